@@ -1,0 +1,55 @@
+"""The command line: parse, call one function, print. Torch and the rest are imported inside the commands."""
+
+import os
+import sys
+
+import typer
+
+from reslab.cli import catalogue, data, predicting, runs
+from reslab.errors import Failure, UserError
+
+app = typer.Typer(
+    name="reslab",
+    help="Train small-image classifiers, measure them honestly, and compare them with the published tables.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("lab", epilog="Example: reslab lab --out runs/lab")(runs.lab)
+app.command("train", epilog="Example: reslab train digits-quick --out runs/digits --set epochs=5")(runs.train)
+app.command("evaluate", epilog="Example: reslab evaluate runs/digits --views 2")(runs.evaluate)
+app.command("report", epilog="Example: reslab report runs/digits")(runs.report)
+app.command("compare", epilog="Example: reslab compare runs/digits runs/lab --out runs/compared")(runs.compare)
+app.command("predict", epilog="Example: reslab predict runs/digits four.png --top 2")(predicting.predict)
+app.command("models", epilog="Example: reslab models --num-classes 15")(catalogue.models)
+app.command("recipes", epilog="Example: reslab recipes lab-resnet32")(catalogue.recipes)
+app.add_typer(data.app, name="data")
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: bool = typer.Option(False, "--version", help="Print the version and end.")) -> None:
+    if version:
+        from reslab import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run a command; a person's error is one sentence and ends with 2, a failure with 1."""
+    # A thread that waits by spinning takes the core from whoever would let it go on; read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        app()
+    except UserError as error:
+        _end(str(error), code=2)
+    except (Failure, OSError) as error:
+        _end(str(error), code=1)
+    except KeyboardInterrupt:
+        _end("interrupted", code=1)
+
+
+def _end(message: str, *, code: int) -> None:
+    print(f"reslab: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,23 @@
+"""The options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads; all cores by default.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Where CIFAR lies or is downloaded to; else $RESLAB_DATA, else the user's cache directory."),
+]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+
+
+def use_threads(threads: int | None) -> None:
+    """Compute with so many threads, where a number was given."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)

@@ -1,0 +1,30 @@
+"""The command that classifies pictures."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reslab.cli.options import Device, Json
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder, or a model.safetensors file.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE …", help="Pictures.")],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name for each picture.")] = 3,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Say which classes pictures most probably belong to."""
+    from reslab.cli.show import print_json, print_table, to_plain
+    from reslab.evaluation.classify import classify
+
+    answers = classify(files, weights=run, top=top, device=device)
+    if json:
+        print_json(to_plain(answers))
+        return
+    rows = [
+        [answer.file, ", ".join(f"{name} {p:.1%}" for name, p in zip(answer.classes, answer.probabilities, strict=True))]
+        for answer in answers
+    ]
+    print_table("Most probable classes", ["file", "classes"], rows)

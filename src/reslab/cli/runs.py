@@ -1,0 +1,141 @@
+"""The commands that make, measure and compare runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reslab.cli.options import DataDir, Device, Json, RunPath, Threads, use_threads
+from reslab.cli.show import as_number, describe_pair, in_percent, print_evaluation, print_json, print_table, to_plain
+from reslab.errors import UserError
+
+Seed = Annotated[int, typer.Option(min=0, help="Decides the first weights, the order and the augmentation.")]
+
+
+def lab(
+    out: Annotated[Path, typer.Option(help="The run folder; a lab that was begun there is finished.")] = Path("runs/lab"),
+    seed: Seed = 0,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Run the whole study on embedded digits: train, evaluate, report. Needs no network."""
+    use_threads(threads)
+    from reslab.lab import run_lab
+
+    run = run_lab(out, seed=seed, silent=False)
+    if json:
+        print_json({"run": str(run.path), "report": str(run.path / "report.html"), **run.evaluation.model_dump()})
+        return
+    print_evaluation(run.evaluation)
+    typer.echo(f"The report is {run.path / 'report.html'}: open it in a browser.")
+
+
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="A shipped recipe's name, or a JSON file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The new run folder; runs/RECIPE-seedN by default.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe; repeatable.")
+    ] = None,
+    seed: Seed = 0,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Train a network by a recipe, into a run folder. The test split is not read."""
+    if (recipe is None) == (resume is None):
+        raise UserError("name a recipe to train (reslab recipes lists them), or --resume RUN to go on with a run")
+    if resume is not None and (settings or out):
+        raise UserError("--resume goes on with a run as it was begun: leave --set and --out away")
+    use_threads(threads)
+    from reslab import training
+    from reslab.recipe import with_settings
+    from reslab.recipes import find_recipe
+
+    if recipe is None or resume is not None:
+        run = training.resume(resume or Path(), device=device, data_dir=data_dir, silent=False)
+    else:
+        chosen = with_settings(find_recipe(recipe), settings or ())
+        folder = out or Path("runs") / f"{chosen.name}-seed{seed}"
+        run = training.train(chosen, out=folder, seed=seed, device=device, data_dir=data_dir, silent=False)
+    if json:
+        print_json({"run": str(run.path), "log": [epoch.model_dump() for epoch in run.log]})
+        return
+    minutes = sum(epoch.seconds for epoch in run.log) / 60
+    typer.echo(f"Trained in {minutes:.1f} minutes; next: reslab evaluate {run.path}")
+
+
+def evaluate(
+    run: RunPath,
+    splits: Annotated[str, typer.Option(help="Splits to measure, with commas: train, validation, test.")] = "train,test",
+    views: Annotated[
+        int | None, typer.Option(help="Also measure the mean over 2 or 6 views of each image, beside the plain figures.")
+    ] = None,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Measure a finished run on its training and test split."""
+    from reslab.records import SPLITS
+
+    chosen = [name for name in SPLITS if name in splits.split(",")]
+    if len(chosen) != len(splits.split(",")):
+        raise UserError(f"--splits {splits}: choose from {', '.join(SPLITS)}, joined by commas, each once")
+    if views not in (None, 2, 6):
+        raise UserError(f"--views {views}: choose 2 (the image and its mirror image) or 6 (both also moved by a pixel)")
+    use_threads(threads)
+    from reslab import evaluation
+    from reslab.runs import Run
+
+    figures = evaluation.evaluate(Run.open(run), splits=chosen, views=views, device=device, data_dir=data_dir)
+    if json:
+        print_json(figures.model_dump())
+        return
+    print_evaluation(figures)
+    typer.echo(f"Next: reslab report {run}")
+
+
+def report(run: RunPath, json: Json = False) -> None:
+    """Write a run's report: one HTML file that opens offline, and the figures as PNG."""
+    from reslab.report import write_report
+    from reslab.runs import Run
+
+    path = write_report(Run.open(run))
+    if json:
+        print_json({"report": str(path), "figures": str(run / "figures")})
+        return
+    typer.echo(f"The report is {path}: open it in a browser. Its figures are in {run / 'figures'}.")
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN …", help="Two or more evaluated run folders.")],
+    out: Annotated[Path, typer.Option(help="The folder for the chart of the curves.")] = Path("runs/compared"),
+    json: Json = False,
+) -> None:
+    """Put runs beside each other: a table, their curves on one chart, and McNemar's test for each pair."""
+    from reslab.comparison import compare as compare_runs
+    from reslab.report.comparison import write_curves
+    from reslab.runs import Run
+
+    if len(runs) < 2:
+        raise UserError("name at least two runs to compare")
+    opened = [Run.open(path) for path in runs]
+    found = compare_runs(opened)
+    chart = write_curves(opened, names=[row.name for row in found.rows], out=out)
+    if json:
+        print_json(to_plain(found) | {"chart": str(chart)})
+        return
+    print_table(
+        "Test split, with 95 % intervals",
+        ["run", "data", "model", "epochs", "minutes", "accuracy", "macro F1"],
+        [
+            [row.name, row.data, row.model, str(row.epochs), f"{row.seconds / 60:.1f}"]
+            + [in_percent(row.accuracy), as_number(row.macro_f1)]
+            for row in found.rows
+        ],
+    )
+    for pair in found.pairs:
+        typer.echo(describe_pair(pair))
+    typer.echo(f"The curves are in {chart}.")

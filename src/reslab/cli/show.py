@@ -1,0 +1,89 @@
+"""Tables and numbers on the terminal; JSON on request."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from pydantic import BaseModel
+from rich.table import Table
+
+from reslab.comparison import Pair
+from reslab.records import Estimate, Evaluation, Figures
+
+METRICS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "macro_f1": "macro F1",
+    "top5_accuracy": "top-5 accuracy",
+    "log_loss": "log loss (nats)",
+    "expected_calibration_error": "expected calibration error",
+}
+IN_PERCENT = ("accuracy", "balanced_accuracy", "top5_accuracy")
+
+
+def print_json(content: Any) -> None:
+    """Print JSON that a program can read."""
+    print(json.dumps(content, indent=1, ensure_ascii=False))
+
+
+def to_plain(content: Any) -> Any:
+    """Turn dataclasses and records, inside each other, into what JSON can hold."""
+    if isinstance(content, BaseModel):
+        return content.model_dump(mode="json")
+    if dataclasses.is_dataclass(content) and not isinstance(content, type):
+        return {field.name: to_plain(getattr(content, field.name)) for field in dataclasses.fields(content)}
+    if isinstance(content, list | tuple):
+        return [to_plain(part) for part in content]
+    return content
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table; the first column is text, the others are numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(soft_wrap=False, highlight=False, markup=False).print(table)
+
+
+def in_percent(estimate: Estimate) -> str:
+    """Write an accuracy with its interval, in percent."""
+    return f"{estimate.value:.2%} ({100 * estimate.low:.2f} to {100 * estimate.high:.2f})"
+
+
+def as_number(estimate: Estimate) -> str:
+    """Write a figure with its interval."""
+    return f"{estimate.value:.4f} ({estimate.low:.4f} to {estimate.high:.4f})"
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Print the figures of every split, those with test-time augmentation beside those without."""
+    columns: dict[str, Figures] = {}
+    for split, figures in evaluation.splits.items():
+        columns[f"{split} ({figures.num_images:,} images)"] = figures
+        if figures.test_time_augmentation is not None:
+            several = figures.test_time_augmentation
+            columns[f"{split}, mean of {several.views} views"] = several.figures
+    rows = []
+    for name, label in METRICS.items():
+        estimates = [getattr(figures, name) for figures in columns.values()]
+        if estimates[0] is not None:
+            rows.append([label, *map(in_percent if name in IN_PERCENT else as_number, estimates)])
+    print_table(f"{evaluation.recipe}, with {evaluation.confidence:.0%} intervals", ["", *columns], rows)
+
+
+def describe_pair(pair: Pair) -> str:
+    """Say in one sentence what McNemar's test found of two runs."""
+    if pair.mcnemar is None:
+        return f"{pair.first} and {pair.second} cannot be compared: {pair.reason}"
+    test = pair.mcnemar
+    return (
+        f"{pair.first} against {pair.second}: {test.only_first} images only the first has right, "
+        f"{test.only_second} only the second; McNemar's p = {test.p_value:.3g}"
+    )

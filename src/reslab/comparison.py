@@ -1,0 +1,143 @@
+"""Runs beside each other: a row of figures for each, and McNemar's test for each two of them.
+
+Only figures of the test split, and without test-time augmentation, so that they stand for the same thing in every row.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reslab.errors import UserError
+from reslab.metrics import McNemar, mcnemar
+from reslab.records import Estimate, Evaluation
+from reslab.runs import Run
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run: what was trained on what, for how long, and its figures on the test split."""
+
+    name: str  # of the folder, or its path where two share a name
+    recipe: str
+    data: str
+    model: str
+    epochs: int  # that were trained
+    seconds: float  # of training
+    accuracy: Estimate
+    macro_f1: Estimate
+    log_loss: Estimate
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows by name: the test of their difference, or the reason why there is none."""
+
+    first: str
+    second: str
+    mcnemar: McNemar | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows in the order of the runs, and every pair of them."""
+
+    rows: tuple[Row, ...]
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What one run said of the test split: predicted classes and labels, each (N,), and whose images they were."""
+
+    name: str
+    data: str
+    fingerprint: str | None
+    classes: tuple[str, ...]
+    predicted: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+
+def compare(runs: Sequence[Run]) -> Comparison:
+    """Compare finished runs whose test split has been evaluated.
+
+    Raises: UserError where one is given twice, is not finished or evaluated, or its predictions and figures differ.
+    """
+    names = _names(runs)
+    evaluations = [_evaluation(run) for run in runs]
+    rows = [_row(run, name, evaluation) for run, name, evaluation in zip(runs, names, evaluations, strict=True)]
+    answers = [_answers(run, name, evaluation) for run, name, evaluation in zip(runs, names, evaluations, strict=True)]
+    return Comparison(tuple(rows), tuple(_pair(first, second) for first, second in combinations(answers, 2)))
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    for path, count in Counter(run.path.resolve() for run in runs).items():
+        if count > 1:
+            raise UserError(f"{path} is given {count} times: name each run once")
+    uses = Counter(run.name for run in runs)
+    return [run.name if uses[run.name] == 1 else str(run.path) for run in runs]
+
+
+def _evaluation(run: Run) -> Evaluation:
+    if not run.is_finished:
+        raise UserError(f"{run.path} is not finished: go on with reslab train --resume {run.path}")
+    evaluation = run.evaluation
+    if "test" not in evaluation.splits:
+        done = ", ".join(evaluation.splits) or "no split"
+        raise UserError(f"{run.path} has been evaluated on {done}, not on test: run reslab evaluate {run.path}")
+    return evaluation
+
+
+def _row(run: Run, name: str, evaluation: Evaluation) -> Row:
+    recipe, log, figures = run.recipe, run.log, evaluation.splits["test"]
+    options = recipe.model.model_dump(exclude={"kind", "depth"}, exclude_defaults=True)
+    chosen = ", ".join(f"{option}={value}" for option, value in options.items())
+    return Row(
+        name=name,
+        recipe=recipe.name,
+        data=recipe.data,
+        model=f"{recipe.model.kind}{recipe.model.depth}" + (f" ({chosen})" if chosen else ""),
+        epochs=len(log),
+        seconds=sum(epoch.seconds for epoch in log),
+        accuracy=figures.accuracy,
+        macro_f1=figures.macro_f1,
+        log_loss=figures.log_loss,
+    )
+
+
+def _answers(run: Run, name: str, evaluation: Evaluation) -> _Answers:
+    logits, labels = run.read_predictions("test")
+    num_images = evaluation.splits["test"].num_images
+    if logits.shape != (num_images, len(evaluation.classes)) or labels.shape != (num_images,):
+        raise UserError(f"the predictions and the evaluation of {run.path} differ: run reslab evaluate {run.path}")
+    fingerprint = next((data.fingerprint for data in run.environment.data if data.split == "test"), None)
+    return _Answers(name, run.recipe.data, fingerprint, evaluation.classes, logits.argmax(axis=1), labels)
+
+
+def _pair(first: _Answers, second: _Answers) -> Pair:
+    reason = _obstacle(first, second)
+    if reason:
+        return Pair(first.name, second.name, reason=reason)
+    result = mcnemar(first.labels, first=first.predicted, second=second.predicted)
+    return Pair(first.name, second.name, mcnemar=result)
+
+
+def _obstacle(first: _Answers, second: _Answers) -> str | None:
+    """Say why two runs were not tested on the same images, as far as can be told.
+
+    Fingerprints count only between different expressions: that of a folder also changes with the size of its images.
+    """
+    if len(first.labels) != len(second.labels):
+        return f"their test splits have {len(first.labels)} and {len(second.labels)} images"
+    if first.classes != second.classes:
+        return "their classes differ"
+    num_different = int((first.labels != second.labels).sum())
+    if num_different:
+        return f"the labels of {num_different} of {len(first.labels)} test images differ"
+    if first.data != second.data and first.fingerprint != second.fingerprint:
+        return f"the test images of {first.data} and {second.data} differ"
+    return None

@@ -1,0 +1,114 @@
+"""Official archives: which files they hold, whether a file is the right one, and safe unpacking.
+
+Nothing in an archive decides where a file goes: only the members listed here are taken, under the names listed here,
+and only with exactly the size and SHA-256 listed here.
+"""
+
+import errno
+import hashlib
+import os
+import tarfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from reslab.errors import Failure, UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file of an archive, with its size in bytes and its SHA-256 in hex."""
+
+    name: str
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A .tar.gz and where it is to be had; its members lie in `folder`, inside it and on the disk."""
+
+    name: str
+    urls: tuple[str, ...]
+    num_bytes: int
+    sha256: str
+    folder: str
+    members: tuple[Member, ...]
+
+    def member(self, name: str) -> Member:
+        return next(member for member in self.members if member.name == name)
+
+
+def complain(path: Path, expected: Archive | Member) -> str | None:
+    """Say what is wrong with a file that should be `expected`, or nothing. Raises: UserError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return _compare(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest(), expected)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _compare(num_bytes: int, sha256: str, expected: Archive | Member) -> str | None:
+    if num_bytes != expected.num_bytes:
+        return f"{num_bytes:,} bytes instead of {expected.num_bytes:,}"
+    return None if sha256 == expected.sha256 else f"SHA-256 {sha256[:12]}… instead of {expected.sha256[:12]}…"
+
+
+def read_checked(path: Path, member: Member) -> bytes:
+    """Read a file whole. Raises: UserError where it is not the one expected."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    if problem := _compare(len(content), hashlib.sha256(content).hexdigest(), member):
+        raise UserError(f"{path} is damaged ({problem}): delete it, and it is taken from the official archive again")
+    return content
+
+
+def unpack(archive: Archive, data_dir: Path) -> None:
+    """Write those members that are not there yet from `data_dir`'s archive to their folder.
+
+    Raises: UserError where the archive is not the official one; Failure where the disk refuses.
+    """
+    packed = data_dir / archive.name
+    if problem := complain(packed, archive):
+        raise UserError(f"{packed} is damaged ({problem}): delete it, and it is downloaded again")
+    folder = data_dir / archive.folder
+    missing = {f"{archive.folder}/{each.name}": each for each in archive.members if not (folder / each.name).exists()}
+    writing(folder, lambda: folder.mkdir(parents=True, exist_ok=True))
+    try:
+        with tarfile.open(packed, "r|gz") as tar:
+            while missing and (info := tar.next()):
+                if member := missing.pop(info.name, None):
+                    _unpack_member(tar, info, member, folder / member.name)
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise UserError(f"{packed} cannot be unpacked: {error}") from None
+    if missing:
+        raise UserError(f"{packed} does not hold {', '.join(missing)}")
+
+
+def _unpack_member(tar: tarfile.TarFile, info: tarfile.TarInfo, member: Member, path: Path) -> None:
+    """Write one member beside its place, then rename it, so that a half-written file is never taken for a whole one."""
+    file = tar.extractfile(info) if info.isreg() else None
+    content = file.read(member.num_bytes) if file else b""
+    if problem := _compare(info.size, hashlib.sha256(content).hexdigest(), member):
+        raise UserError(f"{info.name} in the archive is not the official file ({problem}): it was not written")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        writing(path, lambda: part.write_bytes(content))
+        writing(path, lambda: part.replace(path))
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def writing(path: Path, action: Callable[[], T]) -> T:
+    """Do something that writes to `path`. Raises: Failure where the disk refuses."""
+    try:
+        return action()
+    except OSError as error:
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
+        raise Failure(f"{path} cannot be written: {reason}") from None

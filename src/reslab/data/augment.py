@@ -1,0 +1,61 @@
+"""Augmentation: pure functions on whole batches of standardised images.
+
+Every random number is drawn on the CPU from the generator that is passed in, so that a batch is the same on every
+device. Axes: N images, C channels, H rows, W columns.
+"""
+
+from typing import assert_never
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from reslab.recipe import Augment, Crop, Flip, Shift
+
+
+def augment(images: Tensor, *, parts: tuple[Augment, ...], generator: torch.Generator) -> Tensor:
+    """Apply `parts` in their order to float images (N, C, H, W)."""
+    for part in parts:
+        match part:
+            case Flip():
+                images = flip(images, generator=generator)
+            case Shift(fraction=fraction):
+                images = shift(images, fraction=fraction, generator=generator)
+            case Crop(pixels=pixels, fill=fill):
+                images = crop(images, pixels=pixels, fill=fill, generator=generator)
+            case _ as unreachable:
+                assert_never(unreachable)
+    return images
+
+
+def flip(images: Tensor, *, generator: torch.Generator) -> Tensor:
+    """Mirror each image left to right with probability 1/2."""
+    mirrored = torch.rand(len(images), generator=generator) < 0.5
+    return torch.where(mirrored.to(images.device)[:, None, None, None], images.flip(3), images)
+
+
+def shift(images: Tensor, *, fraction: float, generator: torch.Generator) -> Tensor:
+    """Move each image by up to `fraction` of its side, bilinear between pixels, zeros outside.
+
+    A sub-pixel move along one axis is a matrix with two bands, so that the batch is moved by two matrix products.
+    """
+    num, _, rows, columns = images.shape
+    draws = 2 * torch.rand(2, num, generator=generator) - 1
+    down, right = (fraction * torch.tensor([[rows], [columns]]) * draws).to(images.device)
+    return _move_matrix(down, rows)[:, None] @ images @ _move_matrix(right, columns).transpose(1, 2)[:, None]
+
+
+def _move_matrix(distance: Tensor, side: int) -> Tensor:
+    """Build (N, side, side): the output pixel i takes from the input pixel j the share 1 - |i - distance - j|, if any."""
+    pixels = torch.arange(side, device=distance.device)
+    apart = pixels[:, None] - pixels[None, :] - distance[:, None, None]
+    return (1 - apart.abs()).clamp_(min=0)
+
+
+def crop(images: Tensor, *, pixels: int, fill: str, generator: torch.Generator) -> Tensor:
+    """Pad by `pixels` on every side with zeros or mirrored, and cut a window of the old size from a random place."""
+    num, _, rows, columns = images.shape
+    padded = F.pad(images, (pixels,) * 4, mode="constant" if fill == "zeros" else "reflect")
+    top, left = torch.randint(0, 2 * pixels + 1, (2, num), generator=generator).to(images.device)
+    windows = padded.unfold(2, rows, 1).unfold(3, columns, 1)
+    return windows[torch.arange(num, device=images.device), :, top, left]

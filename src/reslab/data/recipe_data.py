@@ -1,0 +1,42 @@
+"""The three splits of a recipe's data: `validation` is cut out of the training split, always the same way."""
+
+from pathlib import Path
+from typing import assert_never
+
+from reslab.data.load import load
+from reslab.data.spec import ImageSet
+from reslab.data.split import hold_out
+from reslab.errors import UserError
+from reslab.recipe import Recipe
+from reslab.records import DataSet, SplitName
+
+HOLD_OUT_SEED = 0  # not the run's: runs of several seeds share their validation images
+
+
+def read_split(recipe: Recipe, split: SplitName, *, data_dir: Path | None = None) -> ImageSet:
+    """Read one split of `recipe.data`; only `evaluate` may ask for `test`.
+
+    Raises: UserError where the expression or the number of validation images does not fit the data.
+    """
+    match split:
+        case "test":
+            return load(recipe.data, "test", data_dir=data_dir, image_size=recipe.image_size)
+        case "train" | "validation":
+            images = load(recipe.data, "train", data_dir=data_dir, image_size=recipe.image_size)
+            if not recipe.validation:
+                if split == "validation":
+                    raise UserError(f"recipe {recipe.name} holds out no validation images: set validation above 0")
+                return images
+            return hold_out(images, recipe.validation, seed=HOLD_OUT_SEED)[split == "validation"]
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def describe_data(images: ImageSet) -> DataSet:
+    """Say which images a run has used, for its `environment.json`."""
+    return DataSet(
+        expression=images.expression,
+        split=images.split,
+        num_images=len(images.labels),
+        fingerprint=images.fingerprint,
+    )

@@ -1,0 +1,27 @@
+"""Evaluation: a finished run to predictions and figures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from reslab.evaluate.predict import load_classifier, predict
+from reslab.evaluate.score import score
+from reslab.records import Evaluation, SplitName
+from reslab.runs import Run
+
+__all__ = ["evaluate", "load_classifier", "predict", "score"]
+
+
+def evaluate(
+    run: Run,
+    *,
+    splits: Sequence[SplitName] = ("train", "test"),
+    views: int | None = None,
+    device: str = "auto",
+    data_dir: Path | None = None,
+) -> Evaluation:
+    """Predict and measure the named splits of a finished run; with `views`, test-time augmentation stands beside.
+
+    Raises: UserError where the run is not finished or its data has changed.
+    """
+    predict(run, splits=splits, views=views, device=device, data_dir=data_dir)
+    return score(run, splits=splits, views=views)

@@ -1,0 +1,85 @@
+"""A run to its predictions: the only stage that opens the test split."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from reslab import models
+from reslab.data import ImageSet
+from reslab.data.batches import standardize
+from reslab.data.recipe_data import describe_data, read_split
+from reslab.errors import UserError
+from reslab.evaluate.score import choose_examples
+from reslab.models.device import pick_device
+from reslab.models.inference import predict_logits
+from reslab.models.layers import Classifier
+from reslab.records import SplitName, Weights
+from reslab.runs import Examples, Predictions, Run, read_weights
+
+
+def predict(
+    run: Run,
+    *,
+    splits: Sequence[SplitName] = ("train", "test"),
+    views: int | None = None,
+    device: str = "auto",
+    data_dir: Path | None = None,
+) -> None:
+    """Write the predictions of the named splits, and the images that were misclassified.
+
+    With `views`, the mean over so many views of each image is written beside the predictions without.
+    Raises: UserError where the run is not finished or its data has changed.
+    """
+    model, weights = load_classifier(run.path, device=device)
+    for split in splits:
+        images = read_split(run.recipe, split, data_dir=data_dir)
+        if images.classes != weights.classes:
+            raise UserError(f"{run.path} was trained on other classes than {run.recipe.data} has now: train it anew")
+        _record_data(run, images)
+        run.write_predictions(split, _predict_split(model, weights, images, views=1))
+        if views is not None:
+            run.write_predictions(split, _predict_split(model, weights, images, views=views), augmented=True)
+        _write_examples(run, split, images)
+
+
+def load_classifier(path: Path, *, device: str = "auto") -> tuple[Classifier, Weights]:
+    """Load a run's network, or that of a `model.safetensors`, onto a device, ready to predict.
+
+    Raises: UserError where the file is missing, damaged, or its weights do not fit the network that it names.
+    """
+    tensors, weights = read_weights(path)
+    try:
+        model = models.restore(
+            weights.model.model_dump(), tensors, num_classes=len(weights.classes), channels=weights.channels
+        )
+    except RuntimeError as error:
+        raise UserError(f"the weights in {path} do not fit the network that it names: {error}") from None
+    return model.to(pick_device(device), memory_format=torch.channels_last), weights  # type: ignore[call-overload]
+
+
+def _predict_split(model: Classifier, weights: Weights, images: ImageSet, *, views: int) -> Predictions:
+    logits = predict_logits(
+        model, images.images, prepare=lambda pixels: standardize(pixels, by=weights.standardize), views=views
+    )
+    return Predictions(logits.numpy(), images.labels.numpy())
+
+
+def _record_data(run: Run, images: ImageSet) -> None:
+    """Add the split to what the run has used, and refuse a split that is not what it was.
+
+    Raises: UserError where the fingerprint differs.
+    """
+    used, now = run.environment, describe_data(images)
+    before = next((data for data in used.data if data.split == now.split), None)
+    if before is None:
+        run.write_environment(used.model_copy(update={"data": (*used.data, now)}))
+    elif before.fingerprint != now.fingerprint:
+        raise UserError(f"the {now.split} split of {now.expression} is not what {run.path} was made with: train it anew")
+
+
+def _write_examples(run: Run, split: SplitName, images: ImageSet) -> None:
+    logits, labels = run.read_predictions(split)
+    indices = np.asarray(choose_examples(logits, labels), dtype=np.int64)
+    run.write_examples(split, Examples(indices, images.subset(indices).images.numpy()))

@@ -1,0 +1,24 @@
+"""The lab's study on the digits that scikit-learn ships: real images, no network, about a minute."""
+
+from pathlib import Path
+
+from reslab.evaluate import evaluate
+from reslab.recipes import find_recipe
+from reslab.report import write_report
+from reslab.runs import Run
+from reslab.train import resume, train
+
+
+def run_lab(out: Path, *, seed: int = 0, silent: bool = True) -> Run:
+    """Train, evaluate and report `digits-quick` in the folder `out`; what is there already is not done again.
+
+    Raises: UserError where `out` holds something else.
+    """
+    recipe = find_recipe("digits-quick")
+    if (out / "recipe.json").exists():
+        run = resume(out, silent=silent)
+    else:
+        run = train(recipe, out=out, seed=seed, silent=silent)
+    evaluate(run)
+    write_report(run)
+    return run

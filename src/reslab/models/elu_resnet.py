@@ -1,0 +1,74 @@
+"""Residual network with exponential linear units.
+
+Source: Shah et al. 2016, "Deep Residual Networks with Exponential Linear Unit", arXiv:1604.04112.
+Differs from it: nothing known; the paper leaves the stem's norm and the shortcut's kind open, here conv-BN-ELU and
+option A of He 2015 (option B can be chosen).
+Axes: N images, C channels, H rows, W columns, D features, K classes.
+"""
+
+from torch import Tensor, nn
+
+from reslab.models.layers import (
+    Classifier,
+    activate,
+    average_pixels,
+    build_stages,
+    conv3x3,
+    init_kaiming,
+    make_shortcut,
+)
+
+# Whether a norm follows the first and the second convolution, and whether ELU follows the addition.
+BLOCKS = {
+    "conv-elu-conv-bn": (False, True, False),
+    "elu-after-addition": (False, False, True),
+    "bn-before-elu": (False, True, True),
+    "conv-bn-elu": (True, True, True),
+}
+
+
+class Block(nn.Module):
+    """Conv, ELU, conv, norm, added to the shortcut; the variants of `BLOCKS`. (N, C, H, W) -> (N, C', H/s, W/s)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, *, block: str, shortcut: str) -> None:
+        super().__init__()
+        norm1, norm2, self.activates_sum = BLOCKS[block]
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=not norm1)
+        self.norm1 = nn.BatchNorm2d(outputs) if norm1 else nn.Identity()
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=not norm2)
+        self.norm2 = nn.BatchNorm2d(outputs) if norm2 else nn.Identity()
+        self.shortcut = make_shortcut(shortcut, inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = activate("elu", self.norm1(self.conv1(x)))
+        total = self.norm2(self.conv2(hidden)) + self.shortcut(x)
+        return activate("elu", total) if self.activates_sum else total
+
+
+class EluResNet(Classifier):
+    """Stem, three stages of n blocks, average, head; depth 6n+2."""
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        channels: int = 3,
+        depth: int,
+        width: int = 16,
+        block: str = "conv-elu-conv-bn",
+        shortcut: str = "A",
+    ) -> None:
+        super().__init__()
+        self.stem = conv3x3(channels, width)
+        self.norm = nn.BatchNorm2d(width)
+        self.blocks = build_stages(
+            lambda inputs, outputs, stride: Block(inputs, outputs, stride, block=block, shortcut=shortcut),
+            depth=depth,
+            width=width,
+        )
+        self.head = nn.Linear(4 * width, num_classes)
+        init_kaiming(self)
+
+    def features(self, images: Tensor) -> Tensor:
+        x = activate("elu", self.norm(self.stem(images)))
+        return average_pixels(self.blocks(x))

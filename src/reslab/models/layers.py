@@ -1,0 +1,86 @@
+"""What several families share: the contract of a classifier, three stages of blocks, shortcuts, initial weights.
+
+Axes: N images, C channels, H rows, W columns, D features, K classes.
+"""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+STAGES = 3
+
+
+class Classifier(nn.Module):
+    """A network of `features` and a linear `head`; nothing else is asked of a model."""
+
+    head: nn.Linear
+
+    def features(self, images: Tensor) -> Tensor:
+        """Turn standardised images (N, C, H, W) into features (N, D)."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Turn standardised images (N, C, H, W) into logits (N, K)."""
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+
+def conv3x3(inputs: int, outputs: int, *, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution without bias, padded by one pixel on every side."""
+    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+
+
+def build_stages(block: Callable[[int, int, int], nn.Module], *, depth: int, width: int) -> nn.Sequential:
+    """Stack the blocks of a network of depth 6n+2: n in each of three stages, the width doubled as the side is halved.
+
+    `block(inputs, outputs, stride)` makes one.
+    """
+    blocks, inputs = [], width
+    for stage in range(STAGES):
+        outputs = width * 2**stage
+        for position in range((depth - 2) // 6):
+            stride = 2 if stage > 0 and position == 0 else 1
+            blocks.append(block(inputs, outputs, stride))
+            inputs = outputs
+    return nn.Sequential(*blocks)
+
+
+class SubsampleAndPad(nn.Module):
+    """Option A of He 2015: every second pixel, the new channels zero. (N, C, H, W) -> (N, outputs, H/s, W/s)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.new_channels = outputs - inputs
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
+
+
+def make_shortcut(kind: str, inputs: int, outputs: int, stride: int) -> nn.Module:
+    """The way around a block: the identity where the shapes agree, else option A or B (1x1 convolution and BN)."""
+    if stride == 1 and inputs == outputs:
+        return nn.Identity()
+    if kind == "A":
+        return SubsampleAndPad(inputs, outputs, stride)
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+
+def activate(name: str, x: Tensor) -> Tensor:
+    """Apply ReLU or ELU to `x` in its own memory: only ever call it on the output of a norm, a convolution or a sum."""
+    return F.relu(x, inplace=True) if name == "relu" else F.elu(x, inplace=True)
+
+
+def init_kaiming(model: nn.Module) -> None:
+    """Draw kernels from a normal with deviation sqrt(2 / fan_in); biases become zero (He et al. 2015, arXiv:1502.01852)."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def average_pixels(x: Tensor) -> Tensor:
+    """Average over the image. (N, C, H, W) -> (N, C)."""
+    return x.mean(dim=(2, 3))

@@ -1,0 +1,88 @@
+"""Pre-activation ResNet for small images, as the lab has it.
+
+Source: He et al. 2016, "Identity Mappings in Deep Residual Networks", arXiv:1603.05027.
+Differs from it: 3x3 stem without pooling, basic blocks only, convolutions with biases, and a 1x1 projection from the
+activated input where the shape changes.
+Axes: N images, C channels, H rows, W columns, D features, K classes.
+"""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reslab.models.layers import Classifier, activate, average_pixels, build_stages
+
+# The deviation of a standard normal cut at two deviations.
+TRUNCATED_DEVIATION = 0.87962566103423978
+
+
+class Block(nn.Module):
+    """Norm, activation, 3x3 conv, twice; added to the input. (N, C, H, W) -> (N, C', H/s, W/s)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, *, activation: str, keras_padding: bool) -> None:
+        super().__init__()
+        self.activation = activation
+        self.pads_as_keras = keras_padding and stride == 2
+        self.norm1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=0 if self.pads_as_keras else 1)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        changes_shape = stride != 1 or inputs != outputs
+        self.project = nn.Conv2d(inputs, outputs, 1, stride) if changes_shape else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = activate(self.activation, self.norm1(x))
+        hidden = self.conv1(pad_as_keras(active) if self.pads_as_keras else active)
+        change = self.conv2(activate(self.activation, self.norm2(hidden)))
+        # The identity stays raw, so the sum of changes reaches the head unaltered.
+        return change + (x if self.project is None else self.project(active))
+
+
+class PreActResNet(Classifier):
+    """Stem, three stages of n blocks, final norm and activation, average, head; depth 6n+2."""
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        channels: int = 3,
+        depth: int,
+        width: int = 16,
+        activation: str = "relu",
+        keras_padding: bool = False,
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        self.stem = nn.Conv2d(channels, width, 3, padding=1)
+        self.blocks = build_stages(
+            lambda inputs, outputs, stride: Block(
+                inputs, outputs, stride, activation=activation, keras_padding=keras_padding
+            ),
+            depth=depth,
+            width=width,
+        )
+        self.norm = nn.BatchNorm2d(4 * width)
+        self.head = nn.Linear(4 * width, num_classes)
+        init_as_keras(self)
+
+    def features(self, images: Tensor) -> Tensor:
+        x = self.blocks(self.stem(images))
+        return average_pixels(activate(self.activation, self.norm(x)))
+
+
+def pad_as_keras(x: Tensor) -> Tensor:
+    """Pad for a 3x3 convolution of stride 2 as `same` does: only below and to the right where the side is even."""
+    rows, columns = x.shape[2] % 2, x.shape[3] % 2
+    return F.pad(x, (columns, 1, rows, 1))
+
+
+def init_as_keras(model: nn.Module) -> None:
+    """Draw kernels with deviation sqrt(2 / fan_in) from a normal cut at two deviations; biases become zero."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            fan_in = module.weight[0].numel()
+            deviation = math.sqrt(2 / fan_in) / TRUNCATED_DEVIATION
+            nn.init.trunc_normal_(module.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

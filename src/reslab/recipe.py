@@ -1,0 +1,323 @@
+"""What to train and how, as an immutable value: everything that changes a result, nothing that does not.
+
+Device, paths, seed and number of threads are options of a command. JSON both ways; no torch here, so that reading a
+recipe costs nothing.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from reslab.errors import UserError
+
+SCHEMA_VERSION = 1
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Part(BaseModel):
+    """A frozen piece of a recipe; unknown fields and non-finite numbers are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+# ---- the network; each class holds the arguments of the family of the same name in reslab.models
+
+Depth = Annotated[int, Field(ge=8, description="6n+2: n blocks of two convolutions in each of three stages")]
+Activation = Literal["relu", "elu"]
+
+
+class Residual(Part):
+    """What the families of depth 6n+2 share: three stages of `width`, 2 `width` and 4 `width` channels."""
+
+    depth: Depth
+    width: PositiveInt = 16
+
+    @model_validator(mode="after")
+    def _depth_is_6n_plus_2(self) -> "Residual":
+        if (self.depth - 2) % 6:
+            below = self.depth - (self.depth - 2) % 6
+            raise ValueError(f"depth {self.depth} is not 6n+2; the nearest are {below} and {below + 6}")
+        return self
+
+
+class PreActResNet(Residual):
+    kind: Literal["preact_resnet"] = "preact_resnet"
+    activation: Activation = "relu"
+    keras_padding: bool = False
+
+
+class ResNet(Residual):
+    kind: Literal["resnet"] = "resnet"
+    activation: Activation = "relu"
+    shortcut: Literal["A", "B"] = "A"
+
+
+class Plain(Residual):
+    kind: Literal["plain"] = "plain"
+    activation: Activation = "relu"
+
+
+class EluResNet(Residual):
+    kind: Literal["elu_resnet"] = "elu_resnet"
+    block: Literal["conv-elu-conv-bn", "elu-after-addition", "bn-before-elu", "conv-bn-elu"] = "conv-elu-conv-bn"
+    shortcut: Literal["A", "B"] = "A"
+
+
+Model = Annotated[PreActResNet | ResNet | Plain | EluResNet, Field(discriminator="kind")]
+
+
+# ---- images on their way into the network
+
+
+class Standardize(Part):
+    """Subtract `mean`, divide by `deviation`, per channel, in units of the stored pixels (0 to 255)."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[PositiveFloat, ...]
+
+    @model_validator(mode="after")
+    def _same_length(self) -> "Standardize":
+        if len(self.mean) != len(self.deviation):
+            raise ValueError(f"{len(self.mean)} means but {len(self.deviation)} deviations")
+        return self
+
+
+class Flip(Part):
+    """Mirror each image left to right with probability 1/2."""
+
+    kind: Literal["flip"] = "flip"
+
+
+class Shift(Part):
+    """Move each image by a uniform, sub-pixel distance of at most `fraction` of its side, both ways; zeros outside."""
+
+    kind: Literal["shift"] = "shift"
+    fraction: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Crop(Part):
+    """Pad by `pixels` on every side and cut a window of the old size at a uniform whole-pixel place."""
+
+    kind: Literal["crop"] = "crop"
+    pixels: PositiveInt
+    fill: Literal["zeros", "reflect"] = "zeros"
+
+
+Augment = Annotated[Flip | Shift | Crop, Field(discriminator="kind")]
+
+
+class Growth(Part):
+    """Train at `image_size` pixels a side from `epoch` on (counted from 0), until the next of these."""
+
+    epoch: NonNegativeInt
+    image_size: PositiveInt
+
+
+# ---- optimisation
+
+
+class Sgd(Part):
+    """Stochastic gradient descent. A penalty of c times the sum of squares is a `weight_decay` of 2c here."""
+
+    kind: Literal["sgd"] = "sgd"
+    peak_lr: PositiveFloat
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = True
+    weight_decay: NonNegativeFloat = 0.0
+    decay_on: Literal["kernels", "all"] = "kernels"
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> "Sgd":
+        if self.nesterov and not self.momentum:
+            raise ValueError("Nesterov's method needs a momentum above 0: set nesterov to false or the momentum higher")
+        return self
+
+
+Optimizer = Sgd  # becomes a union told apart by `kind` with the second optimizer
+
+
+class Steps(Part):
+    """Multiply the rate by `factor` at each place, counted from 0 in epochs or in updates."""
+
+    kind: Literal["steps"] = "steps"
+    at: tuple[PositiveInt, ...]
+    unit: Literal["epochs", "updates"] = "epochs"
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+
+class Linear(Part):
+    """Rise linearly over `warmup` of the run, then fall linearly to `final` of the peak at the last update."""
+
+    kind: Literal["linear"] = "linear"
+    warmup: Fraction = 0.0
+    final: Fraction = 0.0
+
+
+class Cosine(Part):
+    """Rise linearly over `warmup` of the run, then fall along half a cosine to `final` of the peak."""
+
+    kind: Literal["cosine"] = "cosine"
+    warmup: Fraction = 0.0
+    final: Fraction = 0.0
+
+
+Schedule = Annotated[Steps | Linear | Cosine, Field(discriminator="kind")]
+
+
+class WarmUntil(Part):
+    """Train at `factor` of the rate until an epoch ends with a training error under `training_error`."""
+
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    training_error: Fraction = 0.8
+
+
+# ---- the whole
+
+
+class Published(Part):
+    """A figure of the field for this very recipe: test accuracy between `low` and `high` (equal where one is given)."""
+
+    low: Fraction
+    high: Fraction
+    source: str
+
+
+class Recipe(Part):
+    """Everything that decides a result, apart from the seed."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: str
+    source: str
+    published: Published | None = None
+    data: str
+    image_size: PositiveInt = 32
+    validation: NonNegativeInt = 0
+    standardize: Standardize | None = None  # None: mean and deviation of the training images
+    augment: tuple[Augment, ...] = ()
+    growth: tuple[Growth, ...] = ()  # smaller images at first: a quarter of the pixels is a quarter of the arithmetic
+    model: Model
+    optimizer: Optimizer
+    schedule: Schedule
+    warm_until: WarmUntil | None = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    epochs: PositiveInt
+    updates: PositiveInt | None = None  # ends the run earlier, inside an epoch
+    batch_size: PositiveInt
+
+
+def derive(recipe: Recipe, *, name: str, **changes: Any) -> Recipe:
+    """Copy `recipe` under a new name with some fields replaced, validated again."""
+    return Recipe.model_validate(recipe.model_dump() | {"name": name} | changes)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe file.
+
+    Raises: UserError where the file is missing, is not JSON, has a newer schema or does not fit it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as a recipe: {error}") from None
+    return parse_recipe(content, where=str(path))
+
+
+def parse_recipe(content: Any, *, where: str) -> Recipe:
+    """Validate JSON-like `content`; `where` names its origin in the error. Raises: UserError."""
+    version = content.get("schema_version", SCHEMA_VERSION) if isinstance(content, dict) else SCHEMA_VERSION
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise UserError(f"{where} has recipe schema {version}, this reslab reads up to {SCHEMA_VERSION}: upgrade reslab")
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_first_complaint(error)}") from None
+
+
+def _first_complaint(error: ValidationError) -> str:
+    first = error.errors()[0]
+    # A union's branch stands in the path under its tag, which the person never wrote.
+    place = ".".join(str(part) for part in first["loc"])
+    message = re.sub(r"^(Value error|Input) ?,? ?", "", first["msg"])
+    return f"{place or 'the recipe'}: {message}" + ("" if first["type"] == "missing" else f", not {first['input']!r}")
+
+
+# ---- `--set field=value`
+
+
+def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
+    """Apply `field=value` overrides, nested ones with dots (`optimizer.peak_lr=0.2`, `augment.0.pixels=2`).
+
+    A value is read as JSON where it is JSON, else as text. Raises: UserError with the nearest right name.
+    """
+    content = recipe.model_dump(mode="json")
+    for setting in settings:
+        field, equals, text = setting.partition("=")
+        if not equals:
+            raise UserError(f"--set {setting}: write it as field=value, for example --set epochs=10")
+        _set_field(content, field.strip(), _parse_value(text.strip()))
+    return parse_recipe(content, where="--set")
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _set_field(content: dict[str, Any], field: str, value: Any) -> None:
+    *parents, last = field.split(".")
+    place: Any = content
+    for part in parents:
+        place = _step_into(place, part, field)
+    if isinstance(place, list):
+        _step_into(place, last, field)
+        place[int(last)] = value
+        return
+    if last == "kind" and value != place.get("kind"):
+        _change_kind(place, value, field)
+        return
+    _step_into(place, last, field)
+    place[last] = value
+
+
+def _step_into(place: Any, part: str, field: str) -> Any:
+    if isinstance(place, dict) and part in place:
+        return place[part]
+    if isinstance(place, list) and part.isdigit() and int(part) < len(place):
+        return place[int(part)]
+    names = [str(i) for i in range(len(place))] if isinstance(place, list) else list(place or ())
+    if not isinstance(place, dict | list):
+        raise UserError(f"--set {field}: there is nothing called {part!r} in it, it holds {place!r}")
+    near = difflib.get_close_matches(part, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
+    raise UserError(f"--set {field}: unknown field {part!r}; {hint}")
+
+
+_PARTS: tuple[type[Part], ...] = (PreActResNet, ResNet, Plain, EluResNet, Flip, Shift, Crop, Sgd, Steps, Linear, Cosine)
+PARTS_BY_KIND: dict[str, type[Part]] = {part.model_fields["kind"].default: part for part in _PARTS}
+
+
+def _change_kind(place: dict[str, Any], kind: Any, field: str) -> None:
+    """Turn a part into another kind, keeping the fields that both have."""
+    if kind not in PARTS_BY_KIND:
+        near = difflib.get_close_matches(str(kind), PARTS_BY_KIND, n=1, cutoff=0.4)
+        raise UserError(f"--set {field}: unknown kind {kind!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    kept = {name: value for name, value in place.items() if name in PARTS_BY_KIND[kind].model_fields}
+    place.clear()
+    place.update(kept | {"kind": kind})

@@ -1,0 +1,125 @@
+"""What the files of a run folder hold, as types: the contract between the stages.
+
+Fractions lie in [0, 1], times are seconds, confusion matrices have a row per true and a column per predicted class.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from reslab.recipe import Fraction, Model, Part, Standardize
+
+SCHEMA_VERSION = 1
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+
+
+class DataSet(Part):
+    """One split that a run has used: its expression, size and SHA-256 over classes, images and labels."""
+
+    expression: str
+    split: SplitName
+    num_images: PositiveInt
+    fingerprint: str
+
+
+class Environment(Part):
+    """Where and how a run was made (`environment.json`)."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    reslab: str
+    python: str
+    torch: str
+    numpy: str
+    platform: str
+    processor: str
+    device: str
+    threads: PositiveInt
+    command: str
+    commit: str | None
+    seed: NonNegativeInt
+    started: str  # ISO 8601, UTC
+    data: tuple[DataSet, ...]
+
+
+class Epoch(Part):
+    """One line of `log.jsonl`; epochs count from 1. Validation figures are absent where nothing was held out."""
+
+    epoch: PositiveInt
+    updates: PositiveInt  # since the start of the run
+    seconds: NonNegativeFloat
+    images_per_second: NonNegativeFloat
+    learning_rate: NonNegativeFloat  # at the last update
+    train_loss: float
+    train_accuracy: Fraction
+    validation_loss: float | None = None
+    validation_accuracy: Fraction | None = None
+
+
+class Weights(Part):
+    """The metadata of `model.safetensors`: with it the file alone can predict."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    model: Model
+    classes: tuple[str, ...]
+    channels: PositiveInt
+    image_size: PositiveInt
+    standardize: Standardize
+
+
+class Estimate(Part):
+    """A figure with the ends of its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class ClassFigures(Part):
+    """One class of one split; `support` counts its images."""
+
+    precision: Estimate
+    recall: Estimate
+    f1: Estimate
+    support: NonNegativeInt
+
+
+class Figures(Part):
+    """The figures of one split; log loss is in nats."""
+
+    num_images: PositiveInt
+    accuracy: Estimate
+    balanced_accuracy: Estimate
+    macro_precision: Estimate
+    macro_recall: Estimate
+    macro_f1: Estimate
+    log_loss: Estimate
+    expected_calibration_error: Estimate
+    top5_accuracy: Estimate | None = None  # only where there are more than ten classes
+    per_class: tuple[ClassFigures, ...]
+    confusion_matrix: tuple[tuple[NonNegativeInt, ...], ...]
+
+
+class AugmentedFigures(Part):
+    """The same split with the mean of several views' logits; it only ever stands beside the figure without."""
+
+    views: PositiveInt
+    figures: Figures
+
+
+class SplitFigures(Figures):
+    """A split's figures, and beside them those with test-time augmentation where they were asked for."""
+
+    test_time_augmentation: AugmentedFigures | None = None
+
+
+class Evaluation(Part):
+    """`evaluation.json`. Accuracies carry Wilson intervals, the other figures percentile bootstrap intervals."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    recipe: str
+    evaluated: str  # ISO 8601, UTC
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    bootstrap_resamples: PositiveInt
+    classes: tuple[str, ...]
+    splits: dict[SplitName, SplitFigures]

@@ -1,0 +1,85 @@
+"""What was run, where and for how long, as terms and their descriptions."""
+
+from collections.abc import Iterator
+from statistics import median
+
+from reslab.recipe import Recipe
+from reslab.records import Environment
+from reslab.report.inputs import Inputs
+from reslab.report.words import (
+    augment_words,
+    duration,
+    growth_words,
+    model_words,
+    moment,
+    optimizer_words,
+    rate_words,
+    standardize_words,
+)
+
+Facts = list[tuple[str, str]]
+
+
+def training_seconds(inputs: Inputs) -> float:
+    """Add up the time of all epochs."""
+    return sum(epoch.seconds for epoch in inputs.log)
+
+
+def recipe_facts(inputs: Inputs) -> Facts:
+    """Say what was trained and how."""
+    recipe = inputs.recipe
+    side = inputs.weights.image_size
+    images = f"{inputs.weights.channels} x {side} x {side}, {standardize_words(inputs.weights.standardize)}"
+    growth = f"; {growth_words(recipe.growth)}" if recipe.growth else ""
+    return [
+        ("Recipe", f"{recipe.name} ({recipe.source})"),
+        ("Network", model_words(recipe.model)),
+        ("Parameters", f"{inputs.num_parameters:,}"),
+        ("Images", images + growth),
+        ("Augmentation", augment_words(recipe.augment)),
+        ("Optimizer", optimizer_words(recipe.optimizer)),
+        ("Learning rate", rate_words(recipe)),
+        ("Loss", _loss(recipe)),
+        ("Length", _length(inputs)),
+        ("Batch", f"{recipe.batch_size} images"),
+        ("Validation", f"{recipe.validation:,} images held out" if recipe.validation else "nothing held out"),
+        ("Seed", str(inputs.environment.seed)),
+    ]
+
+
+def _loss(recipe: Recipe) -> str:
+    smoothing = f" with label smoothing {recipe.label_smoothing:g}" if recipe.label_smoothing else ""
+    return f"cross-entropy{smoothing}"
+
+
+def _length(inputs: Inputs) -> str:
+    words = f"{len(inputs.log)} of {inputs.recipe.epochs} epochs"
+    limit = f", ended by the limit of {inputs.recipe.updates:,} updates" if inputs.recipe.updates else ""
+    return words + (f", {inputs.log[-1].updates:,} updates" if inputs.log else "") + limit
+
+
+def machine_facts(inputs: Inputs) -> Facts:
+    """Say how long it took, on what, and how to do it again."""
+    environment = inputs.environment
+    return [
+        *_time_facts(inputs),
+        ("Device", f"{environment.device}, {environment.threads} threads"),
+        ("Processor", environment.processor),
+        ("Platform", environment.platform),
+        ("Versions", _versions(environment)),
+        ("Commit", environment.commit or "not known"),
+        ("Begun", moment(environment.started)),
+        ("Evaluated", moment(inputs.evaluation.evaluated)),
+    ]
+
+
+def _time_facts(inputs: Inputs) -> Iterator[tuple[str, str]]:
+    yield "Training time", duration(training_seconds(inputs))
+    if inputs.log:
+        speed = median(epoch.images_per_second for epoch in inputs.log)
+        yield "Speed", f"{speed:,.0f} training images a second (median of the epochs)"
+
+
+def _versions(environment: Environment) -> str:
+    names = {"reslab": environment.reslab, "PyTorch": environment.torch, "NumPy": environment.numpy}
+    return ", ".join(f"{name} {version}" for name, version in {**names, "Python": environment.python}.items())

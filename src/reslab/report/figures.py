@@ -1,0 +1,227 @@
+"""Arrays to PNG bytes, drawn at twice the size at which a page shows them.
+
+Sizes are pixels of the page. The colours are Okabe and Ito's and one single-hue map, so that they stay apart without
+red and green and in grey. Nothing of the drawing library's global state or a person's settings is used.
+Axes: C channels, H rows, W columns, K classes.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import cycle
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from PIL import Image
+
+NUMBERS_UP_TO = 25  # classes; beyond, the cells of a matrix are too small for numbers
+SIDE_BY_SIDE_UP_TO = 10  # classes; beyond, a matrix takes the width of the page
+
+_HALF, _FULL = 450, 900
+_PIXELS_PER_INCH = 100
+_BLUE, _INK, _FAINT = "#0072B2", "#222222", "#8a8a8a"
+_LOOKS = ((_BLUE, "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"), ("#56B4E9", "-"), ("#E69F00", "--"))
+_STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.edgecolor": _FAINT,
+    "axes.linewidth": 0.6,
+    "axes.labelcolor": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": _INK,
+    "text.parse_math": False,  # a class may be called $x$
+    "xtick.color": _FAINT,
+    "ytick.color": _FAINT,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.frameon": False,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+}
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
+def _new(width: float, height: float) -> Figure:
+    return Figure((width / _PIXELS_PER_INCH, height / _PIXELS_PER_INCH), layout="constrained")
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=2 * _PIXELS_PER_INCH)
+    return buffer.getvalue()
+
+
+# ---- learning curves
+
+
+def learning_curve(
+    curves: Mapping[str, NDArray[np.float64]],
+    *,
+    label: str,
+    marks: Sequence[tuple[int, float]] = (),
+    rates: NDArray[np.float64] | None = None,
+) -> bytes:
+    """Draw named curves, one value an epoch, over the epochs counted from 1.
+
+    `marks` are (epochs done, new learning rate), drawn as vertical lines; `rates`, one an epoch, as a strip below.
+    """
+    with _style():
+        figure = _new(_HALF, 290 if rates is None else 340)
+        main, *below = (figure.subplots(),) if rates is None else _two_rows(figure, 6)
+        for (name, values), (color, dashes) in zip(curves.items(), cycle(_LOOKS), strict=False):
+            marker = "o" if len(values) <= 15 else None
+            epochs = np.arange(1, len(values) + 1)
+            main.plot(epochs, values, dashes, color=color, label=name, marker=marker, ms=3, lw=1.4)
+        most = max(map(len, curves.values()))
+        main.set(ylabel=label, xlim=(0, max(1.02 * most, most + 0.3)))
+        main.grid(axis="y")
+        main.legend()
+        _mark_rates(main, marks)
+        if rates is not None:
+            _draw_rates(below[0], rates)
+        last = figure.axes[-1]
+        last.set_xlabel("epoch")
+        last.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return _png(figure)
+
+
+def _two_rows(figure: Figure, ratio: int) -> tuple[Axes, Axes]:
+    above, below = figure.subplots(2, sharex=True, height_ratios=[ratio, 1])
+    return above, below
+
+
+def _mark_rates(axes: Axes, marks: Sequence[tuple[int, float]]) -> None:
+    written = -np.inf
+    for place, rate in marks:
+        if place:
+            axes.axvline(place, color=_FAINT, lw=0.8, ls=(0, (4, 3)), zorder=1)
+        # The label of a line close to the one before would run into it.
+        if (place - written) / axes.get_xlim()[1] > 0.1:
+            axes.text(place, 1.01, f"{rate:.3g}", transform=axes.get_xaxis_transform(), ha="center", size=7)
+            written = place
+
+
+def _draw_rates(axes: Axes, rates: NDArray[np.float64]) -> None:
+    epochs = np.arange(1, len(rates) + 1)
+    axes.fill_between(epochs, rates, color=_FAINT, alpha=0.3, lw=0)
+    axes.plot(epochs, rates, color=_FAINT, lw=1)
+    axes.set_ylim(0, 1.05 * rates.max() or 1)
+    axes.set_ylabel("rate")
+
+
+# ---- confusion matrices
+
+
+def matrix(counts: NDArray[np.int64], *, classes: Sequence[str], by_row: bool) -> bytes:
+    """Draw a confusion matrix (K, K): counts of images, or percent of each true class where `by_row`."""
+    num = len(classes)
+    sums = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    values = 100 * counts / sums if by_row else counts.astype(np.float64)
+    side = _HALF if num <= SIDE_BY_SIDE_UP_TO else min(130 + 42 * num, _FULL)
+    with_numbers = num <= NUMBERS_UP_TO
+    with _style():
+        figure = _new(side, side if with_numbers else 0.88 * side)
+        axes = figure.subplots()
+        # The square root lets rare confusions show beside the diagonal.
+        norm = PowerNorm(0.5, vmin=0, vmax=100 if by_row else max(values.max(), 1))
+        image = axes.imshow(values, cmap="Blues", norm=norm)
+        cell = 0.75 * side / num  # about, in pixels
+        _name_classes(axes, classes, cell)
+        if with_numbers:
+            _write_numbers(axes, values, cell, dark=norm(values) > 0.6, by_row=by_row)
+        else:
+            bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, format="%d")
+            bar.outline.set_visible(False)
+        return _png(figure)
+
+
+def _name_classes(axes: Axes, classes: Sequence[str], cell: float) -> None:
+    step = max(1, round(7 / cell))  # every n-th where the names would overlap
+    places = range(0, len(classes), step)
+    names = [short_name(classes[place], number=place + 1) for place in places]
+    size = min(8.0, 0.62 * cell * step)
+    upright = max(map(len, names)) * size * 0.85 > cell
+    axes.set_xticks(places, names, size=size, rotation=90 if len(classes) > 12 else 45 if upright else 0)
+    if upright and len(classes) <= 12:
+        for text in axes.get_xticklabels():
+            text.set(ha="right", rotation_mode="anchor")
+    axes.set_yticks(places, names, size=size)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def short_name(name: str, *, number: int) -> str:
+    """Fit a class name beside a matrix; one that the font cannot write becomes the class's number."""
+    name = " ".join(name.split())
+    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+    if not name or not all(font.get_char_index(ord(letter)) for letter in name):
+        return f"no. {number}"
+    return name if len(name) <= 16 else name[:15] + "…"
+
+
+def _write_numbers(
+    axes: Axes, values: NDArray[np.float64], cell: float, *, dark: NDArray[np.bool_], by_row: bool
+) -> None:
+    widest = max(len(_number(value, by_row=by_row)) for value in values.flat)
+    size = min(8.0, 0.97 * cell / max(widest, 2))
+    for (row, column), value in np.ndenumerate(values):
+        if value:
+            color = "white" if dark[row, column] else _INK
+            axes.text(column, row, _number(value, by_row=by_row), ha="center", va="center", size=size, color=color)
+
+
+def _number(value: float, *, by_row: bool) -> str:
+    return f"{value:.1f}" if by_row and value < 100 else f"{value:.0f}"
+
+
+# ---- calibration
+
+
+def reliability_diagram(
+    *, certainty: NDArray[np.float64], accuracy: NDArray[np.float64], share: NDArray[np.float64]
+) -> bytes:
+    """Draw accuracy over mean certainty, one point a bin (B,), and below it the share of images in each bin."""
+    with _style():
+        figure = _new(_HALF, 400)
+        axes, below = _two_rows(figure, 4)
+        axes.plot([0, 1], [0, 1], color=_FAINT, lw=0.8, ls=(0, (4, 3)))
+        axes.plot(certainty, accuracy, "o-", color=_BLUE, ms=4, lw=1.2)
+        axes.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
+        axes.grid()
+        below.bar(certainty, share, width=0.03, color=_BLUE)
+        below.set(ylabel="share", xlabel="probability of the predicted class")
+        return _png(figure)
+
+
+# ---- images
+
+
+def thumbnail(image: NDArray[np.uint8], *, largest: int) -> bytes:
+    """Encode an image (C, H, W) as PNG, made smaller where a side is over `largest`; other than RGB becomes grey."""
+    pixels = image.transpose(1, 2, 0) if len(image) == 3 else image.mean(axis=0).round().astype(np.uint8)
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    if max(picture.size) > largest:
+        picture.thumbnail((largest, largest))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,66 @@
+"""Everything that a report reads from a run folder, read once and checked against itself."""
+
+from typing import NamedTuple
+
+from reslab.errors import UserError
+from reslab.recipe import Recipe
+from reslab.records import Environment, Epoch, Evaluation, SplitFigures, Weights
+from reslab.runs import Examples, Predictions, Run, read_weights
+
+# What batch normalisation counts along the way is state, not something that training chose.
+_STATE = ("running_mean", "running_var", "num_batches_tracked")
+
+
+class Inputs(NamedTuple):
+    """The contents of a run folder; predictions and examples are those of the test split."""
+
+    name: str
+    recipe: Recipe
+    environment: Environment
+    log: list[Epoch]
+    weights: Weights
+    num_parameters: int
+    evaluation: Evaluation
+    predictions: Predictions
+    examples: Examples
+
+    @property
+    def test(self) -> SplitFigures:
+        return self.evaluation.splits["test"]
+
+
+def read_inputs(run: Run) -> Inputs:
+    """Read an evaluated run. Raises: UserError where a file is missing, damaged or belongs to another evaluation."""
+    evaluation = run.evaluation
+    if "test" not in evaluation.splits:
+        raise UserError(f"{run.path} holds no figures of the test split: run reslab evaluate {run.path}")
+    tensors, weights = read_weights(run.path)
+    inputs = Inputs(
+        name=run.name,
+        recipe=run.recipe,
+        environment=run.environment,
+        log=run.log,
+        weights=weights,
+        num_parameters=sum(value.size for name, value in tensors.items() if not name.endswith(_STATE)),
+        evaluation=evaluation,
+        predictions=run.read_predictions("test"),
+        examples=run.read_examples("test"),
+    )
+    if not _belong_together(inputs):
+        raise UserError(f"{run.path} holds files of different evaluations: run reslab evaluate {run.path} again")
+    return inputs
+
+
+def _belong_together(inputs: Inputs) -> bool:
+    logits, labels = inputs.predictions
+    indices, images = inputs.examples
+    num_images, num_classes = inputs.test.num_images, len(inputs.evaluation.classes)
+    return (
+        logits.shape == (num_images, num_classes)
+        and labels.shape == (num_images,)
+        and indices.shape == images.shape[:1]
+        and images.ndim == 4
+        and bool(((indices >= 0) & (indices < num_images)).all())
+        and bool(((labels >= 0) & (labels < num_classes)).all())
+        and inputs.evaluation.classes == inputs.weights.classes
+    )

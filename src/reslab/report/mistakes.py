@@ -1,0 +1,69 @@
+"""Misclassified test images: those of the most confused pairs, and the most certain ones."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from reslab.metrics import softmax
+from reslab.report import figures
+from reslab.report.inputs import Inputs
+from reslab.report.pictures import Picture
+from reslab.report.tables import confused_pairs
+from reslab.report.words import certainty, percent
+
+NUM_PAIRS, IMAGES_A_PAIR, NUM_WORST = 8, 8, 24
+_LARGEST = 96  # pixels; small images stay as they are and the page enlarges them
+
+
+class Mistake(NamedTuple):
+    """A test image with the names of its true and its predicted class and the probability of the latter."""
+
+    picture: Picture
+    true: str
+    predicted: str
+    certainty: str
+
+
+class Confusion(NamedTuple):
+    """Two classes, how many images of the first were taken for the second, their share, and some of them."""
+
+    true: str
+    predicted: str
+    num_images: int
+    share: str
+    mistakes: list[Mistake]
+
+
+class Mistakes:
+    """The examples of a run, ready to be shown."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = inputs
+        # Kept in their order: the most certain first.
+        self._logits = inputs.predictions.logits[inputs.examples.indices]
+        self._true = inputs.predictions.labels[inputs.examples.indices]
+        self._predicted = self._logits.argmax(axis=1)
+
+    def worst(self) -> list[Mistake]:
+        """Give the mistakes of which the classifier was most certain."""
+        return [self._mistake(place) for place in range(min(NUM_WORST, len(self._true)))]
+
+    def confusions(self) -> list[Confusion]:
+        """Give the most confused pairs of classes with their most certain mistakes."""
+        classes = self._inputs.evaluation.classes
+        found = []
+        for pair in confused_pairs(np.array(self._inputs.test.confusion_matrix), most=NUM_PAIRS):
+            places = np.flatnonzero((self._true == pair.true) & (self._predicted == pair.predicted))[:IMAGES_A_PAIR]
+            shown = [self._mistake(int(place)) for place in places]
+            names = classes[pair.true], classes[pair.predicted]
+            found.append(Confusion(*names, pair.num_images, percent(pair.share, decimals=1), shown))
+        return found
+
+    def _mistake(self, place: int) -> Mistake:
+        index, image = self._inputs.examples.indices[place], self._inputs.examples.images[place]
+        classes = self._inputs.evaluation.classes
+        true, predicted = classes[self._true[place]], classes[self._predicted[place]]
+        sure = certainty(float(softmax(self._logits[place : place + 1]).max()))
+        alt = f"Test image {index}: {true}, taken for {predicted} with {sure}"
+        picture = Picture(name=f"test-{index}", png=figures.thumbnail(image, largest=_LARGEST), alt=alt)
+        return Mistake(picture, true, predicted, sure)

@@ -1,0 +1,68 @@
+"""The page: everything put into one HTML file that opens without a network."""
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import jinja2
+
+from reslab.published import CIFAR10_SOURCE
+from reslab.report.facts import machine_facts, recipe_facts, training_seconds
+from reslab.report.inputs import Inputs
+from reslab.report.mistakes import Mistakes
+from reslab.report.pictures import Picture
+from reslab.report.tables import class_table, data_table, field_table, in_percent, metric_table
+from reslab.report.verdict import verdict
+from reslab.report.words import between, duration, model_words, percent
+
+
+def render(inputs: Inputs, *, pictures: Mapping[str, Sequence[Picture]]) -> str:
+    """Put the pictures of each section and all tables into the page."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(_file("page.html.jinja"))
+    return template.render(
+        inputs=inputs,
+        pictures=pictures,
+        style=_file("page.css"),
+        confidence=percent(inputs.evaluation.confidence, decimals=0),
+        **_headline(inputs),
+        **_tables(inputs),
+        **_mistakes(inputs),
+    )
+
+
+def _file(name: str) -> str:
+    return resources.files("reslab.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _headline(inputs: Inputs) -> dict[str, Any]:
+    published = inputs.recipe.published
+    return {
+        "network": model_words(inputs.recipe.model),
+        "accuracy": in_percent(inputs.test.accuracy),
+        "macro_f1": in_percent(inputs.test.macro_f1),
+        "training_time": duration(training_seconds(inputs)),
+        "verdict": verdict(published, inputs.test.accuracy) if published else None,
+        "published": between(published.low, published.high) if published else None,
+        "changed": any(word.partition("=")[0] == "--set" for word in inputs.environment.command.split()),
+    }
+
+
+def _tables(inputs: Inputs) -> dict[str, Any]:
+    evaluation = inputs.evaluation
+    return {
+        "recipe_facts": recipe_facts(inputs),
+        "machine_facts": machine_facts(inputs),
+        "data": data_table(inputs),
+        "metrics": metric_table(evaluation),
+        "per_class": class_table(inputs.test, classes=evaluation.classes),
+        "field": field_table(inputs) if inputs.recipe.data == "cifar10" else None,
+        "field_source": CIFAR10_SOURCE,
+    }
+
+
+def _mistakes(inputs: Inputs) -> dict[str, Any]:
+    mistakes = Mistakes(inputs)
+    return {"confusions": mistakes.confusions(), "worst": mistakes.worst()}

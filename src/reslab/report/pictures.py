@@ -1,0 +1,131 @@
+"""The figures of a report: which there are, what they are called, and how each is to be read."""
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reslab.recipe import Steps
+from reslab.records import SplitName
+from reslab.report import figures
+from reslab.report.inputs import Inputs
+from reslab.report.tables import SPLIT_WORDS, Reliability, rate_changes, splits_of
+from reslab.report.words import percent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure as PNG, twice the size at which it is shown; `name` is its file's name without the ending."""
+
+    name: str
+    png: bytes
+    alt: str
+    title: str = ""
+    caption: str = ""
+
+    @property
+    def uri(self) -> str:
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+
+    @property
+    def width(self) -> int:
+        return int.from_bytes(self.png[16:20], "big") // 2
+
+    @property
+    def height(self) -> int:
+        return int.from_bytes(self.png[20:24], "big") // 2
+
+
+# ---- learning curves
+
+
+def learning_curves(inputs: Inputs) -> list[Picture]:
+    """Draw loss and accuracy over the epochs; none where nothing was logged."""
+    if not inputs.log:
+        return []
+    losses = _series(inputs, "loss", scale=1)
+    accuracies = _series(inputs, "accuracy", scale=100)
+    how = " ".join(_how_to_read(inputs))
+    smoothed = " Only the training loss contains the label smoothing." if inputs.recipe.label_smoothing else ""
+    return [
+        _curve(inputs, losses, "loss", f"Cross-entropy in nats after each epoch; lower is better. {how}{smoothed}"),
+        _curve(inputs, accuracies, "accuracy", f"Share of right answers after each epoch; higher is better. {how}"),
+    ]
+
+
+def _series(inputs: Inputs, figure: str, *, scale: float) -> dict[str, NDArray[np.float64]]:
+    """Collect a figure's values of each epoch; NaN where an epoch has none."""
+    found = {}
+    for split, name in (("train", "training"), ("validation", "validation")):
+        values = [getattr(epoch, f"{split}_{figure}") for epoch in inputs.log]
+        if any(value is not None for value in values):
+            found[name] = scale * np.array(values, np.float64)
+    return found
+
+
+def _curve(inputs: Inputs, curves: dict[str, NDArray[np.float64]], what: str, caption: str) -> Picture:
+    label = {"loss": "loss (nats)", "accuracy": "accuracy (%)"}[what]
+    if isinstance(inputs.recipe.schedule, Steps):
+        png = figures.learning_curve(curves, label=label, marks=rate_changes(inputs.log))
+    else:
+        rates = np.array([epoch.learning_rate for epoch in inputs.log])
+        png = figures.learning_curve(curves, label=label, rates=rates)
+    ends = "; ".join(f"{name} {values[0]:.3g} to {values[-1]:.3g}" for name, values in curves.items())
+    alt = f"Curves of the {what} over {len(inputs.log)} epochs: {ends}."
+    return Picture(name=what, png=png, alt=alt, title=f"{what.capitalize()}.", caption=caption)
+
+
+def _how_to_read(inputs: Inputs) -> Iterator[str]:
+    if isinstance(inputs.recipe.schedule, Steps):
+        yield "Numbers above the frame are learning rates; dashed verticals mark where a new one begins."
+    else:
+        yield "The strip below shows the learning rate at the end of each epoch."
+    augmented = "augmented images " if inputs.recipe.augment else ""
+    yield f"The training curve is measured on {augmented}while the weights still change, so it is no final figure."
+
+
+# ---- confusion matrices
+
+
+def confusion_matrices(inputs: Inputs) -> list[Picture]:
+    """Draw for each evaluated split its confusion matrix, absolute and by row."""
+    return [_matrix(inputs, split, by_row) for split in splits_of(inputs.evaluation) for by_row in (False, True)]
+
+
+def _matrix(inputs: Inputs, split: SplitName, by_row: bool) -> Picture:
+    classes, figures_of = inputs.evaluation.classes, inputs.evaluation.splits[split]
+    counts = np.array(figures_of.confusion_matrix)
+    wrong = int(counts.sum() - np.trace(counts))
+    kind = "percent of each true class" if by_row else "number of images"
+    unit = " Each row sums to 100, so the diagonal is the recall of each class." if by_row else ""
+    blank = " Empty cells are 0." if len(classes) <= figures.NUMBERS_UP_TO else ""
+    return Picture(
+        name=f"confusion-{split}" + ("-by-row" if by_row else ""),
+        png=figures.matrix(counts, classes=classes, by_row=by_row),
+        alt=f"Confusion matrix of the {SPLIT_WORDS[split].lower()} split, {kind}: {wrong:,} of {counts.sum():,} images "
+        f"lie off the diagonal (accuracy {percent(figures_of.accuracy.value)}).",
+        title=f"{SPLIT_WORDS[split]} split, {kind}.",
+        caption=f"Rows are true classes, columns predicted ones.{unit}{blank} "
+        "The colour grows with the square root, so that rare confusions show.",
+    )
+
+
+# ---- calibration
+
+
+def reliability_picture(bins: Reliability) -> Picture:
+    """Draw how often predictions of each certainty are right."""
+    gap = bins.accuracy - bins.certainty
+    side = "below" if (gap * bins.share).sum() < 0 else "above"
+    return Picture(
+        name="reliability-test",
+        png=figures.reliability_diagram(certainty=bins.certainty, accuracy=bins.accuracy, share=bins.share),
+        alt=f"Reliability diagram of the test split with {len(bins.share)} bins; weighted by images, the accuracy lies "
+        f"{side} the stated probability.",
+        title="Test split, probability against accuracy.",
+        caption="Each point gathers images to which the classifier gave about the same probability; on the "
+        "dashed diagonal it is right as often as it says, below it is too sure of itself. The bars show which share "
+        "of the images each point stands for.",
+    )

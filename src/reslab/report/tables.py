@@ -1,0 +1,179 @@
+"""Numbers to rows: every table of the report, free of markup.
+
+Axes: N images, K classes, B bins.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reslab.metrics import CALIBRATION_BINS, softmax
+from reslab.published import CIFAR10_NETWORKS
+from reslab.records import SPLITS, Epoch, Estimate, Evaluation, Figures, SplitName
+from reslab.report.inputs import Inputs
+from reslab.report.words import duration, percent, quantity
+from reslab.runs import Predictions
+
+SPLIT_WORDS: dict[SplitName, str] = {"train": "Training", "validation": "Validation", "test": "Test"}
+
+
+class Cell(NamedTuple):
+    """What a table shows at one place, and beside it in small its interval."""
+
+    text: str
+    aside: str = ""
+
+
+class Table(NamedTuple):
+    """Rows under a header; the first `num_text_columns` hold words, the others numbers."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    num_text_columns: int = 1
+    highlight: int | None = None
+
+
+def in_percent(estimate: Estimate) -> Cell:
+    """Show a fraction with its interval in percent."""
+    return Cell(percent(estimate.value), f"({100 * estimate.low:.2f}–{100 * estimate.high:.2f})")
+
+
+def in_nats(estimate: Estimate) -> Cell:
+    """Show a log loss with its interval."""
+    return Cell(f"{estimate.value:.3f}", f"({estimate.low:.3f}–{estimate.high:.3f})")
+
+
+# ---- figures of the splits
+
+_METRICS: tuple[tuple[str, str, Callable[[Estimate], Cell]], ...] = (
+    ("Accuracy", "accuracy", in_percent),
+    ("Top-5 accuracy", "top5_accuracy", in_percent),
+    ("Balanced accuracy", "balanced_accuracy", in_percent),
+    ("Macro precision", "macro_precision", in_percent),
+    ("Macro recall", "macro_recall", in_percent),
+    ("Macro F1", "macro_f1", in_percent),
+    ("Log loss (nats)", "log_loss", in_nats),
+    ("Expected calibration error", "expected_calibration_error", in_percent),
+)
+
+
+def splits_of(evaluation: Evaluation) -> tuple[SplitName, ...]:
+    """Name the evaluated splits in their usual order."""
+    return tuple(name for name in SPLITS if name in evaluation.splits)
+
+
+def metric_table(evaluation: Evaluation) -> Table:
+    """List the figures of each split; test-time augmentation stands directly beside the split without it."""
+    columns: list[tuple[str, Figures]] = []
+    for name in splits_of(evaluation):
+        split = evaluation.splits[name]
+        columns.append((f"{SPLIT_WORDS[name]}, {split.num_images:,} images", split))
+        if split.test_time_augmentation is not None:
+            augmented = split.test_time_augmentation
+            columns.append((f"{SPLIT_WORDS[name]}, mean of {augmented.views} views", augmented.figures))
+    rows = []
+    for label, attribute, show in _METRICS:
+        estimates = [getattr(figures, attribute) for _, figures in columns]
+        if None not in estimates:
+            rows.append((Cell(label), *map(show, estimates)))
+    return Table(("", *(header for header, _ in columns)), tuple(rows))
+
+
+def class_table(figures: Figures, *, classes: Sequence[str]) -> Table:
+    """List the figures of each class of one split, numbered from 1 as the matrices number them."""
+    rows = tuple(
+        (Cell(str(number)), Cell(name), *map(in_percent, (row.precision, row.recall, row.f1)), Cell(f"{row.support:,}"))
+        for number, (name, row) in enumerate(zip(classes, figures.per_class, strict=True), 1)
+    )
+    return Table(("No.", "Class", "Precision", "Recall", "F1", "Images"), rows, num_text_columns=2)
+
+
+# ---- what was used
+
+
+def data_table(inputs: Inputs) -> Table:
+    """List every split that the run has used."""
+    rows = tuple(
+        (Cell(data.expression), Cell(SPLIT_WORDS[data.split]), Cell(data.fingerprint), Cell(f"{data.num_images:,}"))
+        for data in inputs.environment.data
+    )
+    return Table(("Data", "Split", "Fingerprint (SHA-256)", "Images"), rows, num_text_columns=3)
+
+
+def rate_changes(log: Sequence[Epoch]) -> list[tuple[int, float]]:
+    """List after how many epochs another learning rate appears, and which; the first entry is the rate at the start."""
+    changes: list[tuple[int, float]] = []
+    for epoch in log:
+        if not changes or not np.isclose(epoch.learning_rate, changes[-1][1], rtol=1e-6, atol=0):
+            changes.append((epoch.epoch - 1, epoch.learning_rate))
+    return changes
+
+
+# ---- mistakes
+
+
+class Pair(NamedTuple):
+    """Two classes by number, how many images of the first were taken for the second, and their share of its images."""
+
+    true: int
+    predicted: int
+    num_images: int
+    share: float
+
+
+def confused_pairs(matrix: NDArray[np.int64], *, most: int) -> list[Pair]:
+    """Find the largest cells off the diagonal of a confusion matrix (K, K), the largest first."""
+    wrong = matrix.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    cells = [divmod(int(place), len(matrix)) for place in order]
+    return [Pair(i, j, int(wrong[i, j]), wrong[i, j] / matrix[i].sum()) for i, j in cells if wrong[i, j]]
+
+
+# ---- calibration
+
+
+class Reliability(NamedTuple):
+    """For each bin of certainty that holds images: mean probability, accuracy and share of the images, each (B,)."""
+
+    certainty: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    share: NDArray[np.float64]
+
+
+def reliability(predictions: Predictions) -> Reliability:
+    """Compare the predicted classes' probability with how often they are right, in the bins of the calibration error."""
+    certainty = softmax(predictions.logits).max(axis=1)
+    correct = predictions.logits.argmax(axis=1) == predictions.labels
+    bins = np.ceil(certainty * CALIBRATION_BINS).astype(np.int64)
+    count = np.bincount(bins)
+    used = count > 0
+    sums = [np.bincount(bins, values)[used] / count[used] for values in (certainty, correct)]
+    return Reliability(sums[0], sums[1], count[used] / len(certainty))
+
+
+# ---- the field
+
+
+def field_table(inputs: Inputs) -> Table:
+    """Put the run among the published networks on CIFAR-10, the most accurate first."""
+    seconds = sum(epoch.seconds for epoch in inputs.log)
+    device = f"{inputs.environment.device}, {inputs.environment.threads} threads"
+    ours = _field_row(inputs.recipe.name, inputs.num_parameters, (inputs.recipe.batch_size, len(inputs.log)))
+    ours += (Cell(duration(seconds)), Cell(device), in_percent(inputs.test.accuracy))
+    rows = [(inputs.test.accuracy.value, ours)]
+    for known in CIFAR10_NETWORKS:
+        row = _field_row(known.network, known.parameters, (known.batch_size, known.epochs))
+        row += (Cell(duration(60 * known.training_minutes)), Cell(known.device), Cell(percent(known.test_accuracy)))
+        rows.append((known.test_accuracy, row))
+    rows.sort(key=lambda row: -row[0])
+    place = next(number for number, (_, row) in enumerate(rows) if row is ours)
+    header = ("Network", "Parameters", "Batch", "Epochs", "Training time", "On", "Test accuracy")
+    return Table(header, tuple(row for _, row in rows), highlight=place)
+
+
+def _field_row(name: str, num_parameters: int, batch_and_epochs: tuple[int, int]) -> tuple[Cell, ...]:
+    numbers = (Cell(f"{number:,}") for number in batch_and_epochs)
+    return (Cell(name), Cell(quantity(num_parameters)), *numbers)

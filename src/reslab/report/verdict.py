@@ -1,0 +1,27 @@
+"""A run's accuracy beside the published figure of its recipe."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from reslab.recipe import Published
+from reslab.records import Estimate
+from reslab.report.words import between
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Where our interval lies against the published range, as a word and as a sentence."""
+
+    word: Literal["within", "above", "below"]
+    sentence: str
+
+
+def verdict(published: Published, estimate: Estimate) -> Verdict:
+    """Judge a test accuracy with its interval: `within` where the two ranges touch, else the side that ours lies on."""
+    ours, theirs = between(estimate.low, estimate.high), between(published.low, published.high)
+    limit = "one seed cannot carry the spread from seed to seed, so the interval covers only the choice of test images"
+    if estimate.low > published.high:
+        return Verdict("above", f"Our whole interval, {ours}, lies above the published {theirs}; {limit}.")
+    if estimate.high < published.low:
+        return Verdict("below", f"Our whole interval, {ours}, lies below the published {theirs}; {limit}.")
+    return Verdict("within", f"Our interval, {ours}, overlaps the published {theirs}; {limit}.")

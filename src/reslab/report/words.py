@@ -1,0 +1,164 @@
+"""Numbers and parts of a recipe in plain words."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import assert_never
+
+from reslab.recipe import (
+    Augment,
+    Cosine,
+    Crop,
+    EluResNet,
+    Flip,
+    Growth,
+    Linear,
+    Model,
+    Plain,
+    PreActResNet,
+    Recipe,
+    ResNet,
+    Schedule,
+    Sgd,
+    Shift,
+    Standardize,
+    Steps,
+)
+
+NBSP = "\u00a0"
+
+# ---- numbers
+
+
+def percent(value: float, *, decimals: int = 2) -> str:
+    """Write a fraction as percent."""
+    return f"{100 * value:.{decimals}f}{NBSP}%"
+
+
+def between(low: float, high: float) -> str:
+    """Write a range of fractions in percent, or the one figure where both ends are the same."""
+    return percent(low) if low == high else f"{100 * low:.2f}–{percent(high)}"
+
+
+def certainty(probability: float) -> str:
+    """Write a probability in percent without rounding it up to certainty."""
+    return percent(probability) if probability < 0.99995 else f"over{NBSP}{percent(0.9999)}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time with its two largest units."""
+    if seconds < 59.95:
+        return f"{seconds:.1f}{NBSP}s"
+    if seconds < 3599.5:
+        (large, small), units = divmod(round(seconds), 60), ("min", "s")
+    else:
+        (large, small), units = divmod(round(seconds / 60), 60), ("h", "min")
+    return f"{large}{NBSP}{units[0]}" + (f" {small}{NBSP}{units[1]}" if small else "")
+
+
+def moment(iso: str) -> str:
+    """Write a time stamp (ISO 8601, UTC) to the minute."""
+    return datetime.fromisoformat(iso).strftime(f"%Y-%m-%d, %H:%M{NBSP}UTC")
+
+
+def quantity(number: int) -> str:
+    """Write a number of parameters with three figures."""
+    return f"{number / 1e6:.3g}{NBSP}M" if number >= 100_000 else f"{number / 1e3:.3g}{NBSP}k"
+
+
+def listing(words: Sequence[str]) -> str:
+    """Join words as a sentence does."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 2 else words)
+
+
+# ---- parts of a recipe
+
+
+def model_words(model: Model) -> str:
+    """Name a network with its options."""
+    match model:
+        case PreActResNet():
+            options = [_activation(model.activation), *(["padding as in Keras"] if model.keras_padding else [])]
+            name = f"pre-activation ResNet-{model.depth}"
+        case ResNet():
+            options = [_activation(model.activation), f"shortcuts of option {model.shortcut}"]
+            name = f"ResNet-{model.depth}"
+        case Plain():
+            options, name = [_activation(model.activation)], f"plain network of {model.depth} layers"
+        case EluResNet():
+            options = [f"blocks {model.block}", f"shortcuts of option {model.shortcut}"]
+            name = f"ELU ResNet-{model.depth}"
+        case _:
+            assert_never(model)
+    return f"{name} ({', '.join([f'width {model.width}', *options])})"
+
+
+def _activation(name: str) -> str:
+    return {"relu": "ReLU", "elu": "ELU"}[name]
+
+
+def augment_words(augment: Sequence[Augment]) -> str:
+    """Say what happens to a training image."""
+    return "; ".join(_augment_words(part) for part in augment) or "none"
+
+
+def _augment_words(part: Augment) -> str:
+    match part:
+        case Flip():
+            return "mirrored left to right with probability 1/2"
+        case Shift():
+            return f"shifted by up to {part.fraction:.4g} of the side both ways"
+        case Crop():
+            fill = "zeros" if part.fill == "zeros" else "reflected pixels"
+            return f"padded by {part.pixels} pixels ({fill}) and cropped at random"
+        case _:
+            assert_never(part)
+
+
+def standardize_words(standardize: Standardize) -> str:
+    """Say which mean and deviation the pixels lose, in units of the stored pixels."""
+    mean = ", ".join(f"{value:.5g}" for value in standardize.mean)
+    deviation = ", ".join(f"{value:.5g}" for value in standardize.deviation)
+    return f"minus {mean}, divided by {deviation} (per channel, pixels from 0 to 255)"
+
+
+def growth_words(growth: Sequence[Growth]) -> str:
+    """Say at which size images are trained on, and from when."""
+    later = [f"{part.image_size} after {part.epoch} epochs" for part in growth[1:]]
+    first = f"trained at {growth[0].image_size} pixels a side"
+    return f"{first} at first, at {listing(later)}" if later else first
+
+
+def optimizer_words(optimizer: Sgd) -> str:
+    """Name an optimizer with its settings."""
+    kind = "Nesterov momentum" if optimizer.nesterov else "momentum"
+    where = "kernels only" if optimizer.decay_on == "kernels" else "all parameters"
+    decay = f"weight decay {optimizer.weight_decay:g} on {where}" if optimizer.weight_decay else "no weight decay"
+    return f"SGD, {kind} {optimizer.momentum:g}, {decay}"
+
+
+def rate_words(recipe: Recipe) -> str:
+    """Say how the learning rate runs."""
+    words = _schedule_words(recipe.schedule, recipe.optimizer.peak_lr)
+    if recipe.warm_until is None:
+        return words
+    until = f"until an epoch ends with a training error under {percent(recipe.warm_until.training_error, decimals=0)}"
+    return f"{words}; times {recipe.warm_until.factor:g} {until}"
+
+
+def _schedule_words(schedule: Schedule, peak: float) -> str:
+    match schedule:
+        case Steps():
+            later = [f"{peak * schedule.factor**i:.3g} after {at:,}" for i, at in enumerate(schedule.at, 1)]
+            return f"{peak:g}, then {listing(later)} {schedule.unit}" if later else f"{peak:g} throughout"
+        case Linear():
+            return _rise(schedule.warmup, peak) + f"falls linearly to {peak * schedule.final:.3g}"
+        case Cosine():
+            return _rise(schedule.warmup, peak) + f"falls along half a cosine to {peak * schedule.final:.3g}"
+        case _:
+            assert_never(schedule)
+
+
+def _rise(warmup: float, peak: float) -> str:
+    if not warmup:
+        return f"starts at {peak:g} and "
+    return f"rises linearly to {peak:g} over the first {100 * warmup:.3g}{NBSP}% of the run, then "

@@ -1,0 +1,58 @@
+"""What a person sees while a network trains: a bar on a terminal, else a line per epoch. Everything goes to stderr."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from reslab.records import Epoch
+
+
+class Display:
+    """Shows updates and epochs; a silent one shows nothing."""
+
+    def __init__(self, *, total_updates: int, total_epochs: int, silent: bool) -> None:
+        self.console = Console(stderr=True, quiet=silent, highlight=False)
+        self.total_epochs = total_epochs
+        self.total_updates = total_updates
+        self.bar: Progress | None = None
+        self.task = TaskID(0)
+
+    @contextmanager
+    def shown(self, *, updates: int) -> Iterator["Display"]:
+        """Keep the bar on the screen while the block runs; `updates` are done already."""
+        if self.console.quiet or not self.console.is_terminal:
+            yield self
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console, transient=True) as self.bar:
+            self.task = self.bar.add_task("training", total=self.total_updates, completed=updates, rate="")
+            yield self
+
+    def update(self, *, epoch: int, images_per_second: float) -> None:
+        """Count one more update, in `epoch` (from 0)."""
+        if self.bar is not None:
+            description = f"epoch {epoch + 1}/{self.total_epochs}"
+            rate = f"{images_per_second:,.0f} images/s"
+            self.bar.update(self.task, advance=1, description=description, rate=rate)
+
+    def epoch(self, done: Epoch) -> None:
+        """Print the line of a finished epoch."""
+        line = (
+            f"epoch {done.epoch:>3}/{self.total_epochs}  {done.seconds:7.1f} s  {done.images_per_second:8,.0f} images/s"
+            f"  rate {done.learning_rate:.4f}  loss {done.train_loss:.4f}  accuracy {done.train_accuracy:.2%}"
+        )
+        if done.validation_accuracy is not None:
+            line += f"  validation {done.validation_accuracy:.2%}"
+        self.console.print(line, soft_wrap=True)
+
+    def say(self, line: str) -> None:
+        """Print a sentence."""
+        self.console.print(line, soft_wrap=True)

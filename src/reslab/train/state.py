@@ -1,0 +1,78 @@
+"""The complete state of a training run, to arrays and back."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from reslab.errors import UserError
+from reslab.runs import Checkpoint
+
+
+@dataclass
+class State:
+    """Where a run stands: the network, the optimizer, and the figures of the epoch under way, one per batch."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    losses: Tensor  # (batches per epoch,) float32
+    hits: Tensor  # (batches per epoch,) int64
+    updates: int = 0
+    epochs: int = 0  # closed, that is logged
+    is_warm: bool = False  # whether the warm-up rate has done its work
+    seconds: float = 0.0  # spent on the epoch under way
+
+
+FACTS = ("updates", "epochs", "is_warm", "seconds")
+
+
+def capture(state: State) -> Checkpoint:
+    """Copy the state; it shares no memory with the run."""
+    tensors = {f"model.{name}": _array(value) for name, value in state.model.state_dict().items()}
+    for index, parameter in enumerate(_parameters(state.optimizer)):
+        for name, value in state.optimizer.state[parameter].items():
+            tensors[f"optimizer.{index}.{name}"] = _array(value)
+    tensors |= {"epoch.losses": _array(state.losses), "epoch.hits": _array(state.hits)}
+    tensors["generator"] = _array(torch.get_rng_state())
+    return Checkpoint(tensors, {name: getattr(state, name) for name in FACTS})
+
+
+def restore(state: State, checkpoint: Checkpoint) -> None:
+    """Put a captured state back into a run of the same recipe.
+
+    Raises: UserError where the checkpoint belongs to another network.
+    """
+    tensors, facts = checkpoint
+    weights = {
+        name.removeprefix("model."): torch.as_tensor(value)
+        for name, value in tensors.items()
+        if name.startswith("model.")
+    }
+    try:
+        state.model.load_state_dict(weights)
+        state.losses.copy_(torch.as_tensor(tensors["epoch.losses"]))
+        state.hits.copy_(torch.as_tensor(tensors["epoch.hits"]))
+        torch.set_rng_state(torch.as_tensor(tensors["generator"]))
+    except (RuntimeError, KeyError) as error:
+        raise UserError(f"the checkpoint does not fit the run's recipe: {error}") from None
+    for index, parameter in enumerate(_parameters(state.optimizer)):
+        prefix = f"optimizer.{index}."
+        # The same layout as the weights', or the fused update would not give the same bits.
+        state.optimizer.state[parameter] = {
+            name.removeprefix(prefix): torch.empty_like(parameter).copy_(torch.as_tensor(value))
+            for name, value in tensors.items()
+            if name.startswith(prefix)
+        }
+    for name in FACTS:
+        setattr(state, name, facts[name])
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _array(value: Tensor) -> NDArray[Any]:
+    return np.array(value.detach().cpu().numpy(), order="C")

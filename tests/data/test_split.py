@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import torch
+
+from reslab.data import ImageSet, hold_out
+from reslab.data.split import cut, limit
+from reslab.errors import UserError
+
+
+def make_set(counts: list[int]) -> ImageSet:
+    """Every image carries its own number in its pixels."""
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))]
+    numbers = torch.arange(len(labels), dtype=torch.int64)
+    images = torch.stack([numbers % 256, numbers // 256], dim=1).to(torch.uint8)[:, :, None, None]
+    return ImageSet(images, labels, tuple("abcdefgh"[: len(counts)]), "made", "train")
+
+
+def numbers(images: ImageSet) -> list[int]:
+    low, high = images.images[:, :, 0, 0].to(torch.int64).unbind(dim=1)
+    return [int(number) for number in low + 256 * high]
+
+
+@pytest.mark.parametrize(
+    ("counts", "num", "expected"),
+    [
+        ([100, 100, 100], 30, [10, 10, 10]),
+        ([100, 200, 300], 60, [10, 20, 30]),
+        ([500, 10], 51, [50, 1]),
+        ([500, 2], 20, [19, 1]),  # 0.08 of an image, but one each
+        ([3, 3], 4, [2, 2]),  # one each must stay
+        ([2, 100], 101 - 2, [1, 98]),
+        ([10, 10, 10], 4, [2, 1, 1]),
+    ],
+)
+def test_hold_out_shares_in_proportion(counts: list[int], num: int, expected: list[int]) -> None:
+    training, validation = hold_out(make_set(counts), num, seed=0)
+    assert validation.counts() == expected
+    assert training.counts() == [count - share for count, share in zip(counts, expected, strict=True)]
+    assert (training.split, validation.split) == ("train", "validation")
+
+
+def test_hold_out_loses_and_doubles_nothing_and_keeps_the_order() -> None:
+    images = make_set([150, 120, 90])
+    training, validation = hold_out(images, 60, seed=3)
+    assert sorted(numbers(training) + numbers(validation)) == list(range(360))
+    assert numbers(training) == sorted(numbers(training))
+    assert torch.equal(validation.labels, images.labels[numbers(validation)])
+
+
+def test_hold_out_depends_on_the_seed_alone() -> None:
+    images = make_set([150, 120])
+    assert numbers(hold_out(images, 50, seed=3)[1]) == numbers(hold_out(images, 50, seed=3)[1])
+    assert numbers(hold_out(images, 50, seed=3)[1]) != numbers(hold_out(images, 50, seed=4)[1])
+
+
+@pytest.mark.parametrize("num", [0, 2, 8, 99, -1])
+def test_hold_out_refuses_what_leaves_a_class_without_an_image(num: int) -> None:
+    with pytest.raises(UserError, match=rf"validation={num} .* 10 training images of 3 classes: choose 3 to 7"):
+        hold_out(make_set([3, 3, 4]), num, seed=0)
+
+
+def test_hold_out_names_a_class_with_a_single_image() -> None:
+    with pytest.raises(UserError, match="class 'b' has 1 training image"):
+        hold_out(make_set([5, 1]), 2, seed=0)
+
+
+def test_cut_takes_a_fifth_of_each_class_for_the_test() -> None:
+    labels = np.repeat(np.arange(3), [100, 2, 14])
+    train, test = (cut(labels, classes=("a", "b", "c"), split=split) for split in ("train", "test"))  # type: ignore[arg-type]
+    assert np.bincount(labels[test]).tolist() == [20, 1, 3]
+    assert sorted([*train, *test]) == list(range(116))
+
+
+def test_cut_of_a_class_does_not_depend_on_its_neighbours() -> None:
+    alone = cut(np.zeros(50, dtype=np.int64), classes=("b",), split="test")
+    second = cut(np.repeat(np.arange(2), [30, 50]), classes=("a", "b"), split="test")
+    assert [place - 30 for place in second if place >= 30] == alone.tolist()
+
+
+def test_cut_refuses_a_class_with_a_single_image() -> None:
+    with pytest.raises(UserError, match="class 'b' has 1 image"):
+        cut(np.array([0, 0, 1]), classes=("a", "b"), split="train")
+
+
+def test_limit_takes_at_most_so_many_and_the_fewer_are_among_the_more() -> None:
+    labels = np.repeat(np.arange(2), [40, 3])
+    few, many = (limit(labels, classes=("a", "b"), num=num) for num in (5, 10))
+    assert np.bincount(labels[few]).tolist() == [5, 3]
+    assert np.bincount(labels[many]).tolist() == [10, 3]
+    assert set(few) < set(many)
+    assert few.tolist() == sorted(few)
+    assert few.tolist()[:5] != list(range(5))  # chosen, not the first ones

@@ -1,0 +1,258 @@
+"""Scores of a run folder: hand-computed, against scikit-learn, kept and refused where they must be."""
+
+import json
+import math
+import warnings
+
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from reslab.errors import UserError
+from reslab.evaluate.score import choose_examples, measure, score
+from reslab.metrics import softmax
+from reslab.recipe import Linear, PreActResNet, Recipe, Sgd, Standardize
+from reslab.records import Estimate, Weights
+from reslab.runs import Predictions, Run
+
+CLASSES = ("ant", "bee", "cat")
+
+
+def make_run(path, classes=CLASSES):
+    run = Run.create(path)
+    run.write_recipe(
+        Recipe(
+            name="small",
+            source="this test",
+            data="digits",
+            model=PreActResNet(depth=8),
+            optimizer=Sgd(peak_lr=0.1),
+            schedule=Linear(),
+            epochs=1,
+            batch_size=10,
+        )
+    )
+    write_weights(run, classes)
+    return run
+
+
+def write_weights(run, classes):
+    standardize = Standardize(mean=(0.0,), deviation=(1.0,))
+    weights = Weights(model=PreActResNet(depth=8), classes=classes, channels=1, image_size=8, standardize=standardize)
+    run.write_weights({"head.weight": np.zeros((1, 1), np.float32)}, weights)
+
+
+def predictions(*, seed=0, num=120, classes=3, signal=1.5):
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(classes, size=num)
+    logits = generator.normal(size=(num, classes)).astype(np.float32)
+    logits[np.arange(num), labels] += np.float32(signal)
+    return Predictions(logits, labels)
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = make_run(tmp_path / "run")
+    run.write_predictions("train", predictions(seed=1))
+    run.write_predictions("test", predictions(seed=2))
+    return run
+
+
+def test_figures_computed_by_hand(tmp_path):
+    run = make_run(tmp_path / "run")
+    # Rows: probabilities of ant, bee, cat. Right: first, second, fourth; the third and fifth ants are called bees.
+    table = [(0.8, 0.1, 0.1), (0.1, 0.8, 0.1), (0.3, 0.5, 0.2), (0.1, 0.1, 0.8), (0.1, 0.5, 0.4)]
+    labels = np.array([0, 1, 0, 2, 0])
+    run.write_predictions("test", Predictions(np.log(table).astype(np.float32), labels))
+    figures = score(run, splits=["test"], resamples=50).splits["test"]
+    assert figures.num_images == 5
+    assert figures.confusion_matrix == ((1, 2, 0), (0, 1, 0), (0, 0, 1))
+    assert figures.accuracy.value == 3 / 5
+    # Wilson: (5 · 0.6 + z²/2 ± z · sqrt(5 · 0.6 · 0.4 + z²/4)) / (5 + z²) with z = 1.959964
+    assert (figures.accuracy.low, figures.accuracy.high) == pytest.approx((0.230724, 0.882379), abs=1e-6)
+    assert figures.balanced_accuracy.value == pytest.approx((1 / 3 + 1 + 1) / 3)
+    assert figures.macro_recall.value == figures.balanced_accuracy.value
+    assert figures.macro_precision.value == pytest.approx((1 + 1 / 3 + 1) / 3)
+    assert figures.macro_f1.value == pytest.approx((1 / 2 + 1 / 2 + 1) / 3)
+    assert figures.log_loss.value == pytest.approx(-(3 * math.log(0.8) + math.log(0.3) + math.log(0.1)) / 5)
+    # Three right at 0.8 and two wrong at 0.5, in different bins.
+    assert figures.expected_calibration_error.value == pytest.approx((3 * 0.2 + 2 * 0.5) / 5)
+    assert [one.support for one in figures.per_class] == [3, 1, 1]
+    assert [one.recall.value for one in figures.per_class] == pytest.approx([1 / 3, 1, 1])
+    assert figures.per_class[1].recall.low == pytest.approx(1 / (1 + 1.959964**2), abs=1e-6)
+    assert figures.top5_accuracy is None
+
+
+def test_every_figure_is_that_of_scikit_learn_and_lies_in_its_interval():
+    logits, labels = predictions(seed=3, num=600, classes=12)
+    labels[labels == 4] = 5  # a class without images
+    logits[:, 7] -= 100  # a class that is never predicted
+    figures = measure(Predictions(logits, labels), resamples=200)
+    predicted, every = logits.argmax(1), range(12)
+    settings = {"labels": every, "average": "macro", "zero_division": 0}
+    expected = {
+        "accuracy": sklearn.metrics.accuracy_score(labels, predicted),
+        "macro_precision": sklearn.metrics.precision_score(labels, predicted, **settings),
+        "macro_recall": sklearn.metrics.recall_score(labels, predicted, **settings),
+        "macro_f1": sklearn.metrics.f1_score(labels, predicted, **settings),
+        "top5_accuracy": sklearn.metrics.top_k_accuracy_score(labels, logits, k=5, labels=every),
+    }
+    with warnings.catch_warnings(action="ignore"):  # of predicted classes that are absent
+        expected["balanced_accuracy"] = sklearn.metrics.balanced_accuracy_score(labels, predicted)
+    # scikit-learn clips where a probability is too small for double precision; these logits stay above that.
+    expected["log_loss"] = -np.log(softmax(logits)[np.arange(600), labels]).mean()
+    for name, value in expected.items():
+        estimate = getattr(figures, name)
+        assert estimate.value == pytest.approx(value, rel=1e-9), name
+        assert estimate.low < estimate.value < estimate.high, name
+    per_class = sklearn.metrics.precision_recall_fscore_support(labels, predicted, labels=every, zero_division=0)
+    for number, one in enumerate(figures.per_class):
+        values = (one.precision.value, one.recall.value, one.f1.value, one.support)
+        assert values == pytest.approx([column[number] for column in per_class])
+        assert all(e.low <= e.value <= e.high for e in (one.precision, one.recall, one.f1))
+    assert figures.per_class[4].recall == Estimate(value=0, low=0, high=1)
+
+
+@pytest.mark.parametrize(("classes", "has_top5"), [(10, False), (11, True)])
+def test_top_five_stands_where_there_are_more_than_ten_classes(classes, has_top5):
+    figures = measure(predictions(classes=classes), resamples=20)
+    assert (figures.top5_accuracy is not None) is has_top5
+
+
+def test_a_perfect_split_has_figures_of_one():
+    labels = np.arange(60) % 3
+    figures = measure(Predictions(np.eye(3, dtype=np.float32)[labels] * 50, labels), resamples=20)
+    assert figures.accuracy.value == figures.accuracy.high == 1 > figures.accuracy.low
+    assert figures.macro_f1 == Estimate(value=1, low=1, high=1)
+    assert figures.log_loss.value == pytest.approx(0, abs=1e-12)
+
+
+# ---- evaluation.json
+
+
+def test_the_evaluation_is_written_with_its_head(run):
+    evaluation = score(run, splits=["train", "test"], resamples=30)
+    assert run.evaluation == evaluation
+    assert (evaluation.recipe, evaluation.classes) == ("small", CLASSES)
+    assert (evaluation.confidence, evaluation.bootstrap_resamples) == (0.95, 30)
+    assert evaluation.evaluated.endswith("+00:00")
+    written = json.loads((run.path / "evaluation.json").read_text())
+    assert set(written["splits"]) == {"train", "test"}
+    assert set(written["splits"]["test"]["accuracy"]) == {"value", "low", "high"}
+
+
+def test_a_split_has_the_same_figures_whatever_is_scored_beside_it(run):
+    both = score(run, splits=["train", "test"], resamples=30)
+    alone = score(run, splits=["test"], resamples=30)
+    assert alone.splits["test"] == both.splits["test"]
+    other_seed = score(run, splits=["test"], resamples=30, seed=1).splits["test"]
+    assert other_seed.macro_f1.value == both.splits["test"].macro_f1.value
+    assert other_seed.macro_f1.low != both.splits["test"].macro_f1.low
+
+
+def test_a_split_that_is_not_scored_again_is_kept(run):
+    before = score(run, splits=["train", "test"], resamples=30)
+    run.write_predictions("train", predictions(seed=8))
+    run.write_predictions("test", predictions(seed=9))
+    after = score(run, splits=["test"], resamples=30)
+    assert after.splits["train"] == before.splits["train"]
+    assert after.splits["test"] != before.splits["test"]
+
+
+def test_a_split_is_dropped_where_the_head_would_not_describe_it(run):
+    score(run, splits=["train", "test"], resamples=30)
+    assert set(score(run, splits=["test"], resamples=40).splits) == {"test"}
+    write_weights(run, ("ant", "bee", "cow"))
+    assert set(score(run, splits=["train"], resamples=40).splits) == {"train"}
+
+
+# ---- test-time augmentation
+
+
+def test_augmented_figures_stand_beside_the_plain_ones(run):
+    views = predictions(seed=2, signal=3.0)
+    run.write_predictions("test", views, augmented=True)
+    plain = score(run, splits=["test"], resamples=30).splits["test"]
+    assert plain.test_time_augmentation is None
+    figures = score(run, splits=["test"], views=2, resamples=30).splits["test"]
+    assert figures.accuracy == plain.accuracy
+    assert figures.test_time_augmentation.views == 2
+    assert figures.test_time_augmentation.figures == measure(views, resamples=30)
+
+
+def test_augmented_predictions_must_be_there_and_of_the_same_images(run):
+    with pytest.raises(UserError, match=r"predictions-test-tta\.npz is missing"):
+        score(run, splits=["test"], views=2, resamples=30)
+    run.write_predictions("test", predictions(seed=1), augmented=True)
+    with pytest.raises(UserError, match="are of different images"):
+        score(run, splits=["test"], views=2, resamples=30)
+    assert not run.is_evaluated
+
+
+# ---- refusals
+
+
+def _with(logits=None, labels=None):
+    plain = predictions(num=4)
+    return Predictions(plain.logits if logits is None else logits, plain.labels if labels is None else labels)
+
+
+def _not_finite(value):
+    logits = predictions(num=4).logits
+    logits[2, 1] = value
+    return logits
+
+
+@pytest.mark.parametrize(
+    ("bad", "sentence"),
+    [
+        (_with(logits=np.zeros((4, 5), np.float32)), r"float32 of shape \(4, 5\), not floats of \(images, 3 classes\)"),
+        (_with(logits=np.zeros((4, 3), int)), "logits are int64"),
+        (_with(logits=np.zeros(4, np.float32)), r"of shape \(4,\)"),
+        (_with(logits=_not_finite(np.nan)), "the logits of 1 images are not finite"),
+        (_with(logits=_not_finite(np.inf)), "the logits of 1 images are not finite"),
+        (_with(labels=np.zeros(3, int)), r"int64 of shape \(3,\), not one integer for each of 4 images"),
+        (_with(labels=np.zeros((4, 1), int)), r"int64 of shape \(4, 1\)"),
+        (_with(labels=np.zeros(4)), "labels are float64"),
+        (_with(labels=np.array([0, 1, 3, 2])), "run from 0 to 3, not from 0 to 2"),
+        (_with(labels=np.array([0, -1, 1, 2])), "run from -1 to 2, not from 0 to 2"),
+        (Predictions(np.zeros((0, 3), np.float32), np.zeros(0, int)), "each of 0 images"),
+    ],
+)
+def test_predictions_that_do_not_fit_are_refused(run, bad, sentence):
+    run.write_predictions("test", bad)
+    with pytest.raises(UserError, match=sentence) as error:
+        score(run, splits=["train", "test"], resamples=30)
+    assert "\n" not in str(error.value)
+    assert "run reslab evaluate" in str(error.value)
+    assert not run.is_evaluated
+
+
+def test_augmented_predictions_are_checked_as_well(run):
+    run.write_predictions("test", _with(logits=_not_finite(np.nan)), augmented=True)
+    with pytest.raises(UserError, match="test predictions with test-time augmentation cannot be scored"):
+        score(run, splits=["test"], views=2, resamples=30)
+
+
+def test_missing_predictions_network_and_resamples_are_refused(run):
+    with pytest.raises(UserError, match=r"predictions-validation\.npz is missing"):
+        score(run, splits=["validation"])
+    with pytest.raises(UserError, match="0 bootstrap resamples are too few"):
+        score(run, splits=["test"], resamples=0)
+    run.weights_path.unlink()
+    with pytest.raises(UserError, match="no finished network"):
+        score(run, splits=["test"])
+
+
+# ---- examples
+
+
+def test_examples_are_the_most_certain_errors_first():
+    logits = np.log([(0.6, 0.4), (0.1, 0.9), (0.2, 0.8), (0.1, 0.9), (0.6, 0.4), (0.3, 0.7)])
+    labels = np.array([1, 0, 1, 0, 1, 0])  # only the third is right; 1 and 3, 0 and 4 are equally certain
+    assert choose_examples(logits, labels).tolist() == [1, 3, 5, 0, 4]
+    assert choose_examples(logits, labels, limit=2).tolist() == [1, 3]
+
+
+def test_a_perfect_network_has_no_examples():
+    assert choose_examples(np.eye(3, dtype=np.float32), np.arange(3)).shape == (0,)

@@ -1,0 +1,202 @@
+"""Synthetic but complete run folders: every file that a report reads, without training anything."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reslab.recipe import Recipe, Standardize, parse_recipe
+from reslab.records import (
+    AugmentedFigures,
+    ClassFigures,
+    DataSet,
+    Environment,
+    Epoch,
+    Estimate,
+    Evaluation,
+    Figures,
+    SplitFigures,
+    Weights,
+)
+from reslab.report import write_report
+from reslab.runs import Examples, Predictions, Run
+
+THREE = ("ant", "bee", "<script>alert(1)</script>")
+TWELVE = tuple(f"kind {number}" for number in range(1, 13))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What differs between the synthetic runs."""
+
+    classes: tuple[str, ...] = THREE
+    num_images: int = 240  # of the test split
+    skill: float = 2.0  # how far the true class's logit lies above the others
+    epochs: int = 6
+    validation: bool = False
+    views: int | None = None
+    command: str = "reslab train synthetic --out run"
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+
+def build_recipe(**changes: Any) -> Recipe:
+    plain = {
+        "name": "synthetic",
+        "source": "made by the tests",
+        "published": {"low": 0.7, "high": 0.72, "source": "Somebody et al. 2020, table 3"},
+        "data": "npz:somewhere",
+        "model": {"kind": "preact_resnet", "depth": 8},
+        "augment": [{"kind": "flip"}, {"kind": "crop", "pixels": 4}],
+        "optimizer": {"kind": "sgd", "peak_lr": 0.1, "weight_decay": 0.0002},
+        "schedule": {"kind": "steps", "at": [3, 5]},
+        "epochs": 6,
+        "batch_size": 32,
+    }
+    return parse_recipe(plain | changes, where="the tests")
+
+
+def write_run(path: Path, case: Case) -> Run:
+    generator = np.random.default_rng(1)
+    run = Run.create(path)
+    run.write_recipe(build_recipe(**{"epochs": case.epochs} | case.recipe))
+    run.write_environment(make_environment(case.command))
+    for number in range(1, case.epochs + 1):
+        run.append_log(make_epoch(number, case))
+    standardize = Standardize(mean=(125.5, 122.25, 113.0), deviation=(63.0, 62.0, 66.5))
+    weights = Weights(model=run.recipe.model, classes=case.classes, channels=3, image_size=8, standardize=standardize)
+    # 29 parameters, and what is none.
+    tensors = {"head.weight": np.ones((3, 8), np.float32), "norm.weight": np.ones(5, np.float32)}
+    state = {"norm.running_mean": np.zeros(5, np.float32), "norm.num_batches_tracked": np.zeros((), np.int64)}
+    run.write_weights(tensors | state, weights)
+    write_evaluation(run, case, generator)
+    return run
+
+
+def make_environment(command: str) -> Environment:
+    data = (DataSet(expression="npz:somewhere", split="train", num_images=1200, fingerprint="ab" * 32),)
+    words = {"platform": "Linux-6", "processor": "a processor", "device": "cpu", "command": command}
+    versions = {"reslab": "0.1.0", "python": "3.11.2", "torch": "2.13.0", "numpy": "2.4.6"}
+    started = "2026-01-02T03:04:05+00:00"
+    return Environment(**versions, **words, threads=2, commit="c0ffee", seed=7, started=started, data=data)
+
+
+def make_epoch(number: int, case: Case) -> Epoch:
+    held_out = {"validation_loss": 1.1 / number + 0.1, "validation_accuracy": 1 - 0.6 / number}
+    return Epoch(
+        epoch=number,
+        updates=38 * number,
+        seconds=20.5,
+        images_per_second=1000.0 + number,
+        learning_rate=0.1 * 0.1 ** ((number > case.epochs * 0.5) + (number > case.epochs * 0.8)),
+        train_loss=1.2 / number,
+        train_accuracy=1 - 0.5 / number,
+        **(held_out if case.validation else {}),
+    )
+
+
+# ---- evaluation, by the plain definitions and with made-up intervals of 0.02 to each side
+
+
+def write_evaluation(run: Run, case: Case, generator: np.random.Generator) -> None:
+    predictions = draw_predictions(case, generator)
+    run.write_predictions("test", predictions)
+    run.write_examples("test", draw_examples(predictions, generator))
+    train, better = draw_predictions(case, generator), draw_predictions(case, generator)
+    splits = {}
+    for name, plain in (("train", train), ("test", predictions)):
+        augmented = AugmentedFigures(views=case.views, figures=measure(better)) if case.views else None
+        splits[name] = SplitFigures(**dict(measure(plain)), test_time_augmentation=augmented)
+    evaluation = Evaluation(
+        recipe=run.recipe.name,
+        evaluated="2026-01-03T00:00:00+00:00",
+        confidence=0.95,
+        bootstrap_resamples=1000,
+        classes=case.classes,
+        splits=splits,
+    )
+    run.write_evaluation(evaluation)
+
+
+def draw_predictions(case: Case, generator: np.random.Generator) -> Predictions:
+    labels = generator.integers(len(case.classes), size=case.num_images)
+    logits = generator.normal(size=(case.num_images, len(case.classes)))
+    logits[np.arange(case.num_images), labels] += case.skill
+    return Predictions(logits.astype(np.float32), labels)
+
+
+def draw_examples(predictions: Predictions, generator: np.random.Generator) -> Examples:
+    probabilities = np.exp(predictions.logits) / np.exp(predictions.logits).sum(1, keepdims=True)
+    wrong = np.flatnonzero(predictions.logits.argmax(1) != predictions.labels)
+    wrong = wrong[np.argsort(-probabilities[wrong].max(1))]
+    return Examples(wrong, generator.integers(256, size=(len(wrong), 3, 8, 8)).astype(np.uint8))
+
+
+def measure(predictions: Predictions) -> Figures:
+    logits, labels = predictions
+    num_classes, predicted = logits.shape[1], logits.argmax(1)
+    matrix = [[int(((labels == i) & (predicted == j)).sum()) for j in range(num_classes)] for i in range(num_classes)]
+    recalls = [matrix[i][i] / max(sum(matrix[i]), 1) for i in range(num_classes)]
+    precisions = [matrix[i][i] / max(sum(row[i] for row in matrix), 1) for i in range(num_classes)]
+    f1s = [2 * p * r / (p + r or 1) for p, r in zip(precisions, recalls, strict=True)]
+    per_class = [
+        ClassFigures(precision=about(p), recall=about(r), f1=about(f), support=sum(row))
+        for p, r, f, row in zip(precisions, recalls, f1s, matrix, strict=True)
+    ]
+    return Figures(
+        num_images=len(labels),
+        accuracy=about(float((predicted == labels).mean())),
+        balanced_accuracy=about(float(np.mean(recalls))),
+        macro_precision=about(float(np.mean(precisions))),
+        macro_recall=about(float(np.mean(recalls))),
+        macro_f1=about(float(np.mean(f1s))),
+        log_loss=about(0.4321),
+        expected_calibration_error=about(0.0345),
+        top5_accuracy=about(0.987) if num_classes > 10 else None,
+        per_class=tuple(per_class),
+        confusion_matrix=tuple(map(tuple, matrix)),
+    )
+
+
+def about(value: float) -> Estimate:
+    return Estimate(value=value, low=value - 0.02, high=value + 0.02)
+
+
+RICH = Case(
+    num_images=600,
+    validation=True,
+    views=2,
+    command="reslab train synthetic --out run --set optimizer.peak_lr=0.1",
+    recipe={"data": "cifar10", "schedule": {"kind": "linear", "warmup": 0.2}, "validation": 200},
+)
+LEAN = Case(classes=TWELVE, recipe={"published": None})
+
+
+@pytest.fixture
+def make_recipe() -> Callable[..., Recipe]:
+    """Make a recipe that differs from the plain one in the given fields."""
+    return build_recipe
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., Run]:
+    """Write a synthetic run that differs from the plain one in the given ways."""
+    return lambda **changes: write_run(tmp_path / "run", Case(**changes))
+
+
+@pytest.fixture(scope="session")
+def rich(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A reported run of three classes with everything that a report can show, on CIFAR-10 as it says."""
+    run = write_run(tmp_path_factory.mktemp("rich") / "run", RICH)
+    write_report(run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def lean(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A reported run of twelve classes: nothing held out, nothing published, one view, steps of the rate."""
+    run = write_run(tmp_path_factory.mktemp("lean") / "run", LEAN)
+    write_report(run)
+    return run

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+from reslab.records import Epoch
+from reslab.report import tables
+from reslab.runs import Predictions
+
+
+def epoch(number, rate):
+    return Epoch(
+        epoch=number,
+        updates=10 * number,
+        seconds=1,
+        images_per_second=1,
+        learning_rate=rate,
+        train_loss=1,
+        train_accuracy=0.5,
+    )
+
+
+def test_confused_pairs_are_the_largest_cells_off_the_diagonal():
+    matrix = np.array([[90, 7, 3], [0, 50, 0], [7, 9, 4]])
+    pairs = tables.confused_pairs(matrix, most=3)
+    assert [(pair.true, pair.predicted, pair.num_images) for pair in pairs] == [(2, 1, 9), (0, 1, 7), (2, 0, 7)]
+    assert [pair.share for pair in pairs] == [0.45, 0.07, 0.35]
+
+
+def test_confused_pairs_leave_out_cells_without_images():
+    matrix = np.array([[5, 1, 0], [0, 5, 0], [0, 0, 0]])
+    assert len(tables.confused_pairs(matrix, most=8)) == 1
+    assert tables.confused_pairs(np.diag([5, 5]), most=8) == []
+
+
+def test_rate_changes_are_found_in_the_log():
+    rates = [0.01, 0.1, 0.1 * (1 + 1e-12), 0.01, 0.01, 0.001]
+    log = [epoch(number, rate) for number, rate in enumerate(rates, 1)]
+    assert tables.rate_changes(log) == [(0, 0.01), (1, 0.1), (3, 0.01), (5, 0.001)]
+    assert tables.rate_changes([]) == []
+
+
+def test_reliability_by_hand():
+    # Two classes: a difference of logits of ln 3 is a probability of 3/4, of ln 9 one of 9/10.
+    logits = np.log(np.array([[3, 1], [1, 3], [3, 1], [3, 1], [1, 9]], np.float64)).astype(np.float32)
+    bins = tables.reliability(Predictions(logits, np.array([0, 1, 1, 0, 0])))
+    np.testing.assert_allclose(bins.certainty, [0.75, 0.9], rtol=1e-6)
+    np.testing.assert_allclose(bins.accuracy, [0.75, 0.0])
+    np.testing.assert_allclose(bins.share, [0.8, 0.2])
+
+
+@pytest.mark.parametrize("which", ["rich", "lean"])
+def test_reliability_adds_up_to_the_calibration_error(which, request):
+    """Guo et al. 2017: the error is the share-weighted distance of the bins from the diagonal; here spelled out."""
+    predictions = request.getfixturevalue(which).read_predictions("test")
+    bins = tables.reliability(predictions)
+    error, num = 0.0, len(predictions.labels)
+    exponentials = np.exp(predictions.logits.astype(np.float64))
+    probabilities = exponentials / exponentials.sum(1, keepdims=True)
+    for low in np.arange(15) / 15:
+        inside = (probabilities.max(1) > low) & (probabilities.max(1) <= low + 1 / 15)
+        if inside.any():
+            correct = (probabilities.argmax(1) == predictions.labels)[inside]
+            error += inside.sum() / num * abs(correct.mean() - probabilities.max(1)[inside].mean())
+    assert (bins.share * abs(bins.accuracy - bins.certainty)).sum() == pytest.approx(error, abs=1e-9)

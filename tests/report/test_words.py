@@ -1,0 +1,105 @@
+import pytest
+
+from reslab.recipe import (
+    Cosine,
+    Crop,
+    EluResNet,
+    Flip,
+    Growth,
+    Linear,
+    Plain,
+    PreActResNet,
+    ResNet,
+    Sgd,
+    Shift,
+    Standardize,
+    Steps,
+)
+from reslab.report import words
+
+
+def plain(text):
+    return text.replace("\u00a0", " ")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.0 s"), (59.94, "59.9 s"), (59.96, "1 min"), (123, "2 min 3 s"), (3599.4, "59 min 59 s"), (3599.6, "1 h"),
+     (3720, "1 h 2 min"), (7170, "2 h"), (181_200, "50 h 20 min")],
+)  # fmt: skip
+def test_duration(seconds, text):
+    assert plain(words.duration(seconds)) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(61_706, "61.7 k"), (99_999, "100 k"), (467_946, "0.468 M"), (1_742_762, "1.74 M"), (36_500_000, "36.5 M")],
+)
+def test_quantity(number, text):
+    assert plain(words.quantity(number)) == text
+
+
+@pytest.mark.parametrize(("probability", "text"), [(0.5, "50.00 %"), (0.9999, "99.99 %"), (0.99999, "over 99.99 %")])
+def test_certainty_never_reaches_a_hundred(probability, text):
+    assert plain(words.certainty(probability)) == text
+
+
+def test_numbers():
+    assert plain(words.percent(0.9234)) == "92.34 %"
+    assert plain(words.between(0.92, 0.931)) == "92.00–93.10 %"
+    assert plain(words.between(0.92, 0.92)) == "92.00 %"
+    assert plain(words.moment("2026-01-02T03:04:59+00:00")) == "2026-01-02, 03:04 UTC"
+    assert [words.listing(["a"]), words.listing(["a", "b"]), words.listing(["a", "b", "c"])] == [
+        "a",
+        "a and b",
+        "a, b and c",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        (PreActResNet(depth=32, keras_padding=True), "pre-activation ResNet-32 (width 16, ReLU, padding as in Keras)"),
+        (ResNet(depth=20, shortcut="B", activation="elu"), "ResNet-20 (width 16, ELU, shortcuts of option B)"),
+        (Plain(depth=44, width=8), "plain network of 44 layers (width 8, ReLU)"),
+        (EluResNet(depth=110), "ELU ResNet-110 (width 16, blocks conv-elu-conv-bn, shortcuts of option A)"),
+    ],
+)
+def test_every_model_has_a_name(model, text):
+    assert words.model_words(model) == text
+
+
+@pytest.mark.parametrize(
+    ("schedule", "text"),
+    [
+        (Steps(at=(81, 122)), "0.1, then 0.01 after 81 and 0.001 after 122 epochs"),
+        (Steps(at=(32_000,), unit="updates", factor=0.2), "0.1, then 0.02 after 32,000 updates"),
+        (Steps(at=()), "0.1 throughout"),
+        (Linear(warmup=0.2), "rises linearly to 0.1 over the first 20 % of the run, then falls linearly to 0"),
+        (Cosine(final=0.01), "starts at 0.1 and falls along half a cosine to 0.001"),
+    ],
+)
+def test_every_schedule_is_told(schedule, text, make_recipe):
+    recipe = make_recipe(schedule=schedule.model_dump())
+    assert plain(words.rate_words(recipe)) == text
+
+
+def test_warm_up_is_told(make_recipe):
+    recipe = make_recipe(schedule=Steps(at=(5,)).model_dump(), warm_until={"factor": 0.1, "training_error": 0.8})
+    assert plain(words.rate_words(recipe)).endswith("; times 0.1 until an epoch ends with a training error under 80 %")
+
+
+def test_parts_of_a_recipe():
+    augment = (Flip(), Shift(fraction=0.125), Crop(pixels=4, fill="reflect"))
+    told = words.augment_words(augment)
+    assert [part in told for part in ("left to right", "0.125", "4 pixels (reflected pixels)")] == [True] * 3
+    assert words.augment_words(()) == "none"
+    sgd = Sgd(peak_lr=0.1, momentum=0.9, nesterov=False, weight_decay=2e-4, decay_on="all")
+    assert words.optimizer_words(sgd) == "SGD, momentum 0.9, weight decay 0.0002 on all parameters"
+    assert words.optimizer_words(Sgd(peak_lr=1)) == "SGD, Nesterov momentum 0.9, no weight decay"
+    told = words.standardize_words(Standardize(mean=(125.307, 122.95), deviation=(62.9932, 62)))
+    assert told.startswith("minus 125.31, 122.95, divided by 62.993, 62 ")
+    growth = (Growth(epoch=0, image_size=16), Growth(epoch=2, image_size=24), Growth(epoch=6, image_size=32))
+    assert (
+        words.growth_words(growth) == "trained at 16 pixels a side at first, at 24 after 2 epochs and 32 after 6 epochs"
+    )

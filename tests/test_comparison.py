@@ -1,0 +1,182 @@
+"""Runs beside each other: the table, McNemar's test by hand, and what cannot be compared."""
+
+import json
+
+import numpy as np
+import pytest
+from pydantic_core import to_jsonable_python
+
+from reslab.comparison import compare
+from reslab.errors import UserError
+from reslab.evaluate.score import score
+from reslab.metrics import McNemar
+from reslab.recipe import Linear, Plain, PreActResNet, Recipe, Sgd, Standardize
+from reslab.records import DataSet, Environment, Epoch, Weights
+from reslab.runs import Predictions, Run
+
+LABELS = np.arange(30) % 3
+ENVIRONMENT = {
+    **dict.fromkeys(("reslab", "python", "torch", "numpy", "platform", "processor", "device", "command"), "any"),
+    "threads": 1,
+    "commit": None,
+    "seed": 0,
+    "started": "2020-01-01T00:00:00+00:00",
+}
+
+
+def make_run(
+    path,
+    *,
+    wrong=(),
+    labels=LABELS,
+    classes=("ant", "bee", "cat"),
+    model=None,
+    split="test",
+    data="digits:0-2",
+    fingerprint="f00",
+):
+    """A finished run of two epochs that errs on the images `wrong`."""
+    model = model or PreActResNet(depth=8)
+    run = Run.create(path)
+    recipe = Recipe(
+        name="small",
+        source="this test",
+        data=data,
+        model=model,
+        optimizer=Sgd(peak_lr=0.1),
+        schedule=Linear(),
+        epochs=2,
+        batch_size=10,
+    )
+    run.write_recipe(recipe)
+    used = DataSet(expression=data, split="test", num_images=len(labels), fingerprint=fingerprint)
+    run.write_environment(Environment(**ENVIRONMENT, data=(used,)))
+    for number, seconds in ((1, 2.5), (2, 1.5)):
+        figures = {"learning_rate": 0.1, "train_loss": 1.0, "train_accuracy": 0.5}
+        run.append_log(Epoch(epoch=number, updates=number, seconds=seconds, images_per_second=1, **figures))
+    standardize = Standardize(mean=(0.0,), deviation=(1.0,))
+    weights = Weights(model=model, classes=classes, channels=1, image_size=8, standardize=standardize)
+    run.write_weights({"head.weight": np.zeros((1, 1), np.float32)}, weights)
+    predicted = labels.copy()
+    predicted[list(wrong)] = (labels[list(wrong)] + 1) % len(classes)
+    run.write_predictions(split, Predictions(np.eye(len(classes), dtype=np.float32)[predicted], labels))
+    score(run, splits=[split], resamples=20)
+    return run
+
+
+def test_a_row_says_what_was_run_and_how_good_it_is(tmp_path):
+    model = Plain(depth=14, activation="elu", width=4)
+    run = make_run(tmp_path / "first", wrong=range(6), model=model)
+    (row,) = compare([run]).rows
+    assert (row.name, row.recipe, row.data) == ("first", "small", "digits:0-2")
+    assert row.model == "plain14 (width=4, activation=elu)"
+    assert (row.epochs, row.seconds) == (2, 4.0)
+    figures = run.evaluation.splits["test"]
+    assert row.accuracy.value == 24 / 30
+    assert (row.accuracy, row.macro_f1, row.log_loss) == (figures.accuracy, figures.macro_f1, figures.log_loss)
+
+
+def test_every_two_runs_are_tested_on_their_images(tmp_path):
+    runs = [
+        make_run(tmp_path / "a", wrong=range(1)),
+        make_run(tmp_path / "b", wrong=range(10)),
+        make_run(tmp_path / "c", wrong=range(5, 12)),
+    ]
+    comparison = compare(runs)
+    assert [row.model for row in comparison.rows] == ["preact_resnet8"] * 3
+    ab, ac, bc = comparison.pairs
+    # b errs on 0 to 9 and a on 0: nine discordant pairs, all for a.
+    assert (ab.first, ab.second, ab.reason) == ("a", "b", None)
+    assert ab.mcnemar == McNemar(only_first=9, only_second=0, p_value=2 / 2**9)
+    # c errs on 5 to 11: a alone is right on those seven, c alone on image 0.
+    assert ac.mcnemar == McNemar(only_first=7, only_second=1, p_value=2 * (1 + 8) / 2**8)
+    # b alone is right on 10 and 11, c alone on 0 to 4.
+    assert (bc.first, bc.second) == ("b", "c")
+    assert bc.mcnemar == McNemar(only_first=2, only_second=5, p_value=2 * (1 + 7 + 21) / 2**7)
+
+
+def test_runs_on_other_images_are_not_tested_and_say_why(tmp_path):
+    moved = LABELS.copy()
+    moved[[0, 1]] = moved[[1, 0]]
+    runs = [
+        make_run(tmp_path / "a"),
+        make_run(tmp_path / "fewer", labels=LABELS[:24]),
+        make_run(tmp_path / "moved", labels=moved),
+        make_run(tmp_path / "other", classes=("ant", "bee", "cow")),
+    ]
+    pairs = compare(runs).pairs
+    assert [pair.reason for pair in pairs[:3]] == [
+        "their test splits have 30 and 24 images",
+        "the labels of 2 of 30 test images differ",
+        "their classes differ",
+    ]
+    assert [pair.mcnemar for pair in pairs] == [None] * 6
+
+
+def test_equal_labels_do_not_make_equal_images(tmp_path):
+    runs = [
+        make_run(tmp_path / "a", data="folder:pets", fingerprint="f00"),
+        make_run(tmp_path / "other", data="folder:toys", fingerprint="ba5"),
+        make_run(tmp_path / "copy", data="npz:pets.npz", fingerprint="f00"),
+        make_run(tmp_path / "larger", data="folder:pets", fingerprint="1a5"),
+    ]
+    a_other, a_copy, a_larger = compare(runs).pairs[:3]
+    assert (a_other.mcnemar, a_other.reason) == (None, "the test images of folder:pets and folder:toys differ")
+    assert a_copy.reason is a_larger.reason is None
+
+
+def test_folders_of_the_same_name_are_told_apart_by_their_paths(tmp_path):
+    (tmp_path / "x").mkdir()
+    runs = [make_run(tmp_path / "x" / "run"), make_run(tmp_path / "run"), make_run(tmp_path / "third")]
+    comparison = compare(runs)
+    names = [str(tmp_path / "x" / "run"), str(tmp_path / "run"), "third"]
+    assert [row.name for row in comparison.rows] == names
+    assert [(pair.first, pair.second) for pair in comparison.pairs] == [
+        (names[0], names[1]),
+        (names[0], names[2]),
+        (names[1], names[2]),
+    ]
+
+
+def test_a_comparison_becomes_json(tmp_path):
+    comparison = compare([make_run(tmp_path / "a"), make_run(tmp_path / "b", wrong=[0])])
+    written = json.loads(json.dumps(to_jsonable_python(comparison)))
+    assert written["rows"][0]["accuracy"]["value"] == 1
+    assert written["pairs"][0]["mcnemar"] == {"only_first": 1, "only_second": 0, "p_value": 1.0}
+
+
+# ---- refusals
+
+
+def test_a_run_given_twice_is_refused(tmp_path):
+    run = make_run(tmp_path / "a")
+    with pytest.raises(UserError, match="a is given 2 times"):
+        compare([run, Run(tmp_path / "." / "a")])
+
+
+def test_runs_that_are_not_finished_or_evaluated_are_refused(tmp_path):
+    run = make_run(tmp_path / "a")
+    (tmp_path / "a" / "evaluation.json").unlink()
+    with pytest.raises(UserError, match=r"a has not been evaluated: run reslab evaluate"):
+        compare([make_run(tmp_path / "b"), run])
+    run.weights_path.unlink()
+    with pytest.raises(UserError, match=r"a is not finished: go on with reslab train --resume"):
+        compare([run])
+    with pytest.raises(UserError, match="has been evaluated on train, not on test"):
+        compare([make_run(tmp_path / "c", split="train")])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Predictions(np.zeros((29, 3), np.float32), np.zeros(29, int)),
+        Predictions(np.zeros((30, 4), np.float32), LABELS),
+        Predictions(np.zeros(30, np.float32), LABELS),
+        Predictions(np.zeros((30, 3), np.float32), np.zeros((30, 1), int)),
+    ],
+)
+def test_predictions_that_are_not_those_of_the_evaluation_are_refused(tmp_path, other):
+    run = make_run(tmp_path / "a")
+    run.write_predictions("test", other)
+    with pytest.raises(UserError, match=r"the predictions and the evaluation of .* differ: run reslab evaluate"):
+        compare([run])
