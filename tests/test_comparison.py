@@ -8,7 +8,7 @@ from pydantic_core import to_jsonable_python
 
 from reslab.comparison import compare
 from reslab.errors import UserError
-from reslab.evaluate.score import score
+from reslab.evaluation.score import score
 from reslab.metrics import McNemar
 from reslab.recipe import Linear, Plain, PreActResNet, Recipe, Sgd, Standardize
 from reslab.records import DataSet, Environment, Epoch, Weights

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from reslab.evaluate import evaluate
+from reslab.evaluation import evaluate
 from reslab.recipes import find_recipe
 from reslab.report import write_report
 from reslab.runs import Run
-from reslab.train import resume, train
+from reslab.training import resume, train
 
 
 def run_lab(out: Path, *, seed: int = 0, silent: bool = True) -> Run:

@@ -9,7 +9,7 @@ import pytest
 import sklearn.metrics
 
 from reslab.errors import UserError
-from reslab.evaluate.score import choose_examples, measure, score
+from reslab.evaluation.score import choose_examples, measure, score
 from reslab.metrics import softmax
 from reslab.recipe import Linear, PreActResNet, Recipe, Sgd, Standardize
 from reslab.records import Estimate, Weights

@@ -223,5 +223,5 @@ def thumbnail(image: NDArray[np.uint8], *, largest: int) -> bytes:
     if max(picture.size) > largest:
         picture.thumbnail((largest, largest))
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
+    picture.save(buffer, format="PNG")
     return buffer.getvalue()

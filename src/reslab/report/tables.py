@@ -144,7 +144,7 @@ class Reliability(NamedTuple):
 
 
 def reliability(predictions: Predictions) -> Reliability:
-    """Compare the predicted classes' probability with how often they are right, in the bins of the calibration error."""
+    """Compare the probability of the predicted class with how often it is right, bin by bin of the calibration error."""
     certainty = softmax(predictions.logits).max(axis=1)
     correct = predictions.logits.argmax(axis=1) == predictions.labels
     bins = np.ceil(certainty * CALIBRATION_BINS).astype(np.int64)

@@ -1,5 +1,5 @@
 """Training: a recipe and data to a run folder."""
 
-from reslab.train.loop import resume, train
+from reslab.training.loop import resume, train
 
 __all__ = ["resume", "train"]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from reslab.data.batches import standardize
 from reslab.data.folder import decode
-from reslab.evaluate.predict import load_classifier
+from reslab.evaluation.predict import load_classifier
 from reslab.metrics import softmax
 from reslab.models.inference import predict_logits
 

@@ -20,12 +20,12 @@ from reslab.models.inference import predict_logits
 from reslab.recipe import Recipe, Standardize
 from reslab.records import Epoch, Weights
 from reslab.runs import Run
-from reslab.train.environment import describe_environment
-from reslab.train.optim import make_optimizer, rate_at
-from reslab.train.progress import Display
-from reslab.train.signals import StopRequest, listen_for_stop
-from reslab.train.state import State, capture, restore
-from reslab.train.step import make_forward, update
+from reslab.training.environment import describe_environment
+from reslab.training.optim import make_optimizer, rate_at
+from reslab.training.progress import Display
+from reslab.training.signals import StopRequest, listen_for_stop
+from reslab.training.state import State, capture, restore
+from reslab.training.step import make_forward, update
 
 UPDATES_BETWEEN_CHECKS = {"cpu": 1, "cuda": 50}  # reading a loss makes a GPU wait
 

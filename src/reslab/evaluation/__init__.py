@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from reslab.evaluate.predict import load_classifier, predict
-from reslab.evaluate.score import score
+from reslab.evaluation.predict import load_classifier, predict
+from reslab.evaluation.score import score
 from reslab.records import Evaluation, SplitName
 from reslab.runs import Run
 

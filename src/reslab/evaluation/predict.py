@@ -11,7 +11,7 @@ from reslab.data import ImageSet
 from reslab.data.batches import standardize
 from reslab.data.recipe_data import describe_data, read_split
 from reslab.errors import UserError
-from reslab.evaluate.score import choose_examples
+from reslab.evaluation.score import choose_examples
 from reslab.models.device import pick_device
 from reslab.models.inference import predict_logits
 from reslab.models.layers import Classifier
