@@ -65,11 +65,11 @@ def make_run(
 
 
 def test_a_row_says_what_was_run_and_how_good_it_is(tmp_path):
-    model = Plain(depth=14, activation="elu", width=4)
+    model = Plain(depth=14, activation="elu", width=8)
     run = make_run(tmp_path / "first", wrong=range(6), model=model)
     (row,) = compare([run]).rows
     assert (row.name, row.recipe, row.data) == ("first", "small", "digits:0-2")
-    assert row.model == "plain14 (width=4, activation=elu)"
+    assert row.model == "plain14 (width=8, activation=elu)"
     assert (row.epochs, row.seconds) == (2, 4.0)
     figures = run.evaluation.splits["test"]
     assert row.accuracy.value == 24 / 30
@@ -171,8 +171,6 @@ def test_runs_that_are_not_finished_or_evaluated_are_refused(tmp_path):
     [
         Predictions(np.zeros((29, 3), np.float32), np.zeros(29, int)),
         Predictions(np.zeros((30, 4), np.float32), LABELS),
-        Predictions(np.zeros(30, np.float32), LABELS),
-        Predictions(np.zeros((30, 3), np.float32), np.zeros((30, 1), int)),
     ],
 )
 def test_predictions_that_are_not_those_of_the_evaluation_are_refused(tmp_path, other):

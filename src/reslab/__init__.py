@@ -1,3 +1,73 @@
-"""reslab trains small-image classifiers, measures them honestly and teaches them new classes."""
+"""reslab trains small-image classifiers, measures them honestly and compares them with the published tables.
+
+The public names are loaded when they are first asked for, so that importing the package costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reslab.comparison import compare
+    from reslab.data import ImageSet, describe, load
+    from reslab.errors import Failure, UserError
+    from reslab.evaluation import evaluate
+    from reslab.evaluation.classify import classify
+    from reslab.lab import run_lab
+    from reslab.models import MODELS, Classifier, build
+    from reslab.recipe import Recipe, derive, read_recipe, with_settings
+    from reslab.recipes import RECIPES, find_recipe
+    from reslab.records import Evaluation
+    from reslab.report import write_report
+    from reslab.runs import Run
+    from reslab.training import resume, train
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "MODELS",
+    "RECIPES",
+    "Classifier",
+    "Evaluation",
+    "Failure",
+    "ImageSet",
+    "Recipe",
+    "Run",
+    "UserError",
+    "build",
+    "classify",
+    "compare",
+    "derive",
+    "describe",
+    "evaluate",
+    "find_recipe",
+    "load",
+    "read_recipe",
+    "resume",
+    "run_lab",
+    "train",
+    "with_settings",
+    "write_report",
+]
+
+_HOMES = {
+    "reslab.comparison": ("compare",),
+    "reslab.data": ("ImageSet", "describe", "load"),
+    "reslab.errors": ("Failure", "UserError"),
+    "reslab.evaluation": ("evaluate",),
+    "reslab.evaluation.classify": ("classify",),
+    "reslab.lab": ("run_lab",),
+    "reslab.models": ("MODELS", "Classifier", "build"),
+    "reslab.recipe": ("Recipe", "derive", "read_recipe", "with_settings"),
+    "reslab.recipes": ("RECIPES", "find_recipe"),
+    "reslab.records": ("Evaluation",),
+    "reslab.report": ("write_report",),
+    "reslab.runs": ("Run",),
+    "reslab.training": ("resume", "train"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(home), name)
+    raise AttributeError(f"module 'reslab' has no attribute {name!r}")

@@ -111,8 +111,7 @@ def _row(run: Run, name: str, evaluation: Evaluation) -> Row:
 
 def _answers(run: Run, name: str, evaluation: Evaluation) -> _Answers:
     logits, labels = run.read_predictions("test")
-    num_images = evaluation.splits["test"].num_images
-    if logits.shape != (num_images, len(evaluation.classes)) or labels.shape != (num_images,):
+    if logits.shape != (evaluation.splits["test"].num_images, len(evaluation.classes)):
         raise UserError(f"the predictions and the evaluation of {run.path} differ: run reslab evaluate {run.path}")
     fingerprint = next((data.fingerprint for data in run.environment.data if data.split == "test"), None)
     return _Answers(name, run.recipe.data, fingerprint, evaluation.classes, logits.argmax(axis=1), labels)

@@ -8,5 +8,5 @@ class UserError(ValueError):
     """A wrong argument, expression, file or folder; the command ends with 2."""
 
 
-class Failure(RuntimeError):
+class Failure(RuntimeError):  # noqa: N818 - not every failure is an error of the program
     """Something failed on the way through no fault of the request (loss, disk, network); the command ends with 1."""

@@ -6,10 +6,9 @@ recipe costs nothing.
 
 import difflib
 import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     BaseModel,
@@ -23,9 +22,10 @@ from pydantic import (
     model_validator,
 )
 
+from reslab.complaints import first_complaint, show
 from reslab.errors import UserError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -33,6 +33,17 @@ class Part(BaseModel):
     """A frozen piece of a recipe; unknown fields and non-finite numbers are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _holds_what_it_seems_to(cls, content: Any) -> Any:
+        # Pydantic takes true for 1, and text that no UTF-8 file can hold.
+        for name, value in content.items() if isinstance(content, dict) else ():
+            if isinstance(value, bool) and name in cls.model_fields and cls.model_fields[name].annotation is not bool:
+                raise ValueError(f"{name} cannot be {show(value)}")
+            if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+                raise ValueError(f"{name} holds text that is not valid Unicode: {show(value)}")
+        return content
 
 
 # ---- the network; each class holds the arguments of the family of the same name in reslab.models
@@ -45,7 +56,9 @@ class Residual(Part):
     """What the families of depth 6n+2 share: three stages of `width`, 2 `width` and 4 `width` channels."""
 
     depth: Depth
-    width: PositiveInt = 16
+    # PyTorch 2.13 on AVX2 writes past the end of a buffer in the gradient of a channels-last 1x1 convolution of
+    # stride 2 over 4 channels; with multiples of 8 it does not.
+    width: Annotated[int, Field(ge=8, multiple_of=8)] = 16
 
     @model_validator(mode="after")
     def _depth_is_6n_plus_2(self) -> "Residual":
@@ -219,6 +232,14 @@ class Recipe(Part):
     updates: PositiveInt | None = None  # ends the run earlier, inside an epoch
     batch_size: PositiveInt
 
+    @model_validator(mode="after")
+    def _mirrored_edges_fit(self) -> "Recipe":
+        side = min([self.image_size, *(growth.image_size for growth in self.growth)])
+        for part in self.augment:
+            if isinstance(part, Crop) and part.fill == "reflect" and part.pixels >= side:
+                raise ValueError(f"images of {side} pixels cannot be mirrored {part.pixels} pixels wide: crop by less")
+        return self
+
 
 def derive(recipe: Recipe, *, name: str, **changes: Any) -> Recipe:
     """Copy `recipe` under a new name with some fields replaced, validated again."""
@@ -226,14 +247,13 @@ def derive(recipe: Recipe, *, name: str, **changes: Any) -> Recipe:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read a recipe file.
-
-    Raises: UserError where the file is missing, is not JSON, has a newer schema or does not fit it.
-    """
+    """Read a recipe file. Raises: UserError where it is missing, is not JSON, has a newer schema or does not fit it."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a recipe: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read as a recipe: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not a recipe in JSON: {error}") from None
     return parse_recipe(content, where=str(path))
 
 
@@ -241,19 +261,11 @@ def parse_recipe(content: Any, *, where: str) -> Recipe:
     """Validate JSON-like `content`; `where` names its origin in the error. Raises: UserError."""
     version = content.get("schema_version", SCHEMA_VERSION) if isinstance(content, dict) else SCHEMA_VERSION
     if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise UserError(f"{where} has recipe schema {version}, this reslab reads up to {SCHEMA_VERSION}: upgrade reslab")
+        raise UserError(f"{where} has recipe schema {version}, this reslab reads up to {SCHEMA_VERSION}: upgrade it")
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{where}: {_first_complaint(error)}") from None
-
-
-def _first_complaint(error: ValidationError) -> str:
-    first = error.errors()[0]
-    # A union's branch stands in the path under its tag, which the person never wrote.
-    place = ".".join(str(part) for part in first["loc"])
-    message = re.sub(r"^(Value error|Input) ?,? ?", "", first["msg"])
-    return f"{place or 'the recipe'}: {message}" + ("" if first["type"] == "missing" else f", not {first['input']!r}")
+        raise UserError(f"{where}: {first_complaint(error, content)}") from None
 
 
 # ---- `--set field=value`
@@ -276,7 +288,7 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
 def _parse_value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -284,40 +296,56 @@ def _set_field(content: dict[str, Any], field: str, value: Any) -> None:
     *parents, last = field.split(".")
     place: Any = content
     for part in parents:
-        place = _step_into(place, part, field)
+        _check_name(place, part, field)
+        place = place[int(part)] if isinstance(place, list) else place.get(part)
+    _check_name(place, last, field)
     if isinstance(place, list):
-        _step_into(place, last, field)
         place[int(last)] = value
-        return
-    if last == "kind" and value != place.get("kind"):
+    elif last == "kind":
         _change_kind(place, value, field)
+    else:
+        place[last] = value
+
+
+def _check_name(place: Any, part: str, field: str) -> None:
+    names = _names_in(place)
+    if part in names:
         return
-    _step_into(place, last, field)
-    place[last] = value
-
-
-def _step_into(place: Any, part: str, field: str) -> Any:
-    if isinstance(place, dict) and part in place:
-        return place[part]
-    if isinstance(place, list) and part.isdigit() and int(part) < len(place):
-        return place[int(part)]
-    names = [str(i) for i in range(len(place))] if isinstance(place, list) else list(place or ())
-    if not isinstance(place, dict | list):
-        raise UserError(f"--set {field}: there is nothing called {part!r} in it, it holds {place!r}")
-    near = difflib.get_close_matches(part, names, n=1, cutoff=0.5)
+    if not names:
+        raise UserError(f"--set {field}: there is nothing called {part!r} in it, it holds {show(place)}")
+    inside = [f"{name}.{part}" for name in names if isinstance(place, dict) and part in _names_in(place.get(name))]
+    near = inside or difflib.get_close_matches(part, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
     raise UserError(f"--set {field}: unknown field {part!r}; {hint}")
 
 
-_PARTS: tuple[type[Part], ...] = (PreActResNet, ResNet, Plain, EluResNet, Flip, Shift, Crop, Sgd, Steps, Linear, Cosine)
-PARTS_BY_KIND: dict[str, type[Part]] = {part.model_fields["kind"].default: part for part in _PARTS}
+# The members of each union by kind, listed under each of these kinds: one may be put in another's place.
+_SIBLINGS: dict[str, dict[str, type[Part]]] = {
+    kind: {part.model_fields["kind"].default: part for part in parts}
+    for parts in ((PreActResNet, ResNet, Plain, EluResNet), (Flip, Shift, Crop), (Sgd,), (Steps, Linear, Cosine))
+    for kind in (part.model_fields["kind"].default for part in parts)
+}
+
+
+def _names_in(place: Any) -> list[str]:
+    """List what can be set in a part; after a change of kind that is more than what is in it."""
+    match place:
+        case list():
+            return [str(index) for index in range(len(place))]
+        case dict():
+            kind = str(place.get("kind"))
+            part = _SIBLINGS.get(kind, {}).get(kind, Part)
+            return list(dict.fromkeys((*place, *part.model_fields)))
+    return []
 
 
 def _change_kind(place: dict[str, Any], kind: Any, field: str) -> None:
     """Turn a part into another kind, keeping the fields that both have."""
-    if kind not in PARTS_BY_KIND:
-        near = difflib.get_close_matches(str(kind), PARTS_BY_KIND, n=1, cutoff=0.4)
-        raise UserError(f"--set {field}: unknown kind {kind!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    kept = {name: value for name, value in place.items() if name in PARTS_BY_KIND[kind].model_fields}
+    siblings = _SIBLINGS.get(str(place["kind"]), {})
+    if not isinstance(kind, str) or kind not in siblings:
+        near = difflib.get_close_matches(str(kind), siblings, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(siblings)}"
+        raise UserError(f"--set {field}: unknown kind {show(kind)}; {hint}")
+    kept = {name: value for name, value in place.items() if name in siblings[kind].model_fields}
     place.clear()
     place.update(kept | {"kind": kind})

@@ -3,13 +3,13 @@
 Fractions lie in [0, 1], times are seconds, confusion matrices have a row per true and a column per predicted class.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from reslab.recipe import Fraction, Model, Part, Standardize
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 

@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import os
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -20,6 +19,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from reslab.complaints import first_complaint, show
 from reslab.errors import Failure, UserError
 from reslab.recipe import Part, Recipe, read_recipe
 from reslab.records import SCHEMA_VERSION, Environment, Epoch, Evaluation, SplitName, Weights
@@ -60,16 +60,20 @@ class Run:
     def create(cls, path: Path | str) -> "Run":
         """Make an empty run folder. Raises: UserError where something is there already; Failure where it cannot be."""
         run = cls(path)
-        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
-            raise UserError(f"{path} exists and is not empty: choose another folder, or go on with its run by --resume")
-        _writing(run.path, lambda: run.path.mkdir(parents=True, exist_ok=True))
+
+        def make() -> None:
+            if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+                raise UserError(f"{path} exists and is not empty: choose another folder, or go on with it by --resume")
+            run.path.mkdir(parents=True, exist_ok=True)
+
+        _writing(run.path, make)
         return run
 
     @classmethod
     def open(cls, path: Path | str) -> "Run":
         """Open a run folder that `train` has begun. Raises: UserError where it is none."""
         run = cls(path)
-        if not (run.path / "recipe.json").is_file():
+        if not os.path.isfile(run.path / "recipe.json"):  # unlike Path.is_file, for any name at all
             raise UserError(f"{path} is not a run folder: it holds no recipe.json (reslab train makes one)")
         return run
 
@@ -95,7 +99,7 @@ class Run:
     def log(self) -> list[Epoch]:
         """The epochs logged so far. A last line cut short by a crash is left out."""
         path = self.path / "log.jsonl"
-        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        lines = _read_bytes(path).split(b"\n")[:-1] if path.exists() else []
         return [_parse_record(line, Epoch, f"{path}:{number}") for number, line in enumerate(lines, 1)]
 
     def append_log(self, epoch: Epoch) -> None:
@@ -112,8 +116,8 @@ class Run:
     def cut_log(self, num_epochs: int) -> None:
         """Keep the first `num_epochs` lines: what a checkpoint does not know of is trained again."""
         path = self.path / "log.jsonl"
-        lines = path.read_bytes().split(b"\n")[:num_epochs] if path.exists() else []
-        write_bytes(path, b"".join(line + b"\n" for line in lines))
+        lines = _read_bytes(path).split(b"\n")[:-1] if path.exists() else []
+        write_bytes(path, b"".join(line + b"\n" for line in lines[:num_epochs]))
 
     # ---- the state for an exact resume
 
@@ -129,7 +133,7 @@ class Run:
         newest, previous = self._checkpoint_paths()
         content = json.dumps({"schema_version": SCHEMA_VERSION, **state}, sort_keys=True)
         metadata = {"state": content, "sha256": _digest(tensors, content)}
-        data = safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata)
+        data = _to_safetensors(tensors, metadata)
         _writing(newest, lambda: newest.parent.mkdir(exist_ok=True))
         if newest.exists():
             _writing(previous, lambda: os.replace(newest, previous))
@@ -158,9 +162,7 @@ class Run:
         return self.path / "model.safetensors"
 
     def write_weights(self, tensors: Arrays, weights: Weights) -> None:
-        metadata = {"reslab": weights.model_dump_json()}
-        data = safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata)
-        write_bytes(self.weights_path, data)
+        write_bytes(self.weights_path, _to_safetensors(tensors, {"reslab": weights.model_dump_json()}))
 
     # ---- what evaluation leaves
 
@@ -168,8 +170,7 @@ class Run:
         _write_npz(self._predictions_path(split, augmented), predictions._asdict())
 
     def read_predictions(self, split: SplitName, *, augmented: bool = False) -> Predictions:
-        arrays = _read_npz(self._predictions_path(split, augmented), ("logits", "labels"))
-        return Predictions(**arrays)
+        return Predictions(**_read_npz(self._predictions_path(split, augmented), ("logits", "labels")))
 
     def _predictions_path(self, split: SplitName, augmented: bool) -> Path:
         return self.path / f"predictions-{split}{'-tta' if augmented else ''}.npz"
@@ -259,36 +260,48 @@ def _writing(path: Path, action: Callable[[], Any]) -> None:
 # ---- reading, with every damage in one sentence
 
 
-def _parse_record(content: bytes, kind: type[RecordT], where: str) -> RecordT:
+def _read_bytes(path: Path) -> bytes:
     try:
-        raw = json.loads(content)
-        version = raw.get("schema_version", SCHEMA_VERSION)
-        if version > SCHEMA_VERSION:
-            raise UserError(f"{where} has schema {version}, this reslab reads up to {SCHEMA_VERSION}: upgrade reslab")
-        return kind.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{where} is damaged at {place or 'its start'}: {first['msg']}") from None
-    except (ValueError, AttributeError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _parse_json(content: bytes, where: str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is damaged: {error}") from None
+    if not isinstance(parsed, dict):
+        raise UserError(f"{where} is damaged: it should be an object with fields, not {show(parsed)}")
+    version = parsed.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise UserError(f"{where} has schema {version}, this reslab reads up to {SCHEMA_VERSION}: upgrade reslab")
+    return parsed
+
+
+def _parse_record(content: bytes, kind: type[RecordT], where: str) -> RecordT:
+    parsed = _parse_json(content, where)
+    try:
+        return kind.model_validate(parsed)
+    except ValidationError as error:
+        raise UserError(f"{where} is damaged: {first_complaint(error, parsed)}") from None
 
 
 def _read_record(path: Path, kind: type[RecordT]) -> RecordT:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    return _parse_record(content, kind, str(path))
+    return _parse_record(_read_bytes(path), kind, str(path))
+
+
+def _to_safetensors(tensors: Arrays, metadata: dict[str, str]) -> bytes:
+    # Not ascontiguousarray, which turns a number into a list of one.
+    return safetensors.numpy.save({name: np.asarray(value, order="C") for name, value in tensors.items()}, metadata)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError) as error:
+    except (OSError, safetensors.SafetensorError, TypeError, AttributeError) as error:  # the last two: no such dtype
         raise UserError(f"{path} cannot be read as a safetensors file: {error}") from None
 
 
@@ -297,17 +310,14 @@ def _read_checkpoint(path: Path) -> Checkpoint:
     content = metadata.get("state", "")
     if metadata.get("sha256") != _digest(tensors, content):
         raise UserError(f"{path} is corrupt: its checksum does not hold")
-    state = json.loads(content)
-    if state["schema_version"] > SCHEMA_VERSION:
-        raise UserError(f"{path} has schema {state['schema_version']}, this reslab reads up to {SCHEMA_VERSION}")
-    return Checkpoint(tensors, state)
+    return Checkpoint(tensors, _parse_json(content.encode(), str(path)))
 
 
 def _digest(tensors: Arrays, state: str) -> str:
     """SHA-256 over the state and every tensor's name, type, shape and bytes."""
     digest = hashlib.sha256(state.encode())
     for name in sorted(tensors):
-        value = np.ascontiguousarray(tensors[name])
+        value = np.asarray(tensors[name], order="C")
         digest.update(f"{name} {value.dtype.str} {value.shape}".encode())
         digest.update(value.reshape(-1).data)
     return digest.hexdigest()
@@ -315,15 +325,17 @@ def _digest(tensors: Arrays, state: str) -> str:
 
 def _write_npz(path: Path, arrays: Arrays) -> None:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_bytes(path, buffer.getvalue())
 
 
 def _read_npz(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
+    if not path.exists():
+        raise UserError(f"{path} is missing: run reslab evaluate {path.parent}")
+    content = _read_bytes(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # From memory, because NumPy leaves a broken file open.
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
             return {name: file[name] for name in names}
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run reslab evaluate {path.parent}") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged: {error}") from None
+    except Exception as error:  # a broken archive makes zipfile and NumPy raise nearly anything
+        raise UserError(f"{path} is damaged, it should hold {' and '.join(names)}: {error}") from None

@@ -63,6 +63,8 @@ def test_no_path_leaves_the_folder_and_no_stranger_enters_it(
     strangers: dict[str, bytes | tarfile.TarInfo] = {
         "set/readme.html": b"not asked for",
         "../evil": b"up",
+        "../one": b"up",
+        "set/deeper/two": b"down",
         "set/../../evil": b"up",
         str(outside): b"absolute",
         "set/link": link("set/link", str(outside)),
@@ -128,6 +130,18 @@ def test_a_full_disk_is_a_failure_that_says_so() -> None:
 
     with pytest.raises(Failure, match="data/one cannot be written: the disk is full"):
         writing(Path("data/one"), fill)
+
+
+def test_a_disk_that_fills_up_leaves_no_piece_behind(
+    tmp_path: Path, build: SimpleNamespace, unpack_packed: Unpack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(Failure, match=r"set/one cannot be written: the disk is full"):
+        unpack_packed(build.pack({f"set/{name}": data for name, data in CONTENTS.items()}), tmp_path)
+    assert files_in(tmp_path) == {"set.tar.gz"}
 
 
 def test_a_folder_that_cannot_be_made_is_a_failure(

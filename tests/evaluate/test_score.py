@@ -206,17 +206,12 @@ def _not_finite(value):
 @pytest.mark.parametrize(
     ("bad", "sentence"),
     [
-        (_with(logits=np.zeros((4, 5), np.float32)), r"float32 of shape \(4, 5\), not floats of \(images, 3 classes\)"),
-        (_with(logits=np.zeros((4, 3), int)), "logits are int64"),
-        (_with(logits=np.zeros(4, np.float32)), r"of shape \(4,\)"),
+        (_with(logits=np.zeros((4, 5), np.float32)), "logits are of 5 classes, the run's network has 3"),
         (_with(logits=_not_finite(np.nan)), "the logits of 1 images are not finite"),
         (_with(logits=_not_finite(np.inf)), "the logits of 1 images are not finite"),
-        (_with(labels=np.zeros(3, int)), r"int64 of shape \(3,\), not one integer for each of 4 images"),
-        (_with(labels=np.zeros((4, 1), int)), r"int64 of shape \(4, 1\)"),
-        (_with(labels=np.zeros(4)), "labels are float64"),
         (_with(labels=np.array([0, 1, 3, 2])), "run from 0 to 3, not from 0 to 2"),
         (_with(labels=np.array([0, -1, 1, 2])), "run from -1 to 2, not from 0 to 2"),
-        (Predictions(np.zeros((0, 3), np.float32), np.zeros(0, int)), "each of 0 images"),
+        (Predictions(np.zeros((0, 3), np.float32), np.zeros(0, int)), "they are of no images"),
     ],
 )
 def test_predictions_that_do_not_fit_are_refused(run, bad, sentence):

@@ -140,7 +140,7 @@ NETWORKS: list[dict[str, Any]] = [
 def make_network(options: dict[str, Any]) -> Classifier:
     """A network with an identity and a changing shortcut, whose norms neither scale by 1 nor shift by 0."""
     torch.manual_seed(0)
-    model = build(options | {"depth": 14, "width": 4}, num_classes=7).double()
+    model = build(options | {"depth": 14, "width": 8}, num_classes=7).double()
     for number, (name, tensor) in enumerate(model.state_dict().items()):
         if tensor.ndim == 1:
             values = draw(*tensor.shape, seed=number)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from reslab.records import (
     SplitFigures,
     Weights,
 )
-from reslab.report import write_report
+from reslab.report import figures, write_report
 from reslab.runs import Examples, Predictions, Run
 
 THREE = ("ant", "bee", "<script>alert(1)</script>")
@@ -174,6 +175,51 @@ RICH = Case(
 LEAN = Case(classes=TWELVE, recipe={"published": None})
 
 
+# ---- reading a page
+
+
+class Page(HTMLParser):
+    """A page taken apart: tags, and by section its text, tables and images."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, Any]]] = []
+        self.text = {"": ""}
+        self.tables: dict[str, list[list[list[str]]]] = {}
+        self.images: dict[str, list[dict[str, Any]]] = {}
+        self.open = [""]
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+        if tag == "section":
+            self.open.append(dict(attributes)["id"])
+        elif tag == "img":
+            self.images.setdefault(self.open[-1], []).append(dict(attributes))
+        elif tag == "table":
+            self.tables.setdefault(self.open[-1], []).append([])
+        elif tag == "tr":
+            self.tables[self.open[-1]][-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[self.open[-1]][-1][-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "section":
+            self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        section = self.open[-1]
+        words = data.replace("\u00a0", " ")
+        self.text[section] = self.text.get(section, "") + words
+        if self.tables.get(section) and self.tables[section][-1] and self.tables[section][-1][-1]:
+            row = self.tables[section][-1][-1]
+            row[-1] = f"{row[-1]} {words.strip()}".strip()
+
+
+# ---- fixtures
+
+
 @pytest.fixture
 def make_recipe() -> Callable[..., Recipe]:
     """Make a recipe that differs from the plain one in the given fields."""
@@ -200,3 +246,26 @@ def lean(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = write_run(tmp_path_factory.mktemp("lean") / "run", LEAN)
     write_report(run)
     return run
+
+
+@pytest.fixture(scope="session")
+def read_page() -> Callable[[Path], Page]:
+    """Read a page and take it apart."""
+    return lambda path: Page(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def rich_page(rich: Run, read_page: Callable[[Path], Page]) -> Page:
+    return read_page(rich.path / "report.html")
+
+
+@pytest.fixture(scope="session")
+def lean_page(lean: Run, read_page: Callable[[Path], Page]) -> Page:
+    return read_page(lean.path / "report.html")
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the drawing of figures, which takes most of a report's time."""
+    png = figures.thumbnail(np.zeros((1, 2, 2), np.uint8), largest=2)
+    monkeypatch.setattr(figures, "_png", lambda figure: png)

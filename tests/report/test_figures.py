@@ -54,14 +54,14 @@ def test_matrix_of_many_classes_has_a_scale_instead_of_numbers(drawn):
     assert (len(many.axes), len(many.axes[0].texts)) == (2, 0)
 
 
-@pytest.mark.parametrize(("num", "width"), [(2, 900), (10, 900), (12, 1268), (20, 1800), (100, 1800)])
+@pytest.mark.parametrize(("num", "width"), [(2, 900), (10, 900), (12, 1268), (40, 1800)])
 def test_matrix_is_a_png_of_twice_the_size_shown(num, width):
     counts = np.random.default_rng(0).integers(5000, size=(num, num))
     assert size_of(figures.matrix(counts, classes=[f"class {i}" for i in range(num)], by_row=False))[0] == width
 
 
 def test_numbers_fit_their_cells(drawn):
-    for num in (2, 10, 11, 20, 25):
+    for num in (10, 25):
         figures.matrix(np.full((num, num), 12345), classes=[f"a class {i}" for i in range(num)], by_row=False)
         figure, axes = drawn[-1], drawn[-1].axes[0]
         figure.draw_without_rendering()

@@ -1,6 +1,5 @@
 """The command line: parse, call one function, print. Torch and the rest are imported inside the commands."""
 
-import os
 import sys
 
 import typer
@@ -38,8 +37,6 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 def main() -> None:
     """Run a command; a person's error is one sentence and ends with 2, a failure with 1."""
-    # A thread that waits by spinning takes the core from whoever would let it go on; read when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except UserError as error:

@@ -24,8 +24,7 @@ def models(
     found = {}
     for name, description in MODELS.items():
         model = build(description, num_classes=num_classes, channels=channels)
-        counts = {"parameters": count_parameters(model), "multiply_adds": count_multiply_adds(model, image=image)}
-        found[name] = {"model": description, **counts}
+        found[name] = {"parameters": count_parameters(model), "multiply_adds": count_multiply_adds(model, image=image)}
     if json:
         print_json(found)
         return

@@ -24,7 +24,10 @@ def predict(
         print_json(to_plain(answers))
         return
     rows = [
-        [answer.file, ", ".join(f"{name} {p:.1%}" for name, p in zip(answer.classes, answer.probabilities, strict=True))]
+        [
+            answer.file,
+            ", ".join(f"{name} {p:.1%}" for name, p in zip(answer.classes, answer.probabilities, strict=True)),
+        ]
         for answer in answers
     ]
     print_table("Most probable classes", ["file", "classes"], rows)

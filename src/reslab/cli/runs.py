@@ -6,14 +6,25 @@ from typing import Annotated
 import typer
 
 from reslab.cli.options import DataDir, Device, Json, RunPath, Threads, use_threads
-from reslab.cli.show import as_number, describe_pair, in_percent, print_evaluation, print_json, print_table, to_plain
+from reslab.cli.show import (
+    as_number,
+    describe_pair,
+    duration,
+    in_percent,
+    print_evaluation,
+    print_json,
+    print_table,
+    to_plain,
+)
 from reslab.errors import UserError
 
 Seed = Annotated[int, typer.Option(min=0, help="Decides the first weights, the order and the augmentation.")]
 
 
 def lab(
-    out: Annotated[Path, typer.Option(help="The run folder; a lab that was begun there is finished.")] = Path("runs/lab"),
+    out: Annotated[Path, typer.Option(help="The run folder; a lab that was begun there is finished.")] = Path(
+        "runs/lab"
+    ),
     seed: Seed = 0,
     threads: Threads = None,
     json: Json = False,
@@ -62,15 +73,18 @@ def train(
     if json:
         print_json({"run": str(run.path), "log": [epoch.model_dump() for epoch in run.log]})
         return
-    minutes = sum(epoch.seconds for epoch in run.log) / 60
-    typer.echo(f"Trained in {minutes:.1f} minutes; next: reslab evaluate {run.path}")
+    taken = duration(sum(epoch.seconds for epoch in run.log))
+    typer.echo(f"Trained in {taken}; next: reslab evaluate {run.path}")
 
 
 def evaluate(
     run: RunPath,
-    splits: Annotated[str, typer.Option(help="Splits to measure, with commas: train, validation, test.")] = "train,test",
+    splits: Annotated[
+        str, typer.Option(help="Splits to measure, with commas: train, validation, test.")
+    ] = "train,test",
     views: Annotated[
-        int | None, typer.Option(help="Also measure the mean over 2 or 6 views of each image, beside the plain figures.")
+        int | None,
+        typer.Option(help="Also measure the mean over 2 or 6 views of each image, beside the plain figures."),
     ] = None,
     data_dir: DataDir = None,
     device: Device = "auto",
@@ -128,11 +142,13 @@ def compare(
         print_json(to_plain(found) | {"chart": str(chart)})
         return
     print_table(
-        "Test split, with 95 % intervals",
-        ["run", "data", "model", "epochs", "minutes", "accuracy", "macro F1"],
+        "Test split, with 95% intervals",
+        ["run", "data", "model", "epochs", "minutes", "accuracy, %", "macro F1"],
         [
-            [row.name, row.data, row.model, str(row.epochs), f"{row.seconds / 60:.1f}"]
-            + [in_percent(row.accuracy), as_number(row.macro_f1)]
+            [
+                *(row.name, row.data, row.model, str(row.epochs), f"{row.seconds / 60:.1f}"),
+                *(in_percent(row.accuracy), as_number(row.macro_f1)),
+            ]
             for row in found.rows
         ],
     )

@@ -3,24 +3,22 @@
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.console import Console
-from pydantic import BaseModel
-from rich.table import Table
+if TYPE_CHECKING:
+    from reslab.comparison import Pair
+    from reslab.records import Estimate, Evaluation, Figures
 
-from reslab.comparison import Pair
-from reslab.records import Estimate, Evaluation, Figures
+WIDTH_IN_A_FILE = 160
 
 METRICS = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
+    "accuracy": "accuracy, %",
+    "balanced_accuracy": "balanced accuracy, %",
     "macro_precision": "macro precision",
     "macro_recall": "macro recall",
     "macro_f1": "macro F1",
-    "top5_accuracy": "top-5 accuracy",
-    "log_loss": "log loss (nats)",
+    "top5_accuracy": "top-5 accuracy, %",
+    "log_loss": "log loss, nats",
     "expected_calibration_error": "expected calibration error",
 }
 IN_PERCENT = ("accuracy", "balanced_accuracy", "top5_accuracy")
@@ -33,7 +31,7 @@ def print_json(content: Any) -> None:
 
 def to_plain(content: Any) -> Any:
     """Turn dataclasses and records, inside each other, into what JSON can hold."""
-    if isinstance(content, BaseModel):
+    if hasattr(content, "model_dump"):
         return content.model_dump(mode="json")
     if dataclasses.is_dataclass(content) and not isinstance(content, type):
         return {field.name: to_plain(getattr(content, field.name)) for field in dataclasses.fields(content)}
@@ -44,25 +42,33 @@ def to_plain(content: Any) -> Any:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table; the first column is text, the others are numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = WIDTH_IN_A_FILE
+    console.print(title, style="bold", soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD)
     for place, column in enumerate(columns):
         table.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(soft_wrap=False, highlight=False, markup=False).print(table)
+    console.print(table)
 
 
-def in_percent(estimate: Estimate) -> str:
+def in_percent(estimate: "Estimate") -> str:
     """Write an accuracy with its interval, in percent."""
-    return f"{estimate.value:.2%} ({100 * estimate.low:.2f} to {100 * estimate.high:.2f})"
+    return f"{100 * estimate.value:.2f} ({100 * estimate.low:.2f}–{100 * estimate.high:.2f})"
 
 
-def as_number(estimate: Estimate) -> str:
+def as_number(estimate: "Estimate") -> str:
     """Write a figure with its interval."""
-    return f"{estimate.value:.4f} ({estimate.low:.4f} to {estimate.high:.4f})"
+    return f"{estimate.value:.4f} ({estimate.low:.4f}–{estimate.high:.4f})"
 
 
-def print_evaluation(evaluation: Evaluation) -> None:
+def print_evaluation(evaluation: "Evaluation") -> None:
     """Print the figures of every split, those with test-time augmentation beside those without."""
     columns: dict[str, Figures] = {}
     for split, figures in evaluation.splits.items():
@@ -70,7 +76,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
         if figures.test_time_augmentation is not None:
             several = figures.test_time_augmentation
             columns[f"{split}, mean of {several.views} views"] = several.figures
-    rows = []
+    rows: list[list[str]] = []
     for name, label in METRICS.items():
         estimates = [getattr(figures, name) for figures in columns.values()]
         if estimates[0] is not None:
@@ -78,7 +84,12 @@ def print_evaluation(evaluation: Evaluation) -> None:
     print_table(f"{evaluation.recipe}, with {evaluation.confidence:.0%} intervals", ["", *columns], rows)
 
 
-def describe_pair(pair: Pair) -> str:
+def duration(seconds: float) -> str:
+    """Write a time in the unit that suits it."""
+    return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.1f} minutes"
+
+
+def describe_pair(pair: "Pair") -> str:
     """Say in one sentence what McNemar's test found of two runs."""
     if pair.mcnemar is None:
         return f"{pair.first} and {pair.second} cannot be compared: {pair.reason}"

@@ -76,7 +76,9 @@ def _record_data(run: Run, images: ImageSet) -> None:
     if before is None:
         run.write_environment(used.model_copy(update={"data": (*used.data, now)}))
     elif before.fingerprint != now.fingerprint:
-        raise UserError(f"the {now.split} split of {now.expression} is not what {run.path} was made with: train it anew")
+        raise UserError(
+            f"the {now.split} split of {now.expression} is not what {run.path} was made with: train it anew"
+        )
 
 
 def _write_examples(run: Run, split: SplitName, images: ImageSet) -> None:

@@ -118,13 +118,11 @@ def _read(run: Run, split: SplitName, *, num_classes: int, augmented: bool = Fal
     return predictions
 
 
-def _complaint(logits: NDArray[Any], labels: NDArray[Any], *, num_classes: int) -> str | None:
-    if logits.dtype.kind != "f" or logits.ndim != 2 or logits.shape[1] != num_classes:
-        return f"their logits are {logits.dtype} of shape {logits.shape}, not floats of (images, {num_classes} classes)"
-    if labels.dtype.kind != "i" or labels.shape != logits.shape[:1] or not labels.size:
-        return (
-            f"their labels are {labels.dtype} of shape {labels.shape}, not one integer for each of {len(logits)} images"
-        )
+def _complaint(logits: Logits, labels: Integers, *, num_classes: int) -> str | None:
+    if not labels.size:
+        return "they are of no images"
+    if logits.shape[1] != num_classes:
+        return f"their logits are of {logits.shape[1]} classes, the run's network has {num_classes}"
     if labels.min() < 0 or labels.max() >= num_classes:
         return f"their labels run from {labels.min()} to {labels.max()}, not from 0 to {num_classes - 1}"
     num_bad = len(logits) - int(np.isfinite(logits).all(axis=1).sum())

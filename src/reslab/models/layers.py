@@ -73,7 +73,7 @@ def activate(name: str, x: Tensor) -> Tensor:
 
 
 def init_kaiming(model: nn.Module) -> None:
-    """Draw kernels from a normal with deviation sqrt(2 / fan_in); biases become zero (He et al. 2015, arXiv:1502.01852)."""
+    """Draw kernels from a normal with deviation sqrt(2 / fan_in), arXiv:1502.01852; biases become zero."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")

@@ -148,7 +148,7 @@ def matrix(counts: NDArray[np.int64], *, classes: Sequence[str], by_row: bool) -
         if with_numbers:
             _write_numbers(axes, values, cell, dark=norm(values) > 0.6, by_row=by_row)
         else:
-            bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, format="%d")
+            bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, ticks=MaxNLocator(6, integer=True))
             bar.outline.set_visible(False)
         return _png(figure)
 
@@ -158,9 +158,9 @@ def _name_classes(axes: Axes, classes: Sequence[str], cell: float) -> None:
     places = range(0, len(classes), step)
     names = [short_name(classes[place], number=place + 1) for place in places]
     size = min(8.0, 0.62 * cell * step)
-    upright = max(map(len, names)) * size * 0.85 > cell
-    axes.set_xticks(places, names, size=size, rotation=90 if len(classes) > 12 else 45 if upright else 0)
-    if upright and len(classes) <= 12:
+    too_wide = max(map(len, names)) * size * 0.85 > cell
+    axes.set_xticks(places, names, size=size, rotation=90 if len(classes) > 12 else 45 if too_wide else 0)
+    if too_wide and len(classes) <= 12:
         for text in axes.get_xticklabels():
             text.set(ha="right", rotation_mode="anchor")
     axes.set_yticks(places, names, size=size)

@@ -144,7 +144,7 @@ class Reliability(NamedTuple):
 
 
 def reliability(predictions: Predictions) -> Reliability:
-    """Compare the probability of the predicted class with how often it is right, bin by bin of the calibration error."""
+    """Compare each bin's mean probability of the predicted class with how often that class is right."""
     certainty = softmax(predictions.logits).max(axis=1)
     correct = predictions.logits.argmax(axis=1) == predictions.labels
     bins = np.ceil(certainty * CALIBRATION_BINS).astype(np.int64)

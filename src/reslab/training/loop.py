@@ -18,7 +18,7 @@ from reslab.errors import Failure, UserError
 from reslab.models.device import pick_device
 from reslab.models.inference import predict_logits
 from reslab.recipe import Recipe, Standardize
-from reslab.records import Epoch, Weights
+from reslab.records import Epoch, SplitName, Weights
 from reslab.runs import Run
 from reslab.training.environment import describe_environment
 from reslab.training.optim import make_optimizer, rate_at
@@ -71,13 +71,13 @@ def resume(path: Path | str, *, device: str = "auto", data_dir: Path | None = No
 
 
 def _read_splits(recipe: Recipe, data_dir: Path | None) -> tuple[ImageSet, ...]:
-    names = ("train", "validation") if recipe.validation else ("train",)
+    names: tuple[SplitName, ...] = ("train", "validation") if recipe.validation else ("train",)
     splits = tuple(read_split(recipe, name, data_dir=data_dir) for name in names)
     channels = splits[0].images.shape[1]
     if recipe.standardize is not None and len(recipe.standardize.mean) != channels:
         raise UserError(
-            f"recipe {recipe.name} standardises {len(recipe.standardize.mean)} channels but {recipe.data} has {channels}: "
-            "add --set standardize=null, which takes mean and deviation from the training images"
+            f"recipe {recipe.name} standardises {len(recipe.standardize.mean)} channels but {recipe.data} has "
+            f"{channels}: add --set standardize=null, which takes mean and deviation from the training images"
         )
     return splits
 
@@ -143,7 +143,7 @@ class _Trainer:
                 state.optimizer,
                 images=images,
                 labels=labels,
-                learning_rate=self._learning_rate(),
+                learning_rate=self._learning_rate(state.updates),
                 label_smoothing=self.recipe.label_smoothing,
             )
             state.updates += 1
@@ -157,15 +157,15 @@ class _Trainer:
                     f"go on with reslab train --resume {self.run.path}"
                 )
 
-    def _learning_rate(self) -> float:
+    def _learning_rate(self, update: int) -> float:
         rate = self.recipe.optimizer.peak_lr * rate_at(
             self.recipe.schedule,
-            update=self.state.updates,
+            update=update,
             updates_per_epoch=self.length.per_epoch,
             total_updates=self.length.updates,
         )
-        is_cold = self.recipe.warm_until is not None and not self.state.is_warm
-        return rate * self.recipe.warm_until.factor if is_cold and self.recipe.warm_until else rate
+        cold = None if self.state.is_warm else self.recipe.warm_until
+        return rate if cold is None else rate * cold.factor
 
     def _num_seen(self, place: int) -> int:
         return min((place + 1) * self.recipe.batch_size, self.batches.num_images)
@@ -197,7 +197,7 @@ class _Trainer:
             updates=state.updates,
             seconds=state.seconds + time.perf_counter() - began,
             images_per_second=num_seen / state.seconds,
-            learning_rate=state.optimizer.param_groups[0]["lr"],
+            learning_rate=self._learning_rate(state.updates - 1),
             train_loss=float((state.losses[:num_batches].double() * sizes).sum() / num_seen),
             train_accuracy=int(state.hits[:num_batches].sum()) / num_seen,
             **validation,

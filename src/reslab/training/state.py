@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from reslab.errors import UserError
+from reslab.models import Classifier
 from reslab.runs import Checkpoint
 
 
@@ -16,7 +17,7 @@ from reslab.runs import Checkpoint
 class State:
     """Where a run stands: the network, the optimizer, and the figures of the epoch under way, one per batch."""
 
-    model: nn.Module
+    model: Classifier
     optimizer: torch.optim.Optimizer
     losses: Tensor  # (batches per epoch,) float32
     hits: Tensor  # (batches per epoch,) int64

@@ -40,7 +40,7 @@ def update(
         group["lr"] = learning_rate
     logits = forward(images.to(memory_format=torch.channels_last)).float()
     loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss.detach(), (logits.detach().argmax(1) == labels).sum()

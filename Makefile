@@ -1,0 +1,34 @@
+# make lab, make test: everything is installed into .venv, pinned by constraints.txt, the first time.
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: lab test check format constraints clean
+
+lab: .venv/installed
+	$(BIN)/reslab lab
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+check: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# PyTorch comes first and pinned: whatever asks for it more loosely then finds it installed.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# Every version that is installed now, as the new pins.
+constraints: .venv/installed
+	$(BIN)/python -m pip list --format=freeze --exclude reslab --exclude pip --exclude setuptools | sed 's/+cpu$$//' > constraints.txt
+
+clean:
+	rm -rf .venv build dist src/*.egg-info

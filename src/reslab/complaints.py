@@ -1,0 +1,57 @@
+"""What a validation found wrong, as one sentence in the words of the file that a person wrote."""
+
+import json
+import reprlib
+from typing import Any
+
+from pydantic import ValidationError
+
+# By the first word of pydantic's error type.
+_WANTED = {
+    "bool": "true or false",
+    "dict": "an object with fields",
+    "finite": "a finite number",
+    "float": "a number",
+    "int": "a whole number",
+    "model": "an object with fields",
+    "string": "text",
+    "tuple": "a list",
+}
+
+
+def first_complaint(error: ValidationError, content: Any) -> str:
+    """Say in one sentence what is wrong first in the JSON-like `content`, with its place and its value."""
+    first = error.errors()[0]
+    place, kind, context = _find_place(first["loc"], content), first["type"], first.get("ctx", {})
+    match kind:
+        case "missing":
+            return f"{place} is missing"
+        case "extra_forbidden":
+            return f"{place} is not a known field"
+        case "union_tag_not_found":
+            return f"{place}.kind is missing"
+        case "union_tag_invalid":
+            return f"{place}.kind should be one of {context['expected_tags']}, not {show(context['tag'])}"
+        case "value_error":
+            return f"{place}: {context['error']}" if place else str(context["error"])
+    wanted = _WANTED.get(kind.split("_")[0]) or first["msg"].removeprefix("Input should be ")
+    return f"{place or 'it'} should be {wanted}, not {show(first['input'])}"
+
+
+def show(value: Any) -> str:
+    """Write a value as a person would in JSON, cut short where it is long."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else reprlib.repr(value)
+
+
+def _find_place(path: tuple[int | str, ...], content: Any) -> str:
+    """Join a path with dots, without the kinds that pydantic adds where it chooses a member of a union."""
+    names = []
+    for part in path:
+        if isinstance(content, dict) and part == content.get("kind") and part not in content:
+            continue
+        names.append(str(part))
+        try:
+            content = content[part]
+        except (LookupError, TypeError):
+            content = None
+    return ".".join(names)

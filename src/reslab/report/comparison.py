@@ -1,0 +1,31 @@
+"""The curves of several runs on one chart."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reslab.errors import Failure
+from reslab.report.figures import learning_curve
+from reslab.runs import Run, write_bytes
+
+
+def write_curves(runs: Sequence[Run], *, names: Sequence[str], out: Path) -> Path:
+    """Draw the accuracy of every run over its epochs into `out`/curves.png and give its path.
+
+    Raises: Failure where the disk refuses.
+    """
+    curves: dict[str, NDArray[np.float64]] = {}
+    for run, name in zip(runs, names, strict=True):
+        curves[f"{name}, training"] = np.array([epoch.train_accuracy for epoch in run.log])
+        held_out = [epoch.validation_accuracy for epoch in run.log if epoch.validation_accuracy is not None]
+        if held_out:
+            curves[f"{name}, validation"] = np.array(held_out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Failure(f"{out} cannot be made: {error.strerror}") from None
+    path = out / "curves.png"
+    write_bytes(path, learning_curve({name: 100 * values for name, values in curves.items()}, label="accuracy, %"))
+    return path
