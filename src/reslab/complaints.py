@@ -40,7 +40,14 @@ def first_complaint(error: ValidationError, content: Any) -> str:
 
 def show(value: Any) -> str:
     """Write a value as a person would in JSON, cut short where it is long."""
-    return json.dumps(value) if value is None or isinstance(value, bool) else reprlib.repr(value)
+    match value:
+        case None | bool():
+            return json.dumps(value)
+        case list() | tuple():
+            return "[…]" if value else "[]"
+        case dict():
+            return "{…}" if value else "{}"
+    return reprlib.repr(value)
 
 
 def _find_place(path: tuple[int | str, ...], content: Any) -> str:

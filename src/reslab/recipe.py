@@ -274,10 +274,12 @@ def parse_recipe(content: Any, *, where: str) -> Recipe:
 def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     """Apply `field=value` overrides, nested ones with dots (`optimizer.peak_lr=0.2`, `augment.0.pixels=2`).
 
-    A value is read as JSON where it is JSON, else as text. Raises: UserError with the nearest right name.
+    A value is read as JSON where it is JSON, else as text. What is changed is no longer the published recipe, so its
+    published figure goes. Raises: UserError with the nearest right name.
     """
     content = recipe.model_dump(mode="json")
     for setting in settings:
+        content["published"] = None
         field, equals, text = setting.partition("=")
         if not equals:
             raise UserError(f"--set {setting}: write it as field=value, for example --set epochs=10")
@@ -313,8 +315,10 @@ def _check_name(place: Any, part: str, field: str) -> None:
         return
     if not names:
         raise UserError(f"--set {field}: there is nothing called {part!r} in it, it holds {show(place)}")
-    inside = [f"{name}.{part}" for name in names if isinstance(place, dict) and part in _names_in(place.get(name))]
-    near = inside or difflib.get_close_matches(part, names, n=1, cutoff=0.5)
+    near: list[str] = []
+    if isinstance(place, dict):
+        inside = [f"{name}.{part}" for name in names if part in _names_in(place.get(name))]
+        near = inside or difflib.get_close_matches(part, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
     raise UserError(f"--set {field}: unknown field {part!r}; {hint}")
 

@@ -1,152 +1,20 @@
-"""Tiny official-looking CIFAR files, and a record of which files are opened."""
+"""A CIFAR set of one batch."""
 
-import hashlib
-import io
-import struct
-import sys
-import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from reslab.data.archive import Archive, Member
 from reslab.data.catalog import OFFICIAL, Cifar
 
-_opened: list[str] | None = None
-
-
-def _note_opened(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "open" and _opened is not None:
-        _opened.append(str(arguments[0]))
-
-
-sys.addaudithook(_note_opened)  # cannot be taken away again, so it stays and listens only during a test
-
 
 @pytest.fixture
-def opened() -> Iterator[list[str]]:
-    """Collect the path of every file that the process opens."""
-    global _opened
-    _opened = []
-    yield _opened
-    _opened = None
-
-
-def pickle_as_python2(value: Any) -> bytes:
-    """Write what Python 2's pickle wrote at protocol 2: byte strings, and NumPy's names of that time."""
-    return b"\x80\x02" + _encode(value) + b"."
-
-
-def _encode(value: Any) -> bytes:
-    match value:
-        case bytes():
-            return b"T" + struct.pack("<i", len(value)) + value
-        case int():
-            return b"J" + struct.pack("<i", value)
-        case list():
-            return b"](" + b"".join(map(_encode, value)) + b"e"
-        case dict():
-            return b"}(" + b"".join(_encode(key) + _encode(each) for key, each in value.items()) + b"u"
-        case np.ndarray():
-            return _encode_array(value)
-    raise TypeError(value)
-
-
-def _encode_array(array: NDArray[Any]) -> bytes:
-    empty = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + _encode(b"b") + b"\x87R"
-    kind = b"cnumpy\ndtype\n" + _encode(array.dtype.str[1:].encode()) + b"K\x00K\x01\x87R"
-    kind += b"(K\x03" + _encode(array.dtype.str[:1].encode()) + b"NNN" + _encode(-1) * 2 + b"K\x00tb"
-    shape = b"(" + b"".join(map(_encode, array.shape)) + b"t"
-    return empty + b"(K\x01" + shape + kind + b"\x89" + _encode(array.tobytes()) + b"tb"
-
-
-def make_archive(name: str, folder: str, contents: Mapping[str, bytes], *, urls: tuple[str, ...] = ()) -> Archive:
-    """Describe an archive of `contents`; its own size and checksum are those of `pack`."""
-    members = tuple(Member(file, len(data), hashlib.sha256(data).hexdigest()) for file, data in contents.items())
-    packed = pack({f"{folder}/{file}": data for file, data in contents.items()})
-    return Archive(name, urls, len(packed), hashlib.sha256(packed).hexdigest(), folder, members)
-
-
-def pack(contents: Mapping[str, bytes | tarfile.TarInfo]) -> bytes:
-    """Make a .tar.gz, always the same bytes for the same contents; a TarInfo stands for itself, without data."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
-        for name, data in contents.items():
-            if isinstance(data, tarfile.TarInfo):
-                tar.addfile(data)
-                continue
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    packed = bytearray(buffer.getvalue())
-    packed[4:8] = bytes(4)  # the time of packing
-    return bytes(packed)
-
-
-def expect(archive: Archive, packed: bytes) -> Archive:
-    """Pin other bytes as the official archive."""
-    return replace(archive, num_bytes=len(packed), sha256=hashlib.sha256(packed).hexdigest())
-
-
-def batch(labels: Mapping[bytes, list[int]], *, seed: int) -> bytes:
-    """Make an official batch of random images."""
-    num = len(next(iter(labels.values())))
-    images = np.random.default_rng(seed).integers(0, 256, (num, 3072), dtype=np.uint8)
-    return pickle_as_python2({b"batch_label": b"a tiny batch", **labels, b"data": images})
-
-
-def official_contents() -> dict[str, dict[str, bytes]]:
-    """Make all batches: CIFAR-10 with 10 training and 1 test image a class, CIFAR-100 with 2 and 1."""
-    ten = {f"data_batch_{number}": batch({b"labels": list(range(10)) * 2}, seed=number) for number in range(1, 6)}
-    ten["test_batch"] = batch({b"labels": list(range(10))}, seed=6)
-    hundred = {}
-    for name, fine in (("train", list(range(100)) * 2), ("test", list(range(100)))):
-        # Not the official superclasses; any numbers below 20 will do.
-        hundred[name] = batch({b"fine_labels": fine, b"coarse_labels": [label // 5 for label in fine]}, seed=len(fine))
-    return {"cifar10": ten, "cifar100": hundred}
-
-
-@pytest.fixture(scope="session")
-def build() -> SimpleNamespace:
-    """Hand the functions above to the tests, which cannot import them from here."""
-    return SimpleNamespace(
-        archive=make_archive,
-        batch=batch,
-        contents=official_contents,
-        expect=expect,
-        pack=pack,
-        pickle=pickle_as_python2,
-    )
-
-
-@pytest.fixture
-def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Replace the pinned sets by tiny ones whose mirror is absent; returns a folder with their unpacked batches."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    for name, contents in official_contents().items():
-        true = OFFICIAL[name].archive
-        tiny = make_archive(true.name, true.folder, contents, urls=(f"http://127.0.0.1:9/{true.name}",))
-        for variant in (name, f"{name}-coarse"):
-            if variant in OFFICIAL:
-                monkeypatch.setitem(OFFICIAL, variant, replace(OFFICIAL[variant], archive=tiny))
-        (tmp_path / true.folder).mkdir()
-        for file, data in contents.items():
-            (tmp_path / true.folder / file).write_bytes(data)
-    return tmp_path
-
-
-@pytest.fixture
-def as_cifar10() -> Callable[[bytes], Cifar]:
+def as_cifar10(build: SimpleNamespace) -> Callable[[bytes], Cifar]:
     """Make a set whose single training batch is `content`, whatever that is."""
 
     def make(content: bytes) -> Cifar:
-        archive = make_archive("tiny.tar.gz", "tiny", {"batch": content})
+        archive = build.archive("tiny.tar.gz", "tiny", {"batch": content})
         return replace(OFFICIAL["cifar10"], archive=archive, train=("batch",), test=())
 
     return make

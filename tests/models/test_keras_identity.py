@@ -74,7 +74,7 @@ def test_logits_are_those_of_keras(precision: str, tolerance: float) -> None:
 
 
 def test_channels_last_logits_are_those_of_keras() -> None:
-    model = make_model(dtype=torch.float32).eval().to(memory_format=torch.channels_last)
+    model = make_model(dtype=torch.float32).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.inference_mode():
         logits = model(draw_batch(torch.float32)[0].contiguous(memory_format=torch.channels_last))
     torch.testing.assert_close(logits, torch.tensor(KERAS["float32"]["logits"]), rtol=1e-4, atol=1e-4)

@@ -47,6 +47,11 @@ def test_reliability_by_hand():
     np.testing.assert_allclose(bins.share, [0.8, 0.2])
 
 
+def test_certainty_of_one_falls_into_the_last_bin():
+    logits = np.array([[100, 0], [3, 0]], np.float32)  # probabilities 1 and 0.953, both above 14/15
+    assert len(tables.reliability(Predictions(logits, np.array([0, 0]))).share) == 1
+
+
 @pytest.mark.parametrize("which", ["rich", "lean"])
 def test_reliability_adds_up_to_the_calibration_error(which, request):
     """Guo et al. 2017: the error is the share-weighted distance of the bins from the diagonal; here spelled out."""

@@ -49,6 +49,7 @@ def test_numbers():
     assert plain(words.between(0.92, 0.931)) == "92.00–93.10 %"
     assert plain(words.between(0.92, 0.92)) == "92.00 %"
     assert plain(words.moment("2026-01-02T03:04:59+00:00")) == "2026-01-02, 03:04 UTC"
+    assert [words.counted(number, "epoch") for number in (0, 1, 1200)] == ["0 epochs", "1 epoch", "1,200 epochs"]
     assert [words.listing(["a"]), words.listing(["a", "b"]), words.listing(["a", "b", "c"])] == [
         "a",
         "a and b",

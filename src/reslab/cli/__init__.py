@@ -1,5 +1,6 @@
 """The command line: parse, call one function, print. Torch and the rest are imported inside the commands."""
 
+import io
 import sys
 
 import typer
@@ -37,14 +38,14 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 def main() -> None:
     """Run a command; a person's error is one sentence and ends with 2, a failure with 1."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text at all
     try:
         app()
     except UserError as error:
         _end(str(error), code=2)
     except (Failure, OSError) as error:
         _end(str(error), code=1)
-    except KeyboardInterrupt:
-        _end("interrupted", code=1)
 
 
 def _end(message: str, *, code: int) -> None:

@@ -57,8 +57,8 @@ def train(
     """Train a network by a recipe, into a run folder. The test split is not read."""
     if (recipe is None) == (resume is None):
         raise UserError("name a recipe to train (reslab recipes lists them), or --resume RUN to go on with a run")
-    if resume is not None and (settings or out):
-        raise UserError("--resume goes on with a run as it was begun: leave --set and --out away")
+    if resume is not None and (settings or out or seed):
+        raise UserError("--resume goes on with a run as it was begun: leave --set, --out and --seed away")
     use_threads(threads)
     from reslab import training
     from reslab.recipe import with_settings

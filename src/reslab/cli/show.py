@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from reslab.comparison import Pair
     from reslab.records import Estimate, Evaluation, Figures
 
-WIDTH_IN_A_FILE = 160
+WIDTH_IN_A_FILE = 10_000  # a program that reads lines gets whole ones
 
 METRICS = {
     "accuracy": "accuracy, %",
@@ -26,7 +26,7 @@ IN_PERCENT = ("accuracy", "balanced_accuracy", "top5_accuracy")
 
 def print_json(content: Any) -> None:
     """Print JSON that a program can read."""
-    print(json.dumps(content, indent=1, ensure_ascii=False))
+    print(json.dumps(content, indent=1))
 
 
 def to_plain(content: Any) -> Any:
@@ -46,7 +46,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = WIDTH_IN_A_FILE
     console.print(title, style="bold", soft_wrap=True)

@@ -42,7 +42,7 @@ class Check(NamedTuple):
 def find_data_dir(data_dir: Path | None = None) -> Path:
     """Choose where data lies: the argument, else $RESLAB_DATA, else the user's cache directory."""
     chosen = data_dir or os.environ.get("RESLAB_DATA") or platformdirs.user_cache_dir("reslab")
-    return Path(chosen).expanduser()
+    return Path(os.path.expanduser(chosen))
 
 
 def read_cifar(cifar: Cifar, *, split: Split, data_dir: Path) -> Labelled:

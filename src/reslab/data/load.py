@@ -98,9 +98,13 @@ def _check(parts: list[Labelled], expression: str, split: Split) -> None:
         raise UserError(
             f"{expression!r} joins images of {' and '.join(map(str, channels))} channels: they must have as many"
         )
-    check_distinct((name for part in parts for name in part.classes), expression)
-    if sum(len(part.classes) for part in parts) < 2:
-        raise UserError(f"{expression!r} has one class, {parts[0].classes[0]!r}: a classifier needs at least two")
+    classes = [name for part in parts for name in part.classes]
+    check_distinct(classes, expression)
+    for name in classes:
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise UserError(f"the class name {name!r} of {expression!r} is not valid Unicode: rename it")
+    if len(classes) < 2:
+        raise UserError(f"{expression!r} has one class, {classes[0]!r}: a classifier needs at least two")
     for part in parts:
         for name, count in zip(part.classes, np.bincount(part.labels, minlength=len(part.classes)), strict=True):
             if count == 0:

@@ -14,6 +14,7 @@ after it. Spaces around names are left out.
 """
 
 import difflib
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def _parse_source(text: str, expression: str) -> Term:
     if source in _LOCATED:
         if not rest:
             raise UserError(f"{text!r} lacks a path: write {source}:PATH")
-        return LocatedTerm(source, Path(rest).expanduser(), limit)
+        return LocatedTerm(source, Path(os.path.expanduser(rest)), limit)
     if source not in CLASSES:
         raise UserError(f"{source!r} is not a data source; {_nearest(source, _SOURCES)}")
     items = [item.strip() for item in rest.split(",")] if colon else CLASSES[source]

@@ -75,4 +75,4 @@ def limit(labels: NDArray[np.int64], *, classes: Sequence[str], num: int) -> NDA
 
 
 def _shuffled(places: NDArray[np.int64], name: str, seed: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(places)
+    return np.random.default_rng([seed, zlib.crc32(name.encode(errors="surrogatepass"))]).permutation(places)

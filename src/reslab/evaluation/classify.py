@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from reslab.data.batches import standardize
 from reslab.data.folder import decode
+from reslab.errors import UserError
 from reslab.evaluation.predict import load_classifier
 from reslab.metrics import softmax
 from reslab.models.inference import predict_logits
@@ -30,9 +31,11 @@ class Answer:
 def classify(files: Sequence[Path], *, weights: Path, top: int = 3, device: str = "auto") -> list[Answer]:
     """Name the `top` most probable classes of each picture.
 
-    Raises: UserError where the weights or a picture cannot be read.
+    Raises: UserError where the weights or a picture cannot be read, or the network takes neither grey nor RGB images.
     """
     model, known = load_classifier(weights, device=device)
+    if known.channels not in (1, 3):
+        raise UserError(f"{weights} is for images of {known.channels} channels: pictures are grey or RGB, with 1 or 3")
     pixels = np.stack([_with_channels(decode(file, image_size=known.image_size), known.channels) for file in files])
     logits = predict_logits(
         model, torch.from_numpy(pixels), prepare=lambda images: standardize(images, by=known.standardize)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 import torch
@@ -35,8 +36,7 @@ def predict(
     model, weights = load_classifier(run.path, device=device)
     for split in splits:
         images = read_split(run.recipe, split, data_dir=data_dir)
-        if images.classes != weights.classes:
-            raise UserError(f"{run.path} was trained on other classes than {run.recipe.data} has now: train it anew")
+        _check_fit(run, weights, images)
         _record_data(run, images)
         run.write_predictions(split, _predict_split(model, weights, images, views=1))
         if views is not None:
@@ -55,7 +55,9 @@ def load_classifier(path: Path, *, device: str = "auto") -> tuple[Classifier, We
             weights.model.model_dump(), tensors, num_classes=len(weights.classes), channels=weights.channels
         )
     except RuntimeError as error:
-        raise UserError(f"the weights in {path} do not fit the network that it names: {error}") from None
+        raise UserError(
+            f"the weights in {path} do not fit the network that it names: {shorten(str(error), 300)}"
+        ) from None
     return model.to(pick_device(device), memory_format=torch.channels_last), weights  # type: ignore[call-overload]
 
 
@@ -64,6 +66,16 @@ def _predict_split(model: Classifier, weights: Weights, images: ImageSet, *, vie
         model, images.images, prepare=lambda pixels: standardize(pixels, by=weights.standardize), views=views
     )
     return Predictions(logits.numpy(), images.labels.numpy())
+
+
+def _check_fit(run: Run, weights: Weights, images: ImageSet) -> None:
+    if images.classes != weights.classes:
+        raise UserError(f"{run.path} was trained on other classes than {run.recipe.data} has now: train it anew")
+    if images.images.shape[1] != weights.channels:
+        raise UserError(
+            f"{run.path} was trained on images of {weights.channels} channels, but those of the {images.split} split "
+            f"of {run.recipe.data} have {images.images.shape[1]}: make them alike and train it anew"
+        )
 
 
 def _record_data(run: Run, images: ImageSet) -> None:

@@ -1,5 +1,7 @@
 """Which device to compute on."""
 
+import re
+
 import torch
 
 from reslab.errors import UserError
@@ -12,12 +14,10 @@ def pick_device(name: str = "auto") -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"unknown device {name!r}: choose auto, cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"device {name!r} is not supported: choose auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    known = re.fullmatch("cpu|cuda(?::([0-9]+))?", name)
+    if known is None:
+        raise UserError(f"unknown device {name!r}: choose auto, cpu, cuda or cuda:N")
+    # Asked before PyTorch parses the number, of which it keeps one byte.
+    if name != "cpu" and int(known[1] or 0) >= torch.cuda.device_count():
         raise UserError(f"device {name!r} is not here: {torch.cuda.device_count()} CUDA devices are visible to PyTorch")
-    return device
+    return torch.device(name)

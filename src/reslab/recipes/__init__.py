@@ -21,6 +21,6 @@ def find_recipe(name: str) -> Recipe:
         return RECIPES[name]
     if name.endswith(".json"):
         return read_recipe(Path(name))
-    near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.3)
+    near = difflib.get_close_matches(name.lower(), RECIPES, n=1, cutoff=0.3)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise UserError(f"unknown recipe {name!r}: {hint}(reslab recipes lists them; a file's name ends in .json)")

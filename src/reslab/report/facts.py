@@ -8,6 +8,7 @@ from reslab.records import Environment
 from reslab.report.inputs import Inputs
 from reslab.report.words import (
     augment_words,
+    counted,
     duration,
     growth_words,
     model_words,
@@ -63,7 +64,7 @@ def machine_facts(inputs: Inputs) -> Facts:
     environment = inputs.environment
     return [
         *_time_facts(inputs),
-        ("Device", f"{environment.device}, {environment.threads} threads"),
+        ("Device", device_words(environment)),
         ("Processor", environment.processor),
         ("Platform", environment.platform),
         ("Versions", _versions(environment)),
@@ -78,6 +79,11 @@ def _time_facts(inputs: Inputs) -> Iterator[tuple[str, str]]:
     if inputs.log:
         speed = median(epoch.images_per_second for epoch in inputs.log)
         yield "Speed", f"{speed:,.0f} training images a second (median of the epochs)"
+
+
+def device_words(environment: Environment) -> str:
+    """Say on what was trained."""
+    return f"{environment.device}, {counted(environment.threads, 'thread')}"
 
 
 def _versions(environment: Environment) -> str:

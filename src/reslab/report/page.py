@@ -7,13 +7,13 @@ from typing import Any
 import jinja2
 
 from reslab.published import CIFAR10_SOURCE
-from reslab.report.facts import machine_facts, recipe_facts, training_seconds
+from reslab.report.facts import device_words, machine_facts, recipe_facts, training_seconds
 from reslab.report.inputs import Inputs
 from reslab.report.mistakes import Mistakes
 from reslab.report.pictures import Picture
 from reslab.report.tables import class_table, data_table, field_table, in_percent, metric_table
 from reslab.report.verdict import verdict
-from reslab.report.words import between, duration, model_words, percent
+from reslab.report.words import between, counted, duration, model_words, percent
 
 
 def render(inputs: Inputs, *, pictures: Mapping[str, Sequence[Picture]]) -> str:
@@ -26,6 +26,7 @@ def render(inputs: Inputs, *, pictures: Mapping[str, Sequence[Picture]]) -> str:
         inputs=inputs,
         pictures=pictures,
         style=_file("page.css"),
+        counted=counted,
         confidence=percent(inputs.evaluation.confidence, decimals=0),
         **_headline(inputs),
         **_tables(inputs),
@@ -43,6 +44,7 @@ def _headline(inputs: Inputs) -> dict[str, Any]:
         "network": model_words(inputs.recipe.model),
         "accuracy": in_percent(inputs.test.accuracy),
         "macro_f1": in_percent(inputs.test.macro_f1),
+        "device": device_words(inputs.environment),
         "training_time": duration(training_seconds(inputs)),
         "verdict": verdict(published, inputs.test.accuracy) if published else None,
         "published": between(published.low, published.high) if published else None,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from reslab.metrics import CALIBRATION_BINS, softmax
 from reslab.published import CIFAR10_NETWORKS
 from reslab.records import SPLITS, Epoch, Estimate, Evaluation, Figures, SplitName
+from reslab.report.facts import device_words, training_seconds
 from reslab.report.inputs import Inputs
 from reslab.report.words import duration, percent, quantity
 from reslab.runs import Predictions
@@ -159,10 +160,12 @@ def reliability(predictions: Predictions) -> Reliability:
 
 def field_table(inputs: Inputs) -> Table:
     """Put the run among the published networks on CIFAR-10, the most accurate first."""
-    seconds = sum(epoch.seconds for epoch in inputs.log)
-    device = f"{inputs.environment.device}, {inputs.environment.threads} threads"
     ours = _field_row(inputs.recipe.name, inputs.num_parameters, (inputs.recipe.batch_size, len(inputs.log)))
-    ours += (Cell(duration(seconds)), Cell(device), in_percent(inputs.test.accuracy))
+    ours += (
+        Cell(duration(training_seconds(inputs))),
+        Cell(device_words(inputs.environment)),
+        in_percent(inputs.test.accuracy),
+    )
     rows = [(inputs.test.accuracy.value, ours)]
     for known in CIFAR10_NETWORKS:
         row = _field_row(known.network, known.parameters, (known.batch_size, known.epochs))

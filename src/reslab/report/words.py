@@ -65,6 +65,11 @@ def quantity(number: int) -> str:
     return f"{number / 1e6:.3g}{NBSP}M" if number >= 100_000 else f"{number / 1e3:.3g}{NBSP}k"
 
 
+def counted(number: int, noun: str) -> str:
+    """Write how many there are of a thing."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def listing(words: Sequence[str]) -> str:
     """Join words as a sentence does."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 2 else words)

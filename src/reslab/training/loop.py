@@ -61,7 +61,8 @@ def resume(path: Path | str, *, device: str = "auto", data_dir: Path | None = No
     if run.is_finished:
         return run
     splits = _read_splits(run.recipe, data_dir)
-    if tuple(map(describe_data, splits)) != run.environment.data:
+    # What an evaluation has added to the record is none of training's business.
+    if tuple(map(describe_data, splits)) != tuple(data for data in run.environment.data if data.split != "test"):
         raise UserError(f"the data of {path} has changed since it was begun: its fingerprint differs, so train anew")
     trainer = _Trainer(run, splits, seed=run.environment.seed, device=pick_device(device), silent=silent)
     if run.has_checkpoint:

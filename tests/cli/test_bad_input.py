@@ -1,0 +1,161 @@
+"""Every mistake that a person can make ends with one sentence and 2, and changes no file."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reslab.recipe import Recipe
+from reslab.runs import Run
+
+Refuse = Callable[..., str]
+
+
+# ---- data
+
+
+def write_pictures(folder: str, *classes: str, num: int = 3) -> None:
+    for name in classes:
+        Path(folder, name).mkdir(parents=True)
+        for number in range(num):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(f"{folder}/{name}/{number}.png")
+
+
+def write_broken_picture() -> None:
+    write_pictures("broken", "ant", "bee")
+    Path("broken/bee/1.png").write_bytes(Path("broken/bee/0.png").read_bytes()[:40])
+
+
+def write_npz(**changes: object) -> None:
+    sound = {"images": np.zeros((6, 8, 8), np.uint8), "labels": np.arange(6) % 2}
+    np.savez("it.npz", **sound | changes)
+
+
+EXPRESSIONS = {
+    "no such source": ("cifar11", lambda: None, "'cifar11' is not a data source; did you mean 'cifar10'"),
+    "no such class": ("cifar10:catt,dog", lambda: None, "did you mean 'cat'"),
+    "nothing": ("", lambda: None, "lacks a source"),
+    "a class twice": ("digits+digits:3", lambda: None, "the class '3' .* twice"),
+    "one class": ("digits:3", lambda: None, "has one class, '3'"),
+    "no such folder": ("folder:absent", lambda: None, "absent is not a folder"),
+    "no such home": ("folder:~nobody-of-this-name/x", lambda: None, "nobody-of-this-name/x is not a folder"),
+    "no pictures": ("folder:empty", lambda: Path("empty/ant").mkdir(parents=True), "empty/ant holds no picture"),
+    "no classes": ("folder:empty", lambda: Path("empty").mkdir(), "empty holds no pictures"),
+    "a folder of one class": ("folder:single", lambda: write_pictures("single", "ant"), "has one class, 'ant'"),
+    "a class of one picture": ("folder:few", lambda: write_pictures("few", "ant", "bee", num=1), "has 1 image"),
+    "a broken picture": ("folder:broken", write_broken_picture, "broken/bee/1.png cannot be read as a picture"),
+    "equal names": ("folder:two+digits:4,5", lambda: write_pictures("two", "3", "4"), "the class '4' .* twice"),
+    "no such file": ("npz:absent.npz", lambda: None, "absent.npz cannot be read"),
+    "no archive": ("npz:it.npz", lambda: Path("it.npz").write_text("text"), "it.npz is not a sound .npz"),
+    "floats": ("npz:it.npz", lambda: write_npz(images=np.zeros((6, 8, 8))), "'images' is float64.*uint8"),
+    "flat images": ("npz:it.npz", lambda: write_npz(images=np.zeros((6, 64), np.uint8)), r"shape \(6, 64\)"),
+    "five channels": ("npz:it.npz", lambda: write_npz(images=np.zeros((6, 8, 8, 5), np.uint8)), "C up to 4"),
+    "too few labels": ("npz:it.npz", lambda: write_npz(labels=np.arange(5) % 2), "6 images but there are 5 labels"),
+    "labels of text": ("npz:it.npz", lambda: write_npz(labels=np.array(list("ababab"))), "must be of integers"),
+    "labels out of range": ("npz:it.npz", lambda: write_npz(classes=np.array(["ant"])), "the label 1"),
+    "no images": (
+        "npz:it.npz",
+        lambda: write_npz(images=np.zeros((0, 8, 8), np.uint8), labels=np.zeros(0, int)),
+        "at least one label",
+    ),
+    "objects": ("npz:it.npz", lambda: write_npz(images=np.array([{}] * 6)), "not a sound .npz"),
+    "names of no text": ("npz:it.npz", lambda: write_npz(classes=np.array(["ant", "\udcff"])), "not valid Unicode"),
+}
+
+
+@pytest.mark.parametrize("case", EXPRESSIONS)
+def test_wrong_data(refuse: Refuse, case: str) -> None:
+    expression, prepare, expected = EXPRESSIONS[case]
+    prepare()
+    assert re.search(expected, refuse("data", "show", expression, "--image-size", "8"))
+    settings = ("--set", f"data={expression}", "--set", "validation=0")
+    assert re.search(expected, refuse("train", "digits-quick", *settings, "--out", "run"))
+    assert not Path("run").exists()
+
+
+def test_a_truncated_official_batch(refuse: Refuse, official: Path) -> None:
+    batch = official / "cifar-10-batches-py/data_batch_3"
+    batch.write_bytes(batch.read_bytes()[:-100])
+    said = refuse("train", "lab-resnet32-short", "--data-dir", official, "--out", "run")
+    assert re.search(r"data_batch_3 is damaged \([\d,]+ bytes instead of [\d,]+\): delete it", said)
+    assert not Path("run").exists()
+
+
+def test_data_that_is_not_there_and_cannot_be_had(refuse: Refuse, official: Path) -> None:
+    said = refuse("train", "lab-resnet32-short", "--data-dir", official / "elsewhere", "--out", "run", code=1)
+    assert re.search(r"cifar-10-python.tar.gz \([\d.]+ MB\) is not in .*elsewhere and could not be downloaded", said)
+    assert "put it there" in said
+
+
+# ---- requests
+
+
+REQUESTS = {
+    "neither recipe nor run": ("train", "name a recipe to train .*--resume"),
+    "both": ("train digits-quick --resume small", "name a recipe to train .*--resume"),
+    "an unknown recipe": ("train digits-quik", "did you mean 'digits-quick'"),
+    "an unknown recipe to print": ("recipes lab-resnet-32", "did you mean 'lab-resnet32'"),
+    "a recipe file that is absent": ("train absent.json", "absent.json cannot be read as a recipe"),
+    "no equals sign": ("train digits-quick --set epochs", "field=value"),
+    "an unknown field": ("train digits-quick --set epoch=5", "did you mean 'epochs'"),
+    "a misplaced field": ("train digits-quick --set peak_lr=5", "did you mean 'optimizer.peak_lr'"),
+    "a wrong type": ("train digits-quick --set epochs=many", "epochs should be a whole number, not 'many'"),
+    "a wrong depth": ("train digits-quick --set model.depth=9", "depth 9 is not 6n.2; the nearest are 8 and 14"),
+    "too many held out": ("train digits-quick --set validation=5000", "validation=5000 does not fit"),
+    "a folder that is taken": ("train digits-quick --out small", "small exists and is not empty"),
+    "a file in its place": ("train digits-quick --out small/recipe.json", "recipe.json exists and is not empty"),
+    "settings on the way": ("train --resume small --set epochs=5", "leave --set, --out and --seed away"),
+    "a folder on the way": ("train --resume small --out new", "leave --set, --out and --seed away"),
+    "a seed on the way": ("train --resume small --seed 1", "leave --set, --out and --seed away"),
+    "no run to go on with": ("train --resume absent", "absent is not a run folder"),
+    "no run to evaluate": ("evaluate absent", "absent is not a run folder"),
+    "no run to report": ("report .", "is not a run folder"),
+    "no network": ("predict absent four.png", "absent cannot be read"),
+    "an unknown device": ("evaluate small --device gpu", "unknown device 'gpu': choose auto, cpu, cuda or cuda:N"),
+    "an odd device": ("evaluate small --device cpu:3", "unknown device 'cpu:3'"),
+    "an absent device": ("evaluate small --device cuda:200", "device 'cuda:200' is not here"),
+    "three views": ("evaluate small --views 3", "--views 3: choose 2 .* or 6"),
+    "an unknown split": ("evaluate small --splits tset", "--splits tset: choose from train, validation, test"),
+    "a split twice": ("evaluate small --splits test,test", "each once"),
+    "one run to compare": ("compare small", "at least two runs"),
+    "a run with itself": ("compare small small", "is given 2 times"),
+    "an absent picture": ("predict small absent.png", "absent.png cannot be read as a picture"),
+    "no picture": ("predict small small/recipe.json", "recipe.json cannot be read as a picture"),
+    "a lab in another run": ("lab --out small", "small holds another run than digits-quick with seed 0"),
+}
+
+
+@pytest.mark.parametrize("case", REQUESTS)
+def test_wrong_requests(refuse: Refuse, finished: Run, case: str) -> None:
+    command, expected = REQUESTS[case]
+    said = refuse(*command.split())
+    assert re.search(expected, said), said
+
+
+def test_a_broken_picture_is_named(refuse: Refuse, finished: Run) -> None:
+    write_broken_picture()
+    said = refuse("predict", "small", "broken/ant/1.png", "broken/bee/1.png")
+    assert "broken/bee/1.png cannot be read as a picture" in said
+
+
+def test_pictures_for_a_network_that_takes_neither_grey_nor_colour(
+    reslab: Callable[..., object], refuse: Refuse, small_recipe: Recipe
+) -> None:
+    write_npz(images=np.zeros((20, 8, 8, 2), np.uint8), labels=np.arange(20) % 2)
+    Path("two.json").write_text(small_recipe.model_dump_json())
+    settings = ("data=npz:it.npz", "validation=0", "epochs=1")
+    reslab("train", "two.json", "--out", "two", *(part for each in settings for part in ("--set", each)))
+    Image.new("L", (8, 8)).save("a.png")
+    assert "images of 2 channels" in refuse("predict", "two", "a.png")
+
+
+def test_what_typer_refuses_ends_with_2_and_says_where_to_look(reslab: Callable[..., object]) -> None:
+    for command in ("train --no-such-option", "evaluate", "nonsense", "train digits-quick --seed x", "models --top"):
+        code, out, err = reslab(*command.split())
+        assert (code, out) == (2, "")
+        assert "--help' for help" in err
+        assert err.splitlines()[-1].startswith("Error: ")
+        assert "Traceback" not in err

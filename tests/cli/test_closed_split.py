@@ -1,0 +1,53 @@
+"""The test split is opened by `evaluate` alone, and by it only where it was asked for."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from reslab.recipe import Recipe, derive
+from reslab.runs import Run
+
+
+def test_without_the_test_batch_everything_but_its_evaluation_works(
+    reslab: Callable[..., Any],
+    refuse: Callable[..., str],
+    official: Path,
+    opened: list[str],
+    small_recipe: Recipe,
+) -> None:
+    def succeed(*arguments: object) -> None:
+        assert reslab(*arguments).code == 0, arguments
+
+    batch, kept = official / "cifar-10-batches-py/test_batch", official / "kept"
+    batch.rename(kept)
+    recipe = derive(small_recipe, name="small", data="cifar10", validation=20, epochs=1)
+    Path("small.json").write_text(recipe.model_dump_json())
+    data = ("--data-dir", official)
+    succeed("train", "small.json", "--out", "run", *data)
+    succeed("evaluate", "run", "--splits", "train,validation", *data)
+    assert list(Run("run").evaluation.splits) == ["train", "validation"]
+    said = refuse("evaluate", "run", "--splits", "test", *data, code=1)
+    assert re.search(r"cifar-10-python.tar.gz \(.*\) is not in .* and could not be downloaded", said)
+    assert [data.split for data in Run("run").environment.data] == ["train", "validation"]
+    batch.write_bytes(kept.read_bytes()[:-1])
+    assert "cifar-10-batches-py/test_batch is damaged" in refuse("evaluate", "run", *data)
+    assert sum("data_batch_1" in path for path in opened) == 3
+    kept.replace(batch)
+    succeed("evaluate", "run", *data)
+    assert [data.split for data in Run("run").environment.data] == ["train", "validation", "test"]
+    batch.unlink()
+    succeed("report", "run")
+    shutil.copytree("run", "twin")
+    succeed("compare", "run", "twin", "--out", "compared")
+
+
+def test_training_opens_no_test_batch(
+    reslab: Callable[..., Any], official: Path, opened: list[str], small_recipe: Recipe
+) -> None:
+    recipe = derive(small_recipe, name="small", data="cifar10+cifar100:reptiles@1", validation=20, epochs=1)
+    Path("small.json").write_text(recipe.model_dump_json())
+    assert reslab("train", "small.json", "--out", "run", "--data-dir", official).code == 0
+    official_files = {Path(path).name for path in opened if "-batches-py" in path or "cifar-100-python" in path}
+    assert official_files == {*(f"data_batch_{number}" for number in range(1, 6)), "train"}

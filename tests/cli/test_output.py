@@ -1,0 +1,180 @@
+"""What the commands print: JSON for programs, tables whose lines stay whole, on any kind of terminal."""
+
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reslab.cli import show
+from reslab.recipe import Recipe
+from reslab.recipes import RECIPES
+from reslab.runs import Run
+
+Command = Callable[..., Any]
+
+
+def read_json(outcome: Any) -> Any:
+    assert outcome.code == 0, outcome.err
+    return json.loads(outcome.out)
+
+
+# ---- JSON
+
+
+def test_lab_as_json(reslab: Command, small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reslab.lab.find_recipe", lambda name: small_recipe)
+    found = read_json(reslab("lab", "--out", "lab", "--threads", "1", "--json"))
+    assert found.pop("run") == "lab"
+    assert Path(found.pop("report")).exists()
+    assert found == json.loads(Path("lab/evaluation.json").read_text())
+
+
+def test_train_as_json_with_the_progress_beside_it(reslab: Command, small_recipe: Recipe) -> None:
+    Path("small.json").write_text(small_recipe.model_dump_json())
+    outcome = reslab("train", "small.json", "--set", "epochs=2", "--seed", "3", "--json")
+    found = read_json(outcome)
+    assert found["run"] == "runs/small-seed3"
+    assert [epoch["epoch"] for epoch in found["log"]] == [1, 2]
+    assert found["log"] == [json.loads(line) for line in Path("runs/small-seed3/log.jsonl").read_text().splitlines()]
+    assert outcome.err.count("images/s") == 2
+    again = read_json(reslab("train", "--resume", "runs/small-seed3", "--json"))
+    assert again == found
+
+
+def test_evaluate_as_json_is_evaluation_json(reslab: Command, finished: Run) -> None:
+    found = read_json(reslab("evaluate", "small", "--splits", "test,train", "--views", "2", "--json"))
+    assert found == json.loads((finished.path / "evaluation.json").read_text())
+    assert list(found["splits"]) == ["train", "test"]
+    assert found["classes"] == ["1", "4", "7"]
+    assert found["splits"]["test"]["test_time_augmentation"]["views"] == 2
+
+
+def test_report_and_compare_as_json(reslab: Command, finished: Run) -> None:
+    found = read_json(reslab("report", "small", "--json"))
+    assert found == {"report": "small/report.html", "figures": "small/figures"}
+    shutil.copytree("small", "twin")
+    compared = read_json(reslab("compare", "small", "twin", "--out", "both", "--json"))
+    assert [row["name"] for row in compared["rows"]] == ["small", "twin"]
+    assert compared["rows"][0]["accuracy"] == finished.evaluation.splits["test"].accuracy.model_dump()
+    assert compared["pairs"][0]["mcnemar"] == {"only_first": 0, "only_second": 0, "p_value": 1.0}
+    assert compared["chart"] == "both/curves.png"
+    assert Path("both/curves.png").exists()
+
+
+def test_predict_as_json(reslab: Command, finished: Run) -> None:
+    for name in ("a", "b"):
+        Image.new("L", (8, 8), color=ord(name)).save(f"{name}.png")
+    found = read_json(reslab("predict", "small", "b.png", "a.png", "--top", "2", "--json"))
+    assert [answer["file"] for answer in found] == ["b.png", "a.png"]
+    for answer in found:
+        assert len(answer["classes"]) == len(answer["probabilities"]) == 2
+        assert set(answer["classes"]) < {"1", "4", "7"}
+        assert answer["probabilities"] == sorted(answer["probabilities"], reverse=True)
+        assert 0 < sum(answer["probabilities"]) <= 1
+    (whole,) = read_json(reslab("predict", "small", "a.png", "--top", "9", "--json"))
+    assert sum(whole["probabilities"]) == pytest.approx(1)
+
+
+def test_models_as_json_count_the_classes(reslab: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reslab.models.MODELS", {"plain8": {"kind": "plain", "depth": 8}})
+    few, many = (read_json(reslab("models", "--num-classes", num, "--json"))["plain8"] for num in (10, 15))
+    head_inputs = 64
+    assert many["parameters"] - few["parameters"] == 5 * (head_inputs + 1)
+    assert many["multiply_adds"] - few["multiply_adds"] == 5 * head_inputs
+
+
+def test_recipes_as_json(reslab: Command) -> None:
+    assert read_json(reslab("recipes", "--json")) == {
+        name: recipe.model_dump(mode="json") for name, recipe in RECIPES.items()
+    }
+    assert Recipe.model_validate(read_json(reslab("recipes", "lab-resnet32"))) == RECIPES["lab-resnet32"]
+
+
+def test_data_show_as_json(reslab: Command) -> None:
+    found = read_json(reslab("data", "show", "digits:3,5", "--image-size", "4", "--json"))
+    assert found["classes"] == ["3", "5"]
+    assert found["image_shape"] == [1, 4, 4]
+    assert found["counts"] == {"train": [146, 146], "test": [37, 36]}
+    assert set(found["fingerprints"]) == {"train", "test"}
+
+
+def test_data_verify_as_json_and_its_error_beside_it(reslab: Command, official: Path) -> None:
+    found = read_json(reslab("data", "verify", "--data-dir", official, "--json"))
+    assert {"file": "cifar-10-batches-py/test_batch", "status": "ok"}.items() <= found[6].items()
+    (official / found[6]["file"]).write_bytes(b"cut")
+    outcome = reslab("data", "verify", "--data-dir", official, "--json")
+    assert outcome.code == 2
+    assert json.loads(outcome.out)[6]["status"] == "damaged"
+    assert outcome.err.startswith("reslab: damaged: cifar-10-batches-py/test_batch;")
+
+
+# ---- tables
+
+
+def test_a_table_in_a_file_has_every_row_on_one_line(reslab: Command, finished: Run) -> None:
+    """Six columns of figures with their intervals, wider than any terminal."""
+    outcome = reslab("evaluate", "small", "--splits", "train,validation,test", "--views", "6")
+    assert outcome.code == 0
+    lines = outcome.out.splitlines()
+    (head,) = (line for line in lines if "validation (9 images)" in line)
+    assert head.count("mean of 6 views") == 3
+    (accuracy,) = (line for line in lines if line.strip().startswith("accuracy, %"))
+    assert accuracy.count("–") == 6
+    assert f"{100 * finished.evaluation.splits['test'].accuracy.value:.2f} (" in accuracy
+
+
+def test_long_names_stay_whole(reslab: Command, finished: Run) -> None:
+    folder = Path("/".join(["a-folder-with-a-long-name"] * 8))
+    folder.mkdir(parents=True)
+    Image.new("L", (8, 8)).save(folder / "a.png")
+    assert f" {folder}/a.png " in reslab("predict", "small", folder / "a.png").out
+
+
+def test_the_tables_hold_the_figures(reslab: Command, finished: Run) -> None:
+    shown = reslab("recipes").out
+    assert "92.70% to 93.00%" in shown
+    assert "91.25%" in shown
+    shutil.copytree("small", "twin")
+    shown = reslab("compare", "small", "twin", "--out", "both").out
+    accuracy = finished.evaluation.splits["test"].accuracy
+    assert shown.count(f"{100 * accuracy.value:.2f} ({100 * accuracy.low:.2f}–{100 * accuracy.high:.2f})") == 2
+    assert "small against twin: 0 images only the first has right, 0 only the second; McNemar's p = 1" in shown
+
+
+def test_names_are_printed_as_they_are(reslab: Command) -> None:
+    """Rich would read `:cat:` as the picture of a cat, and `[red]` as a colour."""
+    for name in (":dog:", "[red]"):
+        Path("cat", name).mkdir(parents=True)
+        for number in range(2):
+            Image.fromarray(np.full((4, 4), number, np.uint8)).save(f"cat/{name}/{number}.png")
+    shown = reslab("data", "show", "folder:cat", "--image-size", "4").out
+    assert shown.startswith("folder:cat: images of 3x4x4")
+    assert " :dog: " in shown
+    assert " [red] " in shown
+
+
+def test_a_terminal_without_unicode_is_no_obstacle(
+    reslab: Command, finished: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", plain)
+    assert reslab("evaluate", "small").code == 0
+    plain.flush()
+    assert b"macro F1" in plain.buffer.getvalue()
+    assert b"\\u2013" in plain.buffer.getvalue()
+
+
+def test_json_is_json_whatever_a_file_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", plain)
+    names = ["é", "犬", "\udcff.png"]
+    show.print_json(names)
+    plain.flush()
+    assert json.loads(plain.buffer.getvalue()) == names

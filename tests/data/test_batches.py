@@ -1,0 +1,197 @@
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from reslab.data.batches import Batches, image_size_at, seeded, standardize
+from reslab.data.spec import ImageSet
+from reslab.recipe import Flip, Growth, Shift, Standardize, derive
+from reslab.recipes import RECIPES
+
+NUM, SIDE, BATCH = 50, 8, 16
+BY = Standardize(mean=(10.5, 100, 200.25), deviation=(1.5, 60, 0.25))
+PLAIN = derive(
+    RECIPES["lab-resnet32"], name="plain", image_size=SIDE, augment=(), growth=(), standardize=BY, batch_size=BATCH
+)
+AUGMENTED = derive(PLAIN, name="augmented", augment=(Flip(), Shift(fraction=0.125)))
+GROWING = derive(
+    AUGMENTED,
+    name="growing",
+    growth=(Growth(epoch=4, image_size=8), Growth(epoch=0, image_size=4), Growth(epoch=2, image_size=6)),
+)
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Random images; label and first pixel of each are its number."""
+    pixels = torch.randint(0, 256, (NUM, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    pixels[:, 0, 0, 0] = torch.arange(NUM)
+    return ImageSet(pixels, torch.arange(NUM), tuple(map(str, range(NUM))), "made", "train")
+
+
+def make(images, recipe=PLAIN, seed=0):
+    return Batches(images, recipe=recipe, by=BY, seed=seed, device=torch.device("cpu"))
+
+
+def order(images, *, seed=0, epoch=0):
+    return torch.cat([labels for _, labels in make(images, seed=seed).epoch(epoch)]).tolist()
+
+
+def assert_same(batches, expected):
+    batches, expected = list(batches), list(expected)
+    assert len(batches) == len(expected)
+    for batch, other in zip(batches, expected, strict=True):
+        assert torch.equal(batch[0], other[0])
+        assert torch.equal(batch[1], other[1])
+
+
+# ---- an epoch
+
+
+def test_an_epoch_shows_every_image_once_in_batches_of_which_the_last_may_be_smaller(images):
+    batches = make(images)
+    sizes = [len(labels) for _, labels in batches.epoch(0)]
+    assert sizes == [16, 16, 16, 2]
+    assert len(batches) == 4
+    assert sorted(order(images)) == list(range(NUM))
+
+
+@pytest.mark.parametrize(("batch_size", "count"), [(1, 50), (25, 2), (49, 2), (50, 1), (128, 1)])
+def test_the_number_of_batches_is_right_for_every_size(images, batch_size, count):
+    batches = make(images, derive(PLAIN, name="sized", batch_size=batch_size))
+    assert len(batches) == count == len(list(batches.epoch(0)))
+
+
+def test_the_order_differs_between_epochs_and_seeds_and_not_otherwise(images):
+    orders = [order(images, seed=seed, epoch=epoch) for seed in range(3) for epoch in range(3)]
+    assert all(one != other for place, one in enumerate(orders) for other in orders[:place])
+    assert order(images, seed=1, epoch=2) == order(images, seed=1, epoch=2)
+    assert list(range(NUM)) not in orders
+
+
+def test_images_keep_their_labels_and_are_standardised(images):
+    for batch, labels in make(images).epoch(0):
+        stored = images.images[labels].numpy().astype(np.float64)
+        expected = (stored - np.reshape(BY.mean, (3, 1, 1))) / np.reshape(BY.deviation, (3, 1, 1))
+        np.testing.assert_allclose(batch.numpy(), expected, rtol=1e-5, atol=1e-5)
+        assert (batch.dtype, labels.dtype) == (torch.float32, torch.int64)
+
+
+def test_stored_images_are_never_changed(images):
+    before = images.images.clone()
+    for recipe in (PLAIN, AUGMENTED, GROWING):
+        list(make(images, recipe).epoch(0))
+    assert torch.equal(images.images, before)
+
+
+# ---- going on inside an epoch
+
+
+@pytest.mark.parametrize("recipe", [PLAIN, AUGMENTED, GROWING], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("start", range(6))
+def test_a_start_inside_an_epoch_gives_exactly_the_tail_of_the_whole(images, recipe, start):
+    assert_same(make(images, recipe).epoch(3, start=start), list(make(images, recipe).epoch(3))[start:])
+
+
+def test_batches_do_not_depend_on_what_was_drawn_before(images):
+    batches = make(images, AUGMENTED)
+    expected = list(batches.epoch(1))
+    torch.manual_seed(7)
+    list(batches.epoch(0))
+    next(batches.epoch(2))
+    assert_same(batches.epoch(1), expected)
+
+
+def test_augmentation_differs_between_epochs_seeds_and_batches(images):
+    alike = replace(images, images=images.images[:1].expand(NUM, -1, -1, -1))
+    places = [
+        batch
+        for seed in range(2)
+        for epoch in range(2)
+        for batch, _ in list(make(alike, AUGMENTED, seed=seed).epoch(epoch))[:3]
+    ]
+    assert all(not torch.equal(one, other) for place, one in enumerate(places) for other in places[:place])
+
+
+# ---- growing images
+
+
+@pytest.mark.parametrize(("epoch", "size"), [(0, 4), (1, 4), (2, 6), (3, 6), (4, 8), (99, 8)])
+def test_images_grow_at_their_epochs(images, epoch, size):
+    assert image_size_at(GROWING, epoch) == size
+    for batch, _ in make(images, GROWING).epoch(epoch):
+        assert batch.shape[1:] == (3, size, size)
+
+
+def test_without_growth_images_have_the_recipes_size_and_before_the_first_growth_too():
+    late = derive(PLAIN, name="late", growth=(Growth(epoch=2, image_size=4),))
+    assert [image_size_at(PLAIN, epoch) for epoch in (0, 5)] == [SIDE, SIDE]
+    assert [image_size_at(late, epoch) for epoch in (0, 1, 2, 3)] == [SIDE, SIDE, 4, 4]
+
+
+def test_half_the_size_is_the_antialiased_mean_of_standardised_pixels(images):
+    """By half, an antialiased bilinear filter weighs four pixels a side 1, 3, 3, 1; at the edge it is cut off."""
+    weights = np.zeros((4, SIDE))
+    for place in range(4):
+        for tap, weight in zip(range(2 * place - 1, 2 * place + 3), (1, 3, 3, 1), strict=True):
+            if 0 <= tap < SIDE:
+                weights[place, tap] = weight
+    weights /= weights.sum(axis=1, keepdims=True)
+    recipe = derive(PLAIN, name="half", growth=(Growth(epoch=0, image_size=4),))
+    for batch, labels in make(images, recipe).epoch(0):
+        whole = standardize(images.images[labels], by=BY).double().numpy()
+        np.testing.assert_allclose(batch.numpy(), weights @ whole @ weights.T, rtol=1e-4, atol=1e-4)
+
+
+# ---- standardisation and seeds
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_standardize_is_numpys_arithmetic_and_leaves_the_pixels_alone(channels):
+    pixels = torch.randint(0, 256, (4, channels, 5, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    before = pixels.clone()
+    by = Standardize(
+        mean=tuple(100.0 + 7 * c for c in range(channels)), deviation=tuple(3.0 + c for c in range(channels))
+    )
+    result = standardize(pixels, by=by)
+    stored = pixels.numpy().astype(np.float64)
+    expected = np.stack([(stored[:, c] - by.mean[c]) / by.deviation[c] for c in range(channels)], axis=1)
+    np.testing.assert_allclose(result.numpy(), expected, rtol=1e-6, atol=1e-6)
+    assert result.dtype == torch.float32
+    assert torch.equal(pixels, before)
+
+
+def test_standardising_by_its_own_statistics_gives_mean_0_and_deviation_1(images):
+    result = standardize(images.images, by=images.statistics()).double()
+    torch.testing.assert_close(result.mean(dim=(0, 2, 3)), torch.zeros(3).double(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(result.std(dim=(0, 2, 3), correction=0), torch.ones(3).double(), rtol=0, atol=1e-5)
+
+
+def test_a_generator_depends_on_the_seed_and_every_part_of_its_place():
+    places = [
+        (0,),
+        (1,),
+        (0, "a"),
+        (0, "a", 1, 2),
+        (0, "a", 12),
+        (0, "a", 2, 1),
+        (0, "b", 1, 2),
+        (1, "a", 1, 2),
+        (0, 1, 2),
+    ]
+    seeds = [seeded(*place).initial_seed() for place in places]
+    assert len(set(seeds)) == len(seeds)
+    assert seeded(0, "a", 1).initial_seed() == seeded(0, "a", 1).initial_seed()
+    one, other = torch.rand(3, generator=seeded(0, "a", 1)), torch.rand(3, generator=seeded(0, "a", 1))
+    assert torch.equal(one, other)
+
+
+def test_neighbouring_seeds_share_nothing():
+    """The first numbers of 200 neighbours, were they alike, would not spread evenly."""
+    first = torch.stack(
+        [torch.rand(1, generator=seeded(seed, "order", epoch)) for seed in range(20) for epoch in range(10)]
+    )
+    assert abs(float(first.mean()) - 0.5) < 4 / (12 * 200) ** 0.5
+    assert all(one != other for one, other in pairwise(first.flatten().tolist()))

@@ -1,0 +1,45 @@
+"""The whole way on a person's own pictures: a folder of PNG files, trained on, evaluated, reported, predicted."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from reslab.evaluation import evaluate
+from reslab.evaluation.classify import classify
+from reslab.recipe import with_settings
+from reslab.recipes import find_recipe
+from reslab.report import write_report
+from reslab.runs import read_weights
+from reslab.training import train
+
+CLASSES = ("nought", "one", "two")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Thirty pictures of each of three digits, in colour: white on blue."""
+    digits = load_digits(n_class=3)
+    for label, name in enumerate(CLASSES):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for place, image in enumerate(digits.images[digits.target == label][:30]):
+            grey = Image.fromarray((image * 15).astype("uint8")).resize((16, 16))
+            picture = Image.merge("RGB", [grey, grey, Image.new("L", grey.size, 255)])
+            picture.save(tmp_path / "pictures" / name / f"{place}.png")
+    return tmp_path / "pictures"
+
+
+def test_a_folder_of_pictures_goes_all_the_way(folder: Path, tmp_path: Path) -> None:
+    settings = [f"data=folder:{folder}", "standardize=null", "image_size=8", "validation=6", "epochs=8", "batch_size=8"]
+    run = train(with_settings(find_recipe("digits-quick"), settings), out=tmp_path / "run")
+    _, weights = read_weights(run.path)
+    assert (weights.classes, weights.channels, weights.image_size) == (CLASSES, 3, 8)
+    assert weights.standardize.mean[2] == 255  # the blue, which never changes
+    figures = evaluate(run).splits
+    assert (figures["train"].num_images, figures["test"].num_images) == (66, 18)
+    assert figures["test"].accuracy.value > 0.9
+    page = write_report(run).read_text(encoding="utf-8")
+    assert all(name in page for name in CLASSES)
+    answers = classify([folder / name / "0.png" for name in CLASSES], weights=run.path)
+    assert [answer.classes[0] for answer in answers] == list(CLASSES)

@@ -1,0 +1,201 @@
+"""A run to its predictions: against a plain loop over the images, and what must be refused."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from sklearn.datasets import load_digits
+
+from reslab.data import ImageSet, load
+from reslab.data.recipe_data import read_split
+from reslab.errors import UserError
+from reslab.evaluation import evaluate, load_classifier, predict
+from reslab.models import build
+from reslab.recipe import Recipe, derive
+from reslab.runs import Run, read_weights
+from reslab.training import train
+
+
+def naive_logits(run: Run, images: ImageSet) -> NDArray[np.float32]:
+    """One image at a time, through the network that the recipe describes, with the pixels standardised by hand."""
+    model = build(run.recipe.model.model_dump(), num_classes=3, channels=1)
+    model.load_state_dict(load_file(run.weights_path))
+    model.eval()
+    by = read_weights(run.path)[1].standardize
+    with torch.no_grad():
+        rows = [model((image[None].double() - by.mean[0]).div(by.deviation[0]).float())[0] for image in images.images]
+    return torch.stack(rows).numpy()
+
+
+@pytest.mark.parametrize(("split", "num"), [("train", 111), ("validation", 9), ("test", 109)])
+def test_predictions_are_what_a_plain_loop_gives(finished: Run, split: Any, num: int) -> None:
+    predict(finished, splits=[split])
+    images = read_split(finished.recipe, split)
+    logits, labels = finished.read_predictions(split)
+    assert logits.shape == (num, 3)
+    np.testing.assert_array_equal(labels, images.labels.numpy())
+    np.testing.assert_allclose(logits, naive_logits(finished, images), rtol=1e-4, atol=1e-4)
+    assert (logits.argmax(axis=1) == labels).mean() > 0.5
+
+
+def test_the_training_split_is_the_one_trained_on(finished: Run) -> None:
+    """Together with the validation images, and without any of them, it is all that the expression has for training."""
+    splits = ("train", "validation")
+    predict(finished, splits=splits)
+    recorded = {data.split: data for data in finished.environment.data}
+    read = {split: read_split(finished.recipe, split) for split in splits}
+    for split in splits:
+        assert recorded[split].fingerprint == read[split].fingerprint
+        assert recorded[split].num_images == len(finished.read_predictions(split).labels)
+    images = [image.numpy().tobytes() for split in splits for image in read[split].images]
+    assert sorted(images) == sorted(
+        image.numpy().tobytes() for image in load("digits:1,4,7@40", "train", image_size=8).images
+    )
+
+
+def test_the_misclassified_images_are_kept(finished: Run) -> None:
+    for split in ("train", "test"):
+        logits, labels = finished.read_predictions(split)
+        indices, images = finished.read_examples(split)
+        assert sorted(indices) == np.flatnonzero(logits.argmax(axis=1) != labels).tolist()
+        assert len(indices) > 0
+        np.testing.assert_array_equal(images, read_split(finished.recipe, split).images.numpy()[indices])
+
+
+def test_plain_predictions_and_figures_do_not_depend_on_views(finished: Run) -> None:
+    def plain() -> list[Any]:
+        kept = {"exclude": {"test_time_augmentation"}}
+        splits = finished.evaluation.splits.values()
+        files = [
+            finished.path / f"{kind}-{split}.npz" for kind in ("predictions", "examples") for split in ("train", "test")
+        ]
+        return [*(figures.model_dump(**kept) for figures in splits), *(path.read_bytes() for path in files)]
+
+    with_two = plain()
+    evaluate(finished)
+    assert all(figures.test_time_augmentation is None for figures in finished.evaluation.splits.values())
+    assert plain() == with_two
+    evaluate(finished, views=6)
+    augmented = finished.evaluation.splits["test"].test_time_augmentation
+    assert augmented is not None
+    assert augmented.views == 6
+    assert augmented.figures.log_loss != finished.evaluation.splits["test"].log_loss
+    assert plain() == with_two
+
+
+def test_the_record_gains_a_split_when_it_is_first_evaluated(small_recipe: Recipe, tmp_path: Path) -> None:
+    run = train(derive(small_recipe, name="small", epochs=1), out=tmp_path / "run")
+    before = run.environment
+    assert [data.split for data in before.data] == ["train", "validation"]
+    for _ in range(2):
+        predict(run, splits=["test"])
+        assert run.environment.model_copy(update={"data": before.data}) == before
+        *earlier, test = run.environment.data
+        assert tuple(earlier) == before.data
+        assert (test.split, test.num_images) == ("test", 109)
+        assert test.fingerprint == load("digits:1,4,7", "test", image_size=8).fingerprint
+
+
+def test_only_the_splits_that_were_asked_for_are_read(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def watch(recipe: Recipe, split: Any, **options: Any) -> ImageSet:
+        asked.append(split)
+        return read_split(recipe, split, **options)
+
+    monkeypatch.setattr(sys.modules[predict.__module__], "read_split", watch)
+    evaluate(finished, splits=["train"])
+    assert asked == ["train"]
+    assert list(finished.evaluation.splits) == ["train", "test"]
+
+
+# ---- what is refused
+
+
+@dataclasses.dataclass
+class Archive:
+    """A data set in an .npz file whose arrays a test can change."""
+
+    path: Path
+    arrays: dict[str, NDArray[Any]]
+
+    def change(self, **arrays: NDArray[Any]) -> None:
+        self.arrays |= arrays
+        np.savez(self.path, **self.arrays)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    digits = load_digits(n_class=3)
+    images = (digits.images * 15).astype(np.uint8)
+    made = Archive(tmp_path / "digits.npz", {"images": images[:60], "labels": digits.target[:60]})
+    made.change(test_images=images[60:90], test_labels=digits.target[60:90], classes=np.array(["nil", "one", "two"]))
+    return made
+
+
+@pytest.fixture
+def run_on(small_recipe: Recipe, tmp_path: Path) -> Callable[[Archive], Run]:
+    def make(archive: Archive) -> Run:
+        recipe = derive(small_recipe, name="npz", data=f"npz:{archive.path}", validation=0, epochs=1)
+        return train(recipe, out=tmp_path / "run")
+
+    return make
+
+
+def test_a_changed_test_set_is_refused(archive: Archive, run_on: Callable[[Archive], Run]) -> None:
+    run = run_on(archive)
+    evaluate(run)
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    changed = archive.arrays["test_images"].copy()
+    changed[7, 3, 3] ^= 1
+    archive.change(test_images=changed)
+    with pytest.raises(UserError, match=r"the test split of npz:.* is not what .*run was made with: train it anew"):
+        evaluate(run)
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def test_a_changed_training_set_is_refused(archive: Archive, run_on: Callable[[Archive], Run]) -> None:
+    run = run_on(archive)
+    archive.change(labels=archive.arrays["labels"][::-1].copy())
+    with pytest.raises(UserError, match="the train split of npz:"):
+        evaluate(run, splits=["train"])
+    assert not (run.path / "predictions-train.npz").exists()
+
+
+def test_other_classes_are_refused(archive: Archive, run_on: Callable[[Archive], Run]) -> None:
+    run = run_on(archive)
+    archive.change(classes=np.array(["nought", "one", "two"]))
+    with pytest.raises(UserError, match="was trained on other classes than npz:"):
+        evaluate(run, splits=["test"])
+
+
+def test_other_channels_are_refused(archive: Archive, run_on: Callable[[Archive], Run]) -> None:
+    """Training never looks at the test images, so that it cannot notice."""
+    archive.change(test_images=np.stack([archive.arrays["test_images"]] * 3, axis=-1))
+    run = run_on(archive)
+    with pytest.raises(UserError, match=r"trained on images of 1 channels, but those of the test split .* have 3"):
+        evaluate(run)
+    assert not run.is_evaluated
+
+
+def test_weights_that_do_not_fit_are_refused_in_one_sentence(finished: Run) -> None:
+    tensors, weights = read_weights(finished.path)
+    for wrong in (tensors | {"head.bias": np.zeros(4, np.float32)}, {"head.bias": tensors["head.bias"]}):
+        finished.write_weights(wrong, weights)
+        with pytest.raises(UserError, match="do not fit the network that it names") as caught:
+            load_classifier(finished.path)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 500 + len(str(finished.path))
+
+
+def test_a_run_that_is_not_finished_is_refused(finished: Run) -> None:
+    finished.weights_path.unlink()
+    with pytest.raises(UserError, match="holds no finished network: go on with reslab train --resume"):
+        evaluate(finished)

@@ -1,0 +1,185 @@
+import json
+
+import pytest
+
+from reslab.errors import UserError
+from reslab.recipe import Crop, Flip, Linear, PreActResNet, Shift, Standardize, Steps
+from reslab.recipes import RECIPES, find_recipe
+
+# Test errors in percent, by depth: He et al. 2015, table 6; Shah et al. 2016, table 1.
+HE_ERRORS = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43}
+SHAH_ERRORS = {20: 8.32, 32: 7.30, 44: 6.93, 56: 6.31, 110: 5.62}
+PLAIN_DEPTHS = (20, 32, 44, 56)
+PUBLISHED_ERRORS = {f"resnet-{depth}": error for depth, error in HE_ERRORS.items()} | {
+    f"elu-resnet-{depth}": error for depth, error in SHAH_ERRORS.items()
+}
+PAPERS = [*PUBLISHED_ERRORS, *(f"plain-{depth}" for depth in PLAIN_DEPTHS)]
+LAB = ["lab-resnet32", "lab-resnet32-short", "digits-quick"]
+
+CIFAR10_TRAINING_IMAGES = 50_000
+
+
+def test_the_recipes_are_these_under_their_own_names():
+    assert sorted(RECIPES) == sorted(LAB + PAPERS)
+    assert all(recipe.name == name for name, recipe in RECIPES.items())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_names_its_source_and_the_source_of_its_figure(name):
+    recipe = RECIPES[name]
+    assert recipe.source
+    if recipe.published is not None:
+        assert 0.9 < recipe.published.low <= recipe.published.high < 1
+        assert recipe.published.source
+
+
+# ---- the lab's
+
+
+def test_lab_resnet32_is_the_script_of_the_lab_field_by_field():
+    assert RECIPES["lab-resnet32"].model_dump(mode="json") == {
+        "schema_version": 1,
+        "name": "lab-resnet32",
+        "source": "BIGBALLON/cifar-10-cnn, 4_Residual_Network",
+        "published": {"low": 0.927, "high": 0.93, "source": "BIGBALLON/cifar-10-cnn, README"},
+        "data": "cifar10",
+        "image_size": 32,
+        "validation": 0,
+        "standardize": {"mean": [125.307, 122.95, 113.865], "deviation": [62.9932, 62.0887, 66.7048]},
+        "augment": [{"kind": "flip"}, {"kind": "shift", "fraction": 0.125}],
+        "growth": [],
+        "model": {
+            "kind": "preact_resnet",
+            "depth": 32,
+            "width": 16,
+            "activation": "relu",
+            "keras_padding": True,
+        },
+        "optimizer": {
+            "kind": "sgd",
+            "peak_lr": 0.1,
+            "momentum": 0.9,
+            "nesterov": True,
+            "weight_decay": 2 * 1e-4,  # the penalty is 1e-4 times the sum of squares
+            "decay_on": "kernels",
+        },
+        "schedule": {"kind": "steps", "at": [81, 122], "unit": "epochs", "factor": 0.1},
+        "warm_until": None,
+        "label_smoothing": 0.0,
+        "epochs": 125,
+        "updates": None,
+        "batch_size": 128,
+    }
+
+
+def test_the_short_recipe_trains_the_same_network_for_ten_epochs():
+    short, full = RECIPES["lab-resnet32-short"], RECIPES["lab-resnet32"]
+    assert short.model == full.model == PreActResNet(depth=32, keras_padding=True)
+    assert (short.data, short.standardize, short.batch_size) == (full.data, full.standardize, full.batch_size)
+    assert short.epochs == 10
+    assert short.published is None
+    assert isinstance(short.schedule, Linear)
+    assert [growth.image_size for growth in short.growth][-1] == short.image_size == 32
+    assert all(growth.epoch < short.epochs for growth in short.growth)
+
+
+def test_the_digits_recipe_needs_no_download_and_fits_small_grey_images():
+    digits = RECIPES["digits-quick"]
+    assert (digits.data, digits.image_size, digits.standardize) == ("digits", 8, None)
+    assert digits.augment == (Shift(fraction=0.125),)  # a mirrored digit is none
+    assert digits.validation > 0
+
+
+# ---- the papers'
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_papers_recipe_is_the_papers_field_by_field(name):
+    recipe = RECIPES[name]
+    family, _, depth = name.rpartition("-")
+    assert recipe.model.kind == family.replace("-", "_")
+    assert (recipe.model.depth, recipe.model.width) == (int(depth), 16)
+    assert recipe.data == "cifar10"
+    assert recipe.validation == 0
+    assert recipe.standardize == Standardize(mean=(125.307, 122.95, 113.865), deviation=(62.9932, 62.0887, 66.7048))
+    assert recipe.augment == (Crop(pixels=4, fill="zeros"), Flip())
+    assert recipe.growth == ()
+    assert recipe.optimizer.model_dump() == {
+        "kind": "sgd",
+        "peak_lr": 0.1,
+        "momentum": 0.9,
+        "nesterov": False,
+        "weight_decay": 1e-4,
+        "decay_on": "all",
+    }
+    assert recipe.schedule == Steps(at=(32_000, 48_000), unit="updates", factor=0.1)
+    assert (recipe.updates, recipe.batch_size, recipe.label_smoothing) == (64_000, 128, 0)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_epochs_are_just_enough_for_the_updates(name):
+    recipe = RECIPES[name]
+    per_epoch = -(-CIFAR10_TRAINING_IMAGES // recipe.batch_size)
+    assert (recipe.epochs - 1) * per_epoch < recipe.updates <= recipe.epochs * per_epoch
+
+
+@pytest.mark.parametrize(("name", "error"), PUBLISHED_ERRORS.items())
+def test_the_published_errors_are_the_papers(name, error):
+    published = RECIPES[name].published
+    assert published.low == published.high
+    assert round(100 * (1 - published.low), 2) == error
+    assert ("1604.04112" if name.startswith("elu") else "1512.03385") in published.source
+
+
+def test_residual_networks_have_the_shortcuts_of_their_papers():
+    assert {RECIPES[f"resnet-{depth}"].model.shortcut for depth in HE_ERRORS} == {"A"}
+    assert {RECIPES[f"elu-resnet-{depth}"].model.block for depth in SHAH_ERRORS} == {"conv-elu-conv-bn"}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_only_depth_110_is_warmed_up_until_the_training_error_is_under_80_percent(name):
+    warm = RECIPES[name].warm_until
+    if name.endswith("-110"):
+        assert (warm.factor * RECIPES[name].optimizer.peak_lr, warm.training_error) == (pytest.approx(0.01), 0.8)
+    else:
+        assert warm is None
+
+
+# ---- looking one up
+
+
+def test_a_shipped_recipe_is_found_by_name():
+    assert find_recipe("resnet-56") is RECIPES["resnet-56"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "nearest"),
+    [
+        ("lab-resnet-32", "lab-resnet32"),
+        ("resnet56", "resnet-56"),
+        ("ELU-resnet-110", "elu-resnet-110"),
+        ("digits", "digits-quick"),
+        ("plain-110", "plain-"),
+    ],
+)
+def test_an_unknown_name_is_told_the_nearest(wrong, nearest):
+    with pytest.raises(UserError, match=f"unknown recipe '{wrong}': did you mean '{nearest}"):
+        find_recipe(wrong)
+
+
+@pytest.mark.parametrize("wrong", ["", "qqq", "../etc"])
+def test_a_name_like_no_other_is_told_where_to_look(wrong):
+    with pytest.raises(
+        UserError, match=r"unknown recipe .*\(reslab recipes lists them; a file's name ends in \.json\)"
+    ):
+        find_recipe(wrong)
+
+
+def test_a_file_is_read_by_its_ending(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(RECIPES["plain-20"].model_dump(mode="json") | {"name": "mine"}), encoding="utf-8")
+    assert find_recipe(str(path)).name == "mine"
+    with pytest.raises(UserError, match=r"absent\.json cannot be read as a recipe"):
+        find_recipe(str(tmp_path / "absent.json"))
+    with pytest.raises(UserError, match="File name too long"):
+        find_recipe("x" * 300 + ".json")

@@ -1,0 +1,90 @@
+import errno
+import json
+import os
+
+import pytest
+
+from reslab.errors import Failure
+from reslab.recipes import RECIPES
+from reslab.runs import Run, write_bytes, write_json
+
+STEPS = ["open", "write", "fsync", "replace"]
+WRITERS = {
+    "recipe.json": lambda run, _, seed: run.write_recipe(RECIPES[["lab-resnet32", "plain-20"][seed]]),
+    "environment.json": lambda run, sample, seed: run.write_environment(
+        sample.environment.model_copy(update={"seed": seed})
+    ),
+    "evaluation.json": lambda run, sample, seed: run.write_evaluation(
+        sample.evaluation.model_copy(update={"recipe": str(seed)})
+    ),
+    "model.safetensors": lambda run, sample, seed: run.write_weights(sample.tensors(seed), sample.weights),
+    "predictions-test.npz": lambda run, sample, seed: run.write_predictions("test", sample.predictions(seed)),
+    "predictions-test-tta.npz": lambda run, sample, seed: run.write_predictions(
+        "test", sample.predictions(seed), augmented=True
+    ),
+    "examples-test.npz": lambda run, sample, seed: run.write_examples("test", sample.examples(seed)),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "the disk is full"),
+        (errno.EIO, "Input/output error"),
+        (errno.EROFS, "Read-only file system"),
+    ],
+)
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, step, number, reason, sample):
+    path = tmp_path / "file.json"
+    write_json(path, {"old": 1})
+    before = sample.listing(tmp_path)
+    with monkeypatch.context() as broken:
+        sample.break_step(broken, step, OSError(number, os.strerror(number)))
+        with pytest.raises(Failure) as error:
+            write_json(path, {"new": 2})
+    assert str(error.value) == f"{path} cannot be written: {reason}"
+    assert sample.listing(tmp_path) == before
+    write_json(path, {"new": 2})
+    assert json.loads(path.read_text()) == {"new": 2}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, step, sample):
+    write_bytes(tmp_path / "file", b"old")
+    with monkeypatch.context() as broken:
+        sample.break_step(broken, step, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            write_bytes(tmp_path / "file", b"new")
+    assert sample.listing(tmp_path) == {"file": b"old"}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_file_of_a_run_is_written_all_or_nothing(tmp_path, monkeypatch, name, sample):
+    run = Run.create(tmp_path / "run")
+    for step in STEPS:
+        WRITERS[name](run, sample, 0)
+        before = sample.listing(run.path)
+        assert list(before) == [name]
+        with monkeypatch.context() as broken:
+            sample.break_step(broken, step, OSError(errno.ENOSPC, "No space left on device"))
+            with pytest.raises(Failure, match="the disk is full"):
+                WRITERS[name](run, sample, 1)
+        assert sample.listing(run.path) == before
+    WRITERS[name](run, sample, 1)
+    assert sample.listing(run.path) != before
+
+
+def test_a_file_is_flushed_before_it_takes_its_name_and_the_folder_after(tmp_path, monkeypatch):
+    steps = []
+    for step in ("fsync", "replace"):
+        real = getattr(os, step)
+        monkeypatch.setattr(os, step, lambda *args, step=step, real=real: (steps.append(step), real(*args)))
+    write_bytes(tmp_path / "file", b"new")
+    assert steps == ["fsync", "replace", "fsync"]
+
+
+def test_a_missing_folder_is_a_failure_in_one_sentence(tmp_path):
+    with pytest.raises(Failure, match="cannot be written: No such file or directory"):
+        write_bytes(tmp_path / "absent" / "file", b"new")

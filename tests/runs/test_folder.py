@@ -1,0 +1,129 @@
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from reslab.errors import Failure, UserError
+from reslab.recipes import RECIPES
+from reslab.runs import Run, read_weights
+
+
+def test_create_makes_a_folder_with_its_parents_and_takes_an_empty_one(tmp_path):
+    assert Run.create(tmp_path / "a" / "b").path.is_dir()
+    assert Run.create(str(tmp_path / "a" / "b")).name == "b"
+
+
+def test_create_refuses_a_folder_that_holds_something_and_changes_nothing(tmp_path, sample):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="exists and is not empty: choose another folder, or go on with it by --resume"):
+        Run.create(tmp_path)
+    assert sample.listing(tmp_path) == {"notes.txt": b"mine"}
+
+
+def test_create_refuses_a_file_and_changes_nothing(tmp_path, sample):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"notes\.txt exists"):
+        Run.create(tmp_path / "notes.txt")
+    with pytest.raises(Failure, match="cannot be written: Not a directory"):
+        Run.create(tmp_path / "notes.txt" / "run")
+    assert sample.listing(tmp_path) == {"notes.txt": b"mine"}
+
+
+def test_a_name_that_no_disk_takes_is_told_in_one_sentence(tmp_path):
+    with pytest.raises(Failure, match="cannot be written: File name too long"):
+        Run.create(tmp_path / ("x" * 300))
+    with pytest.raises(UserError, match="is not a run folder"):
+        Run.open(tmp_path / ("x" * 300))
+
+
+def test_open_wants_a_recipe(tmp_path, run):
+    assert Run.open(run.path).recipe == RECIPES["digits-quick"]
+    for path in (tmp_path, tmp_path / "absent", run.path / "recipe.json"):
+        with pytest.raises(UserError, match=r"is not a run folder: it holds no recipe\.json"):
+            Run.open(path)
+
+
+def test_looking_at_a_run_touches_nothing(tmp_path):
+    absent = Run(tmp_path / "absent")
+    assert (absent.is_finished, absent.is_evaluated, absent.has_checkpoint, absent.log) == (False, False, False, [])
+    assert not absent.path.exists()
+
+
+# ---- what is written is read
+
+
+def test_records_are_read_as_they_were_written(run, sample):
+    run.write_environment(sample.environment)
+    run.write_evaluation(sample.evaluation)
+    assert run.recipe == RECIPES["digits-quick"]
+    assert run.environment == sample.environment
+    assert run.evaluation == sample.evaluation
+    assert "Käfer" in (run.path / "evaluation.json").read_text(encoding="utf-8")
+
+
+def test_predictions_and_examples_are_read_as_they_were_written(run, sample):
+    run.write_predictions("test", sample.predictions(0))
+    run.write_predictions("test", sample.predictions(1), augmented=True)
+    run.write_predictions("train", sample.predictions(2))
+    run.write_examples("test", sample.examples())
+    sample.assert_same(run.read_predictions("test")._asdict(), sample.predictions(0)._asdict())
+    sample.assert_same(run.read_predictions("test", augmented=True)._asdict(), sample.predictions(1)._asdict())
+    sample.assert_same(run.read_predictions("train")._asdict(), sample.predictions(2)._asdict())
+    sample.assert_same(run.read_examples("test")._asdict(), sample.examples()._asdict())
+
+
+def test_what_evaluation_leaves_is_asked_for_by_its_command_where_it_is_missing(run):
+    with pytest.raises(UserError, match=r"has not been evaluated: run reslab evaluate .*run$"):
+        _ = run.evaluation
+    with pytest.raises(UserError, match=r"predictions-test\.npz is missing: run reslab evaluate .*run$"):
+        run.read_predictions("test")
+    with pytest.raises(UserError, match=r"examples-train\.npz is missing"):
+        run.read_examples("train")
+    with pytest.raises(UserError, match=r"environment\.json cannot be read: No such file"):
+        _ = run.environment
+
+
+def test_weights_are_read_as_they_were_written_from_the_file_and_from_the_folder(run, sample):
+    assert not run.is_finished
+    run.write_weights(sample.tensors(), sample.weights)
+    assert run.is_finished
+    for path in (run.path, run.weights_path):
+        tensors, weights = read_weights(path)
+        assert weights == sample.weights
+        sample.assert_same(tensors, sample.tensors())
+
+
+def test_weights_that_are_not_there_are_told_apart(tmp_path, run):
+    with pytest.raises(UserError, match="holds no finished network: go on with reslab train --resume"):
+        read_weights(run.path)
+    with pytest.raises(UserError, match="is not a run folder"):
+        read_weights(tmp_path)
+    with pytest.raises(UserError, match=r"absent\.safetensors cannot be read as a safetensors file"):
+        read_weights(tmp_path / "absent.safetensors")
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_weights_of_another_program_are_refused(tmp_path, metadata):
+    path = tmp_path / "foreign.safetensors"
+    safetensors.numpy.save_file({"kernel": np.zeros(3, np.float32)}, path, metadata)
+    with pytest.raises(UserError, match="does not say which network it holds: it was not written by reslab"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3", "Q9"])
+def test_weights_of_a_type_that_numpy_lacks_are_refused(tmp_path, dtype):
+    size = 1 if dtype.startswith("F8") else 2
+    header = json.dumps({"kernel": {"dtype": dtype, "shape": [1], "data_offsets": [0, size]}}).encode()
+    path = tmp_path / "foreign.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
+    with pytest.raises(UserError, match="cannot be read as a safetensors file"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("metadata", ["", "{", "[]", '{"model": 3}', '{"schema_version": 2}'])
+def test_weights_whose_description_is_damaged_are_refused(tmp_path, metadata):
+    path = tmp_path / "model.safetensors"
+    safetensors.numpy.save_file({"kernel": np.zeros(3, np.float32)}, path, {"reslab": metadata})
+    with pytest.raises(UserError, match=r"model\.safetensors (is damaged: |has schema 2, this reslab reads up to 1)"):
+        read_weights(path)

@@ -1,0 +1,79 @@
+"""Every figure in prose is backed by a committed result: README and docs against `results/` and `benchmarks/`."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from reslab.records import Environment, Epoch, Evaluation
+from reslab.recipe import read_recipe
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = sorted(path.parent for path in ROOT.glob("results/**/evaluation.json"))
+BENCHMARKS = sorted(ROOT.glob("benchmarks/*.json"))
+
+
+def minutes(folder: Path) -> float:
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    return sum(Epoch.model_validate_json(line).seconds for line in lines) / 60
+
+
+def test_there_is_something_to_hold_the_prose_against() -> None:
+    assert RESULTS
+    assert BENCHMARKS
+
+
+@pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
+def test_a_result_is_whole_and_says_how_it_was_made(folder: Path) -> None:
+    recipe = read_recipe(folder / "recipe.json")
+    environment = Environment.model_validate_json((folder / "environment.json").read_text())
+    evaluation = Evaluation.model_validate_json((folder / "evaluation.json").read_text())
+    assert environment.command.startswith("reslab train ")
+    assert "/" not in environment.command.replace("runs/", "")  # no machine's paths
+    assert environment.commit
+    assert "dirty" not in environment.commit
+    assert {used.split for used in environment.data} >= set(evaluation.splits)
+    assert recipe.name == evaluation.recipe
+    log = [Epoch.model_validate_json(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert len(log) == recipe.epochs
+    for split, figures in evaluation.splits.items():
+        matrix = figures.confusion_matrix
+        right = sum(matrix[label][label] for label in range(len(matrix)))
+        assert figures.accuracy.value == pytest.approx(right / figures.num_images), split
+
+
+@pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
+def test_the_readme_quotes_the_result(folder: Path) -> None:
+    evaluation = Evaluation.model_validate_json((folder / "evaluation.json").read_text())
+    test = evaluation.splits["test"]
+    row = next(line for line in README.splitlines() if f"(results/{folder.name})" in line)
+    assert f"| {test.accuracy.value:.2%} ({100 * test.accuracy.low:.2f}–{100 * test.accuracy.high:.2f}) |" in row
+    assert f"| {test.macro_f1.value:.4f} |" in row
+    assert f"| {minutes(folder):.0f} |" in row
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
+def test_a_benchmark_says_how_it_was_made(path: Path) -> None:
+    environment = json.loads(path.read_text())["environment"]
+    assert environment["command"].startswith(f"{path.stem}.py")
+    assert environment["torch"]
+    assert environment["processor"]
+    assert environment["started"]
+
+
+def test_the_readme_quotes_the_benchmarks() -> None:
+    step = json.loads((ROOT / "benchmarks/train_step.json").read_text())["result"]["ratio"]
+    assert f"{step['median']:.2f} times ({step['lower_quartile']:.2f}–{step['upper_quartile']:.2f})" in README
+    augment = json.loads((ROOT / "benchmarks/augment.json").read_text())["result"]
+    slowest = min(entry["images_per_second"] for entry in augment.values())
+    assert f"{slowest:,} images/s" in README
+    assert slowest >= 25_000
+    assert step["median"] >= 1.2
+
+
+def test_no_prose_names_a_result_that_is_not_there() -> None:
+    for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
