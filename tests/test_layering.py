@@ -93,7 +93,7 @@ IMPORTS = {module: sorted(set(find_imports(tree))) for module, tree in TREES.ite
 
 def layer_of(module: str) -> str:
     """Find a module's row in the table: reslab.data.spec stands in `data`."""
-    return (module.split(".") + ["version"])[1]
+    return [*module.split("."), "version"][1]
 
 
 def test_the_imports_are_found():

@@ -14,7 +14,6 @@ def test_without_the_test_batch_everything_but_its_evaluation_works(
     reslab: Callable[..., Any],
     refuse: Callable[..., str],
     official: Path,
-    opened: list[str],
     small_recipe: Recipe,
 ) -> None:
     def succeed(*arguments: object) -> None:
@@ -33,7 +32,6 @@ def test_without_the_test_batch_everything_but_its_evaluation_works(
     assert [data.split for data in Run("run").environment.data] == ["train", "validation"]
     batch.write_bytes(kept.read_bytes()[:-1])
     assert "cifar-10-batches-py/test_batch is damaged" in refuse("evaluate", "run", *data)
-    assert sum("data_batch_1" in path for path in opened) == 3
     kept.replace(batch)
     succeed("evaluate", "run", *data)
     assert [data.split for data in Run("run").environment.data] == ["train", "validation", "test"]
@@ -46,7 +44,7 @@ def test_without_the_test_batch_everything_but_its_evaluation_works(
 def test_training_opens_no_test_batch(
     reslab: Callable[..., Any], official: Path, opened: list[str], small_recipe: Recipe
 ) -> None:
-    recipe = derive(small_recipe, name="small", data="cifar10+cifar100:reptiles@1", validation=20, epochs=1)
+    recipe = derive(small_recipe, name="small", data="cifar10+cifar100:reptiles@2", validation=20, epochs=1)
     Path("small.json").write_text(recipe.model_dump_json())
     assert reslab("train", "small.json", "--out", "run", "--data-dir", official).code == 0
     official_files = {Path(path).name for path in opened if "-batches-py" in path or "cifar-100-python" in path}

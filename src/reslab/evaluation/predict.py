@@ -16,6 +16,7 @@ from reslab.evaluation.score import choose_examples
 from reslab.models.device import pick_device
 from reslab.models.inference import predict_logits
 from reslab.models.layers import Classifier
+from reslab.models.memory import keep_freed_memory
 from reslab.records import SplitName, Weights
 from reslab.runs import Examples, Predictions, Run, read_weights
 
@@ -49,6 +50,7 @@ def load_classifier(path: Path, *, device: str = "auto") -> tuple[Classifier, We
 
     Raises: UserError where the file is missing, damaged, or its weights do not fit the network that it names.
     """
+    keep_freed_memory()
     tensors, weights = read_weights(path)
     try:
         model = models.restore(

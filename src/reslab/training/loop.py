@@ -17,6 +17,7 @@ from reslab.data.recipe_data import describe_data, read_split
 from reslab.errors import Failure, UserError
 from reslab.models.device import pick_device
 from reslab.models.inference import predict_logits
+from reslab.models.memory import keep_freed_memory
 from reslab.recipe import Recipe, Standardize
 from reslab.records import Epoch, SplitName, Weights
 from reslab.runs import Run
@@ -96,6 +97,7 @@ class _Trainer:
     def __init__(
         self, run: Run, splits: tuple[ImageSet, ...], *, seed: int, device: torch.device, silent: bool
     ) -> None:
+        keep_freed_memory()
         self.run, self.recipe, self.seed, self.device = run, run.recipe, seed, device
         self.images, self.held_out = splits[0], splits[1] if len(splits) > 1 else None
         self.by: Standardize = self.recipe.standardize or self.images.statistics()

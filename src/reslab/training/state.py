@@ -1,6 +1,7 @@
 """The complete state of a training run, to arrays and back."""
 
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ def restore(state: State, checkpoint: Checkpoint) -> None:
         state.hits.copy_(torch.as_tensor(tensors["epoch.hits"]))
         torch.set_rng_state(torch.as_tensor(tensors["generator"]))
     except (RuntimeError, KeyError) as error:
-        raise UserError(f"the checkpoint does not fit the run's recipe: {error}") from None
+        raise UserError(f"the checkpoint does not fit the run's recipe: {shorten(str(error), 300)}") from None
     for index, parameter in enumerate(_parameters(state.optimizer)):
         prefix = f"optimizer.{index}."
         # The same layout as the weights', or the fused update would not give the same bits.
