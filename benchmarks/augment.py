@@ -1,6 +1,6 @@
 """Images per second that one core shuffles, standardises and augments, for the two ways of augmenting.
 
-    python benchmarks/augment.py                        writes benchmarks/augment.json
+python benchmarks/augment.py                        writes benchmarks/augment.json
 """
 
 import argparse
@@ -29,9 +29,7 @@ def main() -> None:
     images = make_images(NUM_IMAGES)
     result = {}
     for what, name in RECIPES.items():
-        batches = Batches(
-            images, recipe=find_recipe(name), by=CIFAR10_PIXELS, seed=0, device=torch.device("cpu")
-        )
+        batches = Batches(images, recipe=find_recipe(name), by=CIFAR10_PIXELS, seed=0, device=torch.device("cpu"))
         rates = []
         for epoch in range(arguments.epochs):
             began = time.perf_counter()

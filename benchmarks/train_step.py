@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from reslab import models
 from reslab.data import ImageSet
 from reslab.data.batches import Batches
+from reslab.models.memory import keep_freed_memory
 from reslab.recipes import find_recipe
 from reslab.recipes.lab import CIFAR10_PIXELS
 from reslab.training.optim import make_optimizer
@@ -83,9 +84,7 @@ def steps_of_reslab(images: ImageSet) -> Iterator[None]:
     batches = Batches(images, recipe=recipe, by=CIFAR10_PIXELS, seed=0, device=torch.device("cpu"))
     for epoch in range(10**6):
         for batch, labels in batches.epoch(epoch):
-            loss, _ = update(
-                forward, optimizer, images=batch, labels=labels, learning_rate=0.1, label_smoothing=0.0
-            )
+            loss, _ = update(forward, optimizer, images=batch, labels=labels, learning_rate=0.1, label_smoothing=0.0)
             loss.item()
             yield
 
@@ -102,6 +101,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
     torch.manual_seed(0)
+    keep_freed_memory()
     images = make_images(128 * 400)
     loops = {"by hand": steps_by_hand(images), "reslab": steps_of_reslab(images)}
     times: dict[str, list[float]] = {name: [] for name in loops}

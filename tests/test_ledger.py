@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reslab.records import Environment, Epoch, Evaluation
 from reslab.recipe import read_recipe
+from reslab.records import Environment, Epoch, Evaluation
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -46,7 +46,7 @@ def shift(images: Tensor, *, fraction: float, generator: torch.Generator) -> Ten
 
 
 def _move_matrix(distance: Tensor, side: int) -> Tensor:
-    """Build (N, side, side): the output pixel i takes from the input pixel j the share 1 - |i - distance - j|, if any."""
+    """Build (N, side, side): output pixel i takes from input pixel j the share 1 - |i - distance - j|, if any."""
     pixels = torch.arange(side, device=distance.device)
     apart = pixels[:, None] - pixels[None, :] - distance[:, None, None]
     return (1 - apart.abs()).clamp_(min=0)

@@ -44,7 +44,7 @@ class Batches:
         """Yield images (N, C, H, W) float32 and labels (N,) of one epoch (from 0), from batch `start` on."""
         order = torch.randperm(self.num_images, generator=seeded(self.seed, "order", epoch)).to(self.labels.device)
         size = image_size_at(self.recipe, epoch)
-        for place, chosen in enumerate(order.split(self.recipe.batch_size)):
+        for place, chosen in enumerate(torch.split(order, self.recipe.batch_size)):
             if place < start:
                 continue
             images = standardize(self.images[chosen], by=self.by)

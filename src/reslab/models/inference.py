@@ -28,7 +28,9 @@ def predict_logits(
     was_training = model.training
     model.eval()
     with torch.inference_mode():
-        logits = [_mean_logits(model, prepare(chunk.to(device)), views).cpu() for chunk in images.split(batch_size)]
+        logits = [
+            _mean_logits(model, prepare(chunk.to(device)), views).cpu() for chunk in torch.split(images, batch_size)
+        ]
     model.train(was_training)
     return torch.cat(logits)
 

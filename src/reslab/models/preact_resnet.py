@@ -34,7 +34,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         active = activate(self.activation, self.norm1(x))
         hidden = self.conv1(pad_as_keras(active) if self.pads_as_keras else active)
-        change = self.conv2(activate(self.activation, self.norm2(hidden)))
+        change: Tensor = self.conv2(activate(self.activation, self.norm2(hidden)))
         # The identity stays raw, so the sum of changes reaches the head unaltered.
         return change + (x if self.project is None else self.project(active))
 
