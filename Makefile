@@ -8,7 +8,7 @@ lab: .venv/installed
 	$(BIN)/reslab lab
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 check: .venv/installed
 	$(BIN)/ruff format --check .

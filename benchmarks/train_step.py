@@ -1,7 +1,8 @@
-"""The update of reslab against the loop that a person would write by hand, alternated step by step in one process.
+"""The update of reslab against the loop that a person would write by hand, alternated step by step.
 
 By hand: eager, NCHW, the optimizer's defaults, a DataLoader with two workers that augments image by image. Both loops
-train a pre-activation ResNet-32 at batch 128 on the same images, with data preparation counted on both sides.
+train a pre-activation ResNet-32 at batch 128 on the same images, with data preparation counted on both sides. Each
+lives in a process of its own, since how memory is kept is a setting of a process; only one computes at a time.
 
     python benchmarks/train_step.py --steps 60          writes benchmarks/train_step.json
 """
@@ -9,7 +10,9 @@ train a pre-activation ResNet-32 at batch 128 on the same images, with data prep
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +80,7 @@ def steps_by_hand(images: ImageSet) -> Iterator[None]:
 
 def steps_of_reslab(images: ImageSet) -> Iterator[None]:
     """Train as `reslab train lab-resnet32` does."""
+    keep_freed_memory()
     recipe = find_recipe("lab-resnet32")
     model = models.build(MODEL, num_classes=10).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(model, settings=recipe.optimizer)
@@ -89,10 +93,36 @@ def steps_of_reslab(images: ImageSet) -> Iterator[None]:
             yield
 
 
-def seconds(action: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    action()
-    return time.perf_counter() - began
+LOOPS = {"by hand": steps_by_hand, "reslab": steps_of_reslab}
+
+
+def serve(name: str, pipe: Connection) -> None:
+    """Take a step for each message and answer with its seconds; an empty message ends it."""
+    torch.manual_seed(0)
+    loop = LOOPS[name](make_images(128 * 400))
+    while pipe.recv():
+        began = time.perf_counter()
+        next(loop)
+        pipe.send(time.perf_counter() - began)
+
+
+def measure(steps: int) -> dict[str, list[float]]:
+    """Alternate the loops step by step; seconds of every step but the first ones."""
+    context = get_context("spawn")
+    pipes = {}
+    for name in LOOPS:
+        pipes[name], far = context.Pipe()
+        context.Process(target=serve, args=(name, far)).start()
+    times: dict[str, list[float]] = {name: [] for name in LOOPS}
+    for step in range(WARMUP + steps):
+        for name, pipe in pipes.items():
+            pipe.send(True)
+            taken = pipe.recv()
+            if step >= WARMUP:
+                times[name].append(taken)
+    for pipe in pipes.values():
+        pipe.send(False)
+    return times
 
 
 def main() -> None:
@@ -100,16 +130,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
-    torch.manual_seed(0)
-    keep_freed_memory()
-    images = make_images(128 * 400)
-    loops = {"by hand": steps_by_hand(images), "reslab": steps_of_reslab(images)}
-    times: dict[str, list[float]] = {name: [] for name in loops}
-    for step in range(WARMUP + arguments.steps):
-        for name, loop in loops.items():
-            taken = seconds(lambda loop=loop: next(loop))  # type: ignore[misc]
-            if step >= WARMUP:
-                times[name].append(taken)
+    times = measure(arguments.steps)
     ratios = [hand / ours for hand, ours in zip(times["by hand"], times["reslab"], strict=True)]
     lower, median, upper = statistics.quantiles(ratios, n=4)
     rates = {name: round(128 / statistics.median(taken), 1) for name, taken in times.items()}
