@@ -20,7 +20,7 @@ def predict_logits(
     """Compute logits (N, K) float32 on the CPU for stored images (N, C, H, W), the mean over `views` of each.
 
     `prepare` turns stored pixels into what the network takes. One view is the image itself; two add its mirror image;
-    six are both of them as they are and moved by one pixel along each diagonal way, the border repeated.
+    six are both of them as they are, moved one pixel up and left, and one down and right, the border repeated.
     """
     if views not in VIEWS:
         raise ValueError(f"{views} views: choose one of {VIEWS}")
