@@ -28,6 +28,7 @@ from reslab.data.batches import Batches
 from reslab.models.memory import keep_freed_memory
 from reslab.recipes import find_recipe
 from reslab.recipes.lab import CIFAR10_PIXELS
+from reslab.training.objective import make_objective
 from reslab.training.optim import make_optimizer
 from reslab.training.step import make_forward, update
 
@@ -85,10 +86,11 @@ def steps_of_reslab(images: ImageSet) -> Iterator[None]:
     model = models.build(MODEL, num_classes=10).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(model, settings=recipe.optimizer)
     forward = make_forward(model, device=torch.device("cpu"))
+    objective = make_objective(recipe, images=images, teacher=None, device=torch.device("cpu"))
     batches = Batches(images, recipe=recipe, by=CIFAR10_PIXELS, seed=0, device=torch.device("cpu"))
     for epoch in range(10**6):
         for batch, labels in batches.epoch(epoch):
-            loss, _ = update(forward, optimizer, images=batch, labels=labels, learning_rate=0.1, label_smoothing=0.0)
+            loss, _ = update(forward, optimizer, objective=objective, chunks=[(batch, labels)], rate=1.0)
             loss.item()
             yield
 

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "recipe": "complaints",
     "recipes": "recipe",
     "records": "recipe",
+    "settings": "complaints recipe",
     # files
     "runs": "complaints recipe records",
     "data": "recipe records",

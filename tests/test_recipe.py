@@ -21,9 +21,9 @@ from reslab.recipe import (
     derive,
     parse_recipe,
     read_recipe,
-    with_settings,
 )
 from reslab.recipes import RECIPES
+from reslab.settings import with_settings
 
 LAB = RECIPES["lab-resnet32"]
 JARGON = ("pydantic", "tuple", "dictionary", "discriminator", "tag", "Input", "None", "True", "Extra", "preact_resnet.")

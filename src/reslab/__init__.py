@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from reslab.evaluation.classify import classify
     from reslab.lab import run_lab
     from reslab.models import MODELS, Classifier, build
-    from reslab.recipe import Recipe, derive, read_recipe, with_settings
+    from reslab.recipe import Recipe, derive, read_recipe
     from reslab.recipes import RECIPES, find_recipe
     from reslab.records import Evaluation
     from reslab.report import write_report
     from reslab.runs import Run
+    from reslab.settings import with_settings
     from reslab.training import resume, train
 
 __version__ = "0.1.0"
@@ -57,11 +58,12 @@ _HOMES = {
     "reslab.evaluation.classify": ("classify",),
     "reslab.lab": ("run_lab",),
     "reslab.models": ("MODELS", "Classifier", "build"),
-    "reslab.recipe": ("Recipe", "derive", "read_recipe", "with_settings"),
+    "reslab.recipe": ("Recipe", "derive", "read_recipe"),
     "reslab.recipes": ("RECIPES", "find_recipe"),
     "reslab.records": ("Evaluation",),
     "reslab.report": ("write_report",),
     "reslab.runs": ("Run",),
+    "reslab.settings": ("with_settings",),
     "reslab.training": ("resume", "train"),
 }
 

@@ -100,7 +100,7 @@ def _row(run: Run, name: str, evaluation: Evaluation) -> Row:
         name=name,
         recipe=recipe.name,
         data=recipe.data,
-        model=f"{recipe.model.kind}{recipe.model.depth}" + (f" ({chosen})" if chosen else ""),
+        model=f"{recipe.model.label}" + (f" ({chosen})" if chosen else ""),
         epochs=len(log),
         seconds=sum(epoch.seconds for epoch in log),
         accuracy=figures.accuracy,

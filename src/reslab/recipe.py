@@ -4,9 +4,7 @@ Device, paths, seed and number of threads are options of a command. JSON both wa
 recipe costs nothing.
 """
 
-import difflib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -60,6 +58,11 @@ class Residual(Part):
     # stride 2 over 4 channels; with multiples of 8 it does not.
     width: Annotated[int, Field(ge=8, multiple_of=8)] = 16
 
+    @property
+    def label(self) -> str:
+        """The name in a table."""
+        return f"{type(self).model_fields['kind'].default}{self.depth}"
+
     @model_validator(mode="after")
     def _depth_is_6n_plus_2(self) -> "Residual":
         if (self.depth - 2) % 6:
@@ -91,7 +94,20 @@ class EluResNet(Residual):
     shortcut: Literal["A", "B"] = "A"
 
 
-Model = Annotated[PreActResNet | ResNet | Plain | EluResNet, Field(discriminator="kind")]
+Channels = Annotated[int, Field(ge=8, multiple_of=8)]
+
+
+class FastConv(Part):
+    kind: Literal["fast_conv"] = "fast_conv"
+    widths: tuple[Channels, Channels, Channels] = (64, 256, 256)
+
+    @property
+    def label(self) -> str:
+        """The name in a table."""
+        return self.kind
+
+
+Model = Annotated[PreActResNet | ResNet | Plain | EluResNet | FastConv, Field(discriminator="kind")]
 
 
 # ---- images on their way into the network
@@ -111,9 +127,13 @@ class Standardize(Part):
 
 
 class Flip(Part):
-    """Mirror each image left to right with probability 1/2."""
+    """Mirror each image left to right with probability 1/2.
+
+    With `alternate` the draw is made once for an image; from then on it is mirrored in every other epoch.
+    """
 
     kind: Literal["flip"] = "flip"
+    alternate: bool = False
 
 
 class Shift(Part):
@@ -161,7 +181,30 @@ class Sgd(Part):
         return self
 
 
-Optimizer = Sgd  # becomes a union told apart by `kind` with the second optimizer
+class Muon(Part):
+    """Orthogonalised momentum for the filters, which keep a constant norm; Nesterov SGD for head and biases.
+
+    `decay` is the share that head and biases lose in an update at the peak rate. Every rate is for the mean loss.
+    """
+
+    kind: Literal["muon"] = "muon"
+    peak_lr: PositiveFloat = 0.24
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.6
+    iterations: PositiveInt = 3
+    head_lr: PositiveFloat = 1340.0
+    bias_lr: PositiveFloat = 106.0
+    other_momentum: Annotated[float, Field(gt=0, lt=1)] = 0.85
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.004
+
+
+Optimizer = Annotated[Sgd | Muon, Field(discriminator="kind")]
+
+
+class Freeze(Part):
+    """Stop training the parameters whose names begin with `parameters` from `epoch` on (counted from 0)."""
+
+    parameters: str
+    epoch: NonNegativeInt
 
 
 class Steps(Part):
@@ -199,6 +242,36 @@ class WarmUntil(Part):
     training_error: Fraction = 0.8
 
 
+# ---- unequal classes, and classes that come later
+
+
+class Sampling(Part):
+    """Draw `images_per_epoch` images instead of taking each once.
+
+    A class of n images is drawn with a probability in proportion to n to the power of 1 - `balance`: 0 keeps the
+    classes as unequal as they are, 1 makes them equal.
+    """
+
+    images_per_epoch: PositiveInt
+    balance: Fraction = 0.0
+
+
+Method = Literal["frozen", "frozen-balanced", "nearest-mean", "finetune", "finetune-distill", "weight-align", "joint"]
+
+
+class Extension(Part):
+    """How the network of another run, the base, was taught new classes; its own are the first `num_old` ones."""
+
+    method: Method
+    base: str  # SHA-256 of the base's model.safetensors
+    num_old: PositiveInt
+    old_data: Literal["all", "none"] | PositiveInt = "all"
+    merge: bool = False  # classes of one name are one class
+    backbone_lr: Fraction = 1.0  # times the rate of the head
+    distill: NonNegativeFloat = 0.0  # weight of the base's opinion beside the labels
+    temperature: PositiveFloat = 2.0  # of that opinion
+
+
 # ---- the whole
 
 
@@ -228,9 +301,14 @@ class Recipe(Part):
     schedule: Schedule
     warm_until: WarmUntil | None = None
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    logit_adjustment: Fraction = 0.0  # 1: the loss counts all classes as equally frequent (arXiv:2007.07314)
+    freeze: tuple[Freeze, ...] = ()
     epochs: PositiveInt
     updates: PositiveInt | None = None  # ends the run earlier, inside an epoch
     batch_size: PositiveInt
+    chunk_size: PositiveInt | None = None  # images held at once; batch norm's statistics are then those of a chunk
+    sampling: Sampling | None = None
+    extension: Extension | None = None  # of a trained network, by `reslab extend`
 
     @model_validator(mode="after")
     def _mirrored_edges_fit(self) -> "Recipe":
@@ -266,90 +344,3 @@ def parse_recipe(content: Any, *, where: str) -> Recipe:
         return Recipe.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{where}: {first_complaint(error, content)}") from None
-
-
-# ---- `--set field=value`
-
-
-def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
-    """Apply `field=value` overrides, nested ones with dots (`optimizer.peak_lr=0.2`, `augment.0.pixels=2`).
-
-    A value is read as JSON where it is JSON, else as text. What is changed is no longer the published recipe, so its
-    published figure goes. Raises: UserError with the nearest right name.
-    """
-    content = recipe.model_dump(mode="json")
-    for setting in settings:
-        content["published"] = None
-        field, equals, text = setting.partition("=")
-        if not equals:
-            raise UserError(f"--set {setting}: write it as field=value, for example --set epochs=10")
-        _set_field(content, field.strip(), _parse_value(text.strip()))
-    return parse_recipe(content, where="--set")
-
-
-def _parse_value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _set_field(content: dict[str, Any], field: str, value: Any) -> None:
-    *parents, last = field.split(".")
-    place: Any = content
-    for part in parents:
-        _check_name(place, part, field)
-        place = place[int(part)] if isinstance(place, list) else place.get(part)
-    _check_name(place, last, field)
-    if isinstance(place, list):
-        place[int(last)] = value
-    elif last == "kind":
-        _change_kind(place, value, field)
-    else:
-        place[last] = value
-
-
-def _check_name(place: Any, part: str, field: str) -> None:
-    names = _names_in(place)
-    if part in names:
-        return
-    if not names:
-        raise UserError(f"--set {field}: there is nothing called {part!r} in it, it holds {show(place)}")
-    near: list[str] = []
-    if isinstance(place, dict):
-        inside = [f"{name}.{part}" for name in names if part in _names_in(place.get(name))]
-        near = inside or difflib.get_close_matches(part, names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
-    raise UserError(f"--set {field}: unknown field {part!r}; {hint}")
-
-
-# The members of each union by kind, listed under each of these kinds: one may be put in another's place.
-_SIBLINGS: dict[str, dict[str, type[Part]]] = {
-    kind: {part.model_fields["kind"].default: part for part in parts}
-    for parts in ((PreActResNet, ResNet, Plain, EluResNet), (Flip, Shift, Crop), (Sgd,), (Steps, Linear, Cosine))
-    for kind in (part.model_fields["kind"].default for part in parts)
-}
-
-
-def _names_in(place: Any) -> list[str]:
-    """List what can be set in a part; after a change of kind that is more than what is in it."""
-    match place:
-        case list():
-            return [str(index) for index in range(len(place))]
-        case dict():
-            kind = str(place.get("kind"))
-            part = _SIBLINGS.get(kind, {}).get(kind, Part)
-            return list(dict.fromkeys((*place, *part.model_fields)))
-    return []
-
-
-def _change_kind(place: dict[str, Any], kind: Any, field: str) -> None:
-    """Turn a part into another kind, keeping the fields that both have."""
-    siblings = _SIBLINGS.get(str(place["kind"]), {})
-    if not isinstance(kind, str) or kind not in siblings:
-        near = difflib.get_close_matches(str(kind), siblings, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(siblings)}"
-        raise UserError(f"--set {field}: unknown kind {show(kind)}; {hint}")
-    kept = {name: value for name, value in place.items() if name in siblings[kind].model_fields}
-    place.clear()
-    place.update(kept | {"kind": kind})

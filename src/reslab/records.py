@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from reslab.recipe import Fraction, Model, Part, Standardize
+from reslab.recipe import Fraction, Method, Model, Part, Standardize
 
 SCHEMA_VERSION: Final = 1
 SplitName = Literal["train", "validation", "test"]
@@ -113,6 +113,72 @@ class SplitFigures(Figures):
     test_time_augmentation: AugmentedFigures | None = None
 
 
+# ---- what an extended run adds
+
+
+class PriorPoint(Part):
+    """The validation figures of one strength of the prior's removal."""
+
+    tau: Fraction
+    accuracy: Estimate
+    macro_precision: Estimate
+    macro_recall: Estimate
+    macro_f1: Estimate
+
+
+class PriorChoice(Part):
+    """`prior.json`, by extend: how much of the data's prior is taken out of the logits (0: none, 1: all), and why.
+
+    `tau` has the best macro F1 on the validation images; without any old ones it is 1 and the curve is empty.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    tau: Fraction
+    curve: tuple[PriorPoint, ...]
+
+
+class OldClass(Part):
+    """The share of an old class's test images that the network classifies correctly, before and after extension."""
+
+    before: Estimate
+    after: Estimate
+
+
+class Errors(Part):
+    """Where the test images of a new class go that are not recognised: the class taken for it, and their share."""
+
+    mistaken_for: str
+    share: Estimate
+
+
+class NewClass(Part):
+    """A new class's test figures, its images taken for any old class, and its most frequent errors, those first."""
+
+    figures: ClassFigures
+    taken_for_old: Estimate
+    errors: tuple[Errors, ...]
+
+
+class ExtensionFigures(Part):
+    """What the extension has done, on the test split; classes in the order of the evaluation's, old ones first.
+
+    Before is the base among its own classes, after the extended network among all, both on the old classes' images.
+    """
+
+    method: Method
+    num_old: PositiveInt
+    old_before: Estimate
+    old_after: Estimate
+    old_change: Estimate  # after less before, with a paired interval
+    new_macro_f1: Estimate
+    old_classes: tuple[OldClass, ...]
+    new_classes: tuple[NewClass, ...]
+    prior: PriorChoice
+
+
+# ---- the whole
+
+
 class Evaluation(Part):
     """`evaluation.json`. Accuracies carry Wilson intervals, the other figures percentile bootstrap intervals."""
 
@@ -123,3 +189,4 @@ class Evaluation(Part):
     bootstrap_resamples: PositiveInt
     classes: tuple[str, ...]
     splits: dict[SplitName, SplitFigures]
+    extension: ExtensionFigures | None = None  # of an extended run whose test split is evaluated

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from reslab.complaints import first_complaint, show
 from reslab.errors import Failure, UserError
 from reslab.recipe import Part, Recipe, read_recipe
-from reslab.records import SCHEMA_VERSION, Environment, Epoch, Evaluation, SplitName, Weights
+from reslab.records import SCHEMA_VERSION, Environment, Epoch, Evaluation, PriorChoice, SplitName, Weights
 
 Arrays = Mapping[str, NDArray[Any]]
 RecordT = TypeVar("RecordT", bound=Part)
@@ -150,6 +150,23 @@ class Run:
             except UserError as error:
                 problems.append(str(error))
         raise UserError("; ".join(problems) or f"{self.path} holds no checkpoint to go on from: train it anew")
+
+    # ---- what an extension brings along and leaves
+
+    @property
+    def base_path(self) -> Path:
+        """The weights of the network that was extended."""
+        return self.path / "base.safetensors"
+
+    def write_base(self, weights: bytes) -> None:
+        write_bytes(self.base_path, weights)
+
+    @property
+    def prior(self) -> PriorChoice:
+        return _read_record(self.path / "prior.json", PriorChoice)
+
+    def write_prior(self, prior: PriorChoice) -> None:
+        write_json(self.path / "prior.json", prior.model_dump(mode="json"))
 
     # ---- what training leaves
 

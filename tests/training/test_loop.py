@@ -12,8 +12,9 @@ import torch
 
 from reslab import data
 from reslab.errors import Failure, UserError
-from reslab.recipe import Growth, Recipe, Steps, WarmUntil, derive, with_settings
+from reslab.recipe import Growth, Recipe, Steps, WarmUntil, derive
 from reslab.runs import Run, read_weights
+from reslab.settings import with_settings
 from reslab.training import loop, resume, train
 
 PER_EPOCH = 6

@@ -59,7 +59,7 @@ def recipes(
         "Recipes; reslab recipes NAME prints one",
         ["name", "data", "network", "epochs", "batch", "published accuracy"],
         [
-            [r.name, r.data, f"{r.model.kind}{r.model.depth}", str(r.epochs), str(r.batch_size), published(r.published)]
+            [r.name, r.data, r.model.label, str(r.epochs), str(r.batch_size), published(r.published)]
             for r in RECIPES.values()
         ],
     )

@@ -61,8 +61,8 @@ def train(
         raise UserError("--resume goes on with a run as it was begun: leave --set, --out and --seed away")
     use_threads(threads)
     from reslab import training
-    from reslab.recipe import with_settings
     from reslab.recipes import find_recipe
+    from reslab.settings import with_settings
 
     if recipe is None or resume is not None:
         run = training.resume(resume or Path(), device=device, data_dir=data_dir, silent=False)

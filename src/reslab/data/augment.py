@@ -13,10 +13,14 @@ from torch import Tensor
 from reslab.recipe import Augment, Crop, Flip, Shift
 
 
-def augment(images: Tensor, *, parts: tuple[Augment, ...], generator: torch.Generator) -> Tensor:
-    """Apply `parts` in their order to float images (N, C, H, W)."""
+def augment(
+    images: Tensor, *, parts: tuple[Augment, ...], generator: torch.Generator, mirrored: Tensor | None = None
+) -> Tensor:
+    """Apply `parts` in their order to float images (N, C, H, W); an alternating flip mirrors the `mirrored` (N,)."""
     for part in parts:
         match part:
+            case Flip(alternate=True) if mirrored is not None:
+                images = mirror(images, chosen=mirrored)
             case Flip():
                 images = flip(images, generator=generator)
             case Shift(fraction=fraction):
@@ -30,8 +34,12 @@ def augment(images: Tensor, *, parts: tuple[Augment, ...], generator: torch.Gene
 
 def flip(images: Tensor, *, generator: torch.Generator) -> Tensor:
     """Mirror each image left to right with probability 1/2."""
-    mirrored = torch.rand(len(images), generator=generator) < 0.5
-    return torch.where(mirrored.to(images.device)[:, None, None, None], images.flip(3), images)
+    return mirror(images, chosen=torch.rand(len(images), generator=generator) < 0.5)
+
+
+def mirror(images: Tensor, *, chosen: Tensor) -> Tensor:
+    """Mirror the images of `chosen` (N,) left to right."""
+    return torch.where(chosen.to(images.device)[:, None, None, None], images.flip(3), images)
 
 
 def shift(images: Tensor, *, fraction: float, generator: torch.Generator) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reslab.data.augment import augment
 from reslab.data.spec import ImageSet
-from reslab.recipe import Recipe, Standardize
+from reslab.recipe import Recipe, Sampling, Standardize
 
 
 def standardize(images: Tensor, *, by: Standardize) -> Tensor:
@@ -34,7 +34,8 @@ class Batches:
     def __init__(self, images: ImageSet, *, recipe: Recipe, by: Standardize, seed: int, device: torch.device) -> None:
         self.images, self.labels = images.images.to(device), images.labels.to(device)
         self.recipe, self.by, self.seed = recipe, by, seed
-        self.num_images = len(self.labels)
+        self.num_images = recipe.sampling.images_per_epoch if recipe.sampling else len(self.labels)
+        self.mirrored = torch.rand(len(self.labels), generator=seeded(seed, "mirrored")) < 0.5
 
     def __len__(self) -> int:
         """Count the batches of an epoch; the last one may be smaller."""
@@ -42,16 +43,40 @@ class Batches:
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images (N, C, H, W) float32 and labels (N,) of one epoch (from 0), from batch `start` on."""
-        order = torch.randperm(self.num_images, generator=seeded(self.seed, "order", epoch)).to(self.labels.device)
+        order = self._order(seeded(self.seed, "order", epoch))
+        mirrored = self.mirrored ^ (epoch % 2 == 1)
         size = image_size_at(self.recipe, epoch)
         for place, chosen in enumerate(torch.split(order, self.recipe.batch_size)):
             if place < start:
                 continue
-            images = standardize(self.images[chosen], by=self.by)
+            images = standardize(self.images[chosen.to(self.images.device)], by=self.by)
             if size != images.shape[3]:
                 images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
             generator = seeded(self.seed, "augment", epoch, place)
-            yield augment(images, parts=self.recipe.augment, generator=generator), self.labels[chosen]
+            images = augment(images, parts=self.recipe.augment, generator=generator, mirrored=mirrored[chosen])
+            yield images, self.labels[chosen.to(self.labels.device)]
+
+    def _order(self, generator: torch.Generator) -> Tensor:
+        """Choose the images of an epoch, shuffled."""
+        if self.recipe.sampling is None:
+            return torch.randperm(self.num_images, generator=generator)
+        return sample(self.labels.cpu(), sampling=self.recipe.sampling, generator=generator)
+
+
+def sample(labels: Tensor, *, sampling: Sampling, generator: torch.Generator) -> Tensor:
+    """Draw the places of `images_per_epoch` images, shuffled; within a class every image as often, give or take one."""
+    counts = torch.bincount(labels).double()
+    weights = torch.where(counts > 0, counts ** (1 - sampling.balance), 0.0)
+    ends = (sampling.images_per_epoch * weights.cumsum(0) / weights.sum()).round().long()
+    quotas = ends.diff(prepend=torch.zeros(1, dtype=torch.int64))
+    chosen = []
+    for label, quota in enumerate(quotas.tolist()):
+        places = (labels == label).nonzero().flatten()
+        rounds = -(-quota // max(1, len(places)))
+        drawn = [places[torch.randperm(len(places), generator=generator)] for _ in range(rounds)]
+        chosen += [torch.cat(drawn)[:quota]] if drawn else []
+    drawn_places = torch.cat(chosen)
+    return drawn_places[torch.randperm(len(drawn_places), generator=generator)]
 
 
 def image_size_at(recipe: Recipe, epoch: int) -> int:

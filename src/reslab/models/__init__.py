@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from reslab.models.elu_resnet import EluResNet
+from reslab.models.fast_conv import FastConv
 from reslab.models.layers import Classifier
 from reslab.models.plain import Plain
 from reslab.models.preact_resnet import PreActResNet
@@ -24,6 +25,7 @@ FAMILIES: dict[str, Callable[..., Classifier]] = {
     "resnet": ResNet,
     "plain": Plain,
     "elu_resnet": EluResNet,
+    "fast_conv": FastConv,
 }
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -46,6 +48,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "elu_resnet44": {"kind": "elu_resnet", "depth": 44},
     "elu_resnet56": {"kind": "elu_resnet", "depth": 56},
     "elu_resnet110": {"kind": "elu_resnet", "depth": 110},
+    "fast_conv": {"kind": "fast_conv"},
 }
 
 

@@ -12,13 +12,16 @@ STAGES = 3
 
 
 class Classifier(nn.Module):
-    """A network of `features` and a linear `head`; nothing else is asked of a model."""
+    """A network of `features` and a linear `head`; nothing else is asked of a model, `prepare` may be left as it is."""
 
     head: nn.Linear
 
     def features(self, images: Tensor) -> Tensor:
         """Turn standardised images (N, C, H, W) into features (N, D)."""
         raise NotImplementedError
+
+    def prepare(self, images: Tensor) -> None:
+        """Set what is not trained from standardised training images (N, C, H, W), before the first update."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Turn standardised images (N, C, H, W) into logits (N, K)."""

@@ -9,16 +9,18 @@ from reslab.recipe import (
     Cosine,
     Crop,
     EluResNet,
+    FastConv,
     Flip,
     Growth,
     Linear,
     Model,
+    Muon,
+    Optimizer,
     Plain,
     PreActResNet,
     Recipe,
     ResNet,
     Schedule,
-    Sgd,
     Shift,
     Standardize,
     Steps,
@@ -92,6 +94,8 @@ def model_words(model: Model) -> str:
         case EluResNet():
             options = [f"blocks {model.block}", f"shortcuts of option {model.shortcut}"]
             name = f"ELU ResNet-{model.depth}"
+        case FastConv():
+            return f"FastConv (widths {listing([str(width) for width in model.widths])})"
         case _:
             assert_never(model)
     return f"{name} ({', '.join([f'width {model.width}', *options])})"
@@ -133,8 +137,13 @@ def growth_words(growth: Sequence[Growth]) -> str:
     return f"{first} at first, at {listing(later)}" if later else first
 
 
-def optimizer_words(optimizer: Sgd) -> str:
+def optimizer_words(optimizer: Optimizer) -> str:
     """Name an optimizer with its settings."""
+    if isinstance(optimizer, Muon):
+        return (
+            f"Muon, momentum {optimizer.momentum:g}, {optimizer.iterations} iterations; head and biases by SGD, "
+            f"Nesterov momentum {optimizer.other_momentum:g}, rates {optimizer.head_lr:g} and {optimizer.bias_lr:g}"
+        )
     kind = "Nesterov momentum" if optimizer.nesterov else "momentum"
     where = "kernels only" if optimizer.decay_on == "kernels" else "all parameters"
     decay = f"weight decay {optimizer.weight_decay:g} on {where}" if optimizer.weight_decay else "no weight decay"

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from reslab import models
 from reslab.data import ImageSet
 from reslab.data.batches import Batches, standardize
 from reslab.data.recipe_data import describe_data, read_split
 from reslab.errors import Failure, UserError
+from reslab.models import Classifier
 from reslab.models.device import pick_device
 from reslab.models.inference import predict_logits
 from reslab.models.memory import keep_freed_memory
@@ -22,12 +24,14 @@ from reslab.recipe import Recipe, Standardize
 from reslab.records import Epoch, SplitName, Weights
 from reslab.runs import Run
 from reslab.training.environment import describe_environment
+from reslab.training.objective import make_objective
 from reslab.training.optim import make_optimizer, rate_at
 from reslab.training.progress import Display
 from reslab.training.signals import StopRequest, listen_for_stop
 from reslab.training.state import State, capture, restore
 from reslab.training.step import make_forward, update
 
+IMAGES_TO_PREPARE = 5000  # what the whitened patches are measured on
 UPDATES_BETWEEN_CHECKS = {"cpu": 1, "cuda": 50}  # reading a loss makes a GPU wait
 
 
@@ -50,7 +54,7 @@ def train(
     run = Run.create(out)
     run.write_environment(describe_environment(device=chosen, seed=seed, data=tuple(map(describe_data, splits))))
     run.write_recipe(recipe)
-    return _Trainer(run, splits, seed=seed, device=chosen, silent=silent).train()
+    return Trainer(run, splits, seed=seed, device=chosen, silent=silent).train()
 
 
 def resume(path: Path | str, *, device: str = "auto", data_dir: Path | None = None, silent: bool = True) -> Run:
@@ -65,11 +69,8 @@ def resume(path: Path | str, *, device: str = "auto", data_dir: Path | None = No
     # What an evaluation has added to the record is none of training's business.
     if tuple(map(describe_data, splits)) != tuple(data for data in run.environment.data if data.split != "test"):
         raise UserError(f"the data of {path} has changed since it was begun: its fingerprint differs, so train anew")
-    trainer = _Trainer(run, splits, seed=run.environment.seed, device=pick_device(device), silent=silent)
-    if run.has_checkpoint:
-        restore(trainer.state, run.read_checkpoint())
-    run.cut_log(trainer.state.epochs)
-    return trainer.train()
+    trainer = Trainer(run, splits, seed=run.environment.seed, device=pick_device(device), silent=silent)
+    return trainer.catch_up().train()
 
 
 def _read_splits(recipe: Recipe, data_dir: Path | None) -> tuple[ImageSet, ...]:
@@ -93,9 +94,26 @@ class _Length:
     epochs: int
 
 
-class _Trainer:
+@dataclass(frozen=True)
+class Start:
+    """A network that is not trained from scratch, and the one whose opinion it should keep."""
+
+    model: Classifier
+    teacher: Classifier | None = None
+
+
+class Trainer:
+    """One run under way: its data, its state, its epochs."""
+
     def __init__(
-        self, run: Run, splits: tuple[ImageSet, ...], *, seed: int, device: torch.device, silent: bool
+        self,
+        run: Run,
+        splits: tuple[ImageSet, ...],
+        *,
+        seed: int,
+        device: torch.device,
+        silent: bool,
+        start: Start | None = None,
     ) -> None:
         keep_freed_memory()
         self.run, self.recipe, self.seed, self.device = run, run.recipe, seed, device
@@ -105,37 +123,64 @@ class _Trainer:
         per_epoch = len(self.batches)
         updates = min(self.recipe.epochs * per_epoch, self.recipe.updates or self.recipe.epochs * per_epoch)
         self.length = _Length(per_epoch, updates, -(-updates // per_epoch))
-        self.state = self._begin()
+        self.state = self._begin(start)
+        self.objective = make_objective(
+            self.recipe, images=self.images, teacher=start.teacher if start else None, device=device
+        )
         self.forward = make_forward(self.state.model, device=device)
         self.display = Display(total_updates=updates, total_epochs=self.length.epochs, silent=silent)
 
-    def _begin(self) -> State:
+    def _begin(self, start: Start | None) -> State:
         torch.manual_seed(self.seed)
-        model = models.build(
-            self.recipe.model.model_dump(),
-            num_classes=len(self.images.classes),
-            channels=self.images.images.shape[1],
-        ).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = (start.model if start else self._build()).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        extension = self.recipe.extension
         return State(
             model=model,
-            optimizer=make_optimizer(model, settings=self.recipe.optimizer),
+            optimizer=make_optimizer(
+                model, settings=self.recipe.optimizer, backbone=extension.backbone_lr if extension else 1.0
+            ),
             losses=torch.zeros(self.length.per_epoch, device=self.device),
             hits=torch.zeros(self.length.per_epoch, dtype=torch.int64, device=self.device),
         )
 
+    def _build(self) -> Classifier:
+        model = models.build(
+            self.recipe.model.model_dump(),
+            num_classes=len(self.images.classes),
+            channels=self.images.images.shape[1],
+        )
+        model.prepare(standardize(self.images.images[:IMAGES_TO_PREPARE], by=self.by))
+        return model
+
+    def catch_up(self) -> "Trainer":
+        """Go to the newest checkpoint, where there is one."""
+        if self.run.has_checkpoint:
+            restore(self.state, self.run.read_checkpoint())
+        self.run.cut_log(self.state.epochs)
+        return self
+
     def train(self) -> Run:
         """Run the epochs that are missing, then write the weights."""
+        self.run_epochs()
+        self.write_weights()
+        return self.run
+
+    def run_epochs(self) -> None:
+        """Run the epochs that are missing."""
         with listen_for_stop() as stop, self.display.shown(updates=self.state.updates):
             while self.state.epochs < self.length.epochs:
                 self._train_epoch(stop)
                 self._close_epoch()
+
+    def write_weights(self) -> None:
+        """Write the network as it is now; the run is then finished."""
         tensors = {name: value.cpu().numpy() for name, value in self.state.model.state_dict().items()}
         self.run.write_weights(tensors, self._describe_weights())
-        return self.run
 
     def _train_epoch(self, stop: StopRequest) -> None:
         state, epoch = self.state, self.state.epochs
         state.model.train()
+        self._freeze(epoch)
         began = time.perf_counter() - state.seconds
         start = state.updates - epoch * self.length.per_epoch
         for place, (images, labels) in enumerate(self.batches.epoch(epoch, start=start), start):
@@ -144,10 +189,9 @@ class _Trainer:
             state.losses[place], state.hits[place] = update(
                 self.forward,
                 state.optimizer,
-                images=images,
-                labels=labels,
-                learning_rate=self._learning_rate(state.updates),
-                label_smoothing=self.recipe.label_smoothing,
+                objective=self.objective,
+                chunks=self._chunks(images, labels),
+                rate=self._rate(state.updates),
             )
             state.updates += 1
             state.seconds = time.perf_counter() - began
@@ -160,8 +204,20 @@ class _Trainer:
                     f"go on with reslab train --resume {self.run.path}"
                 )
 
-    def _learning_rate(self, update: int) -> float:
-        rate = self.recipe.optimizer.peak_lr * rate_at(
+    def _freeze(self, epoch: int) -> None:
+        for part in self.recipe.freeze:
+            if epoch >= part.epoch:
+                for name, parameter in self.state.model.named_parameters():
+                    if name.startswith(part.parameters):
+                        parameter.requires_grad_(False)
+
+    def _chunks(self, images: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
+        size = self.recipe.chunk_size or len(labels)
+        return list(zip(torch.split(images, size), torch.split(labels, size), strict=True))
+
+    def _rate(self, update: int) -> float:
+        """Give the share of the peak rate."""
+        rate = rate_at(
             self.recipe.schedule,
             update=update,
             updates_per_epoch=self.length.per_epoch,
@@ -200,7 +256,7 @@ class _Trainer:
             updates=state.updates,
             seconds=state.seconds + time.perf_counter() - began,
             images_per_second=num_seen / state.seconds,
-            learning_rate=self._learning_rate(state.updates - 1),
+            learning_rate=self.recipe.optimizer.peak_lr * self._rate(state.updates - 1),
             train_loss=float((state.losses[:num_batches].double() * sizes).sum() / num_seen),
             train_accuracy=int(state.hits[:num_batches].sum()) / num_seen,
             **validation,

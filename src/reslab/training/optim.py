@@ -1,26 +1,85 @@
 """Parameter groups, the optimizer, and learning rates as a function of the update."""
 
 import math
-from typing import assert_never
+from typing import Any, assert_never
 
 import torch
 from torch import nn
 
-from reslab.recipe import Cosine, Linear, Schedule, Sgd, Steps
+from reslab.models import Classifier
+from reslab.recipe import Cosine, Linear, Optimizer, Schedule, Sgd, Steps
+from reslab.recipe import Muon as MuonSettings
+from reslab.training.muon import Muon
+
+Group = dict[str, Any]
 
 
-def make_optimizer(model: nn.Module, *, settings: Sgd) -> torch.optim.Optimizer:
-    """Build the optimizer; decay acts on convolution and dense kernels, or on everything where the recipe says so."""
-    kernels = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    rest = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+def make_optimizer(model: Classifier, *, settings: Optimizer, backbone: float = 1.0) -> torch.optim.Optimizer:
+    """Build the optimizer; each group holds its own `peak_lr`, which for all but the head is `backbone` times as large.
+
+    What needs no gradient is left out.
+    """
+    match settings:
+        case Sgd():
+            groups = _sgd_groups(model, settings)
+        case MuonSettings():
+            groups = _muon_groups(model, settings)
+        case _ as unreachable:
+            assert_never(unreachable)
+    head = {id(parameter) for parameter in model.head.parameters()}
+    for group in groups:
+        is_head = all(id(parameter) in head for parameter in group["params"])
+        group["lr"] = group["peak_lr"] = group["peak_lr"] * (1.0 if is_head else backbone)
+    if isinstance(settings, MuonSettings):
+        return Muon(groups)
+    return torch.optim.SGD(groups, momentum=settings.momentum, nesterov=settings.nesterov, fused=True)
+
+
+def _sgd_groups(model: Classifier, settings: Sgd) -> list[Group]:
+    """Part head from backbone, and kernels from the rest; decay acts on kernels, or on all where the recipe says so."""
     decay = settings.weight_decay
-    groups = [
-        {"params": kernels, "weight_decay": decay},
-        {"params": rest, "weight_decay": decay if settings.decay_on == "all" else 0.0},
+    return [
+        {
+            "params": [parameter for parameter in part if (parameter.ndim > 1) == is_kernel],
+            "peak_lr": settings.peak_lr,
+            "weight_decay": decay if is_kernel or settings.decay_on == "all" else 0.0,
+        }
+        for part in (_backbone(model), list(model.head.parameters()))
+        for is_kernel in (True, False)
     ]
-    return torch.optim.SGD(
-        groups, lr=settings.peak_lr, momentum=settings.momentum, nesterov=settings.nesterov, fused=True
-    )
+
+
+def _muon_groups(model: Classifier, settings: MuonSettings) -> list[Group]:
+    filters = [parameter for parameter in _backbone(model) if parameter.ndim > 1]
+    biases = [parameter for parameter in _backbone(model) if parameter.ndim <= 1]
+    head = [parameter for parameter in model.head.parameters() if parameter.requires_grad]
+    return [
+        {
+            "params": filters,
+            "peak_lr": settings.peak_lr,
+            "momentum": settings.momentum,
+            "orthogonal": True,
+            "iterations": settings.iterations,
+        },
+        *(
+            {
+                "params": part,
+                "peak_lr": peak_lr,
+                "momentum": settings.other_momentum,
+                "orthogonal": False,
+                "weight_decay": settings.decay / peak_lr,
+            }
+            for part, peak_lr in ((biases, settings.bias_lr), (head, settings.head_lr))
+        ),
+    ]
+
+
+def _backbone(model: Classifier) -> list[nn.Parameter]:
+    return [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and not name.startswith("head.")
+    ]
 
 
 def rate_at(schedule: Schedule, *, update: int, updates_per_epoch: int, total_updates: int) -> float:

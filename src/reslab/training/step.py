@@ -1,10 +1,11 @@
 """One update of the weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from reslab.training.objective import Objective
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -30,17 +31,26 @@ def update(
     forward: Forward,
     optimizer: torch.optim.Optimizer,
     *,
-    images: Tensor,
-    labels: Tensor,
-    learning_rate: float,
-    label_smoothing: float,
+    objective: Objective,
+    chunks: Sequence[tuple[Tensor, Tensor]],
+    rate: float,
 ) -> tuple[Tensor, Tensor]:
-    """Take one step on a batch: images (N, C, H, W) float32, labels (N,). Return its mean loss and its hits."""
+    """Take one step on a batch that comes in chunks: images (N, C, H, W) float32 and labels (N,).
+
+    `rate` is the share of each group's peak rate. The gradient is that of the mean over the whole batch; only batch
+    norm sees each chunk alone. Return the batch's mean loss and its hits.
+    """
+    num_images = sum(len(labels) for _, labels in chunks)
+    losses, hits = [], []
+    for images, labels in chunks:
+        images = images.to(memory_format=torch.channels_last)
+        logits = forward(images).float()
+        loss = objective(logits, images, labels) * (len(labels) / num_images)
+        loss.backward()  # type: ignore[no-untyped-call]
+        losses.append(loss.detach())
+        hits.append((logits.detach().argmax(1) == labels).sum())
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-    logits = forward(images.to(memory_format=torch.channels_last)).float()
-    loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    loss.backward()  # type: ignore[no-untyped-call]
+        group["lr"] = group["peak_lr"] * rate
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+    return torch.stack(losses).sum(), torch.stack(hits).sum()

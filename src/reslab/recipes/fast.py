@@ -1,0 +1,29 @@
+"""Recipes for processors without a GPU: high accuracy in minutes.
+
+Source: KellerJordan/cifar10-airbench, `airbench94_muon`, for network, optimizer and augmentation.
+Differs from it: smaller images in the first epochs, batches in chunks of 250 with statistics of their own, float32.
+"""
+
+from reslab.recipe import Crop, FastConv, Flip, Freeze, Growth, Linear, Muon, Recipe
+from reslab.recipes.lab import CIFAR10_PIXELS
+
+SIZES = (16, 20, 20, 24, 24, 28, 32, 32)  # pixels a side, epoch by epoch
+
+FAST_CONV = Recipe(
+    name="fast-conv",
+    source="KellerJordan/cifar10-airbench",
+    data="cifar10",
+    standardize=CIFAR10_PIXELS,
+    augment=(Flip(alternate=True), Crop(pixels=2, fill="reflect")),
+    growth=tuple(Growth(epoch=epoch, image_size=size) for epoch, size in enumerate(SIZES)),
+    model=FastConv(),
+    optimizer=Muon(),
+    schedule=Linear(),
+    label_smoothing=0.2,
+    freeze=(Freeze(parameters="stem", epoch=3),),
+    epochs=8,
+    batch_size=2000,
+    chunk_size=250,
+)
+
+RECIPES = (FAST_CONV,)
