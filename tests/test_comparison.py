@@ -95,6 +95,19 @@ def test_every_two_runs_are_tested_on_their_images(tmp_path):
     assert bc.mcnemar == McNemar(only_first=2, only_second=5, p_value=2 * (1 + 7 + 21) / 2**7)
 
 
+def test_macro_f1_differs_by_what_the_figures_say(tmp_path):
+    first, second = make_run(tmp_path / "a", wrong=range(1)), make_run(tmp_path / "b", wrong=range(10))
+    (pair,) = compare([first, second]).pairs
+    ours, theirs = (run.evaluation.splits["test"].macro_f1.value for run in (first, second))
+    difference = pair.macro_f1_difference
+    assert difference.value == pytest.approx(ours - theirs)
+    # Nine of 30 images are lost: about 0.3, give or take two standard errors of 0.08.
+    assert 0.1 < difference.low < 0.2 < difference.value < 0.4 < difference.high < 0.55
+    assert compare([first, second]).pairs[0] == pair  # the same draws every time
+    (back,) = compare([second, first]).pairs
+    assert back.macro_f1_difference.value == pytest.approx(-difference.value)
+
+
 def test_runs_on_other_images_are_not_tested_and_say_why(tmp_path):
     moved = LABELS.copy()
     moved[[0, 1]] = moved[[1, 0]]
@@ -110,7 +123,7 @@ def test_runs_on_other_images_are_not_tested_and_say_why(tmp_path):
         "the labels of 2 of 30 test images differ",
         "their classes differ",
     ]
-    assert [pair.mcnemar for pair in pairs] == [None] * 6
+    assert [(pair.mcnemar, pair.macro_f1_difference) for pair in pairs] == [(None, None)] * 6
 
 
 def test_equal_labels_do_not_make_equal_images(tmp_path):
@@ -142,6 +155,7 @@ def test_a_comparison_becomes_json(tmp_path):
     comparison = compare([make_run(tmp_path / "a"), make_run(tmp_path / "b", wrong=[0])])
     written = json.loads(json.dumps(to_jsonable_python(comparison)))
     assert written["rows"][0]["accuracy"]["value"] == 1
+    assert set(written["pairs"][0]["macro_f1_difference"]) == {"value", "low", "high"}
     assert written["pairs"][0]["mcnemar"] == {"only_first": 1, "only_second": 0, "p_value": 1.0}
 
 

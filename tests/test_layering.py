@@ -30,8 +30,9 @@ MAY_IMPORT = {
     "data": "recipe records",
     # stages: they meet in run folders, so none imports another
     "training": "recipe records data models metrics runs version",
+    "extension": "recipe records data models metrics runs training",
     "evaluation": "recipe records data models metrics runs",
-    "report": "recipe records metrics published runs",
+    "report": "recipe records metrics published runs comparison",
     "comparison": "records metrics runs",
     # what puts the stages together
     "lab": EVERYTHING,

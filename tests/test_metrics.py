@@ -324,3 +324,47 @@ def test_mcnemar_from_25_pairs_is_the_corrected_chi_square(only_first, only_seco
 
 def test_mcnemar_of_equal_predictions_finds_no_difference():
     assert predictions_with(0, 0) == metrics.McNemar(only_first=0, only_second=0, p_value=1.0)
+
+
+# ---- paired bootstraps
+
+
+def naive_macro_f1(labels, predicted, num_classes):
+    parts = []
+    for k in range(num_classes):
+        both, either = ((labels == k) & (predicted == k)).sum(), (labels == k).sum() + (predicted == k).sum()
+        parts.append(2 * both / either if either else 0.0)
+    return float(np.mean(parts))
+
+
+def test_gain_counts_images_won_less_images_lost():
+    before, after = np.array([1, 1, 0, 0, 0, 1, 0, 0], bool), np.array([1, 0, 1, 1, 1, 1, 0, 0], bool)
+    gains = metrics.resample_gain(before, after=after, resamples=4000, generator=np.random.default_rng(0))
+    # Each of eight draws is +1 with probability 3/8 and -1 with 1/8.
+    assert gains.mean() == pytest.approx(2 / 8, abs=0.01)
+    assert gains.var() == pytest.approx((4 / 8 - (2 / 8) ** 2) / 8, rel=0.06)
+    assert set(np.round(8 * gains)) <= set(range(-8, 9))
+    same = metrics.resample_gain(after, after=after, resamples=50, generator=np.random.default_rng(0))
+    assert not same.any()
+
+
+def test_macro_f1_difference_is_that_of_images_drawn_with_both_predictions():
+    generator = np.random.default_rng(1)
+    labels = generator.integers(4, size=300)
+    first = np.where(generator.random(300) < 0.2, generator.integers(4, size=300), labels)
+    second = np.where(generator.random(300) < 0.2, generator.integers(4, size=300), first)
+    settings = {"num_classes": 4, "resamples": 2000}
+    value, samples = metrics.macro_f1_difference(labels, first=first, second=second, **settings, generator=generator)
+    assert value == pytest.approx(naive_macro_f1(labels, first, 4) - naive_macro_f1(labels, second, 4))
+    naive = []
+    for _ in range(2000):
+        chosen = generator.integers(300, size=300)
+        ours, theirs = (naive_macro_f1(labels[chosen], each[chosen], 4) for each in (first, second))
+        naive.append(ours - theirs)
+    assert samples.shape == (2000,)
+    np.testing.assert_allclose(
+        np.quantile(samples, [0.025, 0.5, 0.975]), np.quantile(naive, [0.025, 0.5, 0.975]), atol=0.006
+    )
+    value, samples = metrics.macro_f1_difference(labels, first=first, second=first, **settings, generator=generator)
+    assert value == 0
+    assert not samples.any()

@@ -1,4 +1,5 @@
-"""reslab trains small-image classifiers, measures them honestly and compares them with the published tables.
+"""reslab trains small-image classifiers, measures them honestly, compares them with the published tables and teaches
+them new classes.
 
 The public names are loaded when they are first asked for, so that importing the package costs nothing.
 """
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from reslab.errors import Failure, UserError
     from reslab.evaluation import evaluate
     from reslab.evaluation.classify import classify
+    from reslab.extension import extend, resume_extension
     from reslab.lab import run_lab
     from reslab.models import MODELS, Classifier, build
     from reslab.recipe import Recipe, derive, read_recipe
@@ -40,10 +42,12 @@ __all__ = [
     "derive",
     "describe",
     "evaluate",
+    "extend",
     "find_recipe",
     "load",
     "read_recipe",
     "resume",
+    "resume_extension",
     "run_lab",
     "train",
     "with_settings",
@@ -56,6 +60,7 @@ _HOMES = {
     "reslab.errors": ("Failure", "UserError"),
     "reslab.evaluation": ("evaluate",),
     "reslab.evaluation.classify": ("classify",),
+    "reslab.extension": ("extend", "resume_extension"),
     "reslab.lab": ("run_lab",),
     "reslab.models": ("MODELS", "Classifier", "build"),
     "reslab.recipe": ("Recipe", "derive", "read_recipe"),

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.errors import UserError
-from reslab.metrics import McNemar, mcnemar
+from reslab.metrics import McNemar, macro_f1_difference, mcnemar, percentile_interval
 from reslab.records import Estimate, Evaluation
 from reslab.runs import Run
+
+RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two rows by name: the test of their difference, or the reason why there is none."""
+    """Two rows by name: McNemar's test and the first's macro F1 less the second's, or the reason for there being none.
+
+    The interval is a paired one: each image is drawn with the answers of both.
+    """
 
     first: str
     second: str
     mcnemar: McNemar | None = None
+    macro_f1_difference: Estimate | None = None
     reason: str | None = None
 
 
@@ -122,7 +128,20 @@ def _pair(first: _Answers, second: _Answers) -> Pair:
     if reason:
         return Pair(first.name, second.name, reason=reason)
     result = mcnemar(first.labels, first=first.predicted, second=second.predicted)
-    return Pair(first.name, second.name, mcnemar=result)
+    return Pair(first.name, second.name, mcnemar=result, macro_f1_difference=_macro_f1_difference(first, second))
+
+
+def _macro_f1_difference(first: _Answers, second: _Answers) -> Estimate:
+    value, samples = macro_f1_difference(
+        first.labels,
+        first=first.predicted,
+        second=second.predicted,
+        num_classes=len(first.classes),
+        resamples=RESAMPLES,
+        generator=np.random.default_rng(0),
+    )
+    low, high = percentile_interval(samples, values=value)
+    return Estimate(value=float(value), low=float(low), high=float(high))
 
 
 def _obstacle(first: _Answers, second: _Answers) -> str | None:

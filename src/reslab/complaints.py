@@ -34,6 +34,13 @@ def first_complaint(error: ValidationError, content: Any) -> str:
             return f"{place}.kind should be one of {context['expected_tags']}, not {show(context['tag'])}"
         case "value_error":
             return f"{place}: {context['error']}" if place else str(context["error"])
+    if (
+        kind in ("literal_error", "int_type", "int_parsing")
+        and len(first["loc"]) > 1
+        and "literal" in str(first["loc"][-1])
+    ):
+        choices = context.get("expected", "one of its names")
+        return f"{_find_place(first['loc'][:-1], content)} should be {choices} or a number, not {show(first['input'])}"
     wanted = _WANTED.get(kind.split("_")[0]) or first["msg"].removeprefix("Input should be ")
     return f"{place or 'it'} should be {wanted}, not {show(first['input'])}"
 

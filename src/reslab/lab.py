@@ -1,28 +1,57 @@
-"""The lab's study on the digits that scikit-learn ships: real images, no network, about a minute."""
+"""The lab's study on the digits that scikit-learn ships: real images, no network, about a minute.
+
+Part one trains a network on the digits 0 to 6; part two teaches it 7 to 9, with 20 images each.
+"""
 
 from pathlib import Path
 
 from reslab.errors import UserError
 from reslab.evaluation import evaluate
+from reslab.extension import extend, resume_extension
+from reslab.recipe import Recipe, derive
 from reslab.recipes import find_recipe
 from reslab.report import write_report
 from reslab.runs import Run
 from reslab.training import resume, train
 
+FIRST, LATER = "digits:0-6", "digits:7-9@20"
 
-def run_lab(out: Path, *, seed: int = 0, silent: bool = True) -> Run:
-    """Train, evaluate and report `digits-quick` in the folder `out`; a training begun there is finished.
+
+def lab_recipe() -> Recipe:
+    """Give the recipe of part one."""
+    return derive(find_recipe("digits-quick"), name="lab", data=FIRST)
+
+
+def run_lab(out: Path, *, seed: int = 0, silent: bool = True) -> tuple[Run, Run]:
+    """Train, evaluate and report both parts, in the folders `base` and `extended` of `out`; what is begun is finished.
 
     Raises: UserError where `out` holds something else, be it the same with another seed.
     """
-    recipe = find_recipe("digits-quick")
     if (out / "recipe.json").exists():
-        begun = Run.open(out)
-        if begun.recipe != recipe or begun.environment.seed != seed:
-            raise UserError(f"{out} holds another run than {recipe.name} with seed {seed}: choose another folder")
-        run = resume(out, silent=silent)
-    else:
-        run = train(recipe, out=out, seed=seed, silent=silent)
+        raise UserError(f"{out} holds another run than the lab's: choose another folder")
+    base = _train(out / "base", seed=seed, silent=silent)
+    _finish(base)
+    extended = _extend(base, out / "extended", seed=seed, silent=silent)
+    _finish(extended)
+    return base, extended
+
+
+def _train(out: Path, *, seed: int, silent: bool) -> Run:
+    recipe = lab_recipe()
+    if not (out / "recipe.json").exists():
+        return train(recipe, out=out, seed=seed, silent=silent)
+    begun = Run.open(out)
+    if begun.recipe != recipe or begun.environment.seed != seed:
+        raise UserError(f"{out} holds another run than {recipe.name} with seed {seed}: choose another folder")
+    return resume(out, silent=silent)
+
+
+def _extend(base: Run, out: Path, *, seed: int, silent: bool) -> Run:
+    if (out / "recipe.json").exists():
+        return resume_extension(out, silent=silent)
+    return extend(base.path, data=LATER, out=out, seed=seed, silent=silent)
+
+
+def _finish(run: Run) -> None:
     evaluate(run)
     write_report(run)
-    return run

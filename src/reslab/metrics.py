@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Logits = NDArray[np.floating[Any]]
+Answers = NDArray[np.bool_]  # of images: right or wrong
 
 CONFIDENCE = 0.95
 CALIBRATION_BINS = 15
@@ -51,11 +52,11 @@ def matrix_figures(matrices: Integers) -> MatrixFigures:
     """Give the fractions of confusion matrices (..., K, K); one without any image has 0 throughout."""
     hits = np.diagonal(matrices, axis1=-2, axis2=-1)
     actual, predicted = matrices.sum(-1), matrices.sum(-2)
-    precision, recall = _ratio(hits, predicted), _ratio(hits, actual)
-    f1 = _ratio(2 * hits, actual + predicted)
+    precision, recall = ratio(hits, predicted), ratio(hits, actual)
+    f1 = ratio(2 * hits, actual + predicted)
     return MatrixFigures(
-        accuracy=_ratio(hits.sum(-1), actual.sum(-1)),
-        balanced_accuracy=_ratio(recall.sum(-1), (actual > 0).sum(-1)),
+        accuracy=ratio(hits.sum(-1), actual.sum(-1)),
+        balanced_accuracy=ratio(recall.sum(-1), (actual > 0).sum(-1)),
         macro_precision=precision.mean(-1),
         macro_recall=recall.mean(-1),
         macro_f1=f1.mean(-1),
@@ -82,10 +83,10 @@ def resample_matrix(matrix: Integers, *, resamples: int, generator: np.random.Ge
     return MatrixFigures(*(np.concatenate(parts) for parts in zip(*batches, strict=True)))
 
 
-def _ratio(parts: NDArray[Any], wholes: NDArray[Any]) -> Floats:
-    """Divide, with 0 where there is nothing to divide by."""
-    ratio: Floats = np.divide(parts, wholes, out=np.zeros(np.shape(wholes)), where=wholes > 0)
-    return ratio
+def ratio(parts: NDArray[Any], wholes: NDArray[Any]) -> Floats:
+    """Divide counts (...), with 0 where there is nothing to divide by."""
+    quotient: Floats = np.divide(parts, wholes, out=np.zeros(np.shape(wholes)), where=wholes > 0)
+    return quotient
 
 
 # ---- figures that need the probabilities
@@ -143,12 +144,12 @@ def resample_terms(terms: Floats, *, resamples: int, generator: np.random.Genera
     return probability_figures(np.stack([times @ terms for times in times_drawn]) / num)
 
 
-def top_k_hits(logits: Logits, *, labels: Integers, k: int) -> NDArray[np.bool_]:
+def top_k_hits(logits: Logits, *, labels: Integers, k: int) -> Answers:
     """Tell for each image (N,) whether its label is among the k classes of the largest logits."""
     own = np.take_along_axis(logits, labels[:, None], axis=1)
     lower = np.arange(logits.shape[1]) < labels[:, None]
     num_before = ((logits > own) | ((logits == own) & lower)).sum(axis=1)
-    hits: NDArray[np.bool_] = num_before < k
+    hits: Answers = num_before < k
     return hits
 
 
@@ -165,7 +166,7 @@ class Interval(NamedTuple):
 def wilson_interval(successes: NDArray[Any], *, total: NDArray[Any], confidence: float = CONFIDENCE) -> Interval:
     """Give Wilson's score interval, without continuity correction, of proportions (...); 0 to 1 where total is 0."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = _ratio(successes, total)
+    share = ratio(successes, total)
     centre = successes + z**2 / 2
     half = z * np.sqrt(successes * (1 - share) + z**2 / 4)
     # The ends enclose the share exactly; without the bounds rounding would leave 1e-17 at a share of 0 or 1.
@@ -212,3 +213,40 @@ def mcnemar(labels: Integers, *, first: Integers, second: Integers) -> McNemar:
         difference = max(0, abs(only_first - only_second) - 1)
         p_value = math.erfc(difference / math.sqrt(2 * discordant))
     return McNemar(only_first, only_second, p_value)
+
+
+def resample_gain(before: Answers, *, after: Answers, resamples: int, generator: np.random.Generator) -> Floats:
+    """Bootstrap the gain in accuracy from one answer to each image (N,) to another: (R,).
+
+    An image is drawn with both of its answers, so that what they share does not widen the interval.
+    """
+    num = len(before)
+    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    drawn = generator.multinomial(num, [gained / num, lost / num, 1 - (gained + lost) / num], size=resamples)
+    gains: Floats = (drawn[:, 0] - drawn[:, 1]) / num
+    return gains
+
+
+def macro_f1_difference(
+    labels: Integers,
+    *,
+    first: Integers,
+    second: Integers,
+    num_classes: int,
+    resamples: int,
+    generator: np.random.Generator,
+) -> tuple[Floats, Floats]:
+    """Give the macro F1 of the first predictions (N,) less that of the second, (), and its bootstrap samples (R,).
+
+    An image is drawn with both predictions, as in `resample_gain`.
+    """
+    answers, counts = np.unique(np.stack([labels, first, second]), axis=1, return_counts=True)
+    cells = answers[0] * num_classes + answers[1:]
+
+    def difference(counts: Integers) -> Floats:
+        matrices = np.stack([np.bincount(each, counts, num_classes**2) for each in cells]).astype(np.int64)
+        ours, theirs = matrix_figures(matrices.reshape(2, num_classes, num_classes)).macro_f1
+        return np.asarray(ours - theirs)
+
+    drawn = (generator.multinomial(len(labels), counts / len(labels)) for _ in range(resamples))
+    return difference(counts), np.stack([difference(times) for times in drawn])

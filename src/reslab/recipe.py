@@ -6,7 +6,7 @@ recipe costs nothing.
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import (
     BaseModel,
@@ -98,6 +98,8 @@ Channels = Annotated[int, Field(ge=8, multiple_of=8)]
 
 
 class FastConv(Part):
+    SMALLEST_IMAGE: ClassVar = 9  # pixels a side: less is nothing after three halvings
+
     kind: Literal["fast_conv"] = "fast_conv"
     widths: tuple[Channels, Channels, Channels] = (64, 256, 256)
 
@@ -184,15 +186,15 @@ class Sgd(Part):
 class Muon(Part):
     """Orthogonalised momentum for the filters, which keep a constant norm; Nesterov SGD for head and biases.
 
-    `decay` is the share that head and biases lose in an update at the peak rate. Every rate is for the mean loss.
+    `decay` is the weight decay of head and biases times their rate. Every rate is for the mean loss.
     """
 
     kind: Literal["muon"] = "muon"
     peak_lr: PositiveFloat = 0.24
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.6
     iterations: PositiveInt = 3
-    head_lr: PositiveFloat = 1340.0
-    bias_lr: PositiveFloat = 106.0
+    head_lr: PositiveFloat = 1.0
+    bias_lr: PositiveFloat = 0.1
     other_momentum: Annotated[float, Field(gt=0, lt=1)] = 0.85
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.004
 
@@ -311,8 +313,10 @@ class Recipe(Part):
     extension: Extension | None = None  # of a trained network, by `reslab extend`
 
     @model_validator(mode="after")
-    def _mirrored_edges_fit(self) -> "Recipe":
+    def _smallest_images_are_large_enough(self) -> "Recipe":
         side = min([self.image_size, *(growth.image_size for growth in self.growth)])
+        if isinstance(self.model, FastConv) and side < FastConv.SMALLEST_IMAGE:
+            raise ValueError(f"fast_conv needs images of {FastConv.SMALLEST_IMAGE} pixels or more, not {side}")
         for part in self.augment:
             if isinstance(part, Crop) and part.fill == "reflect" and part.pixels >= side:
                 raise ValueError(f"images of {side} pixels cannot be mirrored {part.pixels} pixels wide: crop by less")

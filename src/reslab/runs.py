@@ -158,8 +158,22 @@ class Run:
         """The weights of the network that was extended."""
         return self.path / "base.safetensors"
 
+    @property
+    def base_digest(self) -> str:
+        """The SHA-256 of the file."""
+        return hashlib.sha256(_read_bytes(self.base_path)).hexdigest()
+
+    @property
+    def base_recipe(self) -> Recipe:
+        """The recipe by which the first base was trained, however often it was extended since."""
+        path = self.path / "base.json"
+        return read_recipe(path) if path.exists() else self.recipe
+
     def write_base(self, weights: bytes) -> None:
         write_bytes(self.base_path, weights)
+
+    def write_base_recipe(self, recipe: Recipe) -> None:
+        write_json(self.path / "base.json", recipe.model_dump(mode="json"))
 
     @property
     def prior(self) -> PriorChoice:
@@ -191,6 +205,17 @@ class Run:
 
     def _predictions_path(self, split: SplitName, augmented: bool) -> Path:
         return self.path / f"predictions-{split}{'-tta' if augmented else ''}.npz"
+
+    def write_base_predictions(self, predictions: Predictions) -> None:
+        """Keep what the base said of the old classes' test images, in the order of the split."""
+        _write_npz(self._base_predictions_path, predictions._asdict())
+
+    def read_base_predictions(self) -> Predictions:
+        return Predictions(**_read_npz(self._base_predictions_path, ("logits", "labels")))
+
+    @property
+    def _base_predictions_path(self) -> Path:
+        return self.path / "predictions-test-base.npz"
 
     def write_examples(self, split: SplitName, examples: Examples) -> None:
         _write_npz(self.path / f"examples-{split}.npz", examples._asdict())

@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from pydantic import ValidationError
+
 from reslab.complaints import show
 from reslab.errors import UserError
 from reslab.recipe import (
@@ -43,7 +45,16 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
         if not equals:
             raise UserError(f"--set {setting}: write it as field=value, for example --set epochs=10")
         _set_field(content, field.strip(), _parse_value(text.strip()))
+        content = _filled(content)
     return parse_recipe(content, where="--set")
+
+
+def _filled(content: dict[str, Any]) -> dict[str, Any]:
+    """Add the defaults of what has been set; what does not fit (yet) stays as it is."""
+    try:
+        return Recipe.model_validate(content).model_dump(mode="json")
+    except ValidationError:
+        return content
 
 
 def _parse_value(text: str) -> Any:

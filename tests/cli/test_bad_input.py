@@ -41,15 +41,17 @@ EXPRESSIONS = {
     "no such class": ("cifar10:catt,dog", lambda: None, "did you mean 'cat'"),
     "nothing": ("", lambda: None, "lacks a source"),
     "a class twice": ("digits+digits:3", lambda: None, "the class '3' .* twice"),
-    "one class": ("digits:3", lambda: None, "has one class, '3'"),
     "no such folder": ("folder:absent", lambda: None, "absent is not a folder"),
     "no such home": ("folder:~nobody-of-this-name/x", lambda: None, "nobody-of-this-name/x is not a folder"),
     "no pictures": ("folder:empty", lambda: Path("empty/ant").mkdir(parents=True), "empty/ant holds no picture"),
     "no classes": ("folder:empty", lambda: Path("empty").mkdir(), "empty holds no pictures"),
-    "a folder of one class": ("folder:single", lambda: write_pictures("single", "ant"), "has one class, 'ant'"),
     "a class of one picture": ("folder:few", lambda: write_pictures("few", "ant", "bee", num=1), "has 1 image"),
     "a broken picture": ("folder:broken", write_broken_picture, r"broken/bee/[12].png cannot be read as a picture"),
-    "equal names": ("folder:two+folder:two", lambda: write_pictures("two", "ant", "bee"), "the class 'ant' .* twice"),
+    "equal names": (
+        "folder:two+folder:two",
+        lambda: write_pictures("two", "ant", "bee"),
+        "'folder:two' is in .* twice",
+    ),
     "no such file": ("npz:absent.npz", lambda: None, "absent.npz cannot be read"),
     "no archive": ("npz:it.npz", lambda: Path("it.npz").write_text("text"), "it.npz is not a sound .npz"),
     "floats": ("npz:it.npz", lambda: write_npz(images=np.zeros((6, 8, 8))), "'images' is float64.*uint8"),
@@ -75,6 +77,15 @@ def test_wrong_data(refuse: Refuse, case: str) -> None:
     assert re.search(expected, refuse("data", "show", expression, "--image-size", "8"))
     settings = ("--set", f"data={expression}", "--set", "validation=0")
     assert re.search(expected, refuse("train", "digits-quick", *settings, "--out", "run"))
+    assert not Path("run").exists()
+
+
+def test_a_single_class_can_be_shown_but_not_trained(reslab: Callable[..., object], refuse: Refuse) -> None:
+    write_pictures("single", "ant")
+    for expression, name in (("digits:3", "3"), ("folder:single", "ant")):
+        assert reslab("data", "show", expression)[0] == 0
+        said = refuse("train", "digits-quick", "--set", f"data={expression}", "--set", "validation=0", "--out", "run")
+        assert f"has one class, '{name}': a classifier needs at least two" in said
     assert not Path("run").exists()
 
 
@@ -126,7 +137,16 @@ REQUESTS = {
     "a run with itself": ("compare small small", "is given 2 times"),
     "an absent picture": ("predict small absent.png", "absent.png cannot be read as a picture"),
     "no picture": ("predict small small/recipe.json", "recipe.json cannot be read as a picture"),
-    "a lab in another run": ("lab --out small", "small holds another run than digits-quick with seed 0"),
+    "a lab in another run": ("lab --out small", "small holds another run than the lab's: choose another folder"),
+    "extend without data": ("extend small --out more", "write reslab extend RUN --with EXPR --out DIR"),
+    "extend by nothing new": ("extend small --with digits:4@9 --out more", "the class '4' is in .* twice"),
+    "extend by an unknown way": ("extend small --with digits:0 --out more --method magic", "unknown method 'magic'"),
+    "extend with some": ("extend small --with digits:0 --out more --old-data some", "--old-data some: write all, none"),
+    "extend without old": ("extend small --with digits:0 --out m --old-data none --method joint", "joint needs images"),
+    "extend into a run": ("extend small --with digits:0 --out small", "small exists and is not empty"),
+    "extend an absent run": ("extend absent --with digits:0 --out more", "absent is not a run folder"),
+    "extend on the way": ("extend small --resume more", "--resume goes on with an extension as it was begun"),
+    "resume what is no extension": ("extend --resume small", "small is no extension: go on with reslab train"),
 }
 
 

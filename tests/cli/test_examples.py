@@ -32,7 +32,7 @@ def last_line_of_help(reslab: Callable[..., Any], command: tuple[str, ...]) -> s
 
 
 def test_the_commands_are_those_that_were_promised() -> None:
-    names = ["lab", "train", "evaluate", "report", "compare", "predict", "models", "recipes"]
+    names = ["lab", "train", "evaluate", "extend", "report", "compare", "predict", "models", "methods", "recipes"]
     assert list(commands()) == [*((name,) for name in names), ("data", "show"), ("data", "verify")]
 
 
@@ -49,9 +49,9 @@ def test_the_example_of_every_command_runs(reslab: Callable[..., Any]) -> None:
         assert outcome.code == 0, (example, outcome.err)
         assert outcome.out
         assert "Traceback" not in outcome.err
-    assert Path("runs/lab/report.html").exists()
+    assert Path("runs/lab/extended/report.html").exists()
     assert Path("runs/digits/report.html").exists()
-    assert Path("runs/compared/curves.png").exists()
+    assert Path("runs/both/curves.png").exists()
 
 
 def test_the_help_answers_at_once_and_without_torch() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -29,11 +30,36 @@ def read_json(outcome: Any) -> Any:
 
 
 def test_lab_as_json(reslab: Command, small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reslab.lab.find_recipe", lambda name: small_recipe)
+    monkeypatch.setattr("reslab.lab.lab_recipe", lambda: small_recipe)
+    monkeypatch.setattr("reslab.lab.LATER", "digits:0@20")
     found = read_json(reslab("lab", "--out", "lab", "--threads", "1", "--json"))
-    assert found.pop("run") == "lab"
-    assert Path(found.pop("report")).exists()
-    assert found == json.loads(Path("lab/evaluation.json").read_text())
+    for part, name in zip(found, ("base", "extended"), strict=True):
+        assert part.pop("run") == f"lab/{name}"
+        assert Path(part.pop("report")).exists()
+        assert part == json.loads(Path(f"lab/{name}/evaluation.json").read_text())
+
+
+def test_extend_as_json_and_what_it_says_before(reslab: Command, finished: Run) -> None:
+    outcome = reslab("extend", "small", "--with", "digits:0,8@20", "--out", "more", "--json", "--method", "frozen")
+    found = read_json(outcome)
+    assert found["run"] == "more"
+    assert found["prior"] == json.loads(Path("more/prior.json").read_text())
+    assert found["log"] == [json.loads(line) for line in Path("more/log.jsonl").read_text().splitlines()]
+    said = outcome.err.splitlines()
+    assert re.fullmatch(r"new classes, with their training images: 0 1[89], 8 1[89]", said[0])
+    assert said[1].startswith("old classes: 3, with 37 to 37 training images each; the largest class has ")
+    assert said[2].startswith("no image of the old classes occurs in the new ones")
+    assert re.fullmatch(r"frozen will take about \d+ min here", said[3])
+    assert read_json(reslab("extend", "--resume", "more", "--json")) == found
+
+
+def test_the_methods_are_listed(reslab: Command) -> None:
+    from reslab.extension import METHODS
+
+    found = read_json(reslab("methods", "--json"))
+    assert list(found) == list(METHODS)
+    assert [name for name, about in found.items() if about["default"]] == ["finetune-distill"]
+    assert all(name in reslab("methods").out for name in METHODS)
 
 
 def test_train_as_json_with_the_progress_beside_it(reslab: Command, small_recipe: Recipe) -> None:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from reslab.data.augment import augment, crop, flip, shift
+from reslab.data.augment import augment, crop, flip, mirror, shift
 from reslab.recipe import Crop, Flip, Shift
 
 NUM, ROWS, COLUMNS = 12, 5, 8  # not square: rows and columns taken for each other must fail
@@ -83,6 +83,14 @@ def test_flip_mirrors_half_of_the_images():
     images = torch.arange(2.0).expand(20_000, 1, 1, 2)
     share = float(flip(images, generator=seed())[:, 0, 0, 0].mean())
     assert abs(share - 0.5) < 4 * 0.5 / math.sqrt(20_000)
+
+
+def test_mirror_takes_the_images_that_are_chosen_and_no_others():
+    images = make_images(4)
+    result = mirror(images, chosen=torch.tensor([True, False, False, True]))
+    for place in range(4):
+        expected = images[place, :, :, torch.arange(COLUMNS - 1, -1, -1)] if place in (0, 3) else images[place]
+        assert torch.equal(result[place], expected)
 
 
 # ---- shift
@@ -168,6 +176,19 @@ def test_parts_are_applied_in_their_order_from_one_generator():
     expected = crop(expected, pixels=2, fill="reflect", generator=generator)
     expected = crop(expected, pixels=1, fill="zeros", generator=generator)
     assert torch.equal(augment(images, parts=ALL, generator=seed(5)), expected)
+
+
+def test_an_alternating_flip_mirrors_what_it_is_told_to_and_draws_nothing():
+    images, mirrored = make_images(), torch.arange(NUM) % 3 == 0
+    expected = crop(mirror(images, chosen=mirrored), pixels=2, fill="zeros", generator=seed(5))
+    parts = (Flip(alternate=True), Crop(pixels=2))
+    assert torch.equal(augment(images, parts=parts, generator=seed(5), mirrored=mirrored), expected)
+
+
+def test_a_plain_flip_draws_for_itself():
+    images, none = make_images(), torch.zeros(NUM, dtype=torch.bool)
+    found = augment(images, parts=(Flip(),), generator=seed(5), mirrored=none)
+    assert torch.equal(found, flip(images, generator=seed(5)))
 
 
 def test_no_part_is_no_change():

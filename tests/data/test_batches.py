@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from reslab.data.batches import Batches, image_size_at, seeded, standardize
+from reslab.data.batches import Batches, image_size_at, sample, seeded, standardize
 from reslab.data.spec import ImageSet
-from reslab.recipe import Flip, Growth, Shift, Standardize, derive
+from reslab.recipe import Flip, Growth, Sampling, Shift, Standardize, derive
 from reslab.recipes import RECIPES
 
 NUM, SIDE, BATCH = 50, 8, 16
@@ -21,6 +21,9 @@ GROWING = derive(
     name="growing",
     growth=(Growth(epoch=4, image_size=8), Growth(epoch=0, image_size=6), Growth(epoch=2, image_size=4)),
 )
+
+SAMPLED = derive(AUGMENTED, name="sampled", sampling=Sampling(images_per_epoch=70, balance=0.5))
+ALTERNATING = derive(PLAIN, name="alternating", augment=(Flip(alternate=True),))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +84,7 @@ def test_images_keep_their_labels_and_are_standardised(images):
 
 def test_stored_images_are_never_changed(images):
     before = images.images.clone()
-    for recipe in (PLAIN, AUGMENTED, GROWING):
+    for recipe in (PLAIN, AUGMENTED, GROWING, SAMPLED, ALTERNATING):
         list(make(images, recipe).epoch(0))
     assert torch.equal(images.images, before)
 
@@ -89,7 +92,7 @@ def test_stored_images_are_never_changed(images):
 # ---- going on inside an epoch
 
 
-@pytest.mark.parametrize("recipe", [PLAIN, AUGMENTED, GROWING], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", [PLAIN, AUGMENTED, GROWING, SAMPLED, ALTERNATING], ids=lambda recipe: recipe.name)
 @pytest.mark.parametrize("start", range(6))
 def test_a_start_inside_an_epoch_gives_exactly_the_tail_of_the_whole(images, recipe, start):
     assert_same(make(images, recipe).epoch(3, start=start), list(make(images, recipe).epoch(3))[start:])
@@ -143,6 +146,90 @@ def test_half_the_size_is_the_antialiased_mean_of_standardised_pixels(images):
     for batch, labels in make(images, recipe).epoch(0):
         whole = standardize(images.images[labels], by=BY).double().numpy()
         np.testing.assert_allclose(batch.numpy(), weights @ whole @ weights.T, rtol=1e-4, atol=1e-4)
+
+
+# ---- flipping every other epoch
+
+
+def which_are_mirrored(images, recipe, *, epoch, seed=0):
+    """Tell for each image, by its number, whether it comes mirrored in an epoch."""
+    found = torch.zeros(NUM, dtype=torch.bool)
+    for batch, labels in make(images, recipe, seed).epoch(epoch):
+        whole = standardize(images.images[labels], by=BY)
+        for image, plain, label in zip(batch, whole, labels, strict=True):
+            found[label] = not torch.equal(image, plain)
+            assert torch.equal(image, plain.flip(2) if found[label] else plain)
+    return found
+
+
+def test_an_image_is_mirrored_in_exactly_every_other_epoch_whatever_the_order(images):
+    first = which_are_mirrored(images, ALTERNATING, epoch=0)
+    for epoch in range(1, 5):
+        assert torch.equal(which_are_mirrored(images, ALTERNATING, epoch=epoch), first ^ (epoch % 2 == 1))
+    small = derive(ALTERNATING, name="small batches", batch_size=3)
+    assert torch.equal(which_are_mirrored(images, small, epoch=2), first)
+    assert not torch.equal(which_are_mirrored(images, ALTERNATING, epoch=0, seed=1), first)
+
+
+def test_half_of_the_images_are_mirrored_at_first():
+    num = 20_000
+    many = ImageSet(torch.zeros(num, 3, 1, 1, dtype=torch.uint8), torch.zeros(num).long(), ("a",), "made", "train")
+    share = make(many, ALTERNATING).mirrored.double().mean()
+    assert abs(float(share) - 0.5) < 4 * 0.5 / num**0.5
+
+
+# ---- unequal classes
+
+COUNTS = (60, 0, 12, 3, 0)  # classes without images in the middle and at the end
+LABELS = torch.repeat_interleave(torch.arange(5), torch.tensor(COUNTS))[torch.randperm(75, generator=seeded(8))]
+
+
+def draw(num, balance, *, seed=0):
+    sampling = Sampling(images_per_epoch=num, balance=balance)
+    return sample(LABELS, sampling=sampling, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("num", [1, 2, 50, 75, 1000])
+@pytest.mark.parametrize(
+    ("balance", "weights"), [(0, (60, 0, 12, 3, 0)), (0.5, (60**0.5, 0, 12**0.5, 3**0.5, 0)), (1, (1, 0, 1, 1, 0))]
+)
+def test_a_class_is_drawn_in_proportion_to_its_weight(num, balance, weights):
+    drawn = np.bincount(LABELS[draw(num, balance)].numpy(), minlength=5)
+    expected = num * np.array(weights) / sum(weights)
+    assert drawn.sum() == num
+    assert abs(drawn - expected).max() <= 1
+    assert drawn[1] == drawn[4] == 0
+
+
+@pytest.mark.parametrize("num", [1, 50, 75, 1000])
+@pytest.mark.parametrize("balance", [0, 0.5, 1])
+def test_within_a_class_every_image_is_drawn_as_often_give_or_take_one(num, balance):
+    times = torch.bincount(draw(num, balance), minlength=75)
+    for label, count in enumerate(COUNTS):
+        within = times[label == LABELS]
+        assert len(within) == count
+        assert count == 0 or within.max() - within.min() <= 1
+
+
+def test_as_many_as_there_are_without_balance_is_each_once():
+    assert sorted(draw(75, 0).tolist()) == list(range(75))
+
+
+def test_the_generator_decides_who_is_drawn_and_the_classes_are_mixed():
+    assert torch.equal(draw(40, 0.5), draw(40, 0.5))
+    assert not torch.equal(draw(40, 0.5), draw(40, 0.5, seed=1))
+    assert set(draw(40, 0.5).tolist()) != set(draw(40, 0.5, seed=1).tolist())
+    labels = LABELS[draw(1000, 1)]
+    assert all(len(labels[start : start + 20].unique()) == 3 for start in range(0, 1000, 20))
+
+
+def test_an_epoch_of_drawn_images_has_its_own_number_of_batches(images):
+    batches = make(images, SAMPLED)
+    shown = list(batches.epoch(0))
+    assert len(batches) == len(shown) == 5
+    assert [len(labels) for _, labels in shown] == [16, 16, 16, 16, 6]
+    orders = [torch.cat([labels for _, labels in batches.epoch(epoch)]).tolist() for epoch in range(3)]
+    assert all(one != other for place, one in enumerate(orders) for other in orders[:place])
 
 
 # ---- standardisation and seeds

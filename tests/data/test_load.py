@@ -95,8 +95,14 @@ def test_a_part_of_digits_is_cut_as_the_whole_is() -> None:
 @pytest.mark.parametrize(
     ("expression", "split", "message"),
     [
-        ("cifar10+digits:0", "train", "joins images of 3 and 1 channels"),
-        ("cifar10:cat", "train", "has one class, 'cat': a classifier needs at least two"),
+        (
+            "cifar10+digits:0",
+            "train",
+            r"of 3 channel\(s\) \(cifar10\) with images of 1 \(digits\), .* convert one of them",
+        ),
+        ("cifar10@0+digits@0", "test", r"of 3 channel\(s\)"),
+        ("cifar10@0", "train", "'cifar10@0' has no training images at all: give at least one source more than @0"),
+        ("digits:1@0+digits:2@0", "train", "no training images at all"),
         ("digits", "validation", "'validation' is not a split that is stored"),
     ],
 )
@@ -105,18 +111,121 @@ def test_what_cannot_be_loaded_is_one_sentence(official: Path, expression: str, 
         load(expression, split, data_dir=official)
 
 
+def paint(folder: Path, counts: dict[str, int], *, mode: str = "RGB") -> Path:
+    """Write `counts[class]` pictures, each of a grey of its own, of 40x24 pixels."""
+    level = 0
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            level += 1
+            Image.new("L", (40, 24), level).convert(mode).save(folder / name / f"{number}.png")
+    return folder
+
+
 def test_a_class_that_a_folder_brings_a_second_time_is_named(official: Path) -> None:
-    for name in ("cat", "unicorn"):
-        (official / "pictures" / name).mkdir(parents=True)
-        for number in range(2):
-            Image.new("RGB", (4, 4)).save(official / "pictures" / name / f"{number}.png")
-    with pytest.raises(UserError, match=r"the class 'cat' is in .* twice"):
-        load(f"cifar10+folder:{official / 'pictures'}", "train", data_dir=official)
-    assert load(f"cifar10:dog+folder:{official / 'pictures'}", "train", data_dir=official).counts() == [10, 1, 1]
+    pictures = paint(official / "pictures", {"cat": 2, "unicorn": 2})
+    with pytest.raises(UserError, match=r"the class 'cat' is in .* twice: .* rename one, or say .* the same \(merge\)"):
+        load(f"cifar10+folder:{pictures}", "train", data_dir=official)
+    assert load(f"cifar10:dog+folder:{pictures}", "train", data_dir=official).counts() == [10, 1, 1]
 
 
-def test_one_class_from_each_of_two_sources_will_do(official: Path) -> None:
-    assert load("cifar10:cat+cifar100:lizard", "test", data_dir=official).classes == ("cat", "lizard")
+def test_pictures_of_any_size_join_the_base_at_its_size(official: Path) -> None:
+    pictures = paint(official / "pictures", {"unicorn": 5}, mode="L")
+    joined = load(f"cifar10+folder:{pictures}", "train", data_dir=official)
+    assert (joined.classes[-1], joined.counts()) == ("unicorn", [10] * 10 + [4])
+    assert joined.images.shape == (104, 3, 32, 32)
+    assert {tuple(set(image.flatten().tolist())) for image in joined.images[100:]} < {(1,), (2,), (3,), (4,), (5,)}
+
+
+def test_a_single_class_can_be_read(official: Path) -> None:
+    lizards = load("cifar100:lizard", "train", data_dir=official)
+    assert (lizards.classes, lizards.counts()) == (("lizard",), [2])
+    assert describe("cifar100:lizard", data_dir=official).counts == {"train": [2], "test": [1]}
+
+
+# ---- classes that are one
+
+
+def test_merged_classes_are_numbered_where_their_name_comes_first(official: Path) -> None:
+    first = paint(official / "first", {"ant": 5, "cat": 10})
+    second = paint(official / "second", {"zebra": 5, "dog": 15, "ant": 5})
+    terms = [f"folder:{first}", "cifar10:dog,cat", f"folder:{second}"]
+    for split in ("train", "test"):
+        parts = [load(term, split, data_dir=official) for term in terms]
+        joined = load("+".join(terms), split, data_dir=official, merge=True)
+        assert joined.classes == ("ant", "cat", "dog", "zebra")
+        assert torch.equal(joined.images, torch.cat([part.images for part in parts]))
+        names = [part.classes[label] for part in parts for label in part.labels]
+        assert [joined.classes[label] for label in joined.labels] == names
+    assert joined.counts() == [2, 3, 4, 1]
+
+
+def test_merging_changes_nothing_where_no_name_is_shared(official: Path) -> None:
+    apart, merged = (
+        load("cifar10@3+cifar100:reptiles", "train", data_dir=official, merge=merge) for merge in (False, True)
+    )
+    assert merged.fingerprint == apart.fingerprint
+
+
+def test_a_merged_class_may_have_images_in_one_source_alone(official: Path) -> None:
+    pictures = paint(official / "pictures", {"cat": 10})
+    expression = f"cifar10:dog,cat@0+folder:{pictures}"
+    assert load(expression, "train", data_dir=official, merge=True).counts() == [0, 8]
+    assert load(expression, "test", data_dir=official, merge=True).counts() == [1, 3]
+    assert describe(expression, data_dir=official, merge=True).counts == {"train": [0, 8], "test": [1, 3]}
+
+
+def test_the_same_images_are_never_merged_with_themselves(official: Path) -> None:
+    pictures = paint(official / "pictures", {"cat": 10})
+    for expression in ("cifar10+cifar10:cat", f"folder:{pictures}@3+folder:{pictures}"):
+        with pytest.raises(UserError, match="twice: take it once"):
+            load(expression, "train", data_dir=official, merge=True)
+
+
+# ---- classes without training images
+
+
+@pytest.mark.parametrize("size", [8, 32])
+def test_classes_at_0_are_known_but_have_no_training_images(size: int) -> None:
+    known, new = (load(expression, "train", image_size=size) for expression in ("digits:0-6", "digits:7-9@20"))
+    joined = load("digits:0-6@0+digits:7-9@20", "train", image_size=size)
+    assert joined.classes == (*known.classes, *new.classes)
+    assert joined.counts() == [0] * 7 + [20] * 3
+    assert torch.equal(joined.images, new.images)
+    assert joined.labels.tolist() == [label + 7 for label in new.labels.tolist()]
+    assert joined.statistics() == new.statistics()
+    assert joined.fingerprint != new.fingerprint
+    whole = load("digits:0-6+digits:7-9", "test", image_size=size)
+    assert load("digits:0-6@0+digits:7-9@20", "test", image_size=size).fingerprint == whole.fingerprint
+
+
+def test_classes_at_0_may_come_last_and_from_a_folder(official: Path) -> None:
+    pictures = paint(official / "pictures", {"ant": 5, "bee": 5})
+    expression = f"cifar10:cat,dog+folder:{pictures}@0"
+    assert load(expression, "train", data_dir=official).counts() == [10, 10, 0, 0]
+    found = describe(expression, data_dir=official)
+    assert found.counts == {"train": [10, 10, 0, 0], "test": [1, 1, 1, 1]}
+    assert found.mean == describe("cifar10:cat,dog", data_dir=official).mean
+
+
+def test_a_class_that_lacks_images_for_another_reason_is_refused(tmp_path: Path) -> None:
+    images, labels = np.zeros((4, 8, 8), dtype=np.uint8), np.array([0, 0, 1, 1])
+    classes = np.array(["a", "b"])
+    np.savez(
+        tmp_path / "gap.npz",
+        images=images[:2],
+        labels=labels[:2],
+        test_images=images,
+        test_labels=labels,
+        classes=classes,
+    )
+    np.savez(tmp_path / "untested.npz", images=images, labels=labels, test_images=images[:2], test_labels=labels[:2])
+    for expression in (f"npz:{tmp_path}/gap.npz", f"npz:{tmp_path}/gap.npz@1", f"digits@0+npz:{tmp_path}/gap.npz"):
+        with pytest.raises(UserError, match=r"the class 'b' of .* has no images in the train split"):
+            load(expression, "train")
+    assert load(f"digits:7@1+npz:{tmp_path}/gap.npz@0", "train").counts() == [1, 0, 0]
+    with pytest.raises(UserError, match=r"the class '1' of .* has no images in the test split"):
+        load(f"npz:{tmp_path}/untested.npz@0", "test")
 
 
 def test_describe_sums_both_splits_up_as_json(official: Path) -> None:

@@ -2,18 +2,28 @@ import numpy as np
 import pytest
 import torch
 
-from reslab.data import ImageSet, hold_out
+from reslab.data import ImageSet, hold_out, load
 from reslab.data.split import cut, limit
 from reslab.errors import UserError
 
 
-def make_set(counts: list[int]) -> ImageSet:
+def make_set(counts: list[int], *, classes: str = "abcdefgh") -> ImageSet:
     """Every image carries its own number in its pixels."""
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))]
     numbers = torch.arange(len(labels), dtype=torch.int64)
     images = torch.stack([numbers % 256, numbers // 256], dim=1).to(torch.uint8)[:, :, None, None]
-    return ImageSet(images, labels, tuple("abcdefgh"[: len(counts)]), "made", "train")
+    return ImageSet(images, labels, tuple(classes[: len(counts)]), "made", "train")
+
+
+def held_places(images: ImageSet, validation: ImageSet) -> dict[str, set[int]]:
+    """Give for each class which of its images, counted among themselves, are in `validation`."""
+    held: dict[str, set[int]] = {}
+    chosen = set(numbers(validation))
+    for label, name in enumerate(images.classes):
+        own = numbers(images.subset(torch.nonzero(images.labels == label).flatten()))
+        held[name] = {place for place, number in enumerate(own) if number in chosen}
+    return held
 
 
 def numbers(images: ImageSet) -> list[int]:
@@ -54,6 +64,46 @@ def test_hold_out_depends_on_the_seed_alone() -> None:
     assert numbers(hold_out(images, 50, seed=3)[1]) != numbers(hold_out(images, 50, seed=4)[1])
 
 
+@pytest.mark.parametrize("counts", [[40, 25, 90], [500, 50], [7, 7, 7, 7, 7, 7]])
+def test_hold_out_of_a_class_does_not_depend_on_its_neighbours(counts: list[int]) -> None:
+    images = make_set(counts)
+    for num in range(len(counts), sum(counts) // 2, 7):
+        held = held_places(images, hold_out(images, num, seed=5)[1])
+        for label, name in enumerate(images.classes):
+            beside = make_set([30, 0, counts[label], 60], classes=f"x0{name}y")
+            other = held_places(beside, hold_out(beside, max(3, num // 2), seed=5)[1])[name]
+            assert other
+            assert held[name] <= other or other <= held[name]  # the smaller share is a part of the larger
+
+
+def test_hold_out_of_an_extension_holds_out_what_its_base_did() -> None:
+    base, extended = load("digits:0-6", "train", image_size=8), load("digits:0-6+digits:7-9@20", "train", image_size=8)
+    held, held_now = (hold_out(images, len(images.labels) // 10, seed=0)[1] for images in (base, extended))
+    for label in range(7):
+        before = {image.numpy().tobytes() for image in held.images[held.labels == label]}
+        now = {image.numpy().tobytes() for image in held_now.images[held_now.labels == label]}
+        assert len(before ^ now) <= 1, label  # a share may be rounded otherwise
+        assert before <= now or now <= before
+
+
+def test_hold_out_draws_anew_for_every_name_and_seed() -> None:
+    images = make_set([40, 40, 40])
+    drawn = [held_places(images, hold_out(images, 60, seed=seed)[1]) for seed in (0, 1)]
+    assert len({frozenset(places) for held in drawn for places in held.values()}) == 6
+
+
+def test_hold_out_takes_nothing_from_classes_without_images() -> None:
+    images = make_set([0, 100, 0, 50, 0])
+    training, validation = hold_out(images, 30, seed=0)
+    assert validation.counts() == [0, 20, 0, 10, 0]
+    assert training.counts() == [0, 80, 0, 40, 0]
+    assert training.classes == validation.classes == images.classes
+    alone = hold_out(make_set([100], classes="b"), 20, seed=0)[1]
+    assert held_places(images, validation)["b"] == held_places(make_set([100], classes="b"), alone)["b"]
+    with pytest.raises(UserError, match=r"validation=1 .* 150 training images of 2 classes: choose 2 to 148"):
+        hold_out(images, 1, seed=0)
+
+
 @pytest.mark.parametrize("num", [0, 2, 8, 99, -1])
 def test_hold_out_refuses_what_leaves_a_class_without_an_image(num: int) -> None:
     with pytest.raises(UserError, match=rf"validation={num} .* 10 training images of 3 classes: choose 3 to 7"):
@@ -63,6 +113,8 @@ def test_hold_out_refuses_what_leaves_a_class_without_an_image(num: int) -> None
 def test_hold_out_names_a_class_with_a_single_image() -> None:
     with pytest.raises(UserError, match="class 'b' has 1 training image"):
         hold_out(make_set([5, 1]), 2, seed=0)
+    with pytest.raises(UserError, match="class 'c' has 1 training image"):
+        hold_out(make_set([5, 0, 1]), 2, seed=0)
 
 
 def test_cut_takes_a_fifth_of_each_class_for_the_test() -> None:
@@ -91,3 +143,12 @@ def test_limit_takes_at_most_so_many_and_the_fewer_are_among_the_more() -> None:
     assert set(few) < set(many)
     assert few.tolist() == sorted(few)
     assert few.tolist()[:5] != list(range(5))  # chosen, not the first ones
+
+
+def test_the_choices_are_the_same_in_every_version() -> None:
+    labels, classes = np.zeros(10, dtype=np.int64), ("lizard",)
+    assert cut(labels, classes=classes, split="test").tolist() == [2, 4]
+    assert limit(labels, classes=classes, num=3).tolist() == [3, 4, 5]
+    pixels = torch.arange(10, dtype=torch.uint8)[:, None, None, None]
+    images = ImageSet(pixels, torch.from_numpy(labels), classes, "made", "train")
+    assert hold_out(images, 3, seed=0)[1].images.flatten().tolist() == [0, 1, 8]

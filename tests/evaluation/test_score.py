@@ -206,7 +206,7 @@ def _not_finite(value):
 @pytest.mark.parametrize(
     ("bad", "sentence"),
     [
-        (_with(logits=np.zeros((4, 5), np.float32)), "logits are of 5 classes, the run's network has 3"),
+        (_with(logits=np.zeros((4, 5), np.float32)), "logits are of 5 classes, the network has 3"),
         (_with(logits=_not_finite(np.nan)), "the logits of 1 images are not finite"),
         (_with(logits=_not_finite(np.inf)), "the logits of 1 images are not finite"),
         (_with(labels=np.array([0, 1, 3, 2])), "run from 0 to 3, not from 0 to 2"),

@@ -7,7 +7,7 @@ logits of a deep network lie anywhere between 1e-5 and 1e8.
 
 import inspect
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import safetensors.numpy
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from reslab.models import FAMILIES, MODELS, Classifier, build, count_multiply_adds, count_parameters, restore
 from reslab.models.preact_resnet import PreActResNet
-from reslab.recipe import Model, Part
+from reslab.recipe import FastConv, Model, Part
 
 CLASSES = 7  # not 10: a hard-coded class count must fail
 
@@ -31,6 +31,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "elu_resnet8-bn-before": {"kind": "elu_resnet", "depth": 8, "block": "bn-before-elu"},
     "elu_resnet8-conv-bn-elu": {"kind": "elu_resnet", "depth": 8, "block": "conv-bn-elu"},
     "elu_resnet8-B": {"kind": "elu_resnet", "depth": 8, "shortcut": "B"},
+    "fast_conv-narrow": {"kind": "fast_conv", "widths": (8, 24, 16)},
 }
 ENTRIES = MODELS | OPTIONS
 
@@ -55,6 +56,7 @@ COUNTS = {
     "elu_resnet44": (657_802, 659_402, 97_174_144),
     "elu_resnet56": (852_010, 854_058, 125_485_696),
     "elu_resnet110": (1_725_946, 1_730_010, 252_887_680),
+    "fast_conv": (1_971_352, 1_975_106, 118_147_360),
 }
 
 
@@ -63,7 +65,11 @@ def make_model(name: str, *, channels: int = 3, seed: int = 0) -> Classifier:
     return build(ENTRIES[name], num_classes=CLASSES, channels=channels)
 
 
-def draw_images(num_images: int = 4, *, side: int = 8, channels: int = 3) -> Tensor:
+def smallest_side(name: str) -> int:
+    return FastConv.SMALLEST_IMAGE if ENTRIES[name]["kind"] == "fast_conv" else 8
+
+
+def draw_images(num_images: int = 4, *, side: int = 10, channels: int = 3) -> Tensor:
     return torch.randn(num_images, channels, side, side, generator=torch.Generator().manual_seed(1))
 
 
@@ -85,7 +91,7 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_logits_have_a_column_per_class(name: str, channels: int) -> None:
     model = make_model(name, channels=channels).eval()
-    for side in (8, 16, 17, 32):
+    for side in (smallest_side(name), 16, 17, 32):
         with torch.inference_mode():
             logits = model(draw_images(2 if side < 32 else 1, side=side, channels=channels))
         assert logits.shape == (2 if side < 32 else 1, CLASSES)
@@ -116,6 +122,9 @@ def gradient_norms(model: Classifier, images: Tensor) -> dict[str, float]:
     (logits * torch.randn(logits.shape, generator=torch.Generator().manual_seed(2))).sum().backward()
     norms = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            assert parameter.grad is None, name
+            continue
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         norms[name] = parameter.grad.norm().item()
@@ -191,10 +200,24 @@ def test_weights_of_another_network_are_refused() -> None:
         restore(MODELS["resnet32"], tensors, num_classes=CLASSES, channels=3)
 
 
+def is_identity(kernels: Tensor) -> bool:
+    """Whether 3x3 kernels hand their input on as it is: then the seed had nothing to decide."""
+    expected = nn.init.dirac_(torch.empty_like(kernels)) if kernels.shape[2:] == (3, 3) else None
+    return expected is not None and torch.equal(kernels, expected)
+
+
+def test_only_the_fast_network_has_parameters_that_are_not_trained(name: str) -> None:
+    untrained = [key for key, parameter in make_model(name).named_parameters() if not parameter.requires_grad]
+    norms = [f"groups.{group}.norm{norm}.weight" for group in range(3) for norm in (1, 2)]
+    assert untrained == (["stem.weight", *norms, "head.bias"] if name.startswith("fast_conv") else [])
+
+
 def test_seed_decides_the_weights(name: str) -> None:
     first, again, other = (make_model(name, seed=seed).state_dict() for seed in (3, 3, 4))
     assert all(torch.equal(first[key], again[key]) for key in first)
-    assert not any(torch.equal(first[key], other[key]) for key in first if first[key].ndim > 1)
+    drawn = [key for key in first if first[key].ndim > 1 and not is_identity(first[key])]
+    assert drawn
+    assert not any(torch.equal(first[key], other[key]) for key in drawn)
 
 
 @pytest.mark.parametrize("entry", MODELS)
@@ -267,5 +290,6 @@ def test_every_family_and_every_choice_of_an_option_is_under_contract() -> None:
     for family, part in recipe_classes().items():
         entries = [part.model_validate(entry) for entry in ENTRIES.values() if entry["kind"] == family]
         for field, info in part.model_fields.items():
-            choices = {True, False} if info.annotation is bool else set(get_args(info.annotation))
+            named = set(get_args(info.annotation)) if get_origin(info.annotation) is Literal else set()
+            choices = {True, False} if info.annotation is bool else named
             assert choices <= {getattr(entry, field) for entry in entries}, (family, field)

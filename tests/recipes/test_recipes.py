@@ -3,7 +3,7 @@ import json
 import pytest
 
 from reslab.errors import UserError
-from reslab.recipe import Crop, Flip, Linear, PreActResNet, Shift, Standardize, Steps
+from reslab.recipe import Crop, FastConv, Flip, Freeze, Linear, PreActResNet, Shift, Standardize, Steps, derive
 from reslab.recipes import RECIPES, find_recipe
 
 # Test errors in percent, by depth: He et al. 2015, table 6; Shah et al. 2016, table 1.
@@ -15,12 +15,13 @@ PUBLISHED_ERRORS = {f"resnet-{depth}": error for depth, error in HE_ERRORS.items
 }
 PAPERS = [*PUBLISHED_ERRORS, *(f"plain-{depth}" for depth in PLAIN_DEPTHS)]
 LAB = ["lab-resnet32", "lab-resnet32-short", "digits-quick"]
+FAST = ["fast-conv", "extension-base"]
 
 CIFAR10_TRAINING_IMAGES = 50_000
 
 
 def test_the_recipes_are_these_under_their_own_names():
-    assert sorted(RECIPES) == sorted(LAB + PAPERS)
+    assert sorted(RECIPES) == sorted(LAB + PAPERS + FAST)
     assert all(recipe.name == name for name, recipe in RECIPES.items())
 
 
@@ -46,7 +47,7 @@ def test_lab_resnet32_is_the_script_of_the_lab_field_by_field():
         "image_size": 32,
         "validation": 0,
         "standardize": {"mean": [125.307, 122.95, 113.865], "deviation": [62.9932, 62.0887, 66.7048]},
-        "augment": [{"kind": "flip"}, {"kind": "shift", "fraction": 0.125}],
+        "augment": [{"kind": "flip", "alternate": False}, {"kind": "shift", "fraction": 0.125}],
         "growth": [],
         "model": {
             "kind": "preact_resnet",
@@ -66,9 +67,14 @@ def test_lab_resnet32_is_the_script_of_the_lab_field_by_field():
         "schedule": {"kind": "steps", "at": [81, 122], "unit": "epochs", "factor": 0.1},
         "warm_until": None,
         "label_smoothing": 0.0,
+        "logit_adjustment": 0.0,
+        "freeze": [],
         "epochs": 125,
         "updates": None,
         "batch_size": 128,
+        "chunk_size": None,
+        "sampling": None,
+        "extension": None,
     }
 
 
@@ -143,6 +149,46 @@ def test_only_depth_110_is_warmed_up_until_the_training_error_is_under_80_percen
         assert (warm.factor * RECIPES[name].optimizer.peak_lr, warm.training_error) == (pytest.approx(0.01), 0.8)
     else:
         assert warm is None
+
+
+# ---- the fast ones
+
+
+def test_the_fast_recipe_is_that_of_its_source_on_growing_images_for_the_mean_loss():
+    """The source's rates and its decay are for the sum over a batch of 2000; here the loss is the mean."""
+    fast = RECIPES["fast-conv"]
+    assert fast.model == FastConv(widths=(64, 256, 256))
+    assert fast.optimizer.model_dump() == {
+        "kind": "muon",
+        "peak_lr": 0.24,
+        "momentum": 0.6,
+        "iterations": 3,
+        "head_lr": pytest.approx(0.67 * 2000),
+        "bias_lr": pytest.approx(0.053 * 2000),
+        "other_momentum": 0.85,
+        "decay": pytest.approx(2e-6 * 2000),
+    }
+    assert (fast.schedule, fast.label_smoothing, fast.epochs) == (Linear(warmup=0, final=0), 0.2, 8)
+    assert fast.augment == (Flip(alternate=True), Crop(pixels=2, fill="reflect"))
+    assert fast.freeze == (Freeze(parameters="stem", epoch=3),)
+    assert (fast.batch_size, fast.chunk_size) == (2000, 250)
+    assert [growth.image_size for growth in fast.growth] == [16, 20, 20, 24, 24, 28, 32, 32]
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_a_fast_recipe_grows_epoch_by_epoch_up_to_the_size_that_is_measured(name):
+    recipe = RECIPES[name]
+    sizes = [growth.image_size for growth in recipe.growth]
+    assert [growth.epoch for growth in recipe.growth] == list(range(recipe.epochs))
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == recipe.image_size == 32
+    assert recipe.published is None
+
+
+def test_the_base_of_an_extension_is_the_fast_recipe_for_longer_with_images_to_choose_by():
+    base, fast = RECIPES["extension-base"], RECIPES["fast-conv"]
+    assert (base.epochs, base.validation) == (10, 5000)
+    assert derive(base, name=fast.name, epochs=8, validation=0, growth=fast.growth) == fast
 
 
 # ---- looking one up

@@ -1,7 +1,7 @@
 """Synthetic but complete run folders: every file that a report reads, without training anything."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,15 @@ from reslab.records import (
     DataSet,
     Environment,
     Epoch,
+    Errors,
     Estimate,
     Evaluation,
+    ExtensionFigures,
     Figures,
+    NewClass,
+    OldClass,
+    PriorChoice,
+    PriorPoint,
     SplitFigures,
     Weights,
 )
@@ -40,6 +46,8 @@ class Case:
     validation: bool = False
     views: int | None = None
     command: str = "reslab train synthetic --out run"
+    chance: int = 1  # decides the answers; the test images and their labels stay the same
+    num_old: int | None = None  # of an extended run
     recipe: dict[str, Any] = field(default_factory=dict)
 
 
@@ -60,7 +68,7 @@ def build_recipe(**changes: Any) -> Recipe:
 
 
 def write_run(path: Path, case: Case) -> Run:
-    generator = np.random.default_rng(1)
+    generator = np.random.default_rng(case.chance)
     run = Run.create(path)
     run.write_recipe(build_recipe(**{"epochs": case.epochs} | case.recipe))
     run.write_environment(make_environment(case.command))
@@ -118,11 +126,37 @@ def write_evaluation(run: Run, case: Case, generator: np.random.Generator) -> No
         classes=case.classes,
         splits=splits,
     )
+    if case.num_old:
+        evaluation = evaluation.model_copy(update={"extension": make_extension(evaluation, case.num_old)})
     run.write_evaluation(evaluation)
 
 
+def make_extension(evaluation: Evaluation, num_old: int) -> ExtensionFigures:
+    """Make up what an extended run says beside the figures of its test split; the best tau is 0.25."""
+    per_class = evaluation.splits["test"].per_class
+    figures = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
+    curve = [
+        PriorPoint(tau=tau, **{name: about(0.8 - 0.2 * (tau - 0.25) ** 2 - i / 50) for i, name in enumerate(figures)})
+        for tau in (0.0, 0.25, 0.5, 0.75, 1.0)
+    ]
+    errors = tuple(Errors(mistaken_for=evaluation.classes[label], share=about(0.2 - 0.05 * label)) for label in (0, 1))
+    return ExtensionFigures(
+        method="finetune-distill",
+        num_old=num_old,
+        old_before=about(0.95),
+        old_after=about(0.94),
+        old_change=Estimate(value=-0.01, low=-0.03, high=0.002),
+        new_macro_f1=about(0.654),
+        old_classes=tuple(OldClass(before=about(0.9), after=each.recall) for each in per_class[:num_old]),
+        new_classes=tuple(
+            NewClass(figures=each, taken_for_old=about(0.333), errors=errors) for each in per_class[num_old:]
+        ),
+        prior=PriorChoice(tau=0.25, curve=tuple(curve)),
+    )
+
+
 def draw_predictions(case: Case, generator: np.random.Generator) -> Predictions:
-    labels = generator.integers(len(case.classes), size=case.num_images)
+    labels = np.random.default_rng(0).integers(len(case.classes), size=case.num_images)
     logits = generator.normal(size=(case.num_images, len(case.classes)))
     logits[np.arange(case.num_images), labels] += case.skill
     return Predictions(logits.astype(np.float32), labels)
@@ -173,6 +207,35 @@ RICH = Case(
     recipe={"data": "cifar10", "schedule": {"kind": "linear", "warmup": 0.2}, "validation": 200},
 )
 LEAN = Case(classes=TWELVE, recipe={"published": None})
+TAUGHT = Case(
+    classes=(*TWELVE, "a lizard", "eft", "<b>snake</b>"),
+    num_images=900,
+    num_old=12,
+    skill=2.5,
+    recipe={
+        "published": None,
+        "data": "npz:somewhere+npz:elsewhere@20",
+        "model": {"kind": "fast_conv"},
+        "augment": [{"kind": "flip", "alternate": True}, {"kind": "crop", "pixels": 2, "fill": "reflect"}],
+        "optimizer": {"kind": "muon", "head_lr": 1.5, "bias_lr": 0.25, "decay": 0.004},
+        "schedule": {"kind": "linear"},
+        "label_smoothing": 0.2,
+        "logit_adjustment": 0.5,
+        "freeze": [{"parameters": "stem", "epoch": 3}],
+        "batch_size": 2000,
+        "chunk_size": 250,
+        "sampling": {"images_per_epoch": 1200, "balance": 0.75},
+        "extension": {
+            "method": "finetune-distill",
+            "base": "ba5e" * 16,
+            "num_old": 12,
+            "old_data": 50,
+            "merge": True,
+            "backbone_lr": 0.4,
+            "distill": 0.5,
+        },
+    },
+)
 
 
 # ---- reading a page
@@ -187,7 +250,7 @@ class Page(HTMLParser):
         self.text = {"": ""}
         self.tables: dict[str, list[list[list[str]]]] = {}
         self.images: dict[str, list[dict[str, Any]]] = {}
-        self.open = [""]
+        self.open, self.in_cell = [""], False
         self.feed(html)
         self.close()
 
@@ -203,16 +266,19 @@ class Page(HTMLParser):
             self.tables[self.open[-1]][-1].append([])
         elif tag in ("td", "th"):
             self.tables[self.open[-1]][-1][-1].append("")
+            self.in_cell = True
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "section":
             self.open.pop()
+        elif tag in ("td", "th"):
+            self.in_cell = False
 
     def handle_data(self, data: str) -> None:
         section = self.open[-1]
         words = data.replace("\u00a0", " ")
         self.text[section] = self.text.get(section, "") + words
-        if self.tables.get(section) and self.tables[section][-1] and self.tables[section][-1][-1]:
+        if self.in_cell:
             row = self.tables[section][-1][-1]
             row[-1] = f"{row[-1]} {words.strip()}".strip()
 
@@ -229,7 +295,7 @@ def make_recipe() -> Callable[..., Recipe]:
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Run]:
     """Write a synthetic run that differs from the plain one in the given ways."""
-    return lambda **changes: write_run(tmp_path / "run", Case(**changes))
+    return lambda name="run", **changes: write_run(tmp_path / name, Case(**changes))
 
 
 @pytest.fixture(scope="session")
@@ -249,6 +315,15 @@ def lean(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="session")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A reported run of a network that knew twelve classes and was taught three, beside another one like it."""
+    folder = tmp_path_factory.mktemp("taught")
+    run = write_run(folder / "run", TAUGHT)
+    write_report(run, against=write_run(folder / "frozen", replace(TAUGHT, skill=2.0, chance=2)))
+    return run
+
+
+@pytest.fixture(scope="session")
 def read_page() -> Callable[[Path], Page]:
     """Read a page and take it apart."""
     return lambda path: Page(path.read_text(encoding="utf-8"))
@@ -262,6 +337,11 @@ def rich_page(rich: Run, read_page: Callable[[Path], Page]) -> Page:
 @pytest.fixture(scope="session")
 def lean_page(lean: Run, read_page: Callable[[Path], Page]) -> Page:
     return read_page(lean.path / "report.html")
+
+
+@pytest.fixture(scope="session")
+def taught_page(taught: Run, read_page: Callable[[Path], Page]) -> Page:
+    return read_page(taught.path / "report.html")
 
 
 @pytest.fixture

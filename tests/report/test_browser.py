@@ -139,7 +139,7 @@ OVERFLOWING = """[...document.querySelectorAll('main *, header *')].filter(
 
 
 @pytest.mark.parametrize("width", [380, 1200])
-@pytest.mark.parametrize("which", ["rich", "lean"])
+@pytest.mark.parametrize("which", ["rich", "lean", "taught"])
 def test_page_opens_without_a_complaint_or_a_request(which, width, browser, request):
     page = request.getfixturevalue(which).path / "report.html"
     browser.open(page, width=width)
@@ -149,7 +149,7 @@ def test_page_opens_without_a_complaint_or_a_request(which, width, browser, requ
     assert browser.evaluate("document.images.length") > 20
 
 
-@pytest.mark.parametrize("which", ["rich", "lean"])
+@pytest.mark.parametrize("which", ["rich", "lean", "taught"])
 def test_page_does_not_scroll_sideways_on_a_phone(which, browser, request):
     browser.open(request.getfixturevalue(which).path / "report.html", width=380)
     scroll_width, client_width, window = browser.evaluate(SIZES)

@@ -29,8 +29,8 @@ def test_headline(rich, rich_page):
         assert words in rich_page.text[""], words
 
 
-def test_table_of_contents_leads_to_every_section(rich_page, lean_page):
-    for page in (rich_page, lean_page):
+def test_table_of_contents_leads_to_every_section(rich_page, lean_page, taught_page):
+    for page in (rich_page, lean_page, taught_page):
         links = [attributes["href"][1:] for tag, attributes in page.tags if tag == "a" and attributes["href"][0] == "#"]
         assert links == [attributes["id"] for tag, attributes in page.tags if tag == "section"]
     assert "field" in rich_page.text

@@ -1,21 +1,33 @@
-"""Whole small runs: what they leave, that they repeat and resume to the byte, and how they stop."""
+"""Whole small runs: what they leave, that they repeat to the byte, what their network sees, and how they stop."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
+import copy
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
-from reslab import data
+from reslab import data, models
+from reslab.data.batches import standardize
+from reslab.data.recipe_data import read_split
 from reslab.errors import Failure, UserError
-from reslab.recipe import Growth, Recipe, Steps, WarmUntil, derive
+from reslab.recipe import (
+    Extension,
+    FastConv,
+    Growth,
+    Linear,
+    Muon,
+    Recipe,
+    ResNet,
+    Sampling,
+    Steps,
+    WarmUntil,
+    derive,
+)
 from reslab.runs import Run, read_weights
 from reslab.settings import with_settings
-from reslab.training import loop, resume, train
+from reslab.training import loop, train
+from reslab.training.loop import Start, Trainer
 
 PER_EPOCH = 6
 
@@ -24,9 +36,9 @@ def weights_of(run: Run) -> bytes:
     return run.weights_path.read_bytes()
 
 
-def test_a_run_leaves_recipe_environment_log_checkpoint_and_weights(recipe: Recipe, tmp_path: Path) -> None:
-    run = train(recipe, out=tmp_path / "run", seed=5)
-    assert run.recipe == recipe
+def test_a_run_leaves_recipe_environment_log_checkpoint_and_weights(small_recipe: Recipe, tmp_path: Path) -> None:
+    run = train(small_recipe, out=tmp_path / "run", seed=5)
+    assert run.recipe == small_recipe
     assert run.environment.seed == 5
     assert [used.split for used in run.environment.data] == ["train", "validation"]
     assert [epoch.updates for epoch in run.log] == [PER_EPOCH, 2 * PER_EPOCH, 3 * PER_EPOCH]
@@ -44,95 +56,17 @@ def test_a_run_leaves_recipe_environment_log_checkpoint_and_weights(recipe: Reci
     ]
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(recipe: Recipe, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(small_recipe: Recipe, tmp_path: Path) -> None:
     first, second, other = (
-        train(recipe, out=tmp_path / name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))
+        train(small_recipe, out=tmp_path / name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
     assert weights_of(first) == weights_of(second)
     assert weights_of(first) != weights_of(other)
 
 
-class StoppedAfter:
-    """A stop request that comes with a given update of the whole run."""
-
-    def __init__(self, update: int) -> None:
-        self.left = update
-
-    @property
-    def requested(self) -> bool:
-        self.left -= 1
-        return self.left == 0
-
-    def __enter__(self) -> "StoppedAfter":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-
-@pytest.mark.parametrize("update", [1, PER_EPOCH - 1, PER_EPOCH, PER_EPOCH + 3, 3 * PER_EPOCH])
-def test_a_stopped_run_goes_on_to_the_same_bytes(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update: int
+def test_training_never_reads_the_test_split(
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = train(recipe, out=tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "listen_for_stop", lambda: StoppedAfter(update))
-        with pytest.raises(Failure, match=rf"stopped after {update} updates.*--resume"):
-            train(recipe, out=tmp_path / "stopped")
-    stopped = Run.open(tmp_path / "stopped")
-    assert not stopped.is_finished
-    resume(stopped.path)
-    assert weights_of(stopped) == weights_of(whole)
-    timeless = {"seconds", "images_per_second"}
-    assert [e.model_dump(exclude=timeless) for e in stopped.log] == [e.model_dump(exclude=timeless) for e in whole.log]
-
-
-def test_a_killed_run_goes_on_from_its_last_epoch_to_the_same_bytes(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = train(recipe, out=tmp_path / "whole")
-
-    class Killed(BaseException):
-        pass
-
-    save = Run.write_checkpoint
-
-    def die_in_the_second_epoch(run: Run, tensors: object, state: dict[str, int]) -> None:
-        """After the epoch's line is logged and before it is saved."""
-        if state["epochs"] == 2:
-            raise Killed
-        save(run, tensors, state)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "write_checkpoint", die_in_the_second_epoch)
-        with pytest.raises(Killed):
-            train(recipe, out=tmp_path / "killed")
-    killed = Run.open(tmp_path / "killed")
-    assert len(killed.log) == 2
-    assert killed.read_checkpoint().state["epochs"] == 1
-    resume(killed.path)
-    assert weights_of(killed) == weights_of(whole)
-    assert [epoch.epoch for epoch in killed.log] == [1, 2, 3]
-
-
-def test_resuming_a_finished_run_changes_nothing(recipe: Recipe, tmp_path: Path) -> None:
-    run = train(recipe, out=tmp_path / "run")
-    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
-    resume(run.path)
-    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
-
-
-def test_resuming_on_changed_data_is_refused(recipe: Recipe, tmp_path: Path) -> None:
-    run = train(recipe, out=tmp_path / "run")
-    run.weights_path.unlink()
-    environment = json.loads((run.path / "environment.json").read_text())
-    environment["data"][0]["fingerprint"] = "0" * 64
-    (run.path / "environment.json").write_text(json.dumps(environment))
-    with pytest.raises(UserError, match="has changed"):
-        resume(run.path)
-
-
-def test_training_never_reads_the_test_split(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     read = loop.read_split
 
@@ -141,68 +75,187 @@ def test_training_never_reads_the_test_split(recipe: Recipe, tmp_path: Path, mon
         return read(recipe, split, **options)
 
     monkeypatch.setattr(loop, "read_split", watch)
-    train(recipe, out=tmp_path / "run")
+    train(small_recipe, out=tmp_path / "run")
     assert asked == ["train", "validation"]
 
 
-def test_a_loss_that_is_not_finite_stops_with_epoch_and_batch(recipe: Recipe, tmp_path: Path) -> None:
-    diverging = with_settings(recipe, ["optimizer.peak_lr=1e30", "schedule.warmup=0"])
+def test_a_loss_that_is_not_finite_stops_with_epoch_and_batch(small_recipe: Recipe, tmp_path: Path) -> None:
+    diverging = with_settings(small_recipe, ["optimizer.peak_lr=1e30", "schedule.warmup=0"])
     with pytest.raises(Failure, match=r"not finite in epoch 1, batch \d of 6"):
         train(diverging, out=tmp_path / "run")
 
 
-def test_the_warm_up_rate_holds_until_an_epoch_ends_below_the_error(recipe: Recipe, tmp_path: Path) -> None:
-    cold = derive(recipe, name="cold", schedule=Steps(at=(100,)), warm_until=WarmUntil(factor=0.1, training_error=1.0))
+def test_the_warm_up_rate_holds_until_an_epoch_ends_below_the_error(small_recipe: Recipe, tmp_path: Path) -> None:
+    cold = derive(
+        small_recipe, name="cold", schedule=Steps(at=(100,)), warm_until=WarmUntil(factor=0.1, training_error=1.0)
+    )
     assert [epoch.learning_rate for epoch in train(cold, out=tmp_path / "a").log] == pytest.approx([0.01, 0.1, 0.1])
     never = derive(cold, name="never", warm_until=WarmUntil(factor=0.1, training_error=0.0))
     assert [epoch.learning_rate for epoch in train(never, out=tmp_path / "b").log] == pytest.approx([0.01] * 3)
 
 
-def test_updates_end_a_run_inside_an_epoch(recipe: Recipe, tmp_path: Path) -> None:
-    run = train(derive(recipe, name="cut", updates=PER_EPOCH + 2), out=tmp_path / "run")
+def test_updates_end_a_run_inside_an_epoch(small_recipe: Recipe, tmp_path: Path) -> None:
+    run = train(derive(small_recipe, name="cut", updates=PER_EPOCH + 2), out=tmp_path / "run")
     assert [epoch.updates for epoch in run.log] == [PER_EPOCH, PER_EPOCH + 2]
 
 
-def test_growth_changes_the_size_that_the_network_sees(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("chunk_size", "sizes"), [(8, [7, 7, 6]), (19, [10, 10]), (20, [20]), (500, [20])])
+def test_a_batch_comes_in_even_chunks_that_are_small_enough(
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_size: int, sizes: list[int]
 ) -> None:
     seen = []
     take_step = loop.update
 
-    def watch(*args: object, images: torch.Tensor, **options: object) -> object:
-        seen.append(images.shape[2])
-        return take_step(*args, images=images, **options)
+    def watch(*args: object, chunks: list[tuple[torch.Tensor, torch.Tensor]], **options: object) -> object:
+        assert [len(images) for images, _ in chunks] == [len(labels) for _, labels in chunks]
+        seen.append([len(images) for images, _ in chunks])
+        return take_step(*args, chunks=chunks, **options)
 
     monkeypatch.setattr(loop, "update", watch)
-    growing = derive(recipe, name="growing", growth=(Growth(epoch=0, image_size=4), Growth(epoch=2, image_size=8)))
+    train(derive(small_recipe, name="chunks", epochs=1, chunk_size=chunk_size), out=tmp_path / "run")
+    assert seen[:5] == [sizes] * 5
+    assert sum(seen[5]) == 11
+    assert max(seen[5]) <= chunk_size
+
+
+def test_an_epoch_has_the_images_that_are_drawn(small_recipe: Recipe, tmp_path: Path) -> None:
+    sampled = derive(small_recipe, name="sampled", sampling=Sampling(images_per_epoch=45, balance=1))
+    assert [epoch.updates for epoch in train(sampled, out=tmp_path / "run").log] == [3, 6, 9]
+
+
+def test_growth_changes_the_size_that_the_network_sees(
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    take_step = loop.update
+
+    def watch(*args: object, chunks: list[tuple[torch.Tensor, torch.Tensor]], **options: object) -> object:
+        seen.extend(images.shape[2] for images, _ in chunks)
+        return take_step(*args, chunks=chunks, **options)
+
+    monkeypatch.setattr(loop, "update", watch)
+    growing = derive(
+        small_recipe, name="growing", growth=(Growth(epoch=0, image_size=4), Growth(epoch=2, image_size=8))
+    )
     train(growing, out=tmp_path / "run")
     assert seen == [4] * 2 * PER_EPOCH + [8] * PER_EPOCH
 
 
-def test_a_folder_that_is_taken_is_refused_and_left_alone(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_folder_that_is_taken_is_refused_and_left_alone(small_recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(UserError, match="not empty"):
-        train(recipe, out=tmp_path)
+        train(small_recipe, out=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_constants_for_three_channels_are_refused_for_one(recipe: Recipe, tmp_path: Path) -> None:
-    wrong = derive(recipe, name="wrong", standardize={"mean": (1, 2, 3), "deviation": (1, 1, 1)})
+def test_constants_for_three_channels_are_refused_for_one(small_recipe: Recipe, tmp_path: Path) -> None:
+    wrong = derive(small_recipe, name="wrong", standardize={"mean": (1, 2, 3), "deviation": (1, 1, 1)})
     with pytest.raises(UserError, match="standardize=null"):
         train(wrong, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
-    """A real process and a real signal, sent once the first epoch is in the log."""
-    out = tmp_path / "run"
-    command = [sys.executable, "-m", "reslab", "train", "digits-quick", "--set", "epochs=1000", "--out", str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert process.stderr is not None
-    process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert f"go on with reslab train --resume {out}" in errors
-    assert "Traceback" not in errors
-    assert Run.open(out).read_checkpoint().state["updates"] > 0
+# ---- a network that is not trained from scratch
+
+
+def begin(recipe: Recipe, out: Path, start: Start) -> Trainer:
+    run = Run.create(out)
+    run.write_recipe(recipe)
+    splits = (read_split(recipe, "train"), read_split(recipe, "validation"))
+    return Trainer(run, splits, seed=0, device=torch.device("cpu"), silent=True, start=start)
+
+
+def make_network(recipe: Recipe, num_classes: int = 3) -> models.Classifier:
+    torch.manual_seed(7)
+    return models.build(recipe.model.model_dump(), num_classes=num_classes, channels=1)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.1])
+def test_a_start_is_trained_as_it_is(small_recipe: Recipe, tmp_path: Path, factor: float) -> None:
+    extension = Extension(method="finetune", base="0" * 64, num_old=2, backbone_lr=factor)
+    model = make_network(small_recipe)
+    before = copy.deepcopy(model)
+    trainer = begin(derive(small_recipe, name="start", extension=extension), tmp_path / "run", Start(model))
+    assert trainer.state.model is model
+    assert torch.equal(model.stem.weight, before.stem.weight)
+    assert trainer.train().is_finished
+    assert torch.equal(model.stem.weight, before.stem.weight) == (factor == 0)
+    assert not torch.equal(model.head.weight, before.head.weight)
+
+
+def test_a_start_is_held_to_its_teacher(small_recipe: Recipe, tmp_path: Path) -> None:
+    """With a strong opinion the pupil's old logits agree better with the teacher's, which stays as it is."""
+    images, apart = read_split(small_recipe, "train"), {}
+    pixels = standardize(images.images, by=images.statistics())
+    for distill in (0.0, 5.0):
+        extension = Extension(method="finetune-distill", base="0" * 64, num_old=2, distill=distill)
+        model, teacher = make_network(small_recipe), make_network(small_recipe, num_classes=2)
+        before = {name: value.clone() for name, value in teacher.state_dict().items()}
+        recipe = derive(small_recipe, name="taught", extension=extension)
+        begin(recipe, tmp_path / str(distill), Start(model, teacher)).train()
+        assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+        with torch.no_grad():
+            ours, theirs = (network.eval()(pixels)[:, :2].log_softmax(1) for network in (model, teacher))
+        apart[distill] = float((theirs.exp() * (theirs - ours)).sum(1).mean())
+    assert apart[5.0] < apart[0.0] / 5
+
+
+def test_the_stem_of_a_start_is_not_prepared_again(small_recipe: Recipe, tmp_path: Path) -> None:
+    recipe = derive(small_recipe, name="fast", image_size=9, model=FastConv(widths=(8, 8, 8)))
+    model = make_network(recipe)
+    kernels = model.stem.weight.clone()
+    begin(recipe, tmp_path / "start", Start(model))
+    assert torch.equal(model.stem.weight, kernels)
+    tensors, _ = read_weights(train(derive(recipe, name="new", epochs=1), out=tmp_path / "new").path)
+    images = read_split(recipe, "train")
+    expected = copy.deepcopy(model)
+    expected.prepare(standardize(images.images, by=images.statistics()))
+    torch.testing.assert_close(torch.as_tensor(tensors["stem.weight"]), expected.stem.weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", [None, Muon(peak_lr=0.1, head_lr=1.0, bias_lr=1.0)], ids=["sgd", "muon"])
+def test_the_rate_in_the_log_is_that_of_the_peak(small_recipe: Recipe, tmp_path: Path, optimizer: Muon | None) -> None:
+    """Not that of the head, nor that of the backbone."""
+    recipe = derive(
+        small_recipe,
+        name="rates",
+        optimizer=optimizer or small_recipe.optimizer,
+        schedule=Steps(at=(1, 2), factor=0.5),
+        extension=Extension(method="finetune", base="0" * 64, num_old=2, backbone_lr=0.1),
+    )
+    run = train(recipe, out=tmp_path / "run")
+    assert [epoch.learning_rate for epoch in run.log] == pytest.approx([0.1, 0.05, 0.025])
+
+
+# ---- the fast network
+
+
+def test_the_fast_network_learns_digits_in_two_epochs(tmp_path: Path) -> None:
+    recipe = Recipe(
+        name="fast",
+        source="the tests",
+        data="digits",
+        image_size=16,
+        validation=140,
+        growth=(Growth(epoch=0, image_size=12), Growth(epoch=1, image_size=16)),
+        model=FastConv(widths=(16, 32, 32)),
+        optimizer=Muon(head_lr=20, bias_lr=10),
+        schedule=Linear(),
+        label_smoothing=0.2,
+        epochs=2,
+        batch_size=100,
+        chunk_size=50,
+    )
+    run = train(recipe, out=tmp_path / "run")
+    assert run.log[-1].validation_accuracy > 0.9  # by chance 0.1
+    assert all(math.isfinite(epoch.train_loss) for epoch in run.log)
+
+
+def test_muon_trains_a_residual_network_too(small_recipe: Recipe, tmp_path: Path) -> None:
+    recipe = derive(
+        small_recipe,
+        name="muon",
+        model=ResNet(depth=8, width=8, shortcut="B"),
+        optimizer=Muon(head_lr=0.3, bias_lr=0.3),
+    )
+    assert train(recipe, out=tmp_path / "run").log[-1].train_accuracy > 0.85

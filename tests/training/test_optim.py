@@ -1,11 +1,14 @@
 """Rates against hand-computed values, the optimizer against the update written out in NumPy."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from reslab.recipe import Cosine, Linear, Sgd, Steps
+from reslab.models import Classifier, build
+from reslab.recipe import Cosine, Linear, Muon, Optimizer, Sgd, Steps
 from reslab.training.optim import make_optimizer, rate_at
 
 
@@ -62,12 +65,19 @@ def test_decay_reaches_kernels_alone_unless_the_recipe_says_all(decay_on, decaye
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
 
 
+class OneLayer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(2, 1, bias=False)
+
+
 def test_the_update_is_nesterov_momentum_with_decay() -> None:
     """Three steps against g = grad + decay w; v = m v + g; w -= rate (g + m v), v starting as g."""
     rate, momentum, decay = 0.1, 0.9, 0.01
-    layer = nn.Linear(2, 1, bias=False)
+    model = OneLayer()
+    layer = model.head
     weight = layer.weight.detach().numpy().astype(np.float64).copy()
-    optimizer = make_optimizer(layer, settings=Sgd(peak_lr=rate, momentum=momentum, weight_decay=decay))
+    optimizer = make_optimizer(model, settings=Sgd(peak_lr=rate, momentum=momentum, weight_decay=decay))
     velocity = None
     for step in range(3):
         inputs = torch.tensor([[1.0 + step, 2.0]])
@@ -78,3 +88,90 @@ def test_the_update_is_nesterov_momentum_with_decay() -> None:
         velocity = gradient if velocity is None else momentum * velocity + gradient
         weight -= rate * (gradient + momentum * velocity)
     np.testing.assert_allclose(layer.weight.detach().numpy(), weight, rtol=1e-5)
+
+
+# ---- a rate of its own for the backbone
+
+NETWORKS = {
+    "resnet": {"kind": "resnet", "depth": 8, "width": 8},
+    "fast_conv": {"kind": "fast_conv", "widths": (8, 8, 8)},
+}
+
+
+def peaks(model: Classifier, settings: Optimizer, backbone: float) -> dict[str, float]:
+    """Look up the peak rate of every parameter by its name; each stands in one group, and none without a gradient."""
+    found = {}
+    names = {id(parameter): name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for group in make_optimizer(model, settings=settings, backbone=backbone).param_groups:
+        assert group["lr"] == group["peak_lr"]
+        for parameter in group["params"]:
+            assert names[id(parameter)] not in found
+            found[names[id(parameter)]] = group["peak_lr"]
+    assert set(found) == set(names.values())
+    return found
+
+
+@pytest.mark.parametrize("description", NETWORKS.values(), ids=NETWORKS)
+@pytest.mark.parametrize("factor", [1.0, 0.25, 0.0])
+def test_the_backbone_has_a_share_of_the_heads_rate_under_sgd(description, factor) -> None:
+    found = peaks(build(description, num_classes=7), Sgd(peak_lr=0.5), factor)
+    assert {rate for name, rate in found.items() if name.startswith("head.")} == {0.5}
+    assert {rate for name, rate in found.items() if not name.startswith("head.")} == {0.5 * factor}
+
+
+@pytest.mark.parametrize("description", NETWORKS.values(), ids=NETWORKS)
+@pytest.mark.parametrize("factor", [1.0, 0.25, 0.0])
+def test_the_backbone_has_a_share_of_its_rates_under_muon(description, factor) -> None:
+    model = build(description, num_classes=7)
+    settings = Muon(peak_lr=0.5, head_lr=40.0, bias_lr=8.0, decay=0.02)
+    dimensions = {name: parameter.ndim for name, parameter in model.named_parameters()}
+    for name, rate in peaks(model, settings, factor).items():
+        if name.startswith("head."):
+            assert rate == 40
+        else:
+            assert rate == (0.5 if dimensions[name] > 1 else 8) * factor
+
+
+def test_muon_takes_the_filters_alone_and_what_is_decayed_loses_its_share_at_the_peak_rate() -> None:
+    settings = Muon(peak_lr=0.5, momentum=0.7, iterations=5, head_lr=40.0, bias_lr=8.0, other_momentum=0.8, decay=0.02)
+    groups = make_optimizer(build(NETWORKS["resnet"], num_classes=7), settings=settings).param_groups
+    filters, *others = groups
+    assert (filters["orthogonal"], filters["iterations"], filters["momentum"]) == (True, 5, 0.7)
+    assert filters["weight_decay"] == 0
+    assert all(parameter.ndim == 4 for parameter in filters["params"])
+    for group in others:
+        assert (group["orthogonal"], group["momentum"]) == (False, 0.8)
+        assert group["weight_decay"] * group["peak_lr"] == pytest.approx(0.02)
+    assert [parameter.ndim for parameter in others[1]["params"]] == [2, 1]
+
+
+# ---- against torch.optim.SGD itself
+
+
+@pytest.mark.parametrize("decay_on", ["kernels", "all"])
+def test_groups_of_sgd_move_as_torchs_own_optimizer_moves_them(decay_on) -> None:
+    """A reference optimizer for each parameter, with the rate and the decay that it should have."""
+    torch.manual_seed(0)
+    ours = Tiny()
+    theirs = copy.deepcopy(ours)
+    optimizer = make_optimizer(
+        ours, settings=Sgd(peak_lr=0.1, momentum=0.8, weight_decay=0.05, decay_on=decay_on), backbone=0.5
+    )
+    reference = [
+        torch.optim.SGD(
+            [parameter],
+            lr=0.1 if name.startswith("head.") else 0.05,
+            momentum=0.8,
+            nesterov=True,
+            weight_decay=0.05 if parameter.ndim > 1 or decay_on == "all" else 0.0,
+        )
+        for name, parameter in theirs.named_parameters()
+    ]
+    for _ in range(4):
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            mine.grad = torch.randn_like(mine)
+            other.grad = mine.grad.clone()
+        for each in (optimizer, *reference):
+            each.step()
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-7)

@@ -5,12 +5,12 @@ import sys
 
 import typer
 
-from reslab.cli import catalogue, data, predicting, runs
+from reslab.cli import catalogue, data, extending, predicting, runs
 from reslab.errors import Failure, UserError
 
 app = typer.Typer(
     name="reslab",
-    help="Train small-image classifiers, measure them honestly, and compare them with the published tables.",
+    help="Train small-image classifiers, measure them honestly, compare them with tables, teach them new classes.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -19,10 +19,14 @@ app = typer.Typer(
 app.command("lab", epilog="Example: reslab lab --out runs/lab")(runs.lab)
 app.command("train", epilog="Example: reslab train digits-quick --out runs/digits --set epochs=5")(runs.train)
 app.command("evaluate", epilog="Example: reslab evaluate runs/digits --views 2")(runs.evaluate)
+app.command("extend", epilog="Example: reslab extend runs/lab/base --with digits:7 --out runs/seven")(
+    extending.extend
+)
 app.command("report", epilog="Example: reslab report runs/digits")(runs.report)
-app.command("compare", epilog="Example: reslab compare runs/digits runs/lab --out runs/compared")(runs.compare)
+app.command("compare", epilog="Example: reslab compare runs/digits runs/lab/extended --out runs/both")(runs.compare)
 app.command("predict", epilog="Example: reslab predict runs/digits four.png --top 2")(predicting.predict)
 app.command("models", epilog="Example: reslab models --num-classes 15")(catalogue.models)
+app.command("methods", epilog="Example: reslab methods --json")(catalogue.methods)
 app.command("recipes", epilog="Example: reslab recipes lab-resnet32")(catalogue.recipes)
 app.add_typer(data.app, name="data")
 

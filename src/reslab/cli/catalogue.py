@@ -35,6 +35,24 @@ def models(
     )
 
 
+def methods(json: Json = False) -> None:
+    """List the methods of `reslab extend`."""
+    from reslab.cli.show import print_json, print_table
+    from reslab.extension.methods import DEFAULT, METHODS
+
+    if json:
+        print_json({name: {**about._asdict(), "default": name == DEFAULT} for name, about in METHODS.items()})
+        return
+    print_table(
+        "Methods of extension",
+        ["name", "what it is", "old images", "default"],
+        [
+            [name, about.summary, "needed" if about.needs_old else "optional", "yes" if name == DEFAULT else ""]
+            for name, about in METHODS.items()
+        ],
+    )
+
+
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Print this recipe whole, as JSON.")] = None, json: Json = False
 ) -> None:

@@ -29,16 +29,22 @@ def lab(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Run the whole study on embedded digits: train, evaluate, report. Needs no network."""
+    """Run the whole study on embedded digits: train, teach new classes, evaluate, report. Needs no network."""
     use_threads(threads)
     from reslab.lab import run_lab
 
-    run = run_lab(out, seed=seed, silent=False)
+    parts = run_lab(out, seed=seed, silent=False)
     if json:
-        print_json({"run": str(run.path), "report": str(run.path / "report.html"), **run.evaluation.model_dump()})
+        print_json(
+            [
+                {"run": str(run.path), "report": str(run.path / "report.html"), **run.evaluation.model_dump()}
+                for run in parts
+            ]
+        )
         return
-    print_evaluation(run.evaluation)
-    typer.echo(f"The report is {run.path / 'report.html'}: open it in a browser.")
+    for run in parts:
+        print_evaluation(run.evaluation)
+        typer.echo(f"The report is {run.path / 'report.html'}: open it in a browser.")
 
 
 def train(
@@ -111,12 +117,18 @@ def evaluate(
     typer.echo(f"Next: reslab report {run}")
 
 
-def report(run: RunPath, json: Json = False) -> None:
+def report(
+    run: RunPath,
+    against: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Another evaluated run, to be tested against on the same images.")
+    ] = None,
+    json: Json = False,
+) -> None:
     """Write a run's report: one HTML file that opens offline, and the figures as PNG."""
     from reslab.report import write_report
     from reslab.runs import Run
 
-    path = write_report(Run.open(run))
+    path = write_report(Run.open(run), against=None if against is None else Run.open(against))
     if json:
         print_json({"report": str(path), "figures": str(run / "figures")})
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reslab.comparison import Pair
-    from reslab.records import Estimate, Evaluation, Figures
+    from reslab.records import Estimate, Evaluation, ExtensionFigures, Figures, NewClass
 
 WIDTH_IN_A_FILE = 10_000  # a program that reads lines gets whole ones
 
@@ -82,6 +82,43 @@ def print_evaluation(evaluation: "Evaluation") -> None:
         if estimates[0] is not None:
             rows.append([label, *map(in_percent if name in IN_PERCENT else as_number, estimates)])
     print_table(f"{evaluation.recipe}, with {evaluation.confidence:.0%} intervals", ["", *columns], rows)
+    if evaluation.extension is not None:
+        _print_extension(evaluation.extension, evaluation.classes)
+
+
+def _print_extension(extension: "ExtensionFigures", classes: Sequence[str]) -> None:
+    """Print what happened to the old classes, and how well the new ones are known."""
+    change = extension.old_change
+    ends = f"{100 * change.low:+.2f} to {100 * change.high:+.2f}"
+    old = [
+        *(
+            [name, in_percent(each.before), in_percent(each.after)]
+            for name, each in zip(classes, extension.old_classes, strict=False)
+        ),
+        ["all old classes", in_percent(extension.old_before), in_percent(extension.old_after)],
+    ]
+    print_table(
+        f"Old classes, changed by {100 * change.value:+.2f} points ({ends})", ["", "before, %", "after, %"], old
+    )
+    new = [
+        [
+            name,
+            *map(as_number, (each.figures.precision, each.figures.recall, each.figures.f1)),
+            in_percent(each.taken_for_old),
+            _errors(each),
+        ]
+        for name, each in zip(classes[extension.num_old :], extension.new_classes, strict=True)
+    ]
+    print_table(
+        f"New classes, macro F1 {as_number(extension.new_macro_f1)}, by {extension.method} with tau "
+        f"{extension.prior.tau:g}",
+        ["", "precision", "recall", "F1", "taken for old, %", "most often taken for"],
+        new,
+    )
+
+
+def _errors(each: "NewClass") -> str:
+    return ", ".join(f"{error.mistaken_for} {error.share.value:.1%}" for error in each.errors) or "none"
 
 
 def duration(seconds: float) -> str:
@@ -94,7 +131,12 @@ def describe_pair(pair: "Pair") -> str:
     if pair.mcnemar is None:
         return f"{pair.first} and {pair.second} cannot be compared: {pair.reason}"
     test = pair.mcnemar
-    return (
+    words = (
         f"{pair.first} against {pair.second}: {test.only_first} images only the first has right, "
         f"{test.only_second} only the second; McNemar's p = {test.p_value:.3g}"
     )
+    return words if pair.macro_f1_difference is None else f"{words}; macro F1 {_difference(pair.macro_f1_difference)}"
+
+
+def _difference(estimate: "Estimate") -> str:
+    return f"{estimate.value:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f})"

@@ -3,6 +3,7 @@
 Axes: N images, C channels, H rows, W columns, K classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
@@ -17,33 +18,32 @@ from reslab.data.cifar import find_data_dir, read_cifar
 from reslab.data.digits import read_digits
 from reslab.data.folder import read_folder
 from reslab.data.npz import read_npz
-from reslab.data.select import NamedTerm, Term, check_distinct, parse
+from reslab.data.select import NamedTerm, Term, parse
 from reslab.data.spec import ImageSet, Labelled, Split
 from reslab.data.split import limit
 from reslab.errors import UserError
 
 
-def load(expression: str, split: Split, *, data_dir: Path | None = None, image_size: int = 32) -> ImageSet:
+def load(
+    expression: str, split: Split, *, data_dir: Path | None = None, image_size: int = 32, merge: bool = False
+) -> ImageSet:
     """Read the `train` or `test` split of a data expression, resized to squares of `image_size` pixels.
 
+    Classes of one name in several sources are refused, or with `merge` are one class. Those of a source with `@0` have
+    no training images but are among the classes.
     Only the files of that split are opened, where a source stores the splits apart. What is missing of CIFAR is
     downloaded to `data_dir`, or $RESLAB_DATA, or the user's cache directory.
     Raises: UserError where the expression or what it names is wrong; Failure where a download is.
     """
     if split not in ("train", "test"):
         raise UserError(f"{split!r} is not a split that is stored: load 'train' or 'test' (hold_out cuts 'validation')")
-    parts = [_read_term(term, split, data_dir, image_size) for term in parse(expression)]
-    _check(parts, expression, split)
-    offsets = np.cumsum([0, *(len(part.classes) for part in parts)])
-    return ImageSet(
-        images=torch.from_numpy(_join([part.images for part in parts])),
-        labels=torch.from_numpy(
-            np.concatenate([part.labels + start for part, start in zip(parts, offsets, strict=False)])
-        ),
-        classes=tuple(name for part in parts for name in part.classes),
-        expression=expression,
-        split=split,
-    )
+    terms = parse(expression)
+    parts = [_read_term(term, split, data_dir, image_size) for term in terms]
+    _check_channels(terms, parts, expression)
+    _check_names(parts, expression, merge)
+    _check_counts(terms, parts, expression, split)
+    images, labels, classes = _join(parts)
+    return ImageSet(torch.from_numpy(images), torch.from_numpy(labels), classes, expression, split)
 
 
 def _read_term(term: Term, split: Split, data_dir: Path | None, image_size: int) -> Labelled:
@@ -88,27 +88,50 @@ def _resize(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return resized.contiguous().numpy()
 
 
-def _join(images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    return images[0] if len(images) == 1 else np.concatenate(images)
+def _join(parts: list[Labelled]) -> Labelled:
+    """Put all images into one array; a class is numbered where its name comes first."""
+    if len(parts) == 1:
+        return parts[0]
+    numbers: dict[str, int] = {}
+    for name in (name for part in parts for name in part.classes):
+        numbers.setdefault(name, len(numbers))
+    labels = [np.array([numbers[name] for name in part.classes], dtype=np.int64)[part.labels] for part in parts]
+    return Labelled(np.concatenate([part.images for part in parts]), np.concatenate(labels), tuple(numbers))
 
 
-def _check(parts: list[Labelled], expression: str, split: Split) -> None:
-    channels = [part.images.shape[1] for part in parts]
-    if len(set(channels)) > 1:
-        raise UserError(
-            f"{expression!r} joins images of {' and '.join(map(str, channels))} channels: they must have as many"
-        )
-    classes = [name for part in parts for name in part.classes]
-    check_distinct(classes, expression)
-    for name in classes:
+def _check_channels(terms: Sequence[Term], parts: Sequence[Labelled], expression: str) -> None:
+    first, *others = (part.images.shape[1] for part in parts)
+    for term, channels in zip(terms[1:], others, strict=True):
+        if channels != first:
+            raise UserError(
+                f"{expression!r} joins images of {first} channel(s) ({terms[0].origin}) with images of {channels} "
+                f"({term.origin}), but a network takes one kind: convert one of them, for example to an npz file, "
+                "where grey images are (N, H, W) and colour ones (N, H, W, 3)"
+            )
+
+
+def _check_names(parts: Sequence[Labelled], expression: str, merge: bool) -> None:
+    seen: set[str] = set()
+    for name in (name for part in parts for name in part.classes):
         if any("\ud800" <= letter <= "\udfff" for letter in name):
             raise UserError(f"the class name {name!r} of {expression!r} is not valid Unicode: rename it")
-    if len(classes) < 2:
-        raise UserError(f"{expression!r} has one class, {classes[0]!r}: a classifier needs at least two")
-    for part in parts:
+        if name in seen and not merge:
+            raise UserError(
+                f"the class {name!r} is in {expression!r} twice: take each class once, rename one, or say that they "
+                "are the same (merge)"
+            )
+        seen.add(name)
+
+
+def _check_counts(terms: Sequence[Term], parts: Sequence[Labelled], expression: str, split: Split) -> None:
+    for term, part in zip(terms, parts, strict=True):
+        if split == "train" and term.limit == 0:
+            continue
         for name, count in zip(part.classes, np.bincount(part.labels, minlength=len(part.classes)), strict=True):
             if count == 0:
                 raise UserError(f"the class {name!r} of {expression!r} has no images in the {split} split")
+    if not any(len(part.labels) for part in parts):
+        raise UserError(f"{expression!r} has no training images at all: give at least one source more than @0")
 
 
 @dataclass(frozen=True)
@@ -124,10 +147,12 @@ class Description:
     fingerprints: dict[Split, str]
 
 
-def describe(expression: str, *, data_dir: Path | None = None, image_size: int = 32) -> Description:
+def describe(
+    expression: str, *, data_dir: Path | None = None, image_size: int = 32, merge: bool = False
+) -> Description:
     """Read both splits and sum them up; `dataclasses.asdict` makes JSON of it. Raises: as `load` does."""
-    train = load(expression, "train", data_dir=data_dir, image_size=image_size)
-    test = load(expression, "test", data_dir=data_dir, image_size=image_size)
+    train = load(expression, "train", data_dir=data_dir, image_size=image_size, merge=merge)
+    test = load(expression, "test", data_dir=data_dir, image_size=image_size, merge=merge)
     statistics = train.statistics()
     return Description(
         expression=expression,

@@ -6,6 +6,7 @@ Two layouts: `images`, `labels` and, if there is a split, `test_images`, `test_l
 20 % of each class is cut off for the test split.
 """
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,7 +108,10 @@ def _read_classes(file: NpzFile, labels: NDArray[np.int64], path: Path) -> tuple
     classes: NDArray[Any] = file["classes"]
     if classes.ndim != 1 or classes.dtype.kind != "U":
         raise UserError(f"{path}: 'classes' is {classes.dtype} {classes.shape}, it must be strings of shape (K,)")
-    return tuple(str(name) for name in classes)
+    names = [str(name) for name in classes]
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"{path}: 'classes' has {repeated[0]!r} twice, each class needs a name of its own")
+    return tuple(names)
 
 
 def _check_range(labels: NDArray[np.int64], name: str, num_classes: int, path: Path) -> None:

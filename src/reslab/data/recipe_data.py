@@ -16,13 +16,13 @@ HOLD_OUT_SEED = 0  # not the run's: runs of several seeds share their validation
 def read_split(recipe: Recipe, split: SplitName, *, data_dir: Path | None = None) -> ImageSet:
     """Read one split of `recipe.data`; only `evaluate` may ask for `test`.
 
-    Raises: UserError where the expression or the number of validation images does not fit the data.
+    Raises: UserError where there is one class only, or the expression or the number of validation images does not fit.
     """
     match split:
         case "test":
-            return load(recipe.data, "test", data_dir=data_dir, image_size=recipe.image_size)
+            return _load(recipe, "test", data_dir)
         case "train" | "validation":
-            images = load(recipe.data, "train", data_dir=data_dir, image_size=recipe.image_size)
+            images = _load(recipe, "train", data_dir)
             if not recipe.validation:
                 if split == "validation":
                     raise UserError(f"recipe {recipe.name} holds out no validation images: set validation above 0")
@@ -30,6 +30,14 @@ def read_split(recipe: Recipe, split: SplitName, *, data_dir: Path | None = None
             return hold_out(images, recipe.validation, seed=HOLD_OUT_SEED)[split == "validation"]
         case _ as unreachable:
             assert_never(unreachable)
+
+
+def _load(recipe: Recipe, split: SplitName, data_dir: Path | None) -> ImageSet:
+    merge = recipe.extension is not None and recipe.extension.merge
+    images = load(recipe.data, split, data_dir=data_dir, image_size=recipe.image_size, merge=merge)
+    if len(images.classes) < 2:
+        raise UserError(f"{recipe.data!r} has one class, {images.classes[0]!r}: a classifier needs at least two")
+    return images
 
 
 def describe_data(images: ImageSet) -> DataSet:

@@ -1,22 +1,23 @@
 """The data expression: which classes of which sources, in which order, as a value. Nothing is read here.
 
-    expression = source { "+" source }              classes are numbered in the order written; equal names are refused
+    expression = source { "+" source }              classes are numbered in the order written, each taken once
     source     = named [ ":" class { "," class } ] [ "@" number ]
                | ( "folder" | "npz" ) ":" path [ "@" number ]
     named      = "cifar10" | "cifar100" | "cifar100-coarse" | "digits"
     class      = the name of a class; of `cifar100` also of a superclass, which stands for its five classes in their
                  official order; of `digits` also a range, as in 0-6; without any, all classes in their official order
-    number     = take at most so many training images of each class, the same ones each time; the test split stays whole
+    number     = take at most so many training images of each class, the same ones each time; with 0 the classes are
+                 known but have no training images; the test split stays whole
 
 `cifar100-coarse` has the 20 superclasses as its classes. A "+" belongs to a path unless a source's name follows it
 (`folder:a+b` is one path, `folder:a+digits` is two sources); a path that itself ends in "@5" is written with a "/"
-after it. Spaces around names are left out.
+after it. Spaces around names are left out. A class name that a folder or file brings a second time is refused when the
+expression is loaded, unless both are said to be one class.
 """
 
 import difflib
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -46,6 +47,11 @@ class NamedTerm:
     classes: tuple[str, ...]
     limit: int | None
 
+    @property
+    def origin(self) -> str:
+        """Where the images come from, as in an expression."""
+        return self.source
+
 
 @dataclass(frozen=True)
 class LocatedTerm:
@@ -55,40 +61,65 @@ class LocatedTerm:
     path: Path
     limit: int | None
 
+    @property
+    def origin(self) -> str:
+        """Where the images come from, as in an expression."""
+        return f"{self.source}:{self.path}"
+
 
 Term = NamedTerm | LocatedTerm
 
 
 def parse(expression: str) -> tuple[Term, ...]:
     """Read a data expression. Raises: UserError that names what is wrong and the nearest right name."""
-    terms = tuple(_parse_source(text.strip(), expression) for text in _split(expression))
-    check_distinct((name for term in terms if isinstance(term, NamedTerm) for name in term.classes), expression)
+    terms = tuple(_parse_source(text, expression) for text in _split(expression))
+    _check_taken_once(terms, expression)
     return terms
 
 
-def check_distinct(names: Iterable[str], expression: str) -> None:
-    """Refuse a class name that stands twice in a sum. Raises: UserError."""
+def join_expressions(old: str, new: str, *, old_limit: int | None) -> str:
+    """Write the sum of two expressions in which the sources of `old` give at most `old_limit` training images a class.
+
+    A source that has a smaller limit keeps it. Raises: UserError where one is wrong, or both take the same class.
+    """
+    for expression in (old, new):
+        parse(expression)
+    joined = "+".join([*(_lower_limit(text, old_limit) for text in _split(old)), *_split(new)])
+    parse(joined)
+    return joined
+
+
+def _lower_limit(text: str, num: int | None) -> str:
+    body, own = _parse_limit(text)
+    limits = [limit for limit in (own, num) if limit is not None]
+    return f"{body.rstrip()}@{min(limits)}" if limits else text
+
+
+def _check_taken_once(terms: tuple[Term, ...], expression: str) -> None:
+    """Refuse a sum that would hold the same images twice."""
     seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise UserError(f"the class {name!r} is in {expression!r} twice: take each class once, or rename one")
-        seen.add(name)
+    for term in terms:
+        items = [f"the class {name!r}" for name in term.classes] if isinstance(term, NamedTerm) else [repr(term.origin)]
+        for item in items:
+            if item in seen:
+                raise UserError(f"{item} is in {expression!r} twice: take it once")
+            seen.add(item)
 
 
 def _split(expression: str) -> list[str]:
     """Cut at each "+", except inside a path."""
     sources: list[str] = []
     for piece in expression.split("+"):
-        in_path = sources and sources[-1].lstrip().startswith(tuple(f"{name}:" for name in _LOCATED))
-        if in_path and not _starts_source(piece):
+        in_path = sources and _source_of(sources[-1]) in _LOCATED
+        if in_path and _source_of(piece) not in _SOURCES:
             sources[-1] += "+" + piece
         else:
             sources.append(piece)
-    return sources
+    return [source.strip() for source in sources]
 
 
-def _starts_source(piece: str) -> bool:
-    return re.split("[:@]", piece.strip(), maxsplit=1)[0] in _SOURCES
+def _source_of(text: str) -> str:
+    return re.split("[:@]", text, maxsplit=1)[0].strip()
 
 
 def _parse_source(text: str, expression: str) -> Term:
@@ -111,11 +142,7 @@ def _parse_source(text: str, expression: str) -> Term:
 def _parse_limit(text: str) -> tuple[str, int | None]:
     """Take a trailing @N off."""
     match = re.fullmatch(r"(.*)@\s*(\d+)", text, re.DOTALL)
-    if match is None:
-        return text, None
-    if int(match[2]) == 0:
-        raise UserError(f"{text!r} asks for 0 training images of each class: write @1 or more, or leave the @ out")
-    return match[1], int(match[2])
+    return (text, None) if match is None else (match[1], int(match[2]))
 
 
 def _expand(source: Named, item: str) -> tuple[str, ...]:

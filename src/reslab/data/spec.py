@@ -31,7 +31,10 @@ class Labelled(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """One split of a data expression: images (N, C, H, W) uint8, labels (N,) int64 in [0, K), K class names."""
+    """One split of a data expression: images (N, C, H, W) uint8, labels (N,) int64 in [0, K), K class names.
+
+    The training split may have classes without images, those of a source with `@0`; no other split has.
+    """
 
     images: Tensor
     labels: Tensor

@@ -17,6 +17,7 @@ from reslab.models.device import pick_device
 from reslab.models.inference import predict_logits
 from reslab.models.layers import Classifier
 from reslab.models.memory import keep_freed_memory
+from reslab.recipe import Extension
 from reslab.records import SplitName, Weights
 from reslab.runs import Examples, Predictions, Run, read_weights
 
@@ -31,7 +32,8 @@ def predict(
 ) -> None:
     """Write the predictions of the named splits, and the images that were misclassified.
 
-    With `views`, the mean over so many views of each image is written beside the predictions without.
+    With `views`, the mean over so many views of each image is written beside the predictions without. Of an extended
+    run, the network before the extension also predicts the test images of its own classes, always plainly.
     Raises: UserError where the run is not finished or its data has changed.
     """
     model, weights = load_classifier(run.path, device=device)
@@ -43,6 +45,8 @@ def predict(
         if views is not None:
             run.write_predictions(split, _predict_split(model, weights, images, views=views), augmented=True)
         _write_examples(run, split, images)
+        if split == "test" and run.recipe.extension is not None:
+            _predict_with_base(run, run.recipe.extension, images, device=device)
 
 
 def load_classifier(path: Path, *, device: str = "auto") -> tuple[Classifier, Weights]:
@@ -68,6 +72,15 @@ def _predict_split(model: Classifier, weights: Weights, images: ImageSet, *, vie
         model, images.images, prepare=lambda pixels: standardize(pixels, by=weights.standardize), views=views
     )
     return Predictions(logits.numpy(), images.labels.numpy())
+
+
+def _predict_with_base(run: Run, extension: Extension, images: ImageSet, *, device: str) -> None:
+    """Write what the network before the extension says of the images of its own classes."""
+    if run.base_digest != extension.base:
+        raise UserError(f"{run.base_path} is not the network that {run.path} was made from: extend that one anew")
+    base, weights = load_classifier(run.base_path, device=device)
+    known = images.subset(np.flatnonzero(images.labels.numpy() < extension.num_old))
+    run.write_base_predictions(_predict_split(base, weights, known, views=1))
 
 
 def _check_fit(run: Run, weights: Weights, images: ImageSet) -> None:

@@ -5,15 +5,24 @@ Axes: N images, K classes, M chosen images.
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reslab import metrics
 from reslab.errors import UserError
-from reslab.metrics import Floats, Integers, Interval, Logits
-from reslab.records import AugmentedFigures, ClassFigures, Estimate, Evaluation, Figures, SplitFigures, SplitName
+from reslab.evaluation.estimates import bootstrapped, bootstrapped_each, proportion, proportions
+from reslab.evaluation.extension import measure_extension
+from reslab.metrics import Integers, Logits
+from reslab.records import (
+    AugmentedFigures,
+    ClassFigures,
+    Estimate,
+    Evaluation,
+    ExtensionFigures,
+    Figures,
+    SplitFigures,
+    SplitName,
+)
 from reslab.runs import Predictions, Run, read_weights
 
 HEADLINES = ("balanced_accuracy", "macro_precision", "macro_recall", "macro_f1")  # those with a bootstrap interval
@@ -26,23 +35,27 @@ def score(
     """Measure the predictions of `splits` and write the run's evaluation; return it.
 
     `views` is the number of views behind the predictions with test-time augmentation; without it they are left alone.
-    Splits evaluated before stay where they are for the same classes and the same number of resamples. The intervals
-    of a split depend on its predictions, `resamples` and `seed` alone.
+    Splits evaluated before, and what an extension did, stay as they are for the same classes and the same number of
+    resamples. The intervals of a split depend on its predictions, `resamples` and `seed` alone.
 
     Raises: UserError where predictions are missing or do not fit the run's classes, or `resamples` is below 1.
     """
     if resamples < 1:
         raise UserError(f"{resamples} bootstrap resamples are too few: take at least 1, better 1000")
     classes = read_weights(run.path)[1].classes
-    kept = _earlier_splits(run, classes=classes, resamples=resamples)
+    earlier = _earlier(run, classes=classes, resamples=resamples)
     new = {split: _score_split(run, split, classes, views, resamples=resamples, seed=seed) for split in splits}
+    extension = earlier.extension if earlier else None
+    if "test" in new:
+        extension = _score_extension(run, classes, new["test"], resamples=resamples, seed=seed)
     evaluation = Evaluation(
         recipe=run.recipe.name,
         evaluated=datetime.now(UTC).isoformat(timespec="seconds"),
         confidence=metrics.CONFIDENCE,
         bootstrap_resamples=resamples,
         classes=classes,
-        splits=kept | new,
+        splits=(earlier.splits if earlier else {}) | new,
+        extension=extension,
     )
     run.write_evaluation(evaluation)
     return evaluation
@@ -60,10 +73,10 @@ def measure(predictions: Predictions, *, resamples: int = 1000, seed: int = 0) -
     top5 = metrics.top_k_hits(logits, labels=labels, k=5).sum() if num_classes > TOP5_ABOVE else None
     return Figures(
         num_images=len(labels),
-        accuracy=_proportion(matrix.trace(), num_images),
-        **{name: _bootstrapped(getattr(values, name), getattr(drawn, name)) for name in HEADLINES},
+        accuracy=proportion(matrix.trace(), total=num_images),
+        **{name: bootstrapped(getattr(values, name), samples=getattr(drawn, name)) for name in HEADLINES},
         **_probability_figures(predictions, resamples=resamples, generator=generator),
-        top5_accuracy=None if top5 is None else _proportion(top5, num_images),
+        top5_accuracy=None if top5 is None else proportion(top5, total=num_images),
         per_class=_per_class(matrix, values, drawn),
         confusion_matrix=matrix.tolist(),
     )
@@ -82,13 +95,13 @@ def choose_examples(logits: Logits, labels: Integers, *, limit: int = 1000) -> I
 # ---- reading what is there
 
 
-def _earlier_splits(run: Run, *, classes: tuple[str, ...], resamples: int) -> dict[SplitName, SplitFigures]:
-    """Give the splits that the head of the new evaluation describes as well."""
+def _earlier(run: Run, *, classes: tuple[str, ...], resamples: int) -> Evaluation | None:
+    """Give the evaluation before where the head of the new one describes its figures as well."""
     if not run.is_evaluated:
-        return {}
+        return None
     earlier = run.evaluation
     same = earlier.classes == classes and earlier.bootstrap_resamples == resamples
-    return dict(earlier.splits) if same and earlier.confidence == metrics.CONFIDENCE else {}
+    return earlier if same and earlier.confidence == metrics.CONFIDENCE else None
 
 
 def _score_split(
@@ -108,21 +121,42 @@ def _score_split(
     return SplitFigures(**dict(figures), test_time_augmentation=augmented)
 
 
+def _score_extension(
+    run: Run, classes: tuple[str, ...], figures: Figures, *, resamples: int, seed: int
+) -> ExtensionFigures | None:
+    """Measure what was extended, where the run is an extended one, beside the `figures` of its test split."""
+    extension = run.recipe.extension
+    if extension is None:
+        return None
+    if extension.num_old >= len(classes):
+        raise UserError(
+            f"{run.path}: its recipe counts {extension.num_old} old classes, but its network knows {len(classes)} in "
+            "all: extend the base anew"
+        )
+    before = run.read_base_predictions()
+    _check(run, before, kind="base's test predictions", num_classes=extension.num_old)
+    return measure_extension(run, before=before, classes=classes, figures=figures, resamples=resamples, seed=seed)
+
+
 def _read(run: Run, split: SplitName, *, num_classes: int, augmented: bool = False) -> Predictions:
     """Read the predictions of a split. Raises: UserError where they do not fit the classes or are not finite."""
     predictions = run.read_predictions(split, augmented=augmented)
+    kind = f"{split} predictions" + (" with test-time augmentation" if augmented else "")
+    _check(run, predictions, kind=kind, num_classes=num_classes)
+    return predictions
+
+
+def _check(run: Run, predictions: Predictions, *, kind: str, num_classes: int) -> None:
     complaint = _complaint(*predictions, num_classes=num_classes)
     if complaint:
-        kind = f"{split} predictions" + (" with test-time augmentation" if augmented else "")
         raise UserError(f"{run.path}: the {kind} cannot be scored: {complaint}; run reslab evaluate {run.path} again")
-    return predictions
 
 
 def _complaint(logits: Logits, labels: Integers, *, num_classes: int) -> str | None:
     if not labels.size:
         return "they are of no images"
     if logits.shape[1] != num_classes:
-        return f"their logits are of {logits.shape[1]} classes, the run's network has {num_classes}"
+        return f"their logits are of {logits.shape[1]} classes, the network has {num_classes}"
     if labels.min() < 0 or labels.max() >= num_classes:
         return f"their labels run from {labels.min()} to {labels.max()}, not from 0 to {num_classes - 1}"
     num_bad = len(logits) - int(np.isfinite(logits).all(axis=1).sum())
@@ -138,7 +172,7 @@ def _probability_figures(
     terms = metrics.image_terms(predictions.logits, labels=predictions.labels)
     values = metrics.probability_figures(terms.mean(axis=0))
     drawn = metrics.resample_terms(terms, resamples=resamples, generator=generator)
-    return {name: _bootstrapped(getattr(values, name), getattr(drawn, name)) for name in values._fields}
+    return {name: bootstrapped(getattr(values, name), samples=getattr(drawn, name)) for name in values._fields}
 
 
 def _per_class(
@@ -146,27 +180,10 @@ def _per_class(
 ) -> tuple[ClassFigures, ...]:
     support = matrix.sum(axis=1)
     columns = zip(
-        _estimates(values.precision, metrics.percentile_interval(drawn.precision, values=values.precision)),
-        _estimates(values.recall, metrics.wilson_interval(matrix.diagonal(), total=support)),
-        _estimates(values.f1, metrics.percentile_interval(drawn.f1, values=values.f1)),
+        bootstrapped_each(values.precision, samples=drawn.precision),
+        proportions(matrix.diagonal(), total=support),
+        bootstrapped_each(values.f1, samples=drawn.f1),
         support.tolist(),
         strict=True,
     )
     return tuple(ClassFigures(precision=p, recall=r, f1=f, support=count) for p, r, f, count in columns)
-
-
-def _proportion(successes: NDArray[Any], total: NDArray[Any]) -> Estimate:
-    return _estimate(successes / total, metrics.wilson_interval(successes, total=total))
-
-
-def _bootstrapped(value: Floats, samples: Floats) -> Estimate:
-    return _estimate(value, metrics.percentile_interval(samples, values=value))
-
-
-def _estimate(value: Floats, interval: Interval) -> Estimate:
-    return Estimate(value=float(value), low=float(interval.low), high=float(interval.high))
-
-
-def _estimates(values: Floats, intervals: Interval) -> list[Estimate]:
-    columns = zip(values.tolist(), intervals.low.tolist(), intervals.high.tolist(), strict=True)
-    return [Estimate(value=value, low=low, high=high) for value, low, high in columns]

@@ -3,6 +3,7 @@
 A description is plain data, `{"kind": family, option: value, …}`, the JSON of a recipe's `model`.
 """
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -72,17 +73,15 @@ def restore(
 
 def count_parameters(model: Classifier, *, trained_only: bool = True) -> int:
     """Count the trained numbers, or with `trained_only=False` also the running means and variances."""
-    parameters = sum(parameter.numel() for parameter in model.parameters())
     if trained_only:
-        return parameters
+        return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     return parameters + sum(buffer.numel() for buffer in model.buffers() if buffer.is_floating_point())
 
 
 def count_multiply_adds(model: Classifier, *, image: Tensor) -> int:
-    """Count the multiply-adds of convolutions and the head for one `image` (C, H, W)."""
-    was_training = model.training
-    model.eval()
+    """Count the multiply-adds of convolutions, done directly, and the head for one `image` (C, H, W)."""
+    shapes = copy.deepcopy(model).to("meta").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(image[None])
-    model.train(was_training)
+        shapes(image[None].to("meta"))
     return int(counter.get_total_flops()) // 2

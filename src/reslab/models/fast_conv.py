@@ -31,7 +31,7 @@ class Group(nn.Module):
 
 
 class FastConv(Classifier):
-    """Whitened patches, three groups, the maximum over the image divided by D, head; images of 15 pixels or more."""
+    """Whitened patches, three groups, the maximum over the image divided by D, head; images of 9 pixels or more."""
 
     def __init__(self, *, num_classes: int, channels: int = 3, widths: tuple[int, int, int] = (64, 256, 256)) -> None:
         super().__init__()

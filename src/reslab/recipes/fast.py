@@ -4,7 +4,7 @@ Source: KellerJordan/cifar10-airbench, `airbench94_muon`, for network, optimizer
 Differs from it: smaller images in the first epochs, batches in chunks of 250 with statistics of their own, float32.
 """
 
-from reslab.recipe import Crop, FastConv, Flip, Freeze, Growth, Linear, Muon, Recipe
+from reslab.recipe import Crop, FastConv, Flip, Freeze, Growth, Linear, Muon, Recipe, derive
 from reslab.recipes.lab import CIFAR10_PIXELS
 
 SIZES = (16, 20, 20, 24, 24, 28, 32, 32)  # pixels a side, epoch by epoch
@@ -17,7 +17,7 @@ FAST_CONV = Recipe(
     augment=(Flip(alternate=True), Crop(pixels=2, fill="reflect")),
     growth=tuple(Growth(epoch=epoch, image_size=size) for epoch, size in enumerate(SIZES)),
     model=FastConv(),
-    optimizer=Muon(),
+    optimizer=Muon(head_lr=1340, bias_lr=106),  # for features that are divided by 256
     schedule=Linear(),
     label_smoothing=0.2,
     freeze=(Freeze(parameters="stem", epoch=3),),
@@ -26,4 +26,15 @@ FAST_CONV = Recipe(
     chunk_size=250,
 )
 
-RECIPES = (FAST_CONV,)
+# The base of an extension: more epochs, and images held out to choose by.
+BASE_SIZES = (16, 20, 24, 24, 28, 28, 32, 32, 32, 32)
+
+EXTENSION_BASE = derive(
+    FAST_CONV,
+    name="extension-base",
+    growth=tuple(Growth(epoch=epoch, image_size=size) for epoch, size in enumerate(BASE_SIZES)),
+    validation=5000,
+    epochs=10,
+)
+
+RECIPES = (FAST_CONV, EXTENSION_BASE)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from reslab.errors import Failure
 from reslab.report import page
+from reslab.report.beside import put_beside
 from reslab.report.inputs import read_inputs
-from reslab.report.pictures import confusion_matrices, learning_curves, reliability_picture
+from reslab.report.pictures import confusion_matrices, learning_curves, prior_pictures, reliability_picture
 from reslab.report.tables import reliability
 from reslab.report.verdict import Verdict, verdict
 from reslab.runs import Run, write_bytes
@@ -17,18 +18,21 @@ from reslab.runs import Run, write_bytes
 __all__ = ["Verdict", "verdict", "write_report"]
 
 
-def write_report(run: Run) -> Path:
+def write_report(run: Run, *, against: Run | None = None) -> Path:
     """Write `report.html` and `figures/*.png` into a run folder and give the page's path.
 
-    Raises: UserError where the run is not evaluated or a file is damaged; Failure where the disk refuses.
+    Raises: UserError where the run is not evaluated, a file is damaged or the run `against` which it is tested was not
+    tested on the same images of the same classes; Failure where the disk refuses.
     """
     inputs = read_inputs(run)
+    beside = put_beside(run, against=against) if against else None
     pictures = {
         "curves": learning_curves(inputs),
         "matrices": confusion_matrices(inputs),
+        "prior": prior_pictures(inputs),
         "calibration": [reliability_picture(reliability(inputs.predictions))],
     }
-    html = page.render(inputs, pictures=pictures)
+    html = page.render(inputs, pictures=pictures, beside=beside)
     folder = run.path / "figures"
     try:
         folder.mkdir(exist_ok=True)

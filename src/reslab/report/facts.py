@@ -3,18 +3,24 @@
 from collections.abc import Iterator
 from statistics import median
 
-from reslab.recipe import Recipe
+from reslab.recipe import Extension, Recipe
 from reslab.records import Environment
 from reslab.report.inputs import Inputs
 from reslab.report.words import (
+    adjustment_words,
     augment_words,
     counted,
+    distill_words,
     duration,
+    freeze_words,
     growth_words,
+    method_words,
     model_words,
     moment,
+    old_data_words,
     optimizer_words,
     rate_words,
+    sampling_words,
     standardize_words,
 )
 
@@ -34,6 +40,7 @@ def recipe_facts(inputs: Inputs) -> Facts:
     growth = f"; {growth_words(recipe.growth)}" if recipe.growth else ""
     return [
         ("Recipe", f"{recipe.name} ({recipe.source})"),
+        *(_extension_facts(recipe.extension) if recipe.extension else ()),
         ("Network", model_words(recipe.model)),
         ("Parameters", f"{inputs.num_parameters:,}"),
         ("Images", images + growth),
@@ -42,7 +49,9 @@ def recipe_facts(inputs: Inputs) -> Facts:
         ("Learning rate", rate_words(recipe)),
         ("Loss", _loss(recipe)),
         ("Length", _length(inputs)),
-        ("Batch", f"{recipe.batch_size} images"),
+        ("Batch", _batch(recipe)),
+        *([("Sampling", sampling_words(recipe.sampling))] if recipe.sampling else []),
+        *([("Not trained", freeze_words(recipe.freeze))] if recipe.freeze else []),
         ("Validation", f"{recipe.validation:,} images held out" if recipe.validation else "nothing held out"),
         ("Seed", str(inputs.environment.seed)),
     ]
@@ -50,7 +59,23 @@ def recipe_facts(inputs: Inputs) -> Facts:
 
 def _loss(recipe: Recipe) -> str:
     smoothing = f" with label smoothing {recipe.label_smoothing:g}" if recipe.label_smoothing else ""
-    return f"cross-entropy{smoothing}"
+    adjusted = f", {adjustment_words(recipe.logit_adjustment)}" if recipe.logit_adjustment else ""
+    return f"cross-entropy{smoothing}{adjusted}"
+
+
+def _batch(recipe: Recipe) -> str:
+    chunks = f", in chunks of {recipe.chunk_size:,}" if recipe.chunk_size else ""
+    return f"{recipe.batch_size:,} images{chunks}"
+
+
+def _extension_facts(extension: Extension) -> Iterator[tuple[str, str]]:
+    yield "Method", method_words(extension.method)
+    yield "Base", f"a network of {counted(extension.num_old, 'class')}, weights {extension.base[:16]}… (SHA-256)"
+    yield "Old data", old_data_words(extension) + (", classes of one name merged" if extension.merge else "")
+    if extension.backbone_lr != 1:
+        yield "Backbone", f"at {extension.backbone_lr:g} times the rate" if extension.backbone_lr else "left as it is"
+    if extension.distill:
+        yield "Distillation", distill_words(extension)
 
 
 def _length(inputs: Inputs) -> str:

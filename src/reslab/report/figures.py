@@ -127,6 +127,33 @@ def _draw_rates(axes: Axes, rates: NDArray[np.float64]) -> None:
     axes.set_ylabel("rate")
 
 
+# ---- the strength of the prior's removal
+
+
+def prior_curves(
+    taus: NDArray[np.float64],
+    *,
+    curves: Mapping[str, NDArray[np.float64]],
+    band: tuple[NDArray[np.float64], NDArray[np.float64]],
+    chosen: float,
+) -> bytes:
+    """Draw named curves (T,) over tau (T,), the first one strong and with its band, and a line at the chosen tau."""
+    with _style():
+        figure = _new(_HALF, 320)
+        axes = figure.subplots()
+        axes.axvline(chosen, color=_FAINT, lw=0.8, ls=(0, (4, 3)), zorder=1)
+        axes.text(chosen, 1.01, f"{chosen:g}", transform=axes.get_xaxis_transform(), ha="center", size=7)
+        axes.fill_between(taus, *band, color=_BLUE, alpha=0.12, lw=0)
+        for place, ((name, values), (color, dashes)) in enumerate(zip(curves.items(), cycle(_LOOKS), strict=False)):
+            axes.plot(taus, values, dashes, color=color, label=name, marker="o", ms=3, lw=1.2 if place else 2)
+        axes.set(
+            xlabel="tau: 0 keeps the data's prior, 1 removes it", ylabel="validation images (%)", xlim=(-0.03, 1.03)
+        )
+        axes.grid(axis="y")
+        axes.legend()
+        return _png(figure)
+
+
 # ---- confusion matrices
 
 

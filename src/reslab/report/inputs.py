@@ -53,6 +53,7 @@ def read_inputs(run: Run) -> Inputs:
 
 def _belong_together(inputs: Inputs) -> bool:
     logits, labels = inputs.predictions
+    planned, measured = inputs.recipe.extension, inputs.evaluation.extension
     indices, images = inputs.examples
     num_images, num_classes = inputs.test.num_images, len(inputs.evaluation.classes)
     return (
@@ -63,4 +64,6 @@ def _belong_together(inputs: Inputs) -> bool:
         and bool(((indices >= 0) & (indices < num_images)).all())
         and bool(((labels >= 0) & (labels < num_classes)).all())
         and inputs.evaluation.classes == inputs.weights.classes
+        and (planned and planned.num_old) == (measured and measured.num_old)
+        and (measured is None or len(measured.old_classes) + len(measured.new_classes) == num_classes)
     )

@@ -48,11 +48,12 @@ class Mistakes:
         """Give the mistakes of which the classifier was most certain."""
         return [self._mistake(place) for place in range(min(NUM_WORST, len(self._true)))]
 
-    def confusions(self) -> list[Confusion]:
-        """Give the most confused pairs of classes with their most certain mistakes."""
+    def confusions(self, *, num_old: int = 0) -> list[Confusion]:
+        """Give the most confused pairs of classes, not both among the first `num_old`, with their surest mistakes."""
         classes = self._inputs.evaluation.classes
         found = []
-        for pair in confused_pairs(np.array(self._inputs.test.confusion_matrix), most=NUM_PAIRS):
+        matrix = np.array(self._inputs.test.confusion_matrix)
+        for pair in confused_pairs(matrix, most=NUM_PAIRS, num_old=num_old):
             places = np.flatnonzero((self._true == pair.true) & (self._predicted == pair.predicted))[:IMAGES_A_PAIR]
             shown = [self._mistake(int(place)) for place in places]
             names = classes[pair.true], classes[pair.predicted]

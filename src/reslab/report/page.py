@@ -7,6 +7,8 @@ from typing import Any
 import jinja2
 
 from reslab.published import CIFAR10_SOURCE
+from reslab.report.beside import Beside
+from reslab.report.extension import give_account
 from reslab.report.facts import device_words, machine_facts, recipe_facts, training_seconds
 from reslab.report.inputs import Inputs
 from reslab.report.mistakes import Mistakes
@@ -16,8 +18,8 @@ from reslab.report.verdict import verdict
 from reslab.report.words import between, counted, duration, model_words, percent
 
 
-def render(inputs: Inputs, *, pictures: Mapping[str, Sequence[Picture]]) -> str:
-    """Put the pictures of each section and all tables into the page."""
+def render(inputs: Inputs, *, pictures: Mapping[str, Sequence[Picture]], beside: Beside | None) -> str:
+    """Put the pictures of each section, all tables and what stands beside the run into the page."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -27,6 +29,9 @@ def render(inputs: Inputs, *, pictures: Mapping[str, Sequence[Picture]]) -> str:
         pictures=pictures,
         style=_file("page.css"),
         counted=counted,
+        in_percent=in_percent,
+        account=give_account(inputs),
+        beside=beside,
         confidence=percent(inputs.evaluation.confidence, decimals=0),
         **_headline(inputs),
         **_tables(inputs),

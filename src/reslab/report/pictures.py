@@ -112,6 +112,36 @@ def _matrix(inputs: Inputs, split: SplitName, by_row: bool) -> Picture:
     )
 
 
+# ---- the strength of the prior's removal
+
+
+def prior_pictures(inputs: Inputs) -> list[Picture]:
+    """Draw what each tau gives on the validation images; none where there was nothing to choose by."""
+    extension = inputs.evaluation.extension
+    if extension is None or not extension.prior.curve:
+        return []
+    tau, curve = extension.prior.tau, extension.prior.curve
+    names = {"macro F1": "macro_f1", "macro precision": "macro_precision", "macro recall": "macro_recall"}
+    names["accuracy"] = "accuracy"
+    curves = {name: np.array([100 * getattr(point, figure).value for point in curve]) for name, figure in names.items()}
+    band = [np.array([100 * getattr(point.macro_f1, end) for point in curve]) for end in ("low", "high")]
+    png = figures.prior_curves(
+        np.array([point.tau for point in curve]), curves=curves, band=(band[0], band[1]), chosen=tau
+    )
+    ends = "; ".join(f"{name} {values[0]:.3g} to {values[-1]:.3g} %" for name, values in curves.items())
+    return [
+        Picture(
+            name="prior",
+            png=png,
+            alt=f"Curves over tau from {curve[0].tau:g} to {curve[-1].tau:g}, chosen {tau:g}: {ends}.",
+            title="Validation images, by tau.",
+            caption=f"The dashed vertical marks the chosen tau, {tau:g}, that of the best macro F1; the band is the "
+            "interval of macro F1. The nearer tau is to 1, the more readily rare classes are named, which as a rule "
+            "raises their recall and lowers their precision.",
+        )
+    ]
+
+
 # ---- calibration
 
 

@@ -124,10 +124,14 @@ class Pair(NamedTuple):
     share: float
 
 
-def confused_pairs(matrix: NDArray[np.int64], *, most: int) -> list[Pair]:
-    """Find the largest cells off the diagonal of a confusion matrix (K, K), the largest first."""
+def confused_pairs(matrix: NDArray[np.int64], *, most: int, num_old: int = 0) -> list[Pair]:
+    """Find the largest cells off the diagonal of a confusion matrix (K, K), the largest first.
+
+    Those among the first `num_old` classes are left out.
+    """
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
+    wrong[:num_old, :num_old] = 0
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     cells = [divmod(int(place), len(matrix)) for place in order]
     return [Pair(i, j, int(wrong[i, j]), wrong[i, j] / matrix[i].sum()) for i, j in cells if wrong[i, j]]

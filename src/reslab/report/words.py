@@ -9,10 +9,13 @@ from reslab.recipe import (
     Cosine,
     Crop,
     EluResNet,
+    Extension,
     FastConv,
     Flip,
+    Freeze,
     Growth,
     Linear,
+    Method,
     Model,
     Muon,
     Optimizer,
@@ -20,6 +23,7 @@ from reslab.recipe import (
     PreActResNet,
     Recipe,
     ResNet,
+    Sampling,
     Schedule,
     Shift,
     Standardize,
@@ -69,12 +73,24 @@ def quantity(number: int) -> str:
 
 def counted(number: int, noun: str) -> str:
     """Write how many there are of a thing."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending}"
 
 
 def listing(words: Sequence[str]) -> str:
     """Join words as a sentence does."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 2 else words)
+
+
+def named(words: Sequence[str], *, most: int = 10) -> str:
+    """Join names as a sentence does, the last ones only counted where there are more than `most`."""
+    return listing(words if len(words) <= most else [*words[: most - 1], f"{len(words) - most + 1} more"])
+
+
+def points(difference: float) -> str:
+    """Write a difference of fractions in percentage points, with its sign; 0 has none."""
+    rounded = round(100 * difference, 2)
+    return f"{rounded:+.2f}".replace("-", "\u2212") if rounded else "0.00"
 
 
 # ---- parts of a recipe
@@ -112,6 +128,8 @@ def augment_words(augment: Sequence[Augment]) -> str:
 
 def _augment_words(part: Augment) -> str:
     match part:
+        case Flip(alternate=True):
+            return "mirrored left to right in every other epoch, each image from its first or its second on"
         case Flip():
             return "mirrored left to right with probability 1/2"
         case Shift():
@@ -141,8 +159,9 @@ def optimizer_words(optimizer: Optimizer) -> str:
     """Name an optimizer with its settings."""
     if isinstance(optimizer, Muon):
         return (
-            f"Muon, momentum {optimizer.momentum:g}, {optimizer.iterations} iterations; head and biases by SGD, "
-            f"Nesterov momentum {optimizer.other_momentum:g}, rates {optimizer.head_lr:g} and {optimizer.bias_lr:g}"
+            f"Muon for the filters, momentum {optimizer.momentum:g}, {counted(optimizer.iterations, 'iteration')}; "
+            f"SGD for head and biases, peak rates {optimizer.head_lr:g} and {optimizer.bias_lr:g}, "
+            f"Nesterov momentum {optimizer.other_momentum:g}, decay {optimizer.decay:g}"
         )
     kind = "Nesterov momentum" if optimizer.nesterov else "momentum"
     where = "kernels only" if optimizer.decay_on == "kernels" else "all parameters"
@@ -176,3 +195,72 @@ def _rise(warmup: float, peak: float) -> str:
     if not warmup:
         return f"starts at {peak:g} and "
     return f"rises linearly to {peak:g} over the first {100 * warmup:.3g}{NBSP}% of the run, then "
+
+
+def adjustment_words(strength: float) -> str:
+    """Say how far the loss counts all classes as equally frequent."""
+    return f"logits adjusted by {strength:g} times the logarithm of each class's share"
+
+
+def sampling_words(sampling: Sampling) -> str:
+    """Say how the images of an epoch are drawn."""
+    drawn = f"{counted(sampling.images_per_epoch, 'image')} drawn an epoch"
+    match sampling.balance:
+        case 0:
+            return f"{drawn}, classes as frequent as they are"
+        case 1:
+            return f"{drawn}, all classes equally often"
+        case balance:
+            return f"{drawn}, a class of n images in proportion to n to the power of {1 - balance:.4g}"
+
+
+def freeze_words(freeze: Sequence[Freeze]) -> str:
+    """Say which parameters are not trained, and from when."""
+    return "; ".join(f"{_frozen(part.parameters)} {_from(part.epoch)}" for part in freeze)
+
+
+def _frozen(beginning: str) -> str:
+    return f"parameters of {beginning}" if beginning else "all layers below the head"
+
+
+def _from(epoch: int) -> str:
+    return f"after {counted(epoch, 'epoch')}" if epoch else "from the start"
+
+
+# ---- extensions
+
+_METHODS: dict[Method, str] = {
+    "frozen": "a new head on the base's features, which stay as they are",
+    "frozen-balanced": "a new head on the base's features, all classes counted as equally frequent",
+    "nearest-mean": "the class of the nearest mean of the base's features, without training",
+    "finetune": "all layers trained further",
+    "finetune-distill": "all layers trained further, with the base as a second teacher",
+    "weight-align": "all layers trained further with the base as a second teacher, then the new classes' weights "
+    "made as long as the old ones'",
+    "joint": "all classes from scratch",
+}
+
+
+def method_words(method: Method) -> str:
+    """Say what a method of extension does."""
+    return f"{method}: {_METHODS[method]}"
+
+
+def old_data_words(extension: Extension) -> str:
+    """Say which images of the old classes training saw."""
+    match extension.old_data:
+        case "all":
+            return "all training images of the old classes"
+        case "none":
+            return "no image of an old class"
+        case int():
+            return f"at most {counted(extension.old_data, 'image')} of each old class"
+        case _:
+            assert_never(extension.old_data)
+
+
+def distill_words(extension: Extension) -> str:
+    """Say how much the base's opinion counts."""
+    return (
+        f"the base's opinion with weight {extension.distill:g} beside the labels, temperature {extension.temperature:g}"
+    )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reslab import models
 from reslab.data import ImageSet
-from reslab.data.batches import Batches, standardize
+from reslab.data.batches import Batches, seeded, standardize
 from reslab.data.recipe_data import describe_data, read_split
 from reslab.errors import Failure, UserError
 from reslab.models import Classifier
@@ -24,6 +24,7 @@ from reslab.recipe import Recipe, Standardize
 from reslab.records import Epoch, SplitName, Weights
 from reslab.runs import Run
 from reslab.training.environment import describe_environment
+from reslab.training.freezing import check_freezing, freeze
 from reslab.training.objective import make_objective
 from reslab.training.optim import make_optimizer, rate_at
 from reslab.training.progress import Display
@@ -63,6 +64,8 @@ def resume(path: Path | str, *, device: str = "auto", data_dir: Path | None = No
     Raises: UserError where the folder holds no run, its data has changed or its checkpoint is corrupt; as `train`.
     """
     run = Run.open(path)
+    if run.recipe.extension is not None:
+        raise UserError(f"{path} is an extension: go on with reslab extend --resume {path}")
     if run.is_finished:
         return run
     splits = _read_splits(run.recipe, data_dir)
@@ -149,7 +152,8 @@ class Trainer:
             num_classes=len(self.images.classes),
             channels=self.images.images.shape[1],
         )
-        model.prepare(standardize(self.images.images[:IMAGES_TO_PREPARE], by=self.by))
+        some = torch.randperm(len(self.images.labels), generator=seeded(self.seed, "prepare"))[:IMAGES_TO_PREPARE]
+        model.prepare(standardize(self.images.images[some], by=self.by))
         return model
 
     def catch_up(self) -> "Trainer":
@@ -166,7 +170,8 @@ class Trainer:
         return self.run
 
     def run_epochs(self) -> None:
-        """Run the epochs that are missing."""
+        """Run the epochs that are missing. Raises: UserError where the recipe freezes all or what is not there."""
+        check_freezing(self.state.model, self.recipe.freeze, epochs=self.length.epochs)
         with listen_for_stop() as stop, self.display.shown(updates=self.state.updates):
             while self.state.epochs < self.length.epochs:
                 self._train_epoch(stop)
@@ -180,7 +185,7 @@ class Trainer:
     def _train_epoch(self, stop: StopRequest) -> None:
         state, epoch = self.state, self.state.epochs
         state.model.train()
-        self._freeze(epoch)
+        freeze(state.model, self.recipe.freeze, epoch=epoch)
         began = time.perf_counter() - state.seconds
         start = state.updates - epoch * self.length.per_epoch
         for place, (images, labels) in enumerate(self.batches.epoch(epoch, start=start), start):
@@ -204,16 +209,10 @@ class Trainer:
                     f"go on with reslab train --resume {self.run.path}"
                 )
 
-    def _freeze(self, epoch: int) -> None:
-        for part in self.recipe.freeze:
-            if epoch >= part.epoch:
-                for name, parameter in self.state.model.named_parameters():
-                    if name.startswith(part.parameters):
-                        parameter.requires_grad_(False)
-
     def _chunks(self, images: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
-        size = self.recipe.chunk_size or len(labels)
-        return list(zip(torch.split(images, size), torch.split(labels, size), strict=True))
+        """Cut a batch into even parts: one image left over would be a poor basis for batch norm's statistics."""
+        num_chunks = -(-len(labels) // (self.recipe.chunk_size or len(labels)))
+        return list(zip(images.tensor_split(num_chunks), labels.tensor_split(num_chunks), strict=True))
 
     def _rate(self, update: int) -> float:
         """Give the share of the peak rate."""

@@ -47,6 +47,7 @@ def orthogonalize(matrix: Tensor, *, iterations: int) -> Tensor:
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     x = x / (x.norm() + 1e-7)
     for _ in range(iterations):
-        square = x @ x.T
+        square: Tensor = x @ x.T
         x = a * x + (b * square + c * square @ square) @ x
-    return x.mT if matrix.shape[0] > matrix.shape[1] else x
+    result: Tensor = x.T if matrix.shape[0] > matrix.shape[1] else x
+    return result

@@ -23,6 +23,8 @@ def make_objective(recipe: Recipe, *, images: ImageSet, teacher: Classifier | No
     """Build the loss of `recipe` for its training images; the teacher is the network that is being extended."""
     offset = recipe.logit_adjustment * log_prior(images.counts(), recipe=recipe).to(device)
     extension = recipe.extension
+    if teacher is not None:
+        teacher.to(device).eval()
 
     def objective(logits: Tensor, chunk: Tensor, labels: Tensor) -> Tensor:
         loss = F.cross_entropy(logits + offset, labels, label_smoothing=recipe.label_smoothing)

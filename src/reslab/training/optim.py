@@ -44,7 +44,7 @@ def _sgd_groups(model: Classifier, settings: Sgd) -> list[Group]:
             "peak_lr": settings.peak_lr,
             "weight_decay": decay if is_kernel or settings.decay_on == "all" else 0.0,
         }
-        for part in (_backbone(model), list(model.head.parameters()))
+        for part in (_backbone(model), _head(model))
         for is_kernel in (True, False)
     ]
 
@@ -52,7 +52,6 @@ def _sgd_groups(model: Classifier, settings: Sgd) -> list[Group]:
 def _muon_groups(model: Classifier, settings: MuonSettings) -> list[Group]:
     filters = [parameter for parameter in _backbone(model) if parameter.ndim > 1]
     biases = [parameter for parameter in _backbone(model) if parameter.ndim <= 1]
-    head = [parameter for parameter in model.head.parameters() if parameter.requires_grad]
     return [
         {
             "params": filters,
@@ -69,7 +68,7 @@ def _muon_groups(model: Classifier, settings: MuonSettings) -> list[Group]:
                 "orthogonal": False,
                 "weight_decay": settings.decay / peak_lr,
             }
-            for part, peak_lr in ((biases, settings.bias_lr), (head, settings.head_lr))
+            for part, peak_lr in ((biases, settings.bias_lr), (_head(model), settings.head_lr))
         ),
     ]
 
@@ -80,6 +79,10 @@ def _backbone(model: Classifier) -> list[nn.Parameter]:
         for name, parameter in model.named_parameters()
         if parameter.requires_grad and not name.startswith("head.")
     ]
+
+
+def _head(model: Classifier) -> list[nn.Parameter]:
+    return [parameter for parameter in model.head.parameters() if parameter.requires_grad]
 
 
 def rate_at(schedule: Schedule, *, update: int, updates_per_epoch: int, total_updates: int) -> float:

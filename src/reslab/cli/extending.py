@@ -1,0 +1,68 @@
+"""The command that teaches a finished run new classes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reslab.cli.options import DataDir, Device, Json, Threads, use_threads
+from reslab.cli.show import duration, print_json
+from reslab.errors import UserError
+
+
+def extend(
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="A finished run folder: the base.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--with", metavar="EXPR", help="The new classes, e.g. cifar100:reptiles, folder:PATH.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The new run folder.")] = None,
+    method: Annotated[str | None, typer.Option(help="See reslab methods; finetune-distill by default.")] = None,
+    old_data: Annotated[
+        str, typer.Option(metavar="all|none|N", help="Which training images of the old classes to use; N of each.")
+    ] = "all",
+    merge: Annotated[bool, typer.Option("--merge", help="Classes of one name are the same class.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the order and the augmentation.")] = 0,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Go on with an extension that was stopped.")
+    ] = None,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Teach a trained network new classes, and keep the old ones. The test split is not read."""
+    if resume is not None and (run or data or out or method or merge or seed or old_data != "all"):
+        raise UserError("--resume goes on with an extension as it was begun: leave the other arguments away")
+    if resume is None and (run is None or data is None or out is None):
+        raise UserError("write reslab extend RUN --with EXPR --out DIR, or --resume DIR to go on with an extension")
+    use_threads(threads)
+    from reslab import extension
+
+    if run is None or data is None or out is None:
+        made = extension.resume_extension(resume or Path(), device=device, data_dir=data_dir, silent=False)
+    else:
+        made = extension.extend(
+            run,
+            data=data,
+            method=method or extension.DEFAULT,
+            old_data=_read_old_data(old_data),
+            merge=merge,
+            out=out,
+            seed=seed,
+            device=device,
+            data_dir=data_dir,
+            silent=False,
+        )
+    if json:
+        print_json({"run": str(made.path), "prior": made.prior.model_dump(), "log": [e.model_dump() for e in made.log]})
+        return
+    taken = duration(sum(epoch.seconds for epoch in made.log))
+    typer.echo(f"Extended in {taken}; next: reslab evaluate {made.path}")
+
+
+def _read_old_data(text: str) -> str | int:
+    if text in ("all", "none"):
+        return text
+    if not text.isdecimal() or int(text) == 0:
+        raise UserError(f"--old-data {text}: write all, none, or how many training images of each old class to use")
+    return int(text)

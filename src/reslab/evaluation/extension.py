@@ -1,0 +1,96 @@
+"""What an extension has done to the old classes, and how well it knows the new ones; all on the test split.
+
+Axes: K classes of which the first K' are old.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from reslab import metrics
+from reslab.errors import UserError
+from reslab.evaluation.estimates import bootstrapped, proportion, proportions
+from reslab.metrics import Integers
+from reslab.records import Errors, Estimate, ExtensionFigures, Figures, NewClass, OldClass
+from reslab.runs import Predictions, Run
+
+NUM_ERRORS = 3  # wrong classes that are named for a new one, at most
+
+
+def measure_extension(
+    run: Run, *, before: Predictions, classes: tuple[str, ...], figures: Figures, resamples: int, seed: int
+) -> ExtensionFigures:
+    """Measure an extended run by the `figures` of its test split and what the base said `before`, both valid.
+
+    Raises: UserError where the base was asked about other images, or `prior.json` is missing or damaged.
+    """
+    extension = run.recipe.extension
+    assert extension is not None
+    num_old, generator = extension.num_old, np.random.default_rng(seed)
+    matrix = np.array(figures.confusion_matrix)
+    values = metrics.matrix_figures(matrix)
+    drawn = metrics.resample_matrix(matrix, resamples=resamples, generator=generator)
+    return ExtensionFigures(
+        method=extension.method,
+        num_old=num_old,
+        **_old_figures(run, before, num_old=num_old, resamples=resamples, generator=generator),
+        new_macro_f1=bootstrapped(values.f1[num_old:].mean(), samples=drawn.f1[:, num_old:].mean(axis=1)),
+        new_classes=tuple(
+            _new_class(label, classes=classes, num_old=num_old, figures=figures)
+            for label in range(num_old, len(classes))
+        ),
+        prior=run.prior,
+    )
+
+
+def _old_figures(
+    run: Run, before: Predictions, *, num_old: int, resamples: int, generator: np.random.Generator
+) -> dict[str, Any]:
+    """Compare the base among its own classes with the extended network among all, on the old classes' images."""
+    logits, labels = run.read_predictions("test")
+    old = labels < num_old
+    if not np.array_equal(labels[old], before.labels):
+        raise UserError(
+            f"{run.path}: the test predictions of the run and of its base are of different images; "
+            f"run reslab evaluate {run.path} again"
+        )
+    right_before = before.logits.argmax(axis=1) == before.labels
+    right_after = logits[old].argmax(axis=1) == before.labels
+    support = np.bincount(before.labels, minlength=num_old)
+    by_class = zip(
+        *(
+            proportions(np.bincount(before.labels[right], minlength=num_old), total=support)
+            for right in (right_before, right_after)
+        ),
+        strict=True,
+    )
+    gains = metrics.resample_gain(right_before, after=right_after, resamples=resamples, generator=generator)
+    return {
+        "old_before": _share(right_before),
+        "old_after": _share(right_after),
+        "old_change": bootstrapped(right_after.mean() - right_before.mean(), samples=gains),
+        "old_classes": tuple(OldClass(before=one, after=other) for one, other in by_class),
+    }
+
+
+def _share(right: metrics.Answers) -> Estimate:
+    return proportion(right.sum(), total=np.asarray(len(right)))
+
+
+def _new_class(label: int, *, classes: tuple[str, ...], num_old: int, figures: Figures) -> NewClass:
+    counts = np.array(figures.confusion_matrix[label])
+    total = counts.sum()
+    return NewClass(
+        figures=figures.per_class[label],
+        taken_for_old=proportion(counts[:num_old].sum(), total=total),
+        errors=tuple(
+            Errors(mistaken_for=classes[other], share=proportion(counts[other], total=total))
+            for other in _most_frequent(counts, without=label)
+        ),
+    )
+
+
+def _most_frequent(counts: Integers, *, without: int) -> list[int]:
+    """Name the classes with the largest counts (K,) other than 0, the largest first; equals in their order."""
+    others = [label for label in np.argsort(-counts, kind="stable").tolist() if label != without and counts[label]]
+    return others[:NUM_ERRORS]

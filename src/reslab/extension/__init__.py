@@ -1,0 +1,6 @@
+"""Extension: a finished run and new classes to a run that knows them all."""
+
+from reslab.extension.methods import DEFAULT, METHODS
+from reslab.extension.run import extend, resume_extension
+
+__all__ = ["DEFAULT", "METHODS", "extend", "resume_extension"]

@@ -1,0 +1,53 @@
+"""What an extension says before it trains: how unequal the classes are, which images occur twice, how long it takes."""
+
+import time
+from collections.abc import Iterator
+
+import torch
+
+from reslab.data import ImageSet
+from reslab.data.batches import image_size_at, standardize
+from reslab.data.overlap import describe_overlap, find_overlap
+from reslab.models import Classifier
+from reslab.recipe import Recipe, Standardize
+
+PROBE = 128  # images that the time is estimated from
+PASSES = 3  # a training step costs about three forward passes
+
+
+def describe_classes(images: ImageSet, *, num_old: int) -> Iterator[str]:
+    """Say how many training images each new class has, against the old ones."""
+    counts = images.counts()
+    old, new = counts[:num_old], counts[num_old:]
+    named = ", ".join(f"{name} {count:,}" for name, count in zip(images.classes[num_old:], new, strict=True))
+    yield f"new classes, with their training images: {named}"
+    if max(old) == 0:
+        yield f"old classes: {num_old}, without images"
+        return
+    yield (
+        f"old classes: {num_old}, with {min(old):,} to {max(old):,} training images each; "
+        f"the largest class has {max(counts) / min(new):.3g} times as many as the smallest new one"
+    )
+
+
+def describe_overlaps(images: ImageSet, *, num_old: int) -> str:
+    """Say which training images occur among the old and among the new classes."""
+    is_old = images.labels < num_old
+    old, new = images.subset(is_old.nonzero().flatten()), images.subset((~is_old).nonzero().flatten())
+    return describe_overlap(find_overlap(old, new), first="the old classes", second="the new ones")
+
+
+@torch.no_grad()
+def estimate_seconds(model: Classifier, recipe: Recipe, *, images: ImageSet, by: Standardize) -> float:
+    """Estimate how long the epochs of `recipe` take here, from a few forward passes at full size."""
+    probe = standardize(images.images[:PROBE], by=by).to(next(model.parameters()).device)
+    model.eval()
+    model.features(probe)
+    began = time.perf_counter()
+    model.features(probe)
+    per_image = (time.perf_counter() - began) / len(probe)
+    num_images = recipe.sampling.images_per_epoch if recipe.sampling else len(images.labels)
+    if recipe.freeze and recipe.freeze[0].parameters == "":
+        return per_image * num_images * (2 if recipe.augment else 1)
+    pixels = sum((image_size_at(recipe, epoch) / recipe.image_size) ** 2 for epoch in range(recipe.epochs))
+    return PASSES * per_image * num_images * pixels

@@ -1,0 +1,100 @@
+"""Features of a backbone that stays as it is, computed once, and a head trained on them alone.
+
+Axes: N images, V views of each (the image, and its mirror image where the recipe mirrors), D features, K classes.
+"""
+
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from reslab.data import ImageSet
+from reslab.data.batches import seeded, standardize
+from reslab.models import Classifier
+from reslab.recipe import Flip, Recipe, Standardize
+from reslab.records import Epoch
+from reslab.training.objective import Objective
+from reslab.training.optim import rate_at
+
+BATCH = 500
+
+
+@torch.no_grad()
+def compute_features(model: Classifier, images: ImageSet, *, by: Standardize, mirrored: bool) -> Tensor:
+    """Compute features (N, V, D) float32 on the CPU with every layer, its batch norm too, as it was left."""
+    device = next(model.parameters()).device
+    model.eval()
+    features = []
+    for chunk in torch.split(images.images, BATCH):
+        plain = standardize(chunk.to(device), by=by).to(memory_format=torch.channels_last)
+        views = [plain, plain.flip(3)] if mirrored else [plain]
+        features.append(torch.stack([model.features(view).float().cpu() for view in views], dim=1))
+    return torch.cat(features)
+
+
+def is_mirrored(recipe: Recipe) -> bool:
+    """Tell whether the recipe mirrors its training images."""
+    return any(isinstance(part, Flip) for part in recipe.augment)
+
+
+def train_head(
+    head: nn.Linear, *, features: Tensor, labels: Tensor, recipe: Recipe, objective: Objective, seed: int
+) -> Iterator[Epoch]:
+    """Train a fresh head on features (N, V, D), one view of each image drawn in an epoch; yields what each epoch gave.
+
+    Features are standardised while it trains; the head that is left takes them as they are.
+    """
+    mean, deviation = features.mean((0, 1)), features.std((0, 1)).clamp(min=1e-8)
+    layer = nn.Linear(head.in_features, head.out_features)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    probe = _Probe(layer, (features - mean) / deviation, labels, recipe=recipe, objective=objective)
+    for epoch in range(recipe.epochs):
+        yield probe.train_epoch(epoch, seed=seed)
+    with torch.no_grad():
+        head.weight.copy_(layer.weight / deviation)
+        head.bias.copy_(layer.bias - layer.weight @ (mean / deviation))
+
+
+class _Probe:
+    """A head under training on standardised features (N, V, D)."""
+
+    def __init__(
+        self, layer: nn.Linear, features: Tensor, labels: Tensor, *, recipe: Recipe, objective: Objective
+    ) -> None:
+        self.layer, self.features, self.labels = layer, features, labels
+        self.recipe, self.objective = recipe, objective
+        self.optimizer = torch.optim.SGD(layer.parameters(), lr=recipe.optimizer.peak_lr, momentum=0.9, nesterov=True)
+        self.per_epoch = -(-len(labels) // recipe.batch_size)
+
+    def train_epoch(self, epoch: int, *, seed: int) -> Epoch:
+        began, num = time.perf_counter(), len(self.labels)
+        generator = seeded(seed, "head", epoch)
+        views = torch.randint(self.features.shape[1], (num,), generator=generator)
+        order = torch.randperm(num, generator=generator)
+        loss_sum, hits = 0.0, 0
+        for place, chosen in enumerate(torch.split(order, self.recipe.batch_size), epoch * self.per_epoch):
+            loss, hit = self._update(place, self.features[chosen, views[chosen]], self.labels[chosen])
+            loss_sum, hits = loss_sum + loss * len(chosen), hits + hit
+        seconds = time.perf_counter() - began
+        return Epoch(
+            epoch=epoch + 1,
+            updates=(epoch + 1) * self.per_epoch,
+            seconds=seconds,
+            images_per_second=num / seconds,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            train_loss=loss_sum / num,
+            train_accuracy=hits / num,
+        )
+
+    def _update(self, place: int, batch: Tensor, labels: Tensor) -> tuple[float, int]:
+        total = self.recipe.epochs * self.per_epoch
+        rate = rate_at(self.recipe.schedule, update=place, updates_per_epoch=self.per_epoch, total_updates=total)
+        self.optimizer.param_groups[0]["lr"] = self.recipe.optimizer.peak_lr * rate
+        logits = self.layer(batch)
+        loss = self.objective(logits, batch, labels)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.item(), int((logits.argmax(1) == labels).sum())

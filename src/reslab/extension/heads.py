@@ -1,0 +1,64 @@
+"""The head of a network that is taught new classes: grown, trained alone, or set without training.
+
+Axes: N images, D features, K classes of which K' are old.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reslab.models import Classifier
+
+SCALES = tuple(2.0**power for power in range(-12, 5))  # of logits, against squared distance over variance
+
+
+def grow(model: Classifier, *, num_new: int) -> None:
+    """Give the head `num_new` more classes; the old ones keep their rows, the new ones start at 0."""
+    old = model.head
+    head = nn.Linear(old.in_features, old.out_features + num_new).to(old.weight.device)
+    with torch.no_grad():
+        head.weight.zero_()[: old.out_features] = old.weight
+        head.bias.zero_()[: old.out_features] = old.bias
+    head.bias.requires_grad_(old.bias.requires_grad)
+    model.head = head
+
+
+@torch.no_grad()
+def imprint(head: nn.Linear, *, features: Tensor, labels: Tensor, num_old: int) -> None:
+    """Point the new rows at the mean features of their classes, as long as the old rows are on average.
+
+    Source: Qi et al. 2018, "Low-shot learning with imprinted weights", arXiv:1712.07136.
+    Differs from it: features are centred by their mean over the new classes' images and not normalised one by one.
+    """
+    centre = features.mean(0)
+    length = head.weight[:num_old].norm(dim=1).mean()
+    for label in range(num_old, head.out_features):
+        direction = features[labels == label].mean(0) - centre
+        head.weight[label] = F.normalize(direction, dim=0) * length
+
+
+@torch.no_grad()
+def set_nearest_mean(head: nn.Linear, *, features: Tensor, labels: Tensor) -> None:
+    """Make the head choose the class whose mean feature is the nearest.
+
+    Source: Mensink et al. 2013, "Distance-based image classification"; Rebuffi et al. 2017, arXiv:1611.07725.
+    Differs from them: the logit is the negative squared distance, less what all classes share, which is linear in the
+    features; its scale is the one of `SCALES` that makes the cross-entropy on these features the smallest.
+    """
+    means = torch.stack([features[labels == label].mean(0) for label in range(head.out_features)])
+    variance = (features - means[labels]).square().mean().clamp(min=1e-12)
+    weight, bias = means / variance, -means.square().sum(1) / (2 * variance)
+    logits = features @ weight.T + bias
+    scale = min(SCALES, key=lambda factor: float(F.cross_entropy(factor * logits, labels)))
+    head.weight.copy_(scale * weight)
+    head.bias.copy_(scale * bias)
+
+
+@torch.no_grad()
+def align_norms(head: nn.Linear, *, num_old: int) -> None:
+    """Make the new rows as long as the old ones on average.
+
+    Source: Zhao et al. 2020, "Maintaining discrimination and fairness in class incremental learning", arXiv:1911.07053.
+    """
+    norms = head.weight.norm(dim=1)
+    head.weight[num_old:] *= norms[:num_old].mean() / norms[num_old:].mean()

@@ -1,0 +1,123 @@
+"""The ladder of methods: for each, what it is and the recipe by which a base is extended.
+
+Sources: see `heads` for nearest-mean, weight aligning and imprinting, `training.objective` for logit adjustment and
+distillation; a new head first and the whole network afterwards is linear probing, then fine-tuning, of Kumar et al.
+2022, arXiv:2202.10054, in a form that sets the head without training.
+"""
+
+from typing import Any, Final, NamedTuple
+
+from reslab.errors import UserError
+from reslab.recipe import Cosine, Extension, Flip, Freeze, Linear, Method, Muon, Recipe, Sampling, Sgd, derive
+from reslab.records import Weights
+
+
+class About(NamedTuple):
+    """What a person should know of a method before choosing it."""
+
+    summary: str
+    needs_old: bool  # images of the old classes
+    on_features: bool  # computed once by a backbone that stays as it is
+
+
+METHODS: Final[dict[Method, About]] = {
+    "frozen": About("a new head on the old backbone, 20 epochs, plain cross-entropy", True, True),
+    "frozen-balanced": About("the same with classes counted as equally frequent", True, True),
+    "nearest-mean": About("the class of the nearest mean feature; no training", True, True),
+    "finetune": About("all layers, the backbone at a lower rate, rare classes drawn more often", True, False),
+    "finetune-distill": About("the same, keeping the old network's opinion", False, False),
+    "weight-align": About("distillation, then new rows of the head as long as the old ones", False, False),
+    "joint": About("all classes from scratch by the base's recipe", True, False),
+}
+DEFAULT: Final[Method] = "finetune-distill"
+
+BACKBONE_LR, BACKBONE_LR_ALONE = 0.4, 0.05  # the latter without images that hold the old classes in place
+TUNED_SHARE = 0.25  # of the base's epochs
+PEAK_SHARE = 0.5  # of the base's peak rate
+BALANCE = 0.5
+
+
+def check_method(method: str, *, old_data: str | int) -> Method:
+    """Give the method of that name. Raises: UserError where there is none, or it needs the old images."""
+    if method not in METHODS:
+        raise UserError(f"unknown method {method!r}: choose from {', '.join(METHODS)}")
+    known: Method = method
+    if old_data == "none" and METHODS[known].needs_old:
+        others = " or ".join(name for name, about in METHODS.items() if not about.needs_old)
+        raise UserError(f"{method} needs images of the old classes: give --old-data all or a number, or take {others}")
+    return known
+
+
+def backbone_rate(method: Method, *, old_data: str | int) -> float:
+    """Give the rate of the backbone as a share of the head's."""
+    if METHODS[method].on_features or method == "joint":
+        return 1.0
+    return BACKBONE_LR_ALONE if old_data == "none" else BACKBONE_LR
+
+
+def plan(base: Recipe, *, weights: Weights, extension: Extension, data: str) -> Recipe:
+    """Derive the recipe of an extension from that of its base; `data` is the expression of all classes.
+
+    What depends on the number of images is filled in by `fit`.
+    """
+    changes: dict[str, Any] = {
+        "source": f"reslab extend, method {extension.method}, of a network trained by {base.name}",
+        "published": None,
+        "data": data,
+        "standardize": weights.standardize,
+        "validation": 0,
+        "warm_until": None,
+        "updates": None,
+        "extension": extension,
+    }
+    return derive(base, name=f"{base.name}-{extension.method}", **changes | _training(base, extension))
+
+
+def fit(recipe: Recipe, *, num_images: int, validation: int) -> Recipe:
+    """Fill in how many images are held out, and for a tuned network how many are drawn an epoch."""
+    changes: dict[str, Any] = {"validation": validation}
+    if recipe.extension and recipe.extension.method in ("finetune", "finetune-distill"):
+        changes["sampling"] = Sampling(images_per_epoch=num_images - validation, balance=BALANCE)
+    return derive(recipe, name=recipe.name, **changes)
+
+
+def _training(base: Recipe, extension: Extension) -> dict[str, Any]:
+    match extension.method:
+        case "frozen" | "frozen-balanced" | "nearest-mean":
+            return _on_features(base, extension.method)
+        case "joint":
+            return {"sampling": None, "logit_adjustment": 0.0}
+        case _:
+            return _tuned(base, extension)
+
+
+def _on_features(base: Recipe, method: Method) -> dict[str, Any]:
+    return {
+        "augment": tuple(Flip() for part in base.augment if isinstance(part, Flip)),
+        "growth": (),
+        "freeze": (Freeze(parameters="", epoch=0),),
+        "optimizer": Sgd(peak_lr=0.02),
+        "schedule": Cosine(),
+        "label_smoothing": 0.0,
+        "logit_adjustment": 1.0 if method == "frozen-balanced" else 0.0,
+        "epochs": 1 if method == "nearest-mean" else 20,
+        "batch_size": 128,
+        "chunk_size": None,
+        "sampling": None,
+    }
+
+
+def _tuned(base: Recipe, extension: Extension) -> dict[str, Any]:
+    peak = base.optimizer.peak_lr * PEAK_SHARE
+    changes: dict[str, Any] = {"peak_lr": peak}
+    if isinstance(base.optimizer, Muon):
+        changes["head_lr"] = base.optimizer.head_lr * PEAK_SHARE
+        changes["bias_lr"] = base.optimizer.bias_lr * PEAK_SHARE
+    return {
+        "growth": (),
+        "freeze": tuple(Freeze(parameters=part.parameters, epoch=0) for part in base.freeze),
+        "optimizer": base.optimizer.model_copy(update=changes),
+        "schedule": Linear(warmup=0.1),
+        "logit_adjustment": 0.0,
+        "epochs": max(2, round(base.epochs * TUNED_SHARE)),
+    }

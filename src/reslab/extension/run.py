@@ -1,0 +1,242 @@
+"""An extension from a finished run to the run folder of a network that knows its classes and new ones."""
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from reslab import models
+from reslab.data import ImageSet
+from reslab.data.batches import standardize
+from reslab.data.recipe_data import describe_data, read_split
+from reslab.data.select import join_expressions
+from reslab.errors import UserError
+from reslab.extension import announce, heads
+from reslab.extension.features import compute_features, is_mirrored, train_head
+from reslab.extension.methods import DEFAULT, METHODS, backbone_rate, check_method, fit, plan
+from reslab.extension.prior import Priors, choose_prior, priors_of
+from reslab.models import Classifier
+from reslab.models.device import pick_device
+from reslab.models.inference import predict_logits
+from reslab.models.memory import keep_freed_memory
+from reslab.recipe import Extension, Recipe
+from reslab.records import PriorChoice, Weights
+from reslab.runs import Run, read_weights
+from reslab.training.environment import describe_environment
+from reslab.training.loop import Start, Trainer
+from reslab.training.objective import make_objective
+from reslab.training.progress import Display
+
+VALIDATION_SHARE = 0.1  # of each class, where the base held nothing out
+IMPRINTED = ("finetune", "finetune-distill", "weight-align")
+
+
+@dataclass(frozen=True)
+class _Wish:
+    data: str
+    method: str
+    old_data: str | int
+    merge: bool
+
+
+def extend(
+    base: Path | str,
+    *,
+    data: str,
+    out: Path | str,
+    method: str = DEFAULT,
+    old_data: str | int = "all",
+    merge: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    data_dir: Path | None = None,
+    silent: bool = True,
+) -> Run:
+    """Teach the network of the finished run `base` the classes of the expression `data`, into the new run folder `out`.
+
+    `old_data` are the training images of the old classes to use: "all", "none" or so many of each. With `merge` a name
+    that both sides have is one class, else it is refused.
+    Raises: UserError where the base, the data, the method or the folder do not allow it; Failure as `train` does.
+    """
+    chosen = pick_device(device)
+    run = Run.open(base)
+    weights = read_weights(run.path)[1]
+    recipe = _plan(run, weights, _Wish(data, method, old_data, merge), data_dir=data_dir)
+    splits = _read_splits(recipe, data_dir)
+    made = Run.create(out)
+    made.write_environment(describe_environment(device=chosen, seed=seed, data=tuple(map(describe_data, splits))))
+    made.write_base(run.weights_path.read_bytes())
+    made.write_base_recipe(run.base_recipe)
+    made.write_recipe(recipe)
+    return _Extender(made, splits, device=chosen, silent=silent).extend()
+
+
+def resume_extension(
+    path: Path | str, *, device: str = "auto", data_dir: Path | None = None, silent: bool = True
+) -> Run:
+    """Go on with the extension in `path` from its newest checkpoint, or from its start where there is none yet.
+
+    Raises: UserError where the folder holds no extension or its data has changed; as `extend`.
+    """
+    run = Run.open(path)
+    if run.recipe.extension is None:
+        raise UserError(f"{path} is no extension: go on with reslab train --resume {path}")
+    if run.is_finished:
+        return run
+    splits = _read_splits(run.recipe, data_dir)
+    if tuple(map(describe_data, splits)) != tuple(data for data in run.environment.data if data.split != "test"):
+        raise UserError(f"the data of {path} has changed since it was begun: its fingerprint differs, so extend anew")
+    return _Extender(run, splits, device=pick_device(device), silent=silent).extend()
+
+
+# ---- what to do
+
+
+def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None) -> Recipe:
+    method = check_method(wish.method, old_data=wish.old_data)
+    base = run.recipe
+    limit = {"all": None, "none": 0}.get(str(wish.old_data), wish.old_data)
+    extension = Extension(
+        method=method,
+        base=hashlib.sha256(run.weights_path.read_bytes()).hexdigest(),
+        num_old=len(weights.classes),
+        old_data=wish.old_data,  # type: ignore[arg-type]
+        merge=wish.merge or bool(base.extension and base.extension.merge),
+        backbone_lr=backbone_rate(method, old_data=wish.old_data),
+        distill=1.0 if method in ("finetune-distill", "weight-align") else 0.0,
+    )
+    data = join_expressions(base.data, wish.data, old_limit=None if limit is None else int(limit))
+    draft = plan(run.base_recipe, weights=weights, extension=extension, data=data)
+    images = read_split(draft, "train", data_dir=data_dir)
+    _check_fit(run, weights, images, wish)
+    return fit(draft, num_images=len(images.labels), validation=_num_held_out(run, images, extension))
+
+
+def _check_fit(run: Run, weights: Weights, images: ImageSet, wish: _Wish) -> None:
+    num_old = len(weights.classes)
+    if images.classes[:num_old] != weights.classes:
+        raise UserError(f"{run.path} was trained on other classes than {run.recipe.data} has now: train it anew")
+    if len(images.classes) == num_old:
+        raise UserError(f"{wish.data!r} has no new class: {run.path} knows {', '.join(weights.classes)}")
+    if images.images.shape[1] != weights.channels:
+        raise UserError(
+            f"{run.path} takes images of {weights.channels} channels, those of {wish.data!r} have "
+            f"{images.images.shape[1]}: make them alike"
+        )
+
+
+def _num_held_out(run: Run, images: ImageSet, extension: Extension) -> int:
+    """Hold out the same share of every class as the base did, so that its held-out images are so again."""
+    if extension.old_data == "none":
+        return 0
+    sizes = {data.split: data.num_images for data in run.environment.data}
+    held_out = sizes.get("validation", 0)
+    share = held_out / (held_out + sizes["train"]) if held_out else VALIDATION_SHARE
+    return max(round(share * len(images.labels)), sum(count > 0 for count in images.counts()))
+
+
+def _read_splits(recipe: Recipe, data_dir: Path | None) -> tuple[ImageSet, ...]:
+    train = read_split(recipe, "train", data_dir=data_dir)
+    return (train, read_split(recipe, "validation", data_dir=data_dir)) if recipe.validation else (train,)
+
+
+# ---- doing it
+
+
+class _Extender:
+    def __init__(self, run: Run, splits: tuple[ImageSet, ...], *, device: torch.device, silent: bool) -> None:
+        keep_freed_memory()
+        assert run.recipe.extension is not None
+        self.run, self.recipe, self.extension = run, run.recipe, run.recipe.extension
+        self.images, self.held_out = splits[0], splits[1] if len(splits) > 1 else None
+        self.splits, self.device, self.silent = splits, device, silent
+        self.seed = run.environment.seed
+        self.base, self.weights = self._restore_base(), read_weights(run.base_path)[1]
+        self.display = Display(total_updates=0, total_epochs=self.recipe.epochs, silent=silent)
+
+    def _restore_base(self) -> Classifier:
+        tensors, weights = read_weights(self.run.base_path)
+        model = models.restore(
+            weights.model.model_dump(), tensors, num_classes=len(weights.classes), channels=weights.channels
+        )
+        return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def extend(self) -> Run:
+        """Announce, train, choose the prior, write the weights."""
+        self._announce()
+        model = self._extend_on_features() if METHODS[self.extension.method].on_features else self._tune()
+        if self.extension.method == "weight-align":
+            heads.align_norms(model.head, num_old=self.extension.num_old)
+        self._settle_prior(model)
+        tensors = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
+        weights = self.weights.model_copy(update={"classes": self.images.classes})
+        self.run.write_weights(tensors, weights)
+        return self.run
+
+    def _announce(self) -> None:
+        for line in announce.describe_classes(self.images, num_old=self.extension.num_old):
+            self.display.say(line)
+        self.display.say(announce.describe_overlaps(self.images, num_old=self.extension.num_old))
+        seconds = announce.estimate_seconds(self.base, self.recipe, images=self.images, by=self.weights.standardize)
+        self.display.say(f"{self.extension.method} will take about {max(1, round(seconds / 60))} min here")
+
+    def _grown(self) -> Classifier:
+        model = self._restore_base()
+        heads.grow(model, num_new=len(self.images.classes) - self.extension.num_old)
+        return model
+
+    def _extend_on_features(self) -> Classifier:
+        model, recipe = self._grown(), self.recipe
+        began = time.perf_counter()
+        features = compute_features(model, self.images, by=self.weights.standardize, mirrored=is_mirrored(recipe))
+        seconds = time.perf_counter() - began
+        self.run.cut_log(0)
+        if self.extension.method == "nearest-mean":
+            labels = self.images.labels.repeat_interleave(features.shape[1])
+            heads.set_nearest_mean(model.head, features=features.flatten(0, 1), labels=labels)
+            return model
+        objective = make_objective(recipe, images=self.images, teacher=None, device=torch.device("cpu"))
+        epochs = train_head(
+            model.head, features=features, labels=self.images.labels, recipe=recipe, objective=objective, seed=self.seed
+        )
+        for epoch in epochs:
+            if epoch.epoch == 1:  # which the features are part of
+                epoch = epoch.model_copy(update={"seconds": epoch.seconds + seconds})
+            self.run.append_log(epoch)
+            self.display.epoch(epoch)
+        return model
+
+    def _tune(self) -> Classifier:
+        start = None
+        if self.extension.method in IMPRINTED:
+            model = self._grown()
+            self._imprint(model)
+            start = Start(model, teacher=self.base if self.extension.distill else None)
+        trainer = Trainer(
+            self.run, self.splits, seed=self.seed, device=self.device, silent=self.silent, start=start
+        ).catch_up()
+        trainer.run_epochs()
+        return trainer.state.model
+
+    def _imprint(self, model: Classifier) -> None:
+        num_old = self.extension.num_old
+        new = self.images.subset((self.images.labels >= num_old).nonzero().flatten())
+        features = compute_features(model, new, by=self.weights.standardize, mirrored=False)[:, 0]
+        heads.imprint(model.head, features=features.to(self.device), labels=new.labels.to(self.device), num_old=num_old)
+
+    def _settle_prior(self, model: Classifier) -> None:
+        """Choose the prior's strength on the held-out images and build it into the head's biases."""
+        if self.extension.old_data == "none" or self.held_out is None:
+            self.run.write_prior(PriorChoice(tau=1.0, curve=()))
+            return
+        priors: Priors = priors_of(self.recipe, counts=self.images.counts())
+        logits = predict_logits(
+            model, self.held_out.images, prepare=lambda images: standardize(images, by=self.weights.standardize)
+        )
+        choice = choose_prior(logits, self.held_out.labels, priors=priors)
+        with torch.no_grad():
+            model.head.bias.add_(priors.offset(choice.tau).to(model.head.bias.device))
+        self.run.write_prior(choice)
+        self.display.say(f"tau {choice.tau:g} has the best macro F1 on {len(self.held_out.labels):,} validation images")

@@ -1,0 +1,204 @@
+"""Winograd's convolution F(4x4, 3x3) on CPUs: 3x3 kernels, forward and backward, by a quarter of the multiplications.
+
+Every tile of 4x4 results and the 6x6 pixels behind it are transformed so that the convolution becomes 36 products of
+matrices, which `torch.bmm` does at a CPU's full rate. The transforms are loops in `winograd.c`, compiled at first use
+by the system's C compiler ($CC, else `cc`) and kept in the user's cache directory, in `kernels`. RESLAB_KERNELS=off in
+the environment, a system other than Linux or the lack of a compiler leave the convolution to PyTorch: slower, otherwise
+the same up to rounding.
+
+Source: Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308, the matrices for
+F(4x4, 3x3).
+Differs from it: gradients go back through the transposed transforms instead of a Winograd convolution of their own.
+Axes: N images, C channels, H rows, W columns, K output channels, T tiles: N * ceil(H/4) * ceil(W/4).
+"""
+
+import ctypes
+import functools
+import hashlib
+import math
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+TILE, PLANES = 4, 36
+# Tiles are transformed and multiplied in parts that the processor's cache holds, but not in so small ones that reading
+# the kernels for each of them takes longer than the products.
+CACHED_BYTES, KERNEL_READS = 4 * 2**20, 4
+
+# From here on it is faster than oneDNN's convolution, forward and backward together.
+MIN_CHANNELS, MIN_SIDE = 32, 7
+
+FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC")
+COMPILER_SECONDS = 60
+
+
+# ---- where it is used
+
+
+@functools.cache
+def available() -> bool:
+    """Say whether the compiled transforms can be used here; the first call may compile them for a second or two."""
+    return _library() is not None
+
+
+def pays(x: Tensor, weight: Tensor) -> bool:
+    """Say whether `conv3x3` is faster than PyTorch's convolution for images (N, C, H, W) and a weight (K, C, 3, 3)."""
+    return (
+        weight.shape[2:] == (3, 3)
+        and min(weight.shape[:2]) >= MIN_CHANNELS
+        and min(x.shape[2:]) >= MIN_SIDE
+        and _suits(x, weight)
+    )
+
+
+def conv3x3(x: Tensor, weight: Tensor) -> Tensor:
+    """Convolve images (N, C, H, W), padded by a pixel of zeros, with a weight (K, C, 3, 3) to (N, K, H, W).
+
+    The result lies channels last in memory. PyTorch's own convolution takes what is not float32 on a CPU, and
+    everything where `available` says no.
+    """
+    if not _suits(x, weight):
+        return F.conv2d(x.contiguous(memory_format=torch.channels_last), weight, padding=1)
+    result: Tensor = _Conv3x3.apply(x, weight)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _suits(x: Tensor, weight: Tensor) -> bool:
+    """Say whether the compiled transforms can take these; while PyTorch records a graph, there is nothing to take."""
+    return (
+        x.dtype == weight.dtype == torch.float32
+        and x.device.type == weight.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and available()
+    )
+
+
+# ---- forward and backward
+
+
+class _Conv3x3(torch.autograd.Function):
+    """Keeps the images and the weight: transforming the images again costs less time than their tiles cost memory."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        images, kernels = _put_channels_last(x), _transform_kernels(_put_channels_last(weight))
+        results = images.new_empty(*images.shape[:3], len(weight))
+        for part, tiles, products in _split(images, results):
+            _run("input_tiles", images[part], tiles)
+            torch.bmm(tiles, kernels.transpose(1, 2), out=products)
+            _run("output_tiles", results[part], products)
+        return results.permute(0, 3, 1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        images, weight, gradients = map(_put_channels_last, (*ctx.saved_tensors, gradient))
+        for_images, for_weight = ctx.needs_input_grad
+        kernels = _transform_kernels(weight)
+        image_gradients, weight_gradient = torch.empty_like(images), torch.empty_like(weight)
+        kernel_gradients = torch.zeros_like(kernels)
+        for part, tiles, products in _split(images, gradients):
+            _run("output_tiles_adjoint", gradients[part], products)
+            if for_weight:
+                _run("input_tiles", images[part], tiles)
+                torch.baddbmm(kernel_gradients, products.transpose(1, 2), tiles, out=kernel_gradients)
+            if for_images:
+                torch.bmm(products, kernels, out=tiles)
+                _run("input_tiles_adjoint", image_gradients[part], tiles)
+        _run("kernel_tiles_adjoint", weight_gradient, kernel_gradients)
+        return (
+            image_gradients.permute(0, 3, 1, 2) if for_images else None,
+            weight_gradient.permute(0, 3, 1, 2) if for_weight else None,
+        )
+
+
+def _put_channels_last(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, H, W, C), without a copy where it lies so already."""
+    return x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+
+
+def _transform_kernels(weight: Tensor) -> Tensor:
+    """(K, 3, 3, C) -> (36, K, C)."""
+    kernels = weight.new_empty(PLANES, len(weight), weight.shape[3])
+    _run("kernel_tiles", weight, kernels)
+    return kernels
+
+
+def _split(images: Tensor, results: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Split images (N, H, W, C) and results (N, H, W, K) into parts whose tiles the processor's cache holds.
+
+    Yields the part's place among the images, and memory for its tiles (36, T, C) and products (36, T, K).
+    """
+    num_images, height, width, inputs = images.shape
+    outputs = results.shape[3]
+    tiles_per_image = math.ceil(height / TILE) * math.ceil(width / TILE)
+    part_bytes = max(CACHED_BYTES, KERNEL_READS * 4 * PLANES * inputs * outputs)
+    step = max(1, part_bytes // (4 * PLANES * tiles_per_image * (inputs + outputs)))
+    memory = images.new_empty(2, PLANES * min(step, num_images) * tiles_per_image * max(inputs, outputs))
+    for start in range(0, num_images, step):
+        stop = min(start + step, num_images)
+        num_tiles = (stop - start) * tiles_per_image
+        tiles, products = (
+            lines[: PLANES * num_tiles * channels].view(PLANES, num_tiles, channels)
+            for lines, channels in zip(memory, (inputs, outputs), strict=True)
+        )
+        yield slice(start, stop), tiles, products
+
+
+# ---- the compiled transforms
+
+
+def _run(name: str, images: Tensor, planes: Tensor) -> None:
+    """Call a function of winograd.c on images (N, H, W, C) and planes (36, T, C), both contiguous."""
+    shape = (ctypes.c_long * 4)(*images.shape)
+    function = getattr(_library(), name)
+    function(ctypes.c_void_p(images.data_ptr()), ctypes.c_void_p(planes.data_ptr()), shape, torch.get_num_threads())
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    """Load the compiled transforms; None where they are switched off or cannot be had."""
+    if os.environ.get("RESLAB_KERNELS") == "off" or sys.platform != "linux":
+        return None
+    try:
+        return ctypes.CDLL(str(_build()))
+    except (OSError, ValueError, subprocess.SubprocessError):  # the middle one: quotes in $CC that do not end
+        return None
+
+
+def _build() -> Path:
+    """Compile winograd.c unless the cache holds it for this source, compiler and processor."""
+    source = Path(__file__).with_suffix(".c")
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    # The compiler's own macros tell its version and what the processor can do.
+    macros = _call(*compiler, *FLAGS, "-dM", "-E", "-x", "c", os.devnull)
+    key = hashlib.sha256(b"\0".join([source.read_bytes(), shlex.join([*compiler, *FLAGS]).encode(), macros]))
+    library = platformdirs.user_cache_path("reslab") / "kernels" / f"winograd-{key.hexdigest()}.so"
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            made, part = Path(folder, "winograd.o"), Path(folder, "winograd.so")
+            _call(*compiler, *FLAGS, "-c", str(source), "-o", str(made))
+            # Linked with PyTorch instead of -fopenmp: so the process keeps the one OpenMP that PyTorch has brought.
+            torch_cpu = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+            _call(*compiler, "-shared", str(made), "-Wl,--no-as-needed", str(torch_cpu), "-o", str(part))
+            with part.open("rb") as file:
+                os.fsync(file.fileno())  # half a file under a name that promises a whole one could never be loaded
+            os.replace(part, library)
+    return library
+
+
+def _call(*command: str) -> bytes:
+    return subprocess.run(command, capture_output=True, check=True, timeout=COMPILER_SECONDS).stdout

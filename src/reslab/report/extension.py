@@ -1,0 +1,110 @@
+"""What the report says of an extended run: the old classes before and after, and the new ones."""
+
+from typing import NamedTuple
+
+from reslab.records import Estimate, ExtensionFigures, NewClass
+from reslab.report.inputs import Inputs
+from reslab.report.mistakes import Confusion, Mistakes
+from reslab.report.tables import Cell, Table, in_percent
+from reslab.report.words import NBSP, counted, named, percent, points
+
+
+class Account(NamedTuple):
+    """What two sections and the headline show."""
+
+    old_names: str
+    new_names: str
+    old_sentence: str
+    old_table: Table
+    new_table: Table
+    prior_sentence: str
+    confusions: list[Confusion]
+
+
+def give_account(inputs: Inputs) -> Account | None:
+    """Tell what the extension has done; nothing where the run is not an extended one."""
+    extension = inputs.evaluation.extension
+    if extension is None:
+        return None
+    classes, num_old = inputs.evaluation.classes, extension.num_old
+    return Account(
+        old_names=named(classes[:num_old]),
+        new_names=named(classes[num_old:]),
+        old_sentence=_old_sentence(inputs, extension),
+        old_table=_old_table(inputs, extension),
+        new_table=_new_table(inputs, extension),
+        prior_sentence=_prior_sentence(extension),
+        confusions=Mistakes(inputs).confusions(num_old=num_old),
+    )
+
+
+def in_points(difference: Estimate) -> Cell:
+    """Show a difference of fractions with its interval in percentage points."""
+    return Cell(points(difference.value), f"({points(difference.low)} to {points(difference.high)})")
+
+
+# ---- old classes
+
+
+def _old_sentence(inputs: Inputs, extension: ExtensionFigures) -> str:
+    supports = [figures.support for figures in inputs.test.per_class[: extension.num_old]]
+    change = in_points(extension.old_change)
+    return (
+        f"Of the {sum(supports):,} test images of the {counted(extension.num_old, 'old class')}, the base, which "
+        f"knows no other, recognises {percent(extension.old_before.value)}; the extended network, which chooses among "
+        f"all {len(inputs.evaluation.classes)}, {percent(extension.old_after.value)}. That is a change of "
+        f"{change.text} points {change.aside}: {_judgement(extension.old_change)}."
+    )
+
+
+def _judgement(change: Estimate) -> str:
+    if change.high < 0:
+        return "the whole interval lies below 0, so something was forgotten or given away to the new classes"
+    if change.low > 0:
+        return "the whole interval lies above 0, so the old classes have gained"
+    return "the interval holds 0, so no loss or gain can be told from chance"
+
+
+def _old_table(inputs: Inputs, extension: ExtensionFigures) -> Table:
+    num_old = extension.num_old
+    columns = zip(inputs.evaluation.classes, extension.old_classes, inputs.test.per_class[:num_old], strict=False)
+    rows = [
+        (
+            Cell(name),
+            in_percent(each.before),
+            in_percent(each.after),
+            Cell(points(each.after.value - each.before.value)),
+            Cell(f"{figures.support:,}"),
+        )
+        for name, each, figures in columns
+    ]
+    num_images = sum(figures.support for figures in inputs.test.per_class[:num_old])
+    whole = (in_percent(extension.old_before), in_percent(extension.old_after), in_points(extension.old_change))
+    rows.append((Cell("All old classes"), *whole, Cell(f"{num_images:,}")))
+    return Table(("Class", "Before", "After", "Change in points", "Images"), tuple(rows), highlight=num_old)
+
+
+# ---- new classes
+
+
+def _new_table(inputs: Inputs, extension: ExtensionFigures) -> Table:
+    names = inputs.evaluation.classes[extension.num_old :]
+    rows = tuple(_new_row(name, each) for name, each in zip(names, extension.new_classes, strict=True))
+    header = ("Class", "Most often taken for", "Precision", "Recall", "F1", "Taken for an old class")
+    return Table(header, rows, num_text_columns=2)
+
+
+def _new_row(name: str, each: NewClass) -> tuple[Cell, ...]:
+    shares = (f"{error.mistaken_for} ({percent(error.share.value, decimals=1)})" for error in each.errors)
+    errors = ", ".join(share.replace(" ", NBSP) for share in shares)  # a line breaks between them
+    figures = (each.figures.precision, each.figures.recall, each.figures.f1, each.taken_for_old)
+    return (Cell(name), Cell(errors or "none"), *map(in_percent, figures))
+
+
+def _prior_sentence(extension: ExtensionFigures) -> str:
+    if not extension.prior.curve:
+        return f"No image of an old class was there to choose tau by, so it is {extension.prior.tau:g}."
+    return (
+        f"Tau is {extension.prior.tau:g} here: chosen on validation images, which were held out of the training "
+        "split, for the best macro F1. The test split took no part in it."
+    )

@@ -1,0 +1,212 @@
+"""Every method on the digits: what it leaves, what it keeps, that it repeats and resumes; and what is refused."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reslab import models
+from reslab.data import load
+from reslab.errors import Failure, UserError
+from reslab.evaluation import evaluate
+from reslab.extension import METHODS, extend, resume_extension, run
+from reslab.extension.methods import check_method
+from reslab.runs import Run, read_weights
+from reslab.training import resume, train
+from reslab.training.loop import Trainer
+
+NEW = "digits:0,8@20"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_leaves_a_run_like_any_other(method: str, base: Run, tmp_path: Path) -> None:
+    made = extend(base.path, data=NEW, out=tmp_path / "more", method=method, seed=3)
+    assert made.is_finished
+    assert made.recipe.data == f"digits:1,4,7@40+{NEW}"
+    assert made.recipe.extension is not None
+    assert made.recipe.extension.base == hashlib.sha256(base.weights_path.read_bytes()).hexdigest()
+    assert made.base_path.read_bytes() == base.weights_path.read_bytes()
+    assert read_weights(made.path)[1].classes == ("1", "4", "7", "0", "8")
+    assert [data.split for data in made.environment.data] == ["train", "validation"]
+    assert len(made.prior.curve) == 11
+    assert len(made.log) == (0 if method == "nearest-mean" else made.recipe.epochs)
+    figures = evaluate(made, splits=("test",)).splits["test"]
+    assert figures.num_images == len(load("digits:1,4,7,0,8", "test", image_size=8).labels)
+    assert figures.accuracy.value > 0.5  # five classes
+    assert resume_extension(made.path).weights_path.read_bytes() == made.weights_path.read_bytes()
+
+
+@pytest.mark.parametrize("method", [name for name, about in METHODS.items() if about.on_features])
+def test_a_frozen_backbone_does_not_move_nor_do_its_running_statistics(method: str, base: Run, tmp_path: Path) -> None:
+    made = extend(base.path, data=NEW, out=tmp_path / "more", method=method)
+    before, after = read_weights(base.path)[0], read_weights(made.path)[0]
+    assert after.keys() == before.keys()
+    for name in before:
+        if not name.startswith("head."):
+            np.testing.assert_array_equal(before[name], after[name], err_msg=name)
+
+
+def test_a_tuned_backbone_moves_less_than_its_head(base: Run, tmp_path: Path) -> None:
+    made = extend(base.path, data=NEW, out=tmp_path / "more", method="finetune")
+    before, after = read_weights(base.path)[0], read_weights(made.path)[0]
+    assert any((before[name] != after[name]).any() for name in before if not name.startswith("head."))
+    moved = np.abs(after["head.weight"][:3] - before["head.weight"]).max()
+    assert 0 < moved < np.abs(before["head.weight"]).max()  # the old rows are where they were, by and large
+
+
+def test_the_chosen_prior_is_in_the_head(base: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = extend(base.path, data=NEW, out=tmp_path / "with", method="frozen")
+    monkeypatch.setattr(run, "choose_prior", lambda *_, **__: made.prior.model_copy(update={"tau": 0.0}))
+    plain = extend(base.path, data=NEW, out=tmp_path / "without", method="frozen")
+    monkeypatch.setattr(run, "choose_prior", lambda *_, **__: made.prior.model_copy(update={"tau": 1.0}))
+    balanced = extend(base.path, data=NEW, out=tmp_path / "balanced", method="frozen")
+    counts = np.array(load(made.recipe.data, "train", image_size=8).counts())
+    held_out = np.array([4, 4, 4, 2, 2])  # a tenth and a bit, as the base did: 9 of 120
+    moved = read_weights(balanced.path)[0]["head.bias"] - read_weights(plain.path)[0]["head.bias"]
+    share = np.log(counts / counts.sum())
+    assert np.abs((moved - moved[0]) - (share[0] - share)).max() < np.log(held_out.max())
+    assert moved[3] > moved[0]
+
+
+def test_a_run_repeats_to_the_same_bytes_and_another_seed_does_not(base: Run, tmp_path: Path) -> None:
+    bytes_of = [
+        extend(base.path, data=NEW, out=tmp_path / name, method="finetune-distill", seed=seed).weights_path.read_bytes()
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    ]
+    assert bytes_of[0] == bytes_of[1] != bytes_of[2]
+
+
+@pytest.mark.parametrize("method", ["finetune-distill", "weight-align", "joint", "frozen"])
+def test_an_interrupted_extension_is_finished_to_the_same_bytes(
+    method: str, base: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = extend(base.path, data=NEW, out=tmp_path / "whole", method=method).weights_path.read_bytes()
+
+    def stop(*_: object) -> None:
+        raise Failure("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_close_epoch", stop)
+        patch.setattr(Run, "write_prior", stop)
+        with pytest.raises(Failure, match="stopped"):
+            extend(base.path, data=NEW, out=tmp_path / "cut", method=method)
+    assert not Run.open(tmp_path / "cut").is_finished
+    assert resume_extension(tmp_path / "cut").weights_path.read_bytes() == whole
+
+
+def test_an_extended_run_can_be_extended_again(base: Run, tmp_path: Path) -> None:
+    once = extend(base.path, data="digits:0@20", out=tmp_path / "once", method="nearest-mean")
+    twice = extend(once.path, data="digits:8@20", out=tmp_path / "twice", method="finetune-distill")
+    assert twice.recipe.data == "digits:1,4,7@40+digits:0@20+digits:8@20"
+    assert twice.recipe.extension is not None
+    assert twice.recipe.extension.num_old == 4
+    assert read_weights(twice.path)[1].classes == ("1", "4", "7", "0", "8")
+    assert evaluate(twice, splits=("test",)).splits["test"].accuracy.value > 0.5
+
+
+def test_the_base_and_the_extension_hold_out_the_same_old_images(base: Run, tmp_path: Path) -> None:
+    made = extend(base.path, data="digits:0@40", out=tmp_path / "more", method="nearest-mean")
+    from reslab.data.recipe_data import read_split
+
+    held = read_split(base.recipe, "validation")
+    trained = read_split(made.recipe, "train")
+    again = {image.tobytes() for image in trained.images.numpy()}
+    assert not any(image.tobytes() in again for image in held.images.numpy())
+
+
+@pytest.mark.parametrize("method", ["finetune-distill", "weight-align"])
+def test_without_old_images_the_old_classes_are_not_forgotten_at_once(method: str, base: Run, tmp_path: Path) -> None:
+    made = extend(base.path, data=NEW, out=tmp_path / "more", method=method, old_data="none")
+    assert made.recipe.data == f"digits:1,4,7@0+{NEW}"
+    assert made.prior.tau == 1
+    assert made.prior.curve == ()
+    recall = [figures.recall.value for figures in evaluate(made, splits=("test",)).splits["test"].per_class]
+    assert np.mean(recall[:3]) > 0.2
+
+
+def test_a_few_old_images_are_enough_to_ask_for(base: Run, tmp_path: Path) -> None:
+    made = extend(base.path, data=NEW, out=tmp_path / "more", method="weight-align", old_data=5)
+    assert made.recipe.data == f"digits:1,4,7@5+{NEW}"
+    assert sum(data.num_images for data in made.environment.data) == 3 * 5 + 2 * 20
+
+
+def test_equal_names_are_one_class_only_where_that_is_said(base: Run, tmp_path: Path) -> None:
+    for name in ("4", "dot"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{number}.png")
+    archive = tmp_path / "more.npz"
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 8, 8), dtype=np.uint8)
+    np.savez(archive, images=pixels, labels=np.arange(24) % 2, classes=np.array(["4", "dot"]))
+    with pytest.raises(UserError, match=r"'4'.*twice.*merge"):
+        extend(base.path, data=f"npz:{archive}", out=tmp_path / "no", method="nearest-mean")
+    made = extend(base.path, data=f"npz:{archive}", out=tmp_path / "yes", method="nearest-mean", merge=True)
+    assert read_weights(made.path)[1].classes == ("1", "4", "7", "dot")
+
+
+@pytest.mark.parametrize(
+    ("data", "changes", "sentence"),
+    [
+        ("digits:4", {}, "twice"),
+        ("digits:99", {}, "'99' is not a class of digits"),
+        ("digits:0@1", {}, "class '0' has 1 training image"),
+        ("digits:0", {"method": "freeze"}, "unknown method 'freeze': choose from frozen, "),
+        ("digits:0", {"method": "frozen", "old_data": "none"}, "or take finetune-distill or weight-align"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_leaves_no_folder(
+    data: str, changes: dict[str, str], sentence: str, base: Run, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        extend(base.path, data=data, out=tmp_path / "more", **changes)  # type: ignore[arg-type]
+    assert not (tmp_path / "more").exists()
+
+
+def test_other_channels_are_refused(base: Run, tmp_path: Path, official: Path) -> None:
+    with pytest.raises(UserError, match=r"images of 1 channel.*\(digits\) with images of 3"):
+        extend(base.path, data="cifar100:reptiles", out=tmp_path / "more", data_dir=official)
+
+
+def test_an_unfinished_base_is_refused(base: Run, tmp_path: Path) -> None:
+    shutil.copytree(base.path, tmp_path / "base")
+    (tmp_path / "base/model.safetensors").unlink()
+    with pytest.raises(UserError, match="holds no finished network"):
+        extend(tmp_path / "base", data=NEW, out=tmp_path / "more")
+
+
+def test_train_does_not_go_on_with_an_extension_nor_extend_with_a_training(base: Run, tmp_path: Path) -> None:
+    made = extend(base.path, data=NEW, out=tmp_path / "more", method="nearest-mean")
+    with pytest.raises(UserError, match="reslab extend --resume"):
+        resume(made.path)
+    with pytest.raises(UserError, match="reslab train --resume"):
+        resume_extension(base.path)
+
+
+def test_every_method_without_need_of_old_images_says_so() -> None:
+    for method, about in METHODS.items():
+        if about.needs_old:
+            with pytest.raises(UserError, match="needs images of the old classes"):
+                check_method(method, old_data="none")
+        else:
+            assert check_method(method, old_data="none") == method
+
+
+def test_the_fast_network_can_be_extended(small_recipe: object, tmp_path: Path) -> None:
+    from reslab.recipe import FastConv, Muon, Recipe, derive
+
+    assert isinstance(small_recipe, Recipe)
+    recipe = derive(
+        small_recipe, name="fast", image_size=16, model=FastConv(widths=(16, 16, 16)), optimizer=Muon(), epochs=8
+    )
+    fast = train(recipe, out=tmp_path / "fast")
+    made = extend(fast.path, data=NEW, out=tmp_path / "more")
+    assert isinstance(
+        models.restore(made.recipe.model.model_dump(), read_weights(made.path)[0], num_classes=5, channels=1).head,
+        torch.nn.Linear,
+    )
+    assert evaluate(made, splits=("test",)).splits["test"].accuracy.value > 0.5
