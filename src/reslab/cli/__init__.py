@@ -19,9 +19,7 @@ app = typer.Typer(
 app.command("lab", epilog="Example: reslab lab --out runs/lab")(runs.lab)
 app.command("train", epilog="Example: reslab train digits-quick --out runs/digits --set epochs=5")(runs.train)
 app.command("evaluate", epilog="Example: reslab evaluate runs/digits --views 2")(runs.evaluate)
-app.command("extend", epilog="Example: reslab extend runs/lab/base --with digits:7 --out runs/seven")(
-    extending.extend
-)
+app.command("extend", epilog="Example: reslab extend runs/lab/base --with digits:7 --out runs/seven")(extending.extend)
 app.command("report", epilog="Example: reslab report runs/digits")(runs.report)
 app.command("compare", epilog="Example: reslab compare runs/digits runs/lab/extended --out runs/both")(runs.compare)
 app.command("predict", epilog="Example: reslab predict runs/digits four.png --top 2")(predicting.predict)
