@@ -62,8 +62,8 @@ def test_the_curve_is_measured_at_every_tau_and_its_best_macro_f1_is_chosen() ->
         assert point.macro_f1.value <= next(p for p in choice.curve if p.tau == choice.tau).macro_f1.value
 
 
-def test_of_equals_the_smallest_is_chosen() -> None:
+def test_of_equals_the_middle_one_is_chosen() -> None:
     labels = torch.arange(20) % 2
     logits = 100 * torch.nn.functional.one_hot(labels).float()
     prior = torch.log(torch.tensor([0.9, 0.1]))
-    assert choose_prior(logits, labels, priors=Priors(carried=prior, data=prior)).tau == 0
+    assert choose_prior(logits, labels, priors=Priors(carried=prior, data=prior)).tau == 0.5

@@ -43,10 +43,14 @@ def priors_of(recipe: Recipe, *, counts: list[int]) -> Priors:
 
 
 def choose_prior(logits: Tensor, labels: Tensor, *, priors: Priors) -> PriorChoice:
-    """Measure every tau on validation logits (N, K); choose the one of the best macro F1, the smallest of equals."""
+    """Measure every tau on validation logits (N, K); choose the one of the best macro F1, of equals the middle one.
+
+    Few images tie often, and the ends of a tied range are next to where it gets worse.
+    """
     curve = tuple(_measure(tau, logits + priors.offset(tau), labels) for tau in TAUS)
-    best = max(curve, key=lambda point: (point.macro_f1.value, -point.tau))
-    return PriorChoice(tau=best.tau, curve=curve)
+    highest = max(point.macro_f1.value for point in curve)
+    best = [point.tau for point in curve if point.macro_f1.value == highest]
+    return PriorChoice(tau=best[(len(best) - 1) // 2], curve=curve)
 
 
 def _measure(tau: float, logits: Tensor, labels: Tensor) -> PriorPoint:
