@@ -10,7 +10,7 @@ import typer
 from reslab.cli import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))
+PAGES = (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")))
 LINE = re.compile(r"^ {4}(reslab .+)$", re.MULTILINE)
 
 

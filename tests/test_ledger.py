@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -12,6 +13,8 @@ from reslab.records import Environment, Epoch, Evaluation
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RESULTS = sorted(path.parent for path in ROOT.glob("results/**/evaluation.json"))
+ALONE = [folder for folder in RESULTS if folder.parent == ROOT / "results"]
+EXTENSIONS = ROOT / "results/reptiles"
 BENCHMARKS = sorted(ROOT.glob("benchmarks/*.json"))
 
 
@@ -30,7 +33,7 @@ def test_a_result_is_whole_and_says_how_it_was_made(folder: Path) -> None:
     recipe = read_recipe(folder / "recipe.json")
     environment = Environment.model_validate_json((folder / "environment.json").read_text())
     evaluation = Evaluation.model_validate_json((folder / "evaluation.json").read_text())
-    assert environment.command.startswith("reslab train ")
+    assert environment.command.startswith("reslab extend " if recipe.extension else "reslab train ")
     assert "/" not in environment.command.replace("runs/", "")  # no machine's paths
     assert environment.commit
     assert "dirty" not in environment.commit
@@ -44,7 +47,7 @@ def test_a_result_is_whole_and_says_how_it_was_made(folder: Path) -> None:
         assert figures.accuracy.value == pytest.approx(right / figures.num_images), split
 
 
-@pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", ALONE, ids=lambda folder: folder.name)
 def test_the_readme_quotes_the_result(folder: Path) -> None:
     evaluation = Evaluation.model_validate_json((folder / "evaluation.json").read_text())
     test = evaluation.splits["test"]
@@ -52,6 +55,41 @@ def test_the_readme_quotes_the_result(folder: Path) -> None:
     assert f"| {test.accuracy.value:.2%} ({100 * test.accuracy.low:.2f}–{100 * test.accuracy.high:.2f}) |" in row
     assert f"| {test.macro_f1.value:.4f} |" in row
     assert f"| {minutes(folder):.0f} |" in row
+
+
+def rows_of_extensions() -> dict[str, str]:
+    """Write the table's row of every method: means over its seeds, and the ends where there are several."""
+    folders: dict[str, list[Path]] = {}
+    for folder in RESULTS:
+        if folder.parent == EXTENSIONS and folder.name != "base":
+            folders.setdefault(folder.name.rpartition("-")[0], []).append(folder)
+    return {name: row_of_extension(found) for name, found in folders.items()}
+
+
+def row_of_extension(folders: list[Path]) -> str:
+    evaluations = [Evaluation.model_validate_json((folder / "evaluation.json").read_text()) for folder in folders]
+    tests = [evaluation.splits["test"] for evaluation in evaluations]
+    parts = [evaluation.extension for evaluation in evaluations if evaluation.extension]
+    columns = [
+        [test.accuracy.value for test in tests],
+        [test.macro_precision.value for test in tests],
+        [test.macro_recall.value for test in tests],
+        [test.macro_f1.value for test in tests],
+        [part.new_macro_f1.value for part in parts],
+        [part.old_after.value for part in parts],
+    ]
+    change = 100 * fmean(part.old_change.value for part in parts)
+    taken = fmean(map(minutes, folders))
+    cells = [f"{fmean(column):.3f}" for column in columns]
+    if len(folders) > 1:
+        cells[3] += f" ({min(columns[3]):.3f}–{max(columns[3]):.3f})"
+    return f"| {len(folders)} | {' | '.join(cells)} | {change:+.1f} | {taken:.0f} |"
+
+
+@pytest.mark.parametrize(("name", "row"), rows_of_extensions().items())
+def test_the_page_of_extensions_quotes_every_method(name: str, row: str) -> None:
+    page = (ROOT / "docs/extend.md").read_text(encoding="utf-8")
+    assert any(line.startswith(f"| [`{name}`]") and line.endswith(row) for line in page.splitlines()), row
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
@@ -74,6 +112,6 @@ def test_the_readme_quotes_the_benchmarks() -> None:
 
 
 def test_no_prose_names_a_result_that_is_not_there() -> None:
-    for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))):
+    for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"

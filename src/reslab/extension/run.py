@@ -2,10 +2,12 @@
 
 import hashlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from reslab import models
 from reslab.data import ImageSet
@@ -14,7 +16,7 @@ from reslab.data.recipe_data import describe_data, read_split
 from reslab.data.select import join_expressions
 from reslab.errors import UserError
 from reslab.extension import announce, heads
-from reslab.extension.features import compute_features, is_mirrored, train_head
+from reslab.extension.features import compute_features, is_mirrored, set_head, train_head
 from reslab.extension.methods import DEFAULT, METHODS, backbone_rate, check_method, fit, plan
 from reslab.extension.prior import Priors, choose_prior, priors_of
 from reslab.models import Classifier
@@ -22,7 +24,7 @@ from reslab.models.device import pick_device
 from reslab.models.inference import predict_logits
 from reslab.models.memory import keep_freed_memory
 from reslab.recipe import Extension, Recipe
-from reslab.records import PriorChoice, Weights
+from reslab.records import Epoch, PriorChoice, Weights
 from reslab.runs import Run, read_weights
 from reslab.training.environment import describe_environment
 from reslab.training.loop import Start, Trainer
@@ -193,20 +195,19 @@ class _Extender:
         features = compute_features(model, self.images, by=self.weights.standardize, mirrored=is_mirrored(recipe))
         seconds = time.perf_counter() - began
         self.run.cut_log(0)
-        if self.extension.method == "nearest-mean":
-            labels = self.images.labels.repeat_interleave(features.shape[1])
-            heads.set_nearest_mean(model.head, features=features.flatten(0, 1), labels=labels)
-            return model
-        objective = make_objective(recipe, images=self.images, teacher=None, device=torch.device("cpu"))
-        epochs = train_head(
-            model.head, features=features, labels=self.images.labels, recipe=recipe, objective=objective, seed=self.seed
-        )
-        for epoch in epochs:
+        for epoch in self._head_epochs(model.head, features):
             if epoch.epoch == 1:  # which the features are part of
                 epoch = epoch.model_copy(update={"seconds": epoch.seconds + seconds})
             self.run.append_log(epoch)
             self.display.epoch(epoch)
         return model
+
+    def _head_epochs(self, head: nn.Linear, features: Tensor) -> Iterator[Epoch]:
+        recipe, labels = self.recipe, self.images.labels
+        if self.extension.method == "nearest-mean":
+            return iter([set_head(head, features=features, labels=labels)])
+        objective = make_objective(recipe, images=self.images, teacher=None, device=torch.device("cpu"))
+        return train_head(head, features=features, labels=labels, recipe=recipe, objective=objective, seed=self.seed)
 
     def _tune(self) -> Classifier:
         start = None
