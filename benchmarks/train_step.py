@@ -1,23 +1,23 @@
 """The update of reslab against the loop that a person would write by hand, alternated step by step.
 
-By hand: eager, NCHW, the optimizer's defaults, a DataLoader with two workers that augments image by image. Both loops
-train a pre-activation ResNet-32 at batch 128 on the same images, with data preparation counted on both sides. Each
-lives in a process of its own, since how memory is kept is a setting of a process; only one computes at a time.
+By hand: eager, NCHW, PyTorch's convolutions and its SGD, the C library's and OpenMP's defaults, a DataLoader with two
+workers that augments image by image. Both train the network of a shipped recipe at its batch size, or that of its
+chunks, on images of 32x32 pixels, with data preparation counted on both sides.
 
     python benchmarks/train_step.py --steps 60          writes benchmarks/train_step.json
 """
 
 import argparse
 import statistics
-import time
-from collections.abc import Iterator
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from alternate import Worker, alternate, compare, serve
 from record import write_record
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -25,15 +25,20 @@ from torch.utils.data import DataLoader, Dataset
 from reslab import models
 from reslab.data import ImageSet
 from reslab.data.batches import Batches
+from reslab.launch import choose_settings
 from reslab.models.memory import keep_freed_memory
+from reslab.recipe import Recipe, derive
 from reslab.recipes import find_recipe
 from reslab.recipes.lab import CIFAR10_PIXELS
 from reslab.training.objective import make_objective
 from reslab.training.optim import make_optimizer
 from reslab.training.step import make_forward, update
 
-WARMUP = 5
-MODEL = {"kind": "preact_resnet", "depth": 32, "keras_padding": True}
+
+def read_recipe(name: str) -> Recipe:
+    """Find a shipped recipe, with one chunk a batch and images of one size."""
+    recipe = find_recipe(name)
+    return derive(recipe, name=name, batch_size=recipe.chunk_size or recipe.batch_size, chunk_size=None, growth=())
 
 
 def make_images(num: int) -> ImageSet:
@@ -65,12 +70,13 @@ class ByHand(Dataset[tuple[Tensor, int]]):
         return torch.from_numpy(np.ascontiguousarray(window)), int(self.labels[index])
 
 
-def steps_by_hand(images: ImageSet) -> Iterator[None]:
+def steps_by_hand(recipe: Recipe, images: ImageSet) -> Iterator[None]:
     """Train as most tutorials do; a step each time that the iterator is advanced."""
-    model = models.build(MODEL, num_classes=10)
+    model = models.build(recipe.model.model_dump(), num_classes=10)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=2e-4)
     while True:
-        for batch, labels in DataLoader(ByHand(images), batch_size=128, shuffle=True, num_workers=2):
+        loader = DataLoader(ByHand(images), batch_size=recipe.batch_size, shuffle=True, num_workers=2)
+        for batch, labels in loader:
             optimizer.zero_grad()
             loss = F.cross_entropy(model(batch), labels)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -79,15 +85,16 @@ def steps_by_hand(images: ImageSet) -> Iterator[None]:
             yield
 
 
-def steps_of_reslab(images: ImageSet) -> Iterator[None]:
-    """Train as `reslab train lab-resnet32` does."""
+def steps_of_reslab(recipe: Recipe, images: ImageSet) -> Iterator[None]:
+    """Train as `reslab train` does."""
     keep_freed_memory()
-    recipe = find_recipe("lab-resnet32")
-    model = models.build(MODEL, num_classes=10).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    cpu = torch.device("cpu")
+    model = models.build(recipe.model.model_dump(), num_classes=10)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(model, settings=recipe.optimizer)
-    forward = make_forward(model, device=torch.device("cpu"))
-    objective = make_objective(recipe, images=images, teacher=None, device=torch.device("cpu"))
-    batches = Batches(images, recipe=recipe, by=CIFAR10_PIXELS, seed=0, device=torch.device("cpu"))
+    forward = make_forward(model, device=cpu)
+    objective = make_objective(recipe, images=images, teacher=None, device=cpu)
+    batches = Batches(images, recipe=recipe, by=CIFAR10_PIXELS, seed=0, device=cpu)
     for epoch in range(10**6):
         for batch, labels in batches.epoch(epoch):
             loss, _ = update(forward, optimizer, objective=objective, chunks=[(batch, labels)], rate=1.0)
@@ -98,49 +105,40 @@ def steps_of_reslab(images: ImageSet) -> Iterator[None]:
 LOOPS = {"by hand": steps_by_hand, "reslab": steps_of_reslab}
 
 
-def serve(name: str, pipe: Connection) -> None:
-    """Take a step for each message and answer with its seconds; an empty message ends it."""
+def start(loop: str, recipe: str, *, settings: Mapping[str, str] | None = None) -> Worker:
+    """Start one of the loops in a process of its own, with `settings`, else those that it would have."""
+    if settings is None:
+        settings = choose_settings() if loop == "reslab" else {"RESLAB_KERNELS": "off"}
+    return Worker([sys.executable, __file__, "--serve", loop, "--recipe", recipe], environment=settings)
+
+
+def serve_loop(loop: str, recipe: Recipe) -> None:
+    """Be one of the loops."""
     torch.manual_seed(0)
-    loop = LOOPS[name](make_images(128 * 400))
-    while pipe.recv():
-        began = time.perf_counter()
-        next(loop)
-        pipe.send(time.perf_counter() - began)
-
-
-def measure(steps: int) -> dict[str, list[float]]:
-    """Alternate the loops step by step; seconds of every step but the first ones."""
-    context = get_context("spawn")
-    pipes = {}
-    for name in LOOPS:
-        pipes[name], far = context.Pipe()
-        context.Process(target=serve, args=(name, far)).start()
-    times: dict[str, list[float]] = {name: [] for name in LOOPS}
-    for step in range(WARMUP + steps):
-        for name, pipe in pipes.items():
-            pipe.send(True)
-            taken = pipe.recv()
-            if step >= WARMUP:
-                times[name].append(taken)
-    for pipe in pipes.values():
-        pipe.send(False)
-    return times
+    serve(LOOPS[loop](recipe, make_images(recipe.batch_size * 400)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--recipe", default="lab-resnet32")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--serve", choices=LOOPS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    times = measure(arguments.steps)
-    ratios = [hand / ours for hand, ours in zip(times["by hand"], times["reslab"], strict=True)]
-    lower, median, upper = statistics.quantiles(ratios, n=4)
-    rates = {name: round(128 / statistics.median(taken), 1) for name, taken in times.items()}
+    recipe = read_recipe(arguments.recipe)
+    if arguments.serve is not None:
+        serve_loop(arguments.serve, recipe)
+        return
+    with ExitStack() as stack:
+        workers = {loop: stack.enter_context(start(loop, recipe.name)) for loop in LOOPS}
+        times = alternate(workers, steps=arguments.steps)
+    rates = {loop: round(recipe.batch_size / statistics.median(taken), 1) for loop, taken in times.items()}
     result = {
+        "recipe": recipe.name,
         "steps": arguments.steps,
-        "batch_size": 128,
+        "batch_size": recipe.batch_size,
         "images_per_second": rates,
-        "ratio": {"median": round(median, 3), "lower_quartile": round(lower, 3), "upper_quartile": round(upper, 3)},
+        "ratio": compare(times["by hand"], times["reslab"]),
     }
     write_record(arguments.out, result)
 

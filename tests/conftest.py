@@ -1,15 +1,19 @@
-"""What the whole suite shares: one thread, a small finished run, tiny official-looking CIFAR files, opened files."""
+"""What the whole suite shares: one thread, a small finished run, tiny official-looking CIFAR files, a hub of models."""
 
+import base64
 import hashlib
 import io
+import json
 import os
 import shutil
 import struct
 import sys
 import tarfile
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -199,3 +203,92 @@ def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for file, data in contents.items():
             (tmp_path / true.folder / file).write_bytes(data)
     return tmp_path
+
+
+# ---- a hub of models on this machine
+
+
+class FakeHub(BaseHTTPRequestHandler):
+    """What huggingface_hub asks for when it uploads and downloads small files; `repositories` maps name to files."""
+
+    repositories: dict[str, dict[str, bytes]]
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        parts = self.path.split("/")
+        if self.path == "/api/repos/create":
+            asked = json.loads(body)
+            name = f"{asked['organization']}/{asked['name']}"
+            self.repositories.setdefault(name, {})
+            return self._answer({"url": f"http://{self.headers['Host']}/{name}"})
+        if self.path == "/api/validate-yaml":
+            return self._answer({"errors": [], "warnings": []})
+        name = "/".join(parts[3:5])
+        if parts[5] == "preupload":
+            files = [
+                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for file in json.loads(body)["files"]
+            ]
+            return self._answer({"files": files})
+        for line in map(json.loads, body.splitlines()):
+            if line["key"] == "file":
+                self.repositories[name][line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+        return self._answer(
+            {"commitUrl": f"http://{self.headers['Host']}/{name}/commit/{'0' * 40}", "commitOid": "0" * 40}
+        )
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0].strip("/")
+        parts = path.split("/")
+        name = "/".join(parts[2:4] if parts[0] == "api" else parts[:2])
+        files = self.repositories.get(name)
+        if files is None:
+            return self._answer({"error": "Repository not found"}, status=404, error="RepoNotFound")
+        if parts[0] == "api" and parts[4] == "tree":
+            oids = {file: hashlib.sha1(content).hexdigest() for file, content in files.items()}
+            listed = [
+                {"type": "file", "path": file, "size": len(content), "oid": oids[file]}
+                for file, content in files.items()
+            ]
+            return self._answer(listed)
+        if parts[0] == "api":
+            return self._answer({"id": name, "sha": "0" * 40, "siblings": [{"rfilename": file} for file in files]})
+        return self._send(files[parts[4]])
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def _answer(self, content: Any, *, status: int = 200, error: str = "") -> None:
+        self._send(json.dumps(content).encode(), status=status, error=error)
+
+    def _send(self, content: bytes, *, status: int = 200, error: str = "") -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Type", "application/json")
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+        if error:
+            self.send_header("X-Error-Code", error)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, *arguments: Any) -> None:
+        """Stay silent."""
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, dict[str, bytes]]]:
+    """Serve a hub that huggingface_hub takes for the only one; gives the files of each repository."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    repositories: dict[str, dict[str, bytes]] = {}
+    handler = type("Handler", (FakeHub,), {"repositories": repositories})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address, constants = f"http://127.0.0.1:{server.server_port}", "huggingface_hub.constants"
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(f"{constants}.ENDPOINT", address)
+        monkeypatch.setattr(f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(f"{constants}.HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        yield repositories
+        server.shutdown()

@@ -17,8 +17,11 @@ EVERYTHING = "*"
 MAY_IMPORT = {
     # values and numbers
     "errors": "",
+    "launch": "",
+    "extras": "",
     "complaints": "",
     "metrics": "",
+    "pictures": "",
     "published": "",
     "models": "",
     "recipe": "complaints",
@@ -27,15 +30,22 @@ MAY_IMPORT = {
     "settings": "complaints recipe",
     # files
     "runs": "complaints recipe records",
-    "data": "recipe records",
+    "data": "pictures recipe records",
+    "onnx_file": "extras pictures",
     # stages: they meet in run folders, so none imports another
     "training": "recipe records data models metrics runs version",
     "extension": "recipe records data models metrics runs training",
-    "evaluation": "recipe records data models metrics runs",
+    "evaluation": "recipe records data models metrics runs pictures onnx_file",
     "report": "recipe records metrics published runs comparison",
     "comparison": "records metrics runs",
+    # what takes a run elsewhere
+    "exporting": "recipe records data models runs evaluation onnx_file extras",
+    "hub": "records runs exporting extras",
+    "tracking": "records runs extras",
     # what puts the stages together
     "lab": EVERYTHING,
+    "doctor": "launch data models training version",
+    "sklearn_classifier": EVERYTHING,
     "cli": EVERYTHING,
     "__main__": "cli",
     "version": EVERYTHING,  # reslab/__init__.py: the version, and the public names on demand
@@ -47,10 +57,12 @@ CLI_MAY_IMPORT_AT_ONCE = "cli errors"
 # Importing the first must not load any of the others, by whatever way.
 NEVER_LOADS = {
     "reslab": "torch numpy pydantic",
+    "reslab.launch": "torch numpy pydantic typer",
     "reslab.cli": "torch numpy sklearn scipy matplotlib PIL requests",
     "reslab.recipes": "torch numpy",
     "reslab.report": "torch sklearn",
     "reslab.comparison": "torch sklearn matplotlib",
+    "reslab.onnx_file": "torch pydantic sklearn scipy",
 }
 
 
@@ -99,7 +111,7 @@ def layer_of(module: str) -> str:
 
 
 def test_the_imports_are_found():
-    assert Import("reslab.errors", "top") in IMPORTS["reslab.runs"]
+    assert Import("reslab.errors", "top") in IMPORTS["reslab.runs.folder"]
     assert Import("reslab.report.figures", "top") in IMPORTS["reslab.report.pictures"]
     assert Import("reslab.training", "types") in IMPORTS["reslab"]
     assert {("reslab.training", "function"), ("reslab.cli.show", "top")} <= set(IMPORTS["reslab.cli.runs"])

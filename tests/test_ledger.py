@@ -86,10 +86,10 @@ def row_of_extension(folders: list[Path]) -> str:
     return f"| {len(folders)} | {' | '.join(cells)} | {change:+.1f} | {taken:.0f} |"
 
 
-@pytest.mark.parametrize(("name", "row"), rows_of_extensions().items())
-def test_the_page_of_extensions_quotes_every_method(name: str, row: str) -> None:
-    page = (ROOT / "docs/extend.md").read_text(encoding="utf-8")
-    assert any(line.startswith(f"| [`{name}`]") and line.endswith(row) for line in page.splitlines()), row
+def test_the_page_of_extensions_quotes_every_measured_method() -> None:
+    lines = (ROOT / "docs/extend.md").read_text(encoding="utf-8").splitlines()
+    for name, row in rows_of_extensions().items():
+        assert any(line.startswith(f"| [`{name}`]") and line.endswith(row) for line in lines), f"{name}: {row}"
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)

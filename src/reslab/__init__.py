@@ -13,15 +13,20 @@ if TYPE_CHECKING:
     from reslab.errors import Failure, UserError
     from reslab.evaluation import evaluate
     from reslab.evaluation.classify import classify
+    from reslab.evaluation.onnx import evaluate_onnx
+    from reslab.exporting import export
     from reslab.extension import extend, resume_extension
+    from reslab.hub import pull, push
     from reslab.lab import run_lab
-    from reslab.models import MODELS, Classifier, build
+    from reslab.models import MODELS, build
     from reslab.recipe import Recipe, derive, read_recipe
     from reslab.recipes import RECIPES, find_recipe
     from reslab.records import Evaluation
     from reslab.report import write_report
     from reslab.runs import Run
     from reslab.settings import with_settings
+    from reslab.sklearn_classifier import Classifier
+    from reslab.tracking import track
     from reslab.training import resume, train
 
 __version__ = "0.1.0"
@@ -42,13 +47,18 @@ __all__ = [
     "derive",
     "describe",
     "evaluate",
+    "evaluate_onnx",
+    "export",
     "extend",
     "find_recipe",
     "load",
+    "pull",
+    "push",
     "read_recipe",
     "resume",
     "resume_extension",
     "run_lab",
+    "track",
     "train",
     "with_settings",
     "write_report",
@@ -60,15 +70,20 @@ _HOMES = {
     "reslab.errors": ("Failure", "UserError"),
     "reslab.evaluation": ("evaluate",),
     "reslab.evaluation.classify": ("classify",),
+    "reslab.evaluation.onnx": ("evaluate_onnx",),
+    "reslab.exporting": ("export",),
     "reslab.extension": ("extend", "resume_extension"),
+    "reslab.hub": ("pull", "push"),
     "reslab.lab": ("run_lab",),
-    "reslab.models": ("MODELS", "Classifier", "build"),
+    "reslab.models": ("MODELS", "build"),
     "reslab.recipe": ("Recipe", "derive", "read_recipe"),
     "reslab.recipes": ("RECIPES", "find_recipe"),
     "reslab.records": ("Evaluation",),
     "reslab.report": ("write_report",),
     "reslab.runs": ("Run",),
     "reslab.settings": ("with_settings",),
+    "reslab.sklearn_classifier": ("Classifier",),
+    "reslab.tracking": ("track",),
     "reslab.training": ("resume", "train"),
 }
 

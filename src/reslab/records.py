@@ -5,11 +5,12 @@ Fractions lie in [0, 1], times are seconds, confusion matrices have a row per tr
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from reslab.recipe import Fraction, Method, Model, Part, Standardize
 
 SCHEMA_VERSION: Final = 1
+Compiled = Literal["yes", "no", "undecided"]
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
@@ -40,6 +41,7 @@ class Environment(Part):
     seed: NonNegativeInt
     started: str  # ISO 8601, UTC
     data: tuple[DataSet, ...]
+    compiled: Compiled = "undecided"  # whether training compiles the network
 
 
 class Epoch(Part):
@@ -54,6 +56,7 @@ class Epoch(Part):
     train_accuracy: Fraction
     validation_loss: float | None = None
     validation_accuracy: Fraction | None = None
+    rate_factor: PositiveFloat = 1.0  # below 1 from the epoch on in which a loss was not finite
 
 
 class Weights(Part):

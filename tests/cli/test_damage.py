@@ -53,7 +53,7 @@ WEIGHTS, FIGURES, ANSWERS = "model.safetensors", "evaluation.json", "predictions
 DAMAGES = {
     "a cut network": (cut(WEIGHTS), "evaluate report predict", "model.safetensors cannot be read as a safetensors"),
     "no network": (forget(WEIGHTS), "evaluate report predict compare", "go on with reslab train --resume small"),
-    "cut figures": (cut(FIGURES), "evaluate report compare", "evaluation.json is damaged"),
+    "cut figures": (cut(FIGURES), "report compare", "evaluation.json is damaged"),
     "no figures": (forget(FIGURES), "report compare", "small has not been evaluated: run reslab evaluate small"),
     "no figures of the test": (forget_the_test_split, "report compare", "run reslab evaluate small"),
     "cut predictions": (cut(ANSWERS), "report compare", "predictions-test.npz is damaged"),
@@ -62,7 +62,7 @@ DAMAGES = {
     "a cut recipe": (cut("recipe.json"), "evaluate report compare", "recipe.json is not a recipe in JSON"),
     "no recipe": (forget("recipe.json"), "evaluate report compare", "small is not a run folder"),
     "another recipe": (edit("recipe.json", epochs=-1), "evaluate report", "recipe.json: epochs should be greater"),
-    "a newer schema": (edit(FIGURES, schema_version=9), "report compare", "schema 9, .* upgrade reslab"),
+    "a newer schema": (edit(FIGURES, schema_version=9), "evaluate report compare", "schema 9, .* upgrade reslab"),
     "a cut environment": (cut("environment.json"), "evaluate report compare", "environment.json is damaged"),
     "a wrong log": (lambda run: (run / "log.jsonl").write_text("{}\n"), "report compare", "log.jsonl:1 is damaged"),
 }
@@ -111,6 +111,26 @@ def test_a_checkpoint_of_another_network_is_refused(refuse: Refuse, half_done: P
     assert "does not fit the run's recipe" in refuse("train", "--resume", "small")
 
 
+def test_damaged_figures_are_measured_anew(reslab: Callable[..., Any], finished: Run) -> None:
+    sound = finished.evaluation.splits
+    cut(FIGURES)(finished.path)
+    assert reslab("evaluate", "small", "--views", 2).code == 0
+    assert finished.evaluation.splits == sound
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")]
+)
+def test_too_little_memory_is_told_in_one_sentence(
+    refuse: Refuse, finished: Run, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("reslab.training.resume", fail)
+    assert refuse("train", "--resume", "small", code=1).startswith("there is not enough memory: smaller batches")
+
+
 # ---- disks
 
 
@@ -140,6 +160,19 @@ def test_a_write_that_the_system_refuses(reslab: Callable[..., Any], small_recip
     ]
     assert reslab("train", "--resume", "run").code == 0
     assert [epoch.epoch for epoch in Run("run").log] == [1, 2, 3]
+
+
+def test_a_quota_hit_in_the_middle_of_a_run(reslab: Callable[..., Any], refuse: Refuse, half_done: Path) -> None:
+    """The checkpoints stay as they are, and with room again the run ends with the same bytes."""
+    whole = Path("small/log.jsonl").read_bytes()
+    (half_done / "newest.safetensors").unlink()
+    kept = (half_done / "previous.safetensors").read_bytes()
+    with files_up_to(20_000):
+        assert reslab("train", "--resume", "small").code == 1
+    assert [path.name for path in half_done.iterdir()] == ["previous.safetensors"]
+    assert (half_done / "previous.safetensors").read_bytes() == kept
+    assert reslab("train", "--resume", "small").code == 0
+    assert len(Path("small/log.jsonl").read_bytes().splitlines()) == len(whole.splitlines())
 
 
 def full(*arguments: object) -> None:

@@ -32,11 +32,12 @@ def last_line_of_help(reslab: Callable[..., Any], command: tuple[str, ...]) -> s
 
 
 def test_the_commands_are_those_that_were_promised() -> None:
-    names = ["lab", "train", "evaluate", "extend", "report", "compare", "predict", "models", "methods", "recipes"]
+    stages = ["lab", "train", "evaluate", "extend", "report", "compare", "predict"]
+    names = [*stages, "export", "push", "pull", "track", "doctor", "models", "methods", "recipes"]
     assert list(commands()) == [*((name,) for name in names), ("data", "show"), ("data", "verify")]
 
 
-def test_the_example_of_every_command_runs(reslab: Callable[..., Any]) -> None:
+def test_the_example_of_every_command_runs(reslab: Callable[..., Any], hub: dict[str, dict[str, bytes]]) -> None:
     """One after the other as they are listed, in one folder: later ones use what earlier ones have made."""
     digits = load_digits()
     four = digits.images[list(digits.target).index(4)] * (255 / 16)

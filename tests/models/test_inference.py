@@ -5,15 +5,18 @@ import torch
 from torch import Tensor, nn
 
 from reslab.errors import UserError
-from reslab.models import Classifier, build
+from reslab.models import MODELS, Classifier, build
 from reslab.models.device import pick_device
-from reslab.models.inference import predict_logits
+from reslab.models.inference import _views, predict_logits
 
 CLASSES, CHANNELS, ROWS, COLUMNS = 7, 2, 4, 5
 
 
 class Squares(Classifier):
-    """Every pixel counts by its place, and the mean of logits is not the logits of a mean; keeps what it was shown."""
+    """Every pixel counts by its place, and the mean of logits is not the logits of a mean; keeps what it was shown.
+
+    To ask for the length of a batch is what torch.fx cannot trace, so this network is never folded.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -21,6 +24,7 @@ class Squares(Classifier):
         self.shown: list[Tensor] = []
 
     def features(self, images: Tensor) -> Tensor:
+        assert len(images) > 0
         self.shown.append(images.clone())
         return images.flatten(1) ** 2
 
@@ -43,15 +47,17 @@ def prepare(images: Tensor) -> Tensor:
 def moved(image: Tensor, down: int, right: int) -> Tensor:
     """Move one image (C, H, W) by whole pixels; what comes in at a border is the border again."""
     result = torch.empty_like(image)
-    for row in range(ROWS):
-        for column in range(COLUMNS):
-            source = min(max(row - down, 0), ROWS - 1), min(max(column - right, 0), COLUMNS - 1)
+    rows, columns = image.shape[1:]
+    for row in range(rows):
+        for column in range(columns):
+            source = min(max(row - down, 0), rows - 1), min(max(column - right, 0), columns - 1)
             result[:, row, column] = image[:, source[0], source[1]]
     return result
 
 
 def mirrored(image: Tensor) -> Tensor:
-    return torch.stack([image[:, :, COLUMNS - 1 - column] for column in range(COLUMNS)], dim=2)
+    columns = image.shape[2]
+    return torch.stack([image[:, :, columns - 1 - column] for column in range(columns)], dim=2)
 
 
 def views_of(image: Tensor, num: int) -> list[Tensor]:
@@ -99,6 +105,43 @@ def test_a_network_in_training_is_used_as_in_evaluation_and_goes_on_training() -
     torch.testing.assert_close(training, evaluating, rtol=0, atol=0)
     torch.testing.assert_close(dict(network.state_dict()), state, rtol=0, atol=0)
     assert not training.requires_grad
+
+
+@pytest.mark.parametrize("name", ["preact_resnet20", "resnet20", "plain20", "elu_resnet20", "fast_conv"])
+@pytest.mark.parametrize("views", [1, 6])
+def test_logits_are_those_of_the_network_itself(name: str, views: int) -> None:
+    torch.manual_seed(0)
+    network = build(MODELS[name], num_classes=CLASSES)
+    images = torch.randint(256, (5, 3, 16, 16), dtype=torch.uint8)
+    network(prepare(images))  # moves the running statistics
+    found = predict_logits(network, images, prepare=prepare, views=views)
+    with torch.no_grad():
+        shown = [torch.stack(views_of(image, views)) for image in prepare(images)]
+        expected = torch.stack([network.eval()(each).mean(0) for each in shown])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert found.std() > 1e-3
+
+
+def test_the_same_network_gives_the_same_bytes() -> None:
+    network = build(MODELS["resnet20"], num_classes=CLASSES)
+    images = torch.randint(256, (40, 3, 16, 16), dtype=torch.uint8)
+    first, second = (predict_logits(network, images, prepare=prepare, views=2) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_weights_that_have_changed_are_not_remembered() -> None:
+    network = build({"kind": "resnet", "depth": 8}, num_classes=CLASSES)
+    images = torch.randint(256, (3, 3, 8, 8), dtype=torch.uint8)
+    before = predict_logits(network, images, prepare=prepare)
+    with torch.no_grad():
+        network.blocks[0].norm1.bias += 1
+    assert (predict_logits(network, images, prepare=prepare) - before).abs().max() > 1e-3
+
+
+def test_views_take_the_memory_of_the_images_and_their_mirror_images_alone() -> None:
+    batch = torch.randn(2, 3, 8, 8)
+    places = {view.untyped_storage().data_ptr() for view in list(_views(batch, 6))}
+    assert len(places) == 2
 
 
 def test_another_number_of_views_is_refused(model: Squares, images: Tensor) -> None:

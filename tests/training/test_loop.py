@@ -9,7 +9,7 @@ import torch
 
 from reslab import data, models
 from reslab.data.batches import standardize
-from reslab.data.recipe_data import read_split
+from reslab.data.recipe_data import describe_data, read_split
 from reslab.errors import Failure, UserError
 from reslab.recipe import (
     Extension,
@@ -27,6 +27,7 @@ from reslab.recipe import (
 from reslab.runs import Run, read_weights
 from reslab.settings import with_settings
 from reslab.training import loop, train
+from reslab.training.environment import describe_environment
 from reslab.training.loop import Start, Trainer
 
 PER_EPOCH = 6
@@ -160,9 +161,10 @@ def test_constants_for_three_channels_are_refused_for_one(small_recipe: Recipe, 
 
 def begin(recipe: Recipe, out: Path, start: Start) -> Trainer:
     run = Run.create(out)
+    device, splits = torch.device("cpu"), (read_split(recipe, "train"), read_split(recipe, "validation"))
+    run.write_environment(describe_environment(device=device, seed=0, data=tuple(map(describe_data, splits))))
     run.write_recipe(recipe)
-    splits = (read_split(recipe, "train"), read_split(recipe, "validation"))
-    return Trainer(run, splits, seed=0, device=torch.device("cpu"), silent=True, start=start)
+    return Trainer(run, splits, seed=0, device=device, silent=True, start=start)
 
 
 def make_network(recipe: Recipe, num_classes: int = 3) -> models.Classifier:

@@ -51,13 +51,17 @@ def whole(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
 class StoppedAfter:
     """A stop request that comes with a given update of the whole run."""
 
-    def __init__(self, update: int) -> None:
-        self.left = update
+    requested = False
 
-    @property
-    def requested(self) -> bool:
-        self.left -= 1
-        return self.left == 0
+    def __init__(self, update: int, patch: pytest.MonkeyPatch) -> None:
+        self.left, take_step = update, loop.update
+
+        def count(*arguments: object, **options: object) -> object:
+            self.left -= 1
+            self.requested = self.left == 0
+            return take_step(*arguments, **options)
+
+        patch.setattr(loop, "update", count)
 
     def __enter__(self) -> "StoppedAfter":
         return self
@@ -71,7 +75,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     recipe: Recipe, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update: int
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "listen_for_stop", lambda: StoppedAfter(update))
+        patch.setattr(loop, "listen_for_stop", lambda: StoppedAfter(update, patch))
         with pytest.raises(Failure, match=rf"stopped after {update} updates.*--resume"):
             train(recipe, out=tmp_path / "stopped")
     stopped = Run.open(tmp_path / "stopped")
@@ -132,7 +136,8 @@ def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "reslab", "train", "digits-quick", "--set", "epochs=1000", "--out", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert process.stderr is not None
-    process.stderr.readline()
+    while "epoch" not in process.stderr.readline():
+        pass
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1

@@ -5,8 +5,10 @@ import sys
 
 import typer
 
-from reslab.cli import catalogue, data, extending, predicting, runs
+from reslab.cli import catalogue, data, doctoring, exporting, extending, predicting, runs
 from reslab.errors import Failure, UserError
+
+OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
 app = typer.Typer(
     name="reslab",
@@ -23,6 +25,11 @@ app.command("extend", epilog="Example: reslab extend runs/lab/base --with digits
 app.command("report", epilog="Example: reslab report runs/digits")(runs.report)
 app.command("compare", epilog="Example: reslab compare runs/digits runs/lab/extended --out runs/both")(runs.compare)
 app.command("predict", epilog="Example: reslab predict runs/digits four.png --top 2")(predicting.predict)
+app.command("export", epilog="Example: reslab export runs/digits --to digits.onnx")(exporting.export)
+app.command("push", epilog="Example: reslab push runs/digits me/digits --private")(exporting.push)
+app.command("pull", epilog="Example: reslab pull me/digits --out runs/pulled")(exporting.pull)
+app.command("track", epilog="Example: reslab track runs/digits --to tensorboard:logs")(exporting.track)
+app.command("doctor", epilog="Example: reslab doctor --json")(doctoring.doctor)
 app.command("models", epilog="Example: reslab models --num-classes 15")(catalogue.models)
 app.command("methods", epilog="Example: reslab methods --json")(catalogue.methods)
 app.command("recipes", epilog="Example: reslab recipes lab-resnet32")(catalogue.recipes)
@@ -40,6 +47,9 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 def main() -> None:
     """Run a command; a person's error is one sentence and ends with 2, a failure with 1."""
+    from reslab.launch import set_up_threads
+
+    set_up_threads()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text at all
     try:
@@ -48,6 +58,10 @@ def main() -> None:
         _end(str(error), code=2)
     except (Failure, OSError) as error:
         _end(str(error), code=1)
+    except (MemoryError, RuntimeError) as error:  # PyTorch has no type for the first of these, on a processor
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        _end("there is not enough memory: smaller batches (batch_size) or parts of them (chunk_size) need less", code=1)
 
 
 def _end(message: str, *, code: int) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from reslab.cli.options import DataDir, Device, Json, Threads, use_threads
+from reslab.cli.options import CheckpointEvery, DataDir, Device, Json, OnNonfinite, Threads, use_threads
 from reslab.cli.show import duration, print_json
 from reslab.errors import UserError
 
@@ -25,6 +25,8 @@ def extend(
     resume: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Go on with an extension that was stopped.")
     ] = None,
+    checkpoint_every: CheckpointEvery = "1epoch",
+    on_nonfinite: OnNonfinite = "retry",
     data_dir: DataDir = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -37,9 +39,13 @@ def extend(
         raise UserError("write reslab extend RUN --with EXPR --out DIR, or --resume DIR to go on with an extension")
     use_threads(threads)
     from reslab import extension
+    from reslab.training import Safety
 
+    safety = Safety.parse(checkpoint_every, on_nonfinite=on_nonfinite)
     if run is None or data is None or out is None:
-        made = extension.resume_extension(resume or Path(), device=device, data_dir=data_dir, silent=False)
+        made = extension.resume_extension(
+            resume or Path(), device=device, data_dir=data_dir, silent=False, safety=safety
+        )
     else:
         made = extension.extend(
             run,
@@ -52,6 +58,7 @@ def extend(
             device=device,
             data_dir=data_dir,
             silent=False,
+            safety=safety,
         )
     if json:
         print_json({"run": str(made.path), "prior": made.prior.model_dump(), "log": [e.model_dump() for e in made.log]})

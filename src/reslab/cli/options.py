@@ -21,3 +21,13 @@ def use_threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+CheckpointEvery = Annotated[
+    str,
+    typer.Option(metavar="N(epochs|updates|minutes)", help="How often to save, e.g. 2epochs, 500updates, 10minutes."),
+]
+OnNonfinite = Annotated[
+    str,
+    typer.Option(metavar="retry|stop", help="After a loss that is not finite: once more at a lower rate, or stop."),
+]

@@ -9,17 +9,26 @@ from reslab.cli.options import Device, Json
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder, or a model.safetensors file.")],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="A finished run folder, a model.safetensors or an exported .onnx."),
+    ],
     files: Annotated[list[Path], typer.Argument(metavar="FILE …", help="Pictures.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name for each picture.")] = 3,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Say which classes pictures most probably belong to."""
+    """Say which classes pictures most probably belong to; by an .onnx file without PyTorch."""
     from reslab.cli.show import print_json, print_table, to_plain
-    from reslab.evaluation.classify import classify
 
-    answers = classify(files, weights=run, top=top, device=device)
+    if run.suffix == ".onnx":
+        from reslab.onnx_file import classify_by_onnx
+
+        answers = classify_by_onnx(files, onnx=run, top=top)
+    else:
+        from reslab.evaluation.classify import classify
+
+        answers = classify(files, weights=run, top=top, device=device)
     if json:
         print_json(to_plain(answers))
         return

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from reslab.cli.options import DataDir, Device, Json, RunPath, Threads, use_threads
+from reslab.cli.options import CheckpointEvery, DataDir, Device, Json, OnNonfinite, RunPath, Threads, use_threads
 from reslab.cli.show import (
     as_number,
     describe_pair,
@@ -55,6 +55,11 @@ def train(
     ] = None,
     seed: Seed = 0,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
+    compile: Annotated[
+        str, typer.Option(help="on, off or auto: compile the network where that saves more time than it takes.")
+    ] = "auto",
+    checkpoint_every: CheckpointEvery = "1epoch",
+    on_nonfinite: OnNonfinite = "retry",
     data_dir: DataDir = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -63,19 +68,29 @@ def train(
     """Train a network by a recipe, into a run folder. The test split is not read."""
     if (recipe is None) == (resume is None):
         raise UserError("name a recipe to train (reslab recipes lists them), or --resume RUN to go on with a run")
-    if resume is not None and (settings or out or seed):
-        raise UserError("--resume goes on with a run as it was begun: leave --set, --out and --seed away")
+    if resume is not None and (settings or out or seed or compile != "auto"):
+        raise UserError("--resume goes on with a run as it was begun: leave --set, --out, --seed and --compile away")
     use_threads(threads)
     from reslab import training
     from reslab.recipes import find_recipe
     from reslab.settings import with_settings
 
+    safety = training.Safety.parse(checkpoint_every, on_nonfinite=on_nonfinite)
     if recipe is None or resume is not None:
-        run = training.resume(resume or Path(), device=device, data_dir=data_dir, silent=False)
+        run = training.resume(resume or Path(), device=device, data_dir=data_dir, silent=False, safety=safety)
     else:
         chosen = with_settings(find_recipe(recipe), settings or ())
         folder = out or Path("runs") / f"{chosen.name}-seed{seed}"
-        run = training.train(chosen, out=folder, seed=seed, device=device, data_dir=data_dir, silent=False)
+        run = training.train(
+            chosen,
+            out=folder,
+            seed=seed,
+            device=device,
+            data_dir=data_dir,
+            silent=False,
+            safety=safety,
+            compile=compile,
+        )
     if json:
         print_json({"run": str(run.path), "log": [epoch.model_dump() for epoch in run.log]})
         return
@@ -91,6 +106,10 @@ def evaluate(
     views: Annotated[
         int | None,
         typer.Option(help="Also measure the mean over 2 or 6 views of each image, beside the plain figures."),
+    ] = None,
+    onnx: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Measure this exported file instead, on the test split; repeatable."),
     ] = None,
     data_dir: DataDir = None,
     device: Device = "auto",
@@ -108,6 +127,13 @@ def evaluate(
     use_threads(threads)
     from reslab import evaluation
     from reslab.runs import Run
+
+    if onnx:
+        from reslab.cli.exporting import print_onnx
+        from reslab.evaluation.onnx import evaluate_onnx
+
+        print_onnx(evaluate_onnx(Run.open(run), files=onnx, data_dir=data_dir), as_json=json)
+        return
 
     figures = evaluation.evaluate(Run.open(run), splits=chosen, views=views, device=device, data_dir=data_dir)
     if json:

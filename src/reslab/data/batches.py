@@ -38,15 +38,20 @@ class Batches:
         self.mirrored = torch.rand(len(self.labels), generator=seeded(seed, "mirrored")) < 0.5
 
     def __len__(self) -> int:
-        """Count the batches of an epoch; the last one may be smaller."""
-        return -(-self.num_images // self.recipe.batch_size)
+        """Count the batches of an epoch; the last one may be smaller, but it is never one image alone.
+
+        That one goes into the batch before, since batch norm has no statistics of a single value.
+        """
+        whole, left = divmod(self.num_images, self.recipe.batch_size)
+        return whole + (left > 1 or whole == 0) if self.recipe.batch_size > 1 else whole
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images (N, C, H, W) float32 and labels (N,) of one epoch (from 0), from batch `start` on."""
         order = self._order(seeded(self.seed, "order", epoch))
         mirrored = self.mirrored ^ (epoch % 2 == 1)
         size = image_size_at(self.recipe, epoch)
-        for place, chosen in enumerate(torch.split(order, self.recipe.batch_size)):
+        ends = range(self.recipe.batch_size, len(self) * self.recipe.batch_size, self.recipe.batch_size)
+        for place, chosen in enumerate(torch.tensor_split(order, tuple(ends))):
             if place < start:
                 continue
             images = standardize(self.images[chosen.to(self.images.device)], by=self.by)

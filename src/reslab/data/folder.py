@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from reslab.data.spec import Labelled, Split
 from reslab.data.split import cut
 from reslab.errors import UserError
+from reslab.pictures import decode
 
 WORKERS = min(8, os.cpu_count() or 1)  # a picture may need 179 megapixels in each
 
@@ -99,26 +100,3 @@ def _decode_all(files: list[Path], image_size: int) -> NDArray[np.uint8]:
         for place, image in enumerate(pool.map(partial(decode, image_size=image_size), files)):
             images[place] = image
     return images
-
-
-def decode(path: Path, *, image_size: int) -> NDArray[np.uint8]:
-    """Decode one picture to (3, image_size, image_size). Raises: UserError where it is broken, too large or absent."""
-    try:
-        with Image.open(path) as opened:
-            image = _to_rgb(ImageOps.exif_transpose(opened))
-            # Pillow's bilinear filter widens with the factor when it shrinks, so it does not alias.
-            small = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{path} is too large a picture ({error}): shrink it or remove it") from None
-    except Exception as error:  # decoders raise anything on broken input
-        raise UserError(f"{path} cannot be read as a picture ({error}): replace it or remove it") from None
-    return np.asarray(small).transpose(2, 0, 1)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits of grey; Pillow's own conversion would clip them at 255
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")

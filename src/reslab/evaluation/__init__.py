@@ -21,7 +21,8 @@ def evaluate(
 ) -> Evaluation:
     """Predict and measure the named splits of a finished run; with `views`, test-time augmentation stands beside.
 
-    Raises: UserError where the run is not finished or its data has changed.
+    Raises: UserError where the run is not finished, its data has changed or another process works on it.
     """
-    predict(run, splits=splits, views=views, device=device, data_dir=data_dir)
-    return score(run, splits=splits, views=views)
+    with run.locked():  # two at once would lose each other's splits
+        predict(run, splits=splits, views=views, device=device, data_dir=data_dir)
+        return score(run, splits=splits, views=views)

@@ -23,7 +23,7 @@ from reslab.records import (
     SplitFigures,
     SplitName,
 )
-from reslab.runs import Predictions, Run, read_weights
+from reslab.runs import Damaged, Predictions, Run, read_weights
 
 HEADLINES = ("balanced_accuracy", "macro_precision", "macro_recall", "macro_f1")  # those with a bootstrap interval
 TOP5_ABOVE = 10  # classes
@@ -99,7 +99,10 @@ def _earlier(run: Run, *, classes: tuple[str, ...], resamples: int) -> Evaluatio
     """Give the evaluation before where the head of the new one describes its figures as well."""
     if not run.is_evaluated:
         return None
-    earlier = run.evaluation
+    try:
+        earlier = run.evaluation
+    except Damaged:
+        return None  # to be written anew
     same = earlier.classes == classes and earlier.bootstrap_resamples == resamples
     return earlier if same and earlier.confidence == metrics.CONFIDENCE else None
 

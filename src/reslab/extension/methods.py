@@ -24,7 +24,7 @@ METHODS: Final[dict[Method, About]] = {
     "frozen": About("a new head on the old backbone, 20 epochs, plain cross-entropy", True, True),
     "frozen-balanced": About("the same with classes counted as equally frequent", True, True),
     "nearest-mean": About("the class of the nearest mean feature; no training", True, True),
-    "finetune": About("all layers, the backbone at a lower rate, rare classes drawn more often", True, False),
+    "finetune": About("all layers, the backbone at a lower rate, every class drawn equally often", True, False),
     "finetune-distill": About("the same, keeping the old network's opinion", False, False),
     "weight-align": About("distillation, then new rows of the head as long as the old ones", False, False),
     "joint": About("all classes from scratch by the base's recipe", True, False),
@@ -32,9 +32,9 @@ METHODS: Final[dict[Method, About]] = {
 DEFAULT: Final[Method] = "finetune-distill"
 
 BACKBONE_LR, BACKBONE_LR_ALONE = 0.4, 0.05  # the latter without images that hold the old classes in place
-TUNED_SHARE = 0.25  # of the base's epochs
+TUNED_SHARE = 0.3  # of the base's epochs
 PEAK_SHARE = 0.5  # of the base's peak rate
-BALANCE = 0.5
+BALANCE = 1.0  # every class is drawn equally often
 
 
 def check_method(method: str, *, old_data: str | int) -> Method:

@@ -27,9 +27,10 @@ from reslab.recipe import Extension, Recipe
 from reslab.records import Epoch, PriorChoice, Weights
 from reslab.runs import Run, read_weights
 from reslab.training.environment import describe_environment
-from reslab.training.loop import Start, Trainer
+from reslab.training.loop import EVERY_EPOCH, Start, Trainer
 from reslab.training.objective import make_objective
 from reslab.training.progress import Display
+from reslab.training.safety import Safety
 
 VALIDATION_SHARE = 0.1  # of each class, where the base held nothing out
 IMPRINTED = ("finetune", "finetune-distill", "weight-align")
@@ -55,6 +56,7 @@ def extend(
     device: str = "auto",
     data_dir: Path | None = None,
     silent: bool = True,
+    safety: Safety = EVERY_EPOCH,
 ) -> Run:
     """Teach the network of the finished run `base` the classes of the expression `data`, into the new run folder `out`.
 
@@ -68,15 +70,21 @@ def extend(
     recipe = _plan(run, weights, _Wish(data, method, old_data, merge), data_dir=data_dir)
     splits = _read_splits(recipe, data_dir)
     made = Run.create(out)
-    made.write_environment(describe_environment(device=chosen, seed=seed, data=tuple(map(describe_data, splits))))
-    made.write_base(run.weights_path.read_bytes())
-    made.write_base_recipe(run.base_recipe)
-    made.write_recipe(recipe)
-    return _Extender(made, splits, device=chosen, silent=silent).extend()
+    with made.locked():
+        made.write_environment(describe_environment(device=chosen, seed=seed, data=tuple(map(describe_data, splits))))
+        made.write_base(run.weights_path.read_bytes())
+        made.write_base_recipe(run.base_recipe)
+        made.write_recipe(recipe)
+        return _Extender(made, splits, device=chosen, silent=silent, safety=safety).extend()
 
 
 def resume_extension(
-    path: Path | str, *, device: str = "auto", data_dir: Path | None = None, silent: bool = True
+    path: Path | str,
+    *,
+    device: str = "auto",
+    data_dir: Path | None = None,
+    silent: bool = True,
+    safety: Safety = EVERY_EPOCH,
 ) -> Run:
     """Go on with the extension in `path` from its newest checkpoint, or from its start where there is none yet.
 
@@ -87,10 +95,12 @@ def resume_extension(
         raise UserError(f"{path} is no extension: go on with reslab train --resume {path}")
     if run.is_finished:
         return run
-    splits = _read_splits(run.recipe, data_dir)
-    if tuple(map(describe_data, splits)) != tuple(data for data in run.environment.data if data.split != "test"):
-        raise UserError(f"the data of {path} has changed since it was begun: its fingerprint differs, so extend anew")
-    return _Extender(run, splits, device=pick_device(device), silent=silent).extend()
+    with run.locked():
+        run.drop_parts()
+        splits = _read_splits(run.recipe, data_dir)
+        if tuple(map(describe_data, splits)) != tuple(data for data in run.environment.data if data.split != "test"):
+            raise UserError(f"the data of {path} has changed since it was begun: its fingerprint differs: extend anew")
+        return _Extender(run, splits, device=pick_device(device), silent=silent, safety=safety).extend()
 
 
 # ---- what to do
@@ -148,12 +158,14 @@ def _read_splits(recipe: Recipe, data_dir: Path | None) -> tuple[ImageSet, ...]:
 
 
 class _Extender:
-    def __init__(self, run: Run, splits: tuple[ImageSet, ...], *, device: torch.device, silent: bool) -> None:
+    def __init__(
+        self, run: Run, splits: tuple[ImageSet, ...], *, device: torch.device, silent: bool, safety: Safety
+    ) -> None:
         keep_freed_memory()
         assert run.recipe.extension is not None
         self.run, self.recipe, self.extension = run, run.recipe, run.recipe.extension
         self.images, self.held_out = splits[0], splits[1] if len(splits) > 1 else None
-        self.splits, self.device, self.silent = splits, device, silent
+        self.splits, self.device, self.silent, self.safety = splits, device, silent, safety
         self.seed = run.environment.seed
         self.base, self.weights = self._restore_base(), read_weights(run.base_path)[1]
         self.display = Display(total_updates=0, total_epochs=self.recipe.epochs, silent=silent)
@@ -216,7 +228,13 @@ class _Extender:
             self._imprint(model)
             start = Start(model, teacher=self.base if self.extension.distill else None)
         trainer = Trainer(
-            self.run, self.splits, seed=self.seed, device=self.device, silent=self.silent, start=start
+            self.run,
+            self.splits,
+            seed=self.seed,
+            device=self.device,
+            silent=self.silent,
+            start=start,
+            safety=self.safety,
         ).catch_up()
         trainer.run_epochs()
         return trainer.state.model

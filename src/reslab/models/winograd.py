@@ -53,6 +53,12 @@ def available() -> bool:
     return _library() is not None
 
 
+def find_library() -> Path | None:
+    """Find the file of the compiled transforms; None where `available` says no."""
+    library = _library()
+    return None if library is None else Path(library._name)
+
+
 def pays(x: Tensor, weight: Tensor) -> bool:
     """Say whether `conv3x3` is faster than PyTorch's convolution for images (N, C, H, W) and a weight (K, C, 3, 3).
 

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 import reslab
-from reslab.records import DataSet, Environment
+from reslab.records import Compiled, DataSet, Environment
 
 
-def describe_environment(*, device: torch.device, seed: int, data: tuple[DataSet, ...]) -> Environment:
+def describe_environment(
+    *, device: torch.device, seed: int, data: tuple[DataSet, ...], compiled: Compiled = "undecided"
+) -> Environment:
     """Record versions, processor, device, threads, command, commit, seed and data of the run that begins now."""
     return Environment(
         reslab=reslab.__version__,
@@ -21,7 +23,7 @@ def describe_environment(*, device: torch.device, seed: int, data: tuple[DataSet
         torch=torch.__version__,
         numpy=np.__version__,
         platform=platform.platform(),
-        processor=_processor(),
+        processor=name_processor(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         threads=torch.get_num_threads(),
         command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -29,10 +31,11 @@ def describe_environment(*, device: torch.device, seed: int, data: tuple[DataSet
         seed=seed,
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         data=data,
+        compiled=compiled,
     )
 
 
-def _processor() -> str:
+def name_processor() -> str:
     """Name the processor as the system does, with its widest vector instructions."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -22,18 +22,21 @@ from reslab.models.inference import predict_logits
 from reslab.models.memory import keep_freed_memory
 from reslab.recipe import Recipe, Standardize
 from reslab.records import Epoch, SplitName, Weights
-from reslab.runs import Run
+from reslab.runs import Checkpoint, Run
+from reslab.training.compiling import read_compile, settle_compiled
 from reslab.training.environment import describe_environment
 from reslab.training.freezing import check_freezing, freeze
 from reslab.training.objective import make_objective
 from reslab.training.optim import make_optimizer, rate_at
 from reslab.training.progress import Display
+from reslab.training.safety import LOWERED, Clock, Safety
 from reslab.training.signals import StopRequest, listen_for_stop
 from reslab.training.state import State, capture, restore
 from reslab.training.step import make_forward, update
 
 IMAGES_TO_PREPARE = 5000  # what the whitened patches are measured on
 UPDATES_BETWEEN_CHECKS = {"cpu": 1, "cuda": 50}  # reading a loss makes a GPU wait
+EVERY_EPOCH = Safety()
 
 
 def train(
@@ -44,6 +47,8 @@ def train(
     device: str = "auto",
     data_dir: Path | None = None,
     silent: bool = True,
+    safety: Safety = EVERY_EPOCH,
+    compile: str = "auto",
 ) -> Run:
     """Train a network from scratch into the new run folder `out`.
 
@@ -51,29 +56,46 @@ def train(
     the disk refuses or somebody interrupts.
     """
     chosen = pick_device(device)
+    compiled = read_compile(compile, device=chosen)
     splits = _read_splits(recipe, data_dir)
+    data = tuple(map(describe_data, splits))
     run = Run.create(out)
-    run.write_environment(describe_environment(device=chosen, seed=seed, data=tuple(map(describe_data, splits))))
-    run.write_recipe(recipe)
-    return Trainer(run, splits, seed=seed, device=chosen, silent=silent).train()
+    with run.locked():
+        run.write_environment(describe_environment(device=chosen, seed=seed, data=data, compiled=compiled))
+        run.write_recipe(recipe)
+        return Trainer(run, splits, seed=seed, device=chosen, silent=silent, safety=safety).train()
 
 
-def resume(path: Path | str, *, device: str = "auto", data_dir: Path | None = None, silent: bool = True) -> Run:
+def resume(
+    path: Path | str,
+    *,
+    device: str = "auto",
+    data_dir: Path | None = None,
+    silent: bool = True,
+    safety: Safety = EVERY_EPOCH,
+) -> Run:
     """Go on with the run in `path` from its newest checkpoint, or from the start where there is none yet.
 
-    Raises: UserError where the folder holds no run, its data has changed or its checkpoint is corrupt; as `train`.
+    Raises: UserError where the folder holds no run, another process works on it, its data has changed or its
+    checkpoints are corrupt; as `train`.
     """
     run = Run.open(path)
     if run.recipe.extension is not None:
         raise UserError(f"{path} is an extension: go on with reslab extend --resume {path}")
     if run.is_finished:
         return run
-    splits = _read_splits(run.recipe, data_dir)
-    # What an evaluation has added to the record is none of training's business.
-    if tuple(map(describe_data, splits)) != tuple(data for data in run.environment.data if data.split != "test"):
-        raise UserError(f"the data of {path} has changed since it was begun: its fingerprint differs, so train anew")
-    trainer = Trainer(run, splits, seed=run.environment.seed, device=pick_device(device), silent=silent)
-    return trainer.catch_up().train()
+    with run.locked():
+        run.drop_parts()
+        splits = _read_splits(run.recipe, data_dir)
+        # What an evaluation has added to the record is none of training's business.
+        if tuple(map(describe_data, splits)) != tuple(data for data in run.environment.data if data.split != "test"):
+            raise UserError(
+                f"the data of {path} has changed since it was begun: its fingerprint differs, so train anew"
+            )
+        trainer = Trainer(
+            run, splits, seed=run.environment.seed, device=pick_device(device), silent=silent, safety=safety
+        )
+        return trainer.catch_up().train()
 
 
 def _read_splits(recipe: Recipe, data_dir: Path | None) -> tuple[ImageSet, ...]:
@@ -105,6 +127,10 @@ class Start:
     teacher: Classifier | None = None
 
 
+class _NotFinite(Exception):  # noqa: N818 - handled here, never seen
+    """A loss is not finite; the message says where."""
+
+
 class Trainer:
     """One run under way: its data, its state, its epochs."""
 
@@ -117,6 +143,7 @@ class Trainer:
         device: torch.device,
         silent: bool,
         start: Start | None = None,
+        safety: Safety = EVERY_EPOCH,
     ) -> None:
         keep_freed_memory()
         self.run, self.recipe, self.seed, self.device = run, run.recipe, seed, device
@@ -127,11 +154,16 @@ class Trainer:
         updates = min(self.recipe.epochs * per_epoch, self.recipe.updates or self.recipe.epochs * per_epoch)
         self.length = _Length(per_epoch, updates, -(-updates // per_epoch))
         self.state = self._begin(start)
+        self.trained = [parameter for parameter in self.state.model.parameters() if parameter.requires_grad]
+        self.epoch_start = capture(self.state)
+        self.clock, self.stop = Clock(safety), StopRequest()
         self.objective = make_objective(
             self.recipe, images=self.images, teacher=start.teacher if start else None, device=device
         )
-        self.forward = make_forward(self.state.model, device=device)
         self.display = Display(total_updates=updates, total_epochs=self.length.epochs, silent=silent)
+        batch = (self.recipe.chunk_size or self.recipe.batch_size, *self.images.images.shape[1:])
+        compiled = settle_compiled(run, self.state.model, updates=updates, batch=batch, say=self.display.console.print)
+        self.forward = make_forward(self.state.model, device=device, compiled=compiled)
 
     def _begin(self, start: Start | None) -> State:
         torch.manual_seed(self.seed)
@@ -172,22 +204,28 @@ class Trainer:
     def run_epochs(self) -> None:
         """Run the epochs that are missing. Raises: UserError where the recipe freezes all or what is not there."""
         check_freezing(self.state.model, self.recipe.freeze, epochs=self.length.epochs)
-        with listen_for_stop() as stop, self.display.shown(updates=self.state.updates):
+        with listen_for_stop() as self.stop, self.display.shown(updates=self.state.updates):
             while self.state.epochs < self.length.epochs:
-                self._train_epoch(stop)
-                self._close_epoch()
+                try:
+                    self._train_epoch()
+                except _NotFinite as error:
+                    self._lower_rate(error)
+                else:
+                    self._close_epoch()
 
     def write_weights(self) -> None:
         """Write the network as it is now; the run is then finished."""
         tensors = {name: value.cpu().numpy() for name, value in self.state.model.state_dict().items()}
         self.run.write_weights(tensors, self._describe_weights())
 
-    def _train_epoch(self, stop: StopRequest) -> None:
+    def _train_epoch(self) -> None:
         state, epoch = self.state, self.state.epochs
         state.model.train()
         freeze(state.model, self.recipe.freeze, epoch=epoch)
         began = time.perf_counter() - state.seconds
         start = state.updates - epoch * self.length.per_epoch
+        if start == 0:
+            self.epoch_start = capture(state)
         for place, (images, labels) in enumerate(self.batches.epoch(epoch, start=start), start):
             if state.updates == self.length.updates:
                 return
@@ -202,12 +240,19 @@ class Trainer:
             state.seconds = time.perf_counter() - began
             self._check_losses(place)
             self.display.update(epoch=epoch, images_per_second=self._num_seen(place) / state.seconds)
-            if stop.requested:
+            if self.clock.is_due(updates=state.updates):
                 self._save()
-                raise Failure(
-                    f"stopped after {state.updates} updates, all of them saved; "
-                    f"go on with reslab train --resume {self.run.path}"
-                )
+            self._heed_stop()
+
+    def _heed_stop(self) -> None:
+        """Save and end where somebody has asked for it."""
+        if self.stop.requested:
+            self._save()
+            command = "train" if self.recipe.extension is None else "extend"
+            raise Failure(
+                f"stopped after {self.state.updates} updates, all of them saved; "
+                f"go on with reslab {command} --resume {self.run.path}"
+            )
 
     def _chunks(self, images: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Cut a batch into even parts: one image left over would be a poor basis for batch norm's statistics."""
@@ -223,23 +268,51 @@ class Trainer:
             total_updates=self.length.updates,
         )
         cold = None if self.state.is_warm else self.recipe.warm_until
-        return rate if cold is None else rate * cold.factor
+        return rate * (1.0 if cold is None else cold.factor) * self._factor(update)
+
+    def _factor(self, update: int) -> float:
+        return LOWERED if self.state.lowered_from is not None and update >= self.state.lowered_from else 1.0
 
     def _num_seen(self, place: int) -> int:
-        return min((place + 1) * self.recipe.batch_size, self.batches.num_images)
+        """Count the images of an epoch up to a batch; the last batch may be smaller, or larger by one image."""
+        is_last = place + 1 == self.length.per_epoch
+        return self.batches.num_images if is_last else (place + 1) * self.recipe.batch_size
 
-    def _check_losses(self, place: int) -> None:
-        """Stop at a loss that is not finite, by name; on a GPU only now and then, since to look is to wait."""
+    def _check_losses(self, place: int, *, now: bool = False) -> None:
+        """Look for a loss that is not finite; on a GPU only `now` and then, since to look is to wait."""
         between = UPDATES_BETWEEN_CHECKS[self.device.type]
-        if (place + 1) % between and place + 1 < self.length.per_epoch:
+        is_last = place + 1 == self.length.per_epoch or self.state.updates == self.length.updates
+        if (place + 1) % between and not (is_last or now):
             return
         begin = place - place % between
         for wrong in (~torch.isfinite(self.state.losses[begin : place + 1])).nonzero().flatten().tolist():
-            raise Failure(
+            raise _NotFinite(
                 f"the loss is not finite in epoch {self.state.epochs + 1}, batch {begin + wrong + 1} of "
-                f"{self.length.per_epoch}: lower optimizer.peak_lr (now {self.recipe.optimizer.peak_lr:g}); "
-                f"{self.run.path} keeps the state after its last whole epoch"
+                f"{self.length.per_epoch}"
             )
+
+    def _lower_rate(self, error: Exception) -> None:
+        """Go back to the newest sound state from before the epoch, which is then trained at a lower rate.
+
+        Where the checkpoints lie plays no part: what is trained twice until then is trained as before.
+        """
+        begin = self.state.epochs * self.length.per_epoch
+        if self.clock.safety.on_nonfinite == "stop" or self.state.lowered_from is not None:
+            again = " again, at a lower rate" if self.state.lowered_from is not None else ""
+            raise Failure(
+                f"{error}{again}: lower optimizer.peak_lr (now {self.recipe.optimizer.peak_lr:g}); "
+                f"{self.run.path} keeps its last checkpoint"
+            ) from None
+        self.display.say(f"{error}: back to the start of the epoch, from there on at {LOWERED:g} of the rate")
+        for parameter in self.trained:  # some may have been frozen since
+            parameter.requires_grad_(True)
+        restore(self.state, self._newest_before(begin))
+        self.state.lowered_from = begin
+        self.run.cut_log(self.state.epochs)
+
+    def _newest_before(self, begin: int) -> Checkpoint:
+        known = [*self.run.read_checkpoints(), self.epoch_start]
+        return max((one for one in known if one.state["updates"] <= begin), key=lambda one: one.state["updates"])
 
     def _close_epoch(self) -> None:
         """Log the epoch that has ended, and save."""
@@ -258,6 +331,7 @@ class Trainer:
             learning_rate=self.recipe.optimizer.peak_lr * self._rate(state.updates - 1),
             train_loss=float((state.losses[:num_batches].double() * sizes).sum() / num_seen),
             train_accuracy=int(state.hits[:num_batches].sum()) / num_seen,
+            rate_factor=self._factor(state.updates - 1),
             **validation,
         )
         if self.recipe.warm_until is not None and 1 - done.train_accuracy < self.recipe.warm_until.training_error:
@@ -265,23 +339,30 @@ class Trainer:
         self.run.append_log(done)
         self.display.epoch(done)
         state.epochs, state.seconds = number, 0.0
-        self._save()
+        if self.clock.is_due_after(epochs=number) or number == self.length.epochs:
+            self._save()
 
     def _save(self) -> None:
+        """Write a checkpoint; never one that holds a loss that is not finite."""
+        if num_batches := self.state.updates - self.state.epochs * self.length.per_epoch:
+            self._check_losses(num_batches - 1, now=True)
         self.run.write_checkpoint(*capture(self.state))
+        self.clock.restart()
 
     def _validate(self) -> dict[str, float]:
         """Measure loss and accuracy on the held-out images, where there are any."""
         if self.held_out is None:
             return {}
-        logits = predict_logits(
-            self.state.model, self.held_out.images, prepare=lambda images: standardize(images, by=self.by)
-        )
+        logits = predict_logits(self.state.model, self.held_out.images, prepare=self._prepare)
         labels = self.held_out.labels
         return {
             "validation_loss": float(F.cross_entropy(logits, labels)),
             "validation_accuracy": float((logits.argmax(1) == labels).float().mean()),
         }
+
+    def _prepare(self, images: Tensor) -> Tensor:
+        self._heed_stop()  # to validate can take long
+        return standardize(images, by=self.by)
 
     def _describe_weights(self) -> Weights:
         return Weights(

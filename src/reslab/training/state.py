@@ -26,9 +26,10 @@ class State:
     epochs: int = 0  # closed, that is logged
     is_warm: bool = False  # whether the warm-up rate has done its work
     seconds: float = 0.0  # spent on the epoch under way
+    lowered_from: int | None = None  # the update from which the rate is lower, after a loss that was not finite
 
 
-FACTS = ("updates", "epochs", "is_warm", "seconds")
+FACTS = ("updates", "epochs", "is_warm", "seconds", "lowered_from")
 
 
 def capture(state: State) -> Checkpoint:
@@ -69,7 +70,7 @@ def restore(state: State, checkpoint: Checkpoint) -> None:
             if name.startswith(prefix)
         }
     for name in FACTS:
-        setattr(state, name, facts[name])
+        setattr(state, name, facts.get(name))  # an older reslab did not lower the rate
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

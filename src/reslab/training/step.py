@@ -10,18 +10,19 @@ from reslab.training.objective import Objective
 Forward = Callable[[Tensor], Tensor]
 
 
-def make_forward(model: torch.nn.Module, *, device: torch.device) -> Forward:
-    """Wrap the forward pass for the device: compiled bf16 autocast on CUDA, plain fp32 elsewhere.
+def make_forward(model: torch.nn.Module, *, device: torch.device, compiled: bool = False) -> Forward:
+    """Wrap the forward pass for the device: bf16 autocast on CUDA, fp32 elsewhere.
 
     On a CPU bf16 has half the rate of fp32 and the weight gradients of fp16 run hundreds of times slower.
     """
+    # Batches come in few shapes: each has its own code, since code for any shape is slower.
+    network = torch.compile(model, dynamic=False) if compiled else model
     if device.type != "cuda":
-        return model
-    compiled = torch.compile(model)
+        return network
 
     def forward(images: Tensor) -> Tensor:
         with torch.autocast("cuda", dtype=torch.bfloat16):
-            logits: Tensor = compiled(images)
+            logits: Tensor = network(images)
         return logits
 
     return forward

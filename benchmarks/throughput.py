@@ -1,0 +1,96 @@
+"""The update of every family against the loop that a person would write by hand, alternated step by step.
+
+The loops are those of `train_step.py`. With them alternates a product of two matrices by `torch.mm`, whose rate is the
+peak that a loop's arithmetic is a share of: the multiply-adds of convolutions done directly, twice as many operations,
+three times for forward and backward. Winograd's algorithm needs fewer, so that share can exceed what is computed.
+Memory is the peak that was resident in a loop's process, without the workers that prepare data by hand.
+
+    python benchmarks/throughput.py --steps 40 --keras /tmp/keras/bin/python        writes benchmarks/throughput.json
+
+With --keras, the lab's own network is also trained by `model.fit`, in the environment of that Python.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from alternate import Worker, alternate, compare, serve
+from record import write_record
+from train_step import LOOPS, read_recipe, start
+
+from reslab import models
+from reslab.launch import choose_settings
+from reslab.recipe import Recipe
+
+RECIPES = ("lab-resnet32", "resnet-20", "plain-20", "elu-resnet-20", "fast-conv")
+KERAS_RECIPE = "lab-resnet32"
+SIDE = 2048  # of the matrices
+
+
+def products() -> Iterator[None]:
+    """Multiply two matrices at each step."""
+    left, right = torch.randn(2, SIDE, SIDE)
+    while True:
+        torch.mm(left, right)
+        yield
+
+
+def measure(name: str, *, steps: int, keras: str | None) -> dict[str, Any]:
+    """Alternate the loops of one recipe."""
+    recipe = read_recipe(name)
+    with ExitStack() as stack:
+        workers = {loop: stack.enter_context(start(loop, name)) for loop in LOOPS}
+        if keras is not None and name == KERAS_RECIPE:
+            script = Path(__file__).with_name("keras_step.py")
+            workers["keras"] = stack.enter_context(Worker([keras, str(script), str(recipe.batch_size)]))
+        product = Worker([sys.executable, __file__, "--serve"], environment=choose_settings())
+        workers["product"] = stack.enter_context(product)
+        times = alternate(workers, steps=steps)
+    peak = 2 * SIDE**3 / statistics.median(times.pop("product")) / 1e9
+    return {
+        "batch_size": recipe.batch_size,
+        "peak_gflops": round(peak, 1),
+        "loops": {
+            loop: describe(recipe, statistics.median(taken), peak=peak)
+            | {"peak_megabytes": workers[loop].memory // 10**6}
+            for loop, taken in times.items()
+        },
+        "ratio": {loop: compare(taken, times["reslab"]) for loop, taken in times.items() if loop != "reslab"},
+    }
+
+
+def describe(recipe: Recipe, seconds: float, *, peak: float) -> dict[str, float]:
+    """Turn the seconds of a step into rates."""
+    model = models.build(recipe.model.model_dump(), num_classes=10)
+    operations = 3 * 2 * models.count_multiply_adds(model, image=torch.zeros(3, 32, 32))
+    rate = recipe.batch_size / seconds
+    gflops = rate * operations / 1e9
+    return {
+        "images_per_second": round(rate, 1),
+        "gflops": round(gflops, 1),
+        "share_of_peak": round(gflops / peak, 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--recipes", nargs="+", default=RECIPES)
+    parser.add_argument("--keras", metavar="PYTHON", help="the Python of an environment with Keras and TensorFlow")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        serve(products())
+        return
+    found = {name: measure(name, steps=arguments.steps, keras=arguments.keras) for name in arguments.recipes}
+    write_record(arguments.out, {"steps": arguments.steps, "recipes": found})
+
+
+if __name__ == "__main__":
+    main()

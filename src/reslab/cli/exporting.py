@@ -1,0 +1,111 @@
+"""The commands that take a run elsewhere: to files, to a hub, to a tracker."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reslab.cli.options import DataDir, Json, RunPath, Threads, use_threads
+from reslab.cli.show import in_percent, print_json, print_table, to_plain
+
+if TYPE_CHECKING:
+    from reslab.evaluation.onnx import OnnxEvaluation
+    from reslab.exporting import Cost
+
+Name = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A model repository on the hub.")]
+
+
+def export(
+    run: RunPath,
+    to: Annotated[Path, typer.Option(metavar="model.onnx|model.pt2|DIR", help="What to write.")],
+    int8: Annotated[bool, typer.Option("--int8", help="Also write an ONNX file in 8-bit integers.")] = False,
+    data_dir: DataDir = None,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Write a run's network as ONNX, as a PyTorch program or as a folder with a model card; checked after writing."""
+    use_threads(threads)
+    from reslab.exporting import export as export_run
+    from reslab.runs import Run
+
+    done = export_run(Run.open(run), to=to, int8=int8, data_dir=data_dir)
+    if json:
+        print_json(to_plain(done))
+        return
+    for file in done.files:
+        checked = ""
+        if file.largest_difference is not None:
+            checked = f", at most {file.largest_difference:.1e} from PyTorch on {done.images}"
+        typer.echo(f"{file.file}: {file.num_bytes / 1e6:.2f} MB{checked}")
+    if done.int8 is not None:
+        typer.echo(_describe_int8(done.int8))
+
+
+def _describe_int8(cost: "Cost") -> str:
+    return (
+        f"int8: accuracy {cost.accuracy:.2%} instead of {cost.accuracy_float:.2%} on {cost.num_images:,} "
+        f"{cost.split} images, {cost.images_per_second:,.0f} images/s instead of {cost.images_per_second_float:,.0f}; "
+        "reslab evaluate RUN --onnx FILE measures it on the test split"
+    )
+
+
+def print_onnx(found: "OnnxEvaluation", *, as_json: bool) -> None:
+    """Print exported files beside PyTorch, on the test split."""
+    if as_json:
+        print_json(to_plain(found))
+        return
+    print_table(
+        f"Test split, {found.num_images:,} images, with 95% intervals",
+        ["file", "accuracy, %", "change, points", "images/s"],
+        [
+            [
+                each.file,
+                in_percent(each.accuracy),
+                f"{100 * each.change.value:+.2f} ({100 * each.change.low:+.2f} to {100 * each.change.high:+.2f})",
+                f"{each.images_per_second:,.0f}",
+            ]
+            for each in found.files
+        ],
+    )
+
+
+def push(
+    run: RunPath,
+    to: Name,
+    private: Annotated[bool, typer.Option("--private", help="Only for you, where the repository is new.")] = False,
+) -> None:
+    """Upload a finished run to the hub: weights, recipe, figures and a model card."""
+    from reslab.hub import push as push_run
+    from reslab.runs import Run
+
+    typer.echo(f"It is at {push_run(Run.open(run), to=to, private=private)}")
+
+
+def pull(
+    name: Name, out: Annotated[Path, typer.Option(metavar="DIR", help="The new run folder.")], json: Json = False
+) -> None:
+    """Download a run from the hub: JSON and safetensors only, which are checked. It is then a run folder."""
+    from reslab.hub import pull as pull_run
+
+    run = pull_run(name, out=out)
+    if json:
+        print_json({"run": str(run.path)})
+        return
+    typer.echo(f"Next: reslab predict {run.path} PICTURE")
+
+
+def track(
+    run: RunPath,
+    to: Annotated[
+        str, typer.Option(metavar="tensorboard:DIR|mlflow[:URI]", help="Where to; MLflow's own setting without a URI.")
+    ],
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Wait for more epochs until the run is finished, or for Ctrl-C.")
+    ] = False,
+) -> None:
+    """Show a run's log in TensorBoard or MLflow: of a finished run, or with --follow of one that is under way."""
+    from reslab.runs import Run
+    from reslab.tracking import track as track_run
+
+    num_epochs = track_run(Run.open(run), to=to, follow=follow)
+    typer.echo(f"{num_epochs} epochs of {run} are in {to}")

@@ -1,0 +1,122 @@
+"""Exported files beside the network that they were made from: what each costs in accuracy and wins in speed.
+
+Axes: N images, C channels, H rows, W columns, K classes.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from reslab import metrics
+from reslab.data import ImageSet
+from reslab.data.batches import standardize
+from reslab.data.recipe_data import describe_data, read_split
+from reslab.errors import UserError
+from reslab.evaluation.estimates import bootstrapped, proportion
+from reslab.evaluation.predict import load_classifier
+from reslab.models import Classifier
+from reslab.models.folding import fold
+from reslab.onnx_file import OnnxFile
+from reslab.records import Estimate, Weights
+from reslab.runs import Run
+
+BATCH = 100
+RESAMPLES = 1000
+
+Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # stored pixels (N, C, H, W) to logits (N, K)
+
+
+class Raced(NamedTuple):
+    """Which images (N,) a network classified correctly, and how many in a second."""
+
+    right: NDArray[np.bool_]
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A file's accuracy, its change from PyTorch's with a paired interval, and its speed."""
+
+    file: str
+    accuracy: Estimate
+    change: Estimate
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class OnnxEvaluation:
+    """Files on the test split; PyTorch's own figures are the first."""
+
+    num_images: int
+    files: tuple[Measured, ...]
+
+
+def evaluate_onnx(run: Run, *, files: Sequence[Path], data_dir: Path | None = None) -> OnnxEvaluation:
+    """Measure exported files on the test split of the evaluated run that they were made from, on the processor.
+
+    Raises: UserError where a file is not for the run's classes, or the test split is not the one that was evaluated.
+    """
+    model, weights = load_classifier(run.path, device="cpu")
+    opened = [OnnxFile(file, threads=torch.get_num_threads()) for file in files]
+    for each in opened:
+        if each.description != (weights.classes, weights.channels, weights.image_size):
+            raise UserError(f"{each.path} is not for the classes and images of {run.path}: export that run")
+    images = read_split(run.recipe, "test", data_dir=data_dir)
+    if describe_data(images) not in run.environment.data:
+        raise UserError(f"{run.path} was not evaluated on this test split: run reslab evaluate {run.path} first")
+    raced = race([_by_pytorch(model, weights), *(each.predict_logits for each in opened)], images)
+    names = ["PyTorch", *map(str, files)]
+    return OnnxEvaluation(
+        num_images=len(images.labels),
+        files=tuple(_measure(name, each, raced[0]) for name, each in zip(names, raced, strict=True)),
+    )
+
+
+def _by_pytorch(model: Classifier, weights: Weights) -> Predict:
+    network = fold(model)
+
+    def predict(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            images = standardize(torch.from_numpy(pixels), by=weights.standardize)
+            logits: torch.Tensor = network(images.contiguous(memory_format=torch.channels_last))
+        return logits.numpy()
+
+    return predict
+
+
+def race(networks: Sequence[Predict], images: ImageSet) -> list[Raced]:
+    """Let networks classify the same images, batch by batch in turn, so that a busy moment slows all of them."""
+    batches = np.split(images.images.numpy(), range(BATCH, len(images.labels), BATCH))
+    for network in networks:
+        network(batches[0])  # memory is laid out by the first call
+    predicted: list[list[NDArray[np.int64]]] = [[] for _ in networks]
+    seconds = [0.0] * len(networks)
+    for batch in batches:
+        for place, network in enumerate(networks):
+            began = time.perf_counter()
+            logits = network(batch)
+            seconds[place] += time.perf_counter() - began
+            predicted[place].append(logits.argmax(axis=1))
+    labels = images.labels.numpy()
+    return [
+        Raced(np.concatenate(each) == labels, len(labels) / taken)
+        for each, taken in zip(predicted, seconds, strict=True)
+    ]
+
+
+def _measure(name: str, raced: Raced, reference: Raced) -> Measured:
+    gains = metrics.resample_gain(
+        reference.right, after=raced.right, resamples=RESAMPLES, generator=np.random.default_rng(0)
+    )
+    return Measured(
+        file=name,
+        accuracy=proportion(raced.right.sum(), total=np.asarray(len(raced.right))),
+        change=bootstrapped(raced.right.mean() - reference.right.mean(), samples=gains),
+        images_per_second=raced.images_per_second,
+    )

@@ -1,0 +1,183 @@
+"""Export: the network of a finished run to files that run elsewhere, each read back and checked on real images."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from reslab.data import ImageSet
+from reslab.data.batches import seeded
+from reslab.data.recipe_data import read_split
+from reslab.errors import Failure, UserError
+from reslab.evaluation import load_classifier
+from reslab.evaluation.onnx import race
+from reslab.exporting.card import write_card
+from reslab.exporting.deployed import run_reference, trace
+from reslab.exporting.formats import open_pt2, to_onnx, to_pt2
+from reslab.exporting.quantize import quantize
+from reslab.models import Classifier
+from reslab.onnx_file import Description, OnnxFile
+from reslab.records import SplitName, Weights
+from reslab.runs import Run, write_bytes
+
+__all__ = ["Export", "export"]
+
+LARGEST_DIFFERENCE = 1e-4  # in a logit or a probability
+NUM_CHECKED, NUM_CALIBRATED, NUM_MEASURED = 256, 512, 2000  # images
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file, and by how much a logit or a probability differs from PyTorch's at most; None where it is in int8."""
+
+    file: str
+    num_bytes: int
+    largest_difference: float | None = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What int8 costs and wins beside float32 in ONNX Runtime: fractions, images per second, all on `num_images`."""
+
+    split: SplitName
+    num_images: int
+    accuracy: float
+    accuracy_float: float
+    images_per_second: float
+    images_per_second_float: float
+
+
+@dataclass(frozen=True)
+class Export:
+    """The files that were written, and what they were checked on."""
+
+    files: tuple[Written, ...]
+    images: str  # "256 training images" or "256 generated images"
+    int8: Cost | None = None
+
+
+class _Network(NamedTuple):
+    model: Classifier
+    weights: Weights
+    known: Description
+
+
+def export(run: Run, *, to: Path | str, int8: bool = False, data_dir: Path | None = None) -> Export:
+    """Write a finished run's network to a file `to` that ends in .onnx or .pt2, or to a folder.
+
+    A folder gets `model.onnx`, `model.safetensors` and a model card. Each graph is read back and compared with PyTorch
+    on training images, or on generated ones where those are not at hand. With `int8` a second ONNX file, `…-int8.onnx`,
+    computes in 8-bit integers; it is calibrated on training images. The test split is not read.
+    Raises: UserError where the run is not finished or `to` is no place for it; Failure where a file differs from
+    PyTorch by more than 1e-4: it is removed then.
+    """
+    target = Path(to)
+    is_folder = _check_target(target, int8=int8)
+    model, weights = load_classifier(run.path, device="cpu")
+    network = _Network(model, weights, Description(weights.classes, weights.channels, weights.image_size))
+    for_int8 = _read_int8_images(run, data_dir) if int8 else None
+    pixels, kind = _find_images(run, weights, data_dir)
+    images = f"{len(pixels)} {kind} images"
+    program = trace(model, by=weights.standardize, image_size=weights.image_size)
+    (target if is_folder else target.parent).mkdir(parents=True, exist_ok=True)
+    if target.suffix == ".pt2" and not is_folder:
+        return Export((_write(target, to_pt2(program, known=network.known), network, pixels),), images)
+    path = target / "model.onnx" if is_folder else target
+    written = [_write(path, to_onnx(program, known=network.known), network, pixels)]
+    cost = None
+    if for_int8 is not None:
+        beside, cost = _write_int8(path, network, *for_int8)
+        written.append(beside)
+    if is_folder:
+        written.append(_copy_weights(run, target))
+        card = write_card(run, weights=weights, files=[file.name for file in (Path(made.file) for made in written)])
+        write_bytes(target / "README.md", card.encode())
+    return Export(tuple(written), images, cost)
+
+
+def _check_target(target: Path, *, int8: bool) -> bool:
+    """Say whether the target is a folder. Raises: UserError where it is not a place for an export."""
+    if target.suffix in (".onnx", ".pt2") and not target.is_dir():
+        if int8 and target.suffix == ".pt2":
+            raise UserError(f"{target} cannot be in int8: that is for ONNX Runtime, so write model.onnx or a folder")
+        return False
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target} is a file: write model.onnx, model.pt2 or a folder")
+    return True
+
+
+# ---- images to check with; never those of the test split
+
+
+def _find_images(run: Run, weights: Weights, data_dir: Path | None) -> tuple[NDArray[np.uint8], str]:
+    """Give the training split's first images, or generated ones where it cannot be read, and say which."""
+    try:
+        images = read_split(run.recipe, "train", data_dir=data_dir).images[:NUM_CHECKED].numpy()
+    except (UserError, Failure):
+        shape = (NUM_CHECKED, weights.channels, weights.image_size, weights.image_size)
+        return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), "generated"
+    return images, "training"
+
+
+def _read_int8_images(run: Run, data_dir: Path | None) -> tuple[NDArray[np.uint8], ImageSet]:
+    """Give images for the calibration, and others to measure on: validation images where the recipe held some out."""
+    train = read_split(run.recipe, "train", data_dir=data_dir)
+    order = torch.randperm(len(train.labels), generator=seeded(0, "calibrate"))
+    if run.recipe.validation:
+        measured = read_split(run.recipe, "validation", data_dir=data_dir)
+    else:
+        measured = train.subset(order[NUM_CALIBRATED:])
+    if not len(measured.labels):
+        raise UserError(f"{run.recipe.data} has too few training images to calibrate and measure int8 with")
+    first = range(min(NUM_MEASURED, len(measured.labels)))
+    return train.images[order[:NUM_CALIBRATED]].numpy(), measured.subset(first)
+
+
+# ---- files
+
+
+def _write(path: Path, content: bytes, network: _Network, images: NDArray[np.uint8]) -> Written:
+    """Write a graph, read it back, and compare. Raises: Failure where it differs too much, and removes it."""
+    write_bytes(path, content)
+    found = OnnxFile(path).predict if path.suffix == ".onnx" else open_pt2(path)
+    wanted = run_reference(network.model, torch.from_numpy(images), by=network.weights.standardize)
+    # One image alone and the others together: the number of images must be free.
+    largest = max(
+        float(np.abs(np.concatenate(both) - right.numpy()).max())
+        for *both, right in zip(found(images[:1]), found(images[1:]), wanted, strict=True)
+    )
+    if not largest <= LARGEST_DIFFERENCE:
+        path.unlink()
+        raise Failure(
+            f"{path} differs from PyTorch by {largest:.2g}, more than {LARGEST_DIFFERENCE:g} in a logit or a "
+            "probability: it was removed"
+        )
+    return Written(str(path), len(content), largest)
+
+
+def _write_int8(
+    path: Path, network: _Network, calibration: NDArray[np.uint8], measured: ImageSet
+) -> tuple[Written, Cost]:
+    """Quantise a file, write it beside, and measure both."""
+    beside = path.with_name(f"{path.stem}-int8.onnx")
+    content = quantize(path.read_bytes(), images=calibration, known=network.known)
+    write_bytes(beside, content)
+    opened = [OnnxFile(each, threads=torch.get_num_threads()) for each in (path, beside)]
+    exact, small = race([each.predict_logits for each in opened], measured)
+    return Written(str(beside), len(content)), Cost(
+        split=measured.split,
+        num_images=len(measured.labels),
+        accuracy=float(small.right.mean()),
+        accuracy_float=float(exact.right.mean()),
+        images_per_second=small.images_per_second,
+        images_per_second_float=exact.images_per_second,
+    )
+
+
+def _copy_weights(run: Run, target: Path) -> Written:
+    content = run.weights_path.read_bytes()
+    write_bytes(target / "model.safetensors", content)
+    return Written(str(target / "model.safetensors"), len(content))

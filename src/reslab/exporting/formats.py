@@ -1,0 +1,68 @@
+"""The files that an exported network is written to, and what they say of images once they are read back."""
+
+import io
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.export import ExportedProgram
+
+from reslab.extras import extra
+from reslab.onnx_file import INPUT, OUTPUTS, Description, Outputs
+
+Predict = Callable[[NDArray[np.uint8]], Outputs]
+
+
+def to_onnx(program: ExportedProgram, *, known: Description) -> bytes:
+    """Convert a graph to an ONNX file that names classes and image size in its metadata."""
+    with extra("export"):
+        import onnx
+        import onnxscript  # noqa: F401 - what torch.onnx needs
+
+    loud = logging.getLogger("torch.onnx")
+    level = loud.level
+    loud.setLevel(logging.ERROR)  # it warns that torchvision, which no network here needs, is absent
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exported = torch.onnx.export(
+            program, (), input_names=[INPUT], output_names=list(OUTPUTS), dynamo=True, verbose=False
+        )
+    loud.setLevel(level)
+    assert exported is not None
+    model = exported.model_proto
+    _forget_origin(model.graph)
+    onnx.helper.set_model_props(model, known.to_metadata())
+    return bytes(model.SerializeToString())
+
+
+def _forget_origin(graph: "onnx.GraphProto") -> None:  # type: ignore[name-defined]  # noqa: F821
+    """Take out where in PyTorch's graph each part came from: a third of a small file, and of no use without it."""
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]
+
+
+def to_pt2(program: ExportedProgram, *, known: Description) -> bytes:
+    """Write a graph as `torch.export.load` reads it; classes and image size are extra files of the archive."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(program, buffer, extra_files=known.to_metadata())
+    return buffer.getvalue()
+
+
+def open_pt2(path: Path) -> Predict:
+    """Open a `.pt2` file that was just written to predict with."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = torch.export.load(path).module()
+
+    def predict(images: NDArray[np.uint8]) -> Outputs:
+        with torch.inference_mode():
+            logits, probabilities = module(torch.from_numpy(images))
+        return Outputs(logits.numpy(), probabilities.numpy())
+
+    return predict

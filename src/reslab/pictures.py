@@ -1,0 +1,82 @@
+"""Picture files on their way into a network, and what it says of them. No torch: what was exported runs without it.
+
+Axes: N pictures, C channels, H rows, W columns, K classes. Pixels are uint8, 0 to 255.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from reslab.errors import UserError
+
+# The weights of red, green and blue in a grey value (ITU-R BT.601), as Pillow has them.
+LUMA = np.array([0.299, 0.587, 0.114])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the network says of one file: its most probable classes, the first one first, with their probabilities."""
+
+    file: str
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+def read_pictures(files: Sequence[Path], *, image_size: int, channels: int) -> NDArray[np.uint8]:
+    """Decode pictures to (N, C, image_size, image_size), in grey where there is one channel.
+
+    Raises: UserError where one cannot be read, or the network takes neither grey nor RGB images.
+    """
+    if channels not in (1, 3):
+        raise UserError(f"the network is for images of {channels} channels: pictures are grey or RGB, with 1 or 3")
+    return np.stack([_with_channels(decode(file, image_size=image_size), channels) for file in files])
+
+
+def name_best(
+    files: Sequence[Path], *, probabilities: NDArray[np.floating[Any]], classes: Sequence[str], top: int
+) -> list[Answer]:
+    """Name the `top` most probable classes of each picture, by its probabilities (N, K)."""
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    return [
+        Answer(
+            file=str(file),
+            classes=tuple(classes[place] for place in places),
+            probabilities=tuple(float(row[place]) for place in places),
+        )
+        for file, row, places in zip(files, probabilities, best, strict=True)
+    ]
+
+
+def decode(path: Path, *, image_size: int) -> NDArray[np.uint8]:
+    """Decode one picture to (3, image_size, image_size). Raises: UserError where it is broken, too large or absent."""
+    try:
+        with Image.open(path) as opened:
+            image = _to_rgb(ImageOps.exif_transpose(opened))
+            # Pillow's bilinear filter widens with the factor when it shrinks, so it does not alias.
+            small = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path} is too large a picture ({error}): shrink it or remove it") from None
+    except Exception as error:  # decoders raise anything on broken input
+        raise UserError(f"{path} cannot be read as a picture ({error}): replace it or remove it") from None
+    return np.asarray(small).transpose(2, 0, 1)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits of grey; Pillow's own conversion would clip them at 255
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _with_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """Turn (3, H, W) into grey (1, H, W) where the network was trained on grey images."""
+    if channels == 3:
+        return image
+    return np.rint(np.tensordot(LUMA, image, axes=1))[None].astype(np.uint8)

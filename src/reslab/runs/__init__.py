@@ -1,0 +1,20 @@
+"""Run folders: their only reader and writer.
+
+Every file is written beside its place, flushed to the disk and renamed, so that a reader sees the old file or the new
+one. JSON, safetensors and plain npz only: nothing read here can run code. NumPy arrays in and out; no torch.
+"""
+
+from reslab.runs.checkpoints import Checkpoint
+from reslab.runs.files import Damaged, write_bytes, write_json
+from reslab.runs.folder import Examples, Predictions, Run, read_weights
+
+__all__ = [
+    "Checkpoint",
+    "Damaged",
+    "Examples",
+    "Predictions",
+    "Run",
+    "read_weights",
+    "write_bytes",
+    "write_json",
+]

@@ -1,0 +1,145 @@
+"""Single files: written all or nothing, read with every damage in one sentence."""
+
+import errno
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from reslab.complaints import first_complaint, show
+from reslab.errors import Failure, UserError
+from reslab.recipe import Part
+from reslab.records import SCHEMA_VERSION
+
+Arrays = Mapping[str, NDArray[Any]]
+RecordT = TypeVar("RecordT", bound=Part)
+ResultT = TypeVar("ResultT")
+
+
+class Damaged(UserError):  # noqa: N818 - it names a state, as Failure does
+    """A file whose content does not hold; not one that is of a newer schema."""
+
+
+# ---- atomic writing
+
+
+def write_bytes(path: Path, content: bytes, *, check: Callable[[Path], None] | None = None) -> None:
+    """Write a file so that a crash leaves the old one or the new one.
+
+    `check` looks at the new file before it takes the place of the old one. Raises: Failure where the disk refuses.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+
+    def write() -> None:
+        try:
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            if check is not None:
+                check(part)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+        _flush_folder(path.parent)
+
+    writing(path, write)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON that a person can read, atomically."""
+    write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename last through a power cut; not every system lets a folder be opened."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def writing(path: Path, action: Callable[[], ResultT]) -> ResultT:
+    """Do what writes to `path`. Raises: Failure with the reason where the disk refuses."""
+    try:
+        return action()
+    except OSError as error:
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
+        raise Failure(f"{path} cannot be written: {reason}") from None
+
+
+# ---- reading, with every damage in one sentence
+
+
+def read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def parse_json(content: bytes, where: str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{where} is damaged: {error}") from None
+    if not isinstance(parsed, dict):
+        raise Damaged(f"{where} is damaged: it should be an object with fields, not {show(parsed)}")
+    version = parsed.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise UserError(f"{where} has schema {version}, this reslab reads up to {SCHEMA_VERSION}: upgrade reslab")
+    return parsed
+
+
+def parse_record(content: bytes, kind: type[RecordT], where: str) -> RecordT:
+    parsed = parse_json(content, where)
+    try:
+        return kind.model_validate(parsed)
+    except ValidationError as error:
+        raise Damaged(f"{where} is damaged: {first_complaint(error, parsed)}") from None
+
+
+def read_record(path: Path, kind: type[RecordT]) -> RecordT:
+    return parse_record(read_bytes(path), kind, str(path))
+
+
+def to_safetensors(tensors: Arrays, metadata: dict[str, str]) -> bytes:
+    # Not ascontiguousarray, which turns a number into a list of one.
+    return safetensors.numpy.save({name: np.asarray(value, order="C") for name, value in tensors.items()}, metadata)
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError, TypeError, AttributeError) as error:  # the last two: no such dtype
+        raise Damaged(f"{path} cannot be read as a safetensors file: {error}") from None
+
+
+def write_npz(path: Path, arrays: Arrays) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
+    if not path.exists():
+        raise UserError(f"{path} is missing: run reslab evaluate {path.parent}")
+    content = read_bytes(path)
+    try:
+        # From memory, because NumPy leaves a broken file open.
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            return {name: file[name] for name in names}
+    except Exception as error:  # a broken archive makes zipfile and NumPy raise nearly anything
+        raise Damaged(f"{path} is damaged, it should hold {' and '.join(names)}: {error}") from None

@@ -1,0 +1,255 @@
+"""A run folder: which file holds what."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reslab.errors import UserError
+from reslab.recipe import Recipe, read_recipe
+from reslab.records import Environment, Epoch, Evaluation, PriorChoice, SplitName, Weights
+from reslab.runs import checkpoints, lock
+from reslab.runs.checkpoints import Checkpoint
+from reslab.runs.files import (
+    Arrays,
+    parse_record,
+    read_bytes,
+    read_npz,
+    read_record,
+    read_safetensors,
+    to_safetensors,
+    write_bytes,
+    write_json,
+    write_npz,
+    writing,
+)
+
+# What a run may hold that ended before it had begun; its recipe is written last.
+BEFORE_THE_RECIPE = {lock.NAME, "environment.json", "base.safetensors", "base.json"}
+
+
+class Predictions(NamedTuple):
+    """What a network said of one split: logits (N, K) float32, labels (N,) int64."""
+
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+class Examples(NamedTuple):
+    """Misclassified images of a split, the most certain first: indices (M,) into it, images (M, C, H, W) uint8."""
+
+    indices: NDArray[np.int64]
+    images: NDArray[np.uint8]
+
+
+class Run:
+    """One run folder. `Run(path)` touches nothing; `create` and `open` check what is there."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.name = self.path.resolve().name
+
+    @classmethod
+    def create(cls, path: Path | str) -> "Run":
+        """Make an empty run folder. Raises: UserError where something is there already; Failure where it cannot be."""
+        run = cls(path)
+
+        def make() -> None:
+            if run.path.exists() and (not run.path.is_dir() or any(map(_is_in_the_way, run.path.iterdir()))):
+                raise UserError(f"{path} exists and is not empty: choose another folder, or go on with it by --resume")
+            run.path.mkdir(parents=True, exist_ok=True)
+
+        writing(run.path, make)
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Run":
+        """Open a run folder that `train` has begun. Raises: UserError where it is none."""
+        run = cls(path)
+        if not os.path.isfile(run.path / "recipe.json"):  # unlike Path.is_file, for any name at all
+            raise UserError(f"{path} is not a run folder: it holds no recipe.json (reslab train makes one)")
+        return run
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Be the only writer while the block runs. Raises: UserError where another process is it."""
+        return lock.locked(self.path)
+
+    def drop_parts(self) -> None:
+        """Take away what a killed writer has left half-written; only for who holds the lock."""
+        for pattern in (".*.part", "checkpoint/.*.part"):
+            for part in self.path.glob(pattern):
+                writing(part, part.unlink)
+
+    # ---- what was asked for, and where it ran
+
+    @property
+    def recipe(self) -> Recipe:
+        return read_recipe(self.path / "recipe.json")
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        write_json(self.path / "recipe.json", recipe.model_dump(mode="json"))
+
+    @property
+    def environment(self) -> Environment:
+        return read_record(self.path / "environment.json", Environment)
+
+    def write_environment(self, environment: Environment) -> None:
+        write_json(self.path / "environment.json", environment.model_dump(mode="json"))
+
+    # ---- the log: one object a line, append-only
+
+    @property
+    def log(self) -> list[Epoch]:
+        """The epochs logged so far. A last line cut short by a crash is left out."""
+        path = self.path / "log.jsonl"
+        lines = read_bytes(path).split(b"\n")[:-1] if path.exists() else []
+        return [parse_record(line, Epoch, f"{path}:{number}") for number, line in enumerate(lines, 1)]
+
+    def append_log(self, epoch: Epoch) -> None:
+        path = self.path / "log.jsonl"
+
+        def append() -> None:
+            with path.open("ab") as file:
+                file.write(epoch.model_dump_json().encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+
+        writing(path, append)
+
+    def cut_log(self, num_epochs: int) -> None:
+        """Keep the first `num_epochs` lines: what a checkpoint does not know of is trained again."""
+        path = self.path / "log.jsonl"
+        lines = read_bytes(path).split(b"\n")[:-1] if path.exists() else []
+        write_bytes(path, b"".join(line + b"\n" for line in lines[:num_epochs]))
+
+    # ---- the state for an exact resume
+
+    @property
+    def has_checkpoint(self) -> bool:
+        return any(path.exists() for path in checkpoints.checkpoint_paths(self.path / "checkpoint"))
+
+    def write_checkpoint(self, tensors: Arrays, state: Mapping[str, Any]) -> None:
+        """Replace the newest checkpoint; the one before it stays as `previous`."""
+        checkpoints.write_checkpoint(self.path / "checkpoint", tensors, state)
+
+    def read_checkpoints(self) -> list[Checkpoint]:
+        """Read those whose checksum holds, the newest first. Raises: UserError where there are only damaged ones."""
+        return checkpoints.read_checkpoints(self.path / "checkpoint")
+
+    def read_checkpoint(self) -> Checkpoint:
+        """Read the newest checkpoint whose checksum holds. Raises: UserError where none does."""
+        found = self.read_checkpoints()
+        if not found:
+            raise UserError(f"{self.path} holds no checkpoint to go on from: train it anew")
+        return found[0]
+
+    # ---- what an extension brings along and leaves
+
+    @property
+    def base_path(self) -> Path:
+        """The weights of the network that was extended."""
+        return self.path / "base.safetensors"
+
+    @property
+    def base_digest(self) -> str:
+        """The SHA-256 of the file."""
+        return hashlib.sha256(read_bytes(self.base_path)).hexdigest()
+
+    @property
+    def base_recipe(self) -> Recipe:
+        """The recipe by which the first base was trained, however often it was extended since."""
+        path = self.path / "base.json"
+        return read_recipe(path) if path.exists() else self.recipe
+
+    def write_base(self, weights: bytes) -> None:
+        write_bytes(self.base_path, weights)
+
+    def write_base_recipe(self, recipe: Recipe) -> None:
+        write_json(self.path / "base.json", recipe.model_dump(mode="json"))
+
+    @property
+    def prior(self) -> PriorChoice:
+        return read_record(self.path / "prior.json", PriorChoice)
+
+    def write_prior(self, prior: PriorChoice) -> None:
+        write_json(self.path / "prior.json", prior.model_dump(mode="json"))
+
+    # ---- what training leaves
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.path / "model.safetensors").exists()
+
+    @property
+    def weights_path(self) -> Path:
+        return self.path / "model.safetensors"
+
+    def write_weights(self, tensors: Arrays, weights: Weights) -> None:
+        write_bytes(self.weights_path, to_safetensors(tensors, {"reslab": weights.model_dump_json()}))
+
+    # ---- what evaluation leaves
+
+    def write_predictions(self, split: SplitName, predictions: Predictions, *, augmented: bool = False) -> None:
+        write_npz(self._predictions_path(split, augmented), predictions._asdict())
+
+    def read_predictions(self, split: SplitName, *, augmented: bool = False) -> Predictions:
+        return Predictions(**read_npz(self._predictions_path(split, augmented), ("logits", "labels")))
+
+    def _predictions_path(self, split: SplitName, augmented: bool) -> Path:
+        return self.path / f"predictions-{split}{'-tta' if augmented else ''}.npz"
+
+    def write_base_predictions(self, predictions: Predictions) -> None:
+        """Keep what the base said of the old classes' test images, in the order of the split."""
+        write_npz(self._base_predictions_path, predictions._asdict())
+
+    def read_base_predictions(self) -> Predictions:
+        return Predictions(**read_npz(self._base_predictions_path, ("logits", "labels")))
+
+    @property
+    def _base_predictions_path(self) -> Path:
+        return self.path / "predictions-test-base.npz"
+
+    def write_examples(self, split: SplitName, examples: Examples) -> None:
+        write_npz(self.path / f"examples-{split}.npz", examples._asdict())
+
+    def read_examples(self, split: SplitName) -> Examples:
+        return Examples(**read_npz(self.path / f"examples-{split}.npz", ("indices", "images")))
+
+    @property
+    def is_evaluated(self) -> bool:
+        return (self.path / "evaluation.json").exists()
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """The figures. Raises: UserError where the run has not been evaluated."""
+        if not self.is_evaluated:
+            raise UserError(f"{self.path} has not been evaluated: run reslab evaluate {self.path}")
+        return read_record(self.path / "evaluation.json", Evaluation)
+
+    def write_evaluation(self, evaluation: Evaluation) -> None:
+        write_json(self.path / "evaluation.json", evaluation.model_dump(mode="json"))
+
+
+def _is_in_the_way(path: Path) -> bool:
+    return path.name not in BEFORE_THE_RECIPE and not path.name.endswith(".part")
+
+
+def read_weights(path: Path) -> tuple[dict[str, NDArray[Any]], Weights]:
+    """Read `model.safetensors`, or the one inside a run folder: tensors by name, and what they are.
+
+    Raises: UserError where the file is missing, damaged or not one of reslab's.
+    """
+    if path.is_dir():
+        run = Run.open(path)
+        if not run.is_finished:
+            raise UserError(f"{path} holds no finished network: go on with reslab train --resume {path}")
+        path = run.weights_path
+    tensors, metadata = read_safetensors(path)
+    if "reslab" not in metadata:
+        raise UserError(f"{path} does not say which network it holds: it was not written by reslab")
+    return tensors, parse_record(metadata["reslab"].encode(), Weights, str(path))

@@ -1,0 +1,149 @@
+"""A run's log in TensorBoard or MLflow. The log in the run folder stays the source; this reads it, during training too.
+
+So training knows nothing of trackers, and a tracker that fails stops no training.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from reslab.errors import Failure, UserError
+from reslab.extras import extra
+from reslab.records import Epoch, Evaluation
+from reslab.runs import Run
+
+SECONDS_BETWEEN_LOOKS = 2.0
+
+
+class Tracker(Protocol):
+    """Where figures go."""
+
+    def log(self, figures: dict[str, float], *, step: int, seconds: float) -> None:
+        """Note figures of the epoch `step`, that ended at `seconds` since 1970."""
+
+    def close(self) -> None:
+        """Write what is still to be written."""
+
+
+def track(run: Run, *, to: str, follow: bool = False) -> int:
+    """Send a run's log to `tensorboard:DIR`, `mlflow` or `mlflow:URI`, and return the number of epochs.
+
+    With `follow` it waits for more until the run is finished or Ctrl-C is pressed. Where the run is evaluated, the
+    figures of its splits follow. MLflow counts each call as a run of its own.
+    Raises: UserError where there is no such tracker or it is not installed; Failure where it refuses.
+    """
+    ended, num_epochs = datetime.fromisoformat(run.environment.started).timestamp(), 0
+    try:
+        with closing(_open(to, run)) as tracker:
+            for epoch in _epochs(run, follow=follow):
+                ended, num_epochs = ended + epoch.seconds, epoch.epoch
+                tracker.log(_figures_of(epoch), step=epoch.epoch, seconds=ended)
+            if run.is_evaluated:
+                tracker.log(_final_figures(run.evaluation), step=num_epochs, seconds=ended)
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # MLflow's servers and stores raise anything
+        raise Failure(f"{to} did not take the log of {run.path}: {error}") from None
+    return num_epochs
+
+
+def _epochs(run: Run, *, follow: bool) -> Iterator[Epoch]:
+    """Yield the epochs logged so far, then those that are added until the run is finished or somebody interrupts."""
+    num_seen = 0
+    try:
+        while True:
+            last_look = run.is_finished or not follow
+            log = run.log
+            yield from log[num_seen:]
+            num_seen = max(num_seen, len(log))
+            if last_look:
+                return
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    except KeyboardInterrupt:
+        return
+
+
+def _figures_of(epoch: Epoch) -> dict[str, float]:
+    figures = epoch.model_dump(exclude={"epoch"}, exclude_none=True)
+    return {_place(name): float(value) for name, value in figures.items()}
+
+
+def _place(name: str) -> str:
+    """Put loss and accuracy of a split into one group: train_loss is train/loss."""
+    split, _, figure = name.partition("_")
+    return f"{split}/{figure}" if split in ("train", "validation") else name
+
+
+def _final_figures(evaluation: Evaluation) -> dict[str, float]:
+    return {
+        f"evaluation/{split}_{name}": getattr(figures, name).value
+        for split, figures in evaluation.splits.items()
+        for name in ("accuracy", "macro_f1", "log_loss")
+    }
+
+
+# ---- the trackers
+
+
+def _open(to: str, run: Run) -> Tracker:
+    kind, _, place = to.partition(":")
+    if kind == "tensorboard" and place:
+        return _TensorBoard(Path(place), run)
+    if kind == "mlflow":
+        return _MLflow(place or None, run)
+    raise UserError(f"--to {to}: write tensorboard:DIR, mlflow, or mlflow:URI")
+
+
+class _TensorBoard:
+    def __init__(self, folder: Path, run: Run) -> None:
+        with extra("track"):
+            import tensorboard  # noqa: F401 - which torch's writer needs
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(folder / run.name)
+        recipe = run.recipe.model_dump_json(indent=1)
+        self._writer.add_text("recipe", f"```\n{recipe}\n```")
+
+    def log(self, figures: dict[str, float], *, step: int, seconds: float) -> None:
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, step, walltime=seconds)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _MLflow:
+    def __init__(self, uri: str | None, run: Run) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # figures go where they were sent, and nowhere else
+        with extra("track"):
+            from mlflow.entities import Metric, Param
+            from mlflow.tracking import MlflowClient
+
+        self._metric, self._client = Metric, MlflowClient(tracking_uri=uri)
+        experiment = self._client.get_experiment_by_name("reslab")
+        number = experiment.experiment_id if experiment else self._client.create_experiment("reslab")
+        self._run = self._client.create_run(number, run_name=run.name).info.run_id
+        params = [Param(name, str(value)) for name, value in _flatten(run.recipe.model_dump(mode="json"))]
+        self._client.log_batch(self._run, params=[*params, Param("seed", str(run.environment.seed))])
+
+    def log(self, figures: dict[str, float], *, step: int, seconds: float) -> None:
+        metrics = [self._metric(name, value, int(1000 * seconds), step) for name, value in figures.items()]
+        self._client.log_batch(self._run, metrics=metrics)
+
+    def close(self) -> None:
+        self._client.set_terminated(self._run)
+
+
+def _flatten(content: Any, *path: str) -> Iterator[tuple[str, Any]]:
+    """Name every value of a recipe by its path, as `--set` does; what is absent is left out."""
+    parts = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else None
+    if parts is None:
+        if content is not None:
+            yield ".".join(path), content
+        return
+    for name, part in parts:
+        yield from _flatten(part, *path, str(name))

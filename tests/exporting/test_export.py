@@ -1,0 +1,192 @@
+"""Exported files against PyTorch and against arithmetic done here; what is refused; what int8 costs."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from reslab import exporting
+from reslab.data import load
+from reslab.errors import Failure, UserError
+from reslab.evaluation import load_classifier
+from reslab.exporting import Export, export
+from reslab.exporting.deployed import trace
+from reslab.models import Classifier
+from reslab.onnx_file import OnnxFile
+from reslab.recipe import Standardize, derive
+from reslab.runs import Run, read_weights
+
+KNOWN = {"classes": ["1", "4", "7"], "channels": 1, "image_size": 8}
+NUM_TRAINING, NUM_VALIDATION = 111, 9
+
+
+@pytest.fixture
+def images(finished: Run) -> NDArray[np.uint8]:
+    """Real ones: the training images of the run."""
+    return load(finished.recipe.data, "train", image_size=8).images.numpy()
+
+
+def expected_logits(run: Run, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Standardise by hand, in double precision throughout."""
+    model, weights = load_classifier(run.path)
+    mean, deviation = (
+        np.array(values)[:, None, None] for values in (weights.standardize.mean, weights.standardize.deviation)
+    )
+    with torch.inference_mode():
+        return model.double()(torch.from_numpy((images - mean) / deviation)).numpy()
+
+
+def initial_types(path: Path) -> set[int]:
+    return {tensor.data_type for tensor in onnx.load(path).graph.initializer}
+
+
+# ---- what the files say
+
+
+@pytest.mark.parametrize("num", [1, 3, 111])
+def test_onnx_says_what_pytorch_says_for_any_number_of_images(
+    finished: Run, exported: Path, images: NDArray[np.uint8], num: int
+) -> None:
+    logits, probabilities = OnnxFile(exported / "model.onnx").predict(images[:num])
+    wanted = expected_logits(finished, images[:num])
+    assert logits.shape == (num, 3)
+    np.testing.assert_allclose(logits, wanted, atol=1e-4)
+    powers = np.exp(wanted)
+    np.testing.assert_allclose(probabilities, powers / powers.sum(axis=1, keepdims=True), atol=1e-4)
+
+
+def test_the_metadata_name_classes_and_images(exported: Path) -> None:
+    for name in ("model.onnx", "model-int8.onnx"):
+        metadata = {each.key: json.loads(each.value) for each in onnx.load(exported / name).metadata_props}
+        assert metadata == KNOWN
+        onnx.checker.check_model(exported / name, full_check=True)
+
+
+def test_pt2_says_what_pytorch_says_and_names_the_classes(
+    finished: Run, exported: Path, images: NDArray[np.uint8]
+) -> None:
+    extra = {"classes": "", "channels": "", "image_size": ""}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.export.load(exported / "model.pt2", extra_files=extra)
+    assert {name: json.loads(value) for name, value in extra.items()} == KNOWN
+    for num in (1, 5):
+        logits, probabilities = program.module()(torch.from_numpy(images[:num]))
+        np.testing.assert_allclose(logits.detach(), expected_logits(finished, images[:num]), atol=1e-4)
+        np.testing.assert_allclose(probabilities.detach().sum(dim=1), np.ones(num), rtol=1e-6)
+
+
+def test_no_file_tells_of_the_machine_that_wrote_it_or_holds_images(exported: Path, finished: Run) -> None:
+    here = str(Path(exporting.__file__).parents[2]).encode()
+    for path in exported.iterdir():
+        assert here not in path.read_bytes(), path
+        assert path.stat().st_size < 2 * finished.weights_path.stat().st_size + 100_000
+
+
+def test_the_convolutions_are_plain_ones_although_winograd_would_pay(finished: Run, exported: Path) -> None:
+    graph = onnx.load(exported / "model.onnx").graph
+    convolutions = [each for each in load_classifier(finished.path)[0].modules() if isinstance(each, nn.Conv2d)]
+    assert sum(node.op_type == "Conv" for node in graph.node) == len(convolutions)
+    assert {node.domain for node in graph.node} == {""}
+
+
+# ---- what it is checked on
+
+
+def test_the_largest_difference_is_that_on_the_training_images(export_said: Export) -> None:
+    assert export_said.images == f"{NUM_TRAINING} training images"
+    differences = {Path(file.file).name: file.largest_difference for file in export_said.files}
+    assert differences["model-int8.onnx"] is None
+    assert all(0 < differences[name] <= 1e-4 for name in ("model.onnx", "model.pt2"))
+
+
+def test_without_the_data_generated_images_do(finished: Run, tmp_path: Path) -> None:
+    finished.write_recipe(derive(finished.recipe, name="gone", data=f"npz:{tmp_path}/gone.npz"))
+    assert export(finished, to=tmp_path / "new/folder/model.pt2").images == "256 generated images"
+    with pytest.raises(UserError, match=r"gone\.npz cannot be read"):
+        export(finished, to=tmp_path / "model.onnx", int8=True)
+
+
+def test_a_file_that_differs_is_refused_and_removed(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trace_another(model: Classifier, *, by: Standardize, image_size: int) -> Any:
+        shifted = Standardize(mean=tuple(value + 1 for value in by.mean), deviation=by.deviation)
+        return trace(model, by=shifted, image_size=image_size)
+
+    monkeypatch.setattr(exporting, "trace", trace_another)
+    with pytest.raises(Failure, match=r"model\.pt2 differs from PyTorch by \S+, more than 0\.0001"):
+        export(finished, to=tmp_path / "model.pt2")
+    assert not (tmp_path / "model.pt2").exists()
+
+
+# ---- int8
+
+
+def test_int8_computes_in_integers_and_answers_alike(
+    finished: Run, exported: Path, images: NDArray[np.uint8], export_said: Export
+) -> None:
+    exact, small = (OnnxFile(exported / name).predict_logits(images) for name in ("model.onnx", "model-int8.onnx"))
+    assert onnx.TensorProto.INT8 in initial_types(exported / "model-int8.onnx")
+    assert onnx.TensorProto.INT8 not in initial_types(exported / "model.onnx")
+    assert not np.array_equal(exact, small)
+    assert (exact.argmax(axis=1) == small.argmax(axis=1)).mean() > 0.95
+    cost = export_said.int8
+    assert cost is not None
+    assert (cost.split, cost.num_images) == ("validation", NUM_VALIDATION)
+    assert min(cost.images_per_second, cost.images_per_second_float) > 0
+    held_out = exporting.read_split(finished.recipe, "validation")
+    right = OnnxFile(exported / "model-int8.onnx").predict_logits(held_out.images.numpy()).argmax(axis=1)
+    assert cost.accuracy == pytest.approx((right == held_out.labels.numpy()).mean())
+
+
+def test_int8_needs_images_to_measure_on(finished: Run, tmp_path: Path) -> None:
+    finished.write_recipe(derive(finished.recipe, name="few", validation=0))
+    with pytest.raises(UserError, match="too few training images to calibrate and measure int8 with"):
+        export(finished, to=tmp_path / "model.onnx", int8=True)
+
+
+# ---- where to
+
+
+def test_a_folder_gets_the_weights_and_a_card(finished: Run, exported: Path, export_said: Export) -> None:
+    names = ["model.onnx", "model-int8.onnx", "model.safetensors", "model.pt2"]
+    assert [Path(file.file).name for file in export_said.files] == names
+    assert {path.name for path in exported.iterdir()} == {*names, "README.md"}
+    assert [file.num_bytes for file in export_said.files] == [(exported / name).stat().st_size for name in names]
+    assert read_weights(exported / "model.safetensors")[1] == read_weights(finished.path)[1]
+    card = (exported / "README.md").read_text()
+    assert "# small" in card
+    assert "grey, 8x8 pixels" in card
+    assert all(f"- `{name}`: " in card for name in names[:3])
+
+
+@pytest.mark.parametrize(
+    ("to", "int8", "message"),
+    [("model.pt2", True, "model.pt2 cannot be in int8"), ("taken", False, "taken is a file: write model.onnx")],
+)
+def test_what_is_no_place_for_it(finished: Run, tmp_path: Path, to: str, int8: bool, message: str) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(UserError, match=message):
+        export(finished, to=tmp_path / to, int8=int8)
+
+
+def test_an_unfinished_run_is_refused(finished: Run, tmp_path: Path) -> None:
+    finished.weights_path.unlink()
+    with pytest.raises(UserError, match="holds no finished network"):
+        export(finished, to=tmp_path / "model.onnx")
+
+
+def test_without_the_packages_the_extra_is_named(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+    with pytest.raises(UserError, match=r"onnxscript is not installed: pip install 'reslab\[export\]'"):
+        export(finished, to=tmp_path / "model.onnx")

@@ -1,0 +1,45 @@
+"""One writer for a run folder, until it ends in whatever way."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reslab.errors import UserError
+from reslab.runs import Run
+
+HOLD = "import sys; from reslab.runs import Run\nwith Run(sys.argv[1]).locked(): print(flush=True); sys.stdin.read()"
+
+
+def test_the_second_process_is_refused_while_the_first_lives_and_not_after_it_was_killed(run: Run) -> None:
+    command = [sys.executable, "-c", HOLD, str(run.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None
+        first.stdout.readline()
+        with (
+            pytest.raises(UserError, match=r"another process works on .*run: wait until it ends, or stop it"),
+            run.locked(),
+        ):
+            pass
+        assert run.recipe  # to read is allowed
+        first.kill()
+        first.wait()
+    with run.locked():
+        pass
+
+
+def test_a_lock_leaves_nothing_behind(run: Run, sample: object) -> None:
+    before = sample.listing(run.path)
+    with run.locked(), pytest.raises(UserError), run.locked():
+        pass
+    assert sample.listing(run.path) == before
+
+
+def test_a_beginning_that_was_killed_is_not_in_the_way(tmp_path: Path) -> None:
+    for name in (".lock", "environment.json", ".recipe.json.7.part"):
+        (tmp_path / name).touch()
+    assert Run.create(tmp_path).path == tmp_path
+    (tmp_path / "log.jsonl").touch()
+    with pytest.raises(UserError, match="not empty"):
+        Run.create(tmp_path)

@@ -1,0 +1,111 @@
+"""When a network is compiled: decided once for a run, by what it would save, and kept when the run goes on."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from reslab import models
+from reslab.errors import UserError
+from reslab.recipe import Recipe
+from reslab.runs import Run
+from reslab.training import compiling, resume, train
+from reslab.training.compiling import read_compile, settle_compiled, time_update
+from reslab.training.step import make_forward
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+BATCH = (16, 3, 8, 8)
+
+
+@pytest.fixture
+def undecided(finished: Run) -> Run:
+    """A run that has no checkpoint yet, and whose record leaves open whether it is compiled."""
+    finished.write_environment(finished.environment.model_copy(update={"compiled": "undecided"}))
+    return finished
+
+
+def preact() -> nn.Module:
+    return models.build({"kind": "preact_resnet", "depth": 8, "width": 8}, num_classes=7)
+
+
+def settle(run: Run, model: nn.Module, updates: int) -> tuple[bool, list[str]]:
+    said: list[str] = []
+    return settle_compiled(run, model, updates=updates, batch=BATCH, say=said.append), said
+
+
+def test_what_a_person_says_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "_has_compiler", lambda: True)
+    assert [read_compile(wanted, device=CPU) for wanted in ("on", "off", "auto")] == ["yes", "no", "undecided"]
+    with pytest.raises(UserError, match="--compile fast: choose on, off or auto"):
+        read_compile("fast", device=CPU)
+
+
+def test_without_a_compiler_a_processor_cannot_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "there-is-no-such-compiler")
+    with pytest.raises(UserError, match=r"needs a C\+\+ compiler"):
+        read_compile("on", device=CPU)
+    assert read_compile("on", device=GPU) == "yes"
+    assert read_compile("auto", device=CPU) == "undecided"
+
+
+def test_it_is_compiled_where_that_saves_more_than_it_takes(undecided: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "_has_compiler", lambda: True)
+    monkeypatch.setattr(type(undecided), "has_checkpoint", False)
+    monkeypatch.setattr(compiling, "time_update", lambda model, batch: 0.5)
+    # 10 layers at 4 s take 40 s; 2 % of 0.5 s is saved at each update: 4,000 updates make up for it.
+    assert settle(undecided, preact(), 3990) == (False, ["Not compiled: it takes about 40 s and saves about 40 s"])
+    assert undecided.environment.compiled == "no"
+    assert settle(undecided, preact(), 10**9) == (False, [])  # decided
+    undecided.write_environment(undecided.environment.model_copy(update={"compiled": "undecided"}))
+    assert settle(undecided, preact(), 8000) == (True, ["Compiled: it takes about 40 s and saves about 80 s"])
+    assert undecided.environment.compiled == "yes"
+
+
+def test_compiled_code_is_not_taken_for_winograd_convolutions(undecided: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "_has_compiler", lambda: True)
+    monkeypatch.setattr(compiling.winograd, "available", lambda: True)
+    monkeypatch.setattr(type(undecided), "has_checkpoint", False)
+    network = models.build({"kind": "resnet", "depth": 8}, num_classes=7)
+    assert settle(undecided, network, 10**9) == (False, [])
+
+
+def test_a_run_from_before_this_was_recorded_goes_on_as_it_was(undecided: Run) -> None:
+    assert settle(undecided, preact(), 10**9) == (False, [])
+
+
+def test_timing_changes_neither_the_network_nor_the_generator() -> None:
+    network = preact().eval()
+    before, state = copy.deepcopy(network.state_dict()), torch.get_rng_state()
+    assert time_update(network, batch=BATCH) > 0
+    torch.testing.assert_close(dict(network.state_dict()), dict(before), rtol=0, atol=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not network.training
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_a_resumed_run_takes_the_choice_that_was_recorded(
+    small_recipe: Recipe, tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def noting(model: nn.Module, *, device: torch.device, compiled: bool) -> object:
+        seen.append(compiled)
+        return make_forward(model, device=device)
+
+    monkeypatch.setattr("reslab.training.loop.make_forward", noting)
+    monkeypatch.setattr(compiling, "_has_compiler", lambda: True)
+    run = train(small_recipe, out=f"{tmp_path}/run", compile="on")
+    (run.path / "model.safetensors").unlink()
+    assert resume(run.path).environment.compiled == "yes"
+    assert seen == [True, True]
+
+
+def test_a_compiled_forward_pass_is_the_networks_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(torch, "compile", lambda model, **options: asked.append(options) or model)
+    network = preact()
+    assert make_forward(network, device=CPU) is network
+    assert asked == []
+    make_forward(network, device=CPU, compiled=True)
+    assert asked == [{"dynamic": False}]

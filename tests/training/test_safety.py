@@ -1,0 +1,114 @@
+"""How often a run saves, and what follows a loss that is not finite."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from reslab.errors import Failure, UserError
+from reslab.recipe import Freeze, Recipe, derive
+from reslab.runs import Run
+from reslab.training import Safety, loop, resume, train
+
+PER_EPOCH = 6
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("2epochs", (2, "epochs")),
+        ("1epoch", (1, "epochs")),
+        ("500updates", (500, "updates")),
+        ("10 minutes", (10, "minutes")),
+    ],
+)
+def test_what_a_person_writes_is_read(written: str, expected: tuple[int, str]) -> None:
+    safety = Safety.parse(written, on_nonfinite="stop")
+    assert (safety.every, safety.unit, safety.on_nonfinite) == (*expected, "stop")
+
+
+@pytest.mark.parametrize("written", ["", "epochs", "0epochs", "-1epochs", "2", "1.5minutes", "2hours", "١epochs"])
+def test_anything_else_is_refused_with_examples(written: str) -> None:
+    with pytest.raises(UserError, match=r"--checkpoint-every .*: write .* as in 2epochs, 500updates or 10minutes"):
+        Safety.parse(written, on_nonfinite="retry")
+    with pytest.raises(UserError, match="--on-nonfinite never: choose retry or stop"):
+        Safety.parse("1epoch", on_nonfinite="never")
+
+
+@pytest.mark.parametrize(
+    ("safety", "expected"),
+    [
+        (Safety(), [6, 12, 18]),
+        (Safety(2), [12, 18]),
+        (Safety(5, "updates"), [5, 10, 15, 18]),
+        (Safety(60, "minutes"), [18]),
+    ],
+)
+def test_a_run_saves_as_often_as_it_is_told(
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, safety: Safety, expected: list[int]
+) -> None:
+    saved, write = [], Run.write_checkpoint
+
+    def watch(run: Run, tensors: object, state: dict[str, int]) -> None:
+        saved.append(state["updates"])
+        write(run, tensors, state)
+
+    monkeypatch.setattr(Run, "write_checkpoint", watch)
+    train(small_recipe, out=tmp_path / "run", safety=safety)
+    assert saved == expected
+
+
+def diverge_at(patch: pytest.MonkeyPatch, *, rate: float, after: int) -> list[float]:
+    """Let every update of at least `rate` give a loss that is not finite once `after` updates are done."""
+    rates, take_step = [], loop.update
+
+    def step(*arguments: object, **options: float) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, hits = take_step(*arguments, **options)
+        rates.append(options["rate"])
+        return (loss * float("nan") if options["rate"] >= rate and len(rates) > after else loss), hits
+
+    patch.setattr(loop, "update", step)
+    return rates
+
+
+@pytest.fixture
+def flat(small_recipe: Recipe) -> Recipe:
+    steps = {"kind": "steps", "at": [100]}
+    return derive(small_recipe, name="flat", schedule=steps, freeze=(Freeze(parameters="stem", epoch=1),))
+
+
+@pytest.mark.parametrize("safety", [Safety(), Safety(10), Safety(5, "updates")])
+def test_the_epoch_is_trained_again_at_a_tenth_wherever_the_checkpoints_lie(
+    flat: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, safety: Safety
+) -> None:
+    """The loss fails in the second epoch, at its third update; the network ends as if the rate had a step there."""
+    with monkeypatch.context() as patch:
+        rates = diverge_at(patch, rate=1.0, after=PER_EPOCH + 2)
+        run = train(flat, out=tmp_path / "run", safety=safety)
+    assert rates == pytest.approx([1.0] * (PER_EPOCH + 3) + [0.1] * 2 * PER_EPOCH)
+    assert [(epoch.rate_factor, epoch.updates) for epoch in run.log] == [(1.0, 6), (0.1, 12), (0.1, 18)]
+    step = derive(flat, name="step", schedule={"kind": "steps", "at": [1], "factor": 0.1})
+    expected = train(step, out=tmp_path / "step")
+    assert run.weights_path.read_bytes() == expected.weights_path.read_bytes()
+
+
+def test_the_lower_rate_outlives_a_resume(flat: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        diverge_at(patch, rate=1.0, after=2)
+        run = train(flat, out=tmp_path / "run")
+    whole = run.weights_path.read_bytes()
+    run.weights_path.unlink()
+    (run.path / "checkpoint/newest.safetensors").unlink()
+    resume(run.path)
+    assert run.weights_path.read_bytes() == whole
+    assert [epoch.rate_factor for epoch in run.log] == [0.1] * 3
+
+
+def test_a_second_one_stops_and_so_does_the_first_where_that_is_asked(
+    flat: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diverge_at(monkeypatch, rate=0, after=0)
+    with pytest.raises(Failure, match=r"not finite in epoch 1, batch 1 of 6 again, at a lower rate: lower optimizer"):
+        train(flat, out=tmp_path / "twice")
+    with pytest.raises(Failure, match=r"not finite in epoch 1, batch 1 of 6: lower optimizer\.peak_lr \(now 0\.1\)"):
+        train(flat, out=tmp_path / "once", safety=Safety(on_nonfinite="stop"))
