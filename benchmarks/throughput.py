@@ -5,7 +5,7 @@ peak that a loop's arithmetic is a share of: the multiply-adds of convolutions d
 three times for forward and backward. Winograd's algorithm needs fewer, so that share can exceed what is computed.
 Memory is the peak that was resident in a loop's process, without the workers that prepare data by hand.
 
-    python benchmarks/throughput.py --steps 40 --keras /tmp/keras/bin/python        writes benchmarks/throughput.json
+    python benchmarks/throughput.py --steps 40 --keras PYTHON        writes benchmarks/throughput.json
 
 With --keras, the lab's own network is also trained by `model.fit`, in the environment of that Python.
 """
