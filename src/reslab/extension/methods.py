@@ -8,7 +8,7 @@ distillation; a new head first and the whole network afterwards is linear probin
 from typing import Any, Final, NamedTuple
 
 from reslab.errors import UserError
-from reslab.recipe import Cosine, Extension, Flip, Freeze, Linear, Method, Muon, Recipe, Sampling, Sgd, derive
+from reslab.recipe import Cosine, Extension, Flip, Freeze, Growth, Linear, Method, Muon, Recipe, Sampling, Sgd, derive
 from reslab.records import Weights
 
 
@@ -32,7 +32,7 @@ METHODS: Final[dict[Method, About]] = {
 DEFAULT: Final[Method] = "finetune-distill"
 
 BACKBONE_LR, BACKBONE_LR_ALONE = 0.4, 0.05  # the latter without images that hold the old classes in place
-TUNED_SHARE = 0.3  # of the base's epochs
+TUNED_SHARE = 0.4  # of the base's epochs
 PEAK_SHARE = 0.5  # of the base's peak rate
 BALANCE = 1.0  # every class is drawn equally often
 
@@ -113,11 +113,20 @@ def _tuned(base: Recipe, extension: Extension) -> dict[str, Any]:
     if isinstance(base.optimizer, Muon):
         changes["head_lr"] = base.optimizer.head_lr * PEAK_SHARE
         changes["bias_lr"] = base.optimizer.bias_lr * PEAK_SHARE
+    epochs = max(2, round(base.epochs * TUNED_SHARE))
     return {
-        "growth": (),
+        "growth": _shortened(base.growth, epochs=epochs),
         "freeze": tuple(Freeze(parameters=part.parameters, epoch=0) for part in base.freeze),
         "optimizer": base.optimizer.model_copy(update=changes),
         "schedule": Linear(warmup=0.1),
         "logit_adjustment": 0.0,
-        "epochs": max(2, round(base.epochs * TUNED_SHARE)),
+        "epochs": epochs,
     }
+
+
+def _shortened(growth: tuple[Growth, ...], *, epochs: int) -> tuple[Growth, ...]:
+    """Images that grow, where the base's did: three quarters of a side, seven eighths, then whole for two epochs."""
+    if not growth or epochs < 4:
+        return ()
+    size = growth[-1].image_size
+    return tuple(Growth(epoch=epoch, image_size=size * eighths // 8) for epoch, eighths in enumerate((6, 7, 8)))

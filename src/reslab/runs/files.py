@@ -122,9 +122,14 @@ def to_safetensors(tensors: Arrays, metadata: dict[str, str]) -> bytes:
 def read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+        for name, value in tensors.items():  # where ml_dtypes is loaded, NumPy does read such types
+            if value.dtype.isbuiltin != 1:
+                raise TypeError(f"{name} is of type {value.dtype}, which NumPy lacks")
     except (OSError, safetensors.SafetensorError, TypeError, AttributeError) as error:  # the last two: no such dtype
         raise Damaged(f"{path} cannot be read as a safetensors file: {error}") from None
+    return tensors, metadata
 
 
 def write_npz(path: Path, arrays: Arrays) -> None:
