@@ -15,7 +15,7 @@ PUBLISHED_ERRORS = {f"resnet-{depth}": error for depth, error in HE_ERRORS.items
 }
 PAPERS = [*PUBLISHED_ERRORS, *(f"plain-{depth}" for depth in PLAIN_DEPTHS)]
 LAB = ["lab-resnet32", "lab-resnet32-short", "digits-quick"]
-FAST = ["fast-conv", "extension-base"]
+FAST = ["fast-conv", "fast94", "extension-base"]
 
 CIFAR10_TRAINING_IMAGES = 50_000
 
@@ -189,6 +189,13 @@ def test_the_base_of_an_extension_is_the_fast_recipe_for_longer_with_images_to_c
     base, fast = RECIPES["extension-base"], RECIPES["fast-conv"]
     assert (base.epochs, base.validation) == (10, 5000)
     assert derive(base, name=fast.name, epochs=8, validation=0, growth=fast.growth) == fast
+
+
+def test_fast94_is_the_fast_recipe_on_larger_images():
+    fast94, fast = RECIPES["fast94"], RECIPES["fast-conv"]
+    assert derive(fast94, name=fast.name, growth=fast.growth) == fast
+    pairs = zip(fast.growth, fast94.growth, strict=True)
+    assert all(before.image_size <= after.image_size for before, after in pairs)
 
 
 # ---- looking one up

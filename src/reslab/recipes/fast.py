@@ -26,6 +26,15 @@ FAST_CONV = Recipe(
     chunk_size=250,
 )
 
+# Larger images sooner: a tenth more time, for accuracy.
+LARGER_SIZES = (16, 20, 24, 24, 28, 28, 32, 32)
+
+FAST94 = derive(
+    FAST_CONV,
+    name="fast94",
+    growth=tuple(Growth(epoch=epoch, image_size=size) for epoch, size in enumerate(LARGER_SIZES)),
+)
+
 # The base of an extension: more epochs, and images held out to choose by.
 BASE_SIZES = (16, 20, 24, 24, 28, 28, 32, 32, 32, 32)
 
@@ -37,4 +46,4 @@ EXTENSION_BASE = derive(
     epochs=10,
 )
 
-RECIPES = (FAST_CONV, EXTENSION_BASE)
+RECIPES = (FAST_CONV, FAST94, EXTENSION_BASE)
