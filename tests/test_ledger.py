@@ -92,6 +92,14 @@ def test_the_page_of_extensions_quotes_every_measured_method() -> None:
         assert any(line.startswith(f"| [`{name}`]") and line.endswith(row) for line in lines), f"{name}: {row}"
 
 
+def test_the_readme_quotes_the_table_of_extensions() -> None:
+    cells = {name: row.split(" | ") for name, row in rows_of_extensions().items()}
+    f1 = {name: row[4].split()[0] for name, row in cells.items()}
+    minutes_taken = cells["finetune-distill"][-1].strip(" |")
+    words = " ".join(README.split())
+    assert f"{f1['finetune-distill']} after {minutes_taken} minutes of `finetune-distill`, {f1['frozen']} with" in words
+
+
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
 def test_a_benchmark_says_how_it_was_made(path: Path) -> None:
     environment = json.loads(path.read_text())["environment"]
