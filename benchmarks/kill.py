@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes to come
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["reslab.training.loop", "sklearn.datasets"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["reslab.training", "sklearn.datasets"])
     with tempfile.TemporaryDirectory() as folder:
         write_record(options.out, kill(options.kills, folder=Path(folder)))
 

@@ -20,17 +20,20 @@ MAY_IMPORT = {
     "launch": "",
     "extras": "",
     "complaints": "",
+    "bombs": "",
     "metrics": "",
     "pictures": "",
     "published": "",
     "models": "",
-    "recipe": "complaints",
-    "recipes": "recipe",
+    "part": "complaints",
+    "architectures": "part",
+    "recipe": "architectures complaints part",
+    "recipes": "recipe published",
     "records": "recipe",
     "settings": "complaints recipe",
     # files
-    "runs": "complaints recipe records",
-    "data": "pictures recipe records",
+    "runs": "bombs complaints recipe records",
+    "data": "bombs pictures recipe records",
     "onnx_file": "extras pictures",
     # stages: they meet in run folders, so none imports another
     "training": "recipe records data models metrics runs version",
@@ -38,6 +41,9 @@ MAY_IMPORT = {
     "evaluation": "recipe records data models metrics runs pictures onnx_file",
     "report": "recipe records metrics published runs comparison",
     "comparison": "records metrics runs",
+    # many runs, one table: the stages inside the functions that start a run
+    "study": "complaints recipe recipes records settings published metrics runs report data models training extension "
+    "evaluation",
     # what takes a run elsewhere
     "exporting": "recipe records data models runs evaluation onnx_file extras",
     "hub": "records runs exporting extras",
@@ -62,6 +68,9 @@ NEVER_LOADS = {
     "reslab.recipes": "torch numpy",
     "reslab.report": "torch sklearn",
     "reslab.comparison": "torch sklearn matplotlib",
+    "reslab.study": "torch sklearn matplotlib",
+    "reslab.study.execute": "torch sklearn matplotlib",
+    "reslab.study.report": "torch sklearn",
     "reslab.onnx_file": "torch pydantic sklearn scipy",
 }
 

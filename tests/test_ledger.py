@@ -119,6 +119,21 @@ def test_the_readme_quotes_the_benchmarks() -> None:
     assert step["median"] >= 1.2
 
 
+def test_the_log_of_levers_quotes_its_files() -> None:
+    log = (ROOT / "benchmarks/log.md").read_text(encoding="utf-8")
+    ratio = {
+        size: f"{found['ratio']['median']:.2f}"
+        for size, found in json.loads((ROOT / "benchmarks/winograd.json").read_text())["result"].items()
+    }
+    assert f"{ratio['16']}, {ratio['24']} and {ratio['32']} times PyTorch's" in log
+    trial = ROOT / "results/trials/fast94-8-epochs"
+    test = Evaluation.model_validate_json((trial / "evaluation.json").read_text()).splits["test"]
+    assert test.test_time_augmentation
+    views = test.test_time_augmentation.figures.accuracy.value
+    spelled = f"{views:.2%} with six views, {test.accuracy.value:.2%} without, in {minutes(trial):.1f} minutes"
+    assert spelled in log.replace(" %", "%")
+
+
 def test_no_prose_names_a_result_that_is_not_there() -> None:
     for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):

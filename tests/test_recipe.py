@@ -205,8 +205,8 @@ def test_a_file_that_is_not_json_is_refused(content, tmp_path):
         (plain(model={"kind": "resnet", "depth": 20, "deep": 1}), "file: model.deep is not a known field"),
         (
             plain(model={"kind": "vgg", "depth": 20}),
-            "file: model.kind should be one of 'preact_resnet', 'resnet', 'plain', 'elu_resnet', 'fast_conv', "
-            "not 'vgg'",
+            "file: model.kind should be one of 'preact_resnet', 'resnet', 'plain', 'elu_resnet', 'fast_conv', 'lenet', "
+            "'nin', 'vgg19', 'wide_resnet', 'densenet', 'resnext', 'imagenet_resnet', not 'vgg'",
         ),
         (plain(model={"kind": "resnet", "depth": 21}), "file: model: depth 21 is not 6n+2; the nearest are 20 and 26"),
         (plain(augment=[{"kind": "crop", "pixels": 0}]), "file: augment.0.pixels should be greater than 0, not 0"),

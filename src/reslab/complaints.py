@@ -63,6 +63,8 @@ def _find_place(path: tuple[int | str, ...], content: Any) -> str:
     for part in path:
         if isinstance(content, dict) and part == content.get("kind") and part not in content:
             continue
+        if isinstance(part, str) and not isinstance(content, dict):
+            continue  # a member of a union of a number and a list
         names.append(str(part))
         try:
             content = content[part]

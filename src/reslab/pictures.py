@@ -4,15 +4,23 @@ Axes: N pictures, C channels, H rows, W columns, K classes. Pixels are uint8, 0 
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from reslab.errors import UserError
+
+# Decoders that compute on bytes alone; that of EPS, for one, starts a program.
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+MAX_PIXELS = 64_000_000  # as RGBA on white they take 1 GB
+MAX_SIDE = 1024  # pixels, of a network's images
+_ONE_LARGE = Lock()
 
 # The weights of red, green and blue in a grey value (ITU-R BT.601), as Pillow has them.
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -34,7 +42,9 @@ def read_pictures(files: Sequence[Path], *, image_size: int, channels: int) -> N
     """
     if channels not in (1, 3):
         raise UserError(f"the network is for images of {channels} channels: pictures are grey or RGB, with 1 or 3")
-    return np.stack([_with_channels(decode(file, image_size=image_size), channels) for file in files])
+    if image_size > MAX_SIDE:
+        raise UserError(f"the network is for images of {image_size} pixels a side: {MAX_SIDE} is the most")
+    return np.stack([with_channels(decode(file, image_size=image_size), channels) for file in files])
 
 
 def name_best(
@@ -52,18 +62,32 @@ def name_best(
     ]
 
 
-def decode(path: Path, *, image_size: int) -> NDArray[np.uint8]:
-    """Decode one picture to (3, image_size, image_size). Raises: UserError where it is broken, too large or absent."""
+def decode(picture: Path | BinaryIO, *, image_size: int, name: str = "") -> NDArray[np.uint8]:
+    """Decode one picture to (3, image_size, image_size).
+
+    Raises: UserError where it is broken, too large or absent; it is called by `name`, else by its path.
+    """
+    name = name or str(picture)
     try:
-        with Image.open(path) as opened:
+        with Image.open(picture, formats=FORMATS) as opened, _room_for(opened):
             image = _to_rgb(ImageOps.exif_transpose(opened))
             # Pillow's bilinear filter widens with the factor when it shrinks, so it does not alias.
             small = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
     except Image.DecompressionBombError as error:
-        raise UserError(f"{path} is too large a picture ({error}): shrink it or remove it") from None
+        raise UserError(f"{name} is too large a picture ({error}): shrink it or remove it") from None
+    except UnidentifiedImageError:
+        raise UserError(f"{name} cannot be read as a picture (of no known format): replace it or remove it") from None
     except Exception as error:  # decoders raise anything on broken input
-        raise UserError(f"{path} cannot be read as a picture ({error}): replace it or remove it") from None
+        raise UserError(f"{name} cannot be read as a picture ({error}): replace it or remove it") from None
     return np.asarray(small).transpose(2, 0, 1)
+
+
+def _room_for(image: Image.Image) -> AbstractContextManager[object]:
+    """Let threads decode one large picture after another. Raises: DecompressionBombError where it is too large."""
+    num_pixels = image.width * image.height
+    if num_pixels > MAX_PIXELS:
+        raise Image.DecompressionBombError(f"{image.width}x{image.height}: at most {MAX_PIXELS:,} pixels are taken")
+    return _ONE_LARGE if num_pixels > MAX_PIXELS // 8 else nullcontext()
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -75,7 +99,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _with_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+def with_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     """Turn (3, H, W) into grey (1, H, W) where the network was trained on grey images."""
     if channels == 3:
         return image

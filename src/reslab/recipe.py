@@ -5,12 +5,11 @@ recipe costs nothing.
 """
 
 import json
+import math
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -20,96 +19,27 @@ from pydantic import (
     model_validator,
 )
 
-from reslab.complaints import first_complaint, show
+from reslab.architectures import DenseNet as DenseNet
+from reslab.architectures import EluResNet as EluResNet
+from reslab.architectures import FastConv as FastConv
+from reslab.architectures import ImageNetResNet as ImageNetResNet
+from reslab.architectures import LeNet as LeNet
+from reslab.architectures import Model as Model
+from reslab.architectures import NiN as NiN
+from reslab.architectures import Plain as Plain
+from reslab.architectures import PreActResNet as PreActResNet
+from reslab.architectures import ResNet as ResNet
+from reslab.architectures import ResNeXt as ResNeXt
+from reslab.architectures import Vgg19 as Vgg19
+from reslab.architectures import WideResNet as WideResNet
+from reslab.complaints import first_complaint
 from reslab.errors import UserError
+from reslab.part import Fraction as Fraction
+from reslab.part import Part as Part
 
 SCHEMA_VERSION: Final = 1
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class Part(BaseModel):
-    """A frozen piece of a recipe; unknown fields and non-finite numbers are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _holds_what_it_seems_to(cls, content: Any) -> Any:
-        # Pydantic takes true for 1, and text that no UTF-8 file can hold.
-        for name, value in content.items() if isinstance(content, dict) else ():
-            if isinstance(value, bool) and name in cls.model_fields and cls.model_fields[name].annotation is not bool:
-                raise ValueError(f"{name} cannot be {show(value)}")
-            if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
-                raise ValueError(f"{name} holds text that is not valid Unicode: {show(value)}")
-        return content
-
-
-# ---- the network; each class holds the arguments of the family of the same name in reslab.models
-
-Depth = Annotated[int, Field(ge=8, description="6n+2: n blocks of two convolutions in each of three stages")]
-Activation = Literal["relu", "elu"]
-
-
-class Residual(Part):
-    """What the families of depth 6n+2 share: three stages of `width`, 2 `width` and 4 `width` channels."""
-
-    depth: Depth
-    # PyTorch 2.13 on AVX2 writes past the end of a buffer in the gradient of a channels-last 1x1 convolution of
-    # stride 2 over 4 channels; with multiples of 8 it does not.
-    width: Annotated[int, Field(ge=8, multiple_of=8)] = 16
-
-    @property
-    def label(self) -> str:
-        """The name in a table."""
-        return f"{type(self).model_fields['kind'].default}{self.depth}"
-
-    @model_validator(mode="after")
-    def _depth_is_6n_plus_2(self) -> "Residual":
-        if (self.depth - 2) % 6:
-            below = self.depth - (self.depth - 2) % 6
-            raise ValueError(f"depth {self.depth} is not 6n+2; the nearest are {below} and {below + 6}")
-        return self
-
-
-class PreActResNet(Residual):
-    kind: Literal["preact_resnet"] = "preact_resnet"
-    activation: Activation = "relu"
-    keras_padding: bool = False
-
-
-class ResNet(Residual):
-    kind: Literal["resnet"] = "resnet"
-    activation: Activation = "relu"
-    shortcut: Literal["A", "B"] = "A"
-
-
-class Plain(Residual):
-    kind: Literal["plain"] = "plain"
-    activation: Activation = "relu"
-
-
-class EluResNet(Residual):
-    kind: Literal["elu_resnet"] = "elu_resnet"
-    block: Literal["conv-elu-conv-bn", "elu-after-addition", "bn-before-elu", "conv-bn-elu"] = "conv-elu-conv-bn"
-    shortcut: Literal["A", "B"] = "A"
-
-
-Channels = Annotated[int, Field(ge=8, multiple_of=8)]
-
-
-class FastConv(Part):
-    SMALLEST_IMAGE: ClassVar = 9  # pixels a side: less is nothing after three halvings
-
-    kind: Literal["fast_conv"] = "fast_conv"
-    widths: tuple[Channels, Channels, Channels] = (64, 256, 256)
-
-    @property
-    def label(self) -> str:
-        """The name in a table."""
-        return self.kind
-
-
-Model = Annotated[PreActResNet | ResNet | Plain | EluResNet | FastConv, Field(discriminator="kind")]
+Factor = Annotated[float, Field(gt=0, lt=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
 
 
 # ---- images on their way into the network
@@ -153,7 +83,25 @@ class Crop(Part):
     fill: Literal["zeros", "reflect"] = "zeros"
 
 
-Augment = Annotated[Flip | Shift | Crop, Field(discriminator="kind")]
+class RandomResizedCrop(Part):
+    """Cut a window of a random share of the image's area and a random shape, and stretch it to the old size.
+
+    `area` bounds the share, `ratio` the width over the height, whose logarithm is uniform.
+    """
+
+    kind: Literal["random_resized_crop"] = "random_resized_crop"
+    area: tuple[PositiveShare, PositiveShare] = (0.08, 1.0)
+    ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
+
+    @model_validator(mode="after")
+    def _ends_are_in_order(self) -> "RandomResizedCrop":
+        for name, (low, high) in (("area", self.area), ("ratio", self.ratio)):
+            if low > high:
+                raise ValueError(f"{name} runs from {low:g} down to {high:g}: write the smaller end first")
+        return self
+
+
+Augment = Annotated[Flip | Shift | Crop | RandomResizedCrop, Field(discriminator="kind")]
 
 
 class Growth(Part):
@@ -210,12 +158,22 @@ class Freeze(Part):
 
 
 class Steps(Part):
-    """Multiply the rate by `factor` at each place, counted from 0 in epochs or in updates."""
+    """Multiply the rate by `factor` at each place, counted from 0 in epochs or in updates; or by a factor for each."""
 
     kind: Literal["steps"] = "steps"
     at: tuple[PositiveInt, ...]
     unit: Literal["epochs", "updates"] = "epochs"
-    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    factor: Factor | tuple[Factor, ...] = 0.1
+
+    @model_validator(mode="after")
+    def _one_factor_for_each_place(self) -> "Steps":
+        if isinstance(self.factor, tuple) and len(self.factor) != len(self.at):
+            raise ValueError(f"{len(self.factor)} factors for {len(self.at)} places: give one for each, or one number")
+        return self
+
+    def share_after(self, num: int) -> float:
+        """Give the share of the peak rate that is left after `num` of the places."""
+        return math.prod(self.factor[:num]) if isinstance(self.factor, tuple) else self.factor**num
 
 
 class Linear(Part):
@@ -240,7 +198,7 @@ Schedule = Annotated[Steps | Linear | Cosine, Field(discriminator="kind")]
 class WarmUntil(Part):
     """Train at `factor` of the rate until an epoch ends with a training error under `training_error`."""
 
-    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    factor: Factor = 0.1
     training_error: Fraction = 0.8
 
 
@@ -315,8 +273,10 @@ class Recipe(Part):
     @model_validator(mode="after")
     def _smallest_images_are_large_enough(self) -> "Recipe":
         side = min([self.image_size, *(growth.image_size for growth in self.growth)])
-        if isinstance(self.model, FastConv) and side < FastConv.SMALLEST_IMAGE:
-            raise ValueError(f"fast_conv needs images of {FastConv.SMALLEST_IMAGE} pixels or more, not {side}")
+        if side < self.model.SMALLEST_IMAGE:
+            raise ValueError(
+                f"{self.model.kind} needs images of {self.model.SMALLEST_IMAGE} pixels or more, not {side}"
+            )
         for part in self.augment:
             if isinstance(part, Crop) and part.fill == "reflect" and part.pixels >= side:
                 raise ValueError(f"images of {side} pixels cannot be mirrored {part.pixels} pixels wide: crop by less")

@@ -42,6 +42,7 @@ class Environment(Part):
     started: str  # ISO 8601, UTC
     data: tuple[DataSet, ...]
     compiled: Compiled = "undecided"  # whether training compiles the network
+    deterministic: bool = False  # only algorithms that repeat to the bit
 
 
 class Epoch(Part):

@@ -6,30 +6,13 @@ A value is read as JSON where it is JSON, else as text.
 import difflib
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from reslab.complaints import show
 from reslab.errors import UserError
-from reslab.recipe import (
-    Cosine,
-    Crop,
-    EluResNet,
-    FastConv,
-    Flip,
-    Linear,
-    Muon,
-    Part,
-    Plain,
-    PreActResNet,
-    Recipe,
-    ResNet,
-    Sgd,
-    Shift,
-    Steps,
-    parse_recipe,
-)
+from reslab.recipe import Augment, Model, Optimizer, Part, Recipe, Schedule, parse_recipe
 
 
 def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
@@ -96,12 +79,7 @@ def _check_name(place: Any, part: str, field: str) -> None:
 # The members of each union by kind, listed under each of these kinds: one may be put in another's place.
 _SIBLINGS: dict[str, dict[str, type[Part]]] = {
     kind: {part.model_fields["kind"].default: part for part in parts}
-    for parts in (
-        (PreActResNet, ResNet, Plain, EluResNet, FastConv),
-        (Flip, Shift, Crop),
-        (Sgd, Muon),
-        (Steps, Linear, Cosine),
-    )
+    for parts in (get_args(get_args(union)[0]) for union in (Model, Augment, Optimizer, Schedule))
     for kind in (part.model_fields["kind"].default for part in parts)
 }
 

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from reslab.cli import app
 from reslab.recipe import Recipe, derive
 from reslab.runs import Run
 
@@ -35,10 +38,49 @@ def test_without_the_test_batch_everything_but_its_evaluation_works(
     kept.replace(batch)
     succeed("evaluate", "run", *data)
     assert [data.split for data in Run("run").environment.data] == ["train", "validation", "test"]
-    batch.unlink()
-    succeed("report", "run")
-    shutil.copytree("run", "twin")
-    succeed("compare", "run", "twin", "--out", "compared")
+
+
+# Where each command stands; a new one has to be placed.
+TRIED_BELOW = {"train", "extend", "predict", "export", "report", "compare", "track"}
+CALL_EVALUATE = {"evaluate", "lab"}
+TAKE_NO_DATA = {"doctor", "models", "methods", "recipes", "push", "pull", "serve"}
+
+
+def test_every_command_has_its_place() -> None:
+    assert {command.name for command in app.registered_commands} <= TRIED_BELOW | CALL_EVALUATE | TAKE_NO_DATA
+
+
+def test_without_test_batches_all_that_does_not_evaluate_works(
+    reslab: Callable[..., Any], official: Path, small_recipe: Recipe
+) -> None:
+    """One run of CIFAR-10 that is evaluated while its test batch is there; after that no test batch is."""
+    run, done = official / "run", set()
+
+    def succeed(command: str, *arguments: object) -> None:
+        outcome = reslab(command, *arguments)
+        assert outcome.code == 0, (command, outcome.err)
+        done.add(command)
+
+    data = ("--data-dir", official)
+    recipe = derive(small_recipe, name="small", data="cifar10", validation=20, epochs=1)
+    Path("small.json").write_text(recipe.model_dump_json())
+    succeed("train", "small.json", "--out", run, *data)
+    succeed("evaluate", run, *data)
+    (official / "cifar-10-batches-py/test_batch").unlink()
+    (official / "cifar-100-python/test").unlink()
+    (run / "model.safetensors").rename(official / "kept")
+    succeed("train", "--resume", run, *data)
+    assert (run / "model.safetensors").read_bytes() == (official / "kept").read_bytes()
+    new = ("--with", "cifar100:reptiles", "--out", official / "more", "--method", "nearest-mean")
+    succeed("extend", run, *new, *data)
+    Image.new("RGB", (8, 8)).save("a.png")
+    succeed("predict", official / "more", "a.png")
+    succeed("export", run, "--to", official / "run.pt2", *data)
+    succeed("report", run)
+    shutil.copytree(run, official / "twin")
+    succeed("compare", run, official / "twin", "--out", official / "compared")
+    succeed("track", run, "--to", f"tensorboard:{official / 'logs'}")
+    assert done - {"evaluate"} == TRIED_BELOW
 
 
 def test_training_opens_no_test_batch(

@@ -34,7 +34,8 @@ def last_line_of_help(reslab: Callable[..., Any], command: tuple[str, ...]) -> s
 def test_the_commands_are_those_that_were_promised() -> None:
     stages = ["lab", "train", "evaluate", "extend", "report", "compare", "predict"]
     names = [*stages, "export", "push", "pull", "track", "doctor", "models", "methods", "recipes"]
-    assert list(commands()) == [*((name,) for name in names), ("data", "show"), ("data", "verify")]
+    groups = [("data", "show"), ("data", "verify"), ("study", "list"), ("study", "run"), ("study", "report")]
+    assert list(commands()) == [*((name,) for name in names), *groups]
 
 
 def test_the_example_of_every_command_runs(reslab: Callable[..., Any], hub: dict[str, dict[str, bytes]]) -> None:
@@ -53,6 +54,7 @@ def test_the_example_of_every_command_runs(reslab: Callable[..., Any], hub: dict
     assert Path("runs/lab/extended/report.html").exists()
     assert Path("runs/digits/report.html").exists()
     assert Path("runs/both/curves.png").exists()
+    assert Path("runs/study/report.html").exists()
 
 
 def test_the_help_answers_at_once_and_without_torch() -> None:

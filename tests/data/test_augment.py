@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from reslab.data.augment import augment, crop, flip, mirror, shift
-from reslab.recipe import Crop, Flip, Shift
+from reslab.data.augment import augment, crop, flip, mirror, random_resized_crop, shift
+from reslab.recipe import Crop, Flip, RandomResizedCrop, Shift
 
 NUM, ROWS, COLUMNS = 12, 5, 8  # not square: rows and columns taken for each other must fail
 
@@ -164,9 +164,81 @@ def test_crop_of_the_largest_mirrored_edge_that_fits():
     assert crop(images, pixels=ROWS - 1, fill="reflect", generator=seed()).shape == images.shape
 
 
+# ---- random resized crop
+
+AREA, RATIO = (0.08, 1.0), (0.75, 4 / 3)
+
+
+def drawn_windows(num, area, ratio):
+    """Draw what `random_resized_crop` draws from seed 0, a window at a time: top, left, height, width in pixels."""
+    generator = seed()
+    shares, shapes = torch.rand(2, 10, num, generator=generator).double()
+    down, right = torch.rand(2, num, generator=generator).double()
+    for image in range(num):
+        height, width = float(ROWS), float(COLUMNS)
+        for attempt in range(10):
+            pixels = ROWS * COLUMNS * (area[0] + (area[1] - area[0]) * float(shares[attempt, image]))
+            shape = ratio[0] * (ratio[1] / ratio[0]) ** float(shapes[attempt, image])
+            if math.sqrt(pixels / shape) <= ROWS and math.sqrt(pixels * shape) <= COLUMNS:
+                height, width = math.sqrt(pixels / shape), math.sqrt(pixels * shape)
+                break
+        yield float(down[image]) * (ROWS - height), float(right[image]) * (COLUMNS - width), height, width
+
+
+def stretched_slowly(image, top, left, height, width):
+    """Each pixel's centre lies somewhere in the window; there the four pixels around count by nearness."""
+    result = torch.empty_like(image)
+    for channel in range(image.shape[0]):
+        for row in range(ROWS):
+            for column in range(COLUMNS):
+                y = min(max(top + (row + 0.5) * height / ROWS - 0.5, 0), ROWS - 1)
+                x = min(max(left + (column + 0.5) * width / COLUMNS - 0.5, 0), COLUMNS - 1)
+                above, before = math.floor(y), math.floor(x)
+                result[channel, row, column] = sum(
+                    (1 - abs(y - i)) * (1 - abs(x - j)) * look_up(image, channel, i, j)
+                    for i in (above, above + 1)
+                    for j in (before, before + 1)
+                )
+    return result
+
+
+@pytest.mark.parametrize(("area", "ratio"), [(AREA, RATIO), ((0.5, 0.6), (0.5, 0.5)), ((0.9, 1.0), (3.0, 4.0))])
+def test_a_window_is_stretched_as_the_slow_loop_does(area, ratio):
+    images = make_images()
+    found = random_resized_crop(images, area=area, ratio=ratio, generator=seed())
+    windows = drawn_windows(NUM, area, ratio)
+    expected = [stretched_slowly(image, *window) for image, window in zip(images, windows, strict=True)]
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_windows_have_the_shares_and_the_shapes_that_are_asked_for():
+    """Images that hold the row or the column of each pixel tell by their slopes how far a window was stretched."""
+    num, side = 3000, 40
+    pixels = torch.arange(float(side))
+    images = torch.stack([pixels[:, None].expand(side, side), pixels.expand(side, side)])[None].expand(num, -1, -1, -1)
+    found = random_resized_crop(images, area=AREA, ratio=RATIO, generator=seed())
+    middle = slice(side // 2 - 5, side // 2 + 5)
+    height = found[:, 0, middle, 0].diff(dim=1).mean(1)
+    width = found[:, 1, 0, middle].diff(dim=1).mean(1)
+    shares, shapes = height * width, width / height
+    assert float(shares.min()) == pytest.approx(AREA[0], rel=0.05)
+    assert float(shares.max()) == pytest.approx(AREA[1], rel=0.05)
+    assert float(shapes.min()) == pytest.approx(RATIO[0], rel=0.02)
+    assert float(shapes.max()) == pytest.approx(RATIO[1], rel=0.02)
+    assert abs(float(shapes.log().mean())) < 0.02  # as often wide as high
+    centre = found[:, :, side // 2 - 1 : side // 2 + 1, side // 2 - 1 : side // 2 + 1].mean((2, 3))
+    assert torch.allclose(centre.mean(0), torch.full((2,), (side - 1) / 2), atol=0.3)  # and everywhere
+
+
+def test_a_window_of_the_whole_image_is_the_image():
+    images = make_images()
+    found = random_resized_crop(images, area=(1, 1), ratio=(COLUMNS / ROWS,) * 2, generator=seed())
+    torch.testing.assert_close(found, images, rtol=1e-5, atol=1e-5)
+
+
 # ---- all of them
 
-ALL = (Flip(), Shift(fraction=0.125), Crop(pixels=2, fill="reflect"), Crop(pixels=1))
+ALL = (Flip(), Shift(fraction=0.125), Crop(pixels=2, fill="reflect"), Crop(pixels=1), RandomResizedCrop())
 
 
 def test_parts_are_applied_in_their_order_from_one_generator():
@@ -175,6 +247,7 @@ def test_parts_are_applied_in_their_order_from_one_generator():
     expected = shift(expected, fraction=0.125, generator=generator)
     expected = crop(expected, pixels=2, fill="reflect", generator=generator)
     expected = crop(expected, pixels=1, fill="zeros", generator=generator)
+    expected = random_resized_crop(expected, area=AREA, ratio=RATIO, generator=generator)
     assert torch.equal(augment(images, parts=ALL, generator=seed(5)), expected)
 
 

@@ -193,10 +193,10 @@ def test_pictures_are_decoded_in_several_threads(tmp_path: Path, monkeypatch: An
     both = threading.Barrier(2, timeout=10)
     original, calls = Image.open, itertools.count()
 
-    def open_together(path: Path) -> Image.Image:
+    def open_together(path: Path, **options: Any) -> Image.Image:
         if next(calls) < 2:
             both.wait()  # passes only if two are at it at the same time
-        return original(path)
+        return original(path, **options)
 
     monkeypatch.setattr(Image, "open", open_together)
     assert read_folder(tmp_path, split="train", image_size=4).images[:, 0, 0, 0].max() < 10

@@ -24,7 +24,7 @@ def test_twenty_kills_at_random_moments(small_recipe: Recipe, tmp_path: Path, mo
     """A process that has imported everything stays, and forks those that train."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["reslab.training.loop", "sklearn.datasets"])
+    context.set_forkserver_preload(["reslab.training", "sklearn.datasets"])
     recipe = derive(small_recipe, name="killed", epochs=20)
     out, chance, kills = tmp_path / "killed", random.Random(0), 0
     whole = train(recipe, out=tmp_path / "whole")

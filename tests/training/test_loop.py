@@ -26,7 +26,7 @@ from reslab.recipe import (
 )
 from reslab.runs import Run, read_weights
 from reslab.settings import with_settings
-from reslab.training import loop, train
+from reslab.training import loop, session, train
 from reslab.training.environment import describe_environment
 from reslab.training.loop import Start, Trainer
 
@@ -69,13 +69,13 @@ def test_training_never_reads_the_test_split(
     small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    read = loop.read_split
+    read = session.read_split
 
     def watch(recipe: Recipe, split: str, **options: object) -> data.ImageSet:
         asked.append(split)
         return read(recipe, split, **options)
 
-    monkeypatch.setattr(loop, "read_split", watch)
+    monkeypatch.setattr(session, "read_split", watch)
     train(small_recipe, out=tmp_path / "run")
     assert asked == ["train", "validation"]
 

@@ -1,10 +1,6 @@
 """Runs that are stopped, killed or interrupted go on to the same bytes."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -128,19 +124,3 @@ def test_resuming_on_changed_data_is_refused(small_recipe: Recipe, tmp_path: Pat
     (run.path / "environment.json").write_text(json.dumps(environment))
     with pytest.raises(UserError, match="has changed"):
         resume(run.path)
-
-
-def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
-    """A real process and a real signal, sent once the first epoch is in the log."""
-    out = tmp_path / "run"
-    command = [sys.executable, "-m", "reslab", "train", "digits-quick", "--set", "epochs=1000", "--out", str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert process.stderr is not None
-    while "epoch" not in process.stderr.readline():
-        pass
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert f"go on with reslab train --resume {out}" in errors
-    assert "Traceback" not in errors
-    assert Run.open(out).read_checkpoint().state["updates"] > 0

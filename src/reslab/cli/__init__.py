@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from reslab.cli import catalogue, data, doctoring, exporting, extending, predicting, runs
+from reslab.cli import catalogue, data, doctoring, exporting, extending, predicting, runs, studying
 from reslab.errors import Failure, UserError
 
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
@@ -34,6 +34,7 @@ app.command("models", epilog="Example: reslab models --num-classes 15")(catalogu
 app.command("methods", epilog="Example: reslab methods --json")(catalogue.methods)
 app.command("recipes", epilog="Example: reslab recipes lab-resnet32")(catalogue.recipes)
 app.add_typer(data.app, name="data")
+app.add_typer(studying.app, name="study")
 
 
 @app.callback(invoke_without_command=True)

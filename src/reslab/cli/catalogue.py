@@ -1,38 +1,94 @@
 """The commands that list what is shipped: networks and recipes."""
 
-from typing import Annotated
+import difflib
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslab.cli.options import Json
+from reslab.cli.options import Device, Json, Threads, use_threads
+from reslab.errors import UserError
 
-IMAGE_SIZE = 32
+if TYPE_CHECKING:
+    from reslab.recipe import Published
+
+EPOCH = 50_000  # images, as CIFAR has
+BATCH = 32  # images that are timed at once
 
 
 def models(
+    names: Annotated[list[str] | None, typer.Argument(help="Only these networks.")] = None,
     num_classes: Annotated[int, typer.Option(min=2, help="Classes of the head.")] = 10,
     channels: Annotated[int, typer.Option(min=1, help="Channels of an image.")] = 3,
+    measure: Annotated[bool, typer.Option("--measure", help="Time an epoch of 50,000 images on this machine.")] = False,
+    device: Device = "auto",
+    threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """List the networks with their parameters and their multiply-adds for an image of 32x32 pixels."""
-    import torch
-
+    """List the networks with what they cost: parameters; for an image, multiply-adds and the memory that training
+    keeps; and the receptive field, the side of what one pixel of the last maps sees.
+    """
+    use_threads(threads)
     from reslab.cli.show import print_json, print_table
-    from reslab.models import MODELS, build, count_multiply_adds, count_parameters
+    from reslab.models import MODELS
 
-    image = torch.zeros(channels, IMAGE_SIZE, IMAGE_SIZE)
-    found = {}
-    for name, description in MODELS.items():
-        model = build(description, num_classes=num_classes, channels=channels)
-        found[name] = {"parameters": count_parameters(model), "multiply_adds": count_multiply_adds(model, image=image)}
+    for name in names or ():
+        if name not in MODELS:
+            near = difflib.get_close_matches(name, MODELS, n=1, cutoff=0.3)
+            raise UserError(
+                f"unknown network {name!r}: {f'did you mean {near[0]!r}? ' if near else ''}see reslab models"
+            )
+    found = {
+        name: _cost(MODELS[name], num_classes=num_classes, channels=channels, device=device if measure else None)
+        for name in names or MODELS
+    }
     if json:
         print_json(found)
         return
+    columns = ["name", "image", "parameters", "multiply-adds", "memory an image", "receptive field"]
     print_table(
-        f"Networks for {num_classes} classes and images of {channels}x{IMAGE_SIZE}x{IMAGE_SIZE}",
-        ["name", "parameters", "multiply-adds"],
-        [[name, f"{row['parameters']:,}", f"{row['multiply_adds'] / 1e6:,.1f} M"] for name, row in found.items()],
+        f"Networks for {num_classes} classes and images of {channels} channels",
+        [*columns, f"seconds for {EPOCH:,} images"] if measure else columns,
+        [[name, *_cost_words(row)] for name, row in found.items()],
     )
+
+
+def _cost(description: dict[str, Any], *, num_classes: int, channels: int, device: str | None) -> dict[str, Any]:
+    """Count what a network costs, and time it where there is a device to do it on."""
+    import torch
+
+    from reslab.models import build, costs
+    from reslab.models.device import pick_device
+    from reslab.models.timing import time_update
+
+    with torch.device("meta"):
+        model = build(description, num_classes=num_classes, channels=channels)
+    side = model.image_size
+    image = torch.zeros(channels, side, side, device="meta")
+    found = {
+        "image_size": side,
+        "parameters": costs.count_parameters(model),
+        "multiply_adds": costs.count_multiply_adds(model, image=image),
+        "memory": costs.count_memory(model, image=image),
+        "receptive_field": costs.measure_receptive_field(model, image=image),
+    }
+    if device is None:
+        return found
+    chosen = pick_device(device)
+    real = build(description, num_classes=num_classes, channels=channels)
+    real = real.to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    seconds = time_update(real, batch=(BATCH, channels, side, side))
+    return found | {"seconds_per_epoch": round(seconds * EPOCH / BATCH, 1)}
+
+
+def _cost_words(row: dict[str, Any]) -> list[str]:
+    words = [
+        f"{row['image_size']}x{row['image_size']}",
+        f"{row['parameters']:,}",
+        f"{row['multiply_adds'] / 1e6:,.1f} M",
+        f"{row['memory'] / 1e6:,.1f} MB",
+        f"{row['receptive_field']:,}",
+    ]
+    return [*words, f"{row['seconds_per_epoch']:,.0f}"] if "seconds_per_epoch" in row else words
 
 
 def methods(json: Json = False) -> None:
@@ -58,8 +114,8 @@ def recipes(
 ) -> None:
     """List the shipped recipes, or print one, which can be changed and trained from its file."""
     from reslab.cli.show import print_json, print_table
-    from reslab.recipe import Published
     from reslab.recipes import RECIPES, find_recipe
+    from reslab.recipes.zoo import PUBLISHED
 
     if name is not None:
         print_json(find_recipe(name).model_dump(mode="json"))
@@ -68,16 +124,24 @@ def recipes(
         print_json({name: recipe.model_dump(mode="json") for name, recipe in RECIPES.items()})
         return
 
-    def published(figure: Published | None) -> str:
-        if figure is None:
-            return "-"
-        return f"{figure.low:.2%}" if figure.low == figure.high else f"{figure.low:.2%} to {figure.high:.2%}"
+    def size_and_time(name: str) -> list[str]:
+        known = PUBLISHED.get(name)
+        return [f"{known.parameters:,}", f"{known.training_minutes / 60:.1f}"] if known else ["-", "-"]
 
     print_table(
         "Recipes; reslab recipes NAME prints one",
-        ["name", "data", "network", "epochs", "batch", "published accuracy"],
+        ["name", "data", "network", "epochs", "batch", "published accuracy", "parameters", "hours on its GPU"],
         [
-            [r.name, r.data, r.model.label, str(r.epochs), str(r.batch_size), published(r.published)]
+            [
+                *(r.name, r.data, r.model.label, str(r.epochs), str(r.batch_size), _accuracy(r.published)),
+                *size_and_time(r.name),
+            ]
             for r in RECIPES.values()
         ],
     )
+
+
+def _accuracy(figure: "Published | None") -> str:
+    if figure is None:
+        return "-"
+    return f"{figure.low:.2%}" if figure.low == figure.high else f"{figure.low:.2%} to {figure.high:.2%}"

@@ -58,6 +58,9 @@ def train(
     compile: Annotated[
         str, typer.Option(help="on, off or auto: compile the network where that saves more time than it takes.")
     ] = "auto",
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Only algorithms that repeat to the bit, also on a GPU; slower.")
+    ] = False,
     checkpoint_every: CheckpointEvery = "1epoch",
     on_nonfinite: OnNonfinite = "retry",
     data_dir: DataDir = None,
@@ -68,8 +71,11 @@ def train(
     """Train a network by a recipe, into a run folder. The test split is not read."""
     if (recipe is None) == (resume is None):
         raise UserError("name a recipe to train (reslab recipes lists them), or --resume RUN to go on with a run")
-    if resume is not None and (settings or out or seed or compile != "auto"):
-        raise UserError("--resume goes on with a run as it was begun: leave --set, --out, --seed and --compile away")
+    if resume is not None and (settings or out or seed or compile != "auto" or deterministic):
+        raise UserError(
+            "--resume goes on with a run as it was begun: leave --set, --out, --seed, --compile and --deterministic "
+            "away"
+        )
     use_threads(threads)
     from reslab import training
     from reslab.recipes import find_recipe
@@ -90,6 +96,7 @@ def train(
             silent=False,
             safety=safety,
             compile=compile,
+            deterministic=deterministic,
         )
     if json:
         print_json({"run": str(run.path), "log": [epoch.model_dump() for epoch in run.log]})

@@ -8,7 +8,6 @@ import errno
 import hashlib
 import os
 import tarfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +84,9 @@ def unpack(archive: Archive, data_dir: Path) -> None:
             while missing and (info := tar.next()):
                 if member := missing.pop(info.name, None):
                     _unpack_member(tar, info, member, folder / member.name)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except (UserError, Failure):
+        raise
+    except Exception as error:  # a broken archive makes tarfile raise nearly anything
         raise UserError(f"{packed} cannot be unpacked: {error}") from None
     if missing:
         raise UserError(f"{packed} does not hold {', '.join(missing)}")

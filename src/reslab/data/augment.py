@@ -4,13 +4,16 @@ Every random number is drawn on the CPU from the generator that is passed in, so
 device. Axes: N images, C channels, H rows, W columns.
 """
 
+import math
 from typing import assert_never
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reslab.recipe import Augment, Crop, Flip, Shift
+from reslab.recipe import Augment, Crop, Flip, RandomResizedCrop, Shift
+
+WINDOWS = 10  # drawn for each image; of its whole area in another shape, none might ever fit
 
 
 def augment(
@@ -27,6 +30,8 @@ def augment(
                 images = shift(images, fraction=fraction, generator=generator)
             case Crop(pixels=pixels, fill=fill):
                 images = crop(images, pixels=pixels, fill=fill, generator=generator)
+            case RandomResizedCrop(area=area, ratio=ratio):
+                images = random_resized_crop(images, area=area, ratio=ratio, generator=generator)
             case _ as unreachable:
                 assert_never(unreachable)
     return images
@@ -67,3 +72,45 @@ def crop(images: Tensor, *, pixels: int, fill: str, generator: torch.Generator) 
     top, left = torch.randint(0, 2 * pixels + 1, (2, num), generator=generator).to(images.device)
     windows = padded.unfold(2, rows, 1).unfold(3, columns, 1)
     return windows[torch.arange(num, device=images.device), :, top, left]
+
+
+def random_resized_crop(
+    images: Tensor, *, area: tuple[float, float], ratio: tuple[float, float], generator: torch.Generator
+) -> Tensor:
+    """Cut a window of a random share of the area and a random shape from each image, and stretch it to the old size.
+
+    Bilinear between pixels; a window need not begin at a whole one. As for a shift, two matrix products do it.
+    """
+    num, _, rows, columns = images.shape
+    heights, widths = _draw_windows(num, rows, columns, area=area, ratio=ratio, generator=generator)
+    down, right = torch.rand(2, num, generator=generator)
+    from_rows = _window_matrix(down * (rows - heights), heights, rows).to(images.device)
+    from_columns = _window_matrix(right * (columns - widths), widths, columns).to(images.device)
+    return from_rows[:, None] @ images @ from_columns.transpose(1, 2)[:, None]
+
+
+def _draw_windows(
+    num: int,
+    rows: int,
+    columns: int,
+    *,
+    area: tuple[float, float],
+    ratio: tuple[float, float],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Draw heights and widths (N,): the first of ten windows that fits into the image, or else the whole image."""
+    draws = torch.rand(2, WINDOWS, num, generator=generator)
+    shares = area[0] + (area[1] - area[0]) * draws[0]
+    shapes = (math.log(ratio[0]) + math.log(ratio[1] / ratio[0]) * draws[1]).exp()
+    heights, widths = (shares * rows * columns / shapes).sqrt(), (shares * rows * columns * shapes).sqrt()
+    fits = (heights <= rows) & (widths <= columns)
+    first = fits.int().argmax(0), torch.arange(num)
+    return torch.where(fits.any(0), heights[first], rows), torch.where(fits.any(0), widths[first], columns)
+
+
+def _window_matrix(start: Tensor, length: Tensor, side: int) -> Tensor:
+    """Build (N, side, side): output pixel i takes its share of those input pixels between which its centre lies."""
+    pixels = torch.arange(side)
+    centres = start[:, None] + (pixels + 0.5) * (length / side)[:, None] - 0.5
+    apart = centres.clamp(0, side - 1)[:, :, None] - pixels
+    return (1 - apart.abs()).clamp_(min=0)

@@ -59,7 +59,9 @@ def _try_mirror(url: str, archive: Archive, part: Path, timeout: tuple[float, fl
         reason = "the connection dropped"
         try:
             _receive(url, archive, part, timeout, advance)
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        except (Failure, _MirrorFailedError):
+            raise
+        except Exception as error:  # of a broken answer requests raises nearly anything
             reason = _describe(error)
         if _size(part) <= before:
             raise _MirrorFailedError(reason)

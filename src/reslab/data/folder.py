@@ -1,9 +1,10 @@
 """Pictures in folders, a folder per class: PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/* for both splits.
 
-Any format that Pillow opens, told by the file's ending; other files, hidden ones and folders inside a class are left
-out, and so is whatever lies beside train/ and test/. Each picture is turned as its EXIF data says, laid on white where
-it is transparent, made RGB and resized to a square straight away, without keeping its proportions. Of a moving picture
-the first frame counts. Without a test/ folder, 20 % of each class is cut off for the test split.
+PNG, JPEG, JPEG 2000, GIF, BMP, TIFF, WebP, PPM and TGA, told by the file's ending; other files, hidden ones and folders
+inside a class are left out, and so is whatever lies beside train/ and test/. Each picture is turned as its EXIF data
+says, laid on white where it is transparent, made RGB and resized to a square straight away, without keeping its
+proportions. Of a moving picture the first frame counts. Without a test/ folder, 20 % of each class is cut off for the
+test split.
 """
 
 import os
@@ -19,9 +20,9 @@ from PIL import Image
 from reslab.data.spec import Labelled, Split
 from reslab.data.split import cut
 from reslab.errors import UserError
-from reslab.pictures import decode
+from reslab.pictures import FORMATS, decode
 
-WORKERS = min(8, os.cpu_count() or 1)  # a picture may need 179 megapixels in each
+WORKERS = min(8, os.cpu_count() or 1)
 
 
 def read_folder(path: Path, *, split: Split, image_size: int) -> Labelled:
@@ -85,7 +86,7 @@ def _list_files(path: Path) -> tuple[list[Path], NDArray[np.int64]]:
 @cache
 def _endings() -> frozenset[str]:
     formats = Image.registered_extensions()
-    return frozenset(ending for ending, name in formats.items() if name in Image.OPEN)
+    return frozenset(ending for ending, name in formats.items() if name in FORMATS)
 
 
 def _is_picture(path: Path) -> bool:

@@ -14,11 +14,13 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
+from reslab.bombs import check_sizes
 from reslab.data.spec import Labelled, Split
 from reslab.data.split import cut
 from reslab.errors import UserError
 
 MAX_CHANNELS = 4
+MAX_UNNAMED = 100_000  # classes that are called by their numbers
 
 
 class _Layout(NamedTuple):
@@ -39,7 +41,8 @@ def read_npz(path: Path, *, split: Split) -> Labelled:
     try:
         with path.open("rb") as stream:
             file = np.load(stream, allow_pickle=False)
-            if isinstance(file, NpzFile):
+            if isinstance(file, NpzFile) and file.zip is not None:
+                check_sizes(file.zip)
                 return _read(file, split, path)
     except UserError:
         raise
@@ -104,7 +107,9 @@ def _read_labels(file: NpzFile, name: str, path: Path) -> NDArray[np.int64]:
 
 def _read_classes(file: NpzFile, labels: NDArray[np.int64], path: Path) -> tuple[str, ...]:
     if "classes" not in file:
-        return tuple(str(label) for label in range(int(labels.max()) + 1))
+        if (highest := int(labels.max())) >= MAX_UNNAMED:
+            raise UserError(f"{path}: there is a label {highest}: number the classes from 0 without gaps")
+        return tuple(str(label) for label in range(highest + 1))
     classes: NDArray[Any] = file["classes"]
     if classes.ndim != 1 or classes.dtype.kind != "U":
         raise UserError(f"{path}: 'classes' is {classes.dtype} {classes.shape}, it must be strings of shape (K,)")

@@ -141,7 +141,7 @@ def _parse_source(text: str, expression: str) -> Term:
 
 def _parse_limit(text: str) -> tuple[str, int | None]:
     """Take a trailing @N off."""
-    match = re.fullmatch(r"(.*)@\s*(\d+)", text, re.DOTALL)
+    match = re.fullmatch(r"(.*)@\s*([0-9]{1,9})", text, re.DOTALL)
     return (text, None) if match is None else (match[1], int(match[2]))
 
 
@@ -152,7 +152,7 @@ def _expand(source: Named, item: str) -> tuple[str, ...]:
     if source == "cifar100" and item in CIFAR100_SUPERCLASSES:
         return CIFAR100_SUPERCLASSES[item]
     if source == "digits":
-        if (ends := re.fullmatch(r"(\d)\s*-\s*(\d)", item)) and ends[1] <= ends[2]:
+        if (ends := re.fullmatch(r"([0-9])\s*-\s*([0-9])", item)) and ends[1] <= ends[2]:
             return CLASSES[source][int(ends[1]) : int(ends[2]) + 1]
         raise UserError(
             f"{item!r} is not a class of digits; it has 0 to 9, alone (digits:1,3) or in a range (digits:0-6)"

@@ -3,21 +3,26 @@
 A description is plain data, `{"kind": family, option: value, …}`, the JSON of a recipe's `model`.
 """
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
+from reslab.models.costs import count_multiply_adds, count_parameters
+from reslab.models.densenet import DenseNet
 from reslab.models.elu_resnet import EluResNet
 from reslab.models.fast_conv import FastConv
+from reslab.models.imagenet_resnet import ImageNetResNet
 from reslab.models.layers import Classifier
+from reslab.models.lenet import LeNet
+from reslab.models.nin import NiN
 from reslab.models.plain import Plain
 from reslab.models.preact_resnet import PreActResNet
 from reslab.models.resnet import ResNet
+from reslab.models.resnext import ResNeXt
+from reslab.models.vgg19 import Vgg19
+from reslab.models.wide_resnet import WideResNet
 
 __all__ = ["FAMILIES", "MODELS", "Classifier", "build", "count_multiply_adds", "count_parameters", "restore"]
 
@@ -27,6 +32,13 @@ FAMILIES: dict[str, Callable[..., Classifier]] = {
     "plain": Plain,
     "elu_resnet": EluResNet,
     "fast_conv": FastConv,
+    "lenet": LeNet,
+    "nin": NiN,
+    "vgg19": Vgg19,
+    "wide_resnet": WideResNet,
+    "densenet": DenseNet,
+    "resnext": ResNeXt,
+    "imagenet_resnet": ImageNetResNet,
 }
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -50,6 +62,21 @@ MODELS: dict[str, dict[str, Any]] = {
     "elu_resnet56": {"kind": "elu_resnet", "depth": 56},
     "elu_resnet110": {"kind": "elu_resnet", "depth": 110},
     "fast_conv": {"kind": "fast_conv"},
+    "lenet": {"kind": "lenet"},
+    "nin": {"kind": "nin"},
+    "vgg19": {"kind": "vgg19"},
+    "wrn16_8": {"kind": "wide_resnet", "depth": 16, "widening": 8},
+    "wrn28_10": {"kind": "wide_resnet", "depth": 28, "widening": 10},
+    "densenet_bc_100_12": {"kind": "densenet", "depth": 100, "growth": 12},
+    "densenet_bc_100_24": {"kind": "densenet", "depth": 100, "growth": 24},
+    "densenet_bc_160_24": {"kind": "densenet", "depth": 160, "growth": 24},
+    "resnext29_4x64d": {"kind": "resnext", "depth": 29, "cardinality": 4, "width": 64},
+    "se_resnext29_4x64d": {"kind": "resnext", "depth": 29, "cardinality": 4, "width": 64, "reduction": 16},
+    "resnet18": {"kind": "imagenet_resnet", "depth": 18},
+    "resnet34": {"kind": "imagenet_resnet", "depth": 34},
+    "resnet50": {"kind": "imagenet_resnet", "depth": 50},
+    "resnet101": {"kind": "imagenet_resnet", "depth": 101},
+    "resnet152": {"kind": "imagenet_resnet", "depth": 152},
 }
 
 
@@ -64,24 +91,17 @@ def restore(
 ) -> Classifier:
     """Build the described network with the given weights, in evaluation mode.
 
+    What is described takes no memory and no time until it is known to fit the weights.
     Raises: RuntimeError where names or shapes do not fit.
     """
+    if (depth := description.get("depth", 0)) > len(tensors):
+        raise RuntimeError(f"{len(tensors)} tensors are too few for {depth} layers")
+    try:
+        with torch.device("meta"):
+            shapes = {name: torch.empty(value.shape) for name, value in tensors.items()}
+            build(description, num_classes=num_classes, channels=channels).load_state_dict(shapes)
+    except (TypeError, ValueError) as error:  # sizes that PyTorch cannot count
+        raise RuntimeError(str(error)) from None
     model = build(description, num_classes=num_classes, channels=channels)
     model.load_state_dict({name: torch.as_tensor(value) for name, value in tensors.items()})
     return model.eval()
-
-
-def count_parameters(model: Classifier, *, trained_only: bool = True) -> int:
-    """Count the trained numbers, or with `trained_only=False` also the running means and variances."""
-    if trained_only:
-        return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return parameters + sum(buffer.numel() for buffer in model.buffers() if buffer.is_floating_point())
-
-
-def count_multiply_adds(model: Classifier, *, image: Tensor) -> int:
-    """Count the multiply-adds of convolutions, done directly, and the head for one `image` (C, H, W)."""
-    shapes = copy.deepcopy(model).to("meta").eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        shapes(image[None].to("meta"))
-    return int(counter.get_total_flops()) // 2

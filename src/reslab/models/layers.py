@@ -17,6 +17,7 @@ class Classifier(nn.Module):
     """A network of `features` and a linear `head`; nothing else is asked of a model, `prepare` may be left as it is."""
 
     head: nn.Linear
+    image_size = 32  # pixels a side of the images that it was made for; any others will do
 
     def features(self, images: Tensor) -> Tensor:
         """Turn standardised images (N, C, H, W) into features (N, D)."""
@@ -75,9 +76,12 @@ class SubsampleAndPad(nn.Module):
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
 
 
-def make_shortcut(kind: str, inputs: int, outputs: int, stride: int) -> nn.Module:
-    """The way around a block: the identity where the shapes agree, else option A or B (1x1 convolution and BN)."""
-    if stride == 1 and inputs == outputs:
+def make_shortcut(kind: str, inputs: int, outputs: int, stride: int, *, always: bool = False) -> nn.Module:
+    """The way around a block: the identity where the shapes agree, else option A or B (1x1 convolution and BN).
+
+    With `always` even where they agree it is not the identity.
+    """
+    if stride == 1 and inputs == outputs and not always:
         return nn.Identity()
     if kind == "A":
         return SubsampleAndPad(inputs, outputs, stride)

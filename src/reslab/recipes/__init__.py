@@ -5,11 +5,13 @@ from pathlib import Path
 
 from reslab.errors import UserError
 from reslab.recipe import Recipe, read_recipe
-from reslab.recipes import fast, lab, resnet_papers
+from reslab.recipes import fast, lab, resnet_papers, zoo
 
 __all__ = ["RECIPES", "find_recipe"]
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (*lab.RECIPES, *resnet_papers.RECIPES, *fast.RECIPES)}
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe for recipe in (*lab.RECIPES, *resnet_papers.RECIPES, *zoo.RECIPES, *fast.RECIPES)
+}
 
 
 def find_recipe(name: str) -> Recipe:

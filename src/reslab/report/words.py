@@ -8,26 +8,34 @@ from reslab.recipe import (
     Augment,
     Cosine,
     Crop,
+    DenseNet,
     EluResNet,
     Extension,
     FastConv,
     Flip,
     Freeze,
     Growth,
+    ImageNetResNet,
+    LeNet,
     Linear,
     Method,
     Model,
     Muon,
+    NiN,
     Optimizer,
     Plain,
     PreActResNet,
+    RandomResizedCrop,
     Recipe,
     ResNet,
+    ResNeXt,
     Sampling,
     Schedule,
     Shift,
     Standardize,
     Steps,
+    Vgg19,
+    WideResNet,
 )
 
 NBSP = "\u00a0"
@@ -96,6 +104,17 @@ def points(difference: float) -> str:
 # ---- parts of a recipe
 
 
+_NAMES = {
+    "lenet": "LeNet-5",
+    "nin": "Network in Network",
+    "vgg19": "VGG-19",
+    "wide_resnet": "Wide ResNet",
+    "densenet": "DenseNet-BC",
+    "resnext": "ResNeXt",
+    "imagenet_resnet": "ResNet for large images",
+}
+
+
 def model_words(model: Model) -> str:
     """Name a network with its options."""
     match model:
@@ -112,9 +131,22 @@ def model_words(model: Model) -> str:
             name = f"ELU ResNet-{model.depth}"
         case FastConv():
             return f"FastConv (widths {listing([str(width) for width in model.widths])})"
+        case LeNet() | NiN() | Vgg19() | WideResNet() | DenseNet() | ResNeXt() | ImageNetResNet():
+            return _zoo_words(model)
         case _:
             assert_never(model)
     return f"{name} ({', '.join([f'width {model.width}', *options])})"
+
+
+def _zoo_words(model: LeNet | NiN | Vgg19 | WideResNet | DenseNet | ResNeXt | ImageNetResNet) -> str:
+    """Name a network with all its options."""
+    options = model.model_dump(mode="json", exclude={"kind"}, exclude_none=True)
+    words = [
+        f"{'' if value is True else 'no ' if value is False else ''}{name.replace('_', ' ')}"
+        + ("" if isinstance(value, bool) else f" {value}")
+        for name, value in options.items()
+    ]
+    return f"{_NAMES[model.kind]} ({', '.join(words)})" if words else _NAMES[model.kind]
 
 
 def _activation(name: str) -> str:
@@ -137,6 +169,11 @@ def _augment_words(part: Augment) -> str:
         case Crop():
             fill = "zeros" if part.fill == "zeros" else "reflected pixels"
             return f"padded by {part.pixels} pixels ({fill}) and cropped at random"
+        case RandomResizedCrop(area=area, ratio=ratio):
+            return (
+                f"a window of {percent(area[0], decimals=0)} to {percent(area[1], decimals=0)} of the area, "
+                f"{ratio[0]:.3g} to {ratio[1]:.3g} times as wide as high, stretched to the whole"
+            )
         case _:
             assert_never(part)
 
@@ -181,7 +218,7 @@ def rate_words(recipe: Recipe) -> str:
 def _schedule_words(schedule: Schedule, peak: float) -> str:
     match schedule:
         case Steps():
-            later = [f"{peak * schedule.factor**i:.3g} after {at:,}" for i, at in enumerate(schedule.at, 1)]
+            later = [f"{peak * schedule.share_after(i):.3g} after {at:,}" for i, at in enumerate(schedule.at, 1)]
             return f"{peak:g}, then {listing(later)} {schedule.unit}" if later else f"{peak:g} throughout"
         case Linear():
             return _rise(schedule.warmup, peak) + f"falls linearly to {peak * schedule.final:.3g}"

@@ -33,8 +33,7 @@ def write_checkpoint(folder: Path, tensors: Arrays, state: Mapping[str, Any]) ->
     Raises: Failure where the disk refuses, or gives back something else than it took.
     """
     newest, previous = checkpoint_paths(folder)
-    content = json.dumps({"schema_version": SCHEMA_VERSION, **state}, sort_keys=True)
-    metadata = {"state": content, "sha256": _digest(tensors, content)}
+    metadata = sign(tensors, json.dumps({"schema_version": SCHEMA_VERSION, **state}, sort_keys=True))
 
     def make_room(written: Path) -> None:
         if not _is_sound(written):
@@ -44,6 +43,11 @@ def write_checkpoint(folder: Path, tensors: Arrays, state: Mapping[str, Any]) ->
 
     writing(newest, lambda: folder.mkdir(exist_ok=True))
     write_bytes(newest, to_safetensors(tensors, metadata), check=make_room)
+
+
+def sign(tensors: Arrays, state: str) -> dict[str, str]:
+    """Make a checkpoint's metadata: its state, an object in JSON, and the checksum over both."""
+    return {"state": state, "sha256": _digest(tensors, state)}
 
 
 def read_checkpoints(folder: Path) -> list[Checkpoint]:

@@ -14,6 +14,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from reslab.bombs import check_sizes
 from reslab.complaints import first_complaint, show
 from reslab.errors import Failure, UserError
 from reslab.recipe import Part
@@ -145,6 +146,7 @@ def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
     try:
         # From memory, because NumPy leaves a broken file open.
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            check_sizes(file.zip)
             return {name: file[name] for name in names}
     except Exception as error:  # a broken archive makes zipfile and NumPy raise nearly anything
         raise Damaged(f"{path} is damaged, it should hold {' and '.join(names)}: {error}") from None

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from reslab.errors import UserError
@@ -26,7 +26,8 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        (folder / NAME).unlink(missing_ok=True)  # while it is still held, or somebody else's could go
+        with suppress(OSError):  # a disk that has become read-only: what was to be said of it has been said
+            (folder / NAME).unlink(missing_ok=True)  # while it is still held, or somebody else's could go
         os.close(handle)
 
 

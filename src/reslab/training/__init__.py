@@ -1,6 +1,6 @@
 """Training: a recipe and data to a run folder."""
 
-from reslab.training.loop import resume, train
 from reslab.training.safety import Safety
+from reslab.training.session import resume, train
 
 __all__ = ["Safety", "resume", "train"]

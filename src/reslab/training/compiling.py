@@ -4,19 +4,17 @@ A compiled network rounds otherwise than one that is not, so a run's choice is r
 PyTorch keeps what it has compiled in a cache of its own, so that the next run of the same network takes less time.
 """
 
-import copy
 import os
 import shutil
-import time
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from reslab.errors import UserError
 from reslab.models import winograd
 from reslab.models.layers import Conv3x3
+from reslab.models.timing import time_update
 from reslab.records import Compiled
 from reslab.runs import Run
 
@@ -59,19 +57,6 @@ def _pays(model: nn.Module, *, updates: int, batch: tuple[int, ...], say: Callab
     cost, saved = SECONDS_PER_LAYER * layers, SAVED * updates * time_update(model, batch=batch)
     say(f"{'Compiled' if saved > cost else 'Not compiled'}: it takes about {cost:.0f} s and saves about {saved:.0f} s")
     return saved > cost
-
-
-def time_update(model: nn.Module, *, batch: tuple[int, ...]) -> float:
-    """Time forward and backward of a copy for a batch (N, C, H, W), in seconds; the second of two."""
-    trial = copy.deepcopy(model).train()
-    images = torch.zeros(batch).to(memory_format=torch.channels_last)
-    labels = torch.zeros(batch[0], dtype=torch.int64)
-    seconds = 0.0
-    for _ in range(2):
-        began = time.perf_counter()
-        F.cross_entropy(trial(images), labels).backward()  # type: ignore[no-untyped-call]
-        seconds = time.perf_counter() - began
-    return seconds
 
 
 def _has_compiler() -> bool:

@@ -14,7 +14,12 @@ from reslab.records import Compiled, DataSet, Environment
 
 
 def describe_environment(
-    *, device: torch.device, seed: int, data: tuple[DataSet, ...], compiled: Compiled = "undecided"
+    *,
+    device: torch.device,
+    seed: int,
+    data: tuple[DataSet, ...],
+    compiled: Compiled = "undecided",
+    deterministic: bool = False,
 ) -> Environment:
     """Record versions, processor, device, threads, command, commit, seed and data of the run that begins now."""
     return Environment(
@@ -32,6 +37,7 @@ def describe_environment(
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         data=data,
         compiled=compiled,
+        deterministic=deterministic,
     )
 
 

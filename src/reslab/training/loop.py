@@ -5,7 +5,6 @@ The test split is never read here. Epochs and updates count from 0 inside, epoch
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -14,17 +13,14 @@ from torch import Tensor
 from reslab import models
 from reslab.data import ImageSet
 from reslab.data.batches import Batches, seeded, standardize
-from reslab.data.recipe_data import describe_data, read_split
-from reslab.errors import Failure, UserError
+from reslab.errors import Failure
 from reslab.models import Classifier
-from reslab.models.device import pick_device
 from reslab.models.inference import predict_logits
 from reslab.models.memory import keep_freed_memory
-from reslab.recipe import Recipe, Standardize
-from reslab.records import Epoch, SplitName, Weights
+from reslab.recipe import Standardize
+from reslab.records import Epoch, Weights
 from reslab.runs import Checkpoint, Run
-from reslab.training.compiling import read_compile, settle_compiled
-from reslab.training.environment import describe_environment
+from reslab.training.compiling import settle_compiled
 from reslab.training.freezing import check_freezing, freeze
 from reslab.training.objective import make_objective
 from reslab.training.optim import make_optimizer, rate_at
@@ -37,77 +33,6 @@ from reslab.training.step import make_forward, update
 IMAGES_TO_PREPARE = 5000  # what the whitened patches are measured on
 UPDATES_BETWEEN_CHECKS = {"cpu": 1, "cuda": 50}  # reading a loss makes a GPU wait
 EVERY_EPOCH = Safety()
-
-
-def train(
-    recipe: Recipe,
-    *,
-    out: Path | str,
-    seed: int = 0,
-    device: str = "auto",
-    data_dir: Path | None = None,
-    silent: bool = True,
-    safety: Safety = EVERY_EPOCH,
-    compile: str = "auto",
-) -> Run:
-    """Train a network from scratch into the new run folder `out`.
-
-    Raises: UserError where the recipe, the data or the folder do not allow it; Failure where the loss is not finite,
-    the disk refuses or somebody interrupts.
-    """
-    chosen = pick_device(device)
-    compiled = read_compile(compile, device=chosen)
-    splits = _read_splits(recipe, data_dir)
-    data = tuple(map(describe_data, splits))
-    run = Run.create(out)
-    with run.locked():
-        run.write_environment(describe_environment(device=chosen, seed=seed, data=data, compiled=compiled))
-        run.write_recipe(recipe)
-        return Trainer(run, splits, seed=seed, device=chosen, silent=silent, safety=safety).train()
-
-
-def resume(
-    path: Path | str,
-    *,
-    device: str = "auto",
-    data_dir: Path | None = None,
-    silent: bool = True,
-    safety: Safety = EVERY_EPOCH,
-) -> Run:
-    """Go on with the run in `path` from its newest checkpoint, or from the start where there is none yet.
-
-    Raises: UserError where the folder holds no run, another process works on it, its data has changed or its
-    checkpoints are corrupt; as `train`.
-    """
-    run = Run.open(path)
-    if run.recipe.extension is not None:
-        raise UserError(f"{path} is an extension: go on with reslab extend --resume {path}")
-    if run.is_finished:
-        return run
-    with run.locked():
-        run.drop_parts()
-        splits = _read_splits(run.recipe, data_dir)
-        # What an evaluation has added to the record is none of training's business.
-        if tuple(map(describe_data, splits)) != tuple(data for data in run.environment.data if data.split != "test"):
-            raise UserError(
-                f"the data of {path} has changed since it was begun: its fingerprint differs, so train anew"
-            )
-        trainer = Trainer(
-            run, splits, seed=run.environment.seed, device=pick_device(device), silent=silent, safety=safety
-        )
-        return trainer.catch_up().train()
-
-
-def _read_splits(recipe: Recipe, data_dir: Path | None) -> tuple[ImageSet, ...]:
-    names: tuple[SplitName, ...] = ("train", "validation") if recipe.validation else ("train",)
-    splits = tuple(read_split(recipe, name, data_dir=data_dir) for name in names)
-    channels = splits[0].images.shape[1]
-    if recipe.standardize is not None and len(recipe.standardize.mean) != channels:
-        raise UserError(
-            f"recipe {recipe.name} standardises {len(recipe.standardize.mean)} channels but {recipe.data} has "
-            f"{channels}: add --set standardize=null, which takes mean and deviation from the training images"
-        )
-    return splits
 
 
 @dataclass(frozen=True)

@@ -88,9 +88,9 @@ def _head(model: Classifier) -> list[nn.Parameter]:
 def rate_at(schedule: Schedule, *, update: int, updates_per_epoch: int, total_updates: int) -> float:
     """Compute the share of the peak rate, in [0, 1], for an update counted from 0."""
     match schedule:
-        case Steps(at=at, unit=unit, factor=factor):
+        case Steps(at=at, unit=unit):
             position = update // updates_per_epoch if unit == "epochs" else update
-            return factor ** sum(position >= place for place in at)
+            return schedule.share_after(sum(position >= place for place in at))
         case Linear(warmup=warmup, final=final):
             risen, fallen = _progress(update, total_updates, warmup)
             return risen * (1 - (1 - final) * fallen)

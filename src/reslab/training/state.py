@@ -2,15 +2,17 @@
 
 from dataclasses import dataclass
 from textwrap import shorten
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import NonNegativeFloat, NonNegativeInt
 from torch import Tensor, nn
 
 from reslab.errors import UserError
 from reslab.models import Classifier
+from reslab.recipe import Part
 from reslab.runs import Checkpoint
 
 
@@ -29,7 +31,18 @@ class State:
     lowered_from: int | None = None  # the update from which the rate is lower, after a loss that was not finite
 
 
-FACTS = ("updates", "epochs", "is_warm", "seconds", "lowered_from")
+class Facts(Part):
+    """What a checkpoint holds beside its tensors; see `State`."""
+
+    schema_version: Literal[1] = 1
+    updates: NonNegativeInt
+    epochs: NonNegativeInt
+    is_warm: bool
+    seconds: NonNegativeFloat
+    lowered_from: NonNegativeInt | None = None  # an older reslab did not lower the rate
+
+
+FACTS = tuple(name for name in Facts.model_fields if name != "schema_version")
 
 
 def capture(state: State) -> Checkpoint:
@@ -48,29 +61,29 @@ def restore(state: State, checkpoint: Checkpoint) -> None:
 
     Raises: UserError where the checkpoint belongs to another network.
     """
-    tensors, facts = checkpoint
-    weights = {
-        name.removeprefix("model."): torch.as_tensor(value)
-        for name, value in tensors.items()
-        if name.startswith("model.")
-    }
+    tensors, state_facts = checkpoint
     try:
-        state.model.load_state_dict(weights)
+        facts = Facts.model_validate(state_facts)
+        weights = {name: torch.as_tensor(value) for name, value in tensors.items() if name.startswith("model.")}
+        state.model.load_state_dict({name.removeprefix("model."): value for name, value in weights.items()})
         state.losses.copy_(torch.as_tensor(tensors["epoch.losses"]))
         state.hits.copy_(torch.as_tensor(tensors["epoch.hits"]))
         torch.set_rng_state(torch.as_tensor(tensors["generator"]))
-    except (RuntimeError, KeyError) as error:
+        for index, parameter in enumerate(_parameters(state.optimizer)):
+            state.optimizer.state[parameter] = _restore_slots(tensors, f"optimizer.{index}.", like=parameter)
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"the checkpoint does not fit the run's recipe: {shorten(str(error), 300)}") from None
-    for index, parameter in enumerate(_parameters(state.optimizer)):
-        prefix = f"optimizer.{index}."
-        # The same layout as the weights', or the fused update would not give the same bits.
-        state.optimizer.state[parameter] = {
-            name.removeprefix(prefix): torch.empty_like(parameter).copy_(torch.as_tensor(value))
-            for name, value in tensors.items()
-            if name.startswith(prefix)
-        }
     for name in FACTS:
-        setattr(state, name, facts.get(name))  # an older reslab did not lower the rate
+        setattr(state, name, getattr(facts, name))
+
+
+def _restore_slots(tensors: dict[str, NDArray[Any]], prefix: str, *, like: nn.Parameter) -> dict[str, Tensor]:
+    # The same layout as the weights', or the fused update would not give the same bits.
+    return {
+        name.removeprefix(prefix): torch.empty_like(like).copy_(torch.as_tensor(value))
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

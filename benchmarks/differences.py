@@ -1,0 +1,60 @@
+"""How far two trainings of one recipe and seed drift apart where only the threads or the compiler differ.
+
+python benchmarks/differences.py          writes benchmarks/differences.json
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from record import write_record
+
+from reslab.recipes import RECIPES
+from reslab.runs import Run, read_weights
+from reslab.settings import with_settings
+from reslab.training import train
+
+# Name: threads, --compile, --deterministic.
+VARIANTS = {
+    "again": (1, "off", False),
+    "deterministic": (1, "off", True),
+    "two_threads": (2, "off", False),
+    "compiled": (1, "on", False),
+}
+
+
+def difference(first: Run, second: Run) -> dict[str, float | bool]:
+    """Compare the last weights and validation figures of two runs."""
+    ours, theirs = read_weights(first.path)[0], read_weights(second.path)[0]
+    before, after = first.log[-1], second.log[-1]
+    assert before.validation_accuracy is not None
+    assert after.validation_accuracy is not None
+    return {
+        "same_bytes": first.weights_path.read_bytes() == second.weights_path.read_bytes(),
+        "largest_weight": round(max(float(np.abs(ours[name] - theirs[name]).max()) for name in ours), 6),
+        "train_loss": round(abs(before.train_loss - after.train_loss), 6),
+        "validation_accuracy": round(abs(before.validation_accuracy - after.validation_accuracy), 6),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    options = parser.parse_args()
+    recipe = with_settings(RECIPES["digits-quick"], [f"epochs={options.epochs}", "validation=300"])
+    with tempfile.TemporaryDirectory() as folder:
+        torch.set_num_threads(1)
+        first = train(recipe, out=Path(folder) / "first", compile="off")
+        found = {}
+        for name, (threads, compile, deterministic) in VARIANTS.items():
+            torch.set_num_threads(threads)
+            run = train(recipe, out=Path(folder) / name, compile=compile, deterministic=deterministic)
+            found[name] = difference(first, run)
+    write_record(options.out, {"recipe": recipe.name, "epochs": options.epochs, **found})
+
+
+if __name__ == "__main__":
+    main()

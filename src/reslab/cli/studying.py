@@ -1,0 +1,108 @@
+"""The commands that repeat published tables."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reslab.cli.options import DataDir, Device, Json, Threads, use_threads
+from reslab.errors import UserError
+
+app = typer.Typer(
+    help="Repeat a published table with several seeds, and get a verdict for each row.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A shipped study, or a JSON file.")]
+
+
+@app.command("list", epilog="Example: reslab study list digits")
+def list_studies(
+    name: Annotated[str | None, typer.Argument(help="Print this study whole, as JSON.")] = None, json: Json = False
+) -> None:
+    """List the shipped studies, or print one, which can be changed and run from its file."""
+    from reslab.cli.show import print_json, print_table
+    from reslab.study import STUDIES, find_study
+
+    if name is not None:
+        print_json(find_study(name).model_dump(mode="json"))
+        return
+    if json:
+        print_json({name: study.model_dump(mode="json") for name, study in STUDIES.items()})
+        return
+    rows = [[each.name, str(len(each.rows)), str(each.seeds), each.title] for each in STUDIES.values()]
+    print_table("Studies; reslab study list NAME prints one", ["name", "rows", "seeds", "title"], rows)
+
+
+@app.command(epilog="Example: reslab study run digits --seeds 2 --epochs-scale 0.1 --out runs/study")
+def run(
+    name: Name,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each row; as many as the study says.")] = None,
+    rows: Annotated[str | None, typer.Option(metavar="A,B", help="Only these rows, with commas.")] = None,
+    epochs_scale: Annotated[
+        float, typer.Option(help="Train for this share of the epochs; then no verdict on a published figure.")
+    ] = 1.0,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Begin no run that would end later, e.g. 90m, 2h; 0s: only cost.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The study's folder; runs/NAME by default.")] = None,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Say what the missing runs of a study cost, then do them; the same command goes on where it was interrupted."""
+    use_threads(threads)
+    from reslab.cli.show import print_json
+    from reslab.study import find_study
+    from reslab.study.execute import read_budget, run_study
+    from reslab.study.plan import Machine
+
+    study = find_study(name)
+    folder = out or Path("runs") / study.name
+    done = run_study(
+        study,
+        out=folder,
+        seeds=seeds,
+        rows=_read_rows(rows),
+        scale=epochs_scale,
+        budget=None if budget is None else read_budget(budget),
+        machine=Machine(device, data_dir, silent=False),
+        say=lambda line: typer.echo(line, err=True),
+    )
+    if json:
+        print_json({"runs": [str(job.out) for job in done.done], "left": [str(job.out) for job in done.left]})
+        return
+    left = f", {len(done.left)} left out by --budget {budget}" if done.left else ""
+    typer.echo(f"Runs done: {len(done.done)}{left}; next: reslab study report {name} --runs {folder}")
+
+
+def _read_rows(text: str | None) -> list[str]:
+    rows = [] if text is None else text.split(",")
+    if "" in rows:
+        raise UserError(f"--rows {text}: write the rows with commas, without gaps, as in resnet-20,resnet-32")
+    return rows
+
+
+@app.command(epilog="Example: reslab study report digits --runs runs/study")
+def report(
+    name: Name,
+    runs: Annotated[Path | None, typer.Option(metavar="DIR", help="The study's folder; runs/NAME by default.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to; the study's folder by default.")] = None,
+    json: Json = False,
+) -> None:
+    """Put a study's runs beside the published figures, with a verdict: a page, Markdown, CSV and pictures."""
+    from reslab.cli.show import print_json, print_table
+    from reslab.study import find_study
+    from reslab.study.report import write_study_report
+
+    study = find_study(name)
+    folder = runs or Path("runs") / study.name
+    written = write_study_report(study, runs=folder, out=out)
+    if json:
+        print_json({"page": str(written.page), "markdown": str(written.markdown), "csv": str(written.csv)})
+        return
+    rows = [[f"{cell.text} {cell.aside}".strip() for cell in row] for row in written.verdicts.rows]
+    print_table(study.title, written.verdicts.header, rows)
+    typer.echo(f"The report is {written.page}: open it in a browser. Also {written.markdown} and {written.csv}.")

@@ -1,0 +1,100 @@
+"""What a network costs for an image, counted without computing: parameters, multiply-adds, memory, receptive field.
+
+Everything is run on PyTorch's `meta` device, where tensors have shapes and no values.
+Axes: N images, C channels, H rows, W columns.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from reslab.models.layers import Classifier
+
+PAIR = 2  # images: one alone has no statistics where maps have shrunk to a pixel
+
+
+def count_parameters(model: Classifier, *, trained_only: bool = True) -> int:
+    """Count the trained numbers, or with `trained_only=False` also the running means and variances."""
+    if trained_only:
+        return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return parameters + sum(buffer.numel() for buffer in model.buffers() if buffer.is_floating_point())
+
+
+def count_multiply_adds(model: Classifier, *, image: Tensor) -> int:
+    """Count the multiply-adds of convolutions, done directly, and of linear layers for one `image` (C, H, W)."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        _on_meta(model).eval()(image[None].to("meta"))
+    return int(counter.get_total_flops()) // 2
+
+
+def count_memory(model: Classifier, *, image: Tensor) -> int:
+    """Count the bytes that training keeps of one `image` (C, H, W) until the gradients are computed."""
+    network = _on_meta(model).train()
+    own = {tensor.untyped_storage()._cdata for tensor in (*network.parameters(), *network.buffers())}
+    kept: dict[int, tuple[int, Tensor]] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = (storage.nbytes(), tensor)  # the tensor lives on, so the storage's number is its own
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        network(torch.empty(PAIR, *image.shape, device="meta"))
+    return sum(size for size, _ in kept.values()) // PAIR
+
+
+def measure_receptive_field(model: Classifier, *, image: Tensor) -> int:
+    """Compute the side, in pixels of the image, of what one pixel of the last maps depends on.
+
+    Squeeze and excitation, by which it depends a little on everything, is left out of account.
+    """
+    with _Reach() as reach, torch.no_grad():
+        _on_meta(model).eval().features(image[None].to("meta"))
+    largest: int = reach.largest
+    return largest
+
+
+class _Reach(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Follows how many pixels of the image each map's pixel sees, and how far apart those of neighbours lie."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: Any = WeakTensorKeyDictionary()
+        self.largest: int = 1
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        tensors = [each for arg in args for each in (arg if isinstance(arg, list | tuple) else (arg,))]
+        known = [self.seen[each] for each in tensors if isinstance(each, Tensor) and each in self.seen]
+        side, step = (max(values) for values in zip(*known, strict=True)) if known else (1, 1)
+        window, stride = _window(func, args)
+        side, step = side + (window - 1) * step, step * stride
+        self.largest = max(self.largest, side)
+        for each in result if isinstance(result, list | tuple) else (result,):
+            if isinstance(each, Tensor):
+                self.seen[each] = (side, step)
+        return result
+
+
+def _window(func: Any, args: Sequence[Any]) -> tuple[int, int]:
+    """Look up the side of an operation's window and its stride."""
+    match func.overloadpacket:
+        case torch.ops.aten.convolution:
+            return args[1].shape[2], args[3][0]
+        case torch.ops.aten.max_pool2d_with_indices | torch.ops.aten.avg_pool2d:
+            return args[1][0], args[2][0] if len(args) > 2 and args[2] else args[1][0]
+    return 1, 1
+
+
+def _on_meta(model: Classifier) -> Classifier:
+    return copy.deepcopy(model).to("meta")

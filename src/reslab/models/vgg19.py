@@ -1,0 +1,45 @@
+"""VGG-19 for small images, with batch norm.
+
+Source: Simonyan and Zisserman 2014, "Very Deep Convolutional Networks for Large-Scale Image Recognition",
+arXiv:1409.1556, network E, adapted as in the public repository BIGBALLON/cifar-10-cnn, 3_Vgg19_Network.
+Differs from the paper: a norm before each ReLU, so no biases there; the maps are averaged to one
+pixel (which they are, of an image of 32) where the paper hands 7x7 of them on. Differs from the repository: no norm on
+the classes, and weights that start at random, not from a network trained on ImageNet.
+Axes: N images, C channels, H rows, W columns, D features, K classes.
+"""
+
+from torch import Tensor, nn
+
+from reslab.models.layers import Classifier, average_pixels, conv3x3, init_kaiming
+
+STAGES = ((1, 2), (2, 2), (4, 4), (8, 4), (8, 4))  # times the width; convolutions
+
+
+class Vgg19(Classifier):
+    """Sixteen 3x3 convolutions in five stages, each ended by maxima of 2x2; two hidden linear layers, head."""
+
+    def __init__(
+        self, *, num_classes: int, channels: int = 3, width: int = 64, hidden: int = 4096, dropout: float = 0.5
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inputs = channels
+        for factor, count in STAGES:
+            for _ in range(count):
+                outputs = factor * width
+                layers += [conv3x3(inputs, outputs), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+                inputs = outputs
+            layers.append(nn.MaxPool2d(2, ceil_mode=True))  # a last pixel stays one
+        self.layers = nn.Sequential(*layers)
+        self.hidden = nn.Sequential(*_connect(inputs, hidden, dropout), *_connect(hidden, hidden, dropout))
+        self.head = nn.Linear(hidden, num_classes)
+        init_kaiming(self)
+
+    def features(self, images: Tensor) -> Tensor:
+        x: Tensor = self.hidden(average_pixels(self.layers(images)))
+        return x
+
+
+def _connect(inputs: int, outputs: int, dropout: float) -> tuple[nn.Module, ...]:
+    linear = nn.Linear(inputs, outputs, bias=False)
+    return linear, nn.BatchNorm1d(outputs), nn.ReLU(inplace=True), nn.Dropout(dropout)

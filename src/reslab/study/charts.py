@@ -1,0 +1,105 @@
+"""The pictures of a study as PNG, drawn at twice the size at which a page shows them."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import product
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from reslab.report.pictures import Picture
+from reslab.study.results import Measured, Results
+from reslab.study.verdict import Sample
+
+# Okabe and Ito's colours; with the dashes, as many rows as a table may have stay apart without colour too.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
+_LOOKS = tuple((color, dashes) for dashes, color in product(("-", "--", ":", "-."), _COLORS))
+_STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#e6e6e6",
+    "legend.frameon": False,
+}
+
+
+def draw(results: Results) -> list[Picture]:
+    """Draw the training curves of the rows that have run, and the gradients where they were measured."""
+    pictures = [_curves({label: runs for label, runs in results.runs.items() if runs})]
+    if results.gradients:
+        pictures.append(_gradients(results.gradients))
+    return pictures
+
+
+@contextmanager
+def _axes(name: str, found: dict[str, bytes]) -> Iterator[Axes]:
+    """Give axes to draw on; what was drawn is then in `found` under the name."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        figure = Figure((9, 4.4), dpi=200, layout="constrained")
+        axes = figure.subplots()
+        yield axes
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+        found[name] = buffer.getvalue()
+
+
+def _curves(rows: Mapping[str, Sequence[Measured]]) -> Picture:
+    found: dict[str, bytes] = {}
+    ends = []
+    with _axes("curves", found) as axes:
+        end = max(len(run.log) for runs in rows.values() for run in runs)
+        for place, ((label, runs), (color, dashes)) in enumerate(zip(rows.items(), _looks(len(rows)), strict=True), 1):
+            shortest = min(len(run.log) for run in runs)
+            errors = np.array([[100 * (1 - epoch.train_accuracy) for epoch in run.log[:shortest]] for run in runs])
+            curve = errors.mean(axis=0)
+            axes.plot(np.arange(1, shortest + 1), curve, dashes, color=color, lw=1.3, label=label)
+            test = Sample(tuple(100 * run.value("error") for run in runs))
+            axes.errorbar(
+                end * (1 + 0.012 * place), test.mean, yerr=test.half_width, color=color, fmt="o", ms=4, capsize=2
+            )
+            ends.append(f"{label} {curve[0]:.3g} to {curve[-1]:.3g}, test {test.mean:.3g}")
+        axes.set(xlabel="epoch", ylabel="error (%)", xlim=(0, None), ylim=(0, None))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return Picture(
+        name="curves",
+        png=found["curves"],
+        alt=f"Training error over the epochs, in percent: {'; '.join(ends)}.",
+        title="Training error of every row.",
+        caption="The mean over the seeds, on augmented images while the weights still change. The dots at the end are "
+        "the test errors of the last epoch's weights, with the interval where there are several seeds.",
+    )
+
+
+def _gradients(norms: Mapping[str, Mapping[str, float]]) -> Picture:
+    found: dict[str, bytes] = {}
+    with _axes("gradients", found) as axes:
+        for (label, layers), (color, dashes) in zip(norms.items(), _looks(len(norms)), strict=True):
+            places = np.linspace(0, 1, len(layers))
+            axes.plot(places, list(layers.values()), dashes, color=color, lw=1.2, marker="o", ms=2.5, label=label)
+        axes.set(yscale="log", xlabel="layer: 0 is the first, 1 the head", ylabel="norm of the gradient")
+    spans = (f"{label} {min(layers.values()):.2g} to {max(layers.values()):.2g}" for label, layers in norms.items())
+    return Picture(
+        name="gradients",
+        png=found["gradients"],
+        alt=f"Gradient norms by layer, on a logarithmic scale: {'; '.join(spans)}.",
+        title="Gradient norms by layer, before training.",
+        caption="The Euclidean norm of the loss's gradient for the weights of each convolution and the head, for one "
+        "batch, in training mode. Towards the left, far from the loss, a gradient that vanishes falls and one that "
+        "explodes rises.",
+    )
+
+
+def _looks(number: int) -> list[tuple[str, str]]:
+    return [_LOOKS[place % len(_LOOKS)] for place in range(number)]

@@ -1,0 +1,180 @@
+"""A study's runs on this machine: those that are missing, in order; what was interrupted is gone on with.
+
+`do` does one run and needs nothing but its arguments, so that it can also be sent elsewhere. Each run is trained and
+evaluated by what `reslab train`, `reslab extend` and `reslab evaluate` call; the test split is opened by the last.
+"""
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reslab.errors import Failure, UserError
+from reslab.recipe import Recipe
+from reslab.runs import Run, write_json
+from reslab.runs.files import read_record
+from reslab.study.plan import Job, Lesson, Machine, Say, check_folder, make_jobs
+from reslab.study.spec import Begun, Gradients, Study
+
+SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The runs that were done now, and those that the budget left out."""
+
+    done: tuple[Job, ...]
+    left: tuple[Job, ...]
+
+
+def run_study(
+    study: Study,
+    *,
+    out: Path,
+    seeds: int | None = None,
+    rows: Sequence[str] = (),
+    scale: float = 1.0,
+    budget: float | None = None,
+    machine: Machine | None = None,
+    say: Say = lambda line: None,
+) -> Outcome:
+    """Say what the missing runs of a study cost, then do them; with a `budget` in seconds, those that fit into it.
+
+    Raises: UserError where the study, its recipes or `out` do not allow it; Failure as training does, or where it is
+    interrupted; the same call then goes on.
+    """
+    from reslab.models.device import pick_device
+
+    machine = machine or Machine()
+    pick_device(machine.device)  # which refuses a wrong one before anything is written
+    jobs = make_jobs(study, out=out, seeds=seeds or study.seeds, labels=tuple(rows), scale=scale)
+    begin(study, out=out, scale=scale)
+    for job in jobs:
+        check_folder(job)
+    missing = [job for job in jobs if not job.is_done]
+    say(f"{study.name}: {len(jobs) - len(missing)} of {len(jobs)} runs are done")
+    if not missing:
+        return Outcome((), ())
+    from reslab.study.cost import estimate
+
+    costs = estimate(missing, machine=machine, say=say)
+    _write_gradients(study, jobs, out=out, machine=machine)
+    return _do_all(missing, costs, budget=budget, machine=machine, say=say)
+
+
+def _do_all(
+    jobs: Sequence[Job], costs: Sequence[float], *, budget: float | None, machine: Machine, say: Say
+) -> Outcome:
+    began = time.monotonic()
+    done: list[Job] = []
+    left: list[Job] = []
+    for job, cost in zip(jobs, costs, strict=True):
+        fits = budget is None or time.monotonic() - began + cost <= budget
+        if not fits or (isinstance(job.task, Lesson) and not Run(job.task.base).is_finished):
+            left.append(job)
+            continue
+        say(f"{job.out.name}: {'going on' if job.is_begun else 'begins'}, run {len(done) + 1} of {len(jobs)}")
+        try:
+            do(job, machine)
+        except Failure as error:
+            raise Failure(f"{job.out.name}: {error}; or go on with the study by the same command") from None
+        done.append(job)
+    return Outcome(tuple(done), tuple(left))
+
+
+def do(job: Job, machine: Machine) -> None:
+    """Do one run, or what is missing of it: train or teach to the last epoch, then evaluate both splits.
+
+    Raises: UserError and Failure as training, extension and evaluation do.
+    """
+    from reslab.evaluation import evaluate
+
+    run = _train(job, machine) if isinstance(job.task, Recipe) else _teach(job, job.task, machine)
+    if not job.is_done:
+        evaluate(run, device=machine.device, data_dir=machine.data_dir)
+
+
+def _train(job: Job, machine: Machine) -> Run:
+    from reslab.training import resume, train
+
+    assert isinstance(job.task, Recipe)
+    if job.is_begun:
+        return resume(job.out, device=machine.device, data_dir=machine.data_dir, silent=machine.silent)
+    return train(
+        job.task,
+        out=job.out,
+        seed=job.seed,
+        device=machine.device,
+        data_dir=machine.data_dir,
+        silent=machine.silent,
+    )
+
+
+def _teach(job: Job, lesson: Lesson, machine: Machine) -> Run:
+    from reslab.extension import extend, resume_extension
+
+    if job.is_begun:
+        return resume_extension(job.out, device=machine.device, data_dir=machine.data_dir, silent=machine.silent)
+    return extend(
+        lesson.base,
+        data=lesson.data,
+        method=lesson.method,
+        out=job.out,
+        seed=job.seed,
+        device=machine.device,
+        data_dir=machine.data_dir,
+        silent=machine.silent,
+    )
+
+
+def begin(study: Study, *, out: Path, scale: float) -> None:
+    """Claim a folder for a study at one scale. Raises: UserError where it belongs to another."""
+    wanted = Begun(study=study.name, epochs_scale=scale)
+    if not (out / "study.json").exists():
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Failure(f"{out} cannot be made: {error.strerror}") from None
+        write_json(out / "study.json", wanted.model_dump())
+    elif (begun := read_begun(out)) != wanted:
+        raise UserError(
+            f"{out} holds runs of {begun.study} at {begun.epochs_scale:g} of the epochs, not of {study.name} at "
+            f"{scale:g}: choose another --out"
+        )
+
+
+def read_begun(out: Path) -> Begun:
+    """Say what study a folder belongs to. Raises: UserError where there is none."""
+    if not (out / "study.json").is_file():
+        raise UserError(f"{out} holds no study: reslab study run begins one")
+    return read_record(out / "study.json", Begun)
+
+
+def _write_gradients(study: Study, jobs: Sequence[Job], *, out: Path, machine: Machine) -> None:
+    """Measure the gradients of the rows that are asked about and run here, once."""
+    recipes = {job.label: job.task for job in jobs if job.label in study.gradients and isinstance(job.task, Recipe)}
+    known = read_gradients(out)
+    if recipes.keys() <= known.keys():
+        return
+    from reslab.study.gradients import gradient_norms
+
+    found = {
+        label: known.get(label) or gradient_norms(recipe, device=machine.device, data_dir=machine.data_dir)
+        for label, recipe in recipes.items()
+    }
+    write_json(out / "gradients.json", Gradients(norms=known | found).model_dump())
+
+
+def read_gradients(out: Path) -> dict[str, dict[str, float]]:
+    """Read the gradient norms by row and layer; none where they were not measured."""
+    path = out / "gradients.json"
+    return read_record(path, Gradients).norms if path.exists() else {}
+
+
+def read_budget(text: str) -> float:
+    """Turn a time such as 90m, 2h or 1.5d into seconds. Raises: UserError."""
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?) ?(s|m|min|h|d)", text)
+    if found is None:
+        raise UserError(f"--budget {text}: write a number and s, m, h or d, as in 90m or 2h")
+    return float(found[1]) * SECONDS[found[2]]

@@ -1,0 +1,124 @@
+"""Which runs a study consists of, and which of them are there already."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+from reslab.errors import UserError
+from reslab.recipe import Method, Recipe, derive
+from reslab.recipes import find_recipe
+from reslab.runs import Run
+from reslab.settings import with_settings
+from reslab.study.scaling import scale_recipe
+from reslab.study.spec import Row, Study, Teaching, Training, pick_row
+
+Say = Callable[[str], None]
+NAMES = {"name", "source", "published"}  # what a recipe says without changing what it does
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where to run and what to show; nothing here changes a result."""
+
+    device: str = "auto"
+    data_dir: Path | None = None
+    silent: bool = True
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """New classes for a finished run."""
+
+    base: Path
+    data: str
+    method: Method
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a study. It can be pickled, so that another process or machine can do it."""
+
+    label: str
+    seed: int
+    out: Path
+    task: Recipe | Lesson
+
+    @property
+    def is_begun(self) -> bool:
+        return (self.out / "recipe.json").exists()
+
+    @property
+    def is_done(self) -> bool:
+        """Trained to the end, and evaluated on both splits."""
+        run = Run(self.out)
+        return (
+            self.is_begun and run.is_finished and run.is_evaluated and {"train", "test"} <= set(run.evaluation.splits)
+        )
+
+
+def choose_rows(study: Study, labels: tuple[str, ...]) -> tuple[Row, ...]:
+    """Give the named rows, or all, in the study's order and with the rows that they build upon. Raises: UserError."""
+    wanted = {pick_row(study, label).label for label in labels} or {row.label for row in study.rows}
+    for row in reversed(study.rows):
+        if row.label in wanted and isinstance(row.job, Teaching):
+            wanted.add(row.job.base)
+    return tuple(row for row in study.rows if row.label in wanted)
+
+
+def make_jobs(study: Study, *, out: Path, seeds: int, labels: tuple[str, ...] = (), scale: float = 1.0) -> list[Job]:
+    """List the runs of a study, seed by seed, so that whenever it ends every row has about as many.
+
+    Raises: UserError where a row, its recipe or the scale is not allowed.
+    """
+    rows = choose_rows(study, labels)
+    tasks = {row.label: recipe_of(row.job, label=row.label, scale=scale) for row in rows if row.job.kind == "training"}
+    return [make_job(row, seed=seed, out=out, recipe=tasks.get(row.label)) for seed in range(seeds) for row in rows]
+
+
+def recipe_of(job: Training, *, label: str, scale: float) -> Recipe:
+    """Resolve what a row trains; a recipe that the row changes takes its label as its name. Raises: UserError."""
+    recipe = with_settings(find_recipe(job.recipe), job.settings)
+    return scale_recipe(derive(recipe, name=label) if job.settings else recipe, scale)
+
+
+def make_job(row: Row, *, seed: int, out: Path, recipe: Recipe | None) -> Job:
+    """Say what one seed of a row is to do; `recipe` is that of a row that trains."""
+    match row.job:
+        case Training():
+            assert recipe is not None
+            return Job(row.label, seed, _folder(out, row.label, seed), recipe)
+        case Teaching(base=base, data=data, method=method):
+            return Job(row.label, seed, _folder(out, row.label, seed), Lesson(_folder(out, base, seed), data, method))
+        case _:
+            assert_never(row.job)
+
+
+def _folder(out: Path, label: str, seed: int) -> Path:
+    return out / f"{label}-{seed}"
+
+
+def check_folder(job: Job) -> None:
+    """Look into the folder of a job that is begun. Raises: UserError where it holds another run."""
+    if job.is_begun and not _is_of(job, Run.open(job.out)):
+        raise UserError(
+            f"{job.out} holds another run than row {job.label} with seed {job.seed} as it is planned now: choose "
+            "another --out, or remove it"
+        )
+
+
+def _is_of(job: Job, run: Run) -> bool:
+    if run.environment.seed != job.seed:
+        return False
+    recipe = run.recipe
+    if isinstance(job.task, Recipe):
+        return recipe.model_dump(exclude=NAMES) == job.task.model_dump(exclude=NAMES)
+    extension, base = recipe.extension, Run(job.task.base)
+    return (
+        extension is not None
+        and extension.method == job.task.method
+        and recipe.data.endswith(f"+{job.task.data}")
+        and base.is_finished
+        and hashlib.sha256(base.weights_path.read_bytes()).hexdigest() == extension.base
+    )

@@ -1,0 +1,249 @@
+"""A study's report: one HTML page that opens without a network, the same in Markdown, and the numbers as CSV."""
+
+import csv
+import io
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+import jinja2
+
+from reslab.errors import Failure
+from reslab.metrics import CONFIDENCE
+from reslab.report.pictures import Picture
+from reslab.report.tables import Cell, Table
+from reslab.report.words import NBSP, between, counted, duration, percent, points
+from reslab.runs import write_bytes
+from reslab.study.charts import draw
+from reslab.study.results import Line, Question, Results, read_results
+from reslab.study.spec import LOWER_IS_BETTER, Metric, Study
+from reslab.study.verdict import MOST_SEEDS, Difference, Sample
+
+METRICS: dict[Metric, str] = {"error": "error", "accuracy": "accuracy", "macro_f1": "macro F1"}
+COLUMNS = (
+    *("study", "epochs_scale", "row", "metric", "published_low", "published_high", "source", "seeds", "mean", "low"),
+    *("high", "train_mean", "train_low", "train_high", "verdict", "further_seeds", "values", "seconds"),
+)
+
+
+class Written(NamedTuple):
+    """The files of a report, and its main table."""
+
+    page: Path
+    markdown: Path
+    csv: Path
+    verdicts: Table
+
+
+def write_study_report(study: Study, *, runs: Path, out: Path | None = None) -> Written:
+    """Write `report.html`, `report.md`, `report.csv` and the pictures on a study into `out`, else beside its runs.
+
+    Raises: UserError where `runs` is not the study's folder or no run is finished; Failure where the disk refuses.
+    """
+    results = read_results(study, out=runs)
+    pictures = draw(results)
+    folder = out or runs
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Failure(f"{folder} cannot be made: {error.strerror}") from None
+    for picture in pictures:
+        write_bytes(folder / f"{picture.name}.png", picture.png)
+    written = Written(folder / "report.html", folder / "report.md", folder / "report.csv", _verdicts(results))
+    write_bytes(written.page, _html(results, pictures).encode())
+    write_bytes(written.markdown, _markdown(results, pictures).encode())
+    write_bytes(written.csv, _csv(results).encode())
+    return written
+
+
+# ---- words
+
+
+def _headline(results: Results) -> Iterator[str]:
+    """Say what is there, what a verdict means, and what may not be concluded."""
+    unfinished = f"; {counted(results.num_unfinished, 'run')} begun but not finished" if results.num_unfinished else ""
+    yield f"{counted(results.num_runs, 'finished run')} of {counted(len(results.study.rows), 'row')}{unfinished}."
+    if results.scale < 1:
+        yield (
+            f"Scaled down: every network was trained for {results.scale:g} of its epochs, so nothing here is a verdict "
+            "on a published figure. Rows may be compared with each other, at this length."
+        )
+    yield (
+        f"Ours is the mean over seeds of the weights of the last epoch, ± a {percent(CONFIDENCE, decimals=0)} interval "
+        "of that mean (Student's); one seed has no interval. The test split was opened by the evaluation alone."
+    )
+    yield (
+        f"Reproduced: the whole interval lies within {100 * results.study.tolerance:g} points of the published "
+        "figure; better or worse: all of it lies beyond; else the seeds do not decide. Published figures are taken "
+        "as they stand, without an interval of their own."
+    )
+
+
+def verdict_words(line: Line) -> str:
+    """Say a verdict, and what would decide it."""
+    verdict = line.verdict
+    if verdict.word != "not decided" or line.test is None:
+        return verdict.word
+    if len(line.test.values) == 1:
+        return "not decided: one seed has no interval"
+    further = verdict.further_seeds
+    return f"not decided: {_seeds_needed(further)}"
+
+
+def _seeds_needed(further: int | None) -> str:
+    return f"over {MOST_SEEDS:,} seeds needed" if further is None else f"about {counted(further, 'more seed')}"
+
+
+def _sample_cell(sample: Sample | None) -> Cell:
+    if sample is None:
+        return Cell("–")
+    width = sample.half_width
+    return Cell(f"{100 * sample.mean:.2f}", "" if width is None else f"± {100 * width:.2f}")
+
+
+def _difference_cell(difference: Difference) -> Cell:
+    width = difference.half_width
+    return Cell(points(difference.value), "" if width is None else f"± {100 * width:.2f}")
+
+
+def question_words(question: Question, *, metric: Metric) -> str:
+    """Say whether the test figures of two rows differ."""
+    difference, first, second = question.test, question.contrast.first, question.contrast.second
+    if difference.half_width is None:
+        return "not decided: one seed has no interval"
+    if not difference.is_decided:
+        return f"not decided: {_seeds_needed(difference.further_seeds)} of each"
+    is_better = (difference.value < 0) == (metric in LOWER_IS_BETTER)
+    return f"{first if is_better else second} is better"
+
+
+# ---- tables
+
+
+def _verdicts(results: Results) -> Table:
+    rows = []
+    for line in results.lines:
+        runs = results.runs[line.row.label]
+        cells = (
+            Cell(line.row.label),
+            Cell(METRICS[line.metric]),
+            Cell(between(line.published.low, line.published.high).replace(f"{NBSP}%", "") if line.published else "–"),
+            _sample_cell(line.test),
+            _sample_cell(line.train),
+            Cell(str(len(runs))),
+            Cell(duration(fmean(run.seconds for run in runs)) if runs else "–"),
+            Cell(verdict_words(line)),
+        )
+        rows.append(cells)
+    header = ("Row", "Figure", "Published, %", "Ours, test, %", "Ours, training, %", "Seeds", "Time a run", "Verdict")
+    return Table(header, tuple(rows), num_text_columns=2)
+
+
+def _questions(results: Results) -> Table:
+    metric = results.study.metric
+    rows = tuple(
+        (
+            Cell(f"{each.contrast.first} less {each.contrast.second}"),
+            _difference_cell(each.test),
+            _difference_cell(each.train),
+            Cell(question_words(each, metric=metric)),
+        )
+        for each in results.questions
+    )
+    name = METRICS[metric]
+    return Table(("Rows", f"Test {name}, points", f"Training {name}, points", "Which is better"), rows)
+
+
+def _sources(results: Results) -> list[tuple[str, str]]:
+    """List each source with the rows that it stands behind."""
+    found: dict[str, list[str]] = {}
+    for line in results.lines:
+        if line.published:
+            found.setdefault(line.published.source, []).append(line.row.label)
+    return [(source, ", ".join(dict.fromkeys(labels))) for source, labels in found.items()]
+
+
+def _machines(results: Results) -> list[str]:
+    """List on what the runs were made, each kind once."""
+    environments = [run.environment for runs in results.runs.values() for run in runs]
+    return sorted(
+        {f"{each.device}; {each.processor}; {counted(each.threads, 'thread')}; PyTorch {each.torch}; reslab "
+         f"{each.reslab}, commit {each.commit or 'not known'}" for each in environments}
+    )  # fmt: skip
+
+
+# ---- the three forms
+
+
+def _html(results: Results, pictures: list[Picture]) -> str:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = resources.files("reslab.study").joinpath("page.html.jinja").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
+        study=results.study,
+        style=resources.files("reslab.report").joinpath("page.css").read_text(encoding="utf-8"),
+        headline=list(_headline(results)),
+        verdicts=_verdicts(results),
+        questions=_questions(results),
+        sources=_sources(results),
+        machines=_machines(results),
+        pictures=pictures,
+    )
+
+
+def _markdown(results: Results, pictures: list[Picture]) -> str:
+    parts = [f"# {results.study.title}", *_headline(results), _markdown_table(_verdicts(results))]
+    if results.questions:
+        parts += ["## Rows against each other", _markdown_table(_questions(results))]
+    for picture in pictures:
+        parts += [f"![{picture.alt}]({picture.name}.png)", f"**{picture.title}** {picture.caption}"]
+    if sources := _sources(results):
+        parts += ["## Sources", "\n".join(f"- {source}: {labels}" for source, labels in sources)]
+    parts += ["## Machines", "\n".join(f"- {machine}" for machine in _machines(results))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(table: Table) -> str:
+    lines = [table.header, tuple("---" for _ in table.header)]
+    lines += [tuple(f"{cell.text} {cell.aside}".strip() for cell in row) for row in table.rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _csv(results: Results) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for line in results.lines:
+        writer.writerow(_csv_row(results, line))
+    return buffer.getvalue()
+
+
+def _csv_row(results: Results, line: Line) -> dict[str, object]:
+    row: dict[str, object] = {
+        "study": results.study.name,
+        "epochs_scale": results.scale,
+        "row": line.row.label,
+        "metric": line.metric,
+        "seeds": len(results.runs[line.row.label]),
+        "verdict": line.verdict.word,
+        "further_seeds": line.verdict.further_seeds if line.verdict.further_seeds is not None else "",
+    }
+    if line.published:
+        row |= {"published_low": line.published.low, "published_high": line.published.high}
+        row["source"] = line.published.source
+    if line.test and line.train:
+        row |= _ends("", line.test) | _ends("train_", line.train)
+        row["values"] = " ".join(f"{value:.6g}" for value in line.test.values)
+        row["seconds"] = round(fmean(run.seconds for run in results.runs[line.row.label]), 1)
+    return row
+
+
+def _ends(prefix: str, sample: Sample) -> dict[str, object]:
+    ends: dict[str, object] = {f"{prefix}mean": round(sample.mean, 6)}
+    if sample.half_width is not None:
+        ends[f"{prefix}low"] = round(sample.mean - sample.half_width, 6)
+        ends[f"{prefix}high"] = round(sample.mean + sample.half_width, 6)
+    return ends

@@ -1,0 +1,145 @@
+"""What the runs of a study have found, read from their folders: by row the figures of every seed, and the verdicts."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reslab.errors import UserError
+from reslab.recipe import Published
+from reslab.records import Environment, Epoch, Figures, SplitName
+from reslab.runs import Run
+from reslab.study.execute import read_begun, read_gradients
+from reslab.study.plan import check_folder, make_job, recipe_of
+from reslab.study.spec import LOWER_IS_BETTER, Contrast, Metric, Row, Study, Teaching
+from reslab.study.verdict import Difference, Sample, Verdict, judge, subtract
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One finished run of a row."""
+
+    seed: int
+    log: list[Epoch]
+    environment: Environment
+    figures: dict[SplitName, Figures]
+
+    @property
+    def seconds(self) -> float:
+        return sum(epoch.seconds for epoch in self.log)
+
+    def value(self, metric: Metric, split: SplitName = "test") -> float:
+        """Give a figure of a split, in [0, 1]."""
+        figures = self.figures[split]
+        match metric:
+            case "error":
+                return 1 - figures.accuracy.value
+            case "accuracy":
+                return figures.accuracy.value
+            case "macro_f1":
+                return figures.macro_f1.value
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure of one row: published, ours on both splits, and the verdict."""
+
+    row: Row
+    metric: Metric
+    published: Published | None
+    test: Sample | None  # None before the first run
+    train: Sample | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Question:
+    """A contrast whose rows have both run: the differences of their means on both splits."""
+
+    contrast: Contrast
+    test: Difference
+    train: Difference
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that a study's report shows. Runs are those that are finished and evaluated."""
+
+    study: Study
+    scale: float
+    runs: dict[str, list[Measured]]  # by row, the rows in the study's order
+    num_unfinished: int
+    lines: list[Line]
+    questions: list[Question]
+    gradients: dict[str, dict[str, float]]
+
+    @property
+    def num_runs(self) -> int:
+        return sum(map(len, self.runs.values()))
+
+
+def read_results(study: Study, *, out: Path) -> Results:
+    """Read the runs of a study from its folder.
+
+    Raises: UserError where the folder is not the study's, a run is another than it should be, or none is finished.
+    """
+    begun = read_begun(out)
+    if begun.study != study.name:
+        raise UserError(f"{out} holds runs of the study {begun.study}, not of {study.name}")
+    runs, num_unfinished = {}, 0
+    for row in study.rows:
+        runs[row.label], missing = _read_row(row, out=out, scale=begun.epochs_scale)
+        num_unfinished += missing
+    if not any(runs.values()):
+        raise UserError(f"{out} holds no finished run yet: go on with reslab study run {study.name} --out {out}")
+    lines = [
+        _line(study, row, metric, runs[row.label], scaled=begun.epochs_scale < 1)
+        for row in study.rows
+        for metric in row.published or (study.metric,)
+    ]
+    asked = [each for each in study.contrasts if runs[each.first] and runs[each.second]]
+    questions = [_question(study, each, runs) for each in asked]
+    return Results(study, begun.epochs_scale, runs, num_unfinished, lines, questions, read_gradients(out))
+
+
+def _read_row(row: Row, *, out: Path, scale: float) -> tuple[list[Measured], int]:
+    """Read the finished runs of a row, and count the others."""
+    pattern = re.compile(re.escape(row.label) + r"-(\d{1,9})")
+    seeds = sorted(int(found[1]) for path in out.iterdir() if (found := pattern.fullmatch(path.name)))
+    recipe = None if isinstance(row.job, Teaching) else recipe_of(row.job, label=row.label, scale=scale)
+    jobs = [make_job(row, seed=seed, out=out, recipe=recipe) for seed in seeds]
+    for job in jobs:
+        check_folder(job)
+    done = [job for job in jobs if job.is_done]
+    return [_read_run(job.seed, Run.open(job.out)) for job in done], len(jobs) - len(done)
+
+
+def _read_run(seed: int, run: Run) -> Measured:
+    return Measured(seed, run.log, run.environment, dict(run.evaluation.splits))
+
+
+def _line(study: Study, row: Row, metric: Metric, runs: Sequence[Measured], *, scaled: bool) -> Line:
+    published = row.published.get(metric)
+    if not runs:
+        return Line(row, metric, published, None, None, Verdict("no run yet"))
+    test, train = _sample(runs, metric, "test"), _sample(runs, metric, "train")
+    if published is None:
+        verdict = Verdict("nothing published")
+    elif scaled:
+        verdict = Verdict("scaled")
+    else:
+        lower = metric in LOWER_IS_BETTER
+        verdict = judge(test, published, tolerance=study.tolerance, lower_is_better=lower)
+    return Line(row, metric, published, test, train, verdict)
+
+
+def _sample(runs: Sequence[Measured], metric: Metric, split: SplitName) -> Sample:
+    return Sample(tuple(run.value(metric, split) for run in runs))
+
+
+def _question(study: Study, contrast: Contrast, runs: dict[str, list[Measured]]) -> Question:
+    def difference(split: SplitName) -> Difference:
+        first, second = (_sample(runs[label], study.metric, split) for label in (contrast.first, contrast.second))
+        return subtract(first, second)
+
+    return Question(contrast, difference("test"), difference("train"))

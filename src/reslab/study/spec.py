@@ -1,0 +1,121 @@
+"""What a study is, as data: rows that repeat published figures, and which rows to set against each other.
+
+JSON both ways, so that a person's own study is a file like any shipped one. No torch here.
+"""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from reslab.complaints import first_complaint
+from reslab.errors import UserError
+from reslab.recipe import Method, Part, Published
+
+Metric = Literal["error", "accuracy", "macro_f1"]  # fractions of the test split, in [0, 1]
+LOWER_IS_BETTER: Final = ("error",)
+Label = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", description="it names run folders")]
+
+
+class Training(Part):
+    """A network from scratch by a shipped recipe or a JSON file, with `settings` as `--set` takes them."""
+
+    kind: Literal["training"] = "training"
+    recipe: str
+    settings: tuple[str, ...] = ()
+
+
+class Teaching(Part):
+    """New classes for the network of the row `base`, seed by seed."""
+
+    kind: Literal["teaching"] = "teaching"
+    base: Label
+    data: str
+    method: Method
+
+
+class Row(Part):
+    """One line of a table: what to run, and what was published for it."""
+
+    label: Label
+    job: Annotated[Training | Teaching, Field(discriminator="kind")]
+    published: dict[Metric, Published] = Field(default_factory=dict)
+
+
+class Contrast(Part):
+    """Two rows by label whose difference is a question of its own."""
+
+    first: Label
+    second: Label
+
+
+class Study(Part):
+    """A table to repeat. `tolerance` is how far from a published figure still counts as the same one."""
+
+    name: Label
+    title: str
+    rows: Annotated[tuple[Row, ...], Field(min_length=1)]
+    contrasts: tuple[Contrast, ...] = ()
+    gradients: tuple[Label, ...] = ()  # rows whose gradient norms are measured, layer by layer
+    metric: Metric = "error"  # of the contrasts, and of rows without a published figure
+    seeds: PositiveInt = 5
+    tolerance: PositiveFloat = 0.005
+
+    @model_validator(mode="after")
+    def _rows_are_there(self) -> "Study":
+        known: set[str] = set()
+        for row in self.rows:
+            if row.label in known:
+                raise ValueError(f"two rows are called {row.label}")
+            if isinstance(row.job, Teaching) and row.job.base not in known:
+                raise ValueError(f"row {row.label} teaches {row.job.base}, which is no row before it")
+            known.add(row.label)
+        named = {*self.gradients, *(label for each in self.contrasts for label in (each.first, each.second))}
+        if unknown := sorted(named - known):
+            raise ValueError(f"there is no row {unknown[0]}")
+        return self
+
+
+class Begun(Part):
+    """`study.json` in a study's folder: what its runs belong to."""
+
+    study: str
+    epochs_scale: PositiveFloat
+
+
+class Gradients(Part):
+    """`gradients.json`: of each row and layer the norm of the loss's gradient, before training."""
+
+    norms: dict[str, dict[str, float]]
+
+
+def pick_row(study: Study, label: str) -> Row:
+    """Find a row. Raises: UserError with the nearest right label."""
+    rows = {row.label: row for row in study.rows}
+    if label not in rows:
+        raise UserError(f"study {study.name} has no row {label!r}: {_hint(label, list(rows))}")
+    return rows[label]
+
+
+def read_study(name: str, *, shipped: dict[str, Study]) -> Study:
+    """Look up a shipped study, or read one from a JSON file. Raises: UserError with the nearest right name."""
+    if name in shipped:
+        return shipped[name]
+    if not name.endswith(".json"):
+        raise UserError(f"unknown study {name!r}: {_hint(name, list(shipped))} (a file's name ends in .json)")
+    try:
+        content = json.loads(Path(name).read_text(encoding="utf-8"))
+        return Study.model_validate(content)
+    except OSError as error:
+        raise UserError(f"{name} cannot be read as a study: {error.strerror}") from None
+    except ValidationError as error:
+        raise UserError(f"{name}: {first_complaint(error, content)}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{name} is not a study in JSON: {error}") from None
+
+
+def _hint(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name.lower(), names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(names)}"

@@ -1,0 +1,167 @@
+"""The shipped studies: published tables as data.
+
+Source: He et al. 2015, arXiv:1512.03385; Shah et al. 2016, arXiv:1604.04112; the public reruns named beside each
+figure. Figures are test errors or accuracies of one run each, as a rule, without an interval.
+Differs from them: the two rerun tables are known to this project by their figures alone, which is what their source
+says.
+"""
+
+from typing import Final
+
+from reslab.published import CIFAR10_NETWORKS, CIFAR10_SOURCE
+from reslab.recipe import Published
+from reslab.recipes import RECIPES
+from reslab.study.spec import Contrast, Metric, Row, Study, Teaching, Training
+
+SHAH: Final = "Shah et al. 2016, arXiv:1604.04112, table 1"
+ELU_RERUN: Final = "a later rerun of ELU in ResNet-110, its figures only"
+PLAIN_RERUN: Final = "a public rerun of plain networks, its figures only"
+LAB_REPORT: Final = "the lab report"
+
+DEPTHS: Final = (20, 32, 44, 56, 110)
+SHAH_RESNET: Final = (8.38, 7.51, 7.17, 6.97, 6.42)  # test error in percent, by depth
+SHAH_ELU: Final = (8.32, 7.30, 6.93, 6.31, 5.62)
+PLAIN_ACCURACIES: Final = {20: 90.10, 32: 86.96, 44: 84.45, 56: 85.26}
+RERUN_110: Final = {"relu": 5.67, "elu": 6.55}
+VARIANTS: Final = ("elu-after-addition", "bn-before-elu", "conv-bn-elu")  # beside ELU as Shah et al. propose it
+
+# By the network's name in `published`; the recipe gives the figure.
+ZOO: Final = {
+    "LeNet": "zoo-lenet",
+    "Network in Network": "zoo-nin",
+    "VGG-19": "zoo-vgg19",
+    "Pre-activation ResNet-20": "zoo-preact-resnet20",
+    "Pre-activation ResNet-32": "zoo-preact-resnet32",
+    "Pre-activation ResNet-110": "zoo-preact-resnet110",
+    "Wide ResNet 16-8": "zoo-wrn16-8",
+    "Wide ResNet 28-10": "zoo-wrn28-10",
+    "DenseNet-BC 100x12": "zoo-densenet-bc-100-12",
+    "DenseNet-BC 100x24": "zoo-densenet-bc-100-24",
+    "DenseNet-BC 160x24": "zoo-densenet-bc-160-24",
+    "ResNeXt-29 4x64d": "zoo-resnext29-4x64d",
+    "SE-ResNeXt-29 4x64d": "zoo-se-resnext29-4x64d",
+}
+
+
+def _in_percent(value: float, source: str) -> Published:
+    return Published(low=round(value / 100, 4), high=round(value / 100, 4), source=source)
+
+
+def _row(label: str, recipe: str, *, error: Published | None = None, settings: tuple[str, ...] = ()) -> Row:
+    """Make a row of errors; without one given, that of the unchanged recipe."""
+    known = RECIPES[recipe].published
+    if error is None and known is not None and not settings:
+        error = Published(low=round(1 - known.high, 4), high=round(1 - known.low, 4), source=known.source)
+    published: dict[Metric, Published] = {} if error is None else {"error": error}
+    return Row(label=label, job=Training(recipe=recipe, settings=settings), published=published)
+
+
+ELU_TABLE = Study(
+    name="elu-table",
+    title="Residual networks with ReLU and with ELU, by depth",
+    rows=(
+        *(
+            _row(f"resnet-{depth}", f"resnet-{depth}", error=_in_percent(error, SHAH))
+            for depth, error in zip(DEPTHS, SHAH_RESNET, strict=True)
+        ),
+        *(
+            _row(f"elu-resnet-{depth}", f"elu-resnet-{depth}", error=_in_percent(error, SHAH))
+            for depth, error in zip(DEPTHS, SHAH_ELU, strict=True)
+        ),
+    ),
+    contrasts=tuple(Contrast(first=f"elu-resnet-{depth}", second=f"resnet-{depth}") for depth in DEPTHS),
+)
+
+
+def _variants(depth: int, errors: dict[str, float]) -> tuple[Row, ...]:
+    known = {name: _in_percent(error, ELU_RERUN) for name, error in errors.items()}
+    base = f"elu-resnet-{depth}"
+    return (
+        # Not the figures of the papers: this table asks which of both is right.
+        Row(
+            label=f"relu-{depth}",
+            job=Training(recipe=f"resnet-{depth}"),
+            published={"error": known["relu"]} if known else {},
+        ),
+        Row(label=f"elu-{depth}", job=Training(recipe=base), published={"error": known["elu"]} if known else {}),
+        *(_row(f"{block}-{depth}", base, settings=(f"model.block={block}",)) for block in VARIANTS),
+    )
+
+
+ELU_VARIANTS = Study(
+    name="elu-variants",
+    title="Where ELU and batch norm belong in a residual block",
+    rows=(*_variants(20, {}), *_variants(110, RERUN_110)),
+    contrasts=tuple(
+        Contrast(first=f"{name}-{depth}", second=f"relu-{depth}") for depth in (20, 110) for name in ("elu", *VARIANTS)
+    ),
+)
+
+PLAIN_DEPTHS: Final = tuple(PLAIN_ACCURACIES)
+
+DEGRADATION = Study(
+    name="degradation",
+    title="Deeper plain networks get worse, deeper residual networks better",
+    rows=(
+        *(
+            _row(f"plain-{depth}", f"plain-{depth}", error=_in_percent(100 - accuracy, PLAIN_RERUN))
+            for depth, accuracy in PLAIN_ACCURACIES.items()
+        ),
+        *(_row(f"resnet-{depth}", f"resnet-{depth}") for depth in PLAIN_DEPTHS),
+    ),
+    contrasts=(
+        *(Contrast(first=f"{kind}-{depth}", second=f"{kind}-20") for kind in ("plain", "resnet") for depth in (44, 56)),
+        *(Contrast(first=f"plain-{depth}", second=f"resnet-{depth}") for depth in PLAIN_DEPTHS),
+    ),
+    gradients=("plain-20", "plain-56", "resnet-20", "resnet-56"),
+)
+
+ZOO_TABLE = Study(
+    name="zoo-table",
+    title="Thirteen known networks on CIFAR-10",
+    rows=tuple(
+        Row(
+            label=ZOO[known.network].removeprefix("zoo-"),
+            job=Training(recipe=ZOO[known.network]),
+            published={"accuracy": _in_percent(100 * known.test_accuracy, CIFAR10_SOURCE)},
+        )
+        for known in CIFAR10_NETWORKS
+    ),
+    metric="accuracy",
+)
+
+
+def _taught(method: str, published: dict[Metric, Published]) -> Row:
+    job = Teaching(base="lab-resnet32", data="cifar100:reptiles", method=method)  # type: ignore[arg-type]
+    return Row(label=method, job=job, published=published)
+
+
+LAB = Study(
+    name="lab",
+    title="Both parts of the lab: ten classes of CIFAR-10, then five reptiles of CIFAR-100 beside them",
+    rows=(
+        Row(
+            label="lab-resnet32",
+            job=Training(recipe="lab-resnet32"),
+            published={"accuracy": RECIPES["lab-resnet32"].published} if RECIPES["lab-resnet32"].published else {},
+        ),
+        _taught("frozen", {"macro_f1": _in_percent(69.0, LAB_REPORT), "accuracy": _in_percent(87.2, LAB_REPORT)}),
+        _taught("finetune-distill", {}),
+    ),
+    contrasts=(Contrast(first="finetune-distill", second="frozen"),),
+    metric="macro_f1",
+)
+
+DIGITS = Study(
+    name="digits",
+    title="ReLU and ELU on the digits of scikit-learn: a study to try in a minute, without a network",
+    rows=(
+        _row("relu", "digits-quick"),
+        _row("elu", "digits-quick", settings=("model.activation=elu",)),
+    ),
+    contrasts=(Contrast(first="elu", second="relu"),),
+    gradients=("relu", "elu"),
+    seeds=3,
+)
+
+STUDIES: Final = {study.name: study for study in (ELU_TABLE, ELU_VARIANTS, DEGRADATION, ZOO_TABLE, LAB, DIGITS)}

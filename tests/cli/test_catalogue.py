@@ -1,0 +1,48 @@
+"""The lists of what is shipped: what networks cost, and what was published beside the recipes."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from reslab.cli import catalogue
+
+Command = Callable[..., Any]
+NAMES = ("plain8", "tiny18")
+
+
+@pytest.fixture(autouse=True)
+def _few_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = {"kind": "imagenet_resnet", "depth": 18, "width": 8}
+    monkeypatch.setattr("reslab.models.MODELS", {"plain8": {"kind": "plain", "depth": 8}, "tiny18": tiny})
+
+
+def test_networks_are_counted_at_the_size_of_image_that_they_are_for(reslab: Command) -> None:
+    found = json.loads(reslab("models", "--json").out)
+    assert list(found) == list(NAMES)
+    assert [row["image_size"] for row in found.values()] == [32, 224]
+    # 3x3 in the stem and twice in each of three stages, the later ones on every second and fourth pixel.
+    assert found["plain8"]["receptive_field"] == 3 + 4 + (2 + 4) + (4 + 8)
+    assert "seconds_per_epoch" not in found["plain8"]
+
+
+def test_one_network_is_timed(reslab: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("reslab.models.timing.time_update", lambda model, batch: asked.append(batch) or 0.064)
+    outcome = reslab("models", "plain8", "--measure", "--device", "cpu", "--channels", "1")
+    assert "tiny18" not in outcome.out
+    assert "seconds for 50,000 images" in outcome.out
+    assert outcome.out.split()[-1] == "100"  # 50,000 images of 2 ms
+    assert asked == [(catalogue.BATCH, 1, 32, 32)]
+
+
+def test_an_unknown_network_is_told_the_nearest(refuse: Command) -> None:
+    assert refuse("models", "plain9") == "unknown network 'plain9': did you mean 'plain8'? see reslab models"
+
+
+def test_recipes_stand_beside_what_was_published(reslab: Command) -> None:
+    (line,) = (line for line in reslab("recipes").out.splitlines() if "zoo-wrn16-8" in line)
+    assert line.split()[1:] == ["cifar10", "wide_resnet16-8", "200", "128", "95.13%", "11,300,000", "4.9"]
+    (line,) = (line for line in reslab("recipes").out.splitlines() if "digits-quick" in line)
+    assert line.split()[-3:] == ["-", "-", "-"]

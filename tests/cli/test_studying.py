@@ -1,0 +1,74 @@
+"""`reslab study`: lists, runs, reports, and its sentences for what cannot be."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reslab.study import STUDIES, Study
+from reslab.study.plan import Job, Machine
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let every run be done at once and cost 10 seconds; gives their names."""
+    done: list[str] = []
+
+    def do(job: Job, machine: Machine) -> None:
+        done.append(job.out.name)
+
+    monkeypatch.setattr("reslab.study.execute.do", do)
+    monkeypatch.setattr("reslab.study.execute._write_gradients", lambda *arguments, **options: None)
+    monkeypatch.setattr("reslab.study.cost.estimate", lambda jobs, **options: [10.0 for _ in jobs])
+    return done
+
+
+def test_the_studies_are_listed(reslab: Command) -> None:
+    lines = reslab("study", "list").out.splitlines()
+    for name, study in STUDIES.items():
+        assert any(line.split()[:2] == [name, str(len(study.rows))] for line in lines)
+    listed = json.loads(reslab("study", "list", "--json").out)
+    assert {name: Study.model_validate(study) for name, study in listed.items()} == STUDIES
+
+
+def test_a_study_can_be_printed_changed_and_run(reslab: Command, untrained: list[str]) -> None:
+    content = json.loads(reslab("study", "list", "digits").out)
+    content["name"], content["rows"] = "mine", content["rows"][:1]
+    content |= {"contrasts": [], "gradients": []}
+    Path("mine.json").write_text(json.dumps(content))
+    outcome = reslab("study", "run", "mine.json", "--seeds", "2")
+    assert (outcome.code, untrained) == (0, ["relu-0", "relu-1"])
+    assert outcome.out == "Runs done: 2; next: reslab study report mine.json --runs runs/mine\n"
+    assert "mine: 0 of 2 runs are done" in outcome.err
+
+
+def test_rows_seeds_and_budget(reslab: Command, untrained: list[str]) -> None:
+    outcome = reslab("study", "run", "digits", "--rows", "elu", "--seeds", 3, "--budget", "15s", "--out", "here")
+    assert outcome.code == 0
+    assert untrained == ["elu-0", "elu-1", "elu-2"]  # which took no time at all
+    outcome = reslab("study", "run", "digits", "--seeds", 1, "--budget", "5s", "--out", "here")
+    assert outcome.out.startswith("Runs done: 0, 2 left out by --budget 5s; next: reslab study")
+    found = json.loads(reslab("study", "run", "digits", "--seeds", 1, "--out", "here", "--json").out)
+    assert found == {"runs": ["here/relu-0", "here/elu-0"], "left": []}
+
+
+def test_wrong_arguments_get_a_sentence(refuse: Command) -> None:
+    assert "did you mean 'digits'?" in refuse("study", "run", "digit")
+    assert "did you mean 'elu'?" in refuse("study", "run", "digits", "--rows", "relu,elo")
+    assert "write the rows with commas" in refuse("study", "run", "digits", "--rows", "relu,")
+    assert "--budget 2 weeks: write a number and s, m, h or d" in refuse(
+        "study", "run", "digits", "--budget", "2 weeks"
+    )
+    assert "--epochs-scale 2: give a share" in refuse("study", "run", "digits", "--epochs-scale", "2")
+    assert "holds no study: reslab study run begins one" in refuse("study", "report", "digits")
+    assert "unknown device 'gpu'" in refuse("study", "run", "digits", "--device", "gpu")
+
+
+def test_a_begun_study_without_a_run_has_no_report(reslab: Command, refuse: Command, untrained: list[str]) -> None:
+    assert reslab("study", "run", "digits", "--seeds", 1, "--epochs-scale", "0.5").code == 0
+    assert "runs/digits holds no finished run yet" in refuse("study", "report", "digits")
+    assert "holds runs of digits at 0.5 of the epochs, not of digits at 1" in refuse("study", "run", "digits")

@@ -1,0 +1,98 @@
+"""A small share of what `benchmarks/fuzz.py` feeds, and whether it notices what it looks for."""
+
+import importlib
+import json
+import os
+import random
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from reslab.errors import UserError
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+NUM_INPUTS = 1700  # a hundred for each source
+
+
+@pytest.fixture(scope="module")
+def fuzz() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        patch.setattr("socket.getaddrinfo", socket.getaddrinfo)
+        patch.setenv("NO_PROXY", "*")
+        module = importlib.import_module("fuzz")
+        module.stay_here()
+        yield module
+
+
+@pytest.fixture(scope="module")
+def guard(fuzz: ModuleType) -> Any:
+    return fuzz.Guard()
+
+
+def test_every_source_works_or_is_refused_in_one_sentence(fuzz: ModuleType, tmp_path: Path) -> None:
+    found = fuzz.fuzz(NUM_INPUTS, seed=3, folder=tmp_path.resolve())
+    assert {name: row["defects"] for name, row in found.items() if row["defects"]} == {}
+    assert all(row["works"] and row["refused"] for row in found.values())
+
+
+def test_the_same_seed_gives_the_same_inputs(fuzz: ModuleType) -> None:
+    content = json.dumps({"a": [1, {"b": "c"}]}).encode()
+    first, second = (
+        [fuzz.mutate(content, random.Random(seed), others=[content]) for seed in range(50)] for _ in range(2)
+    )
+    assert first == second
+    assert len(set(first)) > 40
+
+
+def write_outside(content: bytes, folder: Path) -> None:
+    (folder / "../outside").write_bytes(content)
+
+
+def move_outside(content: bytes, folder: Path) -> None:
+    (folder / "inside").write_bytes(content)
+    os.replace(folder / "inside", folder.parent / "outside")
+
+
+def run_a_program(content: bytes, folder: Path) -> None:
+    subprocess.run([sys.executable, "--version"], capture_output=True)
+    raise UserError("refused, but too late")
+
+
+def hang(content: bytes, folder: Path) -> None:
+    try:
+        time.sleep(30)
+    except Exception:
+        raise UserError("a reader that catches everything") from None
+
+
+def fall_over(content: bytes, folder: Path) -> None:
+    raise KeyError("what")
+
+
+@pytest.mark.parametrize(
+    ("read", "expected"),
+    [
+        (write_outside, "writes or runs open .*/outside"),
+        (move_outside, "writes or runs os.rename .*/outside"),
+        (run_a_program, "writes or runs subprocess.Popen .*"),
+        (hang, "hangs for 1 s"),
+        (fall_over, "KeyError at .*: 'what'"),
+    ],
+)
+def test_what_goes_wrong_is_noticed(
+    fuzz: ModuleType, guard: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Any, expected: str
+) -> None:
+    monkeypatch.setattr(fuzz, "SECONDS", 1)
+    (tmp_path / "folder").mkdir()
+    target = fuzz.Target(lambda: [b""], read)
+    outcome = fuzz.feed(target, b"content", folder=(tmp_path / "folder").resolve(), guard=guard)
+    assert re.fullmatch(expected, outcome), outcome

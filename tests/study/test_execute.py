@@ -1,0 +1,258 @@
+"""A study that is run, killed, gone on with, and put into the wrong folder."""
+
+import json
+import multiprocessing
+import pickle
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reslab.data import recipe_data
+from reslab.errors import Failure, UserError
+from reslab.recipe import Growth, Recipe, derive
+from reslab.runs import Run
+from reslab.study import Study, cost
+from reslab.study.execute import do, read_budget, read_gradients, run_study
+from reslab.study.plan import Job, Machine, make_jobs
+from reslab.training.progress import Display
+
+RUNS = ["relu-0", "elu-0", "taught-0", "relu-1", "elu-1", "taught-1"]  # seed by seed
+
+
+def weights(out: Path) -> dict[str, bytes]:
+    return {name: (out / name / "model.safetensors").read_bytes() for name in RUNS if (out / name).exists()}
+
+
+def stamps(out: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+
+
+# ---- from the beginning to the end
+
+
+def test_every_run_is_an_ordinary_one(study: Study, ran: Path) -> None:
+    assert sorted(path.name for path in ran.iterdir() if path.is_dir()) == sorted(RUNS)
+    for name in RUNS:
+        run = Run.open(ran / name)
+        assert run.environment.seed == int(name[-1])
+        assert len(run.log) == run.recipe.epochs
+        assert list(run.evaluation.splits) == ["train", "test"]
+        assert [data.split for data in run.environment.data] == ["train", "validation", "test"]
+    assert Run.open(ran / "elu-1").recipe.model.activation == "elu"
+    assert Run.open(ran / "elu-1").recipe.name == "elu"
+    assert Run.open(ran / "taught-1").recipe.extension.base == Run.open(ran / "taught-1").base_digest
+    assert (ran / "taught-1/base.safetensors").read_bytes() == weights(ran)["relu-1"]
+    assert len(set(weights(ran).values())) == len(RUNS)
+
+
+def test_a_second_time_nothing_is_done(study: Study, copied: Path) -> None:
+    before, said = stamps(copied), []
+    outcome = run_study(study, out=copied, say=said.append)
+    assert outcome.done == ()
+    assert said == ["tiny: 6 of 6 runs are done"]
+    assert stamps(copied) == before
+
+
+def test_more_seeds_add_runs_and_leave_the_others(study: Study, copied: Path) -> None:
+    before, said = stamps(copied), []
+    outcome = run_study(study, out=copied, seeds=3, rows=["relu"], say=said.append)
+    assert [job.out.name for job in outcome.done] == ["relu-2"]
+    assert {path: time for path, time in stamps(copied).items() if path in before} == before
+    assert said[0] == "tiny: 2 of 3 runs are done"
+    assert re.fullmatch(r"relu: 3 epochs of \d+\.\d s here, times 1: about \d+ seconds", said[1])
+
+
+def test_training_opens_no_test_split(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the cost nor the gradients do."""
+    asked: list[str] = []
+    load = recipe_data.load
+
+    def note(expression: str, split: str, **options: Any) -> Any:
+        asked.append(split)
+        return load(expression, split, **options)
+
+    monkeypatch.setattr(recipe_data, "load", note)
+    monkeypatch.setattr("reslab.evaluation.evaluate", lambda run, **options: None)
+    run_study(study, out=tmp_path / "tiny", seeds=1, rows=["relu"])
+    assert len(asked) >= 3
+    assert set(asked) == {"train"}  # which the validation images are cut out of
+
+
+def test_one_run_can_be_sent_elsewhere(study: Study, ran: Path, tmp_path: Path) -> None:
+    job = make_jobs(study, out=tmp_path, seeds=1)[0]
+    sent, machine = pickle.loads(pickle.dumps((job, Machine())))
+    assert isinstance(sent, Job)
+    do(sent, machine)
+    assert weights(tmp_path)["relu-0"] == weights(ran)["relu-0"]
+    before = stamps(tmp_path)
+    do(sent, machine)  # as who does not hear that it has been done would
+    assert stamps(tmp_path) == before
+
+
+# ---- interrupted
+
+
+@pytest.mark.parametrize("moment", ["elu-0/checkpoint/newest.safetensors", "relu-0/evaluation.json", "elu-0/.lock"])
+def test_a_killed_study_goes_on_to_the_same_bytes(study: Study, ran: Path, tmp_path: Path, moment: str) -> None:
+    """In a run, between two, and while one begins."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["reslab.training.loop", "reslab.study.cost", "sklearn.datasets"])
+    out = tmp_path / "tiny"
+    process = context.Process(target=run_study, args=(study,), kwargs={"out": out, "rows": ["relu", "elu"], "seeds": 1})
+    process.start()
+    while not (out / moment).exists() and process.is_alive():
+        time.sleep(0.002)
+    process.kill()
+    process.join()
+    assert process.exitcode == -9
+    assert not (out / "elu-0/evaluation.json").exists()
+    outcome = run_study(study, out=out, rows=["relu", "elu"], seeds=1)
+    assert [job.out.name for job in outcome.done] == ["elu-0"]
+    assert weights(out) == {name: weights(ran)[name] for name in ("relu-0", "elu-0")}
+
+
+def test_ctrl_c_is_a_sentence_and_the_same_call_goes_on(
+    study: Study, ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(Display, "epoch", lambda self, done: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(Failure, match=r"^relu-0: stopped after \d+ updates.*go on with the study by the same"):
+            run_study(study, out=tmp_path, rows=["relu"])
+    assert not Run.open(tmp_path / "relu-0").is_finished
+    said: list[str] = []
+    run_study(study, out=tmp_path, rows=["relu"], say=said.append)
+    assert "relu-0: going on, run 1 of 2" in said
+    assert "relu-1: begins, run 2 of 2" in said
+    assert weights(tmp_path) == {name: weights(ran)[name] for name in ("relu-0", "relu-1")}
+
+
+def test_what_was_trained_but_not_evaluated_is_only_evaluated(study: Study, copied: Path) -> None:
+    for name in ("elu-1", "taught-1"):
+        (copied / name / "evaluation.json").unlink()
+    before = (copied / "elu-1/model.safetensors").stat().st_mtime_ns
+    assert [job.out.name for job in run_study(study, out=copied).done] == ["elu-1", "taught-1"]
+    assert (copied / "elu-1/model.safetensors").stat().st_mtime_ns == before
+
+
+# ---- what it costs, and what there is time for
+
+
+def test_the_budget_leaves_out_what_does_not_fit(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def pretend(job: Job, machine: Machine) -> None:
+        done.append(job.out.name)
+        job.out.mkdir()
+        (job.out / "model.safetensors").touch()
+
+    monkeypatch.setattr("reslab.study.execute.do", pretend)
+    monkeypatch.setattr(cost, "estimate", lambda jobs, **options: [9.0 if job.label == "elu" else 1.0 for job in jobs])
+    outcome = run_study(study, out=tmp_path, budget=5.0)
+    assert done == ["relu-0", "taught-0", "relu-1", "taught-1"]
+    assert [job.out.name for job in outcome.left] == ["elu-0", "elu-1"]
+
+
+def test_what_is_taught_waits_for_its_base(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "estimate", lambda jobs, **options: [9.0 if job.label == "relu" else 0.0 for job in jobs])
+    monkeypatch.setattr("reslab.study.execute.do", lambda job, machine: None)
+    outcome = run_study(study, out=tmp_path, budget=5.0, seeds=1)
+    assert [job.out.name for job in outcome.done] == ["elu-0"]
+    assert [job.out.name for job in outcome.left] == ["relu-0", "taught-0"]
+
+
+def test_no_budget_is_the_cost_alone(study: Study, tmp_path: Path) -> None:
+    said: list[str] = []
+    outcome = run_study(study, out=tmp_path / "tiny", budget=0.0, say=said.append)
+    assert (len(outcome.done), len(outcome.left)) == (0, 6)
+    assert [line.partition(":")[0] for line in said] == ["tiny", "relu", "elu", "taught", "together"]
+
+
+def test_the_cost_counts_pixels_and_updates(small_recipe: Recipe) -> None:
+    images = recipe_data.read_split(small_recipe, "train")
+    plain = cost.measure(small_recipe, images, device="cpu")
+    assert plain.epochs == 3
+    assert 0 < plain.seconds_per_epoch < 30
+    growth = (Growth(epoch=0, image_size=4), Growth(epoch=2, image_size=8))
+    grown = derive(small_recipe, name="grown", growth=growth)
+    assert cost.measure(grown, images, device="cpu").epochs == 1.5  # two of a quarter of the pixels, and one
+    short = derive(small_recipe, name="short", updates=9)
+    assert cost.measure(short, images, device="cpu").epochs == 1.5  # of six updates each
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90m", 5400), ("2h", 7200), ("1.5d", 129600), ("0s", 0), ("30min", 1800)]
+)
+def test_budgets(text: str, seconds: float) -> None:
+    assert read_budget(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "2", "h", "-1h", "2 weeks", "nan h", "1e9h"])
+def test_other_budgets_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="write a number and s, m, h or d"):
+        read_budget(text)
+
+
+# ---- gradients
+
+
+def test_gradients_are_measured_once(study: Study, copied: Path) -> None:
+    found = read_gradients(copied)
+    assert list(found) == ["relu"]
+    assert next(iter(found["relu"])) == "stem"
+    assert list(found["relu"])[-1] == "head"
+    assert all(norm > 0 for norm in found["relu"].values())
+    before = (copied / "gradients.json").stat().st_mtime_ns
+    run_study(study, out=copied, seeds=3, rows=["relu"])
+    assert (copied / "gradients.json").stat().st_mtime_ns == before
+
+
+# ---- the wrong folder
+
+
+def test_a_folder_of_another_study_or_scale_is_refused(
+    study: Study, make_study: Callable[..., Study], copied: Path
+) -> None:
+    before = stamps(copied)
+    with pytest.raises(UserError, match=r"holds runs of tiny at 1 of the epochs, not of tiny at 0.5: choose another"):
+        run_study(study, out=copied, scale=0.5)
+    with pytest.raises(UserError, match=r"holds runs of tiny at 1 of the epochs, not of other at 1: choose another"):
+        run_study(make_study(name="other"), out=copied)
+    assert stamps(copied) == before
+
+
+def test_a_row_that_was_changed_since_is_refused(study: Study, copied: Path) -> None:
+    rows = [row.model_dump() for row in study.rows]
+    rows[1]["job"]["settings"] += ("epochs=4",)
+    changed = Study.model_validate(study.model_dump() | {"rows": rows})
+    before = stamps(copied)
+    with pytest.raises(UserError, match=r"elu-0 holds another run than row elu with seed 0 as it is planned now"):
+        run_study(changed, out=copied)
+    assert stamps(copied) == before
+
+
+def test_a_published_figure_may_be_corrected_later(study: Study, copied: Path) -> None:
+    content = json.loads((copied / "relu-0/recipe.json").read_text())
+    content |= {"published": {"low": 0.5, "high": 0.5, "source": "somebody"}, "source": "another"}
+    (copied / "relu-0/recipe.json").write_text(json.dumps(content))
+    assert run_study(study, out=copied).done == ()
+
+
+@pytest.mark.parametrize("name", ["relu-1", "taught-1"])
+def test_a_folder_with_another_seed_is_refused(study: Study, copied: Path, name: str) -> None:
+    """Where the base of a lesson is another, so is the lesson."""
+    shutil.rmtree(copied / name)
+    shutil.copytree(copied / name.replace("1", "0"), copied / name)
+    with pytest.raises(UserError, match=f"{name} holds another run than row"):
+        run_study(study, out=copied)
+
+
+def test_a_file_in_the_way_is_a_failure(study: Study, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Failure, match="file/tiny cannot be made"):
+        run_study(study, out=tmp_path / "file/tiny")

@@ -1,0 +1,163 @@
+"""The report of a study, held against the files of its runs."""
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reslab.errors import UserError
+from reslab.recipe import Published
+from reslab.runs import Run
+from reslab.study import Study
+from reslab.study.report import Written, write_study_report
+from reslab.study.results import read_results
+
+NUMBER = r"\d+\.\d\d"
+
+
+@pytest.fixture
+def written(study: Study, ran: Path, tmp_path: Path) -> Written:
+    return write_study_report(study, runs=ran, out=tmp_path / "report")
+
+
+def read_csv(written: Written) -> dict[tuple[str, str], dict[str, str]]:
+    with written.csv.open(newline="", encoding="utf-8") as file:
+        return {(line["row"], line["metric"]): line for line in csv.DictReader(file)}
+
+
+def error(out: Path, name: str, split: str = "test") -> float:
+    return 1 - Run.open(out / name).evaluation.splits[split].accuracy.value
+
+
+def scale_down(out: Path) -> None:
+    """Make runs pass for those of half the epochs."""
+    for path in (*out.glob("*/recipe.json"), out / "study.json"):
+        content = json.loads(path.read_text())
+        content |= {"epochs_scale": 0.5} if path.name == "study.json" else {"epochs": 2}
+        path.write_text(json.dumps(content))
+
+
+def test_the_table_has_the_figures_of_the_runs(ran: Path, written: Written) -> None:
+    lines = read_csv(written)
+    assert list(lines) == [("relu", "error"), ("elu", "error"), ("taught", "macro_f1"), ("taught", "error")]
+    for row in ("relu", "elu"):
+        line, values = lines[row, "error"], [error(ran, f"{row}-{seed}") for seed in (0, 1)]
+        mean, half = sum(values) / 2, 12.7062 * abs(values[0] - values[1]) / 2  # sd / sqrt(2) is half the distance
+        assert float(line["mean"]) == pytest.approx(mean, abs=1e-6)
+        assert float(line["low"]) == pytest.approx(mean - half, abs=1e-5)
+        assert float(line["high"]) == pytest.approx(mean + half, abs=1e-5)
+        trained = [error(ran, f"{row}-{seed}", "train") for seed in (0, 1)]
+        assert float(line["train_mean"]) == pytest.approx(sum(trained) / 2, abs=1e-6)
+        assert [float(value) for value in line["values"].split()] == pytest.approx(values, rel=1e-5)
+        assert line["seeds"] == "2"
+    macro_f1 = [Run.open(ran / f"taught-{seed}").evaluation.splits["test"].macro_f1.value for seed in (0, 1)]
+    assert float(lines["taught", "macro_f1"]["mean"]) == pytest.approx(sum(macro_f1) / 2, abs=1e-6)
+    assert lines["elu", "error"]["verdict"] == "nothing published"
+    assert lines["elu", "error"]["published_low"] == ""
+    assert lines["relu", "error"]["source"] == "the tests"
+
+
+def test_page_and_markdown_say_the_same(written: Written) -> None:
+    page, markdown = written.page.read_text(encoding="utf-8"), written.markdown.read_text(encoding="utf-8")
+    for row in written.verdicts.rows:
+        words = [f"{cell.text} {cell.aside}".strip() for cell in row]
+        assert f"| {' | '.join(words)} |" in markdown
+        for cell in row:
+            assert cell.text in page
+    assert re.search(rf"\| relu \| error \| 10\.00 \| {NUMBER} ± {NUMBER} \| ", markdown)
+    assert re.search(rf"\| elu less relu \| [−+]?{NUMBER} ± {NUMBER} \|", markdown)
+    assert "6 finished runs of 3 rows." in page
+    assert "Scaled down" not in page
+    for name in ("curves", "gradients"):
+        assert f"({name}.png)" in markdown
+        assert (written.page.parent / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_page_opens_offline(written: Written) -> None:
+    page = written.page.read_text(encoding="utf-8")
+    assert re.findall(r'(?:src|href)="(?!data:)[^"]*"', page) == []
+    assert "<script" not in page
+    assert "default-src 'none'" in page
+    assert page.count("<img") == 2
+    assert len(re.findall(r'alt="[^"]{20,}"', page)) == 2
+
+
+def test_a_verdict_follows_the_figures(study: Study, ran: Path) -> None:
+    first, second = (error(ran, f"relu-{seed}") for seed in (0, 1))
+    mean, half = (first + second) / 2, 12.7062 * abs(first - second) / 2
+    for shift, word in ((0, "reproduced"), (-4, "worse"), (4, "better"), (1, "not decided")):
+        value = mean + shift * half
+        figure = Published.model_construct(low=value, high=value, source="the tests")
+        row = study.rows[0].model_copy(update={"published": {"error": figure}})
+        judged = study.model_copy(update={"rows": (row, *study.rows[1:]), "tolerance": 1.5 * half})
+        assert read_results(judged, out=ran).lines[0].verdict.word == word
+    strict = read_results(study.model_copy(update={"tolerance": 1e-6}), out=ran)
+    found = next(line for line in strict.lines if line.row.label == "relu")
+    assert found.verdict.word == "not decided"
+    assert found.verdict.further_seeds is None or found.verdict.further_seeds > 0
+
+
+def test_one_seed_claims_no_interval(study: Study, copied: Path) -> None:
+    for path in copied.glob("*-1"):
+        shutil.rmtree(path)
+    written = write_study_report(study, runs=copied)
+    assert written.page == copied / "report.html"
+    for line in read_csv(written).values():
+        assert line["mean"]
+        assert line["low"] == line["high"] == line["train_low"] == ""
+        assert line["verdict"] in ("not decided", "nothing published")
+    table = written.markdown.read_text(encoding="utf-8").partition("\n|")[2].partition("\n\n![")[0]
+    assert "not decided: one seed has no interval" in table
+    assert "±" not in table
+
+
+def test_scaled_runs_claim_no_verdict(study: Study, copied: Path) -> None:
+    scale_down(copied)
+    written = write_study_report(study.model_copy(update={"tolerance": 1.0}), runs=copied)
+    words = {key: line["verdict"] for key, line in read_csv(written).items()}
+    assert words["relu", "error"] == words["taught", "error"] == "scaled"
+    assert "trained for 0.5 of its epochs" in written.page.read_text(encoding="utf-8")
+    for line in written.markdown.read_text(encoding="utf-8").splitlines():
+        assert not re.search(r"\| (reproduced|better|worse)", line)
+    assert all(line["epochs_scale"] == "0.5" for line in read_csv(written).values())
+
+
+def test_what_is_not_finished_is_counted_and_left_out(study: Study, copied: Path) -> None:
+    (copied / "relu-1/evaluation.json").unlink()
+    (copied / "elu-0/model.safetensors").unlink()
+    (copied / "elu-1").rename(copied / "elu-one")
+    results = read_results(study, out=copied)
+    assert [run.seed for run in results.runs["relu"]] == [0]
+    assert results.num_unfinished == 2
+    assert results.lines[1].verdict.word == "no run yet"
+    assert results.questions == []
+    page = write_study_report(study, runs=copied).page.read_text(encoding="utf-8")
+    assert "3 finished runs of 3 rows; 2 runs begun but not finished." in page
+
+
+def test_a_row_of_words_cannot_break_the_page(make_study: Callable[..., Study], copied: Path) -> None:
+    title = 'A <b>bold</b> "study" & more'
+    page = write_study_report(make_study(title=title), runs=copied).page.read_text(encoding="utf-8")
+    assert "<b>bold</b>" not in page
+    assert "A &lt;b&gt;bold&lt;/b&gt;" in page
+
+
+def test_what_cannot_be_reported_is_one_sentence(
+    study: Study, make_study: Callable[..., Study], copied: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="holds no study: reslab study run begins one"):
+        write_study_report(study, runs=tmp_path / "absent")
+    with pytest.raises(UserError, match="holds runs of the study tiny, not of other"):
+        write_study_report(make_study(name="other"), runs=copied)
+    shutil.rmtree(copied / "taught-0")
+    for path in copied.glob("*/evaluation.json"):
+        path.unlink()
+    with pytest.raises(UserError, match="holds no finished run yet: go on with reslab study run tiny --out"):
+        write_study_report(study, runs=copied)
+    (copied / "study.json").write_text("{")
+    with pytest.raises(UserError, match=r"study\.json is damaged"):
+        write_study_report(study, runs=copied)

@@ -1,0 +1,99 @@
+"""The shipped studies, held against what was published."""
+
+import pytest
+
+from reslab.errors import UserError
+from reslab.published import CIFAR10_NETWORKS
+from reslab.recipe import EluResNet
+from reslab.recipes import RECIPES
+from reslab.study import STUDIES, Study, find_study
+from reslab.study.plan import Lesson, make_jobs
+from reslab.study.spec import Training
+
+
+def errors(study: str, *labels: str) -> list[float]:
+    rows = {row.label: row for row in STUDIES[study].rows}
+    return [round(100 * rows[label].published["error"].low, 2) for label in labels]
+
+
+def test_elu_table() -> None:
+    depths = (20, 32, 44, 56, 110)
+    assert errors("elu-table", *(f"resnet-{depth}" for depth in depths)) == [8.38, 7.51, 7.17, 6.97, 6.42]
+    assert errors("elu-table", *(f"elu-resnet-{depth}" for depth in depths)) == [8.32, 7.30, 6.93, 6.31, 5.62]
+
+
+def test_degradation() -> None:
+    assert errors("degradation", *(f"plain-{depth}" for depth in (20, 32, 44, 56))) == [9.90, 13.04, 15.55, 14.74]
+    assert errors("degradation", *(f"resnet-{depth}" for depth in (20, 32, 44, 56))) == [8.75, 7.51, 7.17, 6.97]
+
+
+def test_elu_variants_has_every_block(tmp_path) -> None:
+    assert errors("elu-variants", "relu-110", "elu-110") == [5.67, 6.55]
+    jobs = make_jobs(STUDIES["elu-variants"], out=tmp_path, seeds=1)
+    blocks = [job.task.model.block for job in jobs if isinstance(job.task.model, EluResNet)]
+    assert sorted(blocks) == sorted(["conv-elu-conv-bn", "elu-after-addition", "bn-before-elu", "conv-bn-elu"] * 2)
+
+
+def test_the_zoo_has_the_thirteen_networks() -> None:
+    rows = STUDIES["zoo-table"].rows
+    assert [row.published["accuracy"].low for row in rows] == [known.test_accuracy for known in CIFAR10_NETWORKS]
+
+
+def test_the_lab_has_both_parts(tmp_path) -> None:
+    jobs = make_jobs(STUDIES["lab"], out=tmp_path, seeds=1, labels=("frozen",))
+    assert [job.out.name for job in jobs] == ["lab-resnet32-0", "frozen-0"]
+    assert jobs[1].task == Lesson(tmp_path / "lab-resnet32-0", "cifar100:reptiles", "frozen")
+    published = STUDIES["lab"].rows[1].published
+    assert (published["macro_f1"].low, published["accuracy"].low) == (0.69, 0.872)
+
+
+@pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
+def test_every_study_is_planned_and_survives_json(study: Study, tmp_path) -> None:
+    assert Study.model_validate_json(study.model_dump_json()) == study
+    assert study.seeds >= 3
+    recipes = {row.job.recipe for row in study.rows if isinstance(row.job, Training)}
+    assert recipes <= RECIPES.keys(), f"not shipped: {sorted(recipes - RECIPES.keys())}"
+    assert len(make_jobs(study, out=tmp_path, seeds=2)) == 2 * len(study.rows)
+
+
+def test_a_wrong_name_is_told_the_right_one(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"unknown study 'elu-tabel': did you mean 'elu-table'\?"):
+        find_study("elu-tabel")
+    with pytest.raises(UserError, match=r"study digits has no row 'rely': did you mean 'relu'\?"):
+        make_jobs(find_study("digits"), out=tmp_path, seeds=1, labels=("rely",))
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[", "is not a study in JSON"),
+        ('{"name": "x"}', "title is missing"),
+        (
+            '{"name": "x", "title": "x", "rows": [{"label": "A B", "job": {"kind": "training", "recipe": "r"}}]}',
+            "label",
+        ),
+        ('{"name": "x", "title": "x", "rows": [], "seeds": 0}', "rows"),
+    ],
+)
+def test_a_broken_file_gets_a_sentence(tmp_path, text: str, complaint: str) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=complaint) as raised:
+        find_study(str(path))
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(UserError, match=r"absent\.json cannot be read as a study"):
+        find_study(str(tmp_path / "absent.json"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"gradients": ("rely",)}, "there is no row rely"),
+        ({"rows": STUDIES["lab"].rows[1:]}, "row frozen teaches lab-resnet32, which is no row before it"),
+        ({"rows": STUDIES["lab"].rows[:1] * 2}, "two rows are called lab-resnet32"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(changes: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        Study.model_validate(STUDIES["lab"].model_dump() | changes)

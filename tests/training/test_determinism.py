@@ -1,0 +1,61 @@
+"""The strict mode: what it switches on, that it repeats, what it records and refuses."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from reslab.errors import UserError
+from reslab.recipe import Recipe, derive
+from reslab.runs import Run
+from reslab.training import loop, resume, train
+from reslab.training.determinism import strictly
+
+
+def test_a_strict_run_is_strict_until_it_ends_records_it_and_gives_the_usual_bytes_on_a_processor(
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, take_step = [], loop.update
+
+    def watch(*arguments: object, **options: object) -> object:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return take_step(*arguments, **options)
+
+    monkeypatch.setattr(loop, "update", watch)
+    recipe = derive(small_recipe, name="short", epochs=1)
+    strict = train(recipe, out=tmp_path / "strict", deterministic=True)
+    assert seen == [True] * 6
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert (strict.environment.deterministic, strict.environment.compiled) == (True, "no")
+    usual = train(recipe, out=tmp_path / "usual")
+    assert not usual.environment.deterministic
+    assert strict.weights_path.read_bytes() == usual.weights_path.read_bytes()
+    strict.weights_path.unlink()
+    (strict.path / "checkpoint/newest.safetensors").unlink()
+    seen.clear()
+    resume(strict.path)
+    assert seen == [True] * 6
+    assert strict.weights_path.read_bytes() == usual.weights_path.read_bytes()
+
+
+def fail(message: str) -> None:
+    with strictly(True):
+        raise RuntimeError(message)
+
+
+def test_an_operation_without_such_an_algorithm_is_named() -> None:
+    with pytest.raises(UserError, match=r"cannot be kept: put_ does not have a deterministic impl.*; leave it away"):
+        fail("put_ does not have a deterministic implementation, but you set ...")
+    with pytest.raises(RuntimeError, match="something else"):
+        fail("something else")
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize(("name", "value"), [("threads", 63), ("torch", "1.0"), ("processor", "another")])
+def test_a_strict_run_does_not_go_on_elsewhere(small_recipe: Recipe, tmp_path: Path, name: str, value: object) -> None:
+    run = train(derive(small_recipe, name="short", epochs=1), out=tmp_path / "run", deterministic=True)
+    run.weights_path.unlink()
+    run.write_environment(run.environment.model_copy(update={name: value}))
+    with pytest.raises(UserError, match=f"--deterministic and {name} {value}, which is .* here: go on as it was"):
+        resume(run.path)
+    assert not Run.open(run.path).is_finished

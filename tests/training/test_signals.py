@@ -1,0 +1,77 @@
+"""Real processes and real signals: the first one saves and ends the command, the second one ends it at once."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reslab.recipe import Recipe
+from reslab.runs import Run
+
+SECONDS = 10.0  # what a scheduler grants
+STUCK = """
+import sys, time
+from contextlib import contextmanager
+from pathlib import Path
+from reslab.recipe import read_recipe
+from reslab.training import loop, train
+
+listen, stops = loop.listen_for_stop, []
+
+@contextmanager
+def remembered():
+    with listen() as stop:
+        stops.append(stop)
+        yield stop
+
+def stuck(*arguments, **options):
+    print("busy", flush=True)
+    while not stops[0].requested:
+        time.sleep(0.01)
+    print("asked", flush=True)
+    time.sleep(600)
+
+loop.listen_for_stop, loop.update = remembered, stuck
+train(read_recipe(Path(sys.argv[1])), out=sys.argv[2])
+"""
+
+
+def begin(*command: str, **options: object) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, *command], text=True, env=environment, **options)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: int) -> None:
+    """It is sent once the first epoch is in the log."""
+    out = tmp_path / "run"
+    settings = ("--set", "epochs=1000", "--checkpoint-every", "500epochs", "--out", str(out))
+    process = begin("-m", "reslab", "train", "digits-quick", *settings, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    while "epoch" not in process.stderr.readline():
+        pass
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert f"go on with reslab train --resume {out}" in errors
+    assert "Traceback" not in errors
+    assert Run.open(out).read_checkpoint().state["updates"] > 0
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_ends_at_once(small_recipe: Recipe, tmp_path: Path, second: int) -> None:
+    """In the middle of an update that takes ten minutes."""
+    (tmp_path / "recipe.json").write_text(small_recipe.model_dump_json())
+    arguments = (str(tmp_path / "recipe.json"), str(tmp_path / "run"))
+    process = begin("-c", STUCK, *arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "busy\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "asked\n"
+    assert process.poll() is None
+    process.send_signal(second)
+    process.communicate(timeout=SECONDS)
+    assert process.returncode == -second

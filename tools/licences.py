@@ -1,0 +1,63 @@
+"""List the licences of everything that `pip install reslab` brings along.
+
+    python tools/licences.py          writes THIRD_PARTY.md
+
+The licence is what a package says of itself: its SPDX expression, else its classifiers, else its short licence field.
+"""
+
+import re
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+HEAD = """# Third-party licences
+
+What `pip install reslab` brings along on Linux, and under which licence, as each package says itself
+(`python tools/licences.py` writes this page; a test holds it to what is installed). Nothing of it is part of reslab's
+own source. PyTorch's builds for CUDA bring NVIDIA's libraries as well, under NVIDIA's terms.
+
+| package | licence |
+|---|---|
+"""
+
+
+def find_dependencies(name: str) -> dict[str, Distribution]:
+    """Collect what a package needs, and what that needs, without extras and what is for other systems."""
+    found: dict[str, Distribution] = {}
+    waiting = [name]
+    while waiting:
+        for text in distribution(waiting.pop()).requires or ():
+            needed = Requirement(text)
+            key = canonicalize_name(needed.name)
+            if key in found or (needed.marker and not needed.marker.evaluate({"extra": ""})):
+                continue
+            try:
+                found[key] = distribution(key)
+            except PackageNotFoundError:  # of an extra that is not asked for
+                continue
+            waiting.append(key)
+    return found
+
+
+def name_licence(package: Distribution) -> str:
+    """Name the licence in the package's own words."""
+    says = package.metadata
+    expression, short = (says[field].strip() if field in says else "" for field in ("License-Expression", "License"))
+    classifiers = [
+        line.rpartition(" :: ")[2] for line in says.get_all("Classifier") or () if line.startswith("License ::")
+    ]
+    found = expression or ", ".join(classifiers) or short.partition("\n")[0]
+    return re.sub(r"\s+", " ", found) or "not stated"
+
+
+def write_page() -> str:
+    """Make the page."""
+    packages = sorted(find_dependencies("reslab").items())
+    return HEAD + "".join(f"| {name} | {name_licence(package)} |\n" for name, package in packages)
+
+
+if __name__ == "__main__":
+    (ROOT / "THIRD_PARTY.md").write_text(write_page(), encoding="utf-8")
