@@ -35,7 +35,7 @@ def list_studies(
     print_table("Studies; reslab study list NAME prints one", ["name", "rows", "seeds", "title"], rows)
 
 
-@app.command(epilog="Example: reslab study run digits --seeds 2 --epochs-scale 0.1 --out runs/study")
+@app.command(epilog="Example: reslab study run digits --epochs-scale 0.1 --out runs/study")
 def run(
     name: Name,
     seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each row; as many as the study says.")] = None,
