@@ -1,5 +1,6 @@
 """Mutations of bytes and of JSON: what a broken disk, a cut connection or an enemy makes of a file."""
 
+import copy
 import json
 import random
 from collections.abc import Callable, Sequence
@@ -96,9 +97,9 @@ def mutate_json(content: bytes, chance: random.Random) -> bytes:
         if isinstance(holder, dict) and chance.random() < 0.2:
             holder.pop(key)
         elif isinstance(holder, dict) and chance.random() < 0.2:
-            holder[chance.choice(("kind", "schema_version", "x", ""))] = chance.choice(VALUES)
+            holder[chance.choice(("kind", "schema_version", "x", ""))] = copy.deepcopy(chance.choice(VALUES))
         else:
-            holder[key] = chance.choice(VALUES)
+            holder[key] = copy.deepcopy(chance.choice(VALUES))
     return json.dumps(parsed[0]).encode()
 
 

@@ -4,14 +4,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reslab.recipe import Recipe
 from reslab.runs import Run
 
-SECONDS = 10.0  # what a scheduler grants
+SECONDS = 60.0  # on an idle machine it takes one or two; on a starved one, ten are soon over
 STUCK = """
 import sys, time
 from contextlib import contextmanager
@@ -39,13 +41,27 @@ train(read_recipe(Path(sys.argv[1])), out=sys.argv[2])
 """
 
 
-def begin(*command: str, **options: object) -> "subprocess.Popen[str]":
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, *command], text=True, env=environment, **options)  # type: ignore[call-overload]
+Begin = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def begin() -> Iterator[Begin]:
+    """Start Python with arguments; what still runs when the test ends is killed."""
+    begun: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, **options: Any) -> "subprocess.Popen[str]":
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        begun.append(subprocess.Popen([sys.executable, *arguments], text=True, env=environment, **options))
+        return begun[-1]
+
+    yield start
+    for process in begun:
+        with process:
+            process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: int) -> None:
+def test_the_first_signal_saves_and_says_how_to_go_on(begin: Begin, tmp_path: Path, number: int) -> None:
     """It is sent once the first epoch is in the log."""
     out = tmp_path / "run"
     settings = ("--set", "epochs=1000", "--checkpoint-every", "500epochs", "--out", str(out))
@@ -62,7 +78,7 @@ def test_the_first_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: in
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-def test_the_second_signal_ends_at_once(small_recipe: Recipe, tmp_path: Path, second: int) -> None:
+def test_the_second_signal_ends_at_once(begin: Begin, small_recipe: Recipe, tmp_path: Path, second: int) -> None:
     """In the middle of an update that takes ten minutes."""
     (tmp_path / "recipe.json").write_text(small_recipe.model_dump_json())
     arguments = (str(tmp_path / "recipe.json"), str(tmp_path / "run"))
