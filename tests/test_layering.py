@@ -48,6 +48,7 @@ MAY_IMPORT = {
     "exporting": "recipe records data models runs evaluation onnx_file extras",
     "hub": "records runs exporting extras",
     "tracking": "records runs extras",
+    "serving": "complaints recipe records data models runs evaluation comparison pictures version",
     # what puts the stages together
     "lab": EVERYTHING,
     "doctor": "launch data models training version",
