@@ -22,13 +22,14 @@ from reslab.records import Epoch, Weights
 from reslab.runs import Checkpoint, Run
 from reslab.training.compiling import settle_compiled
 from reslab.training.freezing import check_freezing, freeze
+from reslab.training.graphs import Updater, make_updater
 from reslab.training.objective import make_objective
 from reslab.training.optim import make_optimizer, rate_at
 from reslab.training.progress import Display
 from reslab.training.safety import LOWERED, Clock, Safety
 from reslab.training.signals import StopRequest, listen_for_stop
 from reslab.training.state import State, capture, restore
-from reslab.training.step import make_forward, update
+from reslab.training.step import make_forward
 
 IMAGES_TO_PREPARE = 5000  # what the whitened patches are measured on
 UPDATES_BETWEEN_CHECKS = {"cpu": 1, "cuda": 50}  # reading a loss makes a GPU wait
@@ -89,6 +90,7 @@ class Trainer:
         batch = (self.recipe.chunk_size or self.recipe.batch_size, *self.images.images.shape[1:])
         compiled = settle_compiled(run, self.state.model, updates=updates, batch=batch, say=self.display.console.print)
         self.forward = make_forward(self.state.model, device=device, compiled=compiled)
+        self.update = self._make_updater()
 
     def _begin(self, start: Start | None) -> State:
         torch.manual_seed(self.seed)
@@ -113,10 +115,14 @@ class Trainer:
         model.prepare(standardize(self.images.images[some], by=self.by))
         return model
 
+    def _make_updater(self) -> Updater:
+        return make_updater(self.forward, self.state.optimizer, objective=self.objective, device=self.device)
+
     def catch_up(self) -> "Trainer":
         """Go to the newest checkpoint, where there is one."""
         if self.run.has_checkpoint:
             restore(self.state, self.run.read_checkpoint())
+            self.update = self._make_updater()
         self.run.cut_log(self.state.epochs)
         return self
 
@@ -154,13 +160,8 @@ class Trainer:
         for place, (images, labels) in enumerate(self.batches.epoch(epoch, start=start), start):
             if state.updates == self.length.updates:
                 return
-            state.losses[place], state.hits[place] = update(
-                self.forward,
-                state.optimizer,
-                objective=self.objective,
-                chunks=self._chunks(images, labels),
-                rate=self._rate(state.updates),
-            )
+            chunks = self._chunks(images, labels)
+            state.losses[place], state.hits[place] = self.update(chunks, rate=self._rate(state.updates))
             state.updates += 1
             state.seconds = time.perf_counter() - began
             self._check_losses(place)
@@ -233,6 +234,7 @@ class Trainer:
             parameter.requires_grad_(True)
         restore(self.state, self._newest_before(begin))
         self.state.lowered_from = begin
+        self.update = self._make_updater()
         self.run.cut_log(self.state.epochs)
 
     def _newest_before(self, begin: int) -> Checkpoint:
