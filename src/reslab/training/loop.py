@@ -317,6 +317,8 @@ class Trainer:
         if num_batches := self.state.updates - self.state.epochs * self.length.per_epoch:
             self._check_losses(num_batches - 1, now=True)
         self.run.write_checkpoint(*capture(self.state))
+        if self.clock.safety.saved is not None and self.team.is_first:
+            self.clock.safety.saved(self.run.path)
         self.clock.restart()
 
     def _validate(self) -> dict[str, float]:
