@@ -7,6 +7,7 @@ A run that has lost its worker goes on from its newest checkpoint on another one
 import logging
 import os
 import queue
+import socket
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ from reslab.study.storage import Storage
 
 RETRIES: Final = 10  # a run that takes its worker with it so often will do it again
 SECONDS_TO_STOP: Final = 60.0
+SECONDS_TO_ANSWER: Final = 10.0
 QUIET: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 Action = Callable[[Job, Machine], None]
@@ -212,14 +214,24 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
     if cluster.address is None:
         options = {"num_cpus": (cluster.workers or 1) * cluster.threads, "include_dashboard": False, "address": "local"}
     try:
+        if cluster.address is not None:
+            _knock(cluster.address)
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         where = f"--ray {cluster.address}" if cluster.address else "Ray"
-        raise UserError(f"{where} cannot be reached: {str(error).splitlines()[0]}") from None
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise UserError(f"{where} cannot be reached: {reason}") from None
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Look whether somebody answers at host:port, since Ray would try for minutes. Raises: OSError."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
 
 
 def read_cluster(

@@ -49,7 +49,8 @@ class Storage:
     def keep(self, folder: Path) -> None:
         """Copy a run folder there: what is new or has changed since this was last asked. Raises: Failure."""
         changed = [path for path in folder.rglob("*") if _is_content(path) and self.known.get(path) != _stamp(path)]
-        for path in sorted(changed, key=_stamp):
+        # The environment is written again later on, but a recipe is never there without one.
+        for path in sorted(changed, key=lambda path: (path.name != "environment.json", *_stamp(path))):
             stamp, content = _stamp(path), path.read_bytes()
             self._ask(
                 lambda path=path, content=content: self._put(f"{folder.name}/{path.relative_to(folder)}", content)
