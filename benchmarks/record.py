@@ -10,8 +10,8 @@ from reslab.runs import write_json
 from reslab.training.environment import describe_environment
 
 
-def write_record(path: Path, result: dict[str, Any]) -> None:
-    """Write `result` with command, versions, processor and date, and print it."""
-    environment = describe_environment(device=torch.device("cpu"), seed=0, data=())
+def write_record(path: Path, result: dict[str, Any], *, device: str = "cpu") -> None:
+    """Write `result` with command, versions, processor or GPU and date, and print it."""
+    environment = describe_environment(device=torch.device(device), seed=0, data=())
     write_json(path, {"result": result, "environment": environment.model_dump(mode="json", exclude={"data"})})
     print(json.dumps(result, indent=1))

@@ -2,7 +2,8 @@
 
 Each network is trained by its recipe, in a process of its own, from its first batch on; the large ones, and the ResNets
 for large images with the stem for small ones, take smaller batches at a rate that is as much smaller. Losses are means
-over the first and the last steps, times are medians. Networks that the file has already are not trained again.
+over the first and the last steps, times are medians. Networks that the file has already are not trained again. On a GPU
+every network takes its recipe's batches, and memory is what PyTorch has allocated there at most.
 
     python benchmarks/zoo.py --data-dir DIR          writes benchmarks/zoo.json
     python benchmarks/zoo.py --data-dir DIR --recipes zoo-lenet --steps 2 --out zoo.json
@@ -32,9 +33,10 @@ from reslab.models.memory import keep_freed_memory
 from reslab.recipe import ImageNetResNet, Recipe, derive
 from reslab.recipes import find_recipe
 from reslab.recipes.zoo import PUBLISHED
+from reslab.training.graphs import make_updater
 from reslab.training.objective import make_objective
 from reslab.training.optim import make_optimizer
-from reslab.training.step import make_forward, update
+from reslab.training.step import make_forward
 
 STEPS, ENDS = 200, 20
 BATCHES = {
@@ -56,31 +58,31 @@ RESNETS = {f"resnet{depth}": ImageNetResNet(depth=depth, stem="small") for depth
 NAMES = (*PUBLISHED, *RESNETS)
 
 
-def read_recipe(name: str) -> Recipe:
-    """Find a recipe of the zoo, or make one for a ResNet, at the batch size that stands above."""
+def read_recipe(name: str, *, device: str) -> Recipe:
+    """Find a recipe of the zoo, or make one for a ResNet, on a CPU at the batch size that stands above."""
     recipe = find_recipe(name if name in PUBLISHED else "zoo-preact-resnet20")
-    batch_size = BATCHES.get(name, recipe.batch_size)
+    batch_size = BATCHES.get(name, recipe.batch_size) if device == "cpu" else recipe.batch_size
     rate = recipe.optimizer.peak_lr * batch_size / recipe.batch_size
     optimizer = recipe.optimizer.model_copy(update={"peak_lr": rate})
     model = RESNETS.get(name, recipe.model)
     return derive(recipe, name=name, model=model, optimizer=optimizer, batch_size=batch_size)
 
 
-def train(recipe: Recipe, images: ImageSet, *, steps: int) -> dict[str, Any]:
+def train(recipe: Recipe, images: ImageSet, *, steps: int, device: torch.device) -> dict[str, Any]:
     """Take the steps; losses, seconds and megabytes."""
     keep_freed_memory()
-    cpu = torch.device("cpu")
     torch.manual_seed(0)
     model = models.build(recipe.model.model_dump(), num_classes=len(images.classes))
-    model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = make_optimizer(model, settings=recipe.optimizer)
-    forward = make_forward(model, device=cpu)
-    objective = make_objective(recipe, images=images, teacher=None, device=cpu)
-    batches = Batches(images, recipe=recipe, by=recipe.standardize or images.statistics(), seed=0, device=cpu)
+    forward = make_forward(model, device=device)
+    objective = make_objective(recipe, images=images, teacher=None, device=device)
+    take = make_updater(forward, optimizer, objective=objective, device=device)
+    batches = Batches(images, recipe=recipe, by=recipe.standardize or images.statistics(), seed=0, device=device)
     losses, seconds = [], []
     began = time.perf_counter()
     for batch in islice(batches.epoch(0), steps):
-        loss, _ = update(forward, optimizer, objective=objective, chunks=[batch], rate=1.0)
+        loss, _ = take([batch], rate=1.0)
         losses.append(loss.item())
         seconds.append(time.perf_counter() - began)
         began = time.perf_counter()
@@ -90,13 +92,19 @@ def train(recipe: Recipe, images: ImageSet, *, steps: int) -> dict[str, Any]:
         "first_loss": round(statistics.mean(losses[:ENDS]), 4),
         "last_loss": round(statistics.mean(losses[-ENDS:]), 4),
         "seconds_per_step": round(statistics.median(seconds), 4),
-        "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // 10**6,
+        "peak_megabytes": peak_bytes(device) // 10**6,
     }
 
 
-def run(name: str, *, steps: int, data_dir: Path | None) -> dict[str, Any]:
+def peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def run(name: str, *, device: str, steps: int, data_dir: Path | None) -> dict[str, Any]:
     """Train a network in a process of its own, with the settings that `reslab train` has."""
-    command = [sys.executable, __file__, "--serve", name, "--steps", str(steps)]
+    command = [sys.executable, __file__, "--serve", name, "--steps", str(steps), "--device", device]
     command += ["--data-dir", str(data_dir)] if data_dir else []
     settings = {**os.environ, **choose_settings()}
     done = subprocess.run(command, env=settings, stdout=subprocess.PIPE, text=True, check=True)
@@ -109,19 +117,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--recipes", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--serve", choices=NAMES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve is not None:
-        recipe = read_recipe(arguments.serve)
+        recipe = read_recipe(arguments.serve, device=arguments.device)
         images = read_split(recipe, "train", data_dir=arguments.data_dir)
-        print(json.dumps(train(recipe, images, steps=arguments.steps)))
+        print(json.dumps(train(recipe, images, steps=arguments.steps, device=torch.device(arguments.device))))
         return
     found = json.loads(arguments.out.read_text())["result"] if arguments.out.exists() else {}
     for name in arguments.recipes:
         if found.get(name, {}).get("steps") != arguments.steps:
-            found[name] = run(name, steps=arguments.steps, data_dir=arguments.data_dir)
-            write_record(arguments.out, found)
+            found[name] = run(name, device=arguments.device, steps=arguments.steps, data_dir=arguments.data_dir)
+            write_record(arguments.out, found, device=arguments.device)
 
 
 if __name__ == "__main__":

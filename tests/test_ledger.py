@@ -134,6 +134,22 @@ def test_the_log_of_levers_quotes_its_files() -> None:
     assert spelled in log.replace(" %", "%")
 
 
+def test_what_is_said_of_a_gpu_is_what_was_measured() -> None:
+    found = json.loads((ROOT / "benchmarks/gpu.json").read_text())["result"]
+    alone = [run["train_seconds"] for run in found["alone"].values()]
+    rates = found["resnet-20: updates a second, all processes together"]
+    page, log = ((ROOT / name).read_text(encoding="utf-8") for name in ("docs/speed.md", "benchmarks/log.md"))
+    words = " ".join(page.split())
+    assert f"its 125 epochs in {alone[0]:.1f} s" in words
+    assert f"`fast94` took {alone[1]:.1f} s as the first run of its process and {alone[2]:.1f} s as the second" in words
+    assert f"Twelve networks at once had {rates['12'] / rates['1']:.1f} times the updates of one" in words
+    assert f"{rates['12'] / rates['1']:.1f} times ({rates['1']:.0f} to {rates['12']:.0f} a second)" in log
+    search = {name: f"{100 * run['validation_accuracy']:.1f} %" for name, run in found["search"].items()}
+    for name in ("s12b", "s14", "s10-lr.3", "s10-ls.1", "s10-chunk500", "s10-b1000", "s10-wide"):
+        assert f"{search[f'fast/{name}']} against {search['fast/s10']}" in log, name
+    assert f"{search['base/s16']} and {search['base/s20']} against {search['base/s10']}" in log
+
+
 def test_no_prose_names_a_result_that_is_not_there() -> None:
     for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):

@@ -8,20 +8,20 @@ import torch
 from reslab.errors import UserError
 from reslab.recipe import Recipe, derive
 from reslab.runs import Run
-from reslab.training import loop, resume, train
+from reslab.training import graphs, resume, train
 from reslab.training.determinism import strictly
 
 
 def test_a_strict_run_is_strict_until_it_ends_records_it_and_gives_the_usual_bytes_on_a_processor(
     small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, take_step = [], loop.update
+    seen, take_step = [], graphs.update
 
     def watch(*arguments: object, **options: object) -> object:
         seen.append(torch.are_deterministic_algorithms_enabled())
         return take_step(*arguments, **options)
 
-    monkeypatch.setattr(loop, "update", watch)
+    monkeypatch.setattr(graphs, "update", watch)
     recipe = derive(small_recipe, name="short", epochs=1)
     strict = train(recipe, out=tmp_path / "strict", deterministic=True)
     assert seen == [True] * 6

@@ -26,7 +26,7 @@ from reslab.recipe import (
 )
 from reslab.runs import Run, read_weights
 from reslab.settings import with_settings
-from reslab.training import loop, session, train
+from reslab.training import graphs, session, train
 from reslab.training.environment import describe_environment
 from reslab.training.loop import Start, Trainer
 
@@ -105,14 +105,14 @@ def test_a_batch_comes_in_even_chunks_that_are_small_enough(
     small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_size: int, sizes: list[int]
 ) -> None:
     seen = []
-    take_step = loop.update
+    take_step = graphs.update
 
     def watch(*args: object, chunks: list[tuple[torch.Tensor, torch.Tensor]], **options: object) -> object:
         assert [len(images) for images, _ in chunks] == [len(labels) for _, labels in chunks]
         seen.append([len(images) for images, _ in chunks])
         return take_step(*args, chunks=chunks, **options)
 
-    monkeypatch.setattr(loop, "update", watch)
+    monkeypatch.setattr(graphs, "update", watch)
     train(derive(small_recipe, name="chunks", epochs=1, chunk_size=chunk_size), out=tmp_path / "run")
     assert seen[:5] == [sizes] * 5
     assert sum(seen[5]) == 11
@@ -128,13 +128,13 @@ def test_growth_changes_the_size_that_the_network_sees(
     small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    take_step = loop.update
+    take_step = graphs.update
 
     def watch(*args: object, chunks: list[tuple[torch.Tensor, torch.Tensor]], **options: object) -> object:
         seen.extend(images.shape[2] for images, _ in chunks)
         return take_step(*args, chunks=chunks, **options)
 
-    monkeypatch.setattr(loop, "update", watch)
+    monkeypatch.setattr(graphs, "update", watch)
     growing = derive(
         small_recipe, name="growing", growth=(Growth(epoch=0, image_size=4), Growth(epoch=2, image_size=8))
     )

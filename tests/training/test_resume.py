@@ -8,7 +8,7 @@ import pytest
 from reslab.errors import Failure, UserError
 from reslab.recipe import Crop, FastConv, Flip, Freeze, Growth, Muon, Recipe, Sampling, derive
 from reslab.runs import Run
-from reslab.training import loop, resume, train
+from reslab.training import graphs, loop, resume, train
 
 PER_EPOCH = 6
 
@@ -50,14 +50,14 @@ class StoppedAfter:
     requested = False
 
     def __init__(self, update: int, patch: pytest.MonkeyPatch) -> None:
-        self.left, take_step = update, loop.update
+        self.left, take_step = update, graphs.update
 
         def count(*arguments: object, **options: object) -> object:
             self.left -= 1
             self.requested = self.left == 0
             return take_step(*arguments, **options)
 
-        patch.setattr(loop, "update", count)
+        patch.setattr(graphs, "update", count)
 
     def __enter__(self) -> "StoppedAfter":
         return self

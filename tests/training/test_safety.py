@@ -8,7 +8,7 @@ import torch
 from reslab.errors import Failure, UserError
 from reslab.recipe import Freeze, Recipe, derive
 from reslab.runs import Run
-from reslab.training import Safety, loop, resume, train
+from reslab.training import Safety, graphs, resume, train
 
 PER_EPOCH = 6
 
@@ -60,14 +60,14 @@ def test_a_run_saves_as_often_as_it_is_told(
 
 def diverge_at(patch: pytest.MonkeyPatch, *, rate: float, after: int) -> list[float]:
     """Let every update of at least `rate` give a loss that is not finite once `after` updates are done."""
-    rates, take_step = [], loop.update
+    rates, take_step = [], graphs.update
 
     def step(*arguments: object, **options: float) -> tuple[torch.Tensor, torch.Tensor]:
         loss, hits = take_step(*arguments, **options)
         rates.append(options["rate"])
         return (loss * float("nan") if options["rate"] >= rate and len(rates) > after else loss), hits
 
-    patch.setattr(loop, "update", step)
+    patch.setattr(graphs, "update", step)
     return rates
 
 

@@ -19,7 +19,7 @@ import sys, time
 from contextlib import contextmanager
 from pathlib import Path
 from reslab.recipe import read_recipe
-from reslab.training import loop, train
+from reslab.training import graphs, loop, train
 
 listen, stops = loop.listen_for_stop, []
 
@@ -36,7 +36,7 @@ def stuck(*arguments, **options):
     print("asked", flush=True)
     time.sleep(600)
 
-loop.listen_for_stop, loop.update = remembered, stuck
+loop.listen_for_stop, graphs.update = remembered, stuck
 train(read_recipe(Path(sys.argv[1])), out=sys.argv[2])
 """
 

@@ -37,6 +37,11 @@ def augment(
     return images
 
 
+def send(values: Tensor, *, to: torch.device) -> Tensor:
+    """Copy to a device; from pinned memory, since a GPU's queue would otherwise be waited for."""
+    return values.pin_memory().to(to, non_blocking=True) if to.type == "cuda" else values.to(to)
+
+
 def flip(images: Tensor, *, generator: torch.Generator) -> Tensor:
     """Mirror each image left to right with probability 1/2."""
     return mirror(images, chosen=torch.rand(len(images), generator=generator) < 0.5)
@@ -44,7 +49,7 @@ def flip(images: Tensor, *, generator: torch.Generator) -> Tensor:
 
 def mirror(images: Tensor, *, chosen: Tensor) -> Tensor:
     """Mirror the images of `chosen` (N,) left to right."""
-    return torch.where(chosen.to(images.device)[:, None, None, None], images.flip(3), images)
+    return torch.where(send(chosen, to=images.device)[:, None, None, None], images.flip(3), images)
 
 
 def shift(images: Tensor, *, fraction: float, generator: torch.Generator) -> Tensor:
@@ -54,7 +59,7 @@ def shift(images: Tensor, *, fraction: float, generator: torch.Generator) -> Ten
     """
     num, _, rows, columns = images.shape
     draws = 2 * torch.rand(2, num, generator=generator) - 1
-    down, right = (fraction * torch.tensor([[rows], [columns]]) * draws).to(images.device)
+    down, right = send(fraction * torch.tensor([[rows], [columns]]) * draws, to=images.device)
     return _move_matrix(down, rows)[:, None] @ images @ _move_matrix(right, columns).transpose(1, 2)[:, None]
 
 
@@ -69,7 +74,7 @@ def crop(images: Tensor, *, pixels: int, fill: str, generator: torch.Generator) 
     """Pad by `pixels` on every side with zeros or mirrored, and cut a window of the old size from a random place."""
     num, _, rows, columns = images.shape
     padded = F.pad(images, (pixels,) * 4, mode="constant" if fill == "zeros" else "reflect")
-    top, left = torch.randint(0, 2 * pixels + 1, (2, num), generator=generator).to(images.device)
+    top, left = send(torch.randint(0, 2 * pixels + 1, (2, num), generator=generator), to=images.device)
     windows = padded.unfold(2, rows, 1).unfold(3, columns, 1)
     return windows[torch.arange(num, device=images.device), :, top, left]
 
@@ -84,8 +89,8 @@ def random_resized_crop(
     num, _, rows, columns = images.shape
     heights, widths = _draw_windows(num, rows, columns, area=area, ratio=ratio, generator=generator)
     down, right = torch.rand(2, num, generator=generator)
-    from_rows = _window_matrix(down * (rows - heights), heights, rows).to(images.device)
-    from_columns = _window_matrix(right * (columns - widths), widths, columns).to(images.device)
+    from_rows = send(_window_matrix(down * (rows - heights), heights, rows), to=images.device)
+    from_columns = send(_window_matrix(right * (columns - widths), widths, columns), to=images.device)
     return from_rows[:, None] @ images @ from_columns.transpose(1, 2)[:, None]
 
 

@@ -4,6 +4,7 @@ So a run that goes on from any update sees exactly the batches that it would hav
 be kept. Axes: N images, C channels, H rows, W columns.
 """
 
+import functools
 import hashlib
 from collections.abc import Iterator
 
@@ -11,15 +12,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reslab.data.augment import augment
+from reslab.data.augment import augment, send
 from reslab.data.spec import ImageSet
 from reslab.recipe import Recipe, Sampling, Standardize
 
 
 def standardize(images: Tensor, *, by: Standardize) -> Tensor:
     """Turn stored pixels (N, C, H, W) uint8 into float32 of mean 0 and deviation 1 per channel."""
-    mean, deviation = torch.tensor([by.mean, by.deviation], device=images.device)[:, :, None, None]
+    mean, deviation = _statistics(by, images.device)
     return images.to(torch.float32).sub_(mean).div_(deviation)
+
+
+@functools.lru_cache(maxsize=16)
+def _statistics(by: Standardize, device: torch.device) -> Tensor:
+    """Give mean and deviation (2, C, 1, 1) on a device; kept there, since a GPU waits for every copy."""
+    with torch.inference_mode(False):  # whoever asks first
+        return torch.tensor([by.mean, by.deviation], device=device)[:, :, None, None]
 
 
 def seeded(seed: int, *place: int | str) -> torch.Generator:
@@ -54,12 +62,13 @@ class Batches:
         for place, chosen in enumerate(torch.tensor_split(order, tuple(ends))):
             if place < start:
                 continue
-            images = standardize(self.images[chosen.to(self.images.device)], by=self.by)
+            places = send(chosen, to=self.images.device)
+            images = standardize(self.images[places], by=self.by)
             if size != images.shape[3]:
                 images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
             generator = seeded(self.seed, "augment", epoch, place)
             images = augment(images, parts=self.recipe.augment, generator=generator, mirrored=mirrored[chosen])
-            yield images, self.labels[chosen.to(self.labels.device)]
+            yield images, self.labels[places]
 
     def _order(self, generator: torch.Generator) -> Tensor:
         """Choose the images of an epoch, shuffled."""

@@ -1,5 +1,8 @@
 """Whether to compile a network before it is trained: where the time that it saves is more than the time that it takes.
 
+On a GPU updates are replayed from recorded graphs (`graphs`), and compiling for every shape of batch took longer than
+most runs do; so a network is compiled there only where somebody wants it.
+
 A compiled network rounds otherwise than one that is not, so a run's choice is recorded and kept when it goes on.
 PyTorch keeps what it has compiled in a cache of its own, so that the next run of the same network takes less time.
 """
@@ -44,7 +47,7 @@ def settle_compiled(
     if recorded == "undecided":
         on_gpu = next(model.parameters()).device.type != "cpu"
         # A run that began before this was recorded was compiled on GPUs alone.
-        compiled = on_gpu if on_gpu or run.has_checkpoint else _pays(model, updates=updates, batch=batch, say=say)
+        compiled = on_gpu if run.has_checkpoint else not on_gpu and _pays(model, updates=updates, batch=batch, say=say)
         recorded = "yes" if compiled else "no"
         run.write_environment(run.environment.model_copy(update={"compiled": recorded}))
     return recorded == "yes"

@@ -25,13 +25,14 @@ from reslab.runs import Checkpoint, Run
 from reslab.training.compiling import settle_compiled
 from reslab.training.distributed import LOST, Share, Team, is_lost
 from reslab.training.freezing import check_freezing, freeze
+from reslab.training.graphs import Updater, make_updater
 from reslab.training.objective import make_objective
 from reslab.training.optim import make_optimizer, rate_at
 from reslab.training.progress import Display
 from reslab.training.safety import LOWERED, Clock, Safety
 from reslab.training.signals import StopRequest, listen_for_stop
 from reslab.training.state import State, capture, restore
-from reslab.training.step import Forward, make_forward, update
+from reslab.training.step import Forward, make_forward
 
 IMAGES_TO_PREPARE = 5000  # what the whitened patches are measured on
 UPDATES_BETWEEN_CHECKS = {"cpu": 1, "cuda": 50}  # reading a loss makes a GPU wait
@@ -96,6 +97,7 @@ class Trainer:
             lambda: settle_compiled(run, self.state.model, updates=updates, batch=batch, say=self.display.console.print)
         )
         self.forward = self._make_forward()
+        self.update = self._make_updater()
 
     def _begin(self, start: Start | None) -> State:
         torch.manual_seed(self.seed)
@@ -123,11 +125,18 @@ class Trainer:
         model.prepare(standardize(self.images.images[some], by=self.by))
         return model
 
+    def _make_updater(self) -> Updater:
+        alone = self.team.size == 1
+        return make_updater(
+            self.forward, self.state.optimizer, objective=self.objective, device=self.device, alone=alone
+        )
+
     def catch_up(self) -> "Trainer":
         """Go to the newest checkpoint, where there is one."""
         newest = self.team.from_first(lambda: self.run.read_checkpoint() if self.run.has_checkpoint else None)
         if newest is not None:
             restore(self.state, newest)
+            self.update = self._make_updater()
         self.run.cut_log(self.state.epochs)
         return self
 
@@ -177,6 +186,7 @@ class Trainer:
         freeze(state.model, self.recipe.freeze, epoch=epoch)
         if self.team.size > 1 and self.recipe.freeze:
             self.forward = self._make_forward()  # which waits for the gradients that there are
+            self.update = self._make_updater()
         began = time.perf_counter() - state.seconds
         start = state.updates - epoch * self.length.per_epoch
         if start == 0:
@@ -186,14 +196,7 @@ class Trainer:
                 return
             self.team.reseed(self.seed, state.updates)
             share = self.team.share(*batch)
-            loss, hits = update(
-                self.forward,
-                state.optimizer,
-                objective=self.objective,
-                chunks=self._chunks(share),
-                rate=self._rate(state.updates),
-                weight=share.weight,
-            )
+            loss, hits = self.update(self._chunks(share), rate=self._rate(state.updates), weight=share.weight)
             state.losses[place], state.hits[place] = self.team.total(loss, hits, weight=share.weight)
             state.updates += 1
             state.seconds = time.perf_counter() - began
@@ -278,6 +281,7 @@ class Trainer:
             parameter.requires_grad_(True)
         restore(self.state, self.team.from_first(lambda: self._newest_before(begin)))
         self.state.lowered_from = begin
+        self.update = self._make_updater()
         self.run.cut_log(self.state.epochs)
 
     def _newest_before(self, begin: int) -> Checkpoint:

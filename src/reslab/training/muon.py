@@ -38,7 +38,7 @@ class Muon(torch.optim.Optimizer):
             parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
             flat = orthogonalize(direction.flatten(1), iterations=group["iterations"])
             direction = flat.view(direction.shape)
-        parameter.add_(direction, alpha=-group["lr"])
+        parameter.sub_(direction.mul_(group["lr"]))  # a tensor where a graph is recorded
 
 
 def orthogonalize(matrix: Tensor, *, iterations: int) -> Tensor:
