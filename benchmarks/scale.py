@@ -29,7 +29,7 @@ from reslab.study.execute import begin, do
 from reslab.study.plan import Job, Machine, make_jobs
 from reslab.study.report import write_study_report
 
-SECONDS = 0.05  # of a simulated run
+SECONDS = 0.02  # of a simulated run
 WORKERS, RUNS = (1, 2, 4), (100, 300, 1000)
 REPORTED = (100, 300, 1000)
 SCALE = 0.1  # of the digits' epochs
@@ -119,13 +119,15 @@ def main() -> None:
         return
     os.environ |= {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     result: dict[str, Any] = {"simulated_seconds": SECONDS}
-    result["workers"] = {str(num): measure("hand-out", num) for num in WORKERS}
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "made"
         for job in make_jobs(STUDIES["digits"], out=made, seeds=1, scale=SCALE):
             do(job, Machine())
         result["report"] = {str(runs): measure("report", runs, made) for runs in REPORTED}
-    write_record(arguments.out, result)
+    result["workers"] = {}
+    for num in WORKERS:
+        result["workers"][str(num)] = measure("hand-out", num)
+        write_record(arguments.out, result | {"load": [round(load, 2) for load in os.getloadavg()]})
 
 
 if __name__ == "__main__":
