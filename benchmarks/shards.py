@@ -20,7 +20,7 @@ from reslab.training import train
 
 SETS = {  # expression, recipe, epochs, side, images in a shard, images in the buffer
     "digits": ("digits-quick", 8, 8, 200, 400),
-    "cifar10": ("zoo-lenet", 2, 32, 5000, 10_000),
+    "cifar10": ("zoo-lenet", 1, 32, 5000, 10_000),
 }
 
 

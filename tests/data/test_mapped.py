@@ -149,9 +149,7 @@ def test_the_one_used_longest_ago_makes_room(tmp_path: Path, monkeypatch: pytest
         load(expressions[0], "train", image_size=8)
 
 
-def test_the_cache_can_be_cleared_under_who_uses_it(
-    noise: str, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cache_can_be_cleared_under_who_uses_it(noise: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mapped, "SMALL", 0)
     images = load(noise, "train", image_size=8)
     before = images.images[:]
