@@ -4,6 +4,7 @@ Axes: N images, C channels, H rows, W columns, K classes.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,9 @@ def stamp_files(files: Sequence[Path]) -> str:
             status = file.stat()
         except OSError as error:
             raise UserError(f"{file} cannot be read: {error.strerror}") from None
-        digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogatepass"))
+        digest.update(
+            f"{os.path.abspath(file)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogatepass")
+        )
     return digest.hexdigest()
 
 

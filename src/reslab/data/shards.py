@@ -68,8 +68,8 @@ class Reader:
         if not damaged:
             return
         first, problem = next(iter(damaged.items()))
-        more = f", as are {len(damaged) - 1} more of {len(shards)} shards" if len(damaged) > 1 else ""
-        words = f"the shard {self.store.url}/{shards[first].name} {problem}{more.replace('as are', 'and so have')}"
+        more = f" (and {len(damaged) - 1} more of {len(shards)} are not whole)" if len(damaged) > 1 else ""
+        words = f"the shard {self.store.url}/{shards[first].name} {problem}{more}"
         if not skip:
             raise UserError(f"{words}: copy or pack it again, or train without it (--set skip_damaged=true)")
         names = ", ".join(shards[number].name for number in damaged)
