@@ -23,7 +23,7 @@ def pack(reslab: Command) -> Any:
 def test_pack_show_and_clear(reslab: Command) -> None:
     packed = pack(reslab)
     assert packed.code == 0, packed.err
-    assert "train  290 images in 3 shards" in packed.out
+    assert "train  291 images in 3 shards" in packed.out
     assert "Next: reslab train RECIPE --set data=shards:packed" in packed.out
     shown = [
         json.loads(reslab("data", "show", data, "--image-size", "8", "--json").out)["fingerprints"]
@@ -36,9 +36,9 @@ def test_pack_show_and_clear(reslab: Command) -> None:
         ("shards:packed", "train"),
     ]
     table = reslab("data", "cache").out
-    assert "290x1x8x8" in table
+    assert "291x1x8x8" in table
     assert "0.00 of 100 GB" in table
-    assert json.loads(reslab("data", "cache", "--clear", "--json").out)["freed"] > 290 * 64
+    assert json.loads(reslab("data", "cache", "--clear", "--json").out)["freed"] > 291 * 64
     assert json.loads(reslab("data", "cache", "--json").out) == []
 
 
@@ -55,7 +55,7 @@ def test_a_streamed_run_leaves_damaged_shards_out_if_asked(reslab: Command, refu
     assert done.code == 0, done.err
     assert "packed is read without train-000001.tar (100 images)" in done.err
     (used,) = json.loads(Path("run/environment.json").read_text())["data"]
-    assert used["num_images"] == 190
+    assert used["num_images"] == 191
 
 
 def test_what_cannot_be_packed(reslab: Command, refuse: Refuse) -> None:
