@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "settings": "complaints recipe",
     # files
     "runs": "bombs complaints recipe records",
-    "data": "bombs pictures recipe records",
+    "data": "bombs extras pictures recipe records",
     "onnx_file": "extras pictures",
     # stages: they meet in run folders, so none imports another
     "training": "recipe records data models metrics runs version",
