@@ -294,7 +294,7 @@ def link(kind: bytes) -> tarfile.TarInfo:
     "member",
     ["../000000001.png", "/000000001.png", "000000001.pyd", "000000001.pickle", "000000001.pth", "x.png", link(b"1"),
      link(b"2"), link(b"3"), link(b"S")],
-    ids=str,
+    ids=lambda member: member if isinstance(member, str) else f"link of type {member.type.decode()}",
 )  # fmt: skip
 def test_what_is_no_picture_or_label_is_refused(packed: Path, member: str | tarfile.TarInfo) -> None:
     replace_shard(packed, tar((member, b"")))
