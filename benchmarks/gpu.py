@@ -2,9 +2,13 @@
 
 The ways: each kernel launched by itself or replayed from a recorded graph, with and without a compiled network; batches
 of noise, prepared as for CIFAR-10. Losses after the timed updates show that the ways compute the same up to rounding.
-Several at once are processes that begin to count together; their rates add up.
+Several at once are processes that begin to count together; their rates add up; for NVIDIA's MPS, which lets their
+kernels run side by side, start `nvidia-cuda-mps-control -d` first.
 
-    python benchmarks/gpu.py --out benchmarks/gpu.json --at-once 1,8
+    python benchmarks/gpu.py --out gpu.json --at-once 1,4,12
+
+`gpu.json` holds what one hour's lease of a device gave: networks at once, two recipes alone on the device, and variants
+of `fast94` by 5,000 validation images (one seed each).
 """
 
 import argparse

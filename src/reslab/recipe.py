@@ -25,11 +25,13 @@ from reslab.architectures import FastConv as FastConv
 from reslab.architectures import ImageNetResNet as ImageNetResNet
 from reslab.architectures import LeNet as LeNet
 from reslab.architectures import Model as Model
+from reslab.architectures import Module as Module
 from reslab.architectures import NiN as NiN
 from reslab.architectures import Plain as Plain
 from reslab.architectures import PreActResNet as PreActResNet
 from reslab.architectures import ResNet as ResNet
 from reslab.architectures import ResNeXt as ResNeXt
+from reslab.architectures import Timm as Timm
 from reslab.architectures import Vgg19 as Vgg19
 from reslab.architectures import WideResNet as WideResNet
 from reslab.complaints import first_complaint
@@ -268,6 +270,8 @@ class Recipe(Part):
     batch_size: PositiveInt
     chunk_size: PositiveInt | None = None  # images held at once; batch norm's statistics are then those of a chunk
     sampling: Sampling | None = None
+    stream: PositiveInt | None = None  # from shards, in every epoch anew: so many images are in memory and shuffled
+    skip_damaged: bool = False  # whether shards that are missing or cut short are left out
     extension: Extension | None = None  # of a trained network, by `reslab extend`
 
     @model_validator(mode="after")
@@ -280,6 +284,12 @@ class Recipe(Part):
         for part in self.augment:
             if isinstance(part, Crop) and part.fill == "reflect" and part.pixels >= side:
                 raise ValueError(f"images of {side} pixels cannot be mirrored {part.pixels} pixels wide: crop by less")
+        return self
+
+    @model_validator(mode="after")
+    def _streams_what_it_can(self) -> "Recipe":
+        if self.stream is not None and (self.sampling is not None or self.extension is not None):
+            raise ValueError("stream goes through shards in their order: leave it away, or sampling and extension")
         return self
 
 

@@ -43,6 +43,7 @@ class Environment(Part):
     data: tuple[DataSet, ...]
     compiled: Compiled = "undecided"  # whether training compiles the network
     deterministic: bool = False  # only algorithms that repeat to the bit
+    ranks: PositiveInt = 1  # processes that trained it together
 
 
 class Epoch(Part):

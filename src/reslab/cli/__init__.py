@@ -1,6 +1,7 @@
 """The command line: parse, call one function, print. Torch and the rest are imported inside the commands."""
 
 import io
+import os
 import sys
 
 import typer
@@ -40,7 +41,11 @@ app.add_typer(studying.app, name="study")
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: bool = typer.Option(False, "--version", help="Print the version and end.")) -> None:
+def _version(
+    context: typer.Context, version: bool = typer.Option(False, "--version", help="Print the version and end.")
+) -> None:
+    if context.invoked_subcommand not in (None, "train") and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UserError(f"torchrun is for reslab train alone: start reslab {context.invoked_subcommand} without it")
     if version:
         from reslab import __version__
 

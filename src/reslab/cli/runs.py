@@ -1,5 +1,6 @@
 """The commands that make, measure and compare runs."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -98,6 +99,8 @@ def train(
             compile=compile,
             deterministic=deterministic,
         )
+    if os.environ.get("RANK", "0") != "0":  # of the processes that torchrun has started, the first one says it
+        return
     if json:
         print_json({"run": str(run.path), "log": [epoch.model_dump() for epoch in run.log]})
         return

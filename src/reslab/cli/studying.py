@@ -46,6 +46,14 @@ def run(
     budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="Begin no run that would end later, e.g. 90m, 2h; 0s: only cost.")
     ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="So many runs at a time on this machine.")] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Run on this Ray cluster; auto is the one of this machine.")
+    ] = None,
+    gpus_per_run: Annotated[float, typer.Option(min=0, help="A worker's share of a GPU, e.g. 0.25.")] = 0.0,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where workers keep the run folders, e.g. s3://bucket/study.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The study's folder; runs/NAME by default.")] = None,
     data_dir: DataDir = None,
     device: Device = "auto",
@@ -56,11 +64,13 @@ def run(
     use_threads(threads)
     from reslab.cli.show import print_json
     from reslab.study import find_study
+    from reslab.study.cluster import read_cluster
     from reslab.study.execute import read_budget, run_study
     from reslab.study.plan import Machine
 
     study = find_study(name)
     folder = out or Path("runs") / study.name
+    cluster = read_cluster(workers, address=ray, threads=threads, gpus_per_run=gpus_per_run, storage=storage)
     done = run_study(
         study,
         out=folder,
@@ -69,6 +79,7 @@ def run(
         scale=epochs_scale,
         budget=None if budget is None else read_budget(budget),
         machine=Machine(device, data_dir, silent=False),
+        cluster=cluster,
         say=lambda line: typer.echo(line, err=True),
     )
     if json:

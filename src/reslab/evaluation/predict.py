@@ -111,4 +111,4 @@ def _record_data(run: Run, images: ImageSet) -> None:
 def _write_examples(run: Run, split: SplitName, images: ImageSet) -> None:
     logits, labels = run.read_predictions(split)
     indices = np.asarray(choose_examples(logits, labels), dtype=np.int64)
-    run.write_examples(split, Examples(indices, images.subset(indices).images.numpy()))
+    run.write_examples(split, Examples(indices, images.images[indices].numpy()))

@@ -108,7 +108,8 @@ def _time_facts(inputs: Inputs) -> Iterator[tuple[str, str]]:
 
 def device_words(environment: Environment) -> str:
     """Say on what was trained."""
-    return f"{environment.device}, {counted(environment.threads, 'thread')}"
+    together = "" if environment.ranks == 1 else f", {environment.ranks} processes together"
+    return f"{environment.device}, {counted(environment.threads, 'thread')}{together}"
 
 
 def _versions(environment: Environment) -> str:

@@ -7,11 +7,13 @@ one. JSON, safetensors and plain npz only: nothing read here can run code. NumPy
 from reslab.runs.checkpoints import Checkpoint
 from reslab.runs.files import Damaged, write_bytes, write_json
 from reslab.runs.folder import Examples, Predictions, Run, read_weights
+from reslab.runs.follower import Follower
 
 __all__ = [
     "Checkpoint",
     "Damaged",
     "Examples",
+    "Follower",
     "Predictions",
     "Run",
     "read_weights",

@@ -7,25 +7,18 @@ evaluated by what `reslab train`, `reslab extend` and `reslab evaluate` call; th
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from reslab.errors import Failure, UserError
 from reslab.recipe import Recipe
 from reslab.runs import Run, write_json
 from reslab.runs.files import read_record
-from reslab.study.plan import Job, Lesson, Machine, Say, check_folder, make_jobs
+from reslab.study.cluster import Cluster
+from reslab.study.cluster import do_all as do_on_cluster
+from reslab.study.plan import Job, Lesson, Machine, Outcome, Say, check_folder, make_jobs
 from reslab.study.spec import Begun, Gradients, Study
 
 SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The runs that were done now, and those that the budget left out."""
-
-    done: tuple[Job, ...]
-    left: tuple[Job, ...]
 
 
 def run_study(
@@ -37,10 +30,12 @@ def run_study(
     scale: float = 1.0,
     budget: float | None = None,
     machine: Machine | None = None,
+    cluster: Cluster | None = None,
     say: Say = lambda line: None,
 ) -> Outcome:
     """Say what the missing runs of a study cost, then do them; with a `budget` in seconds, those that fit into it.
 
+    With a `cluster` they are done by its workers, several at a time.
     Raises: UserError where the study, its recipes or `out` do not allow it; Failure as training does, or where it is
     interrupted; the same call then goes on.
     """
@@ -60,6 +55,8 @@ def run_study(
 
     costs = estimate(missing, machine=machine, say=say)
     _write_gradients(study, jobs, out=out, machine=machine)
+    if cluster is not None:
+        return do_on_cluster(missing, costs, action=do, cluster=cluster, budget=budget, machine=machine, say=say)
     return _do_all(missing, costs, budget=budget, machine=machine, say=say)
 
 
@@ -96,11 +93,12 @@ def do(job: Job, machine: Machine) -> None:
 
 
 def _train(job: Job, machine: Machine) -> Run:
-    from reslab.training import resume, train
+    from reslab.training import Safety, resume, train
 
     assert isinstance(job.task, Recipe)
+    safety = Safety(saved=machine.saved)
     if job.is_begun:
-        return resume(job.out, device=machine.device, data_dir=machine.data_dir, silent=machine.silent)
+        return resume(job.out, device=machine.device, data_dir=machine.data_dir, silent=machine.silent, safety=safety)
     return train(
         job.task,
         out=job.out,
@@ -108,14 +106,19 @@ def _train(job: Job, machine: Machine) -> Run:
         device=machine.device,
         data_dir=machine.data_dir,
         silent=machine.silent,
+        safety=safety,
     )
 
 
 def _teach(job: Job, lesson: Lesson, machine: Machine) -> Run:
     from reslab.extension import extend, resume_extension
+    from reslab.training import Safety
 
+    safety = Safety(saved=machine.saved)
     if job.is_begun:
-        return resume_extension(job.out, device=machine.device, data_dir=machine.data_dir, silent=machine.silent)
+        return resume_extension(
+            job.out, device=machine.device, data_dir=machine.data_dir, silent=machine.silent, safety=safety
+        )
     return extend(
         lesson.base,
         data=lesson.data,
@@ -125,6 +128,7 @@ def _teach(job: Job, lesson: Lesson, machine: Machine) -> Run:
         device=machine.device,
         data_dir=machine.data_dir,
         silent=machine.silent,
+        safety=safety,
     )
 
 

@@ -25,6 +25,7 @@ class Machine:
     device: str = "auto"
     data_dir: Path | None = None
     silent: bool = True
+    saved: Callable[[Path], None] | None = None  # called with the run's folder after each checkpoint
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,14 @@ class Job:
         return (
             self.is_begun and run.is_finished and run.is_evaluated and {"train", "test"} <= set(run.evaluation.splits)
         )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The runs that were done now, and those that the budget left out."""
+
+    done: tuple[Job, ...]
+    left: tuple[Job, ...]
 
 
 def choose_rows(study: Study, labels: tuple[str, ...]) -> tuple[Row, ...]:

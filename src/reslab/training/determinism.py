@@ -40,7 +40,7 @@ def strictly(wanted: bool) -> Iterator[None]:
 
 def check_same_machine(recorded: Environment, now: Environment) -> None:
     """Look whether a strict run would go on as it began. Raises: UserError naming what is another."""
-    for name in ("device", "processor", "threads", "torch", "numpy"):
+    for name in ("device", "processor", "threads", "ranks", "torch", "numpy"):
         was, is_now = getattr(recorded, name), getattr(now, name)
         if was != is_now:
             raise UserError(

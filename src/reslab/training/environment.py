@@ -20,6 +20,7 @@ def describe_environment(
     data: tuple[DataSet, ...],
     compiled: Compiled = "undecided",
     deterministic: bool = False,
+    ranks: int = 1,
 ) -> Environment:
     """Record versions, processor, device, threads, command, commit, seed and data of the run that begins now."""
     return Environment(
@@ -38,6 +39,7 @@ def describe_environment(
         data=data,
         compiled=compiled,
         deterministic=deterministic,
+        ranks=ranks,
     )
 
 

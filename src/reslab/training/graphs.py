@@ -20,23 +20,32 @@ UPDATES_BEFORE = 3  # of a shape, taken one by one
 
 
 class Updater(Protocol):
-    """Takes one update on a batch in chunks, at a share of the peak rate; gives the mean loss and the hits."""
+    """Takes one update on a batch in chunks, at a share of the peak rate; gives the mean loss and the hits.
 
-    def __call__(self, chunks: Chunks, *, rate: float) -> tuple[Tensor, Tensor]: ...
+    `weight` is that of one process's part of a batch.
+    """
+
+    def __call__(self, chunks: Chunks, *, rate: float, weight: float = 1.0) -> tuple[Tensor, Tensor]: ...
 
 
 def make_updater(
-    forward: Forward, optimizer: torch.optim.Optimizer, *, objective: Objective, device: torch.device
+    forward: Forward,
+    optimizer: torch.optim.Optimizer,
+    *,
+    objective: Objective,
+    device: torch.device,
+    alone: bool = True,
 ) -> Updater:
     """Give what takes the updates on `device`: recorded graphs on a GPU, plain calls elsewhere.
 
+    Where several processes train together, not `alone`, nothing is recorded: they wait for each other within an update.
     It is made anew where the optimizer's state has been replaced, of which a recording knows the old memory.
     """
-    if device.type == "cuda":
+    if device.type == "cuda" and alone:
         return GraphedUpdates(forward, optimizer, objective=objective, device=device)
 
-    def take(chunks: Chunks, *, rate: float) -> tuple[Tensor, Tensor]:
-        return update(forward, optimizer, objective=objective, chunks=chunks, rate=rate)
+    def take(chunks: Chunks, *, rate: float, weight: float = 1.0) -> tuple[Tensor, Tensor]:
+        return update(forward, optimizer, objective=objective, chunks=chunks, rate=rate, weight=weight)
 
     return take
 
@@ -56,7 +65,8 @@ class GraphedUpdates:
         if not torch.are_deterministic_algorithms_enabled():
             torch.backends.cudnn.benchmark = True  # shapes repeat, so that trying the algorithms pays
 
-    def __call__(self, chunks: Chunks, *, rate: float) -> tuple[Tensor, Tensor]:
+    def __call__(self, chunks: Chunks, *, rate: float, weight: float = 1.0) -> tuple[Tensor, Tensor]:
+        assert weight == 1.0, "a recording is of whole batches"
         key = self._key(chunks)
         if key not in self.recordings:
             self.taken[key] += 1

@@ -4,6 +4,8 @@ The test split is never read here. Epochs and updates count from 0 inside, epoch
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +23,7 @@ from reslab.recipe import Standardize
 from reslab.records import Epoch, Weights
 from reslab.runs import Checkpoint, Run
 from reslab.training.compiling import settle_compiled
+from reslab.training.distributed import LOST, Share, Team, is_lost
 from reslab.training.freezing import check_freezing, freeze
 from reslab.training.graphs import Updater, make_updater
 from reslab.training.objective import make_objective
@@ -29,7 +32,7 @@ from reslab.training.progress import Display
 from reslab.training.safety import LOWERED, Clock, Safety
 from reslab.training.signals import StopRequest, listen_for_stop
 from reslab.training.state import State, capture, restore
-from reslab.training.step import make_forward
+from reslab.training.step import Forward, make_forward
 
 IMAGES_TO_PREPARE = 5000  # what the whitened patches are measured on
 UPDATES_BETWEEN_CHECKS = {"cpu": 1, "cuda": 50}  # reading a loss makes a GPU wait
@@ -70,8 +73,10 @@ class Trainer:
         silent: bool,
         start: Start | None = None,
         safety: Safety = EVERY_EPOCH,
+        team: Team | None = None,
     ) -> None:
         keep_freed_memory()
+        self.team = team or Team(device)
         self.run, self.recipe, self.seed, self.device = run, run.recipe, seed, device
         self.images, self.held_out = splits[0], splits[1] if len(splits) > 1 else None
         self.by: Standardize = self.recipe.standardize or self.images.statistics()
@@ -88,8 +93,10 @@ class Trainer:
         )
         self.display = Display(total_updates=updates, total_epochs=self.length.epochs, silent=silent)
         batch = (self.recipe.chunk_size or self.recipe.batch_size, *self.images.images.shape[1:])
-        compiled = settle_compiled(run, self.state.model, updates=updates, batch=batch, say=self.display.console.print)
-        self.forward = make_forward(self.state.model, device=device, compiled=compiled)
+        self.compiled = self.team.from_first(
+            lambda: settle_compiled(run, self.state.model, updates=updates, batch=batch, say=self.display.console.print)
+        )
+        self.forward = self._make_forward()
         self.update = self._make_updater()
 
     def _begin(self, start: Start | None) -> State:
@@ -105,6 +112,9 @@ class Trainer:
             hits=torch.zeros(self.length.per_epoch, dtype=torch.int64, device=self.device),
         )
 
+    def _make_forward(self) -> Forward:
+        return make_forward(self.team.wrap(self.state.model), device=self.device, compiled=self.compiled)
+
     def _build(self) -> Classifier:
         model = models.build(
             self.recipe.model.model_dump(),
@@ -116,12 +126,16 @@ class Trainer:
         return model
 
     def _make_updater(self) -> Updater:
-        return make_updater(self.forward, self.state.optimizer, objective=self.objective, device=self.device)
+        alone = self.team.size == 1
+        return make_updater(
+            self.forward, self.state.optimizer, objective=self.objective, device=self.device, alone=alone
+        )
 
     def catch_up(self) -> "Trainer":
         """Go to the newest checkpoint, where there is one."""
-        if self.run.has_checkpoint:
-            restore(self.state, self.run.read_checkpoint())
+        newest = self.team.from_first(lambda: self.run.read_checkpoint() if self.run.has_checkpoint else None)
+        if newest is not None:
+            restore(self.state, newest)
             self.update = self._make_updater()
         self.run.cut_log(self.state.epochs)
         return self
@@ -137,37 +151,67 @@ class Trainer:
         check_freezing(self.state.model, self.recipe.freeze, epochs=self.length.epochs)
         with listen_for_stop() as self.stop, self.display.shown(updates=self.state.updates):
             while self.state.epochs < self.length.epochs:
-                try:
-                    self._train_epoch()
-                except _NotFinite as error:
-                    self._lower_rate(error)
-                else:
-                    self._close_epoch()
+                with self._rescue():
+                    self._run_epoch()
 
     def write_weights(self) -> None:
         """Write the network as it is now; the run is then finished."""
         tensors = {name: value.cpu().numpy() for name, value in self.state.model.state_dict().items()}
         self.run.write_weights(tensors, self._describe_weights())
 
+    @contextmanager
+    def _rescue(self) -> Iterator[None]:
+        """Where another process is lost, leave the newest state that was whole: the update under way never is."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not is_lost(error):
+                raise
+            newest = self._newest_before(self.state.updates)
+            if newest is self.epoch_start:
+                self.run.write_checkpoint(*newest)
+            raise Failure(f"{LOST}; go on with reslab train --resume {self.run.path}") from None
+
+    def _run_epoch(self) -> None:
+        try:
+            self._train_epoch()
+        except _NotFinite as error:
+            self._lower_rate(error)
+        else:
+            self._close_epoch()
+
     def _train_epoch(self) -> None:
         state, epoch = self.state, self.state.epochs
         state.model.train()
         freeze(state.model, self.recipe.freeze, epoch=epoch)
+        if self.team.size > 1 and self.recipe.freeze:
+            self.forward = self._make_forward()  # which waits for the gradients that there are
+            self.update = self._make_updater()
         began = time.perf_counter() - state.seconds
         start = state.updates - epoch * self.length.per_epoch
         if start == 0:
             self.epoch_start = capture(state)
-        for place, (images, labels) in enumerate(self.batches.epoch(epoch, start=start), start):
+        for place, batch in enumerate(self.batches.epoch(epoch, start=start), start):
             if state.updates == self.length.updates:
                 return
-            chunks = self._chunks(images, labels)
-            state.losses[place], state.hits[place] = self.update(chunks, rate=self._rate(state.updates))
+            self.team.reseed(self.seed, state.updates)
+            share = self.team.share(*batch)
+            loss, hits = self.update(self._chunks(share), rate=self._rate(state.updates), weight=share.weight)
+            state.losses[place], state.hits[place] = self.team.total(loss, hits, weight=share.weight)
             state.updates += 1
             state.seconds = time.perf_counter() - began
             self._check_losses(place)
             self.display.update(epoch=epoch, images_per_second=self._num_seen(place) / state.seconds)
-            if self.clock.is_due(updates=state.updates):
-                self._save()
+            self._heed_clock_and_stop()
+
+    def _heed_clock_and_stop(self) -> None:
+        """Save where it is time, and end where any process has been asked to."""
+        due = self.clock.is_due(updates=self.state.updates)
+        is_due, is_asked = self.team.any(due, self.stop.requested)
+        if is_due:
+            self._save()
+        if is_asked:
+            self.stop.requested = True
             self._heed_stop()
 
     def _heed_stop(self) -> None:
@@ -180,10 +224,13 @@ class Trainer:
                 f"go on with reslab {command} --resume {self.run.path}"
             )
 
-    def _chunks(self, images: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Cut a batch into even parts: one image left over would be a poor basis for batch norm's statistics."""
-        num_chunks = -(-len(labels) // (self.recipe.chunk_size or len(labels)))
-        return list(zip(images.tensor_split(num_chunks), labels.tensor_split(num_chunks), strict=True))
+    def _chunks(self, share: Share) -> list[tuple[Tensor, Tensor]]:
+        """Cut a batch into even parts, as many in every process.
+
+        One image left over would be a poor basis for batch norm's statistics.
+        """
+        num_chunks = -(-share.smallest // (self.recipe.chunk_size or share.smallest))
+        return list(zip(share.images.tensor_split(num_chunks), share.labels.tensor_split(num_chunks), strict=True))
 
     def _rate(self, update: int) -> float:
         """Give the share of the peak rate."""
@@ -232,7 +279,7 @@ class Trainer:
         self.display.say(f"{error}: back to the start of the epoch, from there on at {LOWERED:g} of the rate")
         for parameter in self.trained:  # some may have been frozen since
             parameter.requires_grad_(True)
-        restore(self.state, self._newest_before(begin))
+        restore(self.state, self.team.from_first(lambda: self._newest_before(begin)))
         self.state.lowered_from = begin
         self.update = self._make_updater()
         self.run.cut_log(self.state.epochs)
@@ -249,7 +296,7 @@ class Trainer:
         sizes = torch.full((num_batches,), self.recipe.batch_size, device=self.device)
         sizes[-1] = num_seen - (num_batches - 1) * self.recipe.batch_size
         began = time.perf_counter()
-        validation = self._validate()
+        validation = self.team.from_first(self._validate)
         done = Epoch(
             epoch=number,
             updates=state.updates,
@@ -274,6 +321,8 @@ class Trainer:
         if num_batches := self.state.updates - self.state.epochs * self.length.per_epoch:
             self._check_losses(num_batches - 1, now=True)
         self.run.write_checkpoint(*capture(self.state))
+        if self.clock.safety.saved is not None and self.team.is_first:
+            self.clock.safety.saved(self.run.path)
         self.clock.restart()
 
     def _validate(self) -> dict[str, float]:
@@ -288,7 +337,8 @@ class Trainer:
         }
 
     def _prepare(self, images: Tensor) -> Tensor:
-        self._heed_stop()  # to validate can take long
+        if self.team.size == 1:  # else the others wait: all stop together, after it
+            self._heed_stop()  # to validate can take long
         return standardize(images, by=self.by)
 
     def _describe_weights(self) -> Weights:

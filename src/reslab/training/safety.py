@@ -5,7 +5,9 @@ Options of a command, not of a recipe: the weights at the end do not depend on h
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal, Self, get_args
 
 from reslab.errors import UserError
@@ -22,6 +24,7 @@ class Safety:
     every: int = 1
     unit: Unit = "epochs"
     on_nonfinite: OnNonfinite = "retry"
+    saved: Callable[[Path], None] | None = None  # called with the run's folder after each checkpoint
 
     @classmethod
     def parse(cls, checkpoint_every: str, *, on_nonfinite: str) -> Self:

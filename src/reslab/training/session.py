@@ -1,16 +1,18 @@
 """A run begun, and one gone on with: what is checked and recorded before the first update."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from reslab.data import ImageSet
 from reslab.data.recipe_data import describe_data, read_split
 from reslab.errors import UserError
 from reslab.models.device import pick_device
 from reslab.recipe import Recipe
-from reslab.records import SplitName
-from reslab.runs import Run
+from reslab.records import DataSet, Environment, SplitName
+from reslab.runs import Follower, Run
 from reslab.training.compiling import read_compile
 from reslab.training.determinism import check_same_machine, strictly
+from reslab.training.distributed import Team, joined
 from reslab.training.environment import describe_environment
 from reslab.training.loop import EVERY_EPOCH, Trainer
 from reslab.training.safety import Safety
@@ -30,27 +32,31 @@ def train(
 ) -> Run:
     """Train a network from scratch into the new run folder `out`.
 
-    `deterministic` allows only algorithms that repeat to the bit, also on a GPU, and no compiled network.
+    `deterministic` allows only algorithms that repeat to the bit, also on a GPU, and no compiled network. Processes
+    that torchrun has started train one run together, each on its part of every batch; the first one writes it.
     Raises: UserError where the recipe, the data or the folder do not allow it; Failure where the loss is not finite,
-    the disk refuses or somebody interrupts.
+    the disk refuses, somebody interrupts, or another process of the run has ended.
     """
-    chosen = pick_device(device)
     if deterministic and compile == "on":
         raise UserError("--deterministic trains without compiled code, whose order of sums may be chosen by time")
-    compiled = read_compile(compile, device=chosen)
-    splits = _read_splits(recipe, data_dir)
-    environment = describe_environment(
-        device=chosen,
-        seed=seed,
-        data=tuple(map(describe_data, splits)),
-        compiled="no" if deterministic else compiled,
-        deterministic=deterministic,
-    )
-    run = Run.create(out)
-    with run.locked(), strictly(deterministic):
-        run.write_environment(environment)
-        run.write_recipe(recipe)
-        return Trainer(run, splits, seed=seed, device=chosen, silent=silent, safety=safety).train()
+    with joined(pick_device(device)) as team:
+        compiled = read_compile(compile, device=team.device)
+        splits = team.in_turn(lambda: _read_splits(recipe, data_dir))
+        environment = describe_environment(
+            device=team.device,
+            seed=seed,
+            data=_describe_alike(splits, team=team),
+            compiled="no" if deterministic else compiled,
+            deterministic=deterministic,
+            ranks=team.size,
+        )
+        run = Run.create(out) if team.is_first else Follower(out, recipe)
+        with run.locked(), strictly(deterministic):
+            run.write_environment(environment)
+            run.write_recipe(recipe)
+            silent = silent or not team.is_first
+            trainer = Trainer(run, splits, seed=seed, device=team.device, silent=silent, safety=safety, team=team)
+            return trainer.train()
 
 
 def resume(
@@ -66,24 +72,50 @@ def resume(
     Raises: UserError where the folder holds no run, another process works on it, its data has changed or its
     checkpoints are corrupt; as `train`.
     """
+    with joined(pick_device(device)) as team:
+        begun = team.from_first(lambda: _read_begun(path))
+        run = Run(path) if team.is_first else Follower(path, begun.recipe)
+        return run if begun.is_finished else _go_on(run, begun, team, data_dir=data_dir, silent=silent, safety=safety)
+
+
+class _Begun(NamedTuple):
+    """What the folder of a run says of it."""
+
+    recipe: Recipe
+    environment: Environment
+    is_finished: bool
+
+
+def _read_begun(path: Path | str) -> _Begun:
     run = Run.open(path)
     if run.recipe.extension is not None:
         raise UserError(f"{path} is an extension: go on with reslab extend --resume {path}")
-    if run.is_finished:
-        return run
-    recorded, chosen = run.environment, pick_device(device)
+    return _Begun(run.recipe, run.environment, run.is_finished)
+
+
+def _go_on(run: Run, begun: _Begun, team: Team, *, data_dir: Path | None, silent: bool, safety: Safety) -> Run:
+    recorded = begun.environment
     if recorded.deterministic:
-        check_same_machine(recorded, describe_environment(device=chosen, seed=0, data=()))
+        check_same_machine(recorded, describe_environment(device=team.device, seed=0, data=(), ranks=team.size))
     with run.locked(), strictly(recorded.deterministic):
         run.drop_parts()
-        splits = _read_splits(run.recipe, data_dir)
+        splits = team.in_turn(lambda: _read_splits(run.recipe, data_dir))
         # What an evaluation has added to the record is none of training's business.
         if tuple(map(describe_data, splits)) != tuple(data for data in recorded.data if data.split != "test"):
             raise UserError(
-                f"the data of {path} has changed since it was begun: its fingerprint differs, so train anew"
+                f"the data of {run.path} has changed since it was begun: its fingerprint differs, so train anew"
             )
-        trainer = Trainer(run, splits, seed=recorded.seed, device=chosen, silent=silent, safety=safety)
+        silent = silent or not team.is_first
+        trainer = Trainer(run, splits, seed=recorded.seed, device=team.device, silent=silent, safety=safety, team=team)
         return trainer.catch_up().train()
+
+
+def _describe_alike(splits: tuple[ImageSet, ...], *, team: Team) -> tuple[DataSet, ...]:
+    """Describe the data. Raises: UserError where the first process has other data than this one."""
+    own = tuple(map(describe_data, splits))
+    if own != team.from_first(lambda: own):
+        raise UserError("the hosts of this run have different data: its fingerprint differs, so copy it anew")
+    return own
 
 
 def _read_splits(recipe: Recipe, data_dir: Path | None) -> tuple[ImageSet, ...]:

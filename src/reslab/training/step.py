@@ -35,18 +35,20 @@ def update(
     objective: Objective,
     chunks: Sequence[tuple[Tensor, Tensor]],
     rate: float | Tensor,
+    weight: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Take one step on a batch that comes in chunks: images (N, C, H, W) float32 and labels (N,).
 
     `rate` is the share of each group's peak rate, a tensor () where a graph is recorded. The gradient is that of the
-    mean over the whole batch; only batch norm sees each chunk alone. Return the batch's mean loss and its hits.
+    mean over the whole batch; only batch norm sees each chunk alone. Return the batch's mean loss and its hits. Where
+    the batch is one process's part of a larger one, loss and gradient are multiplied by its `weight` in the mean.
     """
     num_images = sum(len(labels) for _, labels in chunks)
     losses, hits = [], []
     for images, labels in chunks:
         images = images.to(memory_format=torch.channels_last)
         logits = forward(images).float()
-        loss = objective(logits, images, labels) * (len(labels) / num_images)
+        loss = objective(logits, images, labels) * (len(labels) / num_images * weight)
         loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
         hits.append((logits.detach().argmax(1) == labels).sum())

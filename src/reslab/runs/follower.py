@@ -1,0 +1,45 @@
+"""A run in the processes that do not write it, because another one does."""
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from reslab.recipe import Recipe
+from reslab.records import Environment, Epoch, Weights
+from reslab.runs.files import Arrays
+from reslab.runs.folder import Run
+
+
+class Follower(Run):
+    """Knows its recipe; what training writes goes nowhere."""
+
+    def __init__(self, path: Path | str, recipe: Recipe) -> None:
+        super().__init__(path)
+        self._recipe = recipe
+
+    @property
+    def recipe(self) -> Recipe:
+        return self._recipe
+
+    def locked(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def drop_parts(self) -> None:
+        pass
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        pass
+
+    def write_environment(self, environment: Environment) -> None:
+        pass
+
+    def append_log(self, epoch: Epoch) -> None:
+        pass
+
+    def cut_log(self, num_epochs: int) -> None:
+        pass
+
+    def write_checkpoint(self, tensors: Arrays, state: object) -> None:
+        pass
+
+    def write_weights(self, tensors: Arrays, weights: Weights) -> None:
+        pass

@@ -1,0 +1,256 @@
+"""A study's runs on several workers, here or on a cluster: Ray hands them out and replaces a worker that has died.
+
+Source: Moritz et al. 2018, "Ray: A Distributed Framework for Emerging AI Applications", arXiv:1712.05889.
+A run that has lost its worker goes on from its newest checkpoint on another one, to the same bytes.
+"""
+
+import logging
+import os
+import queue
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from reslab.errors import Failure, UserError
+from reslab.extras import extra
+from reslab.launch import count_cores, set_up_threads
+from reslab.study.plan import Job, Lesson, Machine, Outcome, Say
+from reslab.study.storage import Storage
+
+RETRIES: Final = 10  # a run that takes its worker with it so often will do it again
+SECONDS_TO_STOP: Final = 60.0
+SECONDS_TO_ANSWER: Final = 10.0
+QUIET: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+Action = Callable[[Job, Machine], None]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Who does the runs: `workers` on this machine, or those of the Ray cluster at `address`.
+
+    Each run gets `threads` processor threads and a share of a GPU. With `storage`, the workers keep the run folders
+    there and this machine fetches what is done; without it they write the study's folder, which all must reach.
+    """
+
+    workers: int | None = None
+    address: str | None = None
+    threads: int = 1
+    gpus_per_run: float = 0.0
+    storage: str | None = None
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What a worker is told beside the job."""
+
+    action: Action
+    machine: Machine
+    threads: int
+    storage: str | None
+    latest: float | None  # the time after which it would end too late
+    command: tuple[str, ...]
+    folder: str
+
+
+@dataclass(frozen=True)
+class _Ended:
+    word: Literal["done", "left", "failed"]
+    reason: str = ""
+
+
+def do_all(
+    jobs: Sequence[Job],
+    costs: Sequence[float],
+    *,
+    action: Action,
+    cluster: Cluster,
+    budget: float | None,
+    machine: Machine,
+    say: Say,
+) -> Outcome:
+    """Hand out all jobs, and wait for them; a lesson waits for its base.
+
+    Raises: UserError where Ray or the storage cannot be reached; Failure naming the runs that failed once all others
+    are done, or where somebody interrupts.
+    """
+    storage = Storage(cluster.storage) if cluster.storage else None
+    machine = replace(machine, silent=True, data_dir=machine.data_dir and machine.data_dir.resolve())
+    order = _Order(action, machine, cluster.threads, cluster.storage, None, tuple(sys.argv), os.getcwd())
+    began = time.time()
+    with _connected(cluster) as ray:
+        task = ray.remote(_work).options(
+            num_cpus=cluster.threads, num_gpus=cluster.gpus_per_run, max_retries=RETRIES, name="reslab"
+        )
+        references: dict[Path, Any] = {}
+        for job, cost in zip(map(_absolute, jobs), costs, strict=True):
+            if storage is not None:
+                _send_what_is_here(job, storage)
+            latest = None if budget is None else began + budget - cost
+            base = references.get(job.task.base) if isinstance(job.task, Lesson) else None
+            references[job.out] = task.remote(job, replace(order, latest=latest), base)
+        ended = _wait(ray, references, storage=storage, say=say)
+    return _conclude(jobs, ended)
+
+
+def _work(job: Job, order: _Order, base: _Ended | None) -> _Ended:
+    """Do one run in a worker; called again, in another one, where that dies."""
+    if (base and base.word != "done") or (order.latest is not None and time.time() > order.latest):
+        return _Ended("left")
+    sys.argv[:] = order.command  # which `environment.json` records
+    if os.path.isdir(order.folder):
+        os.chdir(order.folder)  # a recipe's data may lie beside it
+    set_up_threads()
+    import torch
+
+    torch.set_num_threads(order.threads)
+    try:
+        with _near(job, order) as (near, machine):
+            order.action(near, machine)
+    except (UserError, Failure, OSError) as error:
+        return _Ended("failed", str(error))
+    return _Ended("done")
+
+
+@contextmanager
+def _near(job: Job, order: _Order) -> Iterator[tuple[Job, Machine]]:
+    """Give a job whose folder is on this machine, and keep it on the storage, if any, at each checkpoint."""
+    if order.storage is None:
+        yield job, order.machine
+        return
+    storage = Storage(order.storage)
+    with tempfile.TemporaryDirectory(prefix="reslab-") as scratch:
+        near = replace(job, out=Path(scratch) / job.out.name)
+        if isinstance(job.task, Lesson):
+            near = replace(near, task=replace(job.task, base=Path(scratch) / job.task.base.name))
+            storage.fetch(job.task.base.name, into=Path(scratch) / job.task.base.name)
+        storage.fetch(job.out.name, into=near.out)
+        yield near, replace(order.machine, saved=storage.keep)
+        storage.keep(near.out)
+
+
+def _absolute(job: Job) -> Job:
+    task = replace(job.task, base=job.task.base.resolve()) if isinstance(job.task, Lesson) else job.task
+    return replace(job, out=job.out.resolve(), task=task)
+
+
+def _send_what_is_here(job: Job, storage: Storage) -> None:
+    """Put what was begun without the storage there, and the base of a lesson."""
+    folders = [job.out, *([job.task.base] if isinstance(job.task, Lesson) else [])]
+    for folder in folders:
+        if (folder / "recipe.json").exists() and not storage.has(folder.name):
+            storage.keep(folder)
+
+
+def _wait(ray: Any, references: dict[Path, Any], *, storage: Storage | None, say: Say) -> dict[Path, _Ended]:
+    """Wait for every run, fetch those that are done, and say so."""
+    from reslab.training.signals import listen_for_stop
+
+    arrived: queue.SimpleQueue[tuple[Path, Future[_Ended]]] = queue.SimpleQueue()
+    for out, reference in references.items():
+        reference.future().add_done_callback(lambda future, out=out: arrived.put((out, future)))
+    ended: dict[Path, _Ended] = {}
+    with listen_for_stop() as stop:
+        while len(ended) < len(references):
+            try:
+                out, future = arrived.get(timeout=1.0)
+            except queue.Empty:
+                if stop.requested:
+                    _stop(ray, [each for out, each in references.items() if out not in ended])
+                continue
+            ended[out] = _result(ray, future)
+            if storage and ended[out].word == "done":
+                storage.fetch(out.name, into=out)
+            reason = f", {ended[out].reason}" if ended[out].reason else ""
+            say(f"{out.name}: {ended[out].word}, run {len(ended)} of {len(references)}{reason}")
+    return ended
+
+
+def _result(ray: Any, future: "Future[_Ended]") -> _Ended:
+    try:
+        return future.result()
+    except ray.exceptions.RayTaskError:
+        raise
+    except ray.exceptions.RayError as error:
+        return _Ended("failed", f"lost its worker {RETRIES + 1} times, the last time by {type(error).__name__}")
+
+
+def _stop(ray: Any, references: Sequence[Any]) -> None:
+    """Ask every run to save and end."""
+    for reference in references:
+        ray.cancel(reference)
+    ray.wait(list(references), num_returns=len(references), timeout=SECONDS_TO_STOP)
+    raise Failure("stopped; what was done is saved: go on with the study by the same command")
+
+
+def _conclude(jobs: Sequence[Job], ended: dict[Path, _Ended]) -> Outcome:
+    words = {job.out: ended[job.out.resolve()] for job in jobs}
+    failed = [f"{job.out.name}: {words[job.out].reason}" for job in jobs if words[job.out].word == "failed"]
+    if failed:
+        others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise Failure(f"{failed[0]}{others}; go on with the study by the same command")
+    done = tuple(job for job in jobs if words[job.out].word == "done")
+    return Outcome(done, tuple(job for job in jobs if words[job.out].word == "left"))
+
+
+@contextmanager
+def _connected(cluster: Cluster) -> Iterator[Any]:
+    """Be a driver of the cluster while the block runs; one that the process has joined already is taken as it is."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    with extra("ray"):
+        import ray
+    if ray.is_initialized():
+        yield ray
+        return
+    options: dict[str, Any] = {"address": cluster.address}
+    if cluster.address is None:
+        options = {"num_cpus": (cluster.workers or 1) * cluster.threads, "include_dashboard": False, "address": "local"}
+    try:
+        if cluster.address is not None:
+            _knock(cluster.address)
+        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError) as error:
+        where = f"--ray {cluster.address}" if cluster.address else "Ray"
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise UserError(f"{where} cannot be reached: {reason}") from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Look whether somebody answers at host:port, since Ray would try for minutes. Raises: OSError."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
+
+
+def read_cluster(
+    workers: int | None, *, address: str | None, threads: int | None, gpus_per_run: float, storage: str | None
+) -> Cluster | None:
+    """Put together what a person has asked for; None where the runs are to be done one by one.
+
+    Raises: UserError where it does not fit together, or the storage cannot be reached.
+    """
+    if workers is not None and address is not None:
+        raise UserError("--workers are those of this machine, --ray has its own: leave one of them away")
+    if workers is None and address is None:
+        if gpus_per_run or storage:
+            raise UserError("--gpus-per-run and --storage are for --workers or --ray: name one of them too")
+        return None
+    if gpus_per_run > 1 and gpus_per_run % 1:
+        raise UserError(f"--gpus-per-run {gpus_per_run:g}: give a share below 1, or a whole number")
+    if storage is not None:
+        Storage(storage)
+    return Cluster(
+        workers, address, threads or max(1, count_cores() // (workers or count_cores())), gpus_per_run, storage
+    )

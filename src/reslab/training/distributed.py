@@ -1,0 +1,164 @@
+"""One run on several devices or hosts: what the processes that torchrun starts say to each other.
+
+Source: Li et al. 2020, "PyTorch Distributed", arXiv:2006.15704, and PyTorch's DistributedDataParallel, which takes the
+mean of the gradients while they are computed.
+Differs from it: parts of a batch may be unequal, and the gradient is still that of the mean over the whole batch.
+Every process has the whole data and takes its part of each batch; the first one alone reads and writes the run folder.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from reslab.data.batches import seeded
+from reslab.errors import Failure, UserError
+
+Result = TypeVar("Result")
+FEWEST_IMAGES = 2  # of a part: batch norm has no statistics of a single value
+LOST = "another process of this run has ended or cannot be reached"
+SIGNS = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "broken pipe")
+SAID = "reslab/said"  # who counts this up to 1 says for all of them why the run ends
+
+
+class Share(NamedTuple):
+    """A process's part of a batch, and its weight in the mean over the processes: 1 where all parts are equal."""
+
+    images: Tensor
+    labels: Tensor
+    weight: float
+    smallest: int  # images of the smallest part
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes of one run, as one of them sees it; alone, every method gives back what it was given."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, images: Tensor, labels: Tensor) -> Share:
+        """Take this process's part of a batch: images (N, C, H, W), labels (N,).
+
+        Parts differ by one image at most. Where there are too few images, some processes repeat the first part at the
+        weight 0, so that every one takes part in the exchange.
+        """
+        num_parts = min(self.size, max(1, len(labels) // FEWEST_IMAGES))
+        mine = self.rank if self.rank < num_parts else 0
+        part, part_labels = images.tensor_split(num_parts)[mine], labels.tensor_split(num_parts)[mine]
+        weight = self.size * len(part_labels) / len(labels) if self.rank < num_parts else 0.0
+        return Share(part, part_labels, weight, len(labels) // num_parts)
+
+    def total(self, loss: Tensor, hits: Tensor, *, weight: float) -> tuple[Tensor, Tensor]:
+        """Put the parts' weighted losses and their hits together to those of the batch."""
+        if self.size == 1:
+            return loss, hits
+        both = torch.stack([loss.double() / self.size, hits.double() * (weight > 0)])
+        dist.all_reduce(both)
+        return both[0].float(), both[1].long()
+
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """Say of each flag whether it is set in any process; all wait for each other here."""
+        if self.size == 1:
+            return flags
+        found = torch.tensor(flags, dtype=torch.int32)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return tuple(map(bool, found.tolist()))
+
+    def from_first(self, make: Callable[[], Result]) -> Result:
+        """Let the first process make something, and give it to all."""
+        if self.size == 1:
+            return make()
+        made = [make() if self.is_first else None]
+        dist.broadcast_object_list(made, device=torch.device("cpu"))
+        return made[0]  # type: ignore[return-value]
+
+    def in_turn(self, read: Callable[[], Result]) -> Result:
+        """Let the first process of each host read before its others, which then find what it has downloaded."""
+        is_early = os.environ.get("LOCAL_RANK", "0") == "0"
+        result = read() if is_early else None
+        self.any()
+        return read() if result is None else result
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Let backward take the mean of the gradients over the processes; all begin with the first one's weights."""
+        if self.size == 1:
+            return model
+        here = [self.device] if self.device.type == "cuda" else None
+        wrapped = DistributedDataParallel(model, device_ids=here)
+        # Batch norm's statistics are those of each process's part; the first one's are written.
+        wrapped.broadcast_buffers = False
+        return wrapped
+
+    def reseed(self, seed: int, update: int) -> None:
+        """Let dropout draw otherwise in every process; the first one's generator is a part of the checkpoints."""
+        if self.rank:
+            torch.manual_seed(seeded(seed, "rank", self.rank, update).initial_seed())
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Team]:
+    """Meet the other processes that torchrun has started, if any, while the block runs.
+
+    An error ends every process; one of them says why, the others end in silence.
+    Raises: UserError where a host has too few GPUs; Failure where another process has ended.
+    """
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    if size == 1:
+        yield Team(device)
+        return
+    device = _own(device)
+    shared = device.type == "cuda" and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > torch.cuda.device_count()
+    dist.init_process_group("cpu:gloo,cuda:gloo" if shared or device.type == "cpu" else "cpu:gloo,cuda:nccl")
+    try:
+        yield Team(device, int(os.environ["RANK"]), size)
+    except (UserError, Failure, RuntimeError, OSError) as error:
+        reason: Exception = error
+        if is_lost(error):
+            reason = Failure(LOST)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it now; there is something to say first
+        if not _speaks():
+            raise SystemExit(2 if isinstance(reason, UserError) else 1) from None
+        raise reason from None
+    dist.destroy_process_group()
+
+
+def is_lost(error: BaseException) -> bool:
+    """Say whether an error means that another process is not there any more."""
+    told = isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in SIGNS)
+    return told or isinstance(error, dist.DistError)
+
+
+def _own(device: torch.device) -> torch.device:
+    """Give each process of a host its own GPU, unless one is named; then all share it."""
+    if device.type != "cuda" or device.index is not None:
+        return device
+    place = int(os.environ.get("LOCAL_RANK", 0))
+    if place >= torch.cuda.device_count():
+        raise UserError(
+            f"torchrun has started process {place + 1} of this host, which has {torch.cuda.device_count()} GPUs: "
+            "lower --nproc-per-node, or compute with --device cpu"
+        )
+    torch.cuda.set_device(place)
+    return torch.device("cuda", place)
+
+
+def _speaks() -> bool:
+    """Find out whether this process is the first to end with an error."""
+    try:
+        store = dist.distributed_c10d._get_default_store()
+        return int(store.add(SAID, 1)) == 1
+    except RuntimeError:  # it has gone with its host
+        return True

@@ -1,0 +1,46 @@
+"""What one process of a run does that several train together; `TASK` is set by who starts it.
+
+Faults come after the first epoch, in the process `faulty`; every process writes how it ended.
+"""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reslab.recipe import read_recipe
+from reslab.training import Safety, resume, train
+from reslab.training.progress import Display
+
+TASK: dict[str, Any] = globals()["TASK"]
+os.environ |= TASK["environment"]
+torch.set_num_threads(1)
+FAULTS = {
+    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "asked": lambda: os.kill(os.getpid(), signal.SIGTERM),
+    "broken": lambda: (_ for _ in ()).throw(OSError("the disk has left")),
+}
+
+
+def fail(display: Display, done: object) -> None:
+    FAULTS[TASK["fault"]]()
+
+
+def work(out: Path) -> None:
+    safety = Safety.parse(TASK["every"], on_nonfinite="retry")
+    if (out / "recipe.json").exists():
+        resume(out, safety=safety)
+    else:
+        train(read_recipe(Path(TASK["recipe"])), out=out, safety=safety)
+
+
+if TASK["fault"] and TASK["faulty"] == int(os.environ["RANK"]):
+    Display.epoch = fail  # type: ignore[method-assign]
+try:
+    work(Path(TASK["out"]))
+except BaseException as error:
+    Path(TASK["ended"]).write_text(f"{type(error).__name__}: {error}")
+else:
+    Path(TASK["ended"]).write_text("")

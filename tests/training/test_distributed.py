@@ -1,0 +1,227 @@
+"""Several processes train one run: the sums are those of one process, the first one writes, all end together."""
+
+import multiprocessing
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.distributed import TCPStore
+
+from reslab.recipe import Crop, FastConv, Flip, Freeze, Growth, LeNet, Linear, Muon, Recipe, Sampling, Sgd, derive
+from reslab.runs import Follower, Run, read_weights
+from reslab.training import train
+from reslab.training.distributed import LOST, Team
+
+SECONDS = 120.0  # it takes five; on a starved machine, many times that
+CPU = torch.device("cpu")
+
+Together = Callable[..., list[str]]
+
+
+@pytest.fixture
+def together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Together:
+    """Let processes train a recipe together, or go on; gives what each of them ended with, "" for nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["reslab.training", "sklearn.datasets"])
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def start(
+        recipe: Recipe,
+        *,
+        size: int = 2,
+        out: str = "run",
+        fault: str = "",
+        faulty: int = 1,
+        every: str = "1epoch",
+        out_of_others: str = "run",
+    ) -> list[str]:
+        (tmp_path / "recipe.json").write_text(recipe.model_dump_json())
+        store = TCPStore("127.0.0.1", 0, is_master=True)  # as torchrun, which outlives those that it has started
+        shared = {
+            "WORLD_SIZE": str(size),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(store.port),
+            "TORCHELASTIC_USE_AGENT_STORE": "True",
+            "TORCHELASTIC_RESTART_COUNT": "0",
+        }
+        processes, ends = [], []
+        for rank in range(size):
+            ends.append(tmp_path / f"ended-{rank}")
+            ends[-1].unlink(missing_ok=True)
+            task = {
+                "environment": {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                "recipe": str(tmp_path / "recipe.json"),
+                "out": str(tmp_path / (out_of_others if rank else out)),
+                "fault": fault,
+                "faulty": faulty,
+                "every": every,
+                "ended": str(ends[-1]),
+            }
+            script = str(Path(__file__).with_name("rank.py"))
+            options: dict[str, Any] = {"init_globals": {"TASK": task}}
+            processes.append(context.Process(target=runpy.run_path, args=(script,), kwargs=options))
+            processes[-1].start()
+        for process in processes:
+            process.join(SECONDS)
+            process.kill()  # of those that are through, nothing
+        return [end.read_text() if end.exists() else "nothing" for end in ends]
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def plain(small_recipe: Recipe) -> Recipe:
+    """A network without batch norm, and updates that are the gradient itself; 111 images are six batches, one of 11."""
+    return derive(
+        small_recipe,
+        name="plain",
+        image_size=16,
+        model=LeNet(),
+        optimizer=Sgd(peak_lr=0.01, momentum=0, nesterov=False),
+        schedule=Linear(),
+    )
+
+
+@pytest.fixture(scope="module")
+def everything(small_recipe: Recipe) -> Recipe:
+    """All that could get out of step: frozen parts, growing images, chunks, odd batches."""
+    return derive(
+        small_recipe,
+        name="everything",
+        image_size=12,
+        augment=(Flip(alternate=True), Crop(pixels=1, fill="reflect")),
+        growth=(Growth(epoch=0, image_size=9), Growth(epoch=2, image_size=12)),
+        model=FastConv(widths=(8, 16, 8)),
+        optimizer=Muon(peak_lr=0.1, head_lr=1.0, bias_lr=1.0),
+        freeze=(Freeze(parameters="stem", epoch=1), Freeze(parameters="groups.0", epoch=2)),
+        sampling=Sampling(images_per_epoch=103, balance=0.5),
+        chunk_size=8,
+    )
+
+
+def timeless(run: Run) -> list[dict[str, object]]:
+    return [epoch.model_dump(exclude={"seconds", "images_per_second"}) for epoch in run.log]
+
+
+# ---- the same sums
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("num", [1, 2, 3, 5, 8, 11])
+def test_the_parts_are_the_batch(size: int, num: int) -> None:
+    images, labels = torch.arange(num).float()[:, None, None, None], torch.arange(num)
+    shares = [Team(CPU, rank, size).share(images, labels) for rank in range(size)]
+    used = [share for share in shares if share.weight]
+    assert torch.equal(torch.cat([share.labels for share in used]), labels)
+    assert all(torch.equal(share.images.flatten().long(), share.labels) for share in shares)
+    assert all(share.weight == size * len(share.labels) / num for share in used)
+    assert all(min(num, 2) <= share.smallest <= len(share.labels) <= share.smallest + 1 for share in shares)
+
+
+@pytest.mark.parametrize(("size", "chunk_size"), [(2, None), (3, 3)])
+def test_gradients_are_those_of_one_process(
+    plain: Recipe, together: Together, tmp_path: Path, size: int, chunk_size: int | None
+) -> None:
+    """After one update with a rate of 1 they are what the weights have lost; parts of 20 images on 3 are unequal."""
+    changes = {"updates": 1, "optimizer": Sgd(peak_lr=1, momentum=0, nesterov=False), "chunk_size": chunk_size}
+    recipe = derive(plain, name="once", **changes)
+    whole = train(recipe, out=tmp_path / "whole")
+    assert together(recipe, size=size) == [""] * size
+    first = train(derive(recipe, name="first", optimizer=Sgd(peak_lr=1e-30)), out=tmp_path / "first")
+    begun, alone, shared = (read_weights(run.path)[0] for run in (first, whole, Run.open(tmp_path / "run")))
+    for name, weights in begun.items():
+        assert np.abs(weights - alone[name]).max() > 1e-4  # it is a gradient
+        np.testing.assert_allclose(weights - shared[name], weights - alone[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_is_that_of_one_process(plain: Recipe, together: Together, tmp_path: Path) -> None:
+    """Eleven images in the last batch are not divided by two, and the log's figures are of all images."""
+    whole = train(plain, out=tmp_path / "whole")
+    assert together(plain) == ["", ""]
+    run = Run.open(tmp_path / "run")
+    assert [epoch.train_accuracy for epoch in run.log] == [epoch.train_accuracy for epoch in whole.log]
+    assert [epoch.validation_accuracy for epoch in run.log] == [epoch.validation_accuracy for epoch in whole.log]
+    for ours, theirs in zip(run.log, whole.log, strict=True):
+        assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-5)
+    assert (whole.environment.ranks, run.environment.ranks) == (1, 2)
+
+
+# ---- one writer
+
+
+def test_only_the_first_process_writes(small_recipe: Recipe, together: Together, tmp_path: Path) -> None:
+    assert together(small_recipe, out_of_others="others") == ["", ""]
+    assert Run.open(tmp_path / "run").is_finished
+    assert not (tmp_path / "others").exists()
+
+
+def test_a_follower_writes_nothing_that_training_writes() -> None:
+    """Whatever of a run is a writer, and called by training, is overridden."""
+    extending = {"write_base", "write_base_recipe", "write_prior"}
+    evaluating = {"write_predictions", "write_base_predictions", "write_examples", "write_evaluation"}
+    writers = {name for name in vars(Run) if name.startswith("write_")} | {"append_log", "cut_log", "drop_parts"}
+    assert writers - extending - evaluating <= vars(Follower).keys()
+
+
+def test_a_folder_that_another_process_works_on_is_refused_once(
+    small_recipe: Recipe, together: Together, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    with Run(tmp_path / "run").locked():
+        ends = together(small_recipe)
+    assert sorted(end.partition(":")[0] for end in ends) == ["SystemExit", "UserError"]
+    assert "another process works on" in max(ends)
+
+
+# ---- together to the end
+
+
+@pytest.mark.parametrize("faulty", [0, 1])
+def test_a_stop_of_one_process_stops_all_and_the_run_goes_on_to_the_same_bytes(
+    everything: Recipe, together: Together, tmp_path: Path, faulty: int
+) -> None:
+    assert together(everything, out="whole", out_of_others="whole") == ["", ""]
+    ends = together(everything, fault="asked", faulty=faulty)
+    assert sorted(end.partition(":")[0] for end in ends) == ["Failure", "SystemExit"]
+    assert "updates, all of them saved; go on with reslab train --resume" in min(ends)
+    assert together(everything) == ["", ""]
+    whole, run = Run.open(tmp_path / "whole"), Run.open(tmp_path / "run")
+    assert run.weights_path.read_bytes() == whole.weights_path.read_bytes()
+    assert timeless(run) == timeless(whole)
+
+
+def test_a_killed_process_ends_the_run_with_a_sentence_and_a_checkpoint(
+    small_recipe: Recipe, together: Together, tmp_path: Path
+) -> None:
+    """Although it would have saved much later: the state at the start of the epoch is kept for that."""
+    assert together(small_recipe, out="whole", out_of_others="whole") == ["", ""]
+    ends = together(small_recipe, fault="killed", every="100epochs")
+    run = Run.open(tmp_path / "run")
+    assert ends == [f"Failure: {LOST}; go on with reslab train --resume {run.path}", "nothing"]
+    assert run.read_checkpoint().state["updates"] == 6
+    assert together(small_recipe) == ["", ""]
+    assert run.weights_path.read_bytes() == Run(tmp_path / "whole").weights_path.read_bytes()
+
+
+def test_a_killed_first_process_leaves_its_last_checkpoint(
+    small_recipe: Recipe, together: Together, tmp_path: Path
+) -> None:
+    assert together(small_recipe, fault="killed", faulty=0, every="5updates")[1].startswith(f"Failure: {LOST}")
+    assert Run.open(tmp_path / "run").read_checkpoint().state["updates"] == 5
+    assert together(small_recipe, size=3) == [""] * 3  # as many as there are now
+
+
+def test_an_error_of_one_process_is_said_once(small_recipe: Recipe, together: Together) -> None:
+    ends = together(small_recipe, fault="broken")
+    assert sorted(end.partition(":")[0] for end in ends) == ["OSError", "SystemExit"]
+
+
+def test_a_loss_that_is_not_finite_lowers_the_rate_of_all(plain: Recipe, together: Together, tmp_path: Path) -> None:
+    wild = derive(plain, name="wild", optimizer=Sgd(peak_lr=1e5, momentum=0, nesterov=False))
+    ends = together(wild)
+    assert sorted(end.partition(":")[0] for end in ends) == ["Failure", "SystemExit"]
+    assert "again, at a lower rate: lower optimizer.peak_lr" in min(ends)
