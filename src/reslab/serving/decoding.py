@@ -29,6 +29,7 @@ class Decoders:
         self._command = command or (sys.executable, "-m", "reslab.serving.decoding")
         self._seconds = seconds
         self._idle: asyncio.Queue[asyncio.subprocess.Process | None] = asyncio.Queue()
+        self._living: list[asyncio.subprocess.Process] = []
         for _ in range(num):
             self._idle.put_nowait(None)  # started when it is needed
 
@@ -60,21 +61,24 @@ class Decoders:
         return np.frombuffer(reply, np.uint8).reshape(channels, image_size, image_size)
 
     async def close(self) -> None:
-        """End the processes that wait for work."""
-        while not self._idle.empty():
-            process = self._idle.get_nowait()
-            if process is not None:
-                _kill(process)
-                await process.wait()
+        """End the processes, and wait until they and their pipes are gone."""
+        for process in self._living:
+            _kill(process)
+        for process in self._living:
+            await process.communicate(b"")
+        self._living.clear()
 
     async def _start(self) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
+        self._living = [process for process in self._living if process.returncode is None]
+        process = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
         )
+        self._living.append(process)
+        return process
 
 
 async def _exchange(process: asyncio.subprocess.Process, question: bytes) -> tuple[bool, bytes]:
