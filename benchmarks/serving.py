@@ -1,7 +1,8 @@
 """`reslab serve` under load: pictures of concurrent clients computed together, against each one alone.
 
 Two servers of the same network, one of which computes batches of one, are asked in turn by the same clients, in another
-process on the same machine, round by round. Then many clients at once, and clients that are slow beside others.
+process on the same machine, round by round. Then many clients at once, and clients that are slow beside others. The
+load average says how busy the machine was with other things before.
 
     python benchmarks/serving.py --rounds 9          writes benchmarks/serving.json
 """
@@ -205,6 +206,7 @@ def main() -> None:
         serve(arguments.weights, largest_batch=SERVERS[arguments.serve])
         return
     request, num = make_request(), arguments.requests
+    busy = os.getloadavg()[0]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         weights = write_weights(folder, name=arguments.model)
@@ -218,10 +220,11 @@ def main() -> None:
                 "alone": lambda: load(port, request, num=num),
                 f"beside {SLOW} slow clients": lambda: beside_slow(port, request, num=num),
             },
-            rounds=max(1, arguments.rounds // 3),
+            rounds=max(2, arguments.rounds // 3),
         )
     result = {
         "model": arguments.model,
+        "load_average_before": round(busy, 1),
         "clients": CLIENTS,
         "requests_of_a_round": num,
         "rounds": arguments.rounds,
