@@ -1,8 +1,8 @@
 """`reslab serve` under load: pictures of concurrent clients computed together, against each one alone.
 
-Two servers of the same network, one of which computes batches of one, are asked in turn by the same clients, in another
-process on the same machine, round by round. Then many clients at once, and clients that are slow beside others. The
-load average says how busy the machine was with other things before.
+Servers of the same network are asked in turn by the same clients, in another process on the same machine, round by
+round: one that computes pictures together, the same one with batches of one, and the one that most people write. Then
+many clients at once, and clients that are slow beside others. The load average says how busy the machine was before.
 
     python benchmarks/serving.py --rounds 9          writes benchmarks/serving.json
 """
@@ -23,10 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import requests
 import torch
 from alternate import compare
 from PIL import Image
 from record import write_record
+from single_image_server import serve_single_images
 
 from reslab import models
 from reslab.launch import choose_settings
@@ -34,7 +36,8 @@ from reslab.recipe import Standardize
 from reslab.records import Weights
 from reslab.runs import Run
 
-SERVERS = {"batched": 64, "one by one": 1}  # the largest batch of each
+BY_HAND = "by hand"  # see single_image_server.py
+SERVERS = {"batched": 64, "one by one": 1, BY_HAND: 1}  # the largest batch of each
 CLIENTS, BURST, SLOW = 32, 1000, 200
 
 
@@ -164,14 +167,23 @@ async def beside_slow(port: int, request: bytes, *, num: int) -> list[float]:
 # ---- figures
 
 
+def mean_batch(port: int) -> float:
+    """Read from a server's metrics how many pictures it has computed at once, in the mean."""
+    text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=30, proxies={"http": ""}).text
+    found = dict(line.split() for line in text.splitlines() if line.startswith("reslab_batch_pictures_"))
+    return round(float(found["reslab_batch_pictures_sum"]) / float(found["reslab_batch_pictures_count"]), 1)
+
+
 def milliseconds(seconds: Sequence[float]) -> dict[str, float]:
     """Say when half of the answers were there, and when nearly all."""
     cuts = statistics.quantiles(seconds, n=100)
     return {"p50_ms": round(1000 * cuts[49], 1), "p99_ms": round(1000 * cuts[98], 1)}
 
 
-def measure(ways: Mapping[str, Callable[[], Awaitable[list[float]]]], *, rounds: int) -> tuple[dict[str, Any], Any]:
-    """Take every way in turn; figures of each, and how many times longer the second took than the first."""
+def measure(
+    ways: Mapping[str, Callable[[], Awaitable[list[float]]]], *, rounds: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Take every way in turn; figures of each, and how many times longer each of the others took than the first."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     answers: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
@@ -181,12 +193,12 @@ def measure(ways: Mapping[str, Callable[[], Awaitable[list[float]]]], *, rounds:
             if number > 0:  # the first one warms up
                 times[name].append((time.perf_counter() - began) / len(taken))
                 answers[name] += taken
-    first, second = times
+    first, *others = times
     figures = {
         name: {"pictures_per_second": round(1 / statistics.median(times[name]), 1), **milliseconds(answers[name])}
         for name in ways
     }
-    return figures, compare(times[second], times[first])
+    return figures, {name: compare(times[name], times[first]) for name in others}
 
 
 async def _wait(awaitable: Awaitable[list[float]]) -> list[float]:
@@ -202,6 +214,9 @@ def main() -> None:
     parser.add_argument("--serve", choices=SERVERS, help=argparse.SUPPRESS)
     parser.add_argument("--weights", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.serve == BY_HAND:
+        serve_single_images(arguments.weights)
+        return
     if arguments.serve is not None:
         serve(arguments.weights, largest_batch=SERVERS[arguments.serve])
         return
@@ -214,6 +229,7 @@ def main() -> None:
         ways = {server: lambda port=port: load(port, request, num=num) for server, port in ports.items()}
         servers, ratio = measure(ways, rounds=arguments.rounds)
         port = ports["batched"]
+        together = mean_batch(port)
         after_burst = asyncio.run(burst(port, request))
         beside, slower = measure(
             {
@@ -229,9 +245,10 @@ def main() -> None:
         "requests_of_a_round": num,
         "rounds": arguments.rounds,
         "servers": servers,
-        "times_faster_together": ratio,
+        "times_faster_together_than": ratio,
+        "pictures_of_a_batch": together,
         "burst": after_burst,
-        "slow_clients": {**beside, "times_slower_beside_them": slower},
+        "slow_clients": {**beside, "times_slower": slower},
     }
     write_record(arguments.out, result)
 

@@ -170,3 +170,15 @@ def test_openapi_knows_both_bodies_and_every_reference(make_app):
     assert set(body) == {"multipart/form-data", "application/json"}
     references = set(re.findall(r"#/components/schemas/(\w+)", str(api)))
     assert references <= set(api["components"]["schemas"])
+
+
+def test_a_run_without_predictions_of_its_validation_images_is_calibrated_by_them_meanwhile(make_app, monkeypatch):
+    monkeypatch.setattr("reslab.serving.calibration.FEWEST_MISTAKES", 0)
+    with TestClient(make_app()) as client:
+        deadline = time.monotonic() + 60
+        while "prepared" in (run := client.get("/v1/model").json()["runs"][0])["calibration"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert run["is_calibrated"]
+    assert re.fullmatch(r"Calibrated on \d+ validation images: temperature [\d.]+\.", run["calibration"])
+    assert run["calibration"].endswith(f"temperature {run['temperature']:.2f}.")

@@ -1,7 +1,8 @@
 import torch
 
 from reslab.runs import Run
-from reslab.serving.neighbours import Index, read_some
+from reslab.serving.neighbours import Index
+from reslab.serving.own_images import read_own, read_some
 
 
 def test_the_nearest_are_those_of_the_smallest_angle(finished: Run):
@@ -23,6 +24,7 @@ def test_as_many_of_each_class_are_read(finished: Run):
 def test_nothing_is_downloaded(finished: Run, official, opened):
     """`official` has pinned tiny sets whose mirror is absent."""
     finished.write_recipe(finished.recipe.model_copy(update={"data": "cifar10", "validation": 0, "image_size": 32}))
+    finished.write_environment(finished.environment.model_copy(update={"data": ()}))
     assert len(read_some(finished, num=10, data_dir=official).labels) == 10
     (official / "cifar-10-batches-py" / "data_batch_3").unlink()
     assert "cifar10 is not on this machine" in read_some(finished, num=10, data_dir=official)
@@ -31,3 +33,11 @@ def test_nothing_is_downloaded(finished: Run, official, opened):
 def test_a_folder_that_is_gone_is_named(finished: Run, tmp_path):
     finished.write_recipe(finished.recipe.model_copy(update={"data": f"folder:{tmp_path}/gone"}))
     assert "gone" in read_some(finished, num=10, data_dir=None)
+
+
+def test_images_that_are_not_what_they_were_are_not_shown(finished: Run):
+    (first, *others) = finished.environment.data
+    assert first.split == "train"
+    changed = first.model_copy(update={"fingerprint": "0" * 64})
+    finished.write_environment(finished.environment.model_copy(update={"data": (changed, *others)}))
+    assert "is not what it was" in read_own(finished, "train", data_dir=None)

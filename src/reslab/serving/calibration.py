@@ -28,25 +28,37 @@ class Calibration:
     note: str
 
 
-def calibrate(run: Run | None, *, num_classes: int) -> Calibration:
-    """Fit the temperature to the predictions that the run holds of its validation images, else say what is missing."""
+PENDING = Calibration(1.0, False, "Not calibrated yet: predictions of the validation images are being prepared.")
+
+
+def calibrate(run: Run | None, *, num_classes: int) -> Calibration | None:
+    """Calibrate by the run's predictions of its validation images; None where they are still to be made."""
     if run is None:
-        return Calibration(1.0, False, "Not calibrated: a weights file alone has no validation images.")
+        return uncalibrated("a weights file alone has no validation images.")
     if not run.recipe.validation:
-        return Calibration(1.0, False, "Not calibrated: the run held out no validation images.")
+        return uncalibrated("the run held out no validation images.")
     try:
         predictions = run.read_predictions("validation")
     except UserError:
-        how = f"reslab evaluate {run.path} --splits validation"
-        return Calibration(1.0, False, f"Not calibrated: {how} measures what that takes.")
+        return None
+    return calibrate_by(predictions, num_classes=num_classes)
+
+
+def calibrate_by(predictions: Predictions, *, num_classes: int) -> Calibration:
+    """Fit the temperature to predictions of validation images, else say what is missing."""
     if predictions.logits.shape[1:] != (num_classes,) or len(np.unique(predictions.labels)) < num_classes:
-        return Calibration(1.0, False, "Not calibrated: the validation images do not show every class.")
+        return uncalibrated("the validation images do not show every class.")
     count = f"{len(predictions.labels):,} validation images"
     mistakes = int((predictions.logits.argmax(1) != predictions.labels).sum())
     if mistakes < FEWEST_MISTAKES:
-        return Calibration(1.0, False, f"Not calibrated: {mistakes} mistakes on {count} are too few to fit by.")
+        return uncalibrated(f"{mistakes} mistakes on {count} are too few to fit by.")
     temperature = fit_temperature(predictions)
     return Calibration(temperature, True, f"Calibrated on {count}: temperature {temperature:.2f}.")
+
+
+def uncalibrated(why: str) -> Calibration:
+    """Leave logits as they are."""
+    return Calibration(1.0, False, f"Not calibrated: {why}")
 
 
 def fit_temperature(predictions: Predictions) -> float:

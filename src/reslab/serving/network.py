@@ -19,7 +19,7 @@ from reslab.evaluation import load_classifier
 from reslab.models import Classifier
 from reslab.models.folding import fold
 from reslab.runs import Run
-from reslab.serving.calibration import calibrate
+from reslab.serving.calibration import PENDING, calibrate
 from reslab.serving.evidence import evidence_maps
 from reslab.serving.neighbours import Index, Nearest
 
@@ -58,7 +58,7 @@ class Network:
         """Load it. Raises: UserError where there is no finished network."""
         self.model, self.weights = load_classifier(path, device=device)
         self.name, self.run = name, Run.open(path) if path.is_dir() else None
-        self.calibration = calibrate(self.run, num_classes=len(self.weights.classes))
+        self.calibration = calibrate(self.run, num_classes=len(self.weights.classes)) or PENDING
         self.index: Index | None = None
         self.index_note = "No nearest training images."
         self._device = next(self.model.parameters()).device

@@ -13,11 +13,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from reslab.data import ImageSet
+from reslab.runs import Predictions as SavedPredictions
 from reslab.serving.batching import Batcher
+from reslab.serving.calibration import PENDING, calibrate_by, uncalibrated
 from reslab.serving.decoding import Decoders
 from reslab.serving.metrics import Metrics
-from reslab.serving.neighbours import Nearest, read_some
+from reslab.serving.neighbours import Nearest
 from reslab.serving.network import Asked, Network, Question, Reply
+from reslab.serving.own_images import read_own, read_some
 from reslab.serving.schema import Answer, Guess, Neighbour, Predicted, Predictions, ServedRun
 
 LARGEST_BATCH = 64
@@ -49,9 +53,9 @@ class Service:
 
     @asynccontextmanager
     async def running(self, *, neighbours: int = 0, data_dir: Path | None = None) -> AsyncIterator[None]:
-        """Answer while the block runs; meanwhile make the indices of so many training images."""
+        """Answer while the block runs; meanwhile calibrate, and index so many training images."""
         tasks = [asyncio.create_task(batcher.run()) for batcher in self._batchers]
-        tasks += [asyncio.create_task(self._index(network, neighbours, data_dir)) for network in self.networks]
+        tasks += [asyncio.create_task(self._prepare(network, neighbours, data_dir)) for network in self.networks]
         try:
             yield
         finally:
@@ -80,20 +84,37 @@ class Service:
         replies = await self._batchers[place].ask([Question(each, asked) for each in pixels])
         return [_to_answer(network, reply) for reply in replies]
 
-    async def _index(self, network: Network, num: int, data_dir: Path | None) -> None:
-        if network.run is None or num == 0:
+    async def _prepare(self, network: Network, num: int, data_dir: Path | None) -> None:
+        """Calibrate the network and index its training images, as far as its run has them."""
+        if network.run is None:
             return
-        network.index_note = "The nearest training images are being prepared."
-        images = await asyncio.to_thread(read_some, network.run, num=num, data_dir=data_dir)
-        if isinstance(images, str):
-            network.index_note = f"No nearest training images: {images}"
-            return
+        if num > 0:
+            network.index_note = "The nearest training images are being prepared."
+        if network.calibration is PENDING:
+            held = await asyncio.to_thread(read_own, network.run, "validation", data_dir=data_dir)
+            if isinstance(held, str):
+                network.calibration = uncalibrated(held)
+            else:
+                logits, _ = await self._compute(network, held)
+                found = SavedPredictions(logits.numpy(), held.labels.numpy())
+                network.calibration = calibrate_by(found, num_classes=len(network.weights.classes))
+        if num > 0:
+            images = await asyncio.to_thread(read_some, network.run, num=num, data_dir=data_dir)
+            if isinstance(images, str):
+                network.index_note = f"No nearest training images: {images}"
+            else:
+                _, features = await self._compute(network, images)
+                network.use_images(images, features)
+
+    async def _compute(self, network: Network, images: ImageSet) -> tuple[Tensor, Tensor]:
+        """Compute logits and features in parts; pictures that come meanwhile are answered in between."""
         loop = asyncio.get_running_loop()
-        parts = [  # pictures that come meanwhile are answered in between
+        parts = [
             await loop.run_in_executor(self._executor, network.compute, part)
             for part in torch.split(images.images[:], LARGEST_BATCH)
         ]
-        network.use_images(images, torch.cat([features for _, features in parts]))
+        logits, features = zip(*parts, strict=True)
+        return torch.cat(logits), torch.cat(features)
 
 
 def describe(network: Network) -> ServedRun:

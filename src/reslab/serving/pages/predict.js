@@ -11,8 +11,8 @@ async function describe() {
     make("p.note", `${run.classes.length} classes: ${shorten(run.classes)}.`),
     make(run.is_calibrated ? "p.note" : "p.note.bad", run.calibration),
     make("p.note", run.has_neighbours ? `Nearest images: ${run.neighbours.toLowerCase()}` : run.neighbours))));
-  // The training images may still be on their way into memory.
-  if (model.runs.some((run) => run.neighbours.includes("prepared"))) setTimeout(describe, 3000);
+  // Training and validation images may still be on their way into memory.
+  if (model.runs.some((run) => `${run.neighbours}${run.calibration}`.includes("being prepared"))) setTimeout(describe, 3000);
 }
 
 const shorten = (names) => names.length > 20 ? `${names.slice(0, 20).join(", ")} and ${names.length - 20} more` : names.join(", ");
@@ -76,7 +76,9 @@ function draw(canvas, image, evidence) {
   const context = canvas.getContext("2d"), side = canvas.width;
   context.clearRect(0, 0, side, side);
   context.imageSmoothingEnabled = !image || image.width >= side / 4;
+  context.filter = evidence ? "grayscale(1)" : "none"; // colours of the picture would drown those of the evidence
   if (image) context.drawImage(image, 0, 0, side, side);
+  context.filter = "none";
   if (!evidence) return;
   const most = Math.max(...evidence.flat().map(Math.abs)) || 1;
   const small = document.createElement("canvas");

@@ -1,0 +1,46 @@
+"""A run's own training and validation images, where they lie on this machine and are what they were."""
+
+from pathlib import Path
+from typing import Literal
+
+from reslab.data import ImageSet, find_data_dir, parse
+from reslab.data.catalog import OFFICIAL
+from reslab.data.recipe_data import describe_data, read_split
+from reslab.data.split import limit
+from reslab.errors import Failure, UserError
+from reslab.runs import Run
+
+
+def read_some(run: Run, *, num: int, data_dir: Path | None) -> ImageSet | str:
+    """Read about `num` of the run's training images, as many of each class; or say why not. Downloads nothing."""
+    images = read_own(run, "train", data_dir=data_dir)
+    if isinstance(images, str):
+        return images
+    of_each = -(-num // len(images.classes))
+    return images.subset(limit(images.labels.numpy(), classes=images.classes, num=of_each))
+
+
+def read_own(run: Run, split: Literal["train", "validation"], *, data_dir: Path | None) -> ImageSet | str:
+    """Read a split of the run's data, or say in a sentence why not. Downloads nothing."""
+    try:
+        if absent := _find_absent(run.recipe.data, data_dir):
+            return f"{absent} is not on this machine: give --data-dir where it lies."
+        images = read_split(run.recipe, split, data_dir=data_dir)
+        used = {data.split: data.fingerprint for data in run.environment.data}
+    except (UserError, Failure) as error:
+        return f"{error}."
+    now = describe_data(images).fingerprint
+    if used.get(split, now) != now:
+        return f"{run.recipe.data} is not what it was when the run was made."
+    return images
+
+
+def _find_absent(expression: str, data_dir: Path | None) -> str | None:
+    """Name a source that reading would download."""
+    folder = find_data_dir(data_dir)
+    for source in {term.source for term in parse(expression)} & OFFICIAL.keys():
+        archive = OFFICIAL[source].archive
+        files = [folder / archive.folder / member.name for member in archive.members]
+        if not (folder / archive.name).exists() and not all(file.exists() for file in files):
+            return source
+    return None
