@@ -144,6 +144,19 @@ def test_the_readme_quotes_the_benchmarks() -> None:
     assert step["median"] >= 1.2
 
 
+def test_the_page_of_the_app_quotes_its_benchmark() -> None:
+    words = " ".join((ROOT / "docs/serve.md").read_text(encoding="utf-8").split())
+    result = json.loads((ROOT / "benchmarks/serving.json").read_text())["result"]
+    for ratio in result["times_faster_together_than"].values():
+        assert f"{ratio['median']:.2f} times ({ratio['lower_quartile']:.2f}–{ratio['upper_quartile']:.2f}" in words
+    assert f"load average was {result['load_average_before']}" in words
+    assert f"within {result['servers']['batched']['p99_ms']:.0f} ms" in words
+    assert result["burst"]["answers"] == {"200": 1000}
+    assert f"within {result['burst']['p99_ms'] / 1000:.1f} s" in words
+    (slower,) = result["slow_clients"]["times_slower"].values()
+    assert f"waited {slower['median']:.2f} times" in words
+
+
 def test_the_log_of_levers_quotes_its_files() -> None:
     log = (ROOT / "benchmarks/log.md").read_text(encoding="utf-8")
     ratio = {
