@@ -151,6 +151,7 @@ def test_the_page_of_the_app_quotes_its_benchmark() -> None:
         assert f"{ratio['median']:.2f} times ({ratio['lower_quartile']:.2f}–{ratio['upper_quartile']:.2f}" in words
     assert f"load average was {result['load_average_before']}" in words
     assert f"within {result['servers']['batched']['p99_ms']:.0f} ms" in words
+    assert f"held {result['pictures_of_a_batch']} pictures" in words
     assert result["burst"]["answers"] == {"200": 1000}
     assert f"within {result['burst']['p99_ms'] / 1000:.1f} s" in words
     (slower,) = result["slow_clients"]["times_slower"].values()
