@@ -218,7 +218,7 @@ def main() -> None:
                 "alone": lambda: load(port, request, num=num),
                 f"beside {SLOW} slow clients": lambda: beside_slow(port, request, num=num),
             },
-            rounds=max(1, arguments.rounds // 3),
+            rounds=max(2, arguments.rounds // 3),
         )
     result = {
         "model": arguments.model,
