@@ -46,9 +46,7 @@ def predict(
         if views is not None:
             run.write_predictions(split, _predict_split(model, weights, images, views=views), augmented=True)
         _write_examples(run, split, images)
-        write_views(
-            run, split, model=model, weights=weights, images=images, predictions=run.read_predictions(split)
-        )
+        write_views(run, split, model=model, weights=weights, images=images, predictions=run.read_predictions(split))
         if split == "test" and run.recipe.extension is not None:
             _predict_with_base(run, run.recipe.extension, images, device=device)
 

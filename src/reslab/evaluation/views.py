@@ -45,9 +45,7 @@ def write_views(
     write_view(run.path, split, Gallery(indices, shrink(images.subset(indices).images).numpy()))
 
 
-def _replace(
-    run: Run, split: SplitName, kind: type[HeatMaps] | type[Doubts], view: HeatMaps | Doubts | None
-) -> None:
+def _replace(run: Run, split: SplitName, kind: type[HeatMaps] | type[Doubts], view: HeatMaps | Doubts | None) -> None:
     if view is None:
         drop_view(run.path, split, kind)
     else:
