@@ -71,11 +71,13 @@ def read_views(run: Run, evaluation: Evaluation) -> Views:
             shown[split] = _show(run, gallery, run.read_predictions(split))
     if "test" not in shown:
         return Views(shown, None, None, None)
-    features, maps, doubts = (read_view(run.path, "test", kind) for kind in (Features, HeatMaps, Doubts))
-    for view, most in ((features, None), (maps, None), (doubts, 1)):
-        if view is not None:
-            _check(run, len(view[0]) == len(view[1]))
-            shown["test"].places(view.indices[:most])
+    features, maps, doubts = (
+        read_view(run.path, "test", Features),
+        read_view(run.path, "test", HeatMaps),
+        read_view(run.path, "test", Doubts),
+    )
+    for view in (features, maps, doubts):
+        _check(run, view is None or len(view[0]) == len(view[1]))
     return Views(shown, features, maps, doubts)
 
 
