@@ -113,6 +113,7 @@ def test_a_flipped_label_is_doubted_first():
     labels = np.arange(300) % 3
     logits = generator.normal(size=(300, 3)).astype(np.float32)
     logits[np.arange(300), labels] += 6
+    logits[[7, 31], labels[[7, 31]]] += 3  # as sure as a person would be
     labels = labels.copy()
     labels[[7, 31]] = (labels[[7, 31]] + 1) % 3
     doubts = find_doubts(Predictions(logits, labels))

@@ -58,7 +58,7 @@ def _row(cells: Sequence[str]) -> str:
 
 def escape(text: str) -> str:
     """Write text so that Markdown shows it as it is."""
-    text = " ".join(text.split()) if text.strip() else ""
+    text = " ".join(text.splitlines())
     for sign in "\\`*_[]<>|#":
         text = text.replace(sign, f"\\{sign}")
     return text
