@@ -6,9 +6,12 @@ import json
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
+from sklearn.datasets import load_sample_images
 
 from reslab.errors import UserError
+from reslab.evaluation.views import IMAGES_OF_CELLS, NUM_DOUBTS, NUM_FEATURES, NUM_HEAT_MAPS
 from reslab.report import draw, tabulate, write_report
+from reslab.report.interactive import read_plotly
 from reslab.report.plane import to_plane
 from reslab.report.printing import find_browser
 from reslab.report.sheets import make_sheet
@@ -122,6 +125,15 @@ def test_sheet_is_small_where_there_are_many_images():
     kind, content = make_sheet(images)
     assert kind == "webp"
     assert len(content) < images.nbytes
+
+
+def test_page_of_cifars_size_stays_under_eight_megabytes():
+    """Plotly's script and two sheets of as many images as evaluation keeps leave room for a megabyte of pictures."""
+    photographs = np.stack(load_sample_images().images)  # (2, 427, 640, 3), natural images
+    tiles = photographs[:, :416].reshape(2, 13, 32, 20, 32, 3).transpose(0, 1, 3, 5, 2, 4).reshape(-1, 3, 32, 32)
+    kept = 2 * IMAGES_OF_CELLS + NUM_FEATURES + 2 * NUM_HEAT_MAPS + NUM_DOUBTS
+    _, content = make_sheet(np.resize(tiles, (kept, 3, 32, 32)))
+    assert len(read_plotly()) + 4 / 3 * len(content) < 7_000_000
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -19,7 +19,7 @@ from reslab.models.layers import Classifier
 from reslab.records import SplitName, Weights
 from reslab.runs import Doubts, Features, Gallery, HeatMaps, Predictions, Run, drop_view, write_view
 
-IMAGES_A_CELL, IMAGES_OF_CELLS = 12, 1200  # of a confusion matrix
+IMAGES_A_CELL, IMAGES_OF_CELLS = 10, 1000  # of a confusion matrix
 NUM_FEATURES, NUM_HEAT_MAPS, NUM_DOUBTS = 800, 12, 36  # heat maps: as many of right as of wrong answers
 LARGEST = 64  # pixels a side
 

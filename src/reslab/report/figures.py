@@ -68,7 +68,11 @@ def _new(width: float, height: float) -> Figure:
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=2 * _PIXELS_PER_INCH)
-    return buffer.getvalue()
+    # A palette takes a third of the bytes, and these drawings have few colours.
+    few = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    small = io.BytesIO()
+    few.save(small, format="PNG", optimize=True)
+    return small.getvalue()
 
 
 # ---- learning curves

@@ -14,7 +14,7 @@ from PIL import Image
 from reslab.report.figures import thumbnail
 
 LOSSLESS_UP_TO = 250_000  # bytes; beyond, a sheet is compressed with small losses
-QUALITY = 85
+QUALITY = 80
 HEAT_SIDE = 96  # pixels of an image with a heat map over it
 
 

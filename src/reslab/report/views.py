@@ -27,7 +27,8 @@ class Shown:
 
     @property
     def predicted(self) -> NDArray[np.int64]:
-        return self.probabilities.argmax(axis=1)
+        labels: NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        return labels
 
     @property
     def answers(self) -> list[list[tuple[int, float]]]:
