@@ -157,6 +157,17 @@ class Freeze(Part):
     epoch: NonNegativeInt
 
 
+class Average(Part):
+    """Hand over a moving average of the network, begun in `epoch` (counted from 0), in place of the network itself.
+
+    After every update it is `decay` of what it was and 1 - `decay` of the network as it is now, batch norm's running
+    statistics like the weights. It is what is validated, evaluated and written; the network trains on beside it.
+    """
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    epoch: NonNegativeInt = 0
+
+
 class Steps(Part):
     """Multiply the rate by `factor` at each place, counted from 0 in epochs or in updates; or by a factor for each."""
 
@@ -263,6 +274,7 @@ class Recipe(Part):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     logit_adjustment: Fraction = 0.0  # 1: the loss counts all classes as equally frequent (arXiv:2007.07314)
     freeze: tuple[Freeze, ...] = ()
+    average: Average | None = None
     epochs: PositiveInt
     updates: PositiveInt | None = None  # ends the run earlier, inside an epoch
     batch_size: PositiveInt

@@ -9,6 +9,7 @@ from reslab.report.inputs import Inputs
 from reslab.report.words import (
     adjustment_words,
     augment_words,
+    average_words,
     counted,
     distill_words,
     duration,
@@ -52,6 +53,7 @@ def recipe_facts(inputs: Inputs) -> Facts:
         ("Batch", _batch(recipe)),
         *([("Sampling", sampling_words(recipe.sampling))] if recipe.sampling else []),
         *([("Not trained", freeze_words(recipe.freeze))] if recipe.freeze else []),
+        *([("Average", average_words(recipe.average))] if recipe.average else []),
         ("Validation", f"{recipe.validation:,} images held out" if recipe.validation else "nothing held out"),
         ("Seed", str(inputs.environment.seed)),
     ]

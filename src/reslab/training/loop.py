@@ -22,6 +22,7 @@ from reslab.models.memory import keep_freed_memory
 from reslab.recipe import Standardize
 from reslab.records import Epoch, Weights
 from reslab.runs import Checkpoint, Run
+from reslab.training.averaging import take_in
 from reslab.training.compiling import settle_compiled
 from reslab.training.distributed import LOST, Share, Team, is_lost
 from reslab.training.freezing import check_freezing, freeze
@@ -155,8 +156,8 @@ class Trainer:
                     self._run_epoch()
 
     def write_weights(self) -> None:
-        """Write the network as it is now; the run is then finished."""
-        tensors = {name: value.cpu().numpy() for name, value in self.state.model.state_dict().items()}
+        """Write the network as it is now, or its average; the run is then finished."""
+        tensors = {name: value.cpu().numpy() for name, value in self.state.result.state_dict().items()}
         self.run.write_weights(tensors, self._describe_weights())
 
     @contextmanager
@@ -198,6 +199,7 @@ class Trainer:
             share = self.team.share(*batch)
             loss, hits = self.update(self._chunks(share), rate=self._rate(state.updates), weight=share.weight)
             state.losses[place], state.hits[place] = self.team.total(loss, hits, weight=share.weight)
+            state.average = take_in(state.average, state.model, by=self.recipe.average, epoch=epoch)
             state.updates += 1
             state.seconds = time.perf_counter() - began
             self._check_losses(place)
@@ -329,7 +331,7 @@ class Trainer:
         """Measure loss and accuracy on the held-out images, where there are any."""
         if self.held_out is None:
             return {}
-        logits = predict_logits(self.state.model, self.held_out.images, prepare=self._prepare)
+        logits = predict_logits(self.state.result, self.held_out.images, prepare=self._prepare)
         labels = self.held_out.labels
         return {
             "validation_loss": float(F.cross_entropy(logits, labels)),
