@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: lab test check format constraints clean
+.PHONY: lab test check format docs constraints clean
 
 lab: .venv/installed
 	$(BIN)/reslab lab
@@ -25,6 +25,10 @@ format: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
+
+# The site of the documentation: open build/site/index.html.
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 # Every version that is installed now, as the new pins.
 constraints: .venv/installed

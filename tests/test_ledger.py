@@ -154,3 +154,25 @@ def test_no_prose_names_a_result_that_is_not_there() -> None:
     for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_story_of_the_lab_quotes_its_results() -> None:
+    story = " ".join((ROOT / "docs/lab.md").read_text(encoding="utf-8").split())
+    first = Evaluation.model_validate_json((ROOT / "results/lab-resnet32-short/evaluation.json").read_text())
+    for split, figures in first.splits.items():
+        others = [figures.macro_precision, figures.macro_recall, figures.macro_f1]
+        cells = [f"{100 * figures.accuracy.value:.2f} %", *(f"{each.value:.4f}" for each in others)]
+        assert f"| {split} | {' | '.join(cells)} |" in story
+    matrix = first.splits["test"].confusion_matrix
+    cat, dog = map(first.classes.index, ("cat", "dog"))
+    assert f"of 1,000 cats {matrix[cat][dog]} are taken for dogs, of 1,000 dogs {matrix[dog][cat]} for cats" in story
+    assert f"two processor cores are done in {minutes(ROOT / 'results/lab-resnet32-short'):.0f} minutes" in story
+    cells = {name: row.strip("| ").split(" | ") for name, row in rows_of_extensions().items()}
+    assert f"it stands: macro F1 {cells['frozen'][4].split()[0]}" in story
+    _, accuracy, _, _, f1, _, _, change, _ = cells["finetune-distill"]
+    assert f"macro F1 {f1.split()[0]}, accuracy {accuracy}, for {-float(change)} points on the old classes" in story
+    frozen = Evaluation.model_validate_json((EXTENSIONS / "frozen-0/evaluation.json").read_text())
+    assert frozen.extension
+    snake = frozen.extension.new_classes[frozen.classes.index("snake") - frozen.extension.num_old]
+    assert 0.45 < snake.taken_for_old.value < 0.5
+    assert snake.errors[0].mistaken_for == "frog"

@@ -175,6 +175,35 @@ class ImageNetResNet(Architecture):
         return f"{super().label}{self.depth}"
 
 
+# ---- from outside
+
+
+class Module(Architecture):
+    """A class of one's own, package.module:Class; `options` are handed to it."""
+
+    kind: Literal["module"] = "module"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$", max_length=200)]
+    options: dict[str, bool | int | float | str] = Field(default={})
+
+    @property
+    def label(self) -> str:
+        """The name in a table."""
+        return self.name.partition(":")[2]
+
+
+class Timm(Architecture):
+    """A network of timm, by its name there; `options` are handed to `timm.create_model`."""
+
+    kind: Literal["timm"] = "timm"
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)?$", max_length=200)]
+    options: dict[str, bool | int | float | str] = Field(default={})
+
+    @property
+    def label(self) -> str:
+        """The name in a table."""
+        return self.name
+
+
 Model = Annotated[
     PreActResNet
     | ResNet
@@ -187,6 +216,8 @@ Model = Annotated[
     | WideResNet
     | DenseNet
     | ResNeXt
-    | ImageNetResNet,
+    | ImageNetResNet
+    | Module
+    | Timm,
     Field(discriminator="kind"),
 ]

@@ -25,11 +25,13 @@ from reslab.architectures import FastConv as FastConv
 from reslab.architectures import ImageNetResNet as ImageNetResNet
 from reslab.architectures import LeNet as LeNet
 from reslab.architectures import Model as Model
+from reslab.architectures import Module as Module
 from reslab.architectures import NiN as NiN
 from reslab.architectures import Plain as Plain
 from reslab.architectures import PreActResNet as PreActResNet
 from reslab.architectures import ResNet as ResNet
 from reslab.architectures import ResNeXt as ResNeXt
+from reslab.architectures import Timm as Timm
 from reslab.architectures import Vgg19 as Vgg19
 from reslab.architectures import WideResNet as WideResNet
 from reslab.complaints import first_complaint

@@ -256,6 +256,8 @@ def test_entry_is_a_model_of_a_recipe(name: str) -> None:
 
 def test_every_family_and_every_choice_of_an_option_is_under_contract() -> None:
     for family, part in recipe_classes().items():
+        if family in ("module", "timm"):  # other people's networks: test_foreign.py
+            continue
         entries = [part.model_validate(entry) for entry in ENTRIES.values() if entry["kind"] == family]
         for field, info in part.model_fields.items():
             named = set(get_args(info.annotation)) if get_origin(info.annotation) is Literal else set()

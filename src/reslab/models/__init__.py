@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from reslab.errors import UserError
 from reslab.models.costs import count_multiply_adds, count_parameters
 from reslab.models.densenet import DenseNet
 from reslab.models.elu_resnet import EluResNet
 from reslab.models.fast_conv import FastConv
+from reslab.models.foreign import build_module, build_timm
 from reslab.models.imagenet_resnet import ImageNetResNet
 from reslab.models.layers import Classifier
 from reslab.models.lenet import LeNet
@@ -39,6 +41,8 @@ FAMILIES: dict[str, Callable[..., Classifier]] = {
     "densenet": DenseNet,
     "resnext": ResNeXt,
     "imagenet_resnet": ImageNetResNet,
+    "module": build_module,
+    "timm": build_timm,
 }
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -81,7 +85,10 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def build(description: Mapping[str, Any], *, num_classes: int, channels: int = 3) -> Classifier:
-    """Build a network with fresh weights from `description`, drawn from torch's global generator."""
+    """Build a network with fresh weights from `description`, drawn from torch's global generator.
+
+    Raises: UserError where it is a network from outside that is not allowed or not there.
+    """
     options = {name: value for name, value in description.items() if name != "kind"}
     return FAMILIES[description["kind"]](num_classes=num_classes, channels=channels, **options)
 
@@ -100,6 +107,8 @@ def restore(
         with torch.device("meta"):
             shapes = {name: torch.empty(value.shape) for name, value in tensors.items()}
             build(description, num_classes=num_classes, channels=channels).load_state_dict(shapes)
+    except UserError:
+        raise
     except (TypeError, ValueError) as error:  # sizes that PyTorch cannot count
         raise RuntimeError(str(error)) from None
     model = build(description, num_classes=num_classes, channels=channels)

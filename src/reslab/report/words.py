@@ -21,6 +21,7 @@ from reslab.recipe import (
     Linear,
     Method,
     Model,
+    Module,
     Muon,
     NiN,
     Optimizer,
@@ -35,6 +36,7 @@ from reslab.recipe import (
     Shift,
     Standardize,
     Steps,
+    Timm,
     Vgg19,
     WideResNet,
 )
@@ -134,6 +136,10 @@ def model_words(model: Model) -> str:
             return f"FastConv (widths {listing([str(width) for width in model.widths])})"
         case LeNet() | NiN() | Vgg19() | WideResNet() | DenseNet() | ResNeXt() | ImageNetResNet():
             return _zoo_words(model)
+        case Module() | Timm():
+            options = [f"{name} {value}" for name, value in model.options.items()]
+            name = model.name if isinstance(model, Module) else f"timm's {model.name}"
+            return f"{name} ({', '.join(options)})" if options else name
         case _:
             assert_never(model)
     return f"{name} ({', '.join([f'width {model.width}', *options])})"

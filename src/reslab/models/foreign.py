@@ -1,0 +1,78 @@
+"""Networks that are not reslab's: a class of one's own, or one of timm's by name.
+
+A class of one's own follows the contract of a classifier: it takes `num_classes` and `channels`, has `features` and a
+linear `head`. To import it is to run its code, and a weights file names the network that it belongs to; so only
+packages that the environment variable RESLAB_CODE names are imported, whoever asks.
+Axes: N images, C channels, H rows, W columns, D features, K classes.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from torch import Tensor, nn
+
+from reslab.errors import UserError
+from reslab.models.layers import Classifier
+
+ALLOWED = "RESLAB_CODE"  # packages, with commas
+NONE: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+class Foreign(Classifier):
+    """A body that gives features, and a head that was its own or is new."""
+
+    def __init__(self, body: nn.Module, *, features: Callable[[Tensor], Tensor], head: nn.Linear) -> None:
+        super().__init__()
+        self.body, self.head = body, head
+        self._features = features
+
+    def features(self, images: Tensor) -> Tensor:
+        return self._features(images)
+
+
+def build_module(*, num_classes: int, channels: int, name: str, options: Mapping[str, Any] = NONE) -> Classifier:
+    """Build the network of a class, named as package.module:Class.
+
+    Raises: UserError where its package is not allowed, it is not there, or it does not keep the contract.
+    """
+    where, _, kind = name.partition(":")
+    package = where.partition(".")[0]
+    if package not in os.environ.get(ALLOWED, "").split(","):
+        raise UserError(
+            f"the network {name} is code outside of reslab, which runs where it is imported: if you trust it, "
+            f"set {ALLOWED}={package} in the environment"
+        )
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where a command is started, as for a script
+    try:
+        made = getattr(importlib.import_module(where), kind)(num_classes=num_classes, channels=channels, **options)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise UserError(f"the network {name} cannot be made: {error}") from None
+    head, features = getattr(made, "head", None), getattr(made, "features", None)
+    if not (isinstance(made, nn.Module) and callable(features) and isinstance(head, nn.Linear)):
+        raise UserError(f"the network {name} has to be a torch.nn.Module with features(images) and a linear head")
+    if head.out_features != num_classes:
+        raise UserError(f"the head of the network {name} has {head.out_features} outputs for {num_classes} classes")
+    if isinstance(made, Classifier):
+        return made
+    made.head = nn.Identity()  # it moves; the weights are not kept twice
+    return Foreign(made, features=features, head=head)
+
+
+def build_timm(*, num_classes: int, channels: int, name: str, options: Mapping[str, Any] = NONE) -> Classifier:
+    """Build a network of timm by its name there, with fresh weights and a new head.
+
+    Raises: UserError where timm is not installed, or does not know it.
+    """
+    try:
+        timm = importlib.import_module("timm")
+        body = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **options)
+    except ImportError as error:
+        raise UserError(f"the network {name} is timm's, which cannot be imported ({error}): pip install timm") from None
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"timm cannot make the network {name}: {error}") from None
+    return Foreign(body, features=body, head=nn.Linear(body.num_features, num_classes))

@@ -1,0 +1,157 @@
+"""Networks from outside: one's own classes, only where they are allowed, and timm's, through a stand-in for it."""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from reslab.errors import UserError
+from reslab.evaluation import evaluate, load_classifier
+from reslab.extension import extend
+from reslab.models import build
+from reslab.recipe import Module, Recipe, Timm, derive, parse_recipe
+from reslab.report.words import model_words
+from reslab.training import train
+
+ROOT = Path(__file__).parents[2]
+CLASSES = 7
+
+
+@pytest.fixture
+def mynets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The module that the documentation shows, in the folder that a command is started in, and some that are wrong."""
+    page = (ROOT / "docs/add-a-model.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    wrong = """
+class Headless(nn.Module):
+    def __init__(self, *, num_classes, channels): super().__init__()
+
+class Narrow(Small):
+    def __init__(self, *, num_classes, channels): super().__init__(num_classes=3, channels=channels)
+"""
+    (tmp_path / "mynets.py").write_text(shown + wrong)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("RESLAB_CODE", "others,mynets")
+    yield
+    sys.modules.pop("mynets", None)
+
+
+def describe(name: str, **options: Any) -> dict[str, Any]:
+    return Module(name=name, options=options).model_dump()
+
+
+@pytest.mark.usefixtures("mynets")
+def test_a_class_of_ones_own_is_a_classifier() -> None:
+    model = build(describe("mynets:Small", width=8), num_classes=CLASSES, channels=1)
+    images = torch.randn(4, 1, 9, 9)
+    assert model.features(images).shape == (4, 8)
+    torch.testing.assert_close(model(images), model.head(model.features(images)))
+    assert model(images).shape == (4, CLASSES)
+    assert [name for name in model.state_dict() if "head" in name] == ["head.weight", "head.bias"]
+
+
+@pytest.mark.usefixtures("mynets")
+def test_it_is_trained_evaluated_and_taught_like_any_other(small_recipe: Recipe) -> None:
+    recipe = derive(small_recipe, name="own", model=Module(name="mynets:Small", options={"width": 8}))
+    run = train(recipe, out="runs/own")
+    assert evaluate(run).splits["test"].num_images
+    taught = extend(run.path, data="digits:8@20", out="runs/more")
+    assert load_classifier(taught.path)[0].head.out_features == 4
+
+
+@pytest.mark.usefixtures("mynets")
+def test_nothing_is_imported_that_was_not_allowed(small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = train(derive(small_recipe, name="own", model=Module(name="mynets:Small")), out="runs/own")
+    sys.modules.pop("mynets")
+    monkeypatch.setenv("RESLAB_CODE", "mynet,mynets2")
+    for attempt in (
+        lambda: load_classifier(run.path),
+        lambda: load_classifier(run.weights_path),
+        lambda: evaluate(run),
+    ):
+        with pytest.raises(UserError, match=r"mynets:Small is code outside of reslab.*set RESLAB_CODE=mynets"):
+            attempt()
+    assert "mynets" not in sys.modules
+
+
+@pytest.mark.usefixtures("mynets")
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("mynets:Large", {}, "mynets:Large cannot be made: module 'mynets' has no attribute 'Large'"),
+        ("mynets:Small", {"depth": 3}, "mynets:Small cannot be made: .*unexpected keyword argument 'depth'"),
+        (
+            "mynets:Headless",
+            {},
+            r"mynets:Headless has to be a torch.nn.Module with features\(images\) and a linear head",
+        ),
+        ("mynets:Narrow", {}, "the head of the network mynets:Narrow has 3 outputs for 7 classes"),
+        ("others.inner:Net", {}, "others.inner:Net cannot be made: No module named 'others'"),
+    ],
+)
+def test_what_is_wrong_with_it_is_said(name: str, options: dict[str, int], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        build(describe(name, **options), num_classes=CLASSES)
+
+
+@pytest.mark.parametrize("name", ["os.path", "a b:C", "mynets:Small()", ":C", "a..b:C", "../x:C"])
+def test_a_name_is_a_package_and_a_class(name: str, small_recipe: Recipe) -> None:
+    with pytest.raises(UserError, match="file: model"):
+        parse_recipe(small_recipe.model_dump() | {"model": {"kind": "module", "name": name}}, where="file")
+
+
+class Body(nn.Module):
+    """What timm makes without classes: pooled features."""
+
+    num_features = 6
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, self.num_features, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.conv(images).mean((2, 3))
+
+
+@pytest.fixture
+def timm(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    asked: list[dict[str, Any]] = []
+    fake = ModuleType("timm")
+
+    def create_model(name: str, *, in_chans: int, **options: Any) -> Body:
+        asked.append({"name": name, **options})
+        if name != "resnet18":
+            raise RuntimeError(f"Unknown model ({name})")
+        return Body(in_chans)
+
+    fake.create_model = create_model  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "timm", fake)
+    return asked
+
+
+def test_a_network_of_timm_gets_a_head(timm: list[dict[str, Any]]) -> None:
+    model = build(Timm(name="resnet18", options={"drop_rate": 0.1}).model_dump(), num_classes=CLASSES, channels=1)
+    assert timm == [{"name": "resnet18", "pretrained": False, "num_classes": 0, "drop_rate": 0.1}]
+    assert model.features(torch.zeros(2, 1, 8, 8)).shape == (2, 6)
+    assert model(torch.zeros(2, 1, 8, 8)).shape == (2, CLASSES)
+    with pytest.raises(UserError, match=r"timm cannot make the network resnet19: Unknown model \(resnet19\)"):
+        build(Timm(name="resnet19").model_dump(), num_classes=CLASSES)
+
+
+def test_without_timm_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UserError, match=r"resnet18 is timm's, which cannot be imported.*: pip install timm"):
+        build(Timm(name="resnet18").model_dump(), num_classes=CLASSES)
+
+
+def test_the_report_names_them() -> None:
+    assert model_words(Module(name="mynets:Small", options={"width": 8})) == "mynets:Small (width 8)"
+    assert model_words(Timm(name="resnet18")) == "timm's resnet18"
+    assert (Module(name="mynets:Small").label, Timm(name="resnet18").label) == ("Small", "resnet18")

@@ -1,0 +1,65 @@
+"""Write a page for every shipped study, docs/studies/NAME.md, from the study itself.
+
+python tools/study_pages.py
+"""
+
+from pathlib import Path
+
+from reslab.recipe import Published
+from reslab.study import STUDIES
+from reslab.study.spec import Row, Study, Training
+
+FOLDER = Path(__file__).parents[1] / "docs/studies"
+QUESTIONS = {
+    "elu-table": "Does a residual network with ELU, as Shah et al. propose it, err less than one with ReLU, at every "
+    "depth?",
+    "elu-variants": "Where do ELU and batch norm belong in a block? The paper's own answer was contradicted by a later "
+    "rerun at depth 110, so the question is open.",
+    "degradation": "Do plain networks get worse with depth, on training images too, where residual ones get better? "
+    "The gradients that arrive in each layer are measured beside it.",
+    "zoo-table": "Thirteen known networks, each trained as one public repository does it: do its accuracies repeat?",
+    "lab": "Both parts of the lab report: ten classes of CIFAR-10, then five reptiles beside them, with the backbone "
+    "frozen as the report had it and with the whole network tuned.",
+    "digits": "A study to try in a minute, without a network: does ELU help on scikit-learn's digits?",
+}
+
+
+def in_percent(metric: str, figure: Published) -> str:
+    low, high = 100 * figure.low, 100 * figure.high
+    return (
+        f"{metric.replace('_', ' ')} {low:.2f}" if low == high else f"{metric.replace('_', ' ')} {low:.2f}–{high:.2f}"
+    )
+
+
+def write_row(row: Row) -> str:
+    job = row.job
+    if isinstance(job, Training):
+        done = f"`{job.recipe}`" + "".join(f", `{setting}`" for setting in job.settings)
+    else:
+        done = f"`{job.base}` is taught `{job.data}` by `{job.method}`"
+    figures = "; ".join(in_percent(metric, figure) for metric, figure in row.published.items()) or "none"
+    sources = "; ".join(sorted({figure.source for figure in row.published.values()})) or "ours alone"
+    return f"| `{row.label}` | {done} | {figures} | {sources} |\n"
+
+
+def write_page(study: Study) -> str:
+    """Make a study's page."""
+    against = "".join(f"- `{each.first}` against `{each.second}`\n" for each in study.contrasts)
+    return (
+        f"# {study.name}\n\n{study.title}.\n\n{QUESTIONS[study.name]}\n\n"
+        f"    reslab study run {study.name} --budget 0s\n"
+        f"    reslab study run {study.name} --seeds {study.seeds}\n"
+        f"    reslab study report {study.name}\n\n"
+        "The first line says what it costs on this machine. What a verdict means is said in "
+        f"[Studies](../studies.md#the-verdict); figures are compared with a tolerance of "
+        f"{100 * study.tolerance:g} points.\n\n"
+        "| row | what is run | published, % | source |\n|---|---|---|---|\n"
+        + "".join(map(write_row, study.rows))
+        + (f"\nRows that are set against each other:\n\n{against}" if against else "")
+    )
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for name, study in STUDIES.items():
+        (FOLDER / f"{name}.md").write_text(write_page(study), encoding="utf-8")
