@@ -1,4 +1,4 @@
-"""What averaging the weights gains on the digits: validation images, five seeds, a rate that falls and one that does not.
+"""What averaging the weights gains on the digits: validation images, five seeds, a falling and a constant rate.
 
 Both networks of a seed are trained alike; only what is handed over differs.
 

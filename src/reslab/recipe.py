@@ -170,6 +170,16 @@ class Average(Part):
     epoch: NonNegativeInt = 0
 
 
+class Selection(Part):
+    """Learn from the `share` of each batch with the highest loss alone, from `epoch` on (counted from 0).
+
+    A pass without gradients, as in evaluation, finds them; the log then has its figures of all images.
+    """
+
+    share: Factor = 0.5
+    epoch: NonNegativeInt = 0
+
+
 class Steps(Part):
     """Multiply the rate by `factor` at each place, counted from 0 in epochs or in updates; or by a factor for each."""
 
@@ -277,6 +287,7 @@ class Recipe(Part):
     logit_adjustment: Fraction = 0.0  # 1: the loss counts all classes as equally frequent (arXiv:2007.07314)
     freeze: tuple[Freeze, ...] = ()
     average: Average | None = None
+    selection: Selection | None = None
     epochs: PositiveInt
     updates: PositiveInt | None = None  # ends the run earlier, inside an epoch
     batch_size: PositiveInt

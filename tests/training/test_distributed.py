@@ -23,6 +23,7 @@ from reslab.recipe import (
     Muon,
     Recipe,
     Sampling,
+    Selection,
     Sgd,
     derive,
 )
@@ -113,6 +114,7 @@ def everything(small_recipe: Recipe) -> Recipe:
         optimizer=Muon(peak_lr=0.1, head_lr=1.0, bias_lr=1.0),
         freeze=(Freeze(parameters="stem", epoch=1), Freeze(parameters="groups.0", epoch=2)),
         average=Average(decay=0.9, epoch=1),
+        selection=Selection(share=0.6, epoch=1),
         sampling=Sampling(images_per_epoch=103, balance=0.5),
         chunk_size=8,
     )

@@ -18,8 +18,10 @@ from reslab.recipe import (
     Linear,
     Method,
     Muon,
+    Part,
     Recipe,
     Sampling,
+    Selection,
     Sgd,
     derive,
 )
@@ -111,6 +113,7 @@ def _on_features(base: Recipe, method: Method) -> dict[str, Any]:
         "growth": (),
         "freeze": (Freeze(parameters="", epoch=0),),
         "average": None,
+        "selection": None,
         "optimizer": Sgd(peak_lr=0.02),
         "schedule": Cosine(),
         "label_smoothing": 0.0,
@@ -133,6 +136,7 @@ def _tuned(base: Recipe, extension: Extension) -> dict[str, Any]:
         "growth": _shortened(base.growth, epochs=epochs),
         "freeze": tuple(Freeze(parameters=part.parameters, epoch=0) for part in base.freeze),
         "average": base.average and _earlier(base.average, share=epochs / base.epochs),
+        "selection": base.selection and _earlier(base.selection, share=epochs / base.epochs),
         "optimizer": base.optimizer.model_copy(update=changes),
         "schedule": Linear(warmup=0.1),
         "logit_adjustment": 0.0,
@@ -140,9 +144,9 @@ def _tuned(base: Recipe, extension: Extension) -> dict[str, Any]:
     }
 
 
-def _earlier(average: Average, *, share: float) -> Average:
+def _earlier(part: Average | Selection, *, share: float) -> Part:
     """Begin at the same share of the run."""
-    return average.model_copy(update={"epoch": int(average.epoch * share)})
+    return part.model_copy(update={"epoch": int(part.epoch * share)})
 
 
 def _shortened(growth: tuple[Growth, ...], *, epochs: int) -> tuple[Growth, ...]:

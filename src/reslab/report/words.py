@@ -33,6 +33,7 @@ from reslab.recipe import (
     ResNeXt,
     Sampling,
     Schedule,
+    Selection,
     Shift,
     Standardize,
     Steps,
@@ -266,6 +267,11 @@ def freeze_words(freeze: Sequence[Freeze]) -> str:
 def average_words(average: Average) -> str:
     """Say of what the network that was measured is the average."""
     return f"moving average of the weights, {_from(average.epoch)}, {average.decay:g} of it kept at every update"
+
+
+def selection_words(selection: Selection) -> str:
+    """Say which images of a batch are learned from."""
+    return f"the {percent(selection.share, decimals=0)} of each batch with the highest loss, {_from(selection.epoch)}"
 
 
 def _frozen(beginning: str) -> str:

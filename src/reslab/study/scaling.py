@@ -28,6 +28,7 @@ def scale_recipe(recipe: Recipe, scale: float) -> Recipe:
         "growth": tuple({int(each.epoch * share): _moved(each, share) for each in recipe.growth}.values()),
         "freeze": tuple(_moved(each, share) for each in recipe.freeze),
         "average": recipe.average and _averaged_sooner(recipe.average, share),
+        "selection": recipe.selection and _moved(recipe.selection, share),
         "schedule": _shortened_steps(recipe.schedule, share, epochs=epochs, updates=updates)
         if isinstance(recipe.schedule, Steps)
         else recipe.schedule,

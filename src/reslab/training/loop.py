@@ -31,6 +31,7 @@ from reslab.training.objective import make_objective
 from reslab.training.optim import make_optimizer, rate_at
 from reslab.training.progress import Display
 from reslab.training.safety import LOWERED, Clock, Safety
+from reslab.training.selection import choose
 from reslab.training.signals import StopRequest, listen_for_stop
 from reslab.training.state import State, capture, restore
 from reslab.training.step import Forward, make_forward
@@ -197,7 +198,7 @@ class Trainer:
                 return
             self.team.reseed(self.seed, state.updates)
             share = self.team.share(*batch)
-            loss, hits = self.update(self._chunks(share), rate=self._rate(state.updates), weight=share.weight)
+            loss, hits = self._learn(share)
             state.losses[place], state.hits[place] = self.team.total(loss, hits, weight=share.weight)
             state.average = take_in(state.average, state.model, by=self.recipe.average, epoch=epoch)
             state.updates += 1
@@ -205,6 +206,15 @@ class Trainer:
             self._check_losses(place)
             self.display.update(epoch=epoch, images_per_second=self._num_seen(place) / state.seconds)
             self._heed_clock_and_stop()
+
+    def _learn(self, share: Share) -> tuple[Tensor, Tensor]:
+        """Take an update on a part of a batch, or on its hardest images; give loss and hits of all of them."""
+        rate, by = self._rate(self.state.updates), self.recipe.selection
+        if by is None or self.state.epochs < by.epoch:
+            return self.update(self._chunks(share), rate=rate, weight=share.weight)
+        chosen = choose(share, self.state.model, by=by, objective=self.objective)
+        loss, _ = self.update(self._chunks(chosen.share), rate=rate, weight=share.weight)
+        return torch.where(loss.isfinite(), chosen.loss, loss), chosen.hits
 
     def _heed_clock_and_stop(self) -> None:
         """Save where it is time, and end where any process has been asked to."""
