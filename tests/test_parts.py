@@ -107,3 +107,17 @@ def test_what_is_said_of_muon_and_of_chunks_is_what_was_measured() -> None:
     shares = {name: f"{100 * run['validation_accuracy']:.1f} %" for name, run in found.items()}
     for page, name in (("muon", "fast/s10-lr.3"), ("chunks", "fast/s10-chunk500")):
         assert f"{shares[name]} against {shares['fast/s10']}" in " ".join(PAGES[page].split())
+
+
+def test_what_averaging_gains_is_what_was_measured() -> None:
+    found = json.loads((ROOT / "benchmarks/averaging.json").read_text())["result"]
+    assert found["seeds"] == 5
+    log = (ROOT / "benchmarks/log.md").read_text(encoding="utf-8")
+    for rate, words in (("falling", "falls to 0, as shipped"), ("constant", "stays at its peak")):
+        cells = []
+        for name in ("network", "average"):
+            figures = found[f"{rate}, {name}"]
+            mean, least, greatest = (100 * figures[key] for key in ("accuracy", "least", "greatest"))
+            cells.append(f"{mean:.1f} % ({least:.1f}–{greatest:.1f})")
+        assert f"| {words} | {' | '.join(cells)} |" in PAGES["averaging"]
+        assert f"{cells[1].partition('(')[0]}against {cells[0].partition(' (')[0]}" in log
