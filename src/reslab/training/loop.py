@@ -212,6 +212,7 @@ class Trainer:
         rate, by = self._rate(self.state.updates), self.recipe.selection
         if by is None or self.state.epochs < by.epoch:
             return self.update(self._chunks(share), rate=rate, weight=share.weight)
+        self.team.align_statistics(self.state.model)  # by which all choose, also after a resume
         chosen = choose(share, self.state.model, by=by, objective=self.objective)
         loss, _ = self.update(self._chunks(chosen.share), rate=rate, weight=share.weight)
         return torch.where(loss.isfinite(), chosen.loss, loss), chosen.hits
