@@ -106,5 +106,5 @@ def shrink(images: Tensor, *, largest: int = LARGEST) -> Tensor:
     if max(rows, columns) <= largest:
         return images
     size = [max(1, round(side * largest / max(rows, columns))) for side in (rows, columns)]
-    chunks = torch.split(images, 50)  # type: ignore[no-untyped-call]
+    chunks = torch.split(images, 50)
     return torch.cat([F.interpolate(chunk.float(), size, mode="area").round().byte() for chunk in chunks])
