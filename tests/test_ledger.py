@@ -189,6 +189,19 @@ def test_what_is_said_of_a_gpu_is_what_was_measured() -> None:
     assert f"{search['base/s16']} and {search['base/s20']} against {search['base/s10']}" in log
 
 
+def test_the_page_of_exports_quotes_what_integers_cost() -> None:
+    found = json.loads((ROOT / "benchmarks/export.json").read_text())["result"]
+    page = (ROOT / "docs/export.md").read_text(encoding="utf-8")
+    for name, size in found["bytes"].items():
+        test = found["test"][name]
+        value, low, high = (f"{100 * test['change'][end]:+.2f}" for end in ("value", "low", "high"))
+        cells = f"{100 * test['accuracy']['value']:.2f} | {value} ({low} to {high})"
+        assert f"| `{name}` | {cells} | {test['images_per_second']:.0f} | {size / 1e6:.1f} |" in page
+    seconds = found["seconds_to_predict_from_the_start"]
+    assert f"took {seconds:.2f} s there" in page
+    assert seconds < 1
+
+
 def test_no_prose_names_a_result_that_is_not_there() -> None:
     for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):

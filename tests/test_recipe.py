@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from reslab.errors import UserError
 from reslab.recipe import (
+    Average,
     Crop,
     Extension,
     FastConv,
@@ -16,6 +17,7 @@ from reslab.recipe import (
     PreActResNet,
     ResNet,
     Sampling,
+    Selection,
     Sgd,
     Standardize,
     derive,
@@ -131,6 +133,8 @@ EVERYTHING = derive(
     label_smoothing=0.1,
     chunk_size=50,
     skip_damaged=True,
+    average=Average(decay=0.9, epoch=1),
+    selection=Selection(share=0.25, epoch=2),
 )
 
 
@@ -207,7 +211,8 @@ def test_a_file_that_is_not_json_is_refused(content, tmp_path):
         (
             plain(model={"kind": "vgg", "depth": 20}),
             "file: model.kind should be one of 'preact_resnet', 'resnet', 'plain', 'elu_resnet', 'fast_conv', 'lenet', "
-            "'nin', 'vgg19', 'wide_resnet', 'densenet', 'resnext', 'imagenet_resnet', not 'vgg'",
+            "'nin', 'vgg19', 'wide_resnet', 'densenet', 'resnext', 'imagenet_resnet', "
+            "'module', 'timm', not 'vgg'",
         ),
         (plain(model={"kind": "resnet", "depth": 21}), "file: model: depth 21 is not 6n+2; the nearest are 20 and 26"),
         (plain(augment=[{"kind": "crop", "pixels": 0}]), "file: augment.0.pixels should be greater than 0, not 0"),
