@@ -17,7 +17,7 @@ async function look() {
     const running = runs.filter((run) => run.state === "running").length;
     $("status").textContent = runs.length ? `${runs.length} ${runs.length === 1 ? "run" : "runs"}, ${running} in progress. Choose up to ${MOST} to see their curves and compare them.` : "No runs yet: reslab train makes one.";
     // First what is going on, else what changed last.
-    chosen = (chosen || runs.filter((run) => run.epochs && (running === 0 || run.state === "running")).slice(0, 3).map((run) => run.name)).filter((name) => runs.some((run) => run.name === name));
+    chosen = (chosen || runs.filter((run) => running === 0 ? run.epochs : run.state === "running").slice(0, 3).map((run) => run.name)).filter((name) => runs.some((run) => run.name === name));
     list();
     await update();
   } catch (error) {
