@@ -42,7 +42,8 @@ def live_curves(out: Path | str) -> Iterator[None]:
     """
     with extra("notebook"):
         from IPython.display import display
-    shown, ended = display(display_id=True), threading.Event()
+    shown: object = display(display_id=True)  # type: ignore[no-untyped-call]
+    ended = threading.Event()
 
     def look() -> None:
         drawn = 0

@@ -106,4 +106,6 @@ def shrink(images: Tensor, *, largest: int = LARGEST) -> Tensor:
     if max(rows, columns) <= largest:
         return images
     size = [max(1, round(side * largest / max(rows, columns))) for side in (rows, columns)]
-    return torch.cat([F.interpolate(chunk.float(), size, mode="area").round().byte() for chunk in images.split(50)])
+    return torch.cat(
+        [F.interpolate(chunk.float(), size, mode="area").round().byte() for chunk in torch.split(images, 50)]
+    )

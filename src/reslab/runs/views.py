@@ -55,7 +55,7 @@ def read_view(folder: Path, split: SplitName, kind: type[ViewT]) -> ViewT | None
     return kind(**read_npz(path, kind._fields)) if path.exists() else None
 
 
-def drop_view(folder: Path, split: SplitName, kind: type[ViewT]) -> None:
+def drop_view(folder: Path, split: SplitName, kind: type[HeatMaps] | type[Doubts]) -> None:
     """Take away a view that belongs to an evaluation before. Raises: Failure where the disk refuses."""
     path = _path(folder, split, kind)
     writing(path, lambda: path.unlink(missing_ok=True))
