@@ -77,6 +77,11 @@ PARTS = {
     "evaluation.json": ("report small", "compare small twin"),
     "predictions-test.npz": ("report small", "compare small twin"),
     "examples-test.npz": ("report small",),
+    "gallery-test.npz": ("report small",),
+    "gallery-train.npz": ("report small",),
+    "features-test.npz": ("report small",),
+    "heatmaps-test.npz": ("report small",),
+    "doubts-test.npz": ("report small",),
 }
 
 

@@ -69,7 +69,6 @@ function answers(split, place) {
   });
 }
 
-const opened = new Set();
 function openCell(split, i, j) {
   const {matrix, name, labels, answers: said = []} = data.splits[split];
   const count = matrix[i][j];
@@ -83,9 +82,8 @@ function openCell(split, i, j) {
     + (shown.length < count ? `; ${shown.length} shown` : '') + (shown.length ? ', the most certain first.' : '.');
   const items = shown.map(place => make('li', {}, tile(split, place, 96), ...answers(split, place)));
   const panel = document.getElementById(`cell-${split}`);
-  panel.replaceChildren(make('h3', {textContent: what}), make('p', {className: 'note', textContent: note}),
+  panel.replaceChildren(make('h3', {textContent: `${name} split: ${what}`}), make('p', {className: 'note', textContent: note}),
     make('ul', {className: 'worst'}, ...items));
-  opened.add(split);
 }
 
 if (!window.Plotly) return;
@@ -163,7 +161,9 @@ const KINDS = {
         const within = value => Math.min(Math.max(value, 0), num - 1);
         div.cursor = [within(i + (div.cursor ? rows : 0)), within(j + columns)];
         draw(div);
-        say(div, `${matrix[div.cursor[0]][div.cursor[1]].toLocaleString('en')} images: ${data.classes[div.cursor[0]]}, taken for ${data.classes[div.cursor[1]]}. Enter shows them.`);
+        const [truth, answer] = div.cursor.map(label => data.classes[label]);
+        const what = div.cursor[0] === div.cursor[1] ? `${truth}, recognised` : `${truth}, taken for ${answer}`;
+        say(div, `${matrix[div.cursor[0]][div.cursor[1]].toLocaleString('en')} images: ${what}. Enter shows them.`);
       },
     };
   },

@@ -77,8 +77,8 @@ def read_views(run: Run, evaluation: Evaluation) -> Views:
         read_view(run.path, "test", HeatMaps),
         read_view(run.path, "test", Doubts),
     )
-    for view in (features, maps, doubts):
-        _check(run, view is None or len(view[0]) == len(view[1]))
+    for view, axes in ((features, 2), (maps, 3), (doubts, 1)):
+        _check(run, view is None or (len(view[0]) == len(view[1]) and view[1].ndim == axes))
     return Views(shown, features, maps, doubts)
 
 
