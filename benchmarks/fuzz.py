@@ -23,7 +23,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -123,6 +123,7 @@ def _read(target: Target, content: bytes, folder: Path) -> str:
 
 def fuzz(num_inputs: int, *, seed: int, folder: Path, defects: Path | None = None) -> Found:
     """Feed so many inputs, evenly to all targets, each one's first seed as it is, and count outcomes."""
+    warm_up(folder)
     guard, chance = Guard(), random.Random(seed)
     seeds = {name: target.seeds() + read_corpus(name) for name, target in TARGETS.items()}
     found: Found = {name: {"works": 0, "refused": 0, "slowest_seconds": 0.0, "defects": {}} for name in TARGETS}
@@ -145,6 +146,13 @@ def fuzz(num_inputs: int, *, seed: int, folder: Path, defects: Path | None = Non
         if defects is not None and row["defects"][outcome] == 1:
             (defects / f"{number}-{name.replace(' ', '-')}").write_bytes(content)
     return found
+
+
+def warm_up(folder: Path) -> None:
+    """Read something sound of every source: PyTorch makes a folder for its cache when it is first asked for much."""
+    for target in TARGETS.values():
+        with suppress(UserError, Failure):
+            target.read(target.seeds()[0], folder)
 
 
 def fuzz_in_parts(num_inputs: int, *, seed: int, folder: Path, kept: Path, defects: Path | None = None) -> Found:

@@ -189,7 +189,7 @@ USAGES = {
     "train --no-such-option": "No such option: --no-such-option.*: see reslab train --help",
     "evaluate": "Missing argument 'RUN': see reslab evaluate --help",
     "nonsense": "No such command 'nonsense': see reslab --help",
-    "train digits-quick --seed x": "Invalid value for '--seed': 'x' is not a valid int.*: see reslab train --help",
+    "train digits-quick --seed x": "Invalid value for '--seed': .*: see reslab train --help",
     "models --top": "No such option.*: see reslab models --help",
     "study run": "Missing argument .*: see reslab study run --help",
 }

@@ -46,9 +46,10 @@ def test_every_source_works_or_is_refused_in_one_sentence(fuzz: ModuleType, tmp_
 
 def test_what_is_committed_works_or_is_refused(fuzz: ModuleType, guard: Any, tmp_path: Path) -> None:
     """One input for each sentence that has refused one, of every source."""
+    fuzz.warm_up(tmp_path.resolve())
     for name, target in fuzz.TARGETS.items():
         corpus = fuzz.read_corpus(name)
-        assert len(corpus) > 1, name
+        assert corpus, name
         outcomes = {fuzz.feed(target, content, folder=tmp_path.resolve(), guard=guard) for content in corpus}
         assert outcomes <= {"works", "refused"}, name
         assert "refused" in outcomes, name
