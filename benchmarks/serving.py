@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -169,7 +169,7 @@ def milliseconds(seconds: Sequence[float]) -> dict[str, float]:
     return {"p50_ms": round(1000 * cuts[49], 1), "p99_ms": round(1000 * cuts[98], 1)}
 
 
-def measure(ways: dict[str, Callable[[], Awaitable[list[float]]]], *, rounds: int) -> tuple[dict[str, Any], Any]:
+def measure(ways: Mapping[str, Callable[[], Awaitable[list[float]]]], *, rounds: int) -> tuple[dict[str, Any], Any]:
     """Take every way in turn; figures of each, and how many times longer the second took than the first."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     answers: dict[str, list[float]] = {name: [] for name in ways}
@@ -209,7 +209,7 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         weights = write_weights(folder, name=arguments.model)
         ports = {server: start(stack, weights, server) for server in SERVERS}
-        ways = {server: lambda port=port: load(port, request, num=num) for server, port in ports.items()}  # type: ignore[misc]
+        ways = {server: lambda port=port: load(port, request, num=num) for server, port in ports.items()}
         servers, ratio = measure(ways, rounds=arguments.rounds)
         port = ports["batched"]
         after_burst = asyncio.run(burst(port, request))
@@ -218,7 +218,7 @@ def main() -> None:
                 "alone": lambda: load(port, request, num=num),
                 f"beside {SLOW} slow clients": lambda: beside_slow(port, request, num=num),
             },
-            rounds=max(1, arguments.rounds // 3),
+            rounds=max(2, arguments.rounds // 3),
         )
     result = {
         "model": arguments.model,

@@ -116,3 +116,18 @@ def test_the_numbers_of_imagenet_follow_from_what_was_measured() -> None:
     assert f"uint8 | {1_281_167 * 224 * 224 * 3 / 1e9:.0f} GB |" in WORDS
     slowest = min(each["images_per_second"] for each in read_result("augment").values())
     assert f"[{slowest:,} small images a second]" in WORDS
+
+
+def test_costs_beside_training_grow_in_proportion() -> None:
+    """A run costs about as much of a thousand as of a hundred."""
+    scale = read_result("scale")
+    for found in scale["workers"].values():
+        assert found["1000"]["overhead_per_run_ms"] < 2 * max(found["100"]["overhead_per_run_ms"], 15)
+        assert found["1000"]["driver_mb"] - found["driver_mb_before"] < 200
+    assert scale["report"]["1000"]["per_run_ms"] < 2 * scale["report"]["100"]["per_run_ms"]
+    one, two = (scale["workers"][num]["1000"] for num in "12")
+    assert (
+        f"{one['overhead_per_run_ms']:.0f} ms a run with one worker and {two['overhead_per_run_ms']:.0f} with" in WORDS
+    )
+    assert f"memory stays at {one['driver_mb']} MB" in WORDS
+    assert f"a report of a thousand runs takes {scale['report']['1000']['seconds']:.1f} s" in WORDS

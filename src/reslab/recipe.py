@@ -159,6 +159,27 @@ class Freeze(Part):
     epoch: NonNegativeInt
 
 
+class Average(Part):
+    """Hand over a moving average of the network, begun in `epoch` (counted from 0), in place of the network itself.
+
+    After every update it is `decay` of what it was and 1 - `decay` of the network as it is now, batch norm's running
+    statistics like the weights. It is what is validated, evaluated and written; the network trains on beside it.
+    """
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    epoch: NonNegativeInt = 0
+
+
+class Selection(Part):
+    """Learn from the `share` of each batch with the highest loss alone, from `epoch` on (counted from 0).
+
+    A pass without gradients, as in evaluation, finds them; the log then has its figures of all images.
+    """
+
+    share: Factor = 0.5
+    epoch: NonNegativeInt = 0
+
+
 class Steps(Part):
     """Multiply the rate by `factor` at each place, counted from 0 in epochs or in updates; or by a factor for each."""
 
@@ -265,6 +286,8 @@ class Recipe(Part):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     logit_adjustment: Fraction = 0.0  # 1: the loss counts all classes as equally frequent (arXiv:2007.07314)
     freeze: tuple[Freeze, ...] = ()
+    average: Average | None = None
+    selection: Selection | None = None
     epochs: PositiveInt
     updates: PositiveInt | None = None  # ends the run earlier, inside an epoch
     batch_size: PositiveInt

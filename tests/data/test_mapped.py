@@ -47,7 +47,6 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pixels, "SMALL", 0)
     monkeypatch.setattr(mapped, "SMALL", 0)
     monkeypatch.setattr(pixels, "BLOCK", 1000)
-    monkeypatch.setattr(pixels, "RESIDENT", 5 * pixels.FAULT_AROUND)
 
 
 @pytest.mark.usefixtures("large")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from reslab.errors import UserError
 from reslab.metrics import mcnemar
-from reslab.recipe import Extension, Flip, Freeze, Muon, Sampling
+from reslab.recipe import Average, Extension, Flip, Freeze, Muon, Sampling, Selection
 from reslab.records import Estimate, PriorChoice
 from reslab.report import figures, words, write_report
 from reslab.report.extension import in_points
@@ -275,6 +275,10 @@ def test_parts_of_an_extension():
     assert words.sampling_words(Sampling(images_per_epoch=9, balance=1)).endswith("all classes equally often")
     freeze = (Freeze(parameters="", epoch=0), Freeze(parameters="stem", epoch=1))
     assert words.freeze_words(freeze) == "all layers below the head from the start; parameters of stem after 1 epoch"
+    average = words.average_words(Average(decay=0.98, epoch=2))
+    assert average == "moving average of the weights, after 2 epochs, 0.98 of it kept at every update"
+    selection = words.selection_words(Selection(share=0.4)).replace("\u00a0", " ")
+    assert selection == "the 40 % of each batch with the highest loss, from the start"
     assert words.augment_words((Flip(alternate=True),)) != words.augment_words((Flip(),))
     assert "1 iteration;" in words.optimizer_words(Muon(iterations=1))
     assert words.named("abc") == "a, b and c"

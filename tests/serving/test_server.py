@@ -36,6 +36,12 @@ def ask(port, content):
         return read_all(connection)
 
 
+def dribble(connection, *, until):
+    while time.monotonic() < until:
+        connection.sendall(b"x")
+        time.sleep(0.1)
+
+
 def test_a_burst_is_answered_whole(make_app, listen, seven):
     port, answers = listen(make_app()), []
     threads = [threading.Thread(target=lambda: answers.append(ask(port, seven))) for _ in range(100)]
@@ -58,9 +64,7 @@ def test_slow_clients_are_closed_and_hold_nobody_up(make_app, listen, seven, mon
         assert ask(port, seven).startswith(b"HTTP/1.1 200")
         assert read_all(in_the_body).startswith(b"HTTP/1.1 408")
         with pytest.raises(OSError, match=r"Broken pipe|reset by peer"):
-            while time.monotonic() - began < 15:  # a byte now and then buys no time
-                in_the_head.sendall(b"x")
-                time.sleep(0.1)
+            dribble(in_the_head, until=began + 15)  # a byte now and then buys no time
         assert read_all(silent) == b""
     assert time.monotonic() - began < 15
 

@@ -11,7 +11,22 @@ import pytest
 import torch
 from torch.distributed import TCPStore
 
-from reslab.recipe import Crop, FastConv, Flip, Freeze, Growth, LeNet, Linear, Muon, Recipe, Sampling, Sgd, derive
+from reslab.recipe import (
+    Average,
+    Crop,
+    FastConv,
+    Flip,
+    Freeze,
+    Growth,
+    LeNet,
+    Linear,
+    Muon,
+    Recipe,
+    Sampling,
+    Selection,
+    Sgd,
+    derive,
+)
 from reslab.runs import Follower, Run, read_weights
 from reslab.training import train
 from reslab.training.distributed import LOST, Team
@@ -98,6 +113,8 @@ def everything(small_recipe: Recipe) -> Recipe:
         model=FastConv(widths=(8, 16, 8)),
         optimizer=Muon(peak_lr=0.1, head_lr=1.0, bias_lr=1.0),
         freeze=(Freeze(parameters="stem", epoch=1), Freeze(parameters="groups.0", epoch=2)),
+        average=Average(decay=0.9, epoch=1),
+        selection=Selection(share=0.6, epoch=1),
         sampling=Sampling(images_per_epoch=103, balance=0.5),
         chunk_size=8,
     )

@@ -19,8 +19,6 @@ Places = NDArray[np.int64]
 
 SMALL = 64 << 20  # bytes: a set of fewer is held in memory, where it is read faster
 BLOCK = 16 << 20  # bytes that are read at once by what goes through a whole set
-RESIDENT = 256 << 20  # bytes of a map that a process may have touched before it lets go of them
-FAULT_AROUND = 64 << 10  # bytes that Linux maps beside the one that is asked for
 
 
 class Pixels(ABC):
@@ -99,8 +97,8 @@ class Joined(Pixels):
 class Mapped(Pixels):
     """A file of images, shared by all processes that map it.
 
-    Pages that were touched count as a process's memory, though the system may take them back at any time; after some
-    they are let go of, and stay in the system's cache of files.
+    Pages that were touched count as a process's memory, though the system may take them back at any time, and Linux may
+    map two megabytes for one image. So they are let go of after every read, and stay in the system's cache of files.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
@@ -108,16 +106,11 @@ class Mapped(Pixels):
         with path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._array = np.frombuffer(self._map, dtype=np.uint8).reshape(shape)
-        self._touched = 0
 
     def read(self, places: Places) -> NDArray[np.uint8]:
         images: NDArray[np.uint8] = self._array[places]
-        if len(places):
-            span = (int(places.max()) - int(places.min()) + 1) * _image_bytes(self.shape) + FAULT_AROUND
-            self._touched += min(span, images.nbytes + len(places) * FAULT_AROUND)
-        if self._touched > RESIDENT and hasattr(mmap, "MADV_DONTNEED"):
+        if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
-            self._touched = 0
         return images
 
 

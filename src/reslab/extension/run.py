@@ -237,7 +237,7 @@ class _Extender:
             safety=self.safety,
         ).catch_up()
         trainer.run_epochs()
-        return trainer.state.model
+        return trainer.state.result
 
     def _imprint(self, model: Classifier) -> None:
         num_old = self.extension.num_old

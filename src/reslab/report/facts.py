@@ -9,6 +9,7 @@ from reslab.report.inputs import Inputs
 from reslab.report.words import (
     adjustment_words,
     augment_words,
+    average_words,
     counted,
     distill_words,
     duration,
@@ -21,6 +22,7 @@ from reslab.report.words import (
     optimizer_words,
     rate_words,
     sampling_words,
+    selection_words,
     standardize_words,
 )
 
@@ -52,6 +54,8 @@ def recipe_facts(inputs: Inputs) -> Facts:
         ("Batch", _batch(recipe)),
         *([("Sampling", sampling_words(recipe.sampling))] if recipe.sampling else []),
         *([("Not trained", freeze_words(recipe.freeze))] if recipe.freeze else []),
+        *([("Selection", selection_words(recipe.selection))] if recipe.selection else []),
+        *([("Average", average_words(recipe.average))] if recipe.average else []),
         ("Validation", f"{recipe.validation:,} images held out" if recipe.validation else "nothing held out"),
         ("Seed", str(inputs.environment.seed)),
     ]

@@ -6,6 +6,7 @@ from typing import assert_never
 
 from reslab.recipe import (
     Augment,
+    Average,
     Cosine,
     Crop,
     DenseNet,
@@ -32,6 +33,7 @@ from reslab.recipe import (
     ResNeXt,
     Sampling,
     Schedule,
+    Selection,
     Shift,
     Standardize,
     Steps,
@@ -260,6 +262,16 @@ def sampling_words(sampling: Sampling) -> str:
 def freeze_words(freeze: Sequence[Freeze]) -> str:
     """Say which parameters are not trained, and from when."""
     return "; ".join(f"{_frozen(part.parameters)} {_from(part.epoch)}" for part in freeze)
+
+
+def average_words(average: Average) -> str:
+    """Say of what the network that was measured is the average."""
+    return f"moving average of the weights, {_from(average.epoch)}, {average.decay:g} of it kept at every update"
+
+
+def selection_words(selection: Selection) -> str:
+    """Say which images of a batch are learned from."""
+    return f"the {percent(selection.share, decimals=0)} of each batch with the highest loss, {_from(selection.epoch)}"
 
 
 def _frozen(beginning: str) -> str:

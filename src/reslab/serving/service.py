@@ -91,7 +91,7 @@ class Service:
         loop = asyncio.get_running_loop()
         parts = [  # pictures that come meanwhile are answered in between
             await loop.run_in_executor(self._executor, network.compute, part)
-            for part in torch.split(images.images, LARGEST_BATCH)
+            for part in torch.split(images.images[:], LARGEST_BATCH)
         ]
         network.use_images(images, torch.cat([features for _, features in parts]))
 

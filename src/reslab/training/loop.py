@@ -22,6 +22,7 @@ from reslab.models.memory import keep_freed_memory
 from reslab.recipe import Standardize
 from reslab.records import Epoch, Weights
 from reslab.runs import Checkpoint, Run
+from reslab.training.averaging import take_in
 from reslab.training.compiling import settle_compiled
 from reslab.training.distributed import LOST, Share, Team, is_lost
 from reslab.training.freezing import check_freezing, freeze
@@ -30,6 +31,7 @@ from reslab.training.objective import make_objective
 from reslab.training.optim import make_optimizer, rate_at
 from reslab.training.progress import Display
 from reslab.training.safety import LOWERED, Clock, Safety
+from reslab.training.selection import choose
 from reslab.training.signals import StopRequest, listen_for_stop
 from reslab.training.state import State, capture, restore
 from reslab.training.step import Forward, make_forward
@@ -155,8 +157,8 @@ class Trainer:
                     self._run_epoch()
 
     def write_weights(self) -> None:
-        """Write the network as it is now; the run is then finished."""
-        tensors = {name: value.cpu().numpy() for name, value in self.state.model.state_dict().items()}
+        """Write the network as it is now, or its average; the run is then finished."""
+        tensors = {name: value.cpu().numpy() for name, value in self.state.result.state_dict().items()}
         self.run.write_weights(tensors, self._describe_weights())
 
     @contextmanager
@@ -196,13 +198,24 @@ class Trainer:
                 return
             self.team.reseed(self.seed, state.updates)
             share = self.team.share(*batch)
-            loss, hits = self.update(self._chunks(share), rate=self._rate(state.updates), weight=share.weight)
+            loss, hits = self._learn(share)
             state.losses[place], state.hits[place] = self.team.total(loss, hits, weight=share.weight)
+            state.average = take_in(state.average, state.model, by=self.recipe.average, epoch=epoch)
             state.updates += 1
             state.seconds = time.perf_counter() - began
             self._check_losses(place)
             self.display.update(epoch=epoch, images_per_second=self._num_seen(place) / state.seconds)
             self._heed_clock_and_stop()
+
+    def _learn(self, share: Share) -> tuple[Tensor, Tensor]:
+        """Take an update on a part of a batch, or on its hardest images; give loss and hits of all of them."""
+        rate, by = self._rate(self.state.updates), self.recipe.selection
+        if by is None or self.state.epochs < by.epoch:
+            return self.update(self._chunks(share), rate=rate, weight=share.weight)
+        self.team.align_statistics(self.state.model)  # by which all choose, also after a resume
+        chosen = choose(share, self.state.model, by=by, objective=self.objective)
+        loss, _ = self.update(self._chunks(chosen.share), rate=rate, weight=share.weight)
+        return torch.where(loss.isfinite(), chosen.loss, loss), chosen.hits
 
     def _heed_clock_and_stop(self) -> None:
         """Save where it is time, and end where any process has been asked to."""
@@ -329,7 +342,7 @@ class Trainer:
         """Measure loss and accuracy on the held-out images, where there are any."""
         if self.held_out is None:
             return {}
-        logits = predict_logits(self.state.model, self.held_out.images, prepare=self._prepare)
+        logits = predict_logits(self.state.result, self.held_out.images, prepare=self._prepare)
         labels = self.held_out.labels
         return {
             "validation_loss": float(F.cross_entropy(logits, labels)),
