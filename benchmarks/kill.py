@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from record import write_record
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from reslab.errors import Failure
 from reslab.recipe import Linear, PreActResNet, Recipe, Sgd, Shift

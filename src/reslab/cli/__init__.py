@@ -10,7 +10,7 @@ import typer
 from reslab.cli import catalogue, data, doctoring, exporting, extending, predicting, runs, serving, studying
 from reslab.errors import Failure, UserError
 
-UsageError = typer.BadParameter.__bases__[0]  # which Typer itself has in several places, by version
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # which Typer itself has in several places, by version
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
 app = typer.Typer(
