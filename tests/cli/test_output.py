@@ -84,7 +84,12 @@ def test_evaluate_as_json_is_evaluation_json(reslab: Command, finished: Run) -> 
 
 def test_report_and_compare_as_json(reslab: Command, finished: Run) -> None:
     found = read_json(reslab("report", "small", "--json"))
-    assert found == {"report": "small/report.html", "figures": "small/figures"}
+    assert found == {
+        "report": "small/report.html",
+        "figures": "small/figures",
+        "card": "small/model-card.md",
+        "markdown": "small/report.md",
+    }
     shutil.copytree("small", "twin")
     compared = read_json(reslab("compare", "small", "twin", "--out", "both", "--json"))
     assert [row["name"] for row in compared["rows"]] == ["small", "twin"]
