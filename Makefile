@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: lab test check format docs constraints clean
+.PHONY: lab test check format docs constraints package clean
 
 lab: .venv/installed
 	$(BIN)/reslab lab
@@ -33,6 +33,10 @@ docs: .venv/installed
 # Every version that is installed now, as the new pins.
 constraints: .venv/installed
 	$(BIN)/python -m pip list --format=freeze --exclude reslab --exclude pip --exclude setuptools | sed 's/+cpu$$//' > constraints.txt
+
+# An sdist and a wheel, installed into an empty environment and run outside of the repository.
+package:
+	tools/package.sh
 
 clean:
 	rm -rf .venv build dist src/*.egg-info

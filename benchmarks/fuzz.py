@@ -4,11 +4,16 @@ Each input either works or gives one sentence (UserError, Failure). A defect is 
 than 10 s, more than 2 GB, a file written outside the input's folder, a program started.
 
     python benchmarks/fuzz.py --inputs 100000          writes benchmarks/fuzz.json
+    python benchmarks/fuzz.py --collect                writes the corpus in tests/fuzz/corpus
+
+It works in parts and goes on after the last whole one when it is started again.
 """
 
 import argparse
+import json
 import os
 import random
+import re
 import resource
 import signal
 import socket
@@ -18,7 +23,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,8 +33,12 @@ from mutate import mutate
 from record import write_record
 
 from reslab.errors import Failure, UserError
+from reslab.runs import write_json
 
 SECONDS, BYTES = 10, 2 * 10**9
+PART = 1000  # inputs after which the counts are kept
+CORPUS = Path(__file__).parents[1] / "tests/fuzz/corpus"
+PER_SOURCE, MAX_BYTES = 8, 20_000  # of the corpus
 PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.startfile")
 CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
 
@@ -114,8 +123,9 @@ def _read(target: Target, content: bytes, folder: Path) -> str:
 
 def fuzz(num_inputs: int, *, seed: int, folder: Path, defects: Path | None = None) -> Found:
     """Feed so many inputs, evenly to all targets, each one's first seed as it is, and count outcomes."""
+    warm_up(folder)
     guard, chance = Guard(), random.Random(seed)
-    seeds = {name: target.seeds() for name, target in TARGETS.items()}
+    seeds = {name: target.seeds() + read_corpus(name) for name, target in TARGETS.items()}
     found: Found = {name: {"works": 0, "refused": 0, "slowest_seconds": 0.0, "defects": {}} for name in TARGETS}
     names = list(TARGETS)
     for number in range(num_inputs):
@@ -136,6 +146,68 @@ def fuzz(num_inputs: int, *, seed: int, folder: Path, defects: Path | None = Non
         if defects is not None and row["defects"][outcome] == 1:
             (defects / f"{number}-{name.replace(' ', '-')}").write_bytes(content)
     return found
+
+
+def warm_up(folder: Path) -> None:
+    """Read something sound of every source: PyTorch makes a folder for its cache when it is first asked for much."""
+    for target in TARGETS.values():
+        with suppress(UserError, Failure):
+            target.read(target.seeds()[0], folder)
+
+
+def fuzz_in_parts(num_inputs: int, *, seed: int, folder: Path, kept: Path, defects: Path | None = None) -> Found:
+    """Feed so many inputs, adding up in `kept` what each part has found; begins after the parts that are there."""
+    total: Found = json.loads(kept.read_text()) if kept.exists() else {"inputs": 0, "peak_bytes": 0, "by_source": {}}
+    while total["inputs"] < num_inputs:
+        size = min(PART, num_inputs - total["inputs"])
+        found = fuzz(size, seed=seed * 10**6 + total["inputs"], folder=folder, defects=defects)
+        for name, row in found.items():
+            total["by_source"][name] = add(total["by_source"].get(name), row)
+        total["inputs"] += size
+        total["peak_bytes"] = max(total["peak_bytes"], _peak())
+        write_json(kept, total)
+    return total
+
+
+def add(before: Found | None, row: Found) -> Found:
+    """Put the counts of two parts together."""
+    if before is None:
+        return row
+    defects = {each: before["defects"].get(each, 0) + row["defects"].get(each, 0) for each in row["defects"]}
+    return {
+        "works": before["works"] + row["works"],
+        "refused": before["refused"] + row["refused"],
+        "slowest_seconds": max(before["slowest_seconds"], row["slowest_seconds"]),
+        "defects": before["defects"] | defects,
+    }
+
+
+def read_corpus(name: str) -> list[bytes]:
+    """Read the committed inputs of a source."""
+    folder = CORPUS / name.replace(" ", "-")
+    return [path.read_bytes() for path in sorted(folder.iterdir())] if folder.exists() else []
+
+
+def collect(tries: int, *, folder: Path) -> None:
+    """Keep of each source one input for every sentence that refuses it, the shortest first."""
+    for name, target in TARGETS.items():
+        seeds, chance, said = target.seeds(), random.Random(0), dict[str, bytes]()
+        for number in range(tries):
+            whole = number < len(seeds)
+            content = seeds[number] if whole else mutate(chance.choice(seeds), chance, others=seeds)
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    target.read(content, folder)
+                sentence = "works"
+            except (UserError, Failure) as error:
+                sentence = re.sub(r"'[^']*'|[0-9]+", "", str(error).replace(str(folder), ""))[:60]
+            if len(content) <= min(MAX_BYTES, len(said.get(sentence, bytes(MAX_BYTES)))):
+                said[sentence] = content
+        place = CORPUS / name.replace(" ", "-")
+        place.mkdir(parents=True, exist_ok=True)
+        for number, content in enumerate(sorted(said.values(), key=len)[:PER_SOURCE]):
+            (place / f"{number}").write_bytes(content)
 
 
 def _peak() -> int:
@@ -160,19 +232,27 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--defects", type=Path, help="a folder for the inputs that went wrong")
+    parser.add_argument("--collect", action="store_true", help="write the corpus instead")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     sys.dont_write_bytecode = True
     stay_here()
-    with tempfile.TemporaryDirectory() as folder:
-        found = fuzz(options.inputs, seed=options.seed, folder=Path(folder).resolve(), defects=options.defects)
-    total = {
-        "inputs": options.inputs,
-        **{outcome: sum(row[outcome] for row in found.values()) for outcome in ("works", "refused")},
-        "defects": sum(sum(row["defects"].values()) for row in found.values()),
-        "peak_megabytes": _peak() // 10**6,
+    kept = options.out.with_suffix(".part.json")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        if options.collect:
+            return collect(options.inputs // 1000, folder=folder)
+        total = fuzz_in_parts(options.inputs, seed=options.seed, folder=folder, kept=kept, defects=options.defects)
+    by_source = total["by_source"]
+    figures = {
+        "inputs": total["inputs"],
+        **{outcome: sum(row[outcome] for row in by_source.values()) for outcome in ("works", "refused")},
+        "defects": sum(sum(row["defects"].values()) for row in by_source.values()),
+        "peak_megabytes": total["peak_bytes"] // 10**6,
     }
-    write_record(options.out, {**total, "by_source": found})
+    write_record(options.out, {**figures, "by_source": by_source})
+    kept.unlink()
+    return None
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ def test_the_readme_quotes_the_table_of_extensions() -> None:
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
 def test_a_benchmark_says_how_it_was_made(path: Path) -> None:
     environment = json.loads(path.read_text())["environment"]
-    assert environment["command"].startswith(f"{path.stem}.py")
+    assert environment["command"].startswith(f"{path.stem.partition('-')[0]}.py")
     assert environment["torch"]
     assert environment["processor"]
     assert environment["started"]
@@ -228,3 +228,24 @@ def test_the_story_of_the_lab_quotes_its_results() -> None:
     snake = frozen.extension.new_classes[frozen.classes.index("snake") - frozen.extension.num_old]
     assert 0.45 < snake.taken_for_old.value < 0.5
     assert snake.errors[0].mistaken_for == "frog"
+
+
+def test_what_is_said_of_kills_and_of_determinism_is_what_was_measured() -> None:
+    page = " ".join((ROOT / "docs/reproducibility.md").read_text(encoding="utf-8").split())
+    for path in sorted(ROOT.glob("benchmarks/kill*.json")):
+        found = json.loads(path.read_text())["result"]
+        assert found["lost"] == found["different"] == found.get("hung", 0) == 0, path
+        assert f"`{path.name}` | {found['kills']} | {found['inside_writes']} | {found['runs']} | 0 | 0 |" in page, path
+    differences = json.loads((ROOT / "benchmarks/differences.json").read_text())["result"]
+    for name, label in (("two_threads", "two threads"), ("compiled", "compiled")):
+        row = differences[name]
+        assert f"| {label} | other | {row['largest_weight']:.2f} | {row['train_loss']:.3f} |" in page
+    price = json.loads((ROOT / "benchmarks/deterministic.json").read_text())["result"]["ratio"]
+    assert f"costs {100 * (price - 1):.0f} % of an update's time" in page
+
+
+def test_fuzzing_has_found_nothing_that_is_still_there() -> None:
+    for path in ROOT.glob("benchmarks/fuzz*.json"):
+        found = json.loads(path.read_text())["result"]
+        assert found["works"] + found["refused"] == found["inputs"], path
+        assert found["defects"] == 0, path

@@ -22,8 +22,12 @@ def licences() -> ModuleType:
 
 
 def rows(page: str) -> dict[str, str]:
-    lines = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")][1:]
-    return dict(lines)
+    """Read the table of what is always there."""
+    return {name: licence for name, licence, *_ in table(page.partition("## Only with an extra")[0])}
+
+
+def table(page: str) -> list[list[str]]:
+    return [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")][1:]
 
 
 def test_the_page_names_what_is_installed(licences: ModuleType) -> None:
@@ -33,6 +37,12 @@ def test_the_page_names_what_is_installed(licences: ModuleType) -> None:
     assert "pytest" not in kept
     if sys.platform == "linux":
         assert {name for name in now if not name.startswith(("nvidia-", "triton", "cuda-"))} <= kept.keys()
+
+
+def test_the_page_names_what_the_extras_ask_for(licences: ModuleType) -> None:
+    written = table((ROOT / "THIRD_PARTY.md").read_text().partition("## Only with an extra")[2])
+    assert {name: extras.split(", ") for name, _, extras in written} == licences.find_extras()
+    assert [row for row in written if row[1] == "not stated"] == []
 
 
 def test_no_licence_asks_for_more_than_credit(licences: ModuleType) -> None:

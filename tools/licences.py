@@ -1,4 +1,4 @@
-"""List the licences of everything that `pip install reslab` brings along.
+"""List the licences of everything that `pip install reslab` brings along, and of what its extras name.
 
     python tools/licences.py          writes THIRD_PARTY.md
 
@@ -6,6 +6,7 @@ The licence is what a package says of itself: its SPDX expression, else its clas
 """
 
 import re
+import tomllib
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -21,6 +22,14 @@ own source. PyTorch's builds for CUDA bring NVIDIA's libraries as well, under NV
 
 | package | licence |
 |---|---|
+"""
+EXTRAS = """
+## Only with an extra
+
+What `pip install 'reslab[EXTRA]'` asks for besides, without what that brings along itself; `dev` is for work on reslab.
+
+| package | licence | extras |
+|---|---|---|
 """
 
 
@@ -53,10 +62,23 @@ def name_licence(package: Distribution) -> str:
     return re.sub(r"\s+", " ", found) or "not stated"
 
 
+def find_extras() -> dict[str, list[str]]:
+    """Name what the extras of pyproject.toml ask for by name, and which extras those are."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found: dict[str, list[str]] = {}
+    for extra, needs in project["optional-dependencies"].items():
+        for name in sorted({canonicalize_name(Requirement(text).name) for text in needs} - {"reslab"}):
+            found.setdefault(name, []).append(extra)
+    return found
+
+
 def write_page() -> str:
     """Make the page."""
     packages = sorted(find_dependencies("reslab").items())
-    return HEAD + "".join(f"| {name} | {name_licence(package)} |\n" for name, package in packages)
+    page = HEAD + "".join(f"| {name} | {name_licence(package)} |\n" for name, package in packages) + EXTRAS
+    for name, extras in sorted(find_extras().items()):
+        page += f"| {name} | {name_licence(distribution(name))} | {', '.join(extras)} |\n"
+    return page
 
 
 if __name__ == "__main__":

@@ -185,10 +185,24 @@ def test_pictures_for_a_network_that_takes_neither_grey_nor_colour(
     assert "images of 2 channels" in refuse("predict", "two", "a.png")
 
 
-def test_what_typer_refuses_ends_with_2_and_says_where_to_look(reslab: Callable[..., object]) -> None:
-    for command in ("train --no-such-option", "evaluate", "nonsense", "train digits-quick --seed x", "models --top"):
+USAGES = {
+    "train --no-such-option": "No such option: --no-such-option.*: see reslab train --help",
+    "evaluate": "Missing argument 'RUN': see reslab evaluate --help",
+    "nonsense": "No such command 'nonsense': see reslab --help",
+    "train digits-quick --seed x": "Invalid value for '--seed': .*: see reslab train --help",
+    "models --top": "No such option.*: see reslab models --help",
+    "study run": "Missing argument .*: see reslab study run --help",
+}
+
+
+@pytest.mark.parametrize("command", USAGES)
+def test_what_typer_refuses_is_one_sentence_that_says_where_to_look(refuse: Refuse, command: str) -> None:
+    said = refuse(*command.split())
+    assert re.fullmatch(USAGES[command], said), said
+
+
+def test_without_a_command_there_is_help(reslab: Callable[..., object]) -> None:
+    for command in ("", "study", "data"):
         code, out, err = reslab(*command.split())
         assert (code, out) == (2, "")
-        assert "--help' for help" in err
-        assert err.splitlines()[-1].startswith("Error: ")
-        assert "Traceback" not in err
+        assert "Commands:" in err

@@ -87,8 +87,8 @@ def test_report_and_compare_as_json(reslab: Command, finished: Run) -> None:
     assert found == {
         "report": "small/report.html",
         "figures": "small/figures",
-        "markdown": "small/report.md",
         "card": "small/model-card.md",
+        "markdown": "small/report.md",
     }
     shutil.copytree("small", "twin")
     compared = read_json(reslab("compare", "small", "twin", "--out", "both", "--json"))

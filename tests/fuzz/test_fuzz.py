@@ -44,6 +44,36 @@ def test_every_source_works_or_is_refused_in_one_sentence(fuzz: ModuleType, tmp_
     assert all(row["works"] and row["refused"] for row in found.values())
 
 
+def test_what_is_committed_works_or_is_refused(fuzz: ModuleType, guard: Any, tmp_path: Path) -> None:
+    """One input for each sentence that has refused one, of every source."""
+    fuzz.warm_up(tmp_path.resolve())
+    for name, target in fuzz.TARGETS.items():
+        corpus = fuzz.read_corpus(name)
+        assert corpus, name
+        outcomes = {fuzz.feed(target, content, folder=tmp_path.resolve(), guard=guard) for content in corpus}
+        assert outcomes <= {"works", "refused"}, name
+        assert "refused" in outcomes, name
+
+
+def test_a_run_in_parts_goes_on_where_it_stopped(
+    fuzz: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three parts at once are the same as one and then two."""
+
+    def count(num_inputs: int, *, seed: int, folder: Path, defects: Path | None) -> dict[str, dict[str, Any]]:
+        row = {"works": num_inputs, "refused": seed, "slowest_seconds": float(num_inputs), "defects": {"hangs": 1}}
+        return {"a source": row}
+
+    monkeypatch.setattr(fuzz, "fuzz", count)
+    monkeypatch.setattr(fuzz, "PART", 10)
+    once = fuzz.fuzz_in_parts(25, seed=0, folder=tmp_path, kept=tmp_path / "once")
+    fuzz.fuzz_in_parts(10, seed=0, folder=tmp_path, kept=tmp_path / "twice")
+    twice = fuzz.fuzz_in_parts(25, seed=0, folder=tmp_path, kept=tmp_path / "twice")
+    assert once["by_source"] == twice["by_source"]
+    (row,) = once["by_source"].values()
+    assert row == {"works": 25, "refused": 30, "slowest_seconds": 10.0, "defects": {"hangs": 3}}
+
+
 def test_the_same_seed_gives_the_same_inputs(fuzz: ModuleType) -> None:
     content = json.dumps({"a": [1, {"b": "c"}]}).encode()
     first, second = (

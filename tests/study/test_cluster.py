@@ -174,16 +174,19 @@ def wait_for_a_stop(job: Job, machine: Machine) -> None:
 def test_ctrl_c_asks_every_worker_to_save(study: Study, tmp_path: Path, action: Callable[..., None]) -> None:
     action(wait_for_a_stop)
 
+    def begun() -> list[Path]:
+        return list(tmp_path.glob("relu-*"))
+
     def interrupt() -> None:
-        while not all((tmp_path / name).exists() for name in ("relu-0", "relu-1")):
+        while len(begun()) < 2:  # any two: Ray keeps no order
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(Failure, match=r"^stopped; what was done is saved: go on with the study by the same command$"):
         run_study(study, out=tmp_path, rows=["relu"], seeds=3, cluster=HERE)
-    assert all((tmp_path / name / "saved").exists() for name in ("relu-0", "relu-1"))
-    assert not (tmp_path / "relu-2").exists()
+    assert len(begun()) == 2
+    assert all((run / "saved").exists() for run in begun())
 
 
 # ---- what does not fit together

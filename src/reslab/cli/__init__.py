@@ -3,12 +3,14 @@
 import io
 import os
 import sys
+from typing import Any
 
 import typer
 
 from reslab.cli import catalogue, data, doctoring, exporting, extending, predicting, runs, serving, studying
 from reslab.errors import Failure, UserError
 
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # which Typer itself has in several places, by version
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
 app = typer.Typer(
@@ -61,15 +63,31 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text at all
     try:
-        app()
+        sys.exit(app(prog_name="reslab", standalone_mode=False) or 0)
+    except UsageError as error:
+        _end_usage(error)
     except UserError as error:
         _end(str(error), code=2)
+    except BrokenPipeError:  # whoever read the output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except typer.Abort:
+        _end("stopped", code=1)
     except (Failure, OSError) as error:
         _end(str(error), code=1)
     except (MemoryError, RuntimeError) as error:  # PyTorch has no type for the first of these, on a processor
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
             raise
         _end("there is not enough memory: smaller batches (batch_size) or parts of them (chunk_size) need less", code=1)
+
+
+def _end_usage(error: Any) -> None:
+    """Say what Typer did not understand, and where to look; a group without its command shows its help instead."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        sys.exit(2)
+    where = error.ctx.command_path if error.ctx else "reslab"
+    _end(f"{error.format_message().rstrip('.')}: see {where} --help", code=2)
 
 
 def _end(message: str, *, code: int) -> None:

@@ -17,6 +17,7 @@ from reslab.runs import checkpoints, lock
 from reslab.runs.checkpoints import Checkpoint
 from reslab.runs.files import (
     Arrays,
+    Damaged,
     parse_record,
     read_bytes,
     read_npz,
@@ -226,10 +227,13 @@ class Run:
 
     @property
     def evaluation(self) -> Evaluation:
-        """The figures. Raises: UserError where the run has not been evaluated."""
+        """The figures. Raises: UserError where the run has not been evaluated, or the file is damaged."""
         if not self.is_evaluated:
             raise UserError(f"{self.path} has not been evaluated: run reslab evaluate {self.path}")
-        return read_record(self.path / "evaluation.json", Evaluation)
+        try:
+            return read_record(self.path / "evaluation.json", Evaluation)
+        except Damaged as error:
+            raise Damaged(f"{error}; measure it anew: run reslab evaluate {self.path}") from None
 
     def write_evaluation(self, evaluation: Evaluation) -> None:
         write_json(self.path / "evaluation.json", evaluation.model_dump(mode="json"))
