@@ -109,7 +109,9 @@ class Team:
             return
         together = torch.cat([buffer.flatten() for buffer in statistics])
         dist.broadcast(together, 0)
-        for mine, first in zip(statistics, together.split([buffer.numel() for buffer in statistics]), strict=True):
+        for mine, first in zip(
+            statistics, torch.split(together, [buffer.numel() for buffer in statistics]), strict=True
+        ):
             mine.copy_(first.view_as(mine))
 
     def reseed(self, seed: int, update: int) -> None:
