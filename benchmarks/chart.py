@@ -12,7 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from matplotlib.ticker import FixedLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, StrMethodFormatter
 
 ROOT = Path(__file__).parents[1]
 # Runs by label, of one data set: CIFAR-10's ten classes, trained on two cores.
@@ -44,7 +44,7 @@ def main() -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(MINUTES))
     axes.xaxis.set_minor_locator(FixedLocator([]))
-    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.set(xlabel="minutes of training on two cores", ylabel="accuracy, %", ylim=(40, 100))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", title="line: training batches; mark: test split", fontsize=9, title_fontsize=9)

@@ -7,7 +7,6 @@ that. For the report, finished runs of the digits are copied under their seeds.
 """
 
 import argparse
-import functools
 import json
 import os
 import resource
@@ -30,9 +29,9 @@ from reslab.study.execute import begin, do
 from reslab.study.plan import Job, Machine, make_jobs
 from reslab.study.report import write_study_report
 
-SECONDS = 0.1  # of a simulated run
-WORKERS, RUNS = (1, 2, 4), (10, 100, 300, 1000)
-REPORTED = (10, 100, 300, 1000)
+SECONDS = 0.02  # of a simulated run
+WORKERS, RUNS = (1, 2, 4), (100, 300, 1000)
+REPORTED = (100, 300, 1000)
 SCALE = 0.1  # of the digits' epochs
 
 
@@ -40,30 +39,35 @@ def simulate(job: Job, machine: Machine) -> None:
     time.sleep(SECONDS)
 
 
-def hand_out(num_workers: int, num_runs: int) -> dict[str, float]:
-    """Let workers do simulated runs; the workers have started before."""
+def hand_out(num_workers: int) -> dict[str, Any]:
+    """Let workers, which have started before, do more and more simulated runs."""
     import ray
 
     ray.init(address="local", num_cpus=num_workers, include_dashboard=False, log_to_driver=False)
     recipe = with_settings(find_recipe("digits-quick"), [])
     cluster, machine = Cluster(workers=num_workers), Machine()
-    send = functools.partial(
-        do_all, action=simulate, cluster=cluster, budget=None, machine=machine, say=lambda line: None
-    )
-    warm_up = [Job("warm-up", seed, Path(f"warm-up-{seed}"), recipe) for seed in range(8 * num_workers)]
-    send(warm_up, [0.0] * len(warm_up))
-    before = read_megabytes()
-    jobs = [Job("run", seed, Path(f"run-{seed}"), recipe) for seed in range(num_runs)]
-    began = time.perf_counter()
-    outcome = send(jobs, [0.0] * num_runs)
-    seconds = time.perf_counter() - began
-    assert len(outcome.done) == num_runs
-    return {
-        "seconds": round(seconds, 3),
-        "overhead_per_run_ms": round(1000 * (seconds * num_workers / num_runs - SECONDS), 2),
-        "driver_mb_before": before,
-        "driver_mb": read_megabytes(),
-    }
+
+    def send(num_runs: int) -> float:
+        jobs = [Job("run", seed, Path(f"run-{seed}"), recipe) for seed in range(num_runs)]
+        began = time.perf_counter()
+        costs = [0.0] * num_runs
+        outcome = do_all(
+            jobs, costs, action=simulate, cluster=cluster, budget=None, machine=machine, say=lambda line: None
+        )
+        assert len(outcome.done) == num_runs
+        return time.perf_counter() - began
+
+    send(8 * num_workers)
+    found: dict[str, Any] = {"driver_mb_before": read_megabytes()}
+    for num_runs in RUNS:
+        seconds = send(num_runs)
+        overhead = 1000 * (seconds * num_workers / num_runs - SECONDS)
+        found[str(num_runs)] = {
+            "seconds": round(seconds, 3),
+            "overhead_per_run_ms": round(overhead, 2),
+            "driver_mb": read_megabytes(),
+        }
+    return found
 
 
 def read_megabytes() -> int:
@@ -109,19 +113,21 @@ def main() -> None:
     parser.add_argument("--serve", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve is not None:
-        what, first, second = arguments.serve
-        found = hand_out(int(first), int(second)) if what == "hand-out" else report(int(first), Path(second))
+        what, number, *made = arguments.serve
+        found = hand_out(int(number)) if what == "hand-out" else report(int(number), Path(made[0]))
         print(json.dumps(found))
         return
     os.environ |= {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     result: dict[str, Any] = {"simulated_seconds": SECONDS}
-    result["workers"] = {str(num): {str(runs): measure("hand-out", num, runs) for runs in RUNS} for num in WORKERS}
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "made"
         for job in make_jobs(STUDIES["digits"], out=made, seeds=1, scale=SCALE):
             do(job, Machine())
         result["report"] = {str(runs): measure("report", runs, made) for runs in REPORTED}
-    write_record(arguments.out, result)
+    result["workers"] = {}
+    for num in WORKERS:
+        result["workers"][str(num)] = measure("hand-out", num)
+        write_record(arguments.out, result | {"load": [round(load, 2) for load in os.getloadavg()]})
 
 
 if __name__ == "__main__":

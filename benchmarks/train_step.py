@@ -53,7 +53,7 @@ class ByHand(Dataset[tuple[Tensor, int]]):
     """One image at a time: flip, pad and crop, standardise."""
 
     def __init__(self, images: ImageSet) -> None:
-        self.images, self.labels = images.images.numpy(), images.labels.numpy()
+        self.images, self.labels = images.images[:].numpy(), images.labels.numpy()
         self.mean = np.array(CIFAR10_PIXELS.mean, dtype=np.float32)[:, None, None]
         self.deviation = np.array(CIFAR10_PIXELS.deviation, dtype=np.float32)[:, None, None]
 

@@ -41,6 +41,12 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the images that tests read away from those of a person."""
+    os.environ["RESLAB_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 # ---- a small run
 
 

@@ -33,23 +33,26 @@ MAY_IMPORT = {
     "settings": "complaints recipe",
     # files
     "runs": "bombs complaints recipe records",
-    "data": "bombs pictures recipe records",
+    "data": "bombs extras pictures recipe records",
     "onnx_file": "extras pictures",
     # stages: they meet in run folders, so none imports another
     "training": "recipe records data models metrics runs version",
     "extension": "recipe records data models metrics runs training",
     "evaluation": "recipe records data models metrics runs pictures onnx_file",
-    "report": "recipe records metrics published runs comparison",
+    "card": "recipe records runs",
+    "report": "recipe records metrics published runs comparison card",
     "comparison": "records metrics runs",
     # many runs, one table: the stages inside the functions that start a run
     "study": "complaints extras launch recipe recipes records settings published metrics runs report data models "
     "training extension evaluation",
     # what takes a run elsewhere
-    "exporting": "recipe records data models runs evaluation onnx_file extras",
-    "hub": "records runs exporting extras",
+    "exporting": "recipe records data models runs evaluation onnx_file extras card",
+    "hub": "records runs exporting extras card",
     "tracking": "records runs extras",
+    "serving": "complaints recipe records data models runs evaluation comparison pictures version",
     # what puts the stages together
     "lab": EVERYTHING,
+    "notebook": "data report runs extras",
     "doctor": "launch data models training version",
     "sklearn_classifier": EVERYTHING,
     "cli": EVERYTHING,

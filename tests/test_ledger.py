@@ -57,6 +57,31 @@ def test_the_readme_quotes_the_result(folder: Path) -> None:
     assert f"| {minutes(folder):.0f} |" in row
 
 
+def test_what_is_said_of_fast94_is_the_mean_of_its_seeds() -> None:
+    folders = sorted((ROOT / "results/fast94").glob("seed*"))
+    tests = [
+        Evaluation.model_validate_json((folder / "evaluation.json").read_text()).splits["test"] for folder in folders
+    ]
+    plain = [100 * test.accuracy.value for test in tests]
+    views = [100 * test.test_time_augmentation.figures.accuracy.value for test in tests if test.test_time_augmentation]
+    f1, taken = fmean(test.macro_f1.value for test in tests), fmean(map(minutes, folders))
+    assert len(plain) == len(views) == 3
+    row = next(line for line in README.splitlines() if "(results/fast94)" in line)
+    assert f"3 seeds | {fmean(plain):.2f}% ({min(plain):.2f}–{max(plain):.2f}) | {f1:.4f} | {taken:.0f} |" in row
+    assert f"six views of each image `fast94` has {fmean(views):.2f}% ({min(views):.2f}–{max(views):.2f})" in README
+    page = " ".join((ROOT / "docs/speed.md").read_text(encoding="utf-8").split())
+    assert f"reaches {fmean(plain):.2f} % on" in page
+    assert f"and {fmean(views):.2f} % with six views, in {taken:.1f} minutes" in page
+
+
+def test_the_page_of_speed_quotes_the_benchmark_of_inference() -> None:
+    models = json.loads((ROOT / "benchmarks/inference.json").read_text())["result"]["models"]
+    ratios = [found["ratio"]["median"] for found in models.values()]
+    page = " ".join((ROOT / "docs/speed.md").read_text(encoding="utf-8").split())
+    assert f"that is {min(ratios):.2f} to {max(ratios):.2f} times as fast for three networks" in page
+    assert min(ratios) >= 1.5
+
+
 def rows_of_extensions() -> dict[str, str]:
     """Write the table's row of every method: means over its seeds, and the ends where there are several."""
     folders: dict[str, list[Path]] = {}
@@ -148,6 +173,19 @@ def test_what_is_said_of_a_gpu_is_what_was_measured() -> None:
     for name in ("s12b", "s14", "s10-lr.3", "s10-ls.1", "s10-chunk500", "s10-b1000", "s10-wide"):
         assert f"{search[f'fast/{name}']} against {search['fast/s10']}" in log, name
     assert f"{search['base/s16']} and {search['base/s20']} against {search['base/s10']}" in log
+
+
+def test_the_page_of_exports_quotes_what_integers_cost() -> None:
+    found = json.loads((ROOT / "benchmarks/export.json").read_text())["result"]
+    page = (ROOT / "docs/export.md").read_text(encoding="utf-8")
+    for name, size in found["bytes"].items():
+        test = found["test"][name]
+        value, low, high = (f"{100 * test['change'][end]:+.2f}" for end in ("value", "low", "high"))
+        cells = f"{100 * test['accuracy']['value']:.2f} | {value} ({low} to {high})"
+        assert f"| `{name}` | {cells} | {test['images_per_second']:.0f} | {size / 1e6:.1f} |" in page
+    seconds = found["seconds_to_predict_from_the_start"]
+    assert f"took {seconds:.2f} s there" in page
+    assert seconds < 1
 
 
 def test_no_prose_names_a_result_that_is_not_there() -> None:

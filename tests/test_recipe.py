@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from reslab.errors import UserError
 from reslab.recipe import (
+    Average,
     Crop,
     Extension,
     FastConv,
@@ -16,6 +17,7 @@ from reslab.recipe import (
     PreActResNet,
     ResNet,
     Sampling,
+    Selection,
     Sgd,
     Standardize,
     derive,
@@ -130,6 +132,9 @@ EVERYTHING = derive(
     logit_adjustment=0.75,
     label_smoothing=0.1,
     chunk_size=50,
+    skip_damaged=True,
+    average=Average(decay=0.9, epoch=1),
+    selection=Selection(share=0.25, epoch=2),
 )
 
 
@@ -137,7 +142,7 @@ def test_json_gives_back_every_field_that_is_not_at_its_default(tmp_path):
     for part in (EVERYTHING, EVERYTHING.optimizer, EVERYTHING.sampling, EVERYTHING.extension, EVERYTHING.augment[0]):
         at_default = [name for name, info in type(part).model_fields.items() if getattr(part, name) == info.default]
         assert set(at_default) <= {"kind", "schema_version", "published", "image_size", "validation"} | (
-            {"updates", "warm_until"} if part is EVERYTHING else set()
+            {"stream", "updates", "warm_until"} if part is EVERYTHING else set()
         )
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps(plain(EVERYTHING)), encoding="utf-8")
@@ -206,7 +211,8 @@ def test_a_file_that_is_not_json_is_refused(content, tmp_path):
         (
             plain(model={"kind": "vgg", "depth": 20}),
             "file: model.kind should be one of 'preact_resnet', 'resnet', 'plain', 'elu_resnet', 'fast_conv', 'lenet', "
-            "'nin', 'vgg19', 'wide_resnet', 'densenet', 'resnext', 'imagenet_resnet', not 'vgg'",
+            "'nin', 'vgg19', 'wide_resnet', 'densenet', 'resnext', 'imagenet_resnet', "
+            "'module', 'timm', not 'vgg'",
         ),
         (plain(model={"kind": "resnet", "depth": 21}), "file: model: depth 21 is not 6n+2; the nearest are 20 and 26"),
         (plain(augment=[{"kind": "crop", "pixels": 0}]), "file: augment.0.pixels should be greater than 0, not 0"),

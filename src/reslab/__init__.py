@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from reslab.hub import pull, push
     from reslab.lab import run_lab
     from reslab.models import MODELS, build
+    from reslab.notebook import draw_images, live_curves
     from reslab.recipe import Recipe, derive, read_recipe
     from reslab.recipes import RECIPES, find_recipe
     from reslab.records import Evaluation
-    from reslab.report import write_report
+    from reslab.report import draw, tabulate, write_report
     from reslab.runs import Run
     from reslab.settings import with_settings
     from reslab.sklearn_classifier import Classifier
@@ -46,11 +47,14 @@ __all__ = [
     "compare",
     "derive",
     "describe",
+    "draw",
+    "draw_images",
     "evaluate",
     "evaluate_onnx",
     "export",
     "extend",
     "find_recipe",
+    "live_curves",
     "load",
     "pull",
     "push",
@@ -58,6 +62,7 @@ __all__ = [
     "resume",
     "resume_extension",
     "run_lab",
+    "tabulate",
     "track",
     "train",
     "with_settings",
@@ -76,10 +81,11 @@ _HOMES = {
     "reslab.hub": ("pull", "push"),
     "reslab.lab": ("run_lab",),
     "reslab.models": ("MODELS", "build"),
+    "reslab.notebook": ("draw_images", "live_curves"),
     "reslab.recipe": ("Recipe", "derive", "read_recipe"),
     "reslab.recipes": ("RECIPES", "find_recipe"),
     "reslab.records": ("Evaluation",),
-    "reslab.report": ("write_report",),
+    "reslab.report": ("draw", "tabulate", "write_report"),
     "reslab.runs": ("Run",),
     "reslab.settings": ("with_settings",),
     "reslab.sklearn_classifier": ("Classifier",),

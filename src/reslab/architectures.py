@@ -178,12 +178,20 @@ class ImageNetResNet(Architecture):
 # ---- from outside
 
 
-class Module(Architecture):
-    """A class of one's own, package.module:Class; `options` are handed to it."""
+class Foreign(Architecture):
+    """A network that is not reslab's; `options` are handed to what makes it."""
+
+    options: dict[str, bool | int | float | str] = Field(default={})
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.label, tuple(self.options.items())))
+
+
+class Module(Foreign):
+    """A class of one's own, package.module:Class."""
 
     kind: Literal["module"] = "module"
     name: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$", max_length=200)]
-    options: dict[str, bool | int | float | str] = Field(default={})
 
     @property
     def label(self) -> str:
@@ -191,12 +199,11 @@ class Module(Architecture):
         return self.name.partition(":")[2]
 
 
-class Timm(Architecture):
-    """A network of timm, by its name there; `options` are handed to `timm.create_model`."""
+class Timm(Foreign):
+    """A network of timm, by its name there."""
 
     kind: Literal["timm"] = "timm"
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)?$", max_length=200)]
-    options: dict[str, bool | int | float | str] = Field(default={})
 
     @property
     def label(self) -> str:

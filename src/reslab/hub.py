@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from reslab.card import write_card
 from reslab.errors import Failure, UserError
-from reslab.exporting.card import write_card
 from reslab.extras import extra
 from reslab.runs import Run, read_weights, write_bytes
 

@@ -293,6 +293,8 @@ class Recipe(Part):
     batch_size: PositiveInt
     chunk_size: PositiveInt | None = None  # images held at once; batch norm's statistics are then those of a chunk
     sampling: Sampling | None = None
+    stream: PositiveInt | None = None  # from shards, in every epoch anew: so many images are in memory and shuffled
+    skip_damaged: bool = False  # whether shards that are missing or cut short are left out
     extension: Extension | None = None  # of a trained network, by `reslab extend`
 
     @model_validator(mode="after")
@@ -305,6 +307,12 @@ class Recipe(Part):
         for part in self.augment:
             if isinstance(part, Crop) and part.fill == "reflect" and part.pixels >= side:
                 raise ValueError(f"images of {side} pixels cannot be mirrored {part.pixels} pixels wide: crop by less")
+        return self
+
+    @model_validator(mode="after")
+    def _streams_what_it_can(self) -> "Recipe":
+        if self.stream is not None and (self.sampling is not None or self.extension is not None):
+            raise ValueError("stream goes through shards in their order: leave it away, or sampling and extension")
         return self
 
 

@@ -36,6 +36,11 @@ def write_npz(**changes: object) -> None:
     np.savez("it.npz", **sound | changes)
 
 
+def write_no_index() -> None:
+    Path("it").mkdir()
+    Path("it/reslab.json").write_text("[1]")
+
+
 EXPRESSIONS = {
     "no such source": ("cifar11", lambda: None, "'cifar11' is not a data source; did you mean 'cifar10'"),
     "no such class": ("cifar10:catt,dog", lambda: None, "did you mean 'cat'"),
@@ -52,6 +57,10 @@ EXPRESSIONS = {
         lambda: write_pictures("two", "ant", "bee"),
         "'folder:two' is in .* twice",
     ),
+    "no shards": ("shards:empty", lambda: Path("empty").mkdir(), "empty holds no reslab.json"),
+    "no index": ("shards:it", write_no_index, "it/reslab.json is not an index of shards"),
+    "no such storage": ("shards:nowhere://x", lambda: None, "nowhere://x is no folder or address that can be opened"),
+    "no address": ("shards:", lambda: None, "lacks a path: write shards:PATH"),
     "no such file": ("npz:absent.npz", lambda: None, "absent.npz cannot be read"),
     "no archive": ("npz:it.npz", lambda: Path("it.npz").write_text("text"), "it.npz is not a sound .npz"),
     "floats": ("npz:it.npz", lambda: write_npz(images=np.zeros((6, 8, 8))), "'images' is float64.*uint8"),

@@ -109,6 +109,8 @@ def test_lab_resnet32_is_the_script_of_the_lab_field_by_field():
         "batch_size": 128,
         "chunk_size": None,
         "sampling": None,
+        "stream": None,
+        "skip_damaged": False,
         "extension": None,
     }
 

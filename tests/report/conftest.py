@@ -28,8 +28,8 @@ from reslab.records import (
     SplitFigures,
     Weights,
 )
-from reslab.report import figures, write_report
-from reslab.runs import Examples, Predictions, Run
+from reslab.report import figures, interactive, write_report
+from reslab.runs import Doubts, Examples, Features, Gallery, HeatMaps, Predictions, Run, write_view
 
 THREE = ("ant", "bee", "<script>alert(1)</script>")
 TWELVE = tuple(f"kind {number}" for number in range(1, 13))
@@ -48,6 +48,7 @@ class Case:
     command: str = "reslab train synthetic --out run"
     chance: int = 1  # decides the answers; the test images and their labels stay the same
     num_old: int | None = None  # of an extended run
+    looked_at: bool = False  # whether evaluation kept images, features, heat maps and doubts
     recipe: dict[str, Any] = field(default_factory=dict)
 
 
@@ -114,6 +115,9 @@ def write_evaluation(run: Run, case: Case, generator: np.random.Generator) -> No
     run.write_predictions("test", predictions)
     run.write_examples("test", draw_examples(predictions, generator))
     train, better = draw_predictions(case, generator), draw_predictions(case, generator)
+    if case.looked_at:
+        run.write_predictions("train", train)
+        write_views(run, predictions, train, generator)
     splits = {}
     for name, plain in (("train", train), ("test", predictions)):
         augmented = AugmentedFigures(views=case.views, figures=measure(better)) if case.views else None
@@ -169,6 +173,19 @@ def draw_examples(predictions: Predictions, generator: np.random.Generator) -> E
     return Examples(wrong, generator.integers(256, size=(len(wrong), 3, 8, 8)).astype(np.uint8))
 
 
+def write_views(run: Run, test: Predictions, train: Predictions, generator: np.random.Generator) -> None:
+    """Keep every third image of both splits; the label that is doubted most is that of the first one kept."""
+    for split, predictions in (("test", test), ("train", train)):
+        kept = np.arange(0, len(predictions.labels), 3)
+        write_view(run.path, split, Gallery(kept, generator.integers(256, size=(len(kept), 3, 8, 8)).astype(np.uint8)))
+    right = test.logits.argmax(1) == test.labels
+    kept = np.arange(0, len(test.labels), 3)
+    looked = np.concatenate([kept[right[kept]][:2], kept[~right[kept]][:3]])
+    write_view(run.path, "test", Features(kept[:60], generator.normal(size=(60, 5)).astype(np.float32)))
+    write_view(run.path, "test", HeatMaps(looked, generator.integers(256, size=(5, 4, 4)).astype(np.uint8)))
+    write_view(run.path, "test", Doubts(np.array([0, 9, 3]), np.array([0.01, 0.02, 0.03], np.float32)))
+
+
 def measure(predictions: Predictions) -> Figures:
     logits, labels = predictions
     num_classes, predicted = logits.shape[1], logits.argmax(1)
@@ -203,6 +220,7 @@ RICH = Case(
     num_images=600,
     validation=True,
     views=2,
+    looked_at=True,
     command="reslab train synthetic --out run --set optimizer.peak_lr=0.1",
     recipe={"data": "cifar10", "schedule": {"kind": "linear", "warmup": 0.2}, "validation": 200},
 )
@@ -250,7 +268,8 @@ class Page(HTMLParser):
         self.text = {"": ""}
         self.tables: dict[str, list[list[list[str]]]] = {}
         self.images: dict[str, list[dict[str, Any]]] = {}
-        self.open, self.in_cell = [""], False
+        self.scripts: list[str] = []
+        self.open, self.in_cell, self.in_script = [""], False, False
         self.feed(html)
         self.close()
 
@@ -260,6 +279,9 @@ class Page(HTMLParser):
             self.open.append(dict(attributes)["id"])
         elif tag == "img":
             self.images.setdefault(self.open[-1], []).append(dict(attributes))
+        elif tag == "script":
+            self.in_script = True
+            self.scripts.append("")
         elif tag == "table":
             self.tables.setdefault(self.open[-1], []).append([])
         elif tag == "tr":
@@ -271,10 +293,15 @@ class Page(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag == "section":
             self.open.pop()
+        elif tag == "script":
+            self.in_script = False
         elif tag in ("td", "th"):
             self.in_cell = False
 
     def handle_data(self, data: str) -> None:
+        if self.in_script:
+            self.scripts[-1] += data
+            return
         section = self.open[-1]
         words = data.replace("\u00a0", " ")
         self.text[section] = self.text.get(section, "") + words
@@ -349,3 +376,4 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the drawing of figures, which takes most of a report's time."""
     png = figures.thumbnail(np.zeros((1, 2, 2), np.uint8), largest=2)
     monkeypatch.setattr(figures, "_png", lambda figure: png)
+    monkeypatch.setattr(interactive, "read_plotly", lambda: "")

@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from reslab.report.printing import print_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
@@ -170,6 +173,121 @@ def test_dark_page_is_dark_and_figures_keep_their_white_card(rich, browser):
             "rgb(255, 255, 255)"
         )
     assert [sum(map(int, color[4:-1].split(","))) > 384 for color in colors] == [True, False]
+
+
+# ---- the page answers
+
+
+def press(browser, key, *, code=0, text=""):
+    for kind in ("rawKeyDown", "char", "keyUp") if text else ("rawKeyDown", "keyUp"):
+        browser.ask("Input.dispatchKeyEvent", type=kind, key=key, text=text, windowsVirtualKeyCode=code)
+
+
+def focus(browser, selector):
+    browser.evaluate(f"document.querySelector({selector!r}).focus()")
+
+
+def test_a_cell_opened_by_a_click_shows_its_images_with_their_probabilities(rich, browser):
+    logits, labels = rich.read_predictions("test")
+    predicted = logits.argmax(1)
+    i, j = 0, 1  # ants taken for bees
+    browser.open(rich.path / "report.html", width=1200)
+    place = browser.evaluate("""(() => {
+        const div = document.querySelector('.chart[data-split=test]');
+        div.scrollIntoView({block: 'center'});
+        const box = div.querySelector('.nsewdrag').getBoundingClientRect();
+        return [box.left + box.width * 1.5 / 3, box.top + box.height * 0.5 / 3];
+    })()""")
+    browser.evaluate("new Promise(done => setTimeout(done, 200))")
+    for kind, buttons in (("mouseMoved", 0), ("mousePressed", 1), ("mouseReleased", 0)):
+        where = {"x": place[0], "y": place[1], "button": "none" if kind == "mouseMoved" else "left"}
+        browser.ask("Input.dispatchMouseEvent", type=kind, **where, buttons=buttons, clickCount=1)
+        browser.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done, 100)))")
+    panel = browser.evaluate("document.getElementById('cell-test').innerText")
+    assert "ant, taken for bee" in panel
+    kept = rich.path / "gallery-test.npz"
+    with np.load(kept) as file:
+        indices = [index for index in file["indices"] if labels[index] == i and predicted[index] == j]
+        pixels = dict(zip(file["indices"].tolist(), file["images"], strict=True))
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    indices.sort(key=lambda index: -round(float(probabilities[index].max()), 4))
+    assert 0 < len(indices) <= 24
+    names = browser.evaluate("[...document.querySelectorAll('#cell-test canvas')].map(c => c.ariaLabel)")
+    assert names == [f"image {index}, ant" for index in indices]
+    said = browser.evaluate("[...document.querySelectorAll('#cell-test li')].map(l => l.innerText)")
+    for words, index in zip(said, indices, strict=True):
+        assert f"bee {100 * round(float(probabilities[index, j]), 4):.2f}" in words.replace("\u00a0", " ")
+    drawn = browser.evaluate("""new Promise(done => requestAnimationFrame(() => { const c = document.querySelector(
+        '#cell-test canvas'); done([...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]); }))""")
+    np.testing.assert_array_equal(np.array(drawn).reshape(8, 8, 4)[..., :3], pixels[indices[0]].transpose(1, 2, 0))
+
+
+def test_a_cell_opens_by_the_keyboard(rich, browser):
+    browser.open(rich.path / "report.html", width=380)
+    focus(browser, ".chart[data-split=train]")
+    for key in ("ArrowRight", "ArrowDown"):
+        press(browser, key)
+    said = browser.evaluate("document.querySelector('.chart[data-split=train]').closest('figure').innerText")
+    assert "bee" in said
+    press(browser, "Enter", code=13, text="\r")
+    assert browser.evaluate("document.querySelectorAll('#cell-train canvas').length") > 0
+    assert browser.evaluate(OVERFLOWING) == 0
+    assert browser.complaints() == []
+
+
+def test_the_classes_are_sorted_by_the_keyboard(rich, browser):
+    browser.open(rich.path / "report.html", width=900)
+    column = "[...document.querySelectorAll('#classes tbody tr')].map(row => parseFloat(row.cells[3].textContent))"
+    before = browser.evaluate(column)
+    focus(browser, "#classes th:nth-child(4) button")
+    press(browser, "Enter", code=13, text="\r")
+    assert browser.evaluate(column) == sorted(before, reverse=True)
+    press(browser, "Enter", code=13, text="\r")
+    assert browser.evaluate(column) == sorted(before)
+    assert browser.evaluate("document.querySelector('#classes th:nth-child(4)').ariaSort") == "ascending"
+
+
+def test_the_cursor_of_the_curves_shows_all_series(rich, browser):
+    browser.open(rich.path / "report.html", width=900)
+    focus(browser, "[data-chart=curves]")
+    press(browser, "End")
+    browser.evaluate("new Promise(done => setTimeout(done, 300))")
+    said = browser.evaluate("document.querySelector('[data-chart=curves]').closest('figure').innerText")
+    last = rich.log[-1]
+    for words in ("Epoch 6", f"training: accuracy {last.train_accuracy:.4g}", "validation: loss", "learning rate"):
+        assert words in said, said
+    shown = browser.evaluate("document.querySelector('[data-chart=curves] .hoverlayer').textContent")
+    for words in ("training: accuracy", "validation: accuracy", "training: loss", "learning rate"):
+        assert words in shown, shown
+
+
+def test_a_point_of_the_features_shows_its_image(rich, browser):
+    browser.open(rich.path / "report.html", width=900)
+    focus(browser, "[data-chart=features]")
+    press(browser, "ArrowRight")
+    browser.evaluate("new Promise(done => setTimeout(done, 300))")
+    assert browser.evaluate("document.querySelectorAll('.peek:not([hidden]) canvas').length") == 1
+    labels = rich.read_predictions("test").labels
+    first = next(index for index in range(0, 180, 3) if labels[index] == 0)
+    assert f"image {first}" in browser.evaluate("document.querySelector('.peek').innerText")
+
+
+def test_the_printed_page_has_pictures_instead_of_charts(rich, browser):
+    browser.open(rich.path / "report.html", width=900)
+    shown = "[...document.querySelectorAll('{}')].filter(e => e.getClientRects().length).length"
+    assert browser.evaluate(shown.format(".chart")) == 6
+    assert browser.evaluate(shown.format(".still")) == 0
+    browser.ask("Emulation.setEmulatedMedia", media="print")
+    assert browser.evaluate(shown.format(".chart")) == 0
+    assert browser.evaluate(shown.format(".still")) == 4
+    browser.ask("Emulation.setEmulatedMedia", media="")
+
+
+def test_the_report_is_printed_into_a_pdf(lean):
+    path = print_page(lean.path / "report.html")
+    assert path == lean.path / "report.pdf"
+    assert path.read_bytes().startswith(b"%PDF-")
+    assert path.stat().st_size > 50_000
 
 
 def test_browser_notices_what_it_is_asked_to_notice(tmp_path, browser):

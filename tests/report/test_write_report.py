@@ -1,7 +1,9 @@
 """How the page and its figures are made, and the runs that are refused."""
 
 import base64
+import hashlib
 import io
+import json
 import re
 import subprocess
 import sys
@@ -30,7 +32,7 @@ EVERY_FIGURE = {
 def test_page_loads_nothing_and_runs_nothing(which, request):
     page = request.getfixturevalue(f"{which}_page")
     for tag, attributes in page.tags:
-        assert tag not in {"script", "iframe", "object", "embed", "video", "audio"}
+        assert tag not in {"iframe", "object", "embed", "video", "audio"}
         assert not any(name.startswith("on") for name in attributes)
         addresses = [value for name, value in attributes.items() if name in LOADING or (tag, name) == ("link", "href")]
         assert all(address.startswith("data:") for address in addresses), (tag, addresses)
@@ -41,6 +43,12 @@ def test_page_loads_nothing_and_runs_nothing(which, request):
     assert "@import" not in style
     policy = next(attributes for _, attributes in page.tags if "http-equiv" in attributes)
     assert policy["content"].startswith("default-src 'none'; img-src data:;")
+    # One block of data, and the one script that the policy lets run.
+    data, script = page.scripts
+    assert json.loads(data)["classes"] == list(request.getfixturevalue(which).evaluation.classes)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy["content"].endswith(f"script-src 'sha256-{digest}'")
+    assert script.count("plotly.js v") == 1
 
 
 @pytest.mark.parametrize("which", ["rich", "lean", "taught"])
@@ -55,10 +63,11 @@ def test_every_picture_is_described_and_decodes(which, request):
             picture.load()
         embedded.append(content)
     files = {path.name: path.read_bytes() for path in (run.path / "figures").iterdir()}
-    assert set(files) == EVERY_FIGURE | ({"prior.png"} if which == "taught" else set())
+    more = {"taught": {"prior.png"}, "rich": {"features-test.png"}}
+    assert set(files) == EVERY_FIGURE | more.get(which, set())
     assert all(content in embedded for content in files.values())
     captions = [tag for tag, _ in page.tags].count("figcaption")
-    assert captions == len(files)
+    assert captions == len(files) + [attributes.get("class") for _, attributes in page.tags].count("chart")
 
 
 def test_figures_are_embedded_at_half_their_size(rich_page):

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from reslab.cli import catalogue, data, doctoring, exporting, extending, predicting, runs, studying
+from reslab.cli import catalogue, data, doctoring, exporting, extending, predicting, runs, serving, studying
 from reslab.errors import Failure, UserError
 
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
@@ -26,6 +26,8 @@ app.command("extend", epilog="Example: reslab extend runs/lab/base --with digits
 app.command("report", epilog="Example: reslab report runs/digits")(runs.report)
 app.command("compare", epilog="Example: reslab compare runs/digits runs/lab/extended --out runs/both")(runs.compare)
 app.command("predict", epilog="Example: reslab predict runs/digits four.png --top 2")(predicting.predict)
+app.command("serve", epilog="Example: reslab serve runs/lab/base runs/lab/extended")(serving.serve)
+app.command("dashboard", epilog="Example: reslab dashboard runs")(serving.dashboard)
 app.command("export", epilog="Example: reslab export runs/digits --to digits.onnx")(exporting.export)
 app.command("push", epilog="Example: reslab push runs/digits me/digits --private")(exporting.push)
 app.command("pull", epilog="Example: reslab pull me/digits --out runs/pulled")(exporting.pull)

@@ -57,3 +57,57 @@ def verify(data_dir: DataDir = None, json: Json = False) -> None:
         print_table(f"Official files in {find_data_dir(data_dir)}", ["file", "status", "detail"], rows)
     if damaged := [check.file for check in checks if check.status == "damaged"]:
         raise UserError(f"damaged: {', '.join(damaged)}; remove them, and they are fetched again when they are needed")
+
+
+@app.command(epilog="Example: reslab data pack digits --to packed --image-size 8")
+def pack(
+    expression: Annotated[str, typer.Argument(help="For example cifar10, folder:PATH.")],
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="A new folder, or any address that fsspec knows.")],
+    image_size: Annotated[int, typer.Option(min=1, help="The side that images are resized to.")] = 32,
+    images_per_shard: Annotated[int, typer.Option(min=1, help="Images in a shard.")] = 5000,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Write an expression's images as WebDataset shards, which shards:URL reads."""
+    from reslab.cli.show import print_json
+    from reslab.data.packing import pack as pack_shards
+
+    index = pack_shards(expression, to, data_dir=data_dir, image_size=image_size, images_per_shard=images_per_shard)
+    if json:
+        print_json(index.model_dump(mode="json"))
+        return
+    for split, packed in index.splits.items():
+        num_bytes = sum(shard.num_bytes for shard in packed.shards)
+        typer.echo(
+            f"{split:<6} {packed.num_images:,} images in {len(packed.shards):,} shards, {num_bytes / 1e6:,.1f} MB"
+        )
+    typer.echo(f"Next: reslab train RECIPE --set data=shards:{to}")
+
+
+@app.command(epilog="Example: reslab data cache --clear")
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Take all of it away; who uses an entry keeps it.")] = False,
+    json: Json = False,
+) -> None:
+    """List the images that were read from folders, npz files and shards and are kept on the disk, or remove them."""
+    from reslab.cli.show import print_json, print_table, to_plain
+    from reslab.data.mapped import clear_cache, find_cache, find_limit, list_cache
+
+    if clear:
+        freed = clear_cache()
+        if json:
+            print_json({"freed": freed})
+        else:
+            typer.echo(f"Removed {freed / 1e6:,.1f} MB from {find_cache()}")
+        return
+    entries = list_cache()
+    if json:
+        print_json([{**to_plain(entry), "path": str(entry.path)} for entry in entries])
+        return
+    rows = [
+        [entry.origin, entry.split, "x".join(map(str, entry.shape)), f"{entry.num_bytes / 1e6:,.1f}"]
+        for entry in entries
+    ]
+    taken = sum(entry.num_bytes for entry in entries)
+    print_table(f"Images kept in {find_cache()}, last used first", ["source", "split", "shape", "MB"], rows)
+    typer.echo(f"{taken / 1e9:.2f} of {find_limit() / 1e9:g} GB; RESLAB_CACHE and RESLAB_CACHE_GB choose others")

@@ -158,17 +158,27 @@ def report(
     against: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Another evaluated run, to be tested against on the same images.")
     ] = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Print it into report.pdf too, by a browser on this machine.")] = (
+        False
+    ),
     json: Json = False,
 ) -> None:
-    """Write a run's report: one HTML file that opens offline, and the figures as PNG."""
+    """Write a run's report: one HTML file that opens offline, report.md, a model card, and the figures as PNG."""
     from reslab.report import write_report
+    from reslab.report.printing import find_browser, print_page
     from reslab.runs import Run
 
+    if pdf:
+        find_browser()
     path = write_report(Run.open(run), against=None if against is None else Run.open(against))
+    printed = print_page(path) if pdf else None
     if json:
-        print_json({"report": str(path), "figures": str(run / "figures")})
+        files = {"report": str(path), "figures": str(run / "figures"), "markdown": str(run / "report.md")}
+        print_json(files | {"card": str(run / "model-card.md")} | ({"pdf": str(printed)} if printed else {}))
         return
     typer.echo(f"The report is {path}: open it in a browser. Its figures are in {run / 'figures'}.")
+    if printed:
+        typer.echo(f"It is printed in {printed}.")
 
 
 def compare(

@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reslab.data.augment import augment, send
+from reslab.data.pixels import Pixels
 from reslab.data.spec import ImageSet
+from reslab.data.stream import stream_order
 from reslab.recipe import Recipe, Sampling, Standardize
 
 
@@ -37,12 +39,26 @@ def seeded(seed: int, *place: int | str) -> torch.Generator:
 
 
 class Batches:
-    """The training split in shuffled, standardised, augmented batches, on the device of its images."""
+    """The training split in shuffled, standardised, augmented batches, on a device.
 
-    def __init__(self, images: ImageSet, *, recipe: Recipe, by: Standardize, seed: int, device: torch.device) -> None:
-        self.images, self.labels = images.images.to(device), images.labels.to(device)
+    Images that do not lie in memory stay where they are, and only a batch is read. Of streamed ones a process can have
+    a `share`: its number, and how many there are.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        *,
+        recipe: Recipe,
+        by: Standardize,
+        seed: int,
+        device: torch.device,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.images = images.images if isinstance(images.images, Pixels) else images.images.to(device)
+        self.labels, self.share = images.labels.to(device), share
         self.recipe, self.by, self.seed = recipe, by, seed
-        self.num_images = recipe.sampling.images_per_epoch if recipe.sampling else len(self.labels)
+        self.num_images = recipe.sampling.images_per_epoch if recipe.sampling else len(self.labels) // share[1]
         self.mirrored = torch.rand(len(self.labels), generator=seeded(seed, "mirrored")) < 0.5
 
     def __len__(self) -> int:
@@ -62,16 +78,23 @@ class Batches:
         for place, chosen in enumerate(torch.tensor_split(order, tuple(ends))):
             if place < start:
                 continue
-            places = send(chosen, to=self.images.device)
-            images = standardize(self.images[places], by=self.by)
+            places = send(chosen, to=self.labels.device)
+            images = standardize(self._pick(chosen, places), by=self.by)
             if size != images.shape[3]:
                 images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
             generator = seeded(self.seed, "augment", epoch, place)
             images = augment(images, parts=self.recipe.augment, generator=generator, mirrored=mirrored[chosen])
             yield images, self.labels[places]
 
+    def _pick(self, chosen: Tensor, places: Tensor) -> Tensor:
+        """Read stored images (N, C, H, W) uint8 at `chosen`, which are `places` on the device."""
+        return send(self.images[chosen], to=places.device) if isinstance(self.images, Pixels) else self.images[places]
+
     def _order(self, generator: torch.Generator) -> Tensor:
         """Choose the images of an epoch, shuffled."""
+        if isinstance(self.images, Pixels) and self.images.is_streamed:
+            buffer = self.recipe.stream or len(self.images)
+            return stream_order(self.images, buffer=buffer, generator=generator, share=self.share)
         if self.recipe.sampling is None:
             return torch.randperm(self.num_images, generator=generator)
         return sample(self.labels.cpu(), sampling=self.recipe.sampling, generator=generator)

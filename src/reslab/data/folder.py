@@ -9,6 +9,7 @@ test split.
 
 import os
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
@@ -17,16 +18,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from reslab.data.blocks import Block, Source, gather, in_order, stamp_files
 from reslab.data.spec import Labelled, Split
 from reslab.data.split import cut
 from reslab.errors import UserError
 from reslab.pictures import FORMATS, decode
 
 WORKERS = min(8, os.cpu_count() or 1)
+BLOCK = 256  # pictures at a time
 
 
 def read_folder(path: Path, *, split: Split, image_size: int) -> Labelled:
-    """Read one split, (N, 3, image_size, image_size).
+    """Read one split into memory, (N, 3, image_size, image_size). Raises: as `open_folder` does."""
+    return gather(open_folder(path, split=split, image_size=image_size))
+
+
+def open_folder(path: Path, *, split: Split, image_size: int) -> Source:
+    """List one split; its blocks are (M, 3, image_size, image_size).
 
     Raises: UserError where the layout is not one of the two, a class is empty, or a picture is broken.
     """
@@ -35,21 +43,22 @@ def read_folder(path: Path, *, split: Split, image_size: int) -> Labelled:
     if not _is_split(path / "train"):
         if _is_split(path / "test"):
             raise UserError(f"{path} holds test/ but no train/ with a folder of pictures for each class")
-        return _read_cut(path, split, image_size)
+        return _open_cut(path, split, image_size)
     if not _is_split(path / "test"):
-        return _read_cut(path / "train", split, image_size)
+        return _open_cut(path / "train", split, image_size)
     classes, others = _subfolders(path / "train"), _subfolders(path / "test")
     if different := sorted(set(classes) ^ set(others)):
         raise UserError(f"{path}/train and {path}/test must hold the same classes, but only one has {different[0]!r}")
     files, labels = _list_files(path / split)
-    return Labelled(_decode_all(files, image_size), labels, classes)
+    return Source(len(files), classes, _decode_all(files, labels, image_size), stamp_files(files))
 
 
-def _read_cut(path: Path, split: Split, image_size: int) -> Labelled:
+def _open_cut(path: Path, split: Split, image_size: int) -> Source:
     files, labels = _list_files(path)
     classes = _subfolders(path)
     chosen = cut(labels, classes=classes, split=split)
-    return Labelled(_decode_all([files[place] for place in chosen], image_size), labels[chosen], classes)
+    some = [files[place] for place in chosen]
+    return Source(len(some), classes, _decode_all(some, labels[chosen], image_size), stamp_files(some))
 
 
 def _is_split(path: Path) -> bool:
@@ -93,11 +102,11 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in _endings() and not path.name.startswith(".") and path.is_file()
 
 
-def _decode_all(files: list[Path], image_size: int) -> NDArray[np.uint8]:
-    images = np.empty((len(files), 3, image_size, image_size), dtype=np.uint8)
+def _decode_all(files: list[Path], labels: NDArray[np.int64], image_size: int) -> Iterator[Block]:
     with warnings.catch_warnings(), ThreadPoolExecutor(WORKERS) as pool:
         # Between 89 and 179 megapixels Pillow warns; above it refuses, which is the limit that counts here.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        for place, image in enumerate(pool.map(partial(decode, image_size=image_size), files)):
-            images[place] = image
-    return images
+        for start in range(0, len(files), BLOCK):
+            some = files[start : start + BLOCK]
+            images = np.stack(list(pool.map(partial(decode, image_size=image_size), some)))
+            yield in_order(images, labels[start : start + BLOCK], start=start)

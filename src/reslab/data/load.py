@@ -1,4 +1,4 @@
-"""From a data expression to images in memory.
+"""From a data expression to images: in memory, in a map on the disk, or still in their shards.
 
 Axes: N images, C channels, H rows, W columns, K classes.
 """
@@ -10,64 +10,101 @@ from typing import assert_never
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from reslab.data.blocks import resize
 from reslab.data.catalog import OFFICIAL
 from reslab.data.cifar import find_data_dir, read_cifar
 from reslab.data.digits import read_digits
-from reslab.data.folder import read_folder
-from reslab.data.npz import read_npz
-from reslab.data.select import NamedTerm, Term, parse
+from reslab.data.folder import open_folder
+from reslab.data.mapped import read_cached
+from reslab.data.npz import open_npz
+from reslab.data.pixels import Pixels, join
+from reslab.data.select import NamedTerm, ShardsTerm, Term, parse
+from reslab.data.shards import open_shards, stream_shards
 from reslab.data.spec import ImageSet, Labelled, Split
 from reslab.data.split import limit
 from reslab.errors import UserError
 
 
 def load(
-    expression: str, split: Split, *, data_dir: Path | None = None, image_size: int = 32, merge: bool = False
+    expression: str,
+    split: Split,
+    *,
+    data_dir: Path | None = None,
+    image_size: int = 32,
+    merge: bool = False,
+    stream: int | None = None,
+    skip_damaged: bool = False,
 ) -> ImageSet:
     """Read the `train` or `test` split of a data expression, resized to squares of `image_size` pixels.
 
     Classes of one name in several sources are refused, or with `merge` are one class. Those of a source with `@0` have
     no training images but are among the classes.
     Only the files of that split are opened, where a source stores the splits apart. What is missing of CIFAR is
-    downloaded to `data_dir`, or $RESLAB_DATA, or the user's cache directory.
+    downloaded to `data_dir`, or $RESLAB_DATA, or the user's cache directory. Folders, npz files and shards are read
+    once, into a cache that is mapped; with `stream`, shards are read whenever they are needed, with so many images in
+    memory. With `skip_damaged`, shards that are missing or cut short are left out.
     Raises: UserError where the expression or what it names is wrong; Failure where a download is.
     """
     if split not in ("train", "test"):
         raise UserError(f"{split!r} is not a split that is stored: load 'train' or 'test' (hold_out cuts 'validation')")
     terms = parse(expression)
-    parts = [_read_term(term, split, data_dir, image_size) for term in terms]
+    if stream is not None:
+        return _stream(terms, expression, split, image_size, buffer=stream, skip_damaged=skip_damaged)
+    parts = [_read_term(term, split, data_dir, image_size, skip_damaged) for term in terms]
     _check_channels(terms, parts, expression)
     _check_names(parts, expression, merge)
     _check_counts(terms, parts, expression, split)
     images, labels, classes = _join(parts)
-    return ImageSet(torch.from_numpy(images), torch.from_numpy(labels), classes, expression, split)
+    pixels = images if isinstance(images, Pixels) else torch.from_numpy(images)
+    return ImageSet(pixels, torch.from_numpy(labels), classes, expression, split)
 
 
-def _read_term(term: Term, split: Split, data_dir: Path | None, image_size: int) -> Labelled:
-    part = _read_source(term, split, data_dir, image_size)
+def _stream(
+    terms: Sequence[Term], expression: str, split: Split, image_size: int, *, buffer: int, skip_damaged: bool
+) -> ImageSet:
+    """Look at the shards of the only term, and read nothing of them yet."""
+    term = terms[0]
+    if not isinstance(term, ShardsTerm) or len(terms) > 1 or term.limit is not None:
+        raise UserError(f"{expression!r} cannot be streamed, only shards:URL alone can: pack it (reslab data pack)")
+    images, labels, classes = stream_shards(
+        term.url, split=split, image_size=image_size, skip_damaged=skip_damaged, buffer=buffer
+    )
+    _check_counts(terms, [Labelled(images, labels, classes)], expression, split)
+    return ImageSet(images, torch.from_numpy(labels), classes, expression, split)
+
+
+def _read_term(term: Term, split: Split, data_dir: Path | None, image_size: int, skip_damaged: bool) -> Labelled:
+    part = _read_source(term, split, data_dir, image_size, skip_damaged)
     if isinstance(term, NamedTerm):
         part = _select(part, term.classes)
     if term.limit is not None and split == "train":
         chosen = limit(part.labels, classes=part.classes, num=term.limit)
-        part = Labelled(part.images[chosen], part.labels[chosen], part.classes)
-    return part._replace(images=_resize(part.images, image_size))
+        part = Labelled(_choose(part.images, chosen), part.labels[chosen], part.classes)
+    return part if isinstance(part.images, Pixels) else part._replace(images=resize(part.images, image_size))
 
 
-def _read_source(term: Term, split: Split, data_dir: Path | None, image_size: int) -> Labelled:
+def _read_source(term: Term, split: Split, data_dir: Path | None, image_size: int, skip_damaged: bool) -> Labelled:
     match term.source:
         case "digits":
             return read_digits(split=split)
-        case "cifar10" | "cifar100" | "cifar100-coarse" as source:
-            return read_cifar(OFFICIAL[source], split=split, data_dir=find_data_dir(data_dir))
+        case "cifar10" | "cifar100" | "cifar100-coarse" as name:
+            return read_cifar(OFFICIAL[name], split=split, data_dir=find_data_dir(data_dir))
         case "folder":
-            return read_folder(term.path, split=split, image_size=image_size)
+            source = open_folder(term.path, split=split, image_size=image_size)
         case "npz":
-            return read_npz(term.path, split=split)
+            source = open_npz(term.path, split=split)
+        case "shards":
+            source = open_shards(term.url, split=split, image_size=image_size, skip_damaged=skip_damaged)
         case _:
             assert_never(term.source)
+    return read_cached(source, origin=term.origin, split=split, image_size=image_size)
+
+
+def _choose(images: NDArray[np.uint8] | Pixels, places: NDArray[np.int64]) -> NDArray[np.uint8] | Pixels:
+    chosen = images.select(places) if isinstance(images, Pixels) else images[places]
+    return chosen.numpy() if isinstance(chosen, torch.Tensor) else chosen
 
 
 def _select(part: Labelled, classes: tuple[str, ...]) -> Labelled:
@@ -77,26 +114,18 @@ def _select(part: Labelled, classes: tuple[str, ...]) -> Labelled:
     numbers = np.full(len(part.classes), -1, dtype=np.int64)
     numbers[[part.classes.index(name) for name in classes]] = np.arange(len(classes))
     labels = numbers[part.labels]
-    return Labelled(part.images[labels >= 0], labels[labels >= 0], classes)
-
-
-def _resize(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Resize (N, C, H, W) to (N, C, size, size), bilinear, without aliasing where it shrinks; as Pillow, within 1."""
-    if images.shape[2:] == (size, size):
-        return images
-    resized = F.interpolate(torch.from_numpy(images), size=(size, size), mode="bilinear", antialias=True)
-    return resized.contiguous().numpy()
+    return Labelled(_choose(part.images, np.flatnonzero(labels >= 0)), labels[labels >= 0], classes)
 
 
 def _join(parts: list[Labelled]) -> Labelled:
-    """Put all images into one array; a class is numbered where its name comes first."""
+    """Put all images behind each other; a class is numbered where its name comes first."""
     if len(parts) == 1:
         return parts[0]
     numbers: dict[str, int] = {}
     for name in (name for part in parts for name in part.classes):
         numbers.setdefault(name, len(numbers))
     labels = [np.array([numbers[name] for name in part.classes], dtype=np.int64)[part.labels] for part in parts]
-    return Labelled(np.concatenate([part.images for part in parts]), np.concatenate(labels), tuple(numbers))
+    return Labelled(join([part.images for part in parts]), np.concatenate(labels), tuple(numbers))
 
 
 def _check_channels(terms: Sequence[Term], parts: Sequence[Labelled], expression: str) -> None:

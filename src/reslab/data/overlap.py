@@ -20,6 +20,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from reslab.data.pixels import Pixels, blocks_of
 from reslab.data.spec import ImageSet
 
 Pairs = tuple[tuple[int, int], ...]
@@ -73,8 +74,8 @@ def describe_overlap(overlap: Overlap, *, first: str, second: str) -> str:
 # ---- exact copies
 
 
-def _digests(images: Tensor) -> list[bytes]:
-    return [hashlib.sha256(image.tobytes()).digest() for image in images.numpy()]
+def _digests(images: Tensor | Pixels) -> list[bytes]:
+    return [hashlib.sha256(image.tobytes()).digest() for block in blocks_of(images) for image in block.numpy()]
 
 
 def _exact_pairs(first: list[bytes], second: list[bytes]) -> Pairs:
@@ -93,7 +94,7 @@ def _exact_pairs(first: list[bytes], second: list[bytes]) -> Pairs:
 # ---- near copies
 
 
-def _near_pairs(first: Tensor, second: Tensor, max_distance: int) -> list[tuple[int, int]]:
+def _near_pairs(first: Tensor | Pixels, second: Tensor | Pixels, max_distance: int) -> list[tuple[int, int]]:
     """Find the pairs whose hashes and pixels agree, as they are and with the second image mirrored."""
     (ours, bits), (theirs, other_bits) = _hashes(first), _hashes(second)
     if not len(ours) or not len(theirs):
@@ -117,7 +118,7 @@ def _luma(images: Tensor) -> Tensor:
     return torch.einsum("nchw,c->nhw", images.float(), weights)
 
 
-def _hashes(images: Tensor) -> tuple[Tensor, Tensor]:
+def _hashes(images: Tensor | Pixels) -> tuple[Tensor, Tensor]:
     """Hash the images (N, C, H, W) that are not flat: their places (M,) and bits (M, B) as -1 or 1."""
     height, width = images.shape[2:]
     rows, columns = _cosines(height), _cosines(width)
@@ -158,7 +159,7 @@ def _nearest(first: Tensor, second: Tensor, max_distance: int) -> Tensor:
     return torch.tensor(sorted(set(pairs)), dtype=torch.int64).reshape(-1, 2)
 
 
-def _agree(first: Tensor, second: Tensor, pairs: Tensor, mirrored: bool) -> Tensor:
+def _agree(first: Tensor | Pixels, second: Tensor | Pixels, pairs: Tensor, mirrored: bool) -> Tensor:
     """Say which pairs (P, 2) show the same pixels at some small shift, apart from their mean brightness: (P,)."""
     ours, theirs = _luma(first[pairs[:, 0]]), _luma(second[pairs[:, 1]])
     theirs = theirs.flip(2) if mirrored else theirs

@@ -1,9 +1,11 @@
 """The three splits of a recipe's data: `validation` is cut out of the training split, always the same way."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
 from reslab.data.load import load
+from reslab.data.pixels import Pixels
 from reslab.data.spec import ImageSet
 from reslab.data.split import hold_out
 from reslab.errors import UserError
@@ -27,14 +29,25 @@ def read_split(recipe: Recipe, split: SplitName, *, data_dir: Path | None = None
                 if split == "validation":
                     raise UserError(f"recipe {recipe.name} holds out no validation images: set validation above 0")
                 return images
-            return hold_out(images, recipe.validation, seed=HOLD_OUT_SEED)[split == "validation"]
+            held = hold_out(images, recipe.validation, seed=HOLD_OUT_SEED)[split == "validation"]
+            # Few images out of all shards, asked for after every epoch: those are kept.
+            is_scattered = isinstance(held.images, Pixels) and held.images.is_streamed and split == "validation"
+            return replace(held, images=held.images[:]) if is_scattered else held
         case _ as unreachable:
             assert_never(unreachable)
 
 
 def _load(recipe: Recipe, split: SplitName, data_dir: Path | None) -> ImageSet:
     merge = recipe.extension is not None and recipe.extension.merge
-    images = load(recipe.data, split, data_dir=data_dir, image_size=recipe.image_size, merge=merge)
+    images = load(
+        recipe.data,
+        split,
+        data_dir=data_dir,
+        image_size=recipe.image_size,
+        merge=merge,
+        stream=recipe.stream,
+        skip_damaged=recipe.skip_damaged,
+    )
     if len(images.classes) < 2:
         raise UserError(f"{recipe.data!r} has one class, {images.classes[0]!r}: a classifier needs at least two")
     return images

@@ -3,6 +3,7 @@
     expression = source { "+" source }              classes are numbered in the order written, each taken once
     source     = named [ ":" class { "," class } ] [ "@" number ]
                | ( "folder" | "npz" ) ":" path [ "@" number ]
+               | "shards" ":" ( path | URL ) [ "@" number ]
     named      = "cifar10" | "cifar100" | "cifar100-coarse" | "digits"
     class      = the name of a class; of `cifar100` also of a superclass, which stands for its five classes in their
                  official order; of `digits` also a range, as in 0-6; without any, all classes in their official order
@@ -34,7 +35,7 @@ CLASSES: dict[Named, tuple[str, ...]] = {
     "cifar100-coarse": tuple(CIFAR100_SUPERCLASSES),
     "digits": tuple("0123456789"),
 }
-_LOCATED: tuple[Located, ...] = get_args(Located)
+_LOCATED: tuple[str, ...] = (*get_args(Located), "shards")
 _SOURCES: tuple[str, ...] = (*CLASSES, *_LOCATED)
 _NAMES_SHOWN = 12
 
@@ -67,7 +68,21 @@ class LocatedTerm:
         return f"{self.source}:{self.path}"
 
 
-Term = NamedTerm | LocatedTerm
+@dataclass(frozen=True)
+class ShardsTerm:
+    """All classes of shards in a folder, here or at an address; at most `limit` training images of each."""
+
+    url: str
+    limit: int | None
+    source: Literal["shards"] = "shards"
+
+    @property
+    def origin(self) -> str:
+        """Where the images come from, as in an expression."""
+        return f"shards:{self.url}"
+
+
+Term = NamedTerm | LocatedTerm | ShardsTerm
 
 
 def parse(expression: str) -> tuple[Term, ...]:
@@ -132,7 +147,9 @@ def _parse_source(text: str, expression: str) -> Term:
     if source in _LOCATED:
         if not rest:
             raise UserError(f"{text!r} lacks a path: write {source}:PATH")
-        return LocatedTerm(source, Path(os.path.expanduser(rest)), limit)
+        if source == "shards":
+            return ShardsTerm(os.path.expanduser(rest), limit)
+        return LocatedTerm("folder" if source == "folder" else "npz", Path(os.path.expanduser(rest)), limit)
     if source not in CLASSES:
         raise UserError(f"{source!r} is not a data source; {_nearest(source, _SOURCES)}")
     items = [item.strip() for item in rest.split(",")] if colon else CLASSES[source]

@@ -92,7 +92,7 @@ def _by_pytorch(model: Classifier, weights: Weights) -> Predict:
 
 def race(networks: Sequence[Predict], images: ImageSet) -> list[Raced]:
     """Let networks classify the same images, batch by batch in turn, so that a busy moment slows all of them."""
-    batches = np.split(images.images.numpy(), range(BATCH, len(images.labels), BATCH))
+    batches = np.split(images.images[:].numpy(), range(BATCH, len(images.labels), BATCH))
     for network in networks:
         network(batches[0])  # memory is laid out by the first call
     predicted: list[list[NDArray[np.int64]]] = [[] for _ in networks]

@@ -13,6 +13,7 @@ from reslab.data.batches import standardize
 from reslab.data.recipe_data import describe_data, read_split
 from reslab.errors import UserError
 from reslab.evaluation.score import choose_examples
+from reslab.evaluation.views import write_views
 from reslab.models.device import pick_device
 from reslab.models.inference import predict_logits
 from reslab.models.layers import Classifier
@@ -30,7 +31,7 @@ def predict(
     device: str = "auto",
     data_dir: Path | None = None,
 ) -> None:
-    """Write the predictions of the named splits, and the images that were misclassified.
+    """Write the predictions of the named splits, the images that were misclassified, and what a person may look at.
 
     With `views`, the mean over so many views of each image is written beside the predictions without. Of an extended
     run, the network before the extension also predicts the test images of its own classes, always plainly.
@@ -45,6 +46,7 @@ def predict(
         if views is not None:
             run.write_predictions(split, _predict_split(model, weights, images, views=views), augmented=True)
         _write_examples(run, split, images)
+        write_views(run, split, model=model, weights=weights, images=images, predictions=run.read_predictions(split))
         if split == "test" and run.recipe.extension is not None:
             _predict_with_base(run, run.recipe.extension, images, device=device)
 
@@ -111,4 +113,4 @@ def _record_data(run: Run, images: ImageSet) -> None:
 def _write_examples(run: Run, split: SplitName, images: ImageSet) -> None:
     logits, labels = run.read_predictions(split)
     indices = np.asarray(choose_examples(logits, labels), dtype=np.int64)
-    run.write_examples(split, Examples(indices, images.subset(indices).images.numpy()))
+    run.write_examples(split, Examples(indices, images.images[indices].numpy()))

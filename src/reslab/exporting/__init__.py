@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from reslab.card import write_card
 from reslab.data import ImageSet
 from reslab.data.batches import seeded
 from reslab.data.recipe_data import read_split
 from reslab.errors import Failure, UserError
 from reslab.evaluation import load_classifier
 from reslab.evaluation.onnx import race
-from reslab.exporting.card import write_card
 from reslab.exporting.deployed import run_reference, trace
 from reslab.exporting.formats import open_pt2, to_onnx, to_pt2
 from reslab.exporting.quantize import quantize

@@ -28,7 +28,8 @@ def compute_features(model: Classifier, images: ImageSet, *, by: Standardize, mi
     device = next(model.parameters()).device
     model.eval()
     features = []
-    for chunk in torch.split(images.images, BATCH):
+    for start in range(0, len(images.labels), BATCH):
+        chunk = images.images[start : start + BATCH]
         plain = standardize(chunk.to(device), by=by).to(memory_format=torch.channels_last)
         views = [plain, plain.flip(3)] if mirrored else [plain]
         features.append(torch.stack([model.features(view).float().cpu() for view in views], dim=1))

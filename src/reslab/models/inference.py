@@ -4,6 +4,7 @@ Axes: N images, C channels, H rows, W columns, K classes.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +18,17 @@ VIEWS = (1, 2, 6)
 IMAGES_PER_THREAD, IMAGES_ON_A_GPU = 64, 500
 
 
+class Stored(Protocol):
+    """Images (N, C, H, W) uint8, in memory or not."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, places: slice, /) -> Tensor: ...
+
+
 def predict_logits(
     model: Classifier,
-    images: Tensor,
+    images: Stored,
     *,
     prepare: Callable[[Tensor], Tensor],
     views: int = 1,
@@ -40,7 +49,8 @@ def predict_logits(
     with torch.inference_mode():
         network = fold(model)
         logits = [
-            _mean_logits(network, prepare(chunk.to(device)), views).cpu() for chunk in torch.split(images, batch_size)
+            _mean_logits(network, prepare(images[start : start + batch_size].to(device)), views).cpu()
+            for start in range(0, max(1, len(images)), batch_size)
         ]
     model.train(was_training)
     return torch.cat(logits)

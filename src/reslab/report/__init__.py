@@ -6,40 +6,62 @@ neither torch nor a recipe's code.
 
 from pathlib import Path
 
+from reslab.card import kept_files, write_card
 from reslab.errors import Failure
 from reslab.report import page
 from reslab.report.beside import put_beside
 from reslab.report.inputs import read_inputs
-from reslab.report.pictures import confusion_matrices, learning_curves, prior_pictures, reliability_picture
+from reslab.report.interactive import interact
+from reslab.report.markdown import render_markdown
+from reslab.report.parts import draw, tabulate
+from reslab.report.pictures import (
+    Picture,
+    confusion_matrices,
+    feature_picture,
+    learning_curves,
+    prior_pictures,
+    reliability_picture,
+)
+from reslab.report.plane import to_plane
 from reslab.report.tables import reliability
 from reslab.report.verdict import Verdict, verdict
 from reslab.runs import Run, write_bytes
 
-__all__ = ["Verdict", "verdict", "write_report"]
+__all__ = ["Verdict", "draw", "tabulate", "verdict", "write_report"]
 
 
 def write_report(run: Run, *, against: Run | None = None) -> Path:
-    """Write `report.html` and `figures/*.png` into a run folder and give the page's path.
+    """Write `report.html`, `report.md`, `model-card.md` and `figures/*.png` into a run folder; give the page's path.
 
     Raises: UserError where the run is not evaluated, a file is damaged or the run `against` which it is tested was not
     tested on the same images of the same classes; Failure where the disk refuses.
     """
     inputs = read_inputs(run)
     beside = put_beside(run, against=against) if against else None
+    features = inputs.views.features
+    plane, method = (None, "") if features is None else to_plane(features.features)
     pictures = {
         "curves": learning_curves(inputs),
         "matrices": confusion_matrices(inputs),
         "prior": prior_pictures(inputs),
         "calibration": [reliability_picture(reliability(inputs.predictions))],
+        "features": [] if plane is None else [feature_picture(inputs, plane, method)],
     }
-    html = page.render(inputs, pictures=pictures, beside=beside)
-    folder = run.path / "figures"
+    html = page.render(inputs, pictures=pictures, beside=beside, interaction=interact(inputs, plane=plane))
+    every = [picture for group in pictures.values() for picture in group]
+    _write_figures(run.path / "figures", every)
+    path = run.path / "report.html"
+    write_bytes(path, html.encode())
+    write_bytes(run.path / "report.md", render_markdown(inputs, pictures=every).encode())
+    card = write_card(run, weights=inputs.weights, files=kept_files(run))
+    write_bytes(run.path / "model-card.md", card.encode())
+    return path
+
+
+def _write_figures(folder: Path, pictures: list[Picture]) -> None:
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise Failure(f"{folder} cannot be made: {error.strerror}") from None
-    for picture in (picture for group in pictures.values() for picture in group):
+    for picture in pictures:
         write_bytes(folder / f"{picture.name}.png", picture.png)
-    path = run.path / "report.html"
-    write_bytes(path, html.encode())
-    return path

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.errors import Failure
+from reslab.records import Epoch
 from reslab.report.figures import learning_curve
 from reslab.runs import Run, write_bytes
 
@@ -18,10 +19,7 @@ def write_curves(runs: Sequence[Run], *, names: Sequence[str], out: Path) -> Pat
     """
     curves: dict[str, NDArray[np.float64]] = {}
     for run, name in zip(runs, names, strict=True):
-        curves[f"{name}, training"] = np.array([epoch.train_accuracy for epoch in run.log])
-        held_out = [epoch.validation_accuracy for epoch in run.log if epoch.validation_accuracy is not None]
-        if held_out:
-            curves[f"{name}, validation"] = np.array(held_out)
+        curves |= {f"{name}, {part}": values for part, values in accuracy_curves(run.log).items()}
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -29,3 +27,10 @@ def write_curves(runs: Sequence[Run], *, names: Sequence[str], out: Path) -> Pat
     path = out / "curves.png"
     write_bytes(path, learning_curve({name: 100 * values for name, values in curves.items()}, label="accuracy, %"))
     return path
+
+
+def accuracy_curves(log: Sequence[Epoch]) -> dict[str, NDArray[np.float64]]:
+    """Collect the accuracies of every epoch; those of validation images where some were held out."""
+    curves = {"training": np.array([epoch.train_accuracy for epoch in log])}
+    held_out = [epoch.validation_accuracy for epoch in log if epoch.validation_accuracy is not None]
+    return curves | ({"validation": np.array(held_out)} if held_out else {})

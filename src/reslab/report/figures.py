@@ -28,6 +28,8 @@ _HALF, _FULL = 450, 900
 _PIXELS_PER_INCH = 100
 _BLUE, _INK, _FAINT = "#0072B2", "#222222", "#8a8a8a"
 _LOOKS = ((_BLUE, "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"), ("#56B4E9", "-"), ("#E69F00", "--"))
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F", "#B2182B", "#7B4FA3")
+_MARKS = ("o", "s", "D", "P", "^", "*", "X", "v", "p", "h")
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
@@ -66,7 +68,11 @@ def _new(width: float, height: float) -> Figure:
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=2 * _PIXELS_PER_INCH)
-    return buffer.getvalue()
+    # A palette takes a third of the bytes, and these drawings have few colours.
+    few = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    small = io.BytesIO()
+    few.save(small, format="PNG", optimize=True)
+    return small.getvalue()
 
 
 # ---- learning curves
@@ -240,6 +246,26 @@ def reliability_diagram(
         return _png(figure)
 
 
+# ---- features
+
+
+def scatter(points: NDArray[np.float64], *, labels: NDArray[np.int64], classes: Sequence[str]) -> bytes:
+    """Draw points (M, 2) with a colour and a mark for each class."""
+    with _style():
+        figure = _new(_FULL, 560)
+        axes = figure.subplots()
+        for label, name in enumerate(classes):
+            here = points[labels == label]
+            color, mark = _COLORS[label % len(_COLORS)], _MARKS[(label + label // len(_MARKS)) % len(_MARKS)]
+            name = short_name(name, number=label + 1)
+            axes.scatter(here[:, 0], here[:, 1], s=14, color=color, marker=mark, lw=0, alpha=0.8, label=name)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        if len(classes) <= NUMBERS_UP_TO:
+            figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
+        return _png(figure)
+
+
 # ---- images
 
 
@@ -252,3 +278,20 @@ def thumbnail(image: NDArray[np.uint8], *, largest: int) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def image_rows(rows: Sequence[NDArray[np.uint8]], *, classes: Sequence[str]) -> bytes:
+    """Draw a row of images (N, C, H, W) for each class, named at its left; images of one channel are grey."""
+    across = max(map(len, rows))
+    with _style():
+        figure = _new(130 + 48 * across, 52 * len(rows))
+        for number, (images, name) in enumerate(zip(rows, classes, strict=True)):
+            for place, image in enumerate(images):
+                axes = figure.add_subplot(len(rows), across, number * across + place + 1)
+                pixels = image.transpose(1, 2, 0) if len(image) == 3 else image.mean(axis=0)
+                axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+                axes.set(xticks=[], yticks=[])
+                axes.spines[:].set_visible(False)
+                if place == 0:
+                    axes.set_ylabel(short_name(name, number=number + 1), rotation=0, ha="right", va="center")
+        return _png(figure)

@@ -11,6 +11,8 @@ from reslab.report.beside import Beside
 from reslab.report.extension import give_account
 from reslab.report.facts import device_words, machine_facts, recipe_facts, training_seconds
 from reslab.report.inputs import Inputs
+from reslab.report.interactive import Interaction
+from reslab.report.looks import doubts, doubts_sentence, looks
 from reslab.report.mistakes import Mistakes
 from reslab.report.pictures import Picture
 from reslab.report.tables import class_table, data_table, field_table, in_percent, metric_table
@@ -18,7 +20,9 @@ from reslab.report.verdict import verdict
 from reslab.report.words import between, counted, duration, model_words, percent
 
 
-def render(inputs: Inputs, *, pictures: Mapping[str, Sequence[Picture]], beside: Beside | None) -> str:
+def render(
+    inputs: Inputs, *, pictures: Mapping[str, Sequence[Picture]], beside: Beside | None, interaction: Interaction
+) -> str:
     """Put the pictures of each section, all tables and what stands beside the run into the page."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -32,11 +36,30 @@ def render(inputs: Inputs, *, pictures: Mapping[str, Sequence[Picture]], beside:
         in_percent=in_percent,
         account=give_account(inputs),
         beside=beside,
+        interaction=interaction,
+        left_out=left_out(inputs, interaction=interaction),
         confidence=percent(inputs.evaluation.confidence, decimals=0),
         **_headline(inputs),
         **_tables(inputs),
         **_mistakes(inputs),
+        looks=looks(inputs),
+        doubts=doubts(inputs),
+        doubts_sentence=doubts_sentence(inputs),
     )
+
+
+def left_out(inputs: Inputs, *, interaction: Interaction) -> list[str]:
+    """Say in a sentence each what the page lacks, and what brings it."""
+    again = f"reslab evaluate {inputs.name} and reslab report {inputs.name}"
+    found = []
+    if not interaction.has_charts:
+        found.append("The charts do not answer to a pointer or a key: pip install 'reslab[report]' and report again.")
+    if inputs.views.features is None:
+        found.append(f"Single images behind the figures were not kept: run {again}.")
+    elif inputs.views.heat_maps is None or inputs.views.doubts is None:
+        missing = ["heat maps"] * (inputs.views.heat_maps is None) + ["doubtful labels"] * (inputs.views.doubts is None)
+        found.append(f"Left out: {' and '.join(missing)}; pip install 'reslab[report]', then {again}.")
+    return found
 
 
 def _file(name: str) -> str:

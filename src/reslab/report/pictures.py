@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,12 @@ class Picture:
     title: str = ""
     caption: str = ""
 
+    def _repr_html_(self) -> str:
+        """Show it in a notebook as the page does."""
+        words = f"<figcaption><b>{escape(self.title)}</b> {escape(self.caption)}</figcaption>"
+        image = f'<img src="{self.uri}" width="{self.width}" height="{self.height}" alt="{escape(self.alt)}">'
+        return f'<figure style="display: inline-block; max-width: {self.width}px; margin: 0">{image}{words}</figure>'
+
     @property
     def uri(self) -> str:
         return "data:image/png;base64," + base64.b64encode(self.png).decode()
@@ -36,6 +43,15 @@ class Picture:
     @property
     def height(self) -> int:
         return int.from_bytes(self.png[20:24], "big") // 2
+
+
+class Pictures(tuple[Picture, ...]):
+    """Several figures, which a notebook shows one beside the other."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return " ".join(picture._repr_html_() for picture in self)
 
 
 # ---- learning curves
@@ -140,6 +156,26 @@ def prior_pictures(inputs: Inputs) -> list[Picture]:
             "raises their recall and lowers their precision.",
         )
     ]
+
+
+# ---- features
+
+
+def feature_picture(inputs: Inputs, plane: NDArray[np.float64], method: str) -> Picture:
+    """Draw the features of a sample of the test split in two dimensions (M, 2)."""
+    features, shown = inputs.views.features, inputs.views.shown["test"]
+    assert features is not None
+    labels = shown.labels[shown.places(features.indices)]
+    num_features = features.features.shape[1]
+    return Picture(
+        name="features-test",
+        png=figures.scatter(plane, labels=labels, classes=inputs.evaluation.classes),
+        alt=f"{len(labels):,} test images as points by {method} of their {num_features} features, marked by class.",
+        title="Test split, features in two dimensions.",
+        caption=f"{len(labels):,} of {inputs.test.num_images:,} test images, drawn at random and always the same; "
+        f"{method} of the {num_features} features that the network hands to its head. Neighbours are alike to the "
+        "network; distances between groups, and the axes, mean nothing.",
+    )
 
 
 # ---- calibration

@@ -4,6 +4,7 @@ Axes: N images, K classes, B bins.
 """
 
 from collections.abc import Callable, Sequence
+from html import escape
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,12 @@ class Table(NamedTuple):
     rows: tuple[tuple[Cell, ...], ...]
     num_text_columns: int = 1
     highlight: int | None = None
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook."""
+        head = "".join(f"<th>{escape(title)}</th>" for title in self.header)
+        rows = ("".join(f"<td>{escape(f'{cell.text} {cell.aside}')}</td>" for cell in row) for row in self.rows)
+        return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 
 def in_percent(estimate: Estimate) -> Cell:

@@ -8,15 +8,23 @@ from reslab.runs.checkpoints import Checkpoint
 from reslab.runs.files import Damaged, write_bytes, write_json
 from reslab.runs.folder import Examples, Predictions, Run, read_weights
 from reslab.runs.follower import Follower
+from reslab.runs.views import Doubts, Features, Gallery, HeatMaps, drop_view, read_view, write_view
 
 __all__ = [
     "Checkpoint",
     "Damaged",
+    "Doubts",
     "Examples",
+    "Features",
     "Follower",
+    "Gallery",
+    "HeatMaps",
     "Predictions",
     "Run",
+    "drop_view",
+    "read_view",
     "read_weights",
     "write_bytes",
     "write_json",
+    "write_view",
 ]

@@ -1,6 +1,7 @@
 """The model card: a README beside the files that says what they are, what they were made from and how good they are."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 
 from reslab.recipe import Recipe
 from reslab.records import Estimate, Weights
@@ -12,7 +13,7 @@ def write_card(run: Run, *, weights: Weights, files: Iterable[str]) -> str:
     recipe = run.recipe
     return "\n".join(
         [
-            *("---", "library_name: reslab", "pipeline_tag: image-classification", "---", ""),
+            *("---", *_head(run), "---", ""),
             f"# {recipe.name}",
             "",
             f"{weights.model.label} for {len(weights.classes)} classes, trained by reslab's recipe `{recipe.name}`.",
@@ -36,7 +37,52 @@ FILES = {
     "environment.json": "versions, processor, seed and fingerprints of the data",
     "log.jsonl": "an object for each epoch",
     "evaluation.json": "every figure with its interval",
+    "report.html": "the report: open it in a browser, it needs no network",
 }
+
+# What hubs call the data sets, each with the name that people know.
+_HUB_DATA = {
+    "cifar10": ("uoft-cs/cifar10", "CIFAR-10"),
+    "cifar100": ("uoft-cs/cifar100", "CIFAR-100"),
+}
+
+
+def kept_files(run: Run) -> list[str]:
+    """Name the files of a run folder that its card describes."""
+    return [name for name in FILES if (run.path / name).exists()]
+
+
+def _head(run: Run) -> Iterator[str]:
+    """Give the metadata that hubs read, as YAML: a string in JSON is one in YAML. The licence is the owner's choice."""
+    recipe = run.recipe
+    sources = [part.partition("@")[0].partition(":")[0].strip() for part in recipe.data.split("+")]
+    known = [_HUB_DATA[name][0] for name in dict.fromkeys(sources) if name in _HUB_DATA]
+    yield from ("library_name: reslab", "pipeline_tag: image-classification")
+    yield from ("tags:", "- image-classification", "- pytorch", f"- {_quoted(recipe.model.kind)}")
+    if known:
+        yield from ("datasets:", *(f"- {name}" for name in known))
+    if run.is_evaluated and "test" in run.evaluation.splits:
+        yield from ("metrics:", "- accuracy", "- f1")
+        yield from _results(run, known)
+
+
+def _results(run: Run, known: list[str]) -> Iterator[str]:
+    data, figures = run.recipe.data, run.evaluation.splits["test"]
+    names = dict(_HUB_DATA.values())
+    kind = known[0] if len(known) == 1 and data in _HUB_DATA else data
+    yield from ("model-index:", f"- name: {_quoted(run.recipe.name)}", "  results:", "  - task:")
+    yield from ("      type: image-classification", "      name: Image classification", "    dataset:")
+    yield from (f"      type: {_quoted(kind)}", f"      name: {_quoted(names.get(kind, data))}", "      split: test")
+    yield "    metrics:"
+    for metric, name, estimate in (
+        ("accuracy", "Test accuracy", figures.accuracy),
+        ("f1", "Test macro F1", figures.macro_f1),
+    ):
+        yield from (f"    - type: {metric}", f"      name: {name}", f"      value: {estimate.value:.6f}")
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text)
 
 
 def _facts(recipe: Recipe, weights: Weights) -> list[str]:

@@ -1,0 +1,60 @@
+"""The commands that open a page: what a network says of pictures, and how runs go on."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reslab.cli.options import DataDir, Device, Threads, use_threads
+
+Host = Annotated[str, typer.Option(help="The address to listen at; any but this machine's own needs --token.")]
+Token = Annotated[
+    str | None,
+    typer.Option(envvar="RESLAB_TOKEN", show_envvar=False, help="Who asks must know it; else $RESLAB_TOKEN."),
+]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")]
+
+
+def serve(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN …", help="Finished run folders, or a model.safetensors.")],
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    token: Token = None,
+    neighbours: Annotated[
+        int, typer.Option(min=0, help="Among how many training images to look for the nearest ones; 0: for none.")
+    ] = 2000,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Say on a page, and by an API, what pictures show; two runs answer side by side."""
+    use_threads(threads)
+    from reslab.extras import extra
+
+    with extra("serve"):
+        from reslab.serving.server import make_access, serve_runs
+
+    serve_runs(
+        runs,
+        access=make_access(host, token=token),
+        address=(host, port),
+        neighbours=neighbours,
+        data_dir=data_dir,
+        device=device,
+        say=typer.echo,
+    )
+
+
+def dashboard(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with runs in it, at any depth.")],
+    host: Host = "127.0.0.1",
+    port: Port = 8001,
+    token: Token = None,
+) -> None:
+    """List the runs of a folder on a page, with live curves of those in progress, and compare them."""
+    from reslab.extras import extra
+
+    with extra("serve"):
+        from reslab.serving.server import make_access, serve_dashboard
+
+    serve_dashboard(folder, access=make_access(host, token=token), address=(host, port), say=typer.echo)

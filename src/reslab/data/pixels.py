@@ -1,0 +1,137 @@
+"""Images that do not lie in memory, behind what the program asks of a tensor of them: a shape, a length, a choice.
+
+Every choice is read into a tensor of its own; nothing here ever reads a whole set. Axes: N images, C channels, H rows,
+W columns. Pixels are uint8, 0 to 255.
+"""
+
+import mmap
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Places = NDArray[np.int64]
+
+SMALL = 64 << 20  # bytes: a set of fewer is held in memory, where it is read faster
+BLOCK = 16 << 20  # bytes that are read at once by what goes through a whole set
+
+
+class Pixels(ABC):
+    """Images (N, C, H, W) uint8 outside of memory; `pixels[places]` reads some, and a slice works as on a tensor."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, chosen: slice | Tensor | Places | Sequence[int]) -> Tensor:
+        return torch.from_numpy(self.read(_places(chosen, len(self))))
+
+    @abstractmethod
+    def read(self, places: Places) -> NDArray[np.uint8]:
+        """Read the images at `places` (M,) in that order: (M, C, H, W)."""
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether images are quick to read in one order alone, from far away."""
+        return False
+
+    def contents(self) -> Iterator[NDArray[np.uint8]]:
+        """Give the bytes that tell these images from others: all of them, in order."""
+        return (block.numpy().reshape(-1) for block in blocks_of(self))
+
+    def select(self, places: Places) -> "Tensor | Pixels":
+        """Choose images: read where they are few and near, else a view of them."""
+        if not self.is_streamed and len(places) * _image_bytes(self.shape) < SMALL:
+            return self[places]
+        return Selected(self, places)
+
+
+class Selected(Pixels):
+    """Some images of `base`, in an order of their own."""
+
+    def __init__(self, base: Pixels, places: Places) -> None:
+        super().__init__((len(places), *base.shape[1:]))
+        self.base, self.places = base, places
+
+    def read(self, places: Places) -> NDArray[np.uint8]:
+        return self.base.read(self.places[places])
+
+    @property
+    def is_streamed(self) -> bool:
+        return self.base.is_streamed
+
+    def contents(self) -> Iterator[NDArray[np.uint8]]:
+        if not self.is_streamed:
+            return super().contents()
+        return chain(self.base.contents(), [self.places.astype("<i8").view(np.uint8)])
+
+    def select(self, places: Places) -> Tensor | Pixels:
+        return self.base.select(self.places[places])
+
+
+class Joined(Pixels):
+    """Several sets of images of one shape, one after another."""
+
+    def __init__(self, parts: Sequence[NDArray[np.uint8] | Pixels]) -> None:
+        self.parts = tuple(parts)
+        self.ends = np.cumsum([len(part) for part in parts])
+        super().__init__((int(self.ends[-1]), *parts[0].shape[1:]))
+
+    def read(self, places: Places) -> NDArray[np.uint8]:
+        images = np.empty((len(places), *self.shape[1:]), dtype=np.uint8)
+        owners = np.searchsorted(self.ends, places, side="right")
+        for number in np.unique(owners):
+            part, begin = self.parts[number], self.ends[number] - len(self.parts[number])
+            inside = places[owners == number] - begin
+            images[owners == number] = part.read(inside) if isinstance(part, Pixels) else part[inside]
+        return images
+
+
+class Mapped(Pixels):
+    """A file of images, shared by all processes that map it.
+
+    Pages that were touched count as a process's memory, though the system may take them back at any time, and Linux may
+    map two megabytes for one image. So they are let go of after every read, and stay in the system's cache of files.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        super().__init__(shape)
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._array = np.frombuffer(self._map, dtype=np.uint8).reshape(shape)
+
+    def read(self, places: Places) -> NDArray[np.uint8]:
+        images: NDArray[np.uint8] = self._array[places]
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+        return images
+
+
+def blocks_of(images: Tensor | Pixels) -> Iterator[Tensor]:
+    """Go through all images in order, a few at a time."""
+    step = max(1, BLOCK // max(1, _image_bytes(tuple(images.shape))))
+    for start in range(0, len(images), step):
+        yield images[start : start + step]
+
+
+def join(parts: Sequence[NDArray[np.uint8] | Pixels]) -> NDArray[np.uint8] | Pixels:
+    """Put sets of images of one shape behind each other; copied where all of them lie in memory."""
+    arrays = [part for part in parts if not isinstance(part, Pixels)]
+    return np.concatenate(arrays) if len(arrays) == len(parts) else Joined(parts)
+
+
+def _image_bytes(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape[1:], dtype=np.int64))
+
+
+def _places(chosen: slice | Tensor | Places | Sequence[int], num: int) -> Places:
+    if isinstance(chosen, slice):
+        return np.arange(*chosen.indices(num))
+    return np.asarray(torch.as_tensor(chosen, dtype=torch.int64).cpu())

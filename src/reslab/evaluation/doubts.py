@@ -1,0 +1,34 @@
+"""Labels that look wrong, by confident learning.
+
+Source: Northcutt et al. 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels", arXiv:1911.00068, as
+cleanlab computes it. It needs predictions of images that training never saw, so it is for the test split.
+"""
+
+import numpy as np
+
+from reslab.metrics import softmax
+from reslab.runs import Doubts, Predictions
+
+
+def find_doubts(predictions: Predictions) -> Doubts | None:
+    """Find the labels that confident learning holds for wrong, the least credible first.
+
+    Nothing where cleanlab is not installed, or a class has no image or stands alone.
+    """
+    try:
+        from cleanlab.filter import find_label_issues
+    except ModuleNotFoundError:
+        return None
+    logits, labels = predictions
+    if len(np.unique(labels)) < max(2, logits.shape[1]):
+        return None
+    probabilities = softmax(logits).astype(np.float64)
+    ranked = find_label_issues(
+        labels,
+        probabilities,
+        filter_by="confident_learning",
+        return_indices_ranked_by="self_confidence",
+        n_jobs=1,
+    )
+    indices = np.asarray(ranked, np.int64)
+    return Doubts(indices, probabilities[indices, labels[indices]].astype(np.float32))

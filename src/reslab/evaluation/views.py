@@ -1,0 +1,110 @@
+"""What a person may look at: which images of a split are kept for the report, and what is found of them.
+
+All is a function of the predictions and the weights: the same run gives the same images.
+Axes: N images of the split, M chosen ones, K classes.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from reslab.data import ImageSet
+from reslab.data.batches import standardize
+from reslab.evaluation.doubts import find_doubts
+from reslab.evaluation.heat import heat_maps
+from reslab.evaluation.score import choose_examples
+from reslab.metrics import Integers, softmax
+from reslab.models.layers import Classifier
+from reslab.records import SplitName, Weights
+from reslab.runs import Doubts, Features, Gallery, HeatMaps, Predictions, Run, drop_view, write_view
+
+IMAGES_A_CELL, IMAGES_OF_CELLS = 10, 1000  # of a confusion matrix
+NUM_FEATURES, NUM_HEAT_MAPS, NUM_DOUBTS = 800, 12, 36  # heat maps: as many of right as of wrong answers
+LARGEST = 64  # pixels a side
+
+
+def write_views(
+    run: Run, split: SplitName, *, model: Classifier, weights: Weights, images: ImageSet, predictions: Predictions
+) -> None:
+    """Keep images for every cell of the split's confusion matrix; of the test split also features, heat maps, doubts.
+
+    Heat maps and doubts need reslab[report]; without it there are none.
+    """
+    chosen = [choose_cells(predictions)]
+    if split == "test":
+        sample = choose_sample(len(predictions.labels))
+        write_view(run.path, split, Features(sample, _features(model, weights, images, sample)))
+        looked = np.concatenate(choose_looks(predictions))
+        maps = heat_maps(model, _prepared(weights, images, looked))
+        _replace(run, split, HeatMaps, None if maps is None else HeatMaps(looked, maps))
+        doubts = find_doubts(predictions)
+        _replace(run, split, Doubts, doubts)
+        chosen += [sample, looked, *([] if doubts is None else [doubts.indices[:NUM_DOUBTS]])]
+    indices = np.unique(np.concatenate(chosen))
+    write_view(run.path, split, Gallery(indices, shrink(images.subset(indices).images[:]).numpy()))
+
+
+def _replace(run: Run, split: SplitName, kind: type[HeatMaps] | type[Doubts], view: HeatMaps | Doubts | None) -> None:
+    if view is None:
+        drop_view(run.path, split, kind)
+    else:
+        write_view(run.path, split, view)
+
+
+# ---- which images
+
+
+def choose_cells(predictions: Predictions, *, each: int = IMAGES_A_CELL, most: int = IMAGES_OF_CELLS) -> Integers:
+    """Choose up to `each` images (M,) of every cell of the confusion matrix, the most certain ones of it."""
+    num_classes = predictions.logits.shape[1]
+    cells = predictions.labels * num_classes + predictions.logits.argmax(axis=1)
+    return choose_evenly(cells, certainty=softmax(predictions.logits).max(axis=1), each=each, most=most)
+
+
+def choose_looks(predictions: Predictions, *, most: int = NUM_HEAT_MAPS) -> tuple[Integers, Integers]:
+    """Choose right answers, of all classes in turn, and the wrong ones of which the network was most certain."""
+    certainty = softmax(predictions.logits).max(axis=1)
+    right = np.flatnonzero(predictions.logits.argmax(axis=1) == predictions.labels)
+    chosen = choose_evenly(predictions.labels[right], certainty=certainty[right], each=most, most=most)
+    return right[chosen], choose_examples(predictions.logits, predictions.labels, limit=most)
+
+
+def choose_evenly(groups: Integers, *, certainty: np.ndarray, each: int, most: int) -> Integers:
+    """Choose the most certain of every group (N,), then the second of every one, and so on; in the split's order."""
+    order = np.argsort(-certainty, kind="stable")
+    by_group = order[np.argsort(groups[order], kind="stable")]
+    sorted_groups = groups[by_group]
+    rank = np.arange(len(by_group)) - np.searchsorted(sorted_groups, sorted_groups)
+    chosen = by_group[np.argsort(rank, kind="stable")][: np.count_nonzero(rank < each)]
+    return np.sort(chosen[:most])
+
+
+def choose_sample(num_images: int, *, most: int = NUM_FEATURES) -> Integers:
+    """Draw up to `most` images of a split, always the same ones for the same number."""
+    return np.sort(np.random.default_rng(0).permutation(num_images)[:most])
+
+
+# ---- what is found of them
+
+
+def _prepared(weights: Weights, images: ImageSet, indices: Integers) -> Tensor:
+    return standardize(images.subset(indices).images[:], by=weights.standardize)
+
+
+@torch.inference_mode()
+def _features(model: Classifier, weights: Weights, images: ImageSet, indices: Integers) -> np.ndarray:
+    device = next(model.parameters()).device
+    chunks = torch.split(_prepared(weights, images, indices), 100)
+    features: np.ndarray = torch.cat([model.features(chunk.to(device)).float().cpu() for chunk in chunks]).numpy()
+    return features
+
+
+def shrink(images: Tensor, *, largest: int = LARGEST) -> Tensor:
+    """Average pixels of images (N, C, H, W) uint8 until no side is over `largest`."""
+    rows, columns = images.shape[2:]
+    if max(rows, columns) <= largest:
+        return images
+    size = [max(1, round(side * largest / max(rows, columns))) for side in (rows, columns)]
+    chunks = torch.split(images, 50)
+    return torch.cat([F.interpolate(chunk.float(), size, mode="area").round().byte() for chunk in chunks])

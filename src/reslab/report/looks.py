@@ -1,0 +1,99 @@
+"""The sections that show single images: where the network looked, and labels that look wrong."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from reslab.report.figures import thumbnail
+from reslab.report.inputs import Inputs
+from reslab.report.pictures import Picture
+from reslab.report.sheets import overlay
+from reslab.report.words import certainty, counted, percent
+
+NUM_DOUBTS = 36
+_LARGEST = 96  # pixels
+
+
+class Look(NamedTuple):
+    """A test image beside its heat map, with the names of its true and its predicted class and their probability."""
+
+    image: Picture
+    heat: Picture
+    true: str
+    predicted: str
+    certainty: str
+
+
+class Doubt(NamedTuple):
+    """A test image whose label looks wrong: the given label and the network's answer, each with its probability."""
+
+    image: Picture
+    given: str
+    given_probability: str
+    answer: str
+    answer_probability: str
+
+
+def looks(inputs: Inputs) -> dict[str, list[Look]]:
+    """Give the heat maps of right and of wrong answers."""
+    views = inputs.views
+    if views.heat_maps is None:
+        return {}
+    shown = views.shown["test"]
+    found: dict[str, list[Look]] = {"right": [], "wrong": []}
+    for place, heat in zip(shown.places(views.heat_maps.indices), views.heat_maps.maps, strict=True):
+        true, predicted = int(shown.labels[place]), int(shown.predicted[place])
+        found["right" if true == predicted else "wrong"].append(_look(inputs, int(place), heat))
+    return found
+
+
+def _look(inputs: Inputs, place: int, heat: np.ndarray) -> Look:
+    shown, classes = inputs.views.shown["test"], inputs.evaluation.classes
+    true, predicted = classes[shown.labels[place]], classes[shown.predicted[place]]
+    sure = certainty(float(shown.probabilities[place].max()))
+    index = shown.indices[place]
+    what = f"Test image {index}: {true}, " + (
+        f"recognised with {sure}" if true == predicted else f"taken for {predicted} with {sure}"
+    )
+    image = Picture(name=f"look-{index}", png=thumbnail(shown.images[place], largest=_LARGEST), alt=what)
+    side = (
+        "right"
+        if heat.shape[1] > 1 and heat[:, heat.shape[1] // 2 :].sum() > heat[:, : heat.shape[1] // 2].sum()
+        else "left"
+    )
+    alt = f"Heat map of test image {index} for {predicted}: most of it lies in the {side} half"
+    return Look(
+        image, Picture(name=f"heat-{index}", png=overlay(shown.images[place], heat), alt=alt), true, predicted, sure
+    )
+
+
+def doubts(inputs: Inputs) -> list[Doubt]:
+    """Give the test images whose labels are the least credible."""
+    views = inputs.views
+    if views.doubts is None:
+        return []
+    shown, classes = views.shown["test"], inputs.evaluation.classes
+    found = []
+    for place in shown.places(views.doubts.indices[:NUM_DOUBTS]):
+        given, answer = int(shown.labels[place]), int(shown.predicted[place])
+        index, row = shown.indices[place], shown.probabilities[place]
+        alt = f"Test image {index}: labelled {classes[given]}, the network says {classes[answer]}"
+        picture = Picture(name=f"doubt-{index}", png=thumbnail(shown.images[place], largest=_LARGEST), alt=alt)
+        words = percent(float(row[given])), certainty(float(row[answer]))
+        found.append(Doubt(picture, classes[given], words[0], classes[answer], words[1]))
+    return found
+
+
+def doubts_sentence(inputs: Inputs) -> str:
+    """Say how many labels look wrong."""
+    doubted = inputs.views.doubts
+    if doubted is None:
+        return ""
+    number, total = len(doubted.indices), inputs.test.num_images
+    if not number:
+        return f"Confident learning (cleanlab) doubts none of the {total:,} test labels."
+    return (
+        f"Confident learning (cleanlab) doubts {counted(number, 'label')} of {total:,} on the test split, from this "
+        f"network's probabilities alone; the {min(number, NUM_DOUBTS)} least credible are shown. Some labels are "
+        "wrong, some images are only hard: only a person can tell. No figure of this page leaves them out."
+    )

@@ -1,0 +1,64 @@
+"""The report in Markdown: its tables and pictures, for a paper, a pull request or a diff."""
+
+from collections.abc import Iterator, Sequence
+
+from reslab.report.facts import machine_facts, recipe_facts
+from reslab.report.inputs import Inputs
+from reslab.report.looks import doubts_sentence
+from reslab.report.pictures import Picture
+from reslab.report.tables import Table, class_table, data_table, field_table, metric_table
+from reslab.report.verdict import verdict
+from reslab.report.words import model_words, percent
+
+
+def render_markdown(inputs: Inputs, *, pictures: Sequence[Picture]) -> str:
+    """Write the report's tables in Markdown, with links to its pictures in `figures/`."""
+    return "\n".join(_lines(inputs, pictures)) + "\n"
+
+
+def _lines(inputs: Inputs, pictures: Sequence[Picture]) -> Iterator[str]:
+    evaluation, published = inputs.evaluation, inputs.recipe.published
+    yield f"# {escape(inputs.recipe.name)} on {escape(inputs.recipe.data)}"
+    yield from ("", f"{escape(model_words(inputs.recipe.model))}, {inputs.num_parameters:,} parameters.")
+    yield f"Ranges in parentheses are {percent(evaluation.confidence, decimals=0)} intervals."
+    yield from ("", "## Figures of the splits", "", *_table(metric_table(evaluation)))
+    yield from ("", "## The classes, test split", "", *_table(class_table(inputs.test, classes=evaluation.classes)))
+    if published:
+        judged = verdict(published, inputs.test.accuracy)
+        yield from ("", "## Beside the published figure", "", f"{judged.sentence} Source: {escape(published.source)}.")
+    if inputs.recipe.data == "cifar10":
+        yield from ("", "## Beside the field", "", *_table(field_table(inputs)))
+    if inputs.views.doubts is not None:
+        yield from ("", "## Labels that look wrong", "", doubts_sentence(inputs))
+    yield from ("", "## What was run", "")
+    for term, description in (*recipe_facts(inputs), *machine_facts(inputs)):
+        yield f"- {term}: {escape(description)}"
+    yield from ("", *_table(data_table(inputs)), "", "```", inputs.environment.command, "```")
+    yield from ("", "## Pictures")
+    for picture in pictures:
+        yield from (
+            "",
+            f"![{escape(picture.alt)}](figures/{picture.name}.png)",
+            "",
+            f"{picture.title} {picture.caption}",
+        )
+
+
+def _table(table: Table) -> Iterator[str]:
+    num_text = table.num_text_columns
+    yield _row(table.header)
+    yield "|" + "|".join("---" if place < num_text else "---:" for place in range(len(table.header))) + "|"
+    for row in table.rows:
+        yield _row([f"{cell.text} {cell.aside}".strip() for cell in row])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(map(escape, cells)) + " |"
+
+
+def escape(text: str) -> str:
+    """Write text so that Markdown shows it as it is."""
+    text = " ".join(text.splitlines())
+    for sign in "\\`*_[]<>|#":
+        text = text.replace(sign, f"\\{sign}")
+    return text

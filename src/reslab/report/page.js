@@ -1,0 +1,277 @@
+// Sorting, charts and images of the report. Everything that it shows stands in the page's own data.
+'use strict';
+(() => {
+const data = JSON.parse(document.getElementById('data').textContent);
+const root = document.documentElement;
+const dark = matchMedia('(prefers-color-scheme: dark)');
+const css = name => getComputedStyle(root).getPropertyValue(name).trim();
+const percent = (value, digits = 1) => `${(100 * value).toFixed(digits)}\u00a0%`;
+const plain = text => String(text).replaceAll('&', '&amp;').replaceAll('<', '&lt;');  // for Plotly, which reads markup
+
+function make(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+// ---- tables
+
+function valueOf(row, column) {
+  const text = row.cells[column].firstChild?.textContent.trim() ?? '';
+  const number = Number.parseFloat(text.replaceAll(',', '').replaceAll('\u2212', '-'));
+  return Number.isNaN(number) ? text : number;
+}
+
+function sortBy(table, column) {
+  const header = table.tHead.rows[0].cells[column];
+  const rows = [...table.tBodies[0].rows];
+  const isText = rows.some(row => typeof valueOf(row, column) === 'string');
+  const before = header.getAttribute('aria-sort');
+  const falling = before ? before === 'ascending' : !isText;
+  const sign = falling ? -1 : 1;
+  rows.sort((one, other) => {
+    const [a, b] = [valueOf(one, column), valueOf(other, column)];
+    return sign * (isText ? String(a).localeCompare(String(b)) : a - b);
+  });
+  for (const cell of table.tHead.rows[0].cells) cell.removeAttribute('aria-sort');
+  header.setAttribute('aria-sort', falling ? 'descending' : 'ascending');
+  table.tBodies[0].append(...rows);
+}
+
+for (const table of document.querySelectorAll('table.sortable')) {
+  [...table.tHead.rows[0].cells].forEach((cell, column) => {
+    const button = make('button', {type: 'button', textContent: cell.textContent, title: 'Sort by this column'});
+    button.addEventListener('click', () => sortBy(table, column));
+    cell.replaceChildren(button);
+  });
+}
+
+// ---- images, cut from a split's sheet
+
+function tile(split, place, size) {
+  const {indices, labels, width, height, columns} = data.splits[split];
+  const canvas = make('canvas', {width, height});
+  canvas.setAttribute('role', 'img');
+  canvas.setAttribute('aria-label', `image ${indices[place]}, ${data.classes[labels[place]]}`);
+  canvas.style.width = `${size}px`;
+  const sheet = document.getElementById(`sheet-${split}`);
+  const corner = [(place % columns) * width, Math.floor(place / columns) * height];
+  sheet.decode().then(() => canvas.getContext('2d').drawImage(sheet, ...corner, width, height, 0, 0, width, height));
+  return canvas;
+}
+
+function answers(split, place) {
+  const {answers, labels} = data.splits[split];
+  return answers[place].map(([label, probability]) => {
+    const line = make('span', {}, `${data.classes[label]} ${percent(probability, 2)}`);
+    if (label === labels[place]) line.className = 'true';
+    return line;
+  });
+}
+
+const opened = new Set();
+function openCell(split, i, j) {
+  const {matrix, name, labels, answers: said = []} = data.splits[split];
+  const count = matrix[i][j];
+  const places = said.map((_, place) => place).filter(place => labels[place] === i && said[place][0][0] === j);
+  places.sort((a, b) => said[b][0][1] - said[a][0][1]);
+  const [truth, answer] = [data.classes[i], data.classes[j]];
+  const what = i === j ? `${truth}, recognised` : `${truth}, taken for ${answer}`;
+  const shown = places.slice(0, 24);
+  const note = `${count.toLocaleString('en')} of ${matrix[i].reduce((a, b) => a + b, 0).toLocaleString('en')} images`
+    + ` of ${truth} on the ${name.toLowerCase()} split`
+    + (shown.length < count ? `; ${shown.length} shown` : '') + (shown.length ? ', the most certain first.' : '.');
+  const items = shown.map(place => make('li', {}, tile(split, place, 96), ...answers(split, place)));
+  const panel = document.getElementById(`cell-${split}`);
+  panel.replaceChildren(make('h3', {textContent: what}), make('p', {className: 'note', textContent: note}),
+    make('ul', {className: 'worst'}, ...items));
+  opened.add(split);
+}
+
+if (!window.Plotly) return;
+root.classList.add('live');
+
+// ---- charts
+
+const COLORS = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#8C6D31', '#7F7F7F', '#B2182B', '#7B4FA3'];
+const BRIGHT = ['#5AB4F0', '#FF8A3D', '#3CCB9F', '#EFA3CD', '#F5C04A', '#A4DCFF', '#CBB07A', '#BDBDBD', '#F4727F', '#BE97E6'];
+const SYMBOLS = ['circle', 'square', 'diamond', 'cross', 'triangle-up', 'star', 'x', 'triangle-down', 'pentagon', 'hexagon'];
+const color = number => (dark.matches ? BRIGHT : COLORS)[number % 10];
+const axis = (title, extra = {}) => ({
+  title: {text: title, standoff: 8}, gridcolor: css('--line'), linecolor: css('--soft'), zeroline: false, automargin: true, ...extra,
+});
+const layout = extra => ({
+  paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)', autosize: true,
+  font: {family: getComputedStyle(document.body).fontFamily, size: 13, color: css('--ink')},
+  margin: {l: 55, r: 12, t: 12, b: 45}, legend: {orientation: 'h', y: 1.02, yanchor: 'bottom', x: 0},
+  hoverlabel: {bgcolor: css('--tint'), bordercolor: css('--soft'), font: {color: css('--ink')}}, ...extra,
+});
+const say = (div, text) => { div.closest('figure').querySelector('.said').textContent = text; };
+const hover = (div, points) => Plotly.Fx.hover(div, points, 'xy');
+
+// Each kind gives what to draw, and what a key does; `steps` is how many places the arrows go through.
+const KINDS = {
+  curves() {
+    const {epochs, panels} = data.curves;
+    const share = 1 / panels.length;
+    const dashes = ['solid', 'dash', 'dot'];
+    const traces = panels.flatMap(({title, series}, number) => series.map(([name, values], place) => ({
+      x: epochs, y: values, name: title === 'learning rate' ? title : `${name}: ${title}`, mode: epochs.length < 20 ? 'lines+markers' : 'lines',
+      line: {color: color(title === 'learning rate' ? 7 : place), dash: dashes[place % 3]}, yaxis: number ? `y${number + 1}` : 'y',
+      showlegend: title !== 'learning rate', hovertemplate: '%{y:.4~g}',
+    })));
+    const axes = Object.fromEntries(panels.map(({title}, number) => [
+      number ? `yaxis${number + 1}` : 'yaxis',
+      axis(title, {domain: [1 - (number + 1) * share + 0.04, 1 - number * share - 0.02], nticks: 5}),
+    ]));
+    const x = axis('epoch', {anchor: panels.length > 1 ? `y${panels.length}` : 'y', showspikes: true, spikemode: 'across',
+      spikethickness: 1, spikecolor: css('--soft'), spikedash: 'dot', tickformat: 'd'});
+    return {
+      traces, layout: layout({height: 190 * panels.length + 60, hovermode: 'x unified', hoversubplots: 'axis', xaxis: x, ...axes}),
+      steps: epochs.length,
+      go(div, place) {
+        Plotly.Fx.hover(div, {xval: epochs[place]}, 'xy');
+        say(div, `Epoch ${epochs[place]}: ` + traces.map(({name, y}) => `${name} ${y[place] == null ? 'not measured' : +y[place].toPrecision(4)}`).join('; '));
+      },
+    };
+  },
+  matrix(div) {
+    const {matrix} = data.splits[div.dataset.split];
+    const num = matrix.length, names = data.classes.map(name => plain(name.length > 14 ? `${name.slice(0, 13)}…` : name));
+    const byRow = document.getElementById('by-row').checked;
+    const sums = matrix.map(row => Math.max(row.reduce((a, b) => a + b, 0), 1));
+    const words = matrix.map((row, i) => row.map((count, j) =>
+      `${plain(data.classes[i])}${i === j ? ', recognised' : `, taken for ${plain(data.classes[j])}`}: ${count.toLocaleString('en')} (${percent(count / sums[i])})`));
+    const numbers = matrix.map((row, i) => row.map(count => !count ? '' : byRow ? (100 * count / sums[i]).toFixed(1) : String(count)));
+    const trace = {
+      type: 'heatmap', z: matrix.map((row, i) => row.map(count => Math.sqrt(byRow ? count / sums[i] : count))),
+      text: numbers, hovertext: words, hovertemplate: '%{hovertext}<extra></extra>', showscale: false, xgap: 1, ygap: 1,
+      colorscale: dark.matches ? [[0, '#1b2126'], [1, '#5AB4F0']] : [[0, '#f3f7fb'], [1, '#08519c']], zmin: 0,
+      ...(num <= 12 ? {texttemplate: '%{text}'} : {}),
+    };
+    const places = data.classes.map((_, place) => place).filter(place => place % Math.ceil(num / 34) === 0);
+    const ticks = {tickvals: places, ticktext: places.map(place => names[place]), showgrid: false, fixedrange: true};
+    const cursor = div.cursor ? [{type: 'rect', x0: div.cursor[1] - 0.5, x1: div.cursor[1] + 0.5, y0: div.cursor[0] - 0.5,
+      y1: div.cursor[0] + 0.5, line: {color: dark.matches ? '#ffb454' : '#c2410c', width: 3}}] : [];
+    return {
+      traces: [trace], shapes: cursor,
+      layout: layout({height: Math.max(380, Math.min(div.clientWidth, 620)), shapes: cursor, margin: {l: 60, r: 8, t: 8, b: 60},
+        xaxis: axis('predicted class', {...ticks, tickangle: num > 6 ? -45 : 0}), yaxis: axis('true class', {...ticks, autorange: 'reversed'})}),
+      open: (i, j) => { div.cursor = [i, j]; draw(div); openCell(div.dataset.split, i, j); },
+      move(rows, columns) {
+        const [i, j] = div.cursor ?? [0, rows || columns ? -columns : 0];
+        const within = value => Math.min(Math.max(value, 0), num - 1);
+        div.cursor = [within(i + (div.cursor ? rows : 0)), within(j + columns)];
+        draw(div);
+        say(div, `${matrix[div.cursor[0]][div.cursor[1]].toLocaleString('en')} images: ${data.classes[div.cursor[0]]}, taken for ${data.classes[div.cursor[1]]}. Enter shows them.`);
+      },
+    };
+  },
+  reliability() {
+    const {certainty, accuracy, share} = data.reliability;
+    const traces = [
+      {x: [0, 1], y: [0, 1], mode: 'lines', line: {color: css('--soft'), dash: 'dash', width: 1}, hoverinfo: 'skip', showlegend: false},
+      {x: certainty, y: accuracy, mode: 'lines+markers', line: {color: color(0)}, customdata: share, showlegend: false,
+        hovertemplate: 'says %{x:.1%}, right %{y:.1%}<br>%{customdata:.1%} of the images<extra></extra>'},
+      {x: certainty, y: share, type: 'bar', yaxis: 'y2', marker: {color: color(0)}, width: certainty.map(() => 0.03), showlegend: false,
+        hovertemplate: '%{y:.1%} of the images<extra></extra>'},
+    ];
+    return {
+      traces, steps: certainty.length,
+      layout: layout({height: 460, hovermode: 'closest', xaxis: axis('probability of the predicted class', {range: [0, 1.02], anchor: 'y2', tickformat: '.0%'}),
+        yaxis: axis('accuracy', {range: [0, 1.04], domain: [0.3, 1], tickformat: '.0%'}), yaxis2: axis('share', {domain: [0, 0.22], tickformat: '.0%', nticks: 3})}),
+      go(div, place) {
+        hover(div, [{curveNumber: 1, pointNumber: place}]);
+        say(div, `Says ${percent(certainty[place])}, is right in ${percent(accuracy[place])}; ${percent(share[place])} of the images.`);
+      },
+    };
+  },
+  features() {
+    const {x, y, places} = data.features, {labels} = data.splits.test;
+    const order = [];
+    const traces = data.classes.map((name, label) => {
+      const rows = places.map((_, row) => row).filter(row => labels[places[row]] === label);
+      rows.forEach((row, point) => order.push([label, point, places[row]]));
+      return {type: 'scatter', mode: 'markers', name: plain(name), x: rows.map(row => x[row]), y: rows.map(row => y[row]),
+        customdata: rows.map(row => places[row]), hoverinfo: 'none',
+        marker: {color: color(label), symbol: SYMBOLS[(label + Math.floor(label / 10)) % 10], size: 7, opacity: 0.8}};
+    });
+    const bare = {showticklabels: false, showgrid: false, zeroline: false};
+    return {
+      traces, steps: order.length,
+      layout: layout({height: 560, hovermode: 'closest', xaxis: bare, yaxis: bare, margin: {l: 8, r: 8, t: 8, b: 8}, legend: {orientation: 'h', y: -0.02, yanchor: 'top'}}),
+      go(div, place) {
+        const [curveNumber, pointNumber, image] = order[place];
+        hover(div, [{curveNumber, pointNumber}]);
+        peek(div, image);
+      },
+    };
+  },
+  field() {
+    const {names, parameters, accuracy, low, high} = data.field, ours = names.length - 1;
+    const range = low === null ? {} : {error_y: {type: 'data', symmetric: false, array: names.map((_, row) => row === ours ? high - accuracy[row] : 0),
+      arrayminus: names.map((_, row) => row === ours ? accuracy[row] - low : 0), color: color(1)}};
+    return {
+      traces: [{x: parameters, y: accuracy, mode: 'markers', text: names.map(plain), ...range,
+        marker: {size: names.map((_, row) => row === ours ? 13 : 9), color: names.map((_, row) => color(row === ours ? 1 : 0)), symbol: names.map((_, row) => row === ours ? 'diamond' : 'circle')},
+        hovertemplate: '%{text}<br>%{x:.3s} parameters, %{y:.2%}<extra></extra>'}],
+      layout: layout({height: 380, hovermode: 'closest', xaxis: axis('parameters', {type: 'log', tickformat: '.1~s', dtick: 1}), yaxis: axis('test accuracy', {tickformat: '.0%'})}),
+      steps: names.length,
+      go(div, place) {
+        hover(div, [{curveNumber: 0, pointNumber: place}]);
+        say(div, `${names[place]}: ${parameters[place].toLocaleString('en')} parameters, ${percent(accuracy[place], 2)}.`);
+      },
+    };
+  },
+};
+
+function peek(div, place, box) {
+  const panel = div.parentElement.querySelector('.peek');
+  const {labels, indices} = data.splits.test;
+  const truth = make('b', {textContent: data.classes[labels[place]]});
+  panel.replaceChildren(tile('test', place, 80), make('div', {}, truth, make('br'), `image ${indices[place]}`, ...answers('test', place).map(line => make('div', {}, line))));
+  panel.hidden = false;
+  const left = box ? (box.x0 + box.x1) / 2 : 0, top = box ? box.y1 : 0;
+  const onTheLeft = left > div.clientWidth / 2;
+  panel.style.left = onTheLeft ? 'auto' : `${left + 14}px`;
+  panel.style.right = onTheLeft ? `${div.clientWidth - left + 14}px` : 'auto';
+  panel.style.top = `${Math.min(top, div.clientHeight - 130)}px`;
+  say(div, `${data.classes[labels[place]]}, image ${indices[place]}: the network says ${answers('test', place).map(line => line.textContent).join(', ')}.`);
+}
+
+const charts = [...document.querySelectorAll('.chart')];
+const CONFIG = {responsive: true, displayModeBar: false};
+function draw(div) {
+  div.kind = KINDS[div.dataset.chart](div);
+  return Plotly.react(div, div.kind.traces, div.kind.layout, CONFIG);
+}
+
+const STEPS = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -Infinity, End: Infinity};
+const MOVES = {ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0]};
+function onKey(event) {
+  const div = event.currentTarget, {kind} = div;
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (kind.move && event.key in MOVES) kind.move(...MOVES[event.key]);
+  else if (kind.open && ['Enter', ' '].includes(event.key) && div.cursor) kind.open(...div.cursor);
+  else if (kind.go && event.key in STEPS) {
+    const step = STEPS[event.key];
+    div.place = div.place === undefined && step > 0 && step < Infinity ? 0 : Math.min(Math.max((div.place ?? 0) + step, 0), kind.steps - 1);
+    kind.go(div, div.place);
+  } else return;
+  event.preventDefault();
+}
+
+for (const div of charts) {
+  draw(div);
+  div.addEventListener('keydown', onKey);
+  if (div.dataset.chart === 'matrix') div.on('plotly_click', ({points: [point]}) => div.kind.open(point.y, point.x));
+  if (div.dataset.chart === 'features') {
+    const show = ({points: [point]}) => peek(div, point.customdata, point.bbox);
+    div.on('plotly_hover', show);
+    div.on('plotly_click', show);
+    div.on('plotly_unhover', () => { div.parentElement.querySelector('.peek').hidden = true; });
+  }
+}
+document.getElementById('by-row')?.addEventListener('change', () => charts.filter(div => div.dataset.chart === 'matrix').forEach(draw));
+dark.addEventListener('change', () => charts.forEach(draw));
+})();

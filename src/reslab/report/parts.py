@@ -1,0 +1,80 @@
+"""Single parts of a report, for notebooks: the same figures and tables, one at a time."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from reslab.errors import UserError
+from reslab.report.extension import Account, give_account
+from reslab.report.inputs import Inputs, read_inputs
+from reslab.report.pictures import (
+    Picture,
+    Pictures,
+    confusion_matrices,
+    feature_picture,
+    learning_curves,
+    prior_pictures,
+    reliability_picture,
+)
+from reslab.report.plane import to_plane
+from reslab.report.tables import Table, class_table, field_table, metric_table, reliability
+from reslab.runs import Run
+
+PartT = TypeVar("PartT")
+
+
+def draw(run: Run, *, part: str) -> Pictures:
+    """Draw a part of an evaluated run's report: curves, matrices, calibration, features or prior.
+
+    Raises: UserError where there is no such part or the run is not evaluated.
+    """
+    return Pictures(_find(_DRAWN, part)(read_inputs(run)))
+
+
+def tabulate(run: Run, *, part: str) -> Table:
+    """Give a table of an evaluated run's report: splits, classes, field, or of an extended run old and new.
+
+    Raises: UserError where there is no such part, the run is not evaluated, or is not an extended one.
+    """
+    return _find(_TABLES, part)(read_inputs(run))
+
+
+def _features(inputs: Inputs) -> list[Picture]:
+    features = inputs.views.features
+    return [] if features is None else [feature_picture(inputs, *to_plane(features.features))]
+
+
+def _old(inputs: Inputs) -> Table:
+    return _account(inputs).old_table
+
+
+def _new(inputs: Inputs) -> Table:
+    return _account(inputs).new_table
+
+
+def _account(inputs: Inputs) -> Account:
+    account = give_account(inputs)
+    if account is None:
+        raise UserError(f"{inputs.name} is not an extended run: it has no old and new classes")
+    return account
+
+
+def _find(table: Mapping[str, Callable[[Inputs], PartT]], part: str) -> Callable[[Inputs], PartT]:
+    if part not in table:
+        raise UserError(f"there is no part {part!r}: choose from {', '.join(table)}")
+    return table[part]
+
+
+_DRAWN: dict[str, Callable[[Inputs], Sequence[Picture]]] = {
+    "curves": learning_curves,
+    "matrices": confusion_matrices,
+    "calibration": lambda inputs: [reliability_picture(reliability(inputs.predictions))],
+    "features": _features,
+    "prior": prior_pictures,
+}
+_TABLES: dict[str, Callable[[Inputs], Table]] = {
+    "splits": lambda inputs: metric_table(inputs.evaluation),
+    "classes": lambda inputs: class_table(inputs.test, classes=inputs.evaluation.classes),
+    "field": field_table,
+    "old": _old,
+    "new": _new,
+}

@@ -1,0 +1,27 @@
+"""Features in two dimensions, so that a person can see which classes lie beside each other.
+
+Source: t-SNE, van der Maaten and Hinton 2008, as scikit-learn computes it from the first principal components.
+Axes: M images, D features.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+PRINCIPAL = 30  # components that t-SNE starts from
+TOO_FEW = 30  # images; below, the first two principal components are shown
+
+
+def to_plane(features: NDArray[np.float32]) -> tuple[NDArray[np.float64], str]:
+    """Lay features (M, D) into a plane (M, 2); give the points and the method's name."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    num, dimensions = features.shape
+    principal = PCA(min(PRINCIPAL, num, dimensions), random_state=0).fit_transform(features.astype(np.float64))
+    if num < TOO_FEW or principal.shape[1] < 2:
+        points = np.zeros((num, 2))
+        points[:, : principal.shape[1]] = principal[:, :2]
+        return points, "principal components"
+    perplexity = min(30.0, (num - 1) / 3)
+    placed = TSNE(2, init="pca", perplexity=perplexity, random_state=0, n_jobs=1).fit_transform(principal)
+    return placed.astype(np.float64), "t-SNE"

@@ -1,0 +1,62 @@
+"""Many small images as one picture, from which a page cuts what it shows; heat maps laid over images.
+
+Axes: M images, C channels, H rows, W columns; h, w of a heat map.
+"""
+
+import io
+import math
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from reslab.report.figures import thumbnail
+
+LOSSLESS_UP_TO = 250_000  # bytes; beyond, a sheet is compressed with small losses
+QUALITY = 80
+HEAT_SIDE = 96  # pixels of an image with a heat map over it
+
+
+def columns_of(num_images: int) -> int:
+    """Count the columns of a sheet that is about square."""
+    return max(1, math.isqrt(max(num_images - 1, 0)) + 1)
+
+
+def make_sheet(images: NDArray[np.uint8]) -> tuple[str, bytes]:
+    """Put images (M, C, H, W) side by side, row after row; give the kind, png or webp, and the bytes."""
+    num, (rows, columns) = len(images), images.shape[2:]
+    across = columns_of(num)
+    down = -(-num // across)
+    sheet = np.zeros((down * across, rows, columns, 3), np.uint8)
+    sheet[:num] = to_rgb(images)
+    pixels = sheet.reshape(down, across, rows, columns, 3).swapaxes(1, 2).reshape(down * rows, across * columns, 3)
+    picture = Image.fromarray(pixels)
+    lossless = _encode(picture, "PNG")
+    return ("png", lossless) if len(lossless) <= LOSSLESS_UP_TO else ("webp", _encode(picture, "WEBP"))
+
+
+def to_rgb(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Turn (M, C, H, W) into (M, H, W, 3); other than RGB becomes grey."""
+    if images.shape[1] != 3:
+        images = images.mean(axis=1, keepdims=True).round().astype(np.uint8).repeat(3, axis=1)
+    return images.transpose(0, 2, 3, 1)
+
+
+def _encode(picture: Image.Image, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format=kind, quality=QUALITY)
+    return buffer.getvalue()
+
+
+def overlay(image: NDArray[np.uint8], heat: NDArray[np.uint8]) -> bytes:
+    """Lay a heat map (h, w) over an image (C, H, W) as PNG: the brighter, the more a place spoke for the class."""
+    size = (HEAT_SIDE, max(1, round(HEAT_SIDE * image.shape[1] / image.shape[2])))
+    below = np.asarray(
+        Image.fromarray(np.ascontiguousarray(to_rgb(image[None])[0])).resize(size, Image.Resampling.NEAREST)
+    )
+    smooth = np.asarray(Image.fromarray(heat).resize(size, Image.Resampling.BICUBIC)) / 255
+    color = 255 * matplotlib.colormaps["inferno"](smooth)[..., :3]
+    grey = below.mean(axis=2, keepdims=True)
+    mixed = 0.45 * grey + 0.55 * color
+    return thumbnail(mixed.round().astype(np.uint8).transpose(2, 0, 1), largest=HEAT_SIDE)

@@ -1,0 +1,95 @@
+"""What evaluation left to be looked at, read and checked against the predictions that it was made from.
+
+Axes: N images of a split, M images of its gallery, C channels, H rows, W columns, K classes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reslab.errors import UserError
+from reslab.metrics import softmax
+from reslab.records import SPLITS, Evaluation, SplitName
+from reslab.runs import Doubts, Features, Gallery, HeatMaps, Predictions, Run, read_view
+
+TOP = 3  # classes named beside an image
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The images of a split that can be shown, with what the network said of each; all arrays have M rows."""
+
+    indices: NDArray[np.int64]
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        labels: NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        return labels
+
+    @property
+    def answers(self) -> list[list[tuple[int, float]]]:
+        """The most probable classes of each image with their probabilities, and the true one where it is not there."""
+        best = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :TOP].tolist()
+        rows = [
+            places if label in places else [*places, label] for places, label in zip(best, self.labels, strict=True)
+        ]
+        return [
+            [(int(k), round(float(row[k]), 4)) for k in places]
+            for places, row in zip(rows, self.probabilities, strict=True)
+        ]
+
+    def places(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Find images of the split in the gallery. Raises: UserError where one is not there."""
+        places = np.searchsorted(self.indices, indices).clip(max=len(self.indices) - 1)
+        if not len(self.indices) or not np.array_equal(self.indices[places], indices):
+            raise UserError("the images to be shown are those of another evaluation: run reslab evaluate again")
+        return places
+
+
+@dataclass(frozen=True)
+class Views:
+    """What there is to look at; the last three are of the test split, and absent where evaluation left none."""
+
+    shown: dict[SplitName, Shown]
+    features: Features | None
+    heat_maps: HeatMaps | None
+    doubts: Doubts | None
+
+
+def read_views(run: Run, evaluation: Evaluation) -> Views:
+    """Read the views of the evaluated splits.
+
+    Raises: UserError where a file is damaged or belongs to another evaluation.
+    """
+    shown = {}
+    for split in (name for name in SPLITS if name in evaluation.splits):
+        gallery = read_view(run.path, split, Gallery)
+        if gallery is not None:
+            shown[split] = _show(run, gallery, run.read_predictions(split))
+    if "test" not in shown:
+        return Views(shown, None, None, None)
+    features, maps, doubts = (
+        read_view(run.path, "test", Features),
+        read_view(run.path, "test", HeatMaps),
+        read_view(run.path, "test", Doubts),
+    )
+    for view in (features, maps, doubts):
+        _check(run, view is None or len(view[0]) == len(view[1]))
+    return Views(shown, features, maps, doubts)
+
+
+def _show(run: Run, gallery: Gallery, predictions: Predictions) -> Shown:
+    indices, images = gallery
+    num_images = len(predictions.labels)
+    _check(run, images.ndim == 4 and indices.shape == images.shape[:1])
+    _check(run, bool(((indices >= 0) & (indices < num_images)).all()) and bool((np.diff(indices) > 0).all()))
+    return Shown(indices, images, predictions.labels[indices], softmax(predictions.logits[indices]).astype(np.float64))
+
+
+def _check(run: Run, fits: bool) -> None:
+    if not fits:
+        raise UserError(f"{run.path} holds files of different evaluations: run reslab evaluate {run.path} again")

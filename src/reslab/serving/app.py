@@ -1,0 +1,165 @@
+"""The app: its addresses, its pages, and the guard before them."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, FastAPI, HTTPException, Query, Request
+from fastapi.responses import HTMLResponse, PlainTextResponse
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from reslab import __version__
+from reslab.errors import UserError
+from reslab.pictures import MAX_PIXELS
+from reslab.serving.batching import Busy
+from reslab.serving.guard import Guard, Limits
+from reslab.serving.metrics import Metrics
+from reslab.serving.network import Asked
+from reslab.serving.pages import Page, render
+from reslab.serving.schema import Model, Predictions, Problem, Upload, Uploads
+from reslab.serving.service import Service, describe
+
+MAX_PICTURES = 64  # of one request
+PROBLEMS: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (401, 408, 413, 422, 503)}
+# FastAPI knows bodies of one kind; here are two.
+FILES = {
+    "type": "object",
+    "required": ["files"],
+    "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+}
+JSON = {
+    "type": "object",
+    "required": ["pictures"],
+    "properties": {"pictures": {"type": "array", "items": Upload.model_json_schema()}},
+}
+BODIES = {"content": {"multipart/form-data": {"schema": FILES}, "application/json": {"schema": JSON}}, "required": True}
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may ask: everybody who knows the `token`, or without one everybody who calls the server by one of `hosts`.
+
+    A page of somebody else's that has its own name point to this machine is then refused (DNS rebinding).
+    """
+
+    token: str | None = None
+    hosts: Sequence[str] = ("127.0.0.1", "localhost", "[::1]", "testserver")
+    limits: Limits = field(default_factory=Limits)
+
+
+def serving_app(
+    service_of: Callable[[Metrics], Service],
+    *,
+    access: Access,
+    neighbours: int = 0,
+    data_dir: Path | None = None,
+) -> FastAPI:
+    """Make the app that answers for pictures, with that many training images to find the nearest ones among."""
+    metrics = Metrics()
+    service = service_of(metrics)
+    return build_app(
+        "predict",
+        router=_answering(service, access.limits),
+        access=access,
+        metrics=metrics,
+        lifespan=lambda _: service.running(neighbours=neighbours, data_dir=data_dir),
+    )
+
+
+def build_app(
+    page: Page,
+    *,
+    router: APIRouter,
+    access: Access,
+    metrics: Metrics,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+) -> FastAPI:
+    """Put pages, addresses and guard around a router."""
+    app = FastAPI(title="reslab", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.include_router(router)
+    _add_page(app, "/", page)
+    _add_page(app, "/docs", "docs")
+
+    @app.get("/healthz", response_class=PlainTextResponse)
+    async def healthz() -> str:
+        """Say that the server answers."""
+        return "ok"
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def prometheus() -> bytes:
+        """Give figures for Prometheus."""
+        return metrics.render()
+
+    if access.token is None:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(access.hosts))
+    app.add_middleware(Guard, limits=access.limits, token=access.token, note=metrics.note_request)
+    return app
+
+
+def _add_page(app: FastAPI, path: str, page: Page) -> None:
+    rendered = render(page)
+
+    @app.get(path, response_class=HTMLResponse, include_in_schema=False, name=page)
+    async def show() -> HTMLResponse:
+        return HTMLResponse(rendered.html, headers={"Content-Security-Policy": rendered.policy})
+
+
+def _answering(service: Service, limits: Limits) -> APIRouter:
+    router = APIRouter(prefix="/v1", responses=PROBLEMS)
+
+    @router.post("/predict", openapi_extra={"requestBody": BODIES})
+    async def predict(
+        request: Request,
+        top: Annotated[int, Query(ge=1, description="How many classes to name for each picture.")] = 5,
+        heat: Annotated[bool, Query(description="Also where the evidence for each of them lies.")] = False,
+        nearest: Annotated[int, Query(ge=0, le=50, description="How many nearest training images to give.")] = 0,
+    ) -> Predictions:
+        """Classify pictures: files of a form, or JSON with base64."""
+        uploads = await _read_uploads(request)
+        try:
+            return await service.predict(uploads, asked=Asked(top=top, heat=heat, nearest=nearest))
+        except UserError as error:
+            raise HTTPException(422, str(error)) from None
+        except Busy:
+            raise HTTPException(503, "Too many pictures wait: try again later", headers={"Retry-After": "1"}) from None
+
+    @router.get("/model")
+    def model() -> Model:
+        """Say which runs answer, their classes, and what a request may hold."""
+        return Model(
+            version=__version__,
+            runs=[describe(network) for network in service.networks],
+            max_pictures=MAX_PICTURES,
+            max_bytes=limits.body_bytes,
+            max_pixels=MAX_PIXELS,
+        )
+
+    return router
+
+
+async def _read_uploads(request: Request) -> list[tuple[str, bytes]]:
+    """Read names and bytes of the files in a request. Raises: HTTPException where there are none, or too many."""
+    match request.headers.get("content-type", "").partition(";")[0].strip().lower():
+        case "application/json":
+            try:
+                body = Uploads.model_validate_json(await request.body())
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(map(str, first["loc"])) or "the body"
+                raise HTTPException(422, f"The request is not right, {where}: {first['msg']}") from None
+            uploads = [(upload.name, upload.data) for upload in body.pictures]
+        case "multipart/form-data":
+            async with request.form(max_files=MAX_PICTURES, max_fields=MAX_PICTURES) as form:
+                files = [part for part in form.getlist("files") if isinstance(part, UploadFile)]
+                uploads = [(file.filename or "picture", await file.read()) for file in files]
+        case kind:
+            raise HTTPException(
+                422, f"Send pictures as multipart/form-data or as application/json, not as {kind or 'nothing'}"
+            )
+    if not 1 <= len(uploads) <= MAX_PICTURES:
+        raise HTTPException(422, f"Send 1 to {MAX_PICTURES} pictures in the field files, not {len(uploads)}")
+    return uploads

@@ -1,0 +1,148 @@
+"""The runs below a folder: how far they are, their curves, and those chosen beside each other. Only reads."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from fastapi import APIRouter, FastAPI, HTTPException, Query
+from pydantic import BaseModel
+
+from reslab.comparison import compare
+from reslab.errors import UserError
+from reslab.records import Epoch, Estimate
+from reslab.runs import Run
+from reslab.serving.app import PROBLEMS, Access, build_app
+from reslab.serving.metrics import Metrics
+
+# What a run's line in the list is made of.
+FILES = ("recipe.json", "log.jsonl", "model.safetensors", "evaluation.json")
+# A run whose epoch takes so many times longer than those before it has stopped.
+PATIENCE, LEAST_SECONDS = 5.0, 120.0
+
+ResultT = TypeVar("ResultT")
+State = Literal["running", "stopped", "finished", "evaluated", "damaged"]
+
+
+class Listed(BaseModel):
+    """A run in the list; accuracies are those of its last epoch, `test` that of its evaluation."""
+
+    name: str = ""
+    state: State
+    problem: str = ""
+    recipe: str = ""
+    data: str = ""
+    network: str = ""
+    epochs: int = 0
+    num_epochs: int = 0
+    changed: float = 0.0
+    seconds: float = 0.0
+    seconds_left: float | None = None
+    train_accuracy: float | None = None
+    validation_accuracy: float | None = None
+    test: Estimate | None = None
+
+
+class Runs(BaseModel):
+    """All runs, the one that changed last first."""
+
+    folder: str
+    runs: list[Listed]
+
+
+def dashboard_app(folder: Path, *, access: Access) -> FastAPI:
+    """Make the app. Raises: UserError where the folder is none."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: name one that holds runs")
+    return build_app("dashboard", router=_make_router(folder), access=access, metrics=Metrics())
+
+
+def _make_router(folder: Path) -> APIRouter:
+    router = APIRouter(prefix="/v1", responses=PROBLEMS)
+
+    @router.get("/runs")
+    def runs() -> Runs:
+        """List the runs below the folder."""
+        listed = [_list(name, run) for name, run in find_runs(folder).items()]
+        return Runs(folder=str(folder), runs=sorted(listed, key=lambda each: -each.changed))
+
+    @router.get("/log")
+    def log(
+        run: Annotated[str, Query(description="The run's name in the list.")],
+        after: Annotated[int, Query(ge=0, description="Leave out so many epochs, those already known.")] = 0,
+    ) -> list[Epoch]:
+        """Give the epochs that a run has logged."""
+        return _answer(lambda: _find(folder, run).log[after:])
+
+    @router.get("/compare")
+    def beside(run: Annotated[list[str], Query(description="Two to eight runs' names.")]) -> dict[str, Any]:
+        """Compare evaluated runs on their test images."""
+        if not 2 <= len(run) <= 8:
+            raise HTTPException(422, f"Choose 2 to 8 runs to compare, not {len(run)}")
+        return _answer(lambda: asdict(compare([_find(folder, name) for name in run])))
+
+    return router
+
+
+def _answer(read: Callable[[], ResultT]) -> ResultT:
+    """Read from runs. Raises: HTTPException where that cannot be done."""
+    try:
+        return read()
+    except UserError as error:
+        raise HTTPException(422, str(error)) from None
+
+
+def find_runs(folder: Path) -> dict[str, Run]:
+    """Find the run folders at or below `folder`, named by their way from there."""
+    found = sorted(path.parent for path in folder.rglob("recipe.json"))
+    return {str(path.relative_to(folder)) if path != folder else path.resolve().name: Run(path) for path in found}
+
+
+def _find(folder: Path, name: str) -> Run:
+    runs = find_runs(folder)
+    if name not in runs:  # never a path of the client's making
+        raise HTTPException(404, f"There is no run {name!r} here")
+    return runs[name]
+
+
+def _list(name: str, run: Run) -> Listed:
+    try:
+        stamps = tuple(_changed(run.path / file) for file in FILES)
+        listed = _describe(run.path, stamps)
+    except (UserError, OSError) as error:  # one that breaks, or goes away, does not hide the others
+        return Listed(name=name, state="damaged", problem=str(error))
+    silence = time.time() - listed.changed
+    if listed.state == "running" and silence > max(LEAST_SECONDS, PATIENCE * listed.seconds / max(1, listed.epochs)):
+        return listed.model_copy(update={"name": name, "state": "stopped", "seconds_left": None})
+    return listed.model_copy(update={"name": name})
+
+
+def _changed(path: Path) -> float:
+    return path.stat().st_mtime if path.exists() else 0.0
+
+
+@lru_cache(maxsize=4096)
+def _describe(path: Path, stamps: tuple[float, ...]) -> Listed:
+    """Read what is listed of a run whose files changed at `stamps`; one without a network counts as running."""
+    run = Run(path)
+    recipe, log = run.recipe, run.log
+    last = log[-1] if log else None
+    seconds = sum(epoch.seconds for epoch in log)
+    state: State = "evaluated" if run.is_evaluated else "finished" if run.is_finished else "running"
+    figures = run.evaluation.splits if run.is_evaluated else {}
+    return Listed(
+        state=state,
+        recipe=recipe.name,
+        data=recipe.data,
+        network=recipe.model.label,
+        epochs=len(log),
+        num_epochs=recipe.epochs,
+        changed=stamps[1] or stamps[0],
+        seconds=seconds,
+        seconds_left=seconds / len(log) * max(0, recipe.epochs - len(log)) if log and state == "running" else None,
+        train_accuracy=last.train_accuracy if last else None,
+        validation_accuracy=last.validation_accuracy if last else None,
+        test=figures["test"].accuracy if "test" in figures else None,
+    )

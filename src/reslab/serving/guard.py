@@ -1,0 +1,115 @@
+"""What stands before the app: who may ask, how much may be sent, how long sending may take."""
+
+import asyncio
+import hmac
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# Pages hold no secret, and a page cannot send a token before it is there; the token opens what they ask for.
+OPEN = ("/", "/docs", "/openapi.json", "/healthz")
+# On an early answer the rest of the upload is not read.
+CLOSE = {"Connection": "close"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bytes of one request's body and of all that are being read, and the seconds that reading one may take."""
+
+    body_bytes: int = 16 << 20
+    all_bodies_bytes: int = 256 << 20
+    body_seconds: float = 20.0
+
+
+class Guard:
+    """An ASGI app around another; `note` is told path, status and seconds of every request."""
+
+    def __init__(
+        self, app: ASGIApp, *, limits: Limits, token: str | None, note: Callable[[str, int, float], None]
+    ) -> None:
+        self.app, self.limits, self.note = app, limits, note
+        self._expected = None if token is None else f"Bearer {token}".encode()
+        self._held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, status = time.perf_counter(), [499]  # a client that left is given no answer
+
+        async def watch(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                status[0] = message["status"]
+            await send(message)
+
+        body = _Body(self, receive)
+        try:
+            await self._answer(scope, body.receive, watch)
+        except ClientDisconnect:
+            pass
+        finally:
+            self._held -= body.size
+            self.note(scope["path"], status[0], time.perf_counter() - began)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        if not self._is_allowed(scope["path"], headers.get(b"authorization", b"")):
+            refusal = _refuse(HTTPStatus.UNAUTHORIZED, "A token is needed: send the header Authorization: Bearer TOKEN")
+            refusal.headers["WWW-Authenticate"] = "Bearer"
+            await refusal(scope, receive, send)
+            return
+        announced = headers.get(b"content-length", b"0")
+        if announced.isdigit() and int(announced[:20]) > self.limits.body_bytes:
+            await _refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self.too_large)(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+    def _is_allowed(self, path: str, given: bytes) -> bool:
+        return self._expected is None or path in OPEN or hmac.compare_digest(given, self._expected)
+
+    @property
+    def too_large(self) -> str:
+        return f"A request may hold {self.limits.body_bytes >> 20} MB: send smaller pictures, or fewer at once"
+
+    def hold(self, size: int) -> None:
+        """Count bytes that lie in memory. Raises: HTTPException where it would be too many."""
+        self._held += size
+        if self._held > self.limits.all_bodies_bytes:
+            raise HTTPException(503, "Too many uploads at once: try again later", headers={"Retry-After": "1", **CLOSE})
+
+
+class _Body:
+    """One request's body while it is read."""
+
+    def __init__(self, guard: Guard, receive: Receive) -> None:
+        self.size = 0
+        self._guard, self._receive = guard, receive
+        self._deadline = time.monotonic() + guard.limits.body_seconds
+        self._is_complete = False
+
+    async def receive(self) -> Message:
+        """Hand on the next message. Raises: HTTPException where the body is too large or too slow."""
+        if self._is_complete:  # what comes now is only that the client leaves
+            return await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), max(0.0, self._deadline - time.monotonic()))
+        except TimeoutError:
+            seconds = self._guard.limits.body_seconds
+            raise HTTPException(408, f"The upload took longer than {seconds:g} seconds", headers=CLOSE) from None
+        size = len(message.get("body", b""))
+        self.size += size
+        self._guard.hold(size)
+        if self.size > self._guard.limits.body_bytes:
+            raise HTTPException(413, self._guard.too_large, headers=CLOSE)
+        self._is_complete = not message.get("more_body", False)
+        return message
+
+
+def _refuse(status: HTTPStatus, detail: str) -> JSONResponse:
+    return JSONResponse({"detail": detail}, status, headers=CLOSE)

@@ -1,0 +1,119 @@
+"""A run's network as it is served: pixels to probabilities, evidence and neighbours.
+
+Axes: N pictures, C channels, H rows, W columns, D features, K classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from reslab.data import ImageSet
+from reslab.data.batches import standardize
+from reslab.evaluation import load_classifier
+from reslab.models import Classifier
+from reslab.models.folding import fold
+from reslab.runs import Run
+from reslab.serving.calibration import calibrate
+from reslab.serving.evidence import evidence_maps
+from reslab.serving.neighbours import Index, Nearest
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a picture: the `top` best classes, where their evidence lies, the `nearest` training images."""
+
+    top: int = 5
+    heat: bool = False
+    nearest: int = 0
+
+
+@dataclass(frozen=True)
+class Question:
+    """One picture (C, H, W) uint8, and what is asked of it."""
+
+    pixels: NDArray[np.uint8]
+    asked: Asked
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The best classes of one picture by number, with probabilities and, where asked for, evidence (T, h, w)."""
+
+    classes: list[int]
+    probabilities: list[float]
+    evidence: list[list[list[float]]] | None
+    nearest: list[Nearest]
+
+
+class Network:
+    """The network of a run folder or of a `model.safetensors`; `index` is set when the training images are known."""
+
+    def __init__(self, path: Path, *, name: str, device: str = "auto") -> None:
+        """Load it. Raises: UserError where there is no finished network."""
+        self.model, self.weights = load_classifier(path, device=device)
+        self.name, self.run = name, Run.open(path) if path.is_dir() else None
+        self.calibration = calibrate(self.run, num_classes=len(self.weights.classes))
+        self.index: Index | None = None
+        self.index_note = "No nearest training images."
+        self._device = next(self.model.parameters()).device
+        with torch.inference_mode():
+            self._folded = fold(_WithFeatures(self.model).eval())
+
+    @torch.inference_mode()
+    def compute(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute logits (N, K) and features (N, D) of stored pixels (N, C, H, W), on the CPU."""
+        logits, features = self._folded(self._prepare(pixels))
+        return logits.float().cpu(), features.float().cpu()
+
+    def answer(self, questions: Sequence[Question]) -> list[Reply]:
+        """Answer for all pictures at once."""
+        pixels = torch.from_numpy(np.stack([question.pixels for question in questions]))
+        logits, features = self.compute(pixels)
+        probabilities = (logits / self.calibration.temperature).softmax(1)
+        replies = []
+        for place, asked in enumerate(question.asked for question in questions):
+            best = probabilities[place].topk(min(asked.top, len(self.weights.classes)))
+            replies.append(
+                Reply(
+                    classes=best.indices.tolist(),
+                    probabilities=best.values.tolist(),
+                    evidence=self._spread(pixels[place], best.indices) if asked.heat else None,
+                    nearest=self._search(features[place], asked.nearest),
+                )
+            )
+        return replies
+
+    def use_images(self, images: ImageSet, features: Tensor) -> None:
+        """Answer from now on also with the nearest of these training images."""
+        self.index, self.index_note = Index(images, features), f"Of {len(features):,} training images."
+
+    def _prepare(self, pixels: Tensor) -> Tensor:
+        prepared = standardize(pixels.to(self._device), by=self.weights.standardize)
+        return prepared.contiguous(memory_format=torch.channels_last)
+
+    def _spread(self, pixels: Tensor, classes: Tensor) -> list[list[list[float]]]:
+        maps = evidence_maps(self.model, self._prepare(pixels[None]), classes=classes[None].to(self._device).clone())
+        return cast("list[list[list[float]]]", maps[0].cpu().double().numpy().round(4).tolist())
+
+    def _search(self, features: Tensor, num: int) -> list[Nearest]:
+        if self.index is None or num == 0:
+            return []
+        return self.index.search(features[None], num=num)[0]
+
+
+class _WithFeatures(nn.Module):
+    """A network that hands out its features beside its logits."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.model.features(images)
+        return self.model.head(features), features

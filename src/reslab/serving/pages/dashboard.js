@@ -1,0 +1,156 @@
+const MOST = 8, SECONDS = 2;
+const CHARTS = [
+  { title: "Accuracy, %", scale: 100, digits: 2, train: "train_accuracy", validation: "validation_accuracy" },
+  { title: "Loss, nats", scale: 1, digits: 3, train: "train_loss", validation: "validation_loss" },
+];
+let runs = [], chosen = null, cursor = null;
+const logs = new Map(), compared = new Map();
+
+const color = (name) => `var(--c${chosen.indexOf(name) % MOST})`;
+const time = (seconds) => seconds < 100 ? `${seconds.toFixed(0)} s` : seconds < 6000 ? `${(seconds / 60).toFixed(0)} min` : `${(seconds / 3600).toFixed(1)} h`;
+
+async function look() {
+  try {
+    const found = await ask("/v1/runs");
+    ({ runs } = found);
+    $("folder").textContent = found.folder;
+    const running = runs.filter((run) => run.state === "running").length;
+    $("status").textContent = runs.length ? `${runs.length} ${runs.length === 1 ? "run" : "runs"}, ${running} in progress. Choose up to ${MOST} to see their curves and compare them.` : "No runs yet: reslab train makes one.";
+    // First what is going on, else what changed last.
+    chosen = (chosen || runs.filter((run) => run.epochs && (running === 0 || run.state === "running")).slice(0, 3).map((run) => run.name)).filter((name) => runs.some((run) => run.name === name));
+    list();
+    await update();
+  } catch (error) {
+    $("status").textContent = error instanceof TypeError ? "The server cannot be reached; trying again." : error.message;
+  }
+  setTimeout(look, 1000 * SECONDS);
+}
+
+async function update() {
+  await Promise.all(chosen.map(async (name) => {
+    const known = logs.get(name) || [], run = runs.find((each) => each.name === name);
+    if (run.epochs === known.length) return;
+    const after = run.epochs > known.length ? known.length : 0; // one that was resumed from before may be shorter
+    logs.set(name, [...known.slice(0, after), ...await ask(`/v1/log?${new URLSearchParams({ run: name, after })}`)]);
+  }));
+  $("charts").replaceChildren(...(chosen.length ? CHARTS.map(chart) : []));
+  await beside();
+}
+
+// ---- the list
+
+function list() {
+  const focused = document.activeElement?.dataset?.run;
+  document.querySelector("#list tbody").replaceChildren(...runs.map((run) => {
+    const box = make("input"), swatch = make("span.swatch");
+    Object.assign(box, { type: "checkbox", checked: chosen.includes(run.name), disabled: run.state === "damaged" });
+    box.dataset.run = run.name;
+    if (box.checked) swatch.style.background = color(run.name);
+    box.onchange = () => {
+      chosen = box.checked ? [...chosen, run.name].slice(-MOST) : chosen.filter((name) => name !== run.name);
+      list();
+      update();
+    };
+    const bar = make("progress");
+    [bar.max, bar.value] = [run.num_epochs || 1, run.epochs];
+    bar.setAttribute("aria-hidden", "true");
+    const test = run.test && `${percent(run.test.value, 2)}`;
+    const state = make(`td.state-${run.state}`, run.state);
+    state.title = run.problem;
+    const name = make("th", make("label", box, swatch, run.name));
+    name.scope = "row";
+    return make("tr", name, state,
+      make("td", run.state === "running" && bar, run.num_epochs ? `${run.epochs} of ${run.num_epochs}` : "–"),
+      make("td.number", percent(run.train_accuracy, 2)), make("td.number", percent(run.validation_accuracy, 2)),
+      make("td.number", test || "–"),
+      make("td.number", run.seconds_left === null ? time(run.seconds) : `${time(run.seconds)}, ${time(run.seconds_left)} left`),
+      make("td", run.problem || `${run.recipe}, ${run.data}`));
+  }));
+  if (focused) document.querySelector(`[data-run="${CSS.escape(focused)}"]`)?.focus();
+}
+
+// ---- curves
+
+const draw = (kind, attributes, ...children) => {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", kind);
+  Object.entries(attributes).forEach(([name, value]) => node.setAttribute(name, value));
+  node.append(...children);
+  return node;
+};
+
+const round = (span) => [1, 2, 5, 10].map((step) => step * 10 ** Math.floor(Math.log10(span / 4))).find((step) => span / step <= 5);
+
+function chart({ title, scale, digits, train, validation }) {
+  const width = 480, height = 260, left = 44, right = 8, top = 8, bottom = 26;
+  const lines = chosen.flatMap((name) => [["train", train], ["validation", validation]].map(([split, field]) => ({
+    name, split, points: (logs.get(name) || []).map((epoch) => [epoch.epoch, epoch[field] === null ? null : epoch[field] * scale]).filter(([, value]) => value !== null),
+  }))).filter((line) => line.points.length);
+  const values = lines.flatMap((line) => line.points.map(([, value]) => value));
+  const last = Math.max(2, ...chosen.map((name) => runs.find((run) => run.name === name).num_epochs));
+  const step = round((Math.max(...values) - Math.min(...values)) || 1);
+  const low = Math.floor(Math.min(...values) / step) * step, high = Math.max(low + step, Math.ceil(Math.max(...values) / step) * step);
+  const x = (epoch) => left + (width - left - right) * (epoch - 1) / (last - 1);
+  const y = (value) => top + (height - top - bottom) * (high - value) / (high - low);
+  const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title} after each epoch` });
+  const reading = make("p.note.reading");
+  if (!lines.length) return make("figure", make("figcaption", title), make("p.note", "Nothing is logged yet."));
+  for (let value = low; value <= high + step / 2; value += step) {
+    svg.append(draw("line", { class: "grid", x1: left, x2: width - right, y1: y(value), y2: y(value) }),
+      draw("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, Number(value.toFixed(6)).toString()));
+  }
+  const ticks = round(last - 1);
+  for (let epoch = Math.max(1, ticks); epoch <= last; epoch += Math.max(1, ticks)) {
+    svg.append(draw("text", { x: x(epoch), y: height - 8, "text-anchor": epoch === last ? "end" : "middle" }, `${epoch}`));
+  }
+  lines.forEach((line) => {
+    const path = line.points.map(([epoch, value]) => `${x(epoch).toFixed(1)},${y(value).toFixed(1)}`);
+    const drawn = draw("path", { class: line.split, d: `M${path.join("L")}${path.length === 1 ? "h3" : ""}` });
+    drawn.style.stroke = color(line.name);
+    svg.append(drawn);
+  });
+  const mark = draw("line", { class: "cursor", y1: top, y2: height - bottom, visibility: "hidden" });
+  svg.append(mark);
+  const read = () => {
+    reading.textContent = cursor === null ? "Dashed: training; solid: validation." : `Epoch ${cursor}: ` + lines.map((line) => {
+      const at = line.points.find(([epoch]) => epoch === cursor);
+      return at && `${chosen.length > 1 ? `${line.name} ` : ""}${line.split} ${at[1].toFixed(digits)}`;
+    }).filter(Boolean).join(", ");
+    mark.setAttribute("visibility", cursor === null ? "hidden" : "visible");
+    if (cursor !== null) ["x1", "x2"].forEach((end) => mark.setAttribute(end, x(cursor)));
+  };
+  svg.onpointermove = (event) => {
+    const box = svg.getBoundingClientRect(), place = (event.clientX - box.left) / box.width * width;
+    cursor = Math.min(last, Math.max(1, Math.round(1 + (place - left) / (width - left - right) * (last - 1))));
+    read();
+  };
+  svg.onpointerleave = () => { cursor = null; read(); };
+  read();
+  return make("figure", make("figcaption", title), svg, reading);
+}
+
+// ---- those that are evaluated, beside each other
+
+async function beside() {
+  const names = chosen.filter((name) => runs.find((run) => run.name === name).test);
+  if (names.length < 2) return $("beside").replaceChildren();
+  const key = names.join("\n");
+  if (!compared.has(key)) {
+    const query = new URLSearchParams(names.map((name) => ["run", name]));
+    compared.set(key, await ask(`/v1/compare?${query}`).catch((error) => ({ problem: error.message })));
+  }
+  const { problem, rows, pairs } = compared.get(key);
+  if (problem) return $("beside").replaceChildren(make("p.bad", problem));
+  const between = (estimate, show) => `${show(estimate.value)} (${show(estimate.low)} to ${show(estimate.high)})`;
+  const row = (each, place) => {
+    const swatch = make("th", names[place]);
+    swatch.scope = "row";
+    return make("tr", swatch, make("td.number", between(each.accuracy, (value) => (100 * value).toFixed(2))),
+      make("td.number", between(each.macro_f1, (value) => value.toFixed(4))), make("td.number", each.log_loss.value.toFixed(4)));
+  };
+  const table = make("table", make("thead", make("tr", ...["Run", "Accuracy, %", "Macro F1", "Log loss"].map((title, place) => make(place ? "th.number" : "th", title)))), make("tbody", ...rows.map(row)));
+  return $("beside").replaceChildren(make("h2", "On their test images"), make("div.scroll", table), ...pairs.map((pair) => make("p.note", pair.mcnemar
+    ? `${pair.first} against ${pair.second}: ${pair.mcnemar.only_first} images only the first has right, ${pair.mcnemar.only_second} only the second; McNemar's p = ${Number(pair.mcnemar.p_value.toPrecision(3))}.`
+    : `${pair.first} and ${pair.second} cannot be tested against each other: ${pair.reason}.`)));
+}
+
+look();

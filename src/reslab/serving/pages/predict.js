@@ -1,0 +1,135 @@
+const NEAREST = 5;
+let model = null;
+
+async function describe() {
+  model = await ask("/v1/model");
+  $("limits").textContent = `Up to ${model.max_bytes / 2 ** 20} MB and ${model.max_pixels / 1e6} million pixels.`;
+  $("runs").replaceChildren(...model.runs.map((run) => make("div",
+    make("h2", run.name),
+    make("p.note", [run.network, run.data && `trained on ${run.data}`].filter(Boolean).join(", ") + "."),
+    run.test_accuracy && make("p.note", `Test accuracy ${percent(run.test_accuracy.value, 2)} (${percent(run.test_accuracy.low, 2)} to ${percent(run.test_accuracy.high, 2)}).`),
+    make("p.note", `${run.classes.length} classes: ${shorten(run.classes)}.`),
+    make(run.is_calibrated ? "p.note" : "p.note.bad", run.calibration),
+    make("p.note", run.has_neighbours ? `Nearest images: ${run.neighbours.toLowerCase()}` : run.neighbours))));
+  // The training images may still be on their way into memory.
+  if (model.runs.some((run) => run.neighbours.includes("prepared"))) setTimeout(describe, 3000);
+}
+
+const shorten = (names) => names.length > 20 ? `${names.slice(0, 20).join(", ")} and ${names.length - 20} more` : names.join(", ");
+
+// ---- one picture: a card that fills when the answer comes
+
+async function classify(file) {
+  const card = make("article.card.picture");
+  const close = make("button", "Remove");
+  close.onclick = () => card.remove();
+  const status = make("p.note", "Asking …");
+  $("legend").hidden = false;
+  card.append(make("header", make("h2", file.name || "Pasted picture"), close), status);
+  $("results").prepend(card);
+  const form = new FormData();
+  form.append("files", file, file.name || "pasted.png");
+  // What the browser cannot draw, TIFF for one, is still classified.
+  const drawn = createImageBitmap(file).catch(() => null);
+  try {
+    const { pictures: [picture] } = await ask(`/v1/predict?top=5&heat=true&nearest=${NEAREST}`, { method: "POST", body: form });
+    const image = await drawn;
+    status.replaceWith(make("div.answers", ...picture.answers.map((answer) => show(answer, image, file.name))));
+  } catch (error) {
+    status.textContent = error instanceof TypeError ? "The server cannot be reached." : error.message;
+    status.className = "bad";
+  }
+}
+
+function show(answer, image, name) {
+  const run = model.runs.find((each) => each.name === answer.run);
+  const canvas = make("canvas");
+  canvas.width = canvas.height = 288;
+  canvas.setAttribute("role", "img");
+  const bars = make("ul.bars", ...answer.classes.map((guess) => {
+    const bar = make("i");
+    bar.style.width = `${100 * guess.probability}%`;
+    const button = make("button", bar, make("span", guess.name), make("span.number", percent(guess.probability)));
+    button.title = `Show where the evidence for ${guess.name} lies`;
+    button.onclick = () => {
+      const again = button.getAttribute("aria-pressed") === "true";
+      bars.querySelectorAll("button").forEach((each) => each.setAttribute("aria-pressed", "false"));
+      button.setAttribute("aria-pressed", String(!again));
+      draw(canvas, image, again ? null : guess.evidence);
+      canvas.setAttribute("aria-label", again ? `${name}, plain` : `${name}, with the evidence for ${guess.name}`);
+    };
+    return make("li", button);
+  }));
+  bars.querySelector("button").click();
+  const nearest = answer.nearest.map((found) => {
+    const picture = make("img");
+    picture.src = found.image;
+    picture.alt = "";
+    return make("figure", picture, found.name, make("br"), found.similarity.toFixed(2));
+  });
+  return make("div.answer", make("h3", answer.run, make("small.note", run.is_calibrated ? "calibrated" : "not calibrated")), canvas, bars,
+    nearest.length > 0 && make("p.note.nearest", "Nearest training images, by the cosine of their features"),
+    nearest.length > 0 && make("div.nearest", ...nearest));
+}
+
+function draw(canvas, image, evidence) {
+  const context = canvas.getContext("2d"), side = canvas.width;
+  context.clearRect(0, 0, side, side);
+  context.imageSmoothingEnabled = !image || image.width >= side / 4;
+  if (image) context.drawImage(image, 0, 0, side, side);
+  if (!evidence) return;
+  const most = Math.max(...evidence.flat().map(Math.abs)) || 1;
+  const small = document.createElement("canvas");
+  [small.height, small.width] = [evidence.length, evidence[0].length];
+  const pixels = new ImageData(small.width, small.height);
+  evidence.flat().forEach((value, place) => {
+    pixels.data.set(value > 0 ? [255, 120, 0] : [0, 110, 255], 4 * place);
+    pixels.data[4 * place + 3] = 170 * Math.abs(value) / most;
+  });
+  small.getContext("2d").putImageData(pixels, 0, 0);
+  context.imageSmoothingEnabled = true;
+  context.imageSmoothingQuality = "high";
+  context.drawImage(small, 0, 0, side, side);
+}
+
+// ---- ways in: choose, drop, paste, camera
+
+function take(files) {
+  const pictures = [...files].filter((file) => file.type.startsWith("image/"));
+  complain(files.length > pictures.length ? "Only pictures are taken: PNG, JPEG, WebP, GIF, BMP or TIFF." : "");
+  pictures.forEach(classify);
+}
+
+function complain(text) {
+  $("problem").textContent = text;
+  $("problem").hidden = !text;
+}
+
+$("choose").onclick = () => $("files").click();
+$("files").onchange = () => { take($("files").files); $("files").value = ""; };
+addEventListener("dragover", (event) => { event.preventDefault(); $("drop").classList.add("over"); });
+addEventListener("dragleave", (event) => { if (!event.relatedTarget) $("drop").classList.remove("over"); });
+addEventListener("drop", (event) => { event.preventDefault(); $("drop").classList.remove("over"); take(event.dataTransfer.files); });
+addEventListener("paste", (event) => take(event.clipboardData.files));
+
+$("camera").onclick = async () => {
+  try {
+    $("video").srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+    complain("");
+    $("viewer").showModal();
+  } catch {
+    // Browsers open the camera on https and on this machine only.
+    complain(isSecureContext ? "The camera cannot be opened: is there one, and may this page use it?" : "Browsers open the camera only over https or on this machine itself.");
+  }
+};
+$("take").onclick = () => {
+  const frame = document.createElement("canvas");
+  [frame.width, frame.height] = [$("video").videoWidth, $("video").videoHeight];
+  frame.getContext("2d").drawImage($("video"), 0, 0);
+  $("viewer").close();
+  frame.toBlob((blob) => classify(new File([blob], "Camera", { type: "image/png" })));
+};
+$("close").onclick = () => $("viewer").close();
+$("viewer").onclose = () => { $("video").srcObject.getTracks().forEach((track) => track.stop()); $("video").srcObject = null; };
+
+describe().catch((error) => complain(error.message));

@@ -1,0 +1,95 @@
+"""What the API takes and gives, as types; its OpenAPI page is made of them. Fractions lie in [0, 1]."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from reslab.records import Estimate
+
+
+class Upload(BaseModel):
+    """One picture: the bytes of a file, in base64."""
+
+    model_config = ConfigDict(extra="forbid", val_json_bytes="base64")
+
+    data: bytes
+    name: str = "picture"
+
+
+class Uploads(BaseModel):
+    """The body of a request in JSON."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pictures: Annotated[list[Upload], Field(min_length=1)]
+
+
+class Guess(BaseModel):
+    """A class and its probability. `evidence`: its logit without bias, spread over the rows of the last map."""
+
+    name: str
+    probability: float
+    evidence: list[list[float]] | None = None
+
+
+class Neighbour(BaseModel):
+    """A training image: its class, the cosine between its features and the picture's, and a PNG as a data URL."""
+
+    name: str
+    similarity: float
+    image: str
+
+
+class Answer(BaseModel):
+    """What one run says of a picture, the most probable class first."""
+
+    run: str
+    classes: list[Guess]
+    nearest: list[Neighbour]
+
+
+class Predicted(BaseModel):
+    """What every run says of one picture."""
+
+    name: str
+    answers: list[Answer]
+
+
+class Predictions(BaseModel):
+    """The pictures in the order of the request."""
+
+    pictures: list[Predicted]
+
+
+class ServedRun(BaseModel):
+    """A run that answers. `calibration` and `neighbours` say in a sentence what they rest on."""
+
+    name: str
+    recipe: str | None
+    data: str | None
+    network: str
+    classes: tuple[str, ...]
+    image_size: int
+    channels: int
+    test_accuracy: Estimate | None
+    is_calibrated: bool
+    temperature: float
+    calibration: str
+    has_neighbours: bool
+    neighbours: str
+
+
+class Model(BaseModel):
+    """What is served, and what a request may hold."""
+
+    version: str
+    runs: list[ServedRun]
+    max_pictures: int
+    max_bytes: int
+    max_pixels: int
+
+
+class Problem(BaseModel):
+    """Why a request was refused, in a sentence."""
+
+    detail: str

@@ -1,0 +1,148 @@
+"""An app behind a socket, until it is told to end."""
+
+import asyncio
+import ipaddress
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from reslab.errors import UserError
+from reslab.serving.app import Access, serving_app
+from reslab.serving.dashboard import dashboard_app
+from reslab.serving.network import Network
+from reslab.serving.service import Service
+
+HEADER_SECONDS = 10.0
+BACKLOG = 2048  # connections that the system holds until they are taken
+SHORTEST_TOKEN = 12
+
+
+class Patient(H11Protocol):
+    """A connection that is closed where the head of a request takes too long; uvicorn itself would wait for ever."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop()
+
+    def _watch(self) -> None:
+        """Let the time run while a head is being read, from its first byte on; bodies have a limit of their own."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(HEADER_SECONDS, self.transport.close)
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def serve_runs(
+    paths: Sequence[Path],
+    *,
+    access: Access,
+    address: tuple[str, int],
+    neighbours: int,
+    data_dir: Path | None,
+    device: str,
+    say: Callable[[str], None],
+) -> None:
+    """Answer for pictures by these runs, until interrupted. Raises: UserError where one has no finished network."""
+    names = [path.resolve().name for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    networks = [Network(path, name=name, device=device) for path, name in zip(paths, names, strict=True)]
+    _check_pictures(networks)
+    app = serving_app(
+        lambda metrics: Service(networks, metrics=metrics), access=access, neighbours=neighbours, data_dir=data_dir
+    )
+    run(app, address=address, say=lambda url: say(f"{' and '.join(names)} at {url}: open it in a browser"))
+
+
+def serve_dashboard(folder: Path, *, access: Access, address: tuple[str, int], say: Callable[[str], None]) -> None:
+    """Show the runs below a folder, until interrupted. Raises: UserError where it is none."""
+    app = dashboard_app(folder, access=access)
+    run(app, address=address, say=lambda url: say(f"The runs in {folder} at {url}: open it in a browser"))
+
+
+def _check_pictures(networks: Sequence[Network]) -> None:
+    for network in networks:
+        if network.weights.channels not in (1, 3):
+            raise UserError(
+                f"{network.name} is for images of {network.weights.channels} channels: pictures are grey or RGB, "
+                "with 1 or 3"
+            )
+
+
+def make_access(host: str, *, token: str | None) -> Access:
+    """Decide who may ask. Raises: UserError where others could without a token, or with one that can be guessed."""
+    if token is not None and len(token) < SHORTEST_TOKEN:
+        raise UserError(
+            f"--token has {len(token)} characters, which can be guessed: use {SHORTEST_TOKEN} or more, for example "
+            f"{secrets.token_urlsafe(16)}"
+        )
+    if token is None and not _is_this_machine(host):
+        raise UserError(
+            f"--host {host} lets others ask: give --token too, for example --token {secrets.token_urlsafe(16)}, "
+            "or leave --host away"
+        )
+    return Access(token=token)
+
+
+def _is_this_machine(host: str) -> bool:
+    if host == "localhost":
+        return True
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def run(app: FastAPI, *, address: tuple[str, int], say: Callable[[str], None]) -> None:
+    """Serve the app until interrupted; `say` is told the URL. Raises: UserError where the address cannot be had."""
+    host, port = address
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise UserError(f"{host}:{port} cannot be served at ({error.strerror}): choose another --port") from None
+    _allow_many_connections()
+    config = uvicorn.Config(
+        app,
+        http=Patient,
+        ws="none",
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=3,
+    )
+    with listener, suppress(KeyboardInterrupt):  # uvicorn hands it on when all is closed
+        say(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}")
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _allow_many_connections() -> None:
+    """Raise the number of open files to what the system allows; each connection is one."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # macOS calls the most infinite, and refuses it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,0 +1,126 @@
+"""Which images are kept for people, and what is found of them, on the small run of the suite."""
+
+import builtins
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from reslab.evaluation import evaluate
+from reslab.evaluation.doubts import find_doubts
+from reslab.evaluation.heat import find_last_layer, heat_maps
+from reslab.evaluation.views import choose_cells, choose_evenly, choose_looks, choose_sample, shrink
+from reslab.models.layers import Classifier
+from reslab.runs import Doubts, Features, Gallery, HeatMaps, Predictions, read_view
+
+VIEWS = ("gallery-test.npz", "gallery-train.npz", "features-test.npz", "heatmaps-test.npz", "doubts-test.npz")
+
+
+def test_evaluation_keeps_every_view_and_repeats_it(finished):
+    before = {name: (finished.path / name).read_bytes() for name in VIEWS}
+    evaluate(finished)
+    for name, content in before.items():
+        assert (finished.path / name).read_bytes() == content, name
+
+
+def test_gallery_holds_what_the_other_views_show(finished):
+    gallery = read_view(finished.path, "test", Gallery)
+    shown = set(gallery.indices.tolist())
+    features = read_view(finished.path, "test", Features)
+    assert features.features.shape == (108, 32)
+    assert len(gallery.images) == 108  # a small split: all of it
+    for kind in (Features, HeatMaps, Doubts):
+        assert shown >= set(read_view(finished.path, "test", kind).indices.tolist())
+    maps = read_view(finished.path, "test", HeatMaps).maps
+    assert maps.max() == 255
+    assert maps.shape[1:] == (2, 2)  # 8 pixels, halved twice
+
+
+def test_without_the_extra_nothing_old_is_left(finished, monkeypatch):
+    true_import = builtins.__import__
+
+    def refuse(name, *arguments, **options):
+        if name.split(".")[0] in ("captum", "cleanlab"):
+            raise ModuleNotFoundError(name=name)
+        return true_import(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    evaluate(finished, splits=["test"])
+    assert not (finished.path / "heatmaps-test.npz").exists()
+    assert not (finished.path / "doubts-test.npz").exists()
+    assert (finished.path / "features-test.npz").exists()
+
+
+def test_every_cell_gets_its_most_certain_images():
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    logits = np.array([[1, 0], [3, 0], [2, 0], [0, 1], [0, 5], [4, 0]], np.float32)
+    chosen = choose_cells(Predictions(logits, labels), each=2, most=100)
+    np.testing.assert_array_equal(chosen, [1, 2, 3, 4, 5])
+    # At most three in all: the first of each cell that there is room for.
+    np.testing.assert_array_equal(
+        choose_evenly(np.array([0, 0, 1, 2]), certainty=np.array([0.9, 0.8, 0.7, 0.6]), each=2, most=3), [0, 2, 3]
+    )
+    right, wrong = choose_looks(Predictions(logits, labels), most=2)
+    np.testing.assert_array_equal(right, [1, 4])
+    np.testing.assert_array_equal(wrong, [5, 3])
+
+
+def test_sample_is_the_same_every_time():
+    np.testing.assert_array_equal(choose_sample(2000), choose_sample(2000))
+    assert len(choose_sample(2000)) == 800
+    np.testing.assert_array_equal(choose_sample(5), np.arange(5))
+
+
+def test_large_images_are_averaged():
+    image = torch.arange(4, dtype=torch.uint8).repeat_interleave(64)[None, None, None].expand(1, 1, 128, 256)
+    small = shrink(image)
+    assert small.shape == (1, 1, 32, 64)
+    assert small[0, 0, 0, [0, 16, 32, 48]].tolist() == [0, 1, 2, 3]
+
+
+class OnePlace(Classifier):
+    """Names class 1 for what is bright at the upper left, through a layer that works in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 1, bias=False)
+        self.norm = nn.BatchNorm2d(1)
+        self.head = nn.Linear(1, 2)
+        with torch.no_grad():
+            self.conv.weight.fill_(1.0)
+            self.head.weight.copy_(torch.tensor([[-1.0], [1.0]]))
+            self.head.bias.zero_()
+
+    def features(self, images):
+        return torch.relu_(self.norm(self.conv(images))).mean(dim=(2, 3))
+
+
+def test_heat_lies_where_the_network_looked():
+    model, images = OnePlace().eval(), torch.zeros(2, 1, 4, 4)
+    images[0, 0, 0, 0] = images[1, 0, 3, 2] = 5.0
+    assert find_last_layer(model, images) is model.norm
+    maps = heat_maps(model, images)
+    assert np.argmax(maps[0]) == 0
+    assert np.argmax(maps[1]) == 14
+    assert maps[0].max() == maps[1].max() == 255
+    assert (maps[0].ravel()[1:] == 0).all()
+    assert model.norm._forward_hooks == {}
+
+
+def test_a_flipped_label_is_doubted_first():
+    generator = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    logits = generator.normal(size=(300, 3)).astype(np.float32)
+    logits[np.arange(300), labels] += 6
+    logits[[7, 31], labels[[7, 31]]] += 3  # as sure as a person would be
+    labels = labels.copy()
+    labels[[7, 31]] = (labels[[7, 31]] + 1) % 3
+    doubts = find_doubts(Predictions(logits, labels))
+    assert set(doubts.indices[:2].tolist()) == {7, 31}
+    assert (np.diff(doubts.credibility) >= 0).all()
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0], [0, 0, 1]])
+def test_no_doubt_where_a_class_has_no_image(labels):
+    assert find_doubts(Predictions(np.zeros((3, 3), np.float32), np.array(labels))) is None

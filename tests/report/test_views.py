@@ -1,0 +1,153 @@
+"""What the report says of single images, what it leaves out, and what it writes beside the page."""
+
+import builtins
+import json
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+from sklearn.datasets import load_sample_images
+
+from reslab.errors import UserError
+from reslab.evaluation.views import IMAGES_OF_CELLS, NUM_DOUBTS, NUM_FEATURES, NUM_HEAT_MAPS
+from reslab.report import draw, tabulate, write_report
+from reslab.report.interactive import read_plotly
+from reslab.report.plane import to_plane
+from reslab.report.printing import find_browser
+from reslab.report.sheets import make_sheet
+from reslab.runs import Features, HeatMaps, drop_view, read_view, write_view
+
+
+def test_looks_and_doubts_stand_on_the_page(rich, rich_page):
+    assert len(rich_page.images["looks"]) == 10  # five images, each with its map
+    assert "taken for" in rich_page.text["looks"]
+    text = " ".join(rich_page.text["doubts"].split())
+    assert "doubts 3 labels of 600 on the test split" in text
+    logits, labels = rich.read_predictions("test")
+    given = np.exp(logits[0, labels[0]]) / np.exp(logits[0]).sum()
+    assert f"{100 * given:.2f} %" in text
+    assert [image["alt"].split(":")[0] for image in rich_page.images["doubts"]] == [
+        "Test image 0",
+        "Test image 9",
+        "Test image 3",
+    ]
+
+
+def test_data_holds_what_the_network_said(rich, rich_page):
+    data = json.loads(rich_page.scripts[0])
+    split = data["splits"]["test"]
+    logits, labels = rich.read_predictions("test")
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert split["matrix"] == [list(row) for row in rich.evaluation.splits["test"].confusion_matrix]
+    for index, label, answers in zip(split["indices"], split["labels"], split["answers"], strict=True):
+        assert label == labels[index]
+        assert {k for k, _ in answers} == {0, 1, 2}
+        assert [p for _, p in answers] == pytest.approx([probabilities[index, k] for k, _ in answers], abs=1e-4)
+    assert data["curves"]["panels"][0]["series"][1][1] == [epoch.validation_accuracy for epoch in rich.log]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_is_missing_is_said_in_a_sentence(make_run, read_page):
+    run = make_run(looked_at=True)
+    drop_view(run.path, "test", HeatMaps)
+    page = read_page(write_report(run))
+    text = " ".join(page.text[""].split())
+    assert "charts do not answer to a pointer or a key: pip install 'reslab[report]'" in text
+    assert "Left out: heat maps; pip install 'reslab[report]', then reslab evaluate run" in text
+    assert "looks" not in page.text
+    assert not [tag for tag, attributes in page.tags if "chart" in attributes.get("class", "").split()]
+
+
+def test_without_plotly_the_report_is_written(make_run, monkeypatch):
+    true_import = builtins.__import__
+
+    def refuse(name, *arguments, **options):
+        if name.startswith("plotly"):
+            raise ModuleNotFoundError(name=name)
+        return true_import(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    html = write_report(make_run()).read_text()
+    assert "charts do not answer" in html
+    assert len(html) < 2_000_000
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_views_of_another_evaluation_are_refused(make_run):
+    run = make_run(looked_at=True)
+    features = read_view(run.path, "test", Features)
+    write_view(run.path, "test", Features(features.indices + 1, features.features))
+    with pytest.raises(UserError, match="another evaluation: run reslab evaluate"):
+        write_report(run)
+
+
+def test_markdown_has_the_figures_and_links_to_pictures_that_exist(rich):
+    text = (rich.path / "report.md").read_text(encoding="utf-8")
+    accuracy = rich.evaluation.splits["test"].accuracy
+    assert f"{100 * accuracy.value:.2f}\u00a0% ({100 * accuracy.low:.2f}" in text
+    assert "\\<script\\>alert(1)" in text
+    links = [line.rpartition("(")[2].rstrip(")") for line in text.splitlines() if line.startswith("![")]
+    assert len(links) == 8
+    assert all((rich.path / link).exists() for link in links)
+
+
+def test_model_card_is_read_by_the_hub(rich):
+    card = ModelCard.load(rich.path / "model-card.md").data
+    figures = rich.evaluation.splits["test"]
+    assert (card.library_name, card.pipeline_tag, card.datasets) == (
+        "reslab",
+        "image-classification",
+        ["uoft-cs/cifar10"],
+    )
+    results = {result.metric_type: result for result in card.eval_results}
+    assert results["accuracy"].metric_value == pytest.approx(figures.accuracy.value, abs=1e-6)
+    assert results["f1"].metric_value == pytest.approx(figures.macro_f1.value, abs=1e-6)
+    assert results["accuracy"].dataset_type == "uoft-cs/cifar10"
+    assert results["accuracy"].dataset_split == "test"
+
+
+def test_plane_keeps_groups_apart_and_repeats():
+    generator = np.random.default_rng(0)
+    groups = [generator.normal(size=(20, 6)) + 20 * offset for offset in range(3)]
+    features = np.concatenate(groups).astype(np.float32)
+    points, method = to_plane(features)
+    assert method == "t-SNE"
+    centers = [points[20 * place : 20 * place + 20].mean(0) for place in range(3)]
+    spread = max(points[20 * place : 20 * place + 20].std() for place in range(3))
+    assert min(np.linalg.norm(centers[i] - centers[j]) for i, j in ((0, 1), (0, 2), (1, 2))) > spread
+    np.testing.assert_array_equal(to_plane(features)[0], points)
+    assert to_plane(features[:5])[1] == "principal components"
+
+
+def test_sheet_is_small_where_there_are_many_images():
+    images = np.random.default_rng(0).integers(0, 256, size=(400, 3, 32, 32)).astype(np.uint8)
+    assert make_sheet(images[:20])[0] == "png"
+    kind, content = make_sheet(images)
+    assert kind == "webp"
+    assert len(content) < images.nbytes
+
+
+def test_page_of_cifars_size_stays_under_eight_megabytes():
+    """Plotly's script and two sheets of as many images as evaluation keeps leave room for a megabyte of pictures."""
+    photographs = np.stack(load_sample_images().images)  # (2, 427, 640, 3), natural images
+    tiles = photographs[:, :416].reshape(2, 13, 32, 20, 32, 3).transpose(0, 1, 3, 5, 2, 4).reshape(-1, 3, 32, 32)
+    kept = 2 * IMAGES_OF_CELLS + NUM_FEATURES + 2 * NUM_HEAT_MAPS + NUM_DOUBTS
+    _, content = make_sheet(np.resize(tiles, (kept, 3, 32, 32)))
+    assert len(read_plotly()) + 4 / 3 * len(content) < 7_000_000
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_parts_are_shown_in_a_notebook(make_run):
+    run = make_run(looked_at=True)
+    assert draw(run, part="matrices")._repr_html_().count("<img") == 4
+    assert "&lt;script&gt;" in tabulate(run, part="classes")._repr_html_()
+    with pytest.raises(UserError, match="no part 'curve': choose from curves, matrices"):
+        draw(run, part="curve")
+    with pytest.raises(UserError, match="not an extended run"):
+        tabulate(run, part="old")
+
+
+def test_no_browser_is_said_in_a_sentence(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match="--pdf needs Chromium, Chrome or Edge on PATH"):
+        find_browser()

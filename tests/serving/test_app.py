@@ -1,0 +1,172 @@
+import base64
+import re
+import time
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from reslab.evaluation.classify import classify
+from reslab.runs import Predictions
+from reslab.serving.app import MAX_PICTURES, Access
+from reslab.serving.guard import Limits
+
+FILES = "files"
+
+
+def post(client, *contents, headers=None, **asked):
+    files = [(FILES, (f"{place}.png", content, "image/png")) for place, content in enumerate(contents)]
+    return client.post("/v1/predict", files=files, params=asked, headers=headers)
+
+
+def test_an_answer_is_that_of_the_command(make_app, finished, one, seven, tmp_path):
+    paths = [tmp_path / "one.png", tmp_path / "seven.png"]
+    for path, content in zip(paths, (one, seven), strict=True):
+        path.write_bytes(content)
+    expected = classify(paths, weights=finished.path, top=2)
+    with TestClient(make_app()) as client:
+        pictures = post(client, one, seven, top=2).json()["pictures"]
+    assert [picture["name"] for picture in pictures] == ["0.png", "1.png"]
+    for picture, answer in zip(pictures, expected, strict=True):
+        (given,) = picture["answers"]
+        assert given["run"] == "small"
+        assert [guess["name"] for guess in given["classes"]] == list(answer.classes)
+        assert [guess["probability"] for guess in given["classes"]] == pytest.approx(answer.probabilities, abs=1e-5)
+
+
+def test_json_with_base64_gives_the_same(make_app, one, seven):
+    pictures = [{"data": base64.b64encode(content).decode(), "name": "x"} for content in (one, seven)]
+    with TestClient(make_app()) as client:
+        by_json = client.post("/v1/predict", json={"pictures": pictures}).json()["pictures"]
+        by_form = post(client, one, seven).json()["pictures"]
+    for first, second in zip(by_json, by_form, strict=True):
+        (first,), (second,) = first["answers"], second["answers"]
+        assert [guess["name"] for guess in first["classes"]] == [guess["name"] for guess in second["classes"]]
+
+
+def test_probabilities_are_divided_by_the_temperature(make_app, finished, seven):
+    logits = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
+    finished.write_predictions("validation", Predictions(logits, np.arange(300) % 3))  # they say nothing: very warm
+    with TestClient(make_app()) as client:
+        (run,) = client.get("/v1/model").json()["runs"]
+        (picture,) = post(client, seven, top=3).json()["pictures"]
+    assert run["is_calibrated"]
+    assert run["temperature"] > 2
+    probabilities = [guess["probability"] for guess in picture["answers"][0]["classes"]]
+    assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+    plain = classify_plainly(finished, seven)
+    warm = plain ** (1 / run["temperature"])
+    assert probabilities == pytest.approx(sorted(warm / warm.sum(), reverse=True), abs=1e-4)
+
+
+def classify_plainly(run, content):
+    path = run.path / "it.png"
+    path.write_bytes(content)
+    return np.array(classify([path], weights=run.path)[0].probabilities)
+
+
+def test_two_runs_answer_side_by_side_with_evidence_and_neighbours(make_app, seven):
+    with TestClient(make_app(twice=True, neighbours=30)) as client:
+        deadline = time.monotonic() + 20
+        while not all(run["has_neighbours"] for run in client.get("/v1/model").json()["runs"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        (picture,) = post(client, seven, heat=True, nearest=2, top=2).json()["pictures"]
+    assert [answer["run"] for answer in picture["answers"]] == ["small", "again"]
+    for answer in picture["answers"]:
+        assert [np.shape(guess["evidence"]) for guess in answer["classes"]] == [(2, 2), (2, 2)]
+        assert len(answer["nearest"]) == 2
+        assert answer["nearest"][0]["similarity"] >= answer["nearest"][1]["similarity"] > 0
+        assert base64.b64decode(answer["nearest"][0]["image"].removeprefix("data:image/png;base64,"))[1:4] == b"PNG"
+
+
+def test_what_is_wrong_is_said_in_a_sentence(make_app, seven):
+    cases = [
+        ({"files": [(FILES, ("no.png", b"nothing"))]}, 422, "no.png cannot be read as a picture"),
+        ({"files": [("other", ("a.png", seven))]}, 422, f"Send 1 to {MAX_PICTURES} pictures in the field files, not 0"),
+        ({"files": [(FILES, ("a.png", seven))] * (MAX_PICTURES + 1)}, 400, "Too many files"),
+        ({"json": {"pictures": []}}, 422, "pictures: List should have at least 1 item"),
+        ({"json": {"pictures": [{"data": "?"}]}}, 422, "pictures.0.data: Data should be valid base64"),
+        ({"content": b"{", "headers": {"Content-Type": "application/json"}}, 422, "the body: Invalid JSON"),
+        ({"content": b"x", "headers": {"Content-Type": "text/plain"}}, 422, "not as text/plain"),
+        ({"content": b"--x\r\n", "headers": {"Content-Type": "multipart/form-data; boundary=y"}}, 400, ""),
+        ({"content": b"--x\r\n", "headers": {"Content-Type": "multipart/form-data"}}, 400, "Missing boundary"),
+        ({"files": [(FILES, ("a.png", seven))], "params": {"top": 0}}, 422, ""),
+    ]
+    with TestClient(make_app()) as client:
+        for request, status, sentence in cases:
+            answer = client.post("/v1/predict", **request)
+            assert answer.status_code == status, answer.text
+            assert sentence in str(answer.json()["detail"])
+        assert post(client, seven).status_code == 200
+
+
+def test_a_body_is_bounded_whether_it_is_announced_or_not(make_app, seven):
+    access = Access(limits=Limits(body_bytes=2**20))
+    with TestClient(make_app(access=access)) as client:
+        announced = post(client, bytes(2**20))
+        parts = (bytes(2**16) for _ in range(17))
+        headers = {"Content-Type": "application/json"}
+        unannounced = client.post("/v1/predict", content=parts, headers=headers)
+        assert post(client, seven).status_code == 200
+    for answer in (announced, unannounced):
+        assert answer.status_code == 413
+        assert answer.headers["connection"] == "close"
+        assert "1 MB" in answer.json()["detail"]
+
+
+def test_all_bodies_together_are_bounded_and_forgotten_when_answered(make_app, seven):
+    access = Access(limits=Limits(all_bodies_bytes=2 * len(seven)))
+    with TestClient(make_app(access=access)) as client:
+        assert post(client, seven * 3).status_code == 503
+        for _ in range(4):
+            assert post(client, seven).status_code == 200
+
+
+def test_without_the_token_only_pages_open(make_app, seven):
+    with TestClient(make_app(access=Access(token="a secret of length"))) as client:
+        for path in ("/", "/docs", "/openapi.json", "/healthz"):
+            assert client.get(path).status_code == 200
+        for path in ("/metrics", "/v1/model"):
+            assert client.get(path).status_code == 401
+        for given in ("", "Bearer", "Bearer a secret of lengt", "a secret of length", "Bearer a secret of length "):
+            assert post(client, seven, headers={"Authorization": given}).status_code == 401
+        right = {"Authorization": "Bearer a secret of length"}
+        assert post(client, seven, headers=right).status_code == 200
+        assert client.get("/v1/model", headers=right).status_code == 200
+
+
+def test_without_a_token_only_this_machines_names_are_answered(make_app):
+    with TestClient(make_app()) as client:
+        assert client.get("/v1/model", headers={"Host": "localhost:8000"}).status_code == 200
+        assert client.get("/v1/model", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_prometheus_reads_requests_and_batches(make_app, seven):
+    with TestClient(make_app()) as client:
+        post(client, seven, seven)
+        client.get("/v1/nonsense")
+        text = client.get("/metrics").text
+    assert 'reslab_requests_total{path="/v1/predict",status="200"} 1.0' in text
+    assert 'reslab_requests_total{path="other",status="404"} 1.0' in text
+    assert "reslab_batch_pictures_sum 2.0" in text
+    assert "reslab_waiting_pictures 0.0" in text
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_a_page_loads_nothing_and_runs_only_its_own_script(make_app, path):
+    with TestClient(make_app()) as client:
+        page = client.get(path)
+    assert not re.search(r"https?://|@import|url\(|<script src|<link rel=.stylesheet", page.text)
+    assert page.headers["content-security-policy"].startswith("default-src 'none'; script-src 'sha256-")
+    assert len(re.findall("<script", page.text)) == 1
+    assert 'onclick="' not in page.text
+
+
+def test_openapi_knows_both_bodies_and_every_reference(make_app):
+    with TestClient(make_app()) as client:
+        api = client.get("/openapi.json").json()
+    body = api["paths"]["/v1/predict"]["post"]["requestBody"]["content"]
+    assert set(body) == {"multipart/form-data", "application/json"}
+    references = set(re.findall(r"#/components/schemas/(\w+)", str(api)))
+    assert references <= set(api["components"]["schemas"])

@@ -1,0 +1,106 @@
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+import pytest
+
+from reslab.serving.batching import Batcher, Busy
+
+
+@asynccontextmanager
+async def answering(compute, *, largest=8, waiting=100):
+    sizes = []
+    with ThreadPoolExecutor(1) as executor:
+        batcher = Batcher(compute, executor=executor, largest=largest, waiting=waiting, note=sizes.append)
+        task = asyncio.create_task(batcher.run())
+        try:
+            yield batcher, sizes
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def doubled(questions):
+    return [2 * question for question in questions]
+
+
+def test_who_asks_while_others_compute_is_answered_together_and_gets_its_own_answer():
+    gate = threading.Event()
+
+    def compute(questions):
+        gate.wait(5)
+        return doubled(questions)
+
+    async def check():
+        async with answering(compute) as (batcher, sizes):
+            first = asyncio.create_task(batcher.ask([1]))
+            await asyncio.sleep(0.05)
+            later = [asyncio.create_task(batcher.ask([number, -number])) for number in range(10)]
+            await asyncio.sleep(0.05)
+            assert len(batcher) == 20
+            gate.set()
+            assert await first == [2]
+            assert await asyncio.gather(*later) == [[2 * number, -2 * number] for number in range(10)]
+            assert sizes == [1, 8, 8, 4]
+
+    asyncio.run(check())
+
+
+def test_a_failure_reaches_who_asked_and_the_next_batch_is_computed():
+    def compute(questions):
+        if "bad" in questions:
+            raise RuntimeError("no")
+        return questions
+
+    async def check():
+        async with answering(compute) as (batcher, _):
+            with pytest.raises(RuntimeError, match="no"):
+                await batcher.ask(["bad"])
+            assert await batcher.ask(["good"]) == ["good"]
+
+    asyncio.run(check())
+
+
+def test_who_has_left_is_not_computed_for():
+    gate, seen = threading.Event(), []
+
+    def compute(questions):
+        gate.wait(5)
+        seen.extend(questions)
+        return questions
+
+    async def check():
+        async with answering(compute) as (batcher, _):
+            tasks = [asyncio.create_task(batcher.ask([0]))]
+            await asyncio.sleep(0.05)
+            tasks += [asyncio.create_task(batcher.ask([number])) for number in (1, 2, 3)]
+            await asyncio.sleep(0)
+            tasks[2].cancel()
+            await asyncio.sleep(0)
+            gate.set()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            assert seen == [0, 1, 3]
+
+    asyncio.run(check())
+
+
+def test_more_than_may_wait_are_sent_away():
+    gate = threading.Event()
+
+    def compute(questions):
+        gate.wait(5)
+        return questions
+
+    async def check():
+        async with answering(compute, waiting=3) as (batcher, _):
+            first = asyncio.create_task(batcher.ask([0]))
+            await asyncio.sleep(0.05)
+            second = asyncio.create_task(batcher.ask([1, 2]))
+            await asyncio.sleep(0)
+            with pytest.raises(Busy):
+                await batcher.ask([3, 4])
+            gate.set()
+            assert await asyncio.gather(first, second) == [[0], [1, 2]]
+
+    asyncio.run(check())

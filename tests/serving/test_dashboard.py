@@ -1,0 +1,92 @@
+import os
+import shutil
+import time
+
+import pytest
+from fastapi.testclient import TestClient
+
+from reslab.errors import UserError
+from reslab.runs import Run
+from reslab.serving.app import Access
+from reslab.serving.dashboard import dashboard_app
+
+
+@pytest.fixture
+def folder(finished: Run, tmp_path):
+    """Three runs: an evaluated one, one in progress two levels below, one whose log is damaged."""
+    for name in ("deep/er/going", "broken"):
+        shutil.copytree(finished.path, tmp_path / "runs" / name)
+    shutil.move(finished.path, tmp_path / "runs/small")
+    going, broken = Run(tmp_path / "runs/deep/er/going"), Run(tmp_path / "runs/broken")
+    for file in ("model.safetensors", "evaluation.json"):
+        (going.path / file).unlink()
+    going.cut_log(2)
+    (broken.path / "log.jsonl").write_text("nonsense\n")
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def client(folder):
+    with TestClient(dashboard_app(folder, access=Access())) as client:
+        yield client
+
+
+def test_runs_are_listed_with_how_far_they_are(client, folder):
+    runs = {run["name"]: run for run in client.get("/v1/runs").json()["runs"]}
+    assert {name: run["state"] for name, run in runs.items()} == {
+        "small": "evaluated",
+        "deep/er/going": "running",
+        "broken": "damaged",
+    }
+    small, going = runs["small"], runs["deep/er/going"]
+    assert (small["epochs"], small["num_epochs"], small["seconds_left"]) == (3, 3, None)
+    assert small["test"]["value"] == Run(folder / "small").evaluation.splits["test"].accuracy.value
+    log = Run(folder / "deep/er/going").log
+    assert going["validation_accuracy"] == log[-1].validation_accuracy
+    assert going["seconds_left"] == pytest.approx(sum(epoch.seconds for epoch in log) / 2)
+    assert "log.jsonl" in runs["broken"]["problem"]
+
+
+def test_a_run_that_goes_on_is_read_anew_and_one_that_is_silent_has_stopped(client, folder):
+    name = "deep/er/going"
+    going, rest = Run(folder / name), Run(folder / "small").log[2]
+    assert len(client.get("/v1/log", params={"run": name}).json()) == 2
+    client.get("/v1/runs")
+    going.append_log(rest)
+    os.utime(going.path / "log.jsonl", (time.time() + 1, time.time() + 1))
+    (added,) = client.get("/v1/log", params={"run": name, "after": 2}).json()
+    assert added == rest.model_dump()
+    assert find(client, name)["epochs"] == 3
+    os.utime(going.path / "log.jsonl", (time.time() - 9999, time.time() - 9999))
+    assert find(client, name)["state"] == "stopped"
+
+
+def find(client, name):
+    return next(run for run in client.get("/v1/runs").json()["runs"] if run["name"] == name)
+
+
+def test_evaluated_runs_are_compared(client, folder):
+    shutil.copytree(folder / "small", folder / "twin")
+    found = client.get("/v1/compare", params={"run": ["small", "twin"]}).json()
+    assert [row["name"] for row in found["rows"]] == ["small", "twin"]
+    assert found["pairs"][0]["mcnemar"]["p_value"] == 1.0
+    refused = client.get("/v1/compare", params={"run": ["small", "deep/er/going"]})
+    assert refused.status_code == 422
+    assert client.get("/v1/compare", params={"run": ["small"]}).status_code == 422
+
+
+@pytest.mark.parametrize("name", ["../runs/small", "deep/er/../../small", "/etc", "", "nothing"])
+def test_no_path_of_a_clients_making_is_opened(client, name):
+    assert client.get("/v1/log", params={"run": name}).status_code == 404
+
+
+def test_a_run_folder_itself_is_a_list_of_one(folder):
+    with TestClient(dashboard_app(folder / "small", access=Access())) as client:
+        assert [run["name"] for run in client.get("/v1/runs").json()["runs"]] == ["small"]
+        assert len(client.get("/v1/log", params={"run": "small"}).json()) == 3
+        assert "<h1>Runs</h1>" in client.get("/").text
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path):
+    with pytest.raises(UserError, match="is not a folder"):
+        dashboard_app(tmp_path / "none", access=Access())

@@ -1,0 +1,42 @@
+import pytest
+import torch
+from torch import nn
+
+from reslab import models
+from reslab.serving.evidence import IMAGES_AT_ONCE, evidence_maps
+
+
+@pytest.mark.parametrize("name", ["preact_resnet20", "resnet20", "plain20", "elu_resnet20", "fast_conv"])
+def test_evidence_adds_up_to_the_logit_without_the_bias(name):
+    torch.manual_seed(0)
+    model = models.build(models.MODELS[name], num_classes=7).eval()
+    nn.init.normal_(model.head.bias)
+    images, classes = torch.randn(3, 3, 32, 32), torch.tensor([[0, 3], [1, 2], [6, 5]])
+    with torch.no_grad():
+        expected = (model(images) - model.head.bias).gather(1, classes)
+    maps = evidence_maps(model, images, classes=classes)
+    assert maps.shape[:2] == (3, 2)
+    assert maps.shape[2] > 1
+    torch.testing.assert_close(maps.sum((2, 3)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_of_an_averaged_map_it_is_the_class_activation_map():
+    model = models.build(models.MODELS["resnet20"], num_classes=4).eval()
+    images = torch.randn(1, 3, 16, 16)
+    kept = {}
+    hook = model.blocks.register_forward_hook(lambda module, inputs, output: kept.update(map=output.detach()))
+    with torch.no_grad():
+        model(images)
+    hook.remove()
+    (height, width) = kept["map"].shape[2:]
+    by_hand = torch.einsum("c,chw->hw", model.head.weight[2].detach(), kept["map"][0]) / (height * width)
+    torch.testing.assert_close(evidence_maps(model, images, classes=torch.tensor([[2]]))[0, 0], by_hand)
+
+
+def test_many_images_are_done_in_parts_and_no_hook_stays():
+    model = models.build(models.MODELS["resnet20"], num_classes=4).eval()
+    images = torch.randn(IMAGES_AT_ONCE + 1, 3, 8, 8)
+    classes = torch.zeros(len(images), 1, dtype=torch.int64)
+    together = evidence_maps(model, images, classes=classes)
+    torch.testing.assert_close(together[-1:], evidence_maps(model, images[-1:], classes=classes[-1:]))
+    assert not any(module._forward_hooks for module in model.modules())

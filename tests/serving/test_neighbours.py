@@ -1,0 +1,33 @@
+import torch
+
+from reslab.runs import Run
+from reslab.serving.neighbours import Index, read_some
+
+
+def test_the_nearest_are_those_of_the_smallest_angle(finished: Run):
+    images = read_some(finished, num=6, data_dir=None)
+    features = torch.tensor([[1.0, 0], [0, 1], [1, 1], [-1, 0], [0, -1], [2, 0.1]])
+    (found,) = Index(images, features).search(torch.tensor([[3.0, 0.0]]), num=3)
+    assert [each.similarity for each in found] == sorted((each.similarity for each in found), reverse=True)
+    assert [round(each.similarity, 4) for each in found] == [1.0, 0.9988, 0.7071]
+    assert [each.label for each in found] == [int(images.labels[place]) for place in (0, 5, 2)]
+    assert torch.equal(found[1].image, images.images[5])
+
+
+def test_as_many_of_each_class_are_read(finished: Run):
+    images = read_some(finished, num=12, data_dir=None)
+    assert images.counts() == [4, 4, 4]
+    assert images.split == "train"
+
+
+def test_nothing_is_downloaded(finished: Run, official, opened):
+    """`official` has pinned tiny sets whose mirror is absent."""
+    finished.write_recipe(finished.recipe.model_copy(update={"data": "cifar10", "validation": 0, "image_size": 32}))
+    assert len(read_some(finished, num=10, data_dir=official).labels) == 10
+    (official / "cifar-10-batches-py" / "data_batch_3").unlink()
+    assert "cifar10 is not on this machine" in read_some(finished, num=10, data_dir=official)
+
+
+def test_a_folder_that_is_gone_is_named(finished: Run, tmp_path):
+    finished.write_recipe(finished.recipe.model_copy(update={"data": f"folder:{tmp_path}/gone"}))
+    assert "gone" in read_some(finished, num=10, data_dir=None)

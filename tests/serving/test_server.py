@@ -1,0 +1,130 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import pytest
+
+from reslab.errors import UserError
+from reslab.serving import server
+from reslab.serving.app import Access
+from reslab.serving.guard import Limits
+from reslab.serving.server import make_access
+
+
+def request(content, *, path="/v1/predict"):
+    body = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + content + b"\r\n--b--\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    return head.encode() + f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+
+
+def read_all(connection):
+    parts = []
+    while part := connection.recv(65536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def ask(port, content):
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(request(content))
+        return read_all(connection)
+
+
+def dribble(connection, *, until):
+    while time.monotonic() < until:
+        connection.sendall(b"x")
+        time.sleep(0.1)
+
+
+def test_a_burst_is_answered_whole(make_app, listen, seven):
+    port, answers = listen(make_app()), []
+    threads = [threading.Thread(target=lambda: answers.append(ask(port, seven))) for _ in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [answer[:15] for answer in answers] == [b"HTTP/1.1 200 OK"] * 100
+
+
+def test_slow_clients_are_closed_and_hold_nobody_up(make_app, listen, seven, monkeypatch):
+    monkeypatch.setattr(server, "HEADER_SECONDS", 1.0)
+    port = listen(make_app(access=Access(limits=Limits(body_seconds=1.0))))
+    whole = request(seven)
+    silent, in_the_head, in_the_body = (socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(3))
+    began = time.monotonic()
+    with silent, in_the_head, in_the_body:
+        in_the_head.sendall(whole[:20])
+        in_the_body.sendall(whole[:-20])
+        assert ask(port, seven).startswith(b"HTTP/1.1 200")
+        assert read_all(in_the_body).startswith(b"HTTP/1.1 408")
+        with pytest.raises(OSError, match=r"Broken pipe|reset by peer"):
+            dribble(in_the_head, until=began + 15)  # a byte now and then buys no time
+        assert read_all(silent) == b""
+    assert time.monotonic() - began < 15
+
+
+def test_a_kept_connection_may_be_slow_again_but_not_for_ever(make_app, listen, seven, monkeypatch):
+    monkeypatch.setattr(server, "HEADER_SECONDS", 0.5)
+    port = listen(make_app())
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(65536).endswith(b"ok")
+        time.sleep(0.7)
+        connection.sendall(b"GET /healthz HTTP/1.1\r\n")
+        began = time.monotonic()
+        assert read_all(connection) == b""
+        assert 0.2 < time.monotonic() - began < 4
+
+
+def test_broken_uploads_do_no_harm(make_app, listen, seven):
+    port = listen(make_app())
+    whole = request(seven)
+    for cut in (10, 200, len(whole) - 5):
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(whole[:cut])  # and gone
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(b"\x16\x03\x01 not http at all\r\n\r\n")
+        assert read_all(connection).startswith(b"HTTP/1.1 400")
+    assert ask(port, seven[: len(seven) // 2]).startswith(b"HTTP/1.1 422")
+    assert ask(port, seven).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_this_machine_needs_no_token(host):
+    assert make_access(host, token=None).token is None
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org", ""])
+def test_others_need_one(host):
+    with pytest.raises(UserError, match="--token"):
+        make_access(host, token=None)
+    with pytest.raises(UserError, match="can be guessed"):
+        make_access(host, token="short")
+    assert make_access(host, token="long enough to serve").token == "long enough to serve"
+
+
+def test_the_command_serves_and_ends(finished, tmp_path):
+    command = [sys.executable, "-m", "reslab", "serve", str(finished.path), "--port", "0", "--neighbours", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        line = process.stdout.readline()
+        assert line.startswith("small at http://127.0.0.1:")
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(line.split()[2].rstrip(":") + "/v1/model", timeout=20) as answer:
+            assert json.load(answer)["runs"][0]["name"] == "small"
+        os.kill(process.pid, signal.SIGINT)
+        rest = process.stdout.read()
+    assert (process.returncode, rest) == (0, "")
+
+
+def test_a_port_that_is_taken_is_named(make_app):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(UserError, match=r"cannot be served at .* choose another --port"),
+    ):
+        server.run(make_app(), address=("127.0.0.1", taken.getsockname()[1]), say=print)
