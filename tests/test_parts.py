@@ -109,15 +109,29 @@ def test_what_is_said_of_muon_and_of_chunks_is_what_was_measured() -> None:
         assert f"{shares[name]} against {shares['fast/s10']}" in " ".join(PAGES[page].split())
 
 
+def cell(figures: dict[str, float]) -> str:
+    mean, least, greatest = (100 * figures[key] for key in ("accuracy", "least", "greatest"))
+    return f"{mean:.1f} % ({least:.1f}–{greatest:.1f})"
+
+
 def test_what_averaging_gains_is_what_was_measured() -> None:
     found = json.loads((ROOT / "benchmarks/averaging.json").read_text())["result"]
     assert found["seeds"] == 5
     log = (ROOT / "benchmarks/log.md").read_text(encoding="utf-8")
     for rate, words in (("falling", "falls to 0, as shipped"), ("constant", "stays at its peak")):
-        cells = []
-        for name in ("network", "average"):
-            figures = found[f"{rate}, {name}"]
-            mean, least, greatest = (100 * figures[key] for key in ("accuracy", "least", "greatest"))
-            cells.append(f"{mean:.1f} % ({least:.1f}–{greatest:.1f})")
+        cells = [cell(found[f"{rate}, {name}"]) for name in ("network", "average")]
         assert f"| {words} | {' | '.join(cells)} |" in PAGES["averaging"]
         assert f"{cells[1].partition('(')[0]}against {cells[0].partition(' (')[0]}" in log
+
+
+def test_what_selection_gains_is_what_was_measured() -> None:
+    found = json.loads((ROOT / "benchmarks/selection.json").read_text())["result"]
+    assert found["seeds"] == 5
+    for name in ("all", "half", "half from epoch 5 on"):
+        assert f"| {name} | {cell(found[name])} |" in PAGES["selection"]
+    share = found["fast-conv, an update on 1,000 images"]["share"]
+    log = (ROOT / "benchmarks/log.md").read_text(encoding="utf-8")
+    assert f"took {share:.3f} of the processor's time: it saves a seventh" in " ".join(PAGES["selection"].split())
+    assert 1 - share == pytest.approx(1 / 7, abs=0.01)
+    half, whole = (cell(found[name]).partition(" (")[0] for name in ("half", "all"))
+    assert f"{share:.3f} of the time of an update of `fast-conv`; on the digits {half} against {whole}" in log
