@@ -131,3 +131,12 @@ def test_costs_beside_training_grow_in_proportion() -> None:
     )
     assert f"memory stays at {one['driver_mb']} MB" in WORDS
     assert f"a report of a thousand runs takes {scale['report']['1000']['seconds']:.1f} s" in WORDS
+
+
+@pytest.mark.parametrize(("name", "words"), [("digits", "digits, 8 epochs of"), ("cifar10", "CIFAR-10, 1 epoch of")])
+def test_shards_train_as_memory_does(name: str, words: str) -> None:
+    found = read_result("shards")[name]
+    assert found["shards"]["weights"] == found["memory"]["weights"]
+    low, high = (100 * end for end in found["streamed"]["interval"])
+    cells = [f"{100 * found[source]['test_accuracy']:.2f} %" for source in ("memory", "shards", "streamed")]
+    assert f"| {words} `{found['recipe']}` | {' | '.join(cells)} ({low:.1f}–{high:.1f}) |" in PAGE

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 
 import numpy as np
@@ -21,7 +21,7 @@ class Picture:
     """A figure as PNG, twice the size at which it is shown; `name` is its file's name without the ending."""
 
     name: str
-    png: bytes
+    png: bytes = field(repr=False)  # or a notebook would keep it twice
     alt: str
     title: str = ""
     caption: str = ""
