@@ -171,6 +171,15 @@ def wait_for_a_stop(job: Job, machine: Machine) -> None:
     raise Failure("stopped after 3 updates")
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Let SIGINT count, also where these tests run in the background of a shell, which has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded")
 def test_ctrl_c_asks_every_worker_to_save(study: Study, tmp_path: Path, action: Callable[..., None]) -> None:
     action(wait_for_a_stop)
 
