@@ -144,6 +144,17 @@ def test_the_readme_quotes_the_benchmarks() -> None:
     assert step["median"] >= 1.2
 
 
+def test_a_step_on_another_processor_is_quoted_too() -> None:
+    found = json.loads((ROOT / "benchmarks/throughput.json").read_text())["result"]["recipes"]["lab-resnet32"]
+    ratio, ours = found["ratio"]["by hand"], found["loops"]["reslab"]
+    spelled = f"{ratio['median']:.2f} times ({ratio['lower_quartile']:.2f}–{ratio['upper_quartile']:.2f})"
+    assert f"{spelled} on one with AVX-512" in " ".join(README.split())
+    page = " ".join((ROOT / "docs/speed.md").read_text(encoding="utf-8").split())
+    assert f"`lab-resnet32` takes {spelled} as many images" in page
+    assert f"which is {ours['share_of_peak']:.0%} of the rate".replace("%", " %") in page
+    assert f"holds at most {ours['peak_megabytes']} MB" in page
+
+
 def test_the_page_of_the_app_quotes_its_benchmark() -> None:
     words = " ".join((ROOT / "docs/serve.md").read_text(encoding="utf-8").split())
     result = json.loads((ROOT / "benchmarks/serving.json").read_text())["result"]
