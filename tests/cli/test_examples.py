@@ -33,13 +33,18 @@ def last_line_of_help(reslab: Callable[..., Any], command: tuple[str, ...]) -> s
 
 def test_the_commands_are_those_that_were_promised() -> None:
     stages = ["lab", "train", "evaluate", "extend", "report", "compare", "predict"]
-    names = [*stages, "export", "push", "pull", "track", "doctor", "models", "methods", "recipes"]
-    groups = [("data", "show"), ("data", "verify"), ("study", "list"), ("study", "run"), ("study", "report")]
+    names = [*stages, "serve", "dashboard", "export", "push", "pull", "track", "doctor", "models", "methods", "recipes"]
+    groups = [("data", name) for name in ("show", "verify", "pack", "cache")]
+    groups += [("study", name) for name in ("list", "run", "report")]
     assert list(commands()) == [*((name,) for name in names), *groups]
 
 
-def test_the_example_of_every_command_runs(reslab: Callable[..., Any], hub: dict[str, dict[str, bytes]]) -> None:
+def test_the_example_of_every_command_runs(
+    reslab: Callable[..., Any], hub: dict[str, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One after the other as they are listed, in one folder: later ones use what earlier ones have made."""
+    # Which would take a port, and serve until interrupted.
+    monkeypatch.setattr("reslab.serving.server.run", lambda app, address, say: say("http://127.0.0.1"))
     digits = load_digits()
     four = digits.images[list(digits.target).index(4)] * (255 / 16)
     Image.fromarray(four.astype("uint8")).resize((64, 64)).save("four.png")
