@@ -184,12 +184,12 @@ def test_a_streamed_run_that_was_stopped_goes_on_to_the_same_bytes(
     recipe = streamed(small_recipe, packed, batch_size=16)
     whole = train(recipe, out=tmp_path / "whole", device="cpu", compile="off")
 
-    def stop(trainer: Trainer, heed: Callable[[Trainer], None] = Trainer._heed_stop) -> None:
+    def stop(trainer: Trainer, heed: Callable[[Trainer], None] = Trainer._heed_clock_and_stop) -> None:
         trainer.stop.requested = trainer.state.updates == 10
         heed(trainer)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_heed_stop", stop)
+        patch.setattr(Trainer, "_heed_clock_and_stop", stop)
         with pytest.raises(Failure, match="stopped after 10 updates"):
             train(recipe, out=tmp_path / "stopped", device="cpu", compile="off", safety=Safety())
     stopped = resume(tmp_path / "stopped", device="cpu")

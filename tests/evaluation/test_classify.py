@@ -70,8 +70,10 @@ def test_a_network_for_grey_sees_colours_as_grey(finished: Run, tmp_path: Path, 
     for name, mode, value in (("colour", "RGB", colour), ("grey", "L", grey), ("next", "L", grey + 1)):
         Image.new(mode, (20, 30), value).save(tmp_path / f"{name}.png")
     seen, expected, other = classify([tmp_path / f"{n}.png" for n in ("colour", "grey", "next")], weights=finished.path)
-    assert (seen.classes, seen.probabilities) == (expected.classes, expected.probabilities)
-    assert seen.probabilities != other.probabilities
+    # Rounding may hang on an image's place in the batch; a grey that is off by one changes far more.
+    assert seen.classes == expected.classes
+    assert seen.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
+    assert seen.probabilities != pytest.approx(other.probabilities, abs=1e-6)
 
 
 def write_network(path: Path, *, channels: int) -> torch.nn.Module:
