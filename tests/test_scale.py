@@ -140,3 +140,15 @@ def test_shards_train_as_memory_does(name: str, words: str) -> None:
     low, high = (100 * end for end in found["streamed"]["interval"])
     cells = [f"{100 * found[source]['test_accuracy']:.2f} %" for source in ("memory", "shards", "streamed")]
     assert f"| {words} `{found['recipe']}` | {' | '.join(cells)} ({low:.1f}–{high:.1f}) |" in PAGE
+
+
+def test_a_million_images_fit_into_little_memory() -> None:
+    found = read_result("larger_than_memory")
+    mapped, held, ratio = found["map"], found["memory"], found["map_takes_times_as_long"]
+    assert mapped["peak_resident"] < 1.5e9 < found["bytes_of_images"]
+    assert f"at most {mapped['peak_resident'] / 1e9:.2f} GB resident" in WORDS
+    assert (
+        f"and {mapped['peak_private'] / 1e9:.2f} GB of its own; the other {held['peak_resident'] / 1e9:.2f} GB" in WORDS
+    )
+    quartiles = f"{ratio['lower_quartile']:.2f}–{ratio['upper_quartile']:.2f}"
+    assert f"Batches took {ratio['median']:.2f} times as long from the map ({quartiles})" in WORDS
