@@ -74,12 +74,14 @@ def test_a_kept_connection_may_be_slow_again_but_not_for_ever(make_app, listen, 
     port = listen(make_app())
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert connection.recv(65536).endswith(b"ok")
+        answer = b""
+        while not answer.endswith(b"ok"):  # its head may come alone
+            answer += connection.recv(65536)
         time.sleep(0.7)
         connection.sendall(b"GET /healthz HTTP/1.1\r\n")
         began = time.monotonic()
         assert read_all(connection) == b""
-        assert 0.2 < time.monotonic() - began < 4
+        assert 0.2 < time.monotonic() - began < 15
 
 
 def test_broken_uploads_do_no_harm(make_app, listen, seven):
