@@ -7,8 +7,9 @@ kernels run side by side, start `nvidia-cuda-mps-control -d` first.
 
     python benchmarks/gpu.py --out gpu.json --at-once 1,4,12
 
-`gpu.json` holds what one hour's lease of a device gave: networks at once, two recipes alone on the device, and variants
-of `fast94` by 5,000 validation images (one seed each).
+`gpu.json` holds what a quarter of an hour on a device gave: networks at once by this script; two recipes alone on the
+device, and variants of `fast94` by 5,000 validation images (one seed each), by a script around `reslab.train` that is
+not kept here.
 """
 
 import argparse
