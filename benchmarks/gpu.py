@@ -28,6 +28,7 @@ from record import write_record
 from reslab import models
 from reslab.data import ImageSet
 from reslab.data.batches import Batches
+from reslab.models.precision import pick_precision
 from reslab.recipe import Recipe, derive
 from reslab.recipes import find_recipe
 from reslab.training.graphs import GraphedUpdates
@@ -55,7 +56,7 @@ class Way:
         self.batches = (batch for epoch in range(10**6) for batch in islice(batches.epoch(epoch), self.whole))
         optimizer = make_optimizer(model, settings=recipe.optimizer)
         objective = make_objective(recipe, images=images, teacher=None, device=device)
-        forward = make_forward(model, device=device, compiled=compiled)
+        forward = make_forward(model, device=device, precision=pick_precision(device=device), compiled=compiled)
         graphs = GraphedUpdates(forward, optimizer, objective=objective, device=device) if graphed else None
 
         def take(chunks: Any) -> torch.Tensor:

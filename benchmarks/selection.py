@@ -17,6 +17,7 @@ from record import write_record
 
 from reslab import models
 from reslab.data import ImageSet
+from reslab.models.precision import pick_precision
 from reslab.recipe import Recipe, Selection, derive
 from reslab.recipes import RECIPES
 from reslab.training.distributed import Share
@@ -41,7 +42,7 @@ class Updates:
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(self.model, settings=recipe.optimizer)
         self.objective = make_objective(recipe, images=images, teacher=None, device=CPU)
-        self.forward = make_forward(self.model, device=CPU)
+        self.forward = make_forward(self.model, device=CPU, precision=pick_precision(device=CPU))
         labels = torch.randint(0, 10, (num_images,))
         self.batch = Share(torch.randn(num_images, 3, 32, 32), labels, 1.0, num_images)
 

@@ -27,6 +27,7 @@ from reslab.data import ImageSet
 from reslab.data.batches import Batches
 from reslab.launch import choose_settings
 from reslab.models.memory import keep_freed_memory
+from reslab.models.precision import pick_precision
 from reslab.recipe import Recipe, derive
 from reslab.recipes import find_recipe
 from reslab.recipes.lab import CIFAR10_PIXELS
@@ -92,7 +93,7 @@ def steps_of_reslab(recipe: Recipe, images: ImageSet) -> Iterator[None]:
     model = models.build(recipe.model.model_dump(), num_classes=10)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(model, settings=recipe.optimizer)
-    forward = make_forward(model, device=cpu)
+    forward = make_forward(model, device=cpu, precision=pick_precision(device=cpu))
     objective = make_objective(recipe, images=images, teacher=None, device=cpu)
     batches = Batches(images, recipe=recipe, by=CIFAR10_PIXELS, seed=0, device=cpu)
     for epoch in range(10**6):

@@ -30,6 +30,7 @@ from reslab.data.batches import Batches
 from reslab.data.recipe_data import read_split
 from reslab.launch import choose_settings
 from reslab.models.memory import keep_freed_memory
+from reslab.models.precision import pick_precision
 from reslab.recipe import ImageNetResNet, Recipe, derive
 from reslab.recipes import find_recipe
 from reslab.recipes.zoo import PUBLISHED
@@ -75,7 +76,7 @@ def train(recipe: Recipe, images: ImageSet, *, steps: int, device: torch.device)
     model = models.build(recipe.model.model_dump(), num_classes=len(images.classes))
     model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = make_optimizer(model, settings=recipe.optimizer)
-    forward = make_forward(model, device=device)
+    forward = make_forward(model, device=device, precision=pick_precision(device=device))
     objective = make_objective(recipe, images=images, teacher=None, device=device)
     take = make_updater(forward, optimizer, objective=objective, device=device)
     batches = Batches(images, recipe=recipe, by=recipe.standardize or images.statistics(), seed=0, device=device)

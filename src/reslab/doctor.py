@@ -20,6 +20,7 @@ from reslab.data.cifar import find_data_dir
 from reslab.launch import count_cores, read_quota
 from reslab.models import winograd
 from reslab.models.memory import keep_freed_memory
+from reslab.models.precision import read_features
 from reslab.training.environment import name_processor
 
 FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
@@ -65,7 +66,7 @@ def _look_at_versions() -> Finding:
 
 
 def _look_at_processor() -> Finding:
-    flags = _read_flags()
+    flags = read_features()
     has = [name for name in FEATURES if name in flags]
     capability = torch.backends.cpu.get_cpu_capability()
     forced = os.environ.get("ATEN_CPU_CAPABILITY")
@@ -74,14 +75,6 @@ def _look_at_processor() -> Finding:
         f"{name_processor()}; it has {', '.join(has) or 'none of ' + ', '.join(FEATURES)}; PyTorch uses {capability}",
         f"unset ATEN_CPU_CAPABILITY (now {forced})" if forced else None,
     )
-
-
-def _read_flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return set()
-    return {flag for line in lines if line.startswith("flags") for flag in line.partition(":")[2].split()}
 
 
 def _look_at_cores() -> Finding:

@@ -11,6 +11,7 @@ from reslab.recipe import Fraction, Method, Model, Part, Standardize
 
 SCHEMA_VERSION: Final = 1
 Compiled = Literal["yes", "no", "undecided"]
+Precision = Literal["float32", "bfloat16"]
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
@@ -42,6 +43,7 @@ class Environment(Part):
     started: str  # ISO 8601, UTC
     data: tuple[DataSet, ...]
     compiled: Compiled = "undecided"  # whether training compiles the network
+    precision: Precision | None = None  # what training multiplies with; older runs: bfloat16 on a GPU alone
     deterministic: bool = False  # only algorithms that repeat to the bit
     ranks: PositiveInt = 1  # processes that trained it together
 

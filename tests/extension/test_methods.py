@@ -15,6 +15,7 @@ from reslab.errors import Failure, UserError
 from reslab.evaluation import evaluate
 from reslab.extension import METHODS, extend, resume_extension, run
 from reslab.extension.methods import check_method
+from reslab.recipe import Recipe
 from reslab.runs import Run, read_weights
 from reslab.training import resume, train
 from reslab.training.loop import Trainer
@@ -98,7 +99,8 @@ def test_an_interrupted_extension_is_finished_to_the_same_bytes(
     assert resume_extension(tmp_path / "cut").weights_path.read_bytes() == whole
 
 
-def test_an_extended_run_can_be_extended_again(base: Run, tmp_path: Path) -> None:
+def test_an_extended_run_can_be_extended_again(small_recipe: Recipe, tmp_path: Path) -> None:
+    base = train(small_recipe, out=tmp_path / "base", seed=4)  # of so short runs, some learn little
     once = extend(base.path, data="digits:0@20", out=tmp_path / "once", method="nearest-mean")
     twice = extend(once.path, data="digits:8@20", out=tmp_path / "twice", method="finetune-distill")
     assert twice.recipe.data == "digits:1,4,7@40+digits:0@20+digits:8@20"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from reslab.data import recipe_data
 from reslab.errors import Failure, UserError
@@ -98,13 +99,18 @@ def test_one_run_can_be_sent_elsewhere(study: Study, ran: Path, tmp_path: Path) 
 # ---- interrupted
 
 
+def run_on_one_thread(study: Study, out: Path) -> None:
+    torch.set_num_threads(1)  # as here
+    run_study(study, out=out, rows=["relu", "elu"], seeds=1)
+
+
 @pytest.mark.parametrize("moment", ["elu-0/checkpoint/newest.safetensors", "relu-0/evaluation.json", "elu-0/.lock"])
 def test_a_killed_study_goes_on_to_the_same_bytes(study: Study, ran: Path, tmp_path: Path, moment: str) -> None:
     """In a run, between two, and while one begins."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["reslab.training.loop", "reslab.study.cost", "sklearn.datasets"])
     out = tmp_path / "tiny"
-    process = context.Process(target=run_study, args=(study,), kwargs={"out": out, "rows": ["relu", "elu"], "seeds": 1})
+    process = context.Process(target=run_on_one_thread, args=(study, out))
     process.start()
     while not (out / moment).exists() and process.is_alive():
         time.sleep(0.002)

@@ -33,7 +33,7 @@ def work(out: Path) -> None:
     if (out / "recipe.json").exists():
         resume(out, safety=safety)
     else:
-        train(read_recipe(Path(TASK["recipe"])), out=out, safety=safety)
+        train(read_recipe(Path(TASK["recipe"])), out=out, safety=safety, precision="float32")
 
 
 if TASK["fault"] and TASK["faulty"] == int(os.environ["RANK"]):

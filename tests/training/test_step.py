@@ -38,7 +38,11 @@ def test_an_update_equals_the_one_written_by_hand() -> None:
     by_hand = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9, nesterov=True)
     for _ in range(2):
         loss, hits = update(
-            make_forward(ours, device=CPU), optimizer, objective=smoothed, chunks=[(images, labels)], rate=0.05
+            make_forward(ours, device=CPU, precision="float32"),
+            optimizer,
+            objective=smoothed,
+            chunks=[(images, labels)],
+            rate=0.05,
         )
         logits = theirs(images)
         expected = F.cross_entropy(logits, labels, label_smoothing=0.1)
@@ -54,7 +58,7 @@ def test_an_update_equals_the_one_written_by_hand() -> None:
 def test_no_gradient_is_left_behind() -> None:
     model = models.build(DESCRIPTION, num_classes=7)
     update(
-        make_forward(model, device=CPU),
+        make_forward(model, device=CPU, precision="float32"),
         make_optimizer(model, settings=Sgd(peak_lr=0.1)),
         objective=smoothed,
         chunks=[(torch.randn(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64))],

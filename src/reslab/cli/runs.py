@@ -59,6 +59,9 @@ def train(
     compile: Annotated[
         str, typer.Option(help="on, off or auto: compile the network where that saves more time than it takes.")
     ] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="float32, bfloat16 or auto: multiply with bfloat16 where that is faster.")
+    ] = "auto",
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Only algorithms that repeat to the bit, also on a GPU; slower.")
     ] = False,
@@ -72,10 +75,10 @@ def train(
     """Train a network by a recipe, into a run folder. The test split is not read."""
     if (recipe is None) == (resume is None):
         raise UserError("name a recipe to train (reslab recipes lists them), or --resume RUN to go on with a run")
-    if resume is not None and (settings or out or seed or compile != "auto" or deterministic):
+    if resume is not None and (settings or out or seed or compile != "auto" or precision != "auto" or deterministic):
         raise UserError(
-            "--resume goes on with a run as it was begun: leave --set, --out, --seed, --compile and --deterministic "
-            "away"
+            "--resume goes on with a run as it was begun: leave --set, --out, --seed, --compile, --precision and "
+            "--deterministic away"
         )
     use_threads(threads)
     from reslab import training
@@ -97,6 +100,7 @@ def train(
             silent=False,
             safety=safety,
             compile=compile,
+            precision=precision,
             deterministic=deterministic,
         )
     if os.environ.get("RANK", "0") != "0":  # of the processes that torchrun has started, the first one says it

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from reslab.models.precision import multiplying, pick_precision
+
 
 def time_update(model: nn.Module, *, batch: tuple[int, ...]) -> float:
     """Time forward and backward of a copy for a batch (N, C, H, W), in seconds; the second of two."""
@@ -20,7 +22,7 @@ def time_update(model: nn.Module, *, batch: tuple[int, ...]) -> float:
     seconds = 0.0
     for _ in range(2):
         began = time.perf_counter()
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=device.type == "cuda"):
+        with multiplying(pick_precision(device=device), device=device):
             logits = trial(images)
         F.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
         if device.type == "cuda":

@@ -14,6 +14,7 @@ from reslab.data.recipe_data import read_split
 from reslab.extension.methods import METHODS, TUNED_SHARE
 from reslab.models.device import pick_device
 from reslab.models.memory import keep_freed_memory
+from reslab.models.precision import pick_precision
 from reslab.recipe import Method, Recipe
 from reslab.runs import Run
 from reslab.study.plan import Job, Lesson, Machine, Say
@@ -85,7 +86,7 @@ def measure(recipe: Recipe, images: ImageSet, *, device: str) -> Cost:
     ).to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(model, settings=recipe.optimizer)
     objective = make_objective(recipe, images=images, teacher=None, device=chosen)
-    forward = make_forward(model, device=chosen)
+    forward = make_forward(model, device=chosen, precision=pick_precision(device=chosen))
     times: list[float] = []
     began = time.perf_counter()
     last = max(recipe.epochs - 1, *(growth.epoch for growth in recipe.growth), 0)  # at full size

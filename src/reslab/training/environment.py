@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 import reslab
-from reslab.records import Compiled, DataSet, Environment
+from reslab.models.precision import pick_precision
+from reslab.records import Compiled, DataSet, Environment, Precision
 
 
 def describe_environment(
@@ -19,6 +20,7 @@ def describe_environment(
     seed: int,
     data: tuple[DataSet, ...],
     compiled: Compiled = "undecided",
+    precision: Precision | None = None,
     deterministic: bool = False,
     ranks: int = 1,
 ) -> Environment:
@@ -38,6 +40,7 @@ def describe_environment(
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         data=data,
         compiled=compiled,
+        precision=precision or pick_precision(device=device),
         deterministic=deterministic,
         ranks=ranks,
     )

@@ -12,8 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from reslab.training.objective import Objective
-from reslab.training.step import Forward, update
+from reslab.training.objective import Forward, Objective
+from reslab.training.step import update
 
 Chunks = Sequence[tuple[Tensor, Tensor]]  # images (N, C, H, W) and labels (N,)
 UPDATES_BEFORE = 3  # of a shape, taken one by one

@@ -19,6 +19,7 @@ from reslab.errors import Failure
 from reslab.models import Classifier
 from reslab.models.inference import predict_logits
 from reslab.models.memory import keep_freed_memory
+from reslab.models.precision import Precision
 from reslab.recipe import Standardize
 from reslab.records import Epoch, Weights
 from reslab.runs import Checkpoint, Run
@@ -27,14 +28,14 @@ from reslab.training.compiling import settle_compiled
 from reslab.training.distributed import LOST, Share, Team, is_lost
 from reslab.training.freezing import check_freezing, freeze
 from reslab.training.graphs import Updater, make_updater
-from reslab.training.objective import make_objective
+from reslab.training.objective import Forward, make_objective
 from reslab.training.optim import make_optimizer, rate_at
 from reslab.training.progress import Display
 from reslab.training.safety import LOWERED, Clock, Safety
 from reslab.training.selection import choose
 from reslab.training.signals import StopRequest, listen_for_stop
 from reslab.training.state import State, capture, restore
-from reslab.training.step import Forward, make_forward
+from reslab.training.step import make_forward
 
 IMAGES_TO_PREPARE = 5000  # what the whitened patches are measured on
 UPDATES_BETWEEN_CHECKS = {"cpu": 1, "cuda": 50}  # reading a loss makes a GPU wait
@@ -90,8 +91,9 @@ class Trainer:
         self.trained = [parameter for parameter in self.state.model.parameters() if parameter.requires_grad]
         self.epoch_start = capture(self.state)
         self.clock, self.stop = Clock(safety), StopRequest()
+        self.precision = self.team.from_first(self._read_precision)
         self.objective = make_objective(
-            self.recipe, images=self.images, teacher=start.teacher if start else None, device=device
+            self.recipe, images=self.images, teacher=self._make_teacher(start), device=device
         )
         self.display = Display(total_updates=updates, total_epochs=self.length.epochs, silent=silent)
         batch = (self.recipe.chunk_size or self.recipe.batch_size, *self.images.images.shape[1:])
@@ -115,7 +117,17 @@ class Trainer:
         )
 
     def _make_forward(self) -> Forward:
-        return make_forward(self.team.wrap(self.state.model), device=self.device, compiled=self.compiled)
+        network = self.team.wrap(self.state.model)
+        return make_forward(network, device=self.device, precision=self.precision, compiled=self.compiled)
+
+    def _read_precision(self) -> Precision:
+        """Read what the run multiplies with; before it was recorded, that was float32 on processors alone."""
+        return self.run.environment.precision or ("float32" if self.device.type == "cpu" else "bfloat16")
+
+    def _make_teacher(self, start: Start | None) -> Forward | None:
+        if start is None or start.teacher is None:
+            return None
+        return make_forward(start.teacher.to(self.device).eval(), device=self.device, precision=self.precision)
 
     def _build(self) -> Classifier:
         model = models.build(

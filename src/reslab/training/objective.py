@@ -13,18 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reslab.data import ImageSet
-from reslab.models import Classifier
 from reslab.recipe import Recipe
 
+Forward = Callable[[Tensor], Tensor]  # images (N, C, H, W) to logits (N, K)
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # logits (N, K), images, labels (N,) to the mean loss
 
 
-def make_objective(recipe: Recipe, *, images: ImageSet, teacher: Classifier | None, device: torch.device) -> Objective:
-    """Build the loss of `recipe` for its training images; the teacher is the network that is being extended."""
+def make_objective(recipe: Recipe, *, images: ImageSet, teacher: Forward | None, device: torch.device) -> Objective:
+    """Build the loss of `recipe` for its training images; `teacher` is the network that is being extended."""
     offset = recipe.logit_adjustment * log_prior(images.counts(), recipe=recipe).to(device)
     extension = recipe.extension
-    if teacher is not None:
-        teacher.to(device).eval()
 
     def objective(logits: Tensor, chunk: Tensor, labels: Tensor) -> Tensor:
         loss = F.cross_entropy(logits + offset, labels, label_smoothing=recipe.label_smoothing)

@@ -7,6 +7,7 @@ from reslab.data import ImageSet
 from reslab.data.recipe_data import describe_data, read_split
 from reslab.errors import UserError
 from reslab.models.device import pick_device
+from reslab.models.precision import pick_precision
 from reslab.recipe import Recipe
 from reslab.records import DataSet, Environment, SplitName
 from reslab.runs import Follower, Run
@@ -28,12 +29,14 @@ def train(
     silent: bool = True,
     safety: Safety = EVERY_EPOCH,
     compile: str = "auto",
+    precision: str = "auto",
     deterministic: bool = False,
 ) -> Run:
     """Train a network from scratch into the new run folder `out`.
 
-    `deterministic` allows only algorithms that repeat to the bit, also on a GPU, and no compiled network. Processes
-    that torchrun has started train one run together, each on its part of every batch; the first one writes it.
+    `deterministic` allows only algorithms that repeat to the bit, also on a GPU, and no compiled network. `precision`,
+    "auto", "float32" or "bfloat16", says which numbers are multiplied. Processes that torchrun has started train one
+    run together, each on its part of every batch; the first one writes it.
     Raises: UserError where the recipe, the data or the folder do not allow it; Failure where the loss is not finite,
     the disk refuses, somebody interrupts, or another process of the run has ended.
     """
@@ -41,12 +44,14 @@ def train(
         raise UserError("--deterministic trains without compiled code, whose order of sums may be chosen by time")
     with joined(pick_device(device)) as team:
         compiled = read_compile(compile, device=team.device)
+        multiplied = pick_precision(precision, device=team.device)
         splits = team.in_turn(lambda: _read_splits(recipe, data_dir))
         environment = describe_environment(
             device=team.device,
             seed=seed,
             data=_describe_alike(splits, team=team),
             compiled="no" if deterministic else compiled,
+            precision=multiplied,
             deterministic=deterministic,
             ranks=team.size,
         )

@@ -1,27 +1,25 @@
 """One update of the weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from reslab.training.objective import Objective
+from reslab.models.precision import Precision, multiplying
+from reslab.training.objective import Forward, Objective
 
-Forward = Callable[[Tensor], Tensor]
 
-
-def make_forward(model: torch.nn.Module, *, device: torch.device, compiled: bool = False) -> Forward:
-    """Wrap the forward pass for the device: bf16 autocast on CUDA, fp32 elsewhere.
-
-    On a CPU bf16 has half the rate of fp32 and the weight gradients of fp16 run hundreds of times slower.
-    """
+def make_forward(
+    model: torch.nn.Module, *, device: torch.device, precision: Precision, compiled: bool = False
+) -> Forward:
+    """Wrap the forward pass: compiled or not, and multiplying with `precision`, which the backward pass repeats."""
     # Batches come in few shapes: each has its own code, since code for any shape is slower.
     network = torch.compile(model, dynamic=False) if compiled else model
-    if device.type != "cuda":
+    if precision == "float32":
         return network
 
     def forward(images: Tensor) -> Tensor:
-        with torch.autocast("cuda", dtype=torch.bfloat16):
+        with multiplying(precision, device=device):
             logits: Tensor = network(images)
         return logits
 
