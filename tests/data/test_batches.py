@@ -282,3 +282,11 @@ def test_neighbouring_seeds_share_nothing():
     )
     assert abs(float(first.mean()) - 0.5) < 4 / (12 * 200) ** 0.5
     assert all(one != other for one, other in pairwise(first.flatten().tolist()))
+
+
+@pytest.mark.parametrize(("recipe", "batch_size", "expected"), [(PLAIN, 10, 1), (GROWING, 10, 3), (GROWING, 8, 6)])
+def test_shapes_of_batches_are_counted(images, recipe, batch_size, expected):
+    """Each size of images, and again where the last batch of an epoch has another number of them."""
+    batches = make(images, derive(recipe, name="sized", batch_size=batch_size, epochs=5))
+    shapes = {batch.shape for epoch in range(5) for batch, _ in batches.epoch(epoch)}
+    assert batches.count_shapes() == len(shapes) == expected

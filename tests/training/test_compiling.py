@@ -11,7 +11,7 @@ from reslab.errors import UserError
 from reslab.recipe import Recipe
 from reslab.runs import Run
 from reslab.training import compiling, resume, train
-from reslab.training.compiling import read_compile, settle_compiled, time_update
+from reslab.training.compiling import Work, read_compile, settle_compiled, time_update
 from reslab.training.step import make_forward
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -29,9 +29,18 @@ def preact() -> nn.Module:
     return models.build({"kind": "preact_resnet", "depth": 8, "width": 8}, num_classes=7)
 
 
-def settle(run: Run, model: nn.Module, updates: int) -> tuple[bool, list[str]]:
+def settle(run: Run, model: nn.Module, updates: int, shapes: int = 1) -> tuple[bool, list[str]]:
     said: list[str] = []
-    return settle_compiled(run, model, updates=updates, batch=BATCH, say=said.append), said
+    return settle_compiled(run, model, work=Work(updates, BATCH, shapes, "float32"), say=said.append), said
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> dict[bool, float]:
+    """Seconds of an update, compiled or not, in place of what a clock says."""
+    seconds = {False: 0.5, True: 0.4}
+    monkeypatch.setattr(compiling, "_has_compiler", lambda: True)
+    monkeypatch.setattr(compiling, "time_update", lambda model, batch, precision, compiled=False: seconds[compiled])
+    return seconds
 
 
 def test_what_a_person_says_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,25 +58,33 @@ def test_without_a_compiler_a_processor_cannot_compile(monkeypatch: pytest.Monke
     assert read_compile("auto", device=CPU) == "undecided"
 
 
-def test_it_is_compiled_where_that_saves_more_than_it_takes(undecided: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "_has_compiler", lambda: True)
+def test_it_is_compiled_where_that_saves_more_than_it_takes(
+    undecided: Run, monkeypatch: pytest.MonkeyPatch, timed: dict[bool, float]
+) -> None:
     monkeypatch.setattr(type(undecided), "has_checkpoint", False)
-    monkeypatch.setattr(compiling, "time_update", lambda model, batch: 0.5)
-    # 10 layers at 4 s take 40 s; 2 % of 0.5 s is saved at each update: 4,000 updates make up for it.
-    assert settle(undecided, preact(), 3990) == (False, ["Not compiled: it takes about 40 s and saves about 40 s"])
+    # 10 layers at 2 s take 20 s; at best a fifth of 0.5 s is saved at each update: 200 updates make up for it.
+    assert settle(undecided, preact(), 199) == (False, ["Not compiled: it takes about 20 s and saves about 20 s"])
     assert undecided.environment.compiled == "no"
     assert settle(undecided, preact(), 10**9) == (False, [])  # decided
     undecided.write_environment(undecided.environment.model_copy(update={"compiled": "undecided"}))
-    assert settle(undecided, preact(), 8000) == (True, ["Compiled: it takes about 40 s and saves about 80 s"])
+    assert settle(undecided, preact(), 201) == (True, ["Compiled: an update takes 0.400 s so, else 0.500 s"])
     assert undecided.environment.compiled == "yes"
 
 
-def test_compiled_code_is_not_taken_for_winograd_convolutions(undecided: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "_has_compiler", lambda: True)
-    monkeypatch.setattr(compiling.winograd, "available", lambda: True)
+def test_every_shape_of_batch_is_compiled_anew(
+    undecided: Run, monkeypatch: pytest.MonkeyPatch, timed: dict[bool, float]
+) -> None:
     monkeypatch.setattr(type(undecided), "has_checkpoint", False)
-    network = models.build({"kind": "resnet", "depth": 8}, num_classes=7)
-    assert settle(undecided, network, 10**9) == (False, [])
+    assert settle(undecided, preact(), 500, shapes=3)[1] == ["Not compiled: it takes about 60 s and saves about 50 s"]
+
+
+def test_a_network_that_is_slower_when_compiled_is_not(
+    undecided: Run, monkeypatch: pytest.MonkeyPatch, timed: dict[bool, float]
+) -> None:
+    timed[True] = 0.6
+    monkeypatch.setattr(type(undecided), "has_checkpoint", False)
+    assert settle(undecided, preact(), 10**9) == (False, ["Not compiled: an update takes 0.600 s so, else 0.500 s"])
+    assert undecided.environment.compiled == "no"
 
 
 def test_a_run_from_before_this_was_recorded_goes_on_as_it_was(undecided: Run) -> None:

@@ -69,6 +69,11 @@ class Batches:
         whole, left = divmod(self.num_images, self.recipe.batch_size)
         return whole + (left > 1 or whole == 0) if self.recipe.batch_size > 1 else whole
 
+    def count_shapes(self) -> int:
+        """Count the shapes of batches: the sizes of images, twice where the last batch has another number of them."""
+        sizes = {image_size_at(self.recipe, epoch) for epoch in range(self.recipe.epochs)}
+        return len(sizes) * (2 if self.num_images % self.recipe.batch_size else 1)
+
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images (N, C, H, W) float32 and labels (N,) of one epoch (from 0), from batch `start` on."""
         order = self._order(seeded(self.seed, "order", epoch))

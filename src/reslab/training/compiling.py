@@ -10,21 +10,22 @@ PyTorch keeps what it has compiled in a cache of its own, so that the next run o
 import os
 import shutil
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from reslab.errors import UserError
-from reslab.models import winograd
-from reslab.models.layers import Conv3x3
+from reslab.models.precision import Precision
 from reslab.models.timing import time_update
 from reslab.records import Compiled
 from reslab.runs import Run
 
 CHOICES: dict[str, Compiled] = {"on": "yes", "off": "no", "auto": "undecided"}
 
-# Seen on two cores with AVX2, both roughly: seconds to compile a layer, and the share of an update's time then saved.
-SECONDS_PER_LAYER, SAVED = 4.0, 0.02
+# Seen on two cores, both roughly: seconds to compile a layer for one shape of batch, and the share of an update's time
+# that is then saved at best by most networks.
+SECONDS_PER_LAYER, SAVED = 2.0, 0.2
 
 
 def read_compile(wanted: str, *, device: torch.device) -> Compiled:
@@ -39,27 +40,41 @@ def read_compile(wanted: str, *, device: torch.device) -> Compiled:
     return CHOICES[wanted]
 
 
-def settle_compiled(
-    run: Run, model: nn.Module, *, updates: int, batch: tuple[int, ...], say: Callable[[str], None]
-) -> bool:
-    """Look up whether `run` is compiled, or decide it for `updates` on batches (N, C, H, W), say why and record it."""
+class Work(NamedTuple):
+    """What a network has to do in a run: updates on batches of so many shapes, of which (N, C, H, W) is the largest."""
+
+    updates: int
+    batch: tuple[int, ...]
+    shapes: int
+    precision: Precision
+
+
+def settle_compiled(run: Run, model: nn.Module, *, work: Work, say: Callable[[str], None]) -> bool:
+    """Look up whether `run` is compiled, or decide it for `work`, say why and record it."""
     recorded = run.environment.compiled
     if recorded == "undecided":
         on_gpu = next(model.parameters()).device.type != "cpu"
         # A run that began before this was recorded was compiled on GPUs alone.
-        compiled = on_gpu if run.has_checkpoint else not on_gpu and _pays(model, updates=updates, batch=batch, say=say)
+        compiled = on_gpu if run.has_checkpoint else not on_gpu and _pays(model, work, say)
         recorded = "yes" if compiled else "no"
         run.write_environment(run.environment.model_copy(update={"compiled": recorded}))
     return recorded == "yes"
 
 
-def _pays(model: nn.Module, *, updates: int, batch: tuple[int, ...], say: Callable[[str], None]) -> bool:
-    if not _has_compiler() or (winograd.available() and any(isinstance(m, Conv3x3) for m in model.modules())):
-        return False  # compiled code would have to do without the Winograd convolutions
+def _pays(model: nn.Module, work: Work, say: Callable[[str], None]) -> bool:
+    """Estimate, which costs nothing; only where that promises something, compile for one shape of batch and look."""
+    if not _has_compiler():
+        return False
     layers = sum(isinstance(module, nn.Conv2d | nn.Linear) for module in model.modules())
-    cost, saved = SECONDS_PER_LAYER * layers, SAVED * updates * time_update(model, batch=batch)
-    say(f"{'Compiled' if saved > cost else 'Not compiled'}: it takes about {cost:.0f} s and saves about {saved:.0f} s")
-    return saved > cost
+    plain = time_update(model, batch=work.batch, precision=work.precision)
+    cost, saved = SECONDS_PER_LAYER * layers * work.shapes, SAVED * work.updates * plain
+    if saved <= cost:
+        say(f"Not compiled: it takes about {cost:.0f} s and saves about {saved:.0f} s")
+        return False
+    compiled = time_update(model, batch=work.batch, precision=work.precision, compiled=True)
+    pays = compiled < plain
+    say(f"{'Compiled' if pays else 'Not compiled'}: an update takes {compiled:.3f} s so, else {plain:.3f} s")
+    return pays
 
 
 def _has_compiler() -> bool:

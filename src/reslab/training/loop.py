@@ -24,7 +24,7 @@ from reslab.recipe import Standardize
 from reslab.records import Epoch, Weights
 from reslab.runs import Checkpoint, Run
 from reslab.training.averaging import take_in
-from reslab.training.compiling import settle_compiled
+from reslab.training.compiling import Work, settle_compiled
 from reslab.training.distributed import LOST, Share, Team, is_lost
 from reslab.training.freezing import check_freezing, freeze
 from reslab.training.graphs import Updater, make_updater
@@ -97,8 +97,9 @@ class Trainer:
         )
         self.display = Display(total_updates=updates, total_epochs=self.length.epochs, silent=silent)
         batch = (self.recipe.chunk_size or self.recipe.batch_size, *self.images.images.shape[1:])
+        work = Work(updates, batch, self.batches.count_shapes(), self.precision)
         self.compiled = self.team.from_first(
-            lambda: settle_compiled(run, self.state.model, updates=updates, batch=batch, say=self.display.console.print)
+            lambda: settle_compiled(run, self.state.model, work=work, say=self.display.console.print)
         )
         self.forward = self._make_forward()
         self.update = self._make_updater()
