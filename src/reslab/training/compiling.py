@@ -26,6 +26,7 @@ CHOICES: dict[str, Compiled] = {"on": "yes", "off": "no", "auto": "undecided"}
 # Seen on two cores, both roughly: seconds to compile a layer for one shape of batch, and the share of an update's time
 # that is then saved at best by most networks.
 SECONDS_PER_LAYER, SAVED = 2.0, 0.2
+MARGIN = 2  # a look may find that a network is quicker as it is, and has then cost what it has cost
 
 
 def read_compile(wanted: str, *, device: torch.device) -> Compiled:
@@ -41,9 +42,12 @@ def read_compile(wanted: str, *, device: torch.device) -> Compiled:
 
 
 class Work(NamedTuple):
-    """What a network has to do in a run: updates on batches of so many shapes, of which (N, C, H, W) is the largest."""
+    """What a network has to do in a run: so many batches of so many shapes, of which (N, C, H, W) is the largest.
 
-    updates: int
+    Where batches come in chunks, a chunk is one.
+    """
+
+    batches: int
     batch: tuple[int, ...]
     shapes: int
     precision: Precision
@@ -67,8 +71,8 @@ def _pays(model: nn.Module, work: Work, say: Callable[[str], None]) -> bool:
         return False
     layers = sum(isinstance(module, nn.Conv2d | nn.Linear) for module in model.modules())
     plain = time_update(model, batch=work.batch, precision=work.precision)
-    cost, saved = SECONDS_PER_LAYER * layers * work.shapes, SAVED * work.updates * plain
-    if saved <= cost:
+    cost, saved = SECONDS_PER_LAYER * layers * work.shapes, SAVED * work.batches * plain
+    if saved <= MARGIN * cost:
         say(f"Not compiled: it takes about {cost:.0f} s and saves about {saved:.0f} s")
         return False
     compiled = time_update(model, batch=work.batch, precision=work.precision, compiled=True)

@@ -97,7 +97,8 @@ class Trainer:
         )
         self.display = Display(total_updates=updates, total_epochs=self.length.epochs, silent=silent)
         batch = (self.recipe.chunk_size or self.recipe.batch_size, *self.images.images.shape[1:])
-        work = Work(updates, batch, self.batches.count_shapes(), self.precision)
+        chunks = -(-self.recipe.batch_size // batch[0])
+        work = Work(updates * chunks, batch, self.batches.count_shapes(), self.precision)
         self.compiled = self.team.from_first(
             lambda: settle_compiled(run, self.state.model, work=work, say=self.display.console.print)
         )
