@@ -49,12 +49,12 @@ def run_study(
         check_folder(job)
     missing = [job for job in jobs if not job.is_done]
     say(f"{study.name}: {len(jobs) - len(missing)} of {len(jobs)} runs are done")
+    _write_gradients(study, jobs, out=out, machine=machine)
     if not missing:
         return Outcome((), ())
     from reslab.study.cost import estimate
 
     costs = estimate(missing, machine=machine, say=say)
-    _write_gradients(study, jobs, out=out, machine=machine)
     if cluster is not None:
         return do_on_cluster(missing, costs, action=do, cluster=cluster, budget=budget, machine=machine, say=say)
     return _do_all(missing, costs, budget=budget, machine=machine, say=say)
