@@ -44,6 +44,7 @@ def make_batches(batch_size: int) -> Any:
 
 
 def main() -> None:
+    keras.mixed_precision.set_global_policy(sys.argv[2])
     model = build()
     model.compile(
         optimizer=keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=1e-4),

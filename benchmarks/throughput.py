@@ -1,13 +1,15 @@
 """The update of every family against the loop that a person would write by hand, alternated step by step.
 
-The loops are those of `train_step.py`. With them alternates a product of two matrices by `torch.mm`, whose rate is the
+The loops are those of `train_step.py`: by hand and by reslab, which multiply with float32 or bfloat16 or what reslab
+chooses here, and compiled by reslab. With them alternates a product of two matrices by `torch.mm`, whose rate is the
 peak that a loop's arithmetic is a share of: the multiply-adds of convolutions done directly, twice as many operations,
 three times for forward and backward. Winograd's algorithm needs fewer, so that share can exceed what is computed.
 Memory is the peak that was resident in a loop's process, without the workers that prepare data by hand.
 
     python benchmarks/throughput.py --steps 40 --keras PYTHON        writes benchmarks/throughput.json
 
-With --keras, the lab's own network is also trained by `model.fit`, in the environment of that Python.
+With --keras, the lab's own network is also trained by `model.fit`, in the environment of that Python: with float32 and
+with Keras' own mixture with bfloat16.
 """
 
 import argparse
@@ -47,7 +49,9 @@ def measure(name: str, *, steps: int, keras: str | None) -> dict[str, Any]:
         workers = {loop: stack.enter_context(start(loop, name)) for loop in LOOPS}
         if keras is not None and name == KERAS_RECIPE:
             script = Path(__file__).with_name("keras_step.py")
-            workers["keras"] = stack.enter_context(Worker([keras, str(script), str(recipe.batch_size)]))
+            for policy in ("float32", "mixed_bfloat16"):
+                command = [keras, str(script), str(recipe.batch_size), policy]
+                workers[f"keras, {policy}"] = stack.enter_context(Worker(command))
         product = Worker([sys.executable, __file__, "--serve"], environment=choose_settings())
         workers["product"] = stack.enter_context(product)
         times = alternate(workers, steps=steps)
@@ -60,7 +64,11 @@ def measure(name: str, *, steps: int, keras: str | None) -> dict[str, Any]:
             | {"peak_megabytes": workers[loop].memory // 10**6}
             for loop, taken in times.items()
         },
-        "ratio": {loop: compare(taken, times["reslab"]) for loop, taken in times.items() if loop != "reslab"},
+        "ratio": {
+            other: {loop: compare(taken, times[loop]) for loop in times if loop.startswith("reslab")}
+            for other, taken in times.items()
+            if not other.startswith("reslab")
+        },
     }
 
 

@@ -1,13 +1,15 @@
 """The update of reslab against the loop that a person would write by hand, alternated step by step.
 
-By hand: eager, NCHW, PyTorch's convolutions and its SGD, the C library's and OpenMP's defaults, a DataLoader with two
-workers that augments image by image. Both train the network of a shipped recipe at its batch size, or that of its
-chunks, on images of 32x32 pixels, with data preparation counted on both sides.
+By hand: eager, NCHW, float32, PyTorch's convolutions and its SGD, the C library's and OpenMP's defaults, a DataLoader
+with two workers that augments image by image. Reslab multiplies with what it chooses here. Both train the network of a
+shipped recipe at its batch size, or that of its chunks, on images of 32x32 pixels, with data preparation counted on
+both sides.
 
     python benchmarks/train_step.py --steps 60          writes benchmarks/train_step.json
 """
 
 import argparse
+import functools
 import statistics
 import sys
 from collections.abc import Iterator, Mapping
@@ -27,13 +29,15 @@ from reslab.data import ImageSet
 from reslab.data.batches import Batches
 from reslab.launch import choose_settings
 from reslab.models.memory import keep_freed_memory
-from reslab.models.precision import pick_precision
+from reslab.models.precision import Precision, multiplying, pick_precision
 from reslab.recipe import Recipe, derive
 from reslab.recipes import find_recipe
 from reslab.recipes.lab import CIFAR10_PIXELS
 from reslab.training.objective import make_objective
 from reslab.training.optim import make_optimizer
 from reslab.training.step import make_forward, update
+
+CPU = torch.device("cpu")
 
 
 def read_recipe(name: str) -> Recipe:
@@ -71,7 +75,7 @@ class ByHand(Dataset[tuple[Tensor, int]]):
         return torch.from_numpy(np.ascontiguousarray(window)), int(self.labels[index])
 
 
-def steps_by_hand(recipe: Recipe, images: ImageSet) -> Iterator[None]:
+def steps_by_hand(recipe: Recipe, images: ImageSet, *, precision: Precision = "float32") -> Iterator[None]:
     """Train as most tutorials do; a step each time that the iterator is advanced."""
     model = models.build(recipe.model.model_dump(), num_classes=10)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=2e-4)
@@ -79,23 +83,27 @@ def steps_by_hand(recipe: Recipe, images: ImageSet) -> Iterator[None]:
         loader = DataLoader(ByHand(images), batch_size=recipe.batch_size, shuffle=True, num_workers=2)
         for batch, labels in loader:
             optimizer.zero_grad()
-            loss = F.cross_entropy(model(batch), labels)
+            with multiplying(precision, device=CPU):
+                logits = model(batch)
+            loss = F.cross_entropy(logits.float(), labels)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             loss.item()
             yield
 
 
-def steps_of_reslab(recipe: Recipe, images: ImageSet) -> Iterator[None]:
+def steps_of_reslab(
+    recipe: Recipe, images: ImageSet, *, precision: str = "auto", compiled: bool = False
+) -> Iterator[None]:
     """Train as `reslab train` does."""
     keep_freed_memory()
-    cpu = torch.device("cpu")
     model = models.build(recipe.model.model_dump(), num_classes=10)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(model, settings=recipe.optimizer)
-    forward = make_forward(model, device=cpu, precision=pick_precision(device=cpu))
-    objective = make_objective(recipe, images=images, teacher=None, device=cpu)
-    batches = Batches(images, recipe=recipe, by=CIFAR10_PIXELS, seed=0, device=cpu)
+    multiplied = pick_precision(precision, device=CPU)
+    forward = make_forward(model, device=CPU, precision=multiplied, compiled=compiled)
+    objective = make_objective(recipe, images=images, teacher=None, device=CPU)
+    batches = Batches(images, recipe=recipe, by=CIFAR10_PIXELS, seed=0, device=CPU)
     for epoch in range(10**6):
         for batch, labels in batches.epoch(epoch):
             loss, _ = update(forward, optimizer, objective=objective, chunks=[(batch, labels)], rate=1.0)
@@ -103,13 +111,20 @@ def steps_of_reslab(recipe: Recipe, images: ImageSet) -> Iterator[None]:
             yield
 
 
-LOOPS = {"by hand": steps_by_hand, "reslab": steps_of_reslab}
+LOOPS = {
+    "by hand": steps_by_hand,
+    "by hand, bfloat16": functools.partial(steps_by_hand, precision="bfloat16"),
+    "reslab": steps_of_reslab,
+    "reslab, float32": functools.partial(steps_of_reslab, precision="float32"),
+    "reslab, compiled": functools.partial(steps_of_reslab, compiled=True),
+}
+COMPARED = ("by hand", "reslab")
 
 
 def start(loop: str, recipe: str, *, settings: Mapping[str, str] | None = None) -> Worker:
     """Start one of the loops in a process of its own, with `settings`, else those that it would have."""
     if settings is None:
-        settings = choose_settings() if loop == "reslab" else {"RESLAB_KERNELS": "off"}
+        settings = choose_settings() if loop.startswith("reslab") else {"RESLAB_KERNELS": "off"}
     return Worker([sys.executable, __file__, "--serve", loop, "--recipe", recipe], environment=settings)
 
 
@@ -131,7 +146,7 @@ def main() -> None:
         serve_loop(arguments.serve, recipe)
         return
     with ExitStack() as stack:
-        workers = {loop: stack.enter_context(start(loop, recipe.name)) for loop in LOOPS}
+        workers = {loop: stack.enter_context(start(loop, recipe.name)) for loop in COMPARED}
         times = alternate(workers, steps=arguments.steps)
     rates = {loop: round(recipe.batch_size / statistics.median(taken), 1) for loop, taken in times.items()}
     result = {
