@@ -12,7 +12,7 @@ import argparse
 import functools
 import statistics
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -111,7 +111,7 @@ def steps_of_reslab(
             yield
 
 
-LOOPS = {
+LOOPS: dict[str, Callable[[Recipe, ImageSet], Iterator[None]]] = {
     "by hand": steps_by_hand,
     "by hand, bfloat16": functools.partial(steps_by_hand, precision="bfloat16"),
     "reslab": steps_of_reslab,

@@ -33,7 +33,8 @@ def test_a_result_is_whole_and_says_how_it_was_made(folder: Path) -> None:
     recipe = read_recipe(folder / "recipe.json")
     environment = Environment.model_validate_json((folder / "environment.json").read_text())
     evaluation = Evaluation.model_validate_json((folder / "evaluation.json").read_text())
-    assert environment.command.startswith("reslab extend " if recipe.extension else "reslab train ")
+    began = ("reslab extend ",) if recipe.extension else ("reslab train ", "reslab study run ")
+    assert environment.command.startswith(began)
     assert "/" not in environment.command.replace("runs/", "")  # no machine's paths
     assert environment.commit
     assert "dirty" not in environment.commit
