@@ -1,4 +1,4 @@
-"""How far two trainings of one recipe and seed drift apart where only the threads or the compiler differ.
+"""How far two trainings of one recipe and seed drift apart where only threads, compiler or precision differ.
 
 python benchmarks/differences.py          writes benchmarks/differences.json
 """
@@ -6,6 +6,7 @@ python benchmarks/differences.py          writes benchmarks/differences.json
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +17,16 @@ from reslab.runs import Run, read_weights
 from reslab.settings import with_settings
 from reslab.training import train
 
-# Name: threads, --compile, --deterministic.
-VARIANTS = {
-    "again": (1, "off", False),
-    "deterministic": (1, "off", True),
-    "two_threads": (2, "off", False),
-    "compiled": (1, "on", False),
+# Name: threads, and what differs from the first run.
+VARIANTS: dict[str, tuple[int, dict[str, Any]]] = {
+    "again": (1, {}),
+    "deterministic": (1, {"deterministic": True}),
+    "two_threads": (2, {}),
+    "compiled": (1, {"compile": "on"}),
+    "bfloat16": (1, {"precision": "bfloat16"}),
+    "bfloat16_again": (1, {"precision": "bfloat16"}),
 }
+FIRST: dict[str, Any] = {"compile": "off", "precision": "float32"}
 
 
 def difference(first: Run, second: Run) -> dict[str, float | bool]:
@@ -47,13 +51,17 @@ def main() -> None:
     recipe = with_settings(RECIPES["digits-quick"], [f"epochs={options.epochs}", "validation=300"])
     with tempfile.TemporaryDirectory() as folder:
         torch.set_num_threads(1)
-        first = train(recipe, out=Path(folder) / "first", compile="off")
+        first = train(recipe, out=Path(folder) / "first", **FIRST)
         found = {}
-        for name, (threads, compile, deterministic) in VARIANTS.items():
+        for name, (threads, changes) in VARIANTS.items():
             torch.set_num_threads(threads)
-            run = train(recipe, out=Path(folder) / name, compile=compile, deterministic=deterministic)
+            run = train(recipe, out=Path(folder) / name, **FIRST | changes)
             found[name] = difference(first, run)
-    write_record(options.out, {"recipe": recipe.name, "epochs": options.epochs, **found})
+        halves = [(Path(folder) / name / "model.safetensors").read_bytes() for name in ("bfloat16", "bfloat16_again")]
+    write_record(
+        options.out,
+        {"recipe": recipe.name, "epochs": options.epochs, **found, "bfloat16_repeats": halves[0] == halves[1]},
+    )
 
 
 if __name__ == "__main__":
