@@ -270,11 +270,11 @@ def test_a_fast_recipe_grows_epoch_by_epoch_up_to_the_size_that_is_measured(name
     assert recipe.published is None
 
 
-def test_fast94_is_the_fast_recipe_for_two_epochs_more_and_the_base_of_an_extension_holds_images_out():
+def test_fast94_and_the_base_of_an_extension_are_the_fast_recipe_for_longer():
     base, fast94, fast = (RECIPES[name] for name in ("extension-base", "fast94", "fast-conv"))
-    assert (fast94.epochs, fast94.validation, base.validation) == (10, 0, 5000)
+    assert (fast94.epochs, base.epochs, fast94.validation, base.validation) == (10, 16, 0, 5000)
     assert derive(fast94, name=fast.name, epochs=8, growth=fast.growth) == fast
-    assert derive(base, name=fast94.name, validation=0) == fast94
+    assert derive(base, name=fast94.name, epochs=fast94.epochs, validation=0, growth=fast94.growth) == fast94
     pairs = zip(fast.growth, fast94.growth, strict=False)
     assert all(before.image_size <= after.image_size for before, after in pairs)
 
