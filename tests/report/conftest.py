@@ -90,7 +90,9 @@ def make_environment(command: str) -> Environment:
     words = {"platform": "Linux-6", "processor": "a processor", "device": "cpu", "command": command}
     versions = {"reslab": "0.1.0", "python": "3.11.2", "torch": "2.13.0", "numpy": "2.4.6"}
     started = "2026-01-02T03:04:05+00:00"
-    return Environment(**versions, **words, threads=2, commit="c0ffee", seed=7, started=started, data=data)
+    return Environment(
+        **versions, **words, threads=2, precision="bfloat16", commit="c0ffee", seed=7, started=started, data=data
+    )
 
 
 def make_epoch(number: int, case: Case) -> Epoch:

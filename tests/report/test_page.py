@@ -151,7 +151,7 @@ def test_run_stands_at_its_place_in_the_field(rich, rich_page):
     assert len(rows) == len(CIFAR10_NETWORKS) + 1
     ours = next(row for row in rows if row[0] == "synthetic")
     accuracy = in_percent(rich.evaluation.splits["test"].accuracy)
-    assert ours == ["synthetic", "0.029 k", "32", "6", "2 min 3 s", "cpu, 2 threads", accuracy]
+    assert ours == ["synthetic", "0.029 k", "32", "6", "2 min 3 s", "cpu, 2 threads, bfloat16", accuracy]
     assert ["Pre-activation ResNet-32", "0.47 M", "128", "200", "1 h 7 min", "GTX 1080 Ti", "92.68 %"] in rows
     marked = [place for place, (_, attributes) in enumerate(rows_of(rich_page, "field")) if "class" in attributes]
     assert marked == [1 + rows.index(ours)]

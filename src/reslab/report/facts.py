@@ -113,7 +113,8 @@ def _time_facts(inputs: Inputs) -> Iterator[tuple[str, str]]:
 def device_words(environment: Environment) -> str:
     """Say on what was trained."""
     together = "" if environment.ranks == 1 else f", {environment.ranks} processes together"
-    return f"{environment.device}, {counted(environment.threads, 'thread')}{together}"
+    multiplied = "" if environment.precision is None else f", {environment.precision}"
+    return f"{environment.device}, {counted(environment.threads, 'thread')}{together}{multiplied}"
 
 
 def _versions(environment: Environment) -> str:

@@ -12,6 +12,7 @@ import jinja2
 
 from reslab.errors import Failure
 from reslab.metrics import CONFIDENCE
+from reslab.report.facts import device_words
 from reslab.report.pictures import Picture
 from reslab.report.tables import Cell, Table
 from reslab.report.words import NBSP, between, counted, duration, percent, points
@@ -168,10 +169,12 @@ def _sources(results: Results) -> list[tuple[str, str]]:
 def _machines(results: Results) -> list[str]:
     """List on what the runs were made, each kind once."""
     environments = [run.environment for runs in results.runs.values() for run in runs]
-    return sorted(
-        {f"{each.device}; {each.processor}; {counted(each.threads, 'thread')}; PyTorch {each.torch}; reslab "
-         f"{each.reslab}, commit {each.commit or 'not known'}" for each in environments}
-    )  # fmt: skip
+    words = {
+        f"{device_words(each)}; {each.processor}; PyTorch {each.torch}; reslab {each.reslab}, commit "
+        f"{each.commit or 'not known'}"
+        for each in environments
+    }
+    return sorted(words)
 
 
 # ---- the three forms
