@@ -1,5 +1,6 @@
 """Every figure in prose is backed by a committed result: README and docs against `results/` and `benchmarks/`."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -41,7 +42,7 @@ def test_a_result_is_whole_and_says_how_it_was_made(folder: Path) -> None:
     assert {used.split for used in environment.data} >= set(evaluation.splits)
     assert recipe.name == evaluation.recipe
     log = [Epoch.model_validate_json(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    assert len(log) == recipe.epochs
+    assert len(log) == recipe.epochs or log[-1].updates == recipe.updates
     for split, figures in evaluation.splits.items():
         matrix = figures.confusion_matrix
         right = sum(matrix[label][label] for label in range(len(matrix)))
@@ -261,3 +262,23 @@ def test_fuzzing_has_found_nothing_that_is_still_there() -> None:
         found = json.loads(path.read_text())["result"]
         assert found["works"] + found["refused"] == found["inputs"], path
         assert found["defects"] == 0, path
+
+
+STUDIES = sorted(path.parent for path in ROOT.glob("results/*/study.json"))
+
+
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
+def test_the_report_of_a_study_is_that_of_its_runs(folder: Path) -> None:
+    lines = list(csv.DictReader((folder / "report.csv").read_text(encoding="utf-8").splitlines()))
+    report = (folder / "report.md").read_text(encoding="utf-8")
+    assert {path.parent.name.rpartition("-")[0] for path in folder.glob("*/evaluation.json")} == {
+        line["row"] for line in lines if line["seeds"] != "0"
+    }
+    for line in lines:
+        runs = sorted(folder.glob(f"{line['row']}-[0-9]*"))
+        evaluations = [Evaluation.model_validate_json((run / "evaluation.json").read_text()) for run in runs]
+        errors = [1 - evaluation.splits["test"].accuracy.value for evaluation in evaluations]
+        assert line["values"] == " ".join(f"{error:.6g}" for error in errors), line["row"]
+        if errors:
+            assert f"| {line['row']} | error |" in report
+            assert f"| {100 * fmean(errors):.2f}" in report

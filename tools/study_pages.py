@@ -9,7 +9,8 @@ from reslab.recipe import Published
 from reslab.study import STUDIES
 from reslab.study.spec import Row, Study, Training
 
-FOLDER = Path(__file__).parents[1] / "docs/studies"
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "docs/studies"
 QUESTIONS = {
     "elu-table": "Does a residual network with ELU, as Shah et al. propose it, err less than one with ReLU, at every "
     "depth?",
@@ -56,6 +57,25 @@ def write_page(study: Study) -> str:
         "| row | what is run | published, % | source |\n|---|---|---|---|\n"
         + "".join(map(write_row, study.rows))
         + (f"\nRows that are set against each other:\n\n{against}" if against else "")
+        + write_measured(study)
+    )
+
+
+def write_measured(study: Study) -> str:
+    """Give the tables of the report that is kept in the repository, without the rows that have no run yet."""
+    report = ROOT / "results" / study.name / "report.md"
+    if not report.exists():
+        return ""
+    headline, *sections = report.read_text(encoding="utf-8").split("\n## ")
+    said, scaled, *_, table = headline.split("\n\n")[1:]
+    rows = [line for line in table.splitlines() if line.startswith("|") and "no run yet" not in line]
+    against = [text.partition("\n\n")[2].split("\n\n")[0] for text in sections if text.startswith("Rows against")]
+    return (
+        "\n\n".join(
+            ["\n## Measured", f"[{said.rstrip('.')}](../../results/{study.name}/report.md). {scaled}", "\n".join(rows)]
+            + [text.strip() for text in against]
+        )
+        + "\n"
     )
 
 
