@@ -1,7 +1,8 @@
 """Recipes for processors without a GPU: high accuracy in minutes.
 
 Source: KellerJordan/cifar10-airbench, `airbench94_muon`, for network, optimizer and augmentation.
-Differs from it: smaller images in the first epochs, batches in chunks of 250 with statistics of their own, float32.
+Differs from it: smaller images in the first epochs, batches in chunks of 250 with statistics of their own, float32
+where the processor has no units for bfloat16.
 """
 
 from reslab.recipe import Crop, FastConv, Flip, Freeze, Growth, Linear, Muon, Recipe, derive
