@@ -2,8 +2,8 @@
 
 Source: Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", arXiv:2404.00498, and its repository
 KellerJordan/cifar10-airbench (`airbench94_muon`).
-Differs from it: weights in float32; the head has a bias, which is 0 and not trained here (teaching new classes sets it);
-batch norm's running statistics move by 0.1 of a chunk, not by 0.4 of a batch.
+Differs from it: weights in float32; the head has a bias, which is 0 and not trained here (teaching new classes sets
+it); batch norm's running statistics move by 0.1 of a chunk, not by 0.4 of a batch.
 Axes: N images, C channels, H rows, W columns, D features, K classes.
 """
 
