@@ -48,7 +48,7 @@ METHODS: Final[dict[Method, About]] = {
 DEFAULT: Final[Method] = "finetune-distill"
 
 BACKBONE_LR, BACKBONE_LR_ALONE = 0.4, 0.05  # the latter without images that hold the old classes in place
-TUNED_SHARE = 0.5  # of the base's epochs
+TUNED_SHARE = 0.75  # of the base's epochs
 PEAK_SHARE = 0.5  # of the base's peak rate
 BALANCE = 1.0  # every class is drawn equally often
 
