@@ -32,7 +32,7 @@ PUBLISHED_ERRORS = {f"resnet-{depth}": error for depth, error in HE_ERRORS.items
 }
 PAPERS = [*PUBLISHED_ERRORS, *(f"plain-{depth}" for depth in PLAIN_DEPTHS)]
 LAB = ["lab-resnet32", "lab-resnet32-short", "digits-quick"]
-FAST = ["fast-conv", "fast94", "extension-base"]
+FAST = ["fast-conv", "fast94", "extension-base", "fast-cifar100"]
 # Test accuracy in percent, batch, epochs, rates, the epochs (from 0) at which they begin, and the decay: twice the
 # penalty that the table's scripts put on the sum of squares.
 ZOO = {
@@ -277,6 +277,14 @@ def test_fast94_and_the_base_of_an_extension_are_the_fast_recipe_for_longer():
     assert derive(base, name=fast94.name, epochs=fast94.epochs, validation=0, growth=fast94.growth) == fast94
     pairs = zip(fast.growth, fast94.growth, strict=False)
     assert all(before.image_size <= after.image_size for before, after in pairs)
+
+
+def test_the_recipe_for_a_hundred_classes_is_wider_and_its_head_learns_faster_by_as_much():
+    base, hundred = RECIPES["extension-base"], RECIPES["fast-cifar100"]
+    assert hundred.model == FastConv(widths=(64, 256, 512))
+    assert hundred.optimizer.head_lr == pytest.approx(base.optimizer.head_lr * 512 / 256)
+    same = {"data": base.data, "standardize": base.standardize, "model": base.model, "optimizer": base.optimizer}
+    assert derive(hundred, name=base.name, validation=5000, **same) == base
 
 
 # ---- looking one up

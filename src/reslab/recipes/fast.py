@@ -5,7 +5,7 @@ Differs from it: smaller images in the first epochs, batches in chunks of 250 wi
 where the processor has no units for bfloat16.
 """
 
-from reslab.recipe import Crop, FastConv, Flip, Freeze, Growth, Linear, Muon, Recipe, derive
+from reslab.recipe import Crop, FastConv, Flip, Freeze, Growth, Linear, Muon, Recipe, Standardize, derive
 from reslab.recipes.lab import CIFAR10_PIXELS
 
 SIZES = (16, 20, 20, 24, 24, 28, 32, 32)  # pixels a side, epoch by epoch
@@ -47,4 +47,18 @@ EXTENSION_BASE = derive(
     epochs=16,
 )
 
-RECIPES = (FAST_CONV, FAST94, EXTENSION_BASE)
+CIFAR100_PIXELS = Standardize(mean=(129.304, 124.07, 112.434), deviation=(68.1702, 65.3918, 70.4184))
+
+# A hundred classes ask for more features; the head's rate grows with what they are divided by.
+FAST_CIFAR100 = derive(
+    FAST_CONV,
+    name="fast-cifar100",
+    data="cifar100",
+    standardize=CIFAR100_PIXELS,
+    growth=EXTENSION_BASE.growth,
+    model=FastConv(widths=(64, 256, 512)),
+    optimizer=Muon(head_lr=2680, bias_lr=106),
+    epochs=16,
+)
+
+RECIPES = (FAST_CONV, FAST94, EXTENSION_BASE, FAST_CIFAR100)
