@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from reslab.data import ImageSet
 from reslab.data.batches import standardize
 from reslab.evaluation import load_classifier
+from reslab.evaluation.heat import evidence_maps
 from reslab.models import Classifier
 from reslab.models.folding import fold
 from reslab.runs import Run
 from reslab.serving.calibration import PENDING, calibrate
-from reslab.serving.evidence import evidence_maps
 from reslab.serving.neighbours import Index, Nearest
 
 
@@ -97,10 +97,10 @@ class Network:
         prepared = standardize(pixels.to(self._device), by=self.weights.standardize)
         return prepared.contiguous(memory_format=torch.channels_last)
 
-    def _spread(self, pixels: Tensor, classes: list[int]) -> list[list[list[float]]]:
+    def _spread(self, pixels: Tensor, classes: list[int]) -> list[list[list[float]]] | None:
         chosen = torch.tensor([classes], device=self._device)
         maps = evidence_maps(self.model, self._prepare(pixels[None]), classes=chosen)
-        return cast("list[list[list[float]]]", maps[0].cpu().double().numpy().round(4).tolist())
+        return None if maps is None else cast("list[list[list[float]]]", maps[0].double().numpy().round(4).tolist())
 
     def _search(self, features: Tensor, place: int, num: int) -> list[Nearest]:
         if self.index is None or num == 0:
