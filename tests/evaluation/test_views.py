@@ -5,13 +5,10 @@ import builtins
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from reslab.evaluation import evaluate
 from reslab.evaluation.doubts import find_doubts
-from reslab.evaluation.heat import find_last_layer, heat_maps
 from reslab.evaluation.views import choose_cells, choose_evenly, choose_looks, choose_sample, shrink
-from reslab.models.layers import Classifier
 from reslab.runs import Doubts, Features, Gallery, HeatMaps, Predictions, read_view
 
 VIEWS = ("gallery-test.npz", "gallery-train.npz", "features-test.npz", "heatmaps-test.npz", "doubts-test.npz")
@@ -77,35 +74,6 @@ def test_large_images_are_averaged():
     small = shrink(image)
     assert small.shape == (1, 1, 32, 64)
     assert small[0, 0, 0, [0, 16, 32, 48]].tolist() == [0, 1, 2, 3]
-
-
-class OnePlace(Classifier):
-    """Names class 1 for what is bright at the upper left, through a layer that works in place."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(1, 1, 1, bias=False)
-        self.norm = nn.BatchNorm2d(1)
-        self.head = nn.Linear(1, 2)
-        with torch.no_grad():
-            self.conv.weight.fill_(1.0)
-            self.head.weight.copy_(torch.tensor([[-1.0], [1.0]]))
-            self.head.bias.zero_()
-
-    def features(self, images):
-        return torch.relu_(self.norm(self.conv(images))).mean(dim=(2, 3))
-
-
-def test_heat_lies_where_the_network_looked():
-    model, images = OnePlace().eval(), torch.zeros(2, 1, 4, 4)
-    images[0, 0, 0, 0] = images[1, 0, 3, 2] = 5.0
-    assert find_last_layer(model, images) is model.norm
-    maps = heat_maps(model, images)
-    assert np.argmax(maps[0]) == 0
-    assert np.argmax(maps[1]) == 14
-    assert maps[0].max() == maps[1].max() == 255
-    assert (maps[0].ravel()[1:] == 0).all()
-    assert model.norm._forward_hooks == {}
 
 
 def test_a_flipped_label_is_doubted_first():

@@ -1,10 +1,12 @@
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import pytest
 
+from reslab.serving import batching
 from reslab.serving.batching import Batcher, Busy
 
 
@@ -102,5 +104,74 @@ def test_more_than_may_wait_are_sent_away():
                 await batcher.ask([3, 4])
             gate.set()
             assert await asyncio.gather(first, second) == [[0], [1, 2]]
+
+    asyncio.run(check())
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """Waits so long that a busy machine is no excuse, up to the time of the batch before."""
+    monkeypatch.setattr(batching, "QUIET_SECONDS", 0.5)
+    monkeypatch.setattr(batching, "PATIENT_SECONDS", 5.0)
+
+
+def takes(seconds):
+    def compute(questions):
+        time.sleep(seconds)
+        return doubled(questions)
+
+    return compute
+
+
+async def after(seconds, batcher, question):
+    await asyncio.sleep(seconds)
+    return await batcher.ask([question])
+
+
+def test_a_batch_waits_for_as_many_as_asked_around_the_last_one(patient):
+    async def check():
+        async with answering(takes(1.0)) as (batcher, sizes):
+            await batcher.ask([1, 2, 3])
+            answers = await asyncio.gather(*(after(number / 20, batcher, number) for number in range(3)))
+            assert answers == [[0], [2], [4]]
+            assert sizes == [3, 3]
+
+    asyncio.run(check())
+
+
+def test_a_batch_waits_for_who_is_about_to_ask(patient):
+    async def check():
+        async with answering(takes(1.0)) as (batcher, sizes):
+            await batcher.ask([1])
+            with batcher.expecting(1):
+                first = asyncio.create_task(batcher.ask([2]))
+                await asyncio.sleep(0.1)
+                second = asyncio.create_task(batcher.ask([3]))
+                await asyncio.sleep(0)
+            assert await asyncio.gather(first, second) == [[4], [6]]
+            assert sizes == [1, 2]
+
+    asyncio.run(check())
+
+
+def test_who_never_asks_is_not_waited_for_longer_than_a_batch_takes(patient):
+    async def check():
+        async with answering(takes(0.2)) as (batcher, sizes):
+            await batcher.ask([1])
+            with batcher.expecting(5):
+                assert await asyncio.wait_for(batcher.ask([2]), 4.0) == [4]
+            assert sizes == [1, 1]
+
+    asyncio.run(check())
+
+
+def test_who_is_alone_does_not_wait(monkeypatch):
+    monkeypatch.setattr(batching, "QUIET_SECONDS", 60.0)
+
+    async def check():
+        async with answering(doubled) as (batcher, sizes):
+            for number in range(3):
+                assert await asyncio.wait_for(batcher.ask([number]), 10.0) == [2 * number]
+            assert sizes == [1, 1, 1]
 
     asyncio.run(check())

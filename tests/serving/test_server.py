@@ -42,6 +42,12 @@ def dribble(connection, *, until):
         time.sleep(0.1)
 
 
+def pour(connection):
+    line = b"x-filling: " + b"x" * 1000 + b"\r\n"
+    for _ in range(100 * server.HEADER_BYTES // len(line)):
+        connection.sendall(line)
+
+
 def test_a_burst_is_answered_whole(make_app, listen, seven):
     port, answers = listen(make_app()), []
     threads = [threading.Thread(target=lambda: answers.append(ask(port, seven))) for _ in range(100)]
@@ -82,6 +88,42 @@ def test_a_kept_connection_may_be_slow_again_but_not_for_ever(make_app, listen, 
         began = time.monotonic()
         assert read_all(connection) == b""
         assert 0.2 < time.monotonic() - began < 15
+
+
+def test_a_head_without_end_is_closed(make_app, listen, seven):
+    port = listen(make_app())
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
+        with pytest.raises(OSError, match=r"Broken pipe|reset by peer"):
+            pour(connection)
+    assert ask(port, seven).startswith(b"HTTP/1.1 200")
+
+
+def test_a_head_without_end_is_closed_also_behind_a_request_that_is_being_answered(make_app, listen):
+    app, leave = make_app(), threading.Event()
+
+    @app.get("/slow")
+    def slow():
+        leave.wait(20)
+
+    port = listen(app)
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            time.sleep(0.2)
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
+            with pytest.raises(OSError, match=r"Broken pipe|reset by peer"):
+                pour(connection)
+    finally:
+        leave.set()
+
+
+def test_requests_may_be_sent_before_the_answers_come(make_app, listen, seven):
+    port = listen(make_app())
+    first = request(seven).replace(b"Connection: close\r\n", b"")
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(first * 2 + request(seven))
+        assert read_all(connection).count(b"HTTP/1.1 200 OK") == 3
 
 
 def test_broken_uploads_do_no_harm(make_app, listen, seven):

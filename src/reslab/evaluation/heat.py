@@ -1,7 +1,10 @@
-"""Grad-CAM: which places of an image spoke for the class that the network named.
+"""Where in an image the evidence for a class lies.
 
-Source: Selvaraju et al. 2017, "Grad-CAM", arXiv:1610.02391, as captum's LayerGradCam computes it.
-Axes: N images, C channels, H rows, W columns; h, w of the last layer that has places.
+Source: Selvaraju et al. 2017, "Grad-CAM", arXiv:1610.02391.
+Differs from it: each place is multiplied by its own gradient instead of their mean, as Draelos and Carin 2020 do
+(HiResCAM, arXiv:2011.08891) and captum's LayerGradientXActivation computes; where a network averages its last map as it
+is, both are the same.
+Axes: N images, C channels, H rows, W columns, T classes of each image; h, w of the last map that has places.
 """
 
 import warnings
@@ -13,37 +16,48 @@ from torch import Tensor, nn
 
 from reslab.models.layers import Classifier
 
-BATCH = 8
+BATCH = 16  # every layer's results are kept, so that a gradient can be taken
 
 
 def heat_maps(model: Classifier, images: Tensor) -> NDArray[np.uint8] | None:
-    """Compute heat maps (N, h, w) for standardised images (N, C, H, W), each one's largest value 255.
+    """Compute heat maps (N, h, w) of the classes that the network names, each one's largest value 255.
 
     What spoke against the class counts as 0. Nothing where captum is not installed or no layer has places.
     """
+    images = images.to(next(model.parameters()).device)
+    with torch.no_grad():
+        named = model(images).argmax(dim=1, keepdim=True)
     try:
-        from captum.attr import LayerGradCam
+        maps = evidence_maps(model, images, classes=named)
     except ModuleNotFoundError:
         return None
-    device = next(model.parameters()).device
-    layer = find_last_layer(model, images[:1].to(device))
-    if layer is None:
+    if maps is None:
         return None
-    looking = LayerGradCam(model, layer)
-    found = [_maps_of(looking, chunk.to(device), model) for chunk in torch.split(images, BATCH)]
-    maps = torch.cat(found)
-    peaks = maps.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
-    scaled: NDArray[np.uint8] = (255 * maps / peaks).round().byte().numpy()
+    heat = maps[:, 0].clamp(min=0)
+    peaks = heat.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+    scaled: NDArray[np.uint8] = (255 * heat / peaks).round().byte().numpy()
     return scaled
 
 
-def _maps_of(looking: object, images: Tensor, model: Classifier) -> Tensor:
-    with torch.no_grad():
-        predicted = model(images).argmax(dim=1)
+def evidence_maps(model: Classifier, images: Tensor, *, classes: Tensor) -> Tensor | None:
+    """Spread the logits of `classes` (N, T) over the last map of features of standardised images: (N, T, h, w).
+
+    Where the features are pooled from that map by a mean or a maximum, the evidence adds up to the logit without the
+    head's bias. Nothing where no layer has places. Raises: ModuleNotFoundError without captum.
+    """
+    from captum.attr import LayerGradientXActivation
+
+    layer = find_last_layer(model, images[:1])
+    if layer is None:
+        return None
+    num = classes.shape[1]
+    spreading = LayerGradientXActivation(model, layer)
+    expanded = images.repeat_interleave(num, dim=0)
+    parts = zip(torch.split(expanded, BATCH), torch.split(classes.flatten(), BATCH), strict=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # captum's hooks on layers that work in place
-        maps: Tensor = looking.attribute(images, target=predicted, relu_attributions=True)  # type: ignore[attr-defined]
-    return maps.detach().float().mean(dim=1).cpu()
+        maps = torch.cat([spreading.attribute(some, target=labels).detach().sum(dim=1) for some, labels in parts])
+    return maps.float().cpu().reshape(len(images), num, *maps.shape[1:])
 
 
 @torch.no_grad()
@@ -55,8 +69,7 @@ def find_last_layer(model: Classifier, images: Tensor) -> nn.Module | None:
         if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
             found.append(layer)
 
-    layers = [layer for layer in model.modules() if not list(layer.children())]
-    handles = [layer.register_forward_hook(note) for layer in layers]
+    handles = [layer.register_forward_hook(note) for layer in model.modules()]
     try:
         model.features(images)
     finally:

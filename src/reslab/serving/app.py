@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Request
-from fastapi.responses import HTMLResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -111,21 +111,23 @@ def _add_page(app: FastAPI, path: str, page: Page) -> None:
 def _answering(service: Service, limits: Limits) -> APIRouter:
     router = APIRouter(prefix="/v1", responses=PROBLEMS)
 
-    @router.post("/predict", openapi_extra={"requestBody": BODIES})
+    @router.post("/predict", response_model=Predictions, openapi_extra={"requestBody": BODIES})
     async def predict(
         request: Request,
         top: Annotated[int, Query(ge=1, description="How many classes to name for each picture.")] = 5,
         heat: Annotated[bool, Query(description="Also where the evidence for each of them lies.")] = False,
         nearest: Annotated[int, Query(ge=0, le=50, description="How many nearest training images to give.")] = 0,
-    ) -> Predictions:
+    ) -> Response:
         """Classify pictures: files of a form, or JSON with base64."""
         uploads = await _read_uploads(request)
         try:
-            return await service.predict(uploads, asked=Asked(top=top, heat=heat, nearest=nearest))
+            found = await service.predict(uploads, asked=Asked(top=top, heat=heat, nearest=nearest))
         except UserError as error:
             raise HTTPException(422, str(error)) from None
         except Busy:
             raise HTTPException(503, "Too many pictures wait: try again later", headers={"Retry-After": "1"}) from None
+        # As a response, or FastAPI would validate once more what has just been made.
+        return Response(found.model_dump_json(), media_type="application/json")
 
     @router.get("/model")
     def model() -> Model:

@@ -1,20 +1,22 @@
 """Questions that wait at the same time are answered together: one thread computes, and takes all that have come.
 
-While nobody else waits, a question is answered at once.
+A question that is alone is answered at once. Where several come, a batch waits until as many are there as asked around
+the last one, and for those that are on their way: to compute a few more at once costs less than to compute again.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
 Q = TypeVar("Q")
 A = TypeVar("A")
 
-# After a batch, its clients need a moment to ask again; then the next batch is not one of a single question.
-REST_SECONDS = 0.002
+# A batch waits for others no longer than the last one took to compute, and gives up where nothing has come for so long:
+# while nobody is known to be about to ask, and while somebody is.
+QUIET_SECONDS, PATIENT_SECONDS = 0.002, 0.01
 
 
 class Busy(Exception):  # noqa: N818 - it names a state
@@ -37,9 +39,20 @@ class Batcher(Generic[Q, A]):
         self._largest, self._waiting, self._note = largest, waiting, note
         self._queue: deque[tuple[Q, asyncio.Future[A]]] = deque()
         self._arrived = asyncio.Event()
+        self._coming = self._num_asked = 0
+        self._crowd, self._seconds = 0, 0.0  # of the last batch: who asked around it, and how long it took
 
     def __len__(self) -> int:
         return len(self._queue)
+
+    @contextmanager
+    def expecting(self, num: int) -> Iterator[None]:
+        """Say that so many questions are about to be asked, as long as the block runs."""
+        self._coming += num
+        try:
+            yield
+        finally:
+            self._coming -= num
 
     async def ask(self, questions: Sequence[Q]) -> list[A]:
         """Wait for the answers to all questions. Raises: Busy where too many wait."""
@@ -48,18 +61,35 @@ class Batcher(Generic[Q, A]):
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[A]] = [loop.create_future() for _ in questions]
         self._queue.extend(zip(questions, futures, strict=True))
+        self._num_asked += len(questions)
         self._arrived.set()
         return await asyncio.gather(*futures)
 
     async def run(self) -> None:
         """Answer until cancelled."""
+        clock = asyncio.get_running_loop().time
         while True:
             await self._arrived.wait()
+            await self._gather()
             batch = self._take()
             if batch:
+                began = clock()
                 await self._answer(batch)
-            if len(batch) > 1 and self._largest > 1:
-                await asyncio.sleep(REST_SECONDS)
+                self._seconds = clock() - began
+                self._crowd = len(batch) + len(self._queue) + self._coming
+
+    async def _gather(self) -> None:
+        """Wait for those who are about to ask."""
+        clock = asyncio.get_running_loop().time
+        end = clock() + self._seconds
+        num_asked, came = self._num_asked, clock()
+        while len(self._queue) < min(self._largest, max(self._crowd, len(self._queue) + self._coming)):
+            await asyncio.sleep(QUIET_SECONDS / 2)
+            if self._num_asked > num_asked:
+                num_asked, came = self._num_asked, clock()
+            patience = PATIENT_SECONDS if self._coming else QUIET_SECONDS
+            if clock() > min(end, came + patience):
+                return
 
     def _take(self) -> list[tuple[Q, "asyncio.Future[A]"]]:
         batch: list[tuple[Q, asyncio.Future[A]]] = []

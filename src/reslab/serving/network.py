@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from reslab.data import ImageSet
 from reslab.data.batches import standardize
 from reslab.evaluation import load_classifier
+from reslab.evaluation.heat import evidence_maps
 from reslab.models import Classifier
 from reslab.models.folding import fold
 from reslab.runs import Run
 from reslab.serving.calibration import PENDING, calibrate
-from reslab.serving.evidence import evidence_maps
 from reslab.serving.neighbours import Index, Nearest
 
 
@@ -76,18 +76,18 @@ class Network:
         pixels = torch.from_numpy(np.stack([question.pixels for question in questions]))
         logits, features = self.compute(pixels)
         probabilities = (logits / self.calibration.temperature).softmax(1)
-        replies = []
-        for place, asked in enumerate(question.asked for question in questions):
-            best = probabilities[place].topk(min(asked.top, len(self.weights.classes)))
-            replies.append(
-                Reply(
-                    classes=best.indices.tolist(),
-                    probabilities=best.values.tolist(),
-                    evidence=self._spread(pixels[place], best.indices) if asked.heat else None,
-                    nearest=self._search(features[place], asked.nearest),
-                )
+        # Once for all: each call of PyTorch's for one picture takes as long as it does for all.
+        most = max(min(question.asked.top, len(self.weights.classes)) for question in questions)
+        best, labels = (found.tolist() for found in probabilities.topk(most))
+        return [
+            Reply(
+                classes=labels[place][: asked.top],
+                probabilities=best[place][: asked.top],
+                evidence=self._spread(pixels[place], labels[place][: asked.top]) if asked.heat else None,
+                nearest=self._search(features, place, asked.nearest),
             )
-        return replies
+            for place, asked in enumerate(question.asked for question in questions)
+        ]
 
     def use_images(self, images: ImageSet, features: Tensor) -> None:
         """Answer from now on also with the nearest of these training images."""
@@ -97,14 +97,15 @@ class Network:
         prepared = standardize(pixels.to(self._device), by=self.weights.standardize)
         return prepared.contiguous(memory_format=torch.channels_last)
 
-    def _spread(self, pixels: Tensor, classes: Tensor) -> list[list[list[float]]]:
-        maps = evidence_maps(self.model, self._prepare(pixels[None]), classes=classes[None].to(self._device).clone())
-        return cast("list[list[list[float]]]", maps[0].cpu().double().numpy().round(4).tolist())
+    def _spread(self, pixels: Tensor, classes: list[int]) -> list[list[list[float]]] | None:
+        chosen = torch.tensor([classes], device=self._device)
+        maps = evidence_maps(self.model, self._prepare(pixels[None]), classes=chosen)
+        return None if maps is None else cast("list[list[list[float]]]", maps[0].double().numpy().round(4).tolist())
 
-    def _search(self, features: Tensor, num: int) -> list[Nearest]:
+    def _search(self, features: Tensor, place: int, num: int) -> list[Nearest]:
         if self.index is None or num == 0:
             return []
-        return self.index.search(features[None], num=num)[0]
+        return self.index.search(features[place, None], num=num)[0]
 
 
 class _WithFeatures(nn.Module):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from reslab.errors import UserError
 from reslab.serving.app import Access, serving_app
@@ -18,21 +18,24 @@ from reslab.serving.dashboard import dashboard_app
 from reslab.serving.network import Network
 from reslab.serving.service import Service
 
-HEADER_SECONDS = 10.0
+HEADER_SECONDS, HEADER_BYTES = 10.0, 64 << 10
 BACKLOG = 2048  # connections that the system holds until they are taken
 SHORTEST_TOKEN = 12
 
 
-class Patient(H11Protocol):
-    """A connection that is closed where the head of a request takes too long; uvicorn itself would wait for ever."""
+class Patient(HttpToolsProtocol):
+    """A connection that is closed where the head of a request takes too long or too much; uvicorn's would not be."""
 
     _timer: asyncio.TimerHandle | None = None
+    _reads_head = False
+    _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
+        self._head_bytes += len(data)
         super().data_received(data)
         self._watch()
 
@@ -40,14 +43,26 @@ class Patient(H11Protocol):
         super().connection_lost(exc)
         self._stop()
 
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._reads_head, self._head_bytes = True, 0
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._reads_head = False
+
     def _watch(self) -> None:
-        """Let the time run while a head is being read, from its first byte on; bodies have a limit of their own."""
-        if self.cycle is not None and not self.cycle.response_complete:
+        """Let time and bytes be counted unless a request is being answered; bodies have limits of their own."""
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        if is_answering and not self._reads_head:  # a head may come already while the request before it is answered
             self._stop()
+        elif self._head_bytes > HEADER_BYTES:
+            self.transport.close()
         elif self._timer is None:
             self._timer = self.loop.call_later(HEADER_SECONDS, self.transport.close)
 
     def _stop(self) -> None:
+        self._head_bytes = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -76,12 +76,16 @@ class Service:
         )
 
     async def _ask(self, place: int, uploads: Uploaded, asked: Asked) -> list[Answer]:
-        network = self.networks[place]
+        network, batcher = self.networks[place], self._batchers[place]
         size, channels = network.weights.image_size, network.weights.channels
-        pixels = await asyncio.gather(
-            *(self.decoders.decode(content, name=name, image_size=size, channels=channels) for name, content in uploads)
-        )
-        replies = await self._batchers[place].ask([Question(each, asked) for each in pixels])
+        with batcher.expecting(len(uploads)):
+            pixels = await asyncio.gather(
+                *(
+                    self.decoders.decode(content, name=name, image_size=size, channels=channels)
+                    for name, content in uploads
+                )
+            )
+        replies = await batcher.ask([Question(each, asked) for each in pixels])
         return [_to_answer(network, reply) for reply in replies]
 
     async def _prepare(self, network: Network, num: int, data_dir: Path | None) -> None:

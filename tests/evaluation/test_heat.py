@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from reslab import models
-from reslab.serving.evidence import IMAGES_AT_ONCE, evidence_maps
+from reslab.evaluation.heat import BATCH, evidence_maps, find_last_layer, heat_maps
+from reslab.models.layers import Classifier
 
 
 @pytest.mark.parametrize("name", ["preact_resnet20", "resnet20", "plain20", "elu_resnet20", "fast_conv"])
@@ -35,8 +37,48 @@ def test_of_an_averaged_map_it_is_the_class_activation_map():
 
 def test_many_images_are_done_in_parts_and_no_hook_stays():
     model = models.build(models.MODELS["resnet20"], num_classes=4).eval()
-    images = torch.randn(IMAGES_AT_ONCE + 1, 3, 8, 8)
+    images = torch.randn(BATCH + 1, 3, 8, 8)
     classes = torch.zeros(len(images), 1, dtype=torch.int64)
     together = evidence_maps(model, images, classes=classes)
     torch.testing.assert_close(together[-1:], evidence_maps(model, images[-1:], classes=classes[-1:]))
     assert not any(module._forward_hooks for module in model.modules())
+
+
+class OnePlace(Classifier):
+    """Names class 1 for what is bright at the upper left, through a layer that works in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 1, bias=False)
+        self.norm = nn.BatchNorm2d(1)
+        self.head = nn.Linear(1, 2)
+        with torch.no_grad():
+            self.conv.weight.fill_(1.0)
+            self.head.weight.copy_(torch.tensor([[-1.0], [1.0]]))
+            self.head.bias.zero_()
+
+    def features(self, images):
+        return torch.relu_(self.norm(self.conv(images))).mean(dim=(2, 3))
+
+
+def test_heat_lies_where_the_network_looked():
+    model, images = OnePlace().eval(), torch.zeros(2, 1, 4, 4)
+    images[0, 0, 0, 0] = images[1, 0, 3, 2] = 5.0
+    assert find_last_layer(model, images) is model.norm
+    maps = heat_maps(model, images)
+    assert np.argmax(maps[0]) == 0
+    assert np.argmax(maps[1]) == 14
+    assert maps[0].max() == maps[1].max() == 255
+    assert (maps[0].ravel()[1:] == 0).all()
+    assert model.norm._forward_hooks == {}
+
+
+class NoPlace(OnePlace):
+    def features(self, images):
+        return super().features(images.mean(dim=(2, 3), keepdim=True))
+
+
+def test_where_no_layer_has_places_there_are_no_maps():
+    images = torch.zeros(2, 1, 4, 4)
+    assert evidence_maps(NoPlace().eval(), images, classes=torch.zeros(2, 1, dtype=torch.int64)) is None
+    assert heat_maps(NoPlace().eval(), images) is None
