@@ -1,4 +1,4 @@
-"""What a data set is once it has been read: in memory, or in a map on the disk.
+"""What a data set is once it has been read: in memory, or in files.
 
 Axes: N images, C channels, H rows, W columns, K classes. Pixels are uint8, 0 to 255.
 """
@@ -60,7 +60,7 @@ class ImageSet:
         return digest.hexdigest()
 
     def subset(self, indices: Indices) -> "ImageSet":
-        """Pick images by their place, in the order given, with the same classes; many of a map are not copied."""
+        """Pick images by their place, in the order given, with the same classes; many of a file are not copied."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         images = self.images.select(chosen.numpy()) if isinstance(self.images, Pixels) else self.images[chosen]
         return replace(self, images=images, labels=self.labels[chosen])
