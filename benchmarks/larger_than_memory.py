@@ -1,13 +1,13 @@
-"""A million images from a map on the disk against the same images in memory: resident memory, and batches a second.
+"""A million images from a file on the disk against the same images in memory: resident memory, and batches a second.
 
 python benchmarks/larger_than_memory.py             writes benchmarks/larger_than_memory.json; needs 7 GB of disk
 
 Both processes read the same npz file by `load`, hold validation images out, take the fingerprint and the statistics,
 as every training does, and then shuffle, standardise and augment batches in turn. The first one reads the file into the
-cache and maps it; the second one copies the set into memory. Memory is what Linux says of a process: `peak_resident` is
-the most that was resident (VmHWM), pages of the map among it; `peak_private` the most that was its own (RssAnon), which
-no other process shares and the system cannot take back. Pages of the file that no process maps at a time stay in the
-system's cache as long as there is room, and count for none.
+cache and takes batches from there; the second one copies the set into memory. Memory is what Linux says of a process:
+`peak_resident` is the most that was resident (VmHWM); `peak_private` the most that was its own (RssAnon), which no
+other process shares and the system cannot take back. What was read of the file stays in the system's cache as long as
+there is room, and counts for no process.
 """
 
 import argparse
@@ -105,7 +105,7 @@ def measure(folder: Path, *, num: int, steps: int) -> dict[str, object]:
     path = folder / "noise.npz"
     write_npz(path, num)
     found, workers = {}, {}
-    for where in ("map", "memory"):  # the map first: it fills the cache, which is part of what its memory is
+    for where in ("file", "memory"):  # the file first: to write it is part of what its memory is
         command = [sys.executable, __file__, "--worker", where, str(path), str(folder / f"{where}.json")]
         workers[where] = Worker(command, environment={"RESLAB_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"})
         workers[where].step()
@@ -116,11 +116,11 @@ def measure(folder: Path, *, num: int, steps: int) -> dict[str, object]:
         worker.process.wait()
         found[where] = json.loads((folder / f"{where}.json").read_text())
         found[where]["images_per_second"] = round(STEP * 128 / statistics.median(times[where]))
-    assert found["map"].pop("fingerprint") == found["memory"].pop("fingerprint")
+    assert found["file"].pop("fingerprint") == found["memory"].pop("fingerprint")
     return {
         "bytes_of_images": num * SIDE * SIDE * 3,
         **found,
-        "map_takes_times_as_long": compare(times["map"], times["memory"]),
+        "file_takes_times_as_long": compare(times["file"], times["memory"]),
         "load": [round(value, 2) for value in os.getloadavg()],
     }
 

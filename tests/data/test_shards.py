@@ -15,13 +15,14 @@ import webdataset
 from reslab.data import hold_out, load
 from reslab.data.batches import Batches, seeded
 from reslab.data.packing import pack
+from reslab.data.parts import part_of
 from reslab.data.pixels import Pixels
 from reslab.data.recipe_data import read_split
-from reslab.data.shards import Sharded, read_samples
+from reslab.data.shards import Reader, Sharded, read_samples
 from reslab.data.stream import stream_order
 from reslab.errors import Failure, UserError
 from reslab.evaluation import evaluate
-from reslab.recipe import Recipe, derive
+from reslab.recipe import Crop, Recipe, Standardize, derive
 from reslab.training import Safety, resume, train
 from reslab.training.loop import Trainer
 
@@ -111,7 +112,7 @@ def test_a_run_on_shards_is_the_run_in_memory(packed: Path, tmp_path: Path, smal
 def test_an_epoch_is_shuffled_by_shard_and_buffer(packed: Path) -> None:
     images = load(f"shards:{packed}", "train", image_size=8, stream=32).images
     assert isinstance(images, Sharded)
-    orders = [stream_order(images, buffer=32, generator=seeded(0, epoch)) for epoch in range(2)]
+    orders = [stream_order(images, buffer=32, generator=seeded(0, epoch), batches=[120]) for epoch in range(2)]
     assert not torch.equal(*orders)
     for order in orders:
         assert sorted(order.tolist()) == list(range(120))
@@ -123,17 +124,85 @@ def test_an_epoch_is_shuffled_by_shard_and_buffer(packed: Path) -> None:
     assert images._held == {}  # nothing was read for it
 
 
-@pytest.mark.parametrize("num_ranks", [2, 3])
-def test_each_rank_has_shards_of_its_own(packed: Path, num_ranks: int) -> None:
+@pytest.mark.parametrize("num_ranks", [2, 3, 11])
+@pytest.mark.parametrize("batch_size", [1, 7, 17, 119, 500])
+def test_each_process_has_shards_of_its_own_and_together_they_have_each_image_once(
+    packed: Path, num_ranks: int, batch_size: int
+) -> None:
+    """Seven shards of 16 images and one of 8; two processes read a shard in which their images meet."""
     images = load(f"shards:{packed}", "train", image_size=8, stream=32).images
     assert isinstance(images, Sharded)
-    orders = [
-        stream_order(images, buffer=32, generator=seeded(0), share=(rank, num_ranks)) for rank in range(num_ranks)
-    ]
-    shards = [set(images.shards_of(order.numpy()).tolist()) for order in orders]
-    assert set.union(*shards) == set(range(8))
-    assert sum(map(len, shards)) == 8
-    assert {len(order) for order in orders} == {120 // num_ranks}
+    sizes = [batch_size] * (120 // batch_size) + ([120 % batch_size] if 120 % batch_size else [])
+    order = stream_order(images, buffer=32, generator=seeded(0), batches=sizes, num_ranks=num_ranks)
+    assert sorted(order.tolist()) == list(range(120))
+    shards: list[set[int]] = [set() for _ in range(num_ranks)]
+    for batch in order.split(sizes):
+        parts = [part_of(len(batch), rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
+        for part, own in zip(parts, shards, strict=True):
+            own |= set(images.shards_of(batch[part.begin : part.begin + part.num_new].numpy()).tolist())
+    assert sum(map(len, shards)) <= 8 + num_ranks - 1
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What is read of shards while a test runs: their numbers."""
+    numbers: list[int] = []
+    original = Reader.read
+    monkeypatch.setattr(Reader, "read", lambda self, number: (numbers.append(number), original(self, number))[1])
+    return numbers
+
+
+def of_rank(recipe: Recipe, rank: int, num_ranks: int) -> Batches:
+    """What one process has, with a buffer of its own."""
+    by, device = Standardize(mean=(0,), deviation=(1,)), torch.device("cpu")
+    images = read_split(recipe, "train")
+    return Batches(images, recipe=recipe, by=by, seed=0, device=device, rank=rank, num_ranks=num_ranks)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3])
+def test_each_process_reads_its_shards_once_an_epoch_also_where_it_goes_on(
+    packed: Path, small_recipe: Recipe, read: list[int], num_ranks: int
+) -> None:
+    recipe = streamed(small_recipe, packed, validation=0, batch_size=20, augment=(), stream=16)
+    by_rank: list[list[int]] = []
+    images: list[bytes] = []
+    for rank in range(num_ranks):
+        read.clear()
+        batches = list(of_rank(recipe, rank, num_ranks).epoch(1))
+        by_rank.append(list(read))
+        images += [image.byte().numpy().tobytes() for batch, _ in batches for image in batch]
+        read.clear()
+        later = list(of_rank(recipe, rank, num_ranks).epoch(1, start=4))
+        assert all(torch.equal(ours[0], theirs[0]) for ours, theirs in zip(later, batches[4:], strict=True))
+        assert len(read) == len(set(read)) < len(by_rank[-1])  # those before are not opened
+    assert sorted(images) == sorted(image.numpy().tobytes() for image in load(EXPRESSION, "train", image_size=8).images)
+    assert all(len(numbers) == len(set(numbers)) for numbers in by_rank)
+    assert set().union(*by_rank) == set(range(8))
+    assert sum(map(len, by_rank)) <= 8 + num_ranks - 1
+
+
+def test_no_shard_is_read_twice_where_some_of_its_images_are_held_out(
+    packed: Path, small_recipe: Recipe, read: list[int]
+) -> None:
+    """What a shard takes of the buffer is all of its images, not only those that are trained on."""
+    batches = of_rank(streamed(small_recipe, packed, validation=40, stream=48), 0, 1)
+    read.clear()
+    list(batches.epoch(0))
+    assert sorted(read) == list(range(8))
+
+
+def test_processes_augment_each_its_own_way(packed: Path, small_recipe: Recipe) -> None:
+    recipe = streamed(small_recipe, packed, validation=0, augment=(Crop(pixels=2, fill="zeros"),))
+    seeds: list[int] = []
+
+    def watch(images: torch.Tensor, *, generator: torch.Generator, **options: Any) -> torch.Tensor:
+        seeds.append(generator.initial_seed())
+        return images
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("reslab.data.batches.augment", watch)
+        num_batches = [len(list(of_rank(recipe, rank, 2).epoch(0))) for rank in range(2)]
+    assert len(set(seeds)) == sum(num_batches)
 
 
 def test_an_epoch_goes_on_at_the_border_of_a_shard(

@@ -5,11 +5,13 @@ Faults come after the first epoch, in the process `faulty`; every process writes
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from reslab.data.shards import Reader
 from reslab.recipe import read_recipe
 from reslab.training import Safety, resume, train
 from reslab.training.progress import Display
@@ -36,6 +38,14 @@ def work(out: Path) -> None:
         train(read_recipe(Path(TASK["recipe"])), out=out, safety=safety, precision="float32")
 
 
+def note(reader: Reader, number: int, read: Callable[..., Any] = Reader.read) -> Any:
+    """Read a shard, and write down that this process did."""
+    with Path(TASK["ended"]).with_suffix(".shards").open("a") as file:
+        file.write(f"{number}\n")
+    return read(reader, number)
+
+
+Reader.read = note  # type: ignore[method-assign]
 if TASK["fault"] and TASK["faulty"] == int(os.environ["RANK"]):
     Display.epoch = fail  # type: ignore[method-assign]
 try:

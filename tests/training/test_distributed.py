@@ -11,6 +11,9 @@ import pytest
 import torch
 from torch.distributed import TCPStore
 
+from reslab.data.packing import pack
+from reslab.data.parts import part_of
+from reslab.data.stream import stream_order
 from reslab.recipe import (
     Average,
     Crop,
@@ -25,6 +28,7 @@ from reslab.recipe import (
     Sampling,
     Selection,
     Sgd,
+    Standardize,
     derive,
 )
 from reslab.runs import Follower, Run, read_weights
@@ -131,11 +135,16 @@ def timeless(run: Run) -> list[dict[str, object]]:
 @pytest.mark.parametrize("num", [1, 2, 3, 5, 8, 11])
 def test_the_parts_are_the_batch(size: int, num: int) -> None:
     images, labels = torch.arange(num).float()[:, None, None, None], torch.arange(num)
-    shares = [Team(CPU, rank, size).share(images, labels) for rank in range(size)]
+    parts = [part_of(num, rank=rank, num_ranks=size) for rank in range(size)]
+    shares = [
+        Team(CPU, rank, size).weigh(images[part.begin : part.end], labels[part.begin : part.end], of=num)
+        for rank, part in enumerate(parts)
+    ]
     used = [share for share in shares if share.weight]
     assert torch.equal(torch.cat([share.labels for share in used]), labels)
     assert all(torch.equal(share.images.flatten().long(), share.labels) for share in shares)
     assert all(share.weight == size * len(share.labels) / num for share in used)
+    assert sum(part.num_new for part in parts) == num
     assert all(min(num, 2) <= share.smallest <= len(share.labels) <= share.smallest + 1 for share in shares)
 
 
@@ -165,6 +174,71 @@ def test_a_run_is_that_of_one_process(plain: Recipe, together: Together, tmp_pat
     for ours, theirs in zip(run.log, whole.log, strict=True):
         assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-5)
     assert (whole.environment.ranks, run.environment.ranks) == (1, 2)
+
+
+# ---- streams
+
+
+@pytest.fixture
+def streamed(plain: Recipe, tmp_path: Path) -> Callable[[int], Recipe]:
+    """A recipe that streams 110 of 120 images, so many in a shard; the seventh batch has only two."""
+
+    def make(images_per_shard: int) -> Recipe:
+        pack("digits:1,4,7@40", str(tmp_path / "packed"), image_size=16, images_per_shard=images_per_shard)
+        changes = {"data": f"shards:{tmp_path}/packed", "stream": 32, "batch_size": 18, "augment": (), "epochs": 2}
+        return derive(plain, name="streamed", **changes, validation=10)
+
+    return make
+
+
+@pytest.mark.parametrize(("images_per_shard", "size"), [(16, 2), (16, 3), (100, 2), (1000, 3)])
+def test_processes_that_read_shards_of_their_own_see_each_image_once(
+    streamed: Callable[[int], Recipe],
+    together: Together,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    images_per_shard: int,
+    size: int,
+) -> None:
+    """As one process that has their batches: of many shards, of unequal ones, of fewer shards than processes."""
+    recipe = streamed(images_per_shard)
+    assert together(recipe, size=size) == [""] * size
+    monkeypatch.setattr(
+        "reslab.data.batches.stream_order",
+        lambda *args, **options: stream_order(*args, **options | {"num_ranks": size}),
+    )
+    whole, run = train(recipe, out=tmp_path / "whole", precision="float32"), Run.open(tmp_path / "run")
+    for ours, theirs in zip(run.log, whole.log, strict=True):
+        assert (ours.train_accuracy, ours.validation_accuracy) == (theirs.train_accuracy, theirs.validation_accuracy)
+        assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-5)
+    (expected, about), (found, also_about) = (read_weights(each.path) for each in (whole, run))
+    assert about == also_about  # its statistics, too
+    for name, weights in expected.items():
+        np.testing.assert_allclose(found[name], weights, rtol=1e-4, atol=1e-6)
+
+
+def test_each_process_reads_shards_of_its_own(
+    streamed: Callable[[int], Recipe], together: Together, tmp_path: Path
+) -> None:
+    """Of eight shards in an epoch; the first process reads others for the validation images, in the beginning."""
+    known = Standardize(mean=(80,), deviation=(95,))
+    assert together(derive(streamed(16), name="known", epochs=1, standardize=known, validation=8)) == ["", ""]
+    first, second = ((tmp_path / f"ended-{rank}.shards").read_text().split() for rank in range(2))
+    assert len(second) == len(set(second)) <= 5
+    assert set(first) | set(second) == set("01234567")
+
+
+def test_a_streamed_run_of_several_processes_goes_on_inside_an_epoch_to_the_same_bytes(
+    streamed: Callable[[int], Recipe], together: Together, tmp_path: Path
+) -> None:
+    recipe = streamed(16)
+    assert together(recipe, out="whole", out_of_others="whole") == ["", ""]
+    assert together(recipe, fault="killed", faulty=0, every="5updates")[1].startswith(f"Failure: {LOST}")
+    assert Run.open(tmp_path / "run").read_checkpoint().state["updates"] == 5
+    assert together(recipe) == ["", ""]
+    whole, run = Run.open(tmp_path / "whole"), Run.open(tmp_path / "run")
+    assert run.weights_path.read_bytes() == whole.weights_path.read_bytes()
+    assert timeless(run) == timeless(whole)
 
 
 # ---- one writer

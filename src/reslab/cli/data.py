@@ -91,7 +91,7 @@ def cache(
 ) -> None:
     """List the images that were read from folders, npz files and shards and are kept on the disk, or remove them."""
     from reslab.cli.show import print_json, print_table, to_plain
-    from reslab.data.mapped import clear_cache, find_cache, find_limit, list_cache
+    from reslab.data.stored import clear_cache, find_cache, find_limit, list_cache
 
     if clear:
         freed = clear_cache()

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reslab.data.augment import augment, send
+from reslab.data.parts import part_of
 from reslab.data.pixels import Pixels
 from reslab.data.spec import ImageSet
 from reslab.data.stream import stream_order
@@ -41,8 +42,9 @@ def seeded(seed: int, *place: int | str) -> torch.Generator:
 class Batches:
     """The training split in shuffled, standardised, augmented batches, on a device.
 
-    Images that do not lie in memory stay where they are, and only a batch is read. Of streamed ones a process can have
-    a `share`: its number, and how many there are.
+    Images that do not lie in memory stay where they are, and only a batch is read. One of `num_ranks` processes gets
+    its part of each batch. It prepares the whole batch, so that its augmentation is that of one process; but where
+    images are streamed, it reads and prepares its part alone.
     """
 
     def __init__(
@@ -53,43 +55,57 @@ class Batches:
         by: Standardize,
         seed: int,
         device: torch.device,
-        share: tuple[int, int] = (0, 1),
+        rank: int = 0,
+        num_ranks: int = 1,
     ) -> None:
         self.images = images.images if isinstance(images.images, Pixels) else images.images.to(device)
-        self.labels, self.share = images.labels.to(device), share
+        self.labels, self.rank, self.num_ranks = images.labels.to(device), rank, num_ranks
         self.recipe, self.by, self.seed = recipe, by, seed
-        self.num_images = recipe.sampling.images_per_epoch if recipe.sampling else len(self.labels) // share[1]
+        self.num_images = recipe.sampling.images_per_epoch if recipe.sampling else len(self.labels)
+        self.sizes = _sizes(self.num_images, recipe.batch_size)  # images of each batch, of all processes
         self.mirrored = torch.rand(len(self.labels), generator=seeded(seed, "mirrored")) < 0.5
 
     def __len__(self) -> int:
-        """Count the batches of an epoch; the last one may be smaller, but it is never one image alone.
-
-        That one goes into the batch before, since batch norm has no statistics of a single value.
-        """
-        whole, left = divmod(self.num_images, self.recipe.batch_size)
-        return whole + (left > 1 or whole == 0) if self.recipe.batch_size > 1 else whole
+        """Count the batches of an epoch."""
+        return len(self.sizes)
 
     def count_shapes(self) -> int:
         """Count the shapes of batches: the sizes of images, twice where the last batch has another number of them."""
         sizes = {image_size_at(self.recipe, epoch) for epoch in range(self.recipe.epochs)}
-        return len(sizes) * (2 if self.num_images % self.recipe.batch_size else 1)
+        return len(sizes) * len(set(self.sizes))
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images (N, C, H, W) float32 and labels (N,) of one epoch (from 0), from batch `start` on."""
         order = self._order(seeded(self.seed, "order", epoch))
-        mirrored = self.mirrored ^ (epoch % 2 == 1)
-        size = image_size_at(self.recipe, epoch)
-        ends = range(self.recipe.batch_size, len(self) * self.recipe.batch_size, self.recipe.batch_size)
-        for place, chosen in enumerate(torch.tensor_split(order, tuple(ends))):
+        for place, chosen in enumerate(torch.split(order, self.sizes)):
             if place < start:
                 continue
-            places = send(chosen, to=self.labels.device)
-            images = standardize(self._pick(chosen, places), by=self.by)
-            if size != images.shape[3]:
-                images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
-            generator = seeded(self.seed, "augment", epoch, place)
-            images = augment(images, parts=self.recipe.augment, generator=generator, mirrored=mirrored[chosen])
-            yield images, self.labels[places]
+            part = part_of(len(chosen), rank=self.rank, num_ranks=self.num_ranks)
+            mine = slice(part.begin, part.end)
+            if self.is_streamed:
+                own = ("rank", self.rank) if self.rank else ()
+                generator = seeded(self.seed, "augment", epoch, place, *own)
+                yield self._prepare(chosen[mine], epoch=epoch, generator=generator)
+            else:
+                generator = seeded(self.seed, "augment", epoch, place)
+                images, labels = self._prepare(chosen, epoch=epoch, generator=generator)
+                yield images[mine], labels[mine]
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether images are read from their shards whenever they are needed."""
+        return isinstance(self.images, Pixels) and self.images.is_streamed
+
+    def _prepare(self, chosen: Tensor, *, epoch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Read images (N, C, H, W), standardise and augment them; with their labels (N,)."""
+        places = send(chosen, to=self.labels.device)
+        images = standardize(self._pick(chosen, places), by=self.by)
+        size = image_size_at(self.recipe, epoch)
+        if size != images.shape[3]:
+            images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+        mirrored = self.mirrored[chosen] ^ (epoch % 2 == 1)
+        images = augment(images, parts=self.recipe.augment, generator=generator, mirrored=mirrored)
+        return images, self.labels[places]
 
     def _pick(self, chosen: Tensor, places: Tensor) -> Tensor:
         """Read stored images (N, C, H, W) uint8 at `chosen`, which are `places` on the device."""
@@ -99,10 +115,25 @@ class Batches:
         """Choose the images of an epoch, shuffled."""
         if isinstance(self.images, Pixels) and self.images.is_streamed:
             buffer = self.recipe.stream or len(self.images)
-            return stream_order(self.images, buffer=buffer, generator=generator, share=self.share)
+            return stream_order(
+                self.images, buffer=buffer, generator=generator, batches=self.sizes, num_ranks=self.num_ranks
+            )
         if self.recipe.sampling is None:
             return torch.randperm(self.num_images, generator=generator)
         return sample(self.labels.cpu(), sampling=self.recipe.sampling, generator=generator)
+
+
+def _sizes(num_images: int, batch_size: int) -> list[int]:
+    """Divide an epoch into batches; the last one may be smaller, but it is never one image alone.
+
+    That one goes into the batch before, since batch norm has no statistics of a single value.
+    """
+    whole, left = divmod(num_images, batch_size)
+    sizes = [batch_size] * whole
+    if left > 1 or not whole:
+        return [*sizes, left]
+    sizes[-1] += left
+    return sizes
 
 
 def sample(labels: Tensor, *, sampling: Sampling, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""From a data expression to images: in memory, in a map on the disk, or still in their shards.
+"""From a data expression to images: in memory, in a file of raw pixels, or still in their shards.
 
 Axes: N images, C channels, H rows, W columns, K classes.
 """
@@ -17,13 +17,13 @@ from reslab.data.catalog import OFFICIAL
 from reslab.data.cifar import find_data_dir, read_cifar
 from reslab.data.digits import read_digits
 from reslab.data.folder import open_folder
-from reslab.data.mapped import read_cached
 from reslab.data.npz import open_npz
 from reslab.data.pixels import Pixels, join
 from reslab.data.select import NamedTerm, ShardsTerm, Term, parse
 from reslab.data.shards import open_shards, stream_shards
 from reslab.data.spec import ImageSet, Labelled, Split
 from reslab.data.split import limit
+from reslab.data.stored import read_cached
 from reslab.errors import UserError
 
 
@@ -43,7 +43,7 @@ def load(
     no training images but are among the classes.
     Only the files of that split are opened, where a source stores the splits apart. What is missing of CIFAR is
     downloaded to `data_dir`, or $RESLAB_DATA, or the user's cache directory. Folders, npz files and shards are read
-    once, into a cache that is mapped; with `stream`, shards are read whenever they are needed, with so many images in
+    once, into a cache on the disk; with `stream`, shards are read whenever they are needed, with so many images in
     memory. With `skip_damaged`, shards that are missing or cut short are left out.
     Raises: UserError where the expression or what it names is wrong; Failure where a download is.
     """

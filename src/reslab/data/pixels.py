@@ -4,10 +4,12 @@ Every choice is read into a tensor of its own; nothing here ever reads a whole s
 W columns. Pixels are uint8, 0 to 255.
 """
 
-import mmap
+import io
+import os
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reslab.errors import Failure
+
 Places = NDArray[np.int64]
 
 SMALL = 64 << 20  # bytes: a set of fewer is held in memory, where it is read faster
-AT_ONCE = 256  # images whose pages are touched before they are let go of
 BLOCK = 16 << 20  # bytes that are read at once by what goes through a whole set
 
 
@@ -95,26 +98,43 @@ class Joined(Pixels):
         return images
 
 
-class Mapped(Pixels):
-    """A file of images, shared by all processes that map it.
+class Stored(Pixels):
+    """A file of images, raw and one after another.
 
-    Pages that were touched count as a process's memory, though the system may take them back at any time, and Linux may
-    map two megabytes for one image. So they are let go of after every few, and stay in the system's cache of files.
+    It is read, not mapped: a map's pages count as memory until they are let go of, and to map one again for each image
+    takes longer than to copy the image. The system keeps what was read in a cache, which all processes share.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         super().__init__(shape)
-        with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._array = np.frombuffer(self._map, dtype=np.uint8).reshape(shape)
+        self.path, self._file = path, path.open("rb", buffering=0)
+        weakref.finalize(self, self._file.close)
 
     def read(self, places: Places) -> NDArray[np.uint8]:
+        """Read those that lie one after another at once. Raises: Failure where the file was cut short since."""
         images = np.empty((len(places), *self.shape[1:]), dtype=np.uint8)
-        for start in range(0, len(places), AT_ONCE):
-            images[start : start + AT_ONCE] = self._array[places[start : start + AT_ONCE]]
-            if hasattr(mmap, "MADV_DONTNEED"):
-                self._map.madvise(mmap.MADV_DONTNEED)
+        into, size = memoryview(images.reshape(-1).data), _image_bytes(self.shape)
+        jumps = np.flatnonzero(places[1:] != places[:-1] + 1) + 1
+        borders, numbers = [0, *jumps.tolist(), len(places)], places.tolist()
+        for begin, end in pairwise(borders) if numbers else ():
+            self._fill(into[begin * size : end * size], at=numbers[begin] * size)
         return images
+
+    def _fill(self, into: memoryview, *, at: int) -> None:
+        """Read bytes from `at` on; the system gives at most 2 GB of them at a time."""
+        while into:
+            num = _read_some(self._file, into, at=at)
+            if not num:
+                raise Failure(f"{self.path} was cut short while it was in use: start again, which makes it anew")
+            into, at = into[num:], at + num
+
+
+def _read_some(file: io.FileIO, into: memoryview, *, at: int) -> int:
+    """Read some bytes; where the system can, by a call that leaves the file's place alone, which threads share."""
+    if hasattr(os, "preadv"):
+        return os.preadv(file.fileno(), [into], at)
+    file.seek(at)
+    return file.readinto(into) or 0
 
 
 def blocks_of(images: Tensor | Pixels) -> Iterator[Tensor]:

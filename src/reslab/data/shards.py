@@ -192,7 +192,8 @@ class Sharded(Pixels):
     def read(self, places: Places) -> NDArray[np.uint8]:
         images = np.empty((len(places), *self.shape[1:]), dtype=np.uint8)
         owners = self.shards_of(places)
-        for number in sorted(set(owners.tolist()), key=lambda number: number not in self._held):
+        # Those that are held come first, before others take their room; the last to be read are asked for again.
+        for number in sorted(dict.fromkeys(owners.tolist()), key=lambda number: number not in self._held):
             inside = places[owners == number] - (self.ends[number] - self.counts[number])
             images[owners == number] = self._shard(number)[inside]
         return images

@@ -1,4 +1,4 @@
-"""What a data set is once it has been read: in memory, or in a map on the disk.
+"""What a data set is once it has been read: in memory, or in files.
 
 Axes: N images, C channels, H rows, W columns, K classes. Pixels are uint8, 0 to 255.
 """
@@ -60,7 +60,7 @@ class ImageSet:
         return digest.hexdigest()
 
     def subset(self, indices: Indices) -> "ImageSet":
-        """Pick images by their place, in the order given, with the same classes; many of a map are not copied."""
+        """Pick images by their place, in the order given, with the same classes; many of a file are not copied."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         images = self.images.select(chosen.numpy()) if isinstance(self.images, Pixels) else self.images[chosen]
         return replace(self, images=images, labels=self.labels[chosen])
@@ -75,23 +75,28 @@ class ImageSet:
         Exact in double precision, from a histogram of the 256 values: no float copy of the images is made.
         A channel that never changes gets the deviation 1, so that dividing by it does no harm.
         """
-        values = torch.arange(256, dtype=torch.float64)
-        means, deviations = [], []
-        for counts in self._histograms():
-            share = counts.double() / counts.sum()
-            mean = (share * values).sum()
-            deviation = (share * (values - mean) ** 2).sum().sqrt()
-            means.append(float(mean))
-            deviations.append(float(deviation) or 1.0)
-        return Standardize(mean=tuple(means), deviation=tuple(deviations))
+        return to_statistics(self.count_values())
 
-    def _histograms(self) -> Tensor:
+    def count_values(self) -> Tensor:
         """Count each channel's values, (C, 256)."""
         counts = torch.zeros(self.images.shape[1], 256, dtype=torch.int64)
         for block in blocks_of(self.images):
             for channel, pixels in enumerate(block.unbind(dim=1)):
                 counts[channel] += torch.bincount(pixels.reshape(-1), minlength=256)
         return counts
+
+
+def to_statistics(counts: Tensor) -> Standardize:
+    """Compute each channel's mean and deviation from how often it has each value, (C, 256)."""
+    values = torch.arange(256, dtype=torch.float64)
+    means, deviations = [], []
+    for channel in counts:
+        share = channel.double() / channel.sum()
+        mean = (share * values).sum()
+        deviation = (share * (values - mean) ** 2).sum().sqrt()
+        means.append(float(mean))
+        deviations.append(float(deviation) or 1.0)
+    return Standardize(mean=tuple(means), deviation=tuple(deviations))
 
 
 def _little_endian_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:

@@ -3,7 +3,7 @@
 Source: Li et al. 2020, "PyTorch Distributed", arXiv:2006.15704, and PyTorch's DistributedDataParallel, which takes the
 mean of the gradients while they are computed.
 Differs from it: parts of a batch may be unequal, and the gradient is still that of the mean over the whole batch.
-Every process has the whole data and takes its part of each batch; the first one alone reads and writes the run folder.
+Every process takes its part of each batch; the first one alone reads and writes the run folder.
 """
 
 import os
@@ -18,11 +18,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from reslab.data import ImageSet
 from reslab.data.batches import seeded
+from reslab.data.parts import part_of
+from reslab.data.spec import to_statistics
 from reslab.errors import Failure, UserError
+from reslab.recipe import Standardize
 
 Result = TypeVar("Result")
-FEWEST_IMAGES = 2  # of a part: batch norm has no statistics of a single value
 LOST = "another process of this run has ended or cannot be reached"
 SIGNS = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "broken pipe")
 SAID = "reslab/said"  # who counts this up to 1 says for all of them why the run ends
@@ -35,6 +38,14 @@ class Share(NamedTuple):
     labels: Tensor
     weight: float
     smallest: int  # images of the smallest part
+
+    def chunks(self, size: int | None) -> list[tuple[Tensor, Tensor]]:
+        """Cut it into even parts of at most `size` images, or into one, as many in every process.
+
+        One image left over would be a poor basis for batch norm's statistics.
+        """
+        num_chunks = -(-self.smallest // (size or self.smallest))
+        return list(zip(self.images.tensor_split(num_chunks), self.labels.tensor_split(num_chunks), strict=True))
 
 
 @dataclass(frozen=True)
@@ -49,17 +60,18 @@ class Team:
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def share(self, images: Tensor, labels: Tensor) -> Share:
-        """Take this process's part of a batch: images (N, C, H, W), labels (N,).
+    def weigh(self, images: Tensor, labels: Tensor, *, of: int) -> Share:
+        """Weigh this process's part, images (M, C, H, W) and labels (M,), of a batch of so many images."""
+        part = part_of(of, rank=self.rank, num_ranks=self.size)
+        return Share(images, labels, part.weight, part.smallest)
 
-        Parts differ by one image at most. Where there are too few images, some processes repeat the first part at the
-        weight 0, so that every one takes part in the exchange.
-        """
-        num_parts = min(self.size, max(1, len(labels) // FEWEST_IMAGES))
-        mine = self.rank if self.rank < num_parts else 0
-        part, part_labels = images.tensor_split(num_parts)[mine], labels.tensor_split(num_parts)[mine]
-        weight = self.size * len(part_labels) / len(labels) if self.rank < num_parts else 0.0
-        return Share(part, part_labels, weight, len(labels) // num_parts)
+    def measure(self, images: ImageSet) -> Standardize:
+        """Measure mean and deviation of all images, each process some of them; all wait for each other here."""
+        if self.size == 1:
+            return images.statistics()
+        counts = images.subset(torch.arange(len(images.labels)).tensor_split(self.size)[self.rank]).count_values()
+        dist.all_reduce(counts)
+        return to_statistics(counts)
 
     def total(self, loss: Tensor, hits: Tensor, *, weight: float) -> tuple[Tensor, Tensor]:
         """Put the parts' weighted losses and their hits together to those of the batch."""

@@ -82,8 +82,16 @@ class Trainer:
         self.team = team or Team(device)
         self.run, self.recipe, self.seed, self.device = run, run.recipe, seed, device
         self.images, self.held_out = splits[0], splits[1] if len(splits) > 1 else None
-        self.by: Standardize = self.recipe.standardize or self.images.statistics()
-        self.batches = Batches(self.images, recipe=self.recipe, by=self.by, seed=seed, device=device)
+        self.by: Standardize = self.recipe.standardize or self.team.measure(self.images)
+        self.batches = Batches(
+            self.images,
+            recipe=self.recipe,
+            by=self.by,
+            seed=seed,
+            device=device,
+            rank=self.team.rank,
+            num_ranks=self.team.size,
+        )
         per_epoch = len(self.batches)
         updates = min(self.recipe.epochs * per_epoch, self.recipe.updates or self.recipe.epochs * per_epoch)
         self.length = _Length(per_epoch, updates, -(-updates // per_epoch))
@@ -137,8 +145,9 @@ class Trainer:
             num_classes=len(self.images.classes),
             channels=self.images.images.shape[1],
         )
-        some = torch.randperm(len(self.images.labels), generator=seeded(self.seed, "prepare"))[:IMAGES_TO_PREPARE]
-        model.prepare(standardize(self.images.images[some], by=self.by))
+        if self.team.is_first:  # with whose weights all begin
+            some = torch.randperm(len(self.images.labels), generator=seeded(self.seed, "prepare"))[:IMAGES_TO_PREPARE]
+            model.prepare(standardize(self.images.images[some], by=self.by))
         return model
 
     def _make_updater(self) -> Updater:
@@ -211,24 +220,25 @@ class Trainer:
             if state.updates == self.length.updates:
                 return
             self.team.reseed(self.seed, state.updates)
-            share = self.team.share(*batch)
+            share = self.team.weigh(*batch, of=self.batches.sizes[place])
             loss, hits = self._learn(share)
             state.losses[place], state.hits[place] = self.team.total(loss, hits, weight=share.weight)
             state.average = take_in(state.average, state.model, by=self.recipe.average, epoch=epoch)
             state.updates += 1
             state.seconds = time.perf_counter() - began
             self._check_losses(place)
-            self.display.update(epoch=epoch, images_per_second=self._num_seen(place) / state.seconds)
+            num_seen = sum(self.batches.sizes[: place + 1])
+            self.display.update(epoch=epoch, images_per_second=num_seen / state.seconds)
             self._heed_clock_and_stop()
 
     def _learn(self, share: Share) -> tuple[Tensor, Tensor]:
         """Take an update on a part of a batch, or on its hardest images; give loss and hits of all of them."""
         rate, by = self._rate(self.state.updates), self.recipe.selection
         if by is None or self.state.epochs < by.epoch:
-            return self.update(self._chunks(share), rate=rate, weight=share.weight)
+            return self.update(share.chunks(self.recipe.chunk_size), rate=rate, weight=share.weight)
         self.team.align_statistics(self.state.model)  # by which all choose, also after a resume
         chosen = choose(share, self.state.model, by=by, objective=self.objective)
-        loss, _ = self.update(self._chunks(chosen.share), rate=rate, weight=share.weight)
+        loss, _ = self.update(chosen.share.chunks(self.recipe.chunk_size), rate=rate, weight=share.weight)
         return torch.where(loss.isfinite(), chosen.loss, loss), chosen.hits
 
     def _heed_clock_and_stop(self) -> None:
@@ -251,14 +261,6 @@ class Trainer:
                 f"go on with reslab {command} --resume {self.run.path}"
             )
 
-    def _chunks(self, share: Share) -> list[tuple[Tensor, Tensor]]:
-        """Cut a batch into even parts, as many in every process.
-
-        One image left over would be a poor basis for batch norm's statistics.
-        """
-        num_chunks = -(-share.smallest // (self.recipe.chunk_size or share.smallest))
-        return list(zip(share.images.tensor_split(num_chunks), share.labels.tensor_split(num_chunks), strict=True))
-
     def _rate(self, update: int) -> float:
         """Give the share of the peak rate."""
         rate = rate_at(
@@ -272,11 +274,6 @@ class Trainer:
 
     def _factor(self, update: int) -> float:
         return LOWERED if self.state.lowered_from is not None and update >= self.state.lowered_from else 1.0
-
-    def _num_seen(self, place: int) -> int:
-        """Count the images of an epoch up to a batch; the last batch may be smaller, or larger by one image."""
-        is_last = place + 1 == self.length.per_epoch
-        return self.batches.num_images if is_last else (place + 1) * self.recipe.batch_size
 
     def _check_losses(self, place: int, *, now: bool = False) -> None:
         """Look for a loss that is not finite; on a GPU only `now` and then, since to look is to wait."""
@@ -319,9 +316,8 @@ class Trainer:
         """Log the epoch that has ended, and save."""
         state, number = self.state, self.state.epochs + 1
         num_batches = state.updates - state.epochs * self.length.per_epoch
-        num_seen = self._num_seen(num_batches - 1)
-        sizes = torch.full((num_batches,), self.recipe.batch_size, device=self.device)
-        sizes[-1] = num_seen - (num_batches - 1) * self.recipe.batch_size
+        sizes = torch.tensor(self.batches.sizes[:num_batches], device=self.device)
+        num_seen = int(sizes.sum())
         began = time.perf_counter()
         validation = self.team.from_first(self._validate)
         done = Epoch(

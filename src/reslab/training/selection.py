@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from reslab.data.parts import FEWEST_IMAGES
 from reslab.models import Classifier
 from reslab.models.inference import predict_logits
 from reslab.recipe import Selection
-from reslab.training.distributed import FEWEST_IMAGES, Share
+from reslab.training.distributed import Share
 from reslab.training.objective import Objective
 
 

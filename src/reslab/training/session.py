@@ -45,7 +45,7 @@ def train(
     with joined(pick_device(device)) as team:
         compiled = read_compile(compile, device=team.device)
         multiplied = pick_precision(precision, device=team.device)
-        splits = team.in_turn(lambda: _read_splits(recipe, data_dir))
+        splits = team.in_turn(lambda: _read_splits(recipe, data_dir, team))
         environment = describe_environment(
             device=team.device,
             seed=seed,
@@ -104,9 +104,10 @@ def _go_on(run: Run, begun: _Begun, team: Team, *, data_dir: Path | None, silent
         check_same_machine(recorded, describe_environment(device=team.device, seed=0, data=(), ranks=team.size))
     with run.locked(), strictly(recorded.deterministic):
         run.drop_parts()
-        splits = team.in_turn(lambda: _read_splits(run.recipe, data_dir))
+        splits = team.in_turn(lambda: _read_splits(run.recipe, data_dir, team))
         # What an evaluation has added to the record is none of training's business.
-        if tuple(map(describe_data, splits)) != tuple(data for data in recorded.data if data.split != "test"):
+        trained = tuple(data for data in recorded.data if data.split != "test")
+        if tuple(map(describe_data, splits)) != trained[: len(splits)]:
             raise UserError(
                 f"the data of {run.path} has changed since it was begun: its fingerprint differs, so train anew"
             )
@@ -118,13 +119,16 @@ def _go_on(run: Run, begun: _Begun, team: Team, *, data_dir: Path | None, silent
 def _describe_alike(splits: tuple[ImageSet, ...], *, team: Team) -> tuple[DataSet, ...]:
     """Describe the data. Raises: UserError where the first process has other data than this one."""
     own = tuple(map(describe_data, splits))
-    if own != team.from_first(lambda: own):
+    first = team.from_first(lambda: own)
+    if own != first[: len(own)]:
         raise UserError("the hosts of this run have different data: its fingerprint differs, so copy it anew")
-    return own
+    return first
 
 
-def _read_splits(recipe: Recipe, data_dir: Path | None) -> tuple[ImageSet, ...]:
-    names: tuple[SplitName, ...] = ("train", "validation") if recipe.validation else ("train",)
+def _read_splits(recipe: Recipe, data_dir: Path | None, team: Team) -> tuple[ImageSet, ...]:
+    """Read the training images, and in the process that validates those that are held out."""
+    is_validating = recipe.validation and team.is_first
+    names: tuple[SplitName, ...] = ("train", "validation") if is_validating else ("train",)
     splits = tuple(read_split(recipe, name, data_dir=data_dir) for name in names)
     channels = splits[0].images.shape[1]
     if recipe.standardize is not None and len(recipe.standardize.mean) != channels:

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from reslab.data import hold_out, load, mapped, pixels
+from reslab.data import hold_out, load, pixels, stored
 from reslab.data.batches import Batches
 from reslab.data.overlap import find_overlap
-from reslab.data.pixels import Joined, Mapped, Pixels, Selected
+from reslab.data.pixels import Joined, Pixels, Selected, Stored
 from reslab.data.spec import ImageSet
-from reslab.errors import UserError
+from reslab.errors import Failure, UserError
 from reslab.recipe import Recipe
 
 LOAD = "import sys; from reslab.data import load; print(load('npz:' + sys.argv[1], 'train', image_size=8).fingerprint)"
@@ -45,12 +46,12 @@ def in_memory(images: ImageSet) -> ImageSet:
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take every set for one that is too large for memory, and go through it in small steps."""
     monkeypatch.setattr(pixels, "SMALL", 0)
-    monkeypatch.setattr(mapped, "SMALL", 0)
+    monkeypatch.setattr(stored, "SMALL", 0)
     monkeypatch.setattr(pixels, "BLOCK", 1000)
 
 
 @pytest.mark.usefixtures("large")
-def test_a_mapped_set_is_what_it_would_be_in_memory(noise: str, tmp_path: Path) -> None:
+def test_a_stored_set_is_what_it_would_be_in_memory(noise: str, tmp_path: Path) -> None:
     other = write(tmp_path / "other.npz", seed=1)
     for expression in (noise, f"{noise}@7", f"{noise}+{other}", f"{noise}@3+{other}"):
         images = load(expression, "train", image_size=8)
@@ -70,11 +71,11 @@ def test_a_mapped_set_is_what_it_would_be_in_memory(noise: str, tmp_path: Path) 
 def test_no_kind_of_set_that_is_not_in_memory_is_forgotten(noise: str, tmp_path: Path) -> None:
     images = load(f"{noise}@3+{write(tmp_path / 'other.npz', seed=1)}", "train", image_size=8).images
     assert isinstance(images, Joined)
-    assert [type(part) for part in images.parts] == [Selected, Mapped]
+    assert [type(part) for part in images.parts] == [Selected, Stored]
 
 
 @pytest.mark.usefixtures("large")
-def test_batches_of_a_map_are_those_of_memory(noise: str, small_recipe: Recipe) -> None:
+def test_batches_of_a_file_are_those_of_memory(noise: str, small_recipe: Recipe) -> None:
     images = load(noise, "train", image_size=8)
     both = [
         list(Batches(each, recipe=small_recipe, by=each.statistics(), seed=0, device=torch.device("cpu")).epoch(1))
@@ -86,9 +87,55 @@ def test_batches_of_a_map_are_those_of_memory(noise: str, small_recipe: Recipe) 
         assert torch.equal(our_labels, their_labels)
 
 
+@pytest.mark.parametrize("positioned", [True, False])
+def test_a_file_is_read_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, positioned: bool) -> None:
+    if not positioned:
+        monkeypatch.delattr(os, "preadv")
+    images = np.random.default_rng(0).integers(0, 256, (40, 3, 4, 4), dtype=np.uint8)
+    (tmp_path / "images.bin").write_bytes(images.tobytes())
+    file = Stored(tmp_path / "images.bin", images.shape)
+    every_third = Selected(file, np.arange(0, 40, 3))
+    for places in ([], [39], [3, 3, 4, 5, 0], [7, 6, 5], list(range(40))):
+        np.testing.assert_array_equal(file[places], images[places])
+    np.testing.assert_array_equal(every_third[::-1], images[np.arange(0, 40, 3)[::-1]])
+
+
+def test_neighbours_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that who goes through all images but a few, held out for validation, asks the system seldom."""
+    (tmp_path / "images.bin").write_bytes(bytes(1000 * 48))
+    kept = Selected(Stored(tmp_path / "images.bin", (1000, 3, 4, 4)), np.delete(np.arange(1000), [17, 500]))
+    calls: list[int] = []
+    read = pixels._read_some
+    monkeypatch.setattr(pixels, "_read_some", lambda *file, at: (calls.append(at), read(*file, at=at))[1])
+    assert kept[:].shape == (998, 3, 4, 4)
+    assert calls == [0, 18 * 48, 501 * 48]
+
+
+def test_threads_read_one_file(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (200, 3, 4, 4), dtype=np.uint8)
+    (tmp_path / "images.bin").write_bytes(images.tobytes())
+    file = Stored(tmp_path / "images.bin", images.shape)
+    orders = [np.random.default_rng(seed).permutation(200) for seed in range(40)]
+    with ThreadPoolExecutor(4) as pool:
+        for order, found in zip(orders, pool.map(file.read, orders), strict=True):
+            np.testing.assert_array_equal(found, images[order])
+
+
+@pytest.mark.usefixtures("large")
+def test_a_file_that_is_cut_short_while_it_is_read_is_named(noise: str, cache: Path) -> None:
+    images = load(noise, "train", image_size=8)
+    before = images.fingerprint
+    (file,) = cache.glob("*/images.bin")
+    os.truncate(file, file.stat().st_size - 100)
+    assert images.images[:47].shape == (47, 3, 8, 8)  # all but the last
+    with pytest.raises(Failure, match=r"images\.bin was cut short while it was in use: start again"):
+        images.images[:]
+    assert load(noise, "train", image_size=8).fingerprint == before
+
+
 def test_a_source_is_read_once_until_it_changes(noise: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
-    monkeypatch.setattr(mapped, "_make", lambda path, *rest, make=mapped._make, **named: (made.append(path), make(path, *rest, **named)))  # fmt: skip # noqa: E501
+    monkeypatch.setattr(stored, "_make", lambda path, *rest, make=stored._make, **named: (made.append(path), make(path, *rest, **named)))  # fmt: skip # noqa: E501
     first = load(noise, "train", image_size=8)
     assert load(noise, "train", image_size=8).fingerprint == first.fingerprint
     assert len(made) == 1
@@ -107,7 +154,7 @@ def test_a_damaged_entry_is_made_anew(noise: str, cache: Path, name: str) -> Non
     content = bytearray(file.read_bytes())
     content[-3] ^= 1
     file.write_bytes(content)
-    mapped._digest.cache_clear()  # as another process would
+    stored._digest.cache_clear()  # as another process would
     assert load(noise, "train", image_size=8).fingerprint == first.fingerprint
     assert file.read_bytes() != content
 
@@ -134,12 +181,12 @@ def test_the_one_used_longest_ago_makes_room(tmp_path: Path, monkeypatch: pytest
     expressions = [write(tmp_path / f"{name}.npz", seed=0, num=300) for name in "abc"]
     for age, expression in ((20, expressions[0]), (10, expressions[1])):
         load(expression, "train", image_size=8)
-        newest = mapped.list_cache()[0]
+        newest = stored.list_cache()[0]
         os.utime(newest.path / "entry.json", (newest.used - age, newest.used - age))
-    size = mapped.list_cache()[0].num_bytes
+    size = stored.list_cache()[0].num_bytes
     monkeypatch.setenv("RESLAB_CACHE_GB", str(2.5 * size / 1e9))
     load(expressions[2], "train", image_size=8)
-    assert [entry.origin for entry in mapped.list_cache()] == [expressions[2], expressions[1]]
+    assert [entry.origin for entry in stored.list_cache()] == [expressions[2], expressions[1]]
     monkeypatch.setenv("RESLAB_CACHE_GB", str(0.5 * size / 1e9))
     with pytest.raises(UserError, match=r"the images need 0\.0 GB of the cache in .*RESLAB_CACHE_GB higher, or stream"):
         load(expressions[0], "train", image_size=8)
@@ -149,10 +196,10 @@ def test_the_one_used_longest_ago_makes_room(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_cache_can_be_cleared_under_who_uses_it(noise: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mapped, "SMALL", 0)
+    monkeypatch.setattr(stored, "SMALL", 0)
     images = load(noise, "train", image_size=8)
     before = images.images[:]
-    assert mapped.clear_cache() >= before.numel()
+    assert stored.clear_cache() >= before.numel()
     assert list(cache.iterdir()) == []
     assert torch.equal(images.images[:], before)
 
@@ -161,5 +208,5 @@ def test_an_entry_says_what_it_is(noise: str, cache: Path) -> None:
     load(noise, "train", image_size=8)
     (file,) = cache.glob("*/entry.json")
     assert json.loads(file.read_text()).keys() == {"origin", "split", "shape", "sha256"}
-    (entry,) = mapped.list_cache()
+    (entry,) = stored.list_cache()
     assert (entry.origin, entry.split, entry.shape) == (noise, "train", (48, 3, 8, 8))

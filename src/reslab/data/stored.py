@@ -1,4 +1,4 @@
-"""Images that were read once, in a cache on the disk: raw pixels that processes map instead of reading them.
+"""Images that were read once, in a cache on the disk: raw pixels, of which processes read what they need.
 
 An entry is a folder: `images.bin`, (N, C, H, W) uint8; `labels.npy`, (N,) int64; `entry.json`, what they are, with a
 SHA-256 over both. It is made beside its place under a lock and then renamed, so that two processes read a source once,
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from reslab.data.archive import writing
 from reslab.data.blocks import Block, Source, resize
-from reslab.data.pixels import SMALL, Mapped
+from reslab.data.pixels import SMALL, Stored
 from reslab.data.spec import Labelled, Split
 from reslab.errors import Failure, UserError
 
@@ -69,8 +69,8 @@ def find_limit() -> int:
 def read_cached(source: Source, *, origin: str, split: Split, image_size: int) -> Labelled:
     """Give the images of `source`, squares of `image_size` pixels, from the cache; they are put there if need be.
 
-    Few images are read into memory, many are a map. Raises: UserError or Failure where the disk cannot take them, and
-    what reading the source raises.
+    Few images are read into memory, many stay in their file. Raises: UserError or Failure where the disk cannot take
+    them, and what reading the source raises.
     """
     identity = json.dumps([FORMAT, origin, split, image_size, source.stamp, source.classes])
     path = find_cache() / hashlib.sha256(identity.encode(errors="surrogatepass")).hexdigest()[:32]
@@ -98,7 +98,7 @@ def list_cache() -> list[Entry]:
 
 
 def clear_cache() -> int:
-    """Take all entries away, and what killed processes have left; returns the bytes. Who maps one keeps it."""
+    """Take all entries away, and what killed processes have left; returns the bytes. Who has one open keeps it."""
     num_bytes = 0
     for lock in list(find_cache().glob(".*.lock")):
         path = lock.with_name(lock.name[1 : -len(".lock")])
@@ -118,7 +118,7 @@ def _open(path: Path, classes: tuple[str, ...]) -> Labelled:
     labels: NDArray[np.int64] = np.load(path / "labels.npy", allow_pickle=False)
     if int(np.prod(shape, dtype=np.int64)) < SMALL:
         return Labelled(np.fromfile(path / "images.bin", dtype=np.uint8).reshape(shape), labels, classes)
-    return Labelled(Mapped(path / "images.bin", shape), labels, classes)
+    return Labelled(Stored(path / "images.bin", shape), labels, classes)
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
