@@ -2,8 +2,9 @@
 
 Every second attempt dies at a random moment; the others die right before or after a random flush or rename of the
 run folder's files. Each run is then gone on with, and compared byte by byte with one that was never killed.
-`compiled` updates are compiled; of `two` processes that train one run one or both die, and the other must end by
-itself; a `study` trains a network, teaches it a class, and measures both.
+`compiled` updates are compiled, by each process anew, and the random moments come after its first one; of `two`
+processes that train one run one or both die, and the other must end by itself; a `study` trains a network, teaches it a
+class, and measures both.
 
     python benchmarks/kill.py --kills 300                  writes benchmarks/kill.json
     python benchmarks/kill.py --kills 100 --kind study     writes benchmarks/kill-study.json
@@ -17,13 +18,16 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
+from functools import cache
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from record import write_record
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from reslab.errors import Failure
 from reslab.recipe import Linear, PreActResNet, Recipe, Sgd, Shift
@@ -32,7 +36,8 @@ from reslab.study.spec import Row, Study, Teaching, Training
 from reslab.training import Safety, resume, train
 
 OFTEN = Safety(5, "updates")
-PATIENCE = 300.0  # seconds until what should have ended by itself counts as hung
+PATIENCE = 1200.0  # seconds until what should have ended by itself counts as hung; to compile may take minutes
+NUM_STEPS = 60  # of writing, among which is the one to die at
 RECIPE = Recipe(
     name="kill",
     source="benchmarks/kill.py",
@@ -49,20 +54,31 @@ RECIPE = Recipe(
 
 
 class Kind(NamedTuple):
-    """What is killed: so many processes that do this, at a moment within so many seconds."""
+    """What is killed: so many processes, within so many seconds that they have computed, however busy the machine."""
 
     size: int
     seconds: float
 
 
-KINDS = {"one": Kind(1, 2.0), "compiled": Kind(1, 8.0), "two": Kind(2, 3.0), "study": Kind(1, 4.0)}
+KINDS = {"one": Kind(1, 1.5), "compiled": Kind(1, 1.0), "two": Kind(2, 2.0), "study": Kind(1, 3.0)}
 
 
-def work(kind: str, out: Path, environment: dict[str, str], die_at: int | None) -> None:
-    """Begin the run or go on with it; with `die_at`, die at that step of writing, counted from 0."""
+class Death(NamedTuple):
+    """When a process kills itself: at a step of writing, counted from 0, after so many seconds, or never."""
+
+    step: int | None = None
+    seconds: float | None = None
+
+
+def work(kind: str, out: Path, environment: dict[str, str], death: Death) -> None:
+    """Begin the run or go on with it."""
     os.environ.update(environment)
-    if die_at is not None:
-        die_in_a_write(die_at)
+    if death.step is not None:
+        die_in_a_write(death.step)
+    elif death.seconds is not None and kind == "compiled":
+        die_in_training(death.seconds)
+    elif death.seconds is not None:
+        die_after(death.seconds)
     try:
         if kind == "study":
             do_study(out)
@@ -101,29 +117,52 @@ def die_in_a_write(step: int) -> None:
     os.fsync, os.replace = deadly(os.fsync), deadly(os.replace)
 
 
-def attempt(kind: str, out: Path, *, chance: random.Random | None, inside: bool) -> list[int | None]:
-    """Start the processes, kill where there is a `chance`; give their exit codes, None for one that hangs."""
-    size, seconds = KINDS[kind]
-    die_at = chance.randrange(60) if chance and inside else None
+def die_after(seconds: float) -> None:
+    """Let the process kill itself once it has computed for so long from now."""
+    end = time.process_time() + seconds
+
+    def wait() -> None:
+        while time.process_time() < end:
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def die_in_training(seconds: float) -> None:
+    """Let the process kill itself so long after its first update."""
+    begin = cache(lambda: die_after(seconds))
+    register_optimizer_step_post_hook(lambda *_: begin())
+
+
+def attempt(kind: str, out: Path, deaths: list[Death]) -> list[int | None]:
+    """Start a process for each of `deaths`; give their exit codes, None for one that hangs."""
     store = TCPStore("127.0.0.1", 0, is_master=True)  # as torchrun's, which outlives those that it has started
     shared = {
-        "WORLD_SIZE": str(size),
+        "WORLD_SIZE": str(len(deaths)),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RESTART_COUNT": "0",
     }
     context, processes = multiprocessing.get_context("forkserver"), []
-    for rank in range(size):
+    for rank, death in enumerate(deaths):
         environment = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        arguments = (kind, out, environment, None if rank else die_at)
-        processes.append(context.Process(target=work, args=arguments))
+        processes.append(context.Process(target=work, args=(kind, out, environment, death)))
         processes[-1].start()
-    if chance and not inside:
-        time.sleep(chance.uniform(0.0, seconds))
-        for process in chance.sample(processes, chance.randint(1, size)):
-            process.kill()
     return [end(process) for process in processes]
+
+
+def draw(chance: random.Random, kind: Kind, *, inside: bool) -> list[Death]:
+    """Draw which processes die, and when; in a write the first one does, since it alone writes."""
+    deaths = [Death()] * kind.size
+    if inside:
+        deaths[0] = Death(step=chance.randrange(NUM_STEPS))
+        return deaths
+    seconds = chance.uniform(0.0, kind.seconds)
+    for rank in chance.sample(range(kind.size), chance.randint(1, kind.size)):
+        deaths[rank] = Death(seconds=seconds)
+    return deaths
 
 
 def end(process: BaseProcess) -> int | None:
@@ -143,7 +182,8 @@ def read(folder: Path) -> dict[str, bytes]:
 
 def kill(kind: str, num_kills: int, *, folder: Path, out: Path) -> None:
     """Kill so often, count the runs that ended, were lost, or differ, and write the counts after each run."""
-    assert attempt(kind, folder / "whole", chance=None, inside=False) == [0] * KINDS[kind].size
+    nobody = [Death()] * KINDS[kind].size
+    assert attempt(kind, folder / "whole", nobody) == [0] * KINDS[kind].size
     whole, run, chance = read(folder / "whole"), folder / "run", random.Random(0)
     found: dict[str, Any] = {
         "kind": kind,
@@ -158,7 +198,8 @@ def kill(kind: str, num_kills: int, *, folder: Path, out: Path) -> None:
     while found["kills"] < num_kills or run.exists():
         inside = number % 2 == 1
         number += 1
-        codes = attempt(kind, run, chance=chance if found["kills"] < num_kills else None, inside=inside)
+        deaths = draw(chance, KINDS[kind], inside=inside) if found["kills"] < num_kills else nobody
+        codes = attempt(kind, run, deaths)
         count(found, kills=-signal.SIGKILL in codes, hung=None in codes)
         if -signal.SIGKILL in codes:
             count(found, inside_writes=inside)
@@ -181,8 +222,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="kill.json or kill-KIND.json here by default")
     options = parser.parse_args()
     name = "kill.json" if options.kind == "one" else f"kill-{options.kind}.json"
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes to come
+    os.environ["OMP_NUM_THREADS"] = os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # of the processes to come
     preloaded = ["reslab.training", "reslab.study", "reslab.evaluation", "sklearn.datasets"]
+    if options.kind == "compiled":
+        preloaded += ["torch._inductor.compile_fx", "torch._dynamo.backends.inductor"]
     multiprocessing.get_context("forkserver").set_forkserver_preload(preloaded)
     with tempfile.TemporaryDirectory() as folder:
         kill(options.kind, options.kills, folder=Path(folder), out=options.out or Path(__file__).with_name(name))

@@ -14,10 +14,12 @@ from reslab.models import winograd
 @pytest.fixture(autouse=True)
 def _sound(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of one core, as quick and quiet as it should be."""
-    monkeypatch.setattr(doctor, "measure_gflops", lambda: 123.4)
+    monkeypatch.setattr(doctor, "measure_gflops", {"float32": 123.4, "bfloat16": 1234.5}.__getitem__)
+    monkeypatch.setattr("reslab.models.precision.read_features", lambda: {"avx2"})
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(doctor, "count_cores", torch.get_num_threads)
     monkeypatch.setattr(doctor.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-    for name in ("OMP_WAIT_POLICY", "OMP_PROC_BIND", "LD_PRELOAD", "ATEN_CPU_CAPABILITY", "RESLAB_KERNELS"):
+    for name in ("OMP_WAIT_POLICY", "OMP_PROC_BIND", "LD_PRELOAD", "RESLAB_KERNELS", *doctor.LIMITS):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
 
@@ -30,11 +32,11 @@ def find(name: str, data_dir: Path | None = None) -> Finding:
 def test_everything_is_looked_at_once_in_words(tmp_path: Path) -> None:
     names = [finding.name for finding in examine(tmp_path)]
     assert len(names) == len(set(names))
-    expected = "versions processor cores threads waiting speed allocator memory device compiler disk cifar10 cifar100"
-    assert set(expected.split()) < set(names)
+    expected = "versions processor cores threads waiting speed allocator memory device precision compiler disk"
+    assert {*expected.split(), "cifar10", "cifar100"} < set(names)
     assert all(finding.value for finding in examine(tmp_path))
     assert torch.__version__ in find("versions").value
-    assert find("speed").value.startswith("123 GFLOP/s")
+    assert find("speed").value.startswith("123 GFLOP/s in float32, products")
 
 
 def test_a_sound_machine_needs_no_advice() -> None:
@@ -48,6 +50,7 @@ def test_a_sound_machine_needs_no_advice() -> None:
         ("OMP_WAIT_POLICY=ACTIVE", "waiting"),
         ("OMP_PROC_BIND=close", "waiting"),
         ("ATEN_CPU_CAPABILITY=default", "processor"),
+        ("ONEDNN_MAX_CPU_ISA=AVX2", "processor"),
         ("CC=there-is-no-such-compiler", "compiler"),
     ],
 )
@@ -55,6 +58,19 @@ def test_a_setting_that_costs_speed_is_named(setting: str, finding: str, monkeyp
     name, value = setting.split("=")
     monkeypatch.setenv(name, value)
     assert name in str(find(finding).advice)
+
+
+def test_matrix_units_are_named_with_the_precision_that_is_picked_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find("precision").value.startswith("float32 is what --precision auto takes: this processor has no units")
+    for module in ("reslab.models.precision", "reslab.doctor"):
+        monkeypatch.setattr(f"{module}.read_features", lambda: {"amx_bf16", "avx2"})
+    assert "it has avx2, amx_bf16;" in find("processor").value
+    assert find("precision").value == "bfloat16 is what --precision auto takes: this processor has units for it"
+    assert find("speed").value.startswith("1234 GFLOP/s in bfloat16, 123 GFLOP/s in float32, products")
+    monkeypatch.setattr("reslab.models.precision.read_features", set)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert find("precision").value == "bfloat16 is what --precision auto takes: the GPU has units for it"
 
 
 def test_a_machine_that_is_busy_or_full_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,4 +106,4 @@ def test_data_that_is_there_is_found_and_nothing_is_fetched(official: Path) -> N
 
 
 def test_the_measured_rate_is_one_of_a_processor() -> None:
-    assert 0.1 < measure_gflops(0.05) < 1e5
+    assert 0.1 < measure_gflops("float32", seconds=0.05) < 1e5

@@ -19,11 +19,13 @@ from reslab.data.catalog import OFFICIAL
 from reslab.data.cifar import find_data_dir
 from reslab.launch import count_cores, read_quota
 from reslab.models import winograd
+from reslab.models.device import pick_device
 from reslab.models.memory import keep_freed_memory
-from reslab.models.precision import read_features
+from reslab.models.precision import Precision, pick_precision, read_features
 from reslab.training.environment import name_processor
 
 FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
+LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # hide what the processor has
 SIDE, SECONDS = 1024, 0.5  # of the matrices that are multiplied, and for how long
 GIGABYTE = 1e9
 MIN_MEMORY, MIN_DISK = 2 * GIGABYTE, GIGABYTE
@@ -38,7 +40,7 @@ class Finding(NamedTuple):
 
 
 def examine(data_dir: Path | None = None) -> list[Finding]:
-    """Look at versions, processor, threads, memory, disk, device, compiler and data; takes about a second."""
+    """Look at versions, processor, threads, precision, memory, disk, device, compiler and data, in about 2 seconds."""
     looks: tuple[Callable[[], Finding], ...] = (
         _look_at_versions,
         _look_at_processor,
@@ -49,6 +51,7 @@ def examine(data_dir: Path | None = None) -> list[Finding]:
         _look_at_allocator,
         _look_at_memory,
         _look_at_device,
+        _look_at_precision,
         _look_at_compiler,
         _look_at_kernels,
     )
@@ -69,11 +72,11 @@ def _look_at_processor() -> Finding:
     flags = read_features()
     has = [name for name in FEATURES if name in flags]
     capability = torch.backends.cpu.get_cpu_capability()
-    forced = os.environ.get("ATEN_CPU_CAPABILITY")
+    limits = [f"{name} (now {os.environ[name]})" for name in LIMITS if name in os.environ]
     return Finding(
         "processor",
         f"{name_processor()}; it has {', '.join(has) or 'none of ' + ', '.join(FEATURES)}; PyTorch uses {capability}",
-        f"unset ATEN_CPU_CAPABILITY (now {forced})" if forced else None,
+        f"unset {', '.join(limits)}" if limits else None,
     )
 
 
@@ -109,12 +112,14 @@ def _look_at_waiting() -> Finding:
 
 
 def _look_at_speed() -> Finding:
-    return Finding("speed", f"{measure_gflops():.0f} GFLOP/s in float32, a product of matrices by torch.mm")
+    picked = pick_precision(device=torch.device("cpu"))
+    rates = [f"{measure_gflops(precision):.0f} GFLOP/s in {precision}" for precision in sorted({"float32", picked})]
+    return Finding("speed", f"{', '.join(rates)}, products of matrices by torch.mm on the processor")
 
 
-def measure_gflops(seconds: float = SECONDS) -> float:
-    """Measure the rate of `torch.mm` in float32, in 10^9 operations a second: the best of many, as a peak is."""
-    left, right = torch.randn(2, SIDE, SIDE)
+def measure_gflops(precision: Precision, *, seconds: float = SECONDS) -> float:
+    """Measure the rate of `torch.mm`, in 10^9 operations a second: the best of many, as a peak is."""
+    left, right = torch.randn(2, SIDE, SIDE).to(getattr(torch, precision))
     best, end = float("inf"), time.perf_counter() + seconds
     while (began := time.perf_counter()) < end:
         torch.mm(left, right)
@@ -161,6 +166,14 @@ def _look_at_device() -> Finding:
     unused = Path("/proc/driver/nvidia").exists()
     advice = "there is an NVIDIA driver that this PyTorch cannot use: install its CUDA build" if unused else None
     return Finding("device", "the processor; no CUDA device", advice)
+
+
+def _look_at_precision() -> Finding:
+    device = pick_device()
+    precision = pick_precision(device=device)
+    where = "the GPU" if device.type == "cuda" else "this processor"
+    why = f"{where} has units for it" if precision == "bfloat16" else f"{where} has no units for bfloat16 (AMX)"
+    return Finding("precision", f"{precision} is what --precision auto takes: {why}")
 
 
 def _look_at_compiler() -> Finding:

@@ -85,8 +85,8 @@ def test_a_damaged_run_is_refused_and_left_as_it_is(refuse: Refuse, finished: Ru
 
 @pytest.fixture
 def half_done(finished: Run) -> Path:
-    """A run without its weights, to be gone on with from its checkpoint."""
-    finished.weights_path.unlink()
+    """A run without its weights, which lie in `whole`, to be gone on with from its checkpoint."""
+    finished.weights_path.rename("whole")
     return finished.path / "checkpoint"
 
 
@@ -135,6 +135,19 @@ def test_too_little_memory_is_told_in_one_sentence(
     assert refuse("train", "--resume", "small", code=1).startswith("there is not enough memory: smaller batches")
 
 
+@pytest.mark.parametrize(
+    ("answer", "where"), [("stop", "of 6: lower"), ("retry", "of 6 again, at a lower rate: lower")]
+)
+def test_a_loss_that_is_not_finite_ends_with_one_sentence(
+    reslab: Callable[..., Any], small_recipe: Recipe, answer: str, where: str
+) -> None:
+    Path("small.json").write_text(small_recipe.model_dump_json())
+    wild = ("--set", "optimizer.peak_lr=1e30", "--out", "run")
+    outcome = reslab("train", "small.json", *wild, "--on-nonfinite", answer)
+    assert outcome.code == 1
+    assert re.search(rf"not finite in epoch 1, batch . {where} optimizer.peak_lr", outcome.err.splitlines()[-1])
+
+
 # ---- disks
 
 
@@ -166,9 +179,9 @@ def test_a_write_that_the_system_refuses(reslab: Callable[..., Any], small_recip
     assert [epoch.epoch for epoch in Run("run").log] == [1, 2, 3]
 
 
-def test_a_quota_hit_in_the_middle_of_a_run(reslab: Callable[..., Any], refuse: Refuse, half_done: Path) -> None:
+def test_a_quota_hit_in_the_middle_of_a_run(reslab: Callable[..., Any], half_done: Path) -> None:
     """The checkpoints stay as they are, and with room again the run ends with the same bytes."""
-    whole = Path("small/log.jsonl").read_bytes()
+    losses = [epoch.train_loss for epoch in Run("small").log]
     (half_done / "newest.safetensors").unlink()
     kept = (half_done / "previous.safetensors").read_bytes()
     with files_up_to(20_000):
@@ -176,7 +189,8 @@ def test_a_quota_hit_in_the_middle_of_a_run(reslab: Callable[..., Any], refuse: 
     assert [path.name for path in half_done.iterdir()] == ["previous.safetensors"]
     assert (half_done / "previous.safetensors").read_bytes() == kept
     assert reslab("train", "--resume", "small").code == 0
-    assert len(Path("small/log.jsonl").read_bytes().splitlines()) == len(whole.splitlines())
+    assert Path("small/model.safetensors").read_bytes() == Path("whole").read_bytes()
+    assert [epoch.train_loss for epoch in Run("small").log] == losses
 
 
 def full(*arguments: object) -> None:

@@ -1,15 +1,12 @@
 """A small share of what `benchmarks/fuzz.py` feeds, and whether it notices what it looks for."""
 
-import importlib
 import json
 import os
 import random
 import re
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,19 +15,7 @@ import pytest
 
 from reslab.errors import UserError
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 NUM_INPUTS = 1700  # a hundred for each source
-
-
-@pytest.fixture(scope="module")
-def fuzz() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCHMARKS)
-        patch.setattr("socket.getaddrinfo", socket.getaddrinfo)
-        patch.setenv("NO_PROXY", "*")
-        module = importlib.import_module("fuzz")
-        module.stay_here()
-        yield module
 
 
 @pytest.fixture(scope="module")
