@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 # Runs by label, of one data set: CIFAR-10's ten classes, trained on two cores.
 RUNS = {
     "fast94, 10 epochs": ("fast94/seed0", "fast94/seed1", "fast94/seed2"),
-    "fast94 in 8 epochs": ("trials/fast94-8-epochs",),
+    "fast94, bfloat16": ("trials/fast94-bfloat16",),
     "lab-resnet32-short, 10 epochs": ("lab-resnet32-short",),
 }
 MINUTES = (0.5, 1, 2, 5, 10, 20, 30)

@@ -9,7 +9,8 @@ from statistics import fmean
 import pytest
 
 from reslab.recipe import read_recipe
-from reslab.records import Environment, Epoch, Evaluation
+from reslab.recipes import find_recipe
+from reslab.records import Environment, Epoch, Evaluation, PriorChoice
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -84,6 +85,10 @@ def test_the_page_of_speed_quotes_the_benchmark_of_inference() -> None:
     assert min(ratios) >= 1.5
 
 
+def threads(folder: Path) -> int:
+    return Environment.model_validate_json((folder / "environment.json").read_text()).threads
+
+
 def rows_of_extensions() -> dict[str, str]:
     """Write the table's row of every method: means over its seeds, and the ends where there are several."""
     folders: dict[str, list[Path]] = {}
@@ -106,7 +111,7 @@ def row_of_extension(folders: list[Path]) -> str:
         [part.old_after.value for part in parts],
     ]
     change = 100 * fmean(part.old_change.value for part in parts)
-    taken = fmean(map(minutes, folders))
+    taken = fmean(minutes(folder) for folder in folders if threads(folder) == 1)
     cells = [f"{fmean(column):.3f}" for column in columns]
     if len(folders) > 1:
         cells[3] += f" ({min(columns[3]):.3f}–{max(columns[3]):.3f})"
@@ -122,9 +127,24 @@ def test_the_page_of_extensions_quotes_every_measured_method() -> None:
 def test_the_readme_quotes_the_table_of_extensions() -> None:
     cells = {name: row.split(" | ") for name, row in rows_of_extensions().items()}
     f1 = {name: row[4].split()[0] for name, row in cells.items()}
-    minutes_taken = cells["finetune-distill"][-1].strip(" |")
+    (alone,) = (minutes(folder) for folder in EXTENSIONS.glob("finetune-distill-*") if threads(folder) == 2)
     words = " ".join(README.split())
-    assert f"{f1['finetune-distill']} after {minutes_taken} minutes of `finetune-distill`, {f1['frozen']} with" in words
+    assert f"{f1['finetune-distill']} after {alone:.0f} minutes of `finetune-distill`, {f1['frozen']} with" in words
+    page = " ".join((ROOT / "docs/extend.md").read_text(encoding="utf-8").split())
+    assert f"with both cores for itself the default took {alone:.1f} minutes" in page
+    assert alone <= 15
+
+
+def best_of_prior(folder: Path) -> float:
+    """Give the macro F1 on validation images at the tau that was chosen."""
+    prior = PriorChoice.model_validate_json((folder / "prior.json").read_text())
+    return next(point.macro_f1.value for point in prior.curve if point.tau == prior.tau)
+
+
+def test_the_page_of_extensions_quotes_the_shorter_trial() -> None:
+    words = " ".join((ROOT / "docs/extend.md").read_text(encoding="utf-8").split())
+    shorter, longer = ROOT / "results/trials/finetune-distill-8-epochs", EXTENSIONS / "finetune-distill-0"
+    assert f"stands at {best_of_prior(shorter):.3f} against {best_of_prior(longer):.3f} on validation images" in words
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
@@ -146,15 +166,53 @@ def test_the_readme_quotes_the_benchmarks() -> None:
     assert step["median"] >= 1.2
 
 
-def test_a_step_on_another_processor_is_quoted_too() -> None:
-    found = json.loads((ROOT / "benchmarks/throughput.json").read_text())["result"]["recipes"]["lab-resnet32"]
-    ratio, ours = found["ratio"]["by hand"], found["loops"]["reslab"]
-    spelled = f"{ratio['median']:.2f} times ({ratio['lower_quartile']:.2f}–{ratio['upper_quartile']:.2f})"
-    assert f"{spelled} on one with AVX-512" in " ".join(README.split())
+def spelled(ratio: dict[str, float]) -> str:
+    return f"{ratio['median']:.2f} ({ratio['lower_quartile']:.2f}–{ratio['upper_quartile']:.2f})"
+
+
+def rows_of_steps() -> list[str]:
+    """Write the row of every recipe whose update was raced against the loop by hand."""
+    rows = []
+    for name, found in json.loads((ROOT / "benchmarks/throughput.json").read_text())["result"]["recipes"].items():
+        loops, by_hand = found["loops"], found["ratio"]["by hand"]
+        rates = [f"{loops[loop]['images_per_second']:,.0f}" for loop in LOOPS_OF_STEPS]
+        cells = [*rates, spelled(by_hand["reslab"]), spelled(by_hand["reslab, compiled"])]
+        rows.append(f"| `{name}` | {' | '.join(cells)} | {loops['reslab']['peak_megabytes']:,} |")
+    return rows
+
+
+LOOPS_OF_STEPS = ("by hand", "by hand, bfloat16", "reslab, float32", "reslab", "reslab, compiled")
+
+
+def test_a_step_of_every_network_on_a_newer_processor_is_quoted() -> None:
+    recipes = json.loads((ROOT / "benchmarks/throughput.json").read_text())["result"]["recipes"]
+    lab = recipes["lab-resnet32"]["ratio"]
+    page = (ROOT / "docs/speed.md").read_text(encoding="utf-8")
+    for row in rows_of_steps():
+        assert row in page
+    assert f"Keras' `model.fit` {spelled(lab['keras, float32']['reslab'])} times" in " ".join(page.split())
+    assert f"with its own mixture {spelled(lab['keras, mixed_bfloat16']['reslab'])} times" in " ".join(page.split())
+    words = " ".join(README.split())
+    assert f"{spelled(lab['by hand']['reslab'])} on one with AMX" in words
+    assert f"{spelled(lab['keras, float32']['reslab'])} times as fast as Keras" in words
+    assert lab["by hand"]["reslab"]["median"] >= 1.35
+    assert lab["keras, float32"]["reslab"]["median"] >= 1.5
+    assert all(found["ratio"]["by hand"]["reslab"]["median"] >= 1 for found in recipes.values())
+
+
+def test_what_the_fast_recipe_saves_is_what_was_measured() -> None:
+    lab = json.loads((ROOT / "benchmarks/throughput.json").read_text())["result"]["recipes"]["lab-resnet32"]["loops"]
+    slow = find_recipe("lab-resnet32").epochs * 50_000 / lab["reslab"]["images_per_second"] / 60
+    trial = ROOT / "results/trials/fast94-bfloat16"
+    test = Evaluation.model_validate_json((trial / "evaluation.json").read_text()).splits["test"]
+    assert test.test_time_augmentation
+    views, fast = test.test_time_augmentation.figures.accuracy.value, minutes(trial)
     page = " ".join((ROOT / "docs/speed.md").read_text(encoding="utf-8").split())
-    assert f"`lab-resnet32` takes {spelled} as many images" in page
-    assert f"which is {ours['share_of_peak']:.0%} of the rate".replace("%", " %") in page
-    assert f"holds at most {ours['peak_megabytes']} MB" in page
+    figures = f"{100 * test.accuracy.value:.2f} % without and {100 * views:.2f} % with six views"
+    assert f"the same recipe took {fast:.1f} minutes, with {figures}" in page
+    assert f"would take {slow:.0f} minutes at the rate of the same hour, {slow / fast:.0f} times as long" in page
+    assert fast <= 12
+    assert slow / fast >= 12
 
 
 def test_the_page_of_the_app_quotes_its_benchmark() -> None:
@@ -250,9 +308,13 @@ def test_what_is_said_of_kills_and_of_determinism_is_what_was_measured() -> None
         assert found["lost"] == found["different"] == found.get("hung", 0) == 0, path
         assert f"`{path.name}` | {found['kills']} | {found['inside_writes']} | {found['runs']} | 0 | 0 |" in page, path
     differences = json.loads((ROOT / "benchmarks/differences.json").read_text())["result"]
-    for name, label in (("two_threads", "two threads"), ("compiled", "compiled")):
+    for name, label in (("two_threads", "two threads"), ("compiled", "compiled"), ("bfloat16", "bfloat16")):
         row = differences[name]
         assert f"| {label} | other | {row['largest_weight']:.2f} | {row['train_loss']:.3f} |" in page
+    for name in ("again", "deterministic"):
+        assert differences[name]["same_bytes"]
+    assert differences["bfloat16_repeats"]
+    assert "Two runs in bfloat16 on one machine end with the same bytes" in page
     price = json.loads((ROOT / "benchmarks/deterministic.json").read_text())["result"]["ratio"]
     assert f"costs {100 * (price - 1):.0f} % of an update's time" in page
 
