@@ -210,6 +210,10 @@ def test_what_the_fast_recipe_saves_is_what_was_measured() -> None:
     page = " ".join((ROOT / "docs/speed.md").read_text(encoding="utf-8").split())
     figures = f"{100 * test.accuracy.value:.2f} % without and {100 * views:.2f} % with six views"
     assert f"the same recipe took {fast:.1f} minutes, with {figures}" in page
+    spelled = (
+        f"[{fast:.1f} minutes](results/trials/{trial.name}): {test.accuracy.value:.2%}, and {views:.2%} with six views"
+    )
+    assert spelled in " ".join(README.split())
     assert f"would take {slow:.0f} minutes at the rate of the same hour, {slow / fast:.0f} times as long" in page
     assert fast <= 12
     assert slow / fast >= 12
