@@ -246,6 +246,24 @@ def test_the_log_of_levers_quotes_its_files() -> None:
     views = test.test_time_augmentation.figures.accuracy.value
     spelled = f"{views:.2%} with six views, {test.accuracy.value:.2%} without, in {minutes(trial):.1f} minutes"
     assert spelled in log.replace(" %", "%")
+    recipes = json.loads((ROOT / "benchmarks/throughput.json").read_text())["result"]["recipes"]
+    lab = recipes["lab-resnet32"]["ratio"]["by hand"]
+    plain, wide = (f"{lab[loop]['median']:.2f}" for loop in ("reslab", "reslab, float32"))
+    assert f"{plain} times the loop by hand, where float32 gives {wide}" in log
+    trial = ROOT / "results/trials/fast94-bfloat16"
+    test = Evaluation.model_validate_json((trial / "evaluation.json").read_text()).splits["test"]
+    assert test.test_time_augmentation
+    views = test.test_time_augmentation.figures.accuracy.value
+    assert f"in {minutes(trial):.1f} minutes, {views:.2%} with six views" in log.replace(" %", "%")
+    shorter, longer = ROOT / "results/trials/finetune-distill-8-epochs", EXTENSIONS / "finetune-distill-0"
+    assert f"{best_of_prior(longer):.3f} against {best_of_prior(shorter):.3f} on validation images" in log
+    rates = {
+        name: {loop: each["images_per_second"] for loop, each in found["loops"].items()}
+        for name, found in recipes.items()
+    }
+    gain = {name: f"{found['reslab, compiled'] / found['reslab']:.2f}" for name, found in rates.items()}
+    assert f"{gain['lab-resnet32']} times the images a second for `lab-resnet32`" in log
+    assert f"{gain['elu-resnet-20']} for `elu-resnet-20`, {gain['fast-conv']} for `fast-conv`" in log
 
 
 def test_what_is_said_of_a_gpu_is_what_was_measured() -> None:
