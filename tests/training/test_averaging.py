@@ -145,12 +145,12 @@ def test_a_checkpoint_and_a_recipe_from_before_there_were_averages_are_read(
 
 @pytest.mark.parametrize(
     ("method", "average"),
-    [("frozen", None), ("finetune", Average(decay=DECAY, epoch=2)), ("joint", Average(decay=DECAY, epoch=5))],
+    [("frozen", None), ("finetune", Average(decay=DECAY, epoch=4)), ("joint", Average(decay=DECAY, epoch=5))],
 )
 def test_an_extension_averages_where_it_trains_the_network(
     averaged: Recipe, tmp_path: Path, method: str, average: Average | None
 ) -> None:
-    """From the same share of its run on: 5 of 10 epochs are 2 of 4. It begins with the base's average."""
+    """From the same share of its run on: 5 of 10 epochs are 4 of 8. It begins with the base's average."""
     recipe = derive(averaged, name="base", epochs=10, average=Average(decay=DECAY, epoch=5))
     base = train(recipe, out=tmp_path / "base")
     made = extend(base.path, data="digits:0,8@20", out=tmp_path / "more", method=method)
