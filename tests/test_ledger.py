@@ -10,6 +10,7 @@ import pytest
 
 from reslab.recipe import read_recipe
 from reslab.recipes import find_recipe
+from reslab.recipes.zoo import PUBLISHED
 from reslab.records import Environment, Epoch, Evaluation, PriorChoice
 
 ROOT = Path(__file__).parents[1]
@@ -280,6 +281,22 @@ def test_what_is_said_of_a_gpu_is_what_was_measured() -> None:
     for name in ("s12b", "s14", "s10-lr.3", "s10-ls.1", "s10-chunk500", "s10-b1000", "s10-wide"):
         assert f"{search[f'fast/{name}']} against {search['fast/s10']}" in log, name
     assert f"{search['base/s16']} and {search['base/s20']} against {search['base/s10']}" in log
+
+
+def row_of_updates(name: str, found: dict[str, float]) -> str:
+    seconds, batch = found["seconds_per_step"], found["batch_size"]
+    cells = [f"{batch}", *(f"{found[end]:.2f}" for end in ("first_loss", "last_loss")), f"{seconds:.2f}"]
+    return f"| `{name}` | {' | '.join(cells)} | {50_000 / batch * seconds / 60:.1f} | {found['peak_megabytes']:,} |"
+
+
+def test_every_network_of_the_zoo_has_learned_something_in_two_hundred_updates() -> None:
+    page = (ROOT / "docs/zoo.md").read_text(encoding="utf-8")
+    networks = json.loads((ROOT / "benchmarks/zoo.json").read_text())["result"]
+    assert set(networks) == {*PUBLISHED, *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152))}
+    for name, found in networks.items():
+        assert found["steps"] == 200
+        assert found["last_loss"] < found["first_loss"]
+        assert row_of_updates(name, found) in page
 
 
 def test_the_page_of_exports_quotes_what_integers_cost() -> None:
