@@ -56,7 +56,7 @@ class Decoders:
             fine, reply = await answered
         except TimeoutError:
             raise UserError(f"{name} took longer than {self._seconds:g} seconds to decode: use another file") from None
-        except Exception:
+        except (OSError, EOFError, RuntimeError):  # which one, depends on the loop
             raise UserError(f"{name} cannot be decoded, it stopped the decoder: use another file") from None
         if not fine:
             raise UserError(reply.decode())
@@ -80,7 +80,7 @@ class Decoders:
                         process = await self._start()
                         await _hear(process, len(READY), seconds=READY_SECONDS)
                     await self._exchange(process, pictures)
-                except Exception as error:  # which one, depends on the loop
+                except Exception as error:  # it goes to who asked
                     # The first picture is the cause; what the process writes next would belong to none.
                     _, answered = pictures.popleft()
                     if not answered.done():
