@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import struct
 import sys
 import tarfile
@@ -33,6 +34,13 @@ from reslab.recipe import Linear, PreActResNet, Recipe, Sgd, Shift
 from reslab.report import write_report
 from reslab.runs import Run
 from reslab.training import train
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _heeded_interrupts() -> None:
+    """What a shell starts in the background ignores Ctrl-C, and so would all that the tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,7 +17,7 @@ if [ -z "${RAY_API_SERVER_ADDRESS:-}" ]; then
     --ray-client-server-port="$((JOBS + 1))" --num-cpus="${CPUS:-2}" > /dev/null &
   node=$!
   trap 'kill "$node"; wait "$node" || true' EXIT # not `ray stop`, which ends every Ray on this machine
-  until ray job list > /dev/null 2>&1; do
+  until ray job submit -- true > /dev/null 2>&1; do # the server answers before it can run a job
     kill -0 "$node" # or it has not started
     sleep 1
   done
