@@ -33,6 +33,7 @@ PUBLISHED_ERRORS = {f"resnet-{depth}": error for depth, error in HE_ERRORS.items
 PAPERS = [*PUBLISHED_ERRORS, *(f"plain-{depth}" for depth in PLAIN_DEPTHS)]
 LAB = ["lab-resnet32", "lab-resnet32-short", "digits-quick"]
 FAST = ["fast-conv", "fast94", "extension-base", "fast-cifar100"]
+FAST_RESNETS = {"fast-resnet20": 20, "fast-resnet32": 32, "fast-resnet56": 56}
 # Test accuracy in percent, batch, epochs, rates, the epochs (from 0) at which they begin, and the decay: twice the
 # penalty that the table's scripts put on the sum of squares.
 ZOO = {
@@ -56,7 +57,7 @@ CIFAR10_TRAINING_IMAGES = 50_000
 
 
 def test_the_recipes_are_these_under_their_own_names():
-    assert sorted(RECIPES) == sorted(LAB + PAPERS + FAST + [*ZOO] + FOLDER)
+    assert sorted(RECIPES) == sorted(LAB + PAPERS + FAST + [*FAST_RESNETS] + [*ZOO] + FOLDER)
     assert all(recipe.name == name for name, recipe in RECIPES.items())
 
 
@@ -285,6 +286,17 @@ def test_the_recipe_for_a_hundred_classes_is_wider_and_its_head_learns_faster_by
     assert hundred.optimizer.head_lr == pytest.approx(base.optimizer.head_lr * 512 / 256)
     same = {"data": base.data, "standardize": base.standardize, "model": base.model, "optimizer": base.optimizer}
     assert derive(hundred, name=base.name, validation=5000, **same) == base
+
+
+@pytest.mark.parametrize(("name", "depth"), FAST_RESNETS.items())
+def test_a_fast_residual_network_is_the_lab_s_in_a_fifth_of_the_table_s_epochs(name, depth):
+    fast, lab = RECIPES[name], RECIPES["lab-resnet32"]
+    assert fast.model == lab.model.model_copy(update={"depth": depth})
+    assert fast.epochs == PUBLISHED["zoo-preact-resnet32"].epochs / 5
+    assert (fast.data, fast.standardize, fast.validation) == (lab.data, lab.standardize, 0)
+    assert fast.growth[-1].image_size == fast.image_size == 32
+    assert fast.growth[-1].epoch <= fast.epochs / 2
+    assert (fast.optimizer.kind, fast.published) == ("muon", None)
 
 
 # ---- looking one up

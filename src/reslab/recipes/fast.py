@@ -1,12 +1,24 @@
-"""Recipes for processors without a GPU: high accuracy in minutes.
+"""Recipes for processors without a GPU: high accuracy in minutes, and known networks in a fifth of their epochs.
 
 Source: KellerJordan/cifar10-airbench, `airbench94_muon`, for network, optimizer and augmentation.
 Differs from it: smaller images in the first epochs, batches in chunks of 250 with statistics of their own, float32
 where the processor has no units for bfloat16.
 """
 
-from reslab.recipe import Crop, FastConv, Flip, Freeze, Growth, Linear, Muon, Recipe, Standardize, derive
-from reslab.recipes.lab import CIFAR10_PIXELS
+from reslab.recipe import (
+    Crop,
+    FastConv,
+    Flip,
+    Freeze,
+    Growth,
+    Linear,
+    Muon,
+    PreActResNet,
+    Recipe,
+    Standardize,
+    derive,
+)
+from reslab.recipes.lab import CIFAR10_PIXELS, RESNET32
 
 SIZES = (16, 20, 20, 24, 24, 28, 32, 32)  # pixels a side, epoch by epoch
 
@@ -61,4 +73,22 @@ FAST_CIFAR100 = derive(
     epochs=16,
 )
 
-RECIPES = (FAST_CONV, FAST94, EXTENSION_BASE, FAST_CIFAR100)
+
+def _fast_resnet(depth: int) -> Recipe:
+    """Train the lab's network in 40 epochs, where its public table has 200."""
+    return derive(
+        RESNET32,
+        name=f"fast-resnet{depth}",
+        source="this project",
+        published=None,
+        augment=(Flip(alternate=True), Crop(pixels=4, fill="reflect")),
+        growth=(Growth(epoch=0, image_size=16), Growth(epoch=6, image_size=24), Growth(epoch=20, image_size=32)),
+        model=PreActResNet(depth=depth, keras_padding=True),
+        optimizer=Muon(peak_lr=0.1, head_lr=0.2, bias_lr=0.2, decay=1e-4),
+        schedule=Linear(),
+        epochs=40,
+        batch_size=500,
+    )
+
+
+RECIPES = (FAST_CONV, FAST94, EXTENSION_BASE, FAST_CIFAR100, *map(_fast_resnet, (20, 32, 56)))
