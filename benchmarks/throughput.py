@@ -7,6 +7,9 @@ three times for forward and backward. Winograd's algorithm needs fewer, so that 
 Memory is the peak that was resident in a loop's process, without the workers that prepare data by hand.
 
     python benchmarks/throughput.py --steps 40 --keras PYTHON        writes benchmarks/throughput.json
+    python benchmarks/throughput.py --steps 8 --recipes zoo-lenet zoo-vgg19@32 --loops "by hand" reslab --out FILE
+
+NAME@N takes batches of N: of the largest networks, one for every loop has to fit into memory.
 
 With --keras, the lab's own network is also trained by `model.fit`, in the environment of that Python: with float32 and
 with Keras' own mixture with bfloat16.
@@ -15,7 +18,7 @@ with Keras' own mixture with bfloat16.
 import argparse
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -42,11 +45,11 @@ def products() -> Iterator[None]:
         yield
 
 
-def measure(name: str, *, steps: int, keras: str | None) -> dict[str, Any]:
+def measure(name: str, *, loops: Sequence[str], steps: int, keras: str | None) -> dict[str, Any]:
     """Alternate the loops of one recipe."""
     recipe = read_recipe(name)
     with ExitStack() as stack:
-        workers = {loop: stack.enter_context(start(loop, name)) for loop in LOOPS}
+        workers = {loop: stack.enter_context(start(loop, name)) for loop in loops}
         if keras is not None and name == KERAS_RECIPE:
             script = Path(__file__).with_name("keras_step.py")
             for policy in ("float32", "mixed_bfloat16"):
@@ -89,6 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--recipes", nargs="+", default=RECIPES)
+    parser.add_argument("--loops", nargs="+", default=tuple(LOOPS), choices=LOOPS)
     parser.add_argument("--keras", metavar="PYTHON", help="the Python of an environment with Keras and TensorFlow")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
@@ -96,7 +100,10 @@ def main() -> None:
     if arguments.serve:
         serve(products())
         return
-    found = {name: measure(name, steps=arguments.steps, keras=arguments.keras) for name in arguments.recipes}
+    found = {
+        name.partition("@")[0]: measure(name, loops=arguments.loops, steps=arguments.steps, keras=arguments.keras)
+        for name in arguments.recipes
+    }
     write_record(arguments.out, {"steps": arguments.steps, "recipes": found})
 
 

@@ -41,9 +41,11 @@ CPU = torch.device("cpu")
 
 
 def read_recipe(name: str) -> Recipe:
-    """Find a shipped recipe, with one chunk a batch and images of one size."""
-    recipe = find_recipe(name)
-    return derive(recipe, name=name, batch_size=recipe.chunk_size or recipe.batch_size, chunk_size=None, growth=())
+    """Find a shipped recipe, with one chunk a batch and images of one size; NAME@N takes batches of N."""
+    shipped, _, size = name.partition("@")
+    recipe = find_recipe(shipped)
+    batch_size = int(size) if size else recipe.chunk_size or recipe.batch_size
+    return derive(recipe, name=shipped, batch_size=batch_size, chunk_size=None, growth=())
 
 
 def make_images(num: int) -> ImageSet:
@@ -146,7 +148,7 @@ def main() -> None:
         serve_loop(arguments.serve, recipe)
         return
     with ExitStack() as stack:
-        workers = {loop: stack.enter_context(start(loop, recipe.name)) for loop in COMPARED}
+        workers = {loop: stack.enter_context(start(loop, arguments.recipe)) for loop in COMPARED}
         times = alternate(workers, steps=arguments.steps)
     rates = {loop: round(recipe.batch_size / statistics.median(taken), 1) for loop, taken in times.items()}
     result = {
