@@ -109,6 +109,22 @@ def test_what_is_said_of_muon_and_of_chunks_is_what_was_measured() -> None:
         assert f"{shares[name]} against {shares['fast/s10']}" in " ".join(PAGES[page].split())
 
 
+def test_what_muon_gains_is_what_its_trial_gained() -> None:
+    rates, shares = [], []
+    for name in ("muon", "sgd"):
+        folder = f"results/trials/resnet20-{name}-12-epochs"
+        log = [json.loads(line) for line in (ROOT / folder / "log.jsonl").read_text().splitlines()]
+        (found,) = [line for line in PAGES["muon"].splitlines() if f"]({'../' * 2}{folder})" in line]
+        assert found.endswith(f"| {100 * log[-1]['validation_accuracy']:.2f} % | {log[-1]['train_loss']:.3f} |")
+        assert len(log) == 12
+        recipe = json.loads((ROOT / folder / "recipe.json").read_text())
+        assert (recipe["validation"], recipe["model"]["depth"]) == (5000, 20)
+        rates.append(max(epoch["images_per_second"] for epoch in log))
+        shares.append(f"{100 * log[-1]['validation_accuracy']:.2f} %")
+    assert " against ".join(shares) in (ROOT / "benchmarks/log.md").read_text(encoding="utf-8")
+    assert rates[0] == pytest.approx(rates[1], rel=0.05)
+
+
 def cell(figures: dict[str, float]) -> str:
     mean, least, greatest = (100 * figures[key] for key in ("accuracy", "least", "greatest"))
     return f"{mean:.1f} % ({least:.1f}–{greatest:.1f})"
