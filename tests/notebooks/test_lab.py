@@ -47,6 +47,7 @@ def test_every_cell_runs_and_both_parts_are_reported(executed):
     assert base.evaluation.splits["test"].accuracy.value > 0.8
     for run in (base, extended):
         assert (run.path / "report.html").exists()
+        assert run.environment.command == "ipykernel_launcher.py"
     text = html_of(notebook, "change =")
     assert f"test accuracy {base.evaluation.splits['test'].accuracy.value:.2%}" in text
     assert f"{extended.evaluation.extension.new_macro_f1.value:.3f}" in text

@@ -34,7 +34,7 @@ def describe_environment(
         processor=name_processor(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         threads=torch.get_num_threads(),
-        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=_command(),
         commit=_commit(),
         seed=seed,
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -44,6 +44,12 @@ def describe_environment(
         deterministic=deterministic,
         ranks=ranks,
     )
+
+
+def _command() -> str:
+    """Say what was run; a notebook's kernel has no arguments but a file of its own, somewhere on the machine."""
+    program = Path(sys.argv[0]).name
+    return program if program == "ipykernel_launcher.py" else " ".join([program, *sys.argv[1:]])
 
 
 def name_processor() -> str:
