@@ -208,6 +208,15 @@ def test_option_a_is_every_second_pixel_and_zero_channels(rows: int, columns: in
     assert not out[:, 3:].any()
 
 
+def test_the_gradient_of_a_subsampling_shortcut_keeps_the_layout_of_its_images():
+    x = torch.randn(2, 3, 8, 8).to(memory_format=torch.channels_last).requires_grad_()
+    (gradient,) = torch.autograd.grad(SubsampleAndPad(3, 6, 2)(x).square().sum(), x)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+    expected = torch.zeros_like(x)
+    expected[:, :, ::2, ::2] = 2 * x.detach()[:, :, ::2, ::2]
+    assert torch.equal(gradient, expected)
+
+
 @pytest.mark.parametrize(("rows", "columns"), [(8, 8), (7, 7), (32, 17), (17, 32), (2, 1), (1, 2)])
 def test_padding_is_that_of_keras(rows: int, columns: int) -> None:
     x = draw(2, 3, rows, columns)

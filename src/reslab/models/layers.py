@@ -73,7 +73,9 @@ class SubsampleAndPad(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
+        # Pooling over one pixel: a slice's gradient is NCHW, and would be mixed with NHWC all the way back to the stem.
+        subsampled = F.avg_pool2d(x, 1, self.stride)
+        return F.pad(subsampled, (0, 0, 0, 0, 0, self.new_channels))
 
 
 def make_shortcut(kind: str, inputs: int, outputs: int, stride: int, *, always: bool = False) -> nn.Module:
