@@ -53,6 +53,12 @@ def test_every_cell_runs_and_both_parts_are_reported(executed):
     assert f"{extended.evaluation.extension.new_macro_f1.value:.3f}" in text
 
 
+def test_no_cell_complains(executed):
+    notebook, _ = executed
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert [output.text for output in outputs if output.get("name") == "stderr"] == []
+
+
 def test_figures_and_tables_are_shown(executed):
     notebook, _ = executed
     assert html_of(notebook, 'reslab.draw(base, part="matrices")').count("<img") == 4

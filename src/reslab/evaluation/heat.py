@@ -45,7 +45,9 @@ def evidence_maps(model: Classifier, images: Tensor, *, classes: Tensor) -> Tens
     Where the features are pooled from that map by a mean or a maximum, the evidence adds up to the logit without the
     head's bias. Nothing where no layer has places. Raises: ModuleNotFoundError without captum.
     """
-    from captum.attr import LayerGradientXActivation
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tqdm's, in a notebook without widgets: nothing here shows its bars
+        from captum.attr import LayerGradientXActivation
 
     layer = find_last_layer(model, images[:1])
     if layer is None:
