@@ -37,7 +37,7 @@ def test_a_result_is_whole_and_says_how_it_was_made(folder: Path) -> None:
     environment = Environment.model_validate_json((folder / "environment.json").read_text())
     evaluation = Evaluation.model_validate_json((folder / "evaluation.json").read_text())
     began = ("reslab extend ",) if recipe.extension else ("reslab train ", "reslab study run ")
-    assert environment.command.startswith(began)
+    assert environment.command.startswith(began) or folder.parent.name == "notebook"
     assert "/" not in environment.command.replace("runs/", "")  # no machine's paths
     assert environment.commit
     assert "dirty" not in environment.commit
@@ -76,6 +76,36 @@ def test_what_is_said_of_fast94_is_the_mean_of_its_seeds() -> None:
     page = " ".join((ROOT / "docs/speed.md").read_text(encoding="utf-8").split())
     assert f"reaches {fmean(plain):.2f} % on" in page
     assert f"and {fmean(views):.2f} % with six views, in {taken:.1f} minutes" in page
+
+
+# Test accuracies after 200 epochs; the last is that of another implementation, named on the page.
+TABLE = {20: PUBLISHED["zoo-preact-resnet20"].test_accuracy, 56: 0.9339}
+
+
+@pytest.mark.parametrize("depth", TABLE)
+def test_what_is_said_of_the_fast_residual_networks_is_what_they_reached(depth: int) -> None:
+    folder = ROOT / f"results/fast-resnet{depth}"
+    test = Evaluation.model_validate_json((folder / "evaluation.json").read_text()).splits["test"]
+    assert test.test_time_augmentation
+    views = test.test_time_augmentation.figures.accuracy.value
+    found = f"{test.accuracy.value:.2%} | {views:.2%} | {TABLE[depth]:.2%} | {minutes(folder):.0f} |".replace("%", " %")
+    page = (ROOT / "docs/speed.md").read_text(encoding="utf-8")
+    assert f"| [`{folder.name}`](../results/{folder.name}) | {found}" in page
+    assert (read_recipe(folder / "recipe.json").epochs, threads(folder)) == (40, 1)
+    log = (ROOT / "benchmarks/log.md").read_text(encoding="utf-8")
+    assert re.search(rf"{100 * test.accuracy.value:.2f} % \((?:published: )?{100 * TABLE[depth]:.2f} %\)", log)
+
+
+def test_what_is_said_of_a_hundred_classes_is_what_was_reached() -> None:
+    folder = ROOT / "results/fast-cifar100"
+    test = Evaluation.model_validate_json((folder / "evaluation.json").read_text()).splits["test"]
+    assert test.test_time_augmentation
+    views = test.test_time_augmentation.figures.accuracy.value
+    page = " ".join((ROOT / "docs/speed.md").read_text(encoding="utf-8").split())
+    spelled = f"`fast-cifar100` reaches {test.accuracy.value:.2%} without and {views:.2%} with six views"
+    assert f"{spelled.replace('%', ' %')}, in {minutes(folder):.1f} minutes" in page
+    log = (ROOT / "benchmarks/log.md").read_text(encoding="utf-8")
+    assert f"{100 * test.accuracy.value:.2f} %, in {minutes(folder):.1f} minutes" in log
 
 
 def test_the_page_of_speed_quotes_the_benchmark_of_inference() -> None:
@@ -203,6 +233,23 @@ def test_a_step_of_every_network_on_a_newer_processor_is_quoted() -> None:
     assert all(found["ratio"]["by hand"]["reslab"]["median"] >= 1 for found in recipes.values())
 
 
+def test_a_step_of_the_zoo_on_a_newer_processor_is_quoted() -> None:
+    page = (ROOT / "docs/speed.md").read_text(encoding="utf-8")
+    recipes = json.loads((ROOT / "benchmarks/throughput-zoo.json").read_text())["result"]["recipes"]
+    for name, found in recipes.items():
+        loops, ratio = found["loops"], found["ratio"]["by hand"]["reslab"]
+        rates = [f"{loops[loop]['images_per_second']:,.0f}" for loop in ("by hand", "by hand, bfloat16", "reslab")]
+        cells = [*rates, with_quartiles(ratio), f"{loops['reslab']['gflops']:,.0f}"]
+        row = f"| `{name}` | {found['batch_size']} | {' | '.join(cells)} | {loops['reslab']['peak_megabytes']:,} |"
+        assert row in page
+        assert ratio["median"] >= 1
+    assert len(recipes) >= 6
+    before = json.loads((ROOT / "benchmarks/throughput.json").read_text())["result"]["recipes"]
+    slow, fast = (found["elu-resnet-20"]["ratio"]["by hand"]["reslab"]["median"] for found in (before, recipes))
+    log = (ROOT / "benchmarks/log.md").read_text(encoding="utf-8")
+    assert f"`elu-resnet-20` {fast:.2f} times the loop by hand instead of {slow:.2f}, not compiled" in log
+
+
 def test_what_the_fast_recipe_saves_is_what_was_measured() -> None:
     lab = json.loads((ROOT / "benchmarks/throughput.json").read_text())["result"]["recipes"]["lab-resnet32"]["loops"]
     slow = find_recipe("lab-resnet32").epochs * 50_000 / lab["reslab"]["images_per_second"] / 60
@@ -234,6 +281,22 @@ def test_the_page_of_the_app_quotes_its_benchmark() -> None:
     assert f"within {result['burst']['p99_ms'] / 1000:.1f} s" in words
     (slower,) = result["slow_clients"]["times_slower"].values()
     assert f"waited {slower['median']:.2f} times" in words
+
+
+def test_the_page_of_the_notebook_quotes_its_run_on_cifar10() -> None:
+    folders = [ROOT / "results/notebook" / name for name in ("base", "extended")]
+    base, extended = (Evaluation.model_validate_json((folder / "evaluation.json").read_text()) for folder in folders)
+    assert extended.extension
+    change = extended.extension.old_change
+    words = " ".join((ROOT / "docs/report.md").read_text(encoding="utf-8").split()).replace(" %", "%")
+    assert (
+        f"{base.splits['test'].accuracy.value:.2%} of the test images after {minutes(folders[0]):.0f} minutes" in words
+    )
+    assert f"taught the reptiles in {minutes(folders[1]):.0f} more" in words
+    assert f"macro F1 {extended.splits['test'].macro_f1.value:.3f} over the fifteen classes" in words
+    assert f"the old ones changed by {100 * change.value:+.2f} points" in words
+    environments = [Environment.model_validate_json((folder / "environment.json").read_text()) for folder in folders]
+    assert {found.command for found in environments} == {"ipykernel_launcher.py"}
 
 
 def test_the_log_of_levers_quotes_its_files() -> None:
