@@ -101,7 +101,7 @@ def main() -> None:
         serve(products())
         return
     found = {
-        name.partition("@")[0]: measure(name, loops=arguments.loops, steps=arguments.steps, keras=arguments.keras)
+        read_recipe(name).name: measure(name, loops=arguments.loops, steps=arguments.steps, keras=arguments.keras)
         for name in arguments.recipes
     }
     write_record(arguments.out, {"steps": arguments.steps, "recipes": found})

@@ -38,7 +38,7 @@ MAY_IMPORT = {
     # stages: they meet in run folders, so none imports another
     "training": "recipe records data models metrics runs version",
     "extension": "recipe records data models metrics runs training",
-    "evaluation": "recipe records data models metrics runs pictures onnx_file",
+    "evaluation": "recipe records data models metrics runs pictures onnx_file extras",
     "card": "recipe records runs",
     "report": "recipe records metrics published runs comparison card",
     "comparison": "records metrics runs",

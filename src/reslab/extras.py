@@ -1,5 +1,6 @@
 """Packages that only some commands need: an absent one is named in a sentence, with the extra that brings it."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,3 +14,11 @@ def extra(name: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name} is not installed: pip install 'reslab[{name}]'") from None
+
+
+@contextmanager
+def without_widgets() -> Iterator[None]:
+    """Import a package that looks for a notebook's progress bars, none of which reslab shows."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        yield

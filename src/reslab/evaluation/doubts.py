@@ -4,10 +4,9 @@ Source: Northcutt et al. 2021, "Confident Learning: Estimating Uncertainty in Da
 cleanlab computes it. It needs predictions of images that training never saw, so it is for the test split.
 """
 
-import warnings
-
 import numpy as np
 
+from reslab.extras import without_widgets
 from reslab.metrics import softmax
 from reslab.runs import Doubts, Predictions
 
@@ -18,8 +17,7 @@ def find_doubts(predictions: Predictions) -> Doubts | None:
     Nothing where cleanlab is not installed, or a class has no image or stands alone.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tqdm's, in a notebook without widgets: nothing here shows its bars
+        with without_widgets():
             from cleanlab.filter import find_label_issues
     except ModuleNotFoundError:
         return None

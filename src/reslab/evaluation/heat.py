@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from reslab.extras import without_widgets
 from reslab.models.layers import Classifier
 
 BATCH = 16  # every layer's results are kept, so that a gradient can be taken
@@ -45,8 +46,7 @@ def evidence_maps(model: Classifier, images: Tensor, *, classes: Tensor) -> Tens
     Where the features are pooled from that map by a mean or a maximum, the evidence adds up to the logit without the
     head's bias. Nothing where no layer has places. Raises: ModuleNotFoundError without captum.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tqdm's, in a notebook without widgets: nothing here shows its bars
+    with without_widgets():
         from captum.attr import LayerGradientXActivation
 
     layer = find_last_layer(model, images[:1])
