@@ -21,6 +21,7 @@ RUNS = {
     "fast94, bfloat16": ("trials/fast94-bfloat16",),
     "lab-resnet32-short, 10 epochs": ("lab-resnet32-short",),
     "fast-resnet20, one core": ("fast-resnet20",),
+    "fast-resnet32, one core": ("fast-resnet32",),
     "fast-resnet56, one core": ("fast-resnet56",),
 }
 MINUTES = (0.5, 1, 2, 5, 10, 20, 40, 80)

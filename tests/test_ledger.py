@@ -79,7 +79,11 @@ def test_what_is_said_of_fast94_is_the_mean_of_its_seeds() -> None:
 
 
 # Test accuracies after 200 epochs; the last is that of another implementation, named on the page.
-TABLE = {20: PUBLISHED["zoo-preact-resnet20"].test_accuracy, 56: 0.9339}
+TABLE = {
+    20: PUBLISHED["zoo-preact-resnet20"].test_accuracy,
+    32: PUBLISHED["zoo-preact-resnet32"].test_accuracy,
+    56: 0.9339,
+}
 
 
 @pytest.mark.parametrize("depth", TABLE)
