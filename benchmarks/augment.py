@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    images = make_images(NUM_IMAGES)
+    images = make_images(NUM_IMAGES, side=32)
     result = {}
     for what, name in RECIPES.items():
         batches = Batches(images, recipe=find_recipe(name), by=CIFAR10_PIXELS, seed=0, device=torch.device("cpu"))

@@ -1,9 +1,10 @@
 """The update of every family against the loop that a person would write by hand, alternated step by step.
 
 The loops are those of `train_step.py`: by hand and by reslab, which multiply with float32 or bfloat16 or what reslab
-chooses here, and compiled by reslab. With them alternates a product of two matrices by `torch.mm`, whose rate is the
-peak that a loop's arithmetic is a share of: the multiply-adds of convolutions done directly, twice as many operations,
-three times for forward and backward. Winograd's algorithm needs fewer, so that share can exceed what is computed.
+chooses here, and compiled by reslab. With them alternate the peaks of `peak.py`: a product of two matrices by
+`torch.mm`, which a loop's arithmetic is a share of, and multiply-adds that stay in registers. Arithmetic is that of
+convolutions done directly, two operations for each multiply-add, three times for forward and backward. Winograd's
+algorithm needs fewer, and bfloat16 has units of its own, so that the share can exceed 1.
 Memory is the peak that was resident in a loop's process, without the workers that prepare data by hand.
 
     python benchmarks/throughput.py --steps 40 --keras PYTHON        writes benchmarks/throughput.json
@@ -17,32 +18,22 @@ with Keras' own mixture with bfloat16.
 
 import argparse
 import statistics
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import peak
 import torch
-from alternate import Worker, alternate, compare, serve
+from alternate import Worker, alternate, compare
 from record import write_record
 from train_step import LOOPS, read_recipe, start
 
 from reslab import models
-from reslab.launch import choose_settings
 from reslab.recipe import Recipe
 
 RECIPES = ("lab-resnet32", "resnet-20", "plain-20", "elu-resnet-20", "fast-conv")
 KERAS_RECIPE = "lab-resnet32"
-SIDE = 2048  # of the matrices
-
-
-def products() -> Iterator[None]:
-    """Multiply two matrices at each step."""
-    left, right = torch.randn(2, SIDE, SIDE)
-    while True:
-        torch.mm(left, right)
-        yield
 
 
 def measure(name: str, *, loops: Sequence[str], steps: int, keras: str | None) -> dict[str, Any]:
@@ -55,15 +46,15 @@ def measure(name: str, *, loops: Sequence[str], steps: int, keras: str | None) -
             for policy in ("float32", "mixed_bfloat16"):
                 command = [keras, str(script), str(recipe.batch_size), policy]
                 workers[f"keras, {policy}"] = stack.enter_context(Worker(command))
-        product = Worker([sys.executable, __file__, "--serve"], environment=choose_settings())
-        workers["product"] = stack.enter_context(product)
+        workers |= {name: stack.enter_context(peak.start(name)) for name in peak.PEAKS}
         times = alternate(workers, steps=steps)
-    peak = 2 * SIDE**3 / statistics.median(times.pop("product")) / 1e9
+    peaks = {name: peak.gflops(name, statistics.median(times.pop(name))) for name in peak.PEAKS}
     return {
         "batch_size": recipe.batch_size,
-        "peak_gflops": round(peak, 1),
+        "peak_gflops": round(peaks["mm"], 1),
+        "fma_gflops": round(peaks["fma"], 1),
         "loops": {
-            loop: describe(recipe, statistics.median(taken), peak=peak)
+            loop: describe(recipe, statistics.median(taken), peak_gflops=peaks["mm"])
             | {"peak_megabytes": workers[loop].memory // 10**6}
             for loop, taken in times.items()
         },
@@ -75,16 +66,16 @@ def measure(name: str, *, loops: Sequence[str], steps: int, keras: str | None) -
     }
 
 
-def describe(recipe: Recipe, seconds: float, *, peak: float) -> dict[str, float]:
+def describe(recipe: Recipe, seconds: float, *, peak_gflops: float) -> dict[str, float]:
     """Turn the seconds of a step into rates."""
     model = models.build(recipe.model.model_dump(), num_classes=10)
-    operations = 3 * 2 * models.count_multiply_adds(model, image=torch.zeros(3, 32, 32))
+    operations = 3 * 2 * models.count_multiply_adds(model, image=torch.zeros(3, recipe.image_size, recipe.image_size))
     rate = recipe.batch_size / seconds
     gflops = rate * operations / 1e9
     return {
         "images_per_second": round(rate, 1),
         "gflops": round(gflops, 1),
-        "share_of_peak": round(gflops / peak, 3),
+        "share_of_peak": round(gflops / peak_gflops, 3),
     }
 
 
@@ -95,11 +86,7 @@ def main() -> None:
     parser.add_argument("--loops", nargs="+", default=tuple(LOOPS), choices=LOOPS)
     parser.add_argument("--keras", metavar="PYTHON", help="the Python of an environment with Keras and TensorFlow")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.serve:
-        serve(products())
-        return
     found = {
         read_recipe(name).name: measure(name, loops=arguments.loops, steps=arguments.steps, keras=arguments.keras)
         for name in arguments.recipes

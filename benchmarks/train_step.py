@@ -2,8 +2,8 @@
 
 By hand: eager, NCHW, float32, PyTorch's convolutions and its SGD, the C library's and OpenMP's defaults, a DataLoader
 with two workers that augments image by image. Reslab multiplies with what it chooses here. Both train the network of a
-shipped recipe at its batch size, or that of its chunks, on images of 32x32 pixels, with data preparation counted on
-both sides.
+shipped recipe at its batch size, or that of its chunks, on images of its size, with data preparation counted on both
+sides.
 
     python benchmarks/train_step.py --steps 60          writes benchmarks/train_step.json
 """
@@ -38,6 +38,7 @@ from reslab.training.optim import make_optimizer
 from reslab.training.step import make_forward, update
 
 CPU = torch.device("cpu")
+BATCHES = 100  # of an epoch
 
 
 def read_recipe(name: str) -> Recipe:
@@ -48,10 +49,10 @@ def read_recipe(name: str) -> Recipe:
     return derive(recipe, name=shipped, batch_size=batch_size, chunk_size=None, growth=())
 
 
-def make_images(num: int) -> ImageSet:
-    """Noise of CIFAR's size and type: the time of a step does not depend on what the images show."""
+def make_images(num: int, *, side: int) -> ImageSet:
+    """Noise of CIFAR's type: the time of a step does not depend on what the images show."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (num, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    images = torch.randint(0, 256, (num, 3, side, side), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, 10, (num,), generator=generator)
     return ImageSet(images, labels, tuple("0123456789"), "noise", "train")
 
@@ -73,7 +74,7 @@ class ByHand(Dataset[tuple[Tensor, int]]):
             image = image[:, :, ::-1]
         image = np.pad(image, ((0, 0), (4, 4), (4, 4)))
         top, left = np.random.randint(0, 9, 2)
-        window = image[:, top : top + 32, left : left + 32]
+        window = image[:, top : top + image.shape[1] - 8, left : left + image.shape[2] - 8]
         return torch.from_numpy(np.ascontiguousarray(window)), int(self.labels[index])
 
 
@@ -133,7 +134,7 @@ def start(loop: str, recipe: str, *, settings: Mapping[str, str] | None = None) 
 def serve_loop(loop: str, recipe: Recipe) -> None:
     """Be one of the loops."""
     torch.manual_seed(0)
-    serve(LOOPS[loop](recipe, make_images(recipe.batch_size * 400)))
+    serve(LOOPS[loop](recipe, make_images(recipe.batch_size * BATCHES, side=recipe.image_size)))
 
 
 def main() -> None:
