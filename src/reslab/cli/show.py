@@ -123,7 +123,9 @@ def _errors(each: "NewClass") -> str:
 
 def duration(seconds: float) -> str:
     """Write a time in the unit that suits it."""
-    return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.1f} minutes"
+    if seconds >= 120:
+        return f"{seconds / 60:.1f} minutes"
+    return "1 second" if round(seconds) == 1 else f"{seconds:.0f} seconds"
 
 
 def describe_pair(pair: "Pair") -> str:
