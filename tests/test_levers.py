@@ -1,0 +1,50 @@
+"""The log of levers quotes the files that hold their outcomes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LOG = (ROOT / "benchmarks/log.md").read_text(encoding="utf-8")
+
+
+def read(stem: str) -> Any:
+    return json.loads((ROOT / f"benchmarks/{stem}.json").read_text())["result"]
+
+
+@pytest.mark.parametrize("trial", ["cifar100-crop-4", "cifar100-batch-1000"])
+def test_a_trial_on_a_hundred_classes(trial: str) -> None:
+    folder = ROOT / "results/trials" / trial
+    end = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
+    (row,) = (line for line in LOG.splitlines() if f"results/trials/{trial})" in line)
+    assert f"{100 * end['validation_accuracy']:.2f} % of" in row
+    assert json.loads((folder / "recipe.json").read_text())["validation"] == 5000
+
+
+def test_batched_orthogonalisation() -> None:
+    found = read("orthogonalize")
+    conv, deep = found["fast-conv"], found["fast-resnet56"]
+    shares = [f"{100 * each['share_of_update']:.2f} %" for each in (conv, deep)]
+    ratios = [f"{each['ratio']['median']:.2f}" for each in (conv, deep)]
+    assert f"take {shares[0]} of an update of `fast-conv` and {shares[1]} of one of `fast-resnet56`" in LOG
+    assert f"batched they are {ratios[0]} and {ratios[1]} times as fast" in LOG
+
+
+def test_a_narrower_stem() -> None:
+    assert f"an update {read('stem')['ratio']['median']:.2f} times as fast" in LOG
+
+
+def test_layouts() -> None:
+    ratios = read("layouts")["channels"]["16"]["ratio to NHWC"]
+    plain, wide = (ratios[way]["median"] for way in ("NCHW", "NHWC, 64 channels"))
+    assert f"NCHW takes {plain:.2f} times as long, NHWC filled up to 64 channels {wide:.2f} times" in LOG
+    assert min(plain, wide) > 1
+
+
+def test_statistics_taken_anew() -> None:
+    found = read("norm_statistics")
+    accuracies = [f"{100 * found[way]['accuracy']:.2f} %" for way in ("anew", "running")]
+    losses = [f"{found[way]['loss']:.3f}" for way in ("anew", "running")]
+    assert f"{' against '.join(accuracies)} of 5,000 validation images, a loss of {' against '.join(losses)}" in LOG
