@@ -239,8 +239,11 @@ def test_a_step_of_every_network_on_a_newer_processor_is_quoted() -> None:
 
 def test_a_step_of_the_zoo_on_a_newer_processor_is_quoted() -> None:
     page = (ROOT / "docs/speed.md").read_text(encoding="utf-8")
-    recipes = json.loads((ROOT / "benchmarks/throughput-zoo.json").read_text())["result"]["recipes"]
-    for name, found in recipes.items():
+    recipes, large = (
+        json.loads((ROOT / f"benchmarks/throughput-{which}.json").read_text())["result"]["recipes"]
+        for which in ("zoo", "large")
+    )
+    for name, found in (recipes | large).items():
         loops, ratio = found["loops"], found["ratio"]["by hand"]["reslab"]
         rates = [f"{loops[loop]['images_per_second']:,.0f}" for loop in ("by hand", "by hand, bfloat16", "reslab")]
         cells = [*rates, with_quartiles(ratio), f"{loops['reslab']['gflops']:,.0f}"]
@@ -248,6 +251,10 @@ def test_a_step_of_the_zoo_on_a_newer_processor_is_quoted() -> None:
         assert row in page
         assert ratio["median"] >= 1
     assert len(recipes) >= 6
+    product, registers = (max(found[peak] for found in large.values()) for peak in ("peak_gflops", "fma_gflops"))
+    words = " ".join(page.split())
+    assert f"float32 at {product:.0f} GFLOP/s by `torch.mm`" in words
+    assert f"multiply-adds that stay in registers came to {registers:.0f}:" in words
     before = json.loads((ROOT / "benchmarks/throughput.json").read_text())["result"]["recipes"]
     slow, fast = (found["elu-resnet-20"]["ratio"]["by hand"]["reslab"]["median"] for found in (before, recipes))
     log = (ROOT / "benchmarks/log.md").read_text(encoding="utf-8")
