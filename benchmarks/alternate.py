@@ -1,7 +1,8 @@
-"""Loops in processes of their own that take their steps in turn: whatever else the machine does, it does to all.
+"""Loops that take their steps in turn: whatever else the machine does, it does to all.
 
-A process is started with a command line and answers every line that it is sent with a step, and a line. How memory is
-kept and how threads wait are settings of a process, so each loop has its own; only one computes at a time.
+Most are processes of their own. A process is started with a command line and answers every line that it is sent with a
+step, and a line. How memory is kept and how threads wait are settings of a process, so each loop has its own; only one
+computes at a time. What needs no settings takes turns within one process.
 """
 
 import os
@@ -10,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -62,6 +63,20 @@ def alternate(workers: Mapping[str, Worker], *, steps: int, warmup: int = WARMUP
             taken = worker.step()
             if step >= warmup:
                 times[name].append(taken)
+    return times
+
+
+def alternate_here(
+    steps: Mapping[str, Callable[[], object]], *, turns: int, warmup: int = WARMUP
+) -> dict[str, list[float]]:
+    """Let every function be called in turn; the processor's seconds of every call but the first ones."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(warmup + turns):
+        for name, step in steps.items():
+            began = time.process_time()
+            step()
+            if turn >= warmup:
+                times[name].append(time.process_time() - began)
     return times
 
 

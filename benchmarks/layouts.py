@@ -7,8 +7,6 @@ layers that the first stage of a residual network for small images is made of. T
 """
 
 import argparse
-import time
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -16,14 +14,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from alternate import compare
+from alternate import alternate_here, compare
 from record import write_record
 from torch import Tensor
 
 from reslab.models.memory import keep_freed_memory
 from reslab.models.precision import multiplying, pick_precision
 
-CPU, IMAGES, SIDE, WARMUP = torch.device("cpu"), 128, 32, 3
+CPU, IMAGES, SIDE = torch.device("cpu"), 128, 32
 CHANNELS, WIDE = (16, 32), 64
 
 
@@ -55,16 +53,10 @@ def measure(channels: int, *, steps: int) -> dict[str, Any]:
         "NHWC": make_layer(channels, width=channels, layout=torch.channels_last),
         f"NHWC, {WIDE} channels": make_layer(channels, width=WIDE, layout=torch.channels_last),
     }
-    times: dict[str, list[float]] = defaultdict(list)
-    for _ in range(WARMUP + steps):
-        for way, step in ways.items():
-            began = time.process_time()
-            step()
-            times[way].append(time.process_time() - began)
-    kept = {way: taken[WARMUP:] for way, taken in times.items()}
+    times = alternate_here(ways, turns=steps)
     return {
-        "milliseconds": {way: round(1e3 * median(taken), 2) for way, taken in kept.items()},
-        "ratio to NHWC": {way: compare(taken, kept["NHWC"]) for way, taken in kept.items() if way != "NHWC"},
+        "milliseconds": {way: round(1e3 * median(taken), 2) for way, taken in times.items()},
+        "ratio to NHWC": {way: compare(taken, times["NHWC"]) for way, taken in times.items() if way != "NHWC"},
     }
 
 

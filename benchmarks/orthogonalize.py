@@ -7,14 +7,14 @@ that is to be gained is known too.
 """
 
 import argparse
-import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import torch
-from alternate import compare
+from alternate import alternate_here, compare
 from record import write_record
 from selection import Updates
 from torch import Tensor
@@ -61,20 +61,17 @@ def measure(name: str, *, steps: int) -> dict[str, object]:
         for module in updates.model.modules()
         if isinstance(module, torch.nn.Conv2d) and (parameter := module.weight).requires_grad
     ]
-    ways = {"one by one": one_by_one, "batched": batched}
-    times: dict[str, list[float]] = defaultdict(list)
-    for _ in range(WARMUP + steps):
-        for way, make in ways.items():
-            began = time.process_time()
-            make(filters, iterations=recipe.optimizer.iterations)
-            times[way].append(time.process_time() - began)
-        times["update"].append(updates.seconds(None))
-    kept = {way: taken[WARMUP:] for way, taken in times.items()}
+    ways: dict[str, Callable[[], object]] = {
+        "one by one": partial(one_by_one, filters, iterations=recipe.optimizer.iterations),
+        "batched": partial(batched, filters, iterations=recipe.optimizer.iterations),
+        "update": partial(updates.seconds, None),
+    }
+    times = alternate_here(ways, turns=steps, warmup=WARMUP)
     return {
         "filters": len(filters),
-        "milliseconds": {way: round(1e3 * median(taken), 2) for way, taken in kept.items()},
-        "ratio": compare(kept["one by one"], kept["batched"]),
-        "share_of_update": round(median(kept["one by one"]) / median(kept["update"]), 4),
+        "milliseconds": {way: round(1e3 * median(taken), 2) for way, taken in times.items()},
+        "ratio": compare(times["one by one"], times["batched"]),
+        "share_of_update": round(median(times["one by one"]) / median(times["update"]), 4),
     }
 
 

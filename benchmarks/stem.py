@@ -7,11 +7,12 @@ times are the processor's. Accuracy is not measured here.
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import torch
-from alternate import compare
+from alternate import alternate_here, compare
 from record import write_record
 from selection import Updates
 
@@ -49,12 +50,12 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     whole, narrower = Updates(RECIPES["fast-conv"], num_images=IMAGES), make_narrower()
-    taken = [(whole.seconds(None), narrower.seconds(None)) for _ in range(WARMUP + options.pairs)][WARMUP:]
-    all_seconds, half_seconds = zip(*taken, strict=True)
+    ways = {"all": partial(whole.seconds, None), "half": partial(narrower.seconds, None)}
+    times = alternate_here(ways, turns=options.pairs, warmup=WARMUP)
     found = {
         "pairs": options.pairs,
-        "seconds": {"all": round(median(all_seconds), 3), "half": round(median(half_seconds), 3)},
-        "ratio": compare(all_seconds, half_seconds),
+        "seconds": {way: round(median(taken), 3) for way, taken in times.items()},
+        "ratio": compare(times["all"], times["half"]),
     }
     write_record(options.out, found)
 

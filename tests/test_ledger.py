@@ -128,6 +128,7 @@ def test_the_page_of_extensions_quotes_the_shorter_trial() -> None:
 def test_a_benchmark_says_how_it_was_made(path: Path) -> None:
     environment = json.loads(path.read_text())["environment"]
     assert environment["command"].startswith(f"{path.stem.partition('-')[0]}.py")
+    assert " /" not in environment["command"]  # no machine's paths
     assert environment["torch"]
     assert environment["processor"]
     assert environment["started"]
