@@ -60,16 +60,24 @@ def test_what_is_said_of_the_fast_residual_networks_is_what_they_reached(depth: 
     assert f"{100 * test.accuracy.value:.2f} % (published: {100 * TABLE[depth]:.2f} %)" in log
 
 
-def test_what_is_said_of_a_hundred_classes_is_what_was_reached() -> None:
-    folder = ROOT / "results/fast-cifar100"
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("fast-cifar100", "`fast-cifar100` reaches"),
+        ("trials/cifar100-64-256-512", "with 64, 256 and 512 channels and a crop of 2 pixels, had reached"),
+    ],
+)
+def test_what_is_said_of_a_hundred_classes_is_what_was_reached(name: str, words: str) -> None:
+    folder = ROOT / "results" / name
     test = Evaluation.model_validate_json((folder / "evaluation.json").read_text()).splits["test"]
     assert test.test_time_augmentation
     views = test.test_time_augmentation.figures.accuracy.value
     page = " ".join((ROOT / "docs/speed.md").read_text(encoding="utf-8").split())
-    spelled = f"`fast-cifar100` reaches {test.accuracy.value:.2%} without and {views:.2%} with six views"
+    spelled = f"{words} {test.accuracy.value:.2%} without and {views:.2%} with six views"
     assert f"{spelled.replace('%', ' %')}, in {minutes(folder):.1f} minutes" in page
     log = (ROOT / "benchmarks/log.md").read_text(encoding="utf-8")
     assert f"{100 * test.accuracy.value:.2f} %, in {minutes(folder):.1f} minutes" in log
+    assert read_recipe(folder / "recipe.json").validation == 0
 
 
 def test_the_page_of_speed_quotes_the_benchmark_of_inference() -> None:

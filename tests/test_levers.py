@@ -14,7 +14,7 @@ def read(stem: str) -> Any:
     return json.loads((ROOT / f"benchmarks/{stem}.json").read_text())["result"]
 
 
-@pytest.mark.parametrize("trial", ["cifar100-crop-4", "cifar100-batch-1000"])
+@pytest.mark.parametrize("trial", ["cifar100-crop-4", "cifar100-batch-1000", "cifar100-wide"])
 def test_a_trial_on_a_hundred_classes(trial: str) -> None:
     folder = ROOT / "results/trials" / trial
     end = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])

@@ -280,11 +280,13 @@ def test_fast94_and_the_base_of_an_extension_are_the_fast_recipe_for_longer():
     assert all(before.image_size <= after.image_size for before, after in pairs)
 
 
-def test_the_recipe_for_a_hundred_classes_is_wider_and_its_head_learns_faster_by_as_much():
+def test_the_recipe_for_a_hundred_classes_is_wider_and_crops_more_and_its_head_learns_faster_by_as_much():
     base, hundred = RECIPES["extension-base"], RECIPES["fast-cifar100"]
-    assert hundred.model == FastConv(widths=(64, 256, 512))
+    assert hundred.model == FastConv(widths=(96, 384, 512))
+    assert hundred.augment == (Flip(alternate=True), Crop(pixels=4, fill="reflect"))
     assert hundred.optimizer.head_lr == pytest.approx(base.optimizer.head_lr * 512 / 256)
-    same = {"data": base.data, "standardize": base.standardize, "model": base.model, "optimizer": base.optimizer}
+    changed = ("data", "standardize", "augment", "model", "optimizer")
+    same = {field: getattr(base, field) for field in changed}
     assert derive(hundred, name=base.name, validation=5000, **same) == base
 
 
