@@ -1,7 +1,7 @@
 """What single parts of `fast-conv` gain on CIFAR-10: each variant lacks one or has one more, with the same seed.
 
-Accuracy is that of 5,000 validation images after the last epoch. Variants that are named are added to the record, which
-keeps the others.
+Accuracy is that of 5,000 validation images after the last of four epochs, half of the recipe's. Variants that are named
+are added to the record, which keeps the others.
 
     python benchmarks/ablations.py [VARIANT ...] --data-dir DIR          writes benchmarks/ablations.json
 """
@@ -23,12 +23,13 @@ from reslab.models import FAMILIES, Classifier
 from reslab.models.fast_conv import FastConv
 from reslab.recipe import Crop, Flip, derive
 from reslab.recipes import RECIPES
+from reslab.study.scaling import scale_recipe
 from reslab.training import loop, train
 from reslab.training.averaging import begin_average
 
 HELD_OUT = 5000
-BATCH = derive(RECIPES["fast-conv"], name="ablation", validation=HELD_OUT)
-UPDATES = BATCH.epochs * -(-(50_000 - HELD_OUT) // BATCH.batch_size)
+BASE = derive(scale_recipe(RECIPES["fast-conv"], 0.5), name="ablation", validation=HELD_OUT)
+UPDATES = BASE.epochs * -(-(50_000 - HELD_OUT) // BASE.batch_size)
 
 
 class LearnedStem(FastConv):
@@ -80,17 +81,18 @@ VARIANTS: dict[str, Variant] = {
 
 
 def validate(variant: str, *, seed: int, data_dir: Path | None) -> dict[str, Any]:
-    """Train one variant; give what it reaches after each epoch."""
+    """Train one variant; give what it reaches in the end, and after each epoch."""
     changes, patched = VARIANTS[variant]
     with tempfile.TemporaryDirectory() as folder, patched():
-        run = train(derive(BATCH, name="ablation", **changes), out=Path(folder) / "run", seed=seed, data_dir=data_dir)
-    last = run.log[-1]
+        recipe = derive(BASE, name="ablation", **changes)
+        log = train(recipe, out=Path(folder) / "run", seed=seed, data_dir=data_dir).log
+    last = log[-1]
     return {
         "seed": seed,
         "validation_accuracy": last.validation_accuracy,
         "validation_loss": last.validation_loss,
         "train_accuracy": last.train_accuracy,
-        "by_epoch": [epoch.validation_accuracy for epoch in run.log],
+        "by_epoch": [epoch.validation_accuracy for epoch in log],
     }
 
 
@@ -106,7 +108,9 @@ def main() -> None:
     found = json.loads(options.out.read_text())["result"] if options.out.exists() else {}
     for variant in options.variants:
         found[variant] = validate(variant, seed=options.seed, data_dir=options.data_dir)
-        write_record(options.out, {"recipe": "fast-conv", "validation_images": HELD_OUT, **found})
+        write_record(
+            options.out, {"recipe": "fast-conv", "epochs": BASE.epochs, "validation_images": HELD_OUT, **found}
+        )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from reslab.records import Evaluation
+
 ROOT = Path(__file__).parents[1]
 LOG = (ROOT / "benchmarks/log.md").read_text(encoding="utf-8")
 
@@ -48,3 +50,22 @@ def test_statistics_taken_anew() -> None:
     accuracies = [f"{100 * found[way]['accuracy']:.2f} %" for way in ("anew", "running")]
     losses = [f"{found[way]['loss']:.3f}" for way in ("anew", "running")]
     assert f"{' against '.join(accuracies)} of 5,000 validation images, a loss of {' against '.join(losses)}" in LOG
+
+
+def test_label_smoothing_for_a_residual_network() -> None:
+    plain, smooth = ROOT / "results/fast-resnet56", ROOT / "results/trials/resnet56-label-smoothing"
+    assert json.loads((smooth / "recipe.json").read_text()) == {
+        **json.loads((plain / "recipe.json").read_text()),
+        "label_smoothing": 0.1,
+    }
+    right = json.loads((plain / "log.jsonl").read_text().splitlines()[-1])["train_accuracy"]
+    without, test = (
+        Evaluation.model_validate_json((folder / "evaluation.json").read_text()).splits["test"]
+        for folder in (plain, smooth)
+    )
+    assert test.test_time_augmentation
+    page, views = " ".join((ROOT / "docs/speed.md").read_text().split()), test.test_time_augmentation.figures.accuracy
+    for where in (LOG, page):
+        assert f"ends with {100 * right:.1f} % of its training images right" in where
+    assert f"{100 * test.accuracy.value:.2f} % without and {100 * views.value:.2f} % with six views ([files]" in page
+    assert f"{100 * test.accuracy.value:.2f} % against {100 * without.accuracy.value:.2f} % without" in LOG
