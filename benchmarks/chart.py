@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 # Runs by label, of one data set: CIFAR-10's ten classes, trained on two cores or, where it says so, on one.
 RUNS = {
     "fast94, 10 epochs": ("fast94/seed0", "fast94/seed1", "fast94/seed2"),
-    "fast94, bfloat16": ("trials/fast94-bfloat16",),
+    "fast94, bfloat16": tuple(f"trials/fast94-bfloat16/seed{seed}" for seed in range(3)),
     "lab-resnet32-short, 10 epochs": ("lab-resnet32-short",),
     "fast-resnet20, one core": ("fast-resnet20",),
     "fast-resnet32, one core": ("fast-resnet32",),
