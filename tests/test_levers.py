@@ -69,3 +69,24 @@ def test_label_smoothing_for_a_residual_network() -> None:
         assert f"ends with {100 * right:.1f} % of its training images right" in where
     assert f"{100 * test.accuracy.value:.2f} % without and {100 * views.value:.2f} % with six views ([files]" in page
     assert f"{100 * test.accuracy.value:.2f} % against {100 * without.accuracy.value:.2f} % without" in LOG
+
+
+@pytest.mark.parametrize(
+    ("variant", "page"),
+    [("learned stem", "whitening"), ("flip drawn anew", "flip"), ("lookahead", None)],
+)
+def test_a_part_changed_alone(variant: str, page: str | None) -> None:
+    found = read("ablations")
+    with_part, without = (100 * found[name]["validation_accuracy"] for name in ("as shipped", variant))
+    assert (found["recipe"], found["epochs"], found["validation_images"]) == ("fast-conv", 4, 5000)
+    assert f"| {without:.2f} % against {with_part:.2f} %" in LOG
+    if page:
+        words = " ".join((ROOT / f"docs/parts/{page}.md").read_text().split())
+        assert f"reach {with_part:.2f} % of 5,000 validation images with" in words
+        assert f" and {without:.2f} % with" in words
+
+
+def test_what_whitened_patches_gain() -> None:
+    found = read("ablations")
+    gain = 100 * (found["as shipped"]["validation_accuracy"] - found["learned stem"]["validation_accuracy"])
+    assert f"the patches gain {gain:.2f} points" in LOG
