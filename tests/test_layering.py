@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "recipes": "recipe published",
     "records": "recipe",
     "settings": "complaints recipe",
+    "shortfall": "records",
     # files
     "runs": "bombs complaints recipe records",
     "data": "bombs extras pictures recipe records",
@@ -40,7 +41,7 @@ MAY_IMPORT = {
     "extension": "recipe records data models metrics runs training",
     "evaluation": "recipe records data models metrics runs pictures onnx_file extras",
     "card": "recipe records runs",
-    "report": "recipe records metrics published runs comparison card",
+    "report": "recipe records metrics published runs comparison card shortfall",
     "comparison": "records metrics runs",
     # many runs, one table: the stages inside the functions that start a run
     "study": "complaints extras launch recipe recipes records settings published metrics runs report data models "

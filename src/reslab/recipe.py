@@ -310,6 +310,14 @@ class Recipe(Part):
         return self
 
     @model_validator(mode="after")
+    def _images_grow_in_order(self) -> "Recipe":
+        epochs = [growth.epoch for growth in self.growth]
+        if epochs != sorted(set(epochs)):
+            listed = ", ".join(map(str, epochs))
+            raise ValueError(f"growth begins its sizes in the epochs {listed}: list them in order, each epoch once")
+        return self
+
+    @model_validator(mode="after")
     def _streams_what_it_can(self) -> "Recipe":
         if self.stream is not None and (self.sampling is not None or self.extension is not None):
             raise ValueError("stream goes through shards in their order: leave it away, or sampling and extension")

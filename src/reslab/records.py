@@ -25,10 +25,9 @@ class DataSet(Part):
     fingerprint: str
 
 
-class Environment(Part):
-    """Where and how a run was made (`environment.json`)."""
+class Setup(Part):
+    """By what a run, or a stretch of it, was computed: all that may round its sums otherwise."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
     reslab: str
     python: str
     torch: str
@@ -37,15 +36,43 @@ class Environment(Part):
     processor: str
     device: str
     threads: PositiveInt
-    command: str
     commit: str | None
+    precision: Precision | None = None  # what training multiplies with; see `multiplied`
+    ranks: PositiveInt = 1  # processes that trained it together
+
+    @property
+    def multiplied(self) -> Precision:
+        """What training multiplies with; before that was recorded, it was bfloat16 on a GPU alone."""
+        return self.precision or ("float32" if self.device == "cpu" else "bfloat16")
+
+
+class Segment(Setup):
+    """A stretch of a run that was computed by something else than the one before it, after so many `updates`."""
+
+    updates: PositiveInt
+    started: str  # ISO 8601, UTC
+
+
+class Environment(Setup):
+    """Where and how a run was made (`environment.json`); the setup is that of its start."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    command: str
     seed: NonNegativeInt
     started: str  # ISO 8601, UTC
     data: tuple[DataSet, ...]
     compiled: Compiled = "undecided"  # whether training compiles the network
-    precision: Precision | None = None  # what training multiplies with; older runs: bfloat16 on a GPU alone
     deterministic: bool = False  # only algorithms that repeat to the bit
-    ranks: PositiveInt = 1  # processes that trained it together
+    segments: tuple[Segment, ...] = ()  # in their order; an older reslab recorded none
+
+    @property
+    def newest(self) -> Setup:
+        """What computed the last updates."""
+        return self.segments[-1] if self.segments else self
+
+    def until(self, updates: int) -> "Environment":
+        """Leave out the segments that were lost, because no checkpoint later than `updates` was kept."""
+        return self.model_copy(update={"segments": tuple(each for each in self.segments if each.updates < updates)})
 
 
 class Epoch(Part):

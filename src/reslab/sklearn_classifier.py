@@ -23,7 +23,6 @@ from torch import Tensor
 
 from reslab.data import ImageSet
 from reslab.data.batches import standardize
-from reslab.data.recipe_data import describe_data
 from reslab.evaluation import load_classifier
 from reslab.metrics import softmax
 from reslab.models.device import pick_device
@@ -31,7 +30,8 @@ from reslab.models.inference import predict_logits
 from reslab.recipe import Recipe, parse_recipe
 from reslab.recipes import find_recipe
 from reslab.runs import Run
-from reslab.training.environment import describe_environment
+from reslab.training.begin import Computing, begin
+from reslab.training.distributed import Team
 from reslab.training.loop import Trainer
 
 MAX_CHANNELS = 4
@@ -117,11 +117,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return parse_recipe(recipe.model_dump() | changes | epochs, where="Classifier")
 
     def _train(self, recipe: Recipe, images: ImageSet, out: Path) -> Run:
-        device, seed = pick_device(self.device), self.random_state
-        run = Run.create(out)
-        run.write_environment(describe_environment(device=device, seed=seed, data=(describe_data(images),)))
-        run.write_recipe(recipe)
-        return Trainer(run, (images,), seed=seed, device=device, silent=True).train()
+        team = Team(pick_device(self.device))
+        with begin(
+            recipe, out=out, seed=self.random_state, team=team, read=lambda: (images,), computing=Computing()
+        ) as begun:
+            return Trainer(begun, silent=True).train()
 
     def _to_images(self, numbers: NDArray[Any], *, image_size: int) -> Tensor:
         """Turn what scikit-learn hands over into stored images (N, C, image_size, image_size) uint8."""

@@ -274,10 +274,14 @@ def test_parts_of_an_extension():
     )
     assert words.sampling_words(Sampling(images_per_epoch=9, balance=1)).endswith("all classes equally often")
     freeze = (Freeze(parameters="", epoch=0), Freeze(parameters="stem", epoch=1))
-    assert words.freeze_words(freeze) == "all layers below the head from the start; parameters of stem after 1 epoch"
-    average = words.average_words(Average(decay=0.98, epoch=2))
+    told = "all layers below the head from the start; parameters of stem after 1 epoch"
+    assert words.freeze_words(freeze, epochs=2) == told
+    assert words.freeze_words(freeze, epochs=1) == f"{told} (not reached)"
+    never = words.average_words(Average(decay=0.98, epoch=2), epochs=2)
+    assert never == "none: a moving average of the weights after 2 epochs (not reached)"
+    average = words.average_words(Average(decay=0.98, epoch=2), epochs=3)
     assert average == "moving average of the weights, after 2 epochs, 0.98 of it kept at every update"
-    selection = words.selection_words(Selection(share=0.4)).replace("\u00a0", " ")
+    selection = words.selection_words(Selection(share=0.4), epochs=1).replace("\u00a0", " ")
     assert selection == "the 40 % of each batch with the highest loss, from the start"
     assert words.augment_words((Flip(alternate=True),)) != words.augment_words((Flip(),))
     assert "1 iteration;" in words.optimizer_words(Muon(iterations=1))

@@ -5,7 +5,6 @@ from reslab.recipe import (
     Crop,
     EluResNet,
     Flip,
-    Growth,
     Linear,
     Plain,
     PreActResNet,
@@ -82,12 +81,26 @@ def test_every_model_has_a_name(model, text):
 )
 def test_every_schedule_is_told(schedule, text, make_recipe):
     recipe = make_recipe(schedule=schedule.model_dump())
-    assert plain(words.rate_words(recipe)) == text
+    assert plain(words.rate_words(recipe, epochs=200, updates=64_000)) == text
+
+
+@pytest.mark.parametrize(
+    ("schedule", "text"),
+    [
+        (Steps(at=(3, 8)), "0.1, then 0.01 after 3 epochs; 0.001 after 8 epochs (not reached)"),
+        (Steps(at=(8,)), "0.1 throughout; 0.01 after 8 epochs (not reached)"),
+        (Steps(at=(90, 100), unit="updates"), "0.1, then 0.01 after 90 updates; 0.001 after 100 updates (not reached)"),
+    ],
+)
+def test_a_step_that_the_run_did_not_come_to_is_told_as_such(schedule, text, make_recipe):
+    recipe = make_recipe(schedule=schedule.model_dump())
+    assert plain(words.rate_words(recipe, epochs=8, updates=100)) == text
 
 
 def test_warm_up_is_told(make_recipe):
     recipe = make_recipe(schedule=Steps(at=(5,)).model_dump(), warm_until={"factor": 0.1, "training_error": 0.8})
-    assert plain(words.rate_words(recipe)).endswith("; times 0.1 until an epoch ends with a training error under 80 %")
+    told = plain(words.rate_words(recipe, epochs=6, updates=228))
+    assert told.endswith("; times 0.1 until an epoch ends with a training error under 80 %")
 
 
 def test_parts_of_a_recipe():
@@ -100,7 +113,18 @@ def test_parts_of_a_recipe():
     assert words.optimizer_words(Sgd(peak_lr=1)) == "SGD, Nesterov momentum 0.9, no weight decay"
     told = words.standardize_words(Standardize(mean=(125.307, 122.95), deviation=(62.9932, 62)))
     assert told.startswith("minus 125.31, 122.95, divided by 62.993, 62 ")
-    growth = (Growth(epoch=0, image_size=16), Growth(epoch=2, image_size=24), Growth(epoch=6, image_size=32))
-    assert (
-        words.growth_words(growth) == "trained at 16 pixels a side at first, at 24 after 2 epochs and 32 after 6 epochs"
-    )
+
+
+@pytest.mark.parametrize(
+    ("epochs", "begins", "text"),
+    [
+        (7, 0, "trained at 16 pixels a side at first, at 24 after 2 epochs and 32 after 6 epochs"),
+        (6, 0, "trained at 16 pixels a side at first, at 24 after 2 epochs; 32 after 6 epochs (not reached)"),
+        (2, 0, "trained at 16 pixels a side; 24 after 2 epochs and 32 after 6 epochs (not reached)"),
+        (7, 1, "trained at 32 pixels a side at first, at 16 after 1 epoch, 24 after 2 epochs and 32 after 6 epochs"),
+    ],
+)
+def test_growth_is_told_as_far_as_the_run_came(epochs, begins, text, make_recipe):
+    sizes = {begins: 16, 2: 24, 6: 32}
+    recipe = make_recipe(growth=[{"epoch": epoch, "image_size": size} for epoch, size in sizes.items()])
+    assert words.growth_words(recipe, epochs=epochs) == text

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,31 @@ def test_the_second_process_is_refused_while_the_first_lives_and_not_after_it_wa
         ):
             pass
         assert run.recipe  # to read is allowed
+        assert run.is_locked
         first.kill()
         first.wait()
     with run.locked():
         pass
+
+
+def test_to_ask_whether_a_folder_is_locked_takes_no_lock_from_anybody(run: Run) -> None:
+    assert run.is_locked is False
+    asking = threading.Event()
+
+    def ask() -> None:
+        while not asking.is_set():
+            run.is_locked  # noqa: B018
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    try:
+        for _ in range(50):
+            with run.locked():
+                assert run.is_locked
+    finally:
+        asking.set()
+        asker.join()
+    assert run.is_locked is False
 
 
 def test_a_lock_leaves_nothing_behind(run: Run, sample: object) -> None:

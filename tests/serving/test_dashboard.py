@@ -27,7 +27,8 @@ def folder(finished: Run, tmp_path):
 
 @pytest.fixture
 def client(folder):
-    with TestClient(dashboard_app(folder, access=Access())) as client:
+    """A process trains the one in progress, that is, it holds its lock."""
+    with Run(folder / "deep/er/going").locked(), TestClient(dashboard_app(folder, access=Access())) as client:
         yield client
 
 
@@ -47,7 +48,7 @@ def test_runs_are_listed_with_how_far_they_are(client, folder):
     assert "log.jsonl" in runs["broken"]["problem"]
 
 
-def test_a_run_that_goes_on_is_read_anew_and_one_that_is_silent_has_stopped(client, folder):
+def test_a_run_that_goes_on_is_read_anew(client, folder):
     name = "deep/er/going"
     going, rest = Run(folder / name), Run(folder / "small").log[2]
     assert len(client.get("/v1/log", params={"run": name}).json()) == 2
@@ -57,8 +58,23 @@ def test_a_run_that_goes_on_is_read_anew_and_one_that_is_silent_has_stopped(clie
     (added,) = client.get("/v1/log", params={"run": name, "after": 2}).json()
     assert added == rest.model_dump()
     assert find(client, name)["epochs"] == 3
-    os.utime(going.path / "log.jsonl", (time.time() - 9999, time.time() - 9999))
-    assert find(client, name)["state"] == "stopped"
+
+
+def test_a_run_is_going_on_while_its_lock_is_held_however_long_it_is_silent(folder, monkeypatch):
+    name = "deep/er/going"
+    going = Run(folder / name)
+    with TestClient(dashboard_app(folder, access=Access())) as client:
+        with going.locked():
+            os.utime(going.path / "log.jsonl", (time.time() - 9999, time.time() - 9999))
+            assert find(client, name)["state"] == "running"
+        os.utime(going.path / "log.jsonl")
+        assert find(client, name)["state"] == "stopped"
+        (going.path / ".lock").touch()  # of a process that was killed
+        assert find(client, name)["state"] == "stopped"
+        monkeypatch.setattr("reslab.runs.lock.fcntl", None)  # where there are no locks, its silence tells
+        assert find(client, name)["state"] == "running"
+        os.utime(going.path / "log.jsonl", (time.time() - 9999, time.time() - 9999))
+        assert find(client, name)["state"] == "stopped"
 
 
 def find(client, name):

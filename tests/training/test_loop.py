@@ -26,7 +26,10 @@ from reslab.recipe import (
 )
 from reslab.runs import Run, read_weights
 from reslab.settings import with_settings
-from reslab.training import graphs, session, train
+from reslab.training import begin as beginning
+from reslab.training import graphs, train
+from reslab.training.begin import Begun
+from reslab.training.distributed import Team
 from reslab.training.environment import describe_environment
 from reslab.training.loop import Start, Trainer
 
@@ -69,13 +72,13 @@ def test_training_never_reads_the_test_split(
     small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    read = session.read_split
+    read = beginning.read_split
 
     def watch(recipe: Recipe, split: str, **options: object) -> data.ImageSet:
         asked.append(split)
         return read(recipe, split, **options)
 
-    monkeypatch.setattr(session, "read_split", watch)
+    monkeypatch.setattr(beginning, "read_split", watch)
     train(small_recipe, out=tmp_path / "run")
     assert asked == ["train", "validation"]
 
@@ -164,7 +167,7 @@ def begin(recipe: Recipe, out: Path, start: Start) -> Trainer:
     device, splits = torch.device("cpu"), (read_split(recipe, "train"), read_split(recipe, "validation"))
     run.write_environment(describe_environment(device=device, seed=0, data=tuple(map(describe_data, splits))))
     run.write_recipe(recipe)
-    return Trainer(run, splits, seed=0, device=device, silent=True, start=start)
+    return Trainer(Begun(run, splits, 0, Team(device)), silent=True, start=start)
 
 
 def make_network(recipe: Recipe, num_classes: int = 3) -> models.Classifier:

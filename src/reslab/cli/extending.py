@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from reslab.cli.options import CheckpointEvery, DataDir, Device, Json, OnNonfinite, Threads, use_threads
+from reslab.cli.options import (
+    CheckpointEvery,
+    Compile,
+    DataDir,
+    Deterministic,
+    Device,
+    Json,
+    OnNonfinite,
+    Precision,
+    Threads,
+    use_threads,
+)
 from reslab.cli.show import duration, print_json
 from reslab.errors import UserError
 
@@ -25,6 +36,9 @@ def extend(
     resume: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Go on with an extension that was stopped.")
     ] = None,
+    compile: Compile = "auto",
+    precision: Precision = "auto",
+    deterministic: Deterministic = False,
     checkpoint_every: CheckpointEvery = "1epoch",
     on_nonfinite: OnNonfinite = "retry",
     data_dir: DataDir = None,
@@ -33,8 +47,9 @@ def extend(
     json: Json = False,
 ) -> None:
     """Teach a trained network new classes, and keep the old ones. The test split is not read."""
-    if resume is not None and (run or data or out or method or merge or seed or old_data != "all"):
-        raise UserError("--resume goes on with an extension as it was begun: leave the other arguments away")
+    named = run or data or out or method or merge or seed or old_data != "all"
+    if resume is not None and (named or compile != "auto" or precision != "auto" or deterministic):
+        raise UserError("--resume goes on with an extension as it was begun: omit the other arguments")
     if resume is None and (run is None or data is None or out is None):
         raise UserError("write reslab extend RUN --with EXPR --out DIR, or --resume DIR to go on with an extension")
     use_threads(threads)
@@ -44,7 +59,7 @@ def extend(
     safety = Safety.parse(checkpoint_every, on_nonfinite=on_nonfinite)
     if run is None or data is None or out is None:
         made = extension.resume_extension(
-            resume or Path(), device=device, data_dir=data_dir, silent=False, safety=safety
+            resume or Path(), device=device, data_dir=data_dir, silent=False, safety=safety, threads=threads
         )
     else:
         made = extension.extend(
@@ -59,6 +74,9 @@ def extend(
             data_dir=data_dir,
             silent=False,
             safety=safety,
+            compile=compile,
+            precision=precision,
+            deterministic=deterministic,
         )
     if json:
         print_json({"run": str(made.path), "prior": made.prior.model_dump(), "log": [e.model_dump() for e in made.log]})

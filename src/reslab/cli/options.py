@@ -31,3 +31,10 @@ OnNonfinite = Annotated[
     str,
     typer.Option(metavar="retry|stop", help="After a loss that is not finite: once more at a lower rate, or stop."),
 ]
+Compile = Annotated[
+    str, typer.Option(help="on, off or auto: compile the network where that saves more time than it takes.")
+]
+Precision = Annotated[str, typer.Option(help="float32, bfloat16 or auto: multiply with bfloat16 where that is faster.")]
+Deterministic = Annotated[
+    bool, typer.Option("--deterministic", help="Only algorithms that repeat to the bit, also on a GPU; slower.")
+]

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from reslab.cli.options import CheckpointEvery, DataDir, Device, Json, OnNonfinite, RunPath, Threads, use_threads
+from reslab.cli.options import (
+    CheckpointEvery,
+    Compile,
+    DataDir,
+    Deterministic,
+    Device,
+    Json,
+    OnNonfinite,
+    Precision,
+    RunPath,
+    Threads,
+    use_threads,
+)
 from reslab.cli.show import (
     as_number,
     describe_pair,
@@ -14,6 +26,7 @@ from reslab.cli.show import (
     in_percent,
     print_evaluation,
     print_json,
+    print_shortfall,
     print_table,
     to_plain,
 )
@@ -35,6 +48,8 @@ def lab(
     from reslab.lab import run_lab
 
     parts = run_lab(out, seed=seed, silent=False)
+    for run in parts:
+        print_shortfall(run)
     if json:
         print_json(
             [
@@ -56,15 +71,9 @@ def train(
     ] = None,
     seed: Seed = 0,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
-    compile: Annotated[
-        str, typer.Option(help="on, off or auto: compile the network where that saves more time than it takes.")
-    ] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="float32, bfloat16 or auto: multiply with bfloat16 where that is faster.")
-    ] = "auto",
-    deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="Only algorithms that repeat to the bit, also on a GPU; slower.")
-    ] = False,
+    compile: Compile = "auto",
+    precision: Precision = "auto",
+    deterministic: Deterministic = False,
     checkpoint_every: CheckpointEvery = "1epoch",
     on_nonfinite: OnNonfinite = "retry",
     data_dir: DataDir = None,
@@ -87,7 +96,9 @@ def train(
 
     safety = training.Safety.parse(checkpoint_every, on_nonfinite=on_nonfinite)
     if recipe is None or resume is not None:
-        run = training.resume(resume or Path(), device=device, data_dir=data_dir, silent=False, safety=safety)
+        run = training.resume(
+            resume or Path(), device=device, data_dir=data_dir, silent=False, safety=safety, threads=threads
+        )
     else:
         chosen = with_settings(find_recipe(recipe), settings or ())
         folder = out or Path("runs") / f"{chosen.name}-seed{seed}"
@@ -150,6 +161,7 @@ def evaluate(
         return
 
     figures = evaluation.evaluate(Run.open(run), splits=chosen, views=views, device=device, data_dir=data_dir)
+    print_shortfall(Run(run))
     if json:
         print_json(figures.model_dump())
         return

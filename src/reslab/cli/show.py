@@ -5,9 +5,12 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 if TYPE_CHECKING:
     from reslab.comparison import Pair
     from reslab.records import Estimate, Evaluation, ExtensionFigures, Figures, NewClass
+    from reslab.runs import Run
 
 WIDTH_IN_A_FILE = 10_000  # a program that reads lines gets whole ones
 
@@ -84,6 +87,15 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     print_table(f"{evaluation.recipe}, with {evaluation.confidence:.0%} intervals", ["", *columns], rows)
     if evaluation.extension is not None:
         _print_extension(evaluation.extension, evaluation.classes)
+
+
+def print_shortfall(run: "Run") -> None:
+    """Warn in red, beside the output, where an evaluated network falls short of what its training has logged."""
+    from reslab.shortfall import warn_of_shortfall
+
+    warning = warn_of_shortfall(run.evaluation, run.log)
+    if warning is not None:
+        typer.secho(warning, fg=typer.colors.RED, err=True)
 
 
 def _print_extension(extension: "ExtensionFigures", classes: Sequence[str]) -> None:

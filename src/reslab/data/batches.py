@@ -91,6 +91,12 @@ class Batches:
                 images, labels = self._prepare(chosen, epoch=epoch, generator=generator)
                 yield images[mine], labels[mine]
 
+    def stored(self, *, num_images: int, batch_size: int) -> Iterator[Tensor]:
+        """Yield stored images (N, C, H, W) uint8, whole and unaugmented, drawn as for an epoch."""
+        order = self._order(seeded(self.seed, "stored"))[:num_images]
+        for chosen in torch.split(order, _sizes(len(order), batch_size)):
+            yield self._pick(chosen, send(chosen, to=self.labels.device))
+
     @property
     def is_streamed(self) -> bool:
         """Whether images are read from their shards whenever they are needed."""

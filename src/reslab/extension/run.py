@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from reslab import models
 from reslab.data import ImageSet
 from reslab.data.batches import standardize
-from reslab.data.recipe_data import describe_data, read_split
+from reslab.data.recipe_data import read_split
 from reslab.data.select import join_expressions
 from reslab.errors import UserError
 from reslab.extension import announce, heads
@@ -26,7 +26,8 @@ from reslab.models.memory import keep_freed_memory
 from reslab.recipe import Extension, Recipe
 from reslab.records import Epoch, PriorChoice, Weights
 from reslab.runs import Run, read_weights
-from reslab.training.environment import describe_environment
+from reslab.training.begin import Begun, Computing, begin, go_on, read_recorded, read_splits
+from reslab.training.distributed import Team
 from reslab.training.loop import EVERY_EPOCH, Start, Trainer
 from reslab.training.objective import make_objective
 from reslab.training.progress import Display
@@ -57,25 +58,36 @@ def extend(
     data_dir: Path | None = None,
     silent: bool = True,
     safety: Safety = EVERY_EPOCH,
+    compile: str = "auto",
+    precision: str = "auto",
+    deterministic: bool = False,
 ) -> Run:
     """Teach the network of the finished run `base` the classes of the expression `data`, into the new run folder `out`.
 
     `old_data` are the training images of the old classes to use: "all", "none" or so many of each. With `merge` a name
-    that both sides have is one class, else it is refused.
+    that both sides have is one class, else it is refused. The last three are those of `train`.
     Raises: UserError where the base, the data, the method or the folder do not allow it; Failure as `train` does.
     """
-    chosen = pick_device(device)
+    team = Team(pick_device(device))
+    computing = _read_computing(method, Computing(compile, precision, deterministic))
     run = Run.open(base)
     weights = read_weights(run.path)[1]
     recipe = _plan(run, weights, _Wish(data, method, old_data, merge), data_dir=data_dir)
-    splits = _read_splits(recipe, data_dir)
-    made = Run.create(out)
-    with made.locked():
-        made.write_environment(describe_environment(device=chosen, seed=seed, data=tuple(map(describe_data, splits))))
+
+    def bring_base(made: Run) -> None:
         made.write_base(run.weights_path.read_bytes())
         made.write_base_recipe(run.base_recipe)
-        made.write_recipe(recipe)
-        return _Extender(made, splits, device=chosen, silent=silent, safety=safety).extend()
+
+    with begin(
+        recipe,
+        out=out,
+        seed=seed,
+        team=team,
+        read=lambda: read_splits(recipe, data_dir=data_dir, team=team),
+        computing=computing,
+        bring=bring_base,
+    ) as begun:
+        return _Extender(begun, silent=silent, safety=safety).extend()
 
 
 def resume_extension(
@@ -85,22 +97,34 @@ def resume_extension(
     data_dir: Path | None = None,
     silent: bool = True,
     safety: Safety = EVERY_EPOCH,
+    threads: int | None = None,
 ) -> Run:
     """Go on with the extension in `path` from its newest checkpoint, or from its start where there is none yet.
 
+    It computes with as many threads as it was begun with, unless `threads` says otherwise.
     Raises: UserError where the folder holds no extension or its data has changed; as `extend`.
     """
-    run = Run.open(path)
-    if run.recipe.extension is None:
-        raise UserError(f"{path} is no extension: go on with reslab train --resume {path}")
-    if run.is_finished:
-        return run
-    with run.locked():
-        run.drop_parts()
-        splits = _read_splits(run.recipe, data_dir)
-        if tuple(map(describe_data, splits)) != tuple(data for data in run.environment.data if data.split != "test"):
-            raise UserError(f"the data of {path} has changed since it was begun: its fingerprint differs: extend anew")
-        return _Extender(run, splits, device=pick_device(device), silent=silent, safety=safety).extend()
+    team = Team(pick_device(device))
+    record = read_recorded(path, command="extend", team=team)
+    if record.is_finished:
+        return Run(path)
+    with go_on(record, team=team, data_dir=data_dir, threads=threads, silent=silent) as begun:
+        return _Extender(begun, silent=silent, safety=safety).extend()
+
+
+def _read_computing(method: str, wanted: Computing) -> Computing:
+    """Give how an extension computes; a head on features that stay as they are is trained in float32, uncompiled.
+
+    Raises: UserError where something else was asked for.
+    """
+    if method not in METHODS or not METHODS[method].on_features:
+        return wanted
+    if wanted.compile == "on" or wanted.precision == "bfloat16":
+        raise UserError(
+            f"{method} trains a head alone, in float32 and uncompiled: omit --compile and --precision, or choose "
+            "another --method"
+        )
+    return replace(wanted, compile="off", precision="float32")
 
 
 # ---- what to do
@@ -149,25 +173,18 @@ def _num_held_out(run: Run, images: ImageSet, extension: Extension) -> int:
     return max(round(share * len(images.labels)), sum(count > 0 for count in images.counts()))
 
 
-def _read_splits(recipe: Recipe, data_dir: Path | None) -> tuple[ImageSet, ...]:
-    train = read_split(recipe, "train", data_dir=data_dir)
-    return (train, read_split(recipe, "validation", data_dir=data_dir)) if recipe.validation else (train,)
-
-
 # ---- doing it
 
 
 class _Extender:
-    def __init__(
-        self, run: Run, splits: tuple[ImageSet, ...], *, device: torch.device, silent: bool, safety: Safety
-    ) -> None:
+    def __init__(self, begun: Begun, *, silent: bool, safety: Safety) -> None:
         keep_freed_memory()
-        assert run.recipe.extension is not None
-        self.run, self.recipe, self.extension = run, run.recipe, run.recipe.extension
-        self.images, self.held_out = splits[0], splits[1] if len(splits) > 1 else None
-        self.splits, self.device, self.silent, self.safety = splits, device, silent, safety
-        self.seed = run.environment.seed
-        self.base, self.weights = self._restore_base(), read_weights(run.base_path)[1]
+        self.begun, self.run, self.recipe = begun, begun.run, begun.run.recipe
+        assert self.recipe.extension is not None
+        self.extension, self.device = self.recipe.extension, begun.team.device
+        self.images, self.held_out = begun.splits[0], begun.splits[1] if len(begun.splits) > 1 else None
+        self.silent, self.safety = silent, safety
+        self.base, self.weights = self._restore_base(), read_weights(self.run.base_path)[1]
         self.display = Display(total_updates=0, total_epochs=self.recipe.epochs, silent=silent)
 
     def _restore_base(self) -> Classifier:
@@ -219,7 +236,9 @@ class _Extender:
         if self.extension.method == "nearest-mean":
             return iter([set_head(head, features=features, labels=labels)])
         objective = make_objective(recipe, images=self.images, teacher=None, device=torch.device("cpu"))
-        return train_head(head, features=features, labels=labels, recipe=recipe, objective=objective, seed=self.seed)
+        return train_head(
+            head, features=features, labels=labels, recipe=recipe, objective=objective, seed=self.begun.seed
+        )
 
     def _tune(self) -> Classifier:
         start = None
@@ -227,15 +246,7 @@ class _Extender:
             model = self._grown()
             self._imprint(model)
             start = Start(model, teacher=self.base if self.extension.distill else None)
-        trainer = Trainer(
-            self.run,
-            self.splits,
-            seed=self.seed,
-            device=self.device,
-            silent=self.silent,
-            start=start,
-            safety=self.safety,
-        ).catch_up()
+        trainer = Trainer(self.begun, silent=self.silent, start=start, safety=self.safety).catch_up()
         trainer.run_epochs()
         return trainer.state.result
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from statistics import median
 
 from reslab.recipe import Extension, Recipe
-from reslab.records import Environment
+from reslab.records import Environment, Segment, Setup
 from reslab.report.inputs import Inputs
 from reslab.report.words import (
     adjustment_words,
@@ -39,7 +39,8 @@ def recipe_facts(inputs: Inputs) -> Facts:
     recipe = inputs.recipe
     side = inputs.weights.image_size
     images = f"{inputs.weights.channels} x {side} x {side}, {standardize_words(inputs.weights.standardize)}"
-    growth = f"; {growth_words(recipe.growth)}" if recipe.growth else ""
+    epochs, updates = len(inputs.log), inputs.log[-1].updates if inputs.log else 0
+    growth = f"; {growth_words(recipe, epochs=epochs)}" if recipe.growth else ""
     return [
         ("Recipe", f"{recipe.name} ({recipe.source})"),
         *(_extension_facts(recipe.extension) if recipe.extension else ()),
@@ -48,14 +49,14 @@ def recipe_facts(inputs: Inputs) -> Facts:
         ("Images", images + growth),
         ("Augmentation", augment_words(recipe.augment)),
         ("Optimizer", optimizer_words(recipe.optimizer)),
-        ("Learning rate", rate_words(recipe)),
+        ("Learning rate", rate_words(recipe, epochs=epochs, updates=updates)),
         ("Loss", _loss(recipe)),
         ("Length", _length(inputs)),
         ("Batch", _batch(recipe)),
         *([("Sampling", sampling_words(recipe.sampling))] if recipe.sampling else []),
-        *([("Not trained", freeze_words(recipe.freeze))] if recipe.freeze else []),
-        *([("Selection", selection_words(recipe.selection))] if recipe.selection else []),
-        *([("Average", average_words(recipe.average))] if recipe.average else []),
+        *([("Not trained", freeze_words(recipe.freeze, epochs=epochs))] if recipe.freeze else []),
+        *([("Selection", selection_words(recipe.selection, epochs=epochs))] if recipe.selection else []),
+        *([("Average", average_words(recipe.average, epochs=epochs))] if recipe.average else []),
         ("Validation", f"{recipe.validation:,} images held out" if recipe.validation else "nothing held out"),
         ("Seed", str(inputs.environment.seed)),
     ]
@@ -93,14 +94,27 @@ def machine_facts(inputs: Inputs) -> Facts:
     environment = inputs.environment
     return [
         *_time_facts(inputs),
-        ("Device", device_words(environment)),
-        ("Processor", environment.processor),
-        ("Platform", environment.platform),
-        ("Versions", _versions(environment)),
-        ("Commit", environment.commit or "not known"),
+        *_setup_facts(environment),
         ("Begun", moment(environment.started)),
+        *(fact for segment in environment.segments for fact in _segment_facts(segment)),
         ("Evaluated", moment(inputs.evaluation.evaluated)),
     ]
+
+
+def _setup_facts(setup: Setup) -> Facts:
+    return [
+        ("Device", _setup_words(setup)),
+        ("Processor", setup.processor),
+        ("Platform", setup.platform),
+        ("Versions", _versions(setup)),
+        ("Commit", setup.commit or "not known"),
+    ]
+
+
+def _segment_facts(segment: Segment) -> Facts:
+    """Say what went on with the run, from which update on."""
+    words = "; ".join(description for _, description in _setup_facts(segment))
+    return [(f"From update {segment.updates + 1:,}", f"{words}; begun {moment(segment.started)}")]
 
 
 def _time_facts(inputs: Inputs) -> Iterator[tuple[str, str]]:
@@ -111,12 +125,15 @@ def _time_facts(inputs: Inputs) -> Iterator[tuple[str, str]]:
 
 
 def device_words(environment: Environment) -> str:
-    """Say on what was trained."""
-    together = "" if environment.ranks == 1 else f", {environment.ranks} processes together"
-    multiplied = "" if environment.precision is None else f", {environment.precision}"
-    return f"{environment.device}, {counted(environment.threads, 'thread')}{together}{multiplied}"
+    """Say on what was trained, in all its segments."""
+    return ", then ".join(dict.fromkeys(map(_setup_words, (environment, *environment.segments))))
 
 
-def _versions(environment: Environment) -> str:
-    names = {"reslab": environment.reslab, "PyTorch": environment.torch, "NumPy": environment.numpy}
-    return ", ".join(f"{name} {version}" for name, version in {**names, "Python": environment.python}.items())
+def _setup_words(setup: Setup) -> str:
+    together = "" if setup.ranks == 1 else f", {setup.ranks} processes together"
+    return f"{setup.device}, {counted(setup.threads, 'thread')}{together}, {setup.multiplied}"
+
+
+def _versions(setup: Setup) -> str:
+    names = {"reslab": setup.reslab, "PyTorch": setup.torch, "NumPy": setup.numpy}
+    return ", ".join(f"{name} {version}" for name, version in {**names, "Python": setup.python}.items())

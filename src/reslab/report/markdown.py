@@ -9,6 +9,7 @@ from reslab.report.pictures import Picture
 from reslab.report.tables import Table, class_table, data_table, field_table, metric_table
 from reslab.report.verdict import verdict
 from reslab.report.words import model_words, percent
+from reslab.shortfall import warn_of_shortfall
 
 
 def render_markdown(inputs: Inputs, *, pictures: Sequence[Picture]) -> str:
@@ -21,6 +22,8 @@ def _lines(inputs: Inputs, pictures: Sequence[Picture]) -> Iterator[str]:
     yield f"# {escape(inputs.recipe.name)} on {escape(inputs.recipe.data)}"
     yield from ("", f"{escape(model_words(inputs.recipe.model))}, {inputs.num_parameters:,} parameters.")
     yield f"Ranges in parentheses are {percent(evaluation.confidence, decimals=0)} intervals."
+    if shortfall := warn_of_shortfall(evaluation, inputs.log):
+        yield from ("", "> [!CAUTION]", f"> {escape(shortfall)}")  # a red box, where Markdown knows it
     yield from ("", "## Figures of the splits", "", *_table(metric_table(evaluation)))
     yield from ("", "## The classes, test split", "", *_table(class_table(inputs.test, classes=evaluation.classes)))
     if published:

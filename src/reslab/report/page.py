@@ -18,6 +18,7 @@ from reslab.report.pictures import Picture
 from reslab.report.tables import class_table, data_table, field_table, in_percent, metric_table
 from reslab.report.verdict import verdict
 from reslab.report.words import between, counted, duration, model_words, percent
+from reslab.shortfall import warn_of_shortfall
 
 
 def render(
@@ -69,6 +70,7 @@ def _file(name: str) -> str:
 def _headline(inputs: Inputs) -> dict[str, Any]:
     published = inputs.recipe.published
     return {
+        "shortfall": warn_of_shortfall(inputs.evaluation, inputs.log),
         "network": model_words(inputs.recipe.model),
         "accuracy": in_percent(inputs.test.accuracy),
         "macro_f1": in_percent(inputs.test.macro_f1),

@@ -15,7 +15,6 @@ from reslab.recipe import (
     FastConv,
     Flip,
     Freeze,
-    Growth,
     ImageNetResNet,
     LeNet,
     Linear,
@@ -43,6 +42,7 @@ from reslab.recipe import (
 )
 
 NBSP = "\u00a0"
+NOT_REACHED = "(not reached)"
 
 # ---- numbers
 
@@ -193,11 +193,14 @@ def standardize_words(standardize: Standardize) -> str:
     return f"minus {mean}, divided by {deviation} (per channel, pixels from 0 to 255)"
 
 
-def growth_words(growth: Sequence[Growth]) -> str:
-    """Say at which size images are trained on, and from when."""
-    later = [f"{part.image_size} after {part.epoch} epochs" for part in growth[1:]]
-    first = f"trained at {growth[0].image_size} pixels a side"
-    return f"{first} at first, at {listing(later)}" if later else first
+def growth_words(recipe: Recipe, *, epochs: int) -> str:
+    """Say at which sizes images were trained on in a run of so many `epochs`, and which it did not come to."""
+    sizes = {0: recipe.image_size} | {part.epoch: part.image_size for part in recipe.growth}
+    later = [f"{size} {_from(epoch)}" for epoch, size in sizes.items() if 0 < epoch < epochs]
+    never = [f"{size} {_from(epoch)}" for epoch, size in sizes.items() if epoch and epoch >= epochs]
+    first = f"trained at {sizes[0]} pixels a side"
+    words = f"{first} at first, at {listing(later)}" if later else first
+    return f"{words}; {listing(never)} {NOT_REACHED}" if never else words
 
 
 def optimizer_words(optimizer: Optimizer) -> str:
@@ -214,20 +217,23 @@ def optimizer_words(optimizer: Optimizer) -> str:
     return f"SGD, {kind} {optimizer.momentum:g}, {decay}"
 
 
-def rate_words(recipe: Recipe) -> str:
-    """Say how the learning rate runs."""
-    words = _schedule_words(recipe.schedule, recipe.optimizer.peak_lr)
+def rate_words(recipe: Recipe, *, epochs: int, updates: int) -> str:
+    """Say how the learning rate ran in so many epochs and updates."""
+    length = updates if isinstance(recipe.schedule, Steps) and recipe.schedule.unit == "updates" else epochs
+    words = _schedule_words(recipe.schedule, recipe.optimizer.peak_lr, length=length)
     if recipe.warm_until is None:
         return words
     until = f"until an epoch ends with a training error under {percent(recipe.warm_until.training_error, decimals=0)}"
     return f"{words}; times {recipe.warm_until.factor:g} {until}"
 
 
-def _schedule_words(schedule: Schedule, peak: float) -> str:
+def _schedule_words(schedule: Schedule, peak: float, *, length: int) -> str:
     match schedule:
         case Steps():
-            later = [f"{peak * schedule.share_after(i):.3g} after {at:,}" for i, at in enumerate(schedule.at, 1)]
-            return f"{peak:g}, then {listing(later)} {schedule.unit}" if later else f"{peak:g} throughout"
+            steps = [(f"{peak * schedule.share_after(i):.3g} after {at:,}", at) for i, at in enumerate(schedule.at, 1)]
+            later, never = ([words for words, at in steps if (at < length) == begun] for begun in (True, False))
+            first = f"{peak:g}, then {listing(later)} {schedule.unit}" if later else f"{peak:g} throughout"
+            return f"{first}; {listing(never)} {schedule.unit} {NOT_REACHED}" if never else first
         case Linear():
             return _rise(schedule.warmup, peak) + f"falls linearly to {peak * schedule.final:.3g}"
         case Cosine():
@@ -259,27 +265,31 @@ def sampling_words(sampling: Sampling) -> str:
             return f"{drawn}, a class of n images in proportion to n to the power of {1 - balance:.4g}"
 
 
-def freeze_words(freeze: Sequence[Freeze]) -> str:
-    """Say which parameters are not trained, and from when."""
-    return "; ".join(f"{_frozen(part.parameters)} {_from(part.epoch)}" for part in freeze)
+def freeze_words(freeze: Sequence[Freeze], *, epochs: int) -> str:
+    """Say which parameters were not trained in a run of so many `epochs`, and from when."""
+    return "; ".join(f"{_frozen(part.parameters)} {_from(part.epoch, reached=epochs)}" for part in freeze)
 
 
-def average_words(average: Average) -> str:
+def average_words(average: Average, *, epochs: int) -> str:
     """Say of what the network that was measured is the average."""
+    if average.epoch >= epochs:
+        return f"none: a moving average of the weights {_from(average.epoch)} {NOT_REACHED}"
     return f"moving average of the weights, {_from(average.epoch)}, {average.decay:g} of it kept at every update"
 
 
-def selection_words(selection: Selection) -> str:
-    """Say which images of a batch are learned from."""
-    return f"the {percent(selection.share, decimals=0)} of each batch with the highest loss, {_from(selection.epoch)}"
+def selection_words(selection: Selection, *, epochs: int) -> str:
+    """Say which images of a batch were learned from."""
+    share = percent(selection.share, decimals=0)
+    return f"the {share} of each batch with the highest loss, {_from(selection.epoch, reached=epochs)}"
 
 
 def _frozen(beginning: str) -> str:
     return f"parameters of {beginning}" if beginning else "all layers below the head"
 
 
-def _from(epoch: int) -> str:
-    return f"after {counted(epoch, 'epoch')}" if epoch else "from the start"
+def _from(epoch: int, *, reached: int | None = None) -> str:
+    words = f"after {counted(epoch, 'epoch')}" if epoch else "from the start"
+    return words if reached is None or epoch < reached else f"{words} {NOT_REACHED}"
 
 
 # ---- extensions

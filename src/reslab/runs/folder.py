@@ -80,6 +80,11 @@ class Run:
         """Be the only writer while the block runs. Raises: UserError where another process is it."""
         return lock.locked(self.path)
 
+    @property
+    def is_locked(self) -> bool | None:
+        """Whether a process writes it now; None where that cannot be told."""
+        return lock.is_locked(self.path)
+
     def drop_parts(self) -> None:
         """Take away what a killed writer has left half-written; only for who holds the lock."""
         for pattern in (".*.part", "checkpoint/.*.part"):

@@ -1,6 +1,7 @@
 """One writer for a run folder: a lock that dies with the process that holds it, however that ends."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ except ImportError:  # Windows: there is no such lock, and two writers are a per
     fcntl = None  # type: ignore[assignment]
 
 NAME = ".lock"
+ATTEMPTS = 5
 
 
 @contextmanager
@@ -31,7 +33,27 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def is_locked(folder: Path) -> bool | None:
+    """Say whether a process writes into `folder`; None where that cannot be told, for want of locks."""
+    try:
+        handle = os.open(folder / NAME, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (OSError, AttributeError):  # a network disk without locks; Windows
+        return None
+    finally:
+        os.close(handle)
+    return False
+
+
 def _open(folder: Path) -> int:
+    attempts = ATTEMPTS
     while True:
         handle: int = writing(folder / NAME, lambda: os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o666))
         try:
@@ -43,7 +65,11 @@ def _open(folder: Path) -> int:
             pass
         except BlockingIOError:
             os.close(handle)
-            raise UserError(f"another process works on {folder}: wait until it ends, or stop it") from None
+            attempts -= 1
+            if not attempts:
+                raise UserError(f"another process works on {folder}: wait until it ends, or stop it") from None
+            time.sleep(0.01)  # whoever only asks holds it for some microseconds
+            continue
         except OSError:  # a network disk without locks
             return handle
         # The holder before has taken the file away between our two steps.

@@ -19,7 +19,7 @@ from reslab.serving.metrics import Metrics
 
 # What a run's line in the list is made of.
 FILES = ("recipe.json", "log.jsonl", "model.safetensors", "evaluation.json")
-# A run whose epoch takes so many times longer than those before it has stopped.
+# Where there are no locks, a run whose epoch takes so many times longer than those before it has stopped.
 PATIENCE, LEAST_SECONDS = 5.0, 120.0
 
 ResultT = TypeVar("ResultT")
@@ -113,10 +113,17 @@ def _list(name: str, run: Run) -> Listed:
         listed = _describe(run.path, stamps)
     except (UserError, OSError) as error:  # one that breaks, or goes away, does not hide the others
         return Listed(name=name, state="damaged", problem=str(error))
-    silence = time.time() - listed.changed
-    if listed.state == "running" and silence > max(LEAST_SECONDS, PATIENCE * listed.seconds / max(1, listed.epochs)):
+    if listed.state == "running" and not _is_running(run, listed):
         return listed.model_copy(update={"name": name, "state": "stopped", "seconds_left": None})
     return listed.model_copy(update={"name": name})
+
+
+def _is_running(run: Run, listed: Listed) -> bool:
+    """Say whether a process trains it: the lock tells, and where there are no locks, how long it has been silent."""
+    is_locked = run.is_locked
+    silence = time.time() - listed.changed
+    is_silent = silence > max(LEAST_SECONDS, PATIENCE * listed.seconds / max(1, listed.epochs))
+    return not is_silent if is_locked is None else is_locked
 
 
 def _changed(path: Path) -> float:

@@ -41,6 +41,12 @@ def read_compile(wanted: str, *, device: torch.device) -> Compiled:
     return CHOICES[wanted]
 
 
+def check_compiler(recorded: Compiled, *, device: torch.device) -> None:
+    """Look whether a run goes on compiled where it was begun so. Raises: UserError where nothing here can compile."""
+    if recorded == "yes" and device.type == "cpu" and not _has_compiler():
+        raise UserError("the run was begun compiled, which needs a C++ compiler: install g++, or name one in CXX")
+
+
 class Work(NamedTuple):
     """What a network has to do in a run: so many batches of so many shapes, of which (N, C, H, W) is the largest.
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 
 from reslab.errors import UserError
-from reslab.records import Environment
+from reslab.records import Setup
 
 # Read by cuBLAS when it is first used: buffers of its own for every stream, so that their sums keep one order.
 WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -38,7 +38,7 @@ def strictly(wanted: bool) -> Iterator[None]:
         torch.backends.cudnn.benchmark = before[1]
 
 
-def check_same_machine(recorded: Environment, now: Environment) -> None:
+def check_same_machine(recorded: Setup, now: Setup) -> None:
     """Look whether a strict run would go on as it began. Raises: UserError naming what is another."""
     for name in ("device", "processor", "threads", "ranks", "torch", "numpy"):
         was, is_now = getattr(recorded, name), getattr(now, name)

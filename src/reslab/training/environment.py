@@ -4,6 +4,7 @@ import datetime
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ import torch
 
 import reslab
 from reslab.models.precision import pick_precision
-from reslab.records import Compiled, DataSet, Environment, Precision
+from reslab.records import Compiled, DataSet, Environment, Precision, Segment, Setup
+
+# What a person should know of before a run goes on otherwise; the rest of a setup is only recorded.
+TOLD = ("device", "processor", "threads", "ranks", "torch", "numpy", "reslab")
 
 
 def describe_environment(
@@ -44,6 +48,44 @@ def describe_environment(
         deterministic=deterministic,
         ranks=ranks,
     )
+
+
+def continue_environment(recorded: Environment, now: Environment, *, updates: int) -> Environment:
+    """Record that a run goes on after so many updates, in a segment where something differs from the one before.
+
+    Where nothing was kept, what computes it now has computed it from the start.
+    """
+    setup = {name: getattr(now, name) for name in Setup.model_fields}
+    if updates == 0:
+        return recorded.model_copy(update=setup)
+    if all(getattr(recorded.newest, name) == value for name, value in setup.items()):
+        return recorded
+    segment = Segment(**setup, updates=updates, started=now.started)
+    return recorded.model_copy(update={"segments": (*recorded.segments, segment)})
+
+
+def tell_differences(
+    before: Setup, now: Setup, *, updates: int, usual_threads: int, device: torch.device
+) -> Iterator[str]:
+    """Say in a line what differs from before, and in another that threads are those of before, not the usual ones."""
+    if before.threads == now.threads != usual_threads:
+        yield f"{now.threads} threads, as before; --threads {usual_threads} would be as many as usual here"
+    found = [f"{name} {getattr(before, name)}, now {getattr(now, name)}" for name in TOLD if _differ(before, now, name)]
+    if (
+        now.multiplied == "bfloat16"
+        and _differ(before, now, "processor")
+        and pick_precision(device=device) == "float32"
+    ):
+        found.append("precision bfloat16 as before, for which this processor has no units")
+    if found:
+        yield (
+            f"From update {updates + 1:,} on it is computed otherwise, so its weights will not be those of a run that "
+            f"was never stopped: {'; '.join(found)} (environment.json records it)"
+        )
+
+
+def _differ(before: Setup, now: Setup, name: str) -> bool:
+    return bool(getattr(before, name) != getattr(now, name))
 
 
 def _command() -> str:

@@ -13,19 +13,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reslab import models
-from reslab.data import ImageSet
 from reslab.data.batches import Batches, seeded, standardize
 from reslab.errors import Failure
 from reslab.models import Classifier
 from reslab.models.inference import predict_logits
 from reslab.models.memory import keep_freed_memory
-from reslab.models.precision import Precision
 from reslab.recipe import Standardize
 from reslab.records import Epoch, Weights
 from reslab.runs import Checkpoint, Run
 from reslab.training.averaging import take_in
+from reslab.training.begin import Begun
 from reslab.training.compiling import Work, settle_compiled
-from reslab.training.distributed import LOST, Share, Team, is_lost
+from reslab.training.distributed import LOST, Share, is_lost
 from reslab.training.freezing import check_freezing, freeze
 from reslab.training.graphs import Updater, make_updater
 from reslab.training.objective import Forward, make_objective
@@ -35,6 +34,7 @@ from reslab.training.safety import LOWERED, Clock, Safety
 from reslab.training.selection import choose
 from reslab.training.signals import StopRequest, listen_for_stop
 from reslab.training.state import State, capture, restore
+from reslab.training.statistics import BATCH_SIZE, NUM_IMAGES, renew_statistics
 from reslab.training.step import make_forward
 
 IMAGES_TO_PREPARE = 5000  # what the whitened patches are measured on
@@ -68,27 +68,23 @@ class Trainer:
 
     def __init__(
         self,
-        run: Run,
-        splits: tuple[ImageSet, ...],
+        begun: Begun,
         *,
-        seed: int,
-        device: torch.device,
         silent: bool,
         start: Start | None = None,
         safety: Safety = EVERY_EPOCH,
-        team: Team | None = None,
     ) -> None:
         keep_freed_memory()
-        self.team = team or Team(device)
-        self.run, self.recipe, self.seed, self.device = run, run.recipe, seed, device
+        self.run, splits, self.seed, self.team = begun
+        self.recipe, self.device = self.run.recipe, self.team.device
         self.images, self.held_out = splits[0], splits[1] if len(splits) > 1 else None
         self.by: Standardize = self.recipe.standardize or self.team.measure(self.images)
         self.batches = Batches(
             self.images,
             recipe=self.recipe,
             by=self.by,
-            seed=seed,
-            device=device,
+            seed=self.seed,
+            device=self.device,
             rank=self.team.rank,
             num_ranks=self.team.size,
         )
@@ -99,16 +95,16 @@ class Trainer:
         self.trained = [parameter for parameter in self.state.model.parameters() if parameter.requires_grad]
         self.epoch_start = capture(self.state)
         self.clock, self.stop = Clock(safety), StopRequest()
-        self.precision = self.team.from_first(self._read_precision)
+        self.precision = self.team.from_first(lambda: self.run.environment.multiplied)
         self.objective = make_objective(
-            self.recipe, images=self.images, teacher=self._make_teacher(start), device=device
+            self.recipe, images=self.images, teacher=self._make_teacher(start), device=self.device
         )
         self.display = Display(total_updates=updates, total_epochs=self.length.epochs, silent=silent)
         batch = (self.recipe.chunk_size or self.recipe.batch_size, *self.images.images.shape[1:])
         chunks = -(-self.recipe.batch_size // batch[0])
         work = Work(updates * chunks, batch, self.batches.count_shapes(), self.precision)
         self.compiled = self.team.from_first(
-            lambda: settle_compiled(run, self.state.model, work=work, say=self.display.console.print)
+            lambda: settle_compiled(self.run, self.state.model, work=work, say=self.display.console.print)
         )
         self.forward = self._make_forward()
         self.update = self._make_updater()
@@ -129,10 +125,6 @@ class Trainer:
     def _make_forward(self) -> Forward:
         network = self.team.wrap(self.state.model)
         return make_forward(network, device=self.device, precision=self.precision, compiled=self.compiled)
-
-    def _read_precision(self) -> Precision:
-        """Read what the run multiplies with; before it was recorded, that was float32 on processors alone."""
-        return self.run.environment.precision or ("float32" if self.device.type == "cpu" else "bfloat16")
 
     def _make_teacher(self, start: Start | None) -> Forward | None:
         if start is None or start.teacher is None:
@@ -319,6 +311,8 @@ class Trainer:
         sizes = torch.tensor(self.batches.sizes[:num_batches], device=self.device)
         num_seen = int(sizes.sum())
         began = time.perf_counter()
+        if number == self.length.epochs:
+            self.team.from_first(self._settle)
         validation = self.team.from_first(self._validate)
         done = Epoch(
             epoch=number,
@@ -348,6 +342,11 @@ class Trainer:
             self.clock.safety.saved(self.run.path)
         self.clock.restart()
 
+    def _settle(self) -> None:
+        """Measure batch norm's statistics anew, so that what is validated last is what is written."""
+        stored = self.batches.stored(num_images=NUM_IMAGES, batch_size=BATCH_SIZE)
+        renew_statistics(self.state.result, map(self._prepare, stored))
+
     def _validate(self) -> dict[str, float]:
         """Measure loss and accuracy on the held-out images, where there are any."""
         if self.held_out is None:
@@ -361,7 +360,7 @@ class Trainer:
 
     def _prepare(self, images: Tensor) -> Tensor:
         if self.team.size == 1:  # else the others wait: all stop together, after it
-            self._heed_stop()  # to validate can take long
+            self._heed_stop()  # this can take long
         return standardize(images, by=self.by)
 
     def _describe_weights(self) -> Weights:

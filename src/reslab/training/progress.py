@@ -55,4 +55,9 @@ class Display:
 
     def say(self, line: str) -> None:
         """Print a sentence."""
-        self.console.print(line, soft_wrap=True)
+        self.console.print(line, soft_wrap=True, markup=False)
+
+
+def say(line: str, *, silent: bool) -> None:
+    """Print a sentence where no training is shown yet."""
+    Display(total_updates=0, total_epochs=0, silent=silent).say(line)

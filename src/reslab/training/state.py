@@ -73,9 +73,8 @@ def restore(state: State, checkpoint: Checkpoint) -> None:
 
     Raises: UserError where the checkpoint belongs to another network.
     """
-    tensors, state_facts = checkpoint
+    tensors, facts = checkpoint.tensors, read_facts(checkpoint)
     try:
-        facts = Facts.model_validate(state_facts)
         _load(state.model, tensors, prefix="model.")
         state.average = begin_average(state.model) if any(name.startswith("average.") for name in tensors) else None
         if state.average is not None:
@@ -86,9 +85,21 @@ def restore(state: State, checkpoint: Checkpoint) -> None:
         for index, parameter in enumerate(_parameters(state.optimizer)):
             state.optimizer.state[parameter] = _restore_slots(tensors, f"optimizer.{index}.", like=parameter)
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"the checkpoint does not fit the run's recipe: {shorten(str(error), 300)}") from None
+        raise _not_fitting(error) from None
     for name in FACTS:
         setattr(state, name, getattr(facts, name))
+
+
+def read_facts(checkpoint: Checkpoint) -> Facts:
+    """Read where a checkpoint stands. Raises: UserError where it does not say."""
+    try:
+        return Facts.model_validate(checkpoint.state)
+    except ValueError as error:
+        raise _not_fitting(error) from None
+
+
+def _not_fitting(error: Exception) -> UserError:
+    return UserError(f"the checkpoint does not fit the run's recipe: {shorten(str(error), 300)}")
 
 
 def _load(network: Classifier, tensors: dict[str, NDArray[Any]], *, prefix: str) -> None:

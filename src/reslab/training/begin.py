@@ -1,0 +1,190 @@
+"""The one way to begin a run and to go on with one: what is checked, locked and recorded before the first update.
+
+Training, extensions and the scikit-learn classifier come here, studies by way of the first two.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+
+from reslab.data import ImageSet
+from reslab.data.recipe_data import describe_data, read_split
+from reslab.errors import UserError
+from reslab.models.precision import pick_precision
+from reslab.recipe import Recipe
+from reslab.records import DataSet, Environment, SplitName
+from reslab.runs import Follower, Run
+from reslab.training.compiling import check_compiler, read_compile
+from reslab.training.determinism import check_same_machine, strictly
+from reslab.training.distributed import Team
+from reslab.training.environment import continue_environment, describe_environment, tell_differences
+from reslab.training.progress import say
+from reslab.training.state import read_facts
+
+Command = Literal["train", "extend"]
+Splits = tuple[ImageSet, ...]
+
+
+@dataclass(frozen=True)
+class Computing:
+    """How a new run computes, as a person asks for it: see `train`."""
+
+    compile: str = "auto"
+    precision: str = "auto"
+    deterministic: bool = False
+
+
+class Begun(NamedTuple):
+    """A run that this process may write, with its data: recorded and ready for its next update."""
+
+    run: Run
+    splits: Splits  # training images, and in the process that validates those that are held out
+    seed: int
+    team: Team
+
+
+# ---- a new run
+
+
+@contextmanager
+def begin(
+    recipe: Recipe,
+    *,
+    out: Path | str,
+    seed: int,
+    team: Team,
+    read: Callable[[], Splits],
+    computing: Computing,
+    bring: Callable[[Run], None] | None = None,
+) -> Iterator[Begun]:
+    """Make the run folder `out`, lock it while the block runs, and record the run; `bring` adds files of its own.
+
+    Raises: UserError where options, data or folder do not allow it.
+    """
+    if computing.deterministic and computing.compile == "on":
+        raise UserError("--deterministic trains without compiled code, whose order of sums may be chosen by time")
+    compiled = read_compile(computing.compile, device=team.device)
+    precision = pick_precision(computing.precision, device=team.device)
+    splits = team.in_turn(read)
+    environment = describe_environment(
+        device=team.device,
+        seed=seed,
+        data=_describe_alike(splits, team=team),
+        compiled="no" if computing.deterministic else compiled,
+        precision=precision,
+        deterministic=computing.deterministic,
+        ranks=team.size,
+    )
+    run = Run.create(out) if team.is_first else Follower(out, recipe)
+    with run.locked(), strictly(computing.deterministic):
+        run.write_environment(environment)
+        if bring is not None:
+            bring(run)
+        run.write_recipe(recipe)  # last: from here on it is a run
+        yield Begun(run, splits, seed, team)
+
+
+def _describe_alike(splits: Splits, *, team: Team) -> tuple[DataSet, ...]:
+    """Describe the data. Raises: UserError where the first process has other data than this one."""
+    own = tuple(map(describe_data, splits))
+    first = team.from_first(lambda: own)
+    if own != first[: len(own)]:
+        raise UserError("the hosts of this run have different data: its fingerprint differs, so copy it anew")
+    return first
+
+
+def read_splits(recipe: Recipe, *, data_dir: Path | None, team: Team) -> Splits:
+    """Read the training images, and in the process that validates those that are held out."""
+    is_validating = recipe.validation and team.is_first
+    names: tuple[SplitName, ...] = ("train", "validation") if is_validating else ("train",)
+    splits = tuple(read_split(recipe, name, data_dir=data_dir) for name in names)
+    channels = splits[0].images.shape[1]
+    if recipe.standardize is not None and len(recipe.standardize.mean) != channels:
+        raise UserError(
+            f"recipe {recipe.name} standardises {len(recipe.standardize.mean)} channels but {recipe.data} has "
+            f"{channels}: add --set standardize=null, which takes mean and deviation from the training images"
+        )
+    return splits
+
+
+# ---- one that was begun before
+
+
+class Recorded(NamedTuple):
+    """What the folder of a run says of it."""
+
+    path: Path
+    recipe: Recipe
+    environment: Environment
+    is_finished: bool
+
+
+def read_recorded(path: Path | str, *, command: Command, team: Team) -> Recorded:
+    """Read what there is to go on with. Raises: UserError where that is no run, or one of the other command."""
+    return team.from_first(lambda: _read_recorded(Path(path), command))
+
+
+def _read_recorded(path: Path, command: Command) -> Recorded:
+    run = Run.open(path)
+    recipe = run.recipe
+    if command == "train" and recipe.extension is not None:
+        raise UserError(f"{path} is an extension: go on with reslab extend --resume {path}")
+    if command == "extend" and recipe.extension is None:
+        raise UserError(f"{path} is no extension: go on with reslab train --resume {path}")
+    return Recorded(path, recipe, run.environment, run.is_finished)
+
+
+@contextmanager
+def go_on(record: Recorded, *, team: Team, data_dir: Path | None, threads: int | None, silent: bool) -> Iterator[Begun]:
+    """Lock a run while the block runs, check that its data is what it was, and record what computes it from here on.
+
+    It computes with the precision and as many threads as before, unless `threads` says otherwise. What differs is said
+    and recorded. Raises: UserError where another process works on it, its data has changed, or it cannot go on here.
+    """
+    run = Run(record.path) if team.is_first else Follower(record.path, record.recipe)
+    with run.locked():
+        run.drop_parts()
+        updates = team.from_first(lambda: _count_updates(run))
+        recorded = record.environment.until(updates)
+        before, usual = recorded.newest, torch.get_num_threads()
+        with _computing_with(threads or before.threads), strictly(recorded.deterministic):
+            check_compiler(recorded.compiled, device=team.device)
+            now = describe_environment(
+                device=team.device, seed=recorded.seed, data=(), precision=recorded.multiplied, ranks=team.size
+            )
+            if recorded.deterministic:
+                check_same_machine(before, now)
+            splits = team.in_turn(lambda: read_splits(record.recipe, data_dir=data_dir, team=team))
+            _check_data(record, splits)
+            run.write_environment(continue_environment(recorded, now, updates=updates))
+            for line in tell_differences(before, now, updates=updates, usual_threads=usual, device=team.device):
+                say(line, silent=silent or not team.is_first)
+            yield Begun(run, splits, recorded.seed, team)
+
+
+def _count_updates(run: Run) -> int:
+    return read_facts(run.read_checkpoint()).updates if run.has_checkpoint else 0
+
+
+@contextmanager
+def _computing_with(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _check_data(record: Recorded, splits: Splits) -> None:
+    # What an evaluation has added to the record is none of training's business.
+    trained = tuple(data for data in record.environment.data if data.split != "test")
+    if tuple(map(describe_data, splits)) != trained[: len(splits)]:
+        verb = "train" if record.recipe.extension is None else "extend"
+        raise UserError(
+            f"the data of {record.path} has changed since it was begun: its fingerprint differs, so {verb} anew"
+        )
