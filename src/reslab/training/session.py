@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from reslab.data import ImageSet
-from reslab.data.recipe_data import describe_data, read_split
+from reslab.data.recipe_data import describe_change, describe_data, read_split
 from reslab.errors import UserError
 from reslab.models.device import pick_device
 from reslab.models.precision import pick_precision
@@ -105,12 +105,9 @@ def _go_on(run: Run, begun: _Begun, team: Team, *, data_dir: Path | None, silent
     with run.locked(), strictly(recorded.deterministic):
         run.drop_parts()
         splits = team.in_turn(lambda: _read_splits(run.recipe, data_dir, team))
-        # What an evaluation has added to the record is none of training's business.
-        trained = tuple(data for data in recorded.data if data.split != "test")
-        if tuple(map(describe_data, splits)) != trained[: len(splits)]:
-            raise UserError(
-                f"the data of {run.path} has changed since it was begun: its fingerprint differs, so train anew"
-            )
+        for images in splits:
+            if change := describe_change(images, recorded=recorded.data):
+                raise UserError(f"{change} since {run.path} was begun: train anew")
         silent = silent or not team.is_first
         trainer = Trainer(run, splits, seed=recorded.seed, device=team.device, silent=silent, safety=safety, team=team)
         return trainer.catch_up().train()
