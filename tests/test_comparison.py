@@ -34,6 +34,7 @@ def make_run(
     split="test",
     data="digits:0-2",
     fingerprint="f00",
+    image_size=32,
 ):
     """A finished run of two epochs that errs on the images `wrong`."""
     model = model or PreActResNet(depth=8)
@@ -47,6 +48,7 @@ def make_run(
         schedule=Linear(),
         epochs=2,
         batch_size=10,
+        image_size=image_size,
     )
     run.write_recipe(recipe)
     used = DataSet(expression=data, split="test", num_images=len(labels), fingerprint=fingerprint)
@@ -131,10 +133,13 @@ def test_equal_labels_do_not_make_equal_images(tmp_path):
         make_run(tmp_path / "a", data="folder:pets", fingerprint="f00"),
         make_run(tmp_path / "other", data="folder:toys", fingerprint="ba5"),
         make_run(tmp_path / "copy", data="npz:pets.npz", fingerprint="f00"),
-        make_run(tmp_path / "larger", data="folder:pets", fingerprint="1a5"),
+        make_run(tmp_path / "larger", data="folder:pets", fingerprint="1a5", image_size=64),
+        make_run(tmp_path / "later", data="folder:pets", fingerprint="dea" + 61 * "d"),
     ]
-    a_other, a_copy, a_larger = compare(runs).pairs[:3]
-    assert (a_other.mcnemar, a_other.reason) == (None, "the test images of folder:pets and folder:toys differ")
+    a_other, a_copy, a_larger, a_later = compare(runs).pairs[:4]
+    assert a_other.mcnemar is a_later.mcnemar is None
+    assert a_other.reason == "the test images of folder:pets and folder:toys differ (fingerprints f00… and ba5…)"
+    assert a_later.reason == "the test images of folder:pets differ (fingerprints f00… and deaddddddddd…)"
     assert a_copy.reason is a_larger.reason is None
 
 

@@ -22,6 +22,9 @@ MAY_IMPORT = {
     "complaints": "",
     "bombs": "",
     "metrics": "",
+    "intervals": "metrics",
+    "estimates": "intervals metrics records",
+    "words": "records",
     "pictures": "",
     "published": "",
     "models": "",
@@ -37,15 +40,15 @@ MAY_IMPORT = {
     "data": "bombs extras pictures recipe records",
     "onnx_file": "extras pictures",
     # stages: they meet in run folders, so none imports another
-    "training": "recipe records data models metrics runs version",
-    "extension": "recipe records data models metrics runs training",
-    "evaluation": "recipe records data models metrics runs pictures onnx_file extras",
-    "card": "recipe records runs",
-    "report": "recipe records metrics published runs comparison card shortfall",
-    "comparison": "records metrics runs",
+    "training": "recipe records data models metrics runs version words",
+    "extension": "recipe records data models metrics intervals estimates runs training words",
+    "evaluation": "recipe records data models metrics intervals estimates runs pictures onnx_file extras",
+    "card": "recipe records runs words",
+    "report": "recipe records metrics published runs comparison card shortfall words",
+    "comparison": "records metrics intervals estimates runs",
     # many runs, one table: the stages inside the functions that start a run
     "study": "complaints extras launch recipe recipes records settings published metrics runs report data models "
-    "training extension evaluation",
+    "training extension evaluation words",
     # what takes a run elsewhere
     "exporting": "recipe records data models runs evaluation onnx_file extras card",
     "hub": "records runs exporting extras card",
@@ -53,7 +56,7 @@ MAY_IMPORT = {
     "serving": "complaints recipe records data models runs evaluation comparison pictures version",
     # what puts the stages together
     "lab": EVERYTHING,
-    "notebook": "data report runs extras",
+    "notebook": "data report runs extras words",
     "doctor": "launch data models training version",
     "sklearn_classifier": EVERYTHING,
     "cli": EVERYTHING,

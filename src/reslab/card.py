@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterable, Iterator
 
 from reslab.recipe import Recipe
-from reslab.records import Estimate, Weights
+from reslab.records import Weights
 from reslab.runs import Run
+from reslab.words import figure, percent
 
 
 def write_card(run: Run, *, weights: Weights, files: Iterable[str]) -> str:
@@ -100,22 +101,14 @@ def _figures(run: Run) -> list[str]:
         return ["It has not been evaluated.", ""]
     evaluation = run.evaluation
     rows = [
-        f"| {split} ({figures.num_images:,} images) | {_percent(figures.accuracy)} | {_number(figures.macro_f1)} |"
+        f"| {split} ({figures.num_images:,} images) | {figure(figures.accuracy)} | {figure(figures.macro_f1)} |"
         for split, figures in evaluation.splits.items()
     ]
     return [
-        f"## Figures, with {evaluation.confidence:.0%} intervals",
+        f"## Figures, with {percent(evaluation.confidence, decimals=0)} intervals",
         "",
         "| split | accuracy | macro F1 |",
         "|---|---|---|",
         *rows,
         "",
     ]
-
-
-def _percent(estimate: Estimate) -> str:
-    return f"{100 * estimate.value:.2f} % ({100 * estimate.low:.2f}–{100 * estimate.high:.2f})"
-
-
-def _number(estimate: Estimate) -> str:
-    return f"{estimate.value:.4f} ({estimate.low:.4f}–{estimate.high:.4f})"

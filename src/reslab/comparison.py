@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.errors import UserError
-from reslab.metrics import McNemar, macro_f1_difference, mcnemar, percentile_interval
+from reslab.estimates import estimate
+from reslab.intervals import macro_f1_difference
+from reslab.metrics import McNemar, mcnemar
 from reslab.records import Estimate, Evaluation
 from reslab.runs import Run
-
-RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Row:
 class Pair:
     """Two rows by name: McNemar's test and the first's macro F1 less the second's, or the reason for there being none.
 
-    The interval is a paired one: each image is drawn with the answers of both.
+    The interval is a paired one: each image counts with the answers of both.
     """
 
     first: str
@@ -62,6 +62,7 @@ class _Answers:
 
     name: str
     data: str
+    reading: tuple[int, bool]  # the size of its images and whether they are streamed, which fingerprints cover too
     fingerprint: str | None
     classes: tuple[str, ...]
     predicted: NDArray[np.int64]
@@ -120,7 +121,8 @@ def _answers(run: Run, name: str, evaluation: Evaluation) -> _Answers:
     if logits.shape != (evaluation.splits["test"].num_images, len(evaluation.classes)):
         raise UserError(f"the predictions and the evaluation of {run.path} differ: run reslab evaluate {run.path}")
     fingerprint = next((data.fingerprint for data in run.environment.data if data.split == "test"), None)
-    return _Answers(name, run.recipe.data, fingerprint, evaluation.classes, logits.argmax(axis=1), labels)
+    reading = (run.recipe.image_size, run.recipe.stream is not None)
+    return _Answers(name, run.recipe.data, reading, fingerprint, evaluation.classes, logits.argmax(axis=1), labels)
 
 
 def _pair(first: _Answers, second: _Answers) -> Pair:
@@ -132,22 +134,17 @@ def _pair(first: _Answers, second: _Answers) -> Pair:
 
 
 def _macro_f1_difference(first: _Answers, second: _Answers) -> Estimate:
-    value, samples = macro_f1_difference(
-        first.labels,
-        first=first.predicted,
-        second=second.predicted,
-        num_classes=len(first.classes),
-        resamples=RESAMPLES,
-        generator=np.random.default_rng(0),
+    return estimate(
+        *macro_f1_difference(
+            first.labels, first=first.predicted, second=second.predicted, num_classes=len(first.classes)
+        )
     )
-    low, high = percentile_interval(samples, values=value)
-    return Estimate(value=float(value), low=float(low), high=float(high))
 
 
 def _obstacle(first: _Answers, second: _Answers) -> str | None:
     """Say why two runs were not tested on the same images, as far as can be told.
 
-    Fingerprints count only between different expressions: that of a folder also changes with the size of its images.
+    The fingerprint of a folder also changes with the way it is read: where only that differs, the labels must do.
     """
     if len(first.labels) != len(second.labels):
         return f"their test splits have {len(first.labels)} and {len(second.labels)} images"
@@ -156,6 +153,8 @@ def _obstacle(first: _Answers, second: _Answers) -> str | None:
     num_different = int((first.labels != second.labels).sum())
     if num_different:
         return f"the labels of {num_different} of {len(first.labels)} test images differ"
-    if first.data != second.data and first.fingerprint != second.fingerprint:
-        return f"the test images of {first.data} and {second.data} differ"
-    return None
+    if first.fingerprint == second.fingerprint or (first.data == second.data and first.reading != second.reading):
+        return None
+    prints = " and ".join(f"{each.fingerprint[:12]}…" if each.fingerprint else "unknown" for each in (first, second))
+    where = first.data if first.data == second.data else f"{first.data} and {second.data}"
+    return f"the test images of {where} differ (fingerprints {prints})"

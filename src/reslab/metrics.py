@@ -1,15 +1,13 @@
-"""Logits and labels to numbers with their intervals; NumPy only, no files.
+"""Logits and labels to numbers; NumPy only, no files. Their intervals are in `intervals`.
 
 Source: the definitions are scikit-learn's with `zero_division=0`: macro averages run over all K classes, balanced
-accuracy over those that have images. Calibration: Guo et al. 2017, arXiv:1706.04599, bins closed above. Intervals:
-Wilson 1927 for proportions, Efron's percentile bootstrap for the rest.
+accuracy over those that have images. Calibration: Guo et al. 2017, arXiv:1706.04599, bins closed above.
 Differs from it: log loss comes from the logits and is never clipped; ties go to the lower class, as in `argmax`.
-Axes: N images, K classes, R resamples; `...` stands for any leading axes.
+Axes: N images, K classes; `...` stands for any leading axes.
 """
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +21,6 @@ Answers = NDArray[np.bool_]  # of images: right or wrong
 CONFIDENCE = 0.95
 CALIBRATION_BINS = 15
 EXACT_BELOW = 25  # discordant pairs
-_BATCH = 8_000_000  # numbers held at once while matrices are resampled
 
 
 # ---- figures that a confusion matrix decides
@@ -48,7 +45,7 @@ def confusion_matrix(labels: Integers, *, predicted: Integers, num_classes: int)
     return cells.reshape(num_classes, num_classes)
 
 
-def matrix_figures(matrices: Integers) -> MatrixFigures:
+def matrix_figures(matrices: Integers | Floats) -> MatrixFigures:
     """Give the fractions of confusion matrices (..., K, K); one without any image has 0 throughout."""
     hits = np.diagonal(matrices, axis1=-2, axis2=-1)
     actual, predicted = matrices.sum(-1), matrices.sum(-2)
@@ -64,23 +61,6 @@ def matrix_figures(matrices: Integers) -> MatrixFigures:
         recall=recall,
         f1=f1,
     )
-
-
-def resample_matrix(matrix: Integers, *, resamples: int, generator: np.random.Generator) -> MatrixFigures:
-    """Bootstrap a confusion matrix (K, K) with at least one image: its figures with a leading axis R.
-
-    Images drawn with replacement fill the cells as a multinomial draw does, so that no image need be drawn.
-    """
-    cells = np.flatnonzero(matrix)
-    counts = matrix.ravel()[cells]
-    most = max(1, _BATCH // matrix.size)
-    batches = []
-    for start in range(0, resamples, most):
-        size = min(most, resamples - start)
-        drawn = np.zeros((size, matrix.size), np.int64)
-        drawn[:, cells] = generator.multinomial(counts.sum(), counts / counts.sum(), size=size)
-        batches.append(matrix_figures(drawn.reshape(size, *matrix.shape)))
-    return MatrixFigures(*(np.concatenate(parts) for parts in zip(*batches, strict=True)))
 
 
 def ratio(parts: NDArray[Any], wholes: NDArray[Any]) -> Floats:
@@ -133,15 +113,13 @@ def probability_figures(means: Floats) -> ProbabilityFigures:
     return ProbabilityFigures(means[..., 0], np.abs(means[..., 1:]).sum(-1))
 
 
-def resample_terms(terms: Floats, *, resamples: int, generator: np.random.Generator) -> ProbabilityFigures:
-    """Bootstrap `image_terms` (N, 1 + bins): the figures (R,) of images drawn with replacement.
+def unseen_error(logits: Logits) -> Floats:
+    """Give the `image_terms` (1 + bins,) of an image that is wrong as confidently as these (N, K) are on average.
 
-    The calibration error of a resample is on average larger than that of the sample, because the noise of each bin
-    counts as error: where a network is calibrated well, its interval lies too high and leaves out 0.
+    It counts as one whose label is the second most probable class.
     """
-    num = len(terms)
-    times_drawn = (np.bincount(generator.integers(num, size=num), minlength=num) for _ in range(resamples))
-    return probability_figures(np.stack([times @ terms for times in times_drawn]) / num)
+    runner_up = np.argsort(-logits, axis=1, kind="stable")[:, 1]
+    return np.asarray(image_terms(logits, labels=runner_up).mean(axis=0))
 
 
 def top_k_hits(logits: Logits, *, labels: Integers, k: int) -> Answers:
@@ -151,37 +129,6 @@ def top_k_hits(logits: Logits, *, labels: Integers, k: int) -> Answers:
     num_before = ((logits > own) | ((logits == own) & lower)).sum(axis=1)
     hits: Answers = num_before < k
     return hits
-
-
-# ---- intervals
-
-
-class Interval(NamedTuple):
-    """The ends of confidence intervals, each (...)."""
-
-    low: Floats
-    high: Floats
-
-
-def wilson_interval(successes: NDArray[Any], *, total: NDArray[Any], confidence: float = CONFIDENCE) -> Interval:
-    """Give Wilson's score interval, without continuity correction, of proportions (...); 0 to 1 where total is 0."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = ratio(successes, total)
-    centre = successes + z**2 / 2
-    half = z * np.sqrt(successes * (1 - share) + z**2 / 4)
-    # The ends enclose the share exactly; without the bounds rounding would leave 1e-17 at a share of 0 or 1.
-    low = np.clip((centre - half) / (total + z**2), 0, share)
-    high = np.clip((centre + half) / (total + z**2), share, 1)
-    return Interval(low, np.where(total > 0, high, 1.0))
-
-
-def percentile_interval(samples: Floats, *, values: Floats, confidence: float = CONFIDENCE) -> Interval:
-    """Give the interval between the quantiles of bootstrap samples (R, ...) that leaves equal tails.
-
-    It is stretched to hold the figures (...) themselves, which a biased bootstrap can miss (`resample_terms`).
-    """
-    low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    return Interval(np.minimum(low, values), np.maximum(high, values))
 
 
 # ---- two classifiers on the same images
@@ -213,40 +160,3 @@ def mcnemar(labels: Integers, *, first: Integers, second: Integers) -> McNemar:
         difference = max(0, abs(only_first - only_second) - 1)
         p_value = math.erfc(difference / math.sqrt(2 * discordant))
     return McNemar(only_first, only_second, p_value)
-
-
-def resample_gain(before: Answers, *, after: Answers, resamples: int, generator: np.random.Generator) -> Floats:
-    """Bootstrap the gain in accuracy from one answer to each image (N,) to another: (R,).
-
-    An image is drawn with both of its answers, so that what they share does not widen the interval.
-    """
-    num = len(before)
-    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
-    drawn = generator.multinomial(num, [gained / num, lost / num, 1 - (gained + lost) / num], size=resamples)
-    gains: Floats = (drawn[:, 0] - drawn[:, 1]) / num
-    return gains
-
-
-def macro_f1_difference(
-    labels: Integers,
-    *,
-    first: Integers,
-    second: Integers,
-    num_classes: int,
-    resamples: int,
-    generator: np.random.Generator,
-) -> tuple[Floats, Floats]:
-    """Give the macro F1 of the first predictions (N,) less that of the second, (), and its bootstrap samples (R,).
-
-    An image is drawn with both predictions, as in `resample_gain`.
-    """
-    answers, counts = np.unique(np.stack([labels, first, second]), axis=1, return_counts=True)
-    cells = answers[0] * num_classes + answers[1:]
-
-    def difference(counts: Integers) -> Floats:
-        matrices = np.stack([np.bincount(each, counts, num_classes**2) for each in cells]).astype(np.int64)
-        ours, theirs = matrix_figures(matrices.reshape(2, num_classes, num_classes)).macro_f1
-        return np.asarray(ours - theirs)
-
-    drawn = (generator.multinomial(len(labels), counts / len(labels)) for _ in range(resamples))
-    return difference(counts), np.stack([difference(times) for times in drawn])

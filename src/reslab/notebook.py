@@ -17,6 +17,7 @@ from reslab.report.comparison import accuracy_curves
 from reslab.report.figures import image_rows, learning_curve
 from reslab.report.pictures import Picture
 from reslab.runs import Run
+from reslab.words import counted
 
 SECONDS_BETWEEN_LOOKS = 1.0
 
@@ -72,5 +73,5 @@ def _draw_log(run: Run, shown: object, *, drawn: int) -> int:
         return drawn
     curves = accuracy_curves(log)
     png = learning_curve({name: 100 * values for name, values in curves.items()}, label="accuracy (%)")
-    shown.update(Picture(name="live", png=png, alt=f"Accuracy over {len(log)} epochs."))  # type: ignore[attr-defined]
+    shown.update(Picture(name="live", png=png, alt=f"Accuracy over {counted(len(log), 'epoch')}."))  # type: ignore[attr-defined]
     return len(log)

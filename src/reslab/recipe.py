@@ -247,12 +247,16 @@ class Extension(Part):
 
     method: Method
     base: str  # SHA-256 of the base's model.safetensors
+    base_test: str | None = None  # fingerprint of the test split that the base was evaluated on
     num_old: PositiveInt
     old_data: Literal["all", "none"] | PositiveInt = "all"
     merge: bool = False  # classes of one name are one class
     backbone_lr: Fraction = 1.0  # times the rate of the head
     distill: NonNegativeFloat = 0.0  # weight of the base's opinion beside the labels
     temperature: PositiveFloat = 2.0  # of that opinion
+    coming: tuple[NonNegativeInt, ...] | None = (
+        None  # how frequent pictures of each class will be; None: as in training
+    )
 
 
 # ---- the whole

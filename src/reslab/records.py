@@ -170,6 +170,11 @@ class PriorChoice(Part):
     tau: Fraction
     curve: tuple[PriorPoint, ...]
 
+    @property
+    def is_flat(self) -> bool:
+        """Tell whether every tau is as good as any other."""
+        return len({point.macro_f1.value for point in self.curve}) == 1
+
 
 class OldClass(Part):
     """The share of an old class's test images that the network classifies correctly, before and after extension."""
@@ -214,7 +219,7 @@ class ExtensionFigures(Part):
 
 
 class Evaluation(Part):
-    """`evaluation.json`. Accuracies carry Wilson intervals, the other figures percentile bootstrap intervals."""
+    """`evaluation.json`. Log loss and calibration error carry bootstrap intervals; see `intervals` for the others."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     recipe: str

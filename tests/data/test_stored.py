@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from reslab.data import hold_out, load, pixels, stored
 from reslab.data.batches import Batches
@@ -145,6 +146,42 @@ def test_a_source_is_read_once_until_it_changes(noise: str, monkeypatch: pytest.
     write(Path(noise.removeprefix("npz:")), seed=2)
     assert load(noise, "train", image_size=8).fingerprint != first.fingerprint
     assert len(made) == 4
+
+
+def replace_unseen(path: Path, content: bytes) -> None:
+    """Put other content of the same length in a file's place, and set its time back."""
+    before = path.stat()
+    assert len(content) == before.st_size
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_a_file_replaced_with_size_and_time_kept_is_read_anew(noise: str, tmp_path: Path) -> None:
+    before = load(noise, "train", image_size=8).fingerprint
+    write(tmp_path / "noise2.npz", seed=2)
+    os.rename(tmp_path / "noise2.npz", other := tmp_path / "other.npz")
+    replace_unseen(Path(noise.removeprefix("npz:")), other.read_bytes()[: Path(noise[4:]).stat().st_size])
+    assert load(noise, "train", image_size=8).fingerprint != before
+
+
+def test_pictures_replaced_with_size_and_time_kept_are_read_anew(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(5):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "pets" / name / f"{number}.bmp")
+    before = load(f"folder:{tmp_path / 'pets'}", "test", image_size=8).fingerprint
+    for number in range(5):
+        file = tmp_path / "pets" / "dog" / f"{number}.bmp"
+        replace_unseen(file, file.read_bytes()[:54] + bytes([200]) * 192)
+    assert load(f"folder:{tmp_path / 'pets'}", "test", image_size=8).fingerprint != before
+
+
+def test_an_entry_changed_with_size_and_time_kept_is_made_anew(noise: str, cache: Path) -> None:
+    before = load(noise, "train", image_size=8).fingerprint
+    (file,) = cache.glob("*/images.bin")
+    replace_unseen(file, bytes(file.stat().st_size))
+    assert load(noise, "train", image_size=8).fingerprint == before
 
 
 @pytest.mark.parametrize("name", ["images.bin", "labels.npy", "entry.json"])

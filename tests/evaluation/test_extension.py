@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.stats import beta
 
-from reslab.cli.show import print_evaluation
+from reslab.cli.show import plain, print_evaluation
 from reslab.data import load
 from reslab.errors import UserError
 from reslab.evaluation import evaluate, predict
@@ -15,14 +16,14 @@ from reslab.recipe import Extension, Linear, PreActResNet, Recipe, Sgd, Standard
 from reslab.records import ClassFigures, Estimate, Weights
 from reslab.report import write_report
 from reslab.runs import Predictions, Run, read_weights
+from reslab.words import figure
 
 CLASSES = ("ant", "bee", "cat", "dog", "eel")
-Z = 1.959964
 
 
-def wilson(hits, total):
-    centre, half = hits + Z**2 / 2, Z * np.sqrt(hits * (1 - hits / total) + Z**2 / 4)
-    return pytest.approx(((centre - half) / (total + Z**2), (centre + half) / (total + Z**2)), abs=1e-6)
+def jeffreys(hits, total):
+    low, high = beta.ppf([0.025, 0.975], hits + 0.5, total - hits + 0.5)
+    return pytest.approx((0 if hits == 1 else low, 1 if total - hits == 1 else high), abs=1e-6)
 
 
 def ends(estimate):
@@ -72,23 +73,23 @@ def test_figures_computed_by_hand(tmp_path, prior):
     assert (found.method, found.num_old, found.prior) == ("finetune", 2, prior)
     # The base errs on a bee and the last ant, the extended network on the second ant.
     assert (found.old_before.value, found.old_after.value) == (3 / 5, 4 / 5)
-    assert (ends(found.old_before), ends(found.old_after)) == (wilson(3, 5), wilson(4, 5))
+    assert (ends(found.old_before), ends(found.old_after)) == (jeffreys(3, 5), jeffreys(4, 5))
     assert found.old_change.value == pytest.approx(1 / 5)
     assert [(each.before.value, each.after.value) for each in found.old_classes] == [(2 / 3, 2 / 3), (1 / 2, 1)]
-    assert ends(found.old_classes[1].before) == wilson(1, 2)
+    assert ends(found.old_classes[1].before) == jeffreys(1, 2)
     cat, dog, eel = found.new_classes
     # Of six cats two are taken for ants, and one each for a bee, a dog and an eel.
-    assert (cat.taken_for_old.value, ends(cat.taken_for_old)) == (3 / 6, wilson(3, 6))
+    assert (cat.taken_for_old.value, ends(cat.taken_for_old)) == (3 / 6, jeffreys(3, 6))
     assert [(each.mistaken_for, each.share.value) for each in cat.errors] == [
         ("ant", 2 / 6),
         ("bee", 1 / 6),
         ("dog", 1 / 6),
     ]
-    assert ends(cat.errors[0].share) == wilson(2, 6)
+    assert ends(cat.errors[0].share) == jeffreys(2, 6)
     assert [each.figures for each in found.new_classes] == list(evaluation.splits["test"].per_class[2:])
     assert (cat.figures.precision.value, cat.figures.recall.value) == (1 / 2, 1 / 6)
     assert (dog.errors, eel.errors) == ((), ())
-    assert ends(eel.taken_for_old) == (0, pytest.approx(Z**2 / (1 + Z**2), abs=1e-6))
+    assert ends(eel.taken_for_old) == (0, pytest.approx(0.975))
     # Cats: 2 · 1 / (6 + 2); dogs: 2 · 2 / (2 + 3); eels: 2 · 1 / (1 + 2).
     assert found.new_macro_f1.value == pytest.approx((1 / 4 + 4 / 5 + 2 / 3) / 3)
     assert run.evaluation == evaluation
@@ -110,7 +111,7 @@ def resampled(num, figure, *, resamples=3000):
     return np.quantile([figure(generator.integers(num, size=num)) for _ in range(resamples)], [0.025, 0.975])
 
 
-def test_bootstrap_intervals_are_those_of_images_drawn_one_by_one(tmp_path, prior, many):
+def test_intervals_are_those_of_images_drawn_one_by_one(tmp_path, prior, many):
     labels, before, after = many
     run = make_run(tmp_path / "run", prior)
     write_answers(run, labels, before=before, after=after)
@@ -199,11 +200,11 @@ def test_the_terminal_shows_both_sides(extended, capsys):
     print_evaluation(evaluate(extended, splits=["test"]))
     printed = capsys.readouterr().out
     found = extended.evaluation.extension
-    assert f"Old classes, changed by {100 * found.old_change.value:+.2f} points (" in printed
-    assert f"New classes, macro F1 {found.new_macro_f1.value:.4f} (" in printed
+    assert f"Old classes, changed by {figure(found.old_change, unit='points')}" in printed
+    assert f"New classes, macro F1 {plain(figure(found.new_macro_f1))}, by" in printed
     assert "by frozen with tau 0.5" in printed
     lines = {line.strip().partition("  ")[0]: line for line in printed.splitlines()}
-    assert f"{100 * found.old_after.value:.2f} (" in lines["all old classes"]
+    assert f"{100 * found.old_after.value:.2f} % (" in lines["all old classes"]
     new = found.new_classes[1]
     assert f"{new.figures.recall.value:.4f} (" in lines["3"]
     assert f"{100 * new.taken_for_old.value:.2f} (" in lines["3"]

@@ -68,8 +68,8 @@ def test_figures_computed_by_hand(tmp_path):
     assert figures.num_images == 5
     assert figures.confusion_matrix == ((1, 2, 0), (0, 1, 0), (0, 0, 1))
     assert figures.accuracy.value == 3 / 5
-    # Wilson: (5 · 0.6 + z²/2 ± z · sqrt(5 · 0.6 · 0.4 + z²/4)) / (5 + z²) with z = 1.959964
-    assert (figures.accuracy.low, figures.accuracy.high) == pytest.approx((0.230724, 0.882379), abs=1e-6)
+    # Jeffreys: the middle 95 % of Beta(3.5, 2.5).
+    assert (figures.accuracy.low, figures.accuracy.high) == pytest.approx((0.209417, 0.905610), abs=1e-6)
     assert figures.balanced_accuracy.value == pytest.approx((1 / 3 + 1 + 1) / 3)
     assert figures.macro_recall.value == figures.balanced_accuracy.value
     assert figures.macro_precision.value == pytest.approx((1 + 1 / 3 + 1) / 3)
@@ -79,7 +79,7 @@ def test_figures_computed_by_hand(tmp_path):
     assert figures.expected_calibration_error.value == pytest.approx((3 * 0.2 + 2 * 0.5) / 5)
     assert [one.support for one in figures.per_class] == [3, 1, 1]
     assert [one.recall.value for one in figures.per_class] == pytest.approx([1 / 3, 1, 1])
-    assert figures.per_class[1].recall.low == pytest.approx(1 / (1 + 1.959964**2), abs=1e-6)
+    assert figures.per_class[1].recall.low == pytest.approx(0.025)  # one of one
     assert figures.top5_accuracy is None
 
 
@@ -123,7 +123,9 @@ def test_a_perfect_split_has_figures_of_one():
     labels = np.arange(60) % 3
     figures = measure(Predictions(np.eye(3, dtype=np.float32)[labels] * 50, labels), resamples=20)
     assert figures.accuracy.value == figures.accuracy.high == 1 > figures.accuracy.low
-    assert figures.macro_f1 == Estimate(value=1, low=1, high=1)
+    assert figures.macro_f1.value == figures.macro_f1.high == 1
+    assert figures.macro_f1.low == pytest.approx(figures.accuracy.low, abs=0.001)
+    assert figures.balanced_accuracy == figures.macro_recall
     assert figures.log_loss.value == pytest.approx(0, abs=1e-12)
 
 
@@ -146,8 +148,9 @@ def test_a_split_has_the_same_figures_whatever_is_scored_beside_it(run):
     alone = score(run, splits=["test"], resamples=30)
     assert alone.splits["test"] == both.splits["test"]
     other_seed = score(run, splits=["test"], resamples=30, seed=1).splits["test"]
-    assert other_seed.macro_f1.value == both.splits["test"].macro_f1.value
-    assert other_seed.macro_f1.low != both.splits["test"].macro_f1.low
+    assert other_seed.macro_f1 == both.splits["test"].macro_f1
+    assert other_seed.log_loss.value == both.splits["test"].log_loss.value
+    assert other_seed.log_loss.low != both.splits["test"].log_loss.low
 
 
 def test_a_split_that_is_not_scored_again_is_kept(run):

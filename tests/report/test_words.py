@@ -22,41 +22,6 @@ def plain(text):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0.0 s"), (59.94, "59.9 s"), (59.96, "1 min"), (123, "2 min 3 s"), (3599.4, "59 min 59 s"), (3599.6, "1 h"),
-     (3720, "1 h 2 min"), (7170, "2 h"), (181_200, "50 h 20 min")],
-)  # fmt: skip
-def test_duration(seconds, text):
-    assert plain(words.duration(seconds)) == text
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [(61_706, "61.7 k"), (99_999, "100 k"), (467_946, "0.468 M"), (1_742_762, "1.74 M"), (36_500_000, "36.5 M")],
-)
-def test_quantity(number, text):
-    assert plain(words.quantity(number)) == text
-
-
-@pytest.mark.parametrize(("probability", "text"), [(0.5, "50.00 %"), (0.9999, "99.99 %"), (0.99999, "over 99.99 %")])
-def test_certainty_never_reaches_a_hundred(probability, text):
-    assert plain(words.certainty(probability)) == text
-
-
-def test_numbers():
-    assert plain(words.percent(0.9234)) == "92.34 %"
-    assert plain(words.between(0.92, 0.931)) == "92.00–93.10 %"
-    assert plain(words.between(0.92, 0.92)) == "92.00 %"
-    assert plain(words.moment("2026-01-02T03:04:59+00:00")) == "2026-01-02, 03:04 UTC"
-    assert [words.counted(number, "epoch") for number in (0, 1, 1200)] == ["0 epochs", "1 epoch", "1,200 epochs"]
-    assert [words.listing(["a"]), words.listing(["a", "b"]), words.listing(["a", "b", "c"])] == [
-        "a",
-        "a and b",
-        "a, b and c",
-    ]
-
-
-@pytest.mark.parametrize(
     ("model", "text"),
     [
         (PreActResNet(depth=32, keras_padding=True), "pre-activation ResNet-32 (width 16, ReLU, padding as in Keras)"),

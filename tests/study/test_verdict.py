@@ -78,7 +78,7 @@ def test_so_many_more_seeds_decide_and_one_less_does_not() -> None:
 
 def test_so_many_seeds_are_no_advice() -> None:
     assert verdict(0.0749, 0.0751, 0.07501).further_seeds is None
-    assert verdict(0.065, 0.085).further_seeds is None  # the mean lies on the very end of the tolerance
+    assert verdict(0.065, 0.075, 0.085).further_seeds is None  # the mean lies on the very end of the tolerance
 
 
 def test_a_difference_says_how_many_seeds_of_each_decide_it() -> None:
@@ -88,6 +88,26 @@ def test_a_difference_says_how_many_seeds_of_each_decide_it() -> None:
     assert found.further_seeds == 6
 
 
-def test_equal_figures_have_an_interval_of_no_width() -> None:
-    assert verdict(0.07, 0.07).word == "reproduced"
-    assert subtract(Sample((0.1, 0.1)), Sample((0.1, 0.1))).is_decided is False
+def test_two_seeds_decide_nothing() -> None:
+    found = judge(Sample((0.07, 0.07), error=0.0001), published(0.07), tolerance=0.005, lower_is_better=True)
+    assert found == Verdict("not decided", further_seeds=1)
+    difference = subtract(Sample((0.1, 0.1)), Sample((0.2, 0.2, 0.2)))
+    assert difference.is_decided is False
+    assert difference.further_seeds == 1
+
+
+def test_seeds_that_agree_are_no_surer_than_their_images() -> None:
+    assert Sample((0.07, 0.07, 0.07), error=0.0025).half_width == 0.0025
+    assert Sample((0.06, 0.07, 0.08), error=0.0025).half_width == Sample((0.06, 0.07, 0.08)).half_width
+
+    def found(error: float, at: float = 0.07) -> Verdict:
+        sample = Sample((0.07, 0.07, 0.07), error=error)
+        return judge(sample, published(at), tolerance=0.005, lower_is_better=True)
+
+    assert found(0.0025).word == "reproduced"
+    assert found(0.02) == Verdict("not decided", further_seeds=None)  # no seed makes more images
+    assert found(0.02, at=0.1).word == "better"
+    close = subtract(Sample((0.1, 0.1, 0.1), error=0.03), Sample((0.13, 0.13, 0.13), error=0.04))
+    assert close.half_width == pytest.approx(0.05)
+    assert not close.is_decided
+    assert close.further_seeds is None

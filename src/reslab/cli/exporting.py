@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reslab.cli.options import DataDir, Json, RunPath, Threads, use_threads
-from reslab.cli.show import in_percent, print_json, print_table, to_plain
+from reslab.cli.show import print_json, print_table, to_plain
 
 if TYPE_CHECKING:
     from reslab.evaluation.onnx import OnnxEvaluation
@@ -54,14 +54,16 @@ def print_onnx(found: "OnnxEvaluation", *, as_json: bool) -> None:
     if as_json:
         print_json(to_plain(found))
         return
+    from reslab.words import figure
+
     print_table(
-        f"Test split, {found.num_images:,} images, with 95% intervals",
-        ["file", "accuracy, %", "change, points", "images/s"],
+        f"Test split, {found.num_images:,} images, with 95 % intervals",
+        ["file", "accuracy", "change", "images/s"],
         [
             [
                 each.file,
-                in_percent(each.accuracy),
-                f"{100 * each.change.value:+.2f} ({100 * each.change.low:+.2f} to {100 * each.change.high:+.2f})",
+                figure(each.accuracy),
+                figure(each.change, unit="points"),
                 f"{each.images_per_second:,.0f}",
             ]
             for each in found.files
@@ -106,6 +108,7 @@ def track(
     """Show a run's log in TensorBoard or MLflow: of a finished run, or with --follow of one that is under way."""
     from reslab.runs import Run
     from reslab.tracking import track as track_run
+    from reslab.words import counted
 
     num_epochs = track_run(Run.open(run), to=to, follow=follow)
-    typer.echo(f"{num_epochs} epochs of {run} are in {to}")
+    typer.echo(f"Written to {to}: {counted(num_epochs, 'epoch')} of {run}")

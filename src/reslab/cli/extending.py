@@ -17,7 +17,7 @@ from reslab.cli.options import (
     Threads,
     use_threads,
 )
-from reslab.cli.show import duration, print_json
+from reslab.cli.show import plain, print_json
 from reslab.errors import UserError
 
 
@@ -31,6 +31,13 @@ def extend(
     old_data: Annotated[
         str, typer.Option(metavar="all|none|N", help="Which training images of the old classes to use; N of each.")
     ] = "all",
+    prior: Annotated[
+        str,
+        typer.Option(
+            metavar="base|used",
+            help="With --old-data N, how frequent the old classes will be: as in all of the base, or as in those used.",
+        ),
+    ] = "base",
     merge: Annotated[bool, typer.Option("--merge", help="Classes of one name are the same class.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Decides the order and the augmentation.")] = 0,
     resume: Annotated[
@@ -47,15 +54,18 @@ def extend(
     json: Json = False,
 ) -> None:
     """Teach a trained network new classes, and keep the old ones. The test split is not read."""
-    named = run or data or out or method or merge or seed or old_data != "all"
+    named = run or data or out or method or merge or seed or old_data != "all" or prior != "base"
     if resume is not None and (named or compile != "auto" or precision != "auto" or deterministic):
         raise UserError("--resume goes on with an extension as it was begun: omit the other arguments")
     if resume is None and (run is None or data is None or out is None):
         raise UserError("write reslab extend RUN --with EXPR --out DIR, or --resume DIR to go on with an extension")
     use_threads(threads)
     from reslab import extension
+    from reslab.runs import Run
     from reslab.training import Safety
+    from reslab.words import duration
 
+    was_finished = resume is not None and Run(resume).is_finished
     safety = Safety.parse(checkpoint_every, on_nonfinite=on_nonfinite)
     if run is None or data is None or out is None:
         made = extension.resume_extension(
@@ -68,6 +78,7 @@ def extend(
             method=method or extension.DEFAULT,
             old_data=_read_old_data(old_data),
             merge=merge,
+            prior=prior,
             out=out,
             seed=seed,
             device=device,
@@ -81,8 +92,9 @@ def extend(
     if json:
         print_json({"run": str(made.path), "prior": made.prior.model_dump(), "log": [e.model_dump() for e in made.log]})
         return
-    taken = duration(sum(epoch.seconds for epoch in made.log))
-    typer.echo(f"Extended in {taken}; next: reslab evaluate {made.path}")
+    taken = plain(duration(sum(epoch.seconds for epoch in made.log)))
+    done = "Finished before" if was_finished else f"Extended in {taken}"
+    typer.echo(f"{done}; next: reslab evaluate {made.path}")
 
 
 def _read_old_data(text: str) -> str | int:

@@ -20,10 +20,8 @@ from reslab.cli.options import (
     use_threads,
 )
 from reslab.cli.show import (
-    as_number,
     describe_pair,
-    duration,
-    in_percent,
+    plain,
     print_evaluation,
     print_json,
     print_shortfall,
@@ -92,8 +90,11 @@ def train(
     use_threads(threads)
     from reslab import training
     from reslab.recipes import find_recipe
+    from reslab.runs import Run
     from reslab.settings import with_settings
+    from reslab.words import duration
 
+    was_finished = resume is not None and Run(resume).is_finished
     safety = training.Safety.parse(checkpoint_every, on_nonfinite=on_nonfinite)
     if recipe is None or resume is not None:
         run = training.resume(
@@ -119,8 +120,9 @@ def train(
     if json:
         print_json({"run": str(run.path), "log": [epoch.model_dump() for epoch in run.log]})
         return
-    taken = duration(sum(epoch.seconds for epoch in run.log))
-    typer.echo(f"Trained in {taken}; next: reslab evaluate {run.path}")
+    taken = plain(duration(sum(epoch.seconds for epoch in run.log)))
+    done = "Finished before" if was_finished else f"Trained in {taken}"
+    typer.echo(f"{done}; next: reslab evaluate {run.path}")
 
 
 def evaluate(
@@ -206,6 +208,7 @@ def compare(
     from reslab.comparison import compare as compare_runs
     from reslab.report.comparison import write_curves
     from reslab.runs import Run
+    from reslab.words import duration, figure
 
     if len(runs) < 2:
         raise UserError("name at least two runs to compare")
@@ -216,16 +219,16 @@ def compare(
         print_json(to_plain(found) | {"chart": str(chart)})
         return
     print_table(
-        "Test split, with 95% intervals",
-        ["run", "data", "model", "epochs", "minutes", "accuracy, %", "macro F1"],
+        "Test split, with 95 % intervals",
+        ["run", "data", "model", "epochs", "training", "accuracy", "macro F1"],
         [
             [
-                *(row.name, row.data, row.model, str(row.epochs), f"{row.seconds / 60:.1f}"),
-                *(in_percent(row.accuracy), as_number(row.macro_f1)),
+                *(row.name, row.data, row.model, str(row.epochs), duration(row.seconds)),
+                *(figure(row.accuracy), figure(row.macro_f1)),
             ]
             for row in found.rows
         ],
     )
     for pair in found.pairs:
-        typer.echo(describe_pair(pair))
+        typer.echo(plain(describe_pair(pair)))
     typer.echo(f"The curves are in {chart}.")

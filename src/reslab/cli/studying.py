@@ -62,7 +62,7 @@ def run(
 ) -> None:
     """Say what the missing runs of a study cost, then do them; the same command goes on where it was interrupted."""
     use_threads(threads)
-    from reslab.cli.show import print_json
+    from reslab.cli.show import plain, print_json
     from reslab.study import find_study
     from reslab.study.cluster import read_cluster
     from reslab.study.execute import read_budget, run_study
@@ -80,7 +80,7 @@ def run(
         budget=None if budget is None else read_budget(budget),
         machine=Machine(device, data_dir, silent=False),
         cluster=cluster,
-        say=lambda line: typer.echo(line, err=True),
+        say=lambda line: typer.echo(plain(line), err=True),
     )
     if json:
         print_json({"runs": [str(job.out) for job in done.done], "left": [str(job.out) for job in done.left]})

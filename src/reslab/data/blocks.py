@@ -46,17 +46,24 @@ def in_order(images: NDArray[np.uint8], labels: NDArray[np.int64], *, start: int
 
 
 def stamp_files(files: Sequence[Path]) -> str:
-    """Sum files up by their names, sizes and times. Raises: UserError where one is gone."""
+    """Sum files up by their names, places on the disk, sizes and times. Raises: UserError where one is gone.
+
+    A file that was replaced with size and modification time kept is another one: its inode or its change time, which
+    no program can set, differs.
+    """
     digest = hashlib.sha256()
     for file in files:
         try:
             status = file.stat()
         except OSError as error:
             raise UserError(f"{file} cannot be read: {error.strerror}") from None
-        digest.update(
-            f"{os.path.abspath(file)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogatepass")
-        )
+        digest.update(f"{os.path.abspath(file)}\0{version_of(status)}\n".encode(errors="surrogatepass"))
     return digest.hexdigest()
+
+
+def version_of(status: os.stat_result) -> tuple[int, ...]:
+    """Give what differs between two versions of a file."""
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def gather(source: Source) -> Labelled:

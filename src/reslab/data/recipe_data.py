@@ -1,5 +1,6 @@
 """The three splits of a recipe's data: `validation` is cut out of the training split, always the same way."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
@@ -51,6 +52,18 @@ def _load(recipe: Recipe, split: SplitName, data_dir: Path | None) -> ImageSet:
     if len(images.classes) < 2:
         raise UserError(f"{recipe.data!r} has one class, {images.classes[0]!r}: a classifier needs at least two")
     return images
+
+
+def describe_change(images: ImageSet, *, recorded: Iterable[DataSet]) -> str | None:
+    """Say how a split differs from what a run has recorded of it; nothing where it does not, or has no record."""
+    now = describe_data(images)
+    before = next((data for data in recorded if data.split == now.split), None)
+    if before is None or before.fingerprint == now.fingerprint:
+        return None
+    return (
+        f"the {now.split} split of {before.expression} has changed: its fingerprint was {before.fingerprint[:12]}… and "
+        f"is {now.fingerprint[:12]}…"
+    )
 
 
 def describe_data(images: ImageSet) -> DataSet:

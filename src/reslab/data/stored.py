@@ -2,8 +2,8 @@
 
 An entry is a folder: `images.bin`, (N, C, H, W) uint8; `labels.npy`, (N,) int64; `entry.json`, what they are, with a
 SHA-256 over both. It is made beside its place under a lock and then renamed, so that two processes read a source once,
-and a killed one leaves nothing that looks whole. Its name hangs on the source, its files' names, sizes and times, the
-split and the size of the images. When it has become too large, what was not used for longest goes first.
+and a killed one leaves nothing that looks whole. Its name covers the source, its files' names and versions, the split
+and the size of the images. When it has become too large, what was not used for longest goes first.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ import platformdirs
 from numpy.typing import NDArray
 
 from reslab.data.archive import writing
-from reslab.data.blocks import Block, Source, resize
+from reslab.data.blocks import Block, Source, resize, version_of
 from reslab.data.pixels import SMALL, Stored
 from reslab.data.spec import Labelled, Split
 from reslab.errors import Failure, UserError
@@ -33,6 +33,7 @@ except ImportError:  # Windows: two processes read a source twice, and one of th
     fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
+CONTENTS = ("images.bin", "labels.npy")
 GIGABYTE = 10**9
 LIMIT = 100  # gigabytes
 
@@ -129,17 +130,17 @@ def _read_facts(path: Path) -> dict[str, Any]:
 def _is_sound(path: Path) -> bool:
     """Look whether an entry is there and what it was when it was made."""
     try:
-        facts, status = _read_facts(path), (path / "images.bin").stat()
-        return bool(_digest(path, status.st_ino, status.st_mtime_ns, status.st_size) == facts["sha256"])
+        versions = [version_of((path / name).stat()) for name in CONTENTS]
+        return bool(_digest(path, *versions) == _read_facts(path)["sha256"])
     except (OSError, ValueError, LookupError, TypeError):
         return False
 
 
 @cache
-def _digest(path: Path, *version: int) -> str:
-    """Read an entry whole; for one `version` of it once in a process."""
+def _digest(path: Path, *versions: tuple[int, ...]) -> str:
+    """Read an entry whole; for one version of its files once in a process."""
     digest = hashlib.sha256()
-    for name in ("images.bin", "labels.npy"):
+    for name in CONTENTS:
         with (path / name).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
@@ -154,7 +155,7 @@ def _make(path: Path, source: Source, *, origin: str, split: str, image_size: in
     try:
         shape, labels = _write_images(part / "images.bin", source, image_size=image_size)
         writing(part, lambda: np.save(part / "labels.npy", labels))
-        facts = {"origin": origin, "split": split, "shape": shape, "sha256": _digest(part, os.getpid())}
+        facts = {"origin": origin, "split": split, "shape": shape, "sha256": _digest(part)}
         writing(part, lambda: (part / "entry.json").write_text(json.dumps(facts, indent=1), encoding="utf-8"))
         _remove(path)  # one that was damaged
         try:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from reslab import metrics
+from reslab import intervals, metrics
 from reslab.errors import UserError
-from reslab.evaluation.estimates import bootstrapped, proportion, proportions
+from reslab.estimates import estimate, gain, proportion, proportions
 from reslab.metrics import Integers
 from reslab.records import Errors, Estimate, ExtensionFigures, Figures, NewClass, OldClass
 from reslab.runs import Predictions, Run
@@ -17,24 +17,22 @@ from reslab.runs import Predictions, Run
 NUM_ERRORS = 3  # wrong classes that are named for a new one, at most
 
 
-def measure_extension(
-    run: Run, *, before: Predictions, classes: tuple[str, ...], figures: Figures, resamples: int, seed: int
-) -> ExtensionFigures:
+def measure_extension(run: Run, *, before: Predictions, classes: tuple[str, ...], figures: Figures) -> ExtensionFigures:
     """Measure an extended run by the `figures` of its test split and what the base said `before`, both valid.
 
     Raises: UserError where the base was asked about other images, or `prior.json` is missing or damaged.
     """
     extension = run.recipe.extension
     assert extension is not None
-    num_old, generator = extension.num_old, np.random.default_rng(seed)
-    matrix = np.array(figures.confusion_matrix)
-    values = metrics.matrix_figures(matrix)
-    drawn = metrics.resample_matrix(matrix, resamples=resamples, generator=generator)
+    num_old = extension.num_old
+    matrix, new = np.array(figures.confusion_matrix), slice(num_old, None)
     return ExtensionFigures(
         method=extension.method,
         num_old=num_old,
-        **_old_figures(run, before, num_old=num_old, resamples=resamples, generator=generator),
-        new_macro_f1=bootstrapped(values.f1[num_old:].mean(), samples=drawn.f1[:, num_old:].mean(axis=1)),
+        **_old_figures(run, before, num_old=num_old),
+        new_macro_f1=estimate(
+            metrics.matrix_figures(matrix).f1[new].mean(), intervals.macro_interval(matrix, figure="f1", over=new)
+        ),
         new_classes=tuple(
             _new_class(label, classes=classes, num_old=num_old, figures=figures)
             for label in range(num_old, len(classes))
@@ -43,9 +41,7 @@ def measure_extension(
     )
 
 
-def _old_figures(
-    run: Run, before: Predictions, *, num_old: int, resamples: int, generator: np.random.Generator
-) -> dict[str, Any]:
+def _old_figures(run: Run, before: Predictions, *, num_old: int) -> dict[str, Any]:
     """Compare the base among its own classes with the extended network among all, on the old classes' images."""
     logits, labels = run.read_predictions("test")
     old = labels < num_old
@@ -64,11 +60,10 @@ def _old_figures(
         ),
         strict=True,
     )
-    gains = metrics.resample_gain(right_before, after=right_after, resamples=resamples, generator=generator)
     return {
         "old_before": _share(right_before),
         "old_after": _share(right_after),
-        "old_change": bootstrapped(right_after.mean() - right_before.mean(), samples=gains),
+        "old_change": gain(right_before, after=right_after),
         "old_classes": tuple(OldClass(before=one, after=other) for one, other in by_class),
     }
 

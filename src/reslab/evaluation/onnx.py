@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reslab import metrics
 from reslab.data import ImageSet
 from reslab.data.batches import standardize
-from reslab.data.recipe_data import describe_data, read_split
+from reslab.data.recipe_data import describe_change, read_split
 from reslab.errors import UserError
-from reslab.evaluation.estimates import bootstrapped, proportion
+from reslab.estimates import gain, proportion
 from reslab.evaluation.predict import load_classifier
 from reslab.models import Classifier
 from reslab.models.folding import fold
@@ -27,7 +26,6 @@ from reslab.records import Estimate, Weights
 from reslab.runs import Run
 
 BATCH = 100
-RESAMPLES = 1000
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # stored pixels (N, C, H, W) to logits (N, K)
 
@@ -68,8 +66,11 @@ def evaluate_onnx(run: Run, *, files: Sequence[Path], data_dir: Path | None = No
         if each.description != (weights.classes, weights.channels, weights.image_size):
             raise UserError(f"{each.path} is not for the classes and images of {run.path}: export that run")
     images = read_split(run.recipe, "test", data_dir=data_dir)
-    if describe_data(images) not in run.environment.data:
-        raise UserError(f"{run.path} was not evaluated on this test split: run reslab evaluate {run.path} first")
+    recorded = run.environment.data
+    if "test" not in {data.split for data in recorded}:
+        raise UserError(f"{run.path} has not been evaluated on its test split: run reslab evaluate {run.path} first")
+    if change := describe_change(images, recorded=recorded):
+        raise UserError(f"{change}, so {run.path} was evaluated on other images: train it anew")
     raced = race([_by_pytorch(model, weights), *(each.predict_logits for each in opened)], images)
     names = ["PyTorch", *map(str, files)]
     return OnnxEvaluation(
@@ -111,12 +112,9 @@ def race(networks: Sequence[Predict], images: ImageSet) -> list[Raced]:
 
 
 def _measure(name: str, raced: Raced, reference: Raced) -> Measured:
-    gains = metrics.resample_gain(
-        reference.right, after=raced.right, resamples=RESAMPLES, generator=np.random.default_rng(0)
-    )
     return Measured(
         file=name,
         accuracy=proportion(raced.right.sum(), total=np.asarray(len(raced.right))),
-        change=bootstrapped(raced.right.mean() - reference.right.mean(), samples=gains),
+        change=gain(reference.right, after=raced.right),
         images_per_second=raced.images_per_second,
     )

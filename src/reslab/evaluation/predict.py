@@ -1,6 +1,7 @@
 """A run to its predictions: the only stage that opens the test split."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
 
@@ -10,7 +11,7 @@ import torch
 from reslab import models
 from reslab.data import ImageSet
 from reslab.data.batches import standardize
-from reslab.data.recipe_data import describe_data, read_split
+from reslab.data.recipe_data import describe_change, describe_data, read_split
 from reslab.errors import UserError
 from reslab.evaluation.score import choose_examples
 from reslab.evaluation.views import write_views
@@ -81,7 +82,14 @@ def _predict_with_base(run: Run, extension: Extension, images: ImageSet, *, devi
     if run.base_digest != extension.base:
         raise UserError(f"{run.base_path} is not the network that {run.path} was made from: extend that one anew")
     base, weights = load_classifier(run.base_path, device=device)
-    known = images.subset(np.flatnonzero(images.labels.numpy() < extension.num_old))
+    old = images.subset(np.flatnonzero(images.labels.numpy() < extension.num_old))
+    known = replace(old, classes=weights.classes)
+    recorded = extension.base_test
+    if recorded and not extension.merge and known.fingerprint != recorded:  # merged classes have more images
+        raise UserError(
+            f"the test images of the old classes are not those that the base of {run.path} was evaluated on: their "
+            f"fingerprint was {recorded[:12]}… and is {known.fingerprint[:12]}…: evaluate the base and extend it anew"
+        )
     run.write_base_predictions(_predict_split(base, weights, known, views=1))
 
 
@@ -100,14 +108,11 @@ def _record_data(run: Run, images: ImageSet) -> None:
 
     Raises: UserError where the fingerprint differs.
     """
-    used, now = run.environment, describe_data(images)
-    before = next((data for data in used.data if data.split == now.split), None)
-    if before is None:
-        run.write_environment(used.model_copy(update={"data": (*used.data, now)}))
-    elif before.fingerprint != now.fingerprint:
-        raise UserError(
-            f"the {now.split} split of {now.expression} is not what {run.path} was made with: train it anew"
-        )
+    used = run.environment
+    if change := describe_change(images, recorded=used.data):
+        raise UserError(f"{change}, so {run.path} was made with other images: train it anew")
+    if images.split not in {data.split for data in used.data}:
+        run.write_environment(used.model_copy(update={"data": (*used.data, describe_data(images))}))
 
 
 def _write_examples(run: Run, split: SplitName, images: ImageSet) -> None:

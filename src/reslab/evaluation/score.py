@@ -8,14 +8,13 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from reslab import metrics
+from reslab import intervals, metrics
 from reslab.errors import UserError
-from reslab.evaluation.estimates import bootstrapped, bootstrapped_each, proportion, proportions
+from reslab.estimates import bootstrapped, class_figures, macro_figures, proportion
 from reslab.evaluation.extension import measure_extension
 from reslab.metrics import Integers, Logits
 from reslab.records import (
     AugmentedFigures,
-    ClassFigures,
     Estimate,
     Evaluation,
     ExtensionFigures,
@@ -25,7 +24,6 @@ from reslab.records import (
 )
 from reslab.runs import Damaged, Predictions, Run, read_weights
 
-HEADLINES = ("balanced_accuracy", "macro_precision", "macro_recall", "macro_f1")  # those with a bootstrap interval
 TOP5_ABOVE = 10  # classes
 
 
@@ -47,7 +45,7 @@ def score(
     new = {split: _score_split(run, split, classes, views, resamples=resamples, seed=seed) for split in splits}
     extension = earlier.extension if earlier else None
     if "test" in new:
-        extension = _score_extension(run, classes, new["test"], resamples=resamples, seed=seed)
+        extension = _score_extension(run, classes, new["test"])
     evaluation = Evaluation(
         recipe=run.recipe.name,
         evaluated=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -67,17 +65,14 @@ def measure(predictions: Predictions, *, resamples: int = 1000, seed: int = 0) -
     num_classes = logits.shape[1]
     matrix = metrics.confusion_matrix(labels, predicted=logits.argmax(axis=1), num_classes=num_classes)
     num_images = np.asarray(len(labels))
-    generator = np.random.default_rng(seed)
-    values = metrics.matrix_figures(matrix)
-    drawn = metrics.resample_matrix(matrix, resamples=resamples, generator=generator)
     top5 = metrics.top_k_hits(logits, labels=labels, k=5).sum() if num_classes > TOP5_ABOVE else None
     return Figures(
         num_images=len(labels),
         accuracy=proportion(matrix.trace(), total=num_images),
-        **{name: bootstrapped(getattr(values, name), samples=getattr(drawn, name)) for name in HEADLINES},
-        **_probability_figures(predictions, resamples=resamples, generator=generator),
+        **macro_figures(matrix),
+        **_probability_figures(predictions, resamples=resamples, seed=seed),
         top5_accuracy=None if top5 is None else proportion(top5, total=num_images),
-        per_class=_per_class(matrix, values, drawn),
+        per_class=class_figures(matrix),
         confusion_matrix=matrix.tolist(),
     )
 
@@ -124,9 +119,7 @@ def _score_split(
     return SplitFigures(**dict(figures), test_time_augmentation=augmented)
 
 
-def _score_extension(
-    run: Run, classes: tuple[str, ...], figures: Figures, *, resamples: int, seed: int
-) -> ExtensionFigures | None:
+def _score_extension(run: Run, classes: tuple[str, ...], figures: Figures) -> ExtensionFigures | None:
     """Measure what was extended, where the run is an extended one, beside the `figures` of its test split."""
     extension = run.recipe.extension
     if extension is None:
@@ -138,7 +131,7 @@ def _score_extension(
         )
     before = run.read_base_predictions()
     _check(run, before, kind="base's test predictions", num_classes=extension.num_old)
-    return measure_extension(run, before=before, classes=classes, figures=figures, resamples=resamples, seed=seed)
+    return measure_extension(run, before=before, classes=classes, figures=figures)
 
 
 def _read(run: Run, split: SplitName, *, num_classes: int, augmented: bool = False) -> Predictions:
@@ -169,24 +162,9 @@ def _complaint(logits: Logits, labels: Integers, *, num_classes: int) -> str | N
 # ---- figures with their intervals
 
 
-def _probability_figures(
-    predictions: Predictions, *, resamples: int, generator: np.random.Generator
-) -> dict[str, Estimate]:
+def _probability_figures(predictions: Predictions, *, resamples: int, seed: int) -> dict[str, Estimate]:
     terms = metrics.image_terms(predictions.logits, labels=predictions.labels)
+    unseen, generator = metrics.unseen_error(predictions.logits), np.random.default_rng(seed)
     values = metrics.probability_figures(terms.mean(axis=0))
-    drawn = metrics.resample_terms(terms, resamples=resamples, generator=generator)
+    drawn = intervals.resample_terms(terms, unseen=unseen, resamples=resamples, generator=generator)
     return {name: bootstrapped(getattr(values, name), samples=getattr(drawn, name)) for name in values._fields}
-
-
-def _per_class(
-    matrix: Integers, values: metrics.MatrixFigures, drawn: metrics.MatrixFigures
-) -> tuple[ClassFigures, ...]:
-    support = matrix.sum(axis=1)
-    columns = zip(
-        bootstrapped_each(values.precision, samples=drawn.precision),
-        proportions(matrix.diagonal(), total=support),
-        bootstrapped_each(values.f1, samples=drawn.f1),
-        support.tolist(),
-        strict=True,
-    )
-    return tuple(ClassFigures(precision=p, recall=r, f1=f, support=count) for p, r, f, count in columns)

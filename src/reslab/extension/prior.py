@@ -9,61 +9,60 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from reslab import metrics
-from reslab.metrics import Floats, Integers
+from reslab import intervals, metrics
+from reslab.estimates import estimate, macro_figures
+from reslab.metrics import Floats
 from reslab.recipe import Recipe
-from reslab.records import Estimate, PriorChoice, PriorPoint
+from reslab.records import PriorChoice, PriorPoint
 from reslab.training.objective import log_prior
 
 TAUS = tuple(step / 10 for step in range(11))
-FIGURES = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
-RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
 class Priors:
-    """Logarithms of shares (K,): of the prior that the logits carry after training, and of the data's own."""
+    """Logarithms of shares (K,): of the prior that the logits carry after training, and of the pictures to come."""
 
     carried: Tensor
-    data: Tensor
+    coming: Tensor
 
     def offset(self, tau: float) -> Tensor:
-        """Give what is added to the logits (K,): 0 keeps the data's prior, 1 leaves none."""
-        return (1 - tau) * self.data - self.carried
+        """Give what is added to the logits (K,): 0 leaves the prior of the pictures to come, 1 leaves none."""
+        return (1 - tau) * self.coming - self.carried
 
 
 def priors_of(recipe: Recipe, *, counts: list[int]) -> Priors:
     """Find both priors for a network trained by `recipe` on `counts` images of each class.
 
     A nearest mean carries none; the loss of logit adjustment takes its share out of the logits while they are learned.
+    The pictures to come are as frequent as the extension says, else as the `counts`.
     """
     kept = 0.0 if recipe.extension and recipe.extension.method == "nearest-mean" else 1 - recipe.logit_adjustment
     natural = recipe.model_copy(update={"sampling": None})
-    return Priors(carried=kept * log_prior(counts, recipe=recipe), data=log_prior(counts, recipe=natural))
+    coming = (recipe.extension and recipe.extension.coming) or counts
+    return Priors(carried=kept * log_prior(counts, recipe=recipe), coming=log_prior(list(coming), recipe=natural))
 
 
 def choose_prior(logits: Tensor, labels: Tensor, *, priors: Priors) -> PriorChoice:
     """Measure every tau on validation logits (N, K); choose the one of the best macro F1, of equals the middle one.
 
-    Few images tie often, and the ends of a tied range are next to where it gets worse.
+    An image counts as much as pictures of its class will be frequent. Few images tie often, and the ends of a tied
+    range are next to where it gets worse.
     """
-    curve = tuple(_measure(tau, logits + priors.offset(tau), labels) for tau in TAUS)
+    held_out = np.bincount(labels.numpy(), minlength=logits.shape[1])
+    weights = metrics.ratio(priors.coming.double().exp().numpy() * len(labels), held_out)
+    curve = tuple(_measure(tau, logits + priors.offset(tau), labels, weights) for tau in TAUS)
     highest = max(point.macro_f1.value for point in curve)
     best = [point.tau for point in curve if point.macro_f1.value == highest]
     return PriorChoice(tau=best[(len(best) - 1) // 2], curve=curve)
 
 
-def _measure(tau: float, logits: Tensor, labels: Tensor) -> PriorPoint:
-    matrix = _matrix(labels.numpy(), logits.argmax(1).numpy(), logits.shape[1])
-    values = metrics.matrix_figures(matrix)
-    drawn = metrics.resample_matrix(matrix, resamples=RESAMPLES, generator=np.random.default_rng(0))
-    return PriorPoint(tau=tau, **{name: _estimate(getattr(values, name), getattr(drawn, name)) for name in FIGURES})
-
-
-def _matrix(labels: Integers, predicted: Integers, num_classes: int) -> Integers:
-    return metrics.confusion_matrix(labels, predicted=predicted, num_classes=num_classes)
-
-
-def _estimate(value: Floats, samples: Floats) -> Estimate:
-    low, high = metrics.percentile_interval(samples, values=value)
-    return Estimate(value=float(value), low=float(low), high=float(high))
+def _measure(tau: float, logits: Tensor, labels: Tensor, weights: Floats) -> PriorPoint:
+    predicted = logits.argmax(1).numpy()
+    matrix = metrics.confusion_matrix(labels.numpy(), predicted=predicted, num_classes=logits.shape[1])
+    accuracy = estimate(
+        metrics.matrix_figures(matrix * weights[:, None]).accuracy,
+        intervals.macro_interval(matrix, figure="accuracy", weights=weights),
+    )
+    macro = {name: each for name, each in macro_figures(matrix, weights=weights).items() if name.startswith("macro")}
+    return PriorPoint(tau=tau, accuracy=accuracy, **macro)

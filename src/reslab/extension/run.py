@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from reslab import models
 from reslab.data import ImageSet
 from reslab.data.batches import standardize
-from reslab.data.recipe_data import read_split
+from reslab.data.recipe_data import describe_change, read_split
 from reslab.data.select import join_expressions
 from reslab.errors import UserError
 from reslab.extension import announce, heads
@@ -23,7 +23,7 @@ from reslab.models import Classifier
 from reslab.models.device import pick_device
 from reslab.models.inference import predict_logits
 from reslab.models.memory import keep_freed_memory
-from reslab.recipe import Extension, Recipe
+from reslab.recipe import Extension, Recipe, derive
 from reslab.records import Epoch, PriorChoice, Weights
 from reslab.runs import Run, read_weights
 from reslab.training.begin import Begun, Computing, begin, go_on, read_recorded, read_splits
@@ -32,7 +32,9 @@ from reslab.training.loop import EVERY_EPOCH, Start, Trainer
 from reslab.training.objective import make_objective
 from reslab.training.progress import Display
 from reslab.training.safety import Safety
+from reslab.words import counted, duration
 
+PRIORS = ("base", "used")
 VALIDATION_SHARE = 0.1  # of each class, where the base held nothing out
 IMPRINTED = ("finetune", "finetune-distill", "weight-align")
 
@@ -43,6 +45,7 @@ class _Wish:
     method: str
     old_data: str | int
     merge: bool
+    prior: str
 
 
 def extend(
@@ -53,6 +56,7 @@ def extend(
     method: str = DEFAULT,
     old_data: str | int = "all",
     merge: bool = False,
+    prior: str = "base",
     seed: int = 0,
     device: str = "auto",
     data_dir: Path | None = None,
@@ -65,14 +69,16 @@ def extend(
     """Teach the network of the finished run `base` the classes of the expression `data`, into the new run folder `out`.
 
     `old_data` are the training images of the old classes to use: "all", "none" or so many of each. With `merge` a name
-    that both sides have is one class, else it is refused. The last three are those of `train`.
+    that both sides have is one class, else it is refused. `prior` says how frequent pictures of the old classes will
+    be: as all training images of the "base", whatever `old_data` takes of them, or as those that are "used". The
+    last three are those of `train`.
     Raises: UserError where the base, the data, the method or the folder do not allow it; Failure as `train` does.
     """
     team = Team(pick_device(device))
     computing = _read_computing(method, Computing(compile, precision, deterministic))
     run = Run.open(base)
     weights = read_weights(run.path)[1]
-    recipe = _plan(run, weights, _Wish(data, method, old_data, merge), data_dir=data_dir)
+    recipe = _plan(run, weights, _Wish(data, method, old_data, merge, prior), data_dir=data_dir)
 
     def bring_base(made: Run) -> None:
         made.write_base(run.weights_path.read_bytes())
@@ -132,11 +138,14 @@ def _read_computing(method: str, wanted: Computing) -> Computing:
 
 def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None) -> Recipe:
     method = check_method(wish.method, old_data=wish.old_data)
+    if wish.prior not in PRIORS:
+        raise UserError(f"--prior {wish.prior}: choose from {', '.join(PRIORS)}")
     base = run.recipe
     limit = {"all": None, "none": 0}.get(str(wish.old_data), wish.old_data)
     extension = Extension(
         method=method,
         base=hashlib.sha256(run.weights_path.read_bytes()).hexdigest(),
+        base_test=next((data.fingerprint for data in run.environment.data if data.split == "test"), None),
         num_old=len(weights.classes),
         old_data=wish.old_data,  # type: ignore[arg-type]
         merge=wish.merge or bool(base.extension and base.extension.merge),
@@ -147,7 +156,28 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None) -> 
     draft = plan(run.base_recipe, weights=weights, extension=extension, data=data)
     images = read_split(draft, "train", data_dir=data_dir)
     _check_fit(run, weights, images, wish)
+    old_images = _read_old(run, data_dir=data_dir)
+    if wish.prior == "base" and isinstance(wish.old_data, int):
+        coming = _count_coming(old_images, images, limit=wish.old_data)
+        draft = derive(draft, name=draft.name, extension=extension.model_copy(update={"coming": coming}))
     return fit(draft, num_images=len(images.labels), validation=_num_held_out(run, images, extension))
+
+
+def _read_old(run: Run, *, data_dir: Path | None) -> ImageSet:
+    """Read all training images of the base. Raises: UserError where they are not those that it was trained on."""
+    for split in ("train", "validation") if run.recipe.validation else ("train",):
+        images = read_split(run.recipe, split, data_dir=data_dir)
+        if change := describe_change(images, recorded=run.environment.data):
+            raise UserError(f"{change}, so pictures that {run.path} learned from may now be test images: train it anew")
+    return read_split(run.recipe.model_copy(update={"validation": 0}), "train", data_dir=data_dir)
+
+
+def _count_coming(old: ImageSet, images: ImageSet, *, limit: int) -> tuple[int, ...]:
+    """Count the images (K,) that there would be if none of the base's were left out."""
+    counts = images.counts()
+    for label, count in enumerate(old.counts()):
+        counts[label] += count - min(count, limit)
+    return tuple(counts)
 
 
 def _check_fit(run: Run, weights: Weights, images: ImageSet, wish: _Wish) -> None:
@@ -211,7 +241,7 @@ class _Extender:
             self.display.say(line)
         self.display.say(announce.describe_overlaps(self.images, num_old=self.extension.num_old))
         seconds = announce.estimate_seconds(self.base, self.recipe, images=self.images, by=self.weights.standardize)
-        self.display.say(f"{self.extension.method} will take about {max(1, round(seconds / 60))} min here")
+        self.display.say(f"{self.extension.method} will take about {duration(seconds)} here")
 
     def _grown(self) -> Classifier:
         model = self._restore_base()
@@ -269,4 +299,8 @@ class _Extender:
         with torch.no_grad():
             model.head.bias.add_(priors.offset(choice.tau).to(model.head.bias.device))
         self.run.write_prior(choice)
-        self.display.say(f"tau {choice.tau:g} has the best macro F1 on {len(self.held_out.labels):,} validation images")
+        where = f"on {counted(len(self.held_out.labels), 'validation image')}"
+        if choice.is_flat:
+            self.display.say(f"every tau has the same macro F1 {where}, so {choice.tau:g} is as good as any")
+        else:
+            self.display.say(f"tau {choice.tau:g} has the best macro F1 {where}")

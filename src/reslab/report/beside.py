@@ -8,8 +8,8 @@ from reslab.metrics import McNemar
 from reslab.records import Estimate, Evaluation
 from reslab.report.extension import in_points
 from reslab.report.tables import Cell, Table, in_percent
-from reslab.report.words import counted
 from reslab.runs import Run
+from reslab.words import counted
 
 SIGNIFICANT = 0.05
 

@@ -6,7 +6,7 @@ from reslab.records import Estimate, ExtensionFigures, NewClass
 from reslab.report.inputs import Inputs
 from reslab.report.mistakes import Confusion, Mistakes
 from reslab.report.tables import Cell, Table, in_percent
-from reslab.report.words import NBSP, counted, named, percent, points
+from reslab.words import NBSP, counted, interval, named, percent, points
 
 
 class Account(NamedTuple):
@@ -40,7 +40,7 @@ def give_account(inputs: Inputs) -> Account | None:
 
 def in_points(difference: Estimate) -> Cell:
     """Show a difference of fractions with its interval in percentage points."""
-    return Cell(points(difference.value), f"({points(difference.low)} to {points(difference.high)})")
+    return Cell(points(difference.value), interval(difference.low, difference.high, unit="points"))
 
 
 # ---- old classes
@@ -104,6 +104,11 @@ def _new_row(name: str, each: NewClass) -> tuple[Cell, ...]:
 def _prior_sentence(extension: ExtensionFigures) -> str:
     if not extension.prior.curve:
         return f"No image of an old class was there to choose tau by, so it is {extension.prior.tau:g}."
+    if extension.prior.is_flat:
+        return (
+            "The curve is flat: every tau gives the same macro F1 on the validation images, so they do not choose, and "
+            f"tau is {extension.prior.tau:g}."
+        )
     return (
         f"Tau is {extension.prior.tau:g} here: chosen on validation images, which were held out of the training "
         "split, for the best macro F1. The test split took no part in it."

@@ -10,14 +10,11 @@ from reslab.report.words import (
     adjustment_words,
     augment_words,
     average_words,
-    counted,
     distill_words,
-    duration,
     freeze_words,
     growth_words,
     method_words,
     model_words,
-    moment,
     old_data_words,
     optimizer_words,
     rate_words,
@@ -25,6 +22,7 @@ from reslab.report.words import (
     selection_words,
     standardize_words,
 )
+from reslab.words import counted, duration, moment
 
 Facts = list[tuple[str, str]]
 
@@ -84,7 +82,7 @@ def _extension_facts(extension: Extension) -> Iterator[tuple[str, str]]:
 
 
 def _length(inputs: Inputs) -> str:
-    words = f"{len(inputs.log)} of {inputs.recipe.epochs} epochs"
+    words = f"{len(inputs.log)} of {counted(inputs.recipe.epochs, 'epoch')}"
     limit = f", ended by the limit of {inputs.recipe.updates:,} updates" if inputs.recipe.updates else ""
     return words + (f", {inputs.log[-1].updates:,} updates" if inputs.log else "") + limit
 

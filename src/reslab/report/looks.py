@@ -8,7 +8,7 @@ from reslab.report.figures import thumbnail
 from reslab.report.inputs import Inputs
 from reslab.report.pictures import Picture
 from reslab.report.sheets import overlay
-from reslab.report.words import certainty, counted, percent
+from reslab.words import certainty, counted, percent
 
 NUM_DOUBTS = 36
 _LARGEST = 96  # pixels

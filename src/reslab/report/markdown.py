@@ -8,8 +8,9 @@ from reslab.report.looks import doubts_sentence
 from reslab.report.pictures import Picture
 from reslab.report.tables import Table, class_table, data_table, field_table, metric_table
 from reslab.report.verdict import verdict
-from reslab.report.words import model_words, percent
+from reslab.report.words import model_words
 from reslab.shortfall import warn_of_shortfall
+from reslab.words import percent
 
 
 def render_markdown(inputs: Inputs, *, pictures: Sequence[Picture]) -> str:

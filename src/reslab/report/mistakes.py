@@ -9,7 +9,7 @@ from reslab.report import figures
 from reslab.report.inputs import Inputs
 from reslab.report.pictures import Picture
 from reslab.report.tables import confused_pairs
-from reslab.report.words import certainty, percent
+from reslab.words import certainty, percent
 
 NUM_PAIRS, IMAGES_A_PAIR, NUM_WORST = 8, 8, 24
 _LARGEST = 96  # pixels; small images stay as they are and the page enlarges them

@@ -15,10 +15,11 @@ from reslab.report.interactive import Interaction
 from reslab.report.looks import doubts, doubts_sentence, looks
 from reslab.report.mistakes import Mistakes
 from reslab.report.pictures import Picture
-from reslab.report.tables import class_table, data_table, field_table, in_percent, metric_table
+from reslab.report.tables import class_table, data_table, field_table, in_percent, metric_table, num_wrong
 from reslab.report.verdict import verdict
-from reslab.report.words import between, counted, duration, model_words, percent
+from reslab.report.words import model_words
 from reslab.shortfall import warn_of_shortfall
+from reslab.words import between, counted, duration, errors_among, percent
 
 
 def render(
@@ -73,6 +74,7 @@ def _headline(inputs: Inputs) -> dict[str, Any]:
         "shortfall": warn_of_shortfall(inputs.evaluation, inputs.log),
         "network": model_words(inputs.recipe.model),
         "accuracy": in_percent(inputs.test.accuracy),
+        "errors": errors_among(num_wrong(inputs.test), inputs.test.num_images),
         "macro_f1": in_percent(inputs.test.macro_f1),
         "device": device_words(inputs.environment),
         "training_time": duration(training_seconds(inputs)),

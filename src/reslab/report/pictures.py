@@ -13,7 +13,7 @@ from reslab.records import SplitName
 from reslab.report import figures
 from reslab.report.inputs import Inputs
 from reslab.report.tables import SPLIT_WORDS, Reliability, rate_changes, splits_of
-from reslab.report.words import percent
+from reslab.words import counted, percent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ def _curve(inputs: Inputs, curves: dict[str, NDArray[np.float64]], what: str, ca
         rates = np.array([epoch.learning_rate for epoch in inputs.log])
         png = figures.learning_curve(curves, label=label, rates=rates)
     ends = "; ".join(f"{name} {values[0]:.3g} to {values[-1]:.3g}" for name, values in curves.items())
-    alt = f"Curves of the {what} over {len(inputs.log)} epochs: {ends}."
+    alt = f"Curves of the {what} over {counted(len(inputs.log), 'epoch')}: {ends}."
     return Picture(name=what, png=png, alt=alt, title=f"{what.capitalize()}.", caption=caption)
 
 

@@ -15,8 +15,8 @@ from reslab.published import CIFAR10_NETWORKS
 from reslab.records import SPLITS, Epoch, Estimate, Evaluation, Figures, SplitName
 from reslab.report.facts import device_words, training_seconds
 from reslab.report.inputs import Inputs
-from reslab.report.words import duration, percent, quantity
 from reslab.runs import Predictions
+from reslab.words import duration, errors_among, figure_alone, interval, percent, quantity
 
 SPLIT_WORDS: dict[SplitName, str] = {"train": "Training", "validation": "Validation", "test": "Test"}
 
@@ -45,12 +45,12 @@ class Table(NamedTuple):
 
 def in_percent(estimate: Estimate) -> Cell:
     """Show a fraction with its interval in percent."""
-    return Cell(percent(estimate.value), f"({100 * estimate.low:.2f}–{100 * estimate.high:.2f})")
+    return Cell(figure_alone(estimate), interval(estimate.low, estimate.high))
 
 
 def in_nats(estimate: Estimate) -> Cell:
     """Show a log loss with its interval."""
-    return Cell(f"{estimate.value:.3f}", f"({estimate.low:.3f}–{estimate.high:.3f})")
+    return Cell(figure_alone(estimate, unit="plain"), interval(estimate.low, estimate.high, unit="plain"))
 
 
 # ---- figures of the splits
@@ -86,7 +86,14 @@ def metric_table(evaluation: Evaluation) -> Table:
         estimates = [getattr(figures, attribute) for _, figures in columns]
         if None not in estimates:
             rows.append((Cell(label), *map(show, estimates)))
+    wrong = (Cell(errors_among(num_wrong(figures), figures.num_images)) for _, figures in columns)
+    rows.insert(1, (Cell("Errors"), *wrong))
     return Table(("", *(header for header, _ in columns)), tuple(rows))
+
+
+def num_wrong(figures: Figures) -> int:
+    """Count the images that were classified wrongly."""
+    return figures.num_images - int(np.trace(figures.confusion_matrix))
 
 
 def class_table(figures: Figures, *, classes: Sequence[str]) -> Table:

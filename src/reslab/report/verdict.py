@@ -5,7 +5,7 @@ from typing import Literal
 
 from reslab.recipe import Published
 from reslab.records import Estimate
-from reslab.report.words import between
+from reslab.words import between
 
 
 @dataclass(frozen=True)

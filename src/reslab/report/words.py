@@ -1,7 +1,6 @@
-"""Numbers and parts of a recipe in plain words."""
+"""The parts of a recipe in plain words."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import assert_never
 
 from reslab.recipe import (
@@ -40,73 +39,9 @@ from reslab.recipe import (
     Vgg19,
     WideResNet,
 )
+from reslab.words import NBSP, counted, listing, percent
 
-NBSP = "\u00a0"
 NOT_REACHED = "(not reached)"
-
-# ---- numbers
-
-
-def percent(value: float, *, decimals: int = 2) -> str:
-    """Write a fraction as percent."""
-    return f"{100 * value:.{decimals}f}{NBSP}%"
-
-
-def between(low: float, high: float) -> str:
-    """Write a range of fractions in percent, or the one figure where both ends are the same."""
-    return percent(low) if low == high else f"{100 * low:.2f}–{percent(high)}"
-
-
-def certainty(probability: float) -> str:
-    """Write a probability in percent without rounding it up to certainty."""
-    return percent(probability) if probability < 0.99995 else f"over{NBSP}{percent(0.9999)}"
-
-
-def duration(seconds: float) -> str:
-    """Write a time with its two largest units."""
-    if seconds < 59.95:
-        return f"{seconds:.1f}{NBSP}s"
-    if seconds < 3599.5:
-        (large, small), units = divmod(round(seconds), 60), ("min", "s")
-    else:
-        (large, small), units = divmod(round(seconds / 60), 60), ("h", "min")
-    return f"{large}{NBSP}{units[0]}" + (f" {small}{NBSP}{units[1]}" if small else "")
-
-
-def moment(iso: str) -> str:
-    """Write a time stamp (ISO 8601, UTC) to the minute."""
-    return datetime.fromisoformat(iso).strftime(f"%Y-%m-%d, %H:%M{NBSP}UTC")
-
-
-def quantity(number: int) -> str:
-    """Write a number of parameters with three figures."""
-    return f"{number / 1e6:.3g}{NBSP}M" if number >= 100_000 else f"{number / 1e3:.3g}{NBSP}k"
-
-
-def counted(number: int, noun: str) -> str:
-    """Write how many there are of a thing."""
-    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
-    return f"{number:,} {noun}{ending}"
-
-
-def listing(words: Sequence[str]) -> str:
-    """Join words as a sentence does."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 2 else words)
-
-
-def named(words: Sequence[str], *, most: int = 10) -> str:
-    """Join names as a sentence does, the last ones only counted where there are more than `most`."""
-    return listing(words if len(words) <= most else [*words[: most - 1], f"{len(words) - most + 1} more"])
-
-
-def points(difference: float) -> str:
-    """Write a difference of fractions in percentage points, with its sign; 0 has none."""
-    rounded = round(100 * difference, 2)
-    return f"{rounded:+.2f}".replace("-", "\u2212") if rounded else "0.00"
-
-
-# ---- parts of a recipe
-
 
 _NAMES = {
     "lenet": "LeNet-5",
@@ -176,7 +111,7 @@ def _augment_words(part: Augment) -> str:
             return f"shifted by up to {part.fraction:.4g} of the side both ways"
         case Crop():
             fill = "zeros" if part.fill == "zeros" else "reflected pixels"
-            return f"padded by {part.pixels} pixels ({fill}) and cropped at random"
+            return f"padded by {counted(part.pixels, 'pixel')} ({fill}) and cropped at random"
         case RandomResizedCrop(area=area, ratio=ratio):
             return (
                 f"a window of {percent(area[0], decimals=0)} to {percent(area[1], decimals=0)} of the area, "

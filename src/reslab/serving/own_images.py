@@ -5,7 +5,7 @@ from typing import Literal
 
 from reslab.data import ImageSet, find_data_dir, parse
 from reslab.data.catalog import OFFICIAL
-from reslab.data.recipe_data import describe_data, read_split
+from reslab.data.recipe_data import describe_change, read_split
 from reslab.data.split import limit
 from reslab.errors import Failure, UserError
 from reslab.runs import Run
@@ -26,13 +26,10 @@ def read_own(run: Run, split: Literal["train", "validation"], *, data_dir: Path 
         if absent := _find_absent(run.recipe.data, data_dir):
             return f"{absent} is not on this machine: give --data-dir where it lies."
         images = read_split(run.recipe, split, data_dir=data_dir)
-        used = {data.split: data.fingerprint for data in run.environment.data}
+        change = describe_change(images, recorded=run.environment.data)
     except (UserError, Failure) as error:
         return f"{error}."
-    now = describe_data(images).fingerprint
-    if used.get(split, now) != now:
-        return f"{run.recipe.data} is not what it was when the run was made."
-    return images
+    return f"{change[0].upper()}{change[1:]}." if change else images
 
 
 def _find_absent(expression: str, data_dir: Path | None) -> str | None:

@@ -21,6 +21,7 @@ from reslab.study.plan import Job, Lesson, Machine, Say
 from reslab.training.objective import make_objective
 from reslab.training.optim import make_optimizer
 from reslab.training.step import make_forward, update
+from reslab.words import duration
 
 MOST_UPDATES: Final = 4
 ENOUGH_SECONDS: Final = 5.0  # then a slow network has been timed well enough by fewer
@@ -48,19 +49,11 @@ def estimate(jobs: Sequence[Job], *, machine: Machine, say: Say) -> list[float]:
     for label, cost in costs.items():
         taken = [each for job, each in zip(jobs, seconds, strict=True) if job.label == label]
         say(
-            f"{label}: {cost.epochs:.4g} epochs of {cost.seconds_per_epoch:.1f} s here, times {len(taken)}: about "
-            f"{describe_seconds(sum(taken))}"
+            f"{label}: {cost.epochs:.4g} epochs of {duration(cost.seconds_per_epoch)} here, times {len(taken)}: about "
+            f"{duration(sum(taken))}"
         )
-    say(f"together: about {describe_seconds(sum(seconds))}")
+    say(f"together: about {duration(sum(seconds))}")
     return seconds
-
-
-def describe_seconds(seconds: float) -> str:
-    """Write a rough time in the unit that suits it."""
-    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{max(1, seconds):.0f} seconds"
 
 
 def _measure(job: Job, costs: dict[str, Cost], images: dict[str, ImageSet], *, machine: Machine) -> Cost:

@@ -15,12 +15,12 @@ from reslab.metrics import CONFIDENCE
 from reslab.report.facts import device_words
 from reslab.report.pictures import Picture
 from reslab.report.tables import Cell, Table
-from reslab.report.words import NBSP, between, counted, duration, percent, points
 from reslab.runs import write_bytes
 from reslab.study.charts import draw
 from reslab.study.results import Line, Question, Results, read_results
 from reslab.study.spec import LOWER_IS_BETTER, Metric, Study
 from reslab.study.verdict import MOST_SEEDS, Difference, Sample
+from reslab.words import NBSP, between, counted, duration, percent, points
 
 METRICS: dict[Metric, str] = {"error": "error", "accuracy": "accuracy", "macro_f1": "macro F1"}
 COLUMNS = (
@@ -73,7 +73,8 @@ def _headline(results: Results) -> Iterator[str]:
         )
     yield (
         f"Ours is the mean over seeds of the weights of the last epoch, ± a {percent(CONFIDENCE, decimals=0)} interval "
-        "of that mean (Student's); one seed has no interval. The test split was opened by the evaluation alone."
+        "of that mean (Student's), at least the standard error that the number of images leaves; one seed has no "
+        "interval, fewer than three no verdict. The test split was opened by the evaluation alone."
     )
     yield (
         f"Reproduced: the whole interval lies within {100 * results.study.tolerance:g} points of the published "
@@ -87,14 +88,15 @@ def verdict_words(line: Line) -> str:
     verdict = line.verdict
     if verdict.word != "not decided" or line.test is None:
         return verdict.word
-    if len(line.test.values) == 1:
-        return "not decided: one seed has no interval"
-    further = verdict.further_seeds
-    return f"not decided: {_seeds_needed(further)}"
+    return f"not decided: {_seeds_needed(len(line.test.values), verdict.further_seeds)}"
 
 
-def _seeds_needed(further: int | None) -> str:
-    return f"over {MOST_SEEDS:,} seeds needed" if further is None else f"about {counted(further, 'more seed')}"
+def _seeds_needed(num: int, further: int | None) -> str:
+    if num == 1:
+        return "one seed has no interval"
+    if further is None:
+        return f"over {MOST_SEEDS:,} seeds or more test images needed"
+    return f"about {counted(further, 'more seed')}"
 
 
 def _sample_cell(sample: Sample | None) -> Cell:
@@ -112,10 +114,9 @@ def _difference_cell(difference: Difference) -> Cell:
 def question_words(question: Question, *, metric: Metric) -> str:
     """Say whether the test figures of two rows differ."""
     difference, first, second = question.test, question.contrast.first, question.contrast.second
-    if difference.half_width is None:
-        return "not decided: one seed has no interval"
     if not difference.is_decided:
-        return f"not decided: {_seeds_needed(difference.further_seeds)} of each"
+        needed = _seeds_needed(difference.num_seeds, difference.further_seeds)
+        return f"not decided: {needed}{' of each' if difference.further_seeds else ''}"
     is_better = (difference.value < 0) == (metric in LOWER_IS_BETTER)
     return f"{first if is_better else second} is better"
 

@@ -4,10 +4,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist, fmean
 
 from reslab.errors import UserError
-from reslab.recipe import Published
-from reslab.records import Environment, Epoch, Figures, SplitName
+from reslab.metrics import CONFIDENCE
+from reslab.recipe import Published, Recipe
+from reslab.records import Environment, Epoch, Estimate, Figures, SplitName
 from reslab.runs import Run
 from reslab.study.execute import read_begun, read_gradients
 from reslab.study.plan import check_folder, make_job, recipe_of
@@ -20,6 +22,8 @@ class Measured:
     """One finished run of a row."""
 
     seed: int
+    path: Path
+    recipe: Recipe
     log: list[Epoch]
     environment: Environment
     figures: dict[SplitName, Figures]
@@ -30,14 +34,17 @@ class Measured:
 
     def value(self, metric: Metric, split: SplitName = "test") -> float:
         """Give a figure of a split, in [0, 1]."""
+        value = self._estimate(metric, split).value
+        return 1 - value if metric == "error" else value
+
+    def error(self, metric: Metric, split: SplitName = "test") -> float:
+        """Give the standard error that the number of images leaves to a figure."""
+        estimate = self._estimate(metric, split)
+        return (estimate.high - estimate.low) / 2 / NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+
+    def _estimate(self, metric: Metric, split: SplitName) -> Estimate:
         figures = self.figures[split]
-        match metric:
-            case "error":
-                return 1 - figures.accuracy.value
-            case "accuracy":
-                return figures.accuracy.value
-            case "macro_f1":
-                return figures.macro_f1.value
+        return figures.macro_f1 if metric == "macro_f1" else figures.accuracy
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,7 @@ def read_results(study: Study, *, out: Path) -> Results:
         num_unfinished += missing
     if not any(runs.values()):
         raise UserError(f"{out} holds no finished run yet: go on with reslab study run {study.name} --out {out}")
+    _check_images([run for row in runs.values() for run in row])
     lines = [
         _line(study, row, metric, runs[row.label], scaled=begun.epochs_scale < 1)
         for row in study.rows
@@ -115,7 +123,23 @@ def _read_row(row: Row, *, out: Path, scale: float) -> tuple[list[Measured], int
 
 
 def _read_run(seed: int, run: Run) -> Measured:
-    return Measured(seed, run.log, run.environment, dict(run.evaluation.splits))
+    return Measured(seed, run.path, run.recipe, run.log, run.environment, dict(run.evaluation.splits))
+
+
+def _check_images(runs: Sequence[Measured]) -> None:
+    """Raises: UserError where two runs were tested on different images of one data expression."""
+    first: dict[tuple[str, int, int | None], tuple[Measured, str]] = {}
+    for run in runs:
+        test = next((data for data in run.environment.data if data.split == "test"), None)
+        if test is None:
+            continue
+        source = (run.recipe.data, run.recipe.image_size, run.recipe.stream)
+        other, fingerprint = first.setdefault(source, (run, test.fingerprint))
+        if fingerprint != test.fingerprint:
+            raise UserError(
+                f"{other.path} and {run.path} were tested on different images of {run.recipe.data} (fingerprints "
+                f"{fingerprint[:12]}… and {test.fingerprint[:12]}…): delete one of them and run the study again"
+            )
 
 
 def _line(study: Study, row: Row, metric: Metric, runs: Sequence[Measured], *, scaled: bool) -> Line:
@@ -134,7 +158,7 @@ def _line(study: Study, row: Row, metric: Metric, runs: Sequence[Measured], *, s
 
 
 def _sample(runs: Sequence[Measured], metric: Metric, split: SplitName) -> Sample:
-    return Sample(tuple(run.value(metric, split) for run in runs))
+    return Sample(tuple(run.value(metric, split) for run in runs), fmean(run.error(metric, split) for run in runs))
 
 
 def _question(study: Study, contrast: Contrast, runs: dict[str, list[Measured]]) -> Question:

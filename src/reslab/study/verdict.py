@@ -2,12 +2,14 @@
 
 Source: Student's interval for a mean; Welch 1947 for a difference of means with unequal spreads; the verdict is a test
 of equivalence, two one-sided tests (Schuirmann 1987), whose margin is the study's tolerance.
-Differs from them: nothing. The published figure is taken as it stands; as a rule it is one run without an interval.
+Differs from them: an interval is never narrower than the standard error that the number of test images leaves, since
+seeds that agree by chance would else prove anything; and fewer than three seeds decide nothing. The published figure is
+taken as it stands; as a rule it is one run without an interval.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, variance
 from typing import Final, Literal
 
@@ -16,15 +18,17 @@ from scipy.special import stdtrit
 from reslab.metrics import CONFIDENCE
 from reslab.recipe import Published
 
+LEAST_SEEDS: Final = 3  # for a verdict
 MOST_SEEDS: Final = 1000  # beyond, a number of seeds is no advice
 Word = Literal["reproduced", "better", "worse", "not decided", "scaled", "nothing published", "no run yet"]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One figure of several seeds; one seed has no spread."""
+    """One figure of several seeds; one has no spread. `error` is the standard error that its images leave to one."""
 
     values: tuple[float, ...]
+    error: float = 0.0
 
     @property
     def mean(self) -> float:
@@ -37,14 +41,14 @@ class Sample:
     @property
     def half_width(self) -> float | None:
         """Half of the mean's interval; None for one seed."""
-        return None if self.variance is None else half_width((self.variance, len(self.values)))
+        return None if self.variance is None else max(self.error, half_width((self.variance, len(self.values))))
 
 
 @dataclass(frozen=True)
 class Verdict:
     """A word, and where it is `not decided` how many more seeds would decide it if mean and spread stay as they are.
 
-    None: it cannot be said from one seed, or they are too many.
+    None: it cannot be said from one seed, or no number of seeds would.
     """
 
     word: Word
@@ -57,11 +61,13 @@ class Difference:
 
     value: float
     half_width: float | None
+    num_seeds: int  # of the row that has fewer
     further_seeds: int | None = None  # of each row, until the interval leaves 0 out
 
     @property
     def is_decided(self) -> bool:
-        return self.half_width is not None and abs(self.value) > self.half_width
+        enough = self.num_seeds >= LEAST_SEEDS
+        return enough and self.half_width is not None and abs(self.value) > self.half_width
 
 
 def half_width(*spreads: tuple[float, int]) -> float:
@@ -78,7 +84,7 @@ def judge(ours: Sample, published: Published, *, tolerance: float, lower_is_bett
     """Judge a mean against a published figure.
 
     `reproduced` where our whole interval lies within the tolerance of it, `better` or `worse` where it lies outside
-    altogether, else `not decided`.
+    altogether, else, and for fewer than three seeds, `not decided`.
     """
     width, spread = ours.half_width, ours.variance
     if width is None or spread is None:
@@ -86,8 +92,8 @@ def judge(ours: Sample, published: Published, *, tolerance: float, lower_is_bett
     low, high = published.low - tolerance, published.high + tolerance
     # To the nearer end of the tolerated range, from either side.
     distance = min(abs(ours.mean - low), abs(ours.mean - high))
-    if width > distance:
-        return Verdict("not decided", _further(distance, [spread], num=len(ours.values)))
+    if width > distance or len(ours.values) < LEAST_SEEDS:
+        return Verdict("not decided", _further(distance, [spread], num=len(ours.values), error=ours.error))
     if low <= ours.mean <= high:
         return Verdict("reproduced")
     return Verdict("better" if (ours.mean < low) == lower_is_better else "worse")
@@ -96,17 +102,24 @@ def judge(ours: Sample, published: Published, *, tolerance: float, lower_is_bett
 def subtract(first: Sample, second: Sample) -> Difference:
     """Set two rows against each other, their seeds taken as independent."""
     value = first.mean - second.mean
-    if first.variance is None or second.variance is None:
-        return Difference(value, None)
-    width = half_width((first.variance, len(first.values)), (second.variance, len(second.values)))
     fewest = min(len(first.values), len(second.values))
-    further = _further(abs(value), [first.variance, second.variance], num=fewest) if abs(value) <= width else None
-    return Difference(value, width, further)
+    if first.variance is None or second.variance is None:
+        return Difference(value, None, fewest)
+    error = math.hypot(first.error, second.error)
+    width = max(error, half_width((first.variance, len(first.values)), (second.variance, len(second.values))))
+    found = Difference(value, width, fewest)
+    if found.is_decided:
+        return found
+    return replace(
+        found, further_seeds=_further(abs(value), [first.variance, second.variance], num=fewest, error=error)
+    )
 
 
-def _further(distance: float, spreads: Sequence[float], *, num: int) -> int | None:
+def _further(distance: float, spreads: Sequence[float], *, num: int, error: float) -> int | None:
     """Count the further seeds until the interval is no wider than `distance` to either side."""
-    for total in range(num + 1, MOST_SEEDS + 1):
+    if error > distance:
+        return None
+    for total in range(max(num + 1, LEAST_SEEDS), MOST_SEEDS + 1):
         if half_width(*((spread, total) for spread in spreads)) <= distance:
             return total - num
     return None

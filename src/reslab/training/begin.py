@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from reslab.data import ImageSet
-from reslab.data.recipe_data import describe_data, read_split
+from reslab.data.recipe_data import describe_change, describe_data, read_split
 from reslab.errors import UserError
 from reslab.models.precision import pick_precision
 from reslab.recipe import Recipe
@@ -181,10 +181,7 @@ def _computing_with(threads: int) -> Iterator[None]:
 
 
 def _check_data(record: Recorded, splits: Splits) -> None:
-    # What an evaluation has added to the record is none of training's business.
-    trained = tuple(data for data in record.environment.data if data.split != "test")
-    if tuple(map(describe_data, splits)) != trained[: len(splits)]:
-        verb = "train" if record.recipe.extension is None else "extend"
-        raise UserError(
-            f"the data of {record.path} has changed since it was begun: its fingerprint differs, so {verb} anew"
-        )
+    for images in splits:
+        if change := describe_change(images, recorded=record.environment.data):
+            verb = "train" if record.recipe.extension is None else "extend"
+            raise UserError(f"{change} since {record.path} was begun: {verb} anew")

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from reslab.records import Epoch
+from reslab.words import NBSP
 
 
 class Display:
@@ -55,7 +56,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """Print a sentence."""
-        self.console.print(line, soft_wrap=True, markup=False)
+        self.console.print(line.replace(NBSP, " "), soft_wrap=True, markup=False)
 
 
 def say(line: str, *, silent: bool) -> None:

@@ -140,7 +140,8 @@ async function beside() {
   }
   const { problem, rows, pairs } = compared.get(key);
   if (problem) return $("beside").replaceChildren(make("p.bad", problem));
-  const between = (estimate, show) => `${show(estimate.value)} (${show(estimate.low)} to ${show(estimate.high)})`;
+  // An interval without width would claim certainty.
+  const between = ({ value, low, high }, show) => low === high ? show(value) : `${show(value)} (${show(low)} to ${show(high)})`;
   const row = (each, place) => {
     const swatch = make("th", names[place]);
     swatch.scope = "row";

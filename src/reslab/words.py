@@ -1,0 +1,119 @@
+"""Numbers in words, the same on the terminal, in reports, studies and model cards."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from reslab.records import Estimate
+
+NBSP = "\u00a0"
+DAY = 86400  # seconds
+MOST_DECIMALS = 6
+
+Unit = Literal["percent", "plain", "points"]
+
+
+# ---- figures
+
+
+def percent(value: float, *, decimals: int = 2) -> str:
+    """Write a fraction as percent."""
+    return f"{100 * value:.{decimals}f}{NBSP}%"
+
+
+def between(low: float, high: float) -> str:
+    """Write a range of fractions in percent, or the one figure where both ends are the same."""
+    return percent(low) if low == high else f"{100 * low:.2f}–{percent(high)}"
+
+
+def certainty(probability: float) -> str:
+    """Write a probability in percent without rounding it up to certainty."""
+    return percent(probability) if probability < 0.99995 else f"over{NBSP}{percent(0.9999)}"
+
+
+def points(difference: float, *, decimals: int = 2) -> str:
+    """Write a difference of fractions in percentage points, with its sign; 0 has none."""
+    rounded = round(100 * difference, decimals)
+    return f"{rounded:+.{decimals}f}".replace("-", "\u2212") if rounded else f"{0:.{decimals}f}"
+
+
+_ENDS: dict[Unit, tuple[Callable[[float, int], str], str, int]] = {
+    "percent": (lambda end, decimals: f"{100 * end:.{decimals}f}", "–", 2),
+    "plain": (lambda end, decimals: f"{end:.{decimals}f}", "–", 3),
+    "points": (lambda end, decimals: points(end, decimals=decimals), " to ", 2),
+}
+
+
+def interval(low: float, high: float, *, unit: Unit = "percent") -> str:
+    """Write the ends of an interval in parentheses; nothing where it has no width, which would claim certainty.
+
+    Ends that look the same get more decimals.
+    """
+    if low == high:
+        return ""
+    write, joint, decimals = _ENDS[unit]
+    while write(low, decimals) == write(high, decimals) and decimals < MOST_DECIMALS:
+        decimals += 1
+    return f"({write(low, decimals)}{joint}{write(high, decimals)})"
+
+
+def figure(estimate: "Estimate", *, unit: Unit = "percent") -> str:
+    """Write a figure with its interval."""
+    return f"{figure_alone(estimate, unit=unit)} {interval(estimate.low, estimate.high, unit=unit)}".strip()
+
+
+def figure_alone(estimate: "Estimate", *, unit: Unit = "percent") -> str:
+    """Write a figure without its interval."""
+    write, _, decimals = _ENDS[unit]
+    return write(estimate.value, decimals) + {"percent": f"{NBSP}%", "plain": "", "points": " points"}[unit]
+
+
+def errors_among(wrong: int, total: int) -> str:
+    """Write how many answers of how many are wrong."""
+    return f"{counted(wrong, 'error') if wrong else 'no errors'} among {total:,}"
+
+
+# ---- times
+
+
+def duration(seconds: float) -> str:
+    """Write a time with its two largest units."""
+    if seconds < 59.95:
+        return f"{seconds:.1f}{NBSP}s"
+    if seconds < 3599.5:
+        (large, small), units = divmod(round(seconds), 60), ("min", "s")
+    elif seconds < 2 * DAY:
+        (large, small), units = divmod(round(seconds / 60), 60), ("h", "min")
+    else:
+        (large, small), units = divmod(round(seconds / 3600), 24), ("d", "h")
+    return f"{large}{NBSP}{units[0]}" + (f" {small}{NBSP}{units[1]}" if small else "")
+
+
+def moment(iso: str) -> str:
+    """Write a time stamp (ISO 8601, UTC) to the minute."""
+    return datetime.fromisoformat(iso).strftime(f"%Y-%m-%d, %H:%M{NBSP}UTC")
+
+
+# ---- counts and names
+
+
+def quantity(number: int) -> str:
+    """Write a number of parameters with three figures."""
+    return f"{number / 1e6:.3g}{NBSP}M" if number >= 100_000 else f"{number / 1e3:.3g}{NBSP}k"
+
+
+def counted(number: int, noun: str) -> str:
+    """Write how many there are of a thing."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending}"
+
+
+def listing(words: Sequence[str]) -> str:
+    """Join words as a sentence does."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 2 else words)
+
+
+def named(words: Sequence[str], *, most: int = 10) -> str:
+    """Join names as a sentence does, the last ones only counted where there are more than `most`."""
+    return listing(words if len(words) <= most else [*words[: most - 1], f"{len(words) - most + 1} more"])
