@@ -110,6 +110,11 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None) -> 
     method = check_method(wish.method, old_data=wish.old_data)
     base = run.recipe
     limit = {"all": None, "none": 0}.get(str(wish.old_data), wish.old_data)
+    if base.trial and wish.old_data == "none":
+        raise UserError(
+            f"{run.path} is a trial, which is measured on validation images, and --old-data none holds none out: extend a "
+            "run that is no trial"
+        )
     extension = Extension(
         method=method,
         base=hashlib.sha256(run.weights_path.read_bytes()).hexdigest(),
@@ -123,7 +128,7 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None) -> 
     draft = plan(run.base_recipe, weights=weights, extension=extension, data=data)
     images = read_split(draft, "train", data_dir=data_dir)
     _check_fit(run, weights, images, wish)
-    return fit(draft, num_images=len(images.labels), validation=_num_held_out(run, images, extension))
+    return fit(draft, num_images=len(images.labels), validation=_num_held_out(run, images, extension), trial=base.trial)
 
 
 def _check_fit(run: Run, weights: Weights, images: ImageSet, wish: _Wish) -> None:
