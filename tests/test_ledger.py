@@ -274,3 +274,37 @@ def test_the_report_of_a_study_is_that_of_its_runs(folder: Path) -> None:
         if errors:
             (row,) = (each for each in report.splitlines() if each.startswith(f"| {line['row']} | error |"))
             assert f" | {100 * fmean(errors):.2f}" in row
+
+
+# ---- what settings were chosen by
+
+TRIALS = sorted(path.parent for path in ROOT.glob("results/trials/**/recipe.json"))
+CHOSEN_BY_TEST = ROOT / "results/chosen-by-test"
+
+
+def test_trials_are_committed() -> None:
+    assert TRIALS
+    assert {folder.name for folder in ROOT.glob("results/trials/*")} == {folder.name for folder in TRIALS}
+
+
+@pytest.mark.parametrize("folder", TRIALS, ids=lambda folder: folder.name)
+def test_a_trial_has_validation_figures_and_no_test_figures(folder: Path) -> None:
+    assert read_recipe(folder / "recipe.json").validation > 0
+    last = Epoch.model_validate_json((folder / "log.jsonl").read_text().splitlines()[-1])
+    assert last.validation_accuracy is not None
+    evaluation = folder / "evaluation.json"
+    assert not evaluation.exists() or "test" not in Evaluation.model_validate_json(evaluation.read_text()).splits
+    assert not [*folder.glob("*-test*")]
+
+
+@pytest.mark.parametrize(
+    "folder", [path for path in CHOSEN_BY_TEST.iterdir() if path.is_dir()], ids=lambda folder: folder.name
+)
+def test_a_choice_by_the_test_split_is_owned_up_to(folder: Path) -> None:
+    test = Evaluation.model_validate_json((folder / "evaluation.json").read_text()).splits["test"]
+    page = (CHOSEN_BY_TEST / "README.md").read_text(encoding="utf-8")
+    (row,) = (line for line in page.splitlines() if f"({folder.name})" in line)
+    assert f"| {100 * test.accuracy.value:.2f} %" in row
+    log = (ROOT / "benchmarks/log.md").read_text(encoding="utf-8")
+    (row,) = (line for line in log.splitlines() if f"results/chosen-by-test/{folder.name})" in line)
+    assert "test split" in row

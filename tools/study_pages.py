@@ -14,12 +14,12 @@ FOLDER = ROOT / "docs/studies"
 QUESTIONS = {
     "elu-table": "Does a residual network with ELU, as Shah et al. propose it, err less than one with ReLU, at every "
     "depth?",
-    "elu-variants": "Is the paper's own answer, ELU without batch norm before it, better than the other orders and than "
-    "ReLU, at 20 and at 110 layers?",
+    "elu-variants": "Is the paper's own answer, ELU without batch norm before it, better than the other orders and "
+    "than ReLU, at 20 and at 110 layers?",
     "degradation": "On training images too? The gradients that arrive in each layer are measured beside it.",
     "zoo-table": "Each is trained as one public repository does it: do its accuracies repeat?",
-    "lab": "The reptiles are taught twice: with the backbone frozen, as the lab report had it, and with the whole network "
-    "tuned.",
+    "lab": "The reptiles are taught twice: with the backbone frozen, as the lab report had it, and with the whole "
+    "network tuned.",
     "digits": "Does ELU help there?",
 }
 

@@ -1,7 +1,7 @@
 """Runs beside each other: a row of figures for each, and McNemar's test for each two of them.
 
-Only figures of one split, and without test-time augmentation, so that they stand for the same thing in every row: of the
-test split, or where all runs are trials of the validation split.
+Only figures of one split, and without test-time augmentation, so that they stand for the same thing in every row: of
+the test split, or of the validation split where all runs are trials.
 """
 
 from collections import Counter
@@ -74,8 +74,8 @@ class _Answers:
 def compare(runs: Sequence[Run]) -> Comparison:
     """Compare finished runs whose test split has been evaluated, or trials whose validation split has been.
 
-    Raises: UserError where one is given twice, is not finished or evaluated, some but not all are trials, or predictions
-    and figures differ.
+    Raises: UserError where one is given twice, is not finished or evaluated, only some are trials, or predictions and
+    figures differ.
     """
     names = _names(runs)
     split = _pick_split(runs)
@@ -99,8 +99,8 @@ def _pick_split(runs: Sequence[Run]) -> SplitName:
         if run.recipe.trial != first.recipe.trial:
             trial, other = (run, first) if run.recipe.trial else (first, run)
             raise UserError(
-                f"{trial.path} is a trial, measured on validation images, and {other.path} is none: compare trials with "
-                "trials"
+                f"{trial.path} is a trial, measured on validation images, and {other.path} is none: compare trials "
+                "with trials"
             )
     return first.recipe.measured_on
 

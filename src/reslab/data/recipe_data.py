@@ -18,7 +18,8 @@ HOLD_OUT_SEED = 0  # not the run's: runs of several seeds share their validation
 def read_split(recipe: Recipe, split: SplitName, *, data_dir: Path | None = None) -> ImageSet:
     """Read one split of `recipe.data`; only `evaluate` may ask for `test`, and not of a trial.
 
-    Raises: UserError where the test split of a trial is asked for, there is one class only, or the expression or the number of validation images does not fit.
+    Raises: UserError where the test split of a trial is asked for, there is one class only, or the expression or the
+    number of validation images does not fit.
     """
     match split:
         case "test":

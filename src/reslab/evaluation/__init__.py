@@ -22,7 +22,8 @@ def evaluate(
     """Predict and measure the named splits of a finished run; with `views`, test-time augmentation stands beside.
 
     By default those are the training and the test split, of a trial the training and the validation split.
-    Raises: UserError where the run is not finished or a trial whose test split is asked for, its data has changed or another process works on it.
+    Raises: UserError where the run is not finished, it is a trial whose test split is asked for, its data has changed
+    or another process works on it.
     """
     splits = splits or ("train", run.recipe.measured_on)
     with run.locked():  # two at once would lose each other's splits

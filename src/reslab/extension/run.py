@@ -112,8 +112,8 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None) -> 
     limit = {"all": None, "none": 0}.get(str(wish.old_data), wish.old_data)
     if base.trial and wish.old_data == "none":
         raise UserError(
-            f"{run.path} is a trial, which is measured on validation images, and --old-data none holds none out: extend a "
-            "run that is no trial"
+            f"{run.path} is a trial, which is measured on validation images, and --old-data none holds none out: "
+            "extend a run that is no trial"
         )
     extension = Extension(
         method=method,
