@@ -36,8 +36,8 @@ def read_inputs(run: Run) -> Inputs:
     evaluation = run.evaluation
     if run.recipe.trial:
         raise UserError(
-            f"{run.path} is a trial and has no test figures to report: set trials beside each other with reslab compare, "
-            "and report the run of what you choose"
+            f"{run.path} is a trial and has no test figures to report: set trials beside each other with reslab "
+            "compare, and report the run of what you choose"
         )
     if "test" not in evaluation.splits:
         raise UserError(f"{run.path} holds no figures of the test split: run reslab evaluate {run.path}")
