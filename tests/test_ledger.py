@@ -224,6 +224,15 @@ def test_the_story_of_the_lab_quotes_its_results() -> None:
     assert f"it stands: macro F1 {cells['frozen'][4].split()[0]}" in story
     _, accuracy, _, _, f1, _, _, change, _ = cells["finetune-distill"]
     assert f"macro F1 {f1.split()[0]}, accuracy {accuracy}, for {-float(change)} points on the old classes" in story
+    base, taught = (
+        Evaluation.model_validate_json((ROOT / "results" / folder / "evaluation.json").read_text()).splits["test"]
+        for folder in ("reptiles/base", "notebook/extended")
+    )
+    for page in ("docs/lab.md", "docs/ru/lab.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert f"{100 * base.accuracy.value:.2f} %" in text
+        assert f"{taught.macro_f1.value:.3f}" in text
+        assert f"reslab train {read_recipe(EXTENSIONS / 'base/recipe.json').name} --out runs/base" in text
     frozen = Evaluation.model_validate_json((EXTENSIONS / "frozen-0/evaluation.json").read_text())
     assert frozen.extension
     snake = frozen.extension.new_classes[frozen.classes.index("snake") - frozen.extension.num_old]
