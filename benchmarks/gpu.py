@@ -5,11 +5,9 @@ of noise, prepared as for CIFAR-10. Losses after the timed updates show that the
 Several at once are processes that begin to count together; their rates add up; for NVIDIA's MPS, which lets their
 kernels run side by side, start `nvidia-cuda-mps-control -d` first.
 
-    python benchmarks/gpu.py --out gpu.json --at-once 1,4,12
+    python benchmarks/gpu.py --only-at-once --at-once 1,4,12 --seconds 3
 
-`gpu.json` holds what a quarter of an hour on a device gave: networks at once by this script; two recipes alone on the
-device, and variants of `fast94` by 5,000 validation images (one seed each), by a script around `reslab.train` that is
-not kept here.
+writes what `gpu.json` holds: networks at once.
 """
 
 import argparse

@@ -41,7 +41,6 @@ from reslab.training.step import make_forward
 
 STEPS, ENDS = 200, 20
 BATCHES = {
-    "zoo-vgg19": 64,
     "zoo-wrn16-8": 32,
     "zoo-wrn28-10": 16,
     "zoo-densenet-bc-100-12": 32,

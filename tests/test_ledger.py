@@ -224,6 +224,15 @@ def test_the_story_of_the_lab_quotes_its_results() -> None:
     assert f"it stands: macro F1 {cells['frozen'][4].split()[0]}" in story
     _, accuracy, _, _, f1, _, _, change, _ = cells["finetune-distill"]
     assert f"macro F1 {f1.split()[0]}, accuracy {accuracy}, for {-float(change)} points on the old classes" in story
+    base, taught = (
+        Evaluation.model_validate_json((ROOT / "results" / folder / "evaluation.json").read_text()).splits["test"]
+        for folder in ("reptiles/base", "notebook/extended")
+    )
+    for page in ("docs/lab.md", "docs/ru/lab.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert f"{100 * base.accuracy.value:.2f} %" in text
+        assert f"{taught.macro_f1.value:.3f}" in text
+        assert f"reslab train {read_recipe(EXTENSIONS / 'base/recipe.json').name} --out runs/base" in text
     frozen = Evaluation.model_validate_json((EXTENSIONS / "frozen-0/evaluation.json").read_text())
     assert frozen.extension
     snake = frozen.extension.new_classes[frozen.classes.index("snake") - frozen.extension.num_old]
@@ -274,3 +283,37 @@ def test_the_report_of_a_study_is_that_of_its_runs(folder: Path) -> None:
         if errors:
             (row,) = (each for each in report.splitlines() if each.startswith(f"| {line['row']} | error |"))
             assert f" | {100 * fmean(errors):.2f}" in row
+
+
+# ---- what settings were chosen by
+
+TRIALS = sorted(path.parent for path in ROOT.glob("results/trials/**/recipe.json"))
+CHOSEN_BY_TEST = ROOT / "results/chosen-by-test"
+
+
+def test_trials_are_committed() -> None:
+    assert TRIALS
+    assert {folder.name for folder in ROOT.glob("results/trials/*")} == {folder.name for folder in TRIALS}
+
+
+@pytest.mark.parametrize("folder", TRIALS, ids=lambda folder: folder.name)
+def test_a_trial_has_validation_figures_and_no_test_figures(folder: Path) -> None:
+    assert read_recipe(folder / "recipe.json").validation > 0
+    last = Epoch.model_validate_json((folder / "log.jsonl").read_text().splitlines()[-1])
+    assert last.validation_accuracy is not None
+    evaluation = folder / "evaluation.json"
+    assert not evaluation.exists() or "test" not in Evaluation.model_validate_json(evaluation.read_text()).splits
+    assert not [*folder.glob("*-test*")]
+
+
+@pytest.mark.parametrize(
+    "folder", [path for path in CHOSEN_BY_TEST.iterdir() if path.is_dir()], ids=lambda folder: folder.name
+)
+def test_a_choice_by_the_test_split_is_owned_up_to(folder: Path) -> None:
+    test = Evaluation.model_validate_json((folder / "evaluation.json").read_text()).splits["test"]
+    page = (CHOSEN_BY_TEST / "README.md").read_text(encoding="utf-8")
+    (row,) = (line for line in page.splitlines() if f"({folder.name})" in line)
+    assert f"| {100 * test.accuracy.value:.2f} %" in row
+    log = (ROOT / "benchmarks/log.md").read_text(encoding="utf-8")
+    (row,) = (line for line in log.splitlines() if f"results/chosen-by-test/{folder.name})" in line)
+    assert "test split" in row

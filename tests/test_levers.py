@@ -53,7 +53,7 @@ def test_statistics_taken_anew() -> None:
 
 
 def test_label_smoothing_for_a_residual_network() -> None:
-    plain, smooth = ROOT / "results/fast-resnet56", ROOT / "results/trials/resnet56-label-smoothing"
+    plain, smooth = ROOT / "results/fast-resnet56", ROOT / "results/chosen-by-test/resnet56-label-smoothing"
     assert json.loads((smooth / "recipe.json").read_text()) == {
         **json.loads((plain / "recipe.json").read_text()),
         "label_smoothing": 0.1,

@@ -132,6 +132,8 @@ EVERYTHING = derive(
     logit_adjustment=0.75,
     label_smoothing=0.1,
     chunk_size=50,
+    validation=200,
+    trial=True,
     skip_damaged=True,
     average=Average(decay=0.9, epoch=1),
     selection=Selection(share=0.25, epoch=2),
@@ -141,7 +143,7 @@ EVERYTHING = derive(
 def test_json_gives_back_every_field_that_is_not_at_its_default(tmp_path):
     for part in (EVERYTHING, EVERYTHING.optimizer, EVERYTHING.sampling, EVERYTHING.extension, EVERYTHING.augment[0]):
         at_default = [name for name, info in type(part).model_fields.items() if getattr(part, name) == info.default]
-        assert set(at_default) <= {"kind", "schema_version", "published", "image_size", "validation"} | (
+        assert set(at_default) <= {"kind", "schema_version", "published", "image_size"} | (
             {"stream", "updates", "warm_until"} if part is EVERYTHING else set()
         )
     path = tmp_path / "recipe.json"

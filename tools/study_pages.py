@@ -14,14 +14,13 @@ FOLDER = ROOT / "docs/studies"
 QUESTIONS = {
     "elu-table": "Does a residual network with ELU, as Shah et al. propose it, err less than one with ReLU, at every "
     "depth?",
-    "elu-variants": "Where do ELU and batch norm belong in a block? The paper's own answer was contradicted by a later "
-    "rerun at depth 110, so the question is open.",
-    "degradation": "Do plain networks get worse with depth, on training images too, where residual ones get better? "
-    "The gradients that arrive in each layer are measured beside it.",
-    "zoo-table": "Thirteen known networks, each trained as one public repository does it: do its accuracies repeat?",
-    "lab": "Both parts of the lab report: ten classes of CIFAR-10, then five reptiles beside them, with the backbone "
-    "frozen as the report had it and with the whole network tuned.",
-    "digits": "A study to try in a minute, without a network: does ELU help on scikit-learn's digits?",
+    "elu-variants": "Is the paper's own answer, ELU without batch norm before it, better than the other orders and "
+    "than ReLU, at 20 and at 110 layers?",
+    "degradation": "On training images too? The gradients that arrive in each layer are measured beside it.",
+    "zoo-table": "Each is trained as one public repository does it: do its accuracies repeat?",
+    "lab": "The reptiles are taught twice: with the backbone frozen, as the lab report had it, and with the whole "
+    "network tuned.",
+    "digits": "Does ELU help there?",
 }
 
 

@@ -1,6 +1,7 @@
 """Runs beside each other: a row of figures for each, and McNemar's test for each two of them.
 
-Only figures of the test split, and without test-time augmentation, so that they stand for the same thing in every row.
+Only figures of one split, and without test-time augmentation, so that they stand for the same thing in every row: of
+the test split, or of the validation split where all runs are trials.
 """
 
 from collections import Counter
@@ -15,13 +16,13 @@ from reslab.errors import UserError
 from reslab.estimates import estimate
 from reslab.intervals import macro_f1_difference
 from reslab.metrics import McNemar, mcnemar
-from reslab.records import Estimate, Evaluation
+from reslab.records import Estimate, Evaluation, SplitName
 from reslab.runs import Run
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run: what was trained on what, for how long, and its figures on the test split."""
+    """One run: what was trained on what, for how long, and its figures."""
 
     name: str  # of the folder, or its path where two share a name
     recipe: str
@@ -52,15 +53,17 @@ class Pair:
 class Comparison:
     """Rows in the order of the runs, and every pair of them."""
 
+    split: SplitName
     rows: tuple[Row, ...]
     pairs: tuple[Pair, ...]
 
 
 @dataclass(frozen=True)
 class _Answers:
-    """What one run said of the test split: predicted classes and labels, each (N,), and whose images they were."""
+    """What one run said of a split: predicted classes and labels, each (N,), and whose images they were."""
 
     name: str
+    split: SplitName
     data: str
     reading: tuple[int, bool]  # the size of its images and whether they are streamed, which fingerprints cover too
     fingerprint: str | None
@@ -70,15 +73,17 @@ class _Answers:
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
-    """Compare finished runs whose test split has been evaluated.
+    """Compare finished runs whose test split has been evaluated, or trials whose validation split has been.
 
-    Raises: UserError where one is given twice, is not finished or evaluated, or its predictions and figures differ.
+    Raises: UserError where one is given twice, is not finished or evaluated, only some are trials, or predictions and
+    figures differ.
     """
     names = _names(runs)
+    split = _pick_split(runs)
     evaluations = [_evaluation(run) for run in runs]
     rows = [_row(run, name, evaluation) for run, name, evaluation in zip(runs, names, evaluations, strict=True)]
     answers = [_answers(run, name, evaluation) for run, name, evaluation in zip(runs, names, evaluations, strict=True)]
-    return Comparison(tuple(rows), tuple(_pair(first, second) for first, second in combinations(answers, 2)))
+    return Comparison(split, tuple(rows), tuple(_pair(first, second) for first, second in combinations(answers, 2)))
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
@@ -89,18 +94,30 @@ def _names(runs: Sequence[Run]) -> list[str]:
     return [run.name if uses[run.name] == 1 else str(run.path) for run in runs]
 
 
+def _pick_split(runs: Sequence[Run]) -> SplitName:
+    first, *others = runs
+    for run in others:
+        if run.recipe.trial != first.recipe.trial:
+            trial, other = (run, first) if run.recipe.trial else (first, run)
+            raise UserError(
+                f"{trial.path} is a trial, measured on validation images, and {other.path} is none: compare trials "
+                "with trials"
+            )
+    return first.recipe.measured_on
+
+
 def _evaluation(run: Run) -> Evaluation:
     if not run.is_finished:
         raise UserError(f"{run.path} is not finished: go on with reslab train --resume {run.path}")
-    evaluation = run.evaluation
-    if "test" not in evaluation.splits:
+    evaluation, split = run.evaluation, run.recipe.measured_on
+    if split not in evaluation.splits:
         done = ", ".join(evaluation.splits) or "no split"
-        raise UserError(f"{run.path} has been evaluated on {done}, not on test: run reslab evaluate {run.path}")
+        raise UserError(f"{run.path} has been evaluated on {done}, not on {split}: run reslab evaluate {run.path}")
     return evaluation
 
 
 def _row(run: Run, name: str, evaluation: Evaluation) -> Row:
-    recipe, log, figures = run.recipe, run.log, evaluation.splits["test"]
+    recipe, log, figures = run.recipe, run.log, evaluation.splits[run.recipe.measured_on]
     options = recipe.model.model_dump(exclude={"kind", "depth"}, exclude_defaults=True)
     chosen = ", ".join(f"{option}={value}" for option, value in options.items())
     return Row(
@@ -117,12 +134,15 @@ def _row(run: Run, name: str, evaluation: Evaluation) -> Row:
 
 
 def _answers(run: Run, name: str, evaluation: Evaluation) -> _Answers:
-    logits, labels = run.read_predictions("test")
-    if logits.shape != (evaluation.splits["test"].num_images, len(evaluation.classes)):
+    split = run.recipe.measured_on
+    logits, labels = run.read_predictions(split)
+    if logits.shape != (evaluation.splits[split].num_images, len(evaluation.classes)):
         raise UserError(f"the predictions and the evaluation of {run.path} differ: run reslab evaluate {run.path}")
-    fingerprint = next((data.fingerprint for data in run.environment.data if data.split == "test"), None)
+    fingerprint = next((data.fingerprint for data in run.environment.data if data.split == split), None)
     reading = (run.recipe.image_size, run.recipe.stream is not None)
-    return _Answers(name, run.recipe.data, reading, fingerprint, evaluation.classes, logits.argmax(axis=1), labels)
+    return _Answers(
+        name, split, run.recipe.data, reading, fingerprint, evaluation.classes, logits.argmax(axis=1), labels
+    )
 
 
 def _pair(first: _Answers, second: _Answers) -> Pair:
@@ -142,19 +162,19 @@ def _macro_f1_difference(first: _Answers, second: _Answers) -> Estimate:
 
 
 def _obstacle(first: _Answers, second: _Answers) -> str | None:
-    """Say why two runs were not tested on the same images, as far as can be told.
+    """Say why two runs were not measured on the same images, as far as can be told.
 
     The fingerprint of a folder also changes with the way it is read: where only that differs, the labels must do.
     """
     if len(first.labels) != len(second.labels):
-        return f"their test splits have {len(first.labels)} and {len(second.labels)} images"
+        return f"their {first.split} splits have {len(first.labels)} and {len(second.labels)} images"
     if first.classes != second.classes:
         return "their classes differ"
     num_different = int((first.labels != second.labels).sum())
     if num_different:
-        return f"the labels of {num_different} of {len(first.labels)} test images differ"
+        return f"the labels of {num_different} of {len(first.labels)} {first.split} images differ"
     if first.fingerprint == second.fingerprint or (first.data == second.data and first.reading != second.reading):
         return None
     prints = " and ".join(f"{each.fingerprint[:12]}…" if each.fingerprint else "unknown" for each in (first, second))
     where = first.data if first.data == second.data else f"{first.data} and {second.data}"
-    return f"the test images of {where} differ (fingerprints {prints})"
+    return f"the {first.split} images of {where} differ (fingerprints {prints})"

@@ -280,6 +280,7 @@ class Recipe(Part):
     data: str
     image_size: PositiveInt = 32
     validation: NonNegativeInt = 0
+    trial: bool = False  # made to choose between settings: measured on its validation images, never on test images
     standardize: Standardize | None = None  # None: mean and deviation of the training images
     augment: tuple[Augment, ...] = ()
     growth: tuple[Growth, ...] = ()  # smaller images at first: a quarter of the pixels is a quarter of the arithmetic
@@ -320,6 +321,20 @@ class Recipe(Part):
             listed = ", ".join(map(str, epochs))
             raise ValueError(f"growth begins its sizes in the epochs {listed}: list them in order, each epoch once")
         return self
+
+    @model_validator(mode="after")
+    def _trial_holds_images_out(self) -> "Recipe":
+        if self.trial and not self.validation:
+            raise ValueError(
+                "a trial is measured on validation images, and none are held out: set validation, for example to a "
+                "tenth of the training images"
+            )
+        return self
+
+    @property
+    def measured_on(self) -> Literal["validation", "test"]:
+        """The split whose figures are the result: of a trial that is never the test split."""
+        return "validation" if self.trial else "test"
 
     @model_validator(mode="after")
     def _streams_what_it_can(self) -> "Recipe":

@@ -96,7 +96,7 @@ def naive_vgg19(model: Any, x: Tensor) -> Tensor:
     linears, last = layers_of(model.hidden, nn.Linear), layers_of(model.hidden, nn.BatchNorm1d)
     for _ in range(2):
         x = relu(norm(next(last), x @ next(linears).weight.T))
-    return x
+    return x / 4  # the root of 16 features
 
 
 def naive_wide_resnet(model: Any, x: Tensor, *, projects: bool = False) -> Tensor:
@@ -220,6 +220,18 @@ def test_basic_blocks_of_large_images_are_those_of_small_ones() -> None:
     large = make_network({"kind": "imagenet_resnet", "depth": 18, "width": 8, "shortcut": "A", "stem": "small"})
     assert {type(block).__module__ for block in large.blocks} == {"reslab.models.resnet"}  # type: ignore[union-attr]
     assert not [name for name, _ in large.named_parameters() if "shortcut" in name]
+
+
+def test_vgg19_starts_near_guessing_and_one_update_moves_its_logits_little() -> None:
+    """As with the norm on the classes in its script, however many features there are: the rate counts on it."""
+    torch.manual_seed(0)
+    model = build({"kind": "vgg19", "width": 8, "hidden": 1024}, num_classes=7)
+    features = model.features(torch.randn(32, 3, 32, 32)).detach()
+    before = model.head(features)
+    assert 0.5 < before.var() < 2
+    F.cross_entropy(before, torch.arange(32) % 7).backward()
+    torch.optim.SGD(model.head.parameters(), lr=0.1).step()
+    assert (model.head(features) - before).abs().max() < 0.2
 
 
 # ---- dropout

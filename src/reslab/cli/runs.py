@@ -72,6 +72,9 @@ def train(
     compile: Compile = "auto",
     precision: Precision = "auto",
     deterministic: Deterministic = False,
+    trial: Annotated[
+        bool, typer.Option("--trial", help="Mark a run made to choose between settings: its test split stays closed.")
+    ] = False,
     checkpoint_every: CheckpointEvery = "1epoch",
     on_nonfinite: OnNonfinite = "retry",
     data_dir: DataDir = None,
@@ -82,10 +85,12 @@ def train(
     """Train a network by a recipe, into a run folder. The test split is not read."""
     if (recipe is None) == (resume is None):
         raise UserError("name a recipe to train (reslab recipes lists them), or --resume RUN to go on with a run")
-    if resume is not None and (settings or out or seed or compile != "auto" or precision != "auto" or deterministic):
+    if resume is not None and (
+        settings or out or seed or compile != "auto" or precision != "auto" or deterministic or trial
+    ):
         raise UserError(
-            "--resume goes on with a run as it was begun: leave --set, --out, --seed, --compile, --precision and "
-            "--deterministic away"
+            "--resume goes on with a run as it was begun: leave --set, --out, --seed, --compile, --precision, "
+            "--deterministic and --trial away"
         )
     use_threads(threads)
     from reslab import training
@@ -101,7 +106,7 @@ def train(
             resume or Path(), device=device, data_dir=data_dir, silent=False, safety=safety, threads=threads
         )
     else:
-        chosen = with_settings(find_recipe(recipe), settings or ())
+        chosen = with_settings(find_recipe(recipe), [*(settings or ()), *(["trial=true"] if trial else [])])
         folder = out or Path("runs") / f"{chosen.name}-seed{seed}"
         run = training.train(
             chosen,
@@ -128,8 +133,12 @@ def train(
 def evaluate(
     run: RunPath,
     splits: Annotated[
-        str, typer.Option(help="Splits to measure, with commas: train, validation, test.")
-    ] = "train,test",
+        str | None,
+        typer.Option(
+            help="Splits to measure, with commas: train, validation, test. By default train,test; of a trial "
+            "train,validation."
+        ),
+    ] = None,
     views: Annotated[
         int | None,
         typer.Option(help="Also measure the mean over 2 or 6 views of each image, beside the plain figures."),
@@ -143,11 +152,12 @@ def evaluate(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Measure a finished run on its training and test split."""
+    """Measure a finished run on its training and test split, a trial on its training and validation split."""
     from reslab.records import SPLITS
 
-    chosen = [name for name in SPLITS if name in splits.split(",")]
-    if len(chosen) != len(splits.split(",")):
+    named = splits.split(",") if splits else []
+    chosen = [name for name in SPLITS if name in named]
+    if len(chosen) != len(named):
         raise UserError(f"--splits {splits}: choose from {', '.join(SPLITS)}, joined by commas, each once")
     if views not in (None, 2, 6):
         raise UserError(f"--views {views}: choose 2 (the image and its mirror image) or 6 (both also moved by a pixel)")
@@ -162,13 +172,13 @@ def evaluate(
         print_onnx(evaluate_onnx(Run.open(run), files=onnx, data_dir=data_dir), as_json=json)
         return
 
-    figures = evaluation.evaluate(Run.open(run), splits=chosen, views=views, device=device, data_dir=data_dir)
+    figures = evaluation.evaluate(Run.open(run), splits=chosen or None, views=views, device=device, data_dir=data_dir)
     print_shortfall(Run(run))
     if json:
         print_json(figures.model_dump())
         return
     print_evaluation(figures)
-    typer.echo(f"Next: reslab report {run}")
+    typer.echo(f"Next: reslab report {run}" if "test" in figures.splits else "Next: reslab compare RUN RUN …")
 
 
 def report(
@@ -219,7 +229,7 @@ def compare(
         print_json(to_plain(found) | {"chart": str(chart)})
         return
     print_table(
-        "Test split, with 95 % intervals",
+        f"{found.split.capitalize()} split, with 95 % intervals",
         ["run", "data", "model", "epochs", "training", "accuracy", "macro F1"],
         [
             [

@@ -17,12 +17,18 @@ HOLD_OUT_SEED = 0  # not the run's: runs of several seeds share their validation
 
 
 def read_split(recipe: Recipe, split: SplitName, *, data_dir: Path | None = None) -> ImageSet:
-    """Read one split of `recipe.data`; only `evaluate` may ask for `test`.
+    """Read one split of `recipe.data`; only `evaluate` may ask for `test`, and not of a trial.
 
-    Raises: UserError where there is one class only, or the expression or the number of validation images does not fit.
+    Raises: UserError where the test split of a trial is asked for, there is one class only, or the expression or the
+    number of validation images does not fit.
     """
     match split:
         case "test":
+            if recipe.trial:
+                raise UserError(
+                    f"this run of {recipe.name} is a trial, made to choose between settings, so its test split stays "
+                    "closed: measure it with --splits train,validation, and train what you choose without --trial"
+                )
             return _load(recipe, "test", data_dir)
         case "train" | "validation":
             images = _load(recipe, "train", data_dir)

@@ -14,15 +14,18 @@ __all__ = ["evaluate", "load_classifier", "predict", "score"]
 def evaluate(
     run: Run,
     *,
-    splits: Sequence[SplitName] = ("train", "test"),
+    splits: Sequence[SplitName] | None = None,
     views: int | None = None,
     device: str = "auto",
     data_dir: Path | None = None,
 ) -> Evaluation:
     """Predict and measure the named splits of a finished run; with `views`, test-time augmentation stands beside.
 
-    Raises: UserError where the run is not finished, its data has changed or another process works on it.
+    By default those are the training and the test split, of a trial the training and the validation split.
+    Raises: UserError where the run is not finished, it is a trial whose test split is asked for, its data has changed
+    or another process works on it.
     """
+    splits = splits or ("train", run.recipe.measured_on)
     with run.locked():  # two at once would lose each other's splits
         predict(run, splits=splits, views=views, device=device, data_dir=data_dir)
         return score(run, splits=splits, views=views)

@@ -27,7 +27,7 @@ from reslab.runs import Examples, Predictions, Run, read_weights
 def predict(
     run: Run,
     *,
-    splits: Sequence[SplitName] = ("train", "test"),
+    splits: Sequence[SplitName],
     views: int | None = None,
     device: str = "auto",
     data_dir: Path | None = None,

@@ -82,6 +82,7 @@ def plan(base: Recipe, *, weights: Weights, extension: Extension, data: str) -> 
         "data": data,
         "standardize": weights.standardize,
         "validation": 0,
+        "trial": False,
         "warm_until": None,
         "updates": None,
         "extension": extension,
@@ -89,9 +90,9 @@ def plan(base: Recipe, *, weights: Weights, extension: Extension, data: str) -> 
     return derive(base, name=f"{base.name}-{extension.method}", **changes | _training(base, extension))
 
 
-def fit(recipe: Recipe, *, num_images: int, validation: int) -> Recipe:
-    """Fill in how many images are held out, and for a tuned network how many are drawn an epoch."""
-    changes: dict[str, Any] = {"validation": validation}
+def fit(recipe: Recipe, *, num_images: int, validation: int, trial: bool) -> Recipe:
+    """Fill in how many images are held out, whether by a trial, and for a tuned network how many are drawn an epoch."""
+    changes: dict[str, Any] = {"validation": validation, "trial": trial}
     if recipe.extension and recipe.extension.method in ("finetune", "finetune-distill"):
         changes["sampling"] = Sampling(images_per_epoch=num_images - validation, balance=BALANCE)
     return derive(recipe, name=recipe.name, **changes)

@@ -142,6 +142,11 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None) -> 
         raise UserError(f"--prior {wish.prior}: choose from {', '.join(PRIORS)}")
     base = run.recipe
     limit = {"all": None, "none": 0}.get(str(wish.old_data), wish.old_data)
+    if base.trial and wish.old_data == "none":
+        raise UserError(
+            f"{run.path} is a trial, which is measured on validation images, and --old-data none holds none out: "
+            "extend a run that is no trial"
+        )
     extension = Extension(
         method=method,
         base=hashlib.sha256(run.weights_path.read_bytes()).hexdigest(),
@@ -160,7 +165,7 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None) -> 
     if wish.prior == "base" and isinstance(wish.old_data, int):
         coming = _count_coming(old_images, images, limit=wish.old_data)
         draft = derive(draft, name=draft.name, extension=extension.model_copy(update={"coming": coming}))
-    return fit(draft, num_images=len(images.labels), validation=_num_held_out(run, images, extension))
+    return fit(draft, num_images=len(images.labels), validation=_num_held_out(run, images, extension), trial=base.trial)
 
 
 def _read_old(run: Run, *, data_dir: Path | None) -> ImageSet:

@@ -3,10 +3,15 @@
 Source: Simonyan and Zisserman 2014, "Very Deep Convolutional Networks for Large-Scale Image Recognition",
 arXiv:1409.1556, network E, adapted as in the public repository BIGBALLON/cifar-10-cnn, 3_Vgg19_Network.
 Differs from the paper: a norm before each ReLU, so no biases there; the maps are averaged to one
-pixel (which they are, of an image of 32) where the paper hands 7x7 of them on. Differs from the repository: no norm on
-the classes, and weights that start at random, not from a network trained on ImageNet.
+pixel (which they are, of an image of 32) where the paper hands 7x7 of them on. Differs from the repository: weights
+start at random, not from a network trained on ImageNet; and its rate of 0.1 counts on a batch norm after the last
+linear layer, whose place two things take here, so that the head stays linear: features are divided by the root of
+their number, and the head's weights have a deviation of 1. Logits then start with a variance of about 1, as after that
+norm, and one update moves them little, however many features there are.
 Axes: N images, C channels, H rows, W columns, D features, K classes.
 """
+
+import math
 
 from torch import Tensor, nn
 
@@ -34,10 +39,11 @@ class Vgg19(Classifier):
         self.hidden = nn.Sequential(*_connect(inputs, hidden, dropout), *_connect(hidden, hidden, dropout))
         self.head = nn.Linear(hidden, num_classes)
         init_kaiming(self)
+        nn.init.normal_(self.head.weight)
 
     def features(self, images: Tensor) -> Tensor:
         x: Tensor = self.hidden(average_pixels(self.layers(images)))
-        return x
+        return x / math.sqrt(self.head.in_features)
 
 
 def _connect(inputs: int, outputs: int, dropout: float) -> tuple[nn.Module, ...]:

@@ -1,7 +1,8 @@
 """The lab's recipes: the pre-activation ResNet-32 of a Keras script, its ten-epoch version, and one for digits.
 
 Source: the public repository BIGBALLON/cifar-10-cnn, 4_Residual_Network; network He et al. 2016, arXiv:1603.05027.
-Differs from it: nothing that is known to change the result. The script's penalty is 1e-4 times the sum of squares of
+Differs from it: 125 epochs, where the script's default and its README's figure are of 200; the rate last falls after
+122. The script's penalty is 1e-4 times the sum of squares of
 the kernels, whose gradient is that of a decay of 2e-4.
 """
 
@@ -24,7 +25,7 @@ CIFAR10_PIXELS = Standardize(mean=(125.307, 122.95, 113.865), deviation=(62.9932
 RESNET32 = Recipe(
     name="lab-resnet32",
     source="BIGBALLON/cifar-10-cnn, 4_Residual_Network",
-    published=Published(low=0.927, high=0.93, source="BIGBALLON/cifar-10-cnn, README"),
+    published=Published(low=0.9268, high=0.9268, source="BIGBALLON/cifar-10-cnn, README, after 200 epochs"),
     data="cifar10",
     standardize=CIFAR10_PIXELS,
     augment=(Flip(), Shift(fraction=0.125)),

@@ -34,6 +34,11 @@ class Inputs(NamedTuple):
 def read_inputs(run: Run) -> Inputs:
     """Read an evaluated run. Raises: UserError where a file is missing, damaged or belongs to another evaluation."""
     evaluation = run.evaluation
+    if run.recipe.trial:
+        raise UserError(
+            f"{run.path} is a trial and has no test figures to report: set trials beside each other with reslab "
+            "compare, and report the run of what you choose"
+        )
     if "test" not in evaluation.splits:
         raise UserError(f"{run.path} holds no figures of the test split: run reslab evaluate {run.path}")
     tensors, weights = read_weights(run.path)

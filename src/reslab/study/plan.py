@@ -89,6 +89,8 @@ def make_jobs(study: Study, *, out: Path, seeds: int, labels: tuple[str, ...] = 
 def recipe_of(job: Training, *, label: str, scale: float) -> Recipe:
     """Resolve what a row trains; a recipe that the row changes takes its label as its name. Raises: UserError."""
     recipe = with_settings(find_recipe(job.recipe), job.settings)
+    if recipe.trial:
+        raise UserError(f"row {label} trains a trial, whose test split stays closed: set trial to false for a study")
     return scale_recipe(derive(recipe, name=label) if job.settings else recipe, scale)
 
 

@@ -1,9 +1,8 @@
 """The shipped studies: published tables as data.
 
-Source: He et al. 2015, arXiv:1512.03385; Shah et al. 2016, arXiv:1604.04112; the public reruns named beside each
-figure. Figures are test errors or accuracies of one run each, as a rule, without an interval.
-Differs from them: the two rerun tables are known to this project by their figures alone, which is what their source
-says.
+Source: He et al. 2015, arXiv:1512.03385; Shah et al. 2016, arXiv:1604.04112; `reslab.published`; the lab report that
+this project grew out of, which is not public. Figures are test errors or accuracies of one run each, as a rule, without
+an interval.
 """
 
 from typing import Final
@@ -14,15 +13,12 @@ from reslab.recipes import RECIPES
 from reslab.study.spec import Contrast, Metric, Row, Study, Teaching, Training
 
 SHAH: Final = "Shah et al. 2016, arXiv:1604.04112, table 1"
-ELU_RERUN: Final = "a later rerun of ELU in ResNet-110, its figures only"
-PLAIN_RERUN: Final = "a public rerun of plain networks, its figures only"
-LAB_REPORT: Final = "the lab report"
+LAB_REPORT: Final = "the lab report (not public)"
 
 DEPTHS: Final = (20, 32, 44, 56, 110)
-SHAH_RESNET: Final = (8.38, 7.51, 7.17, 6.97, 6.42)  # test error in percent, by depth
-SHAH_ELU: Final = (8.32, 7.30, 6.93, 6.31, 5.62)
-PLAIN_ACCURACIES: Final = {20: 90.10, 32: 86.96, 44: 84.45, 56: 85.26}
-RERUN_110: Final = {"relu": 5.67, "elu": 6.55}
+SHAH_RESNET: Final = dict(zip(DEPTHS, (8.38, 7.51, 7.17, 6.97, 6.42), strict=True))  # test error in percent
+SHAH_ELU: Final = dict(zip(DEPTHS, (8.32, 7.30, 6.93, 6.31, 5.62), strict=True))
+PLAIN_DEPTHS: Final = (20, 32, 44, 56)
 VARIANTS: Final = ("elu-after-addition", "bn-before-elu", "conv-bn-elu")  # beside ELU as Shah et al. propose it
 
 # By the network's name in `published`; the recipe gives the figure.
@@ -62,28 +58,22 @@ ELU_TABLE = Study(
     rows=(
         *(
             _row(f"resnet-{depth}", f"resnet-{depth}", error=_in_percent(error, SHAH))
-            for depth, error in zip(DEPTHS, SHAH_RESNET, strict=True)
+            for depth, error in SHAH_RESNET.items()
         ),
         *(
             _row(f"elu-resnet-{depth}", f"elu-resnet-{depth}", error=_in_percent(error, SHAH))
-            for depth, error in zip(DEPTHS, SHAH_ELU, strict=True)
+            for depth, error in SHAH_ELU.items()
         ),
     ),
     contrasts=tuple(Contrast(first=f"elu-resnet-{depth}", second=f"resnet-{depth}") for depth in DEPTHS),
 )
 
 
-def _variants(depth: int, errors: dict[str, float]) -> tuple[Row, ...]:
-    known = {name: _in_percent(error, ELU_RERUN) for name, error in errors.items()}
+def _variants(depth: int) -> tuple[Row, ...]:
     base = f"elu-resnet-{depth}"
     return (
-        # Not the figures of the papers: this table asks which of both is right.
-        Row(
-            label=f"relu-{depth}",
-            job=Training(recipe=f"resnet-{depth}"),
-            published={"error": known["relu"]} if known else {},
-        ),
-        Row(label=f"elu-{depth}", job=Training(recipe=base), published={"error": known["elu"]} if known else {}),
+        _row(f"relu-{depth}", f"resnet-{depth}", error=_in_percent(SHAH_RESNET[depth], SHAH)),
+        _row(f"elu-{depth}", base, error=_in_percent(SHAH_ELU[depth], SHAH)),
         *(_row(f"{block}-{depth}", base, settings=(f"model.block={block}",)) for block in VARIANTS),
     )
 
@@ -91,24 +81,16 @@ def _variants(depth: int, errors: dict[str, float]) -> tuple[Row, ...]:
 ELU_VARIANTS = Study(
     name="elu-variants",
     title="Where ELU and batch norm belong in a residual block",
-    rows=(*_variants(20, {}), *_variants(110, RERUN_110)),
+    rows=(*_variants(20), *_variants(110)),
     contrasts=tuple(
         Contrast(first=f"{name}-{depth}", second=f"relu-{depth}") for depth in (20, 110) for name in ("elu", *VARIANTS)
     ),
 )
 
-PLAIN_DEPTHS: Final = tuple(PLAIN_ACCURACIES)
-
 DEGRADATION = Study(
     name="degradation",
     title="Deeper plain networks get worse, deeper residual networks better",
-    rows=(
-        *(
-            _row(f"plain-{depth}", f"plain-{depth}", error=_in_percent(100 - accuracy, PLAIN_RERUN))
-            for depth, accuracy in PLAIN_ACCURACIES.items()
-        ),
-        *(_row(f"resnet-{depth}", f"resnet-{depth}") for depth in PLAIN_DEPTHS),
-    ),
+    rows=(*(_row(f"{kind}-{depth}", f"{kind}-{depth}") for kind in ("plain", "resnet") for depth in PLAIN_DEPTHS),),
     contrasts=(
         *(Contrast(first=f"{kind}-{depth}", second=f"{kind}-20") for kind in ("plain", "resnet") for depth in (44, 56)),
         *(Contrast(first=f"plain-{depth}", second=f"resnet-{depth}") for depth in PLAIN_DEPTHS),

@@ -1,7 +1,7 @@
 """Whether to compile a network before it is trained: where the time that it saves is more than the time that it takes.
 
-On a GPU updates are replayed from recorded graphs (`graphs`), and compiling takes about half a minute for every shape
-of batch, more than a short run; so a network is compiled there only where somebody wants it.
+On a GPU updates are replayed from recorded graphs (`graphs`), and compiling takes long for every shape of batch,
+more than a short run; so a network is compiled there only where somebody wants it.
 
 A compiled network rounds otherwise than one that is not, so a run's choice is recorded and kept when it goes on.
 PyTorch keeps what it has compiled in a cache of its own, so that the next run of the same network takes less time.
