@@ -17,7 +17,9 @@ EVERYTHING = "*"
 MAY_IMPORT = {
     # values and numbers
     "errors": "",
+    "text": "",
     "launch": "",
+    "signals": "",
     "extras": "",
     "complaints": "",
     "bombs": "",
@@ -25,26 +27,26 @@ MAY_IMPORT = {
     "pictures": "",
     "published": "",
     "models": "",
-    "part": "complaints",
+    "part": "complaints text",
     "architectures": "part",
     "recipe": "architectures complaints part",
     "recipes": "recipe published",
     "records": "recipe",
     "settings": "complaints recipe",
     # files
-    "runs": "bombs complaints recipe records",
-    "data": "bombs extras pictures recipe records",
+    "runs": "bombs complaints recipe records text",
+    "data": "bombs extras pictures recipe records text",
     "onnx_file": "extras pictures",
     # stages: they meet in run folders, so none imports another
-    "training": "recipe records data models metrics runs version",
+    "training": "recipe records data models metrics runs signals text version",
     "extension": "recipe records data models metrics runs training",
     "evaluation": "recipe records data models metrics runs pictures onnx_file extras",
-    "card": "recipe records runs",
-    "report": "recipe records metrics published runs comparison card",
+    "card": "recipe records runs text",
+    "report": "recipe records metrics published runs comparison card text",
     "comparison": "records metrics runs",
     # many runs, one table: the stages inside the functions that start a run
-    "study": "complaints extras launch recipe recipes records settings published metrics runs report data models "
-    "training extension evaluation",
+    "study": "complaints extras launch recipe recipes records settings signals published metrics runs report data "
+    "models text training extension evaluation",
     # what takes a run elsewhere
     "exporting": "recipe records data models runs evaluation onnx_file extras card",
     "hub": "records runs exporting extras card",
@@ -56,12 +58,12 @@ MAY_IMPORT = {
     "doctor": "launch data models training version",
     "sklearn_classifier": EVERYTHING,
     "cli": EVERYTHING,
-    "__main__": "cli",
+    "__main__": "cli signals",
     "version": EVERYTHING,  # reslab/__init__.py: the version, and the public names on demand
 }
 
 # What a command pays for before it knows which one it is: only this may stand outside of its functions.
-CLI_MAY_IMPORT_AT_ONCE = "cli errors"
+CLI_MAY_IMPORT_AT_ONCE = "cli errors signals text"
 
 # Importing the first must not load any of the others, by whatever way.
 NEVER_LOADS = {

@@ -3,6 +3,7 @@
 Only figures of the test split, and without test-time augmentation, so that they stand for the same thing in every row.
 """
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    for path, count in Counter(run.path.resolve() for run in runs).items():
+    for path, count in Counter(os.path.realpath(run.path) for run in runs).items():
         if count > 1:
             raise UserError(f"{path} is given {count} times: name each run once")
     uses = Counter(run.name for run in runs)

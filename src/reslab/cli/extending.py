@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from reslab.cli.options import CheckpointEvery, DataDir, Device, Json, OnNonfinite, Threads, use_threads
-from reslab.cli.show import duration, print_json
+from reslab.cli.show import duration, echo, print_json
 from reslab.errors import UserError
 
 
@@ -64,7 +64,7 @@ def extend(
         print_json({"run": str(made.path), "prior": made.prior.model_dump(), "log": [e.model_dump() for e in made.log]})
         return
     taken = duration(sum(epoch.seconds for epoch in made.log))
-    typer.echo(f"Extended in {taken}; next: reslab evaluate {made.path}")
+    echo(f"Extended in {taken}; next: reslab evaluate {made.path}")
 
 
 def _read_old_data(text: str) -> str | int:

@@ -11,6 +11,7 @@ from reslab.cli.show import (
     as_number,
     describe_pair,
     duration,
+    echo,
     in_percent,
     print_evaluation,
     print_json,
@@ -45,7 +46,7 @@ def lab(
         return
     for run in parts:
         print_evaluation(run.evaluation)
-        typer.echo(f"The report is {run.path / 'report.html'}: open it in a browser.")
+        echo(f"The report is {run.path / 'report.html'}: open it in a browser.")
 
 
 def train(
@@ -109,7 +110,7 @@ def train(
         print_json({"run": str(run.path), "log": [epoch.model_dump() for epoch in run.log]})
         return
     taken = duration(sum(epoch.seconds for epoch in run.log))
-    typer.echo(f"Trained in {taken}; next: reslab evaluate {run.path}")
+    echo(f"Trained in {taken}; next: reslab evaluate {run.path}")
 
 
 def evaluate(
@@ -154,7 +155,7 @@ def evaluate(
         print_json(figures.model_dump())
         return
     print_evaluation(figures)
-    typer.echo(f"Next: reslab report {run}")
+    echo(f"Next: reslab report {run}")
 
 
 def report(
@@ -180,9 +181,9 @@ def report(
         files = {"report": str(path), "figures": str(run / "figures"), "markdown": str(run / "report.md")}
         print_json(files | {"card": str(run / "model-card.md")} | ({"pdf": str(printed)} if printed else {}))
         return
-    typer.echo(f"The report is {path}: open it in a browser. Its figures are in {run / 'figures'}.")
+    echo(f"The report is {path}: open it in a browser. Its figures are in {run / 'figures'}.")
     if printed:
-        typer.echo(f"It is printed in {printed}.")
+        echo(f"It is printed in {printed}.")
 
 
 def compare(
@@ -215,5 +216,5 @@ def compare(
         ],
     )
     for pair in found.pairs:
-        typer.echo(describe_pair(pair))
-    typer.echo(f"The curves are in {chart}.")
+        echo(describe_pair(pair))
+    echo(f"The curves are in {chart}.")

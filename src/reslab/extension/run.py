@@ -26,6 +26,7 @@ from reslab.models.memory import keep_freed_memory
 from reslab.recipe import Extension, Recipe
 from reslab.records import Epoch, PriorChoice, Weights
 from reslab.runs import Run, read_weights
+from reslab.training.determinism import own_generator
 from reslab.training.environment import describe_environment
 from reslab.training.loop import EVERY_EPOCH, Start, Trainer
 from reslab.training.objective import make_objective
@@ -66,11 +67,11 @@ def extend(
     """
     chosen = pick_device(device)
     run = Run.open(base)
-    weights = read_weights(run.path)[1]
+    weights = _restore(run.path, chosen)[1]
     recipe = _plan(run, weights, _Wish(data, method, old_data, merge), data_dir=data_dir)
     splits = _read_splits(recipe, data_dir)
     made = Run.create(out)
-    with made.locked():
+    with made.beginning(), own_generator(chosen):
         made.write_environment(describe_environment(device=chosen, seed=seed, data=tuple(map(describe_data, splits))))
         made.write_base(run.weights_path.read_bytes())
         made.write_base_recipe(run.base_recipe)
@@ -95,12 +96,12 @@ def resume_extension(
         raise UserError(f"{path} is no extension: go on with reslab train --resume {path}")
     if run.is_finished:
         return run
-    with run.locked():
-        run.drop_parts()
+    chosen = pick_device(device)
+    with run.locked(), own_generator(chosen):
         splits = _read_splits(run.recipe, data_dir)
         if tuple(map(describe_data, splits)) != tuple(data for data in run.environment.data if data.split != "test"):
             raise UserError(f"the data of {path} has changed since it was begun: its fingerprint differs: extend anew")
-        return _Extender(run, splits, device=pick_device(device), silent=silent, safety=safety).extend()
+        return _Extender(run, splits, device=chosen, silent=silent, safety=safety).extend()
 
 
 # ---- what to do
@@ -145,6 +146,8 @@ def _num_held_out(run: Run, images: ImageSet, extension: Extension) -> int:
         return 0
     sizes = {data.split: data.num_images for data in run.environment.data}
     held_out = sizes.get("validation", 0)
+    if held_out and "train" not in sizes:
+        raise UserError(f"{run.path}/environment.json does not record the training split: restore it, or train anew")
     share = held_out / (held_out + sizes["train"]) if held_out else VALIDATION_SHARE
     return max(round(share * len(images.labels)), sum(count > 0 for count in images.counts()))
 
@@ -157,6 +160,19 @@ def _read_splits(recipe: Recipe, data_dir: Path | None) -> tuple[ImageSet, ...]:
 # ---- doing it
 
 
+def _restore(path: Path, device: torch.device) -> tuple[Classifier, Weights]:
+    """Restore a network onto a device. Raises: UserError where its weights do not fit the network that they name."""
+    tensors, weights = read_weights(path)
+    model = models.restore(
+        weights.model.model_dump(),
+        tensors,
+        num_classes=len(weights.classes),
+        channels=weights.channels,
+        where=f"the weights in {path}",
+    )
+    return model.to(device, memory_format=torch.channels_last), weights  # type: ignore[call-overload]
+
+
 class _Extender:
     def __init__(
         self, run: Run, splits: tuple[ImageSet, ...], *, device: torch.device, silent: bool, safety: Safety
@@ -167,15 +183,8 @@ class _Extender:
         self.images, self.held_out = splits[0], splits[1] if len(splits) > 1 else None
         self.splits, self.device, self.silent, self.safety = splits, device, silent, safety
         self.seed = run.environment.seed
-        self.base, self.weights = self._restore_base(), read_weights(run.base_path)[1]
+        self.base, self.weights = _restore(run.base_path, device)
         self.display = Display(total_updates=0, total_epochs=self.recipe.epochs, silent=silent)
-
-    def _restore_base(self) -> Classifier:
-        tensors, weights = read_weights(self.run.base_path)
-        model = models.restore(
-            weights.model.model_dump(), tensors, num_classes=len(weights.classes), channels=weights.channels
-        )
-        return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     def extend(self) -> Run:
         """Announce, train, choose the prior, write the weights."""
@@ -197,7 +206,7 @@ class _Extender:
         self.display.say(f"{self.extension.method} will take about {max(1, round(seconds / 60))} min here")
 
     def _grown(self) -> Classifier:
-        model = self._restore_base()
+        model = _restore(self.run.base_path, self.device)[0]
         heads.grow(model, num_new=len(self.images.classes) - self.extension.num_old)
         return model
 

@@ -12,6 +12,7 @@ import torch
 import reslab
 from reslab.models.precision import pick_precision
 from reslab.records import Compiled, DataSet, Environment, Precision
+from reslab.text import printable
 
 
 def describe_environment(
@@ -49,7 +50,7 @@ def describe_environment(
 def _command() -> str:
     """Say what was run; a notebook's kernel has no arguments but a file of its own, somewhere on the machine."""
     program = Path(sys.argv[0]).name
-    return program if program == "ipykernel_launcher.py" else " ".join([program, *sys.argv[1:]])
+    return printable(program if program == "ipykernel_launcher.py" else " ".join([program, *sys.argv[1:]]))
 
 
 def name_processor() -> str:

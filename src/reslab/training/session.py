@@ -12,7 +12,7 @@ from reslab.recipe import Recipe
 from reslab.records import DataSet, Environment, SplitName
 from reslab.runs import Follower, Run
 from reslab.training.compiling import read_compile
-from reslab.training.determinism import check_same_machine, strictly
+from reslab.training.determinism import check_same_machine, own_generator, strictly
 from reslab.training.distributed import Team, joined
 from reslab.training.environment import describe_environment
 from reslab.training.loop import EVERY_EPOCH, Trainer
@@ -56,7 +56,7 @@ def train(
             ranks=team.size,
         )
         run = Run.create(out) if team.is_first else Follower(out, recipe)
-        with run.locked(), strictly(deterministic):
+        with run.beginning(), strictly(deterministic), own_generator(team.device):
             run.write_environment(environment)
             run.write_recipe(recipe)
             silent = silent or not team.is_first
@@ -102,8 +102,7 @@ def _go_on(run: Run, begun: _Begun, team: Team, *, data_dir: Path | None, silent
     recorded = begun.environment
     if recorded.deterministic:
         check_same_machine(recorded, describe_environment(device=team.device, seed=0, data=(), ranks=team.size))
-    with run.locked(), strictly(recorded.deterministic):
-        run.drop_parts()
+    with run.locked(), strictly(recorded.deterministic), own_generator(team.device):
         splits = team.in_turn(lambda: _read_splits(run.recipe, data_dir, team))
         # What an evaluation has added to the record is none of training's business.
         trained = tuple(data for data in recorded.data if data.split != "test")
