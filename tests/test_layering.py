@@ -17,7 +17,9 @@ EVERYTHING = "*"
 MAY_IMPORT = {
     # values and numbers
     "errors": "",
+    "text": "",
     "launch": "",
+    "signals": "",
     "extras": "",
     "complaints": "",
     "bombs": "",
@@ -28,7 +30,7 @@ MAY_IMPORT = {
     "pictures": "",
     "published": "",
     "models": "",
-    "part": "complaints",
+    "part": "complaints text",
     "architectures": "part",
     "recipe": "architectures complaints part",
     "recipes": "recipe published",
@@ -36,8 +38,8 @@ MAY_IMPORT = {
     "settings": "complaints recipe",
     "shortfall": "records",
     # files
-    "runs": "bombs complaints recipe records",
-    "data": "bombs extras pictures recipe records",
+    "runs": "bombs complaints recipe records text",
+    "data": "bombs extras pictures recipe records text",
     "onnx_file": "extras pictures",
     # stages: they meet in run folders, so none imports another
     "training": "recipe records data models metrics runs version words",
@@ -60,12 +62,12 @@ MAY_IMPORT = {
     "doctor": "launch data models training version",
     "sklearn_classifier": EVERYTHING,
     "cli": EVERYTHING,
-    "__main__": "cli",
+    "__main__": "cli signals",
     "version": EVERYTHING,  # reslab/__init__.py: the version, and the public names on demand
 }
 
 # What a command pays for before it knows which one it is: only this may stand outside of its functions.
-CLI_MAY_IMPORT_AT_ONCE = "cli errors"
+CLI_MAY_IMPORT_AT_ONCE = "cli errors signals text"
 
 # Importing the first must not load any of the others, by whatever way.
 NEVER_LOADS = {

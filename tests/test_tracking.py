@@ -53,12 +53,30 @@ def test_tensorboard_shows_the_log(finished: Run, tmp_path: Path) -> None:
     assert b'"name": "small"' in text.tensor_proto.string_val[0]
 
 
-def test_mlflow_shows_the_log(finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # else only a server, since the small package has no database
+def test_a_second_call_replaces_the_points_of_the_first(finished: Run, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    other = tmp_path / "logs/small/events.out.tfevents.1.somebody"
+    for _ in range(2):
+        track(finished, to=f"tensorboard:{tmp_path}/logs")
+        other.touch()
+    shown = EventAccumulator(str(tmp_path / "logs/small"))
+    shown.Reload()
+    assert [event.step for event in shown.Scalars("train/loss")] == [1, 2, 3]
+    assert other.exists()
+    assert len(list(other.parent.iterdir())) == 2
+
+
+@pytest.mark.parametrize("to", ["mlflow", "mlflow:file:mlruns"])
+def test_mlflow_shows_the_log(finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str) -> None:
+    """By what the extra brings alone: the small package, without a database."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     from mlflow.tracking import MlflowClient
 
-    assert track(finished, to=f"mlflow:file://{tmp_path}/logs") == 3
-    client = MlflowClient(tracking_uri=f"file://{tmp_path}/logs")
+    assert track(finished, to=to) == 3
+    client = MlflowClient(tracking_uri=f"file://{tmp_path}/mlruns")
     (found,) = client.search_runs([client.get_experiment_by_name("reslab").experiment_id])
     assert (found.info.run_name, found.info.status) == ("small", "FINISHED")
     assert set(found.data.metrics) == set(expected(finished)) | FINAL

@@ -1,6 +1,15 @@
-"""`python -m reslab`."""
+"""The program: `reslab`, or `python -m reslab`."""
 
-from reslab.cli import main
+from reslab.signals import ended_by_signals
+
+
+def main() -> None:
+    """Run a command; signals are heeded from here on, while the rest is loaded too."""
+    with ended_by_signals():
+        from reslab.cli import main as run_command
+
+        run_command()
+
 
 if __name__ == "__main__":
     main()

@@ -1,11 +1,11 @@
 """The model card: a README beside the files that says what they are, what they were made from and how good they are."""
 
-import json
 from collections.abc import Iterable, Iterator
 
 from reslab.recipe import Recipe
 from reslab.records import Weights
 from reslab.runs import Run
+from reslab.text import markdown, markdown_code, yaml
 from reslab.words import figure, percent
 
 
@@ -15,9 +15,10 @@ def write_card(run: Run, *, weights: Weights, files: Iterable[str]) -> str:
     return "\n".join(
         [
             *("---", *_head(run), "---", ""),
-            f"# {recipe.name}",
+            f"# {markdown(recipe.name)}",
             "",
-            f"{weights.model.label} for {len(weights.classes)} classes, trained by reslab's recipe `{recipe.name}`.",
+            f"{markdown(weights.model.label)} for {len(weights.classes)} classes, trained by reslab's recipe "
+            f"{markdown_code(recipe.name)}.",
             "",
             *_facts(recipe, weights),
             "",
@@ -59,7 +60,7 @@ def _head(run: Run) -> Iterator[str]:
     sources = [part.partition("@")[0].partition(":")[0].strip() for part in recipe.data.split("+")]
     known = [_HUB_DATA[name][0] for name in dict.fromkeys(sources) if name in _HUB_DATA]
     yield from ("library_name: reslab", "pipeline_tag: image-classification")
-    yield from ("tags:", "- image-classification", "- pytorch", f"- {_quoted(recipe.model.kind)}")
+    yield from ("tags:", "- image-classification", "- pytorch", f"- {yaml(recipe.model.kind)}")
     if known:
         yield from ("datasets:", *(f"- {name}" for name in known))
     if run.is_evaluated and "test" in run.evaluation.splits:
@@ -71,9 +72,9 @@ def _results(run: Run, known: list[str]) -> Iterator[str]:
     data, figures = run.recipe.data, run.evaluation.splits["test"]
     names = dict(_HUB_DATA.values())
     kind = known[0] if len(known) == 1 and data in _HUB_DATA else data
-    yield from ("model-index:", f"- name: {_quoted(run.recipe.name)}", "  results:", "  - task:")
+    yield from ("model-index:", f"- name: {yaml(run.recipe.name)}", "  results:", "  - task:")
     yield from ("      type: image-classification", "      name: Image classification", "    dataset:")
-    yield from (f"      type: {_quoted(kind)}", f"      name: {_quoted(names.get(kind, data))}", "      split: test")
+    yield from (f"      type: {yaml(kind)}", f"      name: {yaml(names.get(kind, data))}", "      split: test")
     yield "    metrics:"
     for metric, name, estimate in (
         ("accuracy", "Test accuracy", figures.accuracy),
@@ -82,17 +83,13 @@ def _results(run: Run, known: list[str]) -> Iterator[str]:
         yield from (f"    - type: {metric}", f"      name: {name}", f"      value: {estimate.value:.6f}")
 
 
-def _quoted(text: str) -> str:
-    return json.dumps(text)
-
-
 def _facts(recipe: Recipe, weights: Weights) -> list[str]:
     kind = {1: "grey", 3: "RGB"}.get(weights.channels, f"{weights.channels}-channel")
     return [
         f"- Images: {kind}, {weights.image_size}x{weights.image_size} pixels, 0 to 255; standardisation is inside",
-        f"- Trained on: `{recipe.data}`",
-        f"- Source of the recipe: {recipe.source}",
-        f"- Classes, in the order of the logits: {', '.join(weights.classes)}",
+        f"- Trained on: {markdown_code(recipe.data)}",
+        f"- Source of the recipe: {markdown(recipe.source)}",
+        f"- Classes, in the order of the logits: {', '.join(map(markdown, weights.classes))}",
     ]
 
 

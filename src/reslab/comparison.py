@@ -4,6 +4,7 @@ Only figures of one split, and without test-time augmentation, so that they stan
 the test split, or of the validation split where all runs are trials.
 """
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    for path, count in Counter(run.path.resolve() for run in runs).items():
+    for path, count in Counter(os.path.realpath(run.path) for run in runs).items():
         if count > 1:
             raise UserError(f"{path} is given {count} times: name each run once")
     uses = Counter(run.name for run in runs)

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from reslab.complaints import show
+from reslab.text import is_text
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -21,6 +22,6 @@ class Part(BaseModel):
         for name, value in content.items() if isinstance(content, dict) else ():
             if isinstance(value, bool) and name in cls.model_fields and cls.model_fields[name].annotation is not bool:
                 raise ValueError(f"{name} cannot be {show(value)}")
-            if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+            if isinstance(value, str) and not is_text(value):
                 raise ValueError(f"{name} holds text that is not valid Unicode: {show(value)}")
         return content

@@ -9,6 +9,7 @@ and the greatest value of the training images become the ends; what lies outside
 
 import math
 import tempfile
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
@@ -42,7 +44,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     `recipe` is a shipped recipe's name, or a `Recipe`; its data expression and held-out images count for nothing here.
     `epochs` replaces its number of epochs. `image_shape` is (H, W) or (H, W, C) of flattened images. `out` keeps the
-    run folder, a new one, which otherwise is temporary. `random_state` is the seed. `device` is auto, cpu or cuda.
+    run folder, a new one, which otherwise is temporary. `random_state` is the seed, or as
+    in scikit-learn what draws it; PyTorch's generators stay as they are. `device` is auto, cpu or cuda.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         epochs: int | None = None,
         image_shape: tuple[int, ...] | None = None,
         out: Path | str | None = None,
-        random_state: int = 0,
+        random_state: int | np.random.RandomState | None = 0,
         device: str = "auto",
     ) -> None:
         self.recipe = recipe
@@ -119,9 +122,16 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _train(self, recipe: Recipe, images: ImageSet, out: Path) -> Run:
         team = Team(pick_device(self.device))
         with begin(
-            recipe, out=out, seed=self.random_state, team=team, read=lambda: (images,), computing=Computing()
+            recipe, out=out, seed=self._draw_seed(), team=team, read=lambda: (images,), computing=Computing()
         ) as begun:
             return Trainer(begun, silent=True).train()
+
+    def _draw_seed(self) -> int:
+        """Take a number as it is, and draw one where there is none, or a generator."""
+        generator = check_random_state(self.random_state)
+        if isinstance(self.random_state, Integral):
+            return int(self.random_state)
+        return int(generator.randint(2**31))
 
     def _to_images(self, numbers: NDArray[Any], *, image_size: int) -> Tensor:
         """Turn what scikit-learn hands over into stored images (N, C, image_size, image_size) uint8."""

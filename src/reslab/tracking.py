@@ -8,15 +8,19 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 from reslab.errors import Failure, UserError
 from reslab.extras import extra
 from reslab.records import Epoch, Evaluation
-from reslab.runs import Run
+from reslab.runs import Run, make_folder
+from reslab.runs.files import writing
 
 SECONDS_BETWEEN_LOOKS = 2.0
+SUFFIX = ".reslab"  # of the TensorBoard files that are written here
+FOLDER = "mlruns"  # of MLflow, where nothing else was said
 
 
 class Tracker(Protocol):
@@ -33,7 +37,8 @@ def track(run: Run, *, to: str, follow: bool = False) -> int:
     """Send a run's log to `tensorboard:DIR`, `mlflow` or `mlflow:URI`, and return the number of epochs.
 
     With `follow` it waits for more until the run is finished or Ctrl-C is pressed. Where the run is evaluated, the
-    figures of its splits follow. MLflow counts each call as a run of its own.
+    figures of its splits follow. In TensorBoard a second call replaces the points of the first; MLflow counts each call
+    as a run of its own, where MLflow is set to without a URI, else in the folder `mlruns`.
     Raises: UserError where there is no such tracker or it is not installed; Failure where it refuses.
     """
     ended, num_epochs = datetime.fromisoformat(run.environment.started).timestamp(), 0
@@ -44,7 +49,7 @@ def track(run: Run, *, to: str, follow: bool = False) -> int:
                 tracker.log(_figures_of(epoch), step=epoch.epoch, seconds=ended)
             if run.is_evaluated:
                 tracker.log(_final_figures(run.evaluation), step=num_epochs, seconds=ended)
-    except (UserError, OSError):
+    except (UserError, Failure):
         raise
     except Exception as error:  # MLflow's servers and stores raise anything
         raise Failure(f"{to} did not take the log of {run.path}: {error}") from None
@@ -99,21 +104,38 @@ def _open(to: str, run: Run) -> Tracker:
 
 
 class _TensorBoard:
+    """A file of events, written at once: TensorBoard's own writer does it in a thread, whose errors nobody hears."""
+
     def __init__(self, folder: Path, run: Run) -> None:
         with extra("track"):
-            import tensorboard  # noqa: F401 - which torch's writer needs
-        from torch.utils.tensorboard import SummaryWriter
+            import tensorboard  # noqa: F401 - by this name it is missed
+            from tensorboard.compat.proto.event_pb2 import Event
+            from tensorboard.summary.writer.record_writer import RecordWriter
+        from torch.utils.tensorboard import summary
 
-        self._writer = SummaryWriter(folder / run.name)
+        self._event, self._summary, place = Event, summary, folder / run.name
+        make_folder(place)
+        for earlier in place.glob(f"*{SUFFIX}"):  # else the page would show its points beside the new ones
+            writing(earlier, earlier.unlink)
+        self._path = place / f"events.out.tfevents.{int(time.time())}{SUFFIX}"
+        self._records = RecordWriter(writing(self._path, lambda: self._path.open("wb")))
+        self._add(Event(wall_time=time.time(), file_version="brain.Event:2"))
         recipe = run.recipe.model_dump_json(indent=1)
-        self._writer.add_text("recipe", f"```\n{recipe}\n```")
+        self._add(Event(wall_time=time.time(), summary=summary.text("recipe", f"```\n{recipe}\n```")))
 
     def log(self, figures: dict[str, float], *, step: int, seconds: float) -> None:
         for name, value in figures.items():
-            self._writer.add_scalar(name, value, step, walltime=seconds)
+            self._add(self._event(wall_time=seconds, step=step, summary=self._summary.scalar(name, value)))
+
+    def _add(self, event: Any) -> None:
+        def add() -> None:
+            self._records.write(event.SerializeToString())
+            self._records.flush()
+
+        writing(self._path, add)
 
     def close(self) -> None:
-        self._writer.close()
+        writing(self._path, self._records.close)
 
 
 class _MLflow:
@@ -121,8 +143,11 @@ class _MLflow:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # figures go where they were sent, and nowhere else
         with extra("track"):
             from mlflow.entities import Metric, Param
-            from mlflow.tracking import MlflowClient
+            from mlflow.tracking import MlflowClient, is_tracking_uri_set
 
+        if find_spec("sqlalchemy") is None:  # the small package brings no database, only folders, if they are allowed
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+            uri = uri or (None if is_tracking_uri_set() else FOLDER)
         self._metric, self._client = Metric, MlflowClient(tracking_uri=uri)
         experiment = self._client.get_experiment_by_name("reslab")
         number = experiment.experiment_id if experiment else self._client.create_experiment("reslab")

@@ -15,6 +15,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
+from reslab.errors import UserError
 from reslab.models import FAMILIES, MODELS, Classifier, build, restore
 from reslab.models.preact_resnet import PreActResNet
 from reslab.recipe import Model, Part
@@ -199,9 +200,9 @@ def test_weights_come_back_from_a_file(name: str, tmp_path: Path) -> None:
 
 def test_weights_of_another_network_are_refused() -> None:
     tensors = {key: tensor.numpy() for key, tensor in make_model("resnet20").state_dict().items()}
-    with pytest.raises(RuntimeError, match="size mismatch"):
+    with pytest.raises(UserError, match="size mismatch"):
         restore(MODELS["resnet20"], tensors, num_classes=CLASSES + 1, channels=3)
-    with pytest.raises(RuntimeError, match="Missing key"):
+    with pytest.raises(UserError, match="Missing key"):
         restore(MODELS["resnet32"], tensors, num_classes=CLASSES, channels=3)
 
 

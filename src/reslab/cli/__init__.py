@@ -9,6 +9,8 @@ import typer
 
 from reslab.cli import catalogue, data, doctoring, exporting, extending, predicting, runs, serving, studying
 from reslab.errors import Failure, UserError
+from reslab.signals import STOPPED
+from reslab.text import printable
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # which Typer itself has in several places, by version
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
@@ -72,7 +74,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except typer.Abort:
-        _end("stopped", code=1)
+        _end(STOPPED, code=1)
     except (Failure, OSError) as error:
         _end(str(error), code=1)
     except (MemoryError, RuntimeError) as error:  # PyTorch has no type for the first of these, on a processor
@@ -91,5 +93,5 @@ def _end_usage(error: Any) -> None:
 
 
 def _end(message: str, *, code: int) -> None:
-    print(f"reslab: {' '.join(message.split())}", file=sys.stderr)
+    print(f"reslab: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(code)

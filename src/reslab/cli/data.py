@@ -22,7 +22,7 @@ def show(
     json: Json = False,
 ) -> None:
     """Print an expression's classes, counts, statistics and fingerprints."""
-    from reslab.cli.show import print_json, print_table, to_plain
+    from reslab.cli.show import echo, print_json, print_table, to_plain
     from reslab.data import describe
 
     found = describe(expression, data_dir=data_dir, image_size=image_size)
@@ -36,10 +36,10 @@ def show(
     ]
     totals = ["all", *(f"{sum(found.counts[split]):,}" for split in splits)]
     print_table(f"{expression}: images of {channels}x{rows}x{columns}", ["class", *splits], [*counts, totals])
-    typer.echo(f"mean       {', '.join(f'{value:.3f}' for value in found.mean)} (training split, pixels from 0 to 255)")
-    typer.echo(f"deviation  {', '.join(f'{value:.3f}' for value in found.deviation)}")
+    echo(f"mean       {', '.join(f'{value:.3f}' for value in found.mean)} (training split, pixels from 0 to 255)")
+    echo(f"deviation  {', '.join(f'{value:.3f}' for value in found.deviation)}")
     for split, fingerprint in found.fingerprints.items():
-        typer.echo(f"{split:<10} {fingerprint}")
+        echo(f"{split:<10} {fingerprint}")
 
 
 @app.command(epilog="Example: reslab data verify --json")
@@ -69,7 +69,7 @@ def pack(
     json: Json = False,
 ) -> None:
     """Write an expression's images as WebDataset shards, which shards:URL reads."""
-    from reslab.cli.show import print_json
+    from reslab.cli.show import echo, print_json
     from reslab.data.packing import pack as pack_shards
 
     index = pack_shards(expression, to, data_dir=data_dir, image_size=image_size, images_per_shard=images_per_shard)
@@ -78,10 +78,8 @@ def pack(
         return
     for split, packed in index.splits.items():
         num_bytes = sum(shard.num_bytes for shard in packed.shards)
-        typer.echo(
-            f"{split:<6} {packed.num_images:,} images in {len(packed.shards):,} shards, {num_bytes / 1e6:,.1f} MB"
-        )
-    typer.echo(f"Next: reslab train RECIPE --set data=shards:{to}")
+        echo(f"{split:<6} {packed.num_images:,} images in {len(packed.shards):,} shards, {num_bytes / 1e6:,.1f} MB")
+    echo(f"Next: reslab train RECIPE --set data=shards:{to}")
 
 
 @app.command(epilog="Example: reslab data cache --clear")
@@ -90,7 +88,7 @@ def cache(
     json: Json = False,
 ) -> None:
     """List the images that were read from folders, npz files and shards and are kept on the disk, or remove them."""
-    from reslab.cli.show import print_json, print_table, to_plain
+    from reslab.cli.show import echo, print_json, print_table, to_plain
     from reslab.data.stored import clear_cache, find_cache, find_limit, list_cache
 
     if clear:
@@ -98,7 +96,7 @@ def cache(
         if json:
             print_json({"freed": freed})
         else:
-            typer.echo(f"Removed {freed / 1e6:,.1f} MB from {find_cache()}")
+            echo(f"Removed {freed / 1e6:,.1f} MB from {find_cache()}")
         return
     entries = list_cache()
     if json:
@@ -110,4 +108,4 @@ def cache(
     ]
     taken = sum(entry.num_bytes for entry in entries)
     print_table(f"Images kept in {find_cache()}, last used first", ["source", "split", "shape", "MB"], rows)
-    typer.echo(f"{taken / 1e9:.2f} of {find_limit() / 1e9:g} GB; RESLAB_CACHE and RESLAB_CACHE_GB choose others")
+    echo(f"{taken / 1e9:.2f} of {find_limit() / 1e9:g} GB; RESLAB_CACHE and RESLAB_CACHE_GB choose others")

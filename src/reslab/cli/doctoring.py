@@ -1,14 +1,12 @@
 """The command that looks at the machine."""
 
-import typer
-
 from reslab.cli.options import DataDir, Json, Threads, use_threads
 
 
 def doctor(data_dir: DataDir = None, threads: Threads = None, json: Json = False) -> None:
     """Say what decides the speed on this machine, and what to change. Downloads nothing."""
     use_threads(threads)
-    from reslab.cli.show import print_json
+    from reslab.cli.show import echo, print_json
     from reslab.doctor import examine
 
     findings = examine(data_dir)
@@ -17,6 +15,6 @@ def doctor(data_dir: DataDir = None, threads: Threads = None, json: Json = False
         return
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
-        typer.echo(f"{finding.name:<{width}}  {finding.value}")
+        echo(f"{finding.name:<{width}}  {finding.value}")
         if finding.advice is not None:
-            typer.echo(f"{'':<{width}}  -> {finding.advice}")
+            echo(f"{'':<{width}}  -> {finding.advice}")

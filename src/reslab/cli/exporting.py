@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reslab.cli.options import DataDir, Json, RunPath, Threads, use_threads
-from reslab.cli.show import print_json, print_table, to_plain
+from reslab.cli.show import echo, print_json, print_table, to_plain
 
 if TYPE_CHECKING:
     from reslab.evaluation.onnx import OnnxEvaluation
@@ -36,9 +36,9 @@ def export(
         checked = ""
         if file.largest_difference is not None:
             checked = f", at most {file.largest_difference:.1e} from PyTorch on {done.images}"
-        typer.echo(f"{file.file}: {file.num_bytes / 1e6:.2f} MB{checked}")
+        echo(f"{file.file}: {file.num_bytes / 1e6:.2f} MB{checked}")
     if done.int8 is not None:
-        typer.echo(_describe_int8(done.int8))
+        echo(_describe_int8(done.int8))
 
 
 def _describe_int8(cost: "Cost") -> str:
@@ -80,7 +80,7 @@ def push(
     from reslab.hub import push as push_run
     from reslab.runs import Run
 
-    typer.echo(f"It is at {push_run(Run.open(run), to=to, private=private)}")
+    echo(f"It is at {push_run(Run.open(run), to=to, private=private)}")
 
 
 def pull(
@@ -93,13 +93,17 @@ def pull(
     if json:
         print_json({"run": str(run.path)})
         return
-    typer.echo(f"Next: reslab predict {run.path} PICTURE")
+    echo(f"Next: reslab predict {run.path} PICTURE")
 
 
 def track(
     run: RunPath,
     to: Annotated[
-        str, typer.Option(metavar="tensorboard:DIR|mlflow[:URI]", help="Where to; MLflow's own setting without a URI.")
+        str,
+        typer.Option(
+            metavar="tensorboard:DIR|mlflow[:URI]",
+            help="Where to; without a URI as MLflow is set, else the folder mlruns.",
+        ),
     ],
     follow: Annotated[
         bool, typer.Option("--follow", help="Wait for more epochs until the run is finished, or for Ctrl-C.")
@@ -111,4 +115,4 @@ def track(
     from reslab.words import counted
 
     num_epochs = track_run(Run.open(run), to=to, follow=follow)
-    typer.echo(f"Written to {to}: {counted(num_epochs, 'epoch')} of {run}")
+    echo(f"Written to {to}: {counted(num_epochs, 'epoch')} of {run}")

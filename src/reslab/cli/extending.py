@@ -17,7 +17,7 @@ from reslab.cli.options import (
     Threads,
     use_threads,
 )
-from reslab.cli.show import plain, print_json
+from reslab.cli.show import echo, print_json
 from reslab.errors import UserError
 
 
@@ -92,9 +92,9 @@ def extend(
     if json:
         print_json({"run": str(made.path), "prior": made.prior.model_dump(), "log": [e.model_dump() for e in made.log]})
         return
-    taken = plain(duration(sum(epoch.seconds for epoch in made.log)))
+    taken = duration(sum(epoch.seconds for epoch in made.log))
     done = "Finished before" if was_finished else f"Extended in {taken}"
-    typer.echo(f"{done}; next: reslab evaluate {made.path}")
+    echo(f"{done}; next: reslab evaluate {made.path}")
 
 
 def _read_old_data(text: str) -> str | int:

@@ -21,7 +21,7 @@ from reslab.cli.options import (
 )
 from reslab.cli.show import (
     describe_pair,
-    plain,
+    echo,
     print_evaluation,
     print_json,
     print_shortfall,
@@ -58,7 +58,7 @@ def lab(
         return
     for run in parts:
         print_evaluation(run.evaluation)
-        typer.echo(f"The report is {run.path / 'report.html'}: open it in a browser.")
+        echo(f"The report is {run.path / 'report.html'}: open it in a browser.")
 
 
 def train(
@@ -125,9 +125,9 @@ def train(
     if json:
         print_json({"run": str(run.path), "log": [epoch.model_dump() for epoch in run.log]})
         return
-    taken = plain(duration(sum(epoch.seconds for epoch in run.log)))
+    taken = duration(sum(epoch.seconds for epoch in run.log))
     done = "Finished before" if was_finished else f"Trained in {taken}"
-    typer.echo(f"{done}; next: reslab evaluate {run.path}")
+    echo(f"{done}; next: reslab evaluate {run.path}")
 
 
 def evaluate(
@@ -178,7 +178,7 @@ def evaluate(
         print_json(figures.model_dump())
         return
     print_evaluation(figures)
-    typer.echo(f"Next: reslab report {run}" if "test" in figures.splits else "Next: reslab compare RUN RUN …")
+    echo(f"Next: reslab report {run}" if "test" in figures.splits else "Next: reslab compare RUN RUN …")
 
 
 def report(
@@ -204,9 +204,9 @@ def report(
         files = {"report": str(path), "figures": str(run / "figures"), "markdown": str(run / "report.md")}
         print_json(files | {"card": str(run / "model-card.md")} | ({"pdf": str(printed)} if printed else {}))
         return
-    typer.echo(f"The report is {path}: open it in a browser. Its figures are in {run / 'figures'}.")
+    echo(f"The report is {path}: open it in a browser. Its figures are in {run / 'figures'}.")
     if printed:
-        typer.echo(f"It is printed in {printed}.")
+        echo(f"It is printed in {printed}.")
 
 
 def compare(
@@ -240,5 +240,5 @@ def compare(
         ],
     )
     for pair in found.pairs:
-        typer.echo(plain(describe_pair(pair)))
-    typer.echo(f"The curves are in {chart}.")
+        echo(describe_pair(pair))
+    echo(f"The curves are in {chart}.")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from reslab.cli.options import DataDir, Device, Threads, use_threads
+from reslab.cli.show import echo
 
 Host = Annotated[str, typer.Option(help="The address to listen at; any but this machine's own needs --token.")]
 Token = Annotated[
@@ -41,7 +42,7 @@ def serve(
         neighbours=neighbours,
         data_dir=data_dir,
         device=device,
-        say=typer.echo,
+        say=echo,
     )
 
 
@@ -57,4 +58,4 @@ def dashboard(
     with extra("serve"):
         from reslab.serving.server import make_access, serve_dashboard
 
-    serve_dashboard(folder, access=make_access(host, token=token), address=(host, port), say=typer.echo)
+    serve_dashboard(folder, access=make_access(host, token=token), address=(host, port), say=echo)

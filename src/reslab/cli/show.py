@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from reslab.text import printable
 
 if TYPE_CHECKING:
     from reslab.comparison import Pair
@@ -29,7 +32,12 @@ METRICS = {
 
 def print_json(content: Any) -> None:
     """Print JSON that a program can read."""
-    print(json.dumps(content, indent=1))
+    print(json.dumps(content, indent=1))  # in ASCII
+
+
+def echo(line: str, *, err: bool = False) -> None:
+    """Print a line; names in it may hold anything."""
+    print(printable(line), file=sys.stderr if err else sys.stdout, flush=True)
 
 
 def to_plain(content: Any) -> Any:
@@ -52,20 +60,13 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = WIDTH_IN_A_FILE
-    console.print(plain(title), style="bold", soft_wrap=True)
+    console.print(printable(title), style="bold", soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD)
     for place, column in enumerate(columns):
-        table.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
+        table.add_column(printable(column), justify="left" if place == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*map(plain, row))
+        table.add_row(*map(printable, row))
     console.print(table)
-
-
-def plain(text: str) -> str:
-    """Write spaces that a person can search for on a terminal."""
-    from reslab.words import NBSP
-
-    return text.replace(NBSP, " ")
 
 
 def print_evaluation(evaluation: "Evaluation") -> None:

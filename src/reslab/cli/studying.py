@@ -62,7 +62,7 @@ def run(
 ) -> None:
     """Say what the missing runs of a study cost, then do them; the same command goes on where it was interrupted."""
     use_threads(threads)
-    from reslab.cli.show import plain, print_json
+    from reslab.cli.show import echo, print_json
     from reslab.study import find_study
     from reslab.study.cluster import read_cluster
     from reslab.study.execute import read_budget, run_study
@@ -80,13 +80,13 @@ def run(
         budget=None if budget is None else read_budget(budget),
         machine=Machine(device, data_dir, silent=False),
         cluster=cluster,
-        say=lambda line: typer.echo(plain(line), err=True),
+        say=lambda line: echo(line, err=True),
     )
     if json:
         print_json({"runs": [str(job.out) for job in done.done], "left": [str(job.out) for job in done.left]})
         return
     left = f", {len(done.left)} left out by --budget {budget}" if done.left else ""
-    typer.echo(f"Runs done: {len(done.done)}{left}; next: reslab study report {name} --runs {folder}")
+    echo(f"Runs done: {len(done.done)}{left}; next: reslab study report {name} --runs {folder}")
 
 
 def _read_rows(text: str | None) -> list[str]:
@@ -104,7 +104,7 @@ def report(
     json: Json = False,
 ) -> None:
     """Put a study's runs beside the published figures, with a verdict: a page, Markdown, CSV and pictures."""
-    from reslab.cli.show import print_json, print_table
+    from reslab.cli.show import echo, print_json, print_table
     from reslab.study import find_study
     from reslab.study.report import write_study_report
 
@@ -116,4 +116,4 @@ def report(
         return
     rows = [[f"{cell.text} {cell.aside}".strip() for cell in row] for row in written.verdicts.rows]
     print_table(study.title, written.verdicts.header, rows)
-    typer.echo(f"The report is {written.page}: open it in a browser. Also {written.markdown} and {written.csv}.")
+    echo(f"The report is {written.page}: open it in a browser. Also {written.markdown} and {written.csv}.")

@@ -26,6 +26,7 @@ from reslab.data.spec import Split
 from reslab.errors import UserError
 from reslab.extras import extra
 from reslab.pictures import decode, with_channels
+from reslab.text import printable
 
 PICTURES = ("png", "jpg", "jpeg", "webp")
 MEMBER = re.compile(rf"[0-9]{{1,15}}\.({'|'.join(PICTURES)}|cls|json)")
@@ -74,7 +75,7 @@ class Reader:
             raise UserError(f"{words}: copy or pack it again, or train without it (--set skip_damaged=true)")
         names = ", ".join(shards[number].name for number in damaged)
         lost = sum(shards[number].num_images for number in damaged)
-        print(f"reslab: {self.store.url} is read without {names} ({lost:,} images)", file=sys.stderr)
+        print(printable(f"reslab: {self.store.url} is read without {names} ({lost:,} images)"), file=sys.stderr)
 
     def read(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Read a shard: images (M, C, H, W), and their numbers (M,). Raises: UserError that names it."""

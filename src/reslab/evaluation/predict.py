@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from textwrap import shorten
 
 import numpy as np
 import torch
@@ -59,14 +58,13 @@ def load_classifier(path: Path, *, device: str = "auto") -> tuple[Classifier, We
     """
     keep_freed_memory()
     tensors, weights = read_weights(path)
-    try:
-        model = models.restore(
-            weights.model.model_dump(), tensors, num_classes=len(weights.classes), channels=weights.channels
-        )
-    except RuntimeError as error:
-        raise UserError(
-            f"the weights in {path} do not fit the network that it names: {shorten(str(error), 300)}"
-        ) from None
+    model = models.restore(
+        weights.model.model_dump(),
+        tensors,
+        num_classes=len(weights.classes),
+        channels=weights.channels,
+        where=f"the weights in {path}",
+    )
     return model.to(pick_device(device), memory_format=torch.channels_last), weights  # type: ignore[call-overload]
 
 

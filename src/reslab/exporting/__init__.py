@@ -21,7 +21,7 @@ from reslab.exporting.quantize import quantize
 from reslab.models import Classifier
 from reslab.onnx_file import Description, OnnxFile
 from reslab.records import SplitName, Weights
-from reslab.runs import Run, write_bytes
+from reslab.runs import Run, make_folder, write_bytes
 
 __all__ = ["Export", "export"]
 
@@ -82,7 +82,7 @@ def export(run: Run, *, to: Path | str, int8: bool = False, data_dir: Path | Non
     pixels, kind = _find_images(run, weights, data_dir)
     images = f"{len(pixels)} {kind} images"
     program = trace(model, by=weights.standardize, image_size=weights.image_size)
-    (target if is_folder else target.parent).mkdir(parents=True, exist_ok=True)
+    make_folder(target if is_folder else target.parent)
     if target.suffix == ".pt2" and not is_folder:
         return Export((_write(target, to_pt2(program, known=network.known), network, pixels),), images)
     path = target / "model.onnx" if is_folder else target

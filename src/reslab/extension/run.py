@@ -77,7 +77,7 @@ def extend(
     team = Team(pick_device(device))
     computing = _read_computing(method, Computing(compile, precision, deterministic))
     run = Run.open(base)
-    weights = read_weights(run.path)[1]
+    weights = _restore(run.path, team.device)[1]
     recipe = _plan(run, weights, _Wish(data, method, old_data, merge, prior), data_dir=data_dir)
 
     def bring_base(made: Run) -> None:
@@ -204,11 +204,26 @@ def _num_held_out(run: Run, images: ImageSet, extension: Extension) -> int:
         return 0
     sizes = {data.split: data.num_images for data in run.environment.data}
     held_out = sizes.get("validation", 0)
+    if held_out and "train" not in sizes:
+        raise UserError(f"{run.path}/environment.json does not record the training split: restore it, or train anew")
     share = held_out / (held_out + sizes["train"]) if held_out else VALIDATION_SHARE
     return max(round(share * len(images.labels)), sum(count > 0 for count in images.counts()))
 
 
 # ---- doing it
+
+
+def _restore(path: Path, device: torch.device) -> tuple[Classifier, Weights]:
+    """Restore a network onto a device. Raises: UserError where its weights do not fit the network that they name."""
+    tensors, weights = read_weights(path)
+    model = models.restore(
+        weights.model.model_dump(),
+        tensors,
+        num_classes=len(weights.classes),
+        channels=weights.channels,
+        where=f"the weights in {path}",
+    )
+    return model.to(device, memory_format=torch.channels_last), weights  # type: ignore[call-overload]
 
 
 class _Extender:
@@ -219,15 +234,8 @@ class _Extender:
         self.extension, self.device = self.recipe.extension, begun.team.device
         self.images, self.held_out = begun.splits[0], begun.splits[1] if len(begun.splits) > 1 else None
         self.silent, self.safety = silent, safety
-        self.base, self.weights = self._restore_base(), read_weights(self.run.base_path)[1]
+        self.base, self.weights = _restore(self.run.base_path, self.device)
         self.display = Display(total_updates=0, total_epochs=self.recipe.epochs, silent=silent)
-
-    def _restore_base(self) -> Classifier:
-        tensors, weights = read_weights(self.run.base_path)
-        model = models.restore(
-            weights.model.model_dump(), tensors, num_classes=len(weights.classes), channels=weights.channels
-        )
-        return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     def extend(self) -> Run:
         """Announce, train, choose the prior, write the weights."""
@@ -249,7 +257,7 @@ class _Extender:
         self.display.say(f"{self.extension.method} will take about {duration(seconds)} here")
 
     def _grown(self) -> Classifier:
-        model = self._restore_base()
+        model = _restore(self.run.base_path, self.device)[0]
         heads.grow(model, num_new=len(self.images.classes) - self.extension.num_old)
         return model
 

@@ -4,6 +4,7 @@ A description is plain data, `{"kind": family, option: value, …}`, the JSON of
 """
 
 from collections.abc import Callable, Mapping
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -94,23 +95,28 @@ def build(description: Mapping[str, Any], *, num_classes: int, channels: int = 3
 
 
 def restore(
-    description: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], *, num_classes: int, channels: int
+    description: Mapping[str, Any],
+    tensors: Mapping[str, NDArray[Any]],
+    *,
+    num_classes: int,
+    channels: int,
+    where: str = "the weights",
 ) -> Classifier:
     """Build the described network with the given weights, in evaluation mode.
 
     What is described takes no memory and no time until it is known to fit the weights.
-    Raises: RuntimeError where names or shapes do not fit.
+    Raises: UserError that says `where` they stand, where names or shapes do not fit.
     """
-    if (depth := description.get("depth", 0)) > len(tensors):
-        raise RuntimeError(f"{len(tensors)} tensors are too few for {depth} layers")
     try:
+        if (depth := description.get("depth", 0)) > len(tensors):
+            raise ValueError(f"{len(tensors)} tensors are too few for {depth} layers")
         with torch.device("meta"):
             shapes = {name: torch.empty(value.shape) for name, value in tensors.items()}
             build(description, num_classes=num_classes, channels=channels).load_state_dict(shapes)
     except UserError:
         raise
-    except (TypeError, ValueError) as error:  # sizes that PyTorch cannot count
-        raise RuntimeError(str(error)) from None
+    except (RuntimeError, TypeError, ValueError) as error:  # the latter two: sizes that PyTorch cannot count
+        raise UserError(f"{where} do not fit the network that they name: {shorten(str(error), 300)}") from None
     model = build(description, num_classes=num_classes, channels=channels)
     model.load_state_dict({name: torch.as_tensor(value) for name, value in tensors.items()})
     return model.eval()

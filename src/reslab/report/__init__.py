@@ -7,7 +7,6 @@ neither torch nor a recipe's code.
 from pathlib import Path
 
 from reslab.card import kept_files, write_card
-from reslab.errors import Failure
 from reslab.report import page
 from reslab.report.beside import put_beside
 from reslab.report.inputs import read_inputs
@@ -25,7 +24,7 @@ from reslab.report.pictures import (
 from reslab.report.plane import to_plane
 from reslab.report.tables import reliability
 from reslab.report.verdict import Verdict, verdict
-from reslab.runs import Run, write_bytes
+from reslab.runs import Run, make_folder, write_bytes
 
 __all__ = ["Verdict", "draw", "tabulate", "verdict", "write_report"]
 
@@ -52,16 +51,13 @@ def write_report(run: Run, *, against: Run | None = None) -> Path:
     _write_figures(run.path / "figures", every)
     path = run.path / "report.html"
     write_bytes(path, html.encode())
-    write_bytes(run.path / "report.md", render_markdown(inputs, pictures=every).encode())
+    write_bytes(run.path / "report.md", render_markdown(inputs, pictures=every, beside=beside).encode())
     card = write_card(run, weights=inputs.weights, files=kept_files(run))
     write_bytes(run.path / "model-card.md", card.encode())
     return path
 
 
 def _write_figures(folder: Path, pictures: list[Picture]) -> None:
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise Failure(f"{folder} cannot be made: {error.strerror}") from None
+    make_folder(folder)
     for picture in pictures:
         write_bytes(folder / f"{picture.name}.png", picture.png)

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.errors import Failure
 from reslab.records import Epoch
 from reslab.report.figures import learning_curve
-from reslab.runs import Run, write_bytes
+from reslab.runs import Run, make_folder, write_bytes
 
 
 def write_curves(runs: Sequence[Run], *, names: Sequence[str], out: Path) -> Path:
@@ -20,10 +19,7 @@ def write_curves(runs: Sequence[Run], *, names: Sequence[str], out: Path) -> Pat
     curves: dict[str, NDArray[np.float64]] = {}
     for run, name in zip(runs, names, strict=True):
         curves |= {f"{name}, {part}": values for part, values in accuracy_curves(run.log).items()}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Failure(f"{out} cannot be made: {error.strerror}") from None
+    make_folder(out)
     path = out / "curves.png"
     write_bytes(path, learning_curve({name: 100 * values for name, values in curves.items()}, label="accuracy, %"))
     return path

@@ -2,50 +2,71 @@
 
 from collections.abc import Iterator, Sequence
 
+from reslab.report.beside import Beside
+from reslab.report.extension import Account, give_account
 from reslab.report.facts import machine_facts, recipe_facts
 from reslab.report.inputs import Inputs
 from reslab.report.looks import doubts_sentence
+from reslab.report.mistakes import Mistakes, pair_table
 from reslab.report.pictures import Picture
 from reslab.report.tables import Table, class_table, data_table, field_table, metric_table
 from reslab.report.verdict import verdict
 from reslab.report.words import model_words
 from reslab.shortfall import warn_of_shortfall
+from reslab.text import markdown as escape
+from reslab.text import markdown_block
 from reslab.words import percent
 
 
-def render_markdown(inputs: Inputs, *, pictures: Sequence[Picture]) -> str:
+def render_markdown(inputs: Inputs, *, pictures: Sequence[Picture], beside: Beside | None) -> str:
     """Write the report's tables in Markdown, with links to its pictures in `figures/`."""
-    return "\n".join(_lines(inputs, pictures)) + "\n"
+    return "\n".join(_lines(inputs, pictures, beside)) + "\n"
 
 
-def _lines(inputs: Inputs, pictures: Sequence[Picture]) -> Iterator[str]:
+def _lines(inputs: Inputs, pictures: Sequence[Picture], beside: Beside | None) -> Iterator[str]:
     evaluation, published = inputs.evaluation, inputs.recipe.published
     yield f"# {escape(inputs.recipe.name)} on {escape(inputs.recipe.data)}"
     yield from ("", f"{escape(model_words(inputs.recipe.model))}, {inputs.num_parameters:,} parameters.")
     yield f"Ranges in parentheses are {percent(evaluation.confidence, decimals=0)} intervals."
     if shortfall := warn_of_shortfall(evaluation, inputs.log):
         yield from ("", "> [!CAUTION]", f"> {escape(shortfall)}")  # a red box, where Markdown knows it
+    if account := give_account(inputs):
+        yield from _extension(account)
+    if beside:
+        yield from ("", f"## Beside {escape(beside.name)}", "", *_table(beside.table), "")
+        yield escape(f"{beside.accuracy} {beside.macro_f1}")
     yield from ("", "## Figures of the splits", "", *_table(metric_table(evaluation)))
     yield from ("", "## The classes, test split", "", *_table(class_table(inputs.test, classes=evaluation.classes)))
+    if confusions := Mistakes(inputs).confusions():
+        yield from ("", "## Most confused pairs, test split", "", *_table(pair_table(confusions)))
     if published:
         judged = verdict(published, inputs.test.accuracy)
-        yield from ("", "## Beside the published figure", "", f"{judged.sentence} Source: {escape(published.source)}.")
+        yield from ("", "## Beside the published figure", "", escape(f"{judged.sentence} Source: {published.source}."))
     if inputs.recipe.data == "cifar10":
         yield from ("", "## Beside the field", "", *_table(field_table(inputs)))
     if inputs.views.doubts is not None:
-        yield from ("", "## Labels that look wrong", "", doubts_sentence(inputs))
+        yield from ("", "## Labels that look wrong", "", escape(doubts_sentence(inputs)))
     yield from ("", "## What was run", "")
     for term, description in (*recipe_facts(inputs), *machine_facts(inputs)):
         yield f"- {term}: {escape(description)}"
-    yield from ("", *_table(data_table(inputs)), "", "```", inputs.environment.command, "```")
+    yield from ("", *_table(data_table(inputs)), "", markdown_block(inputs.environment.command))
     yield from ("", "## Pictures")
     for picture in pictures:
         yield from (
             "",
             f"![{escape(picture.alt)}](figures/{picture.name}.png)",
             "",
-            f"{picture.title} {picture.caption}",
+            escape(f"{picture.title} {picture.caption}"),
         )
+
+
+def _extension(account: Account) -> Iterator[str]:
+    """Say what the extension has done, as the page does."""
+    yield from ("", "## Old classes, before and after", "", escape(account.old_sentence))
+    yield from ("", *_table(account.old_table), "", "## New classes", "", *_table(account.new_table))
+    if account.confusions:
+        yield from ("", "### Worst confusions of the new classes", "", *_table(pair_table(account.confusions)))
+    yield from ("", "## How much of the prior is removed", "", escape(account.prior_sentence))
 
 
 def _table(table: Table) -> Iterator[str]:
@@ -58,11 +79,3 @@ def _table(table: Table) -> Iterator[str]:
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(map(escape, cells)) + " |"
-
-
-def escape(text: str) -> str:
-    """Write text so that Markdown shows it as it is."""
-    text = " ".join(text.splitlines())
-    for sign in "\\`*_[]<>|#":
-        text = text.replace(sign, f"\\{sign}")
-    return text

@@ -1,5 +1,6 @@
 """Misclassified test images: those of the most confused pairs, and the most certain ones."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ from reslab.metrics import softmax
 from reslab.report import figures
 from reslab.report.inputs import Inputs
 from reslab.report.pictures import Picture
-from reslab.report.tables import confused_pairs
+from reslab.report.tables import Cell, Table, confused_pairs
 from reslab.words import certainty, percent
 
 NUM_PAIRS, IMAGES_A_PAIR, NUM_WORST = 8, 8, 24
@@ -32,6 +33,14 @@ class Confusion(NamedTuple):
     num_images: int
     share: str
     mistakes: list[Mistake]
+
+
+def pair_table(confusions: Sequence[Confusion]) -> Table:
+    """List confused pairs of classes, without their images."""
+    rows = tuple(
+        (Cell(pair.true), Cell(pair.predicted), Cell(f"{pair.num_images:,}"), Cell(pair.share)) for pair in confusions
+    )
+    return Table(("True", "Taken for", "Images", "Share"), rows, num_text_columns=2)
 
 
 class Mistakes:

@@ -5,7 +5,7 @@ one. JSON, safetensors and plain npz only: nothing read here can run code. NumPy
 """
 
 from reslab.runs.checkpoints import Checkpoint
-from reslab.runs.files import Damaged, write_bytes, write_json
+from reslab.runs.files import Damaged, make_folder, write_bytes, write_json
 from reslab.runs.folder import Examples, Predictions, Run, read_weights
 from reslab.runs.follower import Follower
 from reslab.runs.views import Doubts, Features, Gallery, HeatMaps, drop_view, read_view, write_view
@@ -22,6 +22,7 @@ __all__ = [
     "Predictions",
     "Run",
     "drop_view",
+    "make_folder",
     "read_view",
     "read_weights",
     "write_bytes",

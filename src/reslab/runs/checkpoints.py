@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from reslab.errors import Failure, UserError
 from reslab.records import SCHEMA_VERSION
-from reslab.runs.files import Arrays, Damaged, parse_json, read_safetensors, to_safetensors, write_bytes, writing
+from reslab.runs.files import Arrays, Damaged, make_folder, parse_json, read_safetensors, to_safetensors, write_bytes
 
 
 class Checkpoint(NamedTuple):
@@ -41,7 +41,7 @@ def write_checkpoint(folder: Path, tensors: Arrays, state: Mapping[str, Any]) ->
         if _is_sound(newest):
             os.replace(newest, previous)
 
-    writing(newest, lambda: folder.mkdir(exist_ok=True))
+    make_folder(folder)
     write_bytes(newest, to_safetensors(tensors, metadata), check=make_room)
 
 

@@ -1,10 +1,13 @@
 """Single files: written all or nothing, read with every damage in one sentence."""
 
 import errno
+import glob
 import io
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,6 +43,7 @@ def write_bytes(path: Path, content: bytes, *, check: Callable[[Path], None] | N
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
 
     def write() -> None:
+        _drop_parts(path)
         try:
             with part.open("wb") as file:
                 file.write(content)
@@ -58,6 +62,38 @@ def write_bytes(path: Path, content: bytes, *, check: Callable[[Path], None] | N
 def write_json(path: Path, content: Any) -> None:
     """Write JSON that a person can read, atomically."""
     write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, however many. Raises: Failure where the disk refuses."""
+
+    def make() -> None:
+        missing = list(takewhile(lambda folder: not folder.is_dir(), (path, *path.parents)))
+        for folder in reversed(missing):  # not by recursion, as the standard library would
+            folder.mkdir(exist_ok=True)
+
+    writing(path, make)
+
+
+def _drop_parts(path: Path) -> None:
+    """Take away what killed writers of a file have left half-written."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        if not _is_running(part.name.split(".")[-2]):
+            with suppress(OSError):  # Windows refuses where somebody has it open
+                part.unlink()
+
+
+def _is_running(process: str) -> bool:
+    """Look whether there is a process of that number, as far as the system tells."""
+    if os.name != "posix" or not process.isdecimal():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _flush_folder(folder: Path) -> None:

@@ -2,15 +2,15 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.errors import UserError
+from reslab.errors import Failure, UserError
 from reslab.recipe import Recipe, read_recipe
 from reslab.records import Environment, Epoch, Evaluation, PriorChoice, SplitName, Weights
 from reslab.runs import checkpoints, lock
@@ -18,6 +18,7 @@ from reslab.runs.checkpoints import Checkpoint
 from reslab.runs.files import (
     Arrays,
     Damaged,
+    make_folder,
     parse_record,
     read_bytes,
     read_npz,
@@ -29,6 +30,7 @@ from reslab.runs.files import (
     write_npz,
     writing,
 )
+from reslab.text import is_text, printable
 
 # What a run may hold that ended before it had begun; its recipe is written last.
 BEFORE_THE_RECIPE = {lock.NAME, "environment.json", "base.safetensors", "base.json"}
@@ -53,19 +55,21 @@ class Run:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.name = self.path.resolve().name
+        self.name = printable(os.path.basename(os.path.realpath(path)))
 
     @classmethod
     def create(cls, path: Path | str) -> "Run":
         """Make an empty run folder. Raises: UserError where something is there already; Failure where it cannot be."""
         run = cls(path)
+        if not is_text(str(path)):
+            raise UserError(f"{path} is not valid UTF-8: name the folder otherwise")
 
-        def make() -> None:
+        def check() -> None:
             if run.path.exists() and (not run.path.is_dir() or any(map(_is_in_the_way, run.path.iterdir()))):
                 raise UserError(f"{path} exists and is not empty: choose another folder, or go on with it by --resume")
-            run.path.mkdir(parents=True, exist_ok=True)
 
-        writing(run.path, make)
+        writing(run.path, check)
+        make_folder(run.path)
         return run
 
     @classmethod
@@ -85,11 +89,30 @@ class Run:
         """Whether a process writes it now; None where that cannot be told."""
         return lock.is_locked(self.path)
 
-    def drop_parts(self) -> None:
-        """Take away what a killed writer has left half-written; only for who holds the lock."""
-        for pattern in (".*.part", "checkpoint/.*.part"):
-            for part in self.path.glob(pattern):
-                writing(part, part.unlink)
+    @contextmanager
+    def beginning(self) -> Iterator[None]:
+        """Be the only writer from the start of a run; where that ends before anything is saved, nothing is left of it.
+
+        After a Failure the run is kept, since it can be gone on with.
+        """
+        try:
+            with self.locked():
+                try:
+                    yield
+                except Failure:
+                    raise
+                except BaseException:
+                    if not self.has_checkpoint:
+                        self._discard()
+                    raise
+        finally:
+            with suppress(OSError):  # it is not empty, as a rule
+                self.path.rmdir()
+
+    def _discard(self) -> None:
+        for name in ("recipe.json", "log.jsonl", *BEFORE_THE_RECIPE - {lock.NAME}):
+            with suppress(OSError):
+                (self.path / name).unlink(missing_ok=True)
 
     # ---- what was asked for, and where it ran
 

@@ -97,7 +97,7 @@ def _answer(read: Callable[[], ResultT]) -> ResultT:
 def find_runs(folder: Path) -> dict[str, Run]:
     """Find the run folders at or below `folder`, named by their way from there."""
     found = sorted(path.parent for path in folder.rglob("recipe.json"))
-    return {str(path.relative_to(folder)) if path != folder else path.resolve().name: Run(path) for path in found}
+    return {str(path.relative_to(folder)) if path != folder else Run(path).name: Run(path) for path in found}
 
 
 def _find(folder: Path, name: str) -> Run:

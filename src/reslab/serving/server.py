@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from reslab.errors import UserError
+from reslab.runs import Run
 from reslab.serving.app import Access, serving_app
 from reslab.serving.dashboard import dashboard_app
 from reslab.serving.network import Network
@@ -79,7 +80,7 @@ def serve_runs(
     say: Callable[[str], None],
 ) -> None:
     """Answer for pictures by these runs, until interrupted. Raises: UserError where one has no finished network."""
-    names = [path.resolve().name for path in paths]
+    names = [Run(path).name for path in paths]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
     networks = [Network(path, name=name, device=device) for path, name in zip(paths, names, strict=True)]

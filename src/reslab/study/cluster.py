@@ -151,7 +151,7 @@ def _send_what_is_here(job: Job, storage: Storage) -> None:
 
 def _wait(ray: Any, references: dict[Path, Any], *, storage: Storage | None, say: Say) -> dict[Path, _Ended]:
     """Wait for every run, fetch those that are done, and say so."""
-    from reslab.training.signals import listen_for_stop
+    from reslab.signals import listen_for_stop
 
     arrived: queue.SimpleQueue[tuple[Path, Future[_Ended]]] = queue.SimpleQueue()
     for out, reference in references.items():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from reslab.errors import Failure, UserError
 from reslab.recipe import Recipe
-from reslab.runs import Run, write_json
+from reslab.runs import Run, make_folder, write_json
 from reslab.runs.files import read_record
 from reslab.study.cluster import Cluster
 from reslab.study.cluster import do_all as do_on_cluster
@@ -136,10 +136,7 @@ def begin(study: Study, *, out: Path, scale: float) -> None:
     """Claim a folder for a study at one scale. Raises: UserError where it belongs to another."""
     wanted = Begun(study=study.name, epochs_scale=scale)
     if not (out / "study.json").exists():
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise Failure(f"{out} cannot be made: {error.strerror}") from None
+        make_folder(out)
         write_json(out / "study.json", wanted.model_dump())
     elif (begun := read_begun(out)) != wanted:
         raise UserError(

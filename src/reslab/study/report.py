@@ -10,16 +10,16 @@ from typing import NamedTuple
 
 import jinja2
 
-from reslab.errors import Failure
 from reslab.metrics import CONFIDENCE
 from reslab.report.facts import device_words
 from reslab.report.pictures import Picture
 from reslab.report.tables import Cell, Table
-from reslab.runs import write_bytes
+from reslab.runs import make_folder, write_bytes
 from reslab.study.charts import draw
 from reslab.study.results import Line, Question, Results, read_results
 from reslab.study.spec import LOWER_IS_BETTER, Metric, Study
 from reslab.study.verdict import MOST_SEEDS, Difference, Sample
+from reslab.text import markdown
 from reslab.words import NBSP, between, counted, duration, percent, points
 
 METRICS: dict[Metric, str] = {"error": "error", "accuracy": "accuracy", "macro_f1": "macro F1"}
@@ -46,10 +46,7 @@ def write_study_report(study: Study, *, runs: Path, out: Path | None = None) -> 
     results = read_results(study, out=runs)
     pictures = draw(results)
     folder = out or runs
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Failure(f"{folder} cannot be made: {error.strerror}") from None
+    make_folder(folder)
     for picture in pictures:
         write_bytes(folder / f"{picture.name}.png", picture.png)
     written = Written(folder / "report.html", folder / "report.md", folder / "report.csv", _verdicts(results))
@@ -199,21 +196,23 @@ def _html(results: Results, pictures: list[Picture]) -> str:
 
 
 def _markdown(results: Results, pictures: list[Picture]) -> str:
-    parts = [f"# {results.study.title}", *_headline(results), _markdown_table(_verdicts(results))]
+    parts = [f"# {markdown(results.study.title)}", *map(markdown, _headline(results))]
+    parts.append(_markdown_table(_verdicts(results)))
     if results.questions:
         parts += ["## Rows against each other", _markdown_table(_questions(results))]
     for picture in pictures:
-        parts += [f"![{picture.alt}]({picture.name}.png)", f"**{picture.title}** {picture.caption}"]
+        parts += [f"![{markdown(picture.alt)}]({picture.name}.png)"]
+        parts.append(f"**{markdown(picture.title)}** {markdown(picture.caption)}")
     if sources := _sources(results):
-        parts += ["## Sources", "\n".join(f"- {source}: {labels}" for source, labels in sources)]
-    parts += ["## Machines", "\n".join(f"- {machine}" for machine in _machines(results))]
+        parts += ["## Sources", "\n".join(f"- {markdown(source)}: {markdown(labels)}" for source, labels in sources)]
+    parts += ["## Machines", "\n".join(f"- {markdown(machine)}" for machine in _machines(results))]
     return "\n\n".join(parts) + "\n"
 
 
 def _markdown_table(table: Table) -> str:
     lines = [table.header, tuple("---" for _ in table.header)]
     lines += [tuple(f"{cell.text} {cell.aside}".strip() for cell in row) for row in table.rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(markdown, line))} |" for line in lines)
 
 
 def _csv(results: Results) -> str:

@@ -19,7 +19,7 @@ from reslab.recipe import Recipe
 from reslab.records import DataSet, Environment, SplitName
 from reslab.runs import Follower, Run
 from reslab.training.compiling import check_compiler, read_compile
-from reslab.training.determinism import check_same_machine, strictly
+from reslab.training.determinism import check_same_machine, own_generator, strictly
 from reslab.training.distributed import Team
 from reslab.training.environment import continue_environment, describe_environment, tell_differences
 from reslab.training.progress import say
@@ -80,7 +80,7 @@ def begin(
         ranks=team.size,
     )
     run = Run.create(out) if team.is_first else Follower(out, recipe)
-    with run.locked(), strictly(computing.deterministic):
+    with run.beginning(), strictly(computing.deterministic), own_generator(team.device):
         run.write_environment(environment)
         if bring is not None:
             bring(run)
@@ -146,8 +146,7 @@ def go_on(record: Recorded, *, team: Team, data_dir: Path | None, threads: int |
     and recorded. Raises: UserError where another process works on it, its data has changed, or it cannot go on here.
     """
     run = Run(record.path) if team.is_first else Follower(record.path, record.recipe)
-    with run.locked():
-        run.drop_parts()
+    with run.locked(), own_generator(team.device):
         updates = team.from_first(lambda: _count_updates(run))
         recorded = record.environment.until(updates)
         before, usual = recorded.newest, torch.get_num_threads()

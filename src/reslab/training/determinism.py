@@ -15,6 +15,13 @@ NO_ALGORITHM = "does not have a deterministic implementation"
 
 
 @contextmanager
+def own_generator(device: torch.device) -> Iterator[None]:
+    """Draw from PyTorch's global generators while the block runs, and leave them as the caller had them."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+@contextmanager
 def strictly(wanted: bool) -> Iterator[None]:
     """Let PyTorch choose only algorithms that repeat to the bit while the block runs, where that is wanted.
 

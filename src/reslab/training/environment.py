@@ -13,6 +13,7 @@ import torch
 import reslab
 from reslab.models.precision import pick_precision
 from reslab.records import Compiled, DataSet, Environment, Precision, Segment, Setup
+from reslab.text import printable
 
 # What a person should know of before a run goes on otherwise; the rest of a setup is only recorded.
 TOLD = ("device", "processor", "threads", "ranks", "torch", "numpy", "reslab")
@@ -91,7 +92,7 @@ def _differ(before: Setup, now: Setup, name: str) -> bool:
 def _command() -> str:
     """Say what was run; a notebook's kernel has no arguments but a file of its own, somewhere on the machine."""
     program = Path(sys.argv[0]).name
-    return program if program == "ipykernel_launcher.py" else " ".join([program, *sys.argv[1:]])
+    return printable(program if program == "ipykernel_launcher.py" else " ".join([program, *sys.argv[1:]]))
 
 
 def name_processor() -> str:

@@ -21,6 +21,7 @@ from reslab.models.memory import keep_freed_memory
 from reslab.recipe import Standardize
 from reslab.records import Epoch, Weights
 from reslab.runs import Checkpoint, Run
+from reslab.signals import StopRequest, listen_for_stop
 from reslab.training.averaging import take_in
 from reslab.training.begin import Begun
 from reslab.training.compiling import Work, settle_compiled
@@ -32,7 +33,6 @@ from reslab.training.optim import make_optimizer, rate_at
 from reslab.training.progress import Display
 from reslab.training.safety import LOWERED, Clock, Safety
 from reslab.training.selection import choose
-from reslab.training.signals import StopRequest, listen_for_stop
 from reslab.training.state import State, capture, restore
 from reslab.training.statistics import BATCH_SIZE, NUM_IMAGES, renew_statistics
 from reslab.training.step import make_forward
@@ -100,8 +100,10 @@ class Trainer:
             self.recipe, images=self.images, teacher=self._make_teacher(start), device=self.device
         )
         self.display = Display(total_updates=updates, total_epochs=self.length.epochs, silent=silent)
-        batch = (self.recipe.chunk_size or self.recipe.batch_size, *self.images.images.shape[1:])
-        chunks = -(-self.recipe.batch_size // batch[0])
+        largest = max(self.batches.sizes)
+        self.chunk_size = min(self.recipe.chunk_size or largest, largest)
+        batch = (self.chunk_size, *self.images.images.shape[1:])
+        chunks = -(-largest // self.chunk_size)
         work = Work(updates * chunks, batch, self.batches.count_shapes(), self.precision)
         self.compiled = self.team.from_first(
             lambda: settle_compiled(self.run, self.state.model, work=work, say=self.display.console.print)
@@ -227,10 +229,10 @@ class Trainer:
         """Take an update on a part of a batch, or on its hardest images; give loss and hits of all of them."""
         rate, by = self._rate(self.state.updates), self.recipe.selection
         if by is None or self.state.epochs < by.epoch:
-            return self.update(share.chunks(self.recipe.chunk_size), rate=rate, weight=share.weight)
+            return self.update(share.chunks(self.chunk_size), rate=rate, weight=share.weight)
         self.team.align_statistics(self.state.model)  # by which all choose, also after a resume
         chosen = choose(share, self.state.model, by=by, objective=self.objective)
-        loss, _ = self.update(chosen.share.chunks(self.recipe.chunk_size), rate=rate, weight=share.weight)
+        loss, _ = self.update(chosen.share.chunks(self.chunk_size), rate=rate, weight=share.weight)
         return torch.where(loss.isfinite(), chosen.loss, loss), chosen.hits
 
     def _heed_clock_and_stop(self) -> None:

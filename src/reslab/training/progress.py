@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from reslab.records import Epoch
-from reslab.words import NBSP
+from reslab.text import printable
 
 
 class Display:
@@ -52,11 +52,11 @@ class Display:
         )
         if done.validation_accuracy is not None:
             line += f"  validation {done.validation_accuracy:.2%}"
-        self.console.print(line, soft_wrap=True)
+        self.say(line)
 
     def say(self, line: str) -> None:
-        """Print a sentence."""
-        self.console.print(line.replace(NBSP, " "), soft_wrap=True, markup=False)
+        """Print a sentence, as it is."""
+        self.console.print(printable(line), soft_wrap=True, markup=False, emoji=False)
 
 
 def say(line: str, *, silent: bool) -> None:
