@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "errors": "",
     "launch": "",
     "extras": "",
+    "addresses": "",
     "complaints": "",
     "bombs": "",
     "metrics": "",
@@ -33,7 +34,7 @@ MAY_IMPORT = {
     "settings": "complaints recipe",
     # files
     "runs": "bombs complaints recipe records",
-    "data": "bombs extras pictures recipe records",
+    "data": "addresses bombs extras pictures recipe records",
     "onnx_file": "extras pictures",
     # stages: they meet in run folders, so none imports another
     "training": "recipe records data models metrics runs version",
@@ -43,7 +44,7 @@ MAY_IMPORT = {
     "report": "recipe records metrics published runs comparison card",
     "comparison": "records metrics runs",
     # many runs, one table: the stages inside the functions that start a run
-    "study": "complaints extras launch recipe recipes records settings published metrics runs report data models "
+    "study": "addresses complaints extras launch recipe recipes records settings published metrics runs report data models "
     "training extension evaluation",
     # what takes a run elsewhere
     "exporting": "recipe records data models runs evaluation onnx_file extras card",

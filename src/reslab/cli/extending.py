@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from reslab.cli.options import CheckpointEvery, DataDir, Device, Json, OnNonfinite, Threads, use_threads
+from reslab.cli.options import AllowRemote, CheckpointEvery, DataDir, Device, Json, OnNonfinite, Threads, use_threads
 from reslab.cli.show import duration, print_json
 from reslab.errors import UserError
 
@@ -28,6 +28,7 @@ def extend(
     checkpoint_every: CheckpointEvery = "1epoch",
     on_nonfinite: OnNonfinite = "retry",
     data_dir: DataDir = None,
+    allow_remote: AllowRemote = False,
     device: Device = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -44,7 +45,7 @@ def extend(
     safety = Safety.parse(checkpoint_every, on_nonfinite=on_nonfinite)
     if run is None or data is None or out is None:
         made = extension.resume_extension(
-            resume or Path(), device=device, data_dir=data_dir, silent=False, safety=safety
+            resume or Path(), device=device, data_dir=data_dir, allow_remote=allow_remote, silent=False, safety=safety
         )
     else:
         made = extension.extend(
@@ -57,6 +58,7 @@ def extend(
             seed=seed,
             device=device,
             data_dir=data_dir,
+            allow_remote=allow_remote,
             silent=False,
             safety=safety,
         )

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from reslab.cli.options import CheckpointEvery, DataDir, Device, Json, OnNonfinite, RunPath, Threads, use_threads
+from reslab.cli.options import (
+    AllowRemote,
+    CheckpointEvery,
+    DataDir,
+    Device,
+    Json,
+    OnNonfinite,
+    RunPath,
+    Threads,
+    use_threads,
+)
 from reslab.cli.show import (
     as_number,
     describe_pair,
@@ -68,6 +78,7 @@ def train(
     checkpoint_every: CheckpointEvery = "1epoch",
     on_nonfinite: OnNonfinite = "retry",
     data_dir: DataDir = None,
+    allow_remote: AllowRemote = False,
     device: Device = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -87,8 +98,11 @@ def train(
 
     safety = training.Safety.parse(checkpoint_every, on_nonfinite=on_nonfinite)
     if recipe is None or resume is not None:
-        run = training.resume(resume or Path(), device=device, data_dir=data_dir, silent=False, safety=safety)
+        run = training.resume(
+            resume or Path(), device=device, data_dir=data_dir, allow_remote=allow_remote, silent=False, safety=safety
+        )
     else:
+        names_data = any(each.partition("=")[0].strip() == "data" for each in settings or ())
         chosen = with_settings(find_recipe(recipe), settings or ())
         folder = out or Path("runs") / f"{chosen.name}-seed{seed}"
         run = training.train(
@@ -97,6 +111,7 @@ def train(
             seed=seed,
             device=device,
             data_dir=data_dir,
+            allow_remote=allow_remote or names_data,
             silent=False,
             safety=safety,
             compile=compile,
@@ -126,6 +141,7 @@ def evaluate(
         typer.Option(metavar="FILE", help="Measure this exported file instead, on the test split; repeatable."),
     ] = None,
     data_dir: DataDir = None,
+    allow_remote: AllowRemote = False,
     device: Device = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -146,10 +162,12 @@ def evaluate(
         from reslab.cli.exporting import print_onnx
         from reslab.evaluation.onnx import evaluate_onnx
 
-        print_onnx(evaluate_onnx(Run.open(run), files=onnx, data_dir=data_dir), as_json=json)
+        print_onnx(evaluate_onnx(Run.open(run), files=onnx, data_dir=data_dir, allow_remote=allow_remote), as_json=json)
         return
 
-    figures = evaluation.evaluate(Run.open(run), splits=chosen, views=views, device=device, data_dir=data_dir)
+    figures = evaluation.evaluate(
+        Run.open(run), splits=chosen, views=views, device=device, data_dir=data_dir, allow_remote=allow_remote
+    )
     if json:
         print_json(figures.model_dump())
         return

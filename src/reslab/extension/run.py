@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from reslab import models
 from reslab.data import ImageSet
 from reslab.data.batches import standardize
-from reslab.data.recipe_data import describe_data, read_split
+from reslab.data.recipe_data import check_remote, describe_data, read_split
 from reslab.data.select import join_expressions
 from reslab.errors import UserError
 from reslab.extension import announce, heads
@@ -24,7 +24,7 @@ from reslab.models.device import pick_device
 from reslab.models.inference import predict_logits
 from reslab.models.memory import keep_freed_memory
 from reslab.recipe import Extension, Recipe
-from reslab.records import Epoch, PriorChoice, Weights
+from reslab.records import Epoch, PriorChoice, SplitName, Weights
 from reslab.runs import Run, read_weights
 from reslab.training.environment import describe_environment
 from reslab.training.loop import EVERY_EPOCH, Start, Trainer
@@ -55,6 +55,7 @@ def extend(
     seed: int = 0,
     device: str = "auto",
     data_dir: Path | None = None,
+    allow_remote: bool = False,
     silent: bool = True,
     safety: Safety = EVERY_EPOCH,
 ) -> Run:
@@ -67,8 +68,10 @@ def extend(
     chosen = pick_device(device)
     run = Run.open(base)
     weights = read_weights(run.path)[1]
+    # What `data` adds to it, the caller has named.
+    check_remote(run.recipe.data, of=f"the recipe {run.recipe.name}", allow_remote=allow_remote)
     recipe = _plan(run, weights, _Wish(data, method, old_data, merge), data_dir=data_dir)
-    splits = _read_splits(recipe, data_dir)
+    splits = _read_splits(recipe, data_dir, allow_remote=True)
     made = Run.create(out)
     with made.locked():
         made.write_environment(describe_environment(device=chosen, seed=seed, data=tuple(map(describe_data, splits))))
@@ -83,6 +86,7 @@ def resume_extension(
     *,
     device: str = "auto",
     data_dir: Path | None = None,
+    allow_remote: bool = False,
     silent: bool = True,
     safety: Safety = EVERY_EPOCH,
 ) -> Run:
@@ -97,7 +101,7 @@ def resume_extension(
         return run
     with run.locked():
         run.drop_parts()
-        splits = _read_splits(run.recipe, data_dir)
+        splits = _read_splits(run.recipe, data_dir, allow_remote=allow_remote)
         if tuple(map(describe_data, splits)) != tuple(data for data in run.environment.data if data.split != "test"):
             raise UserError(f"the data of {path} has changed since it was begun: its fingerprint differs: extend anew")
         return _Extender(run, splits, device=pick_device(device), silent=silent, safety=safety).extend()
@@ -121,7 +125,7 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None) -> 
     )
     data = join_expressions(base.data, wish.data, old_limit=None if limit is None else int(limit))
     draft = plan(run.base_recipe, weights=weights, extension=extension, data=data)
-    images = read_split(draft, "train", data_dir=data_dir)
+    images = read_split(draft, "train", data_dir=data_dir, allow_remote=True)
     _check_fit(run, weights, images, wish)
     return fit(draft, num_images=len(images.labels), validation=_num_held_out(run, images, extension))
 
@@ -149,9 +153,9 @@ def _num_held_out(run: Run, images: ImageSet, extension: Extension) -> int:
     return max(round(share * len(images.labels)), sum(count > 0 for count in images.counts()))
 
 
-def _read_splits(recipe: Recipe, data_dir: Path | None) -> tuple[ImageSet, ...]:
-    train = read_split(recipe, "train", data_dir=data_dir)
-    return (train, read_split(recipe, "validation", data_dir=data_dir)) if recipe.validation else (train,)
+def _read_splits(recipe: Recipe, data_dir: Path | None, *, allow_remote: bool) -> tuple[ImageSet, ...]:
+    names: tuple[SplitName, ...] = ("train", "validation") if recipe.validation else ("train",)
+    return tuple(read_split(recipe, name, data_dir=data_dir, allow_remote=allow_remote) for name in names)
 
 
 # ---- doing it

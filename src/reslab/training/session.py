@@ -26,6 +26,7 @@ def train(
     seed: int = 0,
     device: str = "auto",
     data_dir: Path | None = None,
+    allow_remote: bool = False,
     silent: bool = True,
     safety: Safety = EVERY_EPOCH,
     compile: str = "auto",
@@ -36,7 +37,8 @@ def train(
 
     `deterministic` allows only algorithms that repeat to the bit, also on a GPU, and no compiled network. `precision`,
     "auto", "float32" or "bfloat16", says which numbers are multiplied. Processes that torchrun has started train one
-    run together, each on its part of every batch; the first one writes it.
+    run together, each on its part of every batch; the first one writes it. Another machine that the recipe names is
+    contacted with `allow_remote` alone.
     Raises: UserError where the recipe, the data or the folder do not allow it; Failure where the loss is not finite,
     the disk refuses, somebody interrupts, or another process of the run has ended.
     """
@@ -45,7 +47,7 @@ def train(
     with joined(pick_device(device)) as team:
         compiled = read_compile(compile, device=team.device)
         multiplied = pick_precision(precision, device=team.device)
-        splits = team.in_turn(lambda: _read_splits(recipe, data_dir, team))
+        splits = team.in_turn(lambda: _read_splits(recipe, data_dir, team, allow_remote))
         environment = describe_environment(
             device=team.device,
             seed=seed,
@@ -69,6 +71,7 @@ def resume(
     *,
     device: str = "auto",
     data_dir: Path | None = None,
+    allow_remote: bool = False,
     silent: bool = True,
     safety: Safety = EVERY_EPOCH,
 ) -> Run:
@@ -80,7 +83,11 @@ def resume(
     with joined(pick_device(device)) as team:
         begun = team.from_first(lambda: _read_begun(path))
         run = Run(path) if team.is_first else Follower(path, begun.recipe)
-        return run if begun.is_finished else _go_on(run, begun, team, data_dir=data_dir, silent=silent, safety=safety)
+        return (
+            run
+            if begun.is_finished
+            else _go_on(run, begun, team, data_dir=data_dir, allow_remote=allow_remote, silent=silent, safety=safety)
+        )
 
 
 class _Begun(NamedTuple):
@@ -98,13 +105,22 @@ def _read_begun(path: Path | str) -> _Begun:
     return _Begun(run.recipe, run.environment, run.is_finished)
 
 
-def _go_on(run: Run, begun: _Begun, team: Team, *, data_dir: Path | None, silent: bool, safety: Safety) -> Run:
+def _go_on(
+    run: Run,
+    begun: _Begun,
+    team: Team,
+    *,
+    data_dir: Path | None,
+    allow_remote: bool,
+    silent: bool,
+    safety: Safety,
+) -> Run:
     recorded = begun.environment
     if recorded.deterministic:
         check_same_machine(recorded, describe_environment(device=team.device, seed=0, data=(), ranks=team.size))
     with run.locked(), strictly(recorded.deterministic):
         run.drop_parts()
-        splits = team.in_turn(lambda: _read_splits(run.recipe, data_dir, team))
+        splits = team.in_turn(lambda: _read_splits(run.recipe, data_dir, team, allow_remote))
         # What an evaluation has added to the record is none of training's business.
         trained = tuple(data for data in recorded.data if data.split != "test")
         if tuple(map(describe_data, splits)) != trained[: len(splits)]:
@@ -125,11 +141,11 @@ def _describe_alike(splits: tuple[ImageSet, ...], *, team: Team) -> tuple[DataSe
     return first
 
 
-def _read_splits(recipe: Recipe, data_dir: Path | None, team: Team) -> tuple[ImageSet, ...]:
+def _read_splits(recipe: Recipe, data_dir: Path | None, team: Team, allow_remote: bool) -> tuple[ImageSet, ...]:
     """Read the training images, and in the process that validates those that are held out."""
     is_validating = recipe.validation and team.is_first
     names: tuple[SplitName, ...] = ("train", "validation") if is_validating else ("train",)
-    splits = tuple(read_split(recipe, name, data_dir=data_dir) for name in names)
+    splits = tuple(read_split(recipe, name, data_dir=data_dir, allow_remote=allow_remote) for name in names)
     channels = splits[0].images.shape[1]
     if recipe.standardize is not None and len(recipe.standardize.mean) != channels:
         raise UserError(
