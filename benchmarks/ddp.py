@@ -59,10 +59,13 @@ def serve(folder: Path) -> None:
 
 
 def start(size: int, folder: Path) -> None:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)] if size > 1 else []
+    command = [sys.executable, __file__, "--serve", str(folder)]
+    if size > 1:
+        launcher = ["-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
+        command[1:1] = launcher
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     folder.mkdir()
-    subprocess.run([sys.executable, *launcher, __file__, "--serve", str(folder)], env=environment, check=True)
+    subprocess.run(command, env=environment, check=True)
 
 
 def compare(one: Path, several: Path) -> dict[str, Any]:

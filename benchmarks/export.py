@@ -26,7 +26,7 @@ STARTS = 7
 def reslab(*arguments: str) -> str:
     """Run a command; its output."""
     return subprocess.run(
-        [sys.executable, "-m", "reslab", *arguments], check=True, capture_output=True, text=True
+        [sys.executable, "-P", "-m", "reslab", *arguments], check=True, capture_output=True, text=True
     ).stdout
 
 

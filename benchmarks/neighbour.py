@@ -38,7 +38,7 @@ def main() -> None:
     cores = set(sorted(os.sched_getaffinity(0))[:2])
     os.sched_setaffinity(0, cores)  # what is started from here on inherits it
     with ExitStack() as stack:
-        neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        neighbour = subprocess.Popen([sys.executable, "-P", "-c", "while True: pass"])
         stack.callback(neighbour.kill)
         os.sched_setaffinity(neighbour.pid, {min(cores)})
         workers = {

@@ -1,5 +1,11 @@
 """The program: `reslab`, or `python -m reslab`."""
 
+import os
+import sys
+
+if sys.path[0] in ("", os.getcwd()):  # Python's -m puts it there, and nothing is to be imported from it
+    del sys.path[0]
+
 from reslab.signals import ended_by_signals
 
 

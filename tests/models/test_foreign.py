@@ -32,6 +32,9 @@ def mynets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 class Headless(nn.Module):
     def __init__(self, *, num_classes, channels): super().__init__()
 
+def harm(**options):
+    raise SystemExit("harmed")
+
 class Narrow(Small):
     def __init__(self, *, num_classes, channels): super().__init__(num_classes=3, channels=channels)
 """
@@ -93,6 +96,7 @@ def test_nothing_is_imported_that_was_not_allowed(small_recipe: Recipe, monkeypa
             r"mynets:Headless has to be a torch.nn.Module with features\(images\) and a linear head",
         ),
         ("mynets:Narrow", {}, "the head of the network mynets:Narrow has 3 outputs for 7 classes"),
+        ("mynets:harm", {}, "the network mynets:harm is no class of networks: name a torch.nn.Module"),
         ("others.inner:Net", {}, "others.inner:Net cannot be made: No module named 'others'"),
     ],
 )
@@ -143,6 +147,27 @@ def test_a_network_of_timm_gets_a_head(timm: list[dict[str, Any]]) -> None:
     assert model(torch.zeros(2, 1, 8, 8)).shape == (2, CLASSES)
     with pytest.raises(UserError, match=r"timm cannot make the network resnet19: Unknown model \(resnet19\)"):
         build(Timm(name="resnet19").model_dump(), num_classes=CLASSES)
+
+
+@pytest.mark.parametrize("option", ["checkpoint_path", "pretrained", "pretrained_cfg_overlay", "cache_dir"])
+def test_timm_reads_no_file(timm: list[dict[str, Any]], option: str) -> None:
+    """Some of its options name pickles, or what its hub is asked for; a weights file may hold any option."""
+    with pytest.raises(UserError, match=f"leave the option '{option}' away"):
+        build(Timm(name="resnet18", options={option: "evil.pth"}).model_dump(), num_classes=CLASSES)
+    assert timm == []
+
+
+@pytest.mark.parametrize("name", ["hf-hub:some/one", "local-dir:folder", "hf_hub:some/one", "../resnet18"])
+def test_timm_s_hub_is_no_name(name: str, small_recipe: Recipe) -> None:
+    with pytest.raises(UserError, match="file: model"):
+        parse_recipe(small_recipe.model_dump() | {"model": {"kind": "timm", "name": name}}, where="file")
+
+
+@pytest.mark.usefixtures("mynets")
+def test_the_working_directory_does_not_stay_on_the_path() -> None:
+    before = list(sys.path)
+    build(describe("mynets:Small", width=8), num_classes=CLASSES)
+    assert sys.path == before
 
 
 def test_without_timm_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

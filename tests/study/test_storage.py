@@ -82,5 +82,16 @@ def test_what_lies_there_at_any_moment_can_be_gone_on_with(
 
 
 def test_a_wrong_url_gets_a_sentence() -> None:
-    with pytest.raises(UserError, match=r"--storage tape://reel: Protocol not known: tape"):
+    with pytest.raises(UserError, match=r"--storage tape://reel: reslab does not open tape: addresses"):
         Storage("tape://reel")
+
+
+def test_what_comes_down_stays_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object's name on a storage may hold "..", unlike a file's."""
+    storage = Storage("memory://hostile")
+    monkeypatch.setattr(storage.files, "exists", lambda path: True)
+    monkeypatch.setattr(storage.files, "find", lambda path: ["/hostile/small/../../harmed"])
+    monkeypatch.setattr(storage.files, "cat_file", lambda path: b"harm")
+    with pytest.raises(Failure, match=r"which would be written outside of"):
+        storage.fetch("small", into=tmp_path / "runs/small")
+    assert not (tmp_path / "harmed").exists()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reslab.cli.options import DataDir, Json, RunPath, Threads, use_threads
+from reslab.cli.options import AllowRemote, DataDir, Json, RunPath, Threads, use_threads
 from reslab.cli.show import echo, print_json, print_table, to_plain
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def export(
     to: Annotated[Path, typer.Option(metavar="model.onnx|model.pt2|DIR", help="What to write.")],
     int8: Annotated[bool, typer.Option("--int8", help="Also write an ONNX file in 8-bit integers.")] = False,
     data_dir: DataDir = None,
+    allow_remote: AllowRemote = False,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
@@ -28,7 +29,7 @@ def export(
     from reslab.exporting import export as export_run
     from reslab.runs import Run
 
-    done = export_run(Run.open(run), to=to, int8=int8, data_dir=data_dir)
+    done = export_run(Run.open(run), to=to, int8=int8, data_dir=data_dir, allow_remote=allow_remote)
     if json:
         print_json(to_plain(done))
         return

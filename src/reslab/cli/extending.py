@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from reslab.cli.options import (
+    AllowRemote,
     CheckpointEvery,
     Compile,
     DataDir,
@@ -49,6 +50,7 @@ def extend(
     checkpoint_every: CheckpointEvery = "1epoch",
     on_nonfinite: OnNonfinite = "retry",
     data_dir: DataDir = None,
+    allow_remote: AllowRemote = False,
     device: Device = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -69,7 +71,13 @@ def extend(
     safety = Safety.parse(checkpoint_every, on_nonfinite=on_nonfinite)
     if run is None or data is None or out is None:
         made = extension.resume_extension(
-            resume or Path(), device=device, data_dir=data_dir, silent=False, safety=safety, threads=threads
+            resume or Path(),
+            device=device,
+            data_dir=data_dir,
+            allow_remote=allow_remote,
+            silent=False,
+            safety=safety,
+            threads=threads,
         )
     else:
         made = extension.extend(
@@ -83,6 +91,7 @@ def extend(
             seed=seed,
             device=device,
             data_dir=data_dir,
+            allow_remote=allow_remote,
             silent=False,
             safety=safety,
             compile=compile,

@@ -12,6 +12,12 @@ DataDir = Annotated[
     Path | None,
     typer.Option(help="Where CIFAR lies or is downloaded to; else $RESLAB_DATA, else the user's cache directory."),
 ]
+AllowRemote = Annotated[
+    bool,
+    typer.Option(
+        "--allow-remote", help="Contact other machines that a file names, such as a run's recipe, for images."
+    ),
+]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from reslab.cli.options import (
+    AllowRemote,
     CheckpointEvery,
     Compile,
     DataDir,
@@ -78,6 +79,7 @@ def train(
     checkpoint_every: CheckpointEvery = "1epoch",
     on_nonfinite: OnNonfinite = "retry",
     data_dir: DataDir = None,
+    allow_remote: AllowRemote = False,
     device: Device = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -103,9 +105,16 @@ def train(
     safety = training.Safety.parse(checkpoint_every, on_nonfinite=on_nonfinite)
     if recipe is None or resume is not None:
         run = training.resume(
-            resume or Path(), device=device, data_dir=data_dir, silent=False, safety=safety, threads=threads
+            resume or Path(),
+            device=device,
+            data_dir=data_dir,
+            allow_remote=allow_remote,
+            silent=False,
+            safety=safety,
+            threads=threads,
         )
     else:
+        names_data = any(each.partition("=")[0].strip() == "data" for each in settings or ())
         chosen = with_settings(find_recipe(recipe), [*(settings or ()), *(["trial=true"] if trial else [])])
         folder = out or Path("runs") / f"{chosen.name}-seed{seed}"
         run = training.train(
@@ -114,6 +123,7 @@ def train(
             seed=seed,
             device=device,
             data_dir=data_dir,
+            allow_remote=allow_remote or names_data,
             silent=False,
             safety=safety,
             compile=compile,
@@ -148,6 +158,7 @@ def evaluate(
         typer.Option(metavar="FILE", help="Measure this exported file instead, on the test split; repeatable."),
     ] = None,
     data_dir: DataDir = None,
+    allow_remote: AllowRemote = False,
     device: Device = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -169,10 +180,12 @@ def evaluate(
         from reslab.cli.exporting import print_onnx
         from reslab.evaluation.onnx import evaluate_onnx
 
-        print_onnx(evaluate_onnx(Run.open(run), files=onnx, data_dir=data_dir), as_json=json)
+        print_onnx(evaluate_onnx(Run.open(run), files=onnx, data_dir=data_dir, allow_remote=allow_remote), as_json=json)
         return
 
-    figures = evaluation.evaluate(Run.open(run), splits=chosen or None, views=views, device=device, data_dir=data_dir)
+    figures = evaluation.evaluate(
+        Run.open(run), splits=chosen or None, views=views, device=device, data_dir=data_dir, allow_remote=allow_remote
+    )
     print_shortfall(Run(run))
     if json:
         print_json(figures.model_dump())

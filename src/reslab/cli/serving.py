@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from reslab.cli.options import DataDir, Device, Threads, use_threads
+from reslab.cli.options import AllowRemote, DataDir, Device, Threads, use_threads
 from reslab.cli.show import echo
 
 Host = Annotated[str, typer.Option(help="The address to listen at; any but this machine's own needs --token.")]
@@ -25,6 +25,7 @@ def serve(
         int, typer.Option(min=0, help="Among how many training images to look for the nearest ones; 0: for none.")
     ] = 2000,
     data_dir: DataDir = None,
+    allow_remote: AllowRemote = False,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
@@ -41,6 +42,7 @@ def serve(
         address=(host, port),
         neighbours=neighbours,
         data_dir=data_dir,
+        allow_remote=allow_remote,
         device=device,
         say=echo,
     )

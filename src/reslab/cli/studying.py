@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from reslab.cli.options import DataDir, Device, Json, Threads, use_threads
+from reslab.cli.options import AllowRemote, DataDir, Device, Json, Threads, use_threads
 from reslab.errors import UserError
 
 app = typer.Typer(
@@ -56,6 +56,7 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The study's folder; runs/NAME by default.")] = None,
     data_dir: DataDir = None,
+    allow_remote: AllowRemote = False,
     device: Device = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -78,7 +79,7 @@ def run(
         rows=_read_rows(rows),
         scale=epochs_scale,
         budget=None if budget is None else read_budget(budget),
-        machine=Machine(device, data_dir, silent=False),
+        machine=Machine(device, data_dir, allow_remote, silent=False),
         cluster=cluster,
         say=lambda line: echo(line, err=True),
     )

@@ -7,6 +7,7 @@ from typing import assert_never
 
 from reslab.data.load import load
 from reslab.data.pixels import Pixels
+from reslab.data.select import find_remote
 from reslab.data.spec import ImageSet
 from reslab.data.split import hold_out
 from reslab.errors import UserError
@@ -16,12 +17,16 @@ from reslab.records import DataSet, SplitName
 HOLD_OUT_SEED = 0  # not the run's: runs of several seeds share their validation images
 
 
-def read_split(recipe: Recipe, split: SplitName, *, data_dir: Path | None = None) -> ImageSet:
+def read_split(
+    recipe: Recipe, split: SplitName, *, data_dir: Path | None = None, allow_remote: bool = False
+) -> ImageSet:
     """Read one split of `recipe.data`; only `evaluate` may ask for `test`, and not of a trial.
 
+    A recipe is taken for a file's: another machine that it names is contacted with `allow_remote` alone.
     Raises: UserError where the test split of a trial is asked for, there is one class only, or the expression or the
     number of validation images does not fit.
     """
+    check_remote(recipe.data, of=f"the recipe {recipe.name}", allow_remote=allow_remote)
     match split:
         case "test":
             if recipe.trial:
@@ -42,6 +47,16 @@ def read_split(recipe: Recipe, split: SplitName, *, data_dir: Path | None = None
             return replace(held, images=held.images[:]) if is_scattered else held
         case _ as unreachable:
             assert_never(unreachable)
+
+
+def check_remote(expression: str, *, of: str, allow_remote: bool) -> None:
+    """Raises: UserError where reading the data `of` a file would contact another machine, and that is not allowed."""
+    remote = find_remote(expression)
+    if remote and not allow_remote:
+        raise UserError(
+            f"{of} takes images from {' and '.join(remote)}, which a file has named and not you: "
+            "nothing was contacted; if you trust it, add --allow-remote (in Python, allow_remote=True)"
+        )
 
 
 def _load(recipe: Recipe, split: SplitName, data_dir: Path | None) -> ImageSet:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from reslab.addresses import is_remote
 from reslab.data.catalog import CIFAR10_CLASSES, CIFAR100_CLASSES, CIFAR100_SUPERCLASSES
 from reslab.errors import UserError
 
@@ -90,6 +91,16 @@ def parse(expression: str) -> tuple[Term, ...]:
     terms = tuple(_parse_source(text, expression) for text in _split(expression))
     _check_taken_once(terms, expression)
     return terms
+
+
+def find_remote(expression: str) -> list[str]:
+    """List the addresses of an expression that are on other machines, whatever reading it would ask of them."""
+    places = [
+        term.url if isinstance(term, ShardsTerm) else str(term.path)
+        for term in parse(expression)
+        if not isinstance(term, NamedTerm)
+    ]
+    return [place for place in places if is_remote(place)]
 
 
 def join_expressions(old: str, new: str, *, old_limit: int | None) -> str:

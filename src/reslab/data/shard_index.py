@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, ValidationError
 
+from reslab.addresses import open_address
 from reslab.data.spec import Split
 from reslab.errors import Failure, UserError
 from reslab.extras import extra
@@ -75,13 +76,9 @@ class Store:
 
     @classmethod
     def at(cls, url: str) -> "Store":
-        """Look at a path or an fsspec URL. Raises: UserError where there is no way to it."""
+        """Look at a path or an address. Raises: UserError where there is no way to it."""
         with extra("shards"):
-            from fsspec.core import url_to_fs
-        try:
-            system, root = url_to_fs(url)
-        except Exception as error:  # each kind of storage has errors of its own
-            raise UserError(f"{url} is no folder or address that can be opened: {error}") from None
+            system, root = open_address(url)
         return cls(url, system, root.rstrip("/"))
 
     def path(self, name: str) -> str:

@@ -55,7 +55,9 @@ class OnnxEvaluation:
     files: tuple[Measured, ...]
 
 
-def evaluate_onnx(run: Run, *, files: Sequence[Path], data_dir: Path | None = None) -> OnnxEvaluation:
+def evaluate_onnx(
+    run: Run, *, files: Sequence[Path], data_dir: Path | None = None, allow_remote: bool = False
+) -> OnnxEvaluation:
     """Measure exported files on the test split of the evaluated run that they were made from, on the processor.
 
     Raises: UserError where a file is not for the run's classes, or the test split is not the one that was evaluated.
@@ -65,7 +67,7 @@ def evaluate_onnx(run: Run, *, files: Sequence[Path], data_dir: Path | None = No
     for each in opened:
         if each.description != (weights.classes, weights.channels, weights.image_size):
             raise UserError(f"{each.path} is not for the classes and images of {run.path}: export that run")
-    images = read_split(run.recipe, "test", data_dir=data_dir)
+    images = read_split(run.recipe, "test", data_dir=data_dir, allow_remote=allow_remote)
     recorded = run.environment.data
     if "test" not in {data.split for data in recorded}:
         raise UserError(f"{run.path} has not been evaluated on its test split: run reslab evaluate {run.path} first")

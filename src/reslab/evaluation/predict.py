@@ -30,6 +30,7 @@ def predict(
     views: int | None = None,
     device: str = "auto",
     data_dir: Path | None = None,
+    allow_remote: bool = False,
 ) -> None:
     """Write the predictions of the named splits, the images that were misclassified, and what a person may look at.
 
@@ -39,7 +40,7 @@ def predict(
     """
     model, weights = load_classifier(run.path, device=device)
     for split in splits:
-        images = read_split(run.recipe, split, data_dir=data_dir)
+        images = read_split(run.recipe, split, data_dir=data_dir, allow_remote=allow_remote)
         _check_fit(run, weights, images)
         _record_data(run, images)
         run.write_predictions(split, _predict_split(model, weights, images, views=1))

@@ -65,7 +65,9 @@ class _Network(NamedTuple):
     known: Description
 
 
-def export(run: Run, *, to: Path | str, int8: bool = False, data_dir: Path | None = None) -> Export:
+def export(
+    run: Run, *, to: Path | str, int8: bool = False, data_dir: Path | None = None, allow_remote: bool = False
+) -> Export:
     """Write a finished run's network to a file `to` that ends in .onnx or .pt2, or to a folder.
 
     A folder gets `model.onnx`, `model.safetensors` and a model card. Each graph is read back and compared with PyTorch
@@ -78,8 +80,8 @@ def export(run: Run, *, to: Path | str, int8: bool = False, data_dir: Path | Non
     is_folder = _check_target(target, int8=int8)
     model, weights = load_classifier(run.path, device="cpu")
     network = _Network(model, weights, Description(weights.classes, weights.channels, weights.image_size))
-    for_int8 = _read_int8_images(run, data_dir) if int8 else None
-    pixels, kind = _find_images(run, weights, data_dir)
+    for_int8 = _read_int8_images(run, data_dir, allow_remote) if int8 else None
+    pixels, kind = _find_images(run, weights, data_dir, allow_remote)
     images = f"{len(pixels)} {kind} images"
     program = trace(model, by=weights.standardize, image_size=weights.image_size)
     make_folder(target if is_folder else target.parent)
@@ -112,22 +114,26 @@ def _check_target(target: Path, *, int8: bool) -> bool:
 # ---- images to check with; never those of the test split
 
 
-def _find_images(run: Run, weights: Weights, data_dir: Path | None) -> tuple[NDArray[np.uint8], str]:
+def _find_images(
+    run: Run, weights: Weights, data_dir: Path | None, allow_remote: bool
+) -> tuple[NDArray[np.uint8], str]:
     """Give the training split's first images, or generated ones where it cannot be read, and say which."""
     try:
-        images = read_split(run.recipe, "train", data_dir=data_dir).images[:NUM_CHECKED].numpy()
+        images = (
+            read_split(run.recipe, "train", data_dir=data_dir, allow_remote=allow_remote).images[:NUM_CHECKED].numpy()
+        )
     except (UserError, Failure):
         shape = (NUM_CHECKED, weights.channels, weights.image_size, weights.image_size)
         return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), "generated"
     return images, "training"
 
 
-def _read_int8_images(run: Run, data_dir: Path | None) -> tuple[NDArray[np.uint8], ImageSet]:
+def _read_int8_images(run: Run, data_dir: Path | None, allow_remote: bool) -> tuple[NDArray[np.uint8], ImageSet]:
     """Give images for the calibration, and others to measure on: validation images where the recipe held some out."""
-    train = read_split(run.recipe, "train", data_dir=data_dir)
+    train = read_split(run.recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
     order = torch.randperm(len(train.labels), generator=seeded(0, "calibrate"))
     if run.recipe.validation:
-        measured = read_split(run.recipe, "validation", data_dir=data_dir)
+        measured = read_split(run.recipe, "validation", data_dir=data_dir, allow_remote=allow_remote)
     else:
         measured = train.subset(order[NUM_CALIBRATED:])
     if not len(measured.labels):

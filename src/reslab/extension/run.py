@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from reslab import models
 from reslab.data import ImageSet
 from reslab.data.batches import standardize
-from reslab.data.recipe_data import describe_change, read_split
+from reslab.data.recipe_data import check_remote, describe_change, read_split
 from reslab.data.select import join_expressions
 from reslab.errors import UserError
 from reslab.extension import announce, heads
@@ -60,6 +60,7 @@ def extend(
     seed: int = 0,
     device: str = "auto",
     data_dir: Path | None = None,
+    allow_remote: bool = False,
     silent: bool = True,
     safety: Safety = EVERY_EPOCH,
     compile: str = "auto",
@@ -78,6 +79,8 @@ def extend(
     computing = _read_computing(method, Computing(compile, precision, deterministic))
     run = Run.open(base)
     weights = _restore(run.path, team.device)[1]
+    # What `data` adds to it, the caller has named.
+    check_remote(run.recipe.data, of=f"the recipe {run.recipe.name}", allow_remote=allow_remote)
     recipe = _plan(run, weights, _Wish(data, method, old_data, merge, prior), data_dir=data_dir)
 
     def bring_base(made: Run) -> None:
@@ -89,7 +92,7 @@ def extend(
         out=out,
         seed=seed,
         team=team,
-        read=lambda: read_splits(recipe, data_dir=data_dir, team=team),
+        read=lambda: read_splits(recipe, data_dir=data_dir, allow_remote=True, team=team),
         computing=computing,
         bring=bring_base,
     ) as begun:
@@ -101,6 +104,7 @@ def resume_extension(
     *,
     device: str = "auto",
     data_dir: Path | None = None,
+    allow_remote: bool = False,
     silent: bool = True,
     safety: Safety = EVERY_EPOCH,
     threads: int | None = None,
@@ -114,7 +118,9 @@ def resume_extension(
     record = read_recorded(path, command="extend", team=team)
     if record.is_finished:
         return Run(path)
-    with go_on(record, team=team, data_dir=data_dir, threads=threads, silent=silent) as begun:
+    with go_on(
+        record, team=team, data_dir=data_dir, allow_remote=allow_remote, threads=threads, silent=silent
+    ) as begun:
         return _Extender(begun, silent=silent, safety=safety).extend()
 
 
@@ -159,7 +165,7 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None) -> 
     )
     data = join_expressions(base.data, wish.data, old_limit=None if limit is None else int(limit))
     draft = plan(run.base_recipe, weights=weights, extension=extension, data=data)
-    images = read_split(draft, "train", data_dir=data_dir)
+    images = read_split(draft, "train", data_dir=data_dir, allow_remote=True)
     _check_fit(run, weights, images, wish)
     old_images = _read_old(run, data_dir=data_dir)
     if wish.prior == "base" and isinstance(wish.old_data, int):
@@ -171,10 +177,10 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None) -> 
 def _read_old(run: Run, *, data_dir: Path | None) -> ImageSet:
     """Read all training images of the base. Raises: UserError where they are not those that it was trained on."""
     for split in ("train", "validation") if run.recipe.validation else ("train",):
-        images = read_split(run.recipe, split, data_dir=data_dir)
+        images = read_split(run.recipe, split, data_dir=data_dir, allow_remote=True)
         if change := describe_change(images, recorded=run.environment.data):
             raise UserError(f"{change}, so pictures that {run.path} learned from may now be test images: train it anew")
-    return read_split(run.recipe.model_copy(update={"validation": 0}), "train", data_dir=data_dir)
+    return read_split(run.recipe.model_copy(update={"validation": 0}), "train", data_dir=data_dir, allow_remote=True)
 
 
 def _count_coming(old: ImageSet, images: ImageSet, *, limit: int) -> tuple[int, ...]:

@@ -9,7 +9,8 @@ Axes: N images, C channels, H rows, W columns, D features, K classes.
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -19,6 +20,10 @@ from reslab.errors import UserError
 from reslab.models.layers import Classifier
 
 ALLOWED = "RESLAB_CODE"  # packages, with commas
+# Options of timm's that load files, some of them pickles, or ask its hub.
+READS_FILES: Final = frozenset(
+    {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
+)
 NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -46,10 +51,12 @@ def build_module(*, num_classes: int, channels: int, name: str, options: Mapping
             f"the network {name} is code outside of reslab, which runs where it is imported: if you trust it, "
             f"set {ALLOWED}={package} in the environment"
         )
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # where a command is started, as for a script
     try:
-        made = getattr(importlib.import_module(where), kind)(num_classes=num_classes, channels=channels, **options)
+        with _importing_from_here():
+            found = getattr(importlib.import_module(where), kind)
+        if not (isinstance(found, type) and issubclass(found, nn.Module)):  # a file may name any function of it
+            raise UserError(f"the network {name} is no class of networks: name a torch.nn.Module")
+        made = found(num_classes=num_classes, channels=channels, **options)
     except (ImportError, AttributeError, TypeError) as error:
         raise UserError(f"the network {name} cannot be made: {error}") from None
     head, features = getattr(made, "head", None), getattr(made, "features", None)
@@ -63,11 +70,23 @@ def build_module(*, num_classes: int, channels: int, name: str, options: Mapping
     return Foreign(made, features=features, head=head)
 
 
+@contextmanager
+def _importing_from_here() -> Iterator[None]:
+    """Look for packages in the working directory too, after all other places, while the block runs."""
+    sys.path.append(os.getcwd())
+    try:
+        yield
+    finally:
+        sys.path.remove(os.getcwd())
+
+
 def build_timm(*, num_classes: int, channels: int, name: str, options: Mapping[str, Any] = NONE) -> Classifier:
     """Build a network of timm by its name there, with fresh weights and a new head.
 
     Raises: UserError where timm is not installed, or does not know it.
     """
+    if reads_files := sorted(READS_FILES & options.keys()):
+        raise UserError(f"the network {name} is made with fresh weights: leave the option {reads_files[0]!r} away")
     try:
         timm = importlib.import_module("timm")
         body = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **options)

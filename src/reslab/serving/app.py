@@ -57,6 +57,7 @@ def serving_app(
     access: Access,
     neighbours: int = 0,
     data_dir: Path | None = None,
+    allow_remote: bool = False,
 ) -> FastAPI:
     """Make the app that answers for pictures, with that many training images to find the nearest ones among."""
     metrics = Metrics()
@@ -66,7 +67,7 @@ def serving_app(
         router=_answering(service, access.limits),
         access=access,
         metrics=metrics,
-        lifespan=lambda _: service.running(neighbours=neighbours, data_dir=data_dir),
+        lifespan=lambda _: service.running(neighbours=neighbours, data_dir=data_dir, allow_remote=allow_remote),
     )
 
 

@@ -1,6 +1,7 @@
 """Uploads to pixels, in processes of their own: a picture that hangs, crashes or fills memory takes only those along.
 
-Such a process, `python -m reslab.serving.decoding`, reads pictures from its input and writes pixels to its output.
+Such a process, `python -P -m reslab.serving.decoding`, reads pictures from its input and writes pixels to its output;
+-P keeps it from importing what lies in the working directory.
 Axes: C channels, H rows, W columns.
 """
 
@@ -36,7 +37,7 @@ class Decoders:
     """
 
     def __init__(self, *, num: int = 2, seconds: float = 5.0, command: tuple[str, ...] = ()) -> None:
-        self._command = command or (sys.executable, "-m", "reslab.serving.decoding")
+        self._command = command or (sys.executable, "-P", "-m", "reslab.serving.decoding")
         self._num, self._seconds = num, seconds
         self._waiting: asyncio.Queue[tuple[bytes, Answered]] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []

@@ -11,21 +11,23 @@ from reslab.errors import Failure, UserError
 from reslab.runs import Run
 
 
-def read_some(run: Run, *, num: int, data_dir: Path | None) -> ImageSet | str:
+def read_some(run: Run, *, num: int, data_dir: Path | None, allow_remote: bool = False) -> ImageSet | str:
     """Read about `num` of the run's training images, as many of each class; or say why not. Downloads nothing."""
-    images = read_own(run, "train", data_dir=data_dir)
+    images = read_own(run, "train", data_dir=data_dir, allow_remote=allow_remote)
     if isinstance(images, str):
         return images
     of_each = -(-num // len(images.classes))
     return images.subset(limit(images.labels.numpy(), classes=images.classes, num=of_each))
 
 
-def read_own(run: Run, split: Literal["train", "validation"], *, data_dir: Path | None) -> ImageSet | str:
+def read_own(
+    run: Run, split: Literal["train", "validation"], *, data_dir: Path | None, allow_remote: bool = False
+) -> ImageSet | str:
     """Read a split of the run's data, or say in a sentence why not. Downloads nothing."""
     try:
         if absent := _find_absent(run.recipe.data, data_dir):
             return f"{absent} is not on this machine: give --data-dir where it lies."
-        images = read_split(run.recipe, split, data_dir=data_dir)
+        images = read_split(run.recipe, split, data_dir=data_dir, allow_remote=allow_remote)
         change = describe_change(images, recorded=run.environment.data)
     except (UserError, Failure) as error:
         return f"{error}."

@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from reslab.data.recipe_data import check_remote
 from reslab.errors import UserError
 from reslab.runs import Run
 from reslab.serving.app import Access, serving_app
@@ -76,6 +77,7 @@ def serve_runs(
     address: tuple[str, int],
     neighbours: int,
     data_dir: Path | None,
+    allow_remote: bool,
     device: str,
     say: Callable[[str], None],
 ) -> None:
@@ -85,8 +87,13 @@ def serve_runs(
         names = [str(path) for path in paths]
     networks = [Network(path, name=name, device=device) for path, name in zip(paths, names, strict=True)]
     _check_pictures(networks)
+    _check_remote(networks, allow_remote=allow_remote, say=say)
     app = serving_app(
-        lambda metrics: Service(networks, metrics=metrics), access=access, neighbours=neighbours, data_dir=data_dir
+        lambda metrics: Service(networks, metrics=metrics),
+        access=access,
+        neighbours=neighbours,
+        data_dir=data_dir,
+        allow_remote=allow_remote,
     )
     run(app, address=address, say=lambda url: say(f"{' and '.join(names)} at {url}: open it in a browser"))
 
@@ -104,6 +111,16 @@ def _check_pictures(networks: Sequence[Network]) -> None:
                 f"{network.name} is for images of {network.weights.channels} channels: pictures are grey or RGB, "
                 "with 1 or 3"
             )
+
+
+def _check_remote(networks: Sequence[Network], *, allow_remote: bool, say: Callable[[str], None]) -> None:
+    """Say whom a run's recipe would have contacted; the network answers without its own images."""
+    for network in networks:
+        try:
+            if network.run is not None:
+                check_remote(network.run.recipe.data, of="its recipe", allow_remote=allow_remote)
+        except UserError as error:
+            say(f"{network.name} is served without its own images: {error}")
 
 
 def make_access(host: str, *, token: str | None) -> Access:

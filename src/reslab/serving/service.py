@@ -52,10 +52,14 @@ class Service:
         metrics.watch_queue(lambda: sum(map(len, self._batchers)))
 
     @asynccontextmanager
-    async def running(self, *, neighbours: int = 0, data_dir: Path | None = None) -> AsyncIterator[None]:
+    async def running(
+        self, *, neighbours: int = 0, data_dir: Path | None = None, allow_remote: bool = False
+    ) -> AsyncIterator[None]:
         """Answer while the block runs; meanwhile calibrate, and index so many training images."""
         tasks = [asyncio.create_task(batcher.run()) for batcher in self._batchers]
-        tasks += [asyncio.create_task(self._prepare(network, neighbours, data_dir)) for network in self.networks]
+        tasks += [
+            asyncio.create_task(self._prepare(network, neighbours, data_dir, allow_remote)) for network in self.networks
+        ]
         try:
             yield
         finally:
@@ -88,14 +92,16 @@ class Service:
         replies = await batcher.ask([Question(each, asked) for each in pixels])
         return [_to_answer(network, reply) for reply in replies]
 
-    async def _prepare(self, network: Network, num: int, data_dir: Path | None) -> None:
+    async def _prepare(self, network: Network, num: int, data_dir: Path | None, allow_remote: bool) -> None:
         """Calibrate the network and index its training images, as far as its run has them."""
         if network.run is None:
             return
         if num > 0:
             network.index_note = "The nearest training images are being prepared."
         if network.calibration is PENDING:
-            held = await asyncio.to_thread(read_own, network.run, "validation", data_dir=data_dir)
+            held = await asyncio.to_thread(
+                read_own, network.run, "validation", data_dir=data_dir, allow_remote=allow_remote
+            )
             if isinstance(held, str):
                 network.calibration = uncalibrated(held)
             else:
@@ -103,7 +109,9 @@ class Service:
                 found = SavedPredictions(logits.numpy(), held.labels.numpy())
                 network.calibration = calibrate_by(found, num_classes=len(network.weights.classes))
         if num > 0:
-            images = await asyncio.to_thread(read_some, network.run, num=num, data_dir=data_dir)
+            images = await asyncio.to_thread(
+                read_some, network.run, num=num, data_dir=data_dir, allow_remote=allow_remote
+            )
             if isinstance(images, str):
                 network.index_note = f"No nearest training images: {images}"
             else:

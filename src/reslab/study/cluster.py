@@ -7,13 +7,14 @@ A run that has lost its worker goes on from its newest checkpoint on another one
 import logging
 import os
 import queue
+import secrets
 import socket
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -27,6 +28,7 @@ from reslab.study.storage import Storage
 RETRIES: Final = 10  # a run that takes its worker with it so often will do it again
 SECONDS_TO_STOP: Final = 60.0
 SECONDS_TO_ANSWER: Final = 10.0
+THIS_MACHINE: Final = "127.0.0.1"
 QUIET: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 Action = Callable[[Job, Machine], None]
@@ -205,6 +207,8 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
     """Be a driver of the cluster while the block runs; one that the process has joined already is taken as it is."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    if cluster.address is None:
+        _ask_for_a_token()
     with extra("ray"):
         import ray
     if ray.is_initialized():
@@ -212,11 +216,15 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
         return
     options: dict[str, Any] = {"address": cluster.address}
     if cluster.address is None:
-        options = {"num_cpus": (cluster.workers or 1) * cluster.threads, "include_dashboard": False, "address": "local"}
+        num_cpus = (cluster.workers or 1) * cluster.threads
+        options = {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
+        options |= {"_node_ip_address": THIS_MACHINE}
     try:
         if cluster.address is not None:
             _knock(cluster.address)
-        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+        # Ray's workers import first from where it is started, which is not to be where somebody's files lie.
+        with chdir(os.path.dirname(os.__file__)):
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         where = f"--ray {cluster.address}" if cluster.address else "Ray"
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
@@ -225,6 +233,13 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _ask_for_a_token() -> None:
+    """Let a Ray that is started here obey only who knows a secret: whoever may send it work may run anything."""
+    os.environ["RAY_AUTH_MODE"] = "token"
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def _knock(address: str) -> None:

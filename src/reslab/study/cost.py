@@ -65,7 +65,7 @@ def _measure(job: Job, costs: dict[str, Cost], images: dict[str, ImageSet], *, m
     recipe = job.task
     key = f"{recipe.data} {recipe.image_size} {recipe.validation}"
     if key not in images:
-        images[key] = read_split(recipe, "train", data_dir=machine.data_dir)
+        images[key] = read_split(recipe, "train", data_dir=machine.data_dir, allow_remote=machine.allow_remote)
     return measure(recipe, images[key], device=machine.device)
 
 

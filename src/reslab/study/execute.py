@@ -39,11 +39,14 @@ def run_study(
     Raises: UserError where the study, its recipes or `out` do not allow it; Failure as training does, or where it is
     interrupted; the same call then goes on.
     """
+    from reslab.data.recipe_data import check_remote
     from reslab.models.device import pick_device
 
     machine = machine or Machine()
     pick_device(machine.device)  # which refuses a wrong one before anything is written
     jobs = make_jobs(study, out=out, seeds=seeds or study.seeds, labels=tuple(rows), scale=scale)
+    for job in jobs:
+        check_remote(job.task.data, of=f"the row {job.label}", allow_remote=machine.allow_remote)
     begin(study, out=out, scale=scale)
     for job in jobs:
         check_folder(job)
@@ -89,7 +92,7 @@ def do(job: Job, machine: Machine) -> None:
 
     run = _train(job, machine) if isinstance(job.task, Recipe) else _teach(job, job.task, machine)
     if not job.is_done:
-        evaluate(run, device=machine.device, data_dir=machine.data_dir)
+        evaluate(run, **machine.reading)
 
 
 def _train(job: Job, machine: Machine) -> Run:
@@ -98,13 +101,12 @@ def _train(job: Job, machine: Machine) -> Run:
     assert isinstance(job.task, Recipe)
     safety = Safety(saved=machine.saved)
     if job.is_begun:
-        return resume(job.out, device=machine.device, data_dir=machine.data_dir, silent=machine.silent, safety=safety)
+        return resume(job.out, **machine.reading, silent=machine.silent, safety=safety)
     return train(
         job.task,
         out=job.out,
         seed=job.seed,
-        device=machine.device,
-        data_dir=machine.data_dir,
+        **machine.reading,
         silent=machine.silent,
         safety=safety,
     )
@@ -116,17 +118,14 @@ def _teach(job: Job, lesson: Lesson, machine: Machine) -> Run:
 
     safety = Safety(saved=machine.saved)
     if job.is_begun:
-        return resume_extension(
-            job.out, device=machine.device, data_dir=machine.data_dir, silent=machine.silent, safety=safety
-        )
+        return resume_extension(job.out, **machine.reading, silent=machine.silent, safety=safety)
     return extend(
         lesson.base,
         data=lesson.data,
         method=lesson.method,
         out=job.out,
         seed=job.seed,
-        device=machine.device,
-        data_dir=machine.data_dir,
+        **machine.reading,
         silent=machine.silent,
         safety=safety,
     )
@@ -160,10 +159,7 @@ def _write_gradients(study: Study, jobs: Sequence[Job], *, out: Path, machine: M
         return
     from reslab.study.gradients import gradient_norms
 
-    found = {
-        label: known.get(label) or gradient_norms(recipe, device=machine.device, data_dir=machine.data_dir)
-        for label, recipe in recipes.items()
-    }
+    found = {label: known.get(label) or gradient_norms(recipe, **machine.reading) for label, recipe in recipes.items()}
     write_json(out / "gradients.json", Gradients(norms=known | found).model_dump())
 
 

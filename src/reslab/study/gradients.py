@@ -21,14 +21,19 @@ IMAGES_TO_PREPARE = 1000  # for networks that begin with what they see
 
 
 def gradient_norms(
-    recipe: Recipe, *, seed: int = 0, device: str = "auto", data_dir: Path | None = None
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    data_dir: Path | None = None,
+    allow_remote: bool = False,
 ) -> dict[str, float]:
     """Give the Euclidean norm of the mean loss's gradient for the weights of every convolution and linear layer.
 
     By the layers' names, from the input to the head; of layers that are not trained there is none.
     """
     chosen = pick_device(device)
-    images = read_split(recipe, "train", data_dir=data_dir)
+    images = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
     by = recipe.standardize or images.statistics()
     torch.manual_seed(seed)
     model = models.build(recipe.model.model_dump(), num_classes=len(images.classes), channels=images.images.shape[1])

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import assert_never
+from typing import TypedDict, assert_never
 
 from reslab.errors import UserError
 from reslab.recipe import Method, Recipe, derive
@@ -18,14 +18,28 @@ Say = Callable[[str], None]
 NAMES = {"name", "source", "published"}  # what a recipe says without changing what it does
 
 
+class Reading(TypedDict):
+    """Where a run's data is read."""
+
+    device: str
+    data_dir: Path | None
+    allow_remote: bool
+
+
 @dataclass(frozen=True)
 class Machine:
     """Where to run and what to show; nothing here changes a result."""
 
     device: str = "auto"
     data_dir: Path | None = None
+    allow_remote: bool = False
     silent: bool = True
     saved: Callable[[Path], None] | None = None  # called with the run's folder after each checkpoint
+
+    @property
+    def reading(self) -> Reading:
+        """What every function that reads a run's data takes."""
+        return {"device": self.device, "data_dir": self.data_dir, "allow_remote": self.allow_remote}
 
 
 @dataclass(frozen=True)

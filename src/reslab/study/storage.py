@@ -1,4 +1,4 @@
-"""The folders of runs on storage that every worker reaches: any URL that fsspec knows, such as s3://bucket/study.
+"""The folders of runs on storage that every worker reaches: any address that reslab opens, such as s3://bucket/study.
 
 Files go up in the order in which they were written, each whole or not at all, so that what lies there at any moment is
 what lay here at some moment: whoever fetches it goes on from the newest checkpoint.
@@ -7,6 +7,7 @@ what lay here at some moment: whoever fetches it goes on from the newest checkpo
 from pathlib import Path
 from typing import Any
 
+from reslab.addresses import open_address
 from reslab.errors import Failure, UserError
 from reslab.extras import extra
 from reslab.runs import write_bytes
@@ -19,12 +20,11 @@ class Storage:
     """A folder of run folders at `url`. Raises: UserError where nothing that is installed can reach it."""
 
     def __init__(self, url: str) -> None:
-        with extra("ray"):
-            import fsspec.core
         try:
-            self.files, self.root = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            raise UserError(f"--storage {url}: {error}") from None
+            with extra("ray"):
+                self.files, self.root = open_address(url)
+        except UserError as error:
+            raise UserError(f"--storage {error}") from None
         self.url = url
         self.known: dict[Path, tuple[int, int]] = {}  # what has gone up, as it was then
 
@@ -39,6 +39,8 @@ class Storage:
             found = self.files.find(f"{self.root}/{name}") if self.files.exists(f"{self.root}/{name}") else []
             for path in sorted(found, key=lambda path: path.endswith(READ_LAST)):
                 place = into / path.rpartition(f"/{name}/")[2]
+                if not place.resolve().is_relative_to(into.resolve()):
+                    raise Failure(f"{self.url} holds {path!r}, which would be written outside of {into}")
                 if not path.endswith(PART):
                     place.parent.mkdir(parents=True, exist_ok=True)
                     write_bytes(place, self.files.cat_file(path))

@@ -97,11 +97,11 @@ def _describe_alike(splits: Splits, *, team: Team) -> tuple[DataSet, ...]:
     return first
 
 
-def read_splits(recipe: Recipe, *, data_dir: Path | None, team: Team) -> Splits:
+def read_splits(recipe: Recipe, *, data_dir: Path | None, allow_remote: bool, team: Team) -> Splits:
     """Read the training images, and in the process that validates those that are held out."""
     is_validating = recipe.validation and team.is_first
     names: tuple[SplitName, ...] = ("train", "validation") if is_validating else ("train",)
-    splits = tuple(read_split(recipe, name, data_dir=data_dir) for name in names)
+    splits = tuple(read_split(recipe, name, data_dir=data_dir, allow_remote=allow_remote) for name in names)
     channels = splits[0].images.shape[1]
     if recipe.standardize is not None and len(recipe.standardize.mean) != channels:
         raise UserError(
@@ -139,7 +139,9 @@ def _read_recorded(path: Path, command: Command) -> Recorded:
 
 
 @contextmanager
-def go_on(record: Recorded, *, team: Team, data_dir: Path | None, threads: int | None, silent: bool) -> Iterator[Begun]:
+def go_on(
+    record: Recorded, *, team: Team, data_dir: Path | None, allow_remote: bool, threads: int | None, silent: bool
+) -> Iterator[Begun]:
     """Lock a run while the block runs, check that its data is what it was, and record what computes it from here on.
 
     It computes with the precision and as many threads as before, unless `threads` says otherwise. What differs is said
@@ -157,7 +159,9 @@ def go_on(record: Recorded, *, team: Team, data_dir: Path | None, threads: int |
             )
             if recorded.deterministic:
                 check_same_machine(before, now)
-            splits = team.in_turn(lambda: read_splits(record.recipe, data_dir=data_dir, team=team))
+            splits = team.in_turn(
+                lambda: read_splits(record.recipe, data_dir=data_dir, allow_remote=allow_remote, team=team)
+            )
             _check_data(record, splits)
             run.write_environment(continue_environment(recorded, now, updates=updates))
             for line in tell_differences(before, now, updates=updates, usual_threads=usual, device=team.device):

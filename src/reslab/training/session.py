@@ -18,6 +18,7 @@ def train(
     seed: int = 0,
     device: str = "auto",
     data_dir: Path | None = None,
+    allow_remote: bool = False,
     silent: bool = True,
     safety: Safety = EVERY_EPOCH,
     compile: str = "auto",
@@ -28,7 +29,8 @@ def train(
 
     `deterministic` allows only algorithms that repeat to the bit, also on a GPU, and no compiled network. `precision`,
     "auto", "float32" or "bfloat16", says which numbers are multiplied. Processes that torchrun has started train one
-    run together, each on its part of every batch; the first one writes it.
+    run together, each on its part of every batch; the first one writes it. Another machine that the recipe names is
+    contacted with `allow_remote` alone.
     Raises: UserError where the recipe, the data or the folder do not allow it; Failure where the loss is not finite,
     the disk refuses, somebody interrupts, or another process of the run has ended.
     """
@@ -40,7 +42,7 @@ def train(
             out=out,
             seed=seed,
             team=team,
-            read=lambda: read_splits(recipe, data_dir=data_dir, team=team),
+            read=lambda: read_splits(recipe, data_dir=data_dir, allow_remote=allow_remote, team=team),
             computing=computing,
         ) as begun,
     ):
@@ -52,6 +54,7 @@ def resume(
     *,
     device: str = "auto",
     data_dir: Path | None = None,
+    allow_remote: bool = False,
     silent: bool = True,
     safety: Safety = EVERY_EPOCH,
     threads: int | None = None,
@@ -66,7 +69,9 @@ def resume(
         record = read_recorded(path, command="train", team=team)
         if record.is_finished:
             return Run(path)
-        with go_on(record, team=team, data_dir=data_dir, threads=threads, silent=silent) as begun:
+        with go_on(
+            record, team=team, data_dir=data_dir, allow_remote=allow_remote, threads=threads, silent=silent
+        ) as begun:
             return _make_trainer(begun, silent=silent, safety=safety).catch_up().train()
 
 

@@ -1,0 +1,52 @@
+"""Addresses of files: the protocols that reslab opens, and which of them leave this machine.
+
+fsspec knows many more. Some of those read what a file says to read, or run what it says to run (`reference`), and "::"
+chains them; so a protocol that is not in the list is refused by its name.
+"""
+
+import re
+from typing import TYPE_CHECKING
+
+from reslab.errors import UserError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+LOCAL = ("file", "local", "memory")
+REMOTE = ("s3", "gs", "az", "abfs", "http", "https", "ssh", "sftp")
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//)?")  # at least two letters: one is a drive of Windows
+
+
+def open_address(url: str) -> tuple["AbstractFileSystem", str]:
+    """Find the file system of a path or an address, and the place in it. Contacts nobody yet, as far as fsspec allows.
+
+    Raises: UserError where it is of another protocol, or what reaches it is not installed.
+    """
+    check_address(url)
+    from fsspec.core import url_to_fs
+
+    try:
+        system, root = url_to_fs(url)
+    except Exception as error:  # each kind of storage has errors of its own
+        raise UserError(f"{url} cannot be opened: {error}") from None
+    return system, root
+
+
+def check_address(url: str) -> None:
+    """Raises: UserError where an address is of no protocol that reslab opens, or a chain of several."""
+    found = SCHEME.match(url)
+    allowed = ", ".join(f"{name}://" for name in (*LOCAL, *REMOTE))
+    if found and (found[1] not in LOCAL + REMOTE or not found[2]):
+        raise UserError(f"{url}: reslab does not open {found[1]}: addresses; write a path, or one of {allowed}")
+    rest = url[found.end() :] if found else url
+    if "::" in rest or "://" in rest:
+        raise UserError(
+            f"{url} is a chain of addresses: write a path, or one address that begins with one of {allowed}"
+        )
+
+
+def is_remote(url: str) -> bool:
+    """Say whether opening it asks another machine; on Windows, a path that begins with two slashes does."""
+    found = SCHEME.match(url)
+    path = url.removeprefix("file:")
+    return (found is not None and found[1] not in LOCAL) or re.match(r"[\\/]{2}[^\\/]", path) is not None
