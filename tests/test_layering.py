@@ -21,7 +21,6 @@ MAY_IMPORT = {
     "launch": "",
     "signals": "",
     "extras": "",
-    "addresses": "",
     "complaints": "",
     "bombs": "",
     "metrics": "",
@@ -39,13 +38,8 @@ MAY_IMPORT = {
     "settings": "complaints recipe",
     "shortfall": "records",
     # files
-<<<<<<< HEAD
     "runs": "bombs complaints recipe records text",
     "data": "bombs extras pictures recipe records text",
-=======
-    "runs": "bombs complaints recipe records",
-    "data": "addresses bombs extras pictures recipe records",
->>>>>>> secure
     "onnx_file": "extras pictures",
     # stages: they meet in run folders, so none imports another
     "training": "recipe records data models metrics runs version words",
@@ -55,13 +49,8 @@ MAY_IMPORT = {
     "report": "recipe records metrics published runs comparison card shortfall words",
     "comparison": "records metrics intervals estimates runs",
     # many runs, one table: the stages inside the functions that start a run
-<<<<<<< HEAD
     "study": "complaints extras launch recipe recipes records settings published metrics runs report data models "
     "training extension evaluation words",
-=======
-    "study": "addresses complaints extras launch recipe recipes records settings published metrics runs report data models "
-    "training extension evaluation",
->>>>>>> secure
     # what takes a run elsewhere
     "exporting": "recipe records data models runs evaluation onnx_file extras card",
     "hub": "records runs exporting extras card",
