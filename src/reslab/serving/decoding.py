@@ -35,7 +35,7 @@ REQUEST_PIXELS = 4 * MAX_PIXELS  # of one request's large pictures
 WAITING_PIXELS = 4 * REQUEST_PIXELS  # of all large pictures that wait: they take about a minute
 WAITING = 4096  # pictures; more are told to come back
 # Bytes of address space beside what a process starts with, for small pictures and for large ones.
-SMALL_MEMORY, LARGE_MEMORY = 96 << 20, 384 << 20
+SMALL_MEMORY, LARGE_MEMORY = 64 << 20, 320 << 20
 # Pictures that a process is sent together, and their bytes: what a pipe holds. Who comes next waits for no more.
 MOST_AT_ONCE, AT_ONCE = 4, 64 << 10
 READY, READY_SECONDS = b"+", 60.0  # what a process says when it has started, and how long that may take
@@ -87,7 +87,7 @@ class Decoders:
     """
 
     def __init__(
-        self, *, num: int = 2, seconds: float = 5.0, quick_seconds: float = 1.0, command: tuple[str, ...] = ()
+        self, *, num: int = 2, seconds: float = 5.0, quick_seconds: float = 0.5, command: tuple[str, ...] = ()
     ) -> None:
         self._command = command or (sys.executable, "-m", "reslab.serving.decoding")
         self._num, self._seconds, self._quick_seconds = num, seconds, quick_seconds
@@ -139,7 +139,8 @@ class Decoders:
         if picture.request.pixels > REQUEST_PIXELS:
             picture.fail(
                 UserError(
-                    f"The large pictures of this request hold more than {REQUEST_PIXELS:,} pixels: send fewer at once"
+                    "The pictures of this request would take too long to decode, as if they held more than "
+                    f"{REQUEST_PIXELS:,} pixels: send fewer at once"
                 )
             )
         elif self._large_pixels + pixels > WAITING_PIXELS:
@@ -162,9 +163,10 @@ class Decoders:
                     await self._exchange(process, pictures)
                 except Exception as error:  # it goes to who asked
                     # The first picture is the cause; what the process writes next would belong to none.
-                    await self._blame(pictures.popleft(), error)
+                    first = pictures.popleft()
                     for picture in pictures:
                         await self._put(self._small, picture.request, [picture])
+                    await self._blame(first, error)
                     if process is not None:
                         await _end(process)
                     process = None
@@ -186,10 +188,14 @@ class Decoders:
             return taken
 
     async def _blame(self, picture: _Picture, error: Exception) -> None:
-        """Tell who asked what came of a picture; a small one that was slow has another try among the large ones."""
+        """Tell who asked what came of a picture.
+
+        A small one that was slow has another try among the large ones, with all of its request: each would be as slow.
+        """
         match error:
             case TimeoutError() if not picture.pixels:
-                await self._put_large(picture, pixels=MAX_PIXELS)
+                for each in (picture, *self._small.drop(picture.request)):
+                    await self._put_large(each, pixels=MAX_PIXELS)
             case TimeoutError():
                 picture.fail(
                     UserError(f"{picture.name} took longer than {self._seconds:g} seconds to decode: use another file")

@@ -25,8 +25,9 @@ from reslab.serving.calibration import PENDING, calibrate
 from reslab.serving.neighbours import Index, to_data_url
 from reslab.serving.schema import Neighbour
 
-# The evidence for one class costs as much as to classify so many pictures, and one picture as so many neighbours.
-HEAT_WEIGHT, NEIGHBOURS_OF_A_PICTURE = 2, 8
+# The evidence for one class costs as much as to classify one or two pictures, and one picture as so many neighbours. A
+# few classes are as many as are computed together, or those who ask for none would wait.
+HEAT_WEIGHT, NEIGHBOURS_OF_A_PICTURE = 4, 8
 MAX_HEAT_CLASSES = 10  # of each picture
 MAX_NEIGHBOURS = 320  # of one request
 
@@ -89,6 +90,8 @@ class Network:
         self._device = next(self.model.parameters()).device
         with torch.inference_mode():
             self._folded = fold(_WithFeatures(self.model).eval())
+        # What evidence needs is imported now: later that would hold up everybody who asks.
+        self._spread(torch.zeros(self.weights.channels, *[self.weights.image_size] * 2, dtype=torch.uint8), [0])
 
     @torch.inference_mode()
     def compute(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

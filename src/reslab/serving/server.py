@@ -19,6 +19,7 @@ from reslab.serving.network import Network
 from reslab.serving.service import Service
 
 HEADER_SECONDS, HEADER_BYTES = 10.0, 64 << 10
+MAX_PIPELINED = 16  # requests of a connection that wait for the one before them
 GRACE_SECONDS = 30  # to answer what has been asked when the server is told to end
 BACKLOG = 2048  # connections that the system holds until they are taken
 SHORTEST_TOKEN = 12
@@ -27,7 +28,8 @@ SHORTEST_TOKEN = 12
 class Patient(HttpToolsProtocol):
     """A connection that is closed where the head of a request takes too long, or what is no body takes too much.
 
-    That is the head, sizes of chunks, and the trailer; uvicorn bounds none of them.
+    That is the head, sizes of chunks, and the trailer; uvicorn bounds none of them, nor the requests that come before
+    the answers.
     """
 
     _timer: asyncio.TimerHandle | None = None
@@ -48,6 +50,9 @@ class Patient(HttpToolsProtocol):
         self._stop()
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self.transport.close()
+            raise RuntimeError("too many requests at once")  # for the parser, which then leaves the rest unread
         super().on_message_begin()
         self._reads_head, self._body_bytes, self._other_bytes = True, 0, 0
 
