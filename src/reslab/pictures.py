@@ -3,8 +3,8 @@
 Axes: N pictures, C channels, H rows, W columns, K classes. Pixels are uint8, 0 to 255.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -18,7 +18,8 @@ from reslab.errors import UserError
 
 # Decoders that compute on bytes alone; that of EPS, for one, starts a program.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-MAX_PIXELS = 64_000_000  # as RGBA on white they take 1 GB
+MAX_PIXELS = 64_000_000  # as RGBA they take 256 MB
+BAND_PIXELS = 1_000_000  # converted to RGB at once
 MAX_SIDE = 1024  # pixels, of a network's images
 _ONE_LARGE = Lock()
 
@@ -67,18 +68,35 @@ def decode(picture: Path | BinaryIO, *, image_size: int, name: str = "") -> NDAr
 
     Raises: UserError where it is broken, too large or absent; it is called by `name`, else by its path.
     """
-    name = name or str(picture)
+    with opening(picture, name=name or str(picture)) as image:
+        return shrink(image, image_size=image_size)
+
+
+@contextmanager
+def opening(picture: Path | BinaryIO, *, name: str) -> Iterator[Image.Image]:
+    """Open a picture for the block; only its header is read until the block asks for pixels.
+
+    Raises: UserError where opening it, or what the block does with it, fails.
+    """
     try:
-        with Image.open(picture, formats=FORMATS) as opened, _room_for(opened):
-            image = _to_rgb(ImageOps.exif_transpose(opened))
-            # Pillow's bilinear filter widens with the factor when it shrinks, so it does not alias.
-            small = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+        with Image.open(picture, formats=FORMATS) as image:
+            yield image
     except Image.DecompressionBombError as error:
         raise UserError(f"{name} is too large a picture ({error}): shrink it or remove it") from None
+    except MemoryError:
+        raise UserError(f"{name} needs more memory to decode than there is: shrink it or remove it") from None
     except UnidentifiedImageError:
         raise UserError(f"{name} cannot be read as a picture (of no known format): replace it or remove it") from None
     except Exception as error:  # decoders raise anything on broken input
         raise UserError(f"{name} cannot be read as a picture ({error}): replace it or remove it") from None
+
+
+def shrink(image: Image.Image, *, image_size: int) -> NDArray[np.uint8]:
+    """Turn an open picture upright, and resize it to (3, image_size, image_size)."""
+    with _room_for(image):
+        ImageOps.exif_transpose(image, in_place=True)
+        # Pillow's bilinear filter widens with the factor when it shrinks, so it does not alias.
+        small = _to_rgb(image).resize((image_size, image_size), Image.Resampling.BILINEAR)
     return np.asarray(small).transpose(2, 0, 1)
 
 
@@ -91,6 +109,18 @@ def _room_for(image: Image.Image) -> AbstractContextManager[object]:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert in bands of rows, so that a large picture lies in memory once as it is and once in RGB."""
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    width, height = image.size
+    converted = Image.new("RGB", image.size)
+    rows = max(1, BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        converted.paste(_band_to_rgb(image.crop((0, top, width, min(top + rows, height)))), (0, top))
+    return converted
+
+
+def _band_to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits of grey; Pillow's own conversion would clip them at 255
         return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:

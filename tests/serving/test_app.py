@@ -8,8 +8,9 @@ from fastapi.testclient import TestClient
 
 from reslab.evaluation.classify import classify
 from reslab.runs import Predictions
-from reslab.serving.app import MAX_PICTURES, Access
+from reslab.serving.app import Access
 from reslab.serving.guard import Limits
+from reslab.serving.schema import MAX_PICTURES
 
 FILES = "files"
 
@@ -84,13 +85,22 @@ def test_what_is_wrong_is_said_in_a_sentence(make_app, seven):
     cases = [
         ({"files": [(FILES, ("no.png", b"nothing"))]}, 422, "no.png cannot be read as a picture"),
         ({"files": [("other", ("a.png", seven))]}, 422, f"Send 1 to {MAX_PICTURES} pictures in the field files, not 0"),
-        ({"files": [(FILES, ("a.png", seven))] * (MAX_PICTURES + 1)}, 400, "Too many files"),
+        (
+            {"files": [(FILES, ("a.png", seven))] * (MAX_PICTURES + 1)},
+            422,
+            "Send 1 to 64 pictures in the field files, not 65",
+        ),
+        ({"files": [(FILES, ("a.png", seven))] * 200}, 422, "The form has more than 128 parts"),
         ({"json": {"pictures": []}}, 422, "pictures: List should have at least 1 item"),
         ({"json": {"pictures": [{"data": "?"}]}}, 422, "pictures.0.data: Data should be valid base64"),
         ({"content": b"{", "headers": {"Content-Type": "application/json"}}, 422, "the body: Invalid JSON"),
         ({"content": b"x", "headers": {"Content-Type": "text/plain"}}, 422, "not as text/plain"),
-        ({"content": b"--x\r\n", "headers": {"Content-Type": "multipart/form-data; boundary=y"}}, 400, ""),
-        ({"content": b"--x\r\n", "headers": {"Content-Type": "multipart/form-data"}}, 400, "Missing boundary"),
+        (
+            {"content": b"--x\r\n", "headers": {"Content-Type": "multipart/form-data; boundary=y"}},
+            422,
+            "does not end with its boundary",
+        ),
+        ({"content": b"--x\r\n", "headers": {"Content-Type": "multipart/form-data"}}, 422, "names no boundary"),
         ({"files": [(FILES, ("a.png", seven))], "params": {"top": 0}}, 422, ""),
     ]
     with TestClient(make_app()) as client:

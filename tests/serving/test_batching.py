@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from reslab.serving import batching
-from reslab.serving.batching import Batcher, Busy
+from reslab.serving.batching import Batcher
+from reslab.serving.turns import Busy
 
 
 @asynccontextmanager

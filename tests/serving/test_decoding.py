@@ -36,7 +36,7 @@ def run(contents, **options):
         try:
             for content in contents:
                 try:
-                    results.append(await decoders.decode(content, name="it.png", image_size=8, channels=3))
+                    results += await decoders.decode([("it.png", content)], image_size=8, channels=3)
                 except UserError as error:
                     results.append(str(error))
         finally:
@@ -46,15 +46,17 @@ def run(contents, **options):
     return asyncio.run(check())
 
 
+async def decode_one(decoders, content, *, image_size=8, channels=3):
+    (pixels,) = await decoders.decode([("it.png", content)], image_size=image_size, channels=channels)
+    return pixels
+
+
 def run_together(contents, *, leaving=(), loop=asyncio.new_event_loop, **options):
     """Decode all pictures at once; who is `leaving` does not wait for the answer."""
 
     async def check():
         decoders = Decoders(num=1, **options)
-        tasks = [
-            asyncio.create_task(decoders.decode(content, name="it.png", image_size=8, channels=3))
-            for content in contents
-        ]
+        tasks = [asyncio.create_task(decode_one(decoders, content)) for content in contents]
         try:
             await asyncio.sleep(0)
             for place in leaving:
@@ -88,7 +90,7 @@ def test_grey_networks_get_one_channel():
     async def check():
         decoders = Decoders(num=1)
         try:
-            return await decoders.decode(png(), name="it.png", image_size=4, channels=1)
+            return await decode_one(decoders, png(), image_size=4, channels=1)
         finally:
             await decoders.close()
 
@@ -97,19 +99,19 @@ def test_grey_networks_get_one_channel():
     assert set(grey.ravel()) == {round(0.299 * 200 + 0.587 * 30 + 0.114 * 90)}
 
 
-# What decodes as `decode` does, but hangs or dies at certain words.
+# What decodes as the module does, but hangs or dies at certain words.
 WORKER = """
 import os, sys, time
 from reslab.serving import decoding
-sound = decoding.decode
-def decode(picture, **options):
+sound = decoding.opening
+def opening(picture, **options):
     content = picture.getvalue()
     if content == b"hang":
         time.sleep(60)
     if content == b"die":
         os._exit(1)
     return sound(picture, **options)
-decoding.decode = decode
+decoding.opening = opening
 decoding.work(sys.stdin.buffer, sys.stdout.buffer)
 """
 
@@ -171,7 +173,7 @@ def test_a_decoder_that_ended_while_it_was_idle_is_replaced(loop):
         decoders = Decoders(num=1, command=(sys.executable, "-c", WORKER.replace("sound(picture, **options)", LEAVING)))
         try:
             for _ in range(2):
-                pixels = await decoders.decode(png(), name="it.png", image_size=8, channels=3)
+                pixels = await decode_one(decoders, png())
                 await asyncio.sleep(1)
             return pixels
         finally:

@@ -1,30 +1,33 @@
 """The app: its addresses, its pages, and the guard before them."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
-from pydantic import ValidationError
-from starlette.datastructures import UploadFile
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
 
 from reslab import __version__
 from reslab.errors import UserError
 from reslab.pictures import MAX_PIXELS
-from reslab.serving.batching import Busy
+from reslab.serving.decoding import Uploaded
 from reslab.serving.guard import Guard, Limits
 from reslab.serving.metrics import Metrics
 from reslab.serving.network import Asked
 from reslab.serving.pages import Page, render
-from reslab.serving.schema import Model, Predictions, Problem, Upload, Uploads
+from reslab.serving.schema import MAX_PICTURES, Model, Predictions, Problem, Upload
 from reslab.serving.service import Service, describe
+from reslab.serving.turns import Busy
+from reslab.serving.uploads import read_uploads
 
-MAX_PICTURES = 64  # of one request
-PROBLEMS: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (401, 408, 413, 422, 503)}
+T = TypeVar("T")
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (401, 403, 408, 413, 422, 503)}
 # FastAPI knows bodies of one kind; here are two.
 FILES = {
     "type": "object",
@@ -120,9 +123,11 @@ def _answering(service: Service, limits: Limits) -> APIRouter:
         nearest: Annotated[int, Query(ge=0, le=50, description="How many nearest training images to give.")] = 0,
     ) -> Response:
         """Classify pictures: files of a form, or JSON with base64."""
-        uploads = await _read_uploads(request)
+        asked = Asked(top=top, heat=heat, nearest=nearest)
         try:
-            found = await service.predict(uploads, asked=Asked(top=top, heat=heat, nearest=nearest))
+            uploads = await _read(request)
+            asked.check(len(uploads))
+            found = await _while_there(request, service.predict(uploads, asked=asked))
         except UserError as error:
             raise HTTPException(422, str(error)) from None
         except Busy:
@@ -144,25 +149,22 @@ def _answering(service: Service, limits: Limits) -> APIRouter:
     return router
 
 
-async def _read_uploads(request: Request) -> list[tuple[str, bytes]]:
-    """Read names and bytes of the files in a request. Raises: HTTPException where there are none, or too many."""
-    match request.headers.get("content-type", "").partition(";")[0].strip().lower():
-        case "application/json":
-            try:
-                body = Uploads.model_validate_json(await request.body())
-            except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(map(str, first["loc"])) or "the body"
-                raise HTTPException(422, f"The request is not right, {where}: {first['msg']}") from None
-            uploads = [(upload.name, upload.data) for upload in body.pictures]
-        case "multipart/form-data":
-            async with request.form(max_files=MAX_PICTURES, max_fields=MAX_PICTURES) as form:
-                files = [part for part in form.getlist("files") if isinstance(part, UploadFile)]
-                uploads = [(file.filename or "picture", await file.read()) for file in files]
-        case kind:
-            raise HTTPException(
-                422, f"Send pictures as multipart/form-data or as application/json, not as {kind or 'nothing'}"
-            )
-    if not 1 <= len(uploads) <= MAX_PICTURES:
-        raise HTTPException(422, f"Send 1 to {MAX_PICTURES} pictures in the field files, not {len(uploads)}")
-    return uploads
+async def _read(request: Request) -> list[Uploaded]:
+    """Read the files in a request. Raises: UserError where there are none, or too many."""
+    # Not by `request.body()`, which would keep the body beside its files until the request is answered.
+    body = b"".join([chunk async for chunk in request.stream()])
+    return read_uploads(body, content_type=request.headers.get("content-type", ""))
+
+
+async def _while_there(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Do `work` as long as the client of a request that is read waits. Raises: ClientDisconnect where it leaves."""
+    task, left = asyncio.create_task(work), asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait((task, left), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
+        left.cancel()
+        await asyncio.gather(task, left, return_exceptions=True)

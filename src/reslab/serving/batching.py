@@ -5,11 +5,12 @@ the last one, and for those that are on their way: to compute a few more at once
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
+
+from reslab.serving.turns import Busy, Turns
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -19,12 +20,12 @@ A = TypeVar("A")
 QUIET_SECONDS, PATIENT_SECONDS = 0.002, 0.01
 
 
-class Busy(Exception):  # noqa: N818 - it names a state
-    """So many questions wait already that this one would wait too long."""
-
-
 class Batcher(Generic[Q, A]):
-    """Hands questions to `compute` in batches of at most `largest`; at most `waiting` of them wait."""
+    """Hands questions to `compute` in batches; at most `waiting` of them wait.
+
+    What `weigh` gives for the questions of a batch adds up to at most `largest`, unless the batch is a single question.
+    Who asks several at once takes turns with the others.
+    """
 
     def __init__(
         self,
@@ -33,11 +34,12 @@ class Batcher(Generic[Q, A]):
         executor: Executor,
         largest: int,
         waiting: int,
+        weigh: Callable[[Q], int] = lambda question: 1,
         note: Callable[[int], None] = lambda size: None,
     ) -> None:
         self._compute, self._executor = compute, executor
-        self._largest, self._waiting, self._note = largest, waiting, note
-        self._queue: deque[tuple[Q, asyncio.Future[A]]] = deque()
+        self._largest, self._waiting, self._weigh, self._note = largest, waiting, weigh, note
+        self._queue = Turns[tuple[Q, asyncio.Future[A]]]()
         self._arrived = asyncio.Event()
         self._coming = self._num_asked = 0
         self._crowd, self._seconds = 0, 0.0  # of the last batch: who asked around it, and how long it took
@@ -60,10 +62,14 @@ class Batcher(Generic[Q, A]):
             raise Busy
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[A]] = [loop.create_future() for _ in questions]
-        self._queue.extend(zip(questions, futures, strict=True))
+        request = object()
+        self._queue.add(request, zip(questions, futures, strict=True))
         self._num_asked += len(questions)
         self._arrived.set()
-        return await asyncio.gather(*futures)
+        try:
+            return await asyncio.gather(*futures)
+        finally:  # who has left is not computed for
+            self._queue.drop(request)
 
     async def run(self) -> None:
         """Answer until cancelled."""
@@ -93,10 +99,12 @@ class Batcher(Generic[Q, A]):
 
     def _take(self) -> list[tuple[Q, "asyncio.Future[A]"]]:
         batch: list[tuple[Q, asyncio.Future[A]]] = []
-        while self._queue and len(batch) < self._largest:
-            question, future = self._queue.popleft()
-            if not future.done():  # whoever asked is still there
-                batch.append((question, future))
+        weight = 0
+        while self._queue:
+            weight += self._weigh(self._queue.peek()[0])
+            if batch and weight > self._largest:
+                break
+            batch.append(self._queue.take())
         if not self._queue:
             self._arrived.clear()
         return batch

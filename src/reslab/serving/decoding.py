@@ -1,7 +1,9 @@
 """Uploads to pixels, in processes of their own: a picture that hangs, crashes or fills memory takes only those along.
 
-Such a process, `python -P -m reslab.serving.decoding`, reads pictures from its input and writes pixels to its output;
--P keeps it from importing what lies in the working directory.
+Such a process, `python -P -m reslab.serving.decoding`, reads pictures from its input and writes pixels to its output. Of a
+picture that comes it reads the header first, and hands it on if it is large; so it does if the picture turns out to be
+slow. The first process takes those, one at a time. Requests take turns, so a small picture waits neither for large ones
+nor for a long request.
 Axes: C channels, H rows, W columns.
 """
 
@@ -12,56 +14,111 @@ import struct
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reslab.errors import UserError
-from reslab.pictures import decode, with_channels
+from reslab.pictures import MAX_PIXELS, opening, shrink, with_channels
+from reslab.serving.turns import Busy, Turns
 
-MEMORY = 3 << 30  # bytes of address space beside what the process starts with
-AT_ONCE = 64 << 10  # bytes of pictures that a process is sent together: what a pipe holds
+Uploaded = tuple[str, bytes]  # the name of a file, and what it holds
+
+LARGE_PIXELS = 2_000_000  # a picture of more is large
+REQUEST_PIXELS = 4 * MAX_PIXELS  # of one request's large pictures
+WAITING_PIXELS = 4 * REQUEST_PIXELS  # of all large pictures that wait: they take about a minute
+WAITING = 4096  # pictures; more are told to come back
+# Bytes of address space beside what a process starts with, for small pictures and for large ones.
+SMALL_MEMORY, LARGE_MEMORY = 64 << 20, 320 << 20
+# Pictures that a process is sent together, and their bytes: what a pipe holds. Who comes next waits for no more.
+MOST_AT_ONCE, AT_ONCE = 4, 64 << 10
 READY, READY_SECONDS = b"+", 60.0  # what a process says when it has started, and how long that may take
-QUESTION = struct.Struct("!IIII")  # image size, channels, bytes of the name, bytes of the picture
-ANSWER = struct.Struct("!?I")  # whether pixels follow, or a sentence; bytes
+QUESTION = struct.Struct("!IIIII")  # most pixels, image size, channels, bytes of the name, bytes of the picture
+ANSWER = struct.Struct("!BI")  # an outcome; bytes that follow, or pixels of the picture that is too large
+NAME_BYTES = 200
 
-Answered = asyncio.Future[tuple[bool, bytes]]  # whether it is pixels, or a sentence
+
+class Outcome(IntEnum):
+    """What a process answers: pixels, a sentence on what is wrong, or that there are more pixels than allowed."""
+
+    PIXELS = 0
+    WRONG = 1
+    LARGE = 2
+
+
+class _Request:
+    """Who asked for pictures; counts the pixels of the large ones."""
+
+    pixels = 0
+
+
+@dataclass(eq=False)
+class _Picture:
+    """A picture that waits to be decoded; `pixels` counts where it is large, or has been slow."""
+
+    request: _Request
+    name: str
+    content: bytes
+    shape: tuple[int, int]  # image size, channels
+    pixels: int = 0
+    answered: asyncio.Future[bytes] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def question(self) -> bytes:
+        name = self.name.encode(errors="replace")[:NAME_BYTES]
+        most = MAX_PIXELS if self.pixels else LARGE_PIXELS
+        return QUESTION.pack(most, *self.shape, len(name), len(self.content)) + name
+
+    def fail(self, error: Exception) -> None:
+        if not self.answered.done():
+            self.answered.set_exception(error)
 
 
 class Decoders:
     """Some decoding processes; one that takes longer than `seconds` for a picture is replaced.
 
-    Small pictures that wait are sent together, so that no process waits for the next one meanwhile.
+    A small picture may take `quick_seconds`; then it waits with the large ones for another try. A few small ones are
+    sent together, so that no process waits for the next one meanwhile.
     """
 
-    def __init__(self, *, num: int = 2, seconds: float = 5.0, command: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, *, num: int = 2, seconds: float = 5.0, quick_seconds: float = 0.5, command: tuple[str, ...] = ()
+    ) -> None:
         self._command = command or (sys.executable, "-P", "-m", "reslab.serving.decoding")
-        self._num, self._seconds = num, seconds
-        self._waiting: asyncio.Queue[tuple[bytes, Answered]] = asyncio.Queue()
+        self._num, self._seconds, self._quick_seconds = num, seconds, quick_seconds
+        self._small, self._large = Turns[_Picture](), Turns[_Picture]()
+        self._large_pixels = 0  # of pictures in `_large`
+        self._arrived = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def decode(self, content: bytes, *, name: str, image_size: int, channels: int) -> NDArray[np.uint8]:
-        """Decode an upload to (C, image_size, image_size).
+    def __len__(self) -> int:
+        return len(self._small) + len(self._large)
 
-        Raises: UserError where it is no picture, too large, or takes too long.
+    async def decode(self, uploads: Sequence[Uploaded], *, image_size: int, channels: int) -> list[NDArray[np.uint8]]:
+        """Decode a request's uploads to (C, image_size, image_size) each. Who is cancelled leaves nothing that waits.
+
+        Raises: UserError where one is no picture, too large, or takes too long; Busy where too many wait.
         """
+        if len(self) + len(uploads) > WAITING:
+            raise Busy
         if not self._tasks:
-            self._tasks = [asyncio.create_task(self._work()) for _ in range(self._num)]
-        label = name.encode(errors="replace")[:200]
-        question = QUESTION.pack(image_size, channels, len(label), len(content)) + label + content
-        answered: Answered = asyncio.get_running_loop().create_future()
-        self._waiting.put_nowait((question, answered))
+            self._tasks = [asyncio.create_task(self._work(takes_large=not place)) for place in range(self._num)]
+        request = _Request()
+        pictures = [_Picture(request, name, content, (image_size, channels)) for name, content in uploads]
         try:
-            fine, reply = await answered
-        except TimeoutError:
-            raise UserError(f"{name} took longer than {self._seconds:g} seconds to decode: use another file") from None
-        except (OSError, EOFError, RuntimeError):  # which one, depends on the loop
-            raise UserError(f"{name} cannot be decoded, it stopped the decoder: use another file") from None
-        if not fine:
-            raise UserError(reply.decode())
-        return np.frombuffer(reply, np.uint8).reshape(channels, image_size, image_size)
+            await self._put(self._small, request, pictures)
+            replies = await asyncio.gather(*(picture.answered for picture in pictures))
+        finally:
+            self._small.drop(request)
+            self._large_pixels -= sum(picture.pixels for picture in self._large.drop(request))
+            for picture in pictures:
+                picture.answered.cancel()
+        return [np.frombuffer(reply, np.uint8).reshape(channels, image_size, image_size) for reply in replies]
 
     async def close(self) -> None:
         """End the processes, and wait until they and their pipes are gone."""
@@ -70,24 +127,46 @@ class Decoders:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
 
-    async def _work(self) -> None:
+    async def _put(self, turns: Turns[_Picture], request: _Request, pictures: Sequence[_Picture]) -> None:
+        async with self._arrived:
+            turns.add(request, (picture for picture in pictures if not picture.answered.done()))
+            self._arrived.notify_all()
+
+    async def _put_large(self, picture: _Picture, *, pixels: int) -> None:
+        """Let a picture wait with the large ones, or fail it where they are too many."""
+        picture.pixels = pixels
+        picture.request.pixels += pixels
+        if picture.request.pixels > REQUEST_PIXELS:
+            picture.fail(
+                UserError(
+                    "The pictures of this request would take too long to decode, as if they held more than "
+                    f"{REQUEST_PIXELS:,} pixels: send fewer at once"
+                )
+            )
+        elif self._large_pixels + pixels > WAITING_PIXELS:
+            picture.fail(Busy())
+        elif not picture.answered.done():
+            self._large_pixels += pixels
+            await self._put(self._large, picture.request, [picture])
+
+    async def _work(self, *, takes_large: bool) -> None:
         """Let a process decode what waits, until cancelled."""
         process = None
+        memory = LARGE_MEMORY if takes_large else SMALL_MEMORY
         try:
             while True:
-                pictures = await self._take()
+                pictures = await self._take(takes_large=takes_large)
                 try:
                     if process is None or process.returncode is not None:
-                        process = await self._start()
+                        process = await self._start(memory)
                         await _hear(process, len(READY), seconds=READY_SECONDS)
                     await self._exchange(process, pictures)
                 except Exception as error:  # it goes to who asked
                     # The first picture is the cause; what the process writes next would belong to none.
-                    _, answered = pictures.popleft()
-                    if not answered.done():
-                        answered.set_exception(error)
+                    first = pictures.popleft()
                     for picture in pictures:
-                        self._waiting.put_nowait(picture)
+                        await self._put(self._small, picture.request, [picture])
+                    await self._blame(first, error)
                     if process is not None:
                         await _end(process)
                     process = None
@@ -95,33 +174,59 @@ class Decoders:
             if process is not None:
                 await _end(process)
 
-    async def _take(self) -> deque[tuple[bytes, Answered]]:
-        """Wait for pictures, and take as many as are sent together; those that nobody waits for are dropped."""
-        taken: deque[tuple[bytes, Answered]] = deque()
-        size = 0
-        while not taken or (size < AT_ONCE and not self._waiting.empty()):
-            question, answered = await self._waiting.get()
-            if not answered.done():
-                taken.append((question, answered))
-                size += len(question)
-        return taken
+    async def _take(self, *, takes_large: bool) -> deque[_Picture]:
+        """Wait for one large picture, or for small ones: as many as are sent together."""
+        async with self._arrived:
+            await self._arrived.wait_for(lambda: self._small or (takes_large and self._large))
+            if takes_large and self._large:
+                picture = self._large.take()
+                self._large_pixels -= picture.pixels
+                return deque([picture])
+            taken: deque[_Picture] = deque()
+            while self._small and len(taken) < MOST_AT_ONCE and sum(len(each.content) for each in taken) < AT_ONCE:
+                taken.append(self._small.take())
+            return taken
 
-    async def _start(self) -> Process:
+    async def _blame(self, picture: _Picture, error: Exception) -> None:
+        """Tell who asked what came of a picture.
+
+        A small one that was slow has another try among the large ones, with all of its request: each would be as slow.
+        """
+        match error:
+            case TimeoutError() if not picture.pixels:
+                for each in (picture, *self._small.drop(picture.request)):
+                    await self._put_large(each, pixels=MAX_PIXELS)
+            case TimeoutError():
+                picture.fail(
+                    UserError(f"{picture.name} took longer than {self._seconds:g} seconds to decode: use another file")
+                )
+            case OSError() | EOFError() | RuntimeError():  # which one, depends on the loop
+                picture.fail(UserError(f"{picture.name} cannot be decoded, it stopped the decoder: use another file"))
+            case _:
+                picture.fail(error)
+
+    async def _start(self, memory: int) -> Process:
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
         return await asyncio.create_subprocess_exec(
-            *self._command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=environment
+            *self._command, str(memory), stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=environment
         )
 
-    async def _exchange(self, process: Process, pictures: deque[tuple[bytes, Answered]]) -> None:
+    async def _exchange(self, process: Process, pictures: deque[_Picture]) -> None:
         """Send pictures, and remove each one when it is answered."""
         assert process.stdin is not None
-        process.stdin.writelines(question for question, _ in pictures)
+        process.stdin.writelines(part for picture in pictures for part in (picture.question(), picture.content))
         while pictures:
-            fine, size = ANSWER.unpack(await _hear(process, ANSWER.size, seconds=self._seconds))
-            reply = await _hear(process, size, seconds=self._seconds)
-            _, answered = pictures.popleft()
-            if not answered.done():
-                answered.set_result((fine, reply))
+            seconds = self._seconds if pictures[0].pixels else self._quick_seconds
+            outcome, size = ANSWER.unpack(await _hear(process, ANSWER.size, seconds=seconds))
+            if outcome == Outcome.LARGE:
+                await self._put_large(pictures.popleft(), pixels=size)
+                continue
+            reply = await _hear(process, size, seconds=seconds)
+            picture = pictures.popleft()
+            if outcome == Outcome.WRONG:
+                picture.fail(UserError(reply.decode()))
+            elif not picture.answered.done():
+                picture.answered.set_result(reply)
 
 
 async def _hear(process: Process, num: int, *, seconds: float) -> bytes:
@@ -145,33 +250,46 @@ async def _end(process: Process) -> None:
 # ---- inside of the process
 
 
-def work(source: BinaryIO, sink: BinaryIO) -> None:
+def work(source: BinaryIO, sink: BinaryIO, *, memory: int = LARGE_MEMORY) -> None:
     """Answer every picture of `source`, until it ends."""
-    _limit_memory()
+    _limit_memory(memory)
     sink.write(READY)
     sink.flush()
     while head := source.read(QUESTION.size):
-        image_size, channels, label_size, size = QUESTION.unpack(head)
-        name, content = source.read(label_size).decode(errors="replace"), source.read(size)
+        most, image_size, channels, name_size, size = QUESTION.unpack(head)
+        name, content = source.read(name_size).decode(errors="replace"), source.read(size)
         try:
-            pixels = decode(io.BytesIO(content), name=name, image_size=image_size)
-            fine, reply = True, with_channels(pixels, channels).tobytes()
+            with opening(io.BytesIO(content), name=name) as image:
+                num_pixels = image.width * image.height
+                if most < num_pixels <= MAX_PIXELS:
+                    sink.write(ANSWER.pack(Outcome.LARGE, num_pixels))
+                    sink.flush()
+                    continue
+                reply = with_channels(shrink(image, image_size=image_size), channels).tobytes()
+            outcome = Outcome.PIXELS
         except UserError as error:
-            fine, reply = False, str(error).encode()
-        sink.write(ANSWER.pack(fine, len(reply)) + reply)
+            outcome, reply = Outcome.WRONG, str(error).encode()
+        sink.write(ANSWER.pack(outcome, len(reply)) + reply)
         sink.flush()
 
 
-def _limit_memory() -> None:
+def _limit_memory(memory: int) -> None:
     try:
         import resource
     except ImportError:  # Windows
         return
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = used + MEMORY
+    wanted = _used_addresses() + memory
     resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
+def _used_addresses() -> int:
+    """Count the bytes of address space that this process has now; 1 GB where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 1 << 30
+
+
 if __name__ == "__main__":
-    work(sys.stdin.buffer, sys.stdout.buffer)
+    work(sys.stdin.buffer, sys.stdout.buffer, memory=int(sys.argv[1]))

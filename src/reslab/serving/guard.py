@@ -3,7 +3,7 @@
 import asyncio
 import hmac
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -14,6 +14,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Pages hold no secret, and a page cannot send a token before it is there; the token opens what they ask for.
 OPEN = ("/", "/docs", "/openapi.json", "/healthz")
+FOREIGN = (
+    "A page of another site asks here: use this server's own page, and let a proxy pass the header Host "
+    "or Sec-Fetch-Site on"
+)
 # On an early answer the rest of the upload is not read.
 CLOSE = {"Connection": "close"}
 
@@ -64,6 +68,9 @@ class Guard:
             refusal.headers["WWW-Authenticate"] = "Bearer"
             await refusal(scope, receive, send)
             return
+        if self._expected is None and scope["path"] not in OPEN and _is_foreign(headers):
+            await _refuse(HTTPStatus.FORBIDDEN, FOREIGN)(scope, receive, send)
+            return
         announced = headers.get(b"content-length", b"0")
         if announced.isdigit() and int(announced[:20]) > self.limits.body_bytes:
             await _refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self.too_large)(scope, receive, send)
@@ -109,6 +116,17 @@ class _Body:
             raise HTTPException(413, self._guard.too_large, headers=CLOSE)
         self._is_complete = not message.get("more_body", False)
         return message
+
+
+def _is_foreign(headers: Mapping[bytes, bytes]) -> bool:
+    """Tell whether a browser sends this for a page that is not this server's: a form of any site may post here.
+
+    Browsers compare the addresses themselves, so their verdict holds behind a proxy too. Old ones name only the page's.
+    """
+    site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
+    if site is not None:
+        return site not in (b"same-origin", b"none")
+    return origin is not None and origin.partition(b"://")[2] != headers.get(b"host")
 
 
 def _refuse(status: HTTPStatus, detail: str) -> JSONResponse:

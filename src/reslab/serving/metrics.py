@@ -24,7 +24,9 @@ class Metrics:
         self._batches = Histogram(
             "reslab_batch_pictures", "Pictures computed at once.", buckets=PICTURES, registry=self.registry
         )
-        self._waiting = Gauge("reslab_waiting_pictures", "Pictures that wait for the network.", registry=self.registry)
+        self._waiting = Gauge(
+            "reslab_waiting_pictures", "Pictures that wait for a decoder or the network.", registry=self.registry
+        )
 
     def note_request(self, path: str, status: int, seconds: float) -> None:
         """Count a request."""

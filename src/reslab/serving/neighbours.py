@@ -3,12 +3,17 @@
 Axes: N pictures, M images of the index, D features, C channels, H rows, W columns.
 """
 
+import base64
+import io
 from typing import NamedTuple
 
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from reslab.data import ImageSet
+
+THUMBNAIL = 128  # pixels a side, at most
 
 
 class Nearest(NamedTuple):
@@ -35,3 +40,13 @@ class Index:
             ]
             for places_of_one, cosines_of_one in zip(places.tolist(), cosines.tolist(), strict=True)
         ]
+
+
+def to_data_url(image: Tensor) -> str:
+    """Write an image (C, H, W) uint8 as a PNG inside a URL, shrunk where it is large."""
+    pixels = image.permute(1, 2, 0).numpy()
+    shown = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    shown.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    shown.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

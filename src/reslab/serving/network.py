@@ -15,13 +15,21 @@ from torch import Tensor, nn
 
 from reslab.data import ImageSet
 from reslab.data.batches import standardize
+from reslab.errors import UserError
 from reslab.evaluation import load_classifier
 from reslab.evaluation.heat import evidence_maps
 from reslab.models import Classifier
 from reslab.models.folding import fold
 from reslab.runs import Run
 from reslab.serving.calibration import PENDING, calibrate
-from reslab.serving.neighbours import Index, Nearest
+from reslab.serving.neighbours import Index, to_data_url
+from reslab.serving.schema import Neighbour
+
+# The evidence for one class costs as much as to classify one or two pictures, and one picture as so many neighbours. A
+# few classes are as many as are computed together, or those who ask for none would wait.
+HEAT_WEIGHT, NEIGHBOURS_OF_A_PICTURE = 4, 8
+MAX_HEAT_CLASSES = 10  # of each picture
+MAX_NEIGHBOURS = 320  # of one request
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,24 @@ class Asked:
     top: int = 5
     heat: bool = False
     nearest: int = 0
+
+    @property
+    def weight(self) -> int:
+        """What to answer costs, in pictures that are only classified."""
+        return 1 + HEAT_WEIGHT * self.heat * self.top + self.nearest // NEIGHBOURS_OF_A_PICTURE
+
+    def check(self, num_pictures: int) -> None:
+        """Raise: UserError where the answer for so many pictures would be too large."""
+        if self.heat and self.top > MAX_HEAT_CLASSES:
+            raise UserError(
+                f"heat=true with top={str(self.top)[:20]} is too much: ask for at most {MAX_HEAT_CLASSES} classes, "
+                "or omit heat"
+            )
+        if num_pictures * self.nearest > MAX_NEIGHBOURS:
+            raise UserError(
+                f"{num_pictures} pictures with nearest={self.nearest} are too many: a request gives at most "
+                f"{MAX_NEIGHBOURS} training images"
+            )
 
 
 @dataclass(frozen=True)
@@ -48,7 +74,7 @@ class Reply:
     classes: list[int]
     probabilities: list[float]
     evidence: list[list[list[float]]] | None
-    nearest: list[Nearest]
+    nearest: list[Neighbour]
 
 
 class Network:
@@ -64,6 +90,8 @@ class Network:
         self._device = next(self.model.parameters()).device
         with torch.inference_mode():
             self._folded = fold(_WithFeatures(self.model).eval())
+        # What evidence needs is imported now: later that would hold up everybody who asks.
+        self._spread(torch.zeros(self.weights.channels, *[self.weights.image_size] * 2, dtype=torch.uint8), [0])
 
     @torch.inference_mode()
     def compute(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,10 +130,15 @@ class Network:
         maps = evidence_maps(self.model, self._prepare(pixels[None]), classes=chosen)
         return None if maps is None else cast("list[list[list[float]]]", maps[0].double().numpy().round(4).tolist())
 
-    def _search(self, features: Tensor, place: int, num: int) -> list[Nearest]:
+    def _search(self, features: Tensor, place: int, num: int) -> list[Neighbour]:
         if self.index is None or num == 0:
             return []
-        return self.index.search(features[place, None], num=num)[0]
+        return [
+            Neighbour(
+                name=self.weights.classes[found.label], similarity=found.similarity, image=to_data_url(found.image)
+            )
+            for found in self.index.search(features[place, None], num=num)[0]
+        ]
 
 
 class _WithFeatures(nn.Module):

@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from reslab.records import Estimate
 
+MAX_PICTURES = 64  # of one request
+MAX_NAME = 255  # characters of a file's name
+
 
 class Upload(BaseModel):
     """One picture: the bytes of a file, in base64."""
@@ -21,7 +24,7 @@ class Uploads(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    pictures: Annotated[list[Upload], Field(min_length=1)]
+    pictures: Annotated[list[Upload], Field(min_length=1, max_length=MAX_PICTURES, fail_fast=True)]
 
 
 class Guess(BaseModel):

@@ -21,23 +21,29 @@ from reslab.serving.network import Network
 from reslab.serving.service import Service
 
 HEADER_SECONDS, HEADER_BYTES = 10.0, 64 << 10
+MAX_PIPELINED = 16  # requests of a connection that wait for the one before them
+GRACE_SECONDS = 30  # to answer what has been asked when the server is told to end
 BACKLOG = 2048  # connections that the system holds until they are taken
 SHORTEST_TOKEN = 12
 
 
 class Patient(HttpToolsProtocol):
-    """A connection that is closed where the head of a request takes too long or too much; uvicorn's would not be."""
+    """A connection that is closed where the head of a request takes too long, or what is no body takes too much.
+
+    That is the head, sizes of chunks, and the trailer; uvicorn bounds none of them, nor the requests that come before
+    the answers.
+    """
 
     _timer: asyncio.TimerHandle | None = None
     _reads_head = False
-    _head_bytes = 0
+    _body_bytes = _other_bytes = 0  # of the request that is being read
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        self._head_bytes += len(data)
+        self._other_bytes += len(data)
         super().data_received(data)
         self._watch()
 
@@ -46,25 +52,33 @@ class Patient(HttpToolsProtocol):
         self._stop()
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self.transport.close()
+            raise RuntimeError("too many requests at once")  # for the parser, which then leaves the rest unread
         super().on_message_begin()
-        self._reads_head, self._head_bytes = True, 0
+        self._reads_head, self._body_bytes, self._other_bytes = True, 0, 0
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         self._reads_head = False
 
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        self._body_bytes += len(body)
+        self._other_bytes -= len(body)
+
     def _watch(self) -> None:
-        """Let time and bytes be counted unless a request is being answered; bodies have limits of their own."""
+        """Bound what is no body by the body, and the time of the head; bodies have limits of their own."""
         is_answering = self.cycle is not None and not self.cycle.response_complete
-        if is_answering and not self._reads_head:  # a head may come already while the request before it is answered
+        if self._other_bytes > HEADER_BYTES + self._body_bytes:
             self._stop()
-        elif self._head_bytes > HEADER_BYTES:
             self.transport.close()
+        elif is_answering and not self._reads_head:  # a head may come already while the request before it is answered
+            self._stop()
         elif self._timer is None:
             self._timer = self.loop.call_later(HEADER_SECONDS, self.transport.close)
 
     def _stop(self) -> None:
-        self._head_bytes = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -163,7 +177,7 @@ def run(app: FastAPI, *, address: tuple[str, int], say: Callable[[str], None]) -
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=3,
+        timeout_graceful_shutdown=GRACE_SECONDS,
     )
     with listener, suppress(KeyboardInterrupt):  # uvicorn hands it on when all is closed
         say(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}")

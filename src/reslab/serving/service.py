@@ -1,33 +1,26 @@
 """Uploads to answers: what decodes, batches and computes, as long as the app lives."""
 
 import asyncio
-import base64
-import io
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from itertools import repeat
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from reslab.data import ImageSet
 from reslab.runs import Predictions as SavedPredictions
 from reslab.serving.batching import Batcher
 from reslab.serving.calibration import PENDING, calibrate_by, uncalibrated
-from reslab.serving.decoding import Decoders
+from reslab.serving.decoding import WAITING, Decoders, Uploaded
 from reslab.serving.metrics import Metrics
-from reslab.serving.neighbours import Nearest
 from reslab.serving.network import Asked, Network, Question, Reply
 from reslab.serving.own_images import read_own, read_some
-from reslab.serving.schema import Answer, Guess, Neighbour, Predicted, Predictions, ServedRun
+from reslab.serving.schema import Answer, Guess, Predicted, Predictions, ServedRun
 
 LARGEST_BATCH = 64
-WAITING = 4096  # pictures; more are told to come back
-
-Uploaded = Sequence[tuple[str, bytes]]  # names and bytes of files
 
 
 class Service:
@@ -45,11 +38,16 @@ class Service:
         self._executor = ThreadPoolExecutor(1)  # two networks that compute at once would only share the processor
         self._batchers = [
             Batcher(
-                network.answer, executor=self._executor, largest=largest_batch, waiting=WAITING, note=metrics.note_batch
+                network.answer,
+                executor=self._executor,
+                largest=largest_batch,
+                waiting=WAITING,
+                weigh=lambda question: question.asked.weight,
+                note=metrics.note_batch,
             )
             for network in networks
         ]
-        metrics.watch_queue(lambda: sum(map(len, self._batchers)))
+        metrics.watch_queue(lambda: len(self.decoders) + sum(map(len, self._batchers)))
 
     @asynccontextmanager
     async def running(
@@ -69,28 +67,28 @@ class Service:
             await self.decoders.close()
             self._executor.shutdown()
 
-    async def predict(self, uploads: Uploaded, *, asked: Asked) -> Predictions:
+    async def predict(self, uploads: Sequence[Uploaded], *, asked: Asked) -> Predictions:
         """Answer for files by every network. Raises: UserError where one is no picture; Busy where too many wait."""
-        of_networks = await asyncio.gather(*(self._ask(place, uploads, asked) for place in range(len(self.networks))))
+        shapes = [(network.weights.image_size, network.weights.channels) for network in self.networks]
+        with ExitStack() as stack:
+            for batcher in self._batchers:
+                stack.enter_context(batcher.expecting(len(uploads)))
+            pixels = {
+                (size, channels): await self.decoders.decode(uploads, image_size=size, channels=channels)
+                for size, channels in dict.fromkeys(shapes)
+            }
+        replies = await asyncio.gather(
+            *(
+                batcher.ask([Question(each, asked) for each in pixels[shape]])
+                for batcher, shape in zip(self._batchers, shapes, strict=True)
+            )
+        )
         return Predictions(
             pictures=[
-                Predicted(name=name, answers=[answers[place] for answers in of_networks])
-                for place, (name, _) in enumerate(uploads)
+                Predicted(name=name, answers=list(map(_to_answer, self.networks, of_picture)))
+                for (name, _), *of_picture in zip(uploads, *replies, strict=True)
             ]
         )
-
-    async def _ask(self, place: int, uploads: Uploaded, asked: Asked) -> list[Answer]:
-        network, batcher = self.networks[place], self._batchers[place]
-        size, channels = network.weights.image_size, network.weights.channels
-        with batcher.expecting(len(uploads)):
-            pixels = await asyncio.gather(
-                *(
-                    self.decoders.decode(content, name=name, image_size=size, channels=channels)
-                    for name, content in uploads
-                )
-            )
-        replies = await batcher.ask([Question(each, asked) for each in pixels])
-        return [_to_answer(network, reply) for reply in replies]
 
     async def _prepare(self, network: Network, num: int, data_dir: Path | None, allow_remote: bool) -> None:
         """Calibrate the network and index its training images, as far as its run has them."""
@@ -159,17 +157,5 @@ def _to_answer(network: Network, reply: Reply) -> Answer:
             Guess(name=names[label], probability=probability, evidence=spread)
             for label, probability, spread in zip(reply.classes, reply.probabilities, evidence, strict=True)
         ],
-        nearest=[_to_neighbour(each, names) for each in reply.nearest],
+        nearest=reply.nearest,
     )
-
-
-def _to_neighbour(found: Nearest, names: Sequence[str]) -> Neighbour:
-    return Neighbour(name=names[found.label], similarity=found.similarity, image=_to_data_url(found.image))
-
-
-def _to_data_url(image: Tensor) -> str:
-    """Write an image (C, H, W) uint8 as a PNG inside a URL."""
-    pixels = image.permute(1, 2, 0).numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
