@@ -21,6 +21,8 @@ QUESTIONS = {
     "zoo-table": "Thirteen known networks, each trained as one public repository does it: do its accuracies repeat?",
     "lab": "Both parts of the lab report: ten classes of CIFAR-10, then five reptiles beside them, with the backbone "
     "frozen as the report had it and with the whole network tuned.",
+    "ledger": "Do the published figures of all these tables repeat, each network trained for as long as it was there? "
+    "[The ledger](../ledger.md) shows what is there so far.",
     "digits": "A study to try in a minute, without a network: does ELU help on scikit-learn's digits?",
 }
 

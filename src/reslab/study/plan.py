@@ -77,13 +77,15 @@ def choose_rows(study: Study, labels: tuple[str, ...]) -> tuple[Row, ...]:
 
 
 def make_jobs(study: Study, *, out: Path, seeds: int, labels: tuple[str, ...] = (), scale: float = 1.0) -> list[Job]:
-    """List the runs of a study, seed by seed, so that whenever it ends every row has about as many.
+    """List the runs of a study: those that its order names, then seed by seed, so that every row has about as many.
 
     Raises: UserError where a row, its recipe or the scale is not allowed.
     """
     rows = choose_rows(study, labels)
     tasks = {row.label: recipe_of(row.job, label=row.label, scale=scale) for row in rows if row.job.kind == "training"}
-    return [make_job(row, seed=seed, out=out, recipe=tasks.get(row.label)) for seed in range(seeds) for row in rows]
+    jobs = [make_job(row, seed=seed, out=out, recipe=tasks.get(row.label)) for seed in range(seeds) for row in rows]
+    places = {turn: place for place, turn in enumerate(study.order)}
+    return sorted(jobs, key=lambda job: places.get((job.label, job.seed), len(places)))
 
 
 def recipe_of(job: Training, *, label: str, scale: float) -> Recipe:
