@@ -23,7 +23,7 @@ from reslab.study.plan import Job, Machine
 
 NAMES = ("relu-0", "elu-0", "taught-0", "relu-1", "elu-1", "taught-1")
 FILES = ("model.safetensors", "predictions-train.npz", "predictions-test.npz")
-HERE = Cluster(workers=2)
+HERE = Cluster(address="auto")  # the one that the process has joined
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -202,17 +202,17 @@ def test_ctrl_c_asks_every_worker_to_save(study: Study, tmp_path: Path, action: 
 
 
 def test_wrong_wishes_get_a_sentence() -> None:
-    plain = {"address": None, "threads": None, "gpus_per_run": 0.0, "storage": None}
+    plain = {"threads": None, "gpus_per_run": 0.0, "storage": None}
     assert read_cluster(None, **plain) is None
-    assert read_cluster(2, **plain | {"threads": 3}) == Cluster(workers=2, threads=3)
-    with pytest.raises(UserError, match="leave one of them away"):
-        read_cluster(2, **plain | {"address": "auto"})
-    with pytest.raises(UserError, match="name one of them too"):
+    assert read_cluster("auto", **plain | {"threads": 3}) == Cluster("auto", threads=3)
+    with pytest.raises(UserError, match="add --ray ADDRESS"):
         read_cluster(None, **plain | {"gpus_per_run": 0.25})
+    with pytest.raises(UserError, match="add --ray ADDRESS"):
+        read_cluster(None, **plain | {"storage": "file:///kept"})
     with pytest.raises(UserError, match=r"--gpus-per-run 1\.5: give a share below 1, or a whole number"):
-        read_cluster(2, **plain | {"gpus_per_run": 1.5})
+        read_cluster("auto", **plain | {"gpus_per_run": 1.5})
     with pytest.raises(UserError, match="Protocol not known"):
-        read_cluster(2, **plain | {"storage": "tape://reel"})
+        read_cluster("auto", **plain | {"storage": "tape://reel"})
 
 
 def test_a_cluster_that_is_not_there_is_named(

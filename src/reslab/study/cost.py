@@ -36,7 +36,7 @@ class Cost:
     epochs: float
 
 
-def estimate(jobs: Sequence[Job], *, machine: Machine, say: Say) -> list[float]:
+def estimate(jobs: Sequence[Job], *, machine: Machine, num_workers: int, say: Say) -> list[float]:
     """Estimate the seconds that each job still takes, and say them by row."""
     costs: dict[str, Cost] = {}
     images: dict[str, ImageSet] = {}
@@ -51,7 +51,8 @@ def estimate(jobs: Sequence[Job], *, machine: Machine, say: Say) -> list[float]:
             f"{label}: {cost.epochs:.4g} epochs of {cost.seconds_per_epoch:.1f} s here, times {len(taken)}: about "
             f"{describe_seconds(sum(taken))}"
         )
-    say(f"together: about {describe_seconds(sum(seconds))}")
+    shared = f", {describe_seconds(sum(seconds) / num_workers)} by {num_workers} workers" if num_workers > 1 else ""
+    say(f"together: about {describe_seconds(sum(seconds))}{shared}")
     return seconds
 
 

@@ -1,12 +1,14 @@
 """Which runs a study consists of, and which of them are there already."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import assert_never
+from typing import Literal, assert_never
 
-from reslab.errors import UserError
+from pydantic import TypeAdapter
+
+from reslab.errors import Failure, UserError
 from reslab.recipe import Method, Recipe, derive
 from reslab.recipes import find_recipe
 from reslab.runs import Run
@@ -65,6 +67,47 @@ class Outcome:
 
     done: tuple[Job, ...]
     left: tuple[Job, ...]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A job for another process of this machine, in JSON; `command` is what `environment.json` records."""
+
+    job: Job
+    device: str
+    data_dir: Path | None
+    command: tuple[str, ...]
+
+    def dump(self) -> bytes:
+        """Write it as one line."""
+        return TypeAdapter(Assignment).dump_json(self) + b"\n"
+
+    @staticmethod
+    def load(line: bytes) -> "Assignment":
+        """Read what `dump` has written."""
+        return TypeAdapter(Assignment).validate_json(line)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run that another process was given has ended."""
+
+    word: Literal["done", "left", "failed"]
+    reason: str = ""
+
+
+def conclude(jobs: Sequence[Job], ended: Mapping[Path, Ended]) -> Outcome:
+    """Sum up how jobs have ended, by their absolute folders; those that are not there were left.
+
+    Raises: Failure naming the first that failed.
+    """
+    results = [(job, ended.get(job.out.resolve(), Ended("left"))) for job in jobs]
+    failed = [f"{job.out.name}: {result.reason}" for job, result in results if result.word == "failed"]
+    if failed:
+        others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise Failure(f"{failed[0]}{others}; go on with the study by the same command")
+    done = tuple(job for job, result in results if result.word == "done")
+    return Outcome(done, tuple(job for job, result in results if result.word == "left"))
 
 
 def choose_rows(study: Study, labels: tuple[str, ...]) -> tuple[Row, ...]:
