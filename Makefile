@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: lab test check format docs constraints package clean
+.PHONY: lab test check format docs ledger constraints package clean
 
 lab: .venv/installed
 	$(BIN)/reslab lab
@@ -29,6 +29,10 @@ format: .venv/installed
 # The site of the documentation: open build/site/index.html.
 docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# Keep the ledger's finished runs in results/ledger, and write docs/ledger.md from what is there.
+ledger: .venv/installed
+	$(BIN)/python tools/ledger.py
 
 # Every version that is installed now, as the new pins.
 constraints: .venv/installed

@@ -45,7 +45,7 @@ def hand_out(num_workers: int) -> dict[str, Any]:
 
     ray.init(address="local", num_cpus=num_workers, include_dashboard=False, log_to_driver=False)
     recipe = with_settings(find_recipe("digits-quick"), [])
-    cluster, machine = Cluster(workers=num_workers), Machine()
+    cluster, machine = Cluster(address="auto"), Machine()
 
     def send(num_runs: int) -> float:
         jobs = [Job("run", seed, Path(f"run-{seed}"), recipe) for seed in range(num_runs)]

@@ -35,7 +35,12 @@ def test_a_result_is_whole_and_says_how_it_was_made(folder: Path) -> None:
     recipe = read_recipe(folder / "recipe.json")
     environment = Environment.model_validate_json((folder / "environment.json").read_text())
     evaluation = Evaluation.model_validate_json((folder / "evaluation.json").read_text())
-    began = ("reslab extend ",) if recipe.extension else ("reslab train ", "reslab study run ")
+    # `python -m reslab` was once recorded by the name of its file.
+    began = (
+        ("reslab extend ", "reslab study run ")
+        if recipe.extension
+        else ("reslab train ", "reslab study run ", "__main__.py train ")
+    )
     assert environment.command.startswith(began) or folder.parent.name == "notebook"
     assert "/" not in environment.command.replace("runs/", "")  # no machine's paths
     assert environment.commit

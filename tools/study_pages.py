@@ -20,6 +20,8 @@ QUESTIONS = {
     "zoo-table": "Each is trained as one public repository does it: do its accuracies repeat?",
     "lab": "The reptiles are taught twice: with the backbone frozen, as the lab report had it, and with the whole "
     "network tuned.",
+    "ledger": "Do the published figures of all these tables repeat, each network trained for as long as it was there? "
+    "[The ledger](../ledger.md) shows what is there so far.",
     "digits": "Does ELU help there?",
 }
 

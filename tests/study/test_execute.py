@@ -16,7 +16,6 @@ import torch
 
 from reslab.data import recipe_data
 from reslab.errors import Failure, UserError
-from reslab.recipe import Growth, Recipe, derive
 from reslab.runs import Run
 from reslab.study import Study, cost
 from reslab.study.execute import do, read_budget, read_gradients, run_study
@@ -177,18 +176,6 @@ def test_no_budget_is_the_cost_alone(study: Study, tmp_path: Path) -> None:
     outcome = run_study(study, out=tmp_path / "tiny", budget=0.0, say=said.append)
     assert (len(outcome.done), len(outcome.left)) == (0, 6)
     assert [line.partition(":")[0] for line in said] == ["tiny", "relu", "elu", "taught", "together"]
-
-
-def test_the_cost_counts_pixels_and_updates(small_recipe: Recipe) -> None:
-    images = recipe_data.read_split(small_recipe, "train")
-    plain = cost.measure(small_recipe, images, device="cpu")
-    assert plain.epochs == 3
-    assert 0 < plain.seconds_per_epoch < 30
-    growth = (Growth(epoch=0, image_size=4), Growth(epoch=2, image_size=8))
-    grown = derive(small_recipe, name="grown", growth=growth)
-    assert cost.measure(grown, images, device="cpu").epochs == 1.5  # two of a quarter of the pixels, and one
-    short = derive(small_recipe, name="short", updates=9)
-    assert cost.measure(short, images, device="cpu").epochs == 1.5  # of six updates each
 
 
 @pytest.mark.parametrize(

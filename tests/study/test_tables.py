@@ -1,12 +1,16 @@
 """The shipped studies, held against what was published."""
 
 import re
+from itertools import pairwise
 
 import pytest
+import torch
 
+from reslab import models
 from reslab.errors import UserError
+from reslab.models.costs import count_multiply_adds
 from reslab.published import CIFAR10_NETWORKS
-from reslab.recipe import EluResNet
+from reslab.recipe import EluResNet, Recipe
 from reslab.recipes import RECIPES
 from reslab.study import STUDIES, Study, find_study
 from reslab.study.plan import Lesson, make_jobs
@@ -101,9 +105,62 @@ def test_a_broken_file_gets_a_sentence(tmp_path, text: str, complaint: str) -> N
     [
         ({"gradients": ("rely",)}, "there is no row rely"),
         ({"rows": STUDIES["lab"].rows[1:]}, "row frozen teaches lab-resnet32, which is no row before it"),
+        ({"order": (("rely", 0),)}, "there is no row rely"),
         ({"rows": STUDIES["lab"].rows[:1] * 2}, "two rows are called lab-resnet32"),
     ],
 )
 def test_rows_that_do_not_fit_are_refused(changes: dict[str, object], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         Study.model_validate(STUDIES["lab"].model_dump() | changes)
+
+
+# ---- the ledger
+
+
+def test_the_ledger_has_every_published_row_once() -> None:
+    """28 networks from scratch, and what the lab report says of one that was taught more classes."""
+    ledger = STUDIES["ledger"]
+    others = [study for name, study in STUDIES.items() if name != "ledger"]
+    jobs = [row.job for row in ledger.rows]
+    assert {row.job.model_dump_json() for study in others for row in study.rows if row.published} == {
+        job.model_dump_json() for job in jobs
+    }
+    assert [isinstance(job, Training) for job in jobs].count(True) == 28
+    assert len(jobs) == 29
+    assert all(row.published for row in ledger.rows)
+
+
+def test_the_ledger_trains_the_shipped_recipes_whole(tmp_path) -> None:
+    for job in make_jobs(STUDIES["ledger"], out=tmp_path, seeds=1):
+        if not isinstance(job.task, Lesson):
+            assert job.task == RECIPES[job.task.name]
+    assert RECIPES["resnet-20"].updates == RECIPES["elu-resnet-20"].updates == 64_000
+    assert RECIPES["lab-resnet32"].epochs == 125
+
+
+def test_the_ledger_says_which_run_is_next(tmp_path) -> None:
+    ledger = STUDIES["ledger"]
+    names = [job.out.name for job in make_jobs(ledger, out=tmp_path, seeds=ledger.seeds)]
+    assert len(names) == len(set(names)) == len(ledger.order) == 3 * 29
+    assert names[:4] == ["lab-resnet32-0", "frozen-0", "resnet-20-0", "elu-resnet-20-0"]
+    assert names[8:11] == ["plain-20-0", "lenet-0", "preact-resnet20-0"]
+    assert names.index("preact-resnet32-2") < names.index("lab-resnet32-1") < names.index("plain-44-0")
+    # More seeds than it asks for come last.
+    assert make_jobs(ledger, out=tmp_path, seeds=4)[len(names)].seed == 3
+
+
+def test_the_rest_of_the_ledger_goes_by_cost(tmp_path) -> None:
+    ledger = STUDIES["ledger"]
+    rest = dict.fromkeys(label for label, _ in ledger.order[ledger.order.index(("lab-resnet32", 2)) + 2 :])
+    recipes = [RECIPES[row.job.recipe] for label in rest for row in ledger.rows if row.label == label]
+    costs = [count_all(recipe) for recipe in recipes]
+    assert all(later > 0.99 * earlier for earlier, later in pairwise(costs))
+
+
+def count_all(recipe: Recipe) -> int:
+    """Count a run's multiply-adds, forward; CIFAR-10 has 50,000 images."""
+    with torch.device("meta"):
+        network = models.build(recipe.model.model_dump(), num_classes=10, channels=3)
+    side = recipe.image_size
+    images = recipe.updates * recipe.batch_size if recipe.updates else recipe.epochs * 50_000
+    return images * count_multiply_adds(network, image=torch.zeros(3, side, side))

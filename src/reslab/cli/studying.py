@@ -46,7 +46,7 @@ def run(
     budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="Begin no run that would end later, e.g. 90m, 2h; 0s: only cost.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="So many runs at a time on this machine.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="This many runs at a time on this machine.")] = None,
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Run on this Ray cluster; auto is the one of this machine.")
     ] = None,
@@ -62,16 +62,20 @@ def run(
     json: Json = False,
 ) -> None:
     """Say what the missing runs of a study cost, then do them; the same command goes on where it was interrupted."""
-    use_threads(threads)
     from reslab.cli.show import echo, print_json
     from reslab.study import find_study
     from reslab.study.cluster import read_cluster
     from reslab.study.execute import read_budget, run_study
     from reslab.study.plan import Machine
+    from reslab.study.processes import read_workers
 
+    if workers is not None and ray is not None:
+        raise UserError("--workers are those of this machine, --ray has its own: omit one of them")
     study = find_study(name)
     folder = out or Path("runs") / study.name
-    cluster = read_cluster(workers, address=ray, threads=threads, gpus_per_run=gpus_per_run, storage=storage)
+    cluster = read_cluster(ray, threads=threads, gpus_per_run=gpus_per_run, storage=storage)
+    here = read_workers(workers, threads=threads)
+    use_threads(here.threads if here else threads)  # with which the cost is measured
     done = run_study(
         study,
         out=folder,
@@ -80,6 +84,7 @@ def run(
         scale=epochs_scale,
         budget=None if budget is None else read_budget(budget),
         machine=Machine(device, data_dir, allow_remote, silent=False),
+        workers=here,
         cluster=cluster,
         say=lambda line: echo(line, err=True),
     )

@@ -1,9 +1,9 @@
 """Uploads to pixels, in processes of their own: a picture that hangs, crashes or fills memory takes only those along.
 
-Such a process, `python -P -m reslab.serving.decoding`, reads pictures from its input and writes pixels to its output. Of a
-picture that comes it reads the header first, and hands it on if it is large; so it does if the picture turns out to be
-slow. The first process takes those, one at a time. Requests take turns, so a small picture waits neither for large ones
-nor for a long request.
+Such a process, `python -P -m reslab.serving.decoding`, reads pictures from its input and writes pixels to its output.
+Of a picture that comes it reads the header first, and hands it on if it is large; so it does if the picture turns out
+to be slow. The first process takes those, one at a time. Requests take turns, so a small picture waits neither for
+large ones nor for a long request.
 Axes: C channels, H rows, W columns.
 """
 

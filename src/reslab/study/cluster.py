@@ -1,4 +1,4 @@
-"""A study's runs on several workers, here or on a cluster: Ray hands them out and replaces a worker that has died.
+"""A study's runs on the workers of a cluster: Ray hands them out and replaces a worker that has died.
 
 Source: Moritz et al. 2018, "Ray: A Distributed Framework for Emerging AI Applications", arXiv:1712.05889.
 A run that has lost its worker goes on from its newest checkpoint on another one, to the same bytes.
@@ -7,7 +7,6 @@ A run that has lost its worker goes on from its newest checkpoint on another one
 import logging
 import os
 import queue
-import secrets
 import socket
 import sys
 import tempfile
@@ -17,18 +16,17 @@ from concurrent.futures import Future
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from reslab.errors import Failure, UserError
 from reslab.extras import extra
-from reslab.launch import count_cores, set_up_threads
-from reslab.study.plan import Job, Lesson, Machine, Outcome, Say
+from reslab.launch import set_up_threads
+from reslab.study.plan import Ended, Job, Lesson, Machine, Outcome, Say, conclude
 from reslab.study.storage import Storage
 
 RETRIES: Final = 10  # a run that takes its worker with it so often will do it again
 SECONDS_TO_STOP: Final = 60.0
 SECONDS_TO_ANSWER: Final = 10.0
-THIS_MACHINE: Final = "127.0.0.1"
 QUIET: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 Action = Callable[[Job, Machine], None]
@@ -36,14 +34,13 @@ Action = Callable[[Job, Machine], None]
 
 @dataclass(frozen=True)
 class Cluster:
-    """Who does the runs: `workers` on this machine, or those of the Ray cluster at `address`.
+    """Who does the runs: the workers of the Ray cluster at `address`.
 
     Each run gets `threads` processor threads and a share of a GPU. With `storage`, the workers keep the run folders
     there and this machine fetches what is done; without it they write the study's folder, which all must reach.
     """
 
-    workers: int | None = None
-    address: str | None = None
+    address: str
     threads: int = 1
     gpus_per_run: float = 0.0
     storage: str | None = None
@@ -60,12 +57,6 @@ class _Order:
     latest: float | None  # the time after which it would end too late
     command: tuple[str, ...]
     folder: str
-
-
-@dataclass(frozen=True)
-class _Ended:
-    word: Literal["done", "left", "failed"]
-    reason: str = ""
 
 
 def do_all(
@@ -99,13 +90,13 @@ def do_all(
             base = references.get(job.task.base) if isinstance(job.task, Lesson) else None
             references[job.out] = task.remote(job, replace(order, latest=latest), base)
         ended = _wait(ray, references, storage=storage, say=say)
-    return _conclude(jobs, ended)
+    return conclude(jobs, ended)
 
 
-def _work(job: Job, order: _Order, base: _Ended | None) -> _Ended:
+def _work(job: Job, order: _Order, base: Ended | None) -> Ended:
     """Do one run in a worker; called again, in another one, where that dies."""
     if (base and base.word != "done") or (order.latest is not None and time.time() > order.latest):
-        return _Ended("left")
+        return Ended("left")
     sys.argv[:] = order.command  # which `environment.json` records
     if os.path.isdir(order.folder):
         os.chdir(order.folder)  # a recipe's data may lie beside it
@@ -117,8 +108,8 @@ def _work(job: Job, order: _Order, base: _Ended | None) -> _Ended:
         with _near(job, order) as (near, machine):
             order.action(near, machine)
     except (UserError, Failure, OSError) as error:
-        return _Ended("failed", str(error))
-    return _Ended("done")
+        return Ended("failed", str(error))
+    return Ended("done")
 
 
 @contextmanager
@@ -151,14 +142,14 @@ def _send_what_is_here(job: Job, storage: Storage) -> None:
             storage.keep(folder)
 
 
-def _wait(ray: Any, references: dict[Path, Any], *, storage: Storage | None, say: Say) -> dict[Path, _Ended]:
+def _wait(ray: Any, references: dict[Path, Any], *, storage: Storage | None, say: Say) -> dict[Path, Ended]:
     """Wait for every run, fetch those that are done, and say so."""
     from reslab.signals import listen_for_stop
 
-    arrived: queue.SimpleQueue[tuple[Path, Future[_Ended]]] = queue.SimpleQueue()
+    arrived: queue.SimpleQueue[tuple[Path, Future[Ended]]] = queue.SimpleQueue()
     for out, reference in references.items():
         reference.future().add_done_callback(lambda future, out=out: arrived.put((out, future)))
-    ended: dict[Path, _Ended] = {}
+    ended: dict[Path, Ended] = {}
     with listen_for_stop() as stop:
         while len(ended) < len(references):
             try:
@@ -175,13 +166,13 @@ def _wait(ray: Any, references: dict[Path, Any], *, storage: Storage | None, say
     return ended
 
 
-def _result(ray: Any, future: "Future[_Ended]") -> _Ended:
+def _result(ray: Any, future: "Future[Ended]") -> Ended:
     try:
         return future.result()
     except ray.exceptions.RayTaskError:
         raise
     except ray.exceptions.RayError as error:
-        return _Ended("failed", f"lost its worker {RETRIES + 1} times, the last time by {type(error).__name__}")
+        return Ended("failed", f"lost its worker {RETRIES + 1} times, the last time by {type(error).__name__}")
 
 
 def _stop(ray: Any, references: Sequence[Any]) -> None:
@@ -192,54 +183,28 @@ def _stop(ray: Any, references: Sequence[Any]) -> None:
     raise Failure("stopped; what was done is saved: go on with the study by the same command")
 
 
-def _conclude(jobs: Sequence[Job], ended: dict[Path, _Ended]) -> Outcome:
-    words = {job.out: ended[job.out.resolve()] for job in jobs}
-    failed = [f"{job.out.name}: {words[job.out].reason}" for job in jobs if words[job.out].word == "failed"]
-    if failed:
-        others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        raise Failure(f"{failed[0]}{others}; go on with the study by the same command")
-    done = tuple(job for job in jobs if words[job.out].word == "done")
-    return Outcome(done, tuple(job for job in jobs if words[job.out].word == "left"))
-
-
 @contextmanager
 def _connected(cluster: Cluster) -> Iterator[Any]:
     """Be a driver of the cluster while the block runs; one that the process has joined already is taken as it is."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    if cluster.address is None:
-        _ask_for_a_token()
     with extra("ray"):
         import ray
     if ray.is_initialized():
         yield ray
         return
-    options: dict[str, Any] = {"address": cluster.address}
-    if cluster.address is None:
-        num_cpus = (cluster.workers or 1) * cluster.threads
-        options = {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
-        options |= {"_node_ip_address": THIS_MACHINE}
     try:
-        if cluster.address is not None:
-            _knock(cluster.address)
-        # Ray's workers import first from where it is started, which is not to be where somebody's files lie.
+        _knock(cluster.address)
+        # Ray's workers import first from where the driver is, which is not to be where somebody's files lie.
         with chdir(os.path.dirname(os.__file__)):
-            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
-        where = f"--ray {cluster.address}" if cluster.address else "Ray"
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-        raise UserError(f"{where} cannot be reached: {reason}") from None
+        raise UserError(f"--ray {cluster.address} cannot be reached: {reason}") from None
     try:
         yield ray
     finally:
         ray.shutdown()
-
-
-def _ask_for_a_token() -> None:
-    """Let a Ray that is started here obey only who knows a secret: whoever may send it work may run anything."""
-    os.environ["RAY_AUTH_MODE"] = "token"
-    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def _knock(address: str) -> None:
@@ -250,22 +215,18 @@ def _knock(address: str) -> None:
 
 
 def read_cluster(
-    workers: int | None, *, address: str | None, threads: int | None, gpus_per_run: float, storage: str | None
+    address: str | None, *, threads: int | None, gpus_per_run: float, storage: str | None
 ) -> Cluster | None:
-    """Put together what a person has asked for; None where the runs are to be done one by one.
+    """Put together what a person has asked for; None where no cluster is named.
 
     Raises: UserError where it does not fit together, or the storage cannot be reached.
     """
-    if workers is not None and address is not None:
-        raise UserError("--workers are those of this machine, --ray has its own: leave one of them away")
-    if workers is None and address is None:
+    if address is None:
         if gpus_per_run or storage:
-            raise UserError("--gpus-per-run and --storage are for --workers or --ray: name one of them too")
+            raise UserError("--gpus-per-run and --storage are for Ray's workers: add --ray ADDRESS")
         return None
     if gpus_per_run > 1 and gpus_per_run % 1:
         raise UserError(f"--gpus-per-run {gpus_per_run:g}: give a share below 1, or a whole number")
     if storage is not None:
         Storage(storage)
-    return Cluster(
-        workers, address, threads or max(1, count_cores() // (workers or count_cores())), gpus_per_run, storage
-    )
+    return Cluster(address, threads or 1, gpus_per_run, storage)

@@ -1,7 +1,11 @@
-"""What the runs of a study cost on this machine, from a few updates of each network."""
+"""What the runs of a study cost on this machine, from a few updates of each network.
+
+On a processor, an update takes the time that its thread computes: what other programs take from the machine meanwhile
+says nothing about the hours to come. This thread has a part in everything that several threads do.
+"""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,13 +22,15 @@ from reslab.models.precision import pick_precision
 from reslab.recipe import Method, Recipe
 from reslab.runs import Run
 from reslab.study.plan import Job, Lesson, Machine, Say
+from reslab.training.compiling import Work, share_of_time
 from reslab.training.objective import make_objective
 from reslab.training.optim import make_optimizer
 from reslab.training.step import make_forward, update
 from reslab.words import duration
 
-MOST_UPDATES: Final = 4
-ENOUGH_SECONDS: Final = 5.0  # then a slow network has been timed well enough by fewer
+MOST_UPDATES: Final = 10
+ENOUGH_SECONDS: Final = 4.0  # then a slow network has been timed well enough by fewer
+FEW_IMAGES: Final = 16  # of the first update, which says how many the next ones can have
 EVALUATION: Final = 0.4  # epochs: one pass forward over both splits
 TEACHER: Final = 4 / 3  # the share that a second network's opinion adds
 
@@ -37,7 +43,7 @@ class Cost:
     epochs: float
 
 
-def estimate(jobs: Sequence[Job], *, machine: Machine, say: Say) -> list[float]:
+def estimate(jobs: Sequence[Job], *, machine: Machine, num_workers: int, say: Say) -> list[float]:
     """Estimate the seconds that each job still takes, and say them by row."""
     costs: dict[str, Cost] = {}
     images: dict[str, ImageSet] = {}
@@ -52,17 +58,21 @@ def estimate(jobs: Sequence[Job], *, machine: Machine, say: Say) -> list[float]:
             f"{label}: {cost.epochs:.4g} epochs of {duration(cost.seconds_per_epoch)} here, times {len(taken)}: about "
             f"{duration(sum(taken))}"
         )
-    say(f"together: about {duration(sum(seconds))}")
+    shared = f", {duration(sum(seconds) / num_workers)} by {num_workers} workers" if num_workers > 1 else ""
+    say(f"together: about {duration(sum(seconds))}{shared}")
     return seconds
 
 
 def _measure(job: Job, costs: dict[str, Cost], images: dict[str, ImageSet], *, machine: Machine) -> Cost:
     if isinstance(job.task, Lesson):
-        # What the base cost; its run may be done already, and then says it itself.
         label = job.task.base.name.rpartition("-")[0]
-        base = costs[label] if label in costs else _logged(Run.open(job.task.base))
+        # The base's run may be done already, and so have no estimate of its own.
+        base = costs.get(label) or _measure_recipe(Run.open(job.task.base).recipe, images, machine=machine)
         return Cost(base.seconds_per_epoch, _lesson_epochs(job.task.method, base.epochs))
-    recipe = job.task
+    return _measure_recipe(job.task, images, machine=machine)
+
+
+def _measure_recipe(recipe: Recipe, images: dict[str, ImageSet], *, machine: Machine) -> Cost:
     key = f"{recipe.data} {recipe.image_size} {recipe.validation}"
     if key not in images:
         images[key] = read_split(recipe, "train", data_dir=machine.data_dir, allow_remote=machine.allow_remote)
@@ -79,27 +89,35 @@ def measure(recipe: Recipe, images: ImageSet, *, device: str) -> Cost:
     ).to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(model, settings=recipe.optimizer)
     objective = make_objective(recipe, images=images, teacher=None, device=chosen)
-    forward = make_forward(model, device=chosen, precision=pick_precision(device=chosen))
-    times: list[float] = []
-    began = time.perf_counter()
+    precision = pick_precision(device=chosen)
+    forward = make_forward(model, device=chosen, precision=precision)
+    read_clock = _clock(chosen)
+    per_image: list[float] = []
+    spent, num_images, began = 0.0, FEW_IMAGES, read_clock()
     last = max(recipe.epochs - 1, *(growth.epoch for growth in recipe.growth), 0)  # at full size
     for pixels, labels in batches.epoch(last):
-        num_chunks = -(-len(labels) // (recipe.chunk_size or len(labels)))
-        chunks = list(zip(pixels.tensor_split(num_chunks), labels.tensor_split(num_chunks), strict=True))
+        few = (pixels[:num_images], labels[:num_images])
+        num_chunks = -(-len(few[1]) // (recipe.chunk_size or len(few[1])))
+        chunks = list(zip(*(part.tensor_split(num_chunks) for part in few), strict=True))
         float(update(forward, optimizer, objective=objective, chunks=chunks, rate=0.0)[0])  # waits for a GPU
-        now = time.perf_counter()
-        times.append(now - began)
-        began = now
-        if len(times) == MOST_UPDATES or (len(times) > 1 and sum(times) > ENOUGH_SECONDS):
+        now = read_clock()
+        per_image.append((now - began) / len(few[1]))
+        spent, began = spent + now - began, now
+        if len(per_image) > MOST_UPDATES or (len(per_image) > 1 and spent > ENOUGH_SECONDS):
             break
-    epochs = min(recipe.epochs, (recipe.updates or recipe.epochs * len(batches)) / len(batches))
+        num_images = max(FEW_IMAGES, int(ENOUGH_SECONDS / 2 / max(min(per_image), 1e-9)))
+    num_updates = min(recipe.epochs * len(batches), recipe.updates or recipe.epochs * len(batches))
+    batch = (min(recipe.chunk_size or recipe.batch_size, recipe.batch_size), *pixels.shape[1:])
+    work = Work(num_updates * -(-recipe.batch_size // batch[0]), batch, batches.count_shapes(), precision)
+    share = share_of_time(model, work=work, plain=min(per_image) * batch[0])
+    epochs = num_updates / len(batches)
     pixels_share = sum((image_size_at(recipe, epoch) / recipe.image_size) ** 2 for epoch in range(recipe.epochs))
-    return Cost(min(times) * len(batches), epochs * pixels_share / recipe.epochs)
+    return Cost(share * min(per_image) * batches.num_images, epochs * pixels_share / recipe.epochs)
 
 
-def _logged(run: Run) -> Cost:
-    log = run.log
-    return Cost(sum(epoch.seconds for epoch in log) / len(log), len(log))
+def _clock(device: torch.device) -> Callable[[], float]:
+    """Choose the clock that other programs do not stop: of this thread, or where a GPU computes, of the wall."""
+    return time.thread_time if device.type == "cpu" else time.perf_counter
 
 
 def _lesson_epochs(method: Method, base_epochs: float) -> float:
@@ -112,5 +130,14 @@ def _remaining(job: Job, cost: Cost) -> float:
     run = Run(job.out)
     done = 0.0
     if job.is_begun:
-        done = 1.0 if run.is_finished else len(run.log) / run.recipe.epochs
+        done = 1.0 if run.is_finished else _share_done(run)
     return cost.seconds_per_epoch * (cost.epochs * (1 - done) + EVALUATION)
+
+
+def _share_done(run: Run) -> float:
+    """Say which share of a run its log tells of; one that is counted in updates ends before its last epoch may."""
+    log = run.log
+    if not log:
+        return 0.0
+    updates = run.recipe.updates
+    return max(log[-1].epoch / run.recipe.epochs, log[-1].updates / updates if updates else 0.0)

@@ -16,6 +16,8 @@ from reslab.runs.files import read_record
 from reslab.study.cluster import Cluster
 from reslab.study.cluster import do_all as do_on_cluster
 from reslab.study.plan import Job, Lesson, Machine, Outcome, Say, check_folder, make_jobs
+from reslab.study.processes import Workers
+from reslab.study.processes import do_all as do_by_workers
 from reslab.study.spec import Begun, Gradients, Study
 
 SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
@@ -30,12 +32,13 @@ def run_study(
     scale: float = 1.0,
     budget: float | None = None,
     machine: Machine | None = None,
+    workers: Workers | None = None,
     cluster: Cluster | None = None,
     say: Say = lambda line: None,
 ) -> Outcome:
     """Say what the missing runs of a study cost, then do them; with a `budget` in seconds, those that fit into it.
 
-    With a `cluster` they are done by its workers, several at a time.
+    With `workers` or a `cluster` several are done at a time.
     Raises: UserError where the study, its recipes or `out` do not allow it; Failure as training does, or where it is
     interrupted; the same call then goes on.
     """
@@ -57,7 +60,9 @@ def run_study(
         return Outcome((), ())
     from reslab.study.cost import estimate
 
-    costs = estimate(missing, machine=machine, say=say)
+    costs = estimate(missing, machine=machine, num_workers=workers.num if workers else 1, say=say)
+    if workers is not None:
+        return do_by_workers(missing, costs, workers=workers, budget=budget, machine=machine, say=say)
     if cluster is not None:
         return do_on_cluster(missing, costs, action=do, cluster=cluster, budget=budget, machine=machine, say=say)
     return _do_all(missing, costs, budget=budget, machine=machine, say=say)

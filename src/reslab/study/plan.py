@@ -1,12 +1,14 @@
 """Which runs a study consists of, and which of them are there already."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, assert_never
+from typing import Literal, TypedDict, assert_never
 
-from reslab.errors import UserError
+from pydantic import TypeAdapter
+
+from reslab.errors import Failure, UserError
 from reslab.recipe import Method, Recipe, derive
 from reslab.recipes import find_recipe
 from reslab.runs import Run
@@ -66,11 +68,9 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        """Trained to the end, and evaluated on both splits."""
+        """Evaluated on both splits, and so trained to the end; its weights may have been left elsewhere since."""
         run = Run(self.out)
-        return (
-            self.is_begun and run.is_finished and run.is_evaluated and {"train", "test"} <= set(run.evaluation.splits)
-        )
+        return self.is_begun and run.is_evaluated and {"train", "test"} <= set(run.evaluation.splits)
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,47 @@ class Outcome:
 
     done: tuple[Job, ...]
     left: tuple[Job, ...]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A job for another process of this machine, in JSON; `command` is what `environment.json` records."""
+
+    job: Job
+    device: str
+    data_dir: Path | None
+    command: tuple[str, ...]
+
+    def dump(self) -> bytes:
+        """Write it as one line."""
+        return TypeAdapter(Assignment).dump_json(self) + b"\n"
+
+    @staticmethod
+    def load(line: bytes) -> "Assignment":
+        """Read what `dump` has written."""
+        return TypeAdapter(Assignment).validate_json(line)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run that another process was given has ended."""
+
+    word: Literal["done", "left", "failed"]
+    reason: str = ""
+
+
+def conclude(jobs: Sequence[Job], ended: Mapping[Path, Ended]) -> Outcome:
+    """Sum up how jobs have ended, by their absolute folders; those that are not there were left.
+
+    Raises: Failure naming the first that failed.
+    """
+    results = [(job, ended.get(job.out.resolve(), Ended("left"))) for job in jobs]
+    failed = [f"{job.out.name}: {result.reason}" for job, result in results if result.word == "failed"]
+    if failed:
+        others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise Failure(f"{failed[0]}{others}; go on with the study by the same command")
+    done = tuple(job for job, result in results if result.word == "done")
+    return Outcome(done, tuple(job for job, result in results if result.word == "left"))
 
 
 def choose_rows(study: Study, labels: tuple[str, ...]) -> tuple[Row, ...]:
@@ -91,13 +132,15 @@ def choose_rows(study: Study, labels: tuple[str, ...]) -> tuple[Row, ...]:
 
 
 def make_jobs(study: Study, *, out: Path, seeds: int, labels: tuple[str, ...] = (), scale: float = 1.0) -> list[Job]:
-    """List the runs of a study, seed by seed, so that whenever it ends every row has about as many.
+    """List the runs of a study: those that its order names, then seed by seed, so that every row has about as many.
 
     Raises: UserError where a row, its recipe or the scale is not allowed.
     """
     rows = choose_rows(study, labels)
     tasks = {row.label: recipe_of(row.job, label=row.label, scale=scale) for row in rows if row.job.kind == "training"}
-    return [make_job(row, seed=seed, out=out, recipe=tasks.get(row.label)) for seed in range(seeds) for row in rows]
+    jobs = [make_job(row, seed=seed, out=out, recipe=tasks.get(row.label)) for seed in range(seeds) for row in rows]
+    places = {turn: place for place, turn in enumerate(study.order)}
+    return sorted(jobs, key=lambda job: places.get((job.label, job.seed), len(places)))
 
 
 def recipe_of(job: Training, *, label: str, scale: float) -> Recipe:
@@ -144,6 +187,5 @@ def _is_of(job: Job, run: Run) -> bool:
         extension is not None
         and extension.method == job.task.method
         and recipe.data.endswith(f"+{job.task.data}")
-        and base.is_finished
-        and hashlib.sha256(base.weights_path.read_bytes()).hexdigest() == extension.base
+        and (not base.is_finished or hashlib.sha256(base.weights_path.read_bytes()).hexdigest() == extension.base)
     )

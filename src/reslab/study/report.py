@@ -5,7 +5,6 @@ import io
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from statistics import fmean
 from typing import NamedTuple
 
 import jinja2
@@ -16,7 +15,7 @@ from reslab.report.pictures import Picture
 from reslab.report.tables import Cell, Table
 from reslab.runs import make_folder, write_bytes
 from reslab.study.charts import draw
-from reslab.study.results import Line, Question, Results, read_results
+from reslab.study.results import Line, Question, Results, average_seconds, read_results
 from reslab.study.spec import LOWER_IS_BETTER, Metric, Study
 from reslab.study.verdict import MOST_SEEDS, Difference, Sample
 from reslab.text import markdown
@@ -132,7 +131,7 @@ def _verdicts(results: Results) -> Table:
             _sample_cell(line.test),
             _sample_cell(line.train),
             Cell(str(len(runs))),
-            Cell(duration(fmean(run.seconds for run in runs)) if runs else "–"),
+            Cell("; ".join(map(duration, average_seconds(runs).values())) or "–"),
             Cell(verdict_words(line)),
         )
         rows.append(cells)
@@ -240,7 +239,7 @@ def _csv_row(results: Results, line: Line) -> dict[str, object]:
     if line.test and line.train:
         row |= _ends("", line.test) | _ends("train_", line.train)
         row["values"] = " ".join(f"{value:.6g}" for value in line.test.values)
-        row["seconds"] = round(fmean(run.seconds for run in results.runs[line.row.label]), 1)
+        row["seconds"] = " ".join(f"{each:.1f}" for each in average_seconds(results.runs[line.row.label]).values())
     return row
 
 

@@ -1,7 +1,7 @@
 """What the runs of a study have found, read from their folders: by row the figures of every seed, and the verdicts."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist, fmean
@@ -10,9 +10,10 @@ from reslab.errors import UserError
 from reslab.metrics import CONFIDENCE
 from reslab.recipe import Published, Recipe
 from reslab.records import Environment, Epoch, Estimate, Figures, SplitName
+from reslab.report.facts import device_words
 from reslab.runs import Run
 from reslab.study.execute import read_begun, read_gradients
-from reslab.study.plan import check_folder, make_job, recipe_of
+from reslab.study.plan import Job, check_folder, make_job, recipe_of
 from reslab.study.spec import LOWER_IS_BETTER, Contrast, Metric, Row, Study, Teaching
 from reslab.study.verdict import Difference, Sample, Verdict, judge, subtract
 
@@ -31,6 +32,11 @@ class Measured:
     @property
     def seconds(self) -> float:
         return sum(epoch.seconds for epoch in self.log)
+
+    @property
+    def machine(self) -> str:
+        """What it was made on, as far as the time that it took depends on that."""
+        return f"{self.environment.processor}, {device_words(self.environment)}"
 
     def value(self, metric: Metric, split: SplitName = "test") -> float:
         """Give a figure of a split, in [0, 1]."""
@@ -93,15 +99,14 @@ def read_results(study: Study, *, out: Path) -> Results:
     begun = read_begun(out)
     if begun.study != study.name:
         raise UserError(f"{out} holds runs of the study {begun.study}, not of {study.name}")
-    runs, num_unfinished = {}, 0
-    for row in study.rows:
-        runs[row.label], missing = _read_row(row, out=out, scale=begun.epochs_scale)
-        num_unfinished += missing
+    jobs = find_jobs(study, out=out, scale=begun.epochs_scale)
+    runs = read_runs(jobs)
+    num_unfinished = sum(map(len, jobs.values())) - sum(map(len, runs.values()))
     if not any(runs.values()):
         raise UserError(f"{out} holds no finished run yet: go on with reslab study run {study.name} --out {out}")
     _check_images([run for row in runs.values() for run in row])
     lines = [
-        _line(study, row, metric, runs[row.label], scaled=begun.epochs_scale < 1)
+        judge_row(study, row, metric, runs[row.label], scaled=begun.epochs_scale < 1)
         for row in study.rows
         for metric in row.published or (study.metric,)
     ]
@@ -110,16 +115,35 @@ def read_results(study: Study, *, out: Path) -> Results:
     return Results(study, begun.epochs_scale, runs, num_unfinished, lines, questions, read_gradients(out))
 
 
-def _read_row(row: Row, *, out: Path, scale: float) -> tuple[list[Measured], int]:
-    """Read the finished runs of a row, and count the others."""
+def find_jobs(study: Study, *, out: Path, scale: float = 1.0) -> dict[str, list[Job]]:
+    """Find the runs of every row that are begun in a folder, whatever their seeds.
+
+    Raises: UserError where one is another than it should be.
+    """
+    found = {row.label: _find_jobs(row, out=out, scale=scale) for row in study.rows}
+    for job in (job for jobs in found.values() for job in jobs):
+        check_folder(job)
+    return found
+
+
+def _find_jobs(row: Row, *, out: Path, scale: float) -> list[Job]:
     pattern = re.compile(re.escape(row.label) + r"-(\d{1,9})")
     seeds = sorted(int(found[1]) for path in out.iterdir() if (found := pattern.fullmatch(path.name)))
     recipe = None if isinstance(row.job, Teaching) else recipe_of(row.job, label=row.label, scale=scale)
-    jobs = [make_job(row, seed=seed, out=out, recipe=recipe) for seed in seeds]
-    for job in jobs:
-        check_folder(job)
-    done = [job for job in jobs if job.is_done]
-    return [_read_run(job.seed, Run.open(job.out)) for job in done], len(jobs) - len(done)
+    return [make_job(row, seed=seed, out=out, recipe=recipe) for seed in seeds]
+
+
+def read_runs(jobs: Mapping[str, Sequence[Job]]) -> dict[str, list[Measured]]:
+    """Read those of the jobs that are done, by row."""
+    return {
+        label: [_read_run(job.seed, Run.open(job.out)) for job in own if job.is_done] for label, own in jobs.items()
+    }
+
+
+def average_seconds(runs: Sequence[Measured]) -> dict[str, float]:
+    """Average the time of runs on each kind of machine by itself: those of several say nothing together."""
+    machines = dict.fromkeys(run.machine for run in runs)
+    return {each: fmean(run.seconds for run in runs if run.machine == each) for each in machines}
 
 
 def _read_run(seed: int, run: Run) -> Measured:
@@ -142,7 +166,8 @@ def _check_images(runs: Sequence[Measured]) -> None:
             )
 
 
-def _line(study: Study, row: Row, metric: Metric, runs: Sequence[Measured], *, scaled: bool) -> Line:
+def judge_row(study: Study, row: Row, metric: Metric, runs: Sequence[Measured], *, scaled: bool) -> Line:
+    """Set the runs of a row beside what was published for it."""
     published = row.published.get(metric)
     if not runs:
         return Line(row, metric, published, None, None, Verdict("no run yet"))

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from reslab.complaints import first_complaint
 from reslab.errors import UserError
@@ -52,7 +52,10 @@ class Contrast(Part):
 
 
 class Study(Part):
-    """A table to repeat. `tolerance` is how far from a published figure still counts as the same one."""
+    """A table to repeat. `tolerance` is how far from a published figure still counts as the same one.
+
+    `order` names the runs that come first, by row and seed; the others follow seed by seed.
+    """
 
     name: Label
     title: str
@@ -62,6 +65,7 @@ class Study(Part):
     metric: Metric = "error"  # of the contrasts, and of rows without a published figure
     seeds: PositiveInt = 5
     tolerance: PositiveFloat = 0.005
+    order: tuple[tuple[Label, NonNegativeInt], ...] = ()
 
     @model_validator(mode="after")
     def _rows_are_there(self) -> "Study":
@@ -73,6 +77,7 @@ class Study(Part):
                 raise ValueError(f"row {row.label} teaches {row.job.base}, which is no row before it")
             known.add(row.label)
         named = {*self.gradients, *(label for each in self.contrasts for label in (each.first, each.second))}
+        named |= {label for label, _ in self.order}
         if unknown := sorted(named - known):
             raise ValueError(f"there is no row {unknown[0]}")
         return self

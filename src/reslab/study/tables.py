@@ -5,6 +5,7 @@ this project grew out of, which is not public. Figures are test errors or accura
 an interval.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 from reslab.published import CIFAR10_NETWORKS, CIFAR10_SOURCE
@@ -146,4 +147,51 @@ DIGITS = Study(
     seeds=3,
 )
 
-STUDIES: Final = {study.name: study for study in (ELU_TABLE, ELU_VARIANTS, DEGRADATION, ZOO_TABLE, LAB, DIGITS)}
+LEDGER_SEEDS: Final = 3
+
+
+def _turns(*labels: str, seeds: Iterable[int] = range(LEDGER_SEEDS)) -> tuple[tuple[str, int], ...]:
+    return tuple((label, seed) for seed in seeds for label in labels)
+
+
+LEDGER_ORDER: Final = (
+    *_turns("lab-resnet32", "frozen", seeds=(0,)),
+    *_turns("resnet-20", "elu-resnet-20"),
+    *_turns("plain-20", "lenet", "preact-resnet20"),
+    *_turns("plain-32", "resnet-32", "elu-resnet-32", "preact-resnet32"),
+    *_turns("lab-resnet32", "frozen", seeds=(1, 2)),
+    # The rest by their multiply-adds.
+    *_turns("plain-44", "resnet-44", "elu-resnet-44"),
+    *_turns("plain-56", "resnet-56", "elu-resnet-56"),
+    *_turns("resnet-110", "elu-resnet-110"),
+    *_turns("nin"),
+    *_turns("preact-resnet110"),
+    *_turns("densenet-bc-100-12"),
+    *_turns("vgg19"),
+    *_turns("densenet-bc-100-24"),
+    *_turns("wrn16-8"),
+    *_turns("densenet-bc-160-24"),
+    *_turns("resnext29-4x64d", "se-resnext29-4x64d"),
+    *_turns("wrn28-10"),
+)
+
+
+def _published_rows(*studies: Study) -> tuple[Row, ...]:
+    """Collect the rows with a published figure, each network once, as the first table has it."""
+    rows: dict[str, Row] = {}
+    for row in (row for study in studies for row in study.rows if row.published):
+        rows.setdefault(row.job.model_dump_json(), row)
+    places = {label: place for place, (label, _) in reversed([*enumerate(LEDGER_ORDER)])}
+    return tuple(sorted(rows.values(), key=lambda row: places[row.label]))
+
+
+LEDGER = Study(
+    name="ledger",
+    title="Every published row of the other studies, at its full length",
+    rows=_published_rows(ELU_TABLE, ELU_VARIANTS, DEGRADATION, ZOO_TABLE, LAB),
+    contrasts=(*ELU_TABLE.contrasts, *DEGRADATION.contrasts),
+    seeds=LEDGER_SEEDS,
+    order=LEDGER_ORDER,
+)
+
+STUDIES: Final = {study.name: study for study in (ELU_TABLE, ELU_VARIANTS, DEGRADATION, ZOO_TABLE, LAB, LEDGER, DIGITS)}

@@ -75,9 +75,8 @@ def _pays(model: nn.Module, work: Work, say: Callable[[str], None]) -> bool:
     """Estimate, which costs nothing; only where that promises something, compile for one shape of batch and look."""
     if not _has_compiler():
         return False
-    layers = sum(isinstance(module, nn.Conv2d | nn.Linear) for module in model.modules())
     plain = time_update(model, batch=work.batch, precision=work.precision)
-    cost, saved = SECONDS_PER_LAYER * layers * work.shapes, SAVED * work.batches * plain
+    cost, saved = _weigh(model, work, plain)
     if saved <= MARGIN * cost:
         say(f"Not compiled: it takes about {cost:.0f} s and saves about {saved:.0f} s")
         return False
@@ -85,6 +84,22 @@ def _pays(model: nn.Module, work: Work, say: Callable[[str], None]) -> bool:
     pays = compiled < plain
     say(f"{'Compiled' if pays else 'Not compiled'}: an update takes {compiled:.3f} s so, else {plain:.3f} s")
     return pays
+
+
+def _weigh(model: nn.Module, work: Work, plain: float) -> tuple[float, float]:
+    """Estimate the seconds that it takes to compile, and those that it saves; an update takes `plain` without."""
+    layers = sum(isinstance(module, nn.Conv2d | nn.Linear) for module in model.modules())
+    return SECONDS_PER_LAYER * layers * work.shapes, SAVED * work.batches * plain
+
+
+def share_of_time(model: nn.Module, *, work: Work, plain: float) -> float:
+    """Guess the share of its time that training will take where it may compile: below 1 where that promises much.
+
+    An update takes `plain` seconds without.
+    """
+    cost, saved = _weigh(model, work, plain)
+    on_gpu = next(model.parameters()).device.type != "cpu"
+    return 1 - SAVED if not on_gpu and saved > MARGIN * cost and _has_compiler() else 1.0
 
 
 def _has_compiler() -> bool:

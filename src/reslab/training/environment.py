@@ -91,7 +91,8 @@ def _differ(before: Setup, now: Setup, name: str) -> bool:
 
 def _command() -> str:
     """Say what was run; a notebook's kernel has no arguments but a file of its own, somewhere on the machine."""
-    program = Path(sys.argv[0]).name
+    path = Path(sys.argv[0])
+    program = "reslab" if path.parts[-2:] == ("reslab", "__main__.py") else path.name  # python -m reslab
     return printable(program if program == "ipykernel_launcher.py" else " ".join([program, *sys.argv[1:]]))
 
 

@@ -1,0 +1,134 @@
+"""A study's runs by several processes of this machine: where one ends, the next run in order begins."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from reslab.errors import Failure
+from reslab.launch import count_cores
+from reslab.runs import Run
+from reslab.study.plan import Assignment, Ended, Job, Lesson, Machine, Outcome, Say, conclude
+
+WORKER: Final = (sys.executable, "-P", "-m", "reslab.study.worker")
+SECONDS_BETWEEN_LOOKS: Final = 0.1
+SECONDS_TO_SPEAK: Final = 5.0  # what it has started may outlive it with the pipe in hand
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many runs are done at a time on this machine, each with so many processor threads."""
+
+    num: int
+    threads: int
+
+
+def read_workers(num: int | None, *, threads: int | None) -> Workers | None:
+    """Share this machine's cores among the workers that a person has asked for, if any."""
+    return None if num is None else Workers(num, threads or max(1, count_cores() // num))
+
+
+def do_all(
+    jobs: Sequence[Job],
+    costs: Sequence[float],
+    *,
+    workers: Workers,
+    budget: float | None,
+    machine: Machine,
+    say: Say,
+) -> Outcome:
+    """Do all jobs in order, several at a time; a lesson waits for its base.
+
+    Raises: Failure naming the runs that failed once all others are done, or where somebody interrupts.
+    """
+    from reslab.signals import listen_for_stop
+
+    latest = None if budget is None else time.monotonic() + budget
+    waiting = list(zip(jobs, costs, strict=True))
+    running: list[_Worker] = []
+    ended: dict[Path, Ended] = {}
+    with listen_for_stop() as stop:
+        try:
+            while not stop.requested:
+                while len(running) < workers.num and (job := _take(waiting, running=running, latest=latest)):
+                    say(f"{job.out.name}: {'going on' if job.is_begun else 'begins'}")
+                    running.append(_Worker(job, threads=workers.threads, machine=machine, say=say))
+                if not running:
+                    return conclude(jobs, ended)
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+                for worker in [each for each in running if each.process.poll() is not None]:
+                    running.remove(worker)
+                    ended[worker.job.out.resolve()] = result = worker.wait()
+                    say(f"{worker.job.out.name}: {result.word}, run {len(ended)} of {len(jobs)}")
+        finally:
+            for worker in running:
+                worker.stop()
+            for worker in running:
+                worker.wait()
+    raise Failure("stopped; what was done is saved: go on with the study by the same command")
+
+
+def _take(waiting: list[tuple[Job, float]], *, running: Sequence["_Worker"], latest: float | None) -> Job | None:
+    """Take the first job that can begin now out of `waiting`, and those before it that no longer can."""
+    not_done = {job.out for job, _ in waiting} | {worker.job.out for worker in running}
+    for turn in [*waiting]:
+        job, cost = turn
+        base = job.task.base if isinstance(job.task, Lesson) else None
+        if base in not_done:
+            continue
+        waiting[:] = [each for each in waiting if each is not turn]
+        fits = latest is None or time.monotonic() + cost <= latest
+        if fits and (base is None or Run(base).is_finished):
+            return job
+    return None
+
+
+class _Worker:
+    """A process that does one run, and a thread that passes on what it says."""
+
+    def __init__(self, job: Job, *, threads: int, machine: Machine, say: Say) -> None:
+        self.job, self.say, self.last = job, say, ""
+        self.process = subprocess.Popen(
+            WORKER,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            start_new_session=True,  # a terminal's Ctrl-C is this process's to pass on, once
+        )
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # it has ended already, and said why
+            assignment = Assignment(job, machine.device, machine.data_dir, tuple(sys.argv))
+            self.process.stdin.write(assignment.dump())
+            self.process.stdin.flush()
+        self.reader = threading.Thread(target=self._pass_on, daemon=True)
+        self.reader.start()
+
+    def _pass_on(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            for line in lines:
+                if text := line.decode(errors="replace").rstrip():
+                    self.last = text
+                    self.say(f"{self.job.out.name}: {text}")
+
+    def stop(self) -> None:
+        """Ask it to save and end."""
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+
+    def wait(self) -> Ended:
+        """Wait until it has ended, and say how."""
+        code = self.process.wait()
+        self.reader.join(SECONDS_TO_SPEAK)
+        self.stop()
+        if code == 0:
+            return Ended("done")
+        return Ended("failed", f"its process was ended by signal {-code}" if code < 0 else self.last)

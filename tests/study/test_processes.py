@@ -1,0 +1,174 @@
+"""A study by several processes of this machine: the runs of the serial one, stopped and gone on with, without Ray."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reslab.errors import Failure
+from reslab.recipe import Recipe, derive
+from reslab.runs import Run
+from reslab.study import Study, processes
+from reslab.study.execute import run_study
+from reslab.study.plan import Assignment, Job, Lesson, Machine, make_jobs
+from reslab.study.processes import Workers, _Worker, read_workers
+
+TWO = Workers(2, threads=1)
+
+# Stands for a worker: it notes when it was there, and ends as it is told by the file `how` in its run's name.
+PRETENDER = """
+import json, os, pathlib, sys, time
+told = json.loads(sys.stdin.readline())
+out = pathlib.Path(told["job"]["out"])
+out.mkdir(parents=True)
+(out / "began").write_text(repr(time.monotonic()))
+(out / "threads").write_text(os.environ["OMP_NUM_THREADS"])
+how = (out.parent / "how").read_text() if (out.parent / "how").exists() else ""
+if how == f"fail {out.name}":
+    sys.exit("the loss is not finite")
+if how == f"die {out.name}":
+    os.kill(os.getpid(), 9)
+if how == "wait":
+    sys.stdin.read()
+    (out / "saved").touch()
+    sys.exit("stopped after 3 updates")
+time.sleep(0.3)
+print("epoch 1/1")
+(out / "model.safetensors").touch()
+(out / "ended").write_text(repr(time.monotonic()))
+"""
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Let workers train nothing, and let that cost 10 seconds."""
+    program = tmp_path / "pretender.py"
+    program.write_text(PRETENDER)
+    monkeypatch.setattr(processes, "WORKER", (sys.executable, "-I", str(program)))
+    monkeypatch.setattr("reslab.study.execute._write_gradients", lambda *arguments, **options: None)
+    monkeypatch.setattr("reslab.study.cost.estimate", lambda jobs, **options: [10.0 for _ in jobs])
+
+
+def when(out: Path, name: str, moment: str) -> float:
+    return float((out / name / moment).read_text())
+
+
+# ---- real runs
+
+
+def test_two_workers_end_with_the_bytes_of_one_process(study: Study, ran: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    outcome = run_study(study, out=tmp_path, rows=["relu", "elu"], seeds=1, workers=TWO, say=said.append)
+    assert [job.out.name for job in outcome.done] == ["relu-0", "elu-0"]
+    for name in ("relu-0", "elu-0"):
+        for file in ("model.safetensors", "predictions-test.npz"):
+            assert (tmp_path / name / file).read_bytes() == (ran / name / file).read_bytes()
+    assert any(line.startswith("elu-0: epoch   1/3") for line in said)
+    environment = json.loads((tmp_path / "elu-0/environment.json").read_text())
+    assert environment["threads"] == 1
+    assert environment["command"].split()[0] == Path(sys.argv[0]).name
+    assert "ray" not in environment["command"]
+
+
+def test_a_job_survives_json(study: Study, tmp_path: Path) -> None:
+    jobs = make_jobs(study, out=tmp_path, seeds=1)
+    assert {type(job.task) for job in jobs} > {Lesson}
+    for job in jobs:
+        told = Assignment(job, "cpu", None, ("reslab", "study"))
+        assert b"\n" not in told.dump()[:-1]
+        assert Assignment.load(told.dump()) == told
+
+
+def test_a_worker_whose_input_ends_saves_and_ends(small_recipe: Recipe, tmp_path: Path) -> None:
+    """So it does where the process that has started it was killed."""
+    job = Job("long", 0, tmp_path / "long-0", derive(small_recipe, name="long", epochs=500))
+    worker = _Worker(job, threads=1, machine=Machine(), say=lambda line: None)
+    while not (job.out / "log.jsonl").exists():
+        assert worker.process.poll() is None, worker.last
+        time.sleep(0.05)
+    assert worker.process.stdin is not None
+    worker.process.stdin.close()
+    ended = worker.wait()
+    run = Run.open(job.out)
+    assert ended.word == "failed"
+    assert ended.reason.startswith(f"stopped after {run.read_checkpoint().state['updates']} updates, all of them saved")
+    with run.locked():
+        assert not run.is_finished
+
+
+# ---- who does what when
+
+
+@pytest.mark.usefixtures("pretended")
+def test_each_takes_the_next_run_and_a_lesson_waits_for_its_base(
+    make_study: Callable[..., Study], tmp_path: Path
+) -> None:
+    study = make_study(order=(("elu", 1), ("relu", 1), ("taught", 1)))
+    said: list[str] = []
+    outcome = run_study(study, out=tmp_path, workers=replace(TWO, threads=3), say=said.append)
+    assert (len(outcome.done), outcome.left) == (6, ())
+    begins = [line.partition(":")[0] for line in said if line.endswith(": begins")]
+    assert begins[:2] == ["elu-1", "relu-1"]
+    assert sorted(begins) == sorted(job.out.name for job in outcome.done)
+    assert when(tmp_path, "elu-1", "ended") > when(tmp_path, "relu-1", "began")
+    for seed in "01":
+        assert when(tmp_path, f"taught-{seed}", "began") > when(tmp_path, f"relu-{seed}", "ended")
+    spans = [(when(tmp_path, name, "began"), when(tmp_path, name, "ended")) for name in begins]
+    for begin, _ in spans:
+        assert sum(began <= begin < end for began, end in spans) <= 2
+    assert (tmp_path / "elu-1/threads").read_text() == "3"
+    assert "elu-1: epoch 1/1" in said
+    assert said[-1].endswith("done, run 6 of 6")
+
+
+@pytest.mark.usefixtures("pretended")
+@pytest.mark.parametrize(
+    ("how", "reason"), [("fail", "the loss is not finite"), ("die", "its process was ended by signal 9")]
+)
+def test_a_run_that_fails_is_named_and_the_others_are_done(study: Study, tmp_path: Path, how: str, reason: str) -> None:
+    (tmp_path / "how").write_text(f"{how} relu-0")
+    with pytest.raises(Failure, match=rf"^relu-0: {reason}; go on with the study by the same command$"):
+        run_study(study, out=tmp_path, workers=TWO)
+    ended = {path.parent.name for path in tmp_path.glob("*/ended")}
+    assert ended == {"elu-0", "elu-1", "relu-1", "taught-1"}  # all but what is taught to it
+
+
+@pytest.mark.usefixtures("pretended")
+def test_the_budget_holds_for_every_worker(study: Study, tmp_path: Path) -> None:
+    outcome = run_study(study, out=tmp_path, workers=TWO, budget=5.0)
+    assert (len(outcome.done), len(outcome.left)) == (0, 6)
+
+
+@pytest.mark.usefixtures("pretended")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_asks_every_worker_to_save(study: Study, tmp_path: Path, number: int) -> None:
+    (tmp_path / "how").write_text("wait")
+    before = signal.signal(number, signal.default_int_handler)  # SIGINT is ignored in the background of a shell
+
+    def interrupt() -> None:
+        while len(list(tmp_path.glob("*/threads"))) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    try:
+        with pytest.raises(Failure, match=r"^stopped; what was done is saved: go on with the study by the same"):
+            run_study(study, out=tmp_path, workers=TWO)
+    finally:
+        signal.signal(number, before)
+    assert {path.parent.name for path in tmp_path.glob("*/saved")} == {"relu-0", "elu-0"}
+
+
+def test_the_cores_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "count_cores", lambda: 8)
+    assert read_workers(None, threads=2) is None
+    assert read_workers(3, threads=None) == Workers(3, threads=2)
+    assert read_workers(16, threads=None) == Workers(16, threads=1)
+    assert read_workers(2, threads=1) == Workers(2, threads=1)
