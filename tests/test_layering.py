@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "data": "bombs extras pictures recipe records",
     "onnx_file": "extras pictures",
     # stages: they meet in run folders, so none imports another
+    "pretrained": "recipe data models extras",
     "training": "recipe records data models metrics runs version",
     "extension": "recipe records data models metrics runs training",
     "evaluation": "recipe records data models metrics runs pictures onnx_file extras",
