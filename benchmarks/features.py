@@ -37,8 +37,8 @@ Way = Callable[[], NDArray[np.float32]]
 def make_ways(model: EfficientNetLite, pixels: NDArray[np.uint8]) -> dict[str, Way]:
     images = torch.from_numpy(pixels)
     nhwc = images.contiguous(memory_format=torch.channels_last)
-    body = Body(model)
-    laid_out = Body(copy.deepcopy(model).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    body = Body(model).eval()
+    laid_out = Body(copy.deepcopy(model).to(memory_format=torch.channels_last)).eval()  # type: ignore[call-overload]
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(fold(body), standardize(nhwc, by=STANDARDIZE))  # type: ignore[no-untyped-call]

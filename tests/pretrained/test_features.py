@@ -1,5 +1,6 @@
 """Features of pictures: what they are, by either route, and that none is computed twice."""
 
+import doctest
 import os
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from reslab import pretrained
 from reslab.data import cache as disk
 from reslab.data.batches import standardize
 from reslab.data.pixels import Stored
@@ -151,3 +153,9 @@ def test_a_size_of_nothing_is_refused() -> None:
     with pytest.raises(UserError, match="pictures of 0 pixels a side show nothing: choose 32 or more"):
         Pretrained(NAME, image_size=0)
     assert Pretrained(NAME).image_size == 224
+
+
+def test_the_example_runs() -> None:
+    done = doctest.testmod(pretrained)
+    assert done.attempted >= 3
+    assert done.failed == 0

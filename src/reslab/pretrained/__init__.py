@@ -46,6 +46,8 @@ class Pretrained:
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from reslab import Pretrained
     >>> features = Pretrained("efficientnet_lite0", image_size=32).features(np.zeros((2, 3, 8, 8), dtype=np.uint8))
     >>> features.shape
     (2, 1280)

@@ -53,7 +53,7 @@ def by_onnxruntime(model: EfficientNetLite, *, by: Standardize) -> Compute:
 
 def by_folding(model: EfficientNetLite, *, by: Standardize) -> Compute:
     """Let PyTorch compute, batch norms folded and channels last."""
-    network = fold(Body(model))
+    network = fold(Body(model).eval())
 
     @torch.inference_mode()
     def compute(images: NDArray[np.uint8]) -> NDArray[np.float32]:
