@@ -210,3 +210,31 @@ def test_what_is_said_of_a_gpu_is_what_was_measured() -> None:
     words = " ".join(page.split())
     assert f"twelve networks at once had {rates['12'] / rates['1']:.1f} times the updates of one" in words
     assert f"{rates['12'] / rates['1']:.1f} times ({rates['1']:.0f} to {rates['12']:.0f} a second)" in log
+
+
+def test_the_page_of_pretrained_networks_quotes_its_files() -> None:
+    page = (ROOT / "docs/pretrained.md").read_text(encoding="utf-8")
+    speed = json.loads((ROOT / "benchmarks/features.json").read_text())["result"]
+    small, large = speed["128 pixels"], speed["192 pixels"]
+    rows = {"the network as it is": "plain", "channels last": "channels last", "batch norms folded": "folded"}
+    for words, way in (rows | {"the same, traced": "frozen", "ONNX Runtime": "onnxruntime"}).items():
+        ratio = 1 if way == "plain" else f"{small['plain_takes_times_as_long_as'][way]['median']:.1f}"
+        per_second = [f"{each['pictures_per_second'][way]:.0f}" for each in (small, large)]
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| {words}")]
+        assert row.endswith(f" | {per_second[0]} | {per_second[1]} | {ratio} |")
+    assert f"{round(small['pictures_per_second']['enlarge'], -2):,.0f} a second" in page
+    largest = max(max(each["largest_difference"].values()) for each in (small, large))
+    assert f"up to {largest:.0e}." in page
+    probe = json.loads((ROOT / "benchmarks/probe_features.json").read_text())["result"]
+    for head, found in probe["accuracy"].items():
+        figures = [f"{of['mean']:.1f} ({min(of['draws']):.1f}–{max(of['draws']):.1f})" for of in found.values()]
+        assert f"| {head} | {' | '.join(figures)} |" in page
+
+
+def test_the_route_is_the_one_that_was_the_fastest() -> None:
+    speed = json.loads((ROOT / "benchmarks/features.json").read_text())["result"]
+    for size in ("128 pixels", "192 pixels"):
+        assert speed[size]["folded_takes_times_as_long_as_onnxruntime"]["lower_quartile"] > 1
+        ratios = speed[size]["plain_takes_times_as_long_as"]
+        assert ratios["onnxruntime"]["lower_quartile"] > 2
+        assert ratios["folded"]["lower_quartile"] > ratios["channels last"]["upper_quartile"]

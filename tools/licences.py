@@ -2,7 +2,8 @@
 
     python tools/licences.py          writes THIRD_PARTY.md
 
-The licence is what a package says of itself: its SPDX expression, else its classifiers, else its short licence field.
+The licence is what a package says of itself: its SPDX expression, else its classifiers, else its short licence field,
+else the first line of its licence file.
 """
 
 import re
@@ -58,8 +59,15 @@ def name_licence(package: Distribution) -> str:
     classifiers = [
         line.rpartition(" :: ")[2] for line in says.get_all("Classifier") or () if line.startswith("License ::")
     ]
-    found = expression or ", ".join(classifiers) or short.partition("\n")[0]
+    named = short.partition("\n")[0].removeprefix("UNKNOWN")  # what old tools wrote where nothing was given
+    found = expression or ", ".join(classifiers) or named or read_licence(package)
     return re.sub(r"\s+", " ", found) or "not stated"
+
+
+def read_licence(package: Distribution) -> str:
+    """Read the first line of the licence file; nothing where there is none."""
+    texts = (file.read_text() for file in package.files or () if file.name.startswith("LICEN"))
+    return next((line.strip() for text in texts for line in text.splitlines() if line.strip()), "")
 
 
 def find_extras() -> dict[str, list[str]]:

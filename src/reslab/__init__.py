@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from reslab.lab import run_lab
     from reslab.models import MODELS, build
     from reslab.notebook import draw_images, live_curves
+    from reslab.pretrained import Pretrained
     from reslab.recipe import Recipe, derive, read_recipe
     from reslab.recipes import RECIPES, find_recipe
     from reslab.records import Evaluation
@@ -39,6 +40,7 @@ __all__ = [
     "Evaluation",
     "Failure",
     "ImageSet",
+    "Pretrained",
     "Recipe",
     "Run",
     "UserError",
@@ -82,6 +84,7 @@ _HOMES = {
     "reslab.lab": ("run_lab",),
     "reslab.models": ("MODELS", "build"),
     "reslab.notebook": ("draw_images", "live_curves"),
+    "reslab.pretrained": ("Pretrained",),
     "reslab.recipe": ("Recipe", "derive", "read_recipe"),
     "reslab.recipes": ("RECIPES", "find_recipe"),
     "reslab.records": ("Evaluation",),

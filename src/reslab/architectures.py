@@ -175,6 +175,17 @@ class ImageNetResNet(Architecture):
         return f"{super().label}{self.depth}"
 
 
+class EfficientNetLite(Architecture):
+    kind: Literal["efficientnet_lite"] = "efficientnet_lite"
+    size: Literal[0, 1, 2] = 0
+    dropout: Share = 0.2
+
+    @property
+    def label(self) -> str:
+        """The name in a table."""
+        return f"{super().label}{self.size}"
+
+
 # ---- from outside
 
 
@@ -224,6 +235,7 @@ Model = Annotated[
     | DenseNet
     | ResNeXt
     | ImageNetResNet
+    | EfficientNetLite
     | Module
     | Timm,
     Field(discriminator="kind"),

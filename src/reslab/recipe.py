@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from reslab.architectures import DenseNet as DenseNet
+from reslab.architectures import EfficientNetLite as EfficientNetLite
 from reslab.architectures import EluResNet as EluResNet
 from reslab.architectures import FastConv as FastConv
 from reslab.architectures import ImageNetResNet as ImageNetResNet

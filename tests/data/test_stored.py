@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from reslab.data import cache as disk
 from reslab.data import hold_out, load, pixels, stored
 from reslab.data.batches import Batches
 from reslab.data.overlap import find_overlap
@@ -136,7 +137,7 @@ def test_a_file_that_is_cut_short_while_it_is_read_is_named(noise: str, cache: P
 
 def test_a_source_is_read_once_until_it_changes(noise: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
-    monkeypatch.setattr(stored, "_make", lambda path, *rest, make=stored._make, **named: (made.append(path), make(path, *rest, **named)))  # fmt: skip # noqa: E501
+    monkeypatch.setattr(disk, "_make", lambda path, make, keep=disk._make: (made.append(path), keep(path, make)))
     first = load(noise, "train", image_size=8)
     assert load(noise, "train", image_size=8).fingerprint == first.fingerprint
     assert len(made) == 1
@@ -191,7 +192,7 @@ def test_a_damaged_entry_is_made_anew(noise: str, cache: Path, name: str) -> Non
     content = bytearray(file.read_bytes())
     content[-3] ^= 1
     file.write_bytes(content)
-    stored._digest.cache_clear()  # as another process would
+    disk._digest.cache_clear()  # as another process would
     assert load(noise, "train", image_size=8).fingerprint == first.fingerprint
     assert file.read_bytes() != content
 
@@ -218,12 +219,12 @@ def test_the_one_used_longest_ago_makes_room(tmp_path: Path, monkeypatch: pytest
     expressions = [write(tmp_path / f"{name}.npz", seed=0, num=300) for name in "abc"]
     for age, expression in ((20, expressions[0]), (10, expressions[1])):
         load(expression, "train", image_size=8)
-        newest = stored.list_cache()[0]
+        newest = disk.list_cache()[0]
         os.utime(newest.path / "entry.json", (newest.used - age, newest.used - age))
-    size = stored.list_cache()[0].num_bytes
+    size = disk.list_cache()[0].num_bytes
     monkeypatch.setenv("RESLAB_CACHE_GB", str(2.5 * size / 1e9))
     load(expressions[2], "train", image_size=8)
-    assert [entry.origin for entry in stored.list_cache()] == [expressions[2], expressions[1]]
+    assert [entry.origin for entry in disk.list_cache()] == [expressions[2], expressions[1]]
     monkeypatch.setenv("RESLAB_CACHE_GB", str(0.5 * size / 1e9))
     with pytest.raises(UserError, match=r"the images need 0\.0 GB of the cache in .*RESLAB_CACHE_GB higher, or stream"):
         load(expressions[0], "train", image_size=8)
@@ -236,7 +237,7 @@ def test_the_cache_can_be_cleared_under_who_uses_it(noise: str, cache: Path, mon
     monkeypatch.setattr(stored, "SMALL", 0)
     images = load(noise, "train", image_size=8)
     before = images.images[:]
-    assert stored.clear_cache() >= before.numel()
+    assert disk.clear_cache() >= before.numel()
     assert list(cache.iterdir()) == []
     assert torch.equal(images.images[:], before)
 
@@ -245,5 +246,5 @@ def test_an_entry_says_what_it_is(noise: str, cache: Path) -> None:
     load(noise, "train", image_size=8)
     (file,) = cache.glob("*/entry.json")
     assert json.loads(file.read_text()).keys() == {"origin", "split", "shape", "sha256"}
-    (entry,) = stored.list_cache()
+    (entry,) = disk.list_cache()
     assert (entry.origin, entry.split, entry.shape) == (noise, "train", (48, 3, 8, 8))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from reslab.errors import UserError
 from reslab.models import FAMILIES, MODELS, Classifier, build, restore
+from reslab.models.efficientnet_lite import EfficientNetLite
 from reslab.models.preact_resnet import PreActResNet
 from reslab.recipe import Model, Part
 
@@ -75,7 +76,9 @@ def smallest_side(name: str) -> int:
 
 
 def draw_images(name: str, num_images: int = 4, *, side: int | None = None, channels: int = 3) -> Tensor:
-    side = side or max(10, smallest_side(name))
+    # Where sixteen blocks norm over four values each, gradients grow by a factor of millions.
+    usual = 32 if ENTRIES[name]["kind"] == "efficientnet_lite" else 10
+    side = side or max(usual, smallest_side(name))
     return torch.randn(num_images, channels, side, side, generator=torch.Generator().manual_seed(1))
 
 
@@ -141,8 +144,11 @@ def cancelled(model: Classifier) -> set[str]:
     """Name the parameters that a batch's norms make ineffective, so that their gradient is zero in training.
 
     In the pre-activation network a convolution's bias only moves a channel by a constant, and every way from there to
-    the head goes through a norm first, which subtracts the batch's mean. Elsewhere a bias, if any, meets an ELU first.
+    the head goes through a norm first, which subtracts the batch's mean. So does the bias of the norm that ends a block
+    of EfficientNet-Lite: 1x1 convolutions and their norms read it. Elsewhere a bias, if any, meets an ELU first.
     """
+    if isinstance(model, EfficientNetLite):
+        return {f"blocks.{number}.project.1.bias" for number in range(len(model.blocks))}
     if not isinstance(model, PreActResNet):
         return set()
     return {f"{name}.bias" for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}

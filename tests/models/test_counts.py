@@ -45,6 +45,9 @@ COUNTS = {
     "resnet50": (23_528_522, 23_581_642, 3_855_945_728),
     "resnet101": (42_520_650, 42_625_994, 7_568_166_912),
     "resnet152": (58_164_298, 58_315_722, 11_280_388_096),
+    "efficientnet_lite0": (3_383_818, 3_425_834, 383_920_352),
+    "efficientnet_lite1": (4_148_490, 4_202_154, 598_918_032),
+    "efficientnet_lite2": (4_823_882, 4_881_978, 858_469_072),
 }
 
 
@@ -158,3 +161,13 @@ def test_published_counts_of_resnets_for_large_images(depth: int, parameters: in
     assert count_parameters(first) == count_parameters(second) == parameters
     assert count_multiply_adds(first, image=image) / 1e9 == pytest.approx(printed, abs=0.07)
     assert f"{count_multiply_adds(second, image=image) / 1e9:.2f}" == later
+
+
+# Millions of parameters and of multiply-adds in a thousand classes, as the Lite variant's page prints them; its counter
+# takes in norms and additions too, a twentieth of all.
+@pytest.mark.parametrize(("size", "parameters", "multiply_adds"), [(0, "4.7", 407), (1, "5.4", 631), (2, "6.1", 899)])
+def test_published_counts_of_efficientnet_lite(size: int, parameters: str, multiply_adds: int) -> None:
+    model = build_shapes(MODELS[f"efficientnet_lite{size}"], num_classes=1000)
+    assert f"{count_parameters(model) / 1e6:.1f}" == parameters
+    image = torch.zeros(3, model.image_size, model.image_size)
+    assert 0.94 < count_multiply_adds(model, image=image) / 1e6 / multiply_adds < 0.96

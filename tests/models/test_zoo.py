@@ -30,12 +30,12 @@ def make_network(options: dict[str, Any]) -> Classifier:
 # ---- the naive parts
 
 
-def norm(layer: Any, x: Tensor, chosen: slice = slice(None)) -> Tensor:
+def norm(layer: Any, x: Tensor, chosen: slice = slice(None), *, epsilon: float = 1e-5) -> Tensor:
     shape = (-1, *[1] * (x.ndim - 2))
     mean, variance, weight, bias = (
         each[chosen].reshape(shape) for each in (layer.running_mean, layer.running_var, layer.weight, layer.bias)
     )
-    return (x - mean) / (variance + 1e-5).sqrt() * weight + bias
+    return (x - mean) / (variance + epsilon).sqrt() * weight + bias
 
 
 def relu(x: Tensor) -> Tensor:
@@ -156,6 +156,42 @@ def naive_imagenet_resnet(model: Any, x: Tensor, *, first: bool = True, small: b
     return mean(x)
 
 
+def convolve_same(kernels: Tensor, x: Tensor, stride: int) -> Tensor:
+    """TensorFlow's `same`, window by window: of the zeros that the last window needs, the odd one is at the end."""
+    groups = x.shape[1] // kernels.shape[1]
+    side, maps = kernels.shape[2], []
+    needed = [(-(-length // stride) - 1) * stride + side - length for length in x.shape[2:]]
+    (top, bottom), (left, right) = [(max(num, 0) // 2, max(num, 0) - max(num, 0) // 2) for num in needed]
+    padded = F.pad(x, (left, right, top, bottom))
+    for row in range(0, padded.shape[2] - side + 1, stride):
+        for column in range(0, padded.shape[3] - side + 1, stride):
+            window = padded[:, :, row : row + side, column : column + side].unflatten(1, (groups, -1))
+            maps.append(torch.einsum("ngcij,gocij->ngo", window, kernels.unflatten(0, (groups, -1))).flatten(1))
+    rows = -(-x.shape[2] // stride)
+    return torch.stack(maps, 2).unflatten(2, (rows, -1))
+
+
+def naive_efficientnet_lite(model: Any, x: Tensor) -> Tensor:
+    """Lite0's sixteen blocks by their tables of kernels and strides; a convolution and its norm stand side by side."""
+    kernels = [3, 3, 3, 5, 5, 3, 3, 3, 5, 5, 5, 5, 5, 5, 5, 3]
+    halved, added = (1, 3, 5, 11), (2, 4, 6, 7, 9, 10, 12, 13, 14)
+
+    def layer(layers: Any, x: Tensor, stride: int = 1) -> Tensor:
+        conv, batch_norm = [each for each in layers if [*each.parameters()]]
+        return norm(batch_norm, convolve_same(conv.weight, x, stride), epsilon=1e-3)
+
+    def relu6(x: Tensor) -> Tensor:
+        return x.clip(0, 6)
+
+    x = relu6(layer(model.stem, x, 2))
+    for place, block in enumerate(model.blocks):
+        change = x if place == 0 else relu6(layer(block.expand, x))
+        assert [*block.depthwise.modules()][-3].kernel_size == (kernels[place],) * 2
+        change = layer(block.project, relu6(layer(block.depthwise, change, 2 if place in halved else 1)))
+        x = change + x if place in added else change
+    return mean(relu6(layer(model.last, x)))
+
+
 Naive = Callable[[Any, Tensor], Tensor]
 NETWORKS: dict[str, tuple[dict[str, Any], Naive, tuple[int, int]]] = {
     "lenet": ({"kind": "lenet"}, naive_lenet, (32, 32)),
@@ -189,6 +225,7 @@ NETWORKS: dict[str, tuple[dict[str, Any], Naive, tuple[int, int]]] = {
         lambda model, x: naive_imagenet_resnet(model, x, first=False, small=True),
         (9, 8),
     ),
+    "efficientnet_lite0": ({"kind": "efficientnet_lite"}, naive_efficientnet_lite, (37, 22)),
 }
 
 
@@ -237,7 +274,9 @@ def test_vgg19_starts_near_guessing_and_one_update_moves_its_logits_little() -> 
 # ---- dropout
 
 
-@pytest.mark.parametrize("options", [{"kind": "nin"}, {"kind": "vgg19", "width": 8, "hidden": 16}])
+@pytest.mark.parametrize(
+    "options", [{"kind": "nin"}, {"kind": "vgg19", "width": 8, "hidden": 16}, {"kind": "efficientnet_lite"}]
+)
 def test_dropout_acts_in_training_alone_and_follows_the_seed(options: dict[str, Any]) -> None:
     images = draw(4, 3, 8, 8)
 

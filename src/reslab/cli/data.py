@@ -87,9 +87,9 @@ def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Take all of it away; who uses an entry keeps it.")] = False,
     json: Json = False,
 ) -> None:
-    """List the images that were read from folders, npz files and shards and are kept on the disk, or remove them."""
+    """List what is kept on the disk, or remove it: images of folders, npz files and shards, and networks' features."""
     from reslab.cli.show import echo, print_json, print_table, to_plain
-    from reslab.data.stored import clear_cache, find_cache, find_limit, list_cache
+    from reslab.data.cache import clear_cache, find_cache, find_limit, list_cache
 
     if clear:
         freed = clear_cache()
@@ -107,5 +107,5 @@ def cache(
         for entry in entries
     ]
     taken = sum(entry.num_bytes for entry in entries)
-    print_table(f"Images kept in {find_cache()}, last used first", ["source", "split", "shape", "MB"], rows)
+    print_table(f"Kept in {find_cache()}, last used first", ["source", "what", "shape", "MB"], rows)
     echo(f"{taken / 1e9:.2f} of {find_limit() / 1e9:g} GB; RESLAB_CACHE and RESLAB_CACHE_GB choose others")

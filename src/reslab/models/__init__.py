@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from reslab.errors import UserError
 from reslab.models.costs import count_multiply_adds, count_parameters
 from reslab.models.densenet import DenseNet
+from reslab.models.efficientnet_lite import EfficientNetLite
 from reslab.models.elu_resnet import EluResNet
 from reslab.models.fast_conv import FastConv
 from reslab.models.foreign import build_module, build_timm
@@ -42,6 +43,7 @@ FAMILIES: dict[str, Callable[..., Classifier]] = {
     "densenet": DenseNet,
     "resnext": ResNeXt,
     "imagenet_resnet": ImageNetResNet,
+    "efficientnet_lite": EfficientNetLite,
     "module": build_module,
     "timm": build_timm,
 }
@@ -82,6 +84,9 @@ MODELS: dict[str, dict[str, Any]] = {
     "resnet50": {"kind": "imagenet_resnet", "depth": 50},
     "resnet101": {"kind": "imagenet_resnet", "depth": 101},
     "resnet152": {"kind": "imagenet_resnet", "depth": 152},
+    "efficientnet_lite0": {"kind": "efficientnet_lite", "size": 0},
+    "efficientnet_lite1": {"kind": "efficientnet_lite", "size": 1},
+    "efficientnet_lite2": {"kind": "efficientnet_lite", "size": 2, "dropout": 0.3},
 }
 
 

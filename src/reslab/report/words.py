@@ -9,6 +9,7 @@ from reslab.recipe import (
     Cosine,
     Crop,
     DenseNet,
+    EfficientNetLite,
     EluResNet,
     Extension,
     FastConv,
@@ -51,6 +52,7 @@ _NAMES = {
     "densenet": "DenseNet-BC",
     "resnext": "ResNeXt",
     "imagenet_resnet": "ResNet for large images",
+    "efficientnet_lite": "EfficientNet-Lite",
 }
 
 
@@ -70,7 +72,7 @@ def model_words(model: Model) -> str:
             name = f"ELU ResNet-{model.depth}"
         case FastConv():
             return f"FastConv (widths {listing([str(width) for width in model.widths])})"
-        case LeNet() | NiN() | Vgg19() | WideResNet() | DenseNet() | ResNeXt() | ImageNetResNet():
+        case LeNet() | NiN() | Vgg19() | WideResNet() | DenseNet() | ResNeXt() | ImageNetResNet() | EfficientNetLite():
             return _zoo_words(model)
         case Module() | Timm():
             options = [f"{name} {value}" for name, value in model.options.items()]
@@ -81,7 +83,9 @@ def model_words(model: Model) -> str:
     return f"{name} ({', '.join([f'width {model.width}', *options])})"
 
 
-def _zoo_words(model: LeNet | NiN | Vgg19 | WideResNet | DenseNet | ResNeXt | ImageNetResNet) -> str:
+def _zoo_words(
+    model: LeNet | NiN | Vgg19 | WideResNet | DenseNet | ResNeXt | ImageNetResNet | EfficientNetLite,
+) -> str:
     """Name a network with all its options."""
     options = model.model_dump(mode="json", exclude={"kind"}, exclude_none=True)
     words = [

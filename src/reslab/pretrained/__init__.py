@@ -1,0 +1,101 @@
+"""Features of pictures by networks that others have trained: what a new classifier needs where pictures are few.
+
+Axes: N images, C channels, H rows, W columns, D features.
+"""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reslab.data.pixels import Pixels
+from reslab.errors import UserError
+from reslab.pretrained.kept import digest_of, find_or_compute
+from reslab.pretrained.routes import Compute, Route, choose_route, open_route
+from reslab.pretrained.weights import PRETRAINED, STANDARDIZE, load_pretrained
+
+__all__ = ["PRETRAINED", "Pretrained", "load_pretrained"]
+
+BATCH = 16  # pictures, so few that what one layer hands to the next stays in a processor's cache
+FORMAT = 1  # of what is kept: another number where features come out otherwise
+
+Pictures = Tensor | NDArray[np.uint8] | Pixels
+
+
+class Pretrained:
+    """A network with the weights of ImageNet that turns pictures into features.
+
+    Parameters
+    ----------
+    name
+        `efficientnet_lite0`, `1` or `2`; the first one's weights come with `reslab[pretrained]`.
+    image_size
+        Side in pixels that pictures are resized to; by default the one that the network was trained with. Time grows
+        with its square.
+    route
+        `onnxruntime` or `folded`; by default the faster one that is installed.
+
+    Raises
+    ------
+    UserError
+        Where the weights are not installed, or are not the published ones.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from reslab import Pretrained
+    >>> features = Pretrained("efficientnet_lite0", image_size=32).features(np.zeros((2, 3, 8, 8), dtype=np.uint8))
+    >>> features.shape
+    (2, 1280)
+    """
+
+    def __init__(self, name: str, *, image_size: int | None = None, route: Route | None = None) -> None:
+        self.name, self.route = name, route or choose_route()
+        self.model = load_pretrained(name)
+        self.image_size = self.model.image_size if image_size is None else image_size
+        if self.image_size < 1:
+            raise UserError(f"pictures of {self.image_size} pixels a side show nothing: choose 32 or more, such as 128")
+
+    def features(self, images: Pictures, *, mirrored: bool = False) -> NDArray[np.float32]:
+        """Compute the features (N, D) of stored pictures (N, C, H, W) uint8 of any size, grey or RGB.
+
+        Each picture is computed once, and kept in the cache that `reslab data cache` shows. With `mirrored`, pictures
+        are mirrored left to right first.
+        Raises: UserError where pictures have another number of channels, or the disk has no room.
+        """
+        if images.shape[1] not in (1, 3):
+            raise UserError(f"{self.name} is for grey or RGB pictures, not for {images.shape[1]} channels")
+        digests = [digest_of(picture) for start in range(0, len(images), BATCH) for picture in _pick(images, start)]
+        identity = (FORMAT, PRETRAINED[self.name].sha256, self.image_size, self.route, mirrored)
+        return find_or_compute(
+            digests,
+            lambda places: self._compute_all(images, places, mirrored=mirrored),
+            identity=identity,
+            origin=f"{self.name}, {self.image_size} pixels, {self.route}{', mirrored' if mirrored else ''}",
+            num_features=self.model.head.in_features,
+        )
+
+    def _compute_all(self, images: Pictures, places: list[int], *, mirrored: bool) -> NDArray[np.float32]:
+        found = []
+        for start in range(0, len(places), BATCH):
+            chosen = torch.as_tensor(images[places[start : start + BATCH]])
+            found.append(self._compute(self.enlarge(chosen.flip(3) if mirrored else chosen)))
+        return np.concatenate(found)
+
+    def enlarge(self, pictures: Tensor) -> NDArray[np.uint8]:
+        """Resize pictures (N, C, H, W) to RGB squares of `image_size`; outside of the graph, where it costs more."""
+        size = (self.image_size, self.image_size)
+        resized = F.interpolate(pictures, size=size, mode="bicubic", antialias=True)
+        return resized.expand(-1, 3, -1, -1).contiguous().numpy()
+
+    @cached_property
+    def _compute(self) -> Compute:
+        return open_route(self.route, self.model, by=STANDARDIZE)
+
+
+def _pick(images: Any, start: int) -> NDArray[np.uint8]:
+    return np.asarray(images[start : start + BATCH])

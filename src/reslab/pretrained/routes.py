@@ -1,0 +1,75 @@
+"""Ways from stored pixels to a network's features on a processor; which one is the fastest, was measured.
+
+`benchmarks/features.json`: a depthwise convolution has little to multiply, so that what lies around it decides. ONNX
+Runtime is the fastest by far; without it, PyTorch with its batch norms folded and its pixels channels last.
+Axes: N images, C channels, H rows, W columns, D features.
+"""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from reslab.data.batches import standardize
+from reslab.models.efficientnet_lite import EfficientNetLite
+from reslab.models.folding import fold
+from reslab.pretrained.graph import INPUT, write_graph
+from reslab.recipe import Standardize
+
+Route = Literal["onnxruntime", "folded"]
+Compute = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # (N, C, H, W) to (N, D)
+
+
+def choose_route() -> Route:
+    """Choose the fastest way that is installed."""
+    return "onnxruntime" if find_spec("onnx") and find_spec("onnxruntime") else "folded"
+
+
+def open_route(route: Route, model: EfficientNetLite, *, by: Standardize) -> Compute:
+    """Prepare a network in evaluation mode to compute features."""
+    return by_onnxruntime(model, by=by) if route == "onnxruntime" else by_folding(model, by=by)
+
+
+def by_onnxruntime(model: EfficientNetLite, *, by: Standardize) -> Compute:
+    """Let ONNX Runtime compute, in as many threads as PyTorch has."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other programs want the cores too
+    graph = write_graph(model, by=by)
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def compute(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        (features,) = session.run(None, {INPUT: images})
+        return np.asarray(features)
+
+    return compute
+
+
+def by_folding(model: EfficientNetLite, *, by: Standardize) -> Compute:
+    """Let PyTorch compute, batch norms folded and channels last."""
+    network = fold(Body(model).eval())
+
+    @torch.inference_mode()
+    def compute(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        pixels = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
+        features: Tensor = network(standardize(pixels, by=by))
+        return features.numpy()
+
+    return compute
+
+
+class Body(nn.Module):
+    """A network without its head."""
+
+    def __init__(self, model: EfficientNetLite) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.features(images)

