@@ -44,8 +44,8 @@ MAY_IMPORT = {
     "report": "recipe records metrics published runs comparison card",
     "comparison": "records metrics runs",
     # many runs, one table: the stages inside the functions that start a run
-    "study": "addresses complaints extras launch recipe recipes records settings published metrics runs report data models "
-    "training extension evaluation",
+    "study": "addresses complaints extras launch recipe recipes records settings published metrics runs report data "
+    "models training extension evaluation",
     # what takes a run elsewhere
     "exporting": "recipe records data models runs evaluation onnx_file extras card",
     "hub": "records runs exporting extras card",

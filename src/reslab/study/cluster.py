@@ -28,7 +28,9 @@ from reslab.study.storage import Storage
 RETRIES: Final = 10  # a run that takes its worker with it so often will do it again
 SECONDS_TO_STOP: Final = 60.0
 SECONDS_TO_ANSWER: Final = 10.0
-THIS_MACHINE: Final = "127.0.0.1"
+# A Ray that is started here obeys only who knows its token, since whoever may send it work may run anything. The second
+# lets it listen at 127.0.0.1 alone; Ray has it off on Windows and macOS, and means clusters of several machines by it.
+GUARDED: Final = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 QUIET: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 Action = Callable[[Job, Machine], None]
@@ -205,20 +207,22 @@ def _conclude(jobs: Sequence[Job], ended: dict[Path, _Ended]) -> Outcome:
 @contextmanager
 def _connected(cluster: Cluster) -> Iterator[Any]:
     """Be a driver of the cluster while the block runs; one that the process has joined already is taken as it is."""
+    joined = sys.modules.get("ray")
+    if joined is not None and joined.is_initialized():
+        yield joined
+        return
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if cluster.address is None:
-        _ask_for_a_token()
+        os.environ.update(GUARDED)
+        if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     with extra("ray"):
         import ray
-    if ray.is_initialized():
-        yield ray
-        return
     options: dict[str, Any] = {"address": cluster.address}
     if cluster.address is None:
         num_cpus = (cluster.workers or 1) * cluster.threads
         options = {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
-        options |= {"_node_ip_address": THIS_MACHINE}
     try:
         if cluster.address is not None:
             _knock(cluster.address)
@@ -233,13 +237,6 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
-
-
-def _ask_for_a_token() -> None:
-    """Let a Ray that is started here obey only who knows a secret: whoever may send it work may run anything."""
-    os.environ["RAY_AUTH_MODE"] = "token"
-    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def _knock(address: str) -> None:
