@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: lab test check format docs ledger constraints package clean
+.PHONY: lab test check format docs ledger constraints package lowest clean
 
 lab: .venv/installed
 	$(BIN)/reslab lab
@@ -41,6 +41,10 @@ constraints: .venv/installed
 # An sdist and a wheel, installed into an empty environment and run outside of the repository.
 package:
 	tools/package.sh
+
+# The lowest versions that pyproject.toml allows, in an environment of their own: the tests of security, a small training.
+lowest:
+	tools/lowest.sh
 
 clean:
 	rm -rf .venv build dist src/*.egg-info

@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 from reslab.addresses import check_address, is_remote, open_address
+from reslab.data import load
+from reslab.data.packing import pack
 from reslab.errors import UserError
+from reslab.study.storage import Storage
 
 ALLOWED = [
     "packed",
@@ -81,3 +84,13 @@ def test_who_is_asked_is_known_before() -> None:
     assert [is_remote(url) for url in ("x", "/x", "C:/x", "file:///x", "memory://x", "./s3://x", "folder//x")] == [
         False
     ] * 7
+
+
+def test_every_door_has_the_list() -> None:
+    for door in (
+        lambda: load("shards:reference://t.json", "train"),
+        lambda: pack("digits", "reference://t.json"),
+        lambda: Storage("reference://t.json"),
+    ):
+        with pytest.raises(UserError, match="reslab does not open reference: addresses"):
+            door()

@@ -186,13 +186,14 @@ def _stop(ray: Any, references: Sequence[Any]) -> None:
 @contextmanager
 def _connected(cluster: Cluster) -> Iterator[Any]:
     """Be a driver of the cluster while the block runs; one that the process has joined already is taken as it is."""
+    joined = sys.modules.get("ray")
+    if joined is not None and joined.is_initialized():
+        yield joined
+        return
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     with extra("ray"):
         import ray
-    if ray.is_initialized():
-        yield ray
-        return
     try:
         _knock(cluster.address)
         # Ray's workers import first from where the driver is, which is not to be where somebody's files lie.
