@@ -2,8 +2,9 @@
 
 Each network is trained by its recipe, in a process of its own, from its first batch on; the large ones, and the ResNets
 for large images with the stem for small ones, take smaller batches at a rate that is as much smaller. Losses are means
-over the first and the last steps, times are medians. Networks that the file has already are not trained again. On a GPU
-every network takes its recipe's batches, and memory is what PyTorch has allocated there at most.
+over the first and the last steps, times are medians. Networks that the file has already are not trained again, so each
+says when and at which commit it was. On a GPU every network takes its recipe's batches, and memory is what PyTorch has
+allocated there at most.
 
     python benchmarks/zoo.py --data-dir DIR          writes benchmarks/zoo.json
     python benchmarks/zoo.py --data-dir DIR --recipes zoo-lenet --steps 2 --out zoo.json
@@ -34,6 +35,7 @@ from reslab.models.precision import pick_precision
 from reslab.recipe import ImageNetResNet, Recipe, derive
 from reslab.recipes import find_recipe
 from reslab.recipes.zoo import PUBLISHED
+from reslab.training.environment import describe_environment
 from reslab.training.graphs import make_updater
 from reslab.training.objective import make_objective
 from reslab.training.optim import make_optimizer
@@ -70,6 +72,7 @@ def read_recipe(name: str, *, device: str) -> Recipe:
 
 def train(recipe: Recipe, images: ImageSet, *, steps: int, device: torch.device) -> dict[str, Any]:
     """Take the steps; losses, seconds and megabytes."""
+    environment = describe_environment(device=device, seed=0, data=())
     keep_freed_memory()
     torch.manual_seed(0)
     model = models.build(recipe.model.model_dump(), num_classes=len(images.classes))
@@ -93,6 +96,8 @@ def train(recipe: Recipe, images: ImageSet, *, steps: int, device: torch.device)
         "last_loss": round(statistics.mean(losses[-ENDS:]), 4),
         "seconds_per_step": round(statistics.median(seconds), 4),
         "peak_megabytes": peak_bytes(device) // 10**6,
+        "started": environment.started,
+        "commit": environment.commit,
     }
 
 
