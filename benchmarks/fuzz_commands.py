@@ -1,4 +1,4 @@
-"""Give every command hostile command lines, damaged folders, failing disks and sudden deaths, and count what goes wrong.
+"""Give every command hostile lines, damaged folders, failing disks and sudden deaths, and count what goes wrong.
 
 Each call ends with 0, or with one sentence and 2 or 1. A defect is anything else: a traceback, another exit code, no
 sentence, a hang, a control character on the terminal. After a disk that failed and after a kill, the same command (or

@@ -1,8 +1,8 @@
 """Ending in order: the first SIGINT, SIGTERM or SIGHUP asks, the second one ends at once, whichever they are.
 
-A command that is asked unwinds as after Ctrl-C, so that it leaves no half-written file, and says so in a sentence. While
-a network trains, the request waits for the update under way, which is then saved. What is ignored stays ignored, so
-that nohup keeps its meaning. Outside of the main thread nothing is changed.
+A command that is asked unwinds as after Ctrl-C, so that it leaves no half-written file, and says so in a sentence.
+While a network trains, the request waits for the update under way, which is then saved. What is ignored stays ignored,
+so that nohup keeps its meaning. Outside of the main thread nothing is changed.
 """
 
 import signal
