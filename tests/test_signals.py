@@ -42,6 +42,20 @@ train(read_recipe(Path(sys.argv[1])), out=sys.argv[2])
 """
 
 
+COMPILING = """
+import sys, time
+from reslab.__main__ import main
+from reslab.training import loop
+
+def compile(*arguments, **options):
+    print("busy", flush=True)
+    time.sleep(600)
+
+loop.settle_compiled = compile
+main()
+"""
+
+
 Begin = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -90,6 +104,22 @@ def test_the_first_signal_saves_and_says_how_to_go_on(begin: Begin, tmp_path: Pa
     assert f"go on with reslab train --resume {out}" in errors
     assert "Traceback" not in errors
     assert Run.open(out).read_checkpoint().state["updates"] > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_the_first_update_ends_in_a_sentence_and_leaves_nothing(
+    begin: Begin, small_recipe: Recipe, tmp_path: Path, number: int
+) -> None:
+    """While a compiled step is tried, which can take a minute."""
+    (tmp_path / "recipe.json").write_text(small_recipe.model_dump_json())
+    line = ("train", str(tmp_path / "recipe.json"), "--out", str(tmp_path / "run"))
+    process = begin("-c", COMPILING, *line, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "busy\n"
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert (process.returncode, errors) == (1, "reslab: stopped: the same command starts it again\n")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])

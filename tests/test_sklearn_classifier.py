@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import cross_val_score
@@ -155,3 +156,24 @@ def test_what_does_not_fit_is_refused(options: dict[str, Any], shape: tuple[int,
 def test_images_of_another_shape_are_refused(fitted: Classifier) -> None:
     with pytest.raises(ValueError, match=r"X has images of shape \(8, 9\), the classifier was fitted to \(8, 8\)"):
         fitted.predict(np.zeros((2, 8, 9)))
+
+
+def test_a_seed_is_drawn_as_scikit_learn_does_and_the_callers_generators_stay(recipe: Recipe) -> None:
+    images, labels = load_digits(return_X_y=True)
+
+    def fit(state: Any) -> NDArray[Any]:
+        short = Classifier(recipe, epochs=1, random_state=state)
+        return short.fit(images[:60], labels[:60]).predict_proba(images[:5])
+
+    torch.manual_seed(1)
+    np.random.seed(1)
+    before = torch.get_rng_state()
+    same = [fit(np.random.RandomState(3)) for _ in range(2)]
+    np.testing.assert_array_equal(*same)
+    generator = np.random.RandomState(3)
+    assert (fit(generator) != fit(generator)).any()
+    assert (fit(None) != fit(None)).any()
+    np.testing.assert_array_equal(fit(np.int64(5)), fit(5))
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(ValueError, match="cannot be used to seed"):
+        fit("five")

@@ -293,3 +293,33 @@ def test_parts_of_an_extension():
 def test_points_have_a_sign_and_no_negative_nothing():
     assert [words.points(value) for value in (0.0123, -0.5, -0.00001, 0)] == ["+1.23", "−50.00", "0.00", "0.00"]
     assert in_points(Estimate(value=0.01, low=-0.02, high=0.04)).aside == "(−2.00 to +4.00)"
+
+
+def markdown_tables(text):
+    """The tables below each heading, cell by cell, without what escapes."""
+    found, heading = {}, ""
+    for line in text.splitlines():
+        if line.startswith("#"):
+            heading = line.lstrip("# ")
+        elif line.startswith("| "):
+            cells = re.split(r"(?<!\\)\|", line)[1:-1]
+            found.setdefault(heading, []).append([plain(re.sub(r"\\(.)", r"\1", cell)) for cell in cells])
+    return found
+
+
+def test_markdown_tells_of_the_extension_what_the_page_tells(taught, taught_page):
+    text = (taught.path / "report.md").read_text(encoding="utf-8")
+    tables = markdown_tables(text)
+    for heading, page in (
+        ("Old classes, before and after", "old"),
+        ("New classes", "new"),
+        ("Beside frozen", "beside"),
+    ):
+        assert tables[heading] == [list(map(plain, row)) for row in taught_page.tables[page][0]], heading
+    worst = [list(map(plain, row[:4])) for row in taught_page.tables["new"][1]]
+    assert tables["Worst confusions of the new classes"] == worst
+    assert tables["Most confused pairs, test split"] == [
+        list(map(plain, r[:4])) for r in taught_page.tables["pairs"][0]
+    ]
+    assert "That is a change of −1.00 points" in plain(text)
+    assert "Tau is " in text

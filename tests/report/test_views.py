@@ -2,10 +2,12 @@
 
 import builtins
 import json
+import re
 
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 from sklearn.datasets import load_sample_images
 
 from reslab.errors import UserError
@@ -104,6 +106,22 @@ def test_model_card_is_read_by_the_hub(rich):
     assert results["f1"].metric_value == pytest.approx(figures.macro_f1.value, abs=1e-6)
     assert results["accuracy"].dataset_type == "uoft-cs/cifar10"
     assert results["accuracy"].dataset_split == "test"
+
+
+def test_model_card_and_markdown_hold_hostile_names_as_they_are(make_run, make_recipe):
+    name = "`x`\n# [evil](http://x) <b>"
+    run = make_run(classes=("*ant*", "bee\n---\n\x1b[31m", "<script>"), recipe=make_recipe(name=name, source=name))
+    run.write_environment(run.environment.model_copy(update={"command": "reslab\n```\n# free"}))
+    write_report(run)
+    for page in ("model-card.md", "report.md"):
+        text = (run.path / page).read_text(encoding="utf-8")
+        assert "\x1b" not in text
+        body = text.split("\n---\n", 1)[1] if text.startswith("---") else text
+        shown = MarkdownIt().enable("table").render(body)
+        assert not re.search(r"<(script|b|em|a)\b|<h1>(evil|free)", shown), page
+        assert "&lt;script&gt;" in shown
+        assert "*ant*" in shown
+    assert ModelCard.load(run.path / "model-card.md").data.library_name == "reslab"
 
 
 def test_plane_keeps_groups_apart_and_repeats():
