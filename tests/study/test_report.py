@@ -13,8 +13,9 @@ from reslab.errors import UserError
 from reslab.recipe import Published
 from reslab.runs import Run
 from reslab.study import Study
+from reslab.study.plan import make_jobs
 from reslab.study.report import Written, write_study_report
-from reslab.study.results import read_results
+from reslab.study.results import average_seconds, read_results
 
 NUMBER = r"\d+\.\d\d"
 
@@ -128,7 +129,7 @@ def test_scaled_runs_claim_no_verdict(study: Study, copied: Path) -> None:
 
 def test_what_is_not_finished_is_counted_and_left_out(study: Study, copied: Path) -> None:
     (copied / "relu-1/evaluation.json").unlink()
-    (copied / "elu-0/model.safetensors").unlink()
+    (copied / "elu-0/evaluation.json").unlink()
     (copied / "elu-1").rename(copied / "elu-one")
     results = read_results(study, out=copied)
     assert [run.seed for run in results.runs["relu"]] == [0]
@@ -137,6 +138,25 @@ def test_what_is_not_finished_is_counted_and_left_out(study: Study, copied: Path
     assert results.questions == []
     page = write_study_report(study, runs=copied).page.read_text(encoding="utf-8")
     assert "3 finished runs of 3 rows; 2 runs begun but not finished." in page
+
+
+def test_a_report_needs_no_weights_and_runs_do(study: Study, copied: Path) -> None:
+    """The table of a study whose weights were left elsewhere is the same; to go on with it makes them again."""
+    before = write_study_report(study, runs=copied).csv.read_text(encoding="utf-8")
+    for weights in copied.glob("*/model.safetensors"):
+        weights.unlink()
+    assert write_study_report(study, runs=copied).csv.read_text(encoding="utf-8") == before
+    assert not any(job.is_done for job in make_jobs(study, out=copied, seeds=2))
+
+
+def test_the_time_of_runs_on_different_machines_is_not_averaged(study: Study, copied: Path) -> None:
+    run = Run(copied / "relu-1")
+    run.write_environment(run.environment.model_copy(update={"processor": "another one"}))
+    results = read_results(study, out=copied)
+    assert {len(average_seconds(runs)) for runs in results.runs.values()} == {1, 2}
+    assert list(average_seconds(results.runs["relu"]).values()) == [each.seconds for each in results.runs["relu"]]
+    line = read_csv(write_study_report(study, runs=copied))["relu", "error"]
+    assert len(line["seconds"].split()) == 2
 
 
 def test_a_row_of_words_cannot_break_the_page(make_study: Callable[..., Study], copied: Path) -> None:

@@ -68,7 +68,12 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        """Evaluated on both splits, and so trained to the end; its weights may have been left elsewhere since."""
+        """Trained to the end, and evaluated on both splits."""
+        return self.is_measured and Run(self.out).is_finished
+
+    @property
+    def is_measured(self) -> bool:
+        """Evaluated on both splits, which is all that a table needs; the weights need not be there any more."""
         run = Run(self.out)
         return self.is_begun and run.is_evaluated and {"train", "test"} <= set(run.evaluation.splits)
 

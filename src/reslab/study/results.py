@@ -134,9 +134,9 @@ def _find_jobs(row: Row, *, out: Path, scale: float) -> list[Job]:
 
 
 def read_runs(jobs: Mapping[str, Sequence[Job]]) -> dict[str, list[Measured]]:
-    """Read those of the jobs that are done, by row."""
+    """Read those of the jobs that are measured, by row."""
     return {
-        label: [_read_run(job.seed, Run.open(job.out)) for job in own if job.is_done] for label, own in jobs.items()
+        label: [_read_run(job.seed, Run.open(job.out)) for job in own if job.is_measured] for label, own in jobs.items()
     }
 
 
