@@ -1,8 +1,8 @@
 """What renewing batch norm's statistics at the end of a run changes: validation images of CIFAR-10, after few updates
 and after many.
 
-Each network is trained once without the renewal; then copies of it are measured with the statistics that training left,
-and with statistics of whole or of augmented training images. The test split is not read.
+Each network is trained once, in float32 and without the renewal; then copies of it are measured with the statistics
+that training left, and with statistics of whole or of augmented training images. The test split is not read.
 
     python benchmarks/settling.py --data-dir DIR          writes benchmarks/settling.json
 """

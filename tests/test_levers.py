@@ -52,6 +52,20 @@ def test_statistics_taken_anew() -> None:
     assert f"{' against '.join(accuracies)} of 5,000 validation images, a loss of {' against '.join(losses)}" in LOG
 
 
+def test_statistics_renewed_at_the_end_of_a_run() -> None:
+    runs = read("settling")["runs"]
+    (row,) = (line for line in LOG.splitlines() if "settling.json" in line)
+    ways = ("2048 whole images", "as training left them")
+    for name, found in runs.items():
+        accuracies = " against ".join(f"{100 * found[way]['accuracy']:.2f} %" for way in ways)
+        losses = " against ".join(f"{found[way]['loss']:.3f}" for way in ways)
+        assert f"{name}: {accuracies}, a loss of {losses}" in row
+    for kind in ("2048 augmented images", "all whole images"):
+        assert ", ".join(f"{100 * found[kind]['accuracy']:.2f} %" for found in runs.values()) in row
+    renewed, left = (runs["240 updates"][way]["accuracy"] for way in ways)
+    assert abs(renewed - left) < 0.005  # nothing material after many updates
+
+
 def test_label_smoothing_for_a_residual_network() -> None:
     plain, smooth = ROOT / "results/fast-resnet56", ROOT / "results/chosen-by-test/resnet56-label-smoothing"
     assert json.loads((smooth / "recipe.json").read_text()) == {

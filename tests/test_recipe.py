@@ -98,6 +98,14 @@ def test_parts_that_contradict_themselves_are_refused():
     assert Sgd(peak_lr=0.1, momentum=0, nesterov=False).momentum == 0
 
 
+@pytest.mark.parametrize("epochs", [(3, 0), (0, 2, 2)])
+def test_sizes_that_do_not_begin_in_order_are_refused(epochs):
+    growth = tuple(Growth(epoch=epoch, image_size=16) for epoch in epochs)
+    listed = ", ".join(map(str, epochs))
+    with pytest.raises(ValueError, match=f"growth begins its sizes in the epochs {listed}: list them in order, each"):
+        derive(LAB, name="unsorted", growth=growth)
+
+
 @pytest.mark.parametrize(("pixels", "fits"), [(11, True), (12, False), (40, False)])
 def test_a_mirrored_edge_has_to_fit_into_the_smallest_images(pixels, fits):
     changes = {"growth": (Growth(epoch=0, image_size=12),), "augment": (Flip(), Crop(pixels=pixels, fill="reflect"))}

@@ -16,7 +16,7 @@ from PIL import Image
 from reslab.cli import show
 from reslab.recipe import Recipe
 from reslab.recipes import RECIPES
-from reslab.runs import Run
+from reslab.runs import Run, read_weights
 
 Command = Callable[..., Any]
 
@@ -209,3 +209,14 @@ def test_json_is_json_whatever_a_file_is_called(monkeypatch: pytest.MonkeyPatch)
     show.print_json(names)
     plain.flush()
     assert json.loads(plain.buffer.getvalue()) == names
+
+
+def test_evaluate_warns_of_a_network_that_falls_short_of_its_log(reslab: Command, finished: Run) -> None:
+    sound = reslab("evaluate", finished.path, "--json")
+    assert (sound.code, sound.err) == (0, "")
+    tensors, weights = read_weights(finished.path)
+    finished.write_weights(tensors | {"head.weight": 0 * tensors["head.weight"]}, weights)
+    outcome = reslab("evaluate", finished.path, "--json")
+    assert outcome.code == 0
+    assert json.loads(outcome.out)["splits"]["train"]["accuracy"]["value"] < 0.5
+    assert re.match(r"Training logged an accuracy of \S+ % .* finished network has \S+ % on its", outcome.err)

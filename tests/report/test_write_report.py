@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reslab.cli.show import print_shortfall
 from reslab.errors import Failure, UserError
+from reslab.records import Segment, Setup
 from reslab.report import write_report
 from reslab.runs import Examples, Predictions
 
@@ -187,3 +189,50 @@ def test_a_folder_that_cannot_be_made_is_a_failure(make_run):
     with pytest.raises(Failure, match="figures cannot be made"):
         write_report(run)
     assert not (run.path / "report.html").exists()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_network_that_falls_short_of_its_log_is_told_in_red_and_any_other_is_not(make_run, read_page, capsys):
+    for name, skill in (("short", 0.0), ("sound", 9.0)):
+        run = make_run(name, skill=skill)
+        write_report(run)
+        print_shortfall(run)
+        measured = f"{100 * run.evaluation.splits['train'].accuracy.value:.1f} % on its training images"
+        page, said = read_page(run.path / "report.html"), capsys.readouterr().err
+        alarms = [attributes for tag, attributes in page.tags if attributes.get("class") == "alarm"]
+        told = [measured in text for text in (page.text[""], (run.path / "report.md").read_text(), said)]
+        assert (told, len(alarms)) == ([name == "short"] * 3, name == "short")
+    assert "--alarm: #b3001b" in (run.path / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_every_segment_of_a_run_is_told(make_run, read_page):
+    run = make_run()
+    setup = {name: getattr(run.environment, name) for name in Setup.model_fields}
+    changes = {"processor": "a newer one", "threads": 5, "torch": "3.0.0"}
+    segment = Segment(**setup | changes, updates=76, started="2026-01-02T05:04:05+00:00")
+    run.write_environment(run.environment.model_copy(update={"segments": (segment,)}))
+    write_report(run)
+    page = read_page(run.path / "report.html")
+    assert "cpu, 2 threads, bfloat16, then cpu, 5 threads, bfloat16" in page.text[""]
+    for text in (page.text["run"], (run.path / "report.md").read_text().replace("\u00a0", " ")):
+        told = text[text.index("From update 77") :]
+        for words in ("5 threads, bfloat16", "a newer one", "PyTorch 3.0.0", "begun 2026-01-02, 05:04 UTC"):
+            assert words in told
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_the_run_did_not_come_to_is_told_as_such(make_run, read_page):
+    run = make_run(
+        epochs=6,
+        recipe={
+            "epochs": 9,
+            "updates": 228,
+            "growth": [{"epoch": 0, "image_size": 16}, {"epoch": 7, "image_size": 32}],
+            "average": {"epoch": 6},
+        },
+    )
+    write_report(run)
+    text = read_page(run.path / "report.html").text["run"]
+    assert "trained at 16 pixels a side; 32 after 7 epochs (not reached)" in text
+    assert "none: a moving average of the weights after 6 epochs (not reached)" in text

@@ -72,6 +72,8 @@ def test_the_network_trains_as_if_there_were_no_average(
     run = train(averaged, out=tmp_path / "averaged")
     plain = read_weights(train(small_recipe, out=tmp_path / "plain").path)[0]
     for name, value in plain.items():
+        if name.endswith(STATISTICS):  # which are renewed at the end
+            continue
         np.testing.assert_array_equal(after_updates[3 * PER_EPOCH - 1][name], value, err_msg=name)
     checkpoint = run.read_checkpoint().tensors
     assert {name for name in checkpoint if name.startswith("average.")} == {f"average.{name}" for name in plain}

@@ -57,5 +57,5 @@ def test_a_strict_run_does_not_go_on_elsewhere(small_recipe: Recipe, tmp_path: P
     run.weights_path.unlink()
     run.write_environment(run.environment.model_copy(update={name: value}))
     with pytest.raises(UserError, match=f"--deterministic and {name} {value}, which is .* here: go on as it was"):
-        resume(run.path)
+        resume(run.path, threads=1)
     assert not Run.open(run.path).is_finished

@@ -163,7 +163,9 @@ def go_on(
                 lambda: read_splits(record.recipe, data_dir=data_dir, allow_remote=allow_remote, team=team)
             )
             _check_data(record, splits)
-            run.write_environment(continue_environment(recorded, now, updates=updates))
+            continued = continue_environment(recorded, now, updates=updates)
+            if continued != record.environment:
+                run.write_environment(continued)
             for line in tell_differences(before, now, updates=updates, usual_threads=usual, device=team.device):
                 say(line, silent=silent or not team.is_first)
             yield Begun(run, splits, recorded.seed, team)

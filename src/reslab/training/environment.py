@@ -59,7 +59,8 @@ def continue_environment(recorded: Environment, now: Environment, *, updates: in
     setup = {name: getattr(now, name) for name in Setup.model_fields}
     if updates == 0:
         return recorded.model_copy(update=setup)
-    if all(getattr(recorded.newest, name) == value for name, value in setup.items()):
+    before = recorded.newest.model_copy(update={"precision": recorded.multiplied})
+    if all(getattr(before, name) == value for name, value in setup.items()):
         return recorded
     segment = Segment(**setup, updates=updates, started=now.started)
     return recorded.model_copy(update={"segments": (*recorded.segments, segment)})

@@ -1,0 +1,194 @@
+"""A run goes on with what computed it before; what it has to compute otherwise is said and recorded."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from reslab.errors import UserError
+from reslab.extension import extend, resume_extension
+from reslab.recipe import Recipe
+from reslab.records import Setup
+from reslab.runs import Run
+from reslab.sklearn_classifier import Classifier
+from reslab.training import environment, resume, train
+from reslab.training.loop import Trainer
+
+PER_EPOCH = 6
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Collects with how many threads each run is trained; a number only, since threads wait long on a busy machine."""
+    seen, number, run_epochs = [], [1], Trainer.run_epochs
+
+    def note(trainer: Trainer) -> None:
+        seen.append(torch.get_num_threads())
+        run_epochs(trainer)
+
+    monkeypatch.setattr(Trainer, "run_epochs", note)
+    monkeypatch.setattr(torch, "set_num_threads", lambda wanted: number.__setitem__(0, wanted))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: number[0])
+    return seen
+
+
+@pytest.fixture
+def stopped(small_recipe: Recipe, tmp_path: Path) -> Run:
+    """A run that was stopped after two of its three epochs."""
+    return cut(train(small_recipe, out=tmp_path / "stopped", precision="float32"))
+
+
+def cut(run: Run) -> Run:
+    """Take away what the last epoch has left."""
+    run.weights_path.unlink()
+    (run.path / "checkpoint/newest.safetensors").unlink()
+    return run
+
+
+def change(run: Run, **fields: object) -> None:
+    run.write_environment(run.environment.model_copy(update=fields))
+
+
+def test_a_run_goes_on_with_the_threads_that_it_was_begun_with(
+    small_recipe: Recipe, tmp_path: Path, threads: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.set_num_threads(2)
+    run = train(small_recipe, out=tmp_path / "run")
+    whole, recorded = run.weights_path.read_bytes(), run.environment
+    cut(run)
+    torch.set_num_threads(1)
+    resume(run.path, silent=False)
+    assert threads == [2, 2]
+    assert torch.get_num_threads() == 1
+    assert run.weights_path.read_bytes() == whole
+    assert run.environment == recorded
+    assert "2 threads, as before; --threads 1 would be as many as usual here" in capsys.readouterr().err
+
+
+def test_other_threads_are_taken_where_they_are_asked_for_and_kept(
+    stopped: Run, threads: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = stopped.environment
+    resume(stopped.path, threads=2, silent=False)
+    (segment,) = stopped.environment.segments
+    assert (segment.updates, segment.threads) == (2 * PER_EPOCH, 2)
+    assert stopped.environment.model_copy(update={"segments": ()}) == begun
+    said = capsys.readouterr().err
+    assert "From update 13 on it is computed otherwise" in said
+    assert "threads 1, now 2 (environment.json records it)" in said
+    cut(stopped)
+    resume(stopped.path)
+    assert threads == [2, 1]  # from the same checkpoint, so that the segment was lost
+    assert stopped.environment == begun
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("processor", "another", "processor another, now "),
+        ("torch", "1.0", "torch 1.0, now "),
+        ("ranks", 3, "ranks 3, now 1"),
+        ("commit", "c0ffee", ""),
+    ],
+)
+def test_what_differs_is_said_and_recorded(
+    stopped: Run, capsys: pytest.CaptureFixture[str], name: str, value: object, told: str
+) -> None:
+    change(stopped, **{name: value})
+    now = environment.describe_environment(device=torch.device("cpu"), seed=0, data=())
+    resume(stopped.path, silent=False)
+    recorded, (segment,) = stopped.environment, stopped.environment.segments
+    assert getattr(recorded, name) == value
+    assert getattr(segment, name) == getattr(now, name)
+    assert segment.precision == recorded.precision
+    said = capsys.readouterr().err
+    assert (told in said) if told else ("otherwise" not in said)
+
+
+def test_a_precision_that_the_processor_lacks_is_kept_and_said(
+    small_recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = cut(train(small_recipe, out=tmp_path / "run", precision="bfloat16"))
+    change(run, processor="one with AMX")
+    monkeypatch.setattr("reslab.models.precision.read_features", set)
+    resume(run.path, silent=False)
+    assert run.environment.segments[0].precision == "bfloat16"
+    assert "precision bfloat16 as before, for which this processor has no units" in capsys.readouterr().err
+
+
+def test_where_nothing_was_saved_the_run_is_computed_from_its_start_by_what_is_here(stopped: Run) -> None:
+    (stopped.path / "checkpoint/previous.safetensors").unlink()
+    change(stopped, processor="another", torch="1.0")
+    resume(stopped.path)
+    assert stopped.environment.segments == ()
+    assert stopped.environment.torch == torch.__version__
+    assert stopped.environment.processor != "another"
+
+
+def test_a_run_of_an_older_reslab_goes_on_to_the_same_bytes(stopped: Run, small_recipe: Recipe, tmp_path: Path) -> None:
+    path = stopped.path / "environment.json"
+    content = json.loads(path.read_text())
+    for name in ("segments", "precision", "compiled", "deterministic", "ranks"):
+        del content[name]
+    path.write_text(json.dumps(content))
+    resume(stopped.path)
+    whole = train(small_recipe, out=tmp_path / "whole", precision="float32", compile="off")
+    assert stopped.weights_path.read_bytes() == whole.weights_path.read_bytes()
+    assert stopped.environment.segments == ()
+
+
+def test_a_compiled_run_goes_on_only_where_something_compiles(stopped: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    change(stopped, compiled="yes")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match=r"begun compiled, which needs a C\+\+ compiler: install g\+\+"):
+        resume(stopped.path)
+
+
+# ---- every way to begin
+
+
+def test_an_extension_computes_as_asked_records_it_and_goes_on_with_it(
+    small_recipe: Recipe, tmp_path: Path, threads: list[int]
+) -> None:
+    base = train(small_recipe, out=tmp_path / "base")
+    options = {"precision": "bfloat16", "deterministic": True}
+    torch.set_num_threads(2)
+    made = extend(base.path, data="digits:0@20", out=tmp_path / "more", **options)  # type: ignore[arg-type]
+    assert (made.environment.precision, made.environment.compiled) == ("bfloat16", "no")
+    assert made.environment.deterministic
+    whole = made.weights_path.read_bytes()
+    cut(made)
+    torch.set_num_threads(1)
+    with pytest.raises(UserError, match="--deterministic and threads 2, which is 1 here"):
+        resume_extension(made.path, threads=1)
+    assert resume_extension(made.path).weights_path.read_bytes() == whole
+    assert threads == [1, 2, 2]
+    assert made.environment.segments == ()
+
+
+def test_a_head_alone_is_trained_and_recorded_in_float32(small_recipe: Recipe, tmp_path: Path) -> None:
+    base = train(small_recipe, out=tmp_path / "base")
+    options = {"data": "digits:0@20", "out": tmp_path / "more", "method": "nearest-mean"}
+    with pytest.raises(UserError, match="nearest-mean trains a head alone, in float32 and uncompiled: omit"):
+        extend(base.path, precision="bfloat16", **options)  # type: ignore[arg-type]
+    made = extend(base.path, **options)  # type: ignore[arg-type]
+    assert (made.environment.precision, made.environment.compiled) == ("float32", "no")
+    made.weights_path.unlink()
+    change(made, processor="another")
+    resume_extension(made.path)
+    assert made.environment.segments == ()  # it has no checkpoints: all of it is from here
+    assert made.environment.processor != "another"
+
+
+def test_the_classifier_locks_its_folder_and_records_all_that_a_run_records(
+    small_recipe: Recipe, tmp_path: Path
+) -> None:
+    images, labels = torch.randint(0, 256, (20, 8, 8), dtype=torch.uint8).numpy(), [0, 1] * 10
+    (tmp_path / "run").mkdir()
+    with Run(tmp_path / "run").locked(), pytest.raises(UserError, match="another process works on"):
+        Classifier(small_recipe, epochs=1, out=tmp_path / "run").fit(images, labels)
+    Classifier(small_recipe, epochs=1, out=tmp_path / "run").fit(images, labels)
+    recorded = Run(tmp_path / "run").environment
+    assert recorded.compiled != "undecided"
+    assert all(getattr(recorded, name) is not None for name in Setup.model_fields if name != "commit")
