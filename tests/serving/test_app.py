@@ -102,6 +102,8 @@ def test_what_is_wrong_is_said_in_a_sentence(make_app, seven):
         ),
         ({"content": b"--x\r\n", "headers": {"Content-Type": "multipart/form-data"}}, 422, "names no boundary"),
         ({"files": [(FILES, ("a.png", seven))], "params": {"top": 0}}, 422, ""),
+        ({"files": [(FILES, ("a.png", seven))], "params": {"top": 11, "heat": True}}, 422, "at most 10 classes"),
+        ({"files": [(FILES, ("a.png", seven))] * 7, "params": {"nearest": 50}}, 422, "at most 320 training images"),
     ]
     with TestClient(make_app()) as client:
         for request, status, sentence in cases:
@@ -150,6 +152,35 @@ def test_without_a_token_only_this_machines_names_are_answered(make_app):
     with TestClient(make_app()) as client:
         assert client.get("/v1/model", headers={"Host": "localhost:8000"}).status_code == 200
         assert client.get("/v1/model", headers={"Host": "evil.example"}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Origin": "http://testserver:9"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "http://testserver:9"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://testserver"}, 200),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "https://behind.a.proxy.example"}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Origin": "http://testserver"}, 200),
+        ({}, 200),
+    ],
+)
+def test_only_a_page_of_this_server_makes_it_compute(make_app, seven, headers, status):
+    with TestClient(make_app()) as client:
+        assert post(client, seven, headers=headers).status_code == status
+        assert client.get("/v1/model", headers=headers).status_code == status
+        assert client.get("/", headers=headers).status_code == 200  # a link may lead here
+
+
+def test_a_token_is_asked_for_whatever_page_it_is(make_app, seven):
+    foreign = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
+    with TestClient(make_app(access=Access(token="a secret of length"))) as client:
+        assert post(client, seven, headers=foreign).status_code == 401
+        assert post(client, seven, headers={**foreign, "Authorization": "Bearer a secret of length"}).status_code == 200
 
 
 def test_prometheus_reads_requests_and_batches(make_app, seven):

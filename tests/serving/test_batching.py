@@ -12,10 +12,10 @@ from reslab.serving.turns import Busy
 
 
 @asynccontextmanager
-async def answering(compute, *, largest=8, waiting=100):
+async def answering(compute, *, largest=8, waiting=100, **options):
     sizes = []
     with ThreadPoolExecutor(1) as executor:
-        batcher = Batcher(compute, executor=executor, largest=largest, waiting=waiting, note=sizes.append)
+        batcher = Batcher(compute, executor=executor, largest=largest, waiting=waiting, note=sizes.append, **options)
         task = asyncio.create_task(batcher.run())
         try:
             yield batcher, sizes
@@ -105,6 +105,59 @@ def test_more_than_may_wait_are_sent_away():
                 await batcher.ask([3, 4])
             gate.set()
             assert await asyncio.gather(first, second) == [[0], [1, 2]]
+
+    asyncio.run(check())
+
+
+def test_who_asks_for_one_does_not_wait_for_all_of_another():
+    gate, seen = threading.Event(), []
+
+    def compute(questions):
+        gate.wait(5)
+        seen.extend(questions)
+        return questions
+
+    async def check():
+        async with answering(compute, largest=2) as (batcher, _):
+            tasks = [asyncio.create_task(batcher.ask([0]))]
+            await asyncio.sleep(0.05)
+            tasks += [asyncio.create_task(batcher.ask(asked)) for asked in ([*range(1, 9)], [100])]
+            await asyncio.sleep(0.05)
+            gate.set()
+            assert (await asyncio.gather(*tasks))[2] == [100]
+            assert seen[:3] == [0, 1, 100]
+
+    asyncio.run(check())
+
+
+def test_a_batch_is_as_large_as_its_questions_weigh():
+    async def check():
+        async with answering(doubled, largest=8, weigh=lambda question: question) as (batcher, sizes):
+            assert await batcher.ask([3, 3, 3, 20, 1]) == [6, 6, 6, 40, 2]
+            assert sizes == [2, 1, 1, 1]
+
+    asyncio.run(check())
+
+
+def test_who_leaves_waits_no_more():
+    gate = threading.Event()
+
+    def compute(questions):
+        gate.wait(5)
+        return questions
+
+    async def check():
+        async with answering(compute) as (batcher, _):
+            first = asyncio.create_task(batcher.ask([0]))
+            await asyncio.sleep(0.05)
+            second = asyncio.create_task(batcher.ask([1, 2, 3]))
+            await asyncio.sleep(0)
+            assert len(batcher) == 3
+            second.cancel()
+            await asyncio.sleep(0.05)
+            assert len(batcher) == 0
+            gate.set()
+            assert await first == [0]
 
     asyncio.run(check())
 

@@ -11,7 +11,9 @@ from PIL import Image
 
 from reslab.errors import UserError
 from reslab.pictures import decode
+from reslab.serving import decoding
 from reslab.serving.decoding import AT_ONCE, Decoders
+from reslab.serving.turns import Busy
 
 # What the server runs in, with uvloop where there is one.
 LOOPS = [asyncio.new_event_loop]
@@ -189,3 +191,110 @@ def test_a_decoder_cannot_fill_the_memory():
     grown, good = run([b"grow", png()], command=command)
     assert "it stopped the decoder" in grown
     assert good.shape == (3, 8, 8)
+
+
+# Takes its time with what has a side of so many pixels or more, and a little with all else.
+SLOW = """
+import sys, time
+from reslab.serving import decoding
+sound = decoding.shrink
+def shrink(image, **options):
+    time.sleep(1.0 if image.width >= 1000 else 0.05)
+    return sound(image, **options)
+decoding.shrink = shrink
+decoding.work(sys.stdin.buffer, sys.stdout.buffer)
+"""
+LARGE, SMALL = (2000, 1001), (20, 10)
+
+
+def beside(check, **options):
+    """Run a check with two decoders that have started."""
+
+    async def prepare():
+        decoders = Decoders(num=2, seconds=20.0, command=(sys.executable, "-c", SLOW), **options)
+        try:
+            await asyncio.gather(*(decode_one(decoders, png()) for _ in range(12)))
+            await check(decoders)
+        finally:
+            await decoders.close()
+
+    asyncio.run(prepare())
+
+
+def ask(decoders, *sizes):
+    uploads = [("it.png", png(size)) for size in sizes]
+    return asyncio.create_task(decoders.decode(uploads, image_size=8, channels=3))
+
+
+@pytest.mark.parametrize("many", [[LARGE] * 4, [SMALL] * 60], ids=["large", "small"])
+def test_a_small_picture_waits_for_no_other_request(many):
+    async def check(decoders):
+        first = ask(decoders, *many)
+        await asyncio.sleep(0.3)
+        await ask(decoders, SMALL)
+        assert not first.done()
+        assert len(decoders) > 0
+        assert len(await first) == len(many)
+
+    beside(check, quick_seconds=20.0)
+
+
+def test_what_a_client_that_left_had_asked_for_is_dropped():
+    async def check(decoders):
+        left = ask(decoders, *[LARGE] * 10, *[SMALL] * 50)
+        await asyncio.sleep(0.3)
+        left.cancel()
+        await asyncio.gather(left, return_exceptions=True)
+        assert len(decoders) == 0
+        began = time.monotonic()
+        await ask(decoders, LARGE)
+        assert time.monotonic() - began < 8
+
+    beside(check, quick_seconds=20.0)
+
+
+def test_the_first_bad_picture_ends_its_request():
+    async def check(decoders):
+        uploads = [("no.png", b"no picture"), *[("it.png", png(LARGE))] * 40]
+        began = time.monotonic()
+        with pytest.raises(UserError, match=r"no\.png cannot be read"):
+            await decoders.decode(uploads, image_size=8, channels=3)
+        assert time.monotonic() - began < 8
+        assert len(decoders) == 0
+
+    beside(check)
+
+
+def test_a_picture_that_is_slow_for_its_size_has_another_try_among_the_large_ones():
+    async def check(decoders):
+        tall = (1000, 10)  # small, and takes a second
+        slow = ask(decoders, tall)
+        await asyncio.sleep(0.05)
+        assert (await ask(decoders, SMALL))[0].shape == (3, 8, 8)
+        assert (await slow)[0].shape == (3, 8, 8)
+        with pytest.raises(UserError, match="would take too long to decode"):
+            await ask(decoders, *[tall] * 20)
+
+    beside(check, quick_seconds=0.5)
+
+
+def test_large_pictures_are_bounded_by_their_headers(monkeypatch):
+    async def check(decoders):
+        began = time.monotonic()
+        monkeypatch.setattr(decoding, "REQUEST_PIXELS", 3 * LARGE[0] * LARGE[1])
+        with pytest.raises(UserError, match="as if they held more than 6,006,000 pixels: send fewer at once"):
+            await ask(decoders, *[LARGE] * 30)
+        monkeypatch.setattr(decoding, "WAITING_PIXELS", 2 * LARGE[0] * LARGE[1])
+        first = ask(decoders, *[LARGE] * 2)
+        second = ask(decoders, LARGE)
+        third = ask(decoders, LARGE)
+        with pytest.raises(Busy):
+            await asyncio.gather(first, second, third)
+        await asyncio.gather(first, second, third, return_exceptions=True)
+        await ask(decoders, LARGE)  # what was refused is counted no more
+        assert time.monotonic() - began < 20
+        monkeypatch.setattr(decoding, "WAITING", 5)
+        with pytest.raises(Busy):
+            await ask(decoders, *[SMALL] * 6)
+
+    beside(check, quick_seconds=20.0)

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import os
 import signal
@@ -7,18 +8,21 @@ import sys
 import threading
 import time
 import urllib.request
+from contextlib import suppress
 
 import pytest
 
 from reslab.errors import UserError
 from reslab.serving import server
 from reslab.serving.app import Access
+from reslab.serving.decoding import Decoders
 from reslab.serving.guard import Limits
 from reslab.serving.server import make_access
 
 
-def request(content, *, path="/v1/predict"):
-    body = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + content + b"\r\n--b--\r\n"
+def request(content, *, num=1, path="/v1/predict"):
+    part = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + content + b"\r\n"
+    body = part * num + b"--b--\r\n"
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
     return head.encode() + f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
 
@@ -118,6 +122,69 @@ def test_a_head_without_end_is_closed_also_behind_a_request_that_is_being_answer
         leave.set()
 
 
+CHUNKED = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        CHUNKED + b"1\r\na\r\n0\r\n" + b"a: b\r\n" * 1_000_000,
+        CHUNKED + b"1;" + b"a" * 4_000_000,
+        CHUNKED + b"1\r\na\r\n" * 1_000_000,
+        b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50_000,
+    ],
+    ids=["a trailer", "a chunk's extension", "chunks of a byte", "requests"],
+)
+def test_what_is_no_body_is_bounded(make_app, listen, seven, sent):
+    port = listen(make_app())
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        threading.Thread(target=send_what_is_taken, args=(connection, sent)).start()
+        with suppress(ConnectionResetError):
+            assert read_all(connection).count(b"HTTP/1.1 ") <= server.MAX_PIPELINED + 1
+    assert ask(port, seven).startswith(b"HTTP/1.1 200")
+
+
+def send_what_is_taken(connection, sent):
+    with suppress(OSError):
+        connection.sendall(sent)
+
+
+def test_a_body_may_come_in_small_chunks(make_app, listen, seven):
+    port = listen(make_app())
+    head, _, body = request(seven * 60).partition(b"\r\n\r\n")  # what follows a PNG's end is not read
+    head = head.replace(f"Content-Length: {len(body)}".encode(), b"Transfer-Encoding: chunked")
+    chunks = [body[at : at + 16] for at in range(0, len(body), 16)]
+    written = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(head + b"\r\n\r\n" + written)
+        assert read_all(connection).startswith(b"HTTP/1.1 200")
+
+
+def test_a_client_that_leaves_leaves_nothing_that_waits(make_app, listen, seven, monkeypatch):
+    app, never = make_app(), asyncio.Event()
+    monkeypatch.setattr(Decoders, "_start", lambda self, memory: never.wait())  # so that nothing is decoded
+    port = listen(app)
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(request(seven, num=10))
+        wait_for(port, "reslab_waiting_pictures 6.0")  # beside those that are sent together
+    wait_for(port, 'reslab_requests_total{path="/v1/predict",status="499"} 1.0')
+    wait_for(port, "reslab_waiting_pictures 0.0")
+
+
+def wait_for(port, line):
+    """Wait until Prometheus would read it."""
+    deadline = time.monotonic() + 10
+    while line.encode() not in get(port, "/metrics"):
+        assert time.monotonic() < deadline, get(port, "/metrics")
+        time.sleep(0.02)
+
+
+def get(port, path):
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        return read_all(connection)
+
+
 def test_requests_may_be_sent_before_the_answers_come(make_app, listen, seven):
     port = listen(make_app())
     first = request(seven).replace(b"Connection: close\r\n", b"")
@@ -153,15 +220,23 @@ def test_others_need_one(host):
     assert make_access(host, token="long enough to serve").token == "long enough to serve"
 
 
-def test_the_command_serves_and_ends(finished, tmp_path):
+def test_the_command_serves_and_ends_when_what_was_asked_is_answered(finished, seven):
     command = [sys.executable, "-m", "reslab", "serve", str(finished.path), "--port", "0", "--neighbours", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         line = process.stdout.readline()
         assert line.startswith("small at http://127.0.0.1:")
+        host, port = line.split()[2].rstrip(":").removeprefix("http://").split(":")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(line.split()[2].rstrip(":") + "/v1/model", timeout=20) as answer:
             assert json.load(answer)["runs"][0]["name"] == "small"
+        asked = [socket.create_connection((host, int(port)), timeout=60) for _ in range(20)]
+        for connection in asked:
+            connection.sendall(request(seven, num=4))
+        get(int(port), "/healthz")  # until then those before it are taken
         os.kill(process.pid, signal.SIGINT)
+        for connection in asked:
+            with connection:
+                assert read_all(connection).startswith(b"HTTP/1.1 200")
         rest = process.stdout.read()
     assert (process.returncode, rest) == (0, "")
 

@@ -34,7 +34,7 @@ class Service:
         decoders: Decoders | None = None,
         largest_batch: int = LARGEST_BATCH,
     ) -> None:
-        self.networks, self.decoders = networks, decoders or Decoders()
+        self.networks, self.decoders = networks, Decoders() if decoders is None else decoders
         self._executor = ThreadPoolExecutor(1)  # two networks that compute at once would only share the processor
         self._batchers = [
             Batcher(
