@@ -73,3 +73,13 @@ def test_errors_are_counted_in_words():
     assert words.errors_among(0, 36) == "no errors among 36"
     assert words.errors_among(1, 36) == "1 error among 36"
     assert words.errors_among(700, 10_000) == "700 errors among 10,000"
+
+
+def test_points_have_a_sign_and_no_negative_nothing():
+    assert [words.points(value) for value in (0.0123, -0.5, -0.00001, 0)] == ["+1.23", "\u221250.00", "0.00", "0.00"]
+
+
+def test_names_and_counts():
+    assert words.named("abc") == "a, b and c"
+    assert words.named("abcd", most=3) == "a, b and 2 more"
+    assert [words.counted(number, "class") for number in (1, 2)] == ["1 class", "2 classes"]

@@ -22,7 +22,7 @@ def test_two_processes_train_one_run_and_say_so_once(tmp_path: Path) -> None:
         [*COMMAND, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"Trained in \d+ seconds?; next: reslab evaluate both\n", done.stdout)
+    assert re.fullmatch(r"Trained in [\d.]+ s; next: reslab evaluate both\n", done.stdout)
     assert len(re.findall(r"^epoch", done.stderr, re.MULTILINE)) == 2
     assert "Warning" not in done.stderr
     assert Run.open(tmp_path / "both").environment.ranks == 2

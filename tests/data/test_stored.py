@@ -160,9 +160,9 @@ def replace_unseen(path: Path, content: bytes) -> None:
 
 def test_a_file_replaced_with_size_and_time_kept_is_read_anew(noise: str, tmp_path: Path) -> None:
     before = load(noise, "train", image_size=8).fingerprint
-    write(tmp_path / "noise2.npz", seed=2)
-    os.rename(tmp_path / "noise2.npz", other := tmp_path / "other.npz")
-    replace_unseen(Path(noise.removeprefix("npz:")), other.read_bytes()[: Path(noise[4:]).stat().st_size])
+    (tmp_path / "other").mkdir()
+    other = write(tmp_path / "other" / "noise.npz", seed=2)
+    replace_unseen(Path(noise.removeprefix("npz:")), Path(other.removeprefix("npz:")).read_bytes())
     assert load(noise, "train", image_size=8).fingerprint != before
 
 

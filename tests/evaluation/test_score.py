@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
+from reslab.cli.show import plain, print_evaluation
 from reslab.errors import UserError
 from reslab.evaluation.score import choose_examples, measure, score
 from reslab.metrics import softmax
 from reslab.recipe import Linear, PreActResNet, Recipe, Sgd, Standardize
 from reslab.records import Estimate, Weights
+from reslab.report.tables import metric_table
 from reslab.runs import Predictions, Run
 
 CLASSES = ("ant", "bee", "cat")
@@ -127,6 +129,23 @@ def test_a_perfect_split_has_figures_of_one():
     assert figures.macro_f1.low == pytest.approx(figures.accuracy.low, abs=0.001)
     assert figures.balanced_accuracy == figures.macro_recall
     assert figures.log_loss.value == pytest.approx(0, abs=1e-12)
+
+
+def test_no_error_is_said_in_words(tmp_path, capsys):
+    run = make_run(tmp_path / "run")
+    labels = np.arange(36) % 3
+    run.write_predictions("test", Predictions(np.eye(3, dtype=np.float32)[labels] * 9, labels))
+    evaluation = score(run, splits=["test"], resamples=50)
+    print_evaluation(evaluation)
+    rows = {line.strip().partition("  ")[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "no errors among 36" in rows["errors"]
+    table = {row[0].text: row[1] for row in metric_table(evaluation).rows}
+    assert table["Errors"].text == "no errors among 36"
+    for name in ("accuracy", "balanced accuracy", "macro precision", "macro recall", "macro F1"):
+        assert "100.00 % (90." in rows[name]
+        assert plain(" ".join(table[name.capitalize().replace("f1", "F1")])).startswith("100.00 % (90.")
+    for each in evaluation.splits["test"].per_class:
+        assert each.precision.low == each.recall.low < each.f1.low < 1
 
 
 # ---- evaluation.json

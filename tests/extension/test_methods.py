@@ -15,7 +15,7 @@ from reslab.errors import Failure, UserError
 from reslab.evaluation import evaluate
 from reslab.extension import METHODS, extend, resume_extension, run
 from reslab.extension.methods import check_method
-from reslab.recipe import Recipe
+from reslab.recipe import Recipe, derive
 from reslab.runs import Run, read_weights
 from reslab.training import resume, train
 from reslab.training.loop import Trainer
@@ -149,6 +149,66 @@ def test_equal_names_are_one_class_only_where_that_is_said(base: Run, tmp_path: 
         extend(base.path, data=f"npz:{archive}", out=tmp_path / "no", method="nearest-mean")
     made = extend(base.path, data=f"npz:{archive}", out=tmp_path / "yes", method="nearest-mean", merge=True)
     assert read_weights(made.path)[1].classes == ("1", "4", "7", "dot")
+
+
+@pytest.fixture
+def pets(small_recipe: Recipe, tmp_path: Path) -> Run:
+    """A base of two classes whose pictures can be changed, train/ and test/ apart, and evaluated."""
+    for split, num in (("train", 12), ("test", 4)):
+        for label, name in enumerate(("cat", "dog")):
+            (tmp_path / "pets" / split / name).mkdir(parents=True)
+            for number in range(num):
+                draw(tmp_path / "pets" / split / name / f"{number}.png", shade=100 * label + number)
+    recipe = derive(small_recipe, name="pets", data=f"folder:{tmp_path / 'pets'}", validation=4, standardize=None)
+    run = train(recipe, out=tmp_path / "base")
+    evaluate(run, splits=("test",))
+    return run
+
+
+def draw(path: Path, *, shade: int) -> None:
+    Image.fromarray(np.full((8, 8, 3), shade, dtype=np.uint8)).save(path)
+
+
+def new_class(path: Path) -> str:
+    for split in ("train", "test"):
+        (path / split / "fox").mkdir(parents=True)
+        for number in range(5):
+            draw(path / split / "fox" / f"{number}.png", shade=230 + number)
+    return f"folder:{path}"
+
+
+def test_a_base_whose_training_pictures_have_changed_is_refused(pets: Run, tmp_path: Path) -> None:
+    draw(tmp_path / "pets" / "train" / "cat" / "3.png", shade=255)
+    with pytest.raises(
+        UserError, match=r"split of folder:\S+pets has changed: its fingerprint was \w{12}… and is .*anew"
+    ):
+        extend(pets.path, data=new_class(tmp_path / "new"), out=tmp_path / "more", method="nearest-mean")
+    assert not (tmp_path / "more").exists()
+
+
+def test_an_extension_is_not_measured_on_other_test_pictures_than_its_base(pets: Run, tmp_path: Path) -> None:
+    data = new_class(tmp_path / "new")
+    same = extend(pets.path, data=data, out=tmp_path / "same", method="nearest-mean")
+    assert evaluate(same, splits=("test",)).extension is not None
+    draw(tmp_path / "pets" / "test" / "cat" / "3.png", shade=255)
+    made = extend(pets.path, data=data, out=tmp_path / "more", method="nearest-mean")
+    with pytest.raises(UserError, match=r"old classes are not those that the base .* fingerprint was \w{12}… and is"):
+        evaluate(made, splits=("test",))
+
+
+def test_old_classes_stay_as_frequent_as_in_the_base_though_few_of_their_images_are_used(
+    base: Run, tmp_path: Path
+) -> None:
+    counts = load(base.recipe.data, "train", image_size=8).counts()
+    made = extend(base.path, data=NEW, out=tmp_path / "base-prior", method="frozen", old_data=20)
+    assert made.recipe.extension is not None
+    assert made.recipe.extension.coming == (*counts, 20, 20)
+    used = extend(base.path, data=NEW, out=tmp_path / "used", method="frozen", old_data=20, prior="used")
+    assert used.recipe.extension is not None
+    assert used.recipe.extension.coming is None
+    assert used.prior.is_flat  # as many images of each class
+    with pytest.raises(UserError, match="--prior test: choose from base, used"):
+        extend(base.path, data=NEW, out=tmp_path / "no", prior="test")
 
 
 @pytest.mark.parametrize(

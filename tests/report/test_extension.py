@@ -199,7 +199,7 @@ def test_runs_that_were_not_extended_stand_beside_each_other_too(make_run, read_
     assert [row[0] for row in page.tables["beside"][0]] == ["", "Test accuracy", "Macro F1"]
     text = plain(page.text["beside"])
     assert "0 images only this run has right, 0 only other: the difference in accuracy is no larger than chance" in text
-    assert "differs by 0.00 points (0.00 to 0.00); the interval holds 0." in text
+    assert "differs by 0.00 points (\u22121.16 to +1.16); the interval holds 0." in text
     assert "beside" not in read_page(write_report(run)).text
 
 
@@ -285,13 +285,9 @@ def test_parts_of_an_extension():
     assert selection == "the 40 % of each batch with the highest loss, from the start"
     assert words.augment_words((Flip(alternate=True),)) != words.augment_words((Flip(),))
     assert "1 iteration;" in words.optimizer_words(Muon(iterations=1))
-    assert words.named("abc") == "a, b and c"
-    assert words.named("abcd", most=3) == "a, b and 2 more"
-    assert [words.counted(number, "class") for number in (1, 2)] == ["1 class", "2 classes"]
 
 
-def test_points_have_a_sign_and_no_negative_nothing():
-    assert [words.points(value) for value in (0.0123, -0.5, -0.00001, 0)] == ["+1.23", "−50.00", "0.00", "0.00"]
+def test_a_difference_stands_with_its_interval_in_points():
     assert in_points(Estimate(value=0.01, low=-0.02, high=0.04)).aside == "(−2.00 to +4.00)"
 
 

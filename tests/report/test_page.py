@@ -78,7 +78,7 @@ def test_augmented_figures_stand_beside_those_without(rich, rich_page):
     assert by_name["Macro F1"] == [in_percent(figures.macro_f1) for figures in columns]
     assert by_name["Log loss (nats)"] == ["0.432 (0.412–0.452)"] * 4
     assert by_name["Expected calibration error"] == ["3.45 % (1.45–5.45)"] * 4
-    assert len(by_name) == 7
+    assert len(by_name) == 8
 
 
 def test_figures_without_augmentation_and_with_top5(lean_page):

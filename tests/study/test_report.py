@@ -12,7 +12,7 @@ import pytest
 from reslab.errors import UserError
 from reslab.recipe import Published
 from reslab.runs import Run
-from reslab.study import Study
+from reslab.study import Study, verdict
 from reslab.study.plan import make_jobs
 from reslab.study.report import Written, write_study_report
 from reslab.study.results import average_seconds, read_results
@@ -87,9 +87,16 @@ def test_the_page_opens_offline(written: Written) -> None:
     assert len(re.findall(r'alt="[^"]{20,}"', page)) == 2
 
 
-def test_a_verdict_follows_the_figures(study: Study, ran: Path) -> None:
+def test_a_verdict_follows_the_figures(study: Study, ran: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (error(ran, f"relu-{seed}") for seed in (0, 1))
-    mean, half = (first + second) / 2, 12.7062 * abs(first - second) / 2
+    test = read_results(study, out=ran).lines[0].test
+    assert test is not None
+    mean, half = (first + second) / 2, max(12.7062 * abs(first - second) / 2, test.error)
+    # The error of a network that is often right has about this deviation over draws of as many images.
+    images = Run.open(ran / "relu-0").evaluation.splits["test"].num_images
+    assert test.error == pytest.approx((mean * (1 - mean) / images) ** 0.5, rel=0.4)
+    assert read_results(study, out=ran).lines[0].verdict.further_seeds != 0
+    monkeypatch.setattr(verdict, "LEAST_SEEDS", 2)
     for shift, word in ((0, "reproduced"), (-4, "worse"), (4, "better"), (1, "not decided")):
         value = mean + shift * half
         figure = Published.model_construct(low=value, high=value, source="the tests")
@@ -157,6 +164,16 @@ def test_the_time_of_runs_on_different_machines_is_not_averaged(study: Study, co
     assert list(average_seconds(results.runs["relu"]).values()) == [each.seconds for each in results.runs["relu"]]
     line = read_csv(write_study_report(study, runs=copied))["relu", "error"]
     assert len(line["seconds"].split()) == 2
+
+
+def test_runs_on_other_test_images_have_no_table(study: Study, copied: Path) -> None:
+    run = Run.open(copied / "elu-1")
+    data = run.environment.data
+    moved = tuple(each.model_copy(update={"fingerprint": "0" * 64}) if each.split == "test" else each for each in data)
+    run.write_environment(run.environment.model_copy(update={"data": moved}))
+    complaint = r"relu-0 and \S+elu-1 were tested on different images of digits\S+ \(fingerprints \w{12}… and 0{12}…\)"
+    with pytest.raises(UserError, match=complaint):
+        write_study_report(study, runs=copied)
 
 
 def test_a_row_of_words_cannot_break_the_page(make_study: Callable[..., Study], copied: Path) -> None:

@@ -64,7 +64,7 @@ def print_onnx(found: "OnnxEvaluation", *, as_json: bool) -> None:
             [
                 each.file,
                 figure(each.accuracy),
-                figure(each.change, unit="points"),
+                "" if each.change is None else figure(each.change, unit="points"),
                 f"{each.images_per_second:,.0f}",
             ]
             for each in found.files

@@ -39,11 +39,11 @@ class Raced(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    """A file's accuracy, its change from PyTorch's with a paired interval, and its speed."""
+    """A file's accuracy, its change from PyTorch's with a paired interval (None for PyTorch itself), and its speed."""
 
     file: str
     accuracy: Estimate
-    change: Estimate
+    change: Estimate | None
     images_per_second: float
 
 
@@ -117,6 +117,6 @@ def _measure(name: str, raced: Raced, reference: Raced) -> Measured:
     return Measured(
         file=name,
         accuracy=proportion(raced.right.sum(), total=np.asarray(len(raced.right))),
-        change=gain(reference.right, after=raced.right),
+        change=None if raced is reference else gain(reference.right, after=raced.right),
         images_per_second=raced.images_per_second,
     )

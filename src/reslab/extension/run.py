@@ -260,7 +260,7 @@ class _Extender:
             self.display.say(line)
         self.display.say(announce.describe_overlaps(self.images, num_old=self.extension.num_old))
         seconds = announce.estimate_seconds(self.base, self.recipe, images=self.images, by=self.weights.standardize)
-        self.display.say(f"{self.extension.method} will take about {duration(seconds)} here")
+        self.display.say(f"{self.extension.method} will take about {duration(max(1.0, seconds))} here")
 
     def _grown(self) -> Classifier:
         model = _restore(self.run.base_path, self.device)[0]
