@@ -42,7 +42,7 @@ def make_ways(model: EfficientNetLite, pixels: NDArray[np.uint8]) -> dict[str, W
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(fold(body), standardize(nhwc, by=STANDARDIZE))  # type: ignore[no-untyped-call]
-        frozen = torch.jit.freeze(traced)  # type: ignore[no-untyped-call]
+        frozen = torch.jit.freeze(traced)
 
     def by(network: Any, given: torch.Tensor) -> Way:
         @torch.inference_mode()

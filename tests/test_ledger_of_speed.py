@@ -227,7 +227,7 @@ def test_the_page_of_pretrained_networks_quotes_its_files() -> None:
     assert f"up to {largest:.0e}." in page
     probe = json.loads((ROOT / "benchmarks/probe_features.json").read_text())["result"]
     for head, found in probe["accuracy"].items():
-        figures = [f"{of['mean']:.1f} ({min(of['draws']):.1f}–{max(of['draws']):.1f})" for of in found.values()]
+        figures = [f"{fmean(of['draws']):.1f} ({min(of['draws']):.1f}–{max(of['draws']):.1f})" for of in found.values()]
         assert f"| {head} | {' | '.join(figures)} |" in page
 
 

@@ -78,7 +78,8 @@ class _Graph:
 
     def convolve(self, x: str, layers: nn.Sequential) -> str:
         """Convolve by the one convolution of `layers` with its norm in it, and activate where they do."""
-        conv, norm = (layer for layer in layers if isinstance(layer, nn.Conv2d | nn.BatchNorm2d))
+        (conv,) = (layer for layer in layers if isinstance(layer, nn.Conv2d))
+        (norm,) = (layer for layer in layers if isinstance(layer, nn.BatchNorm2d))
         fused = fuse_conv_bn_eval(conv, norm)
         assert fused.bias is not None
         x = self.add(
