@@ -21,8 +21,8 @@ from torch import Tensor
 
 from reslab.models import FAMILIES, Classifier
 from reslab.models.fast_conv import FastConv
-from reslab.recipe import Crop, Flip, derive
-from reslab.recipes import RECIPES
+from reslab.recipe.recipe import Crop, Flip, derive
+from reslab.recipe.shipped import RECIPES
 from reslab.study.scaling import scale_recipe
 from reslab.training import loop, train
 from reslab.training.averaging import begin_average

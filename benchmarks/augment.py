@@ -13,8 +13,8 @@ from record import write_record
 from train_step import make_images
 
 from reslab.data.batches import Batches
-from reslab.recipes import find_recipe
-from reslab.recipes.lab import CIFAR10_PIXELS
+from reslab.recipe.shipped import find_recipe
+from reslab.recipe.shipped.lab import CIFAR10_PIXELS
 
 RECIPES = {"flip and sub-pixel shift": "lab-resnet32", "pad, crop and flip": "resnet-20"}
 NUM_IMAGES = 50_000

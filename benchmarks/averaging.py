@@ -12,8 +12,8 @@ from statistics import fmean
 
 from record import write_record
 
-from reslab.recipe import Average, Linear, Recipe, derive
-from reslab.recipes import RECIPES
+from reslab.recipe.recipe import Average, Linear, Recipe, derive
+from reslab.recipe.shipped import RECIPES
 from reslab.training import train
 
 DIGITS = RECIPES["digits-quick"]

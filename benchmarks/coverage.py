@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.estimates import macro_figures, proportion
-from reslab.intervals import gain_interval, macro_f1_difference
-from reslab.metrics import matrix_figures
+from reslab.measure.estimates import macro_figures, proportion
+from reslab.measure.intervals import gain_interval, macro_f1_difference
+from reslab.measure.metrics import matrix_figures
 
 SIZES = (20, 36, 100)
 ACCURACIES = (0.9, 0.99, 1.0)

@@ -21,7 +21,8 @@ import torch
 from numpy.typing import NDArray
 from record import write_record
 
-from reslab.recipe import LeNet, Linear, Recipe, Sgd, Shift
+from reslab.recipe.networks import LeNet
+from reslab.recipe.recipe import Linear, Recipe, Sgd, Shift
 from reslab.runs import Run, read_weights
 from reslab.training import train
 

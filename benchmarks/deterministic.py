@@ -16,7 +16,7 @@ from record import write_record
 from torch import Tensor
 
 from reslab import models
-from reslab.recipes import RECIPES
+from reslab.recipe.shipped import RECIPES
 from reslab.training.determinism import strictly
 from reslab.training.optim import make_optimizer
 from reslab.training.step import update

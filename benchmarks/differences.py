@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from record import write_record
 
-from reslab.recipes import RECIPES
+from reslab.recipe.settings import with_settings
+from reslab.recipe.shipped import RECIPES
 from reslab.runs import Run, read_weights
-from reslab.settings import with_settings
 from reslab.training import train
 
 # Name: threads, and what differs from the first run.

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from record import write_record
 
 from reslab.data.batches import standardize
+from reslab.machine.memory import keep_freed_memory
 from reslab.models.efficientnet_lite import EfficientNetLite
-from reslab.models.folding import fold
-from reslab.models.memory import keep_freed_memory
+from reslab.network.folding import fold
 from reslab.pretrained import BATCH, Pretrained
 from reslab.pretrained.routes import Body, by_folding, by_onnxruntime
 from reslab.pretrained.weights import STANDARDIZE

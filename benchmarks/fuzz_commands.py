@@ -43,7 +43,8 @@ from record import write_record
 from reslab.cli import app, main
 from reslab.evaluation import evaluate
 from reslab.extension import extend
-from reslab.recipe import Linear, PreActResNet, Recipe, Sgd
+from reslab.recipe.networks import PreActResNet
+from reslab.recipe.recipe import Linear, Recipe, Sgd
 from reslab.report import write_report
 from reslab.study.spec import Row, Study, Training
 from reslab.training import Safety, train

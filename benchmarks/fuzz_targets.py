@@ -19,21 +19,22 @@ import torch
 from PIL import Image
 
 from reslab import models
-from reslab.data import select
-from reslab.data.archive import Archive, Member, unpack
-from reslab.data.catalog import CIFAR10_CLASSES, Cifar
-from reslab.data.cifar import read_cifar
-from reslab.data.fetch import fetch
-from reslab.data.npz import read_npz
+from reslab.data import expression as select
+from reslab.data.pictures import decode
+from reslab.data.sources.archive import Archive, Member, unpack
+from reslab.data.sources.catalog import CIFAR10_CLASSES, Cifar
+from reslab.data.sources.cifar import read_cifar
+from reslab.data.sources.fetch import fetch
+from reslab.data.sources.npz import read_npz
 from reslab.evaluation.predict import load_classifier
-from reslab.pictures import decode
-from reslab.recipe import FastConv, Standardize, read_recipe
-from reslab.recipes import RECIPES
+from reslab.recipe.networks import FastConv
+from reslab.recipe.recipe import Standardize, read_recipe
+from reslab.recipe.settings import with_settings
+from reslab.recipe.shipped import RECIPES
 from reslab.records import Epoch, Estimate, PriorChoice, PriorPoint, Weights
 from reslab.runs import Run
 from reslab.runs.checkpoints import sign
 from reslab.runs.files import read_safetensors, to_safetensors
-from reslab.settings import with_settings
 from reslab.training.environment import describe_environment
 from reslab.training.state import State, capture, restore
 

@@ -24,11 +24,11 @@ import torch
 from record import write_record
 
 from reslab import models
-from reslab.data import ImageSet
 from reslab.data.batches import Batches
-from reslab.models.precision import pick_precision
-from reslab.recipe import Recipe, derive
-from reslab.recipes import find_recipe
+from reslab.data.images import ImageSet
+from reslab.machine.precision import pick_precision
+from reslab.recipe.recipe import Recipe, derive
+from reslab.recipe.shipped import find_recipe
 from reslab.training.graphs import GraphedUpdates
 from reslab.training.objective import make_objective
 from reslab.training.optim import make_optimizer

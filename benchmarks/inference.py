@@ -19,9 +19,9 @@ from alternate import Worker, alternate, compare, serve
 from record import write_record
 
 from reslab import models
-from reslab.launch import choose_settings
-from reslab.models.inference import predict_logits
-from reslab.models.memory import keep_freed_memory
+from reslab.machine.launch import choose_settings
+from reslab.machine.memory import keep_freed_memory
+from reslab.network.inference import predict_logits
 
 MODELS = ("preact_resnet32", "resnet20", "fast_conv")
 NUM_IMAGES = 512

@@ -30,7 +30,8 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from reslab.errors import Failure
-from reslab.recipe import Linear, PreActResNet, Recipe, Sgd, Shift
+from reslab.recipe.networks import PreActResNet
+from reslab.recipe.recipe import Linear, Recipe, Sgd, Shift
 from reslab.study.execute import run_study
 from reslab.study.spec import Row, Study, Teaching, Training
 from reslab.training import Safety, resume, train

@@ -28,9 +28,10 @@ import torch
 from alternate import Worker, alternate, compare, serve
 from record import write_record
 
-from reslab.data import hold_out, load
 from reslab.data.batches import Batches
-from reslab.recipes import find_recipe
+from reslab.data.load import load
+from reslab.data.split import hold_out
+from reslab.recipe.shipped import find_recipe
 
 NUM_IMAGES, SIDE, CLASSES = 1_000_000, 32, 10
 STEP = 16  # batches

@@ -18,8 +18,8 @@ from alternate import alternate_here, compare
 from record import write_record
 from torch import Tensor
 
-from reslab.models.memory import keep_freed_memory
-from reslab.models.precision import multiplying, pick_precision
+from reslab.machine.memory import keep_freed_memory
+from reslab.machine.precision import multiplying, pick_precision
 
 CPU, IMAGES, SIDE = torch.device("cpu"), 128, 32
 CHANNELS, WIDE = (16, 32), 64

@@ -19,7 +19,7 @@ from alternate import WARMUP, alternate, compare
 from record import write_record
 from train_step import start
 
-from reslab.launch import SPINS
+from reslab.machine.launch import SPINS
 
 POLICIES = {
     "OpenMP's default": {},

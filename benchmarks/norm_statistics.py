@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from record import write_record
 
-from reslab.data import ImageSet
 from reslab.data.batches import Batches, standardize
+from reslab.data.images import ImageSet
 from reslab.data.recipe_data import read_split
 from reslab.evaluation.predict import load_classifier
 from reslab.models import Classifier
-from reslab.models.inference import predict_logits
-from reslab.recipe import Recipe, Standardize, derive
+from reslab.network.inference import predict_logits
+from reslab.recipe.recipe import Recipe, Standardize, derive
 from reslab.runs import Run
 
 

@@ -19,9 +19,9 @@ from record import write_record
 from selection import Updates
 from torch import Tensor
 
-from reslab.models.memory import keep_freed_memory
-from reslab.recipe import Muon
-from reslab.recipes import RECIPES
+from reslab.machine.memory import keep_freed_memory
+from reslab.recipe.recipe import Muon
+from reslab.recipe.shipped import RECIPES
 from reslab.training.muon import COEFFICIENTS, orthogonalize
 
 RECIPE_BATCHES = {"fast-conv": 2000, "fast-resnet20": 500, "fast-resnet56": 500}

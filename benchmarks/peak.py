@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from alternate import Worker, serve
 
-from reslab.launch import choose_settings
+from reslab.machine.launch import choose_settings
 
 SIDE = 2048  # of the matrices
 MULTIPLY_ADDS = 2**32  # of a step, all threads together

@@ -23,7 +23,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
-from reslab.data import hold_out, load
+from reslab.data.load import load
+from reslab.data.split import hold_out
 from reslab.pretrained import Pretrained
 
 NAME, IMAGE_SIZE = "efficientnet_lite0", 128

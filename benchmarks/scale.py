@@ -20,9 +20,9 @@ from typing import Any
 
 from record import write_record
 
-from reslab.recipes import find_recipe
+from reslab.recipe.settings import with_settings
+from reslab.recipe.shipped import find_recipe
 from reslab.runs import Run, write_json
-from reslab.settings import with_settings
 from reslab.study import STUDIES
 from reslab.study.cluster import Cluster, do_all
 from reslab.study.execute import begin, do

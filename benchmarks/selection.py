@@ -16,10 +16,10 @@ from averaging import DIGITS, validate
 from record import write_record
 
 from reslab import models
-from reslab.data import ImageSet
-from reslab.models.precision import pick_precision
-from reslab.recipe import Recipe, Selection, derive
-from reslab.recipes import RECIPES
+from reslab.data.images import ImageSet
+from reslab.machine.precision import pick_precision
+from reslab.recipe.recipe import Recipe, Selection, derive
+from reslab.recipe.shipped import RECIPES
 from reslab.training.distributed import Share
 from reslab.training.objective import make_objective
 from reslab.training.optim import make_optimizer

@@ -31,8 +31,8 @@ from record import write_record
 from single_image_server import serve_single_images
 
 from reslab import models
-from reslab.launch import choose_settings
-from reslab.recipe import Standardize
+from reslab.machine.launch import choose_settings
+from reslab.recipe.recipe import Standardize
 from reslab.records import Weights
 from reslab.runs import Run
 

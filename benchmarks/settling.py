@@ -19,13 +19,14 @@ import torch.nn.functional as F
 from record import write_record
 from torch import Tensor
 
-from reslab.data import ImageSet
 from reslab.data.batches import Batches, standardize
+from reslab.data.images import ImageSet
 from reslab.data.recipe_data import read_split
 from reslab.evaluation.predict import load_classifier
 from reslab.models import Classifier
-from reslab.models.inference import predict_logits
-from reslab.recipe import Average, Flip, Linear, PreActResNet, Recipe, Sgd, Shift, Standardize, derive
+from reslab.network.inference import predict_logits
+from reslab.recipe.networks import PreActResNet
+from reslab.recipe.recipe import Average, Flip, Linear, Recipe, Sgd, Shift, Standardize, derive
 from reslab.training import loop, train
 from reslab.training.statistics import BATCH_SIZE, NUM_IMAGES, renew_statistics
 

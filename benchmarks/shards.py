@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from record import write_record
 
-from reslab.data.packing import pack
+from reslab.data.storage.packing import pack
 from reslab.evaluation import evaluate
-from reslab.recipe import Recipe, derive
-from reslab.recipes import find_recipe
+from reslab.recipe.recipe import Recipe, derive
+from reslab.recipe.shipped import find_recipe
 from reslab.training import train
 
 SETS = {  # expression, recipe, epochs, side, images in a shard, images in the buffer

@@ -16,10 +16,10 @@ from alternate import alternate_here, compare
 from record import write_record
 from selection import Updates
 
+from reslab.machine.memory import keep_freed_memory
 from reslab.models.fast_conv import PATCH, FastConv, Group
 from reslab.models.layers import conv3x3
-from reslab.models.memory import keep_freed_memory
-from reslab.recipes import RECIPES
+from reslab.recipe.shipped import RECIPES
 from reslab.training.optim import make_optimizer
 
 IMAGES, WARMUP = 1000, 1

@@ -30,7 +30,7 @@ from record import write_record
 from train_step import LOOPS, read_recipe, start
 
 from reslab import models
-from reslab.recipe import Recipe
+from reslab.recipe.recipe import Recipe
 
 RECIPES = ("lab-resnet32", "resnet-20", "plain-20", "elu-resnet-20", "fast-conv")
 KERAS_RECIPE = "lab-resnet32"

@@ -25,14 +25,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from reslab import models
-from reslab.data import ImageSet
 from reslab.data.batches import Batches
-from reslab.launch import choose_settings
-from reslab.models.memory import keep_freed_memory
-from reslab.models.precision import Precision, multiplying, pick_precision
-from reslab.recipe import Recipe, derive
-from reslab.recipes import find_recipe
-from reslab.recipes.lab import CIFAR10_PIXELS
+from reslab.data.images import ImageSet
+from reslab.machine.launch import choose_settings
+from reslab.machine.memory import keep_freed_memory
+from reslab.machine.precision import Precision, multiplying, pick_precision
+from reslab.recipe.recipe import Recipe, derive
+from reslab.recipe.shipped import find_recipe
+from reslab.recipe.shipped.lab import CIFAR10_PIXELS
 from reslab.training.objective import make_objective
 from reslab.training.optim import make_optimizer
 from reslab.training.step import make_forward, update

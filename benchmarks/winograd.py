@@ -17,8 +17,8 @@ from record import write_record
 from torch import Tensor
 
 from reslab import models
-from reslab.models import winograd
-from reslab.models.memory import keep_freed_memory
+from reslab.machine import winograd
+from reslab.machine.memory import keep_freed_memory
 
 CHUNK, SIZES, WARMUP = 250, (16, 24, 32), 2
 

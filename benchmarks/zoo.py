@@ -26,15 +26,16 @@ import torch
 from record import write_record
 
 from reslab import models
-from reslab.data import ImageSet
 from reslab.data.batches import Batches
+from reslab.data.images import ImageSet
 from reslab.data.recipe_data import read_split
-from reslab.launch import choose_settings
-from reslab.models.memory import keep_freed_memory
-from reslab.models.precision import pick_precision
-from reslab.recipe import ImageNetResNet, Recipe, derive
-from reslab.recipes import find_recipe
-from reslab.recipes.zoo import PUBLISHED
+from reslab.machine.launch import choose_settings
+from reslab.machine.memory import keep_freed_memory
+from reslab.machine.precision import pick_precision
+from reslab.recipe.networks import ImageNetResNet
+from reslab.recipe.recipe import Recipe, derive
+from reslab.recipe.shipped import find_recipe
+from reslab.recipe.shipped.zoo import PUBLISHED
 from reslab.training.environment import describe_environment
 from reslab.training.graphs import make_updater
 from reslab.training.objective import make_objective

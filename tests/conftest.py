@@ -27,10 +27,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from reslab.data.archive import Archive, Member
-from reslab.data.catalog import OFFICIAL
+from reslab.data.sources.archive import Archive, Member
+from reslab.data.sources.catalog import OFFICIAL
 from reslab.evaluation import evaluate
-from reslab.recipe import Linear, PreActResNet, Recipe, Sgd, Shift
+from reslab.recipe.networks import PreActResNet
+from reslab.recipe.recipe import Linear, Recipe, Sgd, Shift
 from reslab.report import write_report
 from reslab.runs import Run
 from reslab.training import train

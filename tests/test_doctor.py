@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from reslab import doctor
-from reslab.data.catalog import OFFICIAL
+from reslab.data.sources.catalog import OFFICIAL
 from reslab.doctor import Finding, examine, measure_gflops
-from reslab.models import winograd
+from reslab.machine import winograd
 
 
 @pytest.fixture(autouse=True)
 def _sound(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of one core, as quick and quiet as it should be."""
     monkeypatch.setattr(doctor, "measure_gflops", {"float32": 123.4, "bfloat16": 1234.5}.__getitem__)
-    monkeypatch.setattr("reslab.models.precision.read_features", lambda: {"avx2"})
+    monkeypatch.setattr("reslab.machine.precision.read_features", lambda: {"avx2"})
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(doctor, "count_cores", torch.get_num_threads)
     monkeypatch.setattr(doctor.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
@@ -62,12 +62,12 @@ def test_a_setting_that_costs_speed_is_named(setting: str, finding: str, monkeyp
 
 def test_matrix_units_are_named_with_the_precision_that_is_picked_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find("precision").value.startswith("float32 is what --precision auto takes: this processor has no units")
-    for module in ("reslab.models.precision", "reslab.doctor"):
+    for module in ("reslab.machine.precision", "reslab.doctor"):
         monkeypatch.setattr(f"{module}.read_features", lambda: {"amx_bf16", "avx2"})
     assert "it has avx2, amx_bf16;" in find("processor").value
     assert find("precision").value == "bfloat16 is what --precision auto takes: this processor has units for it"
     assert find("speed").value.startswith("1234 GFLOP/s in bfloat16, 123 GFLOP/s in float32, products")
-    monkeypatch.setattr("reslab.models.precision.read_features", set)
+    monkeypatch.setattr("reslab.machine.precision.read_features", set)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert find("precision").value == "bfloat16 is what --precision auto takes: the GPU has units for it"

@@ -8,7 +8,7 @@ import pytest
 from reslab import lab
 from reslab.errors import UserError
 from reslab.lab import run_lab
-from reslab.recipe import Recipe, derive
+from reslab.recipe.recipe import Recipe, derive
 from reslab.runs import Run, read_weights
 
 

@@ -8,8 +8,8 @@ from statistics import fmean
 
 import pytest
 
-from reslab.recipe import read_recipe
-from reslab.recipes.zoo import PUBLISHED
+from reslab.recipe.recipe import read_recipe
+from reslab.recipe.shipped.zoo import PUBLISHED
 from reslab.records import Environment, Epoch, Evaluation, PriorChoice
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from reslab.errors import UserError
-from reslab.recipes import find_recipe
+from reslab.recipe.shipped import find_recipe
 from reslab.runs import Run
 from reslab.runs.files import write_npz
 from reslab.study.plan import Job

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from reslab.text import is_text, markdown, markdown_block, markdown_code, printable, yaml
+from reslab.words import is_text, markdown, markdown_block, markdown_code, printable, yaml
 
 HOSTILE = st.text(st.sampled_from("ab `\\*_[]()<>|#~&$!\x1b\x9b\x07\n\r\u202e\u2028é😀"), min_size=1, max_size=20)
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

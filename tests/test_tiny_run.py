@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reslab.comparison import compare
 from reslab.data.recipe_data import read_split
 from reslab.errors import UserError
 from reslab.evaluation import evaluate
 from reslab.evaluation.classify import classify
 from reslab.report import write_report
+from reslab.report.comparison import compare
 from reslab.runs import Run, read_weights
 
 TINY = Path(__file__).parent / "fixtures/tiny"

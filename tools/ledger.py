@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.recipe import Published
+from reslab.recipe.recipe import Published
 from reslab.runs import Run
 from reslab.runs.files import write_npz
 from reslab.study import STUDIES

@@ -5,7 +5,7 @@ python tools/study_pages.py
 
 from pathlib import Path
 
-from reslab.recipe import Published
+from reslab.recipe.recipe import Published
 from reslab.study import STUDIES
 from reslab.study.spec import Row, Study, Training
 

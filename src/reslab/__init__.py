@@ -8,27 +8,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reslab.comparison import compare
-    from reslab.data import ImageSet, describe, load
+    from reslab.data.images import ImageSet
+    from reslab.data.load import describe, load
     from reslab.errors import Failure, UserError
     from reslab.evaluation import evaluate
     from reslab.evaluation.classify import classify
     from reslab.evaluation.onnx import evaluate_onnx
     from reslab.exporting import export
     from reslab.extension import extend, resume_extension
-    from reslab.hub import pull, push
+    from reslab.integrations.hub import pull, push
+    from reslab.integrations.notebook import draw_images, live_curves
+    from reslab.integrations.scikit_learn import Classifier
+    from reslab.integrations.tracking import track
     from reslab.lab import run_lab
     from reslab.models import MODELS, build
-    from reslab.notebook import draw_images, live_curves
     from reslab.pretrained import Pretrained
-    from reslab.recipe import Recipe, derive, read_recipe
-    from reslab.recipes import RECIPES, find_recipe
+    from reslab.recipe.recipe import Recipe, derive, read_recipe
+    from reslab.recipe.settings import with_settings
+    from reslab.recipe.shipped import RECIPES, find_recipe
     from reslab.records import Evaluation
     from reslab.report import draw, tabulate, write_report
+    from reslab.report.comparison import compare
     from reslab.runs import Run
-    from reslab.settings import with_settings
-    from reslab.sklearn_classifier import Classifier
-    from reslab.tracking import track
     from reslab.training import resume, train
 
 __version__ = "0.1.0"
@@ -72,27 +73,28 @@ __all__ = [
 ]
 
 _HOMES = {
-    "reslab.comparison": ("compare",),
-    "reslab.data": ("ImageSet", "describe", "load"),
+    "reslab.report.comparison": ("compare",),
+    "reslab.data.images": ("ImageSet",),
+    "reslab.data.load": ("describe", "load"),
     "reslab.errors": ("Failure", "UserError"),
     "reslab.evaluation": ("evaluate",),
     "reslab.evaluation.classify": ("classify",),
     "reslab.evaluation.onnx": ("evaluate_onnx",),
     "reslab.exporting": ("export",),
     "reslab.extension": ("extend", "resume_extension"),
-    "reslab.hub": ("pull", "push"),
+    "reslab.integrations.hub": ("pull", "push"),
     "reslab.lab": ("run_lab",),
     "reslab.models": ("MODELS", "build"),
-    "reslab.notebook": ("draw_images", "live_curves"),
+    "reslab.integrations.notebook": ("draw_images", "live_curves"),
     "reslab.pretrained": ("Pretrained",),
-    "reslab.recipe": ("Recipe", "derive", "read_recipe"),
-    "reslab.recipes": ("RECIPES", "find_recipe"),
+    "reslab.recipe.recipe": ("Recipe", "derive", "read_recipe"),
+    "reslab.recipe.shipped": ("RECIPES", "find_recipe"),
     "reslab.records": ("Evaluation",),
     "reslab.report": ("draw", "tabulate", "write_report"),
     "reslab.runs": ("Run",),
-    "reslab.settings": ("with_settings",),
-    "reslab.sklearn_classifier": ("Classifier",),
-    "reslab.tracking": ("track",),
+    "reslab.recipe.settings": ("with_settings",),
+    "reslab.integrations.scikit_learn": ("Classifier",),
+    "reslab.integrations.tracking": ("track",),
     "reslab.training": ("resume", "train"),
 }
 

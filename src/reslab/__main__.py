@@ -6,7 +6,7 @@ import sys
 if sys.path[0] in ("", os.getcwd()):  # Python's -m puts it there, and nothing is to be imported from it
     del sys.path[0]
 
-from reslab.signals import ended_by_signals
+from reslab.machine.signals import ended_by_signals
 
 
 def main() -> None:

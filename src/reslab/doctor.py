@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 import reslab
-from reslab.data.catalog import OFFICIAL
-from reslab.data.cifar import find_data_dir
-from reslab.launch import count_cores, read_quota
-from reslab.models import winograd
-from reslab.models.device import pick_device
-from reslab.models.memory import keep_freed_memory
-from reslab.models.precision import Precision, pick_precision, read_features
+from reslab.data.sources.catalog import OFFICIAL
+from reslab.data.sources.cifar import find_data_dir
+from reslab.machine import winograd
+from reslab.machine.device import pick_device
+from reslab.machine.launch import count_cores, read_quota
+from reslab.machine.memory import keep_freed_memory
+from reslab.machine.precision import Precision, pick_precision, read_features
 from reslab.training.environment import name_processor
 
 FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")

@@ -1,7 +1,17 @@
-"""The two kinds of errors that a person sees; everything else is a defect.
+"""What a person is told when something is wrong: one sentence, with the value, what is allowed and what to do.
 
-The command line prints the message alone: one sentence that says what is wrong, what is allowed and what to do.
+The command line prints the message alone; whatever else is raised is a defect.
 """
+
+import json
+import reprlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -10,3 +20,87 @@ class UserError(ValueError):
 
 class Failure(RuntimeError):  # noqa: N818 - not every failure is an error of the program
     """Something failed on the way through no fault of the request (loss, disk, network); the command ends with 1."""
+
+
+# By the first word of pydantic's error type.
+_WANTED = {
+    "bool": "true or false",
+    "dict": "an object with fields",
+    "finite": "a finite number",
+    "float": "a number",
+    "int": "a whole number",
+    "model": "an object with fields",
+    "string": "text",
+    "tuple": "a list",
+}
+
+
+def first_complaint(error: "ValidationError", content: Any) -> str:
+    """Say in one sentence what is wrong first in the JSON-like `content`, with its place and its value."""
+    first = error.errors()[0]
+    place, kind, context = _find_place(first["loc"], content), first["type"], first.get("ctx", {})
+    match kind:
+        case "missing":
+            return f"{place} is missing"
+        case "extra_forbidden":
+            return f"{place} is not a known field"
+        case "union_tag_not_found":
+            return f"{place}.kind is missing"
+        case "union_tag_invalid":
+            return f"{place}.kind should be one of {context['expected_tags']}, not {show(context['tag'])}"
+        case "value_error":
+            return f"{place}: {context['error']}" if place else str(context["error"])
+    if (
+        kind in ("literal_error", "int_type", "int_parsing")
+        and len(first["loc"]) > 1
+        and "literal" in str(first["loc"][-1])
+    ):
+        choices = context.get("expected", "one of its names")
+        return f"{_find_place(first['loc'][:-1], content)} should be {choices} or a number, not {show(first['input'])}"
+    wanted = _WANTED.get(kind.split("_")[0]) or first["msg"].removeprefix("Input should be ")
+    return f"{place or 'it'} should be {wanted}, not {show(first['input'])}"
+
+
+def show(value: Any) -> str:
+    """Write a value as a person would in JSON, cut short where it is long."""
+    match value:
+        case None | bool():
+            return json.dumps(value)
+        case list() | tuple():
+            return "[…]" if value else "[]"
+        case dict():
+            return "{…}" if value else "{}"
+    return reprlib.repr(value)
+
+
+def _find_place(path: tuple[int | str, ...], content: Any) -> str:
+    """Join a path with dots, without the kinds that pydantic adds where it chooses a member of a union."""
+    names = []
+    for part in path:
+        if isinstance(content, dict) and part == content.get("kind") and part not in content:
+            continue
+        if isinstance(part, str) and not isinstance(content, dict):
+            continue  # a member of a union of a number and a list
+        names.append(str(part))
+        try:
+            content = content[part]
+        except (LookupError, TypeError):
+            content = None
+    return ".".join(names)
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Import what reslab[name] brings. Raises: UserError where it is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is not installed: pip install 'reslab[{name}]'") from None
+
+
+@contextmanager
+def without_widgets() -> Iterator[None]:
+    """Import a package that looks for a notebook's progress bars, none of which reslab shows."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        yield

@@ -8,8 +8,8 @@ from pathlib import Path
 from reslab.errors import UserError
 from reslab.evaluation import evaluate
 from reslab.extension import extend, resume_extension
-from reslab.recipe import Recipe, derive
-from reslab.recipes import find_recipe
+from reslab.recipe.recipe import Recipe, derive
+from reslab.recipe.shipped import find_recipe
 from reslab.report import write_report
 from reslab.runs import Run
 from reslab.training import resume, train

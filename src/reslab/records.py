@@ -7,7 +7,9 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from reslab.recipe import Fraction, Method, Model, Part, Standardize
+from reslab.recipe.networks import Model
+from reslab.recipe.recipe import Method, Standardize
+from reslab.recipe.value import Fraction, Part
 
 SCHEMA_VERSION: Final = 1
 Compiled = Literal["yes", "no", "undecided"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reslab.recipe import Recipe
+from reslab.recipe.recipe import Recipe
 from reslab.runs import Run
 
 Refuse = Callable[..., str]

@@ -29,7 +29,7 @@ def test_networks_are_counted_at_the_size_of_image_that_they_are_for(reslab: Com
 
 def test_one_network_is_timed(reslab: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr("reslab.models.timing.time_update", lambda model, batch: asked.append(batch) or 0.064)
+    monkeypatch.setattr("reslab.machine.timing.time_update", lambda model, batch: asked.append(batch) or 0.064)
     outcome = reslab("models", "plain8", "--measure", "--device", "cpu", "--channels", "1")
     assert "tiny18" not in outcome.out
     assert "seconds for 50,000 images" in outcome.out

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from reslab.cli import app
-from reslab.recipe import Recipe, derive
+from reslab.recipe.recipe import Recipe, derive
 from reslab.runs import Run
 
 

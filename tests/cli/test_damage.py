@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from reslab.recipe import Recipe
+from reslab.recipe.recipe import Recipe
 from reslab.runs import Run
 
 Refuse = Callable[..., str]

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from reslab.recipe import Recipe
+from reslab.recipe.recipe import Recipe
 from reslab.runs import Run, read_weights
 
 Command = Callable[..., Any]
@@ -179,4 +179,4 @@ def test_the_next_writer_drops_what_a_killed_one_left(reslab: Command, finished:
     for path in (*left, alive):
         path.touch()
     assert reslab("report", "small").code == 0
-    assert [path for path in finished.path.rglob("*.part")] == [alive]
+    assert list(finished.path.rglob("*.part")) == [alive]

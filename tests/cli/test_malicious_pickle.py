@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from reslab.data.catalog import OFFICIAL
+from reslab.data.sources.catalog import OFFICIAL
 from reslab.runs import Run
 
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from reslab.cli import show
-from reslab.recipe import Recipe
-from reslab.recipes import RECIPES
+from reslab.recipe.recipe import Recipe
+from reslab.recipe.shipped import RECIPES
 from reslab.runs import Run, read_weights
 
 Command = Callable[..., Any]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reslab.recipe import derive
+from reslab.recipe.recipe import derive
 from reslab.runs import Run
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reslab.data.load import load
-from reslab.recipe import Recipe, derive
+from reslab.recipe.recipe import Recipe, derive
 from reslab.runs import Run
 
 TRIAL = ("train", "small.json", "--trial", "--set", "validation=40", "--set", "epochs=1")

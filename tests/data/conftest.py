@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from reslab.data.catalog import OFFICIAL, Cifar
+from reslab.data.sources.catalog import OFFICIAL, Cifar
 
 
 @pytest.fixture

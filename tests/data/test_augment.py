@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from reslab.data.augment import augment, crop, flip, mirror, random_resized_crop, shift
-from reslab.recipe import Crop, Flip, RandomResizedCrop, Shift
+from reslab.recipe.recipe import Crop, Flip, RandomResizedCrop, Shift
 
 NUM, ROWS, COLUMNS = 12, 5, 8  # not square: rows and columns taken for each other must fail
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from reslab.data.batches import Batches, image_size_at, sample, seeded, standardize
-from reslab.data.spec import ImageSet
-from reslab.recipe import Flip, Growth, Sampling, Shift, Standardize, derive
-from reslab.recipes import RECIPES
+from reslab.data.images import ImageSet
+from reslab.recipe.recipe import Flip, Growth, Sampling, Shift, Standardize, derive
+from reslab.recipe.shipped import RECIPES
 
 NUM, SIDE, BATCH = 50, 8, 16
 BY = Standardize(mean=(10.5, 100, 200.25), deviation=(1.5, 60, 0.25))

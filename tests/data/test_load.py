@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from reslab.data import describe, load
+from reslab.data.load import describe, load
 from reslab.errors import UserError
 
 

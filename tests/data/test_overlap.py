@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from reslab.data.images import ImageSet
 from reslab.data.load import load
 from reslab.data.overlap import Overlap, describe_overlap, find_overlap
-from reslab.data.spec import ImageSet
 
 NONE = Overlap(exact=(), near=())
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reslab.data import hold_out, load
+from reslab.data.load import load
 from reslab.data.recipe_data import describe_data, read_split
+from reslab.data.split import hold_out
 from reslab.errors import UserError
-from reslab.recipe import Extension, Recipe, derive
+from reslab.recipe.recipe import Extension, Recipe, derive
 
 
 def extend(recipe: Recipe, data: str, *, merge: bool) -> Recipe:

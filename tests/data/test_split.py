@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from reslab.data import ImageSet, hold_out, load
-from reslab.data.split import cut, limit
+from reslab.data.images import ImageSet
+from reslab.data.load import load
+from reslab.data.split import cut, hold_out, limit
 from reslab.errors import UserError
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from reslab.data import load
 from reslab.data.batches import standardize
+from reslab.data.load import load
 from reslab.data.recipe_data import describe_data
 from reslab.evaluation import load_classifier
-from reslab.recipe import Extension, derive
+from reslab.recipe.recipe import Extension, derive
 from reslab.records import Estimate, PriorChoice, PriorPoint
 from reslab.runs import Run, read_weights
 

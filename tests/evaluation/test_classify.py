@@ -13,7 +13,8 @@ from reslab.data.recipe_data import read_split
 from reslab.errors import UserError
 from reslab.evaluation.classify import classify
 from reslab.models import build
-from reslab.recipe import PreActResNet, Standardize
+from reslab.recipe.networks import PreActResNet
+from reslab.recipe.recipe import Standardize
 from reslab.records import Weights
 from reslab.runs import Run
 

@@ -7,12 +7,13 @@ from safetensors.torch import load_file
 from scipy.stats import beta
 
 from reslab.cli.show import plain, print_evaluation
-from reslab.data import load
+from reslab.data.load import load
 from reslab.errors import UserError
 from reslab.evaluation import evaluate, predict
 from reslab.evaluation.score import score
 from reslab.models import build
-from reslab.recipe import Extension, Linear, PreActResNet, Recipe, Sgd, Standardize
+from reslab.recipe.networks import PreActResNet
+from reslab.recipe.recipe import Extension, Linear, Recipe, Sgd, Standardize
 from reslab.records import ClassFigures, Estimate, Weights
 from reslab.report import write_report
 from reslab.runs import Predictions, Run, read_weights

@@ -8,10 +8,10 @@ from sklearn.datasets import load_digits
 
 from reslab.evaluation import evaluate
 from reslab.evaluation.classify import classify
-from reslab.recipes import find_recipe
+from reslab.recipe.settings import with_settings
+from reslab.recipe.shipped import find_recipe
 from reslab.report import write_report
 from reslab.runs import read_weights
-from reslab.settings import with_settings
 from reslab.training import train
 
 CLASSES = ("nought", "one", "two")

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
-from reslab.data import ImageSet, load
+from reslab.data.images import ImageSet
+from reslab.data.load import load
 from reslab.data.recipe_data import read_split
 from reslab.errors import UserError
 from reslab.evaluation import evaluate, load_classifier, predict
 from reslab.models import build
-from reslab.recipe import Recipe, derive
+from reslab.recipe.recipe import Recipe, derive
 from reslab.runs import Run, read_weights
 from reslab.training import train
 

@@ -11,8 +11,9 @@ import sklearn.metrics
 from reslab.cli.show import plain, print_evaluation
 from reslab.errors import UserError
 from reslab.evaluation.score import choose_examples, measure, score
-from reslab.metrics import softmax
-from reslab.recipe import Linear, PreActResNet, Recipe, Sgd, Standardize
+from reslab.measure.metrics import softmax
+from reslab.recipe.networks import PreActResNet
+from reslab.recipe.recipe import Linear, Recipe, Sgd, Standardize
 from reslab.records import Estimate, Weights
 from reslab.report.tables import metric_table
 from reslab.runs import Predictions, Run

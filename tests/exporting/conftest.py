@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from reslab import exporting
-from reslab.data import ImageSet
+from reslab.data.images import ImageSet
 from reslab.exporting import Export, export
-from reslab.models import winograd
-from reslab.recipe import Recipe
+from reslab.machine import winograd
+from reslab.recipe.recipe import Recipe
 from reslab.runs import Run
 
 

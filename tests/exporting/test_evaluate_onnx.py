@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reslab.data import load
+from reslab.data.load import load
 from reslab.errors import UserError
 from reslab.evaluation.onnx import evaluate_onnx
-from reslab.onnx_file import OnnxFile
+from reslab.network.onnx_file import OnnxFile
 from reslab.records import DataSet
 from reslab.runs import Run, read_weights
 

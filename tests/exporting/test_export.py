@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from reslab import exporting
-from reslab.data import load
+from reslab.data.load import load
 from reslab.errors import Failure, UserError
 from reslab.evaluation import load_classifier
 from reslab.exporting import Export, export
 from reslab.exporting.deployed import trace
 from reslab.models import Classifier
-from reslab.onnx_file import OnnxFile
-from reslab.recipe import Standardize, derive
+from reslab.network.onnx_file import OnnxFile
+from reslab.recipe.recipe import Standardize, derive
 from reslab.runs import Run, read_weights
 
 KNOWN = {"classes": ["1", "4", "7"], "channels": 1, "image_size": 8}

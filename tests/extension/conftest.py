@@ -2,7 +2,7 @@
 
 import pytest
 
-from reslab.recipe import Recipe
+from reslab.recipe.recipe import Recipe
 from reslab.runs import Run
 from reslab.training import train
 

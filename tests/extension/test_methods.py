@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from reslab import models
-from reslab.data import load
+from reslab.data.load import load
 from reslab.errors import Failure, UserError
 from reslab.evaluation import evaluate
 from reslab.extension import METHODS, extend, resume_extension, run
 from reslab.extension.methods import check_method
-from reslab.recipe import Recipe, derive
+from reslab.recipe.recipe import Recipe, derive
 from reslab.runs import Run, read_weights
 from reslab.training import resume, train
 from reslab.training.loop import Trainer
@@ -259,7 +259,8 @@ def test_every_method_without_need_of_old_images_says_so() -> None:
 
 
 def test_the_fast_network_can_be_extended(small_recipe: object, tmp_path: Path) -> None:
-    from reslab.recipe import FastConv, Muon, Recipe, derive
+    from reslab.recipe.networks import FastConv
+    from reslab.recipe.recipe import Muon, Recipe, derive
 
     assert isinstance(small_recipe, Recipe)
     recipe = derive(

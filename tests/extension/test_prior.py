@@ -6,7 +6,7 @@ import sklearn.metrics
 import torch
 
 from reslab.extension.prior import TAUS, Priors, choose_prior, priors_of
-from reslab.recipe import Extension, Recipe, Sampling, derive
+from reslab.recipe.recipe import Extension, Recipe, Sampling, derive
 
 COUNTS = [90, 9, 1]
 SHARES = np.log(np.array(COUNTS) / 100)

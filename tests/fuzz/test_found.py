@@ -12,16 +12,18 @@ import pytest
 import torch
 from PIL import Image
 
-from reslab import models, pictures
-from reslab.data import select
-from reslab.data.archive import Archive, Member, unpack
-from reslab.data.cifar import unpickle
-from reslab.data.fetch import fetch
-from reslab.data.npz import read_npz
+from reslab import models
+from reslab.data import expression as select
+from reslab.data import pictures
+from reslab.data.sources.archive import Archive, Member, unpack
+from reslab.data.sources.cifar import unpickle
+from reslab.data.sources.fetch import fetch
+from reslab.data.sources.npz import read_npz
 from reslab.errors import Failure, UserError
 from reslab.evaluation.predict import load_classifier
 from reslab.models import MODELS
-from reslab.recipe import FastConv, PreActResNet, Standardize
+from reslab.recipe.networks import FastConv, PreActResNet
+from reslab.recipe.recipe import Standardize
 from reslab.records import Weights
 from reslab.runs import Checkpoint, Run
 from reslab.runs.files import to_safetensors

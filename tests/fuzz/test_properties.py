@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from reslab.data import select
-from reslab.data.npz import read_npz
+from reslab.data import expression as select
+from reslab.data.sources.npz import read_npz
 from reslab.runs.files import read_safetensors, to_safetensors
 
 BYTES = ("archives", "archives, inside", "checkpoints", "npz of images", "npz of predictions", "official batches")

@@ -19,7 +19,8 @@ from reslab.errors import UserError
 from reslab.models import FAMILIES, MODELS, Classifier, build, restore
 from reslab.models.efficientnet_lite import EfficientNetLite
 from reslab.models.preact_resnet import PreActResNet
-from reslab.recipe import Model, Part
+from reslab.recipe.networks import Model
+from reslab.recipe.value import Part
 
 CLASSES = 7  # not 10: a hard-coded class count must fail
 

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reslab.machine.timing import time_update
 from reslab.models import build
 from reslab.models.costs import count_memory, measure_receptive_field
 from reslab.models.layers import Classifier
-from reslab.models.timing import time_update
 
 
 class Tiny(Classifier):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from reslab.models import MODELS, Classifier, build, count_multiply_adds, count_parameters
-from reslab.published import CIFAR10_NETWORKS
+from reslab.recipe.published import CIFAR10_NETWORKS
 
 # Trained parameters; with the running statistics; multiply-adds of a colour image of the network's size. Ten classes.
 COUNTS = {
@@ -111,7 +111,7 @@ def test_published_counts_of_the_papers(description: dict[str, Any], printed: fl
     assert count_parameters(build_shapes(description)) / 1e6 == pytest.approx(printed, abs=0.06)
 
 
-# The table of `reslab.published` counts running statistics too; its networks are the scripts' or the papers'.
+# The table of `reslab.recipe.published` counts running statistics too; its networks are the scripts' or the papers'.
 @pytest.mark.parametrize(
     ("entry", "script", "network", "nearest"),
     [

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from reslab.models import Classifier, build, count_multiply_adds, count_parameters
 from reslab.models.fast_conv import SMALLEST_VARIANCE
-from reslab.recipe import FastConv
+from reslab.recipe.networks import FastConv
 
 WIDTHS = (8, 24, 16)  # more channels than before, and fewer
 

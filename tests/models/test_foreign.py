@@ -15,7 +15,8 @@ from reslab.errors import UserError
 from reslab.evaluation import evaluate, load_classifier
 from reslab.extension import extend
 from reslab.models import build
-from reslab.recipe import Module, Recipe, Timm, derive, parse_recipe
+from reslab.recipe.networks import Module, Timm
+from reslab.recipe.recipe import Recipe, derive, parse_recipe
 from reslab.report.words import model_words
 from reslab.training import train
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reslab.models import Classifier, build
-from reslab.models.folding import fold
+from reslab.network.folding import fold
 
 
 def draw(*shape: int, seed: int = 1) -> Tensor:

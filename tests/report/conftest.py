@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reslab.recipe import Recipe, Standardize, parse_recipe
+from reslab.recipe.recipe import Recipe, Standardize, parse_recipe
 from reslab.records import (
     AugmentedFigures,
     ClassFigures,

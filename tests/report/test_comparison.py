@@ -1,65 +1,200 @@
-"""The chart of several runs: whose curves it draws, and where."""
+"""Runs beside each other: the table, McNemar's test by hand, and what cannot be compared."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+import json
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
+from pydantic_core import to_jsonable_python
 
-from reslab.errors import Failure
-from reslab.records import Epoch
-from reslab.report import comparison
-from reslab.report.comparison import write_curves
-from reslab.runs import Run
+from reslab.errors import UserError
+from reslab.evaluation.score import score
+from reslab.measure.metrics import McNemar
+from reslab.recipe.networks import Plain, PreActResNet
+from reslab.recipe.recipe import Linear, Recipe, Sgd, Standardize
+from reslab.records import DataSet, Environment, Epoch, Weights
+from reslab.report.comparison import compare
+from reslab.runs import Predictions, Run
+
+LABELS = np.arange(30) % 3
+ENVIRONMENT = {
+    **dict.fromkeys(("reslab", "python", "torch", "numpy", "platform", "processor", "device", "command"), "any"),
+    "threads": 1,
+    "commit": None,
+    "seed": 0,
+    "started": "2020-01-01T00:00:00+00:00",
+}
 
 
-def log_epochs(path: Path, *accuracies: float, validation: tuple[float, ...] = ()) -> Run:
+def make_run(
+    path,
+    *,
+    wrong=(),
+    labels=LABELS,
+    classes=("ant", "bee", "cat"),
+    model=None,
+    split="test",
+    data="digits:0-2",
+    fingerprint="f00",
+    image_size=32,
+):
+    """A finished run of two epochs that errs on the images `wrong`."""
+    model = model or PreActResNet(depth=8)
     run = Run.create(path)
-    figures = {"seconds": 1.0, "images_per_second": 1.0, "learning_rate": 0.1, "train_loss": 1.0}
-    for place, accuracy in enumerate(accuracies):
-        held_out = {"validation_accuracy": validation[place], "validation_loss": 1.0} if validation else {}
-        run.append_log(Epoch(epoch=place + 1, updates=place + 1, train_accuracy=accuracy, **figures, **held_out))
+    recipe = Recipe(
+        name="small",
+        source="this test",
+        data=data,
+        model=model,
+        optimizer=Sgd(peak_lr=0.1),
+        schedule=Linear(),
+        epochs=2,
+        batch_size=10,
+        image_size=image_size,
+    )
+    run.write_recipe(recipe)
+    used = DataSet(expression=data, split="test", num_images=len(labels), fingerprint=fingerprint)
+    run.write_environment(Environment(**ENVIRONMENT, data=(used,)))
+    for number, seconds in ((1, 2.5), (2, 1.5)):
+        figures = {"learning_rate": 0.1, "train_loss": 1.0, "train_accuracy": 0.5}
+        run.append_log(Epoch(epoch=number, updates=number, seconds=seconds, images_per_second=1, **figures))
+    standardize = Standardize(mean=(0.0,), deviation=(1.0,))
+    weights = Weights(model=model, classes=classes, channels=1, image_size=8, standardize=standardize)
+    run.write_weights({"head.weight": np.zeros((1, 1), np.float32)}, weights)
+    predicted = labels.copy()
+    predicted[list(wrong)] = (labels[list(wrong)] + 1) % len(classes)
+    run.write_predictions(split, Predictions(np.eye(len(classes), dtype=np.float32)[predicted], labels))
+    score(run, splits=[split], resamples=20)
     return run
 
 
-@pytest.fixture
-def runs(tmp_path: Path) -> list[Run]:
-    first = log_epochs(tmp_path / "first", 0.25, 0.5, 0.75)
-    return [first, log_epochs(tmp_path / "second", 0.5, 0.875, validation=(0.375, 0.625))]
+def test_a_row_says_what_was_run_and_how_good_it_is(tmp_path):
+    model = Plain(depth=14, activation="elu", width=8)
+    run = make_run(tmp_path / "first", wrong=range(6), model=model)
+    (row,) = compare([run]).rows
+    assert (row.name, row.recipe, row.data) == ("first", "small", "digits:0-2")
+    assert row.model == "plain14 (width=8, activation=elu)"
+    assert (row.epochs, row.seconds) == (2, 4.0)
+    figures = run.evaluation.splits["test"]
+    assert row.accuracy.value == 24 / 30
+    assert (row.accuracy, row.macro_f1, row.log_loss) == (figures.accuracy, figures.macro_f1, figures.log_loss)
 
 
-def test_every_run_has_its_curves_in_percent(runs: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: dict[str, list[float]] = {}
-
-    def draw(curves: Mapping[str, NDArray[np.float64]], **options: Any) -> bytes:
-        drawn.update({name: values.tolist() for name, values in curves.items()})
-        assert options == {"label": "accuracy, %"}
-        return b"a picture"
-
-    monkeypatch.setattr(comparison, "learning_curve", draw)
-    path = write_curves(runs, names=["one", "two"], out=tmp_path / "new/folder")
-    assert path == tmp_path / "new/folder/curves.png"
-    assert path.read_bytes() == b"a picture"
-    assert drawn == {
-        "one, training": [25, 50, 75],
-        "two, training": [50, 87.5],
-        "two, validation": [37.5, 62.5],
-    }
-
-
-def test_the_chart_is_a_picture_and_replaces_the_one_before(runs: list[Run], tmp_path: Path) -> None:
-    first = write_curves(runs, names=["one", "two"], out=tmp_path).read_bytes()
-    path = write_curves(runs[:1], names=["one"], out=tmp_path)
-    assert path.read_bytes() != first
-    with Image.open(path) as picture:
-        assert (picture.format, picture.size) == ("PNG", (900, 580))
-    assert [each.name for each in tmp_path.iterdir() if each.is_file()] == ["curves.png"]
+def test_every_two_runs_are_tested_on_their_images(tmp_path):
+    runs = [
+        make_run(tmp_path / "a", wrong=range(1)),
+        make_run(tmp_path / "b", wrong=range(10)),
+        make_run(tmp_path / "c", wrong=range(5, 12)),
+    ]
+    comparison = compare(runs)
+    assert [row.model for row in comparison.rows] == ["preact_resnet8"] * 3
+    ab, ac, bc = comparison.pairs
+    # b errs on 0 to 9 and a on 0: nine discordant pairs, all for a.
+    assert (ab.first, ab.second, ab.reason) == ("a", "b", None)
+    assert ab.mcnemar == McNemar(only_first=9, only_second=0, p_value=2 / 2**9)
+    # c errs on 5 to 11: a alone is right on those seven, c alone on image 0.
+    assert ac.mcnemar == McNemar(only_first=7, only_second=1, p_value=2 * (1 + 8) / 2**8)
+    # b alone is right on 10 and 11, c alone on 0 to 4.
+    assert (bc.first, bc.second) == ("b", "c")
+    assert bc.mcnemar == McNemar(only_first=2, only_second=5, p_value=2 * (1 + 7 + 21) / 2**7)
 
 
-def test_a_folder_that_cannot_be_made_is_a_failure(runs: list[Run], tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(Failure, match="file/below cannot be made: Not a directory"):
-        write_curves(runs, names=["one", "two"], out=tmp_path / "file/below")
+def test_macro_f1_differs_by_what_the_figures_say(tmp_path):
+    first, second = make_run(tmp_path / "a", wrong=range(1)), make_run(tmp_path / "b", wrong=range(10))
+    (pair,) = compare([first, second]).pairs
+    ours, theirs = (run.evaluation.splits["test"].macro_f1.value for run in (first, second))
+    difference = pair.macro_f1_difference
+    assert difference.value == pytest.approx(ours - theirs)
+    # Nine of 30 images are lost: about 0.3, give or take two standard errors of 0.08.
+    assert 0.1 < difference.low < 0.2 < difference.value < 0.4 < difference.high < 0.55
+    assert compare([first, second]).pairs[0] == pair  # the same draws every time
+    (back,) = compare([second, first]).pairs
+    assert back.macro_f1_difference.value == pytest.approx(-difference.value)
+
+
+def test_runs_on_other_images_are_not_tested_and_say_why(tmp_path):
+    moved = LABELS.copy()
+    moved[[0, 1]] = moved[[1, 0]]
+    runs = [
+        make_run(tmp_path / "a"),
+        make_run(tmp_path / "fewer", labels=LABELS[:24]),
+        make_run(tmp_path / "moved", labels=moved),
+        make_run(tmp_path / "other", classes=("ant", "bee", "cow")),
+    ]
+    pairs = compare(runs).pairs
+    assert [pair.reason for pair in pairs[:3]] == [
+        "their test splits have 30 and 24 images",
+        "the labels of 2 of 30 test images differ",
+        "their classes differ",
+    ]
+    assert [(pair.mcnemar, pair.macro_f1_difference) for pair in pairs] == [(None, None)] * 6
+
+
+def test_equal_labels_do_not_make_equal_images(tmp_path):
+    runs = [
+        make_run(tmp_path / "a", data="folder:pets", fingerprint="f00"),
+        make_run(tmp_path / "other", data="folder:toys", fingerprint="ba5"),
+        make_run(tmp_path / "copy", data="npz:pets.npz", fingerprint="f00"),
+        make_run(tmp_path / "larger", data="folder:pets", fingerprint="1a5", image_size=64),
+        make_run(tmp_path / "later", data="folder:pets", fingerprint="dea" + 61 * "d"),
+    ]
+    a_other, a_copy, a_larger, a_later = compare(runs).pairs[:4]
+    assert a_other.mcnemar is a_later.mcnemar is None
+    assert a_other.reason == "the test images of folder:pets and folder:toys differ (fingerprints f00… and ba5…)"
+    assert a_later.reason == "the test images of folder:pets differ (fingerprints f00… and deaddddddddd…)"
+    assert a_copy.reason is a_larger.reason is None
+
+
+def test_folders_of_the_same_name_are_told_apart_by_their_paths(tmp_path):
+    (tmp_path / "x").mkdir()
+    runs = [make_run(tmp_path / "x" / "run"), make_run(tmp_path / "run"), make_run(tmp_path / "third")]
+    comparison = compare(runs)
+    names = [str(tmp_path / "x" / "run"), str(tmp_path / "run"), "third"]
+    assert [row.name for row in comparison.rows] == names
+    assert [(pair.first, pair.second) for pair in comparison.pairs] == [
+        (names[0], names[1]),
+        (names[0], names[2]),
+        (names[1], names[2]),
+    ]
+
+
+def test_a_comparison_becomes_json(tmp_path):
+    comparison = compare([make_run(tmp_path / "a"), make_run(tmp_path / "b", wrong=[0])])
+    written = json.loads(json.dumps(to_jsonable_python(comparison)))
+    assert written["rows"][0]["accuracy"]["value"] == 1
+    assert set(written["pairs"][0]["macro_f1_difference"]) == {"value", "low", "high"}
+    assert written["pairs"][0]["mcnemar"] == {"only_first": 1, "only_second": 0, "p_value": 1.0}
+
+
+# ---- refusals
+
+
+def test_a_run_given_twice_is_refused(tmp_path):
+    run = make_run(tmp_path / "a")
+    with pytest.raises(UserError, match="a is given 2 times"):
+        compare([run, Run(tmp_path / "." / "a")])
+
+
+def test_runs_that_are_not_finished_or_evaluated_are_refused(tmp_path):
+    run = make_run(tmp_path / "a")
+    (tmp_path / "a" / "evaluation.json").unlink()
+    with pytest.raises(UserError, match=r"a has not been evaluated: run reslab evaluate"):
+        compare([make_run(tmp_path / "b"), run])
+    run.weights_path.unlink()
+    with pytest.raises(UserError, match=r"a is not finished: go on with reslab train --resume"):
+        compare([run])
+    with pytest.raises(UserError, match="has been evaluated on train, not on test"):
+        compare([make_run(tmp_path / "c", split="train")])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Predictions(np.zeros((29, 3), np.float32), np.zeros(29, int)),
+        Predictions(np.zeros((30, 4), np.float32), LABELS),
+    ],
+)
+def test_predictions_that_are_not_those_of_the_evaluation_are_refused(tmp_path, other):
+    run = make_run(tmp_path / "a")
+    run.write_predictions("test", other)
+    with pytest.raises(UserError, match=r"the predictions and the evaluation of .* differ: run reslab evaluate"):
+        compare([run])

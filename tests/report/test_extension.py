@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from reslab.errors import UserError
-from reslab.metrics import mcnemar
-from reslab.recipe import Average, Extension, Flip, Freeze, Muon, Sampling, Selection
+from reslab.measure.metrics import mcnemar
+from reslab.recipe.recipe import Average, Extension, Flip, Freeze, Muon, Sampling, Selection
 from reslab.records import Estimate, PriorChoice
 from reslab.report import figures, words, write_report
 from reslab.report.extension import in_points

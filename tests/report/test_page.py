@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from reslab.published import CIFAR10_NETWORKS
+from reslab.recipe.published import CIFAR10_NETWORKS
 from reslab.report import write_report
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from reslab.recipe import Published
+from reslab.recipe.recipe import Published
 from reslab.records import Estimate
 from reslab.report import verdict
 

@@ -1,19 +1,7 @@
 import pytest
 
-from reslab.recipe import (
-    Cosine,
-    Crop,
-    EluResNet,
-    Flip,
-    Linear,
-    Plain,
-    PreActResNet,
-    ResNet,
-    Sgd,
-    Shift,
-    Standardize,
-    Steps,
-)
+from reslab.recipe.networks import EluResNet, Plain, PreActResNet, ResNet
+from reslab.recipe.recipe import Cosine, Crop, Flip, Linear, Sgd, Shift, Standardize, Steps
 from reslab.report import words
 
 

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from reslab.recipe import PreActResNet, Standardize
-from reslab.recipes import RECIPES
+from reslab.recipe.networks import PreActResNet
+from reslab.recipe.recipe import Standardize
+from reslab.recipe.shipped import RECIPES
 from reslab.records import (
     AugmentedFigures,
     ClassFigures,

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from reslab.errors import Failure
-from reslab.recipes import RECIPES
+from reslab.recipe.shipped import RECIPES
 from reslab.runs import Run, write_bytes, write_json
 
 STEPS = ["open", "write", "fsync", "replace"]

@@ -6,7 +6,7 @@ import pytest
 import safetensors.numpy
 
 from reslab.errors import Failure, UserError
-from reslab.recipes import RECIPES
+from reslab.recipe.shipped import RECIPES
 from reslab.runs import Run, read_weights
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reslab.data.pictures import decode
 from reslab.errors import UserError
-from reslab.pictures import decode
 from reslab.serving import decoding
 from reslab.serving.decoding import AT_ONCE, Decoders
 from reslab.serving.turns import Busy

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reslab.recipe import Published, Recipe
+from reslab.recipe.recipe import Published, Recipe
 from reslab.study import Study
 from reslab.study.execute import run_study
 from reslab.study.spec import Contrast, Row, Teaching, Training

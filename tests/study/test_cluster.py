@@ -161,7 +161,7 @@ def test_a_run_that_kills_every_worker_is_given_up(
 
 
 def wait_for_a_stop(job: Job, machine: Machine) -> None:
-    from reslab.signals import listen_for_stop
+    from reslab.machine.signals import listen_for_stop
 
     with listen_for_stop() as stop:
         job.out.mkdir(parents=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from reslab.data import recipe_data
-from reslab.recipe import Growth, Recipe, derive
+from reslab.recipe.recipe import Growth, Recipe, derive
 from reslab.runs import Run
 from reslab.study import Study, cost
 from reslab.study.plan import Machine, make_jobs

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from reslab.errors import Failure
-from reslab.recipe import Recipe, derive
+from reslab.recipe.recipe import Recipe, derive
 from reslab.runs import Run
 from reslab.study import Study, processes
 from reslab.study.execute import run_study

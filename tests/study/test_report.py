@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reslab.errors import UserError
-from reslab.recipe import Published
+from reslab.recipe.recipe import Published
 from reslab.runs import Run
 from reslab.study import Study, verdict
 from reslab.study.plan import make_jobs

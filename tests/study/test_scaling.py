@@ -3,8 +3,8 @@
 import pytest
 
 from reslab.errors import UserError
-from reslab.recipe import Average, Freeze, Growth, Linear, Selection, Steps, derive
-from reslab.recipes import RECIPES
+from reslab.recipe.recipe import Average, Freeze, Growth, Linear, Selection, Steps, derive
+from reslab.recipe.shipped import RECIPES
 from reslab.study.scaling import scale_recipe
 
 FEW = derive(RECIPES["lab-resnet32"], name="few", epochs=10, schedule=Steps(at=(8, 9)))

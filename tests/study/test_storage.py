@@ -7,7 +7,7 @@ import fsspec
 import pytest
 
 from reslab.errors import Failure, UserError
-from reslab.recipe import Recipe
+from reslab.recipe.recipe import Recipe
 from reslab.runs import Run
 from reslab.study.storage import Storage
 from reslab.training import Safety, resume, train

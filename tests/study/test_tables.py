@@ -9,9 +9,10 @@ import torch
 from reslab import models
 from reslab.errors import UserError
 from reslab.models.costs import count_multiply_adds
-from reslab.published import CIFAR10_NETWORKS
-from reslab.recipe import EluResNet, Recipe
-from reslab.recipes import RECIPES
+from reslab.recipe.networks import EluResNet
+from reslab.recipe.published import CIFAR10_NETWORKS
+from reslab.recipe.recipe import Recipe
+from reslab.recipe.shipped import RECIPES
 from reslab.study import STUDIES, Study, find_study
 from reslab.study.plan import Lesson, make_jobs
 from reslab.study.spec import Training

@@ -4,7 +4,7 @@ from statistics import fmean, stdev
 
 import pytest
 
-from reslab.recipe import Published
+from reslab.recipe.recipe import Published
 from reslab.study.verdict import Sample, Verdict, half_width, judge, subtract
 
 T_975 = {1: 12.7062, 2: 4.30265, 4: 2.77645, 9: 2.26216}  # from a printed table, by degrees of freedom

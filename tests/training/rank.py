@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from reslab.data.shards import Reader
-from reslab.recipe import read_recipe
+from reslab.data.sources.shards import Reader
+from reslab.recipe.recipe import read_recipe
 from reslab.training import Safety, resume, train
 from reslab.training.progress import Display
 

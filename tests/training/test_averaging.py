@@ -14,7 +14,7 @@ from reslab.data.recipe_data import read_split
 from reslab.evaluation import evaluate
 from reslab.extension import extend
 from reslab.models import restore
-from reslab.recipe import Average, Freeze, Recipe, Steps, derive, parse_recipe
+from reslab.recipe.recipe import Average, Freeze, Recipe, Steps, derive, parse_recipe
 from reslab.runs import Run, read_weights
 from reslab.training import graphs, loop, resume, train
 from reslab.training.averaging import take_in

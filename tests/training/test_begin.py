@@ -8,10 +8,10 @@ import torch
 
 from reslab.errors import UserError
 from reslab.extension import extend, resume_extension
-from reslab.recipe import Recipe
+from reslab.integrations.scikit_learn import Classifier
+from reslab.recipe.recipe import Recipe
 from reslab.records import Setup
 from reslab.runs import Run
-from reslab.sklearn_classifier import Classifier
 from reslab.training import environment, resume, train
 from reslab.training.loop import Trainer
 
@@ -111,7 +111,7 @@ def test_a_precision_that_the_processor_lacks_is_kept_and_said(
 ) -> None:
     run = cut(train(small_recipe, out=tmp_path / "run", precision="bfloat16"))
     change(run, processor="one with AMX")
-    monkeypatch.setattr("reslab.models.precision.read_features", set)
+    monkeypatch.setattr("reslab.machine.precision.read_features", set)
     resume(run.path, silent=False)
     assert run.environment.segments[0].precision == "bfloat16"
     assert "precision bfloat16 as before, for which this processor has no units" in capsys.readouterr().err

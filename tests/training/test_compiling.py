@@ -8,7 +8,7 @@ from torch import nn
 
 from reslab import models
 from reslab.errors import UserError
-from reslab.recipe import Recipe
+from reslab.recipe.recipe import Recipe
 from reslab.runs import Run
 from reslab.training import compiling, resume, train
 from reslab.training.compiling import Work, read_compile, settle_compiled, time_update

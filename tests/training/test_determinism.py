@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from reslab.errors import UserError
-from reslab.recipe import Recipe, derive
+from reslab.recipe.recipe import Recipe, derive
 from reslab.runs import Run
 from reslab.training import graphs, resume, train
 from reslab.training.determinism import strictly

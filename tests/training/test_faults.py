@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from reslab.errors import Failure
-from reslab.recipe import Recipe, derive
+from reslab.recipe.recipe import Recipe, derive
 from reslab.runs import Run
 from reslab.training import resume, train
 

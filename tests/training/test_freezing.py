@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from reslab.errors import UserError
-from reslab.recipe import Freeze, Muon, Recipe, derive
+from reslab.recipe.recipe import Freeze, Muon, Recipe, derive
 from reslab.runs import Run
 from reslab.training import train
 

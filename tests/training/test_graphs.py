@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from reslab import models
-from reslab.data import ImageSet
-from reslab.recipe import Muon, Optimizer, Recipe, Sgd
+from reslab.data.images import ImageSet
+from reslab.recipe.recipe import Muon, Optimizer, Recipe, Sgd
 from reslab.training import graphs
 from reslab.training.graphs import UPDATES_BEFORE, GraphedUpdates, make_updater
 from reslab.training.objective import make_objective

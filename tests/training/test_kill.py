@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reslab.recipe import Recipe, derive
+from reslab.recipe.recipe import Recipe, derive
 from reslab.runs import Run
 from reslab.training import Safety, resume, train
 

@@ -11,21 +11,10 @@ from reslab import data, models
 from reslab.data.batches import standardize
 from reslab.data.recipe_data import describe_data, read_split
 from reslab.errors import Failure, UserError
-from reslab.recipe import (
-    Extension,
-    FastConv,
-    Growth,
-    Linear,
-    Muon,
-    Recipe,
-    ResNet,
-    Sampling,
-    Steps,
-    WarmUntil,
-    derive,
-)
+from reslab.recipe.networks import FastConv, ResNet
+from reslab.recipe.recipe import Extension, Growth, Linear, Muon, Recipe, Sampling, Steps, WarmUntil, derive
+from reslab.recipe.settings import with_settings
 from reslab.runs import Run, read_weights
-from reslab.settings import with_settings
 from reslab.training import begin as beginning
 from reslab.training import graphs, train
 from reslab.training.begin import Begun

@@ -6,9 +6,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reslab.data import ImageSet
+from reslab.data.images import ImageSet
 from reslab.models import Classifier, build
-from reslab.recipe import Extension, Recipe, Sampling, derive
+from reslab.recipe.recipe import Extension, Recipe, Sampling, derive
 from reslab.training.objective import distillation, log_prior, make_objective
 
 CPU = torch.device("cpu")

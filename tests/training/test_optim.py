@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from reslab.models import Classifier, build
-from reslab.recipe import Cosine, Linear, Muon, Optimizer, Sgd, Steps
+from reslab.recipe.recipe import Cosine, Linear, Muon, Optimizer, Sgd, Steps
 from reslab.training.optim import make_optimizer, rate_at
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from reslab.recipe import Recipe
+from reslab.recipe.recipe import Recipe
 from reslab.runs import Run
 from reslab.training import loop, resume, train
 from reslab.training.step import make_forward

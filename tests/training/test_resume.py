@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from reslab.errors import Failure, UserError
-from reslab.recipe import Average, Crop, FastConv, Flip, Freeze, Growth, Muon, Recipe, Sampling, Selection, derive
+from reslab.recipe.networks import FastConv
+from reslab.recipe.recipe import Average, Crop, Flip, Freeze, Growth, Muon, Recipe, Sampling, Selection, derive
 from reslab.runs import Run
 from reslab.training import graphs, loop, resume, train
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from reslab.errors import Failure, UserError
-from reslab.recipe import Freeze, Recipe, derive
+from reslab.recipe.recipe import Freeze, Recipe, derive
 from reslab.runs import Run
 from reslab.training import Safety, graphs, resume, train
 

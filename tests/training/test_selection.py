@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reslab import models
-from reslab.data import ImageSet
+from reslab.data.images import ImageSet
 from reslab.errors import Failure
-from reslab.recipe import Recipe, Selection, derive
+from reslab.recipe.recipe import Recipe, Selection, derive
 from reslab.training import Safety, graphs, loop, train
 from reslab.training.distributed import Share
 from reslab.training.objective import Objective, make_objective

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from reslab.errors import Failure
 from reslab.evaluation import evaluate
 from reslab.models import Classifier
-from reslab.recipe import Average, Freeze, LeNet, PreActResNet, Recipe, ResNet, derive
-from reslab.recipes import find_recipe
+from reslab.recipe.networks import LeNet, PreActResNet, ResNet
+from reslab.recipe.recipe import Average, Freeze, Recipe, derive
+from reslab.recipe.shipped import find_recipe
 from reslab.runs import Run, read_weights
 from reslab.training import loop, resume, train
 from reslab.training.statistics import renew_statistics

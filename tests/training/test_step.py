@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reslab import models
-from reslab.recipe import Sgd
+from reslab.recipe.recipe import Sgd
 from reslab.training.optim import make_optimizer
 from reslab.training.step import make_forward, update
 

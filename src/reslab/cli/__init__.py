@@ -9,8 +9,8 @@ import typer
 
 from reslab.cli import catalogue, data, doctoring, exporting, extending, predicting, runs, serving, studying
 from reslab.errors import Failure, UserError
-from reslab.signals import STOPPED
-from reslab.text import printable
+from reslab.machine.signals import STOPPED
+from reslab.words import printable
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # which Typer itself has in several places, by version
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
@@ -59,7 +59,7 @@ def _version(
 
 def main() -> None:
     """Run a command; a person's error is one sentence and ends with 2, a failure with 1."""
-    from reslab.launch import set_up_threads
+    from reslab.machine.launch import set_up_threads
 
     set_up_threads()
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -9,7 +9,7 @@ from reslab.cli.options import Device, Json, Threads, use_threads
 from reslab.errors import UserError
 
 if TYPE_CHECKING:
-    from reslab.recipe import Published
+    from reslab.recipe.recipe import Published
 
 EPOCH = 50_000  # images, as CIFAR has
 BATCH = 32  # images that are timed at once
@@ -56,9 +56,9 @@ def _cost(description: dict[str, Any], *, num_classes: int, channels: int, devic
     """Count what a network costs, and time it where there is a device to do it on."""
     import torch
 
+    from reslab.machine.device import pick_device
+    from reslab.machine.timing import time_update
     from reslab.models import build, costs
-    from reslab.models.device import pick_device
-    from reslab.models.timing import time_update
 
     with torch.device("meta"):
         model = build(description, num_classes=num_classes, channels=channels)
@@ -114,8 +114,8 @@ def recipes(
 ) -> None:
     """List the shipped recipes, or print one, which can be changed and trained from its file."""
     from reslab.cli.show import print_json, print_table
-    from reslab.recipes import RECIPES, find_recipe
-    from reslab.recipes.zoo import PUBLISHED
+    from reslab.recipe.shipped import RECIPES, find_recipe
+    from reslab.recipe.shipped.zoo import PUBLISHED
 
     if name is not None:
         print_json(find_recipe(name).model_dump(mode="json"))

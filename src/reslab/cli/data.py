@@ -23,7 +23,7 @@ def show(
 ) -> None:
     """Print an expression's classes, counts, statistics and fingerprints."""
     from reslab.cli.show import echo, print_json, print_table, to_plain
-    from reslab.data import describe
+    from reslab.data.load import describe
 
     found = describe(expression, data_dir=data_dir, image_size=image_size)
     if json:
@@ -46,8 +46,8 @@ def show(
 def verify(data_dir: DataDir = None, json: Json = False) -> None:
     """Check the official CIFAR files that are there against their checksums."""
     from reslab.cli.show import print_json, print_table
-    from reslab.data import find_data_dir
-    from reslab.data import verify as verify_files
+    from reslab.data.sources.cifar import find_data_dir
+    from reslab.data.sources.cifar import verify as verify_files
 
     checks = verify_files(data_dir)
     if json:
@@ -70,7 +70,7 @@ def pack(
 ) -> None:
     """Write an expression's images as WebDataset shards, which shards:URL reads."""
     from reslab.cli.show import echo, print_json
-    from reslab.data.packing import pack as pack_shards
+    from reslab.data.storage.packing import pack as pack_shards
 
     index = pack_shards(expression, to, data_dir=data_dir, image_size=image_size, images_per_shard=images_per_shard)
     if json:
@@ -89,7 +89,7 @@ def cache(
 ) -> None:
     """List what is kept on the disk, or remove it: images of folders, npz files and shards, and networks' features."""
     from reslab.cli.show import echo, print_json, print_table, to_plain
-    from reslab.data.cache import clear_cache, find_cache, find_limit, list_cache
+    from reslab.data.storage.cache import clear_cache, find_cache, find_limit, list_cache
 
     if clear:
         freed = clear_cache()

@@ -78,7 +78,7 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Only for you, where the repository is new.")] = False,
 ) -> None:
     """Upload a finished run to the hub: weights, recipe, figures and a model card."""
-    from reslab.hub import push as push_run
+    from reslab.integrations.hub import push as push_run
     from reslab.runs import Run
 
     echo(f"It is at {push_run(Run.open(run), to=to, private=private)}")
@@ -88,7 +88,7 @@ def pull(
     name: Name, out: Annotated[Path, typer.Option(metavar="DIR", help="The new run folder.")], json: Json = False
 ) -> None:
     """Download a run from the hub: JSON and safetensors only, which are checked. It is then a run folder."""
-    from reslab.hub import pull as pull_run
+    from reslab.integrations.hub import pull as pull_run
 
     run = pull_run(name, out=out)
     if json:
@@ -111,8 +111,8 @@ def track(
     ] = False,
 ) -> None:
     """Show a run's log in TensorBoard or MLflow: of a finished run, or with --follow of one that is under way."""
+    from reslab.integrations.tracking import track as track_run
     from reslab.runs import Run
-    from reslab.tracking import track as track_run
     from reslab.words import counted
 
     num_epochs = track_run(Run.open(run), to=to, follow=follow)

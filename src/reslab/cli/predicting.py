@@ -22,7 +22,7 @@ def predict(
     from reslab.cli.show import print_json, print_table, to_plain
 
     if run.suffix == ".onnx":
-        from reslab.onnx_file import classify_by_onnx
+        from reslab.network.onnx_file import classify_by_onnx
 
         answers = classify_by_onnx(files, onnx=run, top=top)
     else:

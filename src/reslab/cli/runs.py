@@ -20,15 +20,7 @@ from reslab.cli.options import (
     Threads,
     use_threads,
 )
-from reslab.cli.show import (
-    describe_pair,
-    echo,
-    print_evaluation,
-    print_json,
-    print_shortfall,
-    print_table,
-    to_plain,
-)
+from reslab.cli.show import describe_pair, echo, print_evaluation, print_json, print_shortfall, print_table, to_plain
 from reslab.errors import UserError
 
 Seed = Annotated[int, typer.Option(min=0, help="Decides the first weights, the order and the augmentation.")]
@@ -96,9 +88,9 @@ def train(
         )
     use_threads(threads)
     from reslab import training
-    from reslab.recipes import find_recipe
+    from reslab.recipe.settings import with_settings
+    from reslab.recipe.shipped import find_recipe
     from reslab.runs import Run
-    from reslab.settings import with_settings
     from reslab.words import duration
 
     was_finished = resume is not None and Run(resume).is_finished
@@ -228,8 +220,8 @@ def compare(
     json: Json = False,
 ) -> None:
     """Put runs beside each other: a table, their curves on one chart, and McNemar's test for each pair."""
-    from reslab.comparison import compare as compare_runs
-    from reslab.report.comparison import write_curves
+    from reslab.report.comparison import compare as compare_runs
+    from reslab.report.curves import write_curves
     from reslab.runs import Run
     from reslab.words import duration, figure
 

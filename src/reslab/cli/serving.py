@@ -31,7 +31,7 @@ def serve(
 ) -> None:
     """Say on a page, and by an API, what pictures show; two runs answer side by side."""
     use_threads(threads)
-    from reslab.extras import extra
+    from reslab.errors import extra
 
     with extra("serve"):
         from reslab.serving.server import make_access, serve_runs
@@ -55,7 +55,7 @@ def dashboard(
     token: Token = None,
 ) -> None:
     """List the runs of a folder on a page, with live curves of those in progress, and compare them."""
-    from reslab.extras import extra
+    from reslab.errors import extra
 
     with extra("serve"):
         from reslab.serving.server import make_access, serve_dashboard

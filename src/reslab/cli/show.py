@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from reslab.text import printable
+from reslab.words import printable
 
 if TYPE_CHECKING:
-    from reslab.comparison import Pair
     from reslab.records import Evaluation, ExtensionFigures, Figures, NewClass
+    from reslab.report.comparison import Pair
     from reslab.runs import Run
     from reslab.words import Unit
 
@@ -99,7 +99,7 @@ def print_evaluation(evaluation: "Evaluation") -> None:
 
 def print_shortfall(run: "Run") -> None:
     """Warn in red, beside the output, where an evaluated network falls short of what its training has logged."""
-    from reslab.shortfall import warn_of_shortfall
+    from reslab.report.shortfall import warn_of_shortfall
 
     warning = warn_of_shortfall(run.evaluation, run.log)
     if warning is not None:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reslab.recipe import Augment, Crop, Flip, RandomResizedCrop, Shift
+from reslab.recipe.recipe import Augment, Crop, Flip, RandomResizedCrop, Shift
 
 WINDOWS = 10  # drawn for each image; of its whole area in another shape, none might ever fit
 

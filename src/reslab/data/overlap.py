@@ -20,8 +20,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from reslab.data.pixels import Pixels, blocks_of
-from reslab.data.spec import ImageSet
+from reslab.data.images import ImageSet
+from reslab.data.storage.pixels import Pixels, blocks_of
 
 Pairs = tuple[tuple[int, int], ...]
 

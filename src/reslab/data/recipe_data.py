@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
+from reslab.data.expression import find_remote
+from reslab.data.images import ImageSet
 from reslab.data.load import load
-from reslab.data.pixels import Pixels
-from reslab.data.select import find_remote
-from reslab.data.spec import ImageSet
 from reslab.data.split import hold_out
+from reslab.data.storage.pixels import Pixels
 from reslab.errors import UserError
-from reslab.recipe import Recipe
+from reslab.recipe.recipe import Recipe
 from reslab.records import DataSet, SplitName
 
 HOLD_OUT_SEED = 0  # not the run's: runs of several seeds share their validation images

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.data.spec import ImageSet, Split
+from reslab.data.images import ImageSet, Split
 from reslab.errors import UserError
 
 TEST_SHARE = 0.2

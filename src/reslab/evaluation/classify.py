@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 
 from reslab.data.batches import standardize
+from reslab.data.pictures import Answer, name_best, read_pictures
 from reslab.evaluation.predict import load_classifier
-from reslab.metrics import softmax
-from reslab.models.inference import predict_logits
-from reslab.pictures import Answer, name_best, read_pictures
+from reslab.measure.metrics import softmax
+from reslab.network.inference import predict_logits
 
 
 def classify(files: Sequence[Path], *, weights: Path, top: int = 3, device: str = "auto") -> list[Answer]:

@@ -6,8 +6,8 @@ cleanlab computes it. It needs predictions of images that training never saw, so
 
 import numpy as np
 
-from reslab.extras import without_widgets
-from reslab.metrics import softmax
+from reslab.errors import without_widgets
+from reslab.measure.metrics import softmax
 from reslab.runs import Doubts, Predictions
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from reslab import intervals, metrics
 from reslab.errors import UserError
-from reslab.estimates import estimate, gain, proportion, proportions
-from reslab.metrics import Integers
+from reslab.measure import intervals, metrics
+from reslab.measure.estimates import estimate, gain, proportion, proportions
+from reslab.measure.metrics import Integers
 from reslab.records import Errors, Estimate, ExtensionFigures, Figures, NewClass, OldClass
 from reslab.runs import Predictions, Run
 

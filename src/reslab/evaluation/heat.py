@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from reslab.extras import without_widgets
+from reslab.errors import without_widgets
 from reslab.models.layers import Classifier
 
 BATCH = 16  # every layer's results are kept, so that a gradient can be taken

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reslab.data import ImageSet
 from reslab.data.batches import standardize
+from reslab.data.images import ImageSet
 from reslab.data.recipe_data import describe_change, read_split
 from reslab.errors import UserError
-from reslab.estimates import gain, proportion
 from reslab.evaluation.predict import load_classifier
+from reslab.measure.estimates import gain, proportion
 from reslab.models import Classifier
-from reslab.models.folding import fold
-from reslab.onnx_file import OnnxFile
+from reslab.network.folding import fold
+from reslab.network.onnx_file import OnnxFile
 from reslab.records import Estimate, Weights
 from reslab.runs import Run
 

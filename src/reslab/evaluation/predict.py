@@ -8,17 +8,17 @@ import numpy as np
 import torch
 
 from reslab import models
-from reslab.data import ImageSet
 from reslab.data.batches import standardize
+from reslab.data.images import ImageSet
 from reslab.data.recipe_data import describe_change, describe_data, read_split
 from reslab.errors import UserError
 from reslab.evaluation.score import choose_examples
 from reslab.evaluation.views import write_views
-from reslab.models.device import pick_device
-from reslab.models.inference import predict_logits
+from reslab.machine.device import pick_device
+from reslab.machine.memory import keep_freed_memory
 from reslab.models.layers import Classifier
-from reslab.models.memory import keep_freed_memory
-from reslab.recipe import Extension
+from reslab.network.inference import predict_logits
+from reslab.recipe.recipe import Extension
 from reslab.records import SplitName, Weights
 from reslab.runs import Examples, Predictions, Run, read_weights
 

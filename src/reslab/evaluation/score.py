@@ -8,20 +8,12 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from reslab import intervals, metrics
 from reslab.errors import UserError
-from reslab.estimates import bootstrapped, class_figures, macro_figures, proportion
 from reslab.evaluation.extension import measure_extension
-from reslab.metrics import Integers, Logits
-from reslab.records import (
-    AugmentedFigures,
-    Estimate,
-    Evaluation,
-    ExtensionFigures,
-    Figures,
-    SplitFigures,
-    SplitName,
-)
+from reslab.measure import intervals, metrics
+from reslab.measure.estimates import bootstrapped, class_figures, macro_figures, proportion
+from reslab.measure.metrics import Integers, Logits
+from reslab.records import AugmentedFigures, Estimate, Evaluation, ExtensionFigures, Figures, SplitFigures, SplitName
 from reslab.runs import Damaged, Predictions, Run, read_weights
 
 TOP5_ABOVE = 10  # classes

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reslab.data import ImageSet
 from reslab.data.batches import standardize
+from reslab.data.images import ImageSet
 from reslab.evaluation.doubts import find_doubts
 from reslab.evaluation.heat import heat_maps
 from reslab.evaluation.score import choose_examples
-from reslab.metrics import Integers, softmax
+from reslab.measure.metrics import Integers, softmax
 from reslab.models.layers import Classifier
 from reslab.records import SplitName, Weights
 from reslab.runs import Doubts, Features, Gallery, HeatMaps, Predictions, Run, drop_view, write_view

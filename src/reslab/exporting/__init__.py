@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reslab.card import write_card
-from reslab.data import ImageSet
 from reslab.data.batches import seeded
+from reslab.data.images import ImageSet
 from reslab.data.recipe_data import read_split
 from reslab.errors import Failure, UserError
 from reslab.evaluation import load_classifier
@@ -19,8 +18,9 @@ from reslab.exporting.deployed import run_reference, trace
 from reslab.exporting.formats import open_pt2, to_onnx, to_pt2
 from reslab.exporting.quantize import quantize
 from reslab.models import Classifier
-from reslab.onnx_file import Description, OnnxFile
+from reslab.network.onnx_file import Description, OnnxFile
 from reslab.records import SplitName, Weights
+from reslab.report.card import write_card
 from reslab.runs import Run, make_folder, write_bytes
 
 __all__ = ["Export", "export"]

@@ -11,9 +11,9 @@ from torch.export import Dim, ExportedProgram
 
 from reslab.data.batches import standardize
 from reslab.models import Classifier
-from reslab.models.inference import predict_logits
-from reslab.onnx_file import INPUT
-from reslab.recipe import Standardize
+from reslab.network.inference import predict_logits
+from reslab.network.onnx_file import INPUT
+from reslab.recipe.recipe import Standardize
 
 
 class Deployed(nn.Module):

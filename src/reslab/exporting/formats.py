@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch.export import ExportedProgram
 
-from reslab.extras import extra
-from reslab.onnx_file import INPUT, OUTPUTS, Description, Outputs
+from reslab.errors import extra
+from reslab.network.onnx_file import INPUT, OUTPUTS, Description, Outputs
 
 Predict = Callable[[NDArray[np.uint8]], Outputs]
 

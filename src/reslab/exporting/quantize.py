@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.extras import extra
-from reslab.onnx_file import INPUT, Description
+from reslab.errors import extra
+from reslab.network.onnx_file import INPUT, Description
 
 BATCH = 32
 

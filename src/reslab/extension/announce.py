@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import torch
 
-from reslab.data import ImageSet
 from reslab.data.batches import image_size_at, standardize
+from reslab.data.images import ImageSet
 from reslab.data.overlap import describe_overlap, find_overlap
 from reslab.models import Classifier
-from reslab.recipe import Recipe, Standardize
+from reslab.recipe.recipe import Recipe, Standardize
 
 PROBE = 128  # images that the time is estimated from
 PASSES = 3  # a training step costs about three forward passes

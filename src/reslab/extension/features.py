@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reslab.data import ImageSet
 from reslab.data.batches import seeded, standardize
+from reslab.data.images import ImageSet
 from reslab.extension.heads import set_nearest_mean
 from reslab.models import Classifier
-from reslab.recipe import Flip, Recipe, Standardize
+from reslab.recipe.recipe import Flip, Recipe, Standardize
 from reslab.records import Epoch
 from reslab.training.objective import Objective
 from reslab.training.optim import rate_at

@@ -8,7 +8,7 @@ distillation; a new head first and the whole network afterwards is linear probin
 from typing import Any, Final, NamedTuple
 
 from reslab.errors import UserError
-from reslab.recipe import (
+from reslab.recipe.recipe import (
     Average,
     Cosine,
     Extension,
@@ -18,13 +18,13 @@ from reslab.recipe import (
     Linear,
     Method,
     Muon,
-    Part,
     Recipe,
     Sampling,
     Selection,
     Sgd,
     derive,
 )
+from reslab.recipe.value import Part
 from reslab.records import Weights
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from reslab import intervals, metrics
-from reslab.estimates import estimate, macro_figures
-from reslab.metrics import Floats
-from reslab.recipe import Recipe
+from reslab.measure import intervals, metrics
+from reslab.measure.estimates import estimate, macro_figures
+from reslab.measure.metrics import Floats
+from reslab.recipe.recipe import Recipe
 from reslab.records import PriorChoice, PriorPoint
 from reslab.training.objective import log_prior
 

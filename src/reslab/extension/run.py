@@ -10,20 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from reslab import models
-from reslab.data import ImageSet
 from reslab.data.batches import standardize
+from reslab.data.expression import join_expressions
+from reslab.data.images import ImageSet
 from reslab.data.recipe_data import check_remote, describe_change, read_split
-from reslab.data.select import join_expressions
 from reslab.errors import UserError
 from reslab.extension import announce, heads
 from reslab.extension.features import compute_features, is_mirrored, set_head, train_head
 from reslab.extension.methods import DEFAULT, METHODS, backbone_rate, check_method, fit, plan
 from reslab.extension.prior import Priors, choose_prior, priors_of
+from reslab.machine.device import pick_device
+from reslab.machine.memory import keep_freed_memory
 from reslab.models import Classifier
-from reslab.models.device import pick_device
-from reslab.models.inference import predict_logits
-from reslab.models.memory import keep_freed_memory
-from reslab.recipe import Extension, Recipe, derive
+from reslab.network.inference import predict_logits
+from reslab.recipe.recipe import Extension, Recipe, derive
 from reslab.records import Epoch, PriorChoice, Weights
 from reslab.runs import Run, read_weights
 from reslab.training.begin import Begun, Computing, begin, go_on, read_recorded, read_splits

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reslab.models import winograd
+from reslab.machine import winograd
 
 STAGES = 3
 

@@ -11,15 +11,7 @@ Axes: N images, C channels, H rows, W columns, D features, K classes.
 import torch
 from torch import Tensor, nn
 
-from reslab.models.layers import (
-    STAGES,
-    Classifier,
-    activate,
-    average_pixels,
-    conv3x3,
-    init_kaiming,
-    make_shortcut,
-)
+from reslab.models.layers import STAGES, Classifier, activate, average_pixels, conv3x3, init_kaiming, make_shortcut
 
 STEM, FIRST = 64, 256  # channels of the stem and of the first stage
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reslab.data.pixels import Pixels
+from reslab.data.storage.pixels import Pixels
 from reslab.errors import UserError
 from reslab.pretrained.kept import digest_of, find_or_compute
 from reslab.pretrained.routes import Compute, Route, choose_route, open_route
@@ -87,7 +87,7 @@ class Pretrained:
         return np.concatenate(found)
 
     def enlarge(self, pictures: Tensor) -> NDArray[np.uint8]:
-        """Resize pictures (N, C, H, W) to RGB squares of `image_size`, by a cubic filter as in the network's training."""
+        """Resize pictures (N, C, H, W) to RGB squares of `image_size`, bicubic as in the network's training."""
         size = (self.image_size, self.image_size)
         resized = F.interpolate(pictures, size=size, mode="bicubic", antialias=True)
         return resized.expand(-1, 3, -1, -1).contiguous().numpy()

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from reslab.extras import extra
+from reslab.errors import extra
 from reslab.models.efficientnet_lite import EfficientNetLite
-from reslab.recipe import Standardize
+from reslab.recipe.recipe import Standardize
 
 if TYPE_CHECKING:
     import onnx

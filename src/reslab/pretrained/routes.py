@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from reslab.data.batches import standardize
 from reslab.models.efficientnet_lite import EfficientNetLite
-from reslab.models.folding import fold
+from reslab.network.folding import fold
 from reslab.pretrained.graph import INPUT, write_graph
-from reslab.recipe import Standardize
+from reslab.recipe.recipe import Standardize
 
 Route = Literal["onnxruntime", "folded"]
 Compute = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # (N, C, H, W) to (N, D)

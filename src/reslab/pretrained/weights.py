@@ -15,7 +15,7 @@ import torch
 from reslab.errors import UserError
 from reslab.models import MODELS, build
 from reslab.models.efficientnet_lite import EfficientNetLite
-from reslab.recipe import Standardize
+from reslab.recipe.recipe import Standardize
 
 NUM_CLASSES = 1000
 STANDARDIZE = Standardize(mean=(127.0,) * 3, deviation=(128.0,) * 3)

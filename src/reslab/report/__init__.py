@@ -6,9 +6,9 @@ neither torch nor a recipe's code.
 
 from pathlib import Path
 
-from reslab.card import kept_files, write_card
 from reslab.report import page
 from reslab.report.beside import put_beside
+from reslab.report.card import kept_files, write_card
 from reslab.report.inputs import read_inputs
 from reslab.report.interactive import interact
 from reslab.report.markdown import render_markdown

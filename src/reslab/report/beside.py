@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
-from reslab.comparison import compare
 from reslab.errors import UserError
-from reslab.metrics import McNemar
+from reslab.measure.metrics import McNemar
 from reslab.records import Estimate, Evaluation
+from reslab.report.comparison import compare
 from reslab.report.extension import in_points
 from reslab.report.tables import Cell, Table, in_percent
 from reslab.runs import Run

@@ -1,32 +1,181 @@
-"""The curves of several runs on one chart."""
+"""Runs beside each other: a row of figures for each, and McNemar's test for each two of them.
 
+Only figures of one split, and without test-time augmentation, so that they stand for the same thing in every row: of
+the test split, or of the validation split where all runs are trials.
+"""
+
+import os
+from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.records import Epoch
-from reslab.report.figures import learning_curve
-from reslab.runs import Run, make_folder, write_bytes
+from reslab.errors import UserError
+from reslab.measure.estimates import estimate
+from reslab.measure.intervals import macro_f1_difference
+from reslab.measure.metrics import McNemar, mcnemar
+from reslab.records import Estimate, Evaluation, SplitName
+from reslab.runs import Run
 
 
-def write_curves(runs: Sequence[Run], *, names: Sequence[str], out: Path) -> Path:
-    """Draw the accuracy of every run over its epochs into `out`/curves.png and give its path.
+@dataclass(frozen=True)
+class Row:
+    """One run: what was trained on what, for how long, and its figures."""
 
-    Raises: Failure where the disk refuses.
+    name: str  # of the folder, or its path where two share a name
+    recipe: str
+    data: str
+    model: str
+    epochs: int  # that were trained
+    seconds: float  # of training
+    accuracy: Estimate
+    macro_f1: Estimate
+    log_loss: Estimate
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows by name: McNemar's test and the first's macro F1 less the second's, or the reason for there being none.
+
+    The interval is a paired one: each image counts with the answers of both.
     """
-    curves: dict[str, NDArray[np.float64]] = {}
-    for run, name in zip(runs, names, strict=True):
-        curves |= {f"{name}, {part}": values for part, values in accuracy_curves(run.log).items()}
-    make_folder(out)
-    path = out / "curves.png"
-    write_bytes(path, learning_curve({name: 100 * values for name, values in curves.items()}, label="accuracy, %"))
-    return path
+
+    first: str
+    second: str
+    mcnemar: McNemar | None = None
+    macro_f1_difference: Estimate | None = None
+    reason: str | None = None
 
 
-def accuracy_curves(log: Sequence[Epoch]) -> dict[str, NDArray[np.float64]]:
-    """Collect the accuracies of every epoch; those of validation images where some were held out."""
-    curves = {"training": np.array([epoch.train_accuracy for epoch in log])}
-    held_out = [epoch.validation_accuracy for epoch in log if epoch.validation_accuracy is not None]
-    return curves | ({"validation": np.array(held_out)} if held_out else {})
+@dataclass(frozen=True)
+class Comparison:
+    """Rows in the order of the runs, and every pair of them."""
+
+    split: SplitName
+    rows: tuple[Row, ...]
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What one run said of a split: predicted classes and labels, each (N,), and whose images they were."""
+
+    name: str
+    split: SplitName
+    data: str
+    reading: tuple[int, bool]  # the size of its images and whether they are streamed, which fingerprints cover too
+    fingerprint: str | None
+    classes: tuple[str, ...]
+    predicted: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+
+def compare(runs: Sequence[Run]) -> Comparison:
+    """Compare finished runs whose test split has been evaluated, or trials whose validation split has been.
+
+    Raises: UserError where one is given twice, is not finished or evaluated, only some are trials, or predictions and
+    figures differ.
+    """
+    names = _names(runs)
+    split = _pick_split(runs)
+    evaluations = [_evaluation(run) for run in runs]
+    rows = [_row(run, name, evaluation) for run, name, evaluation in zip(runs, names, evaluations, strict=True)]
+    answers = [_answers(run, name, evaluation) for run, name, evaluation in zip(runs, names, evaluations, strict=True)]
+    return Comparison(split, tuple(rows), tuple(_pair(first, second) for first, second in combinations(answers, 2)))
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    for path, count in Counter(os.path.realpath(run.path) for run in runs).items():
+        if count > 1:
+            raise UserError(f"{path} is given {count} times: name each run once")
+    uses = Counter(run.name for run in runs)
+    return [run.name if uses[run.name] == 1 else str(run.path) for run in runs]
+
+
+def _pick_split(runs: Sequence[Run]) -> SplitName:
+    first, *others = runs
+    for run in others:
+        if run.recipe.trial != first.recipe.trial:
+            trial, other = (run, first) if run.recipe.trial else (first, run)
+            raise UserError(
+                f"{trial.path} is a trial, measured on validation images, and {other.path} is none: compare trials "
+                "with trials"
+            )
+    return first.recipe.measured_on
+
+
+def _evaluation(run: Run) -> Evaluation:
+    if not run.is_finished:
+        raise UserError(f"{run.path} is not finished: go on with reslab train --resume {run.path}")
+    evaluation, split = run.evaluation, run.recipe.measured_on
+    if split not in evaluation.splits:
+        done = ", ".join(evaluation.splits) or "no split"
+        raise UserError(f"{run.path} has been evaluated on {done}, not on {split}: run reslab evaluate {run.path}")
+    return evaluation
+
+
+def _row(run: Run, name: str, evaluation: Evaluation) -> Row:
+    recipe, log, figures = run.recipe, run.log, evaluation.splits[run.recipe.measured_on]
+    options = recipe.model.model_dump(exclude={"kind", "depth"}, exclude_defaults=True)
+    chosen = ", ".join(f"{option}={value}" for option, value in options.items())
+    return Row(
+        name=name,
+        recipe=recipe.name,
+        data=recipe.data,
+        model=f"{recipe.model.label}" + (f" ({chosen})" if chosen else ""),
+        epochs=len(log),
+        seconds=sum(epoch.seconds for epoch in log),
+        accuracy=figures.accuracy,
+        macro_f1=figures.macro_f1,
+        log_loss=figures.log_loss,
+    )
+
+
+def _answers(run: Run, name: str, evaluation: Evaluation) -> _Answers:
+    split = run.recipe.measured_on
+    logits, labels = run.read_predictions(split)
+    if logits.shape != (evaluation.splits[split].num_images, len(evaluation.classes)):
+        raise UserError(f"the predictions and the evaluation of {run.path} differ: run reslab evaluate {run.path}")
+    fingerprint = next((data.fingerprint for data in run.environment.data if data.split == split), None)
+    reading = (run.recipe.image_size, run.recipe.stream is not None)
+    return _Answers(
+        name, split, run.recipe.data, reading, fingerprint, evaluation.classes, logits.argmax(axis=1), labels
+    )
+
+
+def _pair(first: _Answers, second: _Answers) -> Pair:
+    reason = _obstacle(first, second)
+    if reason:
+        return Pair(first.name, second.name, reason=reason)
+    result = mcnemar(first.labels, first=first.predicted, second=second.predicted)
+    return Pair(first.name, second.name, mcnemar=result, macro_f1_difference=_macro_f1_difference(first, second))
+
+
+def _macro_f1_difference(first: _Answers, second: _Answers) -> Estimate:
+    return estimate(
+        *macro_f1_difference(
+            first.labels, first=first.predicted, second=second.predicted, num_classes=len(first.classes)
+        )
+    )
+
+
+def _obstacle(first: _Answers, second: _Answers) -> str | None:
+    """Say why two runs were not measured on the same images, as far as can be told.
+
+    The fingerprint of a folder also changes with the way it is read: where only that differs, the labels must do.
+    """
+    if len(first.labels) != len(second.labels):
+        return f"their {first.split} splits have {len(first.labels)} and {len(second.labels)} images"
+    if first.classes != second.classes:
+        return "their classes differ"
+    num_different = int((first.labels != second.labels).sum())
+    if num_different:
+        return f"the labels of {num_different} of {len(first.labels)} {first.split} images differ"
+    if first.fingerprint == second.fingerprint or (first.data == second.data and first.reading != second.reading):
+        return None
+    prints = " and ".join(f"{each.fingerprint[:12]}…" if each.fingerprint else "unknown" for each in (first, second))
+    where = first.data if first.data == second.data else f"{first.data} and {second.data}"
+    return f"the {first.split} images of {where} differ (fingerprints {prints})"

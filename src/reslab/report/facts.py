@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from statistics import median
 
-from reslab.recipe import Extension, Recipe
+from reslab.recipe.recipe import Extension, Recipe
 from reslab.records import Environment, Segment, Setup
 from reslab.report.inputs import Inputs
 from reslab.report.words import (

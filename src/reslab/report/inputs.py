@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from reslab.errors import UserError
-from reslab.recipe import Recipe
+from reslab.recipe.recipe import Recipe
 from reslab.records import Environment, Epoch, Evaluation, SplitFigures, Weights
 from reslab.report.views import Views, read_views
 from reslab.runs import Examples, Predictions, Run, read_weights

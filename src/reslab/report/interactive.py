@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.published import CIFAR10_NETWORKS
+from reslab.recipe.published import CIFAR10_NETWORKS
 from reslab.records import SplitName
 from reslab.report.inputs import Inputs
 from reslab.report.sheets import columns_of, make_sheet

@@ -9,13 +9,12 @@ from reslab.report.inputs import Inputs
 from reslab.report.looks import doubts_sentence
 from reslab.report.mistakes import Mistakes, pair_table
 from reslab.report.pictures import Picture
+from reslab.report.shortfall import warn_of_shortfall
 from reslab.report.tables import Table, class_table, data_table, field_table, metric_table
 from reslab.report.verdict import verdict
 from reslab.report.words import model_words
-from reslab.shortfall import warn_of_shortfall
-from reslab.text import markdown as escape
-from reslab.text import markdown_block
-from reslab.words import percent
+from reslab.words import markdown as escape
+from reslab.words import markdown_block, percent
 
 
 def render_markdown(inputs: Inputs, *, pictures: Sequence[Picture], beside: Beside | None) -> str:

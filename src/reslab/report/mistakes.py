@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reslab.metrics import softmax
+from reslab.measure.metrics import softmax
 from reslab.report import figures
 from reslab.report.inputs import Inputs
 from reslab.report.pictures import Picture

@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-from reslab.published import CIFAR10_SOURCE
+from reslab.recipe.published import CIFAR10_SOURCE
 from reslab.report.beside import Beside
 from reslab.report.extension import give_account
 from reslab.report.facts import device_words, machine_facts, recipe_facts, training_seconds
@@ -15,10 +15,10 @@ from reslab.report.interactive import Interaction
 from reslab.report.looks import doubts, doubts_sentence, looks
 from reslab.report.mistakes import Mistakes
 from reslab.report.pictures import Picture
+from reslab.report.shortfall import warn_of_shortfall
 from reslab.report.tables import class_table, data_table, field_table, in_percent, metric_table, num_wrong
 from reslab.report.verdict import verdict
 from reslab.report.words import model_words
-from reslab.shortfall import warn_of_shortfall
 from reslab.words import between, counted, duration, errors_among, percent
 
 

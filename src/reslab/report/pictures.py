@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.recipe import Steps
+from reslab.recipe.recipe import Steps
 from reslab.records import SplitName
 from reslab.report import figures
 from reslab.report.inputs import Inputs

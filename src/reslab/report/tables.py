@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.metrics import CALIBRATION_BINS, softmax
-from reslab.published import CIFAR10_NETWORKS
+from reslab.measure.metrics import CALIBRATION_BINS, softmax
+from reslab.recipe.published import CIFAR10_NETWORKS
 from reslab.records import SPLITS, Epoch, Estimate, Evaluation, Figures, SplitName
 from reslab.report.facts import device_words, training_seconds
 from reslab.report.inputs import Inputs

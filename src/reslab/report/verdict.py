@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from reslab.recipe import Published
+from reslab.recipe.recipe import Published
 from reslab.records import Estimate
 from reslab.words import between
 

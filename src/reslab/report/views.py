@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.errors import UserError
-from reslab.metrics import softmax
+from reslab.measure.metrics import softmax
 from reslab.records import SPLITS, Evaluation, SplitName
 from reslab.runs import Doubts, Features, Gallery, HeatMaps, Predictions, Run, read_view
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
+from zipfile import ZipFile
 
 import numpy as np
 import safetensors
@@ -17,10 +18,8 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from reslab.bombs import check_sizes
-from reslab.complaints import first_complaint, show
-from reslab.errors import Failure, UserError
-from reslab.recipe import Part
+from reslab.errors import Failure, UserError, first_complaint, show
+from reslab.recipe.value import Part
 from reslab.records import SCHEMA_VERSION
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -186,3 +185,14 @@ def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
             return {name: file[name] for name in names}
     except Exception as error:  # a broken archive makes zipfile and NumPy raise nearly anything
         raise Damaged(f"{path} is damaged, it should hold {' and '.join(names)}: {error}") from None
+
+
+MAX_BYTES = 10**9  # below that, nothing is a bomb
+MAX_RATIO = 100  # of what is inside to what lies on the disk; images are compressed by less
+
+
+def check_sizes(archive: ZipFile) -> None:
+    """Raises: ValueError where a member would be huge and is nearly nothing on the disk."""
+    for member in archive.infolist():
+        if member.file_size > max(MAX_BYTES, MAX_RATIO * member.compress_size):
+            raise ValueError(f"{member.filename} unpacks {member.compress_size:,} to {member.file_size:,} bytes")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.errors import Failure, UserError
-from reslab.recipe import Recipe, read_recipe
+from reslab.recipe.recipe import Recipe, read_recipe
 from reslab.records import Environment, Epoch, Evaluation, PriorChoice, SplitName, Weights
 from reslab.runs import checkpoints, lock
 from reslab.runs.checkpoints import Checkpoint
@@ -30,7 +30,7 @@ from reslab.runs.files import (
     write_npz,
     writing,
 )
-from reslab.text import is_text, printable
+from reslab.words import is_text, printable
 
 # What a run may hold that ended before it had begun; its recipe is written last.
 BEFORE_THE_RECIPE = {lock.NAME, "environment.json", "base.safetensors", "base.json"}

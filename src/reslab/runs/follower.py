@@ -3,7 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from reslab.recipe import Recipe
+from reslab.recipe.recipe import Recipe
 from reslab.records import Environment, Epoch, Weights
 from reslab.runs.files import Arrays
 from reslab.runs.folder import Run

@@ -13,8 +13,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
 from reslab import __version__
+from reslab.data.pictures import MAX_PIXELS
 from reslab.errors import UserError
-from reslab.pictures import MAX_PIXELS
 from reslab.serving.decoding import Uploaded
 from reslab.serving.guard import Guard, Limits
 from reslab.serving.metrics import Metrics

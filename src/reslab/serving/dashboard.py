@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from fastapi import APIRouter, FastAPI, HTTPException, Query
 from pydantic import BaseModel
 
-from reslab.comparison import compare
 from reslab.errors import UserError
 from reslab.records import Epoch, Estimate
+from reslab.report.comparison import compare
 from reslab.runs import Run
 from reslab.serving.app import PROBLEMS, Access, build_app
 from reslab.serving.metrics import Metrics

@@ -24,8 +24,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from reslab.data.pictures import MAX_PIXELS, opening, shrink, with_channels
 from reslab.errors import UserError
-from reslab.pictures import MAX_PIXELS, opening, shrink, with_channels
 from reslab.serving.turns import Busy, Turns
 
 Uploaded = tuple[str, bytes]  # the name of a file, and what it holds

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from reslab.data import ImageSet
+from reslab.data.images import ImageSet
 
 THUMBNAIL = 128  # pixels a side, at most
 

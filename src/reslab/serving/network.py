@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from reslab.data import ImageSet
 from reslab.data.batches import standardize
+from reslab.data.images import ImageSet
 from reslab.errors import UserError
 from reslab.evaluation import load_classifier
 from reslab.evaluation.heat import evidence_maps
 from reslab.models import Classifier
-from reslab.models.folding import fold
+from reslab.network.folding import fold
 from reslab.runs import Run
 from reslab.serving.calibration import PENDING, calibrate
 from reslab.serving.neighbours import Index, to_data_url

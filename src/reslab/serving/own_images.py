@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-from reslab.data import ImageSet, find_data_dir, parse
-from reslab.data.catalog import OFFICIAL
+from reslab.data.expression import parse
+from reslab.data.images import ImageSet
 from reslab.data.recipe_data import describe_change, read_split
+from reslab.data.sources.catalog import OFFICIAL
+from reslab.data.sources.cifar import find_data_dir
 from reslab.data.split import limit
 from reslab.errors import Failure, UserError
 from reslab.runs import Run

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from reslab.data import ImageSet
+from reslab.data.images import ImageSet
 from reslab.runs import Predictions as SavedPredictions
 from reslab.serving.batching import Batcher
 from reslab.serving.calibration import PENDING, calibrate_by, uncalibrated

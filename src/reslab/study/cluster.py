@@ -18,9 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from reslab.errors import Failure, UserError
-from reslab.extras import extra
-from reslab.launch import set_up_threads
+from reslab.errors import Failure, UserError, extra
+from reslab.machine.launch import set_up_threads
 from reslab.study.plan import Ended, Job, Lesson, Machine, Outcome, Say, conclude
 from reslab.study.storage import Storage
 
@@ -144,7 +143,7 @@ def _send_what_is_here(job: Job, storage: Storage) -> None:
 
 def _wait(ray: Any, references: dict[Path, Any], *, storage: Storage | None, say: Say) -> dict[Path, Ended]:
     """Wait for every run, fetch those that are done, and say so."""
-    from reslab.signals import listen_for_stop
+    from reslab.machine.signals import listen_for_stop
 
     arrived: queue.SimpleQueue[tuple[Path, Future[Ended]]] = queue.SimpleQueue()
     for out, reference in references.items():

@@ -12,14 +12,14 @@ from typing import Final
 import torch
 
 from reslab import models
-from reslab.data import ImageSet
 from reslab.data.batches import Batches, image_size_at
+from reslab.data.images import ImageSet
 from reslab.data.recipe_data import read_split
 from reslab.extension.methods import METHODS, TUNED_SHARE
-from reslab.models.device import pick_device
-from reslab.models.memory import keep_freed_memory
-from reslab.models.precision import pick_precision
-from reslab.recipe import Method, Recipe
+from reslab.machine.device import pick_device
+from reslab.machine.memory import keep_freed_memory
+from reslab.machine.precision import pick_precision
+from reslab.recipe.recipe import Method, Recipe
 from reslab.runs import Run
 from reslab.study.plan import Job, Lesson, Machine, Say
 from reslab.training.compiling import Work, share_of_time

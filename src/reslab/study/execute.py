@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reslab.errors import Failure, UserError
-from reslab.recipe import Recipe
+from reslab.recipe.recipe import Recipe
 from reslab.runs import Run, make_folder, write_json
 from reslab.runs.files import read_record
 from reslab.study.cluster import Cluster
@@ -43,7 +43,7 @@ def run_study(
     interrupted; the same call then goes on.
     """
     from reslab.data.recipe_data import check_remote
-    from reslab.models.device import pick_device
+    from reslab.machine.device import pick_device
 
     machine = machine or Machine()
     pick_device(machine.device)  # which refuses a wrong one before anything is written

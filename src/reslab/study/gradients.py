@@ -14,8 +14,8 @@ from torch import nn
 from reslab import models
 from reslab.data.batches import Batches, standardize
 from reslab.data.recipe_data import read_split
-from reslab.models.device import pick_device
-from reslab.recipe import Recipe
+from reslab.machine.device import pick_device
+from reslab.recipe.recipe import Recipe
 
 IMAGES_TO_PREPARE = 1000  # for networks that begin with what they see
 

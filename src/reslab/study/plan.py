@@ -9,10 +9,10 @@ from typing import Literal, TypedDict, assert_never
 from pydantic import TypeAdapter
 
 from reslab.errors import Failure, UserError
-from reslab.recipe import Method, Recipe, derive
-from reslab.recipes import find_recipe
+from reslab.recipe.recipe import Method, Recipe, derive
+from reslab.recipe.settings import with_settings
+from reslab.recipe.shipped import find_recipe
 from reslab.runs import Run
-from reslab.settings import with_settings
 from reslab.study.scaling import scale_recipe
 from reslab.study.spec import Row, Study, Teaching, Training, pick_row
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from reslab.errors import Failure
-from reslab.launch import count_cores
+from reslab.machine.launch import count_cores
 from reslab.runs import Run
 from reslab.study.plan import Assignment, Ended, Job, Lesson, Machine, Outcome, Say, conclude
 
@@ -47,7 +47,7 @@ def do_all(
 
     Raises: Failure naming the runs that failed once all others are done, or where somebody interrupts.
     """
-    from reslab.signals import listen_for_stop
+    from reslab.machine.signals import listen_for_stop
 
     latest = None if budget is None else time.monotonic() + budget
     waiting = list(zip(jobs, costs, strict=True))

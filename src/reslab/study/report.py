@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jinja2
 
-from reslab.metrics import CONFIDENCE
+from reslab.measure.metrics import CONFIDENCE
 from reslab.report.facts import device_words
 from reslab.report.pictures import Picture
 from reslab.report.tables import Cell, Table
@@ -18,8 +18,7 @@ from reslab.study.charts import draw
 from reslab.study.results import Line, Question, Results, average_seconds, read_results
 from reslab.study.spec import LOWER_IS_BETTER, Metric, Study
 from reslab.study.verdict import MOST_SEEDS, Difference, Sample
-from reslab.text import markdown
-from reslab.words import NBSP, between, counted, duration, percent, points
+from reslab.words import NBSP, between, counted, duration, markdown, percent, points
 
 METRICS: dict[Metric, str] = {"error": "error", "accuracy": "accuracy", "macro_f1": "macro F1"}
 COLUMNS = (

@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import NormalDist, fmean
 
 from reslab.errors import UserError
-from reslab.metrics import CONFIDENCE
-from reslab.recipe import Published, Recipe
+from reslab.measure.metrics import CONFIDENCE
+from reslab.recipe.recipe import Published, Recipe
 from reslab.records import Environment, Epoch, Estimate, Figures, SplitName
 from reslab.report.facts import device_words
 from reslab.runs import Run

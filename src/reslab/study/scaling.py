@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from reslab.errors import UserError
-from reslab.recipe import Average, Recipe, Steps, derive
+from reslab.recipe.recipe import Average, Recipe, Steps, derive
 
 
 def scale_recipe(recipe: Recipe, scale: float) -> Recipe:

@@ -10,9 +10,9 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from reslab.complaints import first_complaint
-from reslab.errors import UserError
-from reslab.recipe import Method, Part, Published
+from reslab.errors import UserError, first_complaint
+from reslab.recipe.recipe import Method, Published
+from reslab.recipe.value import Part
 
 Metric = Literal["error", "accuracy", "macro_f1"]  # fractions of the test split, in [0, 1]
 LOWER_IS_BETTER: Final = ("error",)

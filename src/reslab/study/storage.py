@@ -7,9 +7,8 @@ what lay here at some moment: whoever fetches it goes on from the newest checkpo
 from pathlib import Path
 from typing import Any
 
-from reslab.addresses import open_address
-from reslab.errors import Failure, UserError
-from reslab.extras import extra
+from reslab.data.addresses import open_address
+from reslab.errors import Failure, UserError, extra
 from reslab.runs import write_bytes
 
 PART = ".part"

@@ -1,16 +1,16 @@
 """The shipped studies: published tables as data.
 
-Source: He et al. 2015, arXiv:1512.03385; Shah et al. 2016, arXiv:1604.04112; `reslab.published`; the lab report that
-this project grew out of, which is not public. Figures are test errors or accuracies of one run each, as a rule, without
+Source: He et al. 2015, arXiv:1512.03385; Shah et al. 2016, arXiv:1604.04112; `reslab.recipe.published`; the lab report
+that this project grew out of, which is not public. Figures are test errors or accuracies of one run each, as a rule, without
 an interval.
 """
 
 from collections.abc import Iterable
 from typing import Final
 
-from reslab.published import CIFAR10_NETWORKS, CIFAR10_SOURCE
-from reslab.recipe import Published
-from reslab.recipes import RECIPES
+from reslab.recipe.published import CIFAR10_NETWORKS, CIFAR10_SOURCE
+from reslab.recipe.recipe import Published
+from reslab.recipe.shipped import RECIPES
 from reslab.study.spec import Contrast, Metric, Row, Study, Teaching, Training
 
 SHAH: Final = "Shah et al. 2016, arXiv:1604.04112, table 1"

@@ -15,8 +15,8 @@ from typing import Final, Literal
 
 from scipy.special import stdtrit
 
-from reslab.metrics import CONFIDENCE
-from reslab.recipe import Published
+from reslab.measure.metrics import CONFIDENCE
+from reslab.recipe.recipe import Published
 
 LEAST_SEEDS: Final = 3  # for a verdict
 MOST_SEEDS: Final = 1000  # beyond, a number of seeds is no advice

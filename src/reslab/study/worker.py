@@ -10,7 +10,7 @@ import sys
 import threading
 
 from reslab.errors import Failure, UserError
-from reslab.launch import set_up_threads
+from reslab.machine.launch import set_up_threads
 from reslab.study.plan import Assignment, Machine
 
 

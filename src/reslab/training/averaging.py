@@ -11,7 +11,7 @@ import copy
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from reslab.models import Classifier
-from reslab.recipe import Average
+from reslab.recipe.recipe import Average
 
 
 def begin_average(model: Classifier) -> Classifier:

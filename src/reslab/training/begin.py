@@ -11,11 +11,11 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from reslab.data import ImageSet
+from reslab.data.images import ImageSet
 from reslab.data.recipe_data import describe_change, describe_data, read_split
 from reslab.errors import UserError
-from reslab.models.precision import pick_precision
-from reslab.recipe import Recipe
+from reslab.machine.precision import pick_precision
+from reslab.recipe.recipe import Recipe
 from reslab.records import DataSet, Environment, SplitName
 from reslab.runs import Follower, Run
 from reslab.training.compiling import check_compiler, read_compile

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from reslab.errors import UserError
-from reslab.models.precision import Precision
-from reslab.models.timing import time_update
+from reslab.machine.precision import Precision
+from reslab.machine.timing import time_update
 from reslab.records import Compiled
 from reslab.runs import Run
 

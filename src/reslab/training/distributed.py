@@ -18,12 +18,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from reslab.data import ImageSet
 from reslab.data.batches import seeded
+from reslab.data.images import ImageSet, to_statistics
 from reslab.data.parts import part_of
-from reslab.data.spec import to_statistics
 from reslab.errors import Failure, UserError
-from reslab.recipe import Standardize
+from reslab.recipe.recipe import Standardize
 
 Result = TypeVar("Result")
 LOST = "another process of this run has ended or cannot be reached"

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 import reslab
-from reslab.models.precision import pick_precision
+from reslab.machine.precision import pick_precision
 from reslab.records import Compiled, DataSet, Environment, Precision, Segment, Setup
-from reslab.text import printable
+from reslab.words import printable
 
 # What a person should know of before a run goes on otherwise; the rest of a setup is only recorded.
 TOLD = ("device", "processor", "threads", "ranks", "torch", "numpy", "reslab")

@@ -3,7 +3,7 @@
 from torch import nn
 
 from reslab.errors import UserError
-from reslab.recipe import Freeze
+from reslab.recipe.recipe import Freeze
 
 
 def freeze(model: nn.Module, parts: tuple[Freeze, ...], *, epoch: int) -> None:

@@ -15,13 +15,13 @@ from torch import Tensor
 from reslab import models
 from reslab.data.batches import Batches, seeded, standardize
 from reslab.errors import Failure
+from reslab.machine.memory import keep_freed_memory
+from reslab.machine.signals import StopRequest, listen_for_stop
 from reslab.models import Classifier
-from reslab.models.inference import predict_logits
-from reslab.models.memory import keep_freed_memory
-from reslab.recipe import Standardize
+from reslab.network.inference import predict_logits
+from reslab.recipe.recipe import Standardize
 from reslab.records import Epoch, Weights
 from reslab.runs import Checkpoint, Run
-from reslab.signals import StopRequest, listen_for_stop
 from reslab.training.averaging import take_in
 from reslab.training.begin import Begun
 from reslab.training.compiling import Work, settle_compiled

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reslab.data import ImageSet
-from reslab.recipe import Recipe
+from reslab.data.images import ImageSet
+from reslab.recipe.recipe import Recipe
 
 Forward = Callable[[Tensor], Tensor]  # images (N, C, H, W) to logits (N, K)
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # logits (N, K), images, labels (N,) to the mean loss

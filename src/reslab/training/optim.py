@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from reslab.models import Classifier
-from reslab.recipe import Cosine, Linear, Optimizer, Schedule, Sgd, Steps
-from reslab.recipe import Muon as MuonSettings
+from reslab.recipe.recipe import Cosine, Linear, Optimizer, Schedule, Sgd, Steps
+from reslab.recipe.recipe import Muon as MuonSettings
 from reslab.training.muon import Muon
 
 Group = dict[str, Any]

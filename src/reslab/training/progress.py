@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from reslab.records import Epoch
-from reslab.text import printable
+from reslab.words import printable
 
 
 class Display:

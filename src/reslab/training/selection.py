@@ -14,8 +14,8 @@ from torch import Tensor
 
 from reslab.data.parts import FEWEST_IMAGES
 from reslab.models import Classifier
-from reslab.models.inference import predict_logits
-from reslab.recipe import Selection
+from reslab.network.inference import predict_logits
+from reslab.recipe.recipe import Selection
 from reslab.training.distributed import Share
 from reslab.training.objective import Objective
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from reslab.models.device import pick_device
-from reslab.recipe import Recipe
+from reslab.machine.device import pick_device
+from reslab.recipe.recipe import Recipe
 from reslab.runs import Run
 from reslab.training.begin import Begun, Computing, begin, go_on, read_recorded, read_splits
 from reslab.training.distributed import joined

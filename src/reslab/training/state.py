@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from reslab.errors import UserError
 from reslab.models import Classifier
-from reslab.recipe import Part
+from reslab.recipe.value import Part
 from reslab.runs import Checkpoint
 from reslab.training.averaging import begin_average
 

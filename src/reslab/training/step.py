@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from reslab.models.precision import Precision, multiplying
+from reslab.machine.precision import Precision, multiplying
 from reslab.training.objective import Forward, Objective
 
 

@@ -1,0 +1,198 @@
+"""The data expression: which classes of which sources, in which order, as a value. Nothing is read here.
+
+    expression = source { "+" source }              classes are numbered in the order written, each taken once
+    source     = named [ ":" class { "," class } ] [ "@" number ]
+               | ( "folder" | "npz" ) ":" path [ "@" number ]
+               | "shards" ":" ( path | URL ) [ "@" number ]
+    named      = "cifar10" | "cifar100" | "cifar100-coarse" | "digits"
+    class      = the name of a class; of `cifar100` also of a superclass, which stands for its five classes in their
+                 official order; of `digits` also a range, as in 0-6; without any, all classes in their official order
+    number     = take at most so many training images of each class, the same ones each time; with 0 the classes are
+                 known but have no training images; the test split stays whole
+
+`cifar100-coarse` has the 20 superclasses as its classes. A "+" belongs to a path unless a source's name follows it
+(`folder:a+b` is one path, `folder:a+digits` is two sources); a path that itself ends in "@5" is written with a "/"
+after it. Spaces around names are left out. A class name that a folder or file brings a second time is refused when the
+expression is loaded, unless both are said to be one class.
+"""
+
+import difflib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from reslab.data.addresses import is_remote
+from reslab.data.sources.catalog import CIFAR10_CLASSES, CIFAR100_CLASSES, CIFAR100_SUPERCLASSES
+from reslab.errors import UserError
+
+Named = Literal["cifar10", "cifar100", "cifar100-coarse", "digits"]
+Located = Literal["folder", "npz"]
+
+CLASSES: dict[Named, tuple[str, ...]] = {
+    "cifar10": CIFAR10_CLASSES,
+    "cifar100": CIFAR100_CLASSES,
+    "cifar100-coarse": tuple(CIFAR100_SUPERCLASSES),
+    "digits": tuple("0123456789"),
+}
+_LOCATED: tuple[str, ...] = (*get_args(Located), "shards")
+_SOURCES: tuple[str, ...] = (*CLASSES, *_LOCATED)
+_NAMES_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class NamedTerm:
+    """Some classes of a known set, in the order wanted; at most `limit` training images of each."""
+
+    source: Named
+    classes: tuple[str, ...]
+    limit: int | None
+
+    @property
+    def origin(self) -> str:
+        """Where the images come from, as in an expression."""
+        return self.source
+
+
+@dataclass(frozen=True)
+class LocatedTerm:
+    """All classes of a folder or file of the user's; at most `limit` training images of each."""
+
+    source: Located
+    path: Path
+    limit: int | None
+
+    @property
+    def origin(self) -> str:
+        """Where the images come from, as in an expression."""
+        return f"{self.source}:{self.path}"
+
+
+@dataclass(frozen=True)
+class ShardsTerm:
+    """All classes of shards in a folder, here or at an address; at most `limit` training images of each."""
+
+    url: str
+    limit: int | None
+    source: Literal["shards"] = "shards"
+
+    @property
+    def origin(self) -> str:
+        """Where the images come from, as in an expression."""
+        return f"shards:{self.url}"
+
+
+Term = NamedTerm | LocatedTerm | ShardsTerm
+
+
+def parse(expression: str) -> tuple[Term, ...]:
+    """Read a data expression. Raises: UserError that names what is wrong and the nearest right name."""
+    terms = tuple(_parse_source(text, expression) for text in _split(expression))
+    _check_taken_once(terms, expression)
+    return terms
+
+
+def find_remote(expression: str) -> list[str]:
+    """List the addresses of an expression that are on other machines, whatever reading it would ask of them."""
+    places = [
+        term.url if isinstance(term, ShardsTerm) else str(term.path)
+        for term in parse(expression)
+        if not isinstance(term, NamedTerm)
+    ]
+    return [place for place in places if is_remote(place)]
+
+
+def join_expressions(old: str, new: str, *, old_limit: int | None) -> str:
+    """Write the sum of two expressions in which the sources of `old` give at most `old_limit` training images a class.
+
+    A source that has a smaller limit keeps it. Raises: UserError where one is wrong, or both take the same class.
+    """
+    for expression in (old, new):
+        parse(expression)
+    joined = "+".join([*(_lower_limit(text, old_limit) for text in _split(old)), *_split(new)])
+    parse(joined)
+    return joined
+
+
+def _lower_limit(text: str, num: int | None) -> str:
+    body, own = _parse_limit(text)
+    limits = [limit for limit in (own, num) if limit is not None]
+    return f"{body.rstrip()}@{min(limits)}" if limits else text
+
+
+def _check_taken_once(terms: tuple[Term, ...], expression: str) -> None:
+    """Refuse a sum that would hold the same images twice."""
+    seen: set[str] = set()
+    for term in terms:
+        items = [f"the class {name!r}" for name in term.classes] if isinstance(term, NamedTerm) else [repr(term.origin)]
+        for item in items:
+            if item in seen:
+                raise UserError(f"{item} is in {expression!r} twice: take it once")
+            seen.add(item)
+
+
+def _split(expression: str) -> list[str]:
+    """Cut at each "+", except inside a path."""
+    sources: list[str] = []
+    for piece in expression.split("+"):
+        in_path = sources and _source_of(sources[-1]) in _LOCATED
+        if in_path and _source_of(piece) not in _SOURCES:
+            sources[-1] += "+" + piece
+        else:
+            sources.append(piece)
+    return [source.strip() for source in sources]
+
+
+def _source_of(text: str) -> str:
+    return re.split("[:@]", text, maxsplit=1)[0].strip()
+
+
+def _parse_source(text: str, expression: str) -> Term:
+    if not text:
+        raise UserError(
+            f"the data expression {expression!r} lacks a source: write for example cifar10+cifar100:reptiles"
+        )
+    body, limit = _parse_limit(text)
+    source, colon, rest = (part.strip() for part in body.partition(":"))
+    if source in _LOCATED:
+        if not rest:
+            raise UserError(f"{text!r} lacks a path: write {source}:PATH")
+        if source == "shards":
+            return ShardsTerm(os.path.expanduser(rest), limit)
+        return LocatedTerm("folder" if source == "folder" else "npz", Path(os.path.expanduser(rest)), limit)
+    if source not in CLASSES:
+        raise UserError(f"{source!r} is not a data source; {_nearest(source, _SOURCES)}")
+    items = [item.strip() for item in rest.split(",")] if colon else CLASSES[source]
+    return NamedTerm(source, tuple(name for item in items for name in _expand(source, item)), limit)
+
+
+def _parse_limit(text: str) -> tuple[str, int | None]:
+    """Take a trailing @N off."""
+    match = re.fullmatch(r"(.*)@\s*([0-9]{1,9})", text, re.DOTALL)
+    return (text, None) if match is None else (match[1], int(match[2]))
+
+
+def _expand(source: Named, item: str) -> tuple[str, ...]:
+    """Resolve a class, a superclass or a range of digits to names of classes."""
+    if item in CLASSES[source]:
+        return (item,)
+    if source == "cifar100" and item in CIFAR100_SUPERCLASSES:
+        return CIFAR100_SUPERCLASSES[item]
+    if source == "digits":
+        if (ends := re.fullmatch(r"([0-9])\s*-\s*([0-9])", item)) and ends[1] <= ends[2]:
+            return CLASSES[source][int(ends[1]) : int(ends[2]) + 1]
+        raise UserError(
+            f"{item!r} is not a class of digits; it has 0 to 9, alone (digits:1,3) or in a range (digits:0-6)"
+        )
+    known = (*CLASSES[source], *(CIFAR100_SUPERCLASSES if source == "cifar100" else ()))
+    raise UserError(f"{item!r} is not a class of {source}; {_nearest(item, known)}")
+
+
+def _nearest(name: str, known: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return (
+        f"it has {', '.join(known)}" if len(known) <= _NAMES_SHOWN else f"it has {', '.join(known[:_NAMES_SHOWN])}, …"
+    )

@@ -1,0 +1,104 @@
+"""What a data set is once it has been read: in memory, or in files.
+
+Axes: N images, C channels, H rows, W columns, K classes. Pixels are uint8, 0 to 255.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reslab.data.storage.pixels import Pixels, blocks_of
+from reslab.recipe.recipe import Standardize
+
+Split = Literal["train", "validation", "test"]
+Indices = Tensor | NDArray[np.int64] | Sequence[int]
+
+
+class Labelled(NamedTuple):
+    """What a source hands over, in its own size: images (N, C, H, W) uint8, labels (N,) in [0, K), K class names."""
+
+    images: NDArray[np.uint8] | Pixels
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """One split of a data expression: images (N, C, H, W) uint8, labels (N,) int64 in [0, K), K class names.
+
+    Images that do not lie in memory are `Pixels`: they have a shape, a length, and are read by `images[places]`.
+    The training split may have classes without images, those of a source with `@0`; no other split has.
+    """
+
+    images: Tensor | Pixels
+    labels: Tensor
+    classes: tuple[str, ...]
+    expression: str
+    split: Split
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 in hex over class names, shapes, images and labels; not over the expression that led to them.
+
+        Of images that are streamed, the shards' digests stand for them.
+        """
+        shapes = [list(self.images.shape), list(self.labels.shape)]
+        digest = hashlib.sha256(json.dumps([self.classes, shapes]).encode())
+        images = self.images
+        contents = images.contents() if isinstance(images, Pixels) else [_little_endian_bytes(images.numpy())]
+        for content in chain(contents, [_little_endian_bytes(self.labels.numpy())]):
+            digest.update(content.data)
+        return digest.hexdigest()
+
+    def subset(self, indices: Indices) -> "ImageSet":
+        """Pick images by their place, in the order given, with the same classes; many of a file are not copied."""
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        images = self.images.select(chosen.numpy()) if isinstance(self.images, Pixels) else self.images[chosen]
+        return replace(self, images=images, labels=self.labels[chosen])
+
+    def counts(self) -> list[int]:
+        """Count the images of each class, K numbers."""
+        return [int(count) for count in torch.bincount(self.labels, minlength=len(self.classes))]
+
+    def statistics(self) -> Standardize:
+        """Measure each channel's mean and population deviation in units of the pixels (0 to 255).
+
+        Exact in double precision, from a histogram of the 256 values: no float copy of the images is made.
+        A channel that never changes gets the deviation 1, so that dividing by it does no harm.
+        """
+        return to_statistics(self.count_values())
+
+    def count_values(self) -> Tensor:
+        """Count each channel's values, (C, 256)."""
+        counts = torch.zeros(self.images.shape[1], 256, dtype=torch.int64)
+        for block in blocks_of(self.images):
+            for channel, pixels in enumerate(block.unbind(dim=1)):
+                counts[channel] += torch.bincount(pixels.reshape(-1), minlength=256)
+        return counts
+
+
+def to_statistics(counts: Tensor) -> Standardize:
+    """Compute each channel's mean and deviation from how often it has each value, (C, 256)."""
+    values = torch.arange(256, dtype=torch.float64)
+    means, deviations = [], []
+    for channel in counts:
+        share = channel.double() / channel.sum()
+        mean = (share * values).sum()
+        deviation = (share * (values - mean) ** 2).sum().sqrt()
+        means.append(float(mean))
+        deviations.append(float(deviation) or 1.0)
+    return Standardize(mean=tuple(means), deviation=tuple(deviations))
+
+
+def _little_endian_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """View an array's content as bytes that are the same on every machine."""
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)

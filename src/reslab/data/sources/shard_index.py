@@ -1,0 +1,172 @@
+"""What a folder or address of shards holds: `reslab.json`, and the labels of each split as an array.
+
+A shard is named, so that one that is missing is missed; and has its size and SHA-256, so that one that was cut short or
+changed is told from a whole one. Axes: N images, C channels, H rows, W columns.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, ValidationError
+
+from reslab.data.addresses import open_address
+from reslab.data.images import Split
+from reslab.errors import Failure, UserError, extra
+from reslab.recipe.value import Part
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+INDEX = "reslab.json"
+MAX_INDEX = 1 << 30  # bytes; a hundred thousand shards take 20 MB
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=200)]  # never a path
+Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+
+
+class File(Part):
+    """A file beside the index."""
+
+    name: Name
+    num_bytes: NonNegativeInt
+    sha256: Digest
+
+
+class Shard(File):
+    """A tar archive of images."""
+
+    num_images: PositiveInt
+
+
+class ShardedSplit(Part):
+    """The shards of a split, and its labels in their order."""
+
+    labels: File
+    shards: Annotated[tuple[Shard, ...], Field(min_length=1)]
+
+    @property
+    def num_images(self) -> int:
+        return sum(shard.num_images for shard in self.shards)
+
+
+class Index(Part):
+    """What was packed: images of (C, H, W), and the expression that they came from."""
+
+    schema_version: Literal[1] = 1
+    expression: str
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
+    image_shape: tuple[Literal[1, 3], PositiveInt, PositiveInt]
+    splits: dict[Literal["train", "test"], ShardedSplit]
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder, here or far away; names are those of files in it."""
+
+    url: str
+    system: "AbstractFileSystem"
+    root: str
+
+    @classmethod
+    def at(cls, url: str) -> "Store":
+        """Look at a path or an address. Raises: UserError where there is no way to it."""
+        with extra("shards"):
+            system, root = open_address(url)
+        return cls(url, system, root.rstrip("/"))
+
+    def path(self, name: str) -> str:
+        return f"{self.root}/{name}"
+
+    def read(self, name: str) -> bytes:
+        """Read a file whole. Raises: FileNotFoundError; Failure where it cannot be read for another reason."""
+        try:
+            content: bytes = self.system.cat_file(self.path(name))
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise Failure(f"{self.url}/{name} cannot be read: {error}") from None
+        return content
+
+    def size(self, name: str) -> int | None:
+        """Ask for a file's bytes; None where it is not there."""
+        try:
+            return int(self.system.size(self.path(name)))
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            raise Failure(f"{self.url}/{name} cannot be looked at: {error}") from None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file. Raises: Failure where the storage refuses."""
+        try:
+            self.system.makedirs(self.root, exist_ok=True)
+            self.system.pipe_file(self.path(name), content)
+        except Exception as error:
+            raise Failure(f"{self.url}/{name} cannot be written: {error}") from None
+
+
+def read_index(store: Store) -> tuple[Index, str]:
+    """Read the index and its SHA-256. Raises: UserError where there is none, or it is no index."""
+    try:
+        if (store.size(INDEX) or 0) > MAX_INDEX:
+            raise UserError(f"{store.url}/{INDEX} is too large to be an index")
+        content = store.read(INDEX)
+    except FileNotFoundError:
+        raise UserError(
+            f"{store.url} holds no {INDEX}: shards:URL reads what reslab data pack EXPR --to URL wrote; is the address "
+            "right?"
+        ) from None
+    try:
+        index = Index.model_validate(json.loads(content))
+    except (ValidationError, ValueError, RecursionError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
+        raise UserError(f"{store.url}/{INDEX} is not an index of shards ({why}): pack them anew") from None
+    if len(set(index.classes)) < len(index.classes):
+        raise UserError(f"{store.url}/{INDEX} names a class twice: pack the shards anew")
+    return index, hashlib.sha256(content).hexdigest()
+
+
+def read_labels(store: Store, index: Index, split: Split) -> NDArray[np.int64]:
+    """Read the labels (N,) of a split in the order of its shards. Raises: UserError where they are damaged."""
+    file, num = index.splits[split].labels, index.splits[split].num_images  # type: ignore[index]
+    try:
+        content = store.read(file.name)
+    except FileNotFoundError:
+        raise UserError(f"{store.url}/{file.name}, the labels of the {split} split, is missing: pack it anew") from None
+    if problem := compare(content, file):
+        raise UserError(f"{store.url}/{file.name}, the labels of the {split} split, is damaged ({problem})")
+    try:
+        labels: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+    except Exception as error:  # NumPy's reader raises anything on broken input
+        raise UserError(f"{store.url}/{file.name} is not an array of labels: {error}") from None
+    right = isinstance(labels, np.ndarray) and labels.dtype.kind in "iu" and labels.shape == (num,)
+    if not right or labels.min() < 0 or labels.max() >= len(index.classes):
+        raise UserError(f"{store.url}/{file.name} should hold {num} labels from 0 to {len(index.classes) - 1}")
+    return labels.astype(np.int64)
+
+
+def compare(content: bytes, file: File) -> str | None:
+    """Say what is wrong with the content of a file, or nothing."""
+    if len(content) != file.num_bytes:
+        return f"{len(content):,} bytes instead of {file.num_bytes:,}"
+    digest = hashlib.sha256(content).hexdigest()
+    return None if digest == file.sha256 else f"SHA-256 {digest[:12]}… instead of {file.sha256[:12]}…"
+
+
+def find_damaged(store: Store, shards: Sequence[Shard]) -> dict[int, str]:
+    """Look at every shard's size, not at its content: what is wrong, by the shard's number."""
+    found = {}
+    for number, shard in enumerate(shards):
+        size = store.size(shard.name)
+        if size is None:
+            found[number] = "is missing"
+        elif size != shard.num_bytes:
+            found[number] = f"has {size:,} bytes instead of {shard.num_bytes:,}"
+    return found

@@ -1,0 +1,215 @@
+"""Images in shards: tar archives in the WebDataset layout, read from a folder or any address that fsspec knows.
+
+In a shard lie, for each image, `000000123.png` and its label `000000123.cls`; the number is its place in the set that
+was packed. Nothing is unpacked to the disk and nothing is unpickled: a member is a picture or a number, or the shard is
+refused. Axes: N images, C channels, H rows, W columns.
+"""
+
+import hashlib
+import io
+import os
+import re
+import sys
+import tarfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reslab.data.images import Split
+from reslab.data.pictures import decode, with_channels
+from reslab.data.sources.shard_index import Shard, Store, compare, find_damaged, read_index, read_labels
+from reslab.data.storage.blocks import Block, Source
+from reslab.data.storage.pixels import Pixels, Places
+from reslab.errors import UserError, extra
+from reslab.words import printable
+
+PICTURES = ("png", "jpg", "jpeg", "webp")
+MEMBER = re.compile(rf"[0-9]{{1,15}}\.({'|'.join(PICTURES)}|cls|json)")
+MAX_SHARD = 4 << 30  # bytes
+MAX_MEMBER = 100 << 20  # bytes
+WORKERS = min(8, os.cpu_count() or 1)
+
+
+class Reader:
+    """The sound shards of one split, and their images as squares of `image_size` pixels.
+
+    Raises: UserError where there are no such shards, or one is missing or cut short and is not to be skipped.
+    """
+
+    def __init__(self, url: str, split: Split, *, image_size: int, skip_damaged: bool, deep: bool) -> None:
+        self.store = Store.at(url)
+        self.index, digest = read_index(self.store)
+        if split not in self.index.splits:
+            raise UserError(f"{url} holds no shards of the {split} split: pack it anew")
+        shards = self.index.splits[split].shards
+        labels = np.split(read_labels(self.store, self.index, split), np.cumsum([s.num_images for s in shards])[:-1])
+        damaged = find_damaged(self.store, shards)
+        if skip_damaged and deep:
+            damaged |= self._find_changed(shards, damaged)
+        self._say(damaged, shards, skip=skip_damaged)
+        kept = [number for number in range(len(shards)) if number not in damaged]
+        if not kept:
+            raise UserError(f"{url} has no whole shard of the {split} split: pack it anew")
+        self.shards, self.labels = [shards[number] for number in kept], [labels[number] for number in kept]
+        self.is_whole, self.shape = not damaged, (self.index.image_shape[0], image_size, image_size)
+        self.stamp = hashlib.sha256(f"{digest} {kept}".encode()).hexdigest()
+
+    def _find_changed(self, shards: tuple[Shard, ...], known: dict[int, str]) -> dict[int, str]:
+        """Look at the contents of those that have the right size."""
+        some = [(number, shard) for number, shard in enumerate(shards) if number not in known]
+        problems = ((number, compare(self.store.read(shard.name), shard)) for number, shard in some)
+        return {number: f"is damaged ({problem})" for number, problem in problems if problem}
+
+    def _say(self, damaged: dict[int, str], shards: tuple[Shard, ...], *, skip: bool) -> None:
+        if not damaged:
+            return
+        first, problem = next(iter(damaged.items()))
+        more = f" (and {len(damaged) - 1} more of {len(shards)} are not whole)" if len(damaged) > 1 else ""
+        words = f"the shard {self.store.url}/{shards[first].name} {problem}{more}"
+        if not skip:
+            raise UserError(f"{words}: copy or pack it again, or train without it (--set skip_damaged=true)")
+        names = ", ".join(shards[number].name for number in damaged)
+        lost = sum(shards[number].num_images for number in damaged)
+        print(printable(f"reslab: {self.store.url} is read without {names} ({lost:,} images)"), file=sys.stderr)
+
+    def read(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Read a shard: images (M, C, H, W), and their numbers (M,). Raises: UserError that names it."""
+        shard = self.shards[number]
+        where = f"the shard {self.store.url}/{shard.name}"
+        if shard.num_bytes > MAX_SHARD:
+            raise UserError(f"{where} is too large: pack fewer images into one")
+        try:
+            content = self.store.read(shard.name)
+        except FileNotFoundError:
+            raise UserError(f"{where} is missing: copy or pack it again") from None
+        if problem := compare(content, shard):
+            raise UserError(f"{where} is damaged ({problem}): copy or pack it again")
+        samples = read_samples(content, where=where)
+        _check_labels(samples, self.labels[number], where=where)
+        with ThreadPoolExecutor(WORKERS) as pool:
+            images = list(pool.map(lambda sample: self._decode(sample, where), samples))
+        return np.stack(images), np.array([int(sample["__key__"]) for sample in samples], dtype=np.int64)
+
+    def _decode(self, sample: dict[str, Any], where: str) -> NDArray[np.uint8]:
+        kind = next(kind for kind in PICTURES if kind in sample)
+        name = f"{where}: {sample['__key__']}.{kind}"
+        image = decode(io.BytesIO(sample[kind]), image_size=self.shape[1], name=name)
+        return with_channels(image, self.shape[0])
+
+    def blocks(self) -> Iterator[Block]:
+        """Read all shards, each image to where it was when it was packed, or in their order where some are left out."""
+        seen = np.zeros(sum(map(len, self.labels)), dtype=bool)
+        for number, labels in enumerate(self.labels):
+            images, places = self.read(number)
+            if not self.is_whole:
+                places = np.flatnonzero(~seen)[: len(labels)]
+            if len(np.unique(places)) < len(places) or places.max() >= len(seen) or seen[places].any():
+                name = self.shards[number].name
+                raise UserError(
+                    f"the shard {self.store.url}/{name} numbers an image twice or beyond the last: pack anew"
+                )
+            seen[places] = True
+            order = np.argsort(places)
+            yield Block(images[order], labels[order], places[order])
+
+
+def read_samples(content: bytes, *, where: str) -> list[dict[str, Any]]:
+    """Take a shard apart: for each image its `__key__` and, by their endings, its files' bytes.
+
+    Raises: UserError where it is no plain tar archive, or holds anything but pictures and labels.
+    """
+    with extra("shards"):
+        from webdataset.tariterators import group_by_keys, tar_file_expander
+    _check_members(content, where=where)
+    try:
+        files = tar_file_expander([{"url": where, "stream": io.BytesIO(content)}])
+        return list(group_by_keys(files))
+    except Exception as error:  # a broken archive makes tarfile raise nearly anything
+        raise UserError(f"{where} is not a sound tar archive: {error}") from None
+
+
+def _check_members(content: bytes, *, where: str) -> None:
+    """Refuse what a shard of ours never holds before anything is read of it: links, paths, compression, huge files."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
+            members = tar.getmembers()
+    except Exception as error:
+        raise UserError(f"{where} is not a sound tar archive: {error}") from None
+    for member in members:
+        if not member.isreg() or member.issparse() or not MEMBER.fullmatch(member.name):
+            kinds = ", ".join((*PICTURES, "cls"))
+            raise UserError(f"{where} holds {member.name[:80]!r}, which is no file of a shard: NUMBER.({kinds})")
+        if member.size > MAX_MEMBER:
+            raise UserError(f"{where} holds {member.name} of {member.size:,} bytes: {MAX_MEMBER:,} is the most")
+
+
+def _check_labels(samples: list[dict[str, Any]], labels: NDArray[np.int64], *, where: str) -> None:
+    if len(samples) != len(labels):
+        raise UserError(f"{where} holds {len(samples)} images instead of {len(labels)}: copy or pack it again")
+    for sample, label in zip(samples, labels.tolist(), strict=True):
+        key = sample["__key__"]
+        if not any(kind in sample for kind in PICTURES):
+            raise UserError(f"{where} has no picture for {key}.cls: pack it again")
+        if "cls" not in sample:
+            raise UserError(f"{where} has no label {key}.cls: pack it again")
+        if sample["cls"] != str(label).encode():
+            raise UserError(f"{where}: {key}.cls is not the label {label} that the index has: pack it again")
+
+
+def open_shards(url: str, *, split: Split, image_size: int, skip_damaged: bool) -> Source:
+    """Look at the shards of one split; its blocks are (M, C, image_size, image_size), to be read once."""
+    reader = Reader(url, split, image_size=image_size, skip_damaged=skip_damaged, deep=True)
+    return Source(sum(map(len, reader.labels)), reader.index.classes, reader.blocks(), reader.stamp)
+
+
+class Sharded(Pixels):
+    """Images that stay where they are: shards are read when an image of theirs is asked for, `buffer` images are kept.
+
+    Quick only for who asks for the images of one shard after those of another.
+    """
+
+    def __init__(self, reader: Reader, *, buffer: int) -> None:
+        self.reader, self.buffer = reader, buffer
+        self.counts = np.array([len(labels) for labels in reader.labels])
+        self.ends = np.cumsum(self.counts)
+        self._held: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
+        super().__init__((int(self.ends[-1]), *reader.shape))
+
+    @property
+    def is_streamed(self) -> bool:
+        return True
+
+    def contents(self) -> Iterator[NDArray[np.uint8]]:
+        return (np.frombuffer(bytes.fromhex(shard.sha256), dtype=np.uint8) for shard in self.reader.shards)
+
+    def shards_of(self, places: Places) -> NDArray[np.int64]:
+        return np.searchsorted(self.ends, places, side="right")
+
+    def read(self, places: Places) -> NDArray[np.uint8]:
+        images = np.empty((len(places), *self.shape[1:]), dtype=np.uint8)
+        owners = self.shards_of(places)
+        # Those that are held come first, before others take their room; the last to be read are asked for again.
+        for number in sorted(dict.fromkeys(owners.tolist()), key=lambda number: number not in self._held):
+            inside = places[owners == number] - (self.ends[number] - self.counts[number])
+            images[owners == number] = self._shard(number)[inside]
+        return images
+
+    def _shard(self, number: int) -> NDArray[np.uint8]:
+        if number not in self._held:
+            while self._held and sum(map(len, self._held.values())) + self.counts[number] > self.buffer:
+                self._held.popitem(last=False)
+            self._held[number] = self.reader.read(number)[0]
+        self._held.move_to_end(number)
+        return self._held[number]
+
+
+def stream_shards(
+    url: str, *, split: Split, image_size: int, skip_damaged: bool, buffer: int
+) -> tuple[Sharded, NDArray[np.int64], tuple[str, ...]]:
+    """Look at the shards of one split without reading them: images, labels (N,) and class names."""
+    reader = Reader(url, split, image_size=image_size, skip_damaged=skip_damaged, deep=False)
+    return Sharded(reader, buffer=buffer), np.concatenate(reader.labels), reader.index.classes

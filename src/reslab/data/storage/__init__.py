@@ -1,0 +1,1 @@
+"""How images lie on the disk and in memory."""

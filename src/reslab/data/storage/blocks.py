@@ -1,0 +1,85 @@
+"""A source that is read piece by piece, so that more than memory holds can go through.
+
+Axes: N images, C channels, H rows, W columns, K classes.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from reslab.data.images import Labelled
+from reslab.errors import UserError
+
+
+class Block(NamedTuple):
+    """Images (M, C, H, W) uint8 with labels (M,) int64, and their places (M,) in the set."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One split before it is read: N images, K class names, and the blocks, which can be gone through once.
+
+    The stamp is another one whenever the images may be.
+    """
+
+    num_images: int
+    classes: tuple[str, ...]
+    blocks: Iterator[Block]
+    stamp: str
+
+
+def in_order(images: NDArray[np.uint8], labels: NDArray[np.int64], *, start: int) -> Block:
+    """Make the block whose images follow on the `start` ones before."""
+    return Block(images, labels, np.arange(start, start + len(labels)))
+
+
+def stamp_files(files: Sequence[Path]) -> str:
+    """Sum files up by their names, places on the disk, sizes and times. Raises: UserError where one is gone.
+
+    A file that was replaced with size and modification time kept is another one: its inode or its change time, which
+    no program can set, differs.
+    """
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError as error:
+            raise UserError(f"{file} cannot be read: {error.strerror}") from None
+        digest.update(f"{os.path.abspath(file)}\0{version_of(status)}\n".encode(errors="surrogatepass"))
+    return digest.hexdigest()
+
+
+def version_of(status: os.stat_result) -> tuple[int, ...]:
+    """Give what differs between two versions of a file."""
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def gather(source: Source) -> Labelled:
+    """Read a source into memory."""
+    labels = np.empty(source.num_images, dtype=np.int64)
+    images = np.empty((0, 0, 0, 0), dtype=np.uint8)
+    for block in source.blocks:
+        if not len(images):
+            images = np.empty((source.num_images, *block.images.shape[1:]), dtype=np.uint8)
+        images[block.places], labels[block.places] = block.images, block.labels
+    return Labelled(images, labels, source.classes)
+
+
+def resize(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Resize (N, C, H, W) to (N, C, size, size), bilinear, without aliasing where it shrinks; as Pillow, within 1."""
+    if images.shape[2:] == (size, size):
+        return images
+    resized = F.interpolate(torch.from_numpy(images), size=(size, size), mode="bilinear", antialias=True)
+    return resized.contiguous().numpy()

@@ -1,0 +1,218 @@
+"""What was computed or decoded once, in a cache on the disk that all processes of a user share.
+
+An entry is a folder of files, and `entry.json`, which says what they are, with a SHA-256 over them. It is made beside
+its place under a lock and then renamed, so that two processes make it once, and a killed one leaves nothing that looks
+whole. Its name covers all that it depends on. When the cache has become too large, what was not used for longest goes
+first.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from reslab.data.sources.archive import writing
+from reslab.data.storage.blocks import version_of
+from reslab.errors import Failure, UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes make an entry twice, and one of them is as good as the other
+    fcntl = None  # type: ignore[assignment]
+
+GIGABYTE = 10**9
+LIMIT = 100  # gigabytes
+FACTS = "entry.json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Images, or features of images, in the cache; `num_bytes` on the disk, `used` in seconds since 1970."""
+
+    path: Path
+    origin: str
+    split: str
+    shape: tuple[int, ...]
+    num_bytes: int
+    used: float
+
+
+def find_cache() -> Path:
+    """Choose where entries are kept: $RESLAB_CACHE, else a folder in the user's cache directory."""
+    return Path(os.path.expanduser(os.environ.get("RESLAB_CACHE") or platformdirs.user_cache_path("reslab") / "images"))
+
+
+def find_limit() -> int:
+    """Give the bytes that the cache may take: $RESLAB_CACHE_GB gigabytes. Raises: UserError where that is no number."""
+    text = os.environ.get("RESLAB_CACHE_GB") or str(LIMIT)
+    try:
+        limit = int(float(text) * GIGABYTE)
+    except (ValueError, OverflowError):
+        limit = 0
+    if limit <= 0:
+        raise UserError(f"RESLAB_CACHE_GB={text}: set it to the gigabytes that the cache may take, for example {LIMIT}")
+    return limit
+
+
+def name_of(*identity: Any) -> str:
+    """Name an entry by all that it depends on."""
+    return hashlib.sha256(json.dumps(identity).encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+@contextmanager
+def opening(name: str, make: Callable[[Path], dict[str, Any]]) -> Iterator[Path]:
+    """Give an entry's folder while nobody else may remove it; it is made if need be.
+
+    `make` writes the files into the folder that it is given, and returns their origin, split and shape.
+    Raises: Failure where the disk cannot take them, and what `make` raises.
+    """
+    path = find_cache() / name
+    writing(path.parent, lambda: path.parent.mkdir(parents=True, exist_ok=True))
+    with _locked(path):
+        if not is_sound(path):
+            _make(path, make)
+        with suppress(OSError):
+            os.utime(path / FACTS)
+        yield path
+
+
+def list_cache() -> list[Entry]:
+    """Find the entries, the one used last first; what cannot be read is left out."""
+    found = []
+    for file in find_cache().glob(f"*/{FACTS}"):
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            facts = json.loads(file.read_text(encoding="utf-8"))
+            size = sum(each.stat().st_size for each in file.parent.iterdir())
+            shape = tuple(int(axis) for axis in facts["shape"])
+            found.append(
+                Entry(file.parent, str(facts["origin"]), str(facts["split"]), shape, size, file.stat().st_mtime)
+            )
+    return sorted(found, key=lambda entry: -entry.used)
+
+
+def clear_cache() -> int:
+    """Take all entries away, and what killed processes have left; returns the bytes. Who has one open keeps it."""
+    num_bytes = 0
+    for lock in list(find_cache().glob(".*.lock")):
+        path = lock.with_name(lock.name[1 : -len(".lock")])
+        with _locked(path):
+            for folder in (path, *path.parent.glob(f".{path.name}.*.part")):
+                num_bytes += sum(each.stat().st_size for each in folder.glob("*"))
+                _remove(folder)
+            lock.unlink(missing_ok=True)
+    return num_bytes
+
+
+# ---- one entry
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Read what an entry is."""
+    facts: dict[str, Any] = json.loads((path / FACTS).read_text(encoding="utf-8"))
+    return facts
+
+
+def is_sound(path: Path) -> bool:
+    """Look whether an entry is there and what it was when it was made."""
+    try:
+        versions = [version_of(file.stat()) for file in _files(path)]
+        return bool(_digest(path, *versions) == read_facts(path)["sha256"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.iterdir() if file.name != FACTS)
+
+
+@cache
+def _digest(path: Path, *versions: tuple[int, ...]) -> str:
+    """Read an entry whole; for one set of `versions` of its files once in a process."""
+    digest = hashlib.sha256()
+    for each in _files(path):
+        with each.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _make(path: Path, make: Callable[[Path], dict[str, Any]]) -> None:
+    """Make the files in a folder beside `path`, and rename it."""
+    for part in path.parent.glob(f".{path.name}.*.part"):  # of a process that was killed: we hold its lock
+        _remove(part)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    writing(part, part.mkdir)
+    try:
+        facts = make(part) | {"sha256": _digest(part)}
+        writing(part, lambda: (part / FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8"))
+        _remove(path)  # one that was damaged
+        try:
+            writing(path, lambda: part.rename(path))
+        except Failure:
+            if not is_sound(path):  # it is where there are no locks, and somebody else was faster
+                raise
+    finally:
+        _remove(part)
+        _digest.cache_clear()
+
+
+# ---- room, and one writer
+
+
+def make_room(num_bytes: int, *, what: str, otherwise: str = "") -> None:
+    """Take entries away until `num_bytes` more fit. Raises: UserError where they never would: `what` needs them."""
+    entries, limit, folder = list_cache(), find_limit(), find_cache()
+    # What is larger than the whole cache takes nothing away.
+    while (
+        num_bytes <= limit
+        and entries
+        and (sum(entry.num_bytes for entry in entries) + num_bytes > limit or _free(folder) < num_bytes)
+    ):
+        with suppress(BlockingIOError), _locked((oldest := entries.pop()).path, wait=False):
+            _remove(oldest.path)
+    room = min(limit, _free(folder))
+    if num_bytes > room:
+        raise UserError(
+            f"{what} need {num_bytes / GIGABYTE:.1f} GB of the cache in {folder}, which has room for "
+            f"{room / GIGABYTE:.1f}: set RESLAB_CACHE to a folder on a larger disk or RESLAB_CACHE_GB higher{otherwise}"
+        )
+
+
+def _free(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+def _remove(path: Path) -> None:
+    """Take an entry away: renamed first, so that nobody opens half of one."""
+    gone = path.with_name(f".{path.name.strip('.')}.{os.getpid()}.gone.part")
+    if path.is_file():
+        path.unlink(missing_ok=True)
+        return
+    with suppress(OSError):
+        path.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+@contextmanager
+def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Be the only one who makes, opens or removes an entry; who comes later waits, or gets a BlockingIOError."""
+    lock = path.with_name(f".{path.name}.lock")
+    handle: int = writing(lock, lambda: os.open(lock, os.O_RDWR | os.O_CREAT, 0o666))
+    try:
+        if fcntl is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise
+            except OSError:  # a network disk without locks
+                pass
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,89 @@
+"""Write the images of a data expression as shards in the WebDataset layout; `shards.py` reads them.
+
+The pictures are PNG, so nothing is lost. Their order is shuffled, so that each shard holds images of all classes; each
+one's number says where it was.
+"""
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from reslab.data.images import ImageSet, Split
+from reslab.data.load import load
+from reslab.data.sources.shard_index import INDEX, File, Index, Shard, ShardedSplit, Store
+from reslab.errors import UserError, extra
+
+SPLITS: tuple[Split, ...] = ("train", "test")
+IMAGES_PER_SHARD = 5000
+
+
+def pack(
+    expression: str,
+    url: str,
+    *,
+    data_dir: Path | None = None,
+    image_size: int = 32,
+    images_per_shard: int = IMAGES_PER_SHARD,
+) -> Index:
+    """Write both splits of `expression`, squares of `image_size` pixels, to shards in the folder or address `url`.
+
+    The index comes last, so that what was interrupted is not taken for whole. Raises: UserError where shards are there
+    already, or the images are neither grey nor RGB; Failure where the storage refuses; as `load` does.
+    """
+    with extra("shards"):
+        import webdataset  # noqa: F401 - before anything is read
+    store = Store.at(url)
+    if store.size(INDEX) is not None:
+        raise UserError(f"{url} holds shards already: choose another folder, or remove them first")
+    sets = [load(expression, split, data_dir=data_dir, image_size=image_size) for split in SPLITS]
+    channels = sets[0].images.shape[1]
+    if channels not in (1, 3):
+        raise UserError(f"{expression!r} has images of {channels} channels: shards hold grey or RGB pictures")
+    splits = {each.split: _pack_split(store, each, images_per_shard) for each in sets}
+    index = Index(
+        expression=expression,
+        classes=sets[0].classes,
+        image_shape=(1 if channels == 1 else 3, image_size, image_size),
+        splits=splits,  # type: ignore[arg-type]
+    )
+    store.write(INDEX, (index.model_dump_json(indent=1) + "\n").encode())
+    return index
+
+
+def _pack_split(store: Store, images: ImageSet, images_per_shard: int) -> ShardedSplit:
+    order = np.random.default_rng(0).permutation(len(images.labels))
+    ends = range(images_per_shard, len(order), images_per_shard)
+    shards = []
+    for number, places in enumerate(np.split(order, ends)):
+        content = _write_shard(images, places)
+        file = _write(store, f"{images.split}-{number:06}.tar", content)
+        shards.append(Shard(**file.model_dump(), num_images=len(places)))
+    buffer = io.BytesIO()
+    np.save(buffer, images.labels.numpy()[order].astype(np.uint32), allow_pickle=False)
+    return ShardedSplit(labels=_write(store, f"{images.split}-labels.npy", buffer.getvalue()), shards=tuple(shards))
+
+
+def _write_shard(images: ImageSet, places: NDArray[np.int64]) -> bytes:
+    from webdataset import TarWriter
+
+    buffer = io.BytesIO()
+    with TarWriter(buffer, encoder=False, mtime=0) as writer:
+        pixels, labels = images.images[places].numpy(), images.labels[places].tolist()
+        for place, image, label in zip(places.tolist(), pixels, labels, strict=True):
+            writer.write({"__key__": f"{place:09}", "png": _to_png(image), "cls": str(label).encode()})
+    return buffer.getvalue()
+
+
+def _to_png(image: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _write(store: Store, name: str, content: bytes) -> File:
+    store.write(name, content)
+    return File(name=name, num_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())

@@ -1,0 +1,1 @@
+"""Other people's tools: scikit-learn, trackers, the hub, notebooks."""

@@ -1,0 +1,106 @@
+"""Runs to and from a hub of models (huggingface_hub): weights as safetensors, everything else as JSON.
+
+What comes from there is checked like any file of a run folder, and no file of another kind is downloaded.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from reslab.errors import Failure, UserError, extra
+from reslab.report.card import write_card
+from reslab.runs import Run, read_weights, write_bytes
+
+FILES = (
+    "model.safetensors",
+    "recipe.json",
+    "environment.json",
+    "log.jsonl",
+    "evaluation.json",
+    "base.safetensors",
+    "base.json",
+    "prior.json",
+)
+
+
+def push(run: Run, *, to: str, private: bool = False, endpoint: str | None = None) -> str:
+    """Upload a finished run with a model card to the repository `to`, OWNER/NAME, and return its address.
+
+    The repository is made where it is new. `endpoint` is another hub than $HF_ENDPOINT or the official one.
+    `environment.json` tells the processor and the command line of the training.
+    Raises: UserError where the run is not finished or the name is none; Failure where the hub refuses.
+    """
+    with extra("hub"):
+        from huggingface_hub import CommitOperationAdd, HfApi
+    _check_name(to)
+    weights = read_weights(run.path)[1]
+    files = [name for name in FILES if (run.path / name).exists()]
+    contents = {name: (run.path / name).read_bytes() for name in files}
+    contents["README.md"] = write_card(run, weights=weights, files=files).encode()
+    api = HfApi(endpoint=endpoint)
+    with _asking(to):
+        address = api.create_repo(to, private=private, exist_ok=True)
+        operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=data) for name, data in contents.items()]
+        api.create_commit(to, operations, commit_message=f"Upload {run.recipe.name}")
+    return str(address)
+
+
+def pull(name: str, *, out: Path | str, endpoint: str | None = None) -> Run:
+    """Download the run in the repository `name`, OWNER/NAME, into the new run folder `out`.
+
+    Raises: UserError where there is no such run, or one of its files is damaged; Failure where the hub refuses.
+    """
+    with extra("hub"):
+        from huggingface_hub import HfApi
+    _check_name(name)
+    with tempfile.TemporaryDirectory() as folder:
+        with _asking(name):
+            HfApi(endpoint=endpoint).snapshot_download(name, allow_patterns=list(FILES), local_dir=folder)
+        found = Run(folder)
+        contents = {each: (found.path / each).read_bytes() for each in FILES if (found.path / each).exists()}
+        try:
+            _check(found, contents)
+        except UserError as error:
+            raise UserError(f"{name} holds no sound run: {str(error).replace(f'{folder}/', '')}") from None
+    run = Run.create(out)
+    for each, content in contents.items():
+        write_bytes(run.path / each, content)
+    return run
+
+
+def _check(run: Run, contents: dict[str, bytes]) -> None:
+    """Read everything once. Raises: UserError where a file is missing or damaged."""
+    for name in ("recipe.json", "model.safetensors"):
+        if name not in contents:
+            raise UserError(f"{name} is missing")
+    read_weights(run.weights_path)
+    if run.base_path.exists():
+        read_weights(run.base_path)
+    readers = {"recipe.json": "recipe", "environment.json": "environment", "evaluation.json": "evaluation"}
+    for name, reader in (readers | {"log.jsonl": "log", "base.json": "base_recipe", "prior.json": "prior"}).items():
+        if name in contents:
+            getattr(run, reader)
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII):
+        raise UserError(f"{name!r} is not the name of a model on a hub: write OWNER/NAME")
+
+
+@contextmanager
+def _asking(name: str) -> Iterator[None]:
+    """Turn what the hub answers into one sentence."""
+    from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError, RepositoryNotFoundError
+
+    try:
+        yield
+    except HFValidationError as error:
+        raise UserError(f"{name} is not a name for a model: {error}") from None
+    except RepositoryNotFoundError:
+        raise UserError(f"{name} is not on the hub, or not for you: check the name, or run hf auth login") from None
+    except LocalTokenNotFoundError:
+        raise UserError("the hub does not know who you are: run hf auth login, or set HF_TOKEN") from None
+    except Exception as error:  # its own errors and those of its HTTP library have no class in common
+        raise Failure(f"the hub did not do it for {name}: {error}") from None

@@ -1,0 +1,76 @@
+"""What only a notebook shows: pictures of the data, and curves that grow while a network trains.
+
+Training knows nothing of it: the curves are read from the log in the run folder, as everything else is.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from reslab.data.images import ImageSet
+from reslab.errors import UserError, extra
+from reslab.report.curves import accuracy_curves
+from reslab.report.figures import image_rows, learning_curve
+from reslab.report.pictures import Picture
+from reslab.runs import Run
+from reslab.words import counted
+
+SECONDS_BETWEEN_LOOKS = 1.0
+
+
+def draw_images(images: ImageSet, *, each: int = 8) -> Picture:
+    """Draw the first `each` images of every class, a row for each."""
+    labels = images.labels.numpy()
+    rows = [images.images[np.flatnonzero(labels == label)[:each]].numpy() for label in range(len(images.classes))]
+    return Picture(
+        name=f"images-{images.split}",
+        png=image_rows(rows, classes=images.classes),
+        alt=f"The first {each} images of each of the {len(images.classes)} classes of the {images.split} split.",
+        title=f"{images.split.capitalize()} split, {len(labels):,} images.",
+        caption=f"The first {each} of each class.",
+    )
+
+
+@contextmanager
+def live_curves(out: Path | str) -> Iterator[None]:
+    """Show the learning curves of the run folder `out` in a notebook while the block trains into it.
+
+    Raises: UserError where IPython is not installed.
+    """
+    with extra("notebook"):
+        from IPython.display import display
+    shown: object = display(display_id=True)  # type: ignore[no-untyped-call]
+    ended = threading.Event()
+
+    def look() -> None:
+        drawn = 0
+        while True:
+            last_look = ended.wait(SECONDS_BETWEEN_LOOKS)
+            drawn = _draw_log(Run(out), shown, drawn=drawn)
+            if last_look:
+                return
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _draw_log(run: Run, shown: object, *, drawn: int) -> int:
+    """Draw the log where it has grown; give the number of epochs on the picture."""
+    try:
+        log = run.log
+    except UserError:
+        return drawn
+    if shown is None or len(log) <= drawn:
+        return drawn
+    curves = accuracy_curves(log)
+    png = learning_curve({name: 100 * values for name, values in curves.items()}, label="accuracy (%)")
+    shown.update(Picture(name="live", png=png, alt=f"Accuracy over {counted(len(log), 'epoch')}."))  # type: ignore[attr-defined]
+    return len(log)

@@ -1,0 +1,173 @@
+"""A run's log in TensorBoard or MLflow. The log in the run folder stays the source; this reads it, during training too.
+
+So training knows nothing of trackers, and a tracker that fails stops no training.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from reslab.errors import Failure, UserError, extra
+from reslab.records import Epoch, Evaluation
+from reslab.runs import Run, make_folder
+from reslab.runs.files import writing
+
+SECONDS_BETWEEN_LOOKS = 2.0
+SUFFIX = ".reslab"  # of the TensorBoard files that are written here
+FOLDER = "mlruns"  # of MLflow, where nothing else was said
+
+
+class Tracker(Protocol):
+    """Where figures go."""
+
+    def log(self, figures: dict[str, float], *, step: int, seconds: float) -> None:
+        """Note figures of the epoch `step`, that ended at `seconds` since 1970."""
+
+    def close(self) -> None:
+        """Write what is still to be written."""
+
+
+def track(run: Run, *, to: str, follow: bool = False) -> int:
+    """Send a run's log to `tensorboard:DIR`, `mlflow` or `mlflow:URI`, and return the number of epochs.
+
+    With `follow` it waits for more until the run is finished or Ctrl-C is pressed. Where the run is evaluated, the
+    figures of its splits follow. In TensorBoard a second call replaces the points of the first; MLflow counts each call
+    as a run of its own, where MLflow is set to without a URI, else in the folder `mlruns`.
+    Raises: UserError where there is no such tracker or it is not installed; Failure where it refuses.
+    """
+    ended, num_epochs = datetime.fromisoformat(run.environment.started).timestamp(), 0
+    try:
+        with closing(_open(to, run)) as tracker:
+            for epoch in _epochs(run, follow=follow):
+                ended, num_epochs = ended + epoch.seconds, epoch.epoch
+                tracker.log(_figures_of(epoch), step=epoch.epoch, seconds=ended)
+            if run.is_evaluated:
+                tracker.log(_final_figures(run.evaluation), step=num_epochs, seconds=ended)
+    except (UserError, Failure):
+        raise
+    except Exception as error:  # MLflow's servers and stores raise anything
+        raise Failure(f"{to} did not take the log of {run.path}: {error}") from None
+    return num_epochs
+
+
+def _epochs(run: Run, *, follow: bool) -> Iterator[Epoch]:
+    """Yield the epochs logged so far, then those that are added until the run is finished or somebody interrupts."""
+    num_seen = 0
+    try:
+        while True:
+            last_look = run.is_finished or not follow
+            log = run.log
+            yield from log[num_seen:]
+            num_seen = max(num_seen, len(log))
+            if last_look:
+                return
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    except KeyboardInterrupt:
+        return
+
+
+def _figures_of(epoch: Epoch) -> dict[str, float]:
+    figures = epoch.model_dump(exclude={"epoch"}, exclude_none=True)
+    return {_place(name): float(value) for name, value in figures.items()}
+
+
+def _place(name: str) -> str:
+    """Put loss and accuracy of a split into one group: train_loss is train/loss."""
+    split, _, figure = name.partition("_")
+    return f"{split}/{figure}" if split in ("train", "validation") else name
+
+
+def _final_figures(evaluation: Evaluation) -> dict[str, float]:
+    return {
+        f"evaluation/{split}_{name}": getattr(figures, name).value
+        for split, figures in evaluation.splits.items()
+        for name in ("accuracy", "macro_f1", "log_loss")
+    }
+
+
+# ---- the trackers
+
+
+def _open(to: str, run: Run) -> Tracker:
+    kind, _, place = to.partition(":")
+    if kind == "tensorboard" and place:
+        return _TensorBoard(Path(place), run)
+    if kind == "mlflow":
+        return _MLflow(place or None, run)
+    raise UserError(f"--to {to}: write tensorboard:DIR, mlflow, or mlflow:URI")
+
+
+class _TensorBoard:
+    """A file of events, written at once: TensorBoard's own writer does it in a thread, whose errors nobody hears."""
+
+    def __init__(self, folder: Path, run: Run) -> None:
+        with extra("track"):
+            import tensorboard  # noqa: F401 - by this name it is missed
+            from tensorboard.compat.proto.event_pb2 import Event
+            from tensorboard.summary.writer.record_writer import RecordWriter
+        from torch.utils.tensorboard import summary
+
+        self._event, self._summary, place = Event, summary, folder / run.name
+        make_folder(place)
+        for earlier in place.glob(f"*{SUFFIX}"):  # else the page would show its points beside the new ones
+            writing(earlier, earlier.unlink)
+        self._path = place / f"events.out.tfevents.{int(time.time())}{SUFFIX}"
+        self._records = RecordWriter(writing(self._path, lambda: self._path.open("wb")))
+        self._add(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        recipe = run.recipe.model_dump_json(indent=1)
+        self._add(Event(wall_time=time.time(), summary=summary.text("recipe", f"```\n{recipe}\n```")))
+
+    def log(self, figures: dict[str, float], *, step: int, seconds: float) -> None:
+        for name, value in figures.items():
+            self._add(self._event(wall_time=seconds, step=step, summary=self._summary.scalar(name, value)))
+
+    def _add(self, event: Any) -> None:
+        def add() -> None:
+            self._records.write(event.SerializeToString())
+            self._records.flush()
+
+        writing(self._path, add)
+
+    def close(self) -> None:
+        writing(self._path, self._records.close)
+
+
+class _MLflow:
+    def __init__(self, uri: str | None, run: Run) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # figures go where they were sent, and nowhere else
+        with extra("track"):
+            from mlflow.entities import Metric, Param
+            from mlflow.tracking import MlflowClient, is_tracking_uri_set
+
+        if find_spec("sqlalchemy") is None:  # the small package brings no database, only folders, if they are allowed
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+            uri = uri or (None if is_tracking_uri_set() else FOLDER)
+        self._metric, self._client = Metric, MlflowClient(tracking_uri=uri)
+        experiment = self._client.get_experiment_by_name("reslab")
+        number = experiment.experiment_id if experiment else self._client.create_experiment("reslab")
+        self._run = self._client.create_run(number, run_name=run.name).info.run_id
+        params = [Param(name, str(value)) for name, value in _flatten(run.recipe.model_dump(mode="json"))]
+        self._client.log_batch(self._run, params=[*params, Param("seed", str(run.environment.seed))])
+
+    def log(self, figures: dict[str, float], *, step: int, seconds: float) -> None:
+        metrics = [self._metric(name, value, int(1000 * seconds), step) for name, value in figures.items()]
+        self._client.log_batch(self._run, metrics=metrics)
+
+    def close(self) -> None:
+        self._client.set_terminated(self._run)
+
+
+def _flatten(content: Any, *path: str) -> Iterator[tuple[str, Any]]:
+    """Name every value of a recipe by its path, as `--set` does; what is absent is left out."""
+    parts = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else None
+    if parts is None:
+        if content is not None:
+            yield ".".join(path), content
+        return
+    for name, part in parts:
+        yield from _flatten(part, *path, str(name))

@@ -1,0 +1,1 @@
+"""Numbers and their intervals. No files, no torch."""

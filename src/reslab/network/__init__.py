@@ -1,0 +1,1 @@
+"""A trained network with all that it needs to answer."""

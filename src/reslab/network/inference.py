@@ -1,0 +1,74 @@
+"""Images to logits, without gradients and in bounded memory; with or without test-time augmentation.
+
+Axes: N images, C channels, H rows, W columns, K classes.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reslab.models.layers import Classifier
+from reslab.network.folding import fold
+
+VIEWS = (1, 2, 6)
+# So few that what one layer hands to the next stays in a processor's cache, and so many that a GPU is busy.
+IMAGES_PER_THREAD, IMAGES_ON_A_GPU = 64, 500
+
+
+class Stored(Protocol):
+    """Images (N, C, H, W) uint8, in memory or not."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, places: slice, /) -> Tensor: ...
+
+
+def predict_logits(
+    model: Classifier,
+    images: Stored,
+    *,
+    prepare: Callable[[Tensor], Tensor],
+    views: int = 1,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Compute logits (N, K) float32 on the CPU for stored images (N, C, H, W), the mean over `views` of each.
+
+    `prepare` turns stored pixels into what the network takes. One view is the image itself; two add its mirror image;
+    six are both of them as they are, moved one pixel up and left, and one down and right, the border repeated.
+    """
+    if views not in VIEWS:
+        raise ValueError(f"{views} views: choose one of {VIEWS}")
+    device = next(model.parameters()).device
+    if batch_size is None:
+        batch_size = IMAGES_PER_THREAD * torch.get_num_threads() if device.type == "cpu" else IMAGES_ON_A_GPU
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        network = fold(model)
+        logits = [
+            _mean_logits(network, prepare(images[start : start + batch_size].to(device)), views).cpu()
+            for start in range(0, max(1, len(images)), batch_size)
+        ]
+    model.train(was_training)
+    return torch.cat(logits)
+
+
+def _mean_logits(network: nn.Module, batch: Tensor, views: int) -> Tensor:
+    logits: list[Tensor] = [network(view).float() for view in _views(batch, views)]
+    return torch.stack(logits).mean(0)
+
+
+def _views(batch: Tensor, views: int) -> Iterator[Tensor]:
+    """Yield windows onto the batch and onto its mirror image; those two are all that lies in memory."""
+    rows, columns = batch.shape[2:]
+    batch = batch.contiguous(memory_format=torch.channels_last)
+    padded = F.pad(batch, (1,) * 4, mode="replicate") if views == 6 else batch
+    mirrored = padded.flip(3) if views > 1 else padded
+    for place in (1, 0, 2) if views == 6 else (0,):
+        down = slice(place, place + rows)
+        yield padded[:, :, down, place : place + columns]
+        if views > 1:
+            yield mirrored[:, :, down, padded.shape[3] - columns - place : padded.shape[3] - place]

@@ -1,0 +1,97 @@
+"""A classifier in an ONNX file that `export` has written, run by ONNX Runtime; no torch here.
+
+The file alone predicts: it takes stored pixels, and its metadata name the classes and the size of the images.
+Axes: N images, C channels, H rows, W columns, K classes.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reslab.data.pictures import Answer, name_best, read_pictures
+from reslab.errors import UserError, extra
+
+INPUT, OUTPUTS = "images", ("logits", "probabilities")
+
+
+class Outputs(NamedTuple):
+    """What a network says of N images: logits (N, K) and probabilities (N, K), float32."""
+
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+
+
+class Description(NamedTuple):
+    """What a network is for: the names of its classes, and the channels and side of its square images."""
+
+    classes: tuple[str, ...]
+    channels: int
+    image_size: int
+
+    def to_metadata(self) -> dict[str, str]:
+        """Write it as the metadata of a file."""
+        return {name: json.dumps(value) for name, value in self._asdict().items()}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> "Description":
+        """Read it. Raises: ValueError or KeyError where it is not one."""
+        classes, channels, image_size = (json.loads(metadata[name]) for name in cls._fields)
+        named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+        if not named or not all(type(number) is int and number > 0 for number in (channels, image_size)):
+            raise ValueError(metadata)
+        return cls(tuple(classes), channels, image_size)
+
+
+class OnnxFile:
+    """An opened file, on the processor. Raises: UserError where it cannot be read or `export` has not written it."""
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        with extra("export"):
+            import onnxruntime
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what is wrong is said below
+        options.intra_op_num_threads = threads or 0
+        try:
+            content = path.read_bytes()
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from None
+        except Exception as error:  # ONNX Runtime's errors have no class in common
+            raise UserError(f"{path} is not a sound ONNX file: {error}") from None
+        self.path = path
+        self.description = self._describe()
+
+    def _describe(self) -> Description:
+        try:
+            known = Description.from_metadata(self._session.get_modelmeta().custom_metadata_map)
+            (images,), outputs = self._session.get_inputs(), self._session.get_outputs()
+        except (ValueError, KeyError, RecursionError):
+            raise UserError(f"{self.path} does not say what it classifies: reslab export did not write it") from None
+        shape = [known.channels, known.image_size, known.image_size]
+        fits = images.type == "tensor(uint8)" and images.shape[1:] == shape
+        if not fits or [out.name for out in outputs] != [*OUTPUTS] or outputs[0].shape[1:] != [len(known.classes)]:
+            raise UserError(f"{self.path} is not for what its metadata say: export it anew")
+        return known
+
+    def predict(self, images: NDArray[np.uint8]) -> Outputs:
+        """Compute logits and probabilities of stored pixels (N, C, H, W)."""
+        return Outputs(*self._session.run(list(OUTPUTS), {INPUT: images}))
+
+    def predict_logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Compute the logits alone."""
+        return self.predict(images).logits
+
+
+def classify_by_onnx(files: Sequence[Path], *, onnx: Path, top: int = 3) -> list[Answer]:
+    """Name the `top` most probable classes of each picture, by an exported file alone.
+
+    Raises: UserError where the file or a picture cannot be read, or the network takes neither grey nor RGB images.
+    """
+    network = OnnxFile(onnx)
+    known = network.description
+    pixels = read_pictures(files, image_size=known.image_size, channels=known.channels)
+    return name_best(files, probabilities=network.predict(pixels).probabilities, classes=known.classes, top=top)

@@ -1,0 +1,109 @@
+"""`--set field=value`: a recipe with some fields changed, by the names that a person writes.
+
+A value is read as JSON where it is JSON, else as text.
+"""
+
+import difflib
+import json
+from collections.abc import Iterable
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from reslab.errors import UserError, show
+from reslab.recipe.networks import Model
+from reslab.recipe.recipe import Augment, Optimizer, Recipe, Schedule, parse_recipe
+from reslab.recipe.value import Part
+
+
+def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
+    """Apply `field=value` overrides, nested ones with dots (`optimizer.peak_lr=0.2`, `augment.0.pixels=2`).
+
+    What is changed is no longer the published recipe, so its published figure goes.
+    Raises: UserError with the nearest right name.
+    """
+    content = recipe.model_dump(mode="json")
+    for setting in settings:
+        content["published"] = None
+        field, equals, text = setting.partition("=")
+        if not equals:
+            raise UserError(f"--set {setting}: write it as field=value, for example --set epochs=10")
+        _set_field(content, field.strip(), _parse_value(text.strip()))
+        content = _filled(content)
+    return parse_recipe(content, where="--set")
+
+
+def _filled(content: dict[str, Any]) -> dict[str, Any]:
+    """Add the defaults of what has been set; what does not fit (yet) stays as it is."""
+    try:
+        return Recipe.model_validate(content).model_dump(mode="json")
+    except ValidationError:
+        return content
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _set_field(content: dict[str, Any], field: str, value: Any) -> None:
+    *parents, last = field.split(".")
+    place: Any = content
+    for part in parents:
+        _check_name(place, part, field)
+        place = place[int(part)] if isinstance(place, list) else place.get(part)
+    _check_name(place, last, field)
+    if isinstance(place, list):
+        place[int(last)] = value
+    elif last == "kind":
+        _change_kind(place, value, field)
+    else:
+        place[last] = value
+
+
+def _check_name(place: Any, part: str, field: str) -> None:
+    names = _names_in(place)
+    if part in names:
+        return
+    if not names:
+        raise UserError(f"--set {field}: there is nothing called {part!r} in it, it holds {show(place)}")
+    near: list[str] = []
+    if isinstance(place, dict):
+        inside = [f"{name}.{part}" for name in names if part in _names_in(place.get(name))]
+        near = inside or difflib.get_close_matches(part, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
+    raise UserError(f"--set {field}: unknown field {part!r}; {hint}")
+
+
+# The members of each union by kind, listed under each of these kinds: one may be put in another's place.
+_SIBLINGS: dict[str, dict[str, type[Part]]] = {
+    kind: {part.model_fields["kind"].default: part for part in parts}
+    for parts in (get_args(get_args(union)[0]) for union in (Model, Augment, Optimizer, Schedule))
+    for kind in (part.model_fields["kind"].default for part in parts)
+}
+
+
+def _names_in(place: Any) -> list[str]:
+    """List what can be set in a part; after a change of kind that is more than what is in it."""
+    match place:
+        case list():
+            return [str(index) for index in range(len(place))]
+        case dict():
+            kind = str(place.get("kind"))
+            part = _SIBLINGS.get(kind, {}).get(kind, Part)
+            return list(dict.fromkeys((*place, *part.model_fields)))
+    return []
+
+
+def _change_kind(place: dict[str, Any], kind: Any, field: str) -> None:
+    """Turn a part into another kind, keeping the fields that both have."""
+    siblings = _SIBLINGS.get(str(place["kind"]), {})
+    if not isinstance(kind, str) or kind not in siblings:
+        near = difflib.get_close_matches(str(kind), siblings, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(siblings)}"
+        raise UserError(f"--set {field}: unknown kind {show(kind)}; {hint}")
+    kept = {name: value for name, value in place.items() if name in siblings[kind].model_fields}
+    place.clear()
+    place.update(kept | {"kind": kind})

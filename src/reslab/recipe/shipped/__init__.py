@@ -1,0 +1,28 @@
+"""The shipped recipes, by name."""
+
+import difflib
+from pathlib import Path
+
+from reslab.errors import UserError
+from reslab.recipe.recipe import Recipe, read_recipe
+from reslab.recipe.shipped import fast, lab, resnet_papers, zoo
+
+__all__ = ["RECIPES", "find_recipe"]
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe for recipe in (*lab.RECIPES, *resnet_papers.RECIPES, *zoo.RECIPES, *fast.RECIPES)
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """Look up a shipped recipe, or read one from a JSON file.
+
+    Raises: UserError with the nearest right name.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    if name.endswith(".json"):
+        return read_recipe(Path(name))
+    near = difflib.get_close_matches(name.lower(), RECIPES, n=1, cutoff=0.3)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UserError(f"unknown recipe {name!r}: {hint}(reslab recipes lists them; a file's name ends in .json)")

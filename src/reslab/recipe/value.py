@@ -1,0 +1,27 @@
+"""What every piece of a recipe and of a record is: an immutable value that refuses what it does not know."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from reslab.errors import show
+from reslab.words import is_text
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Part(BaseModel):
+    """A frozen piece of a recipe; unknown fields and non-finite numbers are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _holds_what_it_seems_to(cls, content: Any) -> Any:
+        # Pydantic takes true for 1, and text that no UTF-8 file can hold.
+        for name, value in content.items() if isinstance(content, dict) else ():
+            if isinstance(value, bool) and name in cls.model_fields and cls.model_fields[name].annotation is not bool:
+                raise ValueError(f"{name} cannot be {show(value)}")
+            if isinstance(value, str) and not is_text(value):
+                raise ValueError(f"{name} holds text that is not valid Unicode: {show(value)}")
+        return content

@@ -1,0 +1,110 @@
+"""The model card: a README beside the files that says what they are, what they were made from and how good they are."""
+
+from collections.abc import Iterable, Iterator
+
+from reslab.recipe.recipe import Recipe
+from reslab.records import Weights
+from reslab.runs import Run
+from reslab.words import figure, markdown, markdown_code, percent, yaml
+
+
+def write_card(run: Run, *, weights: Weights, files: Iterable[str]) -> str:
+    """Write the card of a finished run in Markdown, with the head that hubs read; figures where it is evaluated."""
+    recipe = run.recipe
+    return "\n".join(
+        [
+            *("---", *_head(run), "---", ""),
+            f"# {markdown(recipe.name)}",
+            "",
+            f"{markdown(weights.model.label)} for {len(weights.classes)} classes, trained by reslab's recipe "
+            f"{markdown_code(recipe.name)}.",
+            "",
+            *_facts(recipe, weights),
+            "",
+            *_figures(run),
+            "## Files",
+            "",
+            *(f"- `{name}`: {FILES[name]}" for name in files),
+            "",
+        ]
+    )
+
+
+FILES = {
+    "model.onnx": "stored pixels (N, C, H, W) uint8 to `logits` and `probabilities` (N, K) float32, for ONNX Runtime",
+    "model-int8.onnx": "the same in 8-bit integers",
+    "model.safetensors": "the weights; their metadata name the network, so `reslab predict` needs no other file",
+    "recipe.json": "the recipe: enough to train it again",
+    "environment.json": "versions, processor, seed and fingerprints of the data",
+    "log.jsonl": "an object for each epoch",
+    "evaluation.json": "every figure with its interval",
+    "report.html": "the report: open it in a browser, it needs no network",
+}
+
+# What hubs call the data sets, each with the name that people know.
+_HUB_DATA = {
+    "cifar10": ("uoft-cs/cifar10", "CIFAR-10"),
+    "cifar100": ("uoft-cs/cifar100", "CIFAR-100"),
+}
+
+
+def kept_files(run: Run) -> list[str]:
+    """Name the files of a run folder that its card describes."""
+    return [name for name in FILES if (run.path / name).exists()]
+
+
+def _head(run: Run) -> Iterator[str]:
+    """Give the metadata that hubs read, as YAML: a string in JSON is one in YAML. The licence is the owner's choice."""
+    recipe = run.recipe
+    sources = [part.partition("@")[0].partition(":")[0].strip() for part in recipe.data.split("+")]
+    known = [_HUB_DATA[name][0] for name in dict.fromkeys(sources) if name in _HUB_DATA]
+    yield from ("library_name: reslab", "pipeline_tag: image-classification")
+    yield from ("tags:", "- image-classification", "- pytorch", f"- {yaml(recipe.model.kind)}")
+    if known:
+        yield from ("datasets:", *(f"- {name}" for name in known))
+    if run.is_evaluated and "test" in run.evaluation.splits:
+        yield from ("metrics:", "- accuracy", "- f1")
+        yield from _results(run, known)
+
+
+def _results(run: Run, known: list[str]) -> Iterator[str]:
+    data, figures = run.recipe.data, run.evaluation.splits["test"]
+    names = dict(_HUB_DATA.values())
+    kind = known[0] if len(known) == 1 and data in _HUB_DATA else data
+    yield from ("model-index:", f"- name: {yaml(run.recipe.name)}", "  results:", "  - task:")
+    yield from ("      type: image-classification", "      name: Image classification", "    dataset:")
+    yield from (f"      type: {yaml(kind)}", f"      name: {yaml(names.get(kind, data))}", "      split: test")
+    yield "    metrics:"
+    for metric, name, estimate in (
+        ("accuracy", "Test accuracy", figures.accuracy),
+        ("f1", "Test macro F1", figures.macro_f1),
+    ):
+        yield from (f"    - type: {metric}", f"      name: {name}", f"      value: {estimate.value:.6f}")
+
+
+def _facts(recipe: Recipe, weights: Weights) -> list[str]:
+    kind = {1: "grey", 3: "RGB"}.get(weights.channels, f"{weights.channels}-channel")
+    return [
+        f"- Images: {kind}, {weights.image_size}x{weights.image_size} pixels, 0 to 255; standardisation is inside",
+        f"- Trained on: {markdown_code(recipe.data)}",
+        f"- Source of the recipe: {markdown(recipe.source)}",
+        f"- Classes, in the order of the logits: {', '.join(map(markdown, weights.classes))}",
+    ]
+
+
+def _figures(run: Run) -> list[str]:
+    if not run.is_evaluated:
+        return ["It has not been evaluated.", ""]
+    evaluation = run.evaluation
+    rows = [
+        f"| {split} ({figures.num_images:,} images) | {figure(figures.accuracy)} | {figure(figures.macro_f1)} |"
+        for split, figures in evaluation.splits.items()
+    ]
+    return [
+        f"## Figures, with {percent(evaluation.confidence, decimals=0)} intervals",
+        "",
+        "| split | accuracy | macro F1 |",
+        "|---|---|---|",
+        *rows,
+        "",
+    ]

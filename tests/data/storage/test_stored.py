@@ -1,0 +1,252 @@
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reslab.data.batches import Batches
+from reslab.data.images import ImageSet
+from reslab.data.load import load
+from reslab.data.overlap import find_overlap
+from reslab.data.split import hold_out
+from reslab.data.storage import cache as disk
+from reslab.data.storage import pixels, stored
+from reslab.data.storage.pixels import Joined, Pixels, Selected, Stored
+from reslab.errors import Failure, UserError
+from reslab.recipe.recipe import Recipe
+
+LOAD = "import sys; from reslab.data import load; print(load('npz:' + sys.argv[1], 'train', image_size=8).fingerprint)"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RESLAB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def noise(tmp_path: Path) -> str:
+    return write(tmp_path / "noise.npz", seed=0)
+
+
+def write(path: Path, *, seed: int, num: int = 60) -> str:
+    images = np.random.default_rng(seed).integers(0, 256, (num, 8, 8, 3), dtype=np.uint8)
+    np.savez(path, images=images, labels=np.arange(num) % 3, classes=np.array([f"{path.stem} {n}" for n in range(3)]))
+    return f"npz:{path}"
+
+
+def in_memory(images: ImageSet) -> ImageSet:
+    return ImageSet(images.images[:], images.labels, images.classes, images.expression, images.split)
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take every set for one that is too large for memory, and go through it in small steps."""
+    monkeypatch.setattr(pixels, "SMALL", 0)
+    monkeypatch.setattr(stored, "SMALL", 0)
+    monkeypatch.setattr(pixels, "BLOCK", 1000)
+
+
+@pytest.mark.usefixtures("large")
+def test_a_stored_set_is_what_it_would_be_in_memory(noise: str, tmp_path: Path) -> None:
+    other = write(tmp_path / "other.npz", seed=1)
+    for expression in (noise, f"{noise}@7", f"{noise}+{other}", f"{noise}@3+{other}"):
+        images = load(expression, "train", image_size=8)
+        assert isinstance(images.images, Pixels)
+        same = in_memory(images)
+        assert isinstance(same.images, torch.Tensor)
+        assert images.fingerprint == same.fingerprint
+        assert images.statistics() == same.statistics()
+        held, held_same = hold_out(images, 6, seed=0), hold_out(same, 6, seed=0)
+        assert isinstance(held[0].images, Pixels)
+        assert [part.fingerprint for part in held] == [part.fingerprint for part in held_same]
+        assert torch.equal(held[0].subset([4, 2]).images[:], held_same[0].images[[4, 2]])
+        assert find_overlap(images, held[0]) == find_overlap(same, held_same[0])
+
+
+@pytest.mark.usefixtures("large")
+def test_no_kind_of_set_that_is_not_in_memory_is_forgotten(noise: str, tmp_path: Path) -> None:
+    images = load(f"{noise}@3+{write(tmp_path / 'other.npz', seed=1)}", "train", image_size=8).images
+    assert isinstance(images, Joined)
+    assert [type(part) for part in images.parts] == [Selected, Stored]
+
+
+@pytest.mark.usefixtures("large")
+def test_batches_of_a_file_are_those_of_memory(noise: str, small_recipe: Recipe) -> None:
+    images = load(noise, "train", image_size=8)
+    both = [
+        list(Batches(each, recipe=small_recipe, by=each.statistics(), seed=0, device=torch.device("cpu")).epoch(1))
+        for each in (images, in_memory(images))
+    ]
+    assert len(both[0]) > 1
+    for (ours, our_labels), (theirs, their_labels) in zip(*both, strict=True):
+        assert torch.equal(ours, theirs)
+        assert torch.equal(our_labels, their_labels)
+
+
+@pytest.mark.parametrize("positioned", [True, False])
+def test_a_file_is_read_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, positioned: bool) -> None:
+    if not positioned:
+        monkeypatch.delattr(os, "preadv")
+    images = np.random.default_rng(0).integers(0, 256, (40, 3, 4, 4), dtype=np.uint8)
+    (tmp_path / "images.bin").write_bytes(images.tobytes())
+    file = Stored(tmp_path / "images.bin", images.shape)
+    every_third = Selected(file, np.arange(0, 40, 3))
+    for places in ([], [39], [3, 3, 4, 5, 0], [7, 6, 5], list(range(40))):
+        np.testing.assert_array_equal(file[places], images[places])
+    np.testing.assert_array_equal(every_third[::-1], images[np.arange(0, 40, 3)[::-1]])
+
+
+def test_neighbours_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that who goes through all images but a few, held out for validation, asks the system seldom."""
+    (tmp_path / "images.bin").write_bytes(bytes(1000 * 48))
+    kept = Selected(Stored(tmp_path / "images.bin", (1000, 3, 4, 4)), np.delete(np.arange(1000), [17, 500]))
+    calls: list[int] = []
+    read = pixels._read_some
+    monkeypatch.setattr(pixels, "_read_some", lambda *file, at: (calls.append(at), read(*file, at=at))[1])
+    assert kept[:].shape == (998, 3, 4, 4)
+    assert calls == [0, 18 * 48, 501 * 48]
+
+
+def test_threads_read_one_file(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (200, 3, 4, 4), dtype=np.uint8)
+    (tmp_path / "images.bin").write_bytes(images.tobytes())
+    file = Stored(tmp_path / "images.bin", images.shape)
+    orders = [np.random.default_rng(seed).permutation(200) for seed in range(40)]
+    with ThreadPoolExecutor(4) as pool:
+        for order, found in zip(orders, pool.map(file.read, orders), strict=True):
+            np.testing.assert_array_equal(found, images[order])
+
+
+@pytest.mark.usefixtures("large")
+def test_a_file_that_is_cut_short_while_it_is_read_is_named(noise: str, cache: Path) -> None:
+    images = load(noise, "train", image_size=8)
+    before = images.fingerprint
+    (file,) = cache.glob("*/images.bin")
+    os.truncate(file, file.stat().st_size - 100)
+    assert images.images[:47].shape == (47, 3, 8, 8)  # all but the last
+    with pytest.raises(Failure, match=r"images\.bin was cut short while it was in use: start again"):
+        images.images[:]
+    assert load(noise, "train", image_size=8).fingerprint == before
+
+
+def test_a_source_is_read_once_until_it_changes(noise: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(disk, "_make", lambda path, make, keep=disk._make: (made.append(path), keep(path, make)))
+    first = load(noise, "train", image_size=8)
+    assert load(noise, "train", image_size=8).fingerprint == first.fingerprint
+    assert len(made) == 1
+    load(noise, "test", image_size=8)
+    load(noise, "train", image_size=4)
+    assert len(made) == 3
+    write(Path(noise.removeprefix("npz:")), seed=2)
+    assert load(noise, "train", image_size=8).fingerprint != first.fingerprint
+    assert len(made) == 4
+
+
+def replace_unseen(path: Path, content: bytes) -> None:
+    """Put other content of the same length in a file's place, and set its time back."""
+    before = path.stat()
+    assert len(content) == before.st_size
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_a_file_replaced_with_size_and_time_kept_is_read_anew(noise: str, tmp_path: Path) -> None:
+    before = load(noise, "train", image_size=8).fingerprint
+    (tmp_path / "other").mkdir()
+    other = write(tmp_path / "other" / "noise.npz", seed=2)
+    replace_unseen(Path(noise.removeprefix("npz:")), Path(other.removeprefix("npz:")).read_bytes())
+    assert load(noise, "train", image_size=8).fingerprint != before
+
+
+def test_pictures_replaced_with_size_and_time_kept_are_read_anew(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(5):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "pets" / name / f"{number}.bmp")
+    before = load(f"folder:{tmp_path / 'pets'}", "test", image_size=8).fingerprint
+    for number in range(5):
+        file = tmp_path / "pets" / "dog" / f"{number}.bmp"
+        replace_unseen(file, file.read_bytes()[:54] + bytes([200]) * 192)
+    assert load(f"folder:{tmp_path / 'pets'}", "test", image_size=8).fingerprint != before
+
+
+def test_an_entry_changed_with_size_and_time_kept_is_made_anew(noise: str, cache: Path) -> None:
+    before = load(noise, "train", image_size=8).fingerprint
+    (file,) = cache.glob("*/images.bin")
+    replace_unseen(file, bytes(file.stat().st_size))
+    assert load(noise, "train", image_size=8).fingerprint == before
+
+
+@pytest.mark.parametrize("name", ["images.bin", "labels.npy", "entry.json"])
+def test_a_damaged_entry_is_made_anew(noise: str, cache: Path, name: str) -> None:
+    first = load(noise, "train", image_size=8)
+    (file,) = cache.glob(f"*/{name}")
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    disk._digest.cache_clear()  # as another process would
+    assert load(noise, "train", image_size=8).fingerprint == first.fingerprint
+    assert file.read_bytes() != content
+
+
+def test_processes_that_race_make_one_entry(noise: str, cache: Path) -> None:
+    command = [sys.executable, "-c", LOAD, noise.removeprefix("npz:")]
+    racers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [racer.communicate()[0].strip() for racer in racers]
+    assert outputs == [load(noise, "train", image_size=8).fingerprint] * 2
+    assert len(list(cache.glob("*/entry.json"))) == 1
+    assert not list(cache.glob(".*.part"))
+
+
+def test_what_a_killed_process_has_left_is_taken_away(noise: str, cache: Path) -> None:
+    load(noise, "train", image_size=8)
+    (entry,) = cache.glob("*/entry.json")
+    entry.parent.rename(part := cache / f".{entry.parent.name}.1.part")
+    load(noise, "train", image_size=8)
+    assert not part.exists()
+    assert entry.exists()
+
+
+def test_the_one_used_longest_ago_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expressions = [write(tmp_path / f"{name}.npz", seed=0, num=300) for name in "abc"]
+    for age, expression in ((20, expressions[0]), (10, expressions[1])):
+        load(expression, "train", image_size=8)
+        newest = disk.list_cache()[0]
+        os.utime(newest.path / "entry.json", (newest.used - age, newest.used - age))
+    size = disk.list_cache()[0].num_bytes
+    monkeypatch.setenv("RESLAB_CACHE_GB", str(2.5 * size / 1e9))
+    load(expressions[2], "train", image_size=8)
+    assert [entry.origin for entry in disk.list_cache()] == [expressions[2], expressions[1]]
+    monkeypatch.setenv("RESLAB_CACHE_GB", str(0.5 * size / 1e9))
+    with pytest.raises(UserError, match=r"the images need 0\.0 GB of the cache in .*RESLAB_CACHE_GB higher, or stream"):
+        load(expressions[0], "train", image_size=8)
+    monkeypatch.setenv("RESLAB_CACHE_GB", "much")
+    with pytest.raises(UserError, match="RESLAB_CACHE_GB=much: set it to the gigabytes"):
+        load(expressions[0], "train", image_size=8)
+
+
+def test_the_cache_can_be_cleared_under_who_uses_it(noise: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored, "SMALL", 0)
+    images = load(noise, "train", image_size=8)
+    before = images.images[:]
+    assert disk.clear_cache() >= before.numel()
+    assert list(cache.iterdir()) == []
+    assert torch.equal(images.images[:], before)
+
+
+def test_an_entry_says_what_it_is(noise: str, cache: Path) -> None:
+    load(noise, "train", image_size=8)
+    (file,) = cache.glob("*/entry.json")
+    assert json.loads(file.read_text()).keys() == {"origin", "split", "shape", "sha256"}
+    (entry,) = disk.list_cache()
+    assert (entry.origin, entry.split, entry.shape) == (noise, "train", (48, 3, 8, 8))

@@ -1,0 +1,60 @@
+"""Pictures of every kind that people have become the same pixels, or one sentence."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reslab.data.pictures import decode
+from reslab.errors import UserError
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+def pixels_of(image: Image.Image, kind: str, **options: Any) -> Any:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return decode(buffer, image_size=4, name="it").astype(int)
+
+
+def filled(colour: tuple[int, ...], mode: str = "RGB", size: tuple[int, int] = (8, 8)) -> Image.Image:
+    return Image.new(mode, size, colour)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_a_moving_picture_the_first_frame_is_taken(kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    pixels = pixels_of(filled(RED), kind, save_all=True, append_images=[filled(BLUE)], **options)
+    assert (pixels == np.array(RED)[:, None, None]).all()
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), [("TIFF", 0), ("JPEG", 3)])
+def test_printers_inks_become_light(kind: str, tolerance: int) -> None:
+    pixels = pixels_of(filled((0, 255, 255, 0), "CMYK"), kind)  # no cyan, all magenta and yellow
+    assert abs(pixels - np.array(RED)[:, None, None]).max() <= tolerance
+
+
+def test_sixteen_bits_of_grey_lose_their_lower_half() -> None:
+    deep = Image.fromarray(np.full((8, 8), 0x7FFF, np.uint16))
+    assert (pixels_of(deep, "PNG") == 0x7F).all()
+
+
+def test_a_picture_that_is_sixty_thousand_pixels_wide_is_shrunk() -> None:
+    halves = Image.new("RGB", (60_000, 4), RED)
+    halves.paste(BLUE, (30_000, 0, 60_000, 4))
+    pixels = pixels_of(halves, "PNG")
+    assert pixels[:, 0, 0].tolist() == list(RED)
+    assert pixels[:, 0, 3].tolist() == list(BLUE)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
+def test_a_picture_that_was_cut_off_is_named(tmp_path: Path, kind: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
+    buffer = io.BytesIO()
+    noise.save(buffer, kind)
+    (tmp_path / "cut").write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
+    with pytest.raises(UserError, match=r"cut cannot be read as a picture \(.*\): replace it or remove it"):
+        decode(tmp_path / "cut", image_size=4)

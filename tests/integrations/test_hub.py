@@ -1,0 +1,105 @@
+"""A run to a hub on this machine and back; what comes from there is checked before a file of it is kept."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reslab.errors import Failure, UserError
+from reslab.evaluation import evaluate
+from reslab.integrations.hub import pull, push
+from reslab.runs import Run
+
+Hub = dict[str, dict[str, bytes]]
+RUN = {"model.safetensors", "recipe.json", "environment.json", "log.jsonl", "evaluation.json"}
+
+
+def test_a_run_comes_back_as_it_was(finished: Run, hub: Hub, tmp_path: Path, opened: list[str]) -> None:
+    assert push(finished, to="some-one/small").endswith("/some-one/small")
+    assert set(hub["some-one/small"]) == RUN | {"README.md"}
+    hub["some-one/small"]["evil.bin"] = b"cos\nsystem\n"
+    run = pull("some-one/small", out=tmp_path / "pulled")
+    assert {path.name for path in run.path.iterdir()} == RUN
+    assert not [path for path in opened if "evil.bin" in path]
+    for name in RUN:
+        assert (run.path / name).read_bytes() == (finished.path / name).read_bytes()
+    assert evaluate(run).splits["test"].accuracy == finished.evaluation.splits["test"].accuracy
+
+
+def test_the_card_says_what_it_is(finished: Run, hub: Hub) -> None:
+    push(finished, to="a/b")
+    card = hub["a/b"]["README.md"].decode()
+    accuracy = finished.evaluation.splits["test"].accuracy.value
+    assert card.startswith("---\nlibrary_name: reslab\n")
+    assert f"| test (108 images) | {100 * accuracy:.2f} %" in card
+    assert "- Classes, in the order of the logits: 1, 4, 7" in card
+    assert all(f"`{name}`: " in card for name in RUN)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("recipe.json", lambda _: b'{"name": 3}', r"a/b holds no sound run: recipe.json: "),
+        ("model.safetensors", lambda content: content[:99], "a/b holds no sound run: model.safetensors cannot be read"),
+        ("log.jsonl", lambda content: content + b"{}\n", "a/b holds no sound run: log.jsonl:4 is damaged"),
+        ("evaluation.json", lambda _: b"[]", "a/b holds no sound run: evaluation.json is damaged"),
+        ("environment.json", lambda _: b"{}", "a/b holds no sound run: environment.json is damaged"),
+        ("model.safetensors", None, "a/b holds no sound run: model.safetensors is missing"),
+        ("recipe.json", None, "a/b holds no sound run: recipe.json is missing"),
+    ],
+)
+def test_a_damaged_run_is_not_kept(
+    finished: Run, hub: Hub, tmp_path: Path, name: str, change: Callable[[bytes], bytes] | None, message: str
+) -> None:
+    hub["a/b"] = {each: (finished.path / each).read_bytes() for each in RUN}
+    if change is None:
+        del hub["a/b"][name]
+    else:
+        hub["a/b"][name] = change(hub["a/b"][name])
+    with pytest.raises(UserError, match=message):
+        pull("a/b", out=tmp_path / "pulled")
+    assert not (tmp_path / "pulled").exists()
+
+
+def test_what_is_not_there_and_what_is_no_name(finished: Run, hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a/none is not on the hub, or not for you"):
+        pull("a/none", out=tmp_path / "pulled")
+    for name in ("small", "a/b/c", "a/../b", "a b/c"):
+        with pytest.raises(UserError, match="write OWNER/NAME"):
+            push(finished, to=name)
+    with pytest.raises(UserError, match="is not a name for a model"):
+        push(finished, to="a/b--c")
+    finished.weights_path.unlink()
+    with pytest.raises(UserError, match="holds no finished network"):
+        push(finished, to="a/b")
+    assert hub == {}
+
+
+def test_a_hub_that_does_not_answer_is_a_failure(
+    finished: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with pytest.raises(Failure, match="the hub did not do it for a/b: "):
+        push(finished, to="a/b", endpoint="http://127.0.0.1:9")
+
+
+def test_without_the_package_the_extra_is_named(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    with pytest.raises(UserError, match=r"huggingface_hub is not installed: pip install 'reslab\[hub\]'"):
+        push(finished, to="a/b")
+
+
+def test_the_commands(finished: Run, hub: Hub, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    from reslab.cli import main
+
+    def run(*arguments: object) -> str:
+        monkeypatch.setattr("sys.argv", ["reslab", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 0
+        return str(capsys.readouterr().out)
+
+    assert "a/b" in run("push", finished.path, "a/b", "--private")
+    assert json.loads(run("pull", "a/b", "--out", tmp_path / "pulled", "--json")) == {"run": str(tmp_path / "pulled")}

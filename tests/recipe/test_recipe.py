@@ -1,0 +1,258 @@
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from reslab.errors import UserError
+from reslab.recipe.networks import FastConv, Plain, PreActResNet, ResNet
+from reslab.recipe.recipe import (
+    Average,
+    Crop,
+    Extension,
+    Flip,
+    Freeze,
+    Growth,
+    Muon,
+    Sampling,
+    Selection,
+    Sgd,
+    Standardize,
+    derive,
+    parse_recipe,
+    read_recipe,
+)
+from reslab.recipe.settings import with_settings
+from reslab.recipe.shipped import RECIPES
+
+LAB = RECIPES["lab-resnet32"]
+
+
+def plain(recipe=LAB, **changes):
+    """JSON of a recipe, as a file holds it."""
+    return recipe.model_dump(mode="json") | changes
+
+
+# ---- the value
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_json_gives_back_the_same_value(name, tmp_path):
+    recipe = RECIPES[name]
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(recipe.model_dump(mode="json")), encoding="utf-8")
+    assert read_recipe(path) == recipe
+    assert hash(read_recipe(path)) == hash(recipe)
+    assert with_settings(recipe, []) == recipe
+
+
+@pytest.mark.parametrize(
+    ("part", "field"), [(LAB, "epochs"), (LAB.model, "depth"), (LAB.optimizer, "peak_lr"), (LAB.augment[0], "kind")]
+)
+def test_nothing_in_a_recipe_can_be_changed(part, field):
+    with pytest.raises(ValidationError):
+        setattr(part, field, getattr(part, field))
+
+
+def test_derive_changes_what_it_is_told_to_and_validates_again():
+    other = derive(LAB, name="other", epochs=3, model=ResNet(depth=20))
+    assert (other.name, other.epochs, other.model) == ("other", 3, ResNet(depth=20))
+    assert derive(other, name=LAB.name, epochs=LAB.epochs, model=LAB.model) == LAB
+    with pytest.raises(ValueError, match="greater than 0"):
+        derive(LAB, name="other", epochs=0)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("field", ["peak_lr", "weight_decay"])
+def test_numbers_that_are_not_finite_are_refused(field, number):
+    with pytest.raises(ValueError, match="finite"):
+        Sgd(**{"peak_lr": 0.1, field: number})
+
+
+@pytest.mark.parametrize(
+    ("depth", "nearest"), [(9, "8 and 14"), (13, "8 and 14"), (33, "32 and 38"), (37, "32 and 38")]
+)
+def test_a_wrong_depth_names_the_nearest_right_ones(depth, nearest):
+    with pytest.raises(ValueError, match=f"depth {depth} is not 6n\\+2; the nearest are {nearest}"):
+        PreActResNet(depth=depth)
+
+
+@pytest.mark.parametrize("depth", [8, 14, 20, 32, 44, 56, 110, 1202])
+def test_depths_of_6n_plus_2_are_taken(depth):
+    assert Plain(depth=depth).depth == depth
+
+
+@pytest.mark.parametrize("depth", [-4, 0, 2, 7])
+def test_depths_below_8_are_refused(depth):
+    with pytest.raises(ValueError, match="depth"):
+        Plain(depth=depth)
+
+
+def test_parts_that_contradict_themselves_are_refused():
+    with pytest.raises(ValueError, match="3 means but 1 deviations"):
+        Standardize(mean=(1, 2, 3), deviation=(1,))
+    with pytest.raises(ValueError, match="Nesterov's method needs a momentum above 0"):
+        Sgd(peak_lr=0.1, momentum=0)
+    assert Sgd(peak_lr=0.1, momentum=0, nesterov=False).momentum == 0
+
+
+@pytest.mark.parametrize("epochs", [(3, 0), (0, 2, 2)])
+def test_sizes_that_do_not_begin_in_order_are_refused(epochs):
+    growth = tuple(Growth(epoch=epoch, image_size=16) for epoch in epochs)
+    listed = ", ".join(map(str, epochs))
+    with pytest.raises(ValueError, match=f"growth begins its sizes in the epochs {listed}: list them in order, each"):
+        derive(LAB, name="unsorted", growth=growth)
+
+
+@pytest.mark.parametrize(("pixels", "fits"), [(11, True), (12, False), (40, False)])
+def test_a_mirrored_edge_has_to_fit_into_the_smallest_images(pixels, fits):
+    changes = {"growth": (Growth(epoch=0, image_size=12),), "augment": (Flip(), Crop(pixels=pixels, fill="reflect"))}
+    if fits:
+        assert derive(LAB, name="fits", **changes).augment == changes["augment"]
+    else:
+        with pytest.raises(ValueError, match=f"images of 12 pixels cannot be mirrored {pixels} pixels wide"):
+            derive(LAB, name="too wide", **changes)
+    zeros = (Crop(pixels=pixels, fill="zeros"),)
+    assert derive(LAB, name="zeros", **changes | {"augment": zeros}).augment == zeros
+
+
+EVERYTHING = derive(
+    RECIPES["fast-conv"],
+    name="everything",
+    model=FastConv(widths=(8, 16, 24)),
+    optimizer=Muon(peak_lr=0.1, momentum=0.5, iterations=5, head_lr=2, bias_lr=3, other_momentum=0.7, decay=0.1),
+    augment=(Flip(alternate=True), Crop(pixels=2, fill="reflect")),
+    growth=(Growth(epoch=0, image_size=9),),
+    freeze=(Freeze(parameters="stem", epoch=1), Freeze(parameters="groups.0", epoch=2)),
+    sampling=Sampling(images_per_epoch=100, balance=0.25),
+    extension=Extension(
+        method="finetune-distill",
+        base="0" * 64,
+        num_old=10,
+        old_data=20,
+        merge=True,
+        backbone_lr=0.1,
+        distill=1.5,
+        temperature=3,
+    ),
+    logit_adjustment=0.75,
+    label_smoothing=0.1,
+    chunk_size=50,
+    validation=200,
+    trial=True,
+    skip_damaged=True,
+    average=Average(decay=0.9, epoch=1),
+    selection=Selection(share=0.25, epoch=2),
+)
+
+
+def test_json_gives_back_every_field_that_is_not_at_its_default(tmp_path):
+    for part in (EVERYTHING, EVERYTHING.optimizer, EVERYTHING.sampling, EVERYTHING.extension, EVERYTHING.augment[0]):
+        at_default = [name for name, info in type(part).model_fields.items() if getattr(part, name) == info.default]
+        assert set(at_default) <= {"kind", "schema_version", "published", "image_size"} | (
+            {"stream", "updates", "warm_until"} if part is EVERYTHING else set()
+        )
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(plain(EVERYTHING)), encoding="utf-8")
+    assert read_recipe(path) == EVERYTHING
+    assert hash(read_recipe(path)) == hash(EVERYTHING)
+
+
+@pytest.mark.parametrize("old_data", ["all", "none", 1, 500])
+def test_old_data_is_a_word_or_a_number(old_data):
+    extension = plain(EVERYTHING)["extension"] | {"old_data": old_data}
+    assert parse_recipe(plain(EVERYTHING, extension=extension), where="file").extension.old_data == old_data
+
+
+@pytest.mark.parametrize("old_data", ["some", 0, -1, 1.5, True, None])
+def test_old_data_is_no_other_word_and_no_other_number(old_data):
+    extension = plain(EVERYTHING)["extension"] | {"old_data": old_data}
+    with pytest.raises(UserError, match=r"^file: extension(\.|: )old_data"):
+        parse_recipe(plain(EVERYTHING, extension=extension), where="file")
+
+
+@pytest.mark.parametrize(("size", "grown"), [(8, 32), (32, 8), (1, 1)])
+def test_images_that_are_too_small_for_the_fast_network_are_refused(size, grown):
+    changes = {"model": FastConv(), "image_size": size, "growth": (Growth(epoch=0, image_size=grown),)}
+    with pytest.raises(ValueError, match=f"fast_conv needs images of 9 pixels or more, not {min(size, grown)}"):
+        derive(LAB, name="small", **changes)
+    assert derive(LAB, name="small", **changes | {"model": LAB.model}).image_size == size
+
+
+def test_the_smallest_images_of_the_fast_network_are_taken():
+    small = derive(LAB, name="small", model=FastConv(), image_size=9, growth=(Growth(epoch=0, image_size=9),))
+    assert small.image_size == FastConv.SMALLEST_IMAGE == 9
+
+
+# ---- files
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"absent\.json cannot be read as a recipe: No such file"):
+        read_recipe(tmp_path / "absent.json")
+
+
+def test_a_folder_is_no_recipe(tmp_path):
+    with pytest.raises(UserError, match="cannot be read as a recipe: Is a directory"):
+        read_recipe(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"epochs: 3", b"\x80\x04\x95", b"[" * 100_000, b"{}x"])
+def test_a_file_that_is_not_json_is_refused(content, tmp_path):
+    path = tmp_path / "r.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"r\.json is not a recipe in JSON"):
+        read_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ([1], "file: it should be an object with fields, not […]"),
+        (None, "file: it should be an object with fields, not null"),
+        ({}, "file: name is missing"),
+        (plain(learning_rate=0.1), "file: learning_rate is not a known field"),
+        (plain(optimizer={"peak_lr": 0.1}), "file: optimizer.kind is missing"),
+        (plain(optimizer={"kind": "sgd", "peak_lr": 0.1, "lr": 1}), "file: optimizer.lr is not a known field"),
+        (plain(model={"depth": 20}), "file: model.kind is missing"),
+        (plain(model={"kind": "resnet", "depth": 20, "deep": 1}), "file: model.deep is not a known field"),
+        (
+            plain(model={"kind": "vgg", "depth": 20}),
+            "file: model.kind should be one of 'preact_resnet', 'resnet', 'plain', 'elu_resnet', 'fast_conv', 'lenet', "
+            "'nin', 'vgg19', 'wide_resnet', 'densenet', 'resnext', 'imagenet_resnet', "
+            "'efficientnet_lite', 'module', 'timm', not 'vgg'",
+        ),
+        (plain(model={"kind": "resnet", "depth": 21}), "file: model: depth 21 is not 6n+2; the nearest are 20 and 26"),
+        (plain(augment=[{"kind": "crop", "pixels": 0}]), "file: augment.0.pixels should be greater than 0, not 0"),
+        (
+            plain(optimizer={"kind": "sgd", "peak_lr": float("nan")}),
+            "file: optimizer.peak_lr should be a finite number, not nan",
+        ),
+        (plain(optimizer={"kind": "muon", "decay": 1}), "file: optimizer.decay should be less than 1, not 1"),
+        (
+            plain(optimizer={"kind": "muon", "nesterov": True}),
+            "file: optimizer.nesterov is not a known field",
+        ),
+        (plain(sampling={}), "file: sampling.images_per_epoch is missing"),
+        (
+            plain(sampling={"images_per_epoch": 9, "balance": 2}),
+            "file: sampling.balance should be less than or equal to 1, not 2",
+        ),
+        (plain(freeze=[{"parameters": "stem"}]), "file: freeze.0.epoch is missing"),
+        (
+            plain(augment=[{"kind": "flip", "alternate": "often"}]),
+            "file: augment.0.alternate should be true or false, not 'often'",
+        ),
+        (plain(name="\ud800"), r"file: name holds text that is not valid Unicode: '\ud800'"),
+        (plain(schema_version=0), "file: schema_version should be 1, not 0"),
+        (plain(schema_version="1"), "file: schema_version should be 1, not '1'"),
+    ],
+)
+def test_what_does_not_fit_is_named_in_the_words_of_the_file(content, sentence):
+    with pytest.raises(UserError) as error:
+        parse_recipe(content, where="file")
+    assert str(error.value) == sentence
+
+
+def test_a_newer_schema_is_refused_by_its_number():
+    with pytest.raises(UserError, match="file has recipe schema 2, this reslab reads up to 1: upgrade"):
+        parse_recipe(plain(schema_version=2, something_new=True), where="file")
