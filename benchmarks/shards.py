@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from record import write_record
 
-from reslab.data.storage.packing import pack
+from reslab.data.packing import pack
 from reslab.evaluation import evaluate
 from reslab.recipe.recipe import Recipe, derive
 from reslab.recipe.shipped import find_recipe

@@ -6,7 +6,7 @@ import pytest
 
 from reslab.data.addresses import check_address, is_remote, open_address
 from reslab.data.load import load
-from reslab.data.storage.packing import pack
+from reslab.data.packing import pack
 from reslab.errors import UserError
 from reslab.study.storage import Storage
 

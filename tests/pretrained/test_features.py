@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from reslab import pretrained
 from reslab.data.batches import standardize
+from reslab.data.pixels import Stored
 from reslab.data.storage import cache as disk
-from reslab.data.storage.pixels import Stored
 from reslab.errors import UserError
 from reslab.pretrained import Pretrained, kept, routes
 from reslab.pretrained.weights import STANDARDIZE

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch.distributed import TCPStore
 
+from reslab.data.packing import pack
 from reslab.data.parts import part_of
-from reslab.data.storage.packing import pack
-from reslab.data.storage.stream import stream_order
+from reslab.data.stream import stream_order
 from reslab.recipe.networks import FastConv, LeNet
 from reslab.recipe.recipe import (
     Average,

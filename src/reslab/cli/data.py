@@ -70,7 +70,7 @@ def pack(
 ) -> None:
     """Write an expression's images as WebDataset shards, which shards:URL reads."""
     from reslab.cli.show import echo, print_json
-    from reslab.data.storage.packing import pack as pack_shards
+    from reslab.data.packing import pack as pack_shards
 
     index = pack_shards(expression, to, data_dir=data_dir, image_size=image_size, images_per_shard=images_per_shard)
     if json:

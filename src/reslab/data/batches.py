@@ -15,8 +15,8 @@ from torch import Tensor
 from reslab.data.augment import augment, send
 from reslab.data.images import ImageSet
 from reslab.data.parts import part_of
-from reslab.data.storage.pixels import Pixels
-from reslab.data.storage.stream import stream_order
+from reslab.data.pixels import Pixels
+from reslab.data.stream import stream_order
 from reslab.recipe.recipe import Recipe, Sampling, Standardize
 
 

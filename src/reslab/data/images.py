@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reslab.data.storage.pixels import Pixels, blocks_of
+from reslab.data.pixels import Pixels, blocks_of
 from reslab.recipe.recipe import Standardize
 
 Split = Literal["train", "validation", "test"]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from reslab.data.expression import NamedTerm, ShardsTerm, Term, parse
 from reslab.data.images import ImageSet, Labelled, Split
+from reslab.data.pixels import Pixels, join
 from reslab.data.sources.catalog import OFFICIAL
 from reslab.data.sources.cifar import find_data_dir, read_cifar
 from reslab.data.sources.digits import read_digits
@@ -22,7 +23,6 @@ from reslab.data.sources.npz import open_npz
 from reslab.data.sources.shards import open_shards, stream_shards
 from reslab.data.split import limit
 from reslab.data.storage.blocks import resize
-from reslab.data.storage.pixels import Pixels, join
 from reslab.data.storage.stored import read_cached
 from reslab.errors import UserError
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from reslab.data.images import ImageSet
-from reslab.data.storage.pixels import Pixels, blocks_of
+from reslab.data.pixels import Pixels, blocks_of
 
 Pairs = tuple[tuple[int, int], ...]
 

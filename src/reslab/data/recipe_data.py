@@ -8,8 +8,8 @@ from typing import assert_never
 from reslab.data.expression import find_remote
 from reslab.data.images import ImageSet
 from reslab.data.load import load
+from reslab.data.pixels import Pixels
 from reslab.data.split import hold_out
-from reslab.data.storage.pixels import Pixels
 from reslab.errors import UserError
 from reslab.recipe.recipe import Recipe
 from reslab.records import DataSet, SplitName

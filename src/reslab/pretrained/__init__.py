@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reslab.data.storage.pixels import Pixels
+from reslab.data.pixels import Pixels
 from reslab.errors import UserError
 from reslab.pretrained.kept import digest_of, find_or_compute
 from reslab.pretrained.routes import Compute, Route, choose_route, open_route

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.data.sources.archive import writing
 from reslab.data.storage.cache import find_cache, is_sound, make_room, name_of, opening
+from reslab.runs.files import writing
 
 DIGEST = 16  # bytes
 HALF = 16  # letters of a name

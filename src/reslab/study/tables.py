@@ -1,8 +1,8 @@
 """The shipped studies: published tables as data.
 
 Source: He et al. 2015, arXiv:1512.03385; Shah et al. 2016, arXiv:1604.04112; `reslab.recipe.published`; the lab report
-that this project grew out of, which is not public. Figures are test errors or accuracies of one run each, as a rule, without
-an interval.
+that this project grew out of, which is not public. Figures are test errors or accuracies of one run each, as a rule,
+without an interval.
 """
 
 from collections.abc import Iterable

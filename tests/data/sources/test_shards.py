@@ -14,13 +14,13 @@ import webdataset
 
 from reslab.data.batches import Batches, seeded
 from reslab.data.load import load
+from reslab.data.packing import pack
 from reslab.data.parts import part_of
+from reslab.data.pixels import Pixels
 from reslab.data.recipe_data import read_split
 from reslab.data.sources.shards import Reader, Sharded, read_samples
 from reslab.data.split import hold_out
-from reslab.data.storage.packing import pack
-from reslab.data.storage.pixels import Pixels
-from reslab.data.storage.stream import stream_order
+from reslab.data.stream import stream_order
 from reslab.errors import Failure, UserError
 from reslab.evaluation import evaluate
 from reslab.recipe.recipe import Crop, Recipe, Standardize, derive

@@ -4,18 +4,14 @@ Nothing in an archive decides where a file goes: only the members listed here ar
 and only with exactly the size and SHA-256 listed here.
 """
 
-import errno
 import hashlib
 import os
 import tarfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from reslab.errors import Failure, UserError
-
-T = TypeVar("T")
+from reslab.runs.files import writing
 
 
 @dataclass(frozen=True)
@@ -104,12 +100,3 @@ def _unpack_member(tar: tarfile.TarFile, info: tarfile.TarInfo, member: Member, 
         writing(path, lambda: part.replace(path))
     finally:
         part.unlink(missing_ok=True)
-
-
-def writing(path: Path, action: Callable[[], T]) -> T:
-    """Do something that writes to `path`. Raises: Failure where the disk refuses."""
-    try:
-        return action()
-    except OSError as error:
-        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
-        raise Failure(f"{path} cannot be written: {reason}") from None

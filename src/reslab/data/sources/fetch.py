@@ -14,8 +14,9 @@ import urllib3
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-from reslab.data.sources.archive import Archive, complain, writing
+from reslab.data.sources.archive import Archive, complain
 from reslab.errors import Failure
+from reslab.runs.files import writing
 
 CONNECT_SECONDS, SILENCE_SECONDS = 10.0, 30.0
 CHUNK_BYTES = 1 << 14

@@ -18,9 +18,9 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from reslab.data.images import Labelled, Split
+from reslab.data.pixels import BLOCK
 from reslab.data.split import cut
 from reslab.data.storage.blocks import Block, Source, gather, in_order, stamp_files
-from reslab.data.storage.pixels import BLOCK
 from reslab.errors import UserError
 from reslab.runs.files import check_sizes
 

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from reslab.data.images import Split
 from reslab.data.pictures import decode, with_channels
+from reslab.data.pixels import Pixels, Places
 from reslab.data.sources.shard_index import Shard, Store, compare, find_damaged, read_index, read_labels
 from reslab.data.storage.blocks import Block, Source
-from reslab.data.storage.pixels import Pixels, Places
 from reslab.errors import UserError, extra
 from reslab.words import printable
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import platformdirs
 
-from reslab.data.sources.archive import writing
 from reslab.data.storage.blocks import version_of
 from reslab.errors import Failure, UserError
+from reslab.runs.files import writing
 
 try:
     import fcntl

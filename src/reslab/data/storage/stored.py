@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.data.images import Labelled, Split
-from reslab.data.sources.archive import writing
+from reslab.data.pixels import SMALL, Stored
 from reslab.data.storage.blocks import Block, Source, resize
 from reslab.data.storage.cache import make_room, name_of, opening, read_facts
-from reslab.data.storage.pixels import SMALL, Stored
 from reslab.errors import Failure
+from reslab.runs.files import writing
 
 FORMAT = 1
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from reslab.data.parts import part_of
+from reslab.data.pixels import Pixels, Selected
 from reslab.data.sources.shards import Sharded
-from reslab.data.storage.pixels import Pixels, Selected
 
 
 class _Piece(NamedTuple):
