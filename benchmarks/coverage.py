@@ -19,7 +19,7 @@ from reslab.measure.metrics import matrix_figures
 
 SIZES = (20, 36, 100)
 ACCURACIES = (0.9, 0.99, 1.0)
-CLASSES: dict[str, NDArray[np.float64]] = {
+CLASSES: dict[str, NDArray[Any]] = {
     "2 classes": np.ones(2),
     "3 classes": np.ones(3),
     "10 classes": np.ones(10),
@@ -45,7 +45,7 @@ def coverage(shares: NDArray[np.float64], *, num: int, accuracy: float, trials: 
         right, other = first == labels, second == labels
         f1_difference = macro_f1_difference(labels, first=first, second=second, num_classes=len(shares))[1]
         gain = gain_interval(int((other & ~right).sum()), lost=int((right & ~other).sum()), total=len(labels))
-        found = {
+        found: dict[str, tuple[Any, float]] = {
             "accuracy": (proportion(np.asarray(right.sum()), total=np.asarray(len(labels))), accuracy),
             **{name: (each, getattr(truth, name)) for name, each in macro_figures(matrix).items() if "macro" in name},
             "paired difference of accuracy": (gain, 0.0),

@@ -324,7 +324,8 @@ class Steps:
     def __init__(self) -> None:
         self.folder: Path | None = None
         sys.addaudithook(self._note)  # it stays, and listens only while there is a folder
-        os.fsync, self._fsync = self._flush, os.fsync
+        self._fsync = os.fsync
+        os.fsync = self._flush  # type: ignore[assignment]
 
     @contextmanager
     def watching(self, folder: Path, *, at: int | None = None, blow: Blow = lambda: None) -> Iterator["Steps"]:
