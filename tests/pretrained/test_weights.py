@@ -38,23 +38,8 @@ def test_the_thousand_classes_are_sane() -> None:
     best = probabilities.topk(2)
     assert [NAMES[label] for label in best.indices[:, 0].tolist()] == ["palace", "daisy", "military uniform"]
     assert NAMES[int(best.indices[0, 1])] == "bell tower"
-    # By the published code on the same pictures: 0.301, 0.228 and 0.395.
+    # By the published code on the same pictures; with symmetric padding it would be 0.488, 0.131 and 0.298.
     torch.testing.assert_close(best.values[:, 0], torch.tensor([0.301, 0.228, 0.395]), rtol=0, atol=0.03)
-
-
-def test_the_padding_is_the_one_that_the_weights_were_trained_with() -> None:
-    """With pixels moved by half a stride, as symmetric padding does, the network is less sure of the uniform."""
-    model = load_pretrained("efficientnet_lite0")
-    admiral = read_square(Path(matplotlib.get_data_path(), "sample_data/grace_hopper.jpg"), 224)
-    with torch.inference_mode():
-        given = standardize(admiral[None], by=STANDARDIZE)
-        right = model(given).softmax(1)[0, 652]
-        for module in model.modules():
-            if type(module).__name__ == "HalvedSame":
-                side = module.kernel // 2
-                module.forward = torch.nn.ZeroPad2d(side).forward
-        wrong = model(given).softmax(1)[0, 652]
-    assert right - wrong > 0.05
 
 
 def test_the_file_that_pip_has_installed_is_the_published_one() -> None:

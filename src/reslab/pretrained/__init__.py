@@ -87,7 +87,7 @@ class Pretrained:
         return np.concatenate(found)
 
     def enlarge(self, pictures: Tensor) -> NDArray[np.uint8]:
-        """Resize pictures (N, C, H, W) to RGB squares of `image_size`, bicubic as in the network's training."""
+        """Resize pictures (N, C, H, W) to RGB squares of `image_size`, by a cubic filter as in its training."""
         size = (self.image_size, self.image_size)
         resized = F.interpolate(pictures, size=size, mode="bicubic", antialias=True)
         return resized.expand(-1, 3, -1, -1).contiguous().numpy()
