@@ -179,4 +179,4 @@ def test_the_next_writer_drops_what_a_killed_one_left(reslab: Command, finished:
     for path in (*left, alive):
         path.touch()
     assert reslab("report", "small").code == 0
-    assert [path for path in finished.path.rglob("*.part")] == [alive]
+    assert list(finished.path.rglob("*.part")) == [alive]
