@@ -108,9 +108,9 @@ def test_model_card_is_read_by_the_hub(rich):
     assert results["accuracy"].dataset_split == "test"
 
 
-def test_model_card_and_markdown_hold_hostile_names_as_they_are(make_run, make_recipe):
+def test_model_card_and_markdown_hold_hostile_names_as_they_are(make_run):
     name = "`x`\n# [evil](http://x) <b>"
-    run = make_run(classes=("*ant*", "bee\n---\n\x1b[31m", "<script>"), recipe=make_recipe(name=name, source=name))
+    run = make_run(classes=("*ant*", "bee\n---\n\x1b[31m", "<script>"), recipe={"name": name, "source": name})
     run.write_environment(run.environment.model_copy(update={"command": "reslab\n```\n# free"}))
     write_report(run)
     for page in ("model-card.md", "report.md"):

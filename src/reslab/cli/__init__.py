@@ -13,6 +13,7 @@ from reslab.machine.signals import STOPPED
 from reslab.words import printable
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # which Typer itself has in several places, by version
+INTERRUPTED = 130  # what some versions of Typer make of an interrupt, and others an Abort
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
 app = typer.Typer(
@@ -65,7 +66,10 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text at all
     try:
-        sys.exit(app(prog_name="reslab", standalone_mode=False) or 0)
+        code = app(prog_name="reslab", standalone_mode=False) or 0
+        if code == INTERRUPTED:
+            raise typer.Abort
+        sys.exit(code)
     except UsageError as error:
         _end_usage(error)
     except UserError as error:

@@ -122,6 +122,7 @@ def restore(
         raise
     except (RuntimeError, TypeError, ValueError) as error:  # the latter two: sizes that PyTorch cannot count
         raise UserError(f"{where} do not fit the network that they name: {shorten(str(error), 300)}") from None
-    model = build(description, num_classes=num_classes, channels=channels)
+    with torch.random.fork_rng(devices=[]):  # its first weights are nobody's, and cost the caller no random numbers
+        model = build(description, num_classes=num_classes, channels=channels)
     model.load_state_dict({name: torch.as_tensor(value) for name, value in tensors.items()})
     return model.eval()
