@@ -21,7 +21,7 @@ MAX_MEGABYTES = 500  # beside what the server takes when it is idle
 MAX_HEALTH_SECONDS, MAX_P99_SECONDS = 1.0, 2.0
 PATIENCE = 60.0  # seconds until an answer is missed
 SOAK, GROWTH_MEGABYTES = 20_000, 30
-IN_FLIGHT, ENDS = 100, 5
+IN_FLIGHT, ENDS = 100, 3
 
 
 class Server:
@@ -191,7 +191,7 @@ def _hostile_requests() -> Iterator[tuple[str, str, bytes]]:
         yield "foreign pages", name, hostile.post(hostile.form(small), headers=headers)
 
 
-def attack_beside_a_neighbour(folder: Path, *, seconds: float = 20.0) -> Found:
+def attack_beside_a_neighbour(folder: Path, *, seconds: float = 15.0) -> Found:
     """Let a small client ask all the time while a neighbour sends large or slow pictures, and leaves or waits."""
     large = hostile.large_picture()
     requests = {

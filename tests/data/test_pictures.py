@@ -42,6 +42,20 @@ def test_sixteen_bits_of_grey_lose_their_lower_half() -> None:
     assert (pixels_of(deep, "PNG") == 0x7F).all()
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "L", "P", "1", "CMYK", "I;16"])
+def test_a_picture_in_bands_is_as_it_is_in_one_piece(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0)
+    if mode == "I;16":
+        image = Image.fromarray(noise.integers(0, 2**16, (31, 40), np.uint16))
+    else:
+        image = Image.fromarray(noise.integers(0, 256, (31, 40, 4), np.uint8)).convert("RGBA").convert(mode)
+    options = {"transparency": 3} if mode == "P" else {}
+    kind = "TIFF" if mode == "CMYK" else "PNG"
+    whole = pixels_of(image, kind, **options)
+    monkeypatch.setattr("reslab.pictures.BAND_PIXELS", 100)
+    assert (pixels_of(image, kind, **options) == whole).all()
+
+
 def test_a_picture_that_is_sixty_thousand_pixels_wide_is_shrunk() -> None:
     halves = Image.new("RGB", (60_000, 4), RED)
     halves.paste(BLUE, (30_000, 0, 60_000, 4))

@@ -193,6 +193,15 @@ def test_a_decoder_cannot_fill_the_memory():
     assert good.shape == (3, 8, 8)
 
 
+def test_a_picture_that_needs_too_much_memory_is_to_be_shrunk(monkeypatch):
+    monkeypatch.setattr(decoding, "LARGE_MEMORY", 16 << 20)
+    buffer = io.BytesIO()
+    Image.new("RGB", (2500, 2500)).save(buffer, "WEBP", lossless=True, method=0)
+    large, small = run([buffer.getvalue(), png()], quick_seconds=20.0)
+    assert "If other programs open it, shrink it: 16 MB are for decoding" in large
+    assert small.shape == (3, 8, 8)
+
+
 # Takes its time with what has a side of so many pixels or more, and a little with all else.
 SLOW = """
 import sys, time

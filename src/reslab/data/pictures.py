@@ -27,6 +27,10 @@ _ONE_LARGE = Lock()
 LUMA = np.array([0.299, 0.587, 0.114])
 
 
+class UnknownFormatError(UserError):
+    """A file that begins like no picture."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What the network says of one file: its most probable classes, the first one first, with their probabilities."""
@@ -86,7 +90,9 @@ def opening(picture: Path | BinaryIO, *, name: str) -> Iterator[Image.Image]:
     except MemoryError:
         raise UserError(f"{name} needs more memory to decode than there is: shrink it or remove it") from None
     except UnidentifiedImageError:
-        raise UserError(f"{name} cannot be read as a picture (of no known format): replace it or remove it") from None
+        raise UnknownFormatError(
+            f"{name} cannot be read as a picture (of no known format): replace it or remove it"
+        ) from None
     except Exception as error:  # decoders raise anything on broken input
         raise UserError(f"{name} cannot be read as a picture ({error}): replace it or remove it") from None
 

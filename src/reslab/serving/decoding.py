@@ -24,7 +24,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.data.pictures import MAX_PIXELS, opening, shrink, with_channels
+from reslab.data.pictures import MAX_PIXELS, UnknownFormatError, opening, shrink, with_channels
 from reslab.errors import UserError
 from reslab.serving.turns import Busy, Turns
 
@@ -224,7 +224,9 @@ class Decoders:
             reply = await _hear(process, size, seconds=seconds)
             picture = pictures.popleft()
             if outcome == Outcome.WRONG:
-                picture.fail(UserError(reply.decode()))
+                # Some decoders call a lack of memory a broken file.
+                hint = f". If other programs open it, shrink it: {LARGE_MEMORY >> 20} MB are for decoding"
+                picture.fail(UserError(reply.decode() + hint * bool(picture.pixels)))
             elif not picture.answered.done():
                 picture.answered.set_result(reply)
 
@@ -258,19 +260,26 @@ def work(source: BinaryIO, sink: BinaryIO, *, memory: int = LARGE_MEMORY) -> Non
     while head := source.read(QUESTION.size):
         most, image_size, channels, name_size, size = QUESTION.unpack(head)
         name, content = source.read(name_size).decode(errors="replace"), source.read(size)
-        try:
-            with opening(io.BytesIO(content), name=name) as image:
-                num_pixels = image.width * image.height
-                if most < num_pixels <= MAX_PIXELS:
-                    sink.write(ANSWER.pack(Outcome.LARGE, num_pixels))
-                    sink.flush()
-                    continue
-                reply = with_channels(shrink(image, image_size=image_size), channels).tobytes()
-            outcome = Outcome.PIXELS
-        except UserError as error:
-            outcome, reply = Outcome.WRONG, str(error).encode()
-        sink.write(ANSWER.pack(outcome, len(reply)) + reply)
+        outcome, size, reply = _answer(name, content, most=most, shape=(image_size, channels))
+        sink.write(ANSWER.pack(outcome, size) + reply)
         sink.flush()
+
+
+def _answer(name: str, content: bytes, *, most: int, shape: tuple[int, int]) -> tuple[Outcome, int, bytes]:
+    """Decode a picture, or count its pixels where there are more than `most`; a size, and what follows."""
+    image_size, channels = shape
+    num_pixels = LARGE_PIXELS + 1  # where opening fails: of some pictures it takes the memory for all pixels
+    try:
+        with opening(io.BytesIO(content), name=name) as image:
+            num_pixels = image.width * image.height
+            if not most < num_pixels <= MAX_PIXELS:
+                pixels = with_channels(shrink(image, image_size=image_size), channels).tobytes()
+                return Outcome.PIXELS, len(pixels), pixels
+    except UserError as error:
+        if isinstance(error, UnknownFormatError) or not most < num_pixels <= MAX_PIXELS:
+            sentence = str(error).encode()
+            return Outcome.WRONG, len(sentence), sentence
+    return Outcome.LARGE, num_pixels, b""
 
 
 def _limit_memory(memory: int) -> None:

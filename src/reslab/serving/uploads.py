@@ -12,7 +12,7 @@ from reslab.serving.schema import MAX_NAME, MAX_PICTURES, Uploads
 FIELD = "files"  # of a form; others are not read
 MAX_PARTS = 2 * MAX_PICTURES
 MAX_HEAD = 4096  # bytes before a part's content
-# Every value in JSON but the first follows one of these; a picture needs 5 beside 3 around all, a name may hold some.
+# Every value in JSON but the first follows one of these: 3 stand around all pictures, 5 in each, and some in its name.
 SEPARATORS = b"[{:,"
 MAX_SEPARATORS = 3 + MAX_PICTURES * (5 + MAX_NAME)
 _BOUNDARY = re.compile(r';\s*boundary="?([^";]{1,70})"?\s*(?:;|$)', re.IGNORECASE)
