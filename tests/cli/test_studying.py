@@ -64,6 +64,9 @@ def test_wrong_arguments_get_a_sentence(refuse: Command) -> None:
         "study", "run", "digits", "--budget", "2 weeks"
     )
     assert "--epochs-scale 2: give a share" in refuse("study", "run", "digits", "--epochs-scale", "2")
+    both = ("study", "run", "digits", "--workers", 2, "--ray", "auto")
+    assert "--workers are those of this machine, --ray has its own: omit one of them" in refuse(*both)
+    assert "add --ray ADDRESS" in refuse("study", "run", "digits", "--workers", 2, "--gpus-per-run", "0.5")
     assert "holds no study: reslab study run begins one" in refuse("study", "report", "digits")
     assert "unknown device 'gpu'" in refuse("study", "run", "digits", "--device", "gpu")
 
