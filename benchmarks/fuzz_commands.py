@@ -324,17 +324,18 @@ class Steps:
     def __init__(self) -> None:
         self.folder: Path | None = None
         sys.addaudithook(self._note)  # it stays, and listens only while there is a folder
-        self._fsync = os.fsync
-        os.fsync = self._flush  # type: ignore[assignment]
+        self._fsync: Callable[[Any], None] = os.fsync
 
     @contextmanager
     def watching(self, folder: Path, *, at: int | None = None, blow: Blow = lambda: None) -> Iterator["Steps"]:
         """Count from 0, and call `blow` right before the step `at`."""
         self.taken, self.at, self.blow, self.folder = 0, at, blow, folder
+        os.fsync = self._flush
         try:
             yield self
         finally:
             self.folder = None
+            os.fsync = self._fsync
 
     def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self.folder is not None and event in STEPS and isinstance(arguments[0], str | bytes | os.PathLike):
@@ -342,9 +343,8 @@ class Steps:
             if place.startswith(str(self.folder)):
                 self._step()
 
-    def _flush(self, handle: int) -> None:
-        if self.folder is not None:
-            self._step()
+    def _flush(self, handle: Any) -> None:
+        self._step()
         self._fsync(handle)
 
     def _step(self) -> None:

@@ -36,6 +36,11 @@ def fuzz_commands() -> Iterator[ModuleType]:
         yield importlib.import_module("fuzz_commands")
 
 
+@pytest.fixture(scope="module")
+def steps(fuzz_commands: ModuleType) -> Any:
+    return fuzz_commands.Steps()
+
+
 # ---- hostile lines and places
 
 
@@ -156,10 +161,9 @@ DISTURBED = ("evaluate small", "report small", "extend small --with digits:0@20 
 @pytest.mark.parametrize("line", DISTURBED)
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EINTR])
 def test_whichever_step_fails_it_is_said_and_the_next_call_works(
-    fuzz_commands: ModuleType, finished: Run, tmp_path: Path, line: str, number: int
+    fuzz_commands: ModuleType, steps: Any, finished: Run, tmp_path: Path, line: str, number: int
 ) -> None:
     """Two steps of each; the benchmark takes them all."""
-    steps = fuzz_commands.Steps()
     with fuzz_commands.inside(tmp_path):
         for at in (number % 5, 12 + number % 7):
             with steps.watching(tmp_path, at=at, blow=fuzz_commands.fail(number)):

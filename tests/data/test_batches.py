@@ -19,7 +19,7 @@ AUGMENTED = derive(PLAIN, name="augmented", augment=(Flip(), Shift(fraction=0.12
 GROWING = derive(
     AUGMENTED,
     name="growing",
-    growth=(Growth(epoch=4, image_size=8), Growth(epoch=0, image_size=6), Growth(epoch=2, image_size=4)),
+    growth=(Growth(epoch=0, image_size=6), Growth(epoch=2, image_size=4), Growth(epoch=4, image_size=8)),
 )
 
 SAMPLED = derive(AUGMENTED, name="sampled", sampling=Sampling(images_per_epoch=70, balance=0.5))

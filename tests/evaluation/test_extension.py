@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 from scipy.stats import beta
 
-from reslab.cli.show import plain, print_evaluation
+from reslab.cli.show import print_evaluation
 from reslab.data.load import load
 from reslab.errors import UserError
 from reslab.evaluation import evaluate, predict
@@ -18,6 +18,7 @@ from reslab.records import ClassFigures, Estimate, Weights
 from reslab.report import write_report
 from reslab.runs import Predictions, Run, read_weights
 from reslab.words import figure
+from reslab.words import printable as plain
 
 CLASSES = ("ant", "bee", "cat", "dog", "eel")
 

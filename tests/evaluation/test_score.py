@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from reslab.cli.show import plain, print_evaluation
+from reslab.cli.show import print_evaluation
 from reslab.errors import UserError
 from reslab.evaluation.score import choose_examples, measure, score
 from reslab.measure.metrics import softmax
@@ -17,6 +17,7 @@ from reslab.recipe.recipe import Linear, Recipe, Sgd, Standardize
 from reslab.records import Estimate, Weights
 from reslab.report.tables import metric_table
 from reslab.runs import Predictions, Run
+from reslab.words import printable as plain
 
 CLASSES = ("ant", "bee", "cat")
 

@@ -22,7 +22,7 @@ from reslab.measure.intervals import (
 from reslab.records import Estimate
 
 Z = 1.959963984540054
-COVERAGE = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "coverage.py"))
+COVERAGE = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "coverage.py"))
 
 
 def ends(interval):

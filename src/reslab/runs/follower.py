@@ -1,6 +1,7 @@
 """A run in the processes that do not write it, because another one does."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from reslab.recipe.recipe import Recipe
@@ -23,7 +24,9 @@ class Follower(Run):
     def locked(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    beginning = locked
+    @contextmanager
+    def beginning(self) -> Iterator[None]:
+        yield
 
     def write_recipe(self, recipe: Recipe) -> None:
         pass

@@ -176,19 +176,19 @@ LEDGER_ORDER: Final = (
 )
 
 
-def _published_rows(*studies: Study) -> tuple[Row, ...]:
-    """Collect the rows with a published figure, each network once, as the first table has it."""
-    rows: dict[str, Row] = {}
-    for row in (row for study in studies for row in study.rows if row.published):
-        rows.setdefault(row.job.model_dump_json(), row)
+def _collect_rows(*studies: Study) -> tuple[Row, ...]:
+    """Collect the rows that the ledger's order names, each network once, as the first table has it."""
     places = {label: place for place, (label, _) in reversed([*enumerate(LEDGER_ORDER)])}
+    rows: dict[str, Row] = {}
+    for row in (row for study in studies for row in study.rows if row.label in places):
+        rows.setdefault(row.job.model_dump_json(), row)
     return tuple(sorted(rows.values(), key=lambda row: places[row.label]))
 
 
 LEDGER = Study(
     name="ledger",
     title="Every published row of the other studies, at its full length",
-    rows=_published_rows(ELU_TABLE, ELU_VARIANTS, DEGRADATION, ZOO_TABLE, LAB),
+    rows=_collect_rows(ELU_TABLE, ELU_VARIANTS, DEGRADATION, ZOO_TABLE, LAB),
     contrasts=(*ELU_TABLE.contrasts, *DEGRADATION.contrasts),
     seeds=LEDGER_SEEDS,
     order=LEDGER_ORDER,

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from reslab.data import pixels
 from reslab.data.batches import Batches
 from reslab.data.images import ImageSet
 from reslab.data.load import load
@@ -18,7 +19,7 @@ from reslab.data.overlap import find_overlap
 from reslab.data.pixels import Joined, Pixels, Selected, Stored
 from reslab.data.split import hold_out
 from reslab.data.storage import cache as disk
-from reslab.data.storage import pixels, stored
+from reslab.data.storage import stored
 from reslab.errors import Failure, UserError
 from reslab.recipe.recipe import Recipe
 
