@@ -16,7 +16,7 @@ NEVER_LOADS = {
     "reslab.cli": "torch numpy pydantic sklearn scipy matplotlib PIL requests",
     "reslab.recipe.shipped": "torch numpy",
     "reslab.report": "torch sklearn",
-    "reslab.report.comparison": "torch sklearn matplotlib",
+    "reslab.report.comparison": "torch sklearn",
     "reslab.study": "torch sklearn matplotlib",
     "reslab.study.execute": "torch sklearn matplotlib",
     "reslab.study.report": "torch sklearn",

@@ -91,5 +91,5 @@ def test_an_interrupt_ends_a_command_without_a_traceback(
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("reslab.data.describe", interrupted)
+    monkeypatch.setattr("reslab.data.load.describe", interrupted)
     assert reslab("data", "show", "digits") == (130, "", "")

@@ -52,7 +52,7 @@ def test_a_picture_in_bands_is_as_it_is_in_one_piece(mode: str, monkeypatch: pyt
     options = {"transparency": 3} if mode == "P" else {}
     kind = "TIFF" if mode == "CMYK" else "PNG"
     whole = pixels_of(image, kind, **options)
-    monkeypatch.setattr("reslab.pictures.BAND_PIXELS", 100)
+    monkeypatch.setattr("reslab.data.pictures.BAND_PIXELS", 100)
     assert (pixels_of(image, kind, **options) == whole).all()
 
 

@@ -111,7 +111,7 @@ def test_cores_that_may_be_used_are_counted(
 
 NETWORK = """
 import sys, time
-from reslab.launch import set_up_threads
+from reslab.machine.launch import set_up_threads
 set_up_threads()
 import torch
 import torch.nn.functional as F

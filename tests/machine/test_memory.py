@@ -9,7 +9,7 @@ import pytest
 PROGRAM = """
 import resource
 import torch
-from reslab.models.memory import keep_freed_memory
+from reslab.machine.memory import keep_freed_memory
 assert keep_freed_memory()
 def step():
     activations = [torch.zeros(2**21) for _ in range(16)]  # 8 MiB each

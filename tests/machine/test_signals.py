@@ -19,7 +19,7 @@ STUCK = """
 import sys, time
 from contextlib import contextmanager
 from pathlib import Path
-from reslab.recipe import read_recipe
+from reslab.recipe.recipe import read_recipe
 from reslab.training import graphs, loop, train
 
 listen, stops = loop.listen_for_stop, []

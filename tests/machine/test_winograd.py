@@ -291,7 +291,7 @@ def test_it_is_compiled_once_for_each_compiler_and_processor(monkeypatch, tmp_pa
 
 PROGRAM = """
 import pathlib, re, torch
-from reslab.models.winograd import conv3x3
+from reslab.machine.winograd import conv3x3
 def runtimes():
     maps = pathlib.Path("/proc/self/maps")  # only Linux has it, and only there something is loaded
     return set(re.findall(r"\\S*/lib(?:gomp|iomp5|omp)\\b\\S*", maps.read_text() if maps.exists() else ""))

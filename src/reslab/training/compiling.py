@@ -80,7 +80,7 @@ def _pays(model: nn.Module, work: Work, say: Callable[[str], None]) -> bool:
     if saved <= MARGIN * cost:
         say(f"Not compiled: it takes about {cost:.0f} s and saves about {saved:.0f} s")
         return False
-    say(f"Compiling an update to see what it saves: that takes about {SECONDS_PER_LAYER * layers:.0f} s")
+    say(f"Compiling an update to see what it saves: that takes about {cost / work.shapes:.0f} s")
     compiled = time_update(model, batch=work.batch, precision=work.precision, compiled=True)
     pays = compiled < plain
     say(f"{'Compiled' if pays else 'Not compiled'}: an update takes {compiled:.3f} s so, else {plain:.3f} s")
