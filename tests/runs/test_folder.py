@@ -26,7 +26,7 @@ def test_create_refuses_a_file_and_changes_nothing(tmp_path, sample):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match=r"notes\.txt exists"):
         Run.create(tmp_path / "notes.txt")
-    with pytest.raises(Failure, match="cannot be written: (Not a directory|File exists)"):
+    with pytest.raises(Failure, match=r"cannot be written: (Not a directory|File exists)"):
         Run.create(tmp_path / "notes.txt" / "run")
     assert sample.listing(tmp_path) == {"notes.txt": b"mine"}
 

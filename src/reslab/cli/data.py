@@ -62,7 +62,9 @@ def verify(data_dir: DataDir = None, json: Json = False) -> None:
 @app.command(epilog="Example: reslab data pack digits --to packed --image-size 8")
 def pack(
     expression: Annotated[str, typer.Argument(help="For example cifar10, folder:PATH.")],
-    to: Annotated[str, typer.Option("--to", metavar="URL", help="A new folder, or any address that fsspec knows.")],
+    to: Annotated[
+        str, typer.Option("--to", metavar="URL", help="A new folder, or an address such as s3://bucket/packed.")
+    ],
     image_size: Annotated[int, typer.Option(min=1, help="The side that images are resized to.")] = 32,
     images_per_shard: Annotated[int, typer.Option(min=1, help="Images in a shard.")] = 5000,
     data_dir: DataDir = None,

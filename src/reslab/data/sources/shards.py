@@ -1,4 +1,4 @@
-"""Images in shards: tar archives in the WebDataset layout, read from a folder or any address that fsspec knows.
+"""Images in shards: tar archives in the WebDataset layout, read from a folder or an address.
 
 In a shard lie, for each image, `000000123.png` and its label `000000123.cls`; the number is its place in the set that
 was packed. Nothing is unpacked to the disk and nothing is unpickled: a member is a picture or a number, or the shard is
