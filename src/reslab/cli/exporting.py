@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reslab.cli.options import DataDir, Json, RunPath, Threads, use_threads
-from reslab.cli.show import print_json, print_table, to_plain
+from reslab.cli.show import plain, print_json, print_table, to_plain
 
 if TYPE_CHECKING:
     from reslab.evaluation.onnx import OnnxEvaluation
@@ -42,8 +42,10 @@ def export(
 
 
 def _describe_int8(cost: "Cost") -> str:
-    return (
-        f"int8: accuracy {cost.accuracy:.2%} instead of {cost.accuracy_float:.2%} on {cost.num_images:,} "
+    from reslab.words import percent
+
+    return plain(
+        f"int8: accuracy {percent(cost.accuracy)} instead of {percent(cost.accuracy_float)} on {cost.num_images:,} "
         f"{cost.split} images, {cost.images_per_second:,.0f} images/s instead of {cost.images_per_second_float:,.0f}; "
         "reslab evaluate RUN --onnx FILE measures it on the test split"
     )
