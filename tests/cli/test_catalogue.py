@@ -43,6 +43,6 @@ def test_an_unknown_network_is_told_the_nearest(refuse: Command) -> None:
 
 def test_recipes_stand_beside_what_was_published(reslab: Command) -> None:
     (line,) = (line for line in reslab("recipes").out.splitlines() if "zoo-wrn16-8" in line)
-    assert line.split()[1:] == ["cifar10", "wide_resnet16-8", "200", "128", "95.13%", "11,300,000", "4.9"]
+    assert line.split()[1:] == ["cifar10", "wide_resnet16-8", "200", "128", "95.13", "%", "11,300,000", "4.9"]
     (line,) = (line for line in reslab("recipes").out.splitlines() if "digits-quick" in line)
     assert line.split()[-3:] == ["-", "-", "-"]

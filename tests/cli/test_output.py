@@ -70,6 +70,7 @@ def test_train_as_json_with_the_progress_beside_it(reslab: Command, small_recipe
     assert [epoch["epoch"] for epoch in found["log"]] == [1, 2]
     assert found["log"] == [json.loads(line) for line in Path("runs/small-seed3/log.jsonl").read_text().splitlines()]
     assert outcome.err.count("images/s") == 2
+    assert reslab("train", "--resume", "runs/small-seed3").out.startswith("Finished before; next: reslab evaluate")
     again = read_json(reslab("train", "--resume", "runs/small-seed3", "--json"))
     assert again == found
 
@@ -158,7 +159,7 @@ def test_a_table_in_a_file_has_every_row_on_one_line(reslab: Command, finished: 
     assert head.count("mean of 6 views") == 3
     (accuracy,) = (line for line in lines if line.strip().startswith("accuracy"))
     assert accuracy.count("–") == 6
-    assert f"{100 * finished.evaluation.splits['test'].accuracy.value:.2f} (" in accuracy
+    assert f"{100 * finished.evaluation.splits['test'].accuracy.value:.2f} % (" in accuracy
 
 
 def test_long_names_stay_whole(reslab: Command, finished: Run) -> None:
@@ -170,8 +171,8 @@ def test_long_names_stay_whole(reslab: Command, finished: Run) -> None:
 
 def test_the_tables_hold_the_figures(reslab: Command, finished: Run) -> None:
     shown = reslab("recipes").out
-    assert "92.68%" in shown
-    assert "91.25%" in shown
+    assert "92.68 %" in shown
+    assert "91.25 %" in shown
     shutil.copytree("small", "twin")
     shown = reslab("compare", "small", "twin", "--out", "both").out
     accuracy = finished.evaluation.splits["test"].accuracy

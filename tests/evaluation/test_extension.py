@@ -208,9 +208,9 @@ def test_the_terminal_shows_both_sides(extended, capsys):
     lines = {line.strip().partition("  ")[0]: line for line in printed.splitlines()}
     assert f"{100 * found.old_after.value:.2f} % (" in lines["all old classes"]
     new = found.new_classes[1]
-    assert f"{new.figures.recall.value:.4f} (" in lines["3"]
-    assert f"{100 * new.taken_for_old.value:.2f} (" in lines["3"]
-    assert ", ".join(f"{error.mistaken_for} {100 * error.share.value:.1f}%" for error in new.errors) in lines["3"]
+    assert f"{100 * new.figures.recall.value:.2f} % (" in lines["3"]
+    assert f"{100 * new.taken_for_old.value:.2f} % (" in lines["3"]
+    assert ", ".join(f"{error.mistaken_for} {100 * error.share.value:.1f} %" for error in new.errors) in lines["3"]
 
 
 def test_the_training_split_does_not_ask_the_base(extended):

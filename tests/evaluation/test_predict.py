@@ -157,7 +157,9 @@ def test_a_changed_test_set_is_refused(archive: Archive, run_on: Callable[[Archi
     changed = archive.arrays["test_images"].copy()
     changed[7, 3, 3] ^= 1
     archive.change(test_images=changed)
-    with pytest.raises(UserError, match=r"the test split of npz:.* is not what .*run was made with: train it anew"):
+    with pytest.raises(
+        UserError, match=r"the test split of npz:.* has changed: .*run was made with other images: train it anew"
+    ):
         evaluate(run)
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 

@@ -40,4 +40,4 @@ def test_images_that_are_not_what_they_were_are_not_shown(finished: Run):
     assert first.split == "train"
     changed = first.model_copy(update={"fingerprint": "0" * 64})
     finished.write_environment(finished.environment.model_copy(update={"data": (changed, *others)}))
-    assert "is not what it was" in read_own(finished, "train", data_dir=None)
+    assert "has changed: its fingerprint was 000000000000… and is" in read_own(finished, "train", data_dir=None)

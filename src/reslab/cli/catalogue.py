@@ -144,4 +144,6 @@ def recipes(
 def _accuracy(figure: "Published | None") -> str:
     if figure is None:
         return "-"
-    return f"{figure.low:.2%}" if figure.low == figure.high else f"{figure.low:.2%} to {figure.high:.2%}"
+    from reslab.words import between
+
+    return between(figure.low, figure.high)

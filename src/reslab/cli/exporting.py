@@ -43,8 +43,10 @@ def export(
 
 
 def _describe_int8(cost: "Cost") -> str:
-    return (
-        f"int8: accuracy {cost.accuracy:.2%} instead of {cost.accuracy_float:.2%} on {cost.num_images:,} "
+    from reslab.words import percent
+
+    return plain(
+        f"int8: accuracy {percent(cost.accuracy)} instead of {percent(cost.accuracy_float)} on {cost.num_images:,} "
         f"{cost.split} images, {cost.images_per_second:,.0f} images/s instead of {cost.images_per_second_float:,.0f}; "
         "reslab evaluate RUN --onnx FILE measures it on the test split"
     )

@@ -75,7 +75,7 @@ def macro_interval(
     mean, slope = _mean_and_slope(smooth * weights[:, None], figure=figure, share=share)
     variance = (smooth * (weights[:, None] * slope) ** 2).sum() * smooth.sum() / num_images
     alike = mean * (1 - mean) / variance  # so many independent images vary as much
-    value = _mean_and_slope(matrix * weights[:, None], figure=figure, share=share)[0]
+    value = _mean_and_slope(np.asarray(matrix * weights[:, None], np.float64), figure=figure, share=share)[0]
     return proportion_interval(value * alike, total=alike)
 
 
@@ -142,7 +142,10 @@ def macro_f1_difference(
     def measure(weights: Floats) -> tuple[Floats, Floats]:
         share = np.full(num_classes, 1 / num_classes)
         cells = [images[0] * num_classes + predicted for predicted in images[1:]]
-        matrices = [np.bincount(each, weights, num_classes**2).reshape(num_classes, num_classes) for each in cells]
+        matrices = [
+            np.bincount(each, weights, num_classes**2).astype(np.float64).reshape(num_classes, num_classes)
+            for each in cells
+        ]
         (one, slope), (other, other_slope) = (_mean_and_slope(each, figure="f1", share=share) for each in matrices)
         return one - other, slope.ravel()[cells[0]] - other_slope.ravel()[cells[1]]
 
