@@ -330,12 +330,12 @@ class Steps:
     def watching(self, folder: Path, *, at: int | None = None, blow: Blow = lambda: None) -> Iterator["Steps"]:
         """Count from 0, and call `blow` right before the step `at`."""
         self.taken, self.at, self.blow, self.folder = 0, at, blow, folder
-        os.fsync = self._flush
+        os.fsync = self._flush  # type: ignore[assignment]
         try:
             yield self
         finally:
             self.folder = None
-            os.fsync = self._fsync
+            os.fsync = self._fsync  # type: ignore[assignment]
 
     def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self.folder is not None and event in STEPS and isinstance(arguments[0], str | bytes | os.PathLike):
