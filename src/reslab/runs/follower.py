@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from reslab.recipe.recipe import Recipe
-from reslab.records import Environment, Epoch, Weights
+from reslab.records import Environment, Epoch
 from reslab.runs.files import Arrays
 from reslab.runs.folder import Run
 
@@ -40,5 +40,5 @@ class Follower(Run):
     def write_checkpoint(self, tensors: Arrays, state: object) -> None:
         pass
 
-    def write_weights(self, tensors: Arrays, weights: Weights) -> None:
+    def write_weights(self, content: bytes) -> None:
         pass
