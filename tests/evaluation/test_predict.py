@@ -191,7 +191,7 @@ def test_weights_that_do_not_fit_are_refused_in_one_sentence(finished: Run) -> N
     tensors, weights = read_weights(finished.path)
     for wrong in (tensors | {"head.bias": np.zeros(4, np.float32)}, {"head.bias": tensors["head.bias"]}):
         finished.write_weights(pack_weights(wrong, weights))
-        with pytest.raises(UserError, match="do not fit the network that it names") as caught:
+        with pytest.raises(UserError, match="do not fit the network that they name") as caught:
             Network.load(finished.path)
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 500 + len(str(finished.path))

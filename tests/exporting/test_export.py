@@ -17,7 +17,6 @@ from reslab.data.load import load
 from reslab.errors import Failure, UserError
 from reslab.exporting import Export, export
 from reslab.exporting.deployed import trace
-from reslab.models import Classifier
 from reslab.network.network import Network
 from reslab.network.onnx_file import OnnxFile
 from reslab.recipe.recipe import Standardize, derive
@@ -116,9 +115,10 @@ def test_without_the_data_generated_images_do(finished: Run, tmp_path: Path) -> 
 def test_a_file_that_differs_is_refused_and_removed(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def trace_another(model: Classifier, *, by: Standardize, image_size: int) -> Any:
+    def trace_another(network: Network) -> Any:
+        by = network.metadata.standardize
         shifted = Standardize(mean=tuple(value + 1 for value in by.mean), deviation=by.deviation)
-        return trace(model, by=shifted, image_size=image_size)
+        return trace(Network(network.module, network.metadata.model_copy(update={"standardize": shifted})))
 
     monkeypatch.setattr(exporting, "trace", trace_another)
     with pytest.raises(Failure, match=r"model\.pt2 differs from PyTorch by \S+, more than 0\.0001"):

@@ -58,7 +58,7 @@ def test_other_systems_are_left_alone(monkeypatch):
 
 
 def test_a_gpu_needs_none(monkeypatch):
-    monkeypatch.setattr(kernels, "_load", lambda: pytest.fail("compiled"))
+    monkeypatch.setattr(kernels, "_build", lambda: pytest.fail("compiled"))
     assert not kernels.enable(torch.device("cuda"))
 
 

@@ -15,6 +15,7 @@ from reslab import Network, UserError
 from reslab.network import network as network_module
 from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Standardize
+from reslab.records import Weights
 from reslab.runs import Run, pack_weights, read_weights
 
 TINY = Path(__file__).parents[1] / "fixtures/tiny"
@@ -88,10 +89,10 @@ def test_what_is_saved_is_what_was_loaded_byte_for_byte(finished: Run, tmp_path:
 
 
 def test_a_network_of_ones_own_layers_can_be_saved_and_loaded(tmp_path: Path) -> None:
-    options = {"kind": "preact_resnet", "depth": 8, "width": 4}
+    options = {"kind": "preact_resnet", "depth": 8, "width": 8}
     module = reslab.build(options, num_classes=2, channels=2)
-    metadata = network_module.Weights(
-        model=PreActResNet(depth=8, width=4),
+    metadata = Weights(
+        model=PreActResNet(depth=8, width=8),
         classes=("a", "b"),
         channels=2,
         image_size=9,

@@ -49,9 +49,9 @@ class Network:
     >>> network = reslab.Network.load("runs/digits")
     >>> network.classes, network.channels, network.image_size
     (('1', '4', '7'), 1, 8)
-    >>> images = reslab.load("digits:1,4,7", "test").images[:4]
+    >>> images = reslab.load("digits:1,4,7", "train").images[:4]
     >>> [network.classes[label] for label in network.logits(images, views=2).argmax(1)]
-    ['4', '7', '4', '1']
+    ['1', '4', '7', '1']
     >>> network.save("digits.safetensors")
     >>> again = reslab.Network.load("digits.safetensors")
     >>> bool((again.logits(images) == network.logits(images)).all())
