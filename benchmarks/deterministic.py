@@ -16,6 +16,7 @@ from record import write_record
 from torch import Tensor
 
 from reslab import models
+from reslab.machine import kernels
 from reslab.recipe.shipped import RECIPES
 from reslab.training.determinism import strictly
 from reslab.training.optim import make_optimizer
@@ -34,6 +35,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)
+    kernels.enable(torch.device("cpu"))
     recipe = RECIPES[options.recipe]
     model = models.build(recipe.model.model_dump(), num_classes=10).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(model, settings=recipe.optimizer, backbone=1.0)

@@ -26,7 +26,7 @@ from reslab.data.sources.catalog import CIFAR10_CLASSES, Cifar
 from reslab.data.sources.cifar import read_cifar
 from reslab.data.sources.fetch import fetch
 from reslab.data.sources.npz import read_npz
-from reslab.evaluation.predict import load_classifier
+from reslab.network.network import Network
 from reslab.recipe.networks import FastConv
 from reslab.recipe.recipe import Standardize, read_recipe
 from reslab.recipe.settings import with_settings
@@ -215,7 +215,7 @@ def weights() -> list[bytes]:
 
 
 def read_network(content: bytes, folder: Path) -> object:
-    return load_classifier(file(folder, "model.safetensors", content), device="cpu")
+    return Network.load(file(folder, "model.safetensors", content), device="cpu")
 
 
 def descriptions() -> list[bytes]:

@@ -19,6 +19,7 @@ from alternate import Worker, alternate, compare, serve
 from record import write_record
 
 from reslab import models
+from reslab.machine import kernels
 from reslab.machine.launch import choose_settings
 from reslab.machine.memory import keep_freed_memory
 from reslab.network.inference import predict_logits
@@ -38,6 +39,7 @@ def steps_by_hand(name: str) -> Iterator[None]:
 
 def steps_of_reslab(name: str) -> Iterator[None]:
     keep_freed_memory()
+    kernels.enable(torch.device("cpu"))
     model = models.build(models.MODELS[name], num_classes=10)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.randn(NUM_IMAGES, 3, 32, 32)

@@ -32,9 +32,9 @@ from single_image_server import serve_single_images
 
 from reslab import models
 from reslab.machine.launch import choose_settings
+from reslab.network.network import Network
 from reslab.recipe.recipe import Standardize
 from reslab.records import Weights
-from reslab.runs import Run
 
 BY_HAND = "by hand"  # see single_image_server.py
 SERVERS = {"batched": 64, "one by one": 1, BY_HAND: 1}  # the largest batch of each
@@ -48,25 +48,24 @@ def write_weights(folder: Path, *, name: str) -> Path:
     """Write a network with fresh weights: how it answers is not measured, only when."""
     torch.manual_seed(0)
     description = models.MODELS[name]
-    state = models.build(description, num_classes=10).state_dict()
+    model = models.build(description, num_classes=10)
     scale = Standardize(mean=(125.0, 123.0, 114.0), deviation=(63.0, 62.0, 67.0))
     classes = tuple(f"class {number}" for number in range(10))
     weights = Weights.model_validate(
         {"model": description, "classes": classes, "channels": 3, "image_size": 32, "standardize": scale}
     )
-    run = Run(folder)
-    run.write_weights({key: value.numpy() for key, value in state.items()}, weights)
-    return run.weights_path
+    Network(model, weights).save(folder / "model.safetensors")
+    return folder / "model.safetensors"
 
 
 def serve(weights: Path, *, largest_batch: int) -> None:
     """Be a server; the first line of the output is its address."""
     from reslab.serving.app import Access, serving_app
-    from reslab.serving.network import Network
+    from reslab.serving.served import Served
     from reslab.serving.server import run
     from reslab.serving.service import Service
 
-    network = Network(weights, name="network")
+    network = Served(weights, name="network")
     app = serving_app(lambda metrics: Service([network], metrics=metrics, largest_batch=largest_batch), access=Access())
     run(app, address=("127.0.0.1", 0), say=lambda url: print(url, flush=True))
 

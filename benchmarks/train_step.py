@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from reslab import models
 from reslab.data.batches import Batches
 from reslab.data.images import ImageSet
+from reslab.machine import kernels
 from reslab.machine.launch import choose_settings
 from reslab.machine.memory import keep_freed_memory
 from reslab.machine.precision import Precision, multiplying, pick_precision
@@ -100,6 +101,7 @@ def steps_of_reslab(
 ) -> Iterator[None]:
     """Train as `reslab train` does."""
     keep_freed_memory()
+    kernels.enable(CPU)
     model = models.build(recipe.model.model_dump(), num_classes=10)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(model, settings=recipe.optimizer)

@@ -17,7 +17,7 @@ from record import write_record
 from torch import Tensor
 
 from reslab import models
-from reslab.machine import winograd
+from reslab.machine import kernels, winograd
 from reslab.machine.memory import keep_freed_memory
 
 CHUNK, SIZES, WARMUP = 250, (16, 24, 32), 2
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
     keep_freed_memory()
-    assert winograd.available(), "no compiler here"
+    assert kernels.enable(torch.device("cpu")), "no compiler here"
     write_record(arguments.out, {str(size): measure(size, steps=arguments.steps) for size in SIZES})
 
 

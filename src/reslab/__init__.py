@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from reslab.integrations.tracking import track
     from reslab.lab import run_lab
     from reslab.models import MODELS, build
+    from reslab.network.network import Network
     from reslab.pretrained import Pretrained
     from reslab.recipe.recipe import Recipe, derive, read_recipe
     from reslab.recipe.settings import with_settings
@@ -41,6 +42,7 @@ __all__ = [
     "Evaluation",
     "Failure",
     "ImageSet",
+    "Network",
     "Pretrained",
     "Recipe",
     "Run",
@@ -85,6 +87,7 @@ _HOMES = {
     "reslab.integrations.hub": ("pull", "push"),
     "reslab.lab": ("run_lab",),
     "reslab.models": ("MODELS", "build"),
+    "reslab.network.network": ("Network",),
     "reslab.integrations.notebook": ("draw_images", "live_curves"),
     "reslab.pretrained": ("Pretrained",),
     "reslab.recipe.recipe": ("Recipe", "derive", "read_recipe"),

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from reslab.recipe.recipe import Recipe
-from reslab.runs import Run, read_weights
+from reslab.runs import Run, pack_weights, read_weights
 
 Command = Callable[..., Any]
 Refuse = Callable[..., str]
@@ -96,11 +96,13 @@ def test_a_batch_of_any_size(reslab: Command, small_recipe: Recipe, field: str) 
 
 def test_a_base_that_does_not_fit_its_own_weights(refuse: Refuse, reslab: Command, finished: Run) -> None:
     tensors, weights = read_weights(finished.path)
-    finished.write_weights({name: value for name, value in tensors.items() if "head" not in name}, weights)
+    finished.write_weights(
+        pack_weights({name: value for name, value in tensors.items() if "head" not in name}, weights)
+    )
     line = ("extend", "small", "--with", "digits:0@20", *QUICK, "--out", "more")
     assert "small do not fit the network that they name: " in refuse(*line)
     assert not Path("more").exists()
-    finished.write_weights(tensors, weights)
+    finished.write_weights(pack_weights(tensors, weights))
     assert reslab(*line).code == 0
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from reslab.cli import show
 from reslab.recipe.recipe import Recipe
 from reslab.recipe.shipped import RECIPES
-from reslab.runs import Run, read_weights
+from reslab.runs import Run, pack_weights, read_weights
 
 Command = Callable[..., Any]
 
@@ -216,7 +216,7 @@ def test_evaluate_warns_of_a_network_that_falls_short_of_its_log(reslab: Command
     sound = reslab("evaluate", finished.path, "--json")
     assert (sound.code, sound.err) == (0, "")
     tensors, weights = read_weights(finished.path)
-    finished.write_weights(tensors | {"head.weight": 0 * tensors["head.weight"]}, weights)
+    finished.write_weights(pack_weights(tensors | {"head.weight": 0 * tensors["head.weight"]}, weights))
     outcome = reslab("evaluate", finished.path, "--json")
     assert outcome.code == 0
     assert json.loads(outcome.out)["splits"]["train"]["accuracy"]["value"] < 0.5

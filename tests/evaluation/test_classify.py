@@ -16,7 +16,7 @@ from reslab.models import build
 from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Standardize
 from reslab.records import Weights
-from reslab.runs import Run
+from reslab.runs import Run, pack_weights
 
 NAMES = ("ant", "bee", "cat", "dog")
 
@@ -84,7 +84,9 @@ def write_network(path: Path, *, channels: int) -> torch.nn.Module:
     network = build(model.model_dump(), num_classes=len(NAMES), channels=channels)
     pixels = Standardize(mean=tuple(range(100, 100 + channels)), deviation=tuple(range(50, 50 + channels)))
     weights = Weights(model=model, classes=NAMES, channels=channels, image_size=16, standardize=pixels)
-    Run.create(path).write_weights({name: value.numpy() for name, value in network.state_dict().items()}, weights)
+    Run.create(path).write_weights(
+        pack_weights({name: value.numpy() for name, value in network.state_dict().items()}, weights)
+    )
     return network.eval()
 
 

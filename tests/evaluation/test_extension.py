@@ -16,7 +16,7 @@ from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Extension, Linear, Recipe, Sgd, Standardize
 from reslab.records import ClassFigures, Estimate, Weights
 from reslab.report import write_report
-from reslab.runs import Predictions, Run, read_weights
+from reslab.runs import Predictions, Run, pack_weights, read_weights
 from reslab.words import figure
 from reslab.words import printable as plain
 
@@ -48,7 +48,7 @@ def make_run(path, prior, *, num_old=2, classes=CLASSES):
     run.write_recipe(recipe)
     standardize = Standardize(mean=(0.0,), deviation=(1.0,))
     weights = Weights(model=recipe.model, classes=classes, channels=1, image_size=8, standardize=standardize)
-    run.write_weights({"head.weight": np.zeros((1, 1), np.float32)}, weights)
+    run.write_weights(pack_weights({"head.weight": np.zeros((1, 1), np.float32)}, weights))
     run.write_prior(prior)
     return run
 
@@ -231,7 +231,7 @@ def test_an_extended_run_is_reported(extended):
 
 def test_another_base_is_refused(extended, finished):
     tensors, weights = read_weights(finished.path)
-    finished.write_weights(tensors | {"head.bias": tensors["head.bias"] + 1}, weights)
+    finished.write_weights(pack_weights(tensors | {"head.bias": tensors["head.bias"] + 1}, weights))
     extended.write_base(finished.weights_path.read_bytes())
     with pytest.raises(UserError, match=r"base\.safetensors is not the network that .*extended was made from"):
         evaluate(extended, splits=["test"])

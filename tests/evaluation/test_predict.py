@@ -17,10 +17,11 @@ from reslab.data.images import ImageSet
 from reslab.data.load import load
 from reslab.data.recipe_data import read_split
 from reslab.errors import UserError
-from reslab.evaluation import evaluate, load_classifier, predict
+from reslab.evaluation import evaluate, predict
 from reslab.models import build
+from reslab.network.network import Network
 from reslab.recipe.recipe import Recipe, derive
-from reslab.runs import Run, read_weights
+from reslab.runs import Run, pack_weights, read_weights
 from reslab.training import train
 
 
@@ -191,9 +192,9 @@ def test_other_channels_are_refused(archive: Archive, run_on: Callable[[Archive]
 def test_weights_that_do_not_fit_are_refused_in_one_sentence(finished: Run) -> None:
     tensors, weights = read_weights(finished.path)
     for wrong in (tensors | {"head.bias": np.zeros(4, np.float32)}, {"head.bias": tensors["head.bias"]}):
-        finished.write_weights(wrong, weights)
-        with pytest.raises(UserError, match="do not fit the network that it names") as caught:
-            load_classifier(finished.path)
+        finished.write_weights(pack_weights(wrong, weights))
+        with pytest.raises(UserError, match="do not fit the network that they name") as caught:
+            Network.load(finished.path)
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 500 + len(str(finished.path))
 

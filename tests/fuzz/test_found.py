@@ -20,8 +20,8 @@ from reslab.data.sources.cifar import unpickle
 from reslab.data.sources.fetch import fetch
 from reslab.data.sources.npz import read_npz
 from reslab.errors import Failure, UserError
-from reslab.evaluation.predict import load_classifier
 from reslab.models import MODELS
+from reslab.network.network import Network
 from reslab.recipe.networks import FastConv, PreActResNet
 from reslab.recipe.recipe import Standardize
 from reslab.records import Weights
@@ -118,7 +118,7 @@ def test_weights_that_say_they_were_a_giant(tmp_path: Path, model: Any) -> None:
     content = to_safetensors({"stem.weight": np.zeros(3, np.float32)}, {"reslab": weights.model_dump_json()})
     (tmp_path / "it").write_bytes(content)
     with pytest.raises(UserError, match="do not fit the network"):
-        load_classifier(tmp_path / "it", device="cpu")
+        Network.load(tmp_path / "it", device="cpu")
 
 
 def test_weights_of_more_channels_than_can_be_counted(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_weights_of_more_channels_than_can_be_counted(tmp_path: Path) -> None:
     tensors = {str(number): np.zeros(1, np.float32) for number in range(99)}
     (tmp_path / "it").write_bytes(to_safetensors(tensors, {"reslab": weights.model_dump_json()}))
     with pytest.raises(UserError, match="do not fit the network"):
-        load_classifier(tmp_path / "it", device="cpu")
+        Network.load(tmp_path / "it", device="cpu")
 
 
 @pytest.mark.parametrize("name", MODELS)

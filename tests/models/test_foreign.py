@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from reslab.errors import UserError
-from reslab.evaluation import evaluate, load_classifier
+from reslab.evaluation import evaluate
 from reslab.extension import extend
 from reslab.models import build
+from reslab.network.network import Network
 from reslab.recipe.networks import Module, Timm
 from reslab.recipe.recipe import Recipe, derive, parse_recipe
 from reslab.report.words import model_words
@@ -67,7 +68,7 @@ def test_it_is_trained_evaluated_and_taught_like_any_other(small_recipe: Recipe)
     run = train(recipe, out="runs/own")
     assert evaluate(run).splits["test"].num_images
     taught = extend(run.path, data="digits:8@20", out="runs/more")
-    assert load_classifier(taught.path)[0].head.out_features == 4
+    assert Network.load(taught.path).module.head.out_features == 4
 
 
 @pytest.mark.usefixtures("mynets")
@@ -76,8 +77,8 @@ def test_nothing_is_imported_that_was_not_allowed(small_recipe: Recipe, monkeypa
     sys.modules.pop("mynets")
     monkeypatch.setenv("RESLAB_CODE", "mynet,mynets2")
     for attempt in (
-        lambda: load_classifier(run.path),
-        lambda: load_classifier(run.weights_path),
+        lambda: Network.load(run.path),
+        lambda: Network.load(run.weights_path),
         lambda: evaluate(run),
     ):
         with pytest.raises(UserError, match=r"mynets:Small is code outside of reslab.*set RESLAB_CODE=mynets"):

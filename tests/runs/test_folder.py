@@ -7,7 +7,7 @@ import safetensors.numpy
 
 from reslab.errors import Failure, UserError
 from reslab.recipe.shipped import RECIPES
-from reslab.runs import Run, read_weights
+from reslab.runs import Run, pack_weights, read_weights
 
 
 def test_create_makes_a_folder_with_its_parents_and_takes_an_empty_one(tmp_path):
@@ -87,7 +87,7 @@ def test_what_evaluation_leaves_is_asked_for_by_its_command_where_it_is_missing(
 
 def test_weights_are_read_as_they_were_written_from_the_file_and_from_the_folder(run, sample):
     assert not run.is_finished
-    run.write_weights(sample.tensors(), sample.weights)
+    run.write_weights(pack_weights(sample.tensors(), sample.weights))
     assert run.is_finished
     for path in (run.path, run.weights_path):
         tensors, weights = read_weights(path)

@@ -56,9 +56,11 @@ def _cost(description: dict[str, Any], *, num_classes: int, channels: int, devic
     """Count what a network costs, and time it where there is a device to do it on."""
     import torch
 
+    from reslab.machine import kernels
     from reslab.machine.device import pick_device
     from reslab.machine.timing import time_update
     from reslab.models import build, costs
+    from reslab.network.inference import place_on
 
     with torch.device("meta"):
         model = build(description, num_classes=num_classes, channels=channels)
@@ -74,8 +76,8 @@ def _cost(description: dict[str, Any], *, num_classes: int, channels: int, devic
     if device is None:
         return found
     chosen = pick_device(device)
-    real = build(description, num_classes=num_classes, channels=channels)
-    real = real.to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    kernels.enable(chosen)
+    real = place_on(build(description, num_classes=num_classes, channels=channels), chosen)
     seconds = time_update(real, batch=(BATCH, channels, side, side))
     return found | {"seconds_per_epoch": round(seconds * EPOCH / BATCH, 1)}
 

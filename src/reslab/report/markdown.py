@@ -43,7 +43,7 @@ def _lines(inputs: Inputs, pictures: Sequence[Picture], beside: Beside | None) -
         yield from ("", "## Beside the published figure", "", escape(f"{judged.sentence} Source: {published.source}."))
     if inputs.recipe.data == "cifar10":
         yield from ("", "## Beside the field", "", *_table(field_table(inputs)))
-    if inputs.views.doubts is not None:
+    if inputs.gallery.doubts is not None:
         yield from ("", "## Labels that look wrong", "", escape(doubts_sentence(inputs)))
     yield from ("", "## What was run", "")
     for term, description in (*recipe_facts(inputs), *machine_facts(inputs)):

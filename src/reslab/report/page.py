@@ -56,10 +56,12 @@ def left_out(inputs: Inputs, *, interaction: Interaction) -> list[str]:
     found = []
     if not interaction.has_charts:
         found.append("The charts do not answer to a pointer or a key: pip install 'reslab[report]' and report again.")
-    if inputs.views.features is None:
+    if inputs.gallery.features is None:
         found.append(f"Single images behind the figures were not kept: run {again}.")
-    elif inputs.views.heat_maps is None or inputs.views.doubts is None:
-        missing = ["heat maps"] * (inputs.views.heat_maps is None) + ["doubtful labels"] * (inputs.views.doubts is None)
+    elif inputs.gallery.heat_maps is None or inputs.gallery.doubts is None:
+        missing = ["heat maps"] * (inputs.gallery.heat_maps is None) + ["doubtful labels"] * (
+            inputs.gallery.doubts is None
+        )
         found.append(f"Left out: {' and '.join(missing)}; pip install 'reslab[report]', then {again}.")
     return found
 

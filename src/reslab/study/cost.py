@@ -16,9 +16,11 @@ from reslab.data.batches import Batches, image_size_at
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import read_split
 from reslab.extension.methods import METHODS, TUNED_SHARE
+from reslab.machine import kernels
 from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
 from reslab.machine.precision import pick_precision
+from reslab.network.inference import place_on
 from reslab.recipe.recipe import Method, Recipe
 from reslab.runs import Run
 from reslab.study.plan import Job, Lesson, Machine, Say
@@ -83,10 +85,10 @@ def measure(recipe: Recipe, images: ImageSet, *, device: str) -> Cost:
     """Time a few real updates of a fresh network; smaller images are taken to cost by their pixels."""
     keep_freed_memory()
     chosen = pick_device(device)
+    kernels.enable(chosen)
     batches = Batches(images, recipe=recipe, by=recipe.standardize or images.statistics(), seed=0, device=chosen)
-    model = models.build(
-        recipe.model.model_dump(), num_classes=len(images.classes), channels=images.images.shape[1]
-    ).to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fresh = models.build(recipe.model.model_dump(), num_classes=len(images.classes), channels=images.images.shape[1])
+    model = place_on(fresh, chosen)
     optimizer = make_optimizer(model, settings=recipe.optimizer)
     objective = make_objective(recipe, images=images, teacher=None, device=chosen)
     precision = pick_precision(device=chosen)

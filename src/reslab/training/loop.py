@@ -18,7 +18,8 @@ from reslab.errors import Failure
 from reslab.machine.memory import keep_freed_memory
 from reslab.machine.signals import StopRequest, listen_for_stop
 from reslab.models import Classifier
-from reslab.network.inference import predict_logits
+from reslab.network.inference import place_on, predict_logits
+from reslab.network.network import Network
 from reslab.recipe.recipe import Standardize
 from reslab.records import Epoch, Weights
 from reslab.runs import Checkpoint, Run
@@ -113,7 +114,7 @@ class Trainer:
 
     def _begin(self, start: Start | None) -> State:
         torch.manual_seed(self.seed)
-        model = (start.model if start else self._build()).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = place_on(start.model if start else self._build(), self.device)
         extension = self.recipe.extension
         return State(
             model=model,
@@ -175,8 +176,7 @@ class Trainer:
 
     def write_weights(self) -> None:
         """Write the network as it is now, or its average; the run is then finished."""
-        tensors = {name: value.cpu().numpy() for name, value in self.state.result.state_dict().items()}
-        self.run.write_weights(tensors, self._describe_weights())
+        self.run.write_weights(Network(self.state.result, self._describe_weights()).to_bytes())
 
     @contextmanager
     def _rescue(self) -> Iterator[None]:
@@ -363,7 +363,7 @@ class Trainer:
     def _prepare(self, images: Tensor) -> Tensor:
         if self.team.size == 1:  # else the others wait: all stop together, after it
             self._heed_stop()  # this can take long
-        return standardize(images, by=self.by)
+        return standardize(images.to(self.device), by=self.by)
 
     def _describe_weights(self) -> Weights:
         return Weights(
