@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from reslab.errors import UserError
 from reslab.models import FAMILIES, MODELS, Classifier, build, restore
-from reslab.models.efficientnet_lite import EfficientNetLite
+from reslab.models.efficientnet_lite import EfficientNetLiteClassifier
 from reslab.models.preact_resnet import PreActResNet
 from reslab.recipe.networks import Model
 from reslab.recipe.value import Part
@@ -148,7 +148,7 @@ def cancelled(model: Classifier) -> set[str]:
     the head goes through a norm first, which subtracts the batch's mean. So does the bias of the norm that ends a block
     of EfficientNet-Lite: 1x1 convolutions and their norms read it. Elsewhere a bias, if any, meets an ELU first.
     """
-    if isinstance(model, EfficientNetLite):
+    if isinstance(model, EfficientNetLiteClassifier):
         return {f"blocks.{number}.project.1.bias" for number in range(len(model.blocks))}
     if not isinstance(model, PreActResNet):
         return set()

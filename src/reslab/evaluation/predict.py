@@ -60,7 +60,7 @@ def load_classifier(path: Path, *, device: str = "auto") -> tuple[Classifier, We
     keep_freed_memory()
     tensors, weights = read_weights(path)
     model = models.restore(
-        weights.model.model_dump(),
+        weights.model,
         tensors,
         num_classes=len(weights.classes),
         channels=weights.channels,

@@ -223,7 +223,7 @@ def _restore(path: Path, device: torch.device) -> tuple[Classifier, Weights]:
     """Restore a network onto a device. Raises: UserError where its weights do not fit the network that they name."""
     tensors, weights = read_weights(path)
     model = models.restore(
-        weights.model.model_dump(),
+        weights.model,
         tensors,
         num_classes=len(weights.classes),
         channels=weights.channels,

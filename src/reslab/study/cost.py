@@ -85,7 +85,7 @@ def measure(recipe: Recipe, images: ImageSet, *, device: str) -> Cost:
     chosen = pick_device(device)
     batches = Batches(images, recipe=recipe, by=recipe.standardize or images.statistics(), seed=0, device=chosen)
     model = models.build(
-        recipe.model.model_dump(), num_classes=len(images.classes), channels=images.images.shape[1]
+        recipe.model, num_classes=len(images.classes), channels=images.images.shape[1]
     ).to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(model, settings=recipe.optimizer)
     objective = make_objective(recipe, images=images, teacher=None, device=chosen)
