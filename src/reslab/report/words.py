@@ -28,6 +28,7 @@ from reslab.words import NBSP, counted, listing, percent
 
 NOT_REACHED = "(not reached)"
 
+
 def augment_words(augment: Sequence[Augment]) -> str:
     """Say what happens to a training image."""
     return "; ".join(_augment_words(part) for part in augment) or "none"

@@ -84,9 +84,9 @@ def measure(recipe: Recipe, images: ImageSet, *, device: str) -> Cost:
     keep_freed_memory()
     chosen = pick_device(device)
     batches = Batches(images, recipe=recipe, by=recipe.standardize or images.statistics(), seed=0, device=chosen)
-    model = models.build(
-        recipe.model, num_classes=len(images.classes), channels=images.images.shape[1]
-    ).to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = models.build(recipe.model, num_classes=len(images.classes), channels=images.images.shape[1]).to(
+        chosen, memory_format=torch.channels_last
+    )  # type: ignore[call-overload]
     optimizer = make_optimizer(model, settings=recipe.optimizer)
     objective = make_objective(recipe, images=images, teacher=None, device=chosen)
     precision = pick_precision(device=chosen)
