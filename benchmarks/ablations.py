@@ -19,8 +19,8 @@ import torch
 from record import write_record
 from torch import Tensor
 
-from reslab.models import FAMILIES, Classifier
-from reslab.models.fast_conv import FastConv
+from reslab.models import Classifier, fast_conv
+from reslab.recipe.networks import FastConv
 from reslab.recipe.recipe import Crop, Flip, derive
 from reslab.recipe.shipped import RECIPES
 from reslab.study.scaling import scale_recipe
@@ -32,11 +32,11 @@ BASE = derive(scale_recipe(RECIPES["fast-conv"], 0.5), name="ablation", validati
 UPDATES = BASE.epochs * -(-(50_000 - HELD_OUT) // BASE.batch_size)
 
 
-class LearnedStem(FastConv):
+class LearnedStem(fast_conv.FastConvClassifier):
     """The network whose stem begins as PyTorch draws it and is trained like any other convolution."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, options: FastConv, *, num_classes: int, channels: int) -> None:
+        super().__init__(options, num_classes=num_classes, channels=channels)
         self.stem.weight.requires_grad_(True)
 
     def prepare(self, images: Tensor) -> None:
@@ -75,7 +75,7 @@ Variant = tuple[dict[str, Any], Callable[[], AbstractContextManager[Any]]]  # ch
 VARIANTS: dict[str, Variant] = {
     "as shipped": ({}, nullcontext),
     "flip drawn anew": ({"augment": (Flip(), Crop(pixels=2, fill="reflect"))}, nullcontext),
-    "learned stem": ({"freeze": ()}, lambda: mock.patch.dict(FAMILIES, {"fast_conv": LearnedStem})),
+    "learned stem": ({"freeze": ()}, lambda: mock.patch.object(fast_conv, "FastConvClassifier", LearnedStem)),
     "lookahead": ({}, lambda: mock.patch.object(loop, "take_in", Lookahead())),
 }
 

@@ -37,7 +37,7 @@ def main() -> None:
     torch.set_num_threads(1)
     kernels.enable(torch.device("cpu"))
     recipe = RECIPES[options.recipe]
-    model = models.build(recipe.model.model_dump(), num_classes=10).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = models.build(recipe.model, num_classes=10).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(model, settings=recipe.optimizer, backbone=1.0)
     batch = torch.randn(recipe.batch_size, 3, 32, 32), torch.randint(10, (recipe.batch_size,))
     seconds: dict[bool, list[float]] = {False: [], True: []}

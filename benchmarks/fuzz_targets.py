@@ -203,7 +203,7 @@ def read_predictions(content: bytes, folder: Path) -> object:
 @cache
 def network() -> models.Classifier:
     torch.manual_seed(0)
-    return models.build(WEIGHTS.model.model_dump(), num_classes=2, channels=1)
+    return models.build(WEIGHTS.model, num_classes=2, channels=1)
 
 
 def tensors() -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Way:
         torch.manual_seed(0)
         noise = torch.randint(0, 256, (NUM_IMAGES, 3, 32, 32), dtype=torch.uint8)
         images = ImageSet(noise, torch.arange(NUM_IMAGES) % 10, CLASSES, "noise", "train")
-        model = models.build(recipe.model.model_dump(), num_classes=10)
+        model = models.build(recipe.model, num_classes=10)
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         assert recipe.standardize is not None
         batches = Batches(images, recipe=recipe, by=recipe.standardize, seed=0, device=device)

@@ -38,7 +38,7 @@ class Updates:
         classes = tuple(map(str, range(10)))
         images = ImageSet(torch.zeros(10, 3, 32, 32, dtype=torch.uint8), torch.arange(10), classes, "noise", "train")
         self.chunk_size = recipe.chunk_size or num_images
-        self.model = models.build(recipe.model.model_dump(), num_classes=10).train()
+        self.model = models.build(recipe.model, num_classes=10).train()
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(self.model, settings=recipe.optimizer)
         self.objective = make_objective(recipe, images=images, teacher=None, device=CPU)

@@ -33,6 +33,7 @@ from single_image_server import serve_single_images
 from reslab import models
 from reslab.machine.launch import choose_settings
 from reslab.network.network import Network
+from reslab.recipe.networks import MODELS
 from reslab.recipe.recipe import Standardize
 from reslab.records import Weights
 
@@ -47,12 +48,12 @@ CLIENTS, BURST, SLOW = 32, 1000, 200
 def write_weights(folder: Path, *, name: str) -> Path:
     """Write a network with fresh weights: how it answers is not measured, only when."""
     torch.manual_seed(0)
-    description = models.MODELS[name]
-    model = models.build(description, num_classes=10)
+    options = MODELS[name]
+    model = models.build(options, num_classes=10)
     scale = Standardize(mean=(125.0, 123.0, 114.0), deviation=(63.0, 62.0, 67.0))
     classes = tuple(f"class {number}" for number in range(10))
     weights = Weights.model_validate(
-        {"model": description, "classes": classes, "channels": 3, "image_size": 32, "standardize": scale}
+        {"model": options, "classes": classes, "channels": 3, "image_size": 32, "standardize": scale}
     )
     Network(model, weights).save(folder / "model.safetensors")
     return folder / "model.safetensors"
@@ -208,7 +209,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--requests", type=int, default=640, help="of a round")
-    parser.add_argument("--model", default="preact_resnet32", choices=models.MODELS)
+    parser.add_argument("--model", default="preact_resnet32", choices=MODELS)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--serve", choices=SERVERS, help=argparse.SUPPRESS)
     parser.add_argument("--weights", type=Path, help=argparse.SUPPRESS)

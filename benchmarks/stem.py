@@ -17,7 +17,7 @@ from record import write_record
 from selection import Updates
 
 from reslab.machine.memory import keep_freed_memory
-from reslab.models.fast_conv import PATCH, FastConv, Group
+from reslab.models.fast_conv import PATCH, FastConvClassifier, Group
 from reslab.models.layers import conv3x3
 from reslab.recipe.shipped import RECIPES
 from reslab.training.optim import make_optimizer
@@ -30,7 +30,7 @@ def make_narrower() -> Updates:
     recipe = RECIPES["fast-conv"]
     updates = Updates(recipe, num_images=IMAGES)
     model = updates.model
-    assert isinstance(model, FastConv)
+    assert isinstance(model, FastConvClassifier)
     half = model.stem.out_channels // 2
     group = model.groups[0]
     assert isinstance(group, Group)

@@ -81,7 +81,7 @@ class ByHand(Dataset[tuple[Tensor, int]]):
 
 def steps_by_hand(recipe: Recipe, images: ImageSet, *, precision: Precision = "float32") -> Iterator[None]:
     """Train as most tutorials do; a step each time that the iterator is advanced."""
-    model = models.build(recipe.model.model_dump(), num_classes=10)
+    model = models.build(recipe.model, num_classes=10)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=2e-4)
     while True:
         loader = DataLoader(ByHand(images), batch_size=recipe.batch_size, shuffle=True, num_workers=2)
@@ -102,7 +102,7 @@ def steps_of_reslab(
     """Train as `reslab train` does."""
     keep_freed_memory()
     kernels.enable(CPU)
-    model = models.build(recipe.model.model_dump(), num_classes=10)
+    model = models.build(recipe.model, num_classes=10)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(model, settings=recipe.optimizer)
     multiplied = pick_precision(precision, device=CPU)

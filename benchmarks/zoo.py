@@ -78,7 +78,7 @@ def train(recipe: Recipe, images: ImageSet, *, steps: int, device: torch.device)
     keep_freed_memory()
     kernels.enable(device)
     torch.manual_seed(0)
-    model = models.build(recipe.model.model_dump(), num_classes=len(images.classes))
+    model = models.build(recipe.model, num_classes=len(images.classes))
     model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = make_optimizer(model, settings=recipe.optimizer)
     forward = make_forward(model, device=device, precision=pick_precision(device=device))

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from reslab.cli import show
+from reslab.recipe.networks import Plain
 from reslab.recipe.recipe import Recipe
 from reslab.recipe.shipped import RECIPES
 from reslab.runs import Run, pack_weights, read_weights
@@ -115,7 +116,7 @@ def test_predict_as_json(reslab: Command, finished: Run) -> None:
 
 
 def test_models_as_json_count_the_classes(reslab: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reslab.models.MODELS", {"plain8": {"kind": "plain", "depth": 8}})
+    monkeypatch.setattr("reslab.recipe.networks.MODELS", {"plain8": Plain(depth=8)})
     few, many = (read_json(reslab("models", "--num-classes", num, "--json"))["plain8"] for num in (10, 15))
     head_inputs = 64
     assert many["parameters"] - few["parameters"] == 5 * (head_inputs + 1)

@@ -159,7 +159,7 @@ def test_a_run_that_was_not_extended_has_nothing_to_say(finished):
 
 def naive_logits(weights_path, images, num_classes):
     by = read_weights(weights_path)[1].standardize
-    model = build({"kind": "preact_resnet", "depth": 8, "width": 8}, num_classes=num_classes, channels=1)
+    model = build(PreActResNet(depth=8, width=8), num_classes=num_classes, channels=1)
     model.load_state_dict(load_file(weights_path))
     model.eval()
     with torch.no_grad():

@@ -27,7 +27,7 @@ from reslab.training import train
 
 def naive_logits(run: Run, images: ImageSet) -> NDArray[np.float32]:
     """One image at a time, through the network that the recipe describes, with the pixels standardised by hand."""
-    model = build(run.recipe.model.model_dump(), num_classes=3, channels=1)
+    model = build(run.recipe.model, num_classes=3, channels=1)
     model.load_state_dict(load_file(run.weights_path))
     model.eval()
     by = read_weights(run.path)[1].standardize

@@ -16,8 +16,8 @@ from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Linear, Recipe, Sgd, Standardize
 from reslab.records import Estimate, Weights
 from reslab.report.tables import metric_table
-from reslab.words import printable as plain
 from reslab.runs import Predictions, Run, pack_weights
+from reslab.words import printable as plain
 
 CLASSES = ("ant", "bee", "cat")
 

@@ -20,9 +20,8 @@ from reslab.data.sources.cifar import unpickle
 from reslab.data.sources.fetch import fetch
 from reslab.data.sources.npz import read_npz
 from reslab.errors import Failure, UserError
-from reslab.models import MODELS
 from reslab.network.network import Network
-from reslab.recipe.networks import FastConv, PreActResNet
+from reslab.recipe.networks import MODELS, FastConv, PreActResNet
 from reslab.recipe.recipe import Standardize
 from reslab.records import Weights
 from reslab.runs import Checkpoint, Run

@@ -1,25 +1,11 @@
 import pytest
 
-from reslab.recipe.networks import EluResNet, Plain, PreActResNet, ResNet
 from reslab.recipe.recipe import Cosine, Crop, Flip, Linear, Sgd, Shift, Standardize, Steps
 from reslab.report import words
 
 
 def plain(text):
     return text.replace("\u00a0", " ")
-
-
-@pytest.mark.parametrize(
-    ("model", "text"),
-    [
-        (PreActResNet(depth=32, keras_padding=True), "pre-activation ResNet-32 (width 16, ReLU, padding as in Keras)"),
-        (ResNet(depth=20, shortcut="B", activation="elu"), "ResNet-20 (width 16, ELU, shortcuts of option B)"),
-        (Plain(depth=44, width=8), "plain network of 44 layers (width 8, ReLU)"),
-        (EluResNet(depth=110), "ELU ResNet-110 (width 16, blocks conv-elu-conv-bn, shortcuts of option A)"),
-    ],
-)
-def test_every_model_has_a_name(model, text):
-    assert words.model_words(model) == text
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_an_average_of_one_or_of_none_is_the_network(small_recipe: Recipe, tmp_p
 def test_what_is_validated_and_evaluated_is_what_is_written(averaged: Recipe, tmp_path: Path) -> None:
     run = train(averaged, out=tmp_path / "run")
     tensors, weights = read_weights(run.path)
-    model = restore(weights.model.model_dump(), tensors, num_classes=3, channels=1).eval()
+    model = restore(weights.model, tensors, num_classes=3, channels=1).eval()
 
     def logits(split: str) -> tuple[Tensor, Tensor]:
         images = read_split(averaged, split)  # type: ignore[arg-type]

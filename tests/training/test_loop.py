@@ -161,7 +161,7 @@ def begin(recipe: Recipe, out: Path, start: Start) -> Trainer:
 
 def make_network(recipe: Recipe, num_classes: int = 3) -> models.Classifier:
     torch.manual_seed(7)
-    return models.build(recipe.model.model_dump(), num_classes=num_classes, channels=1)
+    return models.build(recipe.model, num_classes=num_classes, channels=1)
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.1])

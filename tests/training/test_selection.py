@@ -12,6 +12,7 @@ from torch import Tensor
 from reslab import models
 from reslab.data.images import ImageSet
 from reslab.errors import Failure
+from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Recipe, Selection, derive
 from reslab.training import Safety, graphs, loop, train
 from reslab.training.distributed import Share
@@ -24,7 +25,7 @@ PER_EPOCH = 6
 @pytest.fixture
 def network() -> models.Classifier:
     torch.manual_seed(0)
-    model = models.build({"kind": "preact_resnet", "depth": 8, "width": 8}, num_classes=3)
+    model = models.build(PreActResNet(depth=8, width=8), num_classes=3)
     model.train()
     with torch.no_grad():  # statistics of its own
         model(torch.randn(50, 3, 8, 8))

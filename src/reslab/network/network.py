@@ -87,7 +87,7 @@ class Network:
         chosen = pick_device(device)
         tensors, metadata = read_weights(Path(path))
         module = models.restore(
-            metadata.model.model_dump(),
+            metadata.model,
             tensors,
             num_classes=len(metadata.classes),
             channels=metadata.channels,

@@ -14,7 +14,6 @@ from reslab.report.words import (
     freeze_words,
     growth_words,
     method_words,
-    model_words,
     old_data_words,
     optimizer_words,
     rate_words,
@@ -42,7 +41,7 @@ def recipe_facts(inputs: Inputs) -> Facts:
     return [
         ("Recipe", f"{recipe.name} ({recipe.source})"),
         *(_extension_facts(recipe.extension) if recipe.extension else ()),
-        ("Network", model_words(recipe.model)),
+        ("Network", recipe.model.words),
         ("Parameters", f"{inputs.num_parameters:,}"),
         ("Images", images + growth),
         ("Augmentation", augment_words(recipe.augment)),

@@ -12,7 +12,6 @@ from reslab.report.pictures import Picture
 from reslab.report.shortfall import warn_of_shortfall
 from reslab.report.tables import Table, class_table, data_table, field_table, metric_table
 from reslab.report.verdict import verdict
-from reslab.report.words import model_words
 from reslab.words import markdown as escape
 from reslab.words import markdown_block, percent
 
@@ -25,7 +24,7 @@ def render_markdown(inputs: Inputs, *, pictures: Sequence[Picture], beside: Besi
 def _lines(inputs: Inputs, pictures: Sequence[Picture], beside: Beside | None) -> Iterator[str]:
     evaluation, published = inputs.evaluation, inputs.recipe.published
     yield f"# {escape(inputs.recipe.name)} on {escape(inputs.recipe.data)}"
-    yield from ("", f"{escape(model_words(inputs.recipe.model))}, {inputs.num_parameters:,} parameters.")
+    yield from ("", f"{escape(inputs.recipe.model.words)}, {inputs.num_parameters:,} parameters.")
     yield f"Ranges in parentheses are {percent(evaluation.confidence, decimals=0)} intervals."
     if shortfall := warn_of_shortfall(evaluation, inputs.log):
         yield from ("", "> [!CAUTION]", f"> {escape(shortfall)}")  # a red box, where Markdown knows it

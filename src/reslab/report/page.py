@@ -18,7 +18,6 @@ from reslab.report.pictures import Picture
 from reslab.report.shortfall import warn_of_shortfall
 from reslab.report.tables import class_table, data_table, field_table, in_percent, metric_table, num_wrong
 from reslab.report.verdict import verdict
-from reslab.report.words import model_words
 from reslab.words import between, counted, duration, errors_among, percent
 
 
@@ -74,7 +73,7 @@ def _headline(inputs: Inputs) -> dict[str, Any]:
     published = inputs.recipe.published
     return {
         "shortfall": warn_of_shortfall(inputs.evaluation, inputs.log),
-        "network": model_words(inputs.recipe.model),
+        "network": inputs.recipe.model.words,
         "accuracy": in_percent(inputs.test.accuracy),
         "errors": errors_among(num_wrong(inputs.test), inputs.test.num_images),
         "macro_f1": in_percent(inputs.test.macro_f1),

@@ -3,24 +3,6 @@
 from collections.abc import Sequence
 from typing import assert_never
 
-from reslab.recipe.networks import (
-    DenseNet,
-    EfficientNetLite,
-    EluResNet,
-    FastConv,
-    ImageNetResNet,
-    LeNet,
-    Model,
-    Module,
-    NiN,
-    Plain,
-    PreActResNet,
-    ResNet,
-    ResNeXt,
-    Timm,
-    Vgg19,
-    WideResNet,
-)
 from reslab.recipe.recipe import (
     Augment,
     Average,
@@ -45,61 +27,6 @@ from reslab.recipe.recipe import (
 from reslab.words import NBSP, counted, listing, percent
 
 NOT_REACHED = "(not reached)"
-
-_NAMES = {
-    "lenet": "LeNet-5",
-    "nin": "Network in Network",
-    "vgg19": "VGG-19",
-    "wide_resnet": "Wide ResNet",
-    "densenet": "DenseNet-BC",
-    "resnext": "ResNeXt",
-    "imagenet_resnet": "ResNet for large images",
-    "efficientnet_lite": "EfficientNet-Lite",
-}
-
-
-def model_words(model: Model) -> str:
-    """Name a network with its options."""
-    match model:
-        case PreActResNet():
-            options = [_activation(model.activation), *(["padding as in Keras"] if model.keras_padding else [])]
-            name = f"pre-activation ResNet-{model.depth}"
-        case ResNet():
-            options = [_activation(model.activation), f"shortcuts of option {model.shortcut}"]
-            name = f"ResNet-{model.depth}"
-        case Plain():
-            options, name = [_activation(model.activation)], f"plain network of {model.depth} layers"
-        case EluResNet():
-            options = [f"blocks {model.block}", f"shortcuts of option {model.shortcut}"]
-            name = f"ELU ResNet-{model.depth}"
-        case FastConv():
-            return f"FastConv (widths {listing([str(width) for width in model.widths])})"
-        case LeNet() | NiN() | Vgg19() | WideResNet() | DenseNet() | ResNeXt() | ImageNetResNet() | EfficientNetLite():
-            return _zoo_words(model)
-        case Module() | Timm():
-            options = [f"{name} {value}" for name, value in model.options.items()]
-            name = model.name if isinstance(model, Module) else f"timm's {model.name}"
-            return f"{name} ({', '.join(options)})" if options else name
-        case _:
-            assert_never(model)
-    return f"{name} ({', '.join([f'width {model.width}', *options])})"
-
-
-def _zoo_words(
-    model: LeNet | NiN | Vgg19 | WideResNet | DenseNet | ResNeXt | ImageNetResNet | EfficientNetLite,
-) -> str:
-    """Name a network with all its options."""
-    options = model.model_dump(mode="json", exclude={"kind"}, exclude_none=True)
-    words = [
-        f"{'' if value is True else 'no ' if value is False else ''}{name.replace('_', ' ')}"
-        + ("" if isinstance(value, bool) else f" {value}")
-        for name, value in options.items()
-    ]
-    return f"{_NAMES[model.kind]} ({', '.join(words)})" if words else _NAMES[model.kind]
-
-
-def _activation(name: str) -> str:
-    return {"relu": "ReLU", "elu": "ELU"}[name]
 
 
 def augment_words(augment: Sequence[Augment]) -> str:

@@ -87,7 +87,7 @@ def measure(recipe: Recipe, images: ImageSet, *, device: str) -> Cost:
     chosen = pick_device(device)
     kernels.enable(chosen)
     batches = Batches(images, recipe=recipe, by=recipe.standardize or images.statistics(), seed=0, device=chosen)
-    fresh = models.build(recipe.model.model_dump(), num_classes=len(images.classes), channels=images.images.shape[1])
+    fresh = models.build(recipe.model, num_classes=len(images.classes), channels=images.images.shape[1])
     model = place_on(fresh, chosen)
     optimizer = make_optimizer(model, settings=recipe.optimizer)
     objective = make_objective(recipe, images=images, teacher=None, device=chosen)

@@ -136,7 +136,7 @@ class Trainer:
 
     def _build(self) -> Classifier:
         model = models.build(
-            self.recipe.model.model_dump(),
+            self.recipe.model,
             num_classes=len(self.images.classes),
             channels=self.images.images.shape[1],
         )
