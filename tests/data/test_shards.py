@@ -313,7 +313,7 @@ def test_a_wrong_address_is_one_sentence(tmp_path: Path, packed: Path) -> None:
     for url, message in (
         (tmp_path / "empty", "holds no reslab.json: shards:URL reads what reslab data pack"),
         (tmp_path / "nowhere", "holds no reslab.json"),
-        ("nonsense://bucket/x", "is no folder or address that can be opened"),
+        ("nonsense://bucket/x", "reslab does not open nonsense: addresses"),
     ):
         with pytest.raises(UserError, match=message):
             load(f"shards:{url}", "train")
