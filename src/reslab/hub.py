@@ -13,6 +13,7 @@ from reslab.card import write_card
 from reslab.errors import Failure, UserError
 from reslab.extras import extra
 from reslab.runs import Run, read_weights, write_bytes
+from reslab.runs.files import read_bytes
 
 FILES = (
     "model.safetensors",
@@ -38,7 +39,7 @@ def push(run: Run, *, to: str, private: bool = False, endpoint: str | None = Non
     _check_name(to)
     weights = read_weights(run.path)[1]
     files = [name for name in FILES if (run.path / name).exists()]
-    contents = {name: (run.path / name).read_bytes() for name in files}
+    contents = {name: read_bytes(run.path / name) for name in files}
     contents["README.md"] = write_card(run, weights=weights, files=files).encode()
     api = HfApi(endpoint=endpoint)
     with _asking(to):
