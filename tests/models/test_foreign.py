@@ -178,6 +178,6 @@ def test_without_timm_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_report_names_them() -> None:
-    assert Module(name="mynets:Small", options={"width": 8}).words == "mynets:Small with width 8"
+    assert Module(name="mynets:Small", options={"width": 8}).words == "mynets:Small (width 8)"
     assert Timm(name="resnet18").words == "timm's resnet18"
     assert (Module(name="mynets:Small").label, Timm(name="resnet18").label) == ("Small", "resnet18")

@@ -96,22 +96,22 @@ def test_networks_have_names_of_their_own_in_a_table_and_in_a_report():
     ("network", "words"),
     [
         (LeNet(), "LeNet-5"),
-        (NiN(dropout=0), "Network in Network with dropout 0.0"),
-        (Plain(depth=44, width=8), "plain network with 44 layers, width 8, activation ReLU"),
+        (NiN(dropout=0), "Network in Network (dropout 0.0)"),
+        (Plain(depth=44, width=8), "plain network (44 layers, width 8, activation ReLU)"),
         (
             PreActResNet(depth=32, activation="elu", keras_padding=True),
-            "pre-activation ResNet with 32 layers, width 16, activation ELU, Keras padding",
+            "pre-activation ResNet (32 layers, width 16, activation ELU, Keras padding)",
         ),
-        (ResNet(depth=20, shortcut="B"), "ResNet with 20 layers, width 16, activation ReLU, shortcut B"),
-        (EluResNet(depth=110), "ELU ResNet with 110 layers, width 16, block conv-elu-conv-bn, shortcut A"),
-        (FastConv(), "FastConv with widths 64, 256 and 256"),
+        (ResNet(depth=20, shortcut="B"), "ResNet (20 layers, width 16, activation ReLU, shortcut B)"),
+        (EluResNet(depth=110), "ELU ResNet (110 layers, width 16, block conv-elu-conv-bn, shortcut A)"),
+        (FastConv(), "FastConv (widths 64, 256 and 256)"),
         (
             ResNeXt(depth=29, cardinality=4, width=64, reduction=16),
-            "ResNeXt with 29 layers, cardinality 4, width 64, reduction 16",
+            "ResNeXt (29 layers, cardinality 4, width 64, reduction 16)",
         ),
         (
             ImageNetResNet(depth=18),
-            "ImageNet ResNet with 18 layers, width 64, shortcut B, stride in 1x1, stem large",
+            "ImageNet ResNet (18 layers, width 64, shortcut B, stride in 1x1, stem large)",
         ),
     ],
 )

@@ -41,7 +41,7 @@ class Architecture(Part):
     def words(self) -> str:
         """The name in a report, with every option."""
         options = ", ".join(self._option_words())
-        return f"{self.title} with {options}" if options else self.title
+        return f"{self.title} ({options})" if options else self.title
 
     def _option_words(self) -> Iterator[str]:
         for name, field in type(self).model_fields.items():
