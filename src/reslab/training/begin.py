@@ -171,7 +171,11 @@ def go_on(
                 run.write_environment(continued)
             for line in tell_differences(before, now, updates=updates, usual_threads=usual, device=team.device):
                 say(line, silent=silent or not team.is_first)
-            yield Begun(run, splits, recorded.seed, team)
+            try:
+                yield Begun(run, splits, recorded.seed, team)
+            except UserError:  # it does not go on after all
+                run.write_environment(record.environment)
+                raise
 
 
 def _count_updates(run: Run) -> int:
