@@ -59,7 +59,7 @@ EXPRESSIONS = {
     ),
     "no shards": ("shards:empty", lambda: Path("empty").mkdir(), "empty holds no reslab.json"),
     "no index": ("shards:it", write_no_index, "it/reslab.json is not an index of shards"),
-    "no such storage": ("shards:nowhere://x", lambda: None, "nowhere://x: reslab does not open nowhere: addresses"),
+    "no such storage": ("shards:nowhere://x", lambda: None, "reslab does not open nowhere: addresses"),
     "no address": ("shards:", lambda: None, "lacks a path: write shards:PATH"),
     "no such file": ("npz:absent.npz", lambda: None, "absent.npz cannot be read"),
     "no archive": ("npz:it.npz", lambda: Path("it.npz").write_text("text"), "it.npz is not a sound .npz"),
