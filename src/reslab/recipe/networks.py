@@ -96,6 +96,7 @@ class Residual(Deep):
 class PreActResNet(Residual):
     NETWORK: ClassVar = "preact_resnet:PreActResNetClassifier"
     FAMILY: ClassVar = "pre-activation ResNet"
+
     kind: Literal["preact_resnet"] = "preact_resnet"
     activation: Activation = "relu"
     keras_padding: bool = Field(default=False, title="Keras padding")
@@ -104,6 +105,7 @@ class PreActResNet(Residual):
 class ResNet(Residual):
     NETWORK: ClassVar = "resnet:ResNetClassifier"
     FAMILY: ClassVar = "ResNet"
+
     kind: Literal["resnet"] = "resnet"
     activation: Activation = "relu"
     shortcut: Literal["A", "B"] = "A"
@@ -112,6 +114,7 @@ class ResNet(Residual):
 class Plain(Residual):
     NETWORK: ClassVar = "plain:PlainClassifier"
     FAMILY: ClassVar = "plain network"
+
     kind: Literal["plain"] = "plain"
     activation: Activation = "relu"
 
@@ -119,6 +122,7 @@ class Plain(Residual):
 class EluResNet(Residual):
     NETWORK: ClassVar = "elu_resnet:EluResNetClassifier"
     FAMILY: ClassVar = "ELU ResNet"
+
     kind: Literal["elu_resnet"] = "elu_resnet"
     block: Literal["conv-elu-conv-bn", "elu-after-addition", "bn-before-elu", "conv-bn-elu"] = "conv-elu-conv-bn"
     shortcut: Literal["A", "B"] = "A"
@@ -144,6 +148,7 @@ class LeNet(Architecture):
 class NiN(Architecture):
     NETWORK: ClassVar = "nin:NiNClassifier"
     FAMILY: ClassVar = "Network in Network"
+
     kind: Literal["nin"] = "nin"
     dropout: Share = 0.5
 
@@ -151,6 +156,7 @@ class NiN(Architecture):
 class Vgg19(Architecture):
     NETWORK: ClassVar = "vgg19:Vgg19Classifier"
     FAMILY: ClassVar = "VGG-19"
+
     kind: Literal["vgg19"] = "vgg19"
     width: Channels = 64
     hidden: Channels = Field(default=4096, title="hidden width")
@@ -220,6 +226,7 @@ class ResNeXt(Deep):
 class ImageNetResNet(Architecture):
     NETWORK: ClassVar = "imagenet_resnet:ImageNetResNetClassifier"
     FAMILY: ClassVar = "ImageNet ResNet"
+
     kind: Literal["imagenet_resnet"] = "imagenet_resnet"
     depth: Literal[18, 34, 50, 101, 152]
     width: Channels = 64
@@ -236,6 +243,7 @@ class ImageNetResNet(Architecture):
 class EfficientNetLite(Architecture):
     NETWORK: ClassVar = "efficientnet_lite:EfficientNetLiteClassifier"
     FAMILY: ClassVar = "EfficientNet-Lite"
+
     kind: Literal["efficientnet_lite"] = "efficientnet_lite"
     size: Literal[0, 1, 2] = 0
     dropout: Share = 0.2
