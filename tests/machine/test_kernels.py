@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from reslab.data.load import load
+from reslab.evaluation import evaluate
+from reslab.evaluation.classify import classify
 from reslab.machine import kernels
+from reslab.recipe.recipe import derive
+from reslab.serving.served import Served
+from reslab.study.cost import measure
+from reslab.training import train
 
 CPU = torch.device("cpu")
 
@@ -97,6 +104,7 @@ assert model(torch.randn(2, 3, 32, 32)).shape == (2, 3)
 network = reslab.Network.load(pathlib.Path(sys.argv[1]), device="cpu")
 network.logits(torch.zeros(2, network.channels, 8, 8, dtype=torch.uint8))
 """
+SWITCH = "import torch; from reslab.machine import kernels; kernels.enable(torch.device('cpu'))\n"
 
 
 def test_a_network_is_imported_built_loaded_and_run_without_a_compiler(finished, monkeypatch, tmp_path):
@@ -108,8 +116,22 @@ def test_a_network_is_imported_built_loaded_and_run_without_a_compiler(finished,
     monkeypatch.setenv("PATH", str(compiler.parent), prepend=os.pathsep)
     subprocess.run([sys.executable, "-c", NETWORK, str(finished.path)], check=True)
     assert not calls.exists()
-    subprocess.run([sys.executable, "-c", NETWORK.replace("import pathlib", SWITCH, 1), str(finished.path)], check=True)
+    subprocess.run([sys.executable, "-c", SWITCH + NETWORK, str(finished.path)], check=True)
     assert calls.exists() == (sys.platform == "linux")  # the recorder does record
 
 
-SWITCH = "import torch; from reslab.machine import kernels; kernels.enable(torch.device('cpu')); import pathlib"
+BEGINNERS = {
+    "train": lambda run, folder: train(derive(run.recipe, name="one", epochs=1), out=folder / "one", device="cpu"),
+    "evaluate": lambda run, folder: evaluate(run, device="cpu"),
+    "predict": lambda run, folder: classify([], weights=run.path, device="cpu"),
+    "serve": lambda run, folder: Served(run.path, name="small", device="cpu"),
+    "study": lambda run, folder: measure(run.recipe, load(run.recipe.data, "train", image_size=8), device="cpu"),
+}
+
+
+@pytest.mark.parametrize("name", BEGINNERS)
+def test_what_begins_to_compute_switches_them_on(name, finished, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(kernels, "enable", asked.append)
+    BEGINNERS[name](finished, tmp_path)
+    assert set(asked) == {CPU}
