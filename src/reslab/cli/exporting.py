@@ -45,7 +45,7 @@ def export(
 def _describe_int8(cost: "Cost") -> str:
     from reslab.words import percent
 
-    return plain(
+    return (
         f"int8: accuracy {percent(cost.accuracy)} instead of {percent(cost.accuracy_float)} on {cost.num_images:,} "
         f"{cost.split} images, {cost.images_per_second:,.0f} images/s instead of {cost.images_per_second_float:,.0f}; "
         "reslab evaluate RUN --onnx FILE measures it on the test split"
