@@ -1,8 +1,10 @@
 # make lab, make test: everything is installed into .venv, pinned by constraints.txt, the first time.
 PYTHON ?= python3
 BIN = .venv/bin
+COG = cog --verbosity=1 -I tools -p "from figures import *" --check-fail-msg="run make figures"
+PAGES = README.md $(wildcard docs/*.md docs/*/*.md)
 
-.PHONY: lab test check format docs ledger constraints package lowest clean
+.PHONY: lab test check format figures docs ledger constraints package lowest clean
 
 lab: .venv/installed
 	$(BIN)/reslab lab
@@ -15,10 +17,15 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/$(COG) --check $(PAGES)
 
 format: .venv/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Insert figures, tables and help texts into README and docs: see tools/figures.py.
+figures: .venv/installed
+	$(BIN)/$(COG) -r $(PAGES)
 
 # PyTorch comes first and pinned: whatever asks for it more loosely then finds it installed.
 .venv/installed: pyproject.toml constraints.txt
@@ -34,6 +41,7 @@ docs: .venv/installed
 # Keep the ledger's finished runs in results/ledger, and write docs/ledger.md from what is there.
 ledger: .venv/installed
 	$(BIN)/python tools/ledger.py
+	$(BIN)/$(COG) -r docs/ledger.md
 
 # Every version that is installed now, as the new pins.
 constraints: .venv/installed

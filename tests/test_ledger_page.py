@@ -1,4 +1,4 @@
-"""The ledger's page is what its tool makes of the runs that are kept, and what is kept of a run is small and enough."""
+"""The ledger's tables are made of the runs that are kept, and what is kept of a run is small and enough."""
 
 import runpy
 import shutil
@@ -15,12 +15,6 @@ from reslab.study.plan import Job
 
 ROOT = Path(__file__).parents[1]
 TOOL = runpy.run_path(str(ROOT / "tools/ledger.py"))
-
-
-def test_the_page_is_what_the_tool_writes() -> None:
-    page = (ROOT / "docs/ledger.md").read_text(encoding="utf-8")
-    assert page == TOOL["write_page"](), "python tools/ledger.py writes the page"
-    assert f"    {TOOL['COMMAND']}\n" in page
 
 
 def test_the_predictions_that_are_kept_are_those_that_were_measured() -> None:
@@ -89,7 +83,8 @@ def lines_of(page: str, row: str) -> list[list[str]]:
 def test_the_page_of_some_runs(finished: Run, tmp_path: Path) -> None:
     for name, processor in (("lenet-0", "one"), ("lenet-2", "another")):
         keep_as(finished, name, into=tmp_path / "kept", processor=processor)
-    page = TOOL["write_page"](tmp_path / "kept")
+    kept = tmp_path / "kept"
+    page = TOOL["write_rows"](kept)
     ((_, figure, published, test, train, verdict, minutes, missing),) = lines_of(page, "lenet")
     accuracy = {split: 100 * finished.evaluation.splits[split].accuracy.value for split in ("test", "train")}
     assert (figure, published) == ("accuracy", "76.23 [6]")
@@ -101,13 +96,13 @@ def test_the_page_of_some_runs(finished: Run, tmp_path: Path) -> None:
     assert minutes.count("; ") == 1
     assert "(one, cpu, 1 thread" in minutes
     assert "(another, cpu, 1 thread" in minutes
-    assert "So far: 2 of\n87 runs (29 rows, 3 seeds each), 1 row with" in page
-    assert f"| [`lenet-2`](../results/ledger/lenet-2) | {accuracy['test']:.2f} |" in page
+    assert TOOL["write_progress"](kept).startswith("2 of 87 runs ")
+    assert f"| [`lenet-2`](../results/ledger/lenet-2) | {accuracy['test']:.2f} |" in TOOL["write_runs"](kept)
     assert lines_of(page, "wrn28-10")[0][3:] == ["–", "–", "no run yet", "–", "0, 1, 2"]
 
 
 def test_every_figure_of_a_network_has_its_line() -> None:
-    page = TOOL["write_page"](ROOT / "no such folder")
+    page = TOOL["write_rows"](ROOT / "no such folder")
     assert [line[2].split()[0] for line in lines_of(page, "resnet-110")] == ["6.42", "5.67"]
     assert [line[1:3] for line in lines_of(page, "frozen")] == [["macro F1", "69.00 [2]"], ["accuracy", "87.20 [2]"]]
 
@@ -115,4 +110,4 @@ def test_every_figure_of_a_network_has_its_line() -> None:
 def test_a_run_of_another_recipe_is_refused(finished: Run, tmp_path: Path) -> None:
     keep_as(finished, "lenet-0", into=tmp_path / "kept", recipe="resnet-20")
     with pytest.raises(UserError, match="lenet-0 holds another run than row lenet"):
-        TOOL["write_page"](tmp_path / "kept")
+        TOOL["write_rows"](tmp_path / "kept")

@@ -1,8 +1,7 @@
-"""The documentation's site: it builds without a warning, fetches nothing, has every page; translations say the same."""
+"""The documentation site: it builds without warnings, fetches nothing, has every page; translations match."""
 
 import os
 import re
-import runpy
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -17,7 +16,6 @@ from reslab.study import STUDIES
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 TRANSLATED = sorted(path.name for path in (DOCS / "ru").glob("*.md"))
-FIGURE = re.compile(r"±?\d+\.\d+(?: %)?")
 
 
 @pytest.fixture(scope="module")
@@ -81,23 +79,17 @@ def test_every_public_name_is_described(site: Path) -> None:
     assert "Train a network from scratch into the new run folder" in (site / "api.html").read_text(encoding="utf-8")
 
 
-def test_every_study_has_the_page_that_it_makes() -> None:
-    write_page = runpy.run_path(str(ROOT / "tools/study_pages.py"))["write_page"]
-    for name, study in STUDIES.items():
-        assert (DOCS / f"studies/{name}.md").read_text(encoding="utf-8") == write_page(study), (
-            "python tools/study_pages.py writes the pages"
-        )
+def test_every_study_has_its_page() -> None:
     assert {path.stem for path in (DOCS / "studies").iterdir()} == set(STUDIES)
 
 
 @pytest.mark.parametrize("name", TRANSLATED)
-def test_a_translation_has_the_same_commands_and_figures(name: str) -> None:
+def test_a_translation_has_the_same_commands(name: str) -> None:
     pages = [(folder / name).read_text(encoding="utf-8") for folder in (DOCS, DOCS / "ru")]
     commands = [re.findall(r"^ {4}\S.*$", page, re.MULTILINE) for page in pages]
     blocks = [re.findall(r"```.*?```", page, re.DOTALL) for page in pages]
-    figures = [sorted(FIGURE.findall(page)) for page in pages]
     headings = [len(re.findall(r"^#+ ", page, re.MULTILINE)) for page in pages]
-    assert (commands[0], blocks[0], figures[0], headings[0]) == (commands[1], blocks[1], figures[1], headings[1])
+    assert (commands[0], blocks[0], headings[0]) == (commands[1], blocks[1], headings[1])
 
 
 def test_there_are_translations() -> None:

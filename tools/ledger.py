@@ -1,6 +1,6 @@
-"""Keep the finished runs of the ledger in the repository, and write its page, docs/ledger.md, from what is kept.
+"""Keep the finished runs of the ledger in the repository; docs/ledger.md takes its tables from what is kept.
 
-python tools/ledger.py              copies from runs/ledger to results/ledger, then writes the page
+python tools/ledger.py              copies from runs/ledger to results/ledger
 python tools/ledger.py --runs DIR   copies from another folder
 """
 
@@ -25,9 +25,7 @@ from reslab.study.verdict import Sample
 
 ROOT: Final = Path(__file__).parents[1]
 KEPT: Final = ROOT / "results/ledger"
-PAGE: Final = ROOT / "docs/ledger.md"
 LEDGER: Final = STUDIES["ledger"]
-COMMAND: Final = "reslab study run ledger --workers 2 --threads 1"
 FILES: Final = ("recipe.json", "environment.json", "log.jsonl", "evaluation.json", "prior.json")
 STEP: Final = 1 / 8  # between logits that are kept
 MOST_BYTES: Final = 200_000
@@ -113,43 +111,49 @@ def write_run(job: Job, run: Measured) -> str:
     return f"| {link} | {test} | {train} | {run.seconds / 60:.0f} | {run.machine} | {commit} |\n"
 
 
-def write_page(kept: Path = KEPT) -> str:
-    """Make the page from the runs that are kept."""
-    jobs = find_jobs(LEDGER, out=kept) if kept.is_dir() else {row.label: [] for row in LEDGER.rows}
-    runs = read_runs(jobs)
+def write_progress(kept: Path = KEPT) -> str:
+    """Say how much is done."""
+    runs = read_kept(kept)[1].values()
+    planned = f"{len(LEDGER.rows)} rows, {LEDGER.seeds} seeds each"
+    begun = counted(sum(map(bool, runs)), "row")
+    return (
+        f"{sum(map(len, runs))} of {len(LEDGER.rows) * LEDGER.seeds} runs are done ({planned}); "
+        f"{begun} with at least one."
+    )
+
+
+def write_rows(kept: Path = KEPT) -> str:
+    """Write the table of all rows, and the sources of their published figures."""
+    runs = read_kept(kept)[1]
     sources: list[str] = []
     rows = "".join(line for row in LEDGER.rows for line in write_row(row, runs[row.label], sources))
-    lines = [write_run(job, run) for label in jobs for job, run in zip(jobs[label], runs[label], strict=True)]
-    num_planned = len(LEDGER.rows) * LEDGER.seeds
-    num_rows = counted(sum(map(bool, runs.values())), "row")
-    listed = "".join(f"{number}. {source}\n" for number, source in enumerate(sources, 1))
-    table = (
-        "\n## Every run\n\n| run | test accuracy, % | training accuracy, % | minutes | machine | commit |\n"
-        f"|---|---|---|---|---|---|\n{''.join(lines)}"
-    )
-    return f"""# The ledger
-
-    {COMMAND}
-
-Every published figure of the [studies](studies.md), each network trained at full length. So far: {len(lines)} of
-{num_planned} runs ({len(LEDGER.rows)} rows, {LEDGER.seeds} seeds each), {num_rows} with at least one. The command above
-does the missing runs in the [study's order](studies/ledger.md) and continues wherever it was stopped;
-[Studies](studies.md#continue-the-ledger) says how to add what it has finished to this page.
-
-Ours is the mean over seeds, measured with the weights of the last epoch, with its 95 % interval;
-[Studies](studies.md#the-verdict) explains the verdict. Minutes are those of one run's training on the machine named
-beside them, which may have been busy with other work. Do not compare minutes of different machines.
-
-| row | figure | published, % | ours, test, % | ours, training, % | verdict | minutes | missing seeds |
+    listed = "\n".join(f"{number}. {source}" for number, source in enumerate(sources, 1))
+    return f"""| row | metric | published, % | ours, test, % | ours, training, % | verdict | minutes | missing seeds |
 |---|---|---|---|---|---|---|---|
 {rows}
 Sources of the published figures:
 
-{listed}{table if lines else ""}"""
+{listed}"""
+
+
+def write_runs(kept: Path = KEPT) -> str:
+    """Write the table of every run that is kept."""
+    jobs, runs = read_kept(kept)
+    lines = [write_run(job, run) for label in jobs for job, run in zip(jobs[label], runs[label], strict=True)]
+    header = (
+        "| run | test accuracy, % | training accuracy, % | minutes | machine | commit |\n|---|---|---|---|---|---|\n"
+    )
+    return header + "".join(lines).rstrip() if lines else "None yet."
+
+
+def read_kept(kept: Path) -> tuple[dict[str, list[Job]], dict[str, list[Measured]]]:
+    """Read the runs that are kept, by row."""
+    jobs = find_jobs(LEDGER, out=kept) if kept.is_dir() else {row.label: [] for row in LEDGER.rows}
+    return jobs, read_runs(jobs)
 
 
 def main() -> None:
-    """Keep what is finished, and write the page."""
+    """Keep what is finished."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/ledger")
     runs = parser.parse_args().runs
@@ -157,8 +161,7 @@ def main() -> None:
     done = [job for own in jobs for job in own if job.is_done]
     for job in done:
         keep(job, into=KEPT)
-    PAGE.write_text(write_page(), encoding="utf-8")
-    print(f"{PAGE.relative_to(ROOT)} is written, with {counted(len(done), 'finished run')} from {runs}")
+    print(f"copied {counted(len(done), 'finished run')} from {runs} to {KEPT.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
