@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from reslab.data.load import load
 from reslab.evaluation import evaluate
@@ -16,7 +17,6 @@ from reslab.evaluation.classify import classify
 from reslab.machine import kernels
 from reslab.recipe.recipe import derive
 from reslab.serving.served import Served
-from reslab.study.cost import measure
 from reslab.training import train
 
 CPU = torch.device("cpu")
@@ -120,12 +120,23 @@ def test_a_network_is_imported_built_loaded_and_run_without_a_compiler(finished,
     assert calls.exists() == (sys.platform == "linux")  # the recorder does record
 
 
+def estimate(run):
+    from reslab.study.cost import measure
+
+    measure(run.recipe, load(run.recipe.data, "train", image_size=8), device="cpu")
+
+
+def draw(folder):
+    Image.new("L", (8, 8)).save(folder / "black.png")
+    return folder / "black.png"
+
+
 BEGINNERS = {
     "train": lambda run, folder: train(derive(run.recipe, name="one", epochs=1), out=folder / "one", device="cpu"),
     "evaluate": lambda run, folder: evaluate(run, device="cpu"),
-    "predict": lambda run, folder: classify([], weights=run.path, device="cpu"),
+    "predict": lambda run, folder: classify([draw(folder)], weights=run.path, device="cpu"),
     "serve": lambda run, folder: Served(run.path, name="small", device="cpu"),
-    "study": lambda run, folder: measure(run.recipe, load(run.recipe.data, "train", image_size=8), device="cpu"),
+    "study": lambda run, folder: estimate(run),
 }
 
 
