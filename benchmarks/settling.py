@@ -26,7 +26,7 @@ from reslab.evaluation.predict import load_classifier
 from reslab.models import Classifier
 from reslab.network.inference import predict_logits
 from reslab.recipe.networks import PreActResNet
-from reslab.recipe.recipe import Average, Flip, Linear, Recipe, Sgd, Shift, Standardize, derive
+from reslab.recipe.recipe import Flip, Linear, Recipe, Sgd, Shift, Standardize, derive
 from reslab.training import train
 from reslab.training.loop import Trainer
 from reslab.training.statistics import BATCH_SIZE, NUM_IMAGES, renew_statistics
@@ -46,7 +46,6 @@ SMALL = Recipe(
 RECIPES = {
     "10 updates": derive(SMALL, name="few", updates=10),
     "240 updates": SMALL,
-    "240 updates, averaged": derive(SMALL, name="averaged", average=Average(decay=0.98, epoch=3)),
 }
 
 

@@ -22,14 +22,12 @@ HEADINGS = ["What it gains"]
 ELSEWHERE = {"published", "standardize", "augment", "warm_until", "extension"}
 
 USED = {
-    "averaging": lambda recipe: recipe.average,
     "chunks": lambda recipe: recipe.chunk_size,
     "flip": lambda recipe: any(isinstance(part, Flip) and part.alternate for part in recipe.augment),
     "freezing": lambda recipe: recipe.freeze,
     "growth": lambda recipe: recipe.growth,
     "muon": lambda recipe: isinstance(recipe.optimizer, Muon),
     "sampling": lambda recipe: recipe.sampling,
-    "selection": lambda recipe: recipe.selection,
     "whitening": lambda recipe: isinstance(recipe.model, FastConv),
 }
 
@@ -70,8 +68,8 @@ def test_the_example_of_a_page_makes_a_recipe_use_the_part(page: str) -> None:
     recipe = parse_recipe(base.model_dump(mode="json") | example(page), where=page)
     assert USED[page](recipe)
     assert not USED[page](base)
-    for part in (recipe.average, recipe.selection, *recipe.freeze, *recipe.growth):
-        assert part is None or part.epoch < recipe.epochs
+    for part in (*recipe.freeze, *recipe.growth):
+        assert part.epoch < recipe.epochs
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -118,31 +116,3 @@ def test_what_muon_gains_is_what_its_trial_gained() -> None:
         shares.append(f"{100 * log[-1]['validation_accuracy']:.2f} %")
     assert " against ".join(shares) in (ROOT / "benchmarks/log.md").read_text(encoding="utf-8")
     assert rates[0] == pytest.approx(rates[1], rel=0.05)
-
-
-def cell(figures: dict[str, float]) -> str:
-    mean, least, greatest = (100 * figures[key] for key in ("accuracy", "least", "greatest"))
-    return f"{mean:.1f} % ({least:.1f}–{greatest:.1f})"
-
-
-def test_what_averaging_gains_is_what_was_measured() -> None:
-    found = json.loads((ROOT / "benchmarks/averaging.json").read_text())["result"]
-    assert found["seeds"] == 5
-    log = (ROOT / "benchmarks/log.md").read_text(encoding="utf-8")
-    for rate, words in (("falling", "falls to 0, as shipped"), ("constant", "stays at its peak")):
-        cells = [cell(found[f"{rate}, {name}"]) for name in ("network", "average")]
-        assert f"| {words} | {' | '.join(cells)} |" in PAGES["averaging"]
-        assert f"{cells[1].partition('(')[0]}against {cells[0].partition(' (')[0]}" in log
-
-
-def test_what_selection_gains_is_what_was_measured() -> None:
-    found = json.loads((ROOT / "benchmarks/selection.json").read_text())["result"]
-    assert found["seeds"] == 5
-    for name in ("all", "half", "half from epoch 5 on"):
-        assert f"| {name} | {cell(found[name])} |" in PAGES["selection"]
-    share = found["fast-conv, an update on 1,000 images"]["share"]
-    log = (ROOT / "benchmarks/log.md").read_text(encoding="utf-8")
-    assert f"took {share:.3f} of the processor's time: it saves a seventh" in " ".join(PAGES["selection"].split())
-    assert 1 - share == pytest.approx(1 / 7, abs=0.01)
-    half, whole = (cell(found[name]).partition(" (")[0] for name in ("half", "all"))
-    assert f"{share:.3f} of the time of an update of `fast-conv`; on the digits {half} against {whole}" in log

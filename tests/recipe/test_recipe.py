@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -6,7 +7,6 @@ from pydantic import ValidationError
 from reslab.errors import UserError
 from reslab.recipe.networks import FastConv, Plain, PreActResNet, ResNet
 from reslab.recipe.recipe import (
-    Average,
     Crop,
     Extension,
     Flip,
@@ -14,7 +14,6 @@ from reslab.recipe.recipe import (
     Growth,
     Muon,
     Sampling,
-    Selection,
     Sgd,
     Standardize,
     derive,
@@ -25,6 +24,7 @@ from reslab.recipe.settings import with_settings
 from reslab.recipe.shipped import RECIPES
 
 LAB = RECIPES["lab-resnet32"]
+ROOT = Path(__file__).parents[2]
 
 
 def plain(recipe=LAB, **changes):
@@ -140,8 +140,6 @@ EVERYTHING = derive(
     validation=200,
     trial=True,
     skip_damaged=True,
-    average=Average(decay=0.9, epoch=1),
-    selection=Selection(share=0.25, epoch=2),
 )
 
 
@@ -251,6 +249,24 @@ def test_what_does_not_fit_is_named_in_the_words_of_the_file(content, sentence):
     with pytest.raises(UserError) as error:
         parse_recipe(content, where="file")
     assert str(error.value) == sentence
+
+
+COMMITTED = sorted([*(ROOT / "results").rglob("recipe.json"), *(ROOT / "tests/fixtures").rglob("recipe.json")])
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: str(path.parent.relative_to(ROOT)))
+def test_committed_recipes_are_read(path):
+    recipe = read_recipe(path)
+    assert recipe.name == json.loads(path.read_text(encoding="utf-8"))["name"]
+    assert read_recipe(path) == parse_recipe(plain(recipe), where="again")
+
+
+@pytest.mark.parametrize(("name", "term"), [("average", "EMA"), ("selection", "selective backprop")])
+def test_removed_fields_are_read_where_they_were_unset(name, term):
+    assert parse_recipe(plain(LAB, **{name: None}), where="file") == LAB
+    sentence = f"^file: {name} is {{…}}; {term}: no shipped recipe gained from it, so reslab no longer has it: omit it$"
+    with pytest.raises(UserError, match=sentence):
+        parse_recipe(plain(LAB, **{name: {"epoch": 3}}), where="file")
 
 
 def test_a_newer_schema_is_refused_by_its_number():

@@ -101,8 +101,6 @@ def test_lab_resnet32_is_the_script_of_the_lab_field_by_field():
         "sampling": None,
         "stream": None,
         "skip_damaged": False,
-        "average": None,
-        "selection": None,
         "extension": None,
     }
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from reslab.errors import UserError
 from reslab.measure.metrics import mcnemar
-from reslab.recipe.recipe import Average, Extension, Flip, Freeze, Muon, Sampling, Selection
+from reslab.recipe.recipe import Extension, Flip, Freeze, Muon, Sampling
 from reslab.records import Estimate, PriorChoice
 from reslab.report import figures, words, write_report
 from reslab.report.extension import in_points
@@ -277,12 +277,6 @@ def test_parts_of_an_extension():
     told = "all layers below the head from the start; parameters of stem after 1 epoch"
     assert words.freeze_words(freeze, epochs=2) == told
     assert words.freeze_words(freeze, epochs=1) == f"{told} (not reached)"
-    never = words.average_words(Average(decay=0.98, epoch=2), epochs=2)
-    assert never == "none: a moving average of the weights after 2 epochs (not reached)"
-    average = words.average_words(Average(decay=0.98, epoch=2), epochs=3)
-    assert average == "moving average of the weights, after 2 epochs, 0.98 of it kept at every update"
-    selection = words.selection_words(Selection(share=0.4), epochs=1).replace("\u00a0", " ")
-    assert selection == "the 40 % of each batch with the highest loss, from the start"
     assert words.augment_words((Flip(alternate=True),)) != words.augment_words((Flip(),))
     assert "1 iteration;" in words.optimizer_words(Muon(iterations=1))
 

@@ -16,7 +16,6 @@ from reslab.data.parts import part_of
 from reslab.data.stream import stream_order
 from reslab.recipe.networks import FastConv, LeNet
 from reslab.recipe.recipe import (
-    Average,
     Crop,
     Flip,
     Freeze,
@@ -25,7 +24,6 @@ from reslab.recipe.recipe import (
     Muon,
     Recipe,
     Sampling,
-    Selection,
     Sgd,
     Standardize,
     derive,
@@ -116,8 +114,6 @@ def everything(small_recipe: Recipe) -> Recipe:
         model=FastConv(widths=(8, 16, 8)),
         optimizer=Muon(peak_lr=0.1, head_lr=1.0, bias_lr=1.0),
         freeze=(Freeze(parameters="stem", epoch=1), Freeze(parameters="groups.0", epoch=2)),
-        average=Average(decay=0.9, epoch=1),
-        selection=Selection(share=0.6, epoch=1),
         sampling=Sampling(images_per_epoch=103, balance=0.5),
         chunk_size=8,
     )

@@ -7,7 +7,7 @@ import pytest
 
 from reslab.errors import Failure, UserError
 from reslab.recipe.networks import FastConv
-from reslab.recipe.recipe import Average, Crop, Flip, Freeze, Growth, Muon, Recipe, Sampling, Selection, derive
+from reslab.recipe.recipe import Crop, Flip, Freeze, Growth, Muon, Recipe, Sampling, derive
 from reslab.runs import Run
 from reslab.training import graphs, loop, resume, train
 
@@ -32,8 +32,6 @@ def recipe(request: pytest.FixtureRequest, small_recipe: Recipe) -> Recipe:
         model=FastConv(widths=(8, 16, 8)),
         optimizer=Muon(peak_lr=0.1, head_lr=1.0, bias_lr=1.0),
         freeze=(Freeze(parameters="stem", epoch=1), Freeze(parameters="groups.0", epoch=2)),
-        average=Average(decay=0.9, epoch=1),
-        selection=Selection(share=0.6, epoch=1),
         sampling=Sampling(images_per_epoch=110, balance=0.5),
         logit_adjustment=0.5,
         label_smoothing=0.1,

@@ -9,7 +9,6 @@ from typing import Any, Final, NamedTuple
 
 from reslab.errors import UserError
 from reslab.recipe.recipe import (
-    Average,
     Cosine,
     Extension,
     Flip,
@@ -20,11 +19,9 @@ from reslab.recipe.recipe import (
     Muon,
     Recipe,
     Sampling,
-    Selection,
     Sgd,
     derive,
 )
-from reslab.recipe.value import Part
 from reslab.records import Weights
 
 
@@ -113,8 +110,6 @@ def _on_features(base: Recipe, method: Method) -> dict[str, Any]:
         "augment": tuple(Flip() for part in base.augment if isinstance(part, Flip)),
         "growth": (),
         "freeze": (Freeze(parameters="", epoch=0),),
-        "average": None,
-        "selection": None,
         "optimizer": Sgd(peak_lr=0.02),
         "schedule": Cosine(),
         "label_smoothing": 0.0,
@@ -136,18 +131,11 @@ def _tuned(base: Recipe, extension: Extension) -> dict[str, Any]:
     return {
         "growth": _shortened(base.growth, epochs=epochs),
         "freeze": tuple(Freeze(parameters=part.parameters, epoch=0) for part in base.freeze),
-        "average": base.average and _earlier(base.average, share=epochs / base.epochs),
-        "selection": base.selection and _earlier(base.selection, share=epochs / base.epochs),
         "optimizer": base.optimizer.model_copy(update=changes),
         "schedule": Linear(warmup=0.1),
         "logit_adjustment": 0.0,
         "epochs": epochs,
     }
-
-
-def _earlier(part: Average | Selection, *, share: float) -> Part:
-    """Begin at the same share of the run."""
-    return part.model_copy(update={"epoch": int(part.epoch * share)})
 
 
 def _shortened(growth: tuple[Growth, ...], *, epochs: int) -> tuple[Growth, ...]:

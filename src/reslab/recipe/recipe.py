@@ -21,6 +21,7 @@ from pydantic import (
 
 from reslab.errors import UserError, first_complaint
 from reslab.recipe.networks import Model
+from reslab.recipe.schema import upgrade
 from reslab.recipe.value import Fraction, Part
 
 SCHEMA_VERSION: Final = 1
@@ -143,27 +144,6 @@ class Freeze(Part):
     epoch: NonNegativeInt
 
 
-class Average(Part):
-    """Hand over a moving average of the network, begun in `epoch` (counted from 0), in place of the network itself.
-
-    After every update it is `decay` of what it was and 1 - `decay` of the network as it is now, batch norm's running
-    statistics like the weights. It is what is validated, evaluated and written; the network trains on beside it.
-    """
-
-    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    epoch: NonNegativeInt = 0
-
-
-class Selection(Part):
-    """Learn from the `share` of each batch with the highest loss alone, from `epoch` on (counted from 0).
-
-    A pass without gradients, as in evaluation, finds them; the log then has its figures of all images.
-    """
-
-    share: Factor = 0.5
-    epoch: NonNegativeInt = 0
-
-
 class Steps(Part):
     """Multiply the rate by `factor` at each place, counted from 0 in epochs or in updates; or by a factor for each."""
 
@@ -275,8 +255,6 @@ class Recipe(Part):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     logit_adjustment: Fraction = 0.0  # 1: the loss counts all classes as equally frequent (arXiv:2007.07314)
     freeze: tuple[Freeze, ...] = ()
-    average: Average | None = None
-    selection: Selection | None = None
     epochs: PositiveInt
     updates: PositiveInt | None = None  # ends the run earlier, inside an epoch
     batch_size: PositiveInt
@@ -285,6 +263,11 @@ class Recipe(Part):
     stream: PositiveInt | None = None  # from shards, in every epoch anew: so many images are in memory and shuffled
     skip_damaged: bool = False  # whether shards that are missing or cut short are left out
     extension: Extension | None = None  # of a trained network, by `reslab extend`
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_older_schemas(cls, content: Any) -> Any:
+        return upgrade(content) if isinstance(content, dict) else content
 
     @model_validator(mode="after")
     def _smallest_images_are_large_enough(self) -> "Recipe":

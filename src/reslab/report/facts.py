@@ -9,7 +9,6 @@ from reslab.report.inputs import Inputs
 from reslab.report.words import (
     adjustment_words,
     augment_words,
-    average_words,
     distill_words,
     freeze_words,
     growth_words,
@@ -19,7 +18,6 @@ from reslab.report.words import (
     optimizer_words,
     rate_words,
     sampling_words,
-    selection_words,
     standardize_words,
 )
 from reslab.words import counted, duration, moment
@@ -53,8 +51,6 @@ def recipe_facts(inputs: Inputs) -> Facts:
         ("Batch", _batch(recipe)),
         *([("Sampling", sampling_words(recipe.sampling))] if recipe.sampling else []),
         *([("Not trained", freeze_words(recipe.freeze, epochs=epochs))] if recipe.freeze else []),
-        *([("Selection", selection_words(recipe.selection, epochs=epochs))] if recipe.selection else []),
-        *([("Average", average_words(recipe.average, epochs=epochs))] if recipe.average else []),
         ("Validation", f"{recipe.validation:,} images held out" if recipe.validation else "nothing held out"),
         ("Seed", str(inputs.environment.seed)),
     ]

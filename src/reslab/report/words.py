@@ -23,7 +23,6 @@ from reslab.recipe.networks import (
 )
 from reslab.recipe.recipe import (
     Augment,
-    Average,
     Cosine,
     Crop,
     Extension,
@@ -37,7 +36,6 @@ from reslab.recipe.recipe import (
     Recipe,
     Sampling,
     Schedule,
-    Selection,
     Shift,
     Standardize,
     Steps,
@@ -209,19 +207,6 @@ def sampling_words(sampling: Sampling) -> str:
 def freeze_words(freeze: Sequence[Freeze], *, epochs: int) -> str:
     """Say which parameters were not trained in a run of so many `epochs`, and from when."""
     return "; ".join(f"{_frozen(part.parameters)} {_from(part.epoch, reached=epochs)}" for part in freeze)
-
-
-def average_words(average: Average, *, epochs: int) -> str:
-    """Say of what the network that was measured is the average."""
-    if average.epoch >= epochs:
-        return f"none: a moving average of the weights {_from(average.epoch)} {NOT_REACHED}"
-    return f"moving average of the weights, {_from(average.epoch)}, {average.decay:g} of it kept at every update"
-
-
-def selection_words(selection: Selection, *, epochs: int) -> str:
-    """Say which images of a batch were learned from."""
-    share = percent(selection.share, decimals=0)
-    return f"the {share} of each batch with the highest loss, {_from(selection.epoch, reached=epochs)}"
 
 
 def _frozen(beginning: str) -> str:
