@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 
 from reslab.recipe.networks import FastConv
-from reslab.recipe.recipe import Flip, Muon, Optimizer, Recipe, Sgd, parse_recipe
+from reslab.recipe.recipe import Flip, Muon, Optimizer, Recipe, Sgd, parse_recipe, read_recipe
 from reslab.recipe.shipped import RECIPES
 from reslab.recipe.value import Part
 
@@ -22,10 +22,10 @@ HEADINGS = ["What it gains"]
 ELSEWHERE = {"published", "standardize", "augment", "warm_until", "extension"}
 
 USED = {
-    "chunks": lambda recipe: recipe.chunk_size,
+    "chunks": lambda recipe: recipe.micro_batch_size,
     "flip": lambda recipe: any(isinstance(part, Flip) and part.alternate for part in recipe.augment),
     "freezing": lambda recipe: recipe.freeze,
-    "growth": lambda recipe: recipe.growth,
+    "growth": lambda recipe: recipe.progressive_resizing,
     "muon": lambda recipe: isinstance(recipe.optimizer, Muon),
     "sampling": lambda recipe: recipe.sampling,
     "whitening": lambda recipe: isinstance(recipe.model, FastConv),
@@ -68,7 +68,7 @@ def test_the_example_of_a_page_makes_a_recipe_use_the_part(page: str) -> None:
     recipe = parse_recipe(base.model_dump(mode="json") | example(page), where=page)
     assert USED[page](recipe)
     assert not USED[page](base)
-    for part in (*recipe.freeze, *recipe.growth):
+    for part in (*recipe.freeze, *recipe.progressive_resizing):
         assert part.epoch < recipe.epochs
 
 
@@ -93,7 +93,7 @@ def row(page: str) -> str:
 
 def test_what_growing_images_save_is_what_the_trial_took() -> None:
     trial = ROOT / "results/chosen-by-test/fast94-8-epochs"
-    sizes = [growth["image_size"] for growth in json.loads((trial / "recipe.json").read_text())["growth"]]
+    sizes = [each.image_size for each in read_recipe(trial / "recipe.json").progressive_resizing]
     seconds = [json.loads(line)["seconds"] for line in (trial / "log.jsonl").read_text().splitlines()]
     whole = fmean(taken for taken, size in zip(seconds, sizes, strict=True) if size == 32)
     words = " ".join(PAGES["growth"].split())

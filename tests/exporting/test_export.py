@@ -37,7 +37,7 @@ def expected_logits(run: Run, images: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Standardise by hand, in double precision throughout."""
     model, weights = load_classifier(run.path)
     mean, deviation = (
-        np.array(values)[:, None, None] for values in (weights.standardize.mean, weights.standardize.deviation)
+        np.array(values)[:, None, None] for values in (weights.standardize.mean, weights.standardize.std)
     )
     with torch.inference_mode():
         return model.double()(torch.from_numpy((images - mean) / deviation)).numpy()
@@ -118,7 +118,7 @@ def test_a_file_that_differs_is_refused_and_removed(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def trace_another(model: Classifier, *, by: Standardize, image_size: int) -> Any:
-        shifted = Standardize(mean=tuple(value + 1 for value in by.mean), deviation=by.deviation)
+        shifted = Standardize(mean=tuple(value + 1 for value in by.mean), std=by.std)
         return trace(model, by=shifted, image_size=image_size)
 
     monkeypatch.setattr(exporting, "trace", trace_another)

@@ -250,7 +250,7 @@ def test_everything_that_the_recipe_chooses_is_said(taught_page):
         "Muon for the filters, momentum 0.6, 3 iterations; SGD for head and biases, peak rates 1.5 and 0.25, Nesterov "
         "momentum 0.85, decay 0.004",
         "cross-entropy with label smoothing 0.2, logits adjusted by 0.5 times the logarithm of each class's share",
-        "2,000 images, in chunks of 250",
+        "2,000 images, in micro-batches of 250",
         "1,200 images drawn an epoch, a class of n images in proportion to n to the power of 0.25",
         "parameters of stem after 3 epochs",
     ):
@@ -258,7 +258,17 @@ def test_everything_that_the_recipe_chooses_is_said(taught_page):
 
 
 def test_what_is_left_at_its_default_is_not_said(rich_page):
-    terms = ("Method", "Base", "Old data", "Backbone", "Distillation", "Sampling", "Not trained", "chunks", "adjusted")
+    terms = (
+        "Method",
+        "Base",
+        "Old data",
+        "Backbone",
+        "Distillation",
+        "Sampling",
+        "Not trained",
+        "micro-batches",
+        "adjusted",
+    )
     assert [term for term in terms if term in rich_page.text["run"]] == []
 
 

@@ -228,7 +228,7 @@ def test_what_the_run_did_not_come_to_is_told_as_such(make_run, read_page):
         recipe={
             "epochs": 9,
             "updates": 228,
-            "growth": [{"epoch": 0, "image_size": 16}, {"epoch": 7, "image_size": 32}],
+            "progressive_resizing": [{"epoch": 0, "image_size": 16}, {"epoch": 7, "image_size": 32}],
         },
     )
     write_report(run)

@@ -13,11 +13,11 @@ from reslab.recipe.recipe import (
     Extension,
     Flip,
     Freeze,
-    Growth,
     Linear,
     Method,
     Muon,
     Recipe,
+    Resize,
     Sampling,
     Sgd,
     derive,
@@ -108,7 +108,7 @@ def _training(base: Recipe, extension: Extension) -> dict[str, Any]:
 def _on_features(base: Recipe, method: Method) -> dict[str, Any]:
     return {
         "augment": tuple(Flip() for part in base.augment if isinstance(part, Flip)),
-        "growth": (),
+        "progressive_resizing": (),
         "freeze": (Freeze(parameters="", epoch=0),),
         "optimizer": Sgd(peak_lr=0.02),
         "schedule": Cosine(),
@@ -116,7 +116,7 @@ def _on_features(base: Recipe, method: Method) -> dict[str, Any]:
         "logit_adjustment": 1.0 if method == "frozen-balanced" else 0.0,
         "epochs": 1 if method == "nearest-mean" else 20,
         "batch_size": 128,
-        "chunk_size": None,
+        "micro_batch_size": None,
         "sampling": None,
     }
 
@@ -129,7 +129,7 @@ def _tuned(base: Recipe, extension: Extension) -> dict[str, Any]:
         changes["bias_lr"] = base.optimizer.bias_lr * PEAK_SHARE
     epochs = max(2, round(base.epochs * TUNED_SHARE))
     return {
-        "growth": _shortened(base.growth, epochs=epochs),
+        "progressive_resizing": _shortened(base.progressive_resizing, epochs=epochs),
         "freeze": tuple(Freeze(parameters=part.parameters, epoch=0) for part in base.freeze),
         "optimizer": base.optimizer.model_copy(update=changes),
         "schedule": Linear(warmup=0.1),
@@ -138,9 +138,9 @@ def _tuned(base: Recipe, extension: Extension) -> dict[str, Any]:
     }
 
 
-def _shortened(growth: tuple[Growth, ...], *, epochs: int) -> tuple[Growth, ...]:
+def _shortened(growth: tuple[Resize, ...], *, epochs: int) -> tuple[Resize, ...]:
     """Images that grow, where the base's did: three quarters of a side, seven eighths, then whole for two epochs."""
     if not growth or epochs < 4:
         return ()
     size = growth[-1].image_size
-    return tuple(Growth(epoch=epoch, image_size=size * eighths // 8) for epoch, eighths in enumerate((6, 7, 8)))
+    return tuple(Resize(epoch=epoch, image_size=size * eighths // 8) for epoch, eighths in enumerate((6, 7, 8)))

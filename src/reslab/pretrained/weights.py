@@ -18,7 +18,7 @@ from reslab.models.efficientnet_lite import EfficientNetLite
 from reslab.recipe.recipe import Standardize
 
 NUM_CLASSES = 1000
-STANDARDIZE = Standardize(mean=(127.0,) * 3, deviation=(128.0,) * 3)
+STANDARDIZE = Standardize(mean=(127.0,) * 3, std=(128.0,) * 3)
 
 
 class Packaged(NamedTuple):

@@ -7,7 +7,7 @@ recipe costs nothing.
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
@@ -21,10 +21,9 @@ from pydantic import (
 
 from reslab.errors import UserError, first_complaint
 from reslab.recipe.networks import Model
-from reslab.recipe.schema import upgrade
+from reslab.recipe.schema import SCHEMA_VERSION, upgrade
 from reslab.recipe.value import Fraction, Part
 
-SCHEMA_VERSION: Final = 1
 Factor = Annotated[float, Field(gt=0, lt=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 
@@ -33,15 +32,15 @@ PositiveShare = Annotated[float, Field(gt=0, le=1)]
 
 
 class Standardize(Part):
-    """Subtract `mean`, divide by `deviation`, per channel, in units of the stored pixels (0 to 255)."""
+    """Subtract `mean`, divide by the standard deviation `std`, per channel in units of the stored pixels (0 to 255)."""
 
     mean: tuple[float, ...]
-    deviation: tuple[PositiveFloat, ...]
+    std: tuple[PositiveFloat, ...]
 
     @model_validator(mode="after")
     def _same_length(self) -> "Standardize":
-        if len(self.mean) != len(self.deviation):
-            raise ValueError(f"{len(self.mean)} means but {len(self.deviation)} deviations")
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"{len(self.mean)} means but {len(self.std)} standard deviations")
         return self
 
 
@@ -91,7 +90,7 @@ class RandomResizedCrop(Part):
 Augment = Annotated[Flip | Shift | Crop | RandomResizedCrop, Field(discriminator="kind")]
 
 
-class Growth(Part):
+class Resize(Part):
     """Train at `image_size` pixels a side from `epoch` on (counted from 0), until the next of these."""
 
     epoch: NonNegativeInt
@@ -237,7 +236,7 @@ class Published(Part):
 class Recipe(Part):
     """Everything that decides a result, apart from the seed."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     name: str
     source: str
     published: Published | None = None
@@ -245,9 +244,9 @@ class Recipe(Part):
     image_size: PositiveInt = 32
     validation: NonNegativeInt = 0
     trial: bool = False  # made to choose between settings: measured on its validation images, never on test images
-    standardize: Standardize | None = None  # None: mean and deviation of the training images
+    standardize: Standardize | None = None  # None: those of the training images
     augment: tuple[Augment, ...] = ()
-    growth: tuple[Growth, ...] = ()  # smaller images at first: a quarter of the pixels is a quarter of the arithmetic
+    progressive_resizing: tuple[Resize, ...] = ()  # smaller images at first
     model: Model
     optimizer: Optimizer
     schedule: Schedule
@@ -258,7 +257,7 @@ class Recipe(Part):
     epochs: PositiveInt
     updates: PositiveInt | None = None  # ends the run earlier, inside an epoch
     batch_size: PositiveInt
-    chunk_size: PositiveInt | None = None  # images held at once; batch norm's statistics are then those of a chunk
+    micro_batch_size: PositiveInt | None = None  # batch norm's statistics are its own
     sampling: Sampling | None = None
     stream: PositiveInt | None = None  # from shards, in every epoch anew: so many images are in memory and shuffled
     skip_damaged: bool = False  # whether shards that are missing or cut short are left out
@@ -267,11 +266,11 @@ class Recipe(Part):
     @model_validator(mode="before")
     @classmethod
     def _reads_older_schemas(cls, content: Any) -> Any:
-        return upgrade(content) if isinstance(content, dict) else content
+        return upgrade(content)
 
     @model_validator(mode="after")
     def _smallest_images_are_large_enough(self) -> "Recipe":
-        side = min([self.image_size, *(growth.image_size for growth in self.growth)])
+        side = min([self.image_size, *(each.image_size for each in self.progressive_resizing)])
         if side < self.model.SMALLEST_IMAGE:
             raise ValueError(
                 f"{self.model.kind} needs images of {self.model.SMALLEST_IMAGE} pixels or more, not {side}"
@@ -283,10 +282,12 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _images_grow_in_order(self) -> "Recipe":
-        epochs = [growth.epoch for growth in self.growth]
+        epochs = [each.epoch for each in self.progressive_resizing]
         if epochs != sorted(set(epochs)):
             listed = ", ".join(map(str, epochs))
-            raise ValueError(f"growth begins its sizes in the epochs {listed}: list them in order, each epoch once")
+            raise ValueError(
+                f"progressive_resizing begins its sizes in the epochs {listed}: list them in order, each epoch once"
+            )
         return self
 
     @model_validator(mode="after")
@@ -328,7 +329,7 @@ def read_recipe(path: Path) -> Recipe:
 
 def parse_recipe(content: Any, *, where: str) -> Recipe:
     """Validate JSON-like `content`; `where` names its origin in the error. Raises: UserError."""
-    version = content.get("schema_version", SCHEMA_VERSION) if isinstance(content, dict) else SCHEMA_VERSION
+    version = content.get("schema_version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise UserError(f"{where} has recipe schema {version}, this reslab reads up to {SCHEMA_VERSION}: upgrade it")
     try:

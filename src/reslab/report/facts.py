@@ -36,7 +36,7 @@ def recipe_facts(inputs: Inputs) -> Facts:
     side = inputs.weights.image_size
     images = f"{inputs.weights.channels} x {side} x {side}, {standardize_words(inputs.weights.standardize)}"
     epochs, updates = len(inputs.log), inputs.log[-1].updates if inputs.log else 0
-    growth = f"; {growth_words(recipe, epochs=epochs)}" if recipe.growth else ""
+    growth = f"; {growth_words(recipe, epochs=epochs)}" if recipe.progressive_resizing else ""
     return [
         ("Recipe", f"{recipe.name} ({recipe.source})"),
         *(_extension_facts(recipe.extension) if recipe.extension else ()),
@@ -63,8 +63,8 @@ def _loss(recipe: Recipe) -> str:
 
 
 def _batch(recipe: Recipe) -> str:
-    chunks = f", in chunks of {recipe.chunk_size:,}" if recipe.chunk_size else ""
-    return f"{recipe.batch_size:,} images{chunks}"
+    parts = f", in micro-batches of {recipe.micro_batch_size:,}" if recipe.micro_batch_size else ""
+    return f"{recipe.batch_size:,} images{parts}"
 
 
 def _extension_facts(extension: Extension) -> Iterator[tuple[str, str]]:

@@ -126,15 +126,15 @@ def _augment_words(part: Augment) -> str:
 
 
 def standardize_words(standardize: Standardize) -> str:
-    """Say which mean and deviation the pixels lose, in units of the stored pixels."""
+    """Say which mean and standard deviation the pixels are standardised by, in units of the stored pixels."""
     mean = ", ".join(f"{value:.5g}" for value in standardize.mean)
-    deviation = ", ".join(f"{value:.5g}" for value in standardize.deviation)
-    return f"minus {mean}, divided by {deviation} (per channel, pixels from 0 to 255)"
+    std = ", ".join(f"{value:.5g}" for value in standardize.std)
+    return f"minus {mean}, divided by {std} (per channel, pixels from 0 to 255)"
 
 
 def growth_words(recipe: Recipe, *, epochs: int) -> str:
     """Say at which sizes images were trained on in a run of so many `epochs`, and which it did not come to."""
-    sizes = {0: recipe.image_size} | {part.epoch: part.image_size for part in recipe.growth}
+    sizes = {0: recipe.image_size} | {part.epoch: part.image_size for part in recipe.progressive_resizing}
     later = [f"{size} {_from(epoch)}" for epoch, size in sizes.items() if 0 < epoch < epochs]
     never = [f"{size} {_from(epoch)}" for epoch, size in sizes.items() if epoch and epoch >= epochs]
     first = f"trained at {sizes[0]} pixels a side"

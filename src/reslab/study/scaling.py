@@ -25,7 +25,9 @@ def scale_recipe(recipe: Recipe, scale: float) -> Recipe:
         "epochs": epochs,
         "updates": updates,
         # Of two sizes that now begin together the later one is meant.
-        "growth": tuple({int(each.epoch * share): _moved(each, share) for each in recipe.growth}.values()),
+        "progressive_resizing": tuple(
+            {int(each.epoch * share): _moved(each, share) for each in recipe.progressive_resizing}.values()
+        ),
         "freeze": tuple(_moved(each, share) for each in recipe.freeze),
         "schedule": _shortened_steps(recipe.schedule, share, epochs=epochs, updates=updates)
         if isinstance(recipe.schedule, Steps)

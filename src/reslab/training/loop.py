@@ -99,9 +99,9 @@ class Trainer:
         )
         self.display = Display(total_updates=updates, total_epochs=self.length.epochs, silent=silent)
         largest = max(self.batches.sizes)
-        self.chunk_size = min(self.recipe.chunk_size or largest, largest)
-        batch = (self.chunk_size, *self.images.images.shape[1:])
-        chunks = -(-largest // self.chunk_size)
+        self.micro_batch_size = min(self.recipe.micro_batch_size or largest, largest)
+        batch = (self.micro_batch_size, *self.images.images.shape[1:])
+        chunks = -(-largest // self.micro_batch_size)
         work = Work(updates * chunks, batch, self.batches.count_shapes(), self.precision)
         self.compiled = self.team.from_first(
             lambda: settle_compiled(self.run, self.state.model, work=work, say=self.display.console.print)
@@ -213,7 +213,7 @@ class Trainer:
                 return
             self.team.reseed(self.seed, state.updates)
             share = self.team.weigh(*batch, of=self.batches.sizes[place])
-            chunks = share.chunks(self.chunk_size)
+            chunks = share.chunks(self.micro_batch_size)
             loss, hits = self.update(chunks, rate=self._rate(state.updates), weight=share.weight)
             state.losses[place], state.hits[place] = self.team.total(loss, hits, weight=share.weight)
             state.updates += 1
