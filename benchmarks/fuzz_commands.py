@@ -218,7 +218,7 @@ EXPRESSIONS = (
     "npz:a.png",
 )
 SETTINGS = (
-    *(f"{name}={value}" for name in ("chunk_size", "batch_size", "validation", "stream") for value in NUMBERS),
+    *(f"{name}={value}" for name in ("micro_batch_size", "batch_size", "validation", "stream") for value in NUMBERS),
     *(
         "image_size=0",
         "model.depth=9",

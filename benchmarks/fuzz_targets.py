@@ -44,7 +44,7 @@ WEIGHTS = Weights(
     classes=("ant", "bee"),
     channels=1,
     image_size=9,
-    standardize=Standardize(mean=(1.5,), deviation=(2.5,)),
+    standardize=Standardize(mean=(1.5,), std=(2.5,)),
 )
 
 

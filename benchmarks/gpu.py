@@ -66,7 +66,7 @@ class Way:
 
     def step(self) -> torch.Tensor:
         images, labels = next(self.batches)
-        parts = -(-len(labels) // (self.recipe.chunk_size or len(labels)))
+        parts = -(-len(labels) // (self.recipe.micro_batch_size or len(labels)))
         return self.take(list(zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)))
 
     def steps(self, num: int) -> tuple[float, float]:
@@ -131,7 +131,7 @@ def main() -> None:
         return
     result: dict[str, Any] = {"batches": {}, "updates": {}}
     for name in () if arguments.only_at_once else RECIPES:
-        recipe = derive(find_recipe(name), name=name, growth=())
+        recipe = derive(find_recipe(name), name=name, progressive_resizing=())
         result["batches"][name] = recipe.batch_size
         for compiled in (False, True):
             for graphed in (False, True):

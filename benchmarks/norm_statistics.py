@@ -40,7 +40,9 @@ def take_anew(model: Classifier, images: ImageSet, *, recipe: Recipe, by: Standa
         if isinstance(module, torch.nn.BatchNorm2d):
             module.reset_running_stats()
             module.momentum = None  # the mean of all
-    chunks = derive(recipe, name="chunks", batch_size=recipe.chunk_size or recipe.batch_size, chunk_size=None)
+    chunks = derive(
+        recipe, name="chunks", batch_size=recipe.micro_batch_size or recipe.batch_size, micro_batch_size=None
+    )
     for batch, _ in Batches(images, recipe=chunks, by=by, seed=0, device=torch.device("cpu")).epoch(epoch):
         model(batch.to(memory_format=torch.channels_last))
     return model.eval()

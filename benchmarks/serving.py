@@ -50,7 +50,7 @@ def write_weights(folder: Path, *, name: str) -> Path:
     torch.manual_seed(0)
     options = MODELS[name]
     model = models.build(options, num_classes=10)
-    scale = Standardize(mean=(125.0, 123.0, 114.0), deviation=(63.0, 62.0, 67.0))
+    scale = Standardize(mean=(125.0, 123.0, 114.0), std=(63.0, 62.0, 67.0))
     classes = tuple(f"class {number}" for number in range(10))
     weights = Weights.model_validate(
         {"model": options, "classes": classes, "channels": 3, "image_size": 32, "standardize": scale}

@@ -25,7 +25,7 @@ from reslab.data.recipe_data import read_split
 from reslab.models import Classifier
 from reslab.network.network import Network
 from reslab.recipe.networks import PreActResNet
-from reslab.recipe.recipe import Average, Flip, Linear, Recipe, Sgd, Shift, derive
+from reslab.recipe.recipe import Flip, Linear, Recipe, Sgd, Shift, derive
 from reslab.training import train
 from reslab.training.loop import Trainer
 from reslab.training.statistics import BATCH_SIZE, NUM_IMAGES, renew_statistics
@@ -45,7 +45,6 @@ SMALL = Recipe(
 RECIPES = {
     "10 updates": derive(SMALL, name="few", updates=10),
     "240 updates": SMALL,
-    "240 updates, averaged": derive(SMALL, name="averaged", average=Average(decay=0.98, epoch=3)),
 }
 
 

@@ -22,7 +22,7 @@ def single_image_app(path: Path) -> FastAPI:
     model = models.restore(weights.model, tensors, num_classes=10, channels=3).eval()
     scale = weights.standardize
     assert scale is not None
-    mean, deviation = (torch.tensor(each).view(3, 1, 1) for each in (scale.mean, scale.deviation))
+    mean, deviation = (torch.tensor(each).view(3, 1, 1) for each in (scale.mean, scale.std))
     app = FastAPI()
 
     @app.post("/v1/predict")

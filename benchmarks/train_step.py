@@ -46,8 +46,8 @@ def read_recipe(name: str) -> Recipe:
     """Find a shipped recipe, with one chunk a batch and images of one size; NAME@N takes batches of N."""
     shipped, _, size = name.partition("@")
     recipe = find_recipe(shipped)
-    batch_size = int(size) if size else recipe.chunk_size or recipe.batch_size
-    return derive(recipe, name=shipped, batch_size=batch_size, chunk_size=None, growth=())
+    batch_size = int(size) if size else recipe.micro_batch_size or recipe.batch_size
+    return derive(recipe, name=shipped, batch_size=batch_size, micro_batch_size=None, progressive_resizing=())
 
 
 def make_images(num: int, *, side: int) -> ImageSet:
@@ -64,13 +64,13 @@ class ByHand(Dataset[tuple[Tensor, int]]):
     def __init__(self, images: ImageSet) -> None:
         self.images, self.labels = images.images[:].numpy(), images.labels.numpy()
         self.mean = np.array(CIFAR10_PIXELS.mean, dtype=np.float32)[:, None, None]
-        self.deviation = np.array(CIFAR10_PIXELS.deviation, dtype=np.float32)[:, None, None]
+        self.std = np.array(CIFAR10_PIXELS.std, dtype=np.float32)[:, None, None]
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = (self.images[index].astype(np.float32) - self.mean) / self.deviation
+        image = (self.images[index].astype(np.float32) - self.mean) / self.std
         if np.random.random() < 0.5:
             image = image[:, :, ::-1]
         image = np.pad(image, ((0, 0), (4, 4), (4, 4)))

@@ -82,7 +82,7 @@ def test_a_machine_that_is_busy_or_full_is_told(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(doctor, "MIN_DISK", 1e30)
     assert str(Path.cwd()) in str(find("disk").advice)
     monkeypatch.setattr(doctor, "MIN_MEMORY", 1e30)
-    assert "chunk_size" in str(find("memory").advice)
+    assert "micro_batch_size" in str(find("memory").advice)
 
 
 def test_kernels_that_are_off_or_missing_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

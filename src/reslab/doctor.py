@@ -145,7 +145,7 @@ def _look_at_memory() -> Finding:
     except OSError:
         return Finding("memory", "unknown")
     total, free = (int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
-    advice = "end other programs, or train with a smaller chunk_size" if free < MIN_MEMORY else None
+    advice = "end other programs, or train with a smaller micro_batch_size" if free < MIN_MEMORY else None
     return Finding("memory", f"{free / GIGABYTE:.1f} GB free of {total / GIGABYTE:.1f} GB", advice)
 
 

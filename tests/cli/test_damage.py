@@ -145,7 +145,7 @@ def test_too_little_memory_is_told_in_one_sentence(
         raise error
 
     monkeypatch.setattr("reslab.training.resume", fail)
-    assert refuse("train", "--resume", "small", code=1).startswith("there is not enough memory: smaller batches")
+    assert refuse("train", "--resume", "small", code=1).startswith("there is not enough memory: a smaller batch_size")
 
 
 @pytest.mark.parametrize(

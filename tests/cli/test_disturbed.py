@@ -89,7 +89,7 @@ def test_a_place_1500_levels_deep(reslab: Command, fuzz_commands: ModuleType, fi
         fuzz_commands.remove(Path("d"))
 
 
-@pytest.mark.parametrize("field", ["chunk_size", "batch_size"])
+@pytest.mark.parametrize("field", ["micro_batch_size", "batch_size"])
 def test_a_batch_of_any_size(reslab: Command, small_recipe: Recipe, field: str) -> None:
     Path("small.json").write_text(small_recipe.model_dump_json())
     line = ("train", "small.json", "--set", "epochs=1", "--set", f"{field}={10**18}", "--out", "run")

@@ -82,7 +82,7 @@ def write_network(path: Path, *, channels: int) -> torch.nn.Module:
     torch.manual_seed(3)
     model = PreActResNet(depth=8, width=8)
     network = build(model, num_classes=len(NAMES), channels=channels)
-    pixels = Standardize(mean=tuple(range(100, 100 + channels)), deviation=tuple(range(50, 50 + channels)))
+    pixels = Standardize(mean=tuple(range(100, 100 + channels)), std=tuple(range(50, 50 + channels)))
     weights = Weights(model=model, classes=NAMES, channels=channels, image_size=16, standardize=pixels)
     Run.create(path).write_weights(
         pack_weights({name: value.numpy() for name, value in network.state_dict().items()}, weights)

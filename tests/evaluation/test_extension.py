@@ -46,7 +46,7 @@ def make_run(path, prior, *, num_old=2, classes=CLASSES):
         extension=Extension(method="finetune", base="f00", num_old=num_old),
     )
     run.write_recipe(recipe)
-    standardize = Standardize(mean=(0.0,), deviation=(1.0,))
+    standardize = Standardize(mean=(0.0,), std=(1.0,))
     weights = Weights(model=recipe.model, classes=classes, channels=1, image_size=8, standardize=standardize)
     run.write_weights(pack_weights({"head.weight": np.zeros((1, 1), np.float32)}, weights))
     run.write_prior(prior)
@@ -163,7 +163,7 @@ def naive_logits(weights_path, images, num_classes):
     model.load_state_dict(load_file(weights_path))
     model.eval()
     with torch.no_grad():
-        rows = [model((image[None].double() - by.mean[0]).div(by.deviation[0]).float())[0] for image in images]
+        rows = [model((image[None].double() - by.mean[0]).div(by.std[0]).float())[0] for image in images]
     return torch.stack(rows).numpy()
 
 

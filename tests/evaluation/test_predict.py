@@ -32,7 +32,7 @@ def naive_logits(run: Run, images: ImageSet) -> NDArray[np.float32]:
     model.eval()
     by = read_weights(run.path)[1].standardize
     with torch.no_grad():
-        rows = [model((image[None].double() - by.mean[0]).div(by.deviation[0]).float())[0] for image in images.images]
+        rows = [model((image[None].double() - by.mean[0]).div(by.std[0]).float())[0] for image in images.images]
     return torch.stack(rows).numpy()
 
 

@@ -41,7 +41,7 @@ def make_run(path, classes=CLASSES):
 
 
 def write_weights(run, classes):
-    standardize = Standardize(mean=(0.0,), deviation=(1.0,))
+    standardize = Standardize(mean=(0.0,), std=(1.0,))
     weights = Weights(model=PreActResNet(depth=8), classes=classes, channels=1, image_size=8, standardize=standardize)
     run.write_weights(pack_weights({"head.weight": np.zeros((1, 1), np.float32)}, weights))
 

@@ -36,7 +36,7 @@ def expected_logits(run: Run, images: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Standardise by hand, in double precision throughout."""
     network = Network.load(run.path)
     by = network.metadata.standardize
-    mean, deviation = (np.array(values)[:, None, None] for values in (by.mean, by.deviation))
+    mean, deviation = (np.array(values)[:, None, None] for values in (by.mean, by.std))
     with torch.inference_mode():
         return network.module.double()(torch.from_numpy((images - mean) / deviation)).numpy()
 
@@ -117,7 +117,7 @@ def test_a_file_that_differs_is_refused_and_removed(
 ) -> None:
     def trace_another(network: Network) -> Any:
         by = network.metadata.standardize
-        shifted = Standardize(mean=tuple(value + 1 for value in by.mean), deviation=by.deviation)
+        shifted = Standardize(mean=tuple(value + 1 for value in by.mean), std=by.std)
         return trace(Network(network.module, network.metadata.model_copy(update={"standardize": shifted})))
 
     monkeypatch.setattr(exporting, "trace", trace_another)

@@ -124,7 +124,7 @@ def test_a_recipe_for_other_images_is_fitted_to_these(digits: Any, recipe: Recip
         name="colour",
         validation=5000,
         augment=(Flip(),),
-        standardize=Standardize(mean=(1, 2, 3), deviation=(1, 2, 3)),
+        standardize=Standardize(mean=(1, 2, 3), std=(1, 2, 3)),
         epochs=1,
     )
     fitted = Classifier(for_colour).fit(digits[0][:60], digits[1][:60])

@@ -85,7 +85,7 @@ def write_run(path: Path, case: Case) -> Run:
     run.write_environment(make_environment(case.command))
     for number in range(1, case.epochs + 1):
         run.append_log(make_epoch(number, case))
-    standardize = Standardize(mean=(125.5, 122.25, 113.0), deviation=(63.0, 62.0, 66.5))
+    standardize = Standardize(mean=(125.5, 122.25, 113.0), std=(63.0, 62.0, 66.5))
     weights = Weights(model=run.recipe.model, classes=case.classes, channels=3, image_size=8, standardize=standardize)
     # 29 parameters, and what is none.
     tensors = {"head.weight": np.ones((3, 8), np.float32), "norm.weight": np.ones(5, np.float32)}
@@ -255,7 +255,7 @@ TAUGHT = Case(
         "logit_adjustment": 0.5,
         "freeze": [{"parameters": "stem", "epoch": 3}],
         "batch_size": 2000,
-        "chunk_size": 250,
+        "micro_batch_size": 250,
         "sampling": {"images_per_epoch": 1200, "balance": 0.75},
         "extension": {
             "method": "finetune-distill",

@@ -50,7 +50,7 @@ def test_parts_of_a_recipe():
     sgd = Sgd(peak_lr=0.1, momentum=0.9, nesterov=False, weight_decay=2e-4, decay_on="all")
     assert words.optimizer_words(sgd) == "SGD, momentum 0.9, weight decay 0.0002 on all parameters"
     assert words.optimizer_words(Sgd(peak_lr=1)) == "SGD, Nesterov momentum 0.9, no weight decay"
-    told = words.standardize_words(Standardize(mean=(125.307, 122.95), deviation=(62.9932, 62)))
+    told = words.standardize_words(Standardize(mean=(125.307, 122.95), std=(62.9932, 62)))
     assert told.startswith("minus 125.31, 122.95, divided by 62.993, 62 ")
 
 
@@ -65,5 +65,5 @@ def test_parts_of_a_recipe():
 )
 def test_growth_is_told_as_far_as_the_run_came(epochs, begins, text, make_recipe):
     sizes = {begins: 16, 2: 24, 6: 32}
-    recipe = make_recipe(growth=[{"epoch": epoch, "image_size": size} for epoch, size in sizes.items()])
+    recipe = make_recipe(progressive_resizing=[{"epoch": epoch, "image_size": size} for epoch, size in sizes.items()])
     assert words.growth_words(recipe, epochs=epochs) == text

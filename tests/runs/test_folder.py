@@ -125,9 +125,9 @@ def test_weights_of_a_type_that_numpy_lacks_are_refused(tmp_path, dtype):
         read_weights(path)
 
 
-@pytest.mark.parametrize("metadata", ["", "{", "[]", '{"model": 3}', '{"schema_version": 2}'])
+@pytest.mark.parametrize("metadata", ["", "{", "[]", '{"model": 3}', '{"schema_version": 9}'])
 def test_weights_whose_description_is_damaged_are_refused(tmp_path, metadata):
     path = tmp_path / "model.safetensors"
     safetensors.numpy.save_file({"kernel": np.zeros(3, np.float32)}, path, {"reslab": metadata})
-    with pytest.raises(UserError, match=r"model\.safetensors (is damaged: |has schema 2, this reslab reads up to 1)"):
+    with pytest.raises(UserError, match=r"model\.safetensors (is damaged: |has schema 9, this reslab reads up to 2)"):
         read_weights(path)

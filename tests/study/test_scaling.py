@@ -3,7 +3,7 @@
 import pytest
 
 from reslab.errors import UserError
-from reslab.recipe.recipe import Average, Freeze, Growth, Linear, Selection, Steps, derive
+from reslab.recipe.recipe import Freeze, Linear, Resize, Steps, derive
 from reslab.recipe.shipped import RECIPES
 from reslab.study.scaling import scale_recipe
 
@@ -43,32 +43,24 @@ def test_growth_and_freezing_move_with_the_epochs() -> None:
     recipe = derive(
         RECIPES["fast-conv"],
         name="growing",
-        growth=(Growth(epoch=0, image_size=16), Growth(epoch=3, image_size=24), Growth(epoch=7, image_size=32)),
+        progressive_resizing=(
+            Resize(epoch=0, image_size=16),
+            Resize(epoch=3, image_size=24),
+            Resize(epoch=7, image_size=32),
+        ),
         freeze=(Freeze(parameters="stem", epoch=6),),
         epochs=10,
     )
     half = scale_recipe(recipe, 0.5)
-    assert half.growth == (
-        Growth(epoch=0, image_size=16),
-        Growth(epoch=1, image_size=24),
-        Growth(epoch=3, image_size=32),
+    assert half.progressive_resizing == (
+        Resize(epoch=0, image_size=16),
+        Resize(epoch=1, image_size=24),
+        Resize(epoch=3, image_size=32),
     )
     assert half.freeze == (Freeze(parameters="stem", epoch=3),)
     # Where several sizes begin together, the last one is meant: the network must not stay at small images.
-    assert scale_recipe(recipe, 0.1).growth == (Growth(epoch=0, image_size=32),)
+    assert scale_recipe(recipe, 0.1).progressive_resizing == (Resize(epoch=0, image_size=32),)
     assert half.schedule == Linear()
-
-
-def test_an_average_begins_sooner_and_weighs_the_parts_of_the_run_as_before() -> None:
-    half = scale_recipe(derive(FEW, name="averaged", average=Average(decay=0.81, epoch=6)), 0.5)
-    assert half.average == Average(decay=0.81**2, epoch=3)
-    assert scale_recipe(FEW, 0.5).average is None
-
-
-def test_images_are_selected_sooner() -> None:
-    half = scale_recipe(derive(FEW, name="selected", selection=Selection(share=0.4, epoch=5)), 0.5)
-    assert half.selection == Selection(share=0.4, epoch=2)
-    assert scale_recipe(FEW, 0.5).selection is None
 
 
 @pytest.mark.parametrize("scale", [0, -1, 1.5, float("nan")])

@@ -30,7 +30,7 @@ def standardize(images: Tensor, *, by: Standardize) -> Tensor:
 def _statistics(by: Standardize, device: torch.device) -> Tensor:
     """Give mean and deviation (2, C, 1, 1) on a device; kept there, since a GPU waits for every copy."""
     with torch.inference_mode(False):  # whoever asks first
-        return torch.tensor([by.mean, by.deviation], device=device)[:, :, None, None]
+        return torch.tensor([by.mean, by.std], device=device)[:, :, None, None]
 
 
 def seeded(seed: int, *place: int | str) -> torch.Generator:
@@ -160,5 +160,5 @@ def sample(labels: Tensor, *, sampling: Sampling, generator: torch.Generator) ->
 
 def image_size_at(recipe: Recipe, epoch: int) -> int:
     """Look up the side that `recipe` trains at in `epoch` (from 0)."""
-    begun = [growth for growth in recipe.growth if growth.epoch <= epoch]
+    begun = [each for each in recipe.progressive_resizing if each.epoch <= epoch]
     return max(begun, key=lambda growth: growth.epoch).image_size if begun else recipe.image_size

@@ -19,17 +19,17 @@ class Deployed(nn.Module):
     """A classifier with its standardisation inside."""
 
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
 
     def __init__(self, model: Classifier, *, by: Standardize) -> None:
         super().__init__()
         self.model = model
         self.register_buffer("mean", torch.tensor(by.mean)[:, None, None])
-        self.register_buffer("deviation", torch.tensor(by.deviation)[:, None, None])
+        self.register_buffer("std", torch.tensor(by.std)[:, None, None])
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Turn stored pixels (N, C, H, W) uint8 into logits (N, K) and probabilities (N, K)."""
-        logits = self.model((images.float() - self.mean) / self.deviation)
+        logits = self.model((images.float() - self.mean) / self.std)
         return logits, logits.softmax(dim=1)
 
 

@@ -288,7 +288,7 @@ class _Extender:
             start = Start(grown.module, teacher=self.base.module if self.extension.distill else None)
         trainer = Trainer(self.begun, silent=self.silent, start=start, safety=self.safety).catch_up()
         trainer.run_epochs()
-        return self._named(trainer.state.result)
+        return self._named(trainer.state.model)
 
     def _imprint(self, network: Network) -> None:
         num_old = self.extension.num_old

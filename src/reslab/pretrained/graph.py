@@ -73,7 +73,7 @@ class _Graph:
 
     def standardize(self, x: str, by: Standardize) -> str:
         """Turn stored pixels into what the network takes."""
-        mean, deviation = (self.hold(torch.tensor(values)[:, None, None]) for values in (by.mean, by.deviation))
+        mean, deviation = (self.hold(torch.tensor(values)[:, None, None]) for values in (by.mean, by.std))
         return self.add("Div", self.add("Sub", self.add("Cast", x, to=FLOAT), mean), deviation)
 
     def convolve(self, x: str, layers: nn.Sequential) -> str:

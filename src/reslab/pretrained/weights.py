@@ -19,7 +19,7 @@ from reslab.recipe.networks import MODELS
 from reslab.recipe.recipe import Standardize
 
 NUM_CLASSES = 1000
-STANDARDIZE = Standardize(mean=(127.0,) * 3, deviation=(128.0,) * 3)
+STANDARDIZE = Standardize(mean=(127.0,) * 3, std=(128.0,) * 3)
 
 
 class Packaged(NamedTuple):

@@ -7,7 +7,7 @@ recipe costs nothing.
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
@@ -21,9 +21,9 @@ from pydantic import (
 
 from reslab.errors import UserError, first_complaint
 from reslab.recipe.networks import Model
+from reslab.recipe.schema import SCHEMA_VERSION, upgrade
 from reslab.recipe.value import Fraction, Part
 
-SCHEMA_VERSION: Final = 1
 Factor = Annotated[float, Field(gt=0, lt=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 
@@ -32,15 +32,15 @@ PositiveShare = Annotated[float, Field(gt=0, le=1)]
 
 
 class Standardize(Part):
-    """Subtract `mean`, divide by `deviation`, per channel, in units of the stored pixels (0 to 255)."""
+    """Subtract `mean`, divide by the standard deviation `std`, per channel in units of the stored pixels (0 to 255)."""
 
     mean: tuple[float, ...]
-    deviation: tuple[PositiveFloat, ...]
+    std: tuple[PositiveFloat, ...]
 
     @model_validator(mode="after")
     def _same_length(self) -> "Standardize":
-        if len(self.mean) != len(self.deviation):
-            raise ValueError(f"{len(self.mean)} means but {len(self.deviation)} deviations")
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"{len(self.mean)} means but {len(self.std)} standard deviations")
         return self
 
 
@@ -90,7 +90,7 @@ class RandomResizedCrop(Part):
 Augment = Annotated[Flip | Shift | Crop | RandomResizedCrop, Field(discriminator="kind")]
 
 
-class Growth(Part):
+class Resize(Part):
     """Train at `image_size` pixels a side from `epoch` on (counted from 0), until the next of these."""
 
     epoch: NonNegativeInt
@@ -141,27 +141,6 @@ class Freeze(Part):
 
     parameters: str
     epoch: NonNegativeInt
-
-
-class Average(Part):
-    """Hand over a moving average of the network, begun in `epoch` (counted from 0), in place of the network itself.
-
-    After every update it is `decay` of what it was and 1 - `decay` of the network as it is now, batch norm's running
-    statistics like the weights. It is what is validated, evaluated and written; the network trains on beside it.
-    """
-
-    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    epoch: NonNegativeInt = 0
-
-
-class Selection(Part):
-    """Learn from the `share` of each batch with the highest loss alone, from `epoch` on (counted from 0).
-
-    A pass without gradients, as in evaluation, finds them; the log then has its figures of all images.
-    """
-
-    share: Factor = 0.5
-    epoch: NonNegativeInt = 0
 
 
 class Steps(Part):
@@ -257,7 +236,7 @@ class Published(Part):
 class Recipe(Part):
     """Everything that decides a result, apart from the seed."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     name: str
     source: str
     published: Published | None = None
@@ -265,9 +244,9 @@ class Recipe(Part):
     image_size: PositiveInt = 32
     validation: NonNegativeInt = 0
     trial: bool = False  # made to choose between settings: measured on its validation images, never on test images
-    standardize: Standardize | None = None  # None: mean and deviation of the training images
+    standardize: Standardize | None = None  # None: those of the training images
     augment: tuple[Augment, ...] = ()
-    growth: tuple[Growth, ...] = ()  # smaller images at first: a quarter of the pixels is a quarter of the arithmetic
+    progressive_resizing: tuple[Resize, ...] = ()  # smaller images at first
     model: Model
     optimizer: Optimizer
     schedule: Schedule
@@ -275,20 +254,23 @@ class Recipe(Part):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     logit_adjustment: Fraction = 0.0  # 1: the loss counts all classes as equally frequent (arXiv:2007.07314)
     freeze: tuple[Freeze, ...] = ()
-    average: Average | None = None
-    selection: Selection | None = None
     epochs: PositiveInt
     updates: PositiveInt | None = None  # ends the run earlier, inside an epoch
     batch_size: PositiveInt
-    chunk_size: PositiveInt | None = None  # images held at once; batch norm's statistics are then those of a chunk
+    micro_batch_size: PositiveInt | None = None  # batch norm's statistics are its own
     sampling: Sampling | None = None
     stream: PositiveInt | None = None  # from shards, in every epoch anew: so many images are in memory and shuffled
     skip_damaged: bool = False  # whether shards that are missing or cut short are left out
     extension: Extension | None = None  # of a trained network, by `reslab extend`
 
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_older_schemas(cls, content: Any) -> Any:
+        return upgrade(content)
+
     @model_validator(mode="after")
     def _smallest_images_are_large_enough(self) -> "Recipe":
-        side = min([self.image_size, *(growth.image_size for growth in self.growth)])
+        side = min([self.image_size, *(each.image_size for each in self.progressive_resizing)])
         if side < self.model.SMALLEST_IMAGE:
             raise ValueError(
                 f"{self.model.kind} needs images of {self.model.SMALLEST_IMAGE} pixels or more, not {side}"
@@ -300,10 +282,12 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _images_grow_in_order(self) -> "Recipe":
-        epochs = [growth.epoch for growth in self.growth]
+        epochs = [each.epoch for each in self.progressive_resizing]
         if epochs != sorted(set(epochs)):
             listed = ", ".join(map(str, epochs))
-            raise ValueError(f"growth begins its sizes in the epochs {listed}: list them in order, each epoch once")
+            raise ValueError(
+                f"progressive_resizing begins its sizes in the epochs {listed}: list them in order, each epoch once"
+            )
         return self
 
     @model_validator(mode="after")
@@ -345,7 +329,7 @@ def read_recipe(path: Path) -> Recipe:
 
 def parse_recipe(content: Any, *, where: str) -> Recipe:
     """Validate JSON-like `content`; `where` names its origin in the error. Raises: UserError."""
-    version = content.get("schema_version", SCHEMA_VERSION) if isinstance(content, dict) else SCHEMA_VERSION
+    version = content.get("schema_version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise UserError(f"{where} has recipe schema {version}, this reslab reads up to {SCHEMA_VERSION}: upgrade it")
     try:

@@ -5,7 +5,6 @@ from typing import assert_never
 
 from reslab.recipe.recipe import (
     Augment,
-    Average,
     Cosine,
     Crop,
     Extension,
@@ -19,7 +18,6 @@ from reslab.recipe.recipe import (
     Recipe,
     Sampling,
     Schedule,
-    Selection,
     Shift,
     Standardize,
     Steps,
@@ -55,15 +53,15 @@ def _augment_words(part: Augment) -> str:
 
 
 def standardize_words(standardize: Standardize) -> str:
-    """Say which mean and deviation the pixels lose, in units of the stored pixels."""
+    """Say which mean and standard deviation the pixels are standardised by, in units of the stored pixels."""
     mean = ", ".join(f"{value:.5g}" for value in standardize.mean)
-    deviation = ", ".join(f"{value:.5g}" for value in standardize.deviation)
-    return f"minus {mean}, divided by {deviation} (per channel, pixels from 0 to 255)"
+    std = ", ".join(f"{value:.5g}" for value in standardize.std)
+    return f"minus {mean}, divided by {std} (per channel, pixels from 0 to 255)"
 
 
 def growth_words(recipe: Recipe, *, epochs: int) -> str:
     """Say at which sizes images were trained on in a run of so many `epochs`, and which it did not come to."""
-    sizes = {0: recipe.image_size} | {part.epoch: part.image_size for part in recipe.growth}
+    sizes = {0: recipe.image_size} | {part.epoch: part.image_size for part in recipe.progressive_resizing}
     later = [f"{size} {_from(epoch)}" for epoch, size in sizes.items() if 0 < epoch < epochs]
     never = [f"{size} {_from(epoch)}" for epoch, size in sizes.items() if epoch and epoch >= epochs]
     first = f"trained at {sizes[0]} pixels a side"
@@ -136,19 +134,6 @@ def sampling_words(sampling: Sampling) -> str:
 def freeze_words(freeze: Sequence[Freeze], *, epochs: int) -> str:
     """Say which parameters were not trained in a run of so many `epochs`, and from when."""
     return "; ".join(f"{_frozen(part.parameters)} {_from(part.epoch, reached=epochs)}" for part in freeze)
-
-
-def average_words(average: Average, *, epochs: int) -> str:
-    """Say of what the network that was measured is the average."""
-    if average.epoch >= epochs:
-        return f"none: a moving average of the weights {_from(average.epoch)} {NOT_REACHED}"
-    return f"moving average of the weights, {_from(average.epoch)}, {average.decay:g} of it kept at every update"
-
-
-def selection_words(selection: Selection, *, epochs: int) -> str:
-    """Say which images of a batch were learned from."""
-    share = percent(selection.share, decimals=0)
-    return f"the {share} of each batch with the highest loss, {_from(selection.epoch, reached=epochs)}"
 
 
 def _frozen(beginning: str) -> str:

@@ -132,7 +132,8 @@ def check_kind(path: Path) -> None:
         raise UserError(f"{path} is not a file: move it away")
 
 
-def parse_json(content: bytes, where: str) -> dict[str, Any]:
+def parse_json(content: bytes, where: str, *, newest: int = SCHEMA_VERSION) -> dict[str, Any]:
+    """Read an object with fields. Raises: UserError where its schema is newer than the `newest` that is known."""
     try:
         parsed = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -140,13 +141,14 @@ def parse_json(content: bytes, where: str) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise Damaged(f"{where} is damaged: it should be an object with fields, not {show(parsed)}")
     version = parsed.get("schema_version")
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise UserError(f"{where} has schema {version}, this reslab reads up to {SCHEMA_VERSION}: upgrade reslab")
+    if isinstance(version, int) and version > newest:
+        raise UserError(f"{where} has schema {version}, this reslab reads up to {newest}: upgrade reslab")
     return parsed
 
 
 def parse_record(content: bytes, kind: type[RecordT], where: str) -> RecordT:
-    parsed = parse_json(content, where)
+    schema = kind.model_fields.get("schema_version")
+    parsed = parse_json(content, where, newest=schema.default if schema else SCHEMA_VERSION)
     try:
         return kind.model_validate(parsed)
     except ValidationError as error:

@@ -96,10 +96,10 @@ def measure(recipe: Recipe, images: ImageSet, *, device: str) -> Cost:
     read_clock = _clock(chosen)
     per_image: list[float] = []
     spent, num_images, began = 0.0, FEW_IMAGES, read_clock()
-    last = max(recipe.epochs - 1, *(growth.epoch for growth in recipe.growth), 0)  # at full size
+    last = max(recipe.epochs - 1, *(each.epoch for each in recipe.progressive_resizing), 0)  # at full size
     for pixels, labels in batches.epoch(last):
         few = (pixels[:num_images], labels[:num_images])
-        num_chunks = -(-len(few[1]) // (recipe.chunk_size or len(few[1])))
+        num_chunks = -(-len(few[1]) // (recipe.micro_batch_size or len(few[1])))
         chunks = list(zip(*(part.tensor_split(num_chunks) for part in few), strict=True))
         float(update(forward, optimizer, objective=objective, chunks=chunks, rate=0.0)[0])  # waits for a GPU
         now = read_clock()
@@ -109,7 +109,7 @@ def measure(recipe: Recipe, images: ImageSet, *, device: str) -> Cost:
             break
         num_images = max(FEW_IMAGES, int(ENOUGH_SECONDS / 2 / max(min(per_image), 1e-9)))
     num_updates = min(recipe.epochs * len(batches), recipe.updates or recipe.epochs * len(batches))
-    batch = (min(recipe.chunk_size or recipe.batch_size, recipe.batch_size), *pixels.shape[1:])
+    batch = (min(recipe.micro_batch_size or recipe.batch_size, recipe.batch_size), *pixels.shape[1:])
     work = Work(num_updates * -(-recipe.batch_size // batch[0]), batch, batches.count_shapes(), precision)
     share = share_of_time(model, work=work, plain=min(per_image) * batch[0])
     epochs = num_updates / len(batches)

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from reslab.errors import UserError
-from reslab.recipe.recipe import Average, Recipe, Steps, derive
+from reslab.recipe.recipe import Recipe, Steps, derive
 
 
 def scale_recipe(recipe: Recipe, scale: float) -> Recipe:
@@ -25,10 +25,10 @@ def scale_recipe(recipe: Recipe, scale: float) -> Recipe:
         "epochs": epochs,
         "updates": updates,
         # Of two sizes that now begin together the later one is meant.
-        "growth": tuple({int(each.epoch * share): _moved(each, share) for each in recipe.growth}.values()),
+        "progressive_resizing": tuple(
+            {int(each.epoch * share): _moved(each, share) for each in recipe.progressive_resizing}.values()
+        ),
         "freeze": tuple(_moved(each, share) for each in recipe.freeze),
-        "average": recipe.average and _averaged_sooner(recipe.average, share),
-        "selection": recipe.selection and _moved(recipe.selection, share),
         "schedule": _shortened_steps(recipe.schedule, share, epochs=epochs, updates=updates)
         if isinstance(recipe.schedule, Steps)
         else recipe.schedule,
@@ -42,11 +42,6 @@ def _at_least_one(length: float) -> int:
 
 def _moved(part: Any, share: float) -> Any:
     return part.model_copy(update={"epoch": int(part.epoch * share)})
-
-
-def _averaged_sooner(average: Average, share: float) -> Average:
-    """Give each part of the run the same weight in the average as it has in the whole run."""
-    return Average(decay=average.decay ** (1 / share), epoch=int(average.epoch * share))
 
 
 def _shortened_steps(steps: Steps, share: float, *, epochs: int, updates: int | None) -> Steps:
