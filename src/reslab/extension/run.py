@@ -297,7 +297,7 @@ class _Extender:
             start = Start(model, teacher=self.base if self.extension.distill else None)
         trainer = Trainer(self.begun, silent=self.silent, start=start, safety=self.safety).catch_up()
         trainer.run_epochs()
-        return trainer.state.result
+        return trainer.state.model
 
     def _imprint(self, model: Classifier) -> None:
         num_old = self.extension.num_old
