@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from reslab.data.batches import Batches, image_size_at, sample, seeded, standardize
+from reslab.data.batches import Batches, sample, seeded, standardize
 from reslab.data.images import ImageSet
 from reslab.recipe.recipe import Flip, Resize, Sampling, Shift, Standardize, derive
 from reslab.recipe.shipped import RECIPES
@@ -129,15 +129,15 @@ def test_augmentation_differs_between_epochs_seeds_and_batches(images):
 
 @pytest.mark.parametrize(("epoch", "size"), [(0, 6), (1, 6), (2, 4), (3, 4), (4, 8), (99, 8)])
 def test_images_change_their_size_at_their_epochs(images, epoch, size):
-    assert image_size_at(GROWING, epoch) == size
+    assert GROWING.image_size_at(epoch) == size
     for batch, _ in make(images, GROWING).epoch(epoch):
         assert batch.shape[1:] == (3, size, size)
 
 
 def test_without_growth_images_have_the_recipes_size_and_before_the_first_growth_too():
     late = derive(PLAIN, name="late", progressive_resizing=(Resize(epoch=2, image_size=4),))
-    assert [image_size_at(PLAIN, epoch) for epoch in (0, 5)] == [SIDE, SIDE]
-    assert [image_size_at(late, epoch) for epoch in (0, 1, 2, 3)] == [SIDE, SIDE, 4, 4]
+    assert [PLAIN.image_size_at(epoch) for epoch in (0, 5)] == [SIDE, SIDE]
+    assert [late.image_size_at(epoch) for epoch in (0, 1, 2, 3)] == [SIDE, SIDE, 4, 4]
 
 
 def test_half_the_size_is_the_antialiased_mean_of_standardised_pixels(images):

@@ -285,8 +285,8 @@ def test_parts_of_an_extension():
     assert words.sampling_words(Sampling(images_per_epoch=9, balance=1)).endswith("all classes equally often")
     freeze = (Freeze(parameters="", epoch=0), Freeze(parameters="stem", epoch=1))
     told = "all layers below the head from the start; parameters of stem after 1 epoch"
-    assert words.freeze_words(freeze, epochs=2) == told
-    assert words.freeze_words(freeze, epochs=1) == f"{told} (not reached)"
+    assert "; ".join(each.words(epochs=2) for each in freeze) == told
+    assert "; ".join(each.words(epochs=1) for each in freeze) == f"{told} (not reached)"
     assert words.augment_words((Flip(alternate=True),)) != words.augment_words((Flip(),))
     assert "1 iteration;" in words.optimizer_words(Muon(iterations=1))
 

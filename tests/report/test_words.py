@@ -20,7 +20,7 @@ def plain(text):
 )
 def test_every_schedule_is_told(schedule, text, make_recipe):
     recipe = make_recipe(schedule=schedule.model_dump())
-    assert plain(words.rate_words(recipe, epochs=200, updates=64_000)) == text
+    assert plain(recipe.rate_words(epochs=200, updates=64_000)) == text
 
 
 @pytest.mark.parametrize(
@@ -33,12 +33,12 @@ def test_every_schedule_is_told(schedule, text, make_recipe):
 )
 def test_a_step_that_the_run_did_not_come_to_is_told_as_such(schedule, text, make_recipe):
     recipe = make_recipe(schedule=schedule.model_dump())
-    assert plain(words.rate_words(recipe, epochs=8, updates=100)) == text
+    assert plain(recipe.rate_words(epochs=8, updates=100)) == text
 
 
 def test_warm_up_is_told(make_recipe):
     recipe = make_recipe(schedule=Steps(at=(5,)).model_dump(), warm_until={"factor": 0.1, "training_error": 0.8})
-    told = plain(words.rate_words(recipe, epochs=6, updates=228))
+    told = plain(recipe.rate_words(epochs=6, updates=228))
     assert told.endswith("; times 0.1 until an epoch ends with a training error under 80 %")
 
 
@@ -66,4 +66,4 @@ def test_parts_of_a_recipe():
 def test_growth_is_told_as_far_as_the_run_came(epochs, begins, text, make_recipe):
     sizes = {begins: 16, 2: 24, 6: 32}
     recipe = make_recipe(progressive_resizing=[{"epoch": epoch, "image_size": size} for epoch, size in sizes.items()])
-    assert words.growth_words(recipe, epochs=epochs) == text
+    assert recipe.resizing_words(epochs=epochs) == text

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import torch
 
-from reslab.data.batches import image_size_at
 from reslab.data.images import ImageSet
 from reslab.data.overlap import describe_overlap, find_overlap
 from reslab.network.network import Network
@@ -48,5 +47,4 @@ def estimate_seconds(network: Network, recipe: Recipe, *, images: ImageSet) -> f
     num_images = recipe.sampling.images_per_epoch if recipe.sampling else len(images.labels)
     if recipe.freeze and recipe.freeze[0].parameters == "":
         return per_image * num_images * (2 if recipe.augment else 1)
-    pixels = sum((image_size_at(recipe, epoch) / recipe.image_size) ** 2 for epoch in range(recipe.epochs))
-    return PASSES * per_image * num_images * pixels
+    return PASSES * per_image * num_images * recipe.epochs * recipe.share_of_pixels

@@ -129,7 +129,7 @@ def _tuned(base: Recipe, extension: Extension) -> dict[str, Any]:
         changes["bias_lr"] = base.optimizer.bias_lr * PEAK_SHARE
     epochs = max(2, round(base.epochs * TUNED_SHARE))
     return {
-        "progressive_resizing": _shortened(base.progressive_resizing, epochs=epochs),
+        "progressive_resizing": _resizing(base.progressive_resizing, epochs=epochs),
         "freeze": tuple(Freeze(parameters=part.parameters, epoch=0) for part in base.freeze),
         "optimizer": base.optimizer.model_copy(update=changes),
         "schedule": Linear(warmup=0.1),
@@ -138,9 +138,9 @@ def _tuned(base: Recipe, extension: Extension) -> dict[str, Any]:
     }
 
 
-def _shortened(growth: tuple[Resize, ...], *, epochs: int) -> tuple[Resize, ...]:
+def _resizing(base: tuple[Resize, ...], *, epochs: int) -> tuple[Resize, ...]:
     """Images that grow, where the base's did: three quarters of a side, seven eighths, then whole for two epochs."""
-    if not growth or epochs < 4:
+    if not base or epochs < 4:
         return ()
-    size = growth[-1].image_size
+    size = base[-1].image_size
     return tuple(Resize(epoch=epoch, image_size=size * eighths // 8) for epoch, eighths in enumerate((6, 7, 8)))

@@ -7,7 +7,7 @@ recipe costs nothing.
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     Field,
@@ -23,7 +23,9 @@ from reslab.errors import UserError, first_complaint
 from reslab.recipe.networks import Model
 from reslab.recipe.schema import SCHEMA_VERSION, upgrade
 from reslab.recipe.value import Fraction, Part
+from reslab.words import NBSP, counted, listing, percent
 
+NOT_REACHED: Final = "(not reached)"
 Factor = Annotated[float, Field(gt=0, lt=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 
@@ -96,6 +98,10 @@ class Resize(Part):
     epoch: NonNegativeInt
     image_size: PositiveInt
 
+    def shortened(self, share: float) -> "Resize":
+        """Begin at the same share of a run of `share` of the length."""
+        return Resize(epoch=int(self.epoch * share), image_size=self.image_size)
+
 
 # ---- optimisation
 
@@ -142,6 +148,20 @@ class Freeze(Part):
     parameters: str
     epoch: NonNegativeInt
 
+    def shortened(self, share: float) -> "Freeze":
+        """Begin at the same share of a run of `share` of the length."""
+        return Freeze(parameters=self.parameters, epoch=int(self.epoch * share))
+
+    def words(self, *, epochs: int) -> str:
+        """Say which parameters were not trained in a run of so many `epochs`, and from when."""
+        which = f"parameters of {self.parameters}" if self.parameters else "all layers below the head"
+        begun = f"{which} {_from(self.epoch)}"
+        return begun if self.epoch < epochs else f"{begun} {NOT_REACHED}"
+
+
+def _from(epoch: int) -> str:
+    return f"after {counted(epoch, 'epoch')}" if epoch else "from the start"
+
 
 class Steps(Part):
     """Multiply the rate by `factor` at each place, counted from 0 in epochs or in updates; or by a factor for each."""
@@ -157,9 +177,30 @@ class Steps(Part):
             raise ValueError(f"{len(self.factor)} factors for {len(self.at)} places: give one for each, or one number")
         return self
 
+    @model_validator(mode="after")
+    def _places_are_in_order(self) -> "Steps":
+        if self.at != tuple(sorted(self.at)):
+            raise ValueError(f"the rate falls at {', '.join(map(str, self.at))}: list the places in order")
+        return self
+
     def share_after(self, num: int) -> float:
         """Give the share of the peak rate that is left after `num` of the places."""
         return math.prod(self.factor[:num]) if isinstance(self.factor, tuple) else self.factor**num
+
+    def shortened(self, share: float, *, epochs: int, updates: int | None) -> "Steps":
+        """Fall at the same shares of a run of `share` of the length, and before its last epoch or update ends."""
+        end = epochs if self.unit == "epochs" else updates
+        places = (max(1, round(place * share)) for place in self.at)
+        at = tuple(place if end is None else min(place, max(1, end - 1)) for place in places)
+        return Steps(at=at, unit=self.unit, factor=self.factor)
+
+    def words(self, peak: float, *, epochs: int, updates: int) -> str:
+        """Say how the rate ran from `peak` on in so many epochs and updates."""
+        length = epochs if self.unit == "epochs" else updates
+        steps = [(f"{peak * self.share_after(i):.3g} after {at:,}", at < length) for i, at in enumerate(self.at, 1)]
+        later, never = ([words for words, is_reached in steps if is_reached == wanted] for wanted in (True, False))
+        first = f"{peak:g}, then {listing(later)} {self.unit}" if later else f"{peak:g} throughout"
+        return f"{first}; {listing(never)} {self.unit} {NOT_REACHED}" if never else first
 
 
 class Linear(Part):
@@ -169,6 +210,14 @@ class Linear(Part):
     warmup: Fraction = 0.0
     final: Fraction = 0.0
 
+    def shortened(self, share: float, *, epochs: int, updates: int | None) -> "Linear":
+        """Stay as it is, since it is counted in shares of the run."""
+        return self
+
+    def words(self, peak: float, *, epochs: int, updates: int) -> str:
+        """Say how the rate ran."""
+        return _rise(self.warmup, peak) + f"falls linearly to {peak * self.final:.3g}"
+
 
 class Cosine(Part):
     """Rise linearly over `warmup` of the run, then fall along half a cosine to `final` of the peak."""
@@ -176,6 +225,20 @@ class Cosine(Part):
     kind: Literal["cosine"] = "cosine"
     warmup: Fraction = 0.0
     final: Fraction = 0.0
+
+    def shortened(self, share: float, *, epochs: int, updates: int | None) -> "Cosine":
+        """Stay as it is, since it is counted in shares of the run."""
+        return self
+
+    def words(self, peak: float, *, epochs: int, updates: int) -> str:
+        """Say how the rate ran."""
+        return _rise(self.warmup, peak) + f"falls along half a cosine to {peak * self.final:.3g}"
+
+
+def _rise(warmup: float, peak: float) -> str:
+    if not warmup:
+        return f"starts at {peak:g} and "
+    return f"rises linearly to {peak:g} over the first {100 * warmup:.3g}{NBSP}% of the run, then "
 
 
 Schedule = Annotated[Steps | Linear | Cosine, Field(discriminator="kind")]
@@ -186,6 +249,11 @@ class WarmUntil(Part):
 
     factor: Factor = 0.1
     training_error: Fraction = 0.8
+
+    def words(self) -> str:
+        """Say how long the rate was lower, and by how much."""
+        until = f"an epoch ends with a training error under {percent(self.training_error, decimals=0)}"
+        return f"times {self.factor:g} until {until}"
 
 
 # ---- unequal classes, and classes that come later
@@ -309,6 +377,57 @@ class Recipe(Part):
         if self.stream is not None and (self.sampling is not None or self.extension is not None):
             raise ValueError("stream goes through shards in their order: leave it away, or sampling and extension")
         return self
+
+    def image_size_at(self, epoch: int) -> int:
+        """Look up the side that images are trained at in `epoch` (from 0)."""
+        begun = [each.image_size for each in self.progressive_resizing if each.epoch <= epoch]
+        return begun[-1] if begun else self.image_size
+
+    @property
+    def share_of_pixels(self) -> float:
+        """The mean over the epochs of the pixels that are trained on, as a share of those of whole images."""
+        sizes = map(self.image_size_at, range(self.epochs))
+        return sum((size / self.image_size) ** 2 for size in sizes) / self.epochs
+
+    def shortened(self, share: float) -> "Recipe":
+        """Train for `share` of the epochs, above 0 and at most 1, rounded up; all that is counted in them shrinks too.
+
+        What was published for the recipe no longer applies. The rate still falls inside the run.
+        """
+        if share == 1:
+            return self
+        epochs, updates = _at_least_one(self.epochs * share), self.updates and _at_least_one(self.updates * share)
+        # What really became of the length, after rounding.
+        kept = updates / self.updates if updates and self.updates else epochs / self.epochs
+        resizes = [each.shortened(kept) for each in self.progressive_resizing]
+        changes = {
+            "published": None,
+            "epochs": epochs,
+            "updates": updates,
+            # Of two sizes that now begin together the later one is meant.
+            "progressive_resizing": tuple({each.epoch: each for each in resizes}.values()),
+            "freeze": tuple(each.shortened(kept) for each in self.freeze),
+            "schedule": self.schedule.shortened(kept, epochs=epochs, updates=updates),
+        }
+        return derive(self, name=f"{self.name}-x{share:g}", **changes)
+
+    def resizing_words(self, *, epochs: int) -> str:
+        """Say at which sizes images were trained on in a run of so many `epochs`, and which it did not come to."""
+        sizes = {0: self.image_size} | {each.epoch: each.image_size for each in self.progressive_resizing}
+        later = [f"{size} {_from(epoch)}" for epoch, size in sizes.items() if 0 < epoch < epochs]
+        never = [f"{size} {_from(epoch)}" for epoch, size in sizes.items() if epoch and epoch >= epochs]
+        first = f"trained at {sizes[0]} pixels a side"
+        words = f"{first} at first, at {listing(later)}" if later else first
+        return f"{words}; {listing(never)} {NOT_REACHED}" if never else words
+
+    def rate_words(self, *, epochs: int, updates: int) -> str:
+        """Say how the learning rate ran in so many epochs and updates."""
+        words = self.schedule.words(self.optimizer.peak_lr, epochs=epochs, updates=updates)
+        return words if self.warm_until is None else f"{words}; {self.warm_until.words()}"
+
+
+def _at_least_one(length: float) -> int:
+    return max(1, math.ceil(round(length, 6)))
 
 
 def derive(recipe: Recipe, *, name: str, **changes: Any) -> Recipe:

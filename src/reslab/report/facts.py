@@ -10,12 +10,9 @@ from reslab.report.words import (
     adjustment_words,
     augment_words,
     distill_words,
-    freeze_words,
-    growth_words,
     method_words,
     old_data_words,
     optimizer_words,
-    rate_words,
     sampling_words,
     standardize_words,
 )
@@ -35,21 +32,21 @@ def recipe_facts(inputs: Inputs) -> Facts:
     side = inputs.weights.image_size
     images = f"{inputs.weights.channels} x {side} x {side}, {standardize_words(inputs.weights.standardize)}"
     epochs, updates = len(inputs.log), inputs.log[-1].updates if inputs.log else 0
-    growth = f"; {growth_words(recipe, epochs=epochs)}" if recipe.progressive_resizing else ""
+    resizing = f"; {recipe.resizing_words(epochs=epochs)}" if recipe.progressive_resizing else ""
     return [
         ("Recipe", f"{recipe.name} ({recipe.source})"),
         *(_extension_facts(recipe.extension) if recipe.extension else ()),
         ("Network", recipe.model.words),
         ("Parameters", f"{inputs.num_parameters:,}"),
-        ("Images", images + growth),
+        ("Images", images + resizing),
         ("Augmentation", augment_words(recipe.augment)),
         ("Optimizer", optimizer_words(recipe.optimizer)),
-        ("Learning rate", rate_words(recipe, epochs=epochs, updates=updates)),
+        ("Learning rate", recipe.rate_words(epochs=epochs, updates=updates)),
         ("Loss", _loss(recipe)),
         ("Length", _length(inputs)),
         ("Batch", _batch(recipe)),
         *([("Sampling", sampling_words(recipe.sampling))] if recipe.sampling else []),
-        *([("Not trained", freeze_words(recipe.freeze, epochs=epochs))] if recipe.freeze else []),
+        *([("Not trained", "; ".join(each.words(epochs=epochs) for each in recipe.freeze))] if recipe.freeze else []),
         ("Validation", f"{recipe.validation:,} images held out" if recipe.validation else "nothing held out"),
         ("Seed", str(inputs.environment.seed)),
     ]

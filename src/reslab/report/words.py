@@ -5,26 +5,18 @@ from typing import assert_never
 
 from reslab.recipe.recipe import (
     Augment,
-    Cosine,
     Crop,
     Extension,
     Flip,
-    Freeze,
-    Linear,
     Method,
     Muon,
     Optimizer,
     RandomResizedCrop,
-    Recipe,
     Sampling,
-    Schedule,
     Shift,
     Standardize,
-    Steps,
 )
-from reslab.words import NBSP, counted, listing, percent
-
-NOT_REACHED = "(not reached)"
+from reslab.words import counted, percent
 
 
 def augment_words(augment: Sequence[Augment]) -> str:
@@ -59,16 +51,6 @@ def standardize_words(standardize: Standardize) -> str:
     return f"minus {mean}, divided by {std} (per channel, pixels from 0 to 255)"
 
 
-def growth_words(recipe: Recipe, *, epochs: int) -> str:
-    """Say at which sizes images were trained on in a run of so many `epochs`, and which it did not come to."""
-    sizes = {0: recipe.image_size} | {part.epoch: part.image_size for part in recipe.progressive_resizing}
-    later = [f"{size} {_from(epoch)}" for epoch, size in sizes.items() if 0 < epoch < epochs]
-    never = [f"{size} {_from(epoch)}" for epoch, size in sizes.items() if epoch and epoch >= epochs]
-    first = f"trained at {sizes[0]} pixels a side"
-    words = f"{first} at first, at {listing(later)}" if later else first
-    return f"{words}; {listing(never)} {NOT_REACHED}" if never else words
-
-
 def optimizer_words(optimizer: Optimizer) -> str:
     """Name an optimizer with its settings."""
     if isinstance(optimizer, Muon):
@@ -81,37 +63,6 @@ def optimizer_words(optimizer: Optimizer) -> str:
     where = "kernels only" if optimizer.decay_on == "kernels" else "all parameters"
     decay = f"weight decay {optimizer.weight_decay:g} on {where}" if optimizer.weight_decay else "no weight decay"
     return f"SGD, {kind} {optimizer.momentum:g}, {decay}"
-
-
-def rate_words(recipe: Recipe, *, epochs: int, updates: int) -> str:
-    """Say how the learning rate ran in so many epochs and updates."""
-    length = updates if isinstance(recipe.schedule, Steps) and recipe.schedule.unit == "updates" else epochs
-    words = _schedule_words(recipe.schedule, recipe.optimizer.peak_lr, length=length)
-    if recipe.warm_until is None:
-        return words
-    until = f"until an epoch ends with a training error under {percent(recipe.warm_until.training_error, decimals=0)}"
-    return f"{words}; times {recipe.warm_until.factor:g} {until}"
-
-
-def _schedule_words(schedule: Schedule, peak: float, *, length: int) -> str:
-    match schedule:
-        case Steps():
-            steps = [(f"{peak * schedule.share_after(i):.3g} after {at:,}", at) for i, at in enumerate(schedule.at, 1)]
-            later, never = ([words for words, at in steps if (at < length) == begun] for begun in (True, False))
-            first = f"{peak:g}, then {listing(later)} {schedule.unit}" if later else f"{peak:g} throughout"
-            return f"{first}; {listing(never)} {schedule.unit} {NOT_REACHED}" if never else first
-        case Linear():
-            return _rise(schedule.warmup, peak) + f"falls linearly to {peak * schedule.final:.3g}"
-        case Cosine():
-            return _rise(schedule.warmup, peak) + f"falls along half a cosine to {peak * schedule.final:.3g}"
-        case _:
-            assert_never(schedule)
-
-
-def _rise(warmup: float, peak: float) -> str:
-    if not warmup:
-        return f"starts at {peak:g} and "
-    return f"rises linearly to {peak:g} over the first {100 * warmup:.3g}{NBSP}% of the run, then "
 
 
 def adjustment_words(strength: float) -> str:
@@ -129,20 +80,6 @@ def sampling_words(sampling: Sampling) -> str:
             return f"{drawn}, all classes equally often"
         case balance:
             return f"{drawn}, a class of n images in proportion to n to the power of {1 - balance:.4g}"
-
-
-def freeze_words(freeze: Sequence[Freeze], *, epochs: int) -> str:
-    """Say which parameters were not trained in a run of so many `epochs`, and from when."""
-    return "; ".join(f"{_frozen(part.parameters)} {_from(part.epoch, reached=epochs)}" for part in freeze)
-
-
-def _frozen(beginning: str) -> str:
-    return f"parameters of {beginning}" if beginning else "all layers below the head"
-
-
-def _from(epoch: int, *, reached: int | None = None) -> str:
-    words = f"after {counted(epoch, 'epoch')}" if epoch else "from the start"
-    return words if reached is None or epoch < reached else f"{words} {NOT_REACHED}"
 
 
 # ---- extensions

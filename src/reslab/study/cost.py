@@ -12,7 +12,7 @@ from typing import Final
 import torch
 
 from reslab import models
-from reslab.data.batches import Batches, image_size_at
+from reslab.data.batches import Batches
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import read_split
 from reslab.extension.methods import METHODS, TUNED_SHARE
@@ -113,8 +113,7 @@ def measure(recipe: Recipe, images: ImageSet, *, device: str) -> Cost:
     work = Work(num_updates * -(-recipe.batch_size // batch[0]), batch, batches.count_shapes(), precision)
     share = share_of_time(model, work=work, plain=min(per_image) * batch[0])
     epochs = num_updates / len(batches)
-    pixels_share = sum((image_size_at(recipe, epoch) / recipe.image_size) ** 2 for epoch in range(recipe.epochs))
-    return Cost(share * min(per_image) * batches.num_images, epochs * pixels_share / recipe.epochs)
+    return Cost(share * min(per_image) * batches.num_images, epochs * recipe.share_of_pixels)
 
 
 def _clock(device: torch.device) -> Callable[[], float]:

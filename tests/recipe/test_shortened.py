@@ -5,17 +5,18 @@ import pytest
 from reslab.errors import UserError
 from reslab.recipe.recipe import Freeze, Linear, Resize, Steps, derive
 from reslab.recipe.shipped import RECIPES
-from reslab.study.scaling import scale_recipe
+from reslab.study.plan import recipe_of
+from reslab.study.spec import Training
 
 FEW = derive(RECIPES["lab-resnet32"], name="few", epochs=10, schedule=Steps(at=(8, 9)))
 
 
 def test_the_whole_is_the_recipe_itself() -> None:
-    assert scale_recipe(RECIPES["fast-conv"], 1) is RECIPES["fast-conv"]
+    assert RECIPES["fast-conv"].shortened(1) is RECIPES["fast-conv"]
 
 
 def test_epochs_and_steps() -> None:
-    short = scale_recipe(RECIPES["lab-resnet32"], 0.1)
+    short = RECIPES["lab-resnet32"].shortened(0.1)
     assert (short.name, short.published, short.epochs) == ("lab-resnet32-x0.1", None, 13)
     assert short.schedule == Steps(at=(8, 12))  # 81 and 122 of 125, times 13/125: 8.4 and 12.7, inside the run
     untouched = {"name", "published", "epochs", "schedule"}
@@ -23,7 +24,7 @@ def test_epochs_and_steps() -> None:
 
 
 def test_updates_decide_where_they_are_given() -> None:
-    short = scale_recipe(RECIPES["resnet-20"], 0.061)
+    short = RECIPES["resnet-20"].shortened(0.061)
     assert (short.epochs, short.updates) == (11, 3904)  # 9.98 epochs of 391 updates
     assert short.schedule == Steps(at=(1952, 2928), unit="updates")
     assert short.epochs * 391 >= short.updates
@@ -31,12 +32,12 @@ def test_updates_decide_where_they_are_given() -> None:
 
 @pytest.mark.parametrize(("scale", "epochs"), [(0.3, 3), (0.7, 7), (0.01, 1), (0.31, 4)])
 def test_epochs_are_rounded_up_but_not_by_a_rounding_error(scale: float, epochs: int) -> None:
-    assert scale_recipe(FEW, scale).epochs == epochs
+    assert FEW.shortened(scale).epochs == epochs
 
 
 def test_no_step_falls_out_of_the_run_while_there_is_room() -> None:
-    assert scale_recipe(FEW, 0.3).schedule == Steps(at=(2, 2))
-    assert scale_recipe(FEW, 0.1).schedule == Steps(at=(1, 1))  # an epoch has no room: it ends before the first
+    assert FEW.shortened(0.3).schedule == Steps(at=(2, 2))
+    assert FEW.shortened(0.1).schedule == Steps(at=(1, 1))  # an epoch has no room: it ends before the first
 
 
 def test_growth_and_freezing_move_with_the_epochs() -> None:
@@ -51,7 +52,7 @@ def test_growth_and_freezing_move_with_the_epochs() -> None:
         freeze=(Freeze(parameters="stem", epoch=6),),
         epochs=10,
     )
-    half = scale_recipe(recipe, 0.5)
+    half = recipe.shortened(0.5)
     assert half.progressive_resizing == (
         Resize(epoch=0, image_size=16),
         Resize(epoch=1, image_size=24),
@@ -59,11 +60,22 @@ def test_growth_and_freezing_move_with_the_epochs() -> None:
     )
     assert half.freeze == (Freeze(parameters="stem", epoch=3),)
     # Where several sizes begin together, the last one is meant: the network must not stay at small images.
-    assert scale_recipe(recipe, 0.1).progressive_resizing == (Resize(epoch=0, image_size=32),)
+    assert recipe.shortened(0.1).progressive_resizing == (Resize(epoch=0, image_size=32),)
     assert half.schedule == Linear()
 
 
 @pytest.mark.parametrize("scale", [0, -1, 1.5, float("nan")])
 def test_other_scales_are_refused(scale: float) -> None:
     with pytest.raises(UserError, match=r"--epochs-scale .*: give a share of the epochs above 0 and at most 1"):
-        scale_recipe(FEW, scale)
+        recipe_of(Training(recipe="lab-resnet32"), label="row", scale=scale)
+
+
+def test_a_rate_that_falls_out_of_order_is_refused() -> None:
+    with pytest.raises(ValueError, match="the rate falls at 9, 8: list the places in order"):
+        Steps(at=(9, 8))
+
+
+def test_the_share_of_pixels_is_the_mean_over_the_epochs() -> None:
+    resizes = (Resize(epoch=0, image_size=16), Resize(epoch=6, image_size=32))
+    assert derive(FEW, name="small at first", progressive_resizing=resizes).share_of_pixels == (6 / 4 + 4) / 10
+    assert FEW.share_of_pixels == 1
