@@ -433,6 +433,11 @@ def routes() -> str:
     return table(["way", "128 pixels", "192 pixels", "speed-up at 128"], rows)
 
 
+def feature_difference() -> float:
+    """Give the largest difference of a feature between the ways to compute it."""
+    return float(max(max(bench("features", f"{side} pixels", "largest_difference").values()) for side in (128, 192)))
+
+
 def exported() -> str:
     """Write what quantisation costs."""
     rows = []
