@@ -132,6 +132,11 @@ def measured(name: str) -> str:
     return f"{accuracy_between(name)} | {f1(name, 2)} | {minutes(name):.0f}"
 
 
+def fast_resnet(name: str, *, published: float) -> str:
+    """Write four cells: test accuracy without and with six views, what is published, minutes."""
+    return f"{accuracy(name)} | {accuracy(name, views=True)} | {percent(published)} | {minutes(name):.0f}"
+
+
 def metrics(name: str, split: str) -> str:
     """Write four cells: accuracy, macro precision, recall and F1."""
     (found,) = splits(name, split=split)
