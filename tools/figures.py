@@ -132,6 +132,11 @@ def measured(name: str) -> str:
     return f"{accuracy_between(name)} | {f1(name, 2)} | {minutes(name):.0f}"
 
 
+def fast_resnet(name: str, *, published: float) -> str:
+    """Write four cells: test accuracy without and with six views, what is published, minutes."""
+    return f"{accuracy(name)} | {accuracy(name, views=True)} | {percent(published)} | {minutes(name):.0f}"
+
+
 def metrics(name: str, split: str) -> str:
     """Write four cells: accuracy, macro precision, recall and F1."""
     (found,) = splits(name, split=split)
@@ -431,6 +436,11 @@ def routes() -> str:
         for way, name in ROUTES.items()
     ]
     return table(["way", "128 pixels", "192 pixels", "speed-up at 128"], rows)
+
+
+def feature_difference() -> float:
+    """Give the largest difference of a feature between the ways to compute it."""
+    return float(max(max(bench("features", f"{side} pixels", "largest_difference").values()) for side in (128, 192)))
 
 
 def exported() -> str:
