@@ -83,7 +83,7 @@ class Study(Part):
         return self
 
 
-class Begun(Part):
+class StudyRecord(Part):
     """`study.json` in a study's folder: what its runs belong to."""
 
     study: str
