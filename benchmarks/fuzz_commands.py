@@ -79,7 +79,7 @@ COMMANDS = {
     "export, a folder": "export small --to {out}",
     "push": "push small me/small",
     "track": "track small --to tensorboard:{out}",
-    "track, mlflow": "track small --to mlflow:{out}",
+    "track, mlflow": "track small --to mlflow:{here}/new",
     "pack": "data pack folder:pictures --to {out} --image-size 8",
     "cache": "data show folder:pictures --image-size 8",
     "cache, cleared": "data cache --clear",
@@ -89,6 +89,11 @@ COMMANDS = {
     "dashboard": "dashboard . --port 0",
 }
 READING = {"push", "serve", "dashboard", "predict"}  # these leave nothing behind, or end only when told
+
+
+def words_of(name: str, *, out: str = "new") -> list[str]:
+    """Give the words of a command for the working folder."""
+    return COMMANDS[name].format(out=out, here=Path.cwd()).split()
 
 
 def make_folder(folder: Path) -> Path:
@@ -114,7 +119,7 @@ def make_folder(folder: Path) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8), number).save(place)
     with inside(folder):
-        assert call(COMMANDS["study"].format(out="study").split()) == "works"
+        assert call(words_of("study", out="study")) == "works"
     return folder
 
 
@@ -335,12 +340,12 @@ class Steps:
     def watching(self, folder: Path, *, at: int | None = None, blow: Blow = lambda: None) -> Iterator["Steps"]:
         """Count from 0, and call `blow` right before the step `at`."""
         self.taken, self.at, self.blow, self.folder = 0, at, blow, folder
-        os.fsync = self._flush
+        os.fsync = self._flush  # type: ignore[assignment]
         try:
             yield self
         finally:
             self.folder = None
-            os.fsync = self._fsync
+            os.fsync = self._fsync  # type: ignore[assignment]
 
     def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self.folder is not None and event in STEPS and isinstance(arguments[0], str | bytes | os.PathLike):
@@ -378,7 +383,7 @@ def files_up_to(num_bytes: int) -> Iterator[None]:
 
 def again(name: str) -> str:
     """Do a command's work after it was disturbed; gives `works` or what hinders it."""
-    words = COMMANDS[name].format(out="new").split()
+    words = words_of(name)
     if name.startswith(("train", "extend")) and Path("new/recipe.json").exists():
         words = [words[0], "--resume", "new"]
     outcome = call(words)
@@ -418,7 +423,7 @@ def try_line(chance: random.Random, steps: Steps) -> tuple[str, str]:
 def try_damage(chance: random.Random, steps: Steps) -> tuple[str, str]:
     """Damage a file, and give the folder to a command."""
     name = chance.choice(sorted(COMMANDS))
-    words = COMMANDS[name].format(out="new").split()
+    words = words_of(name)
     damaged, outcome = damage(chance, words), call(words)
     return name, outcome if outcome in ("works", "refused") else f"{damaged}: {outcome}"
 
@@ -426,7 +431,7 @@ def try_damage(chance: random.Random, steps: Steps) -> tuple[str, str]:
 def try_fault(chance: random.Random, steps: Steps) -> tuple[str, str]:
     """Let a step of a command fail, or files grow no further, and then do its work."""
     name = chance.choice(sorted(set(COMMANDS) - READING))
-    words = COMMANDS[name].format(out="new").split()
+    words = words_of(name)
     number = chance.choice((errno.ENOSPC, errno.EIO, errno.EINTR))
     at = chance.randrange(chance.choice((8, 40, 150)))
     if chance.random() < 0.2:
@@ -444,7 +449,7 @@ def try_fault(chance: random.Random, steps: Steps) -> tuple[str, str]:
 def try_kill(chance: random.Random, steps: Steps) -> tuple[str, str]:
     """Kill a command, and then do its work."""
     name = chance.choice(sorted(set(COMMANDS) - READING))
-    words = COMMANDS[name].format(out="new").split()
+    words = words_of(name)
     step = chance.randrange(chance.choice((8, 40, 150))) if chance.random() < 0.7 else None
     context = multiprocessing.get_context("forkserver")
     process = context.Process(target=die, args=(words, Path.cwd(), step, chance.uniform(0.01, 2.0)))

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "models": "",
     "part": "complaints text",
     "architectures": "part",
-    "recipe": "architectures complaints part",
+    "recipe": "architectures bombs complaints part",
     "recipes": "recipe published",
     "records": "recipe",
     "settings": "complaints recipe",
@@ -45,8 +45,8 @@ MAY_IMPORT = {
     "report": "recipe records metrics published runs comparison card text",
     "comparison": "records metrics runs",
     # many runs, one table: the stages inside the functions that start a run
-    "study": "complaints extras launch recipe recipes records settings signals published metrics runs report data "
-    "models text training extension evaluation",
+    "study": "bombs complaints extras launch recipe recipes records settings signals published metrics runs report "
+    "data models text training extension evaluation",
     # what takes a run elsewhere
     "exporting": "recipe records data models runs evaluation onnx_file extras card",
     "hub": "records runs exporting extras card",

@@ -34,6 +34,7 @@ from reslab.architectures import ResNeXt as ResNeXt
 from reslab.architectures import Timm as Timm
 from reslab.architectures import Vgg19 as Vgg19
 from reslab.architectures import WideResNet as WideResNet
+from reslab.bombs import check_kind
 from reslab.complaints import first_complaint
 from reslab.errors import UserError
 from reslab.part import Fraction as Fraction
@@ -323,6 +324,7 @@ def derive(recipe: Recipe, *, name: str, **changes: Any) -> Recipe:
 
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe file. Raises: UserError where it is missing, is not JSON, has a newer schema or does not fit it."""
+    check_kind(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

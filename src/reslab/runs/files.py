@@ -17,7 +17,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from reslab.bombs import check_sizes
+from reslab.bombs import check_kind, check_sizes
 from reslab.complaints import first_complaint, show
 from reslab.errors import Failure, UserError
 from reslab.recipe import Part
@@ -125,12 +125,6 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def check_kind(path: Path) -> None:
-    """Raises: UserError where a file is something else, such as a pipe, which nobody may ever write to."""
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise UserError(f"{path} is not a file: move it away")
 
 
 def parse_json(content: bytes, where: str) -> dict[str, Any]:

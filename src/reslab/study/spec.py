@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
+from reslab.bombs import check_kind
 from reslab.complaints import first_complaint
 from reslab.errors import UserError
 from reslab.recipe import Method, Part, Published
@@ -105,6 +106,7 @@ def read_study(name: str, *, shipped: dict[str, Study]) -> Study:
         return shipped[name]
     if not name.endswith(".json"):
         raise UserError(f"unknown study {name!r}: {_hint(name, list(shipped))} (a file's name ends in .json)")
+    check_kind(name)
     try:
         content = json.loads(Path(name).read_text(encoding="utf-8"))
         return Study.model_validate(content)
