@@ -146,7 +146,7 @@ def write_runs(kept: Path = KEPT) -> str:
     return header + "".join(lines).rstrip() if lines else "None yet."
 
 
-def read_kept(kept: Path) -> tuple[dict[str, list[Job]], dict[str, list[Measured]]]:
+def read_kept(kept: Path) -> tuple[dict[str, list[Job]], dict[str, list[MeasuredRun]]]:
     """Read the runs that are kept, by row."""
     jobs = find_jobs(LEDGER, out=kept) if kept.is_dir() else {row.label: [] for row in LEDGER.rows}
     return jobs, read_runs(jobs)
