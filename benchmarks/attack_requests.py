@@ -75,7 +75,7 @@ def bodies_in_json() -> Iterator[tuple[str, bytes]]:
     yield "a huge fraction", b'{"pictures":0.%s}' % repeat(b"9")
     yield "a huge exponent", b'{"pictures":1e%s}' % repeat(b"9")
     yield "a long name", around % (b'{"data":"","name":"%s"}' % repeat(b"n"))
-    yield "a long key", b'{"%s":0}' % repeat(b"k")
+    yield "a long key", around % (b'{"data":"","%s":0}' % repeat(b"k"))
     yield "escapes", around % (b'{"data":"%s"}' % repeat(b"\\u0041"))
     yield "no base64", around % (b'{"data":"%s"}' % repeat(b"?"))
     yield "base64 of zeros", around % (b'{"data":"%s"}' % repeat(b"A"))

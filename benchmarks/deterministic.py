@@ -16,6 +16,7 @@ from record import write_record
 from torch import Tensor
 
 from reslab import models
+from reslab.machine import kernels
 from reslab.recipe.shipped import RECIPES
 from reslab.training.determinism import strictly
 from reslab.training.optim import make_optimizer
@@ -34,8 +35,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)
+    kernels.enable(torch.device("cpu"))
     recipe = RECIPES[options.recipe]
-    model = models.build(recipe.model.model_dump(), num_classes=10).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = models.build(recipe.model, num_classes=10).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(model, settings=recipe.optimizer, backbone=1.0)
     batch = torch.randn(recipe.batch_size, 3, 32, 32), torch.randint(10, (recipe.batch_size,))
     seconds: dict[bool, list[float]] = {False: [], True: []}

@@ -24,7 +24,7 @@ from record import write_record
 
 from reslab.data.batches import standardize
 from reslab.machine.memory import keep_freed_memory
-from reslab.models.efficientnet_lite import EfficientNetLite
+from reslab.models.efficientnet_lite import EfficientNetLiteClassifier
 from reslab.network.folding import fold
 from reslab.pretrained import BATCH, Pretrained
 from reslab.pretrained.routes import Body, by_folding, by_onnxruntime
@@ -34,7 +34,7 @@ NAME, SIZES, WARMUP = "efficientnet_lite0", (128, 192), 2
 Way = Callable[[], NDArray[np.float32]]
 
 
-def make_ways(model: EfficientNetLite, pixels: NDArray[np.uint8]) -> dict[str, Way]:
+def make_ways(model: EfficientNetLiteClassifier, pixels: NDArray[np.uint8]) -> dict[str, Way]:
     images = torch.from_numpy(pixels)
     nhwc = images.contiguous(memory_format=torch.channels_last)
     body = Body(model).eval()

@@ -26,7 +26,7 @@ from reslab.data.sources.catalog import CIFAR10_CLASSES, Cifar
 from reslab.data.sources.cifar import read_cifar
 from reslab.data.sources.fetch import fetch
 from reslab.data.sources.npz import read_npz
-from reslab.evaluation.predict import load_classifier
+from reslab.network.network import Network
 from reslab.recipe.networks import FastConv
 from reslab.recipe.recipe import Standardize, read_recipe
 from reslab.recipe.settings import with_settings
@@ -44,7 +44,7 @@ WEIGHTS = Weights(
     classes=("ant", "bee"),
     channels=1,
     image_size=9,
-    standardize=Standardize(mean=(1.5,), deviation=(2.5,)),
+    standardize=Standardize(mean=(1.5,), std=(2.5,)),
 )
 
 
@@ -203,7 +203,7 @@ def read_predictions(content: bytes, folder: Path) -> object:
 @cache
 def network() -> models.Classifier:
     torch.manual_seed(0)
-    return models.build(WEIGHTS.model.model_dump(), num_classes=2, channels=1)
+    return models.build(WEIGHTS.model, num_classes=2, channels=1)
 
 
 def tensors() -> dict[str, Any]:
@@ -215,7 +215,7 @@ def weights() -> list[bytes]:
 
 
 def read_network(content: bytes, folder: Path) -> object:
-    return load_classifier(file(folder, "model.safetensors", content), device="cpu")
+    return Network.load(file(folder, "model.safetensors", content), device="cpu")
 
 
 def descriptions() -> list[bytes]:

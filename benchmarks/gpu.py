@@ -46,7 +46,7 @@ class Way:
         torch.manual_seed(0)
         noise = torch.randint(0, 256, (NUM_IMAGES, 3, 32, 32), dtype=torch.uint8)
         images = ImageSet(noise, torch.arange(NUM_IMAGES) % 10, CLASSES, "noise", "train")
-        model = models.build(recipe.model.model_dump(), num_classes=10)
+        model = models.build(recipe.model, num_classes=10)
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         assert recipe.standardize is not None
         batches = Batches(images, recipe=recipe, by=recipe.standardize, seed=0, device=device)
@@ -66,7 +66,7 @@ class Way:
 
     def step(self) -> torch.Tensor:
         images, labels = next(self.batches)
-        parts = -(-len(labels) // (self.recipe.chunk_size or len(labels)))
+        parts = -(-len(labels) // (self.recipe.micro_batch_size or len(labels)))
         return self.take(list(zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)))
 
     def steps(self, num: int) -> tuple[float, float]:
@@ -131,7 +131,7 @@ def main() -> None:
         return
     result: dict[str, Any] = {"batches": {}, "updates": {}}
     for name in () if arguments.only_at_once else RECIPES:
-        recipe = derive(find_recipe(name), name=name, growth=())
+        recipe = derive(find_recipe(name), name=name, progressive_resizing=())
         result["batches"][name] = recipe.batch_size
         for compiled in (False, True):
             for graphed in (False, True):

@@ -19,16 +19,18 @@ from alternate import Worker, alternate, compare, serve
 from record import write_record
 
 from reslab import models
+from reslab.machine import kernels
 from reslab.machine.launch import choose_settings
 from reslab.machine.memory import keep_freed_memory
 from reslab.network.inference import predict_logits
+from reslab.recipe.networks import MODELS
 
-MODELS = ("preact_resnet32", "resnet20", "fast_conv")
+NAMES = ("preact_resnet32", "resnet20", "fast_conv")
 NUM_IMAGES = 512
 
 
 def steps_by_hand(name: str) -> Iterator[None]:
-    model = models.build(models.MODELS[name], num_classes=10).eval()
+    model = models.build(MODELS[name], num_classes=10).eval()
     images = torch.randn(NUM_IMAGES, 3, 32, 32)
     while True:
         with torch.no_grad():
@@ -38,7 +40,8 @@ def steps_by_hand(name: str) -> Iterator[None]:
 
 def steps_of_reslab(name: str) -> Iterator[None]:
     keep_freed_memory()
-    model = models.build(models.MODELS[name], num_classes=10)
+    kernels.enable(torch.device("cpu"))
+    model = models.build(MODELS[name], num_classes=10)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.randn(NUM_IMAGES, 3, 32, 32)
     while True:
@@ -70,7 +73,7 @@ def measure(name: str, *, steps: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--models", nargs="+", default=NAMES)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--serve", choices=LOOPS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -14,19 +14,18 @@ import torch
 import torch.nn.functional as F
 from record import write_record
 
-from reslab.data.batches import Batches, standardize
+from reslab.data.batches import Batches
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import read_split
-from reslab.evaluation.predict import load_classifier
 from reslab.models import Classifier
-from reslab.network.inference import predict_logits
+from reslab.network.network import Network
 from reslab.recipe.recipe import Recipe, Standardize, derive
 from reslab.runs import Run
 
 
-def validate(model: Classifier, images: ImageSet, *, by: Standardize) -> dict[str, float]:
+def validate(network: Network, images: ImageSet) -> dict[str, float]:
     """Give accuracy and mean loss."""
-    logits = predict_logits(model, images.images, prepare=lambda pixels: standardize(pixels, by=by))
+    logits = network.logits(images.images)
     return {
         "accuracy": round(float((logits.argmax(1) == images.labels).float().mean()), 5),
         "loss": round(float(F.cross_entropy(logits, images.labels)), 5),
@@ -41,7 +40,9 @@ def take_anew(model: Classifier, images: ImageSet, *, recipe: Recipe, by: Standa
         if isinstance(module, torch.nn.BatchNorm2d):
             module.reset_running_stats()
             module.momentum = None  # the mean of all
-    chunks = derive(recipe, name="chunks", batch_size=recipe.chunk_size or recipe.batch_size, chunk_size=None)
+    chunks = derive(
+        recipe, name="chunks", batch_size=recipe.micro_batch_size or recipe.batch_size, micro_batch_size=None
+    )
     for batch, _ in Batches(images, recipe=chunks, by=by, seed=0, device=torch.device("cpu")).epoch(epoch):
         model(batch.to(memory_format=torch.channels_last))
     return model.eval()
@@ -54,14 +55,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     recipe = Run.open(options.run).recipe
-    model, weights = load_classifier(options.run)
+    network = Network.load(options.run)
     train, held = (read_split(recipe, split, data_dir=options.data_dir) for split in ("train", "validation"))
-    anew = take_anew(model, train, recipe=recipe, by=weights.standardize, epoch=recipe.epochs)
+    anew = take_anew(network.module, train, recipe=recipe, by=network.metadata.standardize, epoch=recipe.epochs)
     found = {
         "recipe": recipe.name,
         "validation_images": len(held.labels),
-        "running": validate(model.eval(), held, by=weights.standardize),
-        "anew": validate(anew, held, by=weights.standardize),
+        "running": validate(network, held),
+        "anew": validate(Network(anew, network.metadata), held),
     }
     write_record(options.out, found)
 

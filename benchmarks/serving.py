@@ -32,9 +32,10 @@ from single_image_server import serve_single_images
 
 from reslab import models
 from reslab.machine.launch import choose_settings
+from reslab.network.network import Network
+from reslab.recipe.networks import MODELS
 from reslab.recipe.recipe import Standardize
 from reslab.records import Weights
-from reslab.runs import Run
 
 BY_HAND = "by hand"  # see single_image_server.py
 SERVERS = {"batched": 64, "one by one": 1, BY_HAND: 1}  # the largest batch of each
@@ -47,26 +48,25 @@ CLIENTS, BURST, SLOW = 32, 1000, 200
 def write_weights(folder: Path, *, name: str) -> Path:
     """Write a network with fresh weights: how it answers is not measured, only when."""
     torch.manual_seed(0)
-    description = models.MODELS[name]
-    state = models.build(description, num_classes=10).state_dict()
-    scale = Standardize(mean=(125.0, 123.0, 114.0), deviation=(63.0, 62.0, 67.0))
+    options = MODELS[name]
+    model = models.build(options, num_classes=10)
+    scale = Standardize(mean=(125.0, 123.0, 114.0), std=(63.0, 62.0, 67.0))
     classes = tuple(f"class {number}" for number in range(10))
     weights = Weights.model_validate(
-        {"model": description, "classes": classes, "channels": 3, "image_size": 32, "standardize": scale}
+        {"model": options, "classes": classes, "channels": 3, "image_size": 32, "standardize": scale}
     )
-    run = Run(folder)
-    run.write_weights({key: value.numpy() for key, value in state.items()}, weights)
-    return run.weights_path
+    Network(model, weights).save(folder / "model.safetensors")
+    return folder / "model.safetensors"
 
 
 def serve(weights: Path, *, largest_batch: int) -> None:
     """Be a server; the first line of the output is its address."""
     from reslab.serving.app import Access, serving_app
-    from reslab.serving.network import Network
+    from reslab.serving.served import Served
     from reslab.serving.server import run
     from reslab.serving.service import Service
 
-    network = Network(weights, name="network")
+    network = Served(weights, name="network")
     app = serving_app(lambda metrics: Service([network], metrics=metrics, largest_batch=largest_batch), access=Access())
     run(app, address=("127.0.0.1", 0), say=lambda url: print(url, flush=True))
 
@@ -209,7 +209,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--requests", type=int, default=640, help="of a round")
-    parser.add_argument("--model", default="preact_resnet32", choices=models.MODELS)
+    parser.add_argument("--model", default="preact_resnet32", choices=MODELS)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--serve", choices=SERVERS, help=argparse.SUPPRESS)
     parser.add_argument("--weights", type=Path, help=argparse.SUPPRESS)

@@ -22,11 +22,10 @@ from torch import Tensor
 from reslab.data.batches import Batches, standardize
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import read_split
-from reslab.evaluation.predict import load_classifier
 from reslab.models import Classifier
-from reslab.network.inference import predict_logits
+from reslab.network.network import Network
 from reslab.recipe.networks import PreActResNet
-from reslab.recipe.recipe import Average, Flip, Linear, Recipe, Sgd, Shift, Standardize, derive
+from reslab.recipe.recipe import Flip, Linear, Recipe, Sgd, Shift, derive
 from reslab.training import train
 from reslab.training.loop import Trainer
 from reslab.training.statistics import BATCH_SIZE, NUM_IMAGES, renew_statistics
@@ -46,13 +45,12 @@ SMALL = Recipe(
 RECIPES = {
     "10 updates": derive(SMALL, name="few", updates=10),
     "240 updates": SMALL,
-    "240 updates, averaged": derive(SMALL, name="averaged", average=Average(decay=0.98, epoch=3)),
 }
 
 
-def measure(model: Classifier, images: ImageSet, *, by: Standardize) -> dict[str, float]:
+def measure(network: Network, images: ImageSet) -> dict[str, float]:
     """Give accuracy and mean loss on the validation images."""
-    logits = predict_logits(model, images.images, prepare=lambda pixels: standardize(pixels, by=by))
+    logits = network.logits(images.images)
     return {
         "accuracy": float((logits.argmax(1) == images.labels).float().mean()),
         "loss": float(F.cross_entropy(logits, images.labels)),
@@ -70,8 +68,8 @@ def compare(recipe: Recipe, *, seed: int, data_dir: Path | None) -> dict[str, di
     """Train once; measure what training left, and what each kind of renewal makes of it."""
     with tempfile.TemporaryDirectory() as folder:
         run = train(recipe, out=Path(folder) / "run", seed=seed, compile="off", precision="float32", data_dir=data_dir)
-        model, weights = load_classifier(run.path, device="cpu")
-    by = weights.standardize
+        network = Network.load(run.path, device="cpu")
+    model, by = network.module, network.metadata.standardize
     images, held_out = (read_split(recipe, split, data_dir=data_dir) for split in ("train", "validation"))
     batches = Batches(images, recipe=recipe, by=by, seed=seed, device=torch.device("cpu"))
 
@@ -82,13 +80,13 @@ def compare(recipe: Recipe, *, seed: int, data_dir: Path | None) -> dict[str, di
     def augmented() -> Iterator[Tensor]:
         return (chunk for chunk, _ in list(batches.epoch(recipe.epochs))[: NUM_IMAGES // recipe.batch_size])
 
-    networks = {
+    models = {
         "as training left them": model,
         f"{NUM_IMAGES} whole images": renewed(model, whole(NUM_IMAGES)),
         "all whole images": renewed(model, whole(len(images.labels))),
         f"{NUM_IMAGES} augmented images": renewed(model, augmented()),
     }
-    return {name: measure(network, held_out, by=by) for name, network in networks.items()}
+    return {name: measure(Network(each, network.metadata), held_out) for name, each in models.items()}
 
 
 def main() -> None:

@@ -19,10 +19,10 @@ from reslab.runs import read_weights
 def single_image_app(path: Path) -> FastAPI:
     """Make the app: a plain function, which FastAPI calls in one of its threads, and the network in one call."""
     tensors, weights = read_weights(path)
-    model = models.restore(weights.model.model_dump(), tensors, num_classes=10, channels=3).eval()
+    model = models.restore(weights.model, tensors, num_classes=10, channels=3).eval()
     scale = weights.standardize
     assert scale is not None
-    mean, deviation = (torch.tensor(each).view(3, 1, 1) for each in (scale.mean, scale.deviation))
+    mean, deviation = (torch.tensor(each).view(3, 1, 1) for each in (scale.mean, scale.std))
     app = FastAPI()
 
     @app.post("/v1/predict")

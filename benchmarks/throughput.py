@@ -68,7 +68,7 @@ def measure(name: str, *, loops: Sequence[str], steps: int, keras: str | None) -
 
 def describe(recipe: Recipe, seconds: float, *, peak_gflops: float) -> dict[str, float]:
     """Turn the seconds of a step into rates."""
-    model = models.build(recipe.model.model_dump(), num_classes=10)
+    model = models.build(recipe.model, num_classes=10)
     operations = 3 * 2 * models.count_multiply_adds(model, image=torch.zeros(3, recipe.image_size, recipe.image_size))
     rate = recipe.batch_size / seconds
     gflops = rate * operations / 1e9

@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from reslab import models
 from reslab.data.batches import Batches
 from reslab.data.images import ImageSet
+from reslab.machine import kernels
 from reslab.machine.launch import choose_settings
 from reslab.machine.memory import keep_freed_memory
 from reslab.machine.precision import Precision, multiplying, pick_precision
@@ -45,8 +46,8 @@ def read_recipe(name: str) -> Recipe:
     """Find a shipped recipe, with one chunk a batch and images of one size; NAME@N takes batches of N."""
     shipped, _, size = name.partition("@")
     recipe = find_recipe(shipped)
-    batch_size = int(size) if size else recipe.chunk_size or recipe.batch_size
-    return derive(recipe, name=shipped, batch_size=batch_size, chunk_size=None, growth=())
+    batch_size = int(size) if size else recipe.micro_batch_size or recipe.batch_size
+    return derive(recipe, name=shipped, batch_size=batch_size, micro_batch_size=None, progressive_resizing=())
 
 
 def make_images(num: int, *, side: int) -> ImageSet:
@@ -63,13 +64,13 @@ class ByHand(Dataset[tuple[Tensor, int]]):
     def __init__(self, images: ImageSet) -> None:
         self.images, self.labels = images.images[:].numpy(), images.labels.numpy()
         self.mean = np.array(CIFAR10_PIXELS.mean, dtype=np.float32)[:, None, None]
-        self.deviation = np.array(CIFAR10_PIXELS.deviation, dtype=np.float32)[:, None, None]
+        self.std = np.array(CIFAR10_PIXELS.std, dtype=np.float32)[:, None, None]
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = (self.images[index].astype(np.float32) - self.mean) / self.deviation
+        image = (self.images[index].astype(np.float32) - self.mean) / self.std
         if np.random.random() < 0.5:
             image = image[:, :, ::-1]
         image = np.pad(image, ((0, 0), (4, 4), (4, 4)))
@@ -80,7 +81,7 @@ class ByHand(Dataset[tuple[Tensor, int]]):
 
 def steps_by_hand(recipe: Recipe, images: ImageSet, *, precision: Precision = "float32") -> Iterator[None]:
     """Train as most tutorials do; a step each time that the iterator is advanced."""
-    model = models.build(recipe.model.model_dump(), num_classes=10)
+    model = models.build(recipe.model, num_classes=10)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=2e-4)
     while True:
         loader = DataLoader(ByHand(images), batch_size=recipe.batch_size, shuffle=True, num_workers=2)
@@ -100,7 +101,8 @@ def steps_of_reslab(
 ) -> Iterator[None]:
     """Train as `reslab train` does."""
     keep_freed_memory()
-    model = models.build(recipe.model.model_dump(), num_classes=10)
+    kernels.enable(CPU)
+    model = models.build(recipe.model, num_classes=10)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(model, settings=recipe.optimizer)
     multiplied = pick_precision(precision, device=CPU)

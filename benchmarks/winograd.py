@@ -17,8 +17,9 @@ from record import write_record
 from torch import Tensor
 
 from reslab import models
-from reslab.machine import winograd
+from reslab.machine import kernels, winograd
 from reslab.machine.memory import keep_freed_memory
+from reslab.recipe.networks import FastConv
 
 CHUNK, SIZES, WARMUP = 250, (16, 24, 32), 2
 
@@ -42,7 +43,7 @@ def take_step(model: models.Classifier, images: Tensor, labels: Tensor) -> float
 def measure(size: int, *, steps: int) -> dict[str, Any]:
     """Alternate both paths at one image size."""
     torch.manual_seed(0)
-    model = models.build({"kind": "fast_conv"}, num_classes=10).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = models.build(FastConv(), num_classes=10).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.randn(CHUNK, 3, size, size).to(memory_format=torch.channels_last)
     labels = torch.randint(10, (CHUNK,))
     times: dict[str, list[float]] = {name: [] for name in PATHS}
@@ -65,7 +66,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
     keep_freed_memory()
-    assert winograd.available(), "no compiler here"
+    assert kernels.enable(torch.device("cpu")), "no compiler here"
     write_record(arguments.out, {str(size): measure(size, steps=arguments.steps) for size in SIZES})
 
 

@@ -29,6 +29,7 @@ from reslab import models
 from reslab.data.batches import Batches
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import read_split
+from reslab.machine import kernels
 from reslab.machine.launch import choose_settings
 from reslab.machine.memory import keep_freed_memory
 from reslab.machine.precision import pick_precision
@@ -75,8 +76,9 @@ def train(recipe: Recipe, images: ImageSet, *, steps: int, device: torch.device)
     """Take the steps; losses, seconds and megabytes."""
     environment = describe_environment(device=device, seed=0, data=())
     keep_freed_memory()
+    kernels.enable(device)
     torch.manual_seed(0)
-    model = models.build(recipe.model.model_dump(), num_classes=len(images.classes))
+    model = models.build(recipe.model, num_classes=len(images.classes))
     model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = make_optimizer(model, settings=recipe.optimizer)
     forward = make_forward(model, device=device, precision=pick_precision(device=device))

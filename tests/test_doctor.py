@@ -1,6 +1,7 @@
 """What the doctor says of a machine that is described to it, and that it finds what is wrong."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from reslab import doctor
 from reslab.data.sources.catalog import OFFICIAL
 from reslab.doctor import Finding, examine, measure_gflops
-from reslab.machine import winograd
+from reslab.machine import kernels
 
 
 @pytest.fixture(autouse=True)
@@ -81,14 +82,16 @@ def test_a_machine_that_is_busy_or_full_is_told(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(doctor, "MIN_DISK", 1e30)
     assert str(Path.cwd()) in str(find("disk").advice)
     monkeypatch.setattr(doctor, "MIN_MEMORY", 1e30)
-    assert "chunk_size" in str(find("memory").advice)
+    assert "micro_batch_size" in str(find("memory").advice)
 
 
 def test_kernels_that_are_off_or_missing_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(winograd, "find_library", lambda: tmp_path / "winograd.so")
-    assert find("Winograd kernels") == Finding("Winograd kernels", f"in {tmp_path / 'winograd.so'}")
-    monkeypatch.setattr(winograd, "find_library", lambda: None)
-    assert find("Winograd kernels").value.startswith("not here")
+    library = SimpleNamespace(_name=str(tmp_path / "winograd.so"))
+    monkeypatch.setattr(kernels, "_on", None)
+    monkeypatch.setattr(kernels, "_load", lambda: library)
+    assert find("Winograd kernels") == Finding("Winograd kernels", f"on, in {library._name}")
+    monkeypatch.setattr(kernels, "_load", lambda: None)
+    assert find("Winograd kernels").value.startswith("off: wide convolutions")
     monkeypatch.setenv("RESLAB_KERNELS", "off")
     assert find("Winograd kernels").advice == "unset RESLAB_KERNELS"
 

@@ -19,14 +19,12 @@ PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / 
 ELSEWHERE = {"published", "standardize", "augment", "warm_until", "extension"}
 
 USED = {
-    "averaging": lambda recipe: recipe.average,
-    "chunks": lambda recipe: recipe.chunk_size,
+    "chunks": lambda recipe: recipe.micro_batch_size,
     "flip": lambda recipe: any(isinstance(part, Flip) and part.alternate for part in recipe.augment),
     "freezing": lambda recipe: recipe.freeze,
-    "growth": lambda recipe: recipe.growth,
+    "growth": lambda recipe: recipe.progressive_resizing,
     "muon": lambda recipe: isinstance(recipe.optimizer, Muon),
     "sampling": lambda recipe: recipe.sampling,
-    "selection": lambda recipe: recipe.selection,
     "whitening": lambda recipe: isinstance(recipe.model, FastConv),
 }
 
@@ -67,5 +65,5 @@ def test_the_example_of_a_page_makes_a_recipe_use_the_part(page: str) -> None:
     recipe = parse_recipe(base.model_dump(mode="json") | example(page), where=page)
     assert USED[page](recipe)
     assert not USED[page](base)
-    for part in (recipe.average, recipe.selection, *recipe.freeze, *recipe.growth):
-        assert part is None or part.epoch < recipe.epochs
+    for part in (*recipe.freeze, *recipe.progressive_resizing):
+        assert part.epoch < recipe.epochs

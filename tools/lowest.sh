@@ -34,7 +34,8 @@ export OMP_NUM_THREADS=1
 "$place/env/bin/reslab" export base --to base.onnx
 cd "$here"
 # Old versions warn of each other, which is no fault of reslab's.
-"$python" -P -m pytest -n 2 --override-ini filterwarnings=default tests/test_addresses.py tests/cli/test_remote.py \
-  tests/cli/test_hostile_folder.py tests/cli/test_malicious_pickle.py tests/models/test_foreign.py \
-  tests/study/test_cluster.py tests/study/test_storage.py tests/data/test_shards.py tests/serving tests/fuzz
+"$python" -m pytest -n 2 --basetemp "$place/tests" --override-ini filterwarnings=default tests/data/test_addresses.py \
+  tests/cli/test_remote.py tests/cli/test_hostile_folder.py tests/cli/test_malicious_pickle.py \
+  tests/models/test_foreign.py tests/study/test_cluster.py tests/study/test_storage.py tests/data/sources/test_shards.py \
+  tests/serving tests/fuzz
 echo "The lowest versions work."

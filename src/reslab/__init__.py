@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from reslab.integrations.scikit_learn import Classifier
     from reslab.integrations.tracking import track
     from reslab.lab import run_lab
-    from reslab.models import MODELS, build
+    from reslab.models import build
+    from reslab.network.network import Network
     from reslab.pretrained import Pretrained
+    from reslab.recipe.networks import MODELS
     from reslab.recipe.recipe import Recipe, derive, read_recipe
     from reslab.recipe.settings import with_settings
     from reslab.recipe.shipped import RECIPES, find_recipe
@@ -41,6 +43,7 @@ __all__ = [
     "Evaluation",
     "Failure",
     "ImageSet",
+    "Network",
     "Pretrained",
     "Recipe",
     "Run",
@@ -84,7 +87,9 @@ _HOMES = {
     "reslab.extension": ("extend", "resume_extension"),
     "reslab.integrations.hub": ("pull", "push"),
     "reslab.lab": ("run_lab",),
-    "reslab.models": ("MODELS", "build"),
+    "reslab.network.network": ("Network",),
+    "reslab.models": ("build",),
+    "reslab.recipe.networks": ("MODELS",),
     "reslab.integrations.notebook": ("draw_images", "live_curves"),
     "reslab.pretrained": ("Pretrained",),
     "reslab.recipe.recipe": ("Recipe", "derive", "read_recipe"),

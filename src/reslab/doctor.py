@@ -17,7 +17,7 @@ import torch
 import reslab
 from reslab.data.sources.catalog import OFFICIAL
 from reslab.data.sources.cifar import find_data_dir
-from reslab.machine import winograd
+from reslab.machine import kernels
 from reslab.machine.device import pick_device
 from reslab.machine.launch import count_cores, read_quota
 from reslab.machine.memory import keep_freed_memory
@@ -145,7 +145,7 @@ def _look_at_memory() -> Finding:
     except OSError:
         return Finding("memory", "unknown")
     total, free = (int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
-    advice = "end other programs, or train with a smaller chunk_size" if free < MIN_MEMORY else None
+    advice = "end other programs, or train with a smaller micro_batch_size" if free < MIN_MEMORY else None
     return Finding("memory", f"{free / GIGABYTE:.1f} GB free of {total / GIGABYTE:.1f} GB", advice)
 
 
@@ -186,13 +186,12 @@ def _look_at_compiler() -> Finding:
 
 
 def _look_at_kernels() -> Finding:
-    library = winograd.find_library()
-    if library is not None:
-        return Finding("Winograd kernels", f"in {library}")
+    if kernels.enable(torch.device("cpu")):
+        return Finding("Winograd kernels", f"on, in {kernels.library()._name}")
     if os.environ.get("RESLAB_KERNELS") == "off":
-        return Finding("Winograd kernels", "switched off", "unset RESLAB_KERNELS")
+        return Finding("Winograd kernels", "off, by RESLAB_KERNELS", "unset RESLAB_KERNELS")
     advice = "a C compiler with OpenMP is needed" if sys.platform == "linux" else None
-    return Finding("Winograd kernels", "not here: wide convolutions are PyTorch's", advice)
+    return Finding("Winograd kernels", "off: wide convolutions are PyTorch's", advice)
 
 
 # ---- data

@@ -3,10 +3,11 @@
 Fractions lie in [0, 1], times are seconds, confusion matrices have a row per true and a column per predicted class.
 """
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from reslab.recipe import schema as recipe_schema
 from reslab.recipe.networks import Model
 from reslab.recipe.recipe import Method, Standardize
 from reslab.recipe.value import Fraction, Part
@@ -95,12 +96,17 @@ class Epoch(Part):
 class Weights(Part):
     """The metadata of `model.safetensors`: with it the file alone can predict."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = recipe_schema.SCHEMA_VERSION
     model: Model
     classes: tuple[str, ...]
     channels: PositiveInt
     image_size: PositiveInt
     standardize: Standardize
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_older_schemas(cls, content: Any) -> Any:
+        return recipe_schema.upgrade(content)
 
 
 class Estimate(Part):

@@ -59,7 +59,7 @@ EXPRESSIONS = {
     ),
     "no shards": ("shards:empty", lambda: Path("empty").mkdir(), "empty holds no reslab.json"),
     "no index": ("shards:it", write_no_index, "it/reslab.json is not an index of shards"),
-    "no such storage": ("shards:nowhere://x", lambda: None, "nowhere://x is no folder or address that can be opened"),
+    "no such storage": ("shards:nowhere://x", lambda: None, "reslab does not open nowhere: addresses"),
     "no address": ("shards:", lambda: None, "lacks a path: write shards:PATH"),
     "no such file": ("npz:absent.npz", lambda: None, "absent.npz cannot be read"),
     "no archive": ("npz:it.npz", lambda: Path("it.npz").write_text("text"), "it.npz is not a sound .npz"),
@@ -131,13 +131,19 @@ REQUESTS = {
     "a file in its place": ("train digits-quick --out small/recipe.json", "recipe.json exists and is not empty"),
     "settings on the way": (
         "train --resume small --set epochs=5",
-        "leave --set, --out, --seed, --compile, --precision and",
+        "--set, --out, --seed, --compile, --precision, --deterministic and --trial",
     ),
-    "a folder on the way": ("train --resume small --out new", "leave --set, --out, --seed, --compile, --precision and"),
-    "a seed on the way": ("train --resume small --seed 1", "leave --set, --out, --seed, --compile, --precision and"),
+    "a folder on the way": (
+        "train --resume small --out new",
+        "--set, --out, --seed, --compile, --precision, --deterministic and --trial",
+    ),
+    "a seed on the way": (
+        "train --resume small --seed 1",
+        "--set, --out, --seed, --compile, --precision, --deterministic and --trial",
+    ),
     "strictness on the way": (
         "train --resume small --deterministic",
-        "--compile, --precision and --deterministic away",
+        "--compile, --precision, --deterministic and --trial",
     ),
     "strict and compiled": ("train digits-quick --deterministic --compile on", "without compiled code"),
     "an unknown precision": ("train digits-quick --precision half", "--precision half: choose auto, float32 or"),

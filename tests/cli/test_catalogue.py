@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from reslab.cli import catalogue
+from reslab.recipe.networks import ImageNetResNet, Plain
 
 Command = Callable[..., Any]
 NAMES = ("plain8", "tiny18")
@@ -14,8 +15,8 @@ NAMES = ("plain8", "tiny18")
 
 @pytest.fixture(autouse=True)
 def _few_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny = {"kind": "imagenet_resnet", "depth": 18, "width": 8}
-    monkeypatch.setattr("reslab.models.MODELS", {"plain8": {"kind": "plain", "depth": 8}, "tiny18": tiny})
+    tiny = ImageNetResNet(depth=18, width=8)
+    monkeypatch.setattr("reslab.recipe.networks.MODELS", {"plain8": Plain(depth=8), "tiny18": tiny})
 
 
 def test_networks_are_counted_at_the_size_of_image_that_they_are_for(reslab: Command) -> None:

@@ -42,6 +42,16 @@ def edit(name: str, **changes: Any) -> Callable[[Path], object]:
     return damage
 
 
+def pipe(name: str, make: Callable[[Path], object] = os.mkfifo) -> Callable[[Path], object]:
+    """Put a pipe, or what else is made, in the place of a file."""
+
+    def damage(run: Path) -> None:
+        (run / name).unlink()
+        make(run / name)
+
+    return damage
+
+
 def forget_the_test_split(run: Path) -> None:
     evaluation = json.loads((run / "evaluation.json").read_text())
     del evaluation["splits"]["test"]
@@ -68,6 +78,9 @@ DAMAGES = {
     "another recipe": (edit("recipe.json", epochs=-1), "evaluate report", "recipe.json: epochs should be greater"),
     "a newer schema": (edit(FIGURES, schema_version=9), "evaluate report compare", "schema 9, .* upgrade reslab"),
     "a cut environment": (cut("environment.json"), "evaluate report compare", "environment.json is damaged"),
+    "a pipe for a record": (pipe("environment.json"), "evaluate report compare", "environment.json is not a file"),
+    "a pipe for a network": (pipe(WEIGHTS), "evaluate report predict", "model.safetensors is not a file: move it away"),
+    "a folder for figures": (pipe(FIGURES, os.mkdir), "report compare", "evaluation.json is not a file"),
     "a wrong log": (lambda run: (run / "log.jsonl").write_text("{}\n"), "report compare", "log.jsonl:1 is damaged"),
 }
 ARGUMENTS = {"predict": ("small", "a.png"), "compare": ("small", "twin")}
@@ -132,7 +145,7 @@ def test_too_little_memory_is_told_in_one_sentence(
         raise error
 
     monkeypatch.setattr("reslab.training.resume", fail)
-    assert refuse("train", "--resume", "small", code=1).startswith("there is not enough memory: smaller batches")
+    assert refuse("train", "--resume", "small", code=1).startswith("there is not enough memory: a smaller batch_size")
 
 
 @pytest.mark.parametrize(

@@ -92,4 +92,4 @@ def test_an_interrupt_ends_a_command_without_a_traceback(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("reslab.data.load.describe", interrupted)
-    assert reslab("data", "show", "digits") == (130, "", "")
+    assert reslab("data", "show", "digits") == (1, "", "reslab: stopped: the same command starts it again\n")

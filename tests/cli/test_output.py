@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from reslab.cli import show
+from reslab.recipe.networks import Plain
 from reslab.recipe.recipe import Recipe
 from reslab.recipe.shipped import RECIPES
-from reslab.runs import Run, read_weights
+from reslab.runs import Run, pack_weights, read_weights
 
 Command = Callable[..., Any]
 
@@ -115,7 +116,7 @@ def test_predict_as_json(reslab: Command, finished: Run) -> None:
 
 
 def test_models_as_json_count_the_classes(reslab: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reslab.models.MODELS", {"plain8": {"kind": "plain", "depth": 8}})
+    monkeypatch.setattr("reslab.recipe.networks.MODELS", {"plain8": Plain(depth=8)})
     few, many = (read_json(reslab("models", "--num-classes", num, "--json"))["plain8"] for num in (10, 15))
     head_inputs = 64
     assert many["parameters"] - few["parameters"] == 5 * (head_inputs + 1)
@@ -216,7 +217,7 @@ def test_evaluate_warns_of_a_network_that_falls_short_of_its_log(reslab: Command
     sound = reslab("evaluate", finished.path, "--json")
     assert (sound.code, sound.err) == (0, "")
     tensors, weights = read_weights(finished.path)
-    finished.write_weights(tensors | {"head.weight": 0 * tensors["head.weight"]}, weights)
+    finished.write_weights(pack_weights(tensors | {"head.weight": 0 * tensors["head.weight"]}, weights))
     outcome = reslab("evaluate", finished.path, "--json")
     assert outcome.code == 0
     assert json.loads(outcome.out)["splits"]["train"]["accuracy"]["value"] < 0.5

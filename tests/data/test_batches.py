@@ -5,21 +5,27 @@ import numpy as np
 import pytest
 import torch
 
-from reslab.data.batches import Batches, image_size_at, sample, seeded, standardize
+from reslab.data.batches import Batches, sample, seeded, standardize
 from reslab.data.images import ImageSet
-from reslab.recipe.recipe import Flip, Growth, Sampling, Shift, Standardize, derive
+from reslab.recipe.recipe import Flip, Resize, Sampling, Shift, Standardize, derive
 from reslab.recipe.shipped import RECIPES
 
 NUM, SIDE, BATCH = 50, 8, 16
-BY = Standardize(mean=(10.5, 100, 200.25), deviation=(1.5, 60, 0.25))
+BY = Standardize(mean=(10.5, 100, 200.25), std=(1.5, 60, 0.25))
 PLAIN = derive(
-    RECIPES["lab-resnet32"], name="plain", image_size=SIDE, augment=(), growth=(), standardize=BY, batch_size=BATCH
+    RECIPES["lab-resnet32"],
+    name="plain",
+    image_size=SIDE,
+    augment=(),
+    progressive_resizing=(),
+    standardize=BY,
+    batch_size=BATCH,
 )
 AUGMENTED = derive(PLAIN, name="augmented", augment=(Flip(), Shift(fraction=0.125)))
 GROWING = derive(
     AUGMENTED,
     name="growing",
-    growth=(Growth(epoch=0, image_size=6), Growth(epoch=2, image_size=4), Growth(epoch=4, image_size=8)),
+    progressive_resizing=(Resize(epoch=0, image_size=6), Resize(epoch=2, image_size=4), Resize(epoch=4, image_size=8)),
 )
 
 SAMPLED = derive(AUGMENTED, name="sampled", sampling=Sampling(images_per_epoch=70, balance=0.5))
@@ -77,7 +83,7 @@ def test_the_order_differs_between_epochs_and_seeds_and_not_otherwise(images):
 def test_images_keep_their_labels_and_are_standardised(images):
     for batch, labels in make(images).epoch(0):
         stored = images.images[labels].numpy().astype(np.float64)
-        expected = (stored - np.reshape(BY.mean, (3, 1, 1))) / np.reshape(BY.deviation, (3, 1, 1))
+        expected = (stored - np.reshape(BY.mean, (3, 1, 1))) / np.reshape(BY.std, (3, 1, 1))
         np.testing.assert_allclose(batch.numpy(), expected, rtol=1e-5, atol=1e-5)
         assert (batch.dtype, labels.dtype) == (torch.float32, torch.int64)
 
@@ -123,15 +129,15 @@ def test_augmentation_differs_between_epochs_seeds_and_batches(images):
 
 @pytest.mark.parametrize(("epoch", "size"), [(0, 6), (1, 6), (2, 4), (3, 4), (4, 8), (99, 8)])
 def test_images_change_their_size_at_their_epochs(images, epoch, size):
-    assert image_size_at(GROWING, epoch) == size
+    assert GROWING.image_size_at(epoch) == size
     for batch, _ in make(images, GROWING).epoch(epoch):
         assert batch.shape[1:] == (3, size, size)
 
 
 def test_without_growth_images_have_the_recipes_size_and_before_the_first_growth_too():
-    late = derive(PLAIN, name="late", growth=(Growth(epoch=2, image_size=4),))
-    assert [image_size_at(PLAIN, epoch) for epoch in (0, 5)] == [SIDE, SIDE]
-    assert [image_size_at(late, epoch) for epoch in (0, 1, 2, 3)] == [SIDE, SIDE, 4, 4]
+    late = derive(PLAIN, name="late", progressive_resizing=(Resize(epoch=2, image_size=4),))
+    assert [PLAIN.image_size_at(epoch) for epoch in (0, 5)] == [SIDE, SIDE]
+    assert [late.image_size_at(epoch) for epoch in (0, 1, 2, 3)] == [SIDE, SIDE, 4, 4]
 
 
 def test_half_the_size_is_the_antialiased_mean_of_standardised_pixels(images):
@@ -142,7 +148,7 @@ def test_half_the_size_is_the_antialiased_mean_of_standardised_pixels(images):
             if 0 <= tap < SIDE:
                 weights[place, tap] = weight
     weights /= weights.sum(axis=1, keepdims=True)
-    recipe = derive(PLAIN, name="half", growth=(Growth(epoch=0, image_size=4),))
+    recipe = derive(PLAIN, name="half", progressive_resizing=(Resize(epoch=0, image_size=4),))
     for batch, labels in make(images, recipe).epoch(0):
         whole = standardize(images.images[labels], by=BY).double().numpy()
         np.testing.assert_allclose(batch.numpy(), weights @ whole @ weights.T, rtol=1e-4, atol=1e-4)
@@ -239,12 +245,10 @@ def test_an_epoch_of_drawn_images_has_its_own_number_of_batches(images):
 def test_standardize_is_numpys_arithmetic_and_leaves_the_pixels_alone(channels):
     pixels = torch.randint(0, 256, (4, channels, 5, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
     before = pixels.clone()
-    by = Standardize(
-        mean=tuple(100.0 + 7 * c for c in range(channels)), deviation=tuple(3.0 + c for c in range(channels))
-    )
+    by = Standardize(mean=tuple(100.0 + 7 * c for c in range(channels)), std=tuple(3.0 + c for c in range(channels)))
     result = standardize(pixels, by=by)
     stored = pixels.numpy().astype(np.float64)
-    expected = np.stack([(stored[:, c] - by.mean[c]) / by.deviation[c] for c in range(channels)], axis=1)
+    expected = np.stack([(stored[:, c] - by.mean[c]) / by.std[c] for c in range(channels)], axis=1)
     np.testing.assert_allclose(result.numpy(), expected, rtol=1e-6, atol=1e-6)
     assert result.dtype == torch.float32
     assert torch.equal(pixels, before)

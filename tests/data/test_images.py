@@ -19,7 +19,7 @@ def test_statistics_are_those_of_numpy_in_double_precision() -> None:
     statistics = images.statistics()
     pixels = images.images.numpy().astype(np.float64)
     np.testing.assert_allclose(statistics.mean, pixels.mean(axis=(0, 2, 3)), rtol=1e-13)
-    np.testing.assert_allclose(statistics.deviation, pixels.std(axis=(0, 2, 3)), rtol=1e-13)
+    np.testing.assert_allclose(statistics.std, pixels.std(axis=(0, 2, 3)), rtol=1e-13)
 
 
 def test_statistics_of_two_pixels_by_hand() -> None:
@@ -27,13 +27,13 @@ def test_statistics_of_two_pixels_by_hand() -> None:
         torch.tensor([10, 20], dtype=torch.uint8).reshape(2, 1, 1, 1), torch.arange(2), ("a", "b"), "", "train"
     )
     assert images.statistics().mean == (15.0,)
-    assert images.statistics().deviation == (5.0,)  # of the population: 7.07 would be the sample's
+    assert images.statistics().std == (5.0,)  # of the population: 7.07 would be the sample's
 
 
 def test_a_channel_that_never_changes_has_deviation_one() -> None:
     images = make_set(channels=2)
     images.images[:, 1] = 255
-    assert images.statistics().deviation[1] == 1.0
+    assert images.statistics().std[1] == 1.0
     assert images.statistics().mean[1] == 255.0
 
 

@@ -237,6 +237,6 @@ def test_describe_sums_both_splits_up_as_json(official: Path) -> None:
         "image_shape": [3, 32, 32],
         "counts": {"train": [10, 10], "test": [1, 1]},
         "mean": list(train.statistics().mean),
-        "deviation": list(train.statistics().deviation),
+        "std": list(train.statistics().std),
         "fingerprints": {"train": train.fingerprint, "test": test.fingerprint},
     }

@@ -5,15 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from reslab.data.batches import standardize
 from reslab.data.load import load
 from reslab.data.recipe_data import describe_data
-from reslab.evaluation import load_classifier
+from reslab.network.network import Network
 from reslab.recipe.recipe import Extension, derive
 from reslab.records import Estimate, PriorChoice, PriorPoint
-from reslab.runs import Run, read_weights
+from reslab.runs import Run, pack_weights, read_weights
 
 DATA = "digits:1,4,7@40+digits:2,3@20"
 
@@ -39,13 +37,12 @@ def extended(finished: Run, prior: PriorChoice, tmp_path: Path) -> Run:
     run.write_recipe(derive(finished.recipe, name="more", data=DATA, validation=0, extension=extension))
     images = load(DATA, "train", image_size=8)
     run.write_environment(finished.environment.model_copy(update={"data": (describe_data(images),)}))
-    model, weights = load_classifier(finished.path)
-    with torch.no_grad():
-        features = model.features(standardize(images.images, by=weights.standardize)).numpy()
+    network = Network.load(finished.path)
+    features = network.features(images.images).numpy()
     with_one = np.hstack([features, np.ones((len(features), 1))])
     head = np.linalg.lstsq(with_one, 10 * np.eye(5)[images.labels.numpy()], rcond=None)[0].T.astype(np.float32)
     tensors = read_weights(finished.path)[0] | {"head.weight": head[:, :-1], "head.bias": head[:, -1]}
-    run.write_weights(tensors, weights.model_copy(update={"classes": images.classes}))
+    run.write_weights(pack_weights(tensors, network.metadata.model_copy(update={"classes": images.classes})))
     run.write_base(base)
     run.write_prior(prior)
     return run

@@ -16,7 +16,7 @@ from reslab.models import build
 from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Standardize
 from reslab.records import Weights
-from reslab.runs import Run
+from reslab.runs import Run, pack_weights
 
 NAMES = ("ant", "bee", "cat", "dog")
 
@@ -81,10 +81,12 @@ def write_network(path: Path, *, channels: int) -> torch.nn.Module:
     """Save a network with random weights for images of 16 pixels."""
     torch.manual_seed(3)
     model = PreActResNet(depth=8, width=8)
-    network = build(model.model_dump(), num_classes=len(NAMES), channels=channels)
-    pixels = Standardize(mean=tuple(range(100, 100 + channels)), deviation=tuple(range(50, 50 + channels)))
+    network = build(model, num_classes=len(NAMES), channels=channels)
+    pixels = Standardize(mean=tuple(range(100, 100 + channels)), std=tuple(range(50, 50 + channels)))
     weights = Weights(model=model, classes=NAMES, channels=channels, image_size=16, standardize=pixels)
-    Run.create(path).write_weights({name: value.numpy() for name, value in network.state_dict().items()}, weights)
+    Run.create(path).write_weights(
+        pack_weights({name: value.numpy() for name, value in network.state_dict().items()}, weights)
+    )
     return network.eval()
 
 

@@ -16,7 +16,7 @@ from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Extension, Linear, Recipe, Sgd, Standardize
 from reslab.records import ClassFigures, Estimate, Weights
 from reslab.report import write_report
-from reslab.runs import Predictions, Run, read_weights
+from reslab.runs import Predictions, Run, pack_weights, read_weights
 from reslab.words import figure
 from reslab.words import printable as plain
 
@@ -46,9 +46,9 @@ def make_run(path, prior, *, num_old=2, classes=CLASSES):
         extension=Extension(method="finetune", base="f00", num_old=num_old),
     )
     run.write_recipe(recipe)
-    standardize = Standardize(mean=(0.0,), deviation=(1.0,))
+    standardize = Standardize(mean=(0.0,), std=(1.0,))
     weights = Weights(model=recipe.model, classes=classes, channels=1, image_size=8, standardize=standardize)
-    run.write_weights({"head.weight": np.zeros((1, 1), np.float32)}, weights)
+    run.write_weights(pack_weights({"head.weight": np.zeros((1, 1), np.float32)}, weights))
     run.write_prior(prior)
     return run
 
@@ -159,11 +159,11 @@ def test_a_run_that_was_not_extended_has_nothing_to_say(finished):
 
 def naive_logits(weights_path, images, num_classes):
     by = read_weights(weights_path)[1].standardize
-    model = build({"kind": "preact_resnet", "depth": 8, "width": 8}, num_classes=num_classes, channels=1)
+    model = build(PreActResNet(depth=8, width=8), num_classes=num_classes, channels=1)
     model.load_state_dict(load_file(weights_path))
     model.eval()
     with torch.no_grad():
-        rows = [model((image[None].double() - by.mean[0]).div(by.deviation[0]).float())[0] for image in images]
+        rows = [model((image[None].double() - by.mean[0]).div(by.std[0]).float())[0] for image in images]
     return torch.stack(rows).numpy()
 
 
@@ -231,7 +231,7 @@ def test_an_extended_run_is_reported(extended):
 
 def test_another_base_is_refused(extended, finished):
     tensors, weights = read_weights(finished.path)
-    finished.write_weights(tensors | {"head.bias": tensors["head.bias"] + 1}, weights)
+    finished.write_weights(pack_weights(tensors | {"head.bias": tensors["head.bias"] + 1}, weights))
     extended.write_base(finished.weights_path.read_bytes())
     with pytest.raises(UserError, match=r"base\.safetensors is not the network that .*extended was made from"):
         evaluate(extended, splits=["test"])

@@ -6,12 +6,13 @@ from torch import nn
 from reslab import models
 from reslab.evaluation.heat import BATCH, evidence_maps, find_last_layer, heat_maps
 from reslab.models.layers import Classifier
+from reslab.recipe.networks import MODELS
 
 
 @pytest.mark.parametrize("name", ["preact_resnet20", "resnet20", "plain20", "elu_resnet20", "fast_conv"])
 def test_evidence_adds_up_to_the_logit_without_the_bias(name):
     torch.manual_seed(0)
-    model = models.build(models.MODELS[name], num_classes=7).eval()
+    model = models.build(MODELS[name], num_classes=7).eval()
     nn.init.normal_(model.head.bias)
     images, classes = torch.randn(3, 3, 32, 32), torch.tensor([[0, 3], [1, 2], [6, 5]])
     with torch.no_grad():
@@ -23,7 +24,7 @@ def test_evidence_adds_up_to_the_logit_without_the_bias(name):
 
 
 def test_of_an_averaged_map_it_is_the_class_activation_map():
-    model = models.build(models.MODELS["resnet20"], num_classes=4).eval()
+    model = models.build(MODELS["resnet20"], num_classes=4).eval()
     images = torch.randn(1, 3, 16, 16)
     kept = {}
     hook = model.blocks.register_forward_hook(lambda module, inputs, output: kept.update(map=output.detach()))
@@ -36,7 +37,7 @@ def test_of_an_averaged_map_it_is_the_class_activation_map():
 
 
 def test_many_images_are_done_in_parts_and_no_hook_stays():
-    model = models.build(models.MODELS["resnet20"], num_classes=4).eval()
+    model = models.build(MODELS["resnet20"], num_classes=4).eval()
     images = torch.randn(BATCH + 1, 3, 8, 8)
     classes = torch.zeros(len(images), 1, dtype=torch.int64)
     together = evidence_maps(model, images, classes=classes)

@@ -17,21 +17,22 @@ from reslab.data.images import ImageSet
 from reslab.data.load import load
 from reslab.data.recipe_data import read_split
 from reslab.errors import UserError
-from reslab.evaluation import evaluate, load_classifier, predict
+from reslab.evaluation import evaluate, predict
 from reslab.models import build
+from reslab.network.network import Network
 from reslab.recipe.recipe import Recipe, derive
-from reslab.runs import Run, read_weights
+from reslab.runs import Run, pack_weights, read_weights
 from reslab.training import train
 
 
 def naive_logits(run: Run, images: ImageSet) -> NDArray[np.float32]:
     """One image at a time, through the network that the recipe describes, with the pixels standardised by hand."""
-    model = build(run.recipe.model.model_dump(), num_classes=3, channels=1)
+    model = build(run.recipe.model, num_classes=3, channels=1)
     model.load_state_dict(load_file(run.weights_path))
     model.eval()
     by = read_weights(run.path)[1].standardize
     with torch.no_grad():
-        rows = [model((image[None].double() - by.mean[0]).div(by.deviation[0]).float())[0] for image in images.images]
+        rows = [model((image[None].double() - by.mean[0]).div(by.std[0]).float())[0] for image in images.images]
     return torch.stack(rows).numpy()
 
 
@@ -191,9 +192,9 @@ def test_other_channels_are_refused(archive: Archive, run_on: Callable[[Archive]
 def test_weights_that_do_not_fit_are_refused_in_one_sentence(finished: Run) -> None:
     tensors, weights = read_weights(finished.path)
     for wrong in (tensors | {"head.bias": np.zeros(4, np.float32)}, {"head.bias": tensors["head.bias"]}):
-        finished.write_weights(wrong, weights)
-        with pytest.raises(UserError, match="do not fit the network that it names") as caught:
-            load_classifier(finished.path)
+        finished.write_weights(pack_weights(wrong, weights))
+        with pytest.raises(UserError, match="do not fit the network that they name") as caught:
+            Network.load(finished.path)
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 500 + len(str(finished.path))
 

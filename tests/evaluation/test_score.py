@@ -16,7 +16,7 @@ from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Linear, Recipe, Sgd, Standardize
 from reslab.records import Estimate, Weights
 from reslab.report.tables import metric_table
-from reslab.runs import Predictions, Run
+from reslab.runs import Predictions, Run, pack_weights
 from reslab.words import printable as plain
 
 CLASSES = ("ant", "bee", "cat")
@@ -41,9 +41,9 @@ def make_run(path, classes=CLASSES):
 
 
 def write_weights(run, classes):
-    standardize = Standardize(mean=(0.0,), deviation=(1.0,))
+    standardize = Standardize(mean=(0.0,), std=(1.0,))
     weights = Weights(model=PreActResNet(depth=8), classes=classes, channels=1, image_size=8, standardize=standardize)
-    run.write_weights({"head.weight": np.zeros((1, 1), np.float32)}, weights)
+    run.write_weights(pack_weights({"head.weight": np.zeros((1, 1), np.float32)}, weights))
 
 
 def predictions(*, seed=0, num=120, classes=3, signal=1.5):

@@ -12,7 +12,7 @@ from reslab.errors import UserError
 from reslab.evaluation.onnx import evaluate_onnx
 from reslab.network.onnx_file import OnnxFile
 from reslab.records import DataSet
-from reslab.runs import Run, read_weights
+from reslab.runs import Run, pack_weights, read_weights
 
 
 def test_files_beside_pytorch(finished: Run, exported: Path) -> None:
@@ -52,7 +52,7 @@ def _altered(data: DataSet) -> DataSet:
 
 def test_a_file_of_another_run_is_refused(finished: Run, exported: Path) -> None:
     tensors, weights = read_weights(finished.path)
-    finished.write_weights(tensors, weights.model_copy(update={"classes": ("1", "4", "8")}))
+    finished.write_weights(pack_weights(tensors, weights.model_copy(update={"classes": ("1", "4", "8")})))
     with pytest.raises(UserError, match=r"model\.onnx is not for the classes and images of \S+small: export that run"):
         evaluate_onnx(finished, files=[exported / "model.onnx"])
 

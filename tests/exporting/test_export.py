@@ -15,10 +15,9 @@ from torch import nn
 from reslab import exporting
 from reslab.data.load import load
 from reslab.errors import Failure, UserError
-from reslab.evaluation import load_classifier
 from reslab.exporting import Export, export
 from reslab.exporting.deployed import trace
-from reslab.models import Classifier
+from reslab.network.network import Network
 from reslab.network.onnx_file import OnnxFile
 from reslab.recipe.recipe import Standardize, derive
 from reslab.runs import Run, read_weights
@@ -35,12 +34,11 @@ def images(finished: Run) -> NDArray[np.uint8]:
 
 def expected_logits(run: Run, images: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Standardise by hand, in double precision throughout."""
-    model, weights = load_classifier(run.path)
-    mean, deviation = (
-        np.array(values)[:, None, None] for values in (weights.standardize.mean, weights.standardize.deviation)
-    )
+    network = Network.load(run.path)
+    by = network.metadata.standardize
+    mean, deviation = (np.array(values)[:, None, None] for values in (by.mean, by.std))
     with torch.inference_mode():
-        return model.double()(torch.from_numpy((images - mean) / deviation)).numpy()
+        return network.module.double()(torch.from_numpy((images - mean) / deviation)).numpy()
 
 
 def initial_types(path: Path) -> set[int]:
@@ -92,7 +90,7 @@ def test_no_file_tells_of_the_machine_that_wrote_it_or_holds_images(exported: Pa
 
 def test_the_convolutions_are_plain_ones_although_winograd_would_pay(finished: Run, exported: Path) -> None:
     graph = onnx.load(exported / "model.onnx").graph
-    convolutions = [each for each in load_classifier(finished.path)[0].modules() if isinstance(each, nn.Conv2d)]
+    convolutions = [each for each in Network.load(finished.path).module.modules() if isinstance(each, nn.Conv2d)]
     assert sum(node.op_type == "Conv" for node in graph.node) == len(convolutions)
     assert {node.domain for node in graph.node} == {""}
 
@@ -117,9 +115,10 @@ def test_without_the_data_generated_images_do(finished: Run, tmp_path: Path) -> 
 def test_a_file_that_differs_is_refused_and_removed(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def trace_another(model: Classifier, *, by: Standardize, image_size: int) -> Any:
-        shifted = Standardize(mean=tuple(value + 1 for value in by.mean), deviation=by.deviation)
-        return trace(model, by=shifted, image_size=image_size)
+    def trace_another(network: Network) -> Any:
+        by = network.metadata.standardize
+        shifted = Standardize(mean=tuple(value + 1 for value in by.mean), std=by.std)
+        return trace(Network(network.module, network.metadata.model_copy(update={"standardize": shifted})))
 
     monkeypatch.setattr(exporting, "trace", trace_another)
     with pytest.raises(Failure, match=r"model\.pt2 differs from PyTorch by \S+, more than 0\.0001"):

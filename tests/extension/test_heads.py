@@ -8,8 +8,9 @@ from torch import nn
 
 from reslab import models
 from reslab.extension import heads
+from reslab.recipe.networks import FastConv, PreActResNet
 
-DESCRIPTION = {"kind": "preact_resnet", "depth": 8, "width": 8}
+OPTIONS = PreActResNet(depth=8, width=8)
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def clouds() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_a_grown_head_says_of_the_old_classes_what_it_said() -> None:
     torch.manual_seed(0)
-    model = models.build(DESCRIPTION, num_classes=4)
+    model = models.build(OPTIONS, num_classes=4)
     nn.init.normal_(model.head.bias)
     images = torch.randn(6, 3, 8, 8)
     before = model.eval()(images)
@@ -36,7 +37,7 @@ def test_a_grown_head_says_of_the_old_classes_what_it_said() -> None:
 
 
 def test_a_bias_that_is_not_trained_stays_so() -> None:
-    model = models.build({"kind": "fast_conv"}, num_classes=4)
+    model = models.build(FastConv(), num_classes=4)
     heads.grow(model, num_new=1)
     assert not model.head.bias.requires_grad
 

@@ -269,7 +269,7 @@ def test_the_fast_network_can_be_extended(small_recipe: object, tmp_path: Path) 
     fast = train(recipe, out=tmp_path / "fast")
     made = extend(fast.path, data=NEW, out=tmp_path / "more")
     assert isinstance(
-        models.restore(made.recipe.model.model_dump(), read_weights(made.path)[0], num_classes=5, channels=1).head,
+        models.restore(made.recipe.model, read_weights(made.path)[0], num_classes=5, channels=1).head,
         torch.nn.Linear,
     )
     assert evaluate(made, splits=("test",)).splits["test"].accuracy.value > 0.5

@@ -20,9 +20,8 @@ from reslab.data.sources.cifar import unpickle
 from reslab.data.sources.fetch import fetch
 from reslab.data.sources.npz import read_npz
 from reslab.errors import Failure, UserError
-from reslab.evaluation.predict import load_classifier
-from reslab.models import MODELS
-from reslab.recipe.networks import FastConv, PreActResNet
+from reslab.network.network import Network
+from reslab.recipe.networks import MODELS, FastConv, PreActResNet
 from reslab.recipe.recipe import Standardize
 from reslab.records import Weights
 from reslab.runs import Checkpoint, Run
@@ -113,12 +112,12 @@ def test_a_pickle_that_names_a_far_place_in_the_unpicklers_memory(tmp_path: Path
 @pytest.mark.parametrize("model", [PreActResNet(depth=6 * 10**8 + 2), FastConv(widths=(8, 8, 8 * 10**8))])
 def test_weights_that_say_they_were_a_giant(tmp_path: Path, model: Any) -> None:
     weights = Weights(
-        model=model, classes=("a", "b"), channels=1, image_size=9, standardize=Standardize(mean=(0,), deviation=(1,))
+        model=model, classes=("a", "b"), channels=1, image_size=9, standardize=Standardize(mean=(0,), std=(1,))
     )
     content = to_safetensors({"stem.weight": np.zeros(3, np.float32)}, {"reslab": weights.model_dump_json()})
     (tmp_path / "it").write_bytes(content)
     with pytest.raises(UserError, match="do not fit the network"):
-        load_classifier(tmp_path / "it", device="cpu")
+        Network.load(tmp_path / "it", device="cpu")
 
 
 def test_weights_of_more_channels_than_can_be_counted(tmp_path: Path) -> None:
@@ -127,12 +126,12 @@ def test_weights_of_more_channels_than_can_be_counted(tmp_path: Path) -> None:
         classes=("a", "b"),
         channels=2**63,
         image_size=8,
-        standardize=Standardize(mean=(0,), deviation=(1,)),
+        standardize=Standardize(mean=(0,), std=(1,)),
     )
     tensors = {str(number): np.zeros(1, np.float32) for number in range(99)}
     (tmp_path / "it").write_bytes(to_safetensors(tensors, {"reslab": weights.model_dump_json()}))
     with pytest.raises(UserError, match="do not fit the network"):
-        load_classifier(tmp_path / "it", device="cpu")
+        Network.load(tmp_path / "it", device="cpu")
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -13,8 +13,8 @@ from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
 
 from reslab.errors import UserError
-from reslab.evaluation import load_classifier
 from reslab.integrations.scikit_learn import Classifier
+from reslab.network.network import Network
 from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Flip, Linear, Recipe, Sgd, Standardize, derive
 from reslab.runs import Run
@@ -86,7 +86,7 @@ def test_colour_is_told_from_rows_by_its_place(recipe: Recipe) -> None:
     labels = np.arange(20) % 2
     one = recipe.model_copy(update={"epochs": 1})
     wanted = Classifier(one).fit(images, labels)
-    assert wanted.weights_.channels == 3
+    assert wanted.network_.channels == 3
     first = images.transpose(0, 3, 1, 2)
     np.testing.assert_array_equal(Classifier(one).fit(first, labels).predict_proba(first), wanted.predict_proba(images))
     flat = images.reshape(20, -1)
@@ -113,7 +113,7 @@ def test_names_of_any_kind_are_given_back(recipe: Recipe, digits: Any, tmp_path:
     assert set(kept.predict(digits[0])) <= set(names)
     run = Run.open(tmp_path / "run")
     assert (run.recipe.epochs, run.recipe.data, run.recipe.validation) == (1, "arrays", 0)
-    assert load_classifier(run.path)[1].classes == ("drei", "fünf", "vier")
+    assert Network.load(run.path).classes == ("drei", "fünf", "vier")
     with pytest.raises(UserError, match="exists and is not empty"):
         kept.fit(digits[0][:60], names)
 
@@ -124,11 +124,11 @@ def test_a_recipe_for_other_images_is_fitted_to_these(digits: Any, recipe: Recip
         name="colour",
         validation=5000,
         augment=(Flip(),),
-        standardize=Standardize(mean=(1, 2, 3), deviation=(1, 2, 3)),
+        standardize=Standardize(mean=(1, 2, 3), std=(1, 2, 3)),
         epochs=1,
     )
     fitted = Classifier(for_colour).fit(digits[0][:60], digits[1][:60])
-    assert fitted.weights_.standardize.mean == (pytest.approx(digits[0][:60].mean()),)
+    assert fitted.network_.metadata.standardize.mean == (pytest.approx(digits[0][:60].mean()),)
 
 
 def test_it_is_pickled_and_cross_validated(fitted: Classifier, recipe: Recipe, digits: Any) -> None:

@@ -116,7 +116,8 @@ set_up_threads()
 import torch
 import torch.nn.functional as F
 from reslab import models
-model = models.build({"kind": "resnet", "depth": 8}, num_classes=10).to(memory_format=torch.channels_last)
+from reslab.recipe.networks import ResNet
+model = models.build(ResNet(depth=8), num_classes=10).to(memory_format=torch.channels_last)
 images, labels = torch.randn(16, 3, 32, 32).to(memory_format=torch.channels_last), torch.zeros(16, dtype=torch.int64)
 for _ in sys.stdin:
     began = time.perf_counter()

@@ -3,7 +3,6 @@
 Without a C compiler `conv3x3` is PyTorch's own convolution, which has to pass the same tests.
 """
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reslab.machine import winograd
-from reslab.machine.winograd import available, conv3x3, pays
+from reslab.machine import kernels, winograd
+from reslab.machine.winograd import conv3x3, pays
 
 # N, C, H, W, K: whole and cut tiles, one pixel, more channels than a block and a rest, H != W.
 SHAPES = [
@@ -29,26 +28,15 @@ SHAPES = [
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Compile once for these tests, into a folder of theirs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        forget()
+        patch.setattr(kernels, "_on", None)
+        kernels._load.cache_clear()
+        kernels.enable(torch.device("cpu"))
         yield
-    forget()
-
-
-def forget() -> None:
-    winograd._library.cache_clear()
-    winograd.available.cache_clear()
-
-
-@pytest.fixture
-def fresh() -> Iterator[None]:
-    """Let `available` look again, in the test and after it."""
-    forget()
-    yield
-    forget()
+    kernels._load.cache_clear()
 
 
 def make(shape: tuple[int, ...], *, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -199,38 +187,12 @@ def test_only_the_arguments_are_kept_for_the_gradient():
 # ---- where it is used
 
 
-def test_gcc_on_linux_is_enough(fresh, monkeypatch):
-    monkeypatch.delenv("RESLAB_KERNELS", raising=False)
-    monkeypatch.setenv("CC", "gcc")
-    assert available() == (sys.platform == "linux" and shutil.which("gcc") is not None)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("RESLAB_KERNELS", "off"),
-        ("CC", "no-such-compiler"),
-        ("CC", "false"),  # fails
-        ("CC", "true"),  # makes nothing
-        ("CC", "'"),  # is no command at all
-        ("XDG_CACHE_HOME", "/dev/null"),  # cannot hold a folder
-    ],
-)
-def test_without_the_transforms_pytorch_convolves(name, value, fresh, monkeypatch, tmp_path, capfd):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv(name, value)
+def test_without_the_kernels_pytorch_convolves(monkeypatch):
+    monkeypatch.setattr(kernels, "_on", None)
     tensors = make((2, 64, 15, 15, 64))
-    assert not available()
     assert not pays(*tensors[:2])
     plain = run(*tensors, lambda x, weight: F.conv2d(x, weight, padding=1))
     assert all(map(torch.equal, run(*tensors, conv3x3), plain))
-    assert capfd.readouterr() == ("", "")
-    assert list(tmp_path.rglob("*.so")) == []
-
-
-def test_other_systems_are_left_alone(fresh, monkeypatch):
-    monkeypatch.setattr(sys, "platform", "win32")
-    assert not available()
 
 
 @pytest.mark.parametrize(
@@ -246,7 +208,7 @@ def test_other_systems_are_left_alone(fresh, monkeypatch):
     ],
 )
 def test_many_channels_and_full_tiles_pay(inputs, outputs, side, training, inference, monkeypatch):
-    monkeypatch.setattr(winograd, "available", lambda: True)
+    monkeypatch.setattr(kernels, "are_on", lambda: True)
     x, weight = torch.empty(2, inputs, side, side), torch.empty(outputs, inputs, 3, 3)
     assert pays(x, weight) == training
     with torch.no_grad():
@@ -254,7 +216,7 @@ def test_many_channels_and_full_tiles_pay(inputs, outputs, side, training, infer
 
 
 def test_what_it_cannot_do_does_not_pay(monkeypatch):
-    monkeypatch.setattr(winograd, "available", lambda: True)
+    monkeypatch.setattr(kernels, "are_on", lambda: True)
     x, weight = torch.empty(2, 64, 16, 16), torch.empty(64, 64, 3, 3)
     assert pays(x, weight)
     assert not pays(x.double(), weight.double())
@@ -262,41 +224,18 @@ def test_what_it_cannot_do_does_not_pay(monkeypatch):
     assert not pays(x, torch.empty(64, 64, 1, 1))
 
 
-# ---- compiling
-
-# Understands as much as `_build` asks for; says so in `calls`.
-COMPILER = """#!/bin/sh
-echo "$@" >> {calls}
-case "$*" in *-dM*) cat {macros}; exit;; esac
-while [ "$1" != -o ]; do shift; done
-echo made > "$2"
-"""
-
-
-def test_it_is_compiled_once_for_each_compiler_and_processor(monkeypatch, tmp_path):
-    calls, macros, compiler = tmp_path / "calls", tmp_path / "macros", tmp_path / "compiler"
-    compiler.write_text(COMPILER.format(calls=calls, macros=macros))
-    compiler.chmod(0o755)
-    monkeypatch.setenv("CC", str(compiler))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    macros.write_text("#define __AVX2__ 1\n")
-    first = winograd._build()
-    assert (first, first.read_text()) == (winograd._build(), "made\n")
-    assert calls.read_text().count(" -c ") == 1
-    macros.write_text("#define __AVX512F__ 1\n")
-    second = winograd._build()
-    assert calls.read_text().count(" -c ") == 2
-    assert sorted(first.parent.iterdir()) == sorted([first, second])  # and nothing half-made
-
+# ---- the process
 
 PROGRAM = """
 import pathlib, re, torch
+from reslab.machine import kernels
 from reslab.machine.winograd import conv3x3
 def runtimes():
     maps = pathlib.Path("/proc/self/maps")  # only Linux has it, and only there something is loaded
     return set(re.findall(r"\\S*/lib(?:gomp|iomp5|omp)\\b\\S*", maps.read_text() if maps.exists() else ""))
 torch.mm(torch.ones(300, 300), torch.ones(300, 300))
 before = runtimes()
+kernels.enable(torch.device("cpu"))
 conv3x3(torch.ones(2, 8, 8, 8), torch.ones(8, 8, 3, 3))
 assert runtimes() == before, (before, runtimes())
 assert torch.tensor(1e-40).mul(0.5) > 0, "small numbers became zero"

@@ -5,9 +5,9 @@ in double precision where rounding would hide a defect. `settle` gives the norms
 the logits of a deep network lie anywhere between 1e-5 and 1e8.
 """
 
-import inspect
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from pkgutil import resolve_name
+from typing import Literal, get_args, get_origin
 
 import pytest
 import safetensors.numpy
@@ -16,50 +16,52 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from reslab.errors import UserError
-from reslab.models import FAMILIES, MODELS, Classifier, build, restore
-from reslab.models.efficientnet_lite import EfficientNetLite
-from reslab.models.preact_resnet import PreActResNet
-from reslab.recipe.networks import Model
-from reslab.recipe.value import Part
+from reslab.models import Classifier, build, restore
+from reslab.models.efficientnet_lite import EfficientNetLiteClassifier
+from reslab.models.preact_resnet import PreActResNetClassifier
+from reslab.recipe.networks import (
+    MODELS,
+    Architecture,
+    DenseNet,
+    EluResNet,
+    FastConv,
+    Foreign,
+    ImageNetResNet,
+    Model,
+    NiN,
+    Plain,
+    PreActResNet,
+    ResNet,
+    ResNeXt,
+    Vgg19,
+    WideResNet,
+)
 
 CLASSES = 7  # not 10: a hard-coded class count must fail
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "preact_resnet8-elu": {"kind": "preact_resnet", "depth": 8, "activation": "elu"},
-    "preact_resnet8-keras": {"kind": "preact_resnet", "depth": 8, "keras_padding": True},
-    "resnet8-elu": {"kind": "resnet", "depth": 8, "activation": "elu"},
-    "resnet8-B": {"kind": "resnet", "depth": 8, "shortcut": "B"},
-    "plain8-elu-wide": {"kind": "plain", "depth": 8, "activation": "elu", "width": 24},
-    "elu_resnet8-elu-after": {"kind": "elu_resnet", "depth": 8, "block": "elu-after-addition"},
-    "elu_resnet8-bn-before": {"kind": "elu_resnet", "depth": 8, "block": "bn-before-elu"},
-    "elu_resnet8-conv-bn-elu": {"kind": "elu_resnet", "depth": 8, "block": "conv-bn-elu"},
-    "elu_resnet8-B": {"kind": "elu_resnet", "depth": 8, "shortcut": "B"},
-    "fast_conv-narrow": {"kind": "fast_conv", "widths": (8, 24, 16)},
-    "nin-dropout": {"kind": "nin", "dropout": 0.2},
-    "vgg19-narrow": {"kind": "vgg19", "width": 8, "hidden": 16, "dropout": 0.2},
-    "wide_resnet10": {"kind": "wide_resnet", "depth": 10, "widening": 1},
-    "wide_resnet10-projected": {"kind": "wide_resnet", "depth": 10, "widening": 2, "project_every_block": True},
-    "densenet10": {"kind": "densenet", "depth": 10, "growth": 12},
-    "densenet16-last": {"kind": "densenet", "depth": 16, "growth": 4, "last_transition": True},
-    "resnext11": {"kind": "resnext", "depth": 11, "cardinality": 3, "width": 8},
-    "se_resnext11-script": {
-        "kind": "resnext",
-        "depth": 11,
-        "cardinality": 2,
-        "width": 16,
-        "reduction": 16,
-        "keras_script": True,
-    },
-    "imagenet_resnet18-narrow": {"kind": "imagenet_resnet", "depth": 18, "width": 8},
-    "imagenet_resnet18-A": {"kind": "imagenet_resnet", "depth": 18, "width": 8, "shortcut": "A"},
-    "imagenet_resnet50-narrow": {"kind": "imagenet_resnet", "depth": 50, "width": 8},
-    "imagenet_resnet50-small": {
-        "kind": "imagenet_resnet",
-        "depth": 50,
-        "width": 8,
-        "stride_in": "3x3",
-        "stem": "small",
-    },
+OPTIONS: dict[str, Model] = {
+    "preact_resnet8-elu": PreActResNet(depth=8, activation="elu"),
+    "preact_resnet8-keras": PreActResNet(depth=8, keras_padding=True),
+    "resnet8-elu": ResNet(depth=8, activation="elu"),
+    "resnet8-B": ResNet(depth=8, shortcut="B"),
+    "plain8-elu-wide": Plain(depth=8, activation="elu", width=24),
+    "elu_resnet8-elu-after": EluResNet(depth=8, block="elu-after-addition"),
+    "elu_resnet8-bn-before": EluResNet(depth=8, block="bn-before-elu"),
+    "elu_resnet8-conv-bn-elu": EluResNet(depth=8, block="conv-bn-elu"),
+    "elu_resnet8-B": EluResNet(depth=8, shortcut="B"),
+    "fast_conv-narrow": FastConv(widths=(8, 24, 16)),
+    "nin-dropout": NiN(dropout=0.2),
+    "vgg19-narrow": Vgg19(width=8, hidden=16, dropout=0.2),
+    "wide_resnet10": WideResNet(depth=10, widening=1),
+    "wide_resnet10-projected": WideResNet(depth=10, widening=2, project_every_block=True),
+    "densenet10": DenseNet(depth=10, growth=12),
+    "densenet16-last": DenseNet(depth=16, growth=4, last_transition=True),
+    "resnext11": ResNeXt(depth=11, cardinality=3, width=8),
+    "se_resnext11-script": ResNeXt(depth=11, cardinality=2, width=16, reduction=16, keras_script=True),
+    "imagenet_resnet18-narrow": ImageNetResNet(depth=18, width=8),
+    "imagenet_resnet18-A": ImageNetResNet(depth=18, width=8, shortcut="A"),
+    "imagenet_resnet50-narrow": ImageNetResNet(depth=50, width=8),
+    "imagenet_resnet50-small": ImageNetResNet(depth=50, width=8, stride_in="3x3", stem="small"),
 }
 # Of these families the shipped networks are too large for a test: small ones of the same code stand above, and the
 # large ones are only counted.
@@ -73,12 +75,12 @@ def make_model(name: str, *, channels: int = 3, seed: int = 0) -> Classifier:
 
 
 def smallest_side(name: str) -> int:
-    return max(8, TypeAdapter(Model).validate_python(ENTRIES[name]).SMALLEST_IMAGE)
+    return max(8, ENTRIES[name].SMALLEST_IMAGE)
 
 
 def draw_images(name: str, num_images: int = 4, *, side: int | None = None, channels: int = 3) -> Tensor:
     # Where sixteen blocks norm over four values each, gradients grow by a factor of millions.
-    usual = 32 if ENTRIES[name]["kind"] == "efficientnet_lite" else 10
+    usual = 32 if ENTRIES[name].kind == "efficientnet_lite" else 10
     side = side or max(usual, smallest_side(name))
     return torch.randn(num_images, channels, side, side, generator=torch.Generator().manual_seed(1))
 
@@ -93,7 +95,7 @@ def settle(model: Classifier, images: Tensor) -> Classifier:
     return model.eval()
 
 
-@pytest.fixture(params=[name for name in ENTRIES if name in OPTIONS or MODELS[name]["kind"] not in LARGE])
+@pytest.fixture(params=[name for name in ENTRIES if name in OPTIONS or MODELS[name].kind not in LARGE])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -148,9 +150,9 @@ def cancelled(model: Classifier) -> set[str]:
     the head goes through a norm first, which subtracts the batch's mean. So does the bias of the norm that ends a block
     of EfficientNet-Lite: 1x1 convolutions and their norms read it. Elsewhere a bias, if any, meets an ELU first.
     """
-    if isinstance(model, EfficientNetLite):
+    if isinstance(model, EfficientNetLiteClassifier):
         return {f"blocks.{number}.project.1.bias" for number in range(len(model.blocks))}
-    if not isinstance(model, PreActResNet):
+    if not isinstance(model, PreActResNetClassifier):
         return set()
     return {f"{name}.bias" for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
 
@@ -233,41 +235,29 @@ def test_seed_decides_the_weights(name: str) -> None:
     assert not any(torch.equal(first[key], other[key]) for key in drawn)
 
 
-def recipe_classes() -> dict[str, type[Part]]:
-    union, *_ = get_args(Model)
-    return {part.model_fields["kind"].default: part for part in get_args(union)}
+FAMILIES: tuple[type[Architecture], ...] = get_args(get_args(Model)[0])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_recipe_has_the_options_of_the_family(family: str) -> None:
-    options = {
-        option: parameter.default
-        for option, parameter in inspect.signature(FAMILIES[family]).parameters.items()
-        if option not in ("num_classes", "channels")
-    }
-    fields = {
-        field: inspect.Parameter.empty if info.is_required() else info.default
-        for field, info in recipe_classes()[family].model_fields.items()
-        if field != "kind"
-    }
-    assert fields == options
+def test_a_family_is_named_as_its_module_and_its_classes_are(family: type[Architecture]) -> None:
+    kind = family.model_fields["kind"].default
+    if not issubclass(family, Foreign):
+        assert f"{kind}:{family.__name__}Classifier" == family.NETWORK
+        assert issubclass(resolve_name(f"reslab.models.{family.NETWORK}"), Classifier)
 
 
-def test_recipe_knows_no_other_families() -> None:
-    assert recipe_classes().keys() == FAMILIES.keys()
-
-
-def test_entry_is_a_model_of_a_recipe(name: str) -> None:
-    part = TypeAdapter(Model).validate_python(ENTRIES[name])
-    assert part.model_dump(exclude_unset=True) == ENTRIES[name]
+def test_every_description_is_a_model_of_a_recipe(name: str) -> None:
+    written = ENTRIES[name].model_dump(mode="json")
+    assert TypeAdapter(Model).validate_python(written) == ENTRIES[name]
 
 
 def test_every_family_and_every_choice_of_an_option_is_under_contract() -> None:
-    for family, part in recipe_classes().items():
-        if family in ("module", "timm"):  # other people's networks: test_foreign.py
+    for family in FAMILIES:
+        if issubclass(family, Foreign):  # other people's networks: test_foreign.py
             continue
-        entries = [part.model_validate(entry) for entry in ENTRIES.values() if entry["kind"] == family]
-        for field, info in part.model_fields.items():
+        entries = [entry for entry in ENTRIES.values() if isinstance(entry, family)]
+        assert entries, family
+        for field, info in family.model_fields.items():
             named = set(get_args(info.annotation)) if get_origin(info.annotation) is Literal else set()
             choices = {True, False} if info.annotation is bool else named
             assert choices <= {getattr(entry, field) for entry in entries}, (family, field)

@@ -1,7 +1,5 @@
 """Receptive fields against what gradients say, memory against what can be counted by hand."""
 
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +9,7 @@ from reslab.machine.timing import time_update
 from reslab.models import build
 from reslab.models.costs import count_memory, measure_receptive_field
 from reslab.models.layers import Classifier
+from reslab.recipe.networks import DenseNet, Model, NiN, ResNet, WideResNet
 
 
 class Tiny(Classifier):
@@ -31,18 +30,18 @@ def test_receptive_field_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("description", "last"),
+    ("options", "last"),
     [
-        ({"kind": "resnet", "depth": 8}, "blocks"),
-        ({"kind": "wide_resnet", "depth": 10, "widening": 1}, "norm"),
-        ({"kind": "densenet", "depth": 10, "growth": 8}, "norm"),
-        ({"kind": "nin"}, "layers"),
+        (ResNet(depth=8), "blocks"),
+        (WideResNet(depth=10, widening=1), "norm"),
+        (DenseNet(depth=10, growth=8), "norm"),
+        (NiN(), "layers"),
     ],
     ids=str,
 )
-def test_receptive_field_is_where_gradients_come_from(description: dict[str, Any], last: str) -> None:
+def test_receptive_field_is_where_gradients_come_from(options: Model, last: str) -> None:
     torch.manual_seed(0)
-    model = build(description, num_classes=7).double().eval()
+    model = build(options, num_classes=7).double().eval()
     maps: list[Tensor] = []
     model.get_submodule(last).register_forward_hook(lambda module, given, result: maps.append(result))
     # In double precision and with each pixel of its own value, no way around comes to zero by accident.
@@ -56,7 +55,7 @@ def test_receptive_field_is_where_gradients_come_from(description: dict[str, Any
     # A maximum hands one of its pixels on, so that a gradient may miss the outermost ones.
     measured = measure_receptive_field(model, image=torch.zeros(3, 96, 96))
     assert max(sides) <= measured
-    assert min(sides) >= measured - (4 if description["kind"] == "nin" else 0)
+    assert min(sides) >= measured - (4 if options.kind == "nin" else 0)
 
 
 def test_memory_by_hand() -> None:

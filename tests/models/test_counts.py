@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from reslab.models import MODELS, Classifier, build, count_multiply_adds, count_parameters
+from reslab.models import Classifier, build, count_multiply_adds, count_parameters
+from reslab.recipe.networks import MODELS, DenseNet, ImageNetResNet, Model, ResNet, ResNeXt, WideResNet
 from reslab.recipe.published import CIFAR10_NETWORKS
 
 # Trained parameters; with the running statistics; multiply-adds of a colour image of the network's size. Ten classes.
@@ -51,9 +52,9 @@ COUNTS = {
 }
 
 
-def build_shapes(description: dict[str, Any], *, num_classes: int = 10) -> Classifier:
+def build_shapes(options: Model, *, num_classes: int = 10) -> Classifier:
     with torch.device("meta"):
-        return build(description, num_classes=num_classes)
+        return build(options, num_classes=num_classes)
 
 
 @pytest.mark.parametrize("entry", MODELS)
@@ -85,7 +86,7 @@ def test_published_counts_of_resnets(
 ) -> None:
     fits = {parameters: "", multiply_adds: ""}
     for shortcut in ("A", "B"):
-        model, image = build(MODELS[f"resnet{depth}"] | {"shortcut": shortcut}, num_classes=10), torch.zeros(3, 32, 32)
+        model, image = build(ResNet(depth=depth, shortcut=shortcut), num_classes=10), torch.zeros(3, 32, 32)
         counts = {parameters: count_parameters(model), multiply_adds: count_multiply_adds(model, image=image)}
         for printed, count in counts.items():
             decimals = len(printed.partition(".")[2])
@@ -95,20 +96,20 @@ def test_published_counts_of_resnets(
 
 # In millions, as the papers print them, some rounded and some cut.
 @pytest.mark.parametrize(
-    ("description", "printed"),
+    ("options", "printed"),
     [
-        ({"kind": "wide_resnet", "depth": 40, "widening": 4}, 8.9),
-        ({"kind": "wide_resnet", "depth": 16, "widening": 8}, 11.0),
-        ({"kind": "wide_resnet", "depth": 28, "widening": 10}, 36.5),
-        ({"kind": "densenet", "depth": 100, "growth": 12}, 0.8),
-        ({"kind": "densenet", "depth": 190, "growth": 40}, 25.6),
-        ({"kind": "resnext", "depth": 29, "cardinality": 8, "width": 64}, 34.4),
-        ({"kind": "resnext", "depth": 29, "cardinality": 16, "width": 64}, 68.1),
+        (WideResNet(depth=40, widening=4), 8.9),
+        (WideResNet(depth=16, widening=8), 11.0),
+        (WideResNet(depth=28, widening=10), 36.5),
+        (DenseNet(depth=100, growth=12), 0.8),
+        (DenseNet(depth=190, growth=40), 25.6),
+        (ResNeXt(depth=29, cardinality=8, width=64), 34.4),
+        (ResNeXt(depth=29, cardinality=16, width=64), 68.1),
     ],
     ids=str,
 )
-def test_published_counts_of_the_papers(description: dict[str, Any], printed: float) -> None:
-    assert count_parameters(build_shapes(description)) / 1e6 == pytest.approx(printed, abs=0.06)
+def test_published_counts_of_the_papers(options: Model, printed: float) -> None:
+    assert count_parameters(build_shapes(options)) / 1e6 == pytest.approx(printed, abs=0.06)
 
 
 # The table of `reslab.recipe.published` counts running statistics too; its networks are the scripts' or the papers'.
@@ -133,7 +134,7 @@ def test_published_counts_of_the_papers(description: dict[str, Any], printed: fl
 def test_published_counts_of_the_table(entry: str, script: dict[str, Any], network: str, nearest: str) -> None:
     (printed,) = (row.parameters for row in CIFAR10_NETWORKS if row.network == network)
     counts = {
-        name: count_parameters(build_shapes(MODELS[entry] | options), trained_only=False)
+        name: count_parameters(build_shapes(MODELS[entry].model_copy(update=options)), trained_only=False)
         for name, options in (("paper", {}), ("script", script))
     }
     assert min(counts, key=lambda name: abs(counts[name] - printed)) == nearest
@@ -155,8 +156,7 @@ def test_published_counts_of_the_table(entry: str, script: dict[str, Any], netwo
 def test_published_counts_of_resnets_for_large_images(depth: int, parameters: int, printed: float, later: str) -> None:
     image = torch.zeros(3, 224, 224)
     first, second = (
-        build_shapes({"kind": "imagenet_resnet", "depth": depth, "stride_in": stride}, num_classes=1000)
-        for stride in ("1x1", "3x3")
+        build_shapes(ImageNetResNet(depth=depth, stride_in=stride), num_classes=1000) for stride in ("1x1", "3x3")
     )
     assert count_parameters(first) == count_parameters(second) == parameters
     assert count_multiply_adds(first, image=image) / 1e9 == pytest.approx(printed, abs=0.07)

@@ -13,6 +13,7 @@ from reslab.models import Classifier, build
 from reslab.models.elu_resnet import BLOCKS
 from reslab.models.layers import SubsampleAndPad, init_kaiming
 from reslab.models.preact_resnet import TRUNCATED_DEVIATION, init_as_keras, pad_as_keras
+from reslab.recipe.networks import EluResNet, Model, Plain, PreActResNet, ResNet
 
 
 def draw(*shape: int, seed: int = 1) -> Tensor:
@@ -68,37 +69,37 @@ def naive_shortcut(block: Any, x: Tensor, kind: str) -> Tensor:
 # ---- the naive blocks and networks
 
 
-def naive_preact_block(block: Any, x: Tensor, options: dict[str, Any]) -> Tensor:
-    activation = options.get("activation", "relu")
+def naive_preact_block(block: Any, x: Tensor, options: Any) -> Tensor:
+    activation = options.activation
     active = naive_activate(activation, naive_norm(block.norm1, x))
-    keras = options.get("keras_padding", False) and block.conv1.stride == (2, 2)
+    keras = options.keras_padding and block.conv1.stride == (2, 2)
     padded = naive_pad(active) if keras else F.pad(active, (1, 1, 1, 1))
     hidden = F.conv2d(padded, block.conv1.weight, block.conv1.bias, stride=block.conv1.stride)
     change: Tensor = block.conv2(naive_activate(activation, naive_norm(block.norm2, hidden)))
     return change + (x if block.project is None else block.project(active))
 
 
-def naive_resnet_block(block: Any, x: Tensor, options: dict[str, Any]) -> Tensor:
-    activation = options.get("activation", "relu")
+def naive_resnet_block(block: Any, x: Tensor, options: Any) -> Tensor:
+    activation = options.activation
     hidden = naive_activate(activation, naive_norm(block.norm1, block.conv1(x)))
     return naive_activate(
         activation,
-        naive_norm(block.norm2, block.conv2(hidden)) + naive_shortcut(block, x, options.get("shortcut", "A")),
+        naive_norm(block.norm2, block.conv2(hidden)) + naive_shortcut(block, x, options.shortcut),
     )
 
 
-def naive_plain_block(block: Any, x: Tensor, options: dict[str, Any]) -> Tensor:
-    activation = options.get("activation", "relu")
+def naive_plain_block(block: Any, x: Tensor, options: Any) -> Tensor:
+    activation = options.activation
     hidden = naive_activate(activation, naive_norm(block.norm1, block.conv1(x)))
     return naive_activate(activation, naive_norm(block.norm2, block.conv2(hidden)))
 
 
-def naive_elu_block(block: Any, x: Tensor, options: dict[str, Any]) -> Tensor:
+def naive_elu_block(block: Any, x: Tensor, options: Any) -> Tensor:
     def elu(x: Tensor) -> Tensor:
         return naive_activate("elu", x)
 
-    around = naive_shortcut(block, x, options.get("shortcut", "A"))
-    match options.get("block", "conv-elu-conv-bn"):
+    around = naive_shortcut(block, x, options.shortcut)
+    match options.block:
         case "conv-elu-conv-bn":
             return naive_norm(block.norm2, block.conv2(elu(block.conv1(x)))) + around
         case "elu-after-addition":
@@ -118,29 +119,30 @@ NAIVE_BLOCKS = {
 }
 
 
-def naive_features(model: Any, images: Tensor, options: dict[str, Any]) -> Tensor:
-    activation = "elu" if options["kind"] == "elu_resnet" else options.get("activation", "relu")
-    before = options["kind"] == "preact_resnet"  # the first norm stands in the blocks and the last one behind them
+def naive_features(model: Any, images: Tensor, options: Any) -> Tensor:
+    activation = "elu" if options.kind == "elu_resnet" else options.activation
+    before = options.kind == "preact_resnet"  # the first norm stands in the blocks and the last one behind them
     x = model.stem(images)
     x = x if before else naive_activate(activation, naive_norm(model.norm, x))
     for block in model.blocks:
-        x = NAIVE_BLOCKS[options["kind"]](block, x, options)
+        x = NAIVE_BLOCKS[options.kind](block, x, options)
     x = naive_activate(activation, naive_norm(model.norm, x)) if before else x
     return x.flatten(2).sum(2) / (x.shape[2] * x.shape[3])
 
 
-NETWORKS: list[dict[str, Any]] = [
-    *({"kind": "preact_resnet", "activation": a, "keras_padding": k} for a in ("relu", "elu") for k in (False, True)),
-    *({"kind": "resnet", "activation": a, "shortcut": s} for a in ("relu", "elu") for s in "AB"),
-    *({"kind": "plain", "activation": a} for a in ("relu", "elu")),
-    *({"kind": "elu_resnet", "block": b, "shortcut": s} for b in BLOCKS for s in "AB"),
+SMALL = {"depth": 14, "width": 8}
+NETWORKS: list[Model] = [
+    *(PreActResNet(**SMALL, activation=a, keras_padding=k) for a in ("relu", "elu") for k in (False, True)),
+    *(ResNet(**SMALL, activation=a, shortcut=s) for a in ("relu", "elu") for s in "AB"),
+    *(Plain(**SMALL, activation=a) for a in ("relu", "elu")),
+    *(EluResNet(**SMALL, block=b, shortcut=s) for b in BLOCKS for s in "AB"),
 ]
 
 
-def make_network(options: dict[str, Any]) -> Classifier:
+def make_network(options: Model) -> Classifier:
     """A network with an identity and a changing shortcut, whose norms neither scale by 1 nor shift by 0."""
     torch.manual_seed(0)
-    model = build(options | {"depth": 14, "width": 8}, num_classes=7).double()
+    model = build(options, num_classes=7).double()
     for number, (name, tensor) in enumerate(model.state_dict().items()):
         if tensor.ndim == 1:
             values = draw(*tensor.shape, seed=number)
@@ -149,8 +151,8 @@ def make_network(options: dict[str, Any]) -> Classifier:
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
-@pytest.mark.parametrize("options", NETWORKS, ids=lambda options: "-".join(map(str, options.values())))
-def test_network_is_the_naive_one(options: dict[str, Any], training: bool) -> None:
+@pytest.mark.parametrize("options", NETWORKS, ids=lambda options: options.words)
+def test_network_is_the_naive_one(options: Any, training: bool) -> None:
     model = make_network(options).train(training)
     given = draw(3, 3, 9, 8)
     images, same_images = given.clone().requires_grad_(), given.clone().requires_grad_()
@@ -169,7 +171,7 @@ def test_options_make_different_networks() -> None:
     images = draw(2, 3, 8, 8)
     for kind in NAIVE_BLOCKS:
         outputs = []
-        for options in (options for options in NETWORKS if options["kind"] == kind):
+        for options in (options for options in NETWORKS if options.kind == kind):
             with torch.inference_mode():
                 outputs.append(make_network(options).eval().features(images))
         for one, other in itertools.combinations(outputs, 2):
@@ -192,7 +194,7 @@ def test_options_make_different_networks() -> None:
     ],
 )
 def test_elu_block_holds_its_norms_and_a_bias_where_none_follows(block: str, held: list[str]) -> None:
-    model: Any = make_network({"kind": "elu_resnet", "block": block})
+    model: Any = make_network(EluResNet(**SMALL, block=block))
     for one in model.blocks:
         assert [name for name, _ in one.named_parameters()] == held
 

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from reslab.models import Classifier, build, count_multiply_adds, count_parameters
 from reslab.models.fast_conv import SMALLEST_VARIANCE
-from reslab.recipe.networks import FastConv
+from reslab.recipe.networks import FastConv, ResNet
 
 WIDTHS = (8, 24, 16)  # more channels than before, and fewer
 
 
 def make_network(*, channels: int = 3, widths: tuple[int, int, int] = WIDTHS, seed: int = 0) -> Any:
     torch.manual_seed(seed)
-    return build({"kind": "fast_conv", "widths": widths}, num_classes=7, channels=channels)
+    return build(FastConv(widths=widths), num_classes=7, channels=channels)
 
 
 def draw(*shape: int, seed: int = 1) -> Tensor:
@@ -123,7 +123,7 @@ def count_by_hand(*, channels: int, widths: tuple[int, int, int], classes: int, 
 def test_counts_of_the_network_of_the_record() -> None:
     hand = count_by_hand(channels=3, widths=(64, 256, 256), classes=10, side=32)
     assert hand == {"trained": 1_971_352, "untrained": 1_450, "statistics": 2_304, "multiply_adds": 118_147_360}
-    model = build({"kind": "fast_conv"}, num_classes=10)
+    model = build(FastConv(), num_classes=10)
     assert count_parameters(model, trained_only=False) == 1_975_106 == sum(hand.values()) - hand["multiply_adds"]
 
 
@@ -191,7 +191,7 @@ def test_preparing_is_deterministic_and_touches_the_stems_kernels_alone() -> Non
 
 
 def test_other_families_are_left_as_they_are() -> None:
-    model: Classifier = build({"kind": "resnet", "depth": 8, "width": 8}, num_classes=7)
+    model: Classifier = build(ResNet(depth=8, width=8), num_classes=7)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.prepare(torch.randn(10, 3, 9, 9))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

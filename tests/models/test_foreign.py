@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from reslab.errors import UserError
-from reslab.evaluation import evaluate, load_classifier
+from reslab.evaluation import evaluate
 from reslab.extension import extend
 from reslab.models import build
+from reslab.network.network import Network
 from reslab.recipe.networks import Module, Timm
 from reslab.recipe.recipe import Recipe, derive, parse_recipe
-from reslab.report.words import model_words
 from reslab.training import train
 
 ROOT = Path(__file__).parents[2]
@@ -47,8 +47,8 @@ class Narrow(Small):
     sys.modules.pop("mynets", None)
 
 
-def describe(name: str, **options: Any) -> dict[str, Any]:
-    return Module(name=name, options=options).model_dump()
+def describe(name: str, **options: Any) -> Module:
+    return Module(name=name, options=options)
 
 
 @pytest.mark.usefixtures("mynets")
@@ -67,7 +67,7 @@ def test_it_is_trained_evaluated_and_taught_like_any_other(small_recipe: Recipe)
     run = train(recipe, out="runs/own")
     assert evaluate(run).splits["test"].num_images
     taught = extend(run.path, data="digits:8@20", out="runs/more")
-    assert load_classifier(taught.path)[0].head.out_features == 4
+    assert Network.load(taught.path).module.head.out_features == 4
 
 
 @pytest.mark.usefixtures("mynets")
@@ -76,8 +76,8 @@ def test_nothing_is_imported_that_was_not_allowed(small_recipe: Recipe, monkeypa
     sys.modules.pop("mynets")
     monkeypatch.setenv("RESLAB_CODE", "mynet,mynets2")
     for attempt in (
-        lambda: load_classifier(run.path),
-        lambda: load_classifier(run.weights_path),
+        lambda: Network.load(run.path),
+        lambda: Network.load(run.weights_path),
         lambda: evaluate(run),
     ):
         with pytest.raises(UserError, match=r"mynets:Small is code outside of reslab.*set RESLAB_CODE=mynets"):
@@ -142,19 +142,19 @@ def timm(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def test_a_network_of_timm_gets_a_head(timm: list[dict[str, Any]]) -> None:
-    model = build(Timm(name="resnet18", options={"drop_rate": 0.1}).model_dump(), num_classes=CLASSES, channels=1)
+    model = build(Timm(name="resnet18", options={"drop_rate": 0.1}), num_classes=CLASSES, channels=1)
     assert timm == [{"name": "resnet18", "pretrained": False, "num_classes": 0, "drop_rate": 0.1}]
     assert model.features(torch.zeros(2, 1, 8, 8)).shape == (2, 6)
     assert model(torch.zeros(2, 1, 8, 8)).shape == (2, CLASSES)
     with pytest.raises(UserError, match=r"timm cannot make the network resnet19: Unknown model \(resnet19\)"):
-        build(Timm(name="resnet19").model_dump(), num_classes=CLASSES)
+        build(Timm(name="resnet19"), num_classes=CLASSES)
 
 
 @pytest.mark.parametrize("option", ["checkpoint_path", "pretrained", "pretrained_cfg_overlay", "cache_dir"])
 def test_timm_reads_no_file(timm: list[dict[str, Any]], option: str) -> None:
     """Some of its options name pickles, or what its hub is asked for; a weights file may hold any option."""
     with pytest.raises(UserError, match=f"leave the option '{option}' away"):
-        build(Timm(name="resnet18", options={option: "evil.pth"}).model_dump(), num_classes=CLASSES)
+        build(Timm(name="resnet18", options={option: "evil.pth"}), num_classes=CLASSES)
     assert timm == []
 
 
@@ -174,10 +174,10 @@ def test_the_working_directory_does_not_stay_on_the_path() -> None:
 def test_without_timm_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError, match=r"resnet18 is timm's, which cannot be imported.*: pip install timm"):
-        build(Timm(name="resnet18").model_dump(), num_classes=CLASSES)
+        build(Timm(name="resnet18"), num_classes=CLASSES)
 
 
 def test_the_report_names_them() -> None:
-    assert model_words(Module(name="mynets:Small", options={"width": 8})) == "mynets:Small (width 8)"
-    assert model_words(Timm(name="resnet18")) == "timm's resnet18"
+    assert Module(name="mynets:Small", options={"width": 8}).words == "mynets:Small (width 8)"
+    assert Timm(name="resnet18").words == "timm's resnet18"
     assert (Module(name="mynets:Small").label, Timm(name="resnet18").label) == ("Small", "resnet18")

@@ -21,14 +21,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reslab.models import Classifier, build, count_parameters
+from reslab.recipe.networks import PreActResNet
 
 REFERENCE = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "keras_reference.py"))
 KERAS: dict[str, Any] = json.loads(Path(__file__).with_name("keras_preact_resnet32.json").read_text(encoding="utf-8"))
 
 
 def make_model(*, dtype: torch.dtype = torch.float64, keras_padding: bool = True) -> Classifier:
-    description = {"kind": "preact_resnet", "depth": 32, "keras_padding": keras_padding}
-    model = build(description, num_classes=10).to(dtype)
+    model = build(PreActResNet(depth=32, keras_padding=keras_padding), num_classes=10).to(dtype)
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point():
             tensor.copy_(torch.from_numpy(REFERENCE["draw"](name, tuple(tensor.shape))))
@@ -123,7 +123,7 @@ def test_moving_variances_are_those_of_keras_but_for_the_unbiased_variance(
 
 def test_fresh_kernels_have_the_spread_of_keras() -> None:
     torch.manual_seed(0)
-    model = build({"kind": "preact_resnet", "depth": 32, "keras_padding": True}, num_classes=10)
+    model = build(PreActResNet(depth=32, keras_padding=True), num_classes=10)
     kernel = model.get_parameter("blocks.14.conv2.weight").detach()
     expected = KERAS["fresh"]["kernel"]
     assert list(kernel.shape) == expected["shape"]

@@ -10,13 +10,24 @@ from torch import Tensor, nn
 
 from reslab.models import Classifier, build
 from reslab.network.folding import fold
+from reslab.recipe.networks import (
+    DenseNet,
+    EfficientNetLite,
+    ImageNetResNet,
+    LeNet,
+    Model,
+    NiN,
+    ResNeXt,
+    Vgg19,
+    WideResNet,
+)
 
 
 def draw(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def make_network(options: dict[str, Any]) -> Classifier:
+def make_network(options: Model) -> Classifier:
     """A network in evaluation mode whose norms neither scale by 1 nor shift by 0."""
     torch.manual_seed(0)
     model = build(options, num_classes=7).double().eval()
@@ -193,39 +204,39 @@ def naive_efficientnet_lite(model: Any, x: Tensor) -> Tensor:
 
 
 Naive = Callable[[Any, Tensor], Tensor]
-NETWORKS: dict[str, tuple[dict[str, Any], Naive, tuple[int, int]]] = {
-    "lenet": ({"kind": "lenet"}, naive_lenet, (32, 32)),
-    "nin": ({"kind": "nin"}, naive_nin, (12, 9)),
-    "vgg19": ({"kind": "vgg19", "width": 8, "hidden": 16}, naive_vgg19, (40, 33)),
-    "wide_resnet": ({"kind": "wide_resnet", "depth": 16, "widening": 2}, naive_wide_resnet, (9, 8)),
+NETWORKS: dict[str, tuple[Model, Naive, tuple[int, int]]] = {
+    "lenet": (LeNet(), naive_lenet, (32, 32)),
+    "nin": (NiN(), naive_nin, (12, 9)),
+    "vgg19": (Vgg19(width=8, hidden=16), naive_vgg19, (40, 33)),
+    "wide_resnet": (WideResNet(depth=16, widening=2), naive_wide_resnet, (9, 8)),
     "wide_resnet-projected": (
-        {"kind": "wide_resnet", "depth": 16, "widening": 1, "project_every_block": True},
+        WideResNet(depth=16, widening=1, project_every_block=True),
         lambda model, x: naive_wide_resnet(model, x, projects=True),
         (9, 8),
     ),
-    "densenet": ({"kind": "densenet", "depth": 16, "growth": 4}, naive_densenet, (9, 8)),
+    "densenet": (DenseNet(depth=16, growth=4), naive_densenet, (9, 8)),
     "densenet-last": (
-        {"kind": "densenet", "depth": 16, "growth": 4, "last_transition": True},
+        DenseNet(depth=16, growth=4, last_transition=True),
         lambda model, x: naive_densenet(model, x, last=True),
         (9, 8),
     ),
     "resnext": (
-        {"kind": "resnext", "depth": 11, "cardinality": 3, "width": 8},
+        ResNeXt(depth=11, cardinality=3, width=8),
         lambda model, x: naive_resnext(model, x, groups=3),
         (9, 8),
     ),
     "se_resnext-script": (
-        {"kind": "resnext", "depth": 11, "cardinality": 2, "width": 8, "reduction": 64, "keras_script": True},
+        ResNeXt(depth=11, cardinality=2, width=8, reduction=64, keras_script=True),
         lambda model, x: naive_resnext(model, x, groups=2, script=True),
         (9, 8),
     ),
-    "imagenet_resnet50": ({"kind": "imagenet_resnet", "depth": 50, "width": 8}, naive_imagenet_resnet, (33, 40)),
+    "imagenet_resnet50": (ImageNetResNet(depth=50, width=8), naive_imagenet_resnet, (33, 40)),
     "imagenet_resnet50-later": (
-        {"kind": "imagenet_resnet", "depth": 50, "width": 8, "stride_in": "3x3", "stem": "small"},
+        ImageNetResNet(depth=50, width=8, stride_in="3x3", stem="small"),
         lambda model, x: naive_imagenet_resnet(model, x, first=False, small=True),
         (9, 8),
     ),
-    "efficientnet_lite0": ({"kind": "efficientnet_lite"}, naive_efficientnet_lite, (37, 22)),
+    "efficientnet_lite0": (EfficientNetLite(), naive_efficientnet_lite, (37, 22)),
 }
 
 
@@ -254,7 +265,7 @@ def test_a_folded_network_says_the_same(name: str) -> None:
 
 
 def test_basic_blocks_of_large_images_are_those_of_small_ones() -> None:
-    large = make_network({"kind": "imagenet_resnet", "depth": 18, "width": 8, "shortcut": "A", "stem": "small"})
+    large = make_network(ImageNetResNet(depth=18, width=8, shortcut="A", stem="small"))
     assert {type(block).__module__ for block in large.blocks} == {"reslab.models.resnet"}  # type: ignore[union-attr]
     assert not [name for name, _ in large.named_parameters() if "shortcut" in name]
 
@@ -262,7 +273,7 @@ def test_basic_blocks_of_large_images_are_those_of_small_ones() -> None:
 def test_vgg19_starts_near_guessing_and_one_update_moves_its_logits_little() -> None:
     """As with the norm on the classes in its script, however many features there are: the rate counts on it."""
     torch.manual_seed(0)
-    model = build({"kind": "vgg19", "width": 8, "hidden": 1024}, num_classes=7)
+    model = build(Vgg19(width=8, hidden=1024), num_classes=7)
     features = model.features(torch.randn(32, 3, 32, 32)).detach()
     before = model.head(features)
     assert 0.5 < before.var() < 2
@@ -274,14 +285,12 @@ def test_vgg19_starts_near_guessing_and_one_update_moves_its_logits_little() -> 
 # ---- dropout
 
 
-@pytest.mark.parametrize(
-    "options", [{"kind": "nin"}, {"kind": "vgg19", "width": 8, "hidden": 16}, {"kind": "efficientnet_lite"}]
-)
-def test_dropout_acts_in_training_alone_and_follows_the_seed(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("options", [NiN(), Vgg19(width=8, hidden=16), EfficientNetLite()])
+def test_dropout_acts_in_training_alone_and_follows_the_seed(options: NiN | Vgg19 | EfficientNetLite) -> None:
     images = draw(4, 3, 8, 8)
 
     def outputs(dropout: float, seed: int) -> Tensor:
-        model = make_network(options | {"dropout": dropout}).train()
+        model = make_network(options.model_copy(update={"dropout": dropout})).train()
         torch.manual_seed(seed)
         return model.features(images)
 
@@ -291,5 +300,5 @@ def test_dropout_acts_in_training_alone_and_follows_the_seed(options: dict[str, 
 
 
 def test_images_of_another_size_are_averaged_to_what_lenet_knows() -> None:
-    model = make_network({"kind": "lenet"})
+    model = make_network(LeNet())
     assert model.features(draw(2, 3, 16, 40)).shape == (2, 84)

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reslab.models import MODELS, build
+from reslab.models import build
 from reslab.models.layers import Conv3x3
 from reslab.network.folding import fold
+from reslab.recipe.networks import MODELS, FastConv
 
 
 class TwoWays(nn.Module):
@@ -74,7 +75,7 @@ def test_every_family_says_the_same_with_fewer_norms(name: str, norms_left: int)
 
 def test_a_norm_after_a_maximum_is_folded_only_where_it_keeps_the_order() -> None:
     torch.manual_seed(0)
-    network = build({"kind": "fast_conv", "widths": (8, 8, 8)}, num_classes=7).eval()
+    network = build(FastConv(widths=(8, 8, 8)), num_classes=7).eval()
     assert count(check(network), "_Norm") == 0
     assert count(check(settle(network)), "_Norm") == 3
 

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from reslab.errors import UserError
 from reslab.machine.device import pick_device
-from reslab.models import MODELS, Classifier, build
+from reslab.models import Classifier, build
 from reslab.network.inference import _views, predict_logits
+from reslab.recipe.networks import MODELS, Plain, ResNet
 
 CLASSES, CHANNELS, ROWS, COLUMNS = 7, 2, 4, 5
 
@@ -95,7 +96,7 @@ def test_the_size_of_the_batches_changes_nothing(model: Squares, images: Tensor,
 
 
 def test_a_network_in_training_is_used_as_in_evaluation_and_goes_on_training() -> None:
-    network = build({"kind": "plain", "depth": 8}, num_classes=CLASSES, channels=CHANNELS)
+    network = build(Plain(depth=8), num_classes=CLASSES, channels=CHANNELS)
     images = torch.randint(256, (4, CHANNELS, 8, 8), dtype=torch.uint8)
     evaluating = predict_logits(network.eval(), images, prepare=prepare)
     assert not network.training
@@ -130,7 +131,7 @@ def test_the_same_network_gives_the_same_bytes() -> None:
 
 
 def test_weights_that_have_changed_are_not_remembered() -> None:
-    network = build({"kind": "resnet", "depth": 8}, num_classes=CLASSES)
+    network = build(ResNet(depth=8), num_classes=CLASSES)
     images = torch.randint(256, (3, 3, 8, 8), dtype=torch.uint8)
     before = predict_logits(network, images, prepare=prepare)
     with torch.no_grad():

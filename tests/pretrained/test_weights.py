@@ -50,7 +50,7 @@ def test_the_file_that_pip_has_installed_is_the_published_one() -> None:
 
 
 def test_pixels_are_standardised_as_they_were_in_training() -> None:
-    assert Standardize(mean=(127, 127, 127), deviation=(128, 128, 128)) == STANDARDIZE
+    assert Standardize(mean=(127, 127, 127), std=(128, 128, 128)) == STANDARDIZE
 
 
 def test_other_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

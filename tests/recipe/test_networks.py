@@ -1,14 +1,23 @@
 """What a recipe's networks refuse, and what they are called."""
 
 import pytest
-from pydantic import TypeAdapter
 
 from reslab.errors import UserError
-from reslab.models import MODELS
-from reslab.recipe.networks import LeNet, Model
+from reslab.recipe.networks import (
+    MODELS,
+    EluResNet,
+    FastConv,
+    ImageNetResNet,
+    LeNet,
+    NiN,
+    Plain,
+    PreActResNet,
+    ResNet,
+    ResNeXt,
+)
 from reslab.recipe.recipe import RandomResizedCrop, Steps, derive, parse_recipe
 from reslab.recipe.shipped import RECIPES
-from reslab.report.words import augment_words, model_words
+from reslab.report.words import augment_words
 
 LAB = RECIPES["lab-resnet32"]
 
@@ -76,16 +85,41 @@ def test_the_smaller_end_of_a_window_comes_first(field, ends):
 
 
 def test_networks_have_names_of_their_own_in_a_table_and_in_a_report():
-    parts = [TypeAdapter(Model).validate_python(entry) for entry in MODELS.values()]
-    assert len({part.label for part in parts}) == len({model_words(part) for part in parts}) == len(parts)
+    parts = MODELS.values()
+    assert len({part.label for part in parts}) == len({part.words for part in parts}) == len(parts)
     assert {"wide_resnet28-10", "densenet100-12", "se_resnext29-4x64d", "imagenet_resnet50"} <= {
         part.label for part in parts
     }
 
 
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (LeNet(), "LeNet-5"),
+        (NiN(dropout=0), "Network in Network (dropout 0.0)"),
+        (Plain(depth=44, width=8), "plain network (44 layers, width 8, activation ReLU)"),
+        (
+            PreActResNet(depth=32, activation="elu", keras_padding=True),
+            "pre-activation ResNet (32 layers, width 16, activation ELU, Keras padding)",
+        ),
+        (ResNet(depth=20, shortcut="B"), "ResNet (20 layers, width 16, activation ReLU, shortcut B)"),
+        (EluResNet(depth=110), "ELU ResNet (110 layers, width 16, block conv-elu-conv-bn, shortcut A)"),
+        (FastConv(), "FastConv (widths 64, 256 and 256)"),
+        (
+            ResNeXt(depth=29, cardinality=4, width=64, reduction=16),
+            "ResNeXt (29 layers, cardinality 4, width 64, reduction 16)",
+        ),
+        (
+            ImageNetResNet(depth=18),
+            "ImageNet ResNet (18 layers, width 64, shortcut B, stride in 1x1, stem large)",
+        ),
+    ],
+)
+def test_a_report_names_every_option(network, words):
+    assert network.words == words
+
+
 def test_words_of_a_report():
-    network = RECIPES["zoo-wrn16-8"].model
-    assert model_words(network) == "Wide ResNet (depth 16, widening 8, no project every block)"
     assert augment_words([RandomResizedCrop()]).replace("\u00a0", " ") == (
         "a window of 8 % to 100 % of the area, 0.75 to 1.33 times as wide as high, stretched to the whole"
     )

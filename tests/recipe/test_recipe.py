@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -6,25 +7,25 @@ from pydantic import ValidationError
 from reslab.errors import UserError
 from reslab.recipe.networks import FastConv, Plain, PreActResNet, ResNet
 from reslab.recipe.recipe import (
-    Average,
     Crop,
     Extension,
     Flip,
     Freeze,
-    Growth,
     Muon,
+    Resize,
     Sampling,
-    Selection,
     Sgd,
     Standardize,
     derive,
     parse_recipe,
     read_recipe,
 )
+from reslab.recipe.schema import upgrade
 from reslab.recipe.settings import with_settings
 from reslab.recipe.shipped import RECIPES
 
 LAB = RECIPES["lab-resnet32"]
+ROOT = Path(__file__).parents[2]
 
 
 def plain(recipe=LAB, **changes):
@@ -88,8 +89,8 @@ def test_depths_below_8_are_refused(depth):
 
 
 def test_parts_that_contradict_themselves_are_refused():
-    with pytest.raises(ValueError, match="3 means but 1 deviations"):
-        Standardize(mean=(1, 2, 3), deviation=(1,))
+    with pytest.raises(ValueError, match="3 means but 1 standard deviations"):
+        Standardize(mean=(1, 2, 3), std=(1,))
     with pytest.raises(ValueError, match="Nesterov's method needs a momentum above 0"):
         Sgd(peak_lr=0.1, momentum=0)
     assert Sgd(peak_lr=0.1, momentum=0, nesterov=False).momentum == 0
@@ -97,15 +98,20 @@ def test_parts_that_contradict_themselves_are_refused():
 
 @pytest.mark.parametrize("epochs", [(3, 0), (0, 2, 2)])
 def test_sizes_that_do_not_begin_in_order_are_refused(epochs):
-    growth = tuple(Growth(epoch=epoch, image_size=16) for epoch in epochs)
+    growth = tuple(Resize(epoch=epoch, image_size=16) for epoch in epochs)
     listed = ", ".join(map(str, epochs))
-    with pytest.raises(ValueError, match=f"growth begins its sizes in the epochs {listed}: list them in order, each"):
-        derive(LAB, name="unsorted", growth=growth)
+    with pytest.raises(
+        ValueError, match=f"progressive_resizing begins its sizes in the epochs {listed}: list them in order, each"
+    ):
+        derive(LAB, name="unsorted", progressive_resizing=growth)
 
 
 @pytest.mark.parametrize(("pixels", "fits"), [(11, True), (12, False), (40, False)])
 def test_a_mirrored_edge_has_to_fit_into_the_smallest_images(pixels, fits):
-    changes = {"growth": (Growth(epoch=0, image_size=12),), "augment": (Flip(), Crop(pixels=pixels, fill="reflect"))}
+    changes = {
+        "progressive_resizing": (Resize(epoch=0, image_size=12),),
+        "augment": (Flip(), Crop(pixels=pixels, fill="reflect")),
+    }
     if fits:
         assert derive(LAB, name="fits", **changes).augment == changes["augment"]
     else:
@@ -121,7 +127,7 @@ EVERYTHING = derive(
     model=FastConv(widths=(8, 16, 24)),
     optimizer=Muon(peak_lr=0.1, momentum=0.5, iterations=5, head_lr=2, bias_lr=3, other_momentum=0.7, decay=0.1),
     augment=(Flip(alternate=True), Crop(pixels=2, fill="reflect")),
-    growth=(Growth(epoch=0, image_size=9),),
+    progressive_resizing=(Resize(epoch=0, image_size=9),),
     freeze=(Freeze(parameters="stem", epoch=1), Freeze(parameters="groups.0", epoch=2)),
     sampling=Sampling(images_per_epoch=100, balance=0.25),
     extension=Extension(
@@ -136,12 +142,10 @@ EVERYTHING = derive(
     ),
     logit_adjustment=0.75,
     label_smoothing=0.1,
-    chunk_size=50,
+    micro_batch_size=50,
     validation=200,
     trial=True,
     skip_damaged=True,
-    average=Average(decay=0.9, epoch=1),
-    selection=Selection(share=0.25, epoch=2),
 )
 
 
@@ -172,14 +176,16 @@ def test_old_data_is_no_other_word_and_no_other_number(old_data):
 
 @pytest.mark.parametrize(("size", "grown"), [(8, 32), (32, 8), (1, 1)])
 def test_images_that_are_too_small_for_the_fast_network_are_refused(size, grown):
-    changes = {"model": FastConv(), "image_size": size, "growth": (Growth(epoch=0, image_size=grown),)}
+    changes = {"model": FastConv(), "image_size": size, "progressive_resizing": (Resize(epoch=0, image_size=grown),)}
     with pytest.raises(ValueError, match=f"fast_conv needs images of 9 pixels or more, not {min(size, grown)}"):
         derive(LAB, name="small", **changes)
     assert derive(LAB, name="small", **changes | {"model": LAB.model}).image_size == size
 
 
 def test_the_smallest_images_of_the_fast_network_are_taken():
-    small = derive(LAB, name="small", model=FastConv(), image_size=9, growth=(Growth(epoch=0, image_size=9),))
+    small = derive(
+        LAB, name="small", model=FastConv(), image_size=9, progressive_resizing=(Resize(epoch=0, image_size=9),)
+    )
     assert small.image_size == FastConv.SMALLEST_IMAGE == 9
 
 
@@ -243,8 +249,8 @@ def test_a_file_that_is_not_json_is_refused(content, tmp_path):
             "file: augment.0.alternate should be true or false, not 'often'",
         ),
         (plain(name="\ud800"), r"file: name holds text that is not valid Unicode: '\ud800'"),
-        (plain(schema_version=0), "file: schema_version should be 1, not 0"),
-        (plain(schema_version="1"), "file: schema_version should be 1, not '1'"),
+        (plain(schema_version=0), "file: schema_version should be 2, not 0"),
+        (plain(schema_version="1"), "file: schema_version should be 2, not '1'"),
     ],
 )
 def test_what_does_not_fit_is_named_in_the_words_of_the_file(content, sentence):
@@ -253,6 +259,49 @@ def test_what_does_not_fit_is_named_in_the_words_of_the_file(content, sentence):
     assert str(error.value) == sentence
 
 
+COMMITTED = sorted([*(ROOT / "results").rglob("recipe.json"), *(ROOT / "tests/fixtures").rglob("recipe.json")])
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: str(path.parent.relative_to(ROOT)))
+def test_committed_recipes_are_read(path):
+    """Whatever the schema: each field holds what the file says, under its name of today."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    recipe = read_recipe(path)
+    assert recipe.schema_version == 2
+    found = plain(recipe)
+    assert found["progressive_resizing"] == content.get("growth", [])
+    assert found["micro_batch_size"] == content.get("chunk_size")
+    if content["standardize"]:
+        assert found["standardize"] == {
+            "mean": content["standardize"]["mean"],
+            "std": content["standardize"]["deviation"],
+        }
+    same = content.keys() & found.keys() - {"schema_version", "standardize"}
+    assert {"name", "model", "optimizer", "schedule", "epochs"} <= same
+    for name in same:
+        known = type(recipe).model_validate(found | {name: content[name]})  # older files leave defaults out
+        assert known == recipe
+    assert parse_recipe(found, where="again") == recipe
+
+
+def test_schema_1_is_renamed_and_nothing_else():
+    old = {"growth": [1], "chunk_size": 2, "standardize": {"mean": [1], "deviation": [2]}, "average": None, "epochs": 3}
+    new = {"progressive_resizing": [1], "micro_batch_size": 2, "standardize": {"mean": [1], "std": [2]}, "epochs": 3}
+    for version in ({}, {"schema_version": 1}):
+        assert upgrade(old | version) == upgrade(new | version) == new | {"schema_version": 2}
+    assert upgrade({"model": {"growth": 12}})["model"] == {"growth": 12}
+    for content in (old | {"schema_version": 2}, old | {"schema_version": True}, [old], None):
+        assert upgrade(content) == content
+
+
+@pytest.mark.parametrize(("name", "term"), [("average", "EMA"), ("selection", "selective backprop")])
+def test_removed_fields_are_read_where_they_were_unset(name, term):
+    assert parse_recipe(plain(LAB, schema_version=1, **{name: None}), where="file") == LAB
+    sentence = f"^file: {name} is {{…}}; {term}: no shipped recipe gained from it, so reslab no longer has it: omit it$"
+    with pytest.raises(UserError, match=sentence):
+        parse_recipe(plain(LAB, schema_version=1, **{name: {"epoch": 3}}), where="file")
+
+
 def test_a_newer_schema_is_refused_by_its_number():
-    with pytest.raises(UserError, match="file has recipe schema 2, this reslab reads up to 1: upgrade"):
-        parse_recipe(plain(schema_version=2, something_new=True), where="file")
+    with pytest.raises(UserError, match="file has recipe schema 3, this reslab reads up to 2: upgrade"):
+        parse_recipe(plain(schema_version=3, something_new=True), where="file")

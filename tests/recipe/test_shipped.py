@@ -1,11 +1,9 @@
 import json
 
 import pytest
-from pydantic import TypeAdapter
 
 from reslab.errors import UserError
-from reslab.models import MODELS
-from reslab.recipe.networks import FastConv, Model, PreActResNet
+from reslab.recipe.networks import MODELS, FastConv, PreActResNet
 from reslab.recipe.published import CIFAR10_NETWORKS
 from reslab.recipe.recipe import Crop, Flip, Freeze, Linear, RandomResizedCrop, Shift, Standardize, Steps, derive
 from reslab.recipe.shipped import RECIPES, find_recipe
@@ -63,7 +61,7 @@ def test_a_recipe_names_its_source_and_the_source_of_its_figure(name):
 
 def test_lab_resnet32_is_the_script_of_the_lab_field_by_field():
     assert RECIPES["lab-resnet32"].model_dump(mode="json") == {
-        "schema_version": 1,
+        "schema_version": 2,
         "name": "lab-resnet32",
         "source": "BIGBALLON/cifar-10-cnn, 4_Residual_Network",
         "published": {"low": 0.9268, "high": 0.9268, "source": "BIGBALLON/cifar-10-cnn, README, after 200 epochs"},
@@ -71,9 +69,9 @@ def test_lab_resnet32_is_the_script_of_the_lab_field_by_field():
         "image_size": 32,
         "validation": 0,
         "trial": False,
-        "standardize": {"mean": [125.307, 122.95, 113.865], "deviation": [62.9932, 62.0887, 66.7048]},
+        "standardize": {"mean": [125.307, 122.95, 113.865], "std": [62.9932, 62.0887, 66.7048]},
         "augment": [{"kind": "flip", "alternate": False}, {"kind": "shift", "fraction": 0.125}],
-        "growth": [],
+        "progressive_resizing": [],
         "model": {
             "kind": "preact_resnet",
             "depth": 32,
@@ -97,12 +95,10 @@ def test_lab_resnet32_is_the_script_of_the_lab_field_by_field():
         "epochs": 125,
         "updates": None,
         "batch_size": 128,
-        "chunk_size": None,
+        "micro_batch_size": None,
         "sampling": None,
         "stream": None,
         "skip_damaged": False,
-        "average": None,
-        "selection": None,
         "extension": None,
     }
 
@@ -114,8 +110,8 @@ def test_the_short_recipe_trains_the_same_network_for_ten_epochs():
     assert short.epochs == 10
     assert short.published is None
     assert isinstance(short.schedule, Linear)
-    assert [growth.image_size for growth in short.growth][-1] == short.image_size == 32
-    assert all(growth.epoch < short.epochs for growth in short.growth)
+    assert [growth.image_size for growth in short.progressive_resizing][-1] == short.image_size == 32
+    assert all(growth.epoch < short.epochs for growth in short.progressive_resizing)
 
 
 def test_the_digits_recipe_needs_no_download_and_fits_small_grey_images():
@@ -136,9 +132,9 @@ def test_a_papers_recipe_is_the_papers_field_by_field(name):
     assert (recipe.model.depth, recipe.model.width) == (int(depth), 16)
     assert recipe.data == "cifar10"
     assert recipe.validation == 0
-    assert recipe.standardize == Standardize(mean=(125.307, 122.95, 113.865), deviation=(62.9932, 62.0887, 66.7048))
+    assert recipe.standardize == Standardize(mean=(125.307, 122.95, 113.865), std=(62.9932, 62.0887, 66.7048))
     assert recipe.augment == (Crop(pixels=4, fill="zeros"), Flip())
-    assert recipe.growth == ()
+    assert recipe.progressive_resizing == ()
     assert recipe.optimizer.model_dump() == {
         "kind": "sgd",
         "peak_lr": 0.1,
@@ -208,7 +204,7 @@ def test_the_zoo_trains_the_shipped_networks_and_those_of_the_lab():
     names = {name: name.removeprefix("zoo-").replace("-", "_") for name in ZOO}
     for name, model in names.items():
         lab = {"keras_padding": True} if "preact" in name else {}
-        assert TypeAdapter(Model).validate_python(MODELS[model] | lab) == RECIPES[name].model
+        assert MODELS[model].model_copy(update=lab) == RECIPES[name].model
 
 
 def test_every_row_of_the_table_has_its_recipe():
@@ -223,7 +219,7 @@ def test_the_recipe_for_folders_is_that_of_large_images():
     assert folder.augment == (RandomResizedCrop(area=(0.08, 1), ratio=(3 / 4, 4 / 3)), Flip())
     # ImageNet's, which are given for pixels from 0 to 1.
     assert folder.standardize.mean == pytest.approx([255 * mean for mean in (0.485, 0.456, 0.406)])
-    assert folder.standardize.deviation == pytest.approx([255 * part for part in (0.229, 0.224, 0.225)])
+    assert folder.standardize.std == pytest.approx([255 * part for part in (0.229, 0.224, 0.225)])
 
 
 # ---- the fast ones
@@ -246,15 +242,15 @@ def test_the_fast_recipe_is_that_of_its_source_on_growing_images_for_the_mean_lo
     assert (fast.schedule, fast.label_smoothing, fast.epochs) == (Linear(warmup=0, final=0), 0.2, 8)
     assert fast.augment == (Flip(alternate=True), Crop(pixels=2, fill="reflect"))
     assert fast.freeze == (Freeze(parameters="stem", epoch=3),)
-    assert (fast.batch_size, fast.chunk_size) == (2000, 250)
-    assert [growth.image_size for growth in fast.growth] == [16, 20, 20, 24, 24, 28, 32, 32]
+    assert (fast.batch_size, fast.micro_batch_size) == (2000, 250)
+    assert [growth.image_size for growth in fast.progressive_resizing] == [16, 20, 20, 24, 24, 28, 32, 32]
 
 
 @pytest.mark.parametrize("name", FAST)
 def test_a_fast_recipe_grows_epoch_by_epoch_up_to_the_size_that_is_measured(name):
     recipe = RECIPES[name]
-    sizes = [growth.image_size for growth in recipe.growth]
-    assert [growth.epoch for growth in recipe.growth] == list(range(recipe.epochs))
+    sizes = [growth.image_size for growth in recipe.progressive_resizing]
+    assert [growth.epoch for growth in recipe.progressive_resizing] == list(range(recipe.epochs))
     assert sizes == sorted(sizes)
     assert sizes[-1] == recipe.image_size == 32
     assert recipe.published is None
@@ -263,9 +259,14 @@ def test_a_fast_recipe_grows_epoch_by_epoch_up_to_the_size_that_is_measured(name
 def test_fast94_and_the_base_of_an_extension_are_the_fast_recipe_for_longer():
     base, fast94, fast = (RECIPES[name] for name in ("extension-base", "fast94", "fast-conv"))
     assert (fast94.epochs, base.epochs, fast94.validation, base.validation) == (10, 16, 0, 5000)
-    assert derive(fast94, name=fast.name, epochs=8, growth=fast.growth) == fast
-    assert derive(base, name=fast94.name, epochs=fast94.epochs, validation=0, growth=fast94.growth) == fast94
-    pairs = zip(fast.growth, fast94.growth, strict=False)
+    assert derive(fast94, name=fast.name, epochs=8, progressive_resizing=fast.progressive_resizing) == fast
+    assert (
+        derive(
+            base, name=fast94.name, epochs=fast94.epochs, validation=0, progressive_resizing=fast94.progressive_resizing
+        )
+        == fast94
+    )
+    pairs = zip(fast.progressive_resizing, fast94.progressive_resizing, strict=False)
     assert all(before.image_size <= after.image_size for before, after in pairs)
 
 
@@ -285,8 +286,8 @@ def test_a_fast_residual_network_is_the_lab_s_in_a_fifth_of_the_table_s_epochs(n
     assert fast.model == lab.model.model_copy(update={"depth": depth})
     assert fast.epochs == PUBLISHED["zoo-preact-resnet32"].epochs / 5
     assert (fast.data, fast.standardize, fast.validation) == (lab.data, lab.standardize, 0)
-    assert fast.growth[-1].image_size == fast.image_size == 32
-    assert fast.growth[-1].epoch <= fast.epochs / 2
+    assert fast.progressive_resizing[-1].image_size == fast.image_size == 32
+    assert fast.progressive_resizing[-1].epoch <= fast.epochs / 2
     assert (fast.optimizer.kind, fast.published) == ("muon", None)
 
 

@@ -29,7 +29,17 @@ from reslab.records import (
     Weights,
 )
 from reslab.report import figures, interactive, write_report
-from reslab.runs import Doubts, Examples, Features, Gallery, HeatMaps, Predictions, Run, write_view
+from reslab.runs import (
+    Doubts,
+    Examples,
+    Features,
+    GalleryImages,
+    HeatMaps,
+    Predictions,
+    Run,
+    pack_weights,
+    write_exhibit,
+)
 
 THREE = ("ant", "bee", "<script>alert(1)</script>")
 TWELVE = tuple(f"kind {number}" for number in range(1, 13))
@@ -75,12 +85,12 @@ def write_run(path: Path, case: Case) -> Run:
     run.write_environment(make_environment(case.command))
     for number in range(1, case.epochs + 1):
         run.append_log(make_epoch(number, case))
-    standardize = Standardize(mean=(125.5, 122.25, 113.0), deviation=(63.0, 62.0, 66.5))
+    standardize = Standardize(mean=(125.5, 122.25, 113.0), std=(63.0, 62.0, 66.5))
     weights = Weights(model=run.recipe.model, classes=case.classes, channels=3, image_size=8, standardize=standardize)
     # 29 parameters, and what is none.
     tensors = {"head.weight": np.ones((3, 8), np.float32), "norm.weight": np.ones(5, np.float32)}
     state = {"norm.running_mean": np.zeros(5, np.float32), "norm.num_batches_tracked": np.zeros((), np.int64)}
-    run.write_weights(tensors | state, weights)
+    run.write_weights(pack_weights(tensors | state, weights))
     write_evaluation(run, case, generator)
     return run
 
@@ -119,7 +129,7 @@ def write_evaluation(run: Run, case: Case, generator: np.random.Generator) -> No
     train, better = draw_predictions(case, generator), draw_predictions(case, generator)
     if case.looked_at:
         run.write_predictions("train", train)
-        write_views(run, predictions, train, generator)
+        write_gallery(run, predictions, train, generator)
     splits = {}
     for name, plain in (("train", train), ("test", predictions)):
         augmented = AugmentedFigures(views=case.views, figures=measure(better)) if case.views else None
@@ -175,17 +185,19 @@ def draw_examples(predictions: Predictions, generator: np.random.Generator) -> E
     return Examples(wrong, generator.integers(256, size=(len(wrong), 3, 8, 8)).astype(np.uint8))
 
 
-def write_views(run: Run, test: Predictions, train: Predictions, generator: np.random.Generator) -> None:
+def write_gallery(run: Run, test: Predictions, train: Predictions, generator: np.random.Generator) -> None:
     """Keep every third image of both splits; the label that is doubted most is that of the first one kept."""
     for split, predictions in (("test", test), ("train", train)):
         kept = np.arange(0, len(predictions.labels), 3)
-        write_view(run.path, split, Gallery(kept, generator.integers(256, size=(len(kept), 3, 8, 8)).astype(np.uint8)))
+        write_exhibit(
+            run.path, split, GalleryImages(kept, generator.integers(256, size=(len(kept), 3, 8, 8)).astype(np.uint8))
+        )
     right = test.logits.argmax(1) == test.labels
     kept = np.arange(0, len(test.labels), 3)
     looked = np.concatenate([kept[right[kept]][:2], kept[~right[kept]][:3]])
-    write_view(run.path, "test", Features(kept[:60], generator.normal(size=(60, 5)).astype(np.float32)))
-    write_view(run.path, "test", HeatMaps(looked, generator.integers(256, size=(5, 4, 4)).astype(np.uint8)))
-    write_view(run.path, "test", Doubts(np.array([0, 9, 3]), np.array([0.01, 0.02, 0.03], np.float32)))
+    write_exhibit(run.path, "test", Features(kept[:60], generator.normal(size=(60, 5)).astype(np.float32)))
+    write_exhibit(run.path, "test", HeatMaps(looked, generator.integers(256, size=(5, 4, 4)).astype(np.uint8)))
+    write_exhibit(run.path, "test", Doubts(np.array([0, 9, 3]), np.array([0.01, 0.02, 0.03], np.float32)))
 
 
 def measure(predictions: Predictions) -> Figures:
@@ -243,7 +255,7 @@ TAUGHT = Case(
         "logit_adjustment": 0.5,
         "freeze": [{"parameters": "stem", "epoch": 3}],
         "batch_size": 2000,
-        "chunk_size": 250,
+        "micro_batch_size": 250,
         "sampling": {"images_per_epoch": 1200, "balance": 0.75},
         "extension": {
             "method": "finetune-distill",

@@ -13,7 +13,7 @@ from reslab.recipe.networks import Plain, PreActResNet
 from reslab.recipe.recipe import Linear, Recipe, Sgd, Standardize
 from reslab.records import DataSet, Environment, Epoch, Weights
 from reslab.report.comparison import compare
-from reslab.runs import Predictions, Run
+from reslab.runs import Predictions, Run, pack_weights
 
 LABELS = np.arange(30) % 3
 ENVIRONMENT = {
@@ -57,9 +57,9 @@ def make_run(
     for number, seconds in ((1, 2.5), (2, 1.5)):
         figures = {"learning_rate": 0.1, "train_loss": 1.0, "train_accuracy": 0.5}
         run.append_log(Epoch(epoch=number, updates=number, seconds=seconds, images_per_second=1, **figures))
-    standardize = Standardize(mean=(0.0,), deviation=(1.0,))
+    standardize = Standardize(mean=(0.0,), std=(1.0,))
     weights = Weights(model=model, classes=classes, channels=1, image_size=8, standardize=standardize)
-    run.write_weights({"head.weight": np.zeros((1, 1), np.float32)}, weights)
+    run.write_weights(pack_weights({"head.weight": np.zeros((1, 1), np.float32)}, weights))
     predicted = labels.copy()
     predicted[list(wrong)] = (labels[list(wrong)] + 1) % len(classes)
     run.write_predictions(split, Predictions(np.eye(len(classes), dtype=np.float32)[predicted], labels))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from reslab.errors import UserError
 from reslab.measure.metrics import mcnemar
-from reslab.recipe.recipe import Average, Extension, Flip, Freeze, Muon, Sampling, Selection
+from reslab.recipe.recipe import Extension, Flip, Freeze, Muon, Sampling
 from reslab.records import Estimate, PriorChoice
 from reslab.report import figures, words, write_report
 from reslab.report.extension import in_points
@@ -250,7 +250,7 @@ def test_everything_that_the_recipe_chooses_is_said(taught_page):
         "Muon for the filters, momentum 0.6, 3 iterations; SGD for head and biases, peak rates 1.5 and 0.25, Nesterov "
         "momentum 0.85, decay 0.004",
         "cross-entropy with label smoothing 0.2, logits adjusted by 0.5 times the logarithm of each class's share",
-        "2,000 images, in chunks of 250",
+        "2,000 images, in micro-batches of 250",
         "1,200 images drawn an epoch, a class of n images in proportion to n to the power of 0.25",
         "parameters of stem after 3 epochs",
     ):
@@ -258,7 +258,17 @@ def test_everything_that_the_recipe_chooses_is_said(taught_page):
 
 
 def test_what_is_left_at_its_default_is_not_said(rich_page):
-    terms = ("Method", "Base", "Old data", "Backbone", "Distillation", "Sampling", "Not trained", "chunks", "adjusted")
+    terms = (
+        "Method",
+        "Base",
+        "Old data",
+        "Backbone",
+        "Distillation",
+        "Sampling",
+        "Not trained",
+        "micro-batches",
+        "adjusted",
+    )
     assert [term for term in terms if term in rich_page.text["run"]] == []
 
 
@@ -275,14 +285,8 @@ def test_parts_of_an_extension():
     assert words.sampling_words(Sampling(images_per_epoch=9, balance=1)).endswith("all classes equally often")
     freeze = (Freeze(parameters="", epoch=0), Freeze(parameters="stem", epoch=1))
     told = "all layers below the head from the start; parameters of stem after 1 epoch"
-    assert words.freeze_words(freeze, epochs=2) == told
-    assert words.freeze_words(freeze, epochs=1) == f"{told} (not reached)"
-    never = words.average_words(Average(decay=0.98, epoch=2), epochs=2)
-    assert never == "none: a moving average of the weights after 2 epochs (not reached)"
-    average = words.average_words(Average(decay=0.98, epoch=2), epochs=3)
-    assert average == "moving average of the weights, after 2 epochs, 0.98 of it kept at every update"
-    selection = words.selection_words(Selection(share=0.4), epochs=1).replace("\u00a0", " ")
-    assert selection == "the 40 % of each batch with the highest loss, from the start"
+    assert "; ".join(each.words(epochs=2) for each in freeze) == told
+    assert "; ".join(each.words(epochs=1) for each in freeze) == f"{told} (not reached)"
     assert words.augment_words((Flip(alternate=True),)) != words.augment_words((Flip(),))
     assert "1 iteration;" in words.optimizer_words(Muon(iterations=1))
 

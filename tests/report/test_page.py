@@ -40,7 +40,7 @@ def test_table_of_contents_leads_to_every_section(rich_page, lean_page, taught_p
 def test_what_was_run(rich_page):
     for words in (
         "made by the tests",
-        "pre-activation ResNet-8",
+        "pre-activation ResNet (8 layers",
         "SGD, Nesterov momentum 0.9",
         "rises linearly to 0.1 over the first 20 % of the run",
         "6 of 6 epochs, 228 updates",

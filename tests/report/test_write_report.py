@@ -228,11 +228,9 @@ def test_what_the_run_did_not_come_to_is_told_as_such(make_run, read_page):
         recipe={
             "epochs": 9,
             "updates": 228,
-            "growth": [{"epoch": 0, "image_size": 16}, {"epoch": 7, "image_size": 32}],
-            "average": {"epoch": 6},
+            "progressive_resizing": [{"epoch": 0, "image_size": 16}, {"epoch": 7, "image_size": 32}],
         },
     )
     write_report(run)
     text = read_page(run.path / "report.html").text["run"]
     assert "trained at 16 pixels a side; 32 after 7 epochs (not reached)" in text
-    assert "none: a moving average of the weights after 6 epochs (not reached)" in text

@@ -68,7 +68,7 @@ WEIGHTS = Weights(
     classes=("Käfer", "猫"),
     channels=1,
     image_size=8,
-    standardize=Standardize(mean=(1.5,), deviation=(2.5,)),
+    standardize=Standardize(mean=(1.5,), std=(2.5,)),
 )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from reslab.errors import Failure
 from reslab.recipe.shipped import RECIPES
-from reslab.runs import Run, write_bytes, write_json
+from reslab.runs import Run, pack_weights, write_bytes, write_json
 
 STEPS = ["open", "write", "fsync", "replace"]
 WRITERS = {
@@ -17,7 +17,9 @@ WRITERS = {
     "evaluation.json": lambda run, sample, seed: run.write_evaluation(
         sample.evaluation.model_copy(update={"recipe": str(seed)})
     ),
-    "model.safetensors": lambda run, sample, seed: run.write_weights(sample.tensors(seed), sample.weights),
+    "model.safetensors": lambda run, sample, seed: run.write_weights(
+        pack_weights(sample.tensors(seed), sample.weights)
+    ),
     "predictions-test.npz": lambda run, sample, seed: run.write_predictions("test", sample.predictions(seed)),
     "predictions-test-tta.npz": lambda run, sample, seed: run.write_predictions(
         "test", sample.predictions(seed), augmented=True

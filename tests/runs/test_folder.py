@@ -7,7 +7,7 @@ import safetensors.numpy
 
 from reslab.errors import Failure, UserError
 from reslab.recipe.shipped import RECIPES
-from reslab.runs import Run, read_weights
+from reslab.runs import Run, pack_weights, read_weights
 
 
 def test_create_makes_a_folder_with_its_parents_and_takes_an_empty_one(tmp_path):
@@ -87,7 +87,7 @@ def test_what_evaluation_leaves_is_asked_for_by_its_command_where_it_is_missing(
 
 def test_weights_are_read_as_they_were_written_from_the_file_and_from_the_folder(run, sample):
     assert not run.is_finished
-    run.write_weights(sample.tensors(), sample.weights)
+    run.write_weights(pack_weights(sample.tensors(), sample.weights))
     assert run.is_finished
     for path in (run.path, run.weights_path):
         tensors, weights = read_weights(path)
@@ -125,9 +125,9 @@ def test_weights_of_a_type_that_numpy_lacks_are_refused(tmp_path, dtype):
         read_weights(path)
 
 
-@pytest.mark.parametrize("metadata", ["", "{", "[]", '{"model": 3}', '{"schema_version": 2}'])
+@pytest.mark.parametrize("metadata", ["", "{", "[]", '{"model": 3}', '{"schema_version": 9}'])
 def test_weights_whose_description_is_damaged_are_refused(tmp_path, metadata):
     path = tmp_path / "model.safetensors"
     safetensors.numpy.save_file({"kernel": np.zeros(3, np.float32)}, path, {"reslab": metadata})
-    with pytest.raises(UserError, match=r"model\.safetensors (is damaged: |has schema 2, this reslab reads up to 1)"):
+    with pytest.raises(UserError, match=r"model\.safetensors (is damaged: |has schema 9, this reslab reads up to 2)"):
         read_weights(path)

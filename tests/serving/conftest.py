@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from reslab.runs import Run
 from reslab.serving.app import Access, serving_app
 from reslab.serving.decoding import Decoders
-from reslab.serving.network import Network
+from reslab.serving.served import Served
 from reslab.serving.server import Patient
 from reslab.serving.service import Service
 
@@ -45,9 +45,9 @@ def make_app(finished: Run) -> Callable[..., FastAPI]:
     """Make an app of the small run, named `small`; `twice` serves it as two."""
 
     def make(*, twice: bool = False, neighbours: int = 0, access: Access | None = None, **options) -> FastAPI:
-        networks = [Network(finished.path, name=name) for name in ("small", "again")[: 1 + twice]]
+        served = [Served(finished.path, name=name) for name in ("small", "again")[: 1 + twice]]
         return serving_app(
-            lambda metrics: Service(networks, metrics=metrics, decoders=Decoders(num=1), **options),
+            lambda metrics: Service(served, metrics=metrics, decoders=Decoders(num=1), **options),
             access=access or Access(),
             neighbours=neighbours,
         )

@@ -126,21 +126,24 @@ CHUNKED = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: c
 
 
 @pytest.mark.parametrize(
-    "sent",
+    ("sent", "most"),
     [
-        CHUNKED + b"1\r\na\r\n0\r\n" + b"a: b\r\n" * 1_000_000,
-        CHUNKED + b"1;" + b"a" * 4_000_000,
-        CHUNKED + b"1\r\na\r\n" * 1_000_000,
-        b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50_000,
+        (CHUNKED + b"1\r\na\r\n0\r\n" + b"a: b\r\n" * 1_000_000, 0),
+        (CHUNKED + b"1;" + b"a" * 4_000_000, 0),
+        (CHUNKED + b"1\r\na\r\n" * 1_000_000, 0),
+        (b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50_000, server.MAX_PIPELINED + 1),
     ],
     ids=["a trailer", "a chunk's extension", "chunks of a byte", "requests"],
 )
-def test_what_is_no_body_is_bounded(make_app, listen, seven, sent):
+def test_what_is_no_body_is_bounded(make_app, listen, seven, sent, most):
     port = listen(make_app())
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    answers = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         threading.Thread(target=send_what_is_taken, args=(connection, sent)).start()
         with suppress(ConnectionResetError):
-            assert read_all(connection).count(b"HTTP/1.1 ") <= server.MAX_PIPELINED + 1
+            while part := connection.recv(65536):
+                answers += part
+    assert answers.count(b"HTTP/1.1 ") <= most
     assert ask(port, seven).startswith(b"HTTP/1.1 200")
 
 
@@ -151,7 +154,7 @@ def send_what_is_taken(connection, sent):
 
 def test_a_body_may_come_in_small_chunks(make_app, listen, seven):
     port = listen(make_app())
-    head, _, body = request(seven * 60).partition(b"\r\n\r\n")  # what follows a PNG's end is not read
+    head, _, body = request(seven * 200).partition(b"\r\n\r\n")  # what follows a PNG's end is not read
     head = head.replace(f"Content-Length: {len(body)}".encode(), b"Transfer-Encoding: chunked")
     chunks = [body[at : at + 16] for at in range(0, len(body), 16)]
     written = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"

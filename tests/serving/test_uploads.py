@@ -58,7 +58,7 @@ def test_other_fields_are_passed_over():
         (b'{"a":' * 100_000, JSON, "holds more values"),
         (b"[" * 1000, JSON, "recursion limit"),
         (b'{"pictures":' + b"9" * 1_000_000 + b"}", JSON, "number out of range"),
-        (b'{"' + b"k" * 1_000_000 + b'":0}', JSON, "is not right"),
+        (b'{"pictures":[{"data":"","' + b"k" * 1_000_000 + b'":0}]}', JSON, "is not right, pictures.0.kkk"),
         (b'{"pictures":[0,0]}', JSON, "pictures.0: Input should be an object"),
         (json.dumps({"pictures": [{"data": ""}] * (MAX_PICTURES + 1)}).encode(), JSON, "at most 64 items"),
         (json.dumps({"pictures": [{"data": "", "name": "n" * 256}]}).encode(), JSON, "255 are the most"),

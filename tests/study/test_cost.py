@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from reslab.data import recipe_data
-from reslab.recipe.recipe import Growth, Recipe, derive
+from reslab.recipe.recipe import Recipe, Resize, derive
 from reslab.runs import Run
 from reslab.study import Study, cost
 from reslab.study.plan import Machine, make_jobs
@@ -69,9 +69,9 @@ def test_the_cost_counts_pixels_and_updates(small_recipe: Recipe) -> None:
     plain = measure(small_recipe)
     assert plain.epochs == 3
     assert 0 < plain.seconds_per_epoch < 30
-    growth = (Growth(epoch=0, image_size=4), Growth(epoch=2, image_size=8))
+    growth = (Resize(epoch=0, image_size=4), Resize(epoch=2, image_size=8))
     # Two of a quarter of the pixels, and one.
-    assert measure(derive(small_recipe, name="grown", growth=growth)).epochs == 1.5
+    assert measure(derive(small_recipe, name="grown", progressive_resizing=growth)).epochs == 1.5
     assert measure(derive(small_recipe, name="short", updates=9)).epochs == 1.5  # of six updates each
 
 

@@ -161,7 +161,7 @@ def test_the_rest_of_the_ledger_goes_by_cost(tmp_path) -> None:
 def count_all(recipe: Recipe) -> int:
     """Count a run's multiply-adds, forward; CIFAR-10 has 50,000 images."""
     with torch.device("meta"):
-        network = models.build(recipe.model.model_dump(), num_classes=10, channels=3)
+        network = models.build(recipe.model, num_classes=10, channels=3)
     side = recipe.image_size
     images = recipe.updates * recipe.batch_size if recipe.updates else recipe.epochs * 50_000
     return images * count_multiply_adds(network, image=torch.zeros(3, side, side))

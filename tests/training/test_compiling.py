@@ -8,6 +8,7 @@ from torch import nn
 
 from reslab import models
 from reslab.errors import UserError
+from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Recipe
 from reslab.runs import Run
 from reslab.training import compiling, resume, train
@@ -27,7 +28,7 @@ def undecided(finished: Run) -> Run:
 
 
 def preact() -> nn.Module:
-    return models.build({"kind": "preact_resnet", "depth": 8, "width": 8}, num_classes=7)
+    return models.build(PreActResNet(depth=8, width=8), num_classes=7)
 
 
 def settle(run: Run, model: nn.Module, updates: int, shapes: int = 1) -> tuple[bool, list[str]]:

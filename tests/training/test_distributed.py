@@ -16,16 +16,14 @@ from reslab.data.parts import part_of
 from reslab.data.stream import stream_order
 from reslab.recipe.networks import FastConv, LeNet
 from reslab.recipe.recipe import (
-    Average,
     Crop,
     Flip,
     Freeze,
-    Growth,
     Linear,
     Muon,
     Recipe,
+    Resize,
     Sampling,
-    Selection,
     Sgd,
     Standardize,
     derive,
@@ -112,14 +110,12 @@ def everything(small_recipe: Recipe) -> Recipe:
         name="everything",
         image_size=12,
         augment=(Flip(alternate=True), Crop(pixels=1, fill="reflect")),
-        growth=(Growth(epoch=0, image_size=9), Growth(epoch=2, image_size=12)),
+        progressive_resizing=(Resize(epoch=0, image_size=9), Resize(epoch=2, image_size=12)),
         model=FastConv(widths=(8, 16, 8)),
         optimizer=Muon(peak_lr=0.1, head_lr=1.0, bias_lr=1.0),
         freeze=(Freeze(parameters="stem", epoch=1), Freeze(parameters="groups.0", epoch=2)),
-        average=Average(decay=0.9, epoch=1),
-        selection=Selection(share=0.6, epoch=1),
         sampling=Sampling(images_per_epoch=103, balance=0.5),
-        chunk_size=8,
+        micro_batch_size=8,
     )
 
 
@@ -147,12 +143,16 @@ def test_the_parts_are_the_batch(size: int, num: int) -> None:
     assert all(min(num, 2) <= share.smallest <= len(share.labels) <= share.smallest + 1 for share in shares)
 
 
-@pytest.mark.parametrize(("size", "chunk_size"), [(2, None), (3, 3)])
+@pytest.mark.parametrize(("size", "micro_batch_size"), [(2, None), (3, 3)])
 def test_gradients_are_those_of_one_process(
-    plain: Recipe, together: Together, tmp_path: Path, size: int, chunk_size: int | None
+    plain: Recipe, together: Together, tmp_path: Path, size: int, micro_batch_size: int | None
 ) -> None:
     """After one update with a rate of 1 they are what the weights have lost; parts of 20 images on 3 are unequal."""
-    changes = {"updates": 1, "optimizer": Sgd(peak_lr=1, momentum=0, nesterov=False), "chunk_size": chunk_size}
+    changes = {
+        "updates": 1,
+        "optimizer": Sgd(peak_lr=1, momentum=0, nesterov=False),
+        "micro_batch_size": micro_batch_size,
+    }
     recipe = derive(plain, name="once", **changes)
     whole = train(recipe, out=tmp_path / "whole", precision="float32")
     assert together(recipe, size=size) == [""] * size
@@ -220,7 +220,7 @@ def test_each_process_reads_shards_of_its_own(
     streamed: Callable[[int], Recipe], together: Together, tmp_path: Path
 ) -> None:
     """Of eight shards in an epoch; the first process reads others for the validation images, in the beginning."""
-    known = Standardize(mean=(80,), deviation=(95,))
+    known = Standardize(mean=(80,), std=(95,))
     assert together(derive(streamed(16), name="known", epochs=1, standardize=known, validation=8)) == ["", ""]
     first, second = ((tmp_path / f"ended-{rank}.shards").read_text().split() for rank in range(2))
     assert len(second) == len(set(second)) <= 5

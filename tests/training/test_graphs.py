@@ -10,6 +10,7 @@ from torch import Tensor
 
 from reslab import models
 from reslab.data.images import ImageSet
+from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Muon, Optimizer, Recipe, Sgd
 from reslab.training import graphs
 from reslab.training.graphs import UPDATES_BEFORE, GraphedUpdates, make_updater
@@ -81,7 +82,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def network() -> models.Classifier:
     torch.manual_seed(0)
-    return models.build({"kind": "preact_resnet", "depth": 8, "width": 8}, num_classes=3)
+    return models.build(PreActResNet(depth=8, width=8), num_classes=3)
 
 
 def batches() -> list[Batch]:

@@ -12,7 +12,7 @@ from reslab.data.batches import standardize
 from reslab.data.recipe_data import describe_data, read_split
 from reslab.errors import Failure, UserError
 from reslab.recipe.networks import FastConv, ResNet
-from reslab.recipe.recipe import Extension, Growth, Linear, Muon, Recipe, Sampling, Steps, WarmUntil, derive
+from reslab.recipe.recipe import Extension, Linear, Muon, Recipe, Resize, Sampling, Steps, WarmUntil, derive
 from reslab.recipe.settings import with_settings
 from reslab.runs import Run, read_weights
 from reslab.training import begin as beginning
@@ -92,9 +92,9 @@ def test_updates_end_a_run_inside_an_epoch(small_recipe: Recipe, tmp_path: Path)
     assert [epoch.updates for epoch in run.log] == [PER_EPOCH, PER_EPOCH + 2]
 
 
-@pytest.mark.parametrize(("chunk_size", "sizes"), [(8, [7, 7, 6]), (19, [10, 10]), (20, [20]), (500, [20])])
+@pytest.mark.parametrize(("micro_batch_size", "sizes"), [(8, [7, 7, 6]), (19, [10, 10]), (20, [20]), (500, [20])])
 def test_a_batch_comes_in_even_chunks_that_are_small_enough(
-    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_size: int, sizes: list[int]
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, micro_batch_size: int, sizes: list[int]
 ) -> None:
     seen = []
     take_step = graphs.update
@@ -105,10 +105,10 @@ def test_a_batch_comes_in_even_chunks_that_are_small_enough(
         return take_step(*args, chunks=chunks, **options)
 
     monkeypatch.setattr(graphs, "update", watch)
-    train(derive(small_recipe, name="chunks", epochs=1, chunk_size=chunk_size), out=tmp_path / "run")
+    train(derive(small_recipe, name="chunks", epochs=1, micro_batch_size=micro_batch_size), out=tmp_path / "run")
     assert seen[:5] == [sizes] * 5
     assert sum(seen[5]) == 11
-    assert max(seen[5]) <= chunk_size
+    assert max(seen[5]) <= micro_batch_size
 
 
 def test_an_epoch_has_the_images_that_are_drawn(small_recipe: Recipe, tmp_path: Path) -> None:
@@ -128,7 +128,9 @@ def test_growth_changes_the_size_that_the_network_sees(
 
     monkeypatch.setattr(graphs, "update", watch)
     growing = derive(
-        small_recipe, name="growing", growth=(Growth(epoch=0, image_size=4), Growth(epoch=2, image_size=8))
+        small_recipe,
+        name="growing",
+        progressive_resizing=(Resize(epoch=0, image_size=4), Resize(epoch=2, image_size=8)),
     )
     train(growing, out=tmp_path / "run")
     assert seen == [4] * 2 * PER_EPOCH + [8] * PER_EPOCH
@@ -142,7 +144,7 @@ def test_a_folder_that_is_taken_is_refused_and_left_alone(small_recipe: Recipe, 
 
 
 def test_constants_for_three_channels_are_refused_for_one(small_recipe: Recipe, tmp_path: Path) -> None:
-    wrong = derive(small_recipe, name="wrong", standardize={"mean": (1, 2, 3), "deviation": (1, 1, 1)})
+    wrong = derive(small_recipe, name="wrong", standardize={"mean": (1, 2, 3), "std": (1, 1, 1)})
     with pytest.raises(UserError, match="standardize=null"):
         train(wrong, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -161,7 +163,7 @@ def begin(recipe: Recipe, out: Path, start: Start) -> Trainer:
 
 def make_network(recipe: Recipe, num_classes: int = 3) -> models.Classifier:
     torch.manual_seed(7)
-    return models.build(recipe.model.model_dump(), num_classes=num_classes, channels=1)
+    return models.build(recipe.model, num_classes=num_classes, channels=1)
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.1])
@@ -231,14 +233,14 @@ def test_the_fast_network_learns_digits_in_two_epochs(tmp_path: Path) -> None:
         data="digits",
         image_size=16,
         validation=140,
-        growth=(Growth(epoch=0, image_size=12), Growth(epoch=1, image_size=16)),
+        progressive_resizing=(Resize(epoch=0, image_size=12), Resize(epoch=1, image_size=16)),
         model=FastConv(widths=(16, 32, 32)),
         optimizer=Muon(head_lr=20, bias_lr=10),
         schedule=Linear(),
         label_smoothing=0.2,
         epochs=2,
         batch_size=100,
-        chunk_size=50,
+        micro_batch_size=50,
     )
     run = train(recipe, out=tmp_path / "run")
     assert run.log[-1].validation_accuracy > 0.9  # by chance 0.1

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from reslab.data.images import ImageSet
 from reslab.models import Classifier, build
+from reslab.recipe.networks import ResNet
 from reslab.recipe.recipe import Extension, Recipe, Sampling, derive
 from reslab.training.objective import distillation, log_prior, make_objective
 
@@ -100,7 +101,7 @@ def test_distillation_is_the_divergence_from_the_teacher(temperature: float) -> 
 
 def make_teacher() -> Classifier:
     torch.manual_seed(0)
-    return build({"kind": "resnet", "depth": 8, "width": 8}, num_classes=2, channels=1)
+    return build(ResNet(depth=8, width=8), num_classes=2, channels=1)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.7])

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from reslab.models import Classifier, build
+from reslab.recipe.networks import FastConv, ResNet
 from reslab.recipe.recipe import Cosine, Linear, Muon, Optimizer, Sgd, Steps
 from reslab.training.optim import make_optimizer, rate_at
 
@@ -93,8 +94,8 @@ def test_the_update_is_nesterov_momentum_with_decay() -> None:
 # ---- a rate of its own for the backbone
 
 NETWORKS = {
-    "resnet": {"kind": "resnet", "depth": 8, "width": 8},
-    "fast_conv": {"kind": "fast_conv", "widths": (8, 8, 8)},
+    "resnet": ResNet(depth=8, width=8),
+    "fast_conv": FastConv(widths=(8, 8, 8)),
 }
 
 
@@ -111,18 +112,18 @@ def peaks(model: Classifier, settings: Optimizer, backbone: float) -> dict[str, 
     return found
 
 
-@pytest.mark.parametrize("description", NETWORKS.values(), ids=NETWORKS)
+@pytest.mark.parametrize("options", NETWORKS.values(), ids=NETWORKS)
 @pytest.mark.parametrize("factor", [1.0, 0.25, 0.0])
-def test_the_backbone_has_a_share_of_the_heads_rate_under_sgd(description, factor) -> None:
-    found = peaks(build(description, num_classes=7), Sgd(peak_lr=0.5), factor)
+def test_the_backbone_has_a_share_of_the_heads_rate_under_sgd(options, factor) -> None:
+    found = peaks(build(options, num_classes=7), Sgd(peak_lr=0.5), factor)
     assert {rate for name, rate in found.items() if name.startswith("head.")} == {0.5}
     assert {rate for name, rate in found.items() if not name.startswith("head.")} == {0.5 * factor}
 
 
-@pytest.mark.parametrize("description", NETWORKS.values(), ids=NETWORKS)
+@pytest.mark.parametrize("options", NETWORKS.values(), ids=NETWORKS)
 @pytest.mark.parametrize("factor", [1.0, 0.25, 0.0])
-def test_the_backbone_has_a_share_of_its_rates_under_muon(description, factor) -> None:
-    model = build(description, num_classes=7)
+def test_the_backbone_has_a_share_of_its_rates_under_muon(options, factor) -> None:
+    model = build(options, num_classes=7)
     settings = Muon(peak_lr=0.5, head_lr=40.0, bias_lr=8.0, decay=0.02)
     dimensions = {name: parameter.ndim for name, parameter in model.named_parameters()}
     for name, rate in peaks(model, settings, factor).items():

@@ -7,7 +7,7 @@ import pytest
 
 from reslab.errors import Failure, UserError
 from reslab.recipe.networks import FastConv
-from reslab.recipe.recipe import Average, Crop, Flip, Freeze, Growth, Muon, Recipe, Sampling, Selection, derive
+from reslab.recipe.recipe import Crop, Flip, Freeze, Muon, Recipe, Resize, Sampling, derive
 from reslab.runs import Run
 from reslab.training import graphs, loop, resume, train
 
@@ -28,16 +28,14 @@ def recipe(request: pytest.FixtureRequest, small_recipe: Recipe) -> Recipe:
         name="everything",
         image_size=12,
         augment=(Flip(alternate=True), Crop(pixels=1, fill="reflect")),
-        growth=(Growth(epoch=0, image_size=9), Growth(epoch=2, image_size=12)),
+        progressive_resizing=(Resize(epoch=0, image_size=9), Resize(epoch=2, image_size=12)),
         model=FastConv(widths=(8, 16, 8)),
         optimizer=Muon(peak_lr=0.1, head_lr=1.0, bias_lr=1.0),
         freeze=(Freeze(parameters="stem", epoch=1), Freeze(parameters="groups.0", epoch=2)),
-        average=Average(decay=0.9, epoch=1),
-        selection=Selection(share=0.6, epoch=1),
         sampling=Sampling(images_per_epoch=110, balance=0.5),
         logit_adjustment=0.5,
         label_smoothing=0.1,
-        chunk_size=8,
+        micro_batch_size=8,
     )
 
 

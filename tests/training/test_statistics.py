@@ -15,7 +15,7 @@ from reslab.errors import Failure
 from reslab.evaluation import evaluate
 from reslab.models import Classifier
 from reslab.recipe.networks import LeNet, PreActResNet, ResNet
-from reslab.recipe.recipe import Average, Freeze, Recipe, derive
+from reslab.recipe.recipe import Freeze, Recipe, derive
 from reslab.recipe.shipped import find_recipe
 from reslab.runs import Run, read_weights
 from reslab.training import loop, resume, train
@@ -44,7 +44,7 @@ def shorten(pictures: Path, **changes: Any) -> Recipe:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"average": Average(decay=0.9, epoch=2)}, {"model": ResNet(depth=20, width=8)}],
+    [{}, {"model": ResNet(depth=20, width=8)}],
 )
 def test_after_few_updates_the_network_has_the_training_accuracy_that_was_logged(
     pictures: Path, tmp_path: Path, changes: dict[str, Any]

@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reslab import models
+from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Sgd
 from reslab.training.optim import make_optimizer
 from reslab.training.step import make_forward, update
 
-DESCRIPTION = {"kind": "preact_resnet", "depth": 8, "width": 8}
+OPTIONS = PreActResNet(depth=8, width=8)
 CPU = torch.device("cpu")
 
 
@@ -31,7 +32,7 @@ def cut(images: Tensor, labels: Tensor, sizes: list[int]) -> list[tuple[Tensor, 
 
 def test_an_update_equals_the_one_written_by_hand() -> None:
     torch.manual_seed(0)
-    ours = models.build(DESCRIPTION, num_classes=7).to(memory_format=torch.channels_last)
+    ours = models.build(OPTIONS, num_classes=7).to(memory_format=torch.channels_last)
     theirs = copy.deepcopy(ours).to(memory_format=torch.contiguous_format)
     images, labels = torch.randn(16, 3, 8, 8), torch.randint(0, 7, (16,))
     optimizer = make_optimizer(ours, settings=Sgd(peak_lr=1.0))
@@ -56,7 +57,7 @@ def test_an_update_equals_the_one_written_by_hand() -> None:
 
 
 def test_no_gradient_is_left_behind() -> None:
-    model = models.build(DESCRIPTION, num_classes=7)
+    model = models.build(OPTIONS, num_classes=7)
     update(
         make_forward(model, device=CPU, precision="float32"),
         make_optimizer(model, settings=Sgd(peak_lr=0.1)),
@@ -107,7 +108,7 @@ def test_loss_and_hits_are_those_of_the_whole_batch() -> None:
 def test_chunks_with_batch_norm_are_normalised_each_by_itself() -> None:
     """The gradient is the weighted mean of the chunks' own, not that of the batch; running statistics move twice."""
     torch.manual_seed(0)
-    model = models.build(DESCRIPTION, num_classes=7).train()
+    model = models.build(OPTIONS, num_classes=7).train()
     images, labels = make_batch()
     chunks = cut(images, labels, [12, 4])
     whole, *_ = gradients_of(copy.deepcopy(model), [(images, labels)])

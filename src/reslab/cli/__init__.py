@@ -84,7 +84,10 @@ def main() -> None:
     except (MemoryError, RuntimeError) as error:  # PyTorch has no type for the first of these, on a processor
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
             raise
-        _end("there is not enough memory: smaller batches (batch_size) or parts of them (chunk_size) need less", code=1)
+        _end(
+            "there is not enough memory: a smaller batch_size or micro_batch_size needs less",
+            code=1,
+        )
 
 
 def _end_usage(error: Any) -> None:

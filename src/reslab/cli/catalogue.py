@@ -9,6 +9,7 @@ from reslab.cli.options import Device, Json, Threads, use_threads
 from reslab.errors import UserError
 
 if TYPE_CHECKING:
+    from reslab.recipe.networks import Model
     from reslab.recipe.recipe import Published
 
 EPOCH = 50_000  # images, as CIFAR has
@@ -29,7 +30,7 @@ def models(
     """
     use_threads(threads)
     from reslab.cli.show import print_json, print_table
-    from reslab.models import MODELS
+    from reslab.recipe.networks import MODELS
 
     for name in names or ():
         if name not in MODELS:
@@ -52,16 +53,18 @@ def models(
     )
 
 
-def _cost(description: dict[str, Any], *, num_classes: int, channels: int, device: str | None) -> dict[str, Any]:
+def _cost(options: "Model", *, num_classes: int, channels: int, device: str | None) -> dict[str, Any]:
     """Count what a network costs, and time it where there is a device to do it on."""
     import torch
 
+    from reslab.machine import kernels
     from reslab.machine.device import pick_device
     from reslab.machine.timing import time_update
     from reslab.models import build, costs
+    from reslab.network.inference import place_on
 
     with torch.device("meta"):
-        model = build(description, num_classes=num_classes, channels=channels)
+        model = build(options, num_classes=num_classes, channels=channels)
     side = model.image_size
     image = torch.zeros(channels, side, side, device="meta")
     found = {
@@ -74,8 +77,8 @@ def _cost(description: dict[str, Any], *, num_classes: int, channels: int, devic
     if device is None:
         return found
     chosen = pick_device(device)
-    real = build(description, num_classes=num_classes, channels=channels)
-    real = real.to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    kernels.enable(chosen)
+    real = place_on(build(options, num_classes=num_classes, channels=channels), chosen)
     seconds = time_update(real, batch=(BATCH, channels, side, side))
     return found | {"seconds_per_epoch": round(seconds * EPOCH / BATCH, 1)}
 

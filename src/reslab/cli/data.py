@@ -37,7 +37,7 @@ def show(
     totals = ["all", *(f"{sum(found.counts[split]):,}" for split in splits)]
     print_table(f"{expression}: images of {channels}x{rows}x{columns}", ["class", *splits], [*counts, totals])
     echo(f"mean       {', '.join(f'{value:.3f}' for value in found.mean)} (training split, pixels from 0 to 255)")
-    echo(f"deviation  {', '.join(f'{value:.3f}' for value in found.deviation)}")
+    echo(f"std        {', '.join(f'{value:.3f}' for value in found.std)}")
     for split, fingerprint in found.fingerprints.items():
         echo(f"{split:<10} {fingerprint}")
 

@@ -30,7 +30,7 @@ def standardize(images: Tensor, *, by: Standardize) -> Tensor:
 def _statistics(by: Standardize, device: torch.device) -> Tensor:
     """Give mean and deviation (2, C, 1, 1) on a device; kept there, since a GPU waits for every copy."""
     with torch.inference_mode(False):  # whoever asks first
-        return torch.tensor([by.mean, by.deviation], device=device)[:, :, None, None]
+        return torch.tensor([by.mean, by.std], device=device)[:, :, None, None]
 
 
 def seeded(seed: int, *place: int | str) -> torch.Generator:
@@ -71,7 +71,7 @@ class Batches:
 
     def count_shapes(self) -> int:
         """Count the shapes of batches: the sizes of images, twice where the last batch has another number of them."""
-        sizes = {image_size_at(self.recipe, epoch) for epoch in range(self.recipe.epochs)}
+        sizes = {self.recipe.image_size_at(epoch) for epoch in range(self.recipe.epochs)}
         return len(sizes) * len(set(self.sizes))
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
@@ -106,7 +106,7 @@ class Batches:
         """Read images (N, C, H, W), standardise and augment them; with their labels (N,)."""
         places = send(chosen, to=self.labels.device)
         images = standardize(self._pick(chosen, places), by=self.by)
-        size = image_size_at(self.recipe, epoch)
+        size = self.recipe.image_size_at(epoch)
         if size != images.shape[3]:
             images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
         mirrored = self.mirrored[chosen] ^ (epoch % 2 == 1)
@@ -156,9 +156,3 @@ def sample(labels: Tensor, *, sampling: Sampling, generator: torch.Generator) ->
         chosen += [torch.cat(drawn)[:quota]] if drawn else []
     drawn_places = torch.cat(chosen)
     return drawn_places[torch.randperm(len(drawn_places), generator=generator)]
-
-
-def image_size_at(recipe: Recipe, epoch: int) -> int:
-    """Look up the side that `recipe` trains at in `epoch` (from 0)."""
-    begun = [growth for growth in recipe.growth if growth.epoch <= epoch]
-    return max(begun, key=lambda growth: growth.epoch).image_size if begun else recipe.image_size

@@ -96,7 +96,7 @@ def to_statistics(counts: Tensor) -> Standardize:
         deviation = (share * (values - mean) ** 2).sum().sqrt()
         means.append(float(mean))
         deviations.append(float(deviation) or 1.0)
-    return Standardize(mean=tuple(means), deviation=tuple(deviations))
+    return Standardize(mean=tuple(means), std=tuple(deviations))
 
 
 def _little_endian_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:

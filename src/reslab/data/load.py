@@ -172,7 +172,7 @@ class Description:
     image_shape: tuple[int, ...]
     counts: dict[Split, list[int]]
     mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+    std: tuple[float, ...]
     fingerprints: dict[Split, str]
 
 
@@ -189,6 +189,6 @@ def describe(
         image_shape=tuple(train.images.shape[1:]),
         counts={"train": train.counts(), "test": test.counts()},
         mean=statistics.mean,
-        deviation=statistics.deviation,
+        std=statistics.std,
         fingerprints={"train": train.fingerprint, "test": test.fingerprint},
     )

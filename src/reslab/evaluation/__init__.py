@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from reslab.evaluation.predict import load_classifier, predict
+from reslab.evaluation.predict import predict
 from reslab.evaluation.score import score
 from reslab.records import Evaluation, SplitName
 from reslab.runs import Run
 
-__all__ = ["evaluate", "load_classifier", "predict", "score"]
+__all__ = ["evaluate", "predict", "score"]
 
 
 def evaluate(

@@ -13,16 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reslab.data.batches import standardize
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import describe_change, read_split
 from reslab.errors import UserError
-from reslab.evaluation.predict import load_classifier
+from reslab.machine import kernels
 from reslab.measure.estimates import gain, proportion
-from reslab.models import Classifier
 from reslab.network.folding import fold
+from reslab.network.network import Network
 from reslab.network.onnx_file import OnnxFile
-from reslab.records import Estimate, Weights
+from reslab.records import Estimate
 from reslab.runs import Run
 
 BATCH = 100
@@ -62,10 +61,11 @@ def evaluate_onnx(
 
     Raises: UserError where a file is not for the run's classes, or the test split is not the one that was evaluated.
     """
-    model, weights = load_classifier(run.path, device="cpu")
+    network = Network.load(run.path, device="cpu")
+    kernels.enable(network.device)
     opened = [OnnxFile(file, threads=torch.get_num_threads()) for file in files]
     for each in opened:
-        if each.description != (weights.classes, weights.channels, weights.image_size):
+        if each.description != (network.classes, network.channels, network.image_size):
             raise UserError(f"{each.path} is not for the classes and images of {run.path}: export that run")
     images = read_split(run.recipe, "test", data_dir=data_dir, allow_remote=allow_remote)
     recorded = run.environment.data
@@ -73,7 +73,7 @@ def evaluate_onnx(
         raise UserError(f"{run.path} has not been evaluated on its test split: run reslab evaluate {run.path} first")
     if change := describe_change(images, recorded=recorded):
         raise UserError(f"{change}, so {run.path} was evaluated on other images: train it anew")
-    raced = race([_by_pytorch(model, weights), *(each.predict_logits for each in opened)], images)
+    raced = race([_by_pytorch(network), *(each.predict_logits for each in opened)], images)
     names = ["PyTorch", *map(str, files)]
     return OnnxEvaluation(
         num_images=len(images.labels),
@@ -81,13 +81,12 @@ def evaluate_onnx(
     )
 
 
-def _by_pytorch(model: Classifier, weights: Weights) -> Predict:
-    network = fold(model)
+def _by_pytorch(network: Network) -> Predict:
+    folded = fold(network.module)
 
     def predict(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            images = standardize(torch.from_numpy(pixels), by=weights.standardize)
-            logits: torch.Tensor = network(images.contiguous(memory_format=torch.channels_last))
+            logits: torch.Tensor = folded(network.prepare(torch.from_numpy(pixels)))
         return logits.numpy()
 
     return predict

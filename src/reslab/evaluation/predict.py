@@ -5,22 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from reslab import models
-from reslab.data.batches import standardize
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import describe_change, describe_data, read_split
 from reslab.errors import UserError
+from reslab.evaluation.gallery import write_gallery
 from reslab.evaluation.score import choose_examples
-from reslab.evaluation.views import write_views
-from reslab.machine.device import pick_device
-from reslab.machine.memory import keep_freed_memory
-from reslab.models.layers import Classifier
-from reslab.network.inference import predict_logits
+from reslab.machine import kernels
+from reslab.network.network import Network
 from reslab.recipe.recipe import Extension
-from reslab.records import SplitName, Weights
-from reslab.runs import Examples, Predictions, Run, read_weights
+from reslab.records import SplitName
+from reslab.runs import Examples, Predictions, Run
 
 
 def predict(
@@ -38,66 +33,47 @@ def predict(
     run, the network before the extension also predicts the test images of its own classes, always plainly.
     Raises: UserError where the run is not finished or its data has changed.
     """
-    model, weights = load_classifier(run.path, device=device)
+    network = Network.load(run.path, device=device)
+    kernels.enable(network.device)
     for split in splits:
         images = read_split(run.recipe, split, data_dir=data_dir, allow_remote=allow_remote)
-        _check_fit(run, weights, images)
+        _check_fit(run, network, images)
         _record_data(run, images)
-        run.write_predictions(split, _predict_split(model, weights, images, views=1))
+        run.write_predictions(split, _predict_split(network, images, views=1))
         if views is not None:
-            run.write_predictions(split, _predict_split(model, weights, images, views=views), augmented=True)
+            run.write_predictions(split, _predict_split(network, images, views=views), augmented=True)
         _write_examples(run, split, images)
-        write_views(run, split, model=model, weights=weights, images=images, predictions=run.read_predictions(split))
+        write_gallery(run, split, network=network, images=images, predictions=run.read_predictions(split))
         if split == "test" and run.recipe.extension is not None:
             _predict_with_base(run, run.recipe.extension, images, device=device)
 
 
-def load_classifier(path: Path, *, device: str = "auto") -> tuple[Classifier, Weights]:
-    """Load a run's network, or that of a `model.safetensors`, onto a device, ready to predict.
-
-    Raises: UserError where the file is missing, damaged, or its weights do not fit the network that it names.
-    """
-    keep_freed_memory()
-    tensors, weights = read_weights(path)
-    model = models.restore(
-        weights.model.model_dump(),
-        tensors,
-        num_classes=len(weights.classes),
-        channels=weights.channels,
-        where=f"the weights in {path}",
-    )
-    return model.to(pick_device(device), memory_format=torch.channels_last), weights  # type: ignore[call-overload]
-
-
-def _predict_split(model: Classifier, weights: Weights, images: ImageSet, *, views: int) -> Predictions:
-    logits = predict_logits(
-        model, images.images, prepare=lambda pixels: standardize(pixels, by=weights.standardize), views=views
-    )
-    return Predictions(logits.numpy(), images.labels.numpy())
+def _predict_split(network: Network, images: ImageSet, *, views: int) -> Predictions:
+    return Predictions(network.logits(images.images, views=views).numpy(), images.labels.numpy())
 
 
 def _predict_with_base(run: Run, extension: Extension, images: ImageSet, *, device: str) -> None:
     """Write what the network before the extension says of the images of its own classes."""
     if run.base_digest != extension.base:
         raise UserError(f"{run.base_path} is not the network that {run.path} was made from: extend that one anew")
-    base, weights = load_classifier(run.base_path, device=device)
+    base = Network.load(run.base_path, device=device)
     old = images.subset(np.flatnonzero(images.labels.numpy() < extension.num_old))
-    known = replace(old, classes=weights.classes)
+    known = replace(old, classes=base.classes)
     recorded = extension.base_test
     if recorded and not extension.merge and known.fingerprint != recorded:  # merged classes have more images
         raise UserError(
             f"the test images of the old classes are not those that the base of {run.path} was evaluated on: their "
             f"fingerprint was {recorded[:12]}… and is {known.fingerprint[:12]}…: evaluate the base and extend it anew"
         )
-    run.write_base_predictions(_predict_split(base, weights, known, views=1))
+    run.write_base_predictions(_predict_split(base, known, views=1))
 
 
-def _check_fit(run: Run, weights: Weights, images: ImageSet) -> None:
-    if images.classes != weights.classes:
+def _check_fit(run: Run, network: Network, images: ImageSet) -> None:
+    if images.classes != network.classes:
         raise UserError(f"{run.path} was trained on other classes than {run.recipe.data} has now: train it anew")
-    if images.images.shape[1] != weights.channels:
+    if images.images.shape[1] != network.channels:
         raise UserError(
-            f"{run.path} was trained on images of {weights.channels} channels, but those of the {images.split} split "
+            f"{run.path} was trained on images of {network.channels} channels, but those of the {images.split} split "
             f"of {run.recipe.data} have {images.images.shape[1]}: make them alike and train it anew"
         )
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,14 +11,13 @@ from reslab.data.batches import seeded
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import read_split
 from reslab.errors import Failure, UserError
-from reslab.evaluation import load_classifier
 from reslab.evaluation.onnx import race
 from reslab.exporting.deployed import run_reference, trace
 from reslab.exporting.formats import open_pt2, to_onnx, to_pt2
 from reslab.exporting.quantize import quantize
-from reslab.models import Classifier
+from reslab.network.network import Network
 from reslab.network.onnx_file import Description, OnnxFile
-from reslab.records import SplitName, Weights
+from reslab.records import SplitName
 from reslab.report.card import write_card
 from reslab.runs import Run, make_folder, write_bytes
 
@@ -59,12 +57,6 @@ class Export:
     int8: Cost | None = None
 
 
-class _Network(NamedTuple):
-    model: Classifier
-    weights: Weights
-    known: Description
-
-
 def export(
     run: Run, *, to: Path | str, int8: bool = False, data_dir: Path | None = None, allow_remote: bool = False
 ) -> Export:
@@ -78,24 +70,26 @@ def export(
     """
     target = Path(to)
     is_folder = _check_target(target, int8=int8)
-    model, weights = load_classifier(run.path, device="cpu")
-    network = _Network(model, weights, Description(weights.classes, weights.channels, weights.image_size))
+    network = Network.load(run.path, device="cpu")
+    known = Description(network.classes, network.channels, network.image_size)
     for_int8 = _read_int8_images(run, data_dir, allow_remote) if int8 else None
-    pixels, kind = _find_images(run, weights, data_dir, allow_remote)
+    pixels, kind = _find_images(run, network, data_dir, allow_remote)
     images = f"{len(pixels)} {kind} images"
-    program = trace(model, by=weights.standardize, image_size=weights.image_size)
+    program = trace(network)
     make_folder(target if is_folder else target.parent)
     if target.suffix == ".pt2" and not is_folder:
-        return Export((_write(target, to_pt2(program, known=network.known), network, pixels),), images)
+        return Export((_write(target, to_pt2(program, known=known), network, pixels),), images)
     path = target / "model.onnx" if is_folder else target
-    written = [_write(path, to_onnx(program, known=network.known), network, pixels)]
+    written = [_write(path, to_onnx(program, known=known), network, pixels)]
     cost = None
     if for_int8 is not None:
-        beside, cost = _write_int8(path, network, *for_int8)
+        beside, cost = _write_int8(path, known, *for_int8)
         written.append(beside)
     if is_folder:
         written.append(_copy_weights(run, target))
-        card = write_card(run, weights=weights, files=[file.name for file in (Path(made.file) for made in written)])
+        card = write_card(
+            run, weights=network.metadata, files=[file.name for file in (Path(made.file) for made in written)]
+        )
         write_bytes(target / "README.md", card.encode())
     return Export(tuple(written), images, cost)
 
@@ -115,7 +109,7 @@ def _check_target(target: Path, *, int8: bool) -> bool:
 
 
 def _find_images(
-    run: Run, weights: Weights, data_dir: Path | None, allow_remote: bool
+    run: Run, network: Network, data_dir: Path | None, allow_remote: bool
 ) -> tuple[NDArray[np.uint8], str]:
     """Give the training split's first images, or generated ones where it cannot be read, and say which."""
     try:
@@ -123,7 +117,7 @@ def _find_images(
             read_split(run.recipe, "train", data_dir=data_dir, allow_remote=allow_remote).images[:NUM_CHECKED].numpy()
         )
     except (UserError, Failure):
-        shape = (NUM_CHECKED, weights.channels, weights.image_size, weights.image_size)
+        shape = (NUM_CHECKED, network.channels, network.image_size, network.image_size)
         return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), "generated"
     return images, "training"
 
@@ -145,11 +139,11 @@ def _read_int8_images(run: Run, data_dir: Path | None, allow_remote: bool) -> tu
 # ---- files
 
 
-def _write(path: Path, content: bytes, network: _Network, images: NDArray[np.uint8]) -> Written:
+def _write(path: Path, content: bytes, network: Network, images: NDArray[np.uint8]) -> Written:
     """Write a graph, read it back, and compare. Raises: Failure where it differs too much, and removes it."""
     write_bytes(path, content)
     found = OnnxFile(path).predict if path.suffix == ".onnx" else open_pt2(path)
-    wanted = run_reference(network.model, torch.from_numpy(images), by=network.weights.standardize)
+    wanted = run_reference(network, torch.from_numpy(images))
     # One image alone and the others together: the number of images must be free.
     largest = max(
         float(np.abs(np.concatenate(both) - right.numpy()).max())
@@ -165,11 +159,11 @@ def _write(path: Path, content: bytes, network: _Network, images: NDArray[np.uin
 
 
 def _write_int8(
-    path: Path, network: _Network, calibration: NDArray[np.uint8], measured: ImageSet
+    path: Path, known: Description, calibration: NDArray[np.uint8], measured: ImageSet
 ) -> tuple[Written, Cost]:
     """Quantise a file, write it beside, and measure both."""
     beside = path.with_name(f"{path.stem}-int8.onnx")
-    content = quantize(path.read_bytes(), images=calibration, known=network.known)
+    content = quantize(path.read_bytes(), images=calibration, known=known)
     write_bytes(beside, content)
     opened = [OnnxFile(each, threads=torch.get_num_threads()) for each in (path, beside)]
     exact, small = race([each.predict_logits for each in opened], measured)

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from reslab.data.batches import standardize
 from reslab.models import Classifier
-from reslab.network.inference import predict_logits
+from reslab.network.network import Network
 from reslab.network.onnx_file import INPUT
 from reslab.recipe.recipe import Standardize
 
@@ -20,35 +19,34 @@ class Deployed(nn.Module):
     """A classifier with its standardisation inside."""
 
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
 
     def __init__(self, model: Classifier, *, by: Standardize) -> None:
         super().__init__()
         self.model = model
         self.register_buffer("mean", torch.tensor(by.mean)[:, None, None])
-        self.register_buffer("deviation", torch.tensor(by.deviation)[:, None, None])
+        self.register_buffer("std", torch.tensor(by.std)[:, None, None])
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Turn stored pixels (N, C, H, W) uint8 into logits (N, K) and probabilities (N, K)."""
-        logits = self.model((images.float() - self.mean) / self.deviation)
+        logits = self.model((images.float() - self.mean) / self.std)
         return logits, logits.softmax(dim=1)
 
 
-def trace(model: Classifier, *, by: Standardize, image_size: int) -> ExportedProgram:
-    """Record the graph of a network in evaluation mode, for any number of images; convolutions are PyTorch's own."""
+def trace(network: Network) -> ExportedProgram:
+    """Record the graph of a network, for any number of images; convolutions are PyTorch's own."""
     # Made for this: a view into a data set would take the whole of it into the file.
-    example = torch.zeros(2, len(by.mean), image_size, image_size, dtype=torch.uint8)
+    example = torch.zeros(2, network.channels, *[network.image_size] * 2, dtype=torch.uint8)
+    deployed = Deployed(network.module, by=network.metadata.standardize).eval()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.export.export(
-            Deployed(model, by=by).eval(), (example,), dynamic_shapes={INPUT: {0: Dim("num_images")}}
-        )
+        program = torch.export.export(deployed, (example,), dynamic_shapes={INPUT: {0: Dim("num_images")}})
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # which names folders of this machine
     return program
 
 
-def run_reference(model: Classifier, images: Tensor, *, by: Standardize) -> tuple[Tensor, Tensor]:
+def run_reference(network: Network, images: Tensor) -> tuple[Tensor, Tensor]:
     """Compute what the file should say, by the network as it is evaluated."""
-    logits = predict_logits(model, images, prepare=lambda pixels: standardize(pixels, by=by))
+    logits = network.logits(images)
     return logits, logits.double().softmax(dim=1).float()

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 
 import torch
 
-from reslab.data.batches import image_size_at, standardize
 from reslab.data.images import ImageSet
 from reslab.data.overlap import describe_overlap, find_overlap
-from reslab.models import Classifier
-from reslab.recipe.recipe import Recipe, Standardize
+from reslab.network.network import Network
+from reslab.recipe.recipe import Recipe
 
 PROBE = 128  # images that the time is estimated from
 PASSES = 3  # a training step costs about three forward passes
@@ -38,16 +37,14 @@ def describe_overlaps(images: ImageSet, *, num_old: int) -> str:
 
 
 @torch.no_grad()
-def estimate_seconds(model: Classifier, recipe: Recipe, *, images: ImageSet, by: Standardize) -> float:
+def estimate_seconds(network: Network, recipe: Recipe, *, images: ImageSet) -> float:
     """Estimate how long the epochs of `recipe` take here, from a few forward passes at full size."""
-    probe = standardize(images.images[:PROBE], by=by).to(next(model.parameters()).device)
-    model.eval()
-    model.features(probe)
+    probe = network.prepare(images.images[:PROBE])
+    network.module.features(probe)
     began = time.perf_counter()
-    model.features(probe)
+    network.module.features(probe)
     per_image = (time.perf_counter() - began) / len(probe)
     num_images = recipe.sampling.images_per_epoch if recipe.sampling else len(images.labels)
     if recipe.freeze and recipe.freeze[0].parameters == "":
         return per_image * num_images * (2 if recipe.augment else 1)
-    pixels = sum((image_size_at(recipe, epoch) / recipe.image_size) ** 2 for epoch in range(recipe.epochs))
-    return PASSES * per_image * num_images * pixels
+    return PASSES * per_image * num_images * recipe.epochs * recipe.share_of_pixels

@@ -1,6 +1,6 @@
 """Features of a backbone that stays as it is, computed once, and a head trained on them alone.
 
-Axes: N images, V views of each (the image, and its mirror image where the recipe mirrors), D features, K classes.
+Axes: N images, V variants of each (the image, and its mirror image where the recipe mirrors), D features, K classes.
 """
 
 import time
@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reslab.data.batches import seeded, standardize
+from reslab.data.batches import seeded
 from reslab.data.images import ImageSet
 from reslab.extension.heads import set_nearest_mean
-from reslab.models import Classifier
-from reslab.recipe.recipe import Flip, Recipe, Standardize
+from reslab.network.network import Network
+from reslab.recipe.recipe import Flip, Recipe
 from reslab.records import Epoch
 from reslab.training.objective import Objective
 from reslab.training.optim import rate_at
@@ -22,17 +22,13 @@ from reslab.training.optim import rate_at
 BATCH = 500
 
 
-@torch.no_grad()
-def compute_features(model: Classifier, images: ImageSet, *, by: Standardize, mirrored: bool) -> Tensor:
+def compute_features(network: Network, images: ImageSet, *, mirrored: bool) -> Tensor:
     """Compute features (N, V, D) float32 on the CPU with every layer, its batch norm too, as it was left."""
-    device = next(model.parameters()).device
-    model.eval()
     features = []
     for start in range(0, len(images.labels), BATCH):
         chunk = images.images[start : start + BATCH]
-        plain = standardize(chunk.to(device), by=by).to(memory_format=torch.channels_last)
-        views = [plain, plain.flip(3)] if mirrored else [plain]
-        features.append(torch.stack([model.features(view).float().cpu() for view in views], dim=1))
+        variants = [chunk, chunk.flip(3)] if mirrored else [chunk]
+        features.append(torch.stack([network.features(variant) for variant in variants], dim=1))
     return torch.cat(features)
 
 
@@ -44,7 +40,7 @@ def is_mirrored(recipe: Recipe) -> bool:
 def train_head(
     head: nn.Linear, *, features: Tensor, labels: Tensor, recipe: Recipe, objective: Objective, seed: int
 ) -> Iterator[Epoch]:
-    """Train a fresh head on features (N, V, D), one view of each image drawn in an epoch; yields what each epoch gave.
+    """Train a fresh head on features (N, V, D), one variant of each image drawn in an epoch; yields each epoch.
 
     Features are standardised while it trains; the head that is left takes them as they are.
     """
@@ -93,11 +89,11 @@ class _Probe:
     def train_epoch(self, epoch: int, *, seed: int) -> Epoch:
         began, num = time.perf_counter(), len(self.labels)
         generator = seeded(seed, "head", epoch)
-        views = torch.randint(self.features.shape[1], (num,), generator=generator)
+        variants = torch.randint(self.features.shape[1], (num,), generator=generator)
         order = torch.randperm(num, generator=generator)
         loss_sum, hits = 0.0, 0
         for place, chosen in enumerate(torch.split(order, self.recipe.batch_size), epoch * self.per_epoch):
-            loss, hit = self._update(place, self.features[chosen, views[chosen]], self.labels[chosen])
+            loss, hit = self._update(place, self.features[chosen, variants[chosen]], self.labels[chosen])
             loss_sum, hits = loss_sum + loss * len(chosen), hits + hit
         seconds = time.perf_counter() - began
         return Epoch(

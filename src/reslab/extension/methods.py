@@ -9,22 +9,19 @@ from typing import Any, Final, NamedTuple
 
 from reslab.errors import UserError
 from reslab.recipe.recipe import (
-    Average,
     Cosine,
     Extension,
     Flip,
     Freeze,
-    Growth,
     Linear,
     Method,
     Muon,
     Recipe,
+    Resize,
     Sampling,
-    Selection,
     Sgd,
     derive,
 )
-from reslab.recipe.value import Part
 from reslab.records import Weights
 
 
@@ -111,17 +108,15 @@ def _training(base: Recipe, extension: Extension) -> dict[str, Any]:
 def _on_features(base: Recipe, method: Method) -> dict[str, Any]:
     return {
         "augment": tuple(Flip() for part in base.augment if isinstance(part, Flip)),
-        "growth": (),
+        "progressive_resizing": (),
         "freeze": (Freeze(parameters="", epoch=0),),
-        "average": None,
-        "selection": None,
         "optimizer": Sgd(peak_lr=0.02),
         "schedule": Cosine(),
         "label_smoothing": 0.0,
         "logit_adjustment": 1.0 if method == "frozen-balanced" else 0.0,
         "epochs": 1 if method == "nearest-mean" else 20,
         "batch_size": 128,
-        "chunk_size": None,
+        "micro_batch_size": None,
         "sampling": None,
     }
 
@@ -134,10 +129,8 @@ def _tuned(base: Recipe, extension: Extension) -> dict[str, Any]:
         changes["bias_lr"] = base.optimizer.bias_lr * PEAK_SHARE
     epochs = max(2, round(base.epochs * TUNED_SHARE))
     return {
-        "growth": _shortened(base.growth, epochs=epochs),
+        "progressive_resizing": _resizing(base.progressive_resizing, epochs=epochs),
         "freeze": tuple(Freeze(parameters=part.parameters, epoch=0) for part in base.freeze),
-        "average": base.average and _earlier(base.average, share=epochs / base.epochs),
-        "selection": base.selection and _earlier(base.selection, share=epochs / base.epochs),
         "optimizer": base.optimizer.model_copy(update=changes),
         "schedule": Linear(warmup=0.1),
         "logit_adjustment": 0.0,
@@ -145,14 +138,9 @@ def _tuned(base: Recipe, extension: Extension) -> dict[str, Any]:
     }
 
 
-def _earlier(part: Average | Selection, *, share: float) -> Part:
-    """Begin at the same share of the run."""
-    return part.model_copy(update={"epoch": int(part.epoch * share)})
-
-
-def _shortened(growth: tuple[Growth, ...], *, epochs: int) -> tuple[Growth, ...]:
+def _resizing(base: tuple[Resize, ...], *, epochs: int) -> tuple[Resize, ...]:
     """Images that grow, where the base's did: three quarters of a side, seven eighths, then whole for two epochs."""
-    if not growth or epochs < 4:
+    if not base or epochs < 4:
         return ()
-    size = growth[-1].image_size
-    return tuple(Growth(epoch=epoch, image_size=size * eighths // 8) for epoch, eighths in enumerate((6, 7, 8)))
+    size = base[-1].image_size
+    return tuple(Resize(epoch=epoch, image_size=size * eighths // 8) for epoch, eighths in enumerate((6, 7, 8)))

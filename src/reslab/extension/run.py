@@ -9,8 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from reslab import models
-from reslab.data.batches import standardize
 from reslab.data.expression import join_expressions
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import check_remote, describe_change, read_split
@@ -22,10 +20,10 @@ from reslab.extension.prior import Priors, choose_prior, priors_of
 from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
 from reslab.models import Classifier
-from reslab.network.inference import predict_logits
+from reslab.network.network import Network
 from reslab.recipe.recipe import Extension, Recipe, derive
 from reslab.records import Epoch, PriorChoice, Weights
-from reslab.runs import Run, read_weights
+from reslab.runs import Run
 from reslab.training.begin import Begun, Computing, begin, go_on, read_recorded, read_splits
 from reslab.training.distributed import Team
 from reslab.training.loop import EVERY_EPOCH, Start, Trainer
@@ -78,7 +76,7 @@ def extend(
     team = Team(pick_device(device))
     computing = _read_computing(method, Computing(compile, precision, deterministic))
     run = Run.open(base)
-    weights = _restore(run.path, team.device)[1]
+    weights = Network.load(run.path, device=str(team.device)).metadata
     # What `data` adds to it, the caller has named.
     check_remote(run.recipe.data, of=f"the recipe {run.recipe.name}", allow_remote=allow_remote)
     recipe = _plan(run, weights, _Wish(data, method, old_data, merge, prior), data_dir=data_dir)
@@ -219,19 +217,6 @@ def _num_held_out(run: Run, images: ImageSet, extension: Extension) -> int:
 # ---- doing it
 
 
-def _restore(path: Path, device: torch.device) -> tuple[Classifier, Weights]:
-    """Restore a network onto a device. Raises: UserError where its weights do not fit the network that they name."""
-    tensors, weights = read_weights(path)
-    model = models.restore(
-        weights.model.model_dump(),
-        tensors,
-        num_classes=len(weights.classes),
-        channels=weights.channels,
-        where=f"the weights in {path}",
-    )
-    return model.to(device, memory_format=torch.channels_last), weights  # type: ignore[call-overload]
-
-
 class _Extender:
     def __init__(self, begun: Begun, *, silent: bool, safety: Safety) -> None:
         keep_freed_memory()
@@ -240,45 +225,51 @@ class _Extender:
         self.extension, self.device = self.recipe.extension, begun.team.device
         self.images, self.held_out = begun.splits[0], begun.splits[1] if len(begun.splits) > 1 else None
         self.silent, self.safety = silent, safety
-        self.base, self.weights = _restore(self.run.base_path, self.device)
+        self.base = self._load_base()
         self.display = Display(total_updates=0, total_epochs=self.recipe.epochs, silent=silent)
 
     def extend(self) -> Run:
         """Announce, train, choose the prior, write the weights."""
         self._announce()
-        model = self._extend_on_features() if METHODS[self.extension.method].on_features else self._tune()
+        network = self._extend_on_features() if METHODS[self.extension.method].on_features else self._tune()
         if self.extension.method == "weight-align":
-            heads.align_norms(model.head, num_old=self.extension.num_old)
-        self._settle_prior(model)
-        tensors = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
-        weights = self.weights.model_copy(update={"classes": self.images.classes})
-        self.run.write_weights(tensors, weights)
+            heads.align_norms(network.module.head, num_old=self.extension.num_old)
+        self._settle_prior(network)
+        self.run.write_weights(network.to_bytes())
         return self.run
 
     def _announce(self) -> None:
         for line in announce.describe_classes(self.images, num_old=self.extension.num_old):
             self.display.say(line)
         self.display.say(announce.describe_overlaps(self.images, num_old=self.extension.num_old))
-        seconds = announce.estimate_seconds(self.base, self.recipe, images=self.images, by=self.weights.standardize)
+        seconds = announce.estimate_seconds(self.base, self.recipe, images=self.images)
         self.display.say(f"{self.extension.method} will take about {duration(max(1.0, seconds))} here")
 
-    def _grown(self) -> Classifier:
-        model = _restore(self.run.base_path, self.device)[0]
-        heads.grow(model, num_new=len(self.images.classes) - self.extension.num_old)
-        return model
+    def _load_base(self) -> Network:
+        return Network.load(self.run.base_path, device=str(self.device))
 
-    def _extend_on_features(self) -> Classifier:
-        model, recipe = self._grown(), self.recipe
+    def _grown(self) -> Network:
+        """Load the base anew, with a head for the new classes too."""
+        module = self._load_base().module
+        heads.grow(module, num_new=len(self.images.classes) - self.extension.num_old)
+        return self._named(module)
+
+    def _named(self, module: Classifier) -> Network:
+        """Give layers that know the new classes the names of all."""
+        return Network(module, self.base.metadata.model_copy(update={"classes": self.images.classes}))
+
+    def _extend_on_features(self) -> Network:
+        network = self._grown()
         began = time.perf_counter()
-        features = compute_features(model, self.images, by=self.weights.standardize, mirrored=is_mirrored(recipe))
+        features = compute_features(network, self.images, mirrored=is_mirrored(self.recipe))
         seconds = time.perf_counter() - began
         self.run.cut_log(0)
-        for epoch in self._head_epochs(model.head, features):
+        for epoch in self._head_epochs(network.module.head, features):
             if epoch.epoch == 1:  # which the features are part of
                 epoch = epoch.model_copy(update={"seconds": epoch.seconds + seconds})
             self.run.append_log(epoch)
             self.display.epoch(epoch)
-        return model
+        return network
 
     def _head_epochs(self, head: nn.Linear, features: Tensor) -> Iterator[Epoch]:
         recipe, labels = self.recipe, self.images.labels
@@ -289,34 +280,31 @@ class _Extender:
             head, features=features, labels=labels, recipe=recipe, objective=objective, seed=self.begun.seed
         )
 
-    def _tune(self) -> Classifier:
+    def _tune(self) -> Network:
         start = None
         if self.extension.method in IMPRINTED:
-            model = self._grown()
-            self._imprint(model)
-            start = Start(model, teacher=self.base if self.extension.distill else None)
+            grown = self._grown()
+            self._imprint(grown)
+            start = Start(grown.module, teacher=self.base.module if self.extension.distill else None)
         trainer = Trainer(self.begun, silent=self.silent, start=start, safety=self.safety).catch_up()
         trainer.run_epochs()
-        return trainer.state.result
+        return self._named(trainer.state.model)
 
-    def _imprint(self, model: Classifier) -> None:
+    def _imprint(self, network: Network) -> None:
         num_old = self.extension.num_old
         new = self.images.subset((self.images.labels >= num_old).nonzero().flatten())
-        features = compute_features(model, new, by=self.weights.standardize, mirrored=False)[:, 0]
-        heads.imprint(model.head, features=features.to(self.device), labels=new.labels.to(self.device), num_old=num_old)
+        features, labels = network.features(new.images).to(self.device), new.labels.to(self.device)
+        heads.imprint(network.module.head, features=features, labels=labels, num_old=num_old)
 
-    def _settle_prior(self, model: Classifier) -> None:
+    def _settle_prior(self, network: Network) -> None:
         """Choose the prior's strength on the held-out images and build it into the head's biases."""
         if self.extension.old_data == "none" or self.held_out is None:
             self.run.write_prior(PriorChoice(tau=1.0, curve=()))
             return
         priors: Priors = priors_of(self.recipe, counts=self.images.counts())
-        logits = predict_logits(
-            model, self.held_out.images, prepare=lambda images: standardize(images, by=self.weights.standardize)
-        )
-        choice = choose_prior(logits, self.held_out.labels, priors=priors)
+        choice = choose_prior(network.logits(self.held_out.images), self.held_out.labels, priors=priors)
         with torch.no_grad():
-            model.head.bias.add_(priors.offset(choice.tau).to(model.head.bias.device))
+            network.module.head.bias.add_(priors.offset(choice.tau).to(self.device))
         self.run.write_prior(choice)
         where = f"on {counted(len(self.held_out.labels), 'validation image')}"
         if choice.is_flat:

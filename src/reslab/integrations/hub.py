@@ -12,6 +12,7 @@ from pathlib import Path
 from reslab.errors import Failure, UserError, extra
 from reslab.report.card import write_card
 from reslab.runs import Run, read_weights, write_bytes
+from reslab.runs.files import read_bytes
 
 FILES = (
     "model.safetensors",
@@ -37,7 +38,7 @@ def push(run: Run, *, to: str, private: bool = False, endpoint: str | None = Non
     _check_name(to)
     weights = read_weights(run.path)[1]
     files = [name for name in FILES if (run.path / name).exists()]
-    contents = {name: (run.path / name).read_bytes() for name in files}
+    contents = {name: read_bytes(run.path / name) for name in files}
     contents["README.md"] = write_card(run, weights=weights, files=files).encode()
     api = HfApi(endpoint=endpoint)
     with _asking(to):

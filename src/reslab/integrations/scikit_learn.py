@@ -15,20 +15,18 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor
 
-from reslab.data.batches import standardize
 from reslab.data.images import ImageSet
-from reslab.evaluation import load_classifier
+from reslab.data.storage.blocks import resize
+from reslab.machine import kernels
 from reslab.machine.device import pick_device
 from reslab.measure.metrics import softmax
-from reslab.network.inference import predict_logits
+from reslab.network.network import Network
 from reslab.recipe.recipe import Recipe, parse_recipe
 from reslab.recipe.shipped import find_recipe
 from reslab.runs import Run
@@ -84,7 +82,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.pixel_range_ = (0.0, 255.0) if numbers.dtype == np.uint8 else (float(numbers.min()), float(numbers.max()))
         recipe = self._make_recipe()
         images = ImageSet(
-            images=self._to_images(numbers, image_size=recipe.image_size),
+            images=torch.from_numpy(resize(self._to_pixels(numbers), recipe.image_size)),
             labels=torch.from_numpy(labels.astype(np.int64)),
             classes=tuple(str(name) for name in self.classes_),
             expression=recipe.data,
@@ -92,7 +90,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
         with tempfile.TemporaryDirectory() as temporary:
             run = self._train(recipe, images, Path(self.out or Path(temporary) / "run"))
-            self.model_, self.weights_ = load_classifier(run.path, device=self.device)
+            self.network_ = Network.load(run.path, device=self.device)
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:  # noqa: N803
@@ -103,9 +101,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(
                 f"X has images of shape {numbers.shape[1:]}, the classifier was fitted to {self.image_shape_}"
             )
-        by = self.weights_.standardize
-        images = self._to_images(numbers, image_size=self.weights_.image_size)
-        return softmax(predict_logits(self.model_, images, prepare=lambda pixels: standardize(pixels, by=by)).numpy())
+        kernels.enable(self.network_.device)
+        return softmax(self.network_.logits(torch.from_numpy(self._to_pixels(numbers))).numpy())
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
         """Name the most probable class of each image, (N,)."""
@@ -133,13 +130,12 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return int(self.random_state)
         return int(generator.randint(2**31))
 
-    def _to_images(self, numbers: NDArray[Any], *, image_size: int) -> Tensor:
-        """Turn what scikit-learn hands over into stored images (N, C, image_size, image_size) uint8."""
+    def _to_pixels(self, numbers: NDArray[Any]) -> NDArray[np.uint8]:
+        """Turn what scikit-learn hands over into stored images (N, C, H, W)."""
         least, greatest = self.pixel_range_
         scaled = (numbers - least) * (255 / ((greatest - least) or 1.0)) if numbers.dtype != np.uint8 else numbers
         pixels = np.rint(scaled).clip(0, 255).astype(np.uint8)
-        images = torch.from_numpy(np.ascontiguousarray(_put_channels_first(pixels, self.image_shape)))
-        return F.interpolate(images, size=(image_size, image_size), mode="bilinear", antialias=True)
+        return np.ascontiguousarray(_put_channels_first(pixels, self.image_shape))
 
 
 def _put_channels_first(pixels: NDArray[np.uint8], image_shape: tuple[int, ...] | None) -> NDArray[np.uint8]:

@@ -120,12 +120,12 @@ class _TensorBoard:
         self._records = RecordWriter(writing(self._path, lambda: self._path.open("wb")))
         self._add(Event(wall_time=time.time(), file_version="brain.Event:2"))
         recipe = run.recipe.model_dump_json(indent=1)
-        shown = summary.text("recipe", f"```\n{recipe}\n```")  # type: ignore[no-untyped-call]
+        shown = summary.text("recipe", f"```\n{recipe}\n```")
         self._add(Event(wall_time=time.time(), summary=shown))
 
     def log(self, figures: dict[str, float], *, step: int, seconds: float) -> None:
         for name, value in figures.items():
-            shown = self._summary.scalar(name, value)  # type: ignore[no-untyped-call]
+            shown = self._summary.scalar(name, value)
             self._add(self._event(wall_time=seconds, step=step, summary=shown))
 
     def _add(self, event: Any) -> None:
@@ -148,7 +148,7 @@ class _MLflow:
 
         if find_spec("sqlalchemy") is None:  # the small package brings no database, only folders, if they are allowed
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-            uri = uri or (None if is_tracking_uri_set() else FOLDER)  # type: ignore[no-untyped-call]
+            uri = uri or (None if is_tracking_uri_set() else FOLDER)
         self._metric, self._client = Metric, MlflowClient(tracking_uri=uri)
         experiment = self._client.get_experiment_by_name("reslab")
         number = experiment.experiment_id if experiment else self._client.create_experiment("reslab")

@@ -1,10 +1,8 @@
 """Winograd's convolution F(4x4, 3x3) on CPUs: 3x3 kernels, forward and backward, by a quarter of the multiplications.
 
 Every tile of 4x4 results and the 6x6 pixels behind it are transformed so that the convolution becomes 36 products of
-matrices, which `torch.bmm` does at a CPU's full rate. The transforms are loops in `winograd.c`, compiled at first use
-by the system's C compiler ($CC, else `cc`) and kept in the user's cache directory, in `kernels`. RESLAB_KERNELS=off in
-the environment, a system other than Linux or the lack of a compiler leave the convolution to PyTorch: slower, otherwise
-the same up to rounding.
+matrices, which `torch.bmm` does at a CPU's full rate. The transforms are loops in `winograd.c`, switched on
+by `kernels.enable`. Without them the convolution is PyTorch's: slower, otherwise the same up to rounding.
 
 Source: Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308, the matrices for
 F(4x4, 3x3).
@@ -13,23 +11,16 @@ Axes: N images, C channels, H rows, W columns, K output channels, T tiles: N * c
 """
 
 import ctypes
-import functools
-import hashlib
 import math
-import os
-import shlex
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import platformdirs
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from reslab.machine import kernels
 
 TILE, PLANES = 4, 36
 # As much memory as tiles and products take at once. Parts that fit into the cache are hardly faster on an idle machine,
@@ -40,23 +31,8 @@ PART_BYTES = 128 * 2**20
 # 16 to 256 channels and 3 to 32 pixels wide, on two cores with AVX2: forward and backward together, and forward alone.
 MIN_REUSE, MIN_REUSE_FORWARD = 16, 20
 
-FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC")
-COMPILER_SECONDS = 60
-
 
 # ---- where it is used
-
-
-@functools.cache
-def available() -> bool:
-    """Say whether the compiled transforms can be used here; the first call may compile them for a second or two."""
-    return _library() is not None
-
-
-def find_library() -> Path | None:
-    """Find the file of the compiled transforms; None where `available` says no."""
-    library = _library()
-    return None if library is None else Path(library._name)
 
 
 def pays(x: Tensor, weight: Tensor) -> bool:
@@ -77,7 +53,7 @@ def conv3x3(x: Tensor, weight: Tensor) -> Tensor:
     """Convolve images (N, C, H, W), padded by a pixel of zeros, with a weight (K, C, 3, 3) to (N, K, H, W).
 
     The result lies channels last in memory. PyTorch's own convolution takes what is not float32 on a CPU, and
-    everything where `available` says no.
+    everything while the kernels are off.
     """
     if not _suits(x, weight):
         return F.conv2d(x.contiguous(memory_format=torch.channels_last), weight, padding=1)
@@ -91,7 +67,7 @@ def _suits(x: Tensor, weight: Tensor) -> bool:
         x.dtype == weight.dtype == torch.float32
         and x.device.type == weight.device.type == "cpu"
         and not torch.compiler.is_compiling()
-        and available()
+        and kernels.are_on()
     )
 
 
@@ -181,42 +157,5 @@ def _run(name: str, images: Tensor, planes: Tensor) -> None:
     assert images.is_contiguous()
     assert planes.is_contiguous()
     shape = (ctypes.c_long * 4)(*images.shape)
-    function = getattr(_library(), name)
+    function = getattr(kernels.library(), name)
     function(ctypes.c_void_p(images.data_ptr()), ctypes.c_void_p(planes.data_ptr()), shape, torch.get_num_threads())
-
-
-@functools.cache
-def _library() -> ctypes.CDLL | None:
-    """Load the compiled transforms; None where they are switched off or cannot be had."""
-    if os.environ.get("RESLAB_KERNELS") == "off" or sys.platform != "linux":
-        return None
-    try:
-        return ctypes.CDLL(str(_build()))
-    except (OSError, ValueError, subprocess.SubprocessError):  # the middle one: quotes in $CC that do not end
-        return None
-
-
-def _build() -> Path:
-    """Compile winograd.c unless the cache holds it for this source, compiler and processor."""
-    source = Path(__file__).with_suffix(".c")
-    compiler = shlex.split(os.environ.get("CC") or "cc")
-    # The compiler's own macros tell its version and what the processor can do.
-    macros = _call(*compiler, *FLAGS, "-dM", "-E", "-x", "c", os.devnull)
-    key = hashlib.sha256(b"\0".join([source.read_bytes(), shlex.join([*compiler, *FLAGS]).encode(), macros]))
-    library = platformdirs.user_cache_path("reslab") / "kernels" / f"winograd-{key.hexdigest()}.so"
-    if not library.exists():
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-            made, part = Path(folder, "winograd.o"), Path(folder, "winograd.so")
-            _call(*compiler, *FLAGS, "-c", str(source), "-o", str(made))
-            # Linked with PyTorch instead of -fopenmp: so the process keeps the one OpenMP that PyTorch has brought.
-            torch_cpu = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
-            _call(*compiler, "-shared", str(made), "-Wl,--no-as-needed", str(torch_cpu), "-o", str(part))
-            with part.open("rb") as file:
-                os.fsync(file.fileno())  # half a file under a name that promises a whole one could never be loaded
-            os.replace(part, library)
-    return library
-
-
-def _call(*command: str) -> bytes:
-    return subprocess.run(command, capture_output=True, check=True, timeout=COMPILER_SECONDS).stdout

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from reslab.models.layers import STAGES, Classifier, activate, average_pixels, conv3x3, init_kaiming
+from reslab.recipe.networks import DenseNet
 
 BOTTLENECK = 4  # times the growth
 
@@ -31,21 +32,19 @@ class Layer(nn.Module):
         return torch.cat([x, self.conv2(activate("relu", self.norm2(narrow)))], 1)
 
 
-class DenseNet(Classifier):
+class DenseNetClassifier(Classifier):
     """Stem, three blocks of n layers with transitions between them, norm and ReLU, average, head; depth 6n+4."""
 
-    def __init__(
-        self, *, num_classes: int, channels: int = 3, depth: int, growth: int, last_transition: bool = False
-    ) -> None:
+    def __init__(self, options: DenseNet, *, num_classes: int, channels: int) -> None:
         super().__init__()
-        inputs = 2 * growth
+        growth, inputs = options.growth, 2 * options.growth
         self.stem = conv3x3(channels, inputs)
         layers: list[nn.Module] = []
         for stage in range(STAGES):
-            for _ in range((depth - 4) // 6):
+            for _ in range((options.depth - 4) // 6):
                 layers.append(Layer(inputs, growth))
                 inputs += growth
-            if stage < STAGES - 1 or last_transition:
+            if stage < STAGES - 1 or options.last_transition:
                 layers += _halve(inputs)
                 inputs //= 2
         self.layers = nn.Sequential(*layers)

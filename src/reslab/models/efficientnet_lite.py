@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reslab.models.layers import Classifier, average_pixels, init_kaiming
+from reslab.recipe.networks import EfficientNetLite
 
 STEM, LAST = 32, 1280  # channels
 EXPANSION = 6  # of a block's channels, but for the first stage's
@@ -73,12 +74,12 @@ class Block(nn.Module):
         return change + x if self.adds else change
 
 
-class EfficientNetLite(Classifier):
+class EfficientNetLiteClassifier(Classifier):
     """Stem, seven stages of blocks, a last 1x1 conv, average, dropout, head."""
 
-    def __init__(self, *, num_classes: int, channels: int = 3, size: int = 0, dropout: float = 0.2) -> None:
+    def __init__(self, options: EfficientNetLite, *, num_classes: int, channels: int) -> None:
         super().__init__()
-        scale = SCALES[size]
+        scale = SCALES[options.size]
         self.image_size = scale.image_size
         self.stem = _conv_norm(channels, STEM, 3, stride=2)
         blocks, inputs = [], STEM
@@ -91,7 +92,7 @@ class EfficientNetLite(Classifier):
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
         self.last = _conv_norm(inputs, LAST, 1)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(options.dropout)
         self.head = nn.Linear(LAST, num_classes)
         init_kaiming(self)
 

@@ -17,6 +17,7 @@ from reslab.models.layers import (
     init_kaiming,
     make_shortcut,
 )
+from reslab.recipe.networks import EluResNet
 
 # Whether a norm follows the first and the second convolution, and whether ELU follows the addition.
 BLOCKS = {
@@ -30,14 +31,14 @@ BLOCKS = {
 class Block(nn.Module):
     """Conv, ELU, conv, norm, added to the shortcut; the variants of `BLOCKS`. (N, C, H, W) -> (N, C', H/s, W/s)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, *, block: str, shortcut: str) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, options: EluResNet) -> None:
         super().__init__()
-        norm1, norm2, self.activates_sum = BLOCKS[block]
+        norm1, norm2, self.activates_sum = BLOCKS[options.block]
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=not norm1)
         self.norm1 = nn.BatchNorm2d(outputs) if norm1 else nn.Identity()
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=not norm2)
         self.norm2 = nn.BatchNorm2d(outputs) if norm2 else nn.Identity()
-        self.shortcut = make_shortcut(shortcut, inputs, outputs, stride)
+        self.shortcut = make_shortcut(options.shortcut, inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = activate("elu", self.norm1(self.conv1(x)))
@@ -45,28 +46,19 @@ class Block(nn.Module):
         return activate("elu", total) if self.activates_sum else total
 
 
-class EluResNet(Classifier):
+class EluResNetClassifier(Classifier):
     """Stem, three stages of n blocks, average, head; depth 6n+2."""
 
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        channels: int = 3,
-        depth: int,
-        width: int = 16,
-        block: str = "conv-elu-conv-bn",
-        shortcut: str = "A",
-    ) -> None:
+    def __init__(self, options: EluResNet, *, num_classes: int, channels: int) -> None:
         super().__init__()
-        self.stem = conv3x3(channels, width)
-        self.norm = nn.BatchNorm2d(width)
+        self.stem = conv3x3(channels, options.width)
+        self.norm = nn.BatchNorm2d(options.width)
         self.blocks = build_stages(
-            lambda inputs, outputs, stride: Block(inputs, outputs, stride, block=block, shortcut=shortcut),
-            depth=depth,
-            width=width,
+            lambda inputs, outputs, stride: Block(inputs, outputs, stride, options),
+            depth=options.depth,
+            width=options.width,
         )
-        self.head = nn.Linear(4 * width, num_classes)
+        self.head = nn.Linear(4 * options.width, num_classes)
         init_kaiming(self)
 
     def features(self, images: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reslab.models.layers import Classifier, conv3x3
+from reslab.recipe.networks import FastConv
 
 PATCH = 2  # side of the whitened patches, pixels
 SMALLEST_VARIANCE = 5e-4  # added to each direction's, so that what hardly varies is not blown up
@@ -30,18 +31,21 @@ class Group(nn.Module):
         return F.gelu(self.norm2(self.conv2(x)))
 
 
-class FastConv(Classifier):
+class FastConvClassifier(Classifier):
     """Whitened patches, three groups, the maximum over the image divided by D, head; images of 9 pixels or more."""
 
-    def __init__(self, *, num_classes: int, channels: int = 3, widths: tuple[int, int, int] = (64, 256, 256)) -> None:
+    def __init__(self, options: FastConv, *, num_classes: int, channels: int) -> None:
         super().__init__()
         num_patches = 2 * channels * PATCH**2
         self.stem = nn.Conv2d(channels, num_patches, PATCH)
         self.stem.weight.requires_grad_(False)
         self.groups = nn.Sequential(
-            *(Group(inputs, outputs) for inputs, outputs in zip((num_patches, *widths), widths, strict=False))
+            *(
+                Group(inputs, outputs)
+                for inputs, outputs in zip((num_patches, *options.widths), options.widths, strict=False)
+            )
         )
-        self.head = nn.Linear(widths[-1], num_classes)
+        self.head = nn.Linear(options.widths[-1], num_classes)
         self.head.bias.requires_grad_(False).zero_()
         with torch.no_grad():
             self.stem.bias.zero_()  # type: ignore[union-attr]

@@ -9,25 +9,24 @@ Axes: N images, C channels, H rows, W columns, D features, K classes.
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from torch import Tensor, nn
 
 from reslab.errors import UserError
 from reslab.models.layers import Classifier
+from reslab.recipe.networks import Module, Timm
 
 ALLOWED = "RESLAB_CODE"  # packages, with commas
 # Options of timm's that load files, some of them pickles, or ask its hub.
 READS_FILES: Final = frozenset(
     {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
 )
-NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
-class Foreign(Classifier):
+class ForeignClassifier(Classifier):
     """A body that gives features, and a head that was its own or is new."""
 
     def __init__(self, body: nn.Module, *, features: Callable[[Tensor], Tensor], head: nn.Linear) -> None:
@@ -39,11 +38,12 @@ class Foreign(Classifier):
         return self._features(images)
 
 
-def build_module(*, num_classes: int, channels: int, name: str, options: Mapping[str, Any] = NONE) -> Classifier:
+def build_module(network: Module, *, num_classes: int, channels: int) -> Classifier:
     """Build the network of a class, named as package.module:Class.
 
     Raises: UserError where its package is not allowed, it is not there, or it does not keep the contract.
     """
+    name = network.name
     where, _, kind = name.partition(":")
     package = where.partition(".")[0]
     if package not in os.environ.get(ALLOWED, "").split(","):
@@ -56,7 +56,7 @@ def build_module(*, num_classes: int, channels: int, name: str, options: Mapping
             found = getattr(importlib.import_module(where), kind)
         if not (isinstance(found, type) and issubclass(found, nn.Module)):  # a file may name any function of it
             raise UserError(f"the network {name} is no class of networks: name a torch.nn.Module")
-        made = found(num_classes=num_classes, channels=channels, **options)
+        made = found(num_classes=num_classes, channels=channels, **network.options)
     except (ImportError, AttributeError, TypeError) as error:
         raise UserError(f"the network {name} cannot be made: {error}") from None
     head, features = getattr(made, "head", None), getattr(made, "features", None)
@@ -67,7 +67,7 @@ def build_module(*, num_classes: int, channels: int, name: str, options: Mapping
     if isinstance(made, Classifier):
         return made
     made.head = nn.Identity()  # it moves; the weights are not kept twice
-    return Foreign(made, features=features, head=head)
+    return ForeignClassifier(made, features=features, head=head)
 
 
 @contextmanager
@@ -80,18 +80,19 @@ def _importing_from_here() -> Iterator[None]:
         sys.path.remove(os.getcwd())
 
 
-def build_timm(*, num_classes: int, channels: int, name: str, options: Mapping[str, Any] = NONE) -> Classifier:
+def build_timm(network: Timm, *, num_classes: int, channels: int) -> Classifier:
     """Build a network of timm by its name there, with fresh weights and a new head.
 
     Raises: UserError where timm is not installed, or does not know it.
     """
-    if reads_files := sorted(READS_FILES & options.keys()):
+    name = network.name
+    if reads_files := sorted(READS_FILES & network.options.keys()):
         raise UserError(f"the network {name} is made with fresh weights: leave the option {reads_files[0]!r} away")
     try:
         timm = importlib.import_module("timm")
-        body = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **options)
+        body = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **network.options)
     except ImportError as error:
         raise UserError(f"the network {name} is timm's, which cannot be imported ({error}): pip install timm") from None
     except (RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"timm cannot make the network {name}: {error}") from None
-    return Foreign(body, features=body, head=nn.Linear(body.num_features, num_classes))
+    return ForeignClassifier(body, features=body, head=nn.Linear(body.num_features, num_classes))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from reslab.models.layers import Classifier, activate, average_pixels, conv3x3, init_kaiming, make_shortcut
 from reslab.models.resnet import Block
+from reslab.recipe.networks import ImageNetResNet
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 SHALLOWEST_OF_BOTTLENECKS = 50
@@ -20,50 +21,41 @@ EXPANSION = 4  # of the channels of a bottleneck
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 conv, each with a norm; added to the shortcut, activated. (N, C, H, W) -> (N, C', H/s, W/s)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, *, shortcut: str, stride_in: str) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, options: ImageNetResNet) -> None:
         super().__init__()
         inner = outputs // EXPANSION
-        first, second = (stride, 1) if stride_in == "1x1" else (1, stride)
+        first, second = (stride, 1) if options.stride_in == "1x1" else (1, stride)
         self.conv1, self.norm1 = nn.Conv2d(inputs, inner, 1, first, bias=False), nn.BatchNorm2d(inner)
         self.conv2, self.norm2 = conv3x3(inner, inner, stride=second), nn.BatchNorm2d(inner)
         self.conv3, self.norm3 = nn.Conv2d(inner, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
-        self.shortcut = make_shortcut(shortcut, inputs, outputs, stride)
+        self.shortcut = make_shortcut(options.shortcut, inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = activate("relu", self.norm2(self.conv2(activate("relu", self.norm1(self.conv1(x))))))
         return activate("relu", self.norm3(self.conv3(hidden)) + self.shortcut(x))
 
 
-class ImageNetResNet(Classifier):
+class ImageNetResNetClassifier(Classifier):
     """Stem, four stages of blocks, average, head; from 50 layers on the blocks are bottlenecks."""
 
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        channels: int = 3,
-        depth: int,
-        width: int = 64,
-        shortcut: str = "B",
-        stride_in: str = "1x1",
-        stem: str = "large",
-    ) -> None:
+    def __init__(self, options: ImageNetResNet, *, num_classes: int, channels: int) -> None:
         super().__init__()
-        large = stem == "large"
+        large, width = options.stem == "large", options.width
+        has_bottlenecks = options.depth >= SHALLOWEST_OF_BOTTLENECKS
         self.image_size = 224 if large else 32
         self.stem = nn.Conv2d(channels, width, 7, 2, padding=3, bias=False) if large else conv3x3(channels, width)
         self.norm = nn.BatchNorm2d(width)
         self.pool = nn.MaxPool2d(3, 2, 1) if large else nn.Identity()
         blocks: list[nn.Module] = []
         inputs = width
-        for stage, count in enumerate(BLOCKS[depth]):
-            outputs = width * 2**stage * (EXPANSION if depth >= SHALLOWEST_OF_BOTTLENECKS else 1)
+        for stage, count in enumerate(BLOCKS[options.depth]):
+            outputs = width * 2**stage * (EXPANSION if has_bottlenecks else 1)
             for place in range(count):
                 stride = 2 if stage > 0 and place == 0 else 1
                 blocks.append(
-                    Bottleneck(inputs, outputs, stride, shortcut=shortcut, stride_in=stride_in)
-                    if depth >= SHALLOWEST_OF_BOTTLENECKS
-                    else Block(inputs, outputs, stride, activation="relu", shortcut=shortcut)
+                    Bottleneck(inputs, outputs, stride, options)
+                    if has_bottlenecks
+                    else Block(inputs, outputs, stride, activation="relu", shortcut=options.shortcut)
                 )
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)

@@ -12,14 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reslab.models.layers import Classifier, activate, init_kaiming
+from reslab.recipe.networks import LeNet
 
 LAST_SIDE = 5  # of the maps that the linear layers see
 
 
-class LeNet(Classifier):
+class LeNetClassifier(Classifier):
     """Two convolutions with maxima of 2x2, two linear layers, head; images of 16 pixels or more."""
 
-    def __init__(self, *, num_classes: int, channels: int = 3) -> None:
+    def __init__(self, options: LeNet, *, num_classes: int, channels: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, 6, 5)
         self.conv2 = nn.Conv2d(6, 16, 5)

@@ -11,24 +11,25 @@ Axes: N images, C channels, H rows, W columns, D features, K classes.
 from torch import Tensor, nn
 
 from reslab.models.layers import Classifier, average_pixels, init_kaiming
+from reslab.recipe.networks import NiN
 
 
-class NiN(Classifier):
+class NiNClassifier(Classifier):
     """Three groups of a convolution and its 1x1 ones, maxima and dropout between them, average, head."""
 
-    def __init__(self, *, num_classes: int, channels: int = 3, dropout: float = 0.5) -> None:
+    def __init__(self, options: NiN, *, num_classes: int, channels: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             *_convolve(channels, 192, side=5),
             *_convolve(192, 160),
             *_convolve(160, 96),
             nn.MaxPool2d(3, 2, ceil_mode=True),
-            nn.Dropout(dropout),
+            nn.Dropout(options.dropout),
             *_convolve(96, 192, side=5),
             *_convolve(192, 192),
             *_convolve(192, 192),
             nn.MaxPool2d(3, 2, ceil_mode=True),
-            nn.Dropout(dropout),
+            nn.Dropout(options.dropout),
             *_convolve(192, 192, side=3),
             *_convolve(192, 192),
         )

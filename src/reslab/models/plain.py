@@ -8,6 +8,7 @@ Axes: N images, C channels, H rows, W columns, D features, K classes.
 from torch import Tensor, nn
 
 from reslab.models.layers import Classifier, activate, average_pixels, build_stages, conv3x3, init_kaiming
+from reslab.recipe.networks import Plain
 
 
 class Block(nn.Module):
@@ -26,22 +27,20 @@ class Block(nn.Module):
         return activate(self.activation, self.norm2(self.conv2(hidden)))
 
 
-class Plain(Classifier):
+class PlainClassifier(Classifier):
     """Stem, three stages of n pairs of convolutions, average, head; depth 6n+2."""
 
-    def __init__(
-        self, *, num_classes: int, channels: int = 3, depth: int, width: int = 16, activation: str = "relu"
-    ) -> None:
+    def __init__(self, options: Plain, *, num_classes: int, channels: int) -> None:
         super().__init__()
-        self.activation = activation
-        self.stem = conv3x3(channels, width)
-        self.norm = nn.BatchNorm2d(width)
+        self.activation = options.activation
+        self.stem = conv3x3(channels, options.width)
+        self.norm = nn.BatchNorm2d(options.width)
         self.blocks = build_stages(
-            lambda inputs, outputs, stride: Block(inputs, outputs, stride, activation=activation),
-            depth=depth,
-            width=width,
+            lambda inputs, outputs, stride: Block(inputs, outputs, stride, activation=options.activation),
+            depth=options.depth,
+            width=options.width,
         )
-        self.head = nn.Linear(4 * width, num_classes)
+        self.head = nn.Linear(4 * options.width, num_classes)
         init_kaiming(self)
 
     def features(self, images: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reslab.models.layers import Classifier, activate, average_pixels, build_stages
+from reslab.recipe.networks import PreActResNet
 
 # The deviation of a standard normal cut at two deviations.
 TRUNCATED_DEVIATION = 0.87962566103423978
@@ -20,10 +21,10 @@ TRUNCATED_DEVIATION = 0.87962566103423978
 class Block(nn.Module):
     """Norm, activation, 3x3 conv, twice; added to the input. (N, C, H, W) -> (N, C', H/s, W/s)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, *, activation: str, keras_padding: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, options: PreActResNet) -> None:
         super().__init__()
-        self.activation = activation
-        self.pads_as_keras = keras_padding and stride == 2
+        self.activation = options.activation
+        self.pads_as_keras = options.keras_padding and stride == 2
         self.norm1 = nn.BatchNorm2d(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=0 if self.pads_as_keras else 1)
         self.norm2 = nn.BatchNorm2d(outputs)
@@ -39,31 +40,20 @@ class Block(nn.Module):
         return change + (x if self.project is None else self.project(active))
 
 
-class PreActResNet(Classifier):
+class PreActResNetClassifier(Classifier):
     """Stem, three stages of n blocks, final norm and activation, average, head; depth 6n+2."""
 
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        channels: int = 3,
-        depth: int,
-        width: int = 16,
-        activation: str = "relu",
-        keras_padding: bool = False,
-    ) -> None:
+    def __init__(self, options: PreActResNet, *, num_classes: int, channels: int) -> None:
         super().__init__()
-        self.activation = activation
-        self.stem = nn.Conv2d(channels, width, 3, padding=1)
+        self.activation = options.activation
+        self.stem = nn.Conv2d(channels, options.width, 3, padding=1)
         self.blocks = build_stages(
-            lambda inputs, outputs, stride: Block(
-                inputs, outputs, stride, activation=activation, keras_padding=keras_padding
-            ),
-            depth=depth,
-            width=width,
+            lambda inputs, outputs, stride: Block(inputs, outputs, stride, options),
+            depth=options.depth,
+            width=options.width,
         )
-        self.norm = nn.BatchNorm2d(4 * width)
-        self.head = nn.Linear(4 * width, num_classes)
+        self.norm = nn.BatchNorm2d(4 * options.width)
+        self.head = nn.Linear(4 * options.width, num_classes)
         init_as_keras(self)
 
     def features(self, images: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from reslab.models.layers import (
     init_kaiming,
     make_shortcut,
 )
+from reslab.recipe.networks import ResNet
 
 
 class Block(nn.Module):
@@ -36,29 +37,22 @@ class Block(nn.Module):
         return activate(self.activation, change + self.shortcut(x))
 
 
-class ResNet(Classifier):
+class ResNetClassifier(Classifier):
     """Stem, three stages of n blocks, average, head; depth 6n+2. Shortcut A has no parameters, B projects."""
 
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        channels: int = 3,
-        depth: int,
-        width: int = 16,
-        activation: str = "relu",
-        shortcut: str = "A",
-    ) -> None:
+    def __init__(self, options: ResNet, *, num_classes: int, channels: int) -> None:
         super().__init__()
-        self.activation = activation
-        self.stem = conv3x3(channels, width)
-        self.norm = nn.BatchNorm2d(width)
+        self.activation = options.activation
+        self.stem = conv3x3(channels, options.width)
+        self.norm = nn.BatchNorm2d(options.width)
         self.blocks = build_stages(
-            lambda inputs, outputs, stride: Block(inputs, outputs, stride, activation=activation, shortcut=shortcut),
-            depth=depth,
-            width=width,
+            lambda inputs, outputs, stride: Block(
+                inputs, outputs, stride, activation=options.activation, shortcut=options.shortcut
+            ),
+            depth=options.depth,
+            width=options.width,
         )
-        self.head = nn.Linear(4 * width, num_classes)
+        self.head = nn.Linear(4 * options.width, num_classes)
         init_kaiming(self)
 
     def features(self, images: Tensor) -> Tensor:

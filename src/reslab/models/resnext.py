@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from reslab.models.layers import STAGES, Classifier, activate, average_pixels, conv3x3, init_kaiming, make_shortcut
+from reslab.recipe.networks import ResNeXt
 
 STEM, FIRST = 64, 256  # channels of the stem and of the first stage
 
@@ -35,17 +36,15 @@ class Block(nn.Module):
     (N, C, H, W) -> (N, C', H/s, W/s).
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, stride: int, *, groups: int, inner: int, reduction: int | None, script: bool
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, *, inner: int, options: ResNeXt) -> None:
         super().__init__()
-        self.activates_change = script
+        self.activates_change = options.keras_script
         self.conv1, self.norm1 = nn.Conv2d(inputs, inner, 1, bias=False), nn.BatchNorm2d(inner)
-        self.conv2 = nn.Conv2d(inner, inner, 3, stride, padding=1, groups=groups, bias=False)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, padding=1, groups=options.cardinality, bias=False)
         self.norm2 = nn.BatchNorm2d(inner)
         self.conv3, self.norm3 = nn.Conv2d(inner, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
-        self.excite = nn.Identity() if reduction is None else SqueezeExcite(outputs, reduction)
-        self.shortcut = make_shortcut("B", inputs, outputs, stride, always=script)
+        self.excite = nn.Identity() if options.reduction is None else SqueezeExcite(outputs, options.reduction)
+        self.shortcut = make_shortcut("B", inputs, outputs, stride, always=options.keras_script)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = activate("relu", self.norm2(self.conv2(activate("relu", self.norm1(self.conv1(x))))))
@@ -55,38 +54,18 @@ class Block(nn.Module):
         return activate("relu", self.excite(change) + self.shortcut(x))
 
 
-class ResNeXt(Classifier):
+class ResNeXtClassifier(Classifier):
     """Stem, three stages of n blocks, average, head; depth 9n+2, `cardinality` groups of `width` channels at first."""
 
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        channels: int = 3,
-        depth: int,
-        cardinality: int,
-        width: int,
-        reduction: int | None = None,
-        keras_script: bool = False,
-    ) -> None:
+    def __init__(self, options: ResNeXt, *, num_classes: int, channels: int) -> None:
         super().__init__()
         self.stem, self.norm = conv3x3(channels, STEM), nn.BatchNorm2d(STEM)
         blocks, inputs = [], STEM
         for stage in range(STAGES):
-            outputs, inner = FIRST * 2**stage, cardinality * width * 2**stage
-            for place in range((depth - 2) // 9):
+            outputs, inner = FIRST * 2**stage, options.cardinality * options.width * 2**stage
+            for place in range((options.depth - 2) // 9):
                 stride = 2 if stage > 0 and place == 0 else 1
-                blocks.append(
-                    Block(
-                        inputs,
-                        outputs,
-                        stride,
-                        groups=cardinality,
-                        inner=inner,
-                        reduction=reduction,
-                        script=keras_script,
-                    )
-                )
+                blocks.append(Block(inputs, outputs, stride, inner=inner, options=options))
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Linear(inputs, num_classes)

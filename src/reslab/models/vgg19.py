@@ -16,26 +16,26 @@ import math
 from torch import Tensor, nn
 
 from reslab.models.layers import Classifier, average_pixels, conv3x3, init_kaiming
+from reslab.recipe.networks import Vgg19
 
 STAGES = ((1, 2), (2, 2), (4, 4), (8, 4), (8, 4))  # times the width; convolutions
 
 
-class Vgg19(Classifier):
+class Vgg19Classifier(Classifier):
     """Sixteen 3x3 convolutions in five stages, each ended by maxima of 2x2; two hidden linear layers, head."""
 
-    def __init__(
-        self, *, num_classes: int, channels: int = 3, width: int = 64, hidden: int = 4096, dropout: float = 0.5
-    ) -> None:
+    def __init__(self, options: Vgg19, *, num_classes: int, channels: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         inputs = channels
         for factor, count in STAGES:
             for _ in range(count):
-                outputs = factor * width
+                outputs = factor * options.width
                 layers += [conv3x3(inputs, outputs), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
                 inputs = outputs
             layers.append(nn.MaxPool2d(2, ceil_mode=True))  # a last pixel stays one
         self.layers = nn.Sequential(*layers)
+        hidden, dropout = options.hidden, options.dropout
         self.hidden = nn.Sequential(*_connect(inputs, hidden, dropout), *_connect(hidden, hidden, dropout))
         self.head = nn.Linear(hidden, num_classes)
         init_kaiming(self)

@@ -10,6 +10,7 @@ Axes: N images, C channels, H rows, W columns, D features, K classes.
 from torch import Tensor, nn
 
 from reslab.models.layers import STAGES, Classifier, activate, average_pixels, conv3x3, init_kaiming
+from reslab.recipe.networks import WideResNet
 
 STEM = 16  # channels
 
@@ -32,20 +33,18 @@ class Block(nn.Module):
         return change + (x if self.project is None else self.project(active))
 
 
-class WideResNet(Classifier):
+class WideResNetClassifier(Classifier):
     """Stem, three stages of n blocks, final norm and ReLU, average, head; depth 6n+4, `widening` times the channels."""
 
-    def __init__(
-        self, *, num_classes: int, channels: int = 3, depth: int, widening: int, project_every_block: bool = False
-    ) -> None:
+    def __init__(self, options: WideResNet, *, num_classes: int, channels: int) -> None:
         super().__init__()
         self.stem = conv3x3(channels, STEM)
         blocks, inputs = [], STEM
         for stage in range(STAGES):
-            outputs = STEM * widening * 2**stage
-            for place in range((depth - 4) // 6):
+            outputs = STEM * options.widening * 2**stage
+            for place in range((options.depth - 4) // 6):
                 stride = 2 if stage > 0 and place == 0 else 1
-                blocks.append(Block(inputs, outputs, stride, project=project_every_block))
+                blocks.append(Block(inputs, outputs, stride, project=options.project_every_block))
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
         self.norm = nn.BatchNorm2d(inputs)

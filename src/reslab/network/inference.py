@@ -4,7 +4,8 @@ Axes: N images, C channels, H rows, W columns, K classes.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,8 @@ VIEWS = (1, 2, 6)
 # So few that what one layer hands to the next stays in a processor's cache, and so many that a GPU is busy.
 IMAGES_PER_THREAD, IMAGES_ON_A_GPU = 64, 500
 
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
 
 class Stored(Protocol):
     """Images (N, C, H, W) uint8, in memory or not."""
@@ -24,6 +27,11 @@ class Stored(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, places: slice, /) -> Tensor: ...
+
+
+def place_on(module: ModuleT, device: torch.device) -> ModuleT:
+    """Move a network to a device, channels last in memory, as convolutions are fastest."""
+    return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def predict_logits(
@@ -36,24 +44,44 @@ def predict_logits(
 ) -> Tensor:
     """Compute logits (N, K) float32 on the CPU for stored images (N, C, H, W), the mean over `views` of each.
 
-    `prepare` turns stored pixels into what the network takes. One view is the image itself; two add its mirror image;
-    six are both of them as they are, moved one pixel up and left, and one down and right, the border repeated.
+    `prepare` turns stored pixels into what the network takes, on its device. One view is the image itself; two add its
+    mirror image; six are both of them as they are, moved one pixel up and left, and one down and right, the border
+    repeated.
     """
     if views not in VIEWS:
         raise ValueError(f"{views} views: choose one of {VIEWS}")
-    device = next(model.parameters()).device
-    if batch_size is None:
-        batch_size = IMAGES_PER_THREAD * torch.get_num_threads() if device.type == "cpu" else IMAGES_ON_A_GPU
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
+    with _evaluating(model), torch.inference_mode():
         network = fold(model)
         logits = [
-            _mean_logits(network, prepare(images[start : start + batch_size].to(device)), views).cpu()
-            for start in range(0, max(1, len(images)), batch_size)
+            _mean_logits(network, prepare(batch), views).cpu() for batch in _split(images, model, batch_size=batch_size)
         ]
-    model.train(was_training)
     return torch.cat(logits)
+
+
+def predict_features(model: Classifier, images: Stored, *, prepare: Callable[[Tensor], Tensor]) -> Tensor:
+    """Compute features (N, D) float32 on the CPU for stored images (N, C, H, W); what trains may take them."""
+    with _evaluating(model), torch.no_grad():
+        return torch.cat([model.features(prepare(batch)).float().cpu() for batch in _split(images, model)])
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Have the model in evaluation mode while the block runs."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def _split(images: Stored, model: nn.Module, *, batch_size: int | None = None) -> Iterator[Tensor]:
+    """Yield batches of images for the device of a model; of no images one, which is empty."""
+    if batch_size is None:
+        on_cpu = next(model.parameters()).device.type == "cpu"
+        batch_size = IMAGES_PER_THREAD * torch.get_num_threads() if on_cpu else IMAGES_ON_A_GPU
+    for start in range(0, max(1, len(images)), batch_size):
+        yield images[start : start + batch_size]
 
 
 def _mean_logits(network: nn.Module, batch: Tensor, views: int) -> Tensor:

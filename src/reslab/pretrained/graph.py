@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from reslab.errors import extra
-from reslab.models.efficientnet_lite import EfficientNetLite
+from reslab.models.efficientnet_lite import EfficientNetLiteClassifier
 from reslab.recipe.recipe import Standardize
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ OPSET, FORMAT = 17, 8  # those of ONNX 1.12, which every runtime of these years 
 FLOAT = 1  # as ONNX numbers the types of tensors
 
 
-def write_graph(model: EfficientNetLite, *, by: Standardize) -> bytes:
+def write_graph(model: EfficientNetLiteClassifier, *, by: Standardize) -> bytes:
     """Write the graph from stored pixels (N, C, H, W) uint8 to features (N, D) of a network in evaluation mode."""
     with extra("export"):
         import onnx
@@ -73,7 +73,7 @@ class _Graph:
 
     def standardize(self, x: str, by: Standardize) -> str:
         """Turn stored pixels into what the network takes."""
-        mean, deviation = (self.hold(torch.tensor(values)[:, None, None]) for values in (by.mean, by.deviation))
+        mean, deviation = (self.hold(torch.tensor(values)[:, None, None]) for values in (by.mean, by.std))
         return self.add("Div", self.add("Sub", self.add("Cast", x, to=FLOAT), mean), deviation)
 
     def convolve(self, x: str, layers: nn.Sequential) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from reslab.data.batches import standardize
-from reslab.models.efficientnet_lite import EfficientNetLite
+from reslab.models.efficientnet_lite import EfficientNetLiteClassifier
 from reslab.network.folding import fold
 from reslab.pretrained.graph import INPUT, write_graph
 from reslab.recipe.recipe import Standardize
@@ -29,12 +29,12 @@ def choose_route() -> Route:
     return "onnxruntime" if find_spec("onnx") and find_spec("onnxruntime") else "folded"
 
 
-def open_route(route: Route, model: EfficientNetLite, *, by: Standardize) -> Compute:
+def open_route(route: Route, model: EfficientNetLiteClassifier, *, by: Standardize) -> Compute:
     """Prepare a network in evaluation mode to compute features."""
     return by_onnxruntime(model, by=by) if route == "onnxruntime" else by_folding(model, by=by)
 
 
-def by_onnxruntime(model: EfficientNetLite, *, by: Standardize) -> Compute:
+def by_onnxruntime(model: EfficientNetLiteClassifier, *, by: Standardize) -> Compute:
     """Let ONNX Runtime compute, in as many threads as PyTorch has."""
     import onnxruntime
 
@@ -51,7 +51,7 @@ def by_onnxruntime(model: EfficientNetLite, *, by: Standardize) -> Compute:
     return compute
 
 
-def by_folding(model: EfficientNetLite, *, by: Standardize) -> Compute:
+def by_folding(model: EfficientNetLiteClassifier, *, by: Standardize) -> Compute:
     """Let PyTorch compute, batch norms folded and channels last."""
     network = fold(Body(model).eval())
 
@@ -67,7 +67,7 @@ def by_folding(model: EfficientNetLite, *, by: Standardize) -> Compute:
 class Body(nn.Module):
     """A network without its head."""
 
-    def __init__(self, model: EfficientNetLite) -> None:
+    def __init__(self, model: EfficientNetLiteClassifier) -> None:
         super().__init__()
         self.model = model
 

@@ -13,12 +13,13 @@ from typing import NamedTuple
 import torch
 
 from reslab.errors import UserError
-from reslab.models import MODELS, build
-from reslab.models.efficientnet_lite import EfficientNetLite
+from reslab.models import build
+from reslab.models.efficientnet_lite import EfficientNetLiteClassifier
+from reslab.recipe.networks import MODELS
 from reslab.recipe.recipe import Standardize
 
 NUM_CLASSES = 1000
-STANDARDIZE = Standardize(mean=(127.0,) * 3, deviation=(128.0,) * 3)
+STANDARDIZE = Standardize(mean=(127.0,) * 3, std=(128.0,) * 3)
 
 
 class Packaged(NamedTuple):
@@ -52,7 +53,7 @@ PRETRAINED = {
 }
 
 
-def load_pretrained(name: str) -> EfficientNetLite:
+def load_pretrained(name: str) -> EfficientNetLiteClassifier:
     """Build a network of `PRETRAINED` with its weights and its thousand classes, in evaluation mode.
 
     Raises: UserError where it is unknown, its package is not installed, or the file is not the published one.
@@ -61,7 +62,7 @@ def load_pretrained(name: str) -> EfficientNetLite:
         raise UserError(f"no pretrained weights are known for {name!r}: choose one of {', '.join(PRETRAINED)}")
     tensors = torch.load(io.BytesIO(_read(name, PRETRAINED[name])), weights_only=True)
     model = build(MODELS[name], num_classes=NUM_CLASSES)
-    assert isinstance(model, EfficientNetLite)
+    assert isinstance(model, EfficientNetLiteClassifier)
     # Both stand in the order of the forward pass; the checksum says that these are the tensors that a test has tried.
     model.load_state_dict(dict(zip(model.state_dict(), tensors.values(), strict=True)))
     return model.eval()

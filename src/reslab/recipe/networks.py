@@ -1,12 +1,16 @@
-"""The networks as a recipe describes them: each class holds the options of the family of the same kind in
-`reslab.models`, which says what they mean.
+"""The networks as a recipe describes them: options, their defaults and what they may be, names for tables and reports.
+
+A description is what its network takes: `NETWORK` names the class in `reslab.models`, whose module says what the
+options mean. `Model` is any of the descriptions, `MODELS` has those of known networks by name.
 """
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from reslab.recipe.value import Part
+from reslab.words import listing
 
 Depth = Annotated[int, Field(ge=8)]
 Activation = Literal["relu", "elu"]
@@ -17,14 +21,44 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Architecture(Part):
-    """A network; `label` is its name in a table."""
+    """A network and its options; `label` names it in a table, `words` in a report."""
 
+    NETWORK: ClassVar[str]  # what builds it, as module:Class in reslab.models
+    FAMILY: ClassVar[str]  # its name in a sentence
     SMALLEST_IMAGE: ClassVar = 1  # pixels a side: of less, nothing is left on the way through
 
     @property
     def label(self) -> str:
         """The name in a table."""
         return str(type(self).model_fields["kind"].default)
+
+    @property
+    def title(self) -> str:
+        """The name in a sentence."""
+        return self.FAMILY
+
+    @property
+    def words(self) -> str:
+        """The name in a report, with every option."""
+        options = ", ".join(self._option_words())
+        return f"{self.title} ({options})" if options else self.title
+
+    def _option_words(self) -> Iterator[str]:
+        for name, field in type(self).model_fields.items():
+            match name, getattr(self, name):
+                case ("kind", _) | (_, None | False):
+                    pass
+                case "depth", value:
+                    yield f"{value} layers"
+                case _, value:
+                    option = field.title or name.replace("_", " ")
+                    yield option if value is True else f"{option} {_value_words(value)}"
+
+
+def _value_words(value: Any) -> str:
+    if isinstance(value, tuple):
+        return listing([str(each) for each in value])
+    return {"relu": "ReLU", "elu": "ELU"}.get(value, str(value))
 
 
 class Deep(Architecture):
@@ -60,29 +94,43 @@ class Residual(Deep):
 
 
 class PreActResNet(Residual):
+    NETWORK: ClassVar = "preact_resnet:PreActResNetClassifier"
+    FAMILY: ClassVar = "pre-activation ResNet"
+
     kind: Literal["preact_resnet"] = "preact_resnet"
     activation: Activation = "relu"
-    keras_padding: bool = False
+    keras_padding: bool = Field(default=False, title="Keras padding")
 
 
 class ResNet(Residual):
+    NETWORK: ClassVar = "resnet:ResNetClassifier"
+    FAMILY: ClassVar = "ResNet"
+
     kind: Literal["resnet"] = "resnet"
     activation: Activation = "relu"
     shortcut: Literal["A", "B"] = "A"
 
 
 class Plain(Residual):
+    NETWORK: ClassVar = "plain:PlainClassifier"
+    FAMILY: ClassVar = "plain network"
+
     kind: Literal["plain"] = "plain"
     activation: Activation = "relu"
 
 
 class EluResNet(Residual):
+    NETWORK: ClassVar = "elu_resnet:EluResNetClassifier"
+    FAMILY: ClassVar = "ELU ResNet"
+
     kind: Literal["elu_resnet"] = "elu_resnet"
     block: Literal["conv-elu-conv-bn", "elu-after-addition", "bn-before-elu", "conv-bn-elu"] = "conv-elu-conv-bn"
     shortcut: Literal["A", "B"] = "A"
 
 
 class FastConv(Architecture):
+    NETWORK: ClassVar = "fast_conv:FastConvClassifier"
+    FAMILY: ClassVar = "FastConv"
     SMALLEST_IMAGE: ClassVar = 9
 
     kind: Literal["fast_conv"] = "fast_conv"
@@ -90,30 +138,40 @@ class FastConv(Architecture):
 
 
 class LeNet(Architecture):
+    NETWORK: ClassVar = "lenet:LeNetClassifier"
+    FAMILY: ClassVar = "LeNet-5"
     SMALLEST_IMAGE: ClassVar = 16
 
     kind: Literal["lenet"] = "lenet"
 
 
 class NiN(Architecture):
+    NETWORK: ClassVar = "nin:NiNClassifier"
+    FAMILY: ClassVar = "Network in Network"
+
     kind: Literal["nin"] = "nin"
     dropout: Share = 0.5
 
 
 class Vgg19(Architecture):
+    NETWORK: ClassVar = "vgg19:Vgg19Classifier"
+    FAMILY: ClassVar = "VGG-19"
+
     kind: Literal["vgg19"] = "vgg19"
     width: Channels = 64
-    hidden: Channels = 4096
+    hidden: Channels = Field(default=4096, title="hidden width")
     dropout: Share = 0.5
 
 
 class WideResNet(Deep):
+    NETWORK: ClassVar = "wide_resnet:WideResNetClassifier"
+    FAMILY: ClassVar = "Wide ResNet"
     REST: ClassVar = 4
 
     kind: Literal["wide_resnet"] = "wide_resnet"
     depth: Annotated[int, Field(ge=10)]
     widening: PositiveInt
-    project_every_block: bool = False
+    project_every_block: bool = Field(default=False, title="a projection around every block")
 
     @property
     def label(self) -> str:
@@ -122,12 +180,14 @@ class WideResNet(Deep):
 
 
 class DenseNet(Deep):
+    NETWORK: ClassVar = "densenet:DenseNetClassifier"
+    FAMILY: ClassVar = "DenseNet-BC"
     REST: ClassVar = 4
 
     kind: Literal["densenet"] = "densenet"
     depth: Annotated[int, Field(ge=10)]
     growth: Annotated[int, Field(ge=4, multiple_of=4)]
-    last_transition: bool = False
+    last_transition: bool = Field(default=False, title="a transition after the last block")
 
     @property
     def label(self) -> str:
@@ -136,6 +196,8 @@ class DenseNet(Deep):
 
 
 class ResNeXt(Deep):
+    NETWORK: ClassVar = "resnext:ResNeXtClassifier"
+    FAMILY: ClassVar = "ResNeXt"
     STEP: ClassVar = 9
 
     kind: Literal["resnext"] = "resnext"
@@ -143,7 +205,7 @@ class ResNeXt(Deep):
     cardinality: PositiveInt
     width: Channels
     reduction: PositiveInt | None = None
-    keras_script: bool = False
+    keras_script: bool = Field(default=False, title="variations of the Keras script")
 
     @property
     def label(self) -> str:
@@ -162,6 +224,9 @@ class ResNeXt(Deep):
 
 
 class ImageNetResNet(Architecture):
+    NETWORK: ClassVar = "imagenet_resnet:ImageNetResNetClassifier"
+    FAMILY: ClassVar = "ImageNet ResNet"
+
     kind: Literal["imagenet_resnet"] = "imagenet_resnet"
     depth: Literal[18, 34, 50, 101, 152]
     width: Channels = 64
@@ -176,6 +241,9 @@ class ImageNetResNet(Architecture):
 
 
 class EfficientNetLite(Architecture):
+    NETWORK: ClassVar = "efficientnet_lite:EfficientNetLiteClassifier"
+    FAMILY: ClassVar = "EfficientNet-Lite"
+
     kind: Literal["efficientnet_lite"] = "efficientnet_lite"
     size: Literal[0, 1, 2] = 0
     dropout: Share = 0.2
@@ -197,9 +265,14 @@ class Foreign(Architecture):
     def __hash__(self) -> int:
         return hash((type(self), self.label, tuple(self.options.items())))
 
+    def _option_words(self) -> Iterator[str]:
+        return (f"{name} {value}" for name, value in self.options.items())
+
 
 class Module(Foreign):
     """A class of one's own, package.module:Class."""
+
+    NETWORK: ClassVar = "foreign:build_module"
 
     kind: Literal["module"] = "module"
     name: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$", max_length=200)]
@@ -209,9 +282,16 @@ class Module(Foreign):
         """The name in a table."""
         return self.name.partition(":")[2]
 
+    @property
+    def title(self) -> str:
+        """The name in a sentence."""
+        return self.name
+
 
 class Timm(Foreign):
     """A network of timm, by its name there."""
+
+    NETWORK: ClassVar = "foreign:build_timm"
 
     kind: Literal["timm"] = "timm"
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)?$", max_length=200)]
@@ -220,6 +300,11 @@ class Timm(Foreign):
     def label(self) -> str:
         """The name in a table."""
         return self.name
+
+    @property
+    def title(self) -> str:
+        """The name in a sentence."""
+        return f"timm's {self.name}"
 
 
 Model = Annotated[
@@ -240,3 +325,29 @@ Model = Annotated[
     | Timm,
     Field(discriminator="kind"),
 ]
+
+MODELS: dict[str, Model] = {
+    **{f"preact_resnet{depth}": PreActResNet(depth=depth) for depth in (20, 32, 44, 56, 110)},
+    **{f"resnet{depth}": ResNet(depth=depth) for depth in (20, 32, 44, 56, 110)},
+    **{f"plain{depth}": Plain(depth=depth) for depth in (20, 32, 44, 56)},
+    **{f"elu_resnet{depth}": EluResNet(depth=depth) for depth in (20, 32, 44, 56, 110)},
+    "fast_conv": FastConv(),
+    "lenet": LeNet(),
+    "nin": NiN(),
+    "vgg19": Vgg19(),
+    "wrn16_8": WideResNet(depth=16, widening=8),
+    "wrn28_10": WideResNet(depth=28, widening=10),
+    "densenet_bc_100_12": DenseNet(depth=100, growth=12),
+    "densenet_bc_100_24": DenseNet(depth=100, growth=24),
+    "densenet_bc_160_24": DenseNet(depth=160, growth=24),
+    "resnext29_4x64d": ResNeXt(depth=29, cardinality=4, width=64),
+    "se_resnext29_4x64d": ResNeXt(depth=29, cardinality=4, width=64, reduction=16),
+    "resnet18": ImageNetResNet(depth=18),
+    "resnet34": ImageNetResNet(depth=34),
+    "resnet50": ImageNetResNet(depth=50),
+    "resnet101": ImageNetResNet(depth=101),
+    "resnet152": ImageNetResNet(depth=152),
+    "efficientnet_lite0": EfficientNetLite(size=0),
+    "efficientnet_lite1": EfficientNetLite(size=1),
+    "efficientnet_lite2": EfficientNetLite(size=2, dropout=0.3),
+}

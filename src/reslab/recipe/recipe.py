@@ -21,9 +21,11 @@ from pydantic import (
 
 from reslab.errors import UserError, first_complaint
 from reslab.recipe.networks import Model
+from reslab.recipe.schema import SCHEMA_VERSION, upgrade
 from reslab.recipe.value import Fraction, Part
+from reslab.words import NBSP, counted, listing, percent
 
-SCHEMA_VERSION: Final = 1
+NOT_REACHED: Final = "(not reached)"
 Factor = Annotated[float, Field(gt=0, lt=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 
@@ -32,15 +34,15 @@ PositiveShare = Annotated[float, Field(gt=0, le=1)]
 
 
 class Standardize(Part):
-    """Subtract `mean`, divide by `deviation`, per channel, in units of the stored pixels (0 to 255)."""
+    """Subtract `mean`, divide by the standard deviation `std`, per channel in units of the stored pixels (0 to 255)."""
 
     mean: tuple[float, ...]
-    deviation: tuple[PositiveFloat, ...]
+    std: tuple[PositiveFloat, ...]
 
     @model_validator(mode="after")
     def _same_length(self) -> "Standardize":
-        if len(self.mean) != len(self.deviation):
-            raise ValueError(f"{len(self.mean)} means but {len(self.deviation)} deviations")
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"{len(self.mean)} means but {len(self.std)} standard deviations")
         return self
 
 
@@ -90,11 +92,15 @@ class RandomResizedCrop(Part):
 Augment = Annotated[Flip | Shift | Crop | RandomResizedCrop, Field(discriminator="kind")]
 
 
-class Growth(Part):
+class Resize(Part):
     """Train at `image_size` pixels a side from `epoch` on (counted from 0), until the next of these."""
 
     epoch: NonNegativeInt
     image_size: PositiveInt
+
+    def shortened(self, share: float) -> "Resize":
+        """Begin at the same share of a run of `share` of the length."""
+        return Resize(epoch=int(self.epoch * share), image_size=self.image_size)
 
 
 # ---- optimisation
@@ -142,26 +148,19 @@ class Freeze(Part):
     parameters: str
     epoch: NonNegativeInt
 
+    def shortened(self, share: float) -> "Freeze":
+        """Begin at the same share of a run of `share` of the length."""
+        return Freeze(parameters=self.parameters, epoch=int(self.epoch * share))
 
-class Average(Part):
-    """Hand over a moving average of the network, begun in `epoch` (counted from 0), in place of the network itself.
-
-    After every update it is `decay` of what it was and 1 - `decay` of the network as it is now, batch norm's running
-    statistics like the weights. It is what is validated, evaluated and written; the network trains on beside it.
-    """
-
-    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    epoch: NonNegativeInt = 0
+    def words(self, *, epochs: int) -> str:
+        """Say which parameters were not trained in a run of so many `epochs`, and from when."""
+        which = f"parameters of {self.parameters}" if self.parameters else "all layers below the head"
+        begun = f"{which} {_from(self.epoch)}"
+        return begun if self.epoch < epochs else f"{begun} {NOT_REACHED}"
 
 
-class Selection(Part):
-    """Learn from the `share` of each batch with the highest loss alone, from `epoch` on (counted from 0).
-
-    A pass without gradients, as in evaluation, finds them; the log then has its figures of all images.
-    """
-
-    share: Factor = 0.5
-    epoch: NonNegativeInt = 0
+def _from(epoch: int) -> str:
+    return f"after {counted(epoch, 'epoch')}" if epoch else "from the start"
 
 
 class Steps(Part):
@@ -178,9 +177,30 @@ class Steps(Part):
             raise ValueError(f"{len(self.factor)} factors for {len(self.at)} places: give one for each, or one number")
         return self
 
+    @model_validator(mode="after")
+    def _places_are_in_order(self) -> "Steps":
+        if self.at != tuple(sorted(self.at)):
+            raise ValueError(f"the rate falls at {', '.join(map(str, self.at))}: list the places in order")
+        return self
+
     def share_after(self, num: int) -> float:
         """Give the share of the peak rate that is left after `num` of the places."""
         return math.prod(self.factor[:num]) if isinstance(self.factor, tuple) else self.factor**num
+
+    def shortened(self, share: float, *, epochs: int, updates: int | None) -> "Steps":
+        """Fall at the same shares of a run of `share` of the length, and before its last epoch or update ends."""
+        end = epochs if self.unit == "epochs" else updates
+        places = (max(1, round(place * share)) for place in self.at)
+        at = tuple(place if end is None else min(place, max(1, end - 1)) for place in places)
+        return Steps(at=at, unit=self.unit, factor=self.factor)
+
+    def words(self, peak: float, *, epochs: int, updates: int) -> str:
+        """Say how the rate ran from `peak` on in so many epochs and updates."""
+        length = epochs if self.unit == "epochs" else updates
+        steps = [(f"{peak * self.share_after(i):.3g} after {at:,}", at < length) for i, at in enumerate(self.at, 1)]
+        later, never = ([words for words, is_reached in steps if is_reached == wanted] for wanted in (True, False))
+        first = f"{peak:g}, then {listing(later)} {self.unit}" if later else f"{peak:g} throughout"
+        return f"{first}; {listing(never)} {self.unit} {NOT_REACHED}" if never else first
 
 
 class Linear(Part):
@@ -190,6 +210,14 @@ class Linear(Part):
     warmup: Fraction = 0.0
     final: Fraction = 0.0
 
+    def shortened(self, share: float, *, epochs: int, updates: int | None) -> "Linear":
+        """Stay as it is, since it is counted in shares of the run."""
+        return self
+
+    def words(self, peak: float, *, epochs: int, updates: int) -> str:
+        """Say how the rate ran."""
+        return _rise(self.warmup, peak) + f"falls linearly to {peak * self.final:.3g}"
+
 
 class Cosine(Part):
     """Rise linearly over `warmup` of the run, then fall along half a cosine to `final` of the peak."""
@@ -197,6 +225,20 @@ class Cosine(Part):
     kind: Literal["cosine"] = "cosine"
     warmup: Fraction = 0.0
     final: Fraction = 0.0
+
+    def shortened(self, share: float, *, epochs: int, updates: int | None) -> "Cosine":
+        """Stay as it is, since it is counted in shares of the run."""
+        return self
+
+    def words(self, peak: float, *, epochs: int, updates: int) -> str:
+        """Say how the rate ran."""
+        return _rise(self.warmup, peak) + f"falls along half a cosine to {peak * self.final:.3g}"
+
+
+def _rise(warmup: float, peak: float) -> str:
+    if not warmup:
+        return f"starts at {peak:g} and "
+    return f"rises linearly to {peak:g} over the first {100 * warmup:.3g}{NBSP}% of the run, then "
 
 
 Schedule = Annotated[Steps | Linear | Cosine, Field(discriminator="kind")]
@@ -207,6 +249,11 @@ class WarmUntil(Part):
 
     factor: Factor = 0.1
     training_error: Fraction = 0.8
+
+    def words(self) -> str:
+        """Say how long the rate was lower, and by how much."""
+        until = f"an epoch ends with a training error under {percent(self.training_error, decimals=0)}"
+        return f"times {self.factor:g} until {until}"
 
 
 # ---- unequal classes, and classes that come later
@@ -257,7 +304,7 @@ class Published(Part):
 class Recipe(Part):
     """Everything that decides a result, apart from the seed."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     name: str
     source: str
     published: Published | None = None
@@ -265,9 +312,9 @@ class Recipe(Part):
     image_size: PositiveInt = 32
     validation: NonNegativeInt = 0
     trial: bool = False  # made to choose between settings: measured on its validation images, never on test images
-    standardize: Standardize | None = None  # None: mean and deviation of the training images
+    standardize: Standardize | None = None  # None: those of the training images
     augment: tuple[Augment, ...] = ()
-    growth: tuple[Growth, ...] = ()  # smaller images at first: a quarter of the pixels is a quarter of the arithmetic
+    progressive_resizing: tuple[Resize, ...] = ()  # smaller images at first
     model: Model
     optimizer: Optimizer
     schedule: Schedule
@@ -275,20 +322,23 @@ class Recipe(Part):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     logit_adjustment: Fraction = 0.0  # 1: the loss counts all classes as equally frequent (arXiv:2007.07314)
     freeze: tuple[Freeze, ...] = ()
-    average: Average | None = None
-    selection: Selection | None = None
     epochs: PositiveInt
     updates: PositiveInt | None = None  # ends the run earlier, inside an epoch
     batch_size: PositiveInt
-    chunk_size: PositiveInt | None = None  # images held at once; batch norm's statistics are then those of a chunk
+    micro_batch_size: PositiveInt | None = None  # batch norm's statistics are its own
     sampling: Sampling | None = None
     stream: PositiveInt | None = None  # from shards, in every epoch anew: so many images are in memory and shuffled
     skip_damaged: bool = False  # whether shards that are missing or cut short are left out
     extension: Extension | None = None  # of a trained network, by `reslab extend`
 
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_older_schemas(cls, content: Any) -> Any:
+        return upgrade(content)
+
     @model_validator(mode="after")
     def _smallest_images_are_large_enough(self) -> "Recipe":
-        side = min([self.image_size, *(growth.image_size for growth in self.growth)])
+        side = min([self.image_size, *(each.image_size for each in self.progressive_resizing)])
         if side < self.model.SMALLEST_IMAGE:
             raise ValueError(
                 f"{self.model.kind} needs images of {self.model.SMALLEST_IMAGE} pixels or more, not {side}"
@@ -300,10 +350,12 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _images_grow_in_order(self) -> "Recipe":
-        epochs = [growth.epoch for growth in self.growth]
+        epochs = [each.epoch for each in self.progressive_resizing]
         if epochs != sorted(set(epochs)):
             listed = ", ".join(map(str, epochs))
-            raise ValueError(f"growth begins its sizes in the epochs {listed}: list them in order, each epoch once")
+            raise ValueError(
+                f"progressive_resizing begins its sizes in the epochs {listed}: list them in order, each epoch once"
+            )
         return self
 
     @model_validator(mode="after")
@@ -326,6 +378,57 @@ class Recipe(Part):
             raise ValueError("stream goes through shards in their order: leave it away, or sampling and extension")
         return self
 
+    def image_size_at(self, epoch: int) -> int:
+        """Look up the side that images are trained at in `epoch` (from 0)."""
+        begun = [each.image_size for each in self.progressive_resizing if each.epoch <= epoch]
+        return begun[-1] if begun else self.image_size
+
+    @property
+    def share_of_pixels(self) -> float:
+        """The mean over the epochs of the pixels that are trained on, as a share of those of whole images."""
+        sizes = map(self.image_size_at, range(self.epochs))
+        return sum((size / self.image_size) ** 2 for size in sizes) / self.epochs
+
+    def shortened(self, share: float) -> "Recipe":
+        """Train for `share` of the epochs, above 0 and at most 1, rounded up; all that is counted in them shrinks too.
+
+        What was published for the recipe no longer applies. The rate still falls inside the run.
+        """
+        if share == 1:
+            return self
+        epochs, updates = _at_least_one(self.epochs * share), self.updates and _at_least_one(self.updates * share)
+        # What really became of the length, after rounding.
+        kept = updates / self.updates if updates and self.updates else epochs / self.epochs
+        resizes = [each.shortened(kept) for each in self.progressive_resizing]
+        changes = {
+            "published": None,
+            "epochs": epochs,
+            "updates": updates,
+            # Of two sizes that now begin together the later one is meant.
+            "progressive_resizing": tuple({each.epoch: each for each in resizes}.values()),
+            "freeze": tuple(each.shortened(kept) for each in self.freeze),
+            "schedule": self.schedule.shortened(kept, epochs=epochs, updates=updates),
+        }
+        return derive(self, name=f"{self.name}-x{share:g}", **changes)
+
+    def resizing_words(self, *, epochs: int) -> str:
+        """Say at which sizes images were trained on in a run of so many `epochs`, and which it did not come to."""
+        sizes = {0: self.image_size} | {each.epoch: each.image_size for each in self.progressive_resizing}
+        later = [f"{size} {_from(epoch)}" for epoch, size in sizes.items() if 0 < epoch < epochs]
+        never = [f"{size} {_from(epoch)}" for epoch, size in sizes.items() if epoch and epoch >= epochs]
+        first = f"trained at {sizes[0]} pixels a side"
+        words = f"{first} at first, at {listing(later)}" if later else first
+        return f"{words}; {listing(never)} {NOT_REACHED}" if never else words
+
+    def rate_words(self, *, epochs: int, updates: int) -> str:
+        """Say how the learning rate ran in so many epochs and updates."""
+        words = self.schedule.words(self.optimizer.peak_lr, epochs=epochs, updates=updates)
+        return words if self.warm_until is None else f"{words}; {self.warm_until.words()}"
+
+
+def _at_least_one(length: float) -> int:
+    return max(1, math.ceil(round(length, 6)))
+
 
 def derive(recipe: Recipe, *, name: str, **changes: Any) -> Recipe:
     """Copy `recipe` under a new name with some fields replaced, validated again."""
@@ -345,7 +448,7 @@ def read_recipe(path: Path) -> Recipe:
 
 def parse_recipe(content: Any, *, where: str) -> Recipe:
     """Validate JSON-like `content`; `where` names its origin in the error. Raises: UserError."""
-    version = content.get("schema_version", SCHEMA_VERSION) if isinstance(content, dict) else SCHEMA_VERSION
+    version = content.get("schema_version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise UserError(f"{where} has recipe schema {version}, this reslab reads up to {SCHEMA_VERSION}: upgrade it")
     try:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from reslab.errors import UserError, show
 from reslab.recipe.networks import Model
 from reslab.recipe.recipe import Augment, Optimizer, Recipe, Schedule, parse_recipe
+from reslab.recipe.schema import REMOVED, RENAMED, RENAMED_IN_STANDARDIZE
 from reslab.recipe.value import Part
 
 
@@ -69,6 +70,10 @@ def _check_name(place: Any, part: str, field: str) -> None:
         return
     if not names:
         raise UserError(f"--set {field}: there is nothing called {part!r} in it, it holds {show(place)}")
+    if (new := (RENAMED | RENAMED_IN_STANDARDIZE).get(part)) in names:
+        raise UserError(f"--set {field}: {part} is now called {new}: write {new} instead")
+    if part == field and part in REMOVED:
+        raise UserError(f"--set {field}: {REMOVED[part]}")
     near: list[str] = []
     if isinstance(place, dict):
         inside = [f"{name}.{part}" for name in names if part in _names_in(place.get(name))]

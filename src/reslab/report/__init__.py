@@ -37,7 +37,7 @@ def write_report(run: Run, *, against: Run | None = None) -> Path:
     """
     inputs = read_inputs(run)
     beside = put_beside(run, against=against) if against else None
-    features = inputs.views.features
+    features = inputs.gallery.features
     plane, method = (None, "") if features is None else to_plane(features.features)
     pictures = {
         "curves": learning_curves(inputs),

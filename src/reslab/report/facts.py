@@ -9,17 +9,11 @@ from reslab.report.inputs import Inputs
 from reslab.report.words import (
     adjustment_words,
     augment_words,
-    average_words,
     distill_words,
-    freeze_words,
-    growth_words,
     method_words,
-    model_words,
     old_data_words,
     optimizer_words,
-    rate_words,
     sampling_words,
-    selection_words,
     standardize_words,
 )
 from reslab.words import counted, duration, moment
@@ -38,23 +32,21 @@ def recipe_facts(inputs: Inputs) -> Facts:
     side = inputs.weights.image_size
     images = f"{inputs.weights.channels} x {side} x {side}, {standardize_words(inputs.weights.standardize)}"
     epochs, updates = len(inputs.log), inputs.log[-1].updates if inputs.log else 0
-    growth = f"; {growth_words(recipe, epochs=epochs)}" if recipe.growth else ""
+    resizing = f"; {recipe.resizing_words(epochs=epochs)}" if recipe.progressive_resizing else ""
     return [
         ("Recipe", f"{recipe.name} ({recipe.source})"),
         *(_extension_facts(recipe.extension) if recipe.extension else ()),
-        ("Network", model_words(recipe.model)),
+        ("Network", recipe.model.words),
         ("Parameters", f"{inputs.num_parameters:,}"),
-        ("Images", images + growth),
+        ("Images", images + resizing),
         ("Augmentation", augment_words(recipe.augment)),
         ("Optimizer", optimizer_words(recipe.optimizer)),
-        ("Learning rate", rate_words(recipe, epochs=epochs, updates=updates)),
+        ("Learning rate", recipe.rate_words(epochs=epochs, updates=updates)),
         ("Loss", _loss(recipe)),
         ("Length", _length(inputs)),
         ("Batch", _batch(recipe)),
         *([("Sampling", sampling_words(recipe.sampling))] if recipe.sampling else []),
-        *([("Not trained", freeze_words(recipe.freeze, epochs=epochs))] if recipe.freeze else []),
-        *([("Selection", selection_words(recipe.selection, epochs=epochs))] if recipe.selection else []),
-        *([("Average", average_words(recipe.average, epochs=epochs))] if recipe.average else []),
+        *([("Not trained", "; ".join(each.words(epochs=epochs) for each in recipe.freeze))] if recipe.freeze else []),
         ("Validation", f"{recipe.validation:,} images held out" if recipe.validation else "nothing held out"),
         ("Seed", str(inputs.environment.seed)),
     ]
@@ -67,8 +59,8 @@ def _loss(recipe: Recipe) -> str:
 
 
 def _batch(recipe: Recipe) -> str:
-    chunks = f", in chunks of {recipe.chunk_size:,}" if recipe.chunk_size else ""
-    return f"{recipe.batch_size:,} images{chunks}"
+    parts = f", in micro-batches of {recipe.micro_batch_size:,}" if recipe.micro_batch_size else ""
+    return f"{recipe.batch_size:,} images{parts}"
 
 
 def _extension_facts(extension: Extension) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from reslab.errors import UserError
 from reslab.recipe.recipe import Recipe
 from reslab.records import Environment, Epoch, Evaluation, SplitFigures, Weights
-from reslab.report.views import Views, read_views
+from reslab.report.gallery import Gallery, read_gallery
 from reslab.runs import Examples, Predictions, Run, read_weights
 
 # What batch normalisation counts along the way is state, not something that training chose.
@@ -24,7 +24,7 @@ class Inputs(NamedTuple):
     evaluation: Evaluation
     predictions: Predictions
     examples: Examples
-    views: Views
+    gallery: Gallery
 
     @property
     def test(self) -> SplitFigures:
@@ -52,7 +52,7 @@ def read_inputs(run: Run) -> Inputs:
         evaluation=evaluation,
         predictions=run.read_predictions("test"),
         examples=run.read_examples("test"),
-        views=read_views(run, evaluation),
+        gallery=read_gallery(run, evaluation),
     )
     if not _belong_together(inputs):
         raise UserError(f"{run.path} holds files of different evaluations: run reslab evaluate {run.path} again")

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from reslab.recipe.published import CIFAR10_NETWORKS
 from reslab.records import SplitName
+from reslab.report.gallery import Shown
 from reslab.report.inputs import Inputs
 from reslab.report.sheets import columns_of, make_sheet
 from reslab.report.tables import SPLIT_WORDS, reliability, splits_of
-from reslab.report.views import Shown
 
 
 class Sheet(NamedTuple):
@@ -42,7 +42,7 @@ def interact(inputs: Inputs, *, plane: NDArray[np.float64] | None) -> Interactio
     script = plotly + resources.files("reslab.report").joinpath("page.js").read_text(encoding="utf-8")
     script = script.replace("\r\n", "\n")  # as a browser reads it, and so its digest
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    sheets = [_sheet(split, shown) for split, shown in inputs.views.shown.items()] if plotly else []
+    sheets = [_sheet(split, shown) for split, shown in inputs.gallery.shown.items()] if plotly else []
     data = _data(inputs, plane) if plotly else {}
     return Interaction(data, script, digest, sheets, bool(plotly))
 
@@ -72,9 +72,9 @@ def _data(inputs: Inputs, plane: NDArray[np.float64] | None) -> dict[str, Any]:
     }
     if inputs.log:
         data["curves"] = {"epochs": [epoch.epoch for epoch in inputs.log], "panels": _panels(inputs)}
-    if plane is not None and inputs.views.features is not None:
+    if plane is not None and inputs.gallery.features is not None:
         x, y = plane.round(3).T.tolist()
-        places = inputs.views.shown["test"].places(inputs.views.features.indices).tolist()
+        places = inputs.gallery.shown["test"].places(inputs.gallery.features.indices).tolist()
         data["features"] = {"x": x, "y": y, "places": places}
     if inputs.recipe.data == "cifar10":
         data["field"] = _field(inputs)
@@ -102,7 +102,7 @@ def _split(inputs: Inputs, split: SplitName) -> dict[str, Any]:
         "labels": [],
         "answers": [],
     }
-    shown = inputs.views.shown.get(split)
+    shown = inputs.gallery.shown.get(split)
     if shown is not None:
         data |= {
             "indices": shown.indices.tolist(),

@@ -36,19 +36,19 @@ class Doubt(NamedTuple):
 
 def looks(inputs: Inputs) -> dict[str, list[Look]]:
     """Give the heat maps of right and of wrong answers."""
-    views = inputs.views
-    if views.heat_maps is None:
+    gallery = inputs.gallery
+    if gallery.heat_maps is None:
         return {}
-    shown = views.shown["test"]
+    shown = gallery.shown["test"]
     found: dict[str, list[Look]] = {"right": [], "wrong": []}
-    for place, heat in zip(shown.places(views.heat_maps.indices), views.heat_maps.maps, strict=True):
+    for place, heat in zip(shown.places(gallery.heat_maps.indices), gallery.heat_maps.maps, strict=True):
         true, predicted = int(shown.labels[place]), int(shown.predicted[place])
         found["right" if true == predicted else "wrong"].append(_look(inputs, int(place), heat))
     return found
 
 
 def _look(inputs: Inputs, place: int, heat: np.ndarray) -> Look:
-    shown, classes = inputs.views.shown["test"], inputs.evaluation.classes
+    shown, classes = inputs.gallery.shown["test"], inputs.evaluation.classes
     true, predicted = classes[shown.labels[place]], classes[shown.predicted[place]]
     sure = certainty(float(shown.probabilities[place].max()))
     index = shown.indices[place]
@@ -69,12 +69,12 @@ def _look(inputs: Inputs, place: int, heat: np.ndarray) -> Look:
 
 def doubts(inputs: Inputs) -> list[Doubt]:
     """Give the test images whose labels are the least credible."""
-    views = inputs.views
-    if views.doubts is None:
+    gallery = inputs.gallery
+    if gallery.doubts is None:
         return []
-    shown, classes = views.shown["test"], inputs.evaluation.classes
+    shown, classes = gallery.shown["test"], inputs.evaluation.classes
     found = []
-    for place in shown.places(views.doubts.indices[:NUM_DOUBTS]):
+    for place in shown.places(gallery.doubts.indices[:NUM_DOUBTS]):
         given, answer = int(shown.labels[place]), int(shown.predicted[place])
         index, row = shown.indices[place], shown.probabilities[place]
         alt = f"Test image {index}: labelled {classes[given]}, the network says {classes[answer]}"
@@ -86,7 +86,7 @@ def doubts(inputs: Inputs) -> list[Doubt]:
 
 def doubts_sentence(inputs: Inputs) -> str:
     """Say how many labels look wrong."""
-    doubted = inputs.views.doubts
+    doubted = inputs.gallery.doubts
     if doubted is None:
         return ""
     number, total = len(doubted.indices), inputs.test.num_images

@@ -12,7 +12,6 @@ from reslab.report.pictures import Picture
 from reslab.report.shortfall import warn_of_shortfall
 from reslab.report.tables import Table, class_table, data_table, field_table, metric_table
 from reslab.report.verdict import verdict
-from reslab.report.words import model_words
 from reslab.words import markdown as escape
 from reslab.words import markdown_block, percent
 
@@ -25,7 +24,7 @@ def render_markdown(inputs: Inputs, *, pictures: Sequence[Picture], beside: Besi
 def _lines(inputs: Inputs, pictures: Sequence[Picture], beside: Beside | None) -> Iterator[str]:
     evaluation, published = inputs.evaluation, inputs.recipe.published
     yield f"# {escape(inputs.recipe.name)} on {escape(inputs.recipe.data)}"
-    yield from ("", f"{escape(model_words(inputs.recipe.model))}, {inputs.num_parameters:,} parameters.")
+    yield from ("", f"{escape(inputs.recipe.model.words)}, {inputs.num_parameters:,} parameters.")
     yield f"Ranges in parentheses are {percent(evaluation.confidence, decimals=0)} intervals."
     if shortfall := warn_of_shortfall(evaluation, inputs.log):
         yield from ("", "> [!CAUTION]", f"> {escape(shortfall)}")  # a red box, where Markdown knows it
@@ -43,7 +42,7 @@ def _lines(inputs: Inputs, pictures: Sequence[Picture], beside: Beside | None) -
         yield from ("", "## Beside the published figure", "", escape(f"{judged.sentence} Source: {published.source}."))
     if inputs.recipe.data == "cifar10":
         yield from ("", "## Beside the field", "", *_table(field_table(inputs)))
-    if inputs.views.doubts is not None:
+    if inputs.gallery.doubts is not None:
         yield from ("", "## Labels that look wrong", "", escape(doubts_sentence(inputs)))
     yield from ("", "## What was run", "")
     for term, description in (*recipe_facts(inputs), *machine_facts(inputs)):

@@ -18,7 +18,6 @@ from reslab.report.pictures import Picture
 from reslab.report.shortfall import warn_of_shortfall
 from reslab.report.tables import class_table, data_table, field_table, in_percent, metric_table, num_wrong
 from reslab.report.verdict import verdict
-from reslab.report.words import model_words
 from reslab.words import between, counted, duration, errors_among, percent
 
 
@@ -56,10 +55,12 @@ def left_out(inputs: Inputs, *, interaction: Interaction) -> list[str]:
     found = []
     if not interaction.has_charts:
         found.append("The charts do not answer to a pointer or a key: pip install 'reslab[report]' and report again.")
-    if inputs.views.features is None:
+    if inputs.gallery.features is None:
         found.append(f"Single images behind the figures were not kept: run {again}.")
-    elif inputs.views.heat_maps is None or inputs.views.doubts is None:
-        missing = ["heat maps"] * (inputs.views.heat_maps is None) + ["doubtful labels"] * (inputs.views.doubts is None)
+    elif inputs.gallery.heat_maps is None or inputs.gallery.doubts is None:
+        missing = ["heat maps"] * (inputs.gallery.heat_maps is None) + ["doubtful labels"] * (
+            inputs.gallery.doubts is None
+        )
         found.append(f"Left out: {' and '.join(missing)}; pip install 'reslab[report]', then {again}.")
     return found
 
@@ -72,7 +73,7 @@ def _headline(inputs: Inputs) -> dict[str, Any]:
     published = inputs.recipe.published
     return {
         "shortfall": warn_of_shortfall(inputs.evaluation, inputs.log),
-        "network": model_words(inputs.recipe.model),
+        "network": inputs.recipe.model.words,
         "accuracy": in_percent(inputs.test.accuracy),
         "errors": errors_among(num_wrong(inputs.test), inputs.test.num_images),
         "macro_f1": in_percent(inputs.test.macro_f1),

@@ -39,7 +39,7 @@ def tabulate(run: Run, *, part: str) -> Table:
 
 
 def _features(inputs: Inputs) -> list[Picture]:
-    features = inputs.views.features
+    features = inputs.gallery.features
     return [] if features is None else [feature_picture(inputs, *to_plane(features.features))]
 
 

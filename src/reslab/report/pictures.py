@@ -163,7 +163,7 @@ def prior_pictures(inputs: Inputs) -> list[Picture]:
 
 def feature_picture(inputs: Inputs, plane: NDArray[np.float64], method: str) -> Picture:
     """Draw the features of a sample of the test split in two dimensions (M, 2)."""
-    features, shown = inputs.views.features, inputs.views.shown["test"]
+    features, shown = inputs.gallery.features, inputs.gallery.shown["test"]
     assert features is not None
     labels = shown.labels[shown.places(features.indices)]
     num_features = features.features.shape[1]

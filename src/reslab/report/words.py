@@ -3,103 +3,20 @@
 from collections.abc import Sequence
 from typing import assert_never
 
-from reslab.recipe.networks import (
-    DenseNet,
-    EfficientNetLite,
-    EluResNet,
-    FastConv,
-    ImageNetResNet,
-    LeNet,
-    Model,
-    Module,
-    NiN,
-    Plain,
-    PreActResNet,
-    ResNet,
-    ResNeXt,
-    Timm,
-    Vgg19,
-    WideResNet,
-)
 from reslab.recipe.recipe import (
     Augment,
-    Average,
-    Cosine,
     Crop,
     Extension,
     Flip,
-    Freeze,
-    Linear,
     Method,
     Muon,
     Optimizer,
     RandomResizedCrop,
-    Recipe,
     Sampling,
-    Schedule,
-    Selection,
     Shift,
     Standardize,
-    Steps,
 )
-from reslab.words import NBSP, counted, listing, percent
-
-NOT_REACHED = "(not reached)"
-
-_NAMES = {
-    "lenet": "LeNet-5",
-    "nin": "Network in Network",
-    "vgg19": "VGG-19",
-    "wide_resnet": "Wide ResNet",
-    "densenet": "DenseNet-BC",
-    "resnext": "ResNeXt",
-    "imagenet_resnet": "ResNet for large images",
-    "efficientnet_lite": "EfficientNet-Lite",
-}
-
-
-def model_words(model: Model) -> str:
-    """Name a network with its options."""
-    match model:
-        case PreActResNet():
-            options = [_activation(model.activation), *(["padding as in Keras"] if model.keras_padding else [])]
-            name = f"pre-activation ResNet-{model.depth}"
-        case ResNet():
-            options = [_activation(model.activation), f"shortcuts of option {model.shortcut}"]
-            name = f"ResNet-{model.depth}"
-        case Plain():
-            options, name = [_activation(model.activation)], f"plain network of {model.depth} layers"
-        case EluResNet():
-            options = [f"blocks {model.block}", f"shortcuts of option {model.shortcut}"]
-            name = f"ELU ResNet-{model.depth}"
-        case FastConv():
-            return f"FastConv (widths {listing([str(width) for width in model.widths])})"
-        case LeNet() | NiN() | Vgg19() | WideResNet() | DenseNet() | ResNeXt() | ImageNetResNet() | EfficientNetLite():
-            return _zoo_words(model)
-        case Module() | Timm():
-            options = [f"{name} {value}" for name, value in model.options.items()]
-            name = model.name if isinstance(model, Module) else f"timm's {model.name}"
-            return f"{name} ({', '.join(options)})" if options else name
-        case _:
-            assert_never(model)
-    return f"{name} ({', '.join([f'width {model.width}', *options])})"
-
-
-def _zoo_words(
-    model: LeNet | NiN | Vgg19 | WideResNet | DenseNet | ResNeXt | ImageNetResNet | EfficientNetLite,
-) -> str:
-    """Name a network with all its options."""
-    options = model.model_dump(mode="json", exclude={"kind"}, exclude_none=True)
-    words = [
-        f"{'' if value is True else 'no ' if value is False else ''}{name.replace('_', ' ')}"
-        + ("" if isinstance(value, bool) else f" {value}")
-        for name, value in options.items()
-    ]
-    return f"{_NAMES[model.kind]} ({', '.join(words)})" if words else _NAMES[model.kind]
-
-
-def _activation(name: str) -> str:
-    return {"relu": "ReLU", "elu": "ELU"}[name]
+from reslab.words import counted, percent
 
 
 def augment_words(augment: Sequence[Augment]) -> str:
@@ -128,20 +45,10 @@ def _augment_words(part: Augment) -> str:
 
 
 def standardize_words(standardize: Standardize) -> str:
-    """Say which mean and deviation the pixels lose, in units of the stored pixels."""
+    """Say which mean and standard deviation the pixels are standardised by, in units of the stored pixels."""
     mean = ", ".join(f"{value:.5g}" for value in standardize.mean)
-    deviation = ", ".join(f"{value:.5g}" for value in standardize.deviation)
-    return f"minus {mean}, divided by {deviation} (per channel, pixels from 0 to 255)"
-
-
-def growth_words(recipe: Recipe, *, epochs: int) -> str:
-    """Say at which sizes images were trained on in a run of so many `epochs`, and which it did not come to."""
-    sizes = {0: recipe.image_size} | {part.epoch: part.image_size for part in recipe.growth}
-    later = [f"{size} {_from(epoch)}" for epoch, size in sizes.items() if 0 < epoch < epochs]
-    never = [f"{size} {_from(epoch)}" for epoch, size in sizes.items() if epoch and epoch >= epochs]
-    first = f"trained at {sizes[0]} pixels a side"
-    words = f"{first} at first, at {listing(later)}" if later else first
-    return f"{words}; {listing(never)} {NOT_REACHED}" if never else words
+    std = ", ".join(f"{value:.5g}" for value in standardize.std)
+    return f"minus {mean}, divided by {std} (per channel, pixels from 0 to 255)"
 
 
 def optimizer_words(optimizer: Optimizer) -> str:
@@ -156,37 +63,6 @@ def optimizer_words(optimizer: Optimizer) -> str:
     where = "kernels only" if optimizer.decay_on == "kernels" else "all parameters"
     decay = f"weight decay {optimizer.weight_decay:g} on {where}" if optimizer.weight_decay else "no weight decay"
     return f"SGD, {kind} {optimizer.momentum:g}, {decay}"
-
-
-def rate_words(recipe: Recipe, *, epochs: int, updates: int) -> str:
-    """Say how the learning rate ran in so many epochs and updates."""
-    length = updates if isinstance(recipe.schedule, Steps) and recipe.schedule.unit == "updates" else epochs
-    words = _schedule_words(recipe.schedule, recipe.optimizer.peak_lr, length=length)
-    if recipe.warm_until is None:
-        return words
-    until = f"until an epoch ends with a training error under {percent(recipe.warm_until.training_error, decimals=0)}"
-    return f"{words}; times {recipe.warm_until.factor:g} {until}"
-
-
-def _schedule_words(schedule: Schedule, peak: float, *, length: int) -> str:
-    match schedule:
-        case Steps():
-            steps = [(f"{peak * schedule.share_after(i):.3g} after {at:,}", at) for i, at in enumerate(schedule.at, 1)]
-            later, never = ([words for words, at in steps if (at < length) == begun] for begun in (True, False))
-            first = f"{peak:g}, then {listing(later)} {schedule.unit}" if later else f"{peak:g} throughout"
-            return f"{first}; {listing(never)} {schedule.unit} {NOT_REACHED}" if never else first
-        case Linear():
-            return _rise(schedule.warmup, peak) + f"falls linearly to {peak * schedule.final:.3g}"
-        case Cosine():
-            return _rise(schedule.warmup, peak) + f"falls along half a cosine to {peak * schedule.final:.3g}"
-        case _:
-            assert_never(schedule)
-
-
-def _rise(warmup: float, peak: float) -> str:
-    if not warmup:
-        return f"starts at {peak:g} and "
-    return f"rises linearly to {peak:g} over the first {100 * warmup:.3g}{NBSP}% of the run, then "
 
 
 def adjustment_words(strength: float) -> str:
@@ -204,33 +80,6 @@ def sampling_words(sampling: Sampling) -> str:
             return f"{drawn}, all classes equally often"
         case balance:
             return f"{drawn}, a class of n images in proportion to n to the power of {1 - balance:.4g}"
-
-
-def freeze_words(freeze: Sequence[Freeze], *, epochs: int) -> str:
-    """Say which parameters were not trained in a run of so many `epochs`, and from when."""
-    return "; ".join(f"{_frozen(part.parameters)} {_from(part.epoch, reached=epochs)}" for part in freeze)
-
-
-def average_words(average: Average, *, epochs: int) -> str:
-    """Say of what the network that was measured is the average."""
-    if average.epoch >= epochs:
-        return f"none: a moving average of the weights {_from(average.epoch)} {NOT_REACHED}"
-    return f"moving average of the weights, {_from(average.epoch)}, {average.decay:g} of it kept at every update"
-
-
-def selection_words(selection: Selection, *, epochs: int) -> str:
-    """Say which images of a batch were learned from."""
-    share = percent(selection.share, decimals=0)
-    return f"the {share} of each batch with the highest loss, {_from(selection.epoch, reached=epochs)}"
-
-
-def _frozen(beginning: str) -> str:
-    return f"parameters of {beginning}" if beginning else "all layers below the head"
-
-
-def _from(epoch: int, *, reached: int | None = None) -> str:
-    words = f"after {counted(epoch, 'epoch')}" if epoch else "from the start"
-    return words if reached is None or epoch < reached else f"{words} {NOT_REACHED}"
 
 
 # ---- extensions

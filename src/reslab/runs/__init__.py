@@ -6,9 +6,9 @@ one. JSON, safetensors and plain npz only: nothing read here can run code. NumPy
 
 from reslab.runs.checkpoints import Checkpoint
 from reslab.runs.files import Damaged, make_folder, write_bytes, write_json
-from reslab.runs.folder import Examples, Predictions, Run, read_weights
+from reslab.runs.folder import Examples, Predictions, Run, pack_weights, read_weights
 from reslab.runs.follower import Follower
-from reslab.runs.views import Doubts, Features, Gallery, HeatMaps, drop_view, read_view, write_view
+from reslab.runs.gallery import Doubts, Features, GalleryImages, HeatMaps, drop_exhibit, read_exhibit, write_exhibit
 
 __all__ = [
     "Checkpoint",
@@ -17,15 +17,16 @@ __all__ = [
     "Examples",
     "Features",
     "Follower",
-    "Gallery",
+    "GalleryImages",
     "HeatMaps",
     "Predictions",
     "Run",
-    "drop_view",
+    "drop_exhibit",
     "make_folder",
-    "read_view",
+    "pack_weights",
+    "read_exhibit",
     "read_weights",
     "write_bytes",
+    "write_exhibit",
     "write_json",
-    "write_view",
 ]

@@ -67,7 +67,7 @@ def make_folder(path: Path) -> None:
     """Make a folder and those above it, however many. Raises: Failure where the disk refuses."""
 
     def make() -> None:
-        missing = list(takewhile(lambda folder: not folder.is_dir(), (path, *path.parents)))
+        missing = list(takewhile(lambda folder: not os.path.lexists(folder), (path, *path.parents)))
         for folder in reversed(missing):  # not by recursion, as the standard library would
             folder.mkdir(exist_ok=True)
 
@@ -119,13 +119,21 @@ def writing(path: Path, action: Callable[[], ResultT]) -> ResultT:
 
 
 def read_bytes(path: Path) -> bytes:
+    check_kind(path)
     try:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def parse_json(content: bytes, where: str) -> dict[str, Any]:
+def check_kind(path: Path) -> None:
+    """Raises: UserError where a file is something else, such as a pipe, which nobody may ever write to."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"{path} is not a file: move it away")
+
+
+def parse_json(content: bytes, where: str, *, newest: int = SCHEMA_VERSION) -> dict[str, Any]:
+    """Read an object with fields. Raises: UserError where its schema is newer than the `newest` that is known."""
     try:
         parsed = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -133,13 +141,14 @@ def parse_json(content: bytes, where: str) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise Damaged(f"{where} is damaged: it should be an object with fields, not {show(parsed)}")
     version = parsed.get("schema_version")
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise UserError(f"{where} has schema {version}, this reslab reads up to {SCHEMA_VERSION}: upgrade reslab")
+    if isinstance(version, int) and version > newest:
+        raise UserError(f"{where} has schema {version}, this reslab reads up to {newest}: upgrade reslab")
     return parsed
 
 
 def parse_record(content: bytes, kind: type[RecordT], where: str) -> RecordT:
-    parsed = parse_json(content, where)
+    schema = kind.model_fields.get("schema_version")
+    parsed = parse_json(content, where, newest=schema.default if schema else SCHEMA_VERSION)
     try:
         return kind.model_validate(parsed)
     except ValidationError as error:
@@ -156,6 +165,7 @@ def to_safetensors(tensors: Arrays, metadata: dict[str, str]) -> bytes:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    check_kind(path)
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -18,6 +18,7 @@ from reslab.runs.checkpoints import Checkpoint
 from reslab.runs.files import (
     Arrays,
     Damaged,
+    check_kind,
     make_folder,
     parse_record,
     read_bytes,
@@ -193,10 +194,11 @@ class Run:
     def base_recipe(self) -> Recipe:
         """The recipe by which the first base was trained, however often it was extended since."""
         path = self.path / "base.json"
+        check_kind(path)
         return read_recipe(path) if path.exists() else self.recipe
 
-    def write_base(self, weights: bytes) -> None:
-        write_bytes(self.base_path, weights)
+    def write_base(self, content: bytes) -> None:
+        write_bytes(self.base_path, content)
 
     def write_base_recipe(self, recipe: Recipe) -> None:
         write_json(self.path / "base.json", recipe.model_dump(mode="json"))
@@ -218,8 +220,8 @@ class Run:
     def weights_path(self) -> Path:
         return self.path / "model.safetensors"
 
-    def write_weights(self, tensors: Arrays, weights: Weights) -> None:
-        write_bytes(self.weights_path, to_safetensors(tensors, {"reslab": weights.model_dump_json()}))
+    def write_weights(self, content: bytes) -> None:
+        write_bytes(self.weights_path, content)
 
     # ---- what evaluation leaves
 
@@ -269,6 +271,11 @@ class Run:
 
 def _is_in_the_way(path: Path) -> bool:
     return path.name not in BEFORE_THE_RECIPE and not path.name.endswith(".part")
+
+
+def pack_weights(tensors: Arrays, weights: Weights) -> bytes:
+    """Give the content of a `model.safetensors`."""
+    return to_safetensors(tensors, {"reslab": weights.model_dump_json()})
 
 
 def read_weights(path: Path) -> tuple[dict[str, NDArray[Any]], Weights]:

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from reslab.recipe.recipe import Recipe
-from reslab.records import Environment, Epoch, Weights
+from reslab.records import Environment, Epoch
 from reslab.runs.files import Arrays
 from reslab.runs.folder import Run
 
@@ -43,5 +43,5 @@ class Follower(Run):
     def write_checkpoint(self, tensors: Arrays, state: object) -> None:
         pass
 
-    def write_weights(self, tensors: Arrays, weights: Weights) -> None:
+    def write_weights(self, content: bytes) -> None:
         pass

@@ -18,9 +18,9 @@ from reslab.errors import UserError
 from reslab.serving.decoding import Uploaded
 from reslab.serving.guard import Guard, Limits
 from reslab.serving.metrics import Metrics
-from reslab.serving.network import Asked
 from reslab.serving.pages import Page, render
 from reslab.serving.schema import MAX_PICTURES, Model, Predictions, Problem, Upload
+from reslab.serving.served import Asked
 from reslab.serving.service import Service, describe
 from reslab.serving.turns import Busy
 from reslab.serving.uploads import read_uploads
@@ -140,7 +140,7 @@ def _answering(service: Service, limits: Limits) -> APIRouter:
         """Say which runs answer, their classes, and what a request may hold."""
         return Model(
             version=__version__,
-            runs=[describe(network) for network in service.networks],
+            runs=[describe(served) for served in service.served],
             max_pictures=MAX_PICTURES,
             max_bytes=limits.body_bytes,
             max_pixels=MAX_PIXELS,

@@ -17,7 +17,7 @@ from reslab.errors import UserError
 from reslab.runs import Run
 from reslab.serving.app import Access, serving_app
 from reslab.serving.dashboard import dashboard_app
-from reslab.serving.network import Network
+from reslab.serving.served import Served
 from reslab.serving.service import Service
 
 HEADER_SECONDS, HEADER_BYTES = 10.0, 64 << 10
@@ -99,11 +99,11 @@ def serve_runs(
     names = [Run(path).name for path in paths]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
-    networks = [Network(path, name=name, device=device) for path, name in zip(paths, names, strict=True)]
-    _check_pictures(networks)
-    _check_remote(networks, allow_remote=allow_remote, say=say)
+    served = [Served(path, name=name, device=device) for path, name in zip(paths, names, strict=True)]
+    _check_pictures(served)
+    _check_remote(served, allow_remote=allow_remote, say=say)
     app = serving_app(
-        lambda metrics: Service(networks, metrics=metrics),
+        lambda metrics: Service(served, metrics=metrics),
         access=access,
         neighbours=neighbours,
         data_dir=data_dir,
@@ -118,23 +118,22 @@ def serve_dashboard(folder: Path, *, access: Access, address: tuple[str, int], s
     run(app, address=address, say=lambda url: say(f"The runs in {folder} at {url}: open it in a browser"))
 
 
-def _check_pictures(networks: Sequence[Network]) -> None:
-    for network in networks:
-        if network.weights.channels not in (1, 3):
+def _check_pictures(served: Sequence[Served]) -> None:
+    for each in served:
+        if each.network.channels not in (1, 3):
             raise UserError(
-                f"{network.name} is for images of {network.weights.channels} channels: pictures are grey or RGB, "
-                "with 1 or 3"
+                f"{each.name} is for images of {each.network.channels} channels: pictures are grey or RGB, with 1 or 3"
             )
 
 
-def _check_remote(networks: Sequence[Network], *, allow_remote: bool, say: Callable[[str], None]) -> None:
+def _check_remote(served: Sequence[Served], *, allow_remote: bool, say: Callable[[str], None]) -> None:
     """Say whom a run's recipe would have contacted; the network answers without its own images."""
-    for network in networks:
+    for each in served:
         try:
-            if network.run is not None:
-                check_remote(network.run.recipe.data, of="its recipe", allow_remote=allow_remote)
+            if each.run is not None:
+                check_remote(each.run.recipe.data, of="its recipe", allow_remote=allow_remote)
         except UserError as error:
-            say(f"{network.name} is served without its own images: {error}")
+            say(f"{each.name} is served without its own images: {error}")
 
 
 def make_access(host: str, *, token: str | None) -> Access:

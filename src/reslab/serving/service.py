@@ -16,9 +16,9 @@ from reslab.serving.batching import Batcher
 from reslab.serving.calibration import PENDING, calibrate_by, uncalibrated
 from reslab.serving.decoding import WAITING, Decoders, Uploaded
 from reslab.serving.metrics import Metrics
-from reslab.serving.network import Asked, Network, Question, Reply
 from reslab.serving.own_images import read_own, read_some
 from reslab.serving.schema import Answer, Guess, Predicted, Predictions, ServedRun
+from reslab.serving.served import Asked, Question, Reply, Served
 
 LARGEST_BATCH = 64
 
@@ -28,24 +28,24 @@ class Service:
 
     def __init__(
         self,
-        networks: Sequence[Network],
+        served: Sequence[Served],
         *,
         metrics: Metrics,
         decoders: Decoders | None = None,
         largest_batch: int = LARGEST_BATCH,
     ) -> None:
-        self.networks, self.decoders = networks, Decoders() if decoders is None else decoders
+        self.served, self.decoders = served, Decoders() if decoders is None else decoders
         self._executor = ThreadPoolExecutor(1)  # two networks that compute at once would only share the processor
         self._batchers = [
             Batcher(
-                network.answer,
+                each.answer,
                 executor=self._executor,
                 largest=largest_batch,
                 waiting=WAITING,
                 weigh=lambda question: question.asked.weight,
                 note=metrics.note_batch,
             )
-            for network in networks
+            for each in served
         ]
         metrics.watch_queue(lambda: len(self.decoders) + sum(map(len, self._batchers)))
 
@@ -55,9 +55,7 @@ class Service:
     ) -> AsyncIterator[None]:
         """Answer while the block runs; meanwhile calibrate, and index so many training images."""
         tasks = [asyncio.create_task(batcher.run()) for batcher in self._batchers]
-        tasks += [
-            asyncio.create_task(self._prepare(network, neighbours, data_dir, allow_remote)) for network in self.networks
-        ]
+        tasks += [asyncio.create_task(self._prepare(each, neighbours, data_dir, allow_remote)) for each in self.served]
         try:
             yield
         finally:
@@ -69,7 +67,7 @@ class Service:
 
     async def predict(self, uploads: Sequence[Uploaded], *, asked: Asked) -> Predictions:
         """Answer for files by every network. Raises: UserError where one is no picture; Busy where too many wait."""
-        shapes = [(network.weights.image_size, network.weights.channels) for network in self.networks]
+        shapes = [(each.network.image_size, each.network.channels) for each in self.served]
         with ExitStack() as stack:
             for batcher in self._batchers:
                 stack.enter_context(batcher.expecting(len(uploads)))
@@ -85,54 +83,54 @@ class Service:
         )
         return Predictions(
             pictures=[
-                Predicted(name=name, answers=list(map(_to_answer, self.networks, of_picture)))
+                Predicted(name=name, answers=list(map(_to_answer, self.served, of_picture)))
                 for (name, _), *of_picture in zip(uploads, *replies, strict=True)
             ]
         )
 
-    async def _prepare(self, network: Network, num: int, data_dir: Path | None, allow_remote: bool) -> None:
+    async def _prepare(self, served: Served, num: int, data_dir: Path | None, allow_remote: bool) -> None:
         """Calibrate the network and index its training images, as far as its run has them."""
-        if network.run is None:
+        if served.run is None:
             return
         if num > 0:
-            network.index_note = "The nearest training images are being prepared."
-        if network.calibration is PENDING:
+            served.index_note = "The nearest training images are being prepared."
+        if served.calibration is PENDING:
             held = await asyncio.to_thread(
-                read_own, network.run, "validation", data_dir=data_dir, allow_remote=allow_remote
+                read_own, served.run, "validation", data_dir=data_dir, allow_remote=allow_remote
             )
             if isinstance(held, str):
-                network.calibration = uncalibrated(held)
+                served.calibration = uncalibrated(held)
             else:
-                logits, _ = await self._compute(network, held)
+                logits, _ = await self._compute(served, held)
                 found = SavedPredictions(logits.numpy(), held.labels.numpy())
-                network.calibration = calibrate_by(found, num_classes=len(network.weights.classes))
+                served.calibration = calibrate_by(found, num_classes=len(served.network.classes))
         if num > 0:
             images = await asyncio.to_thread(
-                read_some, network.run, num=num, data_dir=data_dir, allow_remote=allow_remote
+                read_some, served.run, num=num, data_dir=data_dir, allow_remote=allow_remote
             )
             if isinstance(images, str):
-                network.index_note = f"No nearest training images: {images}"
+                served.index_note = f"No nearest training images: {images}"
             else:
-                _, features = await self._compute(network, images)
-                network.use_images(images, features)
+                _, features = await self._compute(served, images)
+                served.use_images(images, features)
 
-    async def _compute(self, network: Network, images: ImageSet) -> tuple[Tensor, Tensor]:
+    async def _compute(self, served: Served, images: ImageSet) -> tuple[Tensor, Tensor]:
         """Compute logits and features in parts; pictures that come meanwhile are answered in between."""
         loop = asyncio.get_running_loop()
         parts = [
-            await loop.run_in_executor(self._executor, network.compute, part)
+            await loop.run_in_executor(self._executor, served.compute, part)
             for part in torch.split(images.images[:], LARGEST_BATCH)
         ]
         logits, features = zip(*parts, strict=True)
         return torch.cat(logits), torch.cat(features)
 
 
-def describe(network: Network) -> ServedRun:
+def describe(served: Served) -> ServedRun:
     """Say what is served."""
-    run, known = network.run, network.weights
+    run, known = served.run, served.network.metadata
     figures = run.evaluation.splits if run is not None and run.is_evaluated else {}
     return ServedRun(
-        name=network.name,
+        name=served.name,
         recipe=run.recipe.name if run else None,
         data=run.recipe.data if run else None,
         network=known.model.label,
@@ -140,19 +138,19 @@ def describe(network: Network) -> ServedRun:
         image_size=known.image_size,
         channels=known.channels,
         test_accuracy=figures["test"].accuracy if "test" in figures else None,
-        is_calibrated=network.calibration.is_fitted,
-        temperature=network.calibration.temperature,
-        calibration=network.calibration.note,
-        has_neighbours=network.index is not None,
-        neighbours=network.index_note,
+        is_calibrated=served.calibration.is_fitted,
+        temperature=served.calibration.temperature,
+        calibration=served.calibration.note,
+        has_neighbours=served.index is not None,
+        neighbours=served.index_note,
     )
 
 
-def _to_answer(network: Network, reply: Reply) -> Answer:
-    names = network.weights.classes
+def _to_answer(served: Served, reply: Reply) -> Answer:
+    names = served.network.classes
     evidence = reply.evidence or repeat(None, len(reply.classes))
     return Answer(
-        run=network.name,
+        run=served.name,
         classes=[
             Guess(name=names[label], probability=probability, evidence=spread)
             for label, probability, spread in zip(reply.classes, reply.probabilities, evidence, strict=True)

@@ -12,13 +12,15 @@ from typing import Final
 import torch
 
 from reslab import models
-from reslab.data.batches import Batches, image_size_at
+from reslab.data.batches import Batches
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import read_split
 from reslab.extension.methods import METHODS, TUNED_SHARE
+from reslab.machine import kernels
 from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
 from reslab.machine.precision import pick_precision
+from reslab.network.inference import place_on
 from reslab.recipe.recipe import Method, Recipe
 from reslab.runs import Run
 from reslab.study.plan import Job, Lesson, Machine, Say
@@ -83,10 +85,10 @@ def measure(recipe: Recipe, images: ImageSet, *, device: str) -> Cost:
     """Time a few real updates of a fresh network; smaller images are taken to cost by their pixels."""
     keep_freed_memory()
     chosen = pick_device(device)
+    kernels.enable(chosen)
     batches = Batches(images, recipe=recipe, by=recipe.standardize or images.statistics(), seed=0, device=chosen)
-    model = models.build(
-        recipe.model.model_dump(), num_classes=len(images.classes), channels=images.images.shape[1]
-    ).to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fresh = models.build(recipe.model, num_classes=len(images.classes), channels=images.images.shape[1])
+    model = place_on(fresh, chosen)
     optimizer = make_optimizer(model, settings=recipe.optimizer)
     objective = make_objective(recipe, images=images, teacher=None, device=chosen)
     precision = pick_precision(device=chosen)
@@ -94,10 +96,10 @@ def measure(recipe: Recipe, images: ImageSet, *, device: str) -> Cost:
     read_clock = _clock(chosen)
     per_image: list[float] = []
     spent, num_images, began = 0.0, FEW_IMAGES, read_clock()
-    last = max(recipe.epochs - 1, *(growth.epoch for growth in recipe.growth), 0)  # at full size
+    last = max(recipe.epochs - 1, *(each.epoch for each in recipe.progressive_resizing), 0)  # at full size
     for pixels, labels in batches.epoch(last):
         few = (pixels[:num_images], labels[:num_images])
-        num_chunks = -(-len(few[1]) // (recipe.chunk_size or len(few[1])))
+        num_chunks = -(-len(few[1]) // (recipe.micro_batch_size or len(few[1])))
         chunks = list(zip(*(part.tensor_split(num_chunks) for part in few), strict=True))
         float(update(forward, optimizer, objective=objective, chunks=chunks, rate=0.0)[0])  # waits for a GPU
         now = read_clock()
@@ -107,12 +109,11 @@ def measure(recipe: Recipe, images: ImageSet, *, device: str) -> Cost:
             break
         num_images = max(FEW_IMAGES, int(ENOUGH_SECONDS / 2 / max(min(per_image), 1e-9)))
     num_updates = min(recipe.epochs * len(batches), recipe.updates or recipe.epochs * len(batches))
-    batch = (min(recipe.chunk_size or recipe.batch_size, recipe.batch_size), *pixels.shape[1:])
+    batch = (min(recipe.micro_batch_size or recipe.batch_size, recipe.batch_size), *pixels.shape[1:])
     work = Work(num_updates * -(-recipe.batch_size // batch[0]), batch, batches.count_shapes(), precision)
     share = share_of_time(model, work=work, plain=min(per_image) * batch[0])
     epochs = num_updates / len(batches)
-    pixels_share = sum((image_size_at(recipe, epoch) / recipe.image_size) ** 2 for epoch in range(recipe.epochs))
-    return Cost(share * min(per_image) * batches.num_images, epochs * pixels_share / recipe.epochs)
+    return Cost(share * min(per_image) * batches.num_images, epochs * recipe.share_of_pixels)
 
 
 def _clock(device: torch.device) -> Callable[[], float]:

@@ -36,7 +36,7 @@ def gradient_norms(
     images = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
     by = recipe.standardize or images.statistics()
     torch.manual_seed(seed)
-    model = models.build(recipe.model.model_dump(), num_classes=len(images.classes), channels=images.images.shape[1])
+    model = models.build(recipe.model, num_classes=len(images.classes), channels=images.images.shape[1])
     model.prepare(standardize(images.images[:IMAGES_TO_PREPARE], by=by))
     model.to(chosen).train()
     pixels, labels = next(Batches(images, recipe=recipe, by=by, seed=seed, device=chosen).epoch(0))

@@ -13,7 +13,6 @@ from reslab.recipe.recipe import Method, Recipe, derive
 from reslab.recipe.settings import with_settings
 from reslab.recipe.shipped import find_recipe
 from reslab.runs import Run
-from reslab.study.scaling import scale_recipe
 from reslab.study.spec import Row, Study, Teaching, Training, pick_row
 
 Say = Callable[[str], None]
@@ -153,7 +152,9 @@ def recipe_of(job: Training, *, label: str, scale: float) -> Recipe:
     recipe = with_settings(find_recipe(job.recipe), job.settings)
     if recipe.trial:
         raise UserError(f"row {label} trains a trial, whose test split stays closed: set trial to false for a study")
-    return scale_recipe(derive(recipe, name=label) if job.settings else recipe, scale)
+    if not 0 < scale <= 1:
+        raise UserError(f"--epochs-scale {scale:g}: give a share of the epochs above 0 and at most 1")
+    return (derive(recipe, name=label) if job.settings else recipe).shortened(scale)
 
 
 def make_job(row: Row, *, seed: int, out: Path, recipe: Recipe | None) -> Job:

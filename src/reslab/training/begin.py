@@ -14,6 +14,7 @@ import torch
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import describe_change, describe_data, read_split
 from reslab.errors import UserError
+from reslab.machine import kernels
 from reslab.machine.precision import pick_precision
 from reslab.recipe.recipe import Recipe
 from reslab.records import DataSet, Environment, SplitName
@@ -67,6 +68,7 @@ def begin(
     """
     if computing.deterministic and computing.compile == "on":
         raise UserError("--deterministic trains without compiled code, whose order of sums may be chosen by time")
+    kernels.enable(team.device)
     compiled = read_compile(computing.compile, device=team.device)
     precision = pick_precision(computing.precision, device=team.device)
     splits = team.in_turn(read)
@@ -147,6 +149,7 @@ def go_on(
     It computes with the precision and as many threads as before, unless `threads` says otherwise. What differs is said
     and recorded. Raises: UserError where another process works on it, its data has changed, or it cannot go on here.
     """
+    kernels.enable(team.device)
     run = Run(record.path) if team.is_first else Follower(record.path, record.recipe)
     with run.locked(), own_generator(team.device):
         updates = team.from_first(lambda: _count_updates(run))
@@ -168,7 +171,11 @@ def go_on(
                 run.write_environment(continued)
             for line in tell_differences(before, now, updates=updates, usual_threads=usual, device=team.device):
                 say(line, silent=silent or not team.is_first)
-            yield Begun(run, splits, recorded.seed, team)
+            try:
+                yield Begun(run, splits, recorded.seed, team)
+            except UserError:  # it does not go on after all
+                run.write_environment(record.environment)
+                raise
 
 
 def _count_updates(run: Run) -> int:

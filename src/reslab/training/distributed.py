@@ -113,18 +113,6 @@ class Team:
         wrapped.broadcast_buffers = False
         return wrapped
 
-    def align_statistics(self, model: nn.Module) -> None:
-        """Give every process the first one's running statistics, which are a part of the checkpoints."""
-        statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
-        if self.size == 1 or not statistics:
-            return
-        together = torch.cat([buffer.flatten() for buffer in statistics])
-        dist.broadcast(together, 0)
-        for mine, first in zip(
-            statistics, torch.split(together, [buffer.numel() for buffer in statistics]), strict=True
-        ):
-            mine.copy_(first.view_as(mine))
-
     def reseed(self, seed: int, update: int) -> None:
         """Let dropout draw otherwise in every process; the first one's generator is a part of the checkpoints."""
         if self.rank:

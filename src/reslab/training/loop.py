@@ -18,21 +18,20 @@ from reslab.errors import Failure
 from reslab.machine.memory import keep_freed_memory
 from reslab.machine.signals import StopRequest, listen_for_stop
 from reslab.models import Classifier
-from reslab.network.inference import predict_logits
+from reslab.network.inference import place_on, predict_logits
+from reslab.network.network import Network
 from reslab.recipe.recipe import Standardize
 from reslab.records import Epoch, Weights
 from reslab.runs import Checkpoint, Run
-from reslab.training.averaging import take_in
 from reslab.training.begin import Begun
 from reslab.training.compiling import Work, settle_compiled
-from reslab.training.distributed import LOST, Share, is_lost
+from reslab.training.distributed import LOST, is_lost
 from reslab.training.freezing import check_freezing, freeze
 from reslab.training.graphs import Updater, make_updater
 from reslab.training.objective import Forward, make_objective
 from reslab.training.optim import make_optimizer, rate_at
 from reslab.training.progress import Display
 from reslab.training.safety import LOWERED, Clock, Safety
-from reslab.training.selection import choose
 from reslab.training.state import State, capture, restore
 from reslab.training.statistics import BATCH_SIZE, NUM_IMAGES, renew_statistics
 from reslab.training.step import make_forward
@@ -101,9 +100,9 @@ class Trainer:
         )
         self.display = Display(total_updates=updates, total_epochs=self.length.epochs, silent=silent)
         largest = max(self.batches.sizes)
-        self.chunk_size = min(self.recipe.chunk_size or largest, largest)
-        batch = (self.chunk_size, *self.images.images.shape[1:])
-        chunks = -(-largest // self.chunk_size)
+        self.micro_batch_size = min(self.recipe.micro_batch_size or largest, largest)
+        batch = (self.micro_batch_size, *self.images.images.shape[1:])
+        chunks = -(-largest // self.micro_batch_size)
         work = Work(updates * chunks, batch, self.batches.count_shapes(), self.precision)
         self.compiled = self.team.from_first(
             lambda: settle_compiled(self.run, self.state.model, work=work, say=self.display.console.print)
@@ -113,7 +112,7 @@ class Trainer:
 
     def _begin(self, start: Start | None) -> State:
         torch.manual_seed(self.seed)
-        model = (start.model if start else self._build()).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = place_on(start.model if start else self._build(), self.device)
         extension = self.recipe.extension
         return State(
             model=model,
@@ -135,7 +134,7 @@ class Trainer:
 
     def _build(self) -> Classifier:
         model = models.build(
-            self.recipe.model.model_dump(),
+            self.recipe.model,
             num_classes=len(self.images.classes),
             channels=self.images.images.shape[1],
         )
@@ -174,9 +173,8 @@ class Trainer:
                     self._run_epoch()
 
     def write_weights(self) -> None:
-        """Write the network as it is now, or its average; the run is then finished."""
-        tensors = {name: value.cpu().numpy() for name, value in self.state.result.state_dict().items()}
-        self.run.write_weights(tensors, self._describe_weights())
+        """Write the network as it is now; the run is then finished."""
+        self.run.write_weights(Network(self.state.model, self._describe_weights()).to_bytes())
 
     @contextmanager
     def _rescue(self) -> Iterator[None]:
@@ -215,25 +213,15 @@ class Trainer:
                 return
             self.team.reseed(self.seed, state.updates)
             share = self.team.weigh(*batch, of=self.batches.sizes[place])
-            loss, hits = self._learn(share)
+            chunks = share.chunks(self.micro_batch_size)
+            loss, hits = self.update(chunks, rate=self._rate(state.updates), weight=share.weight)
             state.losses[place], state.hits[place] = self.team.total(loss, hits, weight=share.weight)
-            state.average = take_in(state.average, state.model, by=self.recipe.average, epoch=epoch)
             state.updates += 1
             state.seconds = time.perf_counter() - began
             self._check_losses(place)
             num_seen = sum(self.batches.sizes[: place + 1])
             self.display.update(epoch=epoch, images_per_second=num_seen / state.seconds)
             self._heed_clock_and_stop()
-
-    def _learn(self, share: Share) -> tuple[Tensor, Tensor]:
-        """Take an update on a part of a batch, or on its hardest images; give loss and hits of all of them."""
-        rate, by = self._rate(self.state.updates), self.recipe.selection
-        if by is None or self.state.epochs < by.epoch:
-            return self.update(share.chunks(self.chunk_size), rate=rate, weight=share.weight)
-        self.team.align_statistics(self.state.model)  # by which all choose, also after a resume
-        chosen = choose(share, self.state.model, by=by, objective=self.objective)
-        loss, _ = self.update(chosen.share.chunks(self.chunk_size), rate=rate, weight=share.weight)
-        return torch.where(loss.isfinite(), chosen.loss, loss), chosen.hits
 
     def _heed_clock_and_stop(self) -> None:
         """Save where it is time, and end where any process has been asked to."""
@@ -347,13 +335,13 @@ class Trainer:
     def _settle(self) -> None:
         """Measure batch norm's statistics anew, so that what is validated last is what is written."""
         stored = self.batches.stored(num_images=NUM_IMAGES, batch_size=BATCH_SIZE)
-        renew_statistics(self.state.result, map(self._prepare, stored))
+        renew_statistics(self.state.model, map(self._prepare, stored))
 
     def _validate(self) -> dict[str, float]:
         """Measure loss and accuracy on the held-out images, where there are any."""
         if self.held_out is None:
             return {}
-        logits = predict_logits(self.state.result, self.held_out.images, prepare=self._prepare)
+        logits = predict_logits(self.state.model, self.held_out.images, prepare=self._prepare)
         labels = self.held_out.labels
         return {
             "validation_loss": float(F.cross_entropy(logits, labels)),
@@ -363,7 +351,7 @@ class Trainer:
     def _prepare(self, images: Tensor) -> Tensor:
         if self.team.size == 1:  # else the others wait: all stop together, after it
             self._heed_stop()  # this can take long
-        return standardize(images, by=self.by)
+        return standardize(images.to(self.device), by=self.by)
 
     def _describe_weights(self) -> Weights:
         return Weights(

@@ -14,12 +14,11 @@ from reslab.errors import UserError
 from reslab.models import Classifier
 from reslab.recipe.value import Part
 from reslab.runs import Checkpoint
-from reslab.training.averaging import begin_average
 
 
 @dataclass
 class State:
-    """Where a run stands: the network, its average, the optimizer, and the figures of the epoch under way."""
+    """Where a run stands: the network, the optimizer, and the figures of the epoch under way."""
 
     model: Classifier
     optimizer: torch.optim.Optimizer
@@ -30,12 +29,6 @@ class State:
     is_warm: bool = False  # whether the warm-up rate has done its work
     seconds: float = 0.0  # spent on the epoch under way
     lowered_from: int | None = None  # the update from which the rate is lower, after a loss that was not finite
-    average: Classifier | None = None  # once it has begun
-
-    @property
-    def result(self) -> Classifier:
-        """The network that is validated and written."""
-        return self.model if self.average is None else self.average
 
 
 class Facts(Part):
@@ -54,12 +47,7 @@ FACTS = tuple(name for name in Facts.model_fields if name != "schema_version")
 
 def capture(state: State) -> Checkpoint:
     """Copy the state; it shares no memory with the run."""
-    networks = {"model": state.model} | ({} if state.average is None else {"average": state.average})
-    tensors = {
-        f"{kind}.{name}": _array(value)
-        for kind, network in networks.items()
-        for name, value in network.state_dict().items()
-    }
+    tensors = {f"model.{name}": _array(value) for name, value in state.model.state_dict().items()}
     for index, parameter in enumerate(_parameters(state.optimizer)):
         for name, value in state.optimizer.state[parameter].items():
             tensors[f"optimizer.{index}.{name}"] = _array(value)
@@ -75,10 +63,8 @@ def restore(state: State, checkpoint: Checkpoint) -> None:
     """
     tensors, facts = checkpoint.tensors, read_facts(checkpoint)
     try:
-        _load(state.model, tensors, prefix="model.")
-        state.average = begin_average(state.model) if any(name.startswith("average.") for name in tensors) else None
-        if state.average is not None:
-            _load(state.average, tensors, prefix="average.")
+        weights = {name: torch.as_tensor(value) for name, value in tensors.items() if name.startswith("model.")}
+        state.model.load_state_dict({name.removeprefix("model."): value for name, value in weights.items()})
         state.losses.copy_(torch.as_tensor(tensors["epoch.losses"]))
         state.hits.copy_(torch.as_tensor(tensors["epoch.hits"]))
         torch.set_rng_state(torch.as_tensor(tensors["generator"]))
@@ -100,11 +86,6 @@ def read_facts(checkpoint: Checkpoint) -> Facts:
 
 def _not_fitting(error: Exception) -> UserError:
     return UserError(f"the checkpoint does not fit the run's recipe: {shorten(str(error), 300)}")
-
-
-def _load(network: Classifier, tensors: dict[str, NDArray[Any]], *, prefix: str) -> None:
-    weights = {name: torch.as_tensor(value) for name, value in tensors.items() if name.startswith(prefix)}
-    network.load_state_dict({name.removeprefix(prefix): value for name, value in weights.items()})
 
 
 def _restore_slots(tensors: dict[str, NDArray[Any]], prefix: str, *, like: nn.Parameter) -> dict[str, Tensor]:

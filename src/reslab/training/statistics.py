@@ -1,7 +1,7 @@
 """Batch norm's running statistics measured anew at the end of a run, for the weights as they are then.
 
 While a network trains, every batch moves its statistics by a tenth. After few updates they have not settled, however
-well it has learned, and those of a moving average of the weights are an average of other networks' statistics.
+well it has learned.
 
 Source: Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576 (precise batch norm).
 Differs from it: images as evaluation sees them, that is whole, not augmented and in float32; layers other than batch

@@ -155,7 +155,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def of_rank(recipe: Recipe, rank: int, num_ranks: int) -> Batches:
     """What one process has, with a buffer of its own."""
-    by, device = Standardize(mean=(0,), deviation=(1,)), torch.device("cpu")
+    by, device = Standardize(mean=(0,), std=(1,)), torch.device("cpu")
     images = read_split(recipe, "train")
     return Batches(images, recipe=recipe, by=by, seed=0, device=device, rank=rank, num_ranks=num_ranks)
 

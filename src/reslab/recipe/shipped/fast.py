@@ -2,12 +2,12 @@
 
 Source: KellerJordan/cifar10-airbench, `airbench94_muon`, for network, optimizer and augmentation; the residual networks
 are the lab's, trained by that optimizer.
-Differs from it: smaller images in the first epochs, batches in chunks of 250 with statistics of their own, float32
+Differs from it: smaller images in the first epochs, micro-batches of 250 with statistics of their own, float32
 where the processor has no units for bfloat16.
 """
 
 from reslab.recipe.networks import FastConv, PreActResNet
-from reslab.recipe.recipe import Crop, Flip, Freeze, Growth, Linear, Muon, Recipe, Standardize, derive
+from reslab.recipe.recipe import Crop, Flip, Freeze, Linear, Muon, Recipe, Resize, Standardize, derive
 from reslab.recipe.shipped.lab import CIFAR10_PIXELS, RESNET32
 
 SIZES = (16, 20, 20, 24, 24, 28, 32, 32)  # pixels a side, epoch by epoch
@@ -18,7 +18,7 @@ FAST_CONV = Recipe(
     data="cifar10",
     standardize=CIFAR10_PIXELS,
     augment=(Flip(alternate=True), Crop(pixels=2, fill="reflect")),
-    growth=tuple(Growth(epoch=epoch, image_size=size) for epoch, size in enumerate(SIZES)),
+    progressive_resizing=tuple(Resize(epoch=epoch, image_size=size) for epoch, size in enumerate(SIZES)),
     model=FastConv(),
     optimizer=Muon(head_lr=1340, bias_lr=106),  # for features that are divided by 256
     schedule=Linear(),
@@ -26,7 +26,7 @@ FAST_CONV = Recipe(
     freeze=(Freeze(parameters="stem", epoch=3),),
     epochs=8,
     batch_size=2000,
-    chunk_size=250,
+    micro_batch_size=250,
 )
 
 # Two epochs more, on larger images.
@@ -35,7 +35,7 @@ LARGER_SIZES = (16, 20, 24, 24, 28, 28, 32, 32, 32, 32)
 FAST94 = derive(
     FAST_CONV,
     name="fast94",
-    growth=tuple(Growth(epoch=epoch, image_size=size) for epoch, size in enumerate(LARGER_SIZES)),
+    progressive_resizing=tuple(Resize(epoch=epoch, image_size=size) for epoch, size in enumerate(LARGER_SIZES)),
     epochs=10,
 )
 
@@ -45,11 +45,11 @@ EXTENSION_BASE = derive(
     FAST94,
     name="extension-base",
     validation=5000,
-    growth=tuple(Growth(epoch=epoch, image_size=size) for epoch, size in enumerate(LONG_SIZES)),
+    progressive_resizing=tuple(Resize(epoch=epoch, image_size=size) for epoch, size in enumerate(LONG_SIZES)),
     epochs=16,
 )
 
-CIFAR100_PIXELS = Standardize(mean=(129.304, 124.07, 112.434), deviation=(68.1702, 65.3918, 70.4184))
+CIFAR100_PIXELS = Standardize(mean=(129.304, 124.07, 112.434), std=(68.1702, 65.3918, 70.4184))
 
 # A hundred classes ask for more features, and for a larger crop, since few images show each of them; the head's rate
 # grows with what the features are divided by.
@@ -59,7 +59,7 @@ FAST_CIFAR100 = derive(
     data="cifar100",
     standardize=CIFAR100_PIXELS,
     augment=(Flip(alternate=True), Crop(pixels=4, fill="reflect")),
-    growth=EXTENSION_BASE.growth,
+    progressive_resizing=EXTENSION_BASE.progressive_resizing,
     model=FastConv(widths=(96, 384, 512)),
     optimizer=Muon(head_lr=2680, bias_lr=106),
     epochs=16,
@@ -74,7 +74,11 @@ def _fast_resnet(depth: int) -> Recipe:
         source="this project",
         published=None,
         augment=(Flip(alternate=True), Crop(pixels=4, fill="reflect")),
-        growth=(Growth(epoch=0, image_size=16), Growth(epoch=6, image_size=24), Growth(epoch=20, image_size=32)),
+        progressive_resizing=(
+            Resize(epoch=0, image_size=16),
+            Resize(epoch=6, image_size=24),
+            Resize(epoch=20, image_size=32),
+        ),
         model=PreActResNet(depth=depth, keras_padding=True),
         optimizer=Muon(peak_lr=0.1, head_lr=0.2, bias_lr=0.2, decay=1e-4),
         schedule=Linear(),

@@ -7,9 +7,9 @@ the kernels, whose gradient is that of a decay of 2e-4.
 """
 
 from reslab.recipe.networks import PreActResNet
-from reslab.recipe.recipe import Flip, Growth, Linear, Published, Recipe, Sgd, Shift, Standardize, Steps, derive
+from reslab.recipe.recipe import Flip, Linear, Published, Recipe, Resize, Sgd, Shift, Standardize, Steps, derive
 
-CIFAR10_PIXELS = Standardize(mean=(125.307, 122.95, 113.865), deviation=(62.9932, 62.0887, 66.7048))
+CIFAR10_PIXELS = Standardize(mean=(125.307, 122.95, 113.865), std=(62.9932, 62.0887, 66.7048))
 
 RESNET32 = Recipe(
     name="lab-resnet32",
@@ -32,10 +32,10 @@ RESNET32_SHORT = derive(
     source="this project",
     published=None,
     augment=(Flip(), Shift(fraction=0.0625)),
-    growth=(
-        Growth(epoch=0, image_size=16),
-        Growth(epoch=3, image_size=24),
-        Growth(epoch=7, image_size=32),
+    progressive_resizing=(
+        Resize(epoch=0, image_size=16),
+        Resize(epoch=3, image_size=24),
+        Resize(epoch=7, image_size=32),
     ),
     optimizer=Sgd(peak_lr=0.2, momentum=0.9, nesterov=True, weight_decay=5e-4),
     schedule=Linear(warmup=0.2),

@@ -30,7 +30,7 @@ from reslab.recipe.recipe import (
 )
 from reslab.recipe.shipped.lab import CIFAR10_PIXELS
 
-IMAGENET_PIXELS = Standardize(mean=(123.675, 116.28, 103.53), deviation=(58.395, 57.12, 57.375))
+IMAGENET_PIXELS = Standardize(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 
 
 _SHORT = Steps(at=(81, 122), factor=0.1)

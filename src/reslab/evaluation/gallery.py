@@ -9,24 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reslab.data.batches import standardize
 from reslab.data.images import ImageSet
 from reslab.evaluation.doubts import find_doubts
 from reslab.evaluation.heat import heat_maps
 from reslab.evaluation.score import choose_examples
 from reslab.measure.metrics import Integers, softmax
-from reslab.models.layers import Classifier
-from reslab.records import SplitName, Weights
-from reslab.runs import Doubts, Features, Gallery, HeatMaps, Predictions, Run, drop_view, write_view
+from reslab.network.network import Network
+from reslab.records import SplitName
+from reslab.runs import Doubts, Features, GalleryImages, HeatMaps, Predictions, Run, drop_exhibit, write_exhibit
 
 IMAGES_A_CELL, IMAGES_OF_CELLS = 10, 1000  # of a confusion matrix
 NUM_FEATURES, NUM_HEAT_MAPS, NUM_DOUBTS = 800, 12, 36  # heat maps: as many of right as of wrong answers
 LARGEST = 64  # pixels a side
 
 
-def write_views(
-    run: Run, split: SplitName, *, model: Classifier, weights: Weights, images: ImageSet, predictions: Predictions
-) -> None:
+def write_gallery(run: Run, split: SplitName, *, network: Network, images: ImageSet, predictions: Predictions) -> None:
     """Keep images for every cell of the split's confusion matrix; of the test split also features, heat maps, doubts.
 
     Heat maps and doubts need reslab[report]; without it there are none.
@@ -34,22 +31,25 @@ def write_views(
     chosen = [choose_cells(predictions)]
     if split == "test":
         sample = choose_sample(len(predictions.labels))
-        write_view(run.path, split, Features(sample, _features(model, weights, images, sample)))
+        features = network.features(images.subset(sample).images)
+        write_exhibit(run.path, split, Features(sample, features.numpy()))
         looked = np.concatenate(choose_looks(predictions))
-        maps = heat_maps(model, _prepared(weights, images, looked))
+        maps = heat_maps(network.module, network.prepare(images.subset(looked).images[:]))
         _replace(run, split, HeatMaps, None if maps is None else HeatMaps(looked, maps))
         doubts = find_doubts(predictions)
         _replace(run, split, Doubts, doubts)
         chosen += [sample, looked, *([] if doubts is None else [doubts.indices[:NUM_DOUBTS]])]
     indices = np.unique(np.concatenate(chosen))
-    write_view(run.path, split, Gallery(indices, shrink(images.subset(indices).images[:]).numpy()))
+    write_exhibit(run.path, split, GalleryImages(indices, shrink(images.subset(indices).images[:]).numpy()))
 
 
-def _replace(run: Run, split: SplitName, kind: type[HeatMaps] | type[Doubts], view: HeatMaps | Doubts | None) -> None:
-    if view is None:
-        drop_view(run.path, split, kind)
+def _replace(
+    run: Run, split: SplitName, kind: type[HeatMaps] | type[Doubts], exhibit: HeatMaps | Doubts | None
+) -> None:
+    if exhibit is None:
+        drop_exhibit(run.path, split, kind)
     else:
-        write_view(run.path, split, view)
+        write_exhibit(run.path, split, exhibit)
 
 
 # ---- which images
@@ -85,19 +85,7 @@ def choose_sample(num_images: int, *, most: int = NUM_FEATURES) -> Integers:
     return np.sort(np.random.default_rng(0).permutation(num_images)[:most])
 
 
-# ---- what is found of them
-
-
-def _prepared(weights: Weights, images: ImageSet, indices: Integers) -> Tensor:
-    return standardize(images.subset(indices).images[:], by=weights.standardize)
-
-
-@torch.inference_mode()
-def _features(model: Classifier, weights: Weights, images: ImageSet, indices: Integers) -> np.ndarray:
-    device = next(model.parameters()).device
-    chunks = torch.split(_prepared(weights, images, indices), 100)
-    features: np.ndarray = torch.cat([model.features(chunk.to(device)).float().cpu() for chunk in chunks]).numpy()
-    return features
+# ---- how large they are
 
 
 def shrink(images: Tensor, *, largest: int = LARGEST) -> Tensor:

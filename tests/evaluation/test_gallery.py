@@ -8,8 +8,8 @@ import torch
 
 from reslab.evaluation import evaluate
 from reslab.evaluation.doubts import find_doubts
-from reslab.evaluation.views import choose_cells, choose_evenly, choose_looks, choose_sample, shrink
-from reslab.runs import Doubts, Features, Gallery, HeatMaps, Predictions, read_view
+from reslab.evaluation.gallery import choose_cells, choose_evenly, choose_looks, choose_sample, shrink
+from reslab.runs import Doubts, Features, GalleryImages, HeatMaps, Predictions, read_exhibit
 
 VIEWS = ("gallery-test.npz", "gallery-train.npz", "features-test.npz", "heatmaps-test.npz", "doubts-test.npz")
 
@@ -22,14 +22,14 @@ def test_evaluation_keeps_every_view_and_repeats_it(finished):
 
 
 def test_gallery_holds_what_the_other_views_show(finished):
-    gallery = read_view(finished.path, "test", Gallery)
+    gallery = read_exhibit(finished.path, "test", GalleryImages)
     shown = set(gallery.indices.tolist())
-    features = read_view(finished.path, "test", Features)
+    features = read_exhibit(finished.path, "test", Features)
     assert features.features.shape == (108, 32)
     assert len(gallery.images) == 108  # a small split: all of it
     for kind in (Features, HeatMaps, Doubts):
-        assert shown >= set(read_view(finished.path, "test", kind).indices.tolist())
-    maps = read_view(finished.path, "test", HeatMaps).maps
+        assert shown >= set(read_exhibit(finished.path, "test", kind).indices.tolist())
+    maps = read_exhibit(finished.path, "test", HeatMaps).maps
     assert maps.max() == 255
     assert maps.shape[1:] == (2, 2)  # 8 pixels, halved twice
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from reslab.errors import UserError
 from reslab.measure.metrics import softmax
 from reslab.records import SPLITS, Evaluation, SplitName
-from reslab.runs import Doubts, Features, Gallery, HeatMaps, Predictions, Run, read_view
+from reslab.runs import Doubts, Features, GalleryImages, HeatMaps, Predictions, Run, read_exhibit
 
 TOP = 3  # classes named beside an image
 
@@ -51,7 +51,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Views:
+class Gallery:
     """What there is to look at; the last three are of the test split, and absent where evaluation left none."""
 
     shown: dict[SplitName, Shown]
@@ -60,30 +60,30 @@ class Views:
     doubts: Doubts | None
 
 
-def read_views(run: Run, evaluation: Evaluation) -> Views:
-    """Read the views of the evaluated splits.
+def read_gallery(run: Run, evaluation: Evaluation) -> Gallery:
+    """Read what there is to look at of the evaluated splits.
 
     Raises: UserError where a file is damaged or belongs to another evaluation.
     """
     shown = {}
     for split in (name for name in SPLITS if name in evaluation.splits):
-        gallery = read_view(run.path, split, Gallery)
-        if gallery is not None:
-            shown[split] = _show(run, gallery, run.read_predictions(split))
+        images = read_exhibit(run.path, split, GalleryImages)
+        if images is not None:
+            shown[split] = _show(run, images, run.read_predictions(split))
     if "test" not in shown:
-        return Views(shown, None, None, None)
+        return Gallery(shown, None, None, None)
     features, maps, doubts = (
-        read_view(run.path, "test", Features),
-        read_view(run.path, "test", HeatMaps),
-        read_view(run.path, "test", Doubts),
+        read_exhibit(run.path, "test", Features),
+        read_exhibit(run.path, "test", HeatMaps),
+        read_exhibit(run.path, "test", Doubts),
     )
-    for view, axes in ((features, 2), (maps, 3), (doubts, 1)):
-        _check(run, view is None or (len(view[0]) == len(view[1]) and view[1].ndim == axes))
-    return Views(shown, features, maps, doubts)
+    for exhibit, axes in ((features, 2), (maps, 3), (doubts, 1)):
+        _check(run, exhibit is None or (len(exhibit[0]) == len(exhibit[1]) and exhibit[1].ndim == axes))
+    return Gallery(shown, features, maps, doubts)
 
 
-def _show(run: Run, gallery: Gallery, predictions: Predictions) -> Shown:
-    indices, images = gallery
+def _show(run: Run, kept: GalleryImages, predictions: Predictions) -> Shown:
+    indices, images = kept
     num_images = len(predictions.labels)
     _check(run, images.ndim == 4 and indices.shape == images.shape[:1])
     _check(run, bool(((indices >= 0) & (indices < num_images)).all()) and bool((np.diff(indices) > 0).all()))

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from reslab.data.batches import standardize
 from reslab.data.images import ImageSet
 from reslab.errors import UserError
-from reslab.evaluation import load_classifier
 from reslab.evaluation.heat import evidence_maps
+from reslab.machine import kernels
 from reslab.models import Classifier
 from reslab.network.folding import fold
+from reslab.network.network import Network
 from reslab.runs import Run
 from reslab.serving.calibration import PENDING, calibrate
 from reslab.serving.neighbours import Index, to_data_url
@@ -77,26 +77,26 @@ class Reply:
     nearest: list[Neighbour]
 
 
-class Network:
+class Served:
     """The network of a run folder or of a `model.safetensors`; `index` is set when the training images are known."""
 
     def __init__(self, path: Path, *, name: str, device: str = "auto") -> None:
         """Load it. Raises: UserError where there is no finished network."""
-        self.model, self.weights = load_classifier(path, device=device)
+        self.network = Network.load(path, device=device)
+        kernels.enable(self.network.device)
         self.name, self.run = name, Run.open(path) if path.is_dir() else None
-        self.calibration = calibrate(self.run, num_classes=len(self.weights.classes)) or PENDING
+        self.calibration = calibrate(self.run, num_classes=len(self.network.classes)) or PENDING
         self.index: Index | None = None
         self.index_note = "No nearest training images."
-        self._device = next(self.model.parameters()).device
         with torch.inference_mode():
-            self._folded = fold(_WithFeatures(self.model).eval())
+            self._folded = fold(_WithFeatures(self.network.module).eval())
         # What evidence needs is imported now: later that would hold up everybody who asks.
-        self._spread(torch.zeros(self.weights.channels, *[self.weights.image_size] * 2, dtype=torch.uint8), [0])
+        self._spread(torch.zeros(self.network.channels, *[self.network.image_size] * 2, dtype=torch.uint8), [0])
 
     @torch.inference_mode()
     def compute(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Compute logits (N, K) and features (N, D) of stored pixels (N, C, H, W), on the CPU."""
-        logits, features = self._folded(self._prepare(pixels))
+        logits, features = self._folded(self.network.prepare(pixels))
         return logits.float().cpu(), features.float().cpu()
 
     def answer(self, questions: Sequence[Question]) -> list[Reply]:
@@ -105,7 +105,7 @@ class Network:
         logits, features = self.compute(pixels)
         probabilities = (logits / self.calibration.temperature).softmax(1)
         # Once for all: each call of PyTorch's for one picture takes as long as it does for all.
-        most = max(min(question.asked.top, len(self.weights.classes)) for question in questions)
+        most = max(min(question.asked.top, len(self.network.classes)) for question in questions)
         best, labels = (found.tolist() for found in probabilities.topk(most))
         return [
             Reply(
@@ -121,13 +121,9 @@ class Network:
         """Answer from now on also with the nearest of these training images."""
         self.index, self.index_note = Index(images, features), f"Of {len(features):,} training images."
 
-    def _prepare(self, pixels: Tensor) -> Tensor:
-        prepared = standardize(pixels.to(self._device), by=self.weights.standardize)
-        return prepared.contiguous(memory_format=torch.channels_last)
-
     def _spread(self, pixels: Tensor, classes: list[int]) -> list[list[list[float]]] | None:
-        chosen = torch.tensor([classes], device=self._device)
-        maps = evidence_maps(self.model, self._prepare(pixels[None]), classes=chosen)
+        chosen = torch.tensor([classes], device=self.network.device)
+        maps = evidence_maps(self.network.module, self.network.prepare(pixels[None]), classes=chosen)
         return None if maps is None else cast("list[list[list[float]]]", maps[0].double().numpy().round(4).tolist())
 
     def _search(self, features: Tensor, place: int, num: int) -> list[Neighbour]:
@@ -135,7 +131,7 @@ class Network:
             return []
         return [
             Neighbour(
-                name=self.weights.classes[found.label], similarity=found.similarity, image=to_data_url(found.image)
+                name=self.network.classes[found.label], similarity=found.similarity, image=to_data_url(found.image)
             )
             for found in self.index.search(features[place, None], num=num)[0]
         ]

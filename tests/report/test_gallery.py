@@ -11,13 +11,13 @@ from markdown_it import MarkdownIt
 from sklearn.datasets import load_sample_images
 
 from reslab.errors import UserError
-from reslab.evaluation.views import IMAGES_OF_CELLS, NUM_DOUBTS, NUM_FEATURES, NUM_HEAT_MAPS
+from reslab.evaluation.gallery import IMAGES_OF_CELLS, NUM_DOUBTS, NUM_FEATURES, NUM_HEAT_MAPS
 from reslab.report import draw, tabulate, write_report
 from reslab.report.interactive import read_plotly
 from reslab.report.plane import to_plane
 from reslab.report.printing import find_browser
 from reslab.report.sheets import make_sheet
-from reslab.runs import Features, HeatMaps, drop_view, read_view, write_view
+from reslab.runs import Features, HeatMaps, drop_exhibit, read_exhibit, write_exhibit
 
 
 def test_looks_and_doubts_stand_on_the_page(rich, rich_page):
@@ -51,7 +51,7 @@ def test_data_holds_what_the_network_said(rich, rich_page):
 @pytest.mark.usefixtures("undrawn")
 def test_what_is_missing_is_said_in_a_sentence(make_run, read_page):
     run = make_run(looked_at=True)
-    drop_view(run.path, "test", HeatMaps)
+    drop_exhibit(run.path, "test", HeatMaps)
     page = read_page(write_report(run))
     text = " ".join(page.text[""].split())
     assert "charts do not answer to a pointer or a key: pip install 'reslab[report]'" in text
@@ -77,8 +77,8 @@ def test_without_plotly_the_report_is_written(make_run, monkeypatch):
 @pytest.mark.usefixtures("undrawn")
 def test_views_of_another_evaluation_are_refused(make_run):
     run = make_run(looked_at=True)
-    features = read_view(run.path, "test", Features)
-    write_view(run.path, "test", Features(features.indices + 1, features.features))
+    features = read_exhibit(run.path, "test", Features)
+    write_exhibit(run.path, "test", Features(features.indices + 1, features.features))
     with pytest.raises(UserError, match="another evaluation: run reslab evaluate"):
         write_report(run)
 

@@ -4,7 +4,7 @@ Indices (M,) are places in the split. Axes: M chosen images, C channels, H rows,
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,8 @@ from reslab.records import SplitName
 from reslab.runs.files import read_npz, write_npz, writing
 
 
-class Gallery(NamedTuple):
-    """Images (M, C, H, W) uint8, made smaller where they were large; every other view shows images from here."""
+class GalleryImages(NamedTuple):
+    """Images (M, C, H, W) uint8, made smaller where they were large; all that is shown is found among them."""
 
     indices: NDArray[np.int64]
     images: NDArray[np.uint8]
@@ -41,25 +41,32 @@ class Doubts(NamedTuple):
     credibility: NDArray[np.float32]
 
 
-ViewT = TypeVar("ViewT", Gallery, Features, HeatMaps, Doubts)
+Exhibit = GalleryImages | Features | HeatMaps | Doubts
+ExhibitT = TypeVar("ExhibitT", GalleryImages, Features, HeatMaps, Doubts)
+FILES: dict[type[Exhibit], str] = {
+    GalleryImages: "gallery",
+    Features: "features",
+    HeatMaps: "heatmaps",
+    Doubts: "doubts",
+}
 
 
-def write_view(folder: Path, split: SplitName, view: Gallery | Features | HeatMaps | Doubts) -> None:
-    """Write a view of a split into a run folder. Raises: Failure where the disk refuses."""
-    write_npz(_path(folder, split, type(view)), view._asdict())
+def write_exhibit(folder: Path, split: SplitName, exhibit: Exhibit) -> None:
+    """Write a part of a split's gallery into a run folder. Raises: Failure where the disk refuses."""
+    write_npz(_path(folder, split, type(exhibit)), exhibit._asdict())
 
 
-def read_view(folder: Path, split: SplitName, kind: type[ViewT]) -> ViewT | None:
-    """Read a view of a split; nothing where there is none. Raises: UserError where the file is damaged."""
+def read_exhibit(folder: Path, split: SplitName, kind: type[ExhibitT]) -> ExhibitT | None:
+    """Read a part of a split's gallery; nothing where there is none. Raises: UserError where the file is damaged."""
     path = _path(folder, split, kind)
     return kind(**read_npz(path, kind._fields)) if path.exists() else None
 
 
-def drop_view(folder: Path, split: SplitName, kind: type[Any]) -> None:
-    """Take away a view that belongs to an evaluation before. Raises: Failure where the disk refuses."""
+def drop_exhibit(folder: Path, split: SplitName, kind: type[Exhibit]) -> None:
+    """Take away a part that belongs to an evaluation before. Raises: Failure where the disk refuses."""
     path = _path(folder, split, kind)
     writing(path, lambda: path.unlink(missing_ok=True))
 
 
-def _path(folder: Path, split: SplitName, kind: type[Any]) -> Path:
-    return folder / f"{kind.__name__.lower()}-{split}.npz"
+def _path(folder: Path, split: SplitName, kind: type[Exhibit]) -> Path:
+    return folder / f"{FILES[kind]}-{split}.npz"

@@ -1,0 +1,167 @@
+"""A trained network with all that it needs to answer: stored pixels in, logits out.
+
+Axes: N images, C channels, H rows, W columns, D features, K classes.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from reslab import models
+from reslab.data.batches import standardize
+from reslab.data.storage.blocks import resize
+from reslab.errors import UserError
+from reslab.machine.device import pick_device
+from reslab.machine.memory import keep_freed_memory
+from reslab.models.layers import Classifier
+from reslab.network.inference import Stored, place_on, predict_features, predict_logits
+from reslab.records import Weights
+from reslab.runs import pack_weights, read_weights, write_bytes
+
+
+class Network:
+    """A trained network: its layers, the names of its classes, the size and the normalisation of its images.
+
+    Convolutions are PyTorch's own unless `reslab.machine.kernels.enable` was called, as reslab's commands do.
+
+    Parameters
+    ----------
+    module : Classifier
+        The layers; they take standardised images and stay where they are.
+    metadata : Weights
+        What the layers are and what they are for: the metadata of a `model.safetensors`.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        The names of the K classes, in the order of the logits.
+    channels : int
+        Channels of its images: 1 is grey, 3 is RGB.
+    image_size : int
+        Pixels a side of the images that `module` takes; others are resized.
+    device : torch.device
+        Where `module` computes.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> network = reslab.Network.load("runs/digits")
+    >>> network.classes, network.channels, network.image_size
+    (('1', '4', '7'), 1, 8)
+    >>> images = reslab.load("digits:1,4,7", "train").images[:4]
+    >>> [network.classes[label] for label in network.logits(images, views=2).argmax(1)]
+    ['1', '4', '7', '1']
+    >>> network.save("digits.safetensors")
+    >>> again = reslab.Network.load("digits.safetensors")
+    >>> bool((again.logits(images) == network.logits(images)).all())
+    True
+    """
+
+    def __init__(self, module: Classifier, metadata: Weights) -> None:
+        self.module, self.metadata = module, metadata
+
+    @classmethod
+    def load(cls, path: Path | str, *, device: str = "auto") -> "Network":
+        """Load a finished run's network.
+
+        Parameters
+        ----------
+        path : Path or str
+            A run folder, or a `model.safetensors`, which may have any name.
+        device : str, default "auto"
+            `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
+
+        Returns
+        -------
+        Network
+            Ready to predict.
+
+        Raises
+        ------
+        UserError
+            Where the file is missing or damaged, its weights do not fit the network that it names, or the device is
+            not here.
+        """
+        keep_freed_memory()
+        chosen = pick_device(device)
+        tensors, metadata = read_weights(Path(path))
+        module = models.restore(
+            metadata.model,
+            tensors,
+            num_classes=len(metadata.classes),
+            channels=metadata.channels,
+            where=f"the weights in {path}",
+        )
+        if len(metadata.standardize.mean) != metadata.channels:
+            raise UserError(
+                f"{path} is damaged: it standardises {len(metadata.standardize.mean)} channels of {metadata.channels}"
+            )
+        return cls(place_on(module, chosen), metadata)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.metadata.classes
+
+    @property
+    def channels(self) -> int:
+        return self.metadata.channels
+
+    @property
+    def image_size(self) -> int:
+        return self.metadata.image_size
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    def logits(self, pixels: Stored, *, views: int = 1) -> Tensor:
+        """Compute logits.
+
+        Parameters
+        ----------
+        pixels : Tensor
+            Stored images (N, C, H, W), uint8, of any size.
+        views : {1, 2, 6}, default 1
+            Test-time augmentation: the mean over so many views of each image. Two add its mirror image, six also move
+            both by a pixel up and left, and down and right.
+
+        Returns
+        -------
+        Tensor
+            (N, K), float32, on the CPU.
+
+        Raises
+        ------
+        UserError
+            Where the images have other channels, or are not uint8.
+        """
+        return predict_logits(self.module, pixels, prepare=self.prepare, views=views)
+
+    def features(self, pixels: Stored) -> Tensor:
+        """Compute what the head is given, (N, D) float32 on the CPU, for images (N, C, H, W) such as `logits` takes."""
+        return predict_features(self.module, pixels, prepare=self.prepare)
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Turn stored images (N, C, H, W) uint8 into what `module` takes: resized, standardised, on its device.
+
+        Raises: UserError where the images have other channels, or are not uint8.
+        """
+        if pixels.ndim != 4 or pixels.shape[1] != self.channels or pixels.dtype != torch.uint8:
+            raise UserError(
+                f"images of shape {tuple(pixels.shape)} and type {pixels.dtype} are not for this network: give it "
+                f"(N, {self.channels}, H, W) of torch.uint8"
+            )
+        if pixels.shape[2:] != (self.image_size, self.image_size):
+            pixels = torch.from_numpy(resize(pixels.cpu().numpy(), self.image_size))
+        standardized = standardize(pixels.to(self.device), by=self.metadata.standardize)
+        return standardized.contiguous(memory_format=torch.channels_last)
+
+    def to_bytes(self) -> bytes:
+        """Give the content of a `model.safetensors`: with it the file alone predicts."""
+        tensors = {name: value.cpu().numpy() for name, value in self.module.state_dict().items()}
+        return pack_weights(tensors, self.metadata)
+
+    def save(self, path: Path | str) -> None:
+        """Write a `model.safetensors`, all of it or nothing. Raises: Failure where the disk refuses."""
+        write_bytes(Path(path), self.to_bytes())
