@@ -388,7 +388,7 @@ def parameters(model: Any, *, trained_only: bool = True, **options: Any) -> int:
     from reslab.models.costs import count_parameters
 
     with torch.device("meta"):
-        network = build(model.model_dump() | options, num_classes=10, channels=3)
+        network = build(model.model_copy(update=options), num_classes=10, channels=3)
     return count_parameters(network, trained_only=trained_only)
 
 
