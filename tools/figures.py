@@ -127,6 +127,16 @@ def validation_accuracy(name: str) -> str:
     return percent(found)
 
 
+def trial(name: str) -> str:
+    """Write two cells: validation accuracy and training loss after a trial's last epoch."""
+    return f"{validation_accuracy(f'trials/{name}')} | {last(f'trials/{name}').train_loss:.3f}"
+
+
+def ablation(variant: str) -> str:
+    """Write the validation accuracy of a variant of `fast-conv`."""
+    return percent(bench("ablations", variant, "validation_accuracy"))
+
+
 def measured(name: str) -> str:
     """Write three cells: test accuracy, macro F1, minutes."""
     return f"{accuracy_between(name)} | {f1(name, 2)} | {minutes(name):.0f}"
@@ -378,7 +388,7 @@ def parameters(model: Any, *, trained_only: bool = True, **options: Any) -> int:
     from reslab.models.costs import count_parameters
 
     with torch.device("meta"):
-        network = build(model.model_dump() | options, num_classes=10, channels=3)
+        network = build(model.model_copy(update=options), num_classes=10, channels=3)
     return count_parameters(network, trained_only=trained_only)
 
 
