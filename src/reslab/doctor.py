@@ -103,7 +103,7 @@ def _look_at_waiting() -> Finding:
     value = ", ".join(f"{name}={setting}" for name, setting in settings.items()) or "OpenMP's defaults"
     advice = None
     if settings.get("OMP_WAIT_POLICY", "").lower() == "active":
-        advice = "unset OMP_WAIT_POLICY: beside another busy program, threads that spin cost more than their share"
+        advice = "unset OMP_WAIT_POLICY: next to another busy program, spinning threads cost more than their share"
     elif settings.get("OMP_PROC_BIND", "false").lower() != "false":
         advice = "unset OMP_PROC_BIND: a bound thread cannot move away from a core that another program uses"
     elif len(settings) == 0:

@@ -172,8 +172,8 @@ REQUESTS = {
     "extend without old": ("extend small --with digits:0 --out m --old-data none --method joint", "joint needs images"),
     "extend into a run": ("extend small --with digits:0 --out small", "small exists and is not empty"),
     "extend an absent run": ("extend absent --with digits:0 --out more", "absent is not a run folder"),
-    "extend on the way": ("extend small --resume more", "--resume goes on with an extension as it was begun"),
-    "resume what is no extension": ("extend --resume small", "small is no extension: go on with reslab train"),
+    "extend on the way": ("extend small --resume more", "--resume keeps the settings of the extension"),
+    "resume what is no extension": ("extend --resume small", "small is not an extension: resume with reslab train"),
 }
 
 

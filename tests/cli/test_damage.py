@@ -62,11 +62,11 @@ WEIGHTS, FIGURES, ANSWERS = "model.safetensors", "evaluation.json", "predictions
 
 DAMAGES = {
     "a cut network": (cut(WEIGHTS), "evaluate report predict", "model.safetensors cannot be read as a safetensors"),
-    "no network": (forget(WEIGHTS), "evaluate report predict compare", "go on with reslab train --resume small"),
+    "no network": (forget(WEIGHTS), "evaluate report predict compare", "resume with reslab train --resume small"),
     "cut figures": (
         cut(FIGURES),
         "report compare",
-        "evaluation.json is damaged: .*; measure it anew: run reslab evaluate small",
+        "evaluation.json is damaged: .*; measure it again: run reslab evaluate small",
     ),
     "no figures": (forget(FIGURES), "report compare", "small has not been evaluated: run reslab evaluate small"),
     "no figures of the test": (forget_the_test_split, "report compare", "run reslab evaluate small"),

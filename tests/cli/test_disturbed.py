@@ -117,7 +117,7 @@ def test_a_base_whose_record_lacks_the_training_split(refuse: Refuse, finished: 
     record["data"] = [data for data in record["data"] if data["split"] != "train"]
     path.write_text(json.dumps(record))
     said = refuse("extend", "small", "--with", "digits:0@20", *QUICK, "--out", "more")
-    assert said == "small/environment.json does not record the training split: restore it, or train anew"
+    assert said == "small/environment.json does not record the training split: restore it, or train again"
 
 
 def test_a_refused_run_is_as_if_it_had_never_begun(refuse: Refuse, reslab: Command, small_recipe: Recipe) -> None:

@@ -30,4 +30,4 @@ def test_two_processes_train_one_run_and_say_so_once(tmp_path: Path) -> None:
 
 def test_what_is_no_training_is_refused(refuse: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "torchrun is for reslab train alone: start reslab evaluate without it" in refuse("evaluate", "runs/one")
+    assert "torchrun is for reslab train only: run reslab evaluate without it" in refuse("evaluate", "runs/one")

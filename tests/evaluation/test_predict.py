@@ -159,7 +159,7 @@ def test_a_changed_test_set_is_refused(archive: Archive, run_on: Callable[[Archi
     changed[7, 3, 3] ^= 1
     archive.change(test_images=changed)
     with pytest.raises(
-        UserError, match=r"the test split of npz:.* has changed: .*run was made with other images: train it anew"
+        UserError, match=r"the test split of npz:.* has changed: .*run was made with other images: train it again"
     ):
         evaluate(run)
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
@@ -201,5 +201,5 @@ def test_weights_that_do_not_fit_are_refused_in_one_sentence(finished: Run) -> N
 
 def test_a_run_that_is_not_finished_is_refused(finished: Run) -> None:
     finished.weights_path.unlink()
-    with pytest.raises(UserError, match="holds no finished network: go on with reslab train --resume"):
+    with pytest.raises(UserError, match="holds no finished network: resume with reslab train --resume"):
         evaluate(finished)

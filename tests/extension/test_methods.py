@@ -180,7 +180,7 @@ def new_class(path: Path) -> str:
 def test_a_base_whose_training_pictures_have_changed_is_refused(pets: Run, tmp_path: Path) -> None:
     draw(tmp_path / "pets" / "train" / "cat" / "3.png", shade=255)
     with pytest.raises(
-        UserError, match=r"split of folder:\S+pets has changed: its fingerprint was \w{12}… and is .*anew"
+        UserError, match=r"split of folder:\S+pets has changed: its fingerprint was \w{12}… and is .*again"
     ):
         extend(pets.path, data=new_class(tmp_path / "new"), out=tmp_path / "more", method="nearest-mean")
     assert not (tmp_path / "more").exists()

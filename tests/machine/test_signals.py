@@ -101,7 +101,7 @@ def test_the_first_signal_saves_and_says_how_to_go_on(begin: Begin, tmp_path: Pa
     _, errors = process.communicate(timeout=SECONDS)
     assert used_by_ended() - ended - before < PROMISED
     assert process.returncode == 1
-    assert f"go on with reslab train --resume {out}" in errors
+    assert f"resume with reslab train --resume {out}" in errors
     assert "Traceback" not in errors
     assert Run.open(out).read_checkpoint().state["updates"] > 0
 

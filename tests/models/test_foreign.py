@@ -153,7 +153,7 @@ def test_a_network_of_timm_gets_a_head(timm: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("option", ["checkpoint_path", "pretrained", "pretrained_cfg_overlay", "cache_dir"])
 def test_timm_reads_no_file(timm: list[dict[str, Any]], option: str) -> None:
     """Some of its options name pickles, or what its hub is asked for; a weights file may hold any option."""
-    with pytest.raises(UserError, match=f"leave the option '{option}' away"):
+    with pytest.raises(UserError, match=f"omit the option '{option}'"):
         build(Timm(name="resnet18", options={option: "evil.pth"}), num_classes=CLASSES)
     assert timm == []
 

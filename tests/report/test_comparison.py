@@ -180,7 +180,7 @@ def test_runs_that_are_not_finished_or_evaluated_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"a has not been evaluated: run reslab evaluate"):
         compare([make_run(tmp_path / "b"), run])
     run.weights_path.unlink()
-    with pytest.raises(UserError, match=r"a is not finished: go on with reslab train --resume"):
+    with pytest.raises(UserError, match=r"a is not finished: resume with reslab train --resume"):
         compare([run])
     with pytest.raises(UserError, match="has been evaluated on train, not on test"):
         compare([make_run(tmp_path / "c", split="train")])

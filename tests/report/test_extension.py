@@ -38,7 +38,7 @@ def test_headline_names_what_was_taught(taught, taught_page):
     ):
         assert part in text, part
     assert "published" not in taught_page.text
-    assert "Against the published figure" not in text
+    assert "Compared with the published result" not in text
 
 
 def test_old_classes_stand_before_and_after(taught, taught_page):
@@ -180,7 +180,7 @@ def test_the_other_run_stands_beside(taught, taught_page):
     (logits, labels), (theirs, _) = taught.read_predictions("test"), other.read_predictions("test")
     found = mcnemar(labels, first=logits.argmax(1), second=theirs.argmax(1))
     text = plain(taught_page.text["beside"])
-    assert text.startswith("Beside frozen")
+    assert text.startswith("Compared with frozen")
     assert (
         f"{found.only_first} images only this run has right, {found.only_second} only frozen: the difference in "
         f"accuracy is larger than chance explains (McNemar's test, p = {found.p_value:.2g})."
@@ -211,7 +211,7 @@ def _labels_moved(run):
 @pytest.mark.parametrize(
     ("changes", "damage", "sentence"),
     [
-        ({"classes": ("ant", "bee", "cow")}, None, "cannot be put beside .*other: their classes differ"),
+        ({"classes": ("ant", "bee", "cow")}, None, "cannot be compared with .*other: their classes differ"),
         ({"num_images": 200}, None, "their test splits have 240 and 200 images"),
         ({}, _labels_moved, r"the labels of \d+ of 240 test images differ"),
         ({}, lambda run: (run.path / "evaluation.json").unlink(), "has not been evaluated"),
@@ -311,9 +311,9 @@ def test_markdown_tells_of_the_extension_what_the_page_tells(taught, taught_page
     text = (taught.path / "report.md").read_text(encoding="utf-8")
     tables = markdown_tables(text)
     for heading, page in (
-        ("Old classes, before and after", "old"),
+        ("Old classes before and after", "old"),
         ("New classes", "new"),
-        ("Beside frozen", "beside"),
+        ("Compared with frozen", "beside"),
     ):
         assert tables[heading] == [list(map(plain, row)) for row in taught_page.tables[page][0]], heading
     worst = [list(map(plain, row[:4])) for row in taught_page.tables["new"][1]]

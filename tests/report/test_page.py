@@ -133,7 +133,7 @@ def test_published_figure_and_verdict(rich_page, lean_page):
     assert "Above." in text
     assert "one seed cannot carry the spread from seed to seed" in text
     assert "changed by --set" in " ".join(text.split())
-    assert "There is no published figure for this recipe" in lean_page.text["published"]
+    assert "No published result is known for this recipe" in lean_page.text["published"]
     assert "none published" in lean_page.text[""]
 
 

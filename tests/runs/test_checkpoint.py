@@ -18,7 +18,7 @@ def newest(run, sample):
 
 def test_a_checkpoint_is_read_as_it_was_written(run, sample):
     assert not run.has_checkpoint
-    with pytest.raises(UserError, match="holds no checkpoint to go on from: train it anew"):
+    with pytest.raises(UserError, match="has no checkpoint to resume from: train it again"):
         run.read_checkpoint()
     for seed in range(3):
         run.write_checkpoint(sample.tensors(seed), STATE | {"epochs": seed})

@@ -17,7 +17,7 @@ def test_create_makes_a_folder_with_its_parents_and_takes_an_empty_one(tmp_path)
 
 def test_create_refuses_a_folder_that_holds_something_and_changes_nothing(tmp_path, sample):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="exists and is not empty: choose another folder, or go on with it by --resume"):
+    with pytest.raises(UserError, match="exists and is not empty: choose another folder, or resume it with --resume"):
         Run.create(tmp_path)
     assert sample.listing(tmp_path) == {"notes.txt": b"mine"}
 
@@ -96,7 +96,7 @@ def test_weights_are_read_as_they_were_written_from_the_file_and_from_the_folder
 
 
 def test_weights_that_are_not_there_are_told_apart(tmp_path, run):
-    with pytest.raises(UserError, match="holds no finished network: go on with reslab train --resume"):
+    with pytest.raises(UserError, match="holds no finished network: resume with reslab train --resume"):
         read_weights(run.path)
     with pytest.raises(UserError, match="is not a run folder"):
         read_weights(tmp_path)

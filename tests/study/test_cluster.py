@@ -136,7 +136,7 @@ def test_a_run_that_fails_is_named_and_the_others_are_done(
     study: Study, tmp_path: Path, action: Callable[..., None]
 ) -> None:
     action(fail_the_first)
-    with pytest.raises(Failure, match=r"^relu-0: the loss is not finite; go on with the study by the same command$"):
+    with pytest.raises(Failure, match=r"^relu-0: the loss is not finite; the same command resumes the study$"):
         run_study(study, out=tmp_path, cluster=HERE)
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["elu-0", "elu-1", "relu-1", "taught-1"]
 
@@ -156,7 +156,7 @@ def test_a_run_that_kills_every_worker_is_given_up(
 ) -> None:
     action(die)
     monkeypatch.setattr(cluster, "RETRIES", 1)
-    with pytest.raises(Failure, match=r"^relu-0: lost its worker 2 times, the last time by WorkerCrashedError; go on"):
+    with pytest.raises(Failure, match=r"^relu-0: lost its worker 2 times, the last time by WorkerCrashedError; the same"):
         run_study(study, out=tmp_path, rows=["relu"], seeds=1, cluster=HERE)
 
 
@@ -192,7 +192,7 @@ def test_ctrl_c_asks_every_worker_to_save(study: Study, tmp_path: Path, action: 
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(Failure, match=r"^stopped; what was done is saved: go on with the study by the same command$"):
+    with pytest.raises(Failure, match=r"^stopped; finished work is saved; the same command resumes the study$"):
         run_study(study, out=tmp_path, rows=["relu"], seeds=3, cluster=HERE)
     assert len(begun()) == 2
     assert all((run / "saved").exists() for run in begun())

@@ -127,7 +127,7 @@ def test_ctrl_c_is_a_sentence_and_the_same_call_goes_on(
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(Display, "epoch", lambda self, done: signal.raise_signal(signal.SIGINT))
-        with pytest.raises(Failure, match=r"^relu-0: stopped after \d+ updates.*go on with the study by the same"):
+        with pytest.raises(Failure, match=r"^relu-0: stopped after \d+ updates.*the same command"):
             run_study(study, out=tmp_path, rows=["relu"])
     assert not Run.open(tmp_path / "relu-0").is_finished
     said: list[str] = []

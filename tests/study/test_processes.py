@@ -134,7 +134,7 @@ def test_each_takes_the_next_run_and_a_lesson_waits_for_its_base(
 )
 def test_a_run_that_fails_is_named_and_the_others_are_done(study: Study, tmp_path: Path, how: str, reason: str) -> None:
     (tmp_path / "how").write_text(f"{how} relu-0")
-    with pytest.raises(Failure, match=rf"^relu-0: {reason}; go on with the study by the same command$"):
+    with pytest.raises(Failure, match=rf"^relu-0: {reason}; the same command resumes the study$"):
         run_study(study, out=tmp_path, workers=TWO)
     ended = {path.parent.name for path in tmp_path.glob("*/ended")}
     assert ended == {"elu-0", "elu-1", "relu-1", "taught-1"}  # all but what is taught to it
@@ -159,7 +159,7 @@ def test_a_stop_asks_every_worker_to_save(study: Study, tmp_path: Path, number: 
 
     threading.Thread(target=interrupt, daemon=True).start()
     try:
-        with pytest.raises(Failure, match=r"^stopped; what was done is saved: go on with the study by the same"):
+        with pytest.raises(Failure, match=r"^stopped; finished work is saved; the same command"):
             run_study(study, out=tmp_path, workers=TWO)
     finally:
         signal.signal(number, before)

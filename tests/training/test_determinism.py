@@ -44,7 +44,7 @@ def fail(message: str) -> None:
 
 
 def test_an_operation_without_such_an_algorithm_is_named() -> None:
-    with pytest.raises(UserError, match=r"cannot be kept: put_ does not have a deterministic impl.*; leave it away"):
+    with pytest.raises(UserError, match=r"is not possible here: put_ does not have a deterministic impl.*; omit it"):
         fail("put_ does not have a deterministic implementation, but you set ...")
     with pytest.raises(RuntimeError, match="something else"):
         fail("something else")
@@ -56,6 +56,6 @@ def test_a_strict_run_does_not_go_on_elsewhere(small_recipe: Recipe, tmp_path: P
     run = train(derive(small_recipe, name="short", epochs=1), out=tmp_path / "run", deterministic=True)
     run.weights_path.unlink()
     run.write_environment(run.environment.model_copy(update={name: value}))
-    with pytest.raises(UserError, match=f"--deterministic and {name} {value}, which is .* here: go on as it was"):
+    with pytest.raises(UserError, match=f"--deterministic and {name} {value}, which is .* here: resume as it was"):
         resume(run.path, threads=1)
     assert not Run.open(run.path).is_finished

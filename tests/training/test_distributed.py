@@ -277,7 +277,7 @@ def test_a_stop_of_one_process_stops_all_and_the_run_goes_on_to_the_same_bytes(
     assert together(everything, out="whole", out_of_others="whole") == ["", ""]
     ends = together(everything, fault="asked", faulty=faulty)
     assert sorted(end.partition(":")[0] for end in ends) == ["Failure", "SystemExit"]
-    assert "updates, all of them saved; go on with reslab train --resume" in min(ends)
+    assert "updates, all of them saved; resume with reslab train --resume" in min(ends)
     assert together(everything) == ["", ""]
     whole, run = Run.open(tmp_path / "whole"), Run.open(tmp_path / "run")
     assert run.weights_path.read_bytes() == whole.weights_path.read_bytes()
@@ -291,7 +291,7 @@ def test_a_killed_process_ends_the_run_with_a_sentence_and_a_checkpoint(
     assert together(small_recipe, out="whole", out_of_others="whole") == ["", ""]
     ends = together(small_recipe, fault="killed", every="100epochs")
     run = Run.open(tmp_path / "run")
-    assert ends == [f"Failure: {LOST}; go on with reslab train --resume {run.path}", "nothing"]
+    assert ends == [f"Failure: {LOST}; resume with reslab train --resume {run.path}", "nothing"]
     assert run.read_checkpoint().state["updates"] == 6
     assert together(small_recipe) == ["", ""]
     assert run.weights_path.read_bytes() == Run(tmp_path / "whole").weights_path.read_bytes()

@@ -18,7 +18,7 @@ OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
 app = typer.Typer(
     name="reslab",
-    help="Train small-image classifiers, measure them honestly, compare them with tables, teach them new classes.",
+    help="Train small-image classifiers, measure them honestly, compare with published results, teach new classes.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -47,10 +47,10 @@ app.add_typer(studying.app, name="study")
 
 @app.callback(invoke_without_command=True)
 def _version(
-    context: typer.Context, version: bool = typer.Option(False, "--version", help="Print the version and end.")
+    context: typer.Context, version: bool = typer.Option(False, "--version", help="Print the version and exit.")
 ) -> None:
     if context.invoked_subcommand not in (None, "train") and os.environ.get("WORLD_SIZE", "1") != "1":
-        raise UserError(f"torchrun is for reslab train alone: start reslab {context.invoked_subcommand} without it")
+        raise UserError(f"torchrun is for reslab train only: run reslab {context.invoked_subcommand} without it")
     if version:
         from reslab import __version__
 

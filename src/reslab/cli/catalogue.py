@@ -18,16 +18,14 @@ BATCH = 32  # images that are timed at once
 
 def models(
     names: Annotated[list[str] | None, typer.Argument(help="Only these networks.")] = None,
-    num_classes: Annotated[int, typer.Option(min=2, help="Classes of the head.")] = 10,
-    channels: Annotated[int, typer.Option(min=1, help="Channels of an image.")] = 3,
+    num_classes: Annotated[int, typer.Option(min=2, help="Number of classes.")] = 10,
+    channels: Annotated[int, typer.Option(min=1, help="Image channels.")] = 3,
     measure: Annotated[bool, typer.Option("--measure", help="Time an epoch of 50,000 images on this machine.")] = False,
     device: Device = "auto",
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """List the networks with what they cost: parameters; for an image, multiply-adds and the memory that training
-    keeps; and the receptive field, the side of what one pixel of the last maps sees.
-    """
+    """List the networks with their parameters, multiply-adds and training memory per image, and receptive field."""
     use_threads(threads)
     from reslab.cli.show import print_json, print_table
     from reslab.recipe.networks import MODELS
@@ -113,9 +111,9 @@ def methods(json: Json = False) -> None:
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this recipe whole, as JSON.")] = None, json: Json = False
+    name: Annotated[str | None, typer.Argument(help="Print this recipe as JSON.")] = None, json: Json = False
 ) -> None:
-    """List the shipped recipes, or print one, which can be changed and trained from its file."""
+    """List the shipped recipes, or print one as JSON to edit and train by its file name."""
     from reslab.cli.show import print_json, print_table
     from reslab.recipe.shipped import RECIPES, find_recipe
     from reslab.recipe.shipped.zoo import PUBLISHED

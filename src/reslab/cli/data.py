@@ -8,7 +8,7 @@ from reslab.cli.options import DataDir, Json
 from reslab.errors import UserError
 
 app = typer.Typer(
-    help="Look at data: what an expression resolves to, and whether the files are whole.",
+    help="Inspect, verify, pack and cache data.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -17,11 +17,11 @@ app = typer.Typer(
 @app.command(epilog="Example: reslab data show digits:0-6 --image-size 8")
 def show(
     expression: Annotated[str, typer.Argument(help="For example cifar10, cifar10+cifar100:reptiles, folder:PATH.")],
-    image_size: Annotated[int, typer.Option(min=1, help="The side that images are resized to.")] = 32,
+    image_size: Annotated[int, typer.Option(min=1, help="Resize images to this side length.")] = 32,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
-    """Print an expression's classes, counts, statistics and fingerprints."""
+    """Print the classes, counts, statistics and fingerprints of a data expression."""
     from reslab.cli.show import echo, print_json, print_table, to_plain
     from reslab.data.load import describe
 
@@ -44,7 +44,7 @@ def show(
 
 @app.command(epilog="Example: reslab data verify --json")
 def verify(data_dir: DataDir = None, json: Json = False) -> None:
-    """Check the official CIFAR files that are there against their checksums."""
+    """Verify the checksums of downloaded CIFAR files."""
     from reslab.cli.show import print_json, print_table
     from reslab.data.sources.cifar import find_data_dir
     from reslab.data.sources.cifar import verify as verify_files
@@ -65,12 +65,12 @@ def pack(
     to: Annotated[
         str, typer.Option("--to", metavar="URL", help="A new folder, or an address such as s3://bucket/packed.")
     ],
-    image_size: Annotated[int, typer.Option(min=1, help="The side that images are resized to.")] = 32,
-    images_per_shard: Annotated[int, typer.Option(min=1, help="Images in a shard.")] = 5000,
+    image_size: Annotated[int, typer.Option(min=1, help="Resize images to this side length.")] = 32,
+    images_per_shard: Annotated[int, typer.Option(min=1, help="Images per shard.")] = 5000,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
-    """Write an expression's images as WebDataset shards, which shards:URL reads."""
+    """Write a data expression as WebDataset shards, for use as shards:URL."""
     from reslab.cli.show import echo, print_json
     from reslab.data.packing import pack as pack_shards
 
@@ -86,10 +86,10 @@ def pack(
 
 @app.command(epilog="Example: reslab data cache --clear")
 def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Take all of it away; who uses an entry keeps it.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Delete all entries; running processes keep theirs.")] = False,
     json: Json = False,
 ) -> None:
-    """List what is kept on the disk, or remove it: images of folders, npz files and shards, and networks' features."""
+    """List or clear the disk cache: images of folders, npz files and shards, and features of pretrained networks."""
     from reslab.cli.show import echo, print_json, print_table, to_plain
     from reslab.data.storage.cache import clear_cache, find_cache, find_limit, list_cache
 

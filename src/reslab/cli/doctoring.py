@@ -4,7 +4,7 @@ from reslab.cli.options import DataDir, Json, Threads, use_threads
 
 
 def doctor(data_dir: DataDir = None, threads: Threads = None, json: Json = False) -> None:
-    """Say what decides the speed on this machine, and what to change. Downloads nothing."""
+    """Print what limits the speed on this machine, and what to change. Downloads nothing."""
     use_threads(threads)
     from reslab.cli.show import echo, print_json
     from reslab.doctor import examine

@@ -1,4 +1,4 @@
-"""The commands that take a run elsewhere: to files, to a hub, to a tracker."""
+"""The commands that export a run: to files, to a hub, to a tracker."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,14 +17,14 @@ Name = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A model reposit
 
 def export(
     run: RunPath,
-    to: Annotated[Path, typer.Option(metavar="model.onnx|model.pt2|DIR", help="What to write.")],
-    int8: Annotated[bool, typer.Option("--int8", help="Also write an ONNX file in 8-bit integers.")] = False,
+    to: Annotated[Path, typer.Option(metavar="model.onnx|model.pt2|DIR", help="Output file or folder.")],
+    int8: Annotated[bool, typer.Option("--int8", help="Also write an ONNX file quantized to 8-bit integers.")] = False,
     data_dir: DataDir = None,
     allow_remote: AllowRemote = False,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Write a run's network as ONNX, as a PyTorch program or as a folder with a model card; checked after writing."""
+    """Export a network as ONNX, as a PyTorch program, or as a folder with a model card; checked after writing."""
     use_threads(threads)
     from reslab.exporting import export as export_run
     from reslab.runs import Run
@@ -53,7 +53,7 @@ def _describe_int8(cost: "Cost") -> str:
 
 
 def print_onnx(found: "OnnxEvaluation", *, as_json: bool) -> None:
-    """Print exported files beside PyTorch, on the test split."""
+    """Print how exported files compare with PyTorch on the test split."""
     if as_json:
         print_json(to_plain(found))
         return
@@ -77,9 +77,9 @@ def print_onnx(found: "OnnxEvaluation", *, as_json: bool) -> None:
 def push(
     run: RunPath,
     to: Name,
-    private: Annotated[bool, typer.Option("--private", help="Only for you, where the repository is new.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Create a new repository as private.")] = False,
 ) -> None:
-    """Upload a finished run to the hub: weights, recipe, figures and a model card."""
+    """Upload a finished run to the hub: weights, recipe, metrics and a model card."""
     from reslab.integrations.hub import push as push_run
     from reslab.runs import Run
 
@@ -89,7 +89,7 @@ def push(
 def pull(
     name: Name, out: Annotated[Path, typer.Option(metavar="DIR", help="The new run folder.")], json: Json = False
 ) -> None:
-    """Download a run from the hub: JSON and safetensors only, which are checked. It is then a run folder."""
+    """Download a run from the hub into a run folder. Takes JSON and safetensors only, and checks them."""
     from reslab.integrations.hub import pull as pull_run
 
     run = pull_run(name, out=out)
@@ -105,14 +105,14 @@ def track(
         str,
         typer.Option(
             metavar="tensorboard:DIR|mlflow[:URI]",
-            help="Where to; without a URI as MLflow is set, else the folder mlruns.",
+            help="The tracker; mlflow alone uses MLflow's own settings, else the folder mlruns.",
         ),
     ],
     follow: Annotated[
-        bool, typer.Option("--follow", help="Wait for more epochs until the run is finished, or for Ctrl-C.")
+        bool, typer.Option("--follow", help="Wait for new epochs until the run finishes, or until Ctrl-C.")
     ] = False,
 ) -> None:
-    """Show a run's log in TensorBoard or MLflow: of a finished run, or with --follow of one that is under way."""
+    """Send a run's log to TensorBoard or MLflow; with --follow, while it trains."""
     from reslab.integrations.tracking import track as track_run
     from reslab.runs import Run
     from reslab.words import counted

@@ -28,22 +28,20 @@ def extend(
         str | None, typer.Option("--with", metavar="EXPR", help="The new classes, e.g. cifar100:reptiles, folder:PATH.")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The new run folder.")] = None,
-    method: Annotated[str | None, typer.Option(help="See reslab methods; finetune-distill by default.")] = None,
+    method: Annotated[str | None, typer.Option(help="A name from reslab methods; finetune-distill by default.")] = None,
     old_data: Annotated[
-        str, typer.Option(metavar="all|none|N", help="Which training images of the old classes to use; N of each.")
+        str, typer.Option(metavar="all|none|N", help="Training images of the old classes to use; N: per class.")
     ] = "all",
     prior: Annotated[
         str,
         typer.Option(
             metavar="base|used",
-            help="With --old-data N, how frequent the old classes will be: as in all of the base, or as in those used.",
+            help="With --old-data N: are future images as frequent as in the whole base, or as in the images used?",
         ),
     ] = "base",
-    merge: Annotated[bool, typer.Option("--merge", help="Classes of one name are the same class.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Decides the order and the augmentation.")] = 0,
-    resume: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Go on with an extension that was stopped.")
-    ] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Merge classes of the same name.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of order and augmentation.")] = 0,
+    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Resume an interrupted extension.")] = None,
     compile: Compile = "auto",
     precision: Precision = "auto",
     deterministic: Deterministic = False,
@@ -55,12 +53,12 @@ def extend(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Teach a trained network new classes, and keep the old ones. The test split is not read."""
+    """Teach a trained network new classes without losing the old ones. Does not read the test split."""
     named = run or data or out or method or merge or seed or old_data != "all" or prior != "base"
     if resume is not None and (named or compile != "auto" or precision != "auto" or deterministic):
-        raise UserError("--resume goes on with an extension as it was begun: omit the other arguments")
+        raise UserError("--resume keeps the settings of the extension: omit the other arguments")
     if resume is None and (run is None or data is None or out is None):
-        raise UserError("write reslab extend RUN --with EXPR --out DIR, or --resume DIR to go on with an extension")
+        raise UserError("write reslab extend RUN --with EXPR --out DIR, or --resume DIR")
     use_threads(threads)
     from reslab import extension
     from reslab.runs import Run

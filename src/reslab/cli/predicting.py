@@ -13,12 +13,12 @@ def predict(
         Path,
         typer.Argument(metavar="RUN", help="A finished run folder, a model.safetensors or an exported .onnx."),
     ],
-    files: Annotated[list[Path], typer.Argument(metavar="FILE …", help="Pictures.")],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name for each picture.")] = 3,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE …", help="Picture files.")],
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to print per picture.")] = 3,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Say which classes pictures most probably belong to; by an .onnx file without PyTorch."""
+    """Classify pictures. An .onnx file needs no PyTorch."""
     from reslab.cli.show import print_json, print_table, to_plain
 
     if run.suffix == ".onnx":

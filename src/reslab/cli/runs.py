@@ -23,18 +23,18 @@ from reslab.cli.options import (
 from reslab.cli.show import describe_pair, echo, print_evaluation, print_json, print_shortfall, print_table, to_plain
 from reslab.errors import UserError
 
-Seed = Annotated[int, typer.Option(min=0, help="Decides the first weights, the order and the augmentation.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of initialization, order and augmentation.")]
 
 
 def lab(
-    out: Annotated[Path, typer.Option(help="The run folder; a lab that was begun there is finished.")] = Path(
+    out: Annotated[Path, typer.Option(help="The output folder; an interrupted lab there is resumed.")] = Path(
         "runs/lab"
     ),
     seed: Seed = 0,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Run the whole study on embedded digits: train, teach new classes, evaluate, report. Needs no network."""
+    """Run the lab on built-in digits, offline: train, teach new classes, evaluate, report."""
     use_threads(threads)
     from reslab.lab import run_lab
 
@@ -51,22 +51,22 @@ def lab(
         return
     for run in parts:
         print_evaluation(run.evaluation)
-        echo(f"The report is {run.path / 'report.html'}: open it in a browser.")
+        echo(f"Report: {run.path / 'report.html'} (open it in a browser)")
 
 
 def train(
     recipe: Annotated[str | None, typer.Argument(help="A shipped recipe's name, or a JSON file.")] = None,
     out: Annotated[Path | None, typer.Option(help="The new run folder; runs/RECIPE-seedN by default.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe; repeatable.")
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override a recipe field; repeatable.")
     ] = None,
     seed: Seed = 0,
-    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Resume an interrupted run.")] = None,
     compile: Compile = "auto",
     precision: Precision = "auto",
     deterministic: Deterministic = False,
     trial: Annotated[
-        bool, typer.Option("--trial", help="Mark a run made to choose between settings: its test split stays closed.")
+        bool, typer.Option("--trial", help="A run for choosing settings: its test split stays closed.")
     ] = False,
     checkpoint_every: CheckpointEvery = "1epoch",
     on_nonfinite: OnNonfinite = "retry",
@@ -76,15 +76,15 @@ def train(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Train a network by a recipe, into a run folder. The test split is not read."""
+    """Train a recipe into a run folder. Does not read the test split."""
     if (recipe is None) == (resume is None):
-        raise UserError("name a recipe to train (reslab recipes lists them), or --resume RUN to go on with a run")
+        raise UserError("name a recipe to train (reslab recipes lists them), or resume a run with --resume RUN")
     if resume is not None and (
         settings or out or seed or compile != "auto" or precision != "auto" or deterministic or trial
     ):
         raise UserError(
-            "--resume goes on with a run as it was begun: leave --set, --out, --seed, --compile, --precision, "
-            "--deterministic and --trial away"
+            "--resume keeps the settings of the run: omit --set, --out, --seed, --compile, --precision, "
+            "--deterministic and --trial"
         )
     use_threads(threads)
     from reslab import training
@@ -137,17 +137,16 @@ def evaluate(
     splits: Annotated[
         str | None,
         typer.Option(
-            help="Splits to measure, with commas: train, validation, test. By default train,test; of a trial "
-            "train,validation."
+            help="Comma-separated splits: train, validation, test. Default: train,test; for a trial, train,validation."
         ),
     ] = None,
     views: Annotated[
         int | None,
-        typer.Option(help="Also measure the mean over 2 or 6 views of each image, beside the plain figures."),
+        typer.Option(help="Also measure test-time augmentation with 2 or 6 views."),
     ] = None,
     onnx: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="Measure this exported file instead, on the test split; repeatable."),
+        typer.Option(metavar="FILE", help="Measure this exported file on the test split instead; repeatable."),
     ] = None,
     data_dir: DataDir = None,
     allow_remote: AllowRemote = False,
@@ -155,7 +154,7 @@ def evaluate(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Measure a finished run on its training and test split, a trial on its training and validation split."""
+    """Measure a finished run on its training and test splits, a trial on training and validation."""
     from reslab.records import SPLITS
 
     named = splits.split(",") if splits else []
@@ -189,14 +188,12 @@ def evaluate(
 def report(
     run: RunPath,
     against: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Another evaluated run, to be tested against on the same images.")
+        Path | None, typer.Option(metavar="RUN", help="Another evaluated run to compare with, on the same images.")
     ] = None,
-    pdf: Annotated[bool, typer.Option("--pdf", help="Print it into report.pdf too, by a browser on this machine.")] = (
-        False
-    ),
+    pdf: Annotated[bool, typer.Option("--pdf", help="Also print report.pdf with a browser on this machine.")] = (False),
     json: Json = False,
 ) -> None:
-    """Write a run's report: one HTML file that opens offline, report.md, a model card, and the figures as PNG."""
+    """Write a run's report: one HTML file that opens offline, report.md, a model card, and plots as PNG."""
     from reslab.report import write_report
     from reslab.report.printing import find_browser, print_page
     from reslab.runs import Run
@@ -209,17 +206,17 @@ def report(
         files = {"report": str(path), "figures": str(run / "figures"), "markdown": str(run / "report.md")}
         print_json(files | {"card": str(run / "model-card.md")} | ({"pdf": str(printed)} if printed else {}))
         return
-    echo(f"The report is {path}: open it in a browser. Its figures are in {run / 'figures'}.")
+    echo(f"Report: {path} (open it in a browser); plots: {run / 'figures'}")
     if printed:
-        echo(f"It is printed in {printed}.")
+        echo(f"PDF: {printed}")
 
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN …", help="Two or more evaluated run folders.")],
-    out: Annotated[Path, typer.Option(help="The folder for the chart of the curves.")] = Path("runs/compared"),
+    out: Annotated[Path, typer.Option(help="The folder for the plot of the learning curves.")] = Path("runs/compared"),
     json: Json = False,
 ) -> None:
-    """Put runs beside each other: a table, their curves on one chart, and McNemar's test for each pair."""
+    """Compare runs: a table, learning curves in one plot, and McNemar's test for each pair."""
     from reslab.report.comparison import compare as compare_runs
     from reslab.report.curves import write_curves
     from reslab.runs import Run
@@ -246,4 +243,4 @@ def compare(
     )
     for pair in found.pairs:
         echo(describe_pair(pair))
-    echo(f"The curves are in {chart}.")
+    echo(f"Learning curves: {chart}")

@@ -8,12 +8,14 @@ import typer
 from reslab.cli.options import AllowRemote, DataDir, Device, Threads, use_threads
 from reslab.cli.show import echo
 
-Host = Annotated[str, typer.Option(help="The address to listen at; any but this machine's own needs --token.")]
+Host = Annotated[str, typer.Option(help="The address to listen on; any other than 127.0.0.1 needs --token.")]
 Token = Annotated[
     str | None,
-    typer.Option(envvar="RESLAB_TOKEN", show_envvar=False, help="Who asks must know it; else $RESLAB_TOKEN."),
+    typer.Option(
+        envvar="RESLAB_TOKEN", show_envvar=False, help="Clients must send this token; default: $RESLAB_TOKEN."
+    ),
 ]
-Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")]
 
 
 def serve(
@@ -22,14 +24,14 @@ def serve(
     port: Port = 8000,
     token: Token = None,
     neighbours: Annotated[
-        int, typer.Option(min=0, help="Among how many training images to look for the nearest ones; 0: for none.")
+        int, typer.Option(min=0, help="Search the nearest among this many training images; 0: none.")
     ] = 2000,
     data_dir: DataDir = None,
     allow_remote: AllowRemote = False,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
-    """Say on a page, and by an API, what pictures show; two runs answer side by side."""
+    """Classify pictures on a web page and by an API; two runs answer side by side."""
     use_threads(threads)
     from reslab.errors import extra
 
@@ -49,12 +51,12 @@ def serve(
 
 
 def dashboard(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with runs in it, at any depth.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with runs, at any depth.")],
     host: Host = "127.0.0.1",
     port: Port = 8001,
     token: Token = None,
 ) -> None:
-    """List the runs of a folder on a page, with live curves of those in progress, and compare them."""
+    """Show a folder's runs on a web page, with live learning curves, and compare them."""
     from reslab.errors import extra
 
     with extra("serve"):

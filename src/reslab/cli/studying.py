@@ -9,7 +9,7 @@ from reslab.cli.options import AllowRemote, DataDir, Device, Json, Threads, use_
 from reslab.errors import UserError
 
 app = typer.Typer(
-    help="Repeat a published table with several seeds, and get a verdict for each row.",
+    help="Reproduce a published table over several seeds, with a verdict per row.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -19,9 +19,9 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A shipped study, or a
 
 @app.command("list", epilog="Example: reslab study list digits")
 def list_studies(
-    name: Annotated[str | None, typer.Argument(help="Print this study whole, as JSON.")] = None, json: Json = False
+    name: Annotated[str | None, typer.Argument(help="Print this study as JSON.")] = None, json: Json = False
 ) -> None:
-    """List the shipped studies, or print one, which can be changed and run from its file."""
+    """List the shipped studies, or print one as JSON to edit and run by its file name."""
     from reslab.cli.show import print_json, print_table
     from reslab.study import STUDIES, find_study
 
@@ -38,21 +38,19 @@ def list_studies(
 @app.command(epilog="Example: reslab study run digits --epochs-scale 0.1 --out runs/study")
 def run(
     name: Name,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each row; as many as the study says.")] = None,
-    rows: Annotated[str | None, typer.Option(metavar="A,B", help="Only these rows, with commas.")] = None,
-    epochs_scale: Annotated[
-        float, typer.Option(help="Train for this share of the epochs; then no verdict on a published figure.")
-    ] = 1.0,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Runs per row; by default as in the study.")] = None,
+    rows: Annotated[str | None, typer.Option(metavar="A,B", help="Only these rows, comma-separated.")] = None,
+    epochs_scale: Annotated[float, typer.Option(help="Train for this fraction of the epochs; gives no verdict.")] = 1.0,
     budget: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Begin no run that would end later, e.g. 90m, 2h; 0s: only cost.")
+        str | None, typer.Option(metavar="TIME", help="Start no run that would end later, e.g. 90m, 2h; 0s: cost only.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="This many runs at a time on this machine.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Run this many at once on this machine.")] = None,
     ray: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Run on this Ray cluster; auto is the one of this machine.")
+        str | None, typer.Option(metavar="ADDRESS", help="Run on this Ray cluster; auto: this machine's.")
     ] = None,
-    gpus_per_run: Annotated[float, typer.Option(min=0, help="A worker's share of a GPU, e.g. 0.25.")] = 0.0,
+    gpus_per_run: Annotated[float, typer.Option(min=0, help="GPUs per run, e.g. 0.25.")] = 0.0,
     storage: Annotated[
-        str | None, typer.Option(metavar="URL", help="Where workers keep the run folders, e.g. s3://bucket/study.")
+        str | None, typer.Option(metavar="URL", help="Where workers store run folders, e.g. s3://bucket/study.")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The study's folder; runs/NAME by default.")] = None,
     data_dir: DataDir = None,
@@ -61,7 +59,7 @@ def run(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Say what the missing runs of a study cost, then do them; the same command goes on where it was interrupted."""
+    """Print what a study's missing runs cost, then run them. The same command resumes after an interruption."""
     from reslab.cli.show import echo, print_json
     from reslab.study import find_study
     from reslab.study.cluster import read_cluster
@@ -70,7 +68,7 @@ def run(
     from reslab.study.processes import read_workers
 
     if workers is not None and ray is not None:
-        raise UserError("--workers are those of this machine, --ray has its own: omit one of them")
+        raise UserError("--workers run on this machine, --ray on a cluster: omit one of them")
     study = find_study(name)
     folder = out or Path("runs") / study.name
     cluster = read_cluster(ray, threads=threads, gpus_per_run=gpus_per_run, storage=storage)
@@ -106,10 +104,10 @@ def _read_rows(text: str | None) -> list[str]:
 def report(
     name: Name,
     runs: Annotated[Path | None, typer.Option(metavar="DIR", help="The study's folder; runs/NAME by default.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to; the study's folder by default.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The output folder; the study's by default.")] = None,
     json: Json = False,
 ) -> None:
-    """Put a study's runs beside the published figures, with a verdict: a page, Markdown, CSV and pictures."""
+    """Compare a study's runs with the published results: a page with verdicts, Markdown, CSV and plots."""
     from reslab.cli.show import echo, print_json, print_table
     from reslab.study import find_study
     from reslab.study.report import write_study_report
@@ -122,4 +120,4 @@ def report(
         return
     rows = [[f"{cell.text} {cell.aside}".strip() for cell in row] for row in written.verdicts.rows]
     print_table(study.title, written.verdicts.header, rows)
-    echo(f"The report is {written.page}: open it in a browser. Also {written.markdown} and {written.csv}.")
+    echo(f"Report: {written.page} (open it in a browser); also {written.markdown} and {written.csv}")

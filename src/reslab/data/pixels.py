@@ -125,7 +125,7 @@ class StoredPixels(Pixels):
         while into:
             num = _read_some(self._file, into, at=at)
             if not num:
-                raise Failure(f"{self.path} was cut short while it was in use: start again, which makes it anew")
+                raise Failure(f"{self.path} was truncated while in use: start again to rebuild it")
             into, at = into[num:], at + num
 
 

@@ -72,7 +72,7 @@ def evaluate_onnx(
     if "test" not in {data.split for data in recorded}:
         raise UserError(f"{run.path} has not been evaluated on its test split: run reslab evaluate {run.path} first")
     if change := describe_change(images, recorded=recorded):
-        raise UserError(f"{change}, so {run.path} was evaluated on other images: train it anew")
+        raise UserError(f"{change}, so {run.path} was evaluated on other images: train it again")
     raced = race([_by_pytorch(network), *(each.predict_logits for each in opened)], images)
     names = ["PyTorch", *map(str, files)]
     return OnnxEvaluation(

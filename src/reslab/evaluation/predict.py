@@ -55,7 +55,7 @@ def _predict_split(network: Network, images: ImageSet, *, views: int) -> Predict
 def _predict_with_base(run: Run, extension: Extension, images: ImageSet, *, device: str) -> None:
     """Write what the network before the extension says of the images of its own classes."""
     if run.base_digest != extension.base:
-        raise UserError(f"{run.base_path} is not the network that {run.path} was made from: extend that one anew")
+        raise UserError(f"{run.base_path} is not the network that {run.path} was made from: extend that one again")
     base = Network.load(run.base_path, device=device)
     old = images.subset(np.flatnonzero(images.labels.numpy() < extension.num_old))
     known = replace(old, classes=base.classes)
@@ -63,18 +63,18 @@ def _predict_with_base(run: Run, extension: Extension, images: ImageSet, *, devi
     if recorded and not extension.merge and known.fingerprint != recorded:  # merged classes have more images
         raise UserError(
             f"the test images of the old classes are not those that the base of {run.path} was evaluated on: their "
-            f"fingerprint was {recorded[:12]}… and is {known.fingerprint[:12]}…: evaluate the base and extend it anew"
+            f"fingerprint was {recorded[:12]}… and is {known.fingerprint[:12]}…: evaluate the base and extend it again"
         )
     run.write_base_predictions(_predict_split(base, known, views=1))
 
 
 def _check_fit(run: Run, network: Network, images: ImageSet) -> None:
     if images.classes != network.classes:
-        raise UserError(f"{run.path} was trained on other classes than {run.recipe.data} has now: train it anew")
+        raise UserError(f"{run.path} was trained on other classes than {run.recipe.data} has now: train it again")
     if images.images.shape[1] != network.channels:
         raise UserError(
             f"{run.path} was trained on images of {network.channels} channels, but those of the {images.split} split "
-            f"of {run.recipe.data} have {images.images.shape[1]}: make them alike and train it anew"
+            f"of {run.recipe.data} have {images.images.shape[1]}: give them equal channels and train it again"
         )
 
 
@@ -85,7 +85,7 @@ def _record_data(run: Run, images: ImageSet) -> None:
     """
     used = run.environment
     if change := describe_change(images, recorded=used.data):
-        raise UserError(f"{change}, so {run.path} was made with other images: train it anew")
+        raise UserError(f"{change}, so {run.path} was made with other images: train it again")
     if images.split not in {data.split for data in used.data}:
         run.write_environment(used.model_copy(update={"data": (*used.data, describe_data(images))}))
 

@@ -119,7 +119,7 @@ def _score_extension(run: Run, classes: tuple[str, ...], figures: Figures) -> Ex
     if extension.num_old >= len(classes):
         raise UserError(
             f"{run.path}: its recipe counts {extension.num_old} old classes, but its network knows {len(classes)} in "
-            "all: extend the base anew"
+            "all: extend the base again"
         )
     before = run.read_base_predictions()
     _check(run, before, kind="base's test predictions", num_classes=extension.num_old)

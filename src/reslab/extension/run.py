@@ -67,7 +67,7 @@ def extend(
 ) -> Run:
     """Teach the network of the finished run `base` the classes of the expression `data`, into the new run folder `out`.
 
-    `old_data` are the training images of the old classes to use: "all", "none" or so many of each. With `merge` a name
+    `old_data` are the training images of the old classes to use: "all", "none" or N per class. With `merge` a name
     that both sides have is one class, else it is refused. `prior` says how frequent pictures of the old classes will
     be: as all training images of the "base", whatever `old_data` takes of them, or as those that are "used". The
     last three are those of `train`.
@@ -177,7 +177,9 @@ def _read_old(run: Run, *, data_dir: Path | None) -> ImageSet:
     for split in ("train", "validation") if run.recipe.validation else ("train",):
         images = read_split(run.recipe, split, data_dir=data_dir, allow_remote=True)
         if change := describe_change(images, recorded=run.environment.data):
-            raise UserError(f"{change}, so pictures that {run.path} learned from may now be test images: train it anew")
+            raise UserError(
+                f"{change}, so pictures that {run.path} learned from may now be test images: train it again"
+            )
     return read_split(run.recipe.model_copy(update={"validation": 0}), "train", data_dir=data_dir, allow_remote=True)
 
 
@@ -192,7 +194,7 @@ def _count_coming(old: ImageSet, images: ImageSet, *, limit: int) -> tuple[int, 
 def _check_fit(run: Run, weights: Weights, images: ImageSet, wish: _Wish) -> None:
     num_old = len(weights.classes)
     if images.classes[:num_old] != weights.classes:
-        raise UserError(f"{run.path} was trained on other classes than {run.recipe.data} has now: train it anew")
+        raise UserError(f"{run.path} was trained on other classes than {run.recipe.data} has now: train it again")
     if len(images.classes) == num_old:
         raise UserError(f"{wish.data!r} has no new class: {run.path} knows {', '.join(weights.classes)}")
     if images.images.shape[1] != weights.channels:
@@ -209,7 +211,7 @@ def _num_held_out(run: Run, images: ImageSet, extension: Extension) -> int:
     sizes = {data.split: data.num_images for data in run.environment.data}
     held_out = sizes.get("validation", 0)
     if held_out and "train" not in sizes:
-        raise UserError(f"{run.path}/environment.json does not record the training split: restore it, or train anew")
+        raise UserError(f"{run.path}/environment.json does not record the training split: restore it, or train again")
     share = held_out / (held_out + sizes["train"]) if held_out else VALIDATION_SHARE
     return max(round(share * len(images.labels)), sum(count > 0 for count in images.counts()))
 

@@ -87,7 +87,7 @@ def build_timm(network: Timm, *, num_classes: int, channels: int) -> Classifier:
     """
     name = network.name
     if reads_files := sorted(READS_FILES & network.options.keys()):
-        raise UserError(f"the network {name} is made with fresh weights: leave the option {reads_files[0]!r} away")
+        raise UserError(f"the network {name} is created with fresh weights: omit the option {reads_files[0]!r}")
     try:
         timm = importlib.import_module("timm")
         body = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **network.options)

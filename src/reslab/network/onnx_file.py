@@ -74,7 +74,7 @@ class OnnxFile:
         shape = [known.channels, known.image_size, known.image_size]
         fits = images.type == "tensor(uint8)" and images.shape[1:] == shape
         if not fits or [out.name for out in outputs] != [*OUTPUTS] or outputs[0].shape[1:] != [len(known.classes)]:
-            raise UserError(f"{self.path} is not for what its metadata say: export it anew")
+            raise UserError(f"{self.path} does not match its metadata: export it again")
         return known
 
     def predict(self, images: NDArray[np.uint8]) -> Outputs:

@@ -375,7 +375,7 @@ class Recipe(Part):
     @model_validator(mode="after")
     def _streams_what_it_can(self) -> "Recipe":
         if self.stream is not None and (self.sampling is not None or self.extension is not None):
-            raise ValueError("stream goes through shards in their order: leave it away, or sampling and extension")
+            raise ValueError("stream reads shards in their order: omit it, or omit sampling and extension")
         return self
 
     def image_size_at(self, epoch: int) -> int:

@@ -31,7 +31,7 @@ def put_beside(run: Run, *, against: Run) -> Beside:
     comparison = compare([run, against])
     (pair,) = comparison.pairs
     if pair.mcnemar is None or pair.macro_f1_difference is None:
-        raise UserError(f"{run.path} cannot be put beside {against.path}: {pair.reason}")
+        raise UserError(f"{run.path} cannot be compared with {against.path}: {pair.reason}")
     ours, theirs = (row.name for row in comparison.rows)
     evaluations = {ours: run.evaluation, theirs: against.evaluation}
     return Beside(theirs, _table(evaluations), _accuracy(pair.mcnemar, theirs), _macro_f1(pair.macro_f1_difference))

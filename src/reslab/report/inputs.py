@@ -36,7 +36,7 @@ def read_inputs(run: Run) -> Inputs:
     evaluation = run.evaluation
     if run.recipe.trial:
         raise UserError(
-            f"{run.path} is a trial and has no test figures to report: set trials beside each other with reslab "
+            f"{run.path} is a trial and has no test metrics to report: compare trials with reslab "
             "compare, and report the run of what you choose"
         )
     if "test" not in evaluation.splits:

@@ -31,17 +31,22 @@ def _lines(inputs: Inputs, pictures: Sequence[Picture], beside: Beside | None) -
     if account := give_account(inputs):
         yield from _extension(account)
     if beside:
-        yield from ("", f"## Beside {escape(beside.name)}", "", *_table(beside.table), "")
+        yield from ("", f"## Compared with {escape(beside.name)}", "", *_table(beside.table), "")
         yield escape(f"{beside.accuracy} {beside.macro_f1}")
-    yield from ("", "## Figures of the splits", "", *_table(metric_table(evaluation)))
+    yield from ("", "## Metrics", "", *_table(metric_table(evaluation)))
     yield from ("", "## The classes, test split", "", *_table(class_table(inputs.test, classes=evaluation.classes)))
     if confusions := Mistakes(inputs).confusions():
         yield from ("", "## Most confused pairs, test split", "", *_table(pair_table(confusions)))
     if published:
         judged = verdict(published, inputs.test.accuracy)
-        yield from ("", "## Beside the published figure", "", escape(f"{judged.sentence} Source: {published.source}."))
+        yield from (
+            "",
+            "## Compared with the published result",
+            "",
+            escape(f"{judged.sentence} Source: {published.source}."),
+        )
     if inputs.recipe.data == "cifar10":
-        yield from ("", "## Beside the field", "", *_table(field_table(inputs)))
+        yield from ("", "## Compared with published networks", "", *_table(field_table(inputs)))
     if inputs.gallery.doubts is not None:
         yield from ("", "## Labels that look wrong", "", escape(doubts_sentence(inputs)))
     yield from ("", "## What was run", "")
@@ -60,7 +65,7 @@ def _lines(inputs: Inputs, pictures: Sequence[Picture], beside: Beside | None) -
 
 def _extension(account: Account) -> Iterator[str]:
     """Say what the extension has done, as the page does."""
-    yield from ("", "## Old classes, before and after", "", escape(account.old_sentence))
+    yield from ("", "## Old classes before and after", "", escape(account.old_sentence))
     yield from ("", *_table(account.old_table), "", "## New classes", "", *_table(account.new_table))
     if account.confusions:
         yield from ("", "### Worst confusions of the new classes", "", *_table(pair_table(account.confusions)))

@@ -66,7 +66,7 @@ class Run:
 
         def check() -> None:
             if run.path.exists() and (not run.path.is_dir() or any(map(_is_in_the_way, run.path.iterdir()))):
-                raise UserError(f"{path} exists and is not empty: choose another folder, or go on with it by --resume")
+                raise UserError(f"{path} exists and is not empty: choose another folder, or resume it with --resume")
 
         writing(run.path, check)
         make_folder(run.path)
@@ -174,7 +174,7 @@ class Run:
         """Read the newest checkpoint whose checksum holds. Raises: UserError where none does."""
         found = self.read_checkpoints()
         if not found:
-            raise UserError(f"{self.path} holds no checkpoint to go on from: train it anew")
+            raise UserError(f"{self.path} has no checkpoint to resume from: train it again")
         return found[0]
 
     # ---- what an extension brings along and leaves
@@ -261,7 +261,7 @@ class Run:
         try:
             return read_record(self.path / "evaluation.json", Evaluation)
         except Damaged as error:
-            raise Damaged(f"{error}; measure it anew: run reslab evaluate {self.path}") from None
+            raise Damaged(f"{error}; measure it again: run reslab evaluate {self.path}") from None
 
     def write_evaluation(self, evaluation: Evaluation) -> None:
         write_json(self.path / "evaluation.json", evaluation.model_dump(mode="json"))
@@ -284,7 +284,7 @@ def read_weights(path: Path) -> tuple[dict[str, NDArray[Any]], Weights]:
     if path.is_dir():
         run = Run.open(path)
         if not run.is_finished:
-            raise UserError(f"{path} holds no finished network: go on with reslab train --resume {path}")
+            raise UserError(f"{path} holds no finished network: resume with reslab train --resume {path}")
         path = run.weights_path
     tensors, metadata = read_safetensors(path)
     if "reslab" not in metadata:

@@ -119,7 +119,7 @@ def _answering(service: Service, limits: Limits) -> APIRouter:
     async def predict(
         request: Request,
         top: Annotated[int, Query(ge=1, description="How many classes to name for each picture.")] = 5,
-        heat: Annotated[bool, Query(description="Also where the evidence for each of them lies.")] = False,
+        heat: Annotated[bool, Query(description="Also return a heat map of the evidence for each.")] = False,
         nearest: Annotated[int, Query(ge=0, le=50, description="How many nearest training images to give.")] = 0,
     ) -> Response:
         """Classify pictures: files of a form, or JSON with base64."""

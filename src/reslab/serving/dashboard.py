@@ -71,7 +71,7 @@ def _make_router(folder: Path) -> APIRouter:
     @router.get("/log")
     def log(
         run: Annotated[str, Query(description="The run's name in the list.")],
-        after: Annotated[int, Query(ge=0, description="Leave out so many epochs, those already known.")] = 0,
+        after: Annotated[int, Query(ge=0, description="Skip this many epochs, already known.")] = 0,
     ) -> list[Epoch]:
         """Give the epochs that a run has logged."""
         return _answer(lambda: _find(folder, run).log[after:])

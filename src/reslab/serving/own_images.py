@@ -28,7 +28,7 @@ def read_own(
     """Read a split of the run's data, or say in a sentence why not. Downloads nothing."""
     try:
         if absent := _find_absent(run.recipe.data, data_dir):
-            return f"{absent} is not on this machine: give --data-dir where it lies."
+            return f"{absent} is not on this machine: pass its folder as --data-dir."
         images = read_split(run.recipe, split, data_dir=data_dir, allow_remote=allow_remote)
         change = describe_change(images, recorded=run.environment.data)
     except (UserError, Failure) as error:

@@ -146,7 +146,7 @@ def make_access(host: str, *, token: str | None) -> Access:
     if token is None and not _is_this_machine(host):
         raise UserError(
             f"--host {host} lets others ask: give --token too, for example --token {secrets.token_urlsafe(16)}, "
-            "or leave --host away"
+            "or omit --host"
         )
     return Access(token=token)
 

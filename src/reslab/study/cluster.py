@@ -179,7 +179,7 @@ def _stop(ray: Any, references: Sequence[Any]) -> None:
     for reference in references:
         ray.cancel(reference)
     ray.wait(list(references), num_returns=len(references), timeout=SECONDS_TO_STOP)
-    raise Failure("stopped; what was done is saved: go on with the study by the same command")
+    raise Failure("stopped; finished work is saved; the same command resumes the study")
 
 
 @contextmanager

@@ -83,7 +83,7 @@ def _do_all(
         try:
             do(job, machine)
         except Failure as error:
-            raise Failure(f"{job.out.name}: {error}; or go on with the study by the same command") from None
+            raise Failure(f"{job.out.name}: {error}; the same command resumes the study") from None
         done.append(job)
     return StudyOutcome(tuple(done), tuple(left))
 

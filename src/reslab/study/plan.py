@@ -121,7 +121,7 @@ def conclude(jobs: Sequence[Job], ended: Mapping[Path, Ended]) -> StudyOutcome:
     failed = [f"{job.out.name}: {result.reason}" for job, result in results if result.word == "failed"]
     if failed:
         others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        raise Failure(f"{failed[0]}{others}; go on with the study by the same command")
+        raise Failure(f"{failed[0]}{others}; the same command resumes the study")
     done = tuple(job for job, result in results if result.word == "done")
     return StudyOutcome(done, tuple(job for job, result in results if result.word == "left"))
 

@@ -71,7 +71,7 @@ def do_all(
                 worker.stop()
             for worker in running:
                 worker.wait()
-    raise Failure("stopped; what was done is saved: go on with the study by the same command")
+    raise Failure("stopped; finished work is saved; the same command resumes the study")
 
 
 def _take(waiting: list[tuple[Job, float]], *, running: Sequence["_Worker"], latest: float | None) -> Job | None:

@@ -103,7 +103,7 @@ def read_results(study: Study, *, out: Path) -> Results:
     runs = read_runs(jobs)
     num_unfinished = sum(map(len, jobs.values())) - sum(map(len, runs.values()))
     if not any(runs.values()):
-        raise UserError(f"{out} holds no finished run yet: go on with reslab study run {study.name} --out {out}")
+        raise UserError(f"{out} has no finished run yet: run reslab study run {study.name} --out {out}")
     _check_images([run for row in runs.values() for run in row])
     lines = [
         judge_row(study, row, metric, runs[row.label], scaled=begun.epochs_scale < 1)

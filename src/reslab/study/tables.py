@@ -121,7 +121,7 @@ def _taught(method: str, published: dict[Metric, Published]) -> Row:
 
 LAB = Study(
     name="lab",
-    title="Both parts of the lab: ten classes of CIFAR-10, then five reptiles of CIFAR-100 beside them",
+    title="Both parts of the lab: ten classes of CIFAR-10, then five reptiles of CIFAR-100",
     rows=(
         Row(
             label="lab-resnet32",

@@ -95,7 +95,7 @@ def _describe_alike(splits: Splits, *, team: Team) -> tuple[DataSet, ...]:
     own = tuple(map(describe_data, splits))
     first = team.from_first(lambda: own)
     if own != first[: len(own)]:
-        raise UserError("the hosts of this run have different data: its fingerprint differs, so copy it anew")
+        raise UserError("the hosts of this run have different data: its fingerprint differs, so copy it again")
     return first
 
 
@@ -134,9 +134,9 @@ def _read_recorded(path: Path, command: Command) -> Recorded:
     run = Run.open(path)
     recipe = run.recipe
     if command == "train" and recipe.extension is not None:
-        raise UserError(f"{path} is an extension: go on with reslab extend --resume {path}")
+        raise UserError(f"{path} is an extension: resume with reslab extend --resume {path}")
     if command == "extend" and recipe.extension is None:
-        raise UserError(f"{path} is no extension: go on with reslab train --resume {path}")
+        raise UserError(f"{path} is not an extension: resume with reslab train --resume {path}")
     return Recorded(path, recipe, run.environment, run.is_finished)
 
 
@@ -196,4 +196,4 @@ def _check_data(record: Recorded, splits: Splits) -> None:
     for images in splits:
         if change := describe_change(images, recorded=record.environment.data):
             verb = "train" if record.recipe.extension is None else "extend"
-            raise UserError(f"{change} since {record.path} was begun: {verb} anew")
+            raise UserError(f"{change} since {record.path} was started: {verb} again")

@@ -37,7 +37,7 @@ def read_compile(wanted: str, *, device: torch.device) -> Compiled:
     if wanted not in CHOICES:
         raise UserError(f"--compile {wanted}: choose on, off or auto")
     if wanted == "on" and device.type == "cpu" and not _has_compiler():
-        raise UserError("--compile on needs a C++ compiler: install g++, name one in CXX, or leave --compile away")
+        raise UserError("--compile on needs a C++ compiler: install g++, name one in CXX, or omit --compile")
     return CHOICES[wanted]
 
 

@@ -39,7 +39,7 @@ def strictly(wanted: bool) -> Iterator[None]:
     except RuntimeError as error:
         if NO_ALGORITHM not in str(error):
             raise
-        raise UserError(f"--deterministic cannot be kept: {str(error).split(',')[0]}; leave it away") from None
+        raise UserError(f"--deterministic is not possible here: {str(error).split(',')[0]}; omit it") from None
     finally:
         torch.use_deterministic_algorithms(before[0])
         torch.backends.cudnn.benchmark = before[1]
@@ -52,5 +52,5 @@ def check_same_machine(recorded: Setup, now: Setup) -> None:
         if was != is_now:
             raise UserError(
                 f"the run was begun with --deterministic and {name} {was}, which is {is_now} here: "
-                "go on as it was begun, or train anew"
+                "resume as it was started, or train again"
             )

@@ -187,7 +187,7 @@ class Trainer:
             newest = self._newest_before(self.state.updates)
             if newest is self.epoch_start:
                 self.run.write_checkpoint(*newest)
-            raise Failure(f"{LOST}; go on with reslab train --resume {self.run.path}") from None
+            raise Failure(f"{LOST}; resume with reslab train --resume {self.run.path}") from None
 
     def _run_epoch(self) -> None:
         try:
@@ -240,7 +240,7 @@ class Trainer:
             command = "train" if self.recipe.extension is None else "extend"
             raise Failure(
                 f"stopped after {self.state.updates} updates, all of them saved; "
-                f"go on with reslab {command} --resume {self.run.path}"
+                f"resume with reslab {command} --resume {self.run.path}"
             )
 
     def _rate(self, update: int) -> float:

@@ -127,9 +127,9 @@ def read_index(store: Store) -> tuple[ShardIndex, str]:
     except (ValidationError, ValueError, RecursionError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else None
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
-        raise UserError(f"{store.url}/{INDEX} is not an index of shards ({why}): pack them anew") from None
+        raise UserError(f"{store.url}/{INDEX} is not an index of shards ({why}): pack them again") from None
     if len(set(index.classes)) < len(index.classes):
-        raise UserError(f"{store.url}/{INDEX} names a class twice: pack the shards anew")
+        raise UserError(f"{store.url}/{INDEX} names a class twice: pack the shards again")
     return index, hashlib.sha256(content).hexdigest()
 
 
@@ -139,7 +139,9 @@ def read_labels(store: Store, index: ShardIndex, split: Split) -> NDArray[np.int
     try:
         content = store.read(file.name)
     except FileNotFoundError:
-        raise UserError(f"{store.url}/{file.name}, the labels of the {split} split, is missing: pack it anew") from None
+        raise UserError(
+            f"{store.url}/{file.name}, the labels of the {split} split, is missing: pack it again"
+        ) from None
     if problem := compare(content, file):
         raise UserError(f"{store.url}/{file.name}, the labels of the {split} split, is damaged ({problem})")
     try:

@@ -44,7 +44,7 @@ class Reader:
         self.store = Store.at(url)
         self.index, digest = read_index(self.store)
         if split not in self.index.splits:
-            raise UserError(f"{url} holds no shards of the {split} split: pack it anew")
+            raise UserError(f"{url} holds no shards of the {split} split: pack it again")
         shards = self.index.splits[split].shards
         labels = np.split(read_labels(self.store, self.index, split), np.cumsum([s.num_images for s in shards])[:-1])
         damaged = find_damaged(self.store, shards)
@@ -53,7 +53,7 @@ class Reader:
         self._say(damaged, shards, skip=skip_damaged)
         kept = [number for number in range(len(shards)) if number not in damaged]
         if not kept:
-            raise UserError(f"{url} has no whole shard of the {split} split: pack it anew")
+            raise UserError(f"{url} has no undamaged shard of the {split} split: pack it again")
         self.shards, self.labels = [shards[number] for number in kept], [labels[number] for number in kept]
         self.is_whole, self.shape = not damaged, (self.index.image_shape[0], image_size, image_size)
         self.stamp = hashlib.sha256(f"{digest} {kept}".encode()).hexdigest()
@@ -110,7 +110,7 @@ class Reader:
             if len(np.unique(places)) < len(places) or places.max() >= len(seen) or seen[places].any():
                 name = self.shards[number].name
                 raise UserError(
-                    f"the shard {self.store.url}/{name} numbers an image twice or beyond the last: pack anew"
+                    f"the shard {self.store.url}/{name} numbers an image twice or beyond the last: pack again"
                 )
             seen[places] = True
             order = np.argsort(places)
