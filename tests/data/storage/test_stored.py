@@ -23,7 +23,10 @@ from reslab.data.storage import stored
 from reslab.errors import Failure, UserError
 from reslab.recipe.recipe import Recipe
 
-LOAD = "import sys; from reslab.data.load import load; print(load('npz:' + sys.argv[1], 'train', image_size=8).fingerprint)"
+LOAD = (
+    "import sys; from reslab.data.load import load; "
+    "print(load('npz:' + sys.argv[1], 'train', image_size=8).fingerprint)"
+)
 
 
 @pytest.fixture(autouse=True)
