@@ -156,7 +156,9 @@ def test_a_run_that_kills_every_worker_is_given_up(
 ) -> None:
     action(die)
     monkeypatch.setattr(cluster, "RETRIES", 1)
-    with pytest.raises(Failure, match=r"^relu-0: lost its worker 2 times, the last time by WorkerCrashedError; the same"):
+    with pytest.raises(
+        Failure, match=r"^relu-0: lost its worker 2 times, the last time by WorkerCrashedError; the same"
+    ):
         run_study(study, out=tmp_path, rows=["relu"], seeds=1, cluster=HERE)
 
 
