@@ -55,7 +55,7 @@ def test_old_classes_stand_before_and_after(taught, taught_page):
     assert rows[-1][1:] == last
     assert (
         f"Of the {num_images} test images of the 12 old classes, the base, which knows only these, recognizes 95.00 %; "
-        "the extended network, which chooses among all 15, 94.00 %. That is a change of −1.00 points (−3.00 to +0.20): "
+        "the extended network, choosing among all 15, 94.00 %. That is a change of −1.00 points (−3.00 to +0.20): "
         "the interval includes 0, so the change may be chance."
     ) in plain(taught_page.text["old"])
 

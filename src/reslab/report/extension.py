@@ -51,7 +51,7 @@ def _old_sentence(inputs: Inputs, extension: ExtensionFigures) -> str:
     change = in_points(extension.old_change)
     return (
         f"Of the {sum(supports):,} test images of the {counted(extension.num_old, 'old class')}, the base, which "
-        f"knows only these, recognizes {percent(extension.old_before.value)}; the extended network, which chooses among "
+        f"knows only these, recognizes {percent(extension.old_before.value)}; the extended network, choosing among "
         f"all {len(inputs.evaluation.classes)}, {percent(extension.old_after.value)}. That is a change of "
         f"{change.text} points {change.aside}: {_judgement(extension.old_change)}."
     )

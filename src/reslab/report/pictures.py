@@ -99,7 +99,7 @@ def _how_to_read(inputs: Inputs) -> Iterator[str]:
     else:
         yield "The strip below shows the learning rate at the end of each epoch."
     augmented = "augmented images " if inputs.recipe.augment else ""
-    yield f"The training curve is measured on {augmented}while the weights still change, so its last value is not a final metric."
+    yield f"The training curve is measured on {augmented}while the weights change: its end is no final metric."
 
 
 # ---- confusion matrices
