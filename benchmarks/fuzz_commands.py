@@ -80,7 +80,7 @@ COMMANDS = {
     "export, a folder": "export small --to {out}",
     "push": "push small me/small",
     "track": "track small --to tensorboard:{out}",
-    "track, mlflow": "track small --to mlflow:{out}",
+    "track, mlflow": "track small --to mlflow:{here}/new",
     "pack": "data pack folder:pictures --to {out} --image-size 8",
     "cache": "data show folder:pictures --image-size 8",
     "cache, cleared": "data cache --clear",
@@ -90,6 +90,11 @@ COMMANDS = {
     "dashboard": "dashboard . --port 0",
 }
 READING = {"push", "serve", "dashboard", "predict"}  # these leave nothing behind, or end only when told
+
+
+def words_of(name: str, *, out: str = "new") -> list[str]:
+    """Give the words of a command for the working folder."""
+    return COMMANDS[name].format(out=out, here=Path.cwd()).split()
 
 
 def make_folder(folder: Path) -> Path:
@@ -115,7 +120,7 @@ def make_folder(folder: Path) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8), number).save(place)
     with inside(folder):
-        assert call(COMMANDS["study"].format(out="study").split()) == "works"
+        assert call(words_of("study", out="study")) == "works"
     return folder
 
 
@@ -379,7 +384,7 @@ def files_up_to(num_bytes: int) -> Iterator[None]:
 
 def again(name: str) -> str:
     """Do a command's work after it was disturbed; gives `works` or what hinders it."""
-    words = COMMANDS[name].format(out="new").split()
+    words = words_of(name)
     if name.startswith(("train", "extend")) and Path("new/recipe.json").exists():
         words = [words[0], "--resume", "new"]
     outcome = call(words)
@@ -419,7 +424,7 @@ def try_line(chance: random.Random, steps: Steps) -> tuple[str, str]:
 def try_damage(chance: random.Random, steps: Steps) -> tuple[str, str]:
     """Damage a file, and give the folder to a command."""
     name = chance.choice(sorted(COMMANDS))
-    words = COMMANDS[name].format(out="new").split()
+    words = words_of(name)
     damaged, outcome = damage(chance, words), call(words)
     return name, outcome if outcome in ("works", "refused") else f"{damaged}: {outcome}"
 
@@ -427,7 +432,7 @@ def try_damage(chance: random.Random, steps: Steps) -> tuple[str, str]:
 def try_fault(chance: random.Random, steps: Steps) -> tuple[str, str]:
     """Let a step of a command fail, or files grow no further, and then do its work."""
     name = chance.choice(sorted(set(COMMANDS) - READING))
-    words = COMMANDS[name].format(out="new").split()
+    words = words_of(name)
     number = chance.choice((errno.ENOSPC, errno.EIO, errno.EINTR))
     at = chance.randrange(chance.choice((8, 40, 150)))
     if chance.random() < 0.2:
@@ -445,7 +450,7 @@ def try_fault(chance: random.Random, steps: Steps) -> tuple[str, str]:
 def try_kill(chance: random.Random, steps: Steps) -> tuple[str, str]:
     """Kill a command, and then do its work."""
     name = chance.choice(sorted(set(COMMANDS) - READING))
-    words = COMMANDS[name].format(out="new").split()
+    words = words_of(name)
     step = chance.randrange(chance.choice((8, 40, 150))) if chance.random() < 0.7 else None
     context = multiprocessing.get_context("forkserver")
     process = context.Process(target=die, args=(words, Path.cwd(), step, chance.uniform(0.01, 2.0)))

@@ -19,7 +19,7 @@ from reslab.runs.files import write_npz
 from reslab.study import STUDIES
 from reslab.study.plan import Job
 from reslab.study.report import METRICS, counted, verdict_words
-from reslab.study.results import Measured, average_seconds, find_jobs, judge_row, read_runs
+from reslab.study.results import MeasuredRun, average_seconds, find_jobs, judge_row, read_runs
 from reslab.study.spec import Metric, Row
 from reslab.study.verdict import Sample
 
@@ -88,7 +88,7 @@ def write_sample(sample: Sample | None) -> str:
     return percents(sample.mean) + ("" if sample.half_width is None else f" ± {100 * sample.half_width:.2f}")
 
 
-def write_row(row: Row, runs: Sequence[Measured], sources: list[str]) -> Iterator[str]:
+def write_row(row: Row, runs: Sequence[MeasuredRun], sources: list[str]) -> Iterator[str]:
     """Write a line for every figure published for a row, with its source's number."""
     missing = ", ".join(str(seed) for seed in range(LEDGER.seeds) if seed not in {run.seed for run in runs})
     seconds = average_seconds(runs)
@@ -103,7 +103,7 @@ def write_row(row: Row, runs: Sequence[Measured], sources: list[str]) -> Iterato
         yield f"| {' | '.join(cells)} |\n"
 
 
-def write_run(job: Job, run: Measured) -> str:
+def write_run(job: Job, run: MeasuredRun) -> str:
     """Write the line of one run."""
     test, train = (percents(run.value("accuracy", split)) for split in ("test", "train"))
     name, commit = job.out.name, (run.environment.commit or "not known")[:10]
@@ -146,7 +146,7 @@ def write_runs(kept: Path = KEPT) -> str:
     return header + "".join(lines).rstrip() if lines else "None yet."
 
 
-def read_kept(kept: Path) -> tuple[dict[str, list[Job]], dict[str, list[Measured]]]:
+def read_kept(kept: Path) -> tuple[dict[str, list[Job]], dict[str, list[MeasuredRun]]]:
     """Read the runs that are kept, by row."""
     jobs = find_jobs(LEDGER, out=kept) if kept.is_dir() else {row.label: [] for row in LEDGER.rows}
     return jobs, read_runs(jobs)

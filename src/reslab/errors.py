@@ -4,14 +4,16 @@ The command line prints the message alone; whatever else is raised is a defect.
 """
 
 import json
+import os
 import reprlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -104,3 +106,9 @@ def without_widgets() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="IProgress not found")
         yield
+
+
+def check_kind(path: Path | str) -> None:
+    """Raises: UserError where a file is something else, such as a pipe, which nobody may ever write to."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"{path} is not a file: move it away")

@@ -1,5 +1,6 @@
 """Every mistake that a person can make ends with one sentence and 2, and changes no file."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -181,6 +182,12 @@ def test_wrong_requests(refuse: Refuse, finished: Run, case: str) -> None:
     command, expected = REQUESTS[case]
     said = refuse(*command.split())
     assert re.search(expected, said), said
+
+
+def test_a_pipe_for_a_recipe_or_a_study(refuse: Refuse) -> None:
+    os.mkfifo("pipe.json")
+    assert refuse("train", "pipe.json", "--out", "run") == "pipe.json is not a file: move it away"
+    assert refuse("study", "run", "pipe.json", "--out", "run") == "pipe.json is not a file: move it away"
 
 
 def test_a_broken_picture_is_named(refuse: Refuse, finished: Run) -> None:

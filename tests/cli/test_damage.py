@@ -81,6 +81,7 @@ DAMAGES = {
     "a pipe for a record": (pipe("environment.json"), "evaluate report compare", "environment.json is not a file"),
     "a pipe for a network": (pipe(WEIGHTS), "evaluate report predict", "model.safetensors is not a file: move it away"),
     "a folder for figures": (pipe(FIGURES, os.mkdir), "report compare", "evaluation.json is not a file"),
+    "a pipe for a recipe": (pipe("recipe.json"), "evaluate report compare", "small is not a run folder"),
     "a wrong log": (lambda run: (run / "log.jsonl").write_text("{}\n"), "report compare", "log.jsonl:1 is damaged"),
 }
 ARGUMENTS = {"predict": ("small", "a.png"), "compare": ("small", "twin")}

@@ -132,21 +132,23 @@ def test_a_refused_run_is_as_if_it_had_never_begun(refuse: Refuse, reslab: Comma
 
 
 def test_names_never_command_a_terminal(reslab: Command) -> None:
-    for name in ("\x1b[31mant", "bee\u202e\x9b2J", "[red]"):
-        for number in range(4):
-            Path("pictures", name).mkdir(parents=True, exist_ok=True)
-            Image.new("L", (8, 8), number).save(Path("pictures", name, f"{number}.png"))
+    run = "run\x1b[1m"
+    for folder in ("pictures/\x1b[31mant", "pictures/bee\u202e\x9b2J", "pictures/[red]", "more/\x1b[2Jcat"):
+        for number in range(12):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), number).save(f"{folder}/{number}.png")
     settings = ("data=folder:pictures", "validation=0", "epochs=1", "model.depth=8", "model.width=8")
     line = [part for each in settings for part in ("--set", each)]
     shutil.copy("pictures/[red]/0.png", "\x1b]0;it\x07.png")
     outcomes = [
         reslab("data", "show", "folder:pictures", "--image-size", "8"),
-        reslab("train", "digits-quick", *line, "--set", "name=\x1b[2J", "--out", "run"),
-        reslab("evaluate", "run"),
-        reslab("predict", "run", "\x1b]0;it\x07.png"),
-        reslab("predict", "run", "\x1b]0;absent\x07.png"),
+        reslab("train", "digits-quick", *line, "--set", "name=\x1b[2J", "--out", run),
+        reslab("evaluate", run),
+        reslab("predict", run, "\x1b]0;it\x07.png"),
+        reslab("extend", run, "--with", "folder:more", "--method", "frozen", "--out", "extended"),
+        reslab("predict", run, "\x1b]0;absent\x07.png"),
     ]
-    assert [outcome.code for outcome in outcomes] == [0, 0, 0, 0, 2]
+    assert [outcome.code for outcome in outcomes] == [0, 0, 0, 0, 0, 2]
     for outcome in outcomes:
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", outcome.out + outcome.err)
     assert "\\x1b[31mant" in outcomes[0].out

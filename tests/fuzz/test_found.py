@@ -163,7 +163,7 @@ def test_what_requests_lets_through_is_a_reason_to_try_the_next_mirror(
 
 @pytest.fixture
 def state() -> State:
-    model = models.build({"kind": "fast_conv", "widths": (8, 8, 8)}, num_classes=2, channels=1)
+    model = models.build(FastConv(widths=(8, 8, 8)), num_classes=2, channels=1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     model(torch.zeros(2, 1, 9, 9)).sum().backward()
     optimizer.step()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from reslab import pretrained
 from reslab.data.batches import standardize
-from reslab.data.pixels import Stored
+from reslab.data.pixels import StoredPixels
 from reslab.data.storage import cache as disk
 from reslab.errors import UserError
 from reslab.pretrained import Pretrained, kept, routes
@@ -91,7 +91,7 @@ def test_grey_pictures_are_taken_as_rgb(network: Pretrained) -> None:
 def test_pictures_outside_of_memory_and_none_at_all(network: Pretrained, tmp_path: Path) -> None:
     images = draw(3)
     (tmp_path / "images.bin").write_bytes(images.tobytes())
-    stored = Stored(tmp_path / "images.bin", images.shape)
+    stored = StoredPixels(tmp_path / "images.bin", images.shape)
     np.testing.assert_array_equal(network.features(stored), network.features(images))
     assert network.features(images[:0]).shape == (0, D)
 

@@ -198,7 +198,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_a_folder_is_no_recipe(tmp_path):
-    with pytest.raises(UserError, match="cannot be read as a recipe: Is a directory"):
+    with pytest.raises(UserError, match="is not a file"):
         read_recipe(tmp_path)
 
 

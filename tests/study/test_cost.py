@@ -36,7 +36,7 @@ class FakeClocks:
         monkeypatch.setattr(cost, "update", update)
 
 
-def measure(recipe: Recipe) -> cost.Cost:
+def measure(recipe: Recipe) -> cost.RunCost:
     return cost.measure(recipe, recipe_data.read_split(recipe, "train"), device="cpu")
 
 

@@ -14,18 +14,18 @@ from reslab.recipe.recipe import Published
 from reslab.runs import Run
 from reslab.study import Study, verdict
 from reslab.study.plan import make_jobs
-from reslab.study.report import Written, write_study_report
+from reslab.study.report import StudyReport, write_study_report
 from reslab.study.results import average_seconds, read_results
 
 NUMBER = r"\d+\.\d\d"
 
 
 @pytest.fixture
-def written(study: Study, ran: Path, tmp_path: Path) -> Written:
+def written(study: Study, ran: Path, tmp_path: Path) -> StudyReport:
     return write_study_report(study, runs=ran, out=tmp_path / "report")
 
 
-def read_csv(written: Written) -> dict[tuple[str, str], dict[str, str]]:
+def read_csv(written: StudyReport) -> dict[tuple[str, str], dict[str, str]]:
     with written.csv.open(newline="", encoding="utf-8") as file:
         return {(line["row"], line["metric"]): line for line in csv.DictReader(file)}
 
@@ -42,7 +42,7 @@ def scale_down(out: Path) -> None:
         path.write_text(json.dumps(content))
 
 
-def test_the_table_has_the_figures_of_the_runs(ran: Path, written: Written) -> None:
+def test_the_table_has_the_figures_of_the_runs(ran: Path, written: StudyReport) -> None:
     lines = read_csv(written)
     assert list(lines) == [("relu", "error"), ("elu", "error"), ("taught", "macro_f1"), ("taught", "error")]
     for row in ("relu", "elu"):
@@ -62,7 +62,7 @@ def test_the_table_has_the_figures_of_the_runs(ran: Path, written: Written) -> N
     assert lines["relu", "error"]["source"] == "the tests"
 
 
-def test_page_and_markdown_say_the_same(written: Written) -> None:
+def test_page_and_markdown_say_the_same(written: StudyReport) -> None:
     page, markdown = written.page.read_text(encoding="utf-8"), written.markdown.read_text(encoding="utf-8")
     for row in written.verdicts.rows:
         words = [f"{cell.text} {cell.aside}".strip() for cell in row]
@@ -78,7 +78,7 @@ def test_page_and_markdown_say_the_same(written: Written) -> None:
         assert (written.page.parent / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_the_page_opens_offline(written: Written) -> None:
+def test_the_page_opens_offline(written: StudyReport) -> None:
     page = written.page.read_text(encoding="utf-8")
     assert re.findall(r'(?:src|href)="(?!data:)[^"]*"', page) == []
     assert "<script" not in page

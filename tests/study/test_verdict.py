@@ -5,7 +5,7 @@ from statistics import fmean, stdev
 import pytest
 
 from reslab.recipe.recipe import Published
-from reslab.study.verdict import Sample, Verdict, half_width, judge, subtract
+from reslab.study.verdict import RowVerdict, Sample, half_width, judge, subtract
 
 T_975 = {1: 12.7062, 2: 4.30265, 4: 2.77645, 9: 2.26216}  # from a printed table, by degrees of freedom
 
@@ -14,7 +14,7 @@ def published(value: float) -> Published:
     return Published(low=value, high=value, source="a table")
 
 
-def verdict(*values: float, at: float = 0.07, lower_is_better: bool = True) -> Verdict:
+def verdict(*values: float, at: float = 0.07, lower_is_better: bool = True) -> RowVerdict:
     return judge(Sample(values), published(at), tolerance=0.005, lower_is_better=lower_is_better)
 
 
@@ -43,7 +43,7 @@ def test_the_interval_of_a_difference_is_welchs() -> None:
 
 def test_one_seed_has_no_interval_and_no_verdict() -> None:
     assert Sample((0.07,)).half_width is None
-    assert verdict(0.07) == Verdict("not decided")
+    assert verdict(0.07) == RowVerdict("not decided")
     assert subtract(Sample((0.1,)), Sample((0.2, 0.3))).half_width is None
 
 
@@ -90,7 +90,7 @@ def test_a_difference_says_how_many_seeds_of_each_decide_it() -> None:
 
 def test_two_seeds_decide_nothing() -> None:
     found = judge(Sample((0.07, 0.07), error=0.0001), published(0.07), tolerance=0.005, lower_is_better=True)
-    assert found == Verdict("not decided", further_seeds=1)
+    assert found == RowVerdict("not decided", further_seeds=1)
     difference = subtract(Sample((0.1, 0.1)), Sample((0.2, 0.2, 0.2)))
     assert difference.is_decided is False
     assert difference.further_seeds == 1
@@ -100,12 +100,12 @@ def test_seeds_that_agree_are_no_surer_than_their_images() -> None:
     assert Sample((0.07, 0.07, 0.07), error=0.0025).half_width == 0.0025
     assert Sample((0.06, 0.07, 0.08), error=0.0025).half_width == Sample((0.06, 0.07, 0.08)).half_width
 
-    def found(error: float, at: float = 0.07) -> Verdict:
+    def found(error: float, at: float = 0.07) -> RowVerdict:
         sample = Sample((0.07, 0.07, 0.07), error=error)
         return judge(sample, published(at), tolerance=0.005, lower_is_better=True)
 
     assert found(0.0025).word == "reproduced"
-    assert found(0.02) == Verdict("not decided", further_seeds=None)  # no seed makes more images
+    assert found(0.02) == RowVerdict("not decided", further_seeds=None)  # no seed makes more images
     assert found(0.02, at=0.1).word == "better"
     close = subtract(Sample((0.1, 0.1, 0.1), error=0.03), Sample((0.13, 0.13, 0.13), error=0.04))
     assert close.half_width == pytest.approx(0.05)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from reslab import data, models
+from reslab import models
 from reslab.data.batches import standardize
+from reslab.data.images import ImageSet
 from reslab.data.recipe_data import describe_data, read_split
 from reslab.errors import Failure, UserError
 from reslab.recipe.networks import FastConv, ResNet
@@ -63,7 +64,7 @@ def test_training_never_reads_the_test_split(
     asked = []
     read = beginning.read_split
 
-    def watch(recipe: Recipe, split: str, **options: object) -> data.ImageSet:
+    def watch(recipe: Recipe, split: str, **options: object) -> ImageSet:
         asked.append(split)
         return read(recipe, split, **options)
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from reslab.training.muon import Muon, orthogonalize
+from reslab.training.muon import MuonOptimizer, orthogonalize
 
 Array = NDArray[np.float64]
 RATE, MOMENTUM, DECAY = 0.24, 0.6, 0.02
@@ -60,7 +60,7 @@ def test_filters_move_as_in_the_transcription(shape: tuple[int, ...], layout: to
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randn(shape, dtype=torch.float64, generator=generator)
     parameter = nn.Parameter(drawn.to(memory_format=layout))
-    reference, optimizer = Reference(drawn.numpy(), **FILTERS), Muon([{"params": [parameter], **FILTERS}])
+    reference, optimizer = Reference(drawn.numpy(), **FILTERS), MuonOptimizer([{"params": [parameter], **FILTERS}])
     for _ in range(4):
         gradient = torch.randn(shape, dtype=torch.float64, generator=generator)
         parameter.grad = gradient.to(memory_format=layout)
@@ -74,7 +74,7 @@ def test_other_parameters_move_as_in_the_transcription_and_in_torch(shape: tuple
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randn(shape, dtype=torch.float64, generator=generator)
     parameter, other = nn.Parameter(drawn.clone()), nn.Parameter(drawn.clone())
-    reference, optimizer = Reference(drawn.numpy(), **OTHERS), Muon([{"params": [parameter], **OTHERS}])
+    reference, optimizer = Reference(drawn.numpy(), **OTHERS), MuonOptimizer([{"params": [parameter], **OTHERS}])
     torchs = torch.optim.SGD([other], lr=0.05, momentum=0.85, nesterov=True, weight_decay=DECAY)
     for _ in range(4):
         gradient = torch.randn(shape, dtype=torch.float64, generator=generator)
@@ -91,7 +91,7 @@ def test_filters_have_the_norm_of_their_outputs_root_when_the_step_is_taken() ->
     parameter = nn.Parameter(5 * torch.randn(16, 4, 3, 3))
     direction = parameter.detach() / parameter.detach().norm()
     parameter.grad = torch.randn_like(parameter)
-    Muon([{"params": [parameter], **FILTERS, "lr": 0.0}]).step()
+    MuonOptimizer([{"params": [parameter], **FILTERS, "lr": 0.0}]).step()
     torch.testing.assert_close(parameter.detach(), 4 * direction)
 
 
@@ -100,7 +100,7 @@ def test_a_step_is_as_long_for_a_faint_gradient_as_for_a_strong_one() -> None:
     for scale in (1e-3, 1.0, 1e3):
         parameter = nn.Parameter(torch.ones(6, 2, 3, 3))
         parameter.grad = scale * gradient
-        Muon([{"params": [parameter], **FILTERS}]).step()
+        MuonOptimizer([{"params": [parameter], **FILTERS}]).step()
         moved.append(parameter.detach())
     torch.testing.assert_close(moved[0], moved[1], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(moved[2], moved[1], rtol=1e-3, atol=1e-4)
@@ -110,7 +110,7 @@ def test_what_has_no_gradient_stays_as_it_is() -> None:
     parameters = [nn.Parameter(torch.randn(6, 2, 3, 3)), nn.Parameter(torch.randn(6, 2, 3, 3))]
     before = [parameter.detach().clone() for parameter in parameters]
     parameters[1].grad = torch.randn_like(parameters[1])
-    optimizer = Muon([{"params": parameters, **FILTERS}])
+    optimizer = MuonOptimizer([{"params": parameters, **FILTERS}])
     optimizer.step()
     assert torch.equal(parameters[0], before[0])
     assert not torch.equal(parameters[1], before[1])

@@ -164,7 +164,7 @@ def _check_counts(terms: Sequence[Term], parts: Sequence[Labelled], expression: 
 
 
 @dataclass(frozen=True)
-class Description:
+class DataDescription:
     """What an expression resolves to; `image_shape` is (C, H, W), mean and deviation are the training split's."""
 
     expression: str
@@ -178,12 +178,12 @@ class Description:
 
 def describe(
     expression: str, *, data_dir: Path | None = None, image_size: int = 32, merge: bool = False
-) -> Description:
+) -> DataDescription:
     """Read both splits and sum them up; `dataclasses.asdict` makes JSON of it. Raises: as `load` does."""
     train = load(expression, "train", data_dir=data_dir, image_size=image_size, merge=merge)
     test = load(expression, "test", data_dir=data_dir, image_size=image_size, merge=merge)
     statistics = train.statistics()
-    return Description(
+    return DataDescription(
         expression=expression,
         classes=train.classes,
         image_shape=tuple(train.images.shape[1:]),

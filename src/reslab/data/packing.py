@@ -14,7 +14,7 @@ from PIL import Image
 
 from reslab.data.images import ImageSet, Split
 from reslab.data.load import load
-from reslab.data.sources.shard_index import INDEX, File, Index, Shard, ShardedSplit, Store
+from reslab.data.sources.shard_index import INDEX, File, Shard, ShardedSplit, ShardIndex, Store
 from reslab.errors import UserError, extra
 
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -28,7 +28,7 @@ def pack(
     data_dir: Path | None = None,
     image_size: int = 32,
     images_per_shard: int = IMAGES_PER_SHARD,
-) -> Index:
+) -> ShardIndex:
     """Write both splits of `expression`, squares of `image_size` pixels, to shards in the folder or address `url`.
 
     The index comes last, so that what was interrupted is not taken for whole. Raises: UserError where shards are there
@@ -44,7 +44,7 @@ def pack(
     if channels not in (1, 3):
         raise UserError(f"{expression!r} has images of {channels} channels: shards hold grey or RGB pictures")
     splits = {each.split: _pack_split(store, each, images_per_shard) for each in sets}
-    index = Index(
+    index = ShardIndex(
         expression=expression,
         classes=sets[0].classes,
         image_shape=(1 if channels == 1 else 3, image_size, image_size),

@@ -5,7 +5,7 @@ from typing import NamedTuple
 FEWEST_IMAGES = 2  # of a part: batch norm has no statistics of a single value
 
 
-class Part(NamedTuple):
+class Slice(NamedTuple):
     """A process's images of a batch, from `begin` to before `end`."""
 
     begin: int
@@ -19,7 +19,7 @@ class Part(NamedTuple):
         return self.end - self.begin if self.weight else 0
 
 
-def part_of(num_images: int, *, rank: int, num_ranks: int) -> Part:
+def part_of(num_images: int, *, rank: int, num_ranks: int) -> Slice:
     """Take a process's part of a batch.
 
     Parts differ by one image at most. Where there are too few images, some processes repeat the first part at the
@@ -30,4 +30,4 @@ def part_of(num_images: int, *, rank: int, num_ranks: int) -> Part:
     smallest, larger = divmod(num_images, num_parts)
     begin, end = (number * smallest + min(number, larger) for number in (mine, mine + 1))
     weight = num_ranks * (end - begin) / num_images if rank < num_parts else 0.0
-    return Part(begin, end, weight, smallest)
+    return Slice(begin, end, weight, smallest)

@@ -98,7 +98,7 @@ class Joined(Pixels):
         return images
 
 
-class Stored(Pixels):
+class StoredPixels(Pixels):
     """A file of images, raw and one after another.
 
     It is read, not mapped: a map's pages count as memory until they are let go of, and to map one again for each image

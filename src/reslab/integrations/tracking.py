@@ -3,6 +3,7 @@
 So training knows nothing of trackers, and a tracker that fails stops no training.
 """
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -146,6 +147,7 @@ class _MLflow:
             from mlflow.entities import Metric, Param
             from mlflow.tracking import MlflowClient, is_tracking_uri_set
 
+        logging.getLogger("mlflow").setLevel(logging.ERROR)  # it warns by tracebacks of what it can do without
         if find_spec("sqlalchemy") is None:  # the small package brings no database, only folders, if they are allowed
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
             uri = uri or (None if is_tracking_uri_set() else FOLDER)

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from reslab.errors import UserError, first_complaint
+from reslab.errors import UserError, check_kind, first_complaint
 from reslab.recipe.networks import Model
 from reslab.recipe.schema import SCHEMA_VERSION, upgrade
 from reslab.recipe.value import Fraction, Part
@@ -437,6 +437,7 @@ def derive(recipe: Recipe, *, name: str, **changes: Any) -> Recipe:
 
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe file. Raises: UserError where it is missing, is not JSON, has a newer schema or does not fit it."""
+    check_kind(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -22,7 +22,7 @@ from reslab.runs import Run
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedRun:
     """One run: what was trained on what, for how long, and its figures."""
 
     name: str  # of the folder, or its path where two share a name
@@ -55,7 +55,7 @@ class Comparison:
     """Rows in the order of the runs, and every pair of them."""
 
     split: SplitName
-    rows: tuple[Row, ...]
+    rows: tuple[ComparedRun, ...]
     pairs: tuple[Pair, ...]
 
 
@@ -117,11 +117,11 @@ def _evaluation(run: Run) -> Evaluation:
     return evaluation
 
 
-def _row(run: Run, name: str, evaluation: Evaluation) -> Row:
+def _row(run: Run, name: str, evaluation: Evaluation) -> ComparedRun:
     recipe, log, figures = run.recipe, run.log, evaluation.splits[run.recipe.measured_on]
     options = recipe.model.model_dump(exclude={"kind", "depth"}, exclude_defaults=True)
     chosen = ", ".join(f"{option}={value}" for option, value in options.items())
-    return Row(
+    return ComparedRun(
         name=name,
         recipe=recipe.name,
         data=recipe.data,

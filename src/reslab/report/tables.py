@@ -129,7 +129,7 @@ def rate_changes(log: Sequence[Epoch]) -> list[tuple[int, float]]:
 # ---- mistakes
 
 
-class Pair(NamedTuple):
+class ConfusedPair(NamedTuple):
     """Two classes by number, how many images of the first were taken for the second, and their share of its images."""
 
     true: int
@@ -138,7 +138,7 @@ class Pair(NamedTuple):
     share: float
 
 
-def confused_pairs(matrix: NDArray[np.int64], *, most: int, num_old: int = 0) -> list[Pair]:
+def confused_pairs(matrix: NDArray[np.int64], *, most: int, num_old: int = 0) -> list[ConfusedPair]:
     """Find the largest cells off the diagonal of a confusion matrix (K, K), the largest first.
 
     Those among the first `num_old` classes are left out.
@@ -148,7 +148,7 @@ def confused_pairs(matrix: NDArray[np.int64], *, most: int, num_old: int = 0) ->
     wrong[:num_old, :num_old] = 0
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     cells = [divmod(int(place), len(matrix)) for place in order]
-    return [Pair(i, j, int(wrong[i, j]), wrong[i, j] / matrix[i].sum()) for i, j in cells if wrong[i, j]]
+    return [ConfusedPair(i, j, int(wrong[i, j]), wrong[i, j] / matrix[i].sum()) for i, j in cells if wrong[i, j]]
 
 
 # ---- calibration

@@ -18,7 +18,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from reslab.errors import Failure, UserError, first_complaint, show
+from reslab.errors import Failure, UserError, check_kind, first_complaint, show
 from reslab.recipe.value import Part
 from reslab.records import SCHEMA_VERSION
 
@@ -124,12 +124,6 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def check_kind(path: Path) -> None:
-    """Raises: UserError where a file is something else, such as a pipe, which nobody may ever write to."""
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise UserError(f"{path} is not a file: move it away")
 
 
 def parse_json(content: bytes, where: str, *, newest: int = SCHEMA_VERSION) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from reslab.runs.checkpoints import Checkpoint
 from reslab.runs.files import (
     Arrays,
     Damaged,
-    check_kind,
     make_folder,
     parse_record,
     read_bytes,
@@ -194,7 +193,6 @@ class Run:
     def base_recipe(self) -> Recipe:
         """The recipe by which the first base was trained, however often it was extended since."""
         path = self.path / "base.json"
-        check_kind(path)
         return read_recipe(path) if path.exists() else self.recipe
 
     def write_base(self, content: bytes) -> None:

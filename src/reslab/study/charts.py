@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from reslab.report.pictures import Picture
-from reslab.study.results import Measured, Results
+from reslab.study.results import MeasuredRun, Results
 from reslab.study.verdict import Sample
 
 # Okabe and Ito's colours; with the dashes, as many rows as a table may have stay apart without colour too.
@@ -55,7 +55,7 @@ def _axes(name: str, found: dict[str, bytes]) -> Iterator[Axes]:
         found[name] = buffer.getvalue()
 
 
-def _curves(rows: Mapping[str, Sequence[Measured]]) -> Picture:
+def _curves(rows: Mapping[str, Sequence[MeasuredRun]]) -> Picture:
     found: dict[str, bytes] = {}
     ends = []
     with _axes("curves", found) as axes:

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from reslab.errors import Failure, UserError, extra
 from reslab.machine.launch import set_up_threads
-from reslab.study.plan import Ended, Job, Lesson, Machine, Outcome, Say, conclude
+from reslab.study.plan import Ended, Job, Lesson, Machine, Say, StudyOutcome, conclude
 from reslab.study.storage import Storage
 
 RETRIES: Final = 10  # a run that takes its worker with it so often will do it again
@@ -67,7 +67,7 @@ def do_all(
     budget: float | None,
     machine: Machine,
     say: Say,
-) -> Outcome:
+) -> StudyOutcome:
     """Hand out all jobs, and wait for them; a lesson waits for its base.
 
     Raises: UserError where Ray or the storage cannot be reached; Failure naming the runs that failed once all others

@@ -38,7 +38,7 @@ TEACHER: Final = 4 / 3  # the share that a second network's opinion adds
 
 
 @dataclass(frozen=True)
-class Cost:
+class RunCost:
     """Seconds of an epoch at full image size, and how many such epochs the run has."""
 
     seconds_per_epoch: float
@@ -47,7 +47,7 @@ class Cost:
 
 def estimate(jobs: Sequence[Job], *, machine: Machine, num_workers: int, say: Say) -> list[float]:
     """Estimate the seconds that each job still takes, and say them by row."""
-    costs: dict[str, Cost] = {}
+    costs: dict[str, RunCost] = {}
     images: dict[str, ImageSet] = {}
     seconds = []
     for job in jobs:
@@ -65,23 +65,23 @@ def estimate(jobs: Sequence[Job], *, machine: Machine, num_workers: int, say: Sa
     return seconds
 
 
-def _measure(job: Job, costs: dict[str, Cost], images: dict[str, ImageSet], *, machine: Machine) -> Cost:
+def _measure(job: Job, costs: dict[str, RunCost], images: dict[str, ImageSet], *, machine: Machine) -> RunCost:
     if isinstance(job.task, Lesson):
         label = job.task.base.name.rpartition("-")[0]
         # The base's run may be done already, and so have no estimate of its own.
         base = costs.get(label) or _measure_recipe(Run.open(job.task.base).recipe, images, machine=machine)
-        return Cost(base.seconds_per_epoch, _lesson_epochs(job.task.method, base.epochs))
+        return RunCost(base.seconds_per_epoch, _lesson_epochs(job.task.method, base.epochs))
     return _measure_recipe(job.task, images, machine=machine)
 
 
-def _measure_recipe(recipe: Recipe, images: dict[str, ImageSet], *, machine: Machine) -> Cost:
+def _measure_recipe(recipe: Recipe, images: dict[str, ImageSet], *, machine: Machine) -> RunCost:
     key = f"{recipe.data} {recipe.image_size} {recipe.validation}"
     if key not in images:
         images[key] = read_split(recipe, "train", data_dir=machine.data_dir, allow_remote=machine.allow_remote)
     return measure(recipe, images[key], device=machine.device)
 
 
-def measure(recipe: Recipe, images: ImageSet, *, device: str) -> Cost:
+def measure(recipe: Recipe, images: ImageSet, *, device: str) -> RunCost:
     """Time a few real updates of a fresh network; smaller images are taken to cost by their pixels."""
     keep_freed_memory()
     chosen = pick_device(device)
@@ -113,7 +113,7 @@ def measure(recipe: Recipe, images: ImageSet, *, device: str) -> Cost:
     work = Work(num_updates * -(-recipe.batch_size // batch[0]), batch, batches.count_shapes(), precision)
     share = share_of_time(model, work=work, plain=min(per_image) * batch[0])
     epochs = num_updates / len(batches)
-    return Cost(share * min(per_image) * batches.num_images, epochs * recipe.share_of_pixels)
+    return RunCost(share * min(per_image) * batches.num_images, epochs * recipe.share_of_pixels)
 
 
 def _clock(device: torch.device) -> Callable[[], float]:
@@ -127,7 +127,7 @@ def _lesson_epochs(method: Method, base_epochs: float) -> float:
     return base_epochs * (1.0 if method == "joint" else TUNED_SHARE * TEACHER)
 
 
-def _remaining(job: Job, cost: Cost) -> float:
+def _remaining(job: Job, cost: RunCost) -> float:
     run = Run(job.out)
     done = 0.0
     if job.is_begun:

@@ -15,10 +15,10 @@ from reslab.runs import Run, make_folder, write_json
 from reslab.runs.files import read_record
 from reslab.study.cluster import Cluster
 from reslab.study.cluster import do_all as do_on_cluster
-from reslab.study.plan import Job, Lesson, Machine, Outcome, Say, check_folder, make_jobs
+from reslab.study.plan import Job, Lesson, Machine, Say, StudyOutcome, check_folder, make_jobs
 from reslab.study.processes import Workers
 from reslab.study.processes import do_all as do_by_workers
-from reslab.study.spec import Begun, Gradients, Study
+from reslab.study.spec import Gradients, Study, StudyRecord
 
 SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
@@ -35,7 +35,7 @@ def run_study(
     workers: Workers | None = None,
     cluster: Cluster | None = None,
     say: Say = lambda line: None,
-) -> Outcome:
+) -> StudyOutcome:
     """Say what the missing runs of a study cost, then do them; with a `budget` in seconds, those that fit into it.
 
     With `workers` or a `cluster` several are done at a time.
@@ -57,7 +57,7 @@ def run_study(
     say(f"{study.name}: {len(jobs) - len(missing)} of {len(jobs)} runs are done")
     _write_gradients(study, jobs, out=out, machine=machine)
     if not missing:
-        return Outcome((), ())
+        return StudyOutcome((), ())
     from reslab.study.cost import estimate
 
     costs = estimate(missing, machine=machine, num_workers=workers.num if workers else 1, say=say)
@@ -70,7 +70,7 @@ def run_study(
 
 def _do_all(
     jobs: Sequence[Job], costs: Sequence[float], *, budget: float | None, machine: Machine, say: Say
-) -> Outcome:
+) -> StudyOutcome:
     began = time.monotonic()
     done: list[Job] = []
     left: list[Job] = []
@@ -85,7 +85,7 @@ def _do_all(
         except Failure as error:
             raise Failure(f"{job.out.name}: {error}; the same command resumes the study") from None
         done.append(job)
-    return Outcome(tuple(done), tuple(left))
+    return StudyOutcome(tuple(done), tuple(left))
 
 
 def do(job: Job, machine: Machine) -> None:
@@ -138,7 +138,7 @@ def _teach(job: Job, lesson: Lesson, machine: Machine) -> Run:
 
 def begin(study: Study, *, out: Path, scale: float) -> None:
     """Claim a folder for a study at one scale. Raises: UserError where it belongs to another."""
-    wanted = Begun(study=study.name, epochs_scale=scale)
+    wanted = StudyRecord(study=study.name, epochs_scale=scale)
     if not (out / "study.json").exists():
         make_folder(out)
         write_json(out / "study.json", wanted.model_dump())
@@ -149,11 +149,11 @@ def begin(study: Study, *, out: Path, scale: float) -> None:
         )
 
 
-def read_begun(out: Path) -> Begun:
+def read_begun(out: Path) -> StudyRecord:
     """Say what study a folder belongs to. Raises: UserError where there is none."""
     if not (out / "study.json").is_file():
         raise UserError(f"{out} holds no study: reslab study run begins one")
-    return read_record(out / "study.json", Begun)
+    return read_record(out / "study.json", StudyRecord)
 
 
 def _write_gradients(study: Study, jobs: Sequence[Job], *, out: Path, machine: Machine) -> None:

@@ -78,7 +78,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StudyOutcome:
     """The runs that were done now, and those that the budget left out."""
 
     done: tuple[Job, ...]
@@ -112,7 +112,7 @@ class Ended:
     reason: str = ""
 
 
-def conclude(jobs: Sequence[Job], ended: Mapping[Path, Ended]) -> Outcome:
+def conclude(jobs: Sequence[Job], ended: Mapping[Path, Ended]) -> StudyOutcome:
     """Sum up how jobs have ended, by their absolute folders; those that are not there were left.
 
     Raises: Failure naming the first that failed.
@@ -123,7 +123,7 @@ def conclude(jobs: Sequence[Job], ended: Mapping[Path, Ended]) -> Outcome:
         others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise Failure(f"{failed[0]}{others}; the same command resumes the study")
     done = tuple(job for job, result in results if result.word == "done")
-    return Outcome(done, tuple(job for job, result in results if result.word == "left"))
+    return StudyOutcome(done, tuple(job for job, result in results if result.word == "left"))
 
 
 def choose_rows(study: Study, labels: tuple[str, ...]) -> tuple[Row, ...]:

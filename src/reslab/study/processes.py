@@ -14,7 +14,7 @@ from typing import Final
 from reslab.errors import Failure
 from reslab.machine.launch import count_cores
 from reslab.runs import Run
-from reslab.study.plan import Assignment, Ended, Job, Lesson, Machine, Outcome, Say, conclude
+from reslab.study.plan import Assignment, Ended, Job, Lesson, Machine, Say, StudyOutcome, conclude
 
 WORKER: Final = (sys.executable, "-P", "-m", "reslab.study.worker")
 SECONDS_BETWEEN_LOOKS: Final = 0.1
@@ -42,7 +42,7 @@ def do_all(
     budget: float | None,
     machine: Machine,
     say: Say,
-) -> Outcome:
+) -> StudyOutcome:
     """Do all jobs in order, several at a time; a lesson waits for its base.
 
     Raises: Failure naming the runs that failed once all others are done, or where somebody interrupts.

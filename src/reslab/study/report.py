@@ -15,7 +15,7 @@ from reslab.report.pictures import Picture
 from reslab.report.tables import Cell, Table
 from reslab.runs import make_folder, write_bytes
 from reslab.study.charts import draw
-from reslab.study.results import Line, Question, Results, average_seconds, read_results
+from reslab.study.results import ContrastResult, Line, Results, average_seconds, read_results
 from reslab.study.spec import LOWER_IS_BETTER, Metric, Study
 from reslab.study.verdict import MOST_SEEDS, Difference, Sample
 from reslab.words import NBSP, between, counted, duration, markdown, percent, points
@@ -27,7 +27,7 @@ COLUMNS = (
 )
 
 
-class Written(NamedTuple):
+class StudyReport(NamedTuple):
     """The files of a report, and its main table."""
 
     page: Path
@@ -36,7 +36,7 @@ class Written(NamedTuple):
     verdicts: Table
 
 
-def write_study_report(study: Study, *, runs: Path, out: Path | None = None) -> Written:
+def write_study_report(study: Study, *, runs: Path, out: Path | None = None) -> StudyReport:
     """Write `report.html`, `report.md`, `report.csv` and the pictures on a study into `out`, else beside its runs.
 
     Raises: UserError where `runs` is not the study's folder or no run is finished; Failure where the disk refuses.
@@ -47,7 +47,7 @@ def write_study_report(study: Study, *, runs: Path, out: Path | None = None) -> 
     make_folder(folder)
     for picture in pictures:
         write_bytes(folder / f"{picture.name}.png", picture.png)
-    written = Written(folder / "report.html", folder / "report.md", folder / "report.csv", _verdicts(results))
+    written = StudyReport(folder / "report.html", folder / "report.md", folder / "report.csv", _verdicts(results))
     write_bytes(written.page, _html(results, pictures).encode())
     write_bytes(written.markdown, _markdown(results, pictures).encode())
     write_bytes(written.csv, _csv(results).encode())
@@ -106,7 +106,7 @@ def _difference_cell(difference: Difference) -> Cell:
     return Cell(points(difference.value), "" if width is None else f"± {100 * width:.2f}")
 
 
-def question_words(question: Question, *, metric: Metric) -> str:
+def question_words(question: ContrastResult, *, metric: Metric) -> str:
     """Say whether the test figures of two rows differ."""
     difference, first, second = question.test, question.contrast.first, question.contrast.second
     if not difference.is_decided:

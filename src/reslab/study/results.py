@@ -15,11 +15,11 @@ from reslab.runs import Run
 from reslab.study.execute import read_begun, read_gradients
 from reslab.study.plan import Job, check_folder, make_job, recipe_of
 from reslab.study.spec import LOWER_IS_BETTER, Contrast, Metric, Row, Study, Teaching
-from reslab.study.verdict import Difference, Sample, Verdict, judge, subtract
+from reslab.study.verdict import Difference, RowVerdict, Sample, judge, subtract
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredRun:
     """One finished run of a row."""
 
     seed: int
@@ -62,11 +62,11 @@ class Line:
     published: Published | None
     test: Sample | None  # None before the first run
     train: Sample | None
-    verdict: Verdict
+    verdict: RowVerdict
 
 
 @dataclass(frozen=True)
-class Question:
+class ContrastResult:
     """A contrast whose rows have both run: the differences of their means on both splits."""
 
     contrast: Contrast
@@ -80,10 +80,10 @@ class Results:
 
     study: Study
     scale: float
-    runs: dict[str, list[Measured]]  # by row, the rows in the study's order
+    runs: dict[str, list[MeasuredRun]]  # by row, the rows in the study's order
     num_unfinished: int
     lines: list[Line]
-    questions: list[Question]
+    questions: list[ContrastResult]
     gradients: dict[str, dict[str, float]]
 
     @property
@@ -133,26 +133,26 @@ def _find_jobs(row: Row, *, out: Path, scale: float) -> list[Job]:
     return [make_job(row, seed=seed, out=out, recipe=recipe) for seed in seeds]
 
 
-def read_runs(jobs: Mapping[str, Sequence[Job]]) -> dict[str, list[Measured]]:
+def read_runs(jobs: Mapping[str, Sequence[Job]]) -> dict[str, list[MeasuredRun]]:
     """Read those of the jobs that are measured, by row."""
     return {
         label: [_read_run(job.seed, Run.open(job.out)) for job in own if job.is_measured] for label, own in jobs.items()
     }
 
 
-def average_seconds(runs: Sequence[Measured]) -> dict[str, float]:
+def average_seconds(runs: Sequence[MeasuredRun]) -> dict[str, float]:
     """Average the time of runs on each kind of machine by itself: those of several say nothing together."""
     machines = dict.fromkeys(run.machine for run in runs)
     return {each: fmean(run.seconds for run in runs if run.machine == each) for each in machines}
 
 
-def _read_run(seed: int, run: Run) -> Measured:
-    return Measured(seed, run.path, run.recipe, run.log, run.environment, dict(run.evaluation.splits))
+def _read_run(seed: int, run: Run) -> MeasuredRun:
+    return MeasuredRun(seed, run.path, run.recipe, run.log, run.environment, dict(run.evaluation.splits))
 
 
-def _check_images(runs: Sequence[Measured]) -> None:
+def _check_images(runs: Sequence[MeasuredRun]) -> None:
     """Raises: UserError where two runs were tested on different images of one data expression."""
-    first: dict[tuple[str, int, int | None], tuple[Measured, str]] = {}
+    first: dict[tuple[str, int, int | None], tuple[MeasuredRun, str]] = {}
     for run in runs:
         test = next((data for data in run.environment.data if data.split == "test"), None)
         if test is None:
@@ -166,29 +166,29 @@ def _check_images(runs: Sequence[Measured]) -> None:
             )
 
 
-def judge_row(study: Study, row: Row, metric: Metric, runs: Sequence[Measured], *, scaled: bool) -> Line:
+def judge_row(study: Study, row: Row, metric: Metric, runs: Sequence[MeasuredRun], *, scaled: bool) -> Line:
     """Set the runs of a row beside what was published for it."""
     published = row.published.get(metric)
     if not runs:
-        return Line(row, metric, published, None, None, Verdict("no run yet"))
+        return Line(row, metric, published, None, None, RowVerdict("no run yet"))
     test, train = _sample(runs, metric, "test"), _sample(runs, metric, "train")
     if published is None:
-        verdict = Verdict("nothing published")
+        verdict = RowVerdict("nothing published")
     elif scaled:
-        verdict = Verdict("scaled")
+        verdict = RowVerdict("scaled")
     else:
         lower = metric in LOWER_IS_BETTER
         verdict = judge(test, published, tolerance=study.tolerance, lower_is_better=lower)
     return Line(row, metric, published, test, train, verdict)
 
 
-def _sample(runs: Sequence[Measured], metric: Metric, split: SplitName) -> Sample:
+def _sample(runs: Sequence[MeasuredRun], metric: Metric, split: SplitName) -> Sample:
     return Sample(tuple(run.value(metric, split) for run in runs), fmean(run.error(metric, split) for run in runs))
 
 
-def _question(study: Study, contrast: Contrast, runs: dict[str, list[Measured]]) -> Question:
+def _question(study: Study, contrast: Contrast, runs: dict[str, list[MeasuredRun]]) -> ContrastResult:
     def difference(split: SplitName) -> Difference:
         first, second = (_sample(runs[label], study.metric, split) for label in (contrast.first, contrast.second))
         return subtract(first, second)
 
-    return Question(contrast, difference("test"), difference("train"))
+    return ContrastResult(contrast, difference("test"), difference("train"))

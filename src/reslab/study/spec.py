@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from reslab.errors import UserError, first_complaint
+from reslab.errors import UserError, check_kind, first_complaint
 from reslab.recipe.recipe import Method, Published
 from reslab.recipe.value import Part
 
@@ -83,7 +83,7 @@ class Study(Part):
         return self
 
 
-class Begun(Part):
+class StudyRecord(Part):
     """`study.json` in a study's folder: what its runs belong to."""
 
     study: str
@@ -110,6 +110,7 @@ def read_study(name: str, *, shipped: dict[str, Study]) -> Study:
         return shipped[name]
     if not name.endswith(".json"):
         raise UserError(f"unknown study {name!r}: {_hint(name, list(shipped))} (a file's name ends in .json)")
+    check_kind(name)
     try:
         content = json.loads(Path(name).read_text(encoding="utf-8"))
         return Study.model_validate(content)

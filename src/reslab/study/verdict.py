@@ -45,7 +45,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RowVerdict:
     """A word, and where it is `not decided` how many more seeds would decide it if mean and spread stay as they are.
 
     None: it cannot be said from one seed, or no number of seeds would.
@@ -80,7 +80,7 @@ def half_width(*spreads: tuple[float, int]) -> float:
     return float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(total)
 
 
-def judge(ours: Sample, published: Published, *, tolerance: float, lower_is_better: bool) -> Verdict:
+def judge(ours: Sample, published: Published, *, tolerance: float, lower_is_better: bool) -> RowVerdict:
     """Judge a mean against a published figure.
 
     `reproduced` where our whole interval lies within the tolerance of it, `better` or `worse` where it lies outside
@@ -88,15 +88,15 @@ def judge(ours: Sample, published: Published, *, tolerance: float, lower_is_bett
     """
     width, spread = ours.half_width, ours.variance
     if width is None or spread is None:
-        return Verdict("not decided")
+        return RowVerdict("not decided")
     low, high = published.low - tolerance, published.high + tolerance
     # To the nearer end of the tolerated range, from either side.
     distance = min(abs(ours.mean - low), abs(ours.mean - high))
     if width > distance or len(ours.values) < LEAST_SEEDS:
-        return Verdict("not decided", _further(distance, [spread], num=len(ours.values), error=ours.error))
+        return RowVerdict("not decided", _further(distance, [spread], num=len(ours.values), error=ours.error))
     if low <= ours.mean <= high:
-        return Verdict("reproduced")
-    return Verdict("better" if (ours.mean < low) == lower_is_better else "worse")
+        return RowVerdict("reproduced")
+    return RowVerdict("better" if (ours.mean < low) == lower_is_better else "worse")
 
 
 def subtract(first: Sample, second: Sample) -> Difference:

@@ -24,7 +24,7 @@ from reslab.training.determinism import check_same_machine, own_generator, stric
 from reslab.training.distributed import Team
 from reslab.training.environment import continue_environment, describe_environment, tell_differences
 from reslab.training.progress import say
-from reslab.training.state import read_facts
+from reslab.training.state import read_state
 
 Command = Literal["train", "extend"]
 Splits = tuple[ImageSet, ...]
@@ -179,7 +179,7 @@ def go_on(
 
 
 def _count_updates(run: Run) -> int:
-    return read_facts(run.read_checkpoint()).updates if run.has_checkpoint else 0
+    return read_state(run.read_checkpoint()).updates if run.has_checkpoint else 0
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic; steep at 0, its values stay within about 0.7 to 1.2
 
 
-class Muon(torch.optim.Optimizer):
+class MuonOptimizer(torch.optim.Optimizer):
     """Groups have `orthogonal` (with `iterations`) or not, and `lr`, `momentum` and `weight_decay`."""
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:

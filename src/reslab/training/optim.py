@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 from reslab.models import Classifier
-from reslab.recipe.recipe import Cosine, Linear, Optimizer, Schedule, Sgd, Steps
-from reslab.recipe.recipe import Muon as MuonSettings
-from reslab.training.muon import Muon
+from reslab.recipe.recipe import Cosine, Linear, Muon, Optimizer, Schedule, Sgd, Steps
+from reslab.training.muon import MuonOptimizer
 
 Group = dict[str, Any]
 
@@ -22,7 +21,7 @@ def make_optimizer(model: Classifier, *, settings: Optimizer, backbone: float = 
     match settings:
         case Sgd():
             groups = _sgd_groups(model, settings)
-        case MuonSettings():
+        case Muon():
             groups = _muon_groups(model, settings)
         case _ as unreachable:
             assert_never(unreachable)
@@ -30,8 +29,8 @@ def make_optimizer(model: Classifier, *, settings: Optimizer, backbone: float = 
     for group in groups:
         is_head = all(id(parameter) in head for parameter in group["params"])
         group["lr"] = group["peak_lr"] = group["peak_lr"] * (1.0 if is_head else backbone)
-    if isinstance(settings, MuonSettings):
-        return Muon(groups)
+    if isinstance(settings, Muon):
+        return MuonOptimizer(groups)
     return torch.optim.SGD(groups, momentum=settings.momentum, nesterov=settings.nesterov, fused=True)
 
 
@@ -49,7 +48,7 @@ def _sgd_groups(model: Classifier, settings: Sgd) -> list[Group]:
     ]
 
 
-def _muon_groups(model: Classifier, settings: MuonSettings) -> list[Group]:
+def _muon_groups(model: Classifier, settings: Muon) -> list[Group]:
     filters = [parameter for parameter in _backbone(model) if parameter.ndim > 1]
     biases = [parameter for parameter in _backbone(model) if parameter.ndim <= 1]
     return [

@@ -31,7 +31,7 @@ class State:
     lowered_from: int | None = None  # the update from which the rate is lower, after a loss that was not finite
 
 
-class Facts(Part):
+class CheckpointState(Part):
     """What a checkpoint holds beside its tensors; see `State`."""
 
     schema_version: Literal[1] = 1
@@ -42,7 +42,7 @@ class Facts(Part):
     lowered_from: NonNegativeInt | None = None  # an older reslab did not lower the rate
 
 
-FACTS = tuple(name for name in Facts.model_fields if name != "schema_version")
+FIELDS = tuple(name for name in CheckpointState.model_fields if name != "schema_version")
 
 
 def capture(state: State) -> Checkpoint:
@@ -53,7 +53,7 @@ def capture(state: State) -> Checkpoint:
             tensors[f"optimizer.{index}.{name}"] = _array(value)
     tensors |= {"epoch.losses": _array(state.losses), "epoch.hits": _array(state.hits)}
     tensors["generator"] = _array(torch.get_rng_state())
-    return Checkpoint(tensors, {name: getattr(state, name) for name in FACTS})
+    return Checkpoint(tensors, {name: getattr(state, name) for name in FIELDS})
 
 
 def restore(state: State, checkpoint: Checkpoint) -> None:
@@ -61,7 +61,7 @@ def restore(state: State, checkpoint: Checkpoint) -> None:
 
     Raises: UserError where the checkpoint belongs to another network.
     """
-    tensors, facts = checkpoint.tensors, read_facts(checkpoint)
+    tensors, position = checkpoint.tensors, read_state(checkpoint)
     try:
         weights = {name: torch.as_tensor(value) for name, value in tensors.items() if name.startswith("model.")}
         state.model.load_state_dict({name.removeprefix("model."): value for name, value in weights.items()})
@@ -72,14 +72,14 @@ def restore(state: State, checkpoint: Checkpoint) -> None:
             state.optimizer.state[parameter] = _restore_slots(tensors, f"optimizer.{index}.", like=parameter)
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise _not_fitting(error) from None
-    for name in FACTS:
-        setattr(state, name, getattr(facts, name))
+    for name in FIELDS:
+        setattr(state, name, getattr(position, name))
 
 
-def read_facts(checkpoint: Checkpoint) -> Facts:
+def read_state(checkpoint: Checkpoint) -> CheckpointState:
     """Read where a checkpoint stands. Raises: UserError where it does not say."""
     try:
-        return Facts.model_validate(checkpoint.state)
+        return CheckpointState.model_validate(checkpoint.state)
     except ValueError as error:
         raise _not_fitting(error) from None
 

@@ -16,14 +16,14 @@ from reslab.data.batches import Batches
 from reslab.data.images import ImageSet
 from reslab.data.load import load
 from reslab.data.overlap import find_overlap
-from reslab.data.pixels import Joined, Pixels, Selected, Stored
+from reslab.data.pixels import Joined, Pixels, Selected, StoredPixels
 from reslab.data.split import hold_out
 from reslab.data.storage import cache as disk
 from reslab.data.storage import stored
 from reslab.errors import Failure, UserError
 from reslab.recipe.recipe import Recipe
 
-LOAD = "import sys; from reslab.data import load; print(load('npz:' + sys.argv[1], 'train', image_size=8).fingerprint)"
+LOAD = "import sys; from reslab.data.load import load; print(load('npz:' + sys.argv[1], 'train', image_size=8).fingerprint)"
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def test_a_stored_set_is_what_it_would_be_in_memory(noise: str, tmp_path: Path) 
 def test_no_kind_of_set_that_is_not_in_memory_is_forgotten(noise: str, tmp_path: Path) -> None:
     images = load(f"{noise}@3+{write(tmp_path / 'other.npz', seed=1)}", "train", image_size=8).images
     assert isinstance(images, Joined)
-    assert [type(part) for part in images.parts] == [Selected, Stored]
+    assert [type(part) for part in images.parts] == [Selected, StoredPixels]
 
 
 @pytest.mark.usefixtures("large")
@@ -98,7 +98,7 @@ def test_a_file_is_read_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.delattr(os, "preadv")
     images = np.random.default_rng(0).integers(0, 256, (40, 3, 4, 4), dtype=np.uint8)
     (tmp_path / "images.bin").write_bytes(images.tobytes())
-    file = Stored(tmp_path / "images.bin", images.shape)
+    file = StoredPixels(tmp_path / "images.bin", images.shape)
     every_third = Selected(file, np.arange(0, 40, 3))
     for places in ([], [39], [3, 3, 4, 5, 0], [7, 6, 5], list(range(40))):
         np.testing.assert_array_equal(file[places], images[places])
@@ -108,7 +108,7 @@ def test_a_file_is_read_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_neighbours_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that who goes through all images but a few, held out for validation, asks the system seldom."""
     (tmp_path / "images.bin").write_bytes(bytes(1000 * 48))
-    kept = Selected(Stored(tmp_path / "images.bin", (1000, 3, 4, 4)), np.delete(np.arange(1000), [17, 500]))
+    kept = Selected(StoredPixels(tmp_path / "images.bin", (1000, 3, 4, 4)), np.delete(np.arange(1000), [17, 500]))
     calls: list[int] = []
     read = pixels._read_some
     monkeypatch.setattr(pixels, "_read_some", lambda *file, at: (calls.append(at), read(*file, at=at))[1])
@@ -119,7 +119,7 @@ def test_neighbours_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_threads_read_one_file(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (200, 3, 4, 4), dtype=np.uint8)
     (tmp_path / "images.bin").write_bytes(images.tobytes())
-    file = Stored(tmp_path / "images.bin", images.shape)
+    file = StoredPixels(tmp_path / "images.bin", images.shape)
     orders = [np.random.default_rng(seed).permutation(200) for seed in range(40)]
     with ThreadPoolExecutor(4) as pool:
         for order, found in zip(orders, pool.map(file.read, orders), strict=True):

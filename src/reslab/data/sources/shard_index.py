@@ -55,7 +55,7 @@ class ShardedSplit(Part):
         return sum(shard.num_images for shard in self.shards)
 
 
-class Index(Part):
+class ShardIndex(Part):
     """What was packed: images of (C, H, W), and the expression that they came from."""
 
     schema_version: Literal[1] = 1
@@ -111,7 +111,7 @@ class Store:
             raise Failure(f"{self.url}/{name} cannot be written: {error}") from None
 
 
-def read_index(store: Store) -> tuple[Index, str]:
+def read_index(store: Store) -> tuple[ShardIndex, str]:
     """Read the index and its SHA-256. Raises: UserError where there is none, or it is no index."""
     try:
         if (store.size(INDEX) or 0) > MAX_INDEX:
@@ -123,7 +123,7 @@ def read_index(store: Store) -> tuple[Index, str]:
             "right?"
         ) from None
     try:
-        index = Index.model_validate(json.loads(content))
+        index = ShardIndex.model_validate(json.loads(content))
     except (ValidationError, ValueError, RecursionError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else None
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
@@ -133,7 +133,7 @@ def read_index(store: Store) -> tuple[Index, str]:
     return index, hashlib.sha256(content).hexdigest()
 
 
-def read_labels(store: Store, index: Index, split: Split) -> NDArray[np.int64]:
+def read_labels(store: Store, index: ShardIndex, split: Split) -> NDArray[np.int64]:
     """Read the labels (N,) of a split in the order of its shards. Raises: UserError where they are damaged."""
     file, num = index.splits[split].labels, index.splits[split].num_images  # type: ignore[index]
     try:

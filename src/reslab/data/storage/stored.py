@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.data.images import Labelled, Split
-from reslab.data.pixels import SMALL, Stored
+from reslab.data.pixels import SMALL, StoredPixels
 from reslab.data.storage.blocks import Block, Source, resize
 from reslab.data.storage.cache import make_room, name_of, opening, read_facts
 from reslab.errors import Failure
@@ -41,7 +41,7 @@ def _open(path: Path, classes: tuple[str, ...]) -> Labelled:
     labels: NDArray[np.int64] = np.load(path / "labels.npy", allow_pickle=False)
     if int(np.prod(shape, dtype=np.int64)) < SMALL:
         return Labelled(np.fromfile(path / "images.bin", dtype=np.uint8).reshape(shape), labels, classes)
-    return Labelled(Stored(path / "images.bin", shape), labels, classes)
+    return Labelled(StoredPixels(path / "images.bin", shape), labels, classes)
 
 
 def _write_images(path: Path, source: Source, *, image_size: int) -> tuple[list[int], NDArray[np.int64]]:
