@@ -86,7 +86,7 @@ def test_views_of_another_evaluation_are_refused(make_run):
 def test_markdown_has_the_figures_and_links_to_pictures_that_exist(rich):
     text = (rich.path / "report.md").read_text(encoding="utf-8")
     accuracy = rich.evaluation.splits["test"].accuracy
-    assert f"{100 * accuracy.value:.2f}\u00a0% ({100 * accuracy.low:.2f}" in text
+    assert f"{100 * accuracy.value:.2f} % ({100 * accuracy.low:.2f}" in text
     assert "\\<script\\>alert(1)" in text
     links = [line.rpartition("(")[2].rstrip(")") for line in text.splitlines() if line.startswith("![")]
     assert len(links) == 8

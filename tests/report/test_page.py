@@ -131,7 +131,7 @@ def test_published_figure_and_verdict(rich_page, lean_page):
     text = rich_page.text["published"]
     assert "Somebody et al. 2020, table 3" in text
     assert "Above." in text
-    assert "one seed cannot carry the spread from seed to seed" in text
+    assert "not the spread between seeds" in text
     assert "changed by --set" in " ".join(text.split())
     assert "No published result is known for this recipe" in lean_page.text["published"]
     assert "none published" in lean_page.text[""]

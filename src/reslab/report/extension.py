@@ -51,7 +51,7 @@ def _old_sentence(inputs: Inputs, extension: ExtensionFigures) -> str:
     change = in_points(extension.old_change)
     return (
         f"Of the {sum(supports):,} test images of the {counted(extension.num_old, 'old class')}, the base, which "
-        f"knows no other, recognises {percent(extension.old_before.value)}; the extended network, which chooses among "
+        f"knows only these, recognizes {percent(extension.old_before.value)}; the extended network, choosing among "
         f"all {len(inputs.evaluation.classes)}, {percent(extension.old_after.value)}. That is a change of "
         f"{change.text} points {change.aside}: {_judgement(extension.old_change)}."
     )
@@ -59,10 +59,10 @@ def _old_sentence(inputs: Inputs, extension: ExtensionFigures) -> str:
 
 def _judgement(change: Estimate) -> str:
     if change.high < 0:
-        return "the whole interval lies below 0, so something was forgotten or given away to the new classes"
+        return "the whole interval is below 0, so the network forgot some old classes or confuses them with new ones"
     if change.low > 0:
-        return "the whole interval lies above 0, so the old classes have gained"
-    return "the interval holds 0, so no loss or gain can be told from chance"
+        return "the whole interval is above 0, so the old classes improved"
+    return "the interval includes 0, so the change may be chance"
 
 
 def _old_table(inputs: Inputs, extension: ExtensionFigures) -> Table:

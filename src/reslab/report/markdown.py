@@ -34,7 +34,7 @@ def _lines(inputs: Inputs, pictures: Sequence[Picture], beside: Beside | None) -
         yield from ("", f"## Compared with {escape(beside.name)}", "", *_table(beside.table), "")
         yield escape(f"{beside.accuracy} {beside.macro_f1}")
     yield from ("", "## Metrics", "", *_table(metric_table(evaluation)))
-    yield from ("", "## The classes, test split", "", *_table(class_table(inputs.test, classes=evaluation.classes)))
+    yield from ("", "## Per class, test split", "", *_table(class_table(inputs.test, classes=evaluation.classes)))
     if confusions := Mistakes(inputs).confusions():
         yield from ("", "## Most confused pairs, test split", "", *_table(pair_table(confusions)))
     if published:
@@ -48,8 +48,8 @@ def _lines(inputs: Inputs, pictures: Sequence[Picture], beside: Beside | None) -
     if inputs.recipe.data == "cifar10":
         yield from ("", "## Compared with published networks", "", *_table(field_table(inputs)))
     if inputs.gallery.doubts is not None:
-        yield from ("", "## Labels that look wrong", "", escape(doubts_sentence(inputs)))
-    yield from ("", "## What was run", "")
+        yield from ("", "## Suspicious labels", "", escape(doubts_sentence(inputs)))
+    yield from ("", "## Setup", "")
     for term, description in (*recipe_facts(inputs), *machine_facts(inputs)):
         yield f"- {term}: {escape(description)}"
     yield from ("", *_table(data_table(inputs)), "", markdown_block(inputs.environment.command))

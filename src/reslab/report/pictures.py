@@ -99,7 +99,7 @@ def _how_to_read(inputs: Inputs) -> Iterator[str]:
     else:
         yield "The strip below shows the learning rate at the end of each epoch."
     augmented = "augmented images " if inputs.recipe.augment else ""
-    yield f"The training curve is measured on {augmented}while the weights still change, so it is no final figure."
+    yield f"The training curve is measured on {augmented}while the weights change: its end is no final metric."
 
 
 # ---- confusion matrices
@@ -121,7 +121,7 @@ def _matrix(inputs: Inputs, split: SplitName, by_row: bool) -> Picture:
         name=f"confusion-{split}" + ("-by-row" if by_row else ""),
         png=figures.matrix(counts, classes=classes, by_row=by_row),
         alt=f"Confusion matrix of the {SPLIT_WORDS[split].lower()} split, {kind}: {wrong:,} of {counts.sum():,} images "
-        f"lie off the diagonal (accuracy {percent(figures_of.accuracy.value)}).",
+        f"are off the diagonal (accuracy {percent(figures_of.accuracy.value)}).",
         title=f"{SPLIT_WORDS[split]} split, {kind}.",
         caption=f"Rows are true classes, columns predicted ones.{unit}{blank} "
         "The colour grows with the square root, so that rare confusions show.",
@@ -188,7 +188,7 @@ def reliability_picture(bins: Reliability) -> Picture:
     return Picture(
         name="reliability-test",
         png=figures.reliability_diagram(certainty=bins.certainty, accuracy=bins.accuracy, share=bins.share),
-        alt=f"Reliability diagram of the test split with {len(bins.share)} bins; weighted by images, the accuracy lies "
+        alt=f"Reliability diagram of the test split with {len(bins.share)} bins; weighted by images, the accuracy is "
         f"{side} the stated probability.",
         title="Test split, probability against accuracy.",
         caption="Each point gathers images to which the classifier gave about the same probability; on the "

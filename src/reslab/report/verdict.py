@@ -19,9 +19,9 @@ class Verdict:
 def verdict(published: Published, estimate: Estimate) -> Verdict:
     """Judge a test accuracy with its interval: `within` where the two ranges touch, else the side that ours lies on."""
     ours, theirs = between(estimate.low, estimate.high), between(published.low, published.high)
-    limit = "one seed cannot carry the spread from seed to seed, so the interval covers only the choice of test images"
+    limit = "the interval covers the sampling of test images only, not the spread between seeds"
     if estimate.low > published.high:
-        return Verdict("above", f"Our whole interval, {ours}, lies above the published {theirs}; {limit}.")
+        return Verdict("above", f"Our whole interval, {ours}, is above the published {theirs}; {limit}.")
     if estimate.high < published.low:
-        return Verdict("below", f"Our whole interval, {ours}, lies below the published {theirs}; {limit}.")
+        return Verdict("below", f"Our whole interval, {ours}, is below the published {theirs}; {limit}.")
     return Verdict("within", f"Our interval, {ours}, overlaps the published {theirs}; {limit}.")

@@ -64,7 +64,7 @@ def _headline(results: Results) -> Iterator[str]:
     if results.scale < 1:
         yield (
             f"Scaled down: every network was trained for {results.scale:g} of its epochs, so nothing here is a verdict "
-            "on a published figure. Rows may be compared with each other, at this length."
+            "on a published result. Rows may be compared with each other, at this length."
         )
     yield (
         f"Ours is the mean over seeds of the weights of the last epoch, ± a {percent(CONFIDENCE, decimals=0)} interval "
@@ -72,8 +72,8 @@ def _headline(results: Results) -> Iterator[str]:
         "interval, fewer than three no verdict. The test split was opened by the evaluation alone."
     )
     yield (
-        f"Reproduced: the whole interval lies within {100 * results.study.tolerance:g} points of the published "
-        "figure; better or worse: all of it lies beyond; else the seeds do not decide. Published figures are taken "
+        f"Reproduced: the whole interval is within {100 * results.study.tolerance:g} points of the published "
+        "result; better or worse: all of it is beyond; otherwise the seeds do not decide. Published results are taken "
         "as they stand, without an interval of their own."
     )
 
