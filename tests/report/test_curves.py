@@ -61,5 +61,5 @@ def test_the_chart_is_a_picture_and_replaces_the_one_before(runs: list[Run], tmp
 
 def test_a_folder_that_cannot_be_made_is_a_failure(runs: list[Run], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(Failure, match="file/below cannot be made: Not a directory"):
+    with pytest.raises(Failure, match="file/below cannot be written: Not a directory"):
         write_curves(runs, names=["one", "two"], out=tmp_path / "file/below")

@@ -247,5 +247,5 @@ def test_a_folder_with_another_seed_is_refused(study: Study, copied: Path, name:
 
 def test_a_file_in_the_way_is_a_failure(study: Study, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(Failure, match="file/tiny cannot be made"):
+    with pytest.raises(Failure, match="file/tiny cannot be written"):
         run_study(study, out=tmp_path / "file/tiny")
