@@ -65,7 +65,7 @@ def test_wrong_arguments_get_a_sentence(refuse: Command) -> None:
     )
     assert "--epochs-scale 2: give a share" in refuse("study", "run", "digits", "--epochs-scale", "2")
     both = ("study", "run", "digits", "--workers", 2, "--ray", "auto")
-    assert "--workers are those of this machine, --ray has its own: omit one of them" in refuse(*both)
+    assert "--workers run on this machine, --ray on a cluster: omit one of them" in refuse(*both)
     assert "add --ray ADDRESS" in refuse("study", "run", "digits", "--workers", 2, "--gpus-per-run", "0.5")
     assert "holds no study: reslab study run begins one" in refuse("study", "report", "digits")
     assert "unknown device 'gpu'" in refuse("study", "run", "digits", "--device", "gpu")
@@ -73,5 +73,5 @@ def test_wrong_arguments_get_a_sentence(refuse: Command) -> None:
 
 def test_a_begun_study_without_a_run_has_no_report(reslab: Command, refuse: Command, untrained: list[str]) -> None:
     assert reslab("study", "run", "digits", "--seeds", 1, "--epochs-scale", "0.5").code == 0
-    assert "runs/digits holds no finished run yet" in refuse("study", "report", "digits")
+    assert "runs/digits has no finished run yet" in refuse("study", "report", "digits")
     assert "holds runs of digits at 0.5 of the epochs, not of digits at 1" in refuse("study", "run", "digits")

@@ -186,7 +186,7 @@ def test_the_command(finished: Run, tmp_path: Path, monkeypatch: Any, capsys: An
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 0
-    assert capsys.readouterr().out.startswith("3 epochs of ")
+    assert capsys.readouterr().out.startswith("Written to tensorboard:")
 
 
 def test_training_loads_no_tracker() -> None:

@@ -99,7 +99,7 @@ import pathlib, sys, torch, reslab
 from reslab.models.layers import conv3x3
 images = torch.randn(2, 64, 32, 32)
 conv3x3(64, 64)(images).sum().backward()
-model = reslab.build({"kind": "preact_resnet", "depth": 8}, num_classes=3)
+model = reslab.build(reslab.MODELS["preact_resnet20"], num_classes=3)
 assert model(torch.randn(2, 3, 32, 32)).shape == (2, 3)
 network = reslab.Network.load(pathlib.Path(sys.argv[1]), device="cpu")
 network.logits(torch.zeros(2, network.channels, 8, 8, dtype=torch.uint8))

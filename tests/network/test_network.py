@@ -41,7 +41,7 @@ def test_the_example_does_what_it_says(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_logits_and_features_are_those_of_the_layers(network: Network, images: torch.Tensor) -> None:
     by = network.metadata.standardize
     with torch.no_grad():
-        standardized = (images.float() - by.mean[0]) / by.deviation[0]
+        standardized = (images.float() - by.mean[0]) / by.std[0]
         features = network.module.features(standardized)
         logits = network.module.head(features)
     torch.testing.assert_close(network.logits(images), logits, rtol=1e-4, atol=1e-4)
@@ -63,7 +63,7 @@ def test_images_of_any_other_size_are_resized_as_pillow_does(network: Network, s
         [np.asarray(Image.fromarray(each[0]).resize((8, 8), Image.Resampling.BILINEAR)) for each in pixels]
     )
     wanted = network.prepare(torch.from_numpy(small)[:, None])
-    one = 1.01 / network.metadata.standardize.deviation[0]  # Pillow rounds otherwise
+    one = 1.01 / network.metadata.standardize.std[0]  # Pillow rounds otherwise
     assert (network.prepare(torch.from_numpy(pixels)) - wanted).abs().max() <= one
     assert network.logits(torch.from_numpy(pixels)).shape == (3, 3)
 
@@ -89,14 +89,14 @@ def test_what_is_saved_is_what_was_loaded_byte_for_byte(finished: Run, tmp_path:
 
 
 def test_a_network_of_ones_own_layers_can_be_saved_and_loaded(tmp_path: Path) -> None:
-    options = {"kind": "preact_resnet", "depth": 8, "width": 8}
+    options = PreActResNet(depth=8, width=8)
     module = reslab.build(options, num_classes=2, channels=2)
     metadata = Weights(
-        model=PreActResNet(depth=8, width=8),
+        model=options,
         classes=("a", "b"),
         channels=2,
         image_size=9,
-        standardize=Standardize(mean=(1, 2), deviation=(3, 4)),
+        standardize=Standardize(mean=(1, 2), std=(3, 4)),
     )
     Network(module, metadata).save(tmp_path / "own.safetensors")
     loaded = Network.load(tmp_path / "own.safetensors", device="cpu")
@@ -128,7 +128,7 @@ def test_metadata_that_the_weights_do_not_fit_end_in_one_sentence(
 
 def test_a_normalisation_of_other_channels_is_damage(finished: Run) -> None:
     tensors, metadata = read_weights(finished.path)
-    wrong = metadata.model_copy(update={"standardize": Standardize(mean=(1, 2), deviation=(1, 2))})
+    wrong = metadata.model_copy(update={"standardize": Standardize(mean=(1, 2), std=(1, 2))})
     finished.write_weights(pack_weights(tensors, wrong))
     with pytest.raises(UserError, match="is damaged: it standardises 2 channels of 1"):
         Network.load(finished.path)

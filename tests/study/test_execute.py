@@ -65,7 +65,7 @@ def test_more_seeds_add_runs_and_leave_the_others(study: Study, copied: Path) ->
     assert [job.out.name for job in outcome.done] == ["relu-2"]
     assert {path: time for path, time in stamps(copied).items() if path in before} == before
     assert said[0] == "tiny: 2 of 3 runs are done"
-    assert re.fullmatch(r"relu: 3 epochs of \d+\.\d s here, times 1: about \d+ seconds", said[1])
+    assert re.fullmatch(r"relu: 3 epochs of \d+\.\d\ss here, times 1: about \d+\.\d\ss", said[1])
 
 
 def test_training_opens_no_test_split(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,12 +123,11 @@ def test_the_ledger_has_every_published_row_once() -> None:
     ledger = STUDIES["ledger"]
     others = [study for name, study in STUDIES.items() if name != "ledger"]
     jobs = [row.job for row in ledger.rows]
-    assert {row.job.model_dump_json() for study in others for row in study.rows if row.published} == {
-        job.model_dump_json() for job in jobs
-    }
+    wanted = [row for study in others for row in study.rows if row.published or study.name == "degradation"]
+    assert {row.job.model_dump_json() for row in wanted} == {job.model_dump_json() for job in jobs}
     assert [isinstance(job, Training) for job in jobs].count(True) == 28
     assert len(jobs) == 29
-    assert all(row.published for row in ledger.rows)
+    assert all(row.published or row.label.startswith("plain-") for row in ledger.rows)  # He et al. plot those
 
 
 def test_the_ledger_trains_the_shipped_recipes_whole(tmp_path) -> None:

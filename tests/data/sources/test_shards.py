@@ -272,7 +272,7 @@ def test_what_cannot_be_streamed_is_said(packed: Path, small_recipe: Recipe) -> 
     for expression in ("digits", f"shards:{packed}+digits:2", f"shards:{packed}@3"):
         with pytest.raises(UserError, match=r"cannot be streamed, only shards:URL alone can: pack it"):
             load(expression, "train", image_size=8, stream=100)
-    with pytest.raises(ValueError, match="stream goes through shards in their order"):
+    with pytest.raises(ValueError, match="stream reads shards in their order"):
         derive(small_recipe, name="x", stream=5, sampling={"images_per_epoch": 10, "balance": 1.0})
 
 

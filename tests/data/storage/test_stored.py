@@ -136,7 +136,7 @@ def test_a_file_that_is_cut_short_while_it_is_read_is_named(noise: str, cache: P
     (file,) = cache.glob("*/images.bin")
     os.truncate(file, file.stat().st_size - 100)
     assert images.images[:47].shape == (47, 3, 8, 8)  # all but the last
-    with pytest.raises(Failure, match=r"images\.bin was cut short while it was in use: start again"):
+    with pytest.raises(Failure, match=r"images\.bin was truncated while in use: start again"):
         images.images[:]
     assert load(noise, "train", image_size=8).fingerprint == before
 
