@@ -143,7 +143,7 @@ class Figures(Part):
 
 
 class AugmentedFigures(Part):
-    """The same split with the mean of several views' logits; it only ever stands beside the figure without."""
+    """The same split with the mean of several views' logits; only ever shown next to the figure without it."""
 
     views: PositiveInt
     figures: Figures

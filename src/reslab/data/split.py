@@ -17,7 +17,7 @@ _CUT, _LIMIT, _HOLD_OUT = 0, 1, 2  # each draws its own permutations; fixed: an 
 def hold_out(images: ImageSet, num: int, *, seed: int) -> tuple[ImageSet, ImageSet]:
     """Cut `num` images off for validation, each class in proportion; returns (training, validation).
 
-    Which images of a class are held out hangs on its name, its size and the seed alone, so that more classes beside it
+    Which images of a class are held out depends on its name, its size and the seed alone, so that more classes beside it
     change nothing, and those of a smaller share are among those of a larger one. A class without images stays so.
     Raises: UserError unless every class that has images can have at least one on both sides.
     """
@@ -62,7 +62,7 @@ def _shares(counts: Sequence[int], num: int) -> list[int]:
 def cut(labels: NDArray[np.int64], *, classes: Sequence[str], split: Split) -> NDArray[np.int64]:
     """Choose the places of a split where a source has no test images of its own: 80 % of each class, or the other 20 %.
 
-    At least one image a class is for the test. The choice hangs on the class's name and size alone, so that
+    At least one image a class is for the test. The choice depends on the class's name and size alone, so that
     `digits:0-6+digits:7-9` is cut as `digits` is. Raises: UserError where a class has fewer than two images.
     """
     test = np.zeros(len(labels), dtype=bool)

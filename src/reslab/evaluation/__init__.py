@@ -20,7 +20,7 @@ def evaluate(
     data_dir: Path | None = None,
     allow_remote: bool = False,
 ) -> Evaluation:
-    """Predict and measure the named splits of a finished run; with `views`, test-time augmentation stands beside.
+    """Predict and measure the named splits of a finished run; with `views`, also with test-time augmentation.
 
     By default those are the training and the test split, of a trial the training and the validation split. Another
     machine that the run's recipe names is contacted with `allow_remote` alone.

@@ -24,7 +24,7 @@ from reslab.words import between, counted, duration, errors_among, percent
 def render(
     inputs: Inputs, *, pictures: Mapping[str, Sequence[Picture]], beside: Beside | None, interaction: Interaction
 ) -> str:
-    """Put the pictures of each section, all tables and what stands beside the run into the page."""
+    """Put the pictures of each section, all tables and the comparison into the page."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -93,7 +93,7 @@ class Run:
     def beginning(self) -> Iterator[None]:
         """Be the only writer from the start of a run; where that ends before anything is saved, nothing is left of it.
 
-        After a Failure the run is kept, since it can be gone on with.
+        After a Failure the run is kept, since it can be resumed.
         """
         try:
             with self.locked():

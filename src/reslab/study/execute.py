@@ -1,4 +1,4 @@
-"""A study's runs on this machine: those that are missing, in order; what was interrupted is gone on with.
+"""A study's runs on this machine: those that are missing, in order; interrupted ones are resumed.
 
 `do` does one run and needs nothing but its arguments, so that it can also be sent elsewhere. Each run is trained and
 evaluated by what `reslab train`, `reslab extend` and `reslab evaluate` call; the test split is opened by the last.
