@@ -17,8 +17,8 @@ _CUT, _LIMIT, _HOLD_OUT = 0, 1, 2  # each draws its own permutations; fixed: an 
 def hold_out(images: ImageSet, num: int, *, seed: int) -> tuple[ImageSet, ImageSet]:
     """Cut `num` images off for validation, each class in proportion; returns (training, validation).
 
-    Which images of a class are held out depends on its name, its size and the seed alone, so more classes change nothing,
-    and those of a smaller share are among those of a larger one. A class without images stays so.
+    Which images of a class are held out depends on its name, its size and the seed alone, so more classes
+    change nothing, and those of a smaller share are among those of a larger one. A class without images stays so.
     Raises: UserError unless every class that has images can have at least one on both sides.
     """
     counts = {label: count for label, count in enumerate(images.counts()) if count}

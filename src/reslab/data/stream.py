@@ -2,8 +2,8 @@
 
 The shards are shuffled, as many of them as fit into the buffer are read together, and their images are shuffled among
 each other. Processes that train one run deal the shards out first, so that each reads its own. All of that depends on
-the generator alone and nothing has been read for it, so an epoch resumes at any batch by reading from the border of that
-batch's first shard.
+the generator alone and nothing has been read for it, so an epoch resumes at any batch by reading from the border of
+that batch's first shard.
 """
 
 from collections.abc import Sequence
