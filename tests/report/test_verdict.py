@@ -29,6 +29,6 @@ def test_the_value_alone_decides_nothing():
 def test_sentence_names_both_ranges_and_what_one_seed_leaves_out():
     published = Published(low=0.93, high=0.93, source="x")
     sentence = verdict(published, Estimate(value=0.92, low=0.915, high=0.925)).sentence
-    for part in ("91.50–92.50\u00a0%", "93.00\u00a0%", "below", "one seed"):
+    for part in ("91.50–92.50\u00a0%", "93.00\u00a0%", "below", "between seeds"):
         assert part in sentence
     assert sentence.count(".") - sentence.count("0\u00a0%") <= 3  # one sentence
