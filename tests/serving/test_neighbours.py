@@ -1,5 +1,6 @@
 import torch
 
+from reslab.data.recipe_data import describe_data, read_split
 from reslab.runs import Run
 from reslab.serving.neighbours import Index
 from reslab.serving.own_images import read_own, read_some
@@ -24,7 +25,8 @@ def test_as_many_of_each_class_are_read(finished: Run):
 def test_nothing_is_downloaded(finished: Run, official, opened):
     """`official` has pinned tiny sets whose mirror is absent."""
     finished.write_recipe(finished.recipe.model_copy(update={"data": "cifar10", "validation": 0, "image_size": 32}))
-    finished.write_environment(finished.environment.model_copy(update={"data": ()}))
+    used = describe_data(read_split(finished.recipe, "train", data_dir=official))
+    finished.write_environment(finished.environment.model_copy(update={"data": (used,)}))
     assert len(read_some(finished, num=10, data_dir=official).labels) == 10
     (official / "cifar-10-batches-py" / "data_batch_3").unlink()
     assert "cifar10 is not on this machine" in read_some(finished, num=10, data_dir=official)
@@ -41,3 +43,9 @@ def test_images_that_are_not_what_they_were_are_not_shown(finished: Run):
     changed = first.model_copy(update={"fingerprint": "0" * 64})
     finished.write_environment(finished.environment.model_copy(update={"data": (changed, *others)}))
     assert "has changed: its fingerprint was 000000000000… and is" in read_own(finished, "train", data_dir=None)
+
+
+def test_images_that_the_run_has_not_recorded_are_not_shown(finished: Run):
+    """A run from elsewhere could name any folder of this machine."""
+    finished.write_environment(finished.environment.model_copy(update={"data": ()}))
+    assert read_own(finished, "train", data_dir=None) == "The run has no record of its train images."

@@ -25,8 +25,13 @@ def read_some(run: Run, *, num: int, data_dir: Path | None, allow_remote: bool =
 def read_own(
     run: Run, split: Literal["train", "validation"], *, data_dir: Path | None, allow_remote: bool = False
 ) -> ImageSet | str:
-    """Read a split of the run's data, or say in a sentence why not. Downloads nothing."""
+    """Read a split of the run's data, or say in a sentence why not. Downloads nothing.
+
+    A run from elsewhere names any folder: its pictures are shown only if the run has recorded their fingerprint.
+    """
     try:
+        if split not in {data.split for data in run.environment.data}:
+            return f"The run has no record of its {split} images."
         if absent := _find_absent(run.recipe.data, data_dir):
             return f"{absent} is not on this machine: pass its folder as --data-dir."
         images = read_split(run.recipe, split, data_dir=data_dir, allow_remote=allow_remote)
