@@ -25,7 +25,7 @@ from reslab.data.sources.archive import Archive, Member, unpack
 from reslab.data.sources.catalog import CIFAR10_CLASSES, Cifar
 from reslab.data.sources.cifar import read_cifar
 from reslab.data.sources.fetch import fetch
-from reslab.data.sources.npz import read_npz
+from reslab.data.sources.npz import open_npz
 from reslab.network.network import Network
 from reslab.recipe.networks import FastConv
 from reslab.recipe.recipe import Standardize, read_recipe
@@ -189,7 +189,7 @@ def arrays() -> list[bytes]:
 
 def read_arrays(content: bytes, folder: Path) -> object:
     path = file(folder, "it.npz", content)
-    return [read_npz(path, split="train"), read_npz(path, split="test")]
+    return [list(open_npz(path, split="train").blocks), list(open_npz(path, split="test").blocks)]
 
 
 def read_predictions(content: bytes, folder: Path) -> object:

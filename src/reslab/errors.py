@@ -3,11 +3,12 @@
 The command line prints the message alone; whatever else is raised is a defect.
 """
 
+import difflib
 import json
 import os
 import reprlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,12 @@ def show(value: Any) -> str:
         case dict():
             return "{…}" if value else "{}"
     return reprlib.repr(value)
+
+
+def did_you_mean(name: str, known: Iterable[str], *, otherwise: str) -> str:
+    """Suggest the known name that is most like `name`; say `otherwise` where none is."""
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else otherwise
 
 
 def _find_place(path: tuple[int | str, ...], content: Any) -> str:

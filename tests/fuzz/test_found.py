@@ -18,7 +18,7 @@ from reslab.data import pictures
 from reslab.data.sources.archive import Archive, Member, unpack
 from reslab.data.sources.cifar import unpickle
 from reslab.data.sources.fetch import fetch
-from reslab.data.sources.npz import read_npz
+from reslab.data.sources.npz import open_npz
 from reslab.errors import Failure, UserError
 from reslab.network.network import Network
 from reslab.recipe.networks import MODELS, FastConv, PreActResNet
@@ -73,7 +73,7 @@ def write_bomb(path: Path, name: str) -> None:
 def test_an_archive_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
     write_bomb(tmp_path / "it.npz", "images")
     with pytest.raises(UserError, match=r"images\.npy unpacks \d+ to 4,000,000,000 bytes"):
-        read_npz(tmp_path / "it.npz", split="train")
+        list(open_npz(tmp_path / "it.npz", split="train").blocks)
     write_bomb(tmp_path / "predictions-test.npz", "logits")
     with pytest.raises(UserError, match=r"logits\.npy unpacks \d+ to 4,000,000,000 bytes"):
         Run(tmp_path).read_predictions("test")
@@ -82,7 +82,7 @@ def test_an_archive_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None
 def test_a_label_that_would_be_one_of_billions_of_classes(tmp_path: Path) -> None:
     np.savez(tmp_path / "it.npz", images=np.zeros((4, 8, 8), np.uint8), labels=np.array([0, 1, 0, 4 * 10**9]))
     with pytest.raises(UserError, match="there is a label 4000000000: number the classes from 0"):
-        read_npz(tmp_path / "it.npz", split="train")
+        list(open_npz(tmp_path / "it.npz", split="train").blocks)
 
 
 def test_an_archive_that_makes_tarfile_stumble(tmp_path: Path, build: Any) -> None:

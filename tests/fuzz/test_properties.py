@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from reslab.data import expression as select
-from reslab.data.sources.npz import read_npz
+from reslab.data.sources.npz import open_npz
 from reslab.runs.files import read_safetensors, to_safetensors
 
 BYTES = ("archives", "archives, inside", "checkpoints", "npz of images", "npz of predictions", "official batches")
@@ -110,5 +110,5 @@ def test_tensors_return_to_the_bit(tmp_path: Path, values: NDArray[Any]) -> None
 @given(images=arrays.arrays("u1", st.tuples(st.just(4), *[st.integers(1, 9)] * 2, st.integers(1, 4))))
 def test_images_of_an_archive_return(tmp_path: Path, images: NDArray[np.uint8]) -> None:
     np.savez(tmp_path / "it.npz", x_train=images, y_train=[0, 1, 0, 1], x_test=images[:2], y_test=[0, 1])
-    found = read_npz(tmp_path / "it.npz", split="train")
+    (found,) = open_npz(tmp_path / "it.npz", split="train").blocks
     assert (found.images == images.transpose(0, 3, 1, 2)).all()

@@ -1,12 +1,11 @@
 """The commands that list what is shipped: networks and recipes."""
 
-import difflib
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from reslab.cli.options import Device, Json, Threads, use_threads
-from reslab.errors import UserError
+from reslab.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from reslab.recipe.networks import Model
@@ -32,10 +31,8 @@ def models(
 
     for name in names or ():
         if name not in MODELS:
-            near = difflib.get_close_matches(name, MODELS, n=1, cutoff=0.3)
-            raise UserError(
-                f"unknown network {name!r}: {f'did you mean {near[0]!r}? ' if near else ''}see reslab models"
-            )
+            hint = did_you_mean(name, MODELS, otherwise="choose another,")
+            raise UserError(f"unknown network {name!r}: {hint} see reslab models")
     found = {
         name: _cost(MODELS[name], num_classes=num_classes, channels=channels, device=device if measure else None)
         for name in names or MODELS

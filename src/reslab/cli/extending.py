@@ -18,7 +18,7 @@ from reslab.cli.options import (
     Threads,
     use_threads,
 )
-from reslab.cli.show import echo, print_json
+from reslab.cli.show import print_finished, print_json
 from reslab.errors import UserError
 
 
@@ -63,7 +63,6 @@ def extend(
     from reslab import extension
     from reslab.runs import Run
     from reslab.training import Safety
-    from reslab.words import duration
 
     was_finished = resume is not None and Run(resume).is_finished
     safety = Safety.parse(checkpoint_every, on_nonfinite=on_nonfinite)
@@ -99,9 +98,7 @@ def extend(
     if json:
         print_json({"run": str(made.path), "prior": made.prior.model_dump(), "log": [e.model_dump() for e in made.log]})
         return
-    taken = duration(sum(epoch.seconds for epoch in made.log))
-    done = "Finished before" if was_finished else f"Extended in {taken}"
-    echo(f"{done}; next: reslab evaluate {made.path}")
+    print_finished(made, how="Extended", was_finished=was_finished)
 
 
 def _read_old_data(text: str) -> str | int:

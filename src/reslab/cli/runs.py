@@ -20,7 +20,16 @@ from reslab.cli.options import (
     Threads,
     use_threads,
 )
-from reslab.cli.show import describe_pair, echo, print_evaluation, print_json, print_shortfall, print_table, to_plain
+from reslab.cli.show import (
+    describe_pair,
+    echo,
+    print_evaluation,
+    print_finished,
+    print_json,
+    print_shortfall,
+    print_table,
+    to_plain,
+)
 from reslab.errors import UserError
 
 Seed = Annotated[int, typer.Option(min=0, help="Seed of initialization, order and augmentation.")]
@@ -91,7 +100,6 @@ def train(
     from reslab.recipe.settings import with_settings
     from reslab.recipe.shipped import find_recipe
     from reslab.runs import Run
-    from reslab.words import duration
 
     was_finished = resume is not None and Run(resume).is_finished
     safety = training.Safety.parse(checkpoint_every, on_nonfinite=on_nonfinite)
@@ -127,9 +135,7 @@ def train(
     if json:
         print_json({"run": str(run.path), "log": [epoch.model_dump() for epoch in run.log]})
         return
-    taken = duration(sum(epoch.seconds for epoch in run.log))
-    done = "Finished before" if was_finished else f"Trained in {taken}"
-    echo(f"{done}; next: reslab evaluate {run.path}")
+    print_finished(run, how="Trained", was_finished=was_finished)
 
 
 def evaluate(

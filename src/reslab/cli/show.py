@@ -69,6 +69,14 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     console.print(table)
 
 
+def print_finished(run: "Run", *, how: str, was_finished: bool) -> None:
+    """Say how long a run took and what comes next; `how` it was made is a participle."""
+    from reslab.words import duration
+
+    taken = duration(sum(epoch.seconds for epoch in run.log))
+    echo(f"{'Finished before' if was_finished else f'{how} in {taken}'}; next: reslab evaluate {run.path}")
+
+
 def print_evaluation(evaluation: "Evaluation") -> None:
     """Print the figures of every split, those with test-time augmentation beside those without."""
     from reslab.words import errors_among, figure, percent

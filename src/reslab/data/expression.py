@@ -16,7 +16,6 @@ after it. Spaces around names are left out. A class name that a folder or file b
 expression is loaded, unless both are said to be one class.
 """
 
-import difflib
 import os
 import re
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from typing import Literal, get_args
 
 from reslab.data.addresses import is_remote
 from reslab.data.sources.catalog import CIFAR10_CLASSES, CIFAR100_CLASSES, CIFAR100_SUPERCLASSES
-from reslab.errors import UserError
+from reslab.errors import UserError, did_you_mean
 
 Named = Literal["cifar10", "cifar100", "cifar100-coarse", "digits"]
 Located = Literal["folder", "npz"]
@@ -190,9 +189,5 @@ def _expand(source: Named, item: str) -> tuple[str, ...]:
 
 
 def _nearest(name: str, known: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return (
-        f"it has {', '.join(known)}" if len(known) <= _NAMES_SHOWN else f"it has {', '.join(known[:_NAMES_SHOWN])}, …"
-    )
+    more = ", …" if len(known) > _NAMES_SHOWN else ""
+    return did_you_mean(name, known, otherwise=f"it has {', '.join(known[:_NAMES_SHOWN])}{more}")

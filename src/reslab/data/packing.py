@@ -6,6 +6,7 @@ one's number says where it was.
 
 import hashlib
 import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 from reslab.data.images import ImageSet, Split
 from reslab.data.load import load
 from reslab.data.sources.shard_index import INDEX, File, Shard, ShardedSplit, ShardIndex, Store
-from reslab.errors import UserError, extra
+from reslab.errors import UserError
 
 SPLITS: tuple[Split, ...] = ("train", "test")
 IMAGES_PER_SHARD = 5000
@@ -34,8 +35,6 @@ def pack(
     The index comes last, so that what was interrupted is not taken for whole. Raises: UserError where shards are there
     already, or the images are neither grey nor RGB; Failure where the storage refuses; as `load` does.
     """
-    with extra("shards"):
-        import webdataset  # noqa: F401 - before anything is read
     store = Store.at(url)
     if store.size(INDEX) is not None:
         raise UserError(f"{url} holds shards already: choose another folder, or remove them first")
@@ -68,14 +67,19 @@ def _pack_split(store: Store, images: ImageSet, images_per_shard: int) -> Sharde
 
 
 def _write_shard(images: ImageSet, places: NDArray[np.int64]) -> bytes:
-    from webdataset import TarWriter
-
     buffer = io.BytesIO()
-    with TarWriter(buffer, encoder=False, mtime=0) as writer:
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
         pixels, labels = images.images[places].numpy(), images.labels[places].tolist()
         for place, image, label in zip(places.tolist(), pixels, labels, strict=True):
-            writer.write({"__key__": f"{place:09}", "png": _to_png(image), "cls": str(label).encode()})
+            _add(tar, f"{place:09}.cls", str(label).encode())
+            _add(tar, f"{place:09}.png", _to_png(image))
     return buffer.getvalue()
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
 
 
 def _to_png(image: NDArray[np.uint8]) -> bytes:

@@ -3,14 +3,13 @@
 A value is read as JSON where it is JSON, else as text.
 """
 
-import difflib
 import json
 from collections.abc import Iterable
 from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from reslab.errors import UserError, show
+from reslab.errors import UserError, did_you_mean, show
 from reslab.recipe.networks import Model
 from reslab.recipe.recipe import Augment, Optimizer, Recipe, Schedule, parse_recipe
 from reslab.recipe.schema import REMOVED, RENAMED, RENAMED_IN_STANDARDIZE
@@ -74,11 +73,10 @@ def _check_name(place: Any, part: str, field: str) -> None:
         raise UserError(f"--set {field}: {part} is now called {new}: write {new} instead")
     if part == field and part in REMOVED:
         raise UserError(f"--set {field}: {REMOVED[part]}")
-    near: list[str] = []
+    hint = f"it has {', '.join(names)}"
     if isinstance(place, dict):
         inside = [f"{name}.{part}" for name in names if part in _names_in(place.get(name))]
-        near = inside or difflib.get_close_matches(part, names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
+        hint = f"did you mean {inside[0]!r}?" if inside else did_you_mean(part, names, otherwise=hint)
     raise UserError(f"--set {field}: unknown field {part!r}; {hint}")
 
 
@@ -106,8 +104,7 @@ def _change_kind(place: dict[str, Any], kind: Any, field: str) -> None:
     """Turn a part into another kind, keeping the fields that both have."""
     siblings = _SIBLINGS.get(str(place["kind"]), {})
     if not isinstance(kind, str) or kind not in siblings:
-        near = difflib.get_close_matches(str(kind), siblings, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(siblings)}"
+        hint = did_you_mean(str(kind), siblings, otherwise=f"choose from {', '.join(siblings)}")
         raise UserError(f"--set {field}: unknown kind {show(kind)}; {hint}")
     kept = {name: value for name, value in place.items() if name in siblings[kind].model_fields}
     place.clear()

@@ -3,14 +3,13 @@
 JSON both ways, so that a person's own study is a file like any shipped one. No torch here.
 """
 
-import difflib
 import json
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from reslab.errors import UserError, check_kind, first_complaint
+from reslab.errors import UserError, check_kind, did_you_mean, first_complaint
 from reslab.recipe.recipe import Method, Published
 from reslab.recipe.value import Part
 
@@ -123,5 +122,4 @@ def read_study(name: str, *, shipped: dict[str, Study]) -> Study:
 
 
 def _hint(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name.lower(), names, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(names)}"
+    return did_you_mean(name, names, otherwise=f"choose from {', '.join(names)}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from reslab.data.addresses import open_address
 from reslab.errors import Failure, UserError, extra
-from reslab.runs import write_bytes
+from reslab.runs import make_folder, write_bytes
 
 PART = ".part"
 READ_LAST = "evaluation.json"  # with it a run is done
@@ -41,7 +41,7 @@ class Storage:
                 if not place.resolve().is_relative_to(into.resolve()):
                     raise Failure(f"{self.url} holds {path!r}, which would be written outside of {into}")
                 if not path.endswith(PART):
-                    place.parent.mkdir(parents=True, exist_ok=True)
+                    make_folder(place.parent)
                     write_bytes(place, self.files.cat_file(path))
                     self.known[place] = _stamp(place)
 

@@ -1,4 +1,5 @@
 import errno
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -6,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from reslab.data.sources.archive import Archive, unpack, writing
+from reslab.data.sources.archive import Archive, unpack
 from reslab.errors import Failure, UserError
+from reslab.runs.files import writing
 
 CONTENTS = {"one": b"1" * 1000, "two": b"2" * 2000}
 Unpack = Callable[[bytes, Path], None]
@@ -138,7 +140,7 @@ def test_a_disk_that_fills_up_leaves_no_piece_behind(
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(Failure, match=r"set/one cannot be written: the disk is full"):
         unpack_packed(build.pack({f"set/{name}": data for name, data in CONTENTS.items()}), tmp_path)
     assert files_in(tmp_path) == {"set.tar.gz"}

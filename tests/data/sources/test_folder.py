@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reslab.data.images import Labelled, Split
 from reslab.data.load import load
-from reslab.data.sources.folder import read_folder
+from reslab.data.sources.folder import open_folder
 from reslab.errors import UserError
 
 RED, BLUE = (200, 30, 20), (10, 40, 220)
@@ -25,6 +26,12 @@ def fill(root: Path, counts: dict[str, int], *, start: int = 0) -> None:
     for name, count in counts.items():
         for number in range(start, start + count):
             save(root / name / f"{number:03}.png", Image.new("RGB", (4, 4), (number, 0, 0)))
+
+
+def read_folder(path: Path, *, split: Split, image_size: int) -> Labelled:
+    source = open_folder(path, split=split, image_size=image_size)
+    images, labels, _ = map(np.concatenate, zip(*source.blocks, strict=True))
+    return Labelled(images, labels, source.classes)
 
 
 def read_one(path: Path, image: Image.Image, *, size: int = 8, **options: Any) -> Any:

@@ -4,8 +4,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reslab.data.images import Labelled, Split
 from reslab.data.load import load
-from reslab.data.sources.npz import read_npz
+from reslab.data.sources.npz import open_npz
 from reslab.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -17,6 +18,12 @@ LABELS = np.arange(20) % 2
 def write(path: Path, **arrays: Any) -> Path:
     np.savez(path / "set.npz", **arrays)
     return path / "set.npz"
+
+
+def read_npz(path: Path, *, split: Split) -> Labelled:
+    source = open_npz(path, split=split)
+    images, labels, _ = map(np.concatenate, zip(*source.blocks, strict=True))
+    return Labelled(images, labels, source.classes)
 
 
 def test_colour_images_are_turned_to_channels_first(tmp_path: Path) -> None:

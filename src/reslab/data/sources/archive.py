@@ -5,13 +5,12 @@ and only with exactly the size and SHA-256 listed here.
 """
 
 import hashlib
-import os
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from reslab.errors import Failure, UserError
-from reslab.runs.files import writing
+from reslab.runs.files import make_folder, read_bytes, write_bytes
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,7 @@ def _compare(num_bytes: int, sha256: str, expected: Archive | Member) -> str | N
 
 def read_checked(path: Path, member: Member) -> bytes:
     """Read a file whole. Raises: UserError where it is not the one expected."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    content = read_bytes(path)
     if problem := _compare(len(content), hashlib.sha256(content).hexdigest(), member):
         raise UserError(f"{path} is damaged ({problem}): delete it, and it is taken from the official archive again")
     return content
@@ -74,7 +70,7 @@ def unpack(archive: Archive, data_dir: Path) -> None:
         raise UserError(f"{packed} is damaged ({problem}): delete it, and it is downloaded again")
     folder = data_dir / archive.folder
     missing = {f"{archive.folder}/{each.name}": each for each in archive.members if not (folder / each.name).exists()}
-    writing(folder, lambda: folder.mkdir(parents=True, exist_ok=True))
+    make_folder(folder)
     try:
         with tarfile.open(packed, "r|gz") as tar:
             while missing and (info := tar.next()):
@@ -89,14 +85,9 @@ def unpack(archive: Archive, data_dir: Path) -> None:
 
 
 def _unpack_member(tar: tarfile.TarFile, info: tarfile.TarInfo, member: Member, path: Path) -> None:
-    """Write one member beside its place, then rename it, so that a half-written file is never taken for a whole one."""
+    """Write one member, if it is the official one."""
     file = tar.extractfile(info) if info.isreg() else None
     content = file.read(member.num_bytes) if file else b""
     if problem := _compare(info.size, hashlib.sha256(content).hexdigest(), member):
         raise UserError(f"{info.name} in the archive is not the official file ({problem}): it was not written")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        writing(path, lambda: part.write_bytes(content))
-        writing(path, lambda: part.replace(path))
-    finally:
-        part.unlink(missing_ok=True)
+    write_bytes(path, content)

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 
 from reslab.data.sources.archive import Archive, complain
 from reslab.errors import Failure
-from reslab.runs.files import writing
+from reslab.runs.files import make_folder, writing
 
 CONNECT_SECONDS, SILENCE_SECONDS = 10.0, 30.0
 CHUNK_BYTES = 1 << 14
@@ -35,7 +35,7 @@ def fetch(
     What arrived before a failure stays in a .part file and is not asked for again.
     Raises: Failure where no mirror has it, with what to do by hand.
     """
-    writing(data_dir, lambda: data_dir.mkdir(parents=True, exist_ok=True))
+    make_folder(data_dir)
     part = data_dir / f"{archive.name}.part"
     reasons = []
     with _progress_bar(archive) as advance:

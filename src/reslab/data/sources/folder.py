@@ -18,19 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from reslab.data.images import Labelled, Split
+from reslab.data.images import Split
 from reslab.data.pictures import FORMATS, decode
 from reslab.data.split import cut
-from reslab.data.storage.blocks import Block, Source, gather, in_order, stamp_files
+from reslab.data.storage.blocks import Block, Source, in_order, stamp_files
 from reslab.errors import UserError
 
 WORKERS = min(8, os.cpu_count() or 1)
 BLOCK = 256  # pictures at a time
-
-
-def read_folder(path: Path, *, split: Split, image_size: int) -> Labelled:
-    """Read one split into memory, (N, 3, image_size, image_size). Raises: as `open_folder` does."""
-    return gather(open_folder(path, split=split, image_size=image_size))
 
 
 def open_folder(path: Path, *, split: Split, image_size: int) -> Source:

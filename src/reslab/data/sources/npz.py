@@ -17,10 +17,10 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
-from reslab.data.images import Labelled, Split
+from reslab.data.images import Split
 from reslab.data.pixels import BLOCK
 from reslab.data.split import cut
-from reslab.data.storage.blocks import Block, Source, gather, in_order, stamp_files
+from reslab.data.storage.blocks import Block, Source, in_order, stamp_files
 from reslab.errors import UserError
 from reslab.runs.files import check_sizes
 
@@ -39,11 +39,6 @@ _LAYOUTS = (
     _Layout("images", "labels", "test_images", "test_labels"),
     _Layout("x_train", "y_train", "x_test", "y_test"),
 )
-
-
-def read_npz(path: Path, *, split: Split) -> Labelled:
-    """Read one split into memory, (N, C, H, W). Raises: as `open_npz` does."""
-    return gather(open_npz(path, split=split))
 
 
 def open_npz(path: Path, *, split: Split) -> Source:

@@ -24,7 +24,7 @@ from reslab.data.pictures import decode, with_channels
 from reslab.data.pixels import Pixels, Places
 from reslab.data.sources.shard_index import Shard, Store, compare, find_damaged, read_index, read_labels
 from reslab.data.storage.blocks import Block, Source
-from reslab.errors import UserError, extra
+from reslab.errors import UserError
 from reslab.words import printable
 
 PICTURES = ("png", "jpg", "jpeg", "webp")
@@ -122,23 +122,27 @@ def read_samples(content: bytes, *, where: str) -> list[dict[str, Any]]:
 
     Raises: UserError where it is no plain tar archive, or holds anything but pictures and labels.
     """
-    with extra("shards"):
-        from webdataset.tariterators import group_by_keys, tar_file_expander
-    _check_members(content, where=where)
-    try:
-        files = tar_file_expander([{"url": where, "stream": io.BytesIO(content)}])
-        return list(group_by_keys(files))
-    except Exception as error:  # a broken archive makes tarfile raise nearly anything
-        raise UserError(f"{where} is not a sound tar archive: {error}") from None
-
-
-def _check_members(content: bytes, *, where: str) -> None:
-    """Refuse what a shard of ours never holds before anything is read of it: links, paths, compression, huge files."""
+    samples: dict[str, dict[str, Any]] = {}
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
             members = tar.getmembers()
-    except Exception as error:
+            _check_members(members, where=where)
+            files = [(member.name, tar.extractfile(member).read()) for member in members]  # type: ignore[union-attr]
+    except UserError:
+        raise
+    except Exception as error:  # a broken archive makes tarfile raise nearly anything
         raise UserError(f"{where} is not a sound tar archive: {error}") from None
+    for name, file in files:
+        key, _, kind = name.partition(".")
+        sample = samples.setdefault(key, {"__key__": key})
+        if kind in sample:
+            raise UserError(f"{where} holds {name} twice: pack it again")
+        sample[kind] = file
+    return list(samples.values())
+
+
+def _check_members(members: list[tarfile.TarInfo], *, where: str) -> None:
+    """Refuse what a shard of ours never holds before anything is read of it: links, paths, huge files."""
     for member in members:
         if not member.isreg() or member.issparse() or not MEMBER.fullmatch(member.name):
             kinds = ", ".join((*PICTURES, "cls"))

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from reslab.data.images import Labelled
 from reslab.errors import UserError
 
 
@@ -64,17 +63,6 @@ def stamp_files(files: Sequence[Path]) -> str:
 def version_of(status: os.stat_result) -> tuple[int, ...]:
     """Give what differs between two versions of a file."""
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def gather(source: Source) -> Labelled:
-    """Read a source into memory."""
-    labels = np.empty(source.num_images, dtype=np.int64)
-    images = np.empty((0, 0, 0, 0), dtype=np.uint8)
-    for block in source.blocks:
-        if not len(images):
-            images = np.empty((source.num_images, *block.images.shape[1:]), dtype=np.uint8)
-        images[block.places], labels[block.places] = block.images, block.labels
-    return Labelled(images, labels, source.classes)
 
 
 def resize(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

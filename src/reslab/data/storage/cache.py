@@ -21,7 +21,7 @@ import platformdirs
 
 from reslab.data.storage.blocks import version_of
 from reslab.errors import Failure, UserError
-from reslab.runs.files import writing
+from reslab.runs.files import make_folder, writing
 
 try:
     import fcntl
@@ -75,7 +75,7 @@ def opening(name: str, make: Callable[[Path], dict[str, Any]]) -> Iterator[Path]
     Raises: Failure where the disk cannot take them, and what `make` raises.
     """
     path = find_cache() / name
-    writing(path.parent, lambda: path.parent.mkdir(parents=True, exist_ok=True))
+    make_folder(path.parent)
     with _locked(path):
         if not is_sound(path):
             _make(path, make)

@@ -1,9 +1,8 @@
 """The shipped recipes, by name."""
 
-import difflib
 from pathlib import Path
 
-from reslab.errors import UserError
+from reslab.errors import UserError, did_you_mean
 from reslab.recipe.recipe import Recipe, read_recipe
 from reslab.recipe.shipped import fast, lab, resnet_papers, zoo
 
@@ -23,6 +22,5 @@ def find_recipe(name: str) -> Recipe:
         return RECIPES[name]
     if name.endswith(".json"):
         return read_recipe(Path(name))
-    near = difflib.get_close_matches(name.lower(), RECIPES, n=1, cutoff=0.3)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UserError(f"unknown recipe {name!r}: {hint}(reslab recipes lists them; a file's name ends in .json)")
+    hint = did_you_mean(name, RECIPES, otherwise="choose another")
+    raise UserError(f"unknown recipe {name!r}: {hint} (reslab recipes lists them; a file's name ends in .json)")
