@@ -67,9 +67,10 @@ def make_folder(path: Path) -> None:
     """Make a folder and those above it, however many. Raises: Failure where the disk refuses."""
 
     def make() -> None:
-        missing = list(takewhile(lambda folder: not os.path.isdir(folder), (path, *path.parents)))
+        missing = list(takewhile(lambda folder: not os.path.lexists(folder), (path, *path.parents)))
         for folder in reversed(missing):  # not by recursion, as the standard library would
             folder.mkdir(exist_ok=True)
+        path.stat()  # a link that leads nowhere is no folder
 
     writing(path, make)
 
