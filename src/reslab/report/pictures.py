@@ -192,6 +192,6 @@ def reliability_picture(bins: Reliability) -> Picture:
         f"{side} the stated probability.",
         title="Test split, probability against accuracy.",
         caption="Each point gathers images to which the classifier gave about the same probability; on the "
-        "dashed diagonal it is right as often as it says, below it is too sure of itself. The band is the 95 % interval "
-        "of the accuracy; the bars show which share of the images each point stands for.",
+        "dashed diagonal it is right as often as it says, below it is too sure of itself. The band is the 95 % "
+        "interval of the accuracy; the bars show which share of the images each point stands for.",
     )
