@@ -93,6 +93,16 @@ class Epoch(Part):
     rate_factor: PositiveFloat = 1.0  # below 1 from the epoch on in which a loss was not finite
 
 
+class Calibration(Part):
+    """By what the head's logits have been divided already, and on how many held-out images that rests.
+
+    None were held out where the temperature is the recipe's own.
+    """
+
+    temperature: PositiveFloat
+    num_images: PositiveInt | None = None
+
+
 class Weights(Part):
     """The metadata of `model.safetensors`: with it the file alone can predict."""
 
@@ -102,6 +112,7 @@ class Weights(Part):
     channels: PositiveInt
     image_size: PositiveInt
     standardize: Standardize
+    calibration: Calibration | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -137,6 +148,8 @@ class Figures(Part):
     macro_f1: Estimate
     log_loss: Estimate
     expected_calibration_error: Estimate
+    log_loss_uncalibrated: Estimate | None = None  # both before the logits were divided by a temperature
+    expected_calibration_error_uncalibrated: Estimate | None = None
     top5_accuracy: Estimate | None = None  # only where there are more than ten classes
     per_class: tuple[ClassFigures, ...]
     confusion_matrix: tuple[tuple[NonNegativeInt, ...], ...]

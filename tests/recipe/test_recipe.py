@@ -145,6 +145,7 @@ EVERYTHING = derive(
     micro_batch_size=50,
     validation=200,
     trial=True,
+    temperature=0.5,
     skip_damaged=True,
 )
 

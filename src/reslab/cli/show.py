@@ -26,7 +26,9 @@ METRICS = {
     "macro_f1": "macro F1",
     "top5_accuracy": "top-5 accuracy",
     "log_loss": "log loss, nats",
+    "log_loss_uncalibrated": "log loss, uncalibrated",
     "expected_calibration_error": "expected calibration error",
+    "expected_calibration_error_uncalibrated": "the same, uncalibrated",
 }
 
 

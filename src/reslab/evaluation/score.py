@@ -32,9 +32,12 @@ def score(
     """
     if resamples < 1:
         raise UserError(f"{resamples} bootstrap resamples are too few: take at least 1, better 1000")
-    classes = read_weights(run.path)[1].classes
+    weights = read_weights(run.path)[1]
+    classes, temperature = weights.classes, weights.calibration and weights.calibration.temperature
     earlier = _earlier(run, classes=classes, resamples=resamples)
-    new = {split: _score_split(run, split, classes, views, resamples=resamples, seed=seed) for split in splits}
+    new = {
+        split: _score_split(run, split, classes, views, temperature, resamples=resamples, seed=seed) for split in splits
+    }
     extension = earlier.extension if earlier else None
     if "test" in new:
         extension = _score_extension(run, classes, new["test"])
@@ -51,8 +54,13 @@ def score(
     return evaluation
 
 
-def measure(predictions: Predictions, *, resamples: int = 1000, seed: int = 0) -> Figures:
-    """Measure valid predictions: every figure of a split with its interval."""
+def measure(
+    predictions: Predictions, *, temperature: float | None = None, resamples: int = 1000, seed: int = 0
+) -> Figures:
+    """Measure valid predictions: every figure of a split with its interval.
+
+    `temperature` is what their logits have been divided by: the figures of probabilities stand beside those before.
+    """
     logits, labels = predictions
     num_classes = logits.shape[1]
     matrix = metrics.confusion_matrix(labels, predicted=logits.argmax(axis=1), num_classes=num_classes)
@@ -63,6 +71,7 @@ def measure(predictions: Predictions, *, resamples: int = 1000, seed: int = 0) -
         accuracy=proportion(matrix.trace(), total=num_images),
         **macro_figures(matrix),
         **_probability_figures(predictions, resamples=resamples, seed=seed),
+        **_uncalibrated_figures(predictions, temperature, resamples=resamples, seed=seed),
         top5_accuracy=None if top5 is None else proportion(top5, total=num_images),
         per_class=class_figures(matrix),
         confusion_matrix=matrix.tolist(),
@@ -95,10 +104,17 @@ def _earlier(run: Run, *, classes: tuple[str, ...], resamples: int) -> Evaluatio
 
 
 def _score_split(
-    run: Run, split: SplitName, classes: tuple[str, ...], views: int | None, *, resamples: int, seed: int
+    run: Run,
+    split: SplitName,
+    classes: tuple[str, ...],
+    views: int | None,
+    temperature: float | None,
+    *,
+    resamples: int,
+    seed: int,
 ) -> SplitFigures:
     plain = _read(run, split, num_classes=len(classes))
-    figures = measure(plain, resamples=resamples, seed=seed)
+    figures = measure(plain, temperature=temperature, resamples=resamples, seed=seed)
     augmented = None
     if views is not None:
         several = _read(run, split, num_classes=len(classes), augmented=True)
@@ -107,7 +123,9 @@ def _score_split(
                 f"{run.path}: the {split} predictions with and without test-time augmentation are of "
                 f"different images; run reslab evaluate {run.path} again"
             )
-        augmented = AugmentedFigures(views=views, figures=measure(several, resamples=resamples, seed=seed))
+        augmented = AugmentedFigures(
+            views=views, figures=measure(several, temperature=temperature, resamples=resamples, seed=seed)
+        )
     return SplitFigures(**dict(figures), test_time_augmentation=augmented)
 
 
@@ -160,3 +178,13 @@ def _probability_figures(predictions: Predictions, *, resamples: int, seed: int)
     values = metrics.probability_figures(terms.mean(axis=0))
     drawn = intervals.resample_terms(terms, unseen=unseen, resamples=resamples, generator=generator)
     return {name: bootstrapped(getattr(values, name), samples=getattr(drawn, name)) for name in values._fields}
+
+
+def _uncalibrated_figures(
+    predictions: Predictions, temperature: float | None, *, resamples: int, seed: int
+) -> dict[str, Estimate]:
+    if temperature is None:
+        return {}
+    before = predictions._replace(logits=predictions.logits * temperature)
+    figures = _probability_figures(before, resamples=resamples, seed=seed)
+    return {f"{name}_uncalibrated": estimate for name, estimate in figures.items()}

@@ -20,6 +20,7 @@ from reslab.extension.prior import Priors, choose_prior, priors_of
 from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
 from reslab.models import Classifier
+from reslab.network.calibrating import calibrate
 from reslab.network.network import Network
 from reslab.recipe.recipe import Extension, Recipe, derive
 from reslab.records import Epoch, PriorChoice, Weights
@@ -237,7 +238,9 @@ class _Extender:
         if self.extension.method == "weight-align":
             heads.align_norms(network.module.head, num_old=self.extension.num_old)
         self._settle_prior(network)
-        self.run.write_weights(network.to_bytes())
+        calibrated = calibrate(network, held_out=self.held_out)
+        self.display.say(calibrated.note)
+        self.run.write_weights(calibrated.network.to_bytes())
         return self.run
 
     def _announce(self) -> None:
@@ -258,7 +261,9 @@ class _Extender:
 
     def _named(self, module: Classifier) -> Network:
         """Give layers that know the new classes the names of all."""
-        return Network(module, self.base.metadata.model_copy(update={"classes": self.images.classes}))
+        return Network(
+            module, self.base.metadata.model_copy(update={"classes": self.images.classes, "calibration": None})
+        )
 
     def _extend_on_features(self) -> Network:
         network = self._grown()

@@ -168,9 +168,11 @@ const KINDS = {
     };
   },
   reliability() {
-    const {certainty, accuracy, share} = data.reliability;
+    const {certainty, accuracy, low, high, share} = data.reliability;
+    const band = {x: certainty, mode: 'lines', line: {width: 0}, hoverinfo: 'skip', showlegend: false};
     const traces = [
       {x: [0, 1], y: [0, 1], mode: 'lines', line: {color: css('--soft'), dash: 'dash', width: 1}, hoverinfo: 'skip', showlegend: false},
+      {...band, y: low}, {...band, y: high, fill: 'tonexty', fillcolor: `${color(0)}26`},
       {x: certainty, y: accuracy, mode: 'lines+markers', line: {color: color(0)}, customdata: share, showlegend: false,
         hovertemplate: 'says %{x:.1%}, right %{y:.1%}<br>%{customdata:.1%} of the images<extra></extra>'},
       {x: certainty, y: share, type: 'bar', yaxis: 'y2', marker: {color: color(0)}, width: certainty.map(() => 0.03), showlegend: false,
@@ -181,8 +183,8 @@ const KINDS = {
       layout: layout({height: 460, hovermode: 'closest', xaxis: axis('probability of the predicted class', {range: [0, 1.02], anchor: 'y2', tickformat: '.0%'}),
         yaxis: axis('accuracy', {range: [0, 1.04], domain: [0.3, 1], tickformat: '.0%'}), yaxis2: axis('share', {domain: [0, 0.22], tickformat: '.0%', nticks: 3})}),
       go(div, place) {
-        hover(div, [{curveNumber: 1, pointNumber: place}]);
-        say(div, `Says ${percent(certainty[place])}, is right in ${percent(accuracy[place])}; ${percent(share[place])} of the images.`);
+        hover(div, [{curveNumber: 3, pointNumber: place}]);
+        say(div, `Says ${percent(certainty[place])}, is right in ${percent(accuracy[place])} (${percent(low[place])} to ${percent(high[place])}); ${percent(share[place])} of the images.`);
       },
     };
   },

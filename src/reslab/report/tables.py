@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from reslab.measure.intervals import proportion_interval
 from reslab.measure.metrics import CALIBRATION_BINS, softmax
 from reslab.recipe.published import CIFAR10_NETWORKS
 from reslab.records import SPLITS, Epoch, Estimate, Evaluation, Figures, SplitName
@@ -63,7 +64,9 @@ _METRICS: tuple[tuple[str, str, Callable[[Estimate], Cell]], ...] = (
     ("Macro recall", "macro_recall", in_percent),
     ("Macro F1", "macro_f1", in_percent),
     ("Log loss (nats)", "log_loss", in_nats),
+    ("Log loss, uncalibrated", "log_loss_uncalibrated", in_nats),
     ("Expected calibration error", "expected_calibration_error", in_percent),
+    ("The same, uncalibrated", "expected_calibration_error_uncalibrated", in_percent),
 )
 
 
@@ -155,10 +158,15 @@ def confused_pairs(matrix: NDArray[np.int64], *, most: int, num_old: int = 0) ->
 
 
 class Reliability(NamedTuple):
-    """For each bin of certainty that holds images: mean probability, accuracy and share of the images, each (B,)."""
+    """For each bin of certainty that holds images, each (B,): mean probability, accuracy with its interval, and share.
+
+    The share is of the images.
+    """
 
     certainty: NDArray[np.float64]
     accuracy: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
     share: NDArray[np.float64]
 
 
@@ -169,8 +177,9 @@ def reliability(predictions: Predictions) -> Reliability:
     bins = np.ceil(certainty * CALIBRATION_BINS).astype(np.int64)
     count = np.bincount(bins)
     used = count > 0
-    sums = [np.bincount(bins, values)[used] / count[used] for values in (certainty, correct)]
-    return Reliability(sums[0], sums[1], count[used] / len(certainty))
+    sure, right = (np.bincount(bins, values)[used] for values in (certainty, correct))
+    low, high = proportion_interval(right, total=count[used])
+    return Reliability(sure / count[used], right / count[used], low, high, count[used] / len(certainty))
 
 
 # ---- the field

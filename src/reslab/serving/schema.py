@@ -75,8 +75,7 @@ class ServedRun(BaseModel):
     image_size: int
     channels: int
     test_accuracy: Estimate | None
-    is_calibrated: bool
-    temperature: float
+    temperature: float | None  # None: not calibrated
     calibration: str
     has_neighbours: bool
     neighbours: str
