@@ -50,7 +50,7 @@ def trained() -> tuple[Classifier, float, dict[str, int]]:
             module.register_forward_pre_hook(lambda _, inputs, name=name: sizes.update({name: inputs[0][:, 0].numel()}))
     images, labels = draw_batch(torch.float64)
     loss = F.cross_entropy(model(images), labels)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     return model, loss.item(), sizes
 
 

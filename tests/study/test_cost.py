@@ -16,6 +16,7 @@ from reslab.runs import Run
 from reslab.study import Study, cost
 from reslab.study.plan import Job, Lesson, Machine, make_jobs
 from reslab.training import compiling
+from reslab.training.step import update
 
 Chunks = Sequence[tuple[Tensor, Tensor]]
 
@@ -55,7 +56,7 @@ def test_the_cost_is_that_of_every_image_by_the_processors_clock(
 
 def test_time_that_others_take_is_not_counted(small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """To sleep is what a program does whose core another one has."""
-    before, update = measure(small_recipe).seconds_per_epoch, cost.update
+    before = measure(small_recipe).seconds_per_epoch
 
     def wait_and_update(*arguments: Any, **options: Any) -> tuple[Tensor, Tensor]:
         time.sleep(20 * before / 6)
