@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from reslab.models import Classifier, build, count_multiply_adds, count_parameters
+from reslab.models import build
+from reslab.models.costs import count_multiply_adds, count_parameters
+from reslab.models.layers import Classifier
 from reslab.recipe.networks import MODELS, DenseNet, ImageNetResNet, Model, ResNet, ResNeXt, WideResNet
 from reslab.recipe.published import CIFAR10_NETWORKS
 

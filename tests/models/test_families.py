@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reslab.models import Classifier, build
+from reslab.models import build
 from reslab.models.elu_resnet import BLOCKS
-from reslab.models.layers import SubsampleAndPad, init_kaiming
+from reslab.models.layers import Classifier, SubsampleAndPad, init_kaiming
 from reslab.models.preact_resnet import TRUNCATED_DEVIATION, init_as_keras, pad_as_keras
 from reslab.recipe.networks import EluResNet, Model, Plain, PreActResNet, ResNet
 

@@ -20,7 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reslab.models import Classifier, build, count_parameters
+from reslab.models import build
+from reslab.models.costs import count_parameters
+from reslab.models.layers import Classifier
 from reslab.recipe.networks import PreActResNet
 
 REFERENCE = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "keras_reference.py"))

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reslab.models import Classifier, build
+from reslab.models import build
+from reslab.models.layers import Classifier
 from reslab.network.folding import fold
 from reslab.recipe.networks import (
     DenseNet,

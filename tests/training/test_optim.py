@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from reslab.models import Classifier, build
+from reslab.models import build
+from reslab.models.layers import Classifier
 from reslab.recipe.networks import FastConv, Model, ResNet
 from reslab.recipe.recipe import Cosine, Linear, Muon, Optimizer, Sgd, Steps
 from reslab.training.optim import make_optimizer, rate_at

@@ -19,7 +19,7 @@ from reslab.extension.methods import DEFAULT, METHODS, backbone_rate, check_meth
 from reslab.extension.prior import Priors, choose_prior, priors_of
 from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
-from reslab.models import Classifier
+from reslab.models.layers import Classifier
 from reslab.network.network import Network
 from reslab.recipe.recipe import Extension, Recipe, derive
 from reslab.records import Epoch, PriorChoice, Weights

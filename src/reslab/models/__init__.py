@@ -12,11 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from reslab.errors import UserError
-from reslab.models.costs import count_multiply_adds, count_parameters
 from reslab.models.layers import Classifier
 from reslab.recipe.networks import Deep, Model
 
-__all__ = ["Classifier", "build", "count_multiply_adds", "count_parameters", "restore"]
+__all__ = ["build", "restore"]
 
 
 def build(options: Model, *, num_classes: int, channels: int = 3) -> Classifier:
