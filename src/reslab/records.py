@@ -240,7 +240,29 @@ class ExtensionFigures(Part):
 
 
 class Evaluation(Part):
-    """`evaluation.json`. Log loss and calibration error carry bootstrap intervals; see `intervals` for the others."""
+    """What `evaluate` measures and `evaluation.json` holds: every figure that the report shows.
+
+    Log loss and calibration error carry bootstrap intervals; see `reslab.measure.intervals` for the others.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        The names of the K classes.
+    confidence : float
+        That of the intervals, in (0, 1).
+    splits : dict of str to SplitFigures
+        By split: accuracy, balanced accuracy, macro precision, recall and F1, log loss in nats, calibration error,
+        figures per class, and the confusion matrix (K, K).
+    extension : ExtensionFigures or None
+        Of an extended run whose test split is evaluated: what it has gained and lost.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> accuracy = reslab.Run.open("runs/digits").evaluation.splits["test"].accuracy
+    >>> accuracy.low <= accuracy.value <= accuracy.high
+    True
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     recipe: str

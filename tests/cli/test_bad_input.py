@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,8 +33,8 @@ def write_broken_picture() -> None:
         Path(f"broken/bee/{number}.png").write_bytes(Path("broken/bee/0.png").read_bytes()[:40])
 
 
-def write_npz(**changes: object) -> None:
-    sound = {"images": np.zeros((6, 8, 8), np.uint8), "labels": np.arange(6) % 2}
+def write_npz(**changes: Any) -> None:
+    sound: dict[str, Any] = {"images": np.zeros((6, 8, 8), np.uint8), "labels": np.arange(6) % 2}
     np.savez("it.npz", **sound | changes)
 
 
@@ -90,7 +91,7 @@ def test_wrong_data(refuse: Refuse, case: str) -> None:
     assert not Path("run").exists()
 
 
-def test_a_single_class_can_be_shown_but_not_trained(reslab: Callable[..., object], refuse: Refuse) -> None:
+def test_a_single_class_can_be_shown_but_not_trained(reslab: Callable[..., Any], refuse: Refuse) -> None:
     write_pictures("single", "ant")
     for expression, name in (("digits:3", "3"), ("folder:single", "ant")):
         assert reslab("data", "show", expression)[0] == 0
@@ -197,7 +198,7 @@ def test_a_broken_picture_is_named(refuse: Refuse, finished: Run) -> None:
 
 
 def test_pictures_for_a_network_that_takes_neither_grey_nor_colour(
-    reslab: Callable[..., object], refuse: Refuse, small_recipe: Recipe
+    reslab: Callable[..., Any], refuse: Refuse, small_recipe: Recipe
 ) -> None:
     write_npz(images=np.zeros((20, 8, 8, 2), np.uint8), labels=np.arange(20) % 2)
     Path("two.json").write_text(small_recipe.model_dump_json())
@@ -223,7 +224,7 @@ def test_what_typer_refuses_is_one_sentence_that_says_where_to_look(refuse: Refu
     assert re.fullmatch(USAGES[command], said), said
 
 
-def test_without_a_command_there_is_help(reslab: Callable[..., object]) -> None:
+def test_without_a_command_there_is_help(reslab: Callable[..., Any]) -> None:
     for command in ("", "study", "data"):
         code, out, err = reslab(*command.split())
         assert (code, out) == (2, "")

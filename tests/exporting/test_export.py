@@ -14,6 +14,7 @@ from torch import nn
 
 from reslab import exporting
 from reslab.data.load import load
+from reslab.data.recipe_data import read_split
 from reslab.errors import Failure, UserError
 from reslab.exporting import Export, export
 from reslab.exporting.deployed import trace
@@ -141,7 +142,7 @@ def test_int8_computes_in_integers_and_answers_alike(
     assert cost is not None
     assert (cost.split, cost.num_images) == ("validation", NUM_VALIDATION)
     assert min(cost.images_per_second, cost.images_per_second_float) > 0
-    held_out = exporting.read_split(finished.recipe, "validation")
+    held_out = read_split(finished.recipe, "validation")
     right = OnnxFile(exported / "model-int8.onnx").predict_logits(held_out.images.numpy()).argmax(axis=1)
     assert cost.accuracy == pytest.approx((right == held_out.labels.numpy()).mean())
 

@@ -1,7 +1,5 @@
 """One object from a file to logits: what it takes, what it refuses in a sentence, and that saving loses nothing."""
 
-import doctest
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,6 @@ from PIL import Image
 
 import reslab
 from reslab import Network, UserError
-from reslab.network import network as network_module
 from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Standardize
 from reslab.records import Weights
@@ -29,13 +26,6 @@ def network() -> Network:
 @pytest.fixture
 def images() -> torch.Tensor:
     return torch.randint(256, (5, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-
-
-def test_the_example_does_what_it_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(TINY, tmp_path / "runs/digits")
-    found = doctest.testmod(network_module)
-    assert (found.failed, found.attempted > 5) == (0, True)
 
 
 def test_logits_and_features_are_those_of_the_layers(network: Network, images: torch.Tensor) -> None:

@@ -1,6 +1,7 @@
 import base64
 import re
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def test_two_runs_answer_side_by_side_with_evidence_and_neighbours(make_app, sev
 
 
 def test_what_is_wrong_is_said_in_a_sentence(make_app, seven):
-    cases = [
+    cases: list[tuple[dict[str, Any], int, str]] = [
         ({"files": [(FILES, ("no.png", b"nothing"))]}, 422, "no.png cannot be read as a picture"),
         ({"files": [("other", ("a.png", seven))]}, 422, f"Send 1 to {MAX_PICTURES} pictures in the field files, not 0"),
         (

@@ -12,9 +12,38 @@ from reslab.network.network import Network
 
 
 def classify(files: Sequence[Path], *, weights: Path, top: int = 3, device: str = "auto") -> list[Answer]:
-    """Name the `top` most probable classes of each picture.
+    """Name the most probable classes of pictures.
 
-    Raises: UserError where the weights or a picture cannot be read, or the network takes neither grey nor RGB images.
+    Parameters
+    ----------
+    files : sequence of Path
+        The pictures; they are resized to the size that the network takes.
+    weights : Path
+        A run folder, or a `model.safetensors`.
+    top : int, default 3
+        How many classes to name of each picture.
+    device : str, default "auto"
+        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
+
+    Returns
+    -------
+    list of Answer
+        For each file its `classes`, the most probable one first, and their `probabilities`.
+
+    Raises
+    ------
+    UserError
+        Where the weights or a picture cannot be read, or the network takes neither grey nor RGB images.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> import reslab
+    >>> Image.fromarray(reslab.load("digits:7", "test", image_size=8).images[0, 0].numpy()).save("seven.png")
+    >>> (answer,) = reslab.classify([Path("seven.png")], weights=Path("runs/digits"), top=2)
+    >>> answer.file, answer.classes[0]
+    ('seven.png', '7')
     """
     network = Network.load(weights, device=device)
     kernels.enable(network.device)

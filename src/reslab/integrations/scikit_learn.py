@@ -40,10 +40,36 @@ MAX_CHANNELS = 4
 class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A network trained by a recipe, as a scikit-learn classifier.
 
-    `recipe` is a shipped recipe's name, or a `Recipe`; its data expression and held-out images count for nothing here.
-    `epochs` replaces its number of epochs. `image_shape` is (H, W) or (H, W, C) of flattened images. `out` keeps the
-    run folder, a new one, which otherwise is temporary. `random_state` is the seed, or as
-    in scikit-learn what draws it; PyTorch's generators stay as they are. `device` is auto, cpu or cuda.
+    Parameters
+    ----------
+    recipe : str or Recipe, default "digits-quick"
+        A shipped recipe's name or a recipe; its data expression and held-out images count for nothing here.
+    epochs : int, optional
+        Replaces the recipe's number of epochs.
+    image_shape : tuple of int, optional
+        (H, W) or (H, W, C) of images that come as flattened rows.
+    out : Path or str, optional
+        The run folder to make and keep; otherwise it is temporary.
+    random_state : int, RandomState or None, default 0
+        The seed, or what draws it, as in scikit-learn. PyTorch's generators stay as they are.
+    device : str, default "auto"
+        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
+
+    Attributes
+    ----------
+    classes_ : ndarray
+        The K classes.
+    network_ : Network
+        The trained network.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> import reslab
+    >>> images, labels = load_digits(n_class=2, return_X_y=True)
+    >>> classifier = reslab.Classifier(epochs=1).fit(images[:100], labels[:100])
+    >>> classifier.predict_proba(images[:3]).shape
+    (3, 2)
     """
 
     def __init__(

@@ -30,10 +30,33 @@ __all__ = ["Verdict", "draw", "tabulate", "verdict", "write_report"]
 
 
 def write_report(run: Run, *, against: Run | None = None) -> Path:
-    """Write `report.html`, `report.md`, `model-card.md` and `figures/*.png` into a run folder; give the page's path.
+    """Write the report of an evaluated run: `report.html`, `report.md`, `model-card.md` and `figures/*.png`.
 
-    Raises: UserError where the run is not evaluated, a file is damaged or the run `against` which it is tested was not
-    tested on the same images of the same classes; Failure where the disk refuses.
+    Parameters
+    ----------
+    run : Run
+        The evaluated run; the files are written into its folder.
+    against : Run, optional
+        Another run to test it against, by McNemar's test on the same test images.
+
+    Returns
+    -------
+    Path
+        The page, one file that opens without a network.
+
+    Raises
+    ------
+    UserError
+        Where the run is not evaluated, a file is damaged, or `against` was not tested on the same images of the same
+        classes.
+    Failure
+        Where the disk refuses.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> print(reslab.write_report(reslab.Run.open("runs/digits")).as_posix())
+    runs/digits/report.html
     """
     inputs = read_inputs(run)
     beside = put_beside(run, against=against) if against else None

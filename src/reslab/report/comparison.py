@@ -74,10 +74,31 @@ class _Answers:
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
-    """Compare finished runs whose test split has been evaluated, or trials whose validation split has been.
+    """Compare runs on the same split, each two of them by McNemar's test.
 
-    Raises: UserError where one is given twice, is not finished or evaluated, only some are trials, or predictions and
-    figures differ.
+    Parameters
+    ----------
+    runs : sequence of Run
+        Finished runs whose test split has been evaluated, or trials whose validation split has been.
+
+    Returns
+    -------
+    Comparison
+        A row of figures for each run, and a test for each pair or the reason for there being none.
+
+    Raises
+    ------
+    UserError
+        Where a run is given twice, is not finished or evaluated, only some are trials, or predictions and figures
+        differ.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> runs = [reslab.Run.open(f"runs/{name}") for name in ("digits", "again")]
+    >>> found = reslab.compare(runs)
+    >>> [row.name for row in found.rows], found.pairs[0].mcnemar.p_value
+    (['digits', 'again'], 1.0)
     """
     names = _names(runs)
     split = _pick_split(runs)

@@ -51,7 +51,35 @@ class Examples(NamedTuple):
 
 
 class Run:
-    """One run folder. `Run(path)` touches nothing; `create` and `open` check what is there."""
+    """One run folder. The constructor touches nothing; `create` and `open` check what is there.
+
+    Parameters
+    ----------
+    path : Path or str
+        The folder.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    name : str
+        Its name, as it is shown.
+    recipe : Recipe
+        What to do; `environment` says with what it was done.
+    log : list of Epoch
+        The epochs so far.
+    is_finished, is_evaluated : bool
+        Whether the weights are there, and the figures.
+    evaluation : Evaluation
+        The figures.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> run = reslab.Run.open("runs/digits")
+    >>> run.name, run.is_finished, [epoch.epoch for epoch in run.log]
+    ('digits', True, [1, 2, 3, 4])
+    """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)

@@ -17,7 +17,7 @@ from reslab.data.images import ImageSet
 from reslab.errors import UserError
 from reslab.evaluation.heat import evidence_maps
 from reslab.machine import kernels
-from reslab.models import Classifier
+from reslab.models.layers import Classifier
 from reslab.network.folding import fold
 from reslab.network.network import Network
 from reslab.runs import Run

@@ -16,7 +16,7 @@ from reslab.serving.batching import Batcher
 from reslab.serving.decoding import WAITING, Decoders, Uploaded
 from reslab.serving.metrics import Metrics
 from reslab.serving.own_images import read_some
-from reslab.serving.schema import Answer, Guess, Predicted, Predictions, ServedRun
+from reslab.serving.schema import Guess, Predicted, PredictResponse, RunAnswer, ServedRun
 from reslab.serving.served import Asked, Question, Reply, Served
 from reslab.words import counted
 
@@ -65,7 +65,7 @@ class Service:
             await self.decoders.close()
             self._executor.shutdown()
 
-    async def predict(self, uploads: Sequence[Uploaded], *, asked: Asked) -> Predictions:
+    async def predict(self, uploads: Sequence[Uploaded], *, asked: Asked) -> PredictResponse:
         """Answer for files by every network. Raises: UserError where one is no picture; Busy where too many wait."""
         shapes = [(each.network.image_size, each.network.channels) for each in self.served]
         with ExitStack() as stack:
@@ -81,7 +81,7 @@ class Service:
                 for batcher, shape in zip(self._batchers, shapes, strict=True)
             )
         )
-        return Predictions(
+        return PredictResponse(
             pictures=[
                 Predicted(name=name, answers=list(map(_to_answer, self.served, of_picture)))
                 for (name, _), *of_picture in zip(uploads, *replies, strict=True)
@@ -136,10 +136,10 @@ def describe_calibration(found: Calibration | None) -> str:
     return f"Calibrated on {source}: temperature {found.temperature:.2f}."
 
 
-def _to_answer(served: Served, reply: Reply) -> Answer:
+def _to_answer(served: Served, reply: Reply) -> RunAnswer:
     names = served.network.classes
     evidence = reply.evidence or repeat(None, len(reply.classes))
-    return Answer(
+    return RunAnswer(
         run=served.name,
         classes=[
             Guess(name=names[label], probability=probability, evidence=spread)

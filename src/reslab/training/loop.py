@@ -17,7 +17,7 @@ from reslab.data.batches import Batches, seeded, standardize
 from reslab.errors import Failure
 from reslab.machine.memory import keep_freed_memory
 from reslab.machine.signals import StopRequest, listen_for_stop
-from reslab.models import Classifier
+from reslab.models.layers import Classifier
 from reslab.network.calibrating import calibrate
 from reslab.network.inference import place_on, predict_logits
 from reslab.network.network import Network

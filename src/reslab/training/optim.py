@@ -6,7 +6,7 @@ from typing import Any, assert_never
 import torch
 from torch import nn
 
-from reslab.models import Classifier
+from reslab.models.layers import Classifier
 from reslab.recipe.recipe import Cosine, Linear, Muon, Optimizer, Schedule, Sgd, Steps
 from reslab.training.muon import MuonOptimizer
 
