@@ -13,9 +13,9 @@ from PIL import Image
 
 from reslab.data import pixels
 from reslab.data.batches import Batches
+from reslab.data.check.duplicates import find_overlap
 from reslab.data.images import ImageSet
 from reslab.data.load import load
-from reslab.data.overlap import find_overlap
 from reslab.data.pixels import Joined, Pixels, Selected, StoredPixels
 from reslab.data.split import hold_out
 from reslab.data.storage import cache as disk
