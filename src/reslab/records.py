@@ -149,10 +149,21 @@ class AugmentedFigures(Part):
     figures: Figures
 
 
+class WithoutCopies(Part):
+    """The test images less those that have a copy, exact or near, among the training images; none may be left."""
+
+    num_copies: NonNegativeInt
+    accuracy: Estimate | None
+
+
 class SplitFigures(Figures):
-    """A split's figures, and beside them those with test-time augmentation where they were asked for."""
+    """A split's figures, and beside them those with test-time augmentation where they were asked for.
+
+    Of the test split, unless it is too large to be compared with the training images, also those without copies.
+    """
 
     test_time_augmentation: AugmentedFigures | None = None
+    without_copies: WithoutCopies | None = None  # an older reslab looked for none
 
 
 # ---- what an extended run adds

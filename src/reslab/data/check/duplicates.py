@@ -16,7 +16,6 @@ Axes: N, M images, P pairs, H rows, W columns, D coefficients, F frequencies a s
 
 import hashlib
 import math
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,11 +28,13 @@ from torch import Tensor
 
 from reslab.data.images import ImageSet
 from reslab.data.pixels import Pixels, blocks_of
+from reslab.data.progress import counting
 from reslab.data.storage.blocks import resize
 
 Pairs = tuple[tuple[int, int], ...]
-Say = Callable[[str], None]
+Show = Callable[[int], None]
 
+VERSION: Final = 1  # another one whenever others may be found
 SIDE: Final = 32  # images are compared at this size
 LEAST_NEAR: Final = 0.75  # cosine of two short vectors that are worth aligning
 LEAST_ROUGH: Final = 0.6  # correlation at the best of few windows, to try them all
@@ -47,7 +48,7 @@ _BRIGHTNESS, _COLOR, _FINE = 5, 2, 12  # frequencies
 _FLAT: Final = 2.0  # standard deviation of brightness, of 255: below it there is nothing to align
 _ROWS, _COLUMNS = 512, 1024  # of a block of products, which stays in a processor's cache
 _PAIRS: Final = 128  # aligned at once
-_PATIENCE: Final = 3.0  # seconds without a word
+_SEARCH: Final = "looking for near duplicates"
 
 # Brightness and two differences of color (ITU-R BT.601).
 _YCC: Final = torch.tensor([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
@@ -64,29 +65,30 @@ class Overlap:
     near: Pairs
 
 
-def find_overlap(first: ImageSet, second: ImageSet, *, say: Say | None = None) -> Overlap:
+def find_overlap(first: ImageSet, second: ImageSet) -> Overlap:
     """Find what two sets share: equal bytes, and near copies of one image in the other set.
 
-    Flat images can only be exact copies, and images of different channels none. 50,000 x 10,000 images take seconds
-    on one core; `say` is told how far it is, every three seconds.
+    Flat images can only be exact copies, and images of different channels none. 50,000 x 10,000 images take some
+    seconds on one core; from the fourth on, stderr shows how far it is.
     """
     if first.images.shape[1] != second.images.shape[1] or not len(first.images) or not len(second.images):
         return Overlap(exact=(), near=())
     digests, others = _digests(first.images), _digests(second.images)
-    ticks = _Progress(say, total=len(WINDOWS) * 2)
     ours, theirs = _Set(first.images), _Set(second.images)
-    pairs = _aligned(ours, theirs, _nearest(ours, theirs, ticks))
-    pairs |= {(i, j) for j, i in _aligned(theirs, ours, _nearest(theirs, ours, ticks))}
+    with counting(_SEARCH, total=len(ours) + len(theirs)) as show:
+        pairs = _near(ours, theirs, show)
+        pairs |= {(i, j) for j, i in _near(theirs, ours, lambda done: show(len(theirs) + done))}
     near = {(i, j) for i, j in pairs if digests[i] != others[j]}
     return Overlap(exact=_exact_pairs(digests, others), near=tuple(sorted(near)))
 
 
-def find_repeats(images: ImageSet, *, say: Say | None = None) -> Overlap:
+def find_repeats(images: ImageSet) -> Overlap:
     """Find what occurs twice within one set, as pairs of places of which the first is lower; see `find_overlap`."""
     if not len(images.images):
         return Overlap(exact=(), near=())
     digests, own = _digests(images.images), _Set(images.images)
-    found = _aligned(own, own, _nearest(own, own, _Progress(say, total=len(WINDOWS))))
+    with counting(_SEARCH, total=len(own)) as show:
+        found = _near(own, own, show)
     near = {(min(pair), max(pair)) for pair in found if digests[pair[0]] != digests[pair[1]]}
     return Overlap(exact=_repeated(digests), near=tuple(sorted(near)))
 
@@ -101,19 +103,6 @@ def describe_overlap(overlap: Overlap, *, first: str, second: str) -> str:
     subject = f"1 image of {first} occurs" if len(shown) == 1 else f"{len(shown):,} images of {first} occur"
     more = f", {len(near):,} more nearly" if exact and near else ""
     return f"{subject} {how} in {second}{more}"
-
-
-class _Progress:
-    """Says how much is done, at most every three seconds."""
-
-    def __init__(self, say: Say | None, *, total: int) -> None:
-        self.say, self.total, self.done, self.spoke = say, total, 0.0, time.monotonic()
-
-    def advance(self, share: float) -> None:
-        self.done += share
-        if self.say is not None and time.monotonic() - self.spoke > _PATIENCE:
-            self.spoke = time.monotonic()
-            self.say(f"looking for near duplicates: {self.done / self.total:.0%}")
 
 
 # ---- exact copies
@@ -209,11 +198,16 @@ def _emphasis(num: int, power: float) -> Tensor:
 # ---- candidates
 
 
-def _nearest(windowed: _Set, whole: _Set, progress: _Progress) -> Tensor:
+def _near(windowed: _Set, whole: _Set, show: Show) -> set[tuple[int, int]]:
+    """Find pairs of places of which a window of the first image shows what the second does."""
+    return _aligned(windowed, whole, _nearest(windowed, whole, show))
+
+
+def _nearest(windowed: _Set, whole: _Set, show: Show) -> Tensor:
     """Pair each image of either set with its nearest in the other, of which one may be cropped: places (P, 2)."""
     rows, columns = _Best(len(windowed)), _Best(len(whole))
     even, odd = (part.T for part in whole.vectors[0])
-    for own_even, own_odd in windowed.vectors:
+    for number, (own_even, own_odd) in enumerate(windowed.vectors):
         for left in range(0, len(whole), _COLUMNS):
             block_even, block_odd = (part[:, left : left + _COLUMNS].contiguous() for part in (even, odd))
             for top in range(0, len(windowed), _ROWS):
@@ -223,7 +217,7 @@ def _nearest(windowed: _Set, whole: _Set, progress: _Progress) -> Tensor:
                     similar.diagonal(top - left).fill_(-1)  # an image is not its own copy
                 rows.update(similar, start=top, other=left)
                 columns.update(similar.T, start=left, other=top)
-            progress.advance(min(_COLUMNS, len(whole) - left) / len(whole))
+            show(round((number + left / len(whole)) / len(WINDOWS) * len(whole)))
     return torch.unique(torch.cat([rows.pairs(), columns.pairs().flip(1)]), dim=0)
 
 
