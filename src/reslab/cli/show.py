@@ -94,13 +94,13 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     counts = [errors_among(num, figures.num_images) for num, figures in zip(wrong, columns.values(), strict=True)]
     rows = [["errors", *counts]]
     copies = [getattr(figures, "without_copies", None) for figures in columns.values()]
-    if any(copies):
-        rows.append([f"accuracy {WITHOUT_COPIES}", *map(_without_copies, copies)])
     for name, label in METRICS.items():
         estimates = [getattr(figures, name) for figures in columns.values()]
         if estimates[0] is not None:
             unit: Unit = "plain" if name == "log_loss" else "percent"
             rows.append([label, *(figure(estimate, unit=unit) for estimate in estimates)])
+        if name == "accuracy" and any(copies):
+            rows.append([f"{label} {WITHOUT_COPIES}", *map(_without_copies, copies)])
     print_table(
         f"{evaluation.recipe}, with {percent(evaluation.confidence, decimals=0)} intervals", ["", *columns], rows
     )

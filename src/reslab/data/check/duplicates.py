@@ -93,6 +93,16 @@ def find_repeats(images: ImageSet) -> Overlap:
     return Overlap(exact=_repeated(digests), near=tuple(sorted(near)))
 
 
+def find_exact(first: ImageSet, second: ImageSet) -> Overlap:
+    """Find the images of equal bytes that two sets share."""
+    return Overlap(exact=_exact_pairs(_digests(first.images), _digests(second.images)), near=())
+
+
+def find_exact_repeats(images: ImageSet) -> Overlap:
+    """Find the images of equal bytes within one set; see `find_repeats`."""
+    return Overlap(exact=_repeated(_digests(images.images)), near=())
+
+
 def describe_overlap(overlap: Overlap, *, first: str, second: str) -> str:
     """Say in one line how many images of the set called `first` occur in the one called `second`."""
     exact = {place for place, _ in overlap.exact}
