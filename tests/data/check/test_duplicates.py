@@ -80,6 +80,7 @@ def test_the_alignment_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_overlap(first, second) == NONE
     monkeypatch.setattr(duplicates, "LEAST_ROUGH", -1.0)
     monkeypatch.setattr(duplicates, "LEAST_ALIKE", -1.0)
+    monkeypatch.setattr(duplicates, "LEAST_ALIKE_COARSE", -1.0)
     assert len(find_overlap(first, second).near) > 50
 
 
@@ -145,11 +146,10 @@ def test_nothing_in_common(first: Tensor, second: Tensor) -> None:
 
 
 def test_handwriting_alike_is_seldom_called_a_copy() -> None:
-    for size in (8, 32):
-        train, test = (load("digits", split, image_size=size) for split in ("train", "test"))
-        overlap = find_overlap(train, test)
-        assert overlap.exact == ()
-        assert len({place for _, place in overlap.near}) < 0.02 * len(test.images)
+    train, test = (load("digits", split, image_size=32).subset(range(300)) for split in ("train", "test"))
+    overlap = find_overlap(train, test)
+    assert overlap.exact == ()
+    assert len({place for _, place in overlap.near}) < 0.02 * len(test.images)
 
 
 def test_is_fast_and_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,12 +39,13 @@ SIDE: Final = 32  # images are compared at this size
 LEAST_NEAR: Final = 0.75  # cosine of two short vectors that are worth aligning
 LEAST_ROUGH: Final = 0.6  # correlation at the best of few windows, to try them all
 LEAST_ALIKE: Final = 0.9  # correlation at the best window of near copies
+LEAST_ALIKE_COARSE: Final = 0.96  # the same without the finer frequencies; 99 % of crops by a fifth have more
 LEAST_ALIKE_FEW: Final = 0.975  # the same where few details could differ, as between enlarged drawings
 FEW_DETAILS: Final = 0.2  # of the energy; photographs of 32 pixels have more, digits of 8 pixels less
 SMALLEST_WINDOW: Final = 25  # a crop by a fifth leaves 25.6
 # Top, left and side of what is searched: the image and five crops; those between are near enough to one of them.
 WINDOWS: Final = ((0, 0, 32), (0, 0, 28), (0, 4, 28), (4, 0, 28), (4, 4, 28), (2, 2, 28))
-_BRIGHTNESS, _COLOR, _FINE = 5, 2, 12  # frequencies
+_BRIGHTNESS, _COLOR, _COARSE, _FINE = 5, 2, 8, 12  # frequencies
 _FLAT: Final = 2.0  # standard deviation of brightness, of 255: below it there is nothing to align
 _ROWS, _COLUMNS = 512, 1024  # of a block of products, which stays in a processor's cache
 _PAIRS: Final = 128  # aligned at once
@@ -264,22 +265,31 @@ def _aligned(windowed: _Set, whole: _Set, pairs: Tensor) -> set[tuple[int, int]]
 def _agree(windowed: _Set, whole: _Set, pairs: Tensor, *, step: int) -> Tensor:
     """Say which pairs (P, 2) correlate at some window; roughly where not every window is tried: (P,)."""
     windows = _spectra(windowed.brightness(pairs[:, 0]), step)
-    target = _spectra(whole.brightness(pairs[:, 1]), SIDE)
-    even, odd = (
-        torch.bmm(windows[..., start::2].flatten(2), target[:, 0, :, start::2].flatten(1)[:, :, None])[:, :, 0]
-        for start in (0, 1)
-    )
-    correlation = (even + odd.abs()).amax(dim=1)
+    target = _spectra(whole.brightness(pairs[:, 1]), SIDE)[:, 0]
+    correlation, best = _correlate(windows, target[:, None]).max(dim=1)
     if step > 1:
         return correlation >= LEAST_ROUGH
-    details = torch.maximum(_details(windows[:, 0]), _details(target[:, 0]))
-    return correlation >= torch.where(details < FEW_DETAILS, LEAST_ALIKE_FEW, LEAST_ALIKE)
+    details = torch.maximum(_details(windows[:, 0]), _details(target))
+    coarse = _correlate(*(_coarse(each) for each in (windows[torch.arange(len(pairs)), best], target)))
+    alike = torch.where(details < FEW_DETAILS, LEAST_ALIKE_FEW, LEAST_ALIKE)
+    return (correlation >= alike) & (coarse >= LEAST_ALIKE_COARSE)
+
+
+def _correlate(first: Tensor, second: Tensor) -> Tensor:
+    """Multiply spectra (..., F, F) of norm 1, the second mirrored where that is more similar."""
+    even, odd = ((first[..., start::2] * second[..., start::2]).sum(dim=(-2, -1)) for start in (0, 1))
+    return even + odd.abs()
+
+
+def _coarse(spectra: Tensor) -> Tensor:
+    """Leave out the finer frequencies of spectra (P, F, F), which a smaller copy lacks; norm 1 again."""
+    coarse = spectra[:, :_COARSE, :_COARSE]
+    return coarse / coarse.flatten(1).norm(dim=1)[:, None, None].clamp_min(1e-3)
 
 
 def _details(spectra: Tensor) -> Tensor:
     """Give the share of the finer frequencies in the energy of spectra (P, F, F) of norm 1: (P,)."""
-    coarse = 2 * _FINE // 3
-    return 1 - spectra[:, :coarse, :coarse].square().sum(dim=(1, 2))
+    return 1 - spectra[:, :_COARSE, :_COARSE].square().sum(dim=(1, 2))
 
 
 def _spectra(brightness: Tensor, step: int) -> Tensor:

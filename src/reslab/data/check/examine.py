@@ -211,9 +211,9 @@ def _find_extreme(images: ImageSet) -> Iterator[findings.Extreme]:
     start = 0
     for block in blocks_of(images.images):
         step = max(1, block.shape[2] // SIDE)
-        pixels = block[:, :, ::step, ::step].numpy().reshape(len(block), -1)
-        spread = pixels.std(axis=1, dtype=np.float32)
-        dark, bright = (pixels <= _DARK).mean(axis=1), (pixels >= _BRIGHT).mean(axis=1)
+        pixels = block[:, :, ::step, ::step].flatten(2).numpy()
+        spread = pixels.std(axis=2, dtype=np.float32).max(axis=1)
+        dark, bright = (pixels <= _DARK).mean(axis=(1, 2)), (pixels >= _BRIGHT).mean(axis=(1, 2))
         for place in np.flatnonzero((spread < _CONSTANT) | (dark >= _ALMOST_ALL) | (bright >= _ALMOST_ALL)):
             kind: Literal["constant", "nearly black", "nearly white"] = "constant"
             if spread[place] >= _CONSTANT:
