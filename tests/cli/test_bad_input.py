@@ -192,8 +192,7 @@ def test_a_pipe_for_a_recipe_or_a_study(refuse: Refuse) -> None:
 
 def test_a_broken_picture_is_named(refuse: Refuse, finished: Run) -> None:
     write_broken_picture()
-    said = refuse("predict", "small", "broken/ant/1.png", "broken/bee/1.png")
-    assert "broken/bee/1.png cannot be read as a picture" in said
+    assert "broken/bee/1.png cannot be read as a picture" in refuse("predict", "small", "broken/bee/1.png")
 
 
 def test_pictures_for_a_network_that_takes_neither_grey_nor_colour(

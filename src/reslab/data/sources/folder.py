@@ -15,8 +15,9 @@ import numpy as np
 
 from reslab.data.expression import NO_OPTIONS, Options
 from reslab.data.images import Split
+from reslab.data.pictures import picture_endings
 from reslab.data.sources.groups import group_files
-from reslab.data.sources.listing import Listing, Unused, describe_unused, picture_endings
+from reslab.data.sources.listing import Listing, Unused, describe_unused
 from reslab.data.sources.rules import compile_rule
 from reslab.errors import UserError, did_you_mean
 from reslab.words import listing as sentence
