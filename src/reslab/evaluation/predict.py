@@ -40,7 +40,7 @@ def predict(
         images = read_split(run.recipe, split, data_dir=data_dir, allow_remote=allow_remote)
         _check_fit(run, network, images)
         _record_data(run, images)
-        run.write_predictions(split, _predict_split(network, images, views=1))
+        run.write_predictions(split, _predict_split(network, images, views=1), names=images.names)
         if views is not None:
             run.write_predictions(split, _predict_split(network, images, views=views), augmented=True)
         _write_examples(run, split, images)

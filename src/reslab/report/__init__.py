@@ -22,6 +22,7 @@ from reslab.report.pictures import (
     reliability_picture,
 )
 from reslab.report.plane import to_plane
+from reslab.report.spreadsheets import doubts_csv, mistakes_csv
 from reslab.report.tables import reliability
 from reslab.report.verdict import Verdict, verdict
 from reslab.runs import Run, make_folder, write_bytes
@@ -31,6 +32,8 @@ __all__ = ["Verdict", "draw", "tabulate", "verdict", "write_report"]
 
 def write_report(run: Run, *, against: Run | None = None) -> Path:
     """Write `report.html`, `report.md`, `model-card.md` and `figures/*.png` into a run folder; give the page's path.
+
+    Beside them lie `mistakes.csv` and, where labels were looked at, `doubts.csv`.
 
     Raises: UserError where the run is not evaluated, a file is damaged or the run `against` which it is tested was not
     tested on the same images of the same classes; Failure where the disk refuses.
@@ -51,6 +54,9 @@ def write_report(run: Run, *, against: Run | None = None) -> Path:
     _write_figures(run.path / "figures", every)
     path = run.path / "report.html"
     write_bytes(path, html.encode())
+    write_bytes(run.path / "mistakes.csv", mistakes_csv(inputs))
+    if (doubts := doubts_csv(inputs)) is not None:
+        write_bytes(run.path / "doubts.csv", doubts)
     write_bytes(run.path / "report.md", render_markdown(inputs, pictures=every, beside=beside).encode())
     card = write_card(run, weights=inputs.weights, files=kept_files(run))
     write_bytes(run.path / "model-card.md", card.encode())

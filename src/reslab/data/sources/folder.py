@@ -15,8 +15,9 @@ import numpy as np
 
 from reslab.data.expression import NO_OPTIONS, Options
 from reslab.data.images import Split
+from reslab.data.pictures import picture_endings
 from reslab.data.sources.groups import group_files
-from reslab.data.sources.listing import Listing, Unused, describe_unused, picture_endings
+from reslab.data.sources.listing import Listing, Unused, describe_unused
 from reslab.data.sources.rules import compile_rule
 from reslab.errors import UserError, did_you_mean
 from reslab.words import listing as sentence
@@ -297,7 +298,7 @@ def _check_classes(place: _Folder, tree: _Folder, level: int | None, without: Se
         raise UserError(f"{place.path} holds a folder of classes: did you mean folder:{wrapped.path}?")
     if len(folders) < 2:
         _hint_at_table(tree, [place, *folders])
-    if not folders:
+    if not folders and (place.pictures or not place.folders):
         what = " ".join(describe_unused(place.all_unused()))
         hint = f"; to take the classes from file names, write for example folder:{place.path}?label=^([a-z]+)"
         raise UserError(
@@ -309,7 +310,7 @@ def _check_classes(place: _Folder, tree: _Folder, level: int | None, without: Se
         raise UserError(
             f"{place.path} holds splits inside of its classes ({inner[0].name}/): move them up, since {LAYOUTS}"
         )
-    if level is None and all(not folder.pictures and len(folder.class_folders) > 1 for folder in folders):
+    if level is None and folders and all(not folder.pictures and len(folder.class_folders) > 1 for folder in folders):
         raise UserError(
             f"the folders of {place.path} hold folders of pictures: are its classes "
             f"{named([each.own_name for each in folders], most=4)} (write folder:{tree.path}?level=1) or "
