@@ -45,6 +45,9 @@ def test_a_folder_of_pictures_goes_all_the_way(folder: Path, tmp_path: Path) -> 
     assert figures["test"].accuracy.value > 0.9
     page = write_report(run).read_text(encoding="utf-8")
     assert all(name in page for name in CLASSES)
+    copies = figures["test"].without_copies
+    assert copies is not None
+    assert len((run.path / "copies.csv").read_text(encoding="utf-8-sig").splitlines()) == 1 + copies.num_copies
     assert (run.path / "mistakes.csv").read_text(encoding="utf-8-sig").startswith("file,label,prediction,probability")
     answers = classify([folder / name / "0.png" for name in CLASSES], weights=run.path)
     assert [answer.classes[0] for answer in answers] == list(CLASSES)

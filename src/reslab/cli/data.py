@@ -57,7 +57,7 @@ def show(
         echo(f"Contact sheet: {sheet}")
 
 
-@app.command(epilog="Example: reslab data check folder:pictures --csv findings.csv")
+@app.command(epilog="Example: reslab data check digits --csv findings.csv")
 def check(
     expression: Annotated[str, typer.Argument(help="For example folder:PATH, npz:FILE, cifar10.")],
     everything: Annotated[bool, typer.Option("--all", help="List all paths of each finding, not the first ten.")] = (

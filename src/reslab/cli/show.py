@@ -100,7 +100,7 @@ def print_evaluation(evaluation: "Evaluation") -> None:
             unit: Unit = "plain" if name == "log_loss" else "percent"
             rows.append([label, *(figure(estimate, unit=unit) for estimate in estimates)])
         if name == "accuracy" and any(copies):
-            rows.append([f"{label} {WITHOUT_COPIES}", *map(_without_copies, copies)])
+            rows.append([WITHOUT_COPIES, *map(_without_copies, copies)])
     print_table(
         f"{evaluation.recipe}, with {percent(evaluation.confidence, decimals=0)} intervals", ["", *columns], rows
     )

@@ -22,7 +22,7 @@ from reslab.report.pictures import (
     reliability_picture,
 )
 from reslab.report.plane import to_plane
-from reslab.report.spreadsheets import doubts_csv, mistakes_csv
+from reslab.report.spreadsheets import copies_csv, doubts_csv, mistakes_csv
 from reslab.report.tables import reliability
 from reslab.report.verdict import Verdict, verdict
 from reslab.runs import Run, make_folder, write_bytes
@@ -33,7 +33,7 @@ __all__ = ["Verdict", "draw", "tabulate", "verdict", "write_report"]
 def write_report(run: Run, *, against: Run | None = None) -> Path:
     """Write `report.html`, `report.md`, `model-card.md` and `figures/*.png` into a run folder; give the page's path.
 
-    Beside them lie `mistakes.csv` and, where labels were looked at, `doubts.csv`.
+    Beside them lie `mistakes.csv` and, where evaluation looked for them, `doubts.csv` and `copies.csv`.
 
     Raises: UserError where the run is not evaluated, a file is damaged or the run `against` which it is tested was not
     tested on the same images of the same classes; Failure where the disk refuses.
@@ -55,8 +55,9 @@ def write_report(run: Run, *, against: Run | None = None) -> Path:
     path = run.path / "report.html"
     write_bytes(path, html.encode())
     write_bytes(run.path / "mistakes.csv", mistakes_csv(inputs))
-    if (doubts := doubts_csv(inputs)) is not None:
-        write_bytes(run.path / "doubts.csv", doubts)
+    for name, content in (("doubts.csv", doubts_csv(inputs)), ("copies.csv", copies_csv(inputs))):
+        if content is not None:
+            write_bytes(run.path / name, content)
     write_bytes(run.path / "report.md", render_markdown(inputs, pictures=every, beside=beside).encode())
     card = write_card(run, weights=inputs.weights, files=kept_files(run))
     write_bytes(run.path / "model-card.md", card.encode())

@@ -79,6 +79,7 @@ def _belong_together(inputs: Inputs) -> bool:
     return (
         logits.shape == (num_images, num_classes)
         and labels.shape == (num_images,)
+        and (inputs.gallery.copies is None or bool((inputs.gallery.copies.indices < num_images).all()))
         and indices.shape == images.shape[:1]
         and images.ndim == 4
         and bool(((indices >= 0) & (indices < num_images)).all())

@@ -1,4 +1,4 @@
-"""Mistakes and doubtful labels as CSV files, ready for a spreadsheet: file, label, prediction, probability."""
+"""Mistakes, doubtful labels and copies as CSV files, ready for a spreadsheet: file, label, prediction, probability."""
 
 from collections.abc import Sequence
 
@@ -24,6 +24,12 @@ def doubts_csv(inputs: Inputs) -> bytes | None:
     """List all test images whose label looks wrong, the least credible label first; None where nobody looked."""
     doubts = inputs.gallery.doubts
     return None if doubts is None else _table(inputs, doubts.indices)
+
+
+def copies_csv(inputs: Inputs) -> bytes | None:
+    """List all test images that have a copy among the training images; None where nobody looked."""
+    copies = inputs.gallery.copies
+    return None if copies is None else _table(inputs, copies.indices)
 
 
 def _table(inputs: Inputs, indices: NDArray[np.int64]) -> bytes:
