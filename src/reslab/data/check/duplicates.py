@@ -229,7 +229,8 @@ def _nearest(windowed: _Set, whole: _Set, show: Show) -> Tensor:
                 rows.update(similar, start=top, other=left)
                 columns.update(similar.T, start=left, other=top)
             show(round((number + left / len(whole)) / len(WINDOWS) * len(whole)))
-    return torch.unique(torch.cat([rows.pairs(), columns.pairs().flip(1)]), dim=0)
+    pairs: Tensor = torch.unique(torch.cat([rows.pairs(), columns.pairs().flip(1)]), dim=0)
+    return pairs
 
 
 class _Best:
@@ -257,7 +258,7 @@ class _Best:
 def _aligned(windowed: _Set, whole: _Set, pairs: Tensor) -> set[tuple[int, int]]:
     """Keep the pairs (P, 2) of which a window of the first image shows what the second does."""
     for step in (2, 1):
-        kept = [chunk[_agree(windowed, whole, chunk, step=step)] for chunk in pairs.split(_PAIRS)]
+        kept = [chunk[_agree(windowed, whole, chunk, step=step)] for chunk in torch.split(pairs, _PAIRS)]
         pairs = torch.cat(kept) if kept else pairs
     return {(i, j) for i, j in pairs.tolist()}
 
@@ -283,8 +284,13 @@ def _correlate(first: Tensor, second: Tensor) -> Tensor:
 
 def _coarse(spectra: Tensor) -> Tensor:
     """Leave out the finer frequencies of spectra (P, F, F), which a smaller copy lacks; norm 1 again."""
-    coarse = spectra[:, :_COARSE, :_COARSE]
-    return coarse / coarse.flatten(1).norm(dim=1)[:, None, None].clamp_min(1e-3)
+    return _normed(spectra[:, :_COARSE, :_COARSE])
+
+
+def _normed(spectra: Tensor) -> Tensor:
+    """Scale spectra (..., F, F) to norm 1; those of flat images stay near 0."""
+    norm: Tensor = torch.linalg.vector_norm(spectra, dim=(-2, -1), keepdim=True)
+    return spectra / norm.clamp_min(1e-3)
 
 
 def _details(spectra: Tensor) -> Tensor:
@@ -303,5 +309,4 @@ def _spectra(brightness: Tensor, step: int) -> Tensor:
         cosines = torch.cat([_cosines(start, side, _FINE) for start in starts])
         spectra = (cosines @ brightness @ cosines.T).reshape(num, len(starts), _FINE, len(starts), _FINE)
         found.append(spectra.transpose(2, 3).reshape(num, len(starts) ** 2, _FINE, _FINE))
-    emphasized = torch.cat(found, dim=1) * _emphasis(_FINE, 1.0)
-    return emphasized / emphasized.flatten(2).norm(dim=2)[..., None, None].clamp_min(1e-3)
+    return _normed(torch.cat(found, dim=1) * _emphasis(_FINE, 1.0))

@@ -26,6 +26,7 @@ from reslab.data.pixels import Pixels, blocks_of
 from reslab.data.progress import counting
 from reslab.data.sources.listing import Listing
 from reslab.errors import UserError
+from reslab.records import SplitName
 from reslab.words import counted
 
 SIDE: Final = 32  # pixels, at which images are checked
@@ -49,7 +50,8 @@ def check(expression: str, *, data_dir: Path | None = None) -> Report:
     Raises: UserError where the expression is wrong, or what it names holds no pictures at all.
     """
     listings = tuple(listing for _, listing in list_files(expression, data_dir=data_dir))
-    refused, sets = None, ()
+    refused: str | None = None
+    sets: tuple[ImageSet, ...] = ()
     try:
         sets = _load_all(expression, data_dir)
     except UserError as error:
@@ -182,9 +184,9 @@ def _measure_shapes(listings: Sequence[Listing]) -> findings.Shapes | None:
 # ---- classes
 
 
-def _count_classes(sets: Sequence[ImageSet], listings: Sequence[Listing]) -> dict[str, dict[findings.SplitName, int]]:
+def _count_classes(sets: Sequence[ImageSet], listings: Sequence[Listing]) -> dict[str, dict[SplitName, int]]:
     """Count the images of each class in each split; from the files alone where they could not be loaded."""
-    counts: dict[str, dict[findings.SplitName, int]] = {}
+    counts: dict[str, dict[SplitName, int]] = {}
     for each in sets:
         for name, num in zip(each.classes, each.counts(), strict=True):
             counts.setdefault(name, {})[each.split] = num
