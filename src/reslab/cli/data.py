@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from reslab.cli.options import DataDir, Json
+from reslab.cli.options import DataDir, Json, SkipDamaged
 from reslab.errors import UserError
 
 app = typer.Typer(
@@ -19,13 +19,14 @@ def show(
     expression: Annotated[str, typer.Argument(help="For example cifar10, cifar10+cifar100:reptiles, folder:PATH.")],
     image_size: Annotated[int, typer.Option(min=1, help="Resize images to this side length.")] = 32,
     data_dir: DataDir = None,
+    skip_damaged: SkipDamaged = False,
     json: Json = False,
 ) -> None:
     """Print the classes, counts, statistics and fingerprints of a data expression."""
     from reslab.cli.show import echo, print_json, print_table, to_plain
     from reslab.data.load import describe
 
-    found = describe(expression, data_dir=data_dir, image_size=image_size)
+    found = describe(expression, data_dir=data_dir, image_size=image_size, skip_damaged=skip_damaged)
     if json:
         print_json(to_plain(found))
         return
@@ -40,6 +41,8 @@ def show(
     echo(f"std        {', '.join(f'{value:.3f}' for value in found.std)}")
     for split, fingerprint in found.fingerprints.items():
         echo(f"{split:<10} {fingerprint}")
+    for note in found.notes:
+        echo(note)
 
 
 @app.command(epilog="Example: reslab data verify --json")

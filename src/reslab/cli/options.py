@@ -18,6 +18,9 @@ AllowRemote = Annotated[
         "--allow-remote", help="Allow contacting addresses that a file names (such as a run's recipe) for images."
     ),
 ]
+SkipDamaged = Annotated[
+    bool, typer.Option("--skip-damaged", help="Leave out pictures that cannot be read, and say how many.")
+]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 

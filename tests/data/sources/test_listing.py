@@ -331,7 +331,7 @@ def test_all_damaged_pictures_are_named_at_once_and_can_be_left_out(tmp_path: Pa
     fill("train/a", "train/b", "test/a", "test/b", num=12)(tmp_path)
     for number in range(11):
         (tmp_path / f"train/a/{number}.png").write_bytes(f"broken {number}".encode())
-    with pytest.raises(UserError, match=r"11 pictures of folder:.*train/a/0.png .*and 1 more: .*skip_damaged=true"):
+    with pytest.raises(UserError, match=r"11 pictures of folder:.*train/a/0.png .*and 1 more: .*--skip-damaged"):
         load(f"folder:{tmp_path}", "train", image_size=4)
     images = load(f"folder:{tmp_path}", "train", image_size=4, skip_damaged=True)
     assert images.counts() == [1, 12]
