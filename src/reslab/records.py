@@ -20,12 +20,16 @@ SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
 class DataSet(Part):
-    """One split that a run has used: its expression, size and SHA-256 over classes, images and labels."""
+    """One split that a run has used: its expression, size and SHA-256 over classes, images and labels.
+
+    `num_damaged` pictures could not be read and were left out.
+    """
 
     expression: str
     split: SplitName
     num_images: PositiveInt
     fingerprint: str
+    num_damaged: NonNegativeInt = 0
 
 
 class Setup(Part):

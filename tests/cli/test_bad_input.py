@@ -132,19 +132,19 @@ REQUESTS = {
     "a file in its place": ("train digits-quick --out small/recipe.json", "recipe.json exists and is not empty"),
     "settings on the way": (
         "train --resume small --set epochs=5",
-        "--set, --out, --seed, --compile, --precision, --deterministic and --trial",
+        "--set, --out, --seed, --compile, --precision, --deterministic, --trial and --skip-damaged",
     ),
     "a folder on the way": (
         "train --resume small --out new",
-        "--set, --out, --seed, --compile, --precision, --deterministic and --trial",
+        "--set, --out, --seed, --compile, --precision, --deterministic, --trial and --skip-damaged",
     ),
     "a seed on the way": (
         "train --resume small --seed 1",
-        "--set, --out, --seed, --compile, --precision, --deterministic and --trial",
+        "--set, --out, --seed, --compile, --precision, --deterministic, --trial and --skip-damaged",
     ),
     "strictness on the way": (
         "train --resume small --deterministic",
-        "--compile, --precision, --deterministic and --trial",
+        "--compile, --precision, --deterministic, --trial and --skip-damaged",
     ),
     "strict and compiled": ("train digits-quick --deterministic --compile on", "without compiled code"),
     "an unknown precision": ("train digits-quick --precision half", "--precision half: choose auto, float32 or"),

@@ -234,6 +234,7 @@ def test_describe_sums_both_splits_up_as_json(official: Path) -> None:
     assert json.loads(json.dumps(asdict(description))) == {
         "expression": "cifar10:cat,dog",
         "classes": ["cat", "dog"],
+        "notes": [],
         "image_shape": [3, 32, 32],
         "counts": {"train": [10, 10], "test": [1, 1]},
         "mean": list(train.statistics().mean),

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from reslab.cli.options import DataDir, Json
+from reslab.cli.options import DataDir, Json, SkipDamaged
 from reslab.errors import UserError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ def show(
         Path | None, typer.Option(metavar="FILE.png", help="Also draw a contact sheet: a row of pictures per class.")
     ] = None,
     data_dir: DataDir = None,
+    skip_damaged: SkipDamaged = False,
     json: Json = False,
 ) -> None:
     """Print the classes, counts, statistics and fingerprints of a data expression, and what a quick check finds."""
@@ -31,11 +32,12 @@ def show(
     from reslab.data.check.words import describe as describe_findings
     from reslab.data.load import describe, load
 
-    found = describe(expression, data_dir=data_dir, image_size=image_size)
+    found = describe(expression, data_dir=data_dir, image_size=image_size, skip_damaged=skip_damaged)
     if sheet is not None:
         from reslab.data.check.sheet import write_sheet
 
-        write_sheet(load(expression, "train", data_dir=data_dir, image_size=image_size), sheet)
+        images = load(expression, "train", data_dir=data_dir, image_size=image_size, skip_damaged=skip_damaged)
+        write_sheet(images, sheet)
     if json:
         print_json(to_plain(found))
         return
@@ -50,7 +52,7 @@ def show(
     echo(f"std        {', '.join(f'{value:.3f}' for value in found.std)}")
     for split, fingerprint in found.fingerprints.items():
         echo(f"{split:<10} {fingerprint}")
-    report = look(expression, splits=("train", "test"), data_dir=data_dir, image_size=image_size)
+    report = look(expression, data_dir=data_dir, image_size=image_size, skip_damaged=skip_damaged)
     for line in describe_findings(report) if report else ():
         echo(line)
     if sheet is not None:

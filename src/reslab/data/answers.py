@@ -71,9 +71,10 @@ def answer_all(
 
     def read(file: Path) -> NDArray[np.uint8] | Unread:
         try:
-            return read_pictures([file], image_size=image_size, channels=channels)[0]
+            (image,) = read_pictures([file], image_size=image_size, channels=channels)
         except UserError as error:
             return Unread(str(file), str(error))
+        return np.asarray(image)
 
     with ThreadPoolExecutor(_READERS) as pool, counting("predict", total=len(files)) as show:
         for start in range(0, len(files), BLOCK):

@@ -24,6 +24,7 @@ from reslab.data.sources.folder import list_folder
 from reslab.data.sources.listing import Listing
 from reslab.data.sources.npz import open_npz
 from reslab.data.sources.shards import open_shards, stream_shards
+from reslab.data.sources.table import list_table
 from reslab.data.split import limit
 from reslab.data.storage.blocks import resize
 from reslab.data.storage.stored import read_cached
@@ -48,7 +49,7 @@ def load(
     Only the files of that split are opened, where a source stores the splits apart. What is missing of CIFAR is
     downloaded to `data_dir`, or $RESLAB_DATA, or the user's cache directory. Folders, npz files and shards are read
     once, into a cache on the disk; with `stream`, shards are read whenever they are needed, with so many images in
-    memory. With `skip_damaged`, shards that are missing or cut short are left out.
+    memory. With `skip_damaged`, pictures that cannot be read, and shards that are missing or cut short, are left out.
     Raises: UserError where the expression or what it names is wrong; Failure where a download is.
     """
     if split not in ("train", "test"):
@@ -102,7 +103,8 @@ def list_files(expression: str, *, data_dir: Path | None = None) -> list[tuple[L
 
 def _list_term(term: LocatedTerm, data_dir: Path | None) -> Listing:
     place = find_place(term.path, data_dir)
-    return list_folder(place, classes=term.classes, without=term.without, options=term.options)
+    list_source = list_table if term.source == "csv" else list_folder
+    return list_source(place, classes=term.classes, without=term.without, options=term.options)
 
 
 def find_place(path: Path, data_dir: Path | None) -> Path:
@@ -260,7 +262,10 @@ def _check_counts(terms: Sequence[Term], parts: Sequence[Labelled], expression: 
 
 @dataclass(frozen=True)
 class DataDescription:
-    """What an expression resolves to; `image_shape` is (C, H, W), mean and deviation are the training split's."""
+    """What an expression resolves to; `image_shape` is (C, H, W), mean and deviation are the training split's.
+
+    `notes` say how folders were understood, and what of them is not used.
+    """
 
     expression: str
     classes: tuple[str, ...]
@@ -269,21 +274,34 @@ class DataDescription:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprints: dict[Split, str]
+    notes: tuple[str, ...] = ()
 
 
 def describe(
-    expression: str, *, data_dir: Path | None = None, image_size: int = 32, merge: bool = False
+    expression: str,
+    *,
+    data_dir: Path | None = None,
+    image_size: int = 32,
+    merge: bool = False,
+    skip_damaged: bool = False,
 ) -> DataDescription:
     """Read both splits and sum them up; `dataclasses.asdict` makes JSON of it. Raises: as `load` does."""
-    train = load(expression, "train", data_dir=data_dir, image_size=image_size, merge=merge)
-    test = load(expression, "test", data_dir=data_dir, image_size=image_size, merge=merge)
+    train, test = (
+        load(expression, split, data_dir=data_dir, image_size=image_size, merge=merge, skip_damaged=skip_damaged)
+        for split in ("train", "test")
+    )
+    own = load_validation(
+        expression, classes=train.classes, data_dir=data_dir, image_size=image_size, skip_damaged=skip_damaged
+    )
+    splits = [train, test] if own is None else [train, own, test]
     statistics = train.statistics()
     return DataDescription(
         expression=expression,
         classes=train.classes,
         image_shape=tuple(train.images.shape[1:]),
-        counts={"train": train.counts(), "test": test.counts()},
+        counts={images.split: images.counts() for images in splits},
         mean=statistics.mean,
         std=statistics.std,
-        fingerprints={"train": train.fingerprint, "test": test.fingerprint},
+        fingerprints={images.split: images.fingerprint for images in splits},
+        notes=tuple(note for _, listing in list_files(expression, data_dir=data_dir) for note in listing.summary()),
     )

@@ -119,4 +119,5 @@ def describe_data(images: ImageSet) -> DataSet:
         split=images.split,
         num_images=len(images.labels),
         fingerprint=images.fingerprint,
+        num_damaged=images.num_damaged,
     )

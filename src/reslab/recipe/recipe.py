@@ -328,7 +328,7 @@ class Recipe(Part):
     micro_batch_size: PositiveInt | None = None  # batch norm's statistics are its own
     sampling: Sampling | None = None
     stream: PositiveInt | None = None  # from shards, in every epoch anew: so many images are in memory and shuffled
-    skip_damaged: bool = False  # whether shards that are missing or cut short are left out
+    skip_damaged: bool = False  # whether damaged pictures, and shards that are missing or cut short, are left out
     extension: Extension | None = None  # of a trained network, by `reslab extend`
 
     @model_validator(mode="before")

@@ -61,13 +61,16 @@ def check(expression: str, *, data_dir: Path | None = None) -> Report:
 
 
 def look(
-    expression: str, *, splits: Sequence[Literal["train", "test"]], data_dir: Path | None = None, image_size: int = SIDE
+    expression: str, *, data_dir: Path | None = None, image_size: int = SIDE, skip_damaged: bool = False
 ) -> Report | None:
-    """Read splits and look for what costs little; nothing is said of an official set. Raises: UserError as `load`."""
+    """Read both splits and look for what costs little; nothing is said of an official set. Raises: as `load` does."""
     if is_official(expression):
         return None
-    sets = [load(expression, split, data_dir=data_dir, image_size=image_size) for split in splits]
-    return look_at(sets, data_dir=data_dir)
+    train, test = (
+        load(expression, split, data_dir=data_dir, image_size=image_size, skip_damaged=skip_damaged)
+        for split in ("train", "test")
+    )
+    return look_at((train, test), data_dir=data_dir)
 
 
 def look_at(sets: Sequence[ImageSet], *, data_dir: Path | None = None) -> Report | None:

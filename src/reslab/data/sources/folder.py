@@ -11,15 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from reslab.data.expression import NO_OPTIONS, Options
 from reslab.data.images import Split
 from reslab.data.pictures import picture_endings
 from reslab.data.sources.groups import group_files
 from reslab.data.sources.listing import Listing, Unused, describe_unused
 from reslab.data.sources.rules import compile_rule
-from reslab.errors import UserError, did_you_mean
+from reslab.data.sources.samples import SYNSETS, Found, Samples, assemble, choose, rename_synsets
+from reslab.errors import UserError
 from reslab.words import listing as sentence
 from reslab.words import named
 
@@ -33,9 +32,8 @@ _SPLITS: dict[str, Split] = {
     **dict.fromkeys(("val", "valid", "validation", "dev", "valset"), "validation"),
     **dict.fromkeys(("test", "testing", "testset", "tst"), "test"),
 }
-_SYNSETS = "LOC_synset_mapping.txt"
 _FILLERS = {"seg", "set", "data", "dataset", "images", "imgs", "split"}
-_JUNK = {_SYNSETS.lower(), "__macosx", "__pycache__", "thumbs.db", "desktop.ini", "icon\r"}
+_JUNK = {SYNSETS.lower(), "__macosx", "__pycache__", "thumbs.db", "desktop.ini", "icon\r"}
 _ADVICE = {
     **dict.fromkeys((".heic", ".heif", ".avif"), "install reslab[heif]"),
     **dict.fromkeys(TABLES, "if it names the classes, read csv:FILE"),
@@ -119,8 +117,10 @@ def list_folder(
     explicit = any(split_of(name) for name in classes)
     layout = _Layout(((None, tree),)) if explicit else _find_splits(tree, has_class_in_name=has_class_in_name)
     found = _by_file_name(layout, options.label) if options.label else _by_folder(layout, tree, options.level, without)
-    found = _choose(found, path, classes=classes, without=without)
-    result = _rename_synsets(_assemble(path, found, layout, chosen=classes))
+    found = choose(found, path, classes=classes, without=without)
+    found = replace(found, unused=(*layout.unused, *found.unused))
+    places = {split: f"{folder.own_name}/" for split, folder in layout.places if split is not None}
+    result = rename_synsets(assemble(path, found, chosen=classes, places=places, notes=layout.notes))
     return result if options.group is None else replace(result, groups=group_files(result, options.group))
 
 
@@ -250,21 +250,10 @@ def _refuse_detection(tree: _Folder) -> None:
 
 # ---- classes
 
-_Found = list[tuple[str, Split | None, Path, str]]  # class, split, file, name of the file inside the source
 
-
-@dataclass(frozen=True)
-class _Classes:
-    """Pictures with their class, the classes that a place has without pictures, and what is not used."""
-
-    pictures: _Found
-    empty: tuple[str, ...] = ()
-    unused: tuple[Unused, ...] = ()
-
-
-def _by_folder(layout: _Layout, tree: _Folder, level: int | None, without: Sequence[str]) -> _Classes:
+def _by_folder(layout: _Layout, tree: _Folder, level: int | None, without: Sequence[str]) -> Found:
     """Take the names of folders as classes. Raises: UserError where the level of the classes is not clear."""
-    pictures: _Found = []
+    pictures: Samples = []
     empty: list[str] = []
     unused: list[Unused] = []
     for split, place in layout.places:
@@ -284,7 +273,7 @@ def _by_folder(layout: _Layout, tree: _Folder, level: int | None, without: Seque
                     (folder.own_name, split, each.path / name, _join(each.name, name)) for name in each.pictures
                 ]
             unused += folder.all_unused()
-    return _Classes(pictures, tuple(dict.fromkeys(empty)), tuple(unused))
+    return Found(pictures, tuple(dict.fromkeys(empty)), tuple(unused))
 
 
 def _is_empty_split(folder: _Folder) -> bool:
@@ -323,15 +312,17 @@ def _wrapped(folder: _Folder) -> _Folder | None:
     if folder.pictures:
         return None
     inner = folder.class_folders
+    if any(split_of(each.own_name) for each in inner):
+        return folder
     if len(inner) == 1:
-        return _wrapped(inner[0]) or (folder if split_of(inner[0].own_name) else None)
+        return _wrapped(inner[0])
     return folder if len(inner) > 1 else None
 
 
-def _by_file_name(layout: _Layout, label: str) -> _Classes:
+def _by_file_name(layout: _Layout, label: str) -> Found:
     """Take the classes from the files' names. Raises: UserError where the expression is not regular or finds none."""
     find = compile_rule(label, option="label")
-    pictures: _Found = []
+    pictures: Samples = []
     unused: list[Unused] = []
     for split, place in layout.places:
         for folder in place.walk():
@@ -344,104 +335,4 @@ def _by_file_name(layout: _Layout, label: str) -> _Classes:
                     unused.append(Unused(_join(folder.name, name), f"names in which {label} finds no label", ""))
     if not pictures:
         raise UserError(f"label={label} finds a label in no file's name: write a regular expression, as in ^([a-z]+)")
-    return _Classes(sorted(pictures, key=lambda each: each[0]), (), tuple(unused))
-
-
-def _choose(found: _Classes, path: Path, *, classes: Sequence[str], without: Sequence[str]) -> _Classes:
-    """Keep the classes asked for. Raises: UserError where there is no such class, or one of them is empty."""
-    synsets = _read_synsets(path)
-    there = list(dict.fromkeys([*(each[0] for each in found.pictures), *found.empty]))
-    for name in (*classes, *without):
-        if name not in there and name not in (synsets.get(each) for each in there):
-            raise UserError(
-                f"{path} has no class {name!r}: {did_you_mean(name, there, otherwise='it has ' + named(there))}"
-            )
-
-    def is_wanted(name: str) -> bool:
-        both = {name, synsets.get(name)}
-        return not both & set(without) and (not classes or bool(both & set(classes)))
-
-    if empty := [name for name in found.empty if is_wanted(name)]:
-        has_some = {each[0] for each in found.pictures}
-        empty = [name for name in empty if name not in has_some] or empty
-        reasons = " ".join(describe_unused(found.unused))
-        raise UserError(
-            f"{path} holds no picture of {named(empty)}: put some there, remove the folder, or leave it out with "
-            f"folder:{path}:{','.join('-' + name for name in empty)}" + (f"; {reasons}" if reasons else "")
-        )
-    kept = [each for each in found.pictures if is_wanted(each[0])]
-    left = [
-        Unused(each[3], f"pictures of the class {each[0]!r}, which is left out", "")
-        for each in found.pictures
-        if not is_wanted(each[0])
-    ]
-    return replace(found, pictures=kept, unused=(*found.unused, *left))
-
-
-def _assemble(path: Path, found: _Classes, layout: _Layout, *, chosen: Sequence[str]) -> Listing:
-    """Make the listing; classes in the order chosen, else by number or name.
-
-    Raises: UserError where a class has pictures in one split alone.
-    """
-    classes = sorted({each[0] for each in found.pictures})
-    if chosen:
-        synsets = _read_synsets(path)
-        classes.sort(key=lambda name: chosen.index(name if name in chosen else synsets[name]))
-    elif all(re.fullmatch(r"[0-9]{1,9}", name) for name in classes):
-        classes.sort(key=int)
-    splits = tuple(each[1] for each in found.pictures)
-    own = tuple(split for split in splits if split is not None)
-    if own:
-        _check_same_classes(path, found.pictures, {split: folder.own_name for split, folder in layout.places if split})
-    numbers = {name: number for number, name in enumerate(classes)}
-    labels = np.array([numbers[each[0]] for each in found.pictures], dtype=np.int64)
-    order = np.argsort(labels, kind="stable")
-    result = Listing(
-        root=path,
-        files=tuple(each[2] for each in found.pictures),
-        names=tuple(each[3].encode("utf-8", "backslashreplace").decode() for each in found.pictures),
-        labels=labels,
-        classes=tuple(classes),
-        splits=own if own else None,
-        unused=(*layout.unused, *found.unused),
-        notes=layout.notes,
-    )
-    return result.subset(order)
-
-
-def _check_same_classes(path: Path, pictures: _Found, folders: dict[Split, str]) -> None:
-    both: tuple[Split, Split] = ("train", "test")
-    has = {split: {each[0] for each in pictures if each[1] == split} for split in both}
-    lacking = {
-        name: [f"{folders[split]}/" for split in both if name not in has[split]]
-        for name in sorted({each[0] for each in pictures})
-    }
-    wrong = {name: places for name, places in lacking.items() if places}
-    if wrong:
-        words = sentence([f"{name!r} (not in {sentence(places)})" for name, places in wrong.items()])
-        raise UserError(
-            f"{path} must hold the same classes in {folders['train']}/ and {folders['test']}/, but one alone has "
-            f"{words}: add pictures, or leave them out with folder:{path}:{','.join('-' + name for name in wrong)}"
-        )
-
-
-# ---- ImageNet's names
-
-
-def _rename_synsets(listing: Listing) -> Listing:
-    synsets = _read_synsets(listing.root)
-    return replace(listing, classes=tuple(synsets.get(name, name) for name in listing.classes))
-
-
-def _read_synsets(path: Path) -> dict[str, str]:
-    """Read ImageNet's names of classes where their file lies beside the folders; one that two have gets its number."""
-    places = [folder / _SYNSETS for folder in (path, *list(path.absolute().parents)[:3])]
-    file = next((place for place in places if place.is_file()), None)
-    if file is None:
-        return {}
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    pairs = [
-        (number, words.split(",")[0].strip()) for number, _, words in (line.partition(" ") for line in lines) if words
-    ]
-    twice = {name for _, name in pairs if [other for _, other in pairs].count(name) > 1}
-    return {number: f"{name} ({number})" if name in twice else name for number, name in pairs}
+    return Found(sorted(pictures, key=lambda each: each[0]), (), tuple(unused))

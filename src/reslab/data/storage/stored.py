@@ -53,12 +53,12 @@ def read_cached(source: Source, *, origin: str, split: Split, image_size: int, s
 def describe_damaged(sentences: Sequence[str], *, origin: str) -> str:
     """Say which images cannot be read, one sentence of `decode` each, in one sentence."""
     if len(sentences) == 1:
-        return f"{origin}: {sentences[0]}, or leave it out with --set skip_damaged=true"
+        return f"{origin}: {sentences[0]}, or leave it out with --skip-damaged"
     shown = "; ".join(sentence.rpartition(": ")[0] for sentence in sentences[:_DAMAGED_SHOWN])
     more = f"; and {len(sentences) - _DAMAGED_SHOWN:,} more" if len(sentences) > _DAMAGED_SHOWN else ""
     return (
         f"{len(sentences):,} pictures of {origin} cannot be used: {shown}{more}: replace or remove them, or leave them "
-        "out with --set skip_damaged=true"
+        "out with --skip-damaged"
     )
 
 
