@@ -85,7 +85,7 @@ def check(
         print_json((report if everything else report.shortened()).model_dump(mode="json"))
     else:
         echo(f"{expression}: {', '.join(f'{num:,} {split}' for split, num in report.used.items()) or 'no'} images")
-        for line in describe(report, most=sum(report.used.values()) + 1_000_000 if everything else SHOWN):
+        for line in describe(report, most=None if everything else SHOWN):
             echo(line)
         echo("Repair what is broken." if report.is_broken else "Nothing is broken.")
         if table is not None:

@@ -30,7 +30,7 @@ def sound(tmp_path: Path, draw: Any) -> str:
     return f"folder:{tmp_path}"
 
 
-def examine(expression: str, **planted: int) -> tuple[Report, str]:
+def examine(expression: str) -> tuple[Report, str]:
     report = check(expression)
     return report, "\n".join(describe(report))
 

@@ -10,7 +10,7 @@ gives the similarity of both orientations: their sum and their difference.
 Source: Barz & Denzler 2020, "Do We Train on Test Data? Purging CIFAR of Near-Duplicates", arXiv:1902.00423, for what
 counts as near and how often CIFAR has it.
 Differs from it: they searched by a trained network's features and judged by eye; here no network is needed. Thresholds
-were chosen on planted copies and by eye on pairs within CIFAR-10's training split.
+were chosen on planted copies, and by eye on pairs within CIFAR-10's training split and of hands that make signs.
 Axes: N, M images, P pairs, H rows, W columns, D coefficients, F frequencies a side, V windows.
 """
 
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from reslab.data.images import ImageSet
-from reslab.data.pixels import Pixels, blocks_of
+from reslab.data.pixels import BLOCK, Pixels, blocks_of
 from reslab.data.progress import counting
 from reslab.data.storage.blocks import resize
 
@@ -167,9 +167,9 @@ class _Set:
     @cached_property
     def vectors(self) -> list[tuple[Tensor, Tensor]]:
         """Describe each window of each image by the even and the odd part of a unit vector; of a flat one it is 0."""
-        blocks = []
-        for start in range(0, len(self), 1024):
-            planes = (self.mixing @ self.shrunk(slice(start, start + 1024))).reshape(-1, len(self.mixing), SIDE, SIDE)
+        blocks, step = [], max(1, min(1024, BLOCK // math.prod(self.images.shape[1:])))
+        for start in range(0, len(self), step):
+            planes = (self.mixing @ self.shrunk(slice(start, start + step))).reshape(-1, len(self.mixing), SIDE, SIDE)
             is_flat = planes[:, 0].flatten(1).var(dim=1, correction=0) < _FLAT**2
             blocks.append([_describe(planes, window, is_flat) for window in WINDOWS])
         return [

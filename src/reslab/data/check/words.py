@@ -6,12 +6,12 @@ from reslab.data.check.findings import FEW_IMAGES, SHOWN, Copies, Copy, Report
 from reslab.words import counted, listing, named, percent
 
 
-def describe(report: Report, *, most: int = 3) -> list[str]:
-    """Say what was found, in a line per finding with at most `most` examples each."""
+def describe(report: Report, *, most: int | None = 3) -> list[str]:
+    """Say what was found, in a line per finding with at most `most` examples each; None: all."""
     return list(_lines(report, most))
 
 
-def _lines(report: Report, most: int) -> Iterator[str]:
+def _lines(report: Report, most: int | None) -> Iterator[str]:
     if report.refused:
         yield f"cannot be loaded: {report.refused}"
     yield from report.notes
@@ -31,7 +31,7 @@ def _lines(report: Report, most: int) -> Iterator[str]:
     yield from report.proposals
 
 
-def _copies(report: Report, most: int) -> Iterator[str]:
+def _copies(report: Report, most: int | None) -> Iterator[str]:
     found = report.duplicates
     if found is None or found.searched == "exact":
         if report.used:
@@ -57,7 +57,7 @@ def _counted_pairs(copies: Copies) -> str:
     return f"{copies.count:,} {'pair' if copies.count == 1 else 'pairs'} of copies"
 
 
-def _pairs(copies: Copies, most: int) -> str:
+def _pairs(copies: Copies, most: int | None) -> str:
     return _some([_pair(pair) for pair in copies.pairs], copies.count, most)
 
 
@@ -96,6 +96,6 @@ def _shapes(report: Report) -> Iterator[str]:
         )
 
 
-def _some(shown: Sequence[str], count: int, most: int) -> str:
-    more = count - min(most, len(shown))
+def _some(shown: Sequence[str], count: int, most: int | None) -> str:
+    more = count - len(shown[:most])
     return ", ".join(shown[:most]) + (f" and {more:,} more" if more else "")
