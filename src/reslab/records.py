@@ -20,12 +20,16 @@ SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
 class DataSet(Part):
-    """One split that a run has used: its expression, size and SHA-256 over classes, images and labels."""
+    """One split that a run has used: its expression, size and SHA-256 over classes, images and labels.
+
+    `num_damaged` pictures could not be read and were left out.
+    """
 
     expression: str
     split: SplitName
     num_images: PositiveInt
     fingerprint: str
+    num_damaged: NonNegativeInt = 0
 
 
 class Setup(Part):
@@ -162,10 +166,21 @@ class AugmentedFigures(Part):
     figures: Figures
 
 
+class WithoutCopies(Part):
+    """The test images less those that have a copy, exact or near, among the training images; none may be left."""
+
+    num_copies: NonNegativeInt
+    accuracy: Estimate | None
+
+
 class SplitFigures(Figures):
-    """A split's figures, and beside them those with test-time augmentation where they were asked for."""
+    """A split's figures, and beside them those with test-time augmentation where they were asked for.
+
+    Of the test split, unless it is too large to be compared with the training images, also those without copies.
+    """
 
     test_time_augmentation: AugmentedFigures | None = None
+    without_copies: WithoutCopies | None = None  # an older reslab looked for none
 
 
 # ---- what an extended run adds

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 NBSP = "\u00a0"
 DAY = 86400  # seconds
 MOST_DECIMALS = 6
+WITHOUT_COPIES = "without copies of training images"
 
 Unit = Literal["percent", "plain", "points"]
 

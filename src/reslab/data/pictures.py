@@ -6,6 +6,7 @@ Axes: N pictures, C channels, H rows, W columns, K classes. Pixels are uint8, 0 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
@@ -40,16 +41,27 @@ class Answer:
     probabilities: tuple[float, ...]
 
 
+@cache
+def picture_endings() -> frozenset[str]:
+    """Give the endings of picture files that are read, in lower case, each with its dot."""
+    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in FORMATS)
+
+
 def read_pictures(files: Sequence[Path], *, image_size: int, channels: int) -> NDArray[np.uint8]:
     """Decode pictures to (N, C, image_size, image_size), in grey where there is one channel.
 
     Raises: UserError where one cannot be read, or the network takes neither grey nor RGB images.
     """
+    check_taken(image_size=image_size, channels=channels)
+    return np.stack([with_channels(decode(file, image_size=image_size), channels) for file in files])
+
+
+def check_taken(*, image_size: int, channels: int) -> None:
+    """Raises: UserError where a network takes neither grey nor RGB images, or too large ones."""
     if channels not in (1, 3):
         raise UserError(f"the network is for images of {channels} channels: pictures are grey or RGB, with 1 or 3")
     if image_size > MAX_SIDE:
         raise UserError(f"the network is for images of {image_size} pixels a side: {MAX_SIDE} is the most")
-    return np.stack([with_channels(decode(file, image_size=image_size), channels) for file in files])
 
 
 def name_best(

@@ -1,11 +1,15 @@
 """Pictures from files to classes, by a run folder or a weights file alone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from reslab.data.pictures import Answer, name_best, read_pictures
+from reslab.data.answers import Unread, all_read, answer_all
+from reslab.data.pictures import Answer
 from reslab.machine import kernels
 from reslab.measure.metrics import softmax
 from reslab.network.network import Network
@@ -45,7 +49,27 @@ def classify(files: Sequence[Path], *, weights: Path, top: int = 3, device: str 
     >>> answer.file, answer.classes[0]
     ('seven.png', '7')
     """
+    return all_read(classify_each(files, weights=weights, top=top, device=device))
+
+
+def classify_each(
+    files: Sequence[Path], *, weights: Path, top: int = 3, device: str = "auto"
+) -> Iterator[Answer | Unread]:
+    """Name the `top` most probable classes of each picture, or say why it cannot be read, a few at a time.
+
+    Raises: UserError where the weights cannot be read, or the network takes neither grey nor RGB images.
+    """
     network = Network.load(weights, device=device)
     kernels.enable(network.device)
-    pixels = torch.from_numpy(read_pictures(files, image_size=network.image_size, channels=network.channels))
-    return name_best(files, probabilities=softmax(network.logits(pixels).numpy()), classes=network.classes, top=top)
+
+    def probabilities(images: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
+        return softmax(network.logits(torch.from_numpy(images)).numpy())
+
+    return answer_all(
+        files,
+        probabilities,
+        classes=network.classes,
+        image_size=network.image_size,
+        channels=network.channels,
+        top=top,
+    )

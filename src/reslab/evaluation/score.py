@@ -13,8 +13,17 @@ from reslab.evaluation.extension import measure_extension
 from reslab.measure import intervals, metrics
 from reslab.measure.estimates import bootstrapped, class_figures, macro_figures, proportion
 from reslab.measure.metrics import Integers, Logits
-from reslab.records import AugmentedFigures, Estimate, Evaluation, ExtensionFigures, Figures, SplitFigures, SplitName
-from reslab.runs import Damaged, Predictions, Run, read_weights
+from reslab.records import (
+    AugmentedFigures,
+    Estimate,
+    Evaluation,
+    ExtensionFigures,
+    Figures,
+    SplitFigures,
+    SplitName,
+    WithoutCopies,
+)
+from reslab.runs import Copies, Damaged, Predictions, Run, read_exhibit, read_weights
 
 TOP5_ABOVE = 10  # classes
 
@@ -126,7 +135,22 @@ def _score_split(
         augmented = AugmentedFigures(
             views=views, figures=measure(several, temperature=temperature, resamples=resamples, seed=seed)
         )
-    return SplitFigures(**dict(figures), test_time_augmentation=augmented)
+    return SplitFigures(
+        **dict(figures), test_time_augmentation=augmented, without_copies=_measure_without_copies(run, split, plain)
+    )
+
+
+def _measure_without_copies(run: Run, split: SplitName, predictions: Predictions) -> WithoutCopies | None:
+    """Measure the accuracy on test images without a copy among the training images, where those were looked for."""
+    copies = read_exhibit(run.path, split, Copies) if split == "test" else None
+    if copies is None:
+        return None
+    correct = predictions.logits.argmax(axis=1) == predictions.labels
+    if copies.indices.ndim != 1 or not np.isin(copies.indices, np.arange(len(correct))).all():
+        raise UserError(f"{run.path}: copies-test.npz is of other images; run reslab evaluate {run.path} again")
+    correct = np.delete(correct, copies.indices)
+    accuracy = proportion(correct.sum(), total=np.asarray(len(correct))) if len(correct) else None
+    return WithoutCopies(num_copies=len(copies.indices), accuracy=accuracy)
 
 
 def _score_extension(run: Run, classes: tuple[str, ...], figures: Figures) -> ExtensionFigures | None:

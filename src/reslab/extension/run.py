@@ -27,6 +27,7 @@ from reslab.records import Epoch, PriorChoice, Weights
 from reslab.runs import Run
 from reslab.training.begin import Begun, Computing, begin, go_on, read_recorded, read_splits
 from reslab.training.distributed import Team
+from reslab.training.findings import tell_findings
 from reslab.training.loop import EVERY_EPOCH, Start, Trainer
 from reslab.training.objective import make_objective
 from reslab.training.progress import Display
@@ -144,6 +145,7 @@ def extend(
         computing=computing,
         bring=bring_base,
     ) as begun:
+        tell_findings(begun, data_dir=data_dir, silent=silent)
         return _Extender(begun, silent=silent, safety=safety).extend()
 
 

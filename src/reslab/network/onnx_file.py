@@ -5,14 +5,15 @@ Axes: N images, C channels, H rows, W columns, K classes.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.data.pictures import Answer, name_best, read_pictures
+from reslab.data.answers import Unread, all_read, answer_all
+from reslab.data.pictures import Answer
 from reslab.errors import UserError, extra
 
 INPUT, OUTPUTS = "images", ("logits", "probabilities")
@@ -91,7 +92,15 @@ def classify_by_onnx(files: Sequence[Path], *, onnx: Path, top: int = 3) -> list
 
     Raises: UserError where the file or a picture cannot be read, or the network takes neither grey nor RGB images.
     """
+    return all_read(classify_each_by_onnx(files, onnx=onnx, top=top))
+
+
+def classify_each_by_onnx(files: Sequence[Path], *, onnx: Path, top: int = 3) -> Iterator[Answer | Unread]:
+    """Name the `top` most probable classes of each picture, or say why it cannot be read, a few at a time.
+
+    Raises: UserError where the file cannot be read, or the network takes neither grey nor RGB images.
+    """
     network = OnnxFile(onnx)
-    known = network.description
-    pixels = read_pictures(files, image_size=known.image_size, channels=known.channels)
-    return name_best(files, probabilities=network.predict(pixels).probabilities, classes=known.classes, top=top)
+    return answer_all(
+        files, lambda images: network.predict(images).probabilities, top=top, **network.description._asdict()
+    )

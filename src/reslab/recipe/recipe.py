@@ -363,7 +363,7 @@ class Recipe(Part):
     sampling: Sampling | None = None
     stream: PositiveInt | None = None  # from shards, in every epoch anew: so many images are in memory and shuffled
     temperature: PositiveFloat | None = None  # of the logits, where no images are held out to find it
-    skip_damaged: bool = False  # whether shards that are missing or cut short are left out
+    skip_damaged: bool = False  # whether damaged pictures, and shards that are missing or cut short, are left out
     extension: Extension | None = None  # of a trained network, by `reslab extend`
 
     @model_validator(mode="before")

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from reslab.measure.intervals import proportion_interval
 from reslab.measure.metrics import CALIBRATION_BINS, softmax
 from reslab.recipe.published import CIFAR10_NETWORKS
-from reslab.records import SPLITS, Epoch, Estimate, Evaluation, Figures, SplitName
+from reslab.records import SPLITS, Epoch, Estimate, Evaluation, Figures, SplitFigures, SplitName, WithoutCopies
 from reslab.report.facts import device_words, training_seconds
 from reslab.report.inputs import Inputs
 from reslab.runs import Predictions
-from reslab.words import duration, errors_among, figure_alone, interval, percent, quantity
+from reslab.words import WITHOUT_COPIES, counted, duration, errors_among, figure_alone, interval, percent, quantity
 
 SPLIT_WORDS: dict[SplitName, str] = {"train": "Training", "validation": "Validation", "test": "Test"}
 
@@ -91,7 +91,19 @@ def metric_table(evaluation: Evaluation) -> Table:
             rows.append((Cell(label), *map(show, estimates)))
     wrong = (Cell(errors_among(num_wrong(figures), figures.num_images)) for _, figures in columns)
     rows.insert(1, (Cell("Errors"), *wrong))
+    copies = [figures.without_copies if isinstance(figures, SplitFigures) else None for _, figures in columns]
+    if any(copies):
+        rows.insert(2, (Cell(f"Accuracy {WITHOUT_COPIES}"), *map(_without_copies, copies)))
     return Table(("", *(header for header, _ in columns)), tuple(rows))
+
+
+def _without_copies(copies: WithoutCopies | None) -> Cell:
+    if copies is None:
+        return Cell("")
+    if copies.accuracy is None:
+        return Cell("none is left")
+    shown = in_percent(copies.accuracy)
+    return shown._replace(aside=f"{shown.aside} without {counted(copies.num_copies, 'image')}".strip())
 
 
 def num_wrong(figures: Figures) -> int:

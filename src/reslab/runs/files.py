@@ -1,11 +1,12 @@
 """Single files: written all or nothing, read with every damage in one sentence."""
 
+import csv
 import errno
 import glob
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
@@ -21,6 +22,7 @@ from pydantic import ValidationError
 from reslab.errors import Failure, UserError, check_kind, first_complaint, show
 from reslab.recipe.value import Part
 from reslab.records import SCHEMA_VERSION
+from reslab.words import printable
 
 Arrays = Mapping[str, NDArray[Any]]
 RecordT = TypeVar("RecordT", bound=Part)
@@ -61,6 +63,19 @@ def write_bytes(path: Path, content: bytes, *, check: Callable[[Path], None] | N
 def write_json(path: Path, content: Any) -> None:
     """Write JSON that a person can read, atomically."""
     write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def to_csv(header: Iterable[str], rows: Iterable[Iterable[str]]) -> bytes:
+    """Write a table in UTF-8, with the mark by which a spreadsheet knows that; no cell is taken for a formula."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\r\n")
+    writer.writerow(header)
+    writer.writerows([_as_text(cell) for cell in row] for row in rows)
+    return buffer.getvalue().encode("utf-8-sig")
+
+
+def _as_text(cell: str) -> str:
+    return f"'{printable(cell)}" if cell.startswith(("=", "+", "-", "@")) else printable(cell)
 
 
 def make_folder(path: Path) -> None:
@@ -179,7 +194,7 @@ def write_npz(path: Path, arrays: Arrays) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
+def read_npz(path: Path, names: tuple[str, ...], *, optional: tuple[str, ...] = ()) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{path} is missing: run reslab evaluate {path.parent}")
     content = read_bytes(path)
@@ -187,7 +202,7 @@ def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
         # From memory, because NumPy leaves a broken file open.
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             check_sizes(file.zip)
-            return {name: file[name] for name in names}
+            return {name: file[name] for name in (*names, *(name for name in optional if name in file))}
     except Exception as error:  # a broken archive makes zipfile and NumPy raise nearly anything
         raise Damaged(f"{path} is damaged, it should hold {' and '.join(names)}: {error}") from None
 

@@ -7,6 +7,7 @@ from reslab.recipe.recipe import Recipe
 from reslab.runs import Run
 from reslab.training.begin import Begun, Computing, begin, go_on, read_recorded, read_splits
 from reslab.training.distributed import joined
+from reslab.training.findings import tell_findings
 from reslab.training.loop import EVERY_EPOCH, Trainer
 from reslab.training.safety import Safety
 
@@ -89,6 +90,7 @@ def train(
             computing=computing,
         ) as begun,
     ):
+        tell_findings(begun, data_dir=data_dir, silent=silent)
         return _make_trainer(begun, silent=silent, safety=safety).train()
 
 

@@ -26,17 +26,26 @@ class Block(NamedTuple):
     places: NDArray[np.int64]
 
 
+class Damaged(NamedTuple):
+    """An image of the set that cannot be read, and a sentence that says why."""
+
+    place: int
+    sentence: str
+
+
 @dataclass(frozen=True)
 class Source:
     """One split before it is read: N images, K class names, and the blocks, which can be gone through once.
 
-    The stamp is another one whenever the images may be.
+    The stamp is another one whenever the images may be. Names and keys are those of an `ImageSet`.
     """
 
     num_images: int
     classes: tuple[str, ...]
-    blocks: Iterator[Block]
+    blocks: Iterator[Block | Damaged]
     stamp: str
+    names: tuple[str, ...] | None = None
+    keys: NDArray[np.uint64] | None = None
 
 
 def in_order(images: NDArray[np.uint8], labels: NDArray[np.int64], *, start: int) -> Block:
