@@ -18,5 +18,7 @@ def classify(files: Sequence[Path], *, weights: Path, top: int = 3, device: str 
     """
     network = Network.load(weights, device=device)
     kernels.enable(network.device)
-    pixels = torch.from_numpy(read_pictures(files, image_size=network.image_size, channels=network.channels))
+    pixels = torch.from_numpy(
+        read_pictures(files, image_size=network.image_size, channels=network.channels, resize=network.resizing)
+    )
     return name_best(files, probabilities=softmax(network.logits(pixels).numpy()), classes=network.classes, top=top)

@@ -7,13 +7,14 @@ Axes: N images, C channels, H rows, W columns, K classes.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reslab.data.pictures import Answer, name_best, read_pictures
 from reslab.errors import UserError, extra
+from reslab.recipe.value import Resizing
 
 INPUT, OUTPUTS = "images", ("logits", "probabilities")
 
@@ -26,11 +27,15 @@ class Outputs(NamedTuple):
 
 
 class Description(NamedTuple):
-    """What a network is for: the names of its classes, and the channels and side of its square images."""
+    """What a network is for: the names of its classes, and the channels and side of its square images.
+
+    `resize` says how other pictures become squares; a file without it squeezes them.
+    """
 
     classes: tuple[str, ...]
     channels: int
     image_size: int
+    resize: Resizing = "squeeze"
 
     def to_metadata(self) -> dict[str, str]:
         """Write it as the metadata of a file."""
@@ -39,11 +44,14 @@ class Description(NamedTuple):
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "Description":
         """Read it. Raises: ValueError or KeyError where it is not one."""
-        classes, channels, image_size = (json.loads(metadata[name]) for name in cls._fields)
+        classes, channels, image_size = (json.loads(metadata[name]) for name in cls._fields[:3])
+        resize = json.loads(metadata.get("resize", '"squeeze"'))
         named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
         if not named or not all(type(number) is int and number > 0 for number in (channels, image_size)):
             raise ValueError(metadata)
-        return cls(tuple(classes), channels, image_size)
+        if resize not in get_args(Resizing):
+            raise ValueError(metadata)
+        return cls(tuple(classes), channels, image_size, resize)
 
 
 class OnnxFile:
@@ -93,5 +101,5 @@ def classify_by_onnx(files: Sequence[Path], *, onnx: Path, top: int = 3) -> list
     """
     network = OnnxFile(onnx)
     known = network.description
-    pixels = read_pictures(files, image_size=known.image_size, channels=known.channels)
+    pixels = read_pictures(files, image_size=known.image_size, channels=known.channels, resize=known.resize)
     return name_best(files, probabilities=network.predict(pixels).probabilities, classes=known.classes, top=top)

@@ -9,16 +9,13 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from reslab.data.images import Split
-from reslab.data.pictures import FORMATS
 from reslab.data.split import cut_by_key
 from reslab.data.storage.blocks import stamp_files
 from reslab.data.storage.cache import name_of, opening
@@ -141,9 +138,3 @@ def _digest(path: Path) -> bytes:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-
-
-@cache
-def picture_endings() -> frozenset[str]:
-    """Give the endings of picture files that are read, in lower case, each with its dot."""
-    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in FORMATS)
