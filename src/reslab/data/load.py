@@ -25,7 +25,7 @@ from reslab.data.sources.decoded import open_listing
 from reslab.data.sources.digits import read_digits
 from reslab.data.sources.folder import list_folder
 from reslab.data.sources.listing import Listing
-from reslab.data.sources.npz import open_npz
+from reslab.data.sources.npz import has_validation, open_npz
 from reslab.data.sources.shards import open_shards, stream_shards
 from reslab.data.split import limit
 from reslab.data.storage.blocks import Source
@@ -88,7 +88,18 @@ def load_validation(
     for term, listing in list_files(expression, data_dir=data_dir):
         if listing.splits is not None and "validation" in listing.splits:
             source = open_listing(listing, split="validation", image_size=form.image_size, resize=form.resize)
-            parts.append(_read_opened(source, term, "validation", form, skip_damaged))
+            parts.append(_convert(_read_opened(source, term, "validation", form, skip_damaged), term, form.channels))
+    parts += [
+        _convert(
+            _read_opened(
+                open_npz(find_place(term.path, data_dir), split="validation"), term, "validation", form, skip_damaged
+            ),
+            term,
+            form.channels,
+        )
+        for term in parse(expression)
+        if isinstance(term, LocatedTerm) and term.source == "npz" and has_validation(find_place(term.path, data_dir))
+    ]
     if not parts:
         return None
     found = _join(parts)
@@ -195,7 +206,7 @@ def _read_opened(source: Source, term: Term, split: Split, form: Form, skip_dama
 def _convert(part: Labelled, term: Term, channels: Channels) -> Labelled:
     """Make grey or RGB images of a source's, as wanted, and say so."""
     own = part.images.shape[1]
-    if channels in ("auto", own):
+    if channels == "auto" or channels == own:
         return part
     check_channels(own, channels)
     say_once(f"{term.origin}: images of {counted(own, 'channel')} are converted to {channels}")

@@ -179,7 +179,7 @@ def _room_for(image: Image.Image, image_size: int, resize: Resizing) -> Abstract
     if num_pixels > MAX_PIXELS:
         raise Image.DecompressionBombError(f"{image.width}x{image.height}: at most {MAX_PIXELS:,} pixels are taken")
     width, height = size_needed(*image.size, side=image_size, resize=resize)
-    image.draft(None, (SPARE * width, SPARE * height))  # type: ignore[arg-type]  # None keeps the mode
+    image.draft(None, (SPARE * width, SPARE * height))  # None keeps the mode
     if not image.info.get("progressive"):  # whose decoder holds all of it at any scale
         num_pixels = image.width * image.height
     return _ONE_LARGE if num_pixels > MAX_PIXELS // 8 else nullcontext()
@@ -257,8 +257,8 @@ def _lay_on_white(band: Image.Image) -> Image.Image:
 
 def _loses_colour(image: Image.Image) -> Callable[[Image.Image], bool]:
     """Look, before it is decoded, whether Pillow will keep the upper 8 of 16 bits; the test is for what it decoded."""
-    is_deep = image.mode.startswith(("RGB", "LA")) and any(";16" in str(tile) for tile in image.tile)
-    return lambda rgb: is_deep and max(high for _, high in rgb.getextrema()) < 16  # type: ignore[misc,union-attr]
+    is_deep = image.mode.startswith(("RGB", "LA")) and any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+    return lambda rgb: is_deep and max(high for _, high in rgb.getextrema()) < 16  # type: ignore[misc]
 
 
 def find_losses(picture: Path | BinaryIO, *, name: str = "") -> tuple[str, ...]:
@@ -275,7 +275,7 @@ def find_losses(picture: Path | BinaryIO, *, name: str = "") -> tuple[str, ...]:
             found.append(f"only the upper 8 of {bits} bits")
         elif image.mode == "F":
             found.append(f"fractions times {scale_of(*_range_of(image)):g}")
-        elif any(";16" in str(tile) for tile in image.tile):
+        elif any(";16" in str(tile) for tile in getattr(image, "tile", ())):
             found.append("only the upper 8 of 16 bits")
         if image.has_transparency_data:
             found.append("transparency, laid on white")

@@ -66,7 +66,7 @@ class _Answers:
     name: str
     split: SplitName
     data: str
-    reading: tuple[int, bool]  # the size of its images and whether they are streamed, which fingerprints cover too
+    reading: tuple[object, ...]  # size, ways to squares and channels, whether streamed: fingerprints cover them too
     fingerprint: str | None
     classes: tuple[str, ...]
     predicted: NDArray[np.int64]

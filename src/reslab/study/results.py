@@ -152,7 +152,7 @@ def _read_run(seed: int, run: Run) -> MeasuredRun:
 
 def _check_images(runs: Sequence[MeasuredRun]) -> None:
     """Raises: UserError where two runs were tested on different images of one data expression."""
-    first: dict[tuple[str, int, int | None], tuple[MeasuredRun, str]] = {}
+    first: dict[tuple[object, ...], tuple[MeasuredRun, str]] = {}
     for run in runs:
         test = next((data for data in run.environment.data if data.split == "test"), None)
         if test is None:
