@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from reslab.recipe import schema as recipe_schema
 from reslab.recipe.networks import Model
 from reslab.recipe.recipe import Method, Standardize
-from reslab.recipe.value import Fraction, Part
+from reslab.recipe.value import Fraction, Part, Resizing
 
 SCHEMA_VERSION: Final = 1
 Compiled = Literal["yes", "no", "undecided"]
@@ -115,6 +115,7 @@ class Weights(Part):
     classes: tuple[str, ...]
     channels: PositiveInt
     image_size: PositiveInt
+    resize: Resizing = "squeeze"
     standardize: Standardize
     calibration: Calibration | None = None
 

@@ -23,7 +23,7 @@ from reslab.network.onnx_file import OnnxFile
 from reslab.recipe.recipe import Standardize, derive
 from reslab.runs import Run, read_weights
 
-KNOWN = {"classes": ["1", "4", "7"], "channels": 1, "image_size": 8}
+KNOWN = {"classes": ["1", "4", "7"], "channels": 1, "image_size": 8, "resize": "squeeze"}
 NUM_TRAINING, NUM_VALIDATION = 111, 9
 
 
@@ -71,7 +71,7 @@ def test_the_metadata_name_classes_and_images(exported: Path) -> None:
 def test_pt2_says_what_pytorch_says_and_names_the_classes(
     finished: Run, exported: Path, images: NDArray[np.uint8]
 ) -> None:
-    extra = {"classes": "", "channels": "", "image_size": ""}
+    extra = dict.fromkeys(KNOWN, "")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.load(exported / "model.pt2", extra_files=extra)

@@ -10,6 +10,7 @@ from PIL import Image
 
 import reslab
 from reslab import Network, UserError
+from reslab.data.pictures import read_pictures
 from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Standardize
 from reslab.records import Weights
@@ -137,3 +138,24 @@ def test_resizing_is_the_same_as_at_rest(network: Network) -> None:
     pixels = torch.randint(256, (3, 1, 17, 13), dtype=torch.uint8)
     small = F.interpolate(pixels, size=(8, 8), mode="bilinear", antialias=True)
     assert torch.equal(network.logits(pixels), network.logits(small))
+
+
+def test_a_network_makes_squares_as_its_weights_say(network: Network, tmp_path: Path) -> None:
+    """Saved weights, stored pixels and picture files follow one rule."""
+    padding = Network(network.module, network.metadata.model_copy(update={"resize": "pad"}))
+    padding.save(tmp_path / "pads.safetensors")
+    again = Network.load(tmp_path / "pads.safetensors", device="cpu")
+    assert (network.resizing, again.resizing) == ("squeeze", "pad")
+    wide = torch.full((1, 1, 8, 16), 200, dtype=torch.uint8)
+    bars = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    bars[:, :, 2:6] = 200
+    torch.testing.assert_close(again.logits(wide), network.logits(bars))
+    Image.fromarray(wide[0, 0].numpy()).save(tmp_path / "wide.png")
+    pixels = read_pictures([tmp_path / "wide.png"], image_size=8, channels=1, resize=again.resizing)
+    assert (torch.from_numpy(pixels) == bars).all()
+
+
+def test_weights_without_a_way_to_squares_squeeze() -> None:
+    content = Network.load(TINY, device="cpu").metadata.model_dump()
+    del content["resize"]
+    assert Weights.model_validate(content).resize == "squeeze"

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.data.pictures import Answer, check_taken, name_best, picture_endings, read_pictures
+from reslab.data.pictures import Answer, check_taken, name_best, read_pictures, readable_endings
 from reslab.data.progress import counting
 from reslab.errors import UserError
+from reslab.recipe.value import Resizing
 
 BLOCK = 256  # pictures at a time
 _READERS = 8  # threads
@@ -51,7 +52,7 @@ def find_pictures(paths: Sequence[Path]) -> list[Path]:
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in picture_endings() and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in readable_endings() and not path.name.startswith(".") and path.is_file()
 
 
 def answer_all(
@@ -61,6 +62,7 @@ def answer_all(
     classes: Sequence[str],
     image_size: int,
     channels: int,
+    resize: Resizing,
     top: int,
 ) -> Iterator[Answer | Unread]:
     """Name the `top` most probable classes of each picture, in order; `probabilities` computes (M, K) of stored pixels.
@@ -71,7 +73,7 @@ def answer_all(
 
     def read(file: Path) -> NDArray[np.uint8] | Unread:
         try:
-            (image,) = read_pictures([file], image_size=image_size, channels=channels)
+            (image,) = read_pictures([file], image_size=image_size, channels=channels, resize=resize)
         except UserError as error:
             return Unread(str(file), str(error))
         return np.asarray(image)

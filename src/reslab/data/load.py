@@ -14,22 +14,27 @@ import torch
 from numpy.typing import NDArray
 
 from reslab.data.expression import LocatedTerm, NamedTerm, ShardsTerm, Term, parse
+from reslab.data.framing import Form
 from reslab.data.images import ImageSet, Labelled, Split
-from reslab.data.pixels import Pixels, join
+from reslab.data.notes import say_once
+from reslab.data.pictures import check_channels, with_channels
+from reslab.data.pixels import Converted, Pixels, join
 from reslab.data.sources.catalog import OFFICIAL
 from reslab.data.sources.cifar import find_data_dir, read_cifar
 from reslab.data.sources.decoded import open_listing
 from reslab.data.sources.digits import read_digits
 from reslab.data.sources.folder import list_folder
 from reslab.data.sources.listing import Listing
-from reslab.data.sources.npz import open_npz
+from reslab.data.sources.npz import has_validation, open_npz
 from reslab.data.sources.shards import open_shards, stream_shards
 from reslab.data.sources.table import list_table
 from reslab.data.split import limit
-from reslab.data.storage.blocks import resize
+from reslab.data.storage.blocks import Source
+from reslab.data.storage.blocks import resize as resize_images
 from reslab.data.storage.stored import read_cached
 from reslab.errors import UserError, did_you_mean
-from reslab.words import named
+from reslab.recipe.value import Channels, Resizing
+from reslab.words import counted, named
 
 
 def load(
@@ -41,6 +46,8 @@ def load(
     merge: bool = False,
     stream: int | None = None,
     skip_damaged: bool = False,
+    resize: Resizing = "squeeze",
+    channels: Channels = "auto",
 ) -> ImageSet:
     """Read the `train` or `test` split of a data expression, resized to squares of `image_size` pixels.
 
@@ -50,14 +57,16 @@ def load(
     downloaded to `data_dir`, or $RESLAB_DATA, or the user's cache directory. Folders, npz files and shards are read
     once, into a cache on the disk; with `stream`, shards are read whenever they are needed, with so many images in
     memory. With `skip_damaged`, pictures that cannot be read, and shards that are missing or cut short, are left out.
+    `resize` says how pictures become squares: `squeeze`, `pad` with black bars, or `crop` to the middle. `channels`
+    makes all images grey (1) or RGB (3); with `auto` they stay as they are.
     Raises: UserError where the expression or what it names is wrong; Failure where a download is.
     """
     if split not in ("train", "test"):
         raise UserError(f"{split!r} is not a split that is stored: load 'train' or 'test' (hold_out cuts 'validation')")
-    terms = parse(expression)
+    terms, form = parse(expression), Form(image_size, resize, channels)
     if stream is not None:
-        return _stream(terms, expression, split, image_size, buffer=stream, skip_damaged=skip_damaged)
-    parts = [_read_term(term, split, data_dir, image_size, skip_damaged) for term in terms]
+        return _stream(terms, expression, split, form, buffer=stream, skip_damaged=skip_damaged)
+    parts = [_read_term(term, split, data_dir, form, skip_damaged) for term in terms]
     _check_channels(terms, parts, expression)
     _check_names(parts, expression, merge)
     _check_counts(terms, parts, expression, split)
@@ -69,7 +78,7 @@ def load_validation(
     *,
     classes: Sequence[str],
     data_dir: Path | None = None,
-    image_size: int = 32,
+    form: Form,
     skip_damaged: bool = False,
 ) -> ImageSet | None:
     """Read the validation images that the sources of an expression bring of their own; None where no source has any.
@@ -79,12 +88,19 @@ def load_validation(
     parts = []
     for term, listing in list_files(expression, data_dir=data_dir):
         if listing.splits is not None and "validation" in listing.splits:
-            source = open_listing(listing, split="validation", image_size=image_size)
-            parts.append(
-                read_cached(
-                    source, origin=term.origin, split="validation", image_size=image_size, skip_damaged=skip_damaged
-                )
-            )
+            source = open_listing(listing, split="validation", image_size=form.image_size, resize=form.resize)
+            parts.append(_convert(_read_opened(source, term, "validation", form, skip_damaged), term, form.channels))
+    parts += [
+        _convert(
+            _read_opened(
+                open_npz(find_place(term.path, data_dir), split="validation"), term, "validation", form, skip_damaged
+            ),
+            term,
+            form.channels,
+        )
+        for term in parse(expression)
+        if isinstance(term, LocatedTerm) and term.source == "npz" and has_validation(find_place(term.path, data_dir))
+    ]
     if not parts:
         return None
     found = _join(parts)
@@ -132,21 +148,19 @@ def _as_set(part: Labelled, expression: str, split: Split) -> ImageSet:
 
 
 def _stream(
-    terms: Sequence[Term], expression: str, split: Split, image_size: int, *, buffer: int, skip_damaged: bool
+    terms: Sequence[Term], expression: str, split: Split, form: Form, *, buffer: int, skip_damaged: bool
 ) -> ImageSet:
     """Look at the shards of the only term, and read nothing of them yet."""
     term = terms[0]
     if not isinstance(term, ShardsTerm) or len(terms) > 1 or term.limit is not None:
         raise UserError(f"{expression!r} cannot be streamed, only shards:URL alone can: pack it (reslab data pack)")
-    images, labels, classes = stream_shards(
-        term.url, split=split, image_size=image_size, skip_damaged=skip_damaged, buffer=buffer
-    )
+    images, labels, classes = stream_shards(term.url, split=split, form=form, skip_damaged=skip_damaged, buffer=buffer)
     _check_counts(terms, [Labelled(images, labels, classes)], expression, split)
     return ImageSet(images, torch.from_numpy(labels), classes, expression, split)
 
 
-def _read_term(term: Term, split: Split, data_dir: Path | None, image_size: int, skip_damaged: bool) -> Labelled:
-    part = _read_source(term, split, data_dir, image_size, skip_damaged)
+def _read_term(term: Term, split: Split, data_dir: Path | None, form: Form, skip_damaged: bool) -> Labelled:
+    part = _convert(_read_source(term, split, data_dir, form, skip_damaged), term, form.channels)
     if isinstance(term, NamedTerm):
         part = _select(part, term.classes)
     elif isinstance(term, LocatedTerm) and term.source == "npz":
@@ -154,24 +168,53 @@ def _read_term(term: Term, split: Split, data_dir: Path | None, image_size: int,
     if term.limit is not None and split == "train":
         chosen = limit(part.labels, classes=part.classes, num=term.limit)
         part = part.subset(chosen)
-    return part if isinstance(part.images, Pixels) else part._replace(images=resize(part.images, image_size))
+    return (
+        part
+        if isinstance(part.images, Pixels)
+        else part._replace(images=resize_images(part.images, form.image_size, form.resize))
+    )
 
 
-def _read_source(term: Term, split: Split, data_dir: Path | None, image_size: int, skip_damaged: bool) -> Labelled:
+def _read_source(term: Term, split: Split, data_dir: Path | None, form: Form, skip_damaged: bool) -> Labelled:
     match term.source:
         case "digits":
             return read_digits(split=split)
         case "cifar10" | "cifar100" | "cifar100-coarse" as name:
             return read_cifar(OFFICIAL[name], split=split, data_dir=find_data_dir(data_dir))
         case "folder" | "csv":
-            source = open_listing(_list_term(term, data_dir), split=split, image_size=image_size)
+            source = open_listing(
+                _list_term(term, data_dir), split=split, image_size=form.image_size, resize=form.resize
+            )
         case "npz":
             source = open_npz(find_place(term.path, data_dir), split=split)
         case "shards":
-            source = open_shards(term.url, split=split, image_size=image_size, skip_damaged=skip_damaged)
+            source = open_shards(term.url, split=split, form=form._replace(channels="auto"), skip_damaged=skip_damaged)
         case _:
             assert_never(term.source)
-    return read_cached(source, origin=term.origin, split=split, image_size=image_size, skip_damaged=skip_damaged)
+    return _read_opened(source, term, split, form, skip_damaged)
+
+
+def _read_opened(source: Source, term: Term, split: Split, form: Form, skip_damaged: bool) -> Labelled:
+    return read_cached(
+        source,
+        origin=term.origin,
+        split=split,
+        image_size=form.image_size,
+        resize=form.resize,
+        skip_damaged=skip_damaged,
+    )
+
+
+def _convert(part: Labelled, term: Term, channels: Channels) -> Labelled:
+    """Make grey or RGB images of a source's, as wanted, and say so."""
+    own = part.images.shape[1]
+    if channels == "auto" or channels == own:
+        return part
+    check_channels(own, channels)
+    say_once(f"{term.origin}: images of {counted(own, 'channel')} are converted to {channels}")
+    if isinstance(part.images, Pixels):
+        return part._replace(images=Converted(part.images, channels))
+    return part._replace(images=with_channels(part.images, channels))
 
 
 def _choose_classes(part: Labelled, term: LocatedTerm) -> Labelled:
@@ -231,8 +274,8 @@ def _check_channels(terms: Sequence[Term], parts: Sequence[Labelled], expression
         if channels != first:
             raise UserError(
                 f"{expression!r} joins images of {first} channel(s) ({terms[0].origin}) with images of {channels} "
-                f"({term.origin}), but a network takes one kind: convert one of them, for example to an npz file, "
-                "where grey images are (N, H, W) and colour ones (N, H, W, 3)"
+                f"({term.origin}), but a network takes one kind: set channels to 3, or to 1 for grey "
+                "(--set channels=3)"
             )
 
 

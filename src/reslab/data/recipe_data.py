@@ -8,6 +8,7 @@ from typing import assert_never
 import numpy as np
 
 from reslab.data.expression import find_remote
+from reslab.data.framing import Form
 from reslab.data.images import ImageSet
 from reslab.data.load import join_sets, load, load_validation
 from reslab.data.pixels import Pixels
@@ -59,7 +60,7 @@ def _divide(recipe: Recipe, images: ImageSet, data_dir: Path | None) -> tuple[Im
             recipe.data,
             classes=images.classes,
             data_dir=data_dir,
-            image_size=recipe.image_size,
+            form=Form(recipe.image_size, recipe.resize, recipe.channels),
             skip_damaged=recipe.skip_damaged,
         )
     if own is None:
@@ -91,6 +92,8 @@ def _load(recipe: Recipe, split: SplitName, data_dir: Path | None) -> ImageSet:
         split,
         data_dir=data_dir,
         image_size=recipe.image_size,
+        resize=recipe.resize,
+        channels=recipe.channels,
         merge=merge,
         stream=recipe.stream,
         skip_damaged=recipe.skip_damaged,

@@ -71,5 +71,6 @@ def classify_each(
         classes=network.classes,
         image_size=network.image_size,
         channels=network.channels,
+        resize=network.resizing,
         top=top,
     )

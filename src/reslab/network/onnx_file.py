@@ -7,7 +7,7 @@ Axes: N images, C channels, H rows, W columns, K classes.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from reslab.data.answers import Unread, all_read, answer_all
 from reslab.data.pictures import Answer
 from reslab.errors import UserError, extra
+from reslab.recipe.value import Resizing
 
 INPUT, OUTPUTS = "images", ("logits", "probabilities")
 
@@ -27,11 +28,15 @@ class Outputs(NamedTuple):
 
 
 class Description(NamedTuple):
-    """What a network is for: the names of its classes, and the channels and side of its square images."""
+    """What a network is for: the names of its classes, and the channels and side of its square images.
+
+    `resize` says how other pictures become squares; a file without it squeezes them.
+    """
 
     classes: tuple[str, ...]
     channels: int
     image_size: int
+    resize: Resizing = "squeeze"
 
     def to_metadata(self) -> dict[str, str]:
         """Write it as the metadata of a file."""
@@ -40,11 +45,14 @@ class Description(NamedTuple):
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "Description":
         """Read it. Raises: ValueError or KeyError where it is not one."""
-        classes, channels, image_size = (json.loads(metadata[name]) for name in cls._fields)
+        classes, channels, image_size = (json.loads(metadata[name]) for name in cls._fields[:3])
+        resize = json.loads(metadata.get("resize", '"squeeze"'))
         named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
         if not named or not all(type(number) is int and number > 0 for number in (channels, image_size)):
             raise ValueError(metadata)
-        return cls(tuple(classes), channels, image_size)
+        if resize not in get_args(Resizing):
+            raise ValueError(metadata)
+        return cls(tuple(classes), channels, image_size, resize)
 
 
 class OnnxFile:

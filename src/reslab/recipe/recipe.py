@@ -22,7 +22,7 @@ from pydantic import (
 from reslab.errors import UserError, check_kind, first_complaint
 from reslab.recipe.networks import Model
 from reslab.recipe.schema import SCHEMA_VERSION, upgrade
-from reslab.recipe.value import Fraction, Part
+from reslab.recipe.value import Channels, Fraction, Part, Resizing
 from reslab.words import NBSP, counted, listing, percent
 
 NOT_REACHED: Final = "(not reached)"
@@ -344,6 +344,8 @@ class Recipe(Part):
     published: Published | None = None
     data: str
     image_size: PositiveInt = 32
+    resize: Resizing = "squeeze"  # pictures that are no squares: squeeze them, pad with black bars, crop the middle
+    channels: Channels = "auto"  # 1: grey, 3: RGB, whatever the pictures are; auto: as they are
     validation: NonNegativeInt = 0
     trial: bool = False  # made to choose between settings: measured on its validation images, never on test images
     standardize: Standardize | None = None  # None: those of the training images

@@ -66,7 +66,7 @@ class _Answers:
     name: str
     split: SplitName
     data: str
-    reading: tuple[int, bool]  # the size of its images and whether they are streamed, which fingerprints cover too
+    reading: tuple[object, ...]  # size, ways to squares and channels, whether streamed: fingerprints cover them too
     fingerprint: str | None
     classes: tuple[str, ...]
     predicted: NDArray[np.int64]
@@ -161,7 +161,7 @@ def _answers(run: Run, name: str, evaluation: Evaluation) -> _Answers:
     if logits.shape != (evaluation.splits[split].num_images, len(evaluation.classes)):
         raise UserError(f"the predictions and the evaluation of {run.path} differ: run reslab evaluate {run.path}")
     fingerprint = next((data.fingerprint for data in run.environment.data if data.split == split), None)
-    reading = (run.recipe.image_size, run.recipe.stream is not None)
+    reading = (run.recipe.image_size, run.recipe.resize, run.recipe.channels, run.recipe.stream is not None)
     return _Answers(
         name, split, run.recipe.data, reading, fingerprint, evaluation.classes, logits.argmax(axis=1), labels
     )

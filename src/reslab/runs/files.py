@@ -214,5 +214,10 @@ MAX_RATIO = 100  # of what is inside to what lies on the disk; images are compre
 def check_sizes(archive: ZipFile) -> None:
     """Raises: ValueError where a member would be huge and is nearly nothing on the disk."""
     for member in archive.infolist():
-        if member.file_size > max(MAX_BYTES, MAX_RATIO * member.compress_size):
-            raise ValueError(f"{member.filename} unpacks {member.compress_size:,} to {member.file_size:,} bytes")
+        check_size(member.filename, member.file_size, on_disk=member.compress_size)
+
+
+def check_size(name: str, num_bytes: int, *, on_disk: int) -> None:
+    """Raises: ValueError where `num_bytes` are huge and nearly nothing on the disk."""
+    if num_bytes > max(MAX_BYTES, MAX_RATIO * on_disk):
+        raise ValueError(f"{name} unpacks {on_disk:,} to {num_bytes:,} bytes")

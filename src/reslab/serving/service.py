@@ -13,7 +13,7 @@ from torch import Tensor
 from reslab.data.images import ImageSet
 from reslab.records import Calibration
 from reslab.serving.batching import Batcher
-from reslab.serving.decoding import WAITING, Decoders, Uploaded
+from reslab.serving.decoding import WAITING, Decoders, Shape, Uploaded
 from reslab.serving.metrics import Metrics
 from reslab.serving.own_images import read_some
 from reslab.serving.schema import Guess, Predicted, PredictResponse, RunAnswer, ServedRun
@@ -67,14 +67,11 @@ class Service:
 
     async def predict(self, uploads: Sequence[Uploaded], *, asked: Asked) -> PredictResponse:
         """Answer for files by every network. Raises: UserError where one is no picture; Busy where too many wait."""
-        shapes = [(each.network.image_size, each.network.channels) for each in self.served]
+        shapes = [Shape(each.network.image_size, each.network.channels, each.network.resizing) for each in self.served]
         with ExitStack() as stack:
             for batcher in self._batchers:
                 stack.enter_context(batcher.expecting(len(uploads)))
-            pixels = {
-                (size, channels): await self.decoders.decode(uploads, image_size=size, channels=channels)
-                for size, channels in dict.fromkeys(shapes)
-            }
+            pixels = {shape: await self.decoders.decode(uploads, **shape._asdict()) for shape in dict.fromkeys(shapes)}
         replies = await asyncio.gather(
             *(
                 batcher.ask([Question(each, asked) for each in pixels[shape]])

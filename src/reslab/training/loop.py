@@ -363,5 +363,6 @@ class Trainer:
             classes=self.images.classes,
             channels=self.images.images.shape[1],
             image_size=self.recipe.image_size,
+            resize=self.recipe.resize,
             standardize=self.by,
         )

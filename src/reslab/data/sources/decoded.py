@@ -14,28 +14,29 @@ from reslab.data.pictures import decode
 from reslab.data.sources.listing import Listing
 from reslab.data.storage.blocks import Block, Damaged, Source, stamp_files
 from reslab.errors import UserError
+from reslab.recipe.value import Resizing
 
 WORKERS = min(8, os.cpu_count() or 1)
 BLOCK = 256  # pictures at a time
 
 
-def open_listing(listing: Listing, *, split: Split, image_size: int) -> Source:
+def open_listing(listing: Listing, *, split: Split, image_size: int, resize: Resizing = "squeeze") -> Source:
     """Choose the pictures of a split; the blocks are (M, 3, image_size, image_size)."""
     part = listing.of_split(split)
     return Source(
         num_images=len(part.files),
         classes=part.classes,
-        blocks=_decode_all(part, image_size),
+        blocks=_decode_all(part, image_size, resize),
         stamp=stamp_files(part.files),
         names=part.names,
         keys=part.keys(),
     )
 
 
-def _decode_all(listing: Listing, image_size: int) -> Iterator[Block | Damaged]:
+def _decode_all(listing: Listing, image_size: int, resize: Resizing) -> Iterator[Block | Damaged]:
     def read(place: int) -> NDArray[np.uint8] | str:
         try:
-            return decode(listing.files[place], image_size=image_size, name=listing.names[place])
+            return decode(listing.files[place], image_size=image_size, resize=resize, name=listing.names[place])
         except UserError as error:
             return str(error)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from reslab.data.expression import NO_OPTIONS, Options
 from reslab.data.images import Split
-from reslab.data.pictures import picture_endings
+from reslab.data.pictures import advice_for, readable_endings
 from reslab.data.sources.groups import group_files
 from reslab.data.sources.listing import Listing, Unused, describe_unused
 from reslab.data.sources.rules import compile_rule
@@ -35,7 +35,6 @@ _SPLITS: dict[str, Split] = {
 _FILLERS = {"seg", "set", "data", "dataset", "images", "imgs", "split"}
 _JUNK = {SYNSETS.lower(), "__macosx", "__pycache__", "thumbs.db", "desktop.ini", "icon\r"}
 _ADVICE = {
-    **dict.fromkeys((".heic", ".heif", ".avif"), "install reslab[heif]"),
     **dict.fromkeys(TABLES, "if it names the classes, read csv:FILE"),
     **dict.fromkeys((".npy", ".npz", ".mat"), "read arrays with npz:FILE"),
     **dict.fromkeys((".zip", ".tar", ".tgz"), "read it with folder:FILE, or unpack it"),
@@ -154,10 +153,10 @@ def _walk(path: Path, name: str, above: tuple[str, ...]) -> _Folder:
                 folders.append(_walk(Path(entry.path), inside, above))
         elif not entry.is_file():
             unused.append(Unused(inside, "broken links" if entry.is_symlink() else "special files", ""))
-        elif (ending := Path(entry.name).suffix.lower()) in picture_endings():
+        elif (ending := Path(entry.name).suffix.lower()) in readable_endings():
             pictures.append(entry.name)
         else:
-            advice = _ADVICE.get(ending, "save them as JPEG or PNG")
+            advice = advice_for(ending) or _ADVICE.get(ending, "save them as JPEG or PNG")
             unused.append(Unused(inside, f"{ending} files" if ending else "files without an ending", advice))
     return _Folder(path, name, tuple(pictures), tuple(unused), tuple(folders))
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from reslab.data.expression import NO_OPTIONS, Options
 from reslab.data.images import Split
-from reslab.data.pictures import picture_endings
+from reslab.data.pictures import readable_endings
 from reslab.data.sources.folder import split_of
 from reslab.data.sources.groups import group_files
 from reslab.data.sources.listing import Listing, Unused
@@ -213,7 +213,7 @@ class _Files:
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             inside = PurePosixPath(os.path.relpath(folder, root).replace(os.sep, "/"))
             self._names += [
-                str(inside / name) for name in sorted(files) if Path(name).suffix.lower() in picture_endings()
+                str(inside / name) for name in sorted(files) if Path(name).suffix.lower() in readable_endings()
             ]
         self._by_name = {each: each for each in self._names}
         for each in reversed(self._names):

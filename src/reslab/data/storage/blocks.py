@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from reslab.data.framing import frame
 from reslab.errors import UserError
+from reslab.recipe.value import Resizing
 
 
 class Block(NamedTuple):
@@ -74,9 +76,14 @@ def version_of(status: os.stat_result) -> tuple[int, ...]:
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def resize(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+def resize(images: NDArray[np.uint8], size: int, how: Resizing = "squeeze") -> NDArray[np.uint8]:
     """Resize (N, C, H, W) to (N, C, size, size), bilinear, without aliasing where it shrinks; as Pillow, within 1."""
-    if images.shape[2:] == (size, size):
+    height, width = images.shape[2:]
+    if (height, width) == (size, size):
         return images
-    resized = F.interpolate(torch.from_numpy(images), size=(size, size), mode="bilinear", antialias=True)
-    return resized.contiguous().numpy()
+    box, (inner_width, inner_height), (x, y) = frame(width, height, side=size, resize=how)
+    left, top, right, bottom = map(int, box)
+    taken = torch.from_numpy(images)[..., top:bottom, left:right]
+    resized = F.interpolate(taken, size=(inner_height, inner_width), mode="bilinear", antialias=True)
+    bars = (x, size - inner_width - x, y, size - inner_height - y)
+    return (F.pad(resized, bars) if any(bars) else resized).contiguous().numpy()

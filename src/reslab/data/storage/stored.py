@@ -1,8 +1,8 @@
 """Images that were read once, in the cache on the disk: raw pixels, of which processes read what they need.
 
 An entry has `images.bin`, (N, C, H, W) uint8, and `labels.npy`, (N,) int64; an image that could not be read has the
-label -1, and `entry.json` says why. Its name covers the source, its files' names and versions, the split and the size
-of the images.
+label -1, and `entry.json` says why. Its name covers the source, its files' names and versions, the split, the size
+of the images and how they become squares.
 """
 
 import sys
@@ -19,6 +19,7 @@ from reslab.data.progress import counting
 from reslab.data.storage.blocks import Block, Damaged, Source, resize
 from reslab.data.storage.cache import make_room, name_of, opening, read_facts
 from reslab.errors import Failure, UserError
+from reslab.recipe.value import Resizing
 from reslab.runs.files import writing
 from reslab.words import printable
 
@@ -26,7 +27,15 @@ FORMAT = 2
 _DAMAGED_SHOWN = 10
 
 
-def read_cached(source: Source, *, origin: str, split: Split, image_size: int, skip_damaged: bool = False) -> Labelled:
+def read_cached(
+    source: Source,
+    *,
+    origin: str,
+    split: Split,
+    image_size: int,
+    resize: Resizing = "squeeze",
+    skip_damaged: bool = False,
+) -> Labelled:
     """Give the images of `source`, squares of `image_size` pixels, from the cache; they are put there if need be.
 
     Few images are read into memory, many stay in their file. With `skip_damaged`, those that cannot be read are left
@@ -35,11 +44,13 @@ def read_cached(source: Source, *, origin: str, split: Split, image_size: int, s
     """
 
     def make(part: Path) -> dict[str, Any]:
-        shape, labels, damaged = _write_images(part / "images.bin", source, origin=origin, image_size=image_size)
+        shape, labels, damaged = _write_images(
+            part / "images.bin", source, origin=origin, image_size=image_size, how=resize
+        )
         writing(part, lambda: np.save(part / "labels.npy", labels))
         return {"origin": origin, "split": split, "shape": shape, "damaged": damaged}
 
-    with opening(name_of(FORMAT, origin, split, image_size, source.stamp, source.classes), make) as path:
+    with opening(name_of(FORMAT, origin, split, image_size, resize, source.stamp, source.classes), make) as path:
         images = _open(path, source)
         damaged: list[str] = [sentence for _, sentence in read_facts(path)["damaged"]]
     if not damaged:
@@ -74,7 +85,7 @@ def _open(path: Path, source: Source) -> Labelled:
 
 
 def _write_images(
-    path: Path, source: Source, *, origin: str, image_size: int
+    path: Path, source: Source, *, origin: str, image_size: int, how: Resizing
 ) -> tuple[list[int], NDArray[np.int64], list[Damaged]]:
     labels = np.full(source.num_images, -1, dtype=np.int64)
     damaged: list[Damaged] = []
@@ -86,7 +97,7 @@ def _write_images(
                 continue
             num_done += len(block.places)
             show(num_done)
-            images = resize(block.images, image_size)
+            images = resize(block.images, image_size, how)
             if not channels:
                 channels = images.shape[1]
                 make_room(
