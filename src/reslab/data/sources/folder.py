@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reslab.data.expression import NO_OPTIONS, Options
 from reslab.data.images import Split
 from reslab.data.pictures import picture_endings
 from reslab.data.sources.groups import group_files
 from reslab.data.sources.listing import Listing, Unused, describe_unused
+from reslab.data.sources.options import NO_OPTIONS, Options
 from reslab.data.sources.rules import compile_rule
 from reslab.data.sources.samples import SYNSETS, Found, Samples, assemble, choose, rename_synsets
 from reslab.errors import UserError
