@@ -208,7 +208,7 @@ REFUSED: dict[str, tuple[Build, str, str]] = {
     "boxes": (fill("images/train", also=["labels/train/0.txt"]), "folder:{}", "detection set .*YOLO"),
     "empty classes": (fill("a", "b", also=["c/", "d/"]), "folder:{}", "no picture of c and d: .*:-c,-d"),
     "HEIC alone": (fill(also=["a/1.bin", "b/2.bin"]), "folder:{}", "no picture of a and b.*2 .bin files"),
-    "one each": (fill("a", "b", num=1), "folder:{}", "class 'a' has 1 image, class 'b' has 1 image: .*:-a,-b"),
+    "one each": (fill("a", "b", num=1), "folder:{}", "class 'a' has 1 image and class 'b' has 1 image: .*; add some$"),
     "no such class": (fill("cats", "b"), "folder:{}:cat", "has no class 'cat': did you mean 'cats'"),
     "no such file name": (fill("a"), "folder:{}?label=^z", "finds a label in no file's name"),
     "no expression": (fill("a"), "folder:{}?label=(", r"label=\( is no regular expression"),
