@@ -77,6 +77,11 @@ def errors_among(wrong: int, total: int) -> str:
     return f"{counted(wrong, 'error') if wrong else 'no errors'} among {total:,}"
 
 
+def less_copies(num_copies: int) -> str:
+    """Write how many images an accuracy without copies leaves out."""
+    return f"less {counted(num_copies, 'image')}" if num_copies else "no copies found"
+
+
 # ---- times
 
 

@@ -49,6 +49,13 @@ def test_a_limit_chooses_the_same_images_whatever_stands_beside(official: Path) 
     assert torch.equal(alone.images[alone.labels == 0], among.images[among.labels == 12])
 
 
+def test_a_data_folder_named_one_level_too_deep_is_recognised(official: Path) -> None:
+    folder = official / "cifar-10-batches-py"
+    assert (
+        load("cifar10", "test", data_dir=folder).fingerprint == load("cifar10", "test", data_dir=official).fingerprint
+    )
+
+
 def test_data_is_found_by_the_environment(official: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESLAB_DATA", str(official))
     assert load("cifar10", "test").counts() == [1] * 10

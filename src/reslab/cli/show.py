@@ -111,12 +111,12 @@ def print_evaluation(evaluation: "Evaluation") -> None:
 
 
 def _without_copies(copies: "WithoutCopies | None") -> str:
-    from reslab.words import counted, figure
+    from reslab.words import figure, less_copies
 
     if copies is None:
         return ""
     accuracy = "none is left" if copies.accuracy is None else figure(copies.accuracy)
-    return f"{accuracy}, less {counted(copies.num_copies, 'image')}"
+    return f"{accuracy}, {less_copies(copies.num_copies)}"
 
 
 def print_shortfall(run: "Run") -> None:

@@ -27,6 +27,7 @@ from typing import Literal, get_args
 
 from reslab.data.addresses import is_remote
 from reslab.data.sources.catalog import CIFAR10_CLASSES, CIFAR100_CLASSES, CIFAR100_SUPERCLASSES
+from reslab.data.sources.options import NO_OPTIONS, Options
 from reslab.errors import UserError, did_you_mean
 
 Named = Literal["cifar10", "cifar100", "cifar100-coarse", "digits"]
@@ -62,24 +63,6 @@ class NamedTerm:
     def origin(self) -> str:
         """Where the images come from, as in an expression."""
         return self.source
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to read a folder or a table of pictures.
-
-    Of a folder `label` is a regular expression on the files' names, and `level` says how deep its classes lie; of a
-    table `file`, `label` and `split` are columns. `group` is a rule of `data.sources.groups`, or a column.
-    """
-
-    label: str | None = None
-    group: str | None = None
-    file: str | None = None
-    split: str | None = None
-    level: int | None = None
-
-
-NO_OPTIONS = Options()
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from reslab.data.sources.digits import read_digits
 from reslab.data.sources.folder import list_folder
 from reslab.data.sources.listing import Listing
 from reslab.data.sources.npz import has_validation, open_npz
+from reslab.data.sources.packed import is_packed, unpack
 from reslab.data.sources.shards import open_shards, stream_shards
 from reslab.data.sources.table import list_table
 from reslab.data.split import limit
@@ -119,6 +120,8 @@ def list_files(expression: str, *, data_dir: Path | None = None) -> list[tuple[L
 
 def _list_term(term: LocatedTerm, data_dir: Path | None) -> Listing:
     place = find_place(term.path, data_dir)
+    if is_packed(place):
+        place = unpack(place)
     list_source = list_table if term.source == "csv" else list_folder
     return list_source(place, classes=term.classes, without=term.without, options=term.options)
 
@@ -334,7 +337,7 @@ def describe(
         for split in ("train", "test")
     )
     own = load_validation(
-        expression, classes=train.classes, data_dir=data_dir, image_size=image_size, skip_damaged=skip_damaged
+        expression, classes=train.classes, data_dir=data_dir, form=Form(image_size), skip_damaged=skip_damaged
     )
     splits = [train, test] if own is None else [train, own, test]
     statistics = train.statistics()

@@ -28,13 +28,13 @@ def counting(what: str, *, total: int) -> Iterator[Callable[[int], None]]:
         now = time.monotonic()
         if now < due:
             return
-        rate = f"{done / (now - began):,.0f} images/s"
+        rate = f"{done / (now - began):,.0f} pictures/s"
         if console.is_terminal:
             bar.start()
             bar.update(task, completed=done, rate=rate)
         else:
             due = now + PAUSE
-            line = f"reslab: {what}: {done:,} of {total:,} images, {rate}"
+            line = f"reslab: {what}: {done:,} of {total:,} pictures, {rate}"
             console.print(printable(line), soft_wrap=True, markup=False, emoji=False)
 
     try:

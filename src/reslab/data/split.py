@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from reslab.data.images import ImageSet, Split
 from reslab.errors import UserError
-from reslab.words import counted
+from reslab.words import counted, named
 
 TEST_SHARE = 0.2
 _CUT, _LIMIT, _HOLD_OUT = 0, 1, 2  # each draws its own permutations; fixed: an expression is the same data everywhere
@@ -158,14 +158,17 @@ def _check_divisible(counts: Sequence[tuple[str, int, int]]) -> None:
     """Refuse classes by their name, number of images and number of different ones."""
     few = [(name, num, distinct) for name, num, distinct in counts if distinct < 2]
     if few:
-        named = ", ".join(
-            f"class {name!r} has {counted(num, 'image')}" + (" (copies, or one group)" if num > 1 else "")
-            for name, num, _ in few
+        words = named(
+            [
+                f"class {name!r} has {counted(num, 'image')}" + (" (copies, or one group)" if num > 1 else "")
+                for name, num, _ in few
+            ],
+            most=6,
         )
-        without = ",".join(f"-{name}" for name, _, _ in few)
+        option = f", or leave out :{','.join(f'-{name}' for name, _, _ in few)} (after the path)"
         raise UserError(
-            f"{named}: a class needs at least two different ones, one to train and one to test with; add some, or "
-            f"leave the class out (:{without} after the path)"
+            f"{words}: a class needs at least two different images or groups, one to train and one to test with; add "
+            f"some{option if len(few) < len(counts) else ''}"
         )
 
 

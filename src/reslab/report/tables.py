@@ -17,7 +17,16 @@ from reslab.records import SPLITS, Epoch, Estimate, Evaluation, Figures, SplitFi
 from reslab.report.facts import device_words, training_seconds
 from reslab.report.inputs import Inputs
 from reslab.runs import Predictions
-from reslab.words import WITHOUT_COPIES, counted, duration, errors_among, figure_alone, interval, percent, quantity
+from reslab.words import (
+    WITHOUT_COPIES,
+    duration,
+    errors_among,
+    figure_alone,
+    interval,
+    less_copies,
+    percent,
+    quantity,
+)
 
 SPLIT_WORDS: dict[SplitName, str] = {"train": "Training", "validation": "Validation", "test": "Test"}
 
@@ -103,7 +112,7 @@ def _without_copies(copies: WithoutCopies | None) -> Cell:
     if copies.accuracy is None:
         return Cell("none is left")
     shown = in_percent(copies.accuracy)
-    return shown._replace(aside=f"{shown.aside} without {counted(copies.num_copies, 'image')}".strip())
+    return shown._replace(aside=f"{shown.aside} {less_copies(copies.num_copies)}".strip())
 
 
 def num_wrong(figures: Figures) -> int:

@@ -1,7 +1,10 @@
 """Folders and tables as people have them: what is read of each, what is not, and what is refused in one sentence."""
 
 import datetime
+import io
 import os
+import tarfile
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -205,7 +208,7 @@ REFUSED: dict[str, tuple[Build, str, str]] = {
     "boxes": (fill("images/train", also=["labels/train/0.txt"]), "folder:{}", "detection set .*YOLO"),
     "empty classes": (fill("a", "b", also=["c/", "d/"]), "folder:{}", "no picture of c and d: .*:-c,-d"),
     "HEIC alone": (fill(also=["a/1.bin", "b/2.bin"]), "folder:{}", "no picture of a and b.*2 .bin files"),
-    "one each": (fill("a", "b", num=1), "folder:{}", "class 'a' has 1 image, class 'b' has 1 image: .*:-a,-b"),
+    "one each": (fill("a", "b", num=1), "folder:{}", "class 'a' has 1 image and class 'b' has 1 image: .*; add some$"),
     "no such class": (fill("cats", "b"), "folder:{}:cat", "has no class 'cat': did you mean 'cats'"),
     "no such file name": (fill("a"), "folder:{}?label=^z", "finds a label in no file's name"),
     "no expression": (fill("a"), "folder:{}?label=(", r"label=\( is no regular expression"),
@@ -322,6 +325,51 @@ def test_a_validation_folder_is_the_validation_split(tmp_path: Path, small_recip
     assert training[:2] == validation[:2] == [4, 4]
     assert training[2] >= 1
     assert validation[2] == 1
+
+
+# ---- archives
+
+
+def pack(path: Path, members: dict[str, bytes]) -> None:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+        return
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("name", ["pets.zip", "pets.tar.gz"])
+def test_an_archive_of_a_folder_is_read_as_the_folder(tmp_path: Path, name: str) -> None:
+    fill("pets/a", "pets/b", num=4)(tmp_path)
+    pack(tmp_path / name, {str(file.relative_to(tmp_path)): file.read_bytes() for file in tmp_path.rglob("*.png")})
+    for split in ("train", "test"):
+        packed, unpacked = (load(f"folder:{tmp_path / place}", split, image_size=4) for place in (name, "pets"))  # type: ignore[arg-type]
+        assert packed.names == unpacked.names
+        assert packed.fingerprint == unpacked.fingerprint
+
+
+@pytest.mark.parametrize("name", ["evil.zip", "evil.tgz"])
+@pytest.mark.parametrize("member", ["../out.png", "/tmp/out.png", "a/../../out.png", "..\\out.png", "C:/out.png"])
+def test_an_archive_writes_nowhere_else(tmp_path: Path, name: str, member: str) -> None:
+    pack(tmp_path / name, {"a/1.png": b"x", member: b"x"})
+    with pytest.raises(UserError, match="a path that leads out of it"):
+        list_one(f"folder:{tmp_path / name}")
+
+
+def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reslab.data.sources.packed.MAX_BYTES", 10_000)
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/1.png", bytes(1_000_000))
+    with pytest.raises(UserError, match="would unpack to 1,000,000 bytes in 1 files, far more than it looks like"):
+        list_one(f"folder:{tmp_path}/bomb.zip")
+    (tmp_path / "cut.zip").write_bytes((tmp_path / "bomb.zip").read_bytes()[:100])
+    with pytest.raises(UserError, match=r"cut.zip cannot be unpacked"):
+        list_one(f"folder:{tmp_path}/cut.zip")
 
 
 # ---- damaged pictures

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reslab.data.expression import NO_OPTIONS, Options
 from reslab.data.images import Split
 from reslab.data.pictures import advice_for, readable_endings
 from reslab.data.sources.groups import group_files
 from reslab.data.sources.listing import Listing, Unused, describe_unused
+from reslab.data.sources.options import NO_OPTIONS, Options
 from reslab.data.sources.rules import compile_rule
 from reslab.data.sources.samples import SYNSETS, Found, Samples, assemble, choose, rename_synsets
 from reslab.errors import UserError
@@ -187,11 +187,9 @@ def _find_splits(tree: _Folder, *, has_class_in_name: bool) -> _Layout:
         _refuse_without_train(tree, [*by_split.values()], flat)
     if by_split["train"] in flat:
         _refuse_flat_splits(tree, flat, others)
-    if has_class_in_name:
-        beside, unused = tree.of_classes().unused, []
-    else:
-        beside = tree.of_classes().unused
-        unused = [each for folder in flat for each in folder.as_unused("pictures without a class", "")]
+    unused = list(tree.of_classes().unused)
+    for folder in flat:
+        unused += folder.as_unused("pictures without a class", "")
     names = sentence([f"{folder.own_name}/" for folder in by_split.values()])
     for folder in others:
         unused += folder.as_unused(f"pictures beside {names}", "")
@@ -201,8 +199,8 @@ def _find_splits(tree: _Folder, *, has_class_in_name: bool) -> _Layout:
         places["test"] = places.pop("validation")
         notes.append(f"{places['test'].own_name}/ is the test split, since there is no test/ with class folders")
     if set(places) == {"train"}:
-        return _Layout(((None, places["train"]),), (*beside, *unused), tuple(notes))
-    return _Layout(tuple(places.items()), (*beside, *unused), tuple(notes))
+        return _Layout(((None, places["train"]),), tuple(unused), tuple(notes))
+    return _Layout(tuple(places.items()), tuple(unused), tuple(notes))
 
 
 def _refuse_without_train(tree: _Folder, there: list[_Folder], flat: list[_Folder]) -> None:

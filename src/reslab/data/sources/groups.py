@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from reslab.data.pictures import opening
+from reslab.data.progress import counting
 from reslab.data.sources.listing import Listing
 from reslab.data.sources.rules import compile_rule
 from reslab.errors import UserError
@@ -38,8 +39,11 @@ def _by_time(listing: Listing, minutes: str) -> tuple[str, ...]:
     """Join pictures that follow on each other within so many minutes; a group is named by its lowest digest."""
     if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", minutes):
         raise UserError(f"group=time:{minutes}: write the minutes between pictures of one group, as in group=time:5")
-    with ThreadPoolExecutor(_READERS) as pool:
-        times = list(pool.map(_taken, listing.files))
+    times: list[datetime | None] = []
+    with ThreadPoolExecutor(_READERS) as pool, counting(f"{listing.root}: times", total=len(listing.files)) as show:
+        for time in pool.map(_taken, listing.files):
+            times.append(time)
+            show(len(times))
     if not any(times):
         raise UserError(f"no picture of {listing.root} says when it was taken: group by parent or by a pattern instead")
     digests = [bytes(digest).hex() for digest in listing.digests()]

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.data.images import Split
+from reslab.data.progress import counting
 from reslab.data.split import cut_by_key
 from reslab.data.storage.blocks import stamp_files
 from reslab.data.storage.cache import name_of, opening
@@ -122,8 +123,11 @@ def digest_files(files: Sequence[Path], *, origin: str) -> NDArray[np.uint8]:
         return np.empty((0, 32), dtype=np.uint8)
 
     def make(part: Path) -> dict[str, object]:
-        with ThreadPoolExecutor(_READERS) as pool:
-            found = np.frombuffer(b"".join(pool.map(_digest, files)), dtype=np.uint8).reshape(-1, 32)
+        found = np.empty((len(files), 32), dtype=np.uint8)
+        with ThreadPoolExecutor(_READERS) as pool, counting(f"{origin}: hashes", total=len(files)) as show:
+            for number, digest in enumerate(pool.map(_digest, files)):
+                found[number] = np.frombuffer(digest, dtype=np.uint8)
+                show(number + 1)
         writing(part, lambda: np.save(part / "digests.npy", found))
         return {"origin": origin, "split": "digests", "shape": list(found.shape)}
 

@@ -14,12 +14,12 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from reslab.data.expression import NO_OPTIONS, Options
 from reslab.data.images import Split
 from reslab.data.pictures import readable_endings
 from reslab.data.sources.folder import split_of
 from reslab.data.sources.groups import group_files
 from reslab.data.sources.listing import Listing, Unused
+from reslab.data.sources.options import NO_OPTIONS, Options
 from reslab.data.sources.samples import Found, Samples, assemble, choose
 from reslab.errors import UserError
 from reslab.words import named
