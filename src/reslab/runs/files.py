@@ -85,7 +85,7 @@ def make_folder(path: Path) -> None:
         missing = list(takewhile(lambda folder: not os.path.lexists(folder), (path, *path.parents)))
         for folder in reversed(missing):  # not by recursion, as the standard library would
             folder.mkdir(exist_ok=True)
-        path.stat()  # a link that leads nowhere is no folder
+        os.listdir(path)  # a file, or a link that leads nowhere, is in the way
 
     writing(path, make)
 

@@ -318,7 +318,7 @@ def test_a_validation_folder_is_the_validation_split(tmp_path: Path, small_recip
         assert [Path(name).parts[0] for name in images.names] == [folder] * 8
     fill("more/c")(tmp_path)
     joined = recipe.model_copy(update={"data": f"{recipe.data}+folder:{tmp_path}/more@9", "validation": 3})
-    assert load_validation("digits", classes=["0"]) is None
+    assert load_validation("digits", classes=["0"], form=Form()) is None
     with pytest.raises(UserError):  # a single class of too few pictures is no set to train on, in either reading
         read_split(joined.model_copy(update={"data": f"folder:{tmp_path}/more"}), "train")
     training, validation = (read_split(joined, split).counts() for split in ("train", "validation"))  # type: ignore[arg-type]

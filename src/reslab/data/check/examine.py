@@ -19,6 +19,7 @@ from reslab.data.check import findings
 from reslab.data.check.duplicates import Overlap, find_exact, find_exact_repeats, find_overlap, find_repeats
 from reslab.data.check.findings import Copies, CopiesAcross, Copy, Duplicates, Found, Report
 from reslab.data.expression import NamedTerm, parse
+from reslab.data.framing import Form
 from reslab.data.images import ImageSet
 from reslab.data.load import list_files, load, load_validation
 from reslab.data.pictures import decode, opening
@@ -95,7 +96,7 @@ def _load_all(expression: str, data_dir: Path | None) -> tuple[ImageSet, ...]:
         load(expression, split, data_dir=data_dir, image_size=SIDE, merge=True, skip_damaged=True)
         for split in ("train", "test")
     )
-    own = load_validation(expression, classes=train.classes, data_dir=data_dir, image_size=SIDE, skip_damaged=True)
+    own = load_validation(expression, classes=train.classes, data_dir=data_dir, form=Form(SIDE), skip_damaged=True)
     return tuple(each for each in (train, own, test) if each is not None)
 
 
