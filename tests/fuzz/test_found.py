@@ -45,7 +45,7 @@ def test_a_picture_that_starts_a_program_is_none(tmp_path: Path, opened: list[st
     opened.clear()
     with pytest.raises(UserError, match="cannot be read as a picture"):
         pictures.decode(tmp_path / "it.png", image_size=8)
-    assert opened == [str(tmp_path / "it.png")]
+    assert set(opened) == {str(tmp_path / "it.png")}
 
 
 def test_a_picture_of_too_many_pixels_is_refused_and_a_wide_one_is_not(tmp_path: Path) -> None:

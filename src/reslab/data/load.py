@@ -24,6 +24,7 @@ from reslab.data.sources.cifar import find_data_dir, read_cifar
 from reslab.data.sources.decoded import open_listing
 from reslab.data.sources.digits import read_digits
 from reslab.data.sources.folder import list_folder
+from reslab.data.sources.foreign_shards import find_foreign, open_foreign
 from reslab.data.sources.listing import Listing
 from reslab.data.sources.npz import has_validation, open_npz
 from reslab.data.sources.packed import is_packed, unpack
@@ -191,6 +192,8 @@ def _read_source(term: Term, split: Split, data_dir: Path | None, form: Form, sk
         case "npz":
             source = open_npz(find_place(term.path, data_dir), split=split)
         case "shards":
+            if files := find_foreign(term.url):
+                return _read_opened(open_foreign(files, split=split, form=form), term, split, form, skip_damaged)
             source = open_shards(term.url, split=split, form=form._replace(channels="auto"), skip_damaged=skip_damaged)
         case _:
             assert_never(term.source)

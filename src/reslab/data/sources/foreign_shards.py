@@ -1,0 +1,191 @@
+"""Shards that other programs wrote: tar archives in the WebDataset layout, on this machine, without our index.
+
+Of each image there are, under one name, a picture (`jpg`, `jpeg`, `png`, `webp`) and its label: a number or a name in
+`cls` or `txt`, or `label`, `cls` or `class` of an object in `json`. A tar belongs to the split that its name begins
+with; without any for the test, 20 % of each class is cut off. Axes: N images, C channels, H rows, W columns.
+"""
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reslab.data.arrays import Labels, read_labels
+from reslab.data.framing import Form
+from reslab.data.images import Split
+from reslab.data.notes import say_once
+from reslab.data.pictures import decode
+from reslab.data.sources.shard_index import INDEX
+from reslab.data.sources.shards import MAX_MEMBER, PICTURES, WORKERS
+from reslab.data.split import cut
+from reslab.data.storage.blocks import Block, Damaged, Source, stamp_files
+from reslab.errors import UserError
+from reslab.words import named
+
+_LABELS = ("cls", "txt", "json")
+_FIELDS = ("label", "cls", "class")
+_SPLIT = re.compile("(train)|(val|dev)|(test)", re.IGNORECASE)
+MAX_LABEL = 1 << 20  # bytes
+BLOCK = 256  # pictures at a time
+
+
+class _Sample(NamedTuple):
+    file: Path
+    picture: str
+    label: str | int
+
+
+def find_foreign(url: str) -> tuple[Path, ...]:
+    """List the tars of a folder on this machine that has no index of ours, or the one that is named; else none."""
+    path = Path(url)
+    if path.is_file():
+        return (path,)
+    return tuple(sorted(path.glob("*.tar"))) if path.is_dir() and not (path / INDEX).exists() else ()
+
+
+def open_foreign(files: Sequence[Path], *, split: Split, form: Form) -> Source:
+    """Read the labels of one split; the blocks are (M, 3, H, W).
+
+    Raises: UserError where an archive is not sound, or an image of it has no label.
+    """
+    by_split: dict[Split, list[Path]] = {"train": [], "validation": [], "test": []}
+    for file in files:
+        by_split[_split_of(file)].append(file)
+    if not by_split["train"]:
+        raise UserError(f"{files[0].parent} holds no shards for training: their names begin with train")
+    if not by_split["test"] and by_split["validation"]:
+        say_once(f"shards:{files[0].parent} has no test shards: those for validation are the test split")
+        by_split["test"], by_split["validation"] = by_split["validation"], []
+    elif by_split["validation"]:
+        say_once(f"shards:{files[0].parent}: {named([file.name for file in by_split['validation']])} are not used")
+    train = _list_samples(by_split["train"])
+    values = _read(train).own_classes()
+    is_cut = not by_split["test"]
+    samples = _list_samples(by_split["test"]) if split == "test" and not is_cut else train
+    labels, classes = _number(samples, values), tuple(map(str, values))
+    chosen = cut(labels, classes=classes, split=split) if is_cut else np.arange(len(labels))
+    some = [samples[place] for place in chosen]
+    return Source(len(some), classes, _decode_all(some, labels[chosen], form), stamp_files(files))
+
+
+def _split_of(file: Path) -> Split:
+    match _SPLIT.match(file.name):
+        case None:
+            return "train"
+        case found:
+            return "train" if found[1] else "validation" if found[2] else "test"
+
+
+def _read(samples: Sequence[_Sample]) -> Labels:
+    try:
+        return read_labels(np.array([sample.label for sample in samples]))
+    except ValueError as error:
+        raise UserError(f"{samples[0].file.parent}: the label of the images {error}") from None
+
+
+def _number(samples: Sequence[_Sample], values: Sequence[Any]) -> NDArray[np.int64]:
+    numbers = {value: number for number, value in enumerate(values)}
+    labels = _read(samples).values.tolist()
+    for sample, label in zip(samples, labels, strict=True):
+        if label not in numbers:
+            raise UserError(f"{sample.file}: {sample.picture} has the label {label!r}, which no training image has")
+    return np.array([numbers[label] for label in labels], dtype=np.int64)
+
+
+# ---- archives
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tarfile.TarFile]:
+    try:
+        with tarfile.open(file, mode="r:") as tar:
+            yield tar
+    except UserError:
+        raise
+    except Exception as error:  # a broken archive makes tarfile raise nearly anything
+        raise UserError(f"{file} is not a sound tar archive: {error}") from None
+
+
+def _list_samples(files: Sequence[Path]) -> list[_Sample]:
+    """Read all labels, and none of the pictures. Raises: UserError where a picture has no label."""
+    samples = []
+    for file in files:
+        pictures: dict[str, str] = {}
+        labels: dict[str, str | int] = {}
+        with _opened(file) as tar:
+            for member in tar:
+                key, _, kind = member.name.rpartition(".")
+                if not member.isreg() or member.issparse():
+                    continue
+                if kind.lower() in PICTURES:
+                    pictures[key] = member.name
+                elif kind.lower() in _LABELS and key not in labels:
+                    labels[key] = _read_label(tar, member, file)
+        if missing := next((name for key, name in pictures.items() if key not in labels), None):
+            raise UserError(f"{file}: {missing} has no label: it needs a .cls, .txt or .json of the same name")
+        samples += [_Sample(file, name, labels[key]) for key, name in pictures.items()]
+    if not samples:
+        raise UserError(f"{files[0]} holds no pictures: shards:PATH needs {named(PICTURES)} files in it")
+    if len({type(sample.label) for sample in samples}) > 1:  # a class that is called 7, among names
+        return [sample._replace(label=str(sample.label)) for sample in samples]
+    return samples
+
+
+def _read_label(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> str | int:
+    text = _content(tar, member, file, most=MAX_LABEL).decode("utf-8").strip()
+    if member.name.lower().endswith(".json"):
+        fields = json.loads(text)
+        found = [fields[name] for name in _FIELDS if name in fields] if isinstance(fields, dict) else [fields]
+        if not found or isinstance(found[0], bool) or not isinstance(found[0], str | int):
+            raise UserError(f"{file}: {member.name} has no label: it needs a number or a name in {named(_FIELDS)}")
+        return found[0]
+    return int(text) if re.fullmatch("-?[0-9]{1,15}", text) else text
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path, *, most: int = MAX_MEMBER) -> bytes:
+    if member.size > most:
+        raise UserError(f"{file} holds {member.name} of {member.size:,} bytes: {most:,} is the most")
+    stream = tar.extractfile(member)
+    assert stream is not None
+    return stream.read()
+
+
+def _decode_all(samples: Sequence[_Sample], labels: NDArray[np.int64], form: Form) -> Iterator[Block | Damaged]:
+    """Read pictures in the order in which they lie in their archives, which is that of the samples."""
+
+    def read(item: tuple[str, bytes]) -> NDArray[np.uint8] | str:
+        try:
+            return decode(io.BytesIO(item[1]), image_size=form.image_size, resize=form.resize, name=item[0])
+        except UserError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for start in range(0, len(samples), BLOCK):
+            contents = _read_pictures(samples[start : start + BLOCK])
+            answers = dict(enumerate(pool.map(read, contents), start))
+            images = {place: answer for place, answer in answers.items() if not isinstance(answer, str)}
+            yield from (Damaged(place, answer) for place, answer in answers.items() if isinstance(answer, str))
+            if images:
+                places = np.array(list(images), dtype=np.int64)
+                yield Block(np.stack(list(images.values())), labels[places], places)
+
+
+def _read_pictures(samples: Sequence[_Sample]) -> list[tuple[str, bytes]]:
+    found: dict[tuple[Path, str], bytes] = {}
+    for file in dict.fromkeys(sample.file for sample in samples):
+        wanted = {sample.picture for sample in samples if sample.file == file}
+        with _opened(file) as tar:
+            for member in tar:
+                if member.name in wanted:
+                    found[file, member.name] = _content(tar, member, file)
+                    if len(wanted) == sum(where == file for where, _ in found):
+                        break
+    return [(f"{sample.file.name}/{sample.picture}", found[sample.file, sample.picture]) for sample in samples]

@@ -1,0 +1,95 @@
+"""WebDataset shards that other programs wrote."""
+
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from reslab.data.load import load
+from reslab.errors import UserError
+
+
+def picture(value: int, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (value, 0, 0)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def write_tar(path: Path, members: Sequence[tuple[str, bytes]]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+@pytest.mark.parametrize(
+    ("ending", "write", "classes"),
+    [
+        ("cls", lambda label: str(label).encode(), ("0", "1")),
+        ("cls", lambda label: f"{label + 1}\n".encode(), ("1", "2")),
+        ("txt", lambda label: ("cat", "dog")[label].encode(), ("cat", "dog")),
+        ("json", lambda label: json.dumps({"label": label, "width": 8}).encode(), ("0", "1")),
+        ("json", lambda label: json.dumps({"class": ("cat", "dog")[label]}).encode(), ("cat", "dog")),
+    ],
+)
+def test_pictures_get_the_labels_beside_them(tmp_path: Path, ending: str, write: Any, classes: tuple[str, ...]) -> None:
+    for split, start in (("train", 0), ("test", 100)):
+        members = [
+            item
+            for number in range(6)
+            for item in (
+                (f"dir/{number:03}.{ending}", write(number % 2)),
+                (f"dir/{number:03}.png", picture(start + number)),
+            )
+        ]
+        write_tar(tmp_path / f"{split}-000000.tar", members)
+    for split, start in (("train", 0), ("test", 100)):
+        images = load(f"shards:{tmp_path}", split, image_size=8)  # type: ignore[arg-type]
+        assert images.classes == classes
+        assert images.labels.tolist() == [0, 1, 0, 1, 0, 1]
+        assert images.images[:, 0, 0, 0].tolist() == list(range(start, start + 6))
+
+
+def test_other_kinds_of_pictures_in_several_tars_are_cut(tmp_path: Path) -> None:
+    for number, kind in enumerate(("jpg", "webp")):
+        items = [(f"{place}.{kind}", picture(200, {"jpg": "JPEG", "webp": "WEBP"}[kind])) for place in range(10)]
+        write_tar(
+            tmp_path / f"{number:05}.tar", [*items, *((f"{place}.cls", b"%d" % (place % 2)) for place in range(10))]
+        )
+    assert load(f"shards:{tmp_path}", "train", image_size=8).counts() == [8, 8]
+    assert load(f"shards:{tmp_path}", "test", image_size=8).counts() == [2, 2]
+    assert load(f"shards:{tmp_path / '00000.tar'}", "test", image_size=8).counts() == [1, 1]
+
+
+GOOD = [("0.png", picture(0)), ("0.cls", b"0"), ("1.png", picture(0)), ("1.cls", b"1")]
+
+
+@pytest.mark.parametrize(
+    ("name", "members", "message"),
+    [
+        ("train.tar", [("a.png", picture(0))], "train.tar: a.png has no label: it needs a .cls, .txt or .json"),
+        ("train.tar", [("a.png", picture(0)), ("a.json", b"{}")], "a.json has no label"),
+        ("train.tar", [("a.png", picture(0)), ("a.cls", b"-1")], "has the label -1: labels are 0 or more"),
+        ("train.tar", [("a.cls", b"1")], "holds no pictures"),
+        ("train.tar", [*GOOD, ("2.png", b"broken"), ("2.cls", b"1")], "train.tar/2.png cannot be read as a picture"),
+        ("test.tar", GOOD, "holds no shards for training"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(tmp_path: Path, name: str, members: Any, message: str) -> None:
+    write_tar(tmp_path / name, members)
+    write_tar(tmp_path / "test-1.tar", GOOD)
+    with pytest.raises(UserError, match=message):
+        load(f"shards:{tmp_path}", "train", image_size=8)
+
+
+def test_a_tar_that_was_cut_off_is_one_sentence(tmp_path: Path) -> None:
+    write_tar(tmp_path / "train.tar", GOOD)
+    (tmp_path / "train.tar").write_bytes((tmp_path / "train.tar").read_bytes()[:700])
+    with pytest.raises(UserError, match=r"train\.tar is not a sound tar archive"):
+        load(f"shards:{tmp_path}", "train", image_size=8)
