@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reslab.data.framing import Form
 from reslab.data.load import list_files, load, load_validation
 from reslab.data.recipe_data import read_split
 from reslab.data.sources.listing import Listing
