@@ -22,7 +22,7 @@ from torch import Tensor
 from reslab.data.batches import Batches, standardize
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import read_split
-from reslab.models import Classifier
+from reslab.models.layers import Classifier
 from reslab.network.network import Network
 from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Flip, Linear, Recipe, Sgd, Shift, derive

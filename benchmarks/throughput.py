@@ -30,6 +30,7 @@ from record import write_record
 from train_step import LOOPS, read_recipe, start
 
 from reslab import models
+from reslab.models.costs import count_multiply_adds
 from reslab.recipe.recipe import Recipe
 
 RECIPES = ("lab-resnet32", "resnet-20", "plain-20", "elu-resnet-20", "fast-conv")
@@ -69,7 +70,7 @@ def measure(name: str, *, loops: Sequence[str], steps: int, keras: str | None) -
 def describe(recipe: Recipe, seconds: float, *, peak_gflops: float) -> dict[str, float]:
     """Turn the seconds of a step into rates."""
     model = models.build(recipe.model, num_classes=10)
-    operations = 3 * 2 * models.count_multiply_adds(model, image=torch.zeros(3, recipe.image_size, recipe.image_size))
+    operations = 3 * 2 * count_multiply_adds(model, image=torch.zeros(3, recipe.image_size, recipe.image_size))
     rate = recipe.batch_size / seconds
     gflops = rate * operations / 1e9
     return {

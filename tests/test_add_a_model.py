@@ -48,6 +48,10 @@ def test_it_is_trained(changed: Path) -> None:
 
 
 def test_it_keeps_the_contract(changed: Path) -> None:
-    suites = ("tests/models/test_contract.py", "tests/models/test_counts.py")
-    told = run(changed, "-m", "pytest", "--noconftest", "-q", "-p", "no:cacheprovider", *suites, "-k", "conv_mixer")
+    """Its counts are those of the page; under contract a narrow one is enough, which is twenty times as fast."""
+    tests = ("-m", "pytest", "--noconftest", "-q", "-p", "no:cacheprovider", "-k", "conv_mixer")
+    assert "1 passed" in run(changed, *tests, "tests/models/test_counts.py")
+    networks = changed / "src/reslab/recipe/networks.py"
+    networks.write_text(networks.read_text(encoding="utf-8").replace("ConvMixer()", "ConvMixer(width=8, blocks=1)"))
+    told = run(changed, *tests, "tests/models/test_contract.py")
     assert re.search(r"\d\d passed", told), told

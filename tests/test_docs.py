@@ -3,6 +3,7 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -21,7 +22,8 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("line", commands())
 def test_every_command_in_the_documentation_parses(line: str) -> None:
     name, *arguments = shlex.split(line)[1:]
-    command = typer.main.get_command(app).commands[name]
+    whole: Any = typer.main.get_command(app)
+    command = whole.commands[name]
     if hasattr(command, "commands"):
         command = command.commands[arguments.pop(0)]
     assert command.make_context(name, arguments, resilient_parsing=False).params

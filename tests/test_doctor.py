@@ -19,7 +19,7 @@ def _sound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reslab.machine.precision.read_features", lambda: {"avx2"})
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(doctor, "count_cores", torch.get_num_threads)
-    monkeypatch.setattr(doctor.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
     for name in ("OMP_WAIT_POLICY", "OMP_PROC_BIND", "LD_PRELOAD", "RESLAB_KERNELS", *doctor.LIMITS):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
@@ -75,7 +75,7 @@ def test_matrix_units_are_named_with_the_precision_that_is_picked_for_them(monke
 
 
 def test_a_machine_that_is_busy_or_full_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.os, "getloadavg", lambda: (5.0, 0.0, 0.0))
+    monkeypatch.setattr("os.getloadavg", lambda: (5.0, 0.0, 0.0))
     assert "other programs" in str(find("cores").advice)
     monkeypatch.setattr(doctor, "count_cores", lambda: torch.get_num_threads() + 3)
     assert f"--threads {torch.get_num_threads() + 3}" in str(find("threads").advice)

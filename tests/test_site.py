@@ -76,7 +76,9 @@ def test_every_public_name_is_described(site: Path) -> None:
     text = (DOCS / "api.md").read_text(encoding="utf-8")
     described = {line.rpartition(".")[2] for line in text.splitlines() if line.startswith("::: ")}
     assert described == set(reslab.__all__)
-    assert "Train a network from scratch into the new run folder" in (site / "api.html").read_text(encoding="utf-8")
+    page = (site / "api.html").read_text(encoding="utf-8")
+    assert "Train a network from scratch" in page
+    assert "<p>The run folder to make.</p>" in re.sub(r"\s*\n\s*", "", page)  # a row in a table of arguments
 
 
 def test_every_study_has_its_page() -> None:

@@ -196,6 +196,21 @@ def write_ratio(found: dict[str, float]) -> str:
     return f"{found['median']:.2f} ({found['lower_quartile']:.2f}–{found['upper_quartile']:.2f})"
 
 
+# ---- the check of data
+
+
+def checked(name: str) -> str:
+    """Show what the check has printed of a set."""
+    lines = json.loads((ROOT / f"results/checks/{name}.json").read_text())["result"]["lines"]
+    return "\n".join(["```text", *lines, "```"])
+
+
+def planted() -> str:
+    """List how many planted copies of each kind were found."""
+    found = bench("duplicates", "planted_found")
+    return "\n" + table(["copies", "found"], [[name, percent(share, 1)] for name, share in found.items()])
+
+
 # ---- recipes, commands
 
 

@@ -18,11 +18,32 @@ if TYPE_CHECKING:
 
 
 class UserError(ValueError):
-    """A wrong argument, expression, file or folder; the command ends with 2."""
+    """A wrong argument, expression, file or folder: what is wrong with which value, then what to do.
+
+    The command line prints the sentence and ends with 2.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> try:
+    ...     reslab.find_recipe("digit-quick")
+    ... except reslab.UserError as error:
+    ...     print(error)
+    unknown recipe 'digit-quick': did you mean 'digits-quick'? (reslab recipes lists them; a file's name ends in .json)
+    """
 
 
 class Failure(RuntimeError):  # noqa: N818 - not every failure is an error of the program
-    """Something failed on the way through no fault of the request (loss, disk, network); the command ends with 1."""
+    """Something failed through no fault of the request: the loss, the disk, the network, or an interruption.
+
+    The command line prints the sentence and ends with 1.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> issubclass(reslab.Failure, reslab.UserError)
+    False
+    """
 
 
 # By the first word of pydantic's error type.

@@ -23,9 +23,32 @@ def lab_recipe() -> Recipe:
 
 
 def run_lab(out: Path, *, seed: int = 0, silent: bool = True) -> tuple[Run, Run]:
-    """Train, evaluate and report both parts, in the folders `base` and `extended` of `out`; what is begun is finished.
+    """Train, evaluate and report the two parts of the lab on digits, about a minute in all.
 
-    Raises: UserError where `out` holds something else, be it the same with another seed.
+    Parts that are done stay, and one that was interrupted is resumed.
+
+    Parameters
+    ----------
+    out : Path
+        The folder to work in; it gets the run folders `base` and `extended`.
+    seed : int, default 0
+        Decides what is random in both parts.
+    silent : bool, default True
+        Whether to hide the progress bar and the line of each epoch.
+
+    Returns
+    -------
+    tuple of Run
+        The run that knows the digits 0 to 6, and the one that was taught 7 to 9.
+
+    Raises
+    ------
+    UserError
+        Where `out` holds something else, be it the same with another seed.
+
+    See Also
+    --------
+    train, extend, evaluate, write_report : The calls that it makes, each with an example.
     """
     if (out / "recipe.json").exists():
         raise UserError(f"{out} holds another run than the lab's: choose another folder")

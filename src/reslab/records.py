@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from reslab.recipe import schema as recipe_schema
 from reslab.recipe.networks import Model
 from reslab.recipe.recipe import LinearHead, Method, Standardize
-from reslab.recipe.value import Fraction, Part
+from reslab.recipe.value import Fraction, Part, Resizing
 
 SCHEMA_VERSION: Final = 1
 Compiled = Literal["yes", "no", "undecided"]
@@ -20,12 +20,16 @@ SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
 class DataSet(Part):
-    """One split that a run has used: its expression, size and SHA-256 over classes, images and labels."""
+    """One split that a run has used: its expression, size and SHA-256 over classes, images and labels.
+
+    `num_damaged` pictures could not be read and were left out.
+    """
 
     expression: str
     split: SplitName
     num_images: PositiveInt
     fingerprint: str
+    num_damaged: NonNegativeInt = 0
 
 
 class Setup(Part):
@@ -93,6 +97,16 @@ class Epoch(Part):
     rate_factor: PositiveFloat = 1.0  # below 1 from the epoch on in which a loss was not finite
 
 
+class Calibration(Part):
+    """By what the head's logits have been divided already, and on how many held-out images that rests.
+
+    None were held out where the temperature is the recipe's own.
+    """
+
+    temperature: PositiveFloat
+    num_images: PositiveInt | None = None
+
+
 class Weights(Part):
     """The metadata of `model.safetensors`: with it the file alone can predict."""
 
@@ -101,7 +115,9 @@ class Weights(Part):
     classes: tuple[str, ...]
     channels: PositiveInt
     image_size: PositiveInt
+    resize: Resizing = "squeeze"
     standardize: Standardize
+    calibration: Calibration | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -137,6 +153,8 @@ class Figures(Part):
     macro_f1: Estimate
     log_loss: Estimate
     expected_calibration_error: Estimate
+    log_loss_uncalibrated: Estimate | None = None  # both before the logits were divided by a temperature
+    expected_calibration_error_uncalibrated: Estimate | None = None
     top5_accuracy: Estimate | None = None  # only where there are more than ten classes
     per_class: tuple[ClassFigures, ...]
     confusion_matrix: tuple[tuple[NonNegativeInt, ...], ...]
@@ -149,10 +167,21 @@ class AugmentedFigures(Part):
     figures: Figures
 
 
+class WithoutCopies(Part):
+    """The test images less those that have a copy, exact or near, among the training images; none may be left."""
+
+    num_copies: NonNegativeInt
+    accuracy: Estimate | None
+
+
 class SplitFigures(Figures):
-    """A split's figures, and beside them those with test-time augmentation where they were asked for."""
+    """A split's figures, and beside them those with test-time augmentation where they were asked for.
+
+    Of the test split, unless it is too large to be compared with the training images, also those without copies.
+    """
 
     test_time_augmentation: AugmentedFigures | None = None
+    without_copies: WithoutCopies | None = None  # an older reslab looked for none
 
 
 # ---- what a fitted run adds
@@ -257,7 +286,29 @@ class ExtensionFigures(Part):
 
 
 class Evaluation(Part):
-    """`evaluation.json`. Log loss and calibration error carry bootstrap intervals; see `intervals` for the others."""
+    """What `evaluate` measures and `evaluation.json` holds: every figure that the report shows.
+
+    Log loss and calibration error carry bootstrap intervals; see `reslab.measure.intervals` for the others.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        The names of the K classes.
+    confidence : float
+        That of the intervals, in (0, 1).
+    splits : dict of str to SplitFigures
+        By split: accuracy, balanced accuracy, macro precision, recall and F1, log loss in nats, calibration error,
+        figures per class, and the confusion matrix (K, K).
+    extension : ExtensionFigures or None
+        Of an extended run whose test split is evaluated: what it has gained and lost.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> accuracy = reslab.Run.open("runs/digits").evaluation.splits["test"].accuracy
+    >>> accuracy.low <= accuracy.value <= accuracy.high
+    True
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     recipe: str

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 NBSP = "\u00a0"
 DAY = 86400  # seconds
 MOST_DECIMALS = 6
+WITHOUT_COPIES = "without copies of training images"
 
 Unit = Literal["percent", "plain", "points"]
 
@@ -74,6 +75,11 @@ def figure_alone(estimate: "Estimate", *, unit: Unit = "percent") -> str:
 def errors_among(wrong: int, total: int) -> str:
     """Write how many answers of how many are wrong."""
     return f"{counted(wrong, 'error') if wrong else 'no errors'} among {total:,}"
+
+
+def less_copies(num_copies: int) -> str:
+    """Write how many images an accuracy without copies leaves out."""
+    return f"less {counted(num_copies, 'image')}" if num_copies else "no copies found"
 
 
 # ---- times

@@ -44,7 +44,7 @@ def test_without_the_test_batch_everything_but_its_evaluation_works(
 TRIED_BELOW = {"train", "extend", "predict", "export", "report", "compare", "track"}
 CALL_EVALUATE = {"evaluate", "lab"}
 TAKE_NO_DATA = {"dashboard", "doctor", "models", "methods", "recipes", "push", "pull", "serve"}
-OF_GROUPS = {"data": {"show", "pack", "verify", "cache"}, "study": {"list", "run", "report"}}
+OF_GROUPS = {"data": {"show", "check", "pack", "verify", "cache"}, "study": {"list", "run", "report"}}
 
 
 def test_every_command_has_its_place() -> None:
@@ -61,7 +61,7 @@ def test_looking_at_data_needs_the_test_batch_only_to_describe_it(
     for command in ("data verify", "data cache", "study list"):
         place = ("--data-dir", official) if command == "data verify" else ()
         assert reslab(*command.split(), *place).code == 0, command
-    for command in ("data show cifar10", "data pack cifar10 --to packed"):
+    for command in ("data show cifar10", "data check cifar10", "data pack cifar10 --to packed"):
         said = refuse(*command.split(), "--data-dir", official, code=1)
         assert "cifar-10-python.tar.gz" in said
 

@@ -34,7 +34,7 @@ def last_line_of_help(reslab: Callable[..., Any], command: tuple[str, ...]) -> s
 def test_the_commands_are_those_that_were_promised() -> None:
     stages = ["lab", "train", "evaluate", "extend", "report", "compare", "predict"]
     names = [*stages, "serve", "dashboard", "export", "push", "pull", "track", "doctor", "models", "methods", "recipes"]
-    groups = [("data", name) for name in ("show", "verify", "pack", "cache")]
+    groups = [("data", name) for name in ("show", "check", "verify", "pack", "cache")]
     groups += [("study", name) for name in ("list", "run", "report")]
     assert list(commands()) == [*((name,) for name in names), *groups]
 

@@ -82,6 +82,7 @@ PARTS = {
     "features-test.npz": ("report small",),
     "heatmaps-test.npz": ("report small",),
     "doubts-test.npz": ("report small",),
+    "copies-test.npz": ("report small",),
 }
 
 

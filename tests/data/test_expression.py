@@ -66,7 +66,7 @@ def test_a_path_in_the_home_folder_is_resolved() -> None:
     [
         ("cifa10", "'cifa10' is not a data source; did you mean 'cifar10'?"),
         ("CIFAR100", "did you mean 'cifar100'?"),
-        ("imagenet", "it has cifar10, cifar100, cifar100-coarse, digits, folder, npz"),
+        ("imagenet", "it has cifar10, cifar100, cifar100-coarse, digits, folder, csv, npz"),
         ("cifar10+cifa100:reptiles", "'cifa100' is not a data source; did you mean 'cifar100'?"),
         ("cifar10:kat", "'kat' is not a class of cifar10; did you mean 'cat'?"),
         ("cifar100:reptile", "did you mean 'reptiles'?"),

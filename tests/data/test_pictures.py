@@ -1,6 +1,8 @@
 """Pictures of every kind that people have become the same pixels, or one sentence."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reslab.data.pictures import decode
+from reslab.data.pictures import (
+    SPARE,
+    advice_for,
+    decode,
+    find_losses,
+    readable_endings,
+    shrink,
+    with_channels,
+)
+from reslab.data.storage.blocks import resize as resize_images
 from reslab.errors import UserError
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -72,3 +83,163 @@ def test_a_picture_that_was_cut_off_is_named(tmp_path: Path, kind: str) -> None:
     (tmp_path / "cut").write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
     with pytest.raises(UserError, match=r"cut cannot be read as a picture \(.*\): replace it or remove it"):
         decode(tmp_path / "cut", image_size=4)
+
+
+GRADIENT = np.linspace(0, 1, 16 * 16, dtype=np.float64).reshape(16, 16)
+
+
+def deep_tiff(values: Any) -> io.BytesIO:
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "TIFF")
+    return buffer
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted", "loss"),
+    [
+        ((GRADIENT * 65535).astype(np.uint16), GRADIENT * 255, "only the upper 8 of 16 bits"),
+        ((GRADIENT * 4095).astype(np.uint16), GRADIENT * 255, "only the upper 8 of 12 bits"),
+        ((GRADIENT * 255).astype(np.uint16), GRADIENT * 255, None),
+        ((GRADIENT * 255).astype(np.int32), GRADIENT * 255, None),
+        ((GRADIENT * 65535).astype(np.int32), GRADIENT * 255, "only the upper 8 of 16 bits"),
+        (GRADIENT.astype(np.float32), GRADIENT * 255, "fractions times 255"),
+        ((GRADIENT * 255).astype(np.float32), GRADIENT * 255, "fractions times 1"),
+    ],
+)
+def test_deep_grey_values_run_from_black_to_white(values: Any, wanted: Any, loss: str | None) -> None:
+    pixels = decode(deep_tiff(values), image_size=16, name="it").astype(float)
+    assert abs(pixels - wanted).max() <= 1
+    assert find_losses(deep_tiff(values)) == ((loss,) if loss else ())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((GRADIENT * 70_000).astype(np.int32), "from 0 to 70000, grey values from 0 to at most 65535"),
+        ((GRADIENT * 9 - 4).astype(np.int32), "from -4 to 5"),
+        ((GRADIENT * 2 - 1).astype(np.float32), "from -1 to 1, fractions from 0 to 1 or to 255"),
+        (np.full((16, 16), np.nan, np.float32), "from nan to nan"),
+    ],
+)
+def test_values_without_a_white_are_refused(values: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        decode(deep_tiff(values), image_size=4, name="it")
+
+
+def png_of_16_bits(values: Any) -> io.BytesIO:
+    """Write RGB values (H, W, 3) of 16 bits, which Pillow cannot."""
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    return io.BytesIO(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+def test_sixteen_bits_of_colour_keep_their_upper_half_and_twelve_are_refused() -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (4, 4, 3)).astype(np.uint16)
+    pixels = decode(png_of_16_bits(colours * 257), image_size=4, name="it")
+    np.testing.assert_array_equal(pixels.transpose(1, 2, 0), colours)
+    assert find_losses(png_of_16_bits(colours * 257)) == ("only the upper 8 of 16 bits",)
+    with pytest.raises(UserError, match="the upper four are never used: save it with 8"):
+        decode(png_of_16_bits(colours * 16), image_size=4, name="it")
+
+
+def test_what_follows_the_first_frame_is_counted() -> None:
+    buffer = io.BytesIO()
+    filled(RED).save(buffer, "GIF", save_all=True, append_images=[filled(BLUE)])
+    assert find_losses(buffer) == ("only the first of several pages or frames",)
+    clear = io.BytesIO()
+    filled((255, 0, 0, 128), "RGBA").save(clear, "PNG")
+    assert find_losses(clear) == ("transparency, laid on white",)
+
+
+def test_a_tiff_of_many_channels_is_refused_as_such() -> None:
+    tags = [(256, 3, 4), (257, 3, 4), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 13), (279, 4, 208)]
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    content = b"II*\0" + struct.pack("<I", 8 + 208) + bytes(208) + struct.pack("<H", len(tags)) + entries + bytes(4)
+    with pytest.raises(UserError, match="a TIFF of a kind that is not read, such as one of more than four channels"):
+        decode(io.BytesIO(content), image_size=4, name="it")
+
+
+@pytest.mark.parametrize(("kind", "ending"), [("AVIF", ".avif"), ("HEIF", ".heic")])
+def test_modern_formats_are_read_where_their_decoders_are(kind: str, ending: str) -> None:
+    assert ending in readable_endings()
+    assert advice_for(ending) is None
+    assert abs(pixels_of(filled(RED), kind, quality=100) - np.array(RED)[:, None, None]).max() <= 4
+
+
+def test_without_its_decoder_an_ending_has_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reslab.data.pictures.readable_endings", lambda: frozenset({".png"}))
+    assert advice_for(".HEIC") == "pip install 'reslab[heic]' to read them"
+    assert advice_for(".psd") is None
+
+
+def test_formats_that_start_programs_are_not_read() -> None:
+    assert not readable_endings() & {".eps", ".ps", ".pdf", ".wmf", ".psd", ".ico"}
+
+
+@pytest.mark.parametrize("resize", ["squeeze", "pad", "crop"])
+def test_wide_pictures_become_squares(resize: Any) -> None:
+    """16x8: a white edge of 4 on both sides, then red and blue."""
+    wide = Image.new("RGB", (16, 8), "white")
+    wide.paste(RED, (4, 0, 8, 8))
+    wide.paste(BLUE, (8, 0, 12, 8))
+    buffer = io.BytesIO()
+    wide.save(buffer, "PNG")
+    pixels = decode(buffer, image_size=4, resize=resize, name="it").transpose(1, 2, 0)
+    as_array = resize_images(np.asarray(wide).transpose(2, 0, 1)[None].copy(), 4, resize)[0].transpose(1, 2, 0)
+    # Pillow's filter looks a little beyond what it takes.
+    assert abs(pixels.astype(int) - as_array)[:, 1:3].max() <= 1
+    is_white = pixels[1].min(axis=1) > 150
+    assert is_white.any() == (resize != "crop")  # which leaves out the edges
+    assert (pixels[[0, 3]].max() == 0) == (resize == "pad")  # black above and below
+
+
+def photograph(height: int, width: int) -> Image.Image:
+    """Noise whose strength falls with its frequency, as in photographs."""
+    noise = np.random.default_rng(0).normal(size=(3, height, width))
+    rows, columns = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
+    spectrum = np.fft.rfft2(noise) / np.maximum(np.hypot(rows, columns), 1 / width)
+    channels = np.fft.irfft2(spectrum, (height, width))
+    scaled = 128 + 30 * (channels + channels[:1]) / channels.std()
+    return Image.fromarray(scaled.clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize("resize", ["squeeze", "pad", "crop"])
+def test_a_large_jpeg_is_decoded_small_and_looks_the_same(resize: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    photograph(375, 500).resize((4000, 3000), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+    with Image.open(buffer) as image:
+        shrink(image, image_size=32, resize=resize)
+        assert image.size == (500, 375)
+    drafted = decode(buffer, image_size=32, resize=resize, name="it").astype(int)
+    monkeypatch.setattr("PIL.JpegImagePlugin.JpegImageFile.draft", lambda *_: None)
+    whole = decode(buffer, image_size=32, resize=resize, name="it").astype(int)
+    assert abs(drafted - whole).mean() <= 0.09
+
+
+def test_a_jpeg_is_never_decoded_to_less_than_twice_the_square() -> None:
+    buffer = io.BytesIO()
+    photograph(300, 400).save(buffer, "JPEG")
+    for image_size in (8, 19, 37, 38, 75, 76, 200):
+        for resize in ("squeeze", "pad", "crop"):
+            with Image.open(buffer) as image:
+                shrink(image, image_size=image_size, resize=resize)
+                shown = max(image.size) if resize == "pad" else min(image.size)
+                assert shown >= min(SPARE * image_size, 300)
+
+
+@pytest.mark.parametrize(("own", "wanted"), [(1, 3), (3, 1), (3, 3)])
+def test_channels_are_converted_as_pillow_does(own: int, wanted: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, own, 5, 4), np.uint8)
+    converted = with_channels(images, wanted)
+    assert converted.shape == (2, wanted, 5, 4)
+    mode = {1: "L", 3: "RGB"}
+    one = Image.fromarray(images[1, 0] if own == 1 else images[1].transpose(1, 2, 0)).convert(mode[wanted])
+    found = converted[1].transpose(1, 2, 0) if wanted == 3 else converted[1, 0]
+    assert abs(np.asarray(one).astype(int) - found).max() <= 1
+    with pytest.raises(UserError, match="only grey"):
+        with_channels(images, 4)

@@ -4,7 +4,7 @@ import torch
 
 from reslab.data.images import ImageSet
 from reslab.data.load import load
-from reslab.data.split import cut, hold_out, limit
+from reslab.data.split import cut, cut_by_key, hold_out, limit
 from reslab.errors import UserError
 
 
@@ -153,3 +153,60 @@ def test_the_choices_are_the_same_in_every_version() -> None:
     pixels = torch.arange(10, dtype=torch.uint8)[:, None, None, None]
     images = ImageSet(pixels, torch.from_numpy(labels), classes, "made", "train")
     assert hold_out(images, 3, seed=0)[1].images.flatten().tolist() == [0, 1, 8]
+
+
+# ---- by content
+
+
+def keys(*shares: float) -> np.ndarray:
+    """Make keys from the share of the whole range that lies below them."""
+    return np.array([int(share * 2**64) for share in shares], dtype=np.uint64)
+
+
+def keyed(labels: list[int], own: np.ndarray) -> ImageSet:
+    images = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None]
+    return ImageSet(images, torch.tensor(labels), ("a", "b"), "made", "train", keys=own)
+
+
+def shares_of(images: ImageSet) -> list[float]:
+    assert images.keys is not None
+    return sorted(round(float(key) / 2**64, 2) for key in images.keys)
+
+
+def test_a_key_alone_decides_and_no_class_goes_without() -> None:
+    shares = keys(0.1, 0.5, 0.19, 0.21, 0.9, 0.6, 0.02, 0.05)
+    labels = np.array([0, 0, 0, 0, 1, 1, 2, 2])
+    test = cut_by_key(shares, labels, classes="abc", split="test")
+    # "b" gives the lower of two high keys to the test, "c" the higher of two low ones to training.
+    assert test.tolist() == [0, 2, 5, 6]
+    assert cut_by_key(shares, labels, classes="abc", split="train").tolist() == [1, 3, 4, 7]
+
+
+def test_equal_keys_stay_together_also_across_classes() -> None:
+    shares, labels = keys(0.5, 0.5, 0.7, 0.5, 0.9), np.array([0, 0, 0, 1, 1])
+    assert cut_by_key(shares, labels, classes="ab", split="test").tolist() == [0, 1, 3]
+    with pytest.raises(UserError, match=r"class 'a' has 3 images .copies, or one group.: .*leave out :-a"):
+        cut_by_key(keys(0.5, 0.5, 0.5, 0.1, 0.9), labels, classes="ab", split="test")
+
+
+def test_hold_out_takes_the_lowest_keys_and_never_part_of_a_group() -> None:
+    images = keyed([0] * 6 + [1] * 4, keys(0.9, 0.4, 0.4, 0.4, 0.5, 0.6, 0.3, 0.7, 0.8, 0.35))
+    training, validation = hold_out(images, 5, seed=0)
+    assert shares_of(validation) == [0.3, 0.35, 0.4, 0.4, 0.4]
+    assert shares_of(training) == [0.5, 0.6, 0.7, 0.8, 0.9]
+    assert shares_of(hold_out(images, 3, seed=0)[1]) == [0.3, 0.5, 0.6]  # the group of three does not fit
+
+
+def test_hold_out_of_groups_larger_than_their_share_takes_the_lowest() -> None:
+    images = keyed([0] * 4 + [1] * 4, keys(0.6, 0.6, 0.4, 0.4, 0.3, 0.3, 0.8, 0.8))
+    assert shares_of(hold_out(images, 2, seed=0)[1]) == [0.3, 0.3, 0.4, 0.4]
+    with pytest.raises(UserError, match="class 'a' cannot be divided"):
+        hold_out(keyed([0] * 4 + [1] * 4, keys(*[0.6] * 4, 0.1, 0.2, 0.3, 0.4)), 2, seed=0)
+
+
+def test_hold_out_chooses_official_images_beside_own_ones_as_it_does_alone() -> None:
+    labels = [0] * 20 + [1] * 10
+    images = keyed(labels, np.concatenate([np.zeros(20, dtype=np.uint64), keys(*np.linspace(0.3, 0.9, 10))]))
+    alone = hold_out(images.subset(np.arange(20)), 4, seed=0)[1]
+    both = hold_out(images, 6, seed=0)[1]
+    assert torch.equal(alone.images, both.images[both.labels == 0])

@@ -24,7 +24,7 @@ CLASSES = ("ant", "bee", "cat", "dog", "eel")
 
 
 def jeffreys(hits, total):
-    low, high = beta.ppf([0.025, 0.975], hits + 0.5, total - hits + 0.5)
+    low, high = beta(hits + 0.5, total - hits + 0.5).ppf([0.025, 0.975])
     return pytest.approx((0 if hits == 1 else low, 1 if total - hits == 1 else high), abs=1e-6)
 
 

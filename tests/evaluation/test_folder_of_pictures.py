@@ -37,9 +37,17 @@ def test_a_folder_of_pictures_goes_all_the_way(folder: Path, tmp_path: Path) -> 
     assert (weights.classes, weights.channels, weights.image_size) == (CLASSES, 3, 8)
     assert weights.standardize.mean[2] == 255  # the blue, which never changes
     figures = evaluate(run).splits
-    assert (figures["train"].num_images, figures["test"].num_images) == (66, 18)
+    assert figures["train"].num_images + figures["test"].num_images == 84
+    names = run.read_names("test")
+    assert names is not None
+    assert len(names) == figures["test"].num_images
+    assert all((folder / name).is_file() for name in names)
     assert figures["test"].accuracy.value > 0.9
     page = write_report(run).read_text(encoding="utf-8")
     assert all(name in page for name in CLASSES)
+    copies = figures["test"].without_copies
+    assert copies is not None
+    assert len((run.path / "copies.csv").read_text(encoding="utf-8-sig").splitlines()) == 1 + copies.num_copies
+    assert (run.path / "mistakes.csv").read_text(encoding="utf-8-sig").startswith("file,label,prediction,probability")
     answers = classify([folder / name / "0.png" for name in CLASSES], weights=run.path)
     assert [answer.classes[0] for answer in answers] == list(CLASSES)

@@ -21,6 +21,7 @@ from reslab.evaluation import evaluate, predict
 from reslab.models import build
 from reslab.network.network import Network
 from reslab.recipe.recipe import Recipe, derive
+from reslab.records import SplitName
 from reslab.runs import Run, pack_weights, read_weights
 from reslab.training import train
 
@@ -49,7 +50,7 @@ def test_predictions_are_what_a_plain_loop_gives(finished: Run, split: Any, num:
 
 def test_the_training_split_is_the_one_trained_on(finished: Run) -> None:
     """Together with the validation images, and without any of them, it is all that the expression has for training."""
-    splits = ("train", "validation")
+    splits: tuple[SplitName, ...] = ("train", "validation")
     predict(finished, splits=splits)
     recorded = {data.split: data for data in finished.environment.data}
     read = {split: read_split(finished.recipe, split) for split in splits}
@@ -63,7 +64,8 @@ def test_the_training_split_is_the_one_trained_on(finished: Run) -> None:
 
 
 def test_the_misclassified_images_are_kept(finished: Run) -> None:
-    for split in ("train", "test"):
+    splits: tuple[SplitName, ...] = ("train", "test")
+    for split in splits:
         logits, labels = finished.read_predictions(split)
         indices, images = finished.read_examples(split)
         assert sorted(indices) == np.flatnonzero(logits.argmax(axis=1) != labels).tolist()
@@ -73,12 +75,14 @@ def test_the_misclassified_images_are_kept(finished: Run) -> None:
 
 def test_plain_predictions_and_figures_do_not_depend_on_views(finished: Run) -> None:
     def plain() -> list[Any]:
-        kept = {"exclude": {"test_time_augmentation"}}
         splits = finished.evaluation.splits.values()
         files = [
             finished.path / f"{kind}-{split}.npz" for kind in ("predictions", "examples") for split in ("train", "test")
         ]
-        return [*(figures.model_dump(**kept) for figures in splits), *(path.read_bytes() for path in files)]
+        return [
+            *(figures.model_dump(exclude={"test_time_augmentation"}) for figures in splits),
+            *(path.read_bytes() for path in files),
+        ]
 
     with_two = plain()
     evaluate(finished)
@@ -130,7 +134,7 @@ class Archive:
 
     def change(self, **arrays: NDArray[Any]) -> None:
         self.arrays |= arrays
-        np.savez(self.path, **self.arrays)
+        np.savez(self.path, allow_pickle=True, **self.arrays)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Linear, Recipe, Sgd, Standardize
 from reslab.records import Estimate, Weights
 from reslab.report.tables import metric_table
-from reslab.runs import Predictions, Run, pack_weights
+from reslab.runs import Copies, Predictions, Run, pack_weights, write_exhibit
 from reslab.words import printable as plain
 
 CLASSES = ("ant", "bee", "cat")
@@ -60,6 +60,34 @@ def run(tmp_path):
     run.write_predictions("train", predictions(seed=1))
     run.write_predictions("test", predictions(seed=2))
     return run
+
+
+@pytest.mark.parametrize(
+    ("copies", "right", "total"), [([], 6, 8), ([0, 3, 7], 4, 5), ([6, 7], 6, 6), (list(range(8)), None, 8)]
+)
+def test_accuracy_without_copies(tmp_path, capsys, copies, right, total):
+    run = make_run(tmp_path / "run")
+    labels = np.array([0, 1, 2, 0, 1, 2, 0, 1])
+    logits = np.eye(3, dtype=np.float32)[labels]
+    logits[6:] = np.roll(logits[6:], 1, axis=1)  # two errors
+    run.write_predictions("test", Predictions(logits, labels))
+    assert score(run, splits=["test"], resamples=5).splits["test"].without_copies is None
+    write_exhibit(run.path, "test", Copies(np.array(copies, dtype=np.int64)))
+    evaluation = score(run, splits=["test"], resamples=5)
+    found = evaluation.splits["test"].without_copies
+    assert found.num_copies == len(copies)
+    assert (found.accuracy and found.accuracy.value) == (right and right / total)
+    print_evaluation(evaluation)
+    shown = "75.00 %" if not copies else "none is left" if right is None else f"{100 * right / total:.2f} %"
+    assert any("without copies" in line and shown in line for line in plain(capsys.readouterr().out).split("\\n"))
+    row = next(row for row in metric_table(evaluation).rows if "without copies" in row[0].text)
+    assert shown in plain(row[1].text)
+
+
+def test_copies_of_other_images_are_refused(run):
+    write_exhibit(run.path, "test", Copies(np.array([120])))
+    with pytest.raises(UserError, match="other images"):
+        score(run, splits=["test"])
 
 
 def test_figures_computed_by_hand(tmp_path):

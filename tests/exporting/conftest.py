@@ -9,20 +9,22 @@ import pytest
 
 from reslab import exporting
 from reslab.data.images import ImageSet
+from reslab.data.recipe_data import read_split
 from reslab.exporting import Export, export
 from reslab.machine import winograd
 from reslab.recipe.recipe import Recipe
+from reslab.records import SplitName
 from reslab.runs import Run
 
 
 @pytest.fixture(scope="session")
 def _exported(_finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Export]:
     """By a PyTorch that uses Winograd's algorithm wherever it can, without the test split."""
-    folder, read = tmp_path_factory.mktemp("exported") / "out", exporting.read_split
+    folder = tmp_path_factory.mktemp("exported") / "out"
 
-    def read_no_test(recipe: Recipe, split: str, **options: Any) -> ImageSet:
+    def read_no_test(recipe: Recipe, split: SplitName, **options: Any) -> ImageSet:
         assert split != "test"
-        return read(recipe, split, **options)
+        return read_split(recipe, split, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(winograd, "MIN_REUSE_FORWARD", 0)

@@ -14,6 +14,7 @@ from torch import nn
 
 from reslab import exporting
 from reslab.data.load import load
+from reslab.data.recipe_data import read_split
 from reslab.errors import Failure, UserError
 from reslab.exporting import Export, export
 from reslab.exporting.deployed import trace
@@ -22,7 +23,7 @@ from reslab.network.onnx_file import OnnxFile
 from reslab.recipe.recipe import Standardize, derive
 from reslab.runs import Run, read_weights
 
-KNOWN = {"classes": ["1", "4", "7"], "channels": 1, "image_size": 8}
+KNOWN = {"classes": ["1", "4", "7"], "channels": 1, "image_size": 8, "resize": "squeeze"}
 NUM_TRAINING, NUM_VALIDATION = 111, 9
 
 
@@ -70,7 +71,7 @@ def test_the_metadata_name_classes_and_images(exported: Path) -> None:
 def test_pt2_says_what_pytorch_says_and_names_the_classes(
     finished: Run, exported: Path, images: NDArray[np.uint8]
 ) -> None:
-    extra = {"classes": "", "channels": "", "image_size": ""}
+    extra = dict.fromkeys(KNOWN, "")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.load(exported / "model.pt2", extra_files=extra)
@@ -141,7 +142,7 @@ def test_int8_computes_in_integers_and_answers_alike(
     assert cost is not None
     assert (cost.split, cost.num_images) == ("validation", NUM_VALIDATION)
     assert min(cost.images_per_second, cost.images_per_second_float) > 0
-    held_out = exporting.read_split(finished.recipe, "validation")
+    held_out = read_split(finished.recipe, "validation")
     right = OnnxFile(exported / "model-int8.onnx").predict_logits(held_out.images.numpy()).argmax(axis=1)
     assert cost.accuracy == pytest.approx((right == held_out.labels.numpy()).mean())
 

@@ -73,7 +73,7 @@ def test_the_written_network_computes_what_was_fitted(
     found, _ = choice.choose(
         stored, candidates=list(choice.backbones(stored_size=12)), budget=choice.Budget(float("inf")), say=str
     )
-    network = room.build_network(room.describe_fit(stored, found), stored, found.head)
+    network = room.build_network(room.describe_fit(stored, found), stored, found)
     assert (network.channels, network.image_size) == (channels, 12)
     features = Pretrained("efficientnet_lite0", image_size=40).features(stored.images)
     expected = torch.from_numpy(found.head.logits(features.astype(np.float64))).float()

@@ -16,7 +16,14 @@ from reslab.data import expression as select
 from reslab.data.sources.npz import open_npz
 from reslab.runs.files import read_safetensors, to_safetensors
 
-BYTES = ("archives", "archives, inside", "checkpoints", "npz of images", "npz of predictions", "official batches")
+BYTES: tuple[str, ...] = (
+    "archives",
+    "archives, inside",
+    "checkpoints",
+    "npz of images",
+    "npz of predictions",
+    "official batches",
+)
 BYTES += ("pictures", "weights", "answers of a mirror")
 TEXT = ("data expressions", "settings")
 OBJECTS = ("checkpoints, facts", "environments", "logs", "priors", "recipes", "weights, described")

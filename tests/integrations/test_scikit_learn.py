@@ -169,8 +169,7 @@ def test_a_seed_is_drawn_as_scikit_learn_does_and_the_callers_generators_stay(re
     torch.manual_seed(1)
     np.random.seed(1)
     before = torch.get_rng_state()
-    same = [fit(np.random.RandomState(3)) for _ in range(2)]
-    np.testing.assert_array_equal(*same)
+    np.testing.assert_array_equal(fit(np.random.RandomState(3)), fit(np.random.RandomState(3)))
     generator = np.random.RandomState(3)
     assert (fit(generator) != fit(generator)).any()
     assert (fit(None) != fit(None)).any()

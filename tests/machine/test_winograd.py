@@ -142,8 +142,8 @@ def test_no_images_are_no_error():
 
 
 def test_other_types_go_through_pytorch():
-    tensors = [tensor.double() for tensor in make((2, 4, 5, 6, 3))]
-    for mine, true in zip(run(*tensors, conv3x3), run_exactly(*tensors), strict=True):
+    x, weight, gradient = (tensor.double() for tensor in make((2, 4, 5, 6, 3)))
+    for mine, true in zip(run(x, weight, gradient, conv3x3), run_exactly(x, weight, gradient), strict=True):
         torch.testing.assert_close(mine, true, rtol=1e-12, atol=1e-12)
 
 

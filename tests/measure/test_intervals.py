@@ -36,7 +36,7 @@ def ends(interval):
 
 def test_a_proportion_has_the_interval_of_jeffreys():
     for hits, num in ((3, 7), (5, 20), (81, 263), (9306, 10_000)):
-        expected = scipy.stats.beta.ppf([0.025, 0.975], hits + 0.5, num - hits + 0.5)
+        expected = scipy.stats.beta(hits + 0.5, num - hits + 0.5).ppf([0.025, 0.975])
         assert ends(proportion_interval(np.array(hits), total=np.array(num))) == pytest.approx(tuple(expected))
 
 

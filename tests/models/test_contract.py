@@ -16,8 +16,9 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from reslab.errors import UserError
-from reslab.models import Classifier, build, restore
+from reslab.models import build, restore
 from reslab.models.efficientnet_lite import EfficientNetLiteClassifier
+from reslab.models.layers import Classifier
 from reslab.models.preact_resnet import PreActResNetClassifier
 from reslab.recipe.networks import (
     MODELS,

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from reslab.models import Classifier, build, count_multiply_adds, count_parameters
+from reslab.models import build
+from reslab.models.costs import count_multiply_adds, count_parameters
+from reslab.models.layers import Classifier
 from reslab.recipe.networks import MODELS, DenseNet, ImageNetResNet, Model, ResNet, ResNeXt, WideResNet
 from reslab.recipe.published import CIFAR10_NETWORKS
 
@@ -156,7 +158,8 @@ def test_published_counts_of_the_table(entry: str, script: dict[str, Any], netwo
 def test_published_counts_of_resnets_for_large_images(depth: int, parameters: int, printed: float, later: str) -> None:
     image = torch.zeros(3, 224, 224)
     first, second = (
-        build_shapes(ImageNetResNet(depth=depth, stride_in=stride), num_classes=1000) for stride in ("1x1", "3x3")
+        build_shapes(ImageNetResNet.model_validate({"depth": depth, "stride_in": stride}), num_classes=1000)
+        for stride in ("1x1", "3x3")
     )
     assert count_parameters(first) == count_parameters(second) == parameters
     assert count_multiply_adds(first, image=image) / 1e9 == pytest.approx(printed, abs=0.07)

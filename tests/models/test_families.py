@@ -2,16 +2,16 @@
 
 import itertools
 import math
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reslab.models import Classifier, build
+from reslab.models import build
 from reslab.models.elu_resnet import BLOCKS
-from reslab.models.layers import SubsampleAndPad, init_kaiming
+from reslab.models.layers import Classifier, SubsampleAndPad, init_kaiming
 from reslab.models.preact_resnet import TRUNCATED_DEVIATION, init_as_keras, pad_as_keras
 from reslab.recipe.networks import EluResNet, Model, Plain, PreActResNet, ResNet
 
@@ -130,12 +130,13 @@ def naive_features(model: Any, images: Tensor, options: Any) -> Tensor:
     return x.flatten(2).sum(2) / (x.shape[2] * x.shape[3])
 
 
-SMALL = {"depth": 14, "width": 8}
+SHORTCUTS: tuple[Literal["A", "B"], ...] = ("A", "B")
+SMALL: dict[str, Any] = {"depth": 14, "width": 8}
 NETWORKS: list[Model] = [
     *(PreActResNet(**SMALL, activation=a, keras_padding=k) for a in ("relu", "elu") for k in (False, True)),
-    *(ResNet(**SMALL, activation=a, shortcut=s) for a in ("relu", "elu") for s in "AB"),
+    *(ResNet(**SMALL, activation=a, shortcut=s) for a in ("relu", "elu") for s in SHORTCUTS),
     *(Plain(**SMALL, activation=a) for a in ("relu", "elu")),
-    *(EluResNet(**SMALL, block=b, shortcut=s) for b in BLOCKS for s in "AB"),
+    *(EluResNet(**SMALL | {"block": b}, shortcut=s) for b in BLOCKS for s in SHORTCUTS),
 ]
 
 
@@ -193,7 +194,7 @@ def test_options_make_different_networks() -> None:
         ),
     ],
 )
-def test_elu_block_holds_its_norms_and_a_bias_where_none_follows(block: str, held: list[str]) -> None:
+def test_elu_block_holds_its_norms_and_a_bias_where_none_follows(block: Any, held: list[str]) -> None:
     model: Any = make_network(EluResNet(**SMALL, block=block))
     for one in model.blocks:
         assert [name for name, _ in one.named_parameters()] == held

@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reslab.models import Classifier, build, count_multiply_adds, count_parameters
+from reslab.models import build
+from reslab.models.costs import count_multiply_adds, count_parameters
 from reslab.models.fast_conv import SMALLEST_VARIANCE
+from reslab.models.layers import Classifier
 from reslab.recipe.networks import FastConv, ResNet
 
 WIDTHS = (8, 24, 16)  # more channels than before, and fewer

@@ -20,7 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reslab.models import Classifier, build, count_parameters
+from reslab.models import build
+from reslab.models.costs import count_parameters
+from reslab.models.layers import Classifier
 from reslab.recipe.networks import PreActResNet
 
 REFERENCE = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "keras_reference.py"))
@@ -50,7 +52,7 @@ def trained() -> tuple[Classifier, float, dict[str, int]]:
             module.register_forward_pre_hook(lambda _, inputs, name=name: sizes.update({name: inputs[0][:, 0].numel()}))
     images, labels = draw_batch(torch.float64)
     loss = F.cross_entropy(model(images), labels)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     return model, loss.item(), sizes
 
 

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reslab.models import Classifier, build
+from reslab.models import build
+from reslab.models.layers import Classifier
 from reslab.network.folding import fold
 from reslab.recipe.networks import (
     DenseNet,
@@ -266,7 +267,7 @@ def test_a_folded_network_says_the_same(name: str) -> None:
 
 def test_basic_blocks_of_large_images_are_those_of_small_ones() -> None:
     large = make_network(ImageNetResNet(depth=18, width=8, shortcut="A", stem="small"))
-    assert {type(block).__module__ for block in large.blocks} == {"reslab.models.resnet"}  # type: ignore[union-attr]
+    assert {type(block).__module__ for block in large.blocks} == {"reslab.models.resnet"}
     assert not [name for name, _ in large.named_parameters() if "shortcut" in name]
 
 

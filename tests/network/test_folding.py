@@ -46,7 +46,7 @@ def settle(model: nn.Module) -> nn.Module:
 
 def count(model: nn.Module, kind: str) -> int:
     """Count the calls of modules of a class, by its name."""
-    calls = [node.target for node in model.graph.nodes if node.op == "call_module"]  # type: ignore[union-attr]
+    calls = [node.target for node in model.graph.nodes if node.op == "call_module"]
     return sum(type(model.get_submodule(name)).__name__ == kind for name in calls)
 
 

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from reslab.errors import UserError
 from reslab.machine.device import pick_device
-from reslab.models import Classifier, build
+from reslab.models import build
+from reslab.models.layers import Classifier
 from reslab.network.inference import _views, predict_logits
 from reslab.recipe.networks import MODELS, Plain, ResNet
 

@@ -1,7 +1,5 @@
 """One object from a file to logits: what it takes, what it refuses in a sentence, and that saving loses nothing."""
 
-import doctest
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ from PIL import Image
 
 import reslab
 from reslab import Network, UserError
-from reslab.network import network as network_module
+from reslab.data.pictures import read_pictures
 from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Standardize
 from reslab.records import Weights
@@ -29,13 +27,6 @@ def network() -> Network:
 @pytest.fixture
 def images() -> torch.Tensor:
     return torch.randint(256, (5, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-
-
-def test_the_example_does_what_it_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(TINY, tmp_path / "runs/digits")
-    found = doctest.testmod(network_module)
-    assert (found.failed, found.attempted > 5) == (0, True)
 
 
 def test_logits_and_features_are_those_of_the_layers(network: Network, images: torch.Tensor) -> None:
@@ -147,3 +138,24 @@ def test_resizing_is_the_same_as_at_rest(network: Network) -> None:
     pixels = torch.randint(256, (3, 1, 17, 13), dtype=torch.uint8)
     small = F.interpolate(pixels, size=(8, 8), mode="bilinear", antialias=True)
     assert torch.equal(network.logits(pixels), network.logits(small))
+
+
+def test_a_network_makes_squares_as_its_weights_say(network: Network, tmp_path: Path) -> None:
+    """Saved weights, stored pixels and picture files follow one rule."""
+    padding = Network(network.module, network.metadata.model_copy(update={"resize": "pad"}))
+    padding.save(tmp_path / "pads.safetensors")
+    again = Network.load(tmp_path / "pads.safetensors", device="cpu")
+    assert (network.resizing, again.resizing) == ("squeeze", "pad")
+    wide = torch.full((1, 1, 8, 16), 200, dtype=torch.uint8)
+    bars = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    bars[:, :, 2:6] = 200
+    torch.testing.assert_close(again.logits(wide), network.logits(bars))
+    Image.fromarray(wide[0, 0].numpy()).save(tmp_path / "wide.png")
+    pixels = read_pictures([tmp_path / "wide.png"], image_size=8, channels=1, resize=again.resizing)
+    assert (torch.from_numpy(pixels) == bars).all()
+
+
+def test_weights_without_a_way_to_squares_squeeze() -> None:
+    content = Network.load(TINY, device="cpu").metadata.model_dump()
+    del content["resize"]
+    assert Weights.model_validate(content).resize == "squeeze"

@@ -124,6 +124,8 @@ def test_a_mirrored_edge_has_to_fit_into_the_smallest_images(pixels, fits):
 EVERYTHING = derive(
     RECIPES["fast-conv"],
     name="everything",
+    resize="pad",
+    channels=3,
     model=FastConv(widths=(8, 16, 24)),
     optimizer=Muon(peak_lr=0.1, momentum=0.5, iterations=5, head_lr=2, bias_lr=3, other_momentum=0.7, decay=0.1),
     augment=(Flip(alternate=True), Crop(pixels=2, fill="reflect")),
@@ -145,6 +147,7 @@ EVERYTHING = derive(
     micro_batch_size=50,
     validation=200,
     trial=True,
+    temperature=0.5,
     skip_damaged=True,
 )
 

@@ -67,6 +67,8 @@ def test_lab_resnet32_is_the_script_of_the_lab_field_by_field():
         "published": {"low": 0.9268, "high": 0.9268, "source": "BIGBALLON/cifar-10-cnn, README, after 200 epochs"},
         "data": "cifar10",
         "image_size": 32,
+        "resize": "squeeze",
+        "channels": "auto",
         "validation": 0,
         "trial": False,
         "standardize": {"mean": [125.307, 122.95, 113.865], "std": [62.9932, 62.0887, 66.7048]},
@@ -98,6 +100,7 @@ def test_lab_resnet32_is_the_script_of_the_lab_field_by_field():
         "micro_batch_size": None,
         "sampling": None,
         "stream": None,
+        "temperature": None,
         "skip_damaged": False,
         "extension": None,
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from reslab.recipe.recipe import Recipe, Standardize, parse_recipe
 from reslab.records import (
@@ -26,6 +27,7 @@ from reslab.records import (
     PriorChoice,
     PriorPoint,
     SplitFigures,
+    SplitName,
     Weights,
 )
 from reslab.report import figures, interactive, write_report
@@ -88,8 +90,14 @@ def write_run(path: Path, case: Case) -> Run:
     standardize = Standardize(mean=(125.5, 122.25, 113.0), std=(63.0, 62.0, 66.5))
     weights = Weights(model=run.recipe.model, classes=case.classes, channels=3, image_size=8, standardize=standardize)
     # 29 parameters, and what is none.
-    tensors = {"head.weight": np.ones((3, 8), np.float32), "norm.weight": np.ones(5, np.float32)}
-    state = {"norm.running_mean": np.zeros(5, np.float32), "norm.num_batches_tracked": np.zeros((), np.int64)}
+    tensors: dict[str, NDArray[Any]] = {
+        "head.weight": np.ones((3, 8), np.float32),
+        "norm.weight": np.ones(5, np.float32),
+    }
+    state: dict[str, NDArray[Any]] = {
+        "norm.running_mean": np.zeros(5, np.float32),
+        "norm.num_batches_tracked": np.zeros((), np.int64),
+    }
     run.write_weights(pack_weights(tensors | state, weights))
     write_evaluation(run, case, generator)
     return run
@@ -97,8 +105,8 @@ def write_run(path: Path, case: Case) -> Run:
 
 def make_environment(command: str) -> Environment:
     data = (DataSet(expression="npz:somewhere", split="train", num_images=1200, fingerprint="ab" * 32),)
-    words = {"platform": "Linux-6", "processor": "a processor", "device": "cpu", "command": command}
-    versions = {"reslab": "0.1.0", "python": "3.11.2", "torch": "2.13.0", "numpy": "2.4.6"}
+    words: dict[str, Any] = {"platform": "Linux-6", "processor": "a processor", "device": "cpu", "command": command}
+    versions: dict[str, Any] = {"reslab": "0.1.0", "python": "3.11.2", "torch": "2.13.0", "numpy": "2.4.6"}
     started = "2026-01-02T03:04:05+00:00"
     return Environment(
         **versions, **words, threads=2, precision="bfloat16", commit="c0ffee", seed=7, started=started, data=data
@@ -130,8 +138,9 @@ def write_evaluation(run: Run, case: Case, generator: np.random.Generator) -> No
     if case.looked_at:
         run.write_predictions("train", train)
         write_gallery(run, predictions, train, generator)
-    splits = {}
-    for name, plain in (("train", train), ("test", predictions)):
+    splits: dict[SplitName, SplitFigures] = {}
+    both: dict[SplitName, Predictions] = {"train": train, "test": predictions}
+    for name, plain in both.items():
         augmented = AugmentedFigures(views=case.views, figures=measure(better)) if case.views else None
         splits[name] = SplitFigures(**dict(measure(plain)), test_time_augmentation=augmented)
     evaluation = Evaluation(
@@ -187,7 +196,8 @@ def draw_examples(predictions: Predictions, generator: np.random.Generator) -> E
 
 def write_gallery(run: Run, test: Predictions, train: Predictions, generator: np.random.Generator) -> None:
     """Keep every third image of both splits; the label that is doubted most is that of the first one kept."""
-    for split, predictions in (("test", test), ("train", train)):
+    both: dict[SplitName, Predictions] = {"test": test, "train": train}
+    for split, predictions in both.items():
         kept = np.arange(0, len(predictions.labels), 3)
         write_exhibit(
             run.path, split, GalleryImages(kept, generator.integers(256, size=(len(kept), 3, 8, 8)).astype(np.uint8))

@@ -44,7 +44,7 @@ class Browser:
     def __init__(self, profile: Path) -> None:
         near, far = _pipe(), _pipe()
         self._read, self._write = near[0], far[1]
-        actions = [(os.POSIX_SPAWN_DUP2, far[0], 3), (os.POSIX_SPAWN_DUP2, near[1], 4)]
+        actions: list[Any] = [(os.POSIX_SPAWN_DUP2, far[0], 3), (os.POSIX_SPAWN_DUP2, near[1], 4)]
         actions += [(os.POSIX_SPAWN_OPEN, 2, str(profile / "stderr"), os.O_WRONLY | os.O_CREAT, 0o600)]
         arguments = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", "about:blank"]
         self._process = os.posix_spawn(str(CHROMIUM), arguments, os.environ, file_actions=actions, setpgroup=0)

@@ -1,6 +1,7 @@
 """Runs beside each other: the table, McNemar's test by hand, and what cannot be compared."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from reslab.report.comparison import compare
 from reslab.runs import Predictions, Run, pack_weights
 
 LABELS = np.arange(30) % 3
-ENVIRONMENT = {
+ENVIRONMENT: dict[str, Any] = {
     **dict.fromkeys(("reslab", "python", "torch", "numpy", "platform", "processor", "device", "command"), "any"),
     "threads": 1,
     "commit": None,

@@ -128,8 +128,14 @@ def test_a_single_epoch_is_drawn(rates):
 
 
 def test_reliability_diagram_shows_every_bin(drawn):
-    points = {"certainty": np.array([0.5, 0.9]), "accuracy": np.array([0.6, 0.8]), "share": np.array([0.25, 0.75])}
-    figures.reliability_diagram(**points)
+    points = {
+        "certainty": [0.5, 0.9],
+        "accuracy": [0.6, 0.8],
+        "low": [0.4, 0.7],
+        "high": [0.7, 0.9],
+        "share": [0.25, 0.75],
+    }
+    figures.reliability_diagram(**{name: np.array(values) for name, values in points.items()})
     above, below = drawn[0].axes
     np.testing.assert_array_equal(above.lines[1].get_xydata(), [[0.5, 0.6], [0.9, 0.8]])
     assert [bar.get_height() for bar in below.patches] == [0.25, 0.75]

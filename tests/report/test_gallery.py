@@ -41,7 +41,8 @@ def test_data_holds_what_the_network_said(rich, rich_page):
     logits, labels = rich.read_predictions("test")
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     assert split["matrix"] == [list(row) for row in rich.evaluation.splits["test"].confusion_matrix]
-    for index, label, answers in zip(split["indices"], split["labels"], split["answers"], strict=True):
+    for image, label, answers in zip(split["images"], split["labels"], split["answers"], strict=True):
+        index = int(image.removeprefix("image "))
         assert label == labels[index]
         assert {k for k, _ in answers} == {0, 1, 2}
         assert [p for _, p in answers] == pytest.approx([probabilities[index, k] for k, _ in answers], abs=1e-4)

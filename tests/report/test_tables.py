@@ -44,6 +44,8 @@ def test_reliability_by_hand():
     bins = tables.reliability(Predictions(logits, np.array([0, 1, 1, 0, 0])))
     np.testing.assert_allclose(bins.certainty, [0.75, 0.9], rtol=1e-6)
     np.testing.assert_allclose(bins.accuracy, [0.75, 0.0])
+    assert (bins.low < bins.accuracy).tolist() == [True, False]  # none right of one
+    assert (bins.high > bins.accuracy).all()
     np.testing.assert_allclose(bins.share, [0.8, 0.2])
 
 

@@ -36,6 +36,14 @@ def test_the_checkpoint_before_the_newest_stays(run, newest, sample):
     sample.assert_same(tensors, sample.tensors(0))
 
 
+def test_a_damaged_newest_checkpoint_never_replaces_a_sound_previous_one(run, newest, sample):
+    sample.flip(newest, newest.stat().st_size - 1)
+    run.write_checkpoint(sample.tensors(2), STATE | {"epochs": 5})
+    assert run.read_checkpoint().state["epochs"] == 5
+    newest.unlink()
+    assert run.read_checkpoint().state["epochs"] == 3
+
+
 PLACES = ["length", "brace", "state", "checksum", "dtype", "offset", "padding", "first", "middle", "last"]
 
 

@@ -131,3 +131,29 @@ def test_weights_whose_description_is_damaged_are_refused(tmp_path, metadata):
     safetensors.numpy.save_file({"kernel": np.zeros(3, np.float32)}, path, {"reslab": metadata})
     with pytest.raises(UserError, match=r"model\.safetensors (is damaged: |has schema 9, this reslab reads up to 2)"):
         read_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("error", "checkpoint", "left"),
+    [
+        (Failure("x"), False, True),
+        (UserError("x"), False, False),
+        (KeyboardInterrupt(), False, False),
+        (UserError("x"), True, True),
+    ],
+)
+def test_what_ends_a_beginning_is_raised_and_leaves_nothing_unless_it_can_be_resumed(
+    tmp_path, sample, error, checkpoint, left
+):
+    run = Run.create(tmp_path / "new")
+
+    def begin():
+        with run.beginning():
+            run.write_recipe(RECIPES["digits-quick"])
+            if checkpoint:
+                run.write_checkpoint(sample.tensors(), {"epochs": 1})
+            raise error
+
+    with pytest.raises(type(error)):
+        begin()
+    assert run.path.exists() == left

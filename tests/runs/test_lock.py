@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,7 @@ def test_to_ask_whether_a_folder_is_locked_takes_no_lock_from_anybody(run: Run) 
     assert run.is_locked is False
 
 
-def test_a_lock_leaves_nothing_behind(run: Run, sample: object) -> None:
+def test_a_lock_leaves_nothing_behind(run: Run, sample: Any) -> None:
     before = sample.listing(run.path)
     with run.locked(), pytest.raises(UserError), run.locked():
         pass

@@ -1,16 +1,18 @@
 import base64
 import re
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 from reslab.evaluation.classify import classify
-from reslab.runs import Predictions
+from reslab.records import Calibration
 from reslab.serving.app import Access
 from reslab.serving.guard import Limits
 from reslab.serving.schema import MAX_PICTURES
+from reslab.serving.service import describe_calibration
 
 FILES = "files"
 
@@ -45,19 +47,13 @@ def test_json_with_base64_gives_the_same(make_app, one, seven):
         assert [guess["name"] for guess in first["classes"]] == [guess["name"] for guess in second["classes"]]
 
 
-def test_probabilities_are_divided_by_the_temperature(make_app, finished, seven):
-    logits = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
-    finished.write_predictions("validation", Predictions(logits, np.arange(300) % 3))  # they say nothing: very warm
+def test_it_says_what_its_calibration_rests_on(make_app):
     with TestClient(make_app()) as client:
         (run,) = client.get("/v1/model").json()["runs"]
-        (picture,) = post(client, seven, top=3).json()["pictures"]
-    assert run["is_calibrated"]
-    assert run["temperature"] > 2
-    probabilities = [guess["probability"] for guess in picture["answers"][0]["classes"]]
-    assert sum(probabilities) == pytest.approx(1, abs=1e-5)
-    plain = classify_plainly(finished, seven)
-    warm = plain ** (1 / run["temperature"])
-    assert probabilities == pytest.approx(sorted(warm / warm.sum(), reverse=True), abs=1e-4)
+    assert run["temperature"] is None
+    assert run["calibration"] == "Not calibrated: training held out too little to fit a temperature by."
+    found = Calibration(temperature=1.5, num_images=300)
+    assert describe_calibration(found) == "Calibrated on 300 held-out images: temperature 1.50."
 
 
 def classify_plainly(run, content):
@@ -82,7 +78,7 @@ def test_two_runs_answer_side_by_side_with_evidence_and_neighbours(make_app, sev
 
 
 def test_what_is_wrong_is_said_in_a_sentence(make_app, seven):
-    cases = [
+    cases: list[tuple[dict[str, Any], int, str]] = [
         ({"files": [(FILES, ("no.png", b"nothing"))]}, 422, "no.png cannot be read as a picture"),
         ({"files": [("other", ("a.png", seven))]}, 422, f"Send 1 to {MAX_PICTURES} pictures in the field files, not 0"),
         (
@@ -211,15 +207,3 @@ def test_openapi_knows_both_bodies_and_every_reference(make_app):
     assert set(body) == {"multipart/form-data", "application/json"}
     references = set(re.findall(r"#/components/schemas/(\w+)", str(api)))
     assert references <= set(api["components"]["schemas"])
-
-
-def test_a_run_without_predictions_of_its_validation_images_is_calibrated_by_them_meanwhile(make_app, monkeypatch):
-    monkeypatch.setattr("reslab.serving.calibration.FEWEST_MISTAKES", 0)
-    with TestClient(make_app()) as client:
-        deadline = time.monotonic() + 60
-        while "prepared" in (run := client.get("/v1/model").json()["runs"][0])["calibration"]:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-    assert run["is_calibrated"]
-    assert re.fullmatch(r"Calibrated on \d+ validation images: temperature [\d.]+\.", run["calibration"])
-    assert run["calibration"].endswith(f"temperature {run['temperature']:.2f}.")

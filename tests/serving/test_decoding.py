@@ -4,6 +4,7 @@ import sys
 import time
 import zlib
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def run(contents, **options):
 
     async def check():
         decoders = Decoders(num=1, **options)
-        results = []
+        results: list[Any] = []
         try:
             for content in contents:
                 try:

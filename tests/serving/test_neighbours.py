@@ -1,5 +1,6 @@
 import torch
 
+from reslab.data.images import ImageSet
 from reslab.data.recipe_data import describe_data, read_split
 from reslab.runs import Run
 from reslab.serving.neighbours import Index
@@ -8,6 +9,7 @@ from reslab.serving.own_images import read_own, read_some
 
 def test_the_nearest_are_those_of_the_smallest_angle(finished: Run):
     images = read_some(finished, num=6, data_dir=None)
+    assert isinstance(images, ImageSet)
     features = torch.tensor([[1.0, 0], [0, 1], [1, 1], [-1, 0], [0, -1], [2, 0.1]])
     (found,) = Index(images, features).search(torch.tensor([[3.0, 0.0]]), num=3)
     assert [each.similarity for each in found] == sorted((each.similarity for each in found), reverse=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -204,7 +205,7 @@ def test_ctrl_c_asks_every_worker_to_save(study: Study, tmp_path: Path, action: 
 
 
 def test_wrong_wishes_get_a_sentence() -> None:
-    plain = {"threads": None, "gpus_per_run": 0.0, "storage": None}
+    plain: dict[str, Any] = {"threads": None, "gpus_per_run": 0.0, "storage": None}
     assert read_cluster(None, **plain) is None
     assert read_cluster("auto", **plain | {"threads": 3}) == Cluster("auto", threads=3)
     with pytest.raises(UserError, match="add --ray ADDRESS"):

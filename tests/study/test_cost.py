@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from reslab.data import recipe_data
-from reslab.recipe.recipe import Recipe, Resize, derive
+from reslab.recipe.recipe import Method, Recipe, Resize, derive
 from reslab.runs import Run
 from reslab.study import Study, cost
-from reslab.study.plan import Machine, make_jobs
+from reslab.study.plan import Job, Lesson, Machine, make_jobs
 from reslab.training import compiling
+from reslab.training.step import update
 
 Chunks = Sequence[tuple[Tensor, Tensor]]
 
@@ -55,7 +56,7 @@ def test_the_cost_is_that_of_every_image_by_the_processors_clock(
 
 def test_time_that_others_take_is_not_counted(small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """To sleep is what a program does whose core another one has."""
-    before, update = measure(small_recipe).seconds_per_epoch, cost.update
+    before = measure(small_recipe).seconds_per_epoch
 
     def wait_and_update(*arguments: Any, **options: Any) -> tuple[Tensor, Tensor]:
         time.sleep(20 * before / 6)
@@ -110,3 +111,27 @@ def test_a_lesson_costs_by_its_base_which_is_measured_now(
     seconds = cost.estimate(taught, machine=Machine(), num_workers=2, say=said.append)
     assert seconds == [pytest.approx(1.11 * (1 + cost.EVALUATION))]
     assert said[-1] == "together: about 1.6\u00a0s, 0.8\u00a0s by 2 workers"
+
+
+@pytest.mark.parametrize(
+    ("method", "epochs"),
+    [("frozen", 1.0), ("nearest-mean", 1.0), ("finetune", 3.0), ("finetune-distill", 3.0), ("joint", 3.0)],
+)
+def test_a_lesson_costs_epochs_of_its_base_by_its_method(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Method, epochs: float
+) -> None:
+    """The base has three: a frozen one is passed once, three quarters with a teacher cost as much as all."""
+    FakeClocks(monkeypatch, seconds_per_image=0.01)
+    job = Job("taught", 0, tmp_path / "taught-0", Lesson(finished.path, "digits:0@20", method))
+    seconds = cost.estimate([job], machine=Machine(), num_workers=1, say=lambda line: None)
+    assert seconds == [pytest.approx(1.11 * (epochs + cost.EVALUATION))]
+
+
+def test_of_a_run_that_is_begun_the_missing_epochs_and_the_evaluation_are_left(
+    small_recipe: Recipe, finished: Run
+) -> None:
+    job, whole = Job("small", 0, finished.path, small_recipe), cost.RunCost(seconds_per_epoch=2.0, epochs=3.0)
+    assert cost._remaining(job, whole) == pytest.approx(2 * cost.EVALUATION)
+    finished.weights_path.unlink()
+    finished.cut_log(1)
+    assert cost._remaining(job, whole) == pytest.approx(2 * (2 + cost.EVALUATION))

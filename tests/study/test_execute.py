@@ -15,7 +15,9 @@ import pytest
 import torch
 
 from reslab.data import recipe_data
+from reslab.data.load import load
 from reslab.errors import Failure, UserError
+from reslab.records import SplitName
 from reslab.runs import Run
 from reslab.study import Study, cost
 from reslab.study.execute import do, read_budget, read_gradients, run_study
@@ -71,9 +73,8 @@ def test_more_seeds_add_runs_and_leave_the_others(study: Study, copied: Path) ->
 def test_training_opens_no_test_split(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the cost nor the gradients do."""
     asked: list[str] = []
-    load = recipe_data.load
 
-    def note(expression: str, split: str, **options: Any) -> Any:
+    def note(expression: str, split: SplitName, **options: Any) -> Any:
         asked.append(split)
         return load(expression, split, **options)
 

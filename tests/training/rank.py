@@ -45,9 +45,9 @@ def note(reader: Reader, number: int, read: Callable[..., Any] = Reader.read) ->
     return read(reader, number)
 
 
-Reader.read = note  # type: ignore[method-assign]
+setattr(Reader, "read", note)  # noqa: B010
 if TASK["fault"] and TASK["faulty"] == int(os.environ["RANK"]):
-    Display.epoch = fail  # type: ignore[method-assign]
+    setattr(Display, "epoch", fail)  # noqa: B010
 try:
     work(Path(TASK["out"]))
 except BaseException as error:

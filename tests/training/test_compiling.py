@@ -8,11 +8,12 @@ from torch import nn
 
 from reslab import models
 from reslab.errors import UserError
+from reslab.machine.timing import time_update
 from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Recipe
 from reslab.runs import Run
 from reslab.training import compiling, resume, train
-from reslab.training.compiling import Work, read_compile, settle_compiled, time_update
+from reslab.training.compiling import Work, read_compile, settle_compiled
 from reslab.training.step import make_forward
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

@@ -1,6 +1,7 @@
 """The strict mode: what it switches on, that it repeats, what it records and refuses."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,14 +11,15 @@ from reslab.recipe.recipe import Recipe, derive
 from reslab.runs import Run
 from reslab.training import graphs, resume, train
 from reslab.training.determinism import strictly
+from reslab.training.step import update as take_step
 
 
 def test_a_strict_run_is_strict_until_it_ends_records_it_and_gives_the_usual_bytes_on_a_processor(
     small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, take_step = [], graphs.update
+    seen = []
 
-    def watch(*arguments: object, **options: object) -> object:
+    def watch(*arguments: Any, **options: Any) -> object:
         seen.append(torch.are_deterministic_algorithms_enabled())
         return take_step(*arguments, **options)
 

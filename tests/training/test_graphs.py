@@ -10,12 +10,14 @@ from torch import Tensor
 
 from reslab import models
 from reslab.data.images import ImageSet
+from reslab.models.layers import Classifier
 from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Muon, Optimizer, Recipe, Sgd
 from reslab.training import graphs
 from reslab.training.graphs import UPDATES_BEFORE, GraphedUpdates, make_updater
 from reslab.training.objective import make_objective
 from reslab.training.optim import make_optimizer
+from reslab.training.step import update as take_step
 
 CPU = torch.device("cpu")
 Batch = list[tuple[Tensor, Tensor]]
@@ -45,7 +47,6 @@ class Graph:
 
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    take_step = graphs.update
 
     @contextmanager
     def record(graph: Graph, **options: object) -> Iterator[None]:
@@ -80,7 +81,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, name, stand_in)
 
 
-def network() -> models.Classifier:
+def network() -> Classifier:
     torch.manual_seed(0)
     return models.build(PreActResNet(depth=8, width=8), num_classes=3)
 
@@ -101,7 +102,7 @@ def batches() -> list[Batch]:
 
 
 def take_all(taker: str, optimizer: Optimizer, recipe: Recipe) -> tuple[list[float], dict[str, Tensor]]:
-    model = network()
+    model: Any = network()
     images = ImageSet(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), torch.arange(3), ("a", "b", "c"), "none", "train")
     made = make_optimizer(model, settings=optimizer)
     objective = make_objective(recipe, images=images, teacher=None, device=CPU)
@@ -129,7 +130,7 @@ def test_replays_are_the_updates_that_would_have_been_taken(optimizer: Optimizer
 
 @pytest.mark.usefixtures("cuda")
 def test_what_is_frozen_later_has_a_recording_of_its_own(small_recipe: Recipe) -> None:
-    model = network()
+    model: Any = network()
     images = ImageSet(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), torch.arange(3), ("a", "b", "c"), "none", "train")
     optimizer = make_optimizer(model, settings=Sgd(peak_lr=0.1, momentum=0.5))
     objective = make_objective(small_recipe, images=images, teacher=None, device=CPU)
@@ -148,4 +149,4 @@ def test_what_is_frozen_later_has_a_recording_of_its_own(small_recipe: Recipe) -
 def test_a_processor_takes_its_updates_one_by_one(small_recipe: Recipe) -> None:
     assert not isinstance(
         make_updater(network(), torch.optim.SGD([torch.zeros(1)]), objective=None, device=CPU), GraphedUpdates
-    )  # type: ignore[arg-type]
+    )

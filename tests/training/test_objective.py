@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reslab.data.images import ImageSet
-from reslab.models import Classifier, build
+from reslab.models import build
+from reslab.models.layers import Classifier
 from reslab.recipe.networks import ResNet
 from reslab.recipe.recipe import Extension, Recipe, Sampling, derive
 from reslab.training.objective import distillation, log_prior, make_objective

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from reslab.models import Classifier, build
-from reslab.recipe.networks import FastConv, ResNet
+from reslab.models import build
+from reslab.models.layers import Classifier
+from reslab.recipe.networks import FastConv, Model, ResNet
 from reslab.recipe.recipe import Cosine, Linear, Muon, Optimizer, Sgd, Steps
 from reslab.training.optim import make_optimizer, rate_at
 
@@ -44,7 +45,7 @@ def test_cosine_is_half_way_down_in_the_middle() -> None:
     assert found == sorted(found, reverse=True)
 
 
-class Tiny(nn.Module):
+class Tiny(Classifier):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(1, 2, 3)
@@ -66,7 +67,7 @@ def test_decay_reaches_kernels_alone_unless_the_recipe_says_all(decay_on, decaye
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
 
 
-class OneLayer(nn.Module):
+class OneLayer(Classifier):
     def __init__(self) -> None:
         super().__init__()
         self.head = nn.Linear(2, 1, bias=False)
@@ -93,7 +94,7 @@ def test_the_update_is_nesterov_momentum_with_decay() -> None:
 
 # ---- a rate of its own for the backbone
 
-NETWORKS = {
+NETWORKS: dict[str, Model] = {
     "resnet": ResNet(depth=8, width=8),
     "fast_conv": FastConv(widths=(8, 8, 8)),
 }

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from reslab.recipe.networks import FastConv
 from reslab.recipe.recipe import Crop, Flip, Freeze, Muon, Recipe, Resize, Sampling, derive
 from reslab.runs import Run
 from reslab.training import graphs, loop, resume, train
+from reslab.training.step import update as take_step
 
 PER_EPOCH = 6
 
@@ -51,9 +53,9 @@ class StoppedAfter:
     requested = False
 
     def __init__(self, update: int, patch: pytest.MonkeyPatch) -> None:
-        self.left, take_step = update, graphs.update
+        self.left = update
 
-        def count(*arguments: object, **options: object) -> object:
+        def count(*arguments: Any, **options: Any) -> object:
             self.left -= 1
             self.requested = self.left == 0
             return take_step(*arguments, **options)
@@ -77,6 +79,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
             train(recipe, out=tmp_path / "stopped")
     stopped = Run.open(tmp_path / "stopped")
     assert not stopped.is_finished
+    assert stopped.read_checkpoint().state["updates"] == update
     resume(stopped.path)
     assert weights_of(stopped) == weights_of(whole)
     timeless = {"seconds", "images_per_second"}
@@ -92,7 +95,7 @@ def test_a_killed_run_goes_on_from_its_last_epoch_to_the_same_bytes(
 
     save = Run.write_checkpoint
 
-    def die_in_the_second_epoch(run: Run, tensors: object, state: dict[str, int]) -> None:
+    def die_in_the_second_epoch(run: Run, tensors: Any, state: dict[str, int]) -> None:
         """After the epoch's line is logged and before it is saved."""
         if state["epochs"] == 2:
             raise Killed

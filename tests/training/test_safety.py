@@ -1,6 +1,7 @@
 """How often a run saves, and what follows a loss that is not finite."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from reslab.errors import Failure, UserError
 from reslab.recipe.recipe import Freeze, Recipe, derive
 from reslab.runs import Run
 from reslab.training import Safety, graphs, resume, train
+from reslab.training.step import update as take_step
 
 PER_EPOCH = 6
 
@@ -49,7 +51,7 @@ def test_a_run_saves_as_often_as_it_is_told(
 ) -> None:
     saved, write = [], Run.write_checkpoint
 
-    def watch(run: Run, tensors: object, state: dict[str, int]) -> None:
+    def watch(run: Run, tensors: Any, state: dict[str, int]) -> None:
         saved.append(state["updates"])
         write(run, tensors, state)
 
@@ -60,9 +62,9 @@ def test_a_run_saves_as_often_as_it_is_told(
 
 def diverge_at(patch: pytest.MonkeyPatch, *, rate: float, after: int) -> list[float]:
     """Let every update of at least `rate` give a loss that is not finite once `after` updates are done."""
-    rates, take_step = [], graphs.update
+    rates = []
 
-    def step(*arguments: object, **options: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(*arguments: Any, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
         loss, hits = take_step(*arguments, **options)
         rates.append(options["rate"])
         return (loss * float("nan") if options["rate"] >= rate and len(rates) > after else loss), hits

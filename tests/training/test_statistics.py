@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from reslab.errors import Failure
 from reslab.evaluation import evaluate
-from reslab.models import Classifier
+from reslab.models.layers import Classifier
 from reslab.recipe.networks import LeNet, PreActResNet, ResNet
 from reslab.recipe.recipe import Freeze, Recipe, derive
 from reslab.recipe.shipped import find_recipe

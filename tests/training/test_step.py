@@ -1,6 +1,7 @@
 """The update against the steps that a person would write, on whole batches and in chunks."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reslab import models
+from reslab.network.inference import place_on
 from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Sgd
 from reslab.training.optim import make_optimizer
@@ -32,8 +34,8 @@ def cut(images: Tensor, labels: Tensor, sizes: list[int]) -> list[tuple[Tensor, 
 
 def test_an_update_equals_the_one_written_by_hand() -> None:
     torch.manual_seed(0)
-    ours = models.build(OPTIONS, num_classes=7).to(memory_format=torch.channels_last)
-    theirs = copy.deepcopy(ours).to(memory_format=torch.contiguous_format)
+    ours = place_on(models.build(OPTIONS, num_classes=7), torch.device("cpu"))
+    theirs: Any = copy.deepcopy(ours).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     images, labels = torch.randn(16, 3, 8, 8), torch.randint(0, 7, (16,))
     optimizer = make_optimizer(ours, settings=Sgd(peak_lr=1.0))
     by_hand = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9, nesterov=True)

@@ -1,10 +1,11 @@
 """The commands that look at data."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from reslab.cli.options import DataDir, Json
+from reslab.cli.options import DataDir, Json, SkipDamaged
 from reslab.errors import UserError
 
 app = typer.Typer(
@@ -18,14 +19,25 @@ app = typer.Typer(
 def show(
     expression: Annotated[str, typer.Argument(help="For example cifar10, cifar10+cifar100:reptiles, folder:PATH.")],
     image_size: Annotated[int, typer.Option(min=1, help="Resize images to this side length.")] = 32,
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Also draw a contact sheet: a row of pictures per class.")
+    ] = None,
     data_dir: DataDir = None,
+    skip_damaged: SkipDamaged = False,
     json: Json = False,
 ) -> None:
-    """Print the classes, counts, statistics and fingerprints of a data expression."""
+    """Print the classes, counts, statistics and fingerprints of a data expression, and what a quick check finds."""
     from reslab.cli.show import echo, print_json, print_table, to_plain
-    from reslab.data.load import describe
+    from reslab.data.check.examine import look
+    from reslab.data.check.words import describe as describe_findings
+    from reslab.data.load import describe, load
 
-    found = describe(expression, data_dir=data_dir, image_size=image_size)
+    found = describe(expression, data_dir=data_dir, image_size=image_size, skip_damaged=skip_damaged)
+    if sheet is not None:
+        from reslab.data.check.sheet import write_sheet
+
+        images = load(expression, "train", data_dir=data_dir, image_size=image_size, skip_damaged=skip_damaged)
+        write_sheet(images, sheet)
     if json:
         print_json(to_plain(found))
         return
@@ -40,6 +52,46 @@ def show(
     echo(f"std        {', '.join(f'{value:.3f}' for value in found.std)}")
     for split, fingerprint in found.fingerprints.items():
         echo(f"{split:<10} {fingerprint}")
+    report = look(expression, data_dir=data_dir, image_size=image_size, skip_damaged=skip_damaged)
+    for line in describe_findings(report) if report else ():
+        echo(line)
+    if sheet is not None:
+        echo(f"Contact sheet: {sheet}")
+
+
+@app.command(epilog="Example: reslab data check digits --csv findings.csv")
+def check(
+    expression: Annotated[str, typer.Argument(help="For example folder:PATH, npz:FILE, cifar10.")],
+    everything: Annotated[bool, typer.Option("--all", help="List all paths of each finding, not the first ten.")] = (
+        False
+    ),
+    table: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write all findings into a table, a row per path.")
+    ] = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Find what is wrong with data: unused files, broken pictures, duplicates. Exits with 1 if something is broken."""
+    from reslab.cli.show import echo, print_json
+    from reslab.data.check.examine import check as check_data
+    from reslab.data.check.findings import SHOWN
+    from reslab.data.check.table import write_table
+    from reslab.data.check.words import describe
+
+    report = check_data(expression, data_dir=data_dir)
+    if table is not None:
+        write_table(report, table)
+    if json:
+        print_json((report if everything else report.shortened()).model_dump(mode="json"))
+    else:
+        echo(f"{expression}: {', '.join(f'{num:,} {split}' for split, num in report.used.items()) or 'no'} images")
+        for line in describe(report, most=None if everything else SHOWN):
+            echo(line)
+        echo("Repair what is broken." if report.is_broken else "Nothing is broken.")
+        if table is not None:
+            echo(f"All findings: {table}")
+    if report.is_broken:
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: reslab data verify --json")

@@ -10,13 +10,19 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")]
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="CIFAR's folder, also for downloads; default: $RESLAB_DATA, else your cache folder."),
+    typer.Option(
+        help="CIFAR's folder, also for downloads, and where relative paths of data begin; default: $RESLAB_DATA, else "
+        "your cache folder."
+    ),
 ]
 AllowRemote = Annotated[
     bool,
     typer.Option(
         "--allow-remote", help="Allow contacting addresses that a file names (such as a run's recipe) for images."
     ),
+]
+SkipDamaged = Annotated[
+    bool, typer.Option("--skip-damaged", help="Leave out pictures that cannot be read, and say how many.")
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 

@@ -1,11 +1,16 @@
 """The command that classifies pictures."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reslab.cli.options import Device, Json
+
+if TYPE_CHECKING:
+    from reslab.data.answers import Unread
+    from reslab.data.pictures import Answer
 
 
 def predict(
@@ -13,25 +18,65 @@ def predict(
         Path,
         typer.Argument(metavar="RUN", help="A finished run folder, a model.safetensors or an exported .onnx."),
     ],
-    files: Annotated[list[Path], typer.Argument(metavar="FILE …", help="Picture files.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE …", help="Picture files, folders of them, or patterns such as '*.jpg'."),
+    ],
     top: Annotated[int, typer.Option(min=1, help="Number of classes to print per picture.")] = 3,
     device: Device = "auto",
+    csv: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write the answers to this file.")] = None,
     json: Json = False,
 ) -> None:
     """Classify pictures. An .onnx file needs no PyTorch."""
-    from reslab.cli.show import print_json, print_table, to_plain
+    from reslab.cli.show import echo, print_json, to_plain
+    from reslab.data.answers import Unread, find_pictures
+    from reslab.errors import UserError
+    from reslab.runs.files import to_csv, write_bytes
+    from reslab.words import counted
 
+    files = find_pictures(files)
     if run.suffix == ".onnx":
-        from reslab.network.onnx_file import classify_by_onnx
+        from reslab.network.onnx_file import classify_each_by_onnx
 
-        answers = classify_by_onnx(files, onnx=run, top=top)
+        found = list(classify_each_by_onnx(files, onnx=run, top=top))
     else:
-        from reslab.evaluation.classify import classify
+        from reslab.evaluation.classify import classify_each
 
-        answers = classify(files, weights=run, top=top, device=device)
+        found = list(classify_each(files, weights=run, top=top, device=device))
+    answers = [each for each in found if not isinstance(each, Unread)]
+    unread = [each for each in found if isinstance(each, Unread)]
+    if not answers and unread:
+        raise UserError(unread[0].sentence)
+    if csv is not None:
+        most = max(len(answer.classes) for answer in answers)
+        ranks = [""] + [f"_{rank}" for rank in range(2, most + 1)]
+        header = ["file", *(f"{what}{rank}" for rank in ranks for what in ("prediction", "probability")), "error"]
+        write_bytes(csv, to_csv(header, [_csv_row(each, most) for each in found]))
     if json:
-        print_json(to_plain(answers))
-        return
+        print_json(to_plain(found))
+    elif csv is not None:
+        echo(f"{counted(len(answers), 'picture')} classified: {csv}")
+    else:
+        _print_answers(answers)
+    if unread:
+        for each in unread[:10]:
+            echo(f"reslab: {each.sentence}", err=True)
+        echo(f"reslab: {len(unread):,} of {counted(len(found), 'file')} could not be classified", err=True)
+        raise typer.Exit(1)
+
+
+def _csv_row(found: "Answer | Unread", most: int) -> list[str]:
+    from reslab.data.answers import Unread
+
+    if isinstance(found, Unread):
+        return [found.file, *[""] * (2 * most), found.sentence]
+    pairs = zip(found.classes, found.probabilities, strict=True)
+    return [found.file, *(cell for name, p in pairs for cell in (name, f"{p:.4f}")), ""]
+
+
+def _print_answers(answers: "Sequence[Answer]") -> None:
+    from reslab.cli.show import print_table
+
     rows = [
         [
             answer.file,

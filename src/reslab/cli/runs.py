@@ -17,6 +17,7 @@ from reslab.cli.options import (
     OnNonfinite,
     Precision,
     RunPath,
+    SkipDamaged,
     Threads,
     use_threads,
 )
@@ -79,6 +80,7 @@ def train(
     ] = False,
     checkpoint_every: CheckpointEvery = "1epoch",
     on_nonfinite: OnNonfinite = "retry",
+    skip_damaged: SkipDamaged = False,
     data_dir: DataDir = None,
     allow_remote: AllowRemote = False,
     device: Device = "auto",
@@ -89,11 +91,11 @@ def train(
     if (recipe is None) == (resume is None):
         raise UserError("name a recipe to train (reslab recipes lists them), or resume a run with --resume RUN")
     if resume is not None and (
-        settings or out or seed or compile != "auto" or precision != "auto" or deterministic or trial
+        settings or out or seed or compile != "auto" or precision != "auto" or deterministic or trial or skip_damaged
     ):
         raise UserError(
             "--resume keeps the settings of the run: omit --set, --out, --seed, --compile, --precision, "
-            "--deterministic and --trial"
+            "--deterministic, --trial and --skip-damaged"
         )
     use_threads(threads)
     from reslab import training
@@ -114,8 +116,9 @@ def train(
             threads=threads,
         )
     else:
+        flags = ["trial=true"] * trial + ["skip_damaged=true"] * skip_damaged
         names_data = any(each.partition("=")[0].strip() == "data" for each in settings or ())
-        chosen = with_settings(find_recipe(recipe), [*(settings or ()), *(["trial=true"] if trial else [])])
+        chosen = with_settings(find_recipe(recipe), [*(settings or ()), *flags])
         folder = out or Path("runs") / f"{chosen.name}-seed{seed}"
         run = training.train(
             chosen,

@@ -11,7 +11,7 @@ import typer
 from reslab.words import printable
 
 if TYPE_CHECKING:
-    from reslab.records import Evaluation, ExtensionFigures, Figures, NewClass
+    from reslab.records import Evaluation, ExtensionFigures, Figures, NewClass, WithoutCopies
     from reslab.report.comparison import Pair
     from reslab.runs import Run
     from reslab.words import Unit
@@ -26,7 +26,9 @@ METRICS = {
     "macro_f1": "macro F1",
     "top5_accuracy": "top-5 accuracy",
     "log_loss": "log loss, nats",
+    "log_loss_uncalibrated": "log loss, uncalibrated",
     "expected_calibration_error": "expected calibration error",
+    "expected_calibration_error_uncalibrated": "the same, uncalibrated",
 }
 
 
@@ -79,7 +81,7 @@ def print_finished(run: "Run", *, how: str, was_finished: bool) -> None:
 
 def print_evaluation(evaluation: "Evaluation") -> None:
     """Print the figures of every split, those with test-time augmentation beside those without."""
-    from reslab.words import errors_among, figure, percent
+    from reslab.words import WITHOUT_COPIES, errors_among, figure, percent
 
     columns: dict[str, Figures] = {}
     for split, figures in evaluation.splits.items():
@@ -93,16 +95,28 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     ]
     counts = [errors_among(num, figures.num_images) for num, figures in zip(wrong, columns.values(), strict=True)]
     rows = [["errors", *counts]]
+    copies = [getattr(figures, "without_copies", None) for figures in columns.values()]
     for name, label in METRICS.items():
         estimates = [getattr(figures, name) for figures in columns.values()]
         if estimates[0] is not None:
             unit: Unit = "plain" if name == "log_loss" else "percent"
             rows.append([label, *(figure(estimate, unit=unit) for estimate in estimates)])
+        if name == "accuracy" and any(copies):
+            rows.append([WITHOUT_COPIES, *map(_without_copies, copies)])
     print_table(
         f"{evaluation.recipe}, with {percent(evaluation.confidence, decimals=0)} intervals", ["", *columns], rows
     )
     if evaluation.extension is not None:
         _print_extension(evaluation.extension, evaluation.classes)
+
+
+def _without_copies(copies: "WithoutCopies | None") -> str:
+    from reslab.words import figure, less_copies
+
+    if copies is None:
+        return ""
+    accuracy = "none is left" if copies.accuracy is None else figure(copies.accuracy)
+    return f"{accuracy}, {less_copies(copies.num_copies)}"
 
 
 def print_shortfall(run: "Run") -> None:

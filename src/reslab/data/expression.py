@@ -2,8 +2,11 @@
 
     expression = source { "+" source }              classes are numbered in the order written, each taken once
     source     = named [ ":" class { "," class } ] [ "@" number ]
-               | ( "folder" | "npz" ) ":" path [ "@" number ]
+               | ( "folder" | "csv" | "npz" ) ":" path [ ":" choice { "," choice } ] [ "?" option { "&" option } ]
+                 [ "@" number ]
                | "shards" ":" ( path | URL ) [ "@" number ]
+    choice     = the name of a class to take, in that order, or with a "-" before all of them, of one to leave out
+    option     = ( "label" | "group" | "file" | "split" | "level" ) "=" text
     named      = "cifar10" | "cifar100" | "cifar100-coarse" | "digits"
     class      = the name of a class; of `cifar100` also of a superclass, which stands for its five classes in their
                  official order; of `digits` also a range, as in 0-6; without any, all classes in their official order
@@ -11,9 +14,9 @@
                  known but have no training images; the test split stays whole
 
 `cifar100-coarse` has the 20 superclasses as its classes. A "+" belongs to a path unless a source's name follows it
-(`folder:a+b` is one path, `folder:a+digits` is two sources); a path that itself ends in "@5" is written with a "/"
-after it. Spaces around names are left out. A class name that a folder or file brings a second time is refused when the
-expression is loaded, unless both are said to be one class.
+(`folder:a+b` is one path, `folder:a+digits` is two sources); a path that itself ends in "@5" or has a ":" in its last
+part is written with a "/" after it. Spaces around names are left out. A class name that a folder or
+file brings a second time is refused when the expression is loaded, unless both are said to be one class.
 """
 
 import os
@@ -24,10 +27,11 @@ from typing import Literal, get_args
 
 from reslab.data.addresses import is_remote
 from reslab.data.sources.catalog import CIFAR10_CLASSES, CIFAR100_CLASSES, CIFAR100_SUPERCLASSES
+from reslab.data.sources.options import NO_OPTIONS, Options
 from reslab.errors import UserError, did_you_mean
 
 Named = Literal["cifar10", "cifar100", "cifar100-coarse", "digits"]
-Located = Literal["folder", "npz"]
+Located = Literal["folder", "csv", "npz"]
 
 CLASSES: dict[Named, tuple[str, ...]] = {
     "cifar10": CIFAR10_CLASSES,
@@ -37,6 +41,13 @@ CLASSES: dict[Named, tuple[str, ...]] = {
 }
 _LOCATED: tuple[str, ...] = (*get_args(Located), "shards")
 _SOURCES: tuple[str, ...] = (*CLASSES, *_LOCATED)
+_OPTIONS = ("label", "group", "file", "split", "level")
+_ALLOWED: dict[Located, tuple[str, ...]] = {
+    "folder": ("label", "group", "level"),
+    "csv": ("file", "label", "split", "group"),
+    "npz": (),
+}
+_KINDS = {".npz": "npz", ".npy": "npz", ".csv": "csv", ".tsv": "csv", ".parquet": "csv"}
 _NAMES_SHOWN = 12
 
 
@@ -56,11 +67,17 @@ class NamedTerm:
 
 @dataclass(frozen=True)
 class LocatedTerm:
-    """All classes of a folder or file of the user's; at most `limit` training images of each."""
+    """Classes of a folder or file of the user's: all, the chosen ones in that order, or all `without` some.
+
+    At most `limit` training images of each are taken.
+    """
 
     source: Located
     path: Path
     limit: int | None
+    classes: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    options: Options = NO_OPTIONS
 
     @property
     def origin(self) -> str:
@@ -124,7 +141,14 @@ def _check_taken_once(terms: tuple[Term, ...], expression: str) -> None:
     """Refuse a sum that would hold the same images twice."""
     seen: set[str] = set()
     for term in terms:
-        items = [f"the class {name!r}" for name in term.classes] if isinstance(term, NamedTerm) else [repr(term.origin)]
+        items = (
+            [repr(term.origin)]
+            if isinstance(term, ShardsTerm) or not term.classes
+            else [
+                f"the class {name!r}" + ("" if isinstance(term, NamedTerm) else f" of {term.origin}")
+                for name in term.classes
+            ]
+        )
         for item in items:
             if item in seen:
                 raise UserError(f"{item} is in {expression!r} twice: take it once")
@@ -159,11 +183,49 @@ def _parse_source(text: str, expression: str) -> Term:
             raise UserError(f"{text!r} lacks a path: write {source}:PATH")
         if source == "shards":
             return ShardsTerm(os.path.expanduser(rest), limit)
-        return LocatedTerm("folder" if source == "folder" else "npz", Path(os.path.expanduser(rest)), limit)
+        return _parse_located(source, rest, limit)  # type: ignore[arg-type]
     if source not in CLASSES:
+        if os.path.exists(path := os.path.expanduser(text)):
+            kind = "folder" if os.path.isdir(path) else _KINDS.get(Path(path).suffix.lower(), "folder")
+            raise UserError(f"{text!r} is a path, not a data source: did you mean {kind}:{text}?")
         raise UserError(f"{source!r} is not a data source; {_nearest(source, _SOURCES)}")
     items = [item.strip() for item in rest.split(",")] if colon else CLASSES[source]
     return NamedTerm(source, tuple(name for item in items for name in _expand(source, item)), limit)
+
+
+def _parse_located(source: Located, rest: str, limit: int | None) -> LocatedTerm:
+    """Take path, choice of classes and options apart."""
+    place, options = _parse_options(rest, source)
+    path, colon, last = place.rpartition(":")
+    if not colon or not path or "/" in last or "\\" in last:
+        return LocatedTerm(source, Path(os.path.expanduser(place)), limit, options=options)
+    names = [name.strip() for name in last.split(",")]
+    left_out = [name.startswith("-") for name in names]
+    if not all(names) or any(left_out) != all(left_out):
+        raise UserError(
+            f"{last!r} after {path} chooses no classes: write names to take (:cat,dog), or to leave out (:-cat,-dog)"
+        )
+    root = Path(os.path.expanduser(path.rstrip()))
+    if any(left_out):
+        return LocatedTerm(source, root, limit, without=tuple(name[1:] for name in names), options=options)
+    return LocatedTerm(source, root, limit, classes=tuple(names), options=options)
+
+
+def _parse_options(rest: str, source: Located) -> tuple[str, Options]:
+    """Take the options off, which begin at the first "?" that one of their names follows."""
+    known = "|".join(_OPTIONS)
+    place, *texts = re.split(rf"[?&](?=(?:{known})=)", rest)
+    given: dict[str, str] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if not value or name in given or name not in _ALLOWED[source]:
+            allowed = " and ".join(_ALLOWED[source]) or "no options"
+            raise UserError(f"{text!r} in {source}:{rest}: {source}: has {allowed}, each once and with a value")
+        given[name] = value
+    level = given.pop("level", None)
+    if level not in (None, "1", "2"):
+        raise UserError(f"level={level}: classes lie at level 1 or 2 of a folder")
+    return place.strip(), Options(**given, level=None if level is None else int(level))
 
 
 def _parse_limit(text: str) -> tuple[str, int | None]:

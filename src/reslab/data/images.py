@@ -24,11 +24,27 @@ Indices = Tensor | NDArray[np.int64] | Sequence[int]
 
 
 class Labelled(NamedTuple):
-    """What a source hands over, in its own size: images (N, C, H, W) uint8, labels (N,) in [0, K), K class names."""
+    """What a source hands over, in its own size: images (N, C, H, W) uint8, labels (N,) in [0, K), K class names.
+
+    The rest is as in an `ImageSet`.
+    """
 
     images: NDArray[np.uint8] | Pixels
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
+    names: tuple[str, ...] | None = None
+    keys: NDArray[np.uint64] | None = None
+    num_damaged: int = 0
+
+    def subset(self, places: NDArray[np.int64]) -> "Labelled":
+        """Choose images, in the order given, with the same classes."""
+        chosen = self.images.select(places) if isinstance(self.images, Pixels) else self.images[places]
+        return self._replace(
+            images=chosen.numpy() if isinstance(chosen, Tensor) else chosen,
+            labels=self.labels[places],
+            names=None if self.names is None else tuple(self.names[place] for place in places),
+            keys=None if self.keys is None else self.keys[places],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +53,9 @@ class ImageSet:
 
     Images that do not lie in memory are `Pixels`: they have a shape, a length, and are read by `images[places]`.
     The training split may have classes without images, those of a source with `@0`; no other split has.
+    `names` (N,) are the picture files' paths inside their source, "" where there is none. `keys` (N,) uint64 are hashes
+    of a picture's content, or of its group, which decide its split; 0 where there is none. `num_damaged` pictures of
+    the split were left out.
     """
 
     images: Tensor | Pixels
@@ -44,6 +63,9 @@ class ImageSet:
     classes: tuple[str, ...]
     expression: str
     split: Split
+    names: tuple[str, ...] | None = None
+    keys: NDArray[np.uint64] | None = None
+    num_damaged: int = 0
 
     @cached_property
     def fingerprint(self) -> str:
@@ -63,7 +85,13 @@ class ImageSet:
         """Pick images by their place, in the order given, with the same classes; many of a file are not copied."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         images = self.images.select(chosen.numpy()) if isinstance(self.images, Pixels) else self.images[chosen]
-        return replace(self, images=images, labels=self.labels[chosen])
+        return replace(
+            self,
+            images=images,
+            labels=self.labels[chosen],
+            names=None if self.names is None else tuple(self.names[place] for place in chosen.tolist()),
+            keys=None if self.keys is None else self.keys[chosen.numpy()],
+        )
 
     def counts(self) -> list[int]:
         """Count the images of each class, K numbers."""

@@ -5,6 +5,7 @@ Axes: N images, C channels, H rows, W columns, K classes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import assert_never
 
@@ -12,19 +13,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reslab.data.expression import NamedTerm, ShardsTerm, Term, parse
+from reslab.data.expression import LocatedTerm, NamedTerm, ShardsTerm, Term, parse
+from reslab.data.framing import Form
 from reslab.data.images import ImageSet, Labelled, Split
-from reslab.data.pixels import Pixels, join
+from reslab.data.notes import say_once
+from reslab.data.pictures import check_channels, with_channels
+from reslab.data.pixels import Converted, Pixels, join
 from reslab.data.sources.catalog import OFFICIAL
 from reslab.data.sources.cifar import find_data_dir, read_cifar
+from reslab.data.sources.decoded import open_listing
 from reslab.data.sources.digits import read_digits
-from reslab.data.sources.folder import open_folder
-from reslab.data.sources.npz import open_npz
+from reslab.data.sources.folder import list_folder
+from reslab.data.sources.listing import Listing
+from reslab.data.sources.npz import has_validation, open_npz
+from reslab.data.sources.packed import is_packed, unpack
 from reslab.data.sources.shards import open_shards, stream_shards
+from reslab.data.sources.table import list_table
 from reslab.data.split import limit
-from reslab.data.storage.blocks import resize
+from reslab.data.storage.blocks import Source
+from reslab.data.storage.blocks import resize as resize_images
 from reslab.data.storage.stored import read_cached
-from reslab.errors import UserError
+from reslab.errors import UserError, did_you_mean
+from reslab.recipe.value import Channels, Resizing
+from reslab.words import counted, named
 
 
 def load(
@@ -36,6 +47,8 @@ def load(
     merge: bool = False,
     stream: int | None = None,
     skip_damaged: bool = False,
+    resize: Resizing = "squeeze",
+    channels: Channels = "auto",
 ) -> ImageSet:
     """Read the `train` or `test` split of a data expression, resized to squares of `image_size` pixels.
 
@@ -44,67 +57,176 @@ def load(
     Only the files of that split are opened, where a source stores the splits apart. What is missing of CIFAR is
     downloaded to `data_dir`, or $RESLAB_DATA, or the user's cache directory. Folders, npz files and shards are read
     once, into a cache on the disk; with `stream`, shards are read whenever they are needed, with so many images in
-    memory. With `skip_damaged`, shards that are missing or cut short are left out.
+    memory. With `skip_damaged`, pictures that cannot be read, and shards that are missing or cut short, are left out.
+    `resize` says how pictures become squares: `squeeze`, `pad` with black bars, or `crop` to the middle. `channels`
+    makes all images grey (1) or RGB (3); with `auto` they stay as they are.
     Raises: UserError where the expression or what it names is wrong; Failure where a download is.
     """
     if split not in ("train", "test"):
         raise UserError(f"{split!r} is not a split that is stored: load 'train' or 'test' (hold_out cuts 'validation')")
-    terms = parse(expression)
+    terms, form = parse(expression), Form(image_size, resize, channels)
     if stream is not None:
-        return _stream(terms, expression, split, image_size, buffer=stream, skip_damaged=skip_damaged)
-    parts = [_read_term(term, split, data_dir, image_size, skip_damaged) for term in terms]
+        return _stream(terms, expression, split, form, buffer=stream, skip_damaged=skip_damaged)
+    parts = [_read_term(term, split, data_dir, form, skip_damaged) for term in terms]
     _check_channels(terms, parts, expression)
     _check_names(parts, expression, merge)
     _check_counts(terms, parts, expression, split)
-    images, labels, classes = _join(parts)
-    pixels = images if isinstance(images, Pixels) else torch.from_numpy(images)
-    return ImageSet(pixels, torch.from_numpy(labels), classes, expression, split)
+    return _as_set(_join(parts), expression, split)
+
+
+def load_validation(
+    expression: str,
+    *,
+    classes: Sequence[str],
+    data_dir: Path | None = None,
+    form: Form,
+    skip_damaged: bool = False,
+) -> ImageSet | None:
+    """Read the validation images that the sources of an expression bring of their own; None where no source has any.
+
+    They are labelled by `classes`, all that the expression has. Raises: as `load` does.
+    """
+    parts = []
+    for term, listing in list_files(expression, data_dir=data_dir):
+        if listing.splits is not None and "validation" in listing.splits:
+            source = open_listing(listing, split="validation", image_size=form.image_size, resize=form.resize)
+            parts.append(_convert(_read_opened(source, term, "validation", form, skip_damaged), term, form.channels))
+    parts += [
+        _convert(
+            _read_opened(
+                open_npz(find_place(term.path, data_dir), split="validation"), term, "validation", form, skip_damaged
+            ),
+            term,
+            form.channels,
+        )
+        for term in parse(expression)
+        if isinstance(term, LocatedTerm) and term.source == "npz" and has_validation(find_place(term.path, data_dir))
+    ]
+    if not parts:
+        return None
+    found = _join(parts)
+    numbers = np.array([classes.index(name) for name in found.classes], dtype=np.int64)
+    return _as_set(found._replace(labels=numbers[found.labels], classes=tuple(classes)), expression, "validation")
+
+
+def list_files(expression: str, *, data_dir: Path | None = None) -> list[tuple[LocatedTerm, Listing]]:
+    """List the picture files of each source that has some, folders and tables. Raises: UserError as `load` does."""
+    return [
+        (term, _list_term(term, data_dir))
+        for term in parse(expression)
+        if isinstance(term, LocatedTerm) and term.source != "npz"
+    ]
+
+
+def _list_term(term: LocatedTerm, data_dir: Path | None) -> Listing:
+    place = find_place(term.path, data_dir)
+    if is_packed(place):
+        place = unpack(place)
+    list_source = list_table if term.source == "csv" else list_folder
+    return list_source(place, classes=term.classes, without=term.without, options=term.options)
+
+
+def find_place(path: Path, data_dir: Path | None) -> Path:
+    """Resolve a path of an expression: what is relative lies in `data_dir`, if it is there, else where we are."""
+    inside = path if data_dir is None else data_dir / path
+    return inside if inside.exists() or not path.exists() else path
+
+
+def join_sets(first: ImageSet, second: ImageSet) -> ImageSet:
+    """Put the images of two sets of the same classes behind each other."""
+    return _as_set(_join([_as_part(first), _as_part(second)]), first.expression, first.split)
+
+
+def _as_part(images: ImageSet) -> Labelled:
+    pixels = images.images if isinstance(images.images, Pixels) else images.images.numpy()
+    return Labelled(pixels, images.labels.numpy(), images.classes, images.names, images.keys, images.num_damaged)
+
+
+def _as_set(part: Labelled, expression: str, split: Split) -> ImageSet:
+    images = part.images if isinstance(part.images, Pixels) else torch.from_numpy(part.images)
+    labels = torch.from_numpy(part.labels)
+    return ImageSet(
+        images, labels, part.classes, expression, split, names=part.names, keys=part.keys, num_damaged=part.num_damaged
+    )
 
 
 def _stream(
-    terms: Sequence[Term], expression: str, split: Split, image_size: int, *, buffer: int, skip_damaged: bool
+    terms: Sequence[Term], expression: str, split: Split, form: Form, *, buffer: int, skip_damaged: bool
 ) -> ImageSet:
     """Look at the shards of the only term, and read nothing of them yet."""
     term = terms[0]
     if not isinstance(term, ShardsTerm) or len(terms) > 1 or term.limit is not None:
         raise UserError(f"{expression!r} cannot be streamed, only shards:URL alone can: pack it (reslab data pack)")
-    images, labels, classes = stream_shards(
-        term.url, split=split, image_size=image_size, skip_damaged=skip_damaged, buffer=buffer
-    )
+    images, labels, classes = stream_shards(term.url, split=split, form=form, skip_damaged=skip_damaged, buffer=buffer)
     _check_counts(terms, [Labelled(images, labels, classes)], expression, split)
     return ImageSet(images, torch.from_numpy(labels), classes, expression, split)
 
 
-def _read_term(term: Term, split: Split, data_dir: Path | None, image_size: int, skip_damaged: bool) -> Labelled:
-    part = _read_source(term, split, data_dir, image_size, skip_damaged)
+def _read_term(term: Term, split: Split, data_dir: Path | None, form: Form, skip_damaged: bool) -> Labelled:
+    part = _convert(_read_source(term, split, data_dir, form, skip_damaged), term, form.channels)
     if isinstance(term, NamedTerm):
         part = _select(part, term.classes)
+    elif isinstance(term, LocatedTerm) and term.source == "npz":
+        part = _choose_classes(part, term)
     if term.limit is not None and split == "train":
         chosen = limit(part.labels, classes=part.classes, num=term.limit)
-        part = Labelled(_choose(part.images, chosen), part.labels[chosen], part.classes)
-    return part if isinstance(part.images, Pixels) else part._replace(images=resize(part.images, image_size))
+        part = part.subset(chosen)
+    return (
+        part
+        if isinstance(part.images, Pixels)
+        else part._replace(images=resize_images(part.images, form.image_size, form.resize))
+    )
 
 
-def _read_source(term: Term, split: Split, data_dir: Path | None, image_size: int, skip_damaged: bool) -> Labelled:
+def _read_source(term: Term, split: Split, data_dir: Path | None, form: Form, skip_damaged: bool) -> Labelled:
     match term.source:
         case "digits":
             return read_digits(split=split)
         case "cifar10" | "cifar100" | "cifar100-coarse" as name:
             return read_cifar(OFFICIAL[name], split=split, data_dir=find_data_dir(data_dir))
-        case "folder":
-            source = open_folder(term.path, split=split, image_size=image_size)
+        case "folder" | "csv":
+            source = open_listing(
+                _list_term(term, data_dir), split=split, image_size=form.image_size, resize=form.resize
+            )
         case "npz":
-            source = open_npz(term.path, split=split)
+            source = open_npz(find_place(term.path, data_dir), split=split)
         case "shards":
-            source = open_shards(term.url, split=split, image_size=image_size, skip_damaged=skip_damaged)
+            source = open_shards(term.url, split=split, form=form._replace(channels="auto"), skip_damaged=skip_damaged)
         case _:
             assert_never(term.source)
-    return read_cached(source, origin=term.origin, split=split, image_size=image_size)
+    return _read_opened(source, term, split, form, skip_damaged)
 
 
-def _choose(images: NDArray[np.uint8] | Pixels, places: NDArray[np.int64]) -> NDArray[np.uint8] | Pixels:
-    chosen = images.select(places) if isinstance(images, Pixels) else images[places]
-    return chosen.numpy() if isinstance(chosen, torch.Tensor) else chosen
+def _read_opened(source: Source, term: Term, split: Split, form: Form, skip_damaged: bool) -> Labelled:
+    return read_cached(
+        source,
+        origin=term.origin,
+        split=split,
+        image_size=form.image_size,
+        resize=form.resize,
+        skip_damaged=skip_damaged,
+    )
+
+
+def _convert(part: Labelled, term: Term, channels: Channels) -> Labelled:
+    """Make grey or RGB images of a source's, as wanted, and say so."""
+    own = part.images.shape[1]
+    if channels == "auto" or channels == own:
+        return part
+    check_channels(own, channels)
+    say_once(f"{term.origin}: images of {counted(own, 'channel')} are converted to {channels}")
+    if isinstance(part.images, Pixels):
+        return part._replace(images=Converted(part.images, channels))
+    return part._replace(images=with_channels(part.images, channels))
+
+
+def _choose_classes(part: Labelled, term: LocatedTerm) -> Labelled:
+    """Take the classes that the term wants. Raises: UserError where there is no such class."""
+    for name in (*term.classes, *term.without):
+        if name not in part.classes:
+            known = did_you_mean(name, part.classes, otherwise="it has " + named(part.classes))
+            raise UserError(f"{term.origin} has no class {name!r}: {known}")
+    return _select(part, term.classes or tuple(name for name in part.classes if name not in term.without))
 
 
 def _select(part: Labelled, classes: tuple[str, ...]) -> Labelled:
@@ -114,7 +236,7 @@ def _select(part: Labelled, classes: tuple[str, ...]) -> Labelled:
     numbers = np.full(len(part.classes), -1, dtype=np.int64)
     numbers[[part.classes.index(name) for name in classes]] = np.arange(len(classes))
     labels = numbers[part.labels]
-    return Labelled(_choose(part.images, np.flatnonzero(labels >= 0)), labels[labels >= 0], classes)
+    return part._replace(labels=labels, classes=classes).subset(np.flatnonzero(labels >= 0))
 
 
 def _join(parts: list[Labelled]) -> Labelled:
@@ -125,7 +247,28 @@ def _join(parts: list[Labelled]) -> Labelled:
     for name in (name for part in parts for name in part.classes):
         numbers.setdefault(name, len(numbers))
     labels = [np.array([numbers[name] for name in part.classes], dtype=np.int64)[part.labels] for part in parts]
-    return Labelled(join([part.images for part in parts]), np.concatenate(labels), tuple(numbers))
+    return Labelled(
+        join([part.images for part in parts]),
+        np.concatenate(labels),
+        tuple(numbers),
+        names=_join_names(parts),
+        keys=_join_keys(parts),
+        num_damaged=sum(part.num_damaged for part in parts),
+    )
+
+
+def _join_names(parts: Sequence[Labelled]) -> tuple[str, ...] | None:
+    if all(part.names is None for part in parts):
+        return None
+    return tuple(chain.from_iterable(part.names or [""] * len(part.labels) for part in parts))
+
+
+def _join_keys(parts: Sequence[Labelled]) -> NDArray[np.uint64] | None:
+    if all(part.keys is None for part in parts):
+        return None
+    return np.concatenate(
+        [np.zeros(len(part.labels), dtype=np.uint64) if part.keys is None else part.keys for part in parts]
+    )
 
 
 def _check_channels(terms: Sequence[Term], parts: Sequence[Labelled], expression: str) -> None:
@@ -134,8 +277,8 @@ def _check_channels(terms: Sequence[Term], parts: Sequence[Labelled], expression
         if channels != first:
             raise UserError(
                 f"{expression!r} joins images of {first} channel(s) ({terms[0].origin}) with images of {channels} "
-                f"({term.origin}), but a network takes one kind: convert one of them, for example to an npz file, "
-                "where grey images are (N, H, W) and colour ones (N, H, W, 3)"
+                f"({term.origin}), but a network takes one kind: set channels to 3, or to 1 for grey "
+                "(--set channels=3)"
             )
 
 
@@ -165,7 +308,10 @@ def _check_counts(terms: Sequence[Term], parts: Sequence[Labelled], expression: 
 
 @dataclass(frozen=True)
 class DataDescription:
-    """What an expression resolves to; `image_shape` is (C, H, W), mean and deviation are the training split's."""
+    """What an expression resolves to; `image_shape` is (C, H, W), mean and deviation are the training split's.
+
+    `notes` say how folders were understood, and what of them is not used.
+    """
 
     expression: str
     classes: tuple[str, ...]
@@ -174,21 +320,34 @@ class DataDescription:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprints: dict[Split, str]
+    notes: tuple[str, ...] = ()
 
 
 def describe(
-    expression: str, *, data_dir: Path | None = None, image_size: int = 32, merge: bool = False
+    expression: str,
+    *,
+    data_dir: Path | None = None,
+    image_size: int = 32,
+    merge: bool = False,
+    skip_damaged: bool = False,
 ) -> DataDescription:
     """Read both splits and sum them up; `dataclasses.asdict` makes JSON of it. Raises: as `load` does."""
-    train = load(expression, "train", data_dir=data_dir, image_size=image_size, merge=merge)
-    test = load(expression, "test", data_dir=data_dir, image_size=image_size, merge=merge)
+    train, test = (
+        load(expression, split, data_dir=data_dir, image_size=image_size, merge=merge, skip_damaged=skip_damaged)
+        for split in ("train", "test")
+    )
+    own = load_validation(
+        expression, classes=train.classes, data_dir=data_dir, form=Form(image_size), skip_damaged=skip_damaged
+    )
+    splits = [train, test] if own is None else [train, own, test]
     statistics = train.statistics()
     return DataDescription(
         expression=expression,
         classes=train.classes,
         image_shape=tuple(train.images.shape[1:]),
-        counts={"train": train.counts(), "test": test.counts()},
+        counts={images.split: images.counts() for images in splits},
         mean=statistics.mean,
         std=statistics.std,
-        fingerprints={"train": train.fingerprint, "test": test.fingerprint},
+        fingerprints={images.split: images.fingerprint for images in splits},
+        notes=tuple(note for _, listing in list_files(expression, data_dir=data_dir) for note in listing.summary()),
     )

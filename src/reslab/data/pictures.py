@@ -3,9 +3,10 @@
 Axes: N pictures, C channels, H rows, W columns, K classes. Pixels are uint8, 0 to 255.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
@@ -14,17 +15,54 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from reslab.data.framing import frame, size_needed
 from reslab.errors import UserError
+from reslab.recipe.value import Resizing
 
-# Decoders that compute on bytes alone; that of EPS, for one, starts a program.
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+# Decoders that compute on bytes alone; that of EPS, for one, starts a program. The last two are not everywhere.
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP", "AVIF", "HEIF")
+_MISSING = {
+    **dict.fromkeys((".heic", ".heics", ".heif", ".heifs", ".hif"), "pip install 'reslab[heic]' to read them"),
+    **dict.fromkeys((".avif", ".avifs"), "pip install 'pillow>=11.3' to read them"),
+}
 MAX_PIXELS = 64_000_000  # as RGBA they take 256 MB
 BAND_PIXELS = 1_000_000  # converted to RGB at once
 MAX_SIDE = 1024  # pixels, of a network's images
+SPARE = 2  # a JPEG may be decoded at a smaller scale that is still so many times as large as the network's image
+_DEPTHS = (8, 12, 16)  # bits of a value
+_STILL = ("JPEG", "MPO")  # what follows the first picture in them is a thumbnail or a depth map
 _ONE_LARGE = Lock()
 
 # The weights of red, green and blue in a grey value (ITU-R BT.601), as Pillow has them.
 LUMA = np.array([0.299, 0.587, 0.114])
+
+
+# ---- what is read
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Give those of FORMATS that this machine decodes."""
+    try:
+        import pillow_heif
+    except ImportError:
+        pass
+    else:
+        pillow_heif.register_heif_opener(thumbnails=False)
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@cache
+def readable_endings() -> frozenset[str]:
+    """Give the endings of picture files that are read here, in lower case, each with its dot."""
+    known = _formats()
+    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in known)
+
+
+def advice_for(ending: str) -> str | None:
+    """Say how to have files of an ending read that are not read here; None where there is no way."""
+    return None if ending.lower() in readable_endings() else _MISSING.get(ending.lower())
 
 
 class UnknownFormatError(UserError):
@@ -40,16 +78,23 @@ class Answer:
     probabilities: tuple[float, ...]
 
 
-def read_pictures(files: Sequence[Path], *, image_size: int, channels: int) -> NDArray[np.uint8]:
+def read_pictures(
+    files: Sequence[Path], *, image_size: int, channels: int, resize: Resizing = "squeeze"
+) -> NDArray[np.uint8]:
     """Decode pictures to (N, C, image_size, image_size), in grey where there is one channel.
 
     Raises: UserError where one cannot be read, or the network takes neither grey nor RGB images.
     """
+    check_taken(image_size=image_size, channels=channels)
+    return np.stack([with_channels(decode(file, image_size=image_size, resize=resize), channels) for file in files])
+
+
+def check_taken(*, image_size: int, channels: int) -> None:
+    """Raises: UserError where a network takes neither grey nor RGB images, or too large ones."""
     if channels not in (1, 3):
         raise UserError(f"the network is for images of {channels} channels: pictures are grey or RGB, with 1 or 3")
     if image_size > MAX_SIDE:
         raise UserError(f"the network is for images of {image_size} pixels a side: {MAX_SIDE} is the most")
-    return np.stack([with_channels(decode(file, image_size=image_size), channels) for file in files])
 
 
 def name_best(
@@ -67,13 +112,15 @@ def name_best(
     ]
 
 
-def decode(picture: Path | BinaryIO, *, image_size: int, name: str = "") -> NDArray[np.uint8]:
+def decode(
+    picture: Path | BinaryIO, *, image_size: int, resize: Resizing = "squeeze", name: str = ""
+) -> NDArray[np.uint8]:
     """Decode one picture to (3, image_size, image_size).
 
     Raises: UserError where it is broken, too large or absent; it is called by `name`, else by its path.
     """
     with opening(picture, name=name or str(picture)) as image:
-        return shrink(image, image_size=image_size)
+        return shrink(image, image_size=image_size, resize=resize)
 
 
 @contextmanager
@@ -83,13 +130,18 @@ def opening(picture: Path | BinaryIO, *, name: str) -> Iterator[Image.Image]:
     Raises: UserError where opening it, or what the block does with it, fails.
     """
     try:
-        with Image.open(picture, formats=FORMATS) as image:
+        with Image.open(picture, formats=_formats()) as image:
             yield image
     except Image.DecompressionBombError as error:
         raise UserError(f"{name} is too large a picture ({error}): shrink it or remove it") from None
     except MemoryError:
         raise UserError(f"{name} needs more memory to decode than there is: shrink it or remove it") from None
     except UnidentifiedImageError:
+        if _is_tiff(picture):
+            raise UserError(
+                f"{name} is a TIFF of a kind that is not read, such as one of more than four channels: save its grey "
+                "or RGB values as PNG"
+            ) from None
         raise UnknownFormatError(
             f"{name} cannot be read as a picture (of no known format): replace it or remove it"
         ) from None
@@ -97,46 +149,160 @@ def opening(picture: Path | BinaryIO, *, name: str) -> Iterator[Image.Image]:
         raise UserError(f"{name} cannot be read as a picture ({error}): replace it or remove it") from None
 
 
-def shrink(image: Image.Image, *, image_size: int) -> NDArray[np.uint8]:
-    """Turn an open picture upright, and resize it to (3, image_size, image_size)."""
-    with _room_for(image):
+def _is_tiff(picture: Path | BinaryIO) -> bool:
+    if isinstance(picture, Path):
+        with picture.open("rb") as file:
+            return _is_tiff(file)
+    picture.seek(0)
+    return picture.read(4) in (b"II*\0", b"MM\0*")
+
+
+def shrink(image: Image.Image, *, image_size: int, resize: Resizing = "squeeze") -> NDArray[np.uint8]:
+    """Turn an open picture upright, and make it a square of (3, image_size, image_size)."""
+    with _room_for(image, image_size, resize):
+        cannot_show = _loses_colour(image)
         ImageOps.exif_transpose(image, in_place=True)
+        rgb = _to_rgb(image)
+        if cannot_show(rgb):
+            raise ValueError("it has 16 bits of colour, of which the upper four are never used: save it with 8")
+        box, size, corner = frame(*rgb.size, side=image_size, resize=resize)
         # Pillow's bilinear filter widens with the factor when it shrinks, so it does not alias.
-        small = _to_rgb(image).resize((image_size, image_size), Image.Resampling.BILINEAR)
+        small = rgb.resize(size, Image.Resampling.BILINEAR, box=box)
+    if size != (image_size, image_size):
+        square = Image.new("RGB", (image_size, image_size))
+        square.paste(small, corner)
+        small = square
     return np.asarray(small).transpose(2, 0, 1)
 
 
-def _room_for(image: Image.Image) -> AbstractContextManager[object]:
-    """Let threads decode one large picture after another. Raises: DecompressionBombError where it is too large."""
+def _room_for(image: Image.Image, image_size: int, resize: Resizing) -> AbstractContextManager[object]:
+    """Choose the scale that a JPEG is decoded at, and let threads decode one large picture after another.
+
+    Raises: DecompressionBombError where it is too large.
+    """
     num_pixels = image.width * image.height
     if num_pixels > MAX_PIXELS:
         raise Image.DecompressionBombError(f"{image.width}x{image.height}: at most {MAX_PIXELS:,} pixels are taken")
+    width, height = size_needed(*image.size, side=image_size, resize=resize)
+    image.draft(None, (SPARE * width, SPARE * height))  # None keeps the mode
+    if not image.info.get("progressive"):  # whose decoder holds all of it at any scale
+        num_pixels = image.width * image.height
     return _ONE_LARGE if num_pixels > MAX_PIXELS // 8 else nullcontext()
+
+
+# ---- to eight bits of red, green and blue
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Convert in bands of rows, so that a large picture lies in memory once as it is and once in RGB."""
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
-    width, height = image.size
+    convert = _make_converter(image)
     converted = Image.new("RGB", image.size)
-    rows = max(1, BAND_PIXELS // width)
-    for top in range(0, height, rows):
-        converted.paste(_band_to_rgb(image.crop((0, top, width, min(top + rows, height)))), (0, top))
+    for top, band in _bands(image):
+        converted.paste(convert(band), (0, top))
     return converted
 
 
-def _band_to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits of grey; Pillow's own conversion would clip them at 255
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    width, height = image.size
+    rows = max(1, BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        yield top, image.crop((0, top, width, min(top + rows, height)))
+
+
+def _make_converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """Choose how a band becomes RGB. Raises: ValueError where the picture does not say what black and white are."""
+    if image.mode.startswith("I"):
+        shift = bits_of(*_range_of(image)) - 8
+        return lambda band: _from_grey(np.asarray(band) >> shift)
+    if image.mode == "F":
+        factor = scale_of(*_range_of(image))
+        return lambda band: _from_grey(np.rint(np.asarray(band) * np.float32(factor)))
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+        return _lay_on_white
+    return lambda band: band.convert("RGB")
 
 
-def with_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
-    """Turn (3, H, W) into grey (1, H, W) where the network was trained on grey images."""
-    if channels == 3:
-        return image
-    return np.rint(np.tensordot(LUMA, image, axes=1))[None].astype(np.uint8)
+def _range_of(image: Image.Image) -> tuple[float, float]:
+    extremes = [(values.min(), values.max()) for values in (np.asarray(band) for _, band in _bands(image))]
+    lowest, highest = np.array(extremes).T
+    return lowest.min().item(), highest.max().item()
+
+
+def bits_of(lowest: float, highest: float) -> int:
+    """Tell how many bits whole numbers have: the fewest of 8, 12 and 16 that hold the largest of them.
+
+    Raises: ValueError where they are no grey values.
+    """
+    for bits in _DEPTHS:
+        if lowest >= 0 and highest < 2**bits:
+            return bits
+    raise ValueError(f"its values run from {lowest:g} to {highest:g}, grey values from 0 to at most 65535")
+
+
+def scale_of(lowest: float, highest: float) -> float:
+    """Tell by what fractions are multiplied to run to 255: those from 0 to 1 by 255, those to 255 by 1.
+
+    Raises: ValueError where they are no grey values.
+    """
+    for top in (1, 255):
+        if lowest >= 0 and highest <= top:
+            return 255 / top
+    raise ValueError(f"its values run from {lowest:g} to {highest:g}, fractions from 0 to 1 or to 255")
+
+
+def _from_grey(values: NDArray[Any]) -> Image.Image:
+    return Image.fromarray(values.astype(np.uint8)).convert("RGB")
+
+
+def _lay_on_white(band: Image.Image) -> Image.Image:
+    return Image.alpha_composite(Image.new("RGBA", band.size, "white"), band.convert("RGBA")).convert("RGB")
+
+
+def _loses_colour(image: Image.Image) -> Callable[[Image.Image], bool]:
+    """Look, before it is decoded, whether Pillow will keep the upper 8 of 16 bits; the test is for what it decoded."""
+    is_deep = image.mode.startswith(("RGB", "LA")) and any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+    return lambda rgb: is_deep and max(high for _, high in rgb.getextrema()) < 16  # type: ignore[misc]
+
+
+def find_losses(picture: Path | BinaryIO, *, name: str = "") -> tuple[str, ...]:
+    """Say what reading a picture leaves out or rescales, each in words that are the same for all such pictures.
+
+    Raises: UserError where it cannot be read.
+    """
+    with opening(picture, name=name or str(picture)) as image:
+        found = []
+        if image.format not in _STILL and getattr(image, "n_frames", 1) > 1:
+            found.append("only the first of several pages or frames")
+            image.seek(0)
+        if image.mode.startswith("I") and (bits := bits_of(*_range_of(image))) > 8:
+            found.append(f"only the upper 8 of {bits} bits")
+        elif image.mode == "F":
+            found.append(f"fractions times {scale_of(*_range_of(image)):g}")
+        elif any(";16" in str(tile) for tile in getattr(image, "tile", ())):
+            found.append("only the upper 8 of 16 bits")
+        if image.has_transparency_data:
+            found.append("transparency, laid on white")
+        return tuple(found)
+
+
+def with_channels(images: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """Turn (..., C, H, W) into grey or RGB images of so many channels.
+
+    Raises: UserError where they are neither grey nor RGB.
+    """
+    own = images.shape[-3]
+    if own == channels:
+        return images
+    check_channels(own, channels)
+    if (own, channels) == (1, 3):
+        return np.repeat(images, 3, axis=-3)
+    grey = np.rint(np.tensordot(LUMA, images, axes=(0, images.ndim - 3))).astype(np.uint8)
+    return np.expand_dims(grey, -3)
+
+
+def check_channels(own: int, wanted: int) -> None:
+    """Raises: UserError where images of `own` channels cannot be made ones of `wanted`."""
+    if {own, wanted} - {1, 3}:
+        raise UserError(f"images of {own} channels do not become images of {wanted}: only grey (1) and RGB (3) do")

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reslab.data.pictures import with_channels
 from reslab.errors import Failure
 
 Places = NDArray[np.int64]
@@ -96,6 +97,17 @@ class Joined(Pixels):
             inside = places[owners == number] - begin
             images[owners == number] = part.read(inside) if isinstance(part, Pixels) else part[inside]
         return images
+
+
+class Converted(Pixels):
+    """Images in grey or in RGB, whichever `base` is not."""
+
+    def __init__(self, base: Pixels, channels: int) -> None:
+        super().__init__((len(base), channels, *base.shape[2:]))
+        self.base = base
+
+    def read(self, places: Places) -> NDArray[np.uint8]:
+        return with_channels(self.base.read(places), self.shape[1])
 
 
 class StoredPixels(Pixels):

@@ -5,9 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
+import numpy as np
+
 from reslab.data.expression import find_remote
+from reslab.data.framing import Form
 from reslab.data.images import ImageSet
-from reslab.data.load import load
+from reslab.data.load import join_sets, load, load_validation
 from reslab.data.pixels import Pixels
 from reslab.data.split import hold_out
 from reslab.errors import UserError
@@ -41,12 +44,35 @@ def read_split(
                 if split == "validation":
                     raise UserError(f"recipe {recipe.name} holds out no validation images: set validation above 0")
                 return images
-            held = hold_out(images, recipe.validation, seed=HOLD_OUT_SEED)[split == "validation"]
+            held = _divide(recipe, images, data_dir)[split == "validation"]
             # Few images out of all shards, asked for after every epoch: those are kept.
             is_scattered = isinstance(held.images, Pixels) and held.images.is_streamed and split == "validation"
             return replace(held, images=held.images[:]) if is_scattered else held
         case _ as unreachable:
             assert_never(unreachable)
+
+
+def _divide(recipe: Recipe, images: ImageSet, data_dir: Path | None) -> tuple[ImageSet, ImageSet]:
+    """Give (training, validation): classes that bring validation images keep all others for training."""
+    own = None
+    if recipe.stream is None:
+        own = load_validation(
+            recipe.data,
+            classes=images.classes,
+            data_dir=data_dir,
+            form=Form(recipe.image_size, recipe.resize, recipe.channels),
+            skip_damaged=recipe.skip_damaged,
+        )
+    if own is None:
+        return hold_out(images, recipe.validation, seed=HOLD_OUT_SEED)
+    brought = np.array(own.counts()) > 0
+    is_whole = brought[images.labels.numpy()]
+    if is_whole.all():
+        return images, own
+    rest = images.subset(np.flatnonzero(~is_whole))
+    num = max(1, round(recipe.validation * len(rest.labels) / len(images.labels)))
+    training, held = hold_out(rest, num, seed=HOLD_OUT_SEED)
+    return join_sets(images.subset(np.flatnonzero(is_whole)), training), join_sets(own, held)
 
 
 def check_remote(expression: str, *, of: str, allow_remote: bool) -> None:
@@ -66,6 +92,8 @@ def _load(recipe: Recipe, split: SplitName, data_dir: Path | None) -> ImageSet:
         split,
         data_dir=data_dir,
         image_size=recipe.image_size,
+        resize=recipe.resize,
+        channels=recipe.channels,
         merge=merge,
         stream=recipe.stream,
         skip_damaged=recipe.skip_damaged,
@@ -94,4 +122,5 @@ def describe_data(images: ImageSet) -> DataSet:
         split=images.split,
         num_images=len(images.labels),
         fingerprint=images.fingerprint,
+        num_damaged=images.num_damaged,
     )

@@ -1,43 +1,46 @@
 """How large the pictures of an expression are, so that small ones are kept as they are and large ones are not."""
 
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
 from PIL import Image
 
-from reslab.data.expression import NamedTerm, ShardsTerm, Term, parse
+from reslab.data.expression import NamedTerm, Term, parse
+from reslab.data.load import find_place, list_files
 from reslab.data.sources.npz import open_npz
 
 SIZES = {"digits": 8}  # pixels a side, where it is not CIFAR's
 CIFAR, UNKNOWN = 32, 192
-LOOKED_AT = 100  # pictures of a folder
+LOOKED_AT = 100  # pictures of a source
 
 
-def find_image_size(expression: str, *, largest: int) -> int:
-    """Find the side of the pictures, in pixels and at most `largest`: of those in folders, half are larger.
+def find_image_size(expression: str, *, largest: int, data_dir: Path | None = None) -> int:
+    """Find the side of the pictures, in pixels and at most `largest`: of those in files, half are larger.
 
     Raises: UserError where the expression or a file is wrong.
     """
-    return min(largest, max(_size_of(term) for term in parse(expression)))
+    sizes = [_size_of(term, data_dir) for term in parse(expression) if term.source not in ("folder", "csv")]
+    sizes += [size for _, listing in list_files(expression, data_dir=data_dir) for size in _look_at(listing.files)]
+    return min(largest, max(sizes, default=UNKNOWN))
 
 
-def _size_of(term: Term) -> int:
+def _size_of(term: Term, data_dir: Path | None) -> int:
     if isinstance(term, NamedTerm):
         return SIZES.get(term.source, CIFAR)
-    if isinstance(term, ShardsTerm):
-        return UNKNOWN
     if term.source == "npz":
-        return min(next(open_npz(term.path, split="train").blocks).images.shape[2:])
-    return _look_into(term.path)
+        return min(next(open_npz(find_place(term.path, data_dir), split="train").blocks).images.shape[2:])
+    return UNKNOWN
 
 
-def _look_into(folder: Path) -> int:
+def _look_at(files: Sequence[Path]) -> Iterator[int]:
+    """Yield the median of the shorter sides of some pictures; nothing where none can be read."""
     sides = []
-    for file in islice((each for each in folder.rglob("*") if each.is_file()), LOOKED_AT):
+    for file in files[:: max(1, len(files) // LOOKED_AT)]:
         try:
             with Image.open(file) as picture:
                 sides.append(min(picture.size))
-        except (OSError, ValueError, Image.DecompressionBombError):
+        except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
             continue  # whoever reads the pictures says what is wrong
-    return int(median(sides)) if sides else UNKNOWN
+    if sides:
+        yield int(median(sides))

@@ -1,6 +1,11 @@
-"""Seeded choices of images, class by class: a validation set, a test set where none exists, a few of each class."""
+"""Choices of images, class by class: a validation set, a test set where none exists, a few of each class.
+
+Images with a key, a hash of their content or of their group, are chosen by it: whatever is added, renamed or removed,
+the test split keeps its pictures, and copies stay together. Those of the official sets are chosen by a seed.
+"""
 
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -9,6 +14,7 @@ from numpy.typing import NDArray
 
 from reslab.data.images import ImageSet, Split
 from reslab.errors import UserError
+from reslab.words import counted, named
 
 TEST_SHARE = 0.2
 _CUT, _LIMIT, _HOLD_OUT = 0, 1, 2  # each draws its own permutations; fixed: an expression is the same data everywhere
@@ -17,18 +23,64 @@ _CUT, _LIMIT, _HOLD_OUT = 0, 1, 2  # each draws its own permutations; fixed: an 
 def hold_out(images: ImageSet, num: int, *, seed: int) -> tuple[ImageSet, ImageSet]:
     """Cut `num` images off for validation, each class in proportion; returns (training, validation).
 
-    Which images of a class are held out depends on its name, its size and the seed alone, so more classes
-    change nothing, and those of a smaller share are among those of a larger one. A class without images stays so.
+    Images with keys are held out from the lowest key on; equal keys stay on one side, so there may be a few less.
+    Which of the others are depends on the class's name, its size and the seed alone, so more classes change nothing,
+    and those of a smaller share are among those of a larger one. A class without images stays so.
     Raises: UserError unless every class that has images can have at least one on both sides.
     """
     counts = {label: count for label, count in enumerate(images.counts()) if count}
     _check_room(counts, num, images.classes)
     labels = images.labels.numpy()
+    keys = np.zeros(len(labels), dtype=np.uint64) if images.keys is None else images.keys
     held = np.zeros(len(labels), dtype=bool)
+    by_key: dict[int, int] = {}
     for label, share in zip(counts, _shares(list(counts.values()), num), strict=True):
-        held[_shuffled(np.flatnonzero(labels == label), images.classes[label], _HOLD_OUT, seed)[:share]] = True
+        places = np.flatnonzero(labels == label)
+        if keys[places].all():
+            by_key[label] = share
+        else:
+            held[_shuffled(places, images.classes[label], _HOLD_OUT, seed)[:share]] = True
+    held |= _lowest_keys(keys, labels, shares=by_key, classes=images.classes)
     training, validation = images.subset(np.flatnonzero(~held)), images.subset(np.flatnonzero(held))
     return training, replace(validation, split="validation")
+
+
+def _lowest_keys(
+    keys: NDArray[np.uint64], labels: NDArray[np.int64], *, shares: Mapping[int, int], classes: Sequence[str]
+) -> NDArray[np.bool_]:
+    """Choose up to `shares[label]` images of each such class, from the lowest key on; equal keys stay together.
+
+    A class whose copies or groups are all larger than its share gives the one with the lowest key.
+    """
+    chosen = np.zeros(len(labels), dtype=bool)
+    places = np.flatnonzero(np.isin(labels, list(shares)))
+    if not len(places):
+        return chosen
+    order = places[np.argsort(keys[places], kind="stable")]
+    units = np.split(order, np.flatnonzero(np.diff(keys[order])) + 1)
+    sizes = [Counter(labels[unit].tolist()) for unit in units]
+    left, held = dict(shares), Counter[int]()
+    total = Counter(labels[places].tolist())
+    for unit, size in zip(units, sizes, strict=True):
+        if all(num <= left[label] for label, num in size.items()):
+            chosen[unit] = True
+            held.update(size)
+            for label, num in size.items():
+                left[label] -= num
+    for label in (label for label in shares if not held[label]):
+        fitting = [
+            (unit, size)
+            for unit, size in zip(units, sizes, strict=True)
+            if label in size and all(held[other] + num < total[other] for other, num in size.items())
+        ]
+        if not fitting:
+            raise UserError(
+                f"the training images of class {classes[label]!r} cannot be divided, they are copies or one group: "
+                "add others, or set validation=0"
+            )
+        chosen[fitting[0][0]] = True
+        held.update(fitting[0][1])
+    return chosen
 
 
 def _check_room(counts: Mapping[int, int], num: int, classes: Sequence[str]) -> None:
@@ -75,6 +127,49 @@ def cut(labels: NDArray[np.int64], *, classes: Sequence[str], split: Split) -> N
         num_test = max(1, round(TEST_SHARE * len(places)))
         test[_shuffled(places, name, _CUT)[:num_test]] = True
     return np.flatnonzero(test if split == "test" else ~test)
+
+
+def cut_by_key(
+    keys: NDArray[np.uint64], labels: NDArray[np.int64], *, classes: Sequence[str], split: Split
+) -> NDArray[np.int64]:
+    """Choose the places of a split where a source has no test images of its own: the test has 20 % of all keys.
+
+    Each image's key alone decides, so the share of a class is 20 % on average, not exactly. A class that would have no
+    test image gives the one with its lowest key, one that would have no training image the one with its highest.
+    Raises: UserError that names the classes with fewer than two different keys.
+    """
+    test = keys < np.uint64(int(TEST_SHARE * 2**64))
+    own = [keys[labels == label] for label in range(len(classes))]
+    _check_divisible([(name, len(each), len(np.unique(each))) for name, each in zip(classes, own, strict=True)])
+    for label, each in enumerate(own):
+        if not test[labels == label].any():
+            test |= keys == each.min()
+        if test[labels == label].all():
+            test &= keys != each.max()
+    for label, name in enumerate(classes):
+        if len(np.unique(test[labels == label])) < 2:
+            raise UserError(
+                f"the images of class {name!r} cannot be divided into training and test: choose other groups"
+            )
+    return np.flatnonzero(test if split == "test" else ~test)
+
+
+def _check_divisible(counts: Sequence[tuple[str, int, int]]) -> None:
+    """Refuse classes by their name, number of images and number of different ones."""
+    few = [(name, num, distinct) for name, num, distinct in counts if distinct < 2]
+    if few:
+        words = named(
+            [
+                f"class {name!r} has {counted(num, 'image')}" + (" (copies, or one group)" if num > 1 else "")
+                for name, num, _ in few
+            ],
+            most=6,
+        )
+        option = f", or leave out :{','.join(f'-{name}' for name, _, _ in few)} (after the path)"
+        raise UserError(
+            f"{words}: a class needs at least two different images or groups, one to train and one to test with; add "
+            f"some{option if len(few) < len(counts) else ''}"
+        )
 
 
 def limit(labels: NDArray[np.int64], *, classes: Sequence[str], num: int) -> NDArray[np.int64]:

@@ -20,12 +20,41 @@ def evaluate(
     data_dir: Path | None = None,
     allow_remote: bool = False,
 ) -> Evaluation:
-    """Predict and measure the named splits of a finished run; with `views`, also with test-time augmentation.
+    """Predict and measure splits of a finished run.
 
-    By default those are the training and the test split, of a trial the training and the validation split. Another
-    machine that the run's recipe names is contacted with `allow_remote` alone.
-    Raises: UserError where the run is not finished, it is a trial whose test split is asked for, its data has changed
-    or another process works on it.
+    Parameters
+    ----------
+    run : Run
+        The run; its predictions and its `evaluation.json` are written into it.
+    splits : sequence of {"train", "validation", "test"}, optional
+        What to measure: by default the training and the test split, of a trial the training and the validation split.
+    views : {2, 6}, optional
+        Measure with test-time augmentation too, as the mean over so many views of each image.
+    device : str, default "auto"
+        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
+    data_dir : Path, optional
+        Where downloaded data lies, instead of `$RESLAB_DATA` or the cache directory.
+    allow_remote : bool, default False
+        Whether another machine that the run's recipe names may be contacted.
+
+    Returns
+    -------
+    Evaluation
+        Every figure, accuracies in [0, 1], with its confidence interval.
+
+    Raises
+    ------
+    UserError
+        Where the run is not finished, it is a trial whose test split is asked for, its data has changed or another
+        process works on it.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> evaluation = reslab.evaluate(reslab.Run.open("runs/digits"), splits=["test"])
+    >>> test = evaluation.splits["test"]
+    >>> test.num_images, test.accuracy.value > 0.9
+    (108, True)
     """
     splits = splits or ("train", run.recipe.measured_on)
     with run.locked():  # two at once would lose each other's splits

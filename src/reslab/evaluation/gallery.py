@@ -17,6 +17,7 @@ from reslab.measure.metrics import Integers, softmax
 from reslab.network.network import Network
 from reslab.records import SplitName
 from reslab.runs import Doubts, Features, GalleryImages, HeatMaps, Predictions, Run, drop_exhibit, write_exhibit
+from reslab.runs.gallery import ExhibitT
 
 IMAGES_A_CELL, IMAGES_OF_CELLS = 10, 1000  # of a confusion matrix
 NUM_FEATURES, NUM_HEAT_MAPS, NUM_DOUBTS = 800, 12, 36  # heat maps: as many of right as of wrong answers
@@ -35,17 +36,16 @@ def write_gallery(run: Run, split: SplitName, *, network: Network, images: Image
         write_exhibit(run.path, split, Features(sample, features.numpy()))
         looked = np.concatenate(choose_looks(predictions))
         maps = heat_maps(network.module, network.prepare(images.subset(looked).images[:]))
-        _replace(run, split, HeatMaps, None if maps is None else HeatMaps(looked, maps))
+        replace_exhibit(run, split, HeatMaps, None if maps is None else HeatMaps(looked, maps))
         doubts = find_doubts(predictions)
-        _replace(run, split, Doubts, doubts)
+        replace_exhibit(run, split, Doubts, doubts)
         chosen += [sample, looked, *([] if doubts is None else [doubts.indices[:NUM_DOUBTS]])]
     indices = np.unique(np.concatenate(chosen))
     write_exhibit(run.path, split, GalleryImages(indices, shrink(images.subset(indices).images[:]).numpy()))
 
 
-def _replace(
-    run: Run, split: SplitName, kind: type[HeatMaps] | type[Doubts], exhibit: HeatMaps | Doubts | None
-) -> None:
+def replace_exhibit(run: Run, split: SplitName, kind: type[ExhibitT], exhibit: ExhibitT | None) -> None:
+    """Write a part of a split's gallery, or take away what an evaluation before has left."""
     if exhibit is None:
         drop_exhibit(run.path, split, kind)
     else:

@@ -57,15 +57,42 @@ class OnnxEvaluation:
 def evaluate_onnx(
     run: Run, *, files: Sequence[Path], data_dir: Path | None = None, allow_remote: bool = False
 ) -> OnnxEvaluation:
-    """Measure exported files on the test split of the evaluated run that they were made from, on the processor.
+    """Measure exported files on the test split of the run that they were made from, on the processor.
 
-    Raises: UserError where a file is not for the run's classes, or the test split is not the one that was evaluated.
+    Parameters
+    ----------
+    run : Run
+        The run, evaluated on its test split.
+    files : sequence of Path
+        ONNX files that `export` has written.
+    data_dir : Path, optional
+        Where downloaded data lies, instead of `$RESLAB_DATA` or the cache directory.
+    allow_remote : bool, default False
+        Whether another machine that the run's recipe names may be contacted.
+
+    Returns
+    -------
+    OnnxEvaluation
+        Accuracy in [0, 1] and images per second of PyTorch, then of each file, with the change in accuracy.
+
+    Raises
+    ------
+    UserError
+        Where a file is not for the run's classes, or the test split is not the one that was evaluated.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import reslab
+    >>> found = reslab.evaluate_onnx(reslab.Run.open("runs/digits"), files=[Path("digits.onnx")])
+    >>> found.num_images, found.files[1].file, found.files[1].change.value
+    (108, 'digits.onnx', 0.0)
     """
     network = Network.load(run.path, device="cpu")
     kernels.enable(network.device)
     opened = [OnnxFile(file, threads=torch.get_num_threads()) for file in files]
     for each in opened:
-        if each.description != (network.classes, network.channels, network.image_size):
+        if each.description != (network.classes, network.channels, network.image_size, network.resizing):
             raise UserError(f"{each.path} is not for the classes and images of {run.path}: export that run")
     images = read_split(run.recipe, "test", data_dir=data_dir, allow_remote=allow_remote)
     recorded = run.environment.data

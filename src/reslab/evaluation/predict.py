@@ -9,13 +9,14 @@ import numpy as np
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import describe_change, describe_data, read_split
 from reslab.errors import UserError
-from reslab.evaluation.gallery import write_gallery
+from reslab.evaluation.copies import find_copies
+from reslab.evaluation.gallery import replace_exhibit, write_gallery
 from reslab.evaluation.score import choose_examples
 from reslab.machine import kernels
 from reslab.network.network import Network
 from reslab.recipe.recipe import Extension
 from reslab.records import SplitName
-from reslab.runs import Examples, Predictions, Run
+from reslab.runs import Copies, Examples, Predictions, Run
 
 
 def predict(
@@ -39,13 +40,21 @@ def predict(
         images = read_split(run.recipe, split, data_dir=data_dir, allow_remote=allow_remote)
         _check_fit(run, network, images)
         _record_data(run, images)
-        run.write_predictions(split, _predict_split(network, images, views=1))
+        run.write_predictions(split, _predict_split(network, images, views=1), names=images.names)
         if views is not None:
             run.write_predictions(split, _predict_split(network, images, views=views), augmented=True)
         _write_examples(run, split, images)
         write_gallery(run, split, network=network, images=images, predictions=run.read_predictions(split))
-        if split == "test" and run.recipe.extension is not None:
-            _predict_with_base(run, run.recipe.extension, images, device=device)
+        if split == "test":
+            replace_exhibit(run, split, Copies, _find_copies(run, images, data_dir=data_dir, allow_remote=allow_remote))
+            if run.recipe.extension is not None:
+                _predict_with_base(run, run.recipe.extension, images, device=device)
+
+
+def _find_copies(run: Run, test: ImageSet, *, data_dir: Path | None, allow_remote: bool) -> Copies | None:
+    """Find the test images that the run was trained on; nothing where its training images are no longer there."""
+    train = read_split(run.recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
+    return None if describe_change(train, recorded=run.environment.data) else find_copies(train, test)
 
 
 def _predict_split(network: Network, images: ImageSet, *, views: int) -> Predictions:

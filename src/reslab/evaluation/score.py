@@ -13,8 +13,17 @@ from reslab.evaluation.extension import measure_extension
 from reslab.measure import intervals, metrics
 from reslab.measure.estimates import bootstrapped, class_figures, macro_figures, proportion
 from reslab.measure.metrics import Integers, Logits
-from reslab.records import AugmentedFigures, Estimate, Evaluation, ExtensionFigures, Figures, SplitFigures, SplitName
-from reslab.runs import Damaged, Predictions, Run, read_weights
+from reslab.records import (
+    AugmentedFigures,
+    Estimate,
+    Evaluation,
+    ExtensionFigures,
+    Figures,
+    SplitFigures,
+    SplitName,
+    WithoutCopies,
+)
+from reslab.runs import Copies, Damaged, Predictions, Run, read_exhibit, read_weights
 
 TOP5_ABOVE = 10  # classes
 
@@ -32,9 +41,12 @@ def score(
     """
     if resamples < 1:
         raise UserError(f"{resamples} bootstrap resamples are too few: take at least 1, better 1000")
-    classes = read_weights(run.path)[1].classes
+    weights = read_weights(run.path)[1]
+    classes, temperature = weights.classes, weights.calibration and weights.calibration.temperature
     earlier = _earlier(run, classes=classes, resamples=resamples)
-    new = {split: _score_split(run, split, classes, views, resamples=resamples, seed=seed) for split in splits}
+    new = {
+        split: _score_split(run, split, classes, views, temperature, resamples=resamples, seed=seed) for split in splits
+    }
     extension = earlier.extension if earlier else None
     if "test" in new:
         extension = _score_extension(run, classes, new["test"])
@@ -51,8 +63,13 @@ def score(
     return evaluation
 
 
-def measure(predictions: Predictions, *, resamples: int = 1000, seed: int = 0) -> Figures:
-    """Measure valid predictions: every figure of a split with its interval."""
+def measure(
+    predictions: Predictions, *, temperature: float | None = None, resamples: int = 1000, seed: int = 0
+) -> Figures:
+    """Measure valid predictions: every figure of a split with its interval.
+
+    `temperature` is what their logits have been divided by: the figures of probabilities stand beside those before.
+    """
     logits, labels = predictions
     num_classes = logits.shape[1]
     matrix = metrics.confusion_matrix(labels, predicted=logits.argmax(axis=1), num_classes=num_classes)
@@ -63,6 +80,7 @@ def measure(predictions: Predictions, *, resamples: int = 1000, seed: int = 0) -
         accuracy=proportion(matrix.trace(), total=num_images),
         **macro_figures(matrix),
         **_probability_figures(predictions, resamples=resamples, seed=seed),
+        **_uncalibrated_figures(predictions, temperature, resamples=resamples, seed=seed),
         top5_accuracy=None if top5 is None else proportion(top5, total=num_images),
         per_class=class_figures(matrix),
         confusion_matrix=matrix.tolist(),
@@ -95,10 +113,17 @@ def _earlier(run: Run, *, classes: tuple[str, ...], resamples: int) -> Evaluatio
 
 
 def _score_split(
-    run: Run, split: SplitName, classes: tuple[str, ...], views: int | None, *, resamples: int, seed: int
+    run: Run,
+    split: SplitName,
+    classes: tuple[str, ...],
+    views: int | None,
+    temperature: float | None,
+    *,
+    resamples: int,
+    seed: int,
 ) -> SplitFigures:
     plain = _read(run, split, num_classes=len(classes))
-    figures = measure(plain, resamples=resamples, seed=seed)
+    figures = measure(plain, temperature=temperature, resamples=resamples, seed=seed)
     augmented = None
     if views is not None:
         several = _read(run, split, num_classes=len(classes), augmented=True)
@@ -107,8 +132,25 @@ def _score_split(
                 f"{run.path}: the {split} predictions with and without test-time augmentation are of "
                 f"different images; run reslab evaluate {run.path} again"
             )
-        augmented = AugmentedFigures(views=views, figures=measure(several, resamples=resamples, seed=seed))
-    return SplitFigures(**dict(figures), test_time_augmentation=augmented)
+        augmented = AugmentedFigures(
+            views=views, figures=measure(several, temperature=temperature, resamples=resamples, seed=seed)
+        )
+    return SplitFigures(
+        **dict(figures), test_time_augmentation=augmented, without_copies=_measure_without_copies(run, split, plain)
+    )
+
+
+def _measure_without_copies(run: Run, split: SplitName, predictions: Predictions) -> WithoutCopies | None:
+    """Measure the accuracy on test images without a copy among the training images, where those were looked for."""
+    copies = read_exhibit(run.path, split, Copies) if split == "test" else None
+    if copies is None:
+        return None
+    correct = predictions.logits.argmax(axis=1) == predictions.labels
+    if copies.indices.ndim != 1 or not np.isin(copies.indices, np.arange(len(correct))).all():
+        raise UserError(f"{run.path}: copies-test.npz is of other images; run reslab evaluate {run.path} again")
+    correct = np.delete(correct, copies.indices)
+    accuracy = proportion(correct.sum(), total=np.asarray(len(correct))) if len(correct) else None
+    return WithoutCopies(num_copies=len(copies.indices), accuracy=accuracy)
 
 
 def _score_extension(run: Run, classes: tuple[str, ...], figures: Figures) -> ExtensionFigures | None:
@@ -160,3 +202,13 @@ def _probability_figures(predictions: Predictions, *, resamples: int, seed: int)
     values = metrics.probability_figures(terms.mean(axis=0))
     drawn = intervals.resample_terms(terms, unseen=unseen, resamples=resamples, generator=generator)
     return {name: bootstrapped(getattr(values, name), samples=getattr(drawn, name)) for name in values._fields}
+
+
+def _uncalibrated_figures(
+    predictions: Predictions, temperature: float | None, *, resamples: int, seed: int
+) -> dict[str, Estimate]:
+    if temperature is None:
+        return {}
+    before = predictions._replace(logits=predictions.logits * temperature)
+    figures = _probability_figures(before, resamples=resamples, seed=seed)
+    return {f"{name}_uncalibrated": estimate for name, estimate in figures.items()}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from reslab.models import Classifier
+from reslab.models.layers import Classifier
 from reslab.network.network import Network
 from reslab.network.onnx_file import INPUT
 from reslab.recipe.recipe import Standardize

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import torch
 
+from reslab.data.check.duplicates import describe_overlap, find_overlap
 from reslab.data.images import ImageSet
-from reslab.data.overlap import describe_overlap, find_overlap
 from reslab.network.network import Network
 from reslab.recipe.recipe import Recipe
 

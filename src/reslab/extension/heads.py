@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reslab.models import Classifier
+from reslab.models.layers import Classifier
 
 SCALES = tuple(2.0**power for power in range(-12, 5))  # of logits, against squared distance over variance
 

@@ -79,6 +79,8 @@ def plan(base: Recipe, *, weights: Weights, extension: Extension, data: str) -> 
         "source": f"reslab extend, method {extension.method}, of a network trained by {base.name}",
         "published": None,
         "data": data,
+        # New classes come as the base's images are, in grey or in colour.
+        "channels": weights.channels if weights.channels in (1, 3) else "auto",
         "standardize": weights.standardize,
         "validation": 0,
         "trial": False,

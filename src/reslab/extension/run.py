@@ -19,13 +19,15 @@ from reslab.extension.methods import DEFAULT, METHODS, backbone_rate, check_meth
 from reslab.extension.prior import Priors, choose_prior, priors_of
 from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
-from reslab.models import Classifier
+from reslab.models.layers import Classifier
+from reslab.network.calibrating import calibrate
 from reslab.network.network import Network
 from reslab.recipe.recipe import Extension, Recipe, derive
 from reslab.records import Epoch, PriorChoice, Weights
 from reslab.runs import Run
 from reslab.training.begin import Begun, Computing, begin, go_on, read_recorded, read_splits
 from reslab.training.distributed import Team
+from reslab.training.findings import tell_findings
 from reslab.training.loop import EVERY_EPOCH, Start, Trainer
 from reslab.training.objective import make_objective
 from reslab.training.progress import Display
@@ -65,13 +67,62 @@ def extend(
     precision: str = "auto",
     deterministic: bool = False,
 ) -> Run:
-    """Teach the network of the finished run `base` the classes of the expression `data`, into the new run folder `out`.
+    """Teach the network of a finished run new classes.
 
-    `old_data` are the training images of the old classes to use: "all", "none" or N per class. With `merge` a name
-    that both sides have is one class, else it is refused. `prior` says how frequent pictures of the old classes will
-    be: as all training images of the "base", whatever `old_data` takes of them, or as those that are "used". The
-    last three are those of `train`.
-    Raises: UserError where the base, the data, the method or the folder do not allow it; Failure as `train` does.
+    Parameters
+    ----------
+    base : Path or str
+        The folder of the finished run; it stays as it is.
+    data : str
+        Data expression of the new classes, such as `folder:PATH`.
+    out : Path or str
+        The run folder to make, for a network that knows the old and the new classes.
+    method : str, default "finetune-distill"
+        One of `reslab.extension.METHODS`.
+    old_data : int or str, default "all"
+        Training images of the old classes to use: `all`, `none`, or so many of each class.
+    merge : bool, default False
+        Whether a name that both sides have is one class; without it such names are refused.
+    prior : {"base", "used"}, default "base"
+        How frequent pictures of the old classes will be: as in all training images of the base, whatever `old_data`
+        takes of them, or as in those that are used.
+    seed : int, default 0
+        Decides what is random in the training.
+    device : str, default "auto"
+        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
+    data_dir : Path, optional
+        Where downloaded data lies, instead of `$RESLAB_DATA` or the cache directory.
+    allow_remote : bool, default False
+        Whether another machine that the run's recipe names may be contacted.
+    silent : bool, default True
+        Whether to hide the progress bar and the line of each epoch.
+    safety : Safety, optional
+        How often to save, and what to do about a loss that is not finite; by default each epoch, and one retry.
+    compile : {"auto", "on", "off"}, default "auto"
+        Whether the network is compiled; `auto` does so where that saves more time than it takes.
+    precision : {"auto", "float32", "bfloat16"}, default "auto"
+        Type of the numbers that are multiplied; `auto` is bfloat16 where the processor or GPU has units for it.
+    deterministic : bool, default False
+        Whether to allow only algorithms that repeat to the bit, also on a GPU. No network is compiled then.
+
+    Returns
+    -------
+    Run
+        The finished run.
+
+    Raises
+    ------
+    UserError
+        Where the base, the data, the method or the folder do not allow it.
+    Failure
+        As `train`.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> run = reslab.extend("runs/digits", data="digits:8@20", out="runs/four", method="nearest-mean")
+    >>> reslab.Network.load(run.path).classes
+    ('1', '4', '7', '8')
     """
     team = Team(pick_device(device))
     computing = _read_computing(method, Computing(compile, precision, deterministic))
@@ -94,6 +145,7 @@ def extend(
         computing=computing,
         bring=bring_base,
     ) as begun:
+        tell_findings(begun, data_dir=data_dir, silent=silent)
         return _Extender(begun, silent=silent, safety=safety).extend()
 
 
@@ -107,10 +159,43 @@ def resume_extension(
     safety: Safety = EVERY_EPOCH,
     threads: int | None = None,
 ) -> Run:
-    """Go on with the extension in `path` from its newest checkpoint, or from its start where there is none yet.
+    """Resume an interrupted extension from its newest checkpoint, or from the start where there is none yet.
 
-    It computes with as many threads as it was begun with, unless `threads` says otherwise.
-    Raises: UserError where the folder holds no extension or its data has changed; as `extend`.
+    Parameters
+    ----------
+    path : Path or str
+        The run folder that `extend` has made.
+    device : str, default "auto"
+        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
+    data_dir : Path, optional
+        Where downloaded data lies, instead of `$RESLAB_DATA` or the cache directory.
+    allow_remote : bool, default False
+        Whether another machine that the run's recipe names may be contacted.
+    silent : bool, default True
+        Whether to hide the progress bar and the line of each epoch.
+    safety : Safety, optional
+        How often to save, and what to do about a loss that is not finite; by default each epoch, and one retry.
+    threads : int, optional
+        Threads to compute with, instead of as many as before.
+
+    Returns
+    -------
+    Run
+        The finished run.
+
+    Raises
+    ------
+    UserError
+        Where the folder holds no extension or its data has changed; and as `extend`.
+    Failure
+        As `train`.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> run = reslab.extend("runs/digits", data="digits:8@20", out="runs/more", method="nearest-mean")
+    >>> reslab.resume_extension(run.path).is_finished  # it was not interrupted
+    True
     """
     team = Team(pick_device(device))
     record = read_recorded(path, command="extend", team=team)
@@ -237,7 +322,9 @@ class _Extender:
         if self.extension.method == "weight-align":
             heads.align_norms(network.module.head, num_old=self.extension.num_old)
         self._settle_prior(network)
-        self.run.write_weights(network.to_bytes())
+        calibrated = calibrate(network, held_out=self.held_out)
+        self.display.say(calibrated.note)
+        self.run.write_weights(calibrated.network.to_bytes())
         return self.run
 
     def _announce(self) -> None:
@@ -258,7 +345,9 @@ class _Extender:
 
     def _named(self, module: Classifier) -> Network:
         """Give layers that know the new classes the names of all."""
-        return Network(module, self.base.metadata.model_copy(update={"classes": self.images.classes}))
+        return Network(
+            module, self.base.metadata.model_copy(update={"classes": self.images.classes, "calibration": None})
+        )
 
     def _extend_on_features(self) -> Network:
         network = self._grown()

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from reslab.data.check.examine import look_at
+from reslab.data.check.words import describe
 from reslab.data.images import ImageSet
 from reslab.data.load import load
 from reslab.data.sizes import find_image_size
@@ -13,13 +15,12 @@ from reslab.errors import UserError
 from reslab.evaluation import evaluate
 from reslab.fitting import scratch
 from reslab.fitting.choice import Backbone, Budget, Found, backbones, check_counts, choose
-from reslab.fitting.heads import Head
 from reslab.machine.device import pick_device
 from reslab.network.network import Network
 from reslab.pretrained import PRETRAINED, standardize_for, start_from
 from reslab.recipe.networks import MODELS, EfficientNetLite
 from reslab.recipe.recipe import Cosine, Flip, Recipe
-from reslab.records import Candidates, Epoch, Weights
+from reslab.records import Calibration, Candidates, Epoch, Weights
 from reslab.report import write_report
 from reslab.runs import Run
 from reslab.training.begin import Computing, begin
@@ -85,9 +86,12 @@ def fit(
     if minutes <= 0:
         raise UserError(f"{minutes:g} minutes are no time to fit in: choose 1 or more")
     Run.check_free(out)
-    size = find_image_size(data, largest=LARGEST_STORED)
+    size = find_image_size(data, largest=LARGEST_STORED, data_dir=data_dir)
     images = load(data, "train", data_dir=data_dir, image_size=size)
     check_counts(images)
+    if not silent and (found := look_at((images,), data_dir=data_dir)):
+        for line in describe(found):
+            say(line, silent=False)
     if networks := list(backbones(stored_size=size)):
         run = _fit_head(images, networks, out=out, minutes=minutes, seed=seed, silent=silent)
     else:
@@ -110,7 +114,7 @@ def _fit_head(
         say=lambda line: say(line, silent=silent),
     )
     recipe = describe_fit(images, found)
-    network = build_network(recipe, images, found.head)
+    network = build_network(recipe, images, found)
     computing = Computing(compile="off", precision="float32")
     with begin(
         recipe, out=out, seed=seed, team=Team(pick_device("cpu")), read=lambda: (images,), computing=computing
@@ -145,21 +149,22 @@ def describe_fit(images: ImageSet, found: Found) -> Recipe:
     )
 
 
-def build_network(recipe: Recipe, images: ImageSet, head: Head) -> Network:
+def build_network(recipe: Recipe, images: ImageSet, found: Found) -> Network:
     """Put a head on its backbone."""
     assert recipe.pretrained is not None
     assert recipe.standardize is not None
     channels = images.images.shape[1]
     module = start_from(recipe.pretrained, recipe.model, num_classes=len(images.classes), channels=channels).eval()
     with torch.no_grad():
-        module.head.weight.copy_(torch.from_numpy(np.asarray(head.weight)))
-        module.head.bias.copy_(torch.from_numpy(np.asarray(head.bias)))
+        module.head.weight.copy_(torch.from_numpy(np.asarray(found.head.weight)))
+        module.head.bias.copy_(torch.from_numpy(np.asarray(found.head.bias)))
     metadata = Weights(
         model=recipe.model,
         classes=images.classes,
         channels=channels,
         image_size=recipe.image_size,
         standardize=recipe.standardize,
+        calibration=Calibration(temperature=found.temperature, num_images=len(images.labels)),
     )
     return Network(module, metadata)
 

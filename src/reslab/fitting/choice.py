@@ -54,6 +54,7 @@ class Found:
     head: Head
     logits: NDArray[np.floating]
     candidate: Candidate
+    temperature: float
     train_loss: float  # of the head, on the images it was solved on
     train_accuracy: float
 
@@ -159,14 +160,13 @@ def judge(views: Features, labels: Integers, *, backbone: Backbone, method: Meth
     for kept, held in split_folds(labels):
         for place, head in enumerate(solve(method, *stack(views[:, kept], labels[kept]), strengths=strengths)):
             logits[place, held] = head.logits(views[0, held])
-    temperatures = [fit_temperature(each, labels) for each in logits]
-    losses = [log_loss(each / by, labels) for each, by in zip(logits, temperatures, strict=True)]
+    losses = [log_loss(each / fit_temperature(each, labels), labels) for each in logits]
     place = int(np.argmin(losses))
     (head,) = solve(method, *stack(views, labels), strengths=(strengths[place],))
     return _found(
         backbone,
-        head.divided(temperatures[place]),
-        logits[place] / temperatures[place],
+        head,
+        logits[place],
         labels,
         features=views[0],
         made=_describe_head(method, strengths[place]),
@@ -177,10 +177,8 @@ def judge(views: Features, labels: Integers, *, backbone: Backbone, method: Meth
 def average(first: Found, second: Found, *, features: Features, labels: Integers) -> Found:
     """Take the mean of the logits of two heads on one backbone, which is a head."""
     mean = (first.logits + second.logits) / 2
-    temperature = fit_temperature(mean, labels)
-    head = first.head.averaged(second.head).divided(temperature)
     made = LinearHead.model_validate(_settings(first) | _settings(second))
-    return _found(first.backbone, head, mean / temperature, labels, features=features, made=made)
+    return _found(first.backbone, first.head.averaged(second.head), mean, labels, features=features, made=made)
 
 
 def _found(
@@ -193,6 +191,8 @@ def _found(
     made: LinearHead,
     seconds: float = 0.0,
 ) -> Found:
+    temperature = fit_temperature(logits, labels)
+    head, logits = head.divided(temperature), logits / temperature
     hits = np.array((logits.argmax(1) == labels).sum())
     candidate = Candidate(
         network=backbone.network,
@@ -203,9 +203,8 @@ def _found(
         seconds=seconds,
     )
     answers = head.logits(features)
-    return Found(
-        backbone, head, logits, candidate, log_loss(answers, labels), float((answers.argmax(1) == labels).mean())
-    )
+    accuracy = float((answers.argmax(1) == labels).mean())
+    return Found(backbone, head, logits, candidate, temperature, log_loss(answers, labels), accuracy)
 
 
 def _describe_head(method: Method, strength: float) -> LinearHead:

@@ -27,11 +27,39 @@ FILES = (
 
 
 def push(run: Run, *, to: str, private: bool = False, endpoint: str | None = None) -> str:
-    """Upload a finished run with a model card to the repository `to`, OWNER/NAME, and return its address.
+    """Upload a finished run with a model card to a hub of models.
 
-    The repository is made where it is new. `endpoint` is another hub than $HF_ENDPOINT or the official one.
-    `environment.json` tells the processor and the command line of the training.
-    Raises: UserError where the run is not finished or the name is none; Failure where the hub refuses.
+    `environment.json`, which is uploaded too, tells the processor and the command line of the training.
+
+    Parameters
+    ----------
+    run : Run
+        The finished run.
+    to : str
+        The repository, OWNER/NAME; it is made where it is new.
+    private : bool, default False
+        Whether a new repository is private.
+    endpoint : str, optional
+        Address of the hub, instead of `$HF_ENDPOINT` or the official one.
+
+    Returns
+    -------
+    str
+        The repository's address.
+
+    Raises
+    ------
+    UserError
+        Where the run is not finished or `to` is not such a name.
+    Failure
+        Where the hub refuses.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> address = reslab.push(reslab.Run.open("runs/digits"), to="somebody/digits")
+    >>> address.endswith("/somebody/digits")
+    True
     """
     with extra("hub"):
         from huggingface_hub import CommitOperationAdd, HfApi
@@ -49,9 +77,35 @@ def push(run: Run, *, to: str, private: bool = False, endpoint: str | None = Non
 
 
 def pull(name: str, *, out: Path | str, endpoint: str | None = None) -> Run:
-    """Download the run in the repository `name`, OWNER/NAME, into the new run folder `out`.
+    """Download a run from a hub of models.
 
-    Raises: UserError where there is no such run, or one of its files is damaged; Failure where the hub refuses.
+    Parameters
+    ----------
+    name : str
+        The repository, OWNER/NAME.
+    out : Path or str
+        The run folder to make.
+    endpoint : str, optional
+        Address of the hub, instead of `$HF_ENDPOINT` or the official one.
+
+    Returns
+    -------
+    Run
+        The run, every file of it checked.
+
+    Raises
+    ------
+    UserError
+        Where there is no such run, or one of its files is damaged.
+    Failure
+        Where the hub refuses.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> address = reslab.push(reslab.Run.open("runs/digits"), to="somebody/digits")
+    >>> reslab.pull("somebody/digits", out="runs/pulled").is_finished
+    True
     """
     with extra("hub"):
         from huggingface_hub import HfApi

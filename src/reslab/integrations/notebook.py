@@ -22,7 +22,26 @@ SECONDS_BETWEEN_LOOKS = 1.0
 
 
 def draw_images(images: ImageSet, *, each: int = 8) -> Picture:
-    """Draw the first `each` images of every class, a row for each."""
+    """Draw the first images of every class.
+
+    Parameters
+    ----------
+    images : ImageSet
+        A split, as `load` gives it.
+    each : int, default 8
+        How many images of each class.
+
+    Returns
+    -------
+    Picture
+        A plot as PNG with a row for each class, which a notebook shows.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> reslab.draw_images(reslab.load("digits:1,4,7", "train"), each=4).caption
+    'The first 4 of each class.'
+    """
     labels = images.labels.numpy()
     rows = [images.images[np.flatnonzero(labels == label)[:each]].numpy() for label in range(len(images.classes))]
     return Picture(
@@ -36,9 +55,23 @@ def draw_images(images: ImageSet, *, each: int = 8) -> Picture:
 
 @contextmanager
 def live_curves(out: Path | str) -> Iterator[None]:
-    """Show the learning curves of the run folder `out` in a notebook while the block trains into it.
+    """Show the learning curves of a run in a notebook while the block trains it.
 
-    Raises: UserError where IPython is not installed.
+    Parameters
+    ----------
+    out : Path or str
+        The run folder that the block trains into.
+
+    Raises
+    ------
+    UserError
+        Where IPython is not installed.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> with reslab.live_curves("runs/digits"):
+    ...     run = reslab.resume("runs/digits")
     """
     with extra("notebook"):
         from IPython.display import display

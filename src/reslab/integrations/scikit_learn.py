@@ -1,13 +1,13 @@
 """scikit-learn's interface: a recipe as an estimator that is fitted to arrays.
 
-Images are (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 to 4 channels; where both could be meant, channels are last.
-Rows (N, D) are flattened images of `image_shape`; without it they are square grey images where D is a square, else
-images of a single row of pixels. All are resized to the recipe's square.
-Pixels that are uint8 are taken as they are. Numbers of other types are mapped linearly to 0 to 255, so that the least
-and the greatest value of the training images become the ends; what lies outside of them later is cut off there.
+Arrays are read as those of a file (`npz:`) are: (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 to 4 channels, last
+where both could be meant; labels of any kind, also one-hot. Rows (N, D) are flattened images of `image_shape`; without
+it square ones, grey or RGB, else images of a single row of pixels. All become the recipe's square.
+Pixels that are uint8 are taken as they are, fractions from 0 to 1 times 255, and whole numbers of 12 or 16 bits are
+scaled. All others are mapped linearly, so that the least and the greatest value of the training images become the ends;
+what lies outside of them later is cut off there.
 """
 
-import math
 import tempfile
 from numbers import Integral
 from pathlib import Path
@@ -21,7 +21,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from reslab.data.arrays import Layout, find_layout, find_scale, read_labels, read_names
 from reslab.data.images import ImageSet
+from reslab.data.pictures import with_channels
 from reslab.data.storage.blocks import resize
 from reslab.machine import kernels
 from reslab.machine.device import pick_device
@@ -34,16 +36,40 @@ from reslab.training.begin import Computing, begin
 from reslab.training.distributed import Team
 from reslab.training.loop import Trainer
 
-MAX_CHANNELS = 4
-
 
 class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A network trained by a recipe, as a scikit-learn classifier.
 
-    `recipe` is a shipped recipe's name, or a `Recipe`; its data expression and held-out images count for nothing here.
-    `epochs` replaces its number of epochs. `image_shape` is (H, W) or (H, W, C) of flattened images. `out` keeps the
-    run folder, a new one, which otherwise is temporary. `random_state` is the seed, or as
-    in scikit-learn what draws it; PyTorch's generators stay as they are. `device` is auto, cpu or cuda.
+    Parameters
+    ----------
+    recipe : str or Recipe, default "digits-quick"
+        A shipped recipe's name or a recipe; its data expression and held-out images count for nothing here.
+    epochs : int, optional
+        Replaces the recipe's number of epochs.
+    image_shape : tuple of int, optional
+        (H, W) or (H, W, C) of images that come as flattened rows.
+    out : Path or str, optional
+        The run folder to make and keep; otherwise it is temporary.
+    random_state : int, RandomState or None, default 0
+        The seed, or what draws it, as in scikit-learn. PyTorch's generators stay as they are.
+    device : str, default "auto"
+        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
+
+    Attributes
+    ----------
+    classes_ : ndarray
+        The K classes.
+    network_ : Network
+        The trained network.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> import reslab
+    >>> images, labels = load_digits(n_class=2, return_X_y=True)
+    >>> classifier = reslab.Classifier(epochs=1).fit(images[:100], labels[:100])
+    >>> classifier.predict_proba(images[:3]).shape
+    (3, 2)
     """
 
     def __init__(
@@ -73,18 +99,22 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises: ValueError where they are not images and classes; UserError where recipe or folder do not allow it.
         """
+        if isinstance(y, np.ndarray) and y.ndim == 2 and y.shape[1] > 1:
+            y = read_labels(y).values
         numbers, named = validate_data(self, X, y, allow_nd=True, ensure_min_samples=2)
         check_classification_targets(named)
         self.classes_, labels = np.unique(named, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y has one class, {self.classes_[0]!r}: a classifier needs at least two")
         self.image_shape_ = numbers.shape[1:]
-        self.pixel_range_ = (0.0, 255.0) if numbers.dtype == np.uint8 else (float(numbers.min()), float(numbers.max()))
+        self.scale_ = find_scale(numbers.dtype, float(numbers.min()), float(numbers.max()))
         recipe = self._make_recipe()
         images = ImageSet(
-            images=torch.from_numpy(resize(self._to_pixels(numbers), recipe.image_size)),
+            images=torch.from_numpy(
+                resize(self._to_pixels(numbers, recipe.channels), recipe.image_size, recipe.resize)
+            ),
             labels=torch.from_numpy(labels.astype(np.int64)),
-            classes=tuple(str(name) for name in self.classes_),
+            classes=tuple(str(name) for name in _as_text(self.classes_)),
             expression=recipe.data,
             split="train",
         )
@@ -102,7 +132,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"X has images of shape {numbers.shape[1:]}, the classifier was fitted to {self.image_shape_}"
             )
         kernels.enable(self.network_.device)
-        return softmax(self.network_.logits(torch.from_numpy(self._to_pixels(numbers))).numpy())
+        return softmax(self.network_.logits(torch.from_numpy(self._to_pixels(numbers, self.network_.channels))).numpy())
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
         """Name the most probable class of each image, (N,)."""
@@ -130,27 +160,20 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return int(self.random_state)
         return int(generator.randint(2**31))
 
-    def _to_pixels(self, numbers: NDArray[Any]) -> NDArray[np.uint8]:
+    def _to_pixels(self, numbers: NDArray[Any], channels: int | str) -> NDArray[np.uint8]:
         """Turn what scikit-learn hands over into stored images (N, C, H, W)."""
-        least, greatest = self.pixel_range_
-        scaled = (numbers - least) * (255 / ((greatest - least) or 1.0)) if numbers.dtype != np.uint8 else numbers
-        pixels = np.rint(scaled).clip(0, 255).astype(np.uint8)
-        return np.ascontiguousarray(_put_channels_first(pixels, self.image_shape))
+        layout = find_layout(numbers.shape, image_shape=self.image_shape)
+        if layout is None and numbers.ndim == 2 and self.image_shape is None:
+            layout = Layout((1, numbers.shape[1]))
+        if layout is None:
+            raise ValueError(
+                f"X has rows of {numbers.shape[1]} numbers, which are not images of image_shape {self.image_shape}"
+                if numbers.ndim == 2
+                else f"X has shape {numbers.shape}: images are (N, H, W), (N, H, W, C) or (N, C, H, W) with C up to 4"
+            )
+        images = np.ascontiguousarray(self.scale_.apply(layout.arrange(numbers)))
+        return with_channels(images, channels) if isinstance(channels, int) else images
 
 
-def _put_channels_first(pixels: NDArray[np.uint8], image_shape: tuple[int, ...] | None) -> NDArray[np.uint8]:
-    """Turn any of the layouts into (N, C, H, W). Raises: ValueError where it is none of them."""
-    if pixels.ndim == 2:
-        num = pixels.shape[1]
-        side = math.isqrt(num)
-        shape = image_shape or ((side, side) if side**2 == num else (1, num))
-        if math.prod(shape) != num:
-            raise ValueError(f"X has rows of {num} numbers, which are not images of image_shape {shape}")
-        pixels = pixels.reshape(-1, *shape)
-    if pixels.ndim == 3:
-        return pixels[:, None]
-    if pixels.ndim == 4 and pixels.shape[3] <= MAX_CHANNELS:
-        return pixels.transpose(0, 3, 1, 2)
-    if pixels.ndim == 4 and pixels.shape[1] <= MAX_CHANNELS:
-        return pixels
-    raise ValueError(f"X has shape {pixels.shape}: images are (N, H, W), (N, H, W, C) or (N, C, H, W) with C up to 4")
+def _as_text(names: NDArray[Any]) -> NDArray[Any]:
+    return read_names(names) if names.dtype.kind == "S" else names

@@ -34,12 +34,36 @@ class Tracker(Protocol):
 
 
 def track(run: Run, *, to: str, follow: bool = False) -> int:
-    """Send a run's log to `tensorboard:DIR`, `mlflow` or `mlflow:URI`, and return the number of epochs.
+    """Send a run's log to TensorBoard or MLflow.
 
-    With `follow` it waits for more until the run is finished or Ctrl-C is pressed. Where the run is evaluated, the
-    figures of its splits follow. In TensorBoard a second call replaces the points of the first; MLflow counts each call
-    as a run of its own, where MLflow is set to without a URI, else in the folder `mlruns`.
-    Raises: UserError where there is no such tracker or it is not installed; Failure where it refuses.
+    In TensorBoard a second call replaces the points of the first; MLflow counts each call as a run of its own.
+
+    Parameters
+    ----------
+    run : Run
+        The run; where it is evaluated, the figures of its splits follow the epochs.
+    to : str
+        `tensorboard:DIR`, `mlflow:URI`, or `mlflow`: where MLflow is set to, else the folder `mlruns`.
+    follow : bool, default False
+        Whether to wait for more epochs until the run is finished or Ctrl-C is pressed.
+
+    Returns
+    -------
+    int
+        The number of epochs that were sent.
+
+    Raises
+    ------
+    UserError
+        Where there is no such tracker or it is not installed.
+    Failure
+        Where the tracker refuses.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> reslab.track(reslab.Run.open("runs/digits"), to="tensorboard:boards")
+    4
     """
     ended, num_epochs = datetime.fromisoformat(run.environment.started).timestamp(), 0
     try:

@@ -12,17 +12,42 @@ import torch
 from numpy.typing import NDArray
 
 from reslab.errors import UserError
-from reslab.models.costs import count_multiply_adds, count_parameters
 from reslab.models.layers import Classifier
 from reslab.recipe.networks import Deep, Model
 
-__all__ = ["Classifier", "build", "count_multiply_adds", "count_parameters", "restore"]
+__all__ = ["build", "restore"]
 
 
 def build(options: Model, *, num_classes: int, channels: int = 3) -> Classifier:
-    """Build a network with fresh weights from its description, drawn from torch's global generator.
+    """Build a network with fresh weights.
 
-    Raises: UserError where it is a network from outside that is not allowed or not there.
+    Parameters
+    ----------
+    options : Model
+        Its description: one of `reslab.MODELS`, or one of the options in `reslab.recipe.networks`.
+    num_classes : int
+        Number of classes K.
+    channels : int, default 3
+        Channels of the images: 1 is grey, 3 is RGB.
+
+    Returns
+    -------
+    Classifier
+        A module with `features(images) -> (N, D)`, `head` and `forward(images) -> (N, K)`, in training mode. Its
+        weights are drawn from torch's global generator.
+
+    Raises
+    ------
+    UserError
+        Where it is a network from outside that is not allowed or not there.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import reslab
+    >>> network = reslab.build(reslab.MODELS["resnet20"], num_classes=7)
+    >>> network(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 7])
     """
     network: Classifier = resolve_name(f"{__name__}.{options.NETWORK}")(
         options, num_classes=num_classes, channels=channels

@@ -16,6 +16,7 @@ from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
 from reslab.models.layers import Classifier
 from reslab.network.inference import Stored, place_on, predict_features, predict_logits
+from reslab.recipe.value import Resizing
 from reslab.records import Weights
 from reslab.runs import pack_weights, read_weights, write_bytes
 
@@ -112,6 +113,11 @@ class Network:
         return self.metadata.image_size
 
     @property
+    def resizing(self) -> Resizing:
+        """How images that are no squares become ones."""
+        return self.metadata.resize
+
+    @property
     def device(self) -> torch.device:
         return next(self.module.parameters()).device
 
@@ -153,7 +159,7 @@ class Network:
                 f"(N, {self.channels}, H, W) of torch.uint8"
             )
         if pixels.shape[2:] != (self.image_size, self.image_size):
-            pixels = torch.from_numpy(resize(pixels.cpu().numpy(), self.image_size))
+            pixels = torch.from_numpy(resize(pixels.cpu().numpy(), self.image_size, self.resizing))
         standardized = standardize(pixels.to(self.device), by=self.metadata.standardize)
         return standardized.contiguous(memory_format=torch.channels_last)
 

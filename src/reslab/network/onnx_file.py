@@ -5,15 +5,17 @@ Axes: N images, C channels, H rows, W columns, K classes.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.data.pictures import Answer, name_best, read_pictures
+from reslab.data.answers import Unread, all_read, answer_all
+from reslab.data.pictures import Answer
 from reslab.errors import UserError, extra
+from reslab.recipe.value import Resizing
 
 INPUT, OUTPUTS = "images", ("logits", "probabilities")
 
@@ -26,11 +28,15 @@ class Outputs(NamedTuple):
 
 
 class Description(NamedTuple):
-    """What a network is for: the names of its classes, and the channels and side of its square images."""
+    """What a network is for: the names of its classes, and the channels and side of its square images.
+
+    `resize` says how other pictures become squares; a file without it squeezes them.
+    """
 
     classes: tuple[str, ...]
     channels: int
     image_size: int
+    resize: Resizing = "squeeze"
 
     def to_metadata(self) -> dict[str, str]:
         """Write it as the metadata of a file."""
@@ -39,11 +45,14 @@ class Description(NamedTuple):
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "Description":
         """Read it. Raises: ValueError or KeyError where it is not one."""
-        classes, channels, image_size = (json.loads(metadata[name]) for name in cls._fields)
+        classes, channels, image_size = (json.loads(metadata[name]) for name in cls._fields[:3])
+        resize = json.loads(metadata.get("resize", '"squeeze"'))
         named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
         if not named or not all(type(number) is int and number > 0 for number in (channels, image_size)):
             raise ValueError(metadata)
-        return cls(tuple(classes), channels, image_size)
+        if resize not in get_args(Resizing):
+            raise ValueError(metadata)
+        return cls(tuple(classes), channels, image_size, resize)
 
 
 class OnnxFile:
@@ -91,7 +100,15 @@ def classify_by_onnx(files: Sequence[Path], *, onnx: Path, top: int = 3) -> list
 
     Raises: UserError where the file or a picture cannot be read, or the network takes neither grey nor RGB images.
     """
+    return all_read(classify_each_by_onnx(files, onnx=onnx, top=top))
+
+
+def classify_each_by_onnx(files: Sequence[Path], *, onnx: Path, top: int = 3) -> Iterator[Answer | Unread]:
+    """Name the `top` most probable classes of each picture, or say why it cannot be read, a few at a time.
+
+    Raises: UserError where the file cannot be read, or the network takes neither grey nor RGB images.
+    """
     network = OnnxFile(onnx)
-    known = network.description
-    pixels = read_pictures(files, image_size=known.image_size, channels=known.channels)
-    return name_best(files, probabilities=network.predict(pixels).probabilities, classes=known.classes, top=top)
+    return answer_all(
+        files, lambda images: network.predict(images).probabilities, top=top, **network.description._asdict()
+    )

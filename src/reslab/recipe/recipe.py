@@ -22,7 +22,7 @@ from pydantic import (
 from reslab.errors import UserError, check_kind, first_complaint
 from reslab.recipe.networks import Model
 from reslab.recipe.schema import SCHEMA_VERSION, upgrade
-from reslab.recipe.value import Fraction, Part
+from reslab.recipe.value import Channels, Fraction, Part, Resizing
 from reslab.words import NBSP, counted, listing, percent
 
 NOT_REACHED: Final = "(not reached)"
@@ -342,7 +342,41 @@ class Published(Part):
 
 
 class Recipe(Part):
-    """Everything that decides a result, apart from the seed."""
+    """Everything that decides a result, apart from the seed: an immutable value that is validated when it is made.
+
+    Attributes
+    ----------
+    name, source : str
+        What it is called, and where it comes from.
+    data : str
+        Data expression of the training and test images.
+    image_size : int, default 32
+        Pixels a side that images are resized to.
+    validation : int, default 0
+        How many training images are held out.
+    model : Model
+        The network and its options.
+    augment : tuple of Augment
+        What is done to training images, in this order.
+    optimizer, schedule
+        How the weights are updated, and how the learning rate changes.
+    epochs, batch_size : int
+        How long it trains, and on how many images at a time.
+
+    The other fields are optional; each has a page in the documentation, under "parts of a recipe".
+
+    Raises
+    ------
+    ValueError
+        Where a value does not fit its field, or the fields do not fit each other.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> recipe = reslab.RECIPES["digits-quick"]
+    >>> recipe.data, recipe.model.kind, recipe.measured_on
+    ('digits', 'preact_resnet', 'test')
+    """
 
     schema_version: Literal[2] = SCHEMA_VERSION
     name: str
@@ -350,6 +384,8 @@ class Recipe(Part):
     published: Published | None = None
     data: str
     image_size: PositiveInt = 32
+    resize: Resizing = "squeeze"  # pictures that are no squares: squeeze them, pad with black bars, crop the middle
+    channels: Channels = "auto"  # 1: grey, 3: RGB, whatever the pictures are; auto: as they are
     validation: NonNegativeInt = 0
     trial: bool = False  # made to choose between settings: measured on its validation images, never on test images
     standardize: Standardize | None = None  # None: those of the training images
@@ -371,7 +407,8 @@ class Recipe(Part):
     micro_batch_size: PositiveInt | None = None  # batch norm's statistics are its own
     sampling: Sampling | None = None
     stream: PositiveInt | None = None  # from shards, in every epoch anew: so many images are in memory and shuffled
-    skip_damaged: bool = False  # whether shards that are missing or cut short are left out
+    temperature: PositiveFloat | None = None  # of the logits, where no images are held out to find it
+    skip_damaged: bool = False  # whether damaged pictures, and shards that are missing or cut short, are left out
     extension: Extension | None = None  # of a trained network, by `reslab extend`
 
     @model_validator(mode="before")
@@ -480,12 +517,61 @@ def _at_least_one(length: float) -> int:
 
 
 def derive(recipe: Recipe, *, name: str, **changes: Any) -> Recipe:
-    """Copy `recipe` under a new name with some fields replaced, validated again."""
+    """Copy a recipe under a new name with some fields replaced.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        The recipe to start from; it stays as it is.
+    name : str
+        Name of the copy.
+    **changes
+        Fields of `Recipe` and their new values.
+
+    Returns
+    -------
+    Recipe
+        The copy, validated again.
+
+    Raises
+    ------
+    ValueError
+        Where a value does not fit its field, or the fields do not fit each other.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> reslab.derive(reslab.find_recipe("digits-quick"), name="longer", epochs=20).epochs
+    20
+    """
     return Recipe.model_validate(recipe.model_dump() | {"name": name} | changes)
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read a recipe file. Raises: UserError where it is missing, is not JSON, has a newer schema or does not fit it."""
+    """Read a recipe from a JSON file.
+
+    Parameters
+    ----------
+    path : Path
+        The file, such as the `recipe.json` of a run folder.
+
+    Returns
+    -------
+    Recipe
+        The recipe; one of an older schema is brought up to date.
+
+    Raises
+    ------
+    UserError
+        Where the file is missing, is not JSON, has a newer schema or does not fit it.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import reslab
+    >>> reslab.read_recipe(Path("runs/digits/recipe.json")).data
+    'digits:1,4,7@60'
+    """
     check_kind(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -17,10 +17,33 @@ from reslab.recipe.value import Part
 
 
 def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
-    """Apply `field=value` overrides, nested ones with dots (`optimizer.peak_lr=0.2`, `augment.0.pixels=2`).
+    """Change fields of a recipe by the names that `--set` takes.
 
     What is changed is no longer the published recipe, so its published figure goes.
-    Raises: UserError with the nearest right name.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        The recipe to start from; it stays as it is.
+    settings : iterable of str
+        Overrides `field=value`, nested fields with dots. A value is read as JSON where it is JSON, else as text.
+
+    Returns
+    -------
+    Recipe
+        The changed recipe.
+
+    Raises
+    ------
+    UserError
+        Where a field is unknown, with the nearest right name, or a value does not fit.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> changed = reslab.with_settings(reslab.find_recipe("digits-quick"), ["epochs=5", "optimizer.peak_lr=0.2"])
+    >>> changed.epochs, changed.optimizer.peak_lr
+    (5, 0.2)
     """
     content = recipe.model_dump(mode="json")
     for setting in settings:

@@ -22,6 +22,7 @@ from reslab.report.pictures import (
     reliability_picture,
 )
 from reslab.report.plane import to_plane
+from reslab.report.spreadsheets import copies_csv, doubts_csv, mistakes_csv
 from reslab.report.tables import reliability
 from reslab.report.verdict import Verdict, verdict
 from reslab.runs import Run, make_folder, write_bytes
@@ -30,10 +31,35 @@ __all__ = ["Verdict", "draw", "tabulate", "verdict", "write_report"]
 
 
 def write_report(run: Run, *, against: Run | None = None) -> Path:
-    """Write `report.html`, `report.md`, `model-card.md` and `figures/*.png` into a run folder; give the page's path.
+    """Write the report of an evaluated run: `report.html`, `report.md`, `model-card.md` and `figures/*.png`.
 
-    Raises: UserError where the run is not evaluated, a file is damaged or the run `against` which it is tested was not
-    tested on the same images of the same classes; Failure where the disk refuses.
+    Beside them lie `mistakes.csv` and, where evaluation looked for them, `doubts.csv` and `copies.csv`.
+
+    Parameters
+    ----------
+    run : Run
+        The evaluated run; the files are written into its folder.
+    against : Run, optional
+        Another run to test it against, by McNemar's test on the same test images.
+
+    Returns
+    -------
+    Path
+        The page, one file that opens without a network.
+
+    Raises
+    ------
+    UserError
+        Where the run is not evaluated, a file is damaged, or `against` was not tested on the same images of the same
+        classes.
+    Failure
+        Where the disk refuses.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> print(reslab.write_report(reslab.Run.open("runs/digits")).as_posix())
+    runs/digits/report.html
     """
     inputs = read_inputs(run)
     beside = put_beside(run, against=against) if against else None
@@ -51,6 +77,10 @@ def write_report(run: Run, *, against: Run | None = None) -> Path:
     _write_figures(run.path / "figures", every)
     path = run.path / "report.html"
     write_bytes(path, html.encode())
+    write_bytes(run.path / "mistakes.csv", mistakes_csv(inputs))
+    for name, content in (("doubts.csv", doubts_csv(inputs)), ("copies.csv", copies_csv(inputs))):
+        if content is not None:
+            write_bytes(run.path / name, content)
     write_bytes(run.path / "report.md", render_markdown(inputs, pictures=every, beside=beside).encode())
     card = write_card(run, weights=inputs.weights, files=kept_files(run))
     write_bytes(run.path / "model-card.md", card.encode())

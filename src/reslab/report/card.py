@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from reslab.recipe.recipe import Recipe
 from reslab.records import Weights
 from reslab.runs import Run
-from reslab.words import figure, markdown, markdown_code, percent, yaml
+from reslab.words import counted, figure, markdown, markdown_code, percent, yaml
 
 
 def write_card(run: Run, *, weights: Weights, files: Iterable[str]) -> str:
@@ -89,8 +89,17 @@ def _facts(recipe: Recipe, weights: Weights) -> list[str]:
         f"- Trained on: {markdown_code(recipe.data)}",
         *([f"- Starts from: the ImageNet weights of {recipe.pretrained}"] if recipe.pretrained else []),
         f"- Source of the recipe: {markdown(recipe.source)}",
+        f"- Probabilities: {_calibration(weights)}",
         f"- Classes, in the order of the logits: {', '.join(map(markdown, weights.classes))}",
     ]
+
+
+def _calibration(weights: Weights) -> str:
+    found = weights.calibration
+    if found is None:
+        return "not calibrated"
+    source = counted(found.num_images, "held-out image") if found.num_images else "trials of the recipe"
+    return f"calibrated on {source}, temperature {found.temperature:.2f}, which is inside"
 
 
 def _figures(run: Run) -> list[str]:

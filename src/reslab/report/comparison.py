@@ -66,7 +66,7 @@ class _Answers:
     name: str
     split: SplitName
     data: str
-    reading: tuple[int, bool]  # the size of its images and whether they are streamed, which fingerprints cover too
+    reading: tuple[object, ...]  # size, ways to squares and channels, whether streamed: fingerprints cover them too
     fingerprint: str | None
     classes: tuple[str, ...]
     predicted: NDArray[np.int64]
@@ -74,10 +74,31 @@ class _Answers:
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
-    """Compare finished runs whose test split has been evaluated, or trials whose validation split has been.
+    """Compare runs on the same split, each two of them by McNemar's test.
 
-    Raises: UserError where one is given twice, is not finished or evaluated, only some are trials, or predictions and
-    figures differ.
+    Parameters
+    ----------
+    runs : sequence of Run
+        Finished runs whose test split has been evaluated, or trials whose validation split has been.
+
+    Returns
+    -------
+    Comparison
+        A row of figures for each run, and a test for each pair or the reason for there being none.
+
+    Raises
+    ------
+    UserError
+        Where a run is given twice, is not finished or evaluated, only some are trials, or predictions and figures
+        differ.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> runs = [reslab.Run.open(f"runs/{name}") for name in ("digits", "again")]
+    >>> found = reslab.compare(runs)
+    >>> [row.name for row in found.rows], found.pairs[0].mcnemar.p_value
+    (['digits', 'again'], 1.0)
     """
     names = _names(runs)
     split = _pick_split(runs)
@@ -140,7 +161,7 @@ def _answers(run: Run, name: str, evaluation: Evaluation) -> _Answers:
     if logits.shape != (evaluation.splits[split].num_images, len(evaluation.classes)):
         raise UserError(f"the predictions and the evaluation of {run.path} differ: run reslab evaluate {run.path}")
     fingerprint = next((data.fingerprint for data in run.environment.data if data.split == split), None)
-    reading = (run.recipe.image_size, run.recipe.stream is not None)
+    reading = (run.recipe.image_size, run.recipe.resize, run.recipe.channels, run.recipe.stream is not None)
     return _Answers(
         name, split, run.recipe.data, reading, fingerprint, evaluation.classes, logits.argmax(axis=1), labels
     )

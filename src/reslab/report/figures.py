@@ -231,13 +231,22 @@ def _number(value: float, *, by_row: bool) -> str:
 
 
 def reliability_diagram(
-    *, certainty: NDArray[np.float64], accuracy: NDArray[np.float64], share: NDArray[np.float64]
+    *,
+    certainty: NDArray[np.float64],
+    accuracy: NDArray[np.float64],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    share: NDArray[np.float64],
 ) -> bytes:
-    """Draw accuracy over mean certainty, one point a bin (B,), and below it the share of images in each bin."""
+    """Draw accuracy over mean certainty, one point a bin (B,), in the band of its interval from `low` to `high`.
+
+    Below it stands the share of images in each bin.
+    """
     with _style():
         figure = _new(_HALF, 400)
         axes, below = _two_rows(figure, 4)
         axes.plot([0, 1], [0, 1], color=_FAINT, lw=0.8, ls=(0, (4, 3)))
+        axes.fill_between(certainty, low, high, color=_BLUE, alpha=0.15, lw=0)
         axes.plot(certainty, accuracy, "o-", color=_BLUE, ms=4, lw=1.2)
         axes.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
         axes.grid()

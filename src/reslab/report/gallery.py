@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from reslab.errors import UserError
 from reslab.measure.metrics import softmax
 from reslab.records import SPLITS, Evaluation, SplitName
-from reslab.runs import Doubts, Features, GalleryImages, HeatMaps, Predictions, Run, read_exhibit
+from reslab.runs import Copies, Doubts, Features, GalleryImages, HeatMaps, Predictions, Run, read_exhibit
 
 TOP = 3  # classes named beside an image
 
@@ -52,12 +52,13 @@ class Shown:
 
 @dataclass(frozen=True)
 class Gallery:
-    """What there is to look at; the last three are of the test split, and absent where evaluation left none."""
+    """What there is to look at; the last four are of the test split, and absent where evaluation left none."""
 
     shown: dict[SplitName, Shown]
     features: Features | None
     heat_maps: HeatMaps | None
     doubts: Doubts | None
+    copies: Copies | None
 
 
 def read_gallery(run: Run, evaluation: Evaluation) -> Gallery:
@@ -70,8 +71,9 @@ def read_gallery(run: Run, evaluation: Evaluation) -> Gallery:
         images = read_exhibit(run.path, split, GalleryImages)
         if images is not None:
             shown[split] = _show(run, images, run.read_predictions(split))
+    copies = read_exhibit(run.path, "test", Copies)
     if "test" not in shown:
-        return Gallery(shown, None, None, None)
+        return Gallery(shown, None, None, None, copies)
     features, maps, doubts = (
         read_exhibit(run.path, "test", Features),
         read_exhibit(run.path, "test", HeatMaps),
@@ -79,7 +81,7 @@ def read_gallery(run: Run, evaluation: Evaluation) -> Gallery:
     )
     for exhibit, axes in ((features, 2), (maps, 3), (doubts, 1)):
         _check(run, exhibit is None or (len(exhibit[0]) == len(exhibit[1]) and exhibit[1].ndim == axes))
-    return Gallery(shown, features, maps, doubts)
+    return Gallery(shown, features, maps, doubts, copies)
 
 
 def _show(run: Run, kept: GalleryImages, predictions: Predictions) -> Shown:

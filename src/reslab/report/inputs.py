@@ -7,13 +7,14 @@ from reslab.recipe.recipe import Recipe
 from reslab.records import Candidates, Environment, Epoch, Evaluation, SplitFigures, Weights
 from reslab.report.gallery import Gallery, read_gallery
 from reslab.runs import Examples, Predictions, Run, read_weights
+from reslab.words import printable
 
 # What batch normalisation counts along the way is state, not something that training chose.
 _STATE = ("running_mean", "running_var", "num_batches_tracked")
 
 
 class Inputs(NamedTuple):
-    """The contents of a run folder; predictions and examples are those of the test split."""
+    """The contents of a run folder; predictions, names of files and examples are those of the test split."""
 
     name: str
     recipe: Recipe
@@ -23,6 +24,7 @@ class Inputs(NamedTuple):
     num_parameters: int
     evaluation: Evaluation
     predictions: Predictions
+    names: tuple[str, ...] | None
     examples: Examples
     gallery: Gallery
     candidates: Candidates | None
@@ -30,6 +32,15 @@ class Inputs(NamedTuple):
     @property
     def test(self) -> SplitFigures:
         return self.evaluation.splits["test"]
+
+    def file_of(self, index: int) -> str:
+        """Give the picture file of a test image; empty where there is none."""
+        return printable(self.names[index]) if self.names else ""
+
+    def call(self, index: int) -> str:
+        """Say which test image it is: by its number, and by its file where there is one."""
+        file = self.file_of(index)
+        return f"Test image {index}" + (f" ({file})" if file else "")
 
 
 def read_inputs(run: Run) -> Inputs:
@@ -52,6 +63,7 @@ def read_inputs(run: Run) -> Inputs:
         num_parameters=sum(value.size for name, value in tensors.items() if not name.endswith(_STATE)),
         evaluation=evaluation,
         predictions=run.read_predictions("test"),
+        names=run.read_names("test"),
         examples=run.read_examples("test"),
         gallery=read_gallery(run, evaluation),
         candidates=run.candidates,
@@ -69,6 +81,7 @@ def _belong_together(inputs: Inputs) -> bool:
     return (
         logits.shape == (num_images, num_classes)
         and labels.shape == (num_images,)
+        and (inputs.gallery.copies is None or bool((inputs.gallery.copies.indices < num_images).all()))
         and indices.shape == images.shape[:1]
         and images.ndim == 4
         and bool(((indices >= 0) & (indices < num_images)).all())

@@ -17,6 +17,7 @@ from reslab.report.gallery import Shown
 from reslab.report.inputs import Inputs
 from reslab.report.sheets import columns_of, make_sheet
 from reslab.report.tables import SPLIT_WORDS, reliability, splits_of
+from reslab.words import printable
 
 
 class Sheet(NamedTuple):
@@ -105,7 +106,7 @@ def _split(inputs: Inputs, split: SplitName) -> dict[str, Any]:
     shown = inputs.gallery.shown.get(split)
     if shown is not None:
         data |= {
-            "indices": shown.indices.tolist(),
+            "images": _call(inputs, split, shown),
             "labels": shown.labels.tolist(),
             "answers": shown.answers,
             "height": shown.images.shape[2],
@@ -113,6 +114,12 @@ def _split(inputs: Inputs, split: SplitName) -> dict[str, Any]:
             "columns": columns_of(len(shown.images)),
         }
     return data
+
+
+def _call(inputs: Inputs, split: SplitName, shown: Shown) -> list[str]:
+    """Name the images of a gallery: test images by their file where there is one, others by their number."""
+    files = inputs.names if split == "test" else None
+    return [printable(files[index]) if files else f"image {index}" for index in shown.indices.tolist()]
 
 
 def _field(inputs: Inputs) -> dict[str, Any]:

@@ -25,13 +25,14 @@ class Look(NamedTuple):
 
 
 class Doubt(NamedTuple):
-    """A test image whose label looks wrong: the given label and the network's answer, each with its probability."""
+    """A test image whose label looks wrong: the label, the network's answer, the probability of each, and the file."""
 
     image: Picture
     given: str
     given_probability: str
     answer: str
     answer_probability: str
+    file: str
 
 
 def looks(inputs: Inputs) -> dict[str, list[Look]]:
@@ -52,7 +53,7 @@ def _look(inputs: Inputs, place: int, heat: np.ndarray) -> Look:
     true, predicted = classes[shown.labels[place]], classes[shown.predicted[place]]
     sure = certainty(float(shown.probabilities[place].max()))
     index = shown.indices[place]
-    what = f"Test image {index}: {true}, " + (
+    what = f"{inputs.call(index)}: {true}, " + (
         f"recognised with {sure}" if true == predicted else f"taken for {predicted} with {sure}"
     )
     image = Picture(name=f"look-{index}", png=thumbnail(shown.images[place], largest=_LARGEST), alt=what)
@@ -77,10 +78,10 @@ def doubts(inputs: Inputs) -> list[Doubt]:
     for place in shown.places(gallery.doubts.indices[:NUM_DOUBTS]):
         given, answer = int(shown.labels[place]), int(shown.predicted[place])
         index, row = shown.indices[place], shown.probabilities[place]
-        alt = f"Test image {index}: labelled {classes[given]}, the network says {classes[answer]}"
+        alt = f"{inputs.call(index)}: labelled {classes[given]}, the network says {classes[answer]}"
         picture = Picture(name=f"doubt-{index}", png=thumbnail(shown.images[place], largest=_LARGEST), alt=alt)
         words = percent(float(row[given])), certainty(float(row[answer]))
-        found.append(Doubt(picture, classes[given], words[0], classes[answer], words[1]))
+        found.append(Doubt(picture, classes[given], words[0], classes[answer], words[1], inputs.file_of(index)))
     return found
 
 

@@ -17,12 +17,13 @@ _LARGEST = 96  # pixels; small images stay as they are and the page enlarges the
 
 
 class Mistake(NamedTuple):
-    """A test image with the names of its true and its predicted class and the probability of the latter."""
+    """A test image with its true and its predicted class, the probability of the latter, and the picture's file."""
 
     picture: Picture
     true: str
     predicted: str
     certainty: str
+    file: str
 
 
 class Confusion(NamedTuple):
@@ -74,6 +75,6 @@ class Mistakes:
         classes = self._inputs.evaluation.classes
         true, predicted = classes[self._true[place]], classes[self._predicted[place]]
         sure = certainty(float(softmax(self._logits[place : place + 1]).max()))
-        alt = f"Test image {index}: {true}, taken for {predicted} with {sure}"
+        alt = f"{self._inputs.call(index)}: {true}, taken for {predicted} with {sure}"
         picture = Picture(name=f"test-{index}", png=figures.thumbnail(image, largest=_LARGEST), alt=alt)
-        return Mistake(picture, true, predicted, sure)
+        return Mistake(picture, true, predicted, sure, self._inputs.file_of(index))

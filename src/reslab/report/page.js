@@ -49,10 +49,10 @@ for (const table of document.querySelectorAll('table.sortable')) {
 // ---- images, cut from a split's sheet
 
 function tile(split, place, size) {
-  const {indices, labels, width, height, columns} = data.splits[split];
+  const {images, labels, width, height, columns} = data.splits[split];
   const canvas = make('canvas', {width, height});
   canvas.setAttribute('role', 'img');
-  canvas.setAttribute('aria-label', `image ${indices[place]}, ${data.classes[labels[place]]}`);
+  canvas.setAttribute('aria-label', `${images[place]}, ${data.classes[labels[place]]}`);
   canvas.style.width = `${size}px`;
   const sheet = document.getElementById(`sheet-${split}`);
   const corner = [(place % columns) * width, Math.floor(place / columns) * height];
@@ -70,7 +70,7 @@ function answers(split, place) {
 }
 
 function openCell(split, i, j) {
-  const {matrix, name, labels, answers: said = []} = data.splits[split];
+  const {matrix, name, labels, images, answers: said = []} = data.splits[split];
   const count = matrix[i][j];
   const places = said.map((_, place) => place).filter(place => labels[place] === i && said[place][0][0] === j);
   places.sort((a, b) => said[b][0][1] - said[a][0][1]);
@@ -80,7 +80,7 @@ function openCell(split, i, j) {
   const note = `${count.toLocaleString('en')} of ${matrix[i].reduce((a, b) => a + b, 0).toLocaleString('en')} images`
     + ` of ${truth} on the ${name.toLowerCase()} split`
     + (shown.length < count ? `; ${shown.length} shown` : '') + (shown.length ? ', the most certain first.' : '.');
-  const items = shown.map(place => make('li', {}, tile(split, place, 96), ...answers(split, place)));
+  const items = shown.map(place => make('li', {}, tile(split, place, 96), ...answers(split, place), make('small', {textContent: images[place]})));
   const panel = document.getElementById(`cell-${split}`);
   panel.replaceChildren(make('h3', {textContent: `${name} split: ${what}`}), make('p', {className: 'note', textContent: note}),
     make('ul', {className: 'worst'}, ...items));
@@ -168,9 +168,11 @@ const KINDS = {
     };
   },
   reliability() {
-    const {certainty, accuracy, share} = data.reliability;
+    const {certainty, accuracy, low, high, share} = data.reliability;
+    const band = {x: certainty, mode: 'lines', line: {width: 0}, hoverinfo: 'skip', showlegend: false};
     const traces = [
       {x: [0, 1], y: [0, 1], mode: 'lines', line: {color: css('--soft'), dash: 'dash', width: 1}, hoverinfo: 'skip', showlegend: false},
+      {...band, y: low}, {...band, y: high, fill: 'tonexty', fillcolor: `${color(0)}26`},
       {x: certainty, y: accuracy, mode: 'lines+markers', line: {color: color(0)}, customdata: share, showlegend: false,
         hovertemplate: 'says %{x:.1%}, right %{y:.1%}<br>%{customdata:.1%} of the images<extra></extra>'},
       {x: certainty, y: share, type: 'bar', yaxis: 'y2', marker: {color: color(0)}, width: certainty.map(() => 0.03), showlegend: false,
@@ -181,8 +183,8 @@ const KINDS = {
       layout: layout({height: 460, hovermode: 'closest', xaxis: axis('probability of the predicted class', {range: [0, 1.02], anchor: 'y2', tickformat: '.0%'}),
         yaxis: axis('accuracy', {range: [0, 1.04], domain: [0.3, 1], tickformat: '.0%'}), yaxis2: axis('share', {domain: [0, 0.22], tickformat: '.0%', nticks: 3})}),
       go(div, place) {
-        hover(div, [{curveNumber: 1, pointNumber: place}]);
-        say(div, `Says ${percent(certainty[place])}, is right in ${percent(accuracy[place])}; ${percent(share[place])} of the images.`);
+        hover(div, [{curveNumber: 3, pointNumber: place}]);
+        say(div, `Says ${percent(certainty[place])}, is right in ${percent(accuracy[place])} (${percent(low[place])} to ${percent(high[place])}); ${percent(share[place])} of the images.`);
       },
     };
   },
@@ -227,16 +229,16 @@ const KINDS = {
 
 function peek(div, place, box) {
   const panel = div.parentElement.querySelector('.peek');
-  const {labels, indices} = data.splits.test;
+  const {labels, images} = data.splits.test;
   const truth = make('b', {textContent: data.classes[labels[place]]});
-  panel.replaceChildren(tile('test', place, 80), make('div', {}, truth, make('br'), `image ${indices[place]}`, ...answers('test', place).map(line => make('div', {}, line))));
+  panel.replaceChildren(tile('test', place, 80), make('div', {}, truth, make('br'), images[place], ...answers('test', place).map(line => make('div', {}, line))));
   panel.hidden = false;
   const left = box ? (box.x0 + box.x1) / 2 : 0, top = box ? box.y1 : 0;
   const onTheLeft = left > div.clientWidth / 2;
   panel.style.left = onTheLeft ? 'auto' : `${left + 14}px`;
   panel.style.right = onTheLeft ? `${div.clientWidth - left + 14}px` : 'auto';
   panel.style.top = `${Math.min(top, div.clientHeight - 130)}px`;
-  say(div, `${data.classes[labels[place]]}, image ${indices[place]}: the network says ${answers('test', place).map(line => line.textContent).join(', ')}.`);
+  say(div, `${data.classes[labels[place]]}, ${images[place]}: the network says ${answers('test', place).map(line => line.textContent).join(', ')}.`);
 }
 
 const charts = [...document.querySelectorAll('.chart')];

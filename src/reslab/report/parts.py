@@ -23,17 +23,63 @@ PartT = TypeVar("PartT")
 
 
 def draw(run: Run, *, part: str) -> Pictures:
-    """Draw a part of an evaluated run's report: curves, matrices, calibration, features or prior.
+    """Draw a part of an evaluated run's report.
 
-    Raises: UserError where there is no such part or the run is not evaluated.
+    Parameters
+    ----------
+    run : Run
+        The evaluated run.
+    part : {"curves", "matrices", "calibration", "features", "prior"}
+        What to draw: learning curves, confusion matrices, the reliability diagram, the plane of features, or of an
+        extended run how its prior was chosen.
+
+    Returns
+    -------
+    Pictures
+        A tuple of plots as PNG, which a notebook shows.
+
+    Raises
+    ------
+    UserError
+        Where there is no such part or the run is not evaluated.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> (picture,) = reslab.draw(reslab.Run.open("runs/digits"), part="calibration")
+    >>> picture.png[1:4]
+    b'PNG'
     """
     return Pictures(_find(_DRAWN, part)(read_inputs(run)))
 
 
 def tabulate(run: Run, *, part: str) -> Table:
-    """Give a table of an evaluated run's report: splits, classes, field, or of an extended run old and new.
+    """Give a table of an evaluated run's report.
 
-    Raises: UserError where there is no such part, the run is not evaluated, or is not an extended one.
+    Parameters
+    ----------
+    run : Run
+        The evaluated run.
+    part : {"splits", "classes", "field", "old", "new"}
+        Which table: metrics by split or by class, published networks beside this one, or of an extended run its old or
+        its new classes.
+
+    Returns
+    -------
+    Table
+        A header and rows, which a notebook shows.
+
+    Raises
+    ------
+    UserError
+        Where there is no such part, the run is not evaluated, or is not an extended one.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> table = reslab.tabulate(reslab.Run.open("runs/digits"), part="classes")
+    >>> [row[1].text for row in table.rows]
+    ['1', '4', '7']
     """
     return _find(_TABLES, part)(read_inputs(run))
 

@@ -187,11 +187,11 @@ def reliability_picture(bins: Reliability) -> Picture:
     side = "below" if (gap * bins.share).sum() < 0 else "above"
     return Picture(
         name="reliability-test",
-        png=figures.reliability_diagram(certainty=bins.certainty, accuracy=bins.accuracy, share=bins.share),
+        png=figures.reliability_diagram(**bins._asdict()),
         alt=f"Reliability diagram of the test split with {len(bins.share)} bins; weighted by images, the accuracy is "
         f"{side} the stated probability.",
         title="Test split, probability against accuracy.",
         caption="Each point gathers images to which the classifier gave about the same probability; on the "
-        "dashed diagonal it is right as often as it says, below it is too sure of itself. The bars show which share "
-        "of the images each point stands for.",
+        "dashed diagonal it is right as often as it says, below it is too sure of itself. The band is the 95 % "
+        "interval of the accuracy; the bars show which share of the images each point stands for.",
     )

@@ -10,13 +10,33 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from reslab.measure.intervals import proportion_interval
 from reslab.measure.metrics import CALIBRATION_BINS, softmax
 from reslab.recipe.published import CIFAR10_NETWORKS
-from reslab.records import SPLITS, Candidates, Epoch, Estimate, Evaluation, Figures, SplitName
+from reslab.records import (
+    SPLITS,
+    Candidates,
+    Epoch,
+    Estimate,
+    Evaluation,
+    Figures,
+    SplitFigures,
+    SplitName,
+    WithoutCopies,
+)
 from reslab.report.facts import device_words, training_seconds
 from reslab.report.inputs import Inputs
 from reslab.runs import Predictions
-from reslab.words import duration, errors_among, figure_alone, interval, percent, quantity
+from reslab.words import (
+    WITHOUT_COPIES,
+    duration,
+    errors_among,
+    figure_alone,
+    interval,
+    less_copies,
+    percent,
+    quantity,
+)
 
 SPLIT_WORDS: dict[SplitName, str] = {"train": "Training", "validation": "Validation", "test": "Test"}
 
@@ -81,7 +101,9 @@ _METRICS: tuple[tuple[str, str, Callable[[Estimate], Cell]], ...] = (
     ("Macro recall", "macro_recall", in_percent),
     ("Macro F1", "macro_f1", in_percent),
     ("Log loss (nats)", "log_loss", in_nats),
+    ("Log loss, uncalibrated", "log_loss_uncalibrated", in_nats),
     ("Expected calibration error", "expected_calibration_error", in_percent),
+    ("The same, uncalibrated", "expected_calibration_error_uncalibrated", in_percent),
 )
 
 
@@ -106,7 +128,19 @@ def metric_table(evaluation: Evaluation) -> Table:
             rows.append((Cell(label), *map(show, estimates)))
     wrong = (Cell(errors_among(num_wrong(figures), figures.num_images)) for _, figures in columns)
     rows.insert(1, (Cell("Errors"), *wrong))
+    copies = [figures.without_copies if isinstance(figures, SplitFigures) else None for _, figures in columns]
+    if any(copies):
+        rows.insert(2, (Cell(f"Accuracy {WITHOUT_COPIES}"), *map(_without_copies, copies)))
     return Table(("", *(header for header, _ in columns)), tuple(rows))
+
+
+def _without_copies(copies: WithoutCopies | None) -> Cell:
+    if copies is None:
+        return Cell("")
+    if copies.accuracy is None:
+        return Cell("none is left")
+    shown = in_percent(copies.accuracy)
+    return shown._replace(aside=f"{shown.aside} {less_copies(copies.num_copies)}".strip())
 
 
 def num_wrong(figures: Figures) -> int:
@@ -173,10 +207,15 @@ def confused_pairs(matrix: NDArray[np.int64], *, most: int, num_old: int = 0) ->
 
 
 class Reliability(NamedTuple):
-    """For each bin of certainty that holds images: mean probability, accuracy and share of the images, each (B,)."""
+    """For each bin of certainty that holds images, each (B,): mean probability, accuracy with its interval, and share.
+
+    The share is of the images.
+    """
 
     certainty: NDArray[np.float64]
     accuracy: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
     share: NDArray[np.float64]
 
 
@@ -187,8 +226,9 @@ def reliability(predictions: Predictions) -> Reliability:
     bins = np.ceil(certainty * CALIBRATION_BINS).astype(np.int64)
     count = np.bincount(bins)
     used = count > 0
-    sums = [np.bincount(bins, values)[used] / count[used] for values in (certainty, correct)]
-    return Reliability(sums[0], sums[1], count[used] / len(certainty))
+    sure, right = (np.bincount(bins, values)[used] for values in (certainty, correct))
+    low, high = proportion_interval(right, total=count[used])
+    return Reliability(sure / count[used], right / count[used], low, high, count[used] / len(certainty))
 
 
 # ---- the field

@@ -8,10 +8,20 @@ from reslab.runs.checkpoints import Checkpoint
 from reslab.runs.files import Damaged, make_folder, write_bytes, write_json
 from reslab.runs.folder import Examples, Predictions, Run, pack_weights, read_weights
 from reslab.runs.follower import Follower
-from reslab.runs.gallery import Doubts, Features, GalleryImages, HeatMaps, drop_exhibit, read_exhibit, write_exhibit
+from reslab.runs.gallery import (
+    Copies,
+    Doubts,
+    Features,
+    GalleryImages,
+    HeatMaps,
+    drop_exhibit,
+    read_exhibit,
+    write_exhibit,
+)
 
 __all__ = [
     "Checkpoint",
+    "Copies",
     "Damaged",
     "Doubts",
     "Examples",

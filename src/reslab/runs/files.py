@@ -1,11 +1,12 @@
 """Single files: written all or nothing, read with every damage in one sentence."""
 
+import csv
 import errno
 import glob
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
@@ -21,6 +22,7 @@ from pydantic import ValidationError
 from reslab.errors import Failure, UserError, check_kind, first_complaint, show
 from reslab.recipe.value import Part
 from reslab.records import SCHEMA_VERSION
+from reslab.words import printable
 
 Arrays = Mapping[str, NDArray[Any]]
 RecordT = TypeVar("RecordT", bound=Part)
@@ -63,13 +65,27 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
+def to_csv(header: Iterable[str], rows: Iterable[Iterable[str]]) -> bytes:
+    """Write a table in UTF-8, with the mark by which a spreadsheet knows that; no cell is taken for a formula."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\r\n")
+    writer.writerow(header)
+    writer.writerows([_as_text(cell) for cell in row] for row in rows)
+    return buffer.getvalue().encode("utf-8-sig")
+
+
+def _as_text(cell: str) -> str:
+    return f"'{printable(cell)}" if cell.startswith(("=", "+", "-", "@")) else printable(cell)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, however many. Raises: Failure where the disk refuses."""
 
     def make() -> None:
-        missing = list(takewhile(lambda folder: not os.path.isdir(folder), (path, *path.parents)))
+        missing = list(takewhile(lambda folder: not os.path.lexists(folder), (path, *path.parents)))
         for folder in reversed(missing):  # not by recursion, as the standard library would
             folder.mkdir(exist_ok=True)
+        path.stat()  # a link that leads nowhere is no folder
 
     writing(path, make)
 
@@ -178,7 +194,7 @@ def write_npz(path: Path, arrays: Arrays) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
+def read_npz(path: Path, names: tuple[str, ...], *, optional: tuple[str, ...] = ()) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{path} is missing: run reslab evaluate {path.parent}")
     content = read_bytes(path)
@@ -186,7 +202,7 @@ def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
         # From memory, because NumPy leaves a broken file open.
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             check_sizes(file.zip)
-            return {name: file[name] for name in names}
+            return {name: file[name] for name in (*names, *(name for name in optional if name in file))}
     except Exception as error:  # a broken archive makes zipfile and NumPy raise nearly anything
         raise Damaged(f"{path} is damaged, it should hold {' and '.join(names)}: {error}") from None
 
@@ -198,5 +214,10 @@ MAX_RATIO = 100  # of what is inside to what lies on the disk; images are compre
 def check_sizes(archive: ZipFile) -> None:
     """Raises: ValueError where a member would be huge and is nearly nothing on the disk."""
     for member in archive.infolist():
-        if member.file_size > max(MAX_BYTES, MAX_RATIO * member.compress_size):
-            raise ValueError(f"{member.filename} unpacks {member.compress_size:,} to {member.file_size:,} bytes")
+        check_size(member.filename, member.file_size, on_disk=member.compress_size)
+
+
+def check_size(name: str, num_bytes: int, *, on_disk: int) -> None:
+    """Raises: ValueError where `num_bytes` are huge and nearly nothing on the disk."""
+    if num_bytes > max(MAX_BYTES, MAX_RATIO * on_disk):
+        raise ValueError(f"{name} unpacks {on_disk:,} to {num_bytes:,} bytes")

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,7 +51,35 @@ class Examples(NamedTuple):
 
 
 class Run:
-    """One run folder. `Run(path)` touches nothing; `create` and `open` check what is there."""
+    """One run folder. The constructor touches nothing; `create` and `open` check what is there.
+
+    Parameters
+    ----------
+    path : Path or str
+        The folder.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    name : str
+        Its name, as it is shown.
+    recipe : Recipe
+        What to do; `environment` says with what it was done.
+    log : list of Epoch
+        The epochs so far.
+    is_finished, is_evaluated : bool
+        Whether the weights are there, and the figures.
+    evaluation : Evaluation
+        The figures.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> run = reslab.Run.open("runs/digits")
+    >>> run.name, run.is_finished, [epoch.epoch for epoch in run.log]
+    ('digits', True, [1, 2, 3, 4])
+    """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -240,11 +268,32 @@ class Run:
 
     # ---- what evaluation leaves
 
-    def write_predictions(self, split: SplitName, predictions: Predictions, *, augmented: bool = False) -> None:
-        write_npz(self._predictions_path(split, augmented), predictions._asdict())
+    def write_predictions(
+        self,
+        split: SplitName,
+        predictions: Predictions,
+        *,
+        names: Sequence[str] | None = None,
+        augmented: bool = False,
+    ) -> None:
+        """Keep what the network said of a split, with the `names` (N,) of the picture files where there are any."""
+        arrays: dict[str, NDArray[Any]] = dict(predictions._asdict())
+        if names is not None:
+            arrays["names"] = np.array(names, dtype=np.str_)
+        write_npz(self._predictions_path(split, augmented), arrays)
 
     def read_predictions(self, split: SplitName, *, augmented: bool = False) -> Predictions:
         return Predictions(**read_npz(self._predictions_path(split, augmented), ("logits", "labels")))
+
+    def read_names(self, split: SplitName) -> tuple[str, ...] | None:
+        """Read the names of the picture files of a split, inside their source; None where there are none."""
+        path = self._predictions_path(split, augmented=False)
+        found = read_npz(path, ("labels",), optional=("names",))
+        if "names" not in found:
+            return None
+        if found["names"].dtype.kind != "U" or found["names"].shape != found["labels"].shape:
+            raise Damaged(f"{path} is damaged, its names are not one for each image")
+        return tuple(map(str, found["names"]))
 
     def _predictions_path(self, split: SplitName, augmented: bool) -> Path:
         return self.path / f"predictions-{split}{'-tta' if augmented else ''}.npz"

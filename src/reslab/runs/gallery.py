@@ -41,13 +41,20 @@ class Doubts(NamedTuple):
     credibility: NDArray[np.float32]
 
 
-Exhibit = GalleryImages | Features | HeatMaps | Doubts
-ExhibitT = TypeVar("ExhibitT", GalleryImages, Features, HeatMaps, Doubts)
+class Copies(NamedTuple):
+    """Images of the split that have a copy, exact or near, among the training images."""
+
+    indices: NDArray[np.int64]
+
+
+Exhibit = GalleryImages | Features | HeatMaps | Doubts | Copies
+ExhibitT = TypeVar("ExhibitT", GalleryImages, Features, HeatMaps, Doubts, Copies)
 FILES: dict[type[Exhibit], str] = {
     GalleryImages: "gallery",
     Features: "features",
     HeatMaps: "heatmaps",
     Doubts: "doubts",
+    Copies: "copies",
 }
 
 

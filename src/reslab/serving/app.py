@@ -19,7 +19,7 @@ from reslab.serving.decoding import Uploaded
 from reslab.serving.guard import Guard, Limits
 from reslab.serving.metrics import Metrics
 from reslab.serving.pages import Page, render
-from reslab.serving.schema import MAX_PICTURES, Model, Predictions, Problem, Upload
+from reslab.serving.schema import MAX_PICTURES, Model, PredictResponse, Problem, Upload
 from reslab.serving.served import Asked
 from reslab.serving.service import Service, describe
 from reslab.serving.turns import Busy
@@ -115,7 +115,7 @@ def _add_page(app: FastAPI, path: str, page: Page) -> None:
 def _answering(service: Service, limits: Limits) -> APIRouter:
     router = APIRouter(prefix="/v1", responses=PROBLEMS)
 
-    @router.post("/predict", response_model=Predictions, openapi_extra={"requestBody": BODIES})
+    @router.post("/predict", response_model=PredictResponse, openapi_extra={"requestBody": BODIES})
     async def predict(
         request: Request,
         top: Annotated[int, Query(ge=1, description="How many classes to name for each picture.")] = 5,

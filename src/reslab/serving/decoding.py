@@ -19,13 +19,21 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.data.pictures import MAX_PIXELS, UnknownFormatError, opening, shrink, with_channels
+from reslab.data.pictures import (
+    MAX_PIXELS,
+    UnknownFormatError,
+    opening,
+    readable_endings,
+    shrink,
+    with_channels,
+)
 from reslab.errors import UserError
+from reslab.recipe.value import Resizing
 from reslab.serving.turns import Busy, Turns
 
 Uploaded = tuple[str, bytes]  # the name of a file, and what it holds
@@ -39,9 +47,19 @@ SMALL_MEMORY, LARGE_MEMORY = 64 << 20, 320 << 20
 # Pictures that a process is sent together, and their bytes: what a pipe holds. Who comes next waits for no more.
 MOST_AT_ONCE, AT_ONCE = 4, 64 << 10
 READY, READY_SECONDS = b"+", 60.0  # what a process says when it has started, and how long that may take
-QUESTION = struct.Struct("!IIIII")  # most pixels, image size, channels, bytes of the name, bytes of the picture
+RESIZINGS: tuple[Resizing, ...] = get_args(Resizing)
+# Most pixels, image size, channels, place in RESIZINGS, bytes of the name, bytes of the picture.
+QUESTION = struct.Struct("!IIIIII")
 ANSWER = struct.Struct("!BI")  # an outcome; bytes that follow, or pixels of the picture that is too large
 NAME_BYTES = 200
+
+
+class Shape(NamedTuple):
+    """What a network takes: squares of `image_size` pixels, made of other pictures by `resize`."""
+
+    image_size: int
+    channels: int
+    resize: Resizing = "squeeze"
 
 
 class Outcome(IntEnum):
@@ -65,14 +83,17 @@ class _Picture:
     request: _Request
     name: str
     content: bytes
-    shape: tuple[int, int]  # image size, channels
+    shape: Shape
     pixels: int = 0
     answered: asyncio.Future[bytes] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def question(self) -> bytes:
         name = self.name.encode(errors="replace")[:NAME_BYTES]
         most = MAX_PIXELS if self.pixels else LARGE_PIXELS
-        return QUESTION.pack(most, *self.shape, len(name), len(self.content)) + name
+        return (
+            QUESTION.pack(most, *self.shape[:2], RESIZINGS.index(self.shape.resize), len(name), len(self.content))
+            + name
+        )
 
     def fail(self, error: Exception) -> None:
         if not self.answered.done():
@@ -99,17 +120,20 @@ class Decoders:
     def __len__(self) -> int:
         return len(self._small) + len(self._large)
 
-    async def decode(self, uploads: Sequence[Uploaded], *, image_size: int, channels: int) -> list[NDArray[np.uint8]]:
+    async def decode(
+        self, uploads: Sequence[Uploaded], *, image_size: int, channels: int, resize: Resizing = "squeeze"
+    ) -> list[NDArray[np.uint8]]:
         """Decode a request's uploads to (C, image_size, image_size) each. Who is cancelled leaves nothing that waits.
 
         Raises: UserError where one is no picture, too large, or takes too long; Busy where too many wait.
         """
+        shape = Shape(image_size, channels, resize)
         if len(self) + len(uploads) > WAITING:
             raise Busy
         if not self._tasks:
             self._tasks = [asyncio.create_task(self._work(takes_large=not place)) for place in range(self._num)]
         request = _Request()
-        pictures = [_Picture(request, name, content, (image_size, channels)) for name, content in uploads]
+        pictures = [_Picture(request, name, content, shape) for name, content in uploads]
         try:
             await self._put(self._small, request, pictures)
             replies = await asyncio.gather(*(picture.answered for picture in pictures))
@@ -118,7 +142,10 @@ class Decoders:
             self._large_pixels -= sum(picture.pixels for picture in self._large.drop(request))
             for picture in pictures:
                 picture.answered.cancel()
-        return [np.frombuffer(reply, np.uint8).reshape(channels, image_size, image_size) for reply in replies]
+        return [
+            np.frombuffer(reply, np.uint8).reshape(shape.channels, shape.image_size, shape.image_size)
+            for reply in replies
+        ]
 
     async def close(self) -> None:
         """End the processes, and wait until they and their pipes are gone."""
@@ -254,26 +281,28 @@ async def _end(process: Process) -> None:
 
 def work(source: BinaryIO, sink: BinaryIO, *, memory: int = LARGE_MEMORY) -> None:
     """Answer every picture of `source`, until it ends."""
+    readable_endings()  # loads the decoders, whose code is no picture's memory
     _limit_memory(memory)
     sink.write(READY)
     sink.flush()
     while head := source.read(QUESTION.size):
-        most, image_size, channels, name_size, size = QUESTION.unpack(head)
+        most, image_size, channels, resizing, name_size, size = QUESTION.unpack(head)
         name, content = source.read(name_size).decode(errors="replace"), source.read(size)
-        outcome, size, reply = _answer(name, content, most=most, shape=(image_size, channels))
+        outcome, size, reply = _answer(name, content, most=most, shape=Shape(image_size, channels, RESIZINGS[resizing]))
         sink.write(ANSWER.pack(outcome, size) + reply)
         sink.flush()
 
 
-def _answer(name: str, content: bytes, *, most: int, shape: tuple[int, int]) -> tuple[Outcome, int, bytes]:
+def _answer(name: str, content: bytes, *, most: int, shape: Shape) -> tuple[Outcome, int, bytes]:
     """Decode a picture, or count its pixels where there are more than `most`; a size, and what follows."""
-    image_size, channels = shape
     num_pixels = LARGE_PIXELS + 1  # where opening fails: of some pictures it takes the memory for all pixels
     try:
         with opening(io.BytesIO(content), name=name) as image:
             num_pixels = image.width * image.height
             if not most < num_pixels <= MAX_PIXELS:
-                pixels = with_channels(shrink(image, image_size=image_size), channels).tobytes()
+                pixels = with_channels(
+                    shrink(image, image_size=shape.image_size, resize=shape.resize), shape.channels
+                ).tobytes()
                 return Outcome.PIXELS, len(pixels), pixels
     except UserError as error:
         if isinstance(error, UnknownFormatError) or not most < num_pixels <= MAX_PIXELS:

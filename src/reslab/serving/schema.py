@@ -43,7 +43,7 @@ class Neighbour(BaseModel):
     image: str
 
 
-class Answer(BaseModel):
+class RunAnswer(BaseModel):
     """What one run says of a picture, the most probable class first."""
 
     run: str
@@ -55,10 +55,10 @@ class Predicted(BaseModel):
     """What every run says of one picture."""
 
     name: str
-    answers: list[Answer]
+    answers: list[RunAnswer]
 
 
-class Predictions(BaseModel):
+class PredictResponse(BaseModel):
     """The pictures in the order of the request."""
 
     pictures: list[Predicted]
@@ -75,8 +75,7 @@ class ServedRun(BaseModel):
     image_size: int
     channels: int
     test_accuracy: Estimate | None
-    is_calibrated: bool
-    temperature: float
+    temperature: float | None  # None: not calibrated
     calibration: str
     has_neighbours: bool
     neighbours: str

@@ -17,11 +17,10 @@ from reslab.data.images import ImageSet
 from reslab.errors import UserError
 from reslab.evaluation.heat import evidence_maps
 from reslab.machine import kernels
-from reslab.models import Classifier
+from reslab.models.layers import Classifier
 from reslab.network.folding import fold
 from reslab.network.network import Network
 from reslab.runs import Run
-from reslab.serving.calibration import PENDING, calibrate
 from reslab.serving.neighbours import Index, to_data_url
 from reslab.serving.schema import Neighbour
 
@@ -85,7 +84,6 @@ class Served:
         self.network = Network.load(path, device=device)
         kernels.enable(self.network.device)
         self.name, self.run = name, Run.open(path) if path.is_dir() else None
-        self.calibration = calibrate(self.run, num_classes=len(self.network.classes)) or PENDING
         self.index: Index | None = None
         self.index_note = "No nearest training images."
         with torch.inference_mode():
@@ -103,7 +101,7 @@ class Served:
         """Answer for all pictures at once."""
         pixels = torch.from_numpy(np.stack([question.pixels for question in questions]))
         logits, features = self.compute(pixels)
-        probabilities = (logits / self.calibration.temperature).softmax(1)
+        probabilities = logits.softmax(1)
         # Once for all: each call of PyTorch's for one picture takes as long as it does for all.
         most = max(min(question.asked.top, len(self.network.classes)) for question in questions)
         best, labels = (found.tolist() for found in probabilities.topk(most))

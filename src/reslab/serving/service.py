@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from reslab.data.images import ImageSet
-from reslab.runs import Predictions as SavedPredictions
+from reslab.records import Calibration
 from reslab.serving.batching import Batcher
-from reslab.serving.calibration import PENDING, calibrate_by, uncalibrated
-from reslab.serving.decoding import WAITING, Decoders, Uploaded
+from reslab.serving.decoding import WAITING, Decoders, Shape, Uploaded
 from reslab.serving.metrics import Metrics
-from reslab.serving.own_images import read_own, read_some
-from reslab.serving.schema import Answer, Guess, Predicted, Predictions, ServedRun
+from reslab.serving.own_images import read_some
+from reslab.serving.schema import Guess, Predicted, PredictResponse, RunAnswer, ServedRun
 from reslab.serving.served import Asked, Question, Reply, Served
+from reslab.words import counted
 
 LARGEST_BATCH = 64
 
@@ -53,7 +53,7 @@ class Service:
     async def running(
         self, *, neighbours: int = 0, data_dir: Path | None = None, allow_remote: bool = False
     ) -> AsyncIterator[None]:
-        """Answer while the block runs; meanwhile calibrate, and index so many training images."""
+        """Answer while the block runs; meanwhile index so many training images."""
         tasks = [asyncio.create_task(batcher.run()) for batcher in self._batchers]
         tasks += [asyncio.create_task(self._prepare(each, neighbours, data_dir, allow_remote)) for each in self.served]
         try:
@@ -65,23 +65,20 @@ class Service:
             await self.decoders.close()
             self._executor.shutdown()
 
-    async def predict(self, uploads: Sequence[Uploaded], *, asked: Asked) -> Predictions:
+    async def predict(self, uploads: Sequence[Uploaded], *, asked: Asked) -> PredictResponse:
         """Answer for files by every network. Raises: UserError where one is no picture; Busy where too many wait."""
-        shapes = [(each.network.image_size, each.network.channels) for each in self.served]
+        shapes = [Shape(each.network.image_size, each.network.channels, each.network.resizing) for each in self.served]
         with ExitStack() as stack:
             for batcher in self._batchers:
                 stack.enter_context(batcher.expecting(len(uploads)))
-            pixels = {
-                (size, channels): await self.decoders.decode(uploads, image_size=size, channels=channels)
-                for size, channels in dict.fromkeys(shapes)
-            }
+            pixels = {shape: await self.decoders.decode(uploads, **shape._asdict()) for shape in dict.fromkeys(shapes)}
         replies = await asyncio.gather(
             *(
                 batcher.ask([Question(each, asked) for each in pixels[shape]])
                 for batcher, shape in zip(self._batchers, shapes, strict=True)
             )
         )
-        return Predictions(
+        return PredictResponse(
             pictures=[
                 Predicted(name=name, answers=list(map(_to_answer, self.served, of_picture)))
                 for (name, _), *of_picture in zip(uploads, *replies, strict=True)
@@ -89,40 +86,24 @@ class Service:
         )
 
     async def _prepare(self, served: Served, num: int, data_dir: Path | None, allow_remote: bool) -> None:
-        """Calibrate the network and index its training images, as far as its run has them."""
-        if served.run is None:
+        """Index the network's training images, as far as its run has them."""
+        if served.run is None or num == 0:
             return
-        if num > 0:
-            served.index_note = "The nearest training images are being prepared."
-        if served.calibration is PENDING:
-            held = await asyncio.to_thread(
-                read_own, served.run, "validation", data_dir=data_dir, allow_remote=allow_remote
-            )
-            if isinstance(held, str):
-                served.calibration = uncalibrated(held)
-            else:
-                logits, _ = await self._compute(served, held)
-                found = SavedPredictions(logits.numpy(), held.labels.numpy())
-                served.calibration = calibrate_by(found, num_classes=len(served.network.classes))
-        if num > 0:
-            images = await asyncio.to_thread(
-                read_some, served.run, num=num, data_dir=data_dir, allow_remote=allow_remote
-            )
-            if isinstance(images, str):
-                served.index_note = f"No nearest training images: {images}"
-            else:
-                _, features = await self._compute(served, images)
-                served.use_images(images, features)
+        served.index_note = "The nearest training images are being prepared."
+        images = await asyncio.to_thread(read_some, served.run, num=num, data_dir=data_dir, allow_remote=allow_remote)
+        if isinstance(images, str):
+            served.index_note = f"No nearest training images: {images}"
+        else:
+            served.use_images(images, await self._compute_features(served, images))
 
-    async def _compute(self, served: Served, images: ImageSet) -> tuple[Tensor, Tensor]:
-        """Compute logits and features in parts; pictures that come meanwhile are answered in between."""
+    async def _compute_features(self, served: Served, images: ImageSet) -> Tensor:
+        """Compute features in parts; pictures that come meanwhile are answered in between."""
         loop = asyncio.get_running_loop()
         parts = [
             await loop.run_in_executor(self._executor, served.compute, part)
             for part in torch.split(images.images[:], LARGEST_BATCH)
         ]
-        logits, features = zip(*parts, strict=True)
-        return torch.cat(logits), torch.cat(features)
+        return torch.cat([features for _, features in parts])
 
 
 def describe(served: Served) -> ServedRun:
@@ -138,18 +119,24 @@ def describe(served: Served) -> ServedRun:
         image_size=known.image_size,
         channels=known.channels,
         test_accuracy=figures["test"].accuracy if "test" in figures else None,
-        is_calibrated=served.calibration.is_fitted,
-        temperature=served.calibration.temperature,
-        calibration=served.calibration.note,
+        temperature=known.calibration.temperature if known.calibration else None,
+        calibration=describe_calibration(known.calibration),
         has_neighbours=served.index is not None,
         neighbours=served.index_note,
     )
 
 
-def _to_answer(served: Served, reply: Reply) -> Answer:
+def describe_calibration(found: Calibration | None) -> str:
+    if found is None:
+        return "Not calibrated: training held out too little to fit a temperature by."
+    source = counted(found.num_images, "held-out image") if found.num_images else "trials of its recipe"
+    return f"Calibrated on {source}: temperature {found.temperature:.2f}."
+
+
+def _to_answer(served: Served, reply: Reply) -> RunAnswer:
     names = served.network.classes
     evidence = reply.evidence or repeat(None, len(reply.classes))
-    return Answer(
+    return RunAnswer(
         run=served.name,
         classes=[
             Guess(name=names[label], probability=probability, evidence=spread)

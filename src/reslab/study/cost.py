@@ -75,7 +75,7 @@ def _measure(job: Job, costs: dict[str, RunCost], images: dict[str, ImageSet], *
 
 
 def _measure_recipe(recipe: Recipe, images: dict[str, ImageSet], *, machine: Machine) -> RunCost:
-    key = f"{recipe.data} {recipe.image_size} {recipe.validation}"
+    key = f"{recipe.data} {recipe.image_size} {recipe.channels} {recipe.validation}"
     if key not in images:
         images[key] = read_split(recipe, "train", data_dir=machine.data_dir, allow_remote=machine.allow_remote)
     return measure(recipe, images[key], device=machine.device)

@@ -152,12 +152,12 @@ def _read_run(seed: int, run: Run) -> MeasuredRun:
 
 def _check_images(runs: Sequence[MeasuredRun]) -> None:
     """Raises: UserError where two runs were tested on different images of one data expression."""
-    first: dict[tuple[str, int, int | None], tuple[MeasuredRun, str]] = {}
+    first: dict[tuple[object, ...], tuple[MeasuredRun, str]] = {}
     for run in runs:
         test = next((data for data in run.environment.data if data.split == "test"), None)
         if test is None:
             continue
-        source = (run.recipe.data, run.recipe.image_size, run.recipe.stream)
+        source = (run.recipe.data, run.recipe.image_size, run.recipe.resize, run.recipe.channels, run.recipe.stream)
         other, fingerprint = first.setdefault(source, (run, test.fingerprint))
         if fingerprint != test.fingerprint:
             raise UserError(

@@ -17,7 +17,8 @@ from reslab.data.batches import Batches, seeded, standardize
 from reslab.errors import Failure
 from reslab.machine.memory import keep_freed_memory
 from reslab.machine.signals import StopRequest, listen_for_stop
-from reslab.models import Classifier
+from reslab.models.layers import Classifier
+from reslab.network.calibrating import calibrate
 from reslab.network.inference import place_on, predict_logits
 from reslab.network.network import Network
 from reslab.pretrained import start_from
@@ -173,8 +174,11 @@ class Trainer:
                     self._run_epoch()
 
     def write_weights(self) -> None:
-        """Write the network as it is now; the run is then finished."""
-        self.run.write_weights(Network(self.state.model, self._describe_weights()).to_bytes())
+        """Calibrate the network as it is now and write it; the run is then finished."""
+        network = Network(self.state.model, self._describe_weights())
+        calibrated = calibrate(network, held_out=self.held_out, usual=self.recipe.temperature)
+        self.display.say(calibrated.note)
+        self.run.write_weights(calibrated.network.to_bytes())
 
     @contextmanager
     def _rescue(self) -> Iterator[None]:
@@ -359,5 +363,6 @@ class Trainer:
             classes=self.images.classes,
             channels=self.images.images.shape[1],
             image_size=self.recipe.image_size,
+            resize=self.recipe.resize,
             standardize=self.by,
         )

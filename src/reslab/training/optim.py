@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from reslab.errors import UserError
-from reslab.models import Classifier
+from reslab.models.layers import Classifier
 from reslab.recipe.recipe import AdamW, Cosine, Linear, LinearHead, Muon, Optimizer, Schedule, Sgd, Steps
 from reslab.training.muon import MuonOptimizer
 

@@ -52,7 +52,7 @@ class Clock:
         self.saved = time.monotonic()
 
     def is_due(self, *, updates: int) -> bool:
-        """Say whether to save inside an epoch, after so many updates of the run."""
+        """Say whether to save inside an epoch, now that so many updates of the run are done."""
         match self.safety.unit:
             case "updates":
                 return updates % self.safety.every == 0
@@ -62,5 +62,5 @@ class Clock:
                 return False
 
     def is_due_after(self, *, epochs: int) -> bool:
-        """Say whether to save between two epochs, after so many of the run."""
+        """Say whether to save now that so many epochs of the run have ended."""
         return self.safety.unit == "epochs" and epochs % self.safety.every == 0

@@ -7,6 +7,7 @@ from reslab.recipe.recipe import Recipe
 from reslab.runs import Run
 from reslab.training.begin import Begun, Computing, begin, go_on, read_recorded, read_splits
 from reslab.training.distributed import joined
+from reslab.training.findings import tell_findings
 from reslab.training.loop import EVERY_EPOCH, Trainer
 from reslab.training.safety import Safety
 
@@ -25,14 +26,57 @@ def train(
     precision: str = "auto",
     deterministic: bool = False,
 ) -> Run:
-    """Train a network from scratch into the new run folder `out`.
+    """Train a network from scratch.
 
-    `deterministic` allows only algorithms that repeat to the bit, also on a GPU, and no compiled network. `precision`,
-    "auto", "float32" or "bfloat16", says which numbers are multiplied. Processes that torchrun has started train one
-    run together, each on its part of every batch; the first one writes it. Another machine that the recipe names is
-    contacted with `allow_remote` alone.
-    Raises: UserError where the recipe, the data or the folder do not allow it; Failure where the loss is not finite,
-    the disk refuses, somebody interrupts, or another process of the run has ended.
+    Processes that torchrun has started train one run together, each on its part of every batch; the first one writes
+    it.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to train, on what and how.
+    out : Path or str
+        The run folder to make.
+    seed : int, default 0
+        Decides the first weights, and the order and augmentation of the images.
+    device : str, default "auto"
+        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
+    data_dir : Path, optional
+        Where downloaded data lies, instead of `$RESLAB_DATA` or the cache directory.
+    allow_remote : bool, default False
+        Whether another machine that the run's recipe names may be contacted.
+    silent : bool, default True
+        Whether to hide the progress bar and the line of each epoch.
+    safety : Safety, optional
+        How often to save, and what to do about a loss that is not finite; by default each epoch, and one retry.
+    compile : {"auto", "on", "off"}, default "auto"
+        Whether the network is compiled; `auto` does so where that saves more time than it takes.
+    precision : {"auto", "float32", "bfloat16"}, default "auto"
+        Type of the numbers that are multiplied; `auto` is bfloat16 where the processor or GPU has units for it.
+    deterministic : bool, default False
+        Whether to allow only algorithms that repeat to the bit, also on a GPU. No network is compiled then.
+
+    Returns
+    -------
+    Run
+        The finished run.
+
+    Raises
+    ------
+    UserError
+        Where the recipe, the data or the folder do not allow it.
+    Failure
+        Where the loss is not finite, the disk refuses, somebody interrupts, or another process of the run has ended.
+        What was saved until then can be resumed.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> digits = reslab.find_recipe("digits-quick")
+    >>> recipe = reslab.derive(digits, name="short", data="digits:1,4,7", validation=0, epochs=1)
+    >>> run = reslab.train(recipe, out="runs/short")
+    >>> run.is_finished, len(run.log)
+    (True, 1)
     """
     computing = Computing(compile, precision, deterministic)
     with (
@@ -46,6 +90,7 @@ def train(
             computing=computing,
         ) as begun,
     ):
+        tell_findings(begun, data_dir=data_dir, silent=silent)
         return _make_trainer(begun, silent=silent, safety=safety).train()
 
 
@@ -59,11 +104,46 @@ def resume(
     safety: Safety = EVERY_EPOCH,
     threads: int | None = None,
 ) -> Run:
-    """Go on with the run in `path` from its newest checkpoint, or from the start where there is none yet.
+    """Resume an interrupted run from its newest checkpoint, or from the start where there is none yet.
 
-    It computes with as many threads as it was begun with, unless `threads` says otherwise.
-    Raises: UserError where the folder holds no run, another process works on it, its data has changed or its
-    checkpoints are corrupt; as `train`.
+    The weights at the end are byte-identical to those of a run that was never interrupted. A finished run stays as it
+    is.
+
+    Parameters
+    ----------
+    path : Path or str
+        The run folder.
+    device : str, default "auto"
+        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
+    data_dir : Path, optional
+        Where downloaded data lies, instead of `$RESLAB_DATA` or the cache directory.
+    allow_remote : bool, default False
+        Whether another machine that the run's recipe names may be contacted.
+    silent : bool, default True
+        Whether to hide the progress bar and the line of each epoch.
+    safety : Safety, optional
+        How often to save, and what to do about a loss that is not finite; by default each epoch, and one retry.
+    threads : int, optional
+        Threads to compute with, instead of as many as before.
+
+    Returns
+    -------
+    Run
+        The finished run.
+
+    Raises
+    ------
+    UserError
+        Where the folder holds no run, another process works on it, its data has changed or its checkpoints are corrupt;
+        and as `train`.
+    Failure
+        As `train`.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> reslab.resume("runs/digits").is_finished
+    True
     """
     with joined(pick_device(device)) as team:
         record = read_recorded(path, command="train", team=team)

@@ -11,7 +11,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt
 from torch import Tensor, nn
 
 from reslab.errors import UserError
-from reslab.models import Classifier
+from reslab.models.layers import Classifier
 from reslab.recipe.value import Part
 from reslab.runs import Checkpoint
 

@@ -1,13 +1,18 @@
+import gzip
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.io
 
 from reslab.data.images import Labelled, Split
 from reslab.data.load import load
-from reslab.data.sources.npz import open_npz
+from reslab.data.recipe_data import read_split
+from reslab.data.sources.npz import has_validation, open_npz
 from reslab.errors import UserError
+from reslab.recipe.shipped import RECIPES
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (20, 6, 5), dtype=np.uint8)
@@ -67,31 +72,40 @@ def test_loading_train_does_not_read_the_test_images(tmp_path: Path) -> None:
     wrong = np.array([{}], dtype=object)  # would not be read at all
     path = write(tmp_path, images=GREY, labels=LABELS, test_images=wrong, test_labels=LABELS[:1])
     assert len(read_npz(path, split="train").labels) == 20
-    with pytest.raises(UserError, match=r"not a sound .npz archive of plain arrays: Object arrays cannot be loaded"):
+    with pytest.raises(
+        UserError, match="'test_images' is an array of Python objects, a pickle, which can run any code"
+    ):
         read_npz(path, split="test")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": GREY.astype(np.float32)}, "'images' is float32, it must be uint8"),
-        ({"images": GREY[0]}, r"'images' has shape \(6, 5\), it must be \(N, H, W\) or"),
-        ({"images": COLOUR.transpose(0, 3, 1, 2)}, r"'images' has shape \(20, 3, 6, 5\), it must be .* C up to 4"),
+        ({"images": GREY.astype(complex)}, "'images' is complex128, it must be numbers"),
+        ({"images": np.where(GREY < 9, np.nan, GREY)}, "'images' has values that are not finite"),
+        ({"images": GREY.astype(object)}, "'images' is an array of Python objects, a pickle, which can run any code"),
+        ({"images": GREY[0]}, r"'images' has shape \(6, 5\), it must be \(N, H, W\), "),
+        ({"images": GREY.reshape(20, 30)}, r"'images' has shape \(20, 30\), it must be .* or rows of squares"),
         ({"images": COLOUR[:, :0]}, r"'images' has shape \(20, 0, 5, 3\)"),
         ({"images": GREY[:5]}, "'images' has 5 images but there are 20 labels"),
-        ({"images": None}, "holds labels: it needs 'images' and 'labels', or 'x_train' and 'y_train'"),
-        ({"labels": LABELS.astype(float)}, "'labels' is float64, it must be of integers"),
-        ({"labels": LABELS == 1}, "'labels' is bool"),
-        ({"labels": np.eye(2, dtype=int)[LABELS]}, r"'labels' has shape \(20, 2\), it must be \(N,\)"),
+        ({"images": None}, "holds 'labels' but no images of the train split"),
+        ({"images": None, "labels": None, "a": GREY}, "holds a: it needs 'images' and 'labels', or 'x_train' and"),
+        ({"data": GREY}, "holds 'images' and 'data', which could both be it"),
+        ({"labels": LABELS + 0.5}, "'labels' is float64, it must be whole numbers or names"),
+        ({"labels": LABELS.astype(object)}, "'labels' is an array of Python objects, a pickle"),
+        ({"labels": np.full((20, 2), 0.5)}, r"'labels' has shape \(20, 2\) but row 0 is not one-hot"),
         ({"labels": LABELS[:0]}, r"'labels' has shape \(0,\)"),
-        ({"labels": LABELS - 1}, "'labels' has the label -1, labels must be 0 to 0"),
-        ({"classes": np.array(["only"])}, "'labels' has the label 1, labels must be 0 to 0"),
+        ({"labels": LABELS - 1}, "'labels' has the label -1: labels are 0 or more"),
+        ({"classes": np.array(["only"])}, "'labels' has the label 1, but the classes are 0"),
+        ({"classes": np.array(["no", "yes"], dtype=object)}, "'classes' is an array of Python objects"),
         ({"classes": np.array([1, 2])}, r"'classes' is int64 \(2,\), it must be strings of shape \(K,\)"),
         ({"classes": np.array(["a", "a"])}, "'classes' has 'a' twice, each class needs a name of its own"),
         ({"classes": np.array(["a", "b", "c"])}, "class 'c' has 0 image"),
-        ({"labels": LABELS * 2}, "class '1' has 0 image"),
-        ({"test_images": GREY}, "only one of 'test_images' and 'test_labels'"),
-        ({"test_images": GREY, "test_labels": LABELS + 1}, "'test_labels' has the label 2, labels must be 0 to 1"),
+        ({"test_images": GREY}, "holds 'test_images' but no labels of the test split"),
+        (
+            {"test_images": GREY, "test_labels": LABELS + 1},
+            "'test_labels' has the label 2, but the classes are 0 and 1",
+        ),
         ({"test_images": GREY, "test_labels": LABELS[:3]}, "'test_images' has 20 images but there are 3 labels"),
         ({"test_images": GREY, "test_labels": LABELS * 0}, "the class '1' of .* has no images in the test split"),
     ],
@@ -136,7 +150,186 @@ def test_damage_inside_the_archive_is_one_sentence(tmp_path: Path) -> None:
         read_npz(tmp_path / "set.npz", split="train")
 
 
-def test_a_single_array_is_not_an_archive(tmp_path: Path) -> None:
-    np.save(tmp_path / "one.npy", GREY)
-    with pytest.raises(UserError, match="holds a single array"):
-        read_npz(tmp_path / "one.npy", split="train")
+def test_a_single_array_has_no_labels(tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", GREY)
+    with pytest.raises(UserError, match="holds 'images' but no labels"):
+        read_npz(tmp_path / "images.npy", split="train")
+
+
+SQUARES = RNG.integers(0, 256, (20, 16, 16, 3), dtype=np.uint8)
+SQUARES[0, 0, 0], SQUARES[0, 0, 1] = 0, 255
+SPLIT = {"images": SQUARES, "labels": LABELS, "test_images": SQUARES[:4], "test_labels": LABELS[:4]}
+DEEP = SQUARES.astype(np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (SQUARES.transpose(0, 3, 1, 2), None),
+        (np.asfortranarray(SQUARES), None),
+        (SQUARES.reshape(20, -1), "the rows of 'images' are images of 16x16x3"),
+        (SQUARES / 255, "'images' is float64 from 0 (black) to 1 (white), mapped to 0 to 255"),
+        ((SQUARES / 255).astype(np.float16), "float16 from 0 (black) to 1 (white)"),
+        (SQUARES / 127.5 - 1, "'images' is float64 from -1 (black) to 1 (white)"),
+        (SQUARES.astype(np.float32), None),
+        (SQUARES.astype(np.int64), None),
+        (DEEP, None),
+        (DEEP * 16, "uint16 from 0 (black) to 4095 (white)"),
+        (DEEP * 257, "uint16 from 0 (black) to 65535 (white)"),
+    ],
+)
+def test_images_of_every_layout_and_type_become_the_same_pixels(
+    tmp_path: Path, images: Any, said: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, **SPLIT | {"images": images})
+    found = read_npz(path, split="train").images
+    assert found.dtype == np.uint8
+    assert abs(found.astype(int) - SQUARES.transpose(0, 3, 1, 2)).max() <= 1
+    lines = capsys.readouterr().err
+    assert (said in lines) if said else not lines
+
+
+@pytest.mark.parametrize(
+    ("labels", "more", "classes"),
+    [
+        (LABELS[:, None], {}, ("0", "1")),
+        (LABELS.astype(float), {}, ("0", "1")),
+        (LABELS == 1, {}, ("0", "1")),
+        (LABELS + 1, {}, ("1", "2")),
+        (LABELS * 7 + 3, {}, ("3", "10")),
+        (np.eye(2)[LABELS], {}, ("0", "1")),
+        (np.eye(2, dtype=int)[LABELS], {}, ("0", "1")),
+        (np.array(["cat", "dog"])[LABELS], {}, ("cat", "dog")),
+        (np.array([b"cat", b"dog"])[LABELS], {}, ("cat", "dog")),
+        (LABELS, {"class_names": ["cat", "dog"]}, ("cat", "dog")),
+        (LABELS, {"names": [b"cat", b"dog"]}, ("cat", "dog")),
+        (LABELS + 1, {"classes": ["cat", "dog"]}, ("cat", "dog")),
+        (np.array(["dog", "cat"])[LABELS], {"classes": ["dog", "cat"]}, ("dog", "cat")),
+    ],
+)
+def test_labels_of_every_kind_are_classes(tmp_path: Path, labels: Any, more: Any, classes: tuple[str, ...]) -> None:
+    read = read_npz(
+        write(tmp_path, images=SQUARES, labels=labels, x_test=SQUARES, y_test=labels, **more), split="train"
+    )
+    assert read.classes == classes
+    assert read.labels.tolist() == LABELS.tolist()
+
+
+NUMBERED = {split: np.full((2, 8, 8), number, np.uint8) for number, split in enumerate(("train", "validation", "test"))}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("images labels", "", "test_images test_labels"),
+        ("X_train y_train", "", "X_test y_test"),
+        ("x_train y_train", "x_val y_val", "x_test y_test"),
+        ("trainX trainY", "valX valY", "testX testY"),
+        ("train_images train_labels", "val_images val_labels", "test_images test_labels"),
+        ("data targets", "valid_data valid_targets", "test_data test_targets"),
+    ],
+)
+def test_arrays_are_told_by_the_names_that_people_give_them(tmp_path: Path, names: tuple[str, ...]) -> None:
+    arrays = {}
+    for pair, images in zip(names, NUMBERED.values(), strict=True):
+        if pair:
+            arrays |= dict(zip(pair.split(), (images, np.array([0, 1])), strict=True))
+    path = write(tmp_path, **arrays)
+    for split in ("train", "test", *(["validation"] if names[1] else [])):
+        assert (read_npz(path, split=split).images[:, 0] == NUMBERED[split]).all()  # type: ignore[arg-type]
+    assert has_validation(path) == bool(names[1])
+
+
+@pytest.mark.parametrize("names", ["X y", "x y", "data labels", "arr_0 arr_1", "images target"])
+def test_a_pair_of_any_name_is_cut(tmp_path: Path, names: str) -> None:
+    path = write(tmp_path, **dict(zip(names.split(), (GREY, LABELS), strict=True)))
+    assert len(read_npz(path, split="train").labels) == 16
+
+
+def test_validation_arrays_are_the_test_split_where_there_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = {"x_val": NUMBERED["test"], "y_val": np.array([0, 1]), "ids": np.arange(2)}
+    path = write(tmp_path, x_train=NUMBERED["train"], y_train=np.array([0, 1]), **more)
+    assert (read_npz(path, split="test").images == 2).all()
+    lines = capsys.readouterr().err
+    assert "has no test arrays: x_val and y_val are the test split" in lines
+    assert "ids is not used" in lines
+    recipe = RECIPES["digits-quick"].model_copy(update={"data": f"npz:{path}", "validation": 2})
+    with pytest.raises(UserError, match="1 training image"):  # it cuts: x_val is taken
+        read_split(recipe, "validation")
+    whole = write(tmp_path, x_train=GREY, y_train=LABELS, x_test=GREY, y_test=LABELS, x_val=GREY[:6], y_val=LABELS[:6])
+    assert len(read_split(recipe, "validation").labels) == 6
+    assert whole == path
+
+
+def test_npy_files_that_lie_side_by_side_are_one_set(tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", SQUARES)
+    np.save(tmp_path / "labels.npy", LABELS)
+    np.save(tmp_path / "odd.npy", np.array([{}]), allow_pickle=True)
+    for path in (tmp_path, tmp_path / "images.npy"):
+        assert len(read_npz(path, split="train").labels) == 16
+    with pytest.raises(UserError, match="'odd' is an array of Python objects, a pickle"):
+        read_npz(tmp_path / "odd.npy", split="train")
+
+
+def test_pickles_are_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "data.pkl").write_bytes(b"\x80\x04.")
+    with pytest.raises(UserError, match="is a pickle, which can run any code when it is opened"):
+        read_npz(tmp_path / "data.pkl", split="train")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_idx_files_as_of_mnist(tmp_path: Path, packed: bool) -> None:
+    for split, num in (("train", 20), ("t10k", 6)):
+        images = struct.pack(">IIII", 2051, num, 6, 5) + GREY[:num].tobytes()
+        labels = struct.pack(">II", 2049, num) + LABELS[:num].astype(np.uint8).tobytes()
+        for name, content in ((f"{split}-images-idx3-ubyte", images), (f"{split}-labels-idx1-ubyte", labels)):
+            (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content)) if packed else (tmp_path / name).write_bytes(
+                content
+            )
+    for path in (tmp_path, next(tmp_path.glob("train-images*"))):
+        read = read_npz(path, split="train")
+        assert (read.images[:, 0] == GREY).all()
+        assert read.labels.tolist() == LABELS.tolist()
+    assert len(read_npz(tmp_path, split="test").labels) == 6
+
+
+def test_an_idx_file_that_unpacks_to_nearly_nothing_is_refused(tmp_path: Path) -> None:
+    content = gzip.compress(struct.pack(">IIII", 2051, 10**6, 100, 100))
+    for kind in ("images-idx3", "labels-idx1"):
+        (tmp_path / f"train-{kind}-ubyte.gz").write_bytes(content)
+    with pytest.raises(UserError, match=r"unpacks .* to 10,000,000,000 bytes"):
+        read_npz(tmp_path, split="train")
+
+
+def cifar_record(label: int, shift: int) -> bytes:
+    return bytes([label]) + ((np.arange(3072) + shift) % 256).astype(np.uint8).tobytes()
+
+
+def test_binary_batches_as_of_cifar(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"data_batch_{number}.bin").write_bytes(cifar_record(0, number) + cifar_record(1, number))
+    (tmp_path / "test_batch.bin").write_bytes(cifar_record(1, 9))
+    (tmp_path / "batches.meta.txt").write_text("cat\ndog\n\n")
+    train, test = read_npz(tmp_path, split="train"), read_npz(tmp_path / "test_batch.bin", split="test")
+    assert (train.classes, train.labels.tolist()) == (("cat", "dog"), [0, 1, 0, 1])
+    assert test.images[0, 1, 0, 2] == (1024 + 2 + 9) % 256
+    (tmp_path / "test_batch.bin").write_bytes(b"short")
+    with pytest.raises(UserError, match="5 bytes are no multiple of 3073"):
+        read_npz(tmp_path, split="train")
+
+
+def test_matlab_files_as_of_cifar_and_svhn(tmp_path: Path) -> None:
+    rows = np.stack([np.frombuffer(cifar_record(0, shift)[1:], np.uint8) for shift in range(10)])
+    (tmp_path / "cifar").mkdir()
+    for name in ("data_batch_1", "test_batch"):
+        scipy.io.savemat(tmp_path / f"cifar/{name}.mat", {"data": rows, "labels": np.arange(10)[:, None] % 10})
+    read = read_npz(tmp_path / "cifar", split="train")
+    assert read.images[3, 1, 0, 2] == (1024 + 2 + 3) % 256
+    assert read.classes[3] == "cat"
+    scipy.io.savemat(tmp_path / "train_32x32.mat", {"X": SQUARES.transpose(1, 2, 3, 0), "y": LABELS[:, None] + 1})
+    scipy.io.savemat(tmp_path / "test_32x32.mat", {"X": SQUARES.transpose(1, 2, 3, 0), "y": LABELS[:, None] + 1})
+    read = read_npz(tmp_path / "train_32x32.mat", split="train")
+    assert (read.images == SQUARES.transpose(0, 3, 1, 2)).all()
+    assert read.classes == ("1", "2")

@@ -13,9 +13,9 @@ from PIL import Image
 
 from reslab.data import pixels
 from reslab.data.batches import Batches
+from reslab.data.check.duplicates import find_overlap
 from reslab.data.images import ImageSet
 from reslab.data.load import load
-from reslab.data.overlap import find_overlap
 from reslab.data.pixels import Joined, Pixels, Selected, StoredPixels
 from reslab.data.split import hold_out
 from reslab.data.storage import cache as disk
@@ -180,7 +180,7 @@ def test_pictures_replaced_with_size_and_time_kept_are_read_anew(tmp_path: Path)
     before = load(f"folder:{tmp_path / 'pets'}", "test", image_size=8).fingerprint
     for number in range(5):
         file = tmp_path / "pets" / "dog" / f"{number}.bmp"
-        replace_unseen(file, file.read_bytes()[:54] + bytes([200]) * 192)
+        replace_unseen(file, file.read_bytes()[:54] + bytes([200 + number]) * 192)
     assert load(f"folder:{tmp_path / 'pets'}", "test", image_size=8).fingerprint != before
 
 
@@ -251,6 +251,6 @@ def test_the_cache_can_be_cleared_under_who_uses_it(noise: str, cache: Path, mon
 def test_an_entry_says_what_it_is(noise: str, cache: Path) -> None:
     load(noise, "train", image_size=8)
     (file,) = cache.glob("*/entry.json")
-    assert json.loads(file.read_text()).keys() == {"origin", "split", "shape", "sha256"}
+    assert json.loads(file.read_text()).keys() == {"origin", "split", "shape", "damaged", "sha256"}
     (entry,) = disk.list_cache()
     assert (entry.origin, entry.split, entry.shape) == (noise, "train", (48, 3, 8, 8))

@@ -40,9 +40,14 @@ class Check(NamedTuple):
 
 
 def find_data_dir(data_dir: Path | None = None) -> Path:
-    """Choose where data lies: the argument, else $RESLAB_DATA, else the user's cache directory."""
+    """Choose where data lies: the argument, else $RESLAB_DATA, else the user's cache directory.
+
+    Of a folder of unpacked batches it is the folder around it.
+    """
     chosen = data_dir or os.environ.get("RESLAB_DATA") or platformdirs.user_cache_dir("reslab")
-    return Path(os.path.expanduser(chosen))
+    path = Path(os.path.expanduser(chosen))
+    is_inside = path.is_dir() and path.name in {cifar.archive.folder for cifar in OFFICIAL.values()}
+    return path.absolute().parent if is_inside else path
 
 
 def read_cifar(cifar: Cifar, *, split: Split, data_dir: Path) -> Labelled:

@@ -1,107 +1,335 @@
-"""Pictures in folders, a folder per class: PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/* for both splits.
+"""Pictures in folders, a folder per class: PATH/CLASS/*, or PATH/train/CLASS/*, PATH/test/CLASS/*, PATH/val/CLASS/*.
 
-PNG, JPEG, JPEG 2000, GIF, BMP, TIFF, WebP, PPM and TGA, told by the file's ending; other files, hidden ones and folders
-inside a class are left out, and so is whatever lies beside train/ and test/. Each picture is turned as its EXIF data
-says, laid on white where it is transparent, made RGB and resized to a square straight away, without keeping its
-proportions. Of a moving picture the first frame counts. Without a test/ folder, 20 % of each class is cut off for the
-test split.
+Names of splits may be written in any case and usual way (Training, seg_test, valid, dev). Without a test folder val/ is
+the test split, and without both 20 % of each class is cut off by content. Pictures in sub-folders of a class are
+its pictures. Files are told by their ending; whatever is not used is listed with the reason.
 """
 
 import os
-import warnings
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 from reslab.data.images import Split
-from reslab.data.pictures import FORMATS, decode
-from reslab.data.split import cut
-from reslab.data.storage.blocks import Block, Source, in_order, stamp_files
+from reslab.data.pictures import advice_for, readable_endings
+from reslab.data.sources.groups import group_files
+from reslab.data.sources.listing import Listing, Unused, describe_unused
+from reslab.data.sources.options import NO_OPTIONS, Options
+from reslab.data.sources.rules import compile_rule
+from reslab.data.sources.samples import SYNSETS, Found, Samples, assemble, choose, rename_synsets
 from reslab.errors import UserError
+from reslab.words import listing as sentence
+from reslab.words import named
 
-WORKERS = min(8, os.cpu_count() or 1)
-BLOCK = 256  # pictures at a time
+LAYOUTS = (
+    "reslab reads PATH/CLASS/* and cuts a test split off, or PATH/train/CLASS/* and PATH/test/CLASS/*, with "
+    "PATH/val/CLASS/* if there is one"
+)
+TABLES = (".csv", ".tsv", ".parquet")
+_SPLITS: dict[str, Split] = {
+    **dict.fromkeys(("train", "training", "trainset", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "valset"), "validation"),
+    **dict.fromkeys(("test", "testing", "testset", "tst"), "test"),
+}
+_FILLERS = {"seg", "set", "data", "dataset", "images", "imgs", "split"}
+_JUNK = {SYNSETS.lower(), "__macosx", "__pycache__", "thumbs.db", "desktop.ini", "icon\r"}
+_ADVICE = {
+    **dict.fromkeys(TABLES, "if it names the classes, read csv:FILE"),
+    **dict.fromkeys((".npy", ".npz", ".mat"), "read arrays with npz:FILE"),
+    **dict.fromkeys((".zip", ".tar", ".tgz"), "read it with folder:FILE, or unpack it"),
+    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv"), "save frames of it as JPEG"),
+    **dict.fromkeys((".txt", ".md", ".json", ".xml", ".html"), ""),
+    "": "give them the ending of their format, for example .jpg",
+}
 
 
-def open_folder(path: Path, *, split: Split, image_size: int) -> Source:
-    """List one split; its blocks are (M, 3, image_size, image_size).
+@dataclass(frozen=True)
+class _Folder:
+    """A folder with all that lies in it; `name` is its path inside the source, with "/"."""
 
-    Raises: UserError where the layout is not one of the two, a class is empty, or a picture is broken.
+    path: Path
+    name: str
+    pictures: tuple[str, ...]
+    unused: tuple[Unused, ...]
+    folders: tuple["_Folder", ...]
+
+    @property
+    def own_name(self) -> str:
+        return self.path.name
+
+    def walk(self) -> Iterator["_Folder"]:
+        yield self
+        for folder in self.folders:
+            yield from folder.walk()
+
+    @property
+    def has_pictures(self) -> bool:
+        return any(folder.pictures for folder in self.walk())
+
+    @property
+    def class_folders(self) -> tuple["_Folder", ...]:
+        """Folders in it that hold pictures, here or further down."""
+        return tuple(folder for folder in self.folders if folder.has_pictures)
+
+    def all_unused(self) -> list[Unused]:
+        return [each for folder in self.walk() for each in folder.unused]
+
+    def as_unused(self, reason: str, advice: str) -> list[Unused]:
+        """List all its pictures as not used."""
+        pictures = [
+            Unused(_join(folder.name, name), reason, advice) for folder in self.walk() for name in folder.pictures
+        ]
+        return [*pictures, *self.all_unused()]
+
+    def of_classes(self) -> "_Folder":
+        """Leave out the pictures that lie beside the class folders."""
+        beside = tuple(
+            Unused(_join(self.name, name), "pictures outside of a class folder", "") for name in self.pictures
+        )
+        return replace(self, pictures=(), unused=(*self.unused, *beside))
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the class folders lie, each place with its split, or None where the test is to be cut off."""
+
+    places: tuple[tuple[Split | None, _Folder], ...]
+    unused: tuple[Unused, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def list_folder(
+    path: Path, *, classes: Sequence[str] = (), without: Sequence[str] = (), options: Options = NO_OPTIONS
+) -> Listing:
+    """List the pictures of a folder; `classes` chooses some, in that order, `without` leaves some out.
+
+    Raises: UserError where the layout is not known, or a class has no pictures.
     """
     if not path.is_dir():
-        raise UserError(f"{path} is not a folder: folder:PATH needs one that holds a folder of pictures for each class")
-    if not _is_split(path / "train"):
-        if _is_split(path / "test"):
-            raise UserError(f"{path} holds test/ but no train/ with a folder of pictures for each class")
-        return _open_cut(path, split, image_size)
-    if not _is_split(path / "test"):
-        return _open_cut(path / "train", split, image_size)
-    classes, others = _subfolders(path / "train"), _subfolders(path / "test")
-    if different := sorted(set(classes) ^ set(others)):
-        raise UserError(f"{path}/train and {path}/test must hold the same classes, but only one has {different[0]!r}")
-    files, labels = _list_files(path / split)
-    return Source(len(files), classes, _decode_all(files, labels, image_size), stamp_files(files))
+        raise UserError(
+            f"{path.absolute()} is not a folder: folder:PATH needs one that holds a folder of pictures for each class"
+        )
+    tree = _walk(path, "", ())
+    _refuse_detection(tree)
+    has_class_in_name = options.label is not None
+    explicit = any(split_of(name) for name in classes)
+    layout = _Layout(((None, tree),)) if explicit else _find_splits(tree, has_class_in_name=has_class_in_name)
+    found = _by_file_name(layout, options.label) if options.label else _by_folder(layout, tree, options.level, without)
+    found = choose(found, path, classes=classes, without=without)
+    found = replace(found, unused=(*layout.unused, *found.unused))
+    places = {split: f"{folder.own_name}/" for split, folder in layout.places if split is not None}
+    result = rename_synsets(assemble(path, found, chosen=classes, places=places, notes=layout.notes))
+    return result if options.group is None else replace(result, groups=group_files(result, options.group))
 
 
-def _open_cut(path: Path, split: Split, image_size: int) -> Source:
-    files, labels = _list_files(path)
-    classes = _subfolders(path)
-    chosen = cut(labels, classes=classes, split=split)
-    some = [files[place] for place in chosen]
-    return Source(len(some), classes, _decode_all(some, labels[chosen], image_size), stamp_files(some))
+def split_of(name: str) -> Split | None:
+    """Tell a split by a folder's name."""
+    words = [word for word in re.split(r"[\W\d_]+", name.lower()) if word and word not in _FILLERS]
+    return _SPLITS.get(words[0]) if len(words) == 1 else None
 
 
-def _is_split(path: Path) -> bool:
-    """Tell a folder of classes from a class that happens to be called `train` or `test`."""
-    return path.is_dir() and bool(_subfolders(path))
+# ---- what lies there
 
 
-def _subfolders(path: Path) -> tuple[str, ...]:
-    return tuple(each.name for each in _list(path) if each.is_dir() and not each.name.startswith("."))
-
-
-def _list(path: Path) -> list[Path]:
+def _walk(path: Path, name: str, above: tuple[str, ...]) -> _Folder:
     try:
-        return sorted(path.iterdir())
+        with os.scandir(path) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    above = (*above, os.path.realpath(path))
+    pictures: list[str] = []
+    unused: list[Unused] = []
+    folders: list[_Folder] = []
+    for entry in found:
+        inside = _join(name, entry.name)
+        if entry.name.lower() in _JUNK or entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            if os.path.realpath(entry.path) in above:
+                unused.append(Unused(inside, "links to a folder above", ""))
+            else:
+                folders.append(_walk(Path(entry.path), inside, above))
+        elif not entry.is_file():
+            unused.append(Unused(inside, "broken links" if entry.is_symlink() else "special files", ""))
+        elif (ending := Path(entry.name).suffix.lower()) in readable_endings():
+            pictures.append(entry.name)
+        else:
+            advice = advice_for(ending) or _ADVICE.get(ending, "save them as JPEG or PNG")
+            unused.append(Unused(inside, f"{ending} files" if ending else "files without an ending", advice))
+    return _Folder(path, name, tuple(pictures), tuple(unused), tuple(folders))
 
 
-def _list_files(path: Path) -> tuple[list[Path], NDArray[np.int64]]:
-    """List the pictures of every class, in the order of their names, with their labels."""
-    files: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(_subfolders(path)):
-        found = [each for each in _list(path / name) if _is_picture(each)]
-        if not found:
-            raise UserError(f"{path / name} holds no picture: put some there, or remove the folder")
-        files += found
-        labels += [label] * len(found)
-    if not files:
-        raise UserError(f"{path} holds no pictures: folder:PATH needs a folder of pictures for each class in it")
-    return files, np.array(labels, dtype=np.int64)
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
 
 
-@cache
-def _endings() -> frozenset[str]:
-    formats = Image.registered_extensions()
-    return frozenset(ending for ending, name in formats.items() if name in FORMATS)
+# ---- splits
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in _endings() and not path.name.startswith(".") and path.is_file()
+def _find_splits(tree: _Folder, *, has_class_in_name: bool) -> _Layout:
+    """Find train/, val/ and test/. Raises: UserError where they are not as they must be."""
+    by_split: dict[Split, _Folder] = {}
+    for folder in tree.folders:
+        if (split := split_of(folder.own_name)) and folder.has_pictures:
+            if split in by_split:
+                raise UserError(
+                    f"{tree.path} holds {by_split[split].own_name}/ and {folder.own_name}/, which both name the "
+                    f"{split} split: join or rename one of them"
+                )
+            by_split[split] = folder
+    if not by_split:
+        return _Layout(((None, tree),))
+    flat = [] if has_class_in_name else [folder for folder in by_split.values() if not folder.class_folders]
+    others = [folder for folder in tree.folders if folder not in by_split.values() and not split_of(folder.own_name)]
+    if "train" not in by_split:
+        _refuse_without_train(tree, [*by_split.values()], flat)
+    if by_split["train"] in flat:
+        _refuse_flat_splits(tree, flat, others)
+    unused = list(tree.of_classes().unused)
+    for folder in flat:
+        unused += folder.as_unused("pictures without a class", "")
+    names = sentence([f"{folder.own_name}/" for folder in by_split.values()])
+    for folder in others:
+        unused += folder.as_unused(f"pictures beside {names}", "")
+    notes: list[str] = []
+    places: dict[Split, _Folder] = {split: folder for split, folder in by_split.items() if folder not in flat}
+    if "validation" in places and "test" not in places:
+        places["test"] = places.pop("validation")
+        notes.append(f"{places['test'].own_name}/ is the test split, since there is no test/ with class folders")
+    if set(places) == {"train"}:
+        return _Layout(((None, places["train"]),), tuple(unused), tuple(notes))
+    return _Layout(tuple(places.items()), tuple(unused), tuple(notes))
 
 
-def _decode_all(files: list[Path], labels: NDArray[np.int64], image_size: int) -> Iterator[Block]:
-    with warnings.catch_warnings(), ThreadPoolExecutor(WORKERS) as pool:
-        # Between 89 and 179 megapixels Pillow warns; above it refuses, which is the limit that counts here.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        for start in range(0, len(files), BLOCK):
-            some = files[start : start + BLOCK]
-            images = np.stack(list(pool.map(partial(decode, image_size=image_size), some)))
-            yield in_order(images, labels[start : start + BLOCK], start=start)
+def _refuse_without_train(tree: _Folder, there: list[_Folder], flat: list[_Folder]) -> None:
+    names = sentence([f"{folder.own_name}/" for folder in there])
+    hint = ""
+    if len(there) == 1 and not flat:
+        hint = f"; to cut a test split off it, write folder:{there[0].path}"
+    raise UserError(f"{tree.path} holds {names} but no train/: {LAYOUTS}{hint}")
+
+
+def _refuse_flat_splits(tree: _Folder, flat: list[_Folder], others: list[_Folder]) -> None:
+    _hint_at_table(tree, [tree, *flat])
+    names = sentence([f"{folder.own_name}/" for folder in flat])
+    hint = ""
+    if any(folder.has_pictures for folder in others):
+        folders = ",".join(folder.own_name for folder in (*flat, *others))
+        hint = f"; if they are classes, name them: folder:{tree.path}:{folders}"
+    raise UserError(f"{tree.path} has pictures straight in {names}, without a folder for each class: {LAYOUTS}{hint}")
+
+
+def _hint_at_table(tree: _Folder, folders: Sequence[_Folder]) -> None:
+    """Refuse pictures without class folders where a table lies beside them."""
+    for folder in folders:
+        for each in folder.unused:
+            if each.path.lower().endswith(TABLES):
+                raise UserError(
+                    f"there is a table beside the pictures of {tree.path}: write csv:{tree.path / each.path}"
+                )
+
+
+def _refuse_detection(tree: _Folder) -> None:
+    for folder in tree.walk():
+        inside = {each.own_name.lower(): each for each in folder.folders}
+        if (
+            "images" in inside
+            and "labels" in inside
+            and any(each.path.endswith(".txt") for each in inside["labels"].all_unused())
+        ):
+            raise UserError(
+                f"{tree.path} is a detection set (boxes in {inside['labels'].name}/*.txt, as YOLO has them), and "
+                "reslab classifies whole pictures: cut the boxes out, and save them in a folder for each class"
+            )
+
+
+# ---- classes
+
+
+def _by_folder(layout: _Layout, tree: _Folder, level: int | None, without: Sequence[str]) -> Found:
+    """Take the names of folders as classes. Raises: UserError where the level of the classes is not clear."""
+    pictures: Samples = []
+    empty: list[str] = []
+    unused: list[Unused] = []
+    for split, place in layout.places:
+        if split is None:
+            _check_classes(place, tree, level, without)
+        place = place.of_classes()
+        unused += place.unused
+        folders = [folder for folder in place.folders if split is not None or not _is_empty_split(folder)]
+        if level == 2:
+            unused += [each for folder in folders for each in folder.of_classes().unused]
+            folders = [inner for folder in folders for inner in folder.folders]
+        for folder in folders:
+            if not folder.has_pictures:
+                empty.append(folder.own_name)
+            for each in folder.walk():
+                pictures += [
+                    (folder.own_name, split, each.path / name, _join(each.name, name)) for name in each.pictures
+                ]
+            unused += folder.all_unused()
+    return Found(pictures, tuple(dict.fromkeys(empty)), tuple(unused))
+
+
+def _is_empty_split(folder: _Folder) -> bool:
+    return split_of(folder.own_name) is not None and not folder.has_pictures
+
+
+def _check_classes(place: _Folder, tree: _Folder, level: int | None, without: Sequence[str]) -> None:
+    """Refuse a place whose folders are not classes, with what it may be."""
+    folders = [folder for folder in place.class_folders if folder.own_name not in without]
+    if len(folders) == 1 and (wrapped := _wrapped(folders[0])):
+        raise UserError(f"{place.path} holds a folder of classes: did you mean folder:{wrapped.path}?")
+    if len(folders) < 2:
+        _hint_at_table(tree, [place, *folders])
+    if not folders and (place.pictures or not place.folders):
+        what = " ".join(describe_unused(place.all_unused()))
+        hint = f"; to take the classes from file names, write for example folder:{place.path}?label=^([a-z]+)"
+        raise UserError(
+            f"{place.path} holds no pictures in class folders: {LAYOUTS}{hint if place.pictures else ''}"
+            + (f"; {what}" if what else "")
+        )
+    inner = [each for folder in folders for each in folder.class_folders]
+    if any(split_of(each.own_name) for each in inner):
+        raise UserError(
+            f"{place.path} holds splits inside of its classes ({inner[0].name}/): move them up, since {LAYOUTS}"
+        )
+    if level is None and folders and all(not folder.pictures and len(folder.class_folders) > 1 for folder in folders):
+        raise UserError(
+            f"the folders of {place.path} hold folders of pictures: are its classes "
+            f"{named([each.own_name for each in folders], most=4)} (write folder:{tree.path}?level=1) or "
+            f"{named(sorted({each.own_name for each in inner}), most=4)} (?level=2)?"
+        )
+
+
+def _wrapped(folder: _Folder) -> _Folder | None:
+    """Find what looks like a source of its own, in a folder or further down."""
+    if folder.pictures:
+        return None
+    inner = folder.class_folders
+    if any(split_of(each.own_name) for each in inner):
+        return folder
+    if len(inner) == 1:
+        return _wrapped(inner[0])
+    return folder if len(inner) > 1 else None
+
+
+def _by_file_name(layout: _Layout, label: str) -> Found:
+    """Take the classes from the files' names. Raises: UserError where the expression is not regular or finds none."""
+    find = compile_rule(label, option="label")
+    pictures: Samples = []
+    unused: list[Unused] = []
+    for split, place in layout.places:
+        for folder in place.walk():
+            unused += folder.unused
+            for name in folder.pictures:
+                found = find(name)
+                if found:
+                    pictures.append((found, split, folder.path / name, _join(folder.name, name)))
+                else:
+                    unused.append(Unused(_join(folder.name, name), f"names in which {label} finds no label", ""))
+    if not pictures:
+        raise UserError(f"label={label} finds a label in no file's name: write a regular expression, as in ^([a-z]+)")
+    return Found(sorted(pictures, key=lambda each: each[0]), (), tuple(unused))

@@ -1,44 +1,47 @@
-"""Images in a NumPy archive, read without unpickling anything.
+"""Images in arrays: which array of a file is what, by the names that people give them.
 
-Two layouts: `images`, `labels` and, if there is a split, `test_images`, `test_labels`; or Keras' `x_train`, `y_train`,
-`x_test`, `y_test`. Images are uint8, (N, H, W) or (N, H, W, C) with up to four channels; labels are integers from 0,
-(N,) or (N, 1). `classes`, (K,) strings, names them; without it they are called by their numbers. Without test arrays,
-20 % of each class is cut off for the test split.
+Images are called images, X, x, data or imgs; labels labels, y or targets; a split is a word before or after, as in
+`x_train`, `train_images` or `y_val`. `classes`, `class_names` or `names` names the classes; without it they are called
+as the labels are. Without test arrays the validation arrays are the test split, and without either, 20 % of each class.
+What was taken for what is said where it could be taken otherwise. Axes: N images, C channels, H rows, W columns.
 """
 
-import math
+import re
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
+from reslab.data.arrays import Labels, Layout, describe_scale, find_layout, find_scale, read_labels, read_names
 from reslab.data.images import Split
-from reslab.data.pixels import BLOCK
+from reslab.data.notes import say_once
+from reslab.data.sources.array_files import ArrayFile, Stored, open_arrays
 from reslab.data.split import cut
 from reslab.data.storage.blocks import Block, Source, in_order, stamp_files
 from reslab.errors import UserError
-from reslab.runs.files import check_sizes
+from reslab.words import named
 
-MAX_CHANNELS = 4
-MAX_UNNAMED = 100_000  # classes that are called by their numbers
+_IMAGES, _LABELS = {"images", "image", "imgs", "x", "data"}, {"labels", "label", "y", "targets", "target"}
+_NAMES = ("classes", "class_names", "names", "label_names", "target_names")
+_SPLITS: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+_GLUED = re.compile(r"(train|val|test)([xy])|([xy])(train|val|test)")  # trainX, Xtest
 
 
-class _Layout(NamedTuple):
+class _Pair(NamedTuple):
     images: str
     labels: str
-    test_images: str
-    test_labels: str
-
-
-_LAYOUTS = (
-    _Layout("images", "labels", "test_images", "test_labels"),
-    _Layout("x_train", "y_train", "x_test", "y_test"),
-)
 
 
 def open_npz(path: Path, *, split: Split) -> Source:
@@ -46,153 +49,197 @@ def open_npz(path: Path, *, split: Split) -> Source:
 
     Raises: UserError that names the array at fault and what it should be, some only when the blocks are read.
     """
-    with _archive(path) as file:
-        stamp = stamp_files([path])
-        layout = _find_layout(file, path)
-        labels = _read_labels(file, layout.labels, path)
-        classes = _read_classes(file, labels, path)
-        _check_range(labels, layout.labels, len(classes), path)
-        if layout.test_images not in file:
-            _check_images(_header(file, layout.images), layout.images, len(labels), path)
-            chosen = cut(labels, classes=classes, split=split)
-            return Source(len(chosen), classes, _read_blocks(path, layout.images, labels, chosen), stamp)
-        name = layout.test_images if split == "test" else layout.images
-        if split == "test":
-            labels = _read_labels(file, layout.test_labels, path)
-            _check_range(labels, layout.test_labels, len(classes), path)
-        _check_images(_header(file, name), name, len(labels), path)
-        return Source(len(labels), classes, _read_blocks(path, name, labels, np.arange(len(labels))), stamp)
+    file, pairs = _open(path)
+    if split == "test" and "test" not in pairs and "validation" in pairs:
+        say_once(f"npz:{path} has no test arrays: {' and '.join(pairs['validation'])} are the test split")
+        pairs = {"train": pairs["train"], "test": pairs["validation"]}
+    trained = _read_labels(file, pairs["train"].labels, path)
+    values, classes = _read_classes(file, trained, path)
+    pair = pairs.get(split, pairs["train"])
+    own = trained if pair == pairs["train"] else _read_labels(file, pair.labels, path)
+    labels = _number(own, values, pair.labels, path)
+    chosen = np.arange(len(labels))
+    if len(pairs) == 1:
+        chosen = cut(labels, classes=classes, split=split)
+    return Source(
+        len(chosen), classes, _read_blocks(file, pair, pairs["train"], labels, chosen, path), stamp_files(file.files)
+    )
 
 
-@contextmanager
-def _archive(path: Path) -> Iterator[NpzFile]:
-    """Open an archive. Raises: UserError where it, or what is read of it in the block, is not sound."""
+def has_validation(path: Path) -> bool:
+    """Tell whether a file brings validation arrays beside its test arrays. Raises: UserError as `open_npz`."""
+    return {"validation", "test"} <= _open(path)[1].keys()
+
+
+def _open(path: Path) -> tuple[ArrayFile, dict[Split, _Pair]]:
+    file = open_arrays(path)
+    pairs, used = _find_pairs(file, path)
+    if path.suffix == ".npy" and path.stem not in (*used, *_NAMES):
+        _check_plain(file.arrays[path.stem], path.stem, path)
+        raise UserError(f"{path} is neither images nor labels by its name: give npz: the one with the images")
+    if unused := [name for name in file.arrays if name not in used and name not in _NAMES]:
+        say_once(f"npz:{path}: {named(unused)} {'is' if len(unused) == 1 else 'are'} not used")
+    return file, pairs
+
+
+# ---- which array is what
+
+
+def _find_pairs(file: ArrayFile, path: Path) -> tuple[dict[Split, _Pair], set[str]]:
+    found: dict[tuple[str, Split], str] = {}
+    for name in file.arrays:
+        if role := _role_of(name, num_arrays=len(file.arrays)):
+            if role in found:
+                raise UserError(f"{path} holds {found[role]!r} and {name!r}, which could both be it: leave one out")
+            found[role] = name
+    pairs: dict[Split, _Pair] = {}
+    for split in ("train", "validation", "test"):
+        images, labels = found.get(("images", split)), found.get(("labels", split))
+        if images and labels:
+            pairs[split] = _Pair(images, labels)
+        elif images or labels:
+            missing = "labels" if images else "images"
+            raise UserError(f"{path} holds {images or labels!r} but no {missing} of the {split} split: it needs both")
+    if "train" not in pairs:
+        raise UserError(
+            f"{path} holds {named(list(file.arrays)) or 'nothing'}: it needs 'images' and 'labels', or 'x_train' and "
+            "'y_train'"
+        )
+    return pairs, {name for pair in pairs.values() for name in pair}
+
+
+def _role_of(name: str, *, num_arrays: int) -> tuple[str, Split] | None:
+    """Tell what an array is by its name: images or labels, and of which split."""
+    if num_arrays == 2 and name in ("arr_0", "arr_1"):  # numpy.savez(FILE, images, labels)
+        return ("images" if name == "arr_0" else "labels"), "train"
+    lower = name.lower()
+    words = [word for word in _GLUED.sub(r"\1\3 \2\4", lower).replace("_", " ").replace("-", " ").split() if word]
+    kinds = [word for word in words if word in _IMAGES | _LABELS]
+    splits = [_SPLITS[word] for word in words if word in _SPLITS]
+    if len(kinds) != 1 or len(splits) > 1 or len(kinds) + len(splits) != len(words):
+        return None
+    return ("images" if kinds[0] in _IMAGES else "labels"), (splits[0] if splits else "train")
+
+
+# ---- labels and classes
+
+
+def _read_labels(file: ArrayFile, name: str, path: Path) -> Labels:
     try:
-        with path.open("rb") as stream:
-            file = np.load(stream, allow_pickle=False)
-            if not isinstance(file, NpzFile) or file.zip is None:
-                raise UserError(f"{path} holds a single array, it is not an .npz archive: write one with numpy.savez")
-            check_sizes(file.zip)
-            yield file
+        return read_labels(_read(file.arrays[name], name, path))
     except UserError:
         raise
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # NumPy's and zipfile's readers raise anything on broken input
-        raise UserError(f"{path} is not a sound .npz archive of plain arrays: {error}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: {name!r} {error}") from None
 
 
-def _find_layout(file: NpzFile, path: Path) -> _Layout:
-    for layout in _LAYOUTS:
-        if layout.images in file and layout.labels in file:
-            if (layout.test_images in file) != (layout.test_labels in file):
-                raise UserError(
-                    f"{path} holds only one of {layout.test_images!r} and {layout.test_labels!r}: it needs both"
-                )
-            return layout
-    raise UserError(f"{path} holds {', '.join(file.files)}: it needs 'images' and 'labels', or 'x_train' and 'y_train'")
+def _read(array: Stored, name: str, path: Path) -> NDArray[Any]:
+    _check_plain(array, name, path)
+    return array.read()
 
 
-class _Header(NamedTuple):
-    """What a stored array says of itself."""
-
-    shape: tuple[int, ...]
-    is_fortran: bool
-    dtype: np.dtype[Any]
-
-
-def _header(file: NpzFile, name: str) -> _Header:
-    with _member(file, name) as stream:
-        return _read_header(stream)
-
-
-def _member(file: NpzFile, name: str) -> IO[bytes]:
-    assert file.zip is not None
-    return file.zip.open(name if name in file.zip.namelist() else f"{name}.npy")
-
-
-def _read_header(stream: IO[bytes]) -> _Header:
-    version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    header = _Header(*read(stream))
-    if header.dtype.hasobject:
-        raise ValueError("Object arrays cannot be loaded: they are pickles")
-    return header
-
-
-def _check_images(images: _Header, name: str, num: int, path: Path) -> None:
-    if images.dtype != np.uint8:
-        raise UserError(f"{path}: {name!r} is {images.dtype}, it must be uint8 (0 to 255)")
-    dims = len(images.shape)
-    if dims not in (3, 4) or 0 in images.shape or (dims == 4 and images.shape[3] > MAX_CHANNELS):
+def _check_plain(array: Stored, name: str, path: Path) -> None:
+    if array.dtype.hasobject:
         raise UserError(
-            f"{path}: {name!r} has shape {images.shape}, it must be (N, H, W) or (N, H, W, C) with C up to 4"
+            f"{path}: {name!r} is an array of Python objects, a pickle, which can run any code when it is opened: save "
+            "it as plain numbers or strings"
+        )
+
+
+def _read_classes(file: ArrayFile, labels: Labels, path: Path) -> tuple[list[Any], tuple[str, ...]]:
+    """Give the labels that there are, and the name of each."""
+    own = labels.own_classes()
+    found = [name for name in _NAMES if name in file.arrays]
+    if not found:
+        return own, tuple(map(str, own))
+    key = found[0]
+    try:
+        names = [str(name) for name in read_names(_read(file.arrays[key], key, path)).ravel()]
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{path}: {key!r} {error}") from None
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"{path}: {key!r} has {repeated[0]!r} twice, each class needs a name of its own")
+    if labels.values.dtype.kind == "U":
+        return list(names), tuple(names)
+    first = 1 if own[0] > 0 and own[-1] == len(names) else 0
+    if first:
+        say_once(f"npz:{path}: labels begin at 1, so {names[0]!r} is 1")
+    return list(range(first, first + len(names))), tuple(names)
+
+
+def _number(labels: Labels, values: list[Any], name: str, path: Path) -> NDArray[np.int64]:
+    """Number labels by the place of their value. Raises: UserError where one is not among `values`."""
+    numbers = {value: number for number, value in enumerate(values)}
+    there, inverse = np.unique(labels.values, return_inverse=True)
+    for value in there.tolist():
+        if value not in numbers:
+            raise UserError(
+                f"{path}: {name!r} has the label {value!r}, but the classes are {named(list(map(str, values)))}"
+            )
+    return np.array([numbers[value] for value in there.tolist()], dtype=np.int64)[inverse]
+
+
+# ---- images
+
+
+def _read_blocks(
+    file: ArrayFile, pair: _Pair, train: _Pair, labels: NDArray[np.int64], chosen: NDArray[np.int64], path: Path
+) -> Iterator[Block]:
+    """Check the images now; give those at the places `chosen`, in rising order, when they are asked for."""
+    array = file.arrays[pair.images]
+    layout = _check_images(array, pair.images, len(labels), path)
+    return _stream(array, layout, file.arrays[train.images], train.images, labels, chosen, path)
+
+
+def _stream(
+    array: Stored,
+    layout: Layout,
+    train: Stored,
+    name: str,
+    labels: NDArray[np.int64],
+    chosen: NDArray[np.int64],
+    path: Path,
+) -> Iterator[Block]:
+    scale = find_scale(train.dtype, *_find_range(train, name, path))
+    if words := describe_scale(train.dtype, scale):
+        say_once(f"npz:{path}: {name!r} is {words}")
+    done = start = 0
+    for rows in array.blocks():
+        inside = chosen[done : np.searchsorted(chosen, start + len(rows))]
+        if len(inside):
+            images = np.ascontiguousarray(scale.apply(layout.arrange(rows[inside - start])))
+            yield in_order(images, labels[inside], start=done)
+            done += len(inside)
+        start += len(rows)
+
+
+def _find_range(array: Stored, name: str, path: Path) -> tuple[float, float]:
+    """Find the least and the greatest value. Raises: UserError where one is no number."""
+    if array.dtype.kind == "b" or array.dtype == np.uint8:
+        return 0.0, 255.0
+    ends = [(rows.min(), rows.max()) for rows in array.blocks()]
+    low, high = float(min(low for low, _ in ends)), float(max(high for _, high in ends))
+    if not np.isfinite([end for pair in ends for end in pair]).all():
+        raise UserError(f"{path}: {name!r} has values that are not finite: replace them")
+    return low, high
+
+
+def _check_images(images: Stored, name: str, num: int, path: Path) -> Layout:
+    _check_plain(images, name, path)
+    if images.dtype.kind not in "biuf":
+        raise UserError(f"{path}: {name!r} is {images.dtype}, it must be numbers")
+    layout = find_layout(images.shape) if len(images.shape) > 1 and 0 not in images.shape else None
+    if layout is None:
+        raise UserError(
+            f"{path}: {name!r} has shape {images.shape}, it must be (N, H, W), (N, H, W, C) or (N, C, H, W) with C up "
+            "to 4, or rows of squares"
         )
     if images.shape[0] != num:
         raise UserError(
             f"{path}: {name!r} has {images.shape[0]} images but there are {num} labels: they must be as many"
         )
-
-
-def _read_blocks(path: Path, name: str, labels: NDArray[np.int64], chosen: NDArray[np.int64]) -> Iterator[Block]:
-    """Give the images at the places `chosen`, in rising order, of an array that is read as a stream."""
-    done = 0
-    with _archive(path) as file:
-        for start, rows in _read_rows(file, name):
-            inside = chosen[done : np.searchsorted(chosen, start + len(rows))]
-            if len(inside):
-                channels_last = rows if rows.ndim == 4 else rows[..., None]
-                images = np.ascontiguousarray(channels_last[inside - start].transpose(0, 3, 1, 2))
-                yield in_order(images, labels[inside], start=done)
-                done += len(inside)
-
-
-def _read_rows(file: NpzFile, name: str) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Give a few images at a time, with the place of the first one."""
-    with _member(file, name) as stream:
-        header = _read_header(stream)
-        if header.is_fortran:  # the last axis comes first: there is no way but to read all of it
-            yield 0, file[name]
-            return
-        image_bytes = math.prod(header.shape[1:])
-        step = max(1, BLOCK // image_bytes)
-        for start in range(0, header.shape[0], step):
-            num = min(step, header.shape[0] - start)
-            content = stream.read(num * image_bytes)
-            if len(content) < num * image_bytes:
-                raise ValueError(f"{name} ends after {start + len(content) // image_bytes} of {header.shape[0]} images")
-            yield start, np.frombuffer(content, dtype=np.uint8).reshape(num, *header.shape[1:])
-        if stream.read(1):
-            raise ValueError(f"{name} is longer than its {header.shape[0]} images")
-
-
-def _read_labels(file: NpzFile, name: str, path: Path) -> NDArray[np.int64]:
-    labels: NDArray[Any] = file[name]
-    if labels.dtype.kind not in "iu":
-        raise UserError(f"{path}: {name!r} is {labels.dtype}, it must be of integers")
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1 or len(labels) == 0:
-        raise UserError(f"{path}: {name!r} has shape {labels.shape}, it must be (N,) with at least one label")
-    return labels.astype(np.int64)
-
-
-def _read_classes(file: NpzFile, labels: NDArray[np.int64], path: Path) -> tuple[str, ...]:
-    if "classes" not in file:
-        if (highest := int(labels.max())) >= MAX_UNNAMED:
-            raise UserError(f"{path}: there is a label {highest}: number the classes from 0 without gaps")
-        return tuple(str(label) for label in range(highest + 1))
-    classes: NDArray[Any] = file["classes"]
-    if classes.ndim != 1 or classes.dtype.kind != "U":
-        raise UserError(f"{path}: 'classes' is {classes.dtype} {classes.shape}, it must be strings of shape (K,)")
-    names = [str(name) for name in classes]
-    if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise UserError(f"{path}: 'classes' has {repeated[0]!r} twice, each class needs a name of its own")
-    return tuple(names)
-
-
-def _check_range(labels: NDArray[np.int64], name: str, num_classes: int, path: Path) -> None:
-    lowest, highest = int(labels.min()), int(labels.max())
-    if lowest < 0 or highest >= num_classes:
-        wrong = lowest if lowest < 0 else highest
-        raise UserError(f"{path}: {name!r} has the label {wrong}, labels must be 0 to {num_classes - 1}")
+    if len(images.shape) == 2:
+        say_once(f"npz:{path}: the rows of {name!r} are images of {'x'.join(map(str, layout.shape))}")
+    return layout

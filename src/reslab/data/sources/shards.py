@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reslab.data.framing import Form
 from reslab.data.images import Split
 from reslab.data.pictures import decode, with_channels
 from reslab.data.pixels import Pixels, Places
@@ -35,12 +36,12 @@ WORKERS = min(8, os.cpu_count() or 1)
 
 
 class Reader:
-    """The sound shards of one split, and their images as squares of `image_size` pixels.
+    """The sound shards of one split, and their images in the wanted form.
 
     Raises: UserError where there are no such shards, or one is missing or cut short and is not to be skipped.
     """
 
-    def __init__(self, url: str, split: Split, *, image_size: int, skip_damaged: bool, deep: bool) -> None:
+    def __init__(self, url: str, split: Split, *, form: Form, skip_damaged: bool, deep: bool) -> None:
         self.store = Store.at(url)
         self.index, digest = read_index(self.store)
         if split not in self.index.splits:
@@ -55,7 +56,9 @@ class Reader:
         if not kept:
             raise UserError(f"{url} has no undamaged shard of the {split} split: pack it again")
         self.shards, self.labels = [shards[number] for number in kept], [labels[number] for number in kept]
-        self.is_whole, self.shape = not damaged, (self.index.image_shape[0], image_size, image_size)
+        self.is_whole, self.form = not damaged, form
+        channels = self.index.image_shape[0] if form.channels == "auto" else form.channels
+        self.shape = (channels, form.image_size, form.image_size)
         self.stamp = hashlib.sha256(f"{digest} {kept}".encode()).hexdigest()
 
     def _find_changed(self, shards: tuple[Shard, ...], known: dict[int, str]) -> dict[int, str]:
@@ -97,7 +100,7 @@ class Reader:
     def _decode(self, sample: dict[str, Any], where: str) -> NDArray[np.uint8]:
         kind = next(kind for kind in PICTURES if kind in sample)
         name = f"{where}: {sample['__key__']}.{kind}"
-        image = decode(io.BytesIO(sample[kind]), image_size=self.shape[1], name=name)
+        image = decode(io.BytesIO(sample[kind]), image_size=self.shape[1], resize=self.form.resize, name=name)
         return with_channels(image, self.shape[0])
 
     def blocks(self) -> Iterator[Block]:
@@ -164,9 +167,9 @@ def _check_labels(samples: list[dict[str, Any]], labels: NDArray[np.int64], *, w
             raise UserError(f"{where}: {key}.cls is not the label {label} that the index has: pack it again")
 
 
-def open_shards(url: str, *, split: Split, image_size: int, skip_damaged: bool) -> Source:
+def open_shards(url: str, *, split: Split, form: Form, skip_damaged: bool) -> Source:
     """Look at the shards of one split; its blocks are (M, C, image_size, image_size), to be read once."""
-    reader = Reader(url, split, image_size=image_size, skip_damaged=skip_damaged, deep=True)
+    reader = Reader(url, split, form=form, skip_damaged=skip_damaged, deep=True)
     return Source(sum(map(len, reader.labels)), reader.index.classes, reader.blocks(), reader.stamp)
 
 
@@ -212,8 +215,8 @@ class Sharded(Pixels):
 
 
 def stream_shards(
-    url: str, *, split: Split, image_size: int, skip_damaged: bool, buffer: int
+    url: str, *, split: Split, form: Form, skip_damaged: bool, buffer: int
 ) -> tuple[Sharded, NDArray[np.int64], tuple[str, ...]]:
     """Look at the shards of one split without reading them: images, labels (N,) and class names."""
-    reader = Reader(url, split, image_size=image_size, skip_damaged=skip_damaged, deep=False)
+    reader = Reader(url, split, form=form, skip_damaged=skip_damaged, deep=False)
     return Sharded(reader, buffer=buffer), np.concatenate(reader.labels), reader.index.classes

@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from reslab.data.framing import frame
 from reslab.errors import UserError
+from reslab.recipe.value import Resizing
 
 
 class Block(NamedTuple):
@@ -26,17 +28,26 @@ class Block(NamedTuple):
     places: NDArray[np.int64]
 
 
+class Damaged(NamedTuple):
+    """An image of the set that cannot be read, and a sentence that says why."""
+
+    place: int
+    sentence: str
+
+
 @dataclass(frozen=True)
 class Source:
     """One split before it is read: N images, K class names, and the blocks, which can be gone through once.
 
-    The stamp is another one whenever the images may be.
+    The stamp is another one whenever the images may be. Names and keys are those of an `ImageSet`.
     """
 
     num_images: int
     classes: tuple[str, ...]
-    blocks: Iterator[Block]
+    blocks: Iterator[Block | Damaged]
     stamp: str
+    names: tuple[str, ...] | None = None
+    keys: NDArray[np.uint64] | None = None
 
 
 def in_order(images: NDArray[np.uint8], labels: NDArray[np.int64], *, start: int) -> Block:
@@ -65,9 +76,14 @@ def version_of(status: os.stat_result) -> tuple[int, ...]:
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def resize(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+def resize(images: NDArray[np.uint8], size: int, how: Resizing = "squeeze") -> NDArray[np.uint8]:
     """Resize (N, C, H, W) to (N, C, size, size), bilinear, without aliasing where it shrinks; as Pillow, within 1."""
-    if images.shape[2:] == (size, size):
+    height, width = images.shape[2:]
+    if (height, width) == (size, size):
         return images
-    resized = F.interpolate(torch.from_numpy(images), size=(size, size), mode="bilinear", antialias=True)
-    return resized.contiguous().numpy()
+    box, (inner_width, inner_height), (x, y) = frame(width, height, side=size, resize=how)
+    left, top, right, bottom = map(int, box)
+    taken = torch.from_numpy(images)[..., top:bottom, left:right]
+    resized = F.interpolate(taken, size=(inner_height, inner_width), mode="bilinear", antialias=True)
+    bars = (x, size - inner_width - x, y, size - inner_height - y)
+    return (F.pad(resized, bars) if any(bars) else resized).contiguous().numpy()

@@ -90,7 +90,7 @@ def list_cache() -> list[Entry]:
     for file in find_cache().glob(f"*/{FACTS}"):
         with suppress(OSError, ValueError, LookupError, TypeError):
             facts = json.loads(file.read_text(encoding="utf-8"))
-            size = sum(each.stat().st_size for each in file.parent.iterdir())
+            size = sum(each.stat().st_size for each in (file, *_files(file.parent)))
             shape = tuple(int(axis) for axis in facts["shape"])
             found.append(
                 Entry(file.parent, str(facts["origin"]), str(facts["split"]), shape, size, file.stat().st_mtime)
@@ -105,7 +105,7 @@ def clear_cache() -> int:
         path = lock.with_name(lock.name[1 : -len(".lock")])
         with _locked(path):
             for folder in (path, *path.parent.glob(f".{path.name}.*.part")):
-                num_bytes += sum(each.stat().st_size for each in folder.glob("*"))
+                num_bytes += sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
                 _remove(folder)
             lock.unlink(missing_ok=True)
     return num_bytes
@@ -130,7 +130,7 @@ def is_sound(path: Path) -> bool:
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(file for file in path.iterdir() if file.name != FACTS)
+    return sorted(file for file in path.rglob("*") if file.is_file() and file != path / FACTS)
 
 
 @cache

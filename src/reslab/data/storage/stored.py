@@ -1,9 +1,12 @@
 """Images that were read once, in the cache on the disk: raw pixels, of which processes read what they need.
 
-An entry has `images.bin`, (N, C, H, W) uint8, and `labels.npy`, (N,) int64. Its name covers the source, its files'
-names and versions, the split and the size of the images.
+An entry has `images.bin`, (N, C, H, W) uint8, and `labels.npy`, (N,) int64; an image that could not be read has the
+label -1, and `entry.json` says why. Its name covers the source, its files' names and versions, the split, the size
+of the images and how they become squares.
 """
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,44 +15,89 @@ from numpy.typing import NDArray
 
 from reslab.data.images import Labelled, Split
 from reslab.data.pixels import SMALL, StoredPixels
-from reslab.data.storage.blocks import Block, Source, resize
+from reslab.data.progress import counting
+from reslab.data.storage.blocks import Block, Damaged, Source, resize
 from reslab.data.storage.cache import make_room, name_of, opening, read_facts
-from reslab.errors import Failure
+from reslab.errors import Failure, UserError
+from reslab.recipe.value import Resizing
 from reslab.runs.files import writing
+from reslab.words import printable
 
-FORMAT = 1
+FORMAT = 2
+_DAMAGED_SHOWN = 10
 
 
-def read_cached(source: Source, *, origin: str, split: Split, image_size: int) -> Labelled:
+def read_cached(
+    source: Source,
+    *,
+    origin: str,
+    split: Split,
+    image_size: int,
+    resize: Resizing = "squeeze",
+    skip_damaged: bool = False,
+) -> Labelled:
     """Give the images of `source`, squares of `image_size` pixels, from the cache; they are put there if need be.
 
-    Few images are read into memory, many stay in their file. Raises: UserError or Failure where the disk cannot take
-    them, and what reading the source raises.
+    Few images are read into memory, many stay in their file. With `skip_damaged`, those that cannot be read are left
+    out, and counted. Raises: UserError or Failure where the disk cannot take them, and what reading the source raises;
+    UserError that names the images that cannot be read.
     """
 
     def make(part: Path) -> dict[str, Any]:
-        shape, labels = _write_images(part / "images.bin", source, image_size=image_size)
+        shape, labels, damaged = _write_images(
+            part / "images.bin", source, origin=origin, image_size=image_size, how=resize
+        )
         writing(part, lambda: np.save(part / "labels.npy", labels))
-        return {"origin": origin, "split": split, "shape": shape}
+        return {"origin": origin, "split": split, "shape": shape, "damaged": damaged}
 
-    with opening(name_of(FORMAT, origin, split, image_size, source.stamp, source.classes), make) as path:
-        return _open(path, source.classes)
+    with opening(name_of(FORMAT, origin, split, image_size, resize, source.stamp, source.classes), make) as path:
+        images = _open(path, source)
+        damaged: list[str] = [sentence for _, sentence in read_facts(path)["damaged"]]
+    if not damaged:
+        return images
+    if not skip_damaged:
+        raise UserError(describe_damaged(damaged, origin=origin))
+    print(printable(f"reslab: {origin} is read without {len(damaged):,} damaged pictures"), file=sys.stderr)
+    return images.subset(np.flatnonzero(images.labels >= 0))._replace(num_damaged=len(damaged))
 
 
-def _open(path: Path, classes: tuple[str, ...]) -> Labelled:
+def describe_damaged(sentences: Sequence[str], *, origin: str) -> str:
+    """Say which images cannot be read, one sentence of `decode` each, in one sentence."""
+    if len(sentences) == 1:
+        return f"{origin}: {sentences[0]}, or leave it out with --skip-damaged"
+    shown = "; ".join(sentence.rpartition(": ")[0] for sentence in sentences[:_DAMAGED_SHOWN])
+    more = f"; and {len(sentences) - _DAMAGED_SHOWN:,} more" if len(sentences) > _DAMAGED_SHOWN else ""
+    return (
+        f"{len(sentences):,} pictures of {origin} cannot be used: {shown}{more}: replace or remove them, or leave them "
+        "out with --skip-damaged"
+    )
+
+
+def _open(path: Path, source: Source) -> Labelled:
     shape = tuple(read_facts(path)["shape"])
     labels: NDArray[np.int64] = np.load(path / "labels.npy", allow_pickle=False)
+    images: NDArray[np.uint8] | StoredPixels
     if int(np.prod(shape, dtype=np.int64)) < SMALL:
-        return Labelled(np.fromfile(path / "images.bin", dtype=np.uint8).reshape(shape), labels, classes)
-    return Labelled(StoredPixels(path / "images.bin", shape), labels, classes)
+        images = np.fromfile(path / "images.bin", dtype=np.uint8).reshape(shape)
+    else:
+        images = StoredPixels(path / "images.bin", shape)
+    return Labelled(images, labels, source.classes, source.names, source.keys)
 
 
-def _write_images(path: Path, source: Source, *, image_size: int) -> tuple[list[int], NDArray[np.int64]]:
+def _write_images(
+    path: Path, source: Source, *, origin: str, image_size: int, how: Resizing
+) -> tuple[list[int], NDArray[np.int64], list[Damaged]]:
     labels = np.full(source.num_images, -1, dtype=np.int64)
-    channels = 0
-    with writing(path, lambda: path.open("wb")) as file:
+    damaged: list[Damaged] = []
+    channels = num_done = 0
+    with writing(path, lambda: path.open("wb")) as file, counting(origin, total=source.num_images) as show:
         for block in source.blocks:
-            images = resize(block.images, image_size)
+            if isinstance(block, Damaged):
+                damaged.append(block)
+                continue
+            num_done += len(block.places)
+            show(num_done)
+            images = resize(block.images, image_size, how)
             if not channels:
                 channels = images.shape[1]
                 make_room(
@@ -59,10 +107,14 @@ def _write_images(path: Path, source: Source, *, image_size: int) -> tuple[list[
                 )
             labels[block.places] = block.labels
             writing(path, lambda images=images, block=block: _write_block(file, images, block))  # type: ignore[misc]
+        if damaged:
+            if not channels:
+                raise UserError(describe_damaged([each.sentence for each in damaged], origin=origin))
+            writing(path, lambda: file.truncate(source.num_images * channels * image_size**2))
         writing(path, file.flush)
-    if (labels < 0).any():
-        raise Failure(f"{path.name}: {int((labels < 0).sum())} images of the source never came")
-    return [source.num_images, channels, image_size, image_size], labels
+    if missing := int((labels < 0).sum()) - len(damaged):
+        raise Failure(f"{path.name}: {missing} images of the source never came")
+    return [source.num_images, channels, image_size, image_size], labels, damaged
 
 
 def _write_block(file: Any, images: NDArray[np.uint8], block: Block) -> None:

@@ -16,7 +16,26 @@ RECIPES: dict[str, Recipe] = {
 def find_recipe(name: str) -> Recipe:
     """Look up a shipped recipe, or read one from a JSON file.
 
-    Raises: UserError with the nearest right name.
+    Parameters
+    ----------
+    name : str
+        A key of `reslab.RECIPES`, or the path of a file that ends in `.json`.
+
+    Returns
+    -------
+    Recipe
+        The recipe.
+
+    Raises
+    ------
+    UserError
+        Where there is no such recipe, with the nearest right name, or the file is not one.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> reslab.find_recipe("digits-quick").data
+    'digits'
     """
     if name in RECIPES:
         return RECIPES[name]

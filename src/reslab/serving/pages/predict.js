@@ -9,10 +9,10 @@ async function describe() {
     make("p.note", [run.network, run.data && `trained on ${run.data}`].filter(Boolean).join(", ") + "."),
     run.test_accuracy && make("p.note", `Test accuracy ${percent(run.test_accuracy.value, 2)} (${percent(run.test_accuracy.low, 2)} to ${percent(run.test_accuracy.high, 2)}).`),
     make("p.note", `${run.classes.length} classes: ${shorten(run.classes)}.`),
-    make(run.is_calibrated ? "p.note" : "p.note.bad", run.calibration),
+    make(run.temperature ? "p.note" : "p.note.bad", run.calibration),
     make("p.note", run.has_neighbours ? `Nearest images: ${run.neighbours.toLowerCase()}` : run.neighbours))));
-  // Training and validation images may still be on their way into memory.
-  if (model.runs.some((run) => `${run.neighbours}${run.calibration}`.includes("being prepared"))) setTimeout(describe, 3000);
+  // Training images may still be on their way into memory.
+  if (model.runs.some((run) => run.neighbours.includes("being prepared"))) setTimeout(describe, 3000);
 }
 
 const shorten = (names) => names.length > 20 ? `${names.slice(0, 20).join(", ")} and ${names.length - 20} more` : names.join(", ");
@@ -67,7 +67,7 @@ function show(answer, image, name) {
     picture.alt = "";
     return make("figure", picture, found.name, make("br"), found.similarity.toFixed(2));
   });
-  return make("div.answer", make("h3", answer.run, make("small.note", run.is_calibrated ? "calibrated" : "not calibrated")), canvas, bars,
+  return make("div.answer", make("h3", answer.run, make("small.note", run.temperature ? "calibrated" : "not calibrated")), canvas, bars,
     nearest.length > 0 && make("p.note.nearest", "Nearest training images, by the cosine of their features"),
     nearest.length > 0 && make("div.nearest", ...nearest));
 }

@@ -1,0 +1,104 @@
+"""What a network says of picture files, however many: read and classified a few at a time. No torch.
+
+Axes: N pictures, C channels, H rows, W columns, K classes.
+"""
+
+import glob
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reslab.data.pictures import Answer, check_taken, name_best, read_pictures, readable_endings
+from reslab.data.progress import counting
+from reslab.errors import UserError
+from reslab.recipe.value import Resizing
+
+BLOCK = 256  # pictures at a time
+_READERS = 8  # threads
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A file that is no sound picture, and a sentence that says why."""
+
+    file: str
+    sentence: str
+
+
+def find_pictures(paths: Sequence[Path]) -> list[Path]:
+    """Expand folders, with all that is in them, and patterns such as `photos/*.jpg`; other paths stay as they are.
+
+    Raises: UserError where a folder or a pattern holds no picture.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found = sorted(each for each in path.rglob("*") if _is_picture(each))
+        elif not path.exists() and glob.has_magic(str(path)):
+            found = [Path(each) for each in sorted(glob.glob(str(path), recursive=True)) if _is_picture(Path(each))]
+        else:
+            found = [path]
+        if not found:
+            raise UserError(
+                f"{path} holds no picture: give picture files, folders of them, or a pattern such as '*.jpg'"
+            )
+        files += found
+    return files
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in readable_endings() and not path.name.startswith(".") and path.is_file()
+
+
+def answer_all(
+    files: Sequence[Path],
+    probabilities: Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]],
+    *,
+    classes: Sequence[str],
+    image_size: int,
+    channels: int,
+    resize: Resizing,
+    top: int,
+) -> Iterator[Answer | Unread]:
+    """Name the `top` most probable classes of each picture, in order; `probabilities` computes (M, K) of stored pixels.
+
+    Raises: UserError where the network takes neither grey nor RGB images.
+    """
+    check_taken(image_size=image_size, channels=channels)
+
+    def read(file: Path) -> NDArray[np.uint8] | Unread:
+        try:
+            (image,) = read_pictures([file], image_size=image_size, channels=channels, resize=resize)
+        except UserError as error:
+            return Unread(str(file), str(error))
+        return np.asarray(image)
+
+    with ThreadPoolExecutor(_READERS) as pool, counting("predict", total=len(files)) as show:
+        for start in range(0, len(files), BLOCK):
+            some = files[start : start + BLOCK]
+            found = dict(zip(some, pool.map(read, some), strict=True))
+            images = {file: each for file, each in found.items() if not isinstance(each, Unread)}
+            said: dict[str, Answer] = {}
+            if images:
+                rows = probabilities(np.stack(list(images.values())))
+                answers = name_best(list(images), probabilities=rows, classes=classes, top=top)
+                said = {answer.file: answer for answer in answers}
+            for file in some:
+                each = found[file]
+                yield each if isinstance(each, Unread) else said[str(file)]
+            show(min(start + BLOCK, len(files)))
+
+
+def all_read(answers: Iterator[Answer | Unread]) -> list[Answer]:
+    """Collect the answers. Raises: UserError at the first file that is no sound picture."""
+    read = []
+    for each in answers:
+        if isinstance(each, Unread):
+            raise UserError(each.sentence)
+        read.append(each)
+    return read

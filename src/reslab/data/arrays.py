@@ -1,0 +1,151 @@
+"""What arrays of numbers mean: which pixels, in which order, and which classes. For files and for scikit-learn alike.
+
+Axes: N images, C channels, H rows, W columns, K classes. Pixels are uint8, 0 to 255.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_CHANNELS = 4
+SMALLEST_COLOUR = 8  # pixels a side: below, rows of 3 * side ** 2 numbers are no colour images
+
+
+class Scale(NamedTuple):
+    """Map `low` to 0 and `high` to 255, linearly; what lies outside is cut off."""
+
+    low: float
+    high: float
+
+    def apply(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        if (self.low, self.high) == (0, 255) and values.dtype == np.uint8:
+            return values
+        factor = 255 / ((self.high - self.low) or 1.0)
+        return np.rint((values - self.low) * factor).clip(0, 255).astype(np.uint8)
+
+
+def find_scale(dtype: np.dtype[Any], low: float, high: float) -> Scale:
+    """Tell what is black and what is white from the least and the greatest value of the training images.
+
+    Whole numbers take the fewest of 8, 12 and 16 bits that hold them. Fractions run from 0 to 1 or, where one is above
+    127, to 255. All others are stretched from the least to the greatest.
+    """
+    if dtype.kind == "b":
+        return Scale(0, 1)
+    if dtype.kind in "iu":
+        ranges = [2**bits - 1 for bits in (8, 12, 16)]
+    else:
+        ranges = [1, 255] if high > 127 or high <= 1 else []
+    top = next((top for top in ranges if low >= 0 and high <= top), None)
+    return Scale(low, high) if top is None else Scale(0, top)
+
+
+def describe_scale(dtype: np.dtype[Any], scale: Scale) -> str | None:
+    """Say how values become pixels; None where they are pixels already."""
+    if (scale.low, scale.high) == (0, 255):
+        return None
+    return f"{dtype} from {scale.low:g} (black) to {scale.high:g} (white), mapped to 0 to 255"
+
+
+class Layout(NamedTuple):
+    """How the numbers of an image lie, (H, W), (H, W, C) or (C, H, W)."""
+
+    shape: tuple[int, ...]
+    channels_first: bool = False
+
+    @property
+    def channels(self) -> int:
+        return 1 if len(self.shape) == 2 else self.shape[0 if self.channels_first else 2]
+
+    def arrange(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Turn images of any shape into (N, C, H, W)."""
+        images = values.reshape(-1, *self.shape)
+        if images.ndim == 3:
+            return images[:, None]
+        return images if self.channels_first else images.transpose(0, 3, 1, 2)
+
+
+def find_layout(shape: tuple[int, ...], *, image_shape: tuple[int, ...] | None = None) -> Layout | None:
+    """Tell the layout from an array's shape (N, …), channels last where both could be meant; None where it is none.
+
+    Rows of numbers (N, D) are of `image_shape`, else grey squares, else squares (H, W, 3) of 8 pixels or more.
+    """
+    inner = shape[1:]
+    if len(inner) == 1:
+        return _find_flat(inner[0], image_shape)
+    if len(inner) == 2:
+        return Layout(inner)
+    if len(inner) == 3 and inner[2] <= MAX_CHANNELS:
+        return Layout(inner)
+    if len(inner) == 3 and inner[0] <= MAX_CHANNELS:
+        return Layout(inner, channels_first=True)
+    return None
+
+
+def _find_flat(num: int, image_shape: tuple[int, ...] | None) -> Layout | None:
+    if image_shape is not None:
+        return Layout(image_shape) if math.prod(image_shape) == num else None
+    for channels in (1, 3):
+        side = math.isqrt(num // channels)
+        if channels * side**2 == num and (channels == 1 or side >= SMALLEST_COLOUR):
+            return Layout((side, side) if channels == 1 else (side, side, 3))
+    return None
+
+
+class Labels(NamedTuple):
+    """Labels as they are written: the value of each image (N,), as an integer or as the name of a class."""
+
+    values: NDArray[Any]
+    num_columns: int | None = None  # of those that were one-hot
+
+    def own_classes(self) -> list[Any]:
+        """Give the classes there are, in order."""
+        return list(range(self.num_columns)) if self.num_columns else np.unique(self.values).tolist()
+
+
+def read_labels(array: NDArray[Any]) -> Labels:
+    """Understand integers, (N,) or (N, 1), names, and one-hot rows (N, K). Raises: ValueError saying what is wrong."""
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim == 2 and array.dtype.kind in "biuf":
+        return _read_one_hot(array)
+    if array.ndim != 1 or len(array) == 0:
+        raise ValueError(f"has shape {array.shape}, it must be (N,) or one-hot (N, K), with at least one label")
+    match array.dtype.kind:
+        case "U" | "S":
+            return Labels(read_names(array))
+        case "b":
+            return Labels(array.astype(np.int64))
+        case "f" if (array == np.rint(array)).all():
+            array = array.astype(np.int64)
+        case "i" | "u":
+            pass
+        case _:
+            raise ValueError(f"is {array.dtype}, it must be whole numbers or names")
+    if (lowest := int(array.min())) < 0:
+        raise ValueError(f"has the label {lowest}: labels are 0 or more")
+    return Labels(array.astype(np.int64))
+
+
+def read_names(array: NDArray[Any]) -> NDArray[Any]:
+    """Give strings, also of bytes. Raises: ValueError where they are none."""
+    if array.dtype.kind == "S":
+        try:
+            return np.char.decode(array, "utf-8")
+        except UnicodeDecodeError:
+            raise ValueError("holds bytes that are not UTF-8") from None
+    if array.dtype.kind != "U":
+        raise ValueError(f"is {array.dtype} {array.shape}, it must be strings of shape (K,)")
+    return array
+
+
+def _read_one_hot(array: NDArray[Any]) -> Labels:
+    if not len(array):
+        raise ValueError(f"has shape {array.shape}, it must have at least one label")
+    is_one_hot = ((array == 0) | (array == 1)).all(axis=1) & (array.sum(axis=1) == 1)
+    if not is_one_hot.all():
+        row = int(np.flatnonzero(~is_one_hot)[0])
+        raise ValueError(f"has shape {array.shape} but row {row} is not one-hot: an image is of one class alone")
+    return Labels(array.argmax(axis=1).astype(np.int64), num_columns=array.shape[1])

@@ -1,0 +1,285 @@
+"""Look for what is wrong with data: once thoroughly, and once with what costs a training next to nothing.
+
+Axes: N images, C channels, H rows, W columns, K classes.
+"""
+
+import unicodedata
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+from PIL import Image
+
+from reslab.data.check import findings
+from reslab.data.check.duplicates import Overlap, find_exact, find_exact_repeats, find_overlap, find_repeats
+from reslab.data.check.findings import Copies, CopiesAcross, Copy, Duplicates, Found, Report
+from reslab.data.expression import NamedTerm, parse
+from reslab.data.images import ImageSet
+from reslab.data.load import list_files, load, load_validation
+from reslab.data.pictures import decode, opening
+from reslab.data.pixels import Pixels, blocks_of
+from reslab.data.progress import counting
+from reslab.data.sources.listing import Listing
+from reslab.errors import UserError
+from reslab.records import SplitName
+from reslab.words import counted
+
+SIDE: Final = 32  # pixels, at which images are checked
+QUICK, QUICK_BYTES = 6000, 256 << 20  # images, and bytes of pixels, that are compared within two seconds
+_CONSTANT: Final = 1.0  # standard deviation, of 255
+_DARK, _BRIGHT, _ALMOST_ALL = 8, 247, 0.99  # levels; share of the pixels
+_LONG: Final = 4 / 3  # of the sides of a picture that squeezing changes visibly
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The picture files of an expression, and which of them are broken."""
+
+    listings: tuple[Listing, ...]
+    broken: tuple[findings.Broken, ...] = ()
+
+
+def check(expression: str, *, data_dir: Path | None = None) -> Report:
+    """Look at all images of a data expression, the test split's too; nothing is chosen by them.
+
+    Raises: UserError where the expression is wrong, or what it names holds no pictures at all.
+    """
+    listings = tuple(listing for _, listing in list_files(expression, data_dir=data_dir))
+    refused: str | None = None
+    sets: tuple[ImageSet, ...] = ()
+    try:
+        sets = _load_all(expression, data_dir)
+    except UserError as error:
+        refused = str(error)
+    files = _Files(listings, tuple(_find_broken(listings, sets, is_refused=refused is not None)))
+    return _examine(expression, sets, files, is_thorough=True, refused=refused)
+
+
+def look(
+    expression: str, *, data_dir: Path | None = None, image_size: int = SIDE, skip_damaged: bool = False
+) -> Report | None:
+    """Read both splits and look for what costs little; nothing is said of an official set. Raises: as `load` does."""
+    if is_official(expression):
+        return None
+    train, test = (
+        load(expression, split, data_dir=data_dir, image_size=image_size, skip_damaged=skip_damaged)
+        for split in ("train", "test")
+    )
+    return look_at((train, test), data_dir=data_dir)
+
+
+def look_at(sets: Sequence[ImageSet], *, data_dir: Path | None = None) -> Report | None:
+    """Look at splits that were read anyway, for what costs little; nothing is said of official or streamed images.
+
+    Near copies are looked for where there are few images.
+    """
+    expression = sets[0].expression
+    if is_official(expression) or any(isinstance(each.images, Pixels) and each.images.is_streamed for each in sets):
+        return None
+    listings = tuple(listing for _, listing in list_files(expression, data_dir=data_dir))
+    return _examine(expression, sets, _Files(listings), is_thorough=False)
+
+
+def is_official(expression: str) -> bool:
+    """Whether all sources of an expression are known sets."""
+    return all(isinstance(term, NamedTerm) for term in parse(expression))
+
+
+def _load_all(expression: str, data_dir: Path | None) -> tuple[ImageSet, ...]:
+    train, test = (
+        load(expression, split, data_dir=data_dir, image_size=SIDE, merge=True, skip_damaged=True)
+        for split in ("train", "test")
+    )
+    own = load_validation(expression, classes=train.classes, data_dir=data_dir, image_size=SIDE, skip_damaged=True)
+    return tuple(each for each in (train, own, test) if each is not None)
+
+
+def _examine(
+    expression: str, sets: Sequence[ImageSet], files: _Files, *, is_thorough: bool, refused: str | None = None
+) -> Report:
+    num_images = sum(len(each.labels) for each in sets)
+    num_bytes = sum(int(np.prod(each.images.shape)) for each in sets)
+    is_small, is_near = num_bytes <= QUICK_BYTES, num_images <= QUICK
+    duplicates = _find_duplicates(sets, near=is_thorough or is_near) if sets and (is_thorough or is_small) else None
+    classes = _count_classes(sets, files.listings)
+    totals = {name: sum(counts.values()) for name, counts in classes.items()}
+    sizes = [num for num in totals.values() if num]
+    ratio = max(sizes) / min(sizes) if sizes else 1.0
+    extreme = tuple(found for each in sets for found in _find_extreme(each))
+    return Report(
+        expression=expression,
+        used={each.split: len(each.labels) for each in sets},
+        classes=classes,
+        notes=tuple(note for listing in files.listings for note in listing.notes),
+        not_used=tuple(each for listing in files.listings for each in _count_unused(listing)),
+        broken=findings.BrokenPictures(count=len(files.broken), pictures=files.broken),
+        duplicates=duplicates,
+        extreme=findings.ExtremeImages(count=len(extreme), images=extreme),
+        small_classes={name: num for name, num in totals.items() if num < findings.FEW_IMAGES},
+        imbalance=ratio if ratio > findings.IMBALANCE else None,
+        look_alike_names=_find_alike(tuple(classes)),
+        shapes=_measure_shapes(files.listings) if is_thorough else None,
+        proposals=tuple(_propose(files.listings, duplicates)),
+        refused=refused,
+    )
+
+
+# ---- files
+
+
+def _count_unused(listing: Listing) -> Iterator[findings.NotUsed]:
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for each in listing.unused:
+        groups[each.reason, each.advice].append(each.path)
+    for (reason, advice), paths in groups.items():
+        yield findings.NotUsed(reason=reason, advice=advice, count=len(paths), paths=tuple(paths))
+
+
+def _find_broken(
+    listings: Sequence[Listing], sets: Sequence[ImageSet], *, is_refused: bool
+) -> Iterator[findings.Broken]:
+    """Read again what is missing of the splits, for the reason; everything where they could not be loaded."""
+    if not is_refused and not any(each.num_damaged for each in sets):
+        return
+    used = {name for each in sets for name in each.names or ()}
+    for listing in listings:
+        for path, name in zip(listing.files, listing.names, strict=True):
+            if name not in used:
+                try:
+                    decode(path, image_size=SIDE, name=name)
+                except UserError as error:
+                    yield findings.Broken(path=name, reason=_reason(str(error), name=name))
+
+
+def _reason(sentence: str, *, name: str) -> str:
+    """Take the file and the advice off what `decode` says."""
+    return sentence.removeprefix(name).rpartition(": ")[0].strip() or sentence
+
+
+def _measure_shapes(listings: Sequence[Listing]) -> findings.Shapes | None:
+    files = [file for listing in listings for file in listing.files]
+    sizes = []
+    with counting("measuring pictures", total=len(files)) as show, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        for done, file in enumerate(files):
+            with suppress(UserError), opening(file, name=str(file)) as image:
+                sizes.append(image.size)
+            show(done)
+    if not sizes:
+        return None
+    sides = np.array(sizes)
+    losses = 1 - sides.min(axis=1) / sides.max(axis=1)
+    areas = sides.prod(axis=1)
+    return findings.Shapes(
+        smallest=sizes[areas.argmin()],
+        largest=sizes[areas.argmax()],
+        num_squeezed=int((losses >= 1 - 1 / _LONG).sum()),
+        mean_loss=float(losses.mean()),
+        largest_loss=float(losses.max()),
+    )
+
+
+# ---- classes
+
+
+def _count_classes(sets: Sequence[ImageSet], listings: Sequence[Listing]) -> dict[str, dict[SplitName, int]]:
+    """Count the images of each class in each split; from the files alone where they could not be loaded."""
+    counts: dict[str, dict[SplitName, int]] = {}
+    for each in sets:
+        for name, num in zip(each.classes, each.counts(), strict=True):
+            counts.setdefault(name, {})[each.split] = num
+    if not sets:
+        for listing in listings:
+            for label, name in enumerate(listing.classes):
+                counts[name] = {"train": int((listing.labels == label).sum())}
+    return counts
+
+
+def _find_alike(classes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Find names that differ in case, spaces, hyphens or the form of their Unicode alone."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        plain = unicodedata.normalize("NFKC", name).casefold()
+        groups["".join(letter for letter in plain if letter.isalnum()) or plain].append(name)
+    return tuple(tuple(names) for names in groups.values() if len(names) > 1)
+
+
+# ---- images
+
+
+def _find_extreme(images: ImageSet) -> Iterator[findings.Extreme]:
+    start = 0
+    for block in blocks_of(images.images):
+        step = max(1, block.shape[2] // SIDE)
+        pixels = block[:, :, ::step, ::step].flatten(2).numpy()
+        spread = pixels.std(axis=2, dtype=np.float32).max(axis=1)
+        dark, bright = (pixels <= _DARK).mean(axis=(1, 2)), (pixels >= _BRIGHT).mean(axis=(1, 2))
+        for place in np.flatnonzero((spread < _CONSTANT) | (dark >= _ALMOST_ALL) | (bright >= _ALMOST_ALL)):
+            kind: Literal["constant", "nearly black", "nearly white"] = "constant"
+            if spread[place] >= _CONSTANT:
+                kind = "nearly black" if dark[place] >= _ALMOST_ALL else "nearly white"
+            yield findings.Extreme(image=_found(images, start + int(place)), kind=kind)
+        start += len(block)
+
+
+def _found(images: ImageSet, place: int) -> Found:
+    name = images.names[place] if images.names is not None else ""
+    return Found(
+        path=name or f"{images.split}[{place}]",
+        split=images.split,
+        class_name=images.classes[int(images.labels[place])],
+    )
+
+
+# ---- duplicates
+
+
+def _find_duplicates(sets: Sequence[ImageSet], *, near: bool) -> Duplicates:
+    """Look for copies within each split and across each two of them."""
+    repeats: Callable[[ImageSet], Overlap] = find_repeats if near else find_exact_repeats
+    overlaps: Callable[[ImageSet, ImageSet], Overlap] = find_overlap if near else find_exact
+    within: list[Copy] = []
+    across: list[Copy] = []
+    tests: set[int] = set()
+    for number, first in enumerate(sets):
+        within += _pairs(first, first, repeats(first))
+        for second in sets[number + 1 :]:
+            overlap = overlaps(first, second)
+            across += _pairs(first, second, overlap)
+            if second.split == "test":
+                tests |= {place for _, place in overlap.exact + overlap.near}
+    conflicts = [pair for pair in (*within, *across) if pair.first.class_name != pair.second.class_name]
+    agreeing = [pair for pair in within if pair.first.class_name == pair.second.class_name]
+    return Duplicates(
+        searched="near" if near else "exact",
+        within_class=Copies(count=len(agreeing), pairs=tuple(agreeing)),
+        across_classes=Copies(count=len(conflicts), pairs=tuple(conflicts)),
+        across_splits=CopiesAcross(count=len(across), pairs=tuple(across), test_indices=tuple(sorted(tests))),
+    )
+
+
+def _pairs(first: ImageSet, second: ImageSet, overlap: Overlap) -> Iterator[Copy]:
+    """Name the images of pairs, exact copies first."""
+    kinds: tuple[tuple[findings.Kind, tuple[tuple[int, int], ...]], ...] = (
+        ("exact", overlap.exact),
+        ("near", overlap.near),
+    )
+    for kind, pairs in kinds:
+        for one, other in pairs:
+            yield Copy(first=_found(first, one), second=_found(second, other), kind=kind)
+
+
+def _propose(listings: Sequence[Listing], duplicates: Duplicates | None) -> Iterator[str]:
+    """Propose to keep pictures together where reslab's own cut has put near copies on both sides."""
+    is_cut = any(listing.splits is None and listing.groups is None for listing in listings)
+    num = 0 if duplicates is None else sum(pair.kind == "near" for pair in duplicates.across_splits.pairs)
+    if is_cut and num:
+        yield (
+            f"{counted(num, 'pair')} of near copies landed on both sides of the cut: keep pictures of one series "
+            "together with ?group=parent, ?group=time:5 (minutes) or ?group=REGEX on the file name"
+        )

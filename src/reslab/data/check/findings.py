@@ -1,0 +1,180 @@
+"""What a check of data has found, as values that JSON and CSV can hold. Paths are those inside the source."""
+
+from collections.abc import Iterator
+from typing import Final, Literal, NamedTuple
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from reslab.recipe.value import Part
+from reslab.records import SplitName
+
+FEW_IMAGES: Final = 10  # of a class
+IMBALANCE: Final = 10.0  # the largest class to the smallest
+SHOWN: Final = 10  # of each finding
+
+Kind = Literal["exact", "near"]
+
+
+class NotUsed(Part):
+    """Files that are not used for one reason, and what would make them useful."""
+
+    reason: str
+    advice: str
+    count: PositiveInt
+    paths: tuple[str, ...]
+
+
+class Broken(Part):
+    """A picture that cannot be read, and why."""
+
+    path: str
+    reason: str
+
+
+class Found(Part):
+    """An image of a finding: its file, or split and number where it has none."""
+
+    path: str
+    split: SplitName
+    class_name: str
+
+
+class Copy(Part):
+    """Two images that show the same picture."""
+
+    first: Found
+    second: Found
+    kind: Kind
+
+
+class Copies(Part):
+    """Pairs of images that show the same picture; more of them may be counted than are listed."""
+
+    count: NonNegativeInt = 0
+    pairs: tuple[Copy, ...] = ()
+
+
+class CopiesAcross(Copies):
+    """Pairs of images in two splits, and the places of the test images among them."""
+
+    test_indices: tuple[NonNegativeInt, ...] = ()
+
+
+class Duplicates(Part):
+    """Pairs within a class of a split, of two classes (label conflicts), and across splits, whatever their classes.
+
+    `searched` says whether near copies were looked for, or exact ones only.
+    """
+
+    searched: Kind
+    within_class: Copies = Copies()
+    across_classes: Copies = Copies()
+    across_splits: CopiesAcross = CopiesAcross()
+
+
+class Extreme(Part):
+    """A picture that shows next to nothing: of one color, nearly black or nearly white."""
+
+    image: Found
+    kind: Literal["constant", "nearly black", "nearly white"]
+
+
+class ExtremeImages(Part):
+    """Pictures that show next to nothing; more of them may be counted than are listed."""
+
+    count: NonNegativeInt = 0
+    images: tuple[Extreme, ...] = ()
+
+
+class BrokenPictures(Part):
+    """Pictures that cannot be read; more of them may be counted than are listed."""
+
+    count: NonNegativeInt = 0
+    pictures: tuple[Broken, ...] = ()
+
+
+class Shapes(Part):
+    """Widths and heights of the picture files, and what squeezing them to a square loses.
+
+    Of a picture of 3:2, a square of the same height keeps two thirds of the columns: a third is lost.
+    """
+
+    smallest: tuple[PositiveInt, PositiveInt]
+    largest: tuple[PositiveInt, PositiveInt]
+    num_squeezed: NonNegativeInt  # pictures of 4:3 or longer
+    mean_loss: float
+    largest_loss: float
+
+
+class Row(NamedTuple):
+    """A line of the CSV file."""
+
+    finding: str
+    path: str
+    split: str
+    class_name: str
+    detail: str
+    other_path: str = ""
+    other_split: str = ""
+    other_class: str = ""
+
+
+class Report(Part):
+    """All that a check of a data expression has found; `refused` says why it cannot be loaded at all."""
+
+    expression: str
+    used: dict[SplitName, NonNegativeInt]
+    classes: dict[str, dict[SplitName, NonNegativeInt]]
+    notes: tuple[str, ...]
+    not_used: tuple[NotUsed, ...]
+    broken: BrokenPictures
+    duplicates: Duplicates | None
+    extreme: ExtremeImages
+    small_classes: dict[str, NonNegativeInt]
+    imbalance: float | None
+    look_alike_names: tuple[tuple[str, ...], ...]
+    shapes: Shapes | None
+    proposals: tuple[str, ...]
+    refused: str | None = None
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether something has to be repaired before a training."""
+        return bool(self.broken.count or self.refused)
+
+    def shortened(self, most: int = SHOWN) -> "Report":
+        """List at most so many paths of each finding; counts and test indices stay whole."""
+        update: dict[str, Part | tuple[NotUsed, ...] | None] = {
+            "not_used": tuple(each.model_copy(update={"paths": each.paths[:most]}) for each in self.not_used),
+            "broken": self.broken.model_copy(update={"pictures": self.broken.pictures[:most]}),
+            "extreme": self.extreme.model_copy(update={"images": self.extreme.images[:most]}),
+        }
+        if self.duplicates is not None:
+            parts = {
+                name: getattr(self.duplicates, name) for name in ("within_class", "across_classes", "across_splits")
+            }
+            update["duplicates"] = self.duplicates.model_copy(
+                update={name: part.model_copy(update={"pairs": part.pairs[:most]}) for name, part in parts.items()}
+            )
+        return self.model_copy(update=update)
+
+    def rows(self) -> Iterator[Row]:
+        """Give a row for each path of each finding."""
+        for group in self.not_used:
+            yield from (Row("not used", path, "", "", group.reason) for path in group.paths)
+        for broken in self.broken.pictures:
+            yield Row("broken", broken.path, "", "", broken.reason)
+        if self.duplicates is not None:
+            for name in ("within_class", "across_classes", "across_splits"):
+                for pair in getattr(self.duplicates, name).pairs:
+                    yield Row(
+                        f"copy {name.replace('_', ' ')}", *_columns(pair.first), pair.kind, *_columns(pair.second)
+                    )
+        for extreme in self.extreme.images:
+            yield Row("extreme", *_columns(extreme.image), extreme.kind)
+        for name, num in self.small_classes.items():
+            yield Row("small class", "", "", name, str(num))
+
+
+def _columns(image: Found) -> tuple[str, str, str]:
+    return image.path, image.split, image.class_name

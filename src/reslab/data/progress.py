@@ -1,0 +1,44 @@
+"""A line on how far the reading of images is, for whatever takes more than three seconds."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from reslab.words import printable
+
+PATIENCE = 3.0  # seconds without a word
+PAUSE = 10.0  # seconds between lines where there is no terminal
+
+
+@contextmanager
+def counting(what: str, *, total: int) -> Iterator[Callable[[int], None]]:
+    """Give a function that is told how many are done; it shows that on stderr, from the fourth second on."""
+    console = Console(stderr=True, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+    task = bar.add_task(printable(what), total=total, rate="")
+    began = time.monotonic()
+    due = began + PATIENCE
+
+    def show(done: int) -> None:
+        nonlocal due
+        now = time.monotonic()
+        if now < due:
+            return
+        rate = f"{done / (now - began):,.0f} pictures/s"
+        if console.is_terminal:
+            bar.start()
+            bar.update(task, completed=done, rate=rate)
+        else:
+            due = now + PAUSE
+            line = f"reslab: {what}: {done:,} of {total:,} pictures, {rate}"
+            console.print(printable(line), soft_wrap=True, markup=False, emoji=False)
+
+    try:
+        yield show
+    finally:
+        if bar.live.is_started:
+            bar.stop()

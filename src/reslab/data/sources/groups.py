@@ -1,0 +1,74 @@
+"""Pictures that belong together, as of one patient, film or place: files of one group stay in one split.
+
+A rule is `parent`, the folder that a file lies in; `time:N`, pictures taken within N minutes of each other; or a
+regular expression on the file's name inside the source, whose first group names the group.
+"""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from PIL import Image
+
+from reslab.data.pictures import opening
+from reslab.data.progress import counting
+from reslab.data.sources.listing import Listing
+from reslab.data.sources.rules import compile_rule
+from reslab.errors import UserError
+
+_EXIF, _TAKEN, _CHANGED = 0x8769, 0x9003, 0x0132
+_READERS = 8  # threads
+
+
+def group_files(listing: Listing, rule: str) -> tuple[str, ...]:
+    """Name the group of each file. Raises: UserError where the rule is none."""
+    if rule == "parent":
+        return tuple(name.rpartition("/")[0] for name in listing.names)
+    if rule.startswith("time:"):
+        return _by_time(listing, rule.removeprefix("time:"))
+    find = compile_rule(rule, option="group")
+    found = [find(name) for name in listing.names]
+    if not any(found):
+        raise UserError(f"group={rule} finds a group in no file's name, such as {listing.names[0]!r}")
+    return tuple(group or name for group, name in zip(found, listing.names, strict=True))
+
+
+def _by_time(listing: Listing, minutes: str) -> tuple[str, ...]:
+    """Join pictures that follow on each other within so many minutes; a group is named by its lowest digest."""
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", minutes):
+        raise UserError(f"group=time:{minutes}: write the minutes between pictures of one group, as in group=time:5")
+    times: list[datetime | None] = []
+    with ThreadPoolExecutor(_READERS) as pool, counting(f"{listing.root}: times", total=len(listing.files)) as show:
+        for time in pool.map(_taken, listing.files):
+            times.append(time)
+            show(len(times))
+    if not any(times):
+        raise UserError(f"no picture of {listing.root} says when it was taken: group by parent or by a pattern instead")
+    digests = [bytes(digest).hex() for digest in listing.digests()]
+    groups = list(digests)
+    ordered = sorted((time, place) for place, time in enumerate(times) if time)
+    chain: list[int] = []
+    for number, (time, place) in enumerate(ordered):
+        if number and (time - ordered[number - 1][0]).total_seconds() > float(minutes) * 60:
+            _name(chain, groups, digests)
+            chain = []
+        chain.append(place)
+    _name(chain, groups, digests)
+    return tuple(groups)
+
+
+def _name(chain: list[int], groups: list[str], digests: list[str]) -> None:
+    lowest = min(digests[place] for place in chain)
+    for place in chain:
+        groups[place] = lowest
+
+
+def _taken(path: Path) -> datetime | None:
+    """Read when a picture was taken; None where it does not say so, or cannot be read."""
+    with suppress(UserError, ValueError), opening(path, name=str(path)) as image:
+        exif: Image.Exif = image.getexif()
+        text = exif.get_ifd(_EXIF).get(_TAKEN) or exif.get(_CHANGED)
+        return datetime.strptime(str(text), "%Y:%m:%d %H:%M:%S") if text else None
+    return None

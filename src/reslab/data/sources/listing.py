@@ -1,0 +1,144 @@
+"""What a place with picture files holds, as a value: files, labels, splits, groups, and what is not used.
+
+A folder or a table makes one (`folder.py`, `table.py`). The cut of a test split, decoding, the cache and the check of
+the data work on it alone. Axes: N files, K classes.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reslab.data.images import Split
+from reslab.data.progress import counting
+from reslab.data.split import cut_by_key
+from reslab.data.storage.blocks import stamp_files
+from reslab.data.storage.cache import name_of, opening
+from reslab.errors import UserError
+from reslab.runs.files import writing
+
+T = TypeVar("T")
+
+_SHOWN = 3  # names in a sentence
+_READERS = 8  # threads
+
+
+class Unused(NamedTuple):
+    """A file or folder that is not used: where it lies in the source, why, and what would make it useful."""
+
+    path: str
+    reason: str
+    advice: str
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """The picture files of a source.
+
+    `names` (N,) are the files' paths inside the source, with "/", never absolute; `labels` (N,) are int64 in [0, K).
+    Without `splits` the test split is cut by content. Files of one group stay in one split. `notes` are sentences on
+    how the source was understood.
+    """
+
+    root: Path
+    files: tuple[Path, ...]
+    names: tuple[str, ...]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    splits: tuple[Split, ...] | None = None
+    groups: tuple[str, ...] | None = None
+    unused: tuple[Unused, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def digests(self) -> NDArray[np.uint8]:
+        """Sum each file up: SHA-256 of its bytes, (N, 32); computed once, and kept in the cache.
+
+        Raises: UserError where a file cannot be read.
+        """
+        return digest_files(self.files, origin=str(self.root))
+
+    def keys(self) -> NDArray[np.uint64]:
+        """Give what decides each file's split, (N,): a hash of its group's name, or of its bytes where it has none."""
+        if self.groups is None:
+            return keys_of(self.digests())
+        hashes = [hashlib.sha256(group.encode(errors="surrogatepass")).digest() for group in self.groups]
+        return keys_of(np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(-1, 32))
+
+    def subset(self, places: Sequence[int] | NDArray[np.int64]) -> "Listing":
+        """Choose files, in the order given, with the same classes."""
+        return replace(
+            self,
+            files=_pick(self.files, places),
+            names=_pick(self.names, places),
+            labels=self.labels[np.asarray(places, dtype=np.int64)],
+            splits=None if self.splits is None else _pick(self.splits, places),
+            groups=None if self.groups is None else _pick(self.groups, places),
+        )
+
+    def of_split(self, split: Split) -> "Listing":
+        """Choose the files of a split; without splits of its own, a source has no validation files.
+
+        Raises: UserError where a class is too small to be cut.
+        """
+        if self.splits is not None:
+            return self.subset([place for place, own in enumerate(self.splits) if own == split])
+        if split == "validation":
+            return self.subset([])
+        chosen = cut_by_key(self.keys(), self.labels, classes=self.classes, split=split)
+        return self.subset(chosen)
+
+    def summary(self) -> list[str]:
+        """Say how the source was understood and what of it is not used, a sentence each."""
+        return [*self.notes, *describe_unused(self.unused)]
+
+
+def _pick(values: tuple[T, ...], places: Sequence[int] | NDArray[np.int64]) -> tuple[T, ...]:
+    return tuple(values[place] for place in places)
+
+
+def describe_unused(unused: Sequence[Unused]) -> list[str]:
+    """Count what is not used by the reason, a sentence each."""
+    sentences = []
+    for (reason, advice), num in Counter((each.reason, each.advice) for each in unused).most_common():
+        paths = [each.path for each in unused if each.reason == reason]
+        shown = ", ".join(paths[:_SHOWN]) + (", …" if num > _SHOWN else "")
+        sentences.append(f"not used: {num:,} {reason} ({shown}){': ' + advice if advice else ''}")
+    return sentences
+
+
+def keys_of(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Take the first eight bytes of digests (N, 32) as numbers (N,); 0 is kept for images without a key."""
+    return np.maximum(np.ascontiguousarray(digests[:, :8]).view(">u8")[:, 0].astype(np.uint64), 1)
+
+
+def digest_files(files: Sequence[Path], *, origin: str) -> NDArray[np.uint8]:
+    """Give the SHA-256 of each file's bytes, (N, 32), from the cache where none has changed."""
+    if not files:
+        return np.empty((0, 32), dtype=np.uint8)
+
+    def make(part: Path) -> dict[str, object]:
+        found = np.empty((len(files), 32), dtype=np.uint8)
+        with ThreadPoolExecutor(_READERS) as pool, counting(f"{origin}: hashes", total=len(files)) as show:
+            for number, digest in enumerate(pool.map(_digest, files)):
+                found[number] = np.frombuffer(digest, dtype=np.uint8)
+                show(number + 1)
+        writing(part, lambda: np.save(part / "digests.npy", found))
+        return {"origin": origin, "split": "digests", "shape": list(found.shape)}
+
+    with opening(name_of("digests", stamp_files(files)), make) as path:
+        digests: NDArray[np.uint8] = np.load(path / "digests.npy", allow_pickle=False)
+    return digests
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None

@@ -1,0 +1,100 @@
+"""A folder in a zip or tar archive, unpacked into the cache, where it stays until room is needed.
+
+An archive decides nothing but the names of regular files below its own folder: links, devices, absolute paths and paths
+that lead out are refused, and so is whatever would unpack to far more than it is on the disk.
+"""
+
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+from zipfile import ZipFile
+
+from reslab.data.storage.blocks import stamp_files
+from reslab.data.storage.cache import make_room, name_of, opening
+from reslab.errors import Failure, UserError
+from reslab.runs.files import MAX_BYTES, MAX_RATIO, make_folder, writing
+
+ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_MOST_FILES = 1_000_000
+
+_Member = tuple[str, int, Any]  # name, bytes, what the archive opens
+
+
+def is_packed(path: Path) -> bool:
+    """Tell an archive by its ending."""
+    return path.name.lower().endswith(ENDINGS) and path.is_file()
+
+
+def unpack(path: Path) -> Path:
+    """Unpack an archive once, and give its folder; a single folder around all others is left away.
+
+    Raises: UserError where it is no sound archive or not a safe one; Failure where the disk refuses.
+    """
+
+    def make(part: Path) -> dict[str, Any]:
+        try:
+            num = _unpack(path, part / path.name)
+        except (UserError, Failure):
+            raise
+        except Exception as error:  # a broken archive makes its readers raise nearly anything
+            raise UserError(f"{path} cannot be unpacked: {error}") from None
+        return {"origin": f"folder:{path}", "split": "unpacked", "shape": [num]}
+
+    with opening(name_of("unpacked", stamp_files([path])), make) as entry:
+        folder = entry / path.name
+    while len(inside := [each for each in folder.iterdir() if each.name != "__MACOSX"]) == 1 and inside[0].is_dir():
+        folder = inside[0]
+    return folder
+
+
+def _unpack(path: Path, into: Path) -> int:
+    """Write all files, and count them."""
+    is_zip = path.name.lower().endswith(".zip")
+    with ZipFile(path) if is_zip else tarfile.open(path) as archive:
+        members = list(_list_zip(archive) if isinstance(archive, ZipFile) else _list_tar(archive, path))
+        _check(members, path)
+        make_folder(into)
+        for name, _, member in members:
+            place = into / name
+            make_folder(place.parent)
+            source = archive.open(member) if isinstance(archive, ZipFile) else archive.extractfile(member)
+            assert source is not None
+            with source:
+                writing(place, lambda source=source, place=place: _copy(source, place))  # type: ignore[misc]
+    return len(members)
+
+
+def _list_zip(archive: ZipFile) -> Iterator[_Member]:
+    return ((info.filename, info.file_size, info) for info in archive.infolist() if not info.is_dir())
+
+
+def _list_tar(archive: tarfile.TarFile, path: Path) -> Iterator[_Member]:
+    for number, info in enumerate(archive):
+        if number > _MOST_FILES:
+            break
+        if not info.isreg() and not info.isdir():
+            raise UserError(f"{path} holds {info.name!r}, a link or a device: pack the files themselves")
+        if info.isreg():
+            yield info.name, info.size, info
+
+
+def _check(members: list[_Member], path: Path) -> None:
+    """Refuse an archive that would write elsewhere, or too much."""
+    for name, _, _ in members:
+        parts = PurePosixPath(name.replace("\\", "/")).parts
+        if not parts or parts[0] == "/" or ".." in parts or ":" in parts[0] or "\0" in name:
+            raise UserError(f"{path} holds {name!r}, a path that leads out of it: pack the folder again")
+    num_bytes = sum(size for _, size, _ in members)
+    if len(members) > _MOST_FILES or num_bytes > max(MAX_BYTES, MAX_RATIO * path.stat().st_size):
+        raise UserError(
+            f"{path} would unpack to {num_bytes:,} bytes in {len(members):,} files, far more than it looks like: "
+            "unpack it yourself if you trust it, and read the folder"
+        )
+    make_room(num_bytes, what=f"the files of {path}")
+
+
+def _copy(source: IO[bytes], place: Path) -> None:
+    with place.open("wb") as file:
+        shutil.copyfileobj(source, file)  # both readers end where the header said

@@ -1,0 +1,133 @@
+"""Pictures with their labels on the way to a listing: which classes are taken, and in which order."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from reslab.data.images import Split
+from reslab.data.sources.listing import Listing, Unused, describe_unused
+from reslab.errors import UserError, did_you_mean
+from reslab.words import listing as sentence
+from reslab.words import named
+
+SYNSETS = "LOC_synset_mapping.txt"
+Samples = list[tuple[str, Split | None, Path, str]]  # class, split, file, name of the file inside the source
+
+
+@dataclass(frozen=True)
+class Found:
+    """Pictures with their class, the classes that a place has without pictures, and what is not used."""
+
+    pictures: Samples
+    empty: tuple[str, ...] = ()
+    unused: tuple[Unused, ...] = ()
+
+
+def choose(found: Found, path: Path, *, classes: Sequence[str], without: Sequence[str]) -> Found:
+    """Keep the classes asked for. Raises: UserError where there is no such class, or one of them is empty."""
+    synsets = _read_synsets(path)
+    there = list(dict.fromkeys([*(each[0] for each in found.pictures), *found.empty]))
+    for name in (*classes, *without):
+        if name not in there and name not in (synsets.get(each) for each in there):
+            raise UserError(
+                f"{path} has no class {name!r}: {did_you_mean(name, there, otherwise='it has ' + named(there))}"
+            )
+
+    def is_wanted(name: str) -> bool:
+        both = {name, synsets.get(name)}
+        return not both & set(without) and (not classes or bool(both & set(classes)))
+
+    if empty := [name for name in found.empty if is_wanted(name)]:
+        has_some = {each[0] for each in found.pictures}
+        empty = [name for name in empty if name not in has_some] or empty
+        reasons = " ".join(describe_unused(found.unused))
+        raise UserError(
+            f"{path} holds no picture of {named(empty)}: put some there, remove the folder, or leave it out with "
+            f"folder:{path}:{','.join('-' + name for name in empty)}" + (f"; {reasons}" if reasons else "")
+        )
+    kept = [each for each in found.pictures if is_wanted(each[0])]
+    left = [
+        Unused(each[3], f"pictures of the class {each[0]!r}, which is left out", "")
+        for each in found.pictures
+        if not is_wanted(each[0])
+    ]
+    return replace(found, pictures=kept, unused=(*found.unused, *left))
+
+
+def assemble(
+    path: Path,
+    found: Found,
+    *,
+    chosen: Sequence[str],
+    places: Mapping[Split, str],
+    notes: Sequence[str] = (),
+) -> Listing:
+    """Make the listing; classes in the order chosen, else by number or name. `places` are what the splits are called.
+
+    Raises: UserError where a class has pictures in one split alone.
+    """
+    classes = sorted({each[0] for each in found.pictures})
+    if chosen:
+        synsets = _read_synsets(path)
+        classes.sort(key=lambda name: chosen.index(name if name in chosen else synsets[name]))
+    elif all(re.fullmatch(r"[0-9]{1,9}", name) for name in classes):
+        classes.sort(key=int)
+    splits = tuple(each[1] for each in found.pictures)
+    own = tuple(split for split in splits if split is not None)
+    if own:
+        _check_same_classes(path, found.pictures, places)
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = np.array([numbers[each[0]] for each in found.pictures], dtype=np.int64)
+    order = np.argsort(labels, kind="stable")
+    result = Listing(
+        root=path,
+        files=tuple(each[2] for each in found.pictures),
+        names=tuple(each[3].encode("utf-8", "backslashreplace").decode() for each in found.pictures),
+        labels=labels,
+        classes=tuple(classes),
+        splits=own if own else None,
+        unused=found.unused,
+        notes=tuple(notes),
+    )
+    return result.subset(order)
+
+
+def _check_same_classes(path: Path, pictures: Samples, folders: Mapping[Split, str]) -> None:
+    both: tuple[Split, Split] = ("train", "test")
+    has = {split: {each[0] for each in pictures if each[1] == split} for split in both}
+    lacking = {
+        name: [folders[split] for split in both if name not in has[split]]
+        for name in sorted({each[0] for each in pictures})
+    }
+    wrong = {name: places for name, places in lacking.items() if places}
+    if wrong:
+        words = sentence([f"{name!r} (not in {sentence(places)})" for name, places in wrong.items()])
+        raise UserError(
+            f"{path} must hold the same classes in {folders['train']} and {folders['test']}, but one alone has "
+            f"{words}: add pictures, or leave them out with folder:{path}:{','.join('-' + name for name in wrong)}"
+        )
+
+
+# ---- ImageNet's names
+
+
+def rename_synsets(listing: Listing) -> Listing:
+    synsets = _read_synsets(listing.root)
+    return replace(listing, classes=tuple(synsets.get(name, name) for name in listing.classes))
+
+
+def _read_synsets(path: Path) -> dict[str, str]:
+    """Read ImageNet's names of classes where their file lies beside the folders; one that two have gets its number."""
+    places = [folder / SYNSETS for folder in (path, *list(path.absolute().parents)[:3])]
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        return {}
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    pairs = [
+        (number, words.split(",")[0].strip()) for number, _, words in (line.partition(" ") for line in lines) if words
+    ]
+    twice = {name for _, name in pairs if [other for _, other in pairs].count(name) > 1}
+    return {number: f"{name} ({number})" if name in twice else name for number, name in pairs}

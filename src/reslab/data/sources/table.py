@@ -1,0 +1,244 @@
+"""Pictures that a table names: a row for each, with its file, its label and perhaps its split and its group.
+
+CSV, TSV, or Parquet where pandas is installed. The columns are found by their usual names, or named by options. Files
+lie in the table's folder or in a folder there, and may be written without their ending: Hugging Face's metadata.csv and
+Kaggle's trainLabels.csv are read as they are.
+"""
+
+import csv
+import io
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from reslab.data.images import Split
+from reslab.data.pictures import readable_endings
+from reslab.data.sources.folder import split_of
+from reslab.data.sources.groups import group_files
+from reslab.data.sources.listing import Listing, Unused
+from reslab.data.sources.options import NO_OPTIONS, Options
+from reslab.data.sources.samples import Found, Samples, assemble, choose
+from reslab.errors import UserError
+from reslab.words import named
+
+Columns = Mapping[str, Sequence[str]]  # of one length
+
+_USUAL = {
+    "file": (
+        "file",
+        "filename",
+        "file_name",
+        "filepath",
+        "file_path",
+        "path",
+        "image",
+        "image_path",
+        "img",
+        "image_id",
+        "id",
+        "name",
+    ),
+    "label": ("label", "labels", "class", "class_name", "target", "category", "species", "breed", "diagnosis", "y"),
+    "split": ("split", "set", "subset", "partition"),
+    "group": ("group",),
+}
+_SEPARATORS = ",;\t|"
+_MAX_BYTES = 1 << 30
+_FILES_SHOWN = 3
+
+
+def list_table(
+    path: Path, *, classes: Sequence[str] = (), without: Sequence[str] = (), options: Options = NO_OPTIONS
+) -> Listing:
+    """List the pictures that a table names; `classes` chooses some, in that order, `without` leaves some out.
+
+    Raises: UserError where the table cannot be read, lacks a column, or names no picture that is there.
+    """
+    return list_columns(_read(path), path.parent, table=path, classes=classes, without=without, options=options)
+
+
+def list_columns(
+    columns: Columns,
+    root: Path,
+    *,
+    table: Path | str,
+    classes: Sequence[str] = (),
+    without: Sequence[str] = (),
+    options: Options = NO_OPTIONS,
+) -> Listing:
+    """List the pictures named in columns, whose files lie in `root`; the rest is as in `list_table`."""
+    files = columns[_find(columns, "file", options.file, table)]
+    labels = columns[_find(columns, "label", options.label, table)]
+    splits = _read_splits(columns, options, table)
+    group = _find_optional(columns, "group", options.group, table)
+    found_files = _Files(root, files)
+    samples: Samples = []
+    unused: list[Unused] = []
+    groups: dict[str, str] = {}
+    seen: dict[str, str] = {}
+    for row, (cell, label) in enumerate(zip(files, labels, strict=True)):
+        name = found_files.find(cell)
+        if name is None:
+            unused.append(Unused(cell, "rows whose picture is not there", ""))
+        elif not label:
+            unused.append(Unused(name, "rows without a label", ""))
+        elif name in seen:
+            if seen[name] != label:
+                raise UserError(
+                    f"{table} gives {name} the labels {seen[name]!r} and {label!r}: correct one of its rows"
+                )
+            unused.append(Unused(name, "rows that name a picture a second time", ""))
+        else:
+            seen[name] = label
+            samples.append((label, splits[row] if splits else None, root / name, name))
+            if group is not None:
+                groups[name] = columns[group][row]
+    if not samples:
+        shown = ", ".join(repr(cell) for cell in files[:_FILES_SHOWN])
+        raise UserError(f"{table} names no picture that lies in {root} or in a folder there: its files are {shown}")
+    beside = [Unused(name, "pictures that the table does not name", "") for name in found_files.others(seen)]
+    found = choose(Found(samples, (), (*unused, *beside)), Path(table), classes=classes, without=without)
+    notes: tuple[str, ...] = ()
+    if splits and "validation" in splits and "test" not in splits:
+        notes = ("the rows of validation are the test split, since there are none of a test",)
+        found = replace(
+            found, pictures=[(a, "test" if b == "validation" else b, c, d) for a, b, c, d in found.pictures]
+        )
+    if splits and {each[1] for each in found.pictures} == {"train"}:
+        found = replace(found, pictures=[(label, None, file, name) for label, _, file, name in found.pictures])
+    places: dict[Split, str] = {split: f"its {split} split" for split in ("train", "validation", "test")}
+    listing = replace(assemble(Path(table), found, chosen=classes, places=places, notes=notes), root=root)
+    if group is not None:
+        return replace(listing, groups=tuple(groups[name] or name for name in listing.names))
+    return listing if options.group is None else replace(listing, groups=group_files(listing, options.group))
+
+
+# ---- the table
+
+
+def _read(path: Path) -> Columns:
+    if path.suffix.lower() == ".parquet":
+        return _read_parquet(path)
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise UserError(f"{path} is too large for a table of pictures: at most {_MAX_BYTES:,} bytes are read")
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path.absolute()} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8: save it as CSV in UTF-8") from None
+    first = text.partition("\n")[0]
+    separator = "\t" if path.suffix.lower() == ".tsv" else max(_SEPARATORS, key=first.count)
+    try:
+        header, *rows = (row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row)
+    except (csv.Error, ValueError) as error:
+        raise UserError(f"{path} cannot be read as a table ({error}): its first row must name its columns") from None
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise UserError(f"{path} has {len(row)} cells in row {number}, but {len(header)} columns: correct the row")
+    return {name.strip(): [row[place].strip() for row in rows] for place, name in enumerate(header)}
+
+
+def _read_parquet(path: Path) -> Columns:
+    try:
+        import pandas
+
+        frame = pandas.read_parquet(path)
+    except ImportError:
+        raise UserError(f"{path} is Parquet: pip install pandas pyarrow to read it, or save it as CSV") from None
+    except Exception as error:  # what reads Parquet raises anything on broken input
+        raise UserError(f"{path} cannot be read as Parquet: {error}") from None
+    return columns_of(frame, str(path))
+
+
+def columns_of(frame: Any, table: str) -> Columns:
+    """Turn a DataFrame into columns of text. Raises: UserError where it holds the pictures themselves."""
+    for name in frame.columns:
+        if len(frame) and isinstance(frame[name].iloc[0], dict | bytes):
+            raise UserError(
+                f"{table} holds the pictures themselves in {name!r}: save each row's bytes as a file in the folder of "
+                "its label, and read that with folder:PATH"
+            )
+    return {str(name): ["" if cell != cell else str(cell) for cell in frame[name]] for name in frame.columns}
+
+
+def _find(columns: Columns, what: str, asked: str | None, table: Path | str) -> str:
+    found = _find_optional(columns, what, asked, table)
+    if found is None:
+        raise UserError(
+            f"{table} has no column that is known to be the {what}: its columns are {named(list(columns))}; say which "
+            f"one it is, as in csv:{table}?{what}={next(iter(columns), 'NAME')}"
+        )
+    return found
+
+
+def _find_optional(columns: Columns, what: str, asked: str | None, table: Path | str) -> str | None:
+    """Find a column; None where there is none, or the group is a rule on the files."""
+    if asked is not None:
+        if asked in columns:
+            return asked
+        if what == "group":
+            return None
+        raise UserError(f"{table} has no column {asked!r}: its columns are {named(list(columns))}")
+    by_name = {name.lower().replace(" ", "_"): name for name in columns}
+    return next((by_name[name] for name in _USUAL[what] if name in by_name), None)
+
+
+def _read_splits(columns: Columns, options: Options, table: Path | str) -> list[Split] | None:
+    column = _find_optional(columns, "split", options.split, table)
+    if column is None:
+        return None
+    splits = []
+    for row, cell in enumerate(columns[column], 2):
+        split = split_of(cell)
+        if split is None:
+            raise UserError(f"{table} has the split {cell!r} in row {row}: write train, validation or test")
+        splits.append(split)
+    return splits
+
+
+# ---- the files
+
+
+class _Files:
+    """The picture files of a folder, found by what a table calls them."""
+
+    def __init__(self, root: Path, cells: Sequence[str]) -> None:
+        self.root = root
+        self._names: list[str] = []
+        for folder, folders, files in os.walk(root):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            inside = PurePosixPath(os.path.relpath(folder, root).replace(os.sep, "/"))
+            self._names += [
+                str(inside / name) for name in sorted(files) if Path(name).suffix.lower() in readable_endings()
+            ]
+        self._by_name = {each: each for each in self._names}
+        for each in reversed(self._names):
+            self._by_name.setdefault(each.rpartition(".")[0], each)
+        self._base = self._find_base(cells)
+
+    def _find_base(self, cells: Sequence[str]) -> str:
+        """Choose the folder in which most cells name a picture, training pictures before others."""
+        folders = {"": 0} | {str(PurePosixPath(name).parent): 0 for name in self._names}
+        found = Counter({folder: sum(self._at(folder, cell) is not None for cell in cells) for folder in folders})
+        return max(
+            folders, key=lambda folder: (found[folder], split_of(PurePosixPath(folder).name) == "train", folder == "")
+        )
+
+    def _at(self, folder: str, cell: str) -> str | None:
+        cell = cell.replace("\\", "/")
+        if os.path.isabs(cell):
+            cell = os.path.relpath(cell, self.root.absolute()).replace(os.sep, "/")
+        path = os.path.normpath(f"{folder}/{cell}" if folder not in ("", ".") else cell).replace(os.sep, "/")
+        return self._by_name.get(path)
+
+    def find(self, cell: str) -> str | None:
+        """Find a picture's path in the folder; None where it is not there."""
+        return self._at(self._base, cell)
+
+    def others(self, used: Mapping[str, str]) -> list[str]:
+        """List the pictures that are not used."""
+        return [name for name in self._names if name not in used]

@@ -1,0 +1,36 @@
+"""Probabilities that mean what they say: one temperature, by which all logits are divided.
+
+Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv:1706.04599, section 4.2.
+Axes: N images, K classes.
+"""
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from reslab.measure.metrics import Integers, Logits, log_softmax
+from reslab.words import counted
+
+# A network that is right on every image would want the temperature 0: how sure it may be is learned from mistakes.
+FEWEST_MISTAKES = 5
+LOWEST, HIGHEST = 0.1, 10.0
+
+
+def find_obstacle(logits: Logits, labels: Integers) -> str | None:
+    """Say why logits (N, K) of held-out images with labels (N,) are too little to fit a temperature by."""
+    if len(np.unique(labels)) < logits.shape[1]:
+        return "the held-out images do not show every class"
+    mistakes = int((logits.argmax(axis=1) != labels).sum())
+    if mistakes < FEWEST_MISTAKES:
+        return f"{counted(mistakes, 'mistake')} on {counted(len(labels), 'held-out image')} are too few to fit by"
+    return None
+
+
+def fit_temperature(logits: Logits, labels: Integers) -> float:
+    """Find the temperature in [0.1, 10] at which the log loss of logits (N, K) divided by it is least."""
+    places = np.arange(len(labels))
+
+    def log_loss(log_temperature: float) -> float:
+        return -float(log_softmax(logits / np.exp(log_temperature))[places, labels].mean())
+
+    found = minimize_scalar(log_loss, bounds=(np.log(LOWEST), np.log(HIGHEST)), method="bounded")
+    return float(np.exp(found.x))

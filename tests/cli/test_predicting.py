@@ -1,0 +1,51 @@
+"""`reslab predict` on folders, patterns and broken files."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from reslab.runs import Run
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for number, name in enumerate(("a.png", "deep/b.JPG", "deep/er/c.png")):
+        file = tmp_path / "photos" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 9), (number * 60, 0, 0)).save(file, "PNG")
+    (tmp_path / "photos" / "notes.txt").write_text("no picture")
+    return tmp_path / "photos"
+
+
+def test_a_bad_file_of_a_folder_costs_one_row(reslab, finished: Run, photos: Path) -> None:  # type: ignore[no-untyped-def]
+    (photos / "=1+2.png").write_bytes(b"broken")
+    outcome = reslab("predict", finished.path, "photos", "--csv", "out.csv", "--top", 2)
+    assert outcome.code == 1
+    assert "=1+2.png cannot be read as a picture" in outcome.err
+    assert "1 of 4 files could not be classified" in outcome.err
+    with open("out.csv", encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == [
+        "photos/=1+2.png",
+        "photos/a.png",
+        "photos/deep/b.JPG",
+        "photos/deep/er/c.png",
+    ]
+    assert [bool(row["error"]) for row in rows] == [True, False, False, False]
+    for row in rows[1:]:
+        assert float(row["probability"]) >= float(row["probability_2"]) > 0
+        assert row["prediction"] != row["prediction_2"]
+
+
+def test_a_pattern_gives_what_its_files_give(reslab, finished: Run, photos: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("reslab.data.answers.BLOCK", 2)
+    files = ["photos/a.png", "photos/deep/b.JPG", "photos/deep/er/c.png"]
+    by_pattern, by_name = (
+        json.loads(reslab("predict", finished.path, *which, "--json").out) for which in (["photos/**/*.*"], files)
+    )
+    assert by_pattern == by_name
+    assert [answer["file"] for answer in by_name] == files
+    assert reslab("predict", finished.path, "photos/*.gif").code == 2

@@ -1,0 +1,401 @@
+"""Folders and tables as people have them: what is read of each, what is not, and what is refused in one sentence."""
+
+import datetime
+import io
+import os
+import tarfile
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reslab.data.load import list_files, load, load_validation
+from reslab.data.recipe_data import read_split
+from reslab.data.sources.listing import Listing
+from reslab.errors import UserError
+from reslab.recipe.recipe import Recipe
+
+Build = Callable[[Path], object]
+
+
+def draw(path: Path, *, exif: Image.Exif | None = None) -> None:
+    """Save a picture that no other has."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw.number += 1  # type: ignore[attr-defined]
+    red, green = divmod(draw.number, 256)  # type: ignore[attr-defined]
+    Image.new("RGB", (4, 4), (red, green, 0)).save(path, "PNG", **({} if exif is None else {"exif": exif}))
+
+
+draw.number = 0  # type: ignore[attr-defined]
+
+
+def fill(*folders: str, num: int = 3, ending: str = "png", also: Sequence[str] = ()) -> Build:
+    """Put `num` pictures into each folder; `also` are other files, or folders where they end in "/"."""
+
+    def build(root: Path) -> None:
+        for folder in folders:
+            for number in range(num):
+                draw(root / folder / f"{number}.{ending}")
+        for name in also:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).mkdir() if name.endswith("/") else (root / name).write_bytes(b"x")
+
+    return build
+
+
+def write_table(name: str, *lines: str, folder: str, files: Sequence[str]) -> Build:
+    def build(root: Path) -> None:
+        for file in files:
+            draw(root / folder / file)
+        (root / name).write_text("\n".join(lines) + "\n", encoding="utf-8-sig")
+
+    return build
+
+
+def link(root: Path) -> None:
+    fill("cat", "dog")(root)
+    os.symlink("/nowhere/x.png", root / "cat/broken.png")
+    os.symlink("..", root / "cat/loop")
+    os.symlink(".", root / "self")
+
+
+def name_synsets(root: Path) -> None:
+    fill("train/n02", "train/n01", "val/n02", "val/n01")(root)
+    (root / "LOC_synset_mapping.txt").write_text("n01 tench, Tinca tinca\nn02 goldfish\n")
+
+
+KAGGLE = write_table(
+    "trainLabels.csv", "id,label", "1,cat", "2,dog", "3,cat", folder="train", files=["1.png", "2.png", "3.png"]
+)
+SPLIT_TABLE = write_table(
+    "t.tsv",
+    "path\tkind\tset",
+    "a.png\tx\ttrain",
+    "b.png\ty\ttrain",
+    "c.png\tx\tval",
+    "d.png\ty\tval",
+    folder="",
+    files=["a.png", "b.png", "c.png", "d.png"],
+)
+
+# builder, expression behind the folder's path, classes, files per split
+READ: dict[str, tuple[Build, str, tuple[str, ...], dict[str | None, int]]] = {
+    "any case": (fill("TRAIN/a", "TRAIN/b", "Test/a", "Test/b"), "folder:{}", ("a", "b"), {"train": 6, "test": 6}),
+    "other words": (
+        fill("seg_train/a", "seg_train/b", "testing/a", "testing/b"),
+        "folder:{}",
+        ("a", "b"),
+        {"train": 6, "test": 6},
+    ),
+    "val is the test": (fill("train/a", "train/b", "dev/a", "dev/b"), "folder:{}", ("a", "b"), {"train": 6, "test": 6}),
+    "three splits": (
+        fill("train/a", "train/b", "valid/a", "test/a", "test/b"),
+        "folder:{}",
+        ("a", "b"),
+        {"train": 6, "validation": 3, "test": 6},
+    ),
+    "an unlabelled test": (fill("train/a", "train/b", "test"), "folder:{}", ("a", "b"), {None: 6}),
+    "sub-folders": (fill("cat/indoor", "cat/out", "cat", "dog"), "folder:{}", ("cat", "dog"), {None: 12}),
+    "links": (link, "folder:{}", ("cat", "dog"), {None: 6}),
+    "numbers": (fill(*map(str, range(11)), num=2), "folder:{}", tuple(map(str, range(11))), {None: 22}),
+    "chosen": (fill("a", "b", "c"), "folder:{}:c,a", ("c", "a"), {None: 6}),
+    "left out": (fill("a", "b", "c", also=["d/"]), "folder:{}:-b,-d", ("a", "c"), {None: 6}),
+    "classes called as splits": (fill("train", "bus"), "folder:{}:train,bus", ("train", "bus"), {None: 6}),
+    "level 2": (fill("x/a", "x/b", "y/c", "y/d"), "folder:{}?level=2", ("a", "b", "c", "d"), {None: 12}),
+    "level 1": (fill("x/a", "x/b", "y/c", "y/d"), "folder:{}?level=1", ("x", "y"), {None: 12}),
+    "labels in names": (
+        lambda root: [draw(root / f"{name}.{n}.png") for name in ("cat", "dog") for n in range(2)],
+        "folder:{}?label=^([a-z]+)",
+        ("cat", "dog"),
+        {None: 4},
+    ),
+    "ImageNet's names": (name_synsets, "folder:{}", ("tench", "goldfish"), {"train": 6, "test": 6}),
+    "system files": (
+        fill("a", "b", also=["__MACOSX/._a", "a/Thumbs.db", ".DS_Store"]),
+        "folder:{}",
+        ("a", "b"),
+        {None: 6},
+    ),
+    "Kaggle's table": (KAGGLE, "csv:{}/trainLabels.csv", ("cat", "dog"), {None: 3}),
+    "a table with splits": (SPLIT_TABLE, "csv:{}/t.tsv?label=kind", ("x", "y"), {"train": 2, "test": 2}),
+    "a table's class": (KAGGLE, "csv:{}/trainLabels.csv:dog", ("dog",), {None: 1}),
+}
+
+
+def list_one(expression: str) -> Listing:
+    ((_, listing),) = list_files(expression)
+    return listing
+
+
+@pytest.mark.parametrize("case", READ)
+def test_what_people_have_is_read(tmp_path: Path, case: str) -> None:
+    build, expression, classes, counts = READ[case]
+    build(tmp_path)
+    listing = list_one(expression.format(tmp_path))
+    assert listing.classes == classes
+    assert Counter(listing.splits or [None] * len(listing.files)) == counts
+    assert set(listing.labels) == set(range(len(classes)))
+    assert all((listing.root / name).samefile(file) for name, file in zip(listing.names, listing.files, strict=True))
+
+
+NOT_USED: dict[str, tuple[Build, str, list[str]]] = {
+    "endings": (
+        fill("a", "b", also=["a/x.svg", "b/y.svg", "a/plain", "labels.csv"]),
+        "folder:{}",
+        [
+            "2 .svg files (a/x.svg, b/y.svg): save",
+            "1 files without an ending (a/plain)",
+            "1 .csv files (labels.csv): if",
+        ],
+    ),
+    "links": (link, "folder:{}", ["1 broken links (cat/broken.png)", "2 links to a folder above (self, cat/loop)"]),
+    "beside": (
+        fill("train/a", "train/b", "test/a", "test/b", "more", num=2),
+        "folder:{}",
+        ["2 pictures beside test/ and train/ (more/0.png, more/1.png)"],
+    ),
+    "an unlabelled test": (fill("train/a", "train/b", "test"), "folder:{}", ["3 pictures without a class (test/0.png"]),
+    "val is the test": (fill("train/a", "train/b", "val/a", "val/b"), "folder:{}", ["val/ is the test split"]),
+    "a table": (
+        write_table(
+            "t.csv",
+            "file,label",
+            "1.png,a",
+            "2.png,b",
+            "gone.png,b",
+            "3.png,",
+            folder="",
+            files=["1.png", "2.png", "3.png", "4.png"],
+        ),
+        "csv:{}/t.csv",
+        [
+            "1 rows whose picture is not there (gone.png)",
+            "1 rows without a label (3.png)",
+            "does not name (3.png, 4.png)",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOT_USED)
+def test_what_is_not_used_is_said(tmp_path: Path, case: str) -> None:
+    build, expression, expected = NOT_USED[case]
+    build(tmp_path)
+    said = "\n".join(list_one(expression.format(tmp_path)).summary())
+    for words in expected:
+        assert words in said
+
+
+REFUSED: dict[str, tuple[Build, str, str]] = {
+    "pictures in splits": (fill("train", "test", "bus"), "folder:{}", r"straight in test/ and train/.*:test,train,bus"),
+    "only val": (fill("val/a", "val/b"), "folder:{}", r"holds val/ but no train/: reslab reads PATH/CLASS/\*"),
+    "two of one split": (fill("train/a", "Training/a"), "folder:{}", "both name the train split"),
+    "splits in classes": (fill("a/train", "a/test", "b/train", "b/test"), "folder:{}", "splits inside of its classes"),
+    "a wrapper": (fill("data/a", "data/b", also=["masks/"]), "folder:{}", "did you mean folder:.*/data"),
+    "a wrapper of splits": (fill("x/y/train/a", "x/y/train/b"), "folder:{}", r"did you mean folder:.*/x/y\?"),
+    "two levels": (
+        fill("x/a", "x/b", "y/c", "y/d"),
+        "folder:{}",
+        r"x and y \(.*\?level=1\) or a, b, c and d \(\?level=2",
+    ),
+    "a table beside": (fill("images", also=["labels.csv"]), "folder:{}", "write csv:.*/labels.csv"),
+    "a table of splits": (fill("train", also=["train/metadata.csv"]), "folder:{}", "write csv:.*/train/metadata.csv"),
+    "boxes": (fill("images/train", also=["labels/train/0.txt"]), "folder:{}", "detection set .*YOLO"),
+    "empty classes": (fill("a", "b", also=["c/", "d/"]), "folder:{}", "no picture of c and d: .*:-c,-d"),
+    "HEIC alone": (fill(also=["a/1.bin", "b/2.bin"]), "folder:{}", "no picture of a and b.*2 .bin files"),
+    "one each": (fill("a", "b", num=1), "folder:{}", "class 'a' has 1 image and class 'b' has 1 image: .*; add some$"),
+    "no such class": (fill("cats", "b"), "folder:{}:cat", "has no class 'cat': did you mean 'cats'"),
+    "no such file name": (fill("a"), "folder:{}?label=^z", "finds a label in no file's name"),
+    "no expression": (fill("a"), "folder:{}?label=(", r"label=\( is no regular expression"),
+    "no group": (fill("a", "b"), "folder:{}?group=z", "finds a group in no file's name"),
+    "one group": (fill("a", "b"), "folder:{}?group=parent", "class 'a' has 3 images .copies, or one group"),
+    "no times": (fill("a", "b"), "folder:{}?group=time:5", "no picture of .* says when it was taken"),
+    "a foreign option": (fill("a", "b"), "folder:{}?file=x", "folder: has label and group and level"),
+    "a bare path": (fill("a", "b"), "{}", "did you mean folder:"),
+    "nothing there": (fill("a"), "folder:{}/absent", "/absent is not a folder"),
+    "no column": (KAGGLE, "csv:{}/trainLabels.csv?label=kind", "has no column 'kind': its columns are id and label"),
+    "no pictures": (
+        write_table("t.csv", "file,label", "x.png,a", folder="", files=[]),
+        "csv:{}/t.csv",
+        "names no picture",
+    ),
+    "pictures elsewhere": (
+        write_table("s/t.csv", "file,label", "../0.png,a", folder="s", files=["1.png"]),
+        "csv:{}/s/t.csv",
+        "names no picture",
+    ),
+    "two labels": (
+        write_table("t.csv", "file,label", "1.png,a", "1.png,b", folder="", files=["1.png"]),
+        "csv:{}/t.csv",
+        "the labels 'a' and 'b'",
+    ),
+    "a ragged table": (
+        write_table("t.csv", "file,label", "1.png", folder="", files=["1.png"]),
+        "csv:{}/t.csv",
+        "1 cells in row 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, case: str) -> None:
+    build, expression, message = REFUSED[case]
+    build(tmp_path)
+    with pytest.raises(UserError, match=message):
+        load(expression.format(tmp_path), "test", image_size=4)
+
+
+# ---- splits
+
+
+def test_no_picture_moves_when_others_come_and_go(tmp_path: Path) -> None:
+    fill("a", "b", num=60)(tmp_path)
+    before = {split: list_one(f"folder:{tmp_path}").of_split(split).names for split in ("train", "test")}  # type: ignore[arg-type]
+    fill("c", num=9)(tmp_path)
+    for number in range(60, 70):
+        draw(tmp_path / "a" / f"{number}.png")
+    (tmp_path / "a/0.png").rename(tmp_path / "b/new name.png")
+    after = {split: list_one(f"folder:{tmp_path}").of_split(split).names for split in ("train", "test")}  # type: ignore[arg-type]
+    for split, names in before.items():
+        assert set(names) - {"a/0.png"} <= set(after[split])
+    assert ("a/0.png" in before["test"]) == ("b/new name.png" in after["test"])
+    assert 8 < len(before["test"]) < 40
+
+
+def test_copies_and_groups_stay_on_one_side(tmp_path: Path) -> None:
+    fill("a", "b", num=30)(tmp_path)
+    for name in "ab":
+        for number in range(30):
+            (tmp_path / name / f"copy{number}.png").write_bytes((tmp_path / name / f"{number}.png").read_bytes())
+    test = set(list_one(f"folder:{tmp_path}").of_split("test").names)
+    assert {name.replace("copy", "") for name in test if "copy" in name} == {
+        name for name in test if "copy" not in name
+    }
+    grouped = list_one(f"folder:{tmp_path}?group=/(.)")
+    tens = [{name.split("/")[1][0] for name in grouped.of_split(split).names} for split in ("train", "test")]  # type: ignore[arg-type]
+    assert not tens[0] & tens[1]
+
+
+def test_pictures_taken_together_are_one_group(tmp_path: Path) -> None:
+    noon = datetime.datetime(2026, 5, 1, 12)
+    for minutes in (0, 3, 6, 30, 31, 90):
+        exif = Image.Exif()
+        exif[0x0132] = (noon + datetime.timedelta(minutes=minutes)).strftime("%Y:%m:%d %H:%M:%S")
+        draw(tmp_path / "a" / f"{minutes:02}.png", exif=exif)
+    draw(tmp_path / "b" / "untimed.png")
+    groups = list_one(f"folder:{tmp_path}?group=time:5").groups
+    assert groups is not None
+    assert [groups.index(group) for group in groups] == [0, 0, 0, 3, 3, 5, 6]
+
+
+def test_validation_holds_whole_groups_and_as_many_as_were_asked_for(tmp_path: Path, small_recipe: Recipe) -> None:
+    fill("a", "b", num=40)(tmp_path)
+    recipe = small_recipe.model_copy(update={"data": f"folder:{tmp_path}", "validation": 12, "image_size": 4})
+    training, validation = (read_split(recipe, split) for split in ("train", "validation"))  # type: ignore[arg-type]
+    assert sum(validation.counts()) == 12
+    assert training.names is not None
+    assert validation.names is not None
+    whole = list_one(recipe.data).of_split("train").names
+    assert sorted(training.names + validation.names) == sorted(whole)
+    grouped = recipe.model_copy(update={"data": f"folder:{tmp_path}?group=/(.)", "validation": 20})
+    named = [read_split(grouped, split).names or () for split in ("train", "validation")]  # type: ignore[arg-type]
+    groups = [{name.split("/")[1][0] for name in names} for names in named]
+    assert groups[1]
+    assert not groups[0] & groups[1]
+
+
+def test_a_validation_folder_is_the_validation_split(tmp_path: Path, small_recipe: Recipe) -> None:
+    fill("train/a", "train/b", "val/a", "val/b", "test/a", "test/b", num=4)(tmp_path)
+    recipe = small_recipe.model_copy(update={"data": f"folder:{tmp_path}", "validation": 2, "image_size": 4})
+    for split, folder in (("train", "train"), ("validation", "val"), ("test", "test")):
+        images = read_split(recipe, split)  # type: ignore[arg-type]
+        assert images.names is not None
+        assert [Path(name).parts[0] for name in images.names] == [folder] * 8
+    fill("more/c")(tmp_path)
+    joined = recipe.model_copy(update={"data": f"{recipe.data}+folder:{tmp_path}/more@9", "validation": 3})
+    assert load_validation("digits", classes=["0"]) is None
+    with pytest.raises(UserError):  # a single class of too few pictures is no set to train on, in either reading
+        read_split(joined.model_copy(update={"data": f"folder:{tmp_path}/more"}), "train")
+    training, validation = (read_split(joined, split).counts() for split in ("train", "validation"))  # type: ignore[arg-type]
+    assert training[:2] == validation[:2] == [4, 4]
+    assert training[2] >= 1
+    assert validation[2] == 1
+
+
+# ---- archives
+
+
+def pack(path: Path, members: dict[str, bytes]) -> None:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+        return
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("name", ["pets.zip", "pets.tar.gz"])
+def test_an_archive_of_a_folder_is_read_as_the_folder(tmp_path: Path, name: str) -> None:
+    fill("pets/a", "pets/b", num=4)(tmp_path)
+    pack(tmp_path / name, {str(file.relative_to(tmp_path)): file.read_bytes() for file in tmp_path.rglob("*.png")})
+    for split in ("train", "test"):
+        packed, unpacked = (load(f"folder:{tmp_path / place}", split, image_size=4) for place in (name, "pets"))  # type: ignore[arg-type]
+        assert packed.names == unpacked.names
+        assert packed.fingerprint == unpacked.fingerprint
+
+
+@pytest.mark.parametrize("name", ["evil.zip", "evil.tgz"])
+@pytest.mark.parametrize("member", ["../out.png", "/tmp/out.png", "a/../../out.png", "..\\out.png", "C:/out.png"])
+def test_an_archive_writes_nowhere_else(tmp_path: Path, name: str, member: str) -> None:
+    pack(tmp_path / name, {"a/1.png": b"x", member: b"x"})
+    with pytest.raises(UserError, match="a path that leads out of it"):
+        list_one(f"folder:{tmp_path / name}")
+
+
+def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reslab.data.sources.packed.MAX_BYTES", 10_000)
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/1.png", bytes(1_000_000))
+    with pytest.raises(UserError, match="would unpack to 1,000,000 bytes in 1 files, far more than it looks like"):
+        list_one(f"folder:{tmp_path}/bomb.zip")
+    (tmp_path / "cut.zip").write_bytes((tmp_path / "bomb.zip").read_bytes()[:100])
+    with pytest.raises(UserError, match=r"cut.zip cannot be unpacked"):
+        list_one(f"folder:{tmp_path}/cut.zip")
+
+
+# ---- damaged pictures
+
+
+def test_all_damaged_pictures_are_named_at_once_and_can_be_left_out(tmp_path: Path, capsys: Any) -> None:
+    fill("train/a", "train/b", "test/a", "test/b", num=12)(tmp_path)
+    for number in range(11):
+        (tmp_path / f"train/a/{number}.png").write_bytes(f"broken {number}".encode())
+    with pytest.raises(UserError, match=r"11 pictures of folder:.*train/a/0.png .*and 1 more: .*--skip-damaged"):
+        load(f"folder:{tmp_path}", "train", image_size=4)
+    images = load(f"folder:{tmp_path}", "train", image_size=4, skip_damaged=True)
+    assert images.counts() == [1, 12]
+    assert images.num_damaged == 11
+    assert images.names is not None
+    assert images.names[0] == "train/a/11.png"
+    assert "is read without 11 damaged pictures" in capsys.readouterr().err
+    red, green = np.asarray(Image.open(tmp_path / images.names[0]))[0, 0, :2]
+    assert images.images[0, :2, 0, 0].tolist() == [red, green]
+
+
+def test_a_relative_path_lies_in_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill("pets/a", "pets/b")(tmp_path)
+    monkeypatch.chdir("/")
+    assert load("folder:pets", "train", data_dir=tmp_path, image_size=4).names
+    with pytest.raises(UserError, match=f"{tmp_path}/cars is not a folder"):
+        load("folder:cars", "train", data_dir=tmp_path)
+    with pytest.raises(UserError, match="/pets is not a folder"):
+        load("folder:pets", "train")

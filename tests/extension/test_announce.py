@@ -1,0 +1,61 @@
+"""How long an extension says that it will take: of the clock and of what its recipe has to do."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from reslab.data.recipe_data import read_split
+from reslab.extension import announce, extend
+from reslab.network.network import Network
+from reslab.recipe.recipe import Flip, Freeze, Recipe, Resize, Sampling, derive
+from reslab.runs import Run
+
+ALL = (Freeze(parameters="", epoch=0),)
+HALF = (Resize(epoch=0, image_size=4), Resize(epoch=2, image_size=8))  # (1/4 + 1/4 + 1) / 3 of the pixels
+
+
+@pytest.mark.parametrize(
+    ("changes", "images"),
+    [
+        ({"freeze": ALL, "augment": ()}, 111),
+        ({"freeze": ALL, "augment": (Flip(),)}, 2 * 111),
+        ({}, 3 * 3 * 111),  # three epochs, each as much as three passes forward
+        ({"epochs": 5, "sampling": Sampling(images_per_epoch=50)}, 3 * 5 * 50),
+        ({"progressive_resizing": HALF}, 3 * 111 * 1.5),
+        ({"freeze": (Freeze(parameters="stem", epoch=1),)}, 3 * 3 * 111),
+    ],
+)
+def test_the_time_is_that_of_the_images_of_all_epochs(
+    base: Run, small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], images: float
+) -> None:
+    """On a clock that a pass forward alone moves: the first is slower and not counted."""
+    network, clock, passes = Network.load(base.path, device="cpu"), [0.0], [1.0, 0.01]
+
+    def features(batch: Tensor) -> Tensor:
+        clock[0] += passes.pop(0) * len(batch)
+        return batch
+
+    monkeypatch.setattr(network.module, "features", features)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    recipe = derive(small_recipe, name="changed", **changes)
+    seconds = announce.estimate_seconds(network, recipe, images=read_split(recipe, "train"))
+    assert seconds == pytest.approx(0.01 * images)
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.2, "1.0 s"), (150.0, "2 min 30 s")])
+def test_an_extension_says_it_before_it_trains(
+    base: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    seconds: float,
+    said: str,
+) -> None:
+    monkeypatch.setattr(announce, "estimate_seconds", lambda *arguments, **options: seconds)
+    extend(base.path, data="digits:0@20", method="nearest-mean", out=tmp_path / "more", silent=False)
+    told = capsys.readouterr().err
+    assert f"nearest-mean will take about {said} here" in told
+    assert told.index("will take about") < told.index("epoch   1/1")

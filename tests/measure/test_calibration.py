@@ -1,0 +1,36 @@
+import numpy as np
+import pytest
+
+from reslab.measure.calibration import find_obstacle, fit_temperature
+
+
+def draw(num, *, sharpness, seed=0):
+    """Labels drawn by the probabilities of some logits, which are then sharpened: the temperature is `sharpness`."""
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(size=(num, 3)) * 2
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = np.array([generator.choice(3, p=each) for each in probabilities])
+    return (logits * sharpness).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 1.0, 3.0])
+def test_the_temperature_by_which_logits_were_sharpened_is_found(sharpness):
+    assert fit_temperature(*draw(4000, sharpness=sharpness)) == pytest.approx(sharpness, rel=0.08)
+
+
+def test_the_found_temperature_has_the_least_log_loss_of_a_grid():
+    logits, labels = draw(500, sharpness=2.0)
+
+    def log_loss(temperature):
+        scaled = logits.astype(float) / temperature
+        return np.mean(np.log(np.exp(scaled).sum(1)) - scaled[np.arange(500), labels])
+
+    found = fit_temperature(logits, labels)
+    assert log_loss(found) <= min(log_loss(each) for each in np.geomspace(0.2, 8, 200)) + 1e-9
+
+
+def test_too_few_mistakes_and_absent_classes_are_told():
+    # Of an answer that is always right every lower temperature would be better.
+    assert find_obstacle(np.eye(3), np.arange(3)) == "0 mistakes on 3 held-out images are too few to fit by"
+    assert find_obstacle(np.eye(3), np.zeros(3, np.int64)) == "the held-out images do not show every class"
+    assert find_obstacle(*draw(300, sharpness=2.0)) is None

@@ -1,0 +1,34 @@
+"""A state that is captured and restored: what no run of the other tests needs to be so."""
+
+import torch
+
+from reslab import models
+from reslab.recipe.networks import PreActResNet
+from reslab.training.state import State, capture, restore
+
+
+def make_state() -> State:
+    model = models.build(PreActResNet(depth=8, width=8), num_classes=2, channels=1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    return State(model, optimizer, losses=torch.zeros(3), hits=torch.zeros(3, dtype=torch.int64))
+
+
+def test_the_same_random_numbers_are_drawn_again_as_dropout_would() -> None:
+    state, around = make_state(), torch.get_rng_state()
+    kept = capture(state)
+    drawn = torch.rand(4)
+    restore(state, kept)
+    assert torch.equal(torch.rand(4), drawn)
+    torch.set_rng_state(around)
+
+
+def test_what_is_captured_does_not_change_with_the_run() -> None:
+    state = make_state()
+    kept = capture(state)
+    with torch.no_grad():
+        state.losses += 1
+        state.model.head.weight += 1
+    assert not kept.tensors["epoch.losses"].any()
+    restore(state, kept)
+    assert not state.losses.any()
+    assert capture(state).tensors["model.head.weight"].tolist() == kept.tensors["model.head.weight"].tolist()
