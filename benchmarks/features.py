@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from record import write_record
 
 from reslab.data.batches import standardize
+from reslab.data.storage.blocks import resize
 from reslab.machine.memory import keep_freed_memory
-from reslab.models.efficientnet_lite import EfficientNetLiteClassifier
+from reslab.models.efficientnet_lite import EfficientNetLiteClassifier, resample
 from reslab.network.folding import fold
 from reslab.pretrained import BATCH, Pretrained
 from reslab.pretrained.routes import Body, by_folding, by_onnxruntime
@@ -64,11 +65,13 @@ def make_ways(model: EfficientNetLiteClassifier, pixels: NDArray[np.uint8]) -> d
 def race(image_size: int, *, turns: int) -> dict[str, Any]:
     network = Pretrained(NAME, image_size=image_size)
     small = torch.randint(0, 256, (BATCH, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    pixels = network.enlarge(small)
+    network.model.resize, pixels = None, resize(small.numpy(), image_size)
     ways = make_ways(network.model, pixels)
     expected = ways["plain"]()
     differences = {name: float(np.abs(way() - expected).max()) for name, way in ways.items()}
-    times = alternate_here({**ways, "enlarge": lambda: network.enlarge(small)}, turns=turns, warmup=WARMUP)
+    times = alternate_here(
+        {**ways, "enlarge": lambda: resample(small.float(), image_size).numpy()}, turns=turns, warmup=WARMUP
+    )
     return {
         "pictures_per_second": {name: round(BATCH / median(taken), 1) for name, taken in times.items()},
         "plain_takes_times_as_long_as": {name: compare(times["plain"], times[name]) for name in list(ways)[1:]},

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from reslab.evaluation.onnx import evaluate_onnx
     from reslab.exporting import export
     from reslab.extension import extend, resume_extension
+    from reslab.fitting import fit
     from reslab.integrations.hub import pull, push
     from reslab.integrations.notebook import draw_images, live_curves
     from reslab.integrations.scikit_learn import Classifier
@@ -60,6 +61,7 @@ __all__ = [
     "export",
     "extend",
     "find_recipe",
+    "fit",
     "live_curves",
     "load",
     "pull",
@@ -85,6 +87,7 @@ _HOMES = {
     "reslab.evaluation.onnx": ("evaluate_onnx",),
     "reslab.exporting": ("export",),
     "reslab.extension": ("extend", "resume_extension"),
+    "reslab.fitting": ("fit",),
     "reslab.integrations.hub": ("pull", "push"),
     "reslab.lab": ("run_lab",),
     "reslab.network.network": ("Network",),

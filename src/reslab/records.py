@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from reslab.recipe import schema as recipe_schema
 from reslab.recipe.networks import Model
-from reslab.recipe.recipe import Method, Standardize
+from reslab.recipe.recipe import LinearHead, Method, Standardize
 from reslab.recipe.value import Fraction, Part, Resizing
 
 SCHEMA_VERSION: Final = 1
@@ -182,6 +182,36 @@ class SplitFigures(Figures):
 
     test_time_augmentation: AugmentedFigures | None = None
     without_copies: WithoutCopies | None = None  # an older reslab looked for none
+
+
+# ---- what a fitted run adds
+
+
+class Candidate(Part):
+    """What `fit` might have chosen, as it was judged out of folds of the training images; or why it was left out."""
+
+    network: str
+    image_size: PositiveInt
+    head: LinearHead | None = None  # None: it was left out
+    accuracy: Estimate | None = None
+    log_loss: float | None = None
+    seconds: NonNegativeFloat = 0.0  # without the features
+    left_out: str | None = None
+    chosen: bool = False
+
+    @property
+    def words(self) -> str:
+        """The name in a table."""
+        return f"{self.network} at {self.image_size} pixels{f', {self.head.words}' if self.head else ''}"
+
+
+class Candidates(Part):
+    """`candidates.json`, by fit: what was tried within so many minutes, in its order."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    minutes: PositiveFloat
+    seconds: NonNegativeFloat  # what it took
+    candidates: tuple[Candidate, ...]
 
 
 # ---- what an extended run adds

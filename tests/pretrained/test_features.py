@@ -112,15 +112,15 @@ def test_who_stops_keeps_what_is_done(
     network: Pretrained, computed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kept, "ENTRY", 2)
-    images, enlarge = draw(5), network.enlarge
+    images, compute = draw(5), network._compute
 
-    def stop(pictures: torch.Tensor) -> NDArray[np.uint8]:
+    def stop(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         if sum(computed) == 4:
             raise KeyboardInterrupt
-        return enlarge(pictures)
+        return compute(pictures)
 
     with monkeypatch.context() as patch:
-        patch.setattr(network, "enlarge", stop)
+        patch.setitem(network.__dict__, "_compute", stop)
         with pytest.raises(KeyboardInterrupt):
             network.features(images)
     network.features(images)

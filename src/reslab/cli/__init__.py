@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from reslab.cli import catalogue, data, doctoring, exporting, extending, predicting, runs, serving, studying
+from reslab.cli import catalogue, data, doctoring, exporting, extending, fitting, predicting, runs, serving, studying
 from reslab.errors import Failure, UserError
 from reslab.machine.signals import STOPPED
 from reslab.words import printable
@@ -25,6 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("lab", epilog="Example: reslab lab --out runs/lab")(runs.lab)
+app.command("fit", epilog="Example: reslab fit folder:pictures --minutes 5 --out runs/pictures")(fitting.fit)
 app.command("train", epilog="Example: reslab train digits-quick --out runs/digits --set epochs=5")(runs.train)
 app.command("evaluate", epilog="Example: reslab evaluate runs/digits --views 2")(runs.evaluate)
 app.command("extend", epilog="Example: reslab extend runs/lab/base --with digits:7 --out runs/seven")(extending.extend)

@@ -9,11 +9,13 @@ from typing import Any, Final, NamedTuple
 
 from reslab.errors import UserError
 from reslab.recipe.recipe import (
+    AdamW,
     Cosine,
     Extension,
     Flip,
     Freeze,
     Linear,
+    LinearHead,
     Method,
     Muon,
     Recipe,
@@ -86,6 +88,8 @@ def plan(base: Recipe, *, weights: Weights, extension: Extension, data: str) -> 
         "updates": None,
         "extension": extension,
     }
+    if isinstance(base.optimizer, LinearHead):  # which has no updates to take over
+        base = derive(base, name=base.name, optimizer=AdamW(layer_decay=0.9), epochs=20, batch_size=32)
     return derive(base, name=f"{base.name}-{extension.method}", **changes | _training(base, extension))
 
 
@@ -124,16 +128,16 @@ def _on_features(base: Recipe, method: Method) -> dict[str, Any]:
 
 
 def _tuned(base: Recipe, extension: Extension) -> dict[str, Any]:
-    peak = base.optimizer.peak_lr * PEAK_SHARE
-    changes: dict[str, Any] = {"peak_lr": peak}
-    if isinstance(base.optimizer, Muon):
-        changes["head_lr"] = base.optimizer.head_lr * PEAK_SHARE
-        changes["bias_lr"] = base.optimizer.bias_lr * PEAK_SHARE
+    optimizer = base.optimizer
+    changes: dict[str, Any] = {"peak_lr": optimizer.peak_lr * PEAK_SHARE}
+    if isinstance(optimizer, Muon):
+        changes["head_lr"] = optimizer.head_lr * PEAK_SHARE
+        changes["bias_lr"] = optimizer.bias_lr * PEAK_SHARE
     epochs = max(2, round(base.epochs * TUNED_SHARE))
     return {
         "progressive_resizing": _resizing(base.progressive_resizing, epochs=epochs),
         "freeze": tuple(Freeze(parameters=part.parameters, epoch=0) for part in base.freeze),
-        "optimizer": base.optimizer.model_copy(update=changes),
+        "optimizer": optimizer.model_copy(update=changes),
         "schedule": Linear(warmup=0.1),
         "logit_adjustment": 0.0,
         "epochs": epochs,

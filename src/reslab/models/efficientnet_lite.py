@@ -4,14 +4,19 @@ Source: Tan and Le 2019, "EfficientNet: Rethinking Model Scaling for Convolution
 table 1; its Lite variant, in TensorFlow's `tpu/models/official/efficientnet/lite`: ReLU6 in place of Swish, no squeeze
 and excitation, stem, head, and the first and the last stage's depth never scaled.
 Differs from it: no stochastic depth; kernels start from `init_kaiming`. Padding is TensorFlow's `same`, which puts the
-odd pixel after the image, so that published weights mean here what they mean there.
+odd pixel after the image, so that published weights mean here what they mean there. With `resize` it resizes images
+itself, so that small images may be stored, trained on, exported and sent as they are.
 Axes: N images, C channels, H rows, W columns, D features, K classes.
 """
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
+import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from reslab.models.layers import Classifier, average_pixels, init_kaiming
@@ -80,7 +85,7 @@ class EfficientNetLiteClassifier(Classifier):
     def __init__(self, options: EfficientNetLite, *, num_classes: int, channels: int) -> None:
         super().__init__()
         scale = SCALES[options.size]
-        self.image_size = scale.image_size
+        self.image_size, self.resize = scale.image_size, options.resize
         self.stem = _conv_norm(channels, STEM, 3, stride=2)
         blocks, inputs = [], STEM
         for place, stage in enumerate(STAGES):
@@ -97,6 +102,7 @@ class EfficientNetLiteClassifier(Classifier):
         init_kaiming(self)
 
     def features(self, images: Tensor) -> Tensor:
+        images = images if self.resize is None else resample(images, self.resize)
         features: Tensor = self.dropout(average_pixels(self.last(self.blocks(self.stem(images)))))
         return features
 
@@ -111,6 +117,31 @@ class HalvedSame(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = self.kernel - 2 + x.shape[2] % 2, self.kernel - 2 + x.shape[3] % 2
         return F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
+
+
+def resample(images: Tensor, size: int) -> Tensor:
+    """Resize (N, C, H, W) float to (N, C, size, size) by a cubic filter, without aliasing: two products of matrices.
+
+    Products, since every runtime computes them alike and fast; a resize operation none.
+    """
+    rows, columns = (torch.tensor(_filter(side, size), device=images.device) for side in images.shape[2:])
+    return rows @ images @ columns.T
+
+
+torch.fx.wrap("resample")  # whose matrices depend on the images' size: one operation for whoever records the network
+
+
+@lru_cache(maxsize=16)
+def _filter(side: int, size: int) -> NDArray[np.float32]:
+    """Give the cubic filter (size, side) that Pillow and PyTorch resize with: a = -0.5, wider where it shrinks."""
+    scale = side / size
+    reach = max(scale, 1.0)
+    centres = (np.arange(size)[:, None] + 0.5) * scale
+    x = np.abs(np.arange(side)[None] + 0.5 - centres) / reach
+    near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    weights = np.where(x < 1, near, np.where(x < 2, far, 0.0))
+    normalized: NDArray[np.float32] = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    return normalized
 
 
 def _conv_norm(

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,12 +15,19 @@ from reslab.data.pixels import Pixels
 from reslab.errors import UserError
 from reslab.pretrained.kept import digest_of, find_or_compute
 from reslab.pretrained.routes import Compute, Route, choose_route, open_route
-from reslab.pretrained.weights import PRETRAINED, STANDARDIZE, load_pretrained
+from reslab.pretrained.weights import (
+    PRETRAINED,
+    STANDARDIZE,
+    is_installed,
+    load_pretrained,
+    standardize_for,
+    start_from,
+)
 
-__all__ = ["PRETRAINED", "Pretrained", "load_pretrained"]
+__all__ = ["PRETRAINED", "Pretrained", "is_installed", "load_pretrained", "standardize_for", "start_from"]
 
 BATCH = 16  # pictures, so few that what one layer hands to the next stays in a processor's cache
-FORMAT = 1  # of what is kept: another number where features come out otherwise
+FORMAT = 2  # of what is kept: another number where features come out otherwise
 
 Pictures = Tensor | NDArray[np.uint8] | Pixels
 
@@ -55,10 +61,10 @@ class Pretrained:
 
     def __init__(self, name: str, *, image_size: int | None = None, route: Route | None = None) -> None:
         self.name, self.route = name, route or choose_route()
+        if image_size is not None and image_size < 1:
+            raise UserError(f"pictures of {image_size} pixels a side show nothing: choose 32 or more, such as 128")
         self.model = load_pretrained(name)
-        self.image_size = self.model.image_size if image_size is None else image_size
-        if self.image_size < 1:
-            raise UserError(f"pictures of {self.image_size} pixels a side show nothing: choose 32 or more, such as 128")
+        self.image_size = self.model.resize = self.model.image_size if image_size is None else image_size
 
     def features(self, images: Pictures, *, mirrored: bool = False) -> NDArray[np.float32]:
         """Compute the features (N, D) of stored pictures (N, C, H, W) uint8 of any size, grey or RGB.
@@ -83,14 +89,9 @@ class Pretrained:
         found = []
         for start in range(0, len(places), BATCH):
             chosen = torch.as_tensor(images[places[start : start + BATCH]])
-            found.append(self._compute(self.enlarge(chosen.flip(3) if mirrored else chosen)))
+            rgb = chosen.expand(-1, 3, -1, -1)
+            found.append(self._compute((rgb.flip(3) if mirrored else rgb).contiguous().numpy()))
         return np.concatenate(found)
-
-    def enlarge(self, pictures: Tensor) -> NDArray[np.uint8]:
-        """Resize pictures (N, C, H, W) to RGB squares of `image_size`, by a cubic filter as in its training."""
-        size = (self.image_size, self.image_size)
-        resized = F.interpolate(pictures, size=size, mode="bicubic", antialias=True)
-        return resized.expand(-1, 3, -1, -1).contiguous().numpy()
 
     @cached_property
     def _compute(self) -> Compute:

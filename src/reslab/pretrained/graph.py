@@ -12,23 +12,20 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from reslab.errors import extra
 from reslab.models.efficientnet_lite import EfficientNetLiteClassifier
-from reslab.recipe.recipe import Standardize
 
 if TYPE_CHECKING:
     import onnx
 
 INPUT, OUTPUT = "images", "features"
 OPSET, FORMAT = 17, 8  # those of ONNX 1.12, which every runtime of these years reads
-FLOAT = 1  # as ONNX numbers the types of tensors
 
 
-def write_graph(model: EfficientNetLiteClassifier, *, by: Standardize) -> bytes:
-    """Write the graph from stored pixels (N, C, H, W) uint8 to features (N, D) of a network in evaluation mode."""
+def write_graph(model: EfficientNetLiteClassifier, *, channels: int = 3) -> bytes:
+    """Write the graph from standardised images (N, C, H, W), resized where need be, to features (N, D)."""
     with extra("export"):
         import onnx
     graph = _Graph()
-    x = graph.standardize(INPUT, by)
-    x = graph.convolve(x, model.stem)
+    x = graph.convolve(INPUT, model.stem)
     for block in model.blocks:
         before = x
         for layers in (block.expand, block.depthwise, block.project):
@@ -36,11 +33,10 @@ def write_graph(model: EfficientNetLiteClassifier, *, by: Standardize) -> bytes:
         x = graph.add("Add", x, before) if block.adds else x
     x = graph.convolve(x, model.last)
     graph.add("Flatten", graph.add("GlobalAveragePool", x), output=OUTPUT)
-    channels = len(by.mean)
     made = onnx.helper.make_graph(
         graph.nodes,
         "features",
-        [onnx.helper.make_tensor_value_info(INPUT, onnx.TensorProto.UINT8, ["N", channels, "H", "W"])],
+        [onnx.helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, ["N", channels, "H", "W"])],
         [onnx.helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, ["N", model.head.in_features])],
         graph.constants,
     )
@@ -70,11 +66,6 @@ class _Graph:
         name = f"constant{len(self.constants)}"
         self.constants.append(onnx.numpy_helper.from_array(values.detach().numpy(), name))
         return name
-
-    def standardize(self, x: str, by: Standardize) -> str:
-        """Turn stored pixels into what the network takes."""
-        mean, deviation = (self.hold(torch.tensor(values)[:, None, None]) for values in (by.mean, by.std))
-        return self.add("Div", self.add("Sub", self.add("Cast", x, to=FLOAT), mean), deviation)
 
     def convolve(self, x: str, layers: nn.Sequential) -> str:
         """Convolve by the one convolution of `layers` with its norm in it, and activate where they do."""

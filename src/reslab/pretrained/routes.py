@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from reslab.data.batches import standardize
-from reslab.models.efficientnet_lite import EfficientNetLiteClassifier
+from reslab.models.efficientnet_lite import EfficientNetLiteClassifier, resample
 from reslab.network.folding import fold
 from reslab.pretrained.graph import INPUT, write_graph
 from reslab.recipe.recipe import Standardize
@@ -41,11 +41,13 @@ def by_onnxruntime(model: EfficientNetLiteClassifier, *, by: Standardize) -> Com
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other programs want the cores too
-    graph = write_graph(model, by=by)
+    graph = write_graph(model)
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def compute(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        (features,) = session.run(None, {INPUT: images})
+        pixels = standardize(torch.from_numpy(images), by=by)
+        pixels = pixels if model.resize is None else resample(pixels, model.resize)
+        (features,) = session.run(None, {INPUT: pixels.numpy()})
         return np.asarray(features)
 
     return compute

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from reslab.errors import UserError
-from reslab.models import build
+from reslab.models import Classifier, build
 from reslab.models.efficientnet_lite import EfficientNetLiteClassifier
-from reslab.recipe.networks import MODELS
+from reslab.recipe.networks import MODELS, Model
 from reslab.recipe.recipe import Standardize
 
 NUM_CLASSES = 1000
@@ -53,6 +54,11 @@ PRETRAINED = {
 }
 
 
+def is_installed(name: str) -> bool:
+    """Tell whether pip has installed the weights of a network of `PRETRAINED`."""
+    return find_spec(PRETRAINED[name].package) is not None
+
+
 def load_pretrained(name: str) -> EfficientNetLiteClassifier:
     """Build a network of `PRETRAINED` with its weights and its thousand classes, in evaluation mode.
 
@@ -66,6 +72,28 @@ def load_pretrained(name: str) -> EfficientNetLiteClassifier:
     # Both stand in the order of the forward pass; the checksum says that these are the tensors that a test has tried.
     model.load_state_dict(dict(zip(model.state_dict(), tensors.values(), strict=True)))
     return model.eval()
+
+
+def start_from(name: str, options: Model, *, num_classes: int, channels: int) -> Classifier:
+    """Build the described network with the layers of a pretrained one below its head, which starts from zero.
+
+    On grey images it computes what the pretrained one does on the same in RGB. Raises: UserError as `load_pretrained`.
+    """
+    tensors = {key: value for key, value in load_pretrained(name).state_dict().items() if not key.startswith("head.")}
+    model = build(options, num_classes=num_classes, channels=channels)
+    if channels == 1:
+        first = next(key for key, value in tensors.items() if value.ndim > 1)
+        tensors[first] = tensors[first].sum(1, keepdim=True)
+    nn.init.zeros_(model.head.weight)
+    model.load_state_dict(model.state_dict() | tensors)
+    return model
+
+
+def standardize_for(channels: int) -> Standardize:
+    """Give what pretrained networks expect of images with so many channels. Raises: UserError unless grey or RGB."""
+    if channels not in (1, 3):
+        raise UserError(f"pretrained networks are for grey or RGB pictures, not for {channels} channels")
+    return Standardize(mean=STANDARDIZE.mean[:channels], std=STANDARDIZE.std[:channels])
 
 
 def _read(name: str, packaged: Packaged) -> bytes:

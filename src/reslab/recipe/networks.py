@@ -247,6 +247,7 @@ class EfficientNetLite(Architecture):
     kind: Literal["efficientnet_lite"] = "efficientnet_lite"
     size: Literal[0, 1, 2] = 0
     dropout: Share = 0.2
+    resize: PositiveInt | None = Field(default=None, title="images resized to a side of")
 
     @property
     def label(self) -> str:

@@ -7,7 +7,7 @@ recipe costs nothing.
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import (
     Field,
@@ -139,7 +139,47 @@ class Muon(Part):
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.004
 
 
-Optimizer = Annotated[Sgd | Muon, Field(discriminator="kind")]
+class AdamW(Part):
+    """Adam with decoupled weight decay, for a network that has learned elsewhere.
+
+    The head has the peak rate, and each layer or block below it `layer_decay` times the rate of the one above it.
+    """
+
+    kind: Literal["adamw"] = "adamw"
+    peak_lr: PositiveFloat = 1e-3
+    layer_decay: PositiveShare = 1.0
+    weight_decay: NonNegativeFloat = 0.01
+
+
+class LinearHead(Part):
+    """A head alone, computed from features that stay as they are: no updates, so no rate.
+
+    `shrinkage` is the share of the covariance that linear discriminant analysis replaces by a multiple of the identity,
+    `penalty` the inverse penalty C of logistic regression on standardised features; with both, the head is their mean.
+    """
+
+    kind: Literal["linear_head"] = "linear_head"
+    shrinkage: PositiveShare | None = None
+    penalty: PositiveFloat | None = None
+    peak_lr: ClassVar[float] = 0.0
+
+    @model_validator(mode="after")
+    def _has_a_method(self) -> "LinearHead":
+        if self.shrinkage is None and self.penalty is None:
+            raise ValueError("a linear head needs a shrinkage, a penalty, or both")
+        return self
+
+    @property
+    def words(self) -> str:
+        """Name it with its settings."""
+        names = [
+            *([] if self.shrinkage is None else [f"discriminant analysis with shrinkage {self.shrinkage:g}"]),
+            *([] if self.penalty is None else [f"logistic regression with C = {self.penalty:g}"]),
+        ]
+        return f"the mean of {listing(names)}" if len(names) > 1 else names[0]
+
+
+Optimizer = Annotated[Sgd | Muon | AdamW | LinearHead, Field(discriminator="kind")]
 
 
 class Freeze(Part):
@@ -352,6 +392,9 @@ class Recipe(Part):
     augment: tuple[Augment, ...] = ()
     progressive_resizing: tuple[Resize, ...] = ()  # smaller images at first
     model: Model
+    pretrained: Literal["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"] | None = (
+        None  # whose weights of ImageNet the layers below the head start from
+    )
     optimizer: Optimizer
     schedule: Schedule
     warm_until: WarmUntil | None = None
@@ -393,6 +436,12 @@ class Recipe(Part):
             raise ValueError(
                 f"progressive_resizing begins its sizes in the epochs {listed}: list them in order, each epoch once"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _pretrained_fits_model(self) -> "Recipe":
+        if self.pretrained is not None and self.pretrained != self.model.label:
+            raise ValueError(f"the weights of {self.pretrained} do not fit {self.model.label}: name equal ones")
         return self
 
     @model_validator(mode="after")

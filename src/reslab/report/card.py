@@ -87,6 +87,7 @@ def _facts(recipe: Recipe, weights: Weights) -> list[str]:
     return [
         f"- Images: {kind}, {weights.image_size}x{weights.image_size} pixels, 0 to 255; standardisation is inside",
         f"- Trained on: {markdown_code(recipe.data)}",
+        *([f"- Starts from: the ImageNet weights of {recipe.pretrained}"] if recipe.pretrained else []),
         f"- Source of the recipe: {markdown(recipe.source)}",
         f"- Probabilities: {_calibration(weights)}",
         f"- Classes, in the order of the logits: {', '.join(map(markdown, weights.classes))}",

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from statistics import median
 
-from reslab.recipe.recipe import Extension, Recipe
+from reslab.recipe.recipe import Extension, LinearHead, Recipe
 from reslab.records import Environment, Segment, Setup
 from reslab.report.inputs import Inputs
 from reslab.report.words import (
@@ -31,24 +31,32 @@ def recipe_facts(inputs: Inputs) -> Facts:
     recipe = inputs.recipe
     side = inputs.weights.image_size
     images = f"{inputs.weights.channels} x {side} x {side}, {standardize_words(inputs.weights.standardize)}"
-    epochs, updates = len(inputs.log), inputs.log[-1].updates if inputs.log else 0
+    epochs = len(inputs.log)
     resizing = f"; {recipe.resizing_words(epochs=epochs)}" if recipe.progressive_resizing else ""
     return [
         ("Recipe", f"{recipe.name} ({recipe.source})"),
         *(_extension_facts(recipe.extension) if recipe.extension else ()),
         ("Network", recipe.model.words),
+        *([("Starts from", f"the ImageNet weights of {recipe.pretrained}")] if recipe.pretrained else []),
         ("Parameters", f"{inputs.num_parameters:,}"),
         ("Images", images + resizing),
         ("Augmentation", augment_words(recipe.augment)),
         ("Optimizer", optimizer_words(recipe.optimizer)),
-        ("Learning rate", recipe.rate_words(epochs=epochs, updates=updates)),
-        ("Loss", _loss(recipe)),
-        ("Length", _length(inputs)),
-        ("Batch", _batch(recipe)),
+        *(_update_facts(inputs) if not isinstance(recipe.optimizer, LinearHead) else ()),
         *([("Sampling", sampling_words(recipe.sampling))] if recipe.sampling else []),
         *([("Not trained", "; ".join(each.words(epochs=epochs) for each in recipe.freeze))] if recipe.freeze else []),
         ("Validation", f"{recipe.validation:,} images held out" if recipe.validation else "nothing held out"),
         ("Seed", str(inputs.environment.seed)),
+    ]
+
+
+def _update_facts(inputs: Inputs) -> Facts:
+    recipe, epochs, updates = inputs.recipe, len(inputs.log), inputs.log[-1].updates if inputs.log else 0
+    return [
+        ("Learning rate", recipe.rate_words(epochs=epochs, updates=updates)),
+        ("Loss", _loss(recipe)),
+        ("Length", _length(inputs)),
+        ("Batch", _batch(recipe)),
     ]
 
 

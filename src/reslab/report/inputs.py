@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from reslab.errors import UserError
 from reslab.recipe.recipe import Recipe
-from reslab.records import Environment, Epoch, Evaluation, SplitFigures, Weights
+from reslab.records import Candidates, Environment, Epoch, Evaluation, SplitFigures, Weights
 from reslab.report.gallery import Gallery, read_gallery
 from reslab.runs import Examples, Predictions, Run, read_weights
 from reslab.words import printable
@@ -27,6 +27,7 @@ class Inputs(NamedTuple):
     names: tuple[str, ...] | None
     examples: Examples
     gallery: Gallery
+    candidates: Candidates | None
 
     @property
     def test(self) -> SplitFigures:
@@ -65,6 +66,7 @@ def read_inputs(run: Run) -> Inputs:
         names=run.read_names("test"),
         examples=run.read_examples("test"),
         gallery=read_gallery(run, evaluation),
+        candidates=run.candidates,
     )
     if not _belong_together(inputs):
         raise UserError(f"{run.path} holds files of different evaluations: run reslab evaluate {run.path} again")

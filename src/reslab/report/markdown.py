@@ -10,7 +10,7 @@ from reslab.report.looks import doubts_sentence
 from reslab.report.mistakes import Mistakes, pair_table
 from reslab.report.pictures import Picture
 from reslab.report.shortfall import warn_of_shortfall
-from reslab.report.tables import Table, class_table, data_table, field_table, metric_table
+from reslab.report.tables import Table, candidate_table, class_table, data_table, field_table, metric_table
 from reslab.report.verdict import verdict
 from reslab.words import markdown as escape
 from reslab.words import markdown_block, percent
@@ -37,6 +37,8 @@ def _lines(inputs: Inputs, pictures: Sequence[Picture], beside: Beside | None) -
     yield from ("", "## Per class, test split", "", *_table(class_table(inputs.test, classes=evaluation.classes)))
     if confusions := Mistakes(inputs).confusions():
         yield from ("", "## Most confused pairs, test split", "", *_table(pair_table(confusions)))
+    if inputs.candidates:
+        yield from ("", "## How it was chosen", "", *_table(candidate_table(inputs.candidates)))
     if published:
         judged = verdict(published, inputs.test.accuracy)
         yield from (

@@ -16,7 +16,15 @@ from reslab.report.looks import doubts, doubts_sentence, looks
 from reslab.report.mistakes import Mistakes
 from reslab.report.pictures import Picture
 from reslab.report.shortfall import warn_of_shortfall
-from reslab.report.tables import class_table, data_table, field_table, in_percent, metric_table, num_wrong
+from reslab.report.tables import (
+    candidate_table,
+    class_table,
+    data_table,
+    field_table,
+    in_percent,
+    metric_table,
+    num_wrong,
+)
 from reslab.report.verdict import verdict
 from reslab.words import between, counted, duration, errors_among, percent
 
@@ -91,6 +99,7 @@ def _tables(inputs: Inputs) -> dict[str, Any]:
         "recipe_facts": recipe_facts(inputs),
         "machine_facts": machine_facts(inputs),
         "data": data_table(inputs),
+        "candidates": candidate_table(inputs.candidates) if inputs.candidates else None,
         "metrics": metric_table(evaluation),
         "per_class": class_table(inputs.test, classes=evaluation.classes),
         "field": field_table(inputs) if inputs.recipe.data == "cifar10" else None,

@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 from reslab.measure.intervals import proportion_interval
 from reslab.measure.metrics import CALIBRATION_BINS, softmax
 from reslab.recipe.published import CIFAR10_NETWORKS
-from reslab.records import SPLITS, Epoch, Estimate, Evaluation, Figures, SplitFigures, SplitName, WithoutCopies
+from reslab.records import (
+    SPLITS,
+    Candidates,
+    Epoch,
+    Estimate,
+    Evaluation,
+    Figures,
+    SplitFigures,
+    SplitName,
+    WithoutCopies,
+)
 from reslab.report.facts import device_words, training_seconds
 from reslab.report.inputs import Inputs
 from reslab.runs import Predictions
@@ -61,6 +71,24 @@ def in_percent(estimate: Estimate) -> Cell:
 def in_nats(estimate: Estimate) -> Cell:
     """Show a log loss with its interval."""
     return Cell(figure_alone(estimate, unit="plain"), interval(estimate.low, estimate.high, unit="plain"))
+
+
+# ---- what a fit chose from
+
+
+def candidate_table(candidates: Candidates) -> Table:
+    """List what `fit` tried and left out; the one that it chose stands out."""
+    rows = tuple(
+        (
+            Cell(each.words),
+            in_percent(each.accuracy) if each.accuracy else Cell("–"),
+            Cell("–" if each.log_loss is None else f"{each.log_loss:.3f}"),
+            Cell("chosen" if each.chosen else each.left_out or ""),
+        )
+        for each in candidates.candidates
+    )
+    chosen = next(place for place, each in enumerate(candidates.candidates) if each.chosen)
+    return Table(("Network and head", "Accuracy out of folds", "Log loss", ""), rows, highlight=chosen)
 
 
 # ---- figures of the splits

@@ -4,15 +4,18 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from reslab.recipe.recipe import (
+    AdamW,
     Augment,
     Crop,
     Extension,
     Flip,
+    LinearHead,
     Method,
     Muon,
     Optimizer,
     RandomResizedCrop,
     Sampling,
+    Sgd,
     Shift,
     Standardize,
 )
@@ -53,12 +56,29 @@ def standardize_words(standardize: Standardize) -> str:
 
 def optimizer_words(optimizer: Optimizer) -> str:
     """Name an optimizer with its settings."""
-    if isinstance(optimizer, Muon):
-        return (
-            f"Muon for the filters, momentum {optimizer.momentum:g}, {counted(optimizer.iterations, 'iteration')}; "
-            f"SGD for head and biases, peak rates {optimizer.head_lr:g} and {optimizer.bias_lr:g}, "
-            f"Nesterov momentum {optimizer.other_momentum:g}, decay {optimizer.decay:g}"
-        )
+    match optimizer:
+        case Sgd():
+            return _sgd_words(optimizer)
+        case Muon():
+            return _muon_words(optimizer)
+        case AdamW(layer_decay=by):
+            below = f", each layer at {by:g} times the rate of the one above it" if by < 1 else ""
+            return f"AdamW, weight decay {optimizer.weight_decay:g} on kernels only{below}"
+        case LinearHead():
+            return f"none: the head is {optimizer.words}, on frozen features of the images and their mirror images"
+        case _:
+            assert_never(optimizer)
+
+
+def _muon_words(optimizer: Muon) -> str:
+    return (
+        f"Muon for the filters, momentum {optimizer.momentum:g}, {counted(optimizer.iterations, 'iteration')}; "
+        f"SGD for head and biases, peak rates {optimizer.head_lr:g} and {optimizer.bias_lr:g}, "
+        f"Nesterov momentum {optimizer.other_momentum:g}, decay {optimizer.decay:g}"
+    )
+
+
+def _sgd_words(optimizer: Sgd) -> str:
     kind = "Nesterov momentum" if optimizer.nesterov else "momentum"
     where = "kernels only" if optimizer.decay_on == "kernels" else "all parameters"
     decay = f"weight decay {optimizer.weight_decay:g} on {where}" if optimizer.weight_decay else "no weight decay"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from reslab.errors import Failure, UserError
 from reslab.recipe.recipe import Recipe, read_recipe
-from reslab.records import Environment, Epoch, Evaluation, PriorChoice, SplitName, Weights
+from reslab.records import Candidates, Environment, Epoch, Evaluation, PriorChoice, SplitName, Weights
 from reslab.runs import checkpoints, lock
 from reslab.runs.checkpoints import Checkpoint
 from reslab.runs.files import (
@@ -88,6 +88,14 @@ class Run:
     @classmethod
     def create(cls, path: Path | str) -> "Run":
         """Make an empty run folder. Raises: UserError where something is there already; Failure where it cannot be."""
+        cls.check_free(path)
+        run = cls(path)
+        make_folder(run.path)
+        return run
+
+    @classmethod
+    def check_free(cls, path: Path | str) -> None:
+        """Raises: as `create` does, before anything is made."""
         run = cls(path)
         if not is_text(str(path)):
             raise UserError(f"{path} is not valid UTF-8: name the folder otherwise")
@@ -97,8 +105,6 @@ class Run:
                 raise UserError(f"{path} exists and is not empty: choose another folder, or resume it with --resume")
 
         writing(run.path, check)
-        make_folder(run.path)
-        return run
 
     @classmethod
     def open(cls, path: Path | str) -> "Run":
@@ -235,6 +241,17 @@ class Run:
 
     def write_prior(self, prior: PriorChoice) -> None:
         write_json(self.path / "prior.json", prior.model_dump(mode="json"))
+
+    # ---- what a fit leaves
+
+    @property
+    def candidates(self) -> Candidates | None:
+        """What `fit` chose from; None where the run was made otherwise."""
+        path = self.path / "candidates.json"
+        return read_record(path, Candidates) if path.exists() else None
+
+    def write_candidates(self, candidates: Candidates) -> None:
+        write_json(self.path / "candidates.json", candidates.model_dump(mode="json"))
 
     # ---- what training leaves
 

@@ -21,6 +21,7 @@ from reslab.models.layers import Classifier
 from reslab.network.calibrating import calibrate
 from reslab.network.inference import place_on, predict_logits
 from reslab.network.network import Network
+from reslab.pretrained import start_from
 from reslab.recipe.recipe import Standardize
 from reslab.records import Epoch, Weights
 from reslab.runs import Checkpoint, Run
@@ -134,11 +135,10 @@ class Trainer:
         return make_forward(start.teacher.to(self.device).eval(), device=self.device, precision=self.precision)
 
     def _build(self) -> Classifier:
-        model = models.build(
-            self.recipe.model,
-            num_classes=len(self.images.classes),
-            channels=self.images.images.shape[1],
-        )
+        sizes = {"num_classes": len(self.images.classes), "channels": self.images.images.shape[1]}
+        if self.recipe.pretrained is not None:
+            return start_from(self.recipe.pretrained, self.recipe.model, **sizes)
+        model = models.build(self.recipe.model, **sizes)
         if self.team.is_first:  # with whose weights all begin
             some = torch.randperm(len(self.images.labels), generator=seeded(self.seed, "prepare"))[:IMAGES_TO_PREPARE]
             model.prepare(standardize(self.images.images[some], by=self.by))

@@ -6,8 +6,9 @@ from typing import Any, assert_never
 import torch
 from torch import nn
 
+from reslab.errors import UserError
 from reslab.models.layers import Classifier
-from reslab.recipe.recipe import Cosine, Linear, Muon, Optimizer, Schedule, Sgd, Steps
+from reslab.recipe.recipe import AdamW, Cosine, Linear, LinearHead, Muon, Optimizer, Schedule, Sgd, Steps
 from reslab.training.muon import MuonOptimizer
 
 Group = dict[str, Any]
@@ -23,6 +24,10 @@ def make_optimizer(model: Classifier, *, settings: Optimizer, backbone: float = 
             groups = _sgd_groups(model, settings)
         case Muon():
             groups = _muon_groups(model, settings)
+        case AdamW():
+            groups = _adamw_groups(model, settings)
+        case LinearHead():
+            raise UserError("this recipe computes a head without updates: reslab fit makes such runs")
         case _ as unreachable:
             assert_never(unreachable)
     head = {id(parameter) for parameter in model.head.parameters()}
@@ -31,6 +36,8 @@ def make_optimizer(model: Classifier, *, settings: Optimizer, backbone: float = 
         group["lr"] = group["peak_lr"] = group["peak_lr"] * (1.0 if is_head else backbone)
     if isinstance(settings, Muon):
         return MuonOptimizer(groups)
+    if isinstance(settings, AdamW):
+        return torch.optim.AdamW(groups, fused=True)
     return torch.optim.SGD(groups, momentum=settings.momentum, nesterov=settings.nesterov, fused=True)
 
 
@@ -70,6 +77,30 @@ def _muon_groups(model: Classifier, settings: Muon) -> list[Group]:
             for part, peak_lr in ((biases, settings.bias_lr), (_head(model), settings.head_lr))
         ),
     ]
+
+
+def _adamw_groups(model: Classifier, settings: AdamW) -> list[Group]:
+    """Make a group for the kernels and one for the rest of each layer or block, with the rate of its place."""
+    layers = list(dict.fromkeys(_layer_of(name) for name, _ in model.named_parameters()))
+    groups: dict[tuple[str, bool], Group] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        layer, is_kernel = _layer_of(name), parameter.ndim > 1
+        below = 0 if layer == "head" else len(layers) - 1 - layers.index(layer)
+        group = {
+            "params": [],
+            "peak_lr": settings.peak_lr * settings.layer_decay**below,
+            "weight_decay": settings.weight_decay if is_kernel else 0.0,
+        }
+        groups.setdefault((layer, is_kernel), group)["params"].append(parameter)
+    return list(groups.values())
+
+
+def _layer_of(name: str) -> str:
+    """Name the child that a parameter belongs to, and of a sequence its place: `stem`, `blocks.3`."""
+    child, *rest = name.split(".")
+    return f"{child}.{rest[0]}" if rest and rest[0].isdigit() and len(rest) > 2 else child
 
 
 def _backbone(model: Classifier) -> list[nn.Parameter]:

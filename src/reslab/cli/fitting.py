@@ -1,0 +1,38 @@
+"""The command that needs no recipe."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reslab.cli.options import DataDir, Json, Threads, use_threads
+
+
+def fit(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A data expression, such as folder:pictures.")],
+    out: Annotated[Path, typer.Option(metavar="RUN", help="The new run folder.")] = Path("runs/fit"),
+    minutes: Annotated[float, typer.Option(help="Time to choose and train in; evaluation comes on top.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of a network that is trained from scratch.")] = 0,
+    data_dir: DataDir = None,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Find the best classifier for your images, evaluate it and write its report: no recipe needed."""
+    use_threads(threads)
+    from reslab.cli.show import echo, print_evaluation, print_json, print_shortfall
+    from reslab.fitting import fit as fit_images
+    from reslab.fitting.sentences import summarize
+
+    run = fit_images(data, out=out, minutes=minutes, seed=seed, data_dir=data_dir, silent=False)
+    print_shortfall(run)
+    summary = summarize(run)
+    if json:
+        files = {"run": str(run.path), "report": str(run.path / "report.html"), "summary": list(summary)}
+        candidates = run.candidates
+        chosen_from = [each.model_dump() for each in candidates.candidates] if candidates else []
+        print_json(files | {"candidates": chosen_from} | run.evaluation.model_dump())
+        return
+    print_evaluation(run.evaluation)
+    for sentence in summary:
+        echo(sentence)
+    echo(f"Report: {run.path / 'report.html'} (open it in a browser)")

@@ -1,0 +1,99 @@
+"""Linear heads on features that stay as they are: shrunken discriminant analysis and logistic regression.
+
+Source: linear discriminant analysis with the covariance shrunk to a multiple of the identity, Ledoit and Wolf 2004;
+logistic regression by scikit-learn, on standardised features.
+Differs from it: the classes' logarithmic shares are added to the logits by both, and all that is done to features
+(standardising, rotating) ends as one weight and one bias.
+Axes: N rows, D features, K classes.
+"""
+
+import warnings
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+Integers = NDArray[np.int64]
+Method = Literal["lda", "logistic"]
+
+STRENGTHS: dict[Method, tuple[float, ...]] = {
+    "lda": (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95),
+    "logistic": (3e-4, 1e-3, 3e-3, 1e-2),
+}
+MAX_ITERATIONS = 200
+
+
+class Head(NamedTuple):
+    """Logits are features times `weight` (K, D), transposed, plus `bias` (K,)."""
+
+    weight: Floats
+    bias: Floats
+
+    def logits(self, features: Floats) -> Floats:
+        """Compute logits (N, K)."""
+        return np.asarray(features @ self.weight.T + self.bias)
+
+    def divided(self, temperature: float) -> "Head":
+        """Give the head whose logits are divided by a temperature."""
+        return Head(self.weight / temperature, self.bias / temperature)
+
+    def averaged(self, other: "Head") -> "Head":
+        """Give the head whose logits are the mean of both."""
+        return Head((self.weight + other.weight) / 2, (self.bias + other.bias) / 2)
+
+
+def solve(method: Method, features: Floats, labels: Integers, *, strengths: tuple[float, ...]) -> list[Head]:
+    """Compute a head for each strength; every class has rows."""
+    return (solve_lda if method == "lda" else solve_logistic)(features.astype(np.float64), labels, strengths)
+
+
+def solve_lda(features: Floats, labels: Integers, strengths: tuple[float, ...]) -> list[Head]:
+    """Assume a normal distribution for each class, all with one shrunken covariance; one decomposition does for all."""
+    num_classes = int(labels.max()) + 1
+    means = np.stack([features[labels == label].mean(0) for label in range(num_classes)])
+    variances, axes = _principal(features - means[labels])
+    level = variances.sum() / features.shape[1]
+    prior = np.log(np.bincount(labels) / len(labels))
+    heads = []
+    for amount in strengths:
+        inside, outside = 1 / ((1 - amount) * variances + amount * level), 1 / (amount * level)
+        weight = means * outside + (means @ axes * (inside - outside)) @ axes.T
+        heads.append(Head(weight, prior - (means * weight).sum(1) / 2))
+    return heads
+
+
+def solve_logistic(features: Floats, labels: Integers, strengths: tuple[float, ...]) -> list[Head]:
+    """Regress on standardised features, turned onto the axes that the rows span, which changes nothing but the time."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    mean, deviation = features.mean(0), features.std(0)
+    deviation[deviation < 1e-6] = 1.0
+    scaled = (features - mean) / deviation
+    axes = _principal(scaled)[1] if len(features) < features.shape[1] else None
+    rows = scaled if axes is None else scaled @ axes
+    model = LogisticRegression(max_iter=MAX_ITERATIONS, tol=1e-3, warm_start=True)
+    heads = []
+    for strength in sorted(strengths):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # at its limit it is as good as it has time for
+            model.set_params(C=strength).fit(rows, labels)
+        weight, bias = np.atleast_2d(model.coef_), model.intercept_
+        if len(weight) == 1:  # two classes: the odds of the second
+            weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
+        weight = (weight if axes is None else weight @ axes.T) / deviation
+        heads.append(Head(weight, bias - weight @ mean))
+    return [heads[sorted(strengths).index(strength)] for strength in strengths]
+
+
+def _principal(centred: Floats) -> tuple[Floats, Floats]:
+    """Give the variances (M,) along the principal axes (D, M) of centred rows (N, D)."""
+    num_rows, num_features = centred.shape
+    if num_rows >= num_features:
+        values, axes = np.linalg.eigh(centred.T @ centred / num_rows)
+        return values.clip(min=0), axes
+    values, vectors = np.linalg.eigh(centred @ centred.T / num_rows)
+    kept = values > values.max(initial=0) * 1e-10
+    values, vectors = values[kept], vectors[:, kept]
+    return values, centred.T @ vectors / np.sqrt(values * num_rows)

@@ -1,0 +1,64 @@
+"""The choice: judged without the images that it is judged on, within its time."""
+
+import time
+
+import numpy as np
+import pytest
+
+from reslab.data.load import load
+from reslab.errors import UserError
+from reslab.fitting.choice import Backbone, Budget, check_counts, choose, fit_temperature, judge, log_loss, split_folds
+
+LITE0 = "efficientnet_lite0"
+
+
+def test_what_is_judged_has_not_seen_the_image() -> None:
+    generator = np.random.default_rng(0)
+    noise = generator.normal(size=(2, 60, 400)).astype(np.float32)  # features that say nothing
+    noise[1] = noise[0] + 0.01  # whose mirror image is nearly the same
+    found = judge(noise, np.arange(60) % 3, backbone=Backbone(LITE0, 32), method="lda")
+    assert found.train_accuracy == 1
+    assert found.candidate.accuracy is not None
+    assert found.candidate.accuracy.value < 0.6
+
+
+def test_folds_cover_each_image_once() -> None:
+    labels = np.repeat([0, 1], [3, 20])
+    folds = list(split_folds(labels))
+    assert len(folds) == 3
+    assert sorted(np.concatenate([held for _, held in folds])) == list(range(23))
+    assert all(set(labels[kept]) == {0, 1} for kept, _ in folds)
+
+
+def test_temperature_undoes_a_factor_and_few_right_answers_are_no_certainty() -> None:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(4000, 3))
+    labels = (logits + generator.gumbel(size=logits.shape)).argmax(1)
+    assert fit_temperature(5 * logits, labels) == pytest.approx(5, rel=0.1)
+    right = np.eye(3)[np.arange(9) % 3]
+    sharp = right / fit_temperature(right, np.arange(9) % 3)
+    assert np.exp(sharp.max(1) - np.log(np.exp(sharp).sum(1))) == pytest.approx(4 / 5, abs=1e-3)
+    assert log_loss(sharp, np.arange(9) % 3) < log_loss(100 * sharp, np.arange(9) % 3)
+
+
+def test_without_time_only_the_first_is_tried() -> None:
+    images = load("digits:1,4,7@5", "train", image_size=8)
+    said: list[str] = []
+    found, candidates = choose(
+        images,
+        candidates=[Backbone(LITE0, 40), Backbone(LITE0, 48)],
+        budget=Budget(time.perf_counter() - 1),
+        say=said.append,
+    )
+    assert found.backbone == Backbone(LITE0, 40)
+    assert [(each.image_size, bool(each.left_out), each.chosen) for each in candidates] == [
+        (40, False, True),
+        (48, True, False),
+        (40, True, False),
+    ]
+    assert len(said) == 1
+
+
+def test_a_class_of_one_image_is_refused() -> None:
+    with pytest.raises(UserError, match=r"class '1' has 1 training image\(s\), but .*: add pictures of it"):
+        check_counts(load("digits:1,4@1", "train", image_size=8))

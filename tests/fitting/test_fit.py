@@ -1,0 +1,125 @@
+"""`fit` from a folder of pictures to a run like any other."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from reslab import fitting as room
+from reslab.cli import main
+from reslab.data.load import load
+from reslab.data.pictures import read_pictures
+from reslab.data.sizes import find_image_size
+from reslab.errors import UserError
+from reslab.evaluation.classify import classify
+from reslab.fitting import choice, fit
+from reslab.fitting.sentences import summarize
+from reslab.network.network import Network
+from reslab.pretrained import Pretrained
+from reslab.runs import Run
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Sixty pictures of three classes, grey ones saved as PNG."""
+    digits = load_digits()
+    for name in ("0", "1", "7"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number, image in enumerate(digits.images[digits.target == int(name)][:20]):
+            pixels = np.kron((image * 15.9).astype(np.uint8), np.ones((3, 3), dtype=np.uint8))
+            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{number}.png")
+    return tmp_path / "pictures"
+
+
+@pytest.mark.usefixtures("small")
+def test_sixty_pictures_are_enough(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = fit(f"folder:{pictures}", out="run", minutes=1, silent=False)
+    assert run.evaluation.splits["test"].num_images == 12
+    assert run.evaluation.splits["test"].accuracy.value >= 0.85
+    assert run.recipe.pretrained == "efficientnet_lite0"
+    candidates = run.candidates
+    assert candidates is not None
+    assert [each.chosen for each in candidates.candidates].count(True) == 1
+    assert [each.image_size for each in candidates.candidates][:2] == [48, 64]
+    assert "out of folds" in capsys.readouterr().err
+    page = (run.path / "report.html").read_text()
+    assert "How it was chosen" in page
+    assert "the ImageNet weights of efficientnet_lite0" in page
+    strength, _, advice = summarize(run)
+    assert strength.startswith("It classifies ")
+    assert advice.startswith("Next: ")
+    # One network, whoever asks it.
+    images = load(f"folder:{pictures}", "test", image_size=24)
+    logits = Network.load(run.path).logits(images.images)
+    np.testing.assert_array_equal(logits.numpy(), run.read_predictions("test").logits)
+    file = next((pictures / "1").iterdir())
+    (answer,) = classify([file], weights=run.path, top=1)
+    (same,) = Network.load(run.path).logits(torch.from_numpy(read_pictures([file], image_size=24, channels=3)))
+    assert answer.classes == (run.evaluation.classes[int(same.argmax())],)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_written_network_computes_what_was_fitted(
+    channels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "SIZES", {"efficientnet_lite0": (40,)})
+    images = np.random.default_rng(0).integers(0, 256, (16, 12, 12, channels), dtype=np.uint8)
+    np.savez("data.npz", images=images, labels=np.arange(16) % 2)
+    expression = f"npz:{tmp_path / 'data.npz'}"
+    stored = load(expression, "train", image_size=12)
+    found, _ = choice.choose(
+        stored, candidates=list(choice.backbones(stored_size=12)), budget=choice.Budget(float("inf")), say=str
+    )
+    network = room.build_network(room.describe_fit(stored, found), stored, found)
+    assert (network.channels, network.image_size) == (channels, 12)
+    features = Pretrained("efficientnet_lite0", image_size=40).features(stored.images)
+    expected = torch.from_numpy(found.head.logits(features.astype(np.float64))).float()
+    torch.testing.assert_close(network.logits(stored.images), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_without_pretrained_networks_it_trains_from_scratch_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(choice, "SIZES", {})
+    monkeypatch.setattr(room.scratch, "UPDATES", 6)
+    run = fit("digits:1,4@20", out="run", silent=False)
+    assert "pip install 'reslab[pretrained]'" in capsys.readouterr().err
+    assert run.recipe.pretrained is None
+    assert run.candidates is None
+    assert run.log[-1].updates >= 6
+    assert "pip install" in summarize(run).advice
+
+
+@pytest.mark.parametrize(
+    ("minutes", "taken", "sentence"),
+    [(0, False, "0 minutes are no time to fit in: choose 1 or more"), (1, True, "run exists and is not empty")],
+)
+def test_what_cannot_be_is_said_first(minutes: int, taken: bool, sentence: str) -> None:
+    if taken:
+        Path("run").mkdir()
+        Path("run", "note").touch()
+    with pytest.raises(UserError, match=sentence):
+        fit("digits:1,4", out="run", minutes=minutes)
+
+
+def test_pictures_have_a_size(pictures: Path) -> None:
+    assert find_image_size(f"folder:{pictures}", largest=192) == 24
+    assert find_image_size(f"folder:{pictures}+cifar10", largest=192) == 32
+    assert find_image_size(f"folder:{pictures}", largest=16) == 16
+
+
+@pytest.mark.usefixtures("small")
+def test_the_command_prints_three_sentences(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["reslab", "fit", "digits:1,4@10", "--out", "run", "--minutes", "0.01"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    assert "It classifies" in out
+    assert "Next: " in out
+    assert Run.open("run").is_evaluated
