@@ -53,12 +53,14 @@ def initial_types(path: Path) -> set[int]:
 def test_onnx_says_what_pytorch_says_for_any_number_of_images(
     finished: Run, exported: Path, images: NDArray[np.uint8], num: int
 ) -> None:
-    logits, probabilities = OnnxFile(exported / "model.onnx").predict(images[:num])
+    logits, probabilities, familiarity = OnnxFile(exported / "model.onnx").predict(images[:num])
     wanted = expected_logits(finished, images[:num])
     assert logits.shape == (num, 3)
     np.testing.assert_allclose(logits, wanted, atol=1e-4)
     powers = np.exp(wanted)
     np.testing.assert_allclose(probabilities, powers / powers.sum(axis=1, keepdims=True), atol=1e-4)
+    _, known = Network.load(finished.path).answer(torch.from_numpy(images[:num]))
+    np.testing.assert_allclose(familiarity, known, atol=1e-4)
 
 
 def test_the_metadata_name_classes_and_images(exported: Path) -> None:
