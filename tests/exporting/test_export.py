@@ -72,7 +72,7 @@ def test_the_file_knows_which_pictures_are_familiar(finished: Run, images: NDArr
     pictures = np.concatenate([images[:20], 255 - images[:20]])
     familiarity = OnnxFile(tmp_path / "model.onnx").predict(pictures).familiarity
     assert familiarity is not None
-    np.testing.assert_allclose(familiarity, network.answer(torch.from_numpy(pictures))[1], atol=1e-6)
+    np.testing.assert_allclose(familiarity, network.answer(torch.from_numpy(pictures))[1], atol=0.04)
     assert len(np.unique(familiarity)) > 5
 
 

@@ -27,6 +27,7 @@ from reslab.records import FAMILIARITY
 MOST: Final = 2000  # training images that are kept
 FEWEST: Final = 20  # held-out images: with fewer, not even 95 % can be promised
 _NEIGHBOURS: Final = 10
+_EQUAL: Final = 1e-5  # cosines that differ by less are equal, whatever computed them
 
 
 class Familiarity(nn.Module):
@@ -45,7 +46,7 @@ class Familiarity(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         scores = _score(features, self.known)
-        lower = (self.scores <= scores[:, None]).sum(dim=1)
+        lower = (self.scores <= scores[:, None] + _EQUAL).sum(dim=1)
         return (1 + lower).float() / (1 + len(self.scores))
 
     def to_tensors(self) -> dict[str, NDArray[Any]]:
