@@ -20,7 +20,7 @@ from reslab.extension.prior import Priors, choose_prior, priors_of
 from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
 from reslab.models.layers import Classifier
-from reslab.network.calibrating import calibrate
+from reslab.network.finishing import finish
 from reslab.network.network import Network
 from reslab.recipe.recipe import Extension, Recipe, derive
 from reslab.records import Epoch, PriorChoice, Weights
@@ -322,9 +322,9 @@ class _Extender:
         if self.extension.method == "weight-align":
             heads.align_norms(network.module.head, num_old=self.extension.num_old)
         self._settle_prior(network)
-        calibrated = calibrate(network, held_out=self.held_out)
-        self.display.say(calibrated.note)
-        self.run.write_weights(calibrated.network.to_bytes())
+        finished = finish(network, images=self.images, held_out=self.held_out)
+        self.display.say(finished.note)
+        self.run.write_weights(finished.network.to_bytes())
         return self.run
 
     def _announce(self) -> None:
