@@ -78,6 +78,9 @@ def train(
     trial: Annotated[
         bool, typer.Option("--trial", help="A run for choosing settings: its test split stays closed.")
     ] = False,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="Shorten the recipe to what is done in this time.")
+    ] = None,
     checkpoint_every: CheckpointEvery = "1epoch",
     on_nonfinite: OnNonfinite = "retry",
     skip_damaged: SkipDamaged = False,
@@ -91,11 +94,19 @@ def train(
     if (recipe is None) == (resume is None):
         raise UserError("name a recipe to train (reslab recipes lists them), or resume a run with --resume RUN")
     if resume is not None and (
-        settings or out or seed or compile != "auto" or precision != "auto" or deterministic or trial or skip_damaged
+        settings
+        or out
+        or seed
+        or compile != "auto"
+        or precision != "auto"
+        or deterministic
+        or trial
+        or skip_damaged
+        or minutes
     ):
         raise UserError(
             "--resume keeps the settings of the run: omit --set, --out, --seed, --compile, --precision, "
-            "--deterministic, --trial and --skip-damaged"
+            "--deterministic, --trial, --skip-damaged and --minutes"
         )
     use_threads(threads)
     from reslab import training
@@ -132,6 +143,7 @@ def train(
             compile=compile,
             precision=precision,
             deterministic=deterministic,
+            minutes=minutes,
         )
     if os.environ.get("RANK", "0") != "0":  # of the processes that torchrun has started, the first one says it
         return

@@ -169,12 +169,21 @@ class Trainer:
         """Run the epochs that are missing. Raises: UserError where the recipe freezes all or what is not there."""
         check_freezing(self.state.model, self.recipe.freeze, epochs=self.length.epochs)
         with listen_for_stop() as self.stop, self.display.shown(updates=self.state.updates):
-            while self.state.epochs < self.length.epochs:
+            while not self._is_over():
                 with self._rescue():
                     self._run_epoch()
 
+    def _is_over(self) -> bool:
+        """Tell whether all epochs are done, or early stopping has waited long enough for a better one."""
+        state, stopping = self.state, self.recipe.early_stopping
+        waits = stopping is None or stopping.patience is None or state.best_epoch is None
+        return state.epochs >= self.length.epochs or not (waits or state.epochs - state.best_epoch < stopping.patience)
+
     def write_weights(self) -> None:
         """Finish the network as it is now and write it; the run is then finished."""
+        if self.state.best_epoch is not None:
+            self.state.model.load_state_dict(self.state.best)
+            self.display.say(f"kept the weights of epoch {self.state.best_epoch}, the best on the validation images")
         network = Network(self.state.model, self._describe_weights())
         finished = finish(network, images=self.images, held_out=self.held_out, usual=self.recipe.temperature)
         self.display.say(finished.note)
@@ -321,10 +330,12 @@ class Trainer:
         )
         if self.recipe.warm_until is not None and 1 - done.train_accuracy < self.recipe.warm_until.training_error:
             state.is_warm = True
+        if self.recipe.early_stopping is not None:
+            state.compare(epoch=number, accuracy=validation["validation_accuracy"], loss=validation["validation_loss"])
         self.run.append_log(done)
         self.display.epoch(done)
         state.epochs, state.seconds = number, 0.0
-        if self.clock.is_due_after(epochs=number) or number == self.length.epochs:
+        if self.clock.is_due_after(epochs=number) or self._is_over():
             self._save()
 
     def _save(self) -> None:
