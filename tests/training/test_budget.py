@@ -34,5 +34,7 @@ def test_minutes_are_counted_by_the_measured_time_of_an_update(small_recipe, mon
     recipe = derive(small_recipe, name="long", epochs=100)
     assert budget.within(recipe, minutes=0.5, images=images, device=CPU).updates == 0.8 * 30 / 0.5
     assert budget.within(recipe, minutes=60, images=images, device=CPU) == recipe
-    with pytest.raises(UserError, match=r"0.01 minutes are enough for 0 updates of long here, at 0.5 s each: allow 0.1"):
+    with pytest.raises(
+        UserError, match=r"0.01 minutes are enough for 0 updates of long here, at 0.5 s each: allow 0.1"
+    ):
         budget.within(recipe, minutes=0.01, images=images, device=CPU)

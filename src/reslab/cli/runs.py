@@ -24,6 +24,7 @@ from reslab.cli.options import (
 from reslab.cli.show import (
     describe_pair,
     echo,
+    print_elsewhere,
     print_evaluation,
     print_finished,
     print_json,
@@ -169,6 +170,10 @@ def evaluate(
         list[Path] | None,
         typer.Option(metavar="FILE", help="Measure this exported file on the test split instead; repeatable."),
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="EXPR", help="Measure other labelled images instead, of the same or fewer classes."),
+    ] = None,
     data_dir: DataDir = None,
     allow_remote: AllowRemote = False,
     device: Device = "auto",
@@ -193,6 +198,19 @@ def evaluate(
         from reslab.evaluation.onnx import evaluate_onnx
 
         print_onnx(evaluate_onnx(Run.open(run), files=onnx, data_dir=data_dir, allow_remote=allow_remote), as_json=json)
+        return
+
+    if data is not None:
+        if named or views:
+            raise UserError("--data measures other images plainly: omit --splits and --views")
+        from reslab.evaluation.elsewhere import evaluate_elsewhere
+
+        found, path = evaluate_elsewhere(Run.open(run), data, device=device, data_dir=data_dir)
+        if json:
+            print_json(found.model_dump() | {"file": str(path)})
+        else:
+            print_elsewhere(found)
+            echo(f"Figures: {path}")
         return
 
     figures = evaluation.evaluate(

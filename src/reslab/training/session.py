@@ -107,7 +107,8 @@ def _shorten(
     shorter = team.from_first(lambda: within(recipe, minutes=minutes, images=images, device=team.device))
     if shorter != recipe:
         say(
-            f"{minutes:g} minutes are enough for {shorter.updates:,} updates: {shorter.epochs} of {recipe.epochs} epochs",
+            f"{minutes:g} minutes are enough for {shorter.updates:,} updates, "
+            f"{shorter.epochs} of {recipe.epochs} epochs",
             silent=silent or not team.is_first,
         )
     return shorter
