@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from statistics import median
 
-from reslab.recipe.recipe import Extension, LinearHead, Recipe
+from reslab.recipe.recipe import Extension, Imported, LinearHead, Recipe
 from reslab.records import Environment, Segment, Setup
 from reslab.report.inputs import Inputs
 from reslab.report.words import (
@@ -42,14 +42,25 @@ def recipe_facts(inputs: Inputs) -> Facts:
         *([("Starts from", f"the ImageNet weights of {recipe.pretrained}")] if recipe.pretrained else []),
         ("Parameters", f"{inputs.num_parameters:,}"),
         ("Images", images + resizing),
-        ("Augmentation", augment_words(recipe.augment)),
-        *([("Mixing", mixing_words(recipe.mixing))] if recipe.mixing else []),
-        ("Optimizer", optimizer_words(recipe.optimizer)),
-        *(_update_facts(inputs) if not isinstance(recipe.optimizer, LinearHead) else ()),
+        *(_training_facts(inputs) if recipe.imported is None else [("Imported", _imported(recipe.imported))]),
         *([("Sampling", sampling_words(recipe.sampling))] if recipe.sampling else []),
         *([("Not trained", "; ".join(each.words(epochs=epochs) for each in recipe.freeze))] if recipe.freeze else []),
         ("Validation", f"{recipe.validation:,} images held out" if recipe.validation else "nothing held out"),
         ("Seed", str(inputs.environment.seed)),
+    ]
+
+
+def _imported(imported: Imported) -> str:
+    return f"trained elsewhere: {imported.file} ({imported.map}), SHA-256 {imported.sha256[:16]}…"
+
+
+def _training_facts(inputs: Inputs) -> Facts:
+    recipe = inputs.recipe
+    return [
+        ("Augmentation", augment_words(recipe.augment)),
+        *([("Mixing", mixing_words(recipe.mixing))] if recipe.mixing else []),
+        ("Optimizer", optimizer_words(recipe.optimizer)),
+        *(_update_facts(inputs) if not isinstance(recipe.optimizer, LinearHead) else ()),
     ]
 
 
