@@ -16,7 +16,7 @@ from reslab.recipe.value import Part
 ROOT = Path(__file__).parents[1]
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs/parts").glob("*.md"))}
 # Optional fields that hold a part and are told of elsewhere.
-ELSEWHERE = {"published", "standardize", "augment", "warm_until", "extension", "imported"}
+ELSEWHERE = {"published", "standardize", "augment", "warm_until", "extension", "imported", "start"}
 
 USED = {
     "adamw": lambda recipe: isinstance(recipe.optimizer, AdamW) and recipe.optimizer.layer_decay < 1,

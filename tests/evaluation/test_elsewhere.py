@@ -29,7 +29,7 @@ def run(finished):
 
 def test_other_pictures_of_some_classes_are_measured_beside_the_run_s_figures(run, tmp_path):
     before = (run.path / "evaluation.json").read_bytes()
-    found, path = evaluate_elsewhere(run, f"folder:{write_pictures(tmp_path / 'some')}")
+    found, path = evaluate_elsewhere(run, data=f"folder:{write_pictures(tmp_path / 'some')}")
     assert (found.absent, found.is_whole, found.num_paired) == (("7",), True, 0)
     assert found.figures.num_images == 20
     own = run.read_predictions("test")
@@ -45,7 +45,7 @@ def test_pictures_of_one_name_are_paired_whatever_their_ending(run, tmp_path):
     own = run.read_predictions("test")
     names = [f"{run.evaluation.classes[label]}/{place:03}.png" for place, label in enumerate(own.labels)]
     run.write_predictions("test", own, names=names)
-    found, _ = evaluate_elsewhere(run, f"folder:{folder}")
+    found, _ = evaluate_elsewhere(run, data=f"folder:{folder}")
     assert found.num_paired == 30
     assert (found.change.value, found.own.value) == (0, found.figures.accuracy.value)  # the very same images
 
@@ -55,13 +55,13 @@ def test_an_unknown_class_is_named(run, tmp_path):
     folder = write_pictures(tmp_path / "odd" / "set")
     shutil.move(folder / "4", folder / "four")
     with pytest.raises(UserError, match="has a class 'four' that the network does not know; it knows 1, 4, 7"):
-        evaluate_elsewhere(run, f"folder:{folder}")
+        evaluate_elsewhere(run, data=f"folder:{folder}")
 
 
 def test_a_closed_test_split_stays_closed(run):
     (run.path / "evaluation.json").unlink()
     with pytest.raises(UserError, match=r"would open the test split of .*, which is still closed"):
-        evaluate_elsewhere(run, "digits:1")
+        evaluate_elsewhere(run, data="digits:1")
 
 
 def test_the_interval_of_two_independent_shares_is_newcombe_s():

@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_named():
     ours, theirs = build(ResNet(depth=20), num_classes=CLASSES), make("akamaster").state_dict()
     with pytest.raises(UserError, match=r"by --map akamaster: missing .*blocks\..*unknown none: name another"):
         translate(theirs, name="akamaster", like=ours.state_dict())
-    with pytest.raises(UserError, match="the file has .* tensors, the network"):
+    with pytest.raises(UserError, match=r"the file has .* tensors, the network"):
         translate(theirs, name="order", like=ours.state_dict())
     with pytest.raises(UserError, match="--map akamast: did you mean 'akamaster'"):
         adapt(ResNet(depth=20), "akamast")

@@ -161,7 +161,7 @@ def test_json_gives_back_every_field_that_is_not_at_its_default(tmp_path):
     for part in (EVERYTHING, EVERYTHING.optimizer, EVERYTHING.sampling, EVERYTHING.extension, EVERYTHING.augment[0]):
         at_default = [name for name, info in type(part).model_fields.items() if getattr(part, name) == info.default]
         assert set(at_default) <= {"kind", "schema_version", "published", "image_size", "base_test", "coming"} | (
-            {"stream", "updates", "warm_until", "pretrained", "imported"} if part is EVERYTHING else set()
+            {"stream", "updates", "warm_until", "pretrained", "imported", "start"} if part is EVERYTHING else set()
         )
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps(plain(EVERYTHING)), encoding="utf-8")

@@ -106,6 +106,7 @@ def test_lab_resnet32_is_the_script_of_the_lab_field_by_field():
         "stream": None,
         "temperature": None,
         "skip_damaged": False,
+        "start": None,
         "imported": None,
         "extension": None,
     }

@@ -39,7 +39,7 @@ def test_an_imported_run_evaluates_and_reports(file, tmp_path):
 
 def test_noise_is_refused_and_leaves_nothing(file, tmp_path):
     torch.save({name: torch.zeros_like(value) for name, value in read_state_dict(file).tensors.items()}, file)
-    with pytest.raises(UserError, match="only .* of the training images are classified correctly: the tensors fit"):
+    with pytest.raises(UserError, match=r"only .* of the training images are classified correctly: the tensors fit"):
         import_weights(file, model="small", map="order", data="digits:1,4,7", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

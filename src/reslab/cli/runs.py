@@ -71,6 +71,9 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override a recipe field; repeatable.")
     ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="Start from the weights of a run or a file.")
+    ] = None,
     seed: Seed = 0,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Resume an interrupted run.")] = None,
     compile: Compile = "auto",
@@ -104,10 +107,11 @@ def train(
         or trial
         or skip_damaged
         or minutes
+        or start
     ):
         raise UserError(
             "--resume keeps the settings of the run: omit --set, --out, --seed, --compile, --precision, "
-            "--deterministic, --trial, --skip-damaged and --minutes"
+            "--deterministic, --trial, --skip-damaged, --minutes and --from"
         )
     use_threads(threads)
     from reslab import training
@@ -145,6 +149,7 @@ def train(
             precision=precision,
             deterministic=deterministic,
             minutes=minutes,
+            start=start,
         )
     if os.environ.get("RANK", "0") != "0":  # of the processes that torchrun has started, the first one says it
         return
@@ -205,7 +210,7 @@ def evaluate(
             raise UserError("--data measures other images plainly: omit --splits and --views")
         from reslab.evaluation.elsewhere import evaluate_elsewhere
 
-        found, path = evaluate_elsewhere(Run.open(run), data, device=device, data_dir=data_dir)
+        found, path = evaluate_elsewhere(Run.open(run), data=data, device=device, data_dir=data_dir)
         if json:
             print_json(found.model_dump() | {"file": str(path)})
         else:

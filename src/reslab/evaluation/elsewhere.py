@@ -30,7 +30,7 @@ from reslab.runs.files import write_json
 
 
 def evaluate_elsewhere(
-    run: Run, expression: str, *, device: str = "auto", data_dir: Path | None = None
+    run: Run, *, data: str, device: str = "auto", data_dir: Path | None = None
 ) -> tuple[OtherData, Path]:
     """Measure a finished run on other labelled images, and write `evaluation-NAME.json` beside its own figures.
 
@@ -40,7 +40,7 @@ def evaluate_elsewhere(
     ----------
     run : Run
         The run; its own figures stay as they are.
-    expression : str
+    data : str
         A data expression whose class names are among the run's.
     device : str, default "auto"
         `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
@@ -62,15 +62,15 @@ def evaluate_elsewhere(
     Examples
     --------
     >>> import reslab
-    >>> found, path = reslab.evaluate_elsewhere(reslab.Run.open("runs/digits"), "digits:1,4")
+    >>> found, path = reslab.evaluate_elsewhere(reslab.Run.open("runs/digits"), data="digits:1,4")
     >>> found.absent, found.figures.accuracy.value > 0.9
     (('7',), True)
     """
     network = Network.load(run.path, device=device)
     kernels.enable(network.device)
-    _check_closed(run, expression)
-    images, is_whole = _read(network, expression, data_dir=data_dir)
-    known = _label_as(images, network.classes, expression=expression)
+    _check_closed(run, data)
+    images, is_whole = _read(network, data, data_dir=data_dir)
+    known = _label_as(images, network.classes, expression=data)
     predictions = Predictions(network.logits(known.images).numpy(), known.labels.numpy())
     temperature = network.metadata.calibration and network.metadata.calibration.temperature
     own, change, num_paired = _compare(run, known, predictions)
@@ -86,7 +86,7 @@ def evaluate_elsewhere(
         change=change,
         num_paired=num_paired,
     )
-    path = run.path / f"evaluation-{_file_name(expression)}.json"
+    path = run.path / f"evaluation-{_file_name(data)}.json"
     write_json(path, found.model_dump(mode="json"))
     return found, path
 

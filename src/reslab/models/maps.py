@@ -1,8 +1,8 @@
 """Weights of other people's residual networks under reslab's names.
 
-Three public families share their names but for a few words. Akamaster's option A puts the zeros of a wider stage on both
-sides of the old channels, reslab's puts them behind: every tensor that reads or writes the sum of a stage is permuted, so
-that the same channels are added. Shapes would fit without it.
+Three public families share their names but for a few words. Akamaster's option A puts the zeros of a wider stage on
+both sides of the old channels, reslab's puts them behind: every tensor that reads or writes the sum of a stage is
+permuted, so that the same channels are added. Shapes would fit without it.
 
 Source: github.com/akamaster/pytorch_resnet_cifar10; github.com/chenyaofo/pytorch-cifar-models; torchvision.
 Axes: C channels of a stage.

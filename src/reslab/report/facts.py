@@ -40,6 +40,7 @@ def recipe_facts(inputs: Inputs) -> Facts:
         *(_extension_facts(recipe.extension) if recipe.extension else ()),
         ("Network", recipe.model.words),
         *([("Starts from", f"the ImageNet weights of {recipe.pretrained}")] if recipe.pretrained else []),
+        *([("Starts from", f"{recipe.start.file}, SHA-256 {recipe.start.sha256[:16]}…")] if recipe.start else []),
         ("Parameters", f"{inputs.num_parameters:,}"),
         ("Images", images + resizing),
         *(_training_facts(inputs) if recipe.imported is None else [("Imported", _imported(recipe.imported))]),

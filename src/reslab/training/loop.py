@@ -34,6 +34,7 @@ from reslab.training.objective import Forward, make_objective
 from reslab.training.optim import make_optimizer, rate_at
 from reslab.training.progress import Display
 from reslab.training.safety import LOWERED, Clock, Safety
+from reslab.training.starting import take_start
 from reslab.training.state import State, capture, restore
 from reslab.training.statistics import BATCH_SIZE, NUM_IMAGES, renew_statistics
 from reslab.training.step import make_forward
@@ -92,6 +93,7 @@ class Trainer:
         per_epoch = len(self.batches)
         updates = min(self.recipe.epochs * per_epoch, self.recipe.updates or self.recipe.epochs * per_epoch)
         self.length = _Length(per_epoch, updates, -(-updates // per_epoch))
+        self.note: str | None = None
         self.state = self._begin(start)
         self.trained = [parameter for parameter in self.state.model.parameters() if parameter.requires_grad]
         self.epoch_start = capture(self.state)
@@ -142,6 +144,8 @@ class Trainer:
         if self.team.is_first:  # with whose weights all begin
             some = torch.randperm(len(self.images.labels), generator=seeded(self.seed, "prepare"))[:IMAGES_TO_PREPARE]
             model.prepare(standardize(self.images.images[some], by=self.by))
+            if self.recipe.start is not None:
+                self.note = take_start(model, self.run, self.recipe.start)
         return model
 
     def _make_updater(self) -> Updater:
@@ -167,6 +171,8 @@ class Trainer:
 
     def run_epochs(self) -> None:
         """Run the epochs that are missing. Raises: UserError where the recipe freezes all or what is not there."""
+        if self.note is not None and self.state.updates == 0:
+            self.display.say(self.note)
         check_freezing(self.state.model, self.recipe.freeze, epochs=self.length.epochs)
         with listen_for_stop() as self.stop, self.display.shown(updates=self.state.updates):
             while not self._is_over():

@@ -12,6 +12,7 @@ from reslab.training.findings import tell_findings
 from reslab.training.loop import EVERY_EPOCH, Trainer
 from reslab.training.progress import say
 from reslab.training.safety import Safety
+from reslab.training.starting import start_at
 
 
 def train(
@@ -28,8 +29,9 @@ def train(
     precision: str = "auto",
     deterministic: bool = False,
     minutes: float | None = None,
+    start: Path | str | None = None,
 ) -> Run:
-    """Train a network from scratch.
+    """Train a network from scratch, or from the weights of another one.
 
     Processes that torchrun has started train one run together, each on its part of every batch; the first one writes
     it.
@@ -60,6 +62,9 @@ def train(
         Whether to allow only algorithms that repeat to the bit, also on a GPU. No network is compiled then.
     minutes : float, optional
         Shorten the recipe to what is done in this time, by the measured time of an update; the rate still falls.
+    start : Path or str, optional
+        A run folder, a `.safetensors` or a state dict of `torch.save`: layers below the head start from its weights,
+        where names and shapes fit.
 
     Returns
     -------
@@ -87,6 +92,8 @@ def train(
     with joined(pick_device(device)) as team:
         if minutes is not None:
             recipe = _shorten(recipe, minutes, data_dir=data_dir, allow_remote=allow_remote, team=team, silent=silent)
+        given = None if start is None else start_at(start, recipe)
+        recipe = recipe if given is None else given.recipe
         with begin(
             recipe,
             out=out,
@@ -94,6 +101,7 @@ def train(
             team=team,
             read=lambda: read_splits(recipe, data_dir=data_dir, allow_remote=allow_remote, team=team),
             computing=computing,
+            bring=None if given is None else given.bring,
         ) as begun:
             tell_findings(begun, data_dir=data_dir, silent=silent)
             return _make_trainer(begun, silent=silent, safety=safety).train()
