@@ -188,6 +188,26 @@ class SplitFigures(Figures):
     without_copies: WithoutCopies | None = None  # an older reslab looked for none
 
 
+class OtherData(Part):
+    """`evaluation-NAME.json`: a run's network on labelled images that are not its own test split.
+
+    `own` is the accuracy on the run's test images of the same classes, `change` the accuracy here less that one; both
+    are absent where the test split has not been evaluated. Where images pair by name, both are of `num_paired` images.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    recipe: str
+    evaluated: str  # ISO 8601, UTC
+    data: DataSet
+    is_whole: bool  # training and test images together, of data that has no splits of its own
+    classes: tuple[str, ...]  # of the network
+    absent: tuple[str, ...]  # those of them that the data does not have
+    figures: Figures
+    own: Estimate | None = None
+    change: Estimate | None = None
+    num_paired: NonNegativeInt = 0
+
+
 # ---- what a fitted run adds
 
 

@@ -8,6 +8,8 @@ from reslab.errors import UserError
 from reslab.recipe.networks import FastConv, Plain, PreActResNet, ResNet
 from reslab.recipe.recipe import (
     Crop,
+    CutMix,
+    EarlyStopping,
     Extension,
     Flip,
     Freeze,
@@ -144,6 +146,9 @@ EVERYTHING = derive(
     ),
     logit_adjustment=0.75,
     label_smoothing=0.1,
+    mixing=(CutMix(alpha=0.5),),
+    class_weights="balanced",
+    early_stopping=EarlyStopping(patience=3),
     micro_batch_size=50,
     validation=200,
     trial=True,
@@ -156,7 +161,7 @@ def test_json_gives_back_every_field_that_is_not_at_its_default(tmp_path):
     for part in (EVERYTHING, EVERYTHING.optimizer, EVERYTHING.sampling, EVERYTHING.extension, EVERYTHING.augment[0]):
         at_default = [name for name, info in type(part).model_fields.items() if getattr(part, name) == info.default]
         assert set(at_default) <= {"kind", "schema_version", "published", "image_size", "base_test", "coming"} | (
-            {"stream", "updates", "warm_until", "pretrained"} if part is EVERYTHING else set()
+            {"stream", "updates", "warm_until", "pretrained", "imported", "start"} if part is EVERYTHING else set()
         )
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps(plain(EVERYTHING)), encoding="utf-8")

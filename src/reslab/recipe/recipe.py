@@ -90,7 +90,56 @@ class RandomResizedCrop(Part):
         return self
 
 
-Augment = Annotated[Flip | Shift | Crop | RandomResizedCrop, Field(discriminator="kind")]
+class RandomErasing(Part):
+    """Put the mean colour over a rectangle of each image with `probability`; `area` bounds its share of the image."""
+
+    kind: Literal["random_erasing"] = "random_erasing"
+    probability: Fraction = 0.25
+    area: tuple[PositiveShare, PositiveShare] = (0.02, 1 / 3)
+
+
+class ColorJitter(Part):
+    """Change brightness, contrast and saturation of each image, in this order.
+
+    Each is multiplied by a uniform factor between 1 minus and 1 plus the number given here.
+    """
+
+    kind: Literal["color_jitter"] = "color_jitter"
+    brightness: Fraction = 0.4
+    contrast: Fraction = 0.4
+    saturation: Fraction = 0.4
+
+
+class TrivialAugment(Part):
+    """Change each image by one of fourteen operations at a uniform strength, in the wide ranges of arXiv:2103.10158."""
+
+    kind: Literal["trivial_augment"] = "trivial_augment"
+
+
+Augment = Annotated[
+    Flip | Shift | Crop | RandomResizedCrop | RandomErasing | ColorJitter | TrivialAugment,
+    Field(discriminator="kind"),
+]
+
+
+class Mixup(Part):
+    """Blend each image and its label with another of its batch, by a share drawn from Beta(`alpha`, `alpha`)."""
+
+    kind: Literal["mixup"] = "mixup"
+    alpha: PositiveFloat = 0.2
+
+
+class CutMix(Part):
+    """Paste a rectangle of another image of the batch, whose share is drawn from Beta(`alpha`, `alpha`).
+
+    The label is blended by the area.
+    """
+
+    kind: Literal["cutmix"] = "cutmix"
+    alpha: PositiveFloat = 1.0
+
+
+Mixing = Annotated[Mixup | CutMix, Field(discriminator="kind")]
 
 
 class Resize(Part):
@@ -285,6 +334,15 @@ def _rise(warmup: float, peak: float) -> str:
 Schedule = Annotated[Steps | Linear | Cosine, Field(discriminator="kind")]
 
 
+class EarlyStopping(Part):
+    """Keep the weights of the epoch with the best validation accuracy, of equal ones the one with the lowest loss.
+
+    With `patience`, end the run after so many epochs without a better one.
+    """
+
+    patience: PositiveInt | None = None
+
+
 class WarmUntil(Part):
     """Train at `factor` of the rate until an epoch ends with a training error under `training_error`."""
 
@@ -329,6 +387,21 @@ class Extension(Part):
     coming: tuple[NonNegativeInt, ...] | None = (
         None  # how frequent pictures of each class will be; None: as in training
     )
+
+
+class Start(Part):
+    """The file whose weights the layers below the head start from, where names and shapes fit, and its SHA-256."""
+
+    file: str
+    sha256: str
+
+
+class Imported(Part):
+    """Where the weights of a run come from that reslab has not trained: a file, its SHA-256, and how it was read."""
+
+    file: str
+    sha256: str
+    map: str
 
 
 # ---- the whole
@@ -391,6 +464,7 @@ class Recipe(Part):
     trial: bool = False  # made to choose between settings: measured on its validation images, never on test images
     standardize: Standardize | None = None  # None: those of the training images
     augment: tuple[Augment, ...] = ()
+    mixing: tuple[Mixing, ...] = ()  # of images and labels: for each batch one of these
     progressive_resizing: tuple[Resize, ...] = ()  # smaller images at first
     model: Model
     pretrained: Literal["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"] | None = (
@@ -401,6 +475,8 @@ class Recipe(Part):
     warm_until: WarmUntil | None = None
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     logit_adjustment: Fraction = 0.0  # 1: the loss counts all classes as equally frequent (arXiv:2007.07314)
+    class_weights: Literal["balanced"] | tuple[PositiveFloat, ...] | None = None  # of the loss; balanced: equal sums
+    early_stopping: EarlyStopping | None = None
     freeze: tuple[Freeze, ...] = ()
     epochs: PositiveInt
     updates: PositiveInt | None = None  # ends the run earlier, inside an epoch
@@ -410,6 +486,8 @@ class Recipe(Part):
     stream: PositiveInt | None = None  # from shards, in every epoch anew: so many images are in memory and shuffled
     temperature: PositiveFloat | None = None  # of the logits, where no images are held out to find it
     skip_damaged: bool = False  # whether damaged pictures, and shards that are missing or cut short, are left out
+    start: Start | None = None  # by `reslab train --from`
+    imported: Imported | None = None  # by `reslab import`, which has trained nothing
     extension: Extension | None = None  # of a trained network, by `reslab extend`
 
     @model_validator(mode="before")
@@ -443,6 +521,15 @@ class Recipe(Part):
     def _pretrained_fits_model(self) -> "Recipe":
         if self.pretrained is not None and self.pretrained != self.model.label:
             raise ValueError(f"the weights of {self.pretrained} do not fit {self.model.label}: name equal ones")
+        return self
+
+    @model_validator(mode="after")
+    def _early_stopping_holds_images_out(self) -> "Recipe":
+        if self.early_stopping is not None and not self.validation:
+            raise ValueError(
+                "early_stopping chooses an epoch by validation images, and none are held out: set validation, for "
+                "example to a tenth of the training images"
+            )
         return self
 
     @model_validator(mode="after")
