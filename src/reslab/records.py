@@ -107,6 +107,9 @@ class Calibration(Part):
     num_images: PositiveInt | None = None
 
 
+FAMILIARITY: Final = "familiarity."  # what begins the names of tensors that are not the layers'
+
+
 class Weights(Part):
     """The metadata of `model.safetensors`: with it the file alone can predict."""
 

@@ -18,6 +18,7 @@ from reslab.data.recipe_data import read_split
 from reslab.errors import Failure, UserError
 from reslab.exporting import Export, export
 from reslab.exporting.deployed import trace
+from reslab.network.familiarity import fit_familiarity
 from reslab.network.network import Network
 from reslab.network.onnx_file import OnnxFile
 from reslab.recipe.recipe import Standardize, derive
@@ -53,12 +54,26 @@ def initial_types(path: Path) -> set[int]:
 def test_onnx_says_what_pytorch_says_for_any_number_of_images(
     finished: Run, exported: Path, images: NDArray[np.uint8], num: int
 ) -> None:
-    logits, probabilities = OnnxFile(exported / "model.onnx").predict(images[:num])
+    logits, probabilities, familiarity = OnnxFile(exported / "model.onnx").predict(images[:num])
     wanted = expected_logits(finished, images[:num])
     assert logits.shape == (num, 3)
     np.testing.assert_allclose(logits, wanted, atol=1e-4)
     powers = np.exp(wanted)
     np.testing.assert_allclose(probabilities, powers / powers.sum(axis=1, keepdims=True), atol=1e-4)
+    assert familiarity is None  # nine held-out images are too few
+
+
+def test_the_file_knows_which_pictures_are_familiar(finished: Run, images: NDArray[np.uint8], tmp_path: Path) -> None:
+    network = Network.load(finished.path)
+    features = network.features(torch.from_numpy(images))
+    network.familiarity = fit_familiarity(features[:60], features[60:])
+    network.save(finished.weights_path)
+    export(finished, to=tmp_path / "model.onnx")
+    pictures = np.concatenate([images[:20], 255 - images[:20]])
+    familiarity = OnnxFile(tmp_path / "model.onnx").predict(pictures).familiarity
+    assert familiarity is not None
+    np.testing.assert_allclose(familiarity, network.answer(torch.from_numpy(pictures))[1], atol=0.04)
+    assert len(np.unique(familiarity)) > 5
 
 
 def test_the_metadata_name_classes_and_images(exported: Path) -> None:

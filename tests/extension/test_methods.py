@@ -15,6 +15,7 @@ from reslab.errors import Failure, UserError
 from reslab.evaluation import evaluate
 from reslab.extension import METHODS, extend, resume_extension, run
 from reslab.extension.methods import check_method
+from reslab.network.network import Network
 from reslab.recipe.recipe import Recipe, derive
 from reslab.runs import Run, read_weights
 from reslab.training import resume, train
@@ -231,9 +232,10 @@ def test_a_mistake_is_one_sentence_and_leaves_no_folder(
     assert not (tmp_path / "more").exists()
 
 
-def test_other_channels_are_refused(base: Run, tmp_path: Path, official: Path) -> None:
-    with pytest.raises(UserError, match=r"images of 1 channel.*\(digits\) with images of 3"):
-        extend(base.path, data="cifar100:reptiles", out=tmp_path / "more", data_dir=official)
+def test_pictures_of_other_channels_become_what_the_base_takes(base: Run, tmp_path: Path, official: Path) -> None:
+    data = "cifar100:reptiles"
+    made = extend(base.path, data=data, out=tmp_path / "more", method="nearest-mean", data_dir=official)
+    assert Network.load(made.path).channels == 1
 
 
 def test_an_unfinished_base_is_refused(base: Run, tmp_path: Path) -> None:

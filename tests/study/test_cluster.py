@@ -56,10 +56,10 @@ def action(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Job, Machine]
     return put
 
 
-def results(out: Path) -> dict[str, bytes]:
+def results(out: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     """Read weights and predictions, byte for byte, and all that an evaluation says but when it was made."""
-    found = {f"{name}/{file}": (out / name / file).read_bytes() for name in NAMES for file in FILES}
-    evaluations = {name: Run.open(out / name).evaluation.model_dump_json(exclude={"evaluated"}) for name in NAMES}
+    found = {f"{name}/{file}": (out / name / file).read_bytes() for name in names for file in FILES}
+    evaluations = {name: Run.open(out / name).evaluation.model_dump_json(exclude={"evaluated"}) for name in names}
     return found | {name: text.encode() for name, text in evaluations.items()}
 
 
@@ -89,25 +89,27 @@ def kill_who_waits(notes: Path) -> None:
     os.kill(int(process.name), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("storage", [False, True], ids=["shared-disk", "storage"])
+@pytest.mark.parametrize(("storage", "names"), [(False, NAMES[:1]), (True, NAMES)], ids=["shared-disk", "storage"])
 def test_a_killed_worker_is_replaced_and_all_results_are_the_serial_ones(
-    study: Study, ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: bool
+    study: Study, ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: bool, names: tuple[str, ...]
 ) -> None:
+    """With a storage all six, which waits for bases and copies each run; on a shared disk the one that is killed."""
     notes, out, said = tmp_path / "notes", tmp_path / "tiny", []
     monkeypatch.setattr("reslab.study.execute.do", partial(note_and_wait, notes=notes))
     killer = threading.Thread(target=kill_who_waits, args=(notes,), daemon=True)
     killer.start()
     where = replace(HERE, storage=f"file://{tmp_path}/kept" if storage else None)
-    outcome = run_study(study, out=out, cluster=where, say=said.append)
-    assert [job.out.name for job in outcome.done] == list(NAMES)
+    rows, seeds = ((), None) if names == NAMES else (("relu",), 1)
+    outcome = run_study(study, out=out, cluster=where, rows=rows, seeds=seeds, say=said.append)
+    assert [job.out.name for job in outcome.done] == list(names)
     assert outcome.left == ()
     assert len(list((notes / "relu-0").iterdir())) == 2
-    assert all(len(list((notes / name).iterdir())) == 1 for name in NAMES[1:])
-    assert results(out) == results(ran)
-    assert sorted(line for line in said if "done, run" in line)[0].startswith("elu-0: done, run")
-    assert Run.open(out / "elu-0").environment.command.split()[0] == Path(sys.argv[0]).name
+    assert all(len(list((notes / name).iterdir())) == 1 for name in names[1:])
+    assert results(out, names) == results(ran, names)
+    assert sorted(line for line in said if "done, run" in line)[0].startswith(f"{min(names)}: done, run")
+    assert Run.open(out / names[0]).environment.command.split()[0] == Path(sys.argv[0]).name
     if storage:
-        assert results(tmp_path / "kept") == results(ran)
+        assert results(tmp_path / "kept", names) == results(ran, names)
 
 
 # ---- what workers are told

@@ -23,6 +23,10 @@ def predict(
         typer.Argument(metavar="FILE …", help="Picture files, folders of them, or patterns such as '*.jpg'."),
     ],
     top: Annotated[int, typer.Option(min=1, help="Number of classes to print per picture.")] = 3,
+    answer: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of pictures like the training images to answer; others are guesses."),
+    ] = 0.95,
     device: Device = "auto",
     csv: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write the answers to this file.")] = None,
     json: Json = False,
@@ -38,11 +42,11 @@ def predict(
     if run.suffix == ".onnx":
         from reslab.network.onnx_file import classify_each_by_onnx
 
-        found = list(classify_each_by_onnx(files, onnx=run, top=top))
+        found = list(classify_each_by_onnx(files, onnx=run, top=top, answer=answer))
     else:
         from reslab.evaluation.classify import classify_each
 
-        found = list(classify_each(files, weights=run, top=top, device=device))
+        found = list(classify_each(files, weights=run, top=top, answer=answer, device=device))
     answers = [each for each in found if not isinstance(each, Unread)]
     unread = [each for each in found if isinstance(each, Unread)]
     if not answers and unread:
@@ -50,7 +54,13 @@ def predict(
     if csv is not None:
         most = max(len(answer.classes) for answer in answers)
         ranks = [""] + [f"_{rank}" for rank in range(2, most + 1)]
-        header = ["file", *(f"{what}{rank}" for rank in ranks for what in ("prediction", "probability")), "error"]
+        header = [
+            "file",
+            *(f"{what}{rank}" for rank in ranks for what in ("prediction", "probability")),
+            "familiarity",
+            "answered",
+            "error",
+        ]
         write_bytes(csv, to_csv(header, [_csv_row(each, most) for each in found]))
     if json:
         print_json(to_plain(found))
@@ -69,9 +79,11 @@ def _csv_row(found: "Answer | Unread", most: int) -> list[str]:
     from reslab.data.answers import Unread
 
     if isinstance(found, Unread):
-        return [found.file, *[""] * (2 * most), found.sentence]
+        return [found.file, *[""] * (2 * most + 2), found.sentence]
     pairs = zip(found.classes, found.probabilities, strict=True)
-    return [found.file, *(cell for name, p in pairs for cell in (name, f"{p:.4f}")), ""]
+    familiarity = "" if found.familiarity is None else f"{found.familiarity:.4f}"
+    guesses = (cell for name, p in pairs for cell in (name, f"{p:.4f}"))
+    return [found.file, *guesses, familiarity, "yes" if found.answered else "no", ""]
 
 
 def _print_answers(answers: "Sequence[Answer]") -> None:
@@ -80,7 +92,8 @@ def _print_answers(answers: "Sequence[Answer]") -> None:
     rows = [
         [
             answer.file,
-            ", ".join(f"{name} {p:.1%}" for name, p in zip(answer.classes, answer.probabilities, strict=True)),
+            ", ".join(f"{name} {p:.1%}" for name, p in zip(answer.classes, answer.probabilities, strict=True))
+            + ("" if answer.answered else "; unlike the training pictures"),
         ]
         for answer in answers
     ]

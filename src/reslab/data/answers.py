@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.data.pictures import Answer, check_taken, name_best, read_pictures, readable_endings
+from reslab.data.pictures import Answer, Said, check_taken, name_best, read_pictures, readable_endings
 from reslab.data.progress import counting
 from reslab.errors import UserError
 from reslab.recipe.value import Resizing
@@ -57,15 +56,18 @@ def _is_picture(path: Path) -> bool:
 
 def answer_all(
     files: Sequence[Path],
-    probabilities: Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]],
+    say: Callable[[NDArray[np.uint8]], Said],
     *,
     classes: Sequence[str],
     image_size: int,
     channels: int,
     resize: Resizing,
     top: int,
+    answer: float,
 ) -> Iterator[Answer | Unread]:
-    """Name the `top` most probable classes of each picture, in order; `probabilities` computes (M, K) of stored pixels.
+    """Name the `top` most probable classes of each picture, in order; `say` is the network.
+
+    The share `answer` of pictures like the training images is answered, and others are only guessed.
 
     Raises: UserError where the network takes neither grey nor RGB images.
     """
@@ -85,9 +87,9 @@ def answer_all(
             images = {file: each for file, each in found.items() if not isinstance(each, Unread)}
             said: dict[str, Answer] = {}
             if images:
-                rows = probabilities(np.stack(list(images.values())))
-                answers = name_best(list(images), probabilities=rows, classes=classes, top=top)
-                said = {answer.file: answer for answer in answers}
+                found_out = say(np.stack(list(images.values())))
+                named = name_best(list(images), found_out, classes=classes, top=top, answer=answer)
+                said = {each.file: each for each in named}
             for file in some:
                 each = found[file]
                 yield each if isinstance(each, Unread) else said[str(file)]

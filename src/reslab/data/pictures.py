@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,13 +69,29 @@ class UnknownFormatError(UserError):
     """A file that begins like no picture."""
 
 
+ANSWERED = 0.95  # the share of pictures like the training images that are answered, if nobody says otherwise
+
+
+class Said(NamedTuple):
+    """Probabilities (N, K) of N pictures, and their familiarity (N,) where the network knows it."""
+
+    probabilities: NDArray[np.floating[Any]]
+    familiarity: NDArray[np.floating[Any]] | None
+
+
 @dataclass(frozen=True)
 class Answer:
-    """What the network says of one file: its most probable classes, the first one first, with their probabilities."""
+    """What the network says of one file: its most probable classes, the first one first, with their probabilities.
+
+    `familiarity` is the share of held-out images that are no more like the training images, where the network knows
+    it; of a picture that is too unlike them the answer is only a guess, and it is not `answered`.
+    """
 
     file: str
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
+    familiarity: float | None = None
+    answered: bool = True
 
 
 def read_pictures(
@@ -98,17 +114,21 @@ def check_taken(*, image_size: int, channels: int) -> None:
 
 
 def name_best(
-    files: Sequence[Path], *, probabilities: NDArray[np.floating[Any]], classes: Sequence[str], top: int
+    files: Sequence[Path], said: Said, *, classes: Sequence[str], top: int, answer: float = 1.0
 ) -> list[Answer]:
-    """Name the `top` most probable classes of each picture, by its probabilities (N, K)."""
+    """Name the `top` most probable classes of each picture, and answer the share `answer` of familiar pictures."""
+    probabilities, familiarity = said
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    familiarities = [None] * len(files) if familiarity is None else familiarity
     return [
         Answer(
             file=str(file),
             classes=tuple(classes[place] for place in places),
             probabilities=tuple(float(row[place]) for place in places),
+            familiarity=None if known is None else float(known),
+            answered=known is None or bool(known > 1 - answer),
         )
-        for file, row, places in zip(files, probabilities, best, strict=True)
+        for file, row, places, known in zip(files, probabilities, best, familiarities, strict=True)
     ]
 
 

@@ -2,20 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from reslab.data.answers import Unread, all_read, answer_all
-from reslab.data.pictures import Answer
+from reslab.data.pictures import ANSWERED, Answer, Said
 from reslab.machine import kernels
-from reslab.measure.metrics import softmax
 from reslab.network.network import Network
 
 
-def classify(files: Sequence[Path], *, weights: Path, top: int = 3, device: str = "auto") -> list[Answer]:
+def classify(
+    files: Sequence[Path], *, weights: Path, top: int = 3, answer: float = ANSWERED, device: str = "auto"
+) -> list[Answer]:
     """Name the most probable classes of pictures.
 
     Parameters
@@ -26,13 +26,15 @@ def classify(files: Sequence[Path], *, weights: Path, top: int = 3, device: str 
         A run folder, or a `model.safetensors`.
     top : int, default 3
         How many classes to name of each picture.
+    answer : float, default 0.95
+        The share of pictures like the training images to answer. Others are guessed: their `answered` is False.
     device : str, default "auto"
         `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
 
     Returns
     -------
     list of Answer
-        For each file its `classes`, the most probable one first, and their `probabilities`.
+        For each file its `classes`, the most probable one first, their `probabilities`, and whether it is `answered`.
 
     Raises
     ------
@@ -49,11 +51,11 @@ def classify(files: Sequence[Path], *, weights: Path, top: int = 3, device: str 
     >>> answer.file, answer.classes[0]
     ('seven.png', '7')
     """
-    return all_read(classify_each(files, weights=weights, top=top, device=device))
+    return all_read(classify_each(files, weights=weights, top=top, answer=answer, device=device))
 
 
 def classify_each(
-    files: Sequence[Path], *, weights: Path, top: int = 3, device: str = "auto"
+    files: Sequence[Path], *, weights: Path, top: int = 3, answer: float = ANSWERED, device: str = "auto"
 ) -> Iterator[Answer | Unread]:
     """Name the `top` most probable classes of each picture, or say why it cannot be read, a few at a time.
 
@@ -62,15 +64,17 @@ def classify_each(
     network = Network.load(weights, device=device)
     kernels.enable(network.device)
 
-    def probabilities(images: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
-        return softmax(network.logits(torch.from_numpy(images)).numpy())
+    def say(images: NDArray[np.uint8]) -> Said:
+        probabilities, familiarity = network.answer(torch.from_numpy(images))
+        return Said(probabilities.numpy(), None if familiarity is None else familiarity.numpy())
 
     return answer_all(
         files,
-        probabilities,
+        say,
         classes=network.classes,
         image_size=network.image_size,
         channels=network.channels,
         resize=network.resizing,
         top=top,
+        answer=answer,
     )

@@ -177,18 +177,23 @@ def _write(path: Path, content: bytes, network: Network, images: NDArray[np.uint
     found = OnnxFile(path).predict if path.suffix == ".onnx" else open_pt2(path)
     wanted = run_reference(network, torch.from_numpy(images))
     # One image alone and the others together: the number of images must be free.
-    largest = max(
+    differences = [
         float(np.abs(np.concatenate(both) - right.numpy()).max())
-        for *both, right in zip(found(images[:1]), found(images[1:]), wanted, strict=True)
-    )
-    scale = max(1.0, float(wanted[0].abs().max()))  # that of the numbers which are rounded
-    if not largest <= LARGEST_DIFFERENCE * scale:
+        for *both, right in zip(found(images[:1]), found(images[1:]), wanted, strict=False)
+    ]
+    largest, scale = max(differences[:2]), max(1.0, float(wanted[0].abs().max()))  # of the numbers that are rounded
+    if not largest <= LARGEST_DIFFERENCE * scale or any(step > _largest_step(network) for step in differences[2:]):
         path.unlink()
         raise Failure(
             f"{path} differs from PyTorch by {largest:.2g}, more than {LARGEST_DIFFERENCE * scale:.2g} in a logit "
             "or a probability: it was removed"
         )
     return Written(str(path), len(content), largest)
+
+
+def _largest_step(network: Network) -> float:
+    """Say by how much a familiarity may differ: it counts held-out images, and rounding moves some across."""
+    return 0.0 if network.familiarity is None else 3 / len(network.familiarity.scores)
 
 
 def _write_int8(

@@ -23,13 +23,14 @@ def to_onnx(program: ExportedProgram, *, known: Description) -> bytes:
         import onnx
         import onnxscript  # noqa: F401 - what torch.onnx needs
 
+    num_outputs = len(program.graph_signature.user_outputs)
     loud = logging.getLogger("torch.onnx")
     level = loud.level
     loud.setLevel(logging.ERROR)  # it warns that torchvision, which no network here needs, is absent
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         exported = torch.onnx.export(
-            program, (), input_names=[INPUT], output_names=list(OUTPUTS), dynamo=True, verbose=False
+            program, (), input_names=[INPUT], output_names=list(OUTPUTS[:num_outputs]), dynamo=True, verbose=False
         )
     loud.setLevel(level)
     assert exported is not None
@@ -62,7 +63,6 @@ def open_pt2(path: Path) -> Predict:
 
     def predict(images: NDArray[np.uint8]) -> Outputs:
         with torch.inference_mode():
-            logits, probabilities = module(torch.from_numpy(images))
-        return Outputs(logits.numpy(), probabilities.numpy())
+            return Outputs(*(each.numpy() for each in module(torch.from_numpy(images))))
 
     return predict

@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from reslab.extension.prior import Priors, choose_prior, priors_of
 from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
 from reslab.models.layers import Classifier
-from reslab.network.calibrating import calibrate
+from reslab.network.finishing import finish
 from reslab.network.network import Network
 from reslab.recipe.networks import Fusion
 from reslab.recipe.recipe import Extension, Recipe, derive
@@ -333,11 +334,15 @@ class _Extender:
             heads.align_norms(network.module.head, num_old=self.extension.num_old)
         if self.extension.method != "fusion":  # which chooses both at once
             self._settle_prior(network)
-        if not self.extension.keep_old:  # else it has been, by the new rows alone
-            calibrated = calibrate(network, held_out=self.held_out)
-            self.display.say(calibrated.note)
-            network = calibrated.network
-        self.run.write_weights(network.to_bytes())
+        finished = finish(
+            network,
+            images=self.images,
+            held_out=self.held_out,
+            features_of=partial(fusion.compute_features, network) if self.extension.method == "fusion" else None,
+            calibrated=bool(self.extension.keep_old),
+        )
+        self.display.say(finished.note)
+        self.run.write_weights(finished.network.to_bytes())
         return self.run
 
     def _teach(self) -> Network:

@@ -15,9 +15,10 @@ from reslab.errors import UserError
 from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
 from reslab.models.layers import Classifier
+from reslab.network.familiarity import Familiarity, read_familiarity
 from reslab.network.inference import Stored, place_on, predict_features, predict_logits
 from reslab.recipe.value import Resizing
-from reslab.records import Weights
+from reslab.records import FAMILIARITY, Weights
 from reslab.runs import pack_weights, read_weights, write_bytes
 
 
@@ -32,6 +33,8 @@ class Network:
         The layers; they take standardised images and stay where they are.
     metadata : Weights
         What the layers are and what they are for: the metadata of a `model.safetensors`.
+    familiarity : Familiarity, optional
+        How much a picture is like the training images, by its features.
 
     Attributes
     ----------
@@ -59,8 +62,8 @@ class Network:
     True
     """
 
-    def __init__(self, module: Classifier, metadata: Weights) -> None:
-        self.module, self.metadata = module, metadata
+    def __init__(self, module: Classifier, metadata: Weights, familiarity: Familiarity | None = None) -> None:
+        self.module, self.metadata, self.familiarity = module, metadata, familiarity
 
     @classmethod
     def load(cls, path: Path | str, *, device: str = "auto") -> "Network":
@@ -89,7 +92,7 @@ class Network:
         tensors, metadata = read_weights(Path(path))
         module = models.restore(
             metadata.model,
-            tensors,
+            {name: value for name, value in tensors.items() if not name.startswith(FAMILIARITY)},
             num_classes=len(metadata.classes),
             channels=metadata.channels,
             where=f"the weights in {path}",
@@ -98,7 +101,8 @@ class Network:
             raise UserError(
                 f"{path} is damaged: it standardises {len(metadata.standardize.mean)} channels of {metadata.channels}"
             )
-        return cls(place_on(module, chosen), metadata)
+        familiarity = read_familiarity(tensors, num_features=module.head.in_features, path=Path(path))
+        return cls(place_on(module, chosen), metadata, familiarity)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -148,6 +152,23 @@ class Network:
         """Compute what the head is given, (N, D) float32 on the CPU, for images (N, C, H, W) such as `logits` takes."""
         return predict_features(self.module, pixels, prepare=self.prepare)
 
+    def answer(self, pixels: Stored) -> tuple[Tensor, Tensor | None]:
+        """Give what a person is told of stored images (N, C, H, W).
+
+        Returns
+        -------
+        probabilities : Tensor
+            (N, K), float32: calibrated where images were held out.
+        familiarity : Tensor or None
+            (N,), in (0, 1]: the share of held-out images that are no more like the training images. Of pictures like
+            those, at most 5 % have 0.05 or less. None where too few were held out.
+        """
+        features = self.features(pixels)
+        with torch.inference_mode():
+            logits = self.module.head(features.to(self.device)).float().cpu()
+            familiarity = None if self.familiarity is None else self.familiarity(features)
+        return logits.softmax(dim=1), familiarity
+
     def prepare(self, pixels: Tensor) -> Tensor:
         """Turn stored images (N, C, H, W) uint8 into what `module` takes: resized, standardised, on its device.
 
@@ -166,7 +187,8 @@ class Network:
     def to_bytes(self) -> bytes:
         """Give the content of a `model.safetensors`: with it the file alone predicts."""
         tensors = {name: value.cpu().numpy() for name, value in self.module.state_dict().items()}
-        return pack_weights(tensors, self.metadata)
+        known = self.familiarity.to_tensors() if self.familiarity is not None else {}
+        return pack_weights(tensors | known, self.metadata)
 
     def save(self, path: Path | str) -> None:
         """Write a `model.safetensors`, all of it or nothing. Raises: Failure where the disk refuses."""

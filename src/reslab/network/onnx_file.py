@@ -13,18 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.data.answers import Unread, all_read, answer_all
-from reslab.data.pictures import Answer
+from reslab.data.pictures import ANSWERED, Answer, Said
 from reslab.errors import UserError, extra
 from reslab.recipe.value import Resizing
 
-INPUT, OUTPUTS = "images", ("logits", "probabilities")
+INPUT, OUTPUTS = "images", ("logits", "probabilities", "familiarity")
 
 
 class Outputs(NamedTuple):
-    """What a network says of N images: logits (N, K) and probabilities (N, K), float32."""
+    """What a network says of N images: logits (N, K), probabilities (N, K) and, if it knows it, familiarity (N,).
+
+    All are float32.
+    """
 
     logits: NDArray[np.float32]
     probabilities: NDArray[np.float32]
+    familiarity: NDArray[np.float32] | None = None
 
 
 class Description(NamedTuple):
@@ -82,33 +86,43 @@ class OnnxFile:
             raise UserError(f"{self.path} does not say what it classifies: reslab export did not write it") from None
         shape = [known.channels, known.image_size, known.image_size]
         fits = images.type == "tensor(uint8)" and images.shape[1:] == shape
-        if not fits or [out.name for out in outputs] != [*OUTPUTS] or outputs[0].shape[1:] != [len(known.classes)]:
+        if (
+            not fits
+            or [out.name for out in outputs] not in ([*OUTPUTS], [*OUTPUTS[:2]])
+            or outputs[0].shape[1:] != [len(known.classes)]
+        ):
             raise UserError(f"{self.path} does not match its metadata: export it again")
         return known
 
     def predict(self, images: NDArray[np.uint8]) -> Outputs:
-        """Compute logits and probabilities of stored pixels (N, C, H, W)."""
-        return Outputs(*self._session.run(list(OUTPUTS), {INPUT: images}))
+        """Compute what the network says of stored pixels (N, C, H, W)."""
+        return Outputs(*self._session.run(None, {INPUT: images}))
 
     def predict_logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute the logits alone."""
         return self.predict(images).logits
 
 
-def classify_by_onnx(files: Sequence[Path], *, onnx: Path, top: int = 3) -> list[Answer]:
+def classify_by_onnx(files: Sequence[Path], *, onnx: Path, top: int = 3, answer: float = ANSWERED) -> list[Answer]:
     """Name the `top` most probable classes of each picture, by an exported file alone.
 
     Raises: UserError where the file or a picture cannot be read, or the network takes neither grey nor RGB images.
     """
-    return all_read(classify_each_by_onnx(files, onnx=onnx, top=top))
+    return all_read(classify_each_by_onnx(files, onnx=onnx, top=top, answer=answer))
 
 
-def classify_each_by_onnx(files: Sequence[Path], *, onnx: Path, top: int = 3) -> Iterator[Answer | Unread]:
+def classify_each_by_onnx(
+    files: Sequence[Path], *, onnx: Path, top: int = 3, answer: float = ANSWERED
+) -> Iterator[Answer | Unread]:
     """Name the `top` most probable classes of each picture, or say why it cannot be read, a few at a time.
 
     Raises: UserError where the file cannot be read, or the network takes neither grey nor RGB images.
     """
     network = OnnxFile(onnx)
     return answer_all(
-        files, lambda images: network.predict(images).probabilities, top=top, **network.description._asdict()
+        files,
+        lambda images: Said(*network.predict(images)[1:]),
+        top=top,
+        answer=answer,
+        **network.description._asdict(),
     )

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from reslab.errors import UserError
 from reslab.recipe.recipe import Recipe
-from reslab.records import Candidates, Environment, Epoch, Evaluation, SplitFigures, Weights
+from reslab.records import FAMILIARITY, Candidates, Environment, Epoch, Evaluation, SplitFigures, Weights
 from reslab.report.gallery import Gallery, read_gallery
 from reslab.runs import Examples, Predictions, Run, read_weights
 from reslab.words import printable
@@ -60,7 +60,7 @@ def read_inputs(run: Run) -> Inputs:
         environment=run.environment,
         log=run.log,
         weights=weights,
-        num_parameters=sum(value.size for name, value in tensors.items() if not name.endswith(_STATE)),
+        num_parameters=sum(value.size for name, value in tensors.items() if _is_parameter(name)),
         evaluation=evaluation,
         predictions=run.read_predictions("test"),
         names=run.read_names("test"),
@@ -90,3 +90,7 @@ def _belong_together(inputs: Inputs) -> bool:
         and (planned and planned.num_old) == (measured and measured.num_old)
         and (measured is None or len(measured.old_classes) + len(measured.new_classes) == num_classes)
     )
+
+
+def _is_parameter(name: str) -> bool:
+    return not name.endswith(_STATE) and not name.startswith(FAMILIARITY)

@@ -44,10 +44,16 @@ class Neighbour(BaseModel):
 
 
 class RunAnswer(BaseModel):
-    """What one run says of a picture, the most probable class first."""
+    """What one run says of a picture, the most probable class first.
+
+    `familiarity` is the share of held-out images that are no more like the training images; with 0.05 or less the
+    picture is not `answered`: the classes are a guess.
+    """
 
     run: str
     classes: list[Guess]
+    familiarity: float | None
+    answered: bool
     nearest: list[Neighbour]
 
 

@@ -74,6 +74,7 @@ class Reply:
     probabilities: list[float]
     evidence: list[list[list[float]]] | None
     nearest: list[Neighbour]
+    familiarity: float | None
 
 
 class Served:
@@ -102,6 +103,7 @@ class Served:
         pixels = torch.from_numpy(np.stack([question.pixels for question in questions]))
         logits, features = self.compute(pixels)
         probabilities = logits.softmax(1)
+        familiarities = self._compare(features)
         # Once for all: each call of PyTorch's for one picture takes as long as it does for all.
         most = max(min(question.asked.top, len(self.network.classes)) for question in questions)
         best, labels = (found.tolist() for found in probabilities.topk(most))
@@ -111,9 +113,15 @@ class Served:
                 probabilities=best[place][: asked.top],
                 evidence=self._spread(pixels[place], labels[place][: asked.top]) if asked.heat else None,
                 nearest=self._search(features, place, asked.nearest),
+                familiarity=familiarities[place],
             )
             for place, asked in enumerate(question.asked for question in questions)
         ]
+
+    @torch.inference_mode()
+    def _compare(self, features: Tensor) -> list[float] | list[None]:
+        known = self.network.familiarity
+        return [None] * len(features) if known is None else cast("list[float]", known(features).tolist())
 
     def use_images(self, images: ImageSet, features: Tensor) -> None:
         """Answer from now on also with the nearest of these training images."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from reslab.data.images import ImageSet
+from reslab.data.pictures import ANSWERED
 from reslab.records import Calibration
 from reslab.serving.batching import Batcher
 from reslab.serving.decoding import WAITING, Decoders, Shape, Uploaded
@@ -143,4 +144,6 @@ def _to_answer(served: Served, reply: Reply) -> RunAnswer:
             for label, probability, spread in zip(reply.classes, reply.probabilities, evidence, strict=True)
         ],
         nearest=reply.nearest,
+        familiarity=reply.familiarity,
+        answered=reply.familiarity is None or reply.familiarity > 1 - ANSWERED,
     )

@@ -18,7 +18,7 @@ from reslab.errors import Failure
 from reslab.machine.memory import keep_freed_memory
 from reslab.machine.signals import StopRequest, listen_for_stop
 from reslab.models.layers import Classifier
-from reslab.network.calibrating import calibrate
+from reslab.network.finishing import finish
 from reslab.network.inference import place_on, predict_logits
 from reslab.network.network import Network
 from reslab.pretrained import start_from
@@ -174,11 +174,11 @@ class Trainer:
                     self._run_epoch()
 
     def write_weights(self) -> None:
-        """Calibrate the network as it is now and write it; the run is then finished."""
+        """Finish the network as it is now and write it; the run is then finished."""
         network = Network(self.state.model, self._describe_weights())
-        calibrated = calibrate(network, held_out=self.held_out, usual=self.recipe.temperature)
-        self.display.say(calibrated.note)
-        self.run.write_weights(calibrated.network.to_bytes())
+        finished = finish(network, images=self.images, held_out=self.held_out, usual=self.recipe.temperature)
+        self.display.say(finished.note)
+        self.run.write_weights(finished.network.to_bytes())
 
     @contextmanager
     def _rescue(self) -> Iterator[None]:

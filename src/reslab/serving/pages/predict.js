@@ -67,7 +67,8 @@ function show(answer, image, name) {
     picture.alt = "";
     return make("figure", picture, found.name, make("br"), found.similarity.toFixed(2));
   });
-  return make("div.answer", make("h3", answer.run, make("small.note", run.temperature ? "calibrated" : "not calibrated")), canvas, bars,
+  return make("div.answer", make("h3", answer.run, make("small.note", run.temperature ? "calibrated" : "not calibrated")), 
+    !answer.answered && make("p.note.bad", "Unlike the training pictures: the classes below are only a guess."), canvas, bars,
     nearest.length > 0 && make("p.note.nearest", "Nearest training images, by the cosine of their features"),
     nearest.length > 0 && make("div.nearest", ...nearest));
 }
