@@ -260,11 +260,17 @@ class PriorChoice(Part):
     schema_version: Literal[1] = SCHEMA_VERSION
     tau: Fraction
     curve: tuple[PriorPoint, ...]
+    strength: float | None = None  # of the head's regularization, where it was chosen on the same images
 
     @property
     def is_flat(self) -> bool:
         """Tell whether every tau is as good as any other."""
         return len({point.macro_f1.value for point in self.curve}) == 1
+
+    @property
+    def best(self) -> float:
+        """The macro F1 of the chosen tau."""
+        return max(point.macro_f1.value for point in self.curve)
 
 
 class OldClass(Part):

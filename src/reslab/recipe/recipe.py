@@ -6,6 +6,7 @@ recipe costs nothing.
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -201,16 +202,20 @@ class AdamW(Part):
     weight_decay: NonNegativeFloat = 0.01
 
 
+Chosen = Literal["chosen"]
+
+
 class LinearHead(Part):
     """A head alone, computed from features that stay as they are: no updates, so no rate.
 
     `shrinkage` is the share of the covariance that linear discriminant analysis replaces by a multiple of the identity,
     `penalty` the inverse penalty C of logistic regression on standardised features; with both, the head is their mean.
+    "chosen" is chosen on held-out images.
     """
 
     kind: Literal["linear_head"] = "linear_head"
-    shrinkage: PositiveShare | None = None
-    penalty: PositiveFloat | None = None
+    shrinkage: PositiveShare | Chosen | None = None
+    penalty: PositiveFloat | Chosen | None = None
     peak_lr: ClassVar[float] = 0.0
 
     @model_validator(mode="after")
@@ -223,10 +228,20 @@ class LinearHead(Part):
     def words(self) -> str:
         """Name it with its settings."""
         names = [
-            *([] if self.shrinkage is None else [f"discriminant analysis with shrinkage {self.shrinkage:g}"]),
-            *([] if self.penalty is None else [f"logistic regression with C = {self.penalty:g}"]),
+            *_words("discriminant analysis with shrinkage", self.shrinkage),
+            *_words("logistic regression with C =", self.penalty),
         ]
         return f"the mean of {listing(names)}" if len(names) > 1 else names[0]
+
+
+def _words(head: str, strength: float | Chosen | None) -> Iterator[str]:
+    match strength:
+        case None:
+            return
+        case "chosen":
+            yield f"{head.removesuffix(' =')} chosen on held-out images"
+        case _:
+            yield f"{head} {strength:g}"
 
 
 Optimizer = Annotated[Sgd | Muon | AdamW | LinearHead, Field(discriminator="kind")]
@@ -369,7 +384,9 @@ class Sampling(Part):
     balance: Fraction = 0.0
 
 
-Method = Literal["frozen", "frozen-balanced", "nearest-mean", "finetune", "finetune-distill", "weight-align", "joint"]
+Method = Literal[
+    "frozen", "frozen-balanced", "nearest-mean", "fusion", "finetune", "finetune-distill", "weight-align", "joint"
+]
 
 
 class Extension(Part):
@@ -381,6 +398,7 @@ class Extension(Part):
     num_old: PositiveInt
     old_data: Literal["all", "none"] | PositiveInt = "all"
     merge: bool = False  # classes of one name are one class
+    keep_old: Literal["exact"] | None = None  # exact: the old classes' logits stay what they are, to the bit
     backbone_lr: Fraction = 1.0  # times the rate of the head
     distill: NonNegativeFloat = 0.0  # weight of the base's opinion beside the labels
     temperature: PositiveFloat = 2.0  # of that opinion

@@ -90,7 +90,7 @@ def optimizer_words(optimizer: Optimizer) -> str:
             below = f", each layer at {by:g} times the rate of the one above it" if by < 1 else ""
             return f"AdamW, weight decay {optimizer.weight_decay:g} on kernels only{below}"
         case LinearHead():
-            return f"none: the head is {optimizer.words}, on frozen features of the images and their mirror images"
+            return f"none: the head is {optimizer.words}, on frozen features"
         case _:
             assert_never(optimizer)
 
@@ -133,6 +133,7 @@ _METHODS: dict[Method, str] = {
     "frozen": "a new head on the base's features, which stay as they are",
     "frozen-balanced": "a new head on the base's features, all classes counted as equally frequent",
     "nearest-mean": "the class of the nearest mean of the base's features, without training",
+    "fusion": "a new head on the base's features and a pretrained network's, side by side, both left as they are",
     "finetune": "all layers trained further",
     "finetune-distill": "all layers trained further, with the base as a second teacher",
     "weight-align": "all layers trained further with the base as a second teacher, then the new classes' weights "
