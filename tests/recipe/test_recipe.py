@@ -160,7 +160,7 @@ EVERYTHING = derive(
 def test_json_gives_back_every_field_that_is_not_at_its_default(tmp_path):
     for part in (EVERYTHING, EVERYTHING.optimizer, EVERYTHING.sampling, EVERYTHING.extension, EVERYTHING.augment[0]):
         at_default = [name for name, info in type(part).model_fields.items() if getattr(part, name) == info.default]
-        assert set(at_default) <= {"kind", "schema_version", "published", "image_size", "base_test", "coming"} | (
+        assert set(at_default) <= {"kind", "schema_version", "published", "image_size", "base_test", "coming", "keep_old"} | (
             {"stream", "updates", "warm_until", "pretrained", "imported", "start"} if part is EVERYTHING else set()
         )
     path = tmp_path / "recipe.json"
@@ -233,7 +233,7 @@ def test_a_file_that_is_not_json_is_refused(content, tmp_path):
             plain(model={"kind": "vgg", "depth": 20}),
             "file: model.kind should be one of 'preact_resnet', 'resnet', 'plain', 'elu_resnet', 'fast_conv', 'lenet', "
             "'nin', 'vgg19', 'wide_resnet', 'densenet', 'resnext', 'imagenet_resnet', "
-            "'efficientnet_lite', 'module', 'timm', not 'vgg'",
+            "'efficientnet_lite', 'module', 'timm', 'fusion', not 'vgg'",
         ),
         (plain(model={"kind": "resnet", "depth": 21}), "file: model: depth 21 is not 6n+2; the nearest are 20 and 26"),
         (plain(augment=[{"kind": "crop", "pixels": 0}]), "file: augment.0.pixels should be greater than 0, not 0"),

@@ -104,7 +104,6 @@ def test_lab_resnet32_is_the_script_of_the_lab_field_by_field():
         "micro_batch_size": None,
         "sampling": None,
         "stream": None,
-        "pretrained": None,
         "temperature": None,
         "skip_damaged": False,
         "start": None,
