@@ -10,7 +10,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from reslab.recipe import schema as recipe_schema
 from reslab.recipe.networks import Model
 from reslab.recipe.recipe import LinearHead, Method, Standardize
-from reslab.recipe.value import Fraction, Part, Resizing
+from reslab.recipe.shapes import Resizing
+from reslab.recipe.value import Fraction, Part
 
 SCHEMA_VERSION: Final = 1
 Compiled = Literal["yes", "no", "undecided"]

@@ -54,7 +54,8 @@ def refuse(reslab: Command, tmp_path: Path) -> Refuse:
         outcome = reslab(*arguments)
         assert outcome.code == code
         assert outcome.out == ""
-        (line,) = outcome.err.splitlines()
+        *notes, line = outcome.err.splitlines()
+        assert all(note.endswith("is not used") for note in notes)
         assert line.startswith("reslab: ")
         assert "Traceback" not in line
         assert len(line) < 1000

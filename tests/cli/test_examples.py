@@ -32,7 +32,7 @@ def last_line_of_help(reslab: Callable[..., Any], command: tuple[str, ...]) -> s
 
 
 def test_the_commands_are_those_that_were_promised() -> None:
-    stages = ["lab", "train", "evaluate", "extend", "report", "compare", "predict"]
+    stages = ["lab", "fit", "train", "evaluate", "extend", "report", "compare", "predict"]
     names = [*stages, "serve", "dashboard", "export", "push", "pull", "track", "doctor", "models", "methods", "recipes"]
     groups = [("data", name) for name in ("show", "check", "verify", "pack", "cache")]
     groups += [("study", name) for name in ("list", "run", "report")]
@@ -48,6 +48,10 @@ def test_the_example_of_every_command_runs(
     digits = load_digits()
     four = digits.images[list(digits.target).index(4)] * (255 / 16)
     Image.fromarray(four.astype("uint8")).resize((64, 64)).save("four.png")
+    for name in ("0", "1"):  # what `fit` finds in a folder called pictures
+        (Path("pictures") / name).mkdir(parents=True)
+        for number, place in enumerate((digits.target == int(name)).nonzero()[0][:14]):
+            Image.fromarray((digits.images[place] * (255 / 16)).astype("uint8")).save(f"pictures/{name}/{number}.png")
     for command in commands():
         mark, example = last_line_of_help(reslab, command).split(": ", 1)
         name, *arguments = shlex.split(example)

@@ -127,7 +127,7 @@ def test_a_folder_of_pictures(refuse: Callable[..., str], finished: Run, evil: b
     for name in ("ant", "bee"):
         (Path("pictures") / name).mkdir(parents=True)
         for number in range(3):
-            (Path("pictures") / name / f"{number}.png").write_bytes(evil)
+            (Path("pictures") / name / f"{number}.png").write_bytes(evil + f"{name}{number}".encode())
     assert "cannot be read as a picture" in refuse("data", "show", "folder:pictures")
 
 

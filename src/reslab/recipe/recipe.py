@@ -22,7 +22,8 @@ from pydantic import (
 from reslab.errors import UserError, check_kind, first_complaint
 from reslab.recipe.networks import Model
 from reslab.recipe.schema import SCHEMA_VERSION, upgrade
-from reslab.recipe.value import Channels, Fraction, Part, Resizing
+from reslab.recipe.shapes import Channels, Resizing
+from reslab.recipe.value import Fraction, Part
 from reslab.words import NBSP, counted, listing, percent
 
 NOT_REACHED: Final = "(not reached)"
