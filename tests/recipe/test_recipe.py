@@ -228,7 +228,7 @@ def test_a_file_that_is_not_json_is_refused(content, tmp_path):
             plain(model={"kind": "vgg", "depth": 20}),
             "file: model.kind should be one of 'preact_resnet', 'resnet', 'plain', 'elu_resnet', 'fast_conv', 'lenet', "
             "'nin', 'vgg19', 'wide_resnet', 'densenet', 'resnext', 'imagenet_resnet', "
-            "'efficientnet_lite', 'module', 'timm', not 'vgg'",
+            "'efficientnet_lite', 'module', 'timm', 'fusion', not 'vgg'",
         ),
         (plain(model={"kind": "resnet", "depth": 21}), "file: model: depth 21 is not 6n+2; the nearest are 20 and 26"),
         (plain(augment=[{"kind": "crop", "pixels": 0}]), "file: augment.0.pixels should be greater than 0, not 0"),
