@@ -40,7 +40,9 @@ class Theirs(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)))
-        for block in (*self.layer1, *self.layer2, *self.layer3):
+        for block in [
+            block for name, stage in self.named_children() if name.startswith("layer") for block in stage.children()
+        ]:
             around = x
             if hasattr(block, "downsample"):
                 around = block.downsample(x)

@@ -90,7 +90,8 @@ def print_elsewhere(found: "OtherData") -> None:
         [
             [label, figure(getattr(figures, name), unit="plain" if name == "log_loss" else "percent")]
             for name, label in METRICS.items()
-            if getattr(figures, name) is not None
+            # A macro figure counts a class without images as 0.
+            if getattr(figures, name) is not None and not (found.absent and name.startswith("macro_"))
         ],
     )
     if found.absent:

@@ -24,6 +24,7 @@ from reslab.machine import kernels
 from reslab.measure.estimates import difference, gain, proportion
 from reslab.measure.metrics import Answers
 from reslab.network.network import Network
+from reslab.recipe.shapes import Channels
 from reslab.records import Estimate, OtherData
 from reslab.runs import Predictions, Run
 from reslab.runs.files import write_json
@@ -72,7 +73,7 @@ def evaluate_elsewhere(
     images, is_whole = _read(network, data, data_dir=data_dir)
     known = _label_as(images, network.classes, expression=data)
     predictions = Predictions(network.logits(known.images).numpy(), known.labels.numpy())
-    temperature = network.metadata.calibration and network.metadata.calibration.temperature
+    calibration = network.metadata.calibration
     own, change, num_paired = _compare(run, known, predictions)
     found = OtherData(
         recipe=run.recipe.name,
@@ -81,7 +82,7 @@ def evaluate_elsewhere(
         is_whole=is_whole,
         classes=network.classes,
         absent=tuple(name for name in network.classes if name not in images.classes),
-        figures=measure(predictions, temperature=temperature),
+        figures=measure(predictions, temperature=calibration.temperature if calibration else None),
         own=own,
         change=change,
         num_paired=num_paired,
@@ -114,7 +115,7 @@ def _has_test(run: Run) -> bool:
 
 def _read(network: Network, expression: str, *, data_dir: Path | None) -> tuple[ImageSet, bool]:
     """Read the test split, or of pictures that nobody has split all of them; say which."""
-    channels = network.channels if network.channels in (1, 3) else "auto"
+    channels: dict[int, Channels] = {1: 1, 3: 3}
 
     def read(split: str) -> ImageSet:
         return load(
@@ -123,7 +124,7 @@ def _read(network: Network, expression: str, *, data_dir: Path | None) -> tuple[
             data_dir=data_dir,
             image_size=network.image_size,
             resize=network.resizing,
-            channels=channels,
+            channels=channels.get(network.channels, "auto"),
         )
 
     listings = list_files(expression, data_dir=data_dir)

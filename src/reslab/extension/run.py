@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,8 @@ from reslab.models.layers import Classifier
 from reslab.network.finishing import finish
 from reslab.network.network import Network
 from reslab.recipe.networks import Fusion
-from reslab.recipe.recipe import Extension, Recipe, derive
+from reslab.recipe.recipe import Extension, LinearHead, Recipe, derive
+from reslab.recipe.settings import with_settings
 from reslab.records import Epoch, PriorChoice, Weights
 from reslab.runs import Run
 from reslab.training.begin import Begun, Computing, begin, go_on, read_recorded, read_splits
@@ -38,6 +39,7 @@ from reslab.words import counted, duration
 
 PRIORS = ("base", "used")
 VALIDATION_SHARE = 0.1  # of each class, where the base held nothing out
+FIXED = ("data", "model", "image_size", "channels", "standardize", "resize", "validation", "trial", "extension")
 IMPRINTED = ("finetune", "finetune-distill", "weight-align")
 
 
@@ -49,6 +51,7 @@ class _Wish:
     merge: bool
     prior: str
     keep_old: str | None
+    settings: tuple[str, ...]
 
 
 def extend(
@@ -61,6 +64,7 @@ def extend(
     merge: bool = False,
     prior: str = "base",
     keep_old: str | None = None,
+    settings: Iterable[str] = (),
     seed: int = 0,
     device: str = "auto",
     data_dir: Path | None = None,
@@ -92,6 +96,8 @@ def extend(
         takes of them, or as in those that are used.
     keep_old : {None, "exact"}, default None
         With `exact` the logits of the old classes stay what they are, to the bit; by the method `fusion` alone.
+    settings : iterable of str, default ()
+        Overrides `field=value` of how the method trains, such as `epochs=5`, as `with_settings` takes them.
     seed : int, default 0
         Decides what is random in the training.
     device : str, default "auto"
@@ -136,7 +142,9 @@ def extend(
     weights = Network.load(run.path, device=str(team.device)).metadata
     # What `data` adds to it, the caller has named.
     check_remote(run.recipe.data, of=f"the recipe {run.recipe.name}", allow_remote=allow_remote)
-    recipe = _plan(run, weights, _Wish(data, method, old_data, merge, prior, keep_old), data_dir=data_dir)
+    recipe = _plan(
+        run, weights, _Wish(data, method, old_data, merge, prior, keep_old, tuple(settings)), data_dir=data_dir
+    )
 
     def bring_base(made: Run) -> None:
         made.write_base(run.weights_path.read_bytes())
@@ -265,7 +273,20 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None) -> 
     if wish.prior == "base" and isinstance(wish.old_data, int):
         coming = _count_coming(old_images, images, limit=wish.old_data)
         draft = derive(draft, name=draft.name, extension=extension.model_copy(update={"coming": coming}))
-    return fit(draft, num_images=len(images.labels), validation=_num_held_out(run, images, extension), trial=base.trial)
+    num_held_out = _num_held_out(run, images, extension)
+    recipe = fit(draft, num_images=len(images.labels), validation=num_held_out, trial=base.trial)
+    return _with_settings(recipe, wish.settings)
+
+
+def _with_settings(recipe: Recipe, settings: tuple[str, ...]) -> Recipe:
+    """Change how the method trains. Raises: UserError where it does not, or what it is to learn would change."""
+    if settings and isinstance(recipe.optimizer, LinearHead):
+        raise UserError("fusion solves its head, which nothing sets: omit --set and --epochs")
+    changed = with_settings(recipe, settings)
+    for field in FIXED:
+        if getattr(changed, field) != getattr(recipe, field):
+            raise UserError(f"--set {field}: an extension takes it from its base and its data, so omit it")
+    return changed
 
 
 def _read_old(run: Run, *, data_dir: Path | None) -> ImageSet:

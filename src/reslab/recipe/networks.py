@@ -308,7 +308,7 @@ class Timm(Foreign):
         return f"timm's {self.name}"
 
 
-Single = Annotated[
+Alone = (
     PreActResNet
     | ResNet
     | Plain
@@ -323,9 +323,8 @@ Single = Annotated[
     | ImageNetResNet
     | EfficientNetLite
     | Module
-    | Timm,
-    Field(discriminator="kind"),
-]
+    | Timm
+)
 
 
 # ---- two side by side
@@ -345,7 +344,7 @@ class Fusion(Architecture):
     FAMILY: ClassVar = "feature fusion"
 
     kind: Literal["fusion"] = "fusion"
-    base: Single
+    base: Annotated[Alone, Field(discriminator="kind")]
     pretrained: EfficientNetLite
     kept: tuple[Kept, ...] = ()
 
@@ -369,7 +368,7 @@ class Fusion(Architecture):
         return f"{self.base.words} and {self.pretrained.words}, features side by side{kept}"
 
 
-Model = Annotated[Single | Fusion, Field(discriminator="kind")]
+Model = Annotated[Alone | Fusion, Field(discriminator="kind")]
 
 MODELS: dict[str, Model] = {
     **{f"preact_resnet{depth}": PreActResNet(depth=depth) for depth in (20, 32, 44, 56, 110)},

@@ -182,8 +182,9 @@ class Trainer:
     def _is_over(self) -> bool:
         """Tell whether all epochs are done, or early stopping has waited long enough for a better one."""
         state, stopping = self.state, self.recipe.early_stopping
-        waits = stopping is None or stopping.patience is None or state.best_epoch is None
-        return state.epochs >= self.length.epochs or not (waits or state.epochs - state.best_epoch < stopping.patience)
+        if stopping is not None and stopping.patience is not None and state.best_epoch is not None:
+            return state.epochs >= min(self.length.epochs, state.best_epoch + stopping.patience)
+        return state.epochs >= self.length.epochs
 
     def write_weights(self) -> None:
         """Finish the network as it is now and write it; the run is then finished."""
