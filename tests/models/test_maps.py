@@ -46,7 +46,7 @@ class Theirs(nn.Module):
             around = x
             if hasattr(block, "downsample"):
                 around = block.downsample(x)
-            elif len(block.conv1.weight) != x.shape[1]:
+            elif block.conv2.out_channels != x.shape[1]:
                 zeros = x.shape[1] // 2  # a quarter of the new channels on each side
                 around = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, zeros, zeros))
             hidden = F.relu(block.bn1(block.conv1(x)))
