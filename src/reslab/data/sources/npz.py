@@ -2,10 +2,12 @@
 
 Images are called images, X, x, data or imgs; labels labels, y or targets; a split is a word before or after, as in
 `x_train`, `train_images` or `y_val`. `classes`, `class_names` or `names` names the classes; without it they are called
-as the labels are. Without test arrays the validation arrays are the test split, and without either, 20 % of each class.
+as the labels are. Without test arrays the validation arrays are the test split, and without either, about 20 %,
+chosen by the content of each image.
 What was taken for what is said where it could be taken otherwise. Axes: N images, C channels, H rows, W columns.
 """
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -19,7 +21,8 @@ from reslab.data.arrays import Labels, Layout, describe_scale, find_layout, find
 from reslab.data.images import Split
 from reslab.data.notes import say_once
 from reslab.data.sources.array_files import ArrayFile, Stored, open_arrays
-from reslab.data.split import cut
+from reslab.data.sources.listing import keep_digests, keys_of
+from reslab.data.split import cut_by_key
 from reslab.data.storage.blocks import Block, Source, in_order, stamp_files
 from reslab.errors import UserError
 from reslab.words import named
@@ -58,12 +61,14 @@ def open_npz(path: Path, *, split: Split) -> Source:
     pair = pairs.get(split, pairs["train"])
     own = trained if pair == pairs["train"] else _read_labels(file, pair.labels, path)
     labels = _number(own, values, pair.labels, path)
+    layout = _check_images(file.arrays[pair.images], pair.images, len(labels), path)
+    keys = _find_keys(file, pair.images, path)
     chosen = np.arange(len(labels))
     if len(pairs) == 1:
-        chosen = cut(labels, classes=classes, split=split)
-    return Source(
-        len(chosen), classes, _read_blocks(file, pair, pairs["train"], labels, chosen, path), stamp_files(file.files)
-    )
+        chosen = cut_by_key(keys, labels, classes=classes, split=split)
+    train = pairs["train"].images
+    blocks = _stream(file.arrays[pair.images], layout, file.arrays[train], train, labels, chosen, path)
+    return Source(len(chosen), classes, blocks, stamp_files(file.files), keys=keys[chosen])
 
 
 def has_validation(path: Path) -> bool:
@@ -184,13 +189,16 @@ def _number(labels: Labels, values: list[Any], name: str, path: Path) -> NDArray
 # ---- images
 
 
-def _read_blocks(
-    file: ArrayFile, pair: _Pair, train: _Pair, labels: NDArray[np.int64], chosen: NDArray[np.int64], path: Path
-) -> Iterator[Block]:
-    """Check the images now; give those at the places `chosen`, in rising order, when they are asked for."""
-    array = file.arrays[pair.images]
-    layout = _check_images(array, pair.images, len(labels), path)
-    return _stream(array, layout, file.arrays[train.images], train.images, labels, chosen, path)
+def _find_keys(file: ArrayFile, name: str, path: Path) -> NDArray[np.uint64]:
+    """Hash each image as it is stored, (N,)."""
+    array = file.arrays[name]
+    digests = keep_digests(
+        lambda: (hashlib.sha256(image.tobytes()).digest() for rows in array.blocks() for image in rows),
+        num=array.shape[0],
+        stamp=f"{name}\0{stamp_files(file.files)}",
+        origin=f"npz:{path}",
+    )
+    return keys_of(digests)
 
 
 def _stream(
@@ -202,6 +210,7 @@ def _stream(
     chosen: NDArray[np.int64],
     path: Path,
 ) -> Iterator[Block]:
+    """Give the images at the places `chosen`, in rising order."""
     scale = find_scale(train.dtype, *_find_range(train, name, path))
     if words := describe_scale(train.dtype, scale):
         say_once(f"npz:{path}: {name!r} is {words}")
