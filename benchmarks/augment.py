@@ -1,4 +1,4 @@
-"""Images per second that one core shuffles, standardises and augments, for the two ways of augmenting.
+"""Images per second that one core shuffles, standardises and augments, for each way of augmenting.
 
 python benchmarks/augment.py                        writes benchmarks/augment.json
 """
@@ -13,11 +13,22 @@ from record import write_record
 from train_step import make_images
 
 from reslab.data.batches import Batches
+from reslab.recipe.recipe import ColorJitter, CutMix, Mixup, RandomErasing, Recipe, TrivialAugment, derive
 from reslab.recipe.shipped import find_recipe
 from reslab.recipe.shipped.lab import CIFAR10_PIXELS
 
-RECIPES = {"flip and sub-pixel shift": "lab-resnet32", "pad, crop and flip": "resnet-20"}
 NUM_IMAGES = 50_000
+PLAIN = derive(find_recipe("resnet-20"), name="plain", augment=())
+RECIPES: dict[str, Recipe] = {
+    "flip and sub-pixel shift": find_recipe("lab-resnet32"),
+    "pad, crop and flip": find_recipe("resnet-20"),
+    "none": PLAIN,
+    **{
+        part.kind: derive(PLAIN, name=part.kind, augment=(part,))
+        for part in (RandomErasing(), ColorJitter(), TrivialAugment())
+    },
+    **{part.kind: derive(PLAIN, name=part.kind, mixing=(part,)) for part in (Mixup(), CutMix())},
+}
 
 
 def main() -> None:
@@ -28,8 +39,8 @@ def main() -> None:
     torch.set_num_threads(1)
     images = make_images(NUM_IMAGES, side=32)
     result = {}
-    for what, name in RECIPES.items():
-        batches = Batches(images, recipe=find_recipe(name), by=CIFAR10_PIXELS, seed=0, device=torch.device("cpu"))
+    for what, recipe in RECIPES.items():
+        batches = Batches(images, recipe=recipe, by=CIFAR10_PIXELS, seed=0, device=torch.device("cpu"))
         rates = []
         for epoch in range(arguments.epochs):
             began = time.perf_counter()

@@ -10,7 +10,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from reslab.recipe import schema as recipe_schema
 from reslab.recipe.networks import Model
 from reslab.recipe.recipe import LinearHead, Method, Standardize
-from reslab.recipe.value import Fraction, Part, Resizing
+from reslab.recipe.shapes import Resizing
+from reslab.recipe.value import Fraction, Part
 
 SCHEMA_VERSION: Final = 1
 Compiled = Literal["yes", "no", "undecided"]
@@ -187,6 +188,26 @@ class SplitFigures(Figures):
     without_copies: WithoutCopies | None = None  # an older reslab looked for none
 
 
+class OtherData(Part):
+    """`evaluation-NAME.json`: a run's network on labelled images that are not its own test split.
+
+    `own` is the accuracy on the run's test images of the same classes, `change` the accuracy here less that one; both
+    are absent where the test split has not been evaluated. Where images pair by name, both are of `num_paired` images.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    recipe: str
+    evaluated: str  # ISO 8601, UTC
+    data: DataSet
+    is_whole: bool  # training and test images together, of data that has no splits of its own
+    classes: tuple[str, ...]  # of the network
+    absent: tuple[str, ...]  # those of them that the data does not have
+    figures: Figures
+    own: Estimate | None = None
+    change: Estimate | None = None
+    num_paired: NonNegativeInt = 0
+
+
 # ---- what a fitted run adds
 
 
@@ -239,11 +260,17 @@ class PriorChoice(Part):
     schema_version: Literal[1] = SCHEMA_VERSION
     tau: Fraction
     curve: tuple[PriorPoint, ...]
+    strength: float | None = None  # of the head's regularization, where it was chosen on the same images
 
     @property
     def is_flat(self) -> bool:
         """Tell whether every tau is as good as any other."""
         return len({point.macro_f1.value for point in self.curve}) == 1
+
+    @property
+    def best(self) -> float:
+        """The macro F1 of the chosen tau."""
+        return max(point.macro_f1.value for point in self.curve)
 
 
 class OldClass(Part):

@@ -65,18 +65,16 @@ EXPRESSIONS = {
     "no address": ("shards:", lambda: None, "lacks a path: write shards:PATH"),
     "no such file": ("npz:absent.npz", lambda: None, "absent.npz cannot be read"),
     "no archive": ("npz:it.npz", lambda: Path("it.npz").write_text("text"), "it.npz is not a sound .npz"),
-    "floats": ("npz:it.npz", lambda: write_npz(images=np.zeros((6, 8, 8))), "'images' is float64.*uint8"),
-    "flat images": ("npz:it.npz", lambda: write_npz(images=np.zeros((6, 64), np.uint8)), r"shape \(6, 64\)"),
+    "flat images": ("npz:it.npz", lambda: write_npz(images=np.zeros((6, 63), np.uint8)), r"shape \(6, 63\)"),
     "five channels": ("npz:it.npz", lambda: write_npz(images=np.zeros((6, 8, 8, 5), np.uint8)), "C up to 4"),
     "too few labels": ("npz:it.npz", lambda: write_npz(labels=np.arange(5) % 2), "6 images but there are 5 labels"),
-    "labels of text": ("npz:it.npz", lambda: write_npz(labels=np.array(list("ababab"))), "must be of integers"),
     "labels out of range": ("npz:it.npz", lambda: write_npz(classes=np.array(["ant"])), "the label 1"),
     "no images": (
         "npz:it.npz",
         lambda: write_npz(images=np.zeros((0, 8, 8), np.uint8), labels=np.zeros(0, int)),
         "at least one label",
     ),
-    "objects": ("npz:it.npz", lambda: write_npz(images=np.array([{}] * 6)), "not a sound .npz"),
+    "objects": ("npz:it.npz", lambda: write_npz(images=np.array([{}] * 6)), "a pickle, which can run any code"),
     "names of no text": ("npz:it.npz", lambda: write_npz(classes=np.array(["ant", "\udcff"])), "not valid Unicode"),
 }
 

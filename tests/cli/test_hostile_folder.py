@@ -80,6 +80,8 @@ COMMANDS = {
     "methods": 0,
     "recipes": 0,
     "data show digits": 0,
+    "data check digits": 0,
+    "fit digits:0,1@10 --minutes 0.01 --out fitted": 0,
     "data verify": 0,
     "data pack digits --to packed --image-size 8": 0,
     "data cache": 0,

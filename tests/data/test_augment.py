@@ -3,9 +3,19 @@ import math
 import pytest
 import torch
 
-from reslab.data.augment import augment, crop, flip, mirror, random_resized_crop, shift
-from reslab.recipe.recipe import Crop, Flip, RandomResizedCrop, Shift
+from reslab.data.augment import augment, crop, erase, flip, mirror, random_resized_crop, shift
+from reslab.recipe.recipe import (
+    ColorJitter,
+    Crop,
+    Flip,
+    RandomErasing,
+    RandomResizedCrop,
+    Shift,
+    Standardize,
+    TrivialAugment,
+)
 
+BY = Standardize(mean=(120, 130), std=(60, 70))  # of two channels
 NUM, ROWS, COLUMNS = 12, 5, 8  # not square: rows and columns taken for each other must fail
 
 
@@ -236,6 +246,18 @@ def test_a_window_of_the_whole_image_is_the_image():
     torch.testing.assert_close(found, images, rtol=1e-5, atol=1e-5)
 
 
+# ---- erasing
+
+
+def test_half_of_the_images_lose_one_rectangle_of_about_the_drawn_area():
+    images = torch.ones(400, 2, 20, 30)
+    gone = erase(images, probability=0.5, area=(0.1, 0.2), generator=seed())[:, 0] == 0
+    hit = gone[gone.any(2).any(1)]
+    assert 0.4 < len(hit) / len(images) < 0.6
+    assert torch.equal(hit, hit.any(2)[:, :, None] & hit.any(1)[:, None, :])  # rows times columns
+    assert 0.09 < float(hit.float().mean()) < 0.21
+
+
 # ---- all of them
 
 ALL = (Flip(), Shift(fraction=0.125), Crop(pixels=2, fill="reflect"), Crop(pixels=1), RandomResizedCrop())
@@ -248,41 +270,44 @@ def test_parts_are_applied_in_their_order_from_one_generator():
     expected = crop(expected, pixels=2, fill="reflect", generator=generator)
     expected = crop(expected, pixels=1, fill="zeros", generator=generator)
     expected = random_resized_crop(expected, area=AREA, ratio=RATIO, generator=generator)
-    assert torch.equal(augment(images, parts=ALL, generator=seed(5)), expected)
+    assert torch.equal(augment(images, parts=ALL, by=BY, generator=seed(5)), expected)
 
 
 def test_an_alternating_flip_mirrors_what_it_is_told_to_and_draws_nothing():
     images, mirrored = make_images(), torch.arange(NUM) % 3 == 0
     expected = crop(mirror(images, chosen=mirrored), pixels=2, fill="zeros", generator=seed(5))
     parts = (Flip(alternate=True), Crop(pixels=2))
-    assert torch.equal(augment(images, parts=parts, generator=seed(5), mirrored=mirrored), expected)
+    assert torch.equal(augment(images, parts=parts, by=BY, generator=seed(5), mirrored=mirrored), expected)
 
 
 def test_a_plain_flip_draws_for_itself():
     images, none = make_images(), torch.zeros(NUM, dtype=torch.bool)
-    found = augment(images, parts=(Flip(),), generator=seed(5), mirrored=none)
+    found = augment(images, parts=(Flip(),), by=BY, generator=seed(5), mirrored=none)
     assert torch.equal(found, flip(images, generator=seed(5)))
 
 
 def test_no_part_is_no_change():
     images = make_images()
-    assert torch.equal(augment(images, parts=(), generator=seed()), images)
+    assert torch.equal(augment(images, parts=(), by=BY, generator=seed()), images)
 
 
-@pytest.mark.parametrize("part", ALL)
+EVERY = (*ALL, RandomErasing(probability=0.5), ColorJitter(), TrivialAugment())
+
+
+@pytest.mark.parametrize("part", EVERY)
 def test_the_generator_decides_alone(part):
     images = make_images()
-    once, again = (augment(images, parts=(part,), generator=seed(3)) for _ in range(2))
+    once, again = (augment(images, parts=(part,), by=BY, generator=seed(3)) for _ in range(2))
     torch.manual_seed(99)
     assert torch.equal(once, again)
-    assert not torch.equal(once, augment(images, parts=(part,), generator=seed(4)))
+    assert not torch.equal(once, augment(images, parts=(part,), by=BY, generator=seed(4)))
 
 
-@pytest.mark.parametrize("part", ALL)
+@pytest.mark.parametrize("part", EVERY)
 def test_images_are_left_as_they_are_and_keep_their_shape_and_type(part):
     images = make_images()
     before = images.clone()
-    result = augment(images, parts=(part,), generator=seed())
+    result = augment(images, parts=(part,), by=BY, generator=seed())
     assert torch.equal(images, before)
     assert (result.shape, result.dtype) == (images.shape, images.dtype)
     assert result.data_ptr() != images.data_ptr()
@@ -291,5 +316,5 @@ def test_images_are_left_as_they_are_and_keep_their_shape_and_type(part):
 @pytest.mark.parametrize("part", ALL)
 def test_each_image_draws_its_own_numbers(part):
     same = make_images(1).expand(40, -1, -1, -1)
-    result = augment(same, parts=(part,), generator=seed())
+    result = augment(same, parts=(part,), by=BY, generator=seed())
     assert len({tuple(image.flatten().tolist()) for image in result}) > 1

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,10 +47,17 @@ def test_a_method_leaves_a_run_like_any_other(method: str, base: Run, tmp_path: 
 def test_a_frozen_backbone_does_not_move_nor_do_its_running_statistics(method: str, base: Run, tmp_path: Path) -> None:
     made = extend(base.path, data=NEW, out=tmp_path / "more", method=method)
     before, after = read_weights(base.path)[0], read_weights(made.path)[0]
-    assert after.keys() == before.keys()
+    place = "base." if method == "fusion" else ""
     for name in before:
         if not name.startswith("head."):
-            np.testing.assert_array_equal(before[name], after[name], err_msg=name)
+            np.testing.assert_array_equal(before[name], after[place + name], err_msg=name)
+
+
+def test_what_is_set_is_how_the_method_trains(base: Run, tmp_path: Path) -> None:
+    settings = ["epochs=2", "optimizer.peak_lr=0.01"]
+    made = extend(base.path, data=NEW, out=tmp_path / "more", method="frozen", settings=settings)
+    assert len(made.log) == made.recipe.epochs == 2
+    assert made.recipe.optimizer.peak_lr == 0.01
 
 
 def test_a_tuned_backbone_moves_less_than_its_head(base: Run, tmp_path: Path) -> None:
@@ -219,14 +227,22 @@ def test_old_classes_stay_as_frequent_as_in_the_base_though_few_of_their_images_
         ("digits:99", {}, "'99' is not a class of digits"),
         ("digits:0@1", {}, "class '0' has 1 training image"),
         ("digits:0", {"method": "freeze"}, "unknown method 'freeze': choose from frozen, "),
+        ("digits:0", {"keep_old": "exact"}, "finetune-distill changes the old classes' logits: choose --method fusion"),
+        (
+            "digits:0",
+            {"settings": ["validation=3"]},
+            "--set validation: an extension takes it from its base and its data",
+        ),
+        ("digits:0", {"method": "fusion", "settings": ["epochs=3"]}, "fusion solves its head, which nothing sets"),
+        ("digits:0", {"method": "fusion", "keep_old": "all"}, "--keep-old all: write exact"),
         ("digits:0", {"method": "frozen", "old_data": "none"}, "or take finetune-distill or weight-align"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_leaves_no_folder(
-    data: str, changes: dict[str, str], sentence: str, base: Run, tmp_path: Path
+    data: str, changes: dict[str, Any], sentence: str, base: Run, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=sentence):
-        extend(base.path, data=data, out=tmp_path / "more", **changes)  # type: ignore[arg-type]
+        extend(base.path, data=data, out=tmp_path / "more", **changes)
     assert not (tmp_path / "more").exists()
 
 

@@ -18,15 +18,18 @@ from torch import Tensor, nn
 from reslab.errors import UserError
 from reslab.models import build, restore
 from reslab.models.efficientnet_lite import EfficientNetLiteClassifier
+from reslab.models.fusion import FusionClassifier
 from reslab.models.layers import Classifier
 from reslab.models.preact_resnet import PreActResNetClassifier
 from reslab.recipe.networks import (
     MODELS,
     Architecture,
     DenseNet,
+    EfficientNetLite,
     EluResNet,
     FastConv,
     Foreign,
+    Fusion,
     ImageNetResNet,
     Model,
     NiN,
@@ -62,6 +65,7 @@ OPTIONS: dict[str, Model] = {
     "imagenet_resnet18-narrow": ImageNetResNet(depth=18, width=8),
     "imagenet_resnet18-A": ImageNetResNet(depth=18, width=8, shortcut="A"),
     "imagenet_resnet50-narrow": ImageNetResNet(depth=50, width=8),
+    "fusion": Fusion(base=Plain(depth=8, width=8), pretrained=EfficientNetLite(resize=32)),
     "imagenet_resnet50-small": ImageNetResNet(depth=50, width=8, stride_in="3x3", stem="small"),
 }
 # Of these families the shipped networks are too large for a test: small ones of the same code stand above, and the
@@ -81,7 +85,7 @@ def smallest_side(name: str) -> int:
 
 def draw_images(name: str, num_images: int = 4, *, side: int | None = None, channels: int = 3) -> Tensor:
     # Where sixteen blocks norm over four values each, gradients grow by a factor of millions.
-    usual = 32 if ENTRIES[name].kind == "efficientnet_lite" else 10
+    usual = 32 if ENTRIES[name].kind in ("efficientnet_lite", "fusion") else 10
     side = side or max(usual, smallest_side(name))
     return torch.randn(num_images, channels, side, side, generator=torch.Generator().manual_seed(1))
 
@@ -153,6 +157,8 @@ def cancelled(model: Classifier) -> set[str]:
     """
     if isinstance(model, EfficientNetLiteClassifier):
         return {f"blocks.{number}.project.1.bias" for number in range(len(model.blocks))}
+    if isinstance(model, FusionClassifier):
+        return {f"pretrained.{name}" for name in cancelled(model.pretrained)}
     if not isinstance(model, PreActResNetClassifier):
         return set()
     return {f"{name}.bias" for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}

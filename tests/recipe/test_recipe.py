@@ -8,6 +8,8 @@ from reslab.errors import UserError
 from reslab.recipe.networks import FastConv, Plain, PreActResNet, ResNet
 from reslab.recipe.recipe import (
     Crop,
+    CutMix,
+    EarlyStopping,
     Extension,
     Flip,
     Freeze,
@@ -144,6 +146,9 @@ EVERYTHING = derive(
     ),
     logit_adjustment=0.75,
     label_smoothing=0.1,
+    mixing=(CutMix(alpha=0.5),),
+    class_weights="balanced",
+    early_stopping=EarlyStopping(patience=3),
     micro_batch_size=50,
     validation=200,
     trial=True,
@@ -155,8 +160,8 @@ EVERYTHING = derive(
 def test_json_gives_back_every_field_that_is_not_at_its_default(tmp_path):
     for part in (EVERYTHING, EVERYTHING.optimizer, EVERYTHING.sampling, EVERYTHING.extension, EVERYTHING.augment[0]):
         at_default = [name for name, info in type(part).model_fields.items() if getattr(part, name) == info.default]
-        assert set(at_default) <= {"kind", "schema_version", "published", "image_size", "base_test", "coming"} | (
-            {"stream", "updates", "warm_until"} if part is EVERYTHING else set()
+        assert set(at_default) <= {"kind", "schema_version", "published", "image_size", "base_test", "coming", "keep_old"} | (
+            {"stream", "updates", "warm_until", "pretrained", "imported", "start"} if part is EVERYTHING else set()
         )
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps(plain(EVERYTHING)), encoding="utf-8")
@@ -228,7 +233,7 @@ def test_a_file_that_is_not_json_is_refused(content, tmp_path):
             plain(model={"kind": "vgg", "depth": 20}),
             "file: model.kind should be one of 'preact_resnet', 'resnet', 'plain', 'elu_resnet', 'fast_conv', 'lenet', "
             "'nin', 'vgg19', 'wide_resnet', 'densenet', 'resnext', 'imagenet_resnet', "
-            "'efficientnet_lite', 'module', 'timm', not 'vgg'",
+            "'efficientnet_lite', 'module', 'timm', 'fusion', not 'vgg'",
         ),
         (plain(model={"kind": "resnet", "depth": 21}), "file: model: depth 21 is not 6n+2; the nearest are 20 and 26"),
         (plain(augment=[{"kind": "crop", "pixels": 0}]), "file: augment.0.pixels should be greater than 0, not 0"),

@@ -174,7 +174,7 @@ def test_another_kind_that_lacks_a_field_says_which():
             "--set average: EMA: no shipped recipe gained from it, so reslab no longer has it: omit",
         ),
         ("balance=1", "--set balance: unknown field 'balance'; it has "),
-        ("optimizer.kind=adam", "--set optimizer.kind: unknown kind 'adam'; choose from sgd, muon"),
+        ("optimizer.kind=adam", "--set optimizer.kind: unknown kind 'adam'; did you mean 'adamw'?"),
         ("optimizer.kind=mouon", "--set optimizer.kind: unknown kind 'mouon'; did you mean 'muon'?"),
         ("model.kind=fastconv", "--set model.kind: unknown kind 'fastconv'; did you mean 'fast_conv'?"),
         ("augment.0.alternat=true", "--set augment.0.alternat: unknown field 'alternat'; did you mean 'alternate'?"),

@@ -73,6 +73,7 @@ def test_lab_resnet32_is_the_script_of_the_lab_field_by_field():
         "trial": False,
         "standardize": {"mean": [125.307, 122.95, 113.865], "std": [62.9932, 62.0887, 66.7048]},
         "augment": [{"kind": "flip", "alternate": False}, {"kind": "shift", "fraction": 0.125}],
+        "mixing": [],
         "progressive_resizing": [],
         "model": {
             "kind": "preact_resnet",
@@ -81,6 +82,7 @@ def test_lab_resnet32_is_the_script_of_the_lab_field_by_field():
             "activation": "relu",
             "keras_padding": True,
         },
+        "pretrained": None,
         "optimizer": {
             "kind": "sgd",
             "peak_lr": 0.1,
@@ -93,6 +95,8 @@ def test_lab_resnet32_is_the_script_of_the_lab_field_by_field():
         "warm_until": None,
         "label_smoothing": 0.0,
         "logit_adjustment": 0.0,
+        "class_weights": None,
+        "early_stopping": None,
         "freeze": [],
         "epochs": 125,
         "updates": None,
@@ -102,6 +106,8 @@ def test_lab_resnet32_is_the_script_of_the_lab_field_by_field():
         "stream": None,
         "temperature": None,
         "skip_damaged": False,
+        "start": None,
+        "imported": None,
         "extension": None,
     }
 

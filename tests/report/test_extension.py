@@ -84,6 +84,16 @@ def test_new_classes_have_their_figures_and_errors(taught, taught_page):
         assert row == [name, "kind 1 (20.0 %), kind 2 (15.0 %)", *expected]
 
 
+def test_any_new_class_is_told_from_any_old_one(taught, taught_page):
+    matrix = np.array(taught.evaluation.splits["test"].confusion_matrix)
+    num_old = taught.evaluation.extension.num_old
+    hits, called, actual = matrix[num_old:, num_old:].sum(), matrix[:, num_old:].sum(), matrix[num_old:].sum()
+    assert 0 < hits < min(called, actual)
+    text = plain(taught_page.text["new"])
+    assert f"Called any new class: {called:,} images, of which {100 * hits / called:.2f} %" in text
+    assert f"(precision), which is {100 * hits / actual:.2f} %" in text
+
+
 def test_worst_confusions_have_a_new_class_on_one_side(taught, taught_page):
     matrix = np.array(taught.evaluation.splits["test"].confusion_matrix)
     logits, labels = taught.read_predictions("test")

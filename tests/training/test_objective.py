@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reslab.data.images import ImageSet
+from reslab.errors import UserError
 from reslab.models import build
 from reslab.models.layers import Classifier
 from reslab.recipe.networks import ResNet
@@ -133,3 +134,26 @@ def test_the_teacher_is_left_alone(small_recipe: Recipe, images: ImageSet, batch
     assert logits.grad is not None
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+
+
+# ---- class weights and mixed labels
+
+
+def test_weighted_loss_of_mixed_labels_is_the_plain_one_weighted(
+    images: ImageSet, batch: tuple[Tensor, Tensor, Tensor], small_recipe: Recipe
+) -> None:
+    logits, chunk, labels = batch
+    recipe = derive(small_recipe, name="weighted", class_weights="balanced", label_smoothing=0.0)
+    objective = make_objective(recipe, images=images, teacher=None, device=CPU)
+    weights = np.array([100 / (3 * count) for count in COUNTS])
+    nll = -log_softmax(logits.double().numpy())
+    expected = (weights[labels] * nll[np.arange(NUM), labels]).mean()
+    assert float(objective(logits, chunk, labels)) == pytest.approx(expected)
+    shares = torch.full((NUM, 3), 1 / 3)
+    assert float(objective(logits, chunk, shares)) == pytest.approx((nll * weights / 3).sum(axis=1).mean())
+
+
+def test_one_weight_for_each_class(images: ImageSet, small_recipe: Recipe) -> None:
+    recipe = derive(small_recipe, name="weighted", class_weights=(1.0, 2.0))
+    with pytest.raises(UserError, match=r"class_weights has 2 numbers for 3 classes: give one for each.* a, b, c"):
+        make_objective(recipe, images=images, teacher=None, device=CPU)

@@ -8,7 +8,23 @@ import pytest
 
 from reslab.errors import Failure, UserError
 from reslab.recipe.networks import FastConv
-from reslab.recipe.recipe import Crop, Flip, Freeze, Muon, Recipe, Resize, Sampling, derive
+from reslab.recipe.recipe import (
+    AdamW,
+    ColorJitter,
+    Crop,
+    CutMix,
+    EarlyStopping,
+    Flip,
+    Freeze,
+    Mixup,
+    Muon,
+    RandomErasing,
+    Recipe,
+    Resize,
+    Sampling,
+    TrivialAugment,
+    derive,
+)
 from reslab.runs import Run
 from reslab.training import graphs, loop, resume, train
 from reslab.training.step import update as take_step
@@ -20,11 +36,21 @@ def weights_of(run: Run) -> bytes:
     return run.weights_path.read_bytes()
 
 
-@pytest.fixture(scope="module", params=["plain", "everything"])
+@pytest.fixture(scope="module", params=["plain", "everything", "fine-tuning"])
 def recipe(request: pytest.FixtureRequest, small_recipe: Recipe) -> Recipe:
     """The small recipe, and one with all that could keep a state of its own: 110 images are 6 batches as well."""
     if request.param == "plain":
         return small_recipe
+    if request.param == "fine-tuning":
+        return derive(
+            small_recipe,
+            name="fine-tuning",
+            augment=(RandomErasing(), ColorJitter(), TrivialAugment()),
+            mixing=(Mixup(), CutMix()),
+            optimizer=AdamW(layer_decay=0.7),
+            class_weights="balanced",
+            early_stopping=EarlyStopping(),
+        )
     return derive(
         small_recipe,
         name="everything",

@@ -7,7 +7,19 @@ from typing import Any
 
 import typer
 
-from reslab.cli import catalogue, data, doctoring, exporting, extending, fitting, predicting, runs, serving, studying
+from reslab.cli import (
+    catalogue,
+    data,
+    doctoring,
+    exporting,
+    extending,
+    fitting,
+    importing,
+    predicting,
+    runs,
+    serving,
+    studying,
+)
 from reslab.errors import Failure, UserError
 from reslab.machine.signals import STOPPED
 from reslab.words import printable
@@ -34,6 +46,9 @@ app.command("compare", epilog="Example: reslab compare runs/digits runs/lab/exte
 app.command("predict", epilog="Example: reslab predict runs/digits four.png --top 2")(predicting.predict)
 app.command("serve", epilog="Example: reslab serve runs/lab/base runs/lab/extended")(serving.serve)
 app.command("dashboard", epilog="Example: reslab dashboard runs")(serving.dashboard)
+app.command("import", epilog="Example: reslab import resnet56.th --model resnet56 --map akamaster --data cifar10")(
+    importing.import_weights
+)
 app.command("export", epilog="Example: reslab export runs/digits --to digits.onnx")(exporting.export)
 app.command("push", epilog="Example: reslab push runs/digits me/digits --private")(exporting.push)
 app.command("pull", epilog="Example: reslab pull me/digits --out runs/pulled")(exporting.pull)

@@ -40,6 +40,15 @@ def extend(
         ),
     ] = "base",
     merge: Annotated[bool, typer.Option("--merge", help="Merge classes of the same name.")] = False,
+    keep_old: Annotated[
+        str | None,
+        typer.Option(metavar="exact", help="exact: keep the old classes' logits to the bit, with --method fusion."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Override how the method trains; repeatable."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs, instead of a share of the base's.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of order and augmentation.")] = 0,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Resume an interrupted extension.")] = None,
     compile: Compile = "auto",
@@ -54,7 +63,19 @@ def extend(
     json: Json = False,
 ) -> None:
     """Teach a trained network new classes without losing the old ones. Does not read the test split."""
-    named = run or data or out or method or merge or seed or old_data != "all" or prior != "base"
+    named = (
+        run
+        or data
+        or out
+        or method
+        or merge
+        or keep_old
+        or settings
+        or epochs
+        or seed
+        or old_data != "all"
+        or prior != "base"
+    )
     if resume is not None and (named or compile != "auto" or precision != "auto" or deterministic):
         raise UserError("--resume keeps the settings of the extension: omit the other arguments")
     if resume is None and (run is None or data is None or out is None):
@@ -84,6 +105,8 @@ def extend(
             old_data=_read_old_data(old_data),
             merge=merge,
             prior=prior,
+            keep_old=keep_old,
+            settings=[*(settings or ()), *([] if epochs is None else [f"epochs={epochs}"])],
             out=out,
             seed=seed,
             device=device,

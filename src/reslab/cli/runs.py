@@ -24,6 +24,7 @@ from reslab.cli.options import (
 from reslab.cli.show import (
     describe_pair,
     echo,
+    print_elsewhere,
     print_evaluation,
     print_finished,
     print_json,
@@ -70,6 +71,9 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override a recipe field; repeatable.")
     ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="Start from the weights of a run or a file.")
+    ] = None,
     seed: Seed = 0,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Resume an interrupted run.")] = None,
     compile: Compile = "auto",
@@ -78,6 +82,9 @@ def train(
     trial: Annotated[
         bool, typer.Option("--trial", help="A run for choosing settings: its test split stays closed.")
     ] = False,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="Shorten the recipe to what is done in this time.")
+    ] = None,
     checkpoint_every: CheckpointEvery = "1epoch",
     on_nonfinite: OnNonfinite = "retry",
     skip_damaged: SkipDamaged = False,
@@ -91,11 +98,20 @@ def train(
     if (recipe is None) == (resume is None):
         raise UserError("name a recipe to train (reslab recipes lists them), or resume a run with --resume RUN")
     if resume is not None and (
-        settings or out or seed or compile != "auto" or precision != "auto" or deterministic or trial or skip_damaged
+        settings
+        or out
+        or seed
+        or compile != "auto"
+        or precision != "auto"
+        or deterministic
+        or trial
+        or skip_damaged
+        or minutes
+        or start
     ):
         raise UserError(
             "--resume keeps the settings of the run: omit --set, --out, --seed, --compile, --precision, "
-            "--deterministic, --trial and --skip-damaged"
+            "--deterministic, --trial, --skip-damaged, --minutes and --from"
         )
     use_threads(threads)
     from reslab import training
@@ -132,6 +148,8 @@ def train(
             compile=compile,
             precision=precision,
             deterministic=deterministic,
+            minutes=minutes,
+            start=start,
         )
     if os.environ.get("RANK", "0") != "0":  # of the processes that torchrun has started, the first one says it
         return
@@ -157,6 +175,10 @@ def evaluate(
         list[Path] | None,
         typer.Option(metavar="FILE", help="Measure this exported file on the test split instead; repeatable."),
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="EXPR", help="Measure other labelled images instead, of the same or fewer classes."),
+    ] = None,
     data_dir: DataDir = None,
     allow_remote: AllowRemote = False,
     device: Device = "auto",
@@ -181,6 +203,19 @@ def evaluate(
         from reslab.evaluation.onnx import evaluate_onnx
 
         print_onnx(evaluate_onnx(Run.open(run), files=onnx, data_dir=data_dir, allow_remote=allow_remote), as_json=json)
+        return
+
+    if data is not None:
+        if named or views:
+            raise UserError("--data measures other images plainly: omit --splits and --views")
+        from reslab.evaluation.elsewhere import evaluate_elsewhere
+
+        found, path = evaluate_elsewhere(Run.open(run), data=data, device=device, data_dir=data_dir)
+        if json:
+            print_json(found.model_dump() | {"file": str(path)})
+        else:
+            print_elsewhere(found)
+            echo(f"Figures: {path}")
         return
 
     figures = evaluation.evaluate(

@@ -11,7 +11,7 @@ import typer
 from reslab.words import printable
 
 if TYPE_CHECKING:
-    from reslab.records import Evaluation, ExtensionFigures, Figures, NewClass, WithoutCopies
+    from reslab.records import Evaluation, ExtensionFigures, Figures, NewClass, OtherData, WithoutCopies
     from reslab.report.comparison import Pair
     from reslab.runs import Run
     from reslab.words import Unit
@@ -77,6 +77,30 @@ def print_finished(run: "Run", *, how: str, was_finished: bool) -> None:
 
     taken = duration(sum(epoch.seconds for epoch in run.log))
     echo(f"{'Finished before' if was_finished else f'{how} in {taken}'}; next: reslab evaluate {run.path}")
+
+
+def print_elsewhere(found: "OtherData") -> None:
+    """Print a network's figures on other data, and how they differ from those of its own test split."""
+    from reslab.words import counted, figure, listing
+
+    figures, which = found.figures, "all pictures" if found.is_whole else "test split"
+    print_table(
+        f"{found.recipe} on {found.data.expression} ({which}, {figures.num_images:,} images), with 95 % intervals",
+        ["", "value"],
+        [
+            [label, figure(getattr(figures, name), unit="plain" if name == "log_loss" else "percent")]
+            for name, label in METRICS.items()
+            # A macro figure counts a class without images as 0.
+            if getattr(figures, name) is not None and not (found.absent and name.startswith("macro_"))
+        ],
+    )
+    if found.absent:
+        echo(f"Without images of {counted(len(found.absent), 'class')}: {listing(list(found.absent))}")
+    if found.own is None or found.change is None:
+        echo("Not compared: the run's own test split has not been evaluated on these classes")
+        return
+    how = f"paired, {found.num_paired:,} images" if found.num_paired else "on different images"
+    echo(f"Own test split: accuracy {figure(found.own)}; change {figure(found.change)} ({how})")
 
 
 def print_evaluation(evaluation: "Evaluation") -> None:

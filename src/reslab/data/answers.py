@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from reslab.data.pictures import Answer, Said, check_taken, name_best, read_pictures, readable_endings
 from reslab.data.progress import counting
 from reslab.errors import UserError
-from reslab.recipe.value import Resizing
+from reslab.recipe.shapes import Resizing
 
 BLOCK = 256  # pictures at a time
 _READERS = 8  # threads

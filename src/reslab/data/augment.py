@@ -11,15 +11,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reslab.recipe.recipe import Augment, Crop, Flip, RandomResizedCrop, Shift
+from reslab.data.colors import color_jitter, trivial_augment
+from reslab.recipe.recipe import (
+    Augment,
+    ColorJitter,
+    Crop,
+    Flip,
+    RandomErasing,
+    RandomResizedCrop,
+    Shift,
+    Standardize,
+    TrivialAugment,
+)
 
+ERASED_RATIO = (0.3, 1 / 0.3)
 WINDOWS = 10  # drawn for each image; of its whole area in another shape, none might ever fit
 
 
 def augment(
-    images: Tensor, *, parts: tuple[Augment, ...], generator: torch.Generator, mirrored: Tensor | None = None
+    images: Tensor,
+    *,
+    parts: tuple[Augment, ...],
+    by: Standardize,
+    generator: torch.Generator,
+    mirrored: Tensor | None = None,
 ) -> Tensor:
-    """Apply `parts` in their order to float images (N, C, H, W); an alternating flip mirrors the `mirrored` (N,)."""
+    """Apply `parts` in their order to images (N, C, H, W) standardised `by`.
+
+    An alternating flip mirrors the `mirrored` (N,).
+    """
     for part in parts:
         match part:
             case Flip(alternate=True) if mirrored is not None:
@@ -32,6 +52,12 @@ def augment(
                 images = crop(images, pixels=pixels, fill=fill, generator=generator)
             case RandomResizedCrop(area=area, ratio=ratio):
                 images = random_resized_crop(images, area=area, ratio=ratio, generator=generator)
+            case RandomErasing(probability=probability, area=area):
+                images = erase(images, probability=probability, area=area, generator=generator)
+            case ColorJitter():
+                images = color_jitter(images, settings=part, by=by, generator=generator)
+            case TrivialAugment():
+                images = trivial_augment(images, by=by, generator=generator)
             case _ as unreachable:
                 assert_never(unreachable)
     return images
@@ -92,6 +118,24 @@ def random_resized_crop(
     from_rows = send(_window_matrix(down * (rows - heights), heights, rows), to=images.device)
     from_columns = send(_window_matrix(right * (columns - widths), widths, columns), to=images.device)
     return from_rows[:, None] @ images @ from_columns.transpose(1, 2)[:, None]
+
+
+def erase(images: Tensor, *, probability: float, area: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """Put zeros, the mean colour, over a rectangle of each image with `probability`; see arXiv:1708.04896."""
+    num, _, rows, columns = images.shape
+    chosen = torch.rand(num, generator=generator) < probability
+    heights, widths = _draw_windows(num, rows, columns, area=area, ratio=ERASED_RATIO, generator=generator)
+    down, right = torch.rand(2, num, generator=generator)
+    over_rows = _inside((down * (rows - heights)).round(), heights.round(), rows) & chosen[:, None]
+    over_columns = _inside((right * (columns - widths)).round(), widths.round(), columns)
+    covered = over_rows[:, None, :, None] & over_columns[:, None, None, :]
+    return images.masked_fill(send(covered, to=images.device), 0.0)
+
+
+def _inside(start: Tensor, length: Tensor, side: int) -> Tensor:
+    """Mark (N, side): the pixels from `start` on, as many as `length`."""
+    pixels = torch.arange(side)
+    return (pixels >= start[:, None]) & (pixels < (start + length)[:, None])
 
 
 def _draw_windows(

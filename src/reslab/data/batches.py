@@ -14,6 +14,7 @@ from torch import Tensor
 
 from reslab.data.augment import augment, send
 from reslab.data.images import ImageSet
+from reslab.data.mixing import mix
 from reslab.data.parts import part_of
 from reslab.data.pixels import Pixels
 from reslab.data.stream import stream_order
@@ -61,6 +62,7 @@ class Batches:
         self.images = images.images if isinstance(images.images, Pixels) else images.images.to(device)
         self.labels, self.rank, self.num_ranks = images.labels.to(device), rank, num_ranks
         self.recipe, self.by, self.seed = recipe, by, seed
+        self.num_classes = len(images.classes)
         self.num_images = recipe.sampling.images_per_epoch if recipe.sampling else len(self.labels)
         self.sizes = _sizes(self.num_images, recipe.batch_size)  # images of each batch, of all processes
         self.mirrored = torch.rand(len(self.labels), generator=seeded(seed, "mirrored")) < 0.5
@@ -75,7 +77,10 @@ class Batches:
         return len(sizes) * len(set(self.sizes))
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images (N, C, H, W) float32 and labels (N,) of one epoch (from 0), from batch `start` on."""
+        """Yield images (N, C, H, W) float32 and labels (N,) of one epoch (from 0), from batch `start` on.
+
+        Of mixed images the labels are shares of the classes (N, K).
+        """
         order = self._order(seeded(self.seed, "order", epoch))
         for place, chosen in enumerate(torch.split(order, self.sizes)):
             if place < start:
@@ -110,7 +115,15 @@ class Batches:
         if size != images.shape[3]:
             images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
         mirrored = self.mirrored[chosen] ^ (epoch % 2 == 1)
-        images = augment(images, parts=self.recipe.augment, generator=generator, mirrored=mirrored)
+        images = augment(images, parts=self.recipe.augment, by=self.by, generator=generator, mirrored=mirrored)
+        if self.recipe.mixing:
+            return mix(
+                images,
+                self.labels[places],
+                parts=self.recipe.mixing,
+                num_classes=self.num_classes,
+                generator=generator,
+            )
         return images, self.labels[places]
 
     def _pick(self, chosen: Tensor, places: Tensor) -> Tensor:

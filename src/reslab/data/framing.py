@@ -5,7 +5,7 @@ Whatever resizes, a picture by Pillow or stored images by PyTorch, asks here wha
 
 from typing import NamedTuple
 
-from reslab.recipe.value import Channels, Resizing
+from reslab.recipe.shapes import Channels, Resizing
 
 
 class Form(NamedTuple):

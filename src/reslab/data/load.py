@@ -35,7 +35,7 @@ from reslab.data.storage.blocks import Source
 from reslab.data.storage.blocks import resize as resize_images
 from reslab.data.storage.stored import read_cached
 from reslab.errors import UserError, did_you_mean
-from reslab.recipe.value import Channels, Resizing
+from reslab.recipe.shapes import Channels, Resizing
 from reslab.words import counted, named
 
 

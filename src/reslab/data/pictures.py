@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from reslab.data.framing import frame, size_needed
 from reslab.errors import UserError
-from reslab.recipe.value import Resizing
+from reslab.recipe.shapes import Resizing
 
 # Decoders that compute on bytes alone; that of EPS, for one, starts a program. The last two are not everywhere.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP", "AVIF", "HEIF")

@@ -90,7 +90,8 @@ def export(
     UserError
         Where the run is not finished or `to` is no place for it.
     Failure
-        Where a file differs from PyTorch by more than 1e-4 in a logit or a probability: it is removed then.
+        Where a file differs from PyTorch by more than 1e-4 in a logit or a probability, times the largest logit where
+        that is above 1: it is removed then.
 
     Examples
     --------
@@ -180,12 +181,12 @@ def _write(path: Path, content: bytes, network: Network, images: NDArray[np.uint
         float(np.abs(np.concatenate(both) - right.numpy()).max())
         for *both, right in zip(found(images[:1]), found(images[1:]), wanted, strict=False)
     ]
-    largest = max(differences[:2])
-    if not largest <= LARGEST_DIFFERENCE or any(step > _largest_step(network) for step in differences[2:]):
+    largest, scale = max(differences[:2]), max(1.0, float(wanted[0].abs().max()))  # of the numbers that are rounded
+    if not largest <= LARGEST_DIFFERENCE * scale or any(step > _largest_step(network) for step in differences[2:]):
         path.unlink()
         raise Failure(
-            f"{path} differs from PyTorch by {largest:.2g}, more than {LARGEST_DIFFERENCE:g} in a logit or a "
-            "probability: it was removed"
+            f"{path} differs from PyTorch by {largest:.2g}, more than {LARGEST_DIFFERENCE * scale:.2g} in a logit "
+            "or a probability: it was removed"
         )
     return Written(str(path), len(content), largest)
 

@@ -8,6 +8,7 @@ distillation; a new head first and the whole network afterwards is linear probin
 from typing import Any, Final, NamedTuple
 
 from reslab.errors import UserError
+from reslab.extension import fusion
 from reslab.recipe.recipe import (
     AdamW,
     Cosine,
@@ -39,6 +40,7 @@ METHODS: Final[dict[Method, About]] = {
     "frozen": About("a new head on the old backbone, 20 epochs, plain cross-entropy", True, True),
     "frozen-balanced": About("the same with classes counted as equally frequent", True, True),
     "nearest-mean": About("the class of the nearest mean feature; no training", True, True),
+    "fusion": About("a new head on the old network's features and a pretrained one's, side by side", True, True),
     "finetune": About("all layers, the backbone at a lower rate, every class drawn equally often", True, False),
     "finetune-distill": About("the same, keeping the old network's opinion", False, False),
     "weight-align": About("distillation, then new rows of the head as long as the old ones", False, False),
@@ -82,6 +84,7 @@ def plan(base: Recipe, *, weights: Weights, extension: Extension, data: str) -> 
         # New classes come as the base's images are, in grey or in colour.
         "channels": weights.channels if weights.channels in (1, 3) else "auto",
         "standardize": weights.standardize,
+        "model": base.model if extension.method == "joint" else fusion.describe(weights, extension),
         "validation": 0,
         "trial": False,
         "warm_until": None,
@@ -103,6 +106,9 @@ def fit(recipe: Recipe, *, num_images: int, validation: int, trial: bool) -> Rec
 
 def _training(base: Recipe, extension: Extension) -> dict[str, Any]:
     match extension.method:
+        case "fusion":
+            chosen = LinearHead(penalty="chosen") if extension.keep_old else LinearHead(shrinkage="chosen")
+            return _on_features(base, extension.method) | {"augment": (), "optimizer": chosen, "epochs": 1}
         case "frozen" | "frozen-balanced" | "nearest-mean":
             return _on_features(base, extension.method)
         case "joint":

@@ -7,6 +7,7 @@ Axes: N validation images, K classes.
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from reslab.measure import intervals, metrics
@@ -25,10 +26,18 @@ class Priors:
 
     carried: Tensor
     coming: Tensor
+    num_kept: int = 0  # of the first classes, whose logits stay as they are
 
     def offset(self, tau: float) -> Tensor:
-        """Give what is added to the logits (K,): 0 leaves the prior of the pictures to come, 1 leaves none."""
-        return (1 - tau) * self.coming - self.carried
+        """Give what is added to the logits (K,): 0 leaves the prior of the pictures to come, 1 leaves none.
+
+        Against kept classes, which are given nothing, the others are given what they differ from their mean by.
+        """
+        offset = (1 - tau) * self.coming - self.carried
+        if not self.num_kept:
+            return offset
+        rest = offset[self.num_kept :] - offset[: self.num_kept].mean()
+        return torch.cat([torch.zeros(self.num_kept), rest])
 
 
 def priors_of(recipe: Recipe, *, counts: list[int]) -> Priors:
@@ -40,7 +49,11 @@ def priors_of(recipe: Recipe, *, counts: list[int]) -> Priors:
     kept = 0.0 if recipe.extension and recipe.extension.method == "nearest-mean" else 1 - recipe.logit_adjustment
     natural = recipe.model_copy(update={"sampling": None})
     coming = (recipe.extension and recipe.extension.coming) or counts
-    return Priors(carried=kept * log_prior(counts, recipe=recipe), coming=log_prior(list(coming), recipe=natural))
+    return Priors(
+        carried=kept * log_prior(counts, recipe=recipe),
+        coming=log_prior(list(coming), recipe=natural),
+        num_kept=recipe.extension.num_old if recipe.extension and recipe.extension.keep_old else 0,
+    )
 
 
 def choose_prior(logits: Tensor, labels: Tensor, *, priors: Priors) -> PriorChoice:

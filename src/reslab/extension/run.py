@@ -2,8 +2,9 @@
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,8 +14,8 @@ from reslab.data.expression import join_expressions
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import check_remote, describe_change, read_split
 from reslab.errors import UserError
-from reslab.extension import announce, heads
-from reslab.extension.features import compute_features, is_mirrored, set_head, train_head
+from reslab.extension import announce, fusion, heads
+from reslab.extension.features import as_epoch, compute_features, is_mirrored, set_head, train_head
 from reslab.extension.methods import DEFAULT, METHODS, backbone_rate, check_method, fit, plan
 from reslab.extension.prior import Priors, choose_prior, priors_of
 from reslab.machine.device import pick_device
@@ -22,7 +23,9 @@ from reslab.machine.memory import keep_freed_memory
 from reslab.models.layers import Classifier
 from reslab.network.finishing import finish
 from reslab.network.network import Network
-from reslab.recipe.recipe import Extension, Recipe, derive
+from reslab.recipe.networks import Fusion
+from reslab.recipe.recipe import Extension, LinearHead, Recipe, derive
+from reslab.recipe.settings import with_settings
 from reslab.records import Epoch, PriorChoice, Weights
 from reslab.runs import Run
 from reslab.training.begin import Begun, Computing, begin, go_on, read_recorded, read_splits
@@ -36,6 +39,7 @@ from reslab.words import counted, duration
 
 PRIORS = ("base", "used")
 VALIDATION_SHARE = 0.1  # of each class, where the base held nothing out
+FIXED = ("data", "model", "image_size", "channels", "standardize", "resize", "validation", "trial", "extension")
 IMPRINTED = ("finetune", "finetune-distill", "weight-align")
 
 
@@ -46,6 +50,8 @@ class _Wish:
     old_data: str | int
     merge: bool
     prior: str
+    keep_old: str | None
+    settings: tuple[str, ...]
 
 
 def extend(
@@ -57,6 +63,8 @@ def extend(
     old_data: str | int = "all",
     merge: bool = False,
     prior: str = "base",
+    keep_old: str | None = None,
+    settings: Iterable[str] = (),
     seed: int = 0,
     device: str = "auto",
     data_dir: Path | None = None,
@@ -86,6 +94,10 @@ def extend(
     prior : {"base", "used"}, default "base"
         How frequent pictures of the old classes will be: as in all training images of the base, whatever `old_data`
         takes of them, or as in those that are used.
+    keep_old : {None, "exact"}, default None
+        With `exact` the logits of the old classes stay what they are, to the bit; by the method `fusion` alone.
+    settings : iterable of str, default ()
+        Overrides `field=value` of how the method trains, such as `epochs=5`, as `with_settings` takes them.
     seed : int, default 0
         Decides what is random in the training.
     device : str, default "auto"
@@ -130,7 +142,9 @@ def extend(
     weights = Network.load(run.path, device=str(team.device)).metadata
     # What `data` adds to it, the caller has named.
     check_remote(run.recipe.data, of=f"the recipe {run.recipe.name}", allow_remote=allow_remote)
-    recipe = _plan(run, weights, _Wish(data, method, old_data, merge, prior), data_dir=data_dir)
+    recipe = _plan(
+        run, weights, _Wish(data, method, old_data, merge, prior, keep_old, tuple(settings)), data_dir=data_dir
+    )
 
     def bring_base(made: Run) -> None:
         made.write_base(run.weights_path.read_bytes())
@@ -229,6 +243,10 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None) -> 
     method = check_method(wish.method, old_data=wish.old_data)
     if wish.prior not in PRIORS:
         raise UserError(f"--prior {wish.prior}: choose from {', '.join(PRIORS)}")
+    if wish.keep_old not in (None, "exact"):
+        raise UserError(f"--keep-old {wish.keep_old}: write exact, or omit it")
+    if wish.keep_old and method != "fusion":
+        raise UserError(f"{method} changes the old classes' logits: choose --method fusion, or omit --keep-old")
     base = run.recipe
     limit = {"all": None, "none": 0}.get(str(wish.old_data), wish.old_data)
     if base.trial and wish.old_data == "none":
@@ -243,6 +261,7 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None) -> 
         num_old=len(weights.classes),
         old_data=wish.old_data,  # type: ignore[arg-type]
         merge=wish.merge or bool(base.extension and base.extension.merge),
+        keep_old=wish.keep_old,  # type: ignore[arg-type]
         backbone_lr=backbone_rate(method, old_data=wish.old_data),
         distill=1.0 if method in ("finetune-distill", "weight-align") else 0.0,
     )
@@ -254,7 +273,20 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None) -> 
     if wish.prior == "base" and isinstance(wish.old_data, int):
         coming = _count_coming(old_images, images, limit=wish.old_data)
         draft = derive(draft, name=draft.name, extension=extension.model_copy(update={"coming": coming}))
-    return fit(draft, num_images=len(images.labels), validation=_num_held_out(run, images, extension), trial=base.trial)
+    num_held_out = _num_held_out(run, images, extension)
+    recipe = fit(draft, num_images=len(images.labels), validation=num_held_out, trial=base.trial)
+    return _with_settings(recipe, wish.settings)
+
+
+def _with_settings(recipe: Recipe, settings: tuple[str, ...]) -> Recipe:
+    """Change how the method trains. Raises: UserError where it does not, or what it is to learn would change."""
+    if settings and isinstance(recipe.optimizer, LinearHead):
+        raise UserError("fusion solves its head, which nothing sets: omit --set and --epochs")
+    changed = with_settings(recipe, settings)
+    for field in FIXED:
+        if getattr(changed, field) != getattr(recipe, field):
+            raise UserError(f"--set {field}: an extension takes it from its base and its data, so omit it")
+    return changed
 
 
 def _read_old(run: Run, *, data_dir: Path | None) -> ImageSet:
@@ -318,14 +350,26 @@ class _Extender:
     def extend(self) -> Run:
         """Announce, train, choose the prior, write the weights."""
         self._announce()
-        network = self._extend_on_features() if METHODS[self.extension.method].on_features else self._tune()
+        network = self._teach()
         if self.extension.method == "weight-align":
             heads.align_norms(network.module.head, num_old=self.extension.num_old)
-        self._settle_prior(network)
-        finished = finish(network, images=self.images, held_out=self.held_out)
+        if self.extension.method != "fusion":  # which chooses both at once
+            self._settle_prior(network)
+        finished = finish(
+            network,
+            images=self.images,
+            held_out=self.held_out,
+            features_of=partial(fusion.compute_features, network) if self.extension.method == "fusion" else None,
+            calibrated=bool(self.extension.keep_old),
+        )
         self.display.say(finished.note)
         self.run.write_weights(finished.network.to_bytes())
         return self.run
+
+    def _teach(self) -> Network:
+        if self.extension.method == "fusion":
+            return self._fuse()
+        return self._extend_on_features() if METHODS[self.extension.method].on_features else self._tune()
 
     def _announce(self) -> None:
         for line in announce.describe_classes(self.images, num_old=self.extension.num_old):
@@ -345,9 +389,32 @@ class _Extender:
 
     def _named(self, module: Classifier) -> Network:
         """Give layers that know the new classes the names of all."""
-        return Network(
-            module, self.base.metadata.model_copy(update={"classes": self.images.classes, "calibration": None})
+        changes = {"model": self.recipe.model, "classes": self.images.classes, "calibration": None}
+        return Network(module, self.base.metadata.model_copy(update=changes))
+
+    def _fuse(self) -> Network:
+        """Put the base beside the pretrained network; choose the head and the prior on the held-out images."""
+        began = time.perf_counter()
+        assert isinstance(self.recipe.model, Fusion)
+        assert self.held_out is not None
+        network = self._named(fusion.fuse(self.base, self.recipe.model, num_classes=len(self.images.classes)))
+        features, held_out = (fusion.compute_features(network, images) for images in (self.images, self.held_out))
+        candidates = fusion.candidates(
+            network.module.head,
+            fusion.Labelled(features, self.images.labels),
+            held_out=fusion.Labelled(held_out, self.held_out.labels),
+            num_kept=self.extension.num_old if self.extension.keep_old else 0,
         )
+        priors = priors_of(self.recipe, counts=self.images.counts())
+        choices = [choose_prior(head.logits(held_out), self.held_out.labels, priors=priors) for head in candidates]
+        place = max(range(len(choices)), key=lambda place: choices[place].best)
+        head, choice = candidates[place], choices[place].model_copy(update={"strength": candidates[place].strength})
+        head.write(network.module.head)
+        logits = head.logits(features)
+        self.run.cut_log(0)
+        self.run.append_log(as_epoch(logits, self.images.labels, seconds=time.perf_counter() - began))
+        self._add_prior(network, choice, priors)
+        return network
 
     def _extend_on_features(self) -> Network:
         network = self._grown()
@@ -394,6 +461,11 @@ class _Extender:
             return
         priors: Priors = priors_of(self.recipe, counts=self.images.counts())
         choice = choose_prior(network.logits(self.held_out.images), self.held_out.labels, priors=priors)
+        self._add_prior(network, choice, priors)
+
+    def _add_prior(self, network: Network, choice: PriorChoice, priors: Priors) -> None:
+        """Build the chosen prior into the head's biases, record it and say so."""
+        assert self.held_out is not None
         with torch.no_grad():
             network.module.head.bias.add_(priors.offset(choice.tau).to(self.device))
         self.run.write_prior(choice)
@@ -401,4 +473,5 @@ class _Extender:
         if choice.is_flat:
             self.display.say(f"every tau has the same macro F1 {where}, so {choice.tau:g} is as good as any")
         else:
-            self.display.say(f"tau {choice.tau:g} has the best macro F1 {where}")
+            strength = "" if choice.strength is None else f" and a strength of {choice.strength:g}"
+            self.display.say(f"tau {choice.tau:g}{strength}: the best macro F1 {where}")

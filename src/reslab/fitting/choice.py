@@ -16,9 +16,9 @@ from sklearn.model_selection import StratifiedKFold
 
 from reslab.data.images import ImageSet
 from reslab.errors import UserError
-from reslab.fitting.heads import STRENGTHS, Head, Integers, Method, solve
 from reslab.measure.estimates import proportion
 from reslab.pretrained import Pretrained, is_installed
+from reslab.pretrained.heads import STRENGTHS, Head, Integers, Method, solve
 from reslab.recipe.recipe import LinearHead
 from reslab.records import Candidate
 from reslab.words import duration

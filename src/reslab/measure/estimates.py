@@ -63,6 +63,13 @@ def gain(before: Answers, *, after: Answers) -> Estimate:
     return estimate(value, intervals.gain_interval(gained, lost=lost, total=len(before)))
 
 
+def difference(before: Estimate, *, after: Estimate) -> Estimate:
+    """Give the difference of two figures that were measured on different images."""
+    first, second = (Interval(np.asarray(each.low), np.asarray(each.high)) for each in (before, after))
+    interval = intervals.difference_interval(first, second, values=(before.value, after.value))
+    return estimate(np.asarray(after.value - before.value), interval)
+
+
 def bootstrapped(value: Floats, *, samples: Floats) -> Estimate:
     """Give a figure, (), with the percentile interval of its samples (R,)."""
     return estimate(value, intervals.percentile_interval(samples, values=value))

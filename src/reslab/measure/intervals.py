@@ -123,6 +123,17 @@ def gain_interval(gained: int, *, lost: int, total: int, confidence: float = CON
     return Interval(end(-1.0), end(1.0))
 
 
+def difference_interval(first: Interval, second: Interval, *, values: tuple[float, float]) -> Interval:
+    """Give Newcombe's interval of `values[1] - values[0]`, two independent figures with intervals of their own.
+
+    Source: Newcombe 1998, Statistics in Medicine 17:873, method 10.
+    """
+    difference = values[1] - values[0]
+    below = np.hypot(values[1] - second.low, first.high - values[0])
+    above = np.hypot(second.high - values[1], values[0] - first.low)
+    return Interval(np.maximum(-1.0, difference - below), np.minimum(1.0, difference + above))
+
+
 def macro_f1_difference(
     labels: Integers, *, first: Integers, second: Integers, num_classes: int
 ) -> tuple[Floats, Interval]:

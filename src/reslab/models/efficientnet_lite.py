@@ -124,7 +124,7 @@ def resample(images: Tensor, size: int) -> Tensor:
 
     Products, since every runtime computes them alike and fast; a resize operation none.
     """
-    rows, columns = (torch.tensor(_filter(side, size), device=images.device) for side in images.shape[2:])
+    rows, columns = (torch.tensor(_filter(side, size)).to(images) for side in images.shape[2:])
     return rows @ images @ columns.T
 
 

@@ -45,7 +45,8 @@ class FastConvClassifier(Classifier):
                 for inputs, outputs in zip((num_patches, *options.widths), options.widths, strict=False)
             )
         )
-        self.head = nn.Linear(options.widths[-1], num_classes)
+        self.num_features = options.widths[-1]
+        self.head = nn.Linear(self.num_features, num_classes)
         self.head.bias.requires_grad_(False).zero_()
         with torch.no_grad():
             self.stem.bias.zero_()  # type: ignore[union-attr]
@@ -62,7 +63,7 @@ class FastConvClassifier(Classifier):
     def features(self, images: Tensor) -> Tensor:
         x = self.groups(F.gelu(self.stem(images)))
         maxima: Tensor = x.amax(dim=(2, 3))
-        return maxima.div(self.head.in_features)
+        return maxima.div(self.num_features)
 
 
 def _identity_conv(inputs: int, outputs: int) -> nn.Conv2d:

@@ -37,13 +37,14 @@ class Vgg19Classifier(Classifier):
         self.layers = nn.Sequential(*layers)
         hidden, dropout = options.hidden, options.dropout
         self.hidden = nn.Sequential(*_connect(inputs, hidden, dropout), *_connect(hidden, hidden, dropout))
+        self.num_features = hidden
         self.head = nn.Linear(hidden, num_classes)
         init_kaiming(self)
         nn.init.normal_(self.head.weight)
 
     def features(self, images: Tensor) -> Tensor:
         x: Tensor = self.hidden(average_pixels(self.layers(images)))
-        return x / math.sqrt(self.head.in_features)
+        return x / math.sqrt(self.num_features)
 
 
 def _connect(inputs: int, outputs: int, dropout: float) -> tuple[nn.Module, ...]:

@@ -4,9 +4,11 @@ The temperature is folded into the head, so that whatever computes logits from t
 evaluation, the app and every exported file.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from reslab.data.images import ImageSet
 from reslab.data.pixels import Pixels
@@ -17,6 +19,8 @@ from reslab.network.network import Network
 from reslab.records import Calibration
 from reslab.words import counted
 
+FeaturesOf = Callable[[ImageSet], Tensor]
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -26,25 +30,42 @@ class Finished:
     note: str
 
 
-def finish(network: Network, *, images: ImageSet, held_out: ImageSet | None, usual: float | None = None) -> Finished:
+def finish(
+    network: Network,
+    *,
+    images: ImageSet,
+    held_out: ImageSet | None,
+    usual: float | None = None,
+    features_of: FeaturesOf | None = None,
+    calibrated: bool = False,
+) -> Finished:
     """Calibrate a network that was trained on `images` by changing its head in place, and let it know its pictures.
 
     `usual` is the temperature of a recipe that holds nothing out. Too few held-out images, or too few mistakes on
-    them, leave the logits as they are.
+    them, leave the logits as they are. `features_of` computes features faster than the network does. What is
+    `calibrated` keeps its logits.
     """
-    calibration, note = _calibrate(network, held_out, usual)
-    if calibration is not None:
+    if calibrated:
+        calibration, note = network.metadata.calibration, "calibrated by the new classes' rows alone"
+    else:
+        calibration, note = _calibrate(network, held_out, usual, features_of)
+    if calibration is not None and not calibrated:
         _divide(network, calibration)
     metadata = network.metadata.model_copy(update={"calibration": calibration})
-    return Finished(Network(network.module, metadata, _get_to_know(network, images, held_out)), note)
+    features_of = features_of or (lambda images: network.features(images.images))
+    return Finished(Network(network.module, metadata, _get_to_know(images, held_out, features_of)), note)
 
 
-def _calibrate(network: Network, held_out: ImageSet | None, usual: float | None) -> tuple[Calibration | None, str]:
+def _calibrate(
+    network: Network, held_out: ImageSet | None, usual: float | None, features_of: FeaturesOf | None
+) -> tuple[Calibration | None, str]:
     if held_out is None:
         if usual is None:
             return None, "not calibrated: no images are held out"
         return Calibration(temperature=usual), f"calibrated as trials of the recipe gave: temperature {usual:.2f}"
-    logits, labels = network.logits(held_out.images).numpy(), held_out.labels.numpy()
+    with torch.no_grad():
+        known = network.module.head(features_of(held_out)) if features_of else network.logits(held_out.images)
+    logits, labels = known.numpy(), held_out.labels.numpy()
     if obstacle := find_obstacle(logits, labels):
         return None, f"not calibrated: {obstacle}"
     found = Calibration(temperature=fit_temperature(logits, labels), num_images=len(labels))
@@ -60,10 +81,9 @@ def _divide(network: Network, by: Calibration) -> None:
         head.bias.div_(by.temperature)
 
 
-def _get_to_know(network: Network, images: ImageSet, held_out: ImageSet | None) -> Familiarity | None:
+def _get_to_know(images: ImageSet, held_out: ImageSet | None, features_of: FeaturesOf) -> Familiarity | None:
     """Keep the features of a few training images of each class; of streamed ones none, which are far away."""
     if held_out is None or (isinstance(images.images, Pixels) and images.images.is_streamed):
         return None
     few = limit(images.labels.numpy(), classes=images.classes, num=-(-MOST // len(images.classes)))
-    known = network.features(images.subset(few).images)
-    return fit_familiarity(known, network.features(held_out.images))
+    return fit_familiarity(features_of(images.subset(few)), features_of(held_out))

@@ -17,7 +17,7 @@ from reslab.machine.memory import keep_freed_memory
 from reslab.models.layers import Classifier
 from reslab.network.familiarity import Familiarity, read_familiarity
 from reslab.network.inference import Stored, place_on, predict_features, predict_logits
-from reslab.recipe.value import Resizing
+from reslab.recipe.shapes import Resizing
 from reslab.records import FAMILIARITY, Weights
 from reslab.runs import pack_weights, read_weights, write_bytes
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from reslab.data.answers import Unread, all_read, answer_all
 from reslab.data.pictures import ANSWERED, Answer, Said
 from reslab.errors import UserError, extra
-from reslab.recipe.value import Resizing
+from reslab.recipe.shapes import Resizing
 
 INPUT, OUTPUTS = "images", ("logits", "probabilities", "familiarity")
 

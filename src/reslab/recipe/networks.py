@@ -308,7 +308,7 @@ class Timm(Foreign):
         return f"timm's {self.name}"
 
 
-Model = Annotated[
+Alone = (
     PreActResNet
     | ResNet
     | Plain
@@ -323,9 +323,52 @@ Model = Annotated[
     | ImageNetResNet
     | EfficientNetLite
     | Module
-    | Timm,
-    Field(discriminator="kind"),
-]
+    | Timm
+)
+
+
+# ---- two side by side
+
+
+class Kept(Part):
+    """The first of the remaining classes, whose logits are computed from the first features alone, to the bit."""
+
+    classes: PositiveInt
+    features: PositiveInt
+
+
+class Fusion(Architecture):
+    """A network beside a pretrained one, their features under one head."""
+
+    NETWORK: ClassVar = "fusion:FusionClassifier"
+    FAMILY: ClassVar = "feature fusion"
+
+    kind: Literal["fusion"] = "fusion"
+    base: Annotated[Alone, Field(discriminator="kind")]
+    pretrained: EfficientNetLite
+    kept: tuple[Kept, ...] = ()
+
+    @model_validator(mode="after")
+    def _features_grow(self) -> "Fusion":
+        sizes = [part.features for part in self.kept]
+        if sizes != sorted(sizes):
+            raise ValueError(f"kept classes read ever more features, not {listing([str(size) for size in sizes])}")
+        return self
+
+    @property
+    def label(self) -> str:
+        """The name in a table."""
+        return f"{self.base.label}+{self.pretrained.label}"
+
+    @property
+    def words(self) -> str:
+        """The name in a report, with every option."""
+        num_kept = sum(part.classes for part in self.kept)
+        kept = f"; {num_kept} classes answer by the first features alone" if self.kept else ""
+        return f"{self.base.words} and {self.pretrained.words}, features side by side{kept}"
+
+
+Model = Annotated[Alone | Fusion, Field(discriminator="kind")]
 
 MODELS: dict[str, Model] = {
     **{f"preact_resnet{depth}": PreActResNet(depth=depth) for depth in (20, 32, 44, 56, 110)},

@@ -6,6 +6,7 @@ recipe costs nothing.
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -22,7 +23,8 @@ from pydantic import (
 from reslab.errors import UserError, check_kind, first_complaint
 from reslab.recipe.networks import Model
 from reslab.recipe.schema import SCHEMA_VERSION, upgrade
-from reslab.recipe.value import Channels, Fraction, Part, Resizing
+from reslab.recipe.shapes import Channels, Resizing
+from reslab.recipe.value import Fraction, Part
 from reslab.words import NBSP, counted, listing, percent
 
 NOT_REACHED: Final = "(not reached)"
@@ -89,7 +91,56 @@ class RandomResizedCrop(Part):
         return self
 
 
-Augment = Annotated[Flip | Shift | Crop | RandomResizedCrop, Field(discriminator="kind")]
+class RandomErasing(Part):
+    """Put the mean colour over a rectangle of each image with `probability`; `area` bounds its share of the image."""
+
+    kind: Literal["random_erasing"] = "random_erasing"
+    probability: Fraction = 0.25
+    area: tuple[PositiveShare, PositiveShare] = (0.02, 1 / 3)
+
+
+class ColorJitter(Part):
+    """Change brightness, contrast and saturation of each image, in this order.
+
+    Each is multiplied by a uniform factor between 1 minus and 1 plus the number given here.
+    """
+
+    kind: Literal["color_jitter"] = "color_jitter"
+    brightness: Fraction = 0.4
+    contrast: Fraction = 0.4
+    saturation: Fraction = 0.4
+
+
+class TrivialAugment(Part):
+    """Change each image by one of fourteen operations at a uniform strength, in the wide ranges of arXiv:2103.10158."""
+
+    kind: Literal["trivial_augment"] = "trivial_augment"
+
+
+Augment = Annotated[
+    Flip | Shift | Crop | RandomResizedCrop | RandomErasing | ColorJitter | TrivialAugment,
+    Field(discriminator="kind"),
+]
+
+
+class Mixup(Part):
+    """Blend each image and its label with another of its batch, by a share drawn from Beta(`alpha`, `alpha`)."""
+
+    kind: Literal["mixup"] = "mixup"
+    alpha: PositiveFloat = 0.2
+
+
+class CutMix(Part):
+    """Paste a rectangle of another image of the batch, whose share is drawn from Beta(`alpha`, `alpha`).
+
+    The label is blended by the area.
+    """
+
+    kind: Literal["cutmix"] = "cutmix"
+    alpha: PositiveFloat = 1.0
+
+
+Mixing = Annotated[Mixup | CutMix, Field(discriminator="kind")]
 
 
 class Resize(Part):
@@ -151,16 +202,20 @@ class AdamW(Part):
     weight_decay: NonNegativeFloat = 0.01
 
 
+Chosen = Literal["chosen"]
+
+
 class LinearHead(Part):
     """A head alone, computed from features that stay as they are: no updates, so no rate.
 
     `shrinkage` is the share of the covariance that linear discriminant analysis replaces by a multiple of the identity,
     `penalty` the inverse penalty C of logistic regression on standardised features; with both, the head is their mean.
+    "chosen" is chosen on held-out images.
     """
 
     kind: Literal["linear_head"] = "linear_head"
-    shrinkage: PositiveShare | None = None
-    penalty: PositiveFloat | None = None
+    shrinkage: PositiveShare | Chosen | None = None
+    penalty: PositiveFloat | Chosen | None = None
     peak_lr: ClassVar[float] = 0.0
 
     @model_validator(mode="after")
@@ -173,10 +228,20 @@ class LinearHead(Part):
     def words(self) -> str:
         """Name it with its settings."""
         names = [
-            *([] if self.shrinkage is None else [f"discriminant analysis with shrinkage {self.shrinkage:g}"]),
-            *([] if self.penalty is None else [f"logistic regression with C = {self.penalty:g}"]),
+            *_words("discriminant analysis with shrinkage", self.shrinkage),
+            *_words("logistic regression with C =", self.penalty),
         ]
         return f"the mean of {listing(names)}" if len(names) > 1 else names[0]
+
+
+def _words(head: str, strength: float | Chosen | None) -> Iterator[str]:
+    match strength:
+        case None:
+            return
+        case "chosen":
+            yield f"{head.removesuffix(' =')} chosen on held-out images"
+        case _:
+            yield f"{head} {strength:g}"
 
 
 Optimizer = Annotated[Sgd | Muon | AdamW | LinearHead, Field(discriminator="kind")]
@@ -284,6 +349,15 @@ def _rise(warmup: float, peak: float) -> str:
 Schedule = Annotated[Steps | Linear | Cosine, Field(discriminator="kind")]
 
 
+class EarlyStopping(Part):
+    """Keep the weights of the epoch with the best validation accuracy, of equal ones the one with the lowest loss.
+
+    With `patience`, end the run after so many epochs without a better one.
+    """
+
+    patience: PositiveInt | None = None
+
+
 class WarmUntil(Part):
     """Train at `factor` of the rate until an epoch ends with a training error under `training_error`."""
 
@@ -310,7 +384,9 @@ class Sampling(Part):
     balance: Fraction = 0.0
 
 
-Method = Literal["frozen", "frozen-balanced", "nearest-mean", "finetune", "finetune-distill", "weight-align", "joint"]
+Method = Literal[
+    "frozen", "frozen-balanced", "nearest-mean", "fusion", "finetune", "finetune-distill", "weight-align", "joint"
+]
 
 
 class Extension(Part):
@@ -322,12 +398,28 @@ class Extension(Part):
     num_old: PositiveInt
     old_data: Literal["all", "none"] | PositiveInt = "all"
     merge: bool = False  # classes of one name are one class
+    keep_old: Literal["exact"] | None = None  # exact: the old classes' logits stay what they are, to the bit
     backbone_lr: Fraction = 1.0  # times the rate of the head
     distill: NonNegativeFloat = 0.0  # weight of the base's opinion beside the labels
     temperature: PositiveFloat = 2.0  # of that opinion
     coming: tuple[NonNegativeInt, ...] | None = (
         None  # how frequent pictures of each class will be; None: as in training
     )
+
+
+class Start(Part):
+    """The file whose weights the layers below the head start from, where names and shapes fit, and its SHA-256."""
+
+    file: str
+    sha256: str
+
+
+class Imported(Part):
+    """Where the weights of a run come from that reslab has not trained: a file, its SHA-256, and how it was read."""
+
+    file: str
+    sha256: str
+    map: str
 
 
 # ---- the whole
@@ -390,6 +482,7 @@ class Recipe(Part):
     trial: bool = False  # made to choose between settings: measured on its validation images, never on test images
     standardize: Standardize | None = None  # None: those of the training images
     augment: tuple[Augment, ...] = ()
+    mixing: tuple[Mixing, ...] = ()  # of images and labels: for each batch one of these
     progressive_resizing: tuple[Resize, ...] = ()  # smaller images at first
     model: Model
     pretrained: Literal["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"] | None = (
@@ -400,6 +493,8 @@ class Recipe(Part):
     warm_until: WarmUntil | None = None
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     logit_adjustment: Fraction = 0.0  # 1: the loss counts all classes as equally frequent (arXiv:2007.07314)
+    class_weights: Literal["balanced"] | tuple[PositiveFloat, ...] | None = None  # of the loss; balanced: equal sums
+    early_stopping: EarlyStopping | None = None
     freeze: tuple[Freeze, ...] = ()
     epochs: PositiveInt
     updates: PositiveInt | None = None  # ends the run earlier, inside an epoch
@@ -409,6 +504,8 @@ class Recipe(Part):
     stream: PositiveInt | None = None  # from shards, in every epoch anew: so many images are in memory and shuffled
     temperature: PositiveFloat | None = None  # of the logits, where no images are held out to find it
     skip_damaged: bool = False  # whether damaged pictures, and shards that are missing or cut short, are left out
+    start: Start | None = None  # by `reslab train --from`
+    imported: Imported | None = None  # by `reslab import`, which has trained nothing
     extension: Extension | None = None  # of a trained network, by `reslab extend`
 
     @model_validator(mode="before")
@@ -442,6 +539,15 @@ class Recipe(Part):
     def _pretrained_fits_model(self) -> "Recipe":
         if self.pretrained is not None and self.pretrained != self.model.label:
             raise ValueError(f"the weights of {self.pretrained} do not fit {self.model.label}: name equal ones")
+        return self
+
+    @model_validator(mode="after")
+    def _early_stopping_holds_images_out(self) -> "Recipe":
+        if self.early_stopping is not None and not self.validation:
+            raise ValueError(
+                "early_stopping chooses an epoch by validation images, and none are held out: set validation, for "
+                "example to a tenth of the training images"
+            )
         return self
 
     @model_validator(mode="after")

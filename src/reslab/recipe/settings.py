@@ -103,10 +103,16 @@ def _check_name(place: Any, part: str, field: str) -> None:
     raise UserError(f"--set {field}: unknown field {part!r}; {hint}")
 
 
+def _members(union: Any) -> list[type[Part]]:
+    """List the members of an annotated union, and of unions in it."""
+    members = get_args(get_args(union)[0])
+    return [part for each in members for part in ([each] if isinstance(each, type) else _members(each))]
+
+
 # The members of each union by kind, listed under each of these kinds: one may be put in another's place.
 _SIBLINGS: dict[str, dict[str, type[Part]]] = {
     kind: {part.model_fields["kind"].default: part for part in parts}
-    for parts in (get_args(get_args(union)[0]) for union in (Model, Augment, Optimizer, Schedule))
+    for parts in map(_members, (Model, Augment, Optimizer, Schedule))
     for kind in (part.model_fields["kind"].default for part in parts)
 }
 

@@ -1,6 +1,6 @@
 """What every piece of a recipe and of a record is: an immutable value that refuses what it does not know."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -8,8 +8,6 @@ from reslab.errors import show
 from reslab.words import is_text
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Resizing = Literal["squeeze", "pad", "crop"]  # pictures that are no squares: see data.framing
-Channels = Literal["auto", 1, 3]  # as the data has them; grey; RGB
 
 
 class Part(BaseModel):

@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+import numpy as np
+
+from reslab.measure.estimates import proportion
 from reslab.records import Estimate, ExtensionFigures, NewClass
 from reslab.report.inputs import Inputs
 from reslab.report.mistakes import Confusion, Mistakes
@@ -16,6 +19,7 @@ class Account(NamedTuple):
     new_names: str
     old_sentence: str
     old_table: Table
+    new_sentence: str
     new_table: Table
     prior_sentence: str
     confusions: list[Confusion]
@@ -32,6 +36,7 @@ def give_account(inputs: Inputs) -> Account | None:
         new_names=named(classes[num_old:]),
         old_sentence=_old_sentence(inputs, extension),
         old_table=_old_table(inputs, extension),
+        new_sentence=_new_sentence(inputs, num_old),
         new_table=_new_table(inputs, extension),
         prior_sentence=_prior_sentence(extension),
         confusions=Mistakes(inputs).confusions(num_old=num_old),
@@ -85,6 +90,21 @@ def _old_table(inputs: Inputs, extension: ExtensionFigures) -> Table:
 
 
 # ---- new classes
+
+
+def _new_sentence(inputs: Inputs, num_old: int) -> str:
+    """Count any new class as one, against any old one."""
+    matrix = np.array(inputs.test.confusion_matrix)
+    hits, called, actual = matrix[num_old:, num_old:].sum(), matrix[:, num_old:].sum(), matrix[num_old:].sum()
+    precision, recall, right = (
+        in_percent(proportion(part, total=total))
+        for part, total in ((hits, called), (hits, actual), (matrix.diagonal()[num_old:].sum(), hits))
+    )
+    return (
+        f"Called any new class: {called:,} images, of which {precision.text} {precision.aside} are of a new class "
+        f"(precision), which is {recall.text} {recall.aside} of the {actual:,} images of new classes (recall). "
+        f"Of these, {right.text} {right.aside} are given the right new class."
+    )
 
 
 def _new_table(inputs: Inputs, extension: ExtensionFigures) -> Table:

@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 from statistics import median
 
-from reslab.recipe.recipe import Extension, LinearHead, Recipe
+from reslab.recipe.recipe import Extension, Imported, LinearHead, Recipe
 from reslab.records import Environment, Segment, Setup
 from reslab.report.inputs import Inputs
 from reslab.report.words import (
     adjustment_words,
     augment_words,
+    class_weights_words,
     distill_words,
     method_words,
+    mixing_words,
     old_data_words,
     optimizer_words,
     sampling_words,
@@ -38,15 +40,28 @@ def recipe_facts(inputs: Inputs) -> Facts:
         *(_extension_facts(recipe.extension) if recipe.extension else ()),
         ("Network", recipe.model.words),
         *([("Starts from", f"the ImageNet weights of {recipe.pretrained}")] if recipe.pretrained else []),
+        *([("Starts from", f"{recipe.start.file}, SHA-256 {recipe.start.sha256[:16]}…")] if recipe.start else []),
         ("Parameters", f"{inputs.num_parameters:,}"),
         ("Images", images + resizing),
-        ("Augmentation", augment_words(recipe.augment)),
-        ("Optimizer", optimizer_words(recipe.optimizer)),
-        *(_update_facts(inputs) if not isinstance(recipe.optimizer, LinearHead) else ()),
+        *(_training_facts(inputs) if recipe.imported is None else [("Imported", _imported(recipe.imported))]),
         *([("Sampling", sampling_words(recipe.sampling))] if recipe.sampling else []),
         *([("Not trained", "; ".join(each.words(epochs=epochs) for each in recipe.freeze))] if recipe.freeze else []),
         ("Validation", f"{recipe.validation:,} images held out" if recipe.validation else "nothing held out"),
         ("Seed", str(inputs.environment.seed)),
+    ]
+
+
+def _imported(imported: Imported) -> str:
+    return f"trained elsewhere: {imported.file} ({imported.map}), SHA-256 {imported.sha256[:16]}…"
+
+
+def _training_facts(inputs: Inputs) -> Facts:
+    recipe = inputs.recipe
+    return [
+        ("Augmentation", augment_words(recipe.augment)),
+        *([("Mixing", mixing_words(recipe.mixing))] if recipe.mixing else []),
+        ("Optimizer", optimizer_words(recipe.optimizer)),
+        *(_update_facts(inputs) if not isinstance(recipe.optimizer, LinearHead) else ()),
     ]
 
 
@@ -56,6 +71,7 @@ def _update_facts(inputs: Inputs) -> Facts:
         ("Learning rate", recipe.rate_words(epochs=epochs, updates=updates)),
         ("Loss", _loss(recipe)),
         ("Length", _length(inputs)),
+        *([("Weights", _kept(inputs))] if recipe.early_stopping and inputs.log else []),
         ("Batch", _batch(recipe)),
     ]
 
@@ -63,7 +79,8 @@ def _update_facts(inputs: Inputs) -> Facts:
 def _loss(recipe: Recipe) -> str:
     smoothing = f" with label smoothing {recipe.label_smoothing:g}" if recipe.label_smoothing else ""
     adjusted = f", {adjustment_words(recipe.logit_adjustment)}" if recipe.logit_adjustment else ""
-    return f"cross-entropy{smoothing}{adjusted}"
+    weighted = f", classes weighted ({class_weights_words(recipe)})" if recipe.class_weights else ""
+    return f"cross-entropy{smoothing}{adjusted}{weighted}"
 
 
 def _batch(recipe: Recipe) -> str:
@@ -85,6 +102,11 @@ def _length(inputs: Inputs) -> str:
     words = f"{len(inputs.log)} of {counted(inputs.recipe.epochs, 'epoch')}"
     limit = f", ended by the limit of {inputs.recipe.updates:,} updates" if inputs.recipe.updates else ""
     return words + (f", {inputs.log[-1].updates:,} updates" if inputs.log else "") + limit
+
+
+def _kept(inputs: Inputs) -> str:
+    best = max(inputs.log, key=lambda epoch: (epoch.validation_accuracy or 0.0, -(epoch.validation_loss or 0.0)))
+    return f"those of epoch {best.epoch}, the best of {counted(len(inputs.log), 'epoch')} on the validation images"
 
 
 def machine_facts(inputs: Inputs) -> Facts:

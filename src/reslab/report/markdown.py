@@ -68,7 +68,8 @@ def _lines(inputs: Inputs, pictures: Sequence[Picture], beside: Beside | None) -
 def _extension(account: Account) -> Iterator[str]:
     """Say what the extension has done, as the page does."""
     yield from ("", "## Old classes before and after", "", escape(account.old_sentence))
-    yield from ("", *_table(account.old_table), "", "## New classes", "", *_table(account.new_table))
+    yield from ("", *_table(account.old_table), "", "## New classes", "", escape(account.new_sentence))
+    yield from ("", *_table(account.new_table))
     if account.confusions:
         yield from ("", "### Worst confusions of the new classes", "", *_table(pair_table(account.confusions)))
     yield from ("", "## How much of the prior is removed", "", escape(account.prior_sentence))

@@ -6,18 +6,25 @@ from typing import assert_never
 from reslab.recipe.recipe import (
     AdamW,
     Augment,
+    ColorJitter,
     Crop,
+    CutMix,
     Extension,
     Flip,
     LinearHead,
     Method,
+    Mixing,
+    Mixup,
     Muon,
     Optimizer,
+    RandomErasing,
     RandomResizedCrop,
+    Recipe,
     Sampling,
     Sgd,
     Shift,
     Standardize,
+    TrivialAugment,
 )
 from reslab.words import counted, percent
 
@@ -43,8 +50,26 @@ def _augment_words(part: Augment) -> str:
                 f"a window of {percent(area[0], decimals=0)} to {percent(area[1], decimals=0)} of the area, "
                 f"{ratio[0]:.3g} to {ratio[1]:.3g} times as wide as high, stretched to the whole"
             )
+        case RandomErasing(probability=probability, area=area):
+            return (
+                f"with probability {probability:g}, a rectangle of {percent(area[0], decimals=0)} to "
+                f"{percent(area[1], decimals=0)} of the area erased"
+            )
+        case ColorJitter():
+            return (
+                f"brightness changed by up to {part.brightness:g}, contrast by {part.contrast:g}, saturation by "
+                f"{part.saturation:g}"
+            )
+        case TrivialAugment():
+            return "one random operation at a random strength (TrivialAugment)"
         case _:
             assert_never(part)
+
+
+def mixing_words(mixing: Sequence[Mixing]) -> str:
+    """Say how images and labels are blended."""
+    names = {Mixup: "mixup", CutMix: "CutMix"}
+    return " or ".join(f"{names[type(part)]} with alpha {part.alpha:g}" for part in mixing)
 
 
 def standardize_words(standardize: Standardize) -> str:
@@ -65,7 +90,7 @@ def optimizer_words(optimizer: Optimizer) -> str:
             below = f", each layer at {by:g} times the rate of the one above it" if by < 1 else ""
             return f"AdamW, weight decay {optimizer.weight_decay:g} on kernels only{below}"
         case LinearHead():
-            return f"none: the head is {optimizer.words}, on frozen features of the images and their mirror images"
+            return f"none: the head is {optimizer.words}, on frozen features"
         case _:
             assert_never(optimizer)
 
@@ -108,6 +133,7 @@ _METHODS: dict[Method, str] = {
     "frozen": "a new head on the base's features, which stay as they are",
     "frozen-balanced": "a new head on the base's features, all classes counted as equally frequent",
     "nearest-mean": "the class of the nearest mean of the base's features, without training",
+    "fusion": "a new head on the base's features and a pretrained network's, side by side, both left as they are",
     "finetune": "all layers trained further",
     "finetune-distill": "all layers trained further, with the base as a second teacher",
     "weight-align": "all layers trained further with the base as a second teacher, then the new classes' weights "
@@ -139,3 +165,9 @@ def distill_words(extension: Extension) -> str:
     return (
         f"the base's opinion with weight {extension.distill:g} beside the labels, temperature {extension.temperature:g}"
     )
+
+
+def class_weights_words(recipe: Recipe) -> str:
+    """Say how much each class counts in the loss."""
+    weights = recipe.class_weights
+    return ", ".join(f"{each:g}" for each in weights) if isinstance(weights, tuple) else str(weights)

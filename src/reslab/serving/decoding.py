@@ -33,7 +33,7 @@ from reslab.data.pictures import (
     with_channels,
 )
 from reslab.errors import UserError
-from reslab.recipe.value import Resizing
+from reslab.recipe.shapes import Resizing
 from reslab.serving.turns import Busy, Turns
 
 Uploaded = tuple[str, bytes]  # the name of a file, and what it holds

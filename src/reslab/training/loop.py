@@ -34,6 +34,7 @@ from reslab.training.objective import Forward, make_objective
 from reslab.training.optim import make_optimizer, rate_at
 from reslab.training.progress import Display
 from reslab.training.safety import LOWERED, Clock, Safety
+from reslab.training.starting import take_start
 from reslab.training.state import State, capture, restore
 from reslab.training.statistics import BATCH_SIZE, NUM_IMAGES, renew_statistics
 from reslab.training.step import make_forward
@@ -92,6 +93,7 @@ class Trainer:
         per_epoch = len(self.batches)
         updates = min(self.recipe.epochs * per_epoch, self.recipe.updates or self.recipe.epochs * per_epoch)
         self.length = _Length(per_epoch, updates, -(-updates // per_epoch))
+        self.note: str | None = None
         self.state = self._begin(start)
         self.trained = [parameter for parameter in self.state.model.parameters() if parameter.requires_grad]
         self.epoch_start = capture(self.state)
@@ -142,6 +144,8 @@ class Trainer:
         if self.team.is_first:  # with whose weights all begin
             some = torch.randperm(len(self.images.labels), generator=seeded(self.seed, "prepare"))[:IMAGES_TO_PREPARE]
             model.prepare(standardize(self.images.images[some], by=self.by))
+            if self.recipe.start is not None:
+                self.note = take_start(model, self.run, self.recipe.start)
         return model
 
     def _make_updater(self) -> Updater:
@@ -167,14 +171,26 @@ class Trainer:
 
     def run_epochs(self) -> None:
         """Run the epochs that are missing. Raises: UserError where the recipe freezes all or what is not there."""
+        if self.note is not None and self.state.updates == 0:
+            self.display.say(self.note)
         check_freezing(self.state.model, self.recipe.freeze, epochs=self.length.epochs)
         with listen_for_stop() as self.stop, self.display.shown(updates=self.state.updates):
-            while self.state.epochs < self.length.epochs:
+            while not self._is_over():
                 with self._rescue():
                     self._run_epoch()
 
+    def _is_over(self) -> bool:
+        """Tell whether all epochs are done, or early stopping has waited long enough for a better one."""
+        state, stopping = self.state, self.recipe.early_stopping
+        if stopping is not None and stopping.patience is not None and state.best_epoch is not None:
+            return state.epochs >= min(self.length.epochs, state.best_epoch + stopping.patience)
+        return state.epochs >= self.length.epochs
+
     def write_weights(self) -> None:
         """Finish the network as it is now and write it; the run is then finished."""
+        if self.state.best_epoch is not None:
+            self.state.model.load_state_dict(self.state.best)
+            self.display.say(f"kept the weights of epoch {self.state.best_epoch}, the best on the validation images")
         network = Network(self.state.model, self._describe_weights())
         finished = finish(network, images=self.images, held_out=self.held_out, usual=self.recipe.temperature)
         self.display.say(finished.note)
@@ -321,10 +337,12 @@ class Trainer:
         )
         if self.recipe.warm_until is not None and 1 - done.train_accuracy < self.recipe.warm_until.training_error:
             state.is_warm = True
+        if self.recipe.early_stopping is not None:
+            state.compare(epoch=number, accuracy=validation["validation_accuracy"], loss=validation["validation_loss"])
         self.run.append_log(done)
         self.display.epoch(done)
         state.epochs, state.seconds = number, 0.0
-        if self.clock.is_due_after(epochs=number) or number == self.length.epochs:
+        if self.clock.is_due_after(epochs=number) or self._is_over():
             self._save()
 
     def _save(self) -> None:

@@ -7,25 +7,36 @@ Axes: N images, C channels, H rows, W columns, K classes, K' old classes.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from reslab.data.images import ImageSet
+from reslab.errors import UserError
 from reslab.recipe.recipe import Recipe
 
 Forward = Callable[[Tensor], Tensor]  # images (N, C, H, W) to logits (N, K)
-Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # logits (N, K), images, labels (N,) to the mean loss
+Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # logits (N, K), images, labels (N,) or (N, K) to the mean loss
 
 
 def make_objective(recipe: Recipe, *, images: ImageSet, teacher: Forward | None, device: torch.device) -> Objective:
     """Build the loss of `recipe` for its training images; `teacher` is the network that is being extended."""
     offset = recipe.logit_adjustment * log_prior(images.counts(), recipe=recipe).to(device)
+    weights = None if recipe.class_weights is None else class_weights(images, recipe.class_weights).to(device)
     extension = recipe.extension
 
     def objective(logits: Tensor, chunk: Tensor, labels: Tensor) -> Tensor:
-        loss = F.cross_entropy(logits + offset, labels, label_smoothing=recipe.label_smoothing)
+        # Weighted, PyTorch's mean would depend on which labels are in the batch.
+        losses = F.cross_entropy(
+            logits + offset,
+            labels,
+            weight=weights,
+            label_smoothing=recipe.label_smoothing,
+            reduction="mean" if weights is None else "none",
+        )
+        loss = losses.mean()
         if teacher is None or extension is None:
             return loss
         with torch.no_grad():
@@ -34,6 +45,24 @@ def make_objective(recipe: Recipe, *, images: ImageSet, teacher: Forward | None,
         return loss + extension.distill * kept
 
     return objective
+
+
+def class_weights(images: ImageSet, weights: Literal["balanced"] | tuple[float, ...]) -> Tensor:
+    """Give the weight of each class (K,) in the loss; their mean over the training images is 1.
+
+    Raises: UserError where there is not one weight for each class.
+    """
+    counts = torch.tensor(images.counts(), dtype=torch.float64)
+    if weights == "balanced":
+        given = 1 / counts.clamp(min=1)
+    elif len(weights) == len(counts):
+        given = torch.tensor(weights, dtype=torch.float64)
+    else:
+        raise UserError(
+            f"class_weights has {len(weights)} numbers for {len(counts)} classes: give one for each, in the order "
+            f"{', '.join(images.classes)}, or write balanced"
+        )
+    return (given * counts.sum() / (given * counts).sum()).float()
 
 
 def log_prior(counts: list[int], *, recipe: Recipe) -> Tensor:

@@ -6,10 +6,13 @@ from reslab.machine.device import pick_device
 from reslab.recipe.recipe import Recipe
 from reslab.runs import Run
 from reslab.training.begin import Begun, Computing, begin, go_on, read_recorded, read_splits
-from reslab.training.distributed import joined
+from reslab.training.budget import within
+from reslab.training.distributed import Team, joined
 from reslab.training.findings import tell_findings
 from reslab.training.loop import EVERY_EPOCH, Trainer
+from reslab.training.progress import say
 from reslab.training.safety import Safety
+from reslab.training.starting import start_at
 
 
 def train(
@@ -25,8 +28,10 @@ def train(
     compile: str = "auto",
     precision: str = "auto",
     deterministic: bool = False,
+    minutes: float | None = None,
+    start: Path | str | None = None,
 ) -> Run:
-    """Train a network from scratch.
+    """Train a network from scratch, or from the weights of another one.
 
     Processes that torchrun has started train one run together, each on its part of every batch; the first one writes
     it.
@@ -55,6 +60,11 @@ def train(
         Type of the numbers that are multiplied; `auto` is bfloat16 where the processor or GPU has units for it.
     deterministic : bool, default False
         Whether to allow only algorithms that repeat to the bit, also on a GPU. No network is compiled then.
+    minutes : float, optional
+        Shorten the recipe to what is done in this time, by the measured time of an update; the rate still falls.
+    start : Path or str, optional
+        A run folder, a `.safetensors` or a state dict of `torch.save`: layers below the head start from its weights,
+        where names and shapes fit.
 
     Returns
     -------
@@ -79,19 +89,37 @@ def train(
     (True, 1)
     """
     computing = Computing(compile, precision, deterministic)
-    with (
-        joined(pick_device(device)) as team,
-        begin(
+    with joined(pick_device(device)) as team:
+        if minutes is not None:
+            recipe = _shorten(recipe, minutes, data_dir=data_dir, allow_remote=allow_remote, team=team, silent=silent)
+        given = None if start is None else start_at(start, recipe)
+        recipe = recipe if given is None else given.recipe
+        with begin(
             recipe,
             out=out,
             seed=seed,
             team=team,
             read=lambda: read_splits(recipe, data_dir=data_dir, allow_remote=allow_remote, team=team),
             computing=computing,
-        ) as begun,
-    ):
-        tell_findings(begun, data_dir=data_dir, silent=silent)
-        return _make_trainer(begun, silent=silent, safety=safety).train()
+            bring=None if given is None else given.bring,
+        ) as begun:
+            tell_findings(begun, data_dir=data_dir, silent=silent)
+            return _make_trainer(begun, silent=silent, safety=safety).train()
+
+
+def _shorten(
+    recipe: Recipe, minutes: float, *, data_dir: Path | None, allow_remote: bool, team: Team, silent: bool
+) -> Recipe:
+    """Shorten a recipe to so many minutes, as the first process measures it."""
+    images = team.in_turn(lambda: read_splits(recipe, data_dir=data_dir, allow_remote=allow_remote, team=team))[0]
+    shorter = team.from_first(lambda: within(recipe, minutes=minutes, images=images, device=team.device))
+    if shorter != recipe:
+        say(
+            f"{minutes:g} minutes are enough for {shorter.updates:,} updates, "
+            f"{shorter.epochs} of {recipe.epochs} epochs",
+            silent=silent or not team.is_first,
+        )
+    return shorter
 
 
 def resume(

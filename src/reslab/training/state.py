@@ -1,19 +1,20 @@
 """The complete state of a training run, to arrays and back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from textwrap import shorten
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import NonNegativeFloat, NonNegativeInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from reslab.errors import UserError
 from reslab.models.layers import Classifier
-from reslab.recipe.value import Part
+from reslab.recipe.value import Fraction, Part
 from reslab.runs import Checkpoint
+from reslab.runs.files import Arrays
 
 
 @dataclass
@@ -29,6 +30,16 @@ class State:
     is_warm: bool = False  # whether the warm-up rate has done its work
     seconds: float = 0.0  # spent on the epoch under way
     lowered_from: int | None = None  # the update from which the rate is lower, after a loss that was not finite
+    best_epoch: int | None = None  # of early stopping: the number of the epoch whose weights are `best`
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_accuracy: float = 0.0  # on the validation images, as the loss is
+    best_loss: float = 0.0
+
+    def compare(self, *, epoch: int, accuracy: float, loss: float) -> None:
+        """Keep the weights as they are now where they are the best so far."""
+        if self.best_epoch is None or (accuracy, -loss) > (self.best_accuracy, -self.best_loss):
+            self.best_epoch, self.best_accuracy, self.best_loss = epoch, accuracy, loss
+            self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
 
 class CheckpointState(Part):
@@ -40,6 +51,9 @@ class CheckpointState(Part):
     is_warm: bool
     seconds: NonNegativeFloat
     lowered_from: NonNegativeInt | None = None  # an older reslab did not lower the rate
+    best_epoch: PositiveInt | None = None
+    best_accuracy: Fraction = 0.0
+    best_loss: NonNegativeFloat = 0.0
 
 
 FIELDS = tuple(name for name in CheckpointState.model_fields if name != "schema_version")
@@ -51,6 +65,7 @@ def capture(state: State) -> Checkpoint:
     for index, parameter in enumerate(_parameters(state.optimizer)):
         for name, value in state.optimizer.state[parameter].items():
             tensors[f"optimizer.{index}.{name}"] = _array(value)
+    tensors |= {f"best.{name}": _array(value) for name, value in state.best.items()}
     tensors |= {"epoch.losses": _array(state.losses), "epoch.hits": _array(state.hits)}
     tensors["generator"] = _array(torch.get_rng_state())
     return Checkpoint(tensors, {name: getattr(state, name) for name in FIELDS})
@@ -63,8 +78,8 @@ def restore(state: State, checkpoint: Checkpoint) -> None:
     """
     tensors, position = checkpoint.tensors, read_state(checkpoint)
     try:
-        weights = {name: torch.as_tensor(value) for name, value in tensors.items() if name.startswith("model.")}
-        state.model.load_state_dict({name.removeprefix("model."): value for name, value in weights.items()})
+        state.model.load_state_dict(_under("model.", tensors))
+        state.best = {name: value.clone() for name, value in _under("best.", tensors).items()}
         state.losses.copy_(torch.as_tensor(tensors["epoch.losses"]))
         state.hits.copy_(torch.as_tensor(tensors["epoch.hits"]))
         torch.set_rng_state(torch.as_tensor(tensors["generator"]))
@@ -74,6 +89,12 @@ def restore(state: State, checkpoint: Checkpoint) -> None:
         raise _not_fitting(error) from None
     for name in FIELDS:
         setattr(state, name, getattr(position, name))
+
+
+def _under(prefix: str, tensors: Arrays) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): torch.as_tensor(value) for name, value in tensors.items() if name.startswith(prefix)
+    }
 
 
 def read_state(checkpoint: Checkpoint) -> CheckpointState:
@@ -92,6 +113,8 @@ def _restore_slots(tensors: dict[str, NDArray[Any]], prefix: str, *, like: nn.Pa
     # The same layout as the weights', or the fused update would not give the same bits.
     return {
         name.removeprefix(prefix): torch.empty_like(like).copy_(torch.as_tensor(value))
+        if value.shape == like.shape
+        else torch.as_tensor(value).clone()  # the number of steps
         for name, value in tensors.items()
         if name.startswith(prefix)
     }

@@ -35,7 +35,7 @@ def update(
     rate: float | Tensor,
     weight: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Take one step on a batch that comes in chunks: images (N, C, H, W) float32 and labels (N,).
+    """Take one step on a batch that comes in chunks: images (N, C, H, W) float32 and labels (N,), or shares (N, K).
 
     `rate` is the share of each group's peak rate, a tensor () where a graph is recorded. The gradient is that of the
     mean over the whole batch; only batch norm sees each chunk alone. Return the batch's mean loss and its hits. Where
@@ -49,9 +49,14 @@ def update(
         loss = objective(logits, images, labels) * (len(labels) / num_images * weight)
         loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
-        hits.append((logits.detach().argmax(1) == labels).sum())
+        hits.append((logits.detach().argmax(1) == _most(labels)).sum())
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * rate
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return torch.stack(losses).sum(), torch.stack(hits).sum()
+
+
+def _most(labels: Tensor) -> Tensor:
+    """Give the classes (N,); of mixed images those of the larger share."""
+    return labels if labels.ndim == 1 else labels.argmax(1)

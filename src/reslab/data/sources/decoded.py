@@ -14,7 +14,7 @@ from reslab.data.pictures import decode
 from reslab.data.sources.listing import Listing
 from reslab.data.storage.blocks import Block, Damaged, Source, stamp_files
 from reslab.errors import UserError
-from reslab.recipe.value import Resizing
+from reslab.recipe.shapes import Resizing
 
 WORKERS = min(8, os.cpu_count() or 1)
 BLOCK = 256  # pictures at a time

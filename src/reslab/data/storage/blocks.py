@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from reslab.data.framing import frame
 from reslab.errors import UserError
-from reslab.recipe.value import Resizing
+from reslab.recipe.shapes import Resizing
 
 
 class Block(NamedTuple):

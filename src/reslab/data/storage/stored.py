@@ -19,7 +19,7 @@ from reslab.data.progress import counting
 from reslab.data.storage.blocks import Block, Damaged, Source, resize
 from reslab.data.storage.cache import make_room, name_of, opening, read_facts
 from reslab.errors import Failure, UserError
-from reslab.recipe.value import Resizing
+from reslab.recipe.shapes import Resizing
 from reslab.runs.files import writing
 from reslab.words import printable
 

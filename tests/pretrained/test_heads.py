@@ -7,7 +7,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from reslab.fitting.heads import Head, solve
+from reslab.pretrained.heads import Head, solve
 
 
 def draw(num: int, *, num_features: int, num_classes: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

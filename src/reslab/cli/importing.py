@@ -1,0 +1,40 @@
+"""The command that takes over weights from elsewhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reslab.cli.options import DataDir, Json, Threads, use_threads
+
+
+def import_weights(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors or a state dict of torch.save.")],
+    model: Annotated[str, typer.Option(help="Its network, as reslab models lists them.")],
+    data: Annotated[str, typer.Option(metavar="EXPR", help="The data it was trained on.")],
+    map: Annotated[
+        str, typer.Option("--map", help="Its names: akamaster, chenyaofo, torchvision, or order for any others.")
+    ] = "order",
+    out: Annotated[Path | None, typer.Option(metavar="RUN", help="The new run folder.")] = None,
+    at_least: Annotated[
+        float, typer.Option(min=0, max=1, help="Refuse it below this accuracy on training images.")
+    ] = 0.5,
+    data_dir: DataDir = None,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Make a run of weights that were trained elsewhere; no code in the file is run."""
+    use_threads(threads)
+    from reslab.cli.show import echo, print_json
+    from reslab.training.importing import import_weights
+    from reslab.words import percent
+
+    folder = out or Path("runs") / f"imported-{model}"
+    run, accuracy = import_weights(
+        file, model=model, map=map, data=data, out=folder, at_least=at_least, data_dir=data_dir
+    )
+    if json:
+        print_json({"run": str(run.path), "training_accuracy": accuracy})
+        return
+    echo(f"Imported {file} as {run.path}: {percent(accuracy)} of training images are classified correctly")
+    echo(f"Next: reslab evaluate {run.path}")

@@ -1,0 +1,178 @@
+"""A network on labelled images that its recipe does not name: how far do its figures carry?
+
+It reads the run's test predictions where there are any, never the run's test split.
+Axes: N images, K classes.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+
+from reslab.data.expression import parse
+from reslab.data.images import ImageSet
+from reslab.data.load import join_sets, list_files, load
+from reslab.data.recipe_data import describe_data
+from reslab.errors import UserError, did_you_mean, show
+from reslab.evaluation.score import measure
+from reslab.machine import kernels
+from reslab.measure.estimates import difference, gain, proportion
+from reslab.measure.metrics import Answers
+from reslab.network.network import Network
+from reslab.recipe.shapes import Channels
+from reslab.records import Estimate, OtherData
+from reslab.runs import Predictions, Run
+from reslab.runs.files import write_json
+
+
+def evaluate_elsewhere(
+    run: Run, *, data: str, device: str = "auto", data_dir: Path | None = None
+) -> tuple[OtherData, Path]:
+    """Measure a finished run on other labelled images, and write `evaluation-NAME.json` beside its own figures.
+
+    Of data with splits the test split is measured, of other data all pictures.
+
+    Parameters
+    ----------
+    run : Run
+        The run; its own figures stay as they are.
+    data : str
+        A data expression whose class names are among the run's.
+    device : str, default "auto"
+        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
+    data_dir : Path, optional
+        Where downloaded data lies, instead of `$RESLAB_DATA` or the cache directory.
+
+    Returns
+    -------
+    OtherData
+        The figures, and how the accuracy differs from that on the run's own test images.
+    Path
+        The file.
+
+    Raises
+    ------
+    UserError
+        Where a class is none of the network's, or this is the run's own data before its test split was evaluated.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> found, path = reslab.evaluate_elsewhere(reslab.Run.open("runs/digits"), data="digits:1,4")
+    >>> found.absent, found.figures.accuracy.value > 0.9
+    (('7',), True)
+    """
+    network = Network.load(run.path, device=device)
+    kernels.enable(network.device)
+    _check_closed(run, data)
+    images, is_whole = _read(network, data, data_dir=data_dir)
+    known = _label_as(images, network.classes, expression=data)
+    predictions = Predictions(network.logits(known.images).numpy(), known.labels.numpy())
+    calibration = network.metadata.calibration
+    own, change, num_paired = _compare(run, known, predictions)
+    found = OtherData(
+        recipe=run.recipe.name,
+        evaluated=datetime.now(UTC).isoformat(timespec="seconds"),
+        data=describe_data(images),
+        is_whole=is_whole,
+        classes=network.classes,
+        absent=tuple(name for name in network.classes if name not in images.classes),
+        figures=measure(predictions, temperature=calibration.temperature if calibration else None),
+        own=own,
+        change=change,
+        num_paired=num_paired,
+    )
+    path = run.path / f"evaluation-{_file_name(data)}.json"
+    write_json(path, found.model_dump(mode="json"))
+    return found, path
+
+
+def _file_name(expression: str) -> str:
+    """Name a file for an expression: what is readable of it, and a digest of all."""
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", expression).strip("-")[:60]
+    return f"{readable}-{hashlib.sha256(expression.encode()).hexdigest()[:8]}"
+
+
+def _check_closed(run: Run, expression: str) -> None:
+    """Raises: UserError where the data would open the run's own test split before `evaluate` has."""
+    sources, own = (
+        {(term.source, str(getattr(term, "path", ""))) for term in parse(each)}
+        for each in (expression, run.recipe.data)
+    )
+    if sources & own and not _has_test(run):
+        reason = "it is a trial" if run.recipe.trial else f"run reslab evaluate {run.path} first"
+        raise UserError(f"--data {expression} would open the test split of {run.path}, which is still closed: {reason}")
+
+
+def _has_test(run: Run) -> bool:
+    return run.is_evaluated and "test" in run.evaluation.splits
+
+
+def _read(network: Network, expression: str, *, data_dir: Path | None) -> tuple[ImageSet, bool]:
+    """Read the test split, or of pictures that nobody has split all of them; say which."""
+    channels: dict[int, Channels] = {1: 1, 3: 3}
+
+    def read(split: str) -> ImageSet:
+        return load(
+            expression,
+            "train" if split == "train" else "test",
+            data_dir=data_dir,
+            image_size=network.image_size,
+            resize=network.resizing,
+            channels=channels.get(network.channels, "auto"),
+        )
+
+    listings = list_files(expression, data_dir=data_dir)
+    is_whole = len(listings) == len(parse(expression)) and all(listing.splits is None for _, listing in listings)
+    test = read("test")
+    return (join_sets(read("train"), test), True) if is_whole else (test, False)
+
+
+def _label_as(images: ImageSet, classes: Sequence[str], *, expression: str) -> ImageSet:
+    """Number the classes as the network does. Raises: UserError where it does not know one of them."""
+    for name in images.classes:
+        if name not in classes:
+            hint = did_you_mean(name, classes, otherwise=f"it knows {', '.join(classes)}")
+            raise UserError(f"--data {expression} has a class {show(name)} that the network does not know; {hint}")
+    numbers = torch.tensor([classes.index(name) for name in images.classes])
+    return replace(images, labels=numbers[images.labels], classes=tuple(classes))
+
+
+def _compare(run: Run, images: ImageSet, predictions: Predictions) -> tuple[Estimate | None, Estimate | None, int]:
+    """Give the accuracy on the run's own test images of the same classes, the change from it, and how many paired."""
+    if not _has_test(run):
+        return None, None, 0
+    own = run.read_predictions("test")
+    right_there, right_here = (each.logits.argmax(axis=1) == each.labels for each in (own, predictions))
+    places = _pair(run, images, own)
+    if places:
+        there, here = map(list, zip(*places, strict=True))
+        return _share(right_there[there]), gain(right_there[there], after=right_here[here]), len(places)
+    same = np.isin(own.labels, predictions.labels)
+    if not same.any():
+        return None, None, 0
+    share = _share(right_there[same])
+    return share, difference(share, after=_share(right_here)), 0
+
+
+def _pair(run: Run, images: ImageSet, own: Predictions) -> list[tuple[int, int]]:
+    """Find images of one name, but for its ending, and one class: places among the run's test images, and here."""
+    names = run.read_names("test")
+    if names is None or images.names is None:
+        return []
+    there, here = (
+        [(str(PurePosixPath(name).with_suffix("")), int(label)) if name else None for name, label in both]
+        for both in (zip(names, own.labels, strict=True), zip(images.names, images.labels, strict=True))
+    )
+    places = {key: place for place, key in enumerate(there) if key is not None}
+    is_unique = len(places) == len(there) and len(set(here)) == len(here)
+    return [(places[key], place) for place, key in enumerate(here) if key in places] if is_unique else []
+
+
+def _share(right: Answers) -> Estimate:
+    return proportion(right.sum(), total=np.asarray(len(right)))

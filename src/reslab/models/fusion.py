@@ -1,0 +1,66 @@
+"""Feature fusion: a network's features and a pretrained network's, side by side under one linear head.
+
+Source: the two networks' own; see `reslab.extension.fusion`.
+Axes: N images, C channels, H rows, W columns, D features, K classes.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reslab.models import build
+from reslab.models.layers import Classifier
+from reslab.recipe.networks import Fusion
+
+
+class FusionClassifier(Classifier):
+    """The base's features, then the pretrained network's, which is given the image as it was trained to see it."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, options: Fusion, *, num_classes: int, channels: int) -> None:
+        super().__init__()
+        self.base = build(options.base, num_classes=num_classes, channels=channels)
+        self.pretrained = build(options.pretrained, num_classes=num_classes, channels=channels)
+        self.image_size = self.base.image_size
+        # From images standardised for the base to such for the pretrained network.
+        self.register_buffer("scale", torch.ones(channels))
+        self.register_buffer("shift", torch.zeros(channels))
+        num_features = self.base.head.in_features + self.pretrained.head.in_features
+        del self.base.head, self.pretrained.head
+        self.head = (
+            SplitLinear(num_features, num_classes, blocks=[(part.classes, part.features) for part in options.kept])
+            if options.kept
+            else nn.Linear(num_features, num_classes)
+        )
+
+    def prepare(self, images: Tensor) -> None:
+        self.base.prepare(images)
+
+    def features(self, images: Tensor) -> Tensor:
+        first = self.base.features(images)
+        seen = torch.addcmul(self.shift[:, None, None], images, self.scale[:, None, None])
+        return torch.cat([first, self.pretrained.features(seen)], dim=1)
+
+
+class SplitLinear(nn.Linear):
+    """A linear layer some of whose rows are computed apart, from the first features alone, as they were before.
+
+    A product with more rows or columns may round otherwise; `blocks` of (rows, columns) keep their bits.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, blocks: Sequence[tuple[int, int]]) -> None:
+        super().__init__(in_features, out_features)
+        rest = out_features - sum(rows for rows, _ in blocks)
+        self.blocks = (*blocks, (rest, in_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts, start = [], 0
+        for rows, columns in self.blocks:
+            weight = self.weight[start : start + rows, :columns].contiguous()
+            parts.append(F.linear(x[:, :columns].contiguous(), weight, self.bias[start : start + rows]))
+            start += rows
+        return torch.cat(parts, dim=1)

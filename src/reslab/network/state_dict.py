@@ -1,0 +1,79 @@
+"""A state dict that somebody else has written, as tensors alone: nothing in the file is run."""
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from reslab.errors import UserError, check_kind
+from reslab.runs import read_weights
+from reslab.runs.files import read_safetensors
+
+LARGEST: Final = 4 * 2**30  # bytes
+WRAPPERS: Final = ("state_dict", "model", "net", "model_state_dict")
+
+
+class StateDict(NamedTuple):
+    """Tensors by name, and the file's SHA-256."""
+
+    tensors: dict[str, Tensor]
+    sha256: str
+
+
+def read_state_dict(path: Path) -> StateDict:
+    """Read a run folder, a `.safetensors`, or a state dict that torch.save has written, without running code.
+
+    Raises: UserError where it cannot be read, is too large, or holds no tensors by name.
+    """
+    if path.is_dir():
+        read_weights(path)  # is it a finished run?
+        path = path / "model.safetensors"
+    check_kind(path)
+    try:
+        if path.stat().st_size > LARGEST:
+            raise UserError(f"{path} has {path.stat().st_size:,} bytes, at most {LARGEST:,} are read")
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    if path.suffix == ".safetensors":
+        found: Any = {name: torch.as_tensor(value) for name, value in read_safetensors(path)[0].items()}
+    else:
+        found = _load(content, path)
+    return StateDict(_tensors_in(found, path), hashlib.sha256(content).hexdigest())
+
+
+def _load(content: bytes, path: Path) -> Any:
+    try:
+        if zipfile.is_zipfile(io.BytesIO(content)):
+            size = sum(entry.file_size for entry in zipfile.ZipFile(io.BytesIO(content)).infolist())
+            if size > LARGEST:
+                raise UserError(f"{path} unpacks to {size:,} bytes, at most {LARGEST:,} are read")
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except Exception as error:
+        first = str(error).partition("\n")[0][:150]
+        raise UserError(
+            f"{path} cannot be read as tensors ({first}): save it anew with torch.save(model.state_dict(), FILE)"
+        ) from None
+
+
+def _tensors_in(found: Any, path: Path) -> dict[str, Tensor]:
+    for name in WRAPPERS:
+        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
+            found = found[name]
+    if not isinstance(found, Mapping):
+        raise UserError(f"{path} holds no tensors by name: save it with torch.save(model.state_dict(), FILE)")
+    tensors = {
+        str(name).removeprefix("module."): value.detach().float() if value.is_floating_point() else value
+        for name, value in found.items()
+        if isinstance(value, Tensor) and value.layout == torch.strided
+    }
+    if not tensors:
+        raise UserError(f"{path} holds no tensors by name: save it with torch.save(model.state_dict(), FILE)")
+    return tensors

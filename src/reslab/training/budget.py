@@ -1,0 +1,65 @@
+"""A recipe shortened to what a number of minutes allows, by the time that its updates take on this machine."""
+
+import itertools
+import time
+
+import torch
+
+from reslab import models
+from reslab.data.batches import Batches
+from reslab.data.images import ImageSet
+from reslab.errors import UserError
+from reslab.machine.timing import time_update
+from reslab.network.inference import place_on
+from reslab.recipe.recipe import Recipe, Steps, derive
+from reslab.words import counted
+
+SHARE = 0.8  # of the time, for updates: validation, checkpoints and the end of the run take the rest
+FEWEST = 10  # updates that are worth a run
+PREPARED = 3  # batches that are timed
+
+
+def within(recipe: Recipe, *, minutes: float, images: ImageSet, device: torch.device) -> Recipe:
+    """Shorten `recipe` to the updates that fit into `minutes`; all that is counted in time shrinks with it.
+
+    The learning rate still falls inside the run. A recipe that fits is left as it is.
+    Raises: UserError where not even a few updates fit.
+    """
+    batches = Batches(images, recipe=recipe, by=recipe.standardize or images.statistics(), seed=0, device=device)
+    per_epoch = len(batches)
+    total = min(recipe.epochs * per_epoch, recipe.updates or recipe.epochs * per_epoch)
+    seconds = _time(recipe, batches, images=images, device=device)
+    affordable = int(SHARE * 60 * minutes / seconds)
+    if affordable >= total:
+        return recipe
+    if affordable < FEWEST:
+        raise UserError(
+            f"{minutes:g} minutes are enough for {counted(affordable, 'update')} of {recipe.name} here, at "
+            f"{seconds:.2g} s each: allow {FEWEST * seconds / SHARE / 60:.2g} minutes or more, or choose a smaller "
+            "network"
+        )
+    return shorten(recipe, updates=affordable, per_epoch=per_epoch, total=total)
+
+
+def shorten(recipe: Recipe, *, updates: int, per_epoch: int, total: int) -> Recipe:
+    """Shorten a recipe of `total` updates, `per_epoch` in each epoch, to `updates`."""
+    schedule = recipe.schedule
+    if isinstance(schedule, Steps) and schedule.unit == "epochs":  # which may be too few to fall in
+        schedule = Steps(at=tuple(each * per_epoch for each in schedule.at), unit="updates", factor=schedule.factor)
+    counted_in_updates = derive(recipe, name=recipe.name, schedule=schedule, updates=total)
+    shortened = counted_in_updates.shortened(updates / total)
+    changes = {"updates": updates, "epochs": -(-updates // per_epoch)}
+    return derive(shortened, name=f"{recipe.name}-{updates}updates", **changes)
+
+
+def _time(recipe: Recipe, batches: Batches, *, images: ImageSet, device: torch.device) -> float:
+    """Time an update with the preparation of its batch, in seconds: the mean over the sizes of a run's images."""
+    epoch, channels = recipe.epochs - 1, images.images.shape[1]
+    began, prepared = time.perf_counter(), list(itertools.islice(batches.epoch(epoch), PREPARED))
+    preparing = (time.perf_counter() - began) / len(prepared)
+    model = place_on(models.build(recipe.model, num_classes=len(images.classes), channels=channels), device)
+    side = recipe.image_size_at(epoch)
+    size = min(recipe.micro_batch_size or max(batches.sizes), max(batches.sizes))
+    chunks = max(batches.sizes) / size
+    updating = chunks * time_update(model, batch=(size, channels, side, side))
+    return (preparing + updating) * recipe.share_of_pixels * (recipe.image_size / side) ** 2

@@ -1,0 +1,138 @@
+"""A run folder of weights that somebody else has trained.
+
+Shapes can all fit and the answers be noise, so the network is tried on training images; the test split stays closed.
+"""
+
+from pathlib import Path
+
+import torch
+
+from reslab import models
+from reslab.data.batches import seeded
+from reslab.data.images import ImageSet
+from reslab.errors import UserError, did_you_mean
+from reslab.machine.device import pick_device
+from reslab.models.maps import FAMILIES, adapt, translate
+from reslab.network.network import Network
+from reslab.network.state_dict import read_state_dict
+from reslab.recipe.networks import MODELS
+from reslab.recipe.recipe import Imported, Recipe, derive
+from reslab.recipe.shipped import find_recipe
+from reslab.records import Weights
+from reslab.runs import Run
+from reslab.training.begin import Computing, begin, read_splits
+from reslab.training.distributed import Team
+from reslab.words import percent
+
+NUM_TRIED = 2000  # training images
+AT_LEAST = 0.5  # of them right
+
+
+def import_weights(
+    file: Path | str,
+    *,
+    model: str,
+    map: str,
+    data: str,
+    out: Path | str,
+    at_least: float = AT_LEAST,
+    data_dir: Path | None = None,
+) -> tuple[Run, float]:
+    """Make a finished run of a file of weights.
+
+    Parameters
+    ----------
+    file : Path or str
+        A `.safetensors`, or a state dict that `torch.save` has written; no code in it is run.
+    model : str
+        One of `reslab.MODELS`, such as `resnet56`.
+    map : str
+        How its tensors are named: `akamaster`, `chenyaofo`, `torchvision`, or `order` for any others, which then have
+        to stand in the order of the forward pass.
+    data : str
+        Data expression that it was trained on, whose classes it knows in this order.
+    out : Path or str
+        The run folder to make.
+    at_least : float, default 0.5
+        Refuse the weights where a smaller share of training images is classified correctly.
+    data_dir : Path, optional
+        Where downloaded data lies, instead of `$RESLAB_DATA` or the cache directory.
+
+    Returns
+    -------
+    Run
+        The finished run: evaluate, report, extend or export it as any other.
+    float
+        The accuracy on up to 2000 training images.
+
+    Raises
+    ------
+    UserError
+        Where the file cannot be read, its tensors do not fit the network, or its answers are too often wrong.
+
+    Examples
+    --------
+    >>> import reslab, torch
+    >>> network = reslab.build(reslab.MODELS["resnet20"], num_classes=2, channels=1)
+    >>> torch.save(network.state_dict(), "mine.pth")
+    >>> run, accuracy = reslab.import_weights(
+    ...     "mine.pth", model="resnet20", map="order", data="digits:1,4", out="runs/mine", at_least=0
+    ... )
+    >>> run.is_finished, run.recipe.source
+    (True, 'imported')
+    """
+    if model not in MODELS:
+        raise UserError(f"--model {model}: {did_you_mean(model, MODELS, otherwise='reslab models lists them')}")
+    options, found = adapt(MODELS[model], map), read_state_dict(Path(file))
+    family = FAMILIES.get(map)
+    recipe = derive(
+        find_recipe("resnet-20"),
+        name=f"imported-{model}",
+        source="imported",
+        published=None,
+        data=data,
+        model=options,
+        standardize=family.standardize if family else None,
+        imported=Imported(file=Path(file).name, sha256=found.sha256, map=map),
+    )
+    team = Team(pick_device("cpu"))
+    with begin(
+        recipe,
+        out=out,
+        seed=0,
+        team=team,
+        read=lambda: read_splits(recipe, data_dir=data_dir, allow_remote=True, team=team),
+        computing=Computing(compile="off", precision="float32"),
+    ) as begun:
+        images = begun.splits[0]
+        network = _build(recipe, images)
+        like = network.module.state_dict()
+        network.module.load_state_dict(translate(found.tensors, name=map, like=like))
+        accuracy = _try(network, images)
+        if accuracy < at_least:
+            raise UserError(
+                f"only {percent(accuracy)} of the training images are classified correctly: the tensors fit, but the "
+                "channels, the standardization or the order of the classes may not; try another --map or --data, or "
+                "accept it with --at-least 0"
+            )
+        begun.run.write_weights(network.to_bytes())
+    return begun.run, accuracy
+
+
+def _build(recipe: Recipe, images: ImageSet) -> Network:
+    channels = images.images.shape[1]
+    weights = Weights(
+        model=recipe.model,
+        classes=images.classes,
+        channels=channels,
+        image_size=recipe.image_size,
+        resize=recipe.resize,
+        standardize=recipe.standardize or images.statistics(),
+    )
+    return Network(models.build(recipe.model, num_classes=len(images.classes), channels=channels).eval(), weights)
+
+
+def _try(network: Network, images: ImageSet) -> float:
+    chosen = torch.randperm(len(images.labels), generator=seeded(0, "import"))[:NUM_TRIED]
+    some = images.subset(chosen)
+    return float((network.logits(some.images).argmax(1) == some.labels).float().mean())

@@ -1,0 +1,75 @@
+"""A run that starts from weights which another run, or somebody else, has trained: all layers that fit but the head.
+
+The run folder keeps them as `base.safetensors`, so that resuming does not need the file that they came from.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from reslab.errors import UserError
+from reslab.models.layers import Classifier
+from reslab.network.state_dict import StateDict, read_state_dict
+from reslab.recipe.recipe import Recipe, Start, derive
+from reslab.records import FAMILIARITY
+from reslab.runs import Run
+from reslab.runs.files import read_safetensors, to_safetensors
+from reslab.words import counted
+
+DIGEST = "sha256"  # of the file, in the metadata of base.safetensors
+
+
+class Given(NamedTuple):
+    """A recipe that says what it starts from, and the weights."""
+
+    recipe: Recipe
+    found: StateDict
+
+    def bring(self, run: Run) -> None:
+        """Keep the weights in a run folder."""
+        tensors = {name: value.contiguous().numpy() for name, value in self.found.tensors.items()}
+        run.write_base(to_safetensors(tensors, {DIGEST: self.found.sha256}))
+
+
+def start_at(path: Path | str, recipe: Recipe) -> Given:
+    """Read the weights of a run folder or a file. Raises: UserError where they cannot be read."""
+    if recipe.pretrained is not None:
+        raise UserError(f"--from: {recipe.name} starts from {recipe.pretrained} already: add --set pretrained=null")
+    found = read_state_dict(Path(path))
+    start = Start(file=Path(path).name, sha256=found.sha256)
+    return Given(derive(recipe, name=recipe.name, published=None, start=start), found)
+
+
+def take_start(model: Classifier, run: Run, start: Start) -> str:
+    """Put the weights that a run keeps into the layers below the head, and say which were taken.
+
+    Raises: UserError where the file is not the one that the run began with, or nothing fits.
+    """
+    tensors, metadata = read_safetensors(run.base_path)
+    if metadata.get(DIGEST) != start.sha256:
+        raise UserError(f"{run.base_path} is not what {run.path} started from: train it again")
+    own = model.state_dict()
+    given = {name: torch.as_tensor(value) for name, value in tensors.items() if not name.startswith(FAMILIARITY)}
+    fitting = {name: value for name, value in given.items() if _fits(name, value, own)}
+    if not fitting:
+        raise UserError(
+            f"--from {start.file}: none of its {counted(len(given), 'tensor')} fits the network by name and shape; "
+            "reslab import reads the names of other families"
+        )
+    model.load_state_dict(own | fitting)
+    body = [name for name in own if not name.startswith("head.")]
+    return (
+        f"start from {start.file}: {len(fitting)} of {counted(len(body), 'tensor')} below the head taken"
+        + _named("; not in the file, or of another shape", [name for name in body if name not in fitting])
+        + _named("; not used", [name for name in given if name not in fitting])
+    )
+
+
+def _fits(name: str, value: Tensor, own: dict[str, Tensor]) -> bool:
+    return not name.startswith("head.") and name in own and own[name].shape == value.shape
+
+
+def _named(words: str, names: list[str]) -> str:
+    return f"{words}: {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}" if names else ""

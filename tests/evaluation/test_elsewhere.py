@@ -1,0 +1,75 @@
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reslab.data.load import load
+from reslab.errors import UserError
+from reslab.evaluation.elsewhere import evaluate_elsewhere
+from reslab.measure.estimates import difference
+from reslab.records import Estimate
+
+
+def write_pictures(folder, *, classes=("1", "4"), ending="png"):
+    """Write ten test digits of each class as pictures of a class folder."""
+    digits = load("digits:1,4,7", "test", image_size=8)
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        chosen = (digits.labels == digits.classes.index(name)).nonzero().flatten()[:10]
+        for place in chosen.tolist():
+            Image.fromarray(digits.images[place, 0].numpy()).save(folder / name / f"{place:03}.{ending}")
+    return folder
+
+
+@pytest.fixture
+def run(finished):
+    return finished
+
+
+def test_other_pictures_of_some_classes_are_measured_beside_the_run_s_figures(run, tmp_path):
+    before = (run.path / "evaluation.json").read_bytes()
+    found, path = evaluate_elsewhere(run, data=f"folder:{write_pictures(tmp_path / 'some')}")
+    assert (found.absent, found.is_whole, found.num_paired) == (("7",), True, 0)
+    assert found.figures.num_images == 20
+    own = run.read_predictions("test")
+    same = own.labels < 2
+    assert found.own.value == pytest.approx((own.logits.argmax(1) == own.labels)[same].mean())
+    assert found.change.value == pytest.approx(found.figures.accuracy.value - found.own.value)
+    assert path.parent == run.path
+    assert (run.path / "evaluation.json").read_bytes() == before
+
+
+def test_pictures_of_one_name_are_paired_whatever_their_ending(run, tmp_path):
+    folder = write_pictures(tmp_path / "all", classes=("1", "4", "7"), ending="bmp")
+    own = run.read_predictions("test")
+    names = [f"{run.evaluation.classes[label]}/{place:03}.png" for place, label in enumerate(own.labels)]
+    run.write_predictions("test", own, names=names)
+    found, _ = evaluate_elsewhere(run, data=f"folder:{folder}")
+    assert found.num_paired == 30
+    assert (found.change.value, found.own.value) == (0, found.figures.accuracy.value)  # the very same images
+
+
+def test_an_unknown_class_is_named(run, tmp_path):
+    (tmp_path / "odd").mkdir()
+    folder = write_pictures(tmp_path / "odd" / "set")
+    shutil.move(folder / "4", folder / "four")
+    with pytest.raises(UserError, match="has a class 'four' that the network does not know; it knows 1, 4, 7"):
+        evaluate_elsewhere(run, data=f"folder:{folder}")
+
+
+def test_a_closed_test_split_stays_closed(run):
+    (run.path / "evaluation.json").unlink()
+    with pytest.raises(UserError, match=r"would open the test split of .*, which is still closed"):
+        evaluate_elsewhere(run, data="digits:1")
+
+
+def test_the_interval_of_two_independent_shares_is_newcombe_s():
+    """His example (c): 56/70 and 48/80, by the ends of Wilson's intervals."""
+    one, other = (
+        Estimate(value=0.8, low=0.6922, high=0.8772),
+        Estimate(value=0.6, low=0.4906, high=0.7003),
+    )
+    found = difference(other, after=one)
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=3e-3)
+    assert np.isfinite(found.low)

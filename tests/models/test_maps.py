@@ -1,0 +1,95 @@
+"""Maps of foreign weights against naive networks that are built as their authors do."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reslab.errors import UserError
+from reslab.models import build
+from reslab.models.maps import adapt, translate
+from reslab.recipe.networks import ResNet
+
+CLASSES, DEPTH = 7, 14
+
+
+class Theirs(nn.Module):
+    """A residual network with the names of akamaster, whose shortcuts have no parameters, or of chenyaofo."""
+
+    def __init__(self, *, family: str) -> None:
+        super().__init__()
+        self.family = family
+        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+        inputs = 16
+        for stage, outputs in enumerate((16, 32, 64), 1):
+            blocks = []
+            for place in range((DEPTH - 2) // 6):
+                stride = 2 if stage > 1 and place == 0 else 1
+                block = nn.Module()
+                block.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+                block.bn1 = nn.BatchNorm2d(outputs)
+                block.conv2, block.bn2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs)
+                if stride == 2 and family == "chenyaofo":
+                    block.downsample = nn.Sequential(
+                        nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+                    )
+                blocks.append(block)
+                inputs = outputs
+            self.add_module(f"layer{stage}", nn.Sequential(*blocks))
+        self.add_module("linear" if family == "akamaster" else "fc", nn.Linear(64, CLASSES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        for block in [
+            block for name, stage in self.named_children() if name.startswith("layer") for block in stage.children()
+        ]:
+            around = x
+            if hasattr(block, "downsample"):
+                around = block.downsample(x)
+            elif len(block.conv1.weight) != x.shape[1]:
+                zeros = x.shape[1] // 2  # a quarter of the new channels on each side
+                around = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, zeros, zeros))
+            hidden = F.relu(block.bn1(block.conv1(x)))
+            x = F.relu(block.bn2(block.conv2(hidden)) + around)
+        head = self.linear if self.family == "akamaster" else self.fc
+        return head(x.mean((2, 3)))
+
+
+def make(family: str) -> Theirs:
+    torch.manual_seed(0)
+    theirs = Theirs(family=family)
+    for module in theirs.modules():
+        if isinstance(module, nn.BatchNorm2d):  # nothing may be equal in all channels
+            for values in (module.weight.data, module.bias.data, module.running_mean, module.running_var):
+                values.uniform_(0.5, 1.5)
+    return theirs.eval()
+
+
+def logits_of_ours(theirs: Theirs, name: str, images: Tensor) -> Tensor:
+    ours = build(adapt(ResNet(depth=DEPTH), name), num_classes=CLASSES)
+    state = {key: value for key, value in theirs.state_dict().items() if not key.endswith("num_batches_tracked")}
+    ours.load_state_dict(translate(state, name=name, like=ours.state_dict()))
+    return ours.eval()(images)
+
+
+@pytest.mark.parametrize("family", ["akamaster", "chenyaofo"])
+@torch.no_grad()
+def test_logits_are_those_of_the_foreign_network(family):
+    theirs, images = make(family), torch.randn(4, 3, 32, 32)
+    torch.testing.assert_close(logits_of_ours(theirs, family, images), theirs(images), rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_in_order_akamaster_s_shapes_fit_and_the_logits_do_not():
+    theirs, images = make("akamaster"), torch.randn(4, 3, 32, 32)
+    assert not torch.allclose(logits_of_ours(theirs, "order", images), theirs(images), rtol=0.1, atol=0.1)
+
+
+def test_what_does_not_fit_is_named():
+    ours, theirs = build(ResNet(depth=20), num_classes=CLASSES), make("akamaster").state_dict()
+    with pytest.raises(UserError, match=r"by --map akamaster: missing .*blocks\..*unknown none: name another"):
+        translate(theirs, name="akamaster", like=ours.state_dict())
+    with pytest.raises(UserError, match=r"the file has .* tensors, the network"):
+        translate(theirs, name="order", like=ours.state_dict())
+    with pytest.raises(UserError, match="--map akamast: did you mean 'akamaster'"):
+        adapt(ResNet(depth=20), "akamast")

@@ -1,0 +1,41 @@
+import pytest
+import torch
+
+from reslab.data.load import load
+from reslab.errors import UserError
+from reslab.recipe.recipe import Freeze, Linear, Resize, Steps, derive
+from reslab.training import budget
+from reslab.training.optim import rate_at
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("updates", [11, 17, 40, 119])
+@pytest.mark.parametrize("schedule", [Steps(at=(10, 15)), Steps(at=(60, 90), unit="updates"), Linear()])
+def test_the_rate_falls_inside_a_shortened_run(small_recipe, schedule, updates):
+    recipe = derive(
+        small_recipe,
+        name="long",
+        schedule=schedule,
+        epochs=20,
+        freeze=(Freeze(parameters="stem", epoch=10),),
+        progressive_resizing=(Resize(epoch=0, image_size=8), Resize(epoch=10, image_size=8)),
+    )
+    short = budget.shorten(recipe, updates=updates, per_epoch=6, total=120)
+    assert (short.updates, short.epochs) == (updates, -(-updates // 6))
+    last = rate_at(short.schedule, update=updates - 1, updates_per_epoch=6, total_updates=updates)
+    assert last < 0.11
+    epochs = [*(part.epoch for part in short.freeze), *(part.epoch for part in short.progressive_resizing)]
+    assert all(epoch < short.epochs for epoch in epochs)
+
+
+def test_minutes_are_counted_by_the_measured_time_of_an_update(small_recipe, monkeypatch):
+    images = load("digits:1,4,7@40", "train", image_size=8)
+    monkeypatch.setattr(budget, "_time", lambda *arguments, **options: 0.5)
+    recipe = derive(small_recipe, name="long", epochs=100)
+    assert budget.within(recipe, minutes=0.5, images=images, device=CPU).updates == 0.8 * 30 / 0.5
+    assert budget.within(recipe, minutes=60, images=images, device=CPU) == recipe
+    with pytest.raises(
+        UserError, match=r"0.01 minutes are enough for 0 updates of long here, at 0.5 s each: allow 0.1"
+    ):
+        budget.within(recipe, minutes=0.01, images=images, device=CPU)

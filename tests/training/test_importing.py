@@ -1,0 +1,63 @@
+import pickle
+
+import pytest
+import torch
+
+from reslab.errors import UserError
+from reslab.evaluation import evaluate
+from reslab.network.network import Network
+from reslab.network.state_dict import read_state_dict
+from reslab.recipe.networks import MODELS
+from reslab.report import write_report
+from reslab.runs import Run
+from reslab.training.importing import import_weights
+
+
+@pytest.fixture
+def file(finished, tmp_path, monkeypatch):
+    """The tensors of a finished run in the wrapping of a foreign file."""
+    network = Network.load(finished.path)
+    monkeypatch.setitem(MODELS, "small", network.metadata.model)
+    path = tmp_path / "weights.th"
+    tensors = {f"module.{name}": value for name, value in network.module.state_dict().items()}
+    torch.save({"state_dict": tensors, "best_prec1": 91.2}, path)
+    return path
+
+
+def test_an_imported_run_evaluates_and_reports(file, tmp_path):
+    run, accuracy = import_weights(
+        file, model="small", map="order", data="digits:1,4,7", out=tmp_path / "run", at_least=0.3
+    )
+    assert run.recipe.source == "imported"
+    assert run.recipe.imported.sha256 == read_state_dict(file).sha256
+    figures = evaluate(Run.open(run.path))
+    assert figures.splits["train"].accuracy.value == pytest.approx(accuracy, abs=0.1)
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "trained elsewhere: weights.th" in text
+    assert "stochastic gradient" not in text
+
+
+def test_noise_is_refused_and_leaves_nothing(file, tmp_path):
+    torch.save({name: torch.zeros_like(value) for name, value in read_state_dict(file).tensors.items()}, file)
+    with pytest.raises(UserError, match=r"only .* of the training images are classified correctly: the tensors fit"):
+        import_weights(file, model="small", map="order", data="digits:1,4,7", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (pickle.dumps(print), "cannot be read as tensors"),
+        (b"", "cannot be read as tensors"),
+        ([1, 2], "holds no tensors by name"),
+        ({"state_dict": {}}, "holds no tensors by name"),
+    ],
+)
+def test_a_file_that_holds_no_tensors_is_refused(content, sentence, tmp_path):
+    path = tmp_path / "odd.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(UserError, match=sentence):
+        read_state_dict(path)
