@@ -42,8 +42,9 @@ def test_colour_images_are_turned_to_channels_first(tmp_path: Path) -> None:
 
 
 def test_grey_images_get_one_channel_and_the_recipes_size(tmp_path: Path) -> None:
-    images = load(f"npz:{write(tmp_path, images=GREY, labels=LABELS)}", "train", image_size=9)
-    assert images.images.shape == (16, 1, 9, 9)
+    arrays = {"images": GREY, "labels": LABELS, "test_images": GREY[:4], "test_labels": LABELS[:4]}
+    images = load(f"npz:{write(tmp_path, **arrays)}", "train", image_size=9)
+    assert images.images.shape == (20, 1, 9, 9)
 
 
 def test_keras_names_and_columns_of_labels_are_taken(tmp_path: Path) -> None:
@@ -60,12 +61,23 @@ def test_classes_are_named(tmp_path: Path) -> None:
     assert load(f"npz:{path}", "test").classes == ("no", "yes")
 
 
-def test_without_test_arrays_a_fifth_of_each_class_is_the_test_split(tmp_path: Path) -> None:
-    path = write(tmp_path, images=GREY, labels=LABELS)
-    train, test = (read_npz(path, split=split) for split in ("train", "test"))  # type: ignore[arg-type]
-    assert np.bincount(test.labels).tolist() == [2, 2]
-    both = np.concatenate([train.images, test.images])[:, 0]
-    assert {image.tobytes() for image in both} == {image.tobytes() for image in GREY}
+def test_without_test_arrays_the_content_of_each_image_decides_its_split(tmp_path: Path) -> None:
+    """Images that are added in front move no other, and copies stay together."""
+
+    def read(images: Any, labels: Any) -> list[set[bytes]]:
+        path = write(tmp_path, images=images, labels=labels)
+        found = [read_npz(path, split=split).images[:, 0] for split in ("train", "test")]  # type: ignore[arg-type]
+        assert sum(map(len, found)) == len(images)
+        return [{image.tobytes() for image in part} for part in found]
+
+    many, labels = RNG.integers(0, 256, (100, 6, 5), dtype=np.uint8), np.arange(100) % 2
+    train, test = read(many, labels)
+    assert 8 < len(test) < 32
+    assert not train & test
+    more = read(np.concatenate([RNG.integers(0, 256, (7, 6, 5), dtype=np.uint8), many, many[:9]]), np.arange(116) % 2)
+    assert not more[0] & more[1]
+    assert train <= more[0]
+    assert test <= more[1]
 
 
 def test_loading_train_does_not_read_the_test_images(tmp_path: Path) -> None:
@@ -243,7 +255,9 @@ def test_arrays_are_told_by_the_names_that_people_give_them(tmp_path: Path, name
 @pytest.mark.parametrize("names", ["X y", "x y", "data labels", "arr_0 arr_1", "images target"])
 def test_a_pair_of_any_name_is_cut(tmp_path: Path, names: str) -> None:
     path = write(tmp_path, **dict(zip(names.split(), (GREY, LABELS), strict=True)))
-    assert len(read_npz(path, split="train").labels) == 16
+    train, test = (read_npz(path, split=split).images for split in ("train", "test"))  # type: ignore[arg-type]
+    both = sorted(image.tobytes() for image in np.concatenate([train, test]))
+    assert both == sorted(image.tobytes() for image in GREY)
 
 
 def test_validation_arrays_are_the_test_split_where_there_is_none(
@@ -268,7 +282,7 @@ def test_npy_files_that_lie_side_by_side_are_one_set(tmp_path: Path) -> None:
     np.save(tmp_path / "labels.npy", LABELS)
     np.save(tmp_path / "odd.npy", np.array([{}]), allow_pickle=True)
     for path in (tmp_path, tmp_path / "images.npy"):
-        assert len(read_npz(path, split="train").labels) == 16
+        assert sum(len(read_npz(path, split=split).labels) for split in ("train", "test")) == 20  # type: ignore[arg-type]
     with pytest.raises(UserError, match="'odd' is an array of Python objects, a pickle"):
         read_npz(tmp_path / "odd.npy", split="train")
 

@@ -2,9 +2,11 @@
 
 Of each image there are, under one name, a picture (`jpg`, `jpeg`, `png`, `webp`) and its label: a number or a name in
 `cls` or `txt`, or `label`, `cls` or `class` of an object in `json`. A tar belongs to the split that its name begins
-with; without any for the test, 20 % of each class is cut off. Axes: N images, C channels, H rows, W columns.
+with; without any for the test, about 20 % are cut off by the content of each picture. Axes: N images, C channels,
+H rows, W columns.
 """
 
+import hashlib
 import io
 import json
 import re
@@ -23,9 +25,10 @@ from reslab.data.framing import Form
 from reslab.data.images import Split
 from reslab.data.notes import say_once
 from reslab.data.pictures import decode
+from reslab.data.sources.listing import keep_digests, keys_of
 from reslab.data.sources.shard_index import INDEX
 from reslab.data.sources.shards import MAX_MEMBER, PICTURES, WORKERS
-from reslab.data.split import cut
+from reslab.data.split import cut_by_key
 from reslab.data.storage.blocks import Block, Damaged, Source, stamp_files
 from reslab.errors import UserError
 from reslab.words import named
@@ -71,9 +74,10 @@ def open_foreign(files: Sequence[Path], *, split: Split, form: Form) -> Source:
     is_cut = not by_split["test"]
     samples = _list_samples(by_split["test"]) if split == "test" and not is_cut else train
     labels, classes = _number(samples, values), tuple(map(str, values))
-    chosen = cut(labels, classes=classes, split=split) if is_cut else np.arange(len(labels))
+    keys = _find_keys(samples)
+    chosen = cut_by_key(keys, labels, classes=classes, split=split) if is_cut else np.arange(len(labels))
     some = [samples[place] for place in chosen]
-    return Source(len(some), classes, _decode_all(some, labels[chosen], form), stamp_files(files))
+    return Source(len(some), classes, _decode_all(some, labels[chosen], form), stamp_files(files), keys=keys[chosen])
 
 
 def _split_of(file: Path) -> Split:
@@ -98,6 +102,19 @@ def _number(samples: Sequence[_Sample], values: Sequence[Any]) -> NDArray[np.int
         if label not in numbers:
             raise UserError(f"{sample.file}: {sample.picture} has the label {label!r}, which no training image has")
     return np.array([numbers[label] for label in labels], dtype=np.int64)
+
+
+def _find_keys(samples: Sequence[_Sample]) -> NDArray[np.uint64]:
+    """Hash each picture's bytes, (N,)."""
+
+    def digest() -> Iterator[bytes]:
+        for start in range(0, len(samples), BLOCK):
+            for _, content in _read_pictures(samples[start : start + BLOCK]):
+                yield hashlib.sha256(content).digest()
+
+    files = tuple(dict.fromkeys(sample.file for sample in samples))
+    digests = keep_digests(digest, num=len(samples), stamp=stamp_files(files), origin=f"shards:{files[0].parent}")
+    return keys_of(digests)
 
 
 # ---- archives

@@ -6,7 +6,7 @@ the data work on it alone. Axes: N files, K classes.
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,19 +119,29 @@ def keys_of(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 def digest_files(files: Sequence[Path], *, origin: str) -> NDArray[np.uint8]:
     """Give the SHA-256 of each file's bytes, (N, 32), from the cache where none has changed."""
-    if not files:
+
+    def digest() -> Iterator[bytes]:
+        with ThreadPoolExecutor(_READERS) as pool:
+            yield from pool.map(_digest, files)
+
+    return keep_digests(digest, num=len(files), stamp=stamp_files(files), origin=origin)
+
+
+def keep_digests(digest: Callable[[], Iterable[bytes]], *, num: int, stamp: str, origin: str) -> NDArray[np.uint8]:
+    """Give `num` digests, (N, 32), from the cache where the stamp is the same."""
+    if not num:
         return np.empty((0, 32), dtype=np.uint8)
 
     def make(part: Path) -> dict[str, object]:
-        found = np.empty((len(files), 32), dtype=np.uint8)
-        with ThreadPoolExecutor(_READERS) as pool, counting(f"{origin}: hashes", total=len(files)) as show:
-            for number, digest in enumerate(pool.map(_digest, files)):
-                found[number] = np.frombuffer(digest, dtype=np.uint8)
+        found = np.empty((num, 32), dtype=np.uint8)
+        with counting(f"{origin}: hashes", total=num) as show:
+            for number, each in enumerate(digest()):
+                found[number] = np.frombuffer(each, dtype=np.uint8)
                 show(number + 1)
         writing(part, lambda: np.save(part / "digests.npy", found))
         return {"origin": origin, "split": "digests", "shape": list(found.shape)}
 
-    with opening(name_of("digests", stamp_files(files)), make) as path:
+    with opening(name_of("digests", stamp), make) as path:
         digests: NDArray[np.uint8] = np.load(path / "digests.npy", allow_pickle=False)
     return digests
 

@@ -2,10 +2,12 @@
 
 Images are called images, X, x, data or imgs; labels labels, y or targets; a split is a word before or after, as in
 `x_train`, `train_images` or `y_val`. `classes`, `class_names` or `names` names the classes; without it they are called
-as the labels are. Without test arrays the validation arrays are the test split, and without either, 20 % of each class.
+as the labels are. Without test arrays the validation arrays are the test split, and without either, about 20 %,
+chosen by the content of each image.
 What was taken for what is said where it could be taken otherwise. Axes: N images, C channels, H rows, W columns.
 """
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -19,7 +21,8 @@ from reslab.data.arrays import Labels, Layout, describe_scale, find_layout, find
 from reslab.data.images import Split
 from reslab.data.notes import say_once
 from reslab.data.sources.array_files import ArrayFile, Stored, open_arrays
-from reslab.data.split import cut
+from reslab.data.sources.listing import keys_of
+from reslab.data.split import cut_by_key
 from reslab.data.storage.blocks import Block, Source, in_order, stamp_files
 from reslab.errors import UserError
 from reslab.words import named
@@ -58,12 +61,15 @@ def open_npz(path: Path, *, split: Split) -> Source:
     pair = pairs.get(split, pairs["train"])
     own = trained if pair == pairs["train"] else _read_labels(file, pair.labels, path)
     labels = _number(own, values, pair.labels, path)
-    chosen = np.arange(len(labels))
+    layout = _check_images(file.arrays[pair.images], pair.images, len(labels), path)
+    chosen, keys = np.arange(len(labels)), None
     if len(pairs) == 1:
-        chosen = cut(labels, classes=classes, split=split)
-    return Source(
-        len(chosen), classes, _read_blocks(file, pair, pairs["train"], labels, chosen, path), stamp_files(file.files)
-    )
+        all_keys = _find_keys(file, pair.images)
+        chosen = cut_by_key(all_keys, labels, classes=classes, split=split)
+        keys = all_keys[chosen]
+    train = pairs["train"].images
+    blocks = _stream(file.arrays[pair.images], layout, file.arrays[train], train, labels, chosen, path)
+    return Source(len(chosen), classes, blocks, stamp_files(file.files), keys=keys)
 
 
 def has_validation(path: Path) -> bool:
@@ -184,13 +190,10 @@ def _number(labels: Labels, values: list[Any], name: str, path: Path) -> NDArray
 # ---- images
 
 
-def _read_blocks(
-    file: ArrayFile, pair: _Pair, train: _Pair, labels: NDArray[np.int64], chosen: NDArray[np.int64], path: Path
-) -> Iterator[Block]:
-    """Check the images now; give those at the places `chosen`, in rising order, when they are asked for."""
-    array = file.arrays[pair.images]
-    layout = _check_images(array, pair.images, len(labels), path)
-    return _stream(array, layout, file.arrays[train.images], train.images, labels, chosen, path)
+def _find_keys(file: ArrayFile, name: str) -> NDArray[np.uint64]:
+    """Hash each image as it is stored, (N,)."""
+    digests = [hashlib.sha256(image.tobytes()).digest() for rows in file.arrays[name].blocks() for image in rows]
+    return keys_of(np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 32))
 
 
 def _stream(
@@ -202,6 +205,7 @@ def _stream(
     chosen: NDArray[np.int64],
     path: Path,
 ) -> Iterator[Block]:
+    """Give the images at the places `chosen`, in rising order."""
     scale = find_scale(train.dtype, *_find_range(train, name, path))
     if words := describe_scale(train.dtype, scale):
         say_once(f"npz:{path}: {name!r} is {words}")
