@@ -56,6 +56,7 @@ def test_it_trains_what_the_recipe_trains(
         data=f"npz:{tmp_path}/set.npz",
         epochs=EPOCHS,
         batch_size=BATCH,
+        temperature=None,  # the file does not calibrate
         progressive_resizing=tuple(Resize(epoch=epoch, image_size=side) for epoch, side in enumerate(sides)),
     )
     run = train(short, out=tmp_path / "run", seed=3, device="cpu", compile="off", precision="float32")

@@ -284,7 +284,7 @@ def test_the_recipe_for_a_hundred_classes_is_wider_and_crops_more_and_its_head_l
     assert hundred.model == FastConv(widths=(96, 384, 512))
     assert hundred.augment == (Flip(alternate=True), Crop(pixels=4, fill="reflect"))
     assert hundred.optimizer.head_lr == pytest.approx(base.optimizer.head_lr * 512 / 256)
-    changed = ("data", "standardize", "augment", "model", "optimizer")
+    changed = ("data", "standardize", "augment", "model", "optimizer", "temperature")
     same = {field: getattr(base, field) for field in changed}
     assert derive(hundred, name=base.name, validation=5000, **same) == base
 
