@@ -25,8 +25,8 @@ from reslab.words import duration
 
 FOLDS = 5
 NUM_VIEWS = 2  # the image and its mirror image
-SIZES = {"efficientnet_lite0": (128, 192, 224), "efficientnet_lite1": (224,), "efficientnet_lite2": (224, 260)}
-LARGEST_ENLARGED = 260  # pixels
+SIZES = {"efficientnet_lite0": (128, 192, 256), "efficientnet_lite1": (256,), "efficientnet_lite2": (256,)}
+LARGEST_ENLARGED = 256  # pixels
 COSTLIER = {"efficientnet_lite0": 1.0, "efficientnet_lite1": 1.6, "efficientnet_lite2": 2.2}  # at equal size
 
 Features = NDArray[np.float32]
