@@ -1,4 +1,4 @@
-"""What `reslab fit` makes of a few of CIFAR-10's images: three draws of each number a class, the test split opened once.
+"""What `reslab fit` makes of a few of CIFAR-10's images: three draws of each number, the test split opened once.
 
 It chooses exactly as the command does, with the networks that `reslab[pretrained]` installs and nothing in the cache.
 Test images are classified by the written network's head on the features of its backbone, which are computed once for

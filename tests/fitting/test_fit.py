@@ -58,6 +58,11 @@ def test_sixty_pictures_are_enough(pictures: Path, capsys: pytest.CaptureFixture
     file = next((pictures / "1").iterdir())
     (answer,) = classify([file], weights=run.path, top=1)
     (same,) = Network.load(run.path).logits(torch.from_numpy(read_pictures([file], image_size=24, channels=3)))
+    assert answer.familiarity is not None
+    noise = torch.randint(256, (20, 3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert float(Network.load(run.path).answer(noise)[1].mean()) < float(
+        Network.load(run.path).answer(images.images)[1].mean()
+    )
     assert answer.classes == (run.evaluation.classes[int(same.argmax())],)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from reslab.data.batches import seeded
 from reslab.data.check.examine import look_at
 from reslab.data.check.words import describe
 from reslab.data.images import ImageSet
@@ -16,8 +17,9 @@ from reslab.evaluation import evaluate
 from reslab.fitting import scratch
 from reslab.fitting.choice import Backbone, Budget, Found, backbones, check_counts, choose
 from reslab.machine.device import pick_device
+from reslab.network.familiarity import MOST, Familiarity, fit_familiarity
 from reslab.network.network import Network
-from reslab.pretrained import PRETRAINED, standardize_for, start_from
+from reslab.pretrained import PRETRAINED, Pretrained, standardize_for, start_from
 from reslab.recipe.networks import MODELS, EfficientNetLite
 from reslab.recipe.recipe import Cosine, Flip, Recipe
 from reslab.records import Calibration, Candidates, Epoch, Weights
@@ -166,7 +168,16 @@ def build_network(recipe: Recipe, images: ImageSet, found: Found) -> Network:
         standardize=recipe.standardize,
         calibration=Calibration(temperature=found.temperature, num_images=len(images.labels)),
     )
-    return Network(module, metadata)
+    return Network(module, metadata, _get_to_know(images, found))
+
+
+def _get_to_know(images: ImageSet, found: Found) -> Familiarity | None:
+    """Compare one half of the images with the other: what is frozen has learned from neither."""
+    network = Pretrained(found.backbone.network, image_size=found.backbone.image_size)
+    features = torch.from_numpy(network.features(images.images))  # which are in the cache
+    order = torch.randperm(len(features), generator=seeded(0, "familiarity"))
+    half = min(len(features) // 2, MOST)
+    return fit_familiarity(features[order[:half]], features[order[half:]])
 
 
 def _log(images: ImageSet, found: Found, *, seconds: float) -> Epoch:
