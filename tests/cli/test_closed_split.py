@@ -44,11 +44,14 @@ def test_without_the_test_batch_everything_but_its_evaluation_works(
 TRIED_BELOW = {"train", "extend", "predict", "export", "report", "compare", "track"}
 CALL_EVALUATE = {"evaluate", "fit", "lab"}
 TAKE_NO_DATA = {"dashboard", "doctor", "models", "methods", "recipes", "push", "pull", "serve"}
+OF_TRAINING_IMAGES = {"import"}  # which checks a map on training images: tests/integrations
 OF_GROUPS = {"data": {"show", "check", "pack", "verify", "cache"}, "study": {"list", "run", "report"}}
 
 
 def test_every_command_has_its_place() -> None:
-    assert {command.name for command in app.registered_commands} <= TRIED_BELOW | CALL_EVALUATE | TAKE_NO_DATA
+    assert {
+        command.name for command in app.registered_commands
+    } <= TRIED_BELOW | CALL_EVALUATE | TAKE_NO_DATA | OF_TRAINING_IMAGES
     for group in app.registered_groups:
         names = {each.name or each.callback.__name__ for each in group.typer_instance.registered_commands}
         assert names == OF_GROUPS[group.name]
