@@ -20,7 +20,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def test_a_bad_file_of_a_folder_costs_one_row(reslab, finished: Run, photos: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_bad_file_of_a_folder_costs_one_row(reslab, finished: Run, photos: Path) -> None:
     (photos / "=1+2.png").write_bytes(b"broken")
     outcome = reslab("predict", finished.path, "photos", "--csv", "out.csv", "--top", 2)
     assert outcome.code == 1
@@ -40,7 +40,7 @@ def test_a_bad_file_of_a_folder_costs_one_row(reslab, finished: Run, photos: Pat
         assert row["prediction"] != row["prediction_2"]
 
 
-def test_a_pattern_gives_what_its_files_give(reslab, finished: Run, photos: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_pattern_gives_what_its_files_give(reslab, finished: Run, photos: Path, monkeypatch) -> None:
     monkeypatch.setattr("reslab.data.answers.BLOCK", 2)
     files = ["photos/a.png", "photos/deep/b.JPG", "photos/deep/er/c.png"]
     by_pattern, by_name = (

@@ -42,7 +42,8 @@ def score(
     if resamples < 1:
         raise UserError(f"{resamples} bootstrap resamples are too few: take at least 1, better 1000")
     weights = read_weights(run.path)[1]
-    classes, temperature = weights.classes, weights.calibration and weights.calibration.temperature
+    classes = weights.classes
+    temperature = weights.calibration.temperature if weights.calibration else None
     earlier = _earlier(run, classes=classes, resamples=resamples)
     new = {
         split: _score_split(run, split, classes, views, temperature, resamples=resamples, seed=seed) for split in splits

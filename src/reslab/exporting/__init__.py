@@ -16,7 +16,7 @@ from reslab.exporting.deployed import run_reference, trace
 from reslab.exporting.formats import open_pt2, to_onnx, to_pt2
 from reslab.exporting.quantize import quantize
 from reslab.network.network import Network
-from reslab.network.onnx_file import Description, OnnxFile
+from reslab.network.onnx_file import Description, OnnxFile, Outputs
 from reslab.records import SplitName
 from reslab.report.card import write_card
 from reslab.runs import Run, make_folder, write_bytes
@@ -179,7 +179,7 @@ def _write(path: Path, content: bytes, network: Network, images: NDArray[np.uint
     # One image alone and the others together: the number of images must be free.
     differences = [
         float(np.abs(np.concatenate(both) - right.numpy()).max())
-        for *both, right in zip(found(images[:1]), found(images[1:]), wanted, strict=False)
+        for *both, right in zip(_known(found(images[:1])), _known(found(images[1:])), wanted, strict=True)
     ]
     largest, scale = max(differences[:2]), max(1.0, float(wanted[0].abs().max()))  # of the numbers that are rounded
     if not largest <= LARGEST_DIFFERENCE * scale or any(step > _largest_step(network) for step in differences[2:]):
@@ -189,6 +189,11 @@ def _write(path: Path, content: bytes, network: Network, images: NDArray[np.uint
             "or a probability: it was removed"
         )
     return Written(str(path), len(content), largest)
+
+
+def _known(outputs: Outputs) -> list[NDArray[np.float32]]:
+    """Leave out what the network does not know."""
+    return [each for each in outputs if each is not None]
 
 
 def _largest_step(network: Network) -> float:

@@ -143,7 +143,7 @@ def describe_fit(images: ImageSet, found: Found) -> Recipe:
         standardize=standardize_for(images.images.shape[1]),
         augment=(Flip(),),
         model=options.model_copy(update={"resize": resize}),
-        pretrained=found.backbone.network,
+        pretrained=found.backbone.network,  # type: ignore[arg-type]  # checked by the recipe
         optimizer=found.candidate.head,
         schedule=Cosine(),
         epochs=1,

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from reslab.errors import UserError
-from reslab.models import Classifier, build
+from reslab.models import build
 from reslab.models.efficientnet_lite import EfficientNetLiteClassifier
+from reslab.models.layers import Classifier
 from reslab.recipe.networks import MODELS, Model
 from reslab.recipe.recipe import Standardize
 
