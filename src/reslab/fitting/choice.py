@@ -257,4 +257,4 @@ def describe(candidate: Candidate) -> str:
 def logistic_seconds(views: Features) -> float:
     """Guess how long the logistic regressions take, from above."""
     num_rows = views.shape[0] * views.shape[1]
-    return 1 + num_rows * int(min(num_rows, views.shape[2])) * 2e-5
+    return float(1 + num_rows * min(num_rows, views.shape[2]) * 2e-5)
