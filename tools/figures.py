@@ -211,6 +211,31 @@ def planted() -> str:
     return "\n" + table(["copies", "found"], [[name, percent(share, 1)] for name, share in found.items()])
 
 
+# ---- few images, strangers
+
+
+def fitted() -> str:
+    """List what `fit` makes of a few of CIFAR-10's images a class."""
+    rows = []
+    for path in sorted((ROOT / "results/fit").glob("cifar10-*.json"), key=lambda path: int(path.stem.split("-")[1])):
+        found = json.loads(path.read_text())["result"]
+        values = [draw["test_accuracy"]["value"] for draw in found["draws"]]
+        sizes = {each["image_size"] for draw in found["draws"] for each in draw["candidates"] if each["chosen"]}
+        accuracy = f"{percent(fmean(values))} {words.interval(min(values), max(values))}"
+        minutes, sides = f"{found['minutes']:g}", words.listing([str(size) for size in sorted(sizes)])
+        rows.append([f"[{found['images_per_class']}]({path.relative_to(ROOT)})", minutes, accuracy, sides])
+    header = ["images per class", "minutes given", "test accuracy, mean and range of three draws", "enlarged to pixels"]
+    return "\n" + table(header, rows)
+
+
+def strangers() -> str:
+    """List how well each score tells strangers from a network's own pictures."""
+    found = bench("strangers", "auroc")
+    scores = list(next(iter(found.values())))
+    rows = [[name, *(percent(each[score], 1) for score in scores)] for name, each in found.items()]
+    return "\n" + table(["strangers", *scores], rows)
+
+
 # ---- recipes, commands
 
 
