@@ -53,22 +53,24 @@ def score(network: Network, pixels: Tensor, known: Tensor) -> dict[str, NDArray[
     features = network.features(pixels)
     with torch.inference_mode():
         logits = network.module.head(features).double()
+    assert network.familiarity is not None
     cosines = torch.nn.functional.normalize(features, dim=1) @ known.T
     return {
         "nearest training images": cosines.topk(10, dim=1).values[:, -1].double().numpy(),
         "energy": logits.logsumexp(dim=1).numpy(),
+        "both": network.familiarity(features, logits.float()).double().numpy(),
         "largest probability": logits.softmax(dim=1).amax(dim=1).numpy(),
     }
 
 
-def keep_promise(features: Tensor, known: Tensor) -> list[float]:
-    """Part the features of held-out and test images anew in each trial; give the shares of the latter answered."""
+def keep_promise(features: Tensor, logits: Tensor, known: Tensor) -> list[float]:
+    """Part held-out and test images anew in each trial; give the shares of the latter that are answered."""
     shares, num = [], min(5000, len(features) // 2)
     for seed in range(TRIALS):
         order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
-        familiarity = fit_familiarity(known, features[order[:num]])
+        familiarity = fit_familiarity(known, features[order[:num]], logits[order[:num]])
         assert familiarity is not None
-        shares.append(float((familiarity(features[order[num:]]) > 1 - PROMISED).float().mean()))
+        shares.append(float((familiarity(features[order[num:]], logits[order[num:]]) > 1 - PROMISED).float().mean()))
     return shares
 
 
@@ -82,13 +84,14 @@ def main() -> None:
     kernels.enable(network.device)
     train, *rest = (read_split(run.recipe, split, data_dir=arguments.data_dir) for split in SPLITS)
     own = dict(zip(SPLITS[1:], rest, strict=True))
-    familiarity = finish(network, images=train, held_out=own["validation"]).network.familiarity
-    assert familiarity is not None
-    known = familiarity.known
+    network = finish(network, images=train, held_out=own["validation"]).network
+    assert network.familiarity is not None
+    known = network.familiarity.known
     scores = score(network, own["test"].images[:], known)
     strangers = {name: score(network, pixels, known) for name, pixels in make_strangers(arguments.data_dir).items()}
     features = torch.cat([network.features(images.images[:]) for images in own.values()])
-    shares = np.array(keep_promise(features, known))
+    logits = torch.cat([network.logits(images.images[:]) for images in own.values()])
+    shares = np.array(keep_promise(features, logits, known))
     result = {
         "recipe": run.recipe.name,
         "seed": run.environment.seed,

@@ -66,7 +66,7 @@ def test_onnx_says_what_pytorch_says_for_any_number_of_images(
 def test_the_file_knows_which_pictures_are_familiar(finished: Run, images: NDArray[np.uint8], tmp_path: Path) -> None:
     network = Network.load(finished.path)
     features = network.features(torch.from_numpy(images))
-    network.familiarity = fit_familiarity(features[:60], features[60:])
+    network.familiarity = fit_familiarity(features[:60], features[60:], network.logits(torch.from_numpy(images[60:])))
     network.save(finished.weights_path)
     export(finished, to=tmp_path / "model.onnx")
     pictures = np.concatenate([images[:20], 255 - images[:20]])

@@ -63,12 +63,15 @@ def test_the_share_of_unlike_pictures_among_like_ones_is_what_was_promised():
     """Features of one distribution: whatever it is, p values are uniform."""
     generator = torch.Generator().manual_seed(0)
     known, held_out, coming = (torch.randn(num, 16, generator=generator) for num in (300, 400, 4000))
-    familiarity = fit_familiarity(known, held_out)(coming)
+    familiarity = fit_familiarity(known, held_out, held_out[:, :3])(coming, coming[:, :3])
     for share in (0.05, 0.2):
         assert float((familiarity <= share).float().mean()) == pytest.approx(share, abs=0.03)
     like, held = (torch.rand(num, 16, generator=generator) for num in (300, 50))
-    assert float(fit_familiarity(like, held)(-torch.ones(1, 16))) == pytest.approx(1 / 51)  # as low as can be
-    assert fit_familiarity(known, held_out[: FEWEST - 1]) is None
+    familiarity = fit_familiarity(like, held, held[:, :3])
+    strange, unsure = -torch.ones(1, 16), torch.zeros(1, 3)  # far from all, and equal logits
+    assert float(familiarity(strange, held[:1, :3])) < 0.1
+    assert float(familiarity(held[:1], unsure)) < 0.1
+    assert fit_familiarity(known, held_out[: FEWEST - 1], held_out[: FEWEST - 1, :3]) is None
 
 
 def test_a_network_knows_its_pictures_from_strange_ones_and_so_does_its_file(network, digits, tmp_path):

@@ -33,7 +33,7 @@ class Deployed(nn.Module):
         features = self.model.features((images.float() - self.mean) / self.std)
         logits = self.model.head(features)
         answers = logits, logits.softmax(dim=1)
-        return answers if self.familiarity is None else (*answers, self.familiarity(features))
+        return answers if self.familiarity is None else (*answers, self.familiarity(features, logits))
 
 
 def trace(network: Network) -> ExportedProgram:

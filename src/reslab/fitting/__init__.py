@@ -177,7 +177,8 @@ def _get_to_know(images: ImageSet, found: Found) -> Familiarity | None:
     features = torch.from_numpy(network.features(images.images))  # which are in the cache
     order = torch.randperm(len(features), generator=seeded(0, "familiarity"))
     half = min(len(features) // 2, MOST)
-    return fit_familiarity(features[order[:half]], features[order[half:]])
+    logits = torch.from_numpy(found.logits)  # out of folds
+    return fit_familiarity(features[order[:half]], features[order[half:]], logits[order[half:]])
 
 
 def _log(images: ImageSet, found: Found, *, seconds: float) -> Epoch:

@@ -53,7 +53,7 @@ def finish(
         _divide(network, calibration)
     metadata = network.metadata.model_copy(update={"calibration": calibration})
     features_of = features_of or (lambda images: network.features(images.images))
-    return Finished(Network(network.module, metadata, _get_to_know(images, held_out, features_of)), note)
+    return Finished(Network(network.module, metadata, _get_to_know(network, images, held_out, features_of)), note)
 
 
 def _calibrate(
@@ -81,9 +81,14 @@ def _divide(network: Network, by: Calibration) -> None:
         head.bias.div_(by.temperature)
 
 
-def _get_to_know(images: ImageSet, held_out: ImageSet | None, features_of: FeaturesOf) -> Familiarity | None:
+def _get_to_know(
+    network: Network, images: ImageSet, held_out: ImageSet | None, features_of: FeaturesOf
+) -> Familiarity | None:
     """Keep the features of a few training images of each class; of streamed ones none, which are far away."""
     if held_out is None or (isinstance(images.images, Pixels) and images.images.is_streamed):
         return None
     few = limit(images.labels.numpy(), classes=images.classes, num=-(-MOST // len(images.classes)))
-    return fit_familiarity(features_of(images.subset(few)), features_of(held_out))
+    features = features_of(held_out)
+    with torch.no_grad():
+        logits = network.module.head(features.to(network.device)).float().cpu()
+    return fit_familiarity(features_of(images.subset(few)), features, logits)

@@ -166,7 +166,7 @@ class Network:
         features = self.features(pixels)
         with torch.inference_mode():
             logits = self.module.head(features.to(self.device)).float().cpu()
-            familiarity = None if self.familiarity is None else self.familiarity(features)
+            familiarity = None if self.familiarity is None else self.familiarity(features, logits)
         return logits.softmax(dim=1), familiarity
 
     def prepare(self, pixels: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ class Served:
         pixels = torch.from_numpy(np.stack([question.pixels for question in questions]))
         logits, features = self.compute(pixels)
         probabilities = logits.softmax(1)
-        familiarities = self._compare(features)
+        familiarities = self._compare(features, logits)
         # Once for all: each call of PyTorch's for one picture takes as long as it does for all.
         most = max(min(question.asked.top, len(self.network.classes)) for question in questions)
         best, labels = (found.tolist() for found in probabilities.topk(most))
@@ -119,9 +119,9 @@ class Served:
         ]
 
     @torch.inference_mode()
-    def _compare(self, features: Tensor) -> list[float] | list[None]:
+    def _compare(self, features: Tensor, logits: Tensor) -> list[float] | list[None]:
         known = self.network.familiarity
-        return [None] * len(features) if known is None else cast("list[float]", known(features).tolist())
+        return [None] * len(features) if known is None else cast("list[float]", known(features, logits).tolist())
 
     def use_images(self, images: ImageSet, features: Tensor) -> None:
         """Answer from now on also with the nearest of these training images."""
