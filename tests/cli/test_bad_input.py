@@ -34,7 +34,7 @@ def write_broken_picture() -> None:
 
 
 def write_npz(**changes: Any) -> None:
-    sound: dict[str, Any] = {"images": np.zeros((6, 8, 8), np.uint8), "labels": np.arange(6) % 2}
+    sound: dict[str, Any] = {"images": np.arange(6 * 64, dtype=np.uint8).reshape(6, 8, 8), "labels": np.arange(6) % 2}
     np.savez("it.npz", **sound | changes)
 
 
@@ -131,19 +131,19 @@ REQUESTS = {
     "a file in its place": ("train digits-quick --out small/recipe.json", "recipe.json exists and is not empty"),
     "settings on the way": (
         "train --resume small --set epochs=5",
-        "--set, --out, --seed, --compile, --precision, --deterministic, --trial and --skip-damaged",
+        "--set, --out, --seed, --compile, --precision, --deterministic, --trial, --skip-damaged, --minutes and --from",
     ),
     "a folder on the way": (
         "train --resume small --out new",
-        "--set, --out, --seed, --compile, --precision, --deterministic, --trial and --skip-damaged",
+        "--set, --out, --seed, --compile, --precision, --deterministic, --trial, --skip-damaged, --minutes and --from",
     ),
     "a seed on the way": (
         "train --resume small --seed 1",
-        "--set, --out, --seed, --compile, --precision, --deterministic, --trial and --skip-damaged",
+        "--set, --out, --seed, --compile, --precision, --deterministic, --trial, --skip-damaged, --minutes and --from",
     ),
     "strictness on the way": (
         "train --resume small --deterministic",
-        "--compile, --precision, --deterministic, --trial and --skip-damaged",
+        "--compile, --precision, --deterministic, --trial, --skip-damaged, --minutes and --from",
     ),
     "strict and compiled": ("train digits-quick --deterministic --compile on", "without compiled code"),
     "an unknown precision": ("train digits-quick --precision half", "--precision half: choose auto, float32 or"),
@@ -197,7 +197,7 @@ def test_a_broken_picture_is_named(refuse: Refuse, finished: Run) -> None:
 def test_pictures_for_a_network_that_takes_neither_grey_nor_colour(
     reslab: Callable[..., Any], refuse: Refuse, small_recipe: Recipe
 ) -> None:
-    write_npz(images=np.zeros((20, 8, 8, 2), np.uint8), labels=np.arange(20) % 2)
+    write_npz(images=(np.arange(20 * 128) % 251).astype(np.uint8).reshape(20, 8, 8, 2), labels=np.arange(20) % 2)
     Path("two.json").write_text(small_recipe.model_dump_json())
     settings = ("data=npz:it.npz", "validation=0", "epochs=1")
     reslab("train", "two.json", "--out", "two", *(part for each in settings for part in ("--set", each)))

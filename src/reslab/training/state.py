@@ -112,9 +112,9 @@ def _not_fitting(error: Exception) -> UserError:
 def _restore_slots(tensors: dict[str, NDArray[Any]], prefix: str, *, like: nn.Parameter) -> dict[str, Tensor]:
     # The same layout as the weights', or the fused update would not give the same bits.
     return {
-        name.removeprefix(prefix): torch.empty_like(like).copy_(torch.as_tensor(value))
-        if value.shape == like.shape
-        else torch.as_tensor(value).clone()  # the number of steps
+        name.removeprefix(prefix): torch.as_tensor(value).clone()  # the number of steps
+        if value.ndim == 0
+        else torch.empty_like(like).copy_(torch.as_tensor(value))
         for name, value in tensors.items()
         if name.startswith(prefix)
     }
