@@ -12,7 +12,7 @@ from reslab.words import counted
 
 # A network that is right on every image would want the temperature 0: how sure it may be is learned from mistakes.
 FEWEST_MISTAKES = 5
-LOWEST, HIGHEST = 0.1, 10.0
+LOWEST, HIGHEST = 0.01, 1000.0
 
 
 def find_obstacle(logits: Logits, labels: Integers) -> str | None:
@@ -26,7 +26,7 @@ def find_obstacle(logits: Logits, labels: Integers) -> str | None:
 
 
 def fit_temperature(logits: Logits, labels: Integers) -> float:
-    """Find the temperature in [0.1, 10] at which the log loss of logits (N, K) divided by it is least."""
+    """Find the temperature in [0.01, 1000] at which the log loss of logits (N, K) divided by it is least."""
     places = np.arange(len(labels))
 
     def log_loss(log_temperature: float) -> float:
