@@ -88,7 +88,7 @@ def print_elsewhere(found: "OtherData") -> None:
         f"{found.recipe} on {found.data.expression} ({which}, {figures.num_images:,} images), with 95 % intervals",
         ["", "value"],
         [
-            [label, figure(getattr(figures, name), unit="plain" if name == "log_loss" else "percent")]
+            [label, figure(getattr(figures, name), unit="plain" if name.startswith("log_loss") else "percent")]
             for name, label in METRICS.items()
             # A macro figure counts a class without images as 0.
             if getattr(figures, name) is not None and not (found.absent and name.startswith("macro_"))
@@ -123,7 +123,7 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     for name, label in METRICS.items():
         estimates = [getattr(figures, name) for figures in columns.values()]
         if estimates[0] is not None:
-            unit: Unit = "plain" if name == "log_loss" else "percent"
+            unit: Unit = "plain" if name.startswith("log_loss") else "percent"
             rows.append([label, *(figure(estimate, unit=unit) for estimate in estimates)])
         if name == "accuracy" and any(copies):
             rows.append([WITHOUT_COPIES, *map(_without_copies, copies)])
