@@ -11,14 +11,7 @@ import pytest
 import reslab
 
 TINY = Path(__file__).parent / "fixtures/tiny"
-WITHOUT_EXAMPLE = {
-    "MODELS",
-    "RECIPES",
-    "run_lab",
-    "ImageSet",
-    "describe",
-    "load",
-}  # two tables, and a minute of calls that have examples themselves
+WITHOUT_EXAMPLE = {"MODELS", "RECIPES", "run_lab"}  # two tables, and a minute of calls that have examples themselves
 
 
 @pytest.fixture(scope="session")
@@ -46,10 +39,7 @@ def test_the_example_does_what_it_says(
     assert result.failed == 0, "".join(said)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name for name in reslab.__all__ if inspect.isfunction(getattr(reslab, name)) and name not in ("load", "describe")],
-)
+@pytest.mark.parametrize("name", [name for name in reslab.__all__ if inspect.isfunction(getattr(reslab, name))])
 def test_every_argument_is_described(name: str) -> None:
     found = getattr(reslab, name)
     described = re.findall(r"^([\w, *]+?)(?: : |$)", inspect.getdoc(found) or "", re.MULTILINE)

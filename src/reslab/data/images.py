@@ -49,13 +49,35 @@ class Labelled(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """One split of a data expression: images (N, C, H, W) uint8, labels (N,) int64 in [0, K), K class names.
+    """One split of a data expression.
 
-    Images that do not lie in memory are `Pixels`: they have a shape, a length, and are read by `images[places]`.
     The training split may have classes without images, those of a source with `@0`; no other split has.
-    `names` (N,) are the picture files' paths inside their source, "" where there is none. `keys` (N,) uint64 are hashes
-    of a picture's content, or of its group, which decide its split; 0 where there is none. `num_damaged` pictures of
-    the split were left out.
+
+    Attributes
+    ----------
+    images : Tensor or Pixels
+        (N, C, H, W) uint8. What does not lie in memory has a shape and a length, and is read by `images[places]`.
+    labels : Tensor
+        (N,) int64 in [0, K).
+    classes : tuple of str
+        The names of the K classes.
+    expression : str
+        Where they come from.
+    split : {"train", "validation", "test"}
+        Which part of it they are.
+    names : tuple of str, optional
+        The picture files' paths inside their source (N,), "" where there is none.
+    keys : ndarray, optional
+        Hashes of a picture's content, or of its group, which decide its split: (N,) uint64, 0 where there is none.
+    num_damaged : int
+        How many pictures of the split were left out.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> images = reslab.load("digits:0-2", "test", image_size=8)
+    >>> images.counts(), len(images.subset([0, 5]).labels)
+    ([36, 36, 35], 2)
     """
 
     images: Tensor | Pixels

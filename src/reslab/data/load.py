@@ -51,17 +51,52 @@ def load(
     resize: Resizing = "squeeze",
     channels: Channels = "auto",
 ) -> ImageSet:
-    """Read the `train` or `test` split of a data expression, resized to squares of `image_size` pixels.
+    """Read a split of a data expression, resized to squares.
 
-    Classes of one name in several sources are refused, or with `merge` are one class. Those of a source with `@0` have
-    no training images but are among the classes.
-    Only the files of that split are opened, where a source stores the splits apart. What is missing of CIFAR is
-    downloaded to `data_dir`, or $RESLAB_DATA, or the user's cache directory. Folders, npz files and shards are read
-    once, into a cache on the disk; with `stream`, shards are read whenever they are needed, with so many images in
-    memory. With `skip_damaged`, pictures that cannot be read, and shards that are missing or cut short, are left out.
-    `resize` says how pictures become squares: `squeeze`, `pad` with black bars, or `crop` to the middle. `channels`
-    makes all images grey (1) or RGB (3); with `auto` they stay as they are.
-    Raises: UserError where the expression or what it names is wrong; Failure where a download is.
+    Only the files of that split are opened, where a source stores the splits apart. Folders, arrays and shards are read
+    once, into a cache on the disk.
+
+    Parameters
+    ----------
+    expression : str
+        Which classes of which sources, such as `cifar10`, `digits:0-6` or `folder:pictures`. Classes of a source with
+        `@0` have no training images but are among the classes.
+    split : {"train", "test"}
+        Validation images are cut out of the training split by a recipe.
+    data_dir : Path, optional
+        CIFAR's folder, to which what is missing is downloaded, and where relative paths begin; by default $RESLAB_DATA,
+        else the user's cache folder.
+    image_size : int, default 32
+        The side of the images in pixels.
+    merge : bool, default False
+        Whether classes of one name in several sources are one class; else they are refused.
+    stream : int, optional
+        Read shards whenever they are needed, with so many images in memory.
+    skip_damaged : bool, default False
+        Whether pictures that cannot be read, and shards that are missing or cut short, are left out.
+    resize : {"squeeze", "pad", "crop"}, default "squeeze"
+        How pictures become squares: `pad` adds black bars, `crop` takes the middle.
+    channels : {"auto", 1, 3}, default "auto"
+        Make all images grey (1) or RGB (3); `auto` leaves them as they are.
+
+    Returns
+    -------
+    ImageSet
+        Images (N, C, H, W) uint8, labels (N,) and the names of the classes.
+
+    Raises
+    ------
+    UserError
+        Where the expression or what it names is wrong.
+    Failure
+        Where a download fails.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> images = reslab.load("digits:0-2", "train", image_size=8)
+    >>> images.images.shape[1:], images.classes
+    (torch.Size([1, 8, 8]), ('0', '1', '2'))
     """
     if split not in ("train", "test"):
         raise UserError(f"{split!r} is not a split that is stored: load 'train' or 'test' (hold_out cuts 'validation')")
@@ -334,7 +369,30 @@ def describe(
     merge: bool = False,
     skip_damaged: bool = False,
 ) -> DataDescription:
-    """Read both splits and sum them up; `dataclasses.asdict` makes JSON of it. Raises: as `load` does."""
+    """Read both splits and sum them up; `dataclasses.asdict` makes JSON of it.
+
+    Parameters
+    ----------
+    expression, data_dir, image_size, merge, skip_damaged
+        As for `load`.
+
+    Returns
+    -------
+    DataDescription
+        Classes, counts and fingerprints of each split; shape, mean and deviation of the training images.
+
+    Raises
+    ------
+    UserError, Failure
+        As `load` does.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> found = reslab.describe("digits:0-2", image_size=8)
+    >>> found.counts
+    {'train': [142, 146, 142], 'test': [36, 36, 35]}
+    """
     train, test = (
         load(expression, split, data_dir=data_dir, image_size=image_size, merge=merge, skip_damaged=skip_damaged)
         for split in ("train", "test")
