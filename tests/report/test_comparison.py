@@ -145,6 +145,19 @@ def test_equal_labels_do_not_make_equal_images(tmp_path):
     assert a_copy.reason is a_larger.reason is None
 
 
+def test_a_folder_that_was_read_larger_must_hold_the_same_files(tmp_path):
+    runs = [
+        make_run(tmp_path / "a", data="folder:pets", fingerprint="f00"),
+        make_run(tmp_path / "b", data="folder:pets", fingerprint="1a5", image_size=64),
+    ]
+    names = [f"cat/{number}.png" for number in range(30)]
+    for run, held in zip(runs, (names, names[::-1]), strict=True):
+        run.write_predictions("test", run.read_predictions("test"), names=held)
+    assert "differ (fingerprints f00… and 1a5…)" in compare(runs).pairs[0].reason
+    runs[1].write_predictions("test", runs[1].read_predictions("test"), names=names)
+    assert compare(runs).pairs[0].reason is None
+
+
 def test_folders_of_the_same_name_are_told_apart_by_their_paths(tmp_path):
     (tmp_path / "x").mkdir()
     runs = [make_run(tmp_path / "x" / "run"), make_run(tmp_path / "run"), make_run(tmp_path / "third")]

@@ -71,6 +71,7 @@ class _Answers:
     classes: tuple[str, ...]
     predicted: NDArray[np.int64]
     labels: NDArray[np.int64]
+    names: tuple[str, ...] | None = None  # of the picture files
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
@@ -163,7 +164,15 @@ def _answers(run: Run, name: str, evaluation: Evaluation) -> _Answers:
     fingerprint = next((data.fingerprint for data in run.environment.data if data.split == split), None)
     reading = (run.recipe.image_size, run.recipe.resize, run.recipe.channels, run.recipe.stream is not None)
     return _Answers(
-        name, split, run.recipe.data, reading, fingerprint, evaluation.classes, logits.argmax(axis=1), labels
+        name,
+        split,
+        run.recipe.data,
+        reading,
+        fingerprint,
+        evaluation.classes,
+        logits.argmax(axis=1),
+        labels,
+        run.read_names(split),
     )
 
 
@@ -186,7 +195,8 @@ def _macro_f1_difference(first: _Answers, second: _Answers) -> Estimate:
 def _obstacle(first: _Answers, second: _Answers) -> str | None:
     """Say why two runs were not measured on the same images, as far as can be told.
 
-    The fingerprint of a folder also changes with the way it is read: where only that differs, the labels must do.
+    The fingerprint of a folder also changes with the way it is read: where only that differs, the names of the
+    files and the labels must do.
     """
     if len(first.labels) != len(second.labels):
         return f"their {first.split} splits have {len(first.labels)} and {len(second.labels)} images"
@@ -195,7 +205,9 @@ def _obstacle(first: _Answers, second: _Answers) -> str | None:
     num_different = int((first.labels != second.labels).sum())
     if num_different:
         return f"the labels of {num_different} of {len(first.labels)} {first.split} images differ"
-    if first.fingerprint == second.fingerprint or (first.data == second.data and first.reading != second.reading):
+    if first.fingerprint == second.fingerprint:
+        return None
+    if first.data == second.data and first.reading != second.reading and first.names == second.names:
         return None
     prints = " and ".join(f"{each.fingerprint[:12]}…" if each.fingerprint else "unknown" for each in (first, second))
     where = first.data if first.data == second.data else f"{first.data} and {second.data}"
