@@ -36,7 +36,7 @@ def test_a_result_is_whole_and_says_how_it_was_made(folder: Path) -> None:
     began = (
         ("reslab extend ", "reslab study run ")
         if recipe.extension
-        else ("reslab train ", "reslab study run ", "__main__.py train ")
+        else ("reslab train ", "reslab fit ", "reslab study run ", "__main__.py train ")
     )
     assert environment.command.startswith(began) or folder.parent.name == "notebook"
     assert "/" not in environment.command.replace("runs/", "")  # no machine's paths
