@@ -161,7 +161,7 @@ REQUESTS = {
     "a split twice": ("evaluate small --splits test,test", "each once"),
     "one run to compare": ("compare small", "at least two runs"),
     "a run with itself": ("compare small small", "is given 2 times"),
-    "an absent picture": ("predict small absent.png", "absent.png cannot be read as a picture"),
+    "an absent picture": ("predict small absent.png", "absent.png does not exist"),
     "no picture": ("predict small small/recipe.json", "recipe.json cannot be read as a picture"),
     "a lab in another run": ("lab --out small", "small holds another run than the lab's: choose another folder"),
     "extend without data": ("extend small --out more", "write reslab extend RUN --with EXPR --out DIR"),

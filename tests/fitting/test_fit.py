@@ -100,7 +100,7 @@ def test_without_pretrained_networks_it_trains_from_scratch_and_says_so(
 
 @pytest.mark.parametrize(
     ("minutes", "taken", "sentence"),
-    [(0, False, "0 minutes are no time to fit in: choose 1 or more"), (1, True, "run exists and is not empty")],
+    [(0, False, "--minutes 0 leaves no time: choose 1 or more"), (1, True, "run exists and is not empty")],
 )
 def test_what_cannot_be_is_said_first(minutes: int, taken: bool, sentence: str) -> None:
     if taken:

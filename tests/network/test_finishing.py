@@ -66,11 +66,12 @@ def test_the_share_of_unlike_pictures_among_like_ones_is_what_was_promised():
     familiarity = fit_familiarity(known, held_out, held_out[:, :3])(coming, coming[:, :3])
     for share in (0.05, 0.2):
         assert float((familiarity <= share).float().mean()) == pytest.approx(share, abs=0.03)
-    like, held = (torch.rand(num, 16, generator=generator) for num in (300, 50))
+    like, held = (torch.rand(num, 16, generator=generator) for num in (300, FEWEST))
     familiarity = fit_familiarity(like, held, held[:, :3])
     strange, unsure = -torch.ones(1, 16), torch.zeros(1, 3)  # far from all, and equal logits
-    assert float(familiarity(strange, held[:1, :3])) < 0.1
-    assert float(familiarity(held[:1], unsure)) < 0.1
+    assert float(familiarity(strange, unsure)) == pytest.approx(1 / (1 + FEWEST))  # few images suffice to refuse
+    assert float(familiarity(strange, held[:1, :3])) < 0.15
+    assert float(familiarity(held[:1], unsure)) < 0.15
     assert fit_familiarity(known, held_out[: FEWEST - 1], held_out[: FEWEST - 1, :3]) is None
 
 

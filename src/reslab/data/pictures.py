@@ -156,6 +156,8 @@ def opening(picture: Path | BinaryIO, *, name: str) -> Iterator[Image.Image]:
         raise UserError(f"{name} is too large a picture ({error}): shrink it or remove it") from None
     except MemoryError:
         raise UserError(f"{name} needs more memory to decode than there is: shrink it or remove it") from None
+    except FileNotFoundError:
+        raise UserError(f"{name} does not exist: check the path") from None
     except UnidentifiedImageError:
         if _is_tiff(picture):
             raise UserError(

@@ -86,7 +86,7 @@ def fit(
     True
     """
     if minutes <= 0:
-        raise UserError(f"{minutes:g} minutes are no time to fit in: choose 1 or more")
+        raise UserError(f"--minutes {minutes:g} leaves no time: choose 1 or more")
     Run.check_free(out)
     size = find_image_size(data, largest=LARGEST_STORED, data_dir=data_dir)
     images = load(data, "train", data_dir=data_dir, image_size=size)

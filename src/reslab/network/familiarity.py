@@ -2,10 +2,10 @@
 
 Two scores say how near a picture is to the training images: the cosine between its features and those of its tenth
 nearest training image, and its energy, the log of the summed exponentials of its logits, less their mean. Each is
-ranked among the held-out images, and the lower rank counts. A picture's familiarity is the share of held-out images,
-itself among them, whose lower rank is no higher: a conformal p value. Of pictures that come from where the training
-images came from, about 5 % have a familiarity of 0.05 or less, whatever the network is; so to answer above that answers
-95 % of them.
+ranked among the held-out images and the picture together, and the lower rank counts. A picture's familiarity is the
+share of all these, itself among them, whose lower rank is no higher: a full conformal p value. Of pictures that come
+from where the training images came from, at most 5 % have a familiarity of 0.05 or less, whatever the network is; so to
+answer above that answers at least 95 % of them.
 
 Sources: Sun et al. 2022, "Out-of-Distribution Detection with Deep Nearest Neighbors", arXiv:2204.06507; Liu et al.
 2020, "Energy-based Out-of-distribution Detection", arXiv:2010.03759; Bates et al. 2023, "Testing for Outliers with
@@ -41,18 +41,22 @@ class Familiarity(nn.Module):
 
     known: Tensor
     scores: Tensor
-    ranks: Tensor
+    others: Tensor  # by each score, how many of the other held-out images have no more (H, 2)
 
     def __init__(self, known: Tensor, scores: Tensor) -> None:
         super().__init__()
         self.register_buffer("known", known)
         self.register_buffer("scores", scores)
-        self.register_buffer("ranks", _rank(scores, scores))
+        self.register_buffer("others", _count(scores, scores) - 1)
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
-        ranks = 1 + _rank(_score(features, logits, self.known), self.scores)
-        lower = (self.ranks <= ranks[:, None]).sum(dim=1)
-        return (1 + lower).float() / (1 + len(self.ranks))
+        scores = _score(features, logits, self.known)
+        own = _count(scores, self.scores).amin(dim=1)
+        first, second = (
+            self.others[:, place] + (scores[:, place, None] <= self.scores[:, place] + _EQUAL).int() for place in (0, 1)
+        )
+        lower = (torch.minimum(first, second) <= own[:, None]).sum(dim=1)
+        return (1 + lower).float() / (1 + len(self.scores))
 
     def to_tensors(self) -> dict[str, NDArray[Any]]:
         """Give what a file of weights holds of it; half the digits suffice."""
@@ -91,7 +95,7 @@ def _score(features: Tensor, logits: Tensor, known: Tensor) -> Tensor:
     return torch.stack([cosine, (logits - logits.mean(dim=1, keepdim=True)).logsumexp(dim=1)], dim=1)
 
 
-def _rank(scores: Tensor, among: Tensor) -> Tensor:
-    """Count the images of `among` (H, 2) that score no more than each image (N, 2), by the lower count: (N,)."""
-    counts = [(among[:, place] <= scores[:, place, None] + _EQUAL).sum(dim=1) for place in range(2)]
-    return torch.minimum(*counts)
+def _count(scores: Tensor, among: Tensor) -> Tensor:
+    """Count the images of `among` (H, 2) that score no more than each image (N, 2), by either score: (N, 2)."""
+    counts = [(among[:, place] <= scores[:, place, None] + _EQUAL).sum(dim=1) for place in (0, 1)]
+    return torch.stack(counts, dim=1).int()
