@@ -17,7 +17,7 @@ from reslab.evaluation import evaluate
 from reslab.fitting import scratch
 from reslab.fitting.choice import Backbone, Budget, Found, backbones, check_counts, choose
 from reslab.machine.device import pick_device
-from reslab.network.familiarity import MOST, Familiarity, fit_familiarity
+from reslab.network.familiarity import MOST, Familiarity, fit_frozen
 from reslab.network.network import Network
 from reslab.pretrained import PRETRAINED, Pretrained, standardize_for, start_from
 from reslab.recipe.networks import MODELS, EfficientNetLite
@@ -172,13 +172,12 @@ def build_network(recipe: Recipe, images: ImageSet, found: Found) -> Network:
 
 
 def _get_to_know(images: ImageSet, found: Found) -> Familiarity | None:
-    """Compare one half of the images with the other: what is frozen has learned from neither."""
+    """Compare each image with the others: what is frozen has learned from none."""
     network = Pretrained(found.backbone.network, image_size=found.backbone.image_size)
     features = torch.from_numpy(network.features(images.images))  # which are in the cache
     order = torch.randperm(len(features), generator=seeded(0, "familiarity"))
-    half = min(len(features) // 2, MOST)
-    logits = torch.from_numpy(found.logits)  # out of folds
-    return fit_familiarity(features[order[:half]], features[order[half:]], logits[order[half:]])
+    few = order[:MOST]
+    return fit_frozen(features[few], torch.from_numpy(found.logits)[few])
 
 
 def _log(images: ImageSet, found: Found, *, seconds: float) -> Epoch:
