@@ -24,7 +24,7 @@ from torch import Tensor, nn
 ARCHIVE = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"  # SHA-256 of cifar-10-python.tar.gz
 MEAN, STD = (125.307, 122.95, 113.865), (62.9932, 62.0887, 66.7048)  # of CIFAR-10's stored pixels, by channel
 SIDES = (16, 20, 24, 24, 28, 28, 32, 32, 32, 32)  # pixels a side, epoch by epoch
-BATCH, CHUNK = 2000, 250  # images of an update; at most so many of a forward pass
+BATCH, CHUNK = 2000, 250  # images per update, and per forward pass at most
 CROP, FREEZE_STEM = 2, 3  # pixels that an image is moved by at most; the epoch, from 0, that freezes the stem
 
 

@@ -13,7 +13,7 @@ MAX_CHANNELS = 4
 SMALLEST_COLOUR = 8  # pixels a side: below, rows of 3 * side ** 2 numbers are no colour images
 
 
-class Scale(NamedTuple):
+class PixelRange(NamedTuple):
     """Map `low` to 0 and `high` to 255, linearly; what lies outside is cut off."""
 
     low: float
@@ -26,23 +26,23 @@ class Scale(NamedTuple):
         return np.rint((values - self.low) * factor).clip(0, 255).astype(np.uint8)
 
 
-def find_scale(dtype: np.dtype[Any], low: float, high: float) -> Scale:
+def find_scale(dtype: np.dtype[Any], low: float, high: float) -> PixelRange:
     """Tell what is black and what is white from the least and the greatest value of the training images.
 
     Whole numbers take the fewest of 8, 12 and 16 bits that hold them. Fractions run from 0 to 1 or, where one is above
     127, to 255. All others are stretched from the least to the greatest.
     """
     if dtype.kind == "b":
-        return Scale(0, 1)
+        return PixelRange(0, 1)
     if dtype.kind in "iu":
         ranges = [2**bits - 1 for bits in (8, 12, 16)]
     else:
         ranges = [1, 255] if high > 127 or high <= 1 else []
     top = next((top for top in ranges if low >= 0 and high <= top), None)
-    return Scale(low, high) if top is None else Scale(0, top)
+    return PixelRange(low, high) if top is None else PixelRange(0, top)
 
 
-def describe_scale(dtype: np.dtype[Any], scale: Scale) -> str | None:
+def describe_scale(dtype: np.dtype[Any], scale: PixelRange) -> str | None:
     """Say how values become pixels; None where they are pixels already."""
     if (scale.low, scale.high) == (0, 255):
         return None

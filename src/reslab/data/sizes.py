@@ -9,7 +9,7 @@ from PIL import Image
 from reslab.data.expression import NamedTerm, Term, parse
 from reslab.data.load import find_place, list_files
 from reslab.data.sources.npz import open_npz
-from reslab.data.storage.blocks import Damaged
+from reslab.data.storage.blocks import Unreadable
 
 SIZES = {"digits": 8}  # pixels a side, where it is not CIFAR's
 CIFAR, UNKNOWN = 32, 192
@@ -31,7 +31,7 @@ def _size_of(term: Term, data_dir: Path | None) -> int:
         return SIZES.get(term.source, CIFAR)
     if term.source == "npz":
         block = next(open_npz(find_place(term.path, data_dir), split="train").blocks)
-        return UNKNOWN if isinstance(block, Damaged) else int(min(block.images.shape[2:]))
+        return UNKNOWN if isinstance(block, Unreadable) else int(min(block.images.shape[2:]))
     return UNKNOWN
 
 

@@ -105,7 +105,7 @@ def compute_features(network: Network, images: ImageSet) -> Tensor:
     return torch.cat([first, torch.from_numpy(second.features(images.images))], dim=1)
 
 
-class Labelled(NamedTuple):
+class LabelledFeatures(NamedTuple):
     """Features (N, D) and labels (N,)."""
 
     features: Tensor
@@ -131,7 +131,9 @@ class SolvedHead(NamedTuple):
 
 
 @torch.no_grad()
-def candidates(head: nn.Linear, training: Labelled, *, held_out: Labelled, num_kept: int) -> list[SolvedHead]:
+def candidates(
+    head: nn.Linear, training: LabelledFeatures, *, held_out: LabelledFeatures, num_kept: int
+) -> list[SolvedHead]:
     """Solve a head for each strength: the whole one, or beside the rows to keep those of the other classes alone."""
     if not num_kept:
         return solve_all(training)
@@ -141,7 +143,7 @@ def candidates(head: nn.Linear, training: Labelled, *, held_out: Labelled, num_k
     return [SolvedHead(torch.cat([weight, new.weight]), torch.cat([bias, new.bias]), new.strength) for new in rows]
 
 
-def solve_all(training: Labelled) -> list[SolvedHead]:
+def solve_all(training: LabelledFeatures) -> list[SolvedHead]:
     """Solve a shrunken discriminant analysis for each strength, on standardised features."""
     mean, deviation = _moments(training.features)
     scaled = ((training.features - mean) / deviation).double().numpy()
@@ -154,7 +156,7 @@ def solve_all(training: Labelled) -> list[SolvedHead]:
 
 
 @torch.enable_grad()
-def solve_rows(training: Labelled, *, old_logits: Tensor) -> list[SolvedHead]:
+def solve_rows(training: LabelledFeatures, *, old_logits: Tensor) -> list[SolvedHead]:
     """Fit the new classes' rows alone by logistic regression, the old logits (N, K') given, for each penalty."""
     mean, deviation = _moments(training.features)
     scaled = (training.features - mean) / deviation
@@ -173,7 +175,7 @@ def solve_rows(training: Labelled, *, old_logits: Tensor) -> list[SolvedHead]:
 
 
 @torch.enable_grad()
-def calibrate_rows(rows: SolvedHead, held_out: Labelled, *, old_logits: Tensor) -> SolvedHead:
+def calibrate_rows(rows: SolvedHead, held_out: LabelledFeatures, *, old_logits: Tensor) -> SolvedHead:
     """Scale and shift the new rows as held-out images say, the old logits given; too few of them change nothing."""
     logits = rows.logits(held_out.features)
     if find_obstacle(torch.cat([old_logits, logits], 1).numpy(), held_out.labels.numpy()):

@@ -88,7 +88,7 @@ def extend(
     method : str, default "finetune-distill"
         One of `reslab.extension.METHODS`.
     old_data : int or str, default "all"
-        Training images of the old classes to use: `all`, `none`, or so many of each class.
+        Training images of the old classes to use: `all`, `none`, or the number of each class.
     merge : bool, default False
         Whether a name that both sides have is one class; without it such names are refused.
     prior : {"base", "used"}, default "base"
@@ -401,8 +401,8 @@ class _Extender:
         features, held_out = (fusion.compute_features(network, images) for images in (self.images, self.held_out))
         candidates = fusion.candidates(
             network.module.head,
-            fusion.Labelled(features, self.images.labels),
-            held_out=fusion.Labelled(held_out, self.held_out.labels),
+            fusion.LabelledFeatures(features, self.images.labels),
+            held_out=fusion.LabelledFeatures(held_out, self.held_out.labels),
             num_kept=self.extension.num_old if self.extension.keep_old else 0,
         )
         priors = priors_of(self.recipe, counts=self.images.counts())

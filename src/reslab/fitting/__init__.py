@@ -15,7 +15,7 @@ from reslab.data.sizes import find_image_size
 from reslab.errors import UserError
 from reslab.evaluation import evaluate
 from reslab.fitting import scratch
-from reslab.fitting.choice import Backbone, Budget, Found, backbones, check_counts, choose
+from reslab.fitting.choice import Backbone, Budget, FittedHead, backbones, check_counts, choose
 from reslab.machine.device import pick_device
 from reslab.network.familiarity import MOST, Familiarity, fit_frozen
 from reslab.network.network import Network
@@ -128,7 +128,7 @@ def _fit_head(
     return begun.run
 
 
-def describe_fit(images: ImageSet, found: Found) -> Recipe:
+def describe_fit(images: ImageSet, found: FittedHead) -> Recipe:
     """Describe what was chosen as a recipe."""
     options = MODELS[found.backbone.network]
     assert isinstance(options, EfficientNetLite)
@@ -151,7 +151,7 @@ def describe_fit(images: ImageSet, found: Found) -> Recipe:
     )
 
 
-def build_network(recipe: Recipe, images: ImageSet, found: Found) -> Network:
+def build_network(recipe: Recipe, images: ImageSet, found: FittedHead) -> Network:
     """Put a head on its backbone."""
     assert recipe.pretrained is not None
     assert recipe.standardize is not None
@@ -171,7 +171,7 @@ def build_network(recipe: Recipe, images: ImageSet, found: Found) -> Network:
     return Network(module, metadata, _get_to_know(images, found))
 
 
-def _get_to_know(images: ImageSet, found: Found) -> Familiarity | None:
+def _get_to_know(images: ImageSet, found: FittedHead) -> Familiarity | None:
     """Compare each image with the others: what is frozen has learned from none."""
     network = Pretrained(found.backbone.network, image_size=found.backbone.image_size)
     features = torch.from_numpy(network.features(images.images))  # which are in the cache
@@ -180,7 +180,7 @@ def _get_to_know(images: ImageSet, found: Found) -> Familiarity | None:
     return fit_frozen(features[few], torch.from_numpy(found.logits)[few])
 
 
-def _log(images: ImageSet, found: Found, *, seconds: float) -> Epoch:
+def _log(images: ImageSet, found: FittedHead, *, seconds: float) -> Epoch:
     """Give what a log says of a head: one epoch, one update, the whole time, and how well it does out of folds."""
     assert found.candidate.accuracy is not None
     return Epoch(

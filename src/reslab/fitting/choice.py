@@ -47,7 +47,7 @@ class Backbone:
 
 
 @dataclass(frozen=True)
-class Found:
+class FittedHead:
     """A head on a backbone, its temperature inside, what it said out of folds (N, K), and how good that was."""
 
     backbone: Backbone
@@ -98,17 +98,19 @@ def backbones(*, stored_size: int) -> Iterator[Backbone]:
             yield from (Backbone(network, size) for size in sizes if size <= max(stored_size, LARGEST_ENLARGED))
 
 
-def choose(images: ImageSet, *, candidates: list[Backbone], budget: Budget, say: Say) -> tuple[Found, list[Candidate]]:
+def choose(
+    images: ImageSet, *, candidates: list[Backbone], budget: Budget, say: Say
+) -> tuple[FittedHead, list[Candidate]]:
     """Judge a discriminant analysis on each backbone, then the logistic regression on the best one and their mean.
 
     Whatever would take more than is left of the budget is left out, but not the first. All is given as it was judged.
     """
     judged: list[Candidate] = []
-    best: Found | None = None
+    best: FittedHead | None = None
     views = np.empty((0, 0, 0), dtype=np.float32)
     speed = math.inf  # images of a size of one cost a second
 
-    def note(found: Found) -> Found:
+    def note(found: FittedHead) -> FittedHead:
         judged.append(found.candidate)
         say(describe(found.candidate))
         return found
@@ -149,7 +151,7 @@ def compute_views(images: ImageSet, backbone: Backbone) -> Features:
     return np.stack([network.features(images.images, mirrored=mirrored) for mirrored in (False, True)])
 
 
-def judge(views: Features, labels: Integers, *, backbone: Backbone, method: Method) -> Found:
+def judge(views: Features, labels: Integers, *, backbone: Backbone, method: Method) -> FittedHead:
     """Choose the strength with the least log loss out of folds, each one's temperature at its best, and solve on all.
 
     A fold holds images, never one view of them: the others' views are what its head is computed from.
@@ -174,7 +176,7 @@ def judge(views: Features, labels: Integers, *, backbone: Backbone, method: Meth
     )
 
 
-def average(first: Found, second: Found, *, features: Features, labels: Integers) -> Found:
+def average(first: FittedHead, second: FittedHead, *, features: Features, labels: Integers) -> FittedHead:
     """Take the mean of the logits of two heads on one backbone, which is a head."""
     mean = (first.logits + second.logits) / 2
     made = LinearHead.model_validate(_settings(first) | _settings(second))
@@ -190,7 +192,7 @@ def _found(
     features: Features,
     made: LinearHead,
     seconds: float = 0.0,
-) -> Found:
+) -> FittedHead:
     temperature = fit_temperature(logits, labels)
     head, logits = head.divided(temperature), logits / temperature
     hits = np.array((logits.argmax(1) == labels).sum())
@@ -204,14 +206,14 @@ def _found(
     )
     answers = head.logits(features)
     accuracy = float((answers.argmax(1) == labels).mean())
-    return Found(backbone, head, logits, candidate, temperature, log_loss(answers, labels), accuracy)
+    return FittedHead(backbone, head, logits, candidate, temperature, log_loss(answers, labels), accuracy)
 
 
 def _describe_head(method: Method, strength: float) -> LinearHead:
     return LinearHead(shrinkage=strength) if method == "lda" else LinearHead(penalty=strength)
 
 
-def _settings(found: Found) -> dict[str, float]:
+def _settings(found: FittedHead) -> dict[str, float]:
     assert found.candidate.head is not None
     return found.candidate.head.model_dump(exclude_none=True)
 

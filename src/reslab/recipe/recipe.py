@@ -407,7 +407,7 @@ class Extension(Part):
     )
 
 
-class Start(Part):
+class StartingWeights(Part):
     """The file whose weights the layers below the head start from, where names and shapes fit, and its SHA-256."""
 
     file: str
@@ -504,7 +504,7 @@ class Recipe(Part):
     stream: PositiveInt | None = None  # from shards, in every epoch anew: so many images are in memory and shuffled
     temperature: PositiveFloat | None = None  # of the logits, where no images are held out to find it
     skip_damaged: bool = False  # whether damaged pictures, and shards that are missing or cut short, are left out
-    start: Start | None = None  # by `reslab train --from`
+    start: StartingWeights | None = None  # by `reslab train --from`
     imported: Imported | None = None  # by `reslab import`, which has trained nothing
     extension: Extension | None = None  # of a trained network, by `reslab extend`
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from reslab.errors import UserError
 from reslab.models.layers import Classifier
 from reslab.network.state_dict import StateDict, read_state_dict
-from reslab.recipe.recipe import Recipe, Start, derive
+from reslab.recipe.recipe import Recipe, StartingWeights, derive
 from reslab.records import FAMILIARITY
 from reslab.runs import Run
 from reslab.runs.files import read_safetensors, to_safetensors
@@ -38,11 +38,11 @@ def start_at(path: Path | str, recipe: Recipe) -> Given:
     if recipe.pretrained is not None:
         raise UserError(f"--from: {recipe.name} starts from {recipe.pretrained} already: add --set pretrained=null")
     found = read_state_dict(Path(path))
-    start = Start(file=Path(path).name, sha256=found.sha256)
+    start = StartingWeights(file=Path(path).name, sha256=found.sha256)
     return Given(derive(recipe, name=recipe.name, published=None, start=start), found)
 
 
-def take_start(model: Classifier, run: Run, start: Start) -> str:
+def take_start(model: Classifier, run: Run, start: StartingWeights) -> str:
     """Put the weights that a run keeps into the layers below the head, and say which were taken.
 
     Raises: UserError where the file is not the one that the run began with, or nothing fits.

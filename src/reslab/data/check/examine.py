@@ -17,7 +17,7 @@ from PIL import Image
 
 from reslab.data.check import findings
 from reslab.data.check.duplicates import Overlap, find_exact, find_exact_repeats, find_overlap, find_repeats
-from reslab.data.check.findings import Copies, CopiesAcross, Copy, Duplicates, Found, Report
+from reslab.data.check.findings import CopiesAcross, Copy, CopyPairs, Duplicates, FoundImage, Report
 from reslab.data.expression import NamedTerm, parse
 from reslab.data.framing import Form
 from reslab.data.images import ImageSet
@@ -228,9 +228,9 @@ def _find_extreme(images: ImageSet) -> Iterator[findings.Extreme]:
         start += len(block)
 
 
-def _found(images: ImageSet, place: int) -> Found:
+def _found(images: ImageSet, place: int) -> FoundImage:
     name = images.names[place] if images.names is not None else ""
-    return Found(
+    return FoundImage(
         path=name or f"{images.split}[{place}]",
         split=images.split,
         class_name=images.classes[int(images.labels[place])],
@@ -258,8 +258,8 @@ def _find_duplicates(sets: Sequence[ImageSet], *, near: bool) -> Duplicates:
     agreeing = [pair for pair in within if pair.first.class_name == pair.second.class_name]
     return Duplicates(
         searched="near" if near else "exact",
-        within_class=Copies(count=len(agreeing), pairs=tuple(agreeing)),
-        across_classes=Copies(count=len(conflicts), pairs=tuple(conflicts)),
+        within_class=CopyPairs(count=len(agreeing), pairs=tuple(agreeing)),
+        across_classes=CopyPairs(count=len(conflicts), pairs=tuple(conflicts)),
         across_splits=CopiesAcross(count=len(across), pairs=tuple(across), test_indices=tuple(sorted(tests))),
     )
 

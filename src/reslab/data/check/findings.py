@@ -31,7 +31,7 @@ class Broken(Part):
     reason: str
 
 
-class Found(Part):
+class FoundImage(Part):
     """An image of a finding: its file, or split and number where it has none."""
 
     path: str
@@ -42,19 +42,19 @@ class Found(Part):
 class Copy(Part):
     """Two images that show the same picture."""
 
-    first: Found
-    second: Found
+    first: FoundImage
+    second: FoundImage
     kind: Kind
 
 
-class Copies(Part):
+class CopyPairs(Part):
     """Pairs of images that show the same picture; more of them may be counted than are listed."""
 
     count: NonNegativeInt = 0
     pairs: tuple[Copy, ...] = ()
 
 
-class CopiesAcross(Copies):
+class CopiesAcross(CopyPairs):
     """Pairs of images in two splits, and the places of the test images among them."""
 
     test_indices: tuple[NonNegativeInt, ...] = ()
@@ -67,15 +67,15 @@ class Duplicates(Part):
     """
 
     searched: Kind
-    within_class: Copies = Copies()
-    across_classes: Copies = Copies()
+    within_class: CopyPairs = CopyPairs()
+    across_classes: CopyPairs = CopyPairs()
     across_splits: CopiesAcross = CopiesAcross()
 
 
 class Extreme(Part):
     """A picture that shows next to nothing: of one color, nearly black or nearly white."""
 
-    image: Found
+    image: FoundImage
     kind: Literal["constant", "nearly black", "nearly white"]
 
 
@@ -106,7 +106,7 @@ class Shapes(Part):
     largest_loss: float
 
 
-class Row(NamedTuple):
+class FindingRow(NamedTuple):
     """A line of the CSV file."""
 
     finding: str
@@ -158,23 +158,23 @@ class Report(Part):
             )
         return self.model_copy(update=update)
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[FindingRow]:
         """Give a row for each path of each finding."""
         for group in self.not_used:
-            yield from (Row("not used", path, "", "", group.reason) for path in group.paths)
+            yield from (FindingRow("not used", path, "", "", group.reason) for path in group.paths)
         for broken in self.broken.pictures:
-            yield Row("broken", broken.path, "", "", broken.reason)
+            yield FindingRow("broken", broken.path, "", "", broken.reason)
         if self.duplicates is not None:
             for name in ("within_class", "across_classes", "across_splits"):
                 for pair in getattr(self.duplicates, name).pairs:
-                    yield Row(
+                    yield FindingRow(
                         f"copy {name.replace('_', ' ')}", *_columns(pair.first), pair.kind, *_columns(pair.second)
                     )
         for extreme in self.extreme.images:
-            yield Row("extreme", *_columns(extreme.image), extreme.kind)
+            yield FindingRow("extreme", *_columns(extreme.image), extreme.kind)
         for name, num in self.small_classes.items():
-            yield Row("small class", "", "", name, str(num))
+            yield FindingRow("small class", "", "", name, str(num))
 
 
-def _columns(image: Found) -> tuple[str, str, str]:
+def _columns(image: FoundImage) -> tuple[str, str, str]:
     return image.path, image.split, image.class_name

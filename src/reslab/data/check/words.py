@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from reslab.data.check.findings import FEW_IMAGES, SHOWN, Copies, Copy, Report
+from reslab.data.check.findings import FEW_IMAGES, SHOWN, Copy, CopyPairs, Report
 from reslab.words import counted, listing, named, percent
 
 
@@ -53,11 +53,11 @@ def _copies(report: Report, most: int | None) -> Iterator[str]:
         yield f"{_counted_pairs(found.within_class)} within a class: {_pairs(found.within_class, most)}"
 
 
-def _counted_pairs(copies: Copies) -> str:
+def _counted_pairs(copies: CopyPairs) -> str:
     return f"{copies.count:,} {'pair' if copies.count == 1 else 'pairs'} of copies"
 
 
-def _pairs(copies: Copies, most: int | None) -> str:
+def _pairs(copies: CopyPairs, most: int | None) -> str:
     return _some([_pair(pair) for pair in copies.pairs], copies.count, most)
 
 

@@ -26,7 +26,7 @@ Rows = Iterator[NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredArray:
     """An array in a file: (N, …), and a way to read some rows after another."""
 
     shape: tuple[int, ...]
@@ -41,7 +41,7 @@ class Stored:
 class ArrayFile:
     """Arrays by their names, and the files that they come from."""
 
-    arrays: Mapping[str, Stored]
+    arrays: Mapping[str, StoredArray]
     files: tuple[Path, ...]
 
 
@@ -103,7 +103,7 @@ def _archive(path: Path) -> Iterator[NpzFile]:
         yield file
 
 
-def _member(path: Path, file: NpzFile, name: str) -> Stored:
+def _member(path: Path, file: NpzFile, name: str) -> StoredArray:
     assert file.zip is not None
     inner = name if name in file.zip.namelist() else f"{name}.npy"
 
@@ -115,7 +115,7 @@ def _member(path: Path, file: NpzFile, name: str) -> Stored:
 
     with file.zip.open(inner) as stream:
         shape, _, dtype = _read_header(stream)
-    return Stored(shape, dtype, blocks)
+    return StoredArray(shape, dtype, blocks)
 
 
 def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -159,14 +159,14 @@ def _find_npy(folder: Path, path: Path) -> ArrayFile | None:
     return ArrayFile({file.stem: _open_npy(file) for file in files}, tuple(files)) if files else None
 
 
-def _open_npy(path: Path) -> Stored:
+def _open_npy(path: Path) -> StoredArray:
     def blocks() -> Rows:
         with sound(path, ".npy file"), path.open("rb") as stream:
             yield from _read_npy(stream, path.name)
 
     with sound(path, ".npy file"), path.open("rb") as stream:
         shape, _, dtype = _read_header(stream)
-    return Stored(shape, dtype, blocks)
+    return StoredArray(shape, dtype, blocks)
 
 
 # ---- MNIST's
@@ -186,7 +186,7 @@ def _find_idx(folder: Path, path: Path) -> ArrayFile | None:
     return ArrayFile({name: _open_idx(file) for name, file in found.items()}, tuple(found.values())) if found else None
 
 
-def _open_idx(path: Path) -> Stored:
+def _open_idx(path: Path) -> StoredArray:
     def opened() -> IO[bytes]:
         return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
 
@@ -203,7 +203,7 @@ def _open_idx(path: Path) -> Stored:
     with sound(path, "idx file"), opened() as stream:
         shape = header(stream)
         check_size(path.name, math.prod(shape), on_disk=path.stat().st_size)
-    return Stored(shape, np.dtype(np.uint8), blocks)
+    return StoredArray(shape, np.dtype(np.uint8), blocks)
 
 
 # ---- CIFAR's
@@ -227,7 +227,7 @@ def _find_bin(folder: Path, path: Path) -> ArrayFile | None:
     return ArrayFile(arrays, (*train, *test))
 
 
-def _records(files: Sequence[Path], num_labels: int, split: str) -> dict[str, Stored]:
+def _records(files: Sequence[Path], num_labels: int, split: str) -> dict[str, StoredArray]:
     if not files:
         return {}
     size = num_labels + _COLOURS * _SIDE**2
@@ -250,8 +250,8 @@ def _records(files: Sequence[Path], num_labels: int, split: str) -> dict[str, St
 
     kind = np.dtype(np.uint8)
     return {
-        f"{split}_images": Stored((num, _COLOURS, _SIDE, _SIDE), kind, images),
-        f"{split}_labels": Stored((num,), kind, labels),
+        f"{split}_images": StoredArray((num, _COLOURS, _SIDE, _SIDE), kind, images),
+        f"{split}_labels": StoredArray((num,), kind, labels),
     }
 
 
@@ -284,8 +284,8 @@ def _open_mats(files: Sequence[Path]) -> ArrayFile:
     return ArrayFile({name: _in_memory(array) for name, array in arrays.items()}, tuple(files))
 
 
-def _in_memory(array: NDArray[Any]) -> Stored:
-    return Stored(array.shape, array.dtype, lambda: iter([array]))
+def _in_memory(array: NDArray[Any]) -> StoredArray:
+    return StoredArray(array.shape, array.dtype, lambda: iter([array]))
 
 
 def _read_mat(path: Path) -> dict[str, NDArray[Any]]:

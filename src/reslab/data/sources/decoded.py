@@ -12,7 +12,7 @@ from PIL import Image
 from reslab.data.images import Split
 from reslab.data.pictures import decode
 from reslab.data.sources.listing import Listing
-from reslab.data.storage.blocks import Block, Damaged, Source, stamp_files
+from reslab.data.storage.blocks import Block, Source, Unreadable, stamp_files
 from reslab.errors import UserError
 from reslab.recipe.shapes import Resizing
 
@@ -33,7 +33,7 @@ def open_listing(listing: Listing, *, split: Split, image_size: int, resize: Res
     )
 
 
-def _decode_all(listing: Listing, image_size: int, resize: Resizing) -> Iterator[Block | Damaged]:
+def _decode_all(listing: Listing, image_size: int, resize: Resizing) -> Iterator[Block | Unreadable]:
     def read(place: int) -> NDArray[np.uint8] | str:
         try:
             return decode(listing.files[place], image_size=image_size, resize=resize, name=listing.names[place])
@@ -47,7 +47,7 @@ def _decode_all(listing: Listing, image_size: int, resize: Resizing) -> Iterator
             places = range(start, min(start + BLOCK, len(listing.files)))
             answers = dict(zip(places, pool.map(read, places), strict=True))
             images = {place: answer for place, answer in answers.items() if not isinstance(answer, str)}
-            yield from (Damaged(place, answer) for place, answer in answers.items() if isinstance(answer, str))
+            yield from (Unreadable(place, answer) for place, answer in answers.items() if isinstance(answer, str))
             if images:
                 sound = np.array(list(images), dtype=np.int64)
                 yield Block(np.stack(list(images.values())), listing.labels[sound], sound)

@@ -17,7 +17,7 @@ from reslab.data.sources.groups import group_files
 from reslab.data.sources.listing import Listing, Unused, describe_unused
 from reslab.data.sources.options import NO_OPTIONS, Options
 from reslab.data.sources.rules import compile_rule
-from reslab.data.sources.samples import SYNSETS, Found, Samples, assemble, choose, rename_synsets
+from reslab.data.sources.samples import SYNSETS, Contents, Samples, assemble, choose, rename_synsets
 from reslab.errors import UserError
 from reslab.words import listing as sentence
 from reslab.words import named
@@ -248,7 +248,7 @@ def _refuse_detection(tree: _Folder) -> None:
 # ---- classes
 
 
-def _by_folder(layout: _Layout, tree: _Folder, level: int | None, without: Sequence[str]) -> Found:
+def _by_folder(layout: _Layout, tree: _Folder, level: int | None, without: Sequence[str]) -> Contents:
     """Take the names of folders as classes. Raises: UserError where the level of the classes is not clear."""
     pictures: Samples = []
     empty: list[str] = []
@@ -270,7 +270,7 @@ def _by_folder(layout: _Layout, tree: _Folder, level: int | None, without: Seque
                     (folder.own_name, split, each.path / name, _join(each.name, name)) for name in each.pictures
                 ]
             unused += folder.all_unused()
-    return Found(pictures, tuple(dict.fromkeys(empty)), tuple(unused))
+    return Contents(pictures, tuple(dict.fromkeys(empty)), tuple(unused))
 
 
 def _is_empty_split(folder: _Folder) -> bool:
@@ -316,7 +316,7 @@ def _wrapped(folder: _Folder) -> _Folder | None:
     return folder if len(inner) > 1 else None
 
 
-def _by_file_name(layout: _Layout, label: str) -> Found:
+def _by_file_name(layout: _Layout, label: str) -> Contents:
     """Take the classes from the files' names. Raises: UserError where the expression is not regular or finds none."""
     find = compile_rule(label, option="label")
     pictures: Samples = []
@@ -332,4 +332,4 @@ def _by_file_name(layout: _Layout, label: str) -> Found:
                     unused.append(Unused(_join(folder.name, name), f"names in which {label} finds no label", ""))
     if not pictures:
         raise UserError(f"label={label} finds a label in no file's name: write a regular expression, as in ^([a-z]+)")
-    return Found(sorted(pictures, key=lambda each: each[0]), (), tuple(unused))
+    return Contents(sorted(pictures, key=lambda each: each[0]), (), tuple(unused))

@@ -29,7 +29,7 @@ from reslab.data.sources.listing import keep_digests, keys_of
 from reslab.data.sources.shard_index import INDEX
 from reslab.data.sources.shards import MAX_MEMBER, PICTURES, WORKERS
 from reslab.data.split import cut_by_key
-from reslab.data.storage.blocks import Block, Damaged, Source, stamp_files
+from reslab.data.storage.blocks import Block, Source, Unreadable, stamp_files
 from reslab.errors import UserError
 from reslab.words import named
 
@@ -175,7 +175,7 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path, *, most:
     return stream.read()
 
 
-def _decode_all(samples: Sequence[_Sample], labels: NDArray[np.int64], form: Form) -> Iterator[Block | Damaged]:
+def _decode_all(samples: Sequence[_Sample], labels: NDArray[np.int64], form: Form) -> Iterator[Block | Unreadable]:
     """Read pictures in the order in which they lie in their archives, which is that of the samples."""
 
     def read(item: tuple[str, bytes]) -> NDArray[np.uint8] | str:
@@ -189,7 +189,7 @@ def _decode_all(samples: Sequence[_Sample], labels: NDArray[np.int64], form: For
             contents = _read_pictures(samples[start : start + BLOCK])
             answers = dict(enumerate(pool.map(read, contents), start))
             images = {place: answer for place, answer in answers.items() if not isinstance(answer, str)}
-            yield from (Damaged(place, answer) for place, answer in answers.items() if isinstance(answer, str))
+            yield from (Unreadable(place, answer) for place, answer in answers.items() if isinstance(answer, str))
             if images:
                 places = np.array(list(images), dtype=np.int64)
                 yield Block(np.stack(list(images.values())), labels[places], places)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from reslab.data.arrays import Labels, Layout, describe_scale, find_layout, find_scale, read_labels, read_names
 from reslab.data.images import Split
 from reslab.data.notes import say_once
-from reslab.data.sources.array_files import ArrayFile, Stored, open_arrays
+from reslab.data.sources.array_files import ArrayFile, StoredArray, open_arrays
 from reslab.data.sources.listing import keys_of
 from reslab.data.split import cut_by_key
 from reslab.data.storage.blocks import Block, Source, in_order, stamp_files
@@ -139,12 +139,12 @@ def _read_labels(file: ArrayFile, name: str, path: Path) -> Labels:
         raise UserError(f"{path}: {name!r} {error}") from None
 
 
-def _read(array: Stored, name: str, path: Path) -> NDArray[Any]:
+def _read(array: StoredArray, name: str, path: Path) -> NDArray[Any]:
     _check_plain(array, name, path)
     return array.read()
 
 
-def _check_plain(array: Stored, name: str, path: Path) -> None:
+def _check_plain(array: StoredArray, name: str, path: Path) -> None:
     if array.dtype.hasobject:
         raise UserError(
             f"{path}: {name!r} is an array of Python objects, a pickle, which can run any code when it is opened: save "
@@ -197,9 +197,9 @@ def _find_keys(file: ArrayFile, name: str) -> NDArray[np.uint64]:
 
 
 def _stream(
-    array: Stored,
+    array: StoredArray,
     layout: Layout,
-    train: Stored,
+    train: StoredArray,
     name: str,
     labels: NDArray[np.int64],
     chosen: NDArray[np.int64],
@@ -219,7 +219,7 @@ def _stream(
         start += len(rows)
 
 
-def _find_range(array: Stored, name: str, path: Path) -> tuple[float, float]:
+def _find_range(array: StoredArray, name: str, path: Path) -> tuple[float, float]:
     """Find the least and the greatest value. Raises: UserError where one is no number."""
     if array.dtype.kind == "b" or array.dtype == np.uint8:
         return 0.0, 255.0
@@ -230,7 +230,7 @@ def _find_range(array: Stored, name: str, path: Path) -> tuple[float, float]:
     return low, high
 
 
-def _check_images(images: Stored, name: str, num: int, path: Path) -> Layout:
+def _check_images(images: StoredArray, name: str, num: int, path: Path) -> Layout:
     _check_plain(images, name, path)
     if images.dtype.kind not in "biuf":
         raise UserError(f"{path}: {name!r} is {images.dtype}, it must be numbers")

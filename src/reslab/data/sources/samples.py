@@ -18,7 +18,7 @@ Samples = list[tuple[str, Split | None, Path, str]]  # class, split, file, name 
 
 
 @dataclass(frozen=True)
-class Found:
+class Contents:
     """Pictures with their class, the classes that a place has without pictures, and what is not used."""
 
     pictures: Samples
@@ -26,7 +26,7 @@ class Found:
     unused: tuple[Unused, ...] = ()
 
 
-def choose(found: Found, path: Path, *, classes: Sequence[str], without: Sequence[str]) -> Found:
+def choose(found: Contents, path: Path, *, classes: Sequence[str], without: Sequence[str]) -> Contents:
     """Keep the classes asked for. Raises: UserError where there is no such class, or one of them is empty."""
     synsets = _read_synsets(path)
     there = list(dict.fromkeys([*(each[0] for each in found.pictures), *found.empty]))
@@ -59,7 +59,7 @@ def choose(found: Found, path: Path, *, classes: Sequence[str], without: Sequenc
 
 def assemble(
     path: Path,
-    found: Found,
+    found: Contents,
     *,
     chosen: Sequence[str],
     places: Mapping[Split, str],

@@ -20,7 +20,7 @@ from reslab.data.sources.folder import split_of
 from reslab.data.sources.groups import group_files
 from reslab.data.sources.listing import Listing, Unused
 from reslab.data.sources.options import NO_OPTIONS, Options
-from reslab.data.sources.samples import Found, Samples, assemble, choose
+from reslab.data.sources.samples import Contents, Samples, assemble, choose
 from reslab.errors import UserError
 from reslab.words import named
 
@@ -100,7 +100,7 @@ def list_columns(
         shown = ", ".join(repr(cell) for cell in files[:_FILES_SHOWN])
         raise UserError(f"{table} names no picture that lies in {root} or in a folder there: its files are {shown}")
     beside = [Unused(name, "pictures that the table does not name", "") for name in found_files.others(seen)]
-    found = choose(Found(samples, (), (*unused, *beside)), Path(table), classes=classes, without=without)
+    found = choose(Contents(samples, (), (*unused, *beside)), Path(table), classes=classes, without=without)
     notes: tuple[str, ...] = ()
     if splits and "validation" in splits and "test" not in splits:
         notes = ("the rows of validation are the test split, since there are none of a test",)

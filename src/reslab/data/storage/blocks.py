@@ -28,7 +28,7 @@ class Block(NamedTuple):
     places: NDArray[np.int64]
 
 
-class Damaged(NamedTuple):
+class Unreadable(NamedTuple):
     """An image of the set that cannot be read, and a sentence that says why."""
 
     place: int
@@ -44,7 +44,7 @@ class Source:
 
     num_images: int
     classes: tuple[str, ...]
-    blocks: Iterator[Block | Damaged]
+    blocks: Iterator[Block | Unreadable]
     stamp: str
     names: tuple[str, ...] | None = None
     keys: NDArray[np.uint64] | None = None

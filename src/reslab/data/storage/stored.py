@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from reslab.data.images import Labelled, Split
 from reslab.data.pixels import SMALL, StoredPixels
 from reslab.data.progress import counting
-from reslab.data.storage.blocks import Block, Damaged, Source, resize
+from reslab.data.storage.blocks import Block, Source, Unreadable, resize
 from reslab.data.storage.cache import make_room, name_of, opening, read_facts
 from reslab.errors import Failure, UserError
 from reslab.recipe.shapes import Resizing
@@ -86,13 +86,13 @@ def _open(path: Path, source: Source) -> Labelled:
 
 def _write_images(
     path: Path, source: Source, *, origin: str, image_size: int, how: Resizing
-) -> tuple[list[int], NDArray[np.int64], list[Damaged]]:
+) -> tuple[list[int], NDArray[np.int64], list[Unreadable]]:
     labels = np.full(source.num_images, -1, dtype=np.int64)
-    damaged: list[Damaged] = []
+    damaged: list[Unreadable] = []
     channels = num_done = 0
     with writing(path, lambda: path.open("wb")) as file, counting(origin, total=source.num_images) as show:
         for block in source.blocks:
-            if isinstance(block, Damaged):
+            if isinstance(block, Unreadable):
                 damaged.append(block)
                 continue
             num_done += len(block.places)
