@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # before there is a group: its defaults would keep that and its threads alive
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
