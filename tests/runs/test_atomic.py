@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -90,3 +91,11 @@ def test_a_file_is_flushed_before_it_takes_its_name_and_the_folder_after(tmp_pat
 def test_a_missing_folder_is_a_failure_in_one_sentence(tmp_path):
     with pytest.raises(Failure, match="cannot be written: No such file or directory"):
         write_bytes(tmp_path / "absent" / "file", b"new")
+
+
+def test_half_written_files_of_dead_writers_go_and_those_of_others_stay(tmp_path: Path) -> None:
+    dead, nobody, alive = (tmp_path / f".a.json.{name}.part" for name in ("4194305", "nobody", str(os.getppid())))
+    for path in (dead, nobody, alive):
+        path.touch()
+    write_json(tmp_path / "a.json", {})
+    assert (dead.exists(), nobody.exists(), alive.exists()) == (False, False, True)

@@ -53,10 +53,16 @@ def test_to_ask_whether_a_folder_is_locked_takes_no_lock_from_anybody(run: Run) 
 
 
 def test_a_lock_leaves_nothing_behind(run: Run, sample: Any) -> None:
-    before = sample.listing(run.path)
+    before, handles = sample.listing(run.path), count_handles()
     with run.locked(), pytest.raises(UserError), run.locked():
         pass
     assert sample.listing(run.path) == before
+    assert count_handles() == handles
+
+
+def count_handles() -> int:
+    """Count this process's open files, where the system lists them."""
+    return sum(1 for _ in Path("/proc/self/fd").glob("*"))
 
 
 def test_a_beginning_that_was_killed_is_not_in_the_way(tmp_path: Path) -> None:

@@ -257,6 +257,11 @@ def test_a_follower_writes_nothing_that_training_writes() -> None:
     assert writers - extending - evaluating <= vars(Follower).keys()
 
 
+def test_a_follower_knows_its_folder_and_its_recipe(small_recipe: Recipe) -> None:
+    follower = Follower("runs/one", small_recipe)
+    assert (follower.path, follower.recipe) == (Path("runs/one"), small_recipe)
+
+
 def test_a_folder_that_another_process_works_on_is_refused_once(
     small_recipe: Recipe, together: Together, tmp_path: Path
 ) -> None:

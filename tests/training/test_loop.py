@@ -19,11 +19,12 @@ from reslab.recipe.settings import with_settings
 from reslab.records import SplitName
 from reslab.runs import Run, read_weights
 from reslab.training import begin as beginning
-from reslab.training import graphs, train
+from reslab.training import graphs, loop, train
 from reslab.training.begin import Begun
 from reslab.training.distributed import Team
 from reslab.training.environment import describe_environment
 from reslab.training.loop import Start, Trainer
+from reslab.training.progress import Display
 from reslab.training.step import update as take_step
 
 PER_EPOCH = 6
@@ -98,6 +99,17 @@ def test_each_update_of_several_processes_is_seeded_by_its_number(
     monkeypatch.setattr(Team, "reseed", lambda team, seed, update: seeds.append((seed, update)))
     train(derive(small_recipe, name="short", epochs=2), out=tmp_path / "run", seed=5)
     assert seeds == [(5, update) for update in range(2 * PER_EPOCH)]
+
+
+def test_the_speed_on_the_bar_is_that_of_the_images_seen(
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[float] = []
+    ticks = iter(range(10_000))
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(Display, "update", lambda _, *, epoch, images_per_second: shown.append(images_per_second))
+    train(derive(small_recipe, name="short", epochs=1), out=tmp_path / "run")
+    assert shown[:2] == [20 / 1, 40 / 2]  # a second for each update
 
 
 def test_updates_end_a_run_inside_an_epoch(small_recipe: Recipe, tmp_path: Path) -> None:
