@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def test_to_ask_whether_a_folder_is_locked_takes_no_lock_from_anybody(run: Run) 
     def ask() -> None:
         while not asking.is_set():
             run.is_locked  # noqa: B018
+            time.sleep(0.001)
 
     asker = threading.Thread(target=ask)
     asker.start()
