@@ -33,6 +33,10 @@ def test_linear_rises_over_its_warmup_and_falls_to_nearly_nothing() -> None:
     assert rates(Linear(warmup=0.4), 10) == pytest.approx([0.25, 0.5, 0.75, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
 
 
+def test_a_rise_that_takes_the_whole_run_never_falls() -> None:
+    assert rates(Linear(warmup=1), 4) == pytest.approx([0.25, 0.5, 0.75, 1])
+
+
 def test_linear_without_warmup_starts_at_the_peak_and_ends_over_its_final_share() -> None:
     assert rates(Linear(final=0.2), 4) == pytest.approx([1.0, 0.8, 0.6, 0.4])
 

@@ -1,6 +1,8 @@
 """How often a run saves, and what follows a loss that is not finite."""
 
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from reslab.errors import Failure, UserError
 from reslab.recipe.recipe import Freeze, Recipe, derive
 from reslab.runs import Run
 from reslab.training import Safety, graphs, resume, train
+from reslab.training import safety as safety_module
 from reslab.training.step import update as take_step
 
 PER_EPOCH = 6
@@ -58,6 +61,17 @@ def test_a_run_saves_as_often_as_it_is_told(
     monkeypatch.setattr(Run, "write_checkpoint", watch)
     train(small_recipe, out=tmp_path / "run", safety=safety)
     assert saved == expected
+
+
+def test_the_minutes_count_from_the_newest_checkpoint(
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = itertools.count(step=30)  # each look at the clock takes half a minute
+    monkeypatch.setattr(safety_module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    saved: list[int] = []
+    monkeypatch.setattr(Run, "write_checkpoint", lambda _run, _tensors, state: saved.append(state["updates"]))
+    train(small_recipe, out=tmp_path / "run", safety=Safety(1, "minutes"))
+    assert saved[:4] == [2, 4, 6, 8]
 
 
 def diverge_at(patch: pytest.MonkeyPatch, *, rate: float, after: int) -> list[float]:
