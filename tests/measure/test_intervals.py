@@ -121,6 +121,11 @@ def test_no_error_is_no_certainty():
     assert first.precision.low == first.recall.low == pytest.approx(0.025 ** (1 / 12))
 
 
+def test_a_class_of_one_image_counts_as_much_as_any_other():
+    low, high = macro_interval(np.array([[0, 1], [0, 50]]), figure="recall")
+    assert low < 0.5 < high < 0.9
+
+
 def test_macro_recall_is_balanced_accuracy_and_has_its_interval():
     figures = macro_figures(noisy_matrix(num=60))
     assert figures["macro_recall"] == figures["balanced_accuracy"]
