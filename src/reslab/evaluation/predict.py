@@ -97,6 +97,7 @@ def _record_data(run: Run, images: ImageSet) -> None:
         raise UserError(f"{change}, so {run.path} was made with other images: train it again")
     if images.split not in {data.split for data in used.data}:
         run.write_environment(used.model_copy(update={"data": (*used.data, describe_data(images))}))
+        run.write_digests(images.split, images.digests)
 
 
 def _write_examples(run: Run, split: SplitName, images: ImageSet) -> None:

@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from reslab.data.expression import join_expressions
 from reslab.data.images import ImageSet
+from reslab.data.load import find_digests
 from reslab.data.recipe_data import check_remote, describe_change, read_split
 from reslab.errors import UserError
 from reslab.extension import announce, fusion, heads
@@ -149,6 +152,7 @@ def extend(
     def bring_base(made: Run) -> None:
         made.write_base(run.weights_path.read_bytes())
         made.write_base_recipe(run.base_recipe)
+        made.write_digests("base", _learned(run))
 
     with begin(
         recipe,
@@ -294,10 +298,24 @@ def _read_old(run: Run, *, data_dir: Path | None) -> ImageSet:
     for split in ("train", "validation") if run.recipe.validation else ("train",):
         images = read_split(run.recipe, split, data_dir=data_dir, allow_remote=True)
         if change := describe_change(images, recorded=run.environment.data):
-            raise UserError(
-                f"{change}, so pictures that {run.path} learned from may now be test images: train it again"
-            )
+            raise UserError(f"{change}; {_describe_learned(run, data_dir=data_dir)}: train it again")
     return read_split(run.recipe.model_copy(update={"validation": 0}), "train", data_dir=data_dir, allow_remote=True)
+
+
+def _learned(run: Run) -> NDArray[np.uint64] | None:
+    """Give the digests of all pictures that a run, and the bases that it was made from, have learned from."""
+    known = [digests for split, digests in run.digests.items() if split != "test"]
+    return np.unique(np.concatenate(known)) if known else None
+
+
+def _describe_learned(run: Run, *, data_dir: Path | None) -> str:
+    """Say how many of the pictures that are test images now were learned from; only their files are hashed."""
+    learned = _learned(run)
+    if learned is None:
+        return f"pictures that {run.path} learned from may now be test images"
+    now = find_digests(run.recipe.data, "test", data_dir=data_dir)
+    num = int(np.isin(now, learned[learned > 0]).sum())
+    return f"{run.path} has learned from {num:,} of the {counted(len(now), 'picture')} that are test images now"
 
 
 def _count_coming(old: ImageSet, images: ImageSet, *, limit: int) -> tuple[int, ...]:

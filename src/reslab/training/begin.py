@@ -84,6 +84,8 @@ def begin(
     run = Run.create(out) if team.is_first else Follower(out, recipe)
     with run.beginning(), strictly(computing.deterministic), own_generator(team.device):
         run.write_environment(environment)
+        for images in splits:
+            run.write_digests(images.split, images.digests)
         if bring is not None:
             bring(run)
         run.write_recipe(recipe)  # last: from here on it is a run
