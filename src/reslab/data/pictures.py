@@ -3,6 +3,7 @@
 Axes: N pictures, C channels, H rows, W columns, K classes. Pixels are uint8, 0 to 255.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ _MISSING = {
     **dict.fromkeys((".heic", ".heics", ".heif", ".heifs", ".hif"), "pip install 'reslab[heic]' to read them"),
     **dict.fromkeys((".avif", ".avifs"), "pip install 'pillow>=11.3' to read them"),
 }
+_UNMARKED = ("TGA", "PPM")  # begin with nothing that other files could not begin with too
 MAX_PIXELS = 64_000_000  # as RGBA they take 256 MB
 BAND_PIXELS = 1_000_000  # converted to RGB at once
 MAX_SIDE = 1024  # pixels, of a network's images
@@ -58,6 +60,24 @@ def readable_endings() -> frozenset[str]:
     """Give the endings of picture files that are read here, in lower case, each with its dot."""
     known = _formats()
     return frozenset(ending for ending, name in Image.registered_extensions().items() if name in known)
+
+
+def is_picture(path: Path) -> bool:
+    """Tell a picture by its ending; by its first bytes where it has none, or one behind a picture's (a.jpg.1)."""
+    if has_picture_ending(path):
+        return True
+    if path.suffix and readable_endings().isdisjoint(re.findall(r"\.[a-z0-9]+", path.name.lower())):
+        return False
+    try:
+        with Image.open(path, formats=[name for name in _formats() if name not in _UNMARKED]):
+            return True
+    except Exception:  # decoders raise anything on what is none of theirs
+        return False
+
+
+def has_picture_ending(path: Path) -> bool:
+    """Tell whether a file's ending is that of a picture that is read here."""
+    return path.suffix.lower() in readable_endings()
 
 
 def advice_for(ending: str) -> str | None:

@@ -65,6 +65,13 @@ def link(root: Path) -> None:
     os.symlink(".", root / "self")
 
 
+def without_endings(root: Path) -> None:
+    fill("cat", "dog")(root)
+    for file in sorted(root.rglob("*.png")):
+        file.rename(file.with_suffix(""))
+    (root / "cat/LICENSE").write_text("P5 is how some texts begin")
+
+
 def name_synsets(root: Path) -> None:
     fill("train/n02", "train/n01", "val/n02", "val/n01")(root)
     (root / "LOC_synset_mapping.txt").write_text("n01 tench, Tinca tinca\nn02 goldfish\n")
@@ -103,6 +110,14 @@ READ: dict[str, tuple[Build, str, tuple[str, ...], dict[str | None, int]]] = {
     "an unlabelled test": (fill("train/a", "train/b", "test"), "folder:{}", ("a", "b"), {None: 6}),
     "sub-folders": (fill("cat/indoor", "cat/out", "cat", "dog"), "folder:{}", ("cat", "dog"), {None: 12}),
     "links": (link, "folder:{}", ("cat", "dog"), {None: 6}),
+    "no endings": (without_endings, "folder:{}", ("cat", "dog"), {None: 6}),
+    "two endings": (fill("a", "b", ending="png.jpg"), "folder:{}", ("a", "b"), {None: 6}),
+    "an ending behind": (
+        fill("a", ending="jpg.crdownload", also=["a/x.raw"]),
+        "folder:{}?label=^([0-9])",
+        ("0", "1", "2"),
+        {None: 3},
+    ),
     "numbers": (fill(*map(str, range(11)), num=2), "folder:{}", tuple(map(str, range(11))), {None: 22}),
     "chosen": (fill("a", "b", "c"), "folder:{}:c,a", ("c", "a"), {None: 6}),
     "left out": (fill("a", "b", "c", also=["d/"]), "folder:{}:-b,-d", ("a", "c"), {None: 6}),
@@ -149,18 +164,34 @@ NOT_USED: dict[str, tuple[Build, str, list[str]]] = {
         fill("a", "b", also=["a/x.svg", "b/y.svg", "a/plain", "labels.csv"]),
         "folder:{}",
         [
-            "2 .svg files (a/x.svg, b/y.svg): save",
-            "1 files without an ending (a/plain)",
-            "1 .csv files (labels.csv): if",
+            "2 not used, .svg files: a/x.svg, b/y.svg (save",
+            "1 not used, files without an ending: a/plain",
+            "1 not used, .csv files: labels.csv (if",
         ],
     ),
-    "links": (link, "folder:{}", ["1 broken links (cat/broken.png)", "2 links to a folder above (self, cat/loop)"]),
+    "links": (
+        link,
+        "folder:{}",
+        ["1 not used, broken links: cat/broken.png", "2 not used, links to a folder above: self, cat/loop"],
+    ),
+    "read by content": (
+        fill("a", "b", ending="jpg?w=200", also=["a/x.jpg.part"]),
+        "folder:{}",
+        [
+            "6 files without the ending of a picture read by content: a/0.jpg?w=200, ",
+            "1 not used, .part files: a/x.jpg.part",
+        ],
+    ),
     "beside": (
         fill("train/a", "train/b", "test/a", "test/b", "more", num=2),
         "folder:{}",
-        ["2 pictures beside test/ and train/ (more/0.png, more/1.png)"],
+        ["2 not used, pictures beside test/ and train/: more/0.png, more/1.png"],
     ),
-    "an unlabelled test": (fill("train/a", "train/b", "test"), "folder:{}", ["3 pictures without a class (test/0.png"]),
+    "an unlabelled test": (
+        fill("train/a", "train/b", "test"),
+        "folder:{}",
+        ["3 not used, pictures without a class: test/0.png"],
+    ),
     "val is the test": (fill("train/a", "train/b", "val/a", "val/b"), "folder:{}", ["val/ is the test split"]),
     "a table": (
         write_table(
@@ -175,9 +206,9 @@ NOT_USED: dict[str, tuple[Build, str, list[str]]] = {
         ),
         "csv:{}/t.csv",
         [
-            "1 rows whose picture is not there (gone.png)",
-            "1 rows without a label (3.png)",
-            "does not name (3.png, 4.png)",
+            "1 not used, rows whose picture is not there: gone.png",
+            "1 not used, rows without a label: 3.png",
+            "does not name: 3.png, 4.png",
         ],
     ),
 }
@@ -208,7 +239,7 @@ REFUSED: dict[str, tuple[Build, str, str]] = {
     "a table of splits": (fill("train", also=["train/metadata.csv"]), "folder:{}", "write csv:.*/train/metadata.csv"),
     "boxes": (fill("images/train", also=["labels/train/0.txt"]), "folder:{}", "detection set .*YOLO"),
     "empty classes": (fill("a", "b", also=["c/", "d/"]), "folder:{}", "no picture of c and d: .*:-c,-d"),
-    "HEIC alone": (fill(also=["a/1.bin", "b/2.bin"]), "folder:{}", "no picture of a and b.*2 .bin files"),
+    "HEIC alone": (fill(also=["a/1.bin", "b/2.bin"]), "folder:{}", "no picture of a and b.*2 not used, .bin files"),
     "one each": (fill("a", "b", num=1), "folder:{}", "class 'a' has 1 image and class 'b' has 1 image: .*; add some$"),
     "no such class": (fill("cats", "b"), "folder:{}:cat", "has no class 'cat': did you mean 'cats'"),
     "no such file name": (fill("a"), "folder:{}?label=^z", "finds a label in no file's name"),

@@ -25,7 +25,7 @@ from reslab.data.load import list_files, load, load_validation
 from reslab.data.pictures import decode, opening
 from reslab.data.pixels import Pixels, blocks_of
 from reslab.data.progress import counting
-from reslab.data.sources.listing import Listing
+from reslab.data.sources.listing import Listing, group_unused
 from reslab.errors import UserError
 from reslab.records import SplitName
 from reslab.words import counted
@@ -134,10 +134,7 @@ def _examine(
 
 
 def _count_unused(listing: Listing) -> Iterator[findings.NotUsed]:
-    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for each in listing.unused:
-        groups[each.reason, each.advice].append(each.path)
-    for (reason, advice), paths in groups.items():
+    for (reason, advice), paths in group_unused(listing.unused).items():
         yield findings.NotUsed(reason=reason, advice=advice, count=len(paths), paths=tuple(paths))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from reslab.data.images import Split
-from reslab.data.pictures import readable_endings
+from reslab.data.pictures import is_picture
 from reslab.data.sources.folder import split_of
 from reslab.data.sources.groups import group_files
 from reslab.data.sources.listing import Listing, Unused
@@ -90,7 +90,7 @@ def list_columns(
                 raise UserError(
                     f"{table} gives {name} the labels {seen[name]!r} and {label!r}: correct one of its rows"
                 )
-            unused.append(Unused(name, "rows that name a picture a second time", ""))
+            unused.append(Unused(name, "rows with a picture that another row names", ""))
         else:
             seen[name] = label
             samples.append((label, splits[row] if splits else None, root / name, name))
@@ -212,9 +212,7 @@ class _Files:
         for folder, folders, files in os.walk(root):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             inside = PurePosixPath(os.path.relpath(folder, root).replace(os.sep, "/"))
-            self._names += [
-                str(inside / name) for name in sorted(files) if Path(name).suffix.lower() in readable_endings()
-            ]
+            self._names += [str(inside / name) for name in sorted(files) if is_picture(Path(folder, name))]
         self._by_name = {each: each for each in self._names}
         for each in reversed(self._names):
             self._by_name.setdefault(each.rpartition(".")[0], each)
