@@ -165,6 +165,12 @@ class Run:
         write_json(self.path / "environment.json", environment.model_dump(mode="json"))
 
     @property
+    def data_from(self) -> Path | None:
+        """Where relative paths of the run's data begin; None where it has none, or an older reslab made it."""
+        recorded = self.environment.data_from
+        return None if recorded is None else Path(os.path.normpath(self.path.absolute() / recorded))
+
+    @property
     def digests(self) -> dict[str, NDArray[np.uint64]]:
         """By split, a hash of each picture as it is stored, 0 where there is none; `base` holds those of the base.
 

@@ -77,7 +77,7 @@ def sound(path: Path, kind: str) -> Iterator[None]:
     except UserError:
         raise
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise UserError(f"{path.absolute()} cannot be read: {error.strerror or error}") from None
     except Exception as error:  # NumPy's and zipfile's readers raise anything on broken input
         raise UserError(f"{path} is not a sound {kind}: {error}") from None
 
