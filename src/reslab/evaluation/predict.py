@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from reslab.data.check.duplicates import SIDE
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import describe_change, describe_data, read_split, recipe_here
 from reslab.errors import UserError
@@ -56,7 +57,13 @@ def _find_copies(run: Run, test: ImageSet, *, data_dir: Path | None, allow_remot
     """Find the test images that the run was trained on; nothing where its training images are no longer there."""
     recipe = recipe_here(run, data_dir=data_dir)
     train = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
-    return None if describe_change(train, recorded=run.environment.data) else find_copies(train, test)
+    if describe_change(train, recorded=run.environment.data):
+        return None
+    if recipe.image_size < SIDE and recipe.stream is None:  # too few pixels to tell copies by
+        recipe = recipe.model_copy(update={"image_size": SIDE})
+        train = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
+        test = read_split(recipe, "test", data_dir=data_dir, allow_remote=allow_remote)
+    return find_copies(train, test)
 
 
 def _predict_split(network: Network, images: ImageSet, *, views: int) -> Predictions:

@@ -160,6 +160,11 @@ def test_a_quick_look_leaves_out_what_takes_long(sound: str, monkeypatch: pytest
     assert report.duplicates is not None
     assert report.duplicates.searched == "exact"
     assert "near copies were not looked for" in describe(report)[0]
+    monkeypatch.undo()
+    small = look_at([load(sound, "train", image_size=16)])
+    assert small is not None
+    assert small.duplicates is not None
+    assert small.duplicates.searched == "exact"
     monkeypatch.setattr("reslab.data.check.examine.QUICK_BYTES", 0)
     report = look_at(sets)
     assert report is not None

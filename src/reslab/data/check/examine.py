@@ -32,6 +32,7 @@ from reslab.words import counted
 
 SIDE: Final = 32  # pixels, at which images are checked
 QUICK, QUICK_BYTES = 6000, 256 << 20  # images, and bytes of pixels, that are compared within two seconds
+LEAST_SIDE: Final = 24  # pixels, below which different pictures look like near copies
 _CONSTANT: Final = 1.0  # standard deviation, of 255
 _DARK, _BRIGHT, _ALMOST_ALL = 8, 247, 0.99  # levels; share of the pixels
 _LONG: Final = 4 / 3  # of the sides of a picture that squeezing changes visibly
@@ -77,7 +78,7 @@ def look(
 def look_at(sets: Sequence[ImageSet], *, data_dir: Path | None = None) -> Report | None:
     """Look at splits that were read anyway, for what costs little; nothing is said of official or streamed images.
 
-    Near copies are looked for where there are few images.
+    Near copies are looked for where there are few images, of enough pixels to tell.
     """
     expression = sets[0].expression
     if is_official(expression) or any(isinstance(each.images, Pixels) and each.images.is_streamed for each in sets):
@@ -105,13 +106,15 @@ def _examine(
 ) -> Report:
     num_images = sum(len(each.labels) for each in sets)
     num_bytes = sum(int(np.prod(each.images.shape)) for each in sets)
-    is_small, is_near = num_bytes <= QUICK_BYTES, num_images <= QUICK
+    is_small = num_bytes <= QUICK_BYTES
+    is_near = num_images <= QUICK and all(min(each.images.shape[2:]) >= LEAST_SIDE for each in sets)
     duplicates = _find_duplicates(sets, near=is_thorough or is_near) if sets and (is_thorough or is_small) else None
     classes = _count_classes(sets, files.listings)
     totals = {name: sum(counts.values()) for name, counts in classes.items()}
     sizes = [num for num in totals.values() if num]
     ratio = max(sizes) / min(sizes) if sizes else 1.0
-    extreme = tuple(found for each in sets for found in _find_extreme(each))
+    with counting("looking at pictures", total=num_images) as show:
+        extreme = tuple(found for each in sets for found in _find_extreme(each, show))
     return Report(
         expression=expression,
         used={each.split: len(each.labels) for each in sets},
@@ -210,7 +213,7 @@ def _find_alike(classes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
 # ---- images
 
 
-def _find_extreme(images: ImageSet) -> Iterator[findings.Extreme]:
+def _find_extreme(images: ImageSet, show: Callable[[int], None]) -> Iterator[findings.Extreme]:
     start = 0
     for block in blocks_of(images.images):
         step = max(1, block.shape[2] // SIDE)
@@ -223,6 +226,7 @@ def _find_extreme(images: ImageSet) -> Iterator[findings.Extreme]:
                 kind = "nearly black" if dark[place] >= _ALMOST_ALL else "nearly white"
             yield findings.Extreme(image=_found(images, start + int(place)), kind=kind)
         start += len(block)
+        show(start)
 
 
 def _found(images: ImageSet, place: int) -> FoundImage:

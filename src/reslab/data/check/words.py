@@ -35,7 +35,7 @@ def _copies(report: Report, most: int | None) -> Iterator[str]:
     if found is None or found.searched == "exact":
         if report.used:
             kind = "copies" if found is None else "near copies"
-            yield f"{kind} were not looked for, which would take longer: reslab data check {report.expression}"
+            yield f"{kind} were not looked for here, but reslab data check {report.expression} does"
         if found is None:
             return
     if tests := len(found.across_splits.test_indices):
