@@ -308,25 +308,22 @@ def _loses_colour(image: Image.Image) -> Callable[[Image.Image], bool]:
     return lambda rgb: is_deep and max(high for _, high in rgb.getextrema()) < 16  # type: ignore[misc]
 
 
-def find_losses(picture: Path | BinaryIO, *, name: str = "") -> tuple[str, ...]:
-    """Say what reading a picture leaves out or rescales, each in words that are the same for all such pictures.
+def losses_of(image: Image.Image) -> Iterator[str]:
+    """Say what reading an open picture leaves out or rescales, each in words that are the same for all such pictures.
 
-    Raises: UserError where it cannot be read.
+    Raises: ValueError where it does not say what black and white are.
     """
-    with opening(picture, name=name or str(picture)) as image:
-        found = []
-        if image.format not in _STILL and getattr(image, "n_frames", 1) > 1:
-            found.append("only the first of several pages or frames")
-            image.seek(0)
-        if image.mode.startswith("I") and (bits := bits_of(*_range_of(image))) > 8:
-            found.append(f"only the upper 8 of {bits} bits")
-        elif image.mode == "F":
-            found.append(f"fractions times {scale_of(*_range_of(image)):g}")
-        elif any(";16" in str(tile) for tile in getattr(image, "tile", ())):
-            found.append("only the upper 8 of 16 bits")
-        if image.has_transparency_data:
-            found.append("transparency, laid on white")
-        return tuple(found)
+    if image.format not in _STILL and getattr(image, "n_frames", 1) > 1:
+        yield "only the first of several pages or frames"
+        image.seek(0)
+    if image.mode.startswith("I") and (bits := bits_of(*_range_of(image))) > 8:
+        yield f"only the upper 8 of {bits} bits"
+    elif image.mode == "F":
+        yield f"fractions times {scale_of(*_range_of(image)):g}"
+    elif any(";16" in str(tile) for tile in getattr(image, "tile", ())):
+        yield "only the upper 8 of 16 bits"
+    if image.has_transparency_data:
+        yield "transparency, laid on white"
 
 
 def with_channels(images: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:

@@ -22,7 +22,7 @@ from reslab.data.expression import NamedTerm, parse
 from reslab.data.framing import Form
 from reslab.data.images import ImageSet
 from reslab.data.load import list_files, load, load_validation
-from reslab.data.pictures import decode, opening
+from reslab.data.pictures import decode, losses_of, opening
 from reslab.data.pixels import Pixels, blocks_of
 from reslab.data.progress import counting
 from reslab.data.sources.listing import Listing, group_unused
@@ -115,6 +115,7 @@ def _examine(
     ratio = max(sizes) / min(sizes) if sizes else 1.0
     with counting("looking at pictures", total=num_images) as show:
         extreme = tuple(found for each in sets for found in _find_extreme(each, show))
+    shapes, parts = _look_into(files.listings) if is_thorough else (None, ())
     return Report(
         expression=expression,
         used={each.split: len(each.labels) for each in sets},
@@ -127,7 +128,8 @@ def _examine(
         small_classes={name: num for name, num in totals.items() if num < findings.FEW_IMAGES},
         imbalance=ratio if ratio > findings.IMBALANCE else None,
         look_alike_names=_find_alike(tuple(classes)),
-        shapes=_measure_shapes(files.listings) if is_thorough else None,
+        shapes=shapes,
+        read_in_part=parts,
         proposals=tuple(_propose(files.listings, duplicates)),
         refused=refused,
     )
@@ -162,17 +164,24 @@ def _reason(sentence: str, *, name: str) -> str:
     return sentence.removeprefix(name).rpartition(": ")[0].strip() or sentence
 
 
-def _measure_shapes(listings: Sequence[Listing]) -> findings.Shapes | None:
-    files = [file for listing in listings for file in listing.files]
-    sizes = []
+def _look_into(listings: Sequence[Listing]) -> tuple[findings.Shapes | None, tuple[findings.ReadInPart, ...]]:
+    """Measure the picture files, and tell what reading them leaves out."""
+    files = [pair for listing in listings for pair in zip(listing.files, listing.names, strict=True)]
+    sizes: list[tuple[int, int]] = []
+    losses: dict[str, list[str]] = defaultdict(list)
     with counting("measuring pictures", total=len(files)) as show, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        for done, file in enumerate(files):
-            with suppress(UserError), opening(file, name=str(file)) as image:
+        for done, (file, name) in enumerate(files):
+            with suppress(UserError), opening(file, name=name) as image:
                 sizes.append(image.size)
+                for loss in losses_of(image):
+                    losses[loss].append(name)
             show(done)
-    if not sizes:
-        return None
+    parts = (findings.ReadInPart(loss=loss, count=len(names), paths=tuple(names)) for loss, names in losses.items())
+    return _measure(sizes) if sizes else None, tuple(parts)
+
+
+def _measure(sizes: Sequence[tuple[int, int]]) -> findings.Shapes:
     sides = np.array(sizes)
     losses = 1 - sides.min(axis=1) / sides.max(axis=1)
     areas = sides.prod(axis=1)
