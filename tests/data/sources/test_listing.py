@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 from PIL import Image
 
@@ -280,6 +281,28 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, case: str) -> None:
     build(tmp_path)
     with pytest.raises(UserError, match=message):
         load(expression.format(tmp_path), "test", image_size=4)
+
+
+def test_pictures_inside_of_parquet_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Hugging Face's data sets are downloaded; pandas reads the file, which needs pyarrow."""
+
+    def row(name: str | None, label: str) -> dict[str, Any]:
+        draw(tmp_path / "one.png")
+        return {"image": {"bytes": (tmp_path / "one.png").read_bytes(), "path": name}, "label": label}
+
+    rows = [row("cat.png", "cat"), row("../../x.png", "dog"), row(None, "cat"), row("../..", "dog")]
+    frames = {"train-00000-of-00001.parquet": rows, "test-00000-of-00001.parquet": rows[:2]}
+    frames["test-00000-of-00001.parquet"].append({"image": None, "label": "cat"})
+    for name in frames:
+        (tmp_path / name).write_bytes(b"PAR1")
+    monkeypatch.setattr("pandas.read_parquet", lambda path: pandas.DataFrame(frames[Path(path).name]))
+    one = list_one(f"csv:{tmp_path}/train-00000-of-00001.parquet")
+    assert (one.classes, one.splits) == (("cat", "dog"), None)
+    assert one.names == ("0000000-cat.png", "0000002.png", "0000001-x.png", "0000003.png")
+    assert [file.read_bytes() for file in one.files] == [rows[place]["image"]["bytes"] for place in (0, 2, 1, 3)]
+    both = list_one(f"csv:{tmp_path}")
+    assert Counter(both.splits) == {"train": 4, "test": 2}
+    assert "1 not used, rows whose picture is not there" in "\n".join(both.summary())
 
 
 # ---- splits
