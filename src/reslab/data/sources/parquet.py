@@ -56,7 +56,7 @@ def read_parquet(path: Path, files: Sequence[Path]) -> Table:
                 frame["split"] = split
         frame = pandas.concat(frames, ignore_index=True)
     except ImportError:
-        raise UserError(f"{path} is Parquet: pip install 'reslab[parquet]' to read it, or save it as CSV") from None
+        raise UserError(f"{path} is Parquet: pip install pandas pyarrow to read it, or save it as CSV") from None
     except Exception as error:  # what reads Parquet raises anything on broken input
         raise UserError(f"{path} cannot be read as Parquet: {error}") from None
     root = path if path.is_dir() else path.parent
