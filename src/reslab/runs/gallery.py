@@ -47,14 +47,21 @@ class Copies(NamedTuple):
     indices: NDArray[np.int64]
 
 
-Exhibit = GalleryImages | Features | HeatMaps | Doubts | Copies
-ExhibitT = TypeVar("ExhibitT", GalleryImages, Features, HeatMaps, Doubts, Copies)
+class Familiarities(NamedTuple):
+    """How much each image of the split is like the training images: (N,) float32 in (0, 1]."""
+
+    familiarity: NDArray[np.float32]
+
+
+Exhibit = GalleryImages | Features | HeatMaps | Doubts | Copies | Familiarities
+ExhibitT = TypeVar("ExhibitT", GalleryImages, Features, HeatMaps, Doubts, Copies, Familiarities)
 FILES: dict[type[Exhibit], str] = {
     GalleryImages: "gallery",
     Features: "features",
     HeatMaps: "heatmaps",
     Doubts: "doubts",
     Copies: "copies",
+    Familiarities: "familiarity",
 }
 
 

@@ -19,7 +19,6 @@ from reslab.serving.metrics import Metrics
 from reslab.serving.own_images import read_some
 from reslab.serving.schema import Guess, Predicted, PredictResponse, RunAnswer, ServedRun
 from reslab.serving.served import Asked, Question, Reply, Served
-from reslab.words import counted
 
 LARGEST_BATCH = 64
 
@@ -130,8 +129,7 @@ def describe(served: Served) -> ServedRun:
 def describe_calibration(found: Calibration | None) -> str:
     if found is None:
         return "Not calibrated: training held out too little to fit a temperature by."
-    source = counted(found.num_images, "held-out image") if found.num_images else "trials of its recipe"
-    return f"Calibrated on {source}: temperature {found.temperature:.2f}."
+    return f"{found.words[0].upper()}{found.words[1:]}."
 
 
 def _to_answer(served: Served, reply: Reply) -> RunAnswer:
