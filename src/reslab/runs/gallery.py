@@ -53,6 +53,11 @@ class Familiarities(NamedTuple):
     familiarity: NDArray[np.float32]
 
 
+# Published test sets have on average 3.3 % wrong labels (Northcutt et al. 2021, arXiv:2103.14749): of a network that is
+# wrong more often than this, at most one doubt in six would be right.
+GOOD_ENOUGH = 0.8  # accuracy, to doubt a label
+
+
 Exhibit = GalleryImages | Features | HeatMaps | Doubts | Copies | Familiarities
 ExhibitT = TypeVar("ExhibitT", GalleryImages, Features, HeatMaps, Doubts, Copies, Familiarities)
 FILES: dict[type[Exhibit], str] = {

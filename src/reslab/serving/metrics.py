@@ -1,5 +1,6 @@
-"""What Prometheus reads: requests, their time, batches, what waits; and what the networks answer, by which one sees that
-pictures have changed.
+"""What Prometheus reads: requests, their time, batches, what waits; and what the networks answer.
+
+An alert on the answers tells that pictures have changed.
 """
 
 from collections.abc import Callable
