@@ -1,8 +1,8 @@
 """How many doubted test labels of CIFAR-10 are wrong: the least credible ones against the judgement of people.
 
 Five people looked at each of 275 test images whose label other networks had doubted, and most of the five found 54
-labels wrong (Northcutt et al. 2021, arXiv:2103.14749, repository cleanlab/label-errors). A doubted label that nobody looked at
-counts as right. Writes doubts.json.
+labels wrong (Northcutt et al. 2021, arXiv:2103.14749, repository cleanlab/label-errors). A doubted label that nobody
+looked at counts as right. Writes doubts.json.
 
     python doubts.py RUN REVIEWS.csv       columns: test_index, given, guessed, votes_given, votes_guessed, ...
 """

@@ -16,8 +16,8 @@ def find_doubts(predictions: Predictions) -> Doubts | None:
     """Find the labels that confident learning holds for wrong, the least credible first.
 
     They are at most about half of those that the network disagrees with: if more were wrong, the labels would be worse
-    than the network. A network that is not good enough doubts none. Nothing where cleanlab is not installed, or a class has
-    no image or stands alone.
+    than the network. A network that is not good enough doubts none. Nothing where cleanlab is not installed, or a class
+    has no image or stands alone.
     """
     try:
         with without_widgets():

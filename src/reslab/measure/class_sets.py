@@ -9,7 +9,7 @@ Sources: Romano et al. 2020, "Classification with Valid and Adaptive Coverage" (
 al. 2021, "Uncertainty Sets for Image Classifiers using Conformal Prediction" (RAPS), arXiv:2009.14193.
 Differs from them: no random numbers, so that a picture always gets the same set: the true class's own probability is
 left out, where APS counts a random part of it. RAPS's penalty on large sets is left out: with few classes it gained
-nothing on held-out images (`benchmarks/class_sets.json`).
+next to nothing on held-out images (`benchmarks/class_sets.json`).
 Axes: N images, H held-out images, K classes.
 """
 
