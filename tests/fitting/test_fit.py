@@ -20,6 +20,7 @@ from reslab.fitting.sentences import summarize
 from reslab.network.network import Network
 from reslab.pretrained import Pretrained
 from reslab.runs import Run
+from reslab.training import train
 
 
 @pytest.fixture
@@ -48,6 +49,8 @@ def test_sixty_pictures_are_enough(pictures: Path, capsys: pytest.CaptureFixture
     page = (run.path / "report.html").read_text()
     assert "How it was chosen" in page
     assert "the ImageNet weights of efficientnet_lite0" in page
+    with pytest.raises(UserError, match="computes a head without updates: reslab fit makes such runs"):
+        train(run.recipe, out="again")
     strength, _, advice = summarize(run)
     assert strength.startswith("It classifies ")
     assert advice.startswith("Next: ")

@@ -52,7 +52,8 @@ def fit(
     """Find and train the best classifier for a set of images, evaluate it and write its report.
 
     Networks with the weights of ImageNet turn the training images into features, and linear heads are solved on them.
-    The best is chosen by its log loss out of folds of the training images, and calibrated on them. Without
+    The best is chosen by its log loss out of folds of the training images, and calibrated on them. With 2,000 training
+    images or more, a network is trained beside it, and held-out images choose its share of the logits. Without
     `reslab[pretrained]` a network is trained from scratch. The test split is opened once, at the end.
 
     Parameters
@@ -62,7 +63,8 @@ def fit(
     out : Path or str, default "runs/fit"
         The new run folder.
     minutes : float, default 10
-        Time to choose and train in; evaluation and report come on top. What would not end in time is left out.
+        Time to load, choose and train in; evaluation and report come on top. What would not end in time is left out, and
+        a training that takes longer than was measured ends early.
     seed : int, default 0
         Seed of a network that is trained; heads on features need none.
     data_dir : Path, optional
