@@ -63,8 +63,8 @@ def fit(
     out : Path or str, default "runs/fit"
         The new run folder.
     minutes : float, default 10
-        Time to load, choose and train in; evaluation and report come on top. What would not end in time is left out, and
-        a training that takes longer than was measured ends early.
+        Time to load, choose and train in; evaluation and report come on top. What would not end in time is left out,
+        and a training that takes longer than was measured ends early.
     seed : int, default 0
         Seed of a network that is trained; heads on features need none.
     data_dir : Path, optional
