@@ -26,6 +26,7 @@ from reslab.machine.memory import keep_freed_memory
 from reslab.models.layers import Classifier
 from reslab.network.finishing import finish
 from reslab.network.network import Network
+from reslab.pretrained.fusion import compute_fused, fuse
 from reslab.recipe.networks import Fusion
 from reslab.recipe.recipe import Extension, LinearHead, Recipe, derive
 from reslab.recipe.settings import with_settings
@@ -380,7 +381,7 @@ class _Extender:
             network,
             images=self.images,
             held_out=self.held_out,
-            features_of=partial(fusion.compute_features, network) if self.extension.method == "fusion" else None,
+            features_of=partial(compute_fused, network) if self.extension.method == "fusion" else None,
             calibrated=bool(self.extension.keep_old),
         )
         self.display.say(finished.note)
@@ -418,8 +419,8 @@ class _Extender:
         began = time.perf_counter()
         assert isinstance(self.recipe.model, Fusion)
         assert self.held_out is not None
-        network = self._named(fusion.fuse(self.base, self.recipe.model, num_classes=len(self.images.classes)))
-        features, held_out = (fusion.compute_features(network, images) for images in (self.images, self.held_out))
+        network = self._named(fuse(self.base, self.recipe.model, num_classes=len(self.images.classes)))
+        features, held_out = (compute_fused(network, images) for images in (self.images, self.held_out))
         candidates = fusion.candidates(
             network.module.head,
             fusion.LabelledFeatures(features, self.images.labels),

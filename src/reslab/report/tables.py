@@ -97,13 +97,14 @@ def candidate_table(candidates: Candidates) -> Table:
         (
             Cell(each.words),
             in_percent(each.accuracy) if each.accuracy else Cell("–"),
+            Cell(each.judged_on if each.accuracy else "–"),
             Cell("–" if each.log_loss is None else f"{each.log_loss:.3f}"),
             Cell("chosen" if each.chosen else each.left_out or ""),
         )
         for each in candidates.candidates
     )
     chosen = next(place for place, each in enumerate(candidates.candidates) if each.chosen)
-    return Table(("Network and head", "Accuracy out of folds", "Log loss", ""), rows, highlight=chosen)
+    return Table(("Network and head", "Accuracy", "Judged", "Log loss", ""), rows, highlight=chosen)
 
 
 # ---- figures of the splits
