@@ -27,8 +27,8 @@ def _lines(report: Report, most: int | None) -> Iterator[str]:
         yield f"{counted(num, 'picture')} of next to nothing: {some(shown, num, most)}"
     yield from _classes(report)
     yield from _shapes(report)
-    for part in report.read_in_part:
-        yield f"{counted(part.count, 'picture')} not read in full, {part.loss}: {some(part.paths, part.count, most)}"
+    for part in report.converted:
+        yield f"{counted(part.count, 'picture')} converted, {part.loss}: {some(part.paths, part.count, most)}"
     yield from report.proposals
 
 
