@@ -457,7 +457,7 @@ def test_all_damaged_pictures_are_named_at_once_and_can_be_left_out(tmp_path: Pa
     assert images.num_damaged == 11
     assert images.names is not None
     assert images.names[0] == "train/a/11.png"
-    assert "is read without 11 damaged pictures" in capsys.readouterr().err
+    assert "11 damaged pictures left out of the train split" in capsys.readouterr().err
     red, green = np.asarray(Image.open(tmp_path / images.names[0]))[0, 0, :2]
     assert images.images[0, :2, 0, 0].tolist() == [red, green]
 

@@ -1,5 +1,6 @@
 """What a check has found, a line each, counts first."""
 
+import shlex
 from collections.abc import Iterator
 
 from reslab.data.check.findings import FEW_IMAGES, SHOWN, Copy, CopyPairs, Report
@@ -37,7 +38,7 @@ def _copies(report: Report, most: int | None) -> Iterator[str]:
     if found is None or found.searched == "exact":
         if report.used:
             kind = "copies" if found is None else "near copies"
-            yield f"{kind} were not looked for here, but reslab data check {report.expression} does"
+            yield f"{kind} were not looked for here, but reslab data check {shlex.quote(report.expression)} does"
         if found is None:
             return
     if tests := len(found.across_splits.test_indices):
