@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.data.pictures import Answer, Said, check_taken, is_picture, name_best, read_pictures
+from reslab.data.pictures import Answer, Said, Wanted, check_taken, is_picture, name_best, read_pictures
 from reslab.data.progress import counting
 from reslab.errors import UserError
 from reslab.recipe.shapes import Resizing
@@ -62,12 +62,9 @@ def answer_all(
     image_size: int,
     channels: int,
     resize: Resizing,
-    top: int,
-    answer: float,
+    wanted: Wanted,
 ) -> Iterator[Answer | Unread]:
-    """Name the `top` most probable classes of each picture, in order; `say` is the network.
-
-    The share `answer` of pictures like the training images is answered, and others are only guessed.
+    """Say what is `wanted` of each picture, in order; `say` is the network.
 
     Raises: UserError where the network takes neither grey nor RGB images.
     """
@@ -88,7 +85,7 @@ def answer_all(
             said: dict[str, Answer] = {}
             if images:
                 found_out = say(np.stack(list(images.values())))
-                named = name_best(list(images), found_out, classes=classes, top=top, answer=answer)
+                named = name_best(list(images), found_out, classes=classes, wanted=wanted)
                 said = {each.file: each for each in named}
             for file in some:
                 each = found[file]

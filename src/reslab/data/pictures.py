@@ -18,6 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from reslab.data.framing import frame, size_needed
 from reslab.errors import UserError
+from reslab.measure.class_sets import members
 from reslab.recipe.shapes import Resizing
 
 # Decoders that compute on bytes alone; that of EPS, for one, starts a program. The last two are not everywhere.
@@ -99,12 +100,24 @@ class Said(NamedTuple):
     familiarity: NDArray[np.floating[Any]] | None
 
 
+class Wanted(NamedTuple):
+    """What to say of each picture: its `top` classes, and the set of classes below a `threshold`, if there is one.
+
+    The share `answer` of pictures like the training images is answered, and others are only guessed.
+    """
+
+    top: int
+    answer: float = ANSWERED
+    threshold: float | None = None
+
+
 @dataclass(frozen=True)
 class Answer:
     """What the network says of one file: its most probable classes, the first one first, with their probabilities.
 
     `familiarity` is the share of held-out images that are no more like the training images, where the network knows
-    it; of a picture that is too unlike them the answer is only a guess, and it is not `answered`.
+    it; of a picture that is too unlike them the answer is only a guess, and it is not `answered`. `class_set` are the
+    classes that the truth is among as often as was asked for, where that was asked for.
     """
 
     file: str
@@ -112,6 +125,7 @@ class Answer:
     probabilities: tuple[float, ...]
     familiarity: float | None = None
     answered: bool = True
+    class_set: tuple[str, ...] | None = None
 
 
 def read_pictures(
@@ -133,22 +147,26 @@ def check_taken(*, image_size: int, channels: int) -> None:
         raise UserError(f"the network is for images of {image_size} pixels a side: {MAX_SIDE} is the most")
 
 
-def name_best(
-    files: Sequence[Path], said: Said, *, classes: Sequence[str], top: int, answer: float = 1.0
-) -> list[Answer]:
-    """Name the `top` most probable classes of each picture, and answer the share `answer` of familiar pictures."""
+def name_best(files: Sequence[Path], said: Said, *, classes: Sequence[str], wanted: Wanted) -> list[Answer]:
+    """Name the most probable classes of each picture, and say whether it is answered."""
     probabilities, familiarity = said
-    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    order = np.argsort(-probabilities, axis=1, kind="stable")
     familiarities = [None] * len(files) if familiarity is None else familiarity
+    sizes = (
+        [None] * len(files)
+        if wanted.threshold is None
+        else members(probabilities, threshold=wanted.threshold).sum(axis=1)
+    )
     return [
         Answer(
             file=str(file),
-            classes=tuple(classes[place] for place in places),
-            probabilities=tuple(float(row[place]) for place in places),
+            classes=tuple(classes[place] for place in places[: wanted.top]),
+            probabilities=tuple(float(row[place]) for place in places[: wanted.top]),
             familiarity=None if known is None else float(known),
-            answered=known is None or bool(known > 1 - answer),
+            answered=known is None or bool(known > 1 - wanted.answer),
+            class_set=None if size is None else tuple(classes[place] for place in places[:size]),
         )
-        for file, row, places, known in zip(files, probabilities, best, familiarities, strict=True)
+        for file, row, places, known, size in zip(files, probabilities, order, familiarities, sizes, strict=True)
     ]
 
 

@@ -17,7 +17,7 @@ from reslab.machine import kernels
 from reslab.network.network import Network
 from reslab.recipe.recipe import Extension
 from reslab.records import SplitName
-from reslab.runs import Copies, Examples, Predictions, Run
+from reslab.runs import Copies, Examples, Familiarities, Predictions, Run
 
 
 def predict(
@@ -42,7 +42,9 @@ def predict(
         images = read_split(recipe, split, data_dir=data_dir, allow_remote=allow_remote)
         _check_fit(run, network, images)
         _record_data(run, images)
-        run.write_predictions(split, _predict_split(network, images, views=1), names=images.names)
+        predictions, familiarities = _answer_split(network, images)
+        run.write_predictions(split, predictions, names=images.names)
+        replace_exhibit(run, split, Familiarities, familiarities)
         if views is not None:
             run.write_predictions(split, _predict_split(network, images, views=views), augmented=True)
         _write_examples(run, split, images)
@@ -64,6 +66,15 @@ def _find_copies(run: Run, test: ImageSet, *, data_dir: Path | None, allow_remot
         train = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
         test = read_split(recipe, "test", data_dir=data_dir, allow_remote=allow_remote)
     return find_copies(train, test)
+
+
+def _answer_split(network: Network, images: ImageSet) -> tuple[Predictions, Familiarities | None]:
+    """Predict a split plainly; of test images also say how familiar they are, if the network knows."""
+    if images.split != "test" or network.familiarity is None:
+        return _predict_split(network, images, views=1), None
+    logits, familiarity = network.logits_and_familiarity(images.images)
+    assert familiarity is not None
+    return Predictions(logits.numpy(), images.labels.numpy()), Familiarities(familiarity.numpy())
 
 
 def _predict_split(network: Network, images: ImageSet, *, views: int) -> Predictions:

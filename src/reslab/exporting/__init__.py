@@ -103,7 +103,9 @@ def export(
     target = Path(to)
     is_folder = _check_target(target, int8=int8)
     network = Network.load(run.path, device="cpu")
-    known = Description(network.classes, network.channels, network.image_size, network.resizing)
+    known = Description(
+        network.classes, network.channels, network.image_size, network.resizing, network.metadata.class_sets
+    )
     for_int8 = _read_int8_images(run, data_dir, allow_remote) if int8 else None
     pixels, kind = _find_images(run, network, data_dir, allow_remote)
     images = f"{len(pixels)} {kind} images"

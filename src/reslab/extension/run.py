@@ -410,7 +410,7 @@ class _Extender:
 
     def _named(self, module: Classifier) -> Network:
         """Give layers that know the new classes the names of all."""
-        changes = {"model": self.recipe.model, "classes": self.images.classes, "calibration": None}
+        changes = {"model": self.recipe.model, "classes": self.images.classes, "calibration": None, "class_sets": None}
         return Network(module, self.base.metadata.model_copy(update=changes))
 
     def _fuse(self) -> Network:

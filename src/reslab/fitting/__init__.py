@@ -18,6 +18,8 @@ from reslab.evaluation import evaluate
 from reslab.fitting import scratch
 from reslab.fitting.choice import Backbone, Budget, FittedHead, backbones, check_counts, choose
 from reslab.machine.device import pick_device
+from reslab.measure.class_sets import fit_class_sets
+from reslab.measure.metrics import softmax
 from reslab.network.familiarity import MOST, Familiarity, fit_frozen
 from reslab.network.network import Network
 from reslab.pretrained import PRETRAINED, Pretrained, standardize_for, start_from
@@ -181,6 +183,7 @@ def build_network(recipe: Recipe, images: ImageSet, found: FittedHead) -> Networ
         image_size=recipe.image_size,
         standardize=recipe.standardize,
         calibration=Calibration(temperature=found.temperature, num_images=len(images.labels)),
+        class_sets=fit_class_sets(softmax(found.logits), images.labels.numpy()),
     )
     return Network(module, metadata, _get_to_know(images, found))
 
