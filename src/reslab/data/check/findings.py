@@ -182,8 +182,8 @@ class Report(Part):
                     yield FindingRow(
                         f"copy {name.replace('_', ' ')}", *_columns(pair.first), pair.kind, *_columns(pair.second)
                     )
-        for group in self.converted:
-            yield from (FindingRow("converted", path, "", "", group.loss) for path in group.paths)
+        for converted in self.converted:
+            yield from (FindingRow("converted", path, "", "", converted.loss) for path in converted.paths)
         for extreme in self.extreme.images:
             yield FindingRow("extreme", *_columns(extreme.image), extreme.kind)
         for name, num in self.small_classes.items():
