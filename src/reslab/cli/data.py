@@ -1,12 +1,15 @@
 """The commands that look at data."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reslab.cli.options import DataDir, Json, SkipDamaged
 from reslab.errors import UserError
+
+if TYPE_CHECKING:
+    from reslab.data.check.findings import Report
 
 app = typer.Typer(
     help="Inspect, verify, pack and cache data.",
@@ -87,11 +90,19 @@ def check(
         echo(f"{expression}: {', '.join(f'{num:,} {split}' for split, num in report.used.items()) or 'no'} images")
         for line in describe(report, most=None if everything else SHOWN):
             echo(line)
-        echo("Repair what is broken." if report.is_broken else "Nothing is broken.")
+        echo(_conclude(report))
         if table is not None:
             echo(f"All findings: {table}")
     if report.is_broken:
         raise typer.Exit(1)
+
+
+def _conclude(report: "Report") -> str:
+    if report.refused:
+        return "Repair what is broken."
+    if report.broken.count:
+        return "Repair or remove broken pictures, or leave them out with --skip-damaged."
+    return "Nothing is broken."
 
 
 @app.command(epilog="Example: reslab data verify --json")
