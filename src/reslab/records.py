@@ -72,6 +72,7 @@ class Environment(Setup):
     data: tuple[DataSet, ...]
     compiled: Compiled = "undecided"  # whether training compiles the network
     deterministic: bool = False  # only algorithms that repeat to the bit
+    data_from: str | None = None  # where relative paths of the data begin, as seen from the run folder
     segments: tuple[Segment, ...] = ()  # in their order; an older reslab recorded none
 
     @property

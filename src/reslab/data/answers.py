@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.data.pictures import Answer, Said, Wanted, check_taken, name_best, read_pictures, readable_endings
+from reslab.data.pictures import Answer, Said, Wanted, check_taken, is_picture, name_best, read_pictures
 from reslab.data.progress import counting
 from reslab.errors import UserError
 from reslab.recipe.shapes import Resizing
@@ -37,9 +37,9 @@ def find_pictures(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found = sorted(each for each in path.rglob("*") if _is_picture(each))
+            found = sorted(each for each in path.rglob("*") if _is_taken(each))
         elif not path.exists() and glob.has_magic(str(path)):
-            found = [Path(each) for each in sorted(glob.glob(str(path), recursive=True)) if _is_picture(Path(each))]
+            found = [Path(each) for each in sorted(glob.glob(str(path), recursive=True)) if _is_taken(Path(each))]
         else:
             found = [path]
         if not found:
@@ -50,8 +50,8 @@ def find_pictures(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in readable_endings() and not path.name.startswith(".") and path.is_file()
+def _is_taken(path: Path) -> bool:
+    return not path.name.startswith(".") and path.is_file() and is_picture(path)
 
 
 def answer_all(

@@ -3,6 +3,7 @@
 Axes: N pictures, C channels, H rows, W columns, K classes. Pixels are uint8, 0 to 255.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _MISSING = {
     **dict.fromkeys((".heic", ".heics", ".heif", ".heifs", ".hif"), "pip install 'reslab[heic]' to read them"),
     **dict.fromkeys((".avif", ".avifs"), "pip install 'pillow>=11.3' to read them"),
 }
+_UNMARKED = ("TGA", "PPM")  # begin with nothing that other files could not begin with too
 MAX_PIXELS = 64_000_000  # as RGBA they take 256 MB
 BAND_PIXELS = 1_000_000  # converted to RGB at once
 MAX_SIDE = 1024  # pixels, of a network's images
@@ -59,6 +61,24 @@ def readable_endings() -> frozenset[str]:
     """Give the endings of picture files that are read here, in lower case, each with its dot."""
     known = _formats()
     return frozenset(ending for ending, name in Image.registered_extensions().items() if name in known)
+
+
+def is_picture(path: Path) -> bool:
+    """Tell a picture by its ending; by its first bytes where it has none, or one behind a picture's (a.jpg.1)."""
+    if has_picture_ending(path):
+        return True
+    if path.suffix and readable_endings().isdisjoint(re.findall(r"\.[a-z0-9]+", path.name.lower())):
+        return False
+    try:
+        with Image.open(path, formats=[name for name in _formats() if name not in _UNMARKED]):
+            return True
+    except Exception:  # decoders raise anything on what is none of theirs
+        return False
+
+
+def has_picture_ending(path: Path) -> bool:
+    """Tell whether a file's ending is that of a picture that is read here."""
+    return path.suffix.lower() in readable_endings()
 
 
 def advice_for(ending: str) -> str | None:
@@ -306,25 +326,22 @@ def _loses_colour(image: Image.Image) -> Callable[[Image.Image], bool]:
     return lambda rgb: is_deep and max(high for _, high in rgb.getextrema()) < 16  # type: ignore[misc]
 
 
-def find_losses(picture: Path | BinaryIO, *, name: str = "") -> tuple[str, ...]:
-    """Say what reading a picture leaves out or rescales, each in words that are the same for all such pictures.
+def losses_of(image: Image.Image) -> Iterator[str]:
+    """Say what reading an open picture leaves out or rescales, each in words that are the same for all such pictures.
 
-    Raises: UserError where it cannot be read.
+    Raises: ValueError where it does not say what black and white are.
     """
-    with opening(picture, name=name or str(picture)) as image:
-        found = []
-        if image.format not in _STILL and getattr(image, "n_frames", 1) > 1:
-            found.append("only the first of several pages or frames")
-            image.seek(0)
-        if image.mode.startswith("I") and (bits := bits_of(*_range_of(image))) > 8:
-            found.append(f"only the upper 8 of {bits} bits")
-        elif image.mode == "F":
-            found.append(f"fractions times {scale_of(*_range_of(image)):g}")
-        elif any(";16" in str(tile) for tile in getattr(image, "tile", ())):
-            found.append("only the upper 8 of 16 bits")
-        if image.has_transparency_data:
-            found.append("transparency, laid on white")
-        return tuple(found)
+    if image.format not in _STILL and getattr(image, "n_frames", 1) > 1:
+        yield "only the first of several pages or frames"
+        image.seek(0)
+    if image.mode.startswith("I") and (bits := bits_of(*_range_of(image))) > 8:
+        yield f"only the upper 8 of {bits} bits"
+    elif image.mode == "F":
+        yield f"fractions times {scale_of(*_range_of(image)):g}"
+    elif any(";16" in str(tile) for tile in getattr(image, "tile", ())):
+        yield "only the upper 8 of 16 bits"
+    if image.has_transparency_data:
+        yield "transparency, laid on white"
 
 
 def with_channels(images: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:

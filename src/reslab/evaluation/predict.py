@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from reslab.data.check.duplicates import SIDE
 from reslab.data.images import ImageSet
-from reslab.data.recipe_data import describe_change, describe_data, read_split
+from reslab.data.recipe_data import describe_change, describe_data, read_split, recipe_here
 from reslab.errors import UserError
 from reslab.evaluation.copies import find_copies
 from reslab.evaluation.gallery import replace_exhibit, write_gallery
@@ -36,8 +37,9 @@ def predict(
     """
     network = Network.load(run.path, device=device)
     kernels.enable(network.device)
+    recipe = recipe_here(run, data_dir=data_dir)
     for split in splits:
-        images = read_split(run.recipe, split, data_dir=data_dir, allow_remote=allow_remote)
+        images = read_split(recipe, split, data_dir=data_dir, allow_remote=allow_remote)
         _check_fit(run, network, images)
         _record_data(run, images)
         predictions, familiarities = _answer_split(network, images)
@@ -55,8 +57,15 @@ def predict(
 
 def _find_copies(run: Run, test: ImageSet, *, data_dir: Path | None, allow_remote: bool) -> Copies | None:
     """Find the test images that the run was trained on; nothing where its training images are no longer there."""
-    train = read_split(run.recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
-    return None if describe_change(train, recorded=run.environment.data) else find_copies(train, test)
+    recipe = recipe_here(run, data_dir=data_dir)
+    train = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
+    if describe_change(train, recorded=run.environment.data):
+        return None
+    if recipe.image_size < SIDE and recipe.stream is None:  # too few pixels to tell copies by
+        recipe = recipe.model_copy(update={"image_size": SIDE})
+        train = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
+        test = read_split(recipe, "test", data_dir=data_dir, allow_remote=allow_remote)
+    return find_copies(train, test)
 
 
 def _answer_split(network: Network, images: ImageSet) -> tuple[Predictions, Familiarities | None]:
@@ -107,7 +116,10 @@ def _record_data(run: Run, images: ImageSet) -> None:
     if change := describe_change(images, recorded=used.data):
         raise UserError(f"{change}, so {run.path} was made with other images: train it again")
     if images.split not in {data.split for data in used.data}:
-        run.write_environment(used.model_copy(update={"data": (*used.data, describe_data(images))}))
+        run.write_environment(
+            used.model_copy(update={"data": (*used.data, describe_data(replace(images, expression=run.recipe.data)))})
+        )
+        run.write_digests(images.split, images.digests)
 
 
 def _write_examples(run: Run, split: SplitName, images: ImageSet) -> None:
