@@ -217,7 +217,7 @@ def calibration_sentence(evaluation: Evaluation) -> str | None:
         return None
     now, before = test.expected_calibration_error, test.expected_calibration_error_uncalibrated
     if before is None:
-        return f"Probabilities are off by {figure(now)} on average, and nothing was held out to correct them by."
+        return f"Probabilities are off by {figure(now)} on average: they are not calibrated."
     return f"Probabilities are off by {figure(now)} on average; before they were calibrated, by {figure(before)}."
 
 
