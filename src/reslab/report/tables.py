@@ -5,7 +5,7 @@ Axes: N images, K classes, B bins.
 
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -311,7 +311,7 @@ MOST_POINTS = 200  # of a curve
 FEWEST_ANSWERED = 0.05  # the share it begins with: with fewer images it is noise
 
 
-def selection(scores: NDArray[np.floating], *, right: NDArray[np.bool_]) -> Selection:
+def selection(scores: NDArray[np.floating[Any]], *, right: NDArray[np.bool_]) -> Selection:
     """Answer the images (N,) with the highest scores alone, first a few and then more, equal scores together."""
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True)) + 1
