@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from reslab.evaluation import evaluate
     from reslab.evaluation.classify import classify
     from reslab.evaluation.onnx import evaluate_onnx
+    from reslab.evaluation.watching import watch
     from reslab.exporting import export
     from reslab.extension import extend, resume_extension
     from reslab.fitting import fit
@@ -75,6 +76,7 @@ __all__ = [
     "tabulate",
     "track",
     "train",
+    "watch",
     "with_settings",
     "write_report",
 ]
@@ -88,6 +90,7 @@ _HOMES = {
     "reslab.evaluation.classify": ("classify",),
     "reslab.training.importing": ("import_weights",),
     "reslab.evaluation.elsewhere": ("evaluate_elsewhere",),
+    "reslab.evaluation.watching": ("watch",),
     "reslab.evaluation.onnx": ("evaluate_onnx",),
     "reslab.exporting": ("export",),
     "reslab.extension": ("extend", "resume_extension"),

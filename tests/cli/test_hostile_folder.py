@@ -71,6 +71,7 @@ COMMANDS = {
     "report small": 0,
     "compare small twin": 0,
     "predict small a.png": 0,
+    "watch small a.png": 2,  # too few
     "export small --to new.onnx": 0,
     "track small --to tensorboard:logs": 0,
     "push small some/one": 1,  # there is no hub
