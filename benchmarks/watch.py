@@ -22,7 +22,7 @@ from reslab.data.recipe_data import read_split
 from reslab.evaluation.watching import ALARM_AT, Seen, compare, look_at
 from reslab.machine import kernels
 
-NUM_REFERENCE, NUM_NEW, POWER_TRIALS, FALSE_TRIALS = 800, 200, 100, 200
+NUM_REFERENCE, NUM_NEW, POWER_TRIALS, FALSE_TRIALS = 800, 200, 50, 200
 
 Picture = NDArray[np.uint8]  # (H, W, C)
 
