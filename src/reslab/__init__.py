@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from reslab.exporting import export
     from reslab.extension import extend, resume_extension
     from reslab.fitting import fit
+    from reslab.fitting.planning import plan
     from reslab.integrations.hub import pull, push
     from reslab.integrations.notebook import draw_images, live_curves
     from reslab.integrations.scikit_learn import Classifier
@@ -67,6 +68,7 @@ __all__ = [
     "import_weights",
     "live_curves",
     "load",
+    "plan",
     "pull",
     "push",
     "read_recipe",
@@ -95,6 +97,7 @@ _HOMES = {
     "reslab.exporting": ("export",),
     "reslab.extension": ("extend", "resume_extension"),
     "reslab.fitting": ("fit",),
+    "reslab.fitting.planning": ("plan",),
     "reslab.integrations.hub": ("pull", "push"),
     "reslab.lab": ("run_lab",),
     "reslab.network.network": ("Network",),

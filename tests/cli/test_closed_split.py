@@ -46,7 +46,7 @@ TRIED_BELOW = {"train", "extend", "predict", "export", "report", "compare", "tra
 CALL_EVALUATE = {"evaluate", "fit", "lab"}
 TAKE_NO_DATA = {"dashboard", "doctor", "models", "methods", "recipes", "push", "pull", "serve"}
 OF_TRAINING_IMAGES = {"import"}  # which checks a map on training images: tests/integrations
-OF_GROUPS = {"data": {"show", "check", "pack", "verify", "cache"}, "study": {"list", "run", "report"}}
+OF_GROUPS = {"data": {"show", "check", "plan", "pack", "verify", "cache"}, "study": {"list", "run", "report"}}
 
 
 def test_every_command_has_its_place() -> None:

@@ -47,7 +47,7 @@ def test_the_commands_are_those_that_were_promised() -> None:
         "methods",
         "recipes",
     ]
-    groups = [("data", name) for name in ("show", "check", "verify", "pack", "cache")]
+    groups = [("data", name) for name in ("show", "check", "plan", "verify", "pack", "cache")]
     groups += [("study", name) for name in ("list", "run", "report")]
     assert list(commands()) == [*((name,) for name in names), *groups]
 

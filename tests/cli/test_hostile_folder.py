@@ -83,6 +83,7 @@ COMMANDS = {
     "import absent.pth --model resnet20 --data digits --out foreign": 2,
     "data show digits": 0,
     "data check digits": 0,
+    "data plan digits:0,1@10": 0,
     "fit digits:0,1@10 --minutes 0.01 --out fitted": 0,
     "data verify": 0,
     "data pack digits --to packed --image-size 8": 0,
