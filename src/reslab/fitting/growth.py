@@ -16,7 +16,7 @@ from reslab.pretrained.heads import STRENGTHS, Integers, solve
 
 SIZES = 5  # of training sets, each half the next
 FEWEST = 2  # images of a class
-DRAWS, DRAWN_ONCE = 3, 500  # another draw of so many images tells little
+DRAWS, DRAWN_ONCE = 3, 200  # from so many images on, another draw tells little
 MOST = 10_000  # images that are answered
 
 
