@@ -115,10 +115,10 @@ def read_sound(
         for pair in block
     ]
     unread = [each for _, each in read if isinstance(each, Unread)]
-    sound = {file: each for file, each in read if not isinstance(each, Unread)}
+    sound = [(file, each) for file, each in read if not isinstance(each, Unread)]
     if not sound:
         raise UserError(unread[0].sentence)
-    return list(sound), np.stack(list(sound.values())), unread
+    return [file for file, _ in sound], np.stack([image for _, image in sound]), unread
 
 
 def all_read(answers: Iterator[Answer | Unread]) -> list[Answer]:
