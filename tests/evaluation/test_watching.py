@@ -10,10 +10,11 @@ from reslab.evaluation.watching import Seen, compare, measure_pictures
 CLASSES = ("ant", "bee", "cat")
 
 
-def draw(num: int, *, seed: int) -> Seen:
+def draw(num: int, *, seed: int) -> tuple[Seen, np.ndarray]:
+    """Draw what is seen of noise, and its images."""
     generator = np.random.default_rng(seed)
     images = generator.integers(60, 140, size=(num, 3, 8, 8)).astype(np.uint8)
-    return Seen(generator.normal(size=(num, 5)), generator.normal(size=(num, 3)), images)
+    return Seen(generator.normal(size=(num, 5)), generator.normal(size=(num, 3)), measure_pictures(images)), images
 
 
 def differ(before: Seen, now: Seen) -> dict[str, str]:
@@ -21,14 +22,16 @@ def differ(before: Seen, now: Seen) -> dict[str, str]:
 
 
 def test_only_what_has_changed_is_named() -> None:
-    before, now = draw(100, seed=0), draw(60, seed=1)
+    (before, _), (now, images) = draw(100, seed=0), draw(60, seed=1)
     assert differ(before, now) == {}
-    darker = differ(before, replace(now, images=now.images // 2))
+    darker = differ(before, replace(now, pictures=measure_pictures(images // 2)))
     assert darker["brightness"].startswith("They are darker: 19")
     assert set(darker) == {"brightness", "contrast"}
-    blurred = now.images.astype(float).repeat(2, axis=3)[..., 1:-7]
+    blurred = images.astype(float).repeat(2, axis=3)[..., 1:-7]
     blurred = np.stack([blurred] * 2, axis=3).reshape(60, 3, 16, 8)[:, :, :8]
-    assert "blurrier" in differ(before, replace(now, images=blurred.astype(np.uint8)))["fine detail"]
+    assert (
+        "blurrier" in differ(before, replace(now, pictures=measure_pictures(blurred.astype(np.uint8))))["fine detail"]
+    )
     assert set(differ(before, replace(now, features=now.features + 1))) == {"features"}
     surer = differ(before, replace(now, logits=now.logits * 5))
     assert surer["confidence"].startswith("The network is surer of them: 86")

@@ -20,7 +20,7 @@ from reslab.data.pictures import LUMA
 from reslab.errors import UserError
 from reslab.evaluation.gallery import choose_sample, shrink
 from reslab.machine import kernels
-from reslab.measure.metrics import Floats, softmax
+from reslab.measure.metrics import Floats, Integers, softmax
 from reslab.measure.two_sample import energy_tests, holm
 from reslab.network.network import Network
 from reslab.runs import Features, GalleryImages, Run, read_exhibit
@@ -36,11 +36,16 @@ SHOWN_CLASSES = 3
 
 @dataclass(frozen=True)
 class Seen:
-    """What is compared of images: features (N, D), logits (N, K), and the images themselves (N, C, H, W) uint8."""
+    """What is compared of images: features (N, D), logits (N, K), and how bright, rich and sharp each is (N,)."""
 
     features: Floats
     logits: Floats
-    images: NDArray[np.uint8]
+    pictures: dict[str, Floats]
+
+    def subset(self, places: Integers) -> "Seen":
+        """Choose images by their places."""
+        chosen = {name: values[places] for name, values in self.pictures.items()}
+        return Seen(self.features[places], self.logits[places], chosen)
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,7 @@ def watch(run: Run, *, files: Sequence[Path], device: str = "auto") -> Watched:
     if len(images) < FEWEST:
         raise UserError(f"{len(images)} pictures are too few to tell whether they differ: give {FEWEST} or more")
     aspects = compare(reference, look_at(network, images), classes=network.classes)
-    return Watched(len(paths), len(images), len(reference.images), aspects, tuple(unread))
+    return Watched(len(paths), len(images), len(reference.logits), aspects, tuple(unread))
 
 
 def read_reference(run: Run, network: Network) -> Seen:
@@ -156,7 +161,7 @@ def read_reference(run: Run, network: Network) -> Seen:
         raise UserError(f"{run.path} was evaluated with other weights: run reslab evaluate {run.path} again")
     if len(kept.indices) < FEWEST:
         raise UserError(f"{run.path} has {len(kept.indices)} test images, too few to compare with: {FEWEST} are needed")
-    return Seen(kept.features, logits[kept.indices], gallery.images[places])
+    return Seen(kept.features, logits[kept.indices], measure_pictures(gallery.images[places]))
 
 
 def look_at(network: Network, images: NDArray[np.uint8]) -> Seen:
@@ -165,7 +170,7 @@ def look_at(network: Network, images: NDArray[np.uint8]) -> Seen:
     features = network.features(pixels)
     with torch.inference_mode():
         logits = network.module.head(features.to(network.device)).float().cpu()
-    return Seen(features.numpy(), logits.numpy(), shrink(pixels).numpy())
+    return Seen(features.numpy(), logits.numpy(), measure_pictures(shrink(pixels).numpy()))
 
 
 def compare(before: Seen, now: Seen, *, classes: Sequence[str]) -> tuple[Aspect, ...]:
@@ -175,7 +180,7 @@ def compare(before: Seen, now: Seen, *, classes: Sequence[str]) -> tuple[Aspect,
     # Scaled by both samples together, since the one that sets the scale would differ by that alone.
     scale = samples["features"].std(axis=0)
     samples["features"] = samples["features"] / np.maximum(scale, scale.mean() / 10 + 1e-12)
-    p_values = holm(energy_tests(list(samples.values()), num_reference=len(before.images)))
+    p_values = holm(energy_tests(list(samples.values()), num_reference=len(before.logits)))
     return tuple(
         _judge(name, first[name], second[name], p_value=p_value, classes=classes)
         for name, p_value in zip(samples, p_values, strict=True)
@@ -190,7 +195,7 @@ def _describe(seen: Seen) -> dict[str, Floats]:
         "features": seen.features,
         "confidence": probabilities.max(axis=1, keepdims=True),
         "class mix": guesses,
-        **{name: values[:, None] for name, values in measure_pictures(seen.images).items()},
+        **{name: values[:, None] for name, values in seen.pictures.items()},
     }
 
 
