@@ -20,6 +20,7 @@ from reslab.fitting.growth import DRAWS, MOST, SIZES, Growth, measure_growth
 from reslab.fitting.labelling import order_pictures
 from reslab.measure.learning_curve import extrapolate
 from reslab.pretrained import Pretrained
+from reslab.recipe.networks import EfficientNetLite
 from reslab.recipe.shapes import Resizing
 from reslab.records import Estimate
 from reslab.runs import Run
@@ -139,9 +140,8 @@ def _read(data: str, *, data_dir: Path | None, allow_remote: bool) -> tuple[Imag
     if (Path(data) / "recipe.json").is_file():
         recipe = Run.open(data).recipe
         images = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
-        name = recipe.pretrained or NETWORK
-        size = getattr(recipe.model, "resize", None) if recipe.pretrained else IMAGE_SIZE
-        return images, Pretrained(name, image_size=size or recipe.image_size), recipe.resize
+        own = recipe.model.resize if isinstance(recipe.model, EfficientNetLite) else None
+        return images, Pretrained(recipe.pretrained or NETWORK, image_size=own or IMAGE_SIZE), recipe.resize
     size = find_image_size(data, largest=LARGEST_STORED, data_dir=data_dir)
     images = load(data, "train", data_dir=data_dir, image_size=size)
     return images, Pretrained(NETWORK, image_size=IMAGE_SIZE), "squeeze"
