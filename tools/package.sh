@@ -25,7 +25,8 @@ if [ -n "$see" ]; then
   "$python" -m pip install --quiet --no-deps --ignore-installed "$place"/dist/*.whl
 else
   "$python" -m pip install --quiet --constraint "$here/constraints.txt" torch
-  "$python" -m pip install --quiet --constraint "$here/constraints.txt" "$place"/dist/*.whl
+  wheels=("$place"/dist/*.whl)
+  "$python" -m pip install --quiet --constraint "$here/constraints.txt" "${wheels[0]}[report]"
 fi
 
 mkdir "$place/elsewhere"
@@ -33,6 +34,8 @@ cd "$place/elsewhere"
 unset PYTHONPATH
 "$python" -c 'import reslab, sys; print(reslab.__version__, reslab.__file__); assert reslab.__file__.startswith(sys.prefix)'
 "$place/empty/bin/reslab" --version
+"$place/empty/bin/reslab" pull demo --out runs/demo
+"$place/empty/bin/reslab" predict runs/demo runs/demo/pictures
 "$place/empty/bin/reslab" lab
 test -s runs/lab/base/report.html
 test -s runs/lab/extended/report.html

@@ -120,7 +120,7 @@ def test_every_command_is_started() -> None:
     names = {name for name in group.commands if name not in groups}  # type: ignore[attr-defined]
     names |= {f"{name} {each}" for name in groups for each in group.commands[name].commands}  # type: ignore[attr-defined]
     started = {name for name in names for command in COMMANDS if command.startswith(name)}
-    assert names - started == {"lab", "serve", "dashboard", "study run"}
+    assert names - started == {"demo", "lab", "serve", "dashboard", "study run"}
 
 
 def test_python_s_own_switch_is_not_needed(hostile: dict[str, str], tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from reslab.cli.options import DataDir, Json, SkipDamaged
+from reslab.cli.screens import Grouped
 from reslab.errors import UserError
 
 app = typer.Typer(
+    cls=Grouped,
     help="Inspect, verify, pack and cache data.",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -87,9 +87,14 @@ def push(
 
 
 def pull(
-    name: Name, out: Annotated[Path, typer.Option(metavar="DIR", help="The new run folder.")], json: Json = False
+    name: Annotated[str, typer.Argument(metavar="OWNER/NAME|demo", help="A model repository on the hub; or demo.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The new run folder.")],
+    json: Json = False,
 ) -> None:
-    """Download a run from the hub into a run folder. Takes JSON and safetensors only, and checks them."""
+    """Download a run from the hub into a run folder, or copy the one that comes with reslab.
+
+    Takes JSON and safetensors only, and checks them.
+    """
     from reslab.integrations.hub import pull as pull_run
 
     run = pull_run(name, out=out)

@@ -1,4 +1,4 @@
-"""A line on how far the reading of images is, for whatever takes more than three seconds."""
+"""A line on how far a long piece of work is, for whatever takes more than three seconds."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ PAUSE = 10.0  # seconds between lines where there is no terminal
 
 
 @contextmanager
-def counting(what: str, *, total: int) -> Iterator[Callable[[int], None]]:
+def counting(what: str, *, total: int, unit: str = "pictures") -> Iterator[Callable[[int], None]]:
     """Give a function that is told how many are done; it shows that on stderr, from the fourth second on."""
     console = Console(stderr=True, highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
@@ -28,13 +28,13 @@ def counting(what: str, *, total: int) -> Iterator[Callable[[int], None]]:
         now = time.monotonic()
         if now < due:
             return
-        rate = f"{done / (now - began):,.0f} pictures/s"
+        rate = f"{done / (now - began):,.0f} {unit}/s"
         if console.is_terminal:
             bar.start()
             bar.update(task, completed=done, rate=rate)
         else:
             due = now + PAUSE
-            line = f"reslab: {what}: {done:,} of {total:,} pictures, {rate}"
+            line = f"reslab: {what}: {done:,} of {total:,} {unit}, {rate}"
             console.print(printable(line), soft_wrap=True, markup=False, emoji=False)
 
     try:

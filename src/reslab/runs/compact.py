@@ -1,4 +1,4 @@
-"""Weights in a quarter of the space: 8-bit integers, and for each output channel the number that they are multiplied by.
+"""Weights in a quarter of the space: 8-bit integers, and for each output channel the number that multiplies them.
 
 Axes: the first is the output channel.
 """
