@@ -25,8 +25,7 @@ if [ -n "$see" ]; then
   "$python" -m pip install --quiet --no-deps --ignore-installed "$place"/dist/*.whl
 else
   "$python" -m pip install --quiet --constraint "$here/constraints.txt" torch
-  wheels=("$place"/dist/*.whl)
-  "$python" -m pip install --quiet --constraint "$here/constraints.txt" "${wheels[0]}[report]"
+  "$python" -m pip install --quiet --constraint "$here/constraints.txt" "$place"/dist/*.whl
 fi
 
 mkdir "$place/elsewhere"
