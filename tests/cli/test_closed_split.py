@@ -45,7 +45,7 @@ TRIED_BELOW = {"train", "extend", "predict", "export", "report", "compare", "tra
 CALL_EVALUATE = {"evaluate", "fit", "lab"}
 TAKE_NO_DATA = {"demo", "dashboard", "doctor", "models", "methods", "recipes", "push", "pull", "serve"}
 OF_TRAINING_IMAGES = {"import"}  # which checks a map on training images: tests/integrations
-OF_GROUPS = {"data": {"show", "check", "pack", "verify", "cache"}, "study": {"list", "run", "report"}}
+OF_GROUPS = {"data": {"list", "show", "check", "pack", "verify", "cache"}, "study": {"list", "run", "report"}}
 
 
 def test_every_command_has_its_place() -> None:

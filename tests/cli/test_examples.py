@@ -36,7 +36,7 @@ def test_the_commands_are_those_that_were_promised() -> None:
     names = ["demo", "fit", "lab", "train", "evaluate", "report", "compare", "extend", "import"]
     names += ["predict", "serve", "export", "push", "pull"]
     names += ["recipes", "models", "methods", "dashboard", "track", "doctor"]
-    groups = [("data", name) for name in ("show", "check", "verify", "pack", "cache")]
+    groups = [("data", name) for name in ("show", "list", "check", "verify", "pack", "cache")]
     groups[:0] = [("study", name) for name in ("list", "run", "report")]
     assert list(commands()) == [*((name,) for name in names), *groups]
 

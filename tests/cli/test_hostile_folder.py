@@ -81,6 +81,7 @@ COMMANDS = {
     "recipes": 0,
     "import absent.pth --model resnet20 --data digits --out foreign": 2,
     "data show digits": 0,
+    "data list": 0,
     "data check digits": 0,
     "fit digits:0,1@10 --minutes 0.01 --out fitted": 0,
     "data verify": 0,

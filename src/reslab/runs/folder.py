@@ -129,6 +129,15 @@ class Run:
         """Whether a process writes it now; None where that cannot be told."""
         return lock.is_locked(self.path)
 
+    def beat(self) -> None:
+        """Say that the process that writes it is alive."""
+        lock.beat(self.path)
+
+    @property
+    def last_beat(self) -> float | None:
+        """When the process that writes it was last alive, in seconds since 1970; None where there is none."""
+        return lock.last_beat(self.path)
+
     @contextmanager
     def beginning(self) -> Iterator[None]:
         """Be the only writer from the start of a run; where that ends before anything is saved, nothing is left of it.
