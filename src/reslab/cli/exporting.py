@@ -26,10 +26,12 @@ def export(
 ) -> None:
     """Export a network as ONNX, as a PyTorch program, or as a folder with a model card; checked after writing."""
     use_threads(threads)
+    from reslab.data.progress import waiting
     from reslab.exporting import export as export_run
     from reslab.runs import Run
 
-    done = export_run(Run.open(run), to=to, int8=int8, data_dir=data_dir, allow_remote=allow_remote)
+    with waiting(f"exporting to {to}"):
+        done = export_run(Run.open(run), to=to, int8=int8, data_dir=data_dir, allow_remote=allow_remote)
     if json:
         print_json(to_plain(done))
         return

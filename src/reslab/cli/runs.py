@@ -246,13 +246,15 @@ def report(
     json: Json = False,
 ) -> None:
     """Write a run's report: one HTML file that opens offline, report.md, a model card, and plots as PNG."""
+    from reslab.data.progress import waiting
     from reslab.report import write_report
     from reslab.report.printing import find_browser, print_page
     from reslab.runs import Run
 
     if pdf:
         find_browser()
-    path = write_report(Run.open(run), against=None if against is None else Run.open(against))
+    with waiting("writing the report"):
+        path = write_report(Run.open(run), against=None if against is None else Run.open(against))
     printed = print_page(path) if pdf else None
     if json:
         files = {"report": str(path), "figures": str(run / "figures"), "markdown": str(run / "report.md")}

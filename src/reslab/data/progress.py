@@ -1,5 +1,6 @@
 """A line on how far a long piece of work is, for whatever takes more than three seconds."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,3 +43,25 @@ def counting(what: str, *, total: int, unit: str = "pictures") -> Iterator[Calla
     finally:
         if bar.live.is_started:
             bar.stop()
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say on stderr from the fourth second on that this goes on, and for how long, where nothing can be counted."""
+    console = Console(stderr=True, highlight=False)
+    began, is_done = time.monotonic(), threading.Event()
+
+    def speak() -> None:
+        pause = PATIENCE
+        while not is_done.wait(pause):
+            line = f"reslab: {what}: {time.monotonic() - began:,.0f} s so far"
+            console.print(printable(line), soft_wrap=True, markup=False, emoji=False)
+            pause = PAUSE
+
+    speaker = threading.Thread(target=speak, daemon=True)
+    speaker.start()
+    try:
+        yield
+    finally:
+        is_done.set()
+        speaker.join()
