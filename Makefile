@@ -1,12 +1,12 @@
-# make lab, make test: everything is installed into .venv, pinned by constraints.txt, the first time.
+# make lab, make test: what each needs is installed into .venv, pinned by constraints.txt, the first time.
 PYTHON ?= python3
 BIN = .venv/bin
 COG = cog --verbosity=1 -I tools -p "from figures import *" --check-fail-msg="run make figures"
-PAGES = README.md $(wildcard docs/*.md docs/*/*.md)
+PAGES = README.md $(wildcard docs/*.md docs/*/*.md) src/reslab/recipe/shipped/measured.py
 
 .PHONY: lab test check format figures docs ledger constraints package lowest clean
 
-lab: .venv/installed
+lab: .venv/lab
 	$(BIN)/reslab lab
 
 test: .venv/installed
@@ -27,11 +27,17 @@ format: .venv/installed
 figures: .venv/installed
 	$(BIN)/$(COG) -r $(PAGES)
 
+INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
 # PyTorch comes first and pinned: whatever asks for it more loosely then finds it installed.
-.venv/installed: pyproject.toml constraints.txt
+.venv/lab: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) torch
+	$(INSTALL) --editable '.[report]'
+	touch $@
+
+.venv/installed: .venv/lab
+	$(INSTALL) --editable '.[dev]'
 	touch $@
 
 # The site of the documentation: open build/site/index.html.

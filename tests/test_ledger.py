@@ -11,9 +11,10 @@ import pytest
 from reslab.recipe.recipe import read_recipe
 from reslab.recipe.shipped.zoo import PUBLISHED
 from reslab.records import Environment, Epoch, Evaluation
+from reslab.runs import DEMO_FOLDER
 
 ROOT = Path(__file__).parents[1]
-RESULTS = sorted(path.parent for path in ROOT.glob("results/**/evaluation.json"))
+RESULTS = [*sorted(path.parent for path in ROOT.glob("results/**/evaluation.json")), DEMO_FOLDER]
 BENCHMARKS = sorted(ROOT.glob("benchmarks/*.json"))
 
 

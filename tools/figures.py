@@ -142,6 +142,19 @@ def measured(name: str) -> str:
     return f"{accuracy_between(name)} | {f1(name, 2)} | {minutes(name):.0f}"
 
 
+def measured_recipes() -> str:
+    """Write the entries of `reslab.recipe.shipped.measured`: what the recipe of a result has reached."""
+    from reslab.recipe.shipped import RECIPES
+
+    lines = []
+    for name in RECIPES:
+        if found := [folder for folder in folders(name) if (folder / "evaluation.json").exists()]:
+            ran = Environment.model_validate_json((found[0] / "environment.json").read_bytes())
+            reached = fmean(each.accuracy.value for each in splits(name))
+            lines.append(f'"{name}": Measured({reached:.4f}, {minutes(name):.1f}, {len(found)}, "{ran.processor}"),')
+    return "\n".join(lines)
+
+
 def fast_resnet(name: str, *, published: float) -> str:
     """Write four cells: test accuracy without and with six views, what is published, minutes."""
     return f"{accuracy(name)} | {accuracy(name, views=True)} | {percent(published)} | {minutes(name):.0f}"

@@ -33,6 +33,8 @@ cd "$place/elsewhere"
 unset PYTHONPATH
 "$python" -c 'import reslab, sys; print(reslab.__version__, reslab.__file__); assert reslab.__file__.startswith(sys.prefix)'
 "$place/empty/bin/reslab" --version
+"$place/empty/bin/reslab" pull demo --out runs/demo
+"$place/empty/bin/reslab" predict runs/demo runs/demo/pictures
 "$place/empty/bin/reslab" lab
 test -s runs/lab/base/report.html
 test -s runs/lab/extended/report.html

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from reslab.cli import catalogue
+from reslab.data.expression import CLASSES
+from reslab.data.sources.catalog import CIFAR100_SUPERCLASSES
 from reslab.recipe.networks import ImageNetResNet, Plain
+from reslab.recipe.shipped.measured import MEASURED
 
 Command = Callable[..., Any]
 NAMES = ("plain8", "tiny18")
@@ -42,8 +45,34 @@ def test_an_unknown_network_is_told_the_nearest(refuse: Command) -> None:
     assert refuse("models", "plain9") == "unknown network 'plain9': did you mean 'plain8'? see reslab models"
 
 
-def test_recipes_stand_beside_what_was_published(reslab: Command) -> None:
-    (line,) = (line for line in reslab("recipes").out.splitlines() if "zoo-wrn16-8" in line)
-    assert line.split()[1:] == ["cifar10", "wide_resnet16-8", "200", "128", "95.13", "%", "11,300,000", "4.9"]
-    (line,) = (line for line in reslab("recipes").out.splitlines() if "digits-quick" in line)
-    assert line.split()[-3:] == ["-", "-", "-"]
+def test_recipes_stand_beside_what_was_published_and_measured(reslab: Command) -> None:
+    shown = reslab("recipes").out.replace("\u00a0", " ")
+    rows = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if line}
+    assert rows["zoo-wrn16-8"] == ["cifar10", "200", "95.13", "%", "-", "-"]
+    reached = MEASURED["fast94"]
+    assert rows["fast94"] == ["cifar10", "10", "-", f"{100 * reached.accuracy:.2f}", "%", f"{reached.minutes:.0f}"]
+    assert reached.processor in shown
+
+
+def test_minutes_on_this_machine_come_from_the_time_of_an_update(
+    reslab: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reslab.machine.timing.time_update", lambda model, batch: 0.032)
+    shown = reslab("recipes", "resnet-20", "--measure").out
+    assert shown.splitlines()[1].split()[-1] == "here"
+    assert shown.splitlines()[3].split()[-1] == "137"  # minutes: 164 epochs of 50,000 images at a millisecond
+
+
+def test_data_list_names_every_source_and_superclass(reslab: Command, refuse: Command) -> None:
+    shown = reslab("data", "list").out
+    for name in (*CLASSES, "folder:", "csv:", "npz:", "shards:", *CIFAR100_SUPERCLASSES):
+        assert f"\n{name}" in shown
+    assert "reptiles                        crocodile, dinosaur, lizard, snake, turtle" in shown
+    assert reslab("data", "list", "digits").out == "digits: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9\n"
+    assert json.loads(reslab("data", "list", "--json").out)["superclasses"]["fish"][0] == "aquarium_fish"
+    assert "has no list of classes: choose cifar10, cifar100" in refuse("data", "list", "folder:x")
+
+
+def test_a_finished_run_is_not_trained_for_longer_but_told_how(refuse: Command) -> None:
+    said = refuse("train", "--resume", "runs/a", "--epochs", "200")
+    assert "reslab train runs/a/recipe.json --epochs 200 --out NEW; add --from runs/a to begin at its weights" in said

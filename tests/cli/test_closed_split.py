@@ -44,9 +44,12 @@ def test_without_the_test_batch_everything_but_its_evaluation_works(
 # Where each command stands; a new one has to be placed.
 TRIED_BELOW = {"train", "extend", "predict", "export", "report", "compare", "track", "watch"}
 CALL_EVALUATE = {"evaluate", "fit", "lab"}
-TAKE_NO_DATA = {"dashboard", "doctor", "models", "methods", "recipes", "push", "pull", "serve"}
+TAKE_NO_DATA = {"demo", "dashboard", "doctor", "models", "methods", "recipes", "push", "pull", "serve"}
 OF_TRAINING_IMAGES = {"import"}  # which checks a map on training images: tests/integrations
-OF_GROUPS = {"data": {"show", "check", "plan", "pack", "verify", "cache"}, "study": {"list", "run", "report"}}
+OF_GROUPS = {
+    "data": {"list", "show", "check", "plan", "pack", "verify", "cache"},
+    "study": {"list", "run", "report"},
+}
 
 
 def test_every_command_has_its_place() -> None:

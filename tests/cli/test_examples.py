@@ -1,6 +1,7 @@
 """The help: it comes at once, and the example at the end of each page works."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -32,24 +33,34 @@ def last_line_of_help(reslab: Callable[..., Any], command: tuple[str, ...]) -> s
 
 
 def test_the_commands_are_those_that_were_promised() -> None:
-    stages = ["lab", "fit", "train", "evaluate", "extend", "report", "compare", "predict", "watch"]
-    names = [
-        *stages,
-        "serve",
-        "dashboard",
-        "import",
-        "export",
-        "push",
-        "pull",
-        "track",
-        "doctor",
-        "models",
-        "methods",
-        "recipes",
-    ]
-    groups = [("data", name) for name in ("show", "check", "plan", "verify", "pack", "cache")]
-    groups += [("study", name) for name in ("list", "run", "report")]
+    names = ["demo", "fit", "lab", "train", "evaluate", "report", "compare", "extend", "import"]
+    names += ["predict", "watch", "serve", "export", "push", "pull"]
+    names += ["recipes", "models", "methods", "dashboard", "track", "doctor"]
+    groups = [("data", name) for name in ("show", "list", "check", "plan", "verify", "pack", "cache")]
+    groups[:0] = [("study", name) for name in ("list", "run", "report")]
     assert list(commands()) == [*((name,) for name in names), *groups]
+
+
+def test_alone_it_prints_a_map_whose_commands_are_there(reslab: Callable[..., Any]) -> None:
+    shown = reslab()
+    assert (shown.code, shown.err) == (0, "")
+    assert len(shown.out.splitlines()) < 15
+    named = set(re.findall(r"reslab ([a-z]+) ?", shown.out)) - {"trains"}
+    assert {"demo", "fit", "train"} <= named
+    assert named - {name for name, *_ in commands()} == set()
+
+
+def test_the_help_groups_commands_with_whole_summaries(reslab: Callable[..., Any]) -> None:
+    shown = reslab("-h").out
+    assert [line for line in shown.splitlines() if line.endswith(":") and not line.startswith(" ")] == [
+        "Options:",
+        *(f"{heading}:" for heading in ("Start here", "Train and measure", "Use", "Look inside")),
+    ]
+    for page in (shown, reslab("data", "-h").out):
+        assert "..." not in page.partition("\n")[2]  # a summary that is cut
+        assert "\x1b" not in page  # a colour, where there is no terminal
+    for name, *_ in commands():
+        assert f"\n  {name} " in shown
 
 
 def test_the_example_of_every_command_runs(
@@ -95,7 +106,7 @@ def test_the_help_answers_at_once_and_without_torch() -> None:
     assert min(spent) < 0.5
     program = "import reslab.cli, sys; sys.argv[1:] = ['--help']\ntry: reslab.cli.main()\nfinally: print(*sys.modules)"
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert "Commands:" in shown.stdout
+    assert "Start here:" in shown.stdout
     loaded = {name.partition(".")[0] for name in shown.stdout.split()}
     assert "typer" in loaded
     assert not loaded & {"torch", "numpy", "matplotlib", "pydantic"}

@@ -82,6 +82,7 @@ COMMANDS = {
     "recipes": 0,
     "import absent.pth --model resnet20 --data digits --out foreign": 2,
     "data show digits": 0,
+    "data list": 0,
     "data check digits": 0,
     "data plan digits:0,1@10": 0,
     "fit digits:0,1@10 --minutes 0.01 --out fitted": 0,
@@ -122,7 +123,7 @@ def test_every_command_is_started() -> None:
     names = {name for name in group.commands if name not in groups}  # type: ignore[attr-defined]
     names |= {f"{name} {each}" for name in groups for each in group.commands[name].commands}  # type: ignore[attr-defined]
     started = {name for name in names for command in COMMANDS if command.startswith(name)}
-    assert names - started == {"lab", "serve", "dashboard", "study run"}
+    assert names - started == {"demo", "lab", "serve", "dashboard", "study run"}
 
 
 def test_python_s_own_switch_is_not_needed(hostile: dict[str, str], tmp_path: Path) -> None:

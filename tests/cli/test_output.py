@@ -151,6 +151,11 @@ def test_data_verify_as_json_and_its_error_beside_it(reslab: Command, official: 
 # ---- tables
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 def test_a_table_in_a_file_has_every_row_on_one_line(reslab: Command, finished: Run) -> None:
     """Six columns of figures with their intervals, wider than any terminal."""
     outcome = reslab("evaluate", "small", "--splits", "train,validation,test", "--views", "6")
@@ -163,11 +168,27 @@ def test_a_table_in_a_file_has_every_row_on_one_line(reslab: Command, finished: 
     assert f"{100 * finished.evaluation.splits['test'].accuracy.value:.2f} % (" in accuracy
 
 
+def test_a_table_fits_a_terminal_without_breaking_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words wrap; a narrower terminal gets blocks of lines. Columns of nothing go."""
+
+    def shown(width: int) -> list[str]:
+        monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setattr(sys, "stdout", Terminal())
+        show.print_table("Title", ["name", "what", "none", "number"], rows)
+        return [re.sub(r"\x1b\[[\d;]*m", "", line).rstrip() for line in sys.stdout.getvalue().splitlines()]  # type: ignore[attr-defined]
+
+    rows = [["a-long-name", "some words that wrap", "-", "1,234"], ["b", "", "", "-"]]
+    assert "none" not in " ".join(shown(80))
+    assert shown(80)[3] == "a-long-name  some words that wrap   1,234"
+    assert shown(32)[3:5] == ["a-long-name  some words    1,234", "             that wrap"]
+    assert shown(20)[1:] == ["a-long-name", "  what: some words that wrap", "  number: 1,234", "b"]
+
+
 def test_long_names_stay_whole(reslab: Command, finished: Run) -> None:
     folder = Path("/".join(["a-folder-with-a-long-name"] * 8))
     folder.mkdir(parents=True)
     Image.new("L", (8, 8)).save(folder / "a.png")
-    assert f" {folder}/a.png " in reslab("predict", "small", folder / "a.png").out
+    assert f"\n{folder}/a.png " in reslab("predict", "small", folder / "a.png").out
 
 
 def test_the_tables_hold_the_figures(reslab: Command, finished: Run) -> None:
@@ -189,8 +210,8 @@ def test_names_are_printed_as_they_are(reslab: Command) -> None:
             Image.fromarray(np.full((4, 4), number, np.uint8)).save(f"cat/{name}/{number}.png")
     shown = reslab("data", "show", "folder:cat", "--image-size", "4").out
     assert shown.startswith("folder:cat: images of 3x4x4")
-    assert " :dog: " in shown
-    assert " [red] " in shown
+    assert "\n:dog: " in shown
+    assert "\n[red] " in shown
 
 
 def test_a_terminal_without_unicode_is_no_obstacle(

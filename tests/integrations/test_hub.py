@@ -9,6 +9,7 @@ import pytest
 
 from reslab.errors import Failure, UserError
 from reslab.evaluation import evaluate
+from reslab.evaluation.classify import classify
 from reslab.integrations.hub import pull, push
 from reslab.runs import Run
 
@@ -26,6 +27,19 @@ def test_a_run_comes_back_as_it_was(finished: Run, hub: Hub, tmp_path: Path, ope
     for name in RUN:
         assert (run.path / name).read_bytes() == (finished.path / name).read_bytes()
     assert evaluate(run).splits["test"].accuracy == finished.evaluation.splits["test"].accuracy
+
+
+def test_the_network_that_comes_along_is_pulled_without_a_hub_and_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where nothing is called demo
+    run = pull("demo", out="pulled")
+    assert run.evaluation.splits["test"].accuracy.value > 0.92
+    pictures = sorted((run.path / "pictures").iterdir())
+    answers = classify(pictures, weights=run.path)
+    assert sum(answer.classes[0] == path.stem for answer, path in zip(answers, pictures, strict=True)) == 8
+    assert [path.stem for answer, path in zip(answers, pictures, strict=True) if not answer.answered] == ["dog"]
+    assert classify(pictures, weights=Path("demo")) == answers  # by its name
 
 
 def test_the_card_says_what_it_is(finished: Run, hub: Hub) -> None:

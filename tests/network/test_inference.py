@@ -1,5 +1,7 @@
 """Images to logits against plain loops: views written out pixel by pixel, batches of any size."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -8,7 +10,7 @@ from reslab.errors import UserError
 from reslab.machine.device import pick_device
 from reslab.models import build
 from reslab.models.layers import Classifier
-from reslab.network.inference import _views, predict_logits
+from reslab.network.inference import _views, predict_logits, watching
 from reslab.recipe.networks import MODELS, Plain, ResNet
 
 CLASSES, CHANNELS, ROWS, COLUMNS = 7, 2, 4, 5
@@ -180,3 +182,12 @@ def test_absent_devices_are_refused(monkeypatch: pytest.MonkeyPatch, name: str) 
 def test_unknown_devices_are_refused(name: str) -> None:
     with pytest.raises(UserError, match="choose auto, cpu, cuda or cuda:N"):
         pick_device(name)
+
+
+def test_a_long_evaluation_says_how_far_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setattr("reslab.data.progress.PATIENCE", 0.0)
+    images = torch.arange(5, dtype=torch.uint8).reshape(5, 1, 1, 1)
+    with watching(images, "evaluating") as watched:
+        assert len(watched) == 5
+        assert torch.equal(torch.cat([watched[0:2], watched[2:5]]), images)
+    assert capsys.readouterr().err.startswith("reslab: evaluating: 0 of 5 images, ")

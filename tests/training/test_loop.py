@@ -2,6 +2,9 @@
 
 import copy
 import math
+import os
+import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +110,9 @@ def test_the_speed_on_the_bar_is_that_of_the_images_seen(
     shown: list[float] = []
     ticks = iter(range(10_000))
     monkeypatch.setattr(loop.time, "perf_counter", lambda: next(ticks))
-    monkeypatch.setattr(Display, "update", lambda _, *, epoch, images_per_second: shown.append(images_per_second))
+    monkeypatch.setattr(
+        Display, "update", lambda _, *, epoch, images_per_second, so_far: shown.append(images_per_second)
+    )
     train(derive(small_recipe, name="short", epochs=1), out=tmp_path / "run")
     assert shown[:2] == [20 / 1, 40 / 2]  # a second for each update
 
@@ -295,3 +300,27 @@ def test_muon_trains_a_residual_network_too(small_recipe: Recipe, tmp_path: Path
         optimizer=Muon(head_lr=0.3, bias_lr=0.3),
     )
     assert train(recipe, out=tmp_path / "run").log[-1].train_accuracy > 0.85
+
+
+def test_a_long_epoch_says_what_it_has_reached_and_that_it_lives(
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("reslab.training.progress.PAUSE", 0.0)
+    beats: list[float] = []
+
+    def beat(run: Run) -> None:
+        os.utime(run.path / ".lock", (0, 0))
+        beat_as_before(run)
+        assert run.last_beat is not None
+        beats.append(run.last_beat)
+
+    beat_as_before = Run.beat
+    monkeypatch.setattr(Run, "beat", beat)
+    monkeypatch.setattr("reslab.training.loop.SECONDS_BETWEEN_BEATS", 0.0)
+    run = train(derive(small_recipe, name="one", epochs=1), out=tmp_path / "run", silent=False)
+    said = re.findall(r"epoch 1/1 so far: .* loss ([\d.]+)  accuracy ([\d.]+)%", capsys.readouterr().err)
+    assert len(said) == len(beats) == run.log[0].updates
+    assert float(said[-1][0]) == pytest.approx(run.log[0].train_loss, abs=1e-4)
+    assert float(said[-1][1]) == pytest.approx(100 * run.log[0].train_accuracy, abs=0.01)
+    assert time.time() - min(beats) < 3600
+    assert run.last_beat is None

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -21,6 +22,7 @@ from reslab.cli import (
     studying,
     watching,
 )
+from reslab.cli.screens import LOOK, MAP, START, TRAIN, USE, Grouped
 from reslab.errors import Failure, UserError
 from reslab.machine.signals import STOPPED
 from reslab.words import printable
@@ -29,42 +31,49 @@ UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # which Typer its
 INTERRUPTED = 130  # what some versions of Typer make of an interrupt, and others an Abort
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
+HELP = {"help_option_names": ["-h", "--help"]}
+
 app = typer.Typer(
     name="reslab",
+    cls=Grouped,
     help="Train small-image classifiers, measure them honestly, compare with published results, teach new classes.",
-    no_args_is_help=True,
-    add_completion=False,
+    context_settings=HELP,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("lab", epilog="Example: reslab lab --out runs/lab")(runs.lab)
-app.command("fit", epilog="Example: reslab fit folder:pictures --minutes 5 --out runs/pictures")(fitting.fit)
-app.command("train", epilog="Example: reslab train digits-quick --out runs/digits --set epochs=5")(runs.train)
-app.command("evaluate", epilog="Example: reslab evaluate runs/digits --views 2")(runs.evaluate)
-app.command("extend", epilog="Example: reslab extend runs/lab/base --with digits:7 --out runs/seven")(extending.extend)
-app.command("report", epilog="Example: reslab report runs/digits")(runs.report)
-app.command("compare", epilog="Example: reslab compare runs/digits runs/lab/extended --out runs/both")(runs.compare)
-app.command("predict", epilog="Example: reslab predict runs/digits four.png --top 2")(predicting.predict)
-app.command("watch", epilog="Example: reslab watch runs/digits new-pictures")(watching.watch)
-app.command("serve", epilog="Example: reslab serve runs/lab/base runs/lab/extended")(serving.serve)
-app.command("dashboard", epilog="Example: reslab dashboard runs")(serving.dashboard)
-app.command("import", epilog="Example: reslab import resnet56.th --model resnet56 --map akamaster --data cifar10")(
-    importing.import_weights
-)
-app.command("export", epilog="Example: reslab export runs/digits --to digits.onnx")(exporting.export)
-app.command("push", epilog="Example: reslab push runs/digits me/digits --private")(exporting.push)
-app.command("pull", epilog="Example: reslab pull me/digits --out runs/pulled")(exporting.pull)
-app.command("track", epilog="Example: reslab track runs/digits --to tensorboard:logs")(exporting.track)
-app.command("doctor", epilog="Example: reslab doctor --json")(doctoring.doctor)
-app.command("models", epilog="Example: reslab models --num-classes 15")(catalogue.models)
-app.command("methods", epilog="Example: reslab methods --json")(catalogue.methods)
-app.command("recipes", epilog="Example: reslab recipes lab-resnet32")(catalogue.recipes)
-app.add_typer(data.app, name="data")
-app.add_typer(studying.app, name="study")
+
+
+def _add(panel: str, name: str, function: Callable[..., None], example: str) -> None:
+    app.command(name, rich_help_panel=panel, epilog=f"Example: reslab {name} {example}".rstrip())(function)
+
+
+_add(START, "demo", serving.demo, "")
+_add(START, "fit", fitting.fit, "folder:pictures --minutes 5 --out runs/pictures")
+_add(START, "lab", runs.lab, "--out runs/lab")
+_add(TRAIN, "train", runs.train, "digits-quick --out runs/digits --set epochs=5")
+_add(TRAIN, "evaluate", runs.evaluate, "runs/digits --views 2")
+_add(TRAIN, "report", runs.report, "runs/digits")
+_add(TRAIN, "compare", runs.compare, "runs/digits runs/lab/extended --out runs/both")
+_add(TRAIN, "extend", extending.extend, "runs/lab/base --with digits:7 --out runs/seven")
+_add(TRAIN, "import", importing.import_weights, "resnet56.th --model resnet56 --map akamaster --data cifar10")
+app.add_typer(studying.app, name="study", rich_help_panel=TRAIN)
+_add(USE, "predict", predicting.predict, "runs/digits four.png --top 2")
+_add(USE, "watch", watching.watch, "runs/digits new-pictures")
+_add(USE, "serve", serving.serve, "runs/lab/base runs/lab/extended")
+_add(USE, "export", exporting.export, "runs/digits --to digits.onnx")
+_add(USE, "push", exporting.push, "runs/digits me/digits --private")
+_add(USE, "pull", exporting.pull, "me/digits --out runs/pulled")
+_add(LOOK, "recipes", catalogue.recipes, "lab-resnet32")
+_add(LOOK, "models", catalogue.models, "--num-classes 15")
+_add(LOOK, "methods", catalogue.methods, "--json")
+app.add_typer(data.app, name="data", rich_help_panel=LOOK)
+_add(LOOK, "dashboard", serving.dashboard, "runs")
+_add(LOOK, "track", exporting.track, "runs/digits --to tensorboard:logs")
+_add(LOOK, "doctor", doctoring.doctor, "--json")
 
 
 @app.callback(invoke_without_command=True)
-def _version(
+def _begin(
     context: typer.Context, version: bool = typer.Option(False, "--version", help="Print the version and exit.")
 ) -> None:
     if context.invoked_subcommand not in (None, "train") and os.environ.get("WORLD_SIZE", "1") != "1":
@@ -74,6 +83,8 @@ def _version(
 
         typer.echo(__version__)
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(MAP)
 
 
 def main() -> None:

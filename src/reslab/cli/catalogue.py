@@ -1,5 +1,6 @@
 """The commands that list what is shipped: networks and recipes."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,9 +10,10 @@ from reslab.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from reslab.recipe.networks import Model
-    from reslab.recipe.recipe import Published
+    from reslab.recipe.recipe import Published, Recipe
 
 EPOCH = 50_000  # images, as CIFAR has
+NUM_IMAGES = {"cifar10": EPOCH, "cifar100": EPOCH, "digits": 1_438}  # to train on
 BATCH = 32  # images that are timed at once
 
 
@@ -108,35 +110,77 @@ def methods(json: Json = False) -> None:
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this recipe as JSON.")] = None, json: Json = False
+    name: Annotated[str | None, typer.Argument(help="Print this recipe as JSON.")] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time the networks to estimate the minutes on this machine.")
+    ] = False,
+    threads: Threads = None,
+    json: Json = False,
 ) -> None:
-    """List the shipped recipes, or print one as JSON to edit and train by its file name."""
-    from reslab.cli.show import print_json, print_table
-    from reslab.recipe.shipped import RECIPES, find_recipe
-    from reslab.recipe.shipped.zoo import PUBLISHED
+    """List the shipped recipes with what was published and what was measured, or print one as JSON to edit.
 
-    if name is not None:
+    A JSON file is trained by its name. Minutes are those of the processors that results/ names; with --measure, those
+    of this machine are estimated from the time of a few updates.
+    """
+    from reslab.cli.show import echo, print_json, print_table
+    from reslab.recipe.shipped import RECIPES, find_recipe
+    from reslab.recipe.shipped.measured import MEASURED
+    from reslab.words import percent
+
+    if name is not None and not measure:
         print_json(find_recipe(name).model_dump(mode="json"))
         return
+    chosen = RECIPES if name is None else {name: find_recipe(name)}
     if json:
-        print_json({name: recipe.model_dump(mode="json") for name, recipe in RECIPES.items()})
+        print_json({name: recipe.model_dump(mode="json") for name, recipe in chosen.items()})
         return
+    use_threads(threads)
+    estimates = _estimate_minutes(chosen.values()) if measure else {}
 
-    def size_and_time(name: str) -> list[str]:
-        known = PUBLISHED.get(name)
-        return [f"{known.parameters:,}", f"{known.training_minutes / 60:.1f}"] if known else ["-", "-"]
+    def row(recipe: "Recipe") -> list[str]:
+        known, here = MEASURED.get(recipe.name), estimates.get(recipe.name)
+        return [
+            *(recipe.name, recipe.data, str(recipe.epochs), _accuracy(recipe.published)),
+            *((percent(known.accuracy), f"{known.minutes:,.0f}") if known else ("-", "-")),
+            "-" if here is None else f"{here:,.0f}" if here >= 1 else f"{here:.1f}",
+        ]
 
     print_table(
         "Recipes; reslab recipes NAME prints one",
-        ["name", "data", "network", "epochs", "batch", "published accuracy", "parameters", "hours on its GPU"],
-        [
-            [
-                *(r.name, r.data, r.model.label, str(r.epochs), str(r.batch_size), _accuracy(r.published)),
-                *size_and_time(r.name),
-            ]
-            for r in RECIPES.values()
-        ],
+        ["name", "data", "epochs", "published", "measured", "minutes", "here"],
+        [row(recipe) for recipe in chosen.values()],
     )
+    processors = sorted({each.processor for each in MEASURED.values()})
+    echo(f"Published and measured: test accuracy. Minutes: one or two cores of {' or '.join(processors)}.")
+    if not measure:
+        echo("reslab recipes --measure, or reslab recipes NAME --measure, estimates those of this machine.")
+
+
+def _estimate_minutes(recipes: "Iterable[Recipe]") -> dict[str, float]:
+    """Estimate how long each takes here, by a few updates of its network; those on own pictures have no length yet."""
+    from reslab.data.progress import counting
+    from reslab.machine import kernels
+    from reslab.machine.device import pick_device
+    from reslab.machine.timing import time_update
+    from reslab.models import build
+    from reslab.network.inference import place_on
+
+    device = pick_device("auto")
+    kernels.enable(device)
+    sized = [recipe for recipe in recipes if recipe.data in NUM_IMAGES]
+    per_image: dict[Model, float] = {}
+    with counting("timing networks", total=len(sized), unit="recipes") as show:
+        for done, recipe in enumerate(sized):
+            show(done)
+            if recipe.model not in per_image:
+                channels = 1 if recipe.data == "digits" else 3
+                network = place_on(build(recipe.model, num_classes=10, channels=channels), device)
+                batch = (BATCH, channels, recipe.image_size, recipe.image_size)
+                per_image[recipe.model] = time_update(network, batch=batch) / BATCH
+    return {
+        each.name: per_image[each.model] * NUM_IMAGES[each.data] * each.epochs * each.share_of_pixels / 60
+        for each in sized
+    }
 
 
 def _accuracy(figure: "Published | None") -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reslab.cli.options import AllowRemote, DataDir, Json, SkipDamaged
+from reslab.cli.screens import Grouped
 from reslab.errors import UserError
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 SHOWN = 10  # files
 
 app = typer.Typer(
+    cls=Grouped,
     help="Inspect, verify, pack and cache data.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -62,6 +64,33 @@ def show(
         echo(line)
     if sheet is not None:
         echo(f"Contact sheet: {sheet}")
+
+
+@app.command("list", epilog="Example: reslab data list cifar100")
+def list_sources(
+    source: Annotated[str | None, typer.Argument(help="List the classes of this source alone.")] = None,
+    json: Json = False,
+) -> None:
+    """List the sources of data, with the classes of those that are known; CIFAR-100's by superclass."""
+    from reslab.cli.show import echo, print_json, print_table
+    from reslab.data.expression import ABOUT, CLASSES
+    from reslab.data.sources.catalog import CIFAR100_SUPERCLASSES
+
+    grouped = {name: list(classes) for name, classes in CIFAR100_SUPERCLASSES.items()}
+    known = {name: list(classes) for name, classes in CLASSES.items()}
+    if source is not None and source not in known:
+        raise UserError(f"{source!r} has no list of classes: choose {', '.join(known)}, or try reslab data show SOURCE")
+    if json:
+        print_json((known if source is None else {source: known[source]}) | {"superclasses": grouped})
+        return
+    if source is None:
+        print_table("Sources; join them with +", ["write", "for"], [[name, words] for name, words in ABOUT.items()])
+    for name in ("cifar10", "digits") if source is None else (source,):
+        if name != "cifar100":
+            echo(f"{name}: {', '.join(known[name])}")
+    if source in (None, "cifar100"):
+        rows = [[name, ", ".join(classes)] for name, classes in grouped.items()]
+        print_table("Classes of cifar100 by superclass; cifar100:reptiles takes five", ["superclass", "classes"], rows)
 
 
 @app.command(epilog="Example: reslab data check digits --csv findings.csv")

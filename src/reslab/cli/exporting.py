@@ -26,10 +26,12 @@ def export(
 ) -> None:
     """Export a network as ONNX, as a PyTorch program, or as a folder with a model card; checked after writing."""
     use_threads(threads)
+    from reslab.data.progress import waiting
     from reslab.exporting import export as export_run
     from reslab.runs import Run
 
-    done = export_run(Run.open(run), to=to, int8=int8, data_dir=data_dir, allow_remote=allow_remote)
+    with waiting(f"exporting to {to}"):
+        done = export_run(Run.open(run), to=to, int8=int8, data_dir=data_dir, allow_remote=allow_remote)
     if json:
         print_json(to_plain(done))
         return
@@ -87,9 +89,14 @@ def push(
 
 
 def pull(
-    name: Name, out: Annotated[Path, typer.Option(metavar="DIR", help="The new run folder.")], json: Json = False
+    name: Annotated[str, typer.Argument(metavar="OWNER/NAME|demo", help="A model repository on the hub; or demo.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The new run folder.")],
+    json: Json = False,
 ) -> None:
-    """Download a run from the hub into a run folder. Takes JSON and safetensors only, and checks them."""
+    """Download a run from the hub into a run folder, or copy the one that comes with reslab.
+
+    Takes JSON and safetensors only, and checks them.
+    """
     from reslab.integrations.hub import pull as pull_run
 
     run = pull_run(name, out=out)

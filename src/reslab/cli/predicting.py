@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def predict(
     run: Annotated[
         Path,
-        typer.Argument(metavar="RUN", help="A finished run folder, a model.safetensors or an exported .onnx."),
+        typer.Argument(metavar="RUN", help="A finished run folder, a model.safetensors, an exported .onnx, or demo."),
     ],
     files: Annotated[
         list[Path],
@@ -96,11 +96,14 @@ def _csv_row(found: "Answer | Unread", most: int, num_columns: int) -> list[str]
 
 def _print_answers(answers: "Sequence[Answer]", coverage: float | None) -> None:
     from reslab.cli.show import print_table
+    from reslab.words import percent
 
     rows = [
         [
             answer.file,
-            ", ".join(f"{name} {p:.1%}" for name, p in zip(answer.classes, answer.probabilities, strict=True))
+            ", ".join(
+                f"{name} {percent(p, decimals=1)}" for name, p in zip(answer.classes, answer.probabilities, strict=True)
+            )
             + ("" if answer.answered else "; unlike the training pictures"),
             *([] if answer.class_set is None else [", ".join(answer.class_set)]),
         ]

@@ -74,6 +74,7 @@ def train(
     start: Annotated[
         Path | None, typer.Option("--from", metavar="FILE", help="Start from the weights of a run or a file.")
     ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs, instead of the recipe's.")] = None,
     seed: Seed = 0,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Resume an interrupted run.")] = None,
     compile: Compile = "auto",
@@ -97,6 +98,12 @@ def train(
     """Train a recipe into a run folder. Does not read the test split."""
     if (recipe is None) == (resume is None):
         raise UserError("name a recipe to train (reslab recipes lists them), or resume a run with --resume RUN")
+    if resume is not None and epochs is not None:
+        raise UserError(
+            f"--resume keeps the number of epochs, since the learning rate of {resume} falls along them: train anew "
+            f"with reslab train {resume}/recipe.json --epochs {epochs} --out NEW; add --from {resume} to begin at its "
+            "weights"
+        )
     if resume is not None and (
         settings
         or out
@@ -134,7 +141,8 @@ def train(
     else:
         flags = ["trial=true"] * trial + ["skip_damaged=true"] * skip_damaged
         names_data = any(each.partition("=")[0].strip() == "data" for each in settings or ())
-        chosen = with_settings(find_recipe(recipe), [*(settings or ()), *flags])
+        length = [] if epochs is None else [f"epochs={epochs}"]
+        chosen = with_settings(find_recipe(recipe), [*(settings or ()), *length, *flags])
         folder = out or Path("runs") / f"{chosen.name}-seed{seed}"
         run = training.train(
             chosen,
@@ -238,13 +246,15 @@ def report(
     json: Json = False,
 ) -> None:
     """Write a run's report: one HTML file that opens offline, report.md, a model card, and plots as PNG."""
+    from reslab.data.progress import waiting
     from reslab.report import write_report
     from reslab.report.printing import find_browser, print_page
     from reslab.runs import Run
 
     if pdf:
         find_browser()
-    path = write_report(Run.open(run), against=None if against is None else Run.open(against))
+    with waiting("writing the report"):
+        path = write_report(Run.open(run), against=None if against is None else Run.open(against))
     printed = print_page(path) if pdf else None
     if json:
         files = {"report": str(path), "figures": str(run / "figures"), "markdown": str(run / "report.md")}

@@ -19,7 +19,9 @@ Port = Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")]
 
 
 def serve(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN …", help="Finished run folders, or a model.safetensors.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN …", help="Finished run folders, or a model.safetensors; or demo.")
+    ],
     host: Host = "127.0.0.1",
     port: Port = 8000,
     token: Token = None,
@@ -48,6 +50,18 @@ def serve(
         device=device,
         say=echo,
     )
+
+
+def demo(host: Host = "127.0.0.1", port: Port = 8000, token: Token = None, threads: Threads = None) -> None:
+    """Try it: serve a CIFAR-10 network that comes with reslab on a web page, offline."""
+    from reslab.runs import DEMO, DEMO_FOLDER, Run
+    from reslab.words import counted, figure
+
+    found = Run(DEMO_FOLDER).evaluation
+    classes, accuracy = counted(len(found.classes), "class"), figure(found.splits["test"].accuracy)
+    echo(f"{found.recipe} on CIFAR-10: {classes}, accuracy {accuracy} on the test images")
+    echo(f"Pictures to try: {DEMO_FOLDER / 'pictures'}")
+    serve([Path(DEMO)], host=host, port=port, token=token, neighbours=0, threads=threads)
 
 
 def dashboard(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from reslab.words import Unit
 
 WIDTH_IN_A_FILE = 10_000  # a program that reads lines gets whole ones
+GAP = 2  # blanks between columns
+EMPTY = ("", "-")
+NUMBER = re.compile(r"-?$|[-+−]?[\d.]")  # how the cells of a column of numbers begin
 
 METRICS = {
     "accuracy": "accuracy",
@@ -54,8 +58,12 @@ def to_plain(content: Any) -> Any:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; the first column is text, the others are numbers."""
+    """Print a table; columns of numbers are flush right, and empty ones are left out.
+
+    No word or number is broken: where a terminal is too narrow for them, each row becomes a block of lines.
+    """
     from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
 
@@ -63,12 +71,40 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     if not console.is_terminal:
         console.width = WIDTH_IN_A_FILE
     console.print(printable(title), style="bold", soft_wrap=True)
-    table = Table(box=box.SIMPLE_HEAD)
-    for place, column in enumerate(columns):
-        table.add_column(printable(column), justify="left" if place == 0 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*map(printable, row))
-    console.print(table)
+    whole = [[printable(cell) for cell in row] for row in rows]
+    kept = [place for place in range(len(columns)) if not whole or any(row[place] not in EMPTY for row in whole)]
+    header, *body = [[row[place] for place in kept] for row in ([printable(name) for name in columns], *whole)]
+    widths, fewest = [], []
+    for place, cells in enumerate(zip(header, *body, strict=True)):
+        words = cells if place == 0 else " ".join(cells).split()  # what a row is called stays on one line
+        widths.append(max(map(cell_len, cells)))
+        fewest.append(max(map(cell_len, words), default=0))
+    room = console.width - GAP * (len(widths) - 1)
+    if sum(fewest) <= room:
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
+        for place, (name, width) in enumerate(zip(header, narrow(widths, fewest, room=room), strict=True)):
+            is_number = place > 0 and all(NUMBER.match(row[place]) for row in body)
+            table.add_column(name, justify="right" if is_number else "left", width=width, overflow="fold")
+        for row in body:
+            table.add_row(*row)
+        console.print(table)
+        console.print()
+        return
+    for first, *others in body:
+        console.print(first, soft_wrap=True)
+        for name, cell in zip(header[1:], others, strict=True):
+            if cell not in EMPTY:
+                console.print(f"  {name}: {cell}", soft_wrap=True)
+
+
+def narrow(widths: Sequence[int], fewest: Sequence[int], *, room: int) -> list[int]:
+    """Take from the widths of columns until they fit into `room`, first where most can be taken."""
+    found, excess = list(widths), sum(widths) - room
+    for place in sorted(range(len(found)), key=lambda place: fewest[place] - widths[place]):
+        taken = max(0, min(widths[place] - fewest[place], excess))
+        found[place] -= taken
+        excess -= taken
+    return found
 
 
 def print_finished(run: "Run", *, how: str, was_finished: bool) -> None:

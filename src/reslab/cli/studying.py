@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from reslab.cli.options import AllowRemote, DataDir, Device, Json, Threads, use_threads
+from reslab.cli.screens import Grouped
 from reslab.errors import UserError
 
 app = typer.Typer(
+    cls=Grouped,
     help="Reproduce a published table over several seeds, with a verdict per row.",
     no_args_is_help=True,
     rich_markup_mode=None,

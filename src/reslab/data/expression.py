@@ -40,6 +40,16 @@ CLASSES: dict[Named, tuple[str, ...]] = {
     "cifar100-coarse": tuple(CIFAR100_SUPERCLASSES),
     "digits": tuple("0123456789"),
 }
+ABOUT = {  # what to write, and what it stands for
+    "cifar10": "50,000 training and 10,000 test images of 32x32 in ten classes",
+    "cifar100": "as many in a hundred classes; cifar100:reptiles and cifar100:lizard,snake take some of them",
+    "cifar100-coarse": "the same images in twenty superclasses",
+    "digits": "1,797 handwritten digits of 8x8, which come with scikit-learn; digits:0-6 takes some",
+    "folder:PATH": "pictures in a folder or archive, a subfolder for each class; folder:PATH:cat,dog takes two classes",
+    "csv:FILE": "pictures that a table lists with their labels",
+    "npz:FILE": "arrays that NumPy has saved",
+    "shards:PATH": "what reslab data pack has written, here or at an address",
+}
 _LOCATED: tuple[str, ...] = (*get_args(Located), "shards")
 _SOURCES: tuple[str, ...] = (*CLASSES, *_LOCATED)
 _OPTIONS = ("label", "group", "file", "split", "level")

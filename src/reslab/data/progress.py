@@ -1,5 +1,6 @@
-"""A line on how far the reading of images is, for whatever takes more than three seconds."""
+"""A line on how far a long piece of work is, for whatever takes more than three seconds."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ PAUSE = 10.0  # seconds between lines where there is no terminal
 
 
 @contextmanager
-def counting(what: str, *, total: int) -> Iterator[Callable[[int], None]]:
+def counting(what: str, *, total: int, unit: str = "pictures") -> Iterator[Callable[[int], None]]:
     """Give a function that is told how many are done; it shows that on stderr, from the fourth second on."""
     console = Console(stderr=True, highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
@@ -28,13 +29,13 @@ def counting(what: str, *, total: int) -> Iterator[Callable[[int], None]]:
         now = time.monotonic()
         if now < due:
             return
-        rate = f"{done / (now - began):,.0f} pictures/s"
+        rate = f"{done / (now - began):,.0f} {unit}/s"
         if console.is_terminal:
             bar.start()
             bar.update(task, completed=done, rate=rate)
         else:
             due = now + PAUSE
-            line = f"reslab: {what}: {done:,} of {total:,} pictures, {rate}"
+            line = f"reslab: {what}: {done:,} of {total:,} {unit}, {rate}"
             console.print(printable(line), soft_wrap=True, markup=False, emoji=False)
 
     try:
@@ -42,3 +43,25 @@ def counting(what: str, *, total: int) -> Iterator[Callable[[int], None]]:
     finally:
         if bar.live.is_started:
             bar.stop()
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say on stderr from the fourth second on that this goes on, and for how long, where nothing can be counted."""
+    console = Console(stderr=True, highlight=False)
+    began, is_done = time.monotonic(), threading.Event()
+
+    def speak() -> None:
+        pause = PATIENCE
+        while not is_done.wait(pause):
+            line = f"reslab: {what}: {time.monotonic() - began:,.0f} s so far"
+            console.print(printable(line), soft_wrap=True, markup=False, emoji=False)
+            pause = PAUSE
+
+    speaker = threading.Thread(target=speak, daemon=True)
+    speaker.start()
+    try:
+        yield
+    finally:
+        is_done.set()
+        speaker.join()

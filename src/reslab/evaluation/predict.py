@@ -14,6 +14,7 @@ from reslab.evaluation.copies import find_copies
 from reslab.evaluation.gallery import replace_exhibit, write_gallery
 from reslab.evaluation.score import choose_examples
 from reslab.machine import kernels
+from reslab.network.inference import watching
 from reslab.network.network import Network
 from reslab.recipe.recipe import Extension
 from reslab.records import SplitName
@@ -78,7 +79,8 @@ def _answer_split(network: Network, images: ImageSet) -> tuple[Predictions, Fami
 
 
 def _predict_split(network: Network, images: ImageSet, *, views: int) -> Predictions:
-    return Predictions(network.logits(images.images, views=views).numpy(), images.labels.numpy())
+    with watching(images.images, f"evaluating on the {images.split} images") as watched:
+        return Predictions(network.logits(watched, views=views).numpy(), images.labels.numpy())
 
 
 def _predict_with_base(run: Run, extension: Extension, images: ImageSet, *, device: str) -> None:

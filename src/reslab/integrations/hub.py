@@ -11,7 +11,7 @@ from pathlib import Path
 
 from reslab.errors import Failure, UserError, extra
 from reslab.report.card import write_card
-from reslab.runs import Run, read_weights, write_bytes
+from reslab.runs import DEMO, DEMO_FOLDER, Run, make_folder, read_weights, write_bytes
 from reslab.runs.files import read_bytes
 
 FILES = (
@@ -82,7 +82,7 @@ def pull(name: str, *, out: Path | str, endpoint: str | None = None) -> Run:
     Parameters
     ----------
     name : str
-        The repository, OWNER/NAME.
+        The repository, OWNER/NAME; or `demo`, the run that comes with reslab, which needs no hub.
     out : Path or str
         The run folder to make.
     endpoint : str, optional
@@ -107,6 +107,8 @@ def pull(name: str, *, out: Path | str, endpoint: str | None = None) -> Run:
     >>> reslab.pull("somebody/digits", out="runs/pulled").is_finished
     True
     """
+    if name == DEMO:
+        return _copy_demo(out)
     with extra("hub"):
         from huggingface_hub import HfApi
     _check_name(name)
@@ -122,6 +124,14 @@ def pull(name: str, *, out: Path | str, endpoint: str | None = None) -> Run:
     run = Run.create(out)
     for each, content in contents.items():
         write_bytes(run.path / each, content)
+    return run
+
+
+def _copy_demo(out: Path | str) -> Run:
+    run = Run.create(out)
+    make_folder(run.path / "pictures")
+    for path in sorted(DEMO_FOLDER.rglob("*.*")):
+        write_bytes(run.path / path.relative_to(DEMO_FOLDER), path.read_bytes())
     return run
 
 

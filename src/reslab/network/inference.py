@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reslab.data.progress import counting
 from reslab.models.layers import Classifier
 from reslab.network.folding import fold
 
@@ -130,3 +131,22 @@ def _views(batch: Tensor, views: int) -> Iterator[Tensor]:
         yield padded[:, :, down, place : place + columns]
         if views > 1:
             yield mirrored[:, :, down, padded.shape[3] - columns - place : padded.shape[3] - place]
+
+
+@contextmanager
+def watching(images: Stored, what: str) -> Iterator[Stored]:
+    """Give the same images (N, C, H, W); while they are read in order, `counting` shows how far that is."""
+    with counting(what, total=len(images), unit="images") as show:
+        yield _Watched(images, show)
+
+
+class _Watched:
+    def __init__(self, images: Stored, show: Callable[[int], None]) -> None:
+        self.images, self.show = images, show
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, places: slice, /) -> Tensor:
+        self.show(places.start)
+        return self.images[places]

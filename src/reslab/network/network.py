@@ -72,7 +72,8 @@ class Network:
         Parameters
         ----------
         path : Path or str
-            A run folder, or a `model.safetensors`, which may have any name.
+            A run folder, a `model.safetensors`, which may have any name, or `demo`: a CIFAR-10 network that comes with
+            reslab.
         device : str, default "auto"
             `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
 
@@ -187,11 +188,11 @@ class Network:
         standardized = standardize(pixels.to(self.device), by=self.metadata.standardize)
         return standardized.contiguous(memory_format=torch.channels_last)
 
-    def to_bytes(self) -> bytes:
-        """Give the content of a `model.safetensors`: with it the file alone predicts."""
+    def to_bytes(self, *, compact: bool = False) -> bytes:
+        """Give the content of a `model.safetensors`, with 8-bit weights where it is `compact`; it alone predicts."""
         tensors = {name: value.cpu().numpy() for name, value in self.module.state_dict().items()}
         known = self.familiarity.to_tensors() if self.familiarity is not None else {}
-        return pack_weights(tensors | known, self.metadata)
+        return pack_weights(tensors | known, self.metadata, compact=compact)
 
     def save(self, path: Path | str) -> None:
         """Write a `model.safetensors`, all of it or nothing. Raises: Failure where the disk refuses."""

@@ -6,7 +6,7 @@ one. JSON, safetensors and plain npz only: nothing read here can run code. NumPy
 
 from reslab.runs.checkpoints import Checkpoint
 from reslab.runs.files import Damaged, make_folder, write_bytes, write_json
-from reslab.runs.folder import Examples, Predictions, Run, pack_weights, read_weights
+from reslab.runs.folder import DEMO, DEMO_FOLDER, Examples, Predictions, Run, pack_weights, read_weights
 from reslab.runs.follower import Follower
 from reslab.runs.gallery import (
     Copies,
@@ -21,6 +21,8 @@ from reslab.runs.gallery import (
 )
 
 __all__ = [
+    "DEMO",
+    "DEMO_FOLDER",
     "Checkpoint",
     "Copies",
     "Damaged",

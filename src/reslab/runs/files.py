@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from reslab.errors import Failure, UserError, check_kind, first_complaint, show
 from reslab.recipe.value import Part
 from reslab.records import SCHEMA_VERSION
+from reslab.runs.compact import expand
 from reslab.words import printable
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -183,9 +184,10 @@ def read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str
         for name, value in tensors.items():  # where ml_dtypes is loaded, NumPy does read such types
             if value.dtype.isbuiltin != 1:
                 raise TypeError(f"{name} is of type {value.dtype}, which NumPy lacks")
-    except (OSError, safetensors.SafetensorError, TypeError, AttributeError) as error:  # the last two: no such dtype
+        return expand(tensors), metadata
+    # A type or an attribute is wrong where NumPy has no such dtype, and a value where a scale does not fit.
+    except (OSError, safetensors.SafetensorError, TypeError, AttributeError, ValueError) as error:
         raise Damaged(f"{path} cannot be read as a safetensors file: {error}") from None
-    return tensors, metadata
 
 
 def write_npz(path: Path, arrays: Arrays) -> None:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from reslab.recipe.recipe import Recipe, read_recipe
 from reslab.records import SPLITS, Candidates, Environment, Epoch, Evaluation, PriorChoice, SplitName, Weights
 from reslab.runs import checkpoints, lock
 from reslab.runs.checkpoints import Checkpoint
+from reslab.runs.compact import compress
 from reslab.runs.files import (
     Arrays,
     Damaged,
@@ -31,6 +32,10 @@ from reslab.runs.files import (
     writing,
 )
 from reslab.words import is_text, printable
+
+# The run that comes with reslab, and its name. Commands read its weights; what writes into a run takes a copy.
+DEMO: Final = "demo"
+DEMO_FOLDER: Final = Path(__file__).parent / "demo"
 
 # What a run may hold that ended before it had begun; its recipe is written last.
 BEFORE_THE_RECIPE = {lock.NAME, "environment.json", "digests.npz", "base.safetensors", "base.json"}
@@ -111,7 +116,8 @@ class Run:
         """Open a run folder that `train` has begun. Raises: UserError where it is none."""
         run = cls(path)
         if not os.path.isfile(run.path / "recipe.json"):  # unlike Path.is_file, for any name at all
-            raise UserError(f"{path} is not a run folder: it holds no recipe.json (reslab train makes one)")
+            makes = f"pull {DEMO} --out runs/{DEMO}" if str(path) == DEMO else "train"
+            raise UserError(f"{path} is not a run folder: it holds no recipe.json (reslab {makes} makes one)")
         return run
 
     def locked(self) -> AbstractContextManager[None]:
@@ -122,6 +128,15 @@ class Run:
     def is_locked(self) -> bool | None:
         """Whether a process writes it now; None where that cannot be told."""
         return lock.is_locked(self.path)
+
+    def beat(self) -> None:
+        """Say that the process that writes it is alive."""
+        lock.beat(self.path)
+
+    @property
+    def last_beat(self) -> float | None:
+        """When the process that writes it was last alive, in seconds since 1970; None where there is none."""
+        return lock.last_beat(self.path)
 
     @contextmanager
     def beginning(self) -> Iterator[None]:
@@ -357,16 +372,22 @@ def _is_in_the_way(path: Path) -> bool:
     return path.name not in BEFORE_THE_RECIPE and not path.name.endswith(".part")
 
 
-def pack_weights(tensors: Arrays, weights: Weights) -> bytes:
-    """Give the content of a `model.safetensors`."""
+def pack_weights(tensors: Arrays, weights: Weights, *, compact: bool = False) -> bytes:
+    """Give the content of a `model.safetensors`; a compact one has 8-bit integers and a quarter of the size."""
+    if compact:
+        tensors = compress(tensors)
     return to_safetensors(tensors, {"reslab": weights.model_dump_json()})
 
 
 def read_weights(path: Path) -> tuple[dict[str, NDArray[Any]], Weights]:
     """Read `model.safetensors`, or the one inside a run folder: tensors by name, and what they are.
 
+    `demo`, where nothing lies at such a path, is the network that comes with reslab.
+
     Raises: UserError where the file is missing, damaged or not one of reslab's.
     """
+    if str(path) == DEMO and not path.exists():
+        path = DEMO_FOLDER
     if path.is_dir():
         run = Run.open(path)
         if not run.is_finished:

@@ -52,6 +52,20 @@ def is_locked(folder: Path) -> bool | None:
     return False
 
 
+def beat(folder: Path) -> None:
+    """Tell other programs, which may see no locks, that the writer is alive: the lock's time of modification is now."""
+    with suppress(OSError):
+        os.utime(folder / NAME)
+
+
+def last_beat(folder: Path) -> float | None:
+    """Say when the writer of `folder` was last alive, in seconds since 1970; None where there is none."""
+    try:
+        return (folder / NAME).stat().st_mtime
+    except OSError:
+        return None
+
+
 def _open(folder: Path) -> int:
     attempts = ATTEMPTS
     while True:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +42,7 @@ from reslab.training.step import make_forward
 
 IMAGES_TO_PREPARE = 5000  # what the whitened patches are measured on
 UPDATES_BETWEEN_CHECKS = {"cpu": 1, "cuda": 50}  # reading a loss makes a GPU wait
+SECONDS_BETWEEN_BEATS = 5.0
 EVERY_EPOCH = Safety()
 
 
@@ -99,6 +101,7 @@ class Trainer:
         self.trained = [parameter for parameter in self.state.model.parameters() if parameter.requires_grad]
         self.epoch_start = capture(self.state)
         self.clock, self.stop = Clock(safety), StopRequest()
+        self.beaten = 0.0
         self.precision = self.team.from_first(lambda: self.run.environment.multiplied)
         self.objective = make_objective(
             self.recipe, images=self.images, teacher=self._make_teacher(start), device=self.device
@@ -250,8 +253,23 @@ class Trainer:
             state.seconds = time.perf_counter() - began
             self._check_losses(place)
             num_seen = sum(self.batches.sizes[: place + 1])
-            self.display.update(epoch=epoch, images_per_second=num_seen / state.seconds)
+            so_far = partial(self._so_far, place, num_seen)
+            self.display.update(epoch=epoch, images_per_second=num_seen / state.seconds, so_far=so_far)
+            self._beat()
             self._heed_clock_and_stop()
+
+    def _so_far(self, place: int, num_seen: int) -> tuple[float, float]:
+        """Give loss and accuracy over the epoch's updates up to `place`."""
+        losses, hits = self.state.losses[: place + 1], self.state.hits[: place + 1]
+        sizes = torch.tensor(self.batches.sizes[: place + 1], device=self.device)
+        return float((losses * sizes).sum()) / num_seen, int(hits.sum()) / num_seen
+
+    def _beat(self) -> None:
+        """Show other programs now and then that this one is alive."""
+        now = time.monotonic()
+        if self.team.is_first and now - self.beaten >= SECONDS_BETWEEN_BEATS:
+            self.run.beat()
+            self.beaten = now
 
     def _heed_clock_and_stop(self) -> None:
         """Save where it is time, and end where any process has been asked to."""

@@ -1,6 +1,7 @@
 """What a person sees while a network trains: a bar on a terminal, else a line per epoch. Everything goes to stderr."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -8,6 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from reslab.records import Epoch
 from reslab.words import printable
+
+PAUSE, PAUSE_ON_A_TERMINAL = 30.0, 1.0  # seconds between words on an epoch under way
 
 
 class Display:
@@ -19,6 +22,7 @@ class Display:
         self.total_updates = total_updates
         self.bar: Progress | None = None
         self.task = TaskID(0)
+        self.due = 0.0 if self.console.is_terminal else time.monotonic() + PAUSE
 
     @contextmanager
     def shown(self, *, updates: int) -> Iterator["Display"]:
@@ -37,15 +41,29 @@ class Display:
             self.task = self.bar.add_task("training", total=self.total_updates, completed=updates, rate="")
             yield self
 
-    def update(self, *, epoch: int, images_per_second: float) -> None:
-        """Count one more update, in `epoch` (from 0)."""
+    def update(self, *, epoch: int, images_per_second: float, so_far: Callable[[], tuple[float, float]]) -> None:
+        """Count one more update, in `epoch` (from 0); `so_far` gives the epoch's loss and accuracy until now.
+
+        That is asked for seldom, since a GPU has to be waited for.
+        """
         if self.bar is not None:
-            description = f"epoch {epoch + 1}/{self.total_epochs}"
-            rate = f"{images_per_second:,.0f} images/s"
-            self.bar.update(self.task, advance=1, description=description, rate=rate)
+            self.bar.advance(self.task)
+        now = time.monotonic()
+        if self.console.quiet or now < self.due:
+            return
+        loss, accuracy = so_far()
+        description = f"epoch {epoch + 1}/{self.total_epochs}"
+        words = f"{images_per_second:,.0f} images/s  loss {loss:.4f}  accuracy {accuracy:.2%}"
+        if self.bar is not None:
+            self.bar.update(self.task, description=description, rate=words)
+            self.due = now + PAUSE_ON_A_TERMINAL
+        else:
+            self.say(f"{description} so far: {words}")
+            self.due = now + PAUSE
 
     def epoch(self, done: Epoch) -> None:
         """Print the line of a finished epoch."""
+        self.due = max(self.due, time.monotonic() + PAUSE) if self.bar is None else self.due
         line = (
             f"epoch {done.epoch:>3}/{self.total_epochs}  {done.seconds:7.1f} s  {done.images_per_second:8,.0f} images/s"
             f"  rate {done.learning_rate:.4f}  loss {done.train_loss:.4f}  accuracy {done.train_accuracy:.2%}"

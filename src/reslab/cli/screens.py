@@ -1,0 +1,49 @@
+"""The first screen, and the list of commands by what a person wants to do."""
+
+import os
+from collections.abc import Iterator
+from typing import Any, Final
+
+import typer
+import typer.core
+
+START, TRAIN, USE, LOOK = "Start here", "Train and measure", "Use", "Look inside"
+
+MAP: Final = """\
+reslab trains small-image classifiers, measures them honestly, and teaches
+them new classes.
+
+  reslab demo                       classify pictures on a web page, with a
+                                    network that comes with reslab
+  reslab fit folder:pictures        find the best classifier for your pictures
+  reslab train digits-quick         train, then: reslab evaluate, reslab report
+
+All commands: reslab -h. One of them, with an example: reslab train -h."""
+
+
+class Grouped(typer.core.TyperGroup):
+    """A group of commands whose help lists them under headings, each with its first sentence.
+
+    The types of its arguments are Typer's own in some versions, and click's in others.
+    """
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for name, command in self._listed(ctx):
+            heading = getattr(command, "rich_help_panel", None)
+            summary = command.get_short_help_str(limit=10_000)  # in whole; the formatter breaks it into lines
+            panels.setdefault(heading if isinstance(heading, str) else "Commands", []).append((name, summary))
+        for heading, rows in panels.items():
+            with formatter.section(_bold(heading)):
+                formatter.write_dl(rows)
+
+    def _listed(self, ctx: Any) -> Iterator[tuple[str, Any]]:
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            if command is not None and not command.hidden:
+                yield name, command
+
+
+def _bold(text: str) -> str:
+    """Emphasise where there is a terminal: what writes the help takes it away elsewhere."""
+    return text if os.environ.get("NO_COLOR") else typer.style(text, bold=True)
