@@ -40,7 +40,9 @@ METHODS: Final[dict[Method, About]] = {
     "frozen": About("a new head on the old backbone, 20 epochs, plain cross-entropy", True, True),
     "frozen-balanced": About("the same with classes counted as equally frequent", True, True),
     "nearest-mean": About("the class of the nearest mean feature; no training", True, True),
-    "fusion": About("a new head on the old network's features and a pretrained one's, side by side", True, True),
+    "fusion": About(
+        "the old network and a pretrained one as two opinions, with new rows on both networks' features", True, True
+    ),
     "finetune": About("all layers, the backbone at a lower rate, every class drawn equally often", True, False),
     "finetune-distill": About("the same, keeping the old network's opinion", False, False),
     "weight-align": About("distillation, then new rows of the head as long as the old ones", False, False),
@@ -107,8 +109,8 @@ def fit(recipe: Recipe, *, num_images: int, validation: int, trial: bool) -> Rec
 def _training(base: Recipe, extension: Extension) -> dict[str, Any]:
     match extension.method:
         case "fusion":
-            chosen = LinearHead(penalty="chosen") if extension.keep_old else LinearHead(shrinkage="chosen")
-            return _on_features(base, extension.method) | {"augment": (), "optimizer": chosen, "epochs": 1}
+            head = LinearHead(penalty="chosen")
+            return _on_features(base, extension.method) | {"augment": (), "optimizer": head, "epochs": 1}
         case "frozen" | "frozen-balanced" | "nearest-mean":
             return _on_features(base, extension.method)
         case "joint":

@@ -403,7 +403,9 @@ class _Extender:
             network.module.head,
             fusion.LabelledFeatures(features, self.images.labels),
             held_out=fusion.LabelledFeatures(held_out, self.held_out.labels),
-            num_kept=self.extension.num_old if self.extension.keep_old else 0,
+            num_old=self.extension.num_old,
+            num_base_features=fusion.num_features(self.recipe.model.base),
+            keep_old=self.extension.keep_old is not None,
         )
         priors = priors_of(self.recipe, counts=self.images.counts())
         choices = [choose_prior(head.logits(held_out), self.held_out.labels, priors=priors) for head in candidates]
