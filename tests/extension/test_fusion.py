@@ -103,9 +103,15 @@ def test_too_few_held_out_images_leave_the_geometric_mean(
     torch.testing.assert_close(joined.weight, (first.weight + second.weight) / 2)
 
 
-def test_the_second_opinion_rests_on_the_pretrained_features_alone(
-    experts: tuple[fusion.SolvedHead, fusion.SolvedHead, fusion.LabelledFeatures],
+def test_each_opinion_rests_on_its_own_features(
+    experts: tuple[fusion.SolvedHead, fusion.SolvedHead, fusion.LabelledFeatures], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    solved = fusion.solve_second(experts[2], num_base_features=3)
-    assert not solved.weight[:, :3].any()
-    assert (solved.logits(experts[2].features).argmax(1) == experts[2].labels).float().mean() > 0.75
+    heads: list[fusion.SolvedHead] = []
+    monkeypatch.setattr(fusion, "join", lambda first, second, **_: heads.extend([first, second]))
+    head = nn.Linear(6, 3)
+    fusion.candidates(head, experts[2], held_out=experts[2], num_old=2, num_base_features=3, keep_old=False)
+    first, second = heads[:2]
+    assert torch.equal(first.weight[:2], head.weight[:2])
+    assert not first.weight[2:, 3:].any()
+    assert not second.weight[:, :3].any()
+    assert (second.logits(experts[2].features).argmax(1) == experts[2].labels).float().mean() > 0.75

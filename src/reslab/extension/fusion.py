@@ -7,7 +7,7 @@ The base has seen its training images, so its features tell them apart better th
 solved on both networks' features trusts the base too much. So the head is a product of two experts: the base's own rows
 with new ones beside them, and the pretrained network's classifier of all classes; held-out images say how much each
 counts.
-Source: logistic regression; the offset in `solve_rows` is that of generalized linear models, McCullagh and Nelder 1989;
+Source: logistic regression; the offset in `regress` is that of generalized linear models, McCullagh and Nelder 1989;
 see `join` for the product.
 Axes: N images, D features, K classes of which K' are old.
 """
@@ -32,8 +32,7 @@ from reslab.records import Weights
 
 SIZE: Final = 0  # of the pretrained network
 IMAGE_SIZE = 128
-PENALTIES = (1e-2, 3e-3, 1e-3)  # of the new rows: times half their squares, beside the mean cross-entropy
-SECOND_PENALTY = 1e-2  # of the pretrained network's classifier
+PENALTIES = (1e-2, 3e-3, 1e-3)  # times half the squares of the rows, beside the mean cross-entropy
 ITERATIONS = 100
 
 
@@ -144,34 +143,45 @@ def candidates(
     num_base_features: int,
     keep_old: bool,
 ) -> list[SolvedHead]:
-    """Solve a head for each penalty of the new rows, beside the base's rows as they are or joined to a second opinion.
+    """Solve a head for each penalty: new rows beside the base's, which are kept or joined to a second opinion.
 
     The base's rows are the first `num_old` of `head`; its features are the first `num_base_features`.
     """
     old = SolvedHead(head.weight[:num_old].detach().cpu(), head.bias[:num_old].detach().cpu(), 0.0)
-    rows = solve_rows(training, old_logits=old.logits(training.features))
+    old_logits = old.logits(training.features)
     if keep_old:
+        rows = regress(training, given=old_logits, penalties=PENALTIES)
         old_held = old.logits(held_out.features)
         return [_stack(old, calibrate_rows(each, held_out, old_logits=old_held)) for each in rows]
-    second = solve_second(training, num_base_features=num_base_features)
-    return [join(_stack(old, each), second, held_out=held_out, num_old=num_old) for each in rows]
+    places = slice(num_base_features), slice(num_base_features, None)
+    (new,) = _regress_on(places[0], training, given=old_logits, penalties=PENALTIES[:1])
+    nothing = torch.zeros(len(training.labels), 0)
+    seconds = _regress_on(places[1], training, given=nothing, penalties=PENALTIES)
+    return [join(_stack(old, new), each, held_out=held_out, num_old=num_old) for each in seconds]
 
 
 def _stack(old: SolvedHead, new: SolvedHead) -> SolvedHead:
     return SolvedHead(torch.cat([old.weight, new.weight]), torch.cat([old.bias, new.bias]), new.strength)
 
 
-def solve_second(training: LabelledFeatures, *, num_base_features: int) -> SolvedHead:
-    """Regress all classes on the pretrained network's features alone, which has seen none of the images."""
-    alone = LabelledFeatures(training.features[:, num_base_features:], training.labels)
-    (found,) = _regress(alone, given=torch.zeros(len(alone.labels), 0), penalties=(SECOND_PENALTY,))
-    return found._replace(weight=F.pad(found.weight, (num_base_features, 0)))
+def _regress_on(
+    places: slice, training: LabelledFeatures, *, given: Tensor, penalties: tuple[float, ...]
+) -> list[SolvedHead]:
+    """Regress on some of the features alone; the rows are 0 at the others."""
+    alone = LabelledFeatures(training.features[:, places], training.labels)
+    found = []
+    for solved in regress(alone, given=given, penalties=penalties):
+        weight = torch.zeros(len(solved.bias), training.features.shape[1])
+        weight[:, places] = solved.weight
+        found.append(solved._replace(weight=weight))
+    return found
 
 
 @torch.enable_grad()
 def join(first: SolvedHead, second: SolvedHead, *, held_out: LabelledFeatures, num_old: int) -> SolvedHead:
     """Multiply the probabilities of both, each to a power; the powers and a shift of the new classes are calibrated.
 
+    The rows of the old and of the new classes of the `first` have each a power of their own.
     Too few held-out images leave the geometric mean.
     Source: a product of experts, Hinton 2002, with powers as in logarithmic opinion pools, Heskes 1998.
     """
@@ -190,17 +200,12 @@ def join(first: SolvedHead, second: SolvedHead, *, held_out: LabelledFeatures, n
     with torch.no_grad():
         weight = scales()[:, None] * first.weight + powers[2] * second.weight
         bias = scales() * first.bias + powers[2] * second.bias + shift * is_new
-    return SolvedHead(weight, bias, first.strength)
-
-
-def solve_rows(training: LabelledFeatures, *, old_logits: Tensor) -> list[SolvedHead]:
-    """Fit the new classes' rows alone by logistic regression, the old logits (N, K') given, for each penalty."""
-    return _regress(training, given=old_logits, penalties=PENALTIES)
+    return SolvedHead(weight, bias, second.strength)
 
 
 @torch.enable_grad()
-def _regress(training: LabelledFeatures, *, given: Tensor, penalties: tuple[float, ...]) -> list[SolvedHead]:
-    """Fit rows for the classes after those whose logits (N, K') are `given`, for each penalty."""
+def regress(training: LabelledFeatures, *, given: Tensor, penalties: tuple[float, ...]) -> list[SolvedHead]:
+    """Fit rows for the classes after those whose logits (N, K') are `given`: a logistic regression for each penalty."""
     mean, deviation = _moments(training.features)
     scaled = (training.features - mean) / deviation
     weight = torch.zeros(int(training.labels.max()) + 1 - given.shape[1], scaled.shape[1], requires_grad=True)
