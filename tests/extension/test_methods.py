@@ -216,8 +216,9 @@ def test_old_classes_stay_as_frequent_as_in_the_base_though_few_of_their_images_
     assert used.recipe.extension is not None
     assert used.recipe.extension.coming is None
     assert used.prior.is_flat  # as many images of each class
-    with pytest.raises(UserError, match="--prior test: choose from base, used"):
-        extend(base.path, data=NEW, out=tmp_path / "no", prior="test")
+    told = extend(base.path, data=NEW, out=tmp_path / "told", method="frozen", prior="3")
+    assert told.recipe.extension is not None
+    assert told.recipe.extension.coming == (3, 3, 3, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +227,8 @@ def test_old_classes_stay_as_frequent_as_in_the_base_though_few_of_their_images_
         ("digits:4", {}, "twice"),
         ("digits:99", {}, "'99' is not a class of digits"),
         ("digits:0@1", {}, "class '0' has 1 training image"),
+        ("digits:0", {"prior": "test"}, "--prior test: choose from base, used, or write a whole number"),
+        ("digits:0", {"prior": "0"}, "--prior 0: choose from base"),
         ("digits:0", {"method": "freeze"}, "unknown method 'freeze': choose from frozen, "),
         ("digits:0", {"keep_old": "exact"}, "finetune-distill changes the old classes' logits: choose --method fusion"),
         (

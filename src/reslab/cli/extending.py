@@ -35,8 +35,9 @@ def extend(
     prior: Annotated[
         str,
         typer.Option(
-            metavar="base|used",
-            help="With --old-data N: are future images as frequent as in the whole base, or as in the images used?",
+            metavar="base|used|N",
+            help="How frequent future images of old classes are: as in the whole base, as in the images used, or N "
+            "times those of a new class.",
         ),
     ] = "base",
     merge: Annotated[bool, typer.Option("--merge", help="Merge classes of the same name.")] = False,

@@ -91,9 +91,10 @@ def extend(
         Training images of the old classes to use: `all`, `none`, or the number of each class.
     merge : bool, default False
         Whether a name that both sides have is one class; without it such names are refused.
-    prior : {"base", "used"}, default "base"
+    prior : str, default "base"
         How frequent pictures of the old classes will be: as in all training images of the base, whatever `old_data`
-        takes of them, or as in those that are used.
+        takes of them (`base`), as in those that are used (`used`), or so many times as frequent as pictures of a new
+        class (a whole number, such as `10`).
     keep_old : {None, "exact"}, default None
         With `exact` the logits of the old classes stay what they are, to the bit; by the method `fusion` alone.
     settings : iterable of str, default ()
@@ -241,8 +242,8 @@ def _read_computing(method: str, wanted: Computing) -> Computing:
 
 def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None) -> Recipe:
     method = check_method(wish.method, old_data=wish.old_data)
-    if wish.prior not in PRIORS:
-        raise UserError(f"--prior {wish.prior}: choose from {', '.join(PRIORS)}")
+    if wish.prior not in PRIORS and not (wish.prior.isdecimal() and int(wish.prior)):
+        raise UserError(f"--prior {wish.prior}: choose from {', '.join(PRIORS)}, or write a whole number, such as 10")
     if wish.keep_old not in (None, "exact"):
         raise UserError(f"--keep-old {wish.keep_old}: write exact, or omit it")
     if wish.keep_old and method != "fusion":
@@ -270,9 +271,8 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None) -> 
     images = read_split(draft, "train", data_dir=data_dir, allow_remote=True)
     _check_fit(run, weights, images, wish)
     old_images = _read_old(run, data_dir=data_dir)
-    if wish.prior == "base" and isinstance(wish.old_data, int):
-        coming = _count_coming(old_images, images, limit=wish.old_data)
-        draft = derive(draft, name=draft.name, extension=extension.model_copy(update={"coming": coming}))
+    coming = _expect(wish, images, old=old_images)
+    draft = derive(draft, name=draft.name, extension=extension.model_copy(update={"coming": coming}))
     num_held_out = _num_held_out(run, images, extension)
     recipe = fit(draft, num_images=len(images.labels), validation=num_held_out, trial=base.trial)
     return _with_settings(recipe, wish.settings)
@@ -300,11 +300,15 @@ def _read_old(run: Run, *, data_dir: Path | None) -> ImageSet:
     return read_split(run.recipe.model_copy(update={"validation": 0}), "train", data_dir=data_dir, allow_remote=True)
 
 
-def _count_coming(old: ImageSet, images: ImageSet, *, limit: int) -> tuple[int, ...]:
-    """Count the images (K,) that there would be if none of the base's were left out."""
-    counts = images.counts()
-    for label, count in enumerate(old.counts()):
-        counts[label] += count - min(count, limit)
+def _expect(wish: _Wish, images: ImageSet, *, old: ImageSet) -> tuple[int, ...] | None:
+    """Say how frequent pictures of each class (K,) will be, where that is not as in training."""
+    counts, num_old = images.counts(), len(old.classes)
+    if wish.prior.isdecimal():
+        return (int(wish.prior),) * num_old + (1,) * (len(counts) - num_old)
+    if wish.prior == "used" or not isinstance(wish.old_data, int):
+        return None
+    for label, count in enumerate(old.counts()):  # as if none of the base's were left out
+        counts[label] += count - min(count, wish.old_data)
     return tuple(counts)
 
 
