@@ -49,9 +49,12 @@ METHODS: Final[dict[Method, About]] = {
     "joint": About("all classes from scratch by the base's recipe", True, False),
 }
 DEFAULT: Final[Method] = "finetune-distill"
+TUNED: Final[tuple[Method, ...]] = ("finetune", "finetune-distill", "weight-align")
 
 BACKBONE_LR, BACKBONE_LR_ALONE = 0.4, 0.05  # the latter without images that hold the old classes in place
 TUNED_SHARE = 0.75  # of the base's epochs
+MOST_DRAWN = 12 * 47_250  # images that a tuned network is shown: a base that was trained longer does not prolong it
+FEWEST_EPOCHS = 2
 PEAK_SHARE = 0.5  # of the base's peak rate
 BALANCE = 1.0  # every class is drawn equally often
 
@@ -99,10 +102,14 @@ def plan(base: Recipe, *, weights: Weights, extension: Extension, data: str) -> 
 
 
 def fit(recipe: Recipe, *, num_images: int, validation: int, trial: bool) -> Recipe:
-    """Fill in how many images are held out, whether by a trial, and for a tuned network how many are drawn an epoch."""
+    """Fill in how many images are held out, whether by a trial, and for a tuned network how many it is shown."""
     changes: dict[str, Any] = {"validation": validation, "trial": trial}
-    if recipe.extension and recipe.extension.method in ("finetune", "finetune-distill"):
-        changes["sampling"] = Sampling(images_per_epoch=num_images - validation, balance=BALANCE)
+    method, per_epoch = recipe.extension and recipe.extension.method, num_images - validation
+    if method in ("finetune", "finetune-distill"):
+        changes["sampling"] = Sampling(images_per_epoch=per_epoch, balance=BALANCE)
+    if method in TUNED:
+        changes["epochs"] = min(recipe.epochs, max(FEWEST_EPOCHS, -(-MOST_DRAWN // per_epoch)))
+        changes["progressive_resizing"] = _resizing(recipe.progressive_resizing, epochs=changes["epochs"])
     return derive(recipe, name=recipe.name, **changes)
 
 
@@ -141,7 +148,7 @@ def _tuned(base: Recipe, extension: Extension) -> dict[str, Any]:
     if isinstance(optimizer, Muon):
         changes["head_lr"] = optimizer.head_lr * PEAK_SHARE
         changes["bias_lr"] = optimizer.bias_lr * PEAK_SHARE
-    epochs = max(2, round(base.epochs * TUNED_SHARE))
+    epochs = max(FEWEST_EPOCHS, round(base.epochs * TUNED_SHARE))
     return {
         "progressive_resizing": _resizing(base.progressive_resizing, epochs=epochs),
         "freeze": tuple(Freeze(parameters=part.parameters, epoch=0) for part in base.freeze),

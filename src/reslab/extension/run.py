@@ -16,7 +16,7 @@ from reslab.data.recipe_data import check_remote, describe_change, read_split
 from reslab.errors import UserError
 from reslab.extension import announce, fusion, heads
 from reslab.extension.features import as_epoch, compute_features, is_mirrored, set_head, train_head
-from reslab.extension.methods import DEFAULT, METHODS, backbone_rate, check_method, fit, plan
+from reslab.extension.methods import DEFAULT, METHODS, TUNED, backbone_rate, check_method, fit, plan
 from reslab.extension.prior import Priors, choose_prior, priors_of
 from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
@@ -29,6 +29,7 @@ from reslab.recipe.settings import with_settings
 from reslab.records import Epoch, PriorChoice, Weights
 from reslab.runs import Run
 from reslab.training.begin import Begun, Computing, begin, go_on, read_recorded, read_splits
+from reslab.training.budget import within
 from reslab.training.distributed import Team
 from reslab.training.findings import tell_findings
 from reslab.training.loop import EVERY_EPOCH, Start, Trainer
@@ -38,9 +39,9 @@ from reslab.training.safety import Safety
 from reslab.words import counted, duration
 
 PRIORS = ("base", "used")
+FORWARD_SHARE = 3 / 4  # of an update with a teacher, which adds a forward pass to three
 VALIDATION_SHARE = 0.1  # of each class, where the base held nothing out
 FIXED = ("data", "model", "image_size", "channels", "standardize", "resize", "validation", "trial", "extension")
-IMPRINTED = ("finetune", "finetune-distill", "weight-align")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class _Wish:
     prior: str
     keep_old: str | None
     settings: tuple[str, ...]
+    minutes: float | None
 
 
 def extend(
@@ -65,6 +67,7 @@ def extend(
     prior: str = "base",
     keep_old: str | None = None,
     settings: Iterable[str] = (),
+    minutes: float | None = None,
     seed: int = 0,
     device: str = "auto",
     data_dir: Path | None = None,
@@ -99,6 +102,8 @@ def extend(
         With `exact` the logits of the old classes stay what they are, to the bit; by the method `fusion` alone.
     settings : iterable of str, default ()
         Overrides `field=value` of how the method trains, such as `epochs=5`, as `with_settings` takes them.
+    minutes : float, optional
+        Train as many updates as fit into so much time here, if those are fewer; for methods that train all layers.
     seed : int, default 0
         Decides what is random in the training.
     device : str, default "auto"
@@ -143,9 +148,8 @@ def extend(
     weights = Network.load(run.path, device=str(team.device)).metadata
     # What `data` adds to it, the caller has named.
     check_remote(run.recipe.data, of=f"the recipe {run.recipe.name}", allow_remote=allow_remote)
-    recipe = _plan(
-        run, weights, _Wish(data, method, old_data, merge, prior, keep_old, tuple(settings)), data_dir=data_dir
-    )
+    wish = _Wish(data, method, old_data, merge, prior, keep_old, tuple(settings), minutes)
+    recipe = _plan(run, weights, wish, data_dir=data_dir, device=team.device)
 
     def bring_base(made: Run) -> None:
         made.write_base(run.weights_path.read_bytes())
@@ -240,7 +244,7 @@ def _read_computing(method: str, wanted: Computing) -> Computing:
 # ---- what to do
 
 
-def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None) -> Recipe:
+def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None, device: torch.device) -> Recipe:
     method = check_method(wish.method, old_data=wish.old_data)
     if wish.prior not in PRIORS and not (wish.prior.isdecimal() and int(wish.prior)):
         raise UserError(f"--prior {wish.prior}: choose from {', '.join(PRIORS)}, or write a whole number, such as 10")
@@ -248,6 +252,8 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None) -> 
         raise UserError(f"--keep-old {wish.keep_old}: write exact, or omit it")
     if wish.keep_old and method != "fusion":
         raise UserError(f"{method} changes the old classes' logits: choose --method fusion, or omit --keep-old")
+    if wish.minutes is not None and METHODS[method].on_features:
+        raise UserError(f"{method} takes as long as its features do: omit --minutes, or choose another --method")
     base = run.recipe
     limit = {"all": None, "none": 0}.get(str(wish.old_data), wish.old_data)
     if base.trial and wish.old_data == "none":
@@ -275,7 +281,11 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None) -> 
     draft = derive(draft, name=draft.name, extension=extension.model_copy(update={"coming": coming}))
     num_held_out = _num_held_out(run, images, extension)
     recipe = fit(draft, num_images=len(images.labels), validation=num_held_out, trial=base.trial)
-    return _with_settings(recipe, wish.settings)
+    recipe = _with_settings(recipe, wish.settings)
+    if wish.minutes is None:
+        return recipe
+    share = 1.0 if extension.distill == 0 else FORWARD_SHARE  # the rest is for the base's opinion
+    return within(recipe, minutes=share * wish.minutes, images=images, device=device)
 
 
 def _with_settings(recipe: Recipe, settings: tuple[str, ...]) -> Recipe:
@@ -446,7 +456,7 @@ class _Extender:
 
     def _tune(self) -> Network:
         start = None
-        if self.extension.method in IMPRINTED:
+        if self.extension.method in TUNED:
             grown = self._grown()
             self._imprint(grown)
             start = Start(grown.module, teacher=self.base.module if self.extension.distill else None)
