@@ -348,7 +348,10 @@ def _check_fit(run: Run, weights: Weights, images: ImageSet, wish: _Wish) -> Non
     if images.classes[:num_old] != weights.classes:
         raise UserError(f"{run.path} was trained on other classes than {run.recipe.data} has now: train it again")
     if len(images.classes) == num_old:
-        raise UserError(f"{wish.data!r} has no new class: {run.path} knows {', '.join(weights.classes)}")
+        raise UserError(
+            f"{wish.data!r} has no new class: {run.path} knows {', '.join(weights.classes)}; to train on more pictures of "
+            f"these, add them to its data and write reslab train {run.path}/recipe.json --from {run.path} --out DIR"
+        )
     if images.images.shape[1] != weights.channels:
         raise UserError(
             f"{run.path} takes images of {weights.channels} channels, those of {wish.data!r} have "
