@@ -349,8 +349,8 @@ def _check_fit(run: Run, weights: Weights, images: ImageSet, wish: _Wish) -> Non
         raise UserError(f"{run.path} was trained on other classes than {run.recipe.data} has now: train it again")
     if len(images.classes) == num_old:
         raise UserError(
-            f"{wish.data!r} has no new class: {run.path} knows {', '.join(weights.classes)}; to train on more pictures of "
-            f"these, add them to its data and write reslab train {run.path}/recipe.json --from {run.path} --out DIR"
+            f"{wish.data!r} has no new class: {run.path} knows {', '.join(weights.classes)}; to train on more pictures "
+            f"of these, add them to its data and write reslab train {run.path}/recipe.json --from {run.path} --out DIR"
         )
     if images.images.shape[1] != weights.channels:
         raise UserError(
