@@ -15,6 +15,7 @@ from reslab.cli.options import (
     Json,
     OnNonfinite,
     Precision,
+    SkipDamaged,
     Threads,
     use_threads,
 )
@@ -51,6 +52,7 @@ def extend(
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs, instead of a share of the base's.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Shorten the training to so many minutes here.")] = None,
+    skip_damaged: SkipDamaged = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of order and augmentation.")] = 0,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Resume an interrupted extension.")] = None,
     compile: Compile = "auto",
@@ -75,6 +77,7 @@ def extend(
         or settings
         or epochs
         or minutes
+        or skip_damaged
         or seed
         or old_data != "all"
         or prior != "base"
@@ -111,6 +114,7 @@ def extend(
             keep_old=keep_old,
             settings=[*(settings or ()), *([] if epochs is None else [f"epochs={epochs}"])],
             minutes=minutes,
+            skip_damaged=skip_damaged,
             out=out,
             seed=seed,
             device=device,

@@ -26,6 +26,7 @@ from reslab.machine.memory import keep_freed_memory
 from reslab.models.layers import Classifier
 from reslab.network.finishing import finish
 from reslab.network.network import Network
+from reslab.pretrained.fusion import compute_fused, fuse
 from reslab.recipe.networks import Fusion
 from reslab.recipe.recipe import Extension, LinearHead, Recipe, derive
 from reslab.recipe.settings import with_settings
@@ -57,6 +58,7 @@ class _Wish:
     keep_old: str | None
     settings: tuple[str, ...]
     minutes: float | None
+    skip_damaged: bool
 
 
 def extend(
@@ -71,6 +73,7 @@ def extend(
     keep_old: str | None = None,
     settings: Iterable[str] = (),
     minutes: float | None = None,
+    skip_damaged: bool = False,
     seed: int = 0,
     device: str = "auto",
     data_dir: Path | None = None,
@@ -107,6 +110,8 @@ def extend(
         Overrides `field=value` of how the method trains, such as `epochs=5`, as `with_settings` takes them.
     minutes : float, optional
         Train as many updates as fit into so much time here, if those are fewer; for methods that train all layers.
+    skip_damaged : bool, default False
+        Whether pictures that cannot be read are left out, as the base does where it did.
     seed : int, default 0
         Decides what is random in the training.
     device : str, default "auto"
@@ -151,7 +156,7 @@ def extend(
     weights = Network.load(run.path, device=str(team.device)).metadata
     # What `data` adds to it, the caller has named.
     check_remote(run.recipe.data, of=f"the recipe {run.recipe.name}", allow_remote=allow_remote)
-    wish = _Wish(data, method, old_data, merge, prior, keep_old, tuple(settings), minutes)
+    wish = _Wish(data, method, old_data, merge, prior, keep_old, tuple(settings), minutes, skip_damaged)
     recipe = _plan(run, weights, wish, data_dir=data_dir, device=team.device)
 
     def bring_base(made: Run) -> None:
@@ -280,6 +285,7 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None, dev
     here = recipe_here(run, data_dir=data_dir)
     data = join_expressions(here.data, wish.data, old_limit=None if limit is None else int(limit))
     draft = plan(run.base_recipe, weights=weights, extension=extension, data=data)
+    draft = derive(draft, name=draft.name, skip_damaged=base.skip_damaged or wish.skip_damaged)
     images = read_split(draft, "train", data_dir=data_dir, allow_remote=True)
     _check_fit(run, weights, images, wish)
     old_images = _read_old(run, data_dir=data_dir)
@@ -397,7 +403,7 @@ class _Extender:
             network,
             images=self.images,
             held_out=self.held_out,
-            features_of=partial(fusion.compute_features, network) if self.extension.method == "fusion" else None,
+            features_of=partial(compute_fused, network) if self.extension.method == "fusion" else None,
             calibrated=bool(self.extension.keep_old),
         )
         self.display.say(finished.note)
@@ -435,8 +441,8 @@ class _Extender:
         began = time.perf_counter()
         assert isinstance(self.recipe.model, Fusion)
         assert self.held_out is not None
-        network = self._named(fusion.fuse(self.base, self.recipe.model, num_classes=len(self.images.classes)))
-        features, held_out = (fusion.compute_features(network, images) for images in (self.images, self.held_out))
+        network = self._named(fuse(self.base, self.recipe.model, num_classes=len(self.images.classes)))
+        features, held_out = (compute_fused(network, images) for images in (self.images, self.held_out))
         candidates = fusion.candidates(
             network.module.head,
             fusion.LabelledFeatures(features, self.images.labels),
