@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -20,11 +21,12 @@ from reslab.errors import Failure, UserError
 from reslab.evaluation.classify import classify
 from reslab.exporting import Export, export
 from reslab.exporting.deployed import trace
-from reslab.exporting.formats import open_pt2
+from reslab.exporting.formats import open_pt2, to_onnx
+from reslab.models.fusion import SplitLinear
 from reslab.network.familiarity import fit_familiarity
 from reslab.network.finishing import finish
 from reslab.network.network import Network
-from reslab.network.onnx_file import OnnxFile, classify_by_onnx
+from reslab.network.onnx_file import INPUT, Description, OnnxFile, classify_by_onnx
 from reslab.recipe.recipe import Standardize, derive
 from reslab.records import ClassSets
 from reslab.report.card import write_card
@@ -234,3 +236,33 @@ def test_without_the_packages_the_extra_is_named(
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
     with pytest.raises(UserError, match=r"onnxscript is not installed: pip install 'reslab\[export\]'"):
         export(finished, to=tmp_path / "model.onnx")
+
+
+# ---- kept classes
+
+
+class Scaled(nn.Module):
+    """A network of pixels and one layer, which is given as many as it takes."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layer(images.float().flatten(1)[:, : self.layer.in_features] / 255)
+
+
+def test_kept_rows_have_the_bits_of_the_smaller_layer_in_onnx_too() -> None:
+    torch.manual_seed(0)
+    small, layer = nn.Linear(17, 4), SplitLinear(64, 9, blocks=[(4, 17)])
+    with torch.no_grad():
+        layer.weight[:4, :17], layer.bias[:4] = small.weight, small.bias
+    images = torch.randint(0, 256, (64, 1, 8, 8), dtype=torch.uint8)
+    answers = []
+    for each in (small, layer):
+        model = Scaled(each).eval()
+        file = to_onnx(torch.export.export(model, (images,)), known=Description(("a", "b"), 1, 8))
+        answers.append(onnxruntime.InferenceSession(file).run(None, {INPUT: images.numpy()})[0])
+    before, after = answers
+    np.testing.assert_array_equal(after[:, :4].copy().view(np.int32), before.view(np.int32))
+    np.testing.assert_allclose(after, model(images).detach(), rtol=1e-5, atol=1e-5)

@@ -9,7 +9,7 @@ from torch import nn
 
 from reslab import models
 from reslab.data.load import load
-from reslab.extension import extend
+from reslab.extension import extend, fusion
 from reslab.models.fusion import SplitLinear
 from reslab.network.network import Network
 from reslab.pretrained.fusion import compute_fused, fuse
@@ -70,3 +70,49 @@ def test_a_head_trained_further_keeps_no_rows_apart(base: Run, tmp_path: Path) -
     assert isinstance(network.metadata.model, Fusion)
     assert (network.metadata.model.kept, type(network.module.head)) == ((), nn.Linear)
     assert made.recipe.model == network.metadata.model
+
+
+@pytest.fixture
+def experts() -> tuple[fusion.SolvedHead, fusion.SolvedHead, fusion.LabelledFeatures]:
+    """Two heads of three classes, the last one new, each on three features of its own, and images to judge both by."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (3000,), generator=generator)
+    seen = nn.functional.one_hot(labels, 3).repeat(1, 2).float()
+    features = 2 * seen + torch.randn(3000, 6, generator=generator)  # so that logits of 2 x are calibrated
+    too_sure, calibrated = torch.cat([8 * torch.eye(3), torch.zeros(3, 3)], 1), torch.eye(3, 6).roll(3, 1) * 2
+    heads = [fusion.SolvedHead(weight, torch.zeros(3), 0.1) for weight in (too_sure, calibrated)]
+    return heads[0], heads[1], fusion.LabelledFeatures(features, labels)
+
+
+def test_held_out_images_say_how_much_each_opinion_counts(
+    experts: tuple[fusion.SolvedHead, fusion.SolvedHead, fusion.LabelledFeatures],
+) -> None:
+    first, second, held_out = experts
+    joined = fusion.join(first, second, held_out=held_out, num_old=2)
+    right = torch.cat([2 * torch.eye(3), 2 * torch.eye(3)], 1)  # independent evidence adds up
+    torch.testing.assert_close(joined.weight, right, rtol=0.12, atol=0.01)
+    accuracies = [(head.logits(held_out.features).argmax(1) == held_out.labels).float().mean() for head in experts[:2]]
+    assert (joined.logits(held_out.features).argmax(1) == held_out.labels).float().mean() > max(accuracies) + 0.02
+
+
+def test_too_few_held_out_images_leave_the_geometric_mean(
+    experts: tuple[fusion.SolvedHead, fusion.SolvedHead, fusion.LabelledFeatures],
+) -> None:
+    first, second, held_out = experts
+    few = fusion.LabelledFeatures(held_out.features[:2], held_out.labels[:2])
+    joined = fusion.join(first, second, held_out=few, num_old=2)
+    torch.testing.assert_close(joined.weight, (first.weight + second.weight) / 2)
+
+
+def test_each_opinion_rests_on_its_own_features(
+    experts: tuple[fusion.SolvedHead, fusion.SolvedHead, fusion.LabelledFeatures], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads: list[fusion.SolvedHead] = []
+    monkeypatch.setattr(fusion, "join", lambda first, second, **_: heads.extend([first, second]))
+    head = nn.Linear(6, 3)
+    fusion.candidates(head, experts[2], held_out=experts[2], num_old=2, num_base_features=3, keep_old=False)
+    first, second = heads[:2]
+    assert torch.equal(first.weight[:2], head.weight[:2])
+    assert not first.weight[2:, 3:].any()
+    assert not second.weight[:, :3].any()
+    assert (second.logits(experts[2].features).argmax(1) == experts[2].labels).float().mean() > 0.75

@@ -15,9 +15,9 @@ from reslab.data.load import load
 from reslab.errors import Failure, UserError
 from reslab.evaluation import evaluate
 from reslab.extension import METHODS, extend, resume_extension, run
-from reslab.extension.methods import check_method
+from reslab.extension.methods import MOST_DRAWN, check_method, fit
 from reslab.network.network import Network
-from reslab.recipe.recipe import Recipe, derive
+from reslab.recipe.recipe import Extension, Recipe, derive
 from reslab.runs import Run, read_weights
 from reslab.training import resume, train
 from reslab.training.loop import Trainer
@@ -58,6 +58,37 @@ def test_what_is_set_is_how_the_method_trains(base: Run, tmp_path: Path) -> None
     made = extend(base.path, data=NEW, out=tmp_path / "more", method="frozen", settings=settings)
     assert len(made.log) == made.recipe.epochs == 2
     assert made.recipe.optimizer.peak_lr == 0.01
+
+
+@pytest.mark.parametrize(("num_images", "epochs"), [(50_000, 13), (1000, 90), (10**6, 2)])
+def test_a_base_that_was_trained_for_long_does_not_prolong_its_extension(
+    num_images: int, epochs: int, small_recipe: Recipe
+) -> None:
+    extension = Extension(method="finetune-distill", base="", num_old=2)
+    draft = derive(small_recipe, name="long", epochs=90, extension=extension)
+    fitted = fit(draft, num_images=num_images, validation=num_images // 10, trial=False)
+    assert fitted.epochs == epochs
+    assert fitted.sampling is not None
+    assert fitted.sampling.images_per_epoch * (epochs - 1) < max(MOST_DRAWN, num_images)
+
+
+def test_minutes_shorten_a_training_that_would_take_longer(base: Run, tmp_path: Path) -> None:
+    settings = ["epochs=1000"]
+    made = extend(base.path, data=NEW, out=tmp_path / "more", settings=settings, minutes=0.03)
+    assert made.recipe.updates is not None
+    assert len(made.log) == made.recipe.epochs < 1000
+    with pytest.raises(UserError, match="takes as long as its features do: omit --minutes"):
+        extend(base.path, data=NEW, out=tmp_path / "no", method="frozen", minutes=1)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "recipe.json", "environment.json"])
+def test_a_damaged_base_is_told_in_a_sentence_and_leaves_no_folder(name: str, base: Run, tmp_path: Path) -> None:
+    shutil.copytree(base.path, tmp_path / "base")
+    damaged = tmp_path / "base" / name
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    with pytest.raises(UserError, match=rf"base/{name} "):
+        extend(tmp_path / "base", data=NEW, out=tmp_path / "more")
+    assert not (tmp_path / "more").exists()
 
 
 def test_a_tuned_backbone_moves_less_than_its_head(base: Run, tmp_path: Path) -> None:
@@ -231,8 +262,9 @@ def test_old_classes_stay_as_frequent_as_in_the_base_though_few_of_their_images_
     assert used.recipe.extension is not None
     assert used.recipe.extension.coming is None
     assert used.prior.is_flat  # as many images of each class
-    with pytest.raises(UserError, match="--prior test: choose from base, used"):
-        extend(base.path, data=NEW, out=tmp_path / "no", prior="test")
+    told = extend(base.path, data=NEW, out=tmp_path / "told", method="frozen", prior="3")
+    assert told.recipe.extension is not None
+    assert told.recipe.extension.coming == (3, 3, 3, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -241,6 +273,8 @@ def test_old_classes_stay_as_frequent_as_in_the_base_though_few_of_their_images_
         ("digits:4", {}, "twice"),
         ("digits:99", {}, "'99' is not a class of digits"),
         ("digits:0@1", {}, "class '0' has 1 training image"),
+        ("digits:0", {"prior": "test"}, "--prior test: choose from base, used, or write a whole number"),
+        ("digits:0", {"prior": "0"}, "--prior 0: choose from base"),
         ("digits:0", {"method": "freeze"}, "unknown method 'freeze': choose from frozen, "),
         ("digits:0", {"keep_old": "exact"}, "finetune-distill changes the old classes' logits: choose --method fusion"),
         (

@@ -36,8 +36,9 @@ def extend(
     prior: Annotated[
         str,
         typer.Option(
-            metavar="base|used",
-            help="With --old-data N: are future images as frequent as in the whole base, or as in the images used?",
+            metavar="base|used|N",
+            help="How frequent future images of old classes are: as in the whole base, as in the images used, or N "
+            "times those of a new class.",
         ),
     ] = "base",
     merge: Annotated[bool, typer.Option("--merge", help="Merge classes of the same name.")] = False,
@@ -50,6 +51,7 @@ def extend(
         typer.Option("--set", metavar="FIELD=VALUE", help="Override how the method trains; repeatable."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs, instead of a share of the base's.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Shorten the training to so many minutes here.")] = None,
     skip_damaged: SkipDamaged = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of order and augmentation.")] = 0,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Resume an interrupted extension.")] = None,
@@ -74,6 +76,7 @@ def extend(
         or keep_old
         or settings
         or epochs
+        or minutes
         or skip_damaged
         or seed
         or old_data != "all"
@@ -110,6 +113,7 @@ def extend(
             prior=prior,
             keep_old=keep_old,
             settings=[*(settings or ()), *([] if epochs is None else [f"epochs={epochs}"])],
+            minutes=minutes,
             skip_damaged=skip_damaged,
             out=out,
             seed=seed,

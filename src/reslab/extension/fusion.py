@@ -2,29 +2,32 @@
 
 What the base never saw a need to tell apart, the other network may. Nothing is trained but the head, so once there are
 features it takes seconds; those of the pretrained network are cached.
-Source: see `pretrained.heads` for the discriminant analysis; the offset in `solve_rows` is that of generalized linear
-models, McCullagh and Nelder 1989.
+
+The base has seen its training images, so its features tell them apart better than any new ones, and a head that is
+solved on both networks' features trusts the base too much. So the head is a product of two experts: the base's own rows
+with new ones beside them, and the pretrained network's classifier of all classes; held-out images say how much each
+counts.
+Source: logistic regression; the offset in `regress` is that of generalized linear models, McCullagh and Nelder 1989;
+see `join` for the product.
 Axes: N images, D features, K classes of which K' are old.
 """
 
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reslab import models
 from reslab.measure.calibration import find_obstacle
-from reslab.pretrained.heads import STRENGTHS, solve_lda
 from reslab.recipe.networks import EfficientNetLite, Fusion, Kept, Model
 from reslab.recipe.recipe import Extension
 from reslab.records import Weights
 
 SIZE: Final = 0  # of the pretrained network
 IMAGE_SIZE = 128
-PENALTIES = (1e-2, 3e-3, 1e-3, 3e-4)  # times half the squares of the rows, beside the mean cross-entropy
+PENALTIES = (1e-2, 3e-3, 1e-3)  # times half the squares of the rows, beside the mean cross-entropy
 ITERATIONS = 100
 
 
@@ -84,41 +87,86 @@ class SolvedHead(NamedTuple):
 
 @torch.no_grad()
 def candidates(
-    head: nn.Linear, training: LabelledFeatures, *, held_out: LabelledFeatures, num_kept: int
+    head: nn.Linear,
+    training: LabelledFeatures,
+    *,
+    held_out: LabelledFeatures,
+    num_old: int,
+    num_base_features: int,
+    keep_old: bool,
 ) -> list[SolvedHead]:
-    """Solve a head for each strength: the whole one, or beside the rows to keep those of the other classes alone."""
-    if not num_kept:
-        return solve_all(training)
-    weight, bias = head.weight[:num_kept].detach().cpu(), head.bias[:num_kept].detach().cpu()
-    old, old_held = (part.features @ weight.T + bias for part in (training, held_out))
-    rows = [calibrate_rows(each, held_out, old_logits=old_held) for each in solve_rows(training, old_logits=old)]
-    return [SolvedHead(torch.cat([weight, new.weight]), torch.cat([bias, new.bias]), new.strength) for new in rows]
+    """Solve a head for each penalty: new rows beside the base's, which are kept or joined to a second opinion.
+
+    The base's rows are the first `num_old` of `head`; its features are the first `num_base_features`.
+    """
+    old = SolvedHead(head.weight[:num_old].detach().cpu(), head.bias[:num_old].detach().cpu(), 0.0)
+    old_logits = old.logits(training.features)
+    if keep_old:
+        rows = regress(training, given=old_logits, penalties=PENALTIES)
+        old_held = old.logits(held_out.features)
+        return [_stack(old, calibrate_rows(each, held_out, old_logits=old_held)) for each in rows]
+    places = slice(num_base_features), slice(num_base_features, None)
+    (new,) = _regress_on(places[0], training, given=old_logits, penalties=PENALTIES[:1])
+    nothing = torch.zeros(len(training.labels), 0)
+    seconds = _regress_on(places[1], training, given=nothing, penalties=PENALTIES)
+    return [join(_stack(old, new), each, held_out=held_out, num_old=num_old) for each in seconds]
 
 
-def solve_all(training: LabelledFeatures) -> list[SolvedHead]:
-    """Solve a shrunken discriminant analysis for each strength, on standardised features."""
-    mean, deviation = _moments(training.features)
-    scaled = ((training.features - mean) / deviation).double().numpy()
-    strengths = STRENGTHS["lda"]
+def _stack(old: SolvedHead, new: SolvedHead) -> SolvedHead:
+    return SolvedHead(torch.cat([old.weight, new.weight]), torch.cat([old.bias, new.bias]), new.strength)
+
+
+def _regress_on(
+    places: slice, training: LabelledFeatures, *, given: Tensor, penalties: tuple[float, ...]
+) -> list[SolvedHead]:
+    """Regress on some of the features alone; the rows are 0 at the others."""
+    alone = LabelledFeatures(training.features[:, places], training.labels)
     found = []
-    for head, strength in zip(solve_lda(scaled, training.labels.numpy(), strengths), strengths, strict=True):
-        weight, bias = (torch.from_numpy(np.asarray(part)) for part in head)
-        found.append(_unscaled(weight, bias, mean, deviation, strength=strength))
+    for solved in regress(alone, given=given, penalties=penalties):
+        weight = torch.zeros(len(solved.bias), training.features.shape[1])
+        weight[:, places] = solved.weight
+        found.append(solved._replace(weight=weight))
     return found
 
 
 @torch.enable_grad()
-def solve_rows(training: LabelledFeatures, *, old_logits: Tensor) -> list[SolvedHead]:
-    """Fit the new classes' rows alone by logistic regression, the old logits (N, K') given, for each penalty."""
+def join(first: SolvedHead, second: SolvedHead, *, held_out: LabelledFeatures, num_old: int) -> SolvedHead:
+    """Multiply the probabilities of both, each to a power; the powers and a shift of the new classes are calibrated.
+
+    The rows of the old and of the new classes of the `first` have each a power of their own.
+    Too few held-out images leave the geometric mean.
+    Source: a product of experts, Hinton 2002, with powers as in logarithmic opinion pools, Heskes 1998.
+    """
+    is_new = torch.arange(len(first.bias)) >= num_old
+    powers, shift = torch.full((3,), 0.5, requires_grad=True), torch.zeros((), requires_grad=True)
+    one, other = first.logits(held_out.features), second.logits(held_out.features)
+
+    def scales() -> Tensor:
+        return torch.where(is_new, powers[1], powers[0])
+
+    def loss() -> Tensor:
+        return F.cross_entropy(scales() * one + powers[2] * other + shift * is_new, held_out.labels)
+
+    if not find_obstacle((one + other).numpy(), held_out.labels.numpy()):
+        _minimize(loss, [powers, shift])
+    with torch.no_grad():
+        weight = scales()[:, None] * first.weight + powers[2] * second.weight
+        bias = scales() * first.bias + powers[2] * second.bias + shift * is_new
+    return SolvedHead(weight, bias, second.strength)
+
+
+@torch.enable_grad()
+def regress(training: LabelledFeatures, *, given: Tensor, penalties: tuple[float, ...]) -> list[SolvedHead]:
+    """Fit rows for the classes after those whose logits (N, K') are `given`: a logistic regression for each penalty."""
     mean, deviation = _moments(training.features)
     scaled = (training.features - mean) / deviation
-    weight = torch.zeros(int(training.labels.max()) + 1 - old_logits.shape[1], scaled.shape[1], requires_grad=True)
+    weight = torch.zeros(int(training.labels.max()) + 1 - given.shape[1], scaled.shape[1], requires_grad=True)
     bias = torch.zeros(len(weight), requires_grad=True)
     found = []
-    for penalty in PENALTIES:  # from strong to weak, each from where the last one ended
+    for penalty in penalties:  # from strong to weak, each from where the last one ended
 
         def loss(penalty: float = penalty) -> Tensor:
-            logits = torch.cat([old_logits, scaled @ weight.T + bias], 1)
+            logits = torch.cat([given, scaled @ weight.T + bias], 1)
             return F.cross_entropy(logits, training.labels) + penalty / 2 * weight.square().sum()
 
         _minimize(loss, [weight, bias])

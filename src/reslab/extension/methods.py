@@ -40,16 +40,21 @@ METHODS: Final[dict[Method, About]] = {
     "frozen": About("a new head on the old backbone, 20 epochs, plain cross-entropy", True, True),
     "frozen-balanced": About("the same with classes counted as equally frequent", True, True),
     "nearest-mean": About("the class of the nearest mean feature; no training", True, True),
-    "fusion": About("a new head on the old network's features and a pretrained one's, side by side", True, True),
+    "fusion": About(
+        "the old network and a pretrained one as two opinions, with new rows on both networks' features", True, True
+    ),
     "finetune": About("all layers, the backbone at a lower rate, every class drawn equally often", True, False),
     "finetune-distill": About("the same, keeping the old network's opinion", False, False),
     "weight-align": About("distillation, then new rows of the head as long as the old ones", False, False),
     "joint": About("all classes from scratch by the base's recipe", True, False),
 }
 DEFAULT: Final[Method] = "finetune-distill"
+TUNED: Final[tuple[Method, ...]] = ("finetune", "finetune-distill", "weight-align")
 
 BACKBONE_LR, BACKBONE_LR_ALONE = 0.4, 0.05  # the latter without images that hold the old classes in place
 TUNED_SHARE = 0.75  # of the base's epochs
+MOST_DRAWN = 12 * 47_250  # images that a tuned network is shown: a base that was trained longer does not prolong it
+FEWEST_EPOCHS = 2
 PEAK_SHARE = 0.5  # of the base's peak rate
 BALANCE = 1.0  # every class is drawn equally often
 
@@ -97,18 +102,22 @@ def plan(base: Recipe, *, weights: Weights, extension: Extension, data: str) -> 
 
 
 def fit(recipe: Recipe, *, num_images: int, validation: int, trial: bool) -> Recipe:
-    """Fill in how many images are held out, whether by a trial, and for a tuned network how many are drawn an epoch."""
+    """Fill in how many images are held out, whether by a trial, and for a tuned network how many it is shown."""
     changes: dict[str, Any] = {"validation": validation, "trial": trial}
-    if recipe.extension and recipe.extension.method in ("finetune", "finetune-distill"):
-        changes["sampling"] = Sampling(images_per_epoch=num_images - validation, balance=BALANCE)
+    method, per_epoch = recipe.extension and recipe.extension.method, num_images - validation
+    if method in ("finetune", "finetune-distill"):
+        changes["sampling"] = Sampling(images_per_epoch=per_epoch, balance=BALANCE)
+    if method in TUNED:
+        changes["epochs"] = min(recipe.epochs, max(FEWEST_EPOCHS, -(-MOST_DRAWN // per_epoch)))
+        changes["progressive_resizing"] = _resizing(recipe.progressive_resizing, epochs=changes["epochs"])
     return derive(recipe, name=recipe.name, **changes)
 
 
 def _training(base: Recipe, extension: Extension) -> dict[str, Any]:
     match extension.method:
         case "fusion":
-            chosen = LinearHead(penalty="chosen") if extension.keep_old else LinearHead(shrinkage="chosen")
-            return _on_features(base, extension.method) | {"augment": (), "optimizer": chosen, "epochs": 1}
+            head = LinearHead(penalty="chosen")
+            return _on_features(base, extension.method) | {"augment": (), "optimizer": head, "epochs": 1}
         case "frozen" | "frozen-balanced" | "nearest-mean":
             return _on_features(base, extension.method)
         case "joint":
@@ -139,7 +148,7 @@ def _tuned(base: Recipe, extension: Extension) -> dict[str, Any]:
     if isinstance(optimizer, Muon):
         changes["head_lr"] = optimizer.head_lr * PEAK_SHARE
         changes["bias_lr"] = optimizer.bias_lr * PEAK_SHARE
-    epochs = max(2, round(base.epochs * TUNED_SHARE))
+    epochs = max(FEWEST_EPOCHS, round(base.epochs * TUNED_SHARE))
     return {
         "progressive_resizing": _resizing(base.progressive_resizing, epochs=epochs),
         "freeze": tuple(Freeze(parameters=part.parameters, epoch=0) for part in base.freeze),

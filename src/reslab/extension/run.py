@@ -19,7 +19,7 @@ from reslab.data.recipe_data import check_remote, describe_change, find_base, re
 from reslab.errors import UserError
 from reslab.extension import announce, fusion, heads
 from reslab.extension.features import as_epoch, compute_features, is_mirrored, set_head, train_head
-from reslab.extension.methods import DEFAULT, METHODS, backbone_rate, check_method, fit, plan
+from reslab.extension.methods import DEFAULT, METHODS, TUNED, backbone_rate, check_method, fit, plan
 from reslab.extension.prior import Priors, choose_prior, priors_of
 from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
@@ -33,6 +33,7 @@ from reslab.recipe.settings import with_settings
 from reslab.records import Epoch, PriorChoice, Weights
 from reslab.runs import Run
 from reslab.training.begin import Begun, Computing, begin, go_on, read_recorded, read_splits
+from reslab.training.budget import within
 from reslab.training.distributed import Team
 from reslab.training.findings import tell_findings
 from reslab.training.loop import EVERY_EPOCH, Start, Trainer
@@ -42,9 +43,9 @@ from reslab.training.safety import Safety
 from reslab.words import counted, duration
 
 PRIORS = ("base", "used")
+FORWARD_SHARE = 3 / 4  # of an update with a teacher, which adds a forward pass to three
 VALIDATION_SHARE = 0.1  # of each class, where the base held nothing out
 FIXED = ("data", "model", "image_size", "channels", "standardize", "resize", "validation", "trial", "extension")
-IMPRINTED = ("finetune", "finetune-distill", "weight-align")
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class _Wish:
     prior: str
     keep_old: str | None
     settings: tuple[str, ...]
+    minutes: float | None
     skip_damaged: bool
 
 
@@ -70,6 +72,7 @@ def extend(
     prior: str = "base",
     keep_old: str | None = None,
     settings: Iterable[str] = (),
+    minutes: float | None = None,
     skip_damaged: bool = False,
     seed: int = 0,
     device: str = "auto",
@@ -97,13 +100,16 @@ def extend(
         Training images of the old classes to use: `all`, `none`, or the number of each class.
     merge : bool, default False
         Whether a name that both sides have is one class; without it such names are refused.
-    prior : {"base", "used"}, default "base"
+    prior : str, default "base"
         How frequent pictures of the old classes will be: as in all training images of the base, whatever `old_data`
-        takes of them, or as in those that are used.
+        takes of them (`base`), as in those that are used (`used`), or so many times as frequent as pictures of a new
+        class (a whole number, such as `10`).
     keep_old : {None, "exact"}, default None
         With `exact` the logits of the old classes stay what they are, to the bit; by the method `fusion` alone.
     settings : iterable of str, default ()
         Overrides `field=value` of how the method trains, such as `epochs=5`, as `with_settings` takes them.
+    minutes : float, optional
+        Train as many updates as fit into so much time here, if those are fewer; for methods that train all layers.
     skip_damaged : bool, default False
         Whether pictures that cannot be read are left out, as the base does where it did.
     seed : int, default 0
@@ -150,8 +156,8 @@ def extend(
     weights = Network.load(run.path, device=str(team.device)).metadata
     # What `data` adds to it, the caller has named.
     check_remote(run.recipe.data, of=f"the recipe {run.recipe.name}", allow_remote=allow_remote)
-    wish = _Wish(data, method, old_data, merge, prior, keep_old, tuple(settings), skip_damaged)
-    recipe = _plan(run, weights, wish, data_dir=data_dir)
+    wish = _Wish(data, method, old_data, merge, prior, keep_old, tuple(settings), minutes, skip_damaged)
+    recipe = _plan(run, weights, wish, data_dir=data_dir, device=team.device)
 
     def bring_base(made: Run) -> None:
         made.write_base(run.weights_path.read_bytes())
@@ -248,14 +254,16 @@ def _read_computing(method: str, wanted: Computing) -> Computing:
 # ---- what to do
 
 
-def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None) -> Recipe:
+def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None, device: torch.device) -> Recipe:
     method = check_method(wish.method, old_data=wish.old_data)
-    if wish.prior not in PRIORS:
-        raise UserError(f"--prior {wish.prior}: choose from {', '.join(PRIORS)}")
+    if wish.prior not in PRIORS and not (wish.prior.isdecimal() and int(wish.prior)):
+        raise UserError(f"--prior {wish.prior}: choose from {', '.join(PRIORS)}, or write a whole number, such as 10")
     if wish.keep_old not in (None, "exact"):
         raise UserError(f"--keep-old {wish.keep_old}: write exact, or omit it")
     if wish.keep_old and method != "fusion":
         raise UserError(f"{method} changes the old classes' logits: choose --method fusion, or omit --keep-old")
+    if wish.minutes is not None and METHODS[method].on_features:
+        raise UserError(f"{method} takes as long as its features do: omit --minutes, or choose another --method")
     base = run.recipe
     limit = {"all": None, "none": 0}.get(str(wish.old_data), wish.old_data)
     if base.trial and wish.old_data == "none":
@@ -281,12 +289,15 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None) -> 
     images = read_split(draft, "train", data_dir=data_dir, allow_remote=True)
     _check_fit(run, weights, images, wish)
     old_images = _read_old(run, data_dir=data_dir)
-    if wish.prior == "base" and isinstance(wish.old_data, int):
-        coming = _count_coming(old_images, images, limit=wish.old_data)
-        draft = derive(draft, name=draft.name, extension=extension.model_copy(update={"coming": coming}))
+    coming = _expect(wish, images, old=old_images)
+    draft = derive(draft, name=draft.name, extension=extension.model_copy(update={"coming": coming}))
     num_held_out = _num_held_out(run, images, extension)
     recipe = fit(draft, num_images=len(images.labels), validation=num_held_out, trial=base.trial)
-    return _with_settings(recipe, wish.settings)
+    recipe = _with_settings(recipe, wish.settings)
+    if wish.minutes is None:
+        return recipe
+    share = 1.0 if extension.distill == 0 else FORWARD_SHARE  # the rest is for the base's opinion
+    return within(recipe, minutes=share * wish.minutes, images=images, device=device)
 
 
 def _with_settings(recipe: Recipe, settings: tuple[str, ...]) -> Recipe:
@@ -326,11 +337,15 @@ def _describe_learned(run: Run, *, data_dir: Path | None) -> str:
     return f"{run.path} has learned from {num:,} of the {counted(len(now), 'picture')} that are test images now"
 
 
-def _count_coming(old: ImageSet, images: ImageSet, *, limit: int) -> tuple[int, ...]:
-    """Count the images (K,) that there would be if none of the base's were left out."""
-    counts = images.counts()
-    for label, count in enumerate(old.counts()):
-        counts[label] += count - min(count, limit)
+def _expect(wish: _Wish, images: ImageSet, *, old: ImageSet) -> tuple[int, ...] | None:
+    """Say how frequent pictures of each class (K,) will be, where that is not as in training."""
+    counts, num_old = images.counts(), len(old.classes)
+    if wish.prior.isdecimal():
+        return (int(wish.prior),) * num_old + (1,) * (len(counts) - num_old)
+    if wish.prior == "used" or not isinstance(wish.old_data, int):
+        return None
+    for label, count in enumerate(old.counts()):  # as if none of the base's were left out
+        counts[label] += count - min(count, wish.old_data)
     return tuple(counts)
 
 
@@ -339,7 +354,10 @@ def _check_fit(run: Run, weights: Weights, images: ImageSet, wish: _Wish) -> Non
     if images.classes[:num_old] != weights.classes:
         raise UserError(f"{run.path} was trained on other classes than {run.recipe.data} has now: train it again")
     if len(images.classes) == num_old:
-        raise UserError(f"{wish.data!r} has no new class: {run.path} knows {', '.join(weights.classes)}")
+        raise UserError(
+            f"{wish.data!r} has no new class: {run.path} knows {', '.join(weights.classes)}; to train on more pictures "
+            f"of these, add them to its data and write reslab train {run.path}/recipe.json --from {run.path} --out DIR"
+        )
     if images.images.shape[1] != weights.channels:
         raise UserError(
             f"{run.path} takes images of {weights.channels} channels, those of {wish.data!r} have "
@@ -429,7 +447,9 @@ class _Extender:
             network.module.head,
             fusion.LabelledFeatures(features, self.images.labels),
             held_out=fusion.LabelledFeatures(held_out, self.held_out.labels),
-            num_kept=self.extension.num_old if self.extension.keep_old else 0,
+            num_old=self.extension.num_old,
+            num_base_features=fusion.num_features(self.recipe.model.base),
+            keep_old=self.extension.keep_old is not None,
         )
         priors = priors_of(self.recipe, counts=self.images.counts())
         choices = [choose_prior(head.logits(held_out), self.held_out.labels, priors=priors) for head in candidates]
@@ -466,7 +486,7 @@ class _Extender:
 
     def _tune(self) -> Network:
         start = None
-        if self.extension.method in IMPRINTED:
+        if self.extension.method in TUNED:
             grown = self._grown()
             self._imprint(grown)
             start = Start(grown.module, teacher=self.base.module if self.extension.distill else None)
