@@ -67,8 +67,8 @@ def open_npz(path: Path, *, split: Split) -> Source:
         chosen = cut_by_key(digests, labels, classes=classes, split=split)
     train = pairs["train"].images
     blocks = _stream(file.arrays[pair.images], layout, file.arrays[train], train, labels, chosen, path)
-    own = digests[chosen]
-    return Source(len(chosen), classes, blocks, stamp_files(file.files), keys=own, digests=own)
+    keys = digests[chosen]
+    return Source(len(chosen), classes, blocks, stamp_files(file.files), keys=keys, digests=keys)
 
 
 def has_validation(path: Path) -> bool:
