@@ -34,9 +34,9 @@ def last_line_of_help(reslab: Callable[..., Any], command: tuple[str, ...]) -> s
 
 def test_the_commands_are_those_that_were_promised() -> None:
     names = ["demo", "fit", "lab", "train", "evaluate", "report", "compare", "extend", "import"]
-    names += ["predict", "serve", "export", "push", "pull"]
+    names += ["predict", "watch", "serve", "export", "push", "pull"]
     names += ["recipes", "models", "methods", "dashboard", "track", "doctor"]
-    groups = [("data", name) for name in ("show", "list", "check", "verify", "pack", "cache")]
+    groups = [("data", name) for name in ("show", "list", "check", "plan", "verify", "pack", "cache")]
     groups[:0] = [("study", name) for name in ("list", "run", "report")]
     assert list(commands()) == [*((name,) for name in names), *groups]
 
@@ -76,6 +76,9 @@ def test_the_example_of_every_command_runs(
         (Path("pictures") / name).mkdir(parents=True)
         for number, place in enumerate((digits.target == int(name)).nonzero()[0][:14]):
             Image.fromarray((digits.images[place] * (255 / 16)).astype("uint8")).save(f"pictures/{name}/{number}.png")
+    Path("new-pictures").mkdir()
+    for number, image in enumerate(digits.images[:40]):
+        Image.fromarray((image * (255 / 16)).astype("uint8")).save(f"new-pictures/{number}.png")
     for command in commands():
         if command == ("import",):  # its example names a file of somebody else's
             continue

@@ -18,6 +18,7 @@ from reslab.recipe.shipped import RECIPES
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/quickstart.md", "docs/lab.md", "docs/own-pictures.md")
+NEW = [f"new-pictures/{number}.png" for number in range(12)]
 BLOCK = re.compile(r"(?:^ {4}\S.*\n)+", re.MULTILINE)
 
 
@@ -45,7 +46,7 @@ def make_pictures() -> None:
     files = [Path(f"pictures/{name}/{number}.png") for name in ("dark", "light") for number in range(14)]
     for path in files:
         draw(path, 180 if path.parent.name == "light" else 0)
-    for name in ("holiday.jpg", "some.jpg", "other.png", "photos/one.jpg", "more/two.jpg"):
+    for name in ("holiday.jpg", "some.jpg", "other.png", "photos/one.jpg", "more/two.jpg", *NEW):
         draw(Path(name), 90)
     plain, scans = ["file,label"], ["scan\tfinding\tfold\tpatient"]
     for number, path in enumerate(files):

@@ -20,6 +20,7 @@ from reslab.cli import (
     runs,
     serving,
     studying,
+    watching,
 )
 from reslab.cli.screens import LOOK, MAP, START, TRAIN, USE, Grouped
 from reslab.errors import Failure, UserError
@@ -57,6 +58,7 @@ _add(TRAIN, "extend", extending.extend, "runs/lab/base --with digits:7 --out run
 _add(TRAIN, "import", importing.import_weights, "resnet56.th --model resnet56 --map akamaster --data cifar10")
 app.add_typer(studying.app, name="study", rich_help_panel=TRAIN)
 _add(USE, "predict", predicting.predict, "runs/digits four.png --top 2")
+_add(USE, "watch", watching.watch, "runs/digits new-pictures")
 _add(USE, "serve", serving.serve, "runs/lab/base runs/lab/extended")
 _add(USE, "export", exporting.export, "runs/digits --to digits.onnx")
 _add(USE, "push", exporting.push, "runs/digits me/digits --private")

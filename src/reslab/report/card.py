@@ -6,7 +6,7 @@ from reslab.recipe.recipe import Recipe
 from reslab.records import Evaluation, Weights
 from reslab.report.tables import calibration_sentence, markdown_table, promise_table
 from reslab.runs import Run
-from reslab.words import figure, markdown, markdown_code, percent, yaml
+from reslab.words import counted, figure, markdown, markdown_code, percent, yaml
 
 
 def write_card(run: Run, *, weights: Weights, files: Iterable[str]) -> str:
@@ -32,7 +32,8 @@ def write_card(run: Run, *, weights: Weights, files: Iterable[str]) -> str:
 
 
 FILES = {
-    "model.onnx": "stored pixels (N, C, H, W) uint8 to `logits` and `probabilities` (N, K) float32, for ONNX Runtime",
+    "model.onnx": "stored pixels (N, C, H, W) uint8 to `logits` and `probabilities` (N, K) float32, with "
+    "held-out images also `familiarity` (N,), for ONNX Runtime",
     "model-int8.onnx": "the same in 8-bit integers",
     "model.safetensors": "the weights; their metadata name the network, so `reslab predict` needs no other file",
     "recipe.json": "the recipe: enough to train it again",
@@ -91,6 +92,7 @@ def _facts(recipe: Recipe, weights: Weights) -> list[str]:
         *([f"- Starts from: the ImageNet weights of {recipe.pretrained}"] if recipe.pretrained else []),
         f"- Source of the recipe: {markdown(recipe.source)}",
         f"- Probabilities: {_calibration(weights)}",
+        f"- Sets of classes: {_class_sets(weights)}",
         f"- Classes, in the order of the logits: {', '.join(map(markdown, weights.classes))}",
     ]
 
@@ -98,6 +100,15 @@ def _facts(recipe: Recipe, weights: Weights) -> list[str]:
 def _calibration(weights: Weights) -> str:
     found = weights.calibration
     return "not calibrated" if found is None else f"{found.words}, which is inside"
+
+
+def _class_sets(weights: Weights) -> str:
+    known = weights.class_sets
+    if known is None:
+        return "none can be promised, since too few images were held out"
+    most = known.thresholds[-1][0]
+    held_out = counted(known.num_images, "held-out image")
+    return f"`reslab predict --coverage` promises up to {100 * most:g} % on {held_out}"
 
 
 def _figures(run: Run) -> list[str]:
