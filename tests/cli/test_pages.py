@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 from PIL import Image
 
@@ -17,6 +18,7 @@ from reslab.recipe.shipped import RECIPES
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/quickstart.md", "docs/lab.md", "docs/own-pictures.md")
+NEW = [f"new-pictures/{number}.png" for number in range(12)]
 BLOCK = re.compile(r"(?:^ {4}\S.*\n)+", re.MULTILINE)
 
 
@@ -29,6 +31,7 @@ def _stand_ins(reslab: object, official: Path, small_recipe: Recipe, monkeypatch
         tiny["validation"] = validation
         monkeypatch.setitem(RECIPES, name, derive(small_recipe, name=name, data="cifar10", image_size=32, **tiny))
     monkeypatch.setattr(choice, "SIZES", {"efficientnet_lite0": (48, 64)})
+    monkeypatch.setattr("pandas.read_parquet", read_beans)
     monkeypatch.setattr("reslab.serving.server.run", lambda app, address, say: say("http://127.0.0.1"))
 
 
@@ -43,7 +46,7 @@ def make_pictures() -> None:
     files = [Path(f"pictures/{name}/{number}.png") for name in ("dark", "light") for number in range(14)]
     for path in files:
         draw(path, 180 if path.parent.name == "light" else 0)
-    for name in ("holiday.jpg", "some.jpg", "other.png", "photos/one.jpg", "more/two.jpg"):
+    for name in ("holiday.jpg", "some.jpg", "other.png", "photos/one.jpg", "more/two.jpg", *NEW):
         draw(Path(name), 90)
     plain, scans = ["file,label"], ["scan\tfinding\tfold\tpatient"]
     for number, path in enumerate(files):
@@ -51,11 +54,21 @@ def make_pictures() -> None:
         fold = "test" if number % 7 == 0 else "train"
         scans.append(f"{path}\t{path.parent.name}\t{fold}\t{fold}{number % 5}")
     Path("labels.csv").write_text("\n".join(plain) + "\n")
+    Path("beans/data").mkdir(parents=True)
+    Path("beans/data/train-00000-of-00001.parquet").write_bytes(b"PAR1")
     Path("scans.tsv").write_text("\n".join(scans) + "\n")
+
+
+def read_beans(path: Path) -> pandas.DataFrame:
+    """Stand in for a Parquet file of Hugging Face's, which needs pyarrow: the pictures themselves and their labels."""
+    rows = [(file.read_bytes(), file.parent.name) for file in sorted(Path("pictures").rglob("*.png"))]
+    return pandas.DataFrame([{"image": {"bytes": content, "path": None}, "label": label} for content, label in rows])
 
 
 def install(*arguments: str) -> None:
     """Check a line of pip's: reslab, by its name or out of a clone, with extras that there are."""
+    if arguments == ("install", "pandas", "pyarrow"):
+        return
     verb, asked = arguments
     extras = re.fullmatch(r"(?:\.|reslab)\[([\w,]+)\]", asked)
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
