@@ -11,6 +11,7 @@ from reslab.data.check.words import describe
 from reslab.data.framing import Form
 from reslab.data.images import ImageSet
 from reslab.data.load import load, load_validation
+from reslab.data.recipe_data import find_base
 from reslab.data.sizes import find_image_size
 from reslab.errors import Failure, UserError
 from reslab.evaluation import evaluate
@@ -18,6 +19,8 @@ from reslab.fitting import beside, scratch
 from reslab.fitting.choice import Backbone, Budget, FittedHead, backbones, check_counts, choose
 from reslab.fitting.choice import describe as describe_candidate
 from reslab.machine.device import pick_device
+from reslab.measure.class_sets import fit_class_sets
+from reslab.measure.metrics import softmax
 from reslab.network.familiarity import MOST, Familiarity, fit_frozen
 from reslab.network.network import Network
 from reslab.pretrained import PRETRAINED, Pretrained, standardize_for, start_from
@@ -102,7 +105,7 @@ def fit(
     if networks := list(backbones(stored_size=size)):
         own = load_validation(data, classes=images.classes, data_dir=data_dir, form=Form(size))
         fitted = find(images, networks, own=own, budget=budget, seed=seed, silent=silent)
-        run = _write(fitted, out=out, budget=budget, seed=seed)
+        run = _write(fitted, out=out, budget=budget, seed=seed, data_from=find_base(data, data_dir))
     else:
         say(NOT_INSTALLED, silent=silent)
         run = scratch.train_from_scratch(
@@ -167,11 +170,19 @@ def _frozen(images: ImageSet, found: FittedHead, candidates: list[Candidate], bu
     return Fitted(recipe, network, (images,), [_log(images, found, seconds=budget.spent)], candidates)
 
 
-def _write(fitted: Fitted, *, out: Path | str, budget: Budget, seed: int) -> Run:
+def _write(fitted: Fitted, *, out: Path | str, budget: Budget, seed: int, data_from: Path | None = None) -> Run:
     """Write what was found as a run."""
     computing = Computing(compile="off", precision="float32")
     team = Team(pick_device("cpu"))
-    with begin(fitted.recipe, out=out, seed=seed, team=team, read=lambda: fitted.splits, computing=computing) as begun:
+    with begin(
+        fitted.recipe,
+        out=out,
+        seed=seed,
+        team=team,
+        read=lambda: fitted.splits,
+        computing=computing,
+        data_from=data_from,
+    ) as begun:
         begun.run.write_candidates(
             Candidates(minutes=budget.minutes, seconds=budget.spent, candidates=tuple(fitted.candidates))
         )
@@ -215,6 +226,7 @@ def build_network(recipe: Recipe, images: ImageSet, found: FittedHead) -> Networ
         image_size=recipe.image_size,
         standardize=recipe.standardize,
         calibration=Calibration(temperature=found.temperature, num_images=len(images.labels)),
+        class_sets=fit_class_sets(softmax(found.logits), images.labels.numpy()),
     )
     return Network(module, metadata, _get_to_know(images, found))
 
