@@ -111,6 +111,7 @@ def fit(
         run = scratch.train_from_scratch(
             images, out=out, minutes=budget.left / 60, seed=seed, data_dir=data_dir, silent=silent
         )
+    say("evaluate it and write the report", silent=silent)
     evaluate(run, data_dir=data_dir, allow_remote=True)
     write_report(run)
     return run
