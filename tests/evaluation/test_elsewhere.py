@@ -10,6 +10,7 @@ from reslab.evaluation.elsewhere import evaluate_elsewhere
 from reslab.measure.estimates import difference
 from reslab.recipe.recipe import derive
 from reslab.records import Estimate
+from reslab.training import train
 
 
 def write_pictures(folder, *, classes=("1", "4"), ending="png"):
@@ -78,3 +79,15 @@ def test_the_interval_of_two_independent_shares_is_newcombe_s():
     found = difference(other, after=one)
     assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=3e-3)
     assert np.isfinite(found.low)
+
+
+def test_a_copy_of_the_run_s_pictures_under_another_name_stays_closed_too(small_recipe, tmp_path):
+    folder = write_pictures(tmp_path / "mine")
+    run = train(derive(small_recipe, name="x", data=f"folder:{folder}", epochs=1), out=tmp_path / "run")
+    shutil.copytree(folder, tmp_path / "copy")
+    with pytest.raises(UserError, match=r"copy would open the test split of .*, which is still closed"):
+        evaluate_elsewhere(run, data=f"folder:{tmp_path / 'copy'}")
+    others = write_pictures(tmp_path / "others")
+    for path in others.rglob("*.png"):
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    assert evaluate_elsewhere(run, data=f"folder:{others}")[0].own is None

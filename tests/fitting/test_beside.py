@@ -47,7 +47,7 @@ def test_both_networks_answer_by_one_head() -> None:
     assert both.words.startswith("efficientnet_lite0 thawed (50% of the logits) beside efficientnet_lite0 at 24 pixels")
     assert trained.words == "efficientnet_lite0 thawed"
     assert frozen.words.startswith("efficientnet_lite0 at 24 pixels")
-    run = room._write(fitted, out="run", budget=Budget.of(5), seed=0, data_dir=None)
+    run = room._write(fitted, out="run", budget=Budget.of(5), seed=0)
     accuracy = evaluate(run, splits=["validation"]).splits["validation"].accuracy.value
     assert both.accuracy is not None
     assert accuracy >= both.accuracy.value  # its frozen part was solved on these images too

@@ -54,7 +54,10 @@ def test_without_time_only_the_first_is_tried() -> None:
         (48, True, False),
         (40, True, False),
     ]
-    assert len(said) == 1
+    assert [line.partition(":")[0].split(",")[0] for line in said] == [
+        "compute efficientnet_lite0 at 40 pixels",
+        "efficientnet_lite0 at 40 pixels",
+    ]
 
 
 def test_a_class_of_one_image_is_refused() -> None:

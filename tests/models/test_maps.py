@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from reslab.errors import UserError
 from reslab.models import build
 from reslab.models.maps import adapt, translate
-from reslab.recipe.networks import ResNet
+from reslab.recipe.networks import MODELS, ResNet
 
 CLASSES, DEPTH = 7, 14
 
@@ -70,6 +70,59 @@ def logits_of_ours(theirs: Theirs, name: str, images: Tensor) -> Tensor:
     state = {key: value for key, value in theirs.state_dict().items() if not key.endswith("num_batches_tracked")}
     ours.load_state_dict(translate(state, name=name, like=ours.state_dict()))
     return ours.eval()(images)
+
+
+class Torchvisions(nn.Module):
+    """A ResNet-18 or 50 with torchvision's names and shapes; bottlenecks halve the sides in their 3x3 convolution."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.counts = (2, 2, 2, 2) if depth == 18 else (3, 4, 6, 3)
+        times = 1 if depth == 18 else 4
+        self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
+        inputs = 64
+        for stage, count in enumerate(self.counts):
+            inner, blocks = 64 * 2**stage, []
+            for place in range(count):
+                stride = 2 if stage and not place else 1
+                block = nn.Module()
+                sizes = [(3, stride), (3, 1)] if times == 1 else [(1, 1), (3, stride), (1, 1)]
+                before = inputs
+                for number, (side, step) in enumerate(sizes, 1):
+                    after = inner * times if number == len(sizes) else inner
+                    conv = nn.Conv2d(before, after, side, step, side // 2, bias=False)
+                    block.add_module(f"conv{number}", conv)
+                    block.add_module(f"bn{number}", nn.BatchNorm2d(after))
+                    before = after
+                if stride == 2 or inputs != inner * times:
+                    conv = nn.Conv2d(inputs, inner * times, 1, stride, bias=False)
+                    block.downsample = nn.Sequential(conv, nn.BatchNorm2d(inner * times))
+                blocks.append(block)
+                inputs = inner * times
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.fc = nn.Linear(inputs, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+        for stage in range(1, 5):
+            for block in self.get_submodule(f"layer{stage}"):
+                hidden = x
+                last = 3 if hasattr(block, "conv3") else 2
+                for number in range(1, last + 1):
+                    hidden = block.get_submodule(f"bn{number}")(block.get_submodule(f"conv{number}")(hidden))
+                    hidden = F.relu(hidden) if number < last else hidden
+                x = F.relu(hidden + (block.downsample(x) if hasattr(block, "downsample") else x))
+        return self.fc(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+@torch.no_grad()
+def test_torchvisions_networks_are_read_as_they_are(depth):
+    torch.manual_seed(0)
+    theirs, images = Torchvisions(depth).eval(), torch.randn(2, 3, 64, 64)
+    ours = build(adapt(MODELS[f"resnet{depth}"], "torchvision"), num_classes=CLASSES)
+    ours.load_state_dict(translate(theirs.state_dict(), name="torchvision", like=ours.state_dict()))
+    torch.testing.assert_close(ours.eval()(images), theirs(images), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["akamaster", "chenyaofo"])

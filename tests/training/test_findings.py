@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -6,10 +7,12 @@ import torch
 from PIL import Image
 
 from reslab.data.load import load
+from reslab.recipe.recipe import Linear, derive
+from reslab.recipe.shipped.lab import RESNET32
 from reslab.runs import Run
 from reslab.training.begin import Begun
 from reslab.training.distributed import Team
-from reslab.training.findings import tell_findings
+from reslab.training.findings import describe_few_updates, tell_findings
 
 
 @pytest.mark.parametrize("silent", [False, True])
@@ -31,3 +34,17 @@ def test_a_training_says_what_is_wrong_with_its_images(
     said = capsys.readouterr().err
     assert ("10 pairs of copies with different labels" in said) is not silent
     assert ("1 not used, .doc files: train/cat/notes.doc" in said) is not silent
+
+
+@pytest.mark.parametrize(
+    ("num", "epochs", "said"),
+    [
+        (48, 10, "48 training images make 10 updates, .*: add --set batch_size=6 --set epochs=13, or use reslab fit"),
+        (48, 100, None),
+        (3000, 2, "3000 training images make 48 updates"),
+        (50_000, 1, None),
+    ],
+)
+def test_few_updates_are_told_with_what_to_set(num: int, epochs: int, said: str | None) -> None:
+    line = describe_few_updates(derive(RESNET32, name="x", epochs=epochs, schedule=Linear()), num_images=num)
+    assert (line is None) if said is None else re.match(said.replace("3000", "3,000"), line or "")

@@ -11,7 +11,7 @@ import torch
 from reslab.errors import Failure, UserError
 from reslab.recipe.recipe import Freeze, Recipe, derive
 from reslab.runs import Run
-from reslab.training import Safety, graphs, resume, train
+from reslab.training import Safety, graphs, loop, resume, train
 from reslab.training import safety as safety_module
 from reslab.training.step import update as take_step
 
@@ -83,6 +83,20 @@ def test_a_run_whose_time_is_over_ends_as_it_is(
     assert run.is_finished
     assert [epoch.updates for epoch in run.log] == [6, 7]
     assert "the time is over after 7 of 18 updates" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_network_that_falls_short_of_its_log_is_told_when_training_ends(
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(small_recipe, out=tmp_path / "sound", silent=False)
+    assert "do not rely on it" not in capsys.readouterr().err
+
+    def renew(model: torch.nn.Module, batches: object) -> None:
+        torch.nn.init.zeros_(model.head.weight)
+
+    monkeypatch.setattr(loop, "renew_statistics", renew)
+    train(small_recipe, out=tmp_path / "short", silent=False)
+    assert "do not rely on it" in capsys.readouterr().err
 
 
 def diverge_at(patch: pytest.MonkeyPatch, *, rate: float, after: int) -> list[float]:

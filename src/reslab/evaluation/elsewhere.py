@@ -105,9 +105,18 @@ def _check_closed(run: Run, expression: str, *, data_dir: Path | None) -> None:
         {_place_of(term, data_dir) for term in parse(each)}
         for each in (expression, recipe_here(run, data_dir=data_dir).data)
     )
-    if sources & own and not _has_test(run):
+    if not _has_test(run) and (sources & own or _holds_training_images(run, expression, data_dir=data_dir)):
         reason = "it is a trial" if run.recipe.trial else f"run reslab evaluate {run.path} first"
         raise UserError(f"--data {expression} would open the test split of {run.path}, which is still closed: {reason}")
+
+
+def _holds_training_images(run: Run, expression: str, *, data_dir: Path | None) -> bool:
+    """Tell whether most of the run's training images are among those of the data, whatever it is called."""
+    known = run.digests.get("train")
+    if known is None or not known.all():
+        return False
+    found = load(expression, "train", data_dir=data_dir, image_size=run.recipe.image_size).digests
+    return found is not None and bool(np.isin(known, found).mean() > 0.5)
 
 
 def _place_of(term: Term, data_dir: Path | None) -> str:

@@ -105,12 +105,13 @@ def fit(
     if networks := list(backbones(stored_size=size)):
         own = load_validation(data, classes=images.classes, data_dir=data_dir, form=Form(size))
         fitted = find(images, networks, own=own, budget=budget, seed=seed, silent=silent)
-        run = _write(fitted, out=out, budget=budget, seed=seed, data_dir=data_dir)
+        run = _write(fitted, out=out, budget=budget, seed=seed, data_from=find_base(data, data_dir))
     else:
         say(NOT_INSTALLED, silent=silent)
         run = scratch.train_from_scratch(
             images, out=out, minutes=budget.left / 60, seed=seed, data_dir=data_dir, silent=silent
         )
+    say("evaluate it and write the report", silent=silent)
     evaluate(run, data_dir=data_dir, allow_remote=True)
     write_report(run)
     return run
@@ -170,7 +171,7 @@ def _frozen(images: ImageSet, found: FittedHead, candidates: list[Candidate], bu
     return Fitted(recipe, network, (images,), [_log(images, found, seconds=budget.spent)], candidates)
 
 
-def _write(fitted: Fitted, *, out: Path | str, budget: Budget, seed: int, data_dir: Path | None) -> Run:
+def _write(fitted: Fitted, *, out: Path | str, budget: Budget, seed: int, data_from: Path | None = None) -> Run:
     """Write what was found as a run."""
     computing = Computing(compile="off", precision="float32")
     team = Team(pick_device("cpu"))
@@ -181,7 +182,7 @@ def _write(fitted: Fitted, *, out: Path | str, budget: Budget, seed: int, data_d
         team=team,
         read=lambda: fitted.splits,
         computing=computing,
-        data_from=find_base(fitted.recipe.data, data_dir),
+        data_from=data_from,
     ) as begun:
         begun.run.write_candidates(
             Candidates(minutes=budget.minutes, seconds=budget.spent, candidates=tuple(fitted.candidates))

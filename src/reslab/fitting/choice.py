@@ -155,6 +155,7 @@ def choose(
         if best is not None and not budget.has(seconds := cost / speed + best.candidate.seconds):
             judged.append(_left_out(backbone, seconds=seconds))
             continue
+        say(f"compute {backbone.network} at {backbone.image_size} pixels{_about(cost / speed)}")
         began = time.perf_counter()
         computed = compute_views(images, backbone)
         speed = min(speed, cost / (time.perf_counter() - began))
@@ -171,6 +172,11 @@ def choose(
     else:
         judged.append(_left_out(best.backbone, seconds=seconds, what="its logistic regression"))
     return best, [each.model_copy(update={"chosen": each is best.candidate}) for each in judged]
+
+
+def _about(seconds: float) -> str:
+    """Say how long it takes, where that is known."""
+    return f", about {duration(seconds)}" if seconds else ""
 
 
 def _left_out(backbone: Backbone, *, seconds: float, what: str = "it") -> Candidate:

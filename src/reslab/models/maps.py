@@ -10,23 +10,24 @@ Axes: C channels of a stage.
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
 from reslab.errors import UserError, did_you_mean
-from reslab.recipe.networks import Model, ResNet
+from reslab.recipe.networks import Model
 from reslab.recipe.recipe import Standardize
 from reslab.words import listing
 
 
 class Family(NamedTuple):
-    """How a family's images are standardised, and what its shortcuts are; None: as the network has them."""
+    """How a family's images are standardised, and which options its networks have where ours leave a choice."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    shortcut: str | None = None
+    options: Mapping[str, str] = MappingProxyType({})
     zeros_on_both_sides: bool = False
 
     @property
@@ -36,9 +37,11 @@ class Family(NamedTuple):
 
 
 FAMILIES: Final = {
-    "akamaster": Family((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), shortcut="A", zeros_on_both_sides=True),
-    "chenyaofo": Family((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), shortcut="B"),
-    "torchvision": Family((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "akamaster": Family(
+        (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), options={"shortcut": "A"}, zeros_on_both_sides=True
+    ),
+    "chenyaofo": Family((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), options={"shortcut": "B"}),
+    "torchvision": Family((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), options={"stride_in": "3x3"}),
 }
 ORDER: Final = "order"  # the tensors of both in the order of their forward passes
 MAPS: Final = (*FAMILIES, ORDER)
@@ -48,11 +51,11 @@ _BLOCK = re.compile(r"layer(\d+)\.(\d+)\.(\w+)\.(.+)")
 
 
 def adapt(model: Model, name: str) -> Model:
-    """Give the network the shortcuts of the family. Raises: UserError where the map is unknown."""
+    """Give the network the options of the family. Raises: UserError where the map is unknown."""
     if name not in MAPS:
         raise UserError(f"--map {name}: {did_you_mean(name, MAPS, otherwise=f'choose from {listing(list(MAPS))}')}")
-    shortcut = FAMILIES[name].shortcut if name in FAMILIES else None
-    return model.model_copy(update={"shortcut": shortcut}) if shortcut and isinstance(model, ResNet) else model
+    options = FAMILIES[name].options if name in FAMILIES else {}
+    return model.model_copy(update={key: value for key, value in options.items() if key in type(model).model_fields})
 
 
 def translate(tensors: Mapping[str, Tensor], *, name: str, like: Mapping[str, Tensor]) -> dict[str, Tensor]:

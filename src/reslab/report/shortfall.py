@@ -1,21 +1,13 @@
-"""A finished network that does much worse on its training images than training has logged, and what to do about it."""
+"""A warning for the report of a network that falls short of what its training has logged."""
 
 from collections.abc import Sequence
 
+from reslab.measure.shortfall import describe_shortfall
 from reslab.records import Epoch, Evaluation
-
-POINTS = 0.1  # of accuracy; training sees augmented images while it still learns, so a little is nothing
 
 
 def warn_of_shortfall(evaluation: Evaluation, log: Sequence[Epoch]) -> str | None:
     """Say that the measured training accuracy is far below the logged one; nothing where it is not, or not known."""
     if not log or "train" not in evaluation.splits:
         return None
-    logged, measured = log[-1].train_accuracy, evaluation.splits["train"].accuracy.value
-    if logged - measured < POINTS:
-        return None
-    return (
-        f"Training logged an accuracy of {100 * logged:.1f} % in its last epoch, but the finished network has "
-        f"{100 * measured:.1f} % on its training images: do not rely on it. Train it again for more epochs or with "
-        "smaller batches (--set epochs=…, --set batch_size=…), with its last epochs at full image size."
-    )
+    return describe_shortfall(logged=log[-1].train_accuracy, measured=evaluation.splits["train"].accuracy.value)

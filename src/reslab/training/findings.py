@@ -4,8 +4,12 @@ from pathlib import Path
 
 from reslab.data.check.examine import look_at
 from reslab.data.check.words import describe
+from reslab.recipe.recipe import Recipe
 from reslab.training.begin import Begun
 from reslab.training.progress import say
+from reslab.words import counted
+
+FEW_UPDATES = 100
 
 
 def tell_findings(begun: Begun, *, data_dir: Path | None, silent: bool) -> None:
@@ -15,3 +19,23 @@ def tell_findings(begun: Begun, *, data_dir: Path | None, silent: bool) -> None:
     report = look_at(begun.splits, data_dir=data_dir)
     for line in describe(report) if report else ():
         say(line, silent=False)
+
+
+def tell_few_updates(begun: Begun, recipe: Recipe, *, silent: bool) -> None:
+    """Say where a recipe for more images makes few updates of these."""
+    if line := describe_few_updates(recipe, num_images=len(begun.splits[0].labels)):
+        say(line, silent=silent or not begun.team.is_first)
+
+
+def describe_few_updates(recipe: Recipe, *, num_images: int) -> str | None:
+    """Say that a recipe for more images makes few updates of these, and what to set; nothing where they suffice."""
+    per_epoch = -(-(recipe.sampling.images_per_epoch if recipe.sampling else num_images) // recipe.batch_size)
+    updates = min(recipe.epochs * per_epoch, recipe.updates or recipe.epochs * per_epoch)
+    if updates >= FEW_UPDATES or num_images > recipe.batch_size * FEW_UPDATES:
+        return None
+    batch_size = max(4, min(recipe.batch_size, num_images // 8))
+    epochs = -(-FEW_UPDATES // -(-num_images // batch_size))
+    return (
+        f"{counted(num_images, 'training image')} make {counted(updates, 'update')}, which is little to learn by: add "
+        f"--set batch_size={batch_size} --set epochs={max(recipe.epochs, epochs)}, or use reslab fit"
+    )

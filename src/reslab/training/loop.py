@@ -18,6 +18,7 @@ from reslab.data.batches import Batches, seeded, standardize
 from reslab.errors import Failure, UserError
 from reslab.machine.memory import keep_freed_memory
 from reslab.machine.signals import StopRequest, listen_for_stop
+from reslab.measure.shortfall import describe_shortfall
 from reslab.models.layers import Classifier
 from reslab.network.finishing import finish
 from reslab.network.inference import place_on, predict_logits
@@ -33,13 +34,14 @@ from reslab.training.freezing import check_freezing, freeze
 from reslab.training.graphs import Updater, make_updater
 from reslab.training.objective import Forward, make_objective
 from reslab.training.optim import make_optimizer, rate_at
-from reslab.training.progress import Display
+from reslab.training.progress import Display, warn
 from reslab.training.safety import LOWERED, Clock, Safety
 from reslab.training.starting import take_start
 from reslab.training.state import State, capture, restore
 from reslab.training.statistics import BATCH_SIZE, NUM_IMAGES, renew_statistics
 from reslab.training.step import make_forward
 
+NUM_LOOKED = 512  # training images that the finished network is tried on
 IMAGES_TO_PREPARE = 5000  # what the whitened patches are measured on
 UPDATES_BETWEEN_CHECKS = {"cpu": 1, "cuda": 50}  # reading a loss makes a GPU wait
 SECONDS_BETWEEN_BEATS = 5.0
@@ -208,6 +210,19 @@ class Trainer:
         finished = finish(network, images=self.images, held_out=self.held_out, usual=self.recipe.temperature)
         self.display.say(finished.note)
         self.run.write_weights(finished.network.to_bytes())
+        self._warn_of_shortfall(finished.network)
+
+    def _warn_of_shortfall(self, network: Network) -> None:
+        """Try the finished network on a few training images; warn where it knows far fewer than were logged."""
+        if not self.team.is_first or self.batches.is_streamed:
+            return
+        some = self.images.subset(
+            torch.randperm(len(self.images.labels), generator=seeded(self.seed, "look"))[:NUM_LOOKED]
+        )
+        hits = network.logits(some.images).argmax(1) == some.labels
+        logged, measured = self.run.log[-1].train_accuracy, float(hits.float().mean())
+        if shortfall := describe_shortfall(logged=logged, measured=measured):
+            warn(shortfall, silent=self.display.console.quiet)
 
     @contextmanager
     def _rescue(self) -> Iterator[None]:

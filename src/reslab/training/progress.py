@@ -77,6 +77,13 @@ class Display:
         self.console.print(printable(line), soft_wrap=True, markup=False, emoji=False)
 
 
+def warn(line: str, *, silent: bool) -> None:
+    """Print a sentence in red."""
+    Console(stderr=True, quiet=silent, highlight=False).print(
+        printable(line), soft_wrap=True, markup=False, emoji=False, style="red"
+    )
+
+
 def say(line: str, *, silent: bool) -> None:
     """Print a sentence where no training is shown yet."""
     Display(total_updates=0, total_epochs=0, silent=silent).say(line)
