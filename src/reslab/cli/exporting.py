@@ -19,6 +19,11 @@ def export(
     run: RunPath,
     to: Annotated[Path, typer.Option(metavar="model.onnx|model.pt2|DIR", help="Output file or folder.")],
     int8: Annotated[bool, typer.Option("--int8", help="Also write an ONNX file quantized to 8-bit integers.")] = False,
+    fixed_size: Annotated[
+        bool,
+        typer.Option("--fixed-size", help="Take images of the network's size only, for runtimes without free sizes."),
+    ] = False,
+    opset: Annotated[int, typer.Option(metavar="18-23", help="Version of ONNX's operators.")] = 20,
     data_dir: DataDir = None,
     allow_remote: AllowRemote = False,
     threads: Threads = None,
@@ -29,7 +34,15 @@ def export(
     from reslab.exporting import export as export_run
     from reslab.runs import Run
 
-    done = export_run(Run.open(run), to=to, int8=int8, data_dir=data_dir, allow_remote=allow_remote)
+    done = export_run(
+        Run.open(run),
+        to=to,
+        int8=int8,
+        fixed_size=fixed_size,
+        opset=opset,
+        data_dir=data_dir,
+        allow_remote=allow_remote,
+    )
     if json:
         print_json(to_plain(done))
         return

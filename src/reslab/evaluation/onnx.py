@@ -92,7 +92,7 @@ def evaluate_onnx(
     kernels.enable(network.device)
     opened = [OnnxFile(file, threads=torch.get_num_threads()) for file in files]
     for each in opened:
-        if each.description != (network.classes, network.channels, network.image_size, network.resizing):
+        if each.description[:4] != (network.classes, network.channels, network.image_size, network.resizing):
             raise UserError(f"{each.path} is not for the classes and images of {run.path}: export that run")
     images = read_split(run.recipe, "test", data_dir=data_dir, allow_remote=allow_remote)
     recorded = run.environment.data

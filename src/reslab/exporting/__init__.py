@@ -24,6 +24,7 @@ from reslab.runs import Run, make_folder, write_bytes
 __all__ = ["Export", "export"]
 
 LARGEST_DIFFERENCE = 1e-4  # in a logit or a probability
+OPSET, OPSETS = 20, range(18, 24)
 NUM_CHECKED, NUM_CALIBRATED, NUM_MEASURED = 256, 512, 2000  # images
 
 
@@ -58,12 +59,20 @@ class Export:
 
 
 def export(
-    run: Run, *, to: Path | str, int8: bool = False, data_dir: Path | None = None, allow_remote: bool = False
+    run: Run,
+    *,
+    to: Path | str,
+    int8: bool = False,
+    fixed_size: bool = False,
+    opset: int = OPSET,
+    data_dir: Path | None = None,
+    allow_remote: bool = False,
 ) -> Export:
     """Write a finished run's network to files that run elsewhere.
 
-    Each graph is read back and compared with PyTorch on training images, or on generated ones where those are not at
-    hand. The test split is not read.
+    A graph takes the pixels of pictures of any size; it resizes and standardizes them as reslab does. Each is read back
+    and compared with PyTorch on training images, or on generated ones where those are not at hand. The test split is
+    not read.
 
     Parameters
     ----------
@@ -75,6 +84,10 @@ def export(
     int8 : bool, default False
         Whether to write a second ONNX file, `…-int8.onnx`, that computes in 8-bit integers, calibrated on training
         images.
+    fixed_size : bool, default False
+        Whether pictures have the network's own size, for runtimes without dynamic shapes.
+    opset : int, default 20
+        Version of ONNX's operators, 18 to 23.
     data_dir : Path, optional
         Where downloaded data lies, instead of `$RESLAB_DATA` or the cache directory.
     allow_remote : bool, default False
@@ -100,6 +113,8 @@ def export(
     >>> done.files[0].file, done.files[0].largest_difference < 1e-4, done.images
     ('seven.pt2', True, '171 training images')
     """
+    if opset not in OPSETS:
+        raise UserError(f"opset {opset} is not one that can be written: choose {OPSETS[0]} to {OPSETS[-1]}")
     target = Path(to)
     is_folder = _check_target(target, int8=int8)
     network = Network.load(run.path, device="cpu")
@@ -107,12 +122,12 @@ def export(
     for_int8 = _read_int8_images(run, data_dir, allow_remote) if int8 else None
     pixels, kind = _find_images(run, network, data_dir, allow_remote)
     images = f"{len(pixels)} {kind} images"
-    program = trace(network)
+    program = trace(network, any_size=not fixed_size)
     make_folder(target if is_folder else target.parent)
     if target.suffix == ".pt2" and not is_folder:
         return Export((_write(target, to_pt2(program, known=known), network, pixels),), images)
     path = target / "model.onnx" if is_folder else target
-    written = [_write(path, to_onnx(program, known=known), network, pixels)]
+    written = [_write(path, to_onnx(program, known=known, opset=opset), network, pixels)]
     cost = None
     if for_int8 is not None:
         beside, cost = _write_int8(path, known, *for_int8)

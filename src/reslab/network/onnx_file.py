@@ -1,7 +1,7 @@
 """A classifier in an ONNX file that `export` has written, run by ONNX Runtime; no torch here.
 
-The file alone predicts: it takes stored pixels, and its metadata name the classes and the size of the images.
-Axes: N images, C channels, H rows, W columns, K classes.
+The file alone predicts: it takes the pixels of pictures of any size, and its metadata name the classes.
+Axes: N images, P channels of a picture, C channels of the network, H rows, W columns, K classes.
 """
 
 import json
@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.data.answers import Unread, all_read, answer_all
-from reslab.data.pictures import ANSWERED, Answer, Said
+from reslab.data.pictures import ANSWERED, Answer, Said, with_channels
 from reslab.errors import UserError, extra
 from reslab.recipe.shapes import Resizing
 
+AXES = ("num_images", "rows", "columns")
 INPUT, OUTPUTS = "images", ("logits", "probabilities", "familiarity")
 
 
@@ -31,32 +32,44 @@ class Outputs(NamedTuple):
     familiarity: NDArray[np.float32] | None = None
 
 
+def picture_channels(channels: int) -> int:
+    """Say how many channels the pictures have that a graph takes: RGB, where the network's images are grey or RGB."""
+    return 3 if channels == 1 else channels
+
+
+def to_pictures(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Turn stored images (N, C, H, W) into what a graph takes, (N, H, W, P)."""
+    return with_channels(images, picture_channels(images.shape[1])).transpose(0, 2, 3, 1)
+
+
 class Description(NamedTuple):
     """What a network is for: the names of its classes, and the channels and side of its square images.
 
-    `resize` says how other pictures become squares; a file without it squeezes them.
+    `resize` says how other pictures become squares, and a familiarity of `threshold` or less that an answer is only a
+    guess.
     """
 
     classes: tuple[str, ...]
     channels: int
     image_size: int
-    resize: Resizing = "squeeze"
+    resize: Resizing
+    threshold: float = round(1 - ANSWERED, 6)
 
     def to_metadata(self) -> dict[str, str]:
-        """Write it as the metadata of a file."""
-        return {name: json.dumps(value) for name, value in self._asdict().items()}
+        """Write it as the metadata of a file, with the colours of the pictures that it takes."""
+        colours = {"colours": "RGB" if picture_channels(self.channels) == 3 else None}
+        return {name: json.dumps(value) for name, value in (self._asdict() | colours).items()}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "Description":
         """Read it. Raises: ValueError or KeyError where it is not one."""
-        classes, channels, image_size = (json.loads(metadata[name]) for name in cls._fields[:3])
-        resize = json.loads(metadata.get("resize", '"squeeze"'))
+        classes, channels, image_size, resize, threshold = (json.loads(metadata[name]) for name in cls._fields)
         named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
         if not named or not all(type(number) is int and number > 0 for number in (channels, image_size)):
             raise ValueError(metadata)
-        if resize not in get_args(Resizing):
+        if resize not in get_args(Resizing) or not isinstance(threshold, float):
             raise ValueError(metadata)
-        return cls(tuple(classes), channels, image_size, resize)
+        return cls(tuple(classes), channels, image_size, resize, threshold)
 
 
 class OnnxFile:
@@ -84,8 +97,8 @@ class OnnxFile:
             (images,), outputs = self._session.get_inputs(), self._session.get_outputs()
         except (ValueError, KeyError, RecursionError):
             raise UserError(f"{self.path} does not say what it classifies: reslab export did not write it") from None
-        shape = [known.channels, known.image_size, known.image_size]
-        fits = images.type == "tensor(uint8)" and images.shape[1:] == shape
+        fits = images.type == "tensor(uint8)" and len(images.shape) == 4
+        fits = fits and images.shape[3] == picture_channels(known.channels)
         if (
             not fits
             or [out.name for out in outputs] not in ([*OUTPUTS], [*OUTPUTS[:2]])
@@ -96,7 +109,11 @@ class OnnxFile:
 
     def predict(self, images: NDArray[np.uint8]) -> Outputs:
         """Compute what the network says of stored pixels (N, C, H, W)."""
-        return Outputs(*self._session.run(None, {INPUT: images}))
+        return self.predict_pictures(to_pictures(images))
+
+    def predict_pictures(self, pictures: NDArray[np.uint8]) -> Outputs:
+        """Compute what the network says of pictures (N, H, W, P), in RGB unless it is for other channels."""
+        return Outputs(*self._session.run(None, {INPUT: np.ascontiguousarray(pictures)}))
 
     def predict_logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute the logits alone."""
@@ -119,10 +136,14 @@ def classify_each_by_onnx(
     Raises: UserError where the file cannot be read, or the network takes neither grey nor RGB images.
     """
     network = OnnxFile(onnx)
+    known = network.description
     return answer_all(
         files,
         lambda images: Said(*network.predict(images)[1:]),
         top=top,
         answer=answer,
-        **network.description._asdict(),
+        classes=known.classes,
+        image_size=known.image_size,
+        channels=known.channels,
+        resize=known.resize,
     )
