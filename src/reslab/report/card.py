@@ -31,7 +31,7 @@ def write_card(run: Run, *, weights: Weights, files: Iterable[str]) -> str:
 
 
 FILES = {
-    "model.onnx": "RGB pixels (N, rows, columns, 3) uint8 to `logits` and `probabilities` (N, K) float32, for ONNX Runtime",
+    "model.onnx": "RGB pixels (N, rows, columns, 3) uint8 to `logits` and `probabilities` (N, K), for ONNX Runtime",
     "model-int8.onnx": "the same in 8-bit integers",
     "model.safetensors": "the weights; their metadata name the network, so `reslab predict` needs no other file",
     "recipe.json": "the recipe: enough to train it again",
