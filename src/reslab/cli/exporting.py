@@ -17,7 +17,7 @@ Name = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A model reposit
 
 def export(
     run: RunPath,
-    to: Annotated[Path, typer.Option(metavar="model.onnx|model.pt2|DIR", help="Output file or folder.")],
+    to: Annotated[Path, typer.Option(metavar="model.onnx|model.pt2|page.html|DIR", help="Output file or folder.")],
     int8: Annotated[bool, typer.Option("--int8", help="Also write an ONNX file quantized to 8-bit integers.")] = False,
     fixed_size: Annotated[
         bool,
@@ -29,7 +29,7 @@ def export(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Export a network as ONNX, as a PyTorch program, or as a folder with a model card; checked after writing."""
+    """Export a network as ONNX, a PyTorch program, a web page, or a folder with a model card; checked after writing."""
     use_threads(threads)
     from reslab.exporting import export as export_run
     from reslab.runs import Run
