@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from reslab.models import build
-from reslab.models.layers import Conv3x3
+from reslab.models.layers import conv3x3
 from reslab.network.folding import fold
 from reslab.recipe.networks import MODELS, FastConv
 
@@ -103,7 +103,7 @@ def test_norms_without_statistics_or_scales_and_other_convolutions_are_as_they_w
 
 def test_wide_convolutions_with_a_bias_go_by_the_faster_way() -> None:
     torch.manual_seed(0)
-    check(settle(nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), Conv3x3(64, 64), nn.BatchNorm2d(64))), 64)
+    check(settle(nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), conv3x3(64, 64), nn.BatchNorm2d(64))), 64)
 
 
 def test_what_cannot_be_traced_is_used_as_it_is() -> None:
