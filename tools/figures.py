@@ -228,6 +228,15 @@ def fitted() -> str:
     return "\n" + table(header, rows)
 
 
+def class_sets() -> str:
+    """Put the sets that were promised beside what they were on test images."""
+    rows = [
+        [percent(each.promised, 0), words.figure(each.covered), f"{each.size:.2f}", percent(each.single, 1)]
+        for each in splits("fast94-held-out")[0].class_sets
+    ]
+    return "\n" + table(["promised", "sets that hold the truth", "classes in a set", "sets of one class"], rows)
+
+
 def strangers() -> str:
     """List how well each score tells strangers from a network's own pictures."""
     found = bench("strangers", "auroc")
@@ -344,6 +353,38 @@ def f1_of_tau(name: str) -> str:
 
 
 # ---- speed
+
+
+def cpu_record() -> str:
+    """List the runs for the record of processors, the quickest first."""
+    names = [
+        "fast94",
+        "fast94-bfloat16",
+        *(f"record/{path.name}" for path in sorted((ROOT / "results/record").glob("*"))),
+    ]
+    rows = []
+    for name in sorted(names, key=record_minutes):
+        recipe = json.loads((folders(name)[0] / "recipe.json").read_text())["name"]
+        ran = [Environment.model_validate_json((folder / "environment.json").read_bytes()) for folder in folders(name)]
+        rows.append(
+            [
+                f"[`{recipe}`](../results/{name})",
+                f"{ran[0].processor}, {ran[0].multiplied}",
+                str(len(ran)),
+                f"{record_minutes(name):.1f}",
+                accuracy_between(name),
+                accuracy_between(name, views=True),
+            ]
+        )
+    return table(["recipe", "processor", "seeds", "minutes", "test accuracy", "with six views"], rows)
+
+
+def record_minutes(name: str) -> float:
+    """Give the mean minutes of the whole process, or where only the log is left, of the training."""
+    path = ROOT / "results" / name / "record.json"
+    if not path.exists():
+        return minutes(name)
+    return fmean(each["minutes"] for each in json.loads(path.read_text())["result"]["seeds"])
 
 
 def updates() -> str:

@@ -82,6 +82,7 @@ def test_more_images_take_longer_and_the_network_stays_as_it_was() -> None:
     assert model.conv1.weight.grad is None
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
 def test_who_counts_operations_sees_every_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
     """As counters look: at the classes of modules, at the graph of a trace, at the operations that are dispatched."""
     monkeypatch.setattr(kernels, "_on", None)

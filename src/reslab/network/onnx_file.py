@@ -7,15 +7,17 @@ Axes: N images, P channels of a picture, C channels of the network, H rows, W co
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reslab.data.answers import Unread, all_read, answer_all
-from reslab.data.pictures import ANSWERED, Answer, Said, with_channels
+from reslab.data.pictures import ANSWERED, Answer, Said, Wanted, with_channels
 from reslab.errors import UserError, extra
+from reslab.measure.class_sets import find_threshold
 from reslab.recipe.shapes import Resizing
+from reslab.records import ClassSets
 
 AXES = ("num_images", "rows", "columns")
 INPUT, OUTPUTS = "images", ("logits", "probabilities", "familiarity")
@@ -46,7 +48,7 @@ class Description(NamedTuple):
     """What a network is for: the names of its classes, and the channels and side of its square images.
 
     `resize` says how other pictures become squares, and a familiarity of `threshold` or less that an answer is only a
-    guess.
+    guess. `class_sets` is known where images were held out.
     """
 
     classes: tuple[str, ...]
@@ -54,22 +56,30 @@ class Description(NamedTuple):
     image_size: int
     resize: Resizing
     threshold: float = round(1 - ANSWERED, 6)
+    class_sets: ClassSets | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """Write it as the metadata of a file, with the colours of the pictures that it takes."""
         colours = {"colours": "RGB" if picture_channels(self.channels) == 3 else None}
-        return {name: json.dumps(value) for name, value in (self._asdict() | colours).items()}
+        shape = {name: json.dumps(value) for name, value in (self.to_plain() | colours).items()}
+        return shape if self.class_sets is None else shape | {"class_sets": self.class_sets.model_dump_json()}
+
+    def to_plain(self) -> dict[str, Any]:
+        """Give what JSON holds of it without the sets of classes."""
+        return {name: value for name, value in self._asdict().items() if name != "class_sets"}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "Description":
         """Read it. Raises: ValueError or KeyError where it is not one."""
-        classes, channels, image_size, resize, threshold = (json.loads(metadata[name]) for name in cls._fields)
+        classes, channels, image_size, resize, threshold = (json.loads(metadata[name]) for name in cls._fields[:5])
         named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
         if not named or not all(type(number) is int and number > 0 for number in (channels, image_size)):
             raise ValueError(metadata)
         if resize not in get_args(Resizing) or not isinstance(threshold, float):
             raise ValueError(metadata)
-        return cls(tuple(classes), channels, image_size, resize, threshold)
+        sets = metadata.get("class_sets")
+        known = None if sets is None else ClassSets.model_validate_json(sets)
+        return cls(tuple(classes), channels, image_size, resize, threshold, known)
 
 
 class OnnxFile:
@@ -120,16 +130,18 @@ class OnnxFile:
         return self.predict(images).logits
 
 
-def classify_by_onnx(files: Sequence[Path], *, onnx: Path, top: int = 3, answer: float = ANSWERED) -> list[Answer]:
+def classify_by_onnx(
+    files: Sequence[Path], *, onnx: Path, top: int = 3, answer: float = ANSWERED, coverage: float | None = None
+) -> list[Answer]:
     """Name the `top` most probable classes of each picture, by an exported file alone.
 
     Raises: UserError where the file or a picture cannot be read, or the network takes neither grey nor RGB images.
     """
-    return all_read(classify_each_by_onnx(files, onnx=onnx, top=top, answer=answer))
+    return all_read(classify_each_by_onnx(files, onnx=onnx, top=top, answer=answer, coverage=coverage))
 
 
 def classify_each_by_onnx(
-    files: Sequence[Path], *, onnx: Path, top: int = 3, answer: float = ANSWERED
+    files: Sequence[Path], *, onnx: Path, top: int = 3, answer: float = ANSWERED, coverage: float | None = None
 ) -> Iterator[Answer | Unread]:
     """Name the `top` most probable classes of each picture, or say why it cannot be read, a few at a time.
 
@@ -137,13 +149,13 @@ def classify_each_by_onnx(
     """
     network = OnnxFile(onnx)
     known = network.description
+    threshold = None if coverage is None else find_threshold(known.class_sets, coverage=coverage)
     return answer_all(
         files,
         lambda images: Said(*network.predict(images)[1:]),
-        top=top,
-        answer=answer,
         classes=known.classes,
         image_size=known.image_size,
         channels=known.channels,
         resize=known.resize,
+        wanted=Wanted(top, answer, threshold),
     )

@@ -20,6 +20,7 @@ from reslab.report.pictures import (
     learning_curves,
     prior_pictures,
     reliability_picture,
+    selection_pictures,
 )
 from reslab.report.plane import to_plane
 from reslab.report.spreadsheets import copies_csv, doubts_csv, mistakes_csv
@@ -70,6 +71,7 @@ def write_report(run: Run, *, against: Run | None = None) -> Path:
         "matrices": confusion_matrices(inputs),
         "prior": prior_pictures(inputs),
         "calibration": [reliability_picture(reliability(inputs.predictions))],
+        "answered": selection_pictures(inputs),
         "features": [] if plane is None else [feature_picture(inputs, plane, method)],
     }
     html = page.render(inputs, pictures=pictures, beside=beside, interaction=interact(inputs, plane=plane))

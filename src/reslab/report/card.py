@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Iterator
 
 from reslab.recipe.recipe import Recipe
-from reslab.records import Weights
+from reslab.records import Evaluation, Weights
+from reslab.report.tables import calibration_sentence, markdown_table, promise_table
 from reslab.runs import Run
-from reslab.words import counted, figure, markdown, markdown_code, percent, yaml
+from reslab.words import figure, markdown, markdown_code, percent, yaml
 
 
 def write_card(run: Run, *, weights: Weights, files: Iterable[str]) -> str:
@@ -96,10 +97,7 @@ def _facts(recipe: Recipe, weights: Weights) -> list[str]:
 
 def _calibration(weights: Weights) -> str:
     found = weights.calibration
-    if found is None:
-        return "not calibrated"
-    source = counted(found.num_images, "held-out image") if found.num_images else "trials of the recipe"
-    return f"calibrated on {source}, temperature {found.temperature:.2f}, which is inside"
+    return "not calibrated" if found is None else f"{found.words}, which is inside"
 
 
 def _figures(run: Run) -> list[str]:
@@ -117,4 +115,13 @@ def _figures(run: Run) -> list[str]:
         "|---|---|---|",
         *rows,
         "",
+        *_promises(evaluation),
     ]
+
+
+def _promises(evaluation: Evaluation) -> Iterator[str]:
+    """Say how the promises that rest on held-out images were kept, and what calibration was worth."""
+    if (table := promise_table(evaluation)) is not None:
+        yield from ("## Promises, as they were kept on test images", "", *markdown_table(table), "")
+    if (sentence := calibration_sentence(evaluation)) is not None:
+        yield from (markdown(sentence), "")

@@ -8,11 +8,12 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from reslab.measure.metrics import softmax
 from reslab.recipe.recipe import Steps
 from reslab.records import SplitName
 from reslab.report import figures
 from reslab.report.inputs import Inputs
-from reslab.report.tables import SPLIT_WORDS, Reliability, rate_changes, splits_of
+from reslab.report.tables import SPLIT_WORDS, Reliability, rate_changes, selection, splits_of
 from reslab.words import counted, percent
 
 
@@ -195,3 +196,35 @@ def reliability_picture(bins: Reliability) -> Picture:
         "dashed diagonal it is right as often as it says, below it is too sure of itself. The band is the 95 % "
         "interval of the accuracy; the bars show which share of the images each point stands for.",
     )
+
+
+# ---- answers that are held back
+
+
+def selection_pictures(inputs: Inputs) -> list[Picture]:
+    """Draw how accurate the answers are where some are held back; none where the network knows no strange picture."""
+    answered = inputs.test.answered
+    if answered is None or inputs.familiarity is None:
+        return []
+    logits, labels = inputs.predictions
+    right = logits.argmax(axis=1) == labels
+    scores = {
+        "least familiar held back": inputs.familiarity,
+        "least probable held back": softmax(logits).max(axis=1),
+    }
+    curves = {name: selection(each, right=right) for name, each in scores.items()}
+    kept = (answered.answered.value, answered.accuracy.value) if answered.accuracy else None
+    promised = percent(answered.promised, decimals=0)
+    return [
+        Picture(
+            name="answered-test",
+            png=figures.selection_curves(curves, promised=answered.promised, kept=kept),
+            alt=f"Curves of the accuracy over the share of test images that are answered; {promised} were promised and "
+            f"{percent(answered.answered.value)} are answered.",
+            title="Test split, accuracy of what is answered.",
+            caption="Towards the left more is held back: pictures unlike the training images, or pictures with a low "
+            f"probability. The dashed vertical is the share that was promised, {promised}; the dot is what became of "
+            "it. Bands are 95 % intervals. Test images hold no strangers: what is held back here are rare views of "
+            "known classes.",
+        )
+    ]

@@ -34,7 +34,7 @@ def to_page(model: bytes, *, known: Description) -> bytes:
     html = environment.get_template("page.html.jinja").render(
         licence=_read("LICENSE.onnxruntime").decode(),
         classes=known.classes,
-        known=json.dumps(known._asdict()).replace("<", "\\u003c"),
+        known=json.dumps(known.to_plain()).replace("<", "\\u003c"),
         parts={name: (len(content), to_characters(content)) for name, content in packed.items()},
         script=script,
         digest=digest,
