@@ -19,7 +19,8 @@ HEAD = """# Third-party licences
 
 What `pip install reslab` brings along on Linux, and under which licence, as each package says itself
 (`python tools/licences.py` writes this page; a test holds it to what is installed). Nothing of it is part of reslab's
-own source. PyTorch's builds for CUDA bring NVIDIA's libraries as well, under NVIDIA's terms.
+own source; the package itself brings ONNX Runtime for browsers (MIT, Microsoft Corporation), which `reslab export` puts
+into web pages. PyTorch's builds for CUDA bring NVIDIA's libraries as well, under NVIDIA's terms.
 
 | package | licence |
 |---|---|

@@ -70,7 +70,7 @@ def test_the_commands(
         return capsys.readouterr().out
 
     told = run("export", finished.path, "--to", tmp_path / "model.pt2")
-    assert "model.pt2: 0.1" in told
+    assert "model.pt2: 0.2" in told
     assert " from PyTorch on 111 training images" in told
     (file,) = json.loads(run("export", finished.path, "--to", tmp_path / "model.pt2", "--json"))["files"]
     assert file["largest_difference"] <= 1e-4

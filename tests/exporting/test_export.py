@@ -26,14 +26,21 @@ from reslab.models.fusion import SplitLinear
 from reslab.network.familiarity import fit_familiarity
 from reslab.network.finishing import finish
 from reslab.network.network import Network
-from reslab.network.onnx_file import INPUT, Description, OnnxFile, classify_by_onnx
+from reslab.network.onnx_file import AXES, INPUT, Description, OnnxFile, classify_by_onnx, to_pictures
 from reslab.recipe.recipe import Standardize, derive
 from reslab.records import ClassSets
 from reslab.report.card import write_card
 from reslab.runs import Run, read_weights
 from reslab.serving.served import Served
 
-KNOWN = {"classes": ["1", "4", "7"], "channels": 1, "image_size": 8, "resize": "squeeze"}
+KNOWN = {
+    "classes": ["1", "4", "7"],
+    "channels": 1,
+    "image_size": 8,
+    "resize": "squeeze",
+    "threshold": 0.05,
+    "colours": "RGB",
+}
 NUM_TRAINING, NUM_VALIDATION = 111, 9
 
 
@@ -123,9 +130,39 @@ def test_pt2_says_what_pytorch_says_and_names_the_classes(
         program = torch.export.load(exported / "model.pt2", extra_files=extra)
     assert {name: json.loads(extra[name]) for name in KNOWN} == KNOWN
     for num in (1, 5):
-        logits, probabilities = program.module()(torch.from_numpy(images[:num]))
+        logits, probabilities = program.module()(torch.from_numpy(to_pictures(images[:num])))
         np.testing.assert_allclose(logits.detach(), expected_logits(finished, images[:num]), atol=1e-4)
         np.testing.assert_allclose(probabilities.detach().sum(dim=1), np.ones(num), rtol=1e-6)
+
+
+def test_a_picture_of_any_size_gets_the_answer_that_the_run_gives(
+    finished: Run, exported: Path, tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 21, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    (wanted,) = classify([tmp_path / "picture.png"], weights=finished.path, top=3)
+    found = OnnxFile(exported / "model.onnx").predict_pictures(pixels[None]).probabilities[0]
+    assert sorted(found, reverse=True) == pytest.approx(wanted.probabilities, abs=1e-5)
+    assert wanted.classes[0] == KNOWN["classes"][found.argmax()]
+    axes = onnx.load(exported / "model.onnx").graph.input[0].type.tensor_type.shape.dim
+    assert [axis.dim_param for axis in axes] == [*AXES, ""]
+
+
+def test_a_file_of_fixed_size_and_older_operators_holds_no_resizing(
+    finished: Run, images: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    export(finished, to=tmp_path / "model.onnx", fixed_size=True, opset=18)
+    model = onnx.load(tmp_path / "model.onnx")
+    assert model.opset_import[0].version == 18
+    assert [axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim] == [0, 8, 8, 3]
+    assert {"MatMul", "Range", "Shape"}.isdisjoint(node.op_type for node in model.graph.node)
+    logits = OnnxFile(tmp_path / "model.onnx").predict_logits(images)
+    np.testing.assert_allclose(logits, expected_logits(finished, images), atol=1e-4)
+
+
+def test_an_unknown_opset_is_refused(finished: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="opset 99 is not one that can be written: choose 18 to 23"):
+        export(finished, to=tmp_path / "model.onnx", opset=99)
 
 
 def test_no_file_tells_of_the_machine_that_wrote_it_or_holds_images(exported: Path, finished: Run) -> None:
@@ -162,10 +199,10 @@ def test_without_the_data_generated_images_do(finished: Run, tmp_path: Path) -> 
 def test_a_file_that_differs_is_refused_and_removed(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def trace_another(network: Network) -> Any:
+    def trace_another(network: Network, **options: Any) -> Any:
         by = network.metadata.standardize
         shifted = Standardize(mean=tuple(value + 1 for value in by.mean), std=by.std)
-        return trace(Network(network.module, network.metadata.model_copy(update={"standardize": shifted})))
+        return trace(Network(network.module, network.metadata.model_copy(update={"standardize": shifted})), **options)
 
     monkeypatch.setattr(exporting, "trace", trace_another)
     with pytest.raises(Failure, match=r"model\.pt2 differs from PyTorch by \S+, more than 0\.000\d+"):
@@ -261,7 +298,7 @@ def test_kept_rows_have_the_bits_of_the_smaller_layer_in_onnx_too() -> None:
     answers = []
     for each in (small, layer):
         model = Scaled(each).eval()
-        file = to_onnx(torch.export.export(model, (images,)), known=Description(("a", "b"), 1, 8))
+        file = to_onnx(torch.export.export(model, (images,)), known=Description(("a", "b"), 1, 8, "squeeze"))
         answers.append(onnxruntime.InferenceSession(file).run(None, {INPUT: images.numpy()})[0])
     before, after = answers
     np.testing.assert_array_equal(after[:, :4].copy().view(np.int32), before.view(np.int32))

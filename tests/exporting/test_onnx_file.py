@@ -75,7 +75,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "without sense": (lambda path: with_metadata(path, classes="{"), "does not say what it classifies"),
     "numbers for names": (lambda path: with_metadata(path, classes="[1, 2, 3]"), "does not say what it classifies"),
     "no number": (lambda path: with_metadata(path, image_size="true"), "does not say what it classifies"),
-    "another size": (lambda path: with_metadata(path, image_size="9"), "does not match its metadata"),
+    "no threshold": (lambda path: with_metadata(path, threshold="[]"), "does not say what it classifies"),
+    "other channels": (lambda path: with_metadata(path, channels="4"), "does not match its metadata"),
     "fewer classes": (lambda path: with_metadata(path, classes='["1"]'), "does not match its metadata"),
 }
 
@@ -96,7 +97,7 @@ def test_another_network_is_told_in_a_sentence(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "other.onnx")
     with pytest.raises(UserError, match="does not say what it classifies: reslab export did not write it"):
         OnnxFile(tmp_path / "other.onnx")
-    with_metadata(tmp_path / "other.onnx", **Description(("a", "b"), 3, 8).to_metadata())
+    with_metadata(tmp_path / "other.onnx", **Description(("a", "b"), 3, 8, "pad").to_metadata())
     with pytest.raises(UserError, match="does not match its metadata"):
         OnnxFile(tmp_path / "other.onnx")
 

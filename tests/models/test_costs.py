@@ -4,12 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from reslab.machine import kernels, winograd
 from reslab.machine.timing import time_update
 from reslab.models import build
-from reslab.models.costs import count_memory, measure_receptive_field
+from reslab.models.costs import count_memory, count_multiply_adds, measure_receptive_field
 from reslab.models.layers import Classifier
-from reslab.recipe.networks import DenseNet, Model, NiN, ResNet, WideResNet
+from reslab.recipe.networks import DenseNet, Model, NiN, PreActResNet, ResNet, WideResNet
 
 
 class Tiny(Classifier):
@@ -78,3 +80,20 @@ def test_more_images_take_longer_and_the_network_stays_as_it_was() -> None:
     assert 0 < time_update(model, batch=(2, 3, 8, 8)) < time_update(model, batch=(400, 3, 32, 32))
     assert torch.equal(model.conv1.weight, before)
     assert model.conv1.weight.grad is None
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
+def test_who_counts_operations_sees_every_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As counters look: at the classes of modules, at the graph of a trace, at the operations that are dispatched."""
+    monkeypatch.setattr(kernels, "_on", None)
+    kernels.enable(torch.device("cpu"))
+    monkeypatch.setattr(winograd, "MIN_REUSE_FORWARD", 0)
+    model = build(PreActResNet(depth=8), num_classes=7, channels=3).eval()
+    convolutions = [each for each in model.modules() if type(each) is nn.Conv2d]
+    assert len(convolutions) == sum(isinstance(each, nn.Conv2d) for each in model.modules()) == 9
+    images = torch.zeros(1, 3, 16, 16)
+    graph = torch.jit.trace(model, images).inlined_graph
+    assert len(graph.findAllNodes("aten::_convolution")) == 9
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(images)
+    assert counter.get_total_flops() == 2 * count_multiply_adds(model, image=images[0])

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from reslab.machine import kernels, winograd
 from reslab.models import build
-from reslab.models.layers import Conv3x3
+from reslab.models.layers import conv3x3 as wide
 from reslab.network.folding import fold
 from reslab.recipe.networks import MODELS, FastConv
 
@@ -108,7 +108,7 @@ def test_wide_convolutions_go_by_the_faster_way_with_a_bias_or_without(monkeypat
     sizes, conv3x3 = [], winograd.conv3x3
     monkeypatch.setattr(winograd, "conv3x3", lambda x, weight: sizes.append(len(weight)) or conv3x3(x, weight))
     torch.manual_seed(0)
-    layers = nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), Conv3x3(64, 64), nn.BatchNorm2d(64), Conv3x3(64, 64)
+    layers = nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), wide(64, 64), nn.BatchNorm2d(64), wide(64, 64)
     check(settle(nn.Sequential(*layers)), 64)
     assert len(sizes) == (5 if kernels.are_on() else 0)  # the network's own two, then three of the folded one
 

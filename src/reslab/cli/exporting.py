@@ -17,21 +17,34 @@ Name = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A model reposit
 
 def export(
     run: RunPath,
-    to: Annotated[Path, typer.Option(metavar="model.onnx|model.pt2|DIR", help="Output file or folder.")],
+    to: Annotated[Path, typer.Option(metavar="model.onnx|model.pt2|page.html|DIR", help="Output file or folder.")],
     int8: Annotated[bool, typer.Option("--int8", help="Also write an ONNX file quantized to 8-bit integers.")] = False,
+    fixed_size: Annotated[
+        bool,
+        typer.Option("--fixed-size", help="Take images of the network's size only, for runtimes without free sizes."),
+    ] = False,
+    opset: Annotated[int, typer.Option(metavar="18-23", help="Version of ONNX's operators.")] = 20,
     data_dir: DataDir = None,
     allow_remote: AllowRemote = False,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Export a network as ONNX, as a PyTorch program, or as a folder with a model card; checked after writing."""
+    """Export a network as ONNX, a PyTorch program, a web page, or a folder with a model card; checked after writing."""
     use_threads(threads)
     from reslab.data.progress import waiting
     from reslab.exporting import export as export_run
     from reslab.runs import Run
 
     with waiting(f"exporting to {to}"):
-        done = export_run(Run.open(run), to=to, int8=int8, data_dir=data_dir, allow_remote=allow_remote)
+        done = export_run(
+            Run.open(run),
+            to=to,
+            int8=int8,
+            fixed_size=fixed_size,
+            opset=opset,
+            data_dir=data_dir,
+            allow_remote=allow_remote,
+        )
     if json:
         print_json(to_plain(done))
         return

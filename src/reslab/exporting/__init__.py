@@ -1,5 +1,6 @@
 """Export: the network of a finished run to files that run elsewhere, each read back and checked on real images."""
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,11 +10,13 @@ from numpy.typing import NDArray
 
 from reslab.data.batches import seeded
 from reslab.data.images import ImageSet
+from reslab.data.pictures import check_taken
 from reslab.data.recipe_data import read_split, recipe_here
 from reslab.errors import Failure, UserError
 from reslab.evaluation.onnx import race
 from reslab.exporting.deployed import run_reference, trace
-from reslab.exporting.formats import open_pt2, to_onnx, to_pt2
+from reslab.exporting.formats import Predict, open_pt2, to_onnx, to_pt2
+from reslab.exporting.page import round_weights, to_page
 from reslab.exporting.quantize import quantize
 from reslab.network.network import Network
 from reslab.network.onnx_file import Description, OnnxFile, Outputs
@@ -24,6 +27,8 @@ from reslab.runs import Run, make_folder, write_bytes
 __all__ = ["Export", "export"]
 
 LARGEST_DIFFERENCE = 1e-4  # in a logit or a probability
+LARGEST_DIFFERENCE_IN_A_PAGE = 1e-3  # in a probability
+OPSET, OPSETS = 20, range(18, 24)
 NUM_CHECKED, NUM_CALIBRATED, NUM_MEASURED = 256, 512, 2000  # images
 
 
@@ -58,23 +63,35 @@ class Export:
 
 
 def export(
-    run: Run, *, to: Path | str, int8: bool = False, data_dir: Path | None = None, allow_remote: bool = False
+    run: Run,
+    *,
+    to: Path | str,
+    int8: bool = False,
+    fixed_size: bool = False,
+    opset: int = OPSET,
+    data_dir: Path | None = None,
+    allow_remote: bool = False,
 ) -> Export:
     """Write a finished run's network to files that run elsewhere.
 
-    Each graph is read back and compared with PyTorch on training images, or on generated ones where those are not at
-    hand. The test split is not read.
+    A graph takes the pixels of pictures of any size; it resizes and standardizes them as reslab does. Each is read back
+    and compared with PyTorch on training images, or on generated ones where those are not at hand. The test split is
+    not read.
 
     Parameters
     ----------
     run : Run
         The finished run.
     to : Path or str
-        A file that ends in `.onnx` or `.pt2`, or a folder, which gets `model.onnx`, `model.safetensors` and a model
-        card.
+        A file that ends in `.onnx` or `.pt2`; one that ends in `.html`, a web page that classifies pictures in the
+        browser and needs no server; or a folder, which gets `model.onnx`, `model.safetensors` and a model card.
     int8 : bool, default False
         Whether to write a second ONNX file, `…-int8.onnx`, that computes in 8-bit integers, calibrated on training
         images.
+    fixed_size : bool, default False
+        Whether pictures have the network's own size, for runtimes without dynamic shapes.
+    opset : int, default 20
+        Version of ONNX's operators, 18 to 23.
     data_dir : Path, optional
         Where downloaded data lies, instead of `$RESLAB_DATA` or the cache directory.
     allow_remote : bool, default False
@@ -100,21 +117,33 @@ def export(
     >>> done.files[0].file, done.files[0].largest_difference < 1e-4, done.images
     ('seven.pt2', True, '171 training images')
     """
+    if opset not in OPSETS:
+        raise UserError(f"opset {opset} is not one that can be written: choose {OPSETS[0]} to {OPSETS[-1]}")
     target = Path(to)
     is_folder = _check_target(target, int8=int8)
     network = Network.load(run.path, device="cpu")
     known = Description(
-        network.classes, network.channels, network.image_size, network.resizing, network.metadata.class_sets
+        network.classes,
+        network.channels,
+        network.image_size,
+        network.resizing,
+        class_sets=network.metadata.class_sets,
     )
     for_int8 = _read_int8_images(run, data_dir, allow_remote) if int8 else None
     pixels, kind = _find_images(run, network, data_dir, allow_remote)
     images = f"{len(pixels)} {kind} images"
-    program = trace(network)
+    if target.suffix == ".html":
+        check_taken(image_size=network.image_size, channels=network.channels)
+    program = trace(network, any_size=not fixed_size)
     make_folder(target if is_folder else target.parent)
     if target.suffix == ".pt2" and not is_folder:
         return Export((_write(target, to_pt2(program, known=known), network, pixels),), images)
+    if target.suffix == ".html" and not is_folder:
+        return Export(
+            (_write_page(target, to_onnx(program, known=known, opset=opset), known, network, pixels),), images
+        )
     path = target / "model.onnx" if is_folder else target
-    written = [_write(path, to_onnx(program, known=known), network, pixels)]
+    written = [_write(path, to_onnx(program, known=known, opset=opset), network, pixels)]
     cost = None
     if for_int8 is not None:
         beside, cost = _write_int8(path, known, *for_int8)
@@ -130,12 +159,12 @@ def export(
 
 def _check_target(target: Path, *, int8: bool) -> bool:
     """Say whether the target is a folder. Raises: UserError where it is not a place for an export."""
-    if target.suffix in (".onnx", ".pt2") and not target.is_dir():
-        if int8 and target.suffix == ".pt2":
-            raise UserError(f"{target} cannot be in int8: that is for ONNX Runtime, so write model.onnx or a folder")
+    if target.suffix in (".onnx", ".pt2", ".html") and not target.is_dir():
+        if int8 and target.suffix != ".onnx":
+            raise UserError(f"{target} cannot be in int8: write model.onnx or a folder")
         return False
     if target.exists() and not target.is_dir():
-        raise UserError(f"{target} is a file: write model.onnx, model.pt2 or a folder")
+        raise UserError(f"{target} is a file: write model.onnx, model.pt2, page.html or a folder")
     return True
 
 
@@ -177,20 +206,43 @@ def _write(path: Path, content: bytes, network: Network, images: NDArray[np.uint
     """Write a graph, read it back, and compare. Raises: Failure where it differs too much, and removes it."""
     write_bytes(path, content)
     found = OnnxFile(path).predict if path.suffix == ".onnx" else open_pt2(path)
-    wanted = run_reference(network, torch.from_numpy(images))
-    # One image alone and the others together: the number of images must be free.
-    differences = [
-        float(np.abs(np.concatenate(both) - right.numpy()).max())
-        for *both, right in zip(_known(found(images[:1])), _known(found(images[1:])), wanted, strict=True)
-    ]
-    largest, scale = max(differences[:2]), max(1.0, float(wanted[0].abs().max()))  # of the numbers that are rounded
-    if not largest <= LARGEST_DIFFERENCE * scale or any(step > _largest_step(network) for step in differences[2:]):
+    scale = max(1.0, float(network.logits(torch.from_numpy(images)).abs().max()))
+    logits, probabilities, *familiarity = _compare(found, network, images)
+    largest = max(logits, probabilities)  # of the numbers that are rounded
+    if not largest <= LARGEST_DIFFERENCE * scale or any(step > _largest_step(network) for step in familiarity):
         path.unlink()
         raise Failure(
             f"{path} differs from PyTorch by {largest:.2g}, more than {LARGEST_DIFFERENCE * scale:.2g} in a logit "
             "or a probability: it was removed"
         )
     return Written(str(path), len(content), largest)
+
+
+def _write_page(path: Path, model: bytes, known: Description, network: Network, images: NDArray[np.uint8]) -> Written:
+    """Write a web page. Raises: Failure where its network, whose weights are rounded, differs too much."""
+    rounded = round_weights(model)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        file.write_bytes(rounded)
+        _, difference, *_ = _compare(OnnxFile(file).predict, network, images)
+    if not difference <= LARGEST_DIFFERENCE_IN_A_PAGE:
+        raise Failure(
+            f"a page would differ from PyTorch by {difference:.2g} in a probability, more than "
+            f"{LARGEST_DIFFERENCE_IN_A_PAGE:g}: write model.onnx instead"
+        )
+    content = to_page(rounded, known=known)
+    write_bytes(path, content)
+    return Written(str(path), len(content), difference)
+
+
+def _compare(found: Predict, network: Network, images: NDArray[np.uint8]) -> list[float]:
+    """Give the largest differences from PyTorch: in logits, probabilities and, where it is known, familiarity."""
+    wanted = run_reference(network, torch.from_numpy(images))
+    # One image alone and the others together: the number of images must be free.
+    return [
+        float(np.abs(np.concatenate(both) - right.numpy()).max())
+        for *both, right in zip(_known(found(images[:1])), _known(found(images[1:])), wanted, strict=True)
+    ]
 
 
 def _known(outputs: Outputs) -> list[NDArray[np.float32]]:

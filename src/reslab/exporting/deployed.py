@@ -1,6 +1,6 @@
-"""A network as it leaves the laboratory: stored pixels in, logits and probabilities out.
+"""A network as it leaves the laboratory: a picture's pixels in, logits and probabilities out.
 
-Axes: N images, C channels, H rows, W columns, K classes.
+Axes: N images, P channels of a picture, C channels of the network, H rows, W columns, S side of its squares, K classes.
 """
 
 import warnings
@@ -9,41 +9,56 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from reslab.models.layers import Classifier
-from reslab.network.familiarity import Familiarity
+from reslab.data.pictures import LUMA
+from reslab.exporting.resizing import resize_any
 from reslab.network.network import Network
-from reslab.network.onnx_file import INPUT
-from reslab.recipe.recipe import Standardize
+from reslab.network.onnx_file import AXES, INPUT, picture_channels
 
 
 class Deployed(nn.Module):
-    """A classifier with its standardisation and, where it has one, its familiarity inside."""
+    """A classifier with all that comes before and after it: resizing, standardisation, familiarity where it has one.
+
+    Unless `any_size`, pictures have the network's own size, and the graph holds no resizing.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: Classifier, *, by: Standardize, familiarity: Familiarity | None) -> None:
+    def __init__(self, network: Network, *, any_size: bool) -> None:
         super().__init__()
-        self.model, self.familiarity = model, familiarity
+        by = network.metadata.standardize
+        self.model, self.familiarity = network.module, network.familiarity
+        self.side, self.resize, self.any_size = network.image_size, network.resizing, any_size
+        self.is_grey = network.channels == 1
         self.register_buffer("mean", torch.tensor(by.mean)[:, None, None])
         self.register_buffer("std", torch.tensor(by.std)[:, None, None])
+        self.register_buffer("luma", torch.tensor(LUMA, dtype=torch.float32)[:, None, None])
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Turn stored pixels (N, C, H, W) uint8 into logits (N, K), probabilities (N, K) and familiarity (N,)."""
-        features = self.model.features((images.float() - self.mean) / self.std)
+        """Turn pixels (N, H, W, P) uint8 into logits (N, K), probabilities (N, K) and familiarity (N,)."""
+        pixels = images.permute(0, 3, 1, 2)
+        pixels = resize_any(pixels, side=self.side, resize=self.resize) if self.any_size else pixels.float()
+        if self.is_grey:
+            pixels = (pixels * self.luma).sum(dim=1, keepdim=True).round()
+        features = self.model.features((pixels - self.mean) / self.std)
         logits = self.model.head(features)
         answers = logits, logits.softmax(dim=1)
         return answers if self.familiarity is None else (*answers, self.familiarity(features, logits))
 
 
-def trace(network: Network) -> ExportedProgram:
-    """Record the graph of a network, for any number of images; convolutions are PyTorch's own."""
+def trace(network: Network, *, any_size: bool = True) -> ExportedProgram:
+    """Record the graph of a network, for any number of images of any size; convolutions are PyTorch's own."""
     # Made for this: a view into a data set would take the whole of it into the file.
-    example = torch.zeros(2, network.channels, *[network.image_size] * 2, dtype=torch.uint8)
-    deployed = Deployed(network.module, by=network.metadata.standardize, familiarity=network.familiarity).eval()
+    sides = (2 * network.image_size + 3, 3 * network.image_size + 1) if any_size else [network.image_size] * 2
+    example = torch.zeros(2, *sides, picture_channels(network.channels), dtype=torch.uint8)
+    free = AXES if any_size else AXES[:1]
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.export.export(deployed, (example,), dynamic_shapes={INPUT: {0: Dim("num_images")}})
+        program = torch.export.export(
+            Deployed(network, any_size=any_size).eval(),
+            (example,),
+            dynamic_shapes={INPUT: {place: Dim(name) for place, name in enumerate(free)}},
+        )
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # which names folders of this machine
     return program

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch.export import ExportedProgram
 
 from reslab.errors import extra
-from reslab.network.onnx_file import INPUT, OUTPUTS, Description, Outputs
+from reslab.network.onnx_file import AXES, INPUT, OUTPUTS, Description, Outputs, to_pictures
 
 Predict = Callable[[NDArray[np.uint8]], Outputs]
 
 
-def to_onnx(program: ExportedProgram, *, known: Description) -> bytes:
+def to_onnx(program: ExportedProgram, *, known: Description, opset: int) -> bytes:
     """Convert a graph to an ONNX file that names classes and image size in its metadata."""
     with extra("export"):
         import onnx
@@ -30,12 +30,19 @@ def to_onnx(program: ExportedProgram, *, known: Description) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         exported = torch.onnx.export(
-            program, (), input_names=[INPUT], output_names=list(OUTPUTS[:num_outputs]), dynamo=True, verbose=False
+            program,
+            (),
+            input_names=[INPUT],
+            output_names=list(OUTPUTS[:num_outputs]),
+            opset_version=opset,
+            dynamo=True,
+            verbose=False,
         )
     loud.setLevel(level)
     assert exported is not None
     model = exported.model_proto
     _forget_origin(model.graph)
+    _name_axes(model.graph)
     onnx.helper.set_model_props(model, known.to_metadata())
     return bytes(model.SerializeToString())
 
@@ -44,6 +51,14 @@ def _forget_origin(graph: "onnx.GraphProto") -> None:  # type: ignore[name-defin
     """Take out where in PyTorch's graph each part came from: a third of a small file, and of no use without it."""
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del part.metadata_props[:]
+
+
+def _name_axes(graph: "onnx.GraphProto") -> None:  # type: ignore[name-defined]  # noqa: F821
+    """Call the axes of the pictures by their names, and the same axes of the answers."""
+    axes = [value.type.tensor_type.shape.dim for value in (*graph.input, *graph.output)]
+    names = {axis.dim_param: name for axis, name in zip(axes[0], AXES, strict=False) if axis.dim_param}
+    for axis in (each for dims in axes for each in dims if each.dim_param):
+        axis.dim_param = names[axis.dim_param]
 
 
 def to_pt2(program: ExportedProgram, *, known: Description) -> bytes:
@@ -63,6 +78,6 @@ def open_pt2(path: Path) -> Predict:
 
     def predict(images: NDArray[np.uint8]) -> Outputs:
         with torch.inference_mode():
-            return Outputs(*(each.numpy() for each in module(torch.from_numpy(images))))
+            return Outputs(*(each.numpy() for each in module(torch.from_numpy(to_pictures(images)))))
 
     return predict

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.errors import extra
-from reslab.network.onnx_file import INPUT, Description
+from reslab.network.onnx_file import INPUT, Description, to_pictures
 
 BATCH = 32
 
@@ -27,7 +27,7 @@ def quantize(model: bytes, *, images: NDArray[np.uint8], known: Description) -> 
 
     class Calibration(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.batches: Iterator[Any] = iter(np.split(images, range(BATCH, len(images), BATCH)))
+            self.batches: Iterator[Any] = iter(np.split(to_pictures(images), range(BATCH, len(images), BATCH)))
 
         def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
             batch = next(self.batches, None)
@@ -37,10 +37,12 @@ def quantize(model: bytes, *, images: NDArray[np.uint8], known: Description) -> 
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "int8.onnx"
+            exact = onnx.load_model_from_string(model)
             quantize_static(
-                onnx.load_model_from_string(model),
+                exact,
                 path,
                 Calibration(),
+                nodes_to_exclude=_before_the_network(exact),
                 per_channel=True,
                 reduce_range=True,
                 activation_type=QuantType.QUInt8,
@@ -51,3 +53,9 @@ def quantize(model: bytes, *, images: NDArray[np.uint8], known: Description) -> 
         logging.disable(logging.NOTSET)
     onnx.helper.set_model_props(quantized, known.to_metadata())
     return bytes(quantized.SerializeToString())
+
+
+def _before_the_network(model: "onnx.ModelProto") -> list[str]:  # type: ignore[name-defined]  # noqa: F821
+    """Name what resizes and standardises, by products of matrices that 8 bits would blur."""
+    names = [node.name for node in model.graph.node]
+    return names[: [node.op_type for node in model.graph.node].index("Conv")]

@@ -62,11 +62,17 @@ def conv3x3(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _suits(x: Tensor, weight: Tensor) -> bool:
-    """Say whether the compiled transforms can take these; while PyTorch records a graph, there is nothing to take."""
+    """Say whether the compiled transforms can take these.
+
+    While PyTorch records a graph, there is nothing to take; and who watches its operations, to count them, sees one
+    convolution.
+    """
     return (
         x.dtype == weight.dtype == torch.float32
         and x.device.type == weight.device.type == "cpu"
         and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and not torch._C._len_torch_dispatch_stack()
         and kernels.are_on()
     )
 

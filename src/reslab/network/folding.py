@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from reslab.machine import winograd
-from reslab.models.layers import Conv3x3
 
 
 def fold(model: nn.Module) -> nn.Module:
@@ -28,7 +27,7 @@ def fold(model: nn.Module) -> nn.Module:
     for name in calls:
         module = folded.get_submodule(name)
         # Classes derived from these may do anything.
-        if isinstance(module, nn.Conv2d) and type(module) in (nn.Conv2d, Conv3x3) and module.padding_mode == "zeros":
+        if type(module) is nn.Conv2d and module.padding_mode == "zeros":
             folded.add_submodule(name, _Convolution(module))
         elif type(module) is nn.BatchNorm2d and module.running_var is not None:
             folded.add_submodule(name, _Norm(module))

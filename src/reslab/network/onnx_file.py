@@ -1,24 +1,25 @@
 """A classifier in an ONNX file that `export` has written, run by ONNX Runtime; no torch here.
 
-The file alone predicts: it takes stored pixels, and its metadata name the classes and the size of the images.
-Axes: N images, C channels, H rows, W columns, K classes.
+The file alone predicts: it takes the pixels of pictures of any size, and its metadata name the classes.
+Axes: N images, P channels of a picture, C channels of the network, H rows, W columns, K classes.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reslab.data.answers import Unread, all_read, answer_all
-from reslab.data.pictures import ANSWERED, Answer, Said, Wanted
+from reslab.data.pictures import ANSWERED, Answer, Said, Wanted, with_channels
 from reslab.errors import UserError, extra
 from reslab.measure.class_sets import find_threshold
 from reslab.recipe.shapes import Resizing
 from reslab.records import ClassSets
 
+AXES = ("num_images", "rows", "columns")
 INPUT, OUTPUTS = "images", ("logits", "probabilities", "familiarity")
 
 
@@ -33,37 +34,52 @@ class Outputs(NamedTuple):
     familiarity: NDArray[np.float32] | None = None
 
 
+def picture_channels(channels: int) -> int:
+    """Say how many channels the pictures have that a graph takes: RGB, where the network's images are grey or RGB."""
+    return 3 if channels == 1 else channels
+
+
+def to_pictures(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Turn stored images (N, C, H, W) into what a graph takes, (N, H, W, P)."""
+    return with_channels(images, picture_channels(images.shape[1])).transpose(0, 2, 3, 1)
+
+
 class Description(NamedTuple):
     """What a network is for: the names of its classes, and the channels and side of its square images.
 
-    `resize` says how other pictures become squares; a file without it squeezes them. `class_sets` is known where images
-    were held out.
+    `resize` says how other pictures become squares, and a familiarity of `threshold` or less that an answer is only a
+    guess. `class_sets` is known where images were held out.
     """
 
     classes: tuple[str, ...]
     channels: int
     image_size: int
-    resize: Resizing = "squeeze"
+    resize: Resizing
+    threshold: float = round(1 - ANSWERED, 6)
     class_sets: ClassSets | None = None
 
     def to_metadata(self) -> dict[str, str]:
-        """Write it as the metadata of a file."""
-        shape = {name: json.dumps(value) for name, value in self._asdict().items() if name != "class_sets"}
+        """Write it as the metadata of a file, with the colours of the pictures that it takes."""
+        colours = {"colours": "RGB" if picture_channels(self.channels) == 3 else None}
+        shape = {name: json.dumps(value) for name, value in (self.to_plain() | colours).items()}
         return shape if self.class_sets is None else shape | {"class_sets": self.class_sets.model_dump_json()}
+
+    def to_plain(self) -> dict[str, Any]:
+        """Give what JSON holds of it without the sets of classes."""
+        return {name: value for name, value in self._asdict().items() if name != "class_sets"}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "Description":
         """Read it. Raises: ValueError or KeyError where it is not one."""
-        classes, channels, image_size = (json.loads(metadata[name]) for name in cls._fields[:3])
-        resize = json.loads(metadata.get("resize", '"squeeze"'))
+        classes, channels, image_size, resize, threshold = (json.loads(metadata[name]) for name in cls._fields[:5])
         named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
         if not named or not all(type(number) is int and number > 0 for number in (channels, image_size)):
             raise ValueError(metadata)
-        if resize not in get_args(Resizing):
+        if resize not in get_args(Resizing) or not isinstance(threshold, float):
             raise ValueError(metadata)
         sets = metadata.get("class_sets")
         known = None if sets is None else ClassSets.model_validate_json(sets)
-        return cls(tuple(classes), channels, image_size, resize, known)
+        return cls(tuple(classes), channels, image_size, resize, threshold, known)
 
 
 class OnnxFile:
@@ -91,8 +107,8 @@ class OnnxFile:
             (images,), outputs = self._session.get_inputs(), self._session.get_outputs()
         except (ValueError, KeyError, RecursionError):
             raise UserError(f"{self.path} does not say what it classifies: reslab export did not write it") from None
-        shape = [known.channels, known.image_size, known.image_size]
-        fits = images.type == "tensor(uint8)" and images.shape[1:] == shape
+        fits = images.type == "tensor(uint8)" and len(images.shape) == 4
+        fits = fits and images.shape[3] == picture_channels(known.channels)
         if (
             not fits
             or [out.name for out in outputs] not in ([*OUTPUTS], [*OUTPUTS[:2]])
@@ -103,7 +119,11 @@ class OnnxFile:
 
     def predict(self, images: NDArray[np.uint8]) -> Outputs:
         """Compute what the network says of stored pixels (N, C, H, W)."""
-        return Outputs(*self._session.run(None, {INPUT: images}))
+        return self.predict_pictures(to_pictures(images))
+
+    def predict_pictures(self, pictures: NDArray[np.uint8]) -> Outputs:
+        """Compute what the network says of pictures (N, H, W, P), in RGB unless it is for other channels."""
+        return Outputs(*self._session.run(None, {INPUT: np.ascontiguousarray(pictures)}))
 
     def predict_logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute the logits alone."""
@@ -128,13 +148,14 @@ def classify_each_by_onnx(
     Raises: UserError where the file cannot be read, or the network takes neither grey nor RGB images.
     """
     network = OnnxFile(onnx)
-    classes, channels, image_size, resize, class_sets = network.description
+    known = network.description
+    threshold = None if coverage is None else find_threshold(known.class_sets, coverage=coverage)
     return answer_all(
         files,
         lambda images: Said(*network.predict(images)[1:]),
-        classes=classes,
-        image_size=image_size,
-        channels=channels,
-        resize=resize,
-        wanted=Wanted(top, answer, None if coverage is None else find_threshold(class_sets, coverage=coverage)),
+        classes=known.classes,
+        image_size=known.image_size,
+        channels=known.channels,
+        resize=known.resize,
+        wanted=Wanted(top, answer, threshold),
     )

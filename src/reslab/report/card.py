@@ -32,7 +32,7 @@ def write_card(run: Run, *, weights: Weights, files: Iterable[str]) -> str:
 
 
 FILES = {
-    "model.onnx": "stored pixels (N, C, H, W) uint8 to `logits` and `probabilities` (N, K) float32, with "
+    "model.onnx": "RGB pixels (N, rows, columns, 3) uint8 to `logits` and `probabilities` (N, K) float32, with "
     "held-out images also `familiarity` (N,), for ONNX Runtime",
     "model-int8.onnx": "the same in 8-bit integers",
     "model.safetensors": "the weights; their metadata name the network, so `reslab predict` needs no other file",
