@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 
+from reslab.language import decimal, say
 from reslab.recipe.recipe import Recipe
 from reslab.records import Weights
+from reslab.report.tables import split_words
 from reslab.runs import Run
 from reslab.words import counted, figure, markdown, markdown_code, percent, yaml
 
@@ -16,15 +18,19 @@ def write_card(run: Run, *, weights: Weights, files: Iterable[str]) -> str:
             *("---", *_head(run), "---", ""),
             f"# {markdown(recipe.name)}",
             "",
-            f"{markdown(weights.model.label)} for {len(weights.classes)} classes, trained by reslab's recipe "
-            f"{markdown_code(recipe.name)}.",
+            say(
+                "{model} for {classes}, trained by reslab's recipe {recipe}.",
+                model=markdown(weights.model.label),
+                classes=counted(len(weights.classes), "class"),
+                recipe=markdown_code(recipe.name),
+            ),
             "",
             *_facts(recipe, weights),
             "",
             *_figures(run),
-            "## Files",
+            f"## {say('Files')}",
             "",
-            *(f"- `{name}`: {FILES[name]}" for name in files),
+            *(f"- `{name}`: {say(FILES[name])}" for name in files),
             "",
         ]
     )
@@ -83,37 +89,49 @@ def _results(run: Run, known: list[str]) -> Iterator[str]:
 
 
 def _facts(recipe: Recipe, weights: Weights) -> list[str]:
-    kind = {1: "grey", 3: "RGB"}.get(weights.channels, f"{weights.channels}-channel")
-    return [
-        f"- Images: {kind}, {weights.image_size}x{weights.image_size} pixels, 0 to 255; standardisation is inside",
-        f"- Trained on: {markdown_code(recipe.data)}",
-        *([f"- Starts from: the ImageNet weights of {recipe.pretrained}"] if recipe.pretrained else []),
-        f"- Source of the recipe: {markdown(recipe.source)}",
-        f"- Probabilities: {_calibration(weights)}",
-        f"- Classes, in the order of the logits: {', '.join(map(markdown, weights.classes))}",
+    kinds = {1: say("grey"), 3: "RGB"}
+    images = say(
+        "{kind}, {side}x{side} pixels, 0 to 255; standardisation is inside",
+        kind=kinds.get(weights.channels, say("{number}-channel", number=weights.channels)),
+        side=weights.image_size,
+    )
+    start = say("the ImageNet weights of {network}", network=recipe.pretrained)
+    facts = [
+        (say("Images"), images),
+        (say("Trained on"), markdown_code(recipe.data)),
+        *([(say("Starts from"), start)] if recipe.pretrained else []),
+        (say("Source of the recipe"), markdown(say(recipe.source))),
+        (say("Probabilities"), _calibration(weights)),
+        (say("Classes, in the order of the logits"), ", ".join(map(markdown, weights.classes))),
     ]
+    return [f"- {term}: {description}" for term, description in facts]
 
 
 def _calibration(weights: Weights) -> str:
     found = weights.calibration
     if found is None:
-        return "not calibrated"
-    source = counted(found.num_images, "held-out image") if found.num_images else "trials of the recipe"
-    return f"calibrated on {source}, temperature {found.temperature:.2f}, which is inside"
+        return say("not calibrated")
+    source = counted(found.num_images, "held-out image") if found.num_images else say("trials of the recipe")
+    return say(
+        "calibrated on {source}, temperature {temperature}, which is inside",
+        source=source,
+        temperature=decimal(found.temperature, 2),
+    )
 
 
 def _figures(run: Run) -> list[str]:
     if not run.is_evaluated:
-        return ["It has not been evaluated.", ""]
+        return [say("It has not been evaluated."), ""]
     evaluation = run.evaluation
     rows = [
-        f"| {split} ({figures.num_images:,} images) | {figure(figures.accuracy)} | {figure(figures.macro_f1)} |"
+        f"| {split_words(split)}, {counted(figures.num_images, 'image')} | {figure(figures.accuracy)} "
+        f"| {figure(figures.macro_f1)} |"
         for split, figures in evaluation.splits.items()
     ]
     return [
-        f"## Figures, with {percent(evaluation.confidence, decimals=0)} intervals",
+        f"## {say('Metrics with {confidence} intervals', confidence=percent(evaluation.confidence, decimals=0))}",
         "",
-        "| split | accuracy | macro F1 |",
+        f"| {say('split')} | {say('accuracy')} | {say('macro F1')} |",
         "|---|---|---|",
         *rows,
         "",

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
+from reslab.language import say
 from reslab.records import Epoch, Evaluation
+from reslab.words import percent
 
 POINTS = 0.1  # of accuracy; training sees augmented images while it still learns, so a little is nothing
 
@@ -14,8 +16,10 @@ def warn_of_shortfall(evaluation: Evaluation, log: Sequence[Epoch]) -> str | Non
     logged, measured = log[-1].train_accuracy, evaluation.splits["train"].accuracy.value
     if logged - measured < POINTS:
         return None
-    return (
-        f"Training logged an accuracy of {100 * logged:.1f} % in its last epoch, but the finished network has "
-        f"{100 * measured:.1f} % on its training images: do not rely on it. Train it again for more epochs or with "
-        "smaller batches (--set epochs=…, --set batch_size=…), with its last epochs at full image size."
+    return say(
+        "Training logged an accuracy of {logged} in its last epoch, but the finished network has {measured} on its "
+        "training images: do not rely on it. Train it again for more epochs or with smaller batches (--set epochs=…, "
+        "--set batch_size=…), with its last epochs at full image size.",
+        logged=percent(logged, decimals=1),
+        measured=percent(measured, decimals=1),
     )
