@@ -37,7 +37,7 @@ def recipe_facts(inputs: Inputs) -> Facts:
     epochs = len(inputs.log)
     resizing = f"; {recipe.resizing_words(epochs=epochs)}" if recipe.progressive_resizing else ""
     return [
-        (say("Recipe"), f"{recipe.name} ({say(recipe.source)})"),
+        (say("Recipe"), recipe.name if recipe.extension else f"{recipe.name} ({say(recipe.source)})"),
         *(_extension_facts(recipe.extension) if recipe.extension else ()),
         (say("Network"), recipe.model.words),
         *(

@@ -17,11 +17,11 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, ScalarFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
-from reslab.language import decimal, say
+from reslab.language import decimal, say, short
 
 NUMBERS_UP_TO = 25  # classes; beyond, the cells of a matrix are too small for numbers
 SIDE_BY_SIDE_UP_TO = 10  # classes; beyond, a matrix takes the width of the page
@@ -68,6 +68,9 @@ def _new(width: float, height: float) -> Figure:
 
 
 def _png(figure: Figure) -> bytes:
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        if isinstance(axis.get_major_formatter(), ScalarFormatter):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: short(value, 5).replace("-", "\u2212")))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=2 * _PIXELS_PER_INCH)
     # A palette takes a third of the bytes, and these drawings have few colours.

@@ -86,7 +86,7 @@ def _panels(inputs: Inputs) -> list[dict[str, Any]]:
         series = [(name, [None if np.isnan(value) else value for value in values]) for name, values in curves.items()]
         panels.append({"title": title, "series": series})
     rates = [epoch.learning_rate for epoch in inputs.log]
-    return [*panels, {"title": say("learning rate"), "series": [(say("learning rate"), rates)]}]
+    return [*panels, {"title": say("rate"), "series": [(say("learning rate"), rates)]}]
 
 
 def _split(inputs: Inputs, split: SplitName) -> dict[str, Any]:
