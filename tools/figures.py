@@ -346,6 +346,38 @@ def f1_of_tau(name: str) -> str:
 # ---- speed
 
 
+def cpu_record() -> str:
+    """List the runs for the record of processors, the quickest first."""
+    names = [
+        "fast94",
+        "fast94-bfloat16",
+        *(f"record/{path.name}" for path in sorted((ROOT / "results/record").glob("*"))),
+    ]
+    rows = []
+    for name in sorted(names, key=record_minutes):
+        recipe = json.loads((folders(name)[0] / "recipe.json").read_text())["name"]
+        ran = [Environment.model_validate_json((folder / "environment.json").read_bytes()) for folder in folders(name)]
+        rows.append(
+            [
+                f"[`{recipe}`](../results/{name})",
+                f"{ran[0].processor}, {ran[0].multiplied}",
+                str(len(ran)),
+                f"{record_minutes(name):.1f}",
+                accuracy_between(name),
+                accuracy_between(name, views=True),
+            ]
+        )
+    return table(["recipe", "processor", "seeds", "minutes", "test accuracy", "with six views"], rows)
+
+
+def record_minutes(name: str) -> float:
+    """Give the mean minutes of the whole process, or where only the log is left, of the training."""
+    path = ROOT / "results" / name / "record.json"
+    if not path.exists():
+        return minutes(name)
+    return fmean(each["minutes"] for each in json.loads(path.read_text())["result"]["seeds"])
+
+
 def updates() -> str:
     """Write how fast an update of each recipe is."""
     loops = {"by hand": "standard", "by hand, bfloat16": "standard, bfloat16", "reslab, float32": "reslab, float32"}

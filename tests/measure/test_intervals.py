@@ -121,6 +121,27 @@ def test_no_error_is_no_certainty():
     assert first.precision.low == first.recall.low == pytest.approx(0.025 ** (1 / 12))
 
 
+def test_each_class_has_half_an_error_and_half_a_hit_that_nobody_saw():
+    """Against slopes by differences, of the matrix with what was not seen added."""
+    matrix = np.array([[6, 1, 0], [2, 4, 1], [0, 0, 3]])
+    smooth = matrix + np.array([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.25, 0.25, 0.5]])
+
+    def macro_f1(cells):
+        return (2 * np.diag(cells) / (cells.sum(0) + cells.sum(1))).mean()
+
+    steps = 1e-6 * np.eye(9).reshape(9, 3, 3)
+    slope = np.array([macro_f1(smooth + step) - macro_f1(smooth - step) for step in steps]).reshape(3, 3) / 2e-6
+    mean = macro_f1(smooth)
+    alike = mean * (1 - mean) / ((smooth * slope**2).sum() * smooth.sum() / matrix.sum())
+    expected = proportion_interval(macro_f1(matrix) * alike, total=alike)
+    assert ends(macro_interval(matrix, figure="f1")) == pytest.approx(ends(expected), abs=1e-6)
+
+
+def test_a_class_of_one_image_counts_as_much_as_any_other():
+    low, high = macro_interval(np.array([[0, 1], [0, 50]]), figure="recall")
+    assert low < 0.5 < high < 0.9
+
+
 def test_macro_recall_is_balanced_accuracy_and_has_its_interval():
     figures = macro_figures(noisy_matrix(num=60))
     assert figures["macro_recall"] == figures["balanced_accuracy"]

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from reslab.machine import kernels, winograd
 from reslab.models import build
 from reslab.models.layers import Conv3x3
 from reslab.network.folding import fold
@@ -101,9 +102,15 @@ def test_norms_without_statistics_or_scales_and_other_convolutions_are_as_they_w
     assert [count(folded, kind) for kind in ("_Convolution", "_Norm", "BatchNorm2d", "Doubling")] == [2, 2, 1, 1]
 
 
-def test_wide_convolutions_with_a_bias_go_by_the_faster_way() -> None:
+def test_wide_convolutions_go_by_the_faster_way_with_a_bias_or_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "_on", None)
+    kernels.enable(torch.device("cpu"))
+    sizes, conv3x3 = [], winograd.conv3x3
+    monkeypatch.setattr(winograd, "conv3x3", lambda x, weight: sizes.append(len(weight)) or conv3x3(x, weight))
     torch.manual_seed(0)
-    check(settle(nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), Conv3x3(64, 64), nn.BatchNorm2d(64))), 64)
+    layers = nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), Conv3x3(64, 64), nn.BatchNorm2d(64), Conv3x3(64, 64)
+    check(settle(nn.Sequential(*layers)), 64)
+    assert len(sizes) == (5 if kernels.are_on() else 0)  # the network's own two, then three of the folded one
 
 
 def test_what_cannot_be_traced_is_used_as_it_is() -> None:

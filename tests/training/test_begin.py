@@ -192,3 +192,9 @@ def test_the_classifier_locks_its_folder_and_records_all_that_a_run_records(
     recorded = Run(tmp_path / "run").environment
     assert recorded.compiled != "undecided"
     assert all(getattr(recorded, name) is not None for name in Setup.model_fields if name != "commit")
+
+
+def test_to_repeat_to_the_bit_and_to_compile_exclude_each_other(small_recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="without compiled code"):
+        train(small_recipe, out=tmp_path / "run", deterministic=True, compile="on")
+    assert not (tmp_path / "run").exists()

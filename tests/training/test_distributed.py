@@ -14,6 +14,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from reslab.data.packing import pack
 from reslab.data.parts import part_of
 from reslab.data.stream import stream_order
+from reslab.errors import UserError
 from reslab.recipe.networks import FastConv, LeNet
 from reslab.recipe.recipe import (
     Crop,
@@ -30,7 +31,7 @@ from reslab.recipe.recipe import (
 )
 from reslab.runs import Follower, Run, read_weights
 from reslab.training import train
-from reslab.training.distributed import LOST, Team
+from reslab.training.distributed import LOST, Team, joined
 
 SECONDS = 120.0  # it takes five; on a starved machine, many times that
 CPU = torch.device("cpu")
@@ -320,3 +321,24 @@ def test_a_loss_that_is_not_finite_lowers_the_rate_of_all(plain: Recipe, togethe
     ends = together(wild)
     assert sorted(end.partition(":")[0] for end in ends) == ["Failure", "SystemExit"]
     assert "again, at a lower rate: lower optimizer.peak_lr" in min(ends)
+
+
+@pytest.mark.parametrize(
+    ("asked", "place", "given"),
+    [("cuda", "1", "cuda:1"), ("cuda:0", "1", "cuda:0"), ("cpu", "1", "cpu"), ("cuda", "2", None)],
+)
+def test_each_process_of_a_host_has_a_gpu_of_its_own_unless_one_is_named(
+    asked: str, place: str, given: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"WORLD_SIZE": "4", "RANK": "1", "LOCAL_RANK": place}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend: None)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    if given is None:
+        with pytest.raises(UserError, match="process 3 of this host, which has 2 GPUs"), joined(torch.device(asked)):
+            pass
+    else:
+        with joined(torch.device(asked)) as team:
+            assert (team.device, team.rank, team.size) == (torch.device(given), 1, 4)

@@ -47,7 +47,7 @@ def test_noise_is_refused_and_leaves_nothing(file, tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (pickle.dumps(print), "cannot be read as tensors"),
+        (pickle.dumps(print), "cannot be read as tensors alone: save it anew"),
         (b"", "cannot be read as tensors"),
         ([1, 2], "holds no tensors by name"),
         ({"state_dict": {}}, "holds no tensors by name"),

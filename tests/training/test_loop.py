@@ -112,6 +112,22 @@ def test_the_speed_on_the_bar_is_that_of_the_images_seen(
     assert shown[:2] == [20 / 1, 40 / 2]  # a second for each update
 
 
+def test_the_loss_of_an_epoch_is_the_mean_over_its_images(
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses: list[tuple[float, int]] = []
+
+    def step(*arguments: Any, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, hits = take_step(*arguments, **options)
+        losses.append((float(loss), sum(len(labels) for _, labels in options["chunks"])))
+        return loss, hits
+
+    monkeypatch.setattr(graphs, "update", step)
+    run = train(derive(small_recipe, name="short", epochs=1), out=tmp_path / "run")
+    assert [size for _, size in losses] == [20, 20, 20, 20, 20, 11]
+    assert run.log[0].train_loss == pytest.approx(sum(loss * size for loss, size in losses) / 111)
+
+
 def test_updates_end_a_run_inside_an_epoch(small_recipe: Recipe, tmp_path: Path) -> None:
     run = train(derive(small_recipe, name="cut", updates=PER_EPOCH + 2), out=tmp_path / "run")
     assert [epoch.updates for epoch in run.log] == [PER_EPOCH, PER_EPOCH + 2]

@@ -10,7 +10,7 @@ from torch import nn
 from reslab.models import build
 from reslab.models.layers import Classifier
 from reslab.recipe.networks import FastConv, Model, ResNet
-from reslab.recipe.recipe import Cosine, Linear, Muon, Optimizer, Sgd, Steps
+from reslab.recipe.recipe import AdamW, Cosine, Linear, Muon, Optimizer, Sgd, Steps
 from reslab.training.optim import make_optimizer, rate_at
 
 
@@ -69,6 +69,26 @@ def test_decay_reaches_kernels_alone_unless_the_recipe_says_all(decay_on, decaye
     }
     assert found == (decayed or {name for name, _ in model.named_parameters()})
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+
+
+def test_each_layer_below_the_head_has_a_smaller_share_of_adams_rate() -> None:
+    model = Tiny()
+    optimizer = make_optimizer(model, settings=AdamW(peak_lr=0.1, weight_decay=0.5, layer_decay=0.5))
+    found = {
+        name: (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for name, parameter in model.named_parameters()
+        if any(parameter is each for each in group["params"])
+    }
+    assert found == {
+        **{
+            "conv.weight": (0.025, 0.5),
+            "conv.bias": (0.025, 0.0),
+            "norm.weight": (0.05, 0.0),
+            "norm.bias": (0.05, 0.0),
+        },
+        **{"head.weight": (0.1, 0.5), "head.bias": (0.1, 0.0)},
+    }
 
 
 class OneLayer(Classifier):

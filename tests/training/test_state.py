@@ -32,3 +32,15 @@ def test_what_is_captured_does_not_change_with_the_run() -> None:
     restore(state, kept)
     assert not state.losses.any()
     assert capture(state).tensors["model.head.weight"].tolist() == kept.tensors["model.head.weight"].tolist()
+
+
+def test_the_best_epoch_is_the_most_accurate_then_the_one_of_smallest_loss_then_the_first() -> None:
+    state, best = make_state(), []
+    for epoch, (accuracy, loss) in enumerate([(0.5, 1.0), (0.4, 0.1), (0.5, 0.9), (0.5, 0.9), (0.6, 2.0)], 1):
+        with torch.no_grad():
+            state.model.head.bias.fill_(epoch)
+        state.compare(epoch=epoch, accuracy=accuracy, loss=loss)
+        assert state.best["head.bias"].tolist() == [state.best_epoch] * 2
+        best.append(state.best_epoch)
+    assert best == [1, 1, 3, 3, 5]
+    assert (state.best_accuracy, state.best_loss) == (0.6, 2.0)

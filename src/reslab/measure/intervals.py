@@ -131,7 +131,7 @@ def difference_interval(first: Interval, second: Interval, *, values: tuple[floa
     difference = values[1] - values[0]
     below = np.hypot(values[1] - second.low, first.high - values[0])
     above = np.hypot(second.high - values[1], values[0] - first.low)
-    return Interval(np.maximum(-1.0, difference - below), np.minimum(1.0, difference + above))
+    return Interval(difference - below, difference + above)
 
 
 def macro_f1_difference(
