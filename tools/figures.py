@@ -228,6 +228,15 @@ def fitted() -> str:
     return "\n" + table(header, rows)
 
 
+def class_sets() -> str:
+    """Put the sets that were promised beside what they were on test images."""
+    rows = [
+        [percent(each.promised, 0), words.figure(each.covered), f"{each.size:.2f}", percent(each.single, 1)]
+        for each in splits("fast94-held-out")[0].class_sets
+    ]
+    return "\n" + table(["promised", "sets that hold the truth", "classes in a set", "sets of one class"], rows)
+
+
 def strangers() -> str:
     """List how well each score tells strangers from a network's own pictures."""
     found = bench("strangers", "auroc")

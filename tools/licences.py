@@ -27,8 +27,8 @@ own source. PyTorch's builds for CUDA bring NVIDIA's libraries as well, under NV
 EXTRAS = """
 ## Inside the package
 
-`src/reslab/report/plotly/cartesian.min.js`, which draws the report's charts, is plotly.js-cartesian-dist-min 4.1.1, under
-the MIT licence beside it.
+`src/reslab/report/plotly/cartesian.min.js`, which draws the report's charts, is plotly.js-cartesian-dist-min 4.1.1,
+under the MIT licence beside it.
 
 ## Only with an extra
 

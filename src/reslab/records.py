@@ -7,11 +7,13 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from reslab.language import decimal, say
 from reslab.recipe import schema as recipe_schema
 from reslab.recipe.networks import Model
 from reslab.recipe.recipe import LinearHead, Method, Standardize
 from reslab.recipe.shapes import Resizing
 from reslab.recipe.value import Fraction, Part
+from reslab.words import counted
 
 SCHEMA_VERSION: Final = 1
 Compiled = Literal["yes", "no", "undecided"]
@@ -71,6 +73,7 @@ class Environment(Setup):
     data: tuple[DataSet, ...]
     compiled: Compiled = "undecided"  # whether training compiles the network
     deterministic: bool = False  # only algorithms that repeat to the bit
+    data_from: str | None = None  # where relative paths of the data begin, as seen from the run folder
     segments: tuple[Segment, ...] = ()  # in their order; an older reslab recorded none
 
     @property
@@ -107,6 +110,23 @@ class Calibration(Part):
     temperature: PositiveFloat
     num_images: PositiveInt | None = None
 
+    @property
+    def words(self) -> str:
+        """Say what the probabilities rest on."""
+        source = counted(self.num_images, "held-out image") if self.num_images else say("trials of the recipe")
+        temperature = decimal(self.temperature, 2)
+        return say("calibrated on {source}: temperature {temperature}", source=source, temperature=temperature)
+
+
+class ClassSets(Part):
+    """How to choose sets of classes that hold the truth: see `reslab.measure.class_sets`.
+
+    Each of `thresholds` is a coverage and the threshold that gives it, by so many held-out images, in ascending order.
+    """
+
+    num_images: PositiveInt
+    thresholds: Annotated[tuple[tuple[Fraction, Fraction], ...], Field(min_length=1)]
+
 
 FAMILIARITY: Final = "familiarity."  # what begins the names of tensors that are not the layers'
 
@@ -122,6 +142,7 @@ class Weights(Part):
     resize: Resizing = "squeeze"
     standardize: Standardize
     calibration: Calibration | None = None
+    class_sets: ClassSets | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -178,14 +199,43 @@ class WithoutCopies(Part):
     accuracy: Estimate | None
 
 
+class SetFigures(Part):
+    """Sets of classes that were promised to hold the truth in a share `promised` of cases, as they were on test images.
+
+    `covered` is the share that did, of all images and of those of each class; `size` the mean number of classes in a
+    set, and `single` the share of sets of one class.
+    """
+
+    promised: Fraction
+    covered: Estimate
+    size: PositiveFloat
+    single: Fraction
+    per_class: tuple[Estimate, ...]
+
+
+class AnsweredFigures(Part):
+    """What became of the test images where a share `promised` was to be answered: the share that was, and accuracies.
+
+    An accuracy is absent where there are no such images.
+    """
+
+    promised: Fraction
+    answered: Estimate
+    accuracy: Estimate | None
+    accuracy_of_others: Estimate | None
+
+
 class SplitFigures(Figures):
     """A split's figures, and beside them those with test-time augmentation where they were asked for.
 
-    Of the test split, unless it is too large to be compared with the training images, also those without copies.
+    Of the test split, unless it is too large to be compared with the training images, also those without copies; and
+    what became of the promises that rest on held-out images, where there were any.
     """
 
     test_time_augmentation: AugmentedFigures | None = None
     without_copies: WithoutCopies | None = None  # an older reslab looked for none
+    class_sets: tuple[SetFigures, ...] = ()
+    answered: AnsweredFigures | None = None
 
 
 class OtherData(Part):

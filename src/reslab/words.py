@@ -133,6 +133,12 @@ def named(words: Sequence[str], *, most: int = 10) -> str:
     )
 
 
+def some(words: Sequence[str], count: int, most: int | None) -> str:
+    """Write the first `most` words of a list that stands for `count`, None: all, and how many more there are."""
+    more = count - len(words[:most])
+    return ", ".join(words[:most]) + (f" {say('and')} {say('{number} more', number=grouped(more))}" if more else "")
+
+
 # Control characters, what turns the direction of writing, and bytes of a file's name that are no text at all.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _MARKDOWN = re.compile(r"[\\`*_\[\]<>|#~&$]")

@@ -49,3 +49,18 @@ def test_a_pattern_gives_what_its_files_give(reslab, finished: Run, photos: Path
     assert by_pattern == by_name
     assert [answer["file"] for answer in by_name] == files
     assert reslab("predict", finished.path, "photos/*.gif").code == 2
+
+
+def test_a_set_of_classes_is_given_for_the_coverage_that_was_asked_for(reslab, finished: Run, photos: Path) -> None:
+    answers = json.loads(reslab("predict", finished.path, "photos", "--coverage", 0.9, "--top", 3, "--json").out)
+    for each in answers:  # the run has nine held-out images, so no more than 90 % are promised
+        assert each["class_set"] == each["classes"][: len(each["class_set"])]
+        assert each["class_set"]
+    table = reslab("predict", finished.path, "photos", "--coverage", 0.9).out
+    assert "in 90 % of cases one of" in table
+    reslab("predict", finished.path, "photos", "--coverage", 0.9, "--csv", "out.csv")
+    with open("out.csv", encoding="utf-8-sig", newline="") as file:
+        assert [row["class_set"].split("; ") for row in csv.DictReader(file)] == [each["class_set"] for each in answers]
+    refused = reslab("predict", finished.path, "photos", "--coverage", 0.95)
+    assert refused.code == 2
+    assert "9 held-out images promise: ask for 0.9 or less" in refused.err

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reslab.data.expression import LocatedTerm, NamedTerm, join_expressions, parse
+from reslab.data.expression import LocatedTerm, NamedTerm, find_relative, join_expressions, move_relative, parse
 from reslab.data.sources.catalog import CIFAR10_CLASSES, CIFAR100_CLASSES, CIFAR100_SUPERCLASSES
 from reslab.errors import UserError
 
@@ -163,6 +163,20 @@ def test_a_join_means_the_terms_of_both(num: int | None) -> None:
 def test_a_join_that_cannot_be_is_refused(old: str, new: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         join_expressions(old, new, old_limit=4)
+
+
+@pytest.mark.parametrize(
+    ("expression", "moved"),
+    [
+        ("folder:pets:-a,b?label=^(x)@5 + digits", "folder:../pets:-a,b?label=^(x)@5+digits"),
+        ("csv:t/a.csv?file=x&label=y+npz:/abs/a.npz@3", "csv:../t/a.csv?file=x&label=y+npz:/abs/a.npz@3"),
+        ("shards:packed@3+folder:a+b:c", "shards:../packed@3+folder:../a+b:c"),
+        ("shards:s3://bucket/packed+cifar10:cat,dog", "shards:s3://bucket/packed+cifar10:cat,dog"),
+    ],
+)
+def test_relative_paths_are_moved_and_nothing_else(expression: str, moved: str) -> None:
+    assert move_relative(expression, lambda path: Path("..") / path) == moved
+    assert len(find_relative(expression)) == moved.count("../")
 
 
 def test_the_tables_of_names_are_the_official_ones() -> None:

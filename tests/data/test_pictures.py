@@ -14,7 +14,8 @@ from reslab.data.pictures import (
     SPARE,
     advice_for,
     decode,
-    find_losses,
+    losses_of,
+    opening,
     readable_endings,
     shrink,
     with_channels,
@@ -145,6 +146,11 @@ def test_sixteen_bits_of_colour_keep_their_upper_half_and_twelve_are_refused() -
     assert find_losses(png_of_16_bits(colours * 257)) == ("only the upper 8 of 16 bits",)
     with pytest.raises(UserError, match="the upper four are never used: save it with 8"):
         decode(png_of_16_bits(colours * 16), image_size=4, name="it")
+
+
+def find_losses(picture: io.BytesIO) -> tuple[str, ...]:
+    with opening(picture, name="it") as image:
+        return tuple(losses_of(image))
 
 
 def test_what_follows_the_first_frame_is_counted() -> None:

@@ -6,8 +6,10 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from reslab.errors import UserError
 from reslab.evaluation import evaluate
 from reslab.evaluation.classify import classify
+from reslab.extension import extend
 from reslab.recipe.settings import with_settings
 from reslab.recipe.shipped import find_recipe
 from reslab.report import write_report
@@ -30,13 +32,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
 
 
-def test_a_folder_of_pictures_goes_all_the_way(folder: Path, tmp_path: Path) -> None:
-    settings = [f"data=folder:{folder}", "standardize=null", "image_size=8", "validation=6", "epochs=8", "batch_size=8"]
+def test_a_folder_of_pictures_goes_all_the_way(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = ["data=folder:pictures", "standardize=null", "image_size=8", "validation=6", "epochs=8", "batch_size=8"]
     run = train(with_settings(find_recipe("digits-quick"), settings), out=tmp_path / "run")
     _, weights = read_weights(run.path)
     assert (weights.classes, weights.channels, weights.image_size) == (CLASSES, 3, 8)
     assert weights.standardize.mean[2] == 255  # the blue, which never changes
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     figures = evaluate(run).splits
+    assert {data.expression for data in run.environment.data} == {"folder:pictures"}
+    assert run.environment.data_from == ".."
     assert figures["train"].num_images + figures["test"].num_images == 84
     names = run.read_names("test")
     assert names is not None
@@ -51,3 +58,10 @@ def test_a_folder_of_pictures_goes_all_the_way(folder: Path, tmp_path: Path) -> 
     assert (run.path / "mistakes.csv").read_text(encoding="utf-8-sig").startswith("file,label,prediction,probability")
     answers = classify([folder / name / "0.png" for name in CLASSES], weights=run.path)
     assert [answer.classes[0] for answer in answers] == list(CLASSES)
+    more = extend(run.path, data="digits:5@5", out=tmp_path / "more", method="nearest-mean")
+    assert more.recipe.data == "folder:../pictures+digits:5@5"
+    monkeypatch.chdir(tmp_path)
+    assert evaluate(more, splits=("test",)).classes == (*CLASSES, "5")
+    folder.rename(tmp_path / "gone")
+    with pytest.raises(UserError, match=f"{folder} is not a folder"):
+        evaluate(more)

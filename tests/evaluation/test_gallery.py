@@ -89,6 +89,18 @@ def test_a_flipped_label_is_doubted_first():
     assert (np.diff(doubts.credibility) >= 0).all()
 
 
+def test_a_network_doubts_no_more_labels_than_it_may():
+    """Labels drawn by chance: confident learning alone would doubt half of what the network gets wrong and more."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(3, size=600)
+    logits = generator.normal(size=(600, 3)).astype(np.float32)
+    logits[np.arange(600), labels] += 30
+    for num_wrong, most in ((60, 37), (130, 0)):  # 90 % and 78 %
+        given = labels.copy()
+        given[:num_wrong] = (given[:num_wrong] + 1) % 3
+        assert len(find_doubts(Predictions(logits, given)).indices) == most
+
+
 @pytest.mark.parametrize("labels", [[0, 0, 0], [0, 0, 1]])
 def test_no_doubt_where_a_class_has_no_image(labels):
     assert find_doubts(Predictions(np.zeros((3, 3), np.float32), np.array(labels))) is None

@@ -22,6 +22,7 @@ from reslab.network.familiarity import fit_familiarity
 from reslab.network.network import Network
 from reslab.network.onnx_file import OnnxFile
 from reslab.recipe.recipe import Standardize, derive
+from reslab.records import ClassSets
 from reslab.runs import Run, read_weights
 
 KNOWN = {"classes": ["1", "4", "7"], "channels": 1, "image_size": 8, "resize": "squeeze"}
@@ -76,9 +77,10 @@ def test_the_file_knows_which_pictures_are_familiar(finished: Run, images: NDArr
     assert len(np.unique(familiarity)) > 5
 
 
-def test_the_metadata_name_classes_and_images(exported: Path) -> None:
+def test_the_metadata_name_classes_and_images(finished: Run, exported: Path) -> None:
     for name in ("model.onnx", "model-int8.onnx"):
         metadata = {each.key: json.loads(each.value) for each in onnx.load(exported / name).metadata_props}
+        assert ClassSets.model_validate(metadata.pop("class_sets")) == Network.load(finished.path).metadata.class_sets
         assert metadata == KNOWN
         onnx.checker.check_model(exported / name, full_check=True)
 
@@ -90,7 +92,7 @@ def test_pt2_says_what_pytorch_says_and_names_the_classes(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.load(exported / "model.pt2", extra_files=extra)
-    assert {name: json.loads(value) for name, value in extra.items()} == KNOWN
+    assert {name: json.loads(extra[name]) for name in KNOWN} == KNOWN
     for num in (1, 5):
         logits, probabilities = program.module()(torch.from_numpy(images[:num]))
         np.testing.assert_allclose(logits.detach(), expected_logits(finished, images[:num]), atol=1e-4)

@@ -167,7 +167,10 @@ def pets(small_recipe: Recipe, tmp_path: Path) -> Run:
         for label, name in enumerate(("cat", "dog")):
             (tmp_path / "pets" / split / name).mkdir(parents=True)
             for number in range(num):
-                draw(tmp_path / "pets" / split / name / f"{number}.png", shade=100 * label + number)
+                draw(
+                    tmp_path / "pets" / split / name / f"{number}.png",
+                    shade=100 * label + 20 * (split == "test") + number,
+                )
     recipe = derive(small_recipe, name="pets", data=f"folder:{tmp_path / 'pets'}", validation=4, standardize=None)
     run = train(recipe, out=tmp_path / "base")
     evaluate(run, splits=("test",))
@@ -187,9 +190,12 @@ def new_class(path: Path) -> str:
 
 
 def test_a_base_whose_training_pictures_have_changed_is_refused(pets: Run, tmp_path: Path) -> None:
-    draw(tmp_path / "pets" / "train" / "cat" / "3.png", shade=255)
+    for number in range(3):
+        (tmp_path / f"pets/train/dog/{number}.png").rename(tmp_path / f"pets/test/dog/moved{number}.png")
     with pytest.raises(
-        UserError, match=r"split of folder:\S+pets has changed: its fingerprint was \w{12}… and is .*again"
+        UserError,
+        match=r"split of folder:\S+pets has changed: its fingerprint was \w{12}… and is .*; \S+base has learned from 3 "
+        r"of the 11 pictures that are test images now: train it again",
     ):
         extend(pets.path, data=new_class(tmp_path / "new"), out=tmp_path / "more", method="nearest-mean")
     assert not (tmp_path / "more").exists()

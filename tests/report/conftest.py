@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from reslab.evaluation.promises import measure_answered, measure_class_sets
+from reslab.measure.class_sets import fit_class_sets
+from reslab.measure.metrics import softmax
 from reslab.recipe.recipe import Recipe, Standardize, parse_recipe
 from reslab.records import (
     AugmentedFigures,
@@ -34,6 +37,7 @@ from reslab.report import figures, interactive, write_report
 from reslab.runs import (
     Doubts,
     Examples,
+    Familiarities,
     Features,
     GalleryImages,
     HeatMaps,
@@ -134,15 +138,22 @@ def write_evaluation(run: Run, case: Case, generator: np.random.Generator) -> No
     predictions = draw_predictions(case, generator)
     run.write_predictions("test", predictions)
     run.write_examples("test", draw_examples(predictions, generator))
+    promises: dict[str, Any] = {}
     train, better = draw_predictions(case, generator), draw_predictions(case, generator)
     if case.looked_at:
         run.write_predictions("train", train)
         write_gallery(run, predictions, train, generator)
+        known = Familiarities(generator.random(case.num_images).astype(np.float32))
+        write_exhibit(run.path, "test", known)
+        sets = fit_class_sets(softmax(train.logits), train.labels)
+        promises = {"answered": measure_answered(predictions, known)}
+        promises["class_sets"] = measure_class_sets(predictions, sets)
     splits: dict[SplitName, SplitFigures] = {}
     both: dict[SplitName, Predictions] = {"train": train, "test": predictions}
     for name, plain in both.items():
         augmented = AugmentedFigures(views=case.views, figures=measure(better)) if case.views else None
-        splits[name] = SplitFigures(**dict(measure(plain)), test_time_augmentation=augmented)
+        kept = promises if case.looked_at and name == "test" else {}
+        splits[name] = SplitFigures(**dict(measure(plain)), test_time_augmentation=augmented, **kept)
     evaluation = Evaluation(
         recipe=run.recipe.name,
         evaluated="2026-01-03T00:00:00+00:00",

@@ -158,6 +158,24 @@ def test_a_folder_that_was_read_larger_must_hold_the_same_files(tmp_path):
     assert compare(runs).pairs[0].reason is None
 
 
+def test_pictures_read_at_two_sizes_are_paired_by_their_content(tmp_path):
+    runs = [
+        make_run(tmp_path / "a", data="folder:pets", fingerprint="f00", wrong=[0, 1]),
+        make_run(tmp_path / "b", data="folder:renamed", fingerprint="1a5", image_size=64, wrong=[1]),
+    ]
+    digests = np.arange(1, 31, dtype=np.uint64)
+    order = np.random.default_rng(0).permutation(30)
+    logits, labels = runs[1].read_predictions("test")
+    runs[1].write_predictions("test", Predictions(logits[order], labels[order]))
+    for run, held in zip(runs, (digests, digests[order]), strict=True):
+        run.write_digests("test", held)
+    (pair,) = compare(runs).pairs
+    assert pair.reason is None
+    assert (pair.mcnemar.only_first, pair.mcnemar.only_second) == (0, 1)  # both are wrong on image 1
+    runs[1].write_digests("test", digests[order] + np.uint64(2))
+    assert compare(runs).pairs[0].reason == "2 of 30 test pictures of a are not those of b"
+
+
 def test_folders_of_the_same_name_are_told_apart_by_their_paths(tmp_path):
     (tmp_path / "x").mkdir()
     runs = [make_run(tmp_path / "x" / "run"), make_run(tmp_path / "run"), make_run(tmp_path / "third")]

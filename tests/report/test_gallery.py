@@ -68,13 +68,26 @@ def test_views_of_another_evaluation_are_refused(make_run):
         write_report(run)
 
 
+def test_promises_stand_on_the_page_in_markdown_and_on_the_card(rich, rich_page):
+    test = rich.evaluation.splits["test"]
+    promised, by_class = rich_page.tables["promises"]
+    assert promised[1][0] == "95 % of the pictures are answered"
+    assert promised[1][1].startswith(f"{100 * test.answered.answered.value:.2f} %")
+    assert [row[0] for row in promised[2:]] == [f"{share} % of the sets hold the truth" for share in (90, 95, 99)]
+    assert by_class[1][3].startswith(f"{100 * test.class_sets[2].per_class[0].value:.2f} %")
+    for page in ("model-card.md", "report.md"):
+        text = (rich.path / page).read_text(encoding="utf-8").replace("\u00a0", " ")
+        assert f"| 95 % of the pictures are answered | {100 * test.answered.answered.value:.2f} %" in text
+        assert "Probabilities are off by 3.45 %" in text
+
+
 def test_markdown_has_the_figures_and_links_to_pictures_that_exist(rich):
     text = (rich.path / "report.md").read_text(encoding="utf-8")
     accuracy = rich.evaluation.splits["test"].accuracy
     assert f"{100 * accuracy.value:.2f} % ({100 * accuracy.low:.2f}" in text
     assert "\\<script\\>alert(1)" in text
     links = [line.rpartition("(")[2].rstrip(")") for line in text.splitlines() if line.startswith("![")]
-    assert len(links) == 8
+    assert len(links) == 9
     assert all((rich.path / link).exists() for link in links)
 
 

@@ -29,7 +29,12 @@ class Strict(dict):
 
 def literals():
     """Collect every sentence that is written in a call of `say`, in Python and in the page's template."""
-    for path in (SOURCE / "words.py", *(SOURCE / "report").glob("*.py"), *(SOURCE / "recipe").glob("*.py")):
+    for path in (
+        SOURCE / "words.py",
+        SOURCE / "records.py",
+        *(SOURCE / "report").glob("*.py"),
+        *(SOURCE / "recipe").glob("*.py"),
+    ):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "say"
             if called and node.args and isinstance(node.args[0], ast.Constant):

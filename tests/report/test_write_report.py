@@ -65,7 +65,7 @@ def test_every_picture_is_described_and_decodes(which, request):
             picture.load()
         embedded.append(content)
     files = {path.name: path.read_bytes() for path in (run.path / "figures").iterdir()}
-    more = {"taught": {"prior.png"}, "rich": {"features-test.png"}}
+    more = {"taught": {"prior.png"}, "rich": {"features-test.png", "answered-test.png"}}
     assert set(files) == EVERY_FIGURE | more.get(which, set())
     assert all(content in embedded for content in files.values())
     captions = [tag for tag, _ in page.tags].count("figcaption")

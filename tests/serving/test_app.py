@@ -2,6 +2,7 @@ import base64
 import io
 import re
 import time
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from reslab.records import Calibration
 from reslab.runs import GalleryImages, read_exhibit
 from reslab.serving.app import Access
 from reslab.serving.guard import Limits
-from reslab.serving.schema import MAX_PICTURES
+from reslab.serving.metrics import Metrics
+from reslab.serving.schema import MAX_PICTURES, Guess, RunAnswer
 from reslab.serving.service import describe_calibration
 
 FILES = "files"
@@ -29,13 +31,21 @@ def test_an_answer_is_that_of_the_command(make_app, finished, one, seven, tmp_pa
     paths = [tmp_path / "one.png", tmp_path / "seven.png"]
     for path, content in zip(paths, (one, seven), strict=True):
         path.write_bytes(content)
-    expected = classify(paths, weights=finished.path, top=2)
+    expected = classify(paths, weights=finished.path, top=2, coverage=0.9)
     with TestClient(make_app()) as client:
-        pictures = post(client, one, seven, top=2).json()["pictures"]
+        pictures = post(client, one, seven, top=2, coverage=0.9).json()["pictures"]
+        refused = post(client, one, coverage=0.95)
+        metrics = client.get("/metrics").text
+    assert (refused.status_code, "ask for 0.9 or less" in refused.json()["detail"]) == (422, True)
+    assert 'reslab_probability_count{run="small"} 2.0' in metrics
+    counts = Counter(answer.classes[0] for answer in expected)
+    for name, number in counts.items():
+        assert f'reslab_answers_total{{class="{name}",run="small"}} {number}.0' in metrics
     assert [picture["name"] for picture in pictures] == ["0.png", "1.png"]
     for picture, answer in zip(pictures, expected, strict=True):
         (given,) = picture["answers"]
         assert given["run"] == "small"
+        assert given["class_set"] == list(answer.class_set)
         assert [guess["name"] for guess in given["classes"]] == list(answer.classes)
         assert [guess["probability"] for guess in given["classes"]] == pytest.approx(answer.probabilities, abs=1e-5)
 
@@ -57,6 +67,21 @@ def test_it_says_what_its_calibration_rests_on(make_app):
     assert run["calibration"] == "Not calibrated: training held out too little to fit a temperature by."
     found = Calibration(temperature=1.5, num_images=300)
     assert describe_calibration(found) == "Calibrated on 300 held-out images: temperature 1.50."
+
+
+def test_prometheus_counts_answers_abstentions_and_how_familiar_pictures_are():
+    metrics = Metrics()
+    for familiarity in (0.03, 0.5, 0.9):
+        guesses = [Guess(name="7", probability=0.8)]
+        answered = familiarity > 0.05
+        metrics.note_answer(
+            RunAnswer(run="a", classes=guesses, familiarity=familiarity, answered=answered, class_set=None, nearest=[])
+        )
+    text = metrics.render().decode()
+    assert 'reslab_answers_total{class="7",run="a"} 2.0' in text
+    assert 'reslab_abstentions_total{run="a"} 1.0' in text
+    assert 'reslab_familiarity_bucket{le="0.05",run="a"} 1.0' in text
+    assert 'reslab_familiarity_count{run="a"} 3.0' in text
 
 
 def classify_plainly(run, content):

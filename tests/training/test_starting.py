@@ -42,3 +42,9 @@ def test_weights_that_fit_nowhere_are_refused(finished, other, tmp_path):
     with pytest.raises(UserError, match=re.escape("--from theirs.pth: none of its 1 tensor fits the network")):
         train(wider, out=tmp_path / "run", start=tmp_path / "theirs.pth")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_has_not_finished_gives_no_start(finished, other, tmp_path):
+    finished.weights_path.unlink()
+    with pytest.raises(UserError, match="holds no finished network: resume with"):
+        train(other, out=tmp_path / "run", start=finished.path)

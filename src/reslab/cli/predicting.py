@@ -27,6 +27,12 @@ def predict(
         float,
         typer.Option(min=0, max=1, help="Share of pictures like the training images to answer; others are guesses."),
     ] = 0.95,
+    coverage: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="Also give the set of classes that the truth is among in this share of cases."
+        ),
+    ] = None,
     device: Device = "auto",
     csv: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write the answers to this file.")] = None,
     json: Json = False,
@@ -42,11 +48,11 @@ def predict(
     if run.suffix == ".onnx":
         from reslab.network.onnx_file import classify_each_by_onnx
 
-        found = list(classify_each_by_onnx(files, onnx=run, top=top, answer=answer))
+        found = list(classify_each_by_onnx(files, onnx=run, top=top, answer=answer, coverage=coverage))
     else:
         from reslab.evaluation.classify import classify_each
 
-        found = list(classify_each(files, weights=run, top=top, answer=answer, device=device))
+        found = list(classify_each(files, weights=run, top=top, answer=answer, coverage=coverage, device=device))
     answers = [each for each in found if not isinstance(each, Unread)]
     unread = [each for each in found if isinstance(each, Unread)]
     if not answers and unread:
@@ -59,15 +65,16 @@ def predict(
             *(f"{what}{rank}" for rank in ranks for what in ("prediction", "probability")),
             "familiarity",
             "answered",
+            *(["class_set"] if coverage is not None else []),
             "error",
         ]
-        write_bytes(csv, to_csv(header, [_csv_row(each, most) for each in found]))
+        write_bytes(csv, to_csv(header, [_csv_row(each, most, len(header)) for each in found]))
     if json:
         print_json(to_plain(found))
     elif csv is not None:
         echo(f"{counted(len(answers), 'picture')} classified: {csv}")
     else:
-        _print_answers(answers)
+        _print_answers(answers, coverage)
     if unread:
         for each in unread[:10]:
             echo(f"reslab: {each.sentence}", err=True)
@@ -75,18 +82,19 @@ def predict(
         raise typer.Exit(1)
 
 
-def _csv_row(found: "Answer | Unread", most: int) -> list[str]:
+def _csv_row(found: "Answer | Unread", most: int, num_columns: int) -> list[str]:
     from reslab.data.answers import Unread
 
     if isinstance(found, Unread):
-        return [found.file, *[""] * (2 * most + 2), found.sentence]
+        return [found.file, *[""] * (num_columns - 2), found.sentence]
     pairs = zip(found.classes, found.probabilities, strict=True)
     familiarity = "" if found.familiarity is None else f"{found.familiarity:.4f}"
+    class_set = [] if found.class_set is None else ["; ".join(found.class_set)]
     guesses = (cell for name, p in pairs for cell in (name, f"{p:.4f}"))
-    return [found.file, *guesses, familiarity, "yes" if found.answered else "no", ""]
+    return [found.file, *guesses, familiarity, "yes" if found.answered else "no", *class_set, ""]
 
 
-def _print_answers(answers: "Sequence[Answer]") -> None:
+def _print_answers(answers: "Sequence[Answer]", coverage: float | None) -> None:
     from reslab.cli.show import print_table
 
     rows = [
@@ -94,7 +102,9 @@ def _print_answers(answers: "Sequence[Answer]") -> None:
             answer.file,
             ", ".join(f"{name} {p:.1%}" for name, p in zip(answer.classes, answer.probabilities, strict=True))
             + ("" if answer.answered else "; unlike the training pictures"),
+            *([] if answer.class_set is None else [", ".join(answer.class_set)]),
         ]
         for answer in answers
     ]
-    print_table("Most probable classes", ["file", "classes"], rows)
+    sets = [] if coverage is None else [f"in {100 * coverage:g} % of cases one of"]
+    print_table("Most probable classes", ["file", "classes", *sets], rows)

@@ -105,6 +105,7 @@ def print_elsewhere(found: "OtherData") -> None:
 
 def print_evaluation(evaluation: "Evaluation") -> None:
     """Print the figures of every split, those with test-time augmentation beside those without."""
+    from reslab.report.tables import promise_table
     from reslab.words import WITHOUT_COPIES, errors_among, figure, percent
 
     columns: dict[str, Figures] = {}
@@ -130,6 +131,9 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     print_table(
         f"{evaluation.recipe}, with {percent(evaluation.confidence, decimals=0)} intervals", ["", *columns], rows
     )
+    if (promises := promise_table(evaluation)) is not None:
+        rows = [[f"{cell.text} {cell.aside}".strip() for cell in row] for row in promises.rows]
+        print_table("Promises that rest on held-out images", promises.header, rows)
     if evaluation.extension is not None:
         _print_extension(evaluation.extension, evaluation.classes)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.data.pictures import Answer, Said, check_taken, name_best, read_pictures, readable_endings
+from reslab.data.pictures import Answer, Said, Wanted, check_taken, is_picture, name_best, read_pictures
 from reslab.data.progress import counting
 from reslab.errors import UserError
 from reslab.recipe.shapes import Resizing
@@ -37,9 +37,9 @@ def find_pictures(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found = sorted(each for each in path.rglob("*") if _is_picture(each))
+            found = sorted(each for each in path.rglob("*") if _is_taken(each))
         elif not path.exists() and glob.has_magic(str(path)):
-            found = [Path(each) for each in sorted(glob.glob(str(path), recursive=True)) if _is_picture(Path(each))]
+            found = [Path(each) for each in sorted(glob.glob(str(path), recursive=True)) if _is_taken(Path(each))]
         else:
             found = [path]
         if not found:
@@ -50,8 +50,8 @@ def find_pictures(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in readable_endings() and not path.name.startswith(".") and path.is_file()
+def _is_taken(path: Path) -> bool:
+    return not path.name.startswith(".") and path.is_file() and is_picture(path)
 
 
 def answer_all(
@@ -62,12 +62,9 @@ def answer_all(
     image_size: int,
     channels: int,
     resize: Resizing,
-    top: int,
-    answer: float,
+    wanted: Wanted,
 ) -> Iterator[Answer | Unread]:
-    """Name the `top` most probable classes of each picture, in order; `say` is the network.
-
-    The share `answer` of pictures like the training images is answered, and others are only guessed.
+    """Say what is `wanted` of each picture, in order; `say` is the network.
 
     Raises: UserError where the network takes neither grey nor RGB images.
     """
@@ -88,7 +85,7 @@ def answer_all(
             said: dict[str, Answer] = {}
             if images:
                 found_out = say(np.stack(list(images.values())))
-                named = name_best(list(images), found_out, classes=classes, top=top, answer=answer)
+                named = name_best(list(images), found_out, classes=classes, wanted=wanted)
                 said = {each.file: each for each in named}
             for file in some:
                 each = found[file]

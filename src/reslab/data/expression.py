@@ -21,6 +21,7 @@ file brings a second time is refused when the expression is loaded, unless both 
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -131,6 +132,38 @@ def join_expressions(old: str, new: str, *, old_limit: int | None) -> str:
     return joined
 
 
+def find_relative(expression: str) -> list[Path]:
+    """List the relative paths of an expression, which begin where it is read."""
+    return [path for text in _split(expression) if (path := _relative_path(text)) is not None]
+
+
+def move_relative(expression: str, move: Callable[[Path], Path]) -> str:
+    """Write an expression with other paths in place of its relative ones."""
+    return "+".join(_move(text, move) for text in _split(expression))
+
+
+def _move(text: str, move: Callable[[Path], Path]) -> str:
+    path = _relative_path(text)
+    if path is None or (new := move(path)) == path:
+        return text
+    source, _, rest = (part.strip() for part in text.partition(":"))
+    return f"{source}:{new}{rest[len(_path_text(source, rest)) :]}"
+
+
+def _relative_path(text: str) -> Path | None:
+    source, _, rest = (part.strip() for part in text.partition(":"))
+    if source not in _LOCATED or is_remote(place := _path_text(source, rest)):
+        return None
+    path = Path(os.path.expanduser(place))
+    return None if path.is_absolute() else path
+
+
+def _path_text(source: str, rest: str) -> str:
+    """Take what follows the path off what a source is written with."""
+    body, _ = _parse_limit(rest)
+    return body.strip() if source == "shards" else _part(_parse_options(body, source)[0])[0]  # type: ignore[arg-type]
+
+
 def _lower_limit(text: str, num: int | None) -> str:
     body, own = _parse_limit(text)
     limits = [limit for limit in (own, num) if limit is not None]
@@ -196,19 +229,25 @@ def _parse_source(text: str, expression: str) -> Term:
 def _parse_located(source: Located, rest: str, limit: int | None) -> LocatedTerm:
     """Take path, choice of classes and options apart."""
     place, options = _parse_options(rest, source)
-    path, colon, last = place.rpartition(":")
-    if not colon or not path or "/" in last or "\\" in last:
-        return LocatedTerm(source, Path(os.path.expanduser(place)), limit, options=options)
+    path, last = _part(place)
+    root = Path(os.path.expanduser(path))
+    if last is None:
+        return LocatedTerm(source, root, limit, options=options)
     names = [name.strip() for name in last.split(",")]
     left_out = [name.startswith("-") for name in names]
     if not all(names) or any(left_out) != all(left_out):
         raise UserError(
             f"{last!r} after {path} chooses no classes: write names to take (:cat,dog), or to leave out (:-cat,-dog)"
         )
-    root = Path(os.path.expanduser(path.rstrip()))
     if any(left_out):
         return LocatedTerm(source, root, limit, without=tuple(name[1:] for name in names), options=options)
     return LocatedTerm(source, root, limit, classes=tuple(names), options=options)
+
+
+def _part(place: str) -> tuple[str, str | None]:
+    """Part a path from the choice of classes behind it, if there is one."""
+    path, colon, last = place.rpartition(":")
+    return (place, None) if not colon or not path or "/" in last or "\\" in last else (path.rstrip(), last)
 
 
 def _parse_options(rest: str, source: Located) -> tuple[str, Options]:

@@ -34,6 +34,7 @@ class Labelled(NamedTuple):
     classes: tuple[str, ...]
     names: tuple[str, ...] | None = None
     keys: NDArray[np.uint64] | None = None
+    digests: NDArray[np.uint64] | None = None
     num_damaged: int = 0
 
     def subset(self, places: NDArray[np.int64]) -> "Labelled":
@@ -44,6 +45,7 @@ class Labelled(NamedTuple):
             labels=self.labels[places],
             names=None if self.names is None else tuple(self.names[place] for place in places),
             keys=None if self.keys is None else self.keys[places],
+            digests=None if self.digests is None else self.digests[places],
         )
 
 
@@ -69,6 +71,8 @@ class ImageSet:
         The picture files' paths inside their source (N,), "" where there is none.
     keys : ndarray, optional
         Hashes of a picture's content, or of its group, which decide its split: (N,) uint64, 0 where there is none.
+    digests : ndarray, optional
+        Hashes of each picture as it is stored, at whatever size it is read: (N,) uint64, 0 where there is none.
     num_damaged : int
         How many pictures of the split were left out.
 
@@ -87,6 +91,7 @@ class ImageSet:
     split: Split
     names: tuple[str, ...] | None = None
     keys: NDArray[np.uint64] | None = None
+    digests: NDArray[np.uint64] | None = None
     num_damaged: int = 0
 
     @cached_property
@@ -113,6 +118,7 @@ class ImageSet:
             labels=self.labels[chosen],
             names=None if self.names is None else tuple(self.names[place] for place in chosen.tolist()),
             keys=None if self.keys is None else self.keys[chosen.numpy()],
+            digests=None if self.digests is None else self.digests[chosen.numpy()],
         )
 
     def counts(self) -> list[int]:

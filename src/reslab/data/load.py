@@ -25,7 +25,7 @@ from reslab.data.sources.decoded import open_listing
 from reslab.data.sources.digits import read_digits
 from reslab.data.sources.folder import list_folder
 from reslab.data.sources.foreign_shards import find_foreign, open_foreign
-from reslab.data.sources.listing import Listing
+from reslab.data.sources.listing import Listing, keys_of
 from reslab.data.sources.npz import has_validation, open_npz
 from reslab.data.sources.packed import is_packed, unpack
 from reslab.data.sources.shards import open_shards, stream_shards
@@ -154,6 +154,16 @@ def list_files(expression: str, *, data_dir: Path | None = None) -> list[tuple[L
     ]
 
 
+def find_digests(expression: str, split: Split, *, data_dir: Path | None = None) -> NDArray[np.uint64]:
+    """Hash each picture of a split as it is stored, decoding none; official sets and packed shards have no hashes."""
+    found = [keys_of(listing.of_split(split).digests()) for _, listing in list_files(expression, data_dir=data_dir)]
+    for term in parse(expression):
+        if isinstance(term, LocatedTerm) and term.source == "npz":
+            digests = open_npz(find_place(term.path, data_dir), split=split).digests
+            found += [] if digests is None else [digests]
+    return np.concatenate([np.empty(0, dtype=np.uint64), *found])
+
+
 def _list_term(term: LocatedTerm, data_dir: Path | None) -> Listing:
     place = find_place(term.path, data_dir)
     if is_packed(place):
@@ -175,14 +185,30 @@ def join_sets(first: ImageSet, second: ImageSet) -> ImageSet:
 
 def _as_part(images: ImageSet) -> Labelled:
     pixels = images.images if isinstance(images.images, Pixels) else images.images.numpy()
-    return Labelled(pixels, images.labels.numpy(), images.classes, images.names, images.keys, images.num_damaged)
+    return Labelled(
+        pixels,
+        images.labels.numpy(),
+        images.classes,
+        images.names,
+        images.keys,
+        images.digests,
+        images.num_damaged,
+    )
 
 
 def _as_set(part: Labelled, expression: str, split: Split) -> ImageSet:
     images = part.images if isinstance(part.images, Pixels) else torch.from_numpy(part.images)
     labels = torch.from_numpy(part.labels)
     return ImageSet(
-        images, labels, part.classes, expression, split, names=part.names, keys=part.keys, num_damaged=part.num_damaged
+        images,
+        labels,
+        part.classes,
+        expression,
+        split,
+        names=part.names,
+        keys=part.keys,
+        digests=part.digests,
+        num_damaged=part.num_damaged,
     )
 
 
@@ -205,7 +231,7 @@ def _read_term(term: Term, split: Split, data_dir: Path | None, form: Form, skip
     elif isinstance(term, LocatedTerm) and term.source == "npz":
         part = _choose_classes(part, term)
     if term.limit is not None and split == "train":
-        chosen = limit(part.labels, classes=part.classes, num=term.limit)
+        chosen = limit(part.labels, classes=part.classes, num=term.limit, digests=part.digests)
         part = part.subset(chosen)
     return (
         part
@@ -290,7 +316,8 @@ def _join(parts: list[Labelled]) -> Labelled:
         np.concatenate(labels),
         tuple(numbers),
         names=_join_names(parts),
-        keys=_join_keys(parts),
+        keys=_join_hashes([part.keys for part in parts], counts=[len(part.labels) for part in parts]),
+        digests=_join_hashes([part.digests for part in parts], counts=[len(part.labels) for part in parts]),
         num_damaged=sum(part.num_damaged for part in parts),
     )
 
@@ -301,11 +328,11 @@ def _join_names(parts: Sequence[Labelled]) -> tuple[str, ...] | None:
     return tuple(chain.from_iterable(part.names or [""] * len(part.labels) for part in parts))
 
 
-def _join_keys(parts: Sequence[Labelled]) -> NDArray[np.uint64] | None:
-    if all(part.keys is None for part in parts):
+def _join_hashes(parts: Sequence[NDArray[np.uint64] | None], *, counts: Sequence[int]) -> NDArray[np.uint64] | None:
+    if all(part is None for part in parts):
         return None
     return np.concatenate(
-        [np.zeros(len(part.labels), dtype=np.uint64) if part.keys is None else part.keys for part in parts]
+        [np.zeros(num, dtype=np.uint64) if part is None else part for part, num in zip(parts, counts, strict=True)]
     )
 
 

@@ -3,6 +3,7 @@
 Axes: N pictures, C channels, H rows, W columns, K classes. Pixels are uint8, 0 to 255.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from reslab.data.framing import frame, size_needed
 from reslab.errors import UserError
+from reslab.measure.class_sets import members
 from reslab.recipe.shapes import Resizing
 
 # Decoders that compute on bytes alone; that of EPS, for one, starts a program. The last two are not everywhere.
@@ -25,6 +27,7 @@ _MISSING = {
     **dict.fromkeys((".heic", ".heics", ".heif", ".heifs", ".hif"), "pip install 'reslab[heic]' to read them"),
     **dict.fromkeys((".avif", ".avifs"), "pip install 'pillow>=11.3' to read them"),
 }
+_UNMARKED = ("TGA", "PPM")  # begin with nothing that other files could not begin with too
 MAX_PIXELS = 64_000_000  # as RGBA they take 256 MB
 BAND_PIXELS = 1_000_000  # converted to RGB at once
 MAX_SIDE = 1024  # pixels, of a network's images
@@ -60,6 +63,24 @@ def readable_endings() -> frozenset[str]:
     return frozenset(ending for ending, name in Image.registered_extensions().items() if name in known)
 
 
+def is_picture(path: Path) -> bool:
+    """Tell a picture by its ending; by its first bytes where it has none, or one behind a picture's (a.jpg.1)."""
+    if has_picture_ending(path):
+        return True
+    if path.suffix and readable_endings().isdisjoint(re.findall(r"\.[a-z0-9]+", path.name.lower())):
+        return False
+    try:
+        with Image.open(path, formats=[name for name in _formats() if name not in _UNMARKED]):
+            return True
+    except Exception:  # decoders raise anything on what is none of theirs
+        return False
+
+
+def has_picture_ending(path: Path) -> bool:
+    """Tell whether a file's ending is that of a picture that is read here."""
+    return path.suffix.lower() in readable_endings()
+
+
 def advice_for(ending: str) -> str | None:
     """Say how to have files of an ending read that are not read here; None where there is no way."""
     return None if ending.lower() in readable_endings() else _MISSING.get(ending.lower())
@@ -79,12 +100,24 @@ class Said(NamedTuple):
     familiarity: NDArray[np.floating[Any]] | None
 
 
+class Wanted(NamedTuple):
+    """What to say of each picture: its `top` classes, and the set of classes below a `threshold`, if there is one.
+
+    The share `answer` of pictures like the training images is answered, and others are only guessed.
+    """
+
+    top: int
+    answer: float = ANSWERED
+    threshold: float | None = None
+
+
 @dataclass(frozen=True)
 class Answer:
     """What the network says of one file: its most probable classes, the first one first, with their probabilities.
 
     `familiarity` is the share of held-out images that are no more like the training images, where the network knows
-    it; of a picture that is too unlike them the answer is only a guess, and it is not `answered`.
+    it; of a picture that is too unlike them the answer is only a guess, and it is not `answered`. `class_set` are the
+    classes that the truth is among as often as was asked for, where that was asked for.
     """
 
     file: str
@@ -92,6 +125,7 @@ class Answer:
     probabilities: tuple[float, ...]
     familiarity: float | None = None
     answered: bool = True
+    class_set: tuple[str, ...] | None = None
 
 
 def read_pictures(
@@ -113,22 +147,26 @@ def check_taken(*, image_size: int, channels: int) -> None:
         raise UserError(f"the network is for images of {image_size} pixels a side: {MAX_SIDE} is the most")
 
 
-def name_best(
-    files: Sequence[Path], said: Said, *, classes: Sequence[str], top: int, answer: float = 1.0
-) -> list[Answer]:
-    """Name the `top` most probable classes of each picture, and answer the share `answer` of familiar pictures."""
+def name_best(files: Sequence[Path], said: Said, *, classes: Sequence[str], wanted: Wanted) -> list[Answer]:
+    """Name the most probable classes of each picture, and say whether it is answered."""
     probabilities, familiarity = said
-    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    order = np.argsort(-probabilities, axis=1, kind="stable")
     familiarities = [None] * len(files) if familiarity is None else familiarity
+    sizes = (
+        [None] * len(files)
+        if wanted.threshold is None
+        else members(probabilities, threshold=wanted.threshold).sum(axis=1)
+    )
     return [
         Answer(
             file=str(file),
-            classes=tuple(classes[place] for place in places),
-            probabilities=tuple(float(row[place]) for place in places),
+            classes=tuple(classes[place] for place in places[: wanted.top]),
+            probabilities=tuple(float(row[place]) for place in places[: wanted.top]),
             familiarity=None if known is None else float(known),
-            answered=known is None or bool(known > 1 - answer),
+            answered=known is None or bool(known > 1 - wanted.answer),
+            class_set=None if size is None else tuple(classes[place] for place in places[:size]),
         )
-        for file, row, places, known in zip(files, probabilities, best, familiarities, strict=True)
+        for file, row, places, known, size in zip(files, probabilities, order, familiarities, sizes, strict=True)
     ]
 
 
@@ -288,25 +326,22 @@ def _loses_colour(image: Image.Image) -> Callable[[Image.Image], bool]:
     return lambda rgb: is_deep and max(high for _, high in rgb.getextrema()) < 16  # type: ignore[misc]
 
 
-def find_losses(picture: Path | BinaryIO, *, name: str = "") -> tuple[str, ...]:
-    """Say what reading a picture leaves out or rescales, each in words that are the same for all such pictures.
+def losses_of(image: Image.Image) -> Iterator[str]:
+    """Say what reading an open picture leaves out or rescales, each in words that are the same for all such pictures.
 
-    Raises: UserError where it cannot be read.
+    Raises: ValueError where it does not say what black and white are.
     """
-    with opening(picture, name=name or str(picture)) as image:
-        found = []
-        if image.format not in _STILL and getattr(image, "n_frames", 1) > 1:
-            found.append("only the first of several pages or frames")
-            image.seek(0)
-        if image.mode.startswith("I") and (bits := bits_of(*_range_of(image))) > 8:
-            found.append(f"only the upper 8 of {bits} bits")
-        elif image.mode == "F":
-            found.append(f"fractions times {scale_of(*_range_of(image)):g}")
-        elif any(";16" in str(tile) for tile in getattr(image, "tile", ())):
-            found.append("only the upper 8 of 16 bits")
-        if image.has_transparency_data:
-            found.append("transparency, laid on white")
-        return tuple(found)
+    if image.format not in _STILL and getattr(image, "n_frames", 1) > 1:
+        yield "only the first of several pages or frames"
+        image.seek(0)
+    if image.mode.startswith("I") and (bits := bits_of(*_range_of(image))) > 8:
+        yield f"only the upper 8 of {bits} bits"
+    elif image.mode == "F":
+        yield f"fractions times {scale_of(*_range_of(image)):g}"
+    elif any(";16" in str(tile) for tile in getattr(image, "tile", ())):
+        yield "only the upper 8 of 16 bits"
+    if image.has_transparency_data:
+        yield "transparency, laid on white"
 
 
 def with_channels(images: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:

@@ -1,5 +1,6 @@
 """The three splits of a recipe's data: `validation` is cut out of the training split, always the same way."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import assert_never
 
 import numpy as np
 
-from reslab.data.expression import find_remote
+from reslab.data.expression import find_relative, find_remote, move_relative
 from reslab.data.framing import Form
 from reslab.data.images import ImageSet
 from reslab.data.load import join_sets, load, load_validation
@@ -16,6 +17,7 @@ from reslab.data.split import hold_out
 from reslab.errors import UserError
 from reslab.recipe.recipe import Recipe
 from reslab.records import DataSet, SplitName
+from reslab.runs import Run
 
 HOLD_OUT_SEED = 0  # not the run's: runs of several seeds share their validation images
 
@@ -73,6 +75,32 @@ def _divide(recipe: Recipe, images: ImageSet, data_dir: Path | None) -> tuple[Im
     num = max(1, round(recipe.validation * len(rest.labels) / len(images.labels)))
     training, held = hold_out(rest, num, seed=HOLD_OUT_SEED)
     return join_sets(images.subset(np.flatnonzero(is_whole)), training), join_sets(own, held)
+
+
+def find_base(expression: str, data_dir: Path | None) -> Path | None:
+    """Find where the relative paths of an expression begin now; None where it has none."""
+    paths = find_relative(expression)
+    if data_dir is not None and any((data_dir / path).exists() for path in paths):
+        return data_dir
+    return Path() if paths else None
+
+
+def recipe_here(run: Run, *, data_dir: Path | None = None) -> Recipe:
+    """Give a run's recipe with its relative paths as they are written here; see `write_here`."""
+    return write_here(run.recipe, data_from=run.data_from, data_dir=data_dir)
+
+
+def write_here(recipe: Recipe, *, data_from: Path | None, data_dir: Path | None) -> Recipe:
+    """Write relative paths, which begin in `data_from`, as seen from here, but for what `data_dir` holds."""
+    if data_from is None:
+        return recipe
+
+    def move(path: Path) -> Path:
+        recorded = data_from / path
+        is_here = (data_dir is not None and (data_dir / path).exists()) or (path.exists() and not recorded.exists())
+        return path if is_here or recorded.absolute() == path.absolute() else Path(os.path.relpath(recorded))
+
+    return recipe.model_copy(update={"data": move_relative(recipe.data, move)})
 
 
 def check_remote(expression: str, *, of: str, allow_remote: bool) -> None:

@@ -172,9 +172,21 @@ def _check_divisible(counts: Sequence[tuple[str, int, int]]) -> None:
         )
 
 
-def limit(labels: NDArray[np.int64], *, classes: Sequence[str], num: int) -> NDArray[np.int64]:
-    """Choose the places of at most `num` images a class; those of a smaller `num` are among them."""
-    chosen = [_shuffled(np.flatnonzero(labels == label), name, _LIMIT)[:num] for label, name in enumerate(classes)]
+def limit(
+    labels: NDArray[np.int64], *, classes: Sequence[str], num: int, digests: NDArray[np.uint64] | None = None
+) -> NDArray[np.int64]:
+    """Choose the places of at most `num` images a class, those with the lowest digests where there are digests.
+
+    Those of a smaller `num` are among them.
+    """
+    chosen = []
+    for label, name in enumerate(classes):
+        places = np.flatnonzero(labels == label)
+        if digests is None:
+            order = _shuffled(places, name, _LIMIT)
+        else:
+            order = places[np.argsort(digests[places], kind="stable")]
+        chosen.append(order[:num])
     return np.sort(np.concatenate(chosen))
 
 

@@ -8,13 +8,20 @@ import torch
 from numpy.typing import NDArray
 
 from reslab.data.answers import Unread, all_read, answer_all
-from reslab.data.pictures import ANSWERED, Answer, Said
+from reslab.data.pictures import ANSWERED, Answer, Said, Wanted
 from reslab.machine import kernels
+from reslab.measure.class_sets import find_threshold
 from reslab.network.network import Network
 
 
 def classify(
-    files: Sequence[Path], *, weights: Path, top: int = 3, answer: float = ANSWERED, device: str = "auto"
+    files: Sequence[Path],
+    *,
+    weights: Path,
+    top: int = 3,
+    answer: float = ANSWERED,
+    coverage: float | None = None,
+    device: str = "auto",
 ) -> list[Answer]:
     """Name the most probable classes of pictures.
 
@@ -28,6 +35,8 @@ def classify(
         How many classes to name of each picture.
     answer : float, default 0.95
         The share of pictures like the training images to answer. Others are guessed: their `answered` is False.
+    coverage : float, optional
+        Also give each picture a `class_set`: the classes that the truth is among in this share of cases.
     device : str, default "auto"
         `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
 
@@ -39,7 +48,8 @@ def classify(
     Raises
     ------
     UserError
-        Where the weights or a picture cannot be read, or the network takes neither grey nor RGB images.
+        Where the weights or a picture cannot be read, the network takes neither grey nor RGB images, or too few images
+        were held out for the coverage.
 
     Examples
     --------
@@ -51,17 +61,25 @@ def classify(
     >>> answer.file, answer.classes[0]
     ('seven.png', '7')
     """
-    return all_read(classify_each(files, weights=weights, top=top, answer=answer, device=device))
+    return all_read(classify_each(files, weights=weights, top=top, answer=answer, coverage=coverage, device=device))
 
 
 def classify_each(
-    files: Sequence[Path], *, weights: Path, top: int = 3, answer: float = ANSWERED, device: str = "auto"
+    files: Sequence[Path],
+    *,
+    weights: Path,
+    top: int = 3,
+    answer: float = ANSWERED,
+    coverage: float | None = None,
+    device: str = "auto",
 ) -> Iterator[Answer | Unread]:
     """Name the `top` most probable classes of each picture, or say why it cannot be read, a few at a time.
 
-    Raises: UserError where the weights cannot be read, or the network takes neither grey nor RGB images.
+    Raises: UserError where the weights cannot be read, the network takes neither grey nor RGB images, or too few images
+    were held out for the coverage.
     """
     network = Network.load(weights, device=device)
+    threshold = None if coverage is None else find_threshold(network.metadata.class_sets, coverage=coverage)
     kernels.enable(network.device)
 
     def say(images: NDArray[np.uint8]) -> Said:
@@ -75,6 +93,5 @@ def classify_each(
         image_size=network.image_size,
         channels=network.channels,
         resize=network.resizing,
-        top=top,
-        answer=answer,
+        wanted=Wanted(top, answer, threshold),
     )

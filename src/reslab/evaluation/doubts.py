@@ -9,12 +9,15 @@ import numpy as np
 from reslab.errors import without_widgets
 from reslab.measure.metrics import softmax
 from reslab.runs import Doubts, Predictions
+from reslab.runs.gallery import GOOD_ENOUGH
 
 
 def find_doubts(predictions: Predictions) -> Doubts | None:
     """Find the labels that confident learning holds for wrong, the least credible first.
 
-    Nothing where cleanlab is not installed, or a class has no image or stands alone.
+    They are at most about half of those that the network disagrees with: if more were wrong, the labels would be worse
+    than the network. A network that is not good enough doubts none. Nothing where cleanlab is not installed, or a class
+    has no image or stands alone.
     """
     try:
         with without_widgets():
@@ -24,6 +27,9 @@ def find_doubts(predictions: Predictions) -> Doubts | None:
     logits, labels = predictions
     if len(np.unique(labels)) < max(2, logits.shape[1]):
         return None
+    wrong = logits.argmax(axis=1) != labels
+    if 1 - wrong.mean() < GOOD_ENOUGH:
+        return Doubts(np.empty(0, np.int64), np.empty(0, np.float32))
     probabilities = softmax(logits).astype(np.float64)
     ranked = find_label_issues(
         labels,
@@ -32,5 +38,10 @@ def find_doubts(predictions: Predictions) -> Doubts | None:
         return_indices_ranked_by="self_confidence",
         n_jobs=1,
     )
-    indices = np.asarray(ranked, np.int64)
+    indices = np.asarray(ranked, np.int64)[: _most_faults(int(wrong.sum()))]
     return Doubts(indices, probabilities[indices, labels[indices]].astype(np.float32))
+
+
+def _most_faults(disagreements: int) -> int:
+    """Say of how many disagreements the label is at fault: by half and what chance adds, two standard deviations."""
+    return int(disagreements / 2 + disagreements**0.5)

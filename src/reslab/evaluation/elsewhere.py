@@ -5,6 +5,7 @@ Axes: N images, K classes.
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,10 +15,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 
-from reslab.data.expression import parse
+from reslab.data.expression import LocatedTerm, Term, parse
 from reslab.data.images import ImageSet
-from reslab.data.load import join_sets, list_files, load
-from reslab.data.recipe_data import describe_data
+from reslab.data.load import find_place, join_sets, list_files, load
+from reslab.data.recipe_data import describe_data, recipe_here
 from reslab.errors import UserError, did_you_mean, show
 from reslab.evaluation.score import measure
 from reslab.machine import kernels
@@ -69,7 +70,7 @@ def evaluate_elsewhere(
     """
     network = Network.load(run.path, device=device)
     kernels.enable(network.device)
-    _check_closed(run, data)
+    _check_closed(run, data, data_dir=data_dir)
     images, is_whole = _read(network, data, data_dir=data_dir)
     known = _label_as(images, network.classes, expression=data)
     predictions = Predictions(network.logits(known.images).numpy(), known.labels.numpy())
@@ -98,15 +99,19 @@ def _file_name(expression: str) -> str:
     return f"{readable}-{hashlib.sha256(expression.encode()).hexdigest()[:8]}"
 
 
-def _check_closed(run: Run, expression: str) -> None:
+def _check_closed(run: Run, expression: str, *, data_dir: Path | None) -> None:
     """Raises: UserError where the data would open the run's own test split before `evaluate` has."""
     sources, own = (
-        {(term.source, str(getattr(term, "path", ""))) for term in parse(each)}
-        for each in (expression, run.recipe.data)
+        {_place_of(term, data_dir) for term in parse(each)}
+        for each in (expression, recipe_here(run, data_dir=data_dir).data)
     )
     if sources & own and not _has_test(run):
         reason = "it is a trial" if run.recipe.trial else f"run reslab evaluate {run.path} first"
         raise UserError(f"--data {expression} would open the test split of {run.path}, which is still closed: {reason}")
+
+
+def _place_of(term: Term, data_dir: Path | None) -> str:
+    return os.path.realpath(find_place(term.path, data_dir)) if isinstance(term, LocatedTerm) else term.origin
 
 
 def _has_test(run: Run) -> bool:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from reslab.data.check.duplicates import SIDE
 from reslab.data.images import ImageSet
-from reslab.data.recipe_data import describe_change, describe_data, read_split
+from reslab.data.recipe_data import describe_change, describe_data, read_split, recipe_here
 from reslab.errors import UserError
 from reslab.evaluation.copies import find_copies
 from reslab.evaluation.gallery import replace_exhibit, write_gallery
@@ -16,7 +17,7 @@ from reslab.machine import kernels
 from reslab.network.network import Network
 from reslab.recipe.recipe import Extension
 from reslab.records import SplitName
-from reslab.runs import Copies, Examples, Predictions, Run
+from reslab.runs import Copies, Examples, Familiarities, Predictions, Run
 
 
 def predict(
@@ -36,11 +37,14 @@ def predict(
     """
     network = Network.load(run.path, device=device)
     kernels.enable(network.device)
+    recipe = recipe_here(run, data_dir=data_dir)
     for split in splits:
-        images = read_split(run.recipe, split, data_dir=data_dir, allow_remote=allow_remote)
+        images = read_split(recipe, split, data_dir=data_dir, allow_remote=allow_remote)
         _check_fit(run, network, images)
         _record_data(run, images)
-        run.write_predictions(split, _predict_split(network, images, views=1), names=images.names)
+        predictions, familiarities = _answer_split(network, images)
+        run.write_predictions(split, predictions, names=images.names)
+        replace_exhibit(run, split, Familiarities, familiarities)
         if views is not None:
             run.write_predictions(split, _predict_split(network, images, views=views), augmented=True)
         _write_examples(run, split, images)
@@ -53,8 +57,24 @@ def predict(
 
 def _find_copies(run: Run, test: ImageSet, *, data_dir: Path | None, allow_remote: bool) -> Copies | None:
     """Find the test images that the run was trained on; nothing where its training images are no longer there."""
-    train = read_split(run.recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
-    return None if describe_change(train, recorded=run.environment.data) else find_copies(train, test)
+    recipe = recipe_here(run, data_dir=data_dir)
+    train = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
+    if describe_change(train, recorded=run.environment.data):
+        return None
+    if recipe.image_size < SIDE and recipe.stream is None:  # too few pixels to tell copies by
+        recipe = recipe.model_copy(update={"image_size": SIDE})
+        train = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
+        test = read_split(recipe, "test", data_dir=data_dir, allow_remote=allow_remote)
+    return find_copies(train, test)
+
+
+def _answer_split(network: Network, images: ImageSet) -> tuple[Predictions, Familiarities | None]:
+    """Predict a split plainly; of test images also say how familiar they are, if the network knows."""
+    if images.split != "test" or network.familiarity is None:
+        return _predict_split(network, images, views=1), None
+    logits, familiarity = network.logits_and_familiarity(images.images)
+    assert familiarity is not None
+    return Predictions(logits.numpy(), images.labels.numpy()), Familiarities(familiarity.numpy())
 
 
 def _predict_split(network: Network, images: ImageSet, *, views: int) -> Predictions:
@@ -96,7 +116,10 @@ def _record_data(run: Run, images: ImageSet) -> None:
     if change := describe_change(images, recorded=used.data):
         raise UserError(f"{change}, so {run.path} was made with other images: train it again")
     if images.split not in {data.split for data in used.data}:
-        run.write_environment(used.model_copy(update={"data": (*used.data, describe_data(images))}))
+        run.write_environment(
+            used.model_copy(update={"data": (*used.data, describe_data(replace(images, expression=run.recipe.data)))})
+        )
+        run.write_digests(images.split, images.digests)
 
 
 def _write_examples(run: Run, split: SplitName, images: ImageSet) -> None:

@@ -10,10 +10,12 @@ import numpy as np
 
 from reslab.errors import UserError
 from reslab.evaluation.extension import measure_extension
+from reslab.evaluation.promises import measure_answered, measure_class_sets
 from reslab.measure import intervals, metrics
 from reslab.measure.estimates import bootstrapped, class_figures, macro_figures, proportion
 from reslab.measure.metrics import Integers, Logits
 from reslab.records import (
+    AnsweredFigures,
     AugmentedFigures,
     Estimate,
     Evaluation,
@@ -21,9 +23,10 @@ from reslab.records import (
     Figures,
     SplitFigures,
     SplitName,
+    Weights,
     WithoutCopies,
 )
-from reslab.runs import Copies, Damaged, Predictions, Run, read_exhibit, read_weights
+from reslab.runs import Copies, Damaged, Familiarities, Predictions, Run, read_exhibit, read_weights
 
 TOP5_ABOVE = 10  # classes
 
@@ -43,11 +46,8 @@ def score(
         raise UserError(f"{resamples} bootstrap resamples are too few: take at least 1, better 1000")
     weights = read_weights(run.path)[1]
     classes = weights.classes
-    temperature = weights.calibration.temperature if weights.calibration else None
     earlier = _earlier(run, classes=classes, resamples=resamples)
-    new = {
-        split: _score_split(run, split, classes, views, temperature, resamples=resamples, seed=seed) for split in splits
-    }
+    new = {split: _score_split(run, split, weights, views, resamples=resamples, seed=seed) for split in splits}
     extension = earlier.extension if earlier else None
     if "test" in new:
         extension = _score_extension(run, classes, new["test"])
@@ -116,18 +116,18 @@ def _earlier(run: Run, *, classes: tuple[str, ...], resamples: int) -> Evaluatio
 def _score_split(
     run: Run,
     split: SplitName,
-    classes: tuple[str, ...],
+    weights: Weights,
     views: int | None,
-    temperature: float | None,
     *,
     resamples: int,
     seed: int,
 ) -> SplitFigures:
-    plain = _read(run, split, num_classes=len(classes))
+    num_classes, temperature = len(weights.classes), weights.calibration.temperature if weights.calibration else None
+    plain = _read(run, split, num_classes=num_classes)
     figures = measure(plain, temperature=temperature, resamples=resamples, seed=seed)
     augmented = None
     if views is not None:
-        several = _read(run, split, num_classes=len(classes), augmented=True)
+        several = _read(run, split, num_classes=num_classes, augmented=True)
         if not np.array_equal(several.labels, plain.labels):
             raise UserError(
                 f"{run.path}: the {split} predictions with and without test-time augmentation are of "
@@ -137,8 +137,22 @@ def _score_split(
             views=views, figures=measure(several, temperature=temperature, resamples=resamples, seed=seed)
         )
     return SplitFigures(
-        **dict(figures), test_time_augmentation=augmented, without_copies=_measure_without_copies(run, split, plain)
+        **dict(figures),
+        test_time_augmentation=augmented,
+        without_copies=_measure_without_copies(run, split, plain),
+        class_sets=measure_class_sets(plain, weights.class_sets) if split == "test" else (),
+        answered=_measure_answered(run, split, plain),
     )
+
+
+def _measure_answered(run: Run, split: SplitName, predictions: Predictions) -> AnsweredFigures | None:
+    """Measure what becomes of test images by how familiar they are, where the network knows that."""
+    known = read_exhibit(run.path, split, Familiarities) if split == "test" else None
+    if known is None:
+        return None
+    if known.familiarity.shape != predictions.labels.shape:
+        raise UserError(f"{run.path}: familiarity-test.npz is of other images; run reslab evaluate {run.path} again")
+    return measure_answered(predictions, known)
 
 
 def _measure_without_copies(run: Run, split: SplitName, predictions: Predictions) -> WithoutCopies | None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from reslab.data.batches import seeded
 from reslab.data.images import ImageSet
-from reslab.data.recipe_data import read_split
+from reslab.data.recipe_data import read_split, recipe_here
 from reslab.errors import Failure, UserError
 from reslab.evaluation.onnx import race
 from reslab.exporting.deployed import run_reference, trace
@@ -103,7 +103,9 @@ def export(
     target = Path(to)
     is_folder = _check_target(target, int8=int8)
     network = Network.load(run.path, device="cpu")
-    known = Description(network.classes, network.channels, network.image_size, network.resizing)
+    known = Description(
+        network.classes, network.channels, network.image_size, network.resizing, network.metadata.class_sets
+    )
     for_int8 = _read_int8_images(run, data_dir, allow_remote) if int8 else None
     pixels, kind = _find_images(run, network, data_dir, allow_remote)
     images = f"{len(pixels)} {kind} images"
@@ -145,21 +147,21 @@ def _find_images(
 ) -> tuple[NDArray[np.uint8], str]:
     """Give the training split's first images, or generated ones where it cannot be read, and say which."""
     try:
-        images = (
-            read_split(run.recipe, "train", data_dir=data_dir, allow_remote=allow_remote).images[:NUM_CHECKED].numpy()
-        )
+        recipe = recipe_here(run, data_dir=data_dir)
+        train = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
     except (UserError, Failure):
         shape = (NUM_CHECKED, network.channels, network.image_size, network.image_size)
         return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), "generated"
-    return images, "training"
+    return train.images[:NUM_CHECKED].numpy(), "training"
 
 
 def _read_int8_images(run: Run, data_dir: Path | None, allow_remote: bool) -> tuple[NDArray[np.uint8], ImageSet]:
     """Give images for the calibration, and others to measure on: validation images where the recipe held some out."""
-    train = read_split(run.recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
+    recipe = recipe_here(run, data_dir=data_dir)
+    train = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
     order = torch.randperm(len(train.labels), generator=seeded(0, "calibrate"))
     if run.recipe.validation:
-        measured = read_split(run.recipe, "validation", data_dir=data_dir, allow_remote=allow_remote)
+        measured = read_split(recipe, "validation", data_dir=data_dir, allow_remote=allow_remote)
     else:
         measured = train.subset(order[NUM_CALIBRATED:])
     if not len(measured.labels):

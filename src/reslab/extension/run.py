@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from reslab.data.expression import join_expressions
 from reslab.data.images import ImageSet
-from reslab.data.recipe_data import check_remote, describe_change, read_split
+from reslab.data.load import find_digests
+from reslab.data.recipe_data import check_remote, describe_change, find_base, read_split, recipe_here
 from reslab.errors import UserError
 from reslab.extension import announce, fusion, heads
 from reslab.extension.features import as_epoch, compute_features, is_mirrored, set_head, train_head
@@ -149,6 +152,7 @@ def extend(
     def bring_base(made: Run) -> None:
         made.write_base(run.weights_path.read_bytes())
         made.write_base_recipe(run.base_recipe)
+        made.write_digests("base", _learned(run))
 
     with begin(
         recipe,
@@ -158,6 +162,7 @@ def extend(
         read=lambda: read_splits(recipe, data_dir=data_dir, allow_remote=True, team=team),
         computing=computing,
         bring=bring_base,
+        data_from=find_base(recipe.data, data_dir),
     ) as begun:
         tell_findings(begun, data_dir=data_dir, silent=silent)
         return _Extender(begun, silent=silent, safety=safety).extend()
@@ -265,7 +270,8 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None) -> 
         backbone_lr=backbone_rate(method, old_data=wish.old_data),
         distill=1.0 if method in ("finetune-distill", "weight-align") else 0.0,
     )
-    data = join_expressions(base.data, wish.data, old_limit=None if limit is None else int(limit))
+    here = recipe_here(run, data_dir=data_dir)
+    data = join_expressions(here.data, wish.data, old_limit=None if limit is None else int(limit))
     draft = plan(run.base_recipe, weights=weights, extension=extension, data=data)
     images = read_split(draft, "train", data_dir=data_dir, allow_remote=True)
     _check_fit(run, weights, images, wish)
@@ -291,13 +297,28 @@ def _with_settings(recipe: Recipe, settings: tuple[str, ...]) -> Recipe:
 
 def _read_old(run: Run, *, data_dir: Path | None) -> ImageSet:
     """Read all training images of the base. Raises: UserError where they are not those that it was trained on."""
-    for split in ("train", "validation") if run.recipe.validation else ("train",):
-        images = read_split(run.recipe, split, data_dir=data_dir, allow_remote=True)
+    recipe = recipe_here(run, data_dir=data_dir)
+    for split in ("train", "validation") if recipe.validation else ("train",):
+        images = read_split(recipe, split, data_dir=data_dir, allow_remote=True)
         if change := describe_change(images, recorded=run.environment.data):
-            raise UserError(
-                f"{change}, so pictures that {run.path} learned from may now be test images: train it again"
-            )
-    return read_split(run.recipe.model_copy(update={"validation": 0}), "train", data_dir=data_dir, allow_remote=True)
+            raise UserError(f"{change}; {_describe_learned(run, data_dir=data_dir)}: train it again")
+    return read_split(recipe.model_copy(update={"validation": 0}), "train", data_dir=data_dir, allow_remote=True)
+
+
+def _learned(run: Run) -> NDArray[np.uint64] | None:
+    """Give the digests of all pictures that a run, and the bases that it was made from, have learned from."""
+    known = [digests for split, digests in run.digests.items() if split != "test"]
+    return np.unique(np.concatenate(known)) if known else None
+
+
+def _describe_learned(run: Run, *, data_dir: Path | None) -> str:
+    """Say how many of the pictures that are test images now were learned from; only their files are hashed."""
+    learned = _learned(run)
+    if learned is None:
+        return f"pictures that {run.path} learned from may now be test images"
+    now = find_digests(recipe_here(run, data_dir=data_dir).data, "test", data_dir=data_dir)
+    num = int(np.isin(now, learned[learned > 0]).sum())
+    return f"{run.path} has learned from {num:,} of the {counted(len(now), 'picture')} that are test images now"
 
 
 def _count_coming(old: ImageSet, images: ImageSet, *, limit: int) -> tuple[int, ...]:
@@ -389,7 +410,7 @@ class _Extender:
 
     def _named(self, module: Classifier) -> Network:
         """Give layers that know the new classes the names of all."""
-        changes = {"model": self.recipe.model, "classes": self.images.classes, "calibration": None}
+        changes = {"model": self.recipe.model, "classes": self.images.classes, "calibration": None, "class_sets": None}
         return Network(module, self.base.metadata.model_copy(update=changes))
 
     def _fuse(self) -> Network:

@@ -11,12 +11,15 @@ from reslab.data.check.examine import look_at
 from reslab.data.check.words import describe
 from reslab.data.images import ImageSet
 from reslab.data.load import load
+from reslab.data.recipe_data import find_base
 from reslab.data.sizes import find_image_size
 from reslab.errors import UserError
 from reslab.evaluation import evaluate
 from reslab.fitting import scratch
 from reslab.fitting.choice import Backbone, Budget, FittedHead, backbones, check_counts, choose
 from reslab.machine.device import pick_device
+from reslab.measure.class_sets import fit_class_sets
+from reslab.measure.metrics import softmax
 from reslab.network.familiarity import MOST, Familiarity, fit_frozen
 from reslab.network.network import Network
 from reslab.pretrained import PRETRAINED, Pretrained, standardize_for, start_from
@@ -95,7 +98,7 @@ def fit(
         for line in describe(found):
             say(line, silent=False)
     if networks := list(backbones(stored_size=size)):
-        run = _fit_head(images, networks, out=out, minutes=minutes, seed=seed, silent=silent)
+        run = _fit_head(images, networks, out=out, minutes=minutes, seed=seed, data_dir=data_dir, silent=silent)
     else:
         say(NOT_INSTALLED, silent=silent)
         run = scratch.train_from_scratch(images, out=out, minutes=minutes, seed=seed, data_dir=data_dir, silent=silent)
@@ -105,7 +108,14 @@ def fit(
 
 
 def _fit_head(
-    images: ImageSet, networks: list[Backbone], *, out: Path | str, minutes: float, seed: int, silent: bool
+    images: ImageSet,
+    networks: list[Backbone],
+    *,
+    out: Path | str,
+    minutes: float,
+    seed: int,
+    data_dir: Path | None,
+    silent: bool,
 ) -> Run:
     """Choose a backbone and a head, and write them as a run."""
     began = time.perf_counter()
@@ -119,7 +129,13 @@ def _fit_head(
     network = build_network(recipe, images, found)
     computing = Computing(compile="off", precision="float32")
     with begin(
-        recipe, out=out, seed=seed, team=Team(pick_device("cpu")), read=lambda: (images,), computing=computing
+        recipe,
+        out=out,
+        seed=seed,
+        team=Team(pick_device("cpu")),
+        read=lambda: (images,),
+        computing=computing,
+        data_from=find_base(recipe.data, data_dir),
     ) as begun:
         seconds = time.perf_counter() - began
         begun.run.write_candidates(Candidates(minutes=minutes, seconds=seconds, candidates=tuple(candidates)))
@@ -167,6 +183,7 @@ def build_network(recipe: Recipe, images: ImageSet, found: FittedHead) -> Networ
         image_size=recipe.image_size,
         standardize=recipe.standardize,
         calibration=Calibration(temperature=found.temperature, num_images=len(images.labels)),
+        class_sets=fit_class_sets(softmax(found.logits), images.labels.numpy()),
     )
     return Network(module, metadata, _get_to_know(images, found))
 

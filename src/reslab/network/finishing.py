@@ -1,4 +1,5 @@
-"""What a trained network learns last, from held-out images: its temperature, and which pictures are like its own.
+"""What a trained network learns last, from held-out images: its temperature, how large its sets of classes have to be,
+and which pictures are like its own.
 
 The temperature is folded into the head, so that whatever computes logits from the weights is calibrated: prediction,
 evaluation, the app and every exported file.
@@ -6,6 +7,7 @@ evaluation, the app and every exported file.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,10 +16,10 @@ from reslab.data.images import ImageSet
 from reslab.data.pixels import Pixels
 from reslab.data.split import limit
 from reslab.measure.calibration import find_obstacle, fit_temperature
+from reslab.measure.class_sets import fit_class_sets
 from reslab.network.familiarity import MOST, Familiarity, fit_familiarity
 from reslab.network.network import Network
 from reslab.records import Calibration
-from reslab.words import counted
 
 FeaturesOf = Callable[[ImageSet], Tensor]
 
@@ -28,6 +30,14 @@ class Finished:
 
     network: Network
     note: str
+
+
+class _Seen(NamedTuple):
+    """Held-out images as the network sees them: features (H, D) and logits (H, K), and the labels (H,)."""
+
+    features: Tensor
+    logits: Tensor
+    labels: Tensor
 
 
 def finish(
@@ -45,32 +55,37 @@ def finish(
     them, leave the logits as they are. `features_of` computes features faster than the network does. What is
     `calibrated` keeps its logits.
     """
+    features_of = features_of or (lambda images: network.features(images.images))
+    seen = None if held_out is None else _look(network, held_out, features_of)
     if calibrated:
         calibration, note = network.metadata.calibration, "calibrated by the new classes' rows alone"
     else:
-        calibration, note = _calibrate(network, held_out, usual, features_of)
-    if calibration is not None and not calibrated:
-        _divide(network, calibration)
-    metadata = network.metadata.model_copy(update={"calibration": calibration})
-    features_of = features_of or (lambda images: network.features(images.images))
-    return Finished(Network(network.module, metadata, _get_to_know(network, images, held_out, features_of)), note)
+        calibration, note = _calibrate(seen, usual)
+        if calibration is not None:
+            _divide(network, calibration)
+            seen = seen and seen._replace(logits=seen.logits / calibration.temperature)
+    class_sets = seen and fit_class_sets(seen.logits.softmax(dim=1).numpy(), seen.labels.numpy())
+    metadata = network.metadata.model_copy(update={"calibration": calibration, "class_sets": class_sets})
+    return Finished(Network(network.module, metadata, _get_to_know(images, seen, features_of)), note)
 
 
-def _calibrate(
-    network: Network, held_out: ImageSet | None, usual: float | None, features_of: FeaturesOf | None
-) -> tuple[Calibration | None, str]:
-    if held_out is None:
+@torch.no_grad()
+def _look(network: Network, held_out: ImageSet, features_of: FeaturesOf) -> _Seen:
+    features = features_of(held_out)
+    return _Seen(features, network.module.head(features.to(network.device)).float().cpu(), held_out.labels)
+
+
+def _calibrate(seen: _Seen | None, usual: float | None) -> tuple[Calibration | None, str]:
+    if seen is None:
         if usual is None:
             return None, "not calibrated: no images are held out"
-        return Calibration(temperature=usual), f"calibrated as trials of the recipe gave: temperature {usual:.2f}"
-    with torch.no_grad():
-        known = network.module.head(features_of(held_out)) if features_of else network.logits(held_out.images)
-    logits, labels = known.numpy(), held_out.labels.numpy()
+        found = Calibration(temperature=usual)
+        return found, found.words
+    logits, labels = seen.logits.numpy(), seen.labels.numpy()
     if obstacle := find_obstacle(logits, labels):
         return None, f"not calibrated: {obstacle}"
     found = Calibration(temperature=fit_temperature(logits, labels), num_images=len(labels))
-    source = counted(len(labels), "held-out image")
-    return found, f"calibrated on {source}: temperature {found.temperature:.2f}"
+    return found, found.words
 
 
 @torch.no_grad()
@@ -81,14 +96,9 @@ def _divide(network: Network, by: Calibration) -> None:
         head.bias.div_(by.temperature)
 
 
-def _get_to_know(
-    network: Network, images: ImageSet, held_out: ImageSet | None, features_of: FeaturesOf
-) -> Familiarity | None:
+def _get_to_know(images: ImageSet, seen: _Seen | None, features_of: FeaturesOf) -> Familiarity | None:
     """Keep the features of a few training images of each class; of streamed ones none, which are far away."""
-    if held_out is None or (isinstance(images.images, Pixels) and images.images.is_streamed):
+    if seen is None or (isinstance(images.images, Pixels) and images.images.is_streamed):
         return None
     few = limit(images.labels.numpy(), classes=images.classes, num=-(-MOST // len(images.classes)))
-    features = features_of(held_out)
-    with torch.no_grad():
-        logits = network.module.head(features.to(network.device)).float().cpu()
-    return fit_familiarity(features_of(images.subset(few)), features, logits)
+    return fit_familiarity(features_of(images.subset(few)), seen.features, seen.logits)

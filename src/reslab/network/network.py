@@ -21,6 +21,8 @@ from reslab.recipe.shapes import Resizing
 from reslab.records import FAMILIARITY, Weights
 from reslab.runs import pack_weights, read_weights, write_bytes
 
+AT_ONCE = 1000  # images whose familiarity is computed: each is compared with every held-out image
+
 
 class Network:
     """A trained network: its layers, the names of its classes, the size and the normalisation of its images.
@@ -163,11 +165,20 @@ class Network:
             (N,), in (0, 1]: the share of held-out images that are no more like the training images. Of pictures like
             those, at most 5 % have 0.05 or less. None where too few were held out.
         """
-        features = self.features(pixels)
-        with torch.inference_mode():
-            logits = self.module.head(features.to(self.device)).float().cpu()
-            familiarity = None if self.familiarity is None else self.familiarity(features, logits)
+        logits, familiarity = self.logits_and_familiarity(pixels)
         return logits.softmax(dim=1), familiarity
+
+    def logits_and_familiarity(self, pixels: Stored) -> tuple[Tensor, Tensor | None]:
+        """Compute logits (N, K) and familiarity (N,), as `answer` has it, of stored images (N, C, H, W)."""
+        parts = [self._say(pixels[start : start + AT_ONCE]) for start in range(0, max(1, len(pixels)), AT_ONCE)]
+        logits, familiarities = zip(*parts, strict=True)
+        return torch.cat(logits), None if self.familiarity is None else torch.cat(familiarities)
+
+    @torch.inference_mode()
+    def _say(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        features = self.features(pixels)
+        logits = self.module.head(features.to(self.device)).float().cpu()
+        return logits, None if self.familiarity is None else self.familiarity(features, logits)
 
     def prepare(self, pixels: Tensor) -> Tensor:
         """Turn stored images (N, C, H, W) uint8 into what `module` takes: resized, standardised, on its device.

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.data.answers import Unread, all_read, answer_all
-from reslab.data.pictures import ANSWERED, Answer, Said
+from reslab.data.pictures import ANSWERED, Answer, Said, Wanted
 from reslab.errors import UserError, extra
+from reslab.measure.class_sets import find_threshold
 from reslab.recipe.shapes import Resizing
+from reslab.records import ClassSets
 
 INPUT, OUTPUTS = "images", ("logits", "probabilities", "familiarity")
 
@@ -34,17 +36,20 @@ class Outputs(NamedTuple):
 class Description(NamedTuple):
     """What a network is for: the names of its classes, and the channels and side of its square images.
 
-    `resize` says how other pictures become squares; a file without it squeezes them.
+    `resize` says how other pictures become squares; a file without it squeezes them. `class_sets` is known where images
+    were held out.
     """
 
     classes: tuple[str, ...]
     channels: int
     image_size: int
     resize: Resizing = "squeeze"
+    class_sets: ClassSets | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """Write it as the metadata of a file."""
-        return {name: json.dumps(value) for name, value in self._asdict().items()}
+        shape = {name: json.dumps(value) for name, value in self._asdict().items() if name != "class_sets"}
+        return shape if self.class_sets is None else shape | {"class_sets": self.class_sets.model_dump_json()}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "Description":
@@ -56,7 +61,9 @@ class Description(NamedTuple):
             raise ValueError(metadata)
         if resize not in get_args(Resizing):
             raise ValueError(metadata)
-        return cls(tuple(classes), channels, image_size, resize)
+        sets = metadata.get("class_sets")
+        known = None if sets is None else ClassSets.model_validate_json(sets)
+        return cls(tuple(classes), channels, image_size, resize, known)
 
 
 class OnnxFile:
@@ -103,26 +110,31 @@ class OnnxFile:
         return self.predict(images).logits
 
 
-def classify_by_onnx(files: Sequence[Path], *, onnx: Path, top: int = 3, answer: float = ANSWERED) -> list[Answer]:
+def classify_by_onnx(
+    files: Sequence[Path], *, onnx: Path, top: int = 3, answer: float = ANSWERED, coverage: float | None = None
+) -> list[Answer]:
     """Name the `top` most probable classes of each picture, by an exported file alone.
 
     Raises: UserError where the file or a picture cannot be read, or the network takes neither grey nor RGB images.
     """
-    return all_read(classify_each_by_onnx(files, onnx=onnx, top=top, answer=answer))
+    return all_read(classify_each_by_onnx(files, onnx=onnx, top=top, answer=answer, coverage=coverage))
 
 
 def classify_each_by_onnx(
-    files: Sequence[Path], *, onnx: Path, top: int = 3, answer: float = ANSWERED
+    files: Sequence[Path], *, onnx: Path, top: int = 3, answer: float = ANSWERED, coverage: float | None = None
 ) -> Iterator[Answer | Unread]:
     """Name the `top` most probable classes of each picture, or say why it cannot be read, a few at a time.
 
     Raises: UserError where the file cannot be read, or the network takes neither grey nor RGB images.
     """
     network = OnnxFile(onnx)
+    classes, channels, image_size, resize, class_sets = network.description
     return answer_all(
         files,
         lambda images: Said(*network.predict(images)[1:]),
-        top=top,
-        answer=answer,
-        **network.description._asdict(),
+        classes=classes,
+        image_size=image_size,
+        channels=channels,
+        resize=resize,
+        wanted=Wanted(top, answer, None if coverage is None else find_threshold(class_sets, coverage=coverage)),
     )

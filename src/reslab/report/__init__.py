@@ -22,6 +22,7 @@ from reslab.report.pictures import (
     learning_curves,
     prior_pictures,
     reliability_picture,
+    selection_pictures,
 )
 from reslab.report.plane import to_plane
 from reslab.report.spreadsheets import copies_csv, doubts_csv, mistakes_csv
@@ -82,6 +83,7 @@ def _write(run: Run, against: Run | None, *, suffix: str) -> Path:
         "matrices": confusion_matrices(inputs, splits=[name for name in inputs.evaluation.splits if name != "test"]),
         "prior": prior_pictures(inputs),
         "calibration": [reliability_picture(reliability(inputs.predictions))],
+        "answered": selection_pictures(inputs),
         "features": [] if plane is None else [feature_picture(inputs, plane, method)],
     }
     interaction = interact(inputs, plane=plane, row=row)

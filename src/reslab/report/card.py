@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 
-from reslab.language import decimal, say
+from reslab.language import say
 from reslab.recipe.recipe import Recipe
-from reslab.records import Weights
-from reslab.report.tables import split_words
+from reslab.records import Evaluation, Weights
+from reslab.report.tables import calibration_sentence, markdown_table, promise_table, split_words
 from reslab.runs import Run
 from reslab.words import counted, figure, markdown, markdown_code, percent, yaml
 
@@ -109,14 +109,7 @@ def _facts(recipe: Recipe, weights: Weights) -> list[str]:
 
 def _calibration(weights: Weights) -> str:
     found = weights.calibration
-    if found is None:
-        return say("not calibrated")
-    source = counted(found.num_images, "held-out image") if found.num_images else say("trials of the recipe")
-    return say(
-        "calibrated on {source}, temperature {temperature}, which is inside",
-        source=source,
-        temperature=decimal(found.temperature, 2),
-    )
+    return say("not calibrated") if found is None else say("{source}, which is inside", source=found.words)
 
 
 def _figures(run: Run) -> list[str]:
@@ -135,4 +128,13 @@ def _figures(run: Run) -> list[str]:
         "|---|---|---|",
         *rows,
         "",
+        *_promises(evaluation),
     ]
+
+
+def _promises(evaluation: Evaluation) -> Iterator[str]:
+    """Say how the promises that rest on held-out images were kept, and what calibration was worth."""
+    if (table := promise_table(evaluation)) is not None:
+        yield from (f"## {say('Promises kept')}", "", *markdown_table(table), "")
+    if (sentence := calibration_sentence(evaluation)) is not None:
+        yield from (markdown(sentence), "")

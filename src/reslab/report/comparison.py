@@ -7,7 +7,7 @@ the test split, or of the validation split where all runs are trials.
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -72,6 +72,15 @@ class _Answers:
     predicted: NDArray[np.int64]
     labels: NDArray[np.int64]
     names: tuple[str, ...] | None = None  # of the picture files
+    digests: NDArray[np.uint64] | None = None  # of what is stored, whatever way it is read
+
+    def arranged(self) -> "_Answers":
+        """Put the images in the order of their digests, which does not depend on the names of their files."""
+        assert self.digests is not None
+        order = np.lexsort((self.labels, self.digests))
+        return replace(
+            self, predicted=self.predicted[order], labels=self.labels[order], digests=self.digests[order], names=None
+        )
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
@@ -173,10 +182,19 @@ def _answers(run: Run, name: str, evaluation: Evaluation) -> _Answers:
         logits.argmax(axis=1),
         labels,
         run.read_names(split),
+        _digests(run, split, num_images=len(labels)),
     )
 
 
+def _digests(run: Run, split: SplitName, *, num_images: int) -> NDArray[np.uint64] | None:
+    """Give the digests of a split; None unless each image has one."""
+    digests = run.digests.get(split)
+    return digests if digests is not None and len(digests) == num_images and digests.all() else None
+
+
 def _pair(first: _Answers, second: _Answers) -> Pair:
+    if first.fingerprint != second.fingerprint and first.digests is not None and second.digests is not None:
+        first, second = first.arranged(), second.arranged()
     reason = _obstacle(first, second)
     if reason:
         return Pair(first.name, second.name, reason=reason)
@@ -195,17 +213,24 @@ def _macro_f1_difference(first: _Answers, second: _Answers) -> Estimate:
 def _obstacle(first: _Answers, second: _Answers) -> str | None:
     """Say why two runs were not measured on the same images, as far as can be told.
 
-    The fingerprint of a folder also changes with the way it is read: where only that differs, the names of the
-    files and the labels must do.
+    The fingerprint also changes with the size at which pictures are read, and with the names of their files. Where it
+    differs, the digests of what is stored decide, or where none were recorded, reading and names.
     """
     if len(first.labels) != len(second.labels):
         return f"their {first.split} splits have {len(first.labels)} and {len(second.labels)} images"
     if first.classes != second.classes:
         return "their classes differ"
+    is_same = first.fingerprint == second.fingerprint
+    if not is_same and first.digests is not None and second.digests is not None:
+        if num := len(first.digests) - int(np.isin(first.digests, second.digests).sum()):
+            return (
+                f"{num} of {len(first.digests)} {first.split} pictures of {first.name} are not those of {second.name}"
+            )
+        is_same = True
     num_different = int((first.labels != second.labels).sum())
     if num_different:
         return f"the labels of {num_different} of {len(first.labels)} {first.split} images differ"
-    if first.fingerprint == second.fingerprint:
+    if is_same:
         return None
     if first.data == second.data and first.reading != second.reading and first.names == second.names:
         return None

@@ -271,6 +271,34 @@ def reliability_diagram(
         return _png(figure)
 
 
+# ---- answers that are held back
+
+
+def selection_curves(
+    curves: Mapping[str, tuple[NDArray[np.float64], ...]], *, promised: float, kept: tuple[float, float] | None
+) -> bytes:
+    """Draw accuracy over the share answered: named curves of shares (P,), accuracies, and the ends of a band.
+
+    A vertical stands at the promised share, and a dot where the network ended up: its share and accuracy.
+    """
+    with _style():
+        figure = _new(_HALF, 340)
+        axes = figure.subplots()
+        axes.axvline(100 * promised, color=_FAINT, lw=0.8, ls=(0, (4, 3)), zorder=1)
+        label = say("{share} % promised", share=short(100 * promised))
+        axes.text(100 * promised, 1.01, label, transform=axes.get_xaxis_transform(), ha="center", size=7)
+        for (name, values), (color, dashes) in zip(curves.items(), _LOOKS, strict=False):
+            share, accuracy, low, high = (100 * each for each in values)
+            axes.fill_between(share, low, high, color=color, alpha=0.12, lw=0)
+            axes.plot(share, accuracy, dashes, color=color, label=name, lw=1.2)
+        if kept is not None:
+            axes.plot(100 * kept[0], 100 * kept[1], "o", color=_INK, ms=5)
+        axes.set(xlabel=say("test images that are answered (%)"), ylabel=say("accuracy of these (%)"), xlim=(0, 101))
+        axes.grid()
+        axes.legend(loc="lower left")
+        return _png(figure)
+
+
 # ---- features
 
 

@@ -2,12 +2,15 @@
 
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from reslab.errors import UserError
 from reslab.language import say
 from reslab.recipe.recipe import Recipe
 from reslab.records import FAMILIARITY, Candidates, Environment, Epoch, Evaluation, SplitFigures, Weights
 from reslab.report.gallery import Gallery, read_gallery
-from reslab.runs import Examples, Predictions, Run, read_weights
+from reslab.runs import Examples, Familiarities, Predictions, Run, read_exhibit, read_weights
 from reslab.words import printable
 
 # What batch normalisation counts along the way is state, not something that training chose.
@@ -28,6 +31,7 @@ class Inputs(NamedTuple):
     names: tuple[str, ...] | None
     examples: Examples
     gallery: Gallery
+    familiarity: NDArray[np.float32] | None  # of each test image
     candidates: Candidates | None
 
     @property
@@ -55,6 +59,7 @@ def read_inputs(run: Run) -> Inputs:
     if "test" not in evaluation.splits:
         raise UserError(f"{run.path} holds no figures of the test split: run reslab evaluate {run.path}")
     tensors, weights = read_weights(run.path)
+    known = read_exhibit(run.path, "test", Familiarities)
     inputs = Inputs(
         name=run.name,
         recipe=run.recipe,
@@ -67,6 +72,7 @@ def read_inputs(run: Run) -> Inputs:
         names=run.read_names("test"),
         examples=run.read_examples("test"),
         gallery=read_gallery(run, evaluation),
+        familiarity=known and known.familiarity,
         candidates=run.candidates,
     )
     if not _belong_together(inputs):
@@ -83,6 +89,7 @@ def _belong_together(inputs: Inputs) -> bool:
         logits.shape == (num_images, num_classes)
         and labels.shape == (num_images,)
         and (inputs.gallery.copies is None or bool((inputs.gallery.copies.indices < num_images).all()))
+        and (inputs.familiarity is None or inputs.familiarity.shape == labels.shape)
         and indices.shape == images.shape[:1]
         and images.ndim == 4
         and bool(((indices >= 0) & (indices < num_images)).all())

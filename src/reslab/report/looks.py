@@ -9,6 +9,7 @@ from reslab.report.figures import thumbnail
 from reslab.report.inputs import Inputs
 from reslab.report.pictures import Picture
 from reslab.report.sheets import overlay
+from reslab.runs.gallery import GOOD_ENOUGH
 from reslab.words import certainty, counted, percent
 
 NUM_DOUBTS = 36
@@ -77,7 +78,7 @@ def _look(inputs: Inputs, place: int, heat: np.ndarray) -> Look:
 def doubts(inputs: Inputs) -> list[Doubt]:
     """Give the test images whose labels are the least credible."""
     gallery = inputs.gallery
-    if gallery.doubts is None:
+    if gallery.doubts is None or inputs.test.accuracy.value < GOOD_ENOUGH:
         return []
     shown, classes = gallery.shown["test"], inputs.evaluation.classes
     found = []
@@ -101,6 +102,13 @@ def doubts_sentence(inputs: Inputs) -> str:
     doubted = inputs.gallery.doubts
     if doubted is None:
         return ""
+    if (accuracy := inputs.test.accuracy.value) < GOOD_ENOUGH:
+        return say(
+            "This network is not good enough to doubt a label: it would take an accuracy of {needed}, and it has "
+            "{accuracy}.",
+            needed=percent(GOOD_ENOUGH, decimals=0),
+            accuracy=percent(accuracy),
+        )
     number, total = len(doubted.indices), inputs.test.num_images
     if not number:
         return say("Confident learning (cleanlab) doubts none of the {total} test labels.", total=grouped(total))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from reslab.language import grouped, say
+from reslab.records import Evaluation
 from reslab.report.beside import Beside
 from reslab.report.extension import Account, give_account
 from reslab.report.facts import machine_facts, recipe_facts
@@ -13,7 +14,17 @@ from reslab.report.mistakes import Mistakes, pair_table
 from reslab.report.nearest import Row
 from reslab.report.pictures import Picture
 from reslab.report.shortfall import warn_of_shortfall
-from reslab.report.tables import Table, candidate_table, class_table, data_table, field_table, metric_table
+from reslab.report.tables import (
+    calibration_sentence,
+    candidate_table,
+    class_table,
+    coverage_table,
+    data_table,
+    field_table,
+    markdown_table,
+    metric_table,
+    promise_table,
+)
 from reslab.words import markdown as escape
 from reslab.words import markdown_block, percent
 
@@ -43,26 +54,27 @@ def _lines(inputs: Inputs, row: Row | None, beside: Beside | None) -> Iterator[s
     if account := give_account(inputs):
         yield from _extension(account)
     if beside:
-        yield from ("", *_heading(say("Compared with {name}", name=beside.name)), *_table(beside.table), "")
+        yield from ("", *_heading(say("Compared with {name}", name=beside.name)), *markdown_table(beside.table), "")
         yield escape(f"{beside.accuracy} {beside.macro_f1}")
     if row:
         source = say("Source: {source}.", source=row.published.source)
         yield from ("", *_heading(say("Compared with published networks")))
         yield escape(f"{beside_published(inputs.test, row)} {source}")
         if inputs.recipe.data == "cifar10":
-            yield from ("", *_table(field_table(inputs)))
+            yield from ("", *markdown_table(field_table(inputs)))
     if confusions := Mistakes(inputs).confusions(num_old=extension.num_old if extension else 0):
-        yield from ("", *_heading(say("Most confused pairs")), *_table(pair_table(confusions)))
-    yield from ("", *_heading(say("Per class")), *_table(class_table(inputs.test, classes=evaluation.classes)))
-    yield from ("", *_heading(say("Metrics")), *_table(metric_table(evaluation)))
+        yield from ("", *_heading(say("Most confused pairs")), *markdown_table(pair_table(confusions)))
+    yield from ("", *_heading(say("Per class")), *markdown_table(class_table(inputs.test, classes=evaluation.classes)))
+    yield from ("", *_heading(say("Metrics")), *markdown_table(metric_table(evaluation)))
+    yield from _trust(evaluation)
     if inputs.gallery.doubts is not None:
         yield from ("", *_heading(say("Suspicious labels")), escape(doubts_sentence(inputs)))
     if inputs.candidates:
-        yield from ("", *_heading(say("How it was chosen")), *_table(candidate_table(inputs.candidates)))
+        yield from ("", *_heading(say("How it was chosen")), *markdown_table(candidate_table(inputs.candidates)))
     yield from ("", *_heading(say("Setup")))
     for term, description in (*recipe_facts(inputs), *machine_facts(inputs)):
         yield f"- {term}: {escape(description)}"
-    yield from ("", *_table(data_table(inputs)), "", markdown_block(inputs.environment.command))
+    yield from ("", *markdown_table(data_table(inputs)), "", markdown_block(inputs.environment.command))
 
 
 def _pictures(pictures: Sequence[Picture], folder: str) -> Iterator[str]:
@@ -76,21 +88,19 @@ def _heading(text: str) -> tuple[str, str]:
     return f"## {escape(text)}", ""
 
 
+def _trust(evaluation: Evaluation) -> Iterator[str]:
+    """Say what the probabilities are worth, and how the promises that rest on held-out images were kept."""
+    if sentence := calibration_sentence(evaluation):
+        yield from ("", *_heading(say("Calibration")), escape(sentence))
+    if promises := promise_table(evaluation):
+        yield from ("", *_heading(say("Promises kept")), *markdown_table(promises))
+    if coverage := coverage_table(evaluation):
+        yield from ("", *_heading(say("Sets of classes by true class")), *markdown_table(coverage))
+
+
 def _extension(account: Account) -> Iterator[str]:
     """Say what the extension has done, as the page does."""
     yield from ("", *_heading(say("Old classes before and after")), escape(account.old_sentence))
-    yield from ("", *_table(account.old_table), "")
-    yield from (*_heading(say("New classes")), escape(account.new_sentence), "", *_table(account.new_table), "")
+    yield from ("", *markdown_table(account.old_table), "")
+    yield from (*_heading(say("New classes")), escape(account.new_sentence), "", *markdown_table(account.new_table), "")
     yield from (*_heading(say("How much of the prior is removed")), escape(account.prior_sentence))
-
-
-def _table(table: Table) -> Iterator[str]:
-    num_text = table.num_text_columns
-    yield _row(table.header)
-    yield "|" + "|".join("---" if place < num_text else "---:" for place in range(len(table.header))) + "|"
-    for row in table.rows:
-        yield _row([f"{cell.text} {cell.aside}".strip() for cell in row])
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(map(escape, cells)) + " |"

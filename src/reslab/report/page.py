@@ -20,13 +20,16 @@ from reslab.report.nearest import Row, difference
 from reslab.report.pictures import Picture
 from reslab.report.shortfall import warn_of_shortfall
 from reslab.report.tables import (
+    calibration_sentence,
     candidate_table,
     class_table,
+    coverage_table,
     data_table,
     field_table,
     in_percent,
     metric_table,
     num_wrong,
+    promise_table,
 )
 from reslab.report.verdict import verdict
 from reslab.words import counted, duration, errors_among, listing, named, percent
@@ -151,6 +154,9 @@ def _tables(inputs: Inputs) -> dict[str, Any]:
         "data": data_table(inputs),
         "candidates": candidate_table(inputs.candidates) if inputs.candidates else None,
         "metrics": metric_table(evaluation),
+        "calibration_sentence": calibration_sentence(evaluation),
+        "promises": promise_table(evaluation),
+        "coverage": coverage_table(evaluation),
         "per_class": class_table(inputs.test, classes=evaluation.classes),
         "field": field_table(inputs) if inputs.recipe.data == "cifar10" else None,
         "field_source": CIFAR10_SOURCE,

@@ -14,6 +14,7 @@ from reslab.report.pictures import (
     learning_curves,
     prior_pictures,
     reliability_picture,
+    selection_pictures,
 )
 from reslab.report.plane import to_plane
 from reslab.report.tables import Table, class_table, field_table, metric_table, reliability
@@ -29,9 +30,9 @@ def draw(run: Run, *, part: str) -> Pictures:
     ----------
     run : Run
         The evaluated run.
-    part : {"curves", "matrices", "calibration", "features", "prior"}
-        What to draw: learning curves, confusion matrices, the reliability diagram, the plane of features, or of an
-        extended run how its prior was chosen.
+    part : {"curves", "matrices", "calibration", "answered", "features", "prior"}
+        What to draw: learning curves, confusion matrices, the reliability diagram, the accuracy of what is answered,
+        the plane of features, or of an extended run how its prior was chosen.
 
     Returns
     -------
@@ -114,6 +115,7 @@ _DRAWN: dict[str, Callable[[Inputs], Sequence[Picture]]] = {
     "curves": learning_curves,
     "matrices": confusion_matrices,
     "calibration": lambda inputs: [reliability_picture(reliability(inputs.predictions))],
+    "answered": selection_pictures,
     "features": _features,
     "prior": prior_pictures,
 }

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.language import grouped, say, short
+from reslab.measure.metrics import softmax
 from reslab.recipe.recipe import Steps
 from reslab.records import SplitName
 from reslab.report import figures
 from reslab.report.inputs import Inputs
-from reslab.report.tables import Reliability, rate_changes, split_words, splits_of
+from reslab.report.tables import Reliability, rate_changes, selection, split_words, splits_of
 from reslab.words import counted, percent
 
 
@@ -257,3 +258,42 @@ def reliability_picture(bins: Reliability) -> Picture:
             "accuracy; the bars show which share of the images each point stands for."
         ),
     )
+
+
+# ---- answers that are held back
+
+
+def selection_pictures(inputs: Inputs) -> list[Picture]:
+    """Draw how accurate the answers are where some are held back; none where the network knows no strange picture."""
+    answered = inputs.test.answered
+    if answered is None or inputs.familiarity is None:
+        return []
+    logits, labels = inputs.predictions
+    right = logits.argmax(axis=1) == labels
+    scores = {
+        say("least familiar held back"): inputs.familiarity,
+        say("least probable held back"): softmax(logits).max(axis=1),
+    }
+    curves = {name: selection(each, right=right) for name, each in scores.items()}
+    kept = (answered.answered.value, answered.accuracy.value) if answered.accuracy else None
+    promised = percent(answered.promised, decimals=0)
+    return [
+        Picture(
+            name="answered-test",
+            png=figures.selection_curves(curves, promised=answered.promised, kept=kept),
+            alt=say(
+                "Curves of the accuracy over the share of test images that are answered; {promised} were promised and "
+                "{answered} are answered.",
+                promised=promised,
+                answered=percent(answered.answered.value),
+            ),
+            title=say("Test split, accuracy of what is answered."),
+            caption=say(
+                "Towards the left more is held back: pictures unlike the training images, or pictures with a low "
+                "probability. The dashed vertical is the share that was promised, {promised}; the dot is what became "
+                "of it. Bands are 95 % intervals. Test images hold no strangers: what is held back here are rare views "
+                "of known classes.",
+                promised=promised,
+            ),
+        )
+    ]

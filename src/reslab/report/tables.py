@@ -3,7 +3,7 @@
 Axes: N images, K classes, B bins.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -33,9 +33,11 @@ from reslab.words import (
     counted,
     duration,
     errors_among,
+    figure,
     figure_alone,
     interval,
     less_copies,
+    markdown,
     percent,
     quantity,
 )
@@ -66,6 +68,19 @@ class Table(NamedTuple):
         head = "".join(f"<th>{escape(title)}</th>" for title in self.header)
         rows = ("".join(f"<td>{escape(f'{cell.text} {cell.aside}')}</td>" for cell in row) for row in self.rows)
         return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
+
+def markdown_table(table: Table) -> Iterator[str]:
+    """Write a table in Markdown, line by line."""
+    num_text = table.num_text_columns
+    yield _markdown_row(table.header)
+    yield "|" + "|".join("---" if place < num_text else "---:" for place in range(len(table.header))) + "|"
+    for row in table.rows:
+        yield _markdown_row([f"{cell.text} {cell.aside}".strip() for cell in row])
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(map(markdown, cells)) + " |"
 
 
 def in_percent(estimate: Estimate) -> Cell:
@@ -171,6 +186,67 @@ def class_table(figures: Figures, *, classes: Sequence[str]) -> Table:
     return Table(header, rows, num_text_columns=2)
 
 
+# ---- promises that rest on held-out images
+
+
+def promise_table(evaluation: Evaluation) -> Table | None:
+    """List what was promised of test images and what became of it; nothing where no images were held out."""
+    test = evaluation.splits.get("test")
+    if test is None or not (test.answered or test.class_sets):
+        return None
+    rows = [
+        (
+            Cell(say("{share} of the sets hold the truth", share=_share(each.promised))),
+            in_percent(each.covered),
+            Cell(
+                say(
+                    "{size} classes in a set, one in {single} of them",
+                    size=decimal(each.size, 2),
+                    single=percent(each.single, decimals=1),
+                )
+            ),
+        )
+        for each in test.class_sets
+    ]
+    if (answered := test.answered) is not None:
+        right, others = answered.accuracy, answered.accuracy_of_others
+        words = say("accuracy {figure}", figure=figure(right)) if right else say("none answered")
+        words += say(", of the others {figure}", figure=figure(others)) if others else ""
+        promise = Cell(say("{share} of the pictures are answered", share=_share(answered.promised)))
+        rows.insert(0, (promise, in_percent(answered.answered), Cell(words)))
+    return Table((say("Promised"), say("On test images"), say("Details")), tuple(rows))
+
+
+def coverage_table(evaluation: Evaluation) -> Table | None:
+    """List by class in what share of sets the truth is; the promise is about all classes together."""
+    sets = evaluation.splits["test"].class_sets
+    if not sets:
+        return None
+    header = (say("Class"), *(say("{share} promised", share=_share(each.promised)) for each in sets))
+    columns = zip(evaluation.classes, *(each.per_class for each in sets), strict=True)
+    return Table(header, tuple((Cell(name), *map(in_percent, row)) for name, *row in columns))
+
+
+def _share(promised: float) -> str:
+    return percent(promised, decimals=0)
+
+
+def calibration_sentence(evaluation: Evaluation) -> str | None:
+    """Say by how much probabilities are off, and by how much they were before they were calibrated."""
+    if (test := evaluation.splits.get("test")) is None:
+        return None
+    now, before = test.expected_calibration_error, test.expected_calibration_error_uncalibrated
+    if before is None:
+        return say(
+            "Probabilities are off by {now} on average, and nothing was held out to correct them by.", now=figure(now)
+        )
+    return say(
+        "Probabilities are off by {now} on average; before they were calibrated, by {before}.",
+        now=figure(now),
+        before=figure(before),
+    )
+
+
 # ---- what was used
 
 
@@ -244,6 +320,32 @@ def reliability(predictions: Predictions) -> Reliability:
     sure, right = (np.bincount(bins, values)[used] for values in (certainty, correct))
     low, high = proportion_interval(right, total=count[used])
     return Reliability(sure / count[used], right / count[used], low, high, count[used] / len(certainty))
+
+
+# ---- answers that are held back
+
+
+class Selection(NamedTuple):
+    """The accuracy of the images that are answered, with its interval, over their share: each (P,), ascending."""
+
+    share: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+MOST_POINTS = 200  # of a curve
+FEWEST_ANSWERED = 0.05  # the share it begins with: with fewer images it is noise
+
+
+def selection(scores: NDArray[np.floating], *, right: NDArray[np.bool_]) -> Selection:
+    """Answer the images (N,) with the highest scores alone, first a few and then more, equal scores together."""
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True)) + 1
+    ends = ends[ends >= FEWEST_ANSWERED * len(scores)]
+    ends = ends[np.unique(np.linspace(0, len(ends) - 1, MOST_POINTS).round().astype(np.int64))]
+    hits = np.cumsum(right[order])[ends - 1]
+    return Selection(ends / len(scores), hits / ends, *proportion_interval(hits, total=ends))
 
 
 # ---- the field

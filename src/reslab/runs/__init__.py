@@ -11,6 +11,7 @@ from reslab.runs.follower import Follower
 from reslab.runs.gallery import (
     Copies,
     Doubts,
+    Familiarities,
     Features,
     GalleryImages,
     HeatMaps,
@@ -25,6 +26,7 @@ __all__ = [
     "Damaged",
     "Doubts",
     "Examples",
+    "Familiarities",
     "Features",
     "Follower",
     "GalleryImages",

@@ -5,14 +5,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reslab.errors import Failure, UserError
 from reslab.recipe.recipe import Recipe, read_recipe
-from reslab.records import Candidates, Environment, Epoch, Evaluation, PriorChoice, SplitName, Weights
+from reslab.records import SPLITS, Candidates, Environment, Epoch, Evaluation, PriorChoice, SplitName, Weights
 from reslab.runs import checkpoints, lock
 from reslab.runs.checkpoints import Checkpoint
 from reslab.runs.files import (
@@ -33,7 +33,7 @@ from reslab.runs.files import (
 from reslab.words import is_text, printable
 
 # What a run may hold that ended before it had begun; its recipe is written last.
-BEFORE_THE_RECIPE = {lock.NAME, "environment.json", "base.safetensors", "base.json"}
+BEFORE_THE_RECIPE = {lock.NAME, "environment.json", "digests.npz", "base.safetensors", "base.json"}
 
 
 class Predictions(NamedTuple):
@@ -163,6 +163,26 @@ class Run:
 
     def write_environment(self, environment: Environment) -> None:
         write_json(self.path / "environment.json", environment.model_dump(mode="json"))
+
+    @property
+    def data_from(self) -> Path | None:
+        """Where relative paths of the run's data begin; None where it has none, or an older reslab made it."""
+        recorded = self.environment.data_from
+        return None if recorded is None else Path(os.path.normpath(self.path.absolute() / recorded))
+
+    @property
+    def digests(self) -> dict[str, NDArray[np.uint64]]:
+        """By split, a hash of each picture as it is stored, 0 where there is none; `base` holds those of the base.
+
+        Empty where all images are of official sets, or an older reslab made the run.
+        """
+        path = self.path / "digests.npz"
+        return read_npz(path, (), optional=(*SPLITS, "base")) if path.exists() else {}
+
+    def write_digests(self, split: SplitName | Literal["base"], digests: NDArray[np.uint64] | None) -> None:
+        """Add those of a split, if it has any."""
+        if digests is not None:
+            write_npz(self.path / "digests.npz", self.digests | {split: digests})
 
     # ---- the log: one object a line, append-only
 

@@ -34,6 +34,9 @@ class Follower(Run):
     def write_environment(self, environment: Environment) -> None:
         pass
 
+    def write_digests(self, split: str, digests: object) -> None:
+        pass
+
     def append_log(self, epoch: Epoch) -> None:
         pass
 

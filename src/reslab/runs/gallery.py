@@ -47,14 +47,26 @@ class Copies(NamedTuple):
     indices: NDArray[np.int64]
 
 
-Exhibit = GalleryImages | Features | HeatMaps | Doubts | Copies
-ExhibitT = TypeVar("ExhibitT", GalleryImages, Features, HeatMaps, Doubts, Copies)
+class Familiarities(NamedTuple):
+    """How much each image of the split is like the training images: (N,) float32 in (0, 1]."""
+
+    familiarity: NDArray[np.float32]
+
+
+# Published test sets have on average 3.3 % wrong labels (Northcutt et al. 2021, arXiv:2103.14749): of a network that is
+# wrong more often than this, at most one doubt in six would be right.
+GOOD_ENOUGH = 0.8  # accuracy, to doubt a label
+
+
+Exhibit = GalleryImages | Features | HeatMaps | Doubts | Copies | Familiarities
+ExhibitT = TypeVar("ExhibitT", GalleryImages, Features, HeatMaps, Doubts, Copies, Familiarities)
 FILES: dict[type[Exhibit], str] = {
     GalleryImages: "gallery",
     Features: "features",
     HeatMaps: "heatmaps",
     Doubts: "doubts",
     Copies: "copies",
+    Familiarities: "familiarity",
 }
 
 

@@ -132,9 +132,15 @@ def _answering(service: Service, limits: Limits) -> APIRouter:
         top: Annotated[int, Query(ge=1, description="How many classes to name for each picture.")] = 5,
         heat: Annotated[bool, Query(description="Also return a heat map of the evidence for each.")] = False,
         nearest: Annotated[int, Query(ge=0, le=50, description="How many nearest training images to give.")] = 0,
+        coverage: Annotated[
+            float | None,
+            Query(
+                gt=0, lt=1, description="Also give the set of classes that the truth is among in this share of cases."
+            ),
+        ] = None,
     ) -> Response:
         """Classify pictures: files of a form, or JSON with base64."""
-        asked = Asked(top=top, heat=heat, nearest=nearest)
+        asked = Asked(top=top, heat=heat, nearest=nearest, coverage=coverage)
         try:
             uploads = await _read(request)
             asked.check(len(uploads))

@@ -1,14 +1,21 @@
-"""What Prometheus reads: requests, their time, batches, what waits."""
+"""What Prometheus reads: requests, their time, batches, what waits; and what the networks answer.
+
+An alert on the answers tells that pictures have changed.
+"""
 
 from collections.abc import Callable
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from reslab.serving.schema import RunAnswer
 
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 # Any other address is counted as one, or strangers could fill the memory.
 PATHS = frozenset(("/", "/docs", "/openapi.json", "/healthz", "/metrics", "/v1/predict", "/v1/model"))
 PATHS |= {"/v1/runs", "/v1/log", "/v1/compare"}
 PICTURES = (1, 2, 4, 8, 16, 32, 64)
+SHARES = (0.01, 0.02, 0.05, *(tenth / 10 for tenth in range(1, 11)))  # 0.05: what is no more familiar is not answered
 
 
 class Metrics:
@@ -27,6 +34,29 @@ class Metrics:
         self._waiting = Gauge(
             "reslab_waiting_pictures", "Pictures that wait for a decoder or the network.", registry=self.registry
         )
+
+        shares: dict[str, Any] = {"labelnames": ("run",), "buckets": SHARES, "registry": self.registry}
+        self._answers = Counter(
+            "reslab_answers", "Pictures answered, by the class named.", ("run", "class"), registry=self.registry
+        )
+        self._abstentions = Counter(
+            "reslab_abstentions", "Pictures unlike the training pictures.", ("run",), registry=self.registry
+        )
+        self._familiarity = Histogram(
+            "reslab_familiarity", "Share of held-out images that are no more like the training images.", **shares
+        )
+        self._probability = Histogram("reslab_probability", "Probability of the most probable class.", **shares)
+
+    def note_answer(self, answer: RunAnswer) -> None:
+        """Count what a run says of a picture."""
+        best = answer.classes[0]
+        if answer.answered:
+            self._answers.labels(answer.run, best.name).inc()
+        else:
+            self._abstentions.labels(answer.run).inc()
+        if answer.familiarity is not None:
+            self._familiarity.labels(answer.run).observe(answer.familiarity)
+        self._probability.labels(answer.run).observe(best.probability)
 
     def note_request(self, path: str, status: int, seconds: float) -> None:
         """Count a request."""

@@ -55,13 +55,15 @@ class RunAnswer(BaseModel):
     """What one run says of a picture, the most probable class first.
 
     `familiarity` is the share of held-out images that are no more like the training images; with 0.05 or less the
-    picture is not `answered`: the classes are a guess.
+    picture is not `answered`: the classes are a guess. `class_set` are the classes that the truth is among in the share
+    of cases that was asked for as `coverage`.
     """
 
     run: str
     classes: list[Guess]
     familiarity: float | None
     answered: bool
+    class_set: list[str] | None
     nearest: list[Neighbour]
 
 

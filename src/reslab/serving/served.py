@@ -17,6 +17,7 @@ from reslab.data.images import ImageSet
 from reslab.errors import UserError
 from reslab.evaluation.heat import evidence_maps
 from reslab.machine import kernels
+from reslab.measure.class_sets import find_threshold, members
 from reslab.models.layers import Classifier
 from reslab.network.folding import fold
 from reslab.network.network import Network
@@ -33,11 +34,15 @@ MAX_NEIGHBOURS = 320  # of one request
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of a picture: the `top` best classes, where their evidence lies, the `nearest` training images."""
+    """What is asked of a picture: the `top` best classes, where their evidence lies, the `nearest` training images.
+
+    With `coverage`, also the classes that the truth is among in this share of cases.
+    """
 
     top: int = 5
     heat: bool = False
     nearest: int = 0
+    coverage: float | None = None
 
     @property
     def weight(self) -> int:
@@ -68,13 +73,17 @@ class Question:
 
 @dataclass(frozen=True)
 class Reply:
-    """The best classes of one picture by number, with probabilities and, where asked for, evidence (T, h, w)."""
+    """The best classes of one picture by number, with probabilities and, where asked for, evidence (T, h, w).
+
+    `class_set` are those that the truth is among as often as was asked for.
+    """
 
     classes: list[int]
     probabilities: list[float]
     evidence: list[list[list[float]]] | None
     nearest: list[Neighbour]
     familiarity: float | None
+    class_set: list[int] | None = None
 
 
 class Served:
@@ -114,6 +123,7 @@ class Served:
                 evidence=self._spread(pixels[place], labels[place][: asked.top]) if asked.heat else None,
                 nearest=self._search(features, place, asked.nearest),
                 familiarity=familiarities[place],
+                class_set=self._choose(probabilities[place], asked),
             )
             for place, asked in enumerate(question.asked for question in questions)
         ]
@@ -122,6 +132,18 @@ class Served:
     def _compare(self, features: Tensor, logits: Tensor) -> list[float] | list[None]:
         known = self.network.familiarity
         return [None] * len(features) if known is None else cast("list[float]", known(features, logits).tolist())
+
+    def find_threshold(self, asked: Asked) -> float | None:
+        """Find how large sets of classes have to be. Raises: UserError where the coverage cannot be promised."""
+        known = self.network.metadata.class_sets
+        return None if asked.coverage is None else find_threshold(known, coverage=asked.coverage)
+
+    def _choose(self, probabilities: Tensor, asked: Asked) -> list[int] | None:
+        threshold = self.find_threshold(asked)
+        if threshold is None:
+            return None
+        size = int(members(probabilities.numpy()[None], threshold=threshold).sum())
+        return cast("list[int]", probabilities.argsort(descending=True, stable=True)[:size].tolist())
 
     def use_images(self, images: ImageSet, features: Tensor) -> None:
         """Answer from now on also with the nearest of these training images."""

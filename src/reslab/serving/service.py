@@ -19,7 +19,6 @@ from reslab.serving.metrics import Metrics
 from reslab.serving.own_images import read_some
 from reslab.serving.schema import Guess, Predicted, PredictResponse, RunAnswer, ServedRun
 from reslab.serving.served import Asked, Question, Reply, Served
-from reslab.words import counted
 
 LARGEST_BATCH = 64
 
@@ -35,6 +34,7 @@ class Service:
         decoders: Decoders | None = None,
         largest_batch: int = LARGEST_BATCH,
     ) -> None:
+        self._note_answer = metrics.note_answer
         self.served, self.decoders = served, Decoders() if decoders is None else decoders
         self._executor = ThreadPoolExecutor(1)  # two networks that compute at once would only share the processor
         self._batchers = [
@@ -67,7 +67,12 @@ class Service:
             self._executor.shutdown()
 
     async def predict(self, uploads: Sequence[Uploaded], *, asked: Asked) -> PredictResponse:
-        """Answer for files by every network. Raises: UserError where one is no picture; Busy where too many wait."""
+        """Answer for files by every network.
+
+        Raises: UserError where one is no picture, or a network cannot promise the coverage; Busy where too many wait.
+        """
+        for each in self.served:
+            each.find_threshold(asked)
         shapes = [Shape(each.network.image_size, each.network.channels, each.network.resizing) for each in self.served]
         with ExitStack() as stack:
             for batcher in self._batchers:
@@ -79,12 +84,16 @@ class Service:
                 for batcher, shape in zip(self._batchers, shapes, strict=True)
             )
         )
-        return PredictResponse(
+        response = PredictResponse(
             pictures=[
                 Predicted(name=name, answers=list(map(_to_answer, self.served, of_picture)))
                 for (name, _), *of_picture in zip(uploads, *replies, strict=True)
             ]
         )
+        for picture in response.pictures:
+            for answer in picture.answers:
+                self._note_answer(answer)
+        return response
 
     async def _prepare(self, served: Served, num: int, data_dir: Path | None, allow_remote: bool) -> None:
         """Index the network's training images, as far as its run has them."""
@@ -130,8 +139,7 @@ def describe(served: Served) -> ServedRun:
 def describe_calibration(found: Calibration | None) -> str:
     if found is None:
         return "Not calibrated: training held out too little to fit a temperature by."
-    source = counted(found.num_images, "held-out image") if found.num_images else "trials of its recipe"
-    return f"Calibrated on {source}: temperature {found.temperature:.2f}."
+    return f"{found.words[0].upper()}{found.words[1:]}."
 
 
 def _to_answer(served: Served, reply: Reply) -> RunAnswer:
@@ -146,4 +154,5 @@ def _to_answer(served: Served, reply: Reply) -> RunAnswer:
         nearest=reply.nearest,
         familiarity=reply.familiarity,
         answered=reply.familiarity is None or reply.familiarity > 1 - ANSWERED,
+        class_set=None if reply.class_set is None else [names[label] for label in reply.class_set],
     )

@@ -3,6 +3,7 @@
 Training, extensions and the scikit-learn classifier come here, studies by way of the first two.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from reslab.data.images import ImageSet
-from reslab.data.recipe_data import describe_change, describe_data, read_split
+from reslab.data.recipe_data import describe_change, describe_data, read_split, write_here
 from reslab.errors import UserError
 from reslab.machine import kernels
 from reslab.machine.precision import pick_precision
@@ -61,8 +62,11 @@ def begin(
     read: Callable[[], Splits],
     computing: Computing,
     bring: Callable[[Run], None] | None = None,
+    data_from: Path | None = None,
 ) -> Iterator[Begun]:
     """Make the run folder `out`, lock it while the block runs, and record the run; `bring` adds files of its own.
+
+    Relative paths of the recipe's data begin in `data_from`.
 
     Raises: UserError where options, data or folder do not allow it.
     """
@@ -80,10 +84,13 @@ def begin(
         precision=precision,
         deterministic=computing.deterministic,
         ranks=team.size,
+        data_from=None if data_from is None else os.path.relpath(data_from, out),
     )
     run = Run.create(out) if team.is_first else Follower(out, recipe)
     with run.beginning(), strictly(computing.deterministic), own_generator(team.device):
         run.write_environment(environment)
+        for images in splits:
+            run.write_digests(images.split, images.digests)
         if bring is not None:
             bring(run)
         run.write_recipe(recipe)  # last: from here on it is a run
@@ -122,6 +129,7 @@ class Recorded(NamedTuple):
     path: Path
     recipe: Recipe
     environment: Environment
+    data_from: Path | None
     is_finished: bool
 
 
@@ -137,7 +145,7 @@ def _read_recorded(path: Path, command: Command) -> Recorded:
         raise UserError(f"{path} is an extension: resume with reslab extend --resume {path}")
     if command == "extend" and recipe.extension is None:
         raise UserError(f"{path} is not an extension: resume with reslab train --resume {path}")
-    return Recorded(path, recipe, run.environment, run.is_finished)
+    return Recorded(path, recipe, run.environment, run.data_from, run.is_finished)
 
 
 @contextmanager
@@ -163,7 +171,12 @@ def go_on(
             if recorded.deterministic:
                 check_same_machine(before, now)
             splits = team.in_turn(
-                lambda: read_splits(record.recipe, data_dir=data_dir, allow_remote=allow_remote, team=team)
+                lambda: read_splits(
+                    write_here(record.recipe, data_from=record.data_from, data_dir=data_dir),
+                    data_dir=data_dir,
+                    allow_remote=allow_remote,
+                    team=team,
+                )
             )
             _check_data(record, splits)
             continued = continue_environment(recorded, now, updates=updates)

@@ -10,6 +10,7 @@ import torch
 from reslab import models
 from reslab.data.batches import seeded
 from reslab.data.images import ImageSet
+from reslab.data.recipe_data import find_base
 from reslab.errors import UserError, did_you_mean
 from reslab.machine.device import pick_device
 from reslab.models.maps import FAMILIES, adapt, translate
@@ -103,6 +104,7 @@ def import_weights(
         team=team,
         read=lambda: read_splits(recipe, data_dir=data_dir, allow_remote=True, team=team),
         computing=Computing(compile="off", precision="float32"),
+        data_from=find_base(data, data_dir),
     ) as begun:
         images = begun.splits[0]
         network = _build(recipe, images)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from reslab.data.recipe_data import find_base
 from reslab.machine.device import pick_device
 from reslab.recipe.recipe import Recipe
 from reslab.runs import Run
@@ -102,6 +103,7 @@ def train(
             read=lambda: read_splits(recipe, data_dir=data_dir, allow_remote=allow_remote, team=team),
             computing=computing,
             bring=None if given is None else given.bring,
+            data_from=find_base(recipe.data, data_dir),
         ) as begun:
             tell_findings(begun, data_dir=data_dir, silent=silent)
             return _make_trainer(begun, silent=silent, safety=safety).train()

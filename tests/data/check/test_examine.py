@@ -135,6 +135,16 @@ def test_what_squeezing_loses(sound: str, draw: Any) -> None:
     assert shapes.mean_loss == pytest.approx(0.75 / 25)
 
 
+def test_what_reading_leaves_out(sound: str, tmp_path: Path) -> None:
+    pages = [
+        Image.fromarray(np.random.default_rng(page).integers(256, size=(40, 40), dtype=np.uint8)) for page in (1, 2)
+    ]
+    pages[0].save(tmp_path / "train/cat/scan.tif", save_all=True, append_images=pages[1:])
+    report, said = examine(sound)
+    assert "1 picture not read in full, only the first of several pages or frames: train/cat/scan.tif" in said
+    assert [row.path for row in report.rows() if row.finding == "read in part"] == ["train/cat/scan.tif"]
+
+
 def test_near_copies_on_both_sides_of_the_cut_ask_for_groups(tmp_path: Path, draw: Any) -> None:
     for number in range(40):
         draw(f"{'ab'[number % 2]}/{number}.png", number)
@@ -160,6 +170,11 @@ def test_a_quick_look_leaves_out_what_takes_long(sound: str, monkeypatch: pytest
     assert report.duplicates is not None
     assert report.duplicates.searched == "exact"
     assert "near copies were not looked for" in describe(report)[0]
+    monkeypatch.undo()
+    small = look_at([load(sound, "train", image_size=16)])
+    assert small is not None
+    assert small.duplicates is not None
+    assert small.duplicates.searched == "exact"
     monkeypatch.setattr("reslab.data.check.examine.QUICK_BYTES", 0)
     report = look_at(sets)
     assert report is not None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 from PIL import Image
 
@@ -65,6 +66,13 @@ def link(root: Path) -> None:
     os.symlink(".", root / "self")
 
 
+def without_endings(root: Path) -> None:
+    fill("cat", "dog")(root)
+    for file in sorted(root.rglob("*.png")):
+        file.rename(file.with_suffix(""))
+    (root / "cat/LICENSE").write_text("P5 is how some texts begin")
+
+
 def name_synsets(root: Path) -> None:
     fill("train/n02", "train/n01", "val/n02", "val/n01")(root)
     (root / "LOC_synset_mapping.txt").write_text("n01 tench, Tinca tinca\nn02 goldfish\n")
@@ -103,6 +111,14 @@ READ: dict[str, tuple[Build, str, tuple[str, ...], dict[str | None, int]]] = {
     "an unlabelled test": (fill("train/a", "train/b", "test"), "folder:{}", ("a", "b"), {None: 6}),
     "sub-folders": (fill("cat/indoor", "cat/out", "cat", "dog"), "folder:{}", ("cat", "dog"), {None: 12}),
     "links": (link, "folder:{}", ("cat", "dog"), {None: 6}),
+    "no endings": (without_endings, "folder:{}", ("cat", "dog"), {None: 6}),
+    "two endings": (fill("a", "b", ending="png.jpg"), "folder:{}", ("a", "b"), {None: 6}),
+    "an ending behind": (
+        fill("a", ending="jpg.crdownload", also=["a/x.raw"]),
+        "folder:{}?label=^([0-9])",
+        ("0", "1", "2"),
+        {None: 3},
+    ),
     "numbers": (fill(*map(str, range(11)), num=2), "folder:{}", tuple(map(str, range(11))), {None: 22}),
     "chosen": (fill("a", "b", "c"), "folder:{}:c,a", ("c", "a"), {None: 6}),
     "left out": (fill("a", "b", "c", also=["d/"]), "folder:{}:-b,-d", ("a", "c"), {None: 6}),
@@ -149,18 +165,34 @@ NOT_USED: dict[str, tuple[Build, str, list[str]]] = {
         fill("a", "b", also=["a/x.svg", "b/y.svg", "a/plain", "labels.csv"]),
         "folder:{}",
         [
-            "2 .svg files (a/x.svg, b/y.svg): save",
-            "1 files without an ending (a/plain)",
-            "1 .csv files (labels.csv): if",
+            "2 not used, .svg files: a/x.svg, b/y.svg (save",
+            "1 not used, files without an ending: a/plain",
+            "1 not used, .csv files: labels.csv (if",
         ],
     ),
-    "links": (link, "folder:{}", ["1 broken links (cat/broken.png)", "2 links to a folder above (self, cat/loop)"]),
+    "links": (
+        link,
+        "folder:{}",
+        ["1 not used, broken links: cat/broken.png", "2 not used, links to a folder above: self, cat/loop"],
+    ),
+    "read by content": (
+        fill("a", "b", ending="jpg?w=200", also=["a/x.jpg.part"]),
+        "folder:{}",
+        [
+            "6 files without the ending of a picture read by content: a/0.jpg?w=200, ",
+            "1 not used, .part files: a/x.jpg.part",
+        ],
+    ),
     "beside": (
         fill("train/a", "train/b", "test/a", "test/b", "more", num=2),
         "folder:{}",
-        ["2 pictures beside test/ and train/ (more/0.png, more/1.png)"],
+        ["2 not used, pictures beside test/ and train/: more/0.png, more/1.png"],
     ),
-    "an unlabelled test": (fill("train/a", "train/b", "test"), "folder:{}", ["3 pictures without a class (test/0.png"]),
+    "an unlabelled test": (
+        fill("train/a", "train/b", "test"),
+        "folder:{}",
+        ["3 not used, pictures without a class: test/0.png"],
+    ),
     "val is the test": (fill("train/a", "train/b", "val/a", "val/b"), "folder:{}", ["val/ is the test split"]),
     "a table": (
         write_table(
@@ -175,9 +207,9 @@ NOT_USED: dict[str, tuple[Build, str, list[str]]] = {
         ),
         "csv:{}/t.csv",
         [
-            "1 rows whose picture is not there (gone.png)",
-            "1 rows without a label (3.png)",
-            "does not name (3.png, 4.png)",
+            "1 not used, rows whose picture is not there: gone.png",
+            "1 not used, rows without a label: 3.png",
+            "does not name: 3.png, 4.png",
         ],
     ),
 }
@@ -208,7 +240,7 @@ REFUSED: dict[str, tuple[Build, str, str]] = {
     "a table of splits": (fill("train", also=["train/metadata.csv"]), "folder:{}", "write csv:.*/train/metadata.csv"),
     "boxes": (fill("images/train", also=["labels/train/0.txt"]), "folder:{}", "detection set .*YOLO"),
     "empty classes": (fill("a", "b", also=["c/", "d/"]), "folder:{}", "no picture of c and d: .*:-c,-d"),
-    "HEIC alone": (fill(also=["a/1.bin", "b/2.bin"]), "folder:{}", "no picture of a and b.*2 .bin files"),
+    "HEIC alone": (fill(also=["a/1.bin", "b/2.bin"]), "folder:{}", "no picture of a and b.*2 not used, .bin files"),
     "one each": (fill("a", "b", num=1), "folder:{}", "class 'a' has 1 image and class 'b' has 1 image: .*; add some$"),
     "no such class": (fill("cats", "b"), "folder:{}:cat", "has no class 'cat': did you mean 'cats'"),
     "no such file name": (fill("a"), "folder:{}?label=^z", "finds a label in no file's name"),
@@ -249,6 +281,28 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, case: str) -> None:
     build(tmp_path)
     with pytest.raises(UserError, match=message):
         load(expression.format(tmp_path), "test", image_size=4)
+
+
+def test_pictures_inside_of_parquet_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Hugging Face's data sets are downloaded; pandas reads the file, which needs pyarrow."""
+
+    def row(name: str | None, label: str) -> dict[str, Any]:
+        draw(tmp_path / "one.png")
+        return {"image": {"bytes": (tmp_path / "one.png").read_bytes(), "path": name}, "label": label}
+
+    rows = [row("cat.png", "cat"), row("../../x.png", "dog"), row(None, "cat"), row("../..", "dog")]
+    frames = {"train-00000-of-00001.parquet": rows, "test-00000-of-00001.parquet": rows[:2]}
+    frames["test-00000-of-00001.parquet"].append({"image": None, "label": "cat"})
+    for name in frames:
+        (tmp_path / name).write_bytes(b"PAR1")
+    monkeypatch.setattr("pandas.read_parquet", lambda path: pandas.DataFrame(frames[Path(path).name]))
+    one = list_one(f"csv:{tmp_path}/train-00000-of-00001.parquet")
+    assert (one.classes, one.splits) == (("cat", "dog"), None)
+    assert one.names == ("0000000-cat.png", "0000002.png", "0000001-x.png", "0000003.png")
+    assert [file.read_bytes() for file in one.files] == [rows[place]["image"]["bytes"] for place in (0, 2, 1, 3)]
+    both = list_one(f"csv:{tmp_path}")
+    assert Counter(both.splits) == {"train": 4, "test": 2}
+    assert "1 not used, rows whose picture is not there" in "\n".join(both.summary())
 
 
 # ---- splits

@@ -11,6 +11,7 @@ from reslab.data.images import Labelled, Split
 from reslab.data.load import load
 from reslab.data.recipe_data import read_split
 from reslab.data.sources.npz import has_validation, open_npz
+from reslab.data.split import hold_out
 from reslab.errors import UserError
 from reslab.recipe.shipped import RECIPES
 
@@ -78,6 +79,20 @@ def test_without_test_arrays_the_content_of_each_image_decides_its_split(tmp_pat
     assert not more[0] & more[1]
     assert train <= more[0]
     assert test <= more[1]
+
+
+def test_beside_test_arrays_the_content_decides_what_is_held_out_and_what_a_limit_takes(tmp_path: Path) -> None:
+    many, labels = RNG.integers(0, 256, (40, 6, 6), dtype=np.uint8), np.arange(40) % 2
+    order = RNG.permutation(40)
+    chosen = []
+    for rows in (np.arange(40), order):
+        own = {"images": many[rows], "labels": labels[rows], "x_test": many[:4], "y_test": labels[:4]}
+        expression = f"npz:{write(tmp_path, **own)}"
+        taken = load(f"{expression}@9", "train", image_size=6)
+        parts = (*hold_out(load(expression, "train", image_size=6), 8, seed=0), taken)
+        chosen.append([{image.numpy().tobytes() for image in part.images} for part in parts])
+    assert chosen[0] == chosen[1]
+    assert [len(part) for part in chosen[0]] == [32, 8, 18]
 
 
 def test_loading_train_does_not_read_the_test_images(tmp_path: Path) -> None:

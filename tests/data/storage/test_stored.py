@@ -47,6 +47,12 @@ def write(path: Path, *, seed: int, num: int = 60) -> str:
     return f"npz:{path}"
 
 
+def entry_of(cache: Path) -> Path:
+    """Find the entry of the images, beside that of their hashes."""
+    (file,) = cache.glob("*/images.bin")
+    return file.parent
+
+
 def in_memory(images: ImageSet) -> ImageSet:
     return replace(images, images=images.images[:])
 
@@ -147,13 +153,13 @@ def test_a_source_is_read_once_until_it_changes(noise: str, monkeypatch: pytest.
     monkeypatch.setattr(disk, "_make", lambda path, make, keep=disk._make: (made.append(path), keep(path, make)))
     first = load(noise, "train", image_size=8)
     assert load(noise, "train", image_size=8).fingerprint == first.fingerprint
-    assert len(made) == 1
+    assert len(made) == 2  # the images and their hashes
     load(noise, "test", image_size=8)
     load(noise, "train", image_size=4)
-    assert len(made) == 3
+    assert len(made) == 4
     write(Path(noise.removeprefix("npz:")), seed=2)
     assert load(noise, "train", image_size=8).fingerprint != first.fingerprint
-    assert len(made) == 4
+    assert len(made) == 6
 
 
 def replace_unseen(path: Path, content: bytes) -> None:
@@ -195,7 +201,7 @@ def test_an_entry_changed_with_size_and_time_kept_is_made_anew(noise: str, cache
 @pytest.mark.parametrize("name", ["images.bin", "labels.npy", "entry.json"])
 def test_a_damaged_entry_is_made_anew(noise: str, cache: Path, name: str) -> None:
     first = load(noise, "train", image_size=8)
-    (file,) = cache.glob(f"*/{name}")
+    file = entry_of(cache) / name
     content = bytearray(file.read_bytes())
     content[-3] ^= 1
     file.write_bytes(content)
@@ -209,14 +215,14 @@ def test_processes_that_race_make_one_entry(noise: str, cache: Path) -> None:
     racers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [racer.communicate()[0].strip() for racer in racers]
     assert outputs == [load(noise, "train", image_size=8).fingerprint] * 2
-    assert len(list(cache.glob("*/entry.json"))) == 1
+    assert len(list(cache.glob("*/images.bin"))) == 1
     assert not list(cache.glob(".*.part"))
 
 
 def test_what_a_killed_process_has_left_is_taken_away(noise: str, cache: Path) -> None:
     load(noise, "train", image_size=8)
-    (entry,) = cache.glob("*/entry.json")
-    entry.parent.rename(part := cache / f".{entry.parent.name}.1.part")
+    entry = entry_of(cache)
+    entry.rename(part := cache / f".{entry.name}.1.part")
     load(noise, "train", image_size=8)
     assert not part.exists()
     assert entry.exists()
@@ -226,12 +232,14 @@ def test_the_one_used_longest_ago_makes_room(tmp_path: Path, monkeypatch: pytest
     expressions = [write(tmp_path / f"{name}.npz", seed=0, num=300) for name in "abc"]
     for age, expression in ((20, expressions[0]), (10, expressions[1])):
         load(expression, "train", image_size=8)
-        newest = disk.list_cache()[0]
-        os.utime(newest.path / "entry.json", (newest.used - age, newest.used - age))
-    size = disk.list_cache()[0].num_bytes
-    monkeypatch.setenv("RESLAB_CACHE_GB", str(2.5 * size / 1e9))
+        for entry in disk.list_cache():
+            if entry.origin == expression:
+                os.utime(entry.path / "entry.json", (entry.used - age, entry.used - age))
+    size = max(entry.num_bytes for entry in disk.list_cache())
+    monkeypatch.setenv("RESLAB_CACHE_GB", str(3 * size / 1e9))
     load(expressions[2], "train", image_size=8)
-    assert [entry.origin for entry in disk.list_cache()] == [expressions[2], expressions[1]]
+    kept = [entry.origin for entry in disk.list_cache() if entry.split == "train"]
+    assert kept == [expressions[2], expressions[1]]
     monkeypatch.setenv("RESLAB_CACHE_GB", str(0.5 * size / 1e9))
     with pytest.raises(UserError, match=r"the images need 0\.0 GB of the cache in .*RESLAB_CACHE_GB higher, or stream"):
         load(expressions[0], "train", image_size=8)
@@ -251,7 +259,7 @@ def test_the_cache_can_be_cleared_under_who_uses_it(noise: str, cache: Path, mon
 
 def test_an_entry_says_what_it_is(noise: str, cache: Path) -> None:
     load(noise, "train", image_size=8)
-    (file,) = cache.glob("*/entry.json")
+    file = entry_of(cache) / "entry.json"
     assert json.loads(file.read_text()).keys() == {"origin", "split", "shape", "damaged", "sha256"}
-    (entry,) = disk.list_cache()
+    entry, *_ = (entry for entry in disk.list_cache() if entry.split == "train")
     assert (entry.origin, entry.split, entry.shape) == (noise, "train", (52, 3, 8, 8))

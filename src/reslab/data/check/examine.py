@@ -22,16 +22,17 @@ from reslab.data.expression import NamedTerm, parse
 from reslab.data.framing import Form
 from reslab.data.images import ImageSet
 from reslab.data.load import list_files, load, load_validation
-from reslab.data.pictures import decode, opening
+from reslab.data.pictures import decode, losses_of, opening
 from reslab.data.pixels import Pixels, blocks_of
 from reslab.data.progress import counting
-from reslab.data.sources.listing import Listing
+from reslab.data.sources.listing import Listing, group_unused
 from reslab.errors import UserError
 from reslab.records import SplitName
 from reslab.words import counted
 
 SIDE: Final = 32  # pixels, at which images are checked
 QUICK, QUICK_BYTES = 6000, 256 << 20  # images, and bytes of pixels, that are compared within two seconds
+LEAST_SIDE: Final = 24  # pixels, below which different pictures look like near copies
 _CONSTANT: Final = 1.0  # standard deviation, of 255
 _DARK, _BRIGHT, _ALMOST_ALL = 8, 247, 0.99  # levels; share of the pixels
 _LONG: Final = 4 / 3  # of the sides of a picture that squeezing changes visibly
@@ -77,7 +78,7 @@ def look(
 def look_at(sets: Sequence[ImageSet], *, data_dir: Path | None = None) -> Report | None:
     """Look at splits that were read anyway, for what costs little; nothing is said of official or streamed images.
 
-    Near copies are looked for where there are few images.
+    Near copies are looked for where there are few images, of enough pixels to tell.
     """
     expression = sets[0].expression
     if is_official(expression) or any(isinstance(each.images, Pixels) and each.images.is_streamed for each in sets):
@@ -105,13 +106,16 @@ def _examine(
 ) -> Report:
     num_images = sum(len(each.labels) for each in sets)
     num_bytes = sum(int(np.prod(each.images.shape)) for each in sets)
-    is_small, is_near = num_bytes <= QUICK_BYTES, num_images <= QUICK
+    is_small = num_bytes <= QUICK_BYTES
+    is_near = num_images <= QUICK and all(min(each.images.shape[2:]) >= LEAST_SIDE for each in sets)
     duplicates = _find_duplicates(sets, near=is_thorough or is_near) if sets and (is_thorough or is_small) else None
     classes = _count_classes(sets, files.listings)
     totals = {name: sum(counts.values()) for name, counts in classes.items()}
     sizes = [num for num in totals.values() if num]
     ratio = max(sizes) / min(sizes) if sizes else 1.0
-    extreme = tuple(found for each in sets for found in _find_extreme(each))
+    with counting("looking at pictures", total=num_images) as show:
+        extreme = tuple(found for each in sets for found in _find_extreme(each, show))
+    shapes, parts = _look_into(files.listings) if is_thorough else (None, ())
     return Report(
         expression=expression,
         used={each.split: len(each.labels) for each in sets},
@@ -124,7 +128,8 @@ def _examine(
         small_classes={name: num for name, num in totals.items() if num < findings.FEW_IMAGES},
         imbalance=ratio if ratio > findings.IMBALANCE else None,
         look_alike_names=_find_alike(tuple(classes)),
-        shapes=_measure_shapes(files.listings) if is_thorough else None,
+        shapes=shapes,
+        read_in_part=parts,
         proposals=tuple(_propose(files.listings, duplicates)),
         refused=refused,
     )
@@ -134,10 +139,7 @@ def _examine(
 
 
 def _count_unused(listing: Listing) -> Iterator[findings.NotUsed]:
-    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for each in listing.unused:
-        groups[each.reason, each.advice].append(each.path)
-    for (reason, advice), paths in groups.items():
+    for (reason, advice), paths in group_unused(listing.unused).items():
         yield findings.NotUsed(reason=reason, advice=advice, count=len(paths), paths=tuple(paths))
 
 
@@ -162,17 +164,24 @@ def _reason(sentence: str, *, name: str) -> str:
     return sentence.removeprefix(name).rpartition(": ")[0].strip() or sentence
 
 
-def _measure_shapes(listings: Sequence[Listing]) -> findings.Shapes | None:
-    files = [file for listing in listings for file in listing.files]
-    sizes = []
+def _look_into(listings: Sequence[Listing]) -> tuple[findings.Shapes | None, tuple[findings.ReadInPart, ...]]:
+    """Measure the picture files, and tell what reading them leaves out."""
+    files = [pair for listing in listings for pair in zip(listing.files, listing.names, strict=True)]
+    sizes: list[tuple[int, int]] = []
+    losses: dict[str, list[str]] = defaultdict(list)
     with counting("measuring pictures", total=len(files)) as show, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        for done, file in enumerate(files):
-            with suppress(UserError), opening(file, name=str(file)) as image:
+        for done, (file, name) in enumerate(files):
+            with suppress(UserError), opening(file, name=name) as image:
                 sizes.append(image.size)
+                for loss in losses_of(image):
+                    losses[loss].append(name)
             show(done)
-    if not sizes:
-        return None
+    parts = (findings.ReadInPart(loss=loss, count=len(names), paths=tuple(names)) for loss, names in losses.items())
+    return _measure(sizes) if sizes else None, tuple(parts)
+
+
+def _measure(sizes: Sequence[tuple[int, int]]) -> findings.Shapes:
     sides = np.array(sizes)
     losses = 1 - sides.min(axis=1) / sides.max(axis=1)
     areas = sides.prod(axis=1)
@@ -213,7 +222,7 @@ def _find_alike(classes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
 # ---- images
 
 
-def _find_extreme(images: ImageSet) -> Iterator[findings.Extreme]:
+def _find_extreme(images: ImageSet, show: Callable[[int], None]) -> Iterator[findings.Extreme]:
     start = 0
     for block in blocks_of(images.images):
         step = max(1, block.shape[2] // SIDE)
@@ -226,6 +235,7 @@ def _find_extreme(images: ImageSet) -> Iterator[findings.Extreme]:
                 kind = "nearly black" if dark[place] >= _ALMOST_ALL else "nearly white"
             yield findings.Extreme(image=_found(images, start + int(place)), kind=kind)
         start += len(block)
+        show(start)
 
 
 def _found(images: ImageSet, place: int) -> FoundImage:

@@ -31,6 +31,14 @@ class Broken(Part):
     reason: str
 
 
+class ReadInPart(Part):
+    """Pictures of which reading leaves out or rescales something, such as further pages, and what."""
+
+    loss: str
+    count: PositiveInt
+    paths: tuple[str, ...]
+
+
 class FoundImage(Part):
     """An image of a finding: its file, or split and number where it has none."""
 
@@ -134,6 +142,7 @@ class Report(Part):
     imbalance: float | None
     look_alike_names: tuple[tuple[str, ...], ...]
     shapes: Shapes | None
+    read_in_part: tuple[ReadInPart, ...] = ()
     proposals: tuple[str, ...]
     refused: str | None = None
 
@@ -144,8 +153,11 @@ class Report(Part):
 
     def shortened(self, most: int = SHOWN) -> "Report":
         """List at most so many paths of each finding; counts and test indices stay whole."""
-        update: dict[str, Part | tuple[NotUsed, ...] | None] = {
-            "not_used": tuple(each.model_copy(update={"paths": each.paths[:most]}) for each in self.not_used),
+        update: dict[str, Part | tuple[Part, ...] | None] = {
+            name: tuple(each.model_copy(update={"paths": each.paths[:most]}) for each in getattr(self, name))
+            for name in ("not_used", "read_in_part")
+        }
+        update |= {
             "broken": self.broken.model_copy(update={"pictures": self.broken.pictures[:most]}),
             "extreme": self.extreme.model_copy(update={"images": self.extreme.images[:most]}),
         }
@@ -170,6 +182,8 @@ class Report(Part):
                     yield FindingRow(
                         f"copy {name.replace('_', ' ')}", *_columns(pair.first), pair.kind, *_columns(pair.second)
                     )
+        for part in self.read_in_part:
+            yield from (FindingRow("read in part", path, "", "", part.loss) for path in part.paths)
         for extreme in self.extreme.images:
             yield FindingRow("extreme", *_columns(extreme.image), extreme.kind)
         for name, num in self.small_classes.items():

@@ -1,9 +1,10 @@
 """What a check has found, a line each, counts first."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from reslab.data.check.findings import FEW_IMAGES, SHOWN, Copy, CopyPairs, Report
-from reslab.words import counted, listing, named, percent
+from reslab.data.sources.listing import describe_unused
+from reslab.words import counted, listing, named, percent, some
 
 
 def describe(report: Report, *, most: int | None = 3) -> list[str]:
@@ -16,18 +17,18 @@ def _lines(report: Report, most: int | None) -> Iterator[str]:
         yield f"cannot be loaded: {report.refused}"
     yield from report.notes
     for group in report.not_used:
-        yield f"{group.count:,} not used, {group.reason}: {_some(group.paths, group.count, most)}" + (
-            f" ({group.advice})" if group.advice else ""
-        )
+        yield describe_unused(group.reason, group.advice, group.paths, count=group.count, most=most)
     if num := report.broken.count:
         shown = [f"{broken.path} {broken.reason}" for broken in report.broken.pictures]
-        yield f"{counted(num, 'broken picture')}: {_some(shown, num, most)}"
+        yield f"{counted(num, 'broken picture')}: {some(shown, num, most)}"
     yield from _copies(report, most)
     if num := report.extreme.count:
         shown = [f"{found.image.path} ({found.kind})" for found in report.extreme.images]
-        yield f"{counted(num, 'picture')} of next to nothing: {_some(shown, num, most)}"
+        yield f"{counted(num, 'picture')} of next to nothing: {some(shown, num, most)}"
     yield from _classes(report)
     yield from _shapes(report)
+    for part in report.read_in_part:
+        yield f"{counted(part.count, 'picture')} not read in full, {part.loss}: {some(part.paths, part.count, most)}"
     yield from report.proposals
 
 
@@ -36,7 +37,7 @@ def _copies(report: Report, most: int | None) -> Iterator[str]:
     if found is None or found.searched == "exact":
         if report.used:
             kind = "copies" if found is None else "near copies"
-            yield f"{kind} were not looked for, which would take longer: reslab data check {report.expression}"
+            yield f"{kind} were not looked for here, but reslab data check {report.expression} does"
         if found is None:
             return
     if tests := len(found.across_splits.test_indices):
@@ -58,7 +59,7 @@ def _counted_pairs(copies: CopyPairs) -> str:
 
 
 def _pairs(copies: CopyPairs, most: int | None) -> str:
-    return _some([_pair(pair) for pair in copies.pairs], copies.count, most)
+    return some([_pair(pair) for pair in copies.pairs], copies.count, most)
 
 
 def _pair(pair: Copy) -> str:
@@ -94,8 +95,3 @@ def _shapes(report: Report) -> Iterator[str]:
             f"to a square loses {percent(shapes.mean_loss, decimals=0)} of the longer side on average, "
             f"{percent(shapes.largest_loss, decimals=0)} at most"
         )
-
-
-def _some(shown: Sequence[str], count: int, most: int | None) -> str:
-    more = count - len(shown[:most])
-    return ", ".join(shown[:most]) + (f" and {more:,} more" if more else "")

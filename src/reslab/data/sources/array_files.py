@@ -55,9 +55,7 @@ def open_arrays(path: Path) -> ArrayFile:
             "numpy.savez and read that"
         )
     if name.endswith(".parquet"):
-        raise UserError(
-            f"{path} is a table: write its pictures to a folder for each class, or name their files in a CSV (csv:FILE)"
-        )
+        raise UserError(f"{path} is a table: read it with csv:{path}")
     if path.is_dir() or not name.endswith((".npz", ".mat")):
         for find in (_find_npy, _find_idx, _find_bin):
             if found := find(folder, path):
@@ -77,7 +75,7 @@ def sound(path: Path, kind: str) -> Iterator[None]:
     except UserError:
         raise
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise UserError(f"{path.absolute()} cannot be read: {error.strerror or error}") from None
     except Exception as error:  # NumPy's and zipfile's readers raise anything on broken input
         raise UserError(f"{path} is not a sound {kind}: {error}") from None
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from reslab.data.images import Split
 from reslab.data.pictures import decode
-from reslab.data.sources.listing import Listing
+from reslab.data.sources.listing import Listing, keys_of
 from reslab.data.storage.blocks import Block, Source, Unreadable, stamp_files
 from reslab.errors import UserError
 from reslab.recipe.shapes import Resizing
@@ -30,6 +30,7 @@ def open_listing(listing: Listing, *, split: Split, image_size: int, resize: Res
         stamp=stamp_files(part.files),
         names=part.names,
         keys=part.keys(),
+        digests=keys_of(part.digests()),
     )
 
 

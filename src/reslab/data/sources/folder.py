@@ -2,7 +2,8 @@
 
 Names of splits may be written in any case and usual way (Training, seg_test, valid, dev). Without a test folder val/ is
 the test split, and without both 20 % of each class is cut off by content. Pictures in sub-folders of a class are
-its pictures. Files are told by their ending; whatever is not used is listed with the reason.
+its pictures. Files are told by their ending,
+or where they have none by their first bytes; whatever is not used is listed with the reason.
 """
 
 import os
@@ -12,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reslab.data.images import Split
-from reslab.data.pictures import advice_for, readable_endings
+from reslab.data.pictures import advice_for, is_picture
 from reslab.data.sources.groups import group_files
-from reslab.data.sources.listing import Listing, Unused, describe_unused
+from reslab.data.sources.listing import Listing, Unused, describe_all_unused
 from reslab.data.sources.options import NO_OPTIONS, Options
 from reslab.data.sources.rules import compile_rule
 from reslab.data.sources.samples import SYNSETS, Contents, Samples, assemble, choose, rename_synsets
@@ -39,8 +40,7 @@ _ADVICE = {
     **dict.fromkeys((".npy", ".npz", ".mat"), "read arrays with npz:FILE"),
     **dict.fromkeys((".zip", ".tar", ".tgz"), "read it with folder:FILE, or unpack it"),
     **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv"), "save frames of it as JPEG"),
-    **dict.fromkeys((".txt", ".md", ".json", ".xml", ".html"), ""),
-    "": "give them the ending of their format, for example .jpg",
+    **dict.fromkeys(("", ".txt", ".md", ".json", ".xml", ".html"), ""),
 }
 
 
@@ -153,9 +153,10 @@ def _walk(path: Path, name: str, above: tuple[str, ...]) -> _Folder:
                 folders.append(_walk(Path(entry.path), inside, above))
         elif not entry.is_file():
             unused.append(Unused(inside, "broken links" if entry.is_symlink() else "special files", ""))
-        elif (ending := Path(entry.name).suffix.lower()) in readable_endings():
+        elif is_picture(Path(entry.path)):
             pictures.append(entry.name)
         else:
+            ending = Path(entry.name).suffix.lower()
             advice = advice_for(ending) or _ADVICE.get(ending, "save them as JPEG or PNG")
             unused.append(Unused(inside, f"{ending} files" if ending else "files without an ending", advice))
     return _Folder(path, name, tuple(pictures), tuple(unused), tuple(folders))
@@ -285,7 +286,7 @@ def _check_classes(place: _Folder, tree: _Folder, level: int | None, without: Se
     if len(folders) < 2:
         _hint_at_table(tree, [place, *folders])
     if not folders and (place.pictures or not place.folders):
-        what = " ".join(describe_unused(place.all_unused()))
+        what = " ".join(describe_all_unused(place.all_unused()))
         hint = f"; to take the classes from file names, write for example folder:{place.path}?label=^([a-z]+)"
         raise UserError(
             f"{place.path} holds no pictures in class folders: {LAYOUTS}{hint if place.pictures else ''}"

@@ -74,10 +74,11 @@ def open_foreign(files: Sequence[Path], *, split: Split, form: Form) -> Source:
     is_cut = not by_split["test"]
     samples = _list_samples(by_split["test"]) if split == "test" and not is_cut else train
     labels, classes = _number(samples, values), tuple(map(str, values))
-    keys = _find_keys(samples)
-    chosen = cut_by_key(keys, labels, classes=classes, split=split) if is_cut else np.arange(len(labels))
+    digests = _find_digests(samples)
+    chosen = cut_by_key(digests, labels, classes=classes, split=split) if is_cut else np.arange(len(labels))
     some = [samples[place] for place in chosen]
-    return Source(len(some), classes, _decode_all(some, labels[chosen], form), stamp_files(files), keys=keys[chosen])
+    blocks, own = _decode_all(some, labels[chosen], form), digests[chosen]
+    return Source(len(some), classes, blocks, stamp_files(files), keys=own, digests=own)
 
 
 def _split_of(file: Path) -> Split:
@@ -104,7 +105,7 @@ def _number(samples: Sequence[_Sample], values: Sequence[Any]) -> NDArray[np.int
     return np.array([numbers[label] for label in labels], dtype=np.int64)
 
 
-def _find_keys(samples: Sequence[_Sample]) -> NDArray[np.uint64]:
+def _find_digests(samples: Sequence[_Sample]) -> NDArray[np.uint64]:
     """Hash each picture's bytes, (N,)."""
 
     def digest() -> Iterator[bytes]:

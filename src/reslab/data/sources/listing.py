@@ -5,7 +5,7 @@ the data work on it alone. Axes: N files, K classes.
 """
 
 import hashlib
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -22,6 +22,7 @@ from reslab.data.storage.blocks import stamp_files
 from reslab.data.storage.cache import name_of, opening
 from reslab.errors import UserError
 from reslab.runs.files import writing
+from reslab.words import some
 
 T = TypeVar("T")
 
@@ -95,21 +96,32 @@ class Listing:
 
     def summary(self) -> list[str]:
         """Say how the source was understood and what of it is not used, a sentence each."""
-        return [*self.notes, *describe_unused(self.unused)]
+        return [*self.notes, *describe_all_unused(self.unused)]
 
 
 def _pick(values: tuple[T, ...], places: Sequence[int] | NDArray[np.int64]) -> tuple[T, ...]:
     return tuple(values[place] for place in places)
 
 
-def describe_unused(unused: Sequence[Unused]) -> list[str]:
+def group_unused(unused: Sequence[Unused]) -> dict[tuple[str, str], list[str]]:
+    """Give the paths of what is not used by reason and advice, the most frequent first."""
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for each in unused:
+        groups[each.reason, each.advice].append(each.path)
+    return dict(sorted(groups.items(), key=lambda group: -len(group[1])))
+
+
+def describe_all_unused(unused: Sequence[Unused]) -> list[str]:
     """Count what is not used by the reason, a sentence each."""
-    sentences = []
-    for (reason, advice), num in Counter((each.reason, each.advice) for each in unused).most_common():
-        paths = [each.path for each in unused if each.reason == reason]
-        shown = ", ".join(paths[:_SHOWN]) + (", …" if num > _SHOWN else "")
-        sentences.append(f"not used: {num:,} {reason} ({shown}){': ' + advice if advice else ''}")
-    return sentences
+    return [
+        describe_unused(reason, advice, paths, count=len(paths), most=_SHOWN)
+        for (reason, advice), paths in group_unused(unused).items()
+    ]
+
+
+def describe_unused(reason: str, advice: str, paths: Sequence[str], *, count: int, most: int | None) -> str:
+    """Say that `count` files are not used for one reason; of their paths at most so many are shown."""
+    return f"{count:,} not used, {reason}: {some(paths, count, most)}{f' ({advice})' if advice else ''}"
 
 
 def keys_of(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:

@@ -21,7 +21,7 @@ from reslab.data.arrays import Labels, Layout, describe_scale, find_layout, find
 from reslab.data.images import Split
 from reslab.data.notes import say_once
 from reslab.data.sources.array_files import ArrayFile, StoredArray, open_arrays
-from reslab.data.sources.listing import keys_of
+from reslab.data.sources.listing import keep_digests, keys_of
 from reslab.data.split import cut_by_key
 from reslab.data.storage.blocks import Block, Source, in_order, stamp_files
 from reslab.errors import UserError
@@ -62,14 +62,13 @@ def open_npz(path: Path, *, split: Split) -> Source:
     own = trained if pair == pairs["train"] else _read_labels(file, pair.labels, path)
     labels = _number(own, values, pair.labels, path)
     layout = _check_images(file.arrays[pair.images], pair.images, len(labels), path)
-    chosen, keys = np.arange(len(labels)), None
+    digests, chosen = _find_digests(file, pair.images, path), np.arange(len(labels))
     if len(pairs) == 1:
-        all_keys = _find_keys(file, pair.images)
-        chosen = cut_by_key(all_keys, labels, classes=classes, split=split)
-        keys = all_keys[chosen]
+        chosen = cut_by_key(digests, labels, classes=classes, split=split)
     train = pairs["train"].images
     blocks = _stream(file.arrays[pair.images], layout, file.arrays[train], train, labels, chosen, path)
-    return Source(len(chosen), classes, blocks, stamp_files(file.files), keys=keys)
+    own = digests[chosen]
+    return Source(len(chosen), classes, blocks, stamp_files(file.files), keys=own, digests=own)
 
 
 def has_validation(path: Path) -> bool:
@@ -190,10 +189,15 @@ def _number(labels: Labels, values: list[Any], name: str, path: Path) -> NDArray
 # ---- images
 
 
-def _find_keys(file: ArrayFile, name: str) -> NDArray[np.uint64]:
+def _find_digests(file: ArrayFile, name: str, path: Path) -> NDArray[np.uint64]:
     """Hash each image as it is stored, (N,)."""
-    digests = [hashlib.sha256(image.tobytes()).digest() for rows in file.arrays[name].blocks() for image in rows]
-    return keys_of(np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 32))
+    array = file.arrays[name]
+
+    def digest() -> Iterator[bytes]:
+        return (hashlib.sha256(image.tobytes()).digest() for rows in array.blocks() for image in rows)
+
+    stamp = f"{name} {stamp_files(file.files)}"
+    return keys_of(keep_digests(digest, num=array.shape[0], stamp=stamp, origin=f"npz:{path}"))
 
 
 def _stream(

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from reslab.data.images import Split
-from reslab.data.sources.listing import Listing, Unused, describe_unused
+from reslab.data.pictures import has_picture_ending
+from reslab.data.sources.listing import Listing, Unused, describe_all_unused
 from reslab.errors import UserError, did_you_mean
+from reslab.words import counted, named, some
 from reslab.words import listing as sentence
-from reslab.words import named
 
 SYNSETS = "LOC_synset_mapping.txt"
+_SHOWN = 3  # names in a sentence
 Samples = list[tuple[str, Split | None, Path, str]]  # class, split, file, name of the file inside the source
 
 
@@ -43,7 +45,7 @@ def choose(found: Contents, path: Path, *, classes: Sequence[str], without: Sequ
     if empty := [name for name in found.empty if is_wanted(name)]:
         has_some = {each[0] for each in found.pictures}
         empty = [name for name in empty if name not in has_some] or empty
-        reasons = " ".join(describe_unused(found.unused))
+        reasons = " ".join(describe_all_unused(found.unused))
         raise UserError(
             f"{path} holds no picture of {named(empty)}: put some there, remove the folder, or leave it out with "
             f"folder:{path}:{','.join('-' + name for name in empty)}" + (f"; {reasons}" if reasons else "")
@@ -82,6 +84,12 @@ def assemble(
     numbers = {name: number for number, name in enumerate(classes)}
     labels = np.array([numbers[each[0]] for each in found.pictures], dtype=np.int64)
     order = np.argsort(labels, kind="stable")
+    if unnamed := [each[3] for each in found.pictures if not has_picture_ending(each[2])]:
+        notes = (
+            *notes,
+            f"{counted(len(unnamed), 'file')} without the ending of a picture read by content: "
+            f"{some(unnamed, len(unnamed), _SHOWN)}",
+        )
     result = Listing(
         root=path,
         files=tuple(each[2] for each in found.pictures),

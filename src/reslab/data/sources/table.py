@@ -1,8 +1,8 @@
 """Pictures that a table names: a row for each, with its file, its label and perhaps its split and its group.
 
-CSV, TSV, or Parquet where pandas is installed. The columns are found by their usual names, or named by options. Files
-lie in the table's folder or in a folder there, and may be written without their ending: Hugging Face's metadata.csv and
-Kaggle's trainLabels.csv are read as they are.
+CSV, TSV or Parquet (`parquet.py`). The columns are found by their usual names, or named by options. Files lie in the
+table's folder or in a folder there, and may be written without their ending: Hugging Face's metadata.csv and Kaggle's
+trainLabels.csv are read as they are.
 """
 
 import csv
@@ -12,14 +12,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from reslab.data.images import Split
-from reslab.data.pictures import readable_endings
+from reslab.data.pictures import is_picture
 from reslab.data.sources.folder import split_of
 from reslab.data.sources.groups import group_files
 from reslab.data.sources.listing import Listing, Unused
 from reslab.data.sources.options import NO_OPTIONS, Options
+from reslab.data.sources.parquet import find_files, read_parquet
 from reslab.data.sources.samples import Contents, Samples, assemble, choose
 from reslab.errors import UserError
 from reslab.words import named
@@ -57,7 +57,8 @@ def list_table(
 
     Raises: UserError where the table cannot be read, lacks a column, or names no picture that is there.
     """
-    return list_columns(_read(path), path.parent, table=path, classes=classes, without=without, options=options)
+    columns, root = read_parquet(path, files) if (files := find_files(path)) else (_read(path), path.parent)
+    return list_columns(columns, root, table=path, classes=classes, without=without, options=options)
 
 
 def list_columns(
@@ -90,7 +91,7 @@ def list_columns(
                 raise UserError(
                     f"{table} gives {name} the labels {seen[name]!r} and {label!r}: correct one of its rows"
                 )
-            unused.append(Unused(name, "rows that name a picture a second time", ""))
+            unused.append(Unused(name, "rows with a picture that another row names", ""))
         else:
             seen[name] = label
             samples.append((label, splits[row] if splits else None, root / name, name))
@@ -120,8 +121,6 @@ def list_columns(
 
 
 def _read(path: Path) -> Columns:
-    if path.suffix.lower() == ".parquet":
-        return _read_parquet(path)
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise UserError(f"{path} is too large for a table of pictures: at most {_MAX_BYTES:,} bytes are read")
@@ -140,29 +139,6 @@ def _read(path: Path) -> Columns:
         if len(row) != len(header):
             raise UserError(f"{path} has {len(row)} cells in row {number}, but {len(header)} columns: correct the row")
     return {name.strip(): [row[place].strip() for row in rows] for place, name in enumerate(header)}
-
-
-def _read_parquet(path: Path) -> Columns:
-    try:
-        import pandas
-
-        frame = pandas.read_parquet(path)
-    except ImportError:
-        raise UserError(f"{path} is Parquet: pip install pandas pyarrow to read it, or save it as CSV") from None
-    except Exception as error:  # what reads Parquet raises anything on broken input
-        raise UserError(f"{path} cannot be read as Parquet: {error}") from None
-    return columns_of(frame, str(path))
-
-
-def columns_of(frame: Any, table: str) -> Columns:
-    """Turn a DataFrame into columns of text. Raises: UserError where it holds the pictures themselves."""
-    for name in frame.columns:
-        if len(frame) and isinstance(frame[name].iloc[0], dict | bytes):
-            raise UserError(
-                f"{table} holds the pictures themselves in {name!r}: save each row's bytes as a file in the folder of "
-                "its label, and read that with folder:PATH"
-            )
-    return {str(name): ["" if cell != cell else str(cell) for cell in frame[name]] for name in frame.columns}
 
 
 def _find(columns: Columns, what: str, asked: str | None, table: Path | str) -> str:
@@ -212,9 +188,7 @@ class _Files:
         for folder, folders, files in os.walk(root):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             inside = PurePosixPath(os.path.relpath(folder, root).replace(os.sep, "/"))
-            self._names += [
-                str(inside / name) for name in sorted(files) if Path(name).suffix.lower() in readable_endings()
-            ]
+            self._names += [str(inside / name) for name in sorted(files) if is_picture(Path(folder, name))]
         self._by_name = {each: each for each in self._names}
         for each in reversed(self._names):
             self._by_name.setdefault(each.rpartition(".")[0], each)

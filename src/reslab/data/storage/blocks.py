@@ -39,7 +39,7 @@ class Unreadable(NamedTuple):
 class Source:
     """One split before it is read: N images, K class names, and the blocks, which can be gone through once.
 
-    The stamp is another one whenever the images may be. Names and keys are those of an `ImageSet`.
+    The stamp is another one whenever the images may be. Names, keys and digests are those of an `ImageSet`.
     """
 
     num_images: int
@@ -48,6 +48,7 @@ class Source:
     stamp: str
     names: tuple[str, ...] | None = None
     keys: NDArray[np.uint64] | None = None
+    digests: NDArray[np.uint64] | None = None
 
 
 def in_order(images: NDArray[np.uint8], labels: NDArray[np.int64], *, start: int) -> Block:

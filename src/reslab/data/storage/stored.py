@@ -81,7 +81,7 @@ def _open(path: Path, source: Source) -> Labelled:
         images = np.fromfile(path / "images.bin", dtype=np.uint8).reshape(shape)
     else:
         images = StoredPixels(path / "images.bin", shape)
-    return Labelled(images, labels, source.classes, source.names, source.keys)
+    return Labelled(images, labels, source.classes, source.names, source.keys, source.digests)
 
 
 def _write_images(

@@ -1,0 +1,54 @@
+"""How the promises that rest on held-out images were kept on test images: sets of classes, and the share answered.
+
+Axes: N images, K classes.
+"""
+
+import numpy as np
+
+from reslab.data.pictures import ANSWERED
+from reslab.measure.class_sets import members
+from reslab.measure.estimates import proportion, proportions
+from reslab.measure.metrics import Answers, softmax
+from reslab.records import AnsweredFigures, ClassSets, Estimate, SetFigures
+from reslab.runs import Familiarities, Predictions
+
+PROMISED = (0.9, 0.95, 0.99)  # coverages that are measured, as far as enough images were held out
+
+
+def measure_class_sets(predictions: Predictions, known: ClassSets | None) -> tuple[SetFigures, ...]:
+    """Count how often sets of classes hold the truth, and how large they are."""
+    thresholds = dict(known.thresholds) if known else {}
+    return tuple(
+        _measure_sets(predictions, coverage, thresholds[coverage]) for coverage in PROMISED if coverage in thresholds
+    )
+
+
+def _measure_sets(predictions: Predictions, coverage: float, threshold: float) -> SetFigures:
+    logits, labels = predictions
+    within = members(softmax(logits), threshold=threshold)
+    held, size = within[np.arange(len(labels)), labels], within.sum(axis=1)
+    num_classes = logits.shape[1]
+    of_class = np.bincount(labels, minlength=num_classes)
+    return SetFigures(
+        promised=coverage,
+        covered=proportion(held.sum(), total=np.asarray(len(labels))),
+        size=float(size.mean()),
+        single=float((size == 1).mean()),
+        per_class=tuple(proportions(np.bincount(labels, held, minlength=num_classes), total=of_class)),
+    )
+
+
+def measure_answered(predictions: Predictions, known: Familiarities) -> AnsweredFigures:
+    """Count how many images are answered, and how often the answers, and the guesses for the others, are right."""
+    right = predictions.logits.argmax(axis=1) == predictions.labels
+    answered = known.familiarity > 1 - ANSWERED
+    return AnsweredFigures(
+        promised=ANSWERED,
+        answered=proportion(answered.sum(), total=np.asarray(len(right))),
+        accuracy=_accuracy(right[answered]),
+        accuracy_of_others=_accuracy(right[~answered]),
+    )
+
+
+def _accuracy(right: Answers) -> Estimate | None:
+    return proportion(right.sum(), total=np.asarray(len(right))) if len(right) else None

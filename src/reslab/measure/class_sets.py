@@ -1,0 +1,84 @@
+"""Sets of classes that hold the truth as often as was promised: split conformal prediction, with adaptive sets.
+
+A picture's classes are taken from the most probable one downwards, until those that are taken are together more
+probable than a threshold. The threshold is a quantile over held-out images of what was taken before the true class
+came, so the promise holds for pictures that come from where those came from, whatever the network is. Sure pictures
+get one class, unsure ones several, and none gets an empty set.
+
+Sources: Romano et al. 2020, "Classification with Valid and Adaptive Coverage" (APS), arXiv:2006.02544; Angelopoulos et
+al. 2021, "Uncertainty Sets for Image Classifiers using Conformal Prediction" (RAPS), arXiv:2009.14193.
+Differs from them: no random numbers, so that a picture always gets the same set: the true class's own probability is
+left out, where APS counts a random part of it. RAPS's penalty on large sets is left out: with few classes it gained
+next to nothing on held-out images (`benchmarks/class_sets.json`).
+Axes: N images, H held-out images, K classes.
+"""
+
+import math
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reslab.errors import UserError
+from reslab.measure.metrics import Answers, Floats, Integers
+from reslab.records import ClassSets
+
+COVERAGES: Final = (*(percent / 100 for percent in range(50, 100)), 0.995, 0.999)
+FEWEST: Final = 9  # held-out images: the threshold for 90 % is the largest of them
+_DIGITS: Final = 6  # of a threshold
+_EQUAL: Final = 1e-6  # probabilities that differ by less are equal, whatever computed them
+
+Probabilities = NDArray[np.floating[Any]]
+
+
+def taken_before(probabilities: Probabilities) -> Floats:
+    """Give for each class (N, K) how probable those before it are together; 0 for the most probable one."""
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    ranked = np.take_along_axis(probabilities, order, axis=1).astype(np.float64)
+    before = np.zeros_like(ranked)
+    np.put_along_axis(before, order, np.cumsum(ranked, axis=1) - ranked, axis=1)
+    return before
+
+
+def fit_class_sets(probabilities: Probabilities, labels: Integers) -> ClassSets | None:
+    """Learn the thresholds from held-out images (H, K) with labels (H,); nothing where those are too few."""
+    num = len(labels)
+    if num < FEWEST:
+        return None
+    scores = np.sort(taken_before(probabilities)[np.arange(num), labels])
+    # One image more counts as the worst of all, so a high coverage needs many images.
+    ranks = ((coverage, math.ceil(round((num + 1) * coverage, 6))) for coverage in COVERAGES)
+    found = ((coverage, _round_up(scores[rank - 1])) for coverage, rank in ranks if rank <= num)
+    return ClassSets(num_images=num, thresholds=tuple(found))
+
+
+def _round_up(score: float) -> float:
+    return min(1.0, math.ceil(score * 10**_DIGITS) / 10**_DIGITS)
+
+
+def find_threshold(known: ClassSets | None, *, coverage: float) -> float:
+    """Find the threshold of the least coverage that is known and no less than `coverage`.
+
+    Raises: UserError where there is none, or nothing was held out.
+    """
+    if not 0 < coverage < 1:
+        raise UserError(f"a coverage of {coverage:g} is no share of cases: choose one between 0 and 1, such as 0.9")
+    if known is None:
+        raise UserError(
+            f"no set of classes can promise a coverage of {coverage:g}: the network has no held-out images to count "
+            "on; hold some out and train it again, for example with reslab train --set validation=500"
+        )
+    for reached, threshold in known.thresholds:
+        if reached >= coverage - _EQUAL:
+            return threshold
+    most = known.thresholds[-1][0]
+    raise UserError(
+        f"a coverage of {coverage:g} is more than {known.num_images:,} held-out images promise: ask for "
+        f"{most:g} or less, or hold out more"
+    )
+
+
+def members(probabilities: Probabilities, *, threshold: float) -> Answers:
+    """Tell which classes are in the set of each image: (N, K)."""
+    within: Answers = taken_before(probabilities) <= threshold + _EQUAL
+    return within
