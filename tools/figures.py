@@ -215,16 +215,28 @@ def planted() -> str:
 
 
 def fitted() -> str:
-    """List what `fit` makes of a few of CIFAR-10's images a class."""
+    """List what `fit` makes of a few of CIFAR-10's images a class, and of all."""
+    found = [
+        (path, json.loads(path.read_text())["result"]) for path in sorted((ROOT / "results/fit").glob("cifar10-*.json"))
+    ]
     rows = []
-    for path in sorted((ROOT / "results/fit").glob("cifar10-*.json"), key=lambda path: int(path.stem.split("-")[1])):
-        found = json.loads(path.read_text())["result"]
-        values = [draw["test_accuracy"]["value"] for draw in found["draws"]]
-        sizes = {each["image_size"] for draw in found["draws"] for each in draw["candidates"] if each["chosen"]}
+    for path, result in sorted(found, key=lambda each: each[1]["images_per_class"]):
+        values = [draw["test_accuracy"]["value"] for draw in result["draws"]]
+        chosen = [each for draw in result["draws"] for each in draw["candidates"] if each["chosen"]]
         accuracy = f"{percent(fmean(values))} {words.interval(min(values), max(values))}"
-        minutes, sides = f"{found['minutes']:g}", words.listing([str(size) for size in sorted(sizes)])
-        rows.append([f"[{found['images_per_class']}]({path.relative_to(ROOT)})", minutes, accuracy, sides])
-    header = ["images per class", "minutes given", "test accuracy, mean and range of three draws", "enlarged to pixels"]
+        if len(values) == 1:
+            accuracy = percent(values[0])
+        sides = words.listing([str(size) for size in sorted({each["image_size"] for each in chosen})])
+        trained = words.listing(sorted({each["trained"]["name"] for each in chosen if "trained" in each})) or "–"
+        name = f"[{result['images_per_class']:,}]({path.relative_to(ROOT)})"
+        rows.append([name, f"{result['minutes']:g}", accuracy, sides, trained])
+    header = [
+        "images per class",
+        "minutes given",
+        "test accuracy, mean and range of three draws",
+        "enlarged to pixels",
+        "trained beside",
+    ]
     return "\n" + table(header, rows)
 
 

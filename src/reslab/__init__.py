@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from reslab.evaluation import evaluate
     from reslab.evaluation.classify import classify
     from reslab.evaluation.onnx import evaluate_onnx
+    from reslab.evaluation.watching import watch
     from reslab.exporting import export
     from reslab.extension import extend, resume_extension
     from reslab.fitting import fit
+    from reslab.fitting.planning import plan
     from reslab.integrations.hub import pull, push
     from reslab.integrations.notebook import draw_images, live_curves
     from reslab.integrations.scikit_learn import Classifier
@@ -66,6 +68,7 @@ __all__ = [
     "import_weights",
     "live_curves",
     "load",
+    "plan",
     "pull",
     "push",
     "read_recipe",
@@ -75,6 +78,7 @@ __all__ = [
     "tabulate",
     "track",
     "train",
+    "watch",
     "with_settings",
     "write_report",
 ]
@@ -88,10 +92,12 @@ _HOMES = {
     "reslab.evaluation.classify": ("classify",),
     "reslab.training.importing": ("import_weights",),
     "reslab.evaluation.elsewhere": ("evaluate_elsewhere",),
+    "reslab.evaluation.watching": ("watch",),
     "reslab.evaluation.onnx": ("evaluate_onnx",),
     "reslab.exporting": ("export",),
     "reslab.extension": ("extend", "resume_extension"),
     "reslab.fitting": ("fit",),
+    "reslab.fitting.planning": ("plan",),
     "reslab.integrations.hub": ("pull", "push"),
     "reslab.lab": ("run_lab",),
     "reslab.network.network": ("Network",),

@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from reslab.language import decimal, say
 from reslab.recipe import schema as recipe_schema
 from reslab.recipe.networks import Model
-from reslab.recipe.recipe import LinearHead, Method, Standardize
+from reslab.recipe.recipe import LinearHead, Method, Recipe, Standardize
 from reslab.recipe.shapes import Resizing
 from reslab.recipe.value import Fraction, Part
 from reslab.words import counted
@@ -262,7 +262,11 @@ class OtherData(Part):
 
 
 class Candidate(Part):
-    """What `fit` might have chosen, as it was judged out of folds of the training images; or why it was left out."""
+    """What `fit` might have chosen, as it was judged out of folds of the training images; or why it was left out.
+
+    With `trained`, that network is beside the frozen one and has a `share` of the logits, and it was judged on
+    `num_held_out` images that neither was computed from. `log_loss` is the plain cross-entropy.
+    """
 
     network: str
     image_size: PositiveInt
@@ -270,13 +274,27 @@ class Candidate(Part):
     accuracy: Estimate | None = None
     log_loss: float | None = None
     seconds: NonNegativeFloat = 0.0  # without the features
+    trained: Recipe | None = None
+    share: Fraction | None = None
+    num_held_out: PositiveInt | None = None
     left_out: str | None = None
     chosen: bool = False
 
     @property
     def words(self) -> str:
         """The name in a table."""
-        return f"{self.network} at {self.image_size} pixels{f', {self.head.words}' if self.head else ''}"
+        frozen = f"{self.network} at {self.image_size} pixels{f', {self.head.words}' if self.head else ''}"
+        if self.trained is None or not self.share:
+            return frozen
+        trained = f"{self.trained.model.label} {self.trained.name}"
+        return trained if self.share == 1 else f"{trained} ({self.share:.0%} of the logits) beside {frozen}"
+
+    @property
+    def judged_on(self) -> str:
+        """What the accuracy is of."""
+        if self.num_held_out is None:
+            return say("out of folds")
+        return say("on {images}", images=counted(self.num_held_out, "held-out image"))
 
 
 class Candidates(Part):

@@ -50,14 +50,15 @@ _ENDS: dict[Unit, tuple[Callable[[float, int], str], str, int]] = {
 }
 
 
-def interval(low: float, high: float, *, unit: Unit = "percent") -> str:
+def interval(low: float, high: float, *, unit: Unit = "percent", decimals: int | None = None) -> str:
     """Write the ends of an interval in parentheses; nothing where it has no width, which would claim certainty.
 
     Ends that look the same get more decimals.
     """
     if low == high:
         return ""
-    write, joint, decimals = _ENDS[unit]
+    write, joint, usual = _ENDS[unit]
+    decimals = usual if decimals is None else decimals
     while write(low, decimals) == write(high, decimals) and decimals < MOST_DECIMALS:
         decimals += 1
     return f"({write(low, decimals)}{say(joint)}{write(high, decimals)})"

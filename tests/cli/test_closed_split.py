@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from reslab.cli import app
@@ -41,11 +42,11 @@ def test_without_the_test_batch_everything_but_its_evaluation_works(
 
 
 # Where each command stands; a new one has to be placed.
-TRIED_BELOW = {"train", "extend", "predict", "export", "report", "compare", "track"}
+TRIED_BELOW = {"train", "extend", "predict", "export", "report", "compare", "track", "watch"}
 CALL_EVALUATE = {"evaluate", "fit", "lab"}
 TAKE_NO_DATA = {"dashboard", "doctor", "models", "methods", "recipes", "push", "pull", "serve"}
 OF_TRAINING_IMAGES = {"import"}  # which checks a map on training images: tests/integrations
-OF_GROUPS = {"data": {"show", "check", "pack", "verify", "cache"}, "study": {"list", "run", "report"}}
+OF_GROUPS = {"data": {"show", "check", "plan", "pack", "verify", "cache"}, "study": {"list", "run", "report"}}
 
 
 def test_every_command_has_its_place() -> None:
@@ -90,10 +91,15 @@ def test_without_test_batches_all_that_does_not_evaluate_works(
     (run / "model.safetensors").rename(official / "kept")
     succeed("train", "--resume", run, *data)
     assert (run / "model.safetensors").read_bytes() == (official / "kept").read_bytes()
+    (official / "kept-pictures").mkdir()
     new = ("--with", "cifar100:reptiles", "--out", official / "more", "--method", "nearest-mean")
     succeed("extend", run, *new, *data)
     Image.new("RGB", (8, 8)).save("a.png")
     succeed("predict", official / "more", "a.png")
+    for place, image in enumerate(np.random.default_rng(0).integers(256, size=(10, 8, 8, 3), dtype=np.uint8)):
+        Image.fromarray(image).save(official / "kept-pictures" / f"{place}.png")
+    assert reslab("watch", run, official / "kept-pictures").code in (0, 1)
+    done.add("watch")
     succeed("export", run, "--to", official / "run.pt2", *data)
     succeed("report", run)
     shutil.copytree(run, official / "twin")

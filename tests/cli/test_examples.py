@@ -32,7 +32,7 @@ def last_line_of_help(reslab: Callable[..., Any], command: tuple[str, ...]) -> s
 
 
 def test_the_commands_are_those_that_were_promised() -> None:
-    stages = ["lab", "fit", "train", "evaluate", "extend", "report", "compare", "predict"]
+    stages = ["lab", "fit", "train", "evaluate", "extend", "report", "compare", "predict", "watch"]
     names = [
         *stages,
         "serve",
@@ -47,7 +47,7 @@ def test_the_commands_are_those_that_were_promised() -> None:
         "methods",
         "recipes",
     ]
-    groups = [("data", name) for name in ("show", "check", "verify", "pack", "cache")]
+    groups = [("data", name) for name in ("show", "check", "plan", "verify", "pack", "cache")]
     groups += [("study", name) for name in ("list", "run", "report")]
     assert list(commands()) == [*((name,) for name in names), *groups]
 
@@ -65,6 +65,9 @@ def test_the_example_of_every_command_runs(
         (Path("pictures") / name).mkdir(parents=True)
         for number, place in enumerate((digits.target == int(name)).nonzero()[0][:14]):
             Image.fromarray((digits.images[place] * (255 / 16)).astype("uint8")).save(f"pictures/{name}/{number}.png")
+    Path("new-pictures").mkdir()
+    for number, image in enumerate(digits.images[:40]):
+        Image.fromarray((image * (255 / 16)).astype("uint8")).save(f"new-pictures/{number}.png")
     for command in commands():
         if command == ("import",):  # its example names a file of somebody else's
             continue

@@ -71,6 +71,7 @@ COMMANDS = {
     "report small": 0,
     "compare small twin": 0,
     "predict small a.png": 0,
+    "watch small a.png": 2,  # too few
     "export small --to new.onnx": 0,
     "track small --to tensorboard:logs": 0,
     "push small some/one": 1,  # there is no hub
@@ -82,6 +83,7 @@ COMMANDS = {
     "import absent.pth --model resnet20 --data digits --out foreign": 2,
     "data show digits": 0,
     "data check digits": 0,
+    "data plan digits:0,1@10": 0,
     "fit digits:0,1@10 --minutes 0.01 --out fitted": 0,
     "data verify": 0,
     "data pack digits --to packed --image-size 8": 0,

@@ -8,6 +8,7 @@ from reslab.data.load import load
 from reslab.errors import UserError
 from reslab.evaluation.elsewhere import evaluate_elsewhere
 from reslab.measure.estimates import difference
+from reslab.recipe.recipe import derive
 from reslab.records import Estimate
 
 
@@ -58,10 +59,14 @@ def test_an_unknown_class_is_named(run, tmp_path):
         evaluate_elsewhere(run, data=f"folder:{folder}")
 
 
-def test_a_closed_test_split_stays_closed(run):
+def test_a_closed_test_split_stays_closed(run, tmp_path, monkeypatch):
     (run.path / "evaluation.json").unlink()
     with pytest.raises(UserError, match=r"would open the test split of .*, which is still closed"):
         evaluate_elsewhere(run, data="digits:1")
+    run.write_recipe(derive(run.recipe, name="pets", data="folder:pets"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"would open the test split of .*, which is still closed"):
+        evaluate_elsewhere(run, data=f"folder:{tmp_path}/pets")  # the same place, written otherwise
 
 
 def test_the_interval_of_two_independent_shares_is_newcombe_s():

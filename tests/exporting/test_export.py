@@ -10,20 +10,26 @@ import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
 
 from reslab import exporting
 from reslab.data.load import load
 from reslab.data.recipe_data import read_split
 from reslab.errors import Failure, UserError
+from reslab.evaluation.classify import classify
 from reslab.exporting import Export, export
 from reslab.exporting.deployed import trace
+from reslab.exporting.formats import open_pt2
 from reslab.network.familiarity import fit_familiarity
+from reslab.network.finishing import finish
 from reslab.network.network import Network
-from reslab.network.onnx_file import OnnxFile
+from reslab.network.onnx_file import OnnxFile, classify_by_onnx
 from reslab.recipe.recipe import Standardize, derive
 from reslab.records import ClassSets
+from reslab.report.card import write_card
 from reslab.runs import Run, read_weights
+from reslab.serving.served import Served
 
 KNOWN = {"classes": ["1", "4", "7"], "channels": 1, "image_size": 8, "resize": "squeeze"}
 NUM_TRAINING, NUM_VALIDATION = 111, 9
@@ -64,12 +70,33 @@ def test_onnx_says_what_pytorch_says_for_any_number_of_images(
     assert familiarity is None  # nine held-out images are too few
 
 
-def test_the_file_knows_which_pictures_are_familiar(finished: Run, images: NDArray[np.uint8], tmp_path: Path) -> None:
-    network = Network.load(finished.path)
+def test_files_the_app_and_the_command_say_the_same_calibrated_probabilities_and_what_is_familiar(
+    finished: Run, images: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    plain = Network.load(finished.path)
+    before = plain.logits(torch.from_numpy(images))
+    network = finish(plain, images=load(finished.recipe.data, "train", image_size=8), held_out=None, usual=2.0).network
     features = network.features(torch.from_numpy(images))
     network.familiarity = fit_familiarity(features[:60], features[60:], network.logits(torch.from_numpy(images[60:])))
     network.save(finished.weights_path)
-    export(finished, to=tmp_path / "model.onnx")
+    wanted = (before / 2).softmax(1)[:20].numpy()
+    first = [tmp_path / "first.png"]
+    Image.fromarray(images[0, 0]).save(first[0])
+    files, app = [tmp_path / "model.onnx", tmp_path / "model.pt2"], Served(finished.path, name="small")
+    for file in files:
+        export(finished, to=file)
+    said = [find(images[:20]).probabilities for find in (OnnxFile(files[0]).predict, open_pt2(files[1]))]
+    for each in (
+        *said,
+        app.compute(torch.from_numpy(images[:20]))[0].softmax(1),
+        network.answer(torch.from_numpy(images[:20]))[0],
+    ):
+        np.testing.assert_allclose(each, wanted, atol=1e-4)
+    for answer in (classify(first, weights=finished.path), classify_by_onnx(first, onnx=files[0])):
+        assert answer[0].probabilities[0] == pytest.approx(wanted[0].max(), abs=1e-4)
+    assert "calibrated on trials of the recipe: temperature 2.00" in write_card(
+        finished, weights=network.metadata, files=[]
+    )
     pictures = np.concatenate([images[:20], 255 - images[:20]])
     familiarity = OnnxFile(tmp_path / "model.onnx").predict(pictures).familiarity
     assert familiarity is not None

@@ -9,9 +9,10 @@ from torch import nn
 
 from reslab import models
 from reslab.data.load import load
-from reslab.extension import extend, fusion
+from reslab.extension import extend
 from reslab.models.fusion import SplitLinear
 from reslab.network.network import Network
+from reslab.pretrained.fusion import compute_fused, fuse
 from reslab.recipe.networks import EfficientNetLite, FastConv, Fusion
 from reslab.recipe.recipe import Standardize
 from reslab.records import Weights
@@ -32,11 +33,11 @@ def make_base(channels: int) -> Network:
 def test_the_network_computes_the_features_that_its_head_was_solved_on(channels: int) -> None:
     base = make_base(channels)
     options = Fusion(base=FastConv(widths=(8, 16, 16)), pretrained=EfficientNetLite(resize=40))
-    fused = Network(fusion.fuse(base, options, num_classes=3), base.metadata.model_copy(update={"model": options}))
+    fused = Network(fuse(base, options, num_classes=3), base.metadata.model_copy(update={"model": options}))
     images = load("digits", "train", image_size=12)
     images = images.subset(torch.arange(6))
     object.__setattr__(images, "images", images.images.expand(-1, channels, -1, -1).contiguous())
-    solved_on, served = fusion.compute_features(fused, images), fused.features(images.images)
+    solved_on, served = compute_fused(fused, images), fused.features(images.images)
     torch.testing.assert_close(served, solved_on, rtol=1e-3, atol=1e-4)
     assert solved_on[:, 16:].std() > 0.1
     torch.testing.assert_close(served[:, :16], base.features(images.images), rtol=0, atol=0)

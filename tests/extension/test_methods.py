@@ -201,6 +201,15 @@ def test_a_base_whose_training_pictures_have_changed_is_refused(pets: Run, tmp_p
     assert not (tmp_path / "more").exists()
 
 
+def test_damaged_pictures_of_new_classes_are_left_out_on_request(pets: Run, tmp_path: Path) -> None:
+    data = new_class(tmp_path / "new")
+    (tmp_path / "new/train/fox/3.png").write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"fox/3.png cannot be read .*--skip-damaged"):
+        extend(pets.path, data=data, out=tmp_path / "no", method="nearest-mean")
+    made = extend(pets.path, data=data, out=tmp_path / "yes", method="nearest-mean", skip_damaged=True)
+    assert {each.num_damaged for each in made.environment.data} == {1}
+
+
 def test_an_extension_is_not_measured_on_other_test_pictures_than_its_base(pets: Run, tmp_path: Path) -> None:
     data = new_class(tmp_path / "new")
     same = extend(pets.path, data=data, out=tmp_path / "same", method="nearest-mean")

@@ -20,6 +20,7 @@ from reslab.fitting.sentences import summarize
 from reslab.network.network import Network
 from reslab.pretrained import Pretrained
 from reslab.runs import Run
+from reslab.training import train
 
 
 @pytest.fixture
@@ -48,6 +49,8 @@ def test_sixty_pictures_are_enough(pictures: Path, capsys: pytest.CaptureFixture
     page = (run.path / "report.html").read_text()
     assert "How it was chosen" in page
     assert "the ImageNet weights of efficientnet_lite0" in page
+    with pytest.raises(UserError, match="computes a head without updates: reslab fit makes such runs"):
+        train(run.recipe, out="again")
     strength, _, advice = summarize(run)
     assert strength.startswith("It classifies ")
     assert advice.startswith("Next: ")
@@ -76,7 +79,7 @@ def test_the_written_network_computes_what_was_fitted(
     expression = f"npz:{tmp_path / 'data.npz'}"
     stored = load(expression, "train", image_size=12)
     found, _ = choice.choose(
-        stored, candidates=list(choice.backbones(stored_size=12)), budget=choice.Budget(float("inf")), say=print
+        stored, candidates=list(choice.backbones(stored_size=12)), budget=choice.Budget.of(9), say=print
     )
     network = room.build_network(room.describe_fit(stored, found), stored, found)
     assert (network.channels, network.image_size) == (channels, 12)

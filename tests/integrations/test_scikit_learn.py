@@ -177,3 +177,17 @@ def test_a_seed_is_drawn_as_scikit_learn_does_and_the_callers_generators_stay(re
     assert torch.equal(torch.get_rng_state(), before)
     with pytest.raises(ValueError, match="cannot be used to seed"):
         fit("five")
+
+
+def test_held_out_images_calibrate_probabilities(digits, recipe):
+    labels = digits[1][:200].copy()
+    labels[::3] = 3 + (labels[::3] - 2) % 3  # mistakes, without which nothing is fitted
+    fitted = Classifier(recipe, validation_fraction=0.3).fit(digits[0][:200], labels)
+    known = fitted.network_.metadata
+    assert known.calibration.num_images == known.class_sets.num_images == 60
+    assert (
+        Classifier(recipe, validation_fraction=0).fit(digits[0][:40], digits[1][:40]).network_.metadata.class_sets
+        is None
+    )
+    with pytest.raises(ValueError, match="validation_fraction is 1"):
+        Classifier(recipe, validation_fraction=1).fit(digits[0][:40], digits[1][:40])

@@ -74,6 +74,17 @@ def test_the_minutes_count_from_the_newest_checkpoint(
     assert saved[:4] == [2, 4, 6, 8]
 
 
+def test_a_run_whose_time_is_over_ends_as_it_is(
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ticks = itertools.count()  # each update takes a second
+    monkeypatch.setattr(safety_module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    run = train(small_recipe, out=tmp_path / "run", safety=Safety(until=8), silent=False)
+    assert run.is_finished
+    assert [epoch.updates for epoch in run.log] == [6, 7]
+    assert "the time is over after 7 of 18 updates" in " ".join(capsys.readouterr().err.split())
+
+
 def diverge_at(patch: pytest.MonkeyPatch, *, rate: float, after: int) -> list[float]:
     """Let every update of at least `rate` give a loss that is not finite once `after` updates are done."""
     rates = []

@@ -19,6 +19,7 @@ from reslab.cli import (
     runs,
     serving,
     studying,
+    watching,
 )
 from reslab.errors import Failure, UserError
 from reslab.machine.signals import STOPPED
@@ -44,6 +45,7 @@ app.command("extend", epilog="Example: reslab extend runs/lab/base --with digits
 app.command("report", epilog="Example: reslab report runs/digits")(runs.report)
 app.command("compare", epilog="Example: reslab compare runs/digits runs/lab/extended --out runs/both")(runs.compare)
 app.command("predict", epilog="Example: reslab predict runs/digits four.png --top 2")(predicting.predict)
+app.command("watch", epilog="Example: reslab watch runs/digits new-pictures")(watching.watch)
 app.command("serve", epilog="Example: reslab serve runs/lab/base runs/lab/extended")(serving.serve)
 app.command("dashboard", epilog="Example: reslab dashboard runs")(serving.dashboard)
 app.command("import", epilog="Example: reslab import resnet56.th --model resnet56 --map akamaster --data cifar10")(

@@ -1,12 +1,17 @@
 """The commands that look at data."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reslab.cli.options import DataDir, Json, SkipDamaged
+from reslab.cli.options import AllowRemote, DataDir, Json, SkipDamaged
 from reslab.errors import UserError
+
+if TYPE_CHECKING:
+    from reslab.data.check.findings import Report
+
+SHOWN = 10  # files
 
 app = typer.Typer(
     help="Inspect, verify, pack and cache data.",
@@ -87,11 +92,68 @@ def check(
         echo(f"{expression}: {', '.join(f'{num:,} {split}' for split, num in report.used.items()) or 'no'} images")
         for line in describe(report, most=None if everything else SHOWN):
             echo(line)
-        echo("Repair what is broken." if report.is_broken else "Nothing is broken.")
+        echo(_conclude(report))
         if table is not None:
             echo(f"All findings: {table}")
     if report.is_broken:
         raise typer.Exit(1)
+
+
+def _conclude(report: "Report") -> str:
+    if report.refused:
+        return "Repair what is broken."
+    if report.broken.count:
+        return "Repair or remove broken pictures, or leave them out with --skip-damaged."
+    return "Nothing is broken."
+
+
+@app.command(epilog="Example: reslab data plan digits:1,4,7@20")
+def plan(
+    data: Annotated[str, typer.Argument(metavar="DATA|RUN", help="A data expression, or a run folder.")],
+    unlabelled: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="Pictures without labels, to put in the order worth labelling."),
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write that order to this file.")] = None,
+    data_dir: DataDir = None,
+    allow_remote: AllowRemote = False,
+    json: Json = False,
+) -> None:
+    """Tell how accurate a classifier would be with more pictures, and which ones to label first."""
+    from reslab.cli.show import echo, print_json, print_table, to_plain
+    from reslab.fitting.planning import plan as plan_data
+    from reslab.runs.files import to_csv, write_bytes
+    from reslab.words import counted, interval, percent
+
+    if csv is not None and not unlabelled:
+        raise UserError("--csv writes the order of unlabelled pictures: add --unlabelled FOLDER")
+    found = plan_data(data, unlabelled=unlabelled or (), data_dir=data_dir, allow_remote=allow_remote)
+    if csv is not None:
+        write_bytes(csv, to_csv(["rank", "file"], [[str(rank), file] for rank, file in enumerate(found.order, 1)]))
+    if json:
+        print_json(to_plain(found))
+        return
+    print_table(
+        f"Accuracy by a linear head on {found.network}, with 90 % intervals",
+        ["class", "images", "now", "with 2 times", "with 4 times"],
+        [
+            [
+                each.name,
+                f"{each.num_images:,}",
+                *(f"{percent(a.value, decimals=0)} {interval(a.low, a.high, decimals=0)}" for a in each.accuracy),
+            ]
+            for each in (*found.classes, found.all)
+        ],
+    )
+    for sentence in found.sentences:
+        echo(sentence)
+    if found.order:
+        echo(f"Label first, of {counted(found.num_unlabelled, 'picture')}:")
+        for file in found.order[:SHOWN]:
+            echo(f"  {file}")
+        echo(f"The first {len(found.order)}: {csv}" if csv is not None else "--csv FILE.csv writes all of the order")
+    for unread in found.unread[:SHOWN]:
+        echo(f"reslab: {unread.sentence}", err=True)
 
 
 @app.command(epilog="Example: reslab data verify --json")

@@ -15,6 +15,7 @@ from reslab.cli.options import (
     Json,
     OnNonfinite,
     Precision,
+    SkipDamaged,
     Threads,
     use_threads,
 )
@@ -49,6 +50,7 @@ def extend(
         typer.Option("--set", metavar="FIELD=VALUE", help="Override how the method trains; repeatable."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs, instead of a share of the base's.")] = None,
+    skip_damaged: SkipDamaged = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of order and augmentation.")] = 0,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Resume an interrupted extension.")] = None,
     compile: Compile = "auto",
@@ -72,6 +74,7 @@ def extend(
         or keep_old
         or settings
         or epochs
+        or skip_damaged
         or seed
         or old_data != "all"
         or prior != "base"
@@ -107,6 +110,7 @@ def extend(
             prior=prior,
             keep_old=keep_old,
             settings=[*(settings or ()), *([] if epochs is None else [f"epochs={epochs}"])],
+            skip_damaged=skip_damaged,
             out=out,
             seed=seed,
             device=device,

@@ -11,7 +11,7 @@ from reslab.cli.options import DataDir, Json, Threads, use_threads
 def fit(
     data: Annotated[str, typer.Argument(metavar="DATA", help="A data expression, such as folder:pictures.")],
     out: Annotated[Path, typer.Option(metavar="RUN", help="The new run folder.")] = Path("runs/fit"),
-    minutes: Annotated[float, typer.Option(help="Time to choose and train in; evaluation comes on top.")] = 10,
+    minutes: Annotated[float, typer.Option(help="Time to load, choose and train in; evaluation comes on top.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Seed of a network that is trained from scratch.")] = 0,
     data_dir: DataDir = None,
     threads: Threads = None,

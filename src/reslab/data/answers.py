@@ -68,6 +68,24 @@ def answer_all(
 
     Raises: UserError where the network takes neither grey nor RGB images.
     """
+    for block in read_blocks(files, image_size=image_size, channels=channels, resize=resize, what="predict"):
+        images = {file: each for file, each in block if not isinstance(each, Unread)}
+        said: dict[str, Answer] = {}
+        if images:
+            found_out = say(np.stack(list(images.values())))
+            named = name_best(list(images), found_out, classes=classes, wanted=wanted)
+            said = {each.file: each for each in named}
+        for file, each in block:
+            yield each if isinstance(each, Unread) else said[str(file)]
+
+
+def read_blocks(
+    files: Sequence[Path], *, image_size: int, channels: int, resize: Resizing, what: str
+) -> Iterator[list[tuple[Path, NDArray[np.uint8] | Unread]]]:
+    """Read pictures to (C, image_size, image_size), some at a time; what they are read for stands in the progress.
+
+    Raises: UserError where a network takes neither grey nor RGB images.
+    """
     check_taken(image_size=image_size, channels=channels)
 
     def read(file: Path) -> NDArray[np.uint8] | Unread:
@@ -77,20 +95,30 @@ def answer_all(
             return Unread(str(file), str(error))
         return np.asarray(image)
 
-    with ThreadPoolExecutor(_READERS) as pool, counting("predict", total=len(files)) as show:
+    with ThreadPoolExecutor(_READERS) as pool, counting(what, total=len(files)) as show:
         for start in range(0, len(files), BLOCK):
             some = files[start : start + BLOCK]
-            found = dict(zip(some, pool.map(read, some), strict=True))
-            images = {file: each for file, each in found.items() if not isinstance(each, Unread)}
-            said: dict[str, Answer] = {}
-            if images:
-                found_out = say(np.stack(list(images.values())))
-                named = name_best(list(images), found_out, classes=classes, wanted=wanted)
-                said = {each.file: each for each in named}
-            for file in some:
-                each = found[file]
-                yield each if isinstance(each, Unread) else said[str(file)]
+            yield list(zip(some, pool.map(read, some), strict=True))
             show(min(start + BLOCK, len(files)))
+
+
+def read_sound(
+    files: Sequence[Path], *, image_size: int, channels: int, resize: Resizing, what: str
+) -> tuple[list[Path], NDArray[np.uint8], list[Unread]]:
+    """Read the pictures that are sound: their files, images (N, C, H, W), and those files that are no pictures.
+
+    Raises: UserError where none is.
+    """
+    read = [
+        pair
+        for block in read_blocks(files, image_size=image_size, channels=channels, resize=resize, what=what)
+        for pair in block
+    ]
+    unread = [each for _, each in read if isinstance(each, Unread)]
+    sound = [(file, each) for file, each in read if not isinstance(each, Unread)]
+    if not sound:
+        raise UserError(unread[0].sentence)
+    return [file for file, _ in sound], np.stack([image for _, image in sound]), unread
 
 
 def all_read(answers: Iterator[Answer | Unread]) -> list[Answer]:

@@ -110,6 +110,12 @@ def load(
     return _as_set(_join(parts), expression, split)
 
 
+def check_classes(images: ImageSet) -> None:
+    """Raises: UserError where there is one class, which is nothing to tell from others."""
+    if len(images.classes) < 2:
+        raise UserError(f"{images.expression!r} has one class, {images.classes[0]!r}: a classifier needs at least two")
+
+
 def load_validation(
     expression: str,
     *,

@@ -11,7 +11,7 @@ import numpy as np
 from reslab.data.expression import find_relative, find_remote, move_relative
 from reslab.data.framing import Form
 from reslab.data.images import ImageSet
-from reslab.data.load import join_sets, load, load_validation
+from reslab.data.load import check_classes, join_sets, load, load_validation
 from reslab.data.pixels import Pixels
 from reslab.data.split import hold_out
 from reslab.errors import UserError
@@ -126,8 +126,7 @@ def _load(recipe: Recipe, split: SplitName, data_dir: Path | None) -> ImageSet:
         stream=recipe.stream,
         skip_damaged=recipe.skip_damaged,
     )
-    if len(images.classes) < 2:
-        raise UserError(f"{recipe.data!r} has one class, {images.classes[0]!r}: a classifier needs at least two")
+    check_classes(images)
     return images
 
 

@@ -16,12 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reslab import models
-from reslab.data.images import ImageSet
 from reslab.measure.calibration import find_obstacle
-from reslab.models.fusion import FusionClassifier
-from reslab.network.inference import place_on
-from reslab.network.network import Network
-from reslab.pretrained import Pretrained, standardize_for, start_from
 from reslab.pretrained.heads import STRENGTHS, solve_lda
 from reslab.recipe.networks import EfficientNetLite, Fusion, Kept, Model
 from reslab.recipe.recipe import Extension
@@ -60,49 +55,6 @@ def num_features(model: Model) -> int:
     """Count the features of a network, without building its weights."""
     with torch.device("meta"):
         return models.build(model, num_classes=1).head.in_features
-
-
-def fuse(base: Network, options: Fusion, *, num_classes: int) -> FusionClassifier:
-    """Put the base beside the pretrained network; the head's rows of old classes are the base's, the rest are 0."""
-    channels = base.channels
-    with torch.random.fork_rng(devices=[]):
-        module = models.build(options, num_classes=num_classes, channels=channels)
-    assert isinstance(module, FusionClassifier)
-    if isinstance(base.module, FusionClassifier):
-        _load(module, base.module)
-    else:
-        pretrained = start_from(
-            f"efficientnet_lite{options.pretrained.size}", options.pretrained, num_classes=1, channels=channels
-        )
-        _load(module.base, base.module)
-        _load(module.pretrained, pretrained)
-        own, wanted = base.metadata.standardize, standardize_for(channels)
-        with torch.no_grad():
-            for channel in range(channels):
-                module.scale[channel] = own.std[channel] / wanted.std[channel]
-                module.shift[channel] = (own.mean[channel] - wanted.mean[channel]) / wanted.std[channel]
-    old = base.module.head
-    with torch.no_grad():
-        module.head.weight.zero_()[: old.out_features, : old.in_features] = old.weight
-        module.head.bias.zero_()[: old.out_features] = 0.0 if old.bias is None else old.bias
-    return place_on(module.eval(), base.device)
-
-
-def _load(module: nn.Module, source: nn.Module) -> None:
-    """Take over all but the head."""
-    tensors = {name: value for name, value in source.state_dict().items() if not name.startswith("head.")}
-    module.load_state_dict(module.state_dict() | tensors)
-
-
-def compute_features(network: Network, images: ImageSet) -> Tensor:
-    """Compute the features (N, D) that the head of a fused network is given; those of the pretrained one are cached."""
-    module, options = network.module, network.metadata.model
-    assert isinstance(module, FusionClassifier)
-    assert isinstance(options, Fusion)
-    assert options.pretrained.resize is not None
-    first = Network(module.base, network.metadata).features(images.images)
-    second = Pretrained(f"efficientnet_lite{options.pretrained.size}", image_size=options.pretrained.resize)
-    return torch.cat([first, torch.from_numpy(second.features(images.images))], dim=1)
 
 
 class LabelledFeatures(NamedTuple):

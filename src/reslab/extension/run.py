@@ -26,6 +26,7 @@ from reslab.machine.memory import keep_freed_memory
 from reslab.models.layers import Classifier
 from reslab.network.finishing import finish
 from reslab.network.network import Network
+from reslab.pretrained.fusion import compute_fused, fuse
 from reslab.recipe.networks import Fusion
 from reslab.recipe.recipe import Extension, LinearHead, Recipe, derive
 from reslab.recipe.settings import with_settings
@@ -55,6 +56,7 @@ class _Wish:
     prior: str
     keep_old: str | None
     settings: tuple[str, ...]
+    skip_damaged: bool
 
 
 def extend(
@@ -68,6 +70,7 @@ def extend(
     prior: str = "base",
     keep_old: str | None = None,
     settings: Iterable[str] = (),
+    skip_damaged: bool = False,
     seed: int = 0,
     device: str = "auto",
     data_dir: Path | None = None,
@@ -101,6 +104,8 @@ def extend(
         With `exact` the logits of the old classes stay what they are, to the bit; by the method `fusion` alone.
     settings : iterable of str, default ()
         Overrides `field=value` of how the method trains, such as `epochs=5`, as `with_settings` takes them.
+    skip_damaged : bool, default False
+        Whether pictures that cannot be read are left out, as the base does where it did.
     seed : int, default 0
         Decides what is random in the training.
     device : str, default "auto"
@@ -145,9 +150,8 @@ def extend(
     weights = Network.load(run.path, device=str(team.device)).metadata
     # What `data` adds to it, the caller has named.
     check_remote(run.recipe.data, of=f"the recipe {run.recipe.name}", allow_remote=allow_remote)
-    recipe = _plan(
-        run, weights, _Wish(data, method, old_data, merge, prior, keep_old, tuple(settings)), data_dir=data_dir
-    )
+    wish = _Wish(data, method, old_data, merge, prior, keep_old, tuple(settings), skip_damaged)
+    recipe = _plan(run, weights, wish, data_dir=data_dir)
 
     def bring_base(made: Run) -> None:
         made.write_base(run.weights_path.read_bytes())
@@ -273,6 +277,7 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None) -> 
     here = recipe_here(run, data_dir=data_dir)
     data = join_expressions(here.data, wish.data, old_limit=None if limit is None else int(limit))
     draft = plan(run.base_recipe, weights=weights, extension=extension, data=data)
+    draft = derive(draft, name=draft.name, skip_damaged=base.skip_damaged or wish.skip_damaged)
     images = read_split(draft, "train", data_dir=data_dir, allow_remote=True)
     _check_fit(run, weights, images, wish)
     old_images = _read_old(run, data_dir=data_dir)
@@ -380,7 +385,7 @@ class _Extender:
             network,
             images=self.images,
             held_out=self.held_out,
-            features_of=partial(fusion.compute_features, network) if self.extension.method == "fusion" else None,
+            features_of=partial(compute_fused, network) if self.extension.method == "fusion" else None,
             calibrated=bool(self.extension.keep_old),
         )
         self.display.say(finished.note)
@@ -418,8 +423,8 @@ class _Extender:
         began = time.perf_counter()
         assert isinstance(self.recipe.model, Fusion)
         assert self.held_out is not None
-        network = self._named(fusion.fuse(self.base, self.recipe.model, num_classes=len(self.images.classes)))
-        features, held_out = (fusion.compute_features(network, images) for images in (self.images, self.held_out))
+        network = self._named(fuse(self.base, self.recipe.model, num_classes=len(self.images.classes)))
+        features, held_out = (compute_fused(network, images) for images in (self.images, self.held_out))
         candidates = fusion.candidates(
             network.module.head,
             fusion.LabelledFeatures(features, self.images.labels),

@@ -1,31 +1,31 @@
 """Fit: the best classifier of somebody's images within some minutes, without a recipe to know."""
 
-import time
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from reslab.data.batches import seeded
 from reslab.data.check.examine import look_at
 from reslab.data.check.words import describe
+from reslab.data.framing import Form
 from reslab.data.images import ImageSet
-from reslab.data.load import load
+from reslab.data.load import load, load_validation
 from reslab.data.recipe_data import find_base
 from reslab.data.sizes import find_image_size
-from reslab.errors import UserError
+from reslab.errors import Failure, UserError
 from reslab.evaluation import evaluate
-from reslab.fitting import scratch
+from reslab.fitting import beside, scratch
 from reslab.fitting.choice import Backbone, Budget, FittedHead, backbones, check_counts, choose
+from reslab.fitting.choice import describe as describe_candidate
 from reslab.machine.device import pick_device
 from reslab.measure.class_sets import fit_class_sets
 from reslab.measure.metrics import softmax
 from reslab.network.familiarity import MOST, Familiarity, fit_frozen
 from reslab.network.network import Network
 from reslab.pretrained import PRETRAINED, Pretrained, standardize_for, start_from
-from reslab.recipe.networks import MODELS, EfficientNetLite
 from reslab.recipe.recipe import Cosine, Flip, Recipe
-from reslab.records import Calibration, Candidates, Epoch, Weights
+from reslab.records import Calibration, Candidate, Candidates, Epoch, Weights
 from reslab.report import write_report
 from reslab.runs import Run
 from reslab.training.begin import Computing, begin
@@ -34,6 +34,8 @@ from reslab.training.progress import say
 
 __all__ = ["fit"]
 
+END = 0.95  # of the time, when a training that takes longer than was measured ends
+FROZEN_SHARE = 0.35  # of the time, where a network is trained beside the frozen one
 LARGEST_STORED = 192  # pixels a side; larger photographs gain nothing
 NOT_INSTALLED = (
     "no pretrained network is installed, so one is trained from scratch, which needs many more pictures: "
@@ -53,7 +55,8 @@ def fit(
     """Find and train the best classifier for a set of images, evaluate it and write its report.
 
     Networks with the weights of ImageNet turn the training images into features, and linear heads are solved on them.
-    The best is chosen by its log loss out of folds of the training images, and calibrated on them. Without
+    The best is chosen by its log loss out of folds of the training images, and calibrated on them. With 2,000 training
+    images or more, a network is trained beside it, and held-out images choose its share of the logits. Without
     `reslab[pretrained]` a network is trained from scratch. The test split is opened once, at the end.
 
     Parameters
@@ -63,7 +66,8 @@ def fit(
     out : Path or str, default "runs/fit"
         The new run folder.
     minutes : float, default 10
-        Time to choose and train in; evaluation and report come on top. What would not end in time is left out.
+        Time to load, choose and train in; evaluation and report come on top. What would not end in time is left out,
+        and a training that takes longer than was measured ends early.
     seed : int, default 0
         Seed of a network that is trained; heads on features need none.
     data_dir : Path, optional
@@ -90,6 +94,7 @@ def fit(
     """
     if minutes <= 0:
         raise UserError(f"--minutes {minutes:g} leaves no time: choose 1 or more")
+    budget = Budget.of(minutes)
     Run.check_free(out)
     size = find_image_size(data, largest=LARGEST_STORED, data_dir=data_dir)
     images = load(data, "train", data_dir=data_dir, image_size=size)
@@ -98,59 +103,99 @@ def fit(
         for line in describe(found):
             say(line, silent=False)
     if networks := list(backbones(stored_size=size)):
-        run = _fit_head(images, networks, out=out, minutes=minutes, seed=seed, data_dir=data_dir, silent=silent)
+        own = load_validation(data, classes=images.classes, data_dir=data_dir, form=Form(size))
+        fitted = find(images, networks, own=own, budget=budget, seed=seed, silent=silent)
+        run = _write(fitted, out=out, budget=budget, seed=seed, data_dir=data_dir)
     else:
         say(NOT_INSTALLED, silent=silent)
-        run = scratch.train_from_scratch(images, out=out, minutes=minutes, seed=seed, data_dir=data_dir, silent=silent)
+        run = scratch.train_from_scratch(
+            images, out=out, minutes=budget.left / 60, seed=seed, data_dir=data_dir, silent=silent
+        )
     evaluate(run, data_dir=data_dir, allow_remote=True)
     write_report(run)
     return run
 
 
-def _fit_head(
-    images: ImageSet,
-    networks: list[Backbone],
-    *,
-    out: Path | str,
-    minutes: float,
-    seed: int,
-    data_dir: Path | None,
-    silent: bool,
-) -> Run:
-    """Choose a backbone and a head, and write them as a run."""
-    began = time.perf_counter()
+@dataclass(frozen=True)
+class Fitted:
+    """The network that was chosen, as a recipe describes it, its log, and all that was tried."""
+
+    recipe: Recipe
+    network: Network
+    splits: tuple[ImageSet, ...]  # training images, and those that were held out
+    log: list[Epoch]
+    candidates: list[Candidate]
+
+
+def find(
+    images: ImageSet, networks: list[Backbone], *, own: ImageSet | None, budget: Budget, seed: int, silent: bool
+) -> Fitted:
+    """Choose a frozen network and a head, and where images are many, a trained network beside them.
+
+    `own` are the validation images that a source brings.
+    """
+    is_many = len(images.labels) >= beside.FEWEST_IMAGES
     found, candidates = choose(
         images,
         candidates=networks,
-        budget=Budget(began + 60 * minutes),
+        budget=budget.share(FROZEN_SHARE) if is_many else budget,
         say=lambda line: say(line, silent=silent),
+        one_head=is_many,
     )
+    if not is_many:
+        return _frozen(images, found, candidates, budget)
+    parts = beside.cut(images, own)
+    try:
+        recipe = beside.plan(parts.training, minutes=budget.left / 60)
+        say(f"train {recipe.model.label} {recipe.name} for {recipe.epochs} epochs", silent=silent)
+        trained, log = beside.train(parts, recipe, seed=seed, until=budget.share(END).until, silent=silent)
+    except (UserError, Failure) as error:
+        say(f"no network is trained beside it: {error}", silent=silent)
+        left_out = found.candidate.model_copy(update={"left_out": f"a trained network beside it: {error}"})
+        return _frozen(images, found, [*candidates, left_out], budget)
+    both = beside.share_out(found, parts, trained, log, recipe)
+    for candidate in both.candidates:
+        say(describe_candidate(candidate), silent=silent)
+    candidates = [each.model_copy(update={"chosen": False}) for each in candidates]
+    candidates += both.candidates
+    if not both.share:
+        return _frozen(images, found, candidates, budget)
+    network, log = beside.build_network(found, both, parts), beside.whole_log(both, spent=budget.spent)
+    return Fitted(beside.describe(found, both, recipe), network, parts, log, candidates)
+
+
+def _frozen(images: ImageSet, found: FittedHead, candidates: list[Candidate], budget: Budget) -> Fitted:
     recipe = describe_fit(images, found)
     network = build_network(recipe, images, found)
+    return Fitted(recipe, network, (images,), [_log(images, found, seconds=budget.spent)], candidates)
+
+
+def _write(fitted: Fitted, *, out: Path | str, budget: Budget, seed: int, data_dir: Path | None) -> Run:
+    """Write what was found as a run."""
     computing = Computing(compile="off", precision="float32")
+    team = Team(pick_device("cpu"))
     with begin(
-        recipe,
+        fitted.recipe,
         out=out,
         seed=seed,
-        team=Team(pick_device("cpu")),
-        read=lambda: (images,),
+        team=team,
+        read=lambda: fitted.splits,
         computing=computing,
-        data_from=find_base(recipe.data, data_dir),
+        data_from=find_base(fitted.recipe.data, data_dir),
     ) as begun:
-        seconds = time.perf_counter() - began
-        begun.run.write_candidates(Candidates(minutes=minutes, seconds=seconds, candidates=tuple(candidates)))
-        begun.run.append_log(_log(images, found, seconds=seconds))
-        begun.run.write_weights(network.to_bytes())
+        begun.run.write_candidates(
+            Candidates(minutes=budget.minutes, seconds=budget.spent, candidates=tuple(fitted.candidates))
+        )
+        for epoch in fitted.log:
+            begun.run.append_log(epoch)
+        begun.run.write_weights(fitted.network.to_bytes())
     return begun.run
 
 
 def describe_fit(images: ImageSet, found: FittedHead) -> Recipe:
     """Describe what was chosen as a recipe."""
-    options = MODELS[found.backbone.network]
-    assert isinstance(options, EfficientNetLite)
     assert found.candidate.head is not None
-    stored = images.images.shape[2]
-    resize = None if found.backbone.image_size == stored else found.backbone.image_size
+    stored, options = images.images.shape[2], found.backbone.options
     return Recipe(
         name="fit",
         source="reslab fit",
@@ -158,7 +203,7 @@ def describe_fit(images: ImageSet, found: FittedHead) -> Recipe:
         image_size=stored,
         standardize=standardize_for(images.images.shape[1]),
         augment=(Flip(),),
-        model=options.model_copy(update={"resize": resize}),
+        model=options.model_copy(update={"resize": None}) if options.resize == stored else options,
         pretrained=found.backbone.network,  # type: ignore[arg-type]  # checked by the recipe
         optimizer=found.candidate.head,
         schedule=Cosine(),
@@ -173,9 +218,7 @@ def build_network(recipe: Recipe, images: ImageSet, found: FittedHead) -> Networ
     assert recipe.standardize is not None
     channels = images.images.shape[1]
     module = start_from(recipe.pretrained, recipe.model, num_classes=len(images.classes), channels=channels).eval()
-    with torch.no_grad():
-        module.head.weight.copy_(torch.from_numpy(np.asarray(found.head.weight)))
-        module.head.bias.copy_(torch.from_numpy(np.asarray(found.head.bias)))
+    found.head.write(module.head)
     metadata = Weights(
         model=recipe.model,
         classes=images.classes,

@@ -19,11 +19,13 @@ from reslab.errors import UserError
 from reslab.measure.estimates import proportion
 from reslab.pretrained import Pretrained, is_installed
 from reslab.pretrained.heads import STRENGTHS, Head, Integers, Method, solve
+from reslab.recipe.networks import MODELS, EfficientNetLite
 from reslab.recipe.recipe import LinearHead
 from reslab.records import Candidate
 from reslab.words import duration
 
 FOLDS = 5
+MARGIN = 1.3  # by which things may take longer than measured before
 NUM_VIEWS = 2  # the image and its mirror image
 SIZES = {"efficientnet_lite0": (128, 192, 256), "efficientnet_lite1": (256,), "efficientnet_lite2": (256,)}
 LARGEST_ENLARGED = 256  # pixels
@@ -39,6 +41,13 @@ class Backbone:
 
     network: str
     image_size: int
+
+    @property
+    def options(self) -> EfficientNetLite:
+        """The network's description."""
+        options = MODELS[self.network]
+        assert isinstance(options, EfficientNetLite)
+        return options.model_copy(update={"resize": self.image_size})
 
     @property
     def cost(self) -> float:
@@ -67,13 +76,38 @@ class FittedHead:
 
 @dataclass(frozen=True)
 class Budget:
-    """When the time for choosing ends, by the clock of `time.perf_counter`."""
+    """So many minutes, from when on, by the clock of `time.monotonic`."""
 
-    end: float
+    minutes: float
+    began: float
+
+    @classmethod
+    def of(cls, minutes: float) -> "Budget":
+        """Begin now."""
+        return cls(minutes, time.monotonic())
+
+    @property
+    def until(self) -> float:
+        """When the time is over."""
+        return self.began + 60 * self.minutes
+
+    @property
+    def spent(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self.began
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left; below 0 where it is overdrawn."""
+        return 60 * self.minutes - self.spent
 
     def has(self, seconds: float) -> bool:
-        """Tell whether something that takes so long would end in time."""
-        return time.perf_counter() + seconds < self.end
+        """Tell whether something that takes so long would end in time, with a margin for what else is computed."""
+        return MARGIN * seconds < self.left
+
+    def share(self, share: float) -> "Budget":
+        """Give a budget of the first part of the time."""
+        return Budget(share * self.minutes, self.began)
 
 
 def check_counts(images: ImageSet) -> None:
@@ -99,11 +133,12 @@ def backbones(*, stored_size: int) -> Iterator[Backbone]:
 
 
 def choose(
-    images: ImageSet, *, candidates: list[Backbone], budget: Budget, say: Say
+    images: ImageSet, *, candidates: list[Backbone], budget: Budget, say: Say, one_head: bool = False
 ) -> tuple[FittedHead, list[Candidate]]:
     """Judge a discriminant analysis on each backbone, then the logistic regression on the best one and their mean.
 
-    Whatever would take more than is left of the budget is left out, but not the first. All is given as it was judged.
+    With `one_head` the analysis is all. Whatever would take more than is left of the budget is left out, but not the
+    first. All is given as it was judged.
     """
     judged: list[Candidate] = []
     best: FittedHead | None = None
@@ -117,8 +152,8 @@ def choose(
 
     for backbone in candidates:
         cost = backbone.cost * NUM_VIEWS * len(images.labels)
-        if best is not None and not budget.has(cost / speed):
-            judged.append(_left_out(backbone, seconds=cost / speed))
+        if best is not None and not budget.has(seconds := cost / speed + best.candidate.seconds):
+            judged.append(_left_out(backbone, seconds=seconds))
             continue
         began = time.perf_counter()
         computed = compute_views(images, backbone)
@@ -127,7 +162,9 @@ def choose(
         if best is None or found.loss < best.loss:
             best, views = found, computed
     assert best is not None
-    if budget.has(seconds := logistic_seconds(views)):
+    if one_head:
+        pass  # the analysis is all
+    elif budget.has(seconds := logistic_seconds(views)):
         logistic = note(judge(views, images.labels.numpy(), backbone=best.backbone, method="logistic"))
         both = note(average(best, logistic, features=views[0], labels=images.labels.numpy()))
         best = min((best, logistic, both), key=lambda found: found.loss)
@@ -230,12 +267,17 @@ def stack(views: Features, labels: Integers) -> tuple[Features, Integers]:
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: Integers) -> float:
-    """Find the temperature with the least log loss (Guo et al. 2017, arXiv:1706.04599)."""
-    found = minimize_scalar(lambda power: log_loss(logits / 10**power, labels), bounds=(-2, 3), method="bounded")
+    """Find the temperature with the least smoothed log loss (Guo et al. 2017, arXiv:1706.04599)."""
+    found = minimize_scalar(lambda power: _smoothed_loss(logits / 10**power, labels), bounds=(-2, 3), method="bounded")
     return float(10**found.x)
 
 
 def log_loss(logits: NDArray[np.floating], labels: Integers) -> float:
+    """Compute the mean cross-entropy with the labels."""
+    return float(_surprise(logits)[np.arange(len(labels)), labels].mean())
+
+
+def _smoothed_loss(logits: NDArray[np.floating], labels: Integers) -> float:
     """Compute the cross-entropy with the labels, none of which is held for certain.
 
     A label of n images a class has the probability (n + 1) / (n + 2), as Platt 1999 has it: a few answers that are all
@@ -243,17 +285,22 @@ def log_loss(logits: NDArray[np.floating], labels: Integers) -> float:
     """
     num_images, num_classes = logits.shape
     doubt = 1 / (num_images / num_classes + 2)
-    shifted = logits - logits.max(1, keepdims=True)
-    losses = np.log(np.exp(shifted).sum(1, keepdims=True)) - shifted  # of each class, were it the right one
+    losses = _surprise(logits)
     right = losses[np.arange(num_images), labels]
     wrong = (losses.sum(1) - right) / (num_classes - 1)
     return float(((1 - doubt) * right + doubt * wrong).mean())
 
 
+def _surprise(logits: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Compute the loss (N, K) of each class, were it the right one."""
+    shifted = logits - logits.max(1, keepdims=True)
+    return np.asarray(np.log(np.exp(shifted).sum(1, keepdims=True)) - shifted)
+
+
 def describe(candidate: Candidate) -> str:
     """Say in a line how good a candidate is."""
     assert candidate.accuracy is not None
-    return f"{candidate.words}: {candidate.accuracy.value:.1%} out of folds, log loss {candidate.log_loss:.3f}"
+    return f"{candidate.words}: {candidate.accuracy.value:.1%} {candidate.judged_on}, log loss {candidate.log_loss:.3f}"
 
 
 def logistic_seconds(views: Features) -> float:

@@ -37,7 +37,7 @@ def summarize(run: Run) -> Summary:
 
 
 def _advice(worst: str, count: int, candidates: Candidates | None, *, is_perfect: bool, path: str) -> str:
-    left_out = [each for each in candidates.candidates if each.left_out] if candidates else []
+    left_out = [each for each in candidates.candidates if each.left_out and not each.accuracy] if candidates else []
     if candidates is None:
         return "Next: pip install 'reslab[pretrained,export]' and fit again, to start from ImageNet."
     if not is_perfect and count < FEW:

@@ -24,12 +24,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from reslab.data.arrays import Layout, find_layout, find_scale, read_labels, read_names
 from reslab.data.images import ImageSet
 from reslab.data.pictures import with_channels
+from reslab.data.recipe_data import HOLD_OUT_SEED
+from reslab.data.split import hold_out
 from reslab.data.storage.blocks import resize
 from reslab.machine import kernels
 from reslab.machine.device import pick_device
 from reslab.measure.metrics import softmax
 from reslab.network.network import Network
-from reslab.recipe.recipe import Recipe, parse_recipe
+from reslab.recipe.recipe import Recipe, derive, parse_recipe
 from reslab.recipe.shipped import find_recipe
 from reslab.runs import Run
 from reslab.training.begin import Computing, begin
@@ -48,6 +50,9 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Replaces the recipe's number of epochs.
     image_shape : tuple of int, optional
         (H, W) or (H, W, C) of images that come as flattened rows.
+    validation_fraction : float, default 0.0
+        The share of the images to hold out, by which probabilities are calibrated. Without any they are not, unless the
+        recipe has a temperature.
     out : Path or str, optional
         The run folder to make and keep; otherwise it is temporary.
     random_state : int, RandomState or None, default 0
@@ -78,6 +83,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         epochs: int | None = None,
         image_shape: tuple[int, ...] | None = None,
+        validation_fraction: float = 0.0,
         out: Path | str | None = None,
         random_state: int | np.random.RandomState | None = 0,
         device: str = "auto",
@@ -85,6 +91,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.recipe = recipe
         self.epochs = epochs
         self.image_shape = image_shape
+        self.validation_fraction = validation_fraction
         self.out = out
         self.random_state = random_state
         self.device = device
@@ -119,7 +126,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             split="train",
         )
         with tempfile.TemporaryDirectory() as temporary:
-            run = self._train(recipe, images, Path(self.out or Path(temporary) / "run"))
+            run = self._train(recipe, self._hold_out(images), Path(self.out or Path(temporary) / "run"))
             self.network_ = Network.load(run.path, device=self.device)
         return self
 
@@ -146,10 +153,17 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         epochs = {} if self.epochs is None else {"epochs": self.epochs}
         return parse_recipe(recipe.model_dump() | changes | epochs, where="Classifier")
 
-    def _train(self, recipe: Recipe, images: ImageSet, out: Path) -> Run:
+    def _hold_out(self, images: ImageSet) -> tuple[ImageSet, ...]:
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction is {self.validation_fraction}: choose one from 0 to below 1")
+        num = round(self.validation_fraction * len(images.labels))
+        return hold_out(images, num, seed=HOLD_OUT_SEED) if num else (images,)
+
+    def _train(self, recipe: Recipe, splits: tuple[ImageSet, ...], out: Path) -> Run:
         team = Team(pick_device(self.device))
+        recipe = derive(recipe, name=recipe.name, validation=sum(len(each.labels) for each in splits[1:]))
         with begin(
-            recipe, out=out, seed=self._draw_seed(), team=team, read=lambda: (images,), computing=Computing()
+            recipe, out=out, seed=self._draw_seed(), team=team, read=lambda: splits, computing=Computing()
         ) as begun:
             return Trainer(begun, silent=True).train()
 

@@ -64,6 +64,36 @@ def predict_features(model: Classifier, images: Stored, *, prepare: Callable[[Te
         return torch.cat([model.features(prepare(batch)).float().cpu() for batch in _split(images, model)])
 
 
+def predict_with(
+    model: Classifier,
+    images: Stored,
+    *,
+    prepare: Callable[[Tensor], Tensor],
+    measure: Callable[[Tensor, Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Compute the logits of `predict_logits` and, (N,), what `measure` makes of a batch's features and logits."""
+    with _evaluating(model), torch.inference_mode():
+        network = fold(_FeaturesToo(model))
+        parts = []
+        for batch in _split(images, model):
+            features, logits = (each.float().cpu() for each in network(prepare(batch)))
+            parts.append((logits, measure(features, logits)))
+    logits, measured = zip(*parts, strict=True)
+    return torch.cat(logits), torch.cat(measured)
+
+
+class _FeaturesToo(nn.Module):
+    """A network that also says what it gives its head."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.model.features(images)
+        return features, self.model.head(features)
+
+
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Have the model in evaluation mode while the block runs."""

@@ -16,12 +16,10 @@ from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
 from reslab.models.layers import Classifier
 from reslab.network.familiarity import Familiarity, read_familiarity
-from reslab.network.inference import Stored, place_on, predict_features, predict_logits
+from reslab.network.inference import Stored, place_on, predict_features, predict_logits, predict_with
 from reslab.recipe.shapes import Resizing
 from reslab.records import FAMILIARITY, Weights
 from reslab.runs import pack_weights, read_weights, write_bytes
-
-AT_ONCE = 1000  # images whose familiarity is computed: each is compared with every held-out image
 
 
 class Network:
@@ -170,15 +168,9 @@ class Network:
 
     def logits_and_familiarity(self, pixels: Stored) -> tuple[Tensor, Tensor | None]:
         """Compute logits (N, K) and familiarity (N,), as `answer` has it, of stored images (N, C, H, W)."""
-        parts = [self._say(pixels[start : start + AT_ONCE]) for start in range(0, max(1, len(pixels)), AT_ONCE)]
-        logits, familiarities = zip(*parts, strict=True)
-        return torch.cat(logits), None if self.familiarity is None else torch.cat(familiarities)
-
-    @torch.inference_mode()
-    def _say(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
-        features = self.features(pixels)
-        logits = self.module.head(features.to(self.device)).float().cpu()
-        return logits, None if self.familiarity is None else self.familiarity(features, logits)
+        if self.familiarity is None:
+            return self.logits(pixels), None
+        return predict_with(self.module, pixels, prepare=self.prepare, measure=self.familiarity)
 
     def prepare(self, pixels: Tensor) -> Tensor:
         """Turn stored images (N, C, H, W) uint8 into what `module` takes: resized, standardised, on its device.

@@ -11,7 +11,9 @@ import warnings
 from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 Floats = NDArray[np.floating]
 Integers = NDArray[np.int64]
@@ -33,6 +35,12 @@ class Head(NamedTuple):
     def logits(self, features: Floats) -> Floats:
         """Compute logits (N, K)."""
         return np.asarray(features @ self.weight.T + self.bias)
+
+    def write(self, layer: nn.Linear) -> None:
+        """Copy it into the layer of a network."""
+        with torch.no_grad():
+            layer.weight.copy_(torch.from_numpy(np.asarray(self.weight)))
+            layer.bias.copy_(torch.from_numpy(np.asarray(self.bias)))
 
     def divided(self, temperature: float) -> "Head":
         """Give the head whose logits are divided by a temperature."""

@@ -22,7 +22,7 @@ from pydantic import (
 
 from reslab.errors import UserError, check_kind, first_complaint
 from reslab.language import form_of, grouped, say, short
-from reslab.recipe.networks import Model
+from reslab.recipe.networks import Fusion, Model
 from reslab.recipe.schema import SCHEMA_VERSION, upgrade
 from reslab.recipe.shapes import Channels, Resizing
 from reslab.recipe.value import Fraction, Part
@@ -552,8 +552,9 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _pretrained_fits_model(self) -> "Recipe":
-        if self.pretrained is not None and self.pretrained != self.model.label:
-            raise ValueError(f"the weights of {self.pretrained} do not fit {self.model.label}: name equal ones")
+        own = self.model.pretrained if isinstance(self.model, Fusion) else self.model
+        if self.pretrained is not None and self.pretrained != own.label:
+            raise ValueError(f"the weights of {self.pretrained} do not fit {own.label}: name equal ones")
         return self
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from reslab.language import say
+from reslab.language import say, short
 from reslab.recipe.recipe import Recipe
 from reslab.records import Evaluation, Weights
 from reslab.report.tables import calibration_sentence, markdown_table, promise_table, split_words
@@ -37,7 +37,8 @@ def write_card(run: Run, *, weights: Weights, files: Iterable[str]) -> str:
 
 
 FILES = {
-    "model.onnx": "stored pixels (N, C, H, W) uint8 to `logits` and `probabilities` (N, K) float32, for ONNX Runtime",
+    "model.onnx": "stored pixels (N, C, H, W) uint8 to `logits` and `probabilities` (N, K) float32, with "
+    "held-out images also `familiarity` (N,), for ONNX Runtime",
     "model-int8.onnx": "the same in 8-bit integers",
     "model.safetensors": "the weights; their metadata name the network, so `reslab predict` needs no other file",
     "recipe.json": "the recipe: enough to train it again",
@@ -102,6 +103,7 @@ def _facts(recipe: Recipe, weights: Weights) -> list[str]:
         *([(say("Starts from"), start)] if recipe.pretrained else []),
         (say("Source of the recipe"), markdown(say(recipe.source))),
         (say("Probabilities"), _calibration(weights)),
+        (say("Sets of classes"), _class_sets(weights)),
         (say("Classes, in the order of the logits"), ", ".join(map(markdown, weights.classes))),
     ]
     return [f"- {term}: {description}" for term, description in facts]
@@ -110,6 +112,17 @@ def _facts(recipe: Recipe, weights: Weights) -> list[str]:
 def _calibration(weights: Weights) -> str:
     found = weights.calibration
     return say("not calibrated") if found is None else say("{source}, which is inside", source=found.words)
+
+
+def _class_sets(weights: Weights) -> str:
+    known = weights.class_sets
+    if known is None:
+        return say("none can be promised, since too few images were held out")
+    return say(
+        "`reslab predict --coverage` promises up to {most} % on {images}",
+        most=short(100 * known.thresholds[-1][0]),
+        images=counted(known.num_images, "held-out image"),
+    )
 
 
 def _figures(run: Run) -> list[str]:

@@ -4,6 +4,7 @@ import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -270,7 +271,7 @@ def selection_pictures(inputs: Inputs) -> list[Picture]:
         return []
     logits, labels = inputs.predictions
     right = logits.argmax(axis=1) == labels
-    scores = {
+    scores: dict[str, NDArray[np.floating[Any]]] = {
         say("least familiar held back"): inputs.familiarity,
         say("least probable held back"): softmax(logits).max(axis=1),
     }

@@ -5,7 +5,7 @@ Axes: N images, K classes, B bins.
 
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,13 +102,14 @@ def candidate_table(candidates: Candidates) -> Table:
         (
             Cell(each.words),
             in_percent(each.accuracy) if each.accuracy else Cell("–"),
+            Cell(each.judged_on if each.accuracy else "–"),
             Cell("–" if each.log_loss is None else decimal(each.log_loss, 3)),
             Cell(say("chosen") if each.chosen else each.left_out or ""),
         )
         for each in candidates.candidates
     )
     chosen = next(place for place, each in enumerate(candidates.candidates) if each.chosen)
-    header = (say("Network and head"), say("Accuracy out of folds"), say("Log loss (nats)"), "")
+    header = (say("Network and head"), say("Accuracy"), say("Judged"), say("Log loss (nats)"), "")
     return Table(header, rows, highlight=chosen)
 
 
@@ -237,9 +238,7 @@ def calibration_sentence(evaluation: Evaluation) -> str | None:
         return None
     now, before = test.expected_calibration_error, test.expected_calibration_error_uncalibrated
     if before is None:
-        return say(
-            "Probabilities are off by {now} on average, and nothing was held out to correct them by.", now=figure(now)
-        )
+        return say("Probabilities are off by {now} on average: they are not calibrated.", now=figure(now))
     return say(
         "Probabilities are off by {now} on average; before they were calibrated, by {before}.",
         now=figure(now),
@@ -338,7 +337,7 @@ MOST_POINTS = 200  # of a curve
 FEWEST_ANSWERED = 0.05  # the share it begins with: with fewer images it is noise
 
 
-def selection(scores: NDArray[np.floating], *, right: NDArray[np.bool_]) -> Selection:
+def selection(scores: NDArray[np.floating[Any]], *, right: NDArray[np.bool_]) -> Selection:
     """Answer the images (N,) with the highest scores alone, first a few and then more, equal scores together."""
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True)) + 1

@@ -9,6 +9,7 @@ from reslab import models
 from reslab.data.batches import Batches
 from reslab.data.images import ImageSet
 from reslab.errors import UserError
+from reslab.machine.precision import pick_precision
 from reslab.machine.timing import time_update
 from reslab.network.inference import place_on
 from reslab.recipe.recipe import Recipe, Steps, derive
@@ -19,7 +20,9 @@ FEWEST = 10  # updates that are worth a run
 PREPARED = 3  # batches that are timed
 
 
-def within(recipe: Recipe, *, minutes: float, images: ImageSet, device: torch.device) -> Recipe:
+def within(
+    recipe: Recipe, *, minutes: float, images: ImageSet, device: torch.device, precision: str = "auto"
+) -> Recipe:
     """Shorten `recipe` to the updates that fit into `minutes`; all that is counted in time shrinks with it.
 
     The learning rate still falls inside the run. A recipe that fits is left as it is.
@@ -28,7 +31,7 @@ def within(recipe: Recipe, *, minutes: float, images: ImageSet, device: torch.de
     batches = Batches(images, recipe=recipe, by=recipe.standardize or images.statistics(), seed=0, device=device)
     per_epoch = len(batches)
     total = min(recipe.epochs * per_epoch, recipe.updates or recipe.epochs * per_epoch)
-    seconds = _time(recipe, batches, images=images, device=device)
+    seconds = _time(recipe, batches, images=images, device=device, precision=precision)
     affordable = int(SHARE * 60 * minutes / seconds)
     if affordable >= total:
         return recipe
@@ -52,7 +55,7 @@ def shorten(recipe: Recipe, *, updates: int, per_epoch: int, total: int) -> Reci
     return derive(shortened, name=f"{recipe.name}-{updates}updates", **changes)
 
 
-def _time(recipe: Recipe, batches: Batches, *, images: ImageSet, device: torch.device) -> float:
+def _time(recipe: Recipe, batches: Batches, *, images: ImageSet, device: torch.device, precision: str) -> float:
     """Time an update with the preparation of its batch, in seconds: the mean over the sizes of a run's images."""
     epoch, channels = recipe.epochs - 1, images.images.shape[1]
     began, prepared = time.perf_counter(), list(itertools.islice(batches.epoch(epoch), PREPARED))
@@ -61,5 +64,6 @@ def _time(recipe: Recipe, batches: Batches, *, images: ImageSet, device: torch.d
     side = recipe.image_size_at(epoch)
     size = min(recipe.micro_batch_size or max(batches.sizes), max(batches.sizes))
     chunks = max(batches.sizes) / size
-    updating = chunks * time_update(model, batch=(size, channels, side, side))
+    multiplied = pick_precision(precision, device=device)
+    updating = chunks * time_update(model, batch=(size, channels, side, side), precision=multiplied)
     return (preparing + updating) * recipe.share_of_pixels * (recipe.image_size / side) ** 2

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from reslab import models
 from reslab.data.batches import Batches, seeded, standardize
-from reslab.errors import Failure
+from reslab.errors import Failure, UserError
 from reslab.machine.memory import keep_freed_memory
 from reslab.machine.signals import StopRequest, listen_for_stop
 from reslab.models.layers import Classifier
@@ -22,7 +22,7 @@ from reslab.network.finishing import finish
 from reslab.network.inference import place_on, predict_logits
 from reslab.network.network import Network
 from reslab.pretrained import start_from
-from reslab.recipe.recipe import Standardize
+from reslab.recipe.recipe import LinearHead, Standardize
 from reslab.records import Epoch, Weights
 from reslab.runs import Checkpoint, Run
 from reslab.training.begin import Begun
@@ -94,6 +94,7 @@ class Trainer:
         updates = min(self.recipe.epochs * per_epoch, self.recipe.updates or self.recipe.epochs * per_epoch)
         self.length = _Length(per_epoch, updates, -(-updates // per_epoch))
         self.note: str | None = None
+        self.is_late = False
         self.state = self._begin(start)
         self.trained = [parameter for parameter in self.state.model.parameters() if parameter.requires_grad]
         self.epoch_start = capture(self.state)
@@ -115,6 +116,8 @@ class Trainer:
         self.update = self._make_updater()
 
     def _begin(self, start: Start | None) -> State:
+        if isinstance(self.recipe.optimizer, LinearHead):
+            raise UserError("this recipe computes a head without updates: reslab fit makes such runs")
         torch.manual_seed(self.seed)
         model = place_on(start.model if start else self._build(), self.device)
         extension = self.recipe.extension
@@ -182,12 +185,19 @@ class Trainer:
     def _is_over(self) -> bool:
         """Tell whether all epochs are done, or early stopping has waited long enough for a better one."""
         state, stopping = self.state, self.recipe.early_stopping
+        if self.is_late:
+            return True
         if stopping is not None and stopping.patience is not None and state.best_epoch is not None:
             return state.epochs >= min(self.length.epochs, state.best_epoch + stopping.patience)
         return state.epochs >= self.length.epochs
 
     def write_weights(self) -> None:
         """Finish the network as it is now and write it; the run is then finished."""
+        if self.is_late and self.state.updates < self.length.updates:
+            self.display.say(
+                f"the time is over after {self.state.updates:,} of {self.length.updates:,} updates, before the "
+                "learning rate has fallen: allow more minutes"
+            )
         if self.state.best_epoch is not None:
             self.state.model.load_state_dict(self.state.best)
             self.display.say(f"kept the weights of epoch {self.state.best_epoch}, the best on the validation images")
@@ -229,7 +239,7 @@ class Trainer:
         if start == 0:
             self.epoch_start = capture(state)
         for place, batch in enumerate(self.batches.epoch(epoch, start=start), start):
-            if state.updates == self.length.updates:
+            if state.updates == self.length.updates or self.is_late:
                 return
             self.team.reseed(self.seed, state.updates)
             share = self.team.weigh(*batch, of=self.batches.sizes[place])
@@ -246,7 +256,7 @@ class Trainer:
     def _heed_clock_and_stop(self) -> None:
         """Save where it is time, and end where any process has been asked to."""
         due = self.clock.is_due(updates=self.state.updates)
-        is_due, is_asked = self.team.any(due, self.stop.requested)
+        is_due, is_asked, self.is_late = self.team.any(due, self.stop.requested, self.clock.is_over)
         if is_due:
             self._save()
         if is_asked:
@@ -321,7 +331,7 @@ class Trainer:
         sizes = torch.tensor(self.batches.sizes[:num_batches], device=self.device)
         num_seen = int(sizes.sum())
         began = time.perf_counter()
-        if number == self.length.epochs:
+        if number == self.length.epochs or self.is_late:
             self.team.from_first(self._settle)
         validation = self.team.from_first(self._validate)
         done = Epoch(

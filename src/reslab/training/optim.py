@@ -6,7 +6,6 @@ from typing import Any, assert_never
 import torch
 from torch import nn
 
-from reslab.errors import UserError
 from reslab.models.layers import Classifier
 from reslab.recipe.recipe import AdamW, Cosine, Linear, LinearHead, Muon, Optimizer, Schedule, Sgd, Steps
 from reslab.training.muon import MuonOptimizer
@@ -27,7 +26,7 @@ def make_optimizer(model: Classifier, *, settings: Optimizer, backbone: float = 
         case AdamW():
             groups = _adamw_groups(model, settings)
         case LinearHead():
-            raise UserError("this recipe computes a head without updates: reslab fit makes such runs")
+            raise AssertionError("refused before anything is built")
         case _ as unreachable:
             assert_never(unreachable)
     head = {id(parameter) for parameter in model.head.parameters()}

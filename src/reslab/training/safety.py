@@ -3,6 +3,7 @@
 Options of a command, not of a recipe: the weights at the end do not depend on how often they were saved.
 """
 
+import math
 import re
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ class Safety:
     unit: Unit = "epochs"
     on_nonfinite: OnNonfinite = "retry"
     saved: Callable[[Path], None] | None = None  # called with the run's folder after each checkpoint
+    until: float = math.inf  # when the run ends as it is, by the clock of `time.monotonic`
 
     @classmethod
     def parse(cls, checkpoint_every: str, *, on_nonfinite: str) -> Self:
@@ -50,6 +52,11 @@ class Clock:
     def restart(self) -> None:
         """Count the minutes from now."""
         self.saved = time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        """Say whether the run's time is over."""
+        return self.safety.until < math.inf and time.monotonic() >= self.safety.until
 
     def is_due(self, *, updates: int) -> bool:
         """Say whether to save inside an epoch, now that so many updates of the run are done."""

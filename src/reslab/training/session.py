@@ -1,5 +1,7 @@
 """Train by a recipe, or go on with a run that was stopped."""
 
+import time
+from dataclasses import replace
 from pathlib import Path
 
 from reslab.data.recipe_data import find_base
@@ -14,6 +16,8 @@ from reslab.training.loop import EVERY_EPOCH, Trainer
 from reslab.training.progress import say
 from reslab.training.safety import Safety
 from reslab.training.starting import start_at
+
+END = 0.95  # of the time, when updates end that take longer than was measured: writing the weights takes the rest
 
 
 def train(
@@ -92,6 +96,7 @@ def train(
     computing = Computing(compile, precision, deterministic)
     with joined(pick_device(device)) as team:
         if minutes is not None:
+            safety = replace(safety, until=time.monotonic() + END * 60 * minutes)
             recipe = _shorten(recipe, minutes, data_dir=data_dir, allow_remote=allow_remote, team=team, silent=silent)
         given = None if start is None else start_at(start, recipe)
         recipe = recipe if given is None else given.recipe

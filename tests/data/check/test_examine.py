@@ -141,8 +141,8 @@ def test_what_reading_leaves_out(sound: str, tmp_path: Path) -> None:
     ]
     pages[0].save(tmp_path / "train/cat/scan.tif", save_all=True, append_images=pages[1:])
     report, said = examine(sound)
-    assert "1 picture not read in full, only the first of several pages or frames: train/cat/scan.tif" in said
-    assert [row.path for row in report.rows() if row.finding == "read in part"] == ["train/cat/scan.tif"]
+    assert "1 picture converted, only the first of several pages or frames: train/cat/scan.tif" in said
+    assert [row.path for row in report.rows() if row.finding == "converted"] == ["train/cat/scan.tif"]
 
 
 def test_near_copies_on_both_sides_of_the_cut_ask_for_groups(tmp_path: Path, draw: Any) -> None:
@@ -160,6 +160,14 @@ def test_what_cannot_be_loaded_is_broken(tmp_path: Path, draw: Any) -> None:
     report, said = examine(f"folder:{tmp_path}")
     assert report.is_broken
     assert said.startswith("cannot be loaded: ")
+
+
+def test_one_class_is_none_to_tell_apart(tmp_path: Path, draw: Any) -> None:
+    for number in range(12):
+        draw(f"cat/{number}.png", number)
+    report, said = examine(f"folder:{tmp_path}")
+    assert report.is_broken
+    assert "has one class, 'cat': a classifier needs at least two" in said
 
 
 def test_a_quick_look_leaves_out_what_takes_long(sound: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,13 @@ def link(root: Path) -> None:
     os.symlink(".", root / "self")
 
 
+def link_folders(root: Path) -> None:
+    fill("cat", "dog")(root)
+    (root / "linked").mkdir()
+    for name in ("cat", "dog"):
+        os.symlink(root / name, root / "linked" / name)
+
+
 def without_endings(root: Path) -> None:
     fill("cat", "dog")(root)
     for file in sorted(root.rglob("*.png")):
@@ -118,6 +125,15 @@ READ: dict[str, tuple[Build, str, tuple[str, ...], dict[str | None, int]]] = {
         "folder:{}?label=^([0-9])",
         ("0", "1", "2"),
         {None: 3},
+    ),
+    "links to folders": (link_folders, "folder:{}/linked", ("cat", "dog"), {None: 6}),
+    "other endings of a format": (fill("a", "b", ending="JFIF"), "folder:{}", ("a", "b"), {None: 6}),
+    "two each": (fill("a", "b", num=2), "folder:{}", ("a", "b"), {None: 4}),
+    "odd names": (
+        fill("a\nb", "x,y=1", "قطة", "é" * 120),
+        "folder:{}",
+        ("a\nb", "x,y=1", "é" * 120, "قطة"),
+        {None: 12},
     ),
     "numbers": (fill(*map(str, range(11)), num=2), "folder:{}", tuple(map(str, range(11))), {None: 22}),
     "chosen": (fill("a", "b", "c"), "folder:{}:c,a", ("c", "a"), {None: 6}),
@@ -441,7 +457,7 @@ def test_all_damaged_pictures_are_named_at_once_and_can_be_left_out(tmp_path: Pa
     assert images.num_damaged == 11
     assert images.names is not None
     assert images.names[0] == "train/a/11.png"
-    assert "is read without 11 damaged pictures" in capsys.readouterr().err
+    assert "11 damaged pictures left out of the train split" in capsys.readouterr().err
     red, green = np.asarray(Image.open(tmp_path / images.names[0]))[0, 0, :2]
     assert images.images[0, :2, 0, 0].tolist() == [red, green]
 

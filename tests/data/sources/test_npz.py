@@ -149,8 +149,12 @@ def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
         read_npz(tmp_path / "none.npz", split="train")
 
 
-def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+def test_a_folder_without_arrays_is_not_a_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a folder without arrays of a known kind: give npz: a file, or"):
+        read_npz(tmp_path, split="train")
+    (tmp_path / "batches").mkdir()
+    (tmp_path / "batches/data_batch_1.bin").touch()
+    with pytest.raises(UserError, match=r"did you mean npz:\S+/batches\?"):
         read_npz(tmp_path, split="train")
 
 

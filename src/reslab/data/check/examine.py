@@ -21,7 +21,7 @@ from reslab.data.check.findings import CopiesAcross, Copy, CopyPairs, Duplicates
 from reslab.data.expression import NamedTerm, parse
 from reslab.data.framing import Form
 from reslab.data.images import ImageSet
-from reslab.data.load import list_files, load, load_validation
+from reslab.data.load import check_classes, list_files, load, load_validation
 from reslab.data.pictures import decode, losses_of, opening
 from reslab.data.pixels import Pixels, blocks_of
 from reslab.data.progress import counting
@@ -97,6 +97,7 @@ def _load_all(expression: str, data_dir: Path | None) -> tuple[ImageSet, ...]:
         load(expression, split, data_dir=data_dir, image_size=SIDE, merge=True, skip_damaged=True)
         for split in ("train", "test")
     )
+    check_classes(train)
     own = load_validation(expression, classes=train.classes, data_dir=data_dir, form=Form(SIDE), skip_damaged=True)
     return tuple(each for each in (train, own, test) if each is not None)
 
@@ -115,7 +116,7 @@ def _examine(
     ratio = max(sizes) / min(sizes) if sizes else 1.0
     with counting("looking at pictures", total=num_images) as show:
         extreme = tuple(found for each in sets for found in _find_extreme(each, show))
-    shapes, parts = _look_into(files.listings) if is_thorough else (None, ())
+    shapes, converted = _look_into(files.listings) if is_thorough else (None, ())
     return Report(
         expression=expression,
         used={each.split: len(each.labels) for each in sets},
@@ -129,7 +130,7 @@ def _examine(
         imbalance=ratio if ratio > findings.IMBALANCE else None,
         look_alike_names=_find_alike(tuple(classes)),
         shapes=shapes,
-        read_in_part=parts,
+        converted=converted,
         proposals=tuple(_propose(files.listings, duplicates)),
         refused=refused,
     )
@@ -164,7 +165,7 @@ def _reason(sentence: str, *, name: str) -> str:
     return sentence.removeprefix(name).rpartition(": ")[0].strip() or sentence
 
 
-def _look_into(listings: Sequence[Listing]) -> tuple[findings.Shapes | None, tuple[findings.ReadInPart, ...]]:
+def _look_into(listings: Sequence[Listing]) -> tuple[findings.Shapes | None, tuple[findings.Converted, ...]]:
     """Measure the picture files, and tell what reading them leaves out."""
     files = [pair for listing in listings for pair in zip(listing.files, listing.names, strict=True)]
     sizes: list[tuple[int, int]] = []
@@ -177,7 +178,7 @@ def _look_into(listings: Sequence[Listing]) -> tuple[findings.Shapes | None, tup
                 for loss in losses_of(image):
                     losses[loss].append(name)
             show(done)
-    parts = (findings.ReadInPart(loss=loss, count=len(names), paths=tuple(names)) for loss, names in losses.items())
+    parts = (findings.Converted(loss=loss, count=len(names), paths=tuple(names)) for loss, names in losses.items())
     return _measure(sizes) if sizes else None, tuple(parts)
 
 

@@ -31,7 +31,7 @@ class Broken(Part):
     reason: str
 
 
-class ReadInPart(Part):
+class Converted(Part):
     """Pictures of which reading leaves out or rescales something, such as further pages, and what."""
 
     loss: str
@@ -142,7 +142,7 @@ class Report(Part):
     imbalance: float | None
     look_alike_names: tuple[tuple[str, ...], ...]
     shapes: Shapes | None
-    read_in_part: tuple[ReadInPart, ...] = ()
+    converted: tuple[Converted, ...] = ()
     proposals: tuple[str, ...]
     refused: str | None = None
 
@@ -155,7 +155,7 @@ class Report(Part):
         """List at most so many paths of each finding; counts and test indices stay whole."""
         update: dict[str, Part | tuple[Part, ...] | None] = {
             name: tuple(each.model_copy(update={"paths": each.paths[:most]}) for each in getattr(self, name))
-            for name in ("not_used", "read_in_part")
+            for name in ("not_used", "converted")
         }
         update |= {
             "broken": self.broken.model_copy(update={"pictures": self.broken.pictures[:most]}),
@@ -182,8 +182,8 @@ class Report(Part):
                     yield FindingRow(
                         f"copy {name.replace('_', ' ')}", *_columns(pair.first), pair.kind, *_columns(pair.second)
                     )
-        for part in self.read_in_part:
-            yield from (FindingRow("read in part", path, "", "", part.loss) for path in part.paths)
+        for converted in self.converted:
+            yield from (FindingRow("converted", path, "", "", converted.loss) for path in converted.paths)
         for extreme in self.extreme.images:
             yield FindingRow("extreme", *_columns(extreme.image), extreme.kind)
         for name, num in self.small_classes.items():

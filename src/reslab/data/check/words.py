@@ -1,5 +1,6 @@
 """What a check has found, a line each, counts first."""
 
+import shlex
 from collections.abc import Iterator
 
 from reslab.data.check.findings import FEW_IMAGES, SHOWN, Copy, CopyPairs, Report
@@ -27,8 +28,8 @@ def _lines(report: Report, most: int | None) -> Iterator[str]:
         yield f"{counted(num, 'picture')} of next to nothing: {some(shown, num, most)}"
     yield from _classes(report)
     yield from _shapes(report)
-    for part in report.read_in_part:
-        yield f"{counted(part.count, 'picture')} not read in full, {part.loss}: {some(part.paths, part.count, most)}"
+    for part in report.converted:
+        yield f"{counted(part.count, 'picture')} converted, {part.loss}: {some(part.paths, part.count, most)}"
     yield from report.proposals
 
 
@@ -37,7 +38,7 @@ def _copies(report: Report, most: int | None) -> Iterator[str]:
     if found is None or found.searched == "exact":
         if report.used:
             kind = "copies" if found is None else "near copies"
-            yield f"{kind} were not looked for here, but reslab data check {report.expression} does"
+            yield f"{kind} were not looked for here, but reslab data check {shlex.quote(report.expression)} does"
         if found is None:
             return
     if tests := len(found.across_splits.test_indices):

@@ -64,7 +64,15 @@ def open_arrays(path: Path) -> ArrayFile:
         return _open_mats(mats)
     if name.endswith(".mat"):
         return _open_mats(sorted({path, *_other_splits(path)}))
+    if path.is_dir():
+        below = [each for each in sorted(path.iterdir()) if each.is_dir() and _has_arrays(each)]
+        hint = f"did you mean npz:{below[0]}?" if below else "give npz: a file, or the folder that holds its files"
+        raise UserError(f"{path.absolute()} is a folder without arrays of a known kind: {hint}")
     return _open_npz(path)
+
+
+def _has_arrays(folder: Path) -> bool:
+    return any(each.suffix in (".npy", ".bin", ".mat", ".gz") or "-ubyte" in each.name for each in folder.iterdir())
 
 
 @contextmanager

@@ -40,7 +40,7 @@ _ADVICE = {
     **dict.fromkeys((".npy", ".npz", ".mat"), "read arrays with npz:FILE"),
     **dict.fromkeys((".zip", ".tar", ".tgz"), "read it with folder:FILE, or unpack it"),
     **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv"), "save frames of it as JPEG"),
-    **dict.fromkeys(("", ".txt", ".md", ".json", ".xml", ".html"), ""),
+    **dict.fromkeys(("", ".txt", ".md", ".json", ".xml", ".html", ".doc", ".docx", ".xlsx", ".pdf"), ""),
 }
 
 

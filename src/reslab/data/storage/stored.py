@@ -5,7 +5,6 @@ label -1, and `entry.json` says why. Its name covers the source, its files' name
 of the images and how they become squares.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.data.images import Labelled, Split
+from reslab.data.notes import say_once
 from reslab.data.pixels import SMALL, StoredPixels
 from reslab.data.progress import counting
 from reslab.data.storage.blocks import Block, Source, Unreadable, resize
@@ -21,7 +21,7 @@ from reslab.data.storage.cache import make_room, name_of, opening, read_facts
 from reslab.errors import Failure, UserError
 from reslab.recipe.shapes import Resizing
 from reslab.runs.files import writing
-from reslab.words import printable
+from reslab.words import counted
 
 FORMAT = 2
 _DAMAGED_SHOWN = 10
@@ -57,7 +57,7 @@ def read_cached(
         return images
     if not skip_damaged:
         raise UserError(describe_damaged(damaged, origin=origin))
-    print(printable(f"reslab: {origin} is read without {len(damaged):,} damaged pictures"), file=sys.stderr)
+    say_once(f"{origin}: {counted(len(damaged), 'damaged picture')} left out of the {split} split")
     return images.subset(np.flatnonzero(images.labels >= 0))._replace(num_damaged=len(damaged))
 
 

@@ -1,0 +1,289 @@
+"""A network trained on the images, beside the frozen one: the logits of both in one head, shared on held-out images.
+
+Where there are enough images, a trained network knows what ImageNet did not teach. The pretrained network itself is
+thawed if the time allows some epochs of it, and otherwise a small one is trained from scratch. Features of what has
+been trained fit the training images too well to solve a common head on, so each network keeps the head of its own, and
+all that is chosen is the share of each in the logits.
+Axes: N images, C channels, H rows, W columns, K classes.
+"""
+
+import math
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reslab.data.images import ImageSet
+from reslab.data.recipe_data import HOLD_OUT_SEED
+from reslab.data.split import hold_out
+from reslab.errors import Failure, UserError
+from reslab.fitting.choice import Backbone, FittedHead, compute_views, fit_temperature, judge, log_loss, stack
+from reslab.machine.device import pick_device
+from reslab.measure.estimates import proportion
+from reslab.models.layers import Classifier
+from reslab.network.finishing import finish
+from reslab.network.network import Network
+from reslab.pretrained import standardize_for, start_from
+from reslab.pretrained.fusion import compute_fused, fuse
+from reslab.pretrained.heads import Head, Integers, solve
+from reslab.recipe.networks import EfficientNetLite, Fusion
+from reslab.recipe.recipe import AdamW, Cosine, Crop, Flip, Recipe, Resize, derive
+from reslab.recipe.shipped import find_recipe
+from reslab.records import Calibration, Candidate, Epoch
+from reslab.training.begin import Computing, begin
+from reslab.training.budget import within
+from reslab.training.distributed import Team
+from reslab.training.loop import Start, Trainer
+from reslab.training.safety import Safety
+
+FEWEST_IMAGES = 2000  # with fewer, a tenth of them says too little
+HELD_OUT = 0.1
+THAWED_SIZE = 128  # pixels a side
+FEWEST_EPOCHS = 3  # of thawing, below which a network from scratch comes further
+SCRATCH_SIDES = range(20, 33)  # pixels that such a network is for
+SCRATCH_IMAGES = 20_000  # that it needs at least
+SHARES = tuple(np.linspace(0, 1, 21).tolist())  # of the trained network's logits
+
+Logits = NDArray[np.floating]
+
+
+class Parts(NamedTuple):
+    """Images to train on, and those held out of them."""
+
+    training: ImageSet
+    held_out: ImageSet
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A trained network, its share in the logits, and the temperature of both."""
+
+    network: Network  # the trained one
+    share: float
+    temperature: float
+    num_held_out: int
+    log: list[Epoch]
+    candidates: list[Candidate]  # the frozen network alone, the trained one alone, both
+
+
+def cut(images: ImageSet, own: ImageSet | None) -> Parts:
+    """Hold out a tenth of the images, groups and copies on one side; or take a source's own validation images."""
+    if own is not None and all(own.counts()):
+        return Parts(images, own)
+    return Parts(*hold_out(images, max(1, round(HELD_OUT * len(images.labels))), seed=HOLD_OUT_SEED))
+
+
+def plan(images: ImageSet, *, minutes: float) -> Recipe:
+    """Choose what to train on `images` in so many minutes. Raises: UserError where nothing can be."""
+
+    def fit_in(recipe: Recipe) -> Recipe:
+        return within(recipe, minutes=minutes, images=images, device=pick_device("cpu"), precision=precision_of(recipe))
+
+    if not from_scratch_pays(images):
+        return fit_in(thaw(images))
+    try:
+        thawed = fit_in(thaw(images))
+    except UserError:
+        return fit_in(from_scratch(images))
+    num_epochs = (thawed.updates or math.inf) * thawed.batch_size / len(images.labels)
+    return thawed if num_epochs >= FEWEST_EPOCHS else fit_in(from_scratch(images))
+
+
+def from_scratch_pays(images: ImageSet) -> bool:
+    """Tell whether images are small and many."""
+    return images.images.shape[2] in SCRATCH_SIDES and len(images.labels) >= SCRATCH_IMAGES
+
+
+def thaw(images: ImageSet) -> Recipe:
+    """Fine-tune the pretrained network, the first layers slowest."""
+    side = images.images.shape[2]
+    return Recipe(
+        name="thawed",
+        source="reslab fit",
+        data=images.expression,
+        image_size=side,
+        standardize=standardize_for(images.images.shape[1]),
+        augment=(Flip(), Crop(pixels=max(1, round(side / 10)), fill="reflect")),
+        model=EfficientNetLite(size=0, resize=THAWED_SIZE),
+        pretrained="efficientnet_lite0",
+        optimizer=AdamW(peak_lr=5e-4, layer_decay=0.9, weight_decay=0.02),
+        schedule=Cosine(warmup=0.1),
+        label_smoothing=0.1,
+        epochs=8,
+        batch_size=32,
+    )
+
+
+def from_scratch(images: ImageSet) -> Recipe:
+    """Train the quickest of the shipped networks."""
+    base = find_recipe("extension-base")
+    side = images.images.shape[2]
+    sizes = ((each.epoch, round(each.image_size * side / base.image_size)) for each in base.progressive_resizing)
+    return derive(
+        base,
+        name="from-scratch",
+        data=images.expression,
+        image_size=side,
+        validation=0,
+        standardize=None,
+        progressive_resizing=tuple(Resize(epoch=epoch, image_size=size) for epoch, size in sizes),
+    )
+
+
+def train(parts: Parts, recipe: Recipe, *, seed: int, until: float, silent: bool) -> tuple[Network, list[Epoch]]:
+    """Train by a recipe until it ends or the time is over, by the clock of `time.monotonic`.
+
+    Raises: Failure where the loss is not finite; KeyboardInterrupt where somebody stops it.
+    """
+    recipe = derive(recipe, name=recipe.name, validation=len(parts.held_out.labels))
+    with tempfile.TemporaryDirectory() as folder:
+        with begin(
+            recipe,
+            out=Path(folder, "run"),
+            seed=seed,
+            team=Team(pick_device("cpu")),
+            read=lambda: parts,
+            computing=Computing("off" if is_depthwise(recipe) else "auto", precision_of(recipe)),
+        ) as begun:
+            start = Start(begin_thawing(parts.training, recipe)) if recipe.pretrained else None
+            trainer = Trainer(begun, silent=silent, start=start, safety=Safety(until=until))
+            try:
+                run = trainer.train()
+            except Failure:
+                if trainer.stop.requested:  # nothing of this run is left to resume
+                    raise KeyboardInterrupt from None
+                raise
+        return Network.load(run.path, device="cpu"), run.log
+
+
+def begin_thawing(images: ImageSet, recipe: Recipe) -> Classifier:
+    """Build the pretrained network with the head that is best while it is frozen (Kumar et al. 2022, arXiv:2202.10054).
+
+    From a random head the first gradients would undo what the layers below have learned.
+    """
+    assert recipe.pretrained is not None
+    backbone = Backbone(recipe.pretrained, THAWED_SIZE)
+    head = judge(compute_views(images, backbone), images.labels.numpy(), backbone=backbone, method="lda").head
+    sizes = {"num_classes": len(images.classes), "channels": images.images.shape[1]}
+    model = start_from(recipe.pretrained, recipe.model, **sizes)
+    head.write(model.head)
+    return model
+
+
+def precision_of(recipe: Recipe) -> str:
+    """Choose float32 for depthwise convolutions: bfloat16 is slower even where the processor has units for it."""
+    return "float32" if is_depthwise(recipe) else "auto"
+
+
+def is_depthwise(recipe: Recipe) -> bool:
+    """Tell whether the network has depthwise convolutions, which hardly gain from compiling either."""
+    return isinstance(recipe.model, EfficientNetLite)
+
+
+def share_out(found: FittedHead, parts: Parts, trained: Network, log: list[Epoch], recipe: Recipe) -> Beside:
+    """Choose the share of the trained network with the least log loss on the held-out images, and both's temperature.
+
+    There the frozen network answers by a head that is solved anew without them.
+    """
+    labels = parts.held_out.labels.numpy()
+    frozen, own = solve_without(found, parts), trained.logits(parts.held_out.images).double().numpy()
+    mixed = [share * own + (1 - share) * frozen for share in SHARES]
+    temperatures = [fit_temperature(logits, labels) for logits in mixed]
+    candidates = [
+        _judge(found, logits / temperature, labels, recipe=recipe, share=share)
+        for logits, temperature, share in zip(mixed, temperatures, SHARES, strict=True)
+    ]
+    place = best_of(candidates)
+    return Beside(
+        network=trained,
+        share=SHARES[place],
+        temperature=temperatures[place],
+        num_held_out=len(labels),
+        log=log,
+        candidates=[
+            candidates[each].model_copy(update={"chosen": each == place})
+            for each in sorted({0, len(SHARES) - 1, place})
+        ],
+    )
+
+
+def best_of(candidates: list[Candidate]) -> int:
+    """Find the place of the one with the least log loss."""
+    return int(np.argmin(np.array([each.log_loss for each in candidates], dtype=np.float64)))
+
+
+def solve_without(found: FittedHead, parts: Parts) -> Logits:
+    """Compute the frozen network's logits for the held-out images by a head of the same kind on the others."""
+    assert found.candidate.head is not None
+    assert isinstance(found.candidate.head.shrinkage, float)
+    views, labels = compute_views(parts.training, found.backbone), parts.training.labels.numpy()
+    (head,) = solve("lda", *stack(views, labels), strengths=(found.candidate.head.shrinkage,))
+    return head.divided(found.temperature).logits(compute_views(parts.held_out, found.backbone)[0])
+
+
+def _judge(found: FittedHead, logits: Logits, labels: Integers, *, recipe: Recipe, share: float) -> Candidate:
+    hits = np.array((logits.argmax(1) == labels).sum())
+    return found.candidate.model_copy(
+        update={
+            "accuracy": proportion(hits, total=np.array(len(labels))),
+            "log_loss": log_loss(logits, labels),
+            "trained": recipe,
+            "share": share,
+            "num_held_out": len(labels),
+            "seconds": 0.0,
+        }
+    )
+
+
+def build_network(found: FittedHead, beside: Beside, parts: Parts) -> Network:
+    """Put the trained network beside the frozen one, their heads joined by their shares."""
+    base, num_classes = beside.network, len(beside.network.classes)
+    model = base.metadata.model
+    assert not isinstance(model, Fusion)
+    options = Fusion(base=model, pretrained=found.backbone.options)
+    module = fuse(base, options, num_classes=num_classes)
+    own = Head(base.module.head.weight.detach().numpy(), base.module.head.bias.detach().numpy())
+    join_heads(own, found.head, share=beside.share, temperature=beside.temperature).write(module.head)
+    calibration = Calibration(temperature=beside.temperature, num_images=len(parts.held_out.labels))
+    metadata = base.metadata.model_copy(update={"model": options, "calibration": calibration})
+    network = Network(module, metadata)
+    return finish(
+        network,
+        images=parts.training,
+        held_out=parts.held_out,
+        features_of=partial(compute_fused, network),
+        calibrated=True,
+    ).network
+
+
+def describe(found: FittedHead, beside: Beside, recipe: Recipe) -> Recipe:
+    """Describe both networks as a recipe, by what trained the one."""
+    assert found.candidate.head is not None
+    assert not isinstance(recipe.model, Fusion)
+    return derive(
+        recipe,
+        name="fit",
+        source=f"reslab fit, {recipe.name}",
+        validation=beside.num_held_out,
+        standardize=beside.network.metadata.standardize,
+        model=Fusion(base=recipe.model, pretrained=found.backbone.options),
+        pretrained=found.backbone.network,
+        optimizer=found.candidate.head,
+    )
+
+
+def whole_log(beside: Beside, *, spent: float) -> list[Epoch]:
+    """Give the log of the trained network, the time of all else in its first epoch."""
+    first, *rest = beside.log
+    other = max(0.0, spent - sum(epoch.seconds for epoch in beside.log))
+    return [first.model_copy(update={"seconds": first.seconds + other}), *rest]
+
+
+def join_heads(first: Head, second: Head, *, share: float, temperature: float) -> Head:
+    """Give the head on both's features whose logits are the first one's by `share`, the second one's by the rest."""
+    weight = np.concatenate([share * first.weight, (1 - share) * second.weight], axis=1)
+    return Head(weight, share * first.bias + (1 - share) * second.bias).divided(temperature)

@@ -1,0 +1,97 @@
+"""Plans: growth is measured on unseen images, the order prefers what is new, and the command shows both."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reslab.cli import main
+from reslab.errors import UserError
+from reslab.fitting.growth import _part, measure_growth
+from reslab.fitting.labelling import order_pictures
+from reslab.fitting.planning import plan
+
+
+def blobs(num: int, *, seed: int, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Draw features of classes that overlap."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(num) % classes
+    centres = 2 * np.random.default_rng(9).normal(size=(classes, 12))
+    return (centres[labels] + 2 * generator.normal(size=(num, 12))).astype(np.float32), labels
+
+
+def test_growth_is_measured_on_unseen_images() -> None:
+    features, labels = blobs(240, seed=0)
+    told: list[int] = []
+    growth = measure_growth(features, labels, show=told.append)
+    assert growth.shares.tolist() == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8])
+    accuracy = growth.right.mean(axis=1)
+    assert growth.right.shape == (5, 240)
+    assert accuracy[0] < accuracy[-1] < 1
+    assert told[-1] == 15 * 240
+    noise = np.random.default_rng(1).normal(size=features.shape).astype(np.float32)
+    assert measure_growth(noise, labels).right[-1].mean() < 0.45
+
+
+def test_parts_are_nested_and_have_two_of_each_class() -> None:
+    labels = np.repeat([0, 1], [100, 3])
+    parts = [set(_part(labels, share, seed=1).tolist()) for share in (0.01, 0.1, 0.5)]
+    assert [len(part) for part in parts] == [4, 12, 52]
+    assert parts[0] < parts[1] < parts[2]
+
+
+def test_what_is_new_comes_first_and_its_copies_late() -> None:
+    generator = np.random.default_rng(2)
+    labels = np.arange(60) % 3
+    features = generator.normal(size=(60, 300)).astype(np.float32)
+    known = features[:20] + 0.01 * generator.normal(size=(20, 300))
+    unknown = generator.normal(size=(10, 300))
+    candidates = np.concatenate([known, unknown, np.tile(unknown[:1], (5, 1))]).astype(np.float32)
+    order = order_pictures(features, labels, candidates, num=100)
+    assert sorted(order.tolist()) == list(range(35))
+    first = order[:8]
+    assert (first >= 20).mean() > 0.7
+    assert sum(place == 20 or place >= 30 for place in first) <= 1
+
+
+def test_a_plan_has_curves_and_an_order(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    (tmp_path / "new").mkdir()
+    for place in range(4):
+        Image.fromarray(generator.integers(256, size=(8, 8), dtype=np.uint8)).save(tmp_path / f"new/{place}.png")
+    (tmp_path / "new/broken.png").write_bytes(b"")
+    found = plan("digits:1,4@8", unlabelled=[tmp_path / "new"])
+    assert [each.name for each in found.classes] == ["1", "4"]
+    assert (found.all.num_images, len(found.order), found.num_unlabelled, len(found.unread)) == (16, 4, 5, 1)
+    for each in (*found.classes, found.all):
+        assert all(a.low <= a.value <= a.high for a in each.accuracy)
+    assert "points" in found.sentences[0]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["reslab", "data", "plan", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0)
+
+
+def test_the_command_prints_the_plan_and_writes_the_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    assert run(monkeypatch, "digits:1,4@8", "--unlabelled", tmp_path / "a.png", "--csv", "order.csv") == 0
+    shown = capsys.readouterr().out
+    assert "Four times the pictures would bring" in shown
+    assert max(map(len, shown.splitlines())) <= 120
+    assert Path("order.csv").read_text(encoding="utf-8-sig").splitlines() == ["rank,file", f"1,{tmp_path / 'a.png'}"]
+    assert run(monkeypatch, "digits:1,4@8", "--json") == 0
+    assert [len(each["accuracy"]) for each in json.loads(capsys.readouterr().out)["classes"]] == [3, 3]
+    assert run(monkeypatch, "digits:1,4@8", "--csv", "order.csv") == 2
+
+
+def test_too_few_pictures_are_refused() -> None:
+    with pytest.raises(UserError, match="has 8 training images of 2 classes, too few for a learning curve"):
+        plan("digits:1,4@4")
