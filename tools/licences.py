@@ -26,6 +26,11 @@ into web pages. PyTorch's builds for CUDA bring NVIDIA's libraries as well, unde
 |---|---|
 """
 EXTRAS = """
+## Inside the package
+
+`src/reslab/report/plotly/cartesian.min.js`, which draws the report's charts, is plotly.js-cartesian-dist-min 4.1.1,
+under the MIT licence beside it.
+
 ## Only with an extra
 
 What `pip install 'reslab[EXTRA]'` asks for besides, without what that brings along itself; `dev` is for work on reslab.

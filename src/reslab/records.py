@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from reslab.language import decimal, say
 from reslab.recipe import schema as recipe_schema
 from reslab.recipe.networks import Model
 from reslab.recipe.recipe import LinearHead, Method, Recipe, Standardize
@@ -112,8 +113,9 @@ class Calibration(Part):
     @property
     def words(self) -> str:
         """Say what the probabilities rest on."""
-        source = counted(self.num_images, "held-out image") if self.num_images else "trials of the recipe"
-        return f"calibrated on {source}: temperature {self.temperature:.2f}"
+        source = counted(self.num_images, "held-out image") if self.num_images else say("trials of the recipe")
+        temperature = decimal(self.temperature, 2)
+        return say("calibrated on {source}: temperature {temperature}", source=source, temperature=temperature)
 
 
 class ClassSets(Part):
@@ -290,7 +292,9 @@ class Candidate(Part):
     @property
     def judged_on(self) -> str:
         """What the accuracy is of."""
-        return "out of folds" if self.num_held_out is None else f"on {self.num_held_out:,} held-out images"
+        if self.num_held_out is None:
+            return say("out of folds")
+        return say("on {images}", images=counted(self.num_held_out, "held-out image"))
 
 
 class Candidates(Part):

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
+from reslab.language import decimal, form_of, grouped, say, short
+
 if TYPE_CHECKING:
     from reslab.records import Estimate
 
@@ -22,28 +24,28 @@ Unit = Literal["percent", "plain", "points"]
 
 def percent(value: float, *, decimals: int = 2) -> str:
     """Write a fraction as percent."""
-    return f"{100 * value:.{decimals}f}{NBSP}%"
+    return f"{decimal(100 * value, decimals)}{NBSP}%"
 
 
 def between(low: float, high: float) -> str:
     """Write a range of fractions in percent, or the one figure where both ends are the same."""
-    return percent(low) if low == high else f"{100 * low:.2f}–{percent(high)}"
+    return percent(low) if low == high else f"{decimal(100 * low, 2)}–{percent(high)}"
 
 
 def certainty(probability: float) -> str:
     """Write a probability in percent without rounding it up to certainty."""
-    return percent(probability) if probability < 0.99995 else f"over{NBSP}{percent(0.9999)}"
+    return percent(probability) if probability < 0.99995 else say("over\u00a0{figure}", figure=percent(0.9999))
 
 
 def points(difference: float, *, decimals: int = 2) -> str:
     """Write a difference of fractions in percentage points, with its sign; 0 has none."""
     rounded = round(100 * difference, decimals)
-    return f"{rounded:+.{decimals}f}".replace("-", "\u2212") if rounded else f"{0:.{decimals}f}"
+    return decimal(rounded, decimals, sign="+").replace("-", "\u2212") if rounded else decimal(0, decimals)
 
 
 _ENDS: dict[Unit, tuple[Callable[[float, int], str], str, int]] = {
-    "percent": (lambda end, decimals: f"{100 * end:.{decimals}f}", "–", 2),
-    "plain": (lambda end, decimals: f"{end:.{decimals}f}", "–", 3),
+    "percent": (lambda end, decimals: decimal(100 * end, decimals), "–", 2),
+    "plain": (decimal, "–", 3),
     "points": (lambda end, decimals: points(end, decimals=decimals), " to ", 2),
 }
 
@@ -59,7 +61,7 @@ def interval(low: float, high: float, *, unit: Unit = "percent", decimals: int |
     decimals = usual if decimals is None else decimals
     while write(low, decimals) == write(high, decimals) and decimals < MOST_DECIMALS:
         decimals += 1
-    return f"({write(low, decimals)}{joint}{write(high, decimals)})"
+    return f"({write(low, decimals)}{say(joint)}{write(high, decimals)})"
 
 
 def figure(estimate: "Estimate", *, unit: Unit = "percent") -> str:
@@ -70,17 +72,18 @@ def figure(estimate: "Estimate", *, unit: Unit = "percent") -> str:
 def figure_alone(estimate: "Estimate", *, unit: Unit = "percent") -> str:
     """Write a figure without its interval."""
     write, _, decimals = _ENDS[unit]
-    return write(estimate.value, decimals) + {"percent": f"{NBSP}%", "plain": "", "points": " points"}[unit]
+    return write(estimate.value, decimals) + {"percent": f"{NBSP}%", "plain": "", "points": f" {say('points')}"}[unit]
 
 
 def errors_among(wrong: int, total: int) -> str:
     """Write how many answers of how many are wrong."""
-    return f"{counted(wrong, 'error') if wrong else 'no errors'} among {total:,}"
+    errors = counted(wrong, "error") if wrong else say("no errors")
+    return say("{errors} among {total}", errors=errors, total=grouped(total))
 
 
 def less_copies(num_copies: int) -> str:
     """Write how many images an accuracy without copies leaves out."""
-    return f"less {counted(num_copies, 'image')}" if num_copies else "no copies found"
+    return say("less {images}", images=counted(num_copies, "image")) if num_copies else say("no copies found")
 
 
 # ---- times
@@ -89,14 +92,14 @@ def less_copies(num_copies: int) -> str:
 def duration(seconds: float) -> str:
     """Write a time with its two largest units."""
     if seconds < 59.95:
-        return f"{seconds:.1f}{NBSP}s"
+        return f"{decimal(seconds, 1)}{NBSP}{say('s')}"
     if seconds < 3599.5:
         (large, small), units = divmod(round(seconds), 60), ("min", "s")
     elif seconds < 2 * DAY:
         (large, small), units = divmod(round(seconds / 60), 60), ("h", "min")
     else:
         (large, small), units = divmod(round(seconds / 3600), 24), ("d", "h")
-    return f"{large}{NBSP}{units[0]}" + (f" {small}{NBSP}{units[1]}" if small else "")
+    return f"{large}{NBSP}{say(units[0])}" + (f" {small}{NBSP}{say(units[1])}" if small else "")
 
 
 def moment(iso: str) -> str:
@@ -109,29 +112,32 @@ def moment(iso: str) -> str:
 
 def quantity(number: int) -> str:
     """Write a number of parameters with three figures."""
-    return f"{number / 1e6:.3g}{NBSP}M" if number >= 100_000 else f"{number / 1e3:.3g}{NBSP}k"
+    size, unit = (number / 1e6, "M") if number >= 100_000 else (number / 1e3, "k")
+    return f"{short(size, 3)}{NBSP}{say(unit)}"
 
 
 def counted(number: int, noun: str) -> str:
     """Write how many there are of a thing."""
-    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
-    return f"{number:,} {noun}{ending}"
+    return f"{grouped(number)} {form_of(number, noun)}"
 
 
 def listing(words: Sequence[str]) -> str:
     """Join words as a sentence does."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 2 else words)
+    joint = f" {say('and')} "
+    return joint.join([", ".join(words[:-1]), words[-1]] if len(words) > 2 else words)
 
 
 def named(words: Sequence[str], *, most: int = 10) -> str:
     """Join names as a sentence does, the last ones only counted where there are more than `most`."""
-    return listing(words if len(words) <= most else [*words[: most - 1], f"{len(words) - most + 1} more"])
+    return listing(
+        words if len(words) <= most else [*words[: most - 1], say("{number} more", number=len(words) - most + 1)]
+    )
 
 
 def some(words: Sequence[str], count: int, most: int | None) -> str:
     """Write the first `most` words of a list that stands for `count`, None: all, and how many more there are."""
     more = count - len(words[:most])
-    return ", ".join(words[:most]) + (f" and {more:,} more" if more else "")
+    return ", ".join(words[:most]) + (f" {say('and')} {say('{number} more', number=grouped(more))}" if more else "")
 
 
 # Control characters, what turns the direction of writing, and bytes of a file's name that are no text at all.

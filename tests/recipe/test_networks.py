@@ -96,7 +96,7 @@ def test_networks_have_names_of_their_own_in_a_table_and_in_a_report():
     ("network", "words"),
     [
         (LeNet(), "LeNet-5"),
-        (NiN(dropout=0), "Network in Network (dropout 0.0)"),
+        (NiN(dropout=0), "Network in Network (dropout 0)"),
         (Plain(depth=44, width=8), "plain network (44 layers, width 8, activation ReLU)"),
         (
             PreActResNet(depth=32, activation="elu", keras_padding=True),

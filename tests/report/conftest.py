@@ -411,4 +411,4 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the drawing of figures, which takes most of a report's time."""
     png = figures.thumbnail(np.zeros((1, 2, 2), np.uint8), largest=2)
     monkeypatch.setattr(figures, "_png", lambda figure: png)
-    monkeypatch.setattr(interactive, "read_plotly", lambda: "")
+    monkeypatch.setattr(interactive, "PLOTLY", "page.js")

@@ -254,7 +254,12 @@ def test_the_cursor_of_the_curves_shows_all_series(rich, browser):
     browser.evaluate("new Promise(done => setTimeout(done, 300))")
     said = browser.evaluate("document.querySelector('[data-chart=curves]').closest('figure').innerText")
     last = rich.log[-1]
-    for words in ("Epoch 6", f"training: accuracy {last.train_accuracy:.4g}", "validation: loss", "learning rate"):
+    for words in (
+        "Epoch 6",
+        f"training: accuracy (%) {100 * last.train_accuracy:.4g}",
+        "validation: loss",
+        "learning rate",
+    ):
         assert words in said, said
     shown = browser.evaluate("document.querySelector('[data-chart=curves] .hoverlayer').textContent")
     for words in ("training: accuracy", "validation: accuracy", "training: loss", "learning rate"):
@@ -279,7 +284,7 @@ def test_the_printed_page_has_pictures_instead_of_charts(rich, browser):
     assert browser.evaluate(shown.format(".still")) == 0
     browser.ask("Emulation.setEmulatedMedia", media="print")
     assert browser.evaluate(shown.format(".chart")) == 0
-    assert browser.evaluate(shown.format(".still")) == 4
+    assert browser.evaluate(shown.format(".still")) == 5
     browser.ask("Emulation.setEmulatedMedia", media="")
 
 

@@ -36,7 +36,7 @@ def test_every_run_has_its_curves_in_percent(runs: list[Run], tmp_path: Path, mo
 
     def draw(curves: Mapping[str, NDArray[np.float64]], **options: Any) -> bytes:
         drawn.update({name: values.tolist() for name, values in curves.items()})
-        assert options == {"label": "accuracy, %"}
+        assert options == {"label": "accuracy (%)"}
         return b"a picture"
 
     monkeypatch.setattr(comparison, "learning_curve", draw)

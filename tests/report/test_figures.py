@@ -137,8 +137,8 @@ def test_reliability_diagram_shows_every_bin(drawn):
     }
     figures.reliability_diagram(**{name: np.array(values) for name, values in points.items()})
     above, below = drawn[0].axes
-    np.testing.assert_array_equal(above.lines[1].get_xydata(), [[0.5, 0.6], [0.9, 0.8]])
-    assert [bar.get_height() for bar in below.patches] == [0.25, 0.75]
+    np.testing.assert_array_equal(above.lines[1].get_xydata(), [[50, 60], [90, 80]])
+    assert [bar.get_height() for bar in below.patches] == [25, 75]
 
 
 def test_a_persons_settings_neither_matter_nor_change():

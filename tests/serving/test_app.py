@@ -1,4 +1,5 @@
 import base64
+import io
 import re
 import time
 from collections import Counter
@@ -7,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from reslab.evaluation.classify import classify
 from reslab.records import Calibration
+from reslab.runs import GalleryImages, read_exhibit
 from reslab.serving.app import Access
 from reslab.serving.guard import Limits
 from reslab.serving.metrics import Metrics
@@ -232,3 +235,35 @@ def test_openapi_knows_both_bodies_and_every_reference(make_app):
     assert set(body) == {"multipart/form-data", "application/json"}
     references = set(re.findall(r"#/components/schemas/(\w+)", str(api)))
     assert references <= set(api["components"]["schemas"])
+
+
+def test_openapi_suits_a_generated_client(make_app):
+    """Base64 has its type, functions have names that a person would choose, and a token is a security scheme."""
+    with TestClient(make_app()) as client:
+        open_api = client.get("/openapi.json").json()
+    with TestClient(make_app(access=Access(token="a-token-of-sixteen"))) as client:
+        api = client.get("/openapi.json").json()
+    upload = api["paths"]["/v1/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert upload["properties"]["pictures"]["items"]["properties"]["data"]["format"] == "byte"
+    assert [
+        api["paths"][f"/v1/{name}"][method]["operationId"] for name, method in (("predict", "post"), ("model", "get"))
+    ] == [
+        "predict",
+        "model",
+    ]
+    assert api["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
+    assert api["paths"]["/v1/predict"]["post"]["security"] == [{"HTTPBearer": []}]
+    assert "securitySchemes" not in open_api["components"]
+
+
+def test_examples_are_test_images_of_the_run_one_of_each_class(make_app, finished):
+    with TestClient(make_app()) as client:
+        examples = client.get("/v1/examples").json()
+    kept, labels = read_exhibit(finished.path, "test", GalleryImages), finished.read_predictions("test").labels
+    classes = finished.evaluation.classes
+    assert [example["name"] for example in examples] == list(classes)
+    for label, example in enumerate(examples):
+        with Image.open(io.BytesIO(base64.b64decode(example["image"].partition(",")[2]))) as picture:
+            pixels = np.asarray(picture)
+        of_class = [image[0] for index, image in zip(*kept, strict=True) if labels[index] == label]
+        assert any(np.array_equal(pixels, image) for image in of_class)

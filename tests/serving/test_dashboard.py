@@ -106,3 +106,15 @@ def test_a_run_folder_itself_is_a_list_of_one(folder):
 def test_a_folder_that_is_none_is_refused(tmp_path):
     with pytest.raises(UserError, match="is not a folder"):
         dashboard_app(tmp_path / "none", access=Access())
+
+
+def test_a_report_is_shown_where_there_is_one_and_may_ask_for_nothing(client, folder):
+    (folder / "small/report.html").unlink(missing_ok=True)
+    assert not find(client, "small")["has_report"]
+    assert client.get("/v1/report", params={"run": "small"}).status_code == 404
+    (folder / "small/report.html").write_text("<h1>A report</h1>")
+    assert find(client, "small")["has_report"]
+    shown = client.get("/v1/report", params={"run": "small"})
+    assert shown.text == "<h1>A report</h1>"
+    assert shown.headers["content-security-policy"] == "sandbox allow-scripts"
+    assert client.get("/v1/report", params={"run": "../small"}).status_code == 404

@@ -243,24 +243,29 @@ def report(
         Path | None, typer.Option(metavar="RUN", help="Another evaluated run to compare with, on the same images.")
     ] = None,
     pdf: Annotated[bool, typer.Option("--pdf", help="Also print report.pdf with a browser on this machine.")] = (False),
+    lang: Annotated[str, typer.Option(metavar="en|ru", help="The language of the report and the model card.")] = "en",
     json: Json = False,
 ) -> None:
     """Write a run's report: one HTML file that opens offline, report.md, a model card, and plots as PNG."""
     from reslab.data.progress import waiting
+    from reslab.language import find_language
     from reslab.report import write_report
     from reslab.report.printing import find_browser, print_page
     from reslab.runs import Run
 
     if pdf:
         find_browser()
+    language = find_language(lang)
     with waiting("writing the report"):
-        path = write_report(Run.open(run), against=None if against is None else Run.open(against))
+        path = write_report(Run.open(run), against=None if against is None else Run.open(against), language=language)
     printed = print_page(path) if pdf else None
+    figures = "figures" if language == "en" else f"figures-{language}"
     if json:
-        files = {"report": str(path), "figures": str(run / "figures"), "markdown": str(run / "report.md")}
-        print_json(files | {"card": str(run / "model-card.md")} | ({"pdf": str(printed)} if printed else {}))
+        card = run / path.with_suffix(".md").name.replace("report", "model-card", 1)
+        files = {"report": path, "figures": run / figures, "markdown": path.with_suffix(".md"), "card": card}
+        print_json({name: str(file) for name, file in (files | ({"pdf": printed} if printed else {})).items()})
         return
-    echo(f"Report: {path} (open it in a browser); plots: {run / 'figures'}")
+    echo(f"Report: {path} (open it in a browser); plots: {run / figures}")
     if printed:
         echo(f"PDF: {printed}")
 

@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reslab.records import Candidates, SplitFigures
+from reslab.records import Candidates
+from reslab.report.findings import confusion, strength
 from reslab.runs import Run
-from reslab.words import counted, figure, percent
+from reslab.words import counted
 
 FEW = 50  # training images of a class, below which more of them help most
 
@@ -24,31 +25,14 @@ def summarize(run: Run) -> Summary:
     evaluation = run.evaluation
     test, classes = evaluation.splits["test"], evaluation.classes
     recalls = np.array([each.recall.value for each in test.per_class])
-    best, worst = classes[int(recalls.argmax())], int(recalls.argmin())
-    strength = (
-        f"It classifies {figure(test.accuracy)} of {test.num_images:,} test images correctly, "
-        f"best of all {best} ({percent(recalls.max(), decimals=0)})."
-    )
+    worst = int(recalls.argmin())
     counts = evaluation.splits["train"].per_class if "train" in evaluation.splits else test.per_class
     return Summary(
-        strength,
-        _confusion(test, classes),
+        strength(test, classes),
+        confusion(test, classes),
         _advice(
             classes[worst], counts[worst].support, run.candidates, is_perfect=recalls.min() == 1, path=str(run.path)
         ),
-    )
-
-
-def _confusion(test: SplitFigures, classes: tuple[str, ...]) -> str:
-    matrix = np.array(test.confusion_matrix)
-    np.fill_diagonal(matrix, 0)
-    true, predicted = np.unravel_index(int(matrix.argmax()), matrix.shape)
-    if not matrix[true, predicted]:
-        return "It confuses no classes of the test split."
-    share = matrix[true, predicted] / max(1, test.per_class[int(true)].support)
-    return (
-        f"It most often takes {classes[int(true)]} for {classes[int(predicted)]}: "
-        f"{counted(int(matrix[true, predicted]), 'image')}, {percent(share, decimals=0)} of that class."
     )
 
 

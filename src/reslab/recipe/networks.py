@@ -9,8 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from reslab.language import say, short
 from reslab.recipe.value import Part
-from reslab.words import listing
+from reslab.words import counted, listing
 
 Depth = Annotated[int, Field(ge=8)]
 Activation = Literal["relu", "elu"]
@@ -41,7 +42,7 @@ class Architecture(Part):
     def words(self) -> str:
         """The name in a report, with every option."""
         options = ", ".join(self._option_words())
-        return f"{self.title} ({options})" if options else self.title
+        return f"{say(self.title)} ({options})" if options else say(self.title)
 
     def _option_words(self) -> Iterator[str]:
         for name, field in type(self).model_fields.items():
@@ -49,15 +50,17 @@ class Architecture(Part):
                 case ("kind", _) | (_, None | False):
                     pass
                 case "depth", value:
-                    yield f"{value} layers"
+                    yield counted(value, "layer")
                 case _, value:
-                    option = field.title or name.replace("_", " ")
+                    option = say(field.title or name.replace("_", " "))
                     yield option if value is True else f"{option} {_value_words(value)}"
 
 
 def _value_words(value: Any) -> str:
     if isinstance(value, tuple):
         return listing([str(each) for each in value])
+    if isinstance(value, float):
+        return short(value)
     return {"relu": "ReLU", "elu": "ELU"}.get(value, str(value))
 
 
@@ -364,8 +367,8 @@ class Fusion(Architecture):
     def words(self) -> str:
         """The name in a report, with every option."""
         num_kept = sum(part.classes for part in self.kept)
-        kept = f"; {num_kept} classes answer by the first features alone" if self.kept else ""
-        return f"{self.base.words} and {self.pretrained.words}, features side by side{kept}"
+        kept = say("; {number} classes answer by the first features alone", number=num_kept) if self.kept else ""
+        return say("{one} and {other}, features side by side", one=self.base.words, other=self.pretrained.words) + kept
 
 
 Model = Annotated[Alone | Fusion, Field(discriminator="kind")]

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from reslab.errors import UserError, check_kind, first_complaint
+from reslab.language import form_of, grouped, say, short
 from reslab.recipe.networks import Fusion, Model
 from reslab.recipe.schema import SCHEMA_VERSION, upgrade
 from reslab.recipe.shapes import Channels, Resizing
@@ -228,10 +229,10 @@ class LinearHead(Part):
     def words(self) -> str:
         """Name it with its settings."""
         names = [
-            *_words("discriminant analysis with shrinkage", self.shrinkage),
-            *_words("logistic regression with C =", self.penalty),
+            *_words(say("discriminant analysis with shrinkage"), self.shrinkage),
+            *_words(say("logistic regression with C ="), self.penalty),
         ]
-        return f"the mean of {listing(names)}" if len(names) > 1 else names[0]
+        return say("the mean of {names}", names=listing(names)) if len(names) > 1 else names[0]
 
 
 def _words(head: str, strength: float | Chosen | None) -> Iterator[str]:
@@ -239,9 +240,9 @@ def _words(head: str, strength: float | Chosen | None) -> Iterator[str]:
         case None:
             return
         case "chosen":
-            yield f"{head.removesuffix(' =')} chosen on held-out images"
+            yield f"{head.removesuffix(' =')} {say('chosen on held-out images')}"
         case _:
-            yield f"{head} {strength:g}"
+            yield f"{head} {short(strength)}"
 
 
 Optimizer = Annotated[Sgd | Muon | AdamW | LinearHead, Field(discriminator="kind")]
@@ -259,13 +260,14 @@ class Freeze(Part):
 
     def words(self, *, epochs: int) -> str:
         """Say which parameters were not trained in a run of so many `epochs`, and from when."""
-        which = f"parameters of {self.parameters}" if self.parameters else "all layers below the head"
+        below = say("all layers below the head")
+        which = say("parameters of {part}", part=self.parameters) if self.parameters else below
         begun = f"{which} {_from(self.epoch)}"
-        return begun if self.epoch < epochs else f"{begun} {NOT_REACHED}"
+        return begun if self.epoch < epochs else f"{begun} {say(NOT_REACHED)}"
 
 
 def _from(epoch: int) -> str:
-    return f"after {counted(epoch, 'epoch')}" if epoch else "from the start"
+    return say("after {epochs}", epochs=counted(epoch, "epoch")) if epoch else say("from the start")
 
 
 class Steps(Part):
@@ -302,10 +304,19 @@ class Steps(Part):
     def words(self, peak: float, *, epochs: int, updates: int) -> str:
         """Say how the rate ran from `peak` on in so many epochs and updates."""
         length = epochs if self.unit == "epochs" else updates
-        steps = [(f"{peak * self.share_after(i):.3g} after {at:,}", at < length) for i, at in enumerate(self.at, 1)]
-        later, never = ([words for words, is_reached in steps if is_reached == wanted] for wanted in (True, False))
-        first = f"{peak:g}, then {listing(later)} {self.unit}" if later else f"{peak:g} throughout"
-        return f"{first}; {listing(never)} {self.unit} {NOT_REACHED}" if never else first
+        rates = [short(peak * self.share_after(i), 3) for i in range(1, len(self.at) + 1)]
+        steps = [
+            (say("{rate} after {place}", rate=rate, place=grouped(at)), at)
+            for rate, at in zip(rates, self.at, strict=True)
+        ]
+        later, never = [words for words, at in steps if at < length], [words for words, at in steps if at >= length]
+        unit = form_of(5, self.unit.removesuffix("s"))
+        first = (
+            say("{peak}, then {steps} {unit}", peak=short(peak), steps=listing(later), unit=unit)
+            if later
+            else say("{peak} throughout", peak=short(peak))
+        )
+        return f"{first}; {listing(never)} {unit} {say(NOT_REACHED)}" if never else first
 
 
 class Linear(Part):
@@ -321,7 +332,7 @@ class Linear(Part):
 
     def words(self, peak: float, *, epochs: int, updates: int) -> str:
         """Say how the rate ran."""
-        return _rise(self.warmup, peak) + f"falls linearly to {peak * self.final:.3g}"
+        return _rise(self.warmup, peak) + say("falls linearly to {end}", end=short(peak * self.final, 3))
 
 
 class Cosine(Part):
@@ -337,13 +348,14 @@ class Cosine(Part):
 
     def words(self, peak: float, *, epochs: int, updates: int) -> str:
         """Say how the rate ran."""
-        return _rise(self.warmup, peak) + f"falls along half a cosine to {peak * self.final:.3g}"
+        return _rise(self.warmup, peak) + say("falls along half a cosine to {end}", end=short(peak * self.final, 3))
 
 
 def _rise(warmup: float, peak: float) -> str:
     if not warmup:
-        return f"starts at {peak:g} and "
-    return f"rises linearly to {peak:g} over the first {100 * warmup:.3g}{NBSP}% of the run, then "
+        return say("starts at {peak} and", peak=short(peak)) + " "
+    share = f"{short(100 * warmup, 3)}{NBSP}%"
+    return say("rises linearly to {peak} over the first {share} of the run, then", peak=short(peak), share=share) + " "
 
 
 Schedule = Annotated[Steps | Linear | Cosine, Field(discriminator="kind")]
@@ -366,8 +378,11 @@ class WarmUntil(Part):
 
     def words(self) -> str:
         """Say how long the rate was lower, and by how much."""
-        until = f"an epoch ends with a training error under {percent(self.training_error, decimals=0)}"
-        return f"times {self.factor:g} until {until}"
+        return say(
+            "times {factor} until an epoch ends with a training error under {error}",
+            factor=short(self.factor),
+            error=percent(self.training_error, decimals=0),
+        )
 
 
 # ---- unequal classes, and classes that come later
@@ -609,9 +624,12 @@ class Recipe(Part):
         sizes = {0: self.image_size} | {each.epoch: each.image_size for each in self.progressive_resizing}
         later = [f"{size} {_from(epoch)}" for epoch, size in sizes.items() if 0 < epoch < epochs]
         never = [f"{size} {_from(epoch)}" for epoch, size in sizes.items() if epoch and epoch >= epochs]
-        first = f"trained at {sizes[0]} pixels a side"
-        words = f"{first} at first, at {listing(later)}" if later else first
-        return f"{words}; {listing(never)} {NOT_REACHED}" if never else words
+        words = (
+            say("trained at {size} pixels a side at first, at {later}", size=sizes[0], later=listing(later))
+            if later
+            else say("trained at {size} pixels a side", size=sizes[0])
+        )
+        return f"{words}; {listing(never)} {say(NOT_REACHED)}" if never else words
 
     def rate_words(self, *, epochs: int, updates: int) -> str:
         """Say how the learning rate ran in so many epochs and updates."""

@@ -1,17 +1,19 @@
 """The report of an evaluated run: one HTML file that opens without a network, and its figures as PNG.
 
-`tables` turns numbers into rows, `figures` arrays into PNG, `page` puts both together. It reads a run folder, and
-neither torch nor a recipe's code.
+`tables` turns numbers into rows, `figures` arrays into PNG, `page` puts both together. It reads a run folder,
+and loads no torch.
 """
 
 from pathlib import Path
 
+from reslab.language import LanguageName, read_language, speaking
 from reslab.report import page
 from reslab.report.beside import put_beside
 from reslab.report.card import kept_files, write_card
 from reslab.report.inputs import read_inputs
 from reslab.report.interactive import interact
 from reslab.report.markdown import render_markdown
+from reslab.report.nearest import nearest_row
 from reslab.report.parts import draw, tabulate
 from reslab.report.pictures import (
     Picture,
@@ -31,7 +33,7 @@ from reslab.runs import Run, make_folder, write_bytes
 __all__ = ["Verdict", "draw", "tabulate", "verdict", "write_report"]
 
 
-def write_report(run: Run, *, against: Run | None = None) -> Path:
+def write_report(run: Run, *, against: Run | None = None, language: LanguageName = "en") -> Path:
     """Write the report of an evaluated run: `report.html`, `report.md`, `model-card.md` and `figures/*.png`.
 
     Beside them lie `mistakes.csv` and, where evaluation looked for them, `doubts.csv` and `copies.csv`.
@@ -42,6 +44,9 @@ def write_report(run: Run, *, against: Run | None = None) -> Path:
         The evaluated run; the files are written into its folder.
     against : Run, optional
         Another run to test it against, by McNemar's test on the same test images.
+    language : {"en", "ru"}, default "en"
+        What the page, the Markdown and the model card are written in; Russian ones are called `report.ru.html`,
+        `report.ru.md` and `model-card.ru.md`, their plots lie in `figures-ru`.
 
     Returns
     -------
@@ -62,30 +67,40 @@ def write_report(run: Run, *, against: Run | None = None) -> Path:
     >>> print(reslab.write_report(reslab.Run.open("runs/digits")).as_posix())
     runs/digits/report.html
     """
+    with speaking(read_language(language)):
+        return _write(run, against, suffix="" if language == "en" else f".{language}")
+
+
+def _write(run: Run, against: Run | None, *, suffix: str) -> Path:
     inputs = read_inputs(run)
+    row = nearest_row(inputs.recipe, num_parameters=inputs.num_parameters)
     beside = put_beside(run, against=against) if against else None
     features = inputs.gallery.features
     plane, method = (None, "") if features is None else to_plane(features.features)
     pictures = {
         "curves": learning_curves(inputs),
-        "matrices": confusion_matrices(inputs),
+        "test": confusion_matrices(inputs, splits=["test"]),
+        "matrices": confusion_matrices(inputs, splits=[name for name in inputs.evaluation.splits if name != "test"]),
         "prior": prior_pictures(inputs),
         "calibration": [reliability_picture(reliability(inputs.predictions))],
         "answered": selection_pictures(inputs),
         "features": [] if plane is None else [feature_picture(inputs, plane, method)],
     }
-    html = page.render(inputs, pictures=pictures, beside=beside, interaction=interact(inputs, plane=plane))
+    interaction = interact(inputs, plane=plane, row=row)
+    html = page.render(inputs, pictures=pictures, row=row, beside=beside, interaction=interaction)
     every = [picture for group in pictures.values() for picture in group]
-    _write_figures(run.path / "figures", every)
-    path = run.path / "report.html"
+    folder = f"figures{suffix.replace('.', '-')}"
+    _write_figures(run.path / folder, every)
+    path = run.path / f"report{suffix}.html"
     write_bytes(path, html.encode())
     write_bytes(run.path / "mistakes.csv", mistakes_csv(inputs))
     for name, content in (("doubts.csv", doubts_csv(inputs)), ("copies.csv", copies_csv(inputs))):
         if content is not None:
             write_bytes(run.path / name, content)
-    write_bytes(run.path / "report.md", render_markdown(inputs, pictures=every, beside=beside).encode())
+    markdown = render_markdown(inputs, pictures=every, folder=folder, row=row, beside=beside)
+    write_bytes(run.path / f"report{suffix}.md", markdown.encode())
     card = write_card(run, weights=inputs.weights, files=kept_files(run))
-    write_bytes(run.path / "model-card.md", card.encode())
+    write_bytes(run.path / f"model-card{suffix}.md", card.encode())
     return path
 
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from reslab.errors import UserError
+from reslab.language import grouped, say, short
 from reslab.measure.metrics import McNemar
 from reslab.records import Estimate, Evaluation
 from reslab.report.comparison import compare
@@ -41,21 +42,37 @@ def _table(evaluations: dict[str, Evaluation]) -> Table:
     """Give each run a column; what an extension did is shown where both are extended ones."""
     tests = [evaluation.splits["test"] for evaluation in evaluations.values()]
     extensions = [evaluation.extension for evaluation in evaluations.values() if evaluation.extension]
-    rows = {"Test accuracy": [test.accuracy for test in tests], "Macro F1": [test.macro_f1 for test in tests]}
+    rows = {say("Test accuracy"): [test.accuracy for test in tests], say("Macro F1"): [test.macro_f1 for test in tests]}
     if len(extensions) == len(tests):
-        rows["New classes, macro F1"] = [extension.new_macro_f1 for extension in extensions]
-        rows["Old classes, before"] = [extension.old_before for extension in extensions]
-        rows["Old classes, after"] = [extension.old_after for extension in extensions]
+        rows[say("New classes, macro F1")] = [extension.new_macro_f1 for extension in extensions]
+        rows[say("Old classes, before")] = [extension.old_before for extension in extensions]
+        rows[say("Old classes, after")] = [extension.old_after for extension in extensions]
     return Table(("", *evaluations), tuple((Cell(name), *map(in_percent, row)) for name, row in rows.items()))
 
 
 def _accuracy(test: McNemar, other: str) -> str:
-    found = "is no larger than chance explains" if test.p_value > SIGNIFICANT else "is larger than chance explains"
-    alone = f"{counted(test.only_first, 'image')} only this run has right, {test.only_second:,} only {other}"
-    return f"{alone}: the difference in accuracy {found} (McNemar's test, p = {test.p_value:.2g})."
+    found = (
+        say("the difference in accuracy is no larger than chance explains")
+        if test.p_value > SIGNIFICANT
+        else say("the difference in accuracy is larger than chance explains")
+    )
+    return say(
+        "{ours} only this run has right, {theirs} only {other}: {found} (McNemar's test, p = {p}).",
+        ours=counted(test.only_first, "image"),
+        theirs=grouped(test.only_second),
+        other=other,
+        found=found,
+        p=short(test.p_value, 2),
+    )
 
 
 def _macro_f1(difference: Estimate) -> str:
     cell = in_points(difference)
-    side = "the interval holds 0" if difference.low <= 0 <= difference.high else "the interval leaves 0 out"
-    return f"In macro F1 this run differs by {cell.text} points {cell.aside}; {side}."
+    holds = difference.low <= 0 <= difference.high
+    side = say("the interval includes 0") if holds else say("the interval leaves 0 out")
+    return say(
+        "In macro F1 this run differs by {difference} points {interval}; {side}.",
+        difference=cell.text,
+        interval=cell.aside,
+        side=side,
+    )

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 
+from reslab.language import say, short
 from reslab.recipe.recipe import Recipe
 from reslab.records import Evaluation, Weights
-from reslab.report.tables import calibration_sentence, markdown_table, promise_table
+from reslab.report.tables import calibration_sentence, markdown_table, promise_table, split_words
 from reslab.runs import Run
 from reslab.words import counted, figure, markdown, markdown_code, percent, yaml
 
@@ -17,15 +18,19 @@ def write_card(run: Run, *, weights: Weights, files: Iterable[str]) -> str:
             *("---", *_head(run), "---", ""),
             f"# {markdown(recipe.name)}",
             "",
-            f"{markdown(weights.model.label)} for {len(weights.classes)} classes, trained by reslab's recipe "
-            f"{markdown_code(recipe.name)}.",
+            say(
+                "{model} for {classes}, trained by reslab's recipe {recipe}.",
+                model=markdown(weights.model.label),
+                classes=counted(len(weights.classes), "class"),
+                recipe=markdown_code(recipe.name),
+            ),
             "",
             *_facts(recipe, weights),
             "",
             *_figures(run),
-            "## Files",
+            f"## {say('Files')}",
             "",
-            *(f"- `{name}`: {FILES[name]}" for name in files),
+            *(f"- `{name}`: {say(FILES[name])}" for name in files),
             "",
         ]
     )
@@ -85,44 +90,54 @@ def _results(run: Run, known: list[str]) -> Iterator[str]:
 
 
 def _facts(recipe: Recipe, weights: Weights) -> list[str]:
-    kind = {1: "grey", 3: "RGB"}.get(weights.channels, f"{weights.channels}-channel")
-    return [
-        f"- Images: {kind}, {weights.image_size}x{weights.image_size} pixels, 0 to 255; standardisation is inside",
-        f"- Trained on: {markdown_code(recipe.data)}",
-        *([f"- Starts from: the ImageNet weights of {recipe.pretrained}"] if recipe.pretrained else []),
-        f"- Source of the recipe: {markdown(recipe.source)}",
-        f"- Probabilities: {_calibration(weights)}",
-        f"- Sets of classes: {_class_sets(weights)}",
-        f"- Classes, in the order of the logits: {', '.join(map(markdown, weights.classes))}",
+    kinds = {1: say("grey"), 3: "RGB"}
+    images = say(
+        "{kind}, {side}x{side} pixels, 0 to 255; standardisation is inside",
+        kind=kinds.get(weights.channels, say("{number}-channel", number=weights.channels)),
+        side=weights.image_size,
+    )
+    start = say("the ImageNet weights of {network}", network=recipe.pretrained)
+    facts = [
+        (say("Images"), images),
+        (say("Trained on"), markdown_code(recipe.data)),
+        *([(say("Starts from"), start)] if recipe.pretrained else []),
+        (say("Source of the recipe"), markdown(say(recipe.source))),
+        (say("Probabilities"), _calibration(weights)),
+        (say("Sets of classes"), _class_sets(weights)),
+        (say("Classes, in the order of the logits"), ", ".join(map(markdown, weights.classes))),
     ]
+    return [f"- {term}: {description}" for term, description in facts]
 
 
 def _calibration(weights: Weights) -> str:
     found = weights.calibration
-    return "not calibrated" if found is None else f"{found.words}, which is inside"
+    return say("not calibrated") if found is None else say("{source}, which is inside", source=found.words)
 
 
 def _class_sets(weights: Weights) -> str:
     known = weights.class_sets
     if known is None:
-        return "none can be promised, since too few images were held out"
-    most = known.thresholds[-1][0]
-    held_out = counted(known.num_images, "held-out image")
-    return f"`reslab predict --coverage` promises up to {100 * most:g} % on {held_out}"
+        return say("none can be promised, since too few images were held out")
+    return say(
+        "`reslab predict --coverage` promises up to {most} % on {images}",
+        most=short(100 * known.thresholds[-1][0]),
+        images=counted(known.num_images, "held-out image"),
+    )
 
 
 def _figures(run: Run) -> list[str]:
     if not run.is_evaluated:
-        return ["It has not been evaluated.", ""]
+        return [say("It has not been evaluated."), ""]
     evaluation = run.evaluation
     rows = [
-        f"| {split} ({figures.num_images:,} images) | {figure(figures.accuracy)} | {figure(figures.macro_f1)} |"
+        f"| {split_words(split)}, {counted(figures.num_images, 'image')} | {figure(figures.accuracy)} "
+        f"| {figure(figures.macro_f1)} |"
         for split, figures in evaluation.splits.items()
     ]
     return [
-        f"## Figures, with {percent(evaluation.confidence, decimals=0)} intervals",
+        f"## {say('Metrics with {confidence} intervals', confidence=percent(evaluation.confidence, decimals=0))}",
         "",
-        "| split | accuracy | macro F1 |",
+        f"| {say('split')} | {say('accuracy')} | {say('macro F1')} |",
         "|---|---|---|",
         *rows,
         "",
@@ -133,6 +148,6 @@ def _figures(run: Run) -> list[str]:
 def _promises(evaluation: Evaluation) -> Iterator[str]:
     """Say how the promises that rest on held-out images were kept, and what calibration was worth."""
     if (table := promise_table(evaluation)) is not None:
-        yield from ("## Promises, as they were kept on test images", "", *markdown_table(table), "")
+        yield from (f"## {say('Promises kept')}", "", *markdown_table(table), "")
     if (sentence := calibration_sentence(evaluation)) is not None:
         yield from (markdown(sentence), "")

@@ -21,7 +21,7 @@ def write_curves(runs: Sequence[Run], *, names: Sequence[str], out: Path) -> Pat
         curves |= {f"{name}, {part}": values for part, values in accuracy_curves(run.log).items()}
     make_folder(out)
     path = out / "curves.png"
-    write_bytes(path, learning_curve({name: 100 * values for name, values in curves.items()}, label="accuracy, %"))
+    write_bytes(path, learning_curve({name: 100 * values for name, values in curves.items()}, label="accuracy (%)"))
     return path
 
 

@@ -4,25 +4,22 @@ from typing import NamedTuple
 
 import numpy as np
 
+from reslab.language import grouped, say, short
 from reslab.measure.estimates import proportion
 from reslab.records import Estimate, ExtensionFigures, NewClass
 from reslab.report.inputs import Inputs
-from reslab.report.mistakes import Confusion, Mistakes
 from reslab.report.tables import Cell, Table, in_percent
-from reslab.words import NBSP, counted, interval, named, percent, points
+from reslab.words import NBSP, counted, interval, percent, points
 
 
 class Account(NamedTuple):
     """What two sections and the headline show."""
 
-    old_names: str
-    new_names: str
     old_sentence: str
     old_table: Table
     new_sentence: str
     new_table: Table
     prior_sentence: str
-    confusions: list[Confusion]
 
 
 def give_account(inputs: Inputs) -> Account | None:
@@ -30,16 +27,12 @@ def give_account(inputs: Inputs) -> Account | None:
     extension = inputs.evaluation.extension
     if extension is None:
         return None
-    classes, num_old = inputs.evaluation.classes, extension.num_old
     return Account(
-        old_names=named(classes[:num_old]),
-        new_names=named(classes[num_old:]),
         old_sentence=_old_sentence(inputs, extension),
         old_table=_old_table(inputs, extension),
-        new_sentence=_new_sentence(inputs, num_old),
+        new_sentence=_new_sentence(inputs, extension.num_old),
         new_table=_new_table(inputs, extension),
         prior_sentence=_prior_sentence(extension),
-        confusions=Mistakes(inputs).confusions(num_old=num_old),
     )
 
 
@@ -54,20 +47,28 @@ def in_points(difference: Estimate) -> Cell:
 def _old_sentence(inputs: Inputs, extension: ExtensionFigures) -> str:
     supports = [figures.support for figures in inputs.test.per_class[: extension.num_old]]
     change = in_points(extension.old_change)
-    return (
-        f"Of the {sum(supports):,} test images of the {counted(extension.num_old, 'old class')}, the base, which "
-        f"knows only these, recognizes {percent(extension.old_before.value)}; the extended network, choosing among "
-        f"all {len(inputs.evaluation.classes)}, {percent(extension.old_after.value)}. That is a change of "
-        f"{change.text} points {change.aside}: {_judgement(extension.old_change)}."
+    return say(
+        "Of the {images} of the {classes}, the base, which knows only these, recognizes {before}; the extended "
+        "network, choosing among all {all}, {after}. That is a change of {change} points {interval}: {judgement}.",
+        images=counted(sum(supports), "test image"),
+        classes=counted(extension.num_old, "old class"),
+        before=percent(extension.old_before.value),
+        all=len(inputs.evaluation.classes),
+        after=percent(extension.old_after.value),
+        change=change.text,
+        interval=change.aside,
+        judgement=_judgement(extension.old_change),
     )
 
 
 def _judgement(change: Estimate) -> str:
     if change.high < 0:
-        return "the whole interval is below 0, so the network forgot some old classes or confuses them with new ones"
+        return say(
+            "the whole interval is below 0, so the network forgot some old classes or confuses them with new ones"
+        )
     if change.low > 0:
-        return "the whole interval is above 0, so the old classes improved"
-    return "the interval includes 0, so the change may be chance"
+        return say("the whole interval is above 0, so the old classes improved")
+    return say("the interval includes 0, so the change may be chance")
 
 
 def _old_table(inputs: Inputs, extension: ExtensionFigures) -> Table:
@@ -79,14 +80,15 @@ def _old_table(inputs: Inputs, extension: ExtensionFigures) -> Table:
             in_percent(each.before),
             in_percent(each.after),
             Cell(points(each.after.value - each.before.value)),
-            Cell(f"{figures.support:,}"),
+            Cell(grouped(figures.support)),
         )
         for name, each, figures in columns
     ]
     num_images = sum(figures.support for figures in inputs.test.per_class[:num_old])
     whole = (in_percent(extension.old_before), in_percent(extension.old_after), in_points(extension.old_change))
-    rows.append((Cell("All old classes"), *whole, Cell(f"{num_images:,}")))
-    return Table(("Class", "Before", "After", "Change in points", "Images"), tuple(rows), highlight=num_old)
+    rows.append((Cell(say("All old classes")), *whole, Cell(grouped(num_images))))
+    header = (say("Class"), say("Before"), say("After"), say("Change in points"), say("Images"))
+    return Table(header, tuple(rows), highlight=num_old)
 
 
 # ---- new classes
@@ -100,17 +102,24 @@ def _new_sentence(inputs: Inputs, num_old: int) -> str:
         in_percent(proportion(part, total=total))
         for part, total in ((hits, called), (hits, actual), (matrix.diagonal()[num_old:].sum(), hits))
     )
-    return (
-        f"Called any new class: {called:,} images, of which {precision.text} {precision.aside} are of a new class "
-        f"(precision), which is {recall.text} {recall.aside} of the {actual:,} images of new classes (recall). "
-        f"Of these, {right.text} {right.aside} are given the right new class."
+    return say(
+        "Called any new class: {called}, of which {precision} are of a new class (precision), which is {recall} of the "
+        "{actual} of new classes (recall). Of these, {right} are given the right new class.",
+        called=counted(int(called), "image"),
+        precision=f"{precision.text} {precision.aside}".strip(),
+        recall=f"{recall.text} {recall.aside}".strip(),
+        actual=counted(int(actual), "image"),
+        right=f"{right.text} {right.aside}".strip(),
     )
 
 
 def _new_table(inputs: Inputs, extension: ExtensionFigures) -> Table:
     names = inputs.evaluation.classes[extension.num_old :]
     rows = tuple(_new_row(name, each) for name, each in zip(names, extension.new_classes, strict=True))
-    header = ("Class", "Most often taken for", "Precision", "Recall", "F1", "Taken for an old class")
+    header = (
+        *(say("Class"), say("Most often taken for"), say("Precision"), say("Recall")),
+        *(say("F1"), say("Taken for an old class")),
+    )
     return Table(header, rows, num_text_columns=2)
 
 
@@ -118,18 +127,21 @@ def _new_row(name: str, each: NewClass) -> tuple[Cell, ...]:
     shares = (f"{error.mistaken_for} ({percent(error.share.value, decimals=1)})" for error in each.errors)
     errors = ", ".join(share.replace(" ", NBSP) for share in shares)  # a line breaks between them
     figures = (each.figures.precision, each.figures.recall, each.figures.f1, each.taken_for_old)
-    return (Cell(name), Cell(errors or "none"), *map(in_percent, figures))
+    return (Cell(name), Cell(errors or say("none")), *map(in_percent, figures))
 
 
 def _prior_sentence(extension: ExtensionFigures) -> str:
+    tau = short(extension.prior.tau)
     if not extension.prior.curve:
-        return f"No image of an old class was there to choose tau by, so it is {extension.prior.tau:g}."
+        return say("No image of an old class was there to choose tau by, so it is {tau}.", tau=tau)
     if extension.prior.is_flat:
-        return (
+        return say(
             "The curve is flat: every tau gives the same macro F1 on the validation images, so they do not choose, and "
-            f"tau is {extension.prior.tau:g}."
+            "tau is {tau}.",
+            tau=tau,
         )
-    return (
-        f"Tau is {extension.prior.tau:g} here: chosen on validation images, which were held out of the training "
-        "split, for the best macro F1. The test split took no part in it."
+    return say(
+        "Tau is {tau} here: chosen on validation images, which were held out of the training split, for the best macro "
+        "F1. The test split took no part in it.",
+        tau=tau,
     )

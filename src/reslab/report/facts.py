@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from statistics import median
 
+from reslab.language import grouped, say, short
 from reslab.recipe.recipe import Extension, Imported, LinearHead, Recipe
 from reslab.records import Environment, Segment, Setup
 from reslab.report.inputs import Inputs
@@ -36,31 +37,44 @@ def recipe_facts(inputs: Inputs) -> Facts:
     epochs = len(inputs.log)
     resizing = f"; {recipe.resizing_words(epochs=epochs)}" if recipe.progressive_resizing else ""
     return [
-        ("Recipe", f"{recipe.name} ({recipe.source})"),
+        (say("Recipe"), recipe.name if recipe.extension else f"{recipe.name} ({say(recipe.source)})"),
         *(_extension_facts(recipe.extension) if recipe.extension else ()),
-        ("Network", recipe.model.words),
-        *([("Starts from", f"the ImageNet weights of {recipe.pretrained}")] if recipe.pretrained else []),
-        *([("Starts from", f"{recipe.start.file}, SHA-256 {recipe.start.sha256[:16]}…")] if recipe.start else []),
-        ("Parameters", f"{inputs.num_parameters:,}"),
-        ("Images", images + resizing),
-        *(_training_facts(inputs) if recipe.imported is None else [("Imported", _imported(recipe.imported))]),
-        *([("Sampling", sampling_words(recipe.sampling))] if recipe.sampling else []),
-        *([("Not trained", "; ".join(each.words(epochs=epochs) for each in recipe.freeze))] if recipe.freeze else []),
-        ("Validation", f"{recipe.validation:,} images held out" if recipe.validation else "nothing held out"),
-        ("Seed", str(inputs.environment.seed)),
+        (say("Network"), recipe.model.words),
+        *(
+            [(say("Starts from"), say("the ImageNet weights of {network}", network=recipe.pretrained))]
+            if recipe.pretrained
+            else []
+        ),
+        *([(say("Starts from"), f"{recipe.start.file}, SHA-256 {recipe.start.sha256[:16]}…")] if recipe.start else []),
+        (say("Parameters"), grouped(inputs.num_parameters)),
+        (say("Images"), images + resizing),
+        *(_training_facts(inputs) if recipe.imported is None else [(say("Imported"), _imported(recipe.imported))]),
+        *([(say("Sampling"), sampling_words(recipe.sampling))] if recipe.sampling else []),
+        *(
+            [(say("Not trained"), "; ".join(each.words(epochs=epochs) for each in recipe.freeze))]
+            if recipe.freeze
+            else []
+        ),
+        (say("Validation"), _held_out(recipe.validation)),
+        (say("Seed"), str(inputs.environment.seed)),
     ]
 
 
+def _held_out(number: int) -> str:
+    return say("{images} held out", images=counted(number, "image")) if number else say("nothing held out")
+
+
 def _imported(imported: Imported) -> str:
-    return f"trained elsewhere: {imported.file} ({imported.map}), SHA-256 {imported.sha256[:16]}…"
+    what = say("trained elsewhere: {file} ({map})", file=imported.file, map=imported.map)
+    return f"{what}, SHA-256 {imported.sha256[:16]}…"
 
 
 def _training_facts(inputs: Inputs) -> Facts:
     recipe = inputs.recipe
     return [
-        ("Augmentation", augment_words(recipe.augment)),
-        *([("Mixing", mixing_words(recipe.mixing))] if recipe.mixing else []),
-        ("Optimizer", optimizer_words(recipe.optimizer)),
+        (say("Augmentation"), augment_words(recipe.augment)),
+        *([(say("Mixing"), mixing_words(recipe.mixing))] if recipe.mixing else []),
+        (say("Optimizer"), optimizer_words(recipe.optimizer)),
         *(_update_facts(inputs) if not isinstance(recipe.optimizer, LinearHead) else ()),
     ]
 
@@ -68,45 +82,64 @@ def _training_facts(inputs: Inputs) -> Facts:
 def _update_facts(inputs: Inputs) -> Facts:
     recipe, epochs, updates = inputs.recipe, len(inputs.log), inputs.log[-1].updates if inputs.log else 0
     return [
-        ("Learning rate", recipe.rate_words(epochs=epochs, updates=updates)),
-        ("Loss", _loss(recipe)),
-        ("Length", _length(inputs)),
-        *([("Weights", _kept(inputs))] if recipe.early_stopping and inputs.log else []),
-        ("Batch", _batch(recipe)),
+        (say("Learning rate"), recipe.rate_words(epochs=epochs, updates=updates)),
+        (say("Loss"), _loss(recipe)),
+        (say("Length"), _length(inputs)),
+        *([(say("Weights"), _kept(inputs))] if recipe.early_stopping and inputs.log else []),
+        (say("Batch"), _batch(recipe)),
     ]
 
 
 def _loss(recipe: Recipe) -> str:
-    smoothing = f" with label smoothing {recipe.label_smoothing:g}" if recipe.label_smoothing else ""
-    adjusted = f", {adjustment_words(recipe.logit_adjustment)}" if recipe.logit_adjustment else ""
-    weighted = f", classes weighted ({class_weights_words(recipe)})" if recipe.class_weights else ""
-    return f"cross-entropy{smoothing}{adjusted}{weighted}"
+    parts = [say("cross-entropy")]
+    if recipe.label_smoothing:
+        parts.append(say("label smoothing {strength}", strength=short(recipe.label_smoothing)))
+    if recipe.logit_adjustment:
+        parts.append(adjustment_words(recipe.logit_adjustment))
+    if recipe.class_weights:
+        parts.append(say("classes weighted ({weights})", weights=class_weights_words(recipe)))
+    return ", ".join(parts)
 
 
 def _batch(recipe: Recipe) -> str:
-    parts = f", in micro-batches of {recipe.micro_batch_size:,}" if recipe.micro_batch_size else ""
-    return f"{recipe.batch_size:,} images{parts}"
+    images = counted(recipe.batch_size, "image")
+    if not recipe.micro_batch_size:
+        return images
+    return say("{images}, in micro-batches of {size}", images=images, size=grouped(recipe.micro_batch_size))
 
 
 def _extension_facts(extension: Extension) -> Iterator[tuple[str, str]]:
-    yield "Method", method_words(extension.method)
-    yield "Base", f"a network of {counted(extension.num_old, 'class')}, weights {extension.base[:16]}… (SHA-256)"
-    yield "Old data", old_data_words(extension) + (", classes of one name merged" if extension.merge else "")
+    base = say(
+        "a network of {classes}, weights {digest}… (SHA-256)",
+        classes=counted(extension.num_old, "class"),
+        digest=extension.base[:16],
+    )
+    yield say("Method"), method_words(extension.method)
+    yield say("Base"), base
+    yield say("Old data"), old_data_words(extension) + (say(", classes of one name merged") if extension.merge else "")
     if extension.backbone_lr != 1:
-        yield "Backbone", f"at {extension.backbone_lr:g} times the rate" if extension.backbone_lr else "left as it is"
+        slowed = say("at {factor} times the rate", factor=short(extension.backbone_lr))
+        yield say("Backbone"), slowed if extension.backbone_lr else say("left as it is")
     if extension.distill:
-        yield "Distillation", distill_words(extension)
+        yield say("Distillation"), distill_words(extension)
 
 
 def _length(inputs: Inputs) -> str:
-    words = f"{len(inputs.log)} of {counted(inputs.recipe.epochs, 'epoch')}"
-    limit = f", ended by the limit of {inputs.recipe.updates:,} updates" if inputs.recipe.updates else ""
-    return words + (f", {inputs.log[-1].updates:,} updates" if inputs.log else "") + limit
+    parts = [say("{done} of {epochs}", done=len(inputs.log), epochs=counted(inputs.recipe.epochs, "epoch"))]
+    if inputs.log:
+        parts.append(counted(inputs.log[-1].updates, "update"))
+    if inputs.recipe.updates:
+        parts.append(say("ended by the limit of {updates}", updates=counted(inputs.recipe.updates, "update")))
+    return ", ".join(parts)
 
 
 def _kept(inputs: Inputs) -> str:
     best = max(inputs.log, key=lambda epoch: (epoch.validation_accuracy or 0.0, -(epoch.validation_loss or 0.0)))
-    return f"those of epoch {best.epoch}, the best of {counted(len(inputs.log), 'epoch')} on the validation images"
+    return say(
+        "those of epoch {epoch}, the best of {epochs} on the validation images",
+        epoch=best.epoch,
+        epochs=counted(len(inputs.log), "epoch"),
+    )
 
 
 def machine_facts(inputs: Inputs) -> Facts:
@@ -115,42 +148,46 @@ def machine_facts(inputs: Inputs) -> Facts:
     return [
         *_time_facts(inputs),
         *_setup_facts(environment),
-        ("Begun", moment(environment.started)),
+        (say("Begun"), moment(environment.started)),
         *(fact for segment in environment.segments for fact in _segment_facts(segment)),
-        ("Evaluated", moment(inputs.evaluation.evaluated)),
+        (say("Evaluated"), moment(inputs.evaluation.evaluated)),
     ]
 
 
 def _setup_facts(setup: Setup) -> Facts:
     return [
-        ("Device", _setup_words(setup)),
-        ("Processor", setup.processor),
-        ("Platform", setup.platform),
-        ("Versions", _versions(setup)),
-        ("Commit", setup.commit or "not known"),
+        (say("Device"), _setup_words(setup)),
+        (say("Processor"), setup.processor),
+        (say("Platform"), setup.platform),
+        (say("Versions"), _versions(setup)),
+        (say("Commit"), setup.commit or say("not known")),
     ]
 
 
 def _segment_facts(segment: Segment) -> Facts:
     """Say what went on with the run, from which update on."""
     words = "; ".join(description for _, description in _setup_facts(segment))
-    return [(f"From update {segment.updates + 1:,}", f"{words}; begun {moment(segment.started)}")]
+    term = say("From update {number}", number=grouped(segment.updates + 1))
+    return [(term, f"{words}; {say('begun')} {moment(segment.started)}")]
 
 
 def _time_facts(inputs: Inputs) -> Iterator[tuple[str, str]]:
-    yield "Training time", duration(training_seconds(inputs))
+    yield say("Training time"), duration(training_seconds(inputs))
     if inputs.log:
         speed = median(epoch.images_per_second for epoch in inputs.log)
-        yield "Speed", f"{speed:,.0f} training images a second (median of the epochs)"
+        yield (
+            say("Speed"),
+            say("{number} training images a second (median of the epochs)", number=grouped(round(speed))),
+        )
 
 
 def device_words(environment: Environment) -> str:
     """Say on what was trained, in all its segments."""
-    return ", then ".join(dict.fromkeys(map(_setup_words, (environment, *environment.segments))))
+    return f", {say('then')} ".join(dict.fromkeys(map(_setup_words, (environment, *environment.segments))))
 
 
 def _setup_words(setup: Setup) -> str:
-    together = "" if setup.ranks == 1 else f", {setup.ranks} processes together"
+    together = "" if setup.ranks == 1 else say(", {number} processes together", number=setup.ranks)
     return f"{setup.device}, {counted(setup.threads, 'thread')}{together}, {setup.multiplied}"
 
 

@@ -17,9 +17,11 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, ScalarFormatter
 from numpy.typing import NDArray
 from PIL import Image
+
+from reslab.language import decimal, say, short
 
 NUMBERS_UP_TO = 25  # classes; beyond, the cells of a matrix are too small for numbers
 SIDE_BY_SIDE_UP_TO = 10  # classes; beyond, a matrix takes the width of the page
@@ -66,6 +68,9 @@ def _new(width: float, height: float) -> Figure:
 
 
 def _png(figure: Figure) -> bytes:
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        if isinstance(axis.get_major_formatter(), ScalarFormatter):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: short(value, 5).replace("-", "\u2212")))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=2 * _PIXELS_PER_INCH)
     # A palette takes a third of the bytes, and these drawings have few colours.
@@ -104,7 +109,7 @@ def learning_curve(
         if rates is not None:
             _draw_rates(below[0], rates)
         last = figure.axes[-1]
-        last.set_xlabel("epoch")
+        last.set_xlabel(say("epoch"))
         last.xaxis.set_major_locator(MaxNLocator(integer=True))
         return _png(figure)
 
@@ -130,7 +135,7 @@ def _draw_rates(axes: Axes, rates: NDArray[np.float64]) -> None:
     axes.fill_between(epochs, rates, color=_FAINT, alpha=0.3, lw=0)
     axes.plot(epochs, rates, color=_FAINT, lw=1)
     axes.set_ylim(0, 1.05 * rates.max() or 1)
-    axes.set_ylabel("rate")
+    axes.set_ylabel(say("rate"))
 
 
 # ---- the strength of the prior's removal
@@ -153,7 +158,9 @@ def prior_curves(
         for place, ((name, values), (color, dashes)) in enumerate(zip(curves.items(), cycle(_LOOKS), strict=False)):
             axes.plot(taus, values, dashes, color=color, label=name, marker="o", ms=3, lw=1.2 if place else 2)
         axes.set(
-            xlabel="tau: 0 keeps the data's prior, 1 removes it", ylabel="validation images (%)", xlim=(-0.03, 1.03)
+            xlabel=say("tau: 0 keeps the data's prior, 1 removes it"),
+            ylabel=say("validation images (%)"),
+            xlim=(-0.03, 1.03),
         )
         axes.grid(axis="y")
         axes.legend()
@@ -179,7 +186,7 @@ def matrix(counts: NDArray[np.int64], *, classes: Sequence[str], by_row: bool) -
         cell = 0.75 * side / num  # about, in pixels
         _name_classes(axes, classes, cell)
         if with_numbers:
-            _write_numbers(axes, values, cell, dark=norm(values) > 0.6, by_row=by_row)
+            _write_numbers(axes, values, cell, dark=_is_dark(image.cmap(norm(values))), by_row=by_row)
         else:
             bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, ticks=MaxNLocator(6, integer=True))
             bar.outline.set_visible(False)
@@ -197,8 +204,8 @@ def _name_classes(axes: Axes, classes: Sequence[str], cell: float) -> None:
         for text in axes.get_xticklabels():
             text.set(ha="right", rotation_mode="anchor")
     axes.set_yticks(places, names, size=size)
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class")
+    axes.set_xlabel(say("predicted class"))
+    axes.set_ylabel(say("true class"))
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
@@ -208,7 +215,7 @@ def short_name(name: str, *, number: int) -> str:
     name = " ".join(name.split())
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
     if not name or not all(font.get_char_index(ord(letter)) for letter in name):
-        return f"no. {number}"
+        return say("no. {number}", number=number)
     return name if len(name) <= 16 else name[:15] + "…"
 
 
@@ -223,8 +230,17 @@ def _write_numbers(
             axes.text(column, row, _number(value, by_row=by_row), ha="center", va="center", size=size, color=color)
 
 
+def _is_dark(colors: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Say on which colours (..., RGBA) white text has more contrast than dark text, by WCAG's relative luminance."""
+    linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
+    luminance = linear[..., :3] @ np.array([0.2126, 0.7152, 0.0722])
+    ink = 0.016  # of _INK
+    dark: NDArray[np.bool_] = 1.05 / (luminance + 0.05) > (luminance + 0.05) / (ink + 0.05)
+    return dark
+
+
 def _number(value: float, *, by_row: bool) -> str:
-    return f"{value:.1f}" if by_row and value < 100 else f"{value:.0f}"
+    return decimal(value, 1) if by_row and value < 100 else f"{value:.0f}"
 
 
 # ---- calibration
@@ -245,13 +261,13 @@ def reliability_diagram(
     with _style():
         figure = _new(_HALF, 400)
         axes, below = _two_rows(figure, 4)
-        axes.plot([0, 1], [0, 1], color=_FAINT, lw=0.8, ls=(0, (4, 3)))
-        axes.fill_between(certainty, low, high, color=_BLUE, alpha=0.15, lw=0)
-        axes.plot(certainty, accuracy, "o-", color=_BLUE, ms=4, lw=1.2)
-        axes.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
+        axes.plot([0, 100], [0, 100], color=_FAINT, lw=0.8, ls=(0, (4, 3)))
+        axes.fill_between(100 * certainty, 100 * low, 100 * high, color=_BLUE, alpha=0.15, lw=0)
+        axes.plot(100 * certainty, 100 * accuracy, "o-", color=_BLUE, ms=4, lw=1.2)
+        axes.set(xlim=(0, 100), ylim=(0, 102), ylabel=say("accuracy (%)"))
         axes.grid()
-        below.bar(certainty, share, width=0.03, color=_BLUE)
-        below.set(ylabel="share", xlabel="probability of the predicted class")
+        below.bar(100 * certainty, 100 * share, width=3, color=_BLUE)
+        below.set(ylabel=say("images (%)"), xlabel=say("probability of the predicted class (%)"))
         return _png(figure)
 
 
@@ -269,7 +285,7 @@ def selection_curves(
         figure = _new(_HALF, 340)
         axes = figure.subplots()
         axes.axvline(100 * promised, color=_FAINT, lw=0.8, ls=(0, (4, 3)), zorder=1)
-        label = f"{100 * promised:g} % promised"
+        label = say("{share} % promised", share=short(100 * promised))
         axes.text(100 * promised, 1.01, label, transform=axes.get_xaxis_transform(), ha="center", size=7)
         for (name, values), (color, dashes) in zip(curves.items(), _LOOKS, strict=False):
             share, accuracy, low, high = (100 * each for each in values)
@@ -277,7 +293,7 @@ def selection_curves(
             axes.plot(share, accuracy, dashes, color=color, label=name, lw=1.2)
         if kept is not None:
             axes.plot(100 * kept[0], 100 * kept[1], "o", color=_INK, ms=5)
-        axes.set(xlabel="test images that are answered (%)", ylabel="accuracy of these (%)", xlim=(0, 101))
+        axes.set(xlabel=say("test images that are answered (%)"), ylabel=say("accuracy of these (%)"), xlim=(0, 101))
         axes.grid()
         axes.legend(loc="lower left")
         return _png(figure)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.errors import UserError
+from reslab.language import say
 from reslab.recipe.recipe import Recipe
 from reslab.records import FAMILIARITY, Candidates, Environment, Epoch, Evaluation, SplitFigures, Weights
 from reslab.report.gallery import Gallery, read_gallery
@@ -44,7 +45,7 @@ class Inputs(NamedTuple):
     def call(self, index: int) -> str:
         """Say which test image it is: by its number, and by its file where there is one."""
         file = self.file_of(index)
-        return f"Test image {index}" + (f" ({file})" if file else "")
+        return say("Test image {index}", index=index) + (f" ({file})" if file else "")
 
 
 def read_inputs(run: Run) -> Inputs:

@@ -1,6 +1,7 @@
 """What makes the page answer: its data, the one script, and the sheets of images from which the script cuts.
 
-The charts are drawn by Plotly's script, which reslab[report] brings; without it the page has pictures instead.
+The charts are drawn by Plotly's bundle for charts with two axes, version 4.1.1 of plotly.js-cartesian-dist-min, which
+is a third of the whole; without JavaScript and on paper the page has pictures instead.
 """
 
 import base64
@@ -11,13 +12,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from reslab.language import current_language, say
 from reslab.recipe.published import CIFAR10_NETWORKS
 from reslab.records import SplitName
 from reslab.report.gallery import Shown
 from reslab.report.inputs import Inputs
+from reslab.report.nearest import Row
+from reslab.report.pictures import has_curves, series_of
 from reslab.report.sheets import columns_of, make_sheet
-from reslab.report.tables import SPLIT_WORDS, reliability, splits_of
+from reslab.report.tables import reliability, split_words, splits_of
 from reslab.words import printable
+
+PLOTLY = "plotly/cartesian.min.js"
 
 
 class Sheet(NamedTuple):
@@ -34,29 +40,17 @@ class Interaction(NamedTuple):
     script: str
     digest: str
     sheets: list[Sheet]
-    has_charts: bool
 
 
-def interact(inputs: Inputs, *, plane: NDArray[np.float64] | None) -> Interaction:
+def interact(inputs: Inputs, *, plane: NDArray[np.float64] | None, row: Row | None) -> Interaction:
     """Collect what the page's script needs; `plane` (M, 2) are the features in two dimensions."""
-    plotly = read_plotly()
-    script = plotly + resources.files("reslab.report").joinpath("page.js").read_text(encoding="utf-8")
-    script = script.replace("\r\n", "\n")  # as a browser reads it, and so its digest
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    sheets = [_sheet(split, shown) for split, shown in inputs.gallery.shown.items()] if plotly else []
-    data = _data(inputs, plane) if plotly else {}
-    return Interaction(data, script, digest, sheets, bool(plotly))
-
-
-def read_plotly() -> str:
-    """Read Plotly's script; empty where it is not installed."""
-    try:
-        from plotly.offline import get_plotlyjs
-    except ModuleNotFoundError:
-        return ""
-    script: str = get_plotlyjs()
+    files = resources.files("reslab.report")
+    parts = (files.joinpath(name).read_text(encoding="utf-8") for name in (PLOTLY, "page.js"))
+    script = "\n".join(parts).replace("\r\n", "\n")  # as a browser reads it, and so its digest
     assert "</script" not in script.lower()
-    return f"{script}\n"
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    sheets = [_sheet(split, shown) for split, shown in inputs.gallery.shown.items()]
+    return Interaction(_data(inputs, plane, row), script, digest, sheets)
 
 
 def _sheet(split: SplitName, shown: Shown) -> Sheet:
@@ -64,41 +58,40 @@ def _sheet(split: SplitName, shown: Shown) -> Sheet:
     return Sheet(split, f"data:image/{kind};base64,{base64.b64encode(content).decode()}")
 
 
-def _data(inputs: Inputs, plane: NDArray[np.float64] | None) -> dict[str, Any]:
+def _data(inputs: Inputs, plane: NDArray[np.float64] | None, row: Row | None) -> dict[str, Any]:
     bins = reliability(inputs.predictions)
     data: dict[str, Any] = {
+        "language": current_language().name,
+        "sentences": dict(current_language().script or {}),
         "classes": inputs.evaluation.classes,
         "splits": {split: _split(inputs, split) for split in splits_of(inputs.evaluation)},
         "reliability": {name: values.round(5).tolist() for name, values in bins._asdict().items()},
     }
-    if inputs.log:
+    if has_curves(inputs):
         data["curves"] = {"epochs": [epoch.epoch for epoch in inputs.log], "panels": _panels(inputs)}
     if plane is not None and inputs.gallery.features is not None:
         x, y = plane.round(3).T.tolist()
         places = inputs.gallery.shown["test"].places(inputs.gallery.features.indices).tolist()
         data["features"] = {"x": x, "y": y, "places": places}
     if inputs.recipe.data == "cifar10":
-        data["field"] = _field(inputs)
+        data["field"] = _field(inputs, row)
     return data
 
 
 def _panels(inputs: Inputs) -> list[dict[str, Any]]:
     """Give the series of each part of the learning curves, from above to below."""
     panels = []
-    for title, figure in (("accuracy", "accuracy"), ("loss (nats)", "loss")):
-        series = []
-        for split, name in (("train", "training"), ("validation", "validation")):
-            values = [getattr(epoch, f"{split}_{figure}") for epoch in inputs.log]
-            if any(value is not None for value in values):
-                series.append((name, values))
+    for title, figure, scale in ((say("accuracy (%)"), "accuracy", 100), (say("loss (nats)"), "loss", 1)):
+        curves = series_of(inputs, figure, scale=scale)
+        series = [(name, [None if np.isnan(value) else value for value in values]) for name, values in curves.items()]
         panels.append({"title": title, "series": series})
     rates = [epoch.learning_rate for epoch in inputs.log]
-    return [*panels, {"title": "learning rate", "series": [("learning rate", rates)]}]
+    return [*panels, {"title": say("rate"), "series": [(say("learning rate"), rates)]}]
 
 
 def _split(inputs: Inputs, split: SplitName) -> dict[str, Any]:
     data: dict[str, Any] = {
-        "name": SPLIT_WORDS[split],
+        "name": split_words(split),
         "matrix": inputs.evaluation.splits[split].confusion_matrix,
         "labels": [],
         "answers": [],
@@ -119,16 +112,22 @@ def _split(inputs: Inputs, split: SplitName) -> dict[str, Any]:
 def _call(inputs: Inputs, split: SplitName, shown: Shown) -> list[str]:
     """Name the images of a gallery: test images by their file where there is one, others by their number."""
     files = inputs.names if split == "test" else None
-    return [printable(files[index]) if files else f"image {index}" for index in shown.indices.tolist()]
+    return [printable(files[index]) if files else say("image {index}", index=index) for index in shown.indices.tolist()]
 
 
-def _field(inputs: Inputs) -> dict[str, Any]:
-    """Put the run behind the published networks."""
+def _field(inputs: Inputs, row: Row | None) -> dict[str, Any]:
+    """Put the run behind the published networks; `nearest` is the place of the one that it is held against."""
     accuracy = inputs.test.accuracy
+    points = [(known.network, known.parameters, known.test_accuracy) for known in CIFAR10_NETWORKS]
+    if row and all(name != row.network for name, _, _ in points) and row.kin == "same":
+        points.append((row.network, inputs.num_parameters, row.published.high))
+    points.append((say("{name} (this run)", name=inputs.recipe.name), inputs.num_parameters, accuracy.value))
+    names, parameters, accuracies = zip(*points, strict=True)
     return {
-        "names": [*(known.network for known in CIFAR10_NETWORKS), f"{inputs.recipe.name} (this run)"],
-        "parameters": [*(known.parameters for known in CIFAR10_NETWORKS), inputs.num_parameters],
-        "accuracy": [*(known.test_accuracy for known in CIFAR10_NETWORKS), accuracy.value],
+        "names": names,
+        "parameters": parameters,
+        "accuracy": accuracies,
+        "nearest": names.index(row.network) if row and row.network in names else None,
         "low": accuracy.low,
         "high": accuracy.high,
     }

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from reslab.language import grouped, say
 from reslab.report.figures import thumbnail
 from reslab.report.inputs import Inputs
 from reslab.report.pictures import Picture
@@ -54,16 +55,21 @@ def _look(inputs: Inputs, place: int, heat: np.ndarray) -> Look:
     true, predicted = classes[shown.labels[place]], classes[shown.predicted[place]]
     sure = certainty(float(shown.probabilities[place].max()))
     index = shown.indices[place]
-    what = f"{inputs.call(index)}: {true}, " + (
-        f"recognised with {sure}" if true == predicted else f"taken for {predicted} with {sure}"
+    names = {"image": inputs.call(index), "true": true, "predicted": predicted, "certainty": sure}
+    what = (
+        say("{image}: {true}, recognised with {certainty}", **names)
+        if true == predicted
+        else say("{image}: {true}, taken for {predicted} with {certainty}", **names)
     )
     image = Picture(name=f"look-{index}", png=thumbnail(shown.images[place], largest=_LARGEST), alt=what)
-    side = (
-        "right"
-        if heat.shape[1] > 1 and heat[:, heat.shape[1] // 2 :].sum() > heat[:, : heat.shape[1] // 2].sum()
-        else "left"
+    on_the_right = heat.shape[1] > 1 and heat[:, heat.shape[1] // 2 :].sum() > heat[:, : heat.shape[1] // 2].sum()
+    alt = (
+        say("Heat map of test image {index} for {name}: most of it lies in the right half", index=index, name=predicted)
+        if on_the_right
+        else say(
+            "Heat map of test image {index} for {name}: most of it lies in the left half", index=index, name=predicted
+        )
     )
-    alt = f"Heat map of test image {index} for {predicted}: most of it lies in the {side} half"
     return Look(
         image, Picture(name=f"heat-{index}", png=overlay(shown.images[place], heat), alt=alt), true, predicted, sure
     )
@@ -79,7 +85,12 @@ def doubts(inputs: Inputs) -> list[Doubt]:
     for place in shown.places(gallery.doubts.indices[:NUM_DOUBTS]):
         given, answer = int(shown.labels[place]), int(shown.predicted[place])
         index, row = shown.indices[place], shown.probabilities[place]
-        alt = f"{inputs.call(index)}: labelled {classes[given]}, the network says {classes[answer]}"
+        alt = say(
+            "{image}: labelled {given}, the network says {answer}",
+            image=inputs.call(index),
+            given=classes[given],
+            answer=classes[answer],
+        )
         picture = Picture(name=f"doubt-{index}", png=thumbnail(shown.images[place], largest=_LARGEST), alt=alt)
         words = percent(float(row[given])), certainty(float(row[answer]))
         found.append(Doubt(picture, classes[given], words[0], classes[answer], words[1], inputs.file_of(index)))
@@ -92,15 +103,20 @@ def doubts_sentence(inputs: Inputs) -> str:
     if doubted is None:
         return ""
     if (accuracy := inputs.test.accuracy.value) < GOOD_ENOUGH:
-        return (
-            f"This network is not good enough to doubt a label: it would take an accuracy of "
-            f"{percent(GOOD_ENOUGH, decimals=0)}, and it has {percent(accuracy)}."
+        return say(
+            "This network is not good enough to doubt a label: it would take an accuracy of {needed}, and it has "
+            "{accuracy}.",
+            needed=percent(GOOD_ENOUGH, decimals=0),
+            accuracy=percent(accuracy),
         )
     number, total = len(doubted.indices), inputs.test.num_images
     if not number:
-        return f"Confident learning (cleanlab) doubts none of the {total:,} test labels."
-    return (
-        f"Confident learning (cleanlab) doubts {counted(number, 'label')} of {total:,} on the test split, from this "
-        f"network's probabilities alone; the {min(number, NUM_DOUBTS)} least credible are shown. Some labels are "
-        "wrong, some images are only hard: only a person can tell. No figure of this page leaves them out."
+        return say("Confident learning (cleanlab) doubts none of the {total} test labels.", total=grouped(total))
+    return say(
+        "Confident learning (cleanlab) doubts {labels} of {total} on the test split, from this network's probabilities "
+        "alone; the {shown} least credible are shown. Some labels are wrong, some images are only hard: only a person "
+        "can tell. No figure of this page leaves them out.",
+        labels=counted(number, "label"),
+        total=grouped(total),
+        shown=min(number, NUM_DOUBTS),
     )

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 
+from reslab.language import grouped, say
 from reslab.records import Evaluation
 from reslab.report.beside import Beside
 from reslab.report.extension import Account, give_account
 from reslab.report.facts import machine_facts, recipe_facts
+from reslab.report.findings import beside_published, findings
 from reslab.report.inputs import Inputs
 from reslab.report.looks import doubts_sentence
 from reslab.report.mistakes import Mistakes, pair_table
+from reslab.report.nearest import Row
 from reslab.report.pictures import Picture
 from reslab.report.shortfall import warn_of_shortfall
 from reslab.report.tables import (
@@ -22,81 +25,82 @@ from reslab.report.tables import (
     metric_table,
     promise_table,
 )
-from reslab.report.verdict import verdict
 from reslab.words import markdown as escape
 from reslab.words import markdown_block, percent
 
 
-def render_markdown(inputs: Inputs, *, pictures: Sequence[Picture], beside: Beside | None) -> str:
-    """Write the report's tables in Markdown, with links to its pictures in `figures/`."""
-    return "\n".join(_lines(inputs, pictures, beside)) + "\n"
+def render_markdown(
+    inputs: Inputs, *, pictures: Sequence[Picture], folder: str, row: Row | None, beside: Beside | None
+) -> str:
+    """Write the report's findings and tables in Markdown, with links to its pictures in a folder."""
+    return "\n".join([*_lines(inputs, row, beside), *_pictures(pictures, folder)]) + "\n"
 
 
-def _lines(inputs: Inputs, pictures: Sequence[Picture], beside: Beside | None) -> Iterator[str]:
-    evaluation, published = inputs.evaluation, inputs.recipe.published
-    yield f"# {escape(inputs.recipe.name)} on {escape(inputs.recipe.data)}"
-    yield from ("", f"{escape(inputs.recipe.model.words)}, {inputs.num_parameters:,} parameters.")
-    yield f"Ranges in parentheses are {percent(evaluation.confidence, decimals=0)} intervals."
+def _lines(inputs: Inputs, row: Row | None, beside: Beside | None) -> Iterator[str]:
+    evaluation, extension = inputs.evaluation, inputs.evaluation.extension
+    title = say("{recipe} on {data}", recipe=inputs.recipe.name, data=inputs.recipe.data)
+    yield f"# {escape(title)}"
+    yield from ("", escape(" ".join(findings(evaluation, row=row))), "")
+    yield escape(
+        say(
+            "{network}, {parameters} parameters; ranges in parentheses are {confidence} intervals.",
+            network=inputs.recipe.model.words,
+            parameters=grouped(inputs.num_parameters),
+            confidence=percent(evaluation.confidence, decimals=0),
+        )
+    )
     if shortfall := warn_of_shortfall(evaluation, inputs.log):
         yield from ("", "> [!CAUTION]", f"> {escape(shortfall)}")  # a red box, where Markdown knows it
     if account := give_account(inputs):
         yield from _extension(account)
     if beside:
-        yield from ("", f"## Compared with {escape(beside.name)}", "", *markdown_table(beside.table), "")
+        yield from ("", *_heading(say("Compared with {name}", name=beside.name)), *markdown_table(beside.table), "")
         yield escape(f"{beside.accuracy} {beside.macro_f1}")
-    yield from ("", "## Metrics", "", *markdown_table(metric_table(evaluation)))
-    yield from (
-        "",
-        "## Per class, test split",
-        "",
-        *markdown_table(class_table(inputs.test, classes=evaluation.classes)),
-    )
+    if row:
+        source = say("Source: {source}.", source=row.published.source)
+        yield from ("", *_heading(say("Compared with published networks")))
+        yield escape(f"{beside_published(inputs.test, row)} {source}")
+        if inputs.recipe.data == "cifar10":
+            yield from ("", *markdown_table(field_table(inputs)))
+    if confusions := Mistakes(inputs).confusions(num_old=extension.num_old if extension else 0):
+        yield from ("", *_heading(say("Most confused pairs")), *markdown_table(pair_table(confusions)))
+    yield from ("", *_heading(say("Per class")), *markdown_table(class_table(inputs.test, classes=evaluation.classes)))
+    yield from ("", *_heading(say("Metrics")), *markdown_table(metric_table(evaluation)))
     yield from _trust(evaluation)
-    if confusions := Mistakes(inputs).confusions():
-        yield from ("", "## Most confused pairs, test split", "", *markdown_table(pair_table(confusions)))
-    if inputs.candidates:
-        yield from ("", "## How it was chosen", "", *markdown_table(candidate_table(inputs.candidates)))
-    if published:
-        judged = verdict(published, inputs.test.accuracy)
-        yield from (
-            "",
-            "## Compared with the published result",
-            "",
-            escape(f"{judged.sentence} Source: {published.source}."),
-        )
-    if inputs.recipe.data == "cifar10":
-        yield from ("", "## Compared with published networks", "", *markdown_table(field_table(inputs)))
     if inputs.gallery.doubts is not None:
-        yield from ("", "## Suspicious labels", "", escape(doubts_sentence(inputs)))
-    yield from ("", "## Setup", "")
+        yield from ("", *_heading(say("Suspicious labels")), escape(doubts_sentence(inputs)))
+    if inputs.candidates:
+        yield from ("", *_heading(say("How it was chosen")), *markdown_table(candidate_table(inputs.candidates)))
+    yield from ("", *_heading(say("Setup")))
     for term, description in (*recipe_facts(inputs), *machine_facts(inputs)):
         yield f"- {term}: {escape(description)}"
     yield from ("", *markdown_table(data_table(inputs)), "", markdown_block(inputs.environment.command))
-    yield from ("", "## Pictures")
+
+
+def _pictures(pictures: Sequence[Picture], folder: str) -> Iterator[str]:
+    yield from ("", *_heading(say("Pictures")))
     for picture in pictures:
-        yield from (
-            "",
-            f"![{escape(picture.alt)}](figures/{picture.name}.png)",
-            "",
-            escape(f"{picture.title} {picture.caption}"),
-        )
+        image = f"![{escape(picture.alt)}]({folder}/{picture.name}.png)"
+        yield from (image, "", escape(f"{picture.title} {picture.caption}"), "")
+
+
+def _heading(text: str) -> tuple[str, str]:
+    return f"## {escape(text)}", ""
 
 
 def _trust(evaluation: Evaluation) -> Iterator[str]:
     """Say what the probabilities are worth, and how the promises that rest on held-out images were kept."""
     if sentence := calibration_sentence(evaluation):
-        yield from ("", "## Calibration", "", escape(sentence))
+        yield from ("", *_heading(say("Calibration")), escape(sentence))
     if promises := promise_table(evaluation):
-        yield from ("", "## Promises kept on test images", "", *markdown_table(promises))
+        yield from ("", *_heading(say("Promises kept")), *markdown_table(promises))
     if coverage := coverage_table(evaluation):
-        yield from ("", "## Sets that hold the truth, by class", "", *markdown_table(coverage))
+        yield from ("", *_heading(say("Sets of classes by true class")), *markdown_table(coverage))
 
 
 def _extension(account: Account) -> Iterator[str]:
     """Say what the extension has done, as the page does."""
-    yield from ("", "## Old classes before and after", "", escape(account.old_sentence))
-    yield from ("", *markdown_table(account.old_table), "", "## New classes", "", escape(account.new_sentence))
-    yield from ("", *markdown_table(account.new_table))
-    if account.confusions:
-        yield from ("", "### Worst confusions of the new classes", "", *markdown_table(pair_table(account.confusions)))
-    yield from ("", "## How much of the prior is removed", "", escape(account.prior_sentence))
+    yield from ("", *_heading(say("Old classes before and after")), escape(account.old_sentence))
+    yield from ("", *markdown_table(account.old_table), "")
+    yield from (*_heading(say("New classes")), escape(account.new_sentence), "", *markdown_table(account.new_table), "")
+    yield from (*_heading(say("How much of the prior is removed")), escape(account.prior_sentence))

@@ -1,10 +1,12 @@
 """Misclassified test images: those of the most confused pairs, and the most certain ones."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from reslab.language import grouped, say
 from reslab.measure.metrics import softmax
 from reslab.report import figures
 from reslab.report.inputs import Inputs
@@ -12,7 +14,7 @@ from reslab.report.pictures import Picture
 from reslab.report.tables import Cell, Table, confused_pairs
 from reslab.words import certainty, percent
 
-NUM_PAIRS, IMAGES_A_PAIR, NUM_WORST = 8, 8, 24
+NUM_PAIRS, IMAGES_A_PAIR, NUM_WORST = 8, 10, 24
 _LARGEST = 96  # pixels; small images stay as they are and the page enlarges them
 
 
@@ -39,9 +41,10 @@ class Confusion(NamedTuple):
 def pair_table(confusions: Sequence[Confusion]) -> Table:
     """List confused pairs of classes, without their images."""
     rows = tuple(
-        (Cell(pair.true), Cell(pair.predicted), Cell(f"{pair.num_images:,}"), Cell(pair.share)) for pair in confusions
+        (Cell(pair.true), Cell(pair.predicted), Cell(grouped(pair.num_images)), Cell(pair.share)) for pair in confusions
     )
-    return Table(("True", "Taken for", "Images", "Share"), rows, num_text_columns=2)
+    header = (say("True"), say("Taken for"), say("Images"), say("Share"))
+    return Table(header, rows, num_text_columns=2)
 
 
 class Mistakes:
@@ -55,8 +58,15 @@ class Mistakes:
         self._predicted = self._logits.argmax(axis=1)
 
     def worst(self) -> list[Mistake]:
-        """Give the mistakes of which the classifier was most certain."""
-        return [self._mistake(place) for place in range(min(NUM_WORST, len(self._true)))]
+        """Give the mistakes of which the classifier was most certain, first one of each pair of classes."""
+        pairs = zip(self._true.tolist(), self._predicted.tolist(), strict=True)
+        seen: Counter[tuple[int, int]] = Counter()
+        turns = []
+        for pair in pairs:
+            turns.append(seen[pair])
+            seen[pair] += 1
+        order = np.argsort(turns, kind="stable")[:NUM_WORST]
+        return [self._mistake(int(place)) for place in order]
 
     def confusions(self, *, num_old: int = 0) -> list[Confusion]:
         """Give the most confused pairs of classes, not both among the first `num_old`, with their surest mistakes."""
@@ -75,6 +85,12 @@ class Mistakes:
         classes = self._inputs.evaluation.classes
         true, predicted = classes[self._true[place]], classes[self._predicted[place]]
         sure = certainty(float(softmax(self._logits[place : place + 1]).max()))
-        alt = f"{self._inputs.call(index)}: {true}, taken for {predicted} with {sure}"
+        alt = say(
+            "{image}: {true}, taken for {predicted} with {certainty}",
+            image=self._inputs.call(index),
+            true=true,
+            predicted=predicted,
+            certainty=sure,
+        )
         picture = Picture(name=f"test-{index}", png=figures.thumbnail(image, largest=_LARGEST), alt=alt)
         return Mistake(picture, true, predicted, sure, self._inputs.file_of(index))

@@ -5,7 +5,12 @@ const data = JSON.parse(document.getElementById('data').textContent);
 const root = document.documentElement;
 const dark = matchMedia('(prefers-color-scheme: dark)');
 const css = name => getComputedStyle(root).getPropertyValue(name).trim();
-const percent = (value, digits = 1) => `${(100 * value).toFixed(digits)}\u00a0%`;
+// A sentence in the page's language, looked up by its English text; places in braces are filled.
+const say = (sentence, values = {}) => (data.sentences[sentence] ?? sentence).replace(/\{(\w+)\}/g, (_, name) => values[name]);
+const decimal = (value, digits) => value.toLocaleString(data.language, {minimumFractionDigits: digits, maximumFractionDigits: digits, useGrouping: false});
+const brief = value => value.toLocaleString(data.language, {maximumSignificantDigits: 4});
+const grouped = value => value.toLocaleString(data.language);
+const percent = (value, digits = 1) => `${decimal(100 * value, digits)}\u00a0%`;
 const plain = text => String(text).replaceAll('&', '&amp;').replaceAll('<', '&lt;');  // for Plotly, which reads markup
 
 function make(tag, properties = {}, ...children) {
@@ -18,7 +23,8 @@ function make(tag, properties = {}, ...children) {
 
 function valueOf(row, column) {
   const text = row.cells[column].firstChild?.textContent.trim() ?? '';
-  const number = Number.parseFloat(text.replaceAll(',', '').replaceAll('\u2212', '-'));
+  const plain = data.language === 'ru' ? text.replaceAll('\u00a0', '').replaceAll(',', '.') : text.replaceAll(',', '');
+  const number = Number.parseFloat(plain.replaceAll('\u2212', '-'));
   return Number.isNaN(number) ? text : number;
 }
 
@@ -40,7 +46,7 @@ function sortBy(table, column) {
 
 for (const table of document.querySelectorAll('table.sortable')) {
   [...table.tHead.rows[0].cells].forEach((cell, column) => {
-    const button = make('button', {type: 'button', textContent: cell.textContent, title: 'Sort by this column'});
+    const button = make('button', {type: 'button', textContent: cell.textContent, title: say('Sort by this column')});
     button.addEventListener('click', () => sortBy(table, column));
     cell.replaceChildren(button);
   });
@@ -69,24 +75,25 @@ function answers(split, place) {
   });
 }
 
+const cellWords = (truth, answer) => truth === answer ? say('{truth}, recognised', {truth}) : say('{truth}, taken for {answer}', {truth, answer});
+
 function openCell(split, i, j) {
   const {matrix, name, labels, images, answers: said = []} = data.splits[split];
   const count = matrix[i][j];
   const places = said.map((_, place) => place).filter(place => labels[place] === i && said[place][0][0] === j);
   places.sort((a, b) => said[b][0][1] - said[a][0][1]);
   const [truth, answer] = [data.classes[i], data.classes[j]];
-  const what = i === j ? `${truth}, recognised` : `${truth}, taken for ${answer}`;
+  const what = cellWords(truth, answer);
   const shown = places.slice(0, 24);
-  const note = `${count.toLocaleString('en')} of ${matrix[i].reduce((a, b) => a + b, 0).toLocaleString('en')} images`
-    + ` of ${truth} on the ${name.toLowerCase()} split`
-    + (shown.length < count ? `; ${shown.length} shown` : '') + (shown.length ? ', the most certain first.' : '.');
+  const total = matrix[i].reduce((a, b) => a + b, 0);
+  const note = say('{count} of {total} images of {truth}; {shown} shown, the most certain first.',
+    {count: grouped(count), total: grouped(total), truth, shown: shown.length});
   const items = shown.map(place => make('li', {}, tile(split, place, 96), ...answers(split, place), make('small', {textContent: images[place]})));
   const panel = document.getElementById(`cell-${split}`);
-  panel.replaceChildren(make('h3', {textContent: `${name} split: ${what}`}), make('p', {className: 'note', textContent: note}),
+  panel.replaceChildren(make('h3', {textContent: `${name}: ${what}`}), make('p', {className: 'note', textContent: note}),
     make('ul', {className: 'worst'}, ...items));
 }
 
-if (!window.Plotly) return;
 root.classList.add('live');
 
 // ---- charts
@@ -101,35 +108,43 @@ const axis = (title, extra = {}) => ({
 const layout = extra => ({
   paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)', autosize: true,
   font: {family: getComputedStyle(document.body).fontFamily, size: 13, color: css('--ink')},
-  margin: {l: 55, r: 12, t: 12, b: 45}, legend: {orientation: 'h', y: 1.02, yanchor: 'bottom', x: 0},
+  margin: {l: 55, r: 12, t: 12, b: 45}, separators: data.language === 'ru' ? ',\u00a0' : '.,', legend: {orientation: 'h', y: 1.02, yanchor: 'bottom', x: 0},
   hoverlabel: {bgcolor: css('--tint'), bordercolor: css('--soft'), font: {color: css('--ink')}}, ...extra,
 });
-const say = (div, text) => { div.closest('figure').querySelector('.said').textContent = text; };
+const tell = (div, text) => { div.closest('figure').querySelector('.said').textContent = text; };
 const hover = (div, points) => Plotly.Fx.hover(div, points, 'xy');
+
+function inkOn(rgb) {
+  const [r, g, b] = rgb.map(value => value / 255).map(value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
+  const luminance = 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  return 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 ? '#ffffff' : '#000000';
+}
 
 // Each kind gives what to draw, and what a key does; `steps` is how many places the arrows go through.
 const KINDS = {
   curves() {
     const {epochs, panels} = data.curves;
-    const share = 1 / panels.length;
+    const tops = [[0.62, 1], [0.24, 0.56], [0, 0.16]];  // accuracy, loss, learning rate
     const dashes = ['solid', 'dash', 'dot'];
+    const rate = panels.length - 1;
     const traces = panels.flatMap(({title, series}, number) => series.map(([name, values], place) => ({
-      x: epochs, y: values, name: title === 'learning rate' ? title : `${name}: ${title}`, mode: epochs.length < 20 ? 'lines+markers' : 'lines',
-      line: {color: color(title === 'learning rate' ? 7 : place), dash: dashes[place % 3]}, yaxis: number ? `y${number + 1}` : 'y',
-      showlegend: title !== 'learning rate', hovertemplate: '%{y:.4~g}',
+      x: epochs, y: values, name: number === rate ? name : `${name}: ${title}`, mode: epochs.length < 20 ? 'lines+markers' : 'lines',
+      line: {color: color(number === rate ? 7 : place), dash: dashes[place % 3]}, yaxis: number ? `y${number + 1}` : 'y',
+      showlegend: number === 0, hovertemplate: '%{y:.4~g}', legendgroup: name,
     })));
     const axes = Object.fromEntries(panels.map(({title}, number) => [
-      number ? `yaxis${number + 1}` : 'yaxis',
-      axis(title, {domain: [1 - (number + 1) * share + 0.04, 1 - number * share - 0.02], nticks: 5}),
+      number ? `yaxis${number + 1}` : 'yaxis', axis(title, {domain: tops[number], nticks: number === rate ? 2 : 5}),
     ]));
-    const x = axis('epoch', {anchor: panels.length > 1 ? `y${panels.length}` : 'y', showspikes: true, spikemode: 'across',
-      spikethickness: 1, spikecolor: css('--soft'), spikedash: 'dot', tickformat: 'd'});
+    const ends = [epochs[0] - 0.3, epochs[epochs.length - 1] + 0.3];
+    const x = axis(say('epoch'), {anchor: `y${panels.length}`, showspikes: true, spikemode: 'across', range: ends, spikethickness: 1,
+      spikecolor: css('--soft'), spikedash: 'dot', tickformat: 'd', ...(epochs.length < 12 ? {dtick: 1} : {})});
     return {
-      traces, layout: layout({height: 190 * panels.length + 60, hovermode: 'x unified', hoversubplots: 'axis', xaxis: x, ...axes}),
+      traces, layout: layout({height: 500, hovermode: 'x unified', hoversubplots: 'axis', xaxis: x, ...axes}),
       steps: epochs.length,
       go(div, place) {
         Plotly.Fx.hover(div, {xval: epochs[place]}, 'xy');
-        say(div, `Epoch ${epochs[place]}: ` + traces.map(({name, y}) => `${name} ${y[place] == null ? 'not measured' : +y[place].toPrecision(4)}`).join('; '));
+        const values = traces.map(({name, y}) => `${name} ${y[place] == null ? say('not measured') : brief(y[place])}`);
+        tell(div, say('Epoch {number}: {values}', {number: epochs[place], values: values.join('; ')}));
       },
     };
   },
@@ -139,22 +154,29 @@ const KINDS = {
     const byRow = document.getElementById('by-row').checked;
     const sums = matrix.map(row => Math.max(row.reduce((a, b) => a + b, 0), 1));
     const words = matrix.map((row, i) => row.map((count, j) =>
-      `${plain(data.classes[i])}${i === j ? ', recognised' : `, taken for ${plain(data.classes[j])}`}: ${count.toLocaleString('en')} (${percent(count / sums[i])})`));
-    const numbers = matrix.map((row, i) => row.map(count => !count ? '' : byRow ? (100 * count / sums[i]).toFixed(1) : String(count)));
+      `${plain(cellWords(data.classes[i], data.classes[j]))}: ${grouped(count)} (${percent(count / sums[i])})`));
+    const numbers = matrix.map((row, i) => row.map(count => !count ? '' : byRow ? decimal(100 * count / sums[i], 1) : String(count)));
+    const shades = matrix.map((row, i) => row.map(count => Math.sqrt(byRow ? count / sums[i] : count)));
+    const most = Math.max(...shades.flat(), 1e-9);
+    const [pale, strong] = dark.matches ? [[27, 33, 38], [90, 180, 240]] : [[243, 247, 251], [8, 81, 156]];
     const trace = {
-      type: 'heatmap', z: matrix.map((row, i) => row.map(count => Math.sqrt(byRow ? count / sums[i] : count))),
-      text: numbers, hovertext: words, hovertemplate: '%{hovertext}<extra></extra>', showscale: false, xgap: 1, ygap: 1,
-      colorscale: dark.matches ? [[0, '#1b2126'], [1, '#5AB4F0']] : [[0, '#f3f7fb'], [1, '#08519c']], zmin: 0,
-      ...(num <= 12 ? {texttemplate: '%{text}'} : {}),
+      type: 'heatmap', z: shades, hovertext: words, hovertemplate: '%{hovertext}<extra></extra>', showscale: false, xgap: 1, ygap: 1,
+      colorscale: [[0, `rgb(${pale})`], [1, `rgb(${strong})`]], zmin: 0, zmax: most,
+    };
+    // Numbers in black or white, whichever has more contrast with its cell.
+    const inks = shades.flat().map(shade => inkOn(pale.map((from, channel) => from + (strong[channel] - from) * shade / most)));
+    const text = {
+      type: 'scatter', mode: 'text', x: shades.flatMap(row => row.map((_, j) => j)), y: shades.flatMap((row, i) => row.map(() => i)),
+      text: numbers.flat(), textfont: {color: inks, size: num > 10 || byRow ? 10 : 12}, hoverinfo: 'skip', showlegend: false,
     };
     const places = data.classes.map((_, place) => place).filter(place => place % Math.ceil(num / 34) === 0);
     const ticks = {tickvals: places, ticktext: places.map(place => names[place]), showgrid: false, fixedrange: true};
     const cursor = div.cursor ? [{type: 'rect', x0: div.cursor[1] - 0.5, x1: div.cursor[1] + 0.5, y0: div.cursor[0] - 0.5,
       y1: div.cursor[0] + 0.5, line: {color: dark.matches ? '#ffb454' : '#c2410c', width: 3}}] : [];
     return {
-      traces: [trace], shapes: cursor,
+      traces: num <= 12 ? [trace, text] : [trace], shapes: cursor,
       layout: layout({height: Math.max(380, Math.min(div.clientWidth, 620)), shapes: cursor, margin: {l: 60, r: 8, t: 8, b: 60},
-        xaxis: axis('predicted class', {...ticks, tickangle: num > 6 ? -45 : 0}), yaxis: axis('true class', {...ticks, autorange: 'reversed'})}),
+        xaxis: axis(say('predicted class'), {range: [-0.5, num - 0.5], ...ticks, tickangle: num > 6 ? -45 : 0}), yaxis: axis(say('true class'), {...ticks, range: [num - 0.5, -0.5]})}),
       open: (i, j) => { div.cursor = [i, j]; draw(div); openCell(div.dataset.split, i, j); },
       move(rows, columns) {
         const [i, j] = div.cursor ?? [0, rows || columns ? -columns : 0];
@@ -162,8 +184,8 @@ const KINDS = {
         div.cursor = [within(i + (div.cursor ? rows : 0)), within(j + columns)];
         draw(div);
         const [truth, answer] = div.cursor.map(label => data.classes[label]);
-        const what = div.cursor[0] === div.cursor[1] ? `${truth}, recognised` : `${truth}, taken for ${answer}`;
-        say(div, `${matrix[div.cursor[0]][div.cursor[1]].toLocaleString('en')} images: ${what}. Enter shows them.`);
+        const count = grouped(matrix[div.cursor[0]][div.cursor[1]]);
+        tell(div, say('Images: {count}, {what}. Enter shows them.', {count, what: cellWords(truth, answer)}));
       },
     };
   },
@@ -174,17 +196,18 @@ const KINDS = {
       {x: [0, 1], y: [0, 1], mode: 'lines', line: {color: css('--soft'), dash: 'dash', width: 1}, hoverinfo: 'skip', showlegend: false},
       {...band, y: low}, {...band, y: high, fill: 'tonexty', fillcolor: `${color(0)}26`},
       {x: certainty, y: accuracy, mode: 'lines+markers', line: {color: color(0)}, customdata: share, showlegend: false,
-        hovertemplate: 'says %{x:.1%}, right %{y:.1%}<br>%{customdata:.1%} of the images<extra></extra>'},
+        hovertemplate: `${say('says {x}, right {y}, {share} of the images', {x: '%{x:.1%}', y: '%{y:.1%}', share: '%{customdata:.1%}'})}<extra></extra>`},
       {x: certainty, y: share, type: 'bar', yaxis: 'y2', marker: {color: color(0)}, width: certainty.map(() => 0.03), showlegend: false,
-        hovertemplate: '%{y:.1%} of the images<extra></extra>'},
+        hovertemplate: `${say('{share} of the images', {share: '%{y:.1%}'})}<extra></extra>`},
     ];
     return {
       traces, steps: certainty.length,
-      layout: layout({height: 460, hovermode: 'closest', xaxis: axis('probability of the predicted class', {range: [0, 1.02], anchor: 'y2', tickformat: '.0%'}),
-        yaxis: axis('accuracy', {range: [0, 1.04], domain: [0.3, 1], tickformat: '.0%'}), yaxis2: axis('share', {domain: [0, 0.22], tickformat: '.0%', nticks: 3})}),
+      layout: layout({height: 460, hovermode: 'closest', xaxis: axis(say('probability of the predicted class'), {range: [0, 1.02], anchor: 'y2', tickformat: '.0%'}),
+        yaxis: axis(say('accuracy'), {range: [0, 1.04], domain: [0.3, 1], tickformat: '.0%'}), yaxis2: axis(say('images'), {domain: [0, 0.22], tickformat: '.0%', nticks: 3})}),
       go(div, place) {
         hover(div, [{curveNumber: 3, pointNumber: place}]);
-        say(div, `Says ${percent(certainty[place])}, is right in ${percent(accuracy[place])} (${percent(low[place])} to ${percent(high[place])}); ${percent(share[place])} of the images.`);
+        tell(div, say('says {x}, right {y}, {share} of the images', {x: percent(certainty[place]), share: percent(share[place]),
+          y: `${percent(accuracy[place])} (${decimal(100 * low[place], 1)}–${percent(high[place])})`}));
       },
     };
   },
@@ -209,19 +232,27 @@ const KINDS = {
       },
     };
   },
-  field() {
-    const {names, parameters, accuracy, low, high} = data.field, ours = names.length - 1;
-    const range = low === null ? {} : {error_y: {type: 'data', symmetric: false, array: names.map((_, row) => row === ours ? high - accuracy[row] : 0),
-      arrayminus: names.map((_, row) => row === ours ? accuracy[row] - low : 0), color: color(1)}};
+  field(div) {
+    const {names, parameters, accuracy, low, high, nearest} = data.field, ours = names.length - 1;
+    const range = {x: [parameters[ours]], y: [accuracy[ours]], mode: 'markers', marker: {size: 1, color: color(1)}, hoverinfo: 'skip', showlegend: false,
+      error_y: {type: 'data', symmetric: false, array: [high - accuracy[ours]], arrayminus: [accuracy[ours] - low], color: color(1)}};
+    // Where there is room, all points are named; else this run and the row that it is held against.
+    const isNamed = row => row === ours || row === nearest || div.clientWidth > 700;
+    const onTheRight = row => row === ours || row === nearest || parameters[row] < 3e5 || parameters[row] > 3e7 || names[row].startsWith('ResNeXt');
+    const bottom = Math.min(0.91, accuracy[ours] - 0.01);
     return {
-      traces: [{x: parameters, y: accuracy, mode: 'markers', text: names.map(plain), ...range,
-        marker: {size: names.map((_, row) => row === ours ? 13 : 9), color: names.map((_, row) => color(row === ours ? 1 : 0)), symbol: names.map((_, row) => row === ours ? 'diamond' : 'circle')},
-        hovertemplate: '%{text}<br>%{x:.3s} parameters, %{y:.2%}<extra></extra>'}],
-      layout: layout({height: 380, hovermode: 'closest', xaxis: axis('parameters', {type: 'log', tickformat: '.1~s', dtick: 1}), yaxis: axis('test accuracy', {tickformat: '.0%'})}),
+      traces: [{x: parameters, y: accuracy, mode: 'markers+text', hovertext: names.map(plain), showlegend: false,
+        text: names.map((name, row) => isNamed(row) ? `\u00a0${row === ours || row === nearest ? `<b>${plain(name)}</b>` : plain(name)}\u00a0` : ''),
+        textposition: names.map((_, row) => onTheRight(row) ? 'middle right' : 'middle left'), textfont: {size: 11},
+        marker: {size: names.map((_, row) => row === ours ? 13 : 9), color: names.map((_, row) => color(row === ours ? 1 : row === nearest ? 2 : 0)), symbol: names.map((_, row) => row === ours ? 'diamond' : 'circle')},
+        hovertemplate: `%{hovertext}<br>${say('{parameters} parameters, {accuracy}', {parameters: '%{x:.3s}', accuracy: '%{y:.2%}'})}<extra></extra>`}, range],
+      layout: layout({height: 440, hovermode: 'closest', yaxis: axis(say('test accuracy'), {tickformat: '.0%', range: [bottom, 0.965]}),
+        xaxis: axis(say('parameters'), {type: 'log', tickformat: '.1~s', dtick: 1, range: [Math.log10(Math.min(...parameters, 2e5) * 0.7), Math.log10(3e8)]})}),
       steps: names.length,
       go(div, place) {
         hover(div, [{curveNumber: 0, pointNumber: place}]);
-        say(div, `${names[place]}: ${parameters[place].toLocaleString('en')} parameters, ${percent(accuracy[place], 2)}.`);
+        const values = say('{parameters} parameters, {accuracy}', {parameters: grouped(parameters[place]), accuracy: percent(accuracy[place], 2)});
+        tell(div, `${names[place]}: ${values}.`);
       },
     };
   },
@@ -238,7 +269,8 @@ function peek(div, place, box) {
   panel.style.left = onTheLeft ? 'auto' : `${left + 14}px`;
   panel.style.right = onTheLeft ? `${div.clientWidth - left + 14}px` : 'auto';
   panel.style.top = `${Math.min(top, div.clientHeight - 130)}px`;
-  say(div, `${data.classes[labels[place]]}, ${images[place]}: the network says ${answers('test', place).map(line => line.textContent).join(', ')}.`);
+  const answer = answers('test', place).map(line => line.textContent).join(', ');
+  tell(div, say('{truth}, {image}: the network says {answer}.', {truth: truth.textContent, image: images[place], answer}));
 }
 
 const charts = [...document.querySelectorAll('.chart')];

@@ -6,14 +6,17 @@ from typing import Any
 
 import jinja2
 
+from reslab.language import current_language, grouped, say
 from reslab.recipe.published import CIFAR10_SOURCE
 from reslab.report.beside import Beside
-from reslab.report.extension import give_account
+from reslab.report.extension import give_account, in_points
 from reslab.report.facts import device_words, machine_facts, recipe_facts, training_seconds
+from reslab.report.findings import beside_published, findings
 from reslab.report.inputs import Inputs
 from reslab.report.interactive import Interaction
 from reslab.report.looks import doubts, doubts_sentence, looks
 from reslab.report.mistakes import Mistakes
+from reslab.report.nearest import Row, difference
 from reslab.report.pictures import Picture
 from reslab.report.shortfall import warn_of_shortfall
 from reslab.report.tables import (
@@ -29,11 +32,16 @@ from reslab.report.tables import (
     promise_table,
 )
 from reslab.report.verdict import verdict
-from reslab.words import between, counted, duration, errors_among, percent
+from reslab.words import counted, duration, errors_among, listing, named, percent
 
 
 def render(
-    inputs: Inputs, *, pictures: Mapping[str, Sequence[Picture]], beside: Beside | None, interaction: Interaction
+    inputs: Inputs,
+    *,
+    pictures: Mapping[str, Sequence[Picture]],
+    row: Row | None,
+    beside: Beside | None,
+    interaction: Interaction,
 ) -> str:
     """Put the pictures of each section, all tables and the comparison into the page."""
     environment = jinja2.Environment(
@@ -43,15 +51,19 @@ def render(
     return template.render(
         inputs=inputs,
         pictures=pictures,
+        language=current_language().name,
         style=_file("page.css"),
+        say=say,
         counted=counted,
+        grouped=grouped,
         in_percent=in_percent,
         account=give_account(inputs),
         beside=beside,
         interaction=interaction,
-        left_out=left_out(inputs, interaction=interaction),
+        left_out=left_out(inputs),
         confidence=percent(inputs.evaluation.confidence, decimals=0),
         **_headline(inputs),
+        **_published(inputs, row),
         **_tables(inputs),
         **_mistakes(inputs),
         looks=looks(inputs),
@@ -60,20 +72,17 @@ def render(
     )
 
 
-def left_out(inputs: Inputs, *, interaction: Interaction) -> list[str]:
-    """Say in a sentence each what the page lacks, and what brings it."""
-    again = f"reslab evaluate {inputs.name} and reslab report {inputs.name}"
-    found = []
-    if not interaction.has_charts:
-        found.append("The charts do not answer to a pointer or a key: pip install 'reslab[report]' and report again.")
+def left_out(inputs: Inputs) -> list[str]:
+    """Say in a sentence what the page lacks, and what brings it."""
+    again = f"reslab evaluate {inputs.name}; reslab report {inputs.name}"
     if inputs.gallery.features is None:
-        found.append(f"Single images behind the figures were not kept: run {again}.")
-    elif inputs.gallery.heat_maps is None or inputs.gallery.doubts is None:
-        missing = ["heat maps"] * (inputs.gallery.heat_maps is None) + ["doubtful labels"] * (
-            inputs.gallery.doubts is None
-        )
-        found.append(f"Left out: {' and '.join(missing)}; pip install 'reslab[report]', then {again}.")
-    return found
+        return [say("Single images behind the figures were not kept: run {commands}.", commands=again)]
+    missing = [say("heat maps")] * (inputs.gallery.heat_maps is None)
+    missing += [say("doubtful labels")] * (inputs.gallery.doubts is None)
+    if not missing:
+        return []
+    commands = f"pip install 'reslab[report]'; {again}"
+    return [say("Left out: {what}. To have them, run {commands}.", what=listing(missing), commands=commands)]
 
 
 def _file(name: str) -> str:
@@ -81,8 +90,15 @@ def _file(name: str) -> str:
 
 
 def _headline(inputs: Inputs) -> dict[str, Any]:
-    published = inputs.recipe.published
+    extension = inputs.evaluation.extension
+    recipe = inputs.recipe
     return {
+        "title": say("{recipe} on {data}", recipe=recipe.name, data=recipe.data)
+        if extension is None
+        else say(
+            "{recipe}: taught {classes}", recipe=recipe.name, classes=counted(len(extension.new_classes), "new class")
+        ),
+        "what": _what(inputs),
         "shortfall": warn_of_shortfall(inputs.evaluation, inputs.log),
         "network": inputs.recipe.model.words,
         "accuracy": in_percent(inputs.test.accuracy),
@@ -90,8 +106,42 @@ def _headline(inputs: Inputs) -> dict[str, Any]:
         "macro_f1": in_percent(inputs.test.macro_f1),
         "device": device_words(inputs.environment),
         "training_time": duration(training_seconds(inputs)),
-        "verdict": verdict(published, inputs.test.accuracy) if published else None,
-        "published": between(published.low, published.high) if published else None,
+    }
+
+
+def _what(inputs: Inputs) -> str:
+    """Say what was trained and measured on what."""
+    classes, extension = inputs.evaluation.classes, inputs.evaluation.extension
+    test = say(
+        "Measured on {images} of {classes} that training never saw.",
+        images=counted(inputs.test.num_images, "test image"),
+        classes=counted(len(classes), "class"),
+    )
+    if extension is not None:
+        taught = say(
+            "A network that knew {num} ({old}) was taught {new} by the method {method}.",
+            num=counted(extension.num_old, "class"),
+            old=named(classes[: extension.num_old]),
+            new=named(classes[extension.num_old :]),
+            method=extension.method,
+        )
+    elif inputs.recipe.pretrained:
+        taught = say("Started from ImageNet weights.")
+    else:
+        taught = say("Trained for {epochs}.", epochs=counted(len(inputs.log), "epoch"))
+    return f"{taught} {test}"
+
+
+def _published(inputs: Inputs, row: Row | None) -> dict[str, Any]:
+    judged = row.judged(inputs.test) if row else None
+    compared = judged or inputs.test.accuracy
+    return {
+        "row": row,
+        "findings": findings(inputs.evaluation, row=row),
+        "published_sentence": beside_published(inputs.test, row) if row else "",
+        "gap": in_points(difference(row, compared)) if row else None,
+        "alike": judged is not None,
+        "verdict": verdict(row.published, judged) if row and judged and row.kin == "same" else None,
         "changed": any(word.partition("=")[0] == "--set" for word in inputs.environment.command.split()),
     }
 
@@ -114,5 +164,6 @@ def _tables(inputs: Inputs) -> dict[str, Any]:
 
 
 def _mistakes(inputs: Inputs) -> dict[str, Any]:
-    mistakes = Mistakes(inputs)
-    return {"confusions": mistakes.confusions(), "worst": mistakes.worst()}
+    mistakes, extension = Mistakes(inputs), inputs.evaluation.extension
+    confusions = mistakes.confusions(num_old=extension.num_old if extension else 0)
+    return {"confusions": confusions, "worst": mistakes.worst()}

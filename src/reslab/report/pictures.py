@@ -1,7 +1,7 @@
 """The figures of a report: which there are, what they are called, and how each is to be read."""
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reslab.language import grouped, say, short
 from reslab.measure.metrics import softmax
 from reslab.recipe.recipe import Steps
 from reslab.records import SplitName
 from reslab.report import figures
 from reslab.report.inputs import Inputs
-from reslab.report.tables import SPLIT_WORDS, Reliability, rate_changes, selection, splits_of
+from reslab.report.tables import Reliability, rate_changes, selection, split_words, splits_of
 from reslab.words import counted, percent
 
 
@@ -36,7 +37,8 @@ class Picture:
 
     @property
     def uri(self) -> str:
-        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+        kind = "png" if self.png.startswith(b"\x89PNG") else "webp"  # as heat maps are, in a tenth of the bytes
+        return f"data:image/{kind};base64," + base64.b64encode(self.png).decode()
 
     @property
     def width(self) -> int:
@@ -61,72 +63,98 @@ class Pictures(tuple[Picture, ...]):
 
 def learning_curves(inputs: Inputs) -> list[Picture]:
     """Draw loss and accuracy over the epochs; none where nothing was logged."""
-    if not inputs.log:
+    if not has_curves(inputs):
         return []
-    losses = _series(inputs, "loss", scale=1)
-    accuracies = _series(inputs, "accuracy", scale=100)
+    losses = series_of(inputs, "loss", scale=1)
+    accuracies = series_of(inputs, "accuracy", scale=100)
     how = " ".join(_how_to_read(inputs))
-    smoothed = " Only the training loss contains the label smoothing." if inputs.recipe.label_smoothing else ""
+    smoothed = say("Only the training loss contains the label smoothing.") if inputs.recipe.label_smoothing else ""
+    of_loss = say("Cross-entropy in nats after each epoch; lower is better.")
+    of_accuracy = say("Share of right answers after each epoch; higher is better.")
     return [
-        _curve(inputs, losses, "loss", f"Cross-entropy in nats after each epoch; lower is better. {how}{smoothed}"),
-        _curve(inputs, accuracies, "accuracy", f"Share of right answers after each epoch; higher is better. {how}"),
+        _curve(inputs, losses, say("loss"), say("loss (nats)"), f"{of_loss} {how} {smoothed}".strip()),
+        _curve(inputs, accuracies, say("accuracy"), say("accuracy (%)"), f"{of_accuracy} {how}"),
     ]
 
 
-def _series(inputs: Inputs, figure: str, *, scale: float) -> dict[str, NDArray[np.float64]]:
+def has_curves(inputs: Inputs) -> bool:
+    """Say whether there are curves: a head that is solved for has one entry, and so no course."""
+    return len(inputs.log) > 1
+
+
+def series_of(inputs: Inputs, figure: str, *, scale: float) -> dict[str, NDArray[np.float64]]:
     """Collect a figure's values of each epoch; NaN where an epoch has none."""
     found = {}
-    for split, name in (("train", "training"), ("validation", "validation")):
+    for split, name in (("train", say("training")), ("validation", say("validation"))):
         values = [getattr(epoch, f"{split}_{figure}") for epoch in inputs.log]
         if any(value is not None for value in values):
             found[name] = scale * np.array(values, np.float64)
     return found
 
 
-def _curve(inputs: Inputs, curves: dict[str, NDArray[np.float64]], what: str, caption: str) -> Picture:
-    label = {"loss": "loss (nats)", "accuracy": "accuracy (%)"}[what]
+def _curve(inputs: Inputs, curves: dict[str, NDArray[np.float64]], what: str, label: str, caption: str) -> Picture:
     if isinstance(inputs.recipe.schedule, Steps):
         png = figures.learning_curve(curves, label=label, marks=rate_changes(inputs.log))
     else:
         rates = np.array([epoch.learning_rate for epoch in inputs.log])
         png = figures.learning_curve(curves, label=label, rates=rates)
-    ends = "; ".join(f"{name} {values[0]:.3g} to {values[-1]:.3g}" for name, values in curves.items())
-    alt = f"Curves of the {what} over {counted(len(inputs.log), 'epoch')}: {ends}."
-    return Picture(name=what, png=png, alt=alt, title=f"{what.capitalize()}.", caption=caption)
+    alt = say(
+        "Curves over {epochs}, {what}: {ends}.", what=what, epochs=counted(len(inputs.log), "epoch"), ends=_ends(curves)
+    )
+    name = "loss" if what == say("loss") else "accuracy"
+    return Picture(name=name, png=png, alt=alt, title=f"{what.capitalize()}.", caption=caption)
+
+
+def _ends(curves: Mapping[str, NDArray[np.float64]]) -> str:
+    return "; ".join(
+        say("{name} {first} to {last}", name=name, first=short(values[0], 3), last=short(values[-1], 3))
+        for name, values in curves.items()
+    )
 
 
 def _how_to_read(inputs: Inputs) -> Iterator[str]:
     if isinstance(inputs.recipe.schedule, Steps):
-        yield "Numbers above the frame are learning rates; dashed verticals mark where a new one begins."
+        yield say("Numbers above the frame are learning rates; dashed verticals mark where a new one begins.")
     else:
-        yield "The strip below shows the learning rate at the end of each epoch."
-    augmented = "augmented images " if inputs.recipe.augment else ""
-    yield f"The training curve is measured on {augmented}while the weights change: its end is no final metric."
+        yield say("The strip below shows the learning rate at the end of each epoch.")
+    yield (
+        say("The training curve is measured on augmented images while the weights change: its end is no final metric.")
+        if inputs.recipe.augment
+        else say("The training curve is measured while the weights change: its end is no final metric.")
+    )
 
 
 # ---- confusion matrices
 
 
-def confusion_matrices(inputs: Inputs) -> list[Picture]:
-    """Draw for each evaluated split its confusion matrix, absolute and by row."""
-    return [_matrix(inputs, split, by_row) for split in splits_of(inputs.evaluation) for by_row in (False, True)]
+def confusion_matrices(inputs: Inputs, *, splits: Sequence[SplitName] | None = None) -> list[Picture]:
+    """Draw for each evaluated split, or for these, its confusion matrix, absolute and by row."""
+    chosen = splits_of(inputs.evaluation) if splits is None else splits
+    return [_matrix(inputs, split, by_row) for split in chosen for by_row in (False, True)]
 
 
 def _matrix(inputs: Inputs, split: SplitName, by_row: bool) -> Picture:
     classes, figures_of = inputs.evaluation.classes, inputs.evaluation.splits[split]
     counts = np.array(figures_of.confusion_matrix)
     wrong = int(counts.sum() - np.trace(counts))
-    kind = "percent of each true class" if by_row else "number of images"
-    unit = " Each row sums to 100, so the diagonal is the recall of each class." if by_row else ""
-    blank = " Empty cells are 0." if len(classes) <= figures.NUMBERS_UP_TO else ""
+    kind = say("percent of each true class") if by_row else say("number of images")
+    how = [say("Rows are true classes, columns predicted ones.")]
+    how += [say("Each row sums to 100, so the diagonal is the recall of each class.")] * by_row
+    how += [say("Empty cells are 0.")] * (len(classes) <= figures.NUMBERS_UP_TO)
+    how += [say("The colour grows with the square root, so that rare confusions show.")]
     return Picture(
         name=f"confusion-{split}" + ("-by-row" if by_row else ""),
         png=figures.matrix(counts, classes=classes, by_row=by_row),
-        alt=f"Confusion matrix of the {SPLIT_WORDS[split].lower()} split, {kind}: {wrong:,} of {counts.sum():,} images "
-        f"are off the diagonal (accuracy {percent(figures_of.accuracy.value)}).",
-        title=f"{SPLIT_WORDS[split]} split, {kind}.",
-        caption=f"Rows are true classes, columns predicted ones.{unit}{blank} "
-        "The colour grows with the square root, so that rare confusions show.",
+        alt=say(
+            "Confusion matrix, {split}, {kind}: {wrong} of {total} images are off the diagonal (accuracy {accuracy}).",
+            split=split_words(split),
+            kind=kind,
+            wrong=grouped(wrong),
+            total=grouped(int(counts.sum())),
+            accuracy=percent(figures_of.accuracy.value),
+        ),
+        title=f"{split_words(split)}, {kind}.",
+        caption=" ".join(how),
     )
 
 
@@ -139,23 +167,35 @@ def prior_pictures(inputs: Inputs) -> list[Picture]:
     if extension is None or not extension.prior.curve:
         return []
     tau, curve = extension.prior.tau, extension.prior.curve
-    names = {"macro F1": "macro_f1", "macro precision": "macro_precision", "macro recall": "macro_recall"}
-    names["accuracy"] = "accuracy"
+    names = {
+        say("macro F1"): "macro_f1",
+        say("macro precision"): "macro_precision",
+        say("macro recall"): "macro_recall",
+        say("accuracy"): "accuracy",
+    }
     curves = {name: np.array([100 * getattr(point, figure).value for point in curve]) for name, figure in names.items()}
     band = [np.array([100 * getattr(point.macro_f1, end) for point in curve]) for end in ("low", "high")]
     png = figures.prior_curves(
         np.array([point.tau for point in curve]), curves=curves, band=(band[0], band[1]), chosen=tau
     )
-    ends = "; ".join(f"{name} {values[0]:.3g} to {values[-1]:.3g} %" for name, values in curves.items())
     return [
         Picture(
             name="prior",
             png=png,
-            alt=f"Curves over tau from {curve[0].tau:g} to {curve[-1].tau:g}, chosen {tau:g}: {ends}.",
-            title="Validation images, by tau.",
-            caption=f"The dashed vertical marks the chosen tau, {tau:g}, that of the best macro F1; the band is the "
-            "interval of macro F1. The nearer tau is to 1, the more readily rare classes are named, which as a rule "
-            "raises their recall and lowers their precision.",
+            alt=say(
+                "Curves over tau from {first} to {last}, chosen {tau}, in percent: {ends}.",
+                first=short(curve[0].tau),
+                last=short(curve[-1].tau),
+                tau=short(tau),
+                ends=_ends(curves),
+            ),
+            title=say("Validation images, by tau."),
+            caption=say(
+                "The dashed vertical marks the chosen tau, {tau}, that of the best macro F1; the band is the interval "
+                "of macro F1. The nearer tau is to 1, the more readily rare classes are named, which as a rule raises "
+                "their recall and lowers their precision.",
+                tau=short(tau),
+            ),
         )
     ]
 
@@ -172,11 +212,22 @@ def feature_picture(inputs: Inputs, plane: NDArray[np.float64], method: str) -> 
     return Picture(
         name="features-test",
         png=figures.scatter(plane, labels=labels, classes=inputs.evaluation.classes),
-        alt=f"{len(labels):,} test images as points by {method} of their {num_features} features, marked by class.",
-        title="Test split, features in two dimensions.",
-        caption=f"{len(labels):,} of {inputs.test.num_images:,} test images, drawn at random and always the same; "
-        f"{method} of the {num_features} features that the network hands to its head. Neighbours are alike to the "
-        "network; distances between groups, and the axes, mean nothing.",
+        alt=say(
+            "{images} as points by {method} of their {num} features, marked by class.",
+            images=counted(len(labels), "test image"),
+            method=say(method),
+            num=num_features,
+        ),
+        title=say("Test split, features in two dimensions."),
+        caption=say(
+            "{shown} of {images}, drawn at random and always the same; {method} of the {num} features that the network "
+            "hands to its head. Neighbours are alike to the network; distances between groups, and the axes, mean "
+            "nothing.",
+            shown=grouped(len(labels)),
+            images=counted(inputs.test.num_images, "test image"),
+            method=say(method),
+            num=num_features,
+        ),
     )
 
 
@@ -186,16 +237,27 @@ def feature_picture(inputs: Inputs, plane: NDArray[np.float64], method: str) -> 
 def reliability_picture(bins: Reliability) -> Picture:
     """Draw how often predictions of each certainty are right."""
     gap = bins.accuracy - bins.certainty
-    side = "below" if (gap * bins.share).sum() < 0 else "above"
+    alt = (
+        say(
+            "Reliability diagram with {number} bins; weighted by images, accuracy is below the stated probability.",
+            number=len(bins.share),
+        )
+        if (gap * bins.share).sum() < 0
+        else say(
+            "Reliability diagram with {number} bins; weighted by images, accuracy is above the stated probability.",
+            number=len(bins.share),
+        )
+    )
     return Picture(
         name="reliability-test",
         png=figures.reliability_diagram(**bins._asdict()),
-        alt=f"Reliability diagram of the test split with {len(bins.share)} bins; weighted by images, the accuracy is "
-        f"{side} the stated probability.",
-        title="Test split, probability against accuracy.",
-        caption="Each point gathers images to which the classifier gave about the same probability; on the "
-        "dashed diagonal it is right as often as it says, below it is too sure of itself. The band is the 95 % "
-        "interval of the accuracy; the bars show which share of the images each point stands for.",
+        alt=alt,
+        title=say("Test split, probability against accuracy."),
+        caption=say(
+            "Each point gathers images to which the classifier gave about the same probability; on the dashed diagonal "
+            "it is right as often as it says, below it is too sure of itself. The band is the 95 % interval of the "
+            "accuracy; the bars show which share of the images each point stands for."
+        ),
     )
 
 
@@ -210,8 +272,8 @@ def selection_pictures(inputs: Inputs) -> list[Picture]:
     logits, labels = inputs.predictions
     right = logits.argmax(axis=1) == labels
     scores: dict[str, NDArray[np.floating[Any]]] = {
-        "least familiar held back": inputs.familiarity,
-        "least probable held back": softmax(logits).max(axis=1),
+        say("least familiar held back"): inputs.familiarity,
+        say("least probable held back"): softmax(logits).max(axis=1),
     }
     curves = {name: selection(each, right=right) for name, each in scores.items()}
     kept = (answered.answered.value, answered.accuracy.value) if answered.accuracy else None
@@ -220,12 +282,19 @@ def selection_pictures(inputs: Inputs) -> list[Picture]:
         Picture(
             name="answered-test",
             png=figures.selection_curves(curves, promised=answered.promised, kept=kept),
-            alt=f"Curves of the accuracy over the share of test images that are answered; {promised} were promised and "
-            f"{percent(answered.answered.value)} are answered.",
-            title="Test split, accuracy of what is answered.",
-            caption="Towards the left more is held back: pictures unlike the training images, or pictures with a low "
-            f"probability. The dashed vertical is the share that was promised, {promised}; the dot is what became of "
-            "it. Bands are 95 % intervals. Test images hold no strangers: what is held back here are rare views of "
-            "known classes.",
+            alt=say(
+                "Curves of the accuracy over the share of test images that are answered; {promised} were promised and "
+                "{answered} are answered.",
+                promised=promised,
+                answered=percent(answered.answered.value),
+            ),
+            title=say("Test split, accuracy of what is answered."),
+            caption=say(
+                "Towards the left more is held back: pictures unlike the training images, or pictures with a low "
+                "probability. The dashed vertical is the share that was promised, {promised}; the dot is what became "
+                "of it. Bands are 95 % intervals. Test images hold no strangers: what is held back here are rare views "
+                "of known classes.",
+                promised=promised,
+            ),
         )
     ]

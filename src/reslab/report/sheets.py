@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from reslab.report.figures import thumbnail
-
 LOSSLESS_UP_TO = 250_000  # bytes; beyond, a sheet is compressed with small losses
 QUALITY = 80
 HEAT_SIDE = 96  # pixels of an image with a heat map over it
@@ -50,7 +48,7 @@ def _encode(picture: Image.Image, kind: str) -> bytes:
 
 
 def overlay(image: NDArray[np.uint8], heat: NDArray[np.uint8]) -> bytes:
-    """Lay a heat map (h, w) over an image (C, H, W) as PNG: the brighter, the more a place spoke for the class."""
+    """Lay a heat map (h, w) over an image (C, H, W) as WebP: the brighter, the more a place spoke for the class."""
     size = (HEAT_SIDE, max(1, round(HEAT_SIDE * image.shape[1] / image.shape[2])))
     below = np.asarray(
         Image.fromarray(np.ascontiguousarray(to_rgb(image[None])[0])).resize(size, Image.Resampling.NEAREST)
@@ -59,4 +57,4 @@ def overlay(image: NDArray[np.uint8], heat: NDArray[np.uint8]) -> bytes:
     color = 255 * matplotlib.colormaps["inferno"](smooth)[..., :3]
     grey = below.mean(axis=2, keepdims=True)
     mixed = 0.45 * grey + 0.55 * color
-    return thumbnail(mixed.round().astype(np.uint8).transpose(2, 0, 1), largest=HEAT_SIDE)
+    return _encode(Image.fromarray(mixed.round().astype(np.uint8)), "WEBP")

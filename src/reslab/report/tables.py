@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from reslab.language import decimal, grouped, say
 from reslab.measure.intervals import proportion_interval
 from reslab.measure.metrics import CALIBRATION_BINS, softmax
 from reslab.recipe.published import CIFAR10_NETWORKS
@@ -29,6 +30,7 @@ from reslab.report.inputs import Inputs
 from reslab.runs import Predictions
 from reslab.words import (
     WITHOUT_COPIES,
+    counted,
     duration,
     errors_among,
     figure,
@@ -40,7 +42,10 @@ from reslab.words import (
     quantity,
 )
 
-SPLIT_WORDS: dict[SplitName, str] = {"train": "Training", "validation": "Validation", "test": "Test"}
+
+def split_words(split: SplitName) -> str:
+    """Name a split."""
+    return {"train": say("Training split"), "validation": say("Validation split"), "test": say("Test split")}[split]
 
 
 class Cell(NamedTuple):
@@ -98,13 +103,14 @@ def candidate_table(candidates: Candidates) -> Table:
             Cell(each.words),
             in_percent(each.accuracy) if each.accuracy else Cell("–"),
             Cell(each.judged_on if each.accuracy else "–"),
-            Cell("–" if each.log_loss is None else f"{each.log_loss:.3f}"),
-            Cell("chosen" if each.chosen else each.left_out or ""),
+            Cell("–" if each.log_loss is None else decimal(each.log_loss, 3)),
+            Cell(say("chosen") if each.chosen else each.left_out or ""),
         )
         for each in candidates.candidates
     )
     chosen = next(place for place, each in enumerate(candidates.candidates) if each.chosen)
-    return Table(("Network and head", "Accuracy", "Judged", "Log loss", ""), rows, highlight=chosen)
+    header = (say("Network and head"), say("Accuracy"), say("Judged"), say("Log loss (nats)"), "")
+    return Table(header, rows, highlight=chosen)
 
 
 # ---- figures of the splits
@@ -117,15 +123,15 @@ _METRICS: tuple[tuple[str, str, Callable[[Estimate], Cell]], ...] = (
     ("Macro recall", "macro_recall", in_percent),
     ("Macro F1", "macro_f1", in_percent),
     ("Log loss (nats)", "log_loss", in_nats),
-    ("Log loss, uncalibrated", "log_loss_uncalibrated", in_nats),
+    ("Log loss, uncalibrated (nats)", "log_loss_uncalibrated", in_nats),
     ("Expected calibration error", "expected_calibration_error", in_percent),
     ("The same, uncalibrated", "expected_calibration_error_uncalibrated", in_percent),
 )
 
 
 def splits_of(evaluation: Evaluation) -> tuple[SplitName, ...]:
-    """Name the evaluated splits in their usual order."""
-    return tuple(name for name in SPLITS if name in evaluation.splits)
+    """Name the evaluated splits, the test split first."""
+    return tuple(name for name in reversed(SPLITS) if name in evaluation.splits)
 
 
 def metric_table(evaluation: Evaluation) -> Table:
@@ -133,20 +139,22 @@ def metric_table(evaluation: Evaluation) -> Table:
     columns: list[tuple[str, Figures]] = []
     for name in splits_of(evaluation):
         split = evaluation.splits[name]
-        columns.append((f"{SPLIT_WORDS[name]}, {split.num_images:,} images", split))
+        columns.append((f"{split_words(name)}, {counted(split.num_images, 'image')}", split))
         if split.test_time_augmentation is not None:
             augmented = split.test_time_augmentation
-            columns.append((f"{SPLIT_WORDS[name]}, mean of {augmented.views} views", augmented.figures))
+            columns.append(
+                (f"{split_words(name)}, {say('mean of {number} views', number=augmented.views)}", augmented.figures)
+            )
     rows = []
     for label, attribute, show in _METRICS:
         estimates = [getattr(figures, attribute) for _, figures in columns]
         if None not in estimates:
-            rows.append((Cell(label), *map(show, estimates)))
+            rows.append((Cell(say(label)), *map(show, estimates)))
     wrong = (Cell(errors_among(num_wrong(figures), figures.num_images)) for _, figures in columns)
-    rows.insert(1, (Cell("Errors"), *wrong))
+    rows.insert(1, (Cell(say("Errors")), *wrong))
     copies = [figures.without_copies if isinstance(figures, SplitFigures) else None for _, figures in columns]
     if any(copies):
-        rows.insert(2, (Cell(f"Accuracy {WITHOUT_COPIES}"), *map(_without_copies, copies)))
+        rows.insert(2, (Cell(say(f"Accuracy {WITHOUT_COPIES}")), *map(_without_copies, copies)))
     return Table(("", *(header for header, _ in columns)), tuple(rows))
 
 
@@ -154,7 +162,7 @@ def _without_copies(copies: WithoutCopies | None) -> Cell:
     if copies is None:
         return Cell("")
     if copies.accuracy is None:
-        return Cell("none is left")
+        return Cell(say("none is left"))
     shown = in_percent(copies.accuracy)
     return shown._replace(aside=f"{shown.aside} {less_copies(copies.num_copies)}".strip())
 
@@ -167,10 +175,16 @@ def num_wrong(figures: Figures) -> int:
 def class_table(figures: Figures, *, classes: Sequence[str]) -> Table:
     """List the figures of each class of one split, numbered from 1 as the matrices number them."""
     rows = tuple(
-        (Cell(str(number)), Cell(name), *map(in_percent, (row.precision, row.recall, row.f1)), Cell(f"{row.support:,}"))
+        (
+            Cell(str(number)),
+            Cell(name),
+            *map(in_percent, (row.precision, row.recall, row.f1)),
+            Cell(grouped(row.support)),
+        )
         for number, (name, row) in enumerate(zip(classes, figures.per_class, strict=True), 1)
     )
-    return Table(("No.", "Class", "Precision", "Recall", "F1", "Images"), rows, num_text_columns=2)
+    header = (say("No."), say("Class"), say("Precision"), say("Recall"), say("F1"), say("Images"))
+    return Table(header, rows, num_text_columns=2)
 
 
 # ---- promises that rest on held-out images
@@ -183,19 +197,25 @@ def promise_table(evaluation: Evaluation) -> Table | None:
         return None
     rows = [
         (
-            Cell(f"{_share(each.promised)} of the sets hold the truth"),
+            Cell(say("{share} of the sets hold the truth", share=_share(each.promised))),
             in_percent(each.covered),
-            Cell(f"{each.size:.2f} classes in a set, one in {percent(each.single, decimals=1)} of them"),
+            Cell(
+                say(
+                    "{size} classes in a set, one in {single} of them",
+                    size=decimal(each.size, 2),
+                    single=percent(each.single, decimals=1),
+                )
+            ),
         )
         for each in test.class_sets
     ]
     if (answered := test.answered) is not None:
         right, others = answered.accuracy, answered.accuracy_of_others
-        words = f"accuracy {figure(right)}" if right else "none answered"
-        words += f", of the others {figure(others)}" if others else ""
-        promise = Cell(f"{_share(answered.promised)} of the pictures are answered")
+        words = say("accuracy {figure}", figure=figure(right)) if right else say("none answered")
+        words += say(", of the others {figure}", figure=figure(others)) if others else ""
+        promise = Cell(say("{share} of the pictures are answered", share=_share(answered.promised)))
         rows.insert(0, (promise, in_percent(answered.answered), Cell(words)))
-    return Table(("Promised", "On test images", "Details"), tuple(rows))
+    return Table((say("Promised"), say("On test images"), say("Details")), tuple(rows))
 
 
 def coverage_table(evaluation: Evaluation) -> Table | None:
@@ -203,7 +223,7 @@ def coverage_table(evaluation: Evaluation) -> Table | None:
     sets = evaluation.splits["test"].class_sets
     if not sets:
         return None
-    header = ("Class", *(f"{_share(each.promised)} promised" for each in sets))
+    header = (say("Class"), *(say("{share} promised", share=_share(each.promised)) for each in sets))
     columns = zip(evaluation.classes, *(each.per_class for each in sets), strict=True)
     return Table(header, tuple((Cell(name), *map(in_percent, row)) for name, *row in columns))
 
@@ -218,8 +238,12 @@ def calibration_sentence(evaluation: Evaluation) -> str | None:
         return None
     now, before = test.expected_calibration_error, test.expected_calibration_error_uncalibrated
     if before is None:
-        return f"Probabilities are off by {figure(now)} on average: they are not calibrated."
-    return f"Probabilities are off by {figure(now)} on average; before they were calibrated, by {figure(before)}."
+        return say("Probabilities are off by {now} on average: they are not calibrated.", now=figure(now))
+    return say(
+        "Probabilities are off by {now} on average; before they were calibrated, by {before}.",
+        now=figure(now),
+        before=figure(before),
+    )
 
 
 # ---- what was used
@@ -228,10 +252,11 @@ def calibration_sentence(evaluation: Evaluation) -> str | None:
 def data_table(inputs: Inputs) -> Table:
     """List every split that the run has used."""
     rows = tuple(
-        (Cell(data.expression), Cell(SPLIT_WORDS[data.split]), Cell(data.fingerprint), Cell(f"{data.num_images:,}"))
+        (Cell(data.expression), Cell(split_words(data.split)), Cell(data.fingerprint), Cell(grouped(data.num_images)))
         for data in inputs.environment.data
     )
-    return Table(("Data", "Split", "Fingerprint (SHA-256)", "Images"), rows, num_text_columns=3)
+    header = (say("Data"), say("Split"), say("Fingerprint (SHA-256)"), say("Images"))
+    return Table(header, rows, num_text_columns=3)
 
 
 def rate_changes(log: Sequence[Epoch]) -> list[tuple[int, float]]:
@@ -341,9 +366,9 @@ def field_table(inputs: Inputs) -> Table:
     rows.sort(key=lambda row: -row[0])
     place = next(number for number, (_, row) in enumerate(rows) if row is ours)
     header = ("Network", "Parameters", "Batch", "Epochs", "Training time", "On", "Test accuracy")
-    return Table(header, tuple(row for _, row in rows), highlight=place)
+    return Table(tuple(map(say, header)), tuple(row for _, row in rows), highlight=place)
 
 
 def _field_row(name: str, num_parameters: int, batch_and_epochs: tuple[int, int]) -> tuple[Cell, ...]:
-    numbers = (Cell(f"{number:,}") for number in batch_and_epochs)
+    numbers = (Cell(grouped(number)) for number in batch_and_epochs)
     return (Cell(name), Cell(quantity(num_parameters)), *numbers)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from reslab.language import say
 from reslab.recipe.recipe import Published
 from reslab.records import Estimate
 from reslab.words import between
@@ -19,9 +20,12 @@ class Verdict:
 def verdict(published: Published, estimate: Estimate) -> Verdict:
     """Judge a test accuracy with its interval: `within` where the two ranges touch, else the side that ours lies on."""
     ours, theirs = between(estimate.low, estimate.high), between(published.low, published.high)
-    limit = "the interval covers the sampling of test images only, not the spread between seeds"
+    limit = say("the interval covers the sampling of test images only, not the spread between seeds")
     if estimate.low > published.high:
-        return Verdict("above", f"Our whole interval, {ours}, is above the published {theirs}; {limit}.")
+        found = say("Our whole interval, {ours}, is above the published {theirs}", ours=ours, theirs=theirs)
+        return Verdict("above", f"{found}; {limit}.")
     if estimate.high < published.low:
-        return Verdict("below", f"Our whole interval, {ours}, is below the published {theirs}; {limit}.")
-    return Verdict("within", f"Our interval, {ours}, overlaps the published {theirs}; {limit}.")
+        found = say("Our whole interval, {ours}, is below the published {theirs}", ours=ours, theirs=theirs)
+        return Verdict("below", f"{found}; {limit}.")
+    found = say("Our interval, {ours}, overlaps the published {theirs}", ours=ours, theirs=theirs)
+    return Verdict("within", f"{found}; {limit}.")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import assert_never
 
+from reslab.language import say, series, short
 from reslab.recipe.recipe import (
     AdamW,
     Augment,
@@ -31,37 +32,47 @@ from reslab.words import counted, percent
 
 def augment_words(augment: Sequence[Augment]) -> str:
     """Say what happens to a training image."""
-    return "; ".join(_augment_words(part) for part in augment) or "none"
+    return "; ".join(_augment_words(part) for part in augment) or say("none")
 
 
 def _augment_words(part: Augment) -> str:
     match part:
         case Flip(alternate=True):
-            return "mirrored left to right in every other epoch, each image from its first or its second on"
+            return say("mirrored left to right in every other epoch, each image from its first or its second on")
         case Flip():
-            return "mirrored left to right with probability 1/2"
+            return say("mirrored left to right with probability 1/2")
         case Shift():
-            return f"shifted by up to {part.fraction:.4g} of the side both ways"
+            return say("shifted by up to {part} of the side both ways", part=short(part.fraction, 4))
         case Crop():
-            fill = "zeros" if part.fill == "zeros" else "reflected pixels"
-            return f"padded by {counted(part.pixels, 'pixel')} ({fill}) and cropped at random"
+            fill = say("zeros") if part.fill == "zeros" else say("reflected pixels")
+            return say(
+                "padded by {pixels} ({fill}) and cropped at random", pixels=counted(part.pixels, "pixel"), fill=fill
+            )
         case RandomResizedCrop(area=area, ratio=ratio):
-            return (
-                f"a window of {percent(area[0], decimals=0)} to {percent(area[1], decimals=0)} of the area, "
-                f"{ratio[0]:.3g} to {ratio[1]:.3g} times as wide as high, stretched to the whole"
+            return say(
+                "a window of {low} to {high} of the area, {narrow} to {wide} times as wide as high, stretched to the "
+                "whole",
+                low=percent(area[0], decimals=0),
+                high=percent(area[1], decimals=0),
+                narrow=short(ratio[0], 3),
+                wide=short(ratio[1], 3),
             )
         case RandomErasing(probability=probability, area=area):
-            return (
-                f"with probability {probability:g}, a rectangle of {percent(area[0], decimals=0)} to "
-                f"{percent(area[1], decimals=0)} of the area erased"
+            return say(
+                "with probability {probability}, a rectangle of {low} to {high} of the area erased",
+                probability=short(probability),
+                low=percent(area[0], decimals=0),
+                high=percent(area[1], decimals=0),
             )
         case ColorJitter():
-            return (
-                f"brightness changed by up to {part.brightness:g}, contrast by {part.contrast:g}, saturation by "
-                f"{part.saturation:g}"
+            return say(
+                "brightness changed by up to {brightness}, contrast by {contrast}, saturation by {saturation}",
+                brightness=short(part.brightness),
+                contrast=short(part.contrast),
+                saturation=short(part.saturation),
             )
         case TrivialAugment():
-            return "one random operation at a random strength (TrivialAugment)"
+            return say("one random operation at a random strength (TrivialAugment)")
         case _:
             assert_never(part)
 
@@ -69,14 +80,14 @@ def _augment_words(part: Augment) -> str:
 def mixing_words(mixing: Sequence[Mixing]) -> str:
     """Say how images and labels are blended."""
     names = {Mixup: "mixup", CutMix: "CutMix"}
-    return " or ".join(f"{names[type(part)]} with alpha {part.alpha:g}" for part in mixing)
+    parts = (say("{name} with alpha {alpha}", name=names[type(part)], alpha=short(part.alpha)) for part in mixing)
+    return f" {say('or')} ".join(parts)
 
 
 def standardize_words(standardize: Standardize) -> str:
     """Say which mean and standard deviation the pixels are standardised by, in units of the stored pixels."""
-    mean = ", ".join(f"{value:.5g}" for value in standardize.mean)
-    std = ", ".join(f"{value:.5g}" for value in standardize.std)
-    return f"minus {mean}, divided by {std} (per channel, pixels from 0 to 255)"
+    mean, std = series(standardize.mean, 5), series(standardize.std, 5)
+    return say("minus {mean}, divided by {std} (per channel, pixels from 0 to 255)", mean=mean, std=std)
 
 
 def optimizer_words(optimizer: Optimizer) -> str:
@@ -87,44 +98,57 @@ def optimizer_words(optimizer: Optimizer) -> str:
         case Muon():
             return _muon_words(optimizer)
         case AdamW(layer_decay=by):
-            below = f", each layer at {by:g} times the rate of the one above it" if by < 1 else ""
-            return f"AdamW, weight decay {optimizer.weight_decay:g} on kernels only{below}"
+            below = (
+                say(", each layer at {factor} times the rate of the one above it", factor=short(by)) if by < 1 else ""
+            )
+            return say("AdamW, weight decay {decay} on kernels only", decay=short(optimizer.weight_decay)) + below
         case LinearHead():
-            return f"none: the head is {optimizer.words}, on frozen features"
+            return say("none: the head is {head}, on frozen features", head=optimizer.words)
         case _:
             assert_never(optimizer)
 
 
 def _muon_words(optimizer: Muon) -> str:
-    return (
-        f"Muon for the filters, momentum {optimizer.momentum:g}, {counted(optimizer.iterations, 'iteration')}; "
-        f"SGD for head and biases, peak rates {optimizer.head_lr:g} and {optimizer.bias_lr:g}, "
-        f"Nesterov momentum {optimizer.other_momentum:g}, decay {optimizer.decay:g}"
+    return say(
+        "Muon for the filters, momentum {momentum}, {iterations}; SGD for head and biases, peak rates {head} and "
+        "{bias}, Nesterov momentum {other}, decay {decay}",
+        momentum=short(optimizer.momentum),
+        iterations=counted(optimizer.iterations, "iteration"),
+        head=short(optimizer.head_lr),
+        bias=short(optimizer.bias_lr),
+        other=short(optimizer.other_momentum),
+        decay=short(optimizer.decay),
     )
 
 
 def _sgd_words(optimizer: Sgd) -> str:
-    kind = "Nesterov momentum" if optimizer.nesterov else "momentum"
-    where = "kernels only" if optimizer.decay_on == "kernels" else "all parameters"
-    decay = f"weight decay {optimizer.weight_decay:g} on {where}" if optimizer.weight_decay else "no weight decay"
-    return f"SGD, {kind} {optimizer.momentum:g}, {decay}"
+    kind = say("Nesterov momentum") if optimizer.nesterov else say("momentum")
+    where = say("kernels only") if optimizer.decay_on == "kernels" else say("all parameters")
+    decay = (
+        say("weight decay {decay} on {where}", decay=short(optimizer.weight_decay), where=where)
+        if optimizer.weight_decay
+        else say("no weight decay")
+    )
+    return f"SGD, {kind} {short(optimizer.momentum)}, {decay}"
 
 
 def adjustment_words(strength: float) -> str:
     """Say how far the loss counts all classes as equally frequent."""
-    return f"logits adjusted by {strength:g} times the logarithm of each class's share"
+    return say("logits adjusted by {strength} times the logarithm of each class's share", strength=short(strength))
 
 
 def sampling_words(sampling: Sampling) -> str:
     """Say how the images of an epoch are drawn."""
-    drawn = f"{counted(sampling.images_per_epoch, 'image')} drawn an epoch"
+    drawn = say("{images} drawn an epoch", images=counted(sampling.images_per_epoch, "image"))
     match sampling.balance:
         case 0:
-            return f"{drawn}, classes as frequent as they are"
+            return f"{drawn}, {say('classes as frequent as they are')}"
         case 1:
-            return f"{drawn}, all classes equally often"
+            return f"{drawn}, {say('all classes equally often')}"
         case balance:
-            return f"{drawn}, a class of n images in proportion to n to the power of {1 - balance:.4g}"
+            power = short(1 - balance, 4)
+            share = say("a class of n images in proportion to n to the power of {power}", power=power)
+            return f"{drawn}, {share}"
 
 
 # ---- extensions
@@ -144,30 +168,32 @@ _METHODS: dict[Method, str] = {
 
 def method_words(method: Method) -> str:
     """Say what a method of extension does."""
-    return f"{method}: {_METHODS[method]}"
+    return f"{method}: {say(_METHODS[method])}"
 
 
 def old_data_words(extension: Extension) -> str:
     """Say which images of the old classes training saw."""
     match extension.old_data:
         case "all":
-            return "all training images of the old classes"
+            return say("all training images of the old classes")
         case "none":
-            return "no image of an old class"
+            return say("no image of an old class")
         case int():
-            return f"at most {counted(extension.old_data, 'image')} of each old class"
+            return say("at most {images} of each old class", images=counted(extension.old_data, "image"))
         case _:
             assert_never(extension.old_data)
 
 
 def distill_words(extension: Extension) -> str:
     """Say how much the base's opinion counts."""
-    return (
-        f"the base's opinion with weight {extension.distill:g} beside the labels, temperature {extension.temperature:g}"
+    return say(
+        "the base's opinion with weight {weight} beside the labels, temperature {temperature}",
+        weight=short(extension.distill),
+        temperature=short(extension.temperature),
     )
 
 
 def class_weights_words(recipe: Recipe) -> str:
     """Say how much each class counts in the loss."""
     weights = recipe.class_weights
-    return ", ".join(f"{each:g}" for each in weights) if isinstance(weights, tuple) else str(weights)
+    return series(weights) if isinstance(weights, tuple) else str(weights)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, FastAPI, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from fastapi.security import HTTPBearer
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
@@ -16,10 +17,11 @@ from reslab import __version__
 from reslab.data.pictures import MAX_PIXELS
 from reslab.errors import UserError
 from reslab.serving.decoding import Uploaded
+from reslab.serving.examples import find_examples
 from reslab.serving.guard import Guard, Limits
 from reslab.serving.metrics import Metrics
 from reslab.serving.pages import Page, render
-from reslab.serving.schema import MAX_PICTURES, Model, PredictResponse, Problem, Upload
+from reslab.serving.schema import MAX_PICTURES, Example, Model, PredictResponse, Problem, Upload
 from reslab.serving.served import Asked
 from reslab.serving.service import Service, describe
 from reslab.serving.turns import Busy
@@ -83,8 +85,17 @@ def build_app(
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
 ) -> FastAPI:
     """Put pages, addresses and guard around a router."""
-    app = FastAPI(title="reslab", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.include_router(router)
+    app = FastAPI(
+        title="reslab",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,  # what a generated client calls its functions
+    )
+    # The guard checks the token before anything is read; this only says so in openapi.json.
+    bearer = [Depends(HTTPBearer(auto_error=False, description="The server's token."))] if access.token else []
+    app.include_router(router, dependencies=bearer)
     _add_page(app, "/", page)
     _add_page(app, "/docs", "docs")
 
@@ -140,6 +151,13 @@ def _answering(service: Service, limits: Limits) -> APIRouter:
             raise HTTPException(503, "Too many pictures wait: try again later", headers={"Retry-After": "1"}) from None
         # As a response, or FastAPI would validate once more what has just been made.
         return Response(found.model_dump_json(), media_type="application/json")
+
+    found = find_examples(service.served[0])
+
+    @router.get("/examples")
+    def examples() -> list[Example]:
+        """Give pictures to try: test images of the first run that answers."""
+        return found
 
     @router.get("/model")
     def model() -> Model:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, FastAPI, HTTPException, Query
+from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
 from reslab.errors import UserError
@@ -43,6 +44,7 @@ class Listed(BaseModel):
     train_accuracy: float | None = None
     validation_accuracy: float | None = None
     test: Estimate | None = None
+    has_report: bool = False
 
 
 class Runs(BaseModel):
@@ -67,6 +69,14 @@ def _make_router(folder: Path) -> APIRouter:
         """List the runs below the folder."""
         listed = [_list(name, run) for name, run in find_runs(folder).items()]
         return Runs(folder=str(folder), runs=sorted(listed, key=lambda each: -each.changed))
+
+    @router.get("/report", response_class=FileResponse)
+    def report(run: Annotated[str, Query(description="The run's name in the list.")]) -> FileResponse:
+        """Give the report of a run, as a page that cannot ask this server for anything."""
+        path = _find(folder, run).path / "report.html"
+        if not path.is_file():
+            raise HTTPException(404, f"The run {run!r} has no report: reslab report writes one")
+        return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": "sandbox allow-scripts"})
 
     @router.get("/log")
     def log(
@@ -113,6 +123,7 @@ def _list(name: str, run: Run) -> Listed:
         listed = _describe(run.path, stamps)
     except (UserError, OSError) as error:  # one that breaks, or goes away, does not hide the others
         return Listed(name=name, state="damaged", problem=str(error))
+    listed = listed.model_copy(update={"has_report": (run.path / "report.html").is_file()})
     if listed.state == "running" and not _is_running(run, listed):
         return listed.model_copy(update={"name": name, "state": "stopped", "seconds_left": None})
     return listed.model_copy(update={"name": name})

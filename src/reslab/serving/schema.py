@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from reslab.records import Estimate
 
@@ -15,7 +15,8 @@ class Upload(BaseModel):
 
     model_config = ConfigDict(extra="forbid", val_json_bytes="base64")
 
-    data: bytes
+    # `byte` is what OpenAPI calls base64, so that a generated client sends it.
+    data: Annotated[bytes, WithJsonSchema({"type": "string", "format": "byte", "contentEncoding": "base64"})]
     name: str = "picture"
 
 
@@ -40,6 +41,13 @@ class Neighbour(BaseModel):
 
     name: str
     similarity: float
+    image: str
+
+
+class Example(BaseModel):
+    """A picture to try: its class, and a PNG as a data URL."""
+
+    name: str
     image: str
 
 

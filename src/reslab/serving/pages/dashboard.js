@@ -1,9 +1,9 @@
 const MOST = 8, SECONDS = 2;
 const CHARTS = [
-  { title: "Accuracy, %", scale: 100, digits: 2, train: "train_accuracy", validation: "validation_accuracy" },
-  { title: "Loss, nats", scale: 1, digits: 3, train: "train_loss", validation: "validation_loss" },
+  { title: "Accuracy (%)", scale: 100, digits: 2, train: "train_accuracy", validation: "validation_accuracy" },
+  { title: "Loss (nats)", scale: 1, digits: 3, train: "train_loss", validation: "validation_loss" },
 ];
-let runs = [], chosen = null, cursor = null;
+let runs = [], chosen = null, cursor = null, order = null; // order: [column, whether the largest comes first]
 const logs = new Map(), compared = new Map();
 
 const color = (name) => `var(--c${chosen.indexOf(name) % MOST})`;
@@ -41,7 +41,7 @@ async function update() {
 
 function list() {
   const focused = document.activeElement?.dataset?.run;
-  document.querySelector("#list tbody").replaceChildren(...runs.map((run) => {
+  document.querySelector("#list tbody").replaceChildren(...wanted().map((run) => {
     const box = make("input"), swatch = make("span.swatch");
     Object.assign(box, { type: "checkbox", checked: chosen.includes(run.name), disabled: run.state === "damaged" });
     box.dataset.run = run.name;
@@ -55,10 +55,14 @@ function list() {
     [bar.max, bar.value] = [run.num_epochs || 1, run.epochs];
     bar.setAttribute("aria-hidden", "true");
     const test = run.test && `${percent(run.test.value, 2)}`;
-    const state = make(`td.state-${run.state}`, run.state);
-    state.title = run.problem;
+    const report = make("a", "report");
+    [report.href, report.target] = [`/v1/report?${new URLSearchParams({ run: run.name })}`, "_blank"];
+    // With a token only this page can ask, and a link cannot bring it along.
+    const linked = run.has_report && !sessionStorage.getItem("token");
     const name = make("th", make("label", box, swatch, run.name));
     name.scope = "row";
+    const state = make(`td.state-${run.state}`, run.state, linked && " · ", linked && report);
+    state.title = run.problem;
     return make("tr", name, state,
       make("td", run.state === "running" && bar, run.num_epochs ? `${run.epochs} of ${run.num_epochs}` : "–"),
       make("td.number", percent(run.train_accuracy, 2)), make("td.number", percent(run.validation_accuracy, 2)),
@@ -68,6 +72,27 @@ function list() {
   }));
   if (focused) document.querySelector(`[data-run="${CSS.escape(focused)}"]`)?.focus();
 }
+
+// The runs that fit the filter, sorted by a column; at first the one that changed last.
+function wanted() {
+  const words = $("wanted").value.toLowerCase().split(/\s+/);
+  const found = runs.filter((run) => words.every((word) => `${run.name} ${run.recipe} ${run.data} ${run.network} ${run.state}`.toLowerCase().includes(word)));
+  if (!order) return found;
+  const [column, falls] = order;
+  const value = (run) => run[column]?.value ?? run[column] ?? -1;
+  return found.sort((one, other) => (falls ? -1 : 1) * (typeof value(one) === "string" ? value(one).localeCompare(value(other)) : value(one) - value(other)));
+}
+
+$("wanted").oninput = list;
+document.querySelectorAll("[data-sort]").forEach((button) => {
+  button.onclick = () => {
+    const { sort } = button.dataset;
+    order = [sort, order?.[0] === sort ? !order[1] : !["name", "state", "recipe"].includes(sort)];
+    document.querySelectorAll("[data-sort]").forEach((each) => each.closest("th").removeAttribute("aria-sort"));
+    button.closest("th").setAttribute("aria-sort", order[1] ? "descending" : "ascending");
+    list();
+  };
+});
 
 // ---- curves
 
@@ -145,10 +170,10 @@ async function beside() {
   const row = (each, place) => {
     const swatch = make("th", names[place]);
     swatch.scope = "row";
-    return make("tr", swatch, make("td.number", between(each.accuracy, (value) => (100 * value).toFixed(2))),
-      make("td.number", between(each.macro_f1, (value) => value.toFixed(4))), make("td.number", each.log_loss.value.toFixed(4)));
+    return make("tr", swatch, make("td.number", between(each.accuracy, (value) => percent(value, 2))),
+      make("td.number", between(each.macro_f1, (value) => percent(value, 2))), make("td.number", each.log_loss.value.toFixed(3)));
   };
-  const table = make("table", make("thead", make("tr", ...["Run", "Accuracy, %", "Macro F1", "Log loss"].map((title, place) => make(place ? "th.number" : "th", title)))), make("tbody", ...rows.map(row)));
+  const table = make("table", make("thead", make("tr", ...["Run", "Accuracy", "Macro F1", "Log loss (nats)"].map((title, place) => make(place ? "th.number" : "th", title)))), make("tbody", ...rows.map(row)));
   return $("beside").replaceChildren(make("h2", "On their test images"), make("div.scroll", table), ...pairs.map((pair) => make("p.note", pair.mcnemar
     ? `${pair.first} against ${pair.second}: ${pair.mcnemar.only_first} images only the first has right, ${pair.mcnemar.only_second} only the second; McNemar's p = ${Number(pair.mcnemar.p_value.toPrecision(3))}.`
     : `${pair.first} and ${pair.second} cannot be tested against each other: ${pair.reason}.`)));

@@ -3,6 +3,10 @@ let model = null;
 
 async function describe() {
   model = await ask("/v1/model");
+  const names = model.runs.map((run) => run.name).join(", ");
+  document.title = `${names} · reslab`;
+  $("title").textContent = `${names}: what does it show?`;
+  $("about").textContent = model.runs.map((run) => `Tells ${shorten(run.classes)} apart` + (run.test_accuracy ? `; ${percent(run.test_accuracy.value)} right on its test images.` : ".")).join(" ");
   $("limits").textContent = `Up to ${model.max_bytes / 2 ** 20} MB and ${model.max_pixels / 1e6} million pixels.`;
   $("runs").replaceChildren(...model.runs.map((run) => make("div",
     make("h2", run.name),
@@ -15,6 +19,18 @@ async function describe() {
   if (model.runs.some((run) => run.neighbours.includes("being prepared"))) setTimeout(describe, 3000);
 }
 
+async function offer() {
+  const found = await ask("/v1/examples");
+  $("try").hidden = !found.length;
+  $("examples").replaceChildren(...found.map(({ name, image }) => {
+    const picture = make("img"), button = make("button", picture);
+    [picture.src, picture.alt, button.title] = [image, name, name];
+    const bytes = Uint8Array.from(atob(image.split(",")[1]), (letter) => letter.charCodeAt(0));
+    button.onclick = () => classify(new File([bytes], `${name}.png`, { type: "image/png" }));
+    return button;
+  }));
+}
+
 const shorten = (names) => names.length > 20 ? `${names.slice(0, 20).join(", ")} and ${names.length - 20} more` : names.join(", ");
 
 // ---- one picture: a card that fills when the answer comes
@@ -22,11 +38,16 @@ const shorten = (names) => names.length > 20 ? `${names.slice(0, 20).join(", ")}
 async function classify(file) {
   const card = make("article.card.picture");
   const close = make("button", "Remove");
-  close.onclick = () => card.remove();
+  close.onclick = () => { card.remove(); answered.delete(card); tidy(); };
   const status = make("p.note", "Asking …");
-  $("legend").hidden = false;
   card.append(make("header", make("h2", file.name || "Pasted picture"), close), status);
   $("results").prepend(card);
+  tidy();
+  if (model && file.size > model.max_bytes) {
+    status.textContent = `The file has ${(file.size / 2 ** 20).toFixed(1)} MB: ${model.max_bytes / 2 ** 20} MB are the most.`;
+    status.className = "bad";
+    return;
+  }
   const form = new FormData();
   form.append("files", file, file.name || "pasted.png");
   // What the browser cannot draw, TIFF for one, is still classified.
@@ -34,6 +55,7 @@ async function classify(file) {
   try {
     const { pictures: [picture] } = await ask(`/v1/predict?top=5&heat=true&nearest=${NEAREST}`, { method: "POST", body: form });
     const image = await drawn;
+    answered.set(card, picture);
     status.replaceWith(make("div.answers", ...picture.answers.map((answer) => show(answer, image, file.name))));
   } catch (error) {
     status.textContent = error instanceof TypeError ? "The server cannot be reached." : error.message;
@@ -50,16 +72,19 @@ function show(answer, image, name) {
     const bar = make("i");
     bar.style.width = `${100 * guess.probability}%`;
     const button = make("button", bar, make("span", guess.name), make("span.number", percent(guess.probability)));
-    button.title = `Show where the evidence for ${guess.name} lies`;
+    button.title = `The evidence for ${guess.name}`;
     button.onclick = () => {
-      const again = button.getAttribute("aria-pressed") === "true";
-      bars.querySelectorAll("button").forEach((each) => each.setAttribute("aria-pressed", "false"));
-      button.setAttribute("aria-pressed", String(!again));
-      draw(canvas, image, again ? null : guess.evidence);
-      canvas.setAttribute("aria-label", again ? `${name}, plain` : `${name}, with the evidence for ${guess.name}`);
+      bars.querySelectorAll("button").forEach((each) => each.setAttribute("aria-pressed", String(each === button)));
+      canvas.redraw();
     };
+    button.guess = guess;
     return make("li", button);
   }));
+  canvas.redraw = () => {
+    const { guess } = bars.querySelector("[aria-pressed=true]"), asked = $("evidence").checked;
+    draw(canvas, image, asked ? guess.evidence : null);
+    canvas.setAttribute("aria-label", asked ? `${name}, with the evidence for ${guess.name}` : name);
+  };
   bars.querySelector("button").click();
   const nearest = answer.nearest.map((found) => {
     const picture = make("img");
@@ -94,6 +119,28 @@ function draw(canvas, image, evidence) {
   context.imageSmoothingQuality = "high";
   context.drawImage(small, 0, 0, side, side);
 }
+
+// ---- all pictures at once
+
+const answered = new Map();
+const tidy = () => { $("tools").hidden = !$("results").children.length; };
+$("evidence").onchange = () => {
+  $("legend").hidden = !$("evidence").checked;
+  document.querySelectorAll("#results canvas").forEach((canvas) => canvas.redraw());
+};
+$("clear").onclick = () => { $("results").replaceChildren(); answered.clear(); tidy(); };
+$("save").onclick = () => {
+  // A cell that a spreadsheet would take for a formula begins with a quote.
+  const cell = (value) => `"${String(value).replace(/^[=+@\t\r-]/, "'$&").replaceAll('"', '""')}"`;
+  const rows = [...answered.values()].flatMap((picture) => picture.answers.flatMap((answer) => answer.classes.map(
+    (guess, place) => [picture.name, answer.run, place + 1, guess.name, guess.probability, answer.answered])));
+  const table = [["file", "run", "rank", "class", "probability", "answered"], ...rows];
+  const link = make("a");
+  link.href = URL.createObjectURL(new Blob([table.map((row) => row.map(cell).join(",")).join("\r\n")], { type: "text/csv" }));
+  link.download = "predictions.csv";
+  link.click();
+  URL.revokeObjectURL(link.href);
+};
 
 // ---- ways in: choose, drop, paste, camera
 
@@ -135,4 +182,4 @@ $("take").onclick = () => {
 $("close").onclick = () => $("viewer").close();
 $("viewer").onclose = () => { $("video").srcObject.getTracks().forEach((track) => track.stop()); $("video").srcObject = null; };
 
-describe().catch((error) => complain(error.message));
+describe().then(offer).catch((error) => complain(error.message));

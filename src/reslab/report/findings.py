@@ -1,0 +1,98 @@
+"""What was found, in a few sentences: how good, beside what is published, what is confused, and how far it overfits."""
+
+import numpy as np
+
+from reslab.language import decimal, grouped, say
+from reslab.records import Estimate, Evaluation, SplitFigures
+from reslab.report.nearest import Row, difference
+from reslab.words import counted, figure, interval, percent
+
+OVERFITS = 0.005  # of accuracy; less is no finding
+
+
+def findings(evaluation: Evaluation, *, row: Row | None) -> list[str]:
+    """Sum up an evaluated run in sentences, the most important first."""
+    test, classes = evaluation.splits["test"], evaluation.classes
+    found = [strength(test, classes)]
+    if row is not None:
+        found.append(beside_published(test, row))
+    found.append(confusion(test, classes))
+    if "train" in evaluation.splits:
+        found.append(overfitting(test, evaluation.splits["train"]))
+    return found
+
+
+def strength(test: SplitFigures, classes: tuple[str, ...]) -> str:
+    """Say how many test images are classified correctly, and which class best."""
+    recalls = np.array([each.recall.value for each in test.per_class])
+    return say(
+        "It classifies {accuracy} of {images} test images correctly, best of all {best} ({recall}).",
+        accuracy=figure(test.accuracy),
+        images=grouped(test.num_images),
+        best=classes[int(recalls.argmax())],
+        recall=percent(recalls.max(), decimals=0),
+    )
+
+
+def beside_published(test: SplitFigures, row: Row) -> str:
+    """Say how the accuracy compares with the nearest published row."""
+    sentence = {
+        "same": say(
+            "The same network, {network}, is published at {accuracy}", network=row.network, accuracy=row.accuracy
+        ),
+        "architecture": say(
+            "The nearest published network of this architecture, {network}, reaches {accuracy}",
+            network=row.network,
+            accuracy=row.accuracy,
+        ),
+        "size": say(
+            "Nothing is published for this architecture; the nearest in size, {network}, reaches {accuracy}",
+            network=row.network,
+            accuracy=row.accuracy,
+        ),
+    }[row.kin]
+    judged = row.judged(test)
+    if judged is None:
+        return f"{sentence}; {_gap(row, test.accuracy)}, {say('measured without it')}."
+    return f"{sentence}; {_gap(row, judged)}."
+
+
+def _gap(row: Row, accuracy: Estimate) -> str:
+    gap = difference(row, accuracy)
+    side = (
+        say("this run is {size} points above it {interval}")
+        if gap.value > 0
+        else say("this run is {size} points below it {interval}")
+    )
+    size = decimal(100 * abs(gap.value), 2)
+    return side.format(size=size, interval=interval(gap.low, gap.high, unit="points")).strip()
+
+
+def confusion(test: SplitFigures, classes: tuple[str, ...]) -> str:
+    """Say which two classes are confused most, and how often each way."""
+    matrix = np.array(test.confusion_matrix)
+    np.fill_diagonal(matrix, 0)
+    true, predicted = (int(place) for place in np.unravel_index(int(matrix.argmax()), matrix.shape))
+    if not matrix[true, predicted]:
+        return say("It confuses no classes of the test split.")
+    return say(
+        "It most often takes {true} for {predicted}: {images}, {share} of that class; {back} the other way round.",
+        true=classes[true],
+        predicted=classes[predicted],
+        images=counted(int(matrix[true, predicted]), "image"),
+        share=percent(matrix[true, predicted] / max(1, test.per_class[true].support), decimals=1),
+        back=grouped(int(matrix[predicted, true])),
+    )
+
+
+def overfitting(test: SplitFigures, train: SplitFigures) -> str:
+    """Say how far the accuracy on training images lies above that on test images."""
+    excess = train.accuracy.value - test.accuracy.value
+    known = percent(train.accuracy.value)
+    if excess < OVERFITS:
+        return say("On its training images it reaches {accuracy}: it does not overfit.", accuracy=known)
+    return say(
+        "On its training images it reaches {accuracy}, so it overfits by {excess} points.",
+        accuracy=known,
+        excess=decimal(100 * excess, 1),
+    )

@@ -1,0 +1,91 @@
+"""What was found, in sentences, and the published row that a run is held against."""
+
+import numpy as np
+import pytest
+
+from reslab.recipe.networks import FastConv, Plain, PreActResNet, WideResNet
+from reslab.recipe.recipe import derive
+from reslab.recipe.shipped import RECIPES
+from reslab.records import AugmentedFigures, Estimate, SplitFigures
+from reslab.report.findings import beside_published, confusion, findings, overfitting, strength
+from reslab.report.nearest import nearest_row
+
+LAB = RECIPES["lab-resnet32-short"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "network", "accuracy", "kin"),
+    [
+        (RECIPES["lab-resnet32"], "Pre-activation ResNet-32", 0.9268, "same"),
+        (LAB, "Pre-activation ResNet-32", 0.9268, "same"),
+        (RECIPES["fast-resnet20"], "Pre-activation ResNet-20", 0.9182, "same"),
+        (derive(LAB, name="deeper", model=PreActResNet(depth=56)), "Pre-activation ResNet-32", 0.9268, "architecture"),
+        (derive(LAB, name="wider", model=PreActResNet(depth=32, width=64)), "Pre-activation ResNet-32", 0.9268,
+         "architecture"),
+        (derive(LAB, name="wide", model=WideResNet(depth=16, widening=10)), "Wide ResNet 16-8", 0.9513, "architecture"),
+        (RECIPES["resnet-56"], "ResNet-56", 0.9303, "same"),
+        (RECIPES["fast94"], "airbench94", 0.9405, "same"),
+        (derive(LAB, name="plain", model=Plain(depth=20)), "Pre-activation ResNet-32", 0.9268, "size"),
+    ],
+)  # fmt: skip
+def test_the_nearest_row_is_of_the_same_architecture_where_there_is_one(recipe, network, accuracy, kin):
+    row = nearest_row(recipe, num_parameters=450_000)
+    assert (row.network, row.published.low, row.kin) == (network, accuracy, kin)
+
+
+def test_nothing_is_published_for_own_data():
+    assert nearest_row(RECIPES["digits-quick"], num_parameters=100) is None
+    assert nearest_row(RECIPES["fast-cifar100"], num_parameters=100) is None
+
+
+def test_a_figure_with_augmentation_is_only_held_against_one_with_it(rich):
+    row = nearest_row(derive(RECIPES["fast94"], name="mine", model=FastConv()), num_parameters=1)
+    test = rich.evaluation.splits["test"]
+    measured = Estimate(value=0.9505, low=0.94, high=0.96)
+    figures = test.test_time_augmentation.figures.model_copy(update={"accuracy": measured})
+    with_views = test.model_copy(update={"test_time_augmentation": AugmentedFigures(views=6, figures=figures)})
+    without = test.model_copy(update={"test_time_augmentation": None})
+    assert beside_published(with_views, row).endswith("this run is 1.00 points above it (−0.05 to +1.95).")
+    assert beside_published(without, row).endswith("measured without it.")
+
+
+def tell(matrix, train=None):
+    """Sum up figures whose classes have these counts."""
+    counts = np.array(matrix)
+    estimate = Estimate(value=counts.trace() / counts.sum(), low=0.5, high=0.9)
+    per_class = [
+        {"precision": estimate, "recall": estimate.model_copy(update={"value": row[i] / row.sum()}), "f1": estimate,
+         "support": int(row.sum())}
+        for i, row in enumerate(counts)
+    ]  # fmt: skip
+    names = ("balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "log_loss")
+    return SplitFigures(
+        num_images=int(counts.sum()),
+        accuracy=estimate,
+        **dict.fromkeys(names, estimate),
+        expected_calibration_error=estimate,
+        per_class=per_class,
+        confusion_matrix=[tuple(map(int, row)) for row in counts],
+    )
+
+
+def test_sentences_say_what_the_matrix_says():
+    test, train = tell([[6, 4], [1, 9]]), tell([[20, 0], [1, 19]])
+    plain = lambda text: text.replace("\u00a0", " ")  # noqa: E731
+    classes = ("cat", "dog")
+    assert plain(strength(test, classes)) == (
+        "It classifies 75.00 % (50.00–90.00) of 20 test images correctly, best of all dog (90 %)."
+    )
+    said = "It most often takes cat for dog: 4 images, 40.0 % of that class; 1 the other way round."
+    assert plain(confusion(test, classes)) == said
+    assert plain(overfitting(test, train)).endswith("97.50 %, so it overfits by 22.5 points.")
+    assert overfitting(train, train).endswith("it does not overfit.")
+    assert confusion(tell([[5, 0], [0, 5]]), classes) == "It confuses no classes of the test split."
+
+
+def test_a_page_begins_with_its_findings(rich, rich_page):
+    row = nearest_row(rich.recipe, num_parameters=29)
+    lead = " ".join(findings(rich.evaluation, row=row)).replace("\u00a0", " ")
+    before, _, _ = rich_page.text[""].partition("Contents")
+    assert lead in before
+    assert "this run is 14" in lead  # 86 % of the test images, where 70 to 72 % are published

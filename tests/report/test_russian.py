@@ -1,0 +1,94 @@
+"""The report in Russian: no sentence is left in English, numbers have commas, and what is shown is the same."""
+
+import ast
+import re
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+import reslab
+from reslab import language
+from reslab.language import read_language, say, speaking
+from reslab.report import write_report
+from reslab.words import counted, figure_alone, listing, percent, points
+
+SOURCE = Path(reslab.__file__).parent
+ENGLISH = re.compile(r"\b(the|of|is|are|and|with|images?|classes|training|accuracy|measured|shown|epochs?)\b", re.I)
+NAMES = {"FastConv", "made by the tests"}
+PLACES = re.compile(r"\{\w+\}")
+
+
+class Strict(dict):
+    """A table that refuses what it lacks."""
+
+    def get(self, key, default=None):
+        return key if key in NAMES else self[key]
+
+
+def literals():
+    """Collect every sentence that is written in a call of `say`, in Python and in the page's template."""
+    for path in (
+        SOURCE / "words.py",
+        SOURCE / "records.py",
+        *(SOURCE / "report").glob("*.py"),
+        *(SOURCE / "recipe").glob("*.py"),
+    ):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "say"
+            if called and node.args and isinstance(node.args[0], ast.Constant):
+                yield node.args[0].value
+    template = resources.files("reslab.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
+    yield from (found.replace("\\u00a0", "\u00a0") for found in re.findall(r'say\("([^"]*)"', template))
+
+
+def test_every_sentence_has_its_translation_with_the_same_places():
+    russian = read_language("ru")
+    assert set(literals()) - russian.sentences.keys() == set()
+    script = resources.files("reslab.report").joinpath("page.js").read_text(encoding="utf-8")
+    assert set(re.findall(r"\bsay\('([^']*)'", script)) == russian.script.keys()
+    for english, said in (*russian.sentences.items(), *russian.script.items()):
+        assert set(PLACES.findall(english)) == set(PLACES.findall(said)), english
+
+
+@pytest.mark.usefixtures("rich", "lean", "taught", "undrawn")
+@pytest.mark.parametrize("which", ["rich", "lean", "taught"])
+def test_no_english_is_left_on_the_page(which, request, monkeypatch, read_page):
+    run, russian = request.getfixturevalue(which), read_language("ru")
+    strict = replace(russian, sentences=Strict(russian.sentences))
+    monkeypatch.setattr("reslab.report.read_language", lambda name: strict)
+    path = write_report(run, language="ru")
+    assert path.name == "report.ru.html"
+    page = read_page(path)
+    style = page.text[""][page.text[""].index(":root {") : page.text[""].rindex("}") + 1]
+    shown = [text for section, text in page.text.items() if section != "run"] + [
+        run.path.joinpath("report.ru.md").read_text()
+    ]
+    texts = [text.replace(style, "") for text in shown]
+    alts = [image["alt"] for images in page.images.values() for image in images]
+    plain = (
+        re.sub(r"[\w-]+/[\w-]+\.png|--set \w+|made by the tests|reslab train .*", "", text) for text in (*texts, *alts)
+    )
+    assert [text[max(0, found.start() - 30) : found.end()] for text in plain for found in ENGLISH.finditer(text)] == []
+    assert {"lang": "ru"} in [attributes for tag, attributes in page.tags if tag == "html"]
+    accuracy = run.evaluation.splits["test"].accuracy.value
+    assert f"{100 * accuracy:.2f} %".replace(".", ",") in page.text[""]
+    card = (run.path / "model-card.ru.md").read_text()
+    assert "Показатели с доверительными интервалами" in card
+    assert ENGLISH.findall(card.rpartition("---\n")[2].replace("made by the tests", "")) == []
+
+
+def test_numbers_and_nouns_are_written_as_russian_writes_them(rich):
+    with speaking(read_language("ru")):
+        assert percent(0.9279) == "92,79\u00a0%"
+        assert points(-0.0126) == "−1,26"
+        assert [counted(number, "epoch") for number in (1, 2, 5, 11, 21, 112, 1204)] == [
+            "1 эпоха", "2 эпохи", "5 эпох", "11 эпох", "21 эпоха", "112 эпох", "1\u00a0204 эпохи",
+        ]  # fmt: skip
+        assert listing(["a", "b"]) == "a и b"
+        assert figure_alone(rich.evaluation.splits["test"].log_loss, unit="plain") == "0,432"
+    assert percent(0.5) == "50.00\u00a0%"
+    assert say("what no table has: {x}", x=1) == "what no table has: 1"
+    with pytest.raises(reslab.UserError, match="--lang de: choose from en, ru"):
+        language.find_language("de")
