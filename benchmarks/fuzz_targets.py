@@ -26,7 +26,7 @@ from reslab.data.sources.catalog import CIFAR10_CLASSES, Cifar
 from reslab.data.sources.cifar import read_cifar
 from reslab.data.sources.fetch import fetch
 from reslab.data.sources.npz import open_npz
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.network.network import Network
 from reslab.recipe.networks import FastConv
 from reslab.recipe.recipe import Standardize, read_recipe
@@ -202,7 +202,7 @@ def read_predictions(content: bytes, folder: Path) -> object:
 
 
 @cache
-def network() -> Classifier:
+def network() -> ImageClassifier:
     torch.manual_seed(0)
     return models.build(WEIGHTS.model, num_classes=2, channels=1)
 

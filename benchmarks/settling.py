@@ -22,7 +22,7 @@ from torch import Tensor
 from reslab.data.batches import Batches, standardize
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import read_split
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.network.network import Network
 from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Flip, Linear, Recipe, Sgd, Shift, derive
@@ -57,7 +57,7 @@ def measure(network: Network, images: ImageSet) -> dict[str, float]:
     }
 
 
-def renewed(model: Classifier, batches: Iterator[Tensor]) -> Classifier:
+def renewed(model: ImageClassifier, batches: Iterator[Tensor]) -> ImageClassifier:
     """Copy a network with its statistics renewed."""
     model = copy.deepcopy(model)
     renew_statistics(model, batches)

@@ -19,7 +19,7 @@ from torch import Tensor
 from reslab import models
 from reslab.machine import kernels, winograd
 from reslab.machine.memory import keep_freed_memory
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.recipe.networks import FastConv
 
 CHUNK, SIZES, WARMUP = 250, (16, 24, 32), 2
@@ -33,7 +33,7 @@ def refuse(*_: Tensor) -> bool:
 PATHS: dict[str, Callable[..., bool]] = {"pytorch": refuse, "winograd": winograd.pays}
 
 
-def take_step(model: Classifier, images: Tensor, labels: Tensor) -> float:
+def take_step(model: ImageClassifier, images: Tensor, labels: Tensor) -> float:
     """Give the seconds of a forward and a backward pass."""
     began = time.perf_counter()
     F.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]

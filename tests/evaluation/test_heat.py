@@ -5,7 +5,7 @@ from torch import nn
 
 from reslab import models
 from reslab.evaluation.heat import BATCH, evidence_maps, find_last_layer, heat_maps
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.recipe.networks import MODELS
 
 
@@ -45,7 +45,7 @@ def test_many_images_are_done_in_parts_and_no_hook_stays():
     assert not any(module._forward_hooks for module in model.modules())
 
 
-class OnePlace(Classifier):
+class OnePlace(ImageClassifier):
     """Names class 1 for what is bright at the upper left, through a layer that works in place."""
 
     def __init__(self) -> None:

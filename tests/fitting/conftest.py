@@ -7,7 +7,7 @@ from reslab import pretrained
 from reslab.fitting import choice
 from reslab.models import build, efficientnet_lite
 from reslab.models.efficientnet_lite import STAGES
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.pretrained import weights
 from reslab.recipe.networks import MODELS
 
@@ -28,7 +28,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a network of two stages with fresh weights, which nobody has to install, in place of the pretrained one."""
 
-    def load(name: str) -> Classifier:
+    def load(name: str) -> ImageClassifier:
         torch.manual_seed(0)
         return build(MODELS[name], num_classes=1000).eval()
 

@@ -19,7 +19,7 @@ from reslab.errors import UserError
 from reslab.models import build, restore
 from reslab.models.efficientnet_lite import EfficientNetLiteClassifier
 from reslab.models.fusion import FusionClassifier
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.models.preact_resnet import PreActResNetClassifier
 from reslab.recipe.networks import (
     MODELS,
@@ -74,7 +74,7 @@ LARGE = ("vgg19", "wide_resnet", "densenet", "resnext", "imagenet_resnet")
 ENTRIES = MODELS | OPTIONS
 
 
-def make_model(name: str, *, channels: int = 3, seed: int = 0) -> Classifier:
+def make_model(name: str, *, channels: int = 3, seed: int = 0) -> ImageClassifier:
     torch.manual_seed(seed)
     return build(ENTRIES[name], num_classes=CLASSES, channels=channels)
 
@@ -90,7 +90,7 @@ def draw_images(name: str, num_images: int = 4, *, side: int | None = None, chan
     return torch.randn(num_images, channels, side, side, generator=torch.Generator().manual_seed(1))
 
 
-def settle(model: Classifier, images: Tensor) -> Classifier:
+def settle(model: ImageClassifier, images: Tensor) -> ImageClassifier:
     """Take over the statistics of `images` into every norm; returns the model in evaluation mode."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -134,7 +134,7 @@ def test_logits_of_an_image_do_not_depend_on_its_batch(name: str) -> None:
     assert (together - together[0])[1:].abs().max() > 0.01  # they do depend on the image
 
 
-def gradient_norms(model: Classifier, images: Tensor) -> dict[str, float]:
+def gradient_norms(model: ImageClassifier, images: Tensor) -> dict[str, float]:
     logits = model(images)
     (logits * torch.randn(logits.shape, generator=torch.Generator().manual_seed(2))).sum().backward()
     norms = {}
@@ -148,7 +148,7 @@ def gradient_norms(model: Classifier, images: Tensor) -> dict[str, float]:
     return norms
 
 
-def cancelled(model: Classifier) -> set[str]:
+def cancelled(model: ImageClassifier) -> set[str]:
     """Name the parameters that a batch's norms make ineffective, so that their gradient is zero in training.
 
     In the pre-activation network a convolution's bias only moves a channel by a constant, and every way from there to
@@ -249,8 +249,8 @@ FAMILIES: tuple[type[Architecture], ...] = get_args(get_args(Model)[0])
 def test_a_family_is_named_as_its_module_and_its_classes_are(family: type[Architecture]) -> None:
     kind = family.model_fields["kind"].default
     if not issubclass(family, Foreign):
-        assert f"{kind}:{family.__name__}Classifier" == family.NETWORK
-        assert issubclass(resolve_name(f"reslab.models.{family.NETWORK}"), Classifier)
+        assert f"{kind}:{family.__name__}ImageClassifier" == family.NETWORK
+        assert issubclass(resolve_name(f"reslab.models.{family.NETWORK}"), ImageClassifier)
 
 
 def test_every_description_is_a_model_of_a_recipe(name: str) -> None:

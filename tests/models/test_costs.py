@@ -10,11 +10,11 @@ from reslab.machine import kernels, winograd
 from reslab.machine.timing import time_update
 from reslab.models import build
 from reslab.models.costs import count_memory, count_multiply_adds, measure_receptive_field
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.recipe.networks import DenseNet, Model, NiN, PreActResNet, ResNet, WideResNet
 
 
-class Tiny(Classifier):
+class Tiny(ImageClassifier):
     """Two convolutions around maxima: 3, then 4 with steps of 2, then 4 + 2 * 4 = 12 pixels."""
 
     def __init__(self) -> None:

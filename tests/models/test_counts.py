@@ -7,7 +7,7 @@ import torch
 
 from reslab.models import build
 from reslab.models.costs import count_multiply_adds, count_parameters
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.recipe.networks import MODELS, DenseNet, ImageNetResNet, Model, ResNet, ResNeXt, WideResNet
 from reslab.recipe.published import CIFAR10_NETWORKS
 
@@ -54,7 +54,7 @@ COUNTS = {
 }
 
 
-def build_shapes(options: Model, *, num_classes: int = 10) -> Classifier:
+def build_shapes(options: Model, *, num_classes: int = 10) -> ImageClassifier:
     with torch.device("meta"):
         return build(options, num_classes=num_classes)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from reslab.models import build
 from reslab.models.elu_resnet import BLOCKS
-from reslab.models.layers import Classifier, SubsampleAndPad, init_kaiming
+from reslab.models.layers import ImageClassifier, SubsampleAndPad, init_kaiming
 from reslab.models.preact_resnet import TRUNCATED_DEVIATION, init_as_keras, pad_as_keras
 from reslab.recipe.networks import EluResNet, Model, Plain, PreActResNet, ResNet
 
@@ -140,7 +140,7 @@ NETWORKS: list[Model] = [
 ]
 
 
-def make_network(options: Model) -> Classifier:
+def make_network(options: Model) -> ImageClassifier:
     """A network with an identity and a changing shortcut, whose norms neither scale by 1 nor shift by 0."""
     torch.manual_seed(0)
     model = build(options, num_classes=7).double()

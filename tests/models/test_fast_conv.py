@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from reslab.models import build
 from reslab.models.costs import count_multiply_adds, count_parameters
 from reslab.models.fast_conv import SMALLEST_VARIANCE
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.recipe.networks import FastConv, ResNet
 
 WIDTHS = (8, 24, 16)  # more channels than before, and fewer
@@ -193,7 +193,7 @@ def test_preparing_is_deterministic_and_touches_the_stems_kernels_alone() -> Non
 
 
 def test_other_families_are_left_as_they_are() -> None:
-    model: Classifier = build(ResNet(depth=8, width=8), num_classes=7)
+    model: ImageClassifier = build(ResNet(depth=8, width=8), num_classes=7)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.prepare(torch.randn(10, 3, 9, 9))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

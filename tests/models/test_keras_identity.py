@@ -22,14 +22,14 @@ from torch import Tensor, nn
 
 from reslab.models import build
 from reslab.models.costs import count_parameters
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.recipe.networks import PreActResNet
 
 REFERENCE = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "keras_reference.py"))
 KERAS: dict[str, Any] = json.loads(Path(__file__).with_name("keras_preact_resnet32.json").read_text(encoding="utf-8"))
 
 
-def make_model(*, dtype: torch.dtype = torch.float64, keras_padding: bool = True) -> Classifier:
+def make_model(*, dtype: torch.dtype = torch.float64, keras_padding: bool = True) -> ImageClassifier:
     model = build(PreActResNet(depth=32, keras_padding=keras_padding), num_classes=10).to(dtype)
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point():
@@ -43,7 +43,7 @@ def draw_batch(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def trained() -> tuple[Classifier, float, dict[str, int]]:
+def trained() -> tuple[ImageClassifier, float, dict[str, int]]:
     """One forward and backward pass in training mode: the network, its loss, and n of every norm."""
     model = make_model().train()
     sizes: dict[str, int] = {}
@@ -88,11 +88,11 @@ def test_symmetric_padding_gives_other_logits() -> None:
     assert difference.max() > 0.01  # a million times the tolerance above
 
 
-def test_training_loss_is_that_of_keras(trained: tuple[Classifier, float, dict[str, int]]) -> None:
+def test_training_loss_is_that_of_keras(trained: tuple[ImageClassifier, float, dict[str, int]]) -> None:
     assert trained[1] == pytest.approx(KERAS["float64"]["loss"], rel=1e-12)
 
 
-def test_gradients_are_those_of_keras(trained: tuple[Classifier, float, dict[str, int]]) -> None:
+def test_gradients_are_those_of_keras(trained: tuple[ImageClassifier, float, dict[str, int]]) -> None:
     gradients = {name: parameter.grad for name, parameter in trained[0].named_parameters()}
     assert gradients.keys() == KERAS["float64"]["gradients"].keys()
     for name, gradient in gradients.items():
@@ -102,7 +102,7 @@ def test_gradients_are_those_of_keras(trained: tuple[Classifier, float, dict[str
         assert ours == pytest.approx(KERAS["float64"]["gradients"][name], rel=1e-9, abs=1e-12), name
 
 
-def test_moving_means_are_those_of_keras(trained: tuple[Classifier, float, dict[str, int]]) -> None:
+def test_moving_means_are_those_of_keras(trained: tuple[ImageClassifier, float, dict[str, int]]) -> None:
     for name, buffer in trained[0].named_buffers():
         if name.endswith("running_mean"):
             ours = REFERENCE["summarize"](name, buffer.numpy())
@@ -110,7 +110,7 @@ def test_moving_means_are_those_of_keras(trained: tuple[Classifier, float, dict[
 
 
 def test_moving_variances_are_those_of_keras_but_for_the_unbiased_variance(
-    trained: tuple[Classifier, float, dict[str, int]],
+    trained: tuple[ImageClassifier, float, dict[str, int]],
 ) -> None:
     model, _, sizes = trained
     for norm, n in sizes.items():

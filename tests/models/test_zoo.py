@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reslab.models import build
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.network.folding import fold
 from reslab.recipe.networks import (
     DenseNet,
@@ -28,7 +28,7 @@ def draw(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def make_network(options: Model) -> Classifier:
+def make_network(options: Model) -> ImageClassifier:
     """A network in evaluation mode whose norms neither scale by 1 nor shift by 0."""
     torch.manual_seed(0)
     model = build(options, num_classes=7).double().eval()

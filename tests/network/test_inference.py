@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from reslab.errors import UserError
 from reslab.machine.device import pick_device
 from reslab.models import build
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.network.inference import _views, predict_logits, watching
 from reslab.recipe.networks import MODELS, Plain, ResNet
 
 CLASSES, CHANNELS, ROWS, COLUMNS = 7, 2, 4, 5
 
 
-class Squares(Classifier):
+class Squares(ImageClassifier):
     """Every pixel counts by its place, and the mean of logits is not the logits of a mean; keeps what it was shown.
 
     To ask for the length of a batch is what torch.fx cannot trace, so this network is never folded.

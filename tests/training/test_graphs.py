@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reslab import models
 from reslab.data.images import ImageSet
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Muon, Optimizer, Recipe, Sgd
 from reslab.training import graphs
@@ -81,7 +81,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, name, stand_in)
 
 
-def network() -> Classifier:
+def network() -> ImageClassifier:
     torch.manual_seed(0)
     return models.build(PreActResNet(depth=8, width=8), num_classes=3)
 

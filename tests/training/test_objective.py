@@ -9,7 +9,7 @@ from torch import Tensor
 from reslab.data.images import ImageSet
 from reslab.errors import UserError
 from reslab.models import build
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.recipe.networks import ResNet
 from reslab.recipe.recipe import Extension, Recipe, Sampling, derive
 from reslab.training.objective import distillation, log_prior, make_objective
@@ -101,7 +101,7 @@ def test_distillation_is_the_divergence_from_the_teacher(temperature: float) -> 
     assert float(distillation(theirs + 7, theirs, temperature=temperature)) == pytest.approx(0, abs=1e-12)
 
 
-def make_teacher() -> Classifier:
+def make_teacher() -> ImageClassifier:
     torch.manual_seed(0)
     return build(ResNet(depth=8, width=8), num_classes=2, channels=1)
 

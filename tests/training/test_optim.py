@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from reslab.models import build
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.recipe.networks import FastConv, Model, ResNet
 from reslab.recipe.recipe import AdamW, Cosine, Linear, Muon, Optimizer, Sgd, Steps
 from reslab.training.optim import make_optimizer, rate_at
@@ -49,7 +49,7 @@ def test_cosine_is_half_way_down_in_the_middle() -> None:
     assert found == sorted(found, reverse=True)
 
 
-class Tiny(Classifier):
+class Tiny(ImageClassifier):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(1, 2, 3)
@@ -91,7 +91,7 @@ def test_each_layer_below_the_head_has_a_smaller_share_of_adams_rate() -> None:
     }
 
 
-class OneLayer(Classifier):
+class OneLayer(ImageClassifier):
     def __init__(self) -> None:
         super().__init__()
         self.head = nn.Linear(2, 1, bias=False)
@@ -124,7 +124,7 @@ NETWORKS: dict[str, Model] = {
 }
 
 
-def peaks(model: Classifier, settings: Optimizer, backbone: float) -> dict[str, float]:
+def peaks(model: ImageClassifier, settings: Optimizer, backbone: float) -> dict[str, float]:
     """Look up the peak rate of every parameter by its name; each stands in one group, and none without a gradient."""
     found = {}
     names = {id(parameter): name for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from reslab.errors import Failure
 from reslab.evaluation import evaluate
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.recipe.networks import LeNet, PreActResNet, ResNet
 from reslab.recipe.recipe import Freeze, Recipe, derive
 from reslab.recipe.shipped import find_recipe
@@ -123,7 +123,7 @@ def test_a_run_that_is_killed_between_the_renewal_and_the_end_ends_with_the_same
 
     whole = train(small_recipe, out=tmp_path / "whole").weights_path.read_bytes()
 
-    def stop_within(model: Classifier, batches: Iterator[Tensor]) -> None:
+    def stop_within(model: ImageClassifier, batches: Iterator[Tensor]) -> None:
         """As a signal does that comes after the first batch."""
         trainer = trainers[-1]
         trainer.stop.requested = True

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from reslab.errors import without_widgets
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 
 BATCH = 16  # every layer's results are kept, so that a gradient can be taken
 
 
-def heat_maps(model: Classifier, images: Tensor) -> NDArray[np.uint8] | None:
+def heat_maps(model: ImageClassifier, images: Tensor) -> NDArray[np.uint8] | None:
     """Compute heat maps (N, h, w) of the classes that the network names, each one's largest value 255.
 
     What spoke against the class counts as 0. Nothing where captum is not installed or no layer has places.
@@ -40,7 +40,7 @@ def heat_maps(model: Classifier, images: Tensor) -> NDArray[np.uint8] | None:
     return scaled
 
 
-def evidence_maps(model: Classifier, images: Tensor, *, classes: Tensor) -> Tensor | None:
+def evidence_maps(model: ImageClassifier, images: Tensor, *, classes: Tensor) -> Tensor | None:
     """Spread the logits of `classes` (N, T) over the last map of features of standardised images: (N, T, h, w).
 
     Where the features are pooled from that map by a mean or a maximum, the evidence adds up to the logit without the
@@ -63,7 +63,7 @@ def evidence_maps(model: Classifier, images: Tensor, *, classes: Tensor) -> Tens
 
 
 @torch.no_grad()
-def find_last_layer(model: Classifier, images: Tensor) -> nn.Module | None:
+def find_last_layer(model: ImageClassifier, images: Tensor) -> nn.Module | None:
     """Find the last layer of the features whose output (N, C, h, w) still has several places."""
     found: list[nn.Module] = []
 

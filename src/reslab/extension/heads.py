@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 
 SCALES = tuple(2.0**power for power in range(-12, 5))  # of logits, against squared distance over variance
 
 
-def grow(model: Classifier, *, num_new: int) -> None:
+def grow(model: ImageClassifier, *, num_new: int) -> None:
     """Give the head `num_new` more classes; the old ones keep their rows, the new ones start at 0."""
     old = model.head
     head = nn.Linear(old.in_features, old.out_features + num_new).to(old.weight.device)

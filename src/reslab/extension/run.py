@@ -23,7 +23,7 @@ from reslab.extension.methods import DEFAULT, METHODS, TUNED, backbone_rate, che
 from reslab.extension.prior import Priors, choose_prior, priors_of
 from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.network.finishing import finish
 from reslab.network.network import Network
 from reslab.pretrained.fusion import compute_fused, fuse
@@ -431,7 +431,7 @@ class _Extender:
         heads.grow(module, num_new=len(self.images.classes) - self.extension.num_old)
         return self._named(module)
 
-    def _named(self, module: Classifier) -> Network:
+    def _named(self, module: ImageClassifier) -> Network:
         """Give layers that know the new classes the names of all."""
         changes = {"model": self.recipe.model, "classes": self.images.classes, "calibration": None, "class_sets": None}
         return Network(module, self.base.metadata.model_copy(update=changes))

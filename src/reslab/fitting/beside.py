@@ -24,7 +24,7 @@ from reslab.errors import Failure, UserError
 from reslab.fitting.choice import Backbone, FittedHead, compute_views, fit_temperature, judge, log_loss, stack
 from reslab.machine.device import pick_device
 from reslab.measure.estimates import proportion
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.network.finishing import finish
 from reslab.network.network import Network
 from reslab.pretrained import standardize_for, start_from
@@ -160,7 +160,7 @@ def train(parts: Parts, recipe: Recipe, *, seed: int, until: float, silent: bool
         return Network.load(run.path, device="cpu"), run.log
 
 
-def begin_thawing(images: ImageSet, recipe: Recipe) -> Classifier:
+def begin_thawing(images: ImageSet, recipe: Recipe) -> ImageClassifier:
     """Build the pretrained network with the head that is best while it is frozen (Kumar et al. 2022, arXiv:2202.10054).
 
     From a random head the first gradients would undo what the layers below have learned.

@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from reslab.errors import UserError
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.recipe.networks import Deep, Model
 
 __all__ = ["build", "restore"]
 
 
-def build(options: Model, *, num_classes: int, channels: int = 3) -> Classifier:
+def build(options: Model, *, num_classes: int, channels: int = 3) -> ImageClassifier:
     """Build a network with fresh weights.
 
     Parameters
@@ -32,7 +32,7 @@ def build(options: Model, *, num_classes: int, channels: int = 3) -> Classifier:
 
     Returns
     -------
-    Classifier
+    ImageClassifier
         A module with `features(images) -> (N, D)`, `head` and `forward(images) -> (N, K)`, in training mode. Its
         weights are drawn from torch's global generator.
 
@@ -49,7 +49,7 @@ def build(options: Model, *, num_classes: int, channels: int = 3) -> Classifier:
     >>> network(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 7])
     """
-    network: Classifier = resolve_name(f"{__name__}.{options.NETWORK}")(
+    network: ImageClassifier = resolve_name(f"{__name__}.{options.NETWORK}")(
         options, num_classes=num_classes, channels=channels
     )
     return network
@@ -62,7 +62,7 @@ def restore(
     num_classes: int,
     channels: int,
     where: str = "the weights",
-) -> Classifier:
+) -> ImageClassifier:
     """Build the described network with the given weights, in evaluation mode.
 
     What is described takes no memory and no time until it is known to fit the weights.

@@ -14,12 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 
 PAIR = 2  # images: one alone has no statistics where maps have shrunk to a pixel
 
 
-def count_parameters(model: Classifier, *, trained_only: bool = True) -> int:
+def count_parameters(model: ImageClassifier, *, trained_only: bool = True) -> int:
     """Count the trained numbers, or with `trained_only=False` also the running means and variances."""
     if trained_only:
         return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -27,14 +27,14 @@ def count_parameters(model: Classifier, *, trained_only: bool = True) -> int:
     return parameters + sum(buffer.numel() for buffer in model.buffers() if buffer.is_floating_point())
 
 
-def count_multiply_adds(model: Classifier, *, image: Tensor) -> int:
+def count_multiply_adds(model: ImageClassifier, *, image: Tensor) -> int:
     """Count the multiply-adds of convolutions, done directly, and of linear layers for one `image` (C, H, W)."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         _on_meta(model).eval()(image[None].to("meta"))
     return int(counter.get_total_flops()) // 2
 
 
-def count_memory(model: Classifier, *, image: Tensor) -> int:
+def count_memory(model: ImageClassifier, *, image: Tensor) -> int:
     """Count the bytes that training keeps of one `image` (C, H, W) until the gradients are computed."""
     network = _on_meta(model).train()
     own = {tensor.untyped_storage()._cdata for tensor in (*network.parameters(), *network.buffers())}
@@ -51,7 +51,7 @@ def count_memory(model: Classifier, *, image: Tensor) -> int:
     return sum(size for size, _ in kept.values()) // PAIR
 
 
-def measure_receptive_field(model: Classifier, *, image: Tensor) -> int:
+def measure_receptive_field(model: ImageClassifier, *, image: Tensor) -> int:
     """Compute the side, in pixels of the image, of what one pixel of the last maps depends on.
 
     Squeeze and excitation, by which it depends a little on everything, is left out of account.
@@ -96,5 +96,5 @@ def _window(func: Any, args: Sequence[Any]) -> tuple[int, int]:
     return 1, 1
 
 
-def _on_meta(model: Classifier) -> Classifier:
+def _on_meta(model: ImageClassifier) -> ImageClassifier:
     return copy.deepcopy(model).to("meta")

@@ -11,7 +11,7 @@ Axes: N images, C channels, H rows, W columns, D features, K classes.
 import torch
 from torch import Tensor, nn
 
-from reslab.models.layers import STAGES, Classifier, activate, average_pixels, conv3x3, init_kaiming
+from reslab.models.layers import STAGES, ImageClassifier, activate, average_pixels, conv3x3, init_kaiming
 from reslab.recipe.networks import DenseNet
 
 BOTTLENECK = 4  # times the growth
@@ -32,7 +32,7 @@ class Layer(nn.Module):
         return torch.cat([x, self.conv2(activate("relu", self.norm2(narrow)))], 1)
 
 
-class DenseNetClassifier(Classifier):
+class DenseNetClassifier(ImageClassifier):
     """Stem, three blocks of n layers with transitions between them, norm and ReLU, average, head; depth 6n+4."""
 
     def __init__(self, options: DenseNet, *, num_classes: int, channels: int) -> None:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from reslab.models.layers import Classifier, average_pixels, init_kaiming
+from reslab.models.layers import ImageClassifier, average_pixels, init_kaiming
 from reslab.recipe.networks import EfficientNetLite
 
 STEM, LAST = 32, 1280  # channels
@@ -79,7 +79,7 @@ class Block(nn.Module):
         return change + x if self.adds else change
 
 
-class EfficientNetLiteClassifier(Classifier):
+class EfficientNetLiteClassifier(ImageClassifier):
     """Stem, seven stages of blocks, a last 1x1 conv, average, dropout, head."""
 
     def __init__(self, options: EfficientNetLite, *, num_classes: int, channels: int) -> None:

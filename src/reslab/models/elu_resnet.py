@@ -9,7 +9,7 @@ Axes: N images, C channels, H rows, W columns, D features, K classes.
 from torch import Tensor, nn
 
 from reslab.models.layers import (
-    Classifier,
+    ImageClassifier,
     activate,
     average_pixels,
     build_stages,
@@ -46,7 +46,7 @@ class Block(nn.Module):
         return activate("elu", total) if self.activates_sum else total
 
 
-class EluResNetClassifier(Classifier):
+class EluResNetClassifier(ImageClassifier):
     """Stem, three stages of n blocks, average, head; depth 6n+2."""
 
     def __init__(self, options: EluResNet, *, num_classes: int, channels: int) -> None:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reslab.models.layers import Classifier, conv3x3
+from reslab.models.layers import ImageClassifier, conv3x3
 from reslab.recipe.networks import FastConv
 
 PATCH = 2  # side of the whitened patches, pixels
@@ -31,7 +31,7 @@ class Group(nn.Module):
         return F.gelu(self.norm2(self.conv2(x)))
 
 
-class FastConvClassifier(Classifier):
+class FastConvClassifier(ImageClassifier):
     """Whitened patches, three groups, the maximum over the image divided by D, head; images of 9 pixels or more."""
 
     def __init__(self, options: FastConv, *, num_classes: int, channels: int) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 from torch import Tensor, nn
 
 from reslab.errors import UserError
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.recipe.networks import Module, Timm
 
 ALLOWED = "RESLAB_CODE"  # packages, with commas
@@ -26,7 +26,7 @@ READS_FILES: Final = frozenset(
 )
 
 
-class ForeignClassifier(Classifier):
+class ForeignClassifier(ImageClassifier):
     """A body that gives features, and a head that was its own or is new."""
 
     def __init__(self, body: nn.Module, *, features: Callable[[Tensor], Tensor], head: nn.Linear) -> None:
@@ -38,7 +38,7 @@ class ForeignClassifier(Classifier):
         return self._features(images)
 
 
-def build_module(network: Module, *, num_classes: int, channels: int) -> Classifier:
+def build_module(network: Module, *, num_classes: int, channels: int) -> ImageClassifier:
     """Build the network of a class, named as package.module:Class.
 
     Raises: UserError where its package is not allowed, it is not there, or it does not keep the contract.
@@ -64,7 +64,7 @@ def build_module(network: Module, *, num_classes: int, channels: int) -> Classif
         raise UserError(f"the network {name} has to be a torch.nn.Module with features(images) and a linear head")
     if head.out_features != num_classes:
         raise UserError(f"the head of the network {name} has {head.out_features} outputs for {num_classes} classes")
-    if isinstance(made, Classifier):
+    if isinstance(made, ImageClassifier):
         return made
     made.head = nn.Identity()  # it moves; the weights are not kept twice
     return ForeignClassifier(made, features=features, head=head)
@@ -80,7 +80,7 @@ def _importing_from_here() -> Iterator[None]:
         sys.path.remove(os.getcwd())
 
 
-def build_timm(network: Timm, *, num_classes: int, channels: int) -> Classifier:
+def build_timm(network: Timm, *, num_classes: int, channels: int) -> ImageClassifier:
     """Build a network of timm by its name there, with fresh weights and a new head.
 
     Raises: UserError where timm is not installed, or does not know it.

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reslab.models import build
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.recipe.networks import Fusion
 
 
-class FusionClassifier(Classifier):
+class FusionClassifier(ImageClassifier):
     """The base's features, then the pretrained network's, which is given the image as it was trained to see it."""
 
     scale: Tensor

@@ -9,7 +9,7 @@ Axes: N images, C channels, H rows, W columns, D features, K classes.
 
 from torch import Tensor, nn
 
-from reslab.models.layers import Classifier, activate, average_pixels, conv3x3, init_kaiming, make_shortcut
+from reslab.models.layers import ImageClassifier, activate, average_pixels, conv3x3, init_kaiming, make_shortcut
 from reslab.models.resnet import Block
 from reslab.recipe.networks import ImageNetResNet
 
@@ -35,7 +35,7 @@ class Bottleneck(nn.Module):
         return activate("relu", self.norm3(self.conv3(hidden)) + self.shortcut(x))
 
 
-class ImageNetResNetClassifier(Classifier):
+class ImageNetResNetClassifier(ImageClassifier):
     """Stem, four stages of blocks, average, head; from 50 layers on the blocks are bottlenecks."""
 
     def __init__(self, options: ImageNetResNet, *, num_classes: int, channels: int) -> None:

@@ -13,7 +13,7 @@ from reslab.machine import winograd
 STAGES = 3
 
 
-class Classifier(nn.Module):
+class ImageClassifier(nn.Module):
     """A network of `features` and a linear `head`; nothing else is asked of a model, `prepare` may be left as it is."""
 
     head: nn.Linear

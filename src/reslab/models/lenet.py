@@ -11,13 +11,13 @@ Axes: N images, C channels, H rows, W columns, D features, K classes.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reslab.models.layers import Classifier, activate, init_kaiming
+from reslab.models.layers import ImageClassifier, activate, init_kaiming
 from reslab.recipe.networks import LeNet
 
 LAST_SIDE = 5  # of the maps that the linear layers see
 
 
-class LeNetClassifier(Classifier):
+class LeNetClassifier(ImageClassifier):
     """Two convolutions with maxima of 2x2, two linear layers, head; images of 16 pixels or more."""
 
     def __init__(self, options: LeNet, *, num_classes: int, channels: int) -> None:

@@ -10,11 +10,11 @@ Axes: N images, C channels, H rows, W columns, D features, K classes.
 
 from torch import Tensor, nn
 
-from reslab.models.layers import Classifier, average_pixels, init_kaiming
+from reslab.models.layers import ImageClassifier, average_pixels, init_kaiming
 from reslab.recipe.networks import NiN
 
 
-class NiNClassifier(Classifier):
+class NiNClassifier(ImageClassifier):
     """Three groups of a convolution and its 1x1 ones, maxima and dropout between them, average, head."""
 
     def __init__(self, options: NiN, *, num_classes: int, channels: int) -> None:

@@ -7,7 +7,7 @@ Axes: N images, C channels, H rows, W columns, D features, K classes.
 
 from torch import Tensor, nn
 
-from reslab.models.layers import Classifier, activate, average_pixels, build_stages, conv3x3, init_kaiming
+from reslab.models.layers import ImageClassifier, activate, average_pixels, build_stages, conv3x3, init_kaiming
 from reslab.recipe.networks import Plain
 
 
@@ -27,7 +27,7 @@ class Block(nn.Module):
         return activate(self.activation, self.norm2(self.conv2(hidden)))
 
 
-class PlainClassifier(Classifier):
+class PlainClassifier(ImageClassifier):
     """Stem, three stages of n pairs of convolutions, average, head; depth 6n+2."""
 
     def __init__(self, options: Plain, *, num_classes: int, channels: int) -> None:

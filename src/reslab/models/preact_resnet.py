@@ -11,7 +11,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reslab.models.layers import Classifier, activate, average_pixels, build_stages
+from reslab.models.layers import ImageClassifier, activate, average_pixels, build_stages
 from reslab.recipe.networks import PreActResNet
 
 # The deviation of a standard normal cut at two deviations.
@@ -40,7 +40,7 @@ class Block(nn.Module):
         return change + (x if self.project is None else self.project(active))
 
 
-class PreActResNetClassifier(Classifier):
+class PreActResNetClassifier(ImageClassifier):
     """Stem, three stages of n blocks, final norm and activation, average, head; depth 6n+2."""
 
     def __init__(self, options: PreActResNet, *, num_classes: int, channels: int) -> None:

@@ -8,7 +8,7 @@ Axes: N images, C channels, H rows, W columns, D features, K classes.
 from torch import Tensor, nn
 
 from reslab.models.layers import (
-    Classifier,
+    ImageClassifier,
     activate,
     average_pixels,
     build_stages,
@@ -37,7 +37,7 @@ class Block(nn.Module):
         return activate(self.activation, change + self.shortcut(x))
 
 
-class ResNetClassifier(Classifier):
+class ResNetClassifier(ImageClassifier):
     """Stem, three stages of n blocks, average, head; depth 6n+2. Shortcut A has no parameters, B projects."""
 
     def __init__(self, options: ResNet, *, num_classes: int, channels: int) -> None:

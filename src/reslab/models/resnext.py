@@ -11,7 +11,7 @@ Axes: N images, C channels, H rows, W columns, D features, K classes.
 import torch
 from torch import Tensor, nn
 
-from reslab.models.layers import STAGES, Classifier, activate, average_pixels, conv3x3, init_kaiming, make_shortcut
+from reslab.models.layers import STAGES, ImageClassifier, activate, average_pixels, conv3x3, init_kaiming, make_shortcut
 from reslab.recipe.networks import ResNeXt
 
 STEM, FIRST = 64, 256  # channels of the stem and of the first stage
@@ -54,7 +54,7 @@ class Block(nn.Module):
         return activate("relu", self.excite(change) + self.shortcut(x))
 
 
-class ResNeXtClassifier(Classifier):
+class ResNeXtClassifier(ImageClassifier):
     """Stem, three stages of n blocks, average, head; depth 9n+2, `cardinality` groups of `width` channels at first."""
 
     def __init__(self, options: ResNeXt, *, num_classes: int, channels: int) -> None:

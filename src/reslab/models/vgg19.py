@@ -15,13 +15,13 @@ import math
 
 from torch import Tensor, nn
 
-from reslab.models.layers import Classifier, average_pixels, conv3x3, init_kaiming
+from reslab.models.layers import ImageClassifier, average_pixels, conv3x3, init_kaiming
 from reslab.recipe.networks import Vgg19
 
 STAGES = ((1, 2), (2, 2), (4, 4), (8, 4), (8, 4))  # times the width; convolutions
 
 
-class Vgg19Classifier(Classifier):
+class Vgg19Classifier(ImageClassifier):
     """Sixteen 3x3 convolutions in five stages, each ended by maxima of 2x2; two hidden linear layers, head."""
 
     def __init__(self, options: Vgg19, *, num_classes: int, channels: int) -> None:

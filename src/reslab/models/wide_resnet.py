@@ -9,7 +9,7 @@ Axes: N images, C channels, H rows, W columns, D features, K classes.
 
 from torch import Tensor, nn
 
-from reslab.models.layers import STAGES, Classifier, activate, average_pixels, conv3x3, init_kaiming
+from reslab.models.layers import STAGES, ImageClassifier, activate, average_pixels, conv3x3, init_kaiming
 from reslab.recipe.networks import WideResNet
 
 STEM = 16  # channels
@@ -33,7 +33,7 @@ class Block(nn.Module):
         return change + (x if self.project is None else self.project(active))
 
 
-class WideResNetClassifier(Classifier):
+class WideResNetClassifier(ImageClassifier):
     """Stem, three stages of n blocks, final norm and ReLU, average, head; depth 6n+4, `widening` times the channels."""
 
     def __init__(self, options: WideResNet, *, num_classes: int, channels: int) -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reslab.data.progress import counting
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.network.folding import fold
 
 VIEWS = (1, 2, 6)
@@ -36,7 +36,7 @@ def place_on(module: ModuleT, device: torch.device) -> ModuleT:
 
 
 def predict_logits(
-    model: Classifier,
+    model: ImageClassifier,
     images: Stored,
     *,
     prepare: Callable[[Tensor], Tensor],
@@ -59,14 +59,14 @@ def predict_logits(
     return torch.cat(logits)
 
 
-def predict_features(model: Classifier, images: Stored, *, prepare: Callable[[Tensor], Tensor]) -> Tensor:
+def predict_features(model: ImageClassifier, images: Stored, *, prepare: Callable[[Tensor], Tensor]) -> Tensor:
     """Compute features (N, D) float32 on the CPU for stored images (N, C, H, W); what trains may take them."""
     with _evaluating(model), torch.no_grad():
         return torch.cat([model.features(prepare(batch)).float().cpu() for batch in _split(images, model)])
 
 
 def predict_with(
-    model: Classifier,
+    model: ImageClassifier,
     images: Stored,
     *,
     prepare: Callable[[Tensor], Tensor],
@@ -86,7 +86,7 @@ def predict_with(
 class _FeaturesToo(nn.Module):
     """A network that also says what it gives its head."""
 
-    def __init__(self, model: Classifier) -> None:
+    def __init__(self, model: ImageClassifier) -> None:
         super().__init__()
         self.model = model
 

@@ -14,7 +14,7 @@ from reslab.data.storage.blocks import resize
 from reslab.errors import UserError
 from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.network.familiarity import Familiarity, read_familiarity
 from reslab.network.inference import Stored, place_on, predict_features, predict_logits, predict_with
 from reslab.recipe.shapes import Resizing
@@ -29,7 +29,7 @@ class Network:
 
     Parameters
     ----------
-    module : Classifier
+    module : ImageClassifier
         The layers; they take standardised images and stay where they are.
     metadata : Weights
         What the layers are and what they are for: the metadata of a `model.safetensors`.
@@ -62,7 +62,7 @@ class Network:
     True
     """
 
-    def __init__(self, module: Classifier, metadata: Weights, familiarity: Familiarity | None = None) -> None:
+    def __init__(self, module: ImageClassifier, metadata: Weights, familiarity: Familiarity | None = None) -> None:
         self.module, self.metadata, self.familiarity = module, metadata, familiarity
 
     @classmethod

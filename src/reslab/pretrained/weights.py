@@ -16,7 +16,7 @@ from torch import nn
 from reslab.errors import UserError
 from reslab.models import build
 from reslab.models.efficientnet_lite import EfficientNetLiteClassifier
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.recipe.networks import MODELS, Model
 from reslab.recipe.recipe import Standardize
 
@@ -75,7 +75,7 @@ def load_pretrained(name: str) -> EfficientNetLiteClassifier:
     return model.eval()
 
 
-def start_from(name: str, options: Model, *, num_classes: int, channels: int) -> Classifier:
+def start_from(name: str, options: Model, *, num_classes: int, channels: int) -> ImageClassifier:
     """Build the described network with the layers of a pretrained one below its head, which starts from zero.
 
     On grey images it computes what the pretrained one does on the same in RGB. Raises: UserError as `load_pretrained`.

@@ -18,7 +18,7 @@ from reslab.errors import UserError
 from reslab.evaluation.heat import evidence_maps
 from reslab.machine import kernels
 from reslab.measure.class_sets import find_threshold, members
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.network.folding import fold
 from reslab.network.network import Network
 from reslab.runs import Run
@@ -168,7 +168,7 @@ class Served:
 class _WithFeatures(nn.Module):
     """A network that hands out its features beside its logits."""
 
-    def __init__(self, model: Classifier) -> None:
+    def __init__(self, model: ImageClassifier) -> None:
         super().__init__()
         self.model = model
 

@@ -19,7 +19,7 @@ from reslab.errors import Failure, UserError
 from reslab.machine.memory import keep_freed_memory
 from reslab.machine.signals import StopRequest, listen_for_stop
 from reslab.measure.shortfall import describe_shortfall
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.network.finishing import finish
 from reslab.network.inference import place_on, predict_logits
 from reslab.network.network import Network
@@ -61,8 +61,8 @@ class _Length:
 class Start:
     """A network that is not trained from scratch, and the one whose opinion it should keep."""
 
-    model: Classifier
-    teacher: Classifier | None = None
+    model: ImageClassifier
+    teacher: ImageClassifier | None = None
 
 
 class _NotFinite(Exception):  # noqa: N818 - handled here, never seen
@@ -144,7 +144,7 @@ class Trainer:
             return None
         return make_forward(start.teacher.to(self.device).eval(), device=self.device, precision=self.precision)
 
-    def _build(self) -> Classifier:
+    def _build(self) -> ImageClassifier:
         sizes = {"num_classes": len(self.images.classes), "channels": self.images.images.shape[1]}
         if self.recipe.pretrained is not None:
             return start_from(self.recipe.pretrained, self.recipe.model, **sizes)

@@ -6,14 +6,14 @@ from typing import Any, assert_never
 import torch
 from torch import nn
 
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.recipe.recipe import AdamW, Cosine, Linear, LinearHead, Muon, Optimizer, Schedule, Sgd, Steps
 from reslab.training.muon import MuonOptimizer
 
 Group = dict[str, Any]
 
 
-def make_optimizer(model: Classifier, *, settings: Optimizer, backbone: float = 1.0) -> torch.optim.Optimizer:
+def make_optimizer(model: ImageClassifier, *, settings: Optimizer, backbone: float = 1.0) -> torch.optim.Optimizer:
     """Build the optimizer; each group holds its own `peak_lr`, which for all but the head is `backbone` times as large.
 
     What needs no gradient is left out.
@@ -40,7 +40,7 @@ def make_optimizer(model: Classifier, *, settings: Optimizer, backbone: float = 
     return torch.optim.SGD(groups, momentum=settings.momentum, nesterov=settings.nesterov, fused=True)
 
 
-def _sgd_groups(model: Classifier, settings: Sgd) -> list[Group]:
+def _sgd_groups(model: ImageClassifier, settings: Sgd) -> list[Group]:
     """Part head from backbone, and kernels from the rest; decay acts on kernels, or on all where the recipe says so."""
     decay = settings.weight_decay
     return [
@@ -54,7 +54,7 @@ def _sgd_groups(model: Classifier, settings: Sgd) -> list[Group]:
     ]
 
 
-def _muon_groups(model: Classifier, settings: Muon) -> list[Group]:
+def _muon_groups(model: ImageClassifier, settings: Muon) -> list[Group]:
     filters = [parameter for parameter in _backbone(model) if parameter.ndim > 1]
     biases = [parameter for parameter in _backbone(model) if parameter.ndim <= 1]
     return [
@@ -78,7 +78,7 @@ def _muon_groups(model: Classifier, settings: Muon) -> list[Group]:
     ]
 
 
-def _adamw_groups(model: Classifier, settings: AdamW) -> list[Group]:
+def _adamw_groups(model: ImageClassifier, settings: AdamW) -> list[Group]:
     """Make a group for the kernels and one for the rest of each layer or block, with the rate of its place."""
     layers = list(dict.fromkeys(_layer_of(name) for name, _ in model.named_parameters()))
     groups: dict[tuple[str, bool], Group] = {}
@@ -102,7 +102,7 @@ def _layer_of(name: str) -> str:
     return f"{child}.{rest[0]}" if rest and rest[0].isdigit() and len(rest) > 2 else child
 
 
-def _backbone(model: Classifier) -> list[nn.Parameter]:
+def _backbone(model: ImageClassifier) -> list[nn.Parameter]:
     return [
         parameter
         for name, parameter in model.named_parameters()
@@ -110,7 +110,7 @@ def _backbone(model: Classifier) -> list[nn.Parameter]:
     ]
 
 
-def _head(model: Classifier) -> list[nn.Parameter]:
+def _head(model: ImageClassifier) -> list[nn.Parameter]:
     return [parameter for parameter in model.head.parameters() if parameter.requires_grad]
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from reslab.errors import UserError
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.network.state_dict import StateDict, read_state_dict
 from reslab.recipe.recipe import Recipe, StartingWeights, derive
 from reslab.records import FAMILIARITY
@@ -42,7 +42,7 @@ def start_at(path: Path | str, recipe: Recipe) -> Given:
     return Given(derive(recipe, name=recipe.name, published=None, start=start), found)
 
 
-def take_start(model: Classifier, run: Run, start: StartingWeights) -> str:
+def take_start(model: ImageClassifier, run: Run, start: StartingWeights) -> str:
     """Put the weights that a run keeps into the layers below the head, and say which were taken.
 
     Raises: UserError where the file is not the one that the run began with, or nothing fits.

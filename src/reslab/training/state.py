@@ -11,7 +11,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from reslab.errors import UserError
-from reslab.models.layers import Classifier
+from reslab.models.layers import ImageClassifier
 from reslab.recipe.value import Fraction, Part
 from reslab.runs import Checkpoint
 from reslab.runs.files import Arrays
@@ -21,7 +21,7 @@ from reslab.runs.files import Arrays
 class State:
     """Where a run stands: the network, the optimizer, and the figures of the epoch under way."""
 
-    model: Classifier
+    model: ImageClassifier
     optimizer: torch.optim.Optimizer
     losses: Tensor  # (batches per epoch,) float32
     hits: Tensor  # (batches per epoch,) int64
