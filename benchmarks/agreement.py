@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -33,7 +33,8 @@ NUM_EACH, BATCH, MARGIN = 5000, 100, 1e-4
 NUM_SLOW = 1000  # of the held-out images, in WebAssembly
 NPM_VERSION = "1.23.2"
 
-Pixels, Probabilities = NDArray[np.uint8], NDArray[np.float32]
+Pixels: TypeAlias = NDArray[np.uint8]
+Probabilities: TypeAlias = NDArray[np.float32]
 
 NODE = """
 import { readFileSync, writeFileSync } from 'fs';
@@ -98,8 +99,8 @@ def compare(found: Probabilities, wanted: Probabilities) -> dict[str, Any]:
 
 
 def _margins(probabilities: Probabilities) -> Probabilities:
-    second, first = np.sort(probabilities, axis=1)[:, -2:].T
-    return first - second
+    ordered = np.sort(probabilities, axis=1)
+    return np.subtract(ordered[:, -1], ordered[:, -2])
 
 
 def measure(run: Run, *, npm: Path, folder: Path) -> dict[str, Any]:

@@ -3,7 +3,8 @@
     python benchmarks/mutations.py --num 200 --seed 0
 
 Each mutation is made in a copy of the repository, in which the tests of the changed room run until one fails, those of
-the file of the same name first. `--survivors` tries only those that no test noticed the last time.
+the file of the same name first. `--survivors` tries again those that no test noticed the last time, in the code as it
+has become.
 """
 
 import argparse
@@ -141,8 +142,8 @@ def main() -> None:
         for each in find_mutations(path)
     ]
     chosen = random.Random(wanted.seed).sample(found, min(wanted.num, len(found)))
-    before = json.loads(RESULT.read_text())["result"] if wanted.survivors else None
-    tried = [Mutation(**each) for each in before["survivors"]] if before else chosen
+    before = json.loads(RESULT.read_text()) if wanted.survivors else None
+    tried = list(survivors(before)) if before else chosen
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "reslab"
         os.environ |= {"PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
@@ -166,9 +167,27 @@ def main() -> None:
             left += [] if noticed else [mutation]
     from record import write_record  # which loads reslab, as it is
 
-    num = before["mutations"] if before else len(tried)
-    result = {"mutations": num, "possible": len(found), "seed": wanted.seed, "noticed": num - len(left)}
+    first = before["result"] if before else {"mutations": len(tried), "noticed_at_first": len(tried) - len(left)}
+    counts = {name: first[name] for name in ("mutations", "noticed_at_first")}
+    result = {"possible": len(found), "seed": wanted.seed, **counts, "noticed": counts["mutations"] - len(left)}
     write_record(RESULT, result | {"survivors": [each._asdict() for each in left]})
+
+
+def survivors(record: dict[str, Any]) -> Iterator[Mutation]:
+    """Find the mutations that none noticed in the code as it is now, by their lines; some have gone."""
+    for each in record["result"]["survivors"]:
+        old = subprocess.run(
+            ["git", "show", f"{record['environment']['commit']}:{each['path']}"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        line = old.stdout.splitlines()[each["line"] - 1]
+        lines = (ROOT / each["path"]).read_text().splitlines()
+        places = [number for number, text in enumerate(lines, 1) if text == line]
+        if places:
+            yield Mutation(**each | {"line": min(places, key=lambda place: abs(place - each["line"]))})
 
 
 if __name__ == "__main__":

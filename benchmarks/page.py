@@ -38,7 +38,8 @@ class Browser:
 
     def __init__(self, to: int, back: int) -> None:
         self._to, self._back = os.fdopen(to, "wb", buffering=0), os.fdopen(back, "rb")
-        self._numbers, self._session = itertools.count(1), {}
+        self._numbers = itertools.count(1)
+        self._session: dict[str, str] = {}
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         number = next(self._numbers)

@@ -175,7 +175,7 @@ def test_a_table_fits_a_terminal_without_breaking_a_word(monkeypatch: pytest.Mon
         monkeypatch.setenv("COLUMNS", str(width))
         monkeypatch.setattr(sys, "stdout", Terminal())
         show.print_table("Title", ["name", "what", "none", "number"], rows)
-        return [re.sub(r"\x1b\[[\d;]*m", "", line).rstrip() for line in sys.stdout.getvalue().splitlines()]  # type: ignore[attr-defined]
+        return [re.sub(r"\x1b\[[\d;]*m", "", line).rstrip() for line in sys.stdout.getvalue().splitlines()]
 
     rows = [["a-long-name", "some words that wrap", "-", "1,234"], ["b", "", "", "-"]]
     assert "none" not in " ".join(shown(80))

@@ -94,7 +94,7 @@ def test_files_the_app_and_the_command_say_the_same_calibrated_probabilities_and
     files, app = [tmp_path / "model.onnx", tmp_path / "model.pt2"], Served(finished.path, name="small")
     for file in files:
         export(finished, to=file)
-    said = [find(images[:20]).probabilities for find in (OnnxFile(files[0]).predict, open_pt2(files[1]))]
+    said: list[Any] = [find(images[:20]).probabilities for find in (OnnxFile(files[0]).predict, open_pt2(files[1]))]
     for each in (
         *said,
         app.compute(torch.from_numpy(images[:20]))[0].softmax(1),

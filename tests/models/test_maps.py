@@ -105,7 +105,7 @@ class Torchvisions(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
         for stage in range(1, 5):
-            for block in self.get_submodule(f"layer{stage}"):
+            for block in self.get_submodule(f"layer{stage}").children():
                 hidden = x
                 last = 3 if hasattr(block, "conv3") else 2
                 for number in range(1, last + 1):

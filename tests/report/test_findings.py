@@ -58,15 +58,10 @@ def tell(matrix, train=None):
          "support": int(row.sum())}
         for i, row in enumerate(counts)
     ]  # fmt: skip
-    names = ("balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "log_loss")
-    return SplitFigures(
-        num_images=int(counts.sum()),
-        accuracy=estimate,
-        **dict.fromkeys(names, estimate),
-        expected_calibration_error=estimate,
-        per_class=per_class,
-        confusion_matrix=[tuple(map(int, row)) for row in counts],
-    )
+    names = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "log_loss")
+    figures = dict.fromkeys((*names, "expected_calibration_error"), estimate)
+    others = {"num_images": int(counts.sum()), "per_class": per_class, "confusion_matrix": counts.tolist()}
+    return SplitFigures.model_validate(figures | others)
 
 
 def test_sentences_say_what_the_matrix_says():

@@ -32,13 +32,14 @@ def literals():
     for path in (
         SOURCE / "words.py",
         SOURCE / "records.py",
+        SOURCE / "measure" / "shortfall.py",
         *(SOURCE / "report").glob("*.py"),
         *(SOURCE / "recipe").glob("*.py"),
     ):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "say"
-            if called and node.args and isinstance(node.args[0], ast.Constant):
-                yield node.args[0].value
+            match node:
+                case ast.Call(func=ast.Name("say"), args=[ast.Constant(sentence), *_]):
+                    yield sentence
     template = resources.files("reslab.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
     yield from (found.replace("\\u00a0", "\u00a0") for found in re.findall(r'say\("([^"]*)"', template))
 

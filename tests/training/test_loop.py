@@ -22,7 +22,7 @@ from reslab.recipe.settings import with_settings
 from reslab.records import SplitName
 from reslab.runs import Run, read_weights
 from reslab.training import begin as beginning
-from reslab.training import graphs, loop, train
+from reslab.training import graphs, train
 from reslab.training.begin import Begun
 from reslab.training.distributed import Team
 from reslab.training.environment import describe_environment
@@ -109,7 +109,7 @@ def test_the_speed_on_the_bar_is_that_of_the_images_seen(
 ) -> None:
     shown: list[float] = []
     ticks = iter(range(10_000))
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
     monkeypatch.setattr(
         Display, "update", lambda _, *, epoch, images_per_second, so_far: shown.append(images_per_second)
     )

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from reslab.errors import Failure, UserError
+from reslab.models.layers import ImageClassifier
 from reslab.recipe.recipe import Freeze, Recipe, derive
 from reslab.runs import Run
 from reslab.training import Safety, graphs, loop, resume, train
@@ -91,7 +92,7 @@ def test_a_network_that_falls_short_of_its_log_is_told_when_training_ends(
     train(small_recipe, out=tmp_path / "sound", silent=False)
     assert "do not rely on it" not in capsys.readouterr().err
 
-    def renew(model: torch.nn.Module, batches: object) -> None:
+    def renew(model: ImageClassifier, batches: object) -> None:
         torch.nn.init.zeros_(model.head.weight)
 
     monkeypatch.setattr(loop, "renew_statistics", renew)

@@ -142,7 +142,7 @@ def watch(run: Run, *, files: Sequence[Path], device: str = "auto") -> Watched:
 
 def read_reference(run: Run, network: Network) -> Seen:
     """Read the test images that evaluation has kept. Raises: UserError where there are none, or too few."""
-    kept, gallery = (read_exhibit(run.path, "test", kind) for kind in (Features, GalleryImages))
+    kept, gallery = read_exhibit(run.path, "test", Features), read_exhibit(run.path, "test", GalleryImages)
     if kept is None or gallery is None:
         raise UserError(
             f"{run.path} keeps no test images to compare with: "
@@ -152,8 +152,6 @@ def read_reference(run: Run, network: Network) -> Seen:
                 else f"run reslab evaluate {run.path} first"
             )
         )
-    assert isinstance(kept, Features)
-    assert isinstance(gallery, GalleryImages)
     logits = run.read_predictions("test").logits
     places = np.searchsorted(gallery.indices, kept.indices)
     is_whole = kept.indices.max(initial=-1) < min(len(logits), 1 + gallery.indices.max(initial=-1))
@@ -161,7 +159,8 @@ def read_reference(run: Run, network: Network) -> Seen:
         raise UserError(f"{run.path} was evaluated with other weights: run reslab evaluate {run.path} again")
     if len(kept.indices) < FEWEST:
         raise UserError(f"{run.path} has {len(kept.indices)} test images, too few to compare with: {FEWEST} are needed")
-    return Seen(kept.features, logits[kept.indices], measure_pictures(gallery.images[places]))
+    of_these = logits[kept.indices].astype(np.float64)
+    return Seen(kept.features.astype(np.float64), of_these, measure_pictures(gallery.images[places]))
 
 
 def look_at(network: Network, images: NDArray[np.uint8]) -> Seen:
@@ -170,7 +169,7 @@ def look_at(network: Network, images: NDArray[np.uint8]) -> Seen:
     features = network.features(pixels)
     with torch.inference_mode():
         logits = network.module.head(features.to(network.device)).float().cpu()
-    return Seen(features.numpy(), logits.numpy(), measure_pictures(shrink(pixels).numpy()))
+    return Seen(features.double().numpy(), logits.double().numpy(), measure_pictures(shrink(pixels).numpy()))
 
 
 def compare(before: Seen, now: Seen, *, classes: Sequence[str]) -> tuple[Aspect, ...]:
@@ -225,8 +224,8 @@ def _laplacian(grey: Floats) -> Floats:
 
 def _judge(name: str, before: Floats, now: Floats, *, p_value: float, classes: Sequence[str]) -> Aspect:
     changed = p_value <= ALARM_AT
-    means = (float(before.mean()), float(now.mean())) if before.shape[1] == 1 else (None, None)
-    return Aspect(name, *means, p_value, changed, _say(name, before, now, classes=classes) if changed else "")
+    then, here = (float(before.mean()), float(now.mean())) if before.shape[1] == 1 else (None, None)
+    return Aspect(name, then, here, p_value, changed, _say(name, before, now, classes=classes) if changed else "")
 
 
 def _say(name: str, before: Floats, now: Floats, *, classes: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ class Deployed(nn.Module):
 
     mean: Tensor
     std: Tensor
+    luma: Tensor
 
     def __init__(self, network: Network, *, any_size: bool) -> None:
         super().__init__()

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from reslab.data.answers import Unread, find_pictures, read_sound
 from reslab.data.images import ImageSet
 from reslab.data.load import load
-from reslab.data.pixels import Pixels
 from reslab.data.progress import counting
 from reslab.data.recipe_data import read_split
 from reslab.data.sizes import find_image_size
@@ -19,7 +18,7 @@ from reslab.fitting.choice import Features, check_counts
 from reslab.fitting.growth import DRAWS, MOST, SIZES, Growth, measure_growth
 from reslab.fitting.labelling import order_pictures
 from reslab.measure.learning_curve import extrapolate
-from reslab.pretrained import Pretrained
+from reslab.pretrained import Pictures, Pretrained
 from reslab.recipe.networks import EfficientNetLite
 from reslab.recipe.shapes import Resizing
 from reslab.records import Estimate
@@ -147,7 +146,7 @@ def _read(data: str, *, data_dir: Path | None, allow_remote: bool) -> tuple[Imag
     return images, Pretrained(NETWORK, image_size=IMAGE_SIZE), "squeeze"
 
 
-def _compute(network: Pretrained, images: Pixels | NDArray[np.uint8], *, what: str) -> Features:
+def _compute(network: Pretrained, images: Pictures, *, what: str) -> Features:
     """Compute the features of images, and tell how far it is."""
     found = []
     with counting(what, total=len(images)) as show:

@@ -71,7 +71,7 @@ def _suits(x: Tensor, weight: Tensor) -> bool:
         x.dtype == weight.dtype == torch.float32
         and x.device.type == weight.device.type == "cpu"
         and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
+        and not torch._C._get_tracing_state()
         and not torch._C._len_torch_dispatch_stack()
         and kernels.are_on()
     )

@@ -39,7 +39,7 @@ def conv3x3(inputs: int, outputs: int, *, stride: int = 1) -> nn.Conv2d:
     """
     conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
     if stride == 1:
-        conv._conv_forward = _convolve3x3  # type: ignore[method-assign]
+        conv._conv_forward = _convolve3x3  # type: ignore[method-assign, assignment]
     return conv
 
 
