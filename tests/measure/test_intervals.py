@@ -14,6 +14,8 @@ import scipy.stats
 from reslab.measure import intervals, metrics
 from reslab.measure.estimates import class_figures, gain, macro_figures, proportion
 from reslab.measure.intervals import (
+    Interval,
+    difference_interval,
     f1_interval,
     gain_interval,
     macro_f1_difference,
@@ -181,6 +183,17 @@ def test_a_gain_has_the_interval_of_tangos_score(gained, lost, total):
     assert found == pytest.approx(naive_gain_interval(gained, lost, total), abs=0.0015)
     mirrored = ends(gain_interval(lost, lost=gained, total=total))
     assert mirrored == pytest.approx((-found[1], -found[0]), abs=1e-9)
+
+
+def test_the_difference_of_two_proportions_has_newcombes_interval():
+    """His example (h): 56 of 70 less 48 of 80 has 0.2 (0.0524 to 0.3339), by intervals of Wilson."""
+
+    def wilson(hits, total):
+        centre, root = hits + Z**2 / 2, Z * math.sqrt(Z**2 / 4 + hits * (1 - hits / total))
+        return Interval(*(np.asarray((centre + sign * root) / (total + Z**2)) for sign in (-1, 1)))
+
+    found = difference_interval(wilson(48, 80), wilson(56, 70), values=(48 / 80, 56 / 70))
+    assert ends(found) == pytest.approx((0.0524, 0.3339), abs=5e-5)
 
 
 def test_equal_answers_may_yet_differ_on_other_images():

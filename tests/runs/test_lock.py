@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from reslab.errors import UserError
-from reslab.runs import Run
+from reslab.runs import Run, lock
+from reslab.runs.lock import ATTEMPTS
 
 HOLD = "import sys; from reslab.runs import Run\nwith Run(sys.argv[1]).locked(): print(flush=True); sys.stdin.read()"
 
@@ -52,6 +53,32 @@ def test_to_ask_whether_a_folder_is_locked_takes_no_lock_from_anybody(run: Run) 
         asking.set()
         asker.join()
     assert run.is_locked is False
+
+
+def test_a_lock_that_a_dead_process_left_is_free(run: Run) -> None:
+    (run.path / ".lock").touch()
+    assert run.is_locked is False
+    with run.locked():
+        assert run.is_locked
+
+
+@pytest.mark.parametrize("asked", [1, ATTEMPTS - 1, ATTEMPTS])
+def test_whoever_only_asks_delays_a_writer_for_a_moment(asked: int, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([True] * asked)
+    flock = lock.fcntl.flock
+
+    def busy(handle: int, how: int) -> None:
+        if next(answers, False):
+            raise BlockingIOError
+        flock(handle, how)
+
+    monkeypatch.setattr(lock.fcntl, "flock", busy)
+    if asked == ATTEMPTS:
+        with pytest.raises(UserError, match="another process works on"), run.locked():
+            pass
+    else:
+        with run.locked():
+            pass
 
 
 def test_a_lock_leaves_nothing_behind(run: Run, sample: Any) -> None:

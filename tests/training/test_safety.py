@@ -134,6 +134,16 @@ def test_the_epoch_is_trained_again_at_a_tenth_wherever_the_checkpoints_lie(
     assert run.weights_path.read_bytes() == expected.weights_path.read_bytes()
 
 
+def test_a_loss_that_nobody_has_looked_at_yet_is_not_saved(
+    flat: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "UPDATES_BETWEEN_CHECKS", {"cpu": 4})  # as on a GPU, which would have to wait
+    diverge_at(monkeypatch, rate=1.0, after=2)
+    with pytest.raises(Failure, match="the loss is not finite in epoch 1, batch 3 of 6"):
+        train(flat, out=tmp_path / "run", safety=Safety(3, "updates", "stop"))
+    assert not Run(tmp_path / "run").has_checkpoint
+
+
 def test_the_lower_rate_outlives_a_resume(flat: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         diverge_at(patch, rate=1.0, after=2)
