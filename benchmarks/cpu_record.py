@@ -42,7 +42,7 @@ def run_seed(recipe: str, seed: int, *, folder: Path, views: int) -> dict[str, f
     """Train and evaluate one seed, and say how long the training took and how well it answers."""
 
     def reslab(*arguments: str) -> None:
-        subprocess.run([sys.executable, "-m", "reslab", *arguments], cwd=folder.parent, check=True)
+        subprocess.run([sys.executable, "-P", "-m", "reslab", *arguments], cwd=folder.parent, check=True)
 
     precision = pick_precision(device=torch.device("cpu"))
     before = measure_gflops(precision)
