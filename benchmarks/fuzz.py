@@ -32,6 +32,7 @@ from fuzz_targets import TARGETS, Target
 from mutate import mutate
 from record import write_record
 
+from reslab.data.storage.cache import find_cache
 from reslab.errors import Failure, UserError
 from reslab.runs import write_json
 
@@ -50,7 +51,7 @@ class HangError(BaseException):
 
 
 class Guard:
-    """Notes what a process does outside of the folder that it may write to."""
+    """Notes what a process does outside of the folder and the cache that it may write to."""
 
     folder: Path | None = None
     escapes: list[str]
@@ -77,7 +78,7 @@ class Guard:
         assert folder is not None
         place = Path(os.path.realpath(os.fsdecode(path)))
         self.folder = folder
-        if not place.is_relative_to(folder):
+        if not (place.is_relative_to(folder) or place.is_relative_to(find_cache().resolve())):
             self.escapes.append(f"{event} {place}")
 
     @contextmanager

@@ -346,6 +346,8 @@ def extensions() -> str:
 def extensions_of_fast94() -> str:
     """Write what each case reached on CIFAR-10 and the five reptiles, with `fast94` as the base."""
     cases = {
+        "`fusion`": "fusion/fusion",
+        "`fusion`, 20 images of each reptile": "fusion/few",
         "`fusion` as it was, one head on all features": "fusion/one-head",
         "`fusion --keep-old exact`": "fusion/exact",
     }

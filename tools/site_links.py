@@ -6,7 +6,9 @@ On the site there is nothing behind `../results/…`; in the repository the same
 import re
 from typing import Any
 
-OUTSIDE = re.compile(r"(?<!!)\[([^\]]+)\]\((?:\.\./)+((?:results|benchmarks|tests|src)\b[^)]*|[A-Z_]+\.md)\)")
+OUTSIDE = re.compile(
+    r"(?<!!)\[([^\]]+)\]\((?:\.\./)+((?:results|benchmarks|tests|src)\b[^)]*|[A-Z_]+\.md|Dockerfile)\)"
+)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

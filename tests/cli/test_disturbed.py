@@ -123,7 +123,7 @@ def test_a_base_whose_record_lacks_the_training_split(refuse: Refuse, finished: 
 def test_a_refused_run_is_as_if_it_had_never_begun(refuse: Refuse, reslab: Command, small_recipe: Recipe) -> None:
     Path("small.json").write_text(small_recipe.model_dump_json())
     frozen = 'freeze=[{"parameters": "nothing.of.this.name", "epoch": 0}]'
-    refuse("train", "small.json", "--compile", "off", "--set", frozen, "--out", "run")
+    refuse("train", "small.json", "--compile", "off", "--set", frozen, "--set", "epochs=20", "--out", "run")
     assert not Path("run").exists()
     assert reslab("train", "small.json", "--set", "epochs=1", "--out", "run").code == 0
 

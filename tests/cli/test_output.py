@@ -242,4 +242,4 @@ def test_evaluate_warns_of_a_network_that_falls_short_of_its_log(reslab: Command
     outcome = reslab("evaluate", finished.path, "--json")
     assert outcome.code == 0
     assert json.loads(outcome.out)["splits"]["train"]["accuracy"]["value"] < 0.5
-    assert re.match(r"Training logged an accuracy of \S+ % .* finished network has \S+ % on its", outcome.err)
+    assert re.match(r"Training logged an accuracy of \S+\s% .* finished network has \S+\s% on its", outcome.err)

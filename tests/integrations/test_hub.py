@@ -47,7 +47,7 @@ def test_the_card_says_what_it_is(finished: Run, hub: Hub) -> None:
     card = hub["a/b"]["README.md"].decode()
     accuracy = finished.evaluation.splits["test"].accuracy.value
     assert card.startswith("---\nlibrary_name: reslab\n")
-    assert f"| test (108 images) | {100 * accuracy:.2f} %" in card.replace("\u00a0", " ")
+    assert f"| Test split, 108 images | {100 * accuracy:.2f} %" in card.replace("\u00a0", " ")
     assert "- Classes, in the order of the logits: 1, 4, 7" in card
     assert all(f"`{name}`: " in card for name in RUN)
 

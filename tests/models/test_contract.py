@@ -249,7 +249,7 @@ FAMILIES: tuple[type[Architecture], ...] = get_args(get_args(Model)[0])
 def test_a_family_is_named_as_its_module_and_its_classes_are(family: type[Architecture]) -> None:
     kind = family.model_fields["kind"].default
     if not issubclass(family, Foreign):
-        assert f"{kind}:{family.__name__}ImageClassifier" == family.NETWORK
+        assert f"{kind}:{family.__name__}Classifier" == family.NETWORK
         assert issubclass(resolve_name(f"reslab.models.{family.NETWORK}"), ImageClassifier)
 
 

@@ -14,14 +14,16 @@ Axes: N images, H held-out images, K classes.
 """
 
 import math
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reslab.errors import UserError
 from reslab.measure.metrics import Answers, Floats, Integers
-from reslab.records import ClassSets
+
+if TYPE_CHECKING:
+    from reslab.records import ClassSets
 
 COVERAGES: Final = (*(percent / 100 for percent in range(50, 100)), 0.995, 0.999)
 FEWEST: Final = 9  # held-out images: the threshold for 90 % is the largest of them
@@ -40,7 +42,7 @@ def taken_before(probabilities: Probabilities) -> Floats:
     return before
 
 
-def fit_class_sets(probabilities: Probabilities, labels: Integers) -> ClassSets | None:
+def fit_class_sets(probabilities: Probabilities, labels: Integers) -> "ClassSets | None":
     """Learn the thresholds from held-out images (H, K) with labels (H,); nothing where those are too few."""
     num = len(labels)
     if num < FEWEST:
@@ -49,6 +51,8 @@ def fit_class_sets(probabilities: Probabilities, labels: Integers) -> ClassSets 
     # One image more counts as the worst of all, so a high coverage needs many images.
     ranks = ((coverage, math.ceil(round((num + 1) * coverage, 6))) for coverage in COVERAGES)
     found = ((coverage, _round_up(scores[rank - 1])) for coverage, rank in ranks if rank <= num)
+    from reslab.records import ClassSets  # here, since it loads pydantic
+
     return ClassSets(num_images=num, thresholds=tuple(found))
 
 
@@ -56,7 +60,7 @@ def _round_up(score: float) -> float:
     return min(1.0, math.ceil(score * 10**_DIGITS) / 10**_DIGITS)
 
 
-def find_threshold(known: ClassSets | None, *, coverage: float) -> float:
+def find_threshold(known: "ClassSets | None", *, coverage: float) -> float:
     """Find the threshold of the least coverage that is known and no less than `coverage`.
 
     Raises: UserError where there is none, or nothing was held out.

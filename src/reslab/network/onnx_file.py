@@ -7,7 +7,7 @@ Axes: N images, P channels of a picture, C channels of the network, H rows, W co
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,9 @@ from reslab.data.pictures import ANSWERED, Answer, Said, Wanted, with_channels
 from reslab.errors import UserError, extra
 from reslab.measure.class_sets import find_threshold
 from reslab.recipe.shapes import Resizing
-from reslab.records import ClassSets
+
+if TYPE_CHECKING:
+    from reslab.records import ClassSets
 
 AXES = ("num_images", "rows", "columns")
 INPUT, OUTPUTS = "images", ("logits", "probabilities", "familiarity")
@@ -56,7 +58,7 @@ class Description(NamedTuple):
     image_size: int
     resize: Resizing
     threshold: float = round(1 - ANSWERED, 6)
-    class_sets: ClassSets | None = None
+    class_sets: "ClassSets | None" = None
 
     def to_metadata(self) -> dict[str, str]:
         """Write it as the metadata of a file, with the colours of the pictures that it takes."""
@@ -78,8 +80,13 @@ class Description(NamedTuple):
         if resize not in get_args(Resizing) or not isinstance(threshold, float):
             raise ValueError(metadata)
         sets = metadata.get("class_sets")
-        known = None if sets is None else ClassSets.model_validate_json(sets)
-        return cls(tuple(classes), channels, image_size, resize, threshold, known)
+        return cls(tuple(classes), channels, image_size, resize, threshold, sets and _read_sets(sets))
+
+
+def _read_sets(text: str) -> "ClassSets":
+    from reslab.records import ClassSets  # here, since it loads pydantic
+
+    return ClassSets.model_validate_json(text)
 
 
 class OnnxFile:
