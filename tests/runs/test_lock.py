@@ -1,5 +1,6 @@
 """One writer for a run folder, until it ends in whatever way."""
 
+import fcntl
 import subprocess
 import sys
 import threading
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from reslab.errors import UserError
-from reslab.runs import Run, lock
+from reslab.runs import Run
 from reslab.runs.lock import ATTEMPTS
 
 HOLD = "import sys; from reslab.runs import Run\nwith Run(sys.argv[1]).locked(): print(flush=True); sys.stdin.read()"
@@ -65,14 +66,14 @@ def test_a_lock_that_a_dead_process_left_is_free(run: Run) -> None:
 @pytest.mark.parametrize("asked", [1, ATTEMPTS - 1, ATTEMPTS])
 def test_whoever_only_asks_delays_a_writer_for_a_moment(asked: int, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([True] * asked)
-    flock = lock.fcntl.flock
+    flock = fcntl.flock
 
     def busy(handle: int, how: int) -> None:
         if next(answers, False):
             raise BlockingIOError
         flock(handle, how)
 
-    monkeypatch.setattr(lock.fcntl, "flock", busy)
+    monkeypatch.setattr(fcntl, "flock", busy)
     if asked == ATTEMPTS:
         with pytest.raises(UserError, match="another process works on"), run.locked():
             pass

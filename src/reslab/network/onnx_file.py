@@ -80,7 +80,7 @@ class Description(NamedTuple):
         if resize not in get_args(Resizing) or not isinstance(threshold, float):
             raise ValueError(metadata)
         sets = metadata.get("class_sets")
-        return cls(tuple(classes), channels, image_size, resize, threshold, sets and _read_sets(sets))
+        return cls(tuple(classes), channels, image_size, resize, threshold, None if sets is None else _read_sets(sets))
 
 
 def _read_sets(text: str) -> "ClassSets":
