@@ -154,7 +154,9 @@ def measured_recipes() -> str:
         if found := [folder for folder in folders(name) if (folder / "evaluation.json").exists()]:
             ran = Environment.model_validate_json((found[0] / "environment.json").read_bytes())
             reached = fmean(each.accuracy.value for each in splits(name))
-            lines.append(f'"{name}": Measured({reached:.4f}, {minutes(name):.1f}, {len(found)}, "{ran.processor}"),')
+            lines.append(
+                f'"{name}": MeasuredRecipe({reached:.4f}, {minutes(name):.1f}, {len(found)}, "{ran.processor}"),'
+            )
     return "\n".join(lines)
 
 

@@ -69,7 +69,9 @@ def install(*arguments: str) -> None:
     """Check a line of pip's: reslab, by its name or out of a clone, with extras that there are."""
     if arguments == ("install", "pandas", "pyarrow"):
         return
-    verb, asked = arguments
+    verb, *constraint, asked = arguments
+    assert constraint in ([], ["--constraint", "constraints.txt"])
+    assert (ROOT / "constraints.txt").is_file()
     extras = re.fullmatch(r"(?:\.|reslab)\[([\w,]+)\]", asked)
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert verb == "install"

@@ -88,6 +88,22 @@ def test_the_written_network_computes_what_was_fitted(
     torch.testing.assert_close(network.logits(stored.images), expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("installed", [True, False])
+def test_what_cannot_be_read_is_left_out_where_that_is_asked_for(
+    installed: bool, pictures: Path, stand_in: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / "0" / "broken.png").write_bytes(b"no picture")
+    monkeypatch.setattr(room.scratch, "UPDATES", 6)
+    if not installed:
+        monkeypatch.setattr(choice, "SIZES", {})
+    with pytest.raises(UserError, match="leave it out by --skip-damaged of train, fit or extend"):
+        fit(f"folder:{pictures}", out="run", minutes=1)
+    run = fit(f"folder:{pictures}", out="run", minutes=1, skip_damaged=True)
+    assert run.recipe.skip_damaged
+    assert sum(split.num_images for split in run.evaluation.splits.values()) == 60
+    assert "1 damaged picture left out" in capsys.readouterr().err
+
+
 def test_without_pretrained_networks_it_trains_from_scratch_and_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

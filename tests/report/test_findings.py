@@ -75,6 +75,8 @@ def test_sentences_say_what_the_matrix_says():
     assert plain(confusion(test, classes)) == said
     assert plain(overfitting(test, train)).endswith("97.50 %, so it overfits by 22.5 points.")
     assert overfitting(train, train).endswith("it does not overfit.")
+    wide = test.model_copy(update={"accuracy": test.accuracy.model_copy(update={"high": 1.0})})
+    assert plain(overfitting(wide, train)).endswith("97.50 %, which the interval of the test accuracy includes.")
     assert confusion(tell([[5, 0], [0, 5]]), classes) == "It confuses no classes of the test split."
 
 

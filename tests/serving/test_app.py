@@ -3,6 +3,7 @@ import io
 import re
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ from PIL import Image
 
 from reslab.evaluation.classify import classify
 from reslab.records import Calibration
-from reslab.runs import GalleryImages, read_exhibit
+from reslab.runs import DEMO_FOLDER, GalleryImages, read_exhibit
 from reslab.serving.app import Access
+from reslab.serving.examples import find_examples
 from reslab.serving.guard import Limits
 from reslab.serving.metrics import Metrics
 from reslab.serving.schema import MAX_PICTURES, Guess, RunAnswer
+from reslab.serving.served import Served
 from reslab.serving.service import describe_calibration
 
 FILES = "files"
@@ -254,6 +257,14 @@ def test_openapi_suits_a_generated_client(make_app):
     assert api["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
     assert api["paths"]["/v1/predict"]["post"]["security"] == [{"HTTPBearer": []}]
     assert "securitySchemes" not in open_api["components"]
+
+
+def test_the_demo_shows_the_pictures_that_come_with_it():
+    examples = find_examples(Served(Path("demo"), name="demo"))
+    assert len(examples) == 8
+    for example in examples:
+        shipped = (DEMO_FOLDER / "pictures" / f"{example.name}.png").read_bytes()
+        assert base64.b64decode(example.image.partition(",")[2]) == shipped
 
 
 def test_examples_are_test_images_of_the_run_one_of_each_class(make_app, finished):

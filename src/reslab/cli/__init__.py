@@ -125,7 +125,8 @@ def _end_usage(error: Any) -> None:
         error.show()
         sys.exit(2)
     where = error.ctx.command_path if error.ctx else "reslab"
-    _end(f"{error.format_message().rstrip('.')}: see {where} --help", code=2)
+    message = error.format_message().rstrip(".")
+    _end(f"{message} See {where} --help" if message.endswith("?") else f"{message}: see {where} --help", code=2)
 
 
 def _end(message: str, *, code: int) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from reslab.cli.options import DataDir, Json, Threads, use_threads
+from reslab.cli.options import DataDir, Json, SkipDamaged, Threads, use_threads
 
 
 def fit(
@@ -14,6 +14,7 @@ def fit(
     minutes: Annotated[float, typer.Option(help="Time to load, choose and train in; evaluation comes on top.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Seed of a network that is trained from scratch.")] = 0,
     data_dir: DataDir = None,
+    skip_damaged: SkipDamaged = False,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
@@ -23,7 +24,9 @@ def fit(
     from reslab.fitting import fit as fit_images
     from reslab.fitting.sentences import summarize
 
-    run = fit_images(data, out=out, minutes=minutes, seed=seed, data_dir=data_dir, silent=False)
+    run = fit_images(
+        data, out=out, minutes=minutes, seed=seed, data_dir=data_dir, skip_damaged=skip_damaged, silent=False
+    )
     print_shortfall(run)
     summary = summarize(run)
     if json:

@@ -1,6 +1,6 @@
 """Fit: the best classifier of somebody's images within some minutes, without a recipe to know."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,7 +24,7 @@ from reslab.measure.metrics import softmax
 from reslab.network.familiarity import MOST, Familiarity, fit_frozen
 from reslab.network.network import Network
 from reslab.pretrained import PRETRAINED, Pretrained, standardize_for, start_from
-from reslab.recipe.recipe import Cosine, Flip, Recipe
+from reslab.recipe.recipe import Cosine, Flip, Recipe, derive
 from reslab.records import Calibration, Candidate, Candidates, Epoch, Weights
 from reslab.report import write_report
 from reslab.runs import Run
@@ -50,6 +50,7 @@ def fit(
     minutes: float = 10,
     seed: int = 0,
     data_dir: Path | None = None,
+    skip_damaged: bool = False,
     silent: bool = True,
 ) -> Run:
     """Find and train the best classifier for a set of images, evaluate it and write its report.
@@ -72,6 +73,8 @@ def fit(
         Seed of a network that is trained; heads on features need none.
     data_dir : Path, optional
         CIFAR's folder; by default $RESLAB_DATA, or a cache folder.
+    skip_damaged : bool, default False
+        Whether to leave out pictures that cannot be read.
     silent : bool, default True
         Whether to print nothing on the way.
 
@@ -97,19 +100,28 @@ def fit(
     budget = Budget.of(minutes)
     Run.check_free(out)
     size = find_image_size(data, largest=LARGEST_STORED, data_dir=data_dir)
-    images = load(data, "train", data_dir=data_dir, image_size=size)
+    images = load(data, "train", data_dir=data_dir, image_size=size, skip_damaged=skip_damaged)
     check_counts(images)
     if not silent and (found := look_at((images,), data_dir=data_dir)):
         for line in describe(found):
             say(line, silent=False)
     if networks := list(backbones(stored_size=size)):
-        own = load_validation(data, classes=images.classes, data_dir=data_dir, form=Form(size))
+        own = load_validation(
+            data, classes=images.classes, data_dir=data_dir, form=Form(size), skip_damaged=skip_damaged
+        )
         fitted = find(images, networks, own=own, budget=budget, seed=seed, silent=silent)
+        fitted = replace(fitted, recipe=derive(fitted.recipe, name=fitted.recipe.name, skip_damaged=skip_damaged))
         run = _write(fitted, out=out, budget=budget, seed=seed, data_from=find_base(data, data_dir))
     else:
         say(NOT_INSTALLED, silent=silent)
         run = scratch.train_from_scratch(
-            images, out=out, minutes=budget.left / 60, seed=seed, data_dir=data_dir, silent=silent
+            images,
+            out=out,
+            minutes=budget.left / 60,
+            seed=seed,
+            data_dir=data_dir,
+            skip_damaged=skip_damaged,
+            silent=silent,
         )
     say("evaluate it and write the report", silent=silent)
     evaluate(run, data_dir=data_dir, allow_remote=True)

@@ -59,7 +59,7 @@ class Parts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Beside:
+class TrainedShare:
     """A trained network, its share in the logits, and the temperature of both."""
 
     network: Network  # the trained one
@@ -184,7 +184,7 @@ def is_depthwise(recipe: Recipe) -> bool:
     return isinstance(recipe.model, EfficientNetLite)
 
 
-def share_out(found: FittedHead, parts: Parts, trained: Network, log: list[Epoch], recipe: Recipe) -> Beside:
+def share_out(found: FittedHead, parts: Parts, trained: Network, log: list[Epoch], recipe: Recipe) -> TrainedShare:
     """Choose the share of the trained network with the least log loss on the held-out images, and both's temperature.
 
     There the frozen network answers by a head that is solved anew without them.
@@ -198,7 +198,7 @@ def share_out(found: FittedHead, parts: Parts, trained: Network, log: list[Epoch
         for logits, temperature, share in zip(mixed, temperatures, SHARES, strict=True)
     ]
     place = best_of(candidates)
-    return Beside(
+    return TrainedShare(
         network=trained,
         share=SHARES[place],
         temperature=temperatures[place],
@@ -239,7 +239,7 @@ def _judge(found: FittedHead, logits: Logits, labels: Integers, *, recipe: Recip
     )
 
 
-def build_network(found: FittedHead, beside: Beside, parts: Parts) -> Network:
+def build_network(found: FittedHead, beside: TrainedShare, parts: Parts) -> Network:
     """Put the trained network beside the frozen one, their heads joined by their shares."""
     base, num_classes = beside.network, len(beside.network.classes)
     model = base.metadata.model
@@ -260,7 +260,7 @@ def build_network(found: FittedHead, beside: Beside, parts: Parts) -> Network:
     ).network
 
 
-def describe(found: FittedHead, beside: Beside, recipe: Recipe) -> Recipe:
+def describe(found: FittedHead, beside: TrainedShare, recipe: Recipe) -> Recipe:
     """Describe both networks as a recipe, by what trained the one."""
     assert found.candidate.head is not None
     assert not isinstance(recipe.model, Fusion)
@@ -276,7 +276,7 @@ def describe(found: FittedHead, beside: Beside, recipe: Recipe) -> Recipe:
     )
 
 
-def whole_log(beside: Beside, *, spent: float) -> list[Epoch]:
+def whole_log(beside: TrainedShare, *, spent: float) -> list[Epoch]:
     """Give the log of the trained network, the time of all else in its first epoch."""
     first, *rest = beside.log
     other = max(0.0, spent - sum(epoch.seconds for epoch in beside.log))

@@ -22,7 +22,7 @@ from reslab.pretrained.heads import STRENGTHS, Head, Integers, Method, solve
 from reslab.recipe.networks import MODELS, EfficientNetLite
 from reslab.recipe.recipe import LinearHead
 from reslab.records import Candidate
-from reslab.words import duration
+from reslab.words import duration, percent
 
 FOLDS = 5
 MARGIN = 1.3  # by which things may take longer than measured before
@@ -306,7 +306,8 @@ def _surprise(logits: NDArray[np.floating]) -> NDArray[np.floating]:
 def describe(candidate: Candidate) -> str:
     """Say in a line how good a candidate is."""
     assert candidate.accuracy is not None
-    return f"{candidate.words}: {candidate.accuracy.value:.1%} {candidate.judged_on}, log loss {candidate.log_loss:.3f}"
+    accuracy = percent(candidate.accuracy.value, decimals=1)
+    return f"{candidate.words}: {accuracy} {candidate.judged_on}, log loss {candidate.log_loss:.3f}"
 
 
 def logistic_seconds(views: Features) -> float:

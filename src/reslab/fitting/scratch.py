@@ -16,10 +16,17 @@ SHARE = 0.8  # of the time that is left, for updates alone
 
 
 def train_from_scratch(
-    images: ImageSet, *, out: Path | str, minutes: float, seed: int, data_dir: Path | None, silent: bool
+    images: ImageSet,
+    *,
+    out: Path | str,
+    minutes: float,
+    seed: int,
+    data_dir: Path | None,
+    skip_damaged: bool,
+    silent: bool,
 ) -> Run:
     """Train a small residual network for as many updates as pay, or as the minutes allow."""
-    recipe = plan(images)
+    recipe = derive(plan(images), name="fit-from-scratch", skip_damaged=skip_damaged)
     channels = images.images.shape[1]
     model = build(recipe.model, num_classes=len(images.classes), channels=channels)
     seconds = time_update(model, batch=(recipe.batch_size, channels, recipe.image_size, recipe.image_size))

@@ -4,13 +4,13 @@ import numpy as np
 
 from reslab.language import decimal, grouped, say
 from reslab.records import Estimate, Evaluation, SplitFigures
-from reslab.report.nearest import Row, difference
+from reslab.report.nearest import PublishedRow, difference
 from reslab.words import counted, figure, interval, percent
 
 OVERFITS = 0.005  # of accuracy; less is no finding
 
 
-def findings(evaluation: Evaluation, *, row: Row | None) -> list[str]:
+def findings(evaluation: Evaluation, *, row: PublishedRow | None) -> list[str]:
     """Sum up an evaluated run in sentences, the most important first."""
     test, classes = evaluation.splits["test"], evaluation.classes
     found = [strength(test, classes)]
@@ -34,7 +34,7 @@ def strength(test: SplitFigures, classes: tuple[str, ...]) -> str:
     )
 
 
-def beside_published(test: SplitFigures, row: Row) -> str:
+def beside_published(test: SplitFigures, row: PublishedRow) -> str:
     """Say how the accuracy compares with the nearest published row."""
     sentence = {
         "same": say(
@@ -57,7 +57,7 @@ def beside_published(test: SplitFigures, row: Row) -> str:
     return f"{sentence}; {_gap(row, judged)}."
 
 
-def _gap(row: Row, accuracy: Estimate) -> str:
+def _gap(row: PublishedRow, accuracy: Estimate) -> str:
     gap = difference(row, accuracy)
     side = (
         say("this run is {size} points above it {interval}")
@@ -91,6 +91,11 @@ def overfitting(test: SplitFigures, train: SplitFigures) -> str:
     known = percent(train.accuracy.value)
     if excess < OVERFITS:
         return say("On its training images it reaches {accuracy}: it does not overfit.", accuracy=known)
+    if train.accuracy.value <= test.accuracy.high:  # too few test images to tell
+        return say(
+            "On its training images it reaches {accuracy}, which the interval of the test accuracy includes.",
+            accuracy=known,
+        )
     return say(
         "On its training images it reaches {accuracy}, so it overfits by {excess} points.",
         accuracy=known,

@@ -17,7 +17,7 @@ from reslab.recipe.published import CIFAR10_NETWORKS
 from reslab.records import SplitName
 from reslab.report.gallery import Shown
 from reslab.report.inputs import Inputs
-from reslab.report.nearest import Row
+from reslab.report.nearest import PublishedRow
 from reslab.report.pictures import has_curves, series_of
 from reslab.report.sheets import columns_of, make_sheet
 from reslab.report.tables import reliability, split_words, splits_of
@@ -42,7 +42,7 @@ class Interaction(NamedTuple):
     sheets: list[Sheet]
 
 
-def interact(inputs: Inputs, *, plane: NDArray[np.float64] | None, row: Row | None) -> Interaction:
+def interact(inputs: Inputs, *, plane: NDArray[np.float64] | None, row: PublishedRow | None) -> Interaction:
     """Collect what the page's script needs; `plane` (M, 2) are the features in two dimensions."""
     files = resources.files("reslab.report")
     parts = (files.joinpath(name).read_text(encoding="utf-8") for name in (PLOTLY, "page.js"))
@@ -58,7 +58,7 @@ def _sheet(split: SplitName, shown: Shown) -> Sheet:
     return Sheet(split, f"data:image/{kind};base64,{base64.b64encode(content).decode()}")
 
 
-def _data(inputs: Inputs, plane: NDArray[np.float64] | None, row: Row | None) -> dict[str, Any]:
+def _data(inputs: Inputs, plane: NDArray[np.float64] | None, row: PublishedRow | None) -> dict[str, Any]:
     bins = reliability(inputs.predictions)
     data: dict[str, Any] = {
         "language": current_language().name,
@@ -115,7 +115,7 @@ def _call(inputs: Inputs, split: SplitName, shown: Shown) -> list[str]:
     return [printable(files[index]) if files else say("image {index}", index=index) for index in shown.indices.tolist()]
 
 
-def _field(inputs: Inputs, row: Row | None) -> dict[str, Any]:
+def _field(inputs: Inputs, row: PublishedRow | None) -> dict[str, Any]:
     """Put the run behind the published networks; `nearest` is the place of the one that it is held against."""
     accuracy = inputs.test.accuracy
     points = [(known.network, known.parameters, known.test_accuracy) for known in CIFAR10_NETWORKS]

@@ -11,7 +11,7 @@ from reslab.report.findings import beside_published, findings
 from reslab.report.inputs import Inputs
 from reslab.report.looks import doubts_sentence
 from reslab.report.mistakes import Mistakes, pair_table
-from reslab.report.nearest import Row
+from reslab.report.nearest import PublishedRow
 from reslab.report.pictures import Picture
 from reslab.report.shortfall import warn_of_shortfall
 from reslab.report.tables import (
@@ -30,13 +30,13 @@ from reslab.words import markdown_block, percent
 
 
 def render_markdown(
-    inputs: Inputs, *, pictures: Sequence[Picture], folder: str, row: Row | None, beside: Beside | None
+    inputs: Inputs, *, pictures: Sequence[Picture], folder: str, row: PublishedRow | None, beside: Beside | None
 ) -> str:
     """Write the report's findings and tables in Markdown, with links to its pictures in a folder."""
     return "\n".join([*_lines(inputs, row, beside), *_pictures(pictures, folder)]) + "\n"
 
 
-def _lines(inputs: Inputs, row: Row | None, beside: Beside | None) -> Iterator[str]:
+def _lines(inputs: Inputs, row: PublishedRow | None, beside: Beside | None) -> Iterator[str]:
     evaluation, extension = inputs.evaluation, inputs.evaluation.extension
     title = say("{recipe} on {data}", recipe=inputs.recipe.name, data=inputs.recipe.data)
     yield f"# {escape(title)}"

@@ -19,7 +19,7 @@ from reslab.words import between, counted
 
 
 @dataclass(frozen=True)
-class Row:
+class PublishedRow:
     """What is published for a network; `kin`: it shares all with the run, the architecture, or only the size."""
 
     network: str
@@ -48,37 +48,37 @@ class Row:
         return augmented.figures.accuracy if augmented else None
 
 
-def nearest_row(recipe: Recipe, *, num_parameters: int) -> Row | None:
+def nearest_row(recipe: Recipe, *, num_parameters: int) -> PublishedRow | None:
     """Find the published row that is nearest to a recipe; None where nothing is published for its data."""
     rows = sorted(_relatives(recipe), key=lambda pair: pair[0])
     own = recipe.published
     if own is not None:
         same = (row for distance, row in rows if not distance and row.published.low == own.low)
-        found = next(same, Row(_name(recipe.model), own, None, "same"))
+        found = next(same, PublishedRow(_name(recipe.model), own, None, "same"))
         return replace(found, published=own)
     if rows:
         return rows[0][1]
     return _nearest_in_size(num_parameters) if recipe.data == "cifar10" else None
 
 
-def difference(row: Row, accuracy: Estimate) -> Estimate:
+def difference(row: PublishedRow, accuracy: Estimate) -> Estimate:
     """Subtract the published accuracy, of a range its end that is nearer, from one that was measured."""
     published = min(max(accuracy.value, row.published.low), row.published.high)
     value, low, high = (each - published for each in (accuracy.value, accuracy.low, accuracy.high))
     return Estimate(value=value, low=low, high=high)
 
 
-def _relatives(recipe: Recipe) -> Iterator[tuple[float, Row]]:
+def _relatives(recipe: Recipe) -> Iterator[tuple[float, PublishedRow]]:
     """Give the rows of the same architecture and data, each with how far its size is away."""
     for known in (*zoo.RECIPES, *resnet_papers.RECIPES):
         if known.published and known.data == recipe.data and known.model.kind == recipe.model.kind:
             distance = _distance(recipe.model, known.model)
             named = zoo.PUBLISHED[known.name].network if known.name in zoo.PUBLISHED else _name(known.model)
-            yield distance, Row(named, known.published, known.epochs, "architecture" if distance else "same")
+            yield distance, PublishedRow(named, known.published, known.epochs, "architecture" if distance else "same")
     if recipe.data == "cifar10" and isinstance(recipe.model, FastConv):
         distance = _distance(recipe.model, FastConv())
         published = Published(low=0.9405, high=0.9405, source="KellerJordan/cifar10-airbench, README")
-        yield distance, Row("airbench94", published, 8, "architecture" if distance else "same", augmented=True)
+        yield distance, PublishedRow("airbench94", published, 8, "architecture" if distance else "same", augmented=True)
 
 
 def _distance(one: Model, other: Model) -> float:
@@ -95,11 +95,11 @@ def _sizes(model: Model) -> list[int]:
     return values
 
 
-def _nearest_in_size(num_parameters: int) -> Row:
+def _nearest_in_size(num_parameters: int) -> PublishedRow:
     known = min(CIFAR10_NETWORKS, key=lambda each: abs(math.log(each.parameters / num_parameters)))
     accuracy = known.test_accuracy
     published = Published(low=accuracy, high=accuracy, source=f"{CIFAR10_SOURCE}, README")
-    return Row(known.network, published, known.epochs, "size")
+    return PublishedRow(known.network, published, known.epochs, "size")
 
 
 def _name(model: Model) -> str:

@@ -16,7 +16,7 @@ from reslab.report.inputs import Inputs
 from reslab.report.interactive import Interaction
 from reslab.report.looks import doubts, doubts_sentence, looks
 from reslab.report.mistakes import Mistakes
-from reslab.report.nearest import Row, difference
+from reslab.report.nearest import PublishedRow, difference
 from reslab.report.pictures import Picture
 from reslab.report.shortfall import warn_of_shortfall
 from reslab.report.tables import (
@@ -39,7 +39,7 @@ def render(
     inputs: Inputs,
     *,
     pictures: Mapping[str, Sequence[Picture]],
-    row: Row | None,
+    row: PublishedRow | None,
     beside: Beside | None,
     interaction: Interaction,
 ) -> str:
@@ -132,7 +132,7 @@ def _what(inputs: Inputs) -> str:
     return f"{taught} {test}"
 
 
-def _published(inputs: Inputs, row: Row | None) -> dict[str, Any]:
+def _published(inputs: Inputs, row: PublishedRow | None) -> dict[str, Any]:
     judged = row.judged(inputs.test) if row else None
     compared = judged or inputs.test.accuracy
     return {

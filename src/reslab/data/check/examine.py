@@ -165,7 +165,7 @@ def _reason(sentence: str, *, name: str) -> str:
     return sentence.removeprefix(name).rpartition(": ")[0].strip() or sentence
 
 
-def _look_into(listings: Sequence[Listing]) -> tuple[findings.Shapes | None, tuple[findings.Converted, ...]]:
+def _look_into(listings: Sequence[Listing]) -> tuple[findings.Shapes | None, tuple[findings.Reduced, ...]]:
     """Measure the picture files, and tell what reading them leaves out."""
     files = [pair for listing in listings for pair in zip(listing.files, listing.names, strict=True)]
     sizes: list[tuple[int, int]] = []
@@ -178,7 +178,7 @@ def _look_into(listings: Sequence[Listing]) -> tuple[findings.Shapes | None, tup
                 for loss in losses_of(image):
                     losses[loss].append(name)
             show(done)
-    parts = (findings.Converted(loss=loss, count=len(names), paths=tuple(names)) for loss, names in losses.items())
+    parts = (findings.Reduced(loss=loss, count=len(names), paths=tuple(names)) for loss, names in losses.items())
     return _measure(sizes) if sizes else None, tuple(parts)
 
 

@@ -31,7 +31,7 @@ class Broken(Part):
     reason: str
 
 
-class Converted(Part):
+class Reduced(Part):
     """Pictures of which reading leaves out or rescales something, such as further pages, and what."""
 
     loss: str
@@ -142,7 +142,7 @@ class Report(Part):
     imbalance: float | None
     look_alike_names: tuple[tuple[str, ...], ...]
     shapes: Shapes | None
-    converted: tuple[Converted, ...] = ()
+    converted: tuple[Reduced, ...] = ()
     proposals: tuple[str, ...]
     refused: str | None = None
 

@@ -31,7 +31,7 @@ _BEGINNINGS = {
 _PLAIN = re.compile(r"[\w-]{1,80}", re.ASCII)
 
 
-class Table(NamedTuple):
+class UnpackedTable(NamedTuple):
     """Columns of text of one length, and the folder in which the files lie that they name."""
 
     columns: Mapping[str, Sequence[str]]
@@ -43,7 +43,7 @@ def find_files(path: Path) -> list[Path]:
     return sorted(path.glob(f"*{ENDING}")) if path.is_dir() else [path] if path.suffix.lower() == ENDING else []
 
 
-def read_parquet(path: Path, files: Sequence[Path]) -> Table:
+def read_parquet(path: Path, files: Sequence[Path]) -> UnpackedTable:
     """Read Parquet files of the same columns. Raises: UserError where they are not sound, or pandas is missing."""
     stamp = stamp_files(files)
     try:
@@ -68,7 +68,7 @@ def read_parquet(path: Path, files: Sequence[Path]) -> Table:
     columns = {str(name): ["" if cell != cell else str(cell) for cell in frame[name]] for name in frame.columns}
     for name, classes in _named_classes(files[0]).items():
         columns[name] = [classes[int(cell)] if cell.isdecimal() else cell for cell in columns[name]]
-    return Table(columns, root)
+    return UnpackedTable(columns, root)
 
 
 def _holds_pictures(column: Any) -> bool:

@@ -64,12 +64,12 @@ def read_cached(
 def describe_damaged(sentences: Sequence[str], *, origin: str) -> str:
     """Say which images cannot be read, one sentence of `decode` each, in one sentence."""
     if len(sentences) == 1:
-        return f"{origin}: {sentences[0]}, or leave it out with --skip-damaged"
+        return f"{origin}: {sentences[0]}, or leave it out by --skip-damaged of train, fit or extend"
     shown = "; ".join(sentence.rpartition(": ")[0] for sentence in sentences[:_DAMAGED_SHOWN])
     more = f"; and {len(sentences) - _DAMAGED_SHOWN:,} more" if len(sentences) > _DAMAGED_SHOWN else ""
     return (
         f"{len(sentences):,} pictures of {origin} cannot be used: {shown}{more}: replace or remove them, or leave them "
-        "out with --skip-damaged"
+        "out by --skip-damaged of train, fit or extend"
     )
 
 

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 
-class Measured(NamedTuple):
+class MeasuredRecipe(NamedTuple):
     """Test accuracy and minutes of a recipe, means over its runs, and on what."""
 
     accuracy: float
@@ -14,11 +14,11 @@ class Measured(NamedTuple):
 
 MEASURED = {
     # [[[cog cog.outl(measured_recipes()) ]]]
-    "lab-resnet32-short": Measured(0.8739, 29.9, 1, "AMD EPYC (AVX2)"),
-    "fast94": Measured(0.9307, 14.3, 3, "Intel(R) Xeon(R) Processor (AVX512)"),
-    "fast-cifar100": Measured(0.7074, 30.8, 1, "Intel(R) Xeon(R) Processor (AVX512)"),
-    "fast-resnet20": Measured(0.9200, 36.3, 1, "Intel(R) Xeon(R) Processor (AVX512)"),
-    "fast-resnet32": Measured(0.9324, 54.3, 1, "Intel(R) Xeon(R) Processor (AVX512)"),
-    "fast-resnet56": Measured(0.9336, 91.9, 1, "Intel(R) Xeon(R) Processor (AVX512)"),
+    "lab-resnet32-short": MeasuredRecipe(0.8739, 29.9, 1, "AMD EPYC (AVX2)"),
+    "fast94": MeasuredRecipe(0.9307, 14.3, 3, "Intel(R) Xeon(R) Processor (AVX512)"),
+    "fast-cifar100": MeasuredRecipe(0.7074, 30.8, 1, "Intel(R) Xeon(R) Processor (AVX512)"),
+    "fast-resnet20": MeasuredRecipe(0.9200, 36.3, 1, "Intel(R) Xeon(R) Processor (AVX512)"),
+    "fast-resnet32": MeasuredRecipe(0.9324, 54.3, 1, "Intel(R) Xeon(R) Processor (AVX512)"),
+    "fast-resnet56": MeasuredRecipe(0.9336, 91.9, 1, "Intel(R) Xeon(R) Processor (AVX512)"),
     # [[[end]]]
 }
