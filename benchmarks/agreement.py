@@ -5,7 +5,7 @@ that take free sizes get the ordinary file; OpenCV, which does not, gets the one
 highest probabilities lie within 1e-4 by PyTorch is counted, and may be classified otherwise.
 
     pip install openvino opencv-python-headless
-    npm install --prefix FOLDER onnxruntime-node onnxruntime-web
+    npm install --prefix FOLDER onnxruntime-node onnxruntime-web@1.23.2     the version of the exported page
     python benchmarks/agreement.py RUN --npm FOLDER          writes benchmarks/agreement.json
 """
 
