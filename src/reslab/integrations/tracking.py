@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from reslab.errors import Failure, UserError, extra
+from reslab.recipe.settings import name_values
 from reslab.records import Epoch, Evaluation
 from reslab.runs import Run, make_folder
 from reslab.runs.files import writing
@@ -219,15 +220,4 @@ class _WeightsAndBiases:
 
 
 def _settings_of(run: Run) -> dict[str, Any]:
-    return dict(_flatten(run.recipe.model_dump(mode="json"))) | {"seed": run.environment.seed}
-
-
-def _flatten(content: Any, *path: str) -> Iterator[tuple[str, Any]]:
-    """Name every value of a recipe by its path, as `--set` does; what is absent is left out."""
-    parts = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else None
-    if parts is None:
-        if content is not None:
-            yield ".".join(path), content
-        return
-    for name, part in parts:
-        yield from _flatten(part, *path, str(name))
+    return dict(name_values(run.recipe.model_dump(mode="json"))) | {"seed": run.environment.seed}

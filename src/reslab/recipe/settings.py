@@ -4,7 +4,7 @@ A value is read as JSON where it is JSON, else as text.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -150,3 +150,14 @@ def _change_kind(place: dict[str, Any], kind: Any) -> None:
     kept = {name: value for name, value in place.items() if name in siblings[kind].model_fields}
     place.clear()
     place.update(kept | {"kind": kind})
+
+
+def name_values(content: Any, *path: str) -> Iterator[tuple[str, Any]]:
+    """Name every value of a recipe in JSON as `--set` does; what is absent is left out."""
+    parts = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else None
+    if parts is None:
+        if content is not None:
+            yield ".".join(path), content
+        return
+    for name, part in parts:
+        yield from name_values(part, *path, str(name))
