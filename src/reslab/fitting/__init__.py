@@ -3,13 +3,14 @@
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
 
 from reslab.data.batches import seeded
 from reslab.data.check.examine import look_at
 from reslab.data.check.words import describe
+from reslab.data.frames import to_expression
 from reslab.data.framing import Form
 from reslab.data.images import ImageSet
 from reslab.data.load import load, load_validation
@@ -35,6 +36,9 @@ from reslab.training.begin import Computing, begin
 from reslab.training.distributed import Team
 from reslab.training.progress import say
 
+if TYPE_CHECKING:
+    import pandas
+
 __all__ = ["fit"]
 
 END = 0.95  # of the time, when a training that takes longer than was measured ends
@@ -47,7 +51,7 @@ NOT_INSTALLED = (
 
 
 def fit(
-    data: str,
+    data: "str | pandas.DataFrame",
     *,
     out: Path | str = "runs/fit",
     minutes: float = 10,
@@ -66,8 +70,9 @@ def fit(
 
     Parameters
     ----------
-    data : str
-        A data expression such as `folder:pictures`, with a folder of pictures for each class.
+    data : str or pandas.DataFrame
+        A data expression such as `folder:pictures`, with a folder of pictures for each class. A DataFrame has columns
+        as the tables of `csv:` have; it is kept beside the run, as `RUN.csv`.
     out : Path or str, default "runs/fit"
         The new run folder.
     minutes : float, default 10
@@ -103,6 +108,7 @@ def fit(
         raise UserError(f"--minutes {minutes:g} leaves no time: choose 1 or more")
     budget = Budget.of(minutes)
     Run.check_free(out)
+    data = to_expression(data, data_dir=data_dir, beside=out)
     size = find_image_size(data, largest=LARGEST_STORED, data_dir=data_dir)
     pictures = _read(data, size=size, data_dir=data_dir, skip_damaged=skip_damaged)
     images = pictures.training("squeeze")
