@@ -231,9 +231,9 @@ def _stream(
     term = terms[0]
     if not isinstance(term, ShardsTerm) or len(terms) > 1 or term.limit is not None:
         raise UserError(f"{expression!r} cannot be streamed, only shards:URL alone can: pack it (reslab data pack)")
-    images, labels, classes = stream_shards(term.url, split=split, form=form, skip_damaged=skip_damaged, buffer=buffer)
-    _check_counts(terms, [Labelled(images, labels, classes)], expression, split)
-    return ImageSet(images, torch.from_numpy(labels), classes, expression, split)
+    part = stream_shards(term.url, split=split, form=form, skip_damaged=skip_damaged, buffer=buffer)
+    _check_counts(terms, [part], expression, split)
+    return _as_set(part, expression, split)
 
 
 def _read_term(term: Term, split: Split, data_dir: Path | None, form: Form, skip_damaged: bool) -> Labelled:
