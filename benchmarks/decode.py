@@ -24,7 +24,7 @@ import reslab
 from reslab.data.pictures import SPARE, decode
 from reslab.network.network import Network
 
-NUM, WIDTH, HEIGHT = 12, 4000, 3000
+NUM, WIDTH, HEIGHT = 6, 4000, 3000
 NUM_PARTS, SMALLEST, LARGEST = 200, 256, 427  # pixels a side
 SIDES = (32, 64, 224)
 

@@ -2,8 +2,8 @@
 
 The run is one of `reslab train fast94`. Its held-out images, as they are and enlarged to other shapes, become PNG and
 JPEG files; Chromium opens the page from the disk, without a network, and gets them through the page's own file field.
-`reslab predict` has the decoder shrink a large JPEG, which changes it (`decode.py`), so the page is compared with Python
-that reads all pixels.
+`reslab predict` has the decoder shrink a large JPEG, which changes it (`decode.py`), so the page is compared with what
+Python says of all pixels.
 
     python benchmarks/page.py RUN [--chromium PROGRAM]          writes benchmarks/page.json
 """
