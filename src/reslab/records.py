@@ -279,6 +279,7 @@ class Candidate(Part):
 
     network: str
     image_size: PositiveInt
+    resize: Resizing = "squeeze"
     head: LinearHead | None = None  # None: it was left out
     accuracy: Estimate | None = None
     log_loss: float | None = None
@@ -292,7 +293,9 @@ class Candidate(Part):
     @property
     def words(self) -> str:
         """The name in a table."""
-        frozen = f"{self.network} at {self.image_size} pixels{f', {self.head.words}' if self.head else ''}"
+        resized = {"squeeze": None, "pad": say("padded"), "crop": say("cropped")}[self.resize]
+        parts = [f"{self.network} at {self.image_size} pixels", resized, self.head and self.head.words]
+        frozen = ", ".join(part for part in parts if part)
         if self.trained is None or not self.share:
             return frozen
         trained = f"{self.trained.model.label} {self.trained.name}"
