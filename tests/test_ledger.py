@@ -127,6 +127,14 @@ def test_hostile_commands_and_deaths_have_found_nothing() -> None:
     assert found["defects"] == 0
 
 
+def test_watch_notices_mild_corruptions_and_seldom_anything_else() -> None:
+    found = json.loads((ROOT / "benchmarks/watch.json").read_text())["result"]
+    assert found["false_alarms"]["trials"] >= 200
+    assert found["false_alarms"]["any"] <= 0.05 * found["false_alarms"]["trials"]
+    for name, power in found["power"].items():
+        assert power["any"] == power["trials"], name  # docs/trust.md says so
+
+
 STUDIES = sorted(path.parent for path in ROOT.glob("results/*/study.json"))
 
 

@@ -275,6 +275,16 @@ def strangers() -> str:
     return "\n" + table(["strangers", *scores], rows)
 
 
+def watched() -> str:
+    """List how often each corruption of the pictures is noticed, and by what."""
+    rows = []
+    for name, found in bench("watch", "power").items():
+        trials = found["trials"]
+        by = [aspect for aspect in found if aspect not in ("trials", "any") and 2 * found[aspect] >= trials]
+        rows.append([name, f"{found['any']} of {trials}", ", ".join(by)])
+    return "\n" + table(["corruption, level 2", "noticed", "mostly by"], rows)
+
+
 # ---- recipes, commands
 
 
