@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from reslab.report.comparison import compare
     from reslab.runs import Run
     from reslab.training import resume, train
+    from reslab.training.calibrating import calibrate
 
 __version__ = "0.1.0"
 
@@ -52,6 +53,7 @@ __all__ = [
     "Run",
     "UserError",
     "build",
+    "calibrate",
     "classify",
     "compare",
     "derive",
@@ -114,6 +116,7 @@ _HOMES = {
     "reslab.integrations.scikit_learn": ("Classifier",),
     "reslab.integrations.tracking": ("track",),
     "reslab.training": ("resume", "train"),
+    "reslab.training.calibrating": ("calibrate",),
 }
 
 

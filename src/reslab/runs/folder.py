@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -366,6 +367,11 @@ class Run:
 
     def write_evaluation(self, evaluation: Evaluation) -> None:
         write_json(self.path / "evaluation.json", evaluation.model_dump(mode="json"))
+
+    def remove_evaluation(self) -> None:
+        """Remove figures and predictions, before weights are written that say otherwise."""
+        for path in (self.path / "evaluation.json", *self.path.glob("predictions-*.npz")):
+            writing(path, partial(path.unlink, missing_ok=True))
 
 
 def _is_in_the_way(path: Path) -> bool:
