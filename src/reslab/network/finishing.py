@@ -100,8 +100,9 @@ def divide(network: Network, *, by: Calibration) -> Network:
 
 
 def _get_to_know(images: ImageSet, seen: _Seen | None, features_of: FeaturesOf) -> Familiarity | None:
-    """Keep the features of a few training images of each class; of streamed ones none, which are far away."""
+    """Look at a few training images of each class; of streamed ones at none, which are far away."""
     if seen is None or (isinstance(images.images, Pixels) and images.images.is_streamed):
         return None
     few = limit(images.labels.numpy(), classes=images.classes, num=-(-MOST // len(images.classes)))
-    return fit_familiarity(features_of(images.subset(few)), seen.features, seen.logits)
+    known = images.subset(few)
+    return fit_familiarity(features_of(known), known.labels, seen.features, seen.logits)

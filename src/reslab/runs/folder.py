@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 
 from reslab.errors import Failure, UserError
 from reslab.recipe.recipe import Recipe, read_recipe
-from reslab.records import SPLITS, Candidates, Environment, Epoch, Evaluation, PriorChoice, SplitName, Weights
+from reslab.records import (
+    FAMILIARITY,
+    SPLITS,
+    Candidates,
+    Environment,
+    Epoch,
+    Evaluation,
+    PriorChoice,
+    SplitName,
+    Weights,
+)
 from reslab.runs import checkpoints, lock
 from reslab.runs.checkpoints import Checkpoint
 from reslab.runs.compact import compress
@@ -381,7 +391,8 @@ def _is_in_the_way(path: Path) -> bool:
 def pack_weights(tensors: Arrays, weights: Weights, *, compact: bool = False) -> bytes:
     """Give the content of a `model.safetensors`; a compact one has 8-bit integers and a quarter of the size."""
     if compact:
-        tensors = compress(tensors)
+        layers = {name: value for name, value in tensors.items() if not name.startswith(FAMILIARITY)}
+        tensors = {**tensors, **compress(layers)}
     return to_safetensors(tensors, {"reslab": weights.model_dump_json()})
 
 

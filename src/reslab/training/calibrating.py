@@ -76,11 +76,11 @@ def calibrate(
     --------
     >>> import reslab
     >>> digits = reslab.find_recipe("digits-quick")
-    >>> recipe = reslab.derive(digits, name="all", data="digits:3,8,9", validation=0, epochs=2)
+    >>> recipe = reslab.derive(digits, name="all", validation=0, epochs=1)
     >>> run = reslab.train(recipe, out="runs/all")
     >>> found = reslab.calibrate(run)
     >>> found.num_images, found.twin
-    (42, 'all-twin')
+    (144, 'all-twin')
     """
     _check(run)
     found = twin or _train_twin(run, Where(device, data_dir, allow_remote, silent))
