@@ -13,6 +13,7 @@ no line with it: Markdown would end the paragraph there. Everything else in a bl
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
 from functools import cache
@@ -256,6 +257,22 @@ def fitted() -> str:
         "trained beside",
     ]
     return "\n" + table(header, rows)
+
+
+def calibrated() -> str:
+    """Put calibration error and log loss before the temperature beside those after, for every result that has both."""
+    rows, without = [], Counter[str]()
+    for path in sorted((ROOT / "results").glob("**/evaluation.json")):
+        name, test = path.parent.relative_to(ROOT / "results"), read_evaluation(path.parent).splits.get("test")
+        if test is None or test.log_loss_uncalibrated is None or test.expected_calibration_error_uncalibrated is None:
+            without[name.parts[0]] += 1
+            continue
+        errors = test.expected_calibration_error_uncalibrated, test.expected_calibration_error
+        losses = [f"{each.value:.4f}" for each in (test.log_loss_uncalibrated, test.log_loss)]
+        rows.append([f"[`{name}`](../results/{name})", *map(words.figure, errors), *losses])
+    others = ", ".join(f"`{name}` ({words.counted(num, 'run')})" for name, num in without.items())
+    header = ["result", "calibration error before", "after", "log loss before", "after"]
+    return "\n" + table(header, rows) + f"\n\nWithout a temperature: {others}."
 
 
 def class_sets() -> str:
