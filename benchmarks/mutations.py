@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -30,7 +31,8 @@ ROOMS = ("training", "network", "measure", "runs")
 PRELOADED = ["torch", "scipy.stats", "sklearn.datasets", "matplotlib.pyplot", "pydantic", "rich.progress", "jinja2"]
 FORKS = multiprocessing.get_context("forkserver")
 SLOW = {"test_kill.py", "test_distributed.py"}  # run only for the file that they mirror
-SECONDS = 240  # a mutation may wait for ever
+CPU_SECONDS = 240  # a mutation may go round for ever,
+SECONDS = 1200  # or wait for ever
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},
     **{ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In},
@@ -124,6 +126,7 @@ def run_tests(copy: Path, tests: list[Path]) -> None:
     os.dup2(silence, 1)
     os.dup2(silence, 2)
     os.chdir(copy)
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     sys.path.insert(0, str(copy / "src"))
     options = ["-x", "-n", "0", "-p", "no:cacheprovider", "--basetemp", str(copy / "made")]
     os._exit(pytest.main([*options, *map(str, tests)]))

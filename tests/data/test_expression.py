@@ -86,6 +86,10 @@ def test_a_path_in_the_home_folder_is_resolved() -> None:
         ("cifar100:reptiles,lizard", "'lizard' is in .* twice"),
         ("digits:0-3+digits:3-5", "the class '3' is in .* twice: take it once"),
         (
+            "folder:a:7,8@20?group=time:5",
+            "@20 stands at the end, behind the options: write folder:a:7,8?group=time:5@20",
+        ),
+        (
             "folder:a/b+npz:a/b+folder:a//b@3",
             "^'folder:a/b' is in 'folder:a/b.npz:a/b.folder:a//b@3' twice: take it once",
         ),

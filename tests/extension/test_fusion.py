@@ -9,14 +9,15 @@ from torch import nn
 
 from reslab import models
 from reslab.data.load import load
+from reslab.errors import UserError
 from reslab.extension import extend, fusion
 from reslab.models.fusion import SplitLinear
 from reslab.network.network import Network
 from reslab.pretrained.fusion import compute_fused, fuse
 from reslab.recipe.networks import EfficientNetLite, FastConv, Fusion
-from reslab.recipe.recipe import Standardize
+from reslab.recipe.recipe import Recipe, Standardize, derive
 from reslab.records import Weights
-from reslab.runs import Run
+from reslab.runs import Run, read_weights
 
 PIXELS = Standardize(mean=(120.0, 110.0, 90.0), std=(60.0, 70.0, 80.0))
 
@@ -70,6 +71,34 @@ def test_a_head_trained_further_keeps_no_rows_apart(base: Run, tmp_path: Path) -
     assert isinstance(network.metadata.model, Fusion)
     assert (network.metadata.model.kept, type(network.module.head)) == ((), nn.Linear)
     assert made.recipe.model == network.metadata.model
+    with pytest.raises(UserError, match="joined with a pretrained network already: choose finetune-distill or fusion"):
+        extend(kept.path, data="digits:8@20", out=tmp_path / "third", method="finetune-fusion")
+
+
+def test_a_tuned_network_is_joined_as_it_is_after_its_tuning(base: Run, tmp_path: Path) -> None:
+    data = {"data": "digits:0,8@20", "seed": 1}
+    tuned = extend(base.path, out=tmp_path / "tuned", method="finetune-distill", **data)
+    joined = extend(base.path, out=tmp_path / "joined", method="finetune-fusion", **data)
+    before, after = read_weights(tuned.path)[0], read_weights(joined.path)[0]
+    layers = [name for name in before if not name.startswith("head.")]
+    assert layers
+    for name in layers:
+        assert (after[f"base.{name}"] == before[name]).all()
+    assert len(joined.log) == len(tuned.log)
+    assert joined.log[-1].train_loss == tuned.log[-1].train_loss
+
+
+def test_minutes_limit_what_is_trained_before_it_is_joined(
+    base: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def within(recipe: Recipe, **_: object) -> Recipe:
+        assert recipe.model == base.recipe.model  # the pretrained network takes no part in an update
+        return derive(recipe, name=recipe.name, updates=3)
+
+    monkeypatch.setattr("reslab.extension.run.within", within)
+    made = extend(base.path, data="digits:0@20", out=tmp_path / "more", method="finetune-fusion", minutes=1)
+    assert made.log[-1].updates == 3
+    assert isinstance(made.recipe.model, Fusion)
 
 
 @pytest.fixture
@@ -110,7 +139,9 @@ def test_each_opinion_rests_on_its_own_features(
     heads: list[fusion.SolvedHead] = []
     monkeypatch.setattr(fusion, "join", lambda first, second, **_: heads.extend([first, second]))
     head = nn.Linear(6, 3)
-    fusion.candidates(head, experts[2], held_out=experts[2], num_old=2, num_base_features=3, keep_old=False)
+    fusion.candidates(
+        head, experts[2], held_out=experts[2], num_old=2, num_known=2, num_base_features=3, keep_old=False
+    )
     first, second = heads[:2]
     assert torch.equal(first.weight[:2], head.weight[:2])
     assert not first.weight[2:, 3:].any()

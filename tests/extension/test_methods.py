@@ -121,7 +121,7 @@ def test_a_run_repeats_to_the_same_bytes_and_another_seed_does_not(base: Run, tm
     assert bytes_of[0] == bytes_of[1] != bytes_of[2]
 
 
-@pytest.mark.parametrize("method", ["finetune-distill", "weight-align", "joint", "frozen"])
+@pytest.mark.parametrize("method", ["finetune-distill", "finetune-fusion", "weight-align", "joint", "frozen"])
 def test_an_interrupted_extension_is_finished_to_the_same_bytes(
     method: str, base: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,16 +29,19 @@ def models(
     """List the networks with their parameters, multiply-adds and training memory per image, and receptive field."""
     use_threads(threads)
     from reslab.cli.show import print_json, print_table
+    from reslab.data.progress import counting
     from reslab.recipe.networks import MODELS
 
     for name in names or ():
         if name not in MODELS:
             hint = did_you_mean(name, MODELS, otherwise="choose another,")
             raise UserError(f"unknown network {name!r}: {hint} see reslab models")
-    found = {
-        name: _cost(MODELS[name], num_classes=num_classes, channels=channels, device=device if measure else None)
-        for name in names or MODELS
-    }
+    found = {}
+    with counting("counting", total=len(names or MODELS), unit="networks") as show:
+        for place, name in enumerate(names or MODELS, 1):
+            timed_on = device if measure else None
+            found[name] = _cost(MODELS[name], num_classes=num_classes, channels=channels, device=timed_on)
+            show(place)
     if json:
         print_json(found)
         return

@@ -239,6 +239,10 @@ def _parse_source(text: str, expression: str) -> Term:
 def _parse_located(source: Located, rest: str, limit: int | None) -> LocatedTerm:
     """Take path, choice of classes and options apart."""
     place, options = _parse_options(rest, source)
+    bare, early = _parse_limit(place)
+    if early is not None and place != rest:
+        whole = f"{source}:{bare}{rest[len(place) :]}@{early}"
+        raise UserError(f"@{early} stands at the end, behind the options: write {whole}")
     path, last = _part(place)
     root = Path(os.path.expanduser(path))
     if last is None:

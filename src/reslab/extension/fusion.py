@@ -7,6 +7,7 @@ The base has seen its training images, so its features tell them apart better th
 solved on both networks' features trusts the base too much. So the head is a product of two experts: the base's own rows
 with new ones beside them, and the pretrained network's classifier of all classes; held-out images say how much each
 counts.
+A base that was trained further on all classes brings the rows of all.
 Source: logistic regression; the offset in `regress` is that of generalized linear models, McCullagh and Nelder 1989;
 see `join` for the product.
 Axes: N images, D features, K classes of which K' are old.
@@ -22,7 +23,6 @@ from torch import Tensor, nn
 from reslab import models
 from reslab.measure.calibration import find_obstacle
 from reslab.recipe.networks import EfficientNetLite, Fusion, Kept, Model
-from reslab.recipe.recipe import Extension
 from reslab.records import Weights
 
 SIZE: Final = 0  # of the pretrained network
@@ -31,14 +31,11 @@ PENALTIES = (1e-2, 3e-3, 1e-3)  # times half the squares of the rows, beside the
 ITERATIONS = 100
 
 
-def describe(weights: Weights, extension: Extension) -> Model:
-    """Describe the network that the base becomes by an extension; a fused base stays as it is."""
+def describe(weights: Weights, *, keep_old: bool) -> Fusion:
+    """Describe a network beside a pretrained one; a fused one stays as it is."""
     model = weights.model
-    if extension.method == "fusion":
-        fused = model if isinstance(model, Fusion) else _beside_pretrained(model)
-        return fused.model_copy(update={"kept": _kept(weights) if extension.keep_old else ()})
-    # A head that is trained has rows of one kind.
-    return model.model_copy(update={"kept": ()}) if isinstance(model, Fusion) else model
+    fused = model if isinstance(model, Fusion) else _beside_pretrained(model)
+    return fused.model_copy(update={"kept": _kept(weights) if keep_old else ()})
 
 
 def _beside_pretrained(model: Model) -> Fusion:
@@ -92,24 +89,28 @@ def candidates(
     *,
     held_out: LabelledFeatures,
     num_old: int,
+    num_known: int,
     num_base_features: int,
     keep_old: bool,
 ) -> list[SolvedHead]:
-    """Solve a head for each penalty: new rows beside the base's, which are kept or joined to a second opinion.
+    """Solve a head for each penalty: new rows beside the first network's, which are kept or joined to a second opinion.
 
-    The base's rows are the first `num_old` of `head`; its features are the first `num_base_features`.
+    The first network knows the first `num_known` rows of `head`, the old classes or all; its features are the first
+    `num_base_features`.
     """
-    old = SolvedHead(head.weight[:num_old].detach().cpu(), head.bias[:num_old].detach().cpu(), 0.0)
+    old = SolvedHead(head.weight[:num_known].detach().cpu(), head.bias[:num_known].detach().cpu(), 0.0)
     old_logits = old.logits(training.features)
     if keep_old:
         rows = regress(training, given=old_logits, penalties=PENALTIES)
         old_held = old.logits(held_out.features)
         return [_stack(old, calibrate_rows(each, held_out, old_logits=old_held)) for each in rows]
     places = slice(num_base_features), slice(num_base_features, None)
-    (new,) = _regress_on(places[0], training, given=old_logits, penalties=PENALTIES[:1])
+    if num_known == num_old:
+        (new,) = _regress_on(places[0], training, given=old_logits, penalties=PENALTIES[:1])
+        old = _stack(old, new)
     nothing = torch.zeros(len(training.labels), 0)
     seconds = _regress_on(places[1], training, given=nothing, penalties=PENALTIES)
-    return [join(_stack(old, new), each, held_out=held_out, num_old=num_old) for each in seconds]
+    return [join(old, each, held_out=held_out, num_old=num_old) for each in seconds]
 
 
 def _stack(old: SolvedHead, new: SolvedHead) -> SolvedHead:

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from reslab.errors import UserError
 from reslab.extension import fusion
+from reslab.recipe.networks import Fusion, Model
 from reslab.recipe.recipe import (
     AdamW,
     Cosine,
@@ -45,11 +46,14 @@ METHODS: Final[dict[Method, About]] = {
     ),
     "finetune": About("all layers, the backbone at a lower rate, every class drawn equally often", True, False),
     "finetune-distill": About("the same, keeping the old network's opinion", False, False),
+    "finetune-fusion": About("the same, then a pretrained network as a second opinion", True, False),
     "weight-align": About("distillation, then new rows of the head as long as the old ones", False, False),
     "joint": About("all classes from scratch by the base's recipe", True, False),
 }
 DEFAULT: Final[Method] = "finetune-distill"
-TUNED: Final[tuple[Method, ...]] = ("finetune", "finetune-distill", "weight-align")
+TUNED: Final[tuple[Method, ...]] = ("finetune", "finetune-distill", "finetune-fusion", "weight-align")
+DISTILLED: Final[tuple[Method, ...]] = ("finetune-distill", "finetune-fusion", "weight-align")
+FUSED: Final[tuple[Method, ...]] = ("fusion", "finetune-fusion")
 
 BACKBONE_LR, BACKBONE_LR_ALONE = 0.4, 0.05  # the latter without images that hold the old classes in place
 TUNED_SHARE = 0.75  # of the base's epochs
@@ -89,7 +93,7 @@ def plan(base: Recipe, *, weights: Weights, extension: Extension, data: str) -> 
         # New classes come as the base's images are, in grey or in colour.
         "channels": weights.channels if weights.channels in (1, 3) else "auto",
         "standardize": weights.standardize,
-        "model": base.model if extension.method == "joint" else fusion.describe(weights, extension),
+        "model": _describe_model(base, weights, extension),
         "validation": 0,
         "trial": False,
         "warm_until": None,
@@ -101,11 +105,21 @@ def plan(base: Recipe, *, weights: Weights, extension: Extension, data: str) -> 
     return derive(base, name=f"{base.name}-{extension.method}", **changes | _training(base, extension))
 
 
+def _describe_model(base: Recipe, weights: Weights, extension: Extension) -> Model:
+    model = weights.model
+    if extension.method == "joint":
+        return base.model
+    if extension.method in FUSED:
+        return fusion.describe(weights, keep_old=extension.keep_old is not None)
+    # A head that is trained has rows of one kind.
+    return model.model_copy(update={"kept": ()}) if isinstance(model, Fusion) else model
+
+
 def fit(recipe: Recipe, *, num_images: int, validation: int, trial: bool) -> Recipe:
     """Fill in how many images are held out, whether by a trial, and for a tuned network how many it is shown."""
     changes: dict[str, Any] = {"validation": validation, "trial": trial}
     method, per_epoch = recipe.extension and recipe.extension.method, num_images - validation
-    if method in ("finetune", "finetune-distill"):
+    if method in TUNED and method != "weight-align":
         changes["sampling"] = Sampling(images_per_epoch=per_epoch, balance=BALANCE)
     if method in TUNED:
         changes["epochs"] = min(recipe.epochs, max(FEWEST_EPOCHS, -(-MOST_DRAWN // per_epoch)))

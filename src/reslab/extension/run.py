@@ -19,7 +19,7 @@ from reslab.data.recipe_data import check_remote, describe_change, find_base, re
 from reslab.errors import UserError
 from reslab.extension import announce, fusion, heads
 from reslab.extension.features import as_epoch, compute_features, is_mirrored, set_head, train_head
-from reslab.extension.methods import DEFAULT, METHODS, TUNED, backbone_rate, check_method, fit, plan
+from reslab.extension.methods import DEFAULT, DISTILLED, FUSED, METHODS, TUNED, backbone_rate, check_method, fit, plan
 from reslab.extension.prior import Priors, choose_prior, priors_of
 from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
@@ -264,6 +264,8 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None, dev
         raise UserError(f"{method} changes the old classes' logits: choose --method fusion, or omit --keep-old")
     if wish.minutes is not None and METHODS[method].on_features:
         raise UserError(f"{method} takes as long as its features do: omit --minutes, or choose another --method")
+    if method == "finetune-fusion" and isinstance(weights.model, Fusion):
+        raise UserError(f"{run.path} is joined with a pretrained network already: choose finetune-distill or fusion")
     base = run.recipe
     limit = {"all": None, "none": 0}.get(str(wish.old_data), wish.old_data)
     if base.trial and wish.old_data == "none":
@@ -280,7 +282,7 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None, dev
         merge=wish.merge or bool(base.extension and base.extension.merge),
         keep_old=wish.keep_old,  # type: ignore[arg-type]
         backbone_lr=backbone_rate(method, old_data=wish.old_data),
-        distill=1.0 if method in ("finetune-distill", "weight-align") else 0.0,
+        distill=1.0 if method in DISTILLED else 0.0,
     )
     here = recipe_here(run, data_dir=data_dir)
     data = join_expressions(here.data, wish.data, old_limit=None if limit is None else int(limit))
@@ -297,7 +299,11 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None, dev
     if wish.minutes is None:
         return recipe
     share = 1.0 if extension.distill == 0 else FORWARD_SHARE  # the rest is for the base's opinion
-    return within(recipe, minutes=share * wish.minutes, images=images, device=device)
+    tuned = recipe
+    if isinstance(recipe.model, Fusion) and method == "finetune-fusion":  # the pretrained network is not trained
+        tuned = derive(recipe, name=recipe.name, model=recipe.model.base)
+    shortened = within(tuned, minutes=share * wish.minutes, images=images, device=device)
+    return derive(shortened, name=recipe.name, model=recipe.model)
 
 
 def _with_settings(recipe: Recipe, settings: tuple[str, ...]) -> Recipe:
@@ -397,13 +403,13 @@ class _Extender:
         network = self._teach()
         if self.extension.method == "weight-align":
             heads.align_norms(network.module.head, num_old=self.extension.num_old)
-        if self.extension.method != "fusion":  # which chooses both at once
+        if self.extension.method not in FUSED:  # which choose head and prior at once
             self._settle_prior(network)
         finished = finish(
             network,
             images=self.images,
             held_out=self.held_out,
-            features_of=partial(compute_fused, network) if self.extension.method == "fusion" else None,
+            features_of=partial(compute_fused, network) if self.extension.method in FUSED else None,
             calibrated=bool(self.extension.keep_old),
         )
         self.display.say(finished.note)
@@ -411,9 +417,13 @@ class _Extender:
         return self.run
 
     def _teach(self) -> Network:
-        if self.extension.method == "fusion":
-            return self._fuse()
-        return self._extend_on_features() if METHODS[self.extension.method].on_features else self._tune()
+        match self.extension.method:
+            case "fusion":
+                return self._fuse(self.base)
+            case "finetune-fusion":
+                return self._fuse(self._tune())
+            case method:
+                return self._extend_on_features() if METHODS[method].on_features else self._tune()
 
     def _announce(self) -> None:
         for line in announce.describe_classes(self.images, num_old=self.extension.num_old):
@@ -436,31 +446,40 @@ class _Extender:
         changes = {"model": self.recipe.model, "classes": self.images.classes, "calibration": None, "class_sets": None}
         return Network(module, self.base.metadata.model_copy(update=changes))
 
-    def _fuse(self) -> Network:
-        """Put the base beside the pretrained network; choose the head and the prior on the held-out images."""
+    def _fuse(self, first: Network) -> Network:
+        """Put a network beside the pretrained one; choose the head and the prior on the held-out images."""
         began = time.perf_counter()
         assert isinstance(self.recipe.model, Fusion)
         assert self.held_out is not None
-        network = self._named(fuse(self.base, self.recipe.model, num_classes=len(self.images.classes)))
+        network = self._named(fuse(first, self.recipe.model, num_classes=len(self.images.classes)))
         features, held_out = (compute_fused(network, images) for images in (self.images, self.held_out))
         candidates = fusion.candidates(
             network.module.head,
             fusion.LabelledFeatures(features, self.images.labels),
             held_out=fusion.LabelledFeatures(held_out, self.held_out.labels),
             num_old=self.extension.num_old,
+            num_known=first.module.head.out_features,
             num_base_features=fusion.num_features(self.recipe.model.base),
             keep_old=self.extension.keep_old is not None,
         )
-        priors = priors_of(self.recipe, counts=self.images.counts())
+        # However often a class was drawn, held-out images are as frequent as they are.
+        priors = priors_of(self.recipe.model_copy(update={"sampling": None}), counts=self.images.counts())
         choices = [choose_prior(head.logits(held_out), self.held_out.labels, priors=priors) for head in candidates]
         place = max(range(len(choices)), key=lambda place: choices[place].best)
         head, choice = candidates[place], choices[place].model_copy(update={"strength": candidates[place].strength})
         head.write(network.module.head)
         logits = head.logits(features)
-        self.run.cut_log(0)
-        self.run.append_log(as_epoch(logits, self.images.labels, seconds=time.perf_counter() - began))
+        self._log_head(as_epoch(logits, self.images.labels, seconds=time.perf_counter() - began))
         self._add_prior(network, choice, priors)
         return network
+
+    def _log_head(self, solved: Epoch) -> None:
+        """Log a head that was solved: alone, or as the end of the last epoch that trained the layers below it."""
+        log = self.run.log if self.extension.method in TUNED else []
+        if log:
+            solved = log[-1].model_copy(update={"seconds": log[-1].seconds + solved.seconds})
+        self.run.cut_log(max(0, len(log) - 1))
+        self.run.append_log(solved)
 
     def _extend_on_features(self) -> Network:
         network = self._grown()

@@ -400,7 +400,15 @@ class Sampling(Part):
 
 
 Method = Literal[
-    "frozen", "frozen-balanced", "nearest-mean", "fusion", "finetune", "finetune-distill", "weight-align", "joint"
+    "frozen",
+    "frozen-balanced",
+    "nearest-mean",
+    "fusion",
+    "finetune",
+    "finetune-distill",
+    "finetune-fusion",
+    "weight-align",
+    "joint",
 ]
 
 

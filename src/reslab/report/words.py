@@ -160,6 +160,8 @@ _METHODS: dict[Method, str] = {
     "fusion": "a new head on the base's features and a pretrained network's, side by side, both left as they are",
     "finetune": "all layers trained further",
     "finetune-distill": "all layers trained further, with the base as a second teacher",
+    "finetune-fusion": "all layers trained further, with the base as a second teacher, then joined with a pretrained "
+    "network, which stays as it is",
     "weight-align": "all layers trained further with the base as a second teacher, then the new classes' weights "
     "made as long as the old ones'",
     "joint": "all classes from scratch",
