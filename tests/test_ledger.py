@@ -147,6 +147,13 @@ def test_watch_notices_mild_corruptions_and_seldom_anything_else() -> None:
         assert power["any"] == power["trials"], name  # docs/trust.md says so
 
 
+def test_plans_come_true_and_their_order_saves_labels() -> None:
+    found = json.loads((ROOT / "benchmarks/plan.json").read_text())["result"]
+    assert found["plans"]["trials"] >= 100
+    assert found["plans"]["inside"] >= 0.85 * found["plans"]["trials"]
+    assert min(found["order"]["fewer"][num] for num in ("25", "50", "100", "150")) >= 0.3
+
+
 STUDIES = sorted(path.parent for path in ROOT.glob("results/*/study.json"))
 
 
