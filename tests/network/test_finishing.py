@@ -77,6 +77,11 @@ def test_the_share_of_unlike_pictures_among_like_ones_is_what_was_promised(froze
     assert fit(held_out[: FEWEST - 1], held_out[: FEWEST - 1, :3]) is None
 
 
+def test_a_network_that_has_diverged_knows_nothing():
+    images = torch.full((30, 4), torch.nan)
+    assert fit_familiarity(images, torch.arange(30) % 2, images, images) is None
+
+
 def test_the_difference_of_two_mahalanobis_distances_is_that_in_the_directions_that_tell_classes_apart():
     """Both in all directions, by the text book; features of very different scales, and a class of few images."""
     generator = torch.Generator().manual_seed(0)

@@ -119,9 +119,9 @@ class Directions(nn.Module):
 def fit_familiarity(known: Tensor, labels: Tensor, held_out: Tensor, logits: Tensor) -> Familiarity | None:
     """Learn from features (M, D) and labels (M,) of training images, and features (H, D) and logits (H, K) of others.
 
-    Gives nothing where those are too few.
+    Gives nothing where those are too few, or the features are not finite.
     """
-    if len(held_out) < FEWEST or len(labels.unique()) < 2:
+    if len(held_out) < FEWEST or len(labels.unique()) < 2 or not known.isfinite().all():
         return None
     measure = _find_directions(known, labels)
     return Familiarity(measure, measure(held_out.float(), logits.float()))
