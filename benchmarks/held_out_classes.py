@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from record import write_record
 from strangers import Seen, auroc, look_at, score
 from torch import Tensor
@@ -72,8 +73,8 @@ def main() -> None:
     )
     sums = [each for num in (1, 2, 3, 4) for each in combinations(SUMMED, num)]
 
-    def add(found: dict[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray:
-        return sum(found[name] / before[name].std() for name in names)
+    def add(found: dict[str, NDArray[np.float64]], names: tuple[str, ...]) -> NDArray[np.float64]:
+        return np.asarray(np.sum([found[name] / before[name].std() for name in names], axis=0))
 
     result = {
         "recipe": run.recipe.name,

@@ -181,9 +181,9 @@ def read_familiarity(tensors: Mapping[str, NDArray[Any]], *, num_features: int, 
             other = {"centre": (features,), "shared": (directions,), "median": ()}
             fits = axes == directions and rest == other
         case _:
-            features, fits = None, False
+            features, fits = 0, False
     if not fits or features != num_features:
         raise UserError(
             f"{path} is damaged: what it knows of training images does not fit a network of {num_features} features"
         )
-    return Familiarity(Neighbours(**found) if "known" in found else Directions(**found), scores)
+    return Familiarity(Neighbours(found["known"]) if "known" in found else Directions(**found), scores)
