@@ -101,6 +101,15 @@ class Epoch(Part):
     rate_factor: PositiveFloat = 1.0  # below 1 from the epoch on in which a loss was not finite
 
 
+class Progress(Part):
+    """How far the epoch under way is: its number, the share of its updates, and loss and accuracy over those."""
+
+    epoch: PositiveInt
+    share: Fraction
+    train_loss: float
+    train_accuracy: Fraction
+
+
 class Calibration(Part):
     """By what the head's logits have been divided already, and on how many held-out images that rests.
 
