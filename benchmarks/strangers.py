@@ -1,4 +1,4 @@
-"""How well a network tells strange pictures from its own: AUROC by three scores, and how its promise is kept.
+"""How well a network tells strange pictures from its own: AUROC by several scores, and how its promise is kept.
 
 Near strangers are CIFAR-100's test images, far ones are digits, noise and stripes. The network has seen none of them.
 The test images of the run's own classes are the familiar ones; nothing is chosen by them. Writes strangers.json.
@@ -8,6 +8,7 @@ The test images of the run's own classes are the familiar ones; nothing is chose
 
 import argparse
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +18,10 @@ from torch import Tensor
 
 from reslab import Network, Run, load
 from reslab.data.recipe_data import read_split
+from reslab.data.split import limit
 from reslab.machine import kernels
-from reslab.network.familiarity import fit_familiarity
-from reslab.network.finishing import finish
+from reslab.network.familiarity import MOST, Familiarity, Neighbours, fit_familiarity
+from reslab.network.inference import Stored
 from reslab.records import SPLITS
 
 NUM, TRIALS, PROMISED = 2000, 100, 0.95
@@ -49,28 +51,48 @@ def auroc(own: NDArray[np.float64], strange: NDArray[np.float64]) -> float:
     return float(below.mean() / 2 / len(strange))
 
 
-def score(network: Network, pixels: Tensor, known: Tensor) -> dict[str, NDArray[np.float64]]:
+class Seen(NamedTuple):
+    """Features (N, D) and logits (N, K) of images."""
+
+    features: Tensor
+    logits: Tensor
+
+
+@torch.inference_mode()
+def look_at(network: Network, pixels: Stored) -> Seen:
     features = network.features(pixels)
-    with torch.inference_mode():
-        logits = network.module.head(features).double()
-    assert network.familiarity is not None
-    cosines = torch.nn.functional.normalize(features, dim=1) @ known.T
+    return Seen(features, network.module.head(features))
+
+
+@torch.inference_mode()
+def score(seen: Seen, *, known: Tensor, familiarity: Familiarity) -> dict[str, NDArray[np.float64]]:
+    """Give each image's scores: those that are summed, their sum, and others to compare with."""
+    energy, length, distance = familiarity.measure(*seen).double().numpy().T
+    near = Neighbours(torch.nn.functional.normalize(known, dim=1))(*seen)[:, 0].double().numpy()
     return {
-        "nearest training images": cosines.topk(10, dim=1).values[:, -1].double().numpy(),
-        "energy": logits.logsumexp(dim=1).numpy(),
-        "both": network.familiarity(features, logits.float()).double().numpy(),
-        "largest probability": logits.softmax(dim=1).amax(dim=1).numpy(),
+        "largest probability": seen.logits.double().softmax(dim=1).amax(dim=1).numpy(),
+        "nearest training images": near,
+        "energy": energy,
+        "length of features": length,
+        "relative Mahalanobis distance": distance,
+        "the sum of the last three": sum_up(familiarity, energy, length, distance),
     }
 
 
-def keep_promise(features: Tensor, logits: Tensor, known: Tensor) -> list[float]:
+def sum_up(familiarity: Familiarity, *scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.stack(scores, axis=1) @ (1 / familiarity.deviations.double().numpy())
+
+
+@torch.inference_mode()
+def keep_promise(own: Seen, known: Tensor, labels: Tensor) -> list[float]:
     """Part held-out and test images anew in each trial; give the shares of the latter that are answered."""
-    shares, num = [], min(5000, len(features) // 2)
+    shares, num = [], min(5000, len(own.features) // 2)
     for seed in range(TRIALS):
-        order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
-        familiarity = fit_familiarity(known, features[order[:num]], logits[order[:num]])
+        order = torch.randperm(len(own.features), generator=torch.Generator().manual_seed(seed))
+        held, rest = (Seen(own.features[some], own.logits[some]) for some in (order[:num], order[num:]))
+        familiarity = fit_familiarity(known, labels, *held)
         assert familiarity is not None
-        shares.append(float((familiarity(features[order[num:]], logits[order[num:]]) > 1 - PROMISED).float().mean()))
+        shares.append(float((familiarity(*rest) > 1 - PROMISED).float().mean()))
     return shares
 
 
@@ -82,16 +104,19 @@ def main() -> None:
     run = Run.open(arguments.run)
     network = Network.load(run.path)
     kernels.enable(network.device)
-    train, *rest = (read_split(run.recipe, split, data_dir=arguments.data_dir) for split in SPLITS)
-    own = dict(zip(SPLITS[1:], rest, strict=True))
-    network = finish(network, images=train, held_out=own["validation"]).network
-    assert network.familiarity is not None
-    known = network.familiarity.known
-    scores = score(network, own["test"].images[:], known)
-    strangers = {name: score(network, pixels, known) for name, pixels in make_strangers(arguments.data_dir).items()}
-    features = torch.cat([network.features(images.images[:]) for images in own.values()])
-    logits = torch.cat([network.logits(images.images[:]) for images in own.values()])
-    shares = np.array(keep_promise(features, logits, known))
+    train, *own = (read_split(run.recipe, split, data_dir=arguments.data_dir) for split in SPLITS)
+    few = limit(train.labels.numpy(), classes=train.classes, num=-(-MOST // len(train.classes)))
+    known, labels = network.features(train.images[few]), train.labels[few]
+    held_out, test = (look_at(network, images.images[:]) for images in own)
+    familiarity = fit_familiarity(known, labels, *held_out)
+    assert familiarity is not None
+    scores = score(test, known=known, familiarity=familiarity)
+    strangers = {
+        name: score(look_at(network, pixels), known=known, familiarity=familiarity)
+        for name, pixels in make_strangers(arguments.data_dir).items()
+    }
+    both = Seen(*(torch.cat(parts) for parts in zip(held_out, test, strict=True)))
+    shares = np.array(keep_promise(both, known, labels))
     result = {
         "recipe": run.recipe.name,
         "seed": run.environment.seed,

@@ -53,6 +53,18 @@ def test_a_result_is_whole_and_says_how_it_was_made(folder: Path) -> None:
         assert figures.accuracy.value == pytest.approx(right / figures.num_images), split
 
 
+# Heads that were chosen by the log loss of the held-out images already: a temperature could only fit those closer.
+WORSE_CALIBRATED = {"fusion-0": 0.001, "few-0": 0.006}
+
+
+@pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
+def test_a_temperature_makes_the_log_loss_of_test_images_no_worse(folder: Path) -> None:
+    evaluation = Evaluation.model_validate_json((folder / "evaluation.json").read_text())
+    test = evaluation.splits.get("test")
+    if test is not None and test.log_loss_uncalibrated is not None:  # docs/trust.md lists those without
+        assert test.log_loss.value <= test.log_loss_uncalibrated.value + WORSE_CALIBRATED.get(folder.name, 0)
+
+
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
 def test_a_benchmark_says_how_it_was_made(path: Path) -> None:
     environment = json.loads(path.read_text())["environment"]
@@ -125,6 +137,21 @@ def test_hostile_commands_and_deaths_have_found_nothing() -> None:
     assert set(found["by_kind"]) == {"hostile lines", "hostile files", "full disks", "kills"}
     assert min(kind["trials"] for kind in found["by_kind"].values()) >= 25
     assert found["defects"] == 0
+
+
+def test_watch_notices_mild_corruptions_and_seldom_anything_else() -> None:
+    found = json.loads((ROOT / "benchmarks/watch.json").read_text())["result"]
+    assert found["false_alarms"]["trials"] >= 200
+    assert found["false_alarms"]["any"] <= 0.05 * found["false_alarms"]["trials"]
+    for name, power in found["power"].items():
+        assert power["any"] == power["trials"], name  # docs/trust.md says so
+
+
+def test_plans_come_true_and_their_order_saves_labels() -> None:
+    found = json.loads((ROOT / "benchmarks/plan.json").read_text())["result"]
+    assert found["plans"]["trials"] >= 100
+    assert found["plans"]["inside"] >= 0.85 * found["plans"]["trials"]
+    assert min(found["order"]["fewer"][num] for num in ("25", "50", "100", "150")) >= 0.3
 
 
 STUDIES = sorted(path.parent for path in ROOT.glob("results/*/study.json"))

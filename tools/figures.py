@@ -13,6 +13,7 @@ no line with it: Markdown would end the paragraph there. Everything else in a bl
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
 from functools import cache
@@ -258,6 +259,22 @@ def fitted() -> str:
     return "\n" + table(header, rows)
 
 
+def calibrated() -> str:
+    """Put calibration error and log loss before the temperature beside those after, for every result that has both."""
+    rows, without = [], Counter[str]()
+    for path in sorted((ROOT / "results").glob("**/evaluation.json")):
+        name, test = path.parent.relative_to(ROOT / "results"), read_evaluation(path.parent).splits.get("test")
+        if test is None or test.log_loss_uncalibrated is None or test.expected_calibration_error_uncalibrated is None:
+            without[name.parts[0]] += 1
+            continue
+        errors = test.expected_calibration_error_uncalibrated, test.expected_calibration_error
+        losses = [f"{each.value:.4f}" for each in (test.log_loss_uncalibrated, test.log_loss)]
+        rows.append([f"[`{name}`](../results/{name})", *map(words.figure, errors), *losses])
+    others = ", ".join(f"`{name}` ({words.counted(num, 'run')})" for name, num in without.items())
+    header = ["result", "calibration error before", "after", "log loss before", "after"]
+    return "\n" + table(header, rows) + f"\n\nWithout a temperature: {others}."
+
+
 def class_sets() -> str:
     """Put the sets that were promised beside what they were on test images."""
     rows = [
@@ -273,6 +290,16 @@ def strangers() -> str:
     scores = list(next(iter(found.values())))
     rows = [[name, *(percent(each[score], 1) for score in scores)] for name, each in found.items()]
     return "\n" + table(["strangers", *scores], rows)
+
+
+def watched() -> str:
+    """List how often each corruption of the pictures is noticed, and by what."""
+    rows = []
+    for name, found in bench("watch", "power").items():
+        trials = found["trials"]
+        by = [aspect for aspect in found if aspect not in ("trials", "any") and 2 * found[aspect] >= trials]
+        rows.append([name, f"{found['any']} of {trials}", ", ".join(by)])
+    return "\n" + table(["corruption, level 2", "noticed", "mostly by"], rows)
 
 
 # ---- recipes, commands

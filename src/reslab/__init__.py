@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from reslab.report.comparison import compare
     from reslab.runs import Run
     from reslab.training import resume, train
+    from reslab.training.calibrating import calibrate
     from reslab.training.importing import import_weights
 
 __version__ = "0.1.0"
@@ -54,6 +55,7 @@ __all__ = [
     "Run",
     "UserError",
     "build",
+    "calibrate",
     "classify",
     "compare",
     "derive",
@@ -117,6 +119,7 @@ _HOMES = {
     "reslab.integrations.scikit_learn": ("Classifier",),
     "reslab.integrations.tracking": ("track",),
     "reslab.training": ("resume", "train"),
+    "reslab.training.calibrating": ("calibrate",),
 }
 
 

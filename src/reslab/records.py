@@ -113,16 +113,20 @@ class Progress(Part):
 class Calibration(Part):
     """By what the head's logits have been divided already, and on how many held-out images that rests.
 
-    None were held out where the temperature is the recipe's own.
+    They are those of the run named `twin` where the run itself held none out, and none where the temperature is the
+    recipe's own.
     """
 
     temperature: PositiveFloat
     num_images: PositiveInt | None = None
+    twin: str | None = None
 
     @property
     def words(self) -> str:
         """Say what the probabilities rest on."""
         source = counted(self.num_images, "held-out image") if self.num_images else say("trials of the recipe")
+        if self.twin is not None:
+            source = say("{images} of its twin {twin}", images=source, twin=self.twin)
         temperature = decimal(self.temperature, 2)
         return say("calibrated on {source}: temperature {temperature}", source=source, temperature=temperature)
 
@@ -409,6 +413,8 @@ class Evaluation(Part):
     splits : dict of str to SplitFigures
         By split: accuracy, balanced accuracy, macro precision, recall and F1, log loss in nats, calibration error,
         figures per class, and the confusion matrix (K, K).
+    calibration : Calibration or None
+        The temperature that is in the weights, and what it rests on; None where they are not calibrated.
     extension : ExtensionFigures or None
         Of an extended run whose test split is evaluated: what it has gained and lost.
 
@@ -426,5 +432,6 @@ class Evaluation(Part):
     confidence: Annotated[float, Field(gt=0, lt=1)]
     bootstrap_resamples: PositiveInt
     classes: tuple[str, ...]
+    calibration: Calibration | None = None
     splits: dict[SplitName, SplitFigures]
     extension: ExtensionFigures | None = None  # of an extended run whose test split is evaluated

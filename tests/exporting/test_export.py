@@ -23,7 +23,7 @@ from reslab.exporting import Export, export
 from reslab.exporting.deployed import trace
 from reslab.exporting.formats import open_pt2, to_onnx
 from reslab.models.fusion import SplitLinear
-from reslab.network.familiarity import fit_familiarity
+from reslab.network.familiarity import fit_familiarity, fit_frozen
 from reslab.network.finishing import finish
 from reslab.network.network import Network
 from reslab.network.onnx_file import AXES, INPUT, Description, OnnxFile, classify_by_onnx, to_pictures
@@ -86,7 +86,8 @@ def test_files_the_app_and_the_command_say_the_same_calibrated_probabilities_and
     before = plain.logits(torch.from_numpy(images))
     network = finish(plain, images=load(finished.recipe.data, "train", image_size=8), held_out=None, usual=2.0).network
     features = network.features(torch.from_numpy(images))
-    network.familiarity = fit_familiarity(features[:60], features[60:], network.logits(torch.from_numpy(images[60:])))
+    logits = network.logits(torch.from_numpy(images))
+    network.familiarity = fit_familiarity(features[:60], torch.arange(60) % 3, features[60:], logits[60:])
     network.save(finished.weights_path)
     wanted = (before / 2).softmax(1)[:20].numpy()
     first = [tmp_path / "first.png"]
@@ -107,10 +108,18 @@ def test_files_the_app_and_the_command_say_the_same_calibrated_probabilities_and
         finished, weights=network.metadata, files=[]
     )
     pictures = np.concatenate([images[:20], 255 - images[:20]])
-    familiarity = OnnxFile(tmp_path / "model.onnx").predict(pictures).familiarity
-    assert familiarity is not None
-    np.testing.assert_allclose(familiarity, network.answer(torch.from_numpy(pictures))[1], atol=0.04)
-    assert len(np.unique(familiarity)) > 5
+
+    def compare(file: Path, network: Network) -> None:
+        familiarity = OnnxFile(file).predict(pictures).familiarity
+        assert familiarity is not None
+        np.testing.assert_allclose(familiarity, network.answer(torch.from_numpy(pictures))[1], atol=0.04)
+        assert len(np.unique(familiarity)) > 5
+
+    compare(tmp_path / "model.onnx", network)
+    network.familiarity = fit_frozen(features, logits)
+    network.save(finished.weights_path)
+    export(finished, to=tmp_path / "frozen.onnx")
+    compare(tmp_path / "frozen.onnx", Network.load(finished.path))
 
 
 def test_the_metadata_name_classes_and_images(finished: Run, exported: Path) -> None:

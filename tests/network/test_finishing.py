@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ import torch
 
 from reslab.data.load import load
 from reslab.errors import UserError
-from reslab.network.familiarity import FEWEST, fit_familiarity
+from reslab.network.familiarity import FEWEST, fit_familiarity, fit_frozen
 from reslab.network.finishing import finish
 from reslab.network.network import Network
 from reslab.records import Calibration
@@ -59,20 +60,48 @@ def test_what_cannot_be_calibrated_stays_as_it_is(network, digits):
     assert torch.equal(network.logits(digits.images), before)
 
 
-def test_the_share_of_unlike_pictures_among_like_ones_is_what_was_promised():
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_share_of_unlike_pictures_among_like_ones_is_what_was_promised(frozen):
     """Features of one distribution: whatever it is, p values are uniform."""
     generator = torch.Generator().manual_seed(0)
-    known, held_out, coming = (torch.randn(num, 16, generator=generator) for num in (300, 400, 4000))
-    familiarity = fit_familiarity(known, held_out, held_out[:, :3])(coming, coming[:, :3])
+    labels = torch.randint(3, (4700,), generator=generator)
+    images = torch.randn(4700, 16, generator=generator) + 3 * torch.eye(3, 16)[labels]
+    known, held_out, coming = images.split([300, 400, 4000])
+    fit = fit_frozen if frozen else partial(fit_familiarity, known, labels[:300])
+    familiarity = fit(held_out, held_out[:, :3])(coming, coming[:, :3])
     for share in (0.05, 0.2):
         assert float((familiarity <= share).float().mean()) == pytest.approx(share, abs=0.03)
-    like, held = (torch.rand(num, 16, generator=generator) for num in (300, FEWEST))
-    familiarity = fit_familiarity(like, held, held[:, :3])
-    strange, unsure = -torch.ones(1, 16), torch.zeros(1, 3)  # far from all, and equal logits
-    assert float(familiarity(strange, unsure)) == pytest.approx(1 / (1 + FEWEST))  # few images suffice to refuse
-    assert float(familiarity(strange, held[:1, :3])) < 0.15
-    assert float(familiarity(held[:1], unsure)) < 0.15
-    assert fit_familiarity(known, held_out[: FEWEST - 1], held_out[: FEWEST - 1, :3]) is None
+    few = fit(held_out[:FEWEST], held_out[:FEWEST, :3])
+    strange, unsure = torch.zeros(1, 16), torch.zeros(1, 3)
+    assert float(few(strange, unsure)) == pytest.approx(1 / (1 + FEWEST))  # few images suffice to refuse
+    assert fit(held_out[: FEWEST - 1], held_out[: FEWEST - 1, :3]) is None
+
+
+def test_a_network_that_has_diverged_knows_nothing():
+    images = torch.full((30, 4), torch.nan)
+    assert fit_familiarity(images, torch.arange(30) % 2, images, images) is None
+
+
+def test_the_difference_of_two_mahalanobis_distances_is_that_in_the_directions_that_tell_classes_apart():
+    """Both in all directions, by the text book; features of very different scales, and a class of few images."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.tensor([0] * 60 + [1] * 40 + [2] * 20)
+    scales = torch.logspace(-3, 2, 6)
+    rows = (torch.randn(120, 6, generator=generator) + 2 * torch.eye(3, 6)[labels]) * scales
+    measure = fit_familiarity(rows, labels, rows, rows[:, :3]).measure
+    picture = torch.randn(5, 6, generator=generator) * scales
+    means = torch.stack([rows[labels == label].mean(0) for label in range(3)])
+    within = (rows - means[labels]).T @ (rows - means[labels]) / len(rows)
+    within = 0.9 * within + 0.1 * within.diag().diag()
+    between = (means[labels] - rows.mean(0)).T @ (means[labels] - rows.mean(0)) / len(rows)
+
+    def distance(centre, covariance):
+        away = (picture - centre).double()
+        return (away @ torch.linalg.inv(covariance.double()) * away).sum(1)
+
+    to_class = torch.stack([distance(mean, within) for mean in means]).amin(0)
+    expected = distance(rows.mean(0), within + between) - to_class
+    torch.testing.assert_close(measure(picture, picture[:, :3])[:, 2].double(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_network_knows_its_pictures_from_strange_ones_and_so_does_its_file(network, digits, tmp_path):
@@ -89,9 +118,11 @@ def test_a_network_knows_its_pictures_from_strange_ones_and_so_does_its_file(net
     assert network.answer(digits.images)[1] is None  # which was not finished
 
 
-def test_a_file_with_a_familiarity_that_does_not_fit_is_told(network, digits, tmp_path):
+@pytest.mark.parametrize("damaged", ["centre", "axes", "means", "shared"])
+def test_a_file_with_a_familiarity_that_does_not_fit_is_told(network, digits, tmp_path, damaged):
     known = finish(network, images=digits, held_out=digits).network
-    known.familiarity.known = known.familiarity.known[:, :3]
+    measure = known.familiarity.measure
+    setattr(measure, damaged, getattr(measure, damaged)[..., :-1].clone())
     known.save(tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match="the images that the network knows have the shape"):
+    with pytest.raises(UserError, match="what it knows of training images does not fit"):
         Network.load(tmp_path / "model.safetensors")

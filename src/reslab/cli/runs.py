@@ -167,6 +167,40 @@ def train(
     print_finished(run, how="Trained", was_finished=was_finished)
 
 
+def calibrate(
+    run: RunPath,
+    twin: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="A run of the same recipe that holds images out; else train one.")
+    ] = None,
+    data_dir: DataDir = None,
+    allow_remote: AllowRemote = False,
+    device: Device = "auto",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Calibrate a run that was trained on all images, by training a twin that holds some out."""
+    use_threads(threads)
+    from reslab.runs import Run
+    from reslab.training.calibrating import calibrate
+
+    opened = Run.open(run)
+    was_evaluated = opened.is_evaluated
+    found = calibrate(
+        opened,
+        twin=None if twin is None else Run.open(twin),
+        device=device,
+        data_dir=data_dir,
+        allow_remote=allow_remote,
+        silent=False,
+    )
+    if json:
+        print_json(found.model_dump() | {"evaluation_removed": was_evaluated})
+        return
+    again = ", which removed the evaluation from before" if was_evaluated else ""
+    echo(f"{run} is {found.words}{again}")
+    echo(f"Next: reslab evaluate {run}")
+
+
 def evaluate(
     run: RunPath,
     splits: Annotated[
@@ -234,6 +268,8 @@ def evaluate(
         print_json(figures.model_dump())
         return
     print_evaluation(figures)
+    if figures.calibration is None and not Run(run).recipe.validation:
+        echo(f"Probabilities are not calibrated, since no images were held out: see reslab calibrate {run}")
     echo(f"Next: reslab report {run}" if "test" in figures.splits else "Next: reslab compare RUN RUN …")
 
 

@@ -167,6 +167,8 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     print_table(
         f"{evaluation.recipe}, with {percent(evaluation.confidence, decimals=0)} intervals", ["", *columns], rows
     )
+    if evaluation.calibration is not None:
+        echo(f"Probabilities are {evaluation.calibration.words}")
     if (promises := promise_table(evaluation)) is not None:
         rows = [[f"{cell.text} {cell.aside}".strip() for cell in row] for row in promises.rows]
         print_table("Promises that rest on held-out images", promises.header, rows)

@@ -57,6 +57,7 @@ def score(
         confidence=metrics.CONFIDENCE,
         bootstrap_resamples=resamples,
         classes=classes,
+        calibration=weights.calibration,
         splits=(earlier.splits if earlier else {}) | new,
         extension=extension,
     )

@@ -62,7 +62,7 @@ def finish(
     else:
         calibration, note = _calibrate(seen, usual)
         if calibration is not None:
-            _divide(network, calibration)
+            network = divide(network, by=calibration)
             seen = seen and seen._replace(logits=seen.logits / calibration.temperature)
     class_sets = seen and fit_class_sets(seen.logits.softmax(dim=1).numpy(), seen.labels.numpy())
     metadata = network.metadata.model_copy(update={"calibration": calibration, "class_sets": class_sets})
@@ -89,16 +89,20 @@ def _calibrate(seen: _Seen | None, usual: float | None) -> tuple[Calibration | N
 
 
 @torch.no_grad()
-def _divide(network: Network, by: Calibration) -> None:
+def divide(network: Network, *, by: Calibration) -> Network:
+    """Divide the logits by a temperature, in the head and in place, and write down what it rests on."""
     head = network.module.head
     head.weight.div_(by.temperature)
     if head.bias is not None:
         head.bias.div_(by.temperature)
+    metadata = network.metadata.model_copy(update={"calibration": by})
+    return Network(network.module, metadata, network.familiarity)
 
 
 def _get_to_know(images: ImageSet, seen: _Seen | None, features_of: FeaturesOf) -> Familiarity | None:
-    """Keep the features of a few training images of each class; of streamed ones none, which are far away."""
+    """Look at a few training images of each class; of streamed ones at none, which are far away."""
     if seen is None or (isinstance(images.images, Pixels) and images.images.is_streamed):
         return None
     few = limit(images.labels.numpy(), classes=images.classes, num=-(-MOST // len(images.classes)))
-    return fit_familiarity(features_of(images.subset(few)), seen.features, seen.logits)
+    known = images.subset(few)
+    return fit_familiarity(features_of(known), known.labels, seen.features, seen.logits)

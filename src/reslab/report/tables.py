@@ -233,17 +233,19 @@ def _share(promised: float) -> str:
 
 
 def calibration_sentence(evaluation: Evaluation) -> str | None:
-    """Say by how much probabilities are off, and by how much they were before they were calibrated."""
+    """Say by how much probabilities are off, by how much they were before they were calibrated, and on what."""
     if (test := evaluation.splits.get("test")) is None:
         return None
     now, before = test.expected_calibration_error, test.expected_calibration_error_uncalibrated
     if before is None:
         return say("Probabilities are off by {now} on average: they are not calibrated.", now=figure(now))
-    return say(
+    sentence = say(
         "Probabilities are off by {now} on average; before they were calibrated, by {before}.",
         now=figure(now),
         before=figure(before),
     )
+    found = evaluation.calibration
+    return sentence if found is None else f"{sentence} {say('They are {calibrated}.', calibrated=found.words)}"
 
 
 # ---- what was used

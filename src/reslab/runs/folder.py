@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -13,7 +14,18 @@ from pydantic import ValidationError
 
 from reslab.errors import Failure, UserError
 from reslab.recipe.recipe import Recipe, read_recipe
-from reslab.records import SPLITS, Candidates, Environment, Epoch, Evaluation, PriorChoice, Progress, SplitName, Weights
+from reslab.records import (
+    FAMILIARITY,
+    SPLITS,
+    Candidates,
+    Environment,
+    Epoch,
+    Evaluation,
+    PriorChoice,
+    Progress,
+    SplitName,
+    Weights,
+)
 from reslab.runs import checkpoints, lock
 from reslab.runs.checkpoints import Checkpoint
 from reslab.runs.compact import compress
@@ -376,6 +388,11 @@ class Run:
     def write_evaluation(self, evaluation: Evaluation) -> None:
         write_json(self.path / "evaluation.json", evaluation.model_dump(mode="json"))
 
+    def remove_evaluation(self) -> None:
+        """Remove figures and predictions, before weights are written that say otherwise."""
+        for path in (self.path / "evaluation.json", *self.path.glob("predictions-*.npz")):
+            writing(path, partial(path.unlink, missing_ok=True))
+
 
 def _is_in_the_way(path: Path) -> bool:
     return path.name not in BEFORE_THE_RECIPE and not path.name.endswith(".part")
@@ -384,7 +401,8 @@ def _is_in_the_way(path: Path) -> bool:
 def pack_weights(tensors: Arrays, weights: Weights, *, compact: bool = False) -> bytes:
     """Give the content of a `model.safetensors`; a compact one has 8-bit integers and a quarter of the size."""
     if compact:
-        tensors = compress(tensors)
+        layers = {name: value for name, value in tensors.items() if not name.startswith(FAMILIARITY)}
+        tensors = {**tensors, **compress(layers)}
     return to_safetensors(tensors, {"reslab": weights.model_dump_json()})
 
 

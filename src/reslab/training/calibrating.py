@@ -1,0 +1,147 @@
+"""The temperature of a run that has learned every image: found by its twin, which holds some out.
+
+A network is surer of images that it has learned than of others, so its own training images cannot tell how sure it may
+be. The twin is the same recipe with the same seed, trained again without some of the images.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from reslab.data.recipe_data import recipe_here
+from reslab.errors import UserError
+from reslab.network.finishing import divide
+from reslab.network.network import Network
+from reslab.recipe.recipe import Recipe, derive
+from reslab.records import Calibration
+from reslab.runs import Run, read_weights
+from reslab.training.session import resume, train
+from reslab.words import listing
+
+HELD_OUT, MOST_HELD_OUT = 0.1, 5000  # share of the training images, and images
+OWN = {"name", "source", "published", "validation", "trial"}  # fields in which a twin's recipe may differ
+
+
+class Where(NamedTuple):
+    """Where a twin is trained, and what it may read."""
+
+    device: str = "auto"
+    data_dir: Path | None = None
+    allow_remote: bool = False
+    silent: bool = True
+
+
+def calibrate(
+    run: Run,
+    *,
+    twin: Run | None = None,
+    device: str = "auto",
+    data_dir: Path | None = None,
+    allow_remote: bool = False,
+    silent: bool = True,
+) -> Calibration:
+    """Calibrate a finished run that holds no images out, by a twin that does.
+
+    The chosen classes stay the same; only their probabilities change. An evaluation from before is removed, since it
+    describes other probabilities. The test split is not read.
+
+    Parameters
+    ----------
+    run : Run
+        The finished run, trained on all images.
+    twin : Run, optional
+        A finished run of the same recipe that holds images out. Without one it is trained, as a trial, beside the run:
+        `RUN-twin`, with a tenth of the images held out, at most 5,000. That takes as long as the run itself did; what
+        was interrupted is resumed.
+    device : str, default "auto"
+        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
+    data_dir : Path, optional
+        Where downloaded data lies, instead of `$RESLAB_DATA` or the cache directory.
+    allow_remote : bool, default False
+        Whether another machine that the run's recipe names may be contacted.
+    silent : bool, default True
+        Whether to hide the progress of training.
+
+    Returns
+    -------
+    Calibration
+        The temperature, which is in the weights now, and what it rests on.
+
+    Raises
+    ------
+    UserError
+        Where the run is not finished, is calibrated already, holds images out itself or was not trained from scratch;
+        where the twin is of another recipe, or could not be calibrated.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> digits = reslab.find_recipe("digits-quick")
+    >>> recipe = reslab.derive(digits, name="all", validation=0, epochs=1)
+    >>> run = reslab.train(recipe, out="runs/all")
+    >>> found = reslab.calibrate(run)
+    >>> found.num_images, found.twin
+    (144, 'all-twin')
+    """
+    _check(run)
+    found = twin or _train_twin(run, Where(device, data_dir, allow_remote, silent))
+    calibration = _read_temperature(found, like=recipe_here(run, data_dir=data_dir), data_dir=data_dir)
+    with run.locked():
+        network = divide(Network.load(run.path, device="cpu"), by=calibration)
+        run.remove_evaluation()  # before the weights: it must never describe others
+        run.write_weights(network.to_bytes())
+    return calibration
+
+
+def _check(run: Run) -> None:
+    recipe, known = run.recipe, read_weights(run.path)[1].calibration
+    if known is not None:
+        raise UserError(f"{run.path} is calibrated already: {known.words}")
+    if recipe.validation:
+        raise UserError(
+            f"{run.path} holds out {recipe.validation:,} images itself, which were too few to calibrate it by: train "
+            "it again with a larger validation"
+        )
+    if recipe.extension is not None or recipe.imported is not None:
+        how = "extended" if recipe.extension is not None else "imported"
+        raise UserError(f"{run.path} was {how}, so no recipe alone makes its twin: hold images out when you train")
+
+
+def _train_twin(run: Run, where: Where) -> Run:
+    recipe, path = recipe_here(run, data_dir=where.data_dir), run.path.with_name(f"{run.path.name}-twin")
+    if recipe.start is not None:
+        raise UserError(
+            f"{run.path} started from {recipe.start.file}: train its twin from that file with --from and validation, "
+            "then give it with --twin"
+        )
+    if (path / "recipe.json").exists():
+        begun = Run.open(path)
+        _check_alike(begun, like=recipe, data_dir=where.data_dir)
+        return resume(path, **where._asdict())
+    used = next(data for data in run.environment.data if data.split == "train")
+    num = min(MOST_HELD_OUT, round(HELD_OUT * used.num_images))
+    return train(
+        derive(recipe, name=recipe.name, validation=num, trial=True),
+        out=path,
+        seed=run.environment.seed,
+        **where._asdict(),
+    )
+
+
+def _read_temperature(twin: Run, *, like: Recipe, data_dir: Path | None) -> Calibration:
+    _check_alike(twin, like=like, data_dir=data_dir)
+    found = read_weights(twin.path)[1].calibration
+    if found is None or found.num_images is None or found.twin is not None:
+        raise UserError(
+            f"{twin.path} has no temperature of its own: it needs held-out images of every class, and five mistakes "
+            "among them; train a twin with a larger validation and give it with --twin"
+        )
+    return found.model_copy(update={"twin": twin.name})
+
+
+def _check_alike(twin: Run, *, like: Recipe, data_dir: Path | None) -> None:
+    own = recipe_here(twin, data_dir=data_dir)
+    different = [name for name in Recipe.model_fields if name not in OWN and getattr(own, name) != getattr(like, name)]
+    if different:
+        raise UserError(
+            f"{twin.path} is no twin, its recipe has another {listing(different)}: give one of the same recipe"
+        )
