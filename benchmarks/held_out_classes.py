@@ -39,7 +39,7 @@ def make_far(own: Tensor) -> dict[str, Tensor]:
     odd = ((rows // side + columns // side) % 2)[:, None]
     colours = torch.rand(2, NUM_MADE, 3, 1, 1, generator=generator)
     tiles = own[:NUM_MADE].unfold(2, 8, 8).unfold(3, 8, 8).flatten(2, 3)
-    tiles = tiles[:, :, torch.randperm(16, generator=generator)].unflatten(2, (4, 4))
+    tiles = tiles[:, :, torch.randperm(16, generator=generator)].reshape(NUM_MADE, 3, 4, 4, 8, 8)
     return {
         "blobs": (255 * blobs).to(torch.uint8),
         "faint noise": (190 * level + 60 * noise).to(torch.uint8),

@@ -60,7 +60,8 @@ class Familiarity(nn.Module):
         self.register_buffer("sums", (scores / self.deviations).sum(dim=1))
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
-        own = (self.measure(features, logits) / self.deviations).sum(dim=1)
+        scores: Tensor = self.measure(features, logits)
+        own = (scores / self.deviations).sum(dim=1)
         no_more = (self.sums <= own[:, None] + _EQUAL).sum(dim=1)
         return (1 + no_more).float() / (1 + len(self.sums))
 
@@ -121,7 +122,7 @@ def fit_familiarity(known: Tensor, labels: Tensor, held_out: Tensor, logits: Ten
 
     Gives nothing where those are too few, or the features are not finite.
     """
-    if len(held_out) < FEWEST or len(labels.unique()) < 2 or not known.isfinite().all():
+    if len(held_out) < FEWEST or len(torch.unique(labels)) < 2 or not known.isfinite().all():
         return None
     measure = _find_directions(known, labels)
     return Familiarity(measure, measure(held_out.float(), logits.float()))
@@ -141,7 +142,7 @@ def fit_frozen(features: Tensor, logits: Tensor) -> Familiarity | None:
 
 def _find_directions(features: Tensor, labels: Tensor) -> Directions:
     """Find by features (M, D) and labels (M,) where classes differ: a linear discriminant analysis."""
-    rows, (_, places) = features.double(), labels.unique(return_inverse=True)
+    rows, (_, places) = features.double(), torch.unique(labels, return_inverse=True)
     chosen = F.one_hot(places).double()
     shares = chosen.mean(dim=0)
     means = chosen.T @ rows / chosen.sum(dim=0)[:, None]
