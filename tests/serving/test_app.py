@@ -70,6 +70,8 @@ def test_it_says_what_its_calibration_rests_on(make_app):
     assert run["calibration"] == "Not calibrated: training held out too little to fit a temperature by."
     found = Calibration(temperature=1.5, num_images=300)
     assert describe_calibration(found) == "Calibrated on 300 held-out images: temperature 1.50."
+    fitted = Calibration(temperature=1.5, num_images=300, out_of_folds=True)
+    assert describe_calibration(fitted) == "Calibrated on 300 training images, out of folds: temperature 1.50."
 
 
 def test_prometheus_counts_answers_abstentions_and_how_familiar_pictures_are():

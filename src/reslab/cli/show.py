@@ -169,7 +169,7 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     )
     if (promises := promise_table(evaluation)) is not None:
         rows = [[f"{cell.text} {cell.aside}".strip() for cell in row] for row in promises.rows]
-        print_table("Promises that rest on held-out images", promises.header, rows)
+        print_table("Promises and test images", promises.header, rows)
     if evaluation.extension is not None:
         _print_extension(evaluation.extension, evaluation.classes)
 

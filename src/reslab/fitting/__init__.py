@@ -238,7 +238,7 @@ def build_network(recipe: Recipe, images: ImageSet, found: FittedHead) -> Networ
         channels=channels,
         image_size=recipe.image_size,
         standardize=recipe.standardize,
-        calibration=Calibration(temperature=found.temperature, num_images=len(images.labels)),
+        calibration=Calibration(temperature=found.temperature, num_images=len(images.labels), out_of_folds=True),
         class_sets=fit_class_sets(softmax(found.logits), images.labels.numpy()),
     )
     return Network(module, metadata, _get_to_know(images, found))

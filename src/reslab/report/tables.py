@@ -187,11 +187,14 @@ def class_table(figures: Figures, *, classes: Sequence[str]) -> Table:
     return Table(header, rows, num_text_columns=2)
 
 
-# ---- promises that rest on held-out images
+# ---- promises
 
 
 def promise_table(evaluation: Evaluation) -> Table | None:
-    """List what was promised of test images and what became of it; nothing where no images were held out."""
+    """List what was promised of test images and whether it was kept; nothing where nothing was promised.
+
+    A promise is kept unless the whole interval lies below it.
+    """
     test = evaluation.splits.get("test")
     if test is None or not (test.answered or test.class_sets):
         return None
@@ -199,6 +202,7 @@ def promise_table(evaluation: Evaluation) -> Table | None:
         (
             Cell(say("{share} of the sets hold the truth", share=_share(each.promised))),
             in_percent(each.covered),
+            _kept(each.promised, each.covered),
             Cell(
                 say(
                     "{size} classes in a set, one in {single} of them",
@@ -214,8 +218,13 @@ def promise_table(evaluation: Evaluation) -> Table | None:
         words = say("accuracy {figure}", figure=figure(right)) if right else say("none answered")
         words += say(", of the others {figure}", figure=figure(others)) if others else ""
         promise = Cell(say("{share} of the pictures are answered", share=_share(answered.promised)))
-        rows.insert(0, (promise, in_percent(answered.answered), Cell(words)))
-    return Table((say("Promised"), say("On test images"), say("Details")), tuple(rows))
+        kept = _kept(answered.promised, answered.answered)
+        rows.insert(0, (promise, in_percent(answered.answered), kept, Cell(words)))
+    return Table((say("Promised"), say("On test images"), "", say("Details")), tuple(rows))
+
+
+def _kept(promised: float, found: Estimate) -> Cell:
+    return Cell(say("kept") if found.high >= promised else say("not kept"))
 
 
 def coverage_table(evaluation: Evaluation) -> Table | None:
