@@ -224,7 +224,7 @@ def _print_extension(extension: "ExtensionFigures", classes: Sequence[str]) -> N
 def _errors(each: "NewClass") -> str:
     from reslab.words import percent
 
-    shares = (f"{error.mistaken_for} {percent(error.share.value, decimals=1)}" for error in each.errors)
+    shares = (f"{error.mistaken_for}: {percent(error.share.value, decimals=1)}" for error in each.errors)
     return ", ".join(shares) or "none"
 
 

@@ -21,6 +21,7 @@ from reslab.records import (
     Estimate,
     Evaluation,
     Figures,
+    SetFigures,
     SplitFigures,
     SplitName,
     WithoutCopies,
@@ -203,13 +204,7 @@ def promise_table(evaluation: Evaluation) -> Table | None:
             Cell(say("{share} of the sets hold the truth", share=_share(each.promised))),
             in_percent(each.covered),
             _kept(each.promised, each.covered),
-            Cell(
-                say(
-                    "{size} classes in a set, one in {single} of them",
-                    size=decimal(each.size, 2),
-                    single=percent(each.single, decimals=1),
-                )
-            ),
+            Cell(_sizes(each)),
         )
         for each in test.class_sets
     ]
@@ -221,6 +216,13 @@ def promise_table(evaluation: Evaluation) -> Table | None:
         kept = _kept(answered.promised, answered.answered)
         rows.insert(0, (promise, in_percent(answered.answered), kept, Cell(words)))
     return Table((say("Promised"), say("On test images"), "", say("Details")), tuple(rows))
+
+
+def _sizes(found: SetFigures) -> str:
+    if found.single == 1:
+        return say("every set holds one class")
+    size, single = decimal(found.size, 2), percent(found.single, decimals=1)
+    return say("{size} classes in a set on average, one in {single} of the sets", size=size, single=single)
 
 
 def _kept(promised: float, found: Estimate) -> Cell:
