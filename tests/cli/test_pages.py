@@ -99,11 +99,16 @@ def test_every_command_block_runs_in_order(page: str, reslab: Callable[..., Any]
                     assert re.search(rf"^{arguments[0]}:", targets, re.MULTILINE), line
                 case "export":
                     assert arguments == ["RESLAB_DATA=~/data"]
+                case "python3":
+                    assert arguments == ["-m", "venv", ".venv"]
                 case "source":
                     assert arguments == [".venv/bin/activate"]
                 case _:
                     pytest.fail(f"{page} has a line that this test does not know: {line}")
     assert typed >= 4
+    if page == "docs/own-pictures.md":  # with the network that its commands have fitted
+        (example,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+        exec(compile(example, page, "exec"), {})
     # What the lab leaves, as tests/test_lab.py has it.
     named = set(re.findall(r"`(runs/lab/[^`]+)`", (ROOT / page).read_text(encoding="utf-8")))
     assert named <= {"runs/lab/base/report.html", "runs/lab/extended/report.html"}
