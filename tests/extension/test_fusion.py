@@ -147,3 +147,23 @@ def test_each_opinion_rests_on_its_own_features(
     assert not first.weight[2:, 3:].any()
     assert not second.weight[:, :3].any()
     assert (second.logits(experts[2].features).argmax(1) == experts[2].labels).float().mean() > 0.75
+
+
+def test_few_images_of_a_class_are_told_apart_by_discriminant_analysis(
+    experts: tuple[fusion.SolvedHead, fusion.SolvedHead, fusion.LabelledFeatures],
+) -> None:
+    held_out = experts[2]
+    few = fusion.LabelledFeatures(held_out.features[:150], held_out.labels[:150])
+    sizes = {"num_old": 2, "num_known": 2, "num_base_features": 3, "keep_old": False}
+    heads = fusion.candidates(nn.Linear(6, 3), few, held_out=held_out, **sizes)
+    assert [head.strength for head in heads] == list(fusion.SHRINKAGES)
+    assert all((head.logits(held_out.features).argmax(1) == held_out.labels).float().mean() > 0.75 for head in heads)
+    # Nothing says how little such an opinion counts where hardly any images are held out.
+    heads = fusion.candidates(nn.Linear(6, 3), few, held_out=fusion.LabelledFeatures(*(x[:5] for x in few)), **sizes)
+    assert [head.strength for head in heads] == list(fusion.PENALTIES)
+
+
+def test_a_handful_of_held_out_images_chooses_no_tau(base: Run, tmp_path: Path) -> None:
+    made = extend(base.path, data="digits:0,8@20", out=tmp_path / "more", method="fusion")
+    assert made.prior.tau == 0
+    assert len(made.prior.curve) == 11

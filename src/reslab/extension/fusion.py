@@ -16,18 +16,22 @@ Axes: N images, D features, K classes of which K' are old.
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reslab import models
 from reslab.measure.calibration import find_obstacle
+from reslab.pretrained.heads import Floats, solve_lda
 from reslab.recipe.networks import EfficientNetLite, Fusion, Kept, Model
 from reslab.records import Weights
 
 SIZE: Final = 0  # of the pretrained network
 IMAGE_SIZE = 128
 PENALTIES = (1e-2, 3e-3, 1e-3)  # times half the squares of the rows, beside the mean cross-entropy
+SHRINKAGES = (0.1, 0.3, 0.5)  # of the covariance that classes share
+FEW = 100  # images of a class, below which discriminant analysis is the better classifier
 ITERATIONS = 100
 
 
@@ -104,13 +108,35 @@ def candidates(
         rows = regress(training, given=old_logits, penalties=PENALTIES)
         old_held = old.logits(held_out.features)
         return [_stack(old, calibrate_rows(each, held_out, old_logits=old_held)) for each in rows]
-    places = slice(num_base_features), slice(num_base_features, None)
+    first, places = old, slice(num_base_features, None)
     if num_known == num_old:
-        (new,) = _regress_on(places[0], training, given=old_logits, penalties=PENALTIES[:1])
-        old = _stack(old, new)
-    nothing = torch.zeros(len(training.labels), 0)
-    seconds = _regress_on(places[1], training, given=nothing, penalties=PENALTIES)
-    return [join(old, each, held_out=held_out, num_old=num_old) for each in seconds]
+        (new,) = _regress_on(slice(num_base_features), training, given=old_logits, penalties=PENALTIES[:1])
+        first = _stack(old, new)
+    is_few = min(np.bincount(training.labels)) < FEW and not _obstacle(first.logits(held_out.features), held_out)
+    seconds = _second_opinions(places, training, is_few=is_few)
+    return [join(first, each, held_out=held_out, num_old=num_old) for each in seconds]
+
+
+def _second_opinions(places: slice, training: LabelledFeatures, *, is_few: bool) -> list[SolvedHead]:
+    """Classify by the pretrained features: by discriminant analysis where a class has few images, else by regression.
+
+    The former says too much, whatever it shrinks to, and so needs held-out images that say how little it counts.
+    """
+    if not is_few:
+        return _regress_on(places, training, given=torch.zeros(len(training.labels), 0), penalties=PENALTIES)
+    features, labels = training.features[:, places].double().numpy(), training.labels.numpy()
+    return [
+        _at(places, training, SolvedHead(_tensor(head.weight), _tensor(head.bias), shrinkage))
+        for head, shrinkage in zip(solve_lda(features, labels, SHRINKAGES), SHRINKAGES, strict=True)
+    ]
+
+
+def _tensor(array: Floats) -> Tensor:
+    return torch.from_numpy(np.asarray(array, dtype=np.float32))
+
+
+def _obstacle(logits: Tensor, held_out: LabelledFeatures) -> str | None:
+    return find_obstacle(logits.detach().numpy(), held_out.labels.numpy())
 
 
 def _stack(old: SolvedHead, new: SolvedHead) -> SolvedHead:
@@ -122,37 +148,35 @@ def _regress_on(
 ) -> list[SolvedHead]:
     """Regress on some of the features alone; the rows are 0 at the others."""
     alone = LabelledFeatures(training.features[:, places], training.labels)
-    found = []
-    for solved in regress(alone, given=given, penalties=penalties):
-        weight = torch.zeros(len(solved.bias), training.features.shape[1])
-        weight[:, places] = solved.weight
-        found.append(solved._replace(weight=weight))
-    return found
+    return [_at(places, training, solved) for solved in regress(alone, given=given, penalties=penalties)]
+
+
+def _at(places: slice, training: LabelledFeatures, solved: SolvedHead) -> SolvedHead:
+    """Let a head on some of the features read all of them."""
+    weight = torch.zeros(len(solved.bias), training.features.shape[1])
+    weight[:, places] = solved.weight
+    return solved._replace(weight=weight)
 
 
 @torch.enable_grad()
 def join(first: SolvedHead, second: SolvedHead, *, held_out: LabelledFeatures, num_old: int) -> SolvedHead:
     """Multiply the probabilities of both, each to a power; the powers and a shift of the new classes are calibrated.
 
-    The rows of the old and of the new classes of the `first` have each a power of their own.
     Too few held-out images leave the geometric mean.
     Source: a product of experts, Hinton 2002, with powers as in logarithmic opinion pools, Heskes 1998.
     """
     is_new = torch.arange(len(first.bias)) >= num_old
-    powers, shift = torch.full((3,), 0.5, requires_grad=True), torch.zeros((), requires_grad=True)
+    powers, shift = torch.full((2,), 0.5, requires_grad=True), torch.zeros((), requires_grad=True)
     one, other = first.logits(held_out.features), second.logits(held_out.features)
 
-    def scales() -> Tensor:
-        return torch.where(is_new, powers[1], powers[0])
-
     def loss() -> Tensor:
-        return F.cross_entropy(scales() * one + powers[2] * other + shift * is_new, held_out.labels)
+        return F.cross_entropy(powers[0] * one + powers[1] * other + shift * is_new, held_out.labels)
 
-    if not find_obstacle((one + other).numpy(), held_out.labels.numpy()):
+    if not _obstacle(one + other, held_out):
         _minimize(loss, [powers, shift])
     with torch.no_grad():
-        weight = scales()[:, None] * first.weight + powers[2] * second.weight
-        bias = scales() * first.bias + powers[2] * second.bias + shift * is_new
+        weight = powers[0] * first.weight + powers[1] * second.weight
+        bias = powers[0] * first.bias + powers[1] * second.bias + shift * is_new
     return SolvedHead(weight, bias, second.strength)
 
 
@@ -179,7 +203,7 @@ def regress(training: LabelledFeatures, *, given: Tensor, penalties: tuple[float
 def calibrate_rows(rows: SolvedHead, held_out: LabelledFeatures, *, old_logits: Tensor) -> SolvedHead:
     """Scale and shift the new rows as held-out images say, the old logits given; too few of them change nothing."""
     logits = rows.logits(held_out.features)
-    if find_obstacle(torch.cat([old_logits, logits], 1).numpy(), held_out.labels.numpy()):
+    if _obstacle(torch.cat([old_logits, logits], 1), held_out):
         return rows
     scale, shift = torch.ones((), requires_grad=True), torch.zeros((), requires_grad=True)
 

@@ -43,6 +43,7 @@ from reslab.training.safety import Safety
 from reslab.words import counted, duration
 
 PRIORS = ("base", "used")
+FEWEST_HELD_OUT = 10  # images of a class that a tau is chosen by
 FORWARD_SHARE = 3 / 4  # of an update with a teacher, which adds a forward pass to three
 VALIDATION_SHARE = 0.1  # of each class, where the base held nothing out
 FIXED = ("data", "model", "image_size", "channels", "standardize", "resize", "validation", "trial", "extension")
@@ -467,6 +468,8 @@ class _Extender:
         choices = [choose_prior(head.logits(held_out), self.held_out.labels, priors=priors) for head in candidates]
         place = max(range(len(choices)), key=lambda place: choices[place].best)
         head, choice = candidates[place], choices[place].model_copy(update={"strength": candidates[place].strength})
+        if min(self.held_out.counts()) < FEWEST_HELD_OUT:  # which would choose by chance
+            choice = choice.model_copy(update={"tau": 0.0})
         head.write(network.module.head)
         logits = head.logits(features)
         self._log_head(as_epoch(logits, self.images.labels, seconds=time.perf_counter() - began))
@@ -535,7 +538,10 @@ class _Extender:
             network.module.head.bias.add_(priors.offset(choice.tau).to(self.device))
         self.run.write_prior(choice)
         where = f"on {counted(len(self.held_out.labels), 'validation image')}"
-        if choice.is_flat:
+        best = max(point.macro_f1.value for point in choice.curve)
+        if best > next(point.macro_f1.value for point in choice.curve if point.tau == choice.tau):
+            self.display.say(f"tau {choice.tau:g}: a class has too few validation images to choose another by")
+        elif choice.is_flat:
             self.display.say(f"every tau has the same macro F1 {where}, so {choice.tau:g} is as good as any")
         else:
             strength = "" if choice.strength is None else f" and a strength of {choice.strength:g}"

@@ -1,0 +1,29 @@
+"""Weights are read from a file or a finished run, and from nothing else."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from reslab.errors import UserError
+from reslab.network.state_dict import read_state_dict
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pth"])
+def test_a_file_gives_its_tensors_by_name(name: str, tmp_path: Path) -> None:
+    tensors = {"head.weight": torch.arange(6.0).reshape(2, 3), "head.bias": torch.tensor([1.0, -1.0])}
+    path = tmp_path / name
+    if path.suffix == ".pth":
+        torch.save(tensors, path)
+    else:
+        save_file(tensors, path)
+    found = read_state_dict(path).tensors
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[key], tensors[key]) for key in tensors)
+
+
+def test_a_folder_with_weights_that_is_no_finished_run_is_refused(tmp_path: Path) -> None:
+    save_file({"head.bias": torch.zeros(2)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="is not a run folder"):
+        read_state_dict(tmp_path)
