@@ -4,7 +4,7 @@ BIN = .venv/bin
 COG = cog --verbosity=1 -I tools -p "from figures import *" --check-fail-msg="run make figures"
 PAGES = README.md $(wildcard docs/*.md docs/*/*.md) src/reslab/recipe/shipped/measured.py
 
-.PHONY: lab test check format figures docs ledger constraints package lowest clean
+.PHONY: lab test check format figures docs ledger notebook constraints package lowest clean
 
 lab: .venv/lab
 	$(BIN)/reslab lab
@@ -48,6 +48,10 @@ docs: .venv/installed
 ledger: .venv/installed
 	$(BIN)/python tools/ledger.py
 	$(BIN)/$(COG) -r docs/ledger.md
+
+# The notebook in both languages, executed: make notebook RUN=runs/lab-resnet32-seed0 EXTENDED=runs/fifteen
+notebook: .venv/installed
+	$(BIN)/python tools/lab_notebook.py $(RUN) $(EXTENDED)
 
 # Every version that is installed now, as the new pins.
 constraints: .venv/installed

@@ -2,8 +2,8 @@
 
 The run is one of `reslab train fast94`. Its held-out images, as they are and enlarged to other shapes, become PNG and
 JPEG files; Chromium opens the page from the disk, without a network, and gets them through the page's own file field.
-`reslab predict` has the decoder shrink a JPEG of more than twice the network's size, which is faster and changes it; so
-the page is compared with Python on all pixels, and what the shrinking changes is told besides.
+`reslab predict` has the decoder shrink a large JPEG, which changes it (`decode.py`), so the page is compared with what
+Python says of all pixels.
 
     python benchmarks/page.py RUN [--chromium PROGRAM]          writes benchmarks/page.json
 """
@@ -115,7 +115,7 @@ def measure(run: Run, *, program: str, folder: Path) -> dict[str, Any]:
     (written,) = export(run, to=page).files
     files = make_pictures(run, folder)
     whole = [file if file.suffix == ".png" else save_whole(file) for file in files]
-    wanted, predicted = (classify(each, weights=run.path, top=10) for each in (whole, files))
+    wanted = classify(whole, weights=run.path, top=10)
     with chromium(program, folder / "profile") as browser:
         browser.open(page.resolve())
         browser.wait_for("document.getElementById('state')?.textContent.match(/Ready|cannot/)")
@@ -134,16 +134,11 @@ def measure(run: Run, *, program: str, folder: Path) -> dict[str, Any]:
             abs(by_name[name] - probability)
             for name, probability in zip(answer.classes, answer.probabilities, strict=True)
         ]
-    shrunk = [
-        abs(dict(zip(one.classes, one.probabilities, strict=True))[other.classes[0]] - other.probabilities[0])
-        for one, other in zip(wanted, predicted, strict=True)
-    ]
     return {
         "megabytes": round(written.num_bytes / 1e6, 2),
         "num_pictures": len(files),
         "other_class": other_class,
         "largest_difference": {ending: max(each) for ending, each in differences.items()},
-        "largest_difference_of_predict_by_shrinking_jpeg": max(shrunk),
     }
 
 

@@ -52,9 +52,12 @@ class Addresses(HTMLParser):
 
 def test_the_site_has_every_page_and_fetches_nothing(site: Path) -> None:
     pages = {path.relative_to(DOCS).with_suffix(".html") for path in DOCS.rglob("*.md")}
+    pages |= {Path("notebook.html"), Path("ru/notebook.html")}
     assert all((site / page).exists() for page in pages)
     for page in pages:
         for address in Addresses(site / page).fetched:
+            if address.startswith("data:"):
+                continue
             assert not re.match("(https?:)?//", address), f"{page} fetches {address}"
             assert (site / page.parent / address.partition("?")[0]).exists(), f"{page} lacks {address}"
 
@@ -70,6 +73,15 @@ def test_every_link_inside_the_site_leads_somewhere(site: Path) -> None:
             assert there.exists(), f"{page.name} links to {link}"
             if name and there.suffix == ".html":
                 assert name in known[there].names, f"{page.name} links to {link}"
+
+
+def test_results_and_source_are_on_the_site(site: Path) -> None:
+    links = Addresses(site / "lab.html").links
+    assert "repository/results/lab-resnet32-short/index.html" in links
+    listed = Addresses(site / "repository/results/lab-resnet32-short/index.html").links
+    assert "evaluation.json" in listed
+    source = (site / "repository/results/lab-resnet32-short/evaluation.json").read_bytes()
+    assert source == (ROOT / "results/lab-resnet32-short/evaluation.json").read_bytes()
 
 
 def test_every_public_name_is_described(site: Path) -> None:

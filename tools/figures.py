@@ -350,6 +350,7 @@ def extensions() -> str:
 def extensions_of_fast94() -> str:
     """Write what each case reached on CIFAR-10 and the five reptiles, with `fast94` as the base."""
     cases = {
+        "`finetune-fusion`": "fusion/tuned",
         "`fusion`": "fusion/fusion",
         "`fusion`, 20 images of each reptile": "fusion/few",
         "`fusion` as it was, one head on all features": "fusion/one-head",
@@ -410,6 +411,12 @@ def minutes_on_two_cores(name: str) -> float:
 def old_change(name: str) -> float:
     """Give by how much the accuracy on the old classes changed, the mean over the seeds."""
     return fmean(part.old_change.value for folder in folders(name) if (part := read_evaluation(folder).extension))
+
+
+def new_f1(name: str) -> str:
+    """Write the macro F1 over the new classes, the mean over the seeds."""
+    found = [part.new_macro_f1.value for folder in folders(name) if (part := read_evaluation(folder).extension)]
+    return percent(fmean(found), 1)
 
 
 def f1_of_tau(name: str) -> str:

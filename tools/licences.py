@@ -87,11 +87,17 @@ def find_extras() -> dict[str, list[str]]:
 
 
 def write_page() -> str:
-    """Make the page."""
+    """Make the page; what an extra asks for and is not installed keeps its row."""
+    written = (ROOT / "THIRD_PARTY.md").read_text(encoding="utf-8")
     packages = sorted(find_dependencies("reslab").items())
     page = HEAD + "".join(f"| {name} | {name_licence(package)} |\n" for name, package in packages) + EXTRAS
     for name, extras in sorted(find_extras().items()):
-        page += f"| {name} | {name_licence(distribution(name))} | {', '.join(extras)} |\n"
+        try:
+            licence = name_licence(distribution(name))
+        except PackageNotFoundError:
+            known = re.search(rf"^\| {re.escape(name)} \| (.+?) \|", written, re.MULTILINE)
+            licence = known[1] if known else "not stated"
+        page += f"| {name} | {licence} | {', '.join(extras)} |\n"
     return page
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from reslab.errors import Failure, UserError
     from reslab.evaluation import evaluate
     from reslab.evaluation.classify import classify
+    from reslab.evaluation.elsewhere import evaluate_elsewhere
     from reslab.evaluation.onnx import evaluate_onnx
     from reslab.evaluation.watching import watch
     from reslab.exporting import export
@@ -32,10 +33,11 @@ if TYPE_CHECKING:
     from reslab.recipe.settings import with_settings
     from reslab.recipe.shipped import RECIPES, find_recipe
     from reslab.records import Evaluation
-    from reslab.report import draw, tabulate, write_report
+    from reslab.report import draw, summarize, tabulate, write_report
     from reslab.report.comparison import compare
     from reslab.runs import Run
     from reslab.training import resume, train
+    from reslab.training.importing import import_weights
 
 __version__ = "0.1.0"
 
@@ -75,6 +77,7 @@ __all__ = [
     "resume",
     "resume_extension",
     "run_lab",
+    "summarize",
     "tabulate",
     "track",
     "train",
@@ -108,7 +111,7 @@ _HOMES = {
     "reslab.recipe.recipe": ("Recipe", "derive", "read_recipe"),
     "reslab.recipe.shipped": ("RECIPES", "find_recipe"),
     "reslab.records": ("Evaluation",),
-    "reslab.report": ("draw", "tabulate", "write_report"),
+    "reslab.report": ("draw", "summarize", "tabulate", "write_report"),
     "reslab.runs": ("Run",),
     "reslab.recipe.settings": ("with_settings",),
     "reslab.integrations.scikit_learn": ("Classifier",),

@@ -101,6 +101,15 @@ class Epoch(Part):
     rate_factor: PositiveFloat = 1.0  # below 1 from the epoch on in which a loss was not finite
 
 
+class Progress(Part):
+    """How far the epoch under way is: its number, the share of its updates, and loss and accuracy over those."""
+
+    epoch: PositiveInt
+    share: Fraction
+    train_loss: float
+    train_accuracy: Fraction
+
+
 class Calibration(Part):
     """By what the head's logits have been divided already, and on how many images that rests.
 
@@ -278,6 +287,7 @@ class Candidate(Part):
 
     network: str
     image_size: PositiveInt
+    resize: Resizing = "squeeze"
     head: LinearHead | None = None  # None: it was left out
     accuracy: Estimate | None = None
     log_loss: float | None = None
@@ -291,7 +301,9 @@ class Candidate(Part):
     @property
     def words(self) -> str:
         """The name in a table."""
-        frozen = f"{self.network} at {self.image_size} pixels{f', {self.head.words}' if self.head else ''}"
+        resized = {"squeeze": None, "pad": say("padded"), "crop": say("cropped")}[self.resize]
+        parts = [f"{self.network} at {self.image_size} pixels", resized, self.head and self.head.words]
+        frozen = ", ".join(part for part in parts if part)
         if self.trained is None or not self.share:
             return frozen
         trained = f"{self.trained.model.label} {self.trained.name}"

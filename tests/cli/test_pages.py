@@ -32,7 +32,6 @@ def _stand_ins(reslab: object, official: Path, small_recipe: Recipe, monkeypatch
         tiny["validation"] = validation
         monkeypatch.setitem(RECIPES, name, derive(small_recipe, name=name, data="cifar10", image_size=32, **tiny))
     monkeypatch.setattr(choice, "SIZES", {"efficientnet_lite0": (48, 64)})
-    monkeypatch.setattr("pandas.read_parquet", read_beans)
     monkeypatch.setattr("reslab.serving.server.run", lambda app, address, say: say("http://127.0.0.1"))
 
 
@@ -56,20 +55,13 @@ def make_pictures() -> None:
         scans.append(f"{path}\t{path.parent.name}\t{fold}\t{fold}{number % 5}")
     Path("labels.csv").write_text("\n".join(plain) + "\n")
     Path("beans/data").mkdir(parents=True)
-    Path("beans/data/train-00000-of-00001.parquet").write_bytes(b"PAR1")
+    rows = [{"image": {"bytes": path.read_bytes(), "path": None}, "label": path.parent.name} for path in files]
+    pandas.DataFrame(rows).to_parquet("beans/data/train-00000-of-00001.parquet")
     Path("scans.tsv").write_text("\n".join(scans) + "\n")
-
-
-def read_beans(path: Path) -> pandas.DataFrame:
-    """Stand in for a Parquet file of Hugging Face's, which needs pyarrow: the pictures themselves and their labels."""
-    rows = [(file.read_bytes(), file.parent.name) for file in sorted(Path("pictures").rglob("*.png"))]
-    return pandas.DataFrame([{"image": {"bytes": content, "path": None}, "label": label} for content, label in rows])
 
 
 def install(*arguments: str) -> None:
     """Check a line of pip's: reslab, by its name or out of a clone, with extras that there are."""
-    if arguments == ("install", "pandas", "pyarrow"):
-        return
     verb, *constraint, asked = arguments
     assert constraint in ([], ["--constraint", "constraints.txt"])
     assert (ROOT / "constraints.txt").is_file()

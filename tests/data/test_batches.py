@@ -7,7 +7,7 @@ import torch
 
 from reslab.data.batches import Batches, sample, seeded, standardize
 from reslab.data.images import ImageSet
-from reslab.recipe.recipe import Flip, Resize, Sampling, Shift, Standardize, derive
+from reslab.recipe.recipe import Flip, Mixup, Resize, Sampling, Shift, Standardize, derive
 from reslab.recipe.shipped import RECIPES
 
 NUM, SIDE, BATCH = 50, 8, 16
@@ -294,3 +294,23 @@ def test_shapes_of_batches_are_counted(images, recipe, batch_size, expected):
     batches = make(images, derive(recipe, name="sized", batch_size=batch_size, epochs=5))
     shapes = {batch.shape for epoch in range(5) for batch, _ in batches.epoch(epoch)}
     assert batches.count_shapes() == len(shapes) == expected
+
+
+# ---- weighted images
+
+
+def test_labels_of_weighted_images_are_shares_of_their_weights(images):
+    weights = torch.arange(NUM) / 10
+    weighted = replace(images, weights=weights)
+    for (pixels, labels), (same, shares) in zip(make(images).epoch(0), make(weighted).epoch(0), strict=True):
+        assert torch.equal(pixels, same)
+        assert torch.equal(shares, torch.eye(NUM)[labels] * weights[labels][:, None])
+    recipe = derive(PLAIN, name="mixed", mixing=(Mixup(alpha=1.0),))
+    total = sum(shares.sum() for _, shares in make(weighted, recipe).epoch(0))
+    assert float(total) == pytest.approx(float(weights.sum()))
+
+
+def test_weights_are_chosen_with_their_images_and_are_part_of_the_fingerprint(images):
+    weighted = replace(images, weights=torch.arange(NUM) / 10)
+    assert weighted.subset([7, 3]).weights.tolist() == pytest.approx([0.7, 0.3])
+    assert weighted.fingerprint != images.fingerprint == replace(weighted, weights=None).fingerprint

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from reslab.data.mixing import mix
 from reslab.recipe.recipe import CutMix, Mixup
@@ -17,9 +18,8 @@ def make_batch():
 @pytest.mark.parametrize("seed", range(4))
 def test_labels_are_mixed_by_the_share_of_the_pixels(part, seed):
     images, labels = make_batch()
-    mixed, shares = mix(
-        images, labels, parts=(part,), num_classes=CLASSES, generator=torch.Generator().manual_seed(seed)
-    )
+    whole = F.one_hot(labels, CLASSES).float()
+    mixed, shares = mix(images, whole, parts=(part,), generator=torch.Generator().manual_seed(seed))
     torch.testing.assert_close(shares.sum(1), torch.ones(NUM))
     assert ((shares > 0).sum(1) <= 2).all()
     torch.testing.assert_close((shares * torch.arange(CLASSES)).sum(1), mixed.mean((1, 2, 3)))
@@ -33,6 +33,6 @@ def test_one_of_several_is_drawn_for_a_batch():
     drawn = []
     for seed in range(20):
         generator = torch.Generator().manual_seed(seed)
-        mixed, _ = mix(images, labels, parts=(Mixup(), CutMix()), num_classes=CLASSES, generator=generator)
+        mixed, _ = mix(images, F.one_hot(labels, CLASSES), parts=(Mixup(), CutMix()), generator=generator)
         drawn.append(torch.equal(mixed, mixed.round()))
     assert 3 < sum(drawn) < 17

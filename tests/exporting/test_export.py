@@ -30,7 +30,7 @@ from reslab.network.onnx_file import AXES, INPUT, Description, OnnxFile, classif
 from reslab.recipe.recipe import Standardize, derive
 from reslab.records import ClassSets
 from reslab.report.card import write_card
-from reslab.runs import Run, read_weights
+from reslab.runs import DEMO_FOLDER, Run, read_weights
 from reslab.serving.served import Served
 
 KNOWN = {
@@ -303,3 +303,14 @@ def test_kept_rows_have_the_bits_of_the_smaller_layer_in_onnx_too() -> None:
     before, after = answers
     np.testing.assert_array_equal(after[:, :4].copy().view(np.int32), before.view(np.int32))
     np.testing.assert_allclose(after, model(images).detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_the_answers_that_other_languages_compare_with_are_those_of_the_network() -> None:
+    golden = json.loads((Path(__file__).parents[2] / "docs/node/demo.json").read_text(encoding="utf-8"))
+    pictures = sorted((DEMO_FOLDER / "pictures").iterdir())
+    assert list(golden["answers"]) == [picture.name for picture in pictures]
+    for answer, wanted in zip(
+        classify(pictures, weights=DEMO_FOLDER, top=10, device="cpu"), golden["answers"].values(), strict=True
+    ):
+        found = dict(zip(answer.classes, answer.probabilities, strict=True))
+        assert [found[name] for name in golden["classes"]] == pytest.approx(wanted, abs=1e-4)

@@ -1,5 +1,6 @@
 """Feature fusion: the module gives the features that its head was solved on, and kept classes keep every bit."""
 
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -76,9 +77,10 @@ def test_a_head_trained_further_keeps_no_rows_apart(base: Run, tmp_path: Path) -
 
 
 def test_a_tuned_network_is_joined_as_it_is_after_its_tuning(base: Run, tmp_path: Path) -> None:
-    data = {"data": "digits:0,8@20", "seed": 1}
-    tuned = extend(base.path, out=tmp_path / "tuned", method="finetune-distill", **data)
-    joined = extend(base.path, out=tmp_path / "joined", method="finetune-fusion", **data)
+    tuned, joined = (
+        extend(base.path, data="digits:0,8@20", out=tmp_path / method, method=method, seed=1)
+        for method in ("finetune-distill", "finetune-fusion")
+    )
     before, after = read_weights(tuned.path)[0], read_weights(joined.path)[0]
     layers = [name for name in before if not name.startswith("head.")]
     assert layers
@@ -154,12 +156,12 @@ def test_few_images_of_a_class_are_told_apart_by_discriminant_analysis(
 ) -> None:
     held_out = experts[2]
     few = fusion.LabelledFeatures(held_out.features[:150], held_out.labels[:150])
-    sizes = {"num_old": 2, "num_known": 2, "num_base_features": 3, "keep_old": False}
-    heads = fusion.candidates(nn.Linear(6, 3), few, held_out=held_out, **sizes)
+    solve = partial(fusion.candidates, num_old=2, num_known=2, num_base_features=3, keep_old=False)
+    heads = solve(nn.Linear(6, 3), few, held_out=held_out)
     assert [head.strength for head in heads] == list(fusion.SHRINKAGES)
     assert all((head.logits(held_out.features).argmax(1) == held_out.labels).float().mean() > 0.75 for head in heads)
     # Nothing says how little such an opinion counts where hardly any images are held out.
-    heads = fusion.candidates(nn.Linear(6, 3), few, held_out=fusion.LabelledFeatures(*(x[:5] for x in few)), **sizes)
+    heads = solve(nn.Linear(6, 3), few, held_out=fusion.LabelledFeatures(*(x[:5] for x in few)))
     assert [head.strength for head in heads] == list(fusion.PENALTIES)
 
 

@@ -15,9 +15,10 @@ from reslab.data.load import load
 from reslab.errors import Failure, UserError
 from reslab.evaluation import evaluate
 from reslab.extension import METHODS, extend, resume_extension, run
-from reslab.extension.methods import MOST_DRAWN, check_method, fit
+from reslab.extension.methods import MOST_DRAWN, check_method, default_method, fit
 from reslab.network.network import Network
-from reslab.recipe.recipe import Extension, Recipe, derive
+from reslab.recipe.networks import EfficientNetLite, FastConv, Fusion
+from reslab.recipe.recipe import Extension, LinearHead, Recipe, derive
 from reslab.runs import Run, read_weights
 from reslab.training import resume, train
 from reslab.training.loop import Trainer
@@ -314,6 +315,13 @@ def test_train_does_not_go_on_with_an_extension_nor_extend_with_a_training(base:
         resume(made.path)
     with pytest.raises(UserError, match="reslab train --resume"):
         resume_extension(base.path)
+
+
+def test_a_pretrained_network_is_not_trained_unless_asked_for(small_recipe: Recipe) -> None:
+    fused = Fusion(base=FastConv(), pretrained=EfficientNetLite())
+    assert default_method(small_recipe) == "finetune-distill"
+    assert default_method(derive(small_recipe, name="fit", optimizer=LinearHead(penalty="chosen"))) == "fusion"
+    assert default_method(derive(small_recipe, name="joined", model=fused, image_size=32)) == "fusion"
 
 
 def test_every_method_without_need_of_old_images_says_so() -> None:

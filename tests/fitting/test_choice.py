@@ -2,10 +2,22 @@
 
 import numpy as np
 import pytest
+import torch
 
+from reslab.data.images import ImageSet
 from reslab.data.load import load
 from reslab.errors import UserError
-from reslab.fitting.choice import Backbone, Budget, check_counts, choose, fit_temperature, judge, log_loss, split_folds
+from reslab.fitting.choice import (
+    Backbone,
+    Budget,
+    Pictures,
+    check_counts,
+    choose,
+    fit_temperature,
+    judge,
+    log_loss,
+    split_folds,
+)
 
 LITE0 = "efficientnet_lite0"
 
@@ -43,7 +55,7 @@ def test_without_time_only_the_first_is_tried() -> None:
     images = load("digits:1,4,7@5", "train", image_size=8)
     said: list[str] = []
     found, candidates = choose(
-        images,
+        Pictures(lambda resize: images),
         candidates=[Backbone(LITE0, 40), Backbone(LITE0, 48)],
         budget=Budget.of(-1),
         say=said.append,
@@ -58,6 +70,28 @@ def test_without_time_only_the_first_is_tried() -> None:
         "compute efficientnet_lite0 at 40 pixels",
         "efficientnet_lite0 at 40 pixels",
     ]
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize(("seconds", "chosen"), [(0.0, "crop"), (1e6, "squeeze")])
+def test_pictures_become_squares_as_their_classes_are_best_told(seconds: float, chosen: str) -> None:
+    noise = torch.randint(256, (30, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(30) % 2
+    clear = noise // 4 + 128 * labels[:, None, None, None].byte()
+
+    def read(resize: str) -> ImageSet:
+        return ImageSet(clear if resize == "crop" else noise, labels, ("a", "b"), "x", "train")
+
+    found, candidates = choose(
+        Pictures(read, resizings=("squeeze", "pad", "crop"), seconds=seconds),
+        candidates=[Backbone(LITE0, 16), Backbone(LITE0, 24)],
+        budget=Budget.of(1),
+        say=print,
+    )
+    assert found.backbone.resize == chosen
+    assert [each.resize for each in candidates] == ["squeeze", "pad", "crop", *[chosen] * 3]
+    assert [bool(each.left_out) for each in candidates[:3]] == [False, *[seconds > 60] * 2]
+    assert candidates[2].words.startswith("efficientnet_lite0 at 16 pixels, cropped")
 
 
 def test_a_class_of_one_image_is_refused() -> None:

@@ -14,7 +14,7 @@ from reslab.data.check.examine import look
 from reslab.data.check.findings import CopyPairs
 from reslab.data.load import load
 from reslab.data.pictures import read_pictures
-from reslab.data.sizes import find_image_size
+from reslab.data.sizes import are_squares, find_image_size
 from reslab.errors import UserError
 from reslab.evaluation.classify import classify
 from reslab.fitting import choice, fit
@@ -88,7 +88,10 @@ def test_the_written_network_computes_what_was_fitted(
     expression = f"npz:{tmp_path / 'data.npz'}"
     stored = load(expression, "train", image_size=12)
     found, _ = choice.choose(
-        stored, candidates=list(choice.backbones(stored_size=12)), budget=choice.Budget.of(9), say=print
+        choice.Pictures(lambda resize: stored),
+        candidates=list(choice.backbones(stored_size=12)),
+        budget=choice.Budget.of(9),
+        say=print,
     )
     network = room.build_network(room.describe_fit(stored, found), stored, found)
     assert (network.channels, network.image_size) == (channels, 12)
@@ -111,6 +114,27 @@ def test_what_cannot_be_read_is_left_out_where_that_is_asked_for(
     assert run.recipe.skip_damaged
     assert sum(split.num_images for split in run.evaluation.splits.values()) == 60
     assert "1 damaged picture left out" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_long_pictures_are_cropped_where_the_middle_tells_the_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "evaluate", lambda *_, **__: None)
+    monkeypatch.setattr(room, "write_report", lambda run: None)
+    generator = np.random.default_rng(0)
+    for number in range(40):
+        pixels = generator.integers(0, 256, (12, 60, 3), dtype=np.uint8)
+        pixels[:, 24:36] = pixels[:, 24:36] // 4 + 160 * (number % 2)
+        file = tmp_path / "long" / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(file)
+    run = fit(f"folder:{tmp_path / 'long'}", out="run", minutes=1)
+    network = Network.load(run.path)
+    assert run.recipe.resize == network.resizing == "crop"
+    candidates = run.candidates
+    assert candidates is not None
+    assert [each.resize for each in candidates.candidates if not each.left_out][:3] == ["squeeze", "pad", "crop"]
 
 
 def test_without_pretrained_networks_it_trains_from_scratch_and_says_so(
@@ -142,6 +166,7 @@ def test_pictures_have_a_size(pictures: Path) -> None:
     assert find_image_size(f"folder:{pictures}", largest=192) == 24
     assert find_image_size(f"folder:{pictures}+cifar10", largest=192) == 32
     assert find_image_size(f"folder:{pictures}", largest=16) == 16
+    assert are_squares(f"folder:{pictures}+cifar10")
 
 
 @pytest.mark.usefixtures("small")

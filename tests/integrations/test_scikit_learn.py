@@ -8,20 +8,22 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from sklearn.base import clone
 from sklearn.datasets import load_digits
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
 
 from reslab.errors import UserError
 from reslab.integrations.scikit_learn import Classifier
 from reslab.network.network import Network
 from reslab.recipe.networks import PreActResNet
-from reslab.recipe.recipe import Flip, Linear, Recipe, Sgd, Standardize, derive
+from reslab.recipe.recipe import Cosine, Flip, Linear, Recipe, Sgd, Standardize, derive
 from reslab.runs import Run
 
 # What images do not allow, and why.
 EXCEPTIONS = {
     "check_methods_subset_invariance": "in float32 the last bits of a probability depend on the images beside it",
+    "check_sample_weight_equivalence_on_dense_data": "weights multiply the loss, repeated images make longer epochs",
 }
 
 
@@ -136,6 +138,68 @@ def test_it_is_pickled_and_cross_validated(fitted: Classifier, recipe: Recipe, d
     np.testing.assert_array_equal(again.predict_proba(digits[0]), fitted.predict_proba(digits[0]))
     scores = cross_val_score(Classifier(recipe), digits[0][:120], digits[1][:120], cv=2)
     assert scores.min() > 0.5
+
+
+# ---- weights, and fields of the recipe
+
+
+def test_weights_decide_between_two_labels_of_the_same_images(recipe: Recipe, digits: Any) -> None:
+    images, labels = digits[0][:60], digits[1][:60]
+    doubled, named = np.concatenate([images, images]), np.concatenate([labels, 3 + (labels - 2) % 3])
+    for weight, wanted in ((1e-6, labels), (1e6, named[60:])):
+        weights = np.repeat([1, weight], 60)
+        found = Classifier(recipe).fit(doubled, named, sample_weight=weights).predict(images)
+        assert (found == wanted).mean() > 0.8
+
+
+def test_images_of_weight_zero_are_left_out_and_only_ratios_count(recipe: Recipe, digits: Any) -> None:
+    images, labels = digits[0][:60], digits[1][:60]
+    short = Classifier(recipe, epochs=1)
+    weights = np.where(np.arange(60) < 40, 5.0, 0.0)
+    weighted = clone(short).fit(images, labels, sample_weight=weights).predict_proba(images)
+    np.testing.assert_allclose(weighted, clone(short).fit(images[:40], labels[:40]).predict_proba(images), rtol=1e-4)
+    for wrong in (np.zeros(60), -weights):
+        with pytest.raises(ValueError, match=r"negative weights, or none above 0|at least one non-zero"):
+            short.fit(images, labels, sample_weight=wrong)
+
+
+def test_weights_of_classes_are_those_of_the_recipe(recipe: Recipe, digits: Any) -> None:
+    images, labels = digits[0][:60], digits[1][:60]
+
+    def fit(weights: Any, **fields: Any) -> NDArray[Any]:
+        own = derive(recipe, name="own", epochs=1, **fields)
+        return Classifier(own, class_weight=weights).fit(images, labels).predict_proba(images)
+
+    np.testing.assert_array_equal(fit({4: 3.0}), fit(None, class_weights=(1.0, 3.0, 1.0)))
+    np.testing.assert_array_equal(fit("balanced"), fit(None, class_weights="balanced"))
+    assert (fit({4: 3.0}) != fit(None)).any()
+
+
+def test_fields_of_the_recipe_are_parameters_of_a_search(recipe: Recipe, digits: Any) -> None:
+    grid = {"epochs": [1, 2], "recipe__optimizer__peak_lr": np.array([0.1, 1e-9])}
+    search = GridSearchCV(Classifier(recipe), grid, cv=2).fit(digits[0][:80], digits[1][:80])
+    best = search.best_estimator_
+    assert (best.recipe.optimizer.peak_lr, recipe.optimizer.peak_lr) == (0.1, 0.1)
+    assert {each["recipe__optimizer__peak_lr"] for each in search.cv_results_["params"]} == {0.1, 1e-9}
+    assert clone(best).recipe == best.recipe
+    scheduled = Classifier().set_params(recipe__schedule__kind="cosine", recipe__schedule__warmup=0.25)
+    assert scheduled.recipe.schedule == Cosine(warmup=0.25, final=scheduled.recipe.schedule.final)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        (
+            {"recipe__optimizer__peek_lr": 1},
+            "recipe optimizer.peek_lr: unknown field 'peek_lr'; did you mean 'peak_lr'",
+        ),
+        ({"recipe__epochs": -1}, "recipe: epochs should be greater than 0, not -1"),
+        ({"epoch": 1}, "Invalid parameter 'epoch'"),
+    ],
+)
+def test_fields_that_a_recipe_does_not_have_are_refused(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Classifier().set_params(**params)
 
 
 @pytest.mark.parametrize(

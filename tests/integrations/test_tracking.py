@@ -1,9 +1,11 @@
-"""The log of a run in TensorBoard and MLflow, read back from there; followed while it grows."""
+"""The log of a run in TensorBoard, MLflow and a stand-in for Weights & Biases, read back; followed while it grows."""
 
 import json
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -97,6 +99,42 @@ def test_mlflow_shows_the_log(finished: Run, tmp_path: Path, monkeypatch: pytest
     assert "published" not in found.data.params
 
 
+class FakeRun:
+    """What Weights & Biases documents of a run: `log` gathers the figures of a step, `finish` ends it."""
+
+    def __init__(self) -> None:
+        self.steps: dict[int, dict[str, float]] = {}
+        self.is_finished = False
+
+    def log(self, data: dict[str, float], step: int) -> None:
+        self.steps.setdefault(step, {}).update(data)
+
+    def finish(self) -> None:
+        self.is_finished = True
+
+
+def test_weights_and_biases_gets_the_log_offline(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, asked = FakeRun(), {}
+
+    def init(*, project: str, name: str, dir: str, mode: str, config: dict[str, Any], settings: Any) -> FakeRun:
+        asked.update(locals())
+        return shown
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, Settings=lambda **given: given))
+    assert track(finished, to=f"wandb:{tmp_path}/boards") == 3
+    assert (asked["mode"], asked["project"], asked["name"]) == ("offline", "reslab", "small")
+    assert Path(asked["dir"]).is_dir()
+    assert {"seed": 0, "model.depth": 8, "optimizer.peak_lr": 0.1}.items() <= asked["config"].items()
+    assert asked["settings"]["save_code"] is False
+    assert list(shown.steps) == [1, 2, 3]
+    for name, values in (expected(finished) | {"_timestamp": end_of_epochs(finished)}).items():
+        assert [figures[name] for figures in shown.steps.values()] == pytest.approx(values)
+    assert set(shown.steps[3]) >= FINAL
+    assert shown.is_finished
+
+
 class Memory:
     """A tracker that only remembers."""
 
@@ -159,9 +197,9 @@ def test_an_interrupt_ends_following_in_order(finished: Run, memory: Memory, mon
     assert not memory.is_open
 
 
-@pytest.mark.parametrize("to", ["tensorboard", "tensorboard:", "wandb:x", ""])
+@pytest.mark.parametrize("to", ["tensorboard", "tensorboard:", "wandb", "neptune:x", ""])
 def test_an_unknown_tracker_is_refused(finished: Run, to: str) -> None:
-    with pytest.raises(UserError, match="write tensorboard:DIR, mlflow, or mlflow:URI"):
+    with pytest.raises(UserError, match="write tensorboard:DIR, mlflow, mlflow:URI, or wandb:DIR"):
         track(finished, to=to)
 
 
@@ -170,12 +208,15 @@ def test_a_tracker_that_refuses_is_a_failure(finished: Run) -> None:
         track(finished, to="mlflow:wrong://place")
 
 
-@pytest.mark.parametrize(("to", "module"), [("tensorboard:x", "tensorboard"), ("mlflow", "mlflow.entities")])
+@pytest.mark.parametrize(
+    ("to", "module", "extra"),
+    [("tensorboard:x", "tensorboard", "track"), ("mlflow", "mlflow.entities", "track"), ("wandb:x", "wandb", "wandb")],
+)
 def test_without_the_package_the_extra_is_named(
-    finished: Run, monkeypatch: pytest.MonkeyPatch, to: str, module: str
+    finished: Run, monkeypatch: pytest.MonkeyPatch, to: str, module: str, extra: str
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, module, None)
-    with pytest.raises(UserError, match=rf"{module} is not installed: pip install 'reslab\[track\]'"):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=rf"{module} is not installed: pip install 'reslab\[{extra}\]'"):
         track(finished, to=to)
 
 

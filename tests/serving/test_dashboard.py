@@ -6,6 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from reslab.errors import UserError
+from reslab.records import Progress
 from reslab.runs import Run
 from reslab.serving.app import Access
 from reslab.serving.dashboard import dashboard_app
@@ -58,6 +59,31 @@ def test_a_run_that_goes_on_is_read_anew(client, folder):
     (added,) = client.get("/v1/log", params={"run": name, "after": 2}).json()
     assert added == rest.model_dump()
     assert find(client, name)["epochs"] == 3
+
+
+def test_the_epoch_under_way_is_shown_where_it_is_the_next_one(client, folder):
+    name = "deep/er/going"
+    assert find(client, name)["progress"] is None
+    so_far = Progress(epoch=3, share=0.25, train_loss=1.5, train_accuracy=0.5)
+    Run(folder / name).beat(so_far)
+    assert find(client, name)["progress"] == so_far.model_dump()
+    Run(folder / name).beat(so_far.model_copy(update={"epoch": 9}))  # of a process that was killed
+    assert find(client, name)["progress"] is None
+    (folder / name / ".lock").write_text('{"epoch": 3,')
+    assert find(client, name)["progress"] is None
+    assert find(client, "small")["progress"] is None
+
+
+def test_the_fields_in_which_recipes_differ_are_listed(client, folder):
+    going = Run(folder / "deep/er/going")
+    recipe = going.recipe
+    changed = {"optimizer": recipe.optimizer.model_copy(update={"peak_lr": 0.5}), "class_weights": "balanced"}
+    going.write_recipe(recipe.model_copy(update=changed | {"name": "other"}))
+    answer = client.get("/v1/differences", params={"run": ["small", "deep/er/going"]}).json()
+    assert answer == {"optimizer.peak_lr": ["0.1", "0.5"], "class_weights": ["–", "balanced"]}
+    assert client.get("/v1/differences", params={"run": ["small", "small"]}).json() == {}
+    assert client.get("/v1/differences", params={"run": "small"}).status_code == 422
+    assert client.get("/v1/differences", params={"run": ["small", "../small"]}).status_code == 404
 
 
 def test_a_run_is_going_on_while_its_lock_is_held_however_long_it_is_silent(folder, monkeypatch):

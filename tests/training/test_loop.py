@@ -19,7 +19,7 @@ from reslab.errors import Failure, UserError
 from reslab.recipe.networks import FastConv, ResNet
 from reslab.recipe.recipe import Extension, Linear, Muon, Recipe, Resize, Sampling, Steps, WarmUntil, derive
 from reslab.recipe.settings import with_settings
-from reslab.records import SplitName
+from reslab.records import Progress, SplitName
 from reslab.runs import Run, read_weights
 from reslab.training import begin as beginning
 from reslab.training import graphs, train
@@ -307,12 +307,15 @@ def test_a_long_epoch_says_what_it_has_reached_and_that_it_lives(
 ) -> None:
     monkeypatch.setattr("reslab.training.progress.PAUSE", 0.0)
     beats: list[float] = []
+    shares: list[float] = []
 
-    def beat(run: Run) -> None:
+    def beat(run: Run, so_far: Progress) -> None:
         os.utime(run.path / ".lock", (0, 0))
-        beat_as_before(run)
+        beat_as_before(run, so_far)
         assert run.last_beat is not None
+        assert run.progress == so_far
         beats.append(run.last_beat)
+        shares.append(so_far.share)
 
     beat_as_before = Run.beat
     monkeypatch.setattr(Run, "beat", beat)
@@ -323,4 +326,5 @@ def test_a_long_epoch_says_what_it_has_reached_and_that_it_lives(
     assert float(said[-1][0]) == pytest.approx(run.log[0].train_loss, abs=1e-4)
     assert float(said[-1][1]) == pytest.approx(100 * run.log[0].train_accuracy, abs=0.01)
     assert time.time() - min(beats) < 3600
-    assert run.last_beat is None
+    assert run.last_beat is run.progress is None
+    assert shares == [(place + 1) / len(beats) for place in range(len(beats))]

@@ -153,6 +153,19 @@ def test_weighted_loss_of_mixed_labels_is_the_plain_one_weighted(
     assert float(objective(logits, chunk, shares)) == pytest.approx((nll * weights / 3).sum(axis=1).mean())
 
 
+def test_loss_of_a_weighted_image_is_the_plain_one_times_its_weight(
+    images: ImageSet, batch: tuple[Tensor, Tensor, Tensor], small_recipe: Recipe
+) -> None:
+    logits, chunk, labels = batch
+    objective = make_objective(
+        derive(small_recipe, name="smooth", label_smoothing=0.2), images=images, teacher=None, device=CPU
+    )
+    weights = torch.arange(NUM) / 4
+    alone = [float(objective(logits[[place]], chunk[[place]], labels[[place]])) for place in range(NUM)]
+    shares = torch.eye(3)[labels] * weights[:, None]
+    assert float(objective(logits, chunk, shares)) == pytest.approx(np.mean(weights.numpy() * alone))
+
+
 def test_one_weight_for_each_class(images: ImageSet, small_recipe: Recipe) -> None:
     recipe = derive(small_recipe, name="weighted", class_weights=(1.0, 2.0))
     with pytest.raises(UserError, match=r"class_weights has 2 numbers for 3 classes: give one for each.* a, b, c"):

@@ -122,7 +122,7 @@ def track(
     to: Annotated[
         str,
         typer.Option(
-            metavar="tensorboard:DIR|mlflow[:URI]",
+            metavar="tensorboard:DIR|mlflow[:URI]|wandb:DIR",
             help="The tracker; mlflow alone uses MLflow's own settings, else the folder mlruns.",
         ),
     ],
@@ -130,7 +130,7 @@ def track(
         bool, typer.Option("--follow", help="Wait for new epochs until the run finishes, or until Ctrl-C.")
     ] = False,
 ) -> None:
-    """Send a run's log to TensorBoard or MLflow; with --follow, while it trains."""
+    """Send a run's log to TensorBoard, MLflow or Weights & Biases; with --follow, while it trains."""
     from reslab.integrations.tracking import track as track_run
     from reslab.runs import Run
     from reslab.words import counted

@@ -29,7 +29,10 @@ def extend(
         str | None, typer.Option("--with", metavar="EXPR", help="The new classes, e.g. cifar100:reptiles, folder:PATH.")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The new run folder.")] = None,
-    method: Annotated[str | None, typer.Option(help="A name from reslab methods; finetune-distill by default.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="A name from reslab methods; by default finetune-distill, or fusion for a base made by fit."),
+    ] = None,
     old_data: Annotated[
         str, typer.Option(metavar="all|none|N", help="Training images of the old classes to use; N: per class.")
     ] = "all",
@@ -107,7 +110,7 @@ def extend(
         made = extension.extend(
             run,
             data=data,
-            method=method or extension.DEFAULT,
+            method=method,
             old_data=_read_old_data(old_data),
             merge=merge,
             prior=prior,

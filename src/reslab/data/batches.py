@@ -61,6 +61,7 @@ class Batches:
     ) -> None:
         self.images = images.images if isinstance(images.images, Pixels) else images.images.to(device)
         self.labels, self.rank, self.num_ranks = images.labels.to(device), rank, num_ranks
+        self.weights = None if images.weights is None else images.weights.to(device)
         self.recipe, self.by, self.seed = recipe, by, seed
         self.num_classes = len(images.classes)
         self.num_images = recipe.sampling.images_per_epoch if recipe.sampling else len(self.labels)
@@ -79,7 +80,7 @@ class Batches:
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images (N, C, H, W) float32 and labels (N,) of one epoch (from 0), from batch `start` on.
 
-        Of mixed images the labels are shares of the classes (N, K).
+        Where images are mixed or weighted, the labels are shares of the classes (N, K), times an image's weight.
         """
         order = self._order(seeded(self.seed, "order", epoch))
         for place, chosen in enumerate(torch.split(order, self.sizes)):
@@ -108,7 +109,7 @@ class Batches:
         return isinstance(self.images, Pixels) and self.images.is_streamed
 
     def _prepare(self, chosen: Tensor, *, epoch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Read images (N, C, H, W), standardise and augment them; with their labels (N,)."""
+        """Read images (N, C, H, W), standardise and augment them; with their labels as `epoch` gives them."""
         places = send(chosen, to=self.labels.device)
         images = standardize(self._pick(chosen, places), by=self.by)
         size = self.recipe.image_size_at(epoch)
@@ -116,15 +117,14 @@ class Batches:
             images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
         mirrored = self.mirrored[chosen] ^ (epoch % 2 == 1)
         images = augment(images, parts=self.recipe.augment, by=self.by, generator=generator, mirrored=mirrored)
+        labels = self.labels[places]
+        if self.recipe.mixing or self.weights is not None:
+            labels = F.one_hot(labels, self.num_classes).float()
+        if self.weights is not None:
+            labels = labels * self.weights[places, None]
         if self.recipe.mixing:
-            return mix(
-                images,
-                self.labels[places],
-                parts=self.recipe.mixing,
-                num_classes=self.num_classes,
-                generator=generator,
-            )
-        return images, self.labels[places]
+            return mix(images, labels, parts=self.recipe.mixing, generator=generator)
+        return images, labels
 
     def _pick(self, chosen: Tensor, places: Tensor) -> Tensor:
         """Read stored images (N, C, H, W) uint8 at `chosen`, which are `places` on the device."""

@@ -6,7 +6,7 @@
                  [ "@" number ]
                | "shards" ":" ( path | URL ) [ "@" number ]
     choice     = the name of a class to take, in that order, or with a "-" before all of them, of one to leave out
-    option     = ( "label" | "group" | "file" | "split" | "level" ) "=" text
+    option     = ( "label" | "group" | "file" | "split" | "level" | "folder" ) "=" text
     named      = "cifar10" | "cifar100" | "cifar100-coarse" | "digits"
     class      = the name of a class; of `cifar100` also of a superclass, which stands for its five classes in their
                  official order; of `digits` also a range, as in 0-6; without any, all classes in their official order
@@ -52,10 +52,10 @@ ABOUT = {  # what to write, and what it stands for
 }
 _LOCATED: tuple[str, ...] = (*get_args(Located), "shards")
 _SOURCES: tuple[str, ...] = (*CLASSES, *_LOCATED)
-_OPTIONS = ("label", "group", "file", "split", "level")
+_OPTIONS = ("label", "group", "file", "split", "level", "folder")
 _ALLOWED: dict[Located, tuple[str, ...]] = {
     "folder": ("label", "group", "level"),
-    "csv": ("file", "label", "split", "group"),
+    "csv": ("file", "label", "split", "group", "folder"),
     "npz": (),
 }
 _KINDS = {".npz": "npz", ".npy": "npz", ".csv": "csv", ".tsv": "csv", ".parquet": "csv"}

@@ -75,6 +75,8 @@ class ImageSet:
         Hashes of each picture as it is stored, at whatever size it is read: (N,) uint64, 0 where there is none.
     num_damaged : int
         How many pictures of the split were left out.
+    weights : Tensor, optional
+        What each image's loss is multiplied by in training: (N,) float32 of mean 1.
 
     Examples
     --------
@@ -93,10 +95,11 @@ class ImageSet:
     keys: NDArray[np.uint64] | None = None
     digests: NDArray[np.uint64] | None = None
     num_damaged: int = 0
+    weights: Tensor | None = None
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 in hex over class names, shapes, images and labels; not over the expression that led to them.
+        """SHA-256 in hex over class names, shapes, images, labels and weights; not over the expression behind them.
 
         Of images that are streamed, the shards' digests stand for them.
         """
@@ -104,7 +107,8 @@ class ImageSet:
         digest = hashlib.sha256(json.dumps([self.classes, shapes]).encode())
         images = self.images
         contents = images.contents() if isinstance(images, Pixels) else [_little_endian_bytes(images.numpy())]
-        for content in chain(contents, [_little_endian_bytes(self.labels.numpy())]):
+        numbers = [self.labels] if self.weights is None else [self.labels, self.weights]
+        for content in chain(contents, (_little_endian_bytes(each.numpy()) for each in numbers)):
             digest.update(content.data)
         return digest.hexdigest()
 
@@ -119,6 +123,7 @@ class ImageSet:
             names=None if self.names is None else tuple(self.names[place] for place in chosen.tolist()),
             keys=None if self.keys is None else self.keys[chosen.numpy()],
             digests=None if self.digests is None else self.digests[chosen.numpy()],
+            weights=None if self.weights is None else self.weights[chosen],
         )
 
     def counts(self) -> list[int]:

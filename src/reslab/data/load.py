@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from reslab.data.expression import LocatedTerm, NamedTerm, ShardsTerm, Term, parse
+from reslab.data.frames import to_expression
 from reslab.data.framing import Form
 from reslab.data.images import ImageSet, Labelled, Split
 from reslab.data.notes import say_once
@@ -38,9 +39,12 @@ from reslab.errors import UserError, did_you_mean
 from reslab.recipe.shapes import Channels, Resizing
 from reslab.words import counted, named
 
+if TYPE_CHECKING:
+    import pandas
+
 
 def load(
-    expression: str,
+    expression: "str | pandas.DataFrame",
     split: Split,
     *,
     data_dir: Path | None = None,
@@ -58,9 +62,10 @@ def load(
 
     Parameters
     ----------
-    expression : str
+    expression : str or pandas.DataFrame
         Which classes of which sources, such as `cifar10`, `digits:0-6` or `folder:pictures`. Classes of a source with
-        `@0` have no training images but are among the classes.
+        `@0` have no training images but are among the classes. A DataFrame has columns as the tables of `csv:` have;
+        its files lie in `data_dir` or in the current directory.
     split : {"train", "test"}
         Validation images are cut out of the training split by a recipe.
     data_dir : Path, optional
@@ -100,6 +105,7 @@ def load(
     """
     if split not in ("train", "test"):
         raise UserError(f"{split!r} is not a split that is stored: load 'train' or 'test' (hold_out cuts 'validation')")
+    expression = to_expression(expression, data_dir=data_dir)
     terms, form = parse(expression), Form(image_size, resize, channels)
     if stream is not None:
         return _stream(terms, expression, split, form, buffer=stream, skip_damaged=skip_damaged)
@@ -225,9 +231,9 @@ def _stream(
     term = terms[0]
     if not isinstance(term, ShardsTerm) or len(terms) > 1 or term.limit is not None:
         raise UserError(f"{expression!r} cannot be streamed, only shards:URL alone can: pack it (reslab data pack)")
-    images, labels, classes = stream_shards(term.url, split=split, form=form, skip_damaged=skip_damaged, buffer=buffer)
-    _check_counts(terms, [Labelled(images, labels, classes)], expression, split)
-    return ImageSet(images, torch.from_numpy(labels), classes, expression, split)
+    part = stream_shards(term.url, split=split, form=form, skip_damaged=skip_damaged, buffer=buffer)
+    _check_counts(terms, [part], expression, split)
+    return _as_set(part, expression, split)
 
 
 def _read_term(term: Term, split: Split, data_dir: Path | None, form: Form, skip_damaged: bool) -> Labelled:
@@ -395,7 +401,7 @@ class DataDescription:
 
 
 def describe(
-    expression: str,
+    expression: "str | pandas.DataFrame",
     *,
     data_dir: Path | None = None,
     image_size: int = 32,
@@ -426,6 +432,7 @@ def describe(
     >>> found.counts
     {'train': [142, 146, 142], 'test': [36, 36, 35]}
     """
+    expression = to_expression(expression, data_dir=data_dir)
     train, test = (
         load(expression, split, data_dir=data_dir, image_size=image_size, merge=merge, skip_damaged=skip_damaged)
         for split in ("train", "test")

@@ -9,16 +9,15 @@ from typing import assert_never
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from reslab.recipe.recipe import CutMix, Mixing, Mixup
 
 
 def mix(
-    images: Tensor, labels: Tensor, *, parts: tuple[Mixing, ...], num_classes: int, generator: torch.Generator
+    images: Tensor, shares: Tensor, *, parts: tuple[Mixing, ...], generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Mix images (N, C, H, W) and labels (N,) by one of `parts`; the labels become shares of the classes (N, K)."""
+    """Mix images (N, C, H, W) and shares of the classes (N, K) by one of `parts`."""
     part = parts[int(torch.randint(len(parts), (), generator=generator))]
     draw = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     others = torch.randperm(len(images), generator=generator).to(images.device)
@@ -30,7 +29,6 @@ def mix(
             images, kept = _paste(images, others, kept=kept, draw=draw)
         case _ as unreachable:
             assert_never(unreachable)
-    shares = F.one_hot(labels, num_classes).float()
     return images, shares * kept + shares[others] * (1 - kept)
 
 

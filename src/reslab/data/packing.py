@@ -8,6 +8,7 @@ import hashlib
 import io
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from PIL import Image
 
 from reslab.data.images import ImageSet, Split
 from reslab.data.load import load
-from reslab.data.sources.shard_index import INDEX, File, Shard, ShardedSplit, ShardIndex, Store
+from reslab.data.sources.shard_index import INDEX, File, Hashes, Shard, ShardedSplit, ShardIndex, Store
 from reslab.errors import UserError
 
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -61,9 +62,27 @@ def _pack_split(store: Store, images: ImageSet, images_per_shard: int) -> Sharde
         content = _write_shard(images, places)
         file = _write(store, f"{images.split}-{number:06}.tar", content)
         shards.append(Shard(**file.model_dump(), num_images=len(places)))
+    labels = images.labels.numpy()[order].astype(np.uint32)
+    return ShardedSplit(
+        labels=_write_array(store, f"{images.split}-labels.npy", labels),
+        hashes=_write_hashes(store, images, order),
+        shards=tuple(shards),
+    )
+
+
+def _write_hashes(store: Store, images: ImageSet, order: NDArray[np.int64]) -> File | None:
+    """Keep what decides an image's split, so that shards hold out what their source would; official sets have none."""
+    if images.keys is None and images.digests is None:
+        return None
+    none = np.zeros(len(order), dtype=np.uint64)
+    keys, digests = (none if each is None else each[order] for each in (images.keys, images.digests))
+    return _write_array(store, f"{images.split}-hashes.npy", np.stack(Hashes(order.astype(np.uint64), keys, digests)))
+
+
+def _write_array(store: Store, name: str, values: NDArray[Any]) -> File:
     buffer = io.BytesIO()
-    np.save(buffer, images.labels.numpy()[order].astype(np.uint32), allow_pickle=False)
-    return ShardedSplit(labels=_write(store, f"{images.split}-labels.npy", buffer.getvalue()), shards=tuple(shards))
+    np.save(buffer, values, allow_pickle=False)
+    return _write(store, name, buffer.getvalue())
 
 
 def _write_shard(images: ImageSet, places: NDArray[np.int64]) -> bytes:

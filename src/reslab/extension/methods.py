@@ -63,6 +63,11 @@ PEAK_SHARE = 0.5  # of the base's peak rate
 BALANCE = 1.0  # every class is drawn equally often
 
 
+def default_method(base: Recipe) -> Method:
+    """Choose a method for a base: a pretrained network in it is left as it is, since training it takes hours."""
+    return "fusion" if isinstance(base.optimizer, LinearHead) or isinstance(base.model, Fusion) else DEFAULT
+
+
 def check_method(method: str, *, old_data: str | int) -> Method:
     """Give the method of that name. Raises: UserError where there is none, or it needs the old images."""
     if method not in METHODS:

@@ -19,7 +19,17 @@ from reslab.data.recipe_data import check_remote, describe_change, find_base, re
 from reslab.errors import UserError
 from reslab.extension import announce, fusion, heads
 from reslab.extension.features import as_epoch, compute_features, is_mirrored, set_head, train_head
-from reslab.extension.methods import DEFAULT, DISTILLED, FUSED, METHODS, TUNED, backbone_rate, check_method, fit, plan
+from reslab.extension.methods import (
+    DISTILLED,
+    FUSED,
+    METHODS,
+    TUNED,
+    backbone_rate,
+    check_method,
+    default_method,
+    fit,
+    plan,
+)
 from reslab.extension.prior import Priors, choose_prior, priors_of
 from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
@@ -67,7 +77,7 @@ def extend(
     *,
     data: str,
     out: Path | str,
-    method: str = DEFAULT,
+    method: str | None = None,
     old_data: str | int = "all",
     merge: bool = False,
     prior: str = "base",
@@ -95,8 +105,9 @@ def extend(
         Data expression of the new classes, such as `folder:PATH`.
     out : Path or str
         The run folder to make, for a network that knows the old and the new classes.
-    method : str, default "finetune-distill"
-        One of `reslab.extension.METHODS`.
+    method : str, optional
+        One of `reslab.extension.METHODS`; by default `finetune-distill`, or `fusion` for a base that is a head on the
+        features of a pretrained network, such as `fit` makes.
     old_data : int or str, default "all"
         Training images of the old classes to use: `all`, `none`, or the number of each class.
     merge : bool, default False
@@ -152,8 +163,9 @@ def extend(
     ('1', '4', '7', '8')
     """
     team = Team(pick_device(device))
-    computing = _read_computing(method, Computing(compile, precision, deterministic))
     run = Run.open(base)
+    method = method or default_method(run.recipe)
+    computing = _read_computing(method, Computing(compile, precision, deterministic))
     weights = Network.load(run.path, device=str(team.device)).metadata
     # What `data` adds to it, the caller has named.
     check_remote(run.recipe.data, of=f"the recipe {run.recipe.name}", allow_remote=allow_remote)

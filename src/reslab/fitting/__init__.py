@@ -1,22 +1,25 @@
 """Fit: the best classifier of somebody's images within some minutes, without a recipe to know."""
 
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
 import torch
 
 from reslab.data.batches import seeded
 from reslab.data.check.examine import look_at
 from reslab.data.check.words import describe
+from reslab.data.frames import to_expression
 from reslab.data.framing import Form
 from reslab.data.images import ImageSet
 from reslab.data.load import load, load_validation
 from reslab.data.recipe_data import find_base
-from reslab.data.sizes import find_image_size
+from reslab.data.sizes import are_squares, find_image_size, measure_reading
 from reslab.errors import Failure, UserError
 from reslab.evaluation import evaluate
 from reslab.fitting import beside, scratch
-from reslab.fitting.choice import Backbone, Budget, FittedHead, backbones, check_counts, choose
+from reslab.fitting.choice import Backbone, Budget, FittedHead, Pictures, backbones, check_counts, choose
 from reslab.fitting.choice import describe as describe_candidate
 from reslab.machine.device import pick_device
 from reslab.measure.class_sets import fit_class_sets
@@ -25,12 +28,16 @@ from reslab.network.familiarity import MOST, Familiarity, fit_frozen
 from reslab.network.network import Network
 from reslab.pretrained import PRETRAINED, Pretrained, standardize_for, start_from
 from reslab.recipe.recipe import Cosine, Flip, Recipe, derive
+from reslab.recipe.shapes import Resizing
 from reslab.records import Calibration, Candidate, Candidates, Epoch, Weights
 from reslab.report import write_report
 from reslab.runs import Run
 from reslab.training.begin import Computing, begin
 from reslab.training.distributed import Team
 from reslab.training.progress import say
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["fit"]
 
@@ -44,7 +51,7 @@ NOT_INSTALLED = (
 
 
 def fit(
-    data: str,
+    data: "str | pandas.DataFrame",
     *,
     out: Path | str = "runs/fit",
     minutes: float = 10,
@@ -56,14 +63,16 @@ def fit(
     """Find and train the best classifier for a set of images, evaluate it and write its report.
 
     Networks with the weights of ImageNet turn the training images into features, and linear heads are solved on them.
-    The best is chosen by its log loss out of folds of the training images, and calibrated on them. With 2,000 training
-    images or more, a network is trained beside it, and held-out images choose its share of the logits. Without
-    `reslab[pretrained]` a network is trained from scratch. The test split is opened once, at the end.
+    The best is chosen by its log loss out of folds of the training images, and calibrated on them. Pictures that are no
+    squares are squeezed, padded or cropped, chosen likewise. With 2,000 training images or more, a network is trained
+    beside it, and held-out images choose its share of the logits. Without `reslab[pretrained]` a network is trained
+    from scratch. The test split is opened once, at the end.
 
     Parameters
     ----------
-    data : str
-        A data expression such as `folder:pictures`, with a folder of pictures for each class.
+    data : str or pandas.DataFrame
+        A data expression such as `folder:pictures`, with a folder of pictures for each class. A DataFrame has columns
+        as the tables of `csv:` have; it is kept beside the run, as `RUN.csv`.
     out : Path or str, default "runs/fit"
         The new run folder.
     minutes : float, default 10
@@ -99,17 +108,16 @@ def fit(
         raise UserError(f"--minutes {minutes:g} leaves no time: choose 1 or more")
     budget = Budget.of(minutes)
     Run.check_free(out)
+    data = to_expression(data, data_dir=data_dir, beside=out)
     size = find_image_size(data, largest=LARGEST_STORED, data_dir=data_dir)
-    images = load(data, "train", data_dir=data_dir, image_size=size, skip_damaged=skip_damaged)
+    pictures = _read(data, size=size, data_dir=data_dir, skip_damaged=skip_damaged)
+    images = pictures.training("squeeze")
     check_counts(images)
     if not silent and (found := look_at((images,), data_dir=data_dir)):
         for line in describe(found):
             say(line, silent=False)
     if networks := list(backbones(stored_size=size)):
-        own = load_validation(
-            data, classes=images.classes, data_dir=data_dir, form=Form(size), skip_damaged=skip_damaged
-        )
-        fitted = find(images, networks, own=own, budget=budget, seed=seed, silent=silent)
+        fitted = find(pictures, networks, budget=budget, seed=seed, silent=silent)
         fitted = replace(fitted, recipe=derive(fitted.recipe, name=fitted.recipe.name, skip_damaged=skip_damaged))
         run = _write(fitted, out=out, budget=budget, seed=seed, data_from=find_base(data, data_dir))
     else:
@@ -129,6 +137,22 @@ def fit(
     return run
 
 
+def _read(data: str, *, size: int, data_dir: Path | None, skip_damaged: bool) -> Pictures:
+    """Read pictures that are squares once, and others in every way as soon as that is asked for."""
+
+    @cache
+    def training(resize: Resizing) -> ImageSet:
+        return load(data, "train", data_dir=data_dir, image_size=size, resize=resize, skip_damaged=skip_damaged)
+
+    def validation(resize: Resizing) -> ImageSet | None:
+        classes, form = training(resize).classes, Form(size, resize)
+        return load_validation(data, classes=classes, data_dir=data_dir, form=form, skip_damaged=skip_damaged)
+
+    if are_squares(data, data_dir=data_dir):
+        return Pictures(training, validation)
+    return Pictures(training, validation, get_args(Resizing), measure_reading(data, Form(size), data_dir=data_dir))
+
+
 @dataclass(frozen=True)
 class Fitted:
     """The network that was chosen, as a recipe describes it, its log, and all that was tried."""
@@ -140,26 +164,24 @@ class Fitted:
     candidates: list[Candidate]
 
 
-def find(
-    images: ImageSet, networks: list[Backbone], *, own: ImageSet | None, budget: Budget, seed: int, silent: bool
-) -> Fitted:
-    """Choose a frozen network and a head, and where images are many, a trained network beside them.
-
-    `own` are the validation images that a source brings.
-    """
-    is_many = len(images.labels) >= beside.FEWEST_IMAGES
+def find(pictures: Pictures, networks: list[Backbone], *, budget: Budget, seed: int, silent: bool) -> Fitted:
+    """Choose a frozen network and a head, and where images are many, a trained network beside them."""
+    is_many = len(pictures.training("squeeze").labels) >= beside.FEWEST_IMAGES
     found, candidates = choose(
-        images,
+        pictures,
         candidates=networks,
         budget=budget.share(FROZEN_SHARE) if is_many else budget,
         say=lambda line: say(line, silent=silent),
         one_head=is_many,
     )
+    resize = found.backbone.resize
+    images = pictures.training(resize)
     if not is_many:
         return _frozen(images, found, candidates, budget)
-    parts = beside.cut(images, own)
+    parts = beside.cut(images, pictures.validation(resize))
     try:
-        recipe = beside.plan(parts.training, minutes=budget.left / 60)
+        planned = beside.plan(parts.training, minutes=budget.left / 60)
+        recipe = derive(planned, name=planned.name, resize=resize)
         say(f"train {recipe.model.label} {recipe.name} for {recipe.epochs} epochs", silent=silent)
         trained, log = beside.train(parts, recipe, seed=seed, until=budget.share(END).until, silent=silent)
     except (UserError, Failure) as error:
@@ -214,6 +236,7 @@ def describe_fit(images: ImageSet, found: FittedHead) -> Recipe:
         source="reslab fit",
         data=images.expression,
         image_size=stored,
+        resize=found.backbone.resize,
         standardize=standardize_for(images.images.shape[1]),
         augment=(Flip(),),
         model=options.model_copy(update={"resize": None}) if options.resize == stored else options,
@@ -237,6 +260,7 @@ def build_network(recipe: Recipe, images: ImageSet, found: FittedHead) -> Networ
         classes=images.classes,
         channels=channels,
         image_size=recipe.image_size,
+        resize=recipe.resize,
         standardize=recipe.standardize,
         calibration=Calibration(temperature=found.temperature, num_images=len(images.labels), out_of_folds=True),
         class_sets=fit_class_sets(softmax(found.logits), images.labels.numpy()),

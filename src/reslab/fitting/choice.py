@@ -1,4 +1,6 @@
-"""Which frozen network, image size and head classify a set of training images best, judged out of folds.
+"""Which frozen network, image size and head classify the training images best, judged out of folds.
+
+Where pictures are no squares, it also judges how they become some.
 
 Whatever is judged, was computed without the images that it is judged on; no other split is read.
 Axes: N images, V views, D features, K classes.
@@ -7,7 +9,7 @@ Axes: N images, V views, D features, K classes.
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,7 @@ from reslab.pretrained import Pretrained, is_installed
 from reslab.pretrained.heads import STRENGTHS, Head, Integers, Method, solve
 from reslab.recipe.networks import MODELS, EfficientNetLite
 from reslab.recipe.recipe import LinearHead
+from reslab.recipe.shapes import Resizing
 from reslab.records import Candidate
 from reslab.words import duration, percent
 
@@ -36,11 +39,25 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class Pictures:
+    """Training images, and the validation images that their source brings, however they become squares.
+
+    `resizings` are the ways that are worth comparing, and reading the pictures anew takes about so many `seconds`.
+    """
+
+    training: Callable[[Resizing], ImageSet]
+    validation: Callable[[Resizing], ImageSet | None] = lambda resize: None
+    resizings: tuple[Resizing, ...] = ("squeeze",)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class Backbone:
-    """A frozen network at an image size."""
+    """A frozen network at an image size, and how pictures become its squares."""
 
     network: str
     image_size: int
+    resize: Resizing = "squeeze"
 
     @property
     def options(self) -> EfficientNetLite:
@@ -133,13 +150,14 @@ def backbones(*, stored_size: int) -> Iterator[Backbone]:
 
 
 def choose(
-    images: ImageSet, *, candidates: list[Backbone], budget: Budget, say: Say, one_head: bool = False
+    pictures: Pictures, *, candidates: list[Backbone], budget: Budget, say: Say, one_head: bool = False
 ) -> tuple[FittedHead, list[Candidate]]:
     """Judge a discriminant analysis on each backbone, then the logistic regression on the best one and their mean.
 
-    With `one_head` the analysis is all. Whatever would take more than is left of the budget is left out, but not the
-    first. All is given as it was judged.
+    The first backbone decides how pictures become squares. With `one_head` the analysis is all. Whatever would take
+    more than is left of the budget is left out, but not the first. All is given as it was judged.
     """
+    labels = pictures.training("squeeze").labels.numpy()
     judged: list[Candidate] = []
     best: FittedHead | None = None
     views = np.empty((0, 0, 0), dtype=np.float32)
@@ -150,24 +168,35 @@ def choose(
         say(describe(found.candidate))
         return found
 
-    for backbone in candidates:
-        cost = backbone.cost * NUM_VIEWS * len(images.labels)
-        if best is not None and not budget.has(seconds := cost / speed + best.candidate.seconds):
+    def consider(backbone: Backbone, *, reading: float = 0.0) -> FittedHead:
+        """Judge a backbone, unless it takes too long; `reading` are the seconds until its pictures are there."""
+        nonlocal speed, views
+        cost = backbone.cost * NUM_VIEWS * len(labels)
+        if best is not None and not budget.has(seconds := reading + cost / speed + best.candidate.seconds):
             judged.append(_left_out(backbone, seconds=seconds))
-            continue
-        say(f"compute {backbone.network} at {backbone.image_size} pixels{_about(cost / speed)}")
+            return best
+        say(f"compute {named(backbone).words}{_about(reading + cost / speed)}")
+        images = pictures.training(backbone.resize)
         began = time.perf_counter()
         computed = compute_views(images, backbone)
         speed = min(speed, cost / (time.perf_counter() - began))
-        found = note(judge(computed, images.labels.numpy(), backbone=backbone, method="lda"))
-        if best is None or found.loss < best.loss:
-            best, views = found, computed
+        found = note(judge(computed, labels, backbone=backbone, method="lda"))
+        if best is not None and best.loss <= found.loss:
+            return best
+        views = computed
+        return found
+
+    first, *others = candidates
+    for resize in pictures.resizings:
+        best = consider(replace(first, resize=resize), reading=pictures.seconds if best else 0.0)
     assert best is not None
+    for other in others:
+        best = consider(replace(other, resize=best.backbone.resize))
     if one_head:
         pass  # the analysis is all
     elif budget.has(seconds := logistic_seconds(views)):
-        logistic = note(judge(views, images.labels.numpy(), backbone=best.backbone, method="logistic"))
-        both = note(average(best, logistic, features=views[0], labels=images.labels.numpy()))
+        logistic = note(judge(views, labels, backbone=best.backbone, method="logistic"))
+        both = note(average(best, logistic, features=views[0], labels=labels))
         best = min((best, logistic, both), key=lambda found: found.loss)
     else:
         judged.append(_left_out(best.backbone, seconds=seconds, what="its logistic regression"))
@@ -180,11 +209,14 @@ def _about(seconds: float) -> str:
 
 
 def _left_out(backbone: Backbone, *, seconds: float, what: str = "it") -> Candidate:
-    return Candidate(
-        network=backbone.network,
-        image_size=backbone.image_size,
-        left_out=f"{what} would take about {duration(seconds)}, more than was left",
+    return named(backbone).model_copy(
+        update={"left_out": f"{what} would take about {duration(seconds)}, more than was left"}
     )
+
+
+def named(backbone: Backbone) -> Candidate:
+    """Name a backbone as a candidate that is still to be judged."""
+    return Candidate(network=backbone.network, image_size=backbone.image_size, resize=backbone.resize)
 
 
 def compute_views(images: ImageSet, backbone: Backbone) -> Features:
@@ -239,13 +271,13 @@ def _found(
     temperature = fit_temperature(logits, labels)
     head, logits = head.divided(temperature), logits / temperature
     hits = np.array((logits.argmax(1) == labels).sum())
-    candidate = Candidate(
-        network=backbone.network,
-        image_size=backbone.image_size,
-        head=made,
-        accuracy=proportion(hits, total=np.array(len(labels))),
-        log_loss=log_loss(logits, labels),
-        seconds=seconds,
+    candidate = named(backbone).model_copy(
+        update={
+            "head": made,
+            "accuracy": proportion(hits, total=np.array(len(labels))),
+            "log_loss": log_loss(logits, labels),
+            "seconds": seconds,
+        }
     )
     answers = head.logits(features)
     accuracy = float((answers.argmax(1) == labels).mean())

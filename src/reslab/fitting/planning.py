@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reslab.data.answers import Unread, find_pictures, read_sound
+from reslab.data.frames import to_expression
 from reslab.data.images import ImageSet
 from reslab.data.load import load
 from reslab.data.progress import counting
@@ -24,6 +26,9 @@ from reslab.recipe.shapes import Resizing
 from reslab.records import Estimate
 from reslab.runs import Run
 from reslab.words import listing, points
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["ClassGrowth", "Plan", "plan"]
 
@@ -69,7 +74,11 @@ class Plan:
 
 
 def plan(
-    data: str, *, unlabelled: Sequence[Path] = (), data_dir: Path | None = None, allow_remote: bool = False
+    data: "str | pandas.DataFrame",
+    *,
+    unlabelled: Sequence[Path] = (),
+    data_dir: Path | None = None,
+    allow_remote: bool = False,
 ) -> Plan:
     """Tell how accurate a classifier would be with twice and with four times the pictures.
 
@@ -78,8 +87,9 @@ def plan(
 
     Parameters
     ----------
-    data : str
-        A data expression, or the path of a run folder: then the images that the run is trained on.
+    data : str or pandas.DataFrame
+        A data expression, a DataFrame as `fit` takes it, or the path of a run folder: then the images that the run is
+        trained on.
     unlabelled : sequence of Path
         Pictures, or folders of them, to put in the order in which they are worth labelling.
     data_dir : Path, optional
@@ -106,6 +116,7 @@ def plan(
     >>> now.value <= four_times.value, four_times.low < four_times.high
     (True, True)
     """
+    data = to_expression(data, data_dir=data_dir)
     images, network, resize = _read(data, data_dir=data_dir, allow_remote=allow_remote)
     check_counts(images)
     labels = images.labels.numpy()

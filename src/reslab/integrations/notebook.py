@@ -12,16 +12,18 @@ import numpy as np
 
 from reslab.data.images import ImageSet
 from reslab.errors import UserError, extra
+from reslab.language import LanguageName, read_language, say, speaking
 from reslab.report.curves import accuracy_curves
 from reslab.report.figures import image_rows, learning_curve
 from reslab.report.pictures import Picture
+from reslab.report.tables import split_words
 from reslab.runs import Run
 from reslab.words import counted
 
 SECONDS_BETWEEN_LOOKS = 1.0
 
 
-def draw_images(images: ImageSet, *, each: int = 8) -> Picture:
+def draw_images(images: ImageSet, *, each: int = 8, language: LanguageName = "en") -> Picture:
     """Draw the first images of every class.
 
     Parameters
@@ -30,6 +32,8 @@ def draw_images(images: ImageSet, *, each: int = 8) -> Picture:
         A split, as `load` gives it.
     each : int, default 8
         How many images of each class.
+    language : {"en", "ru"}, default "en"
+        What title and caption are written in.
 
     Returns
     -------
@@ -44,13 +48,14 @@ def draw_images(images: ImageSet, *, each: int = 8) -> Picture:
     """
     labels = images.labels.numpy()
     rows = [images.images[np.flatnonzero(labels == label)[:each]].numpy() for label in range(len(images.classes))]
-    return Picture(
-        name=f"images-{images.split}",
-        png=image_rows(rows, classes=images.classes),
-        alt=f"The first {each} images of each of the {len(images.classes)} classes of the {images.split} split.",
-        title=f"{images.split.capitalize()} split, {len(labels):,} images.",
-        caption=f"The first {each} of each class.",
-    )
+    with speaking(read_language(language)):
+        return Picture(
+            name=f"images-{images.split}",
+            png=image_rows(rows, classes=images.classes),
+            alt=say("The first {number} of each class.", number=each),
+            title=f"{split_words(images.split)}, {counted(len(labels), 'image')}.",
+            caption=say("The first {number} of each class.", number=each),
+        )
 
 
 @contextmanager

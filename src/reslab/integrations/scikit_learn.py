@@ -6,20 +6,24 @@ it square ones, grey or RGB, else images of a single row of pixels. All become t
 Pixels that are uint8 are taken as they are, fractions from 0 to 1 times 255, and whole numbers of 12 or 16 bits are
 scaled. All others are mapped linearly, so that the least and the greatest value of the training images become the ends;
 what lies outside of them later is cut off there.
+Weights of images multiply their loss, and are scaled to a mean of 1, so that the learning rate need not change.
 """
 
 import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from reslab.data.arrays import Layout, find_layout, find_scale, read_labels, read_names
 from reslab.data.images import ImageSet
@@ -32,6 +36,7 @@ from reslab.machine.device import pick_device
 from reslab.measure.metrics import softmax
 from reslab.network.network import Network
 from reslab.recipe.recipe import Recipe, derive, parse_recipe
+from reslab.recipe.settings import with_fields
 from reslab.recipe.shipped import find_recipe
 from reslab.runs import Run
 from reslab.training.begin import Computing, begin
@@ -45,7 +50,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     recipe : str or Recipe, default "digits-quick"
-        A shipped recipe's name or a recipe; its data expression and held-out images count for nothing here.
+        A shipped recipe's name or a recipe; its data expression and held-out images count for nothing here. Its
+        fields are parameters of a search: `recipe__optimizer__peak_lr` is what `--set optimizer.peak_lr` changes.
     epochs : int, optional
         Replaces the recipe's number of epochs.
     image_shape : tuple of int, optional
@@ -53,6 +59,9 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     validation_fraction : float, default 0.0
         The share of the images to hold out, by which probabilities are calibrated. Without any they are not, unless the
         recipe has a temperature.
+    class_weight : dict or "balanced", optional
+        The weight of each class in the loss, 1 where it is not named; `balanced` gives all the same sum of weights. It
+        replaces the recipe's `class_weights`.
     out : Path or str, optional
         The run folder to make and keep; otherwise it is temporary.
     random_state : int, RandomState or None, default 0
@@ -84,6 +93,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         epochs: int | None = None,
         image_shape: tuple[int, ...] | None = None,
         validation_fraction: float = 0.0,
+        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
         out: Path | str | None = None,
         random_state: int | np.random.RandomState | None = 0,
         device: str = "auto",
@@ -92,6 +102,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.epochs = epochs
         self.image_shape = image_shape
         self.validation_fraction = validation_fraction
+        self.class_weight = class_weight
         self.out = out
         self.random_state = random_state
         self.device = device
@@ -101,8 +112,25 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.three_d_array = True
         return tags
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803 - scikit-learn's name
-        """Train on images and the label of each, (N,), of any kind that scikit-learn knows.
+    def set_params(self, **params: Any) -> Self:
+        """Change parameters, and the recipe's fields by `recipe__FIELD`, nested ones with more double underscores.
+
+        Raises: ValueError where there is no such parameter; UserError where a recipe has no such field.
+        """
+        fields = {name: params.pop(name) for name in list(params) if name.startswith("recipe__")}
+        super().set_params(**params)
+        if fields:
+            self.recipe = with_fields(
+                self._find_recipe(),
+                [(name.split("__", 1)[1].replace("__", "."), _as_plain(value)) for name, value in fields.items()],
+                where="recipe",
+            )
+        return self
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:  # noqa: N803
+        """Train on images and the label of each, (N,), of any kind that scikit-learn knows, and perhaps their weights.
+
+        Images of weight 0 are left out.
 
         Raises: ValueError where they are not images and classes; UserError where recipe or folder do not allow it.
         """
@@ -110,12 +138,20 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             y = read_labels(y).values
         numbers, named = validate_data(self, X, y, allow_nd=True, ensure_min_samples=2)
         check_classification_targets(named)
+        weights = None
+        if sample_weight is not None:
+            weights = _check_sample_weight(sample_weight, numbers)
+            if (weights < 0).any() or not weights.any():
+                raise ValueError(
+                    "sample_weight has negative weights, or none above 0: give each image one of 0 or more"
+                )
+            numbers, named, weights = (each[weights > 0] for each in (numbers, named, weights))
         self.classes_, labels = np.unique(named, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y has one class, {self.classes_[0]!r}: a classifier needs at least two")
         self.image_shape_ = numbers.shape[1:]
         self.scale_ = find_scale(numbers.dtype, float(numbers.min()), float(numbers.max()))
-        recipe = self._make_recipe()
+        recipe = self._make_recipe(named)
         images = ImageSet(
             images=torch.from_numpy(
                 resize(self._to_pixels(numbers, recipe.channels), recipe.image_size, recipe.resize)
@@ -124,6 +160,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             classes=tuple(str(name) for name in _as_text(self.classes_)),
             expression=recipe.data,
             split="train",
+            weights=None if weights is None else torch.from_numpy(weights).float(),
         )
         with tempfile.TemporaryDirectory() as temporary:
             run = self._train(recipe, self._hold_out(images), Path(self.out or Path(temporary) / "run"))
@@ -147,11 +184,19 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         named: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
         return named
 
-    def _make_recipe(self) -> Recipe:
-        recipe = self.recipe if isinstance(self.recipe, Recipe) else find_recipe(self.recipe)
+    def _find_recipe(self) -> Recipe:
+        return self.recipe if isinstance(self.recipe, Recipe) else find_recipe(self.recipe)
+
+    def _make_recipe(self, named: NDArray[Any]) -> Recipe:
         changes = {"data": "arrays", "validation": 0, "standardize": None, "published": None}
         epochs = {} if self.epochs is None else {"epochs": self.epochs}
-        return parse_recipe(recipe.model_dump() | changes | epochs, where="Classifier")
+        weights = {} if self.class_weight is None else {"class_weights": self._weigh_classes(named)}
+        return parse_recipe(self._find_recipe().model_dump() | changes | epochs | weights, where="Classifier")
+
+    def _weigh_classes(self, named: NDArray[Any]) -> Any:
+        if isinstance(self.class_weight, Mapping):
+            return tuple(compute_class_weight(self.class_weight, classes=self.classes_, y=named).tolist())
+        return self.class_weight
 
     def _hold_out(self, images: ImageSet) -> tuple[ImageSet, ...]:
         if not 0 <= self.validation_fraction < 1:
@@ -162,8 +207,14 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _train(self, recipe: Recipe, splits: tuple[ImageSet, ...], out: Path) -> Run:
         team = Team(pick_device(self.device))
         recipe = derive(recipe, name=recipe.name, validation=sum(len(each.labels) for each in splits[1:]))
+        training = _scale_weights(splits[0])
         with begin(
-            recipe, out=out, seed=self._draw_seed(), team=team, read=lambda: splits, computing=Computing()
+            recipe,
+            out=out,
+            seed=self._draw_seed(),
+            team=team,
+            read=lambda: (training, *splits[1:]),
+            computing=Computing(),
         ) as begun:
             return Trainer(begun, silent=True).train()
 
@@ -187,6 +238,16 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         images = np.ascontiguousarray(self.scale_.apply(layout.arrange(numbers)))
         return with_channels(images, channels) if isinstance(channels, int) else images
+
+
+def _scale_weights(images: ImageSet) -> ImageSet:
+    """Bring the weights to a mean of 1."""
+    return images if images.weights is None else replace(images, weights=images.weights / images.weights.mean())
+
+
+def _as_plain(value: Any) -> Any:
+    """Turn a number of NumPy, as searches draw them, into one of Python."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _as_text(names: NDArray[Any]) -> NDArray[Any]:

@@ -1,6 +1,7 @@
-"""A run's log in TensorBoard or MLflow. The log in the run folder stays the source; this reads it, during training too.
+"""A run's log in TensorBoard, MLflow or Weights & Biases, during training too.
 
-So training knows nothing of trackers, and a tracker that fails stops no training.
+The log in the run folder stays the source; this reads it. So training knows nothing of trackers, and a tracker that
+fails stops no training.
 """
 
 import logging
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from reslab.errors import Failure, UserError, extra
+from reslab.recipe.settings import name_values
 from reslab.records import Epoch, Evaluation
 from reslab.runs import Run, make_folder
 from reslab.runs.files import writing
@@ -34,16 +36,17 @@ class Tracker(Protocol):
 
 
 def track(run: Run, *, to: str, follow: bool = False) -> int:
-    """Send a run's log to TensorBoard or MLflow.
+    """Send a run's log to TensorBoard, MLflow or Weights & Biases.
 
-    In TensorBoard a second call replaces the points of the first; MLflow counts each call as a run of its own.
+    In TensorBoard a second call replaces the points of the first; the others count each call as a run of its own.
 
     Parameters
     ----------
     run : Run
         The run; where it is evaluated, the figures of its splits follow the epochs.
     to : str
-        `tensorboard:DIR`, `mlflow:URI`, or `mlflow`: where MLflow is set to, else the folder `mlruns`.
+        `tensorboard:DIR`; `mlflow:URI`, or `mlflow`: where MLflow is set to, else the folder `mlruns`; or `wandb:DIR`,
+        Weights & Biases in offline mode, which `wandb sync` uploads.
     follow : bool, default False
         Whether to wait for more epochs until the run is finished or Ctrl-C is pressed.
 
@@ -124,7 +127,9 @@ def _open(to: str, run: Run) -> Tracker:
         return _TensorBoard(Path(place), run)
     if kind == "mlflow":
         return _MLflow(place or None, run)
-    raise UserError(f"--to {to}: write tensorboard:DIR, mlflow, or mlflow:URI")
+    if kind == "wandb" and place:
+        return _WeightsAndBiases(Path(place), run)
+    raise UserError(f"--to {to}: write tensorboard:DIR, mlflow, mlflow:URI, or wandb:DIR")
 
 
 class _TensorBoard:
@@ -179,8 +184,7 @@ class _MLflow:
         experiment = self._client.get_experiment_by_name("reslab")
         number = experiment.experiment_id if experiment else self._client.create_experiment("reslab")
         self._run = self._client.create_run(number, run_name=run.name).info.run_id
-        params = [Param(name, str(value)) for name, value in _flatten(run.recipe.model_dump(mode="json"))]
-        self._client.log_batch(self._run, params=[*params, Param("seed", str(run.environment.seed))])
+        self._client.log_batch(self._run, params=[Param(name, str(value)) for name, value in _settings_of(run).items()])
 
     def log(self, figures: dict[str, float], *, step: int, seconds: float) -> None:
         metrics = [self._metric(name, value, int(1000 * seconds), step) for name, value in figures.items()]
@@ -190,12 +194,30 @@ class _MLflow:
         self._client.set_terminated(self._run)
 
 
-def _flatten(content: Any, *path: str) -> Iterator[tuple[str, Any]]:
-    """Name every value of a recipe by its path, as `--set` does; what is absent is left out."""
-    parts = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else None
-    if parts is None:
-        if content is not None:
-            yield ".".join(path), content
-        return
-    for name, part in parts:
-        yield from _flatten(part, *path, str(name))
+class _WeightsAndBiases:
+    """A run in offline mode: nothing is sent, `wandb sync` uploads the folder."""
+
+    def __init__(self, folder: Path, run: Run) -> None:
+        with extra("wandb"):
+            import wandb
+
+        make_folder(folder)
+        figures_alone = wandb.Settings(console="off", silent=True, disable_git=True, save_code=False)
+        self._run = wandb.init(
+            project="reslab",
+            name=run.name,
+            dir=str(folder),
+            mode="offline",
+            config=_settings_of(run),
+            settings=figures_alone,
+        )
+
+    def log(self, figures: dict[str, float], *, step: int, seconds: float) -> None:
+        self._run.log(figures | {"_timestamp": seconds}, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _settings_of(run: Run) -> dict[str, Any]:
+    return dict(name_values(run.recipe.model_dump(mode="json"))) | {"seed": run.environment.seed}

@@ -4,7 +4,7 @@ A value is read as JSON where it is JSON, else as text.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -45,15 +45,27 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     >>> changed.epochs, changed.optimizer.peak_lr
     (5, 0.2)
     """
+    return with_fields(recipe, map(_parse_setting, settings), where="--set")
+
+
+def with_fields(recipe: Recipe, fields: Iterable[tuple[str, Any]], *, where: str) -> Recipe:
+    """Change fields by name, nested ones with dots; `where` names their origin in an error. Raises: UserError."""
     content = recipe.model_dump(mode="json")
-    for setting in settings:
+    for field, value in fields:
         content["published"] = None
-        field, equals, text = setting.partition("=")
-        if not equals:
-            raise UserError(f"--set {setting}: write it as field=value, for example --set epochs=10")
-        _set_field(content, field.strip(), _parse_value(text.strip()))
+        try:
+            _set_field(content, field, value)
+        except UserError as error:
+            raise UserError(f"{where} {field}: {error}") from None
         content = _filled(content)
-    return parse_recipe(content, where="--set")
+    return parse_recipe(content, where=where)
+
+
+def _parse_setting(setting: str) -> tuple[str, Any]:
+    field, equals, text = setting.partition("=")
+    if not equals:
+        raise UserError(f"--set {setting}: write it as field=value, for example --set epochs=10")
+    return field.strip(), _parse_value(text.strip())
 
 
 def _filled(content: dict[str, Any]) -> dict[str, Any]:
@@ -81,7 +93,7 @@ def _set_field(content: dict[str, Any], field: str, value: Any) -> None:
     if isinstance(place, list):
         place[int(last)] = value
     elif last == "kind":
-        _change_kind(place, value, field)
+        _change_kind(place, value)
     else:
         place[last] = value
 
@@ -91,16 +103,16 @@ def _check_name(place: Any, part: str, field: str) -> None:
     if part in names:
         return
     if not names:
-        raise UserError(f"--set {field}: there is nothing called {part!r} in it, it holds {show(place)}")
+        raise UserError(f"there is nothing called {part!r} in it, it holds {show(place)}")
     if (new := (RENAMED | RENAMED_IN_STANDARDIZE).get(part)) in names:
-        raise UserError(f"--set {field}: {part} is now called {new}: write {new} instead")
+        raise UserError(f"{part} is now called {new}: write {new} instead")
     if part == field and part in REMOVED:
-        raise UserError(f"--set {field}: {REMOVED[part]}")
+        raise UserError(REMOVED[part])
     hint = f"it has {', '.join(names)}"
     if isinstance(place, dict):
         inside = [f"{name}.{part}" for name in names if part in _names_in(place.get(name))]
         hint = f"did you mean {inside[0]!r}?" if inside else did_you_mean(part, names, otherwise=hint)
-    raise UserError(f"--set {field}: unknown field {part!r}; {hint}")
+    raise UserError(f"unknown field {part!r}; {hint}")
 
 
 def _members(union: Any) -> list[type[Part]]:
@@ -129,12 +141,23 @@ def _names_in(place: Any) -> list[str]:
     return []
 
 
-def _change_kind(place: dict[str, Any], kind: Any, field: str) -> None:
+def _change_kind(place: dict[str, Any], kind: Any) -> None:
     """Turn a part into another kind, keeping the fields that both have."""
     siblings = _SIBLINGS.get(str(place["kind"]), {})
     if not isinstance(kind, str) or kind not in siblings:
         hint = did_you_mean(str(kind), siblings, otherwise=f"choose from {', '.join(siblings)}")
-        raise UserError(f"--set {field}: unknown kind {show(kind)}; {hint}")
+        raise UserError(f"unknown kind {show(kind)}; {hint}")
     kept = {name: value for name, value in place.items() if name in siblings[kind].model_fields}
     place.clear()
     place.update(kept | {"kind": kind})
+
+
+def name_values(content: Any, *path: str) -> Iterator[tuple[str, Any]]:
+    """Name every value of a recipe in JSON as `--set` does; what is absent is left out."""
+    parts = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else None
+    if parts is None:
+        if content is not None:
+            yield ".".join(path), content
+        return
+    for name, part in parts:
+        yield from name_values(part, *path, str(name))

@@ -18,7 +18,7 @@ from reslab.report.inputs import Inputs, read_inputs
 from reslab.report.interactive import interact
 from reslab.report.markdown import render_markdown
 from reslab.report.nearest import nearest_row
-from reslab.report.parts import draw, tabulate
+from reslab.report.parts import draw, summarize, tabulate
 from reslab.report.pictures import (
     Picture,
     confusion_matrices,
@@ -34,7 +34,7 @@ from reslab.report.tables import reliability
 from reslab.report.verdict import Verdict, verdict
 from reslab.runs import Run, make_folder, write_bytes
 
-__all__ = ["Verdict", "draw", "tabulate", "verdict", "write_report"]
+__all__ = ["Verdict", "draw", "summarize", "tabulate", "verdict", "write_report"]
 
 
 def write_report(run: Run, *, against: Run | None = None, language: LanguageName = "en") -> Path:

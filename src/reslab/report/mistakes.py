@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from reslab.errors import UserError
 from reslab.language import grouped, say
 from reslab.measure.metrics import softmax
 from reslab.report import figures
@@ -45,6 +46,27 @@ def pair_table(confusions: Sequence[Confusion]) -> Table:
     )
     header = (say("True"), say("Taken for"), say("Images"), say("Share"))
     return Table(header, rows, num_text_columns=2)
+
+
+def confusion_picture(inputs: Inputs) -> Picture:
+    """Draw the most certain mistakes of each of the most confused pairs of classes, a row for a pair."""
+    classes, examples = inputs.evaluation.classes, inputs.examples
+    true, predicted = inputs.predictions.labels[examples.indices], inputs.predictions.logits[examples.indices].argmax(1)
+    rows, names = [], []
+    for pair in confused_pairs(np.array(inputs.test.confusion_matrix), most=NUM_PAIRS):
+        places = np.flatnonzero((true == pair.true) & (predicted == pair.predicted))[:IMAGES_A_PAIR]
+        if len(places):
+            rows.append(examples.images[places])
+            names.append(f"{classes[pair.true]} → {classes[pair.predicted]}")
+    if not rows:
+        raise UserError(f"{inputs.name} has no mistakes to draw")
+    return Picture(
+        name="mistakes",
+        png=figures.image_rows(rows, classes=names),
+        alt=say("Test images of the most confused pairs of classes."),
+        title=say("Mistakes."),
+        caption=say("The most confused pairs of classes, true → predicted, each with its most certain mistakes."),
+    )
 
 
 class Mistakes:

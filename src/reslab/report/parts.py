@@ -4,8 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from reslab.errors import UserError
+from reslab.language import LanguageName, read_language, speaking
 from reslab.report.extension import Account, give_account
+from reslab.report.findings import findings
 from reslab.report.inputs import Inputs, read_inputs
+from reslab.report.mistakes import confusion_picture
+from reslab.report.nearest import nearest_row
 from reslab.report.pictures import (
     Picture,
     Pictures,
@@ -23,16 +27,18 @@ from reslab.runs import Run
 PartT = TypeVar("PartT")
 
 
-def draw(run: Run, *, part: str) -> Pictures:
+def draw(run: Run, *, part: str, language: LanguageName = "en") -> Pictures:
     """Draw a part of an evaluated run's report.
 
     Parameters
     ----------
     run : Run
         The evaluated run.
-    part : {"curves", "matrices", "calibration", "answered", "features", "prior"}
-        What to draw: learning curves, confusion matrices, the reliability diagram, the accuracy of what is answered,
-        the plane of features, or of an extended run how its prior was chosen.
+    part : {"curves", "matrices", "mistakes", "calibration", "answered", "features", "prior"}
+        What to draw: learning curves, confusion matrices, mistakes of the most confused pairs, the reliability diagram,
+        the accuracy of what is answered, the plane of features, or of an extended run how its prior was chosen.
+    language : {"en", "ru"}, default "en"
+        What titles and captions are written in.
 
     Returns
     -------
@@ -51,10 +57,11 @@ def draw(run: Run, *, part: str) -> Pictures:
     >>> picture.png[1:4]
     b'PNG'
     """
-    return Pictures(_find(_DRAWN, part)(read_inputs(run)))
+    with speaking(read_language(language)):
+        return Pictures(_find(_DRAWN, part)(read_inputs(run)))
 
 
-def tabulate(run: Run, *, part: str) -> Table:
+def tabulate(run: Run, *, part: str, language: LanguageName = "en") -> Table:
     """Give a table of an evaluated run's report.
 
     Parameters
@@ -64,6 +71,8 @@ def tabulate(run: Run, *, part: str) -> Table:
     part : {"splits", "classes", "field", "old", "new"}
         Which table: metrics by split or by class, published networks beside this one, or of an extended run its old or
         its new classes.
+    language : {"en", "ru"}, default "en"
+        What header and names are written in.
 
     Returns
     -------
@@ -82,7 +91,40 @@ def tabulate(run: Run, *, part: str) -> Table:
     >>> [row[1].text for row in table.rows]
     ['1', '4', '7']
     """
-    return _find(_TABLES, part)(read_inputs(run))
+    with speaking(read_language(language)):
+        return _find(_TABLES, part)(read_inputs(run))
+
+
+def summarize(run: Run, *, language: LanguageName = "en") -> str:
+    """Sum up an evaluated run in a few sentences, as its report begins.
+
+    Parameters
+    ----------
+    run : Run
+        The evaluated run.
+    language : {"en", "ru"}, default "en"
+        What they are written in.
+
+    Returns
+    -------
+    str
+        How good the network is, how it compares with a published one, what it confuses, and how far it overfits.
+
+    Raises
+    ------
+    UserError
+        Where the run is not evaluated.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> reslab.summarize(reslab.Run.open("runs/digits")).startswith("It classifies")
+    True
+    """
+    with speaking(read_language(language)):
+        inputs = read_inputs(run)
+        row = nearest_row(inputs.recipe, num_parameters=inputs.num_parameters)
+        return " ".join(findings(inputs.evaluation, row=row))
 
 
 def _features(inputs: Inputs) -> list[Picture]:
@@ -114,6 +156,7 @@ def _find(table: Mapping[str, Callable[[Inputs], PartT]], part: str) -> Callable
 _DRAWN: dict[str, Callable[[Inputs], Sequence[Picture]]] = {
     "curves": learning_curves,
     "matrices": confusion_matrices,
+    "mistakes": lambda inputs: [confusion_picture(inputs)],
     "calibration": lambda inputs: [reliability_picture(reliability(inputs.predictions))],
     "answered": selection_pictures,
     "features": _features,

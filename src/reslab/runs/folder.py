@@ -9,10 +9,11 @@ from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from reslab.errors import Failure, UserError
 from reslab.recipe.recipe import Recipe, read_recipe
-from reslab.records import SPLITS, Candidates, Environment, Epoch, Evaluation, PriorChoice, SplitName, Weights
+from reslab.records import SPLITS, Candidates, Environment, Epoch, Evaluation, PriorChoice, Progress, SplitName, Weights
 from reslab.runs import checkpoints, lock
 from reslab.runs.checkpoints import Checkpoint
 from reslab.runs.compact import compress
@@ -129,9 +130,17 @@ class Run:
         """Whether a process writes it now; None where that cannot be told."""
         return lock.is_locked(self.path)
 
-    def beat(self) -> None:
-        """Say that the process that writes it is alive."""
-        lock.beat(self.path)
+    def beat(self, so_far: Progress) -> None:
+        """Say that the process that writes it is alive, and how far it is."""
+        lock.beat(self.path, so_far.model_dump_json().encode())
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far its epoch under way is; None where there is none, or where that cannot be told."""
+        try:
+            return Progress.model_validate_json(lock.last_said(self.path))
+        except ValidationError:
+            return None
 
     @property
     def last_beat(self) -> float | None:

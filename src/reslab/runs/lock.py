@@ -52,10 +52,26 @@ def is_locked(folder: Path) -> bool | None:
     return False
 
 
-def beat(folder: Path) -> None:
-    """Tell other programs, which may see no locks, that the writer is alive: the lock's time of modification is now."""
+def beat(folder: Path, said: bytes) -> None:
+    """Tell other programs, which may see no locks, that the writer is alive, and what it says.
+
+    The lock's time of modification is now. Whoever reads while it is written sees a part, or nothing.
+    """
     with suppress(OSError):
-        os.utime(folder / NAME)
+        handle = os.open(folder / NAME, os.O_WRONLY | os.O_TRUNC)
+        try:
+            os.write(handle, said)
+            os.utime(handle)
+        finally:
+            os.close(handle)
+
+
+def last_said(folder: Path) -> bytes:
+    """Give what the writer of `folder` said last; nothing where there is none."""
+    try:
+        return (folder / NAME).read_bytes()
+    except OSError:
+        return b""
 
 
 def last_beat(folder: Path) -> float | None:

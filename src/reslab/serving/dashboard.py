@@ -12,7 +12,8 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
 from reslab.errors import UserError
-from reslab.records import Epoch, Estimate
+from reslab.recipe.settings import name_values
+from reslab.records import Epoch, Estimate, Progress
 from reslab.report.comparison import compare
 from reslab.runs import Run
 from reslab.serving.app import PROBLEMS, Access, build_app
@@ -45,6 +46,7 @@ class Listed(BaseModel):
     validation_accuracy: float | None = None
     test: Estimate | None = None
     has_report: bool = False
+    progress: Progress | None = None  # of the epoch under way
 
 
 class Runs(BaseModel):
@@ -93,7 +95,21 @@ def _make_router(folder: Path) -> APIRouter:
             raise HTTPException(422, f"Choose 2 to 8 runs to compare, not {len(run)}")
         return _answer(lambda: asdict(compare([_find(folder, name) for name in run])))
 
+    @router.get("/differences")
+    def differences(run: Annotated[list[str], Query(description="Two to eight runs' names.")]) -> dict[str, list[str]]:
+        """List the fields of the runs' recipes that differ, with the value of each run."""
+        if not 2 <= len(run) <= 8:
+            raise HTTPException(422, f"Choose 2 to 8 runs to compare, not {len(run)}")
+        return _answer(lambda: _differ([_find(folder, name) for name in run]))
+
     return router
+
+
+def _differ(runs: list[Run]) -> dict[str, list[str]]:
+    named = [dict(name_values(run.recipe.model_dump(mode="json", exclude={"name", "source"}))) for run in runs]
+    fields = dict.fromkeys(field for values in named for field in values)
+    rows = {field: [str(values.get(field, "–")) for values in named] for field in fields}
+    return {field: row for field, row in rows.items() if len(set(row)) > 1}
 
 
 def _answer(read: Callable[[], ResultT]) -> ResultT:
@@ -126,7 +142,10 @@ def _list(name: str, run: Run) -> Listed:
     listed = listed.model_copy(update={"has_report": (run.path / "report.html").is_file()})
     if listed.state == "running" and not _is_running(run, listed):
         return listed.model_copy(update={"name": name, "state": "stopped", "seconds_left": None})
-    return listed.model_copy(update={"name": name})
+    progress = run.progress if listed.state == "running" else None
+    if progress is not None and progress.epoch != listed.epochs + 1:  # of a process before
+        progress = None
+    return listed.model_copy(update={"name": name, "progress": progress})
 
 
 def _is_running(run: Run, listed: Listed) -> bool:

@@ -4,7 +4,7 @@ The test split is never read here. Epochs and updates count from 0 inside, epoch
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +25,7 @@ from reslab.network.inference import place_on, predict_logits
 from reslab.network.network import Network
 from reslab.pretrained import start_from
 from reslab.recipe.recipe import LinearHead, Standardize
-from reslab.records import Epoch, Weights
+from reslab.records import Epoch, Progress, Weights
 from reslab.runs import Checkpoint, Run
 from reslab.training.begin import Begun
 from reslab.training.compiling import Work, settle_compiled
@@ -270,7 +270,7 @@ class Trainer:
             num_seen = sum(self.batches.sizes[: place + 1])
             so_far = partial(self._so_far, place, num_seen)
             self.display.update(epoch=epoch, images_per_second=num_seen / state.seconds, so_far=so_far)
-            self._beat()
+            self._beat(epoch=epoch, share=(place + 1) / self.length.per_epoch, so_far=so_far)
             self._heed_clock_and_stop()
 
     def _so_far(self, place: int, num_seen: int) -> tuple[float, float]:
@@ -279,11 +279,12 @@ class Trainer:
         sizes = torch.tensor(self.batches.sizes[: place + 1], device=self.device)
         return float((losses * sizes).sum()) / num_seen, int(hits.sum()) / num_seen
 
-    def _beat(self) -> None:
-        """Show other programs now and then that this one is alive."""
+    def _beat(self, *, epoch: int, share: float, so_far: Callable[[], tuple[float, float]]) -> None:
+        """Show other programs now and then that this one is alive, and how far it is."""
         now = time.monotonic()
         if self.team.is_first and now - self.beaten >= SECONDS_BETWEEN_BEATS:
-            self.run.beat()
+            loss, accuracy = so_far()
+            self.run.beat(Progress(epoch=epoch + 1, share=share, train_loss=loss, train_accuracy=accuracy))
             self.beaten = now
 
     def _heed_clock_and_stop(self) -> None:

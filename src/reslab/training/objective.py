@@ -28,12 +28,15 @@ def make_objective(recipe: Recipe, *, images: ImageSet, teacher: Forward | None,
     extension = recipe.extension
 
     def objective(logits: Tensor, chunk: Tensor, labels: Tensor) -> Tensor:
+        smoothing = recipe.label_smoothing
+        if labels.ndim == 2:  # shares of weighted images: PyTorch would smooth each by as much, whatever its weight
+            labels = labels * (1 - smoothing) + labels.sum(dim=1, keepdim=True) * (smoothing / labels.shape[1])
         # Weighted, PyTorch's mean would depend on which labels are in the batch.
         losses = F.cross_entropy(
             logits + offset,
             labels,
             weight=weights,
-            label_smoothing=recipe.label_smoothing,
+            label_smoothing=smoothing if labels.ndim == 1 else 0.0,
             reduction="mean" if weights is None else "none",
         )
         loss = losses.mean()

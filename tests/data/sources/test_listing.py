@@ -3,6 +3,7 @@
 import datetime
 import io
 import os
+import sys
 import tarfile
 import zipfile
 from collections import Counter
@@ -15,6 +16,7 @@ import pandas
 import pytest
 from PIL import Image
 
+from reslab.data.frames import to_expression
 from reslab.data.framing import Form
 from reslab.data.load import list_files, load, load_validation
 from reslab.data.notes import already_said
@@ -34,7 +36,10 @@ def draw(path: Path, *, exif: Image.Exif | None = None) -> None:
     Image.new("RGB", (4, 4), (red, green, 0)).save(path, "PNG", **({} if exif is None else {"exif": exif}))
 
 
-draw.number = 0  # type: ignore[attr-defined]
+@pytest.fixture(autouse=True)
+def _counted_anew() -> None:
+    """Draw the same pictures whatever tests ran before: their content decides about splits."""
+    draw.number = 0  # type: ignore[attr-defined]
 
 
 def fill(*folders: str, num: int = 3, ending: str = "png", also: Sequence[str] = ()) -> Build:
@@ -300,8 +305,8 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, case: str) -> None:
         load(expression.format(tmp_path), "test", image_size=4)
 
 
-def test_pictures_inside_of_parquet_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Hugging Face's data sets are downloaded; pandas reads the file, which needs pyarrow."""
+def test_pictures_inside_of_parquet_are_read(tmp_path: Path) -> None:
+    """As Hugging Face's data sets are downloaded."""
 
     def row(name: str | None, label: str) -> dict[str, Any]:
         draw(tmp_path / "one.png")
@@ -310,9 +315,8 @@ def test_pictures_inside_of_parquet_are_read(tmp_path: Path, monkeypatch: pytest
     rows = [row("cat.png", "cat"), row("../../x.png", "dog"), row(None, "cat"), row("../..", "dog")]
     frames = {"train-00000-of-00001.parquet": rows, "test-00000-of-00001.parquet": rows[:2]}
     frames["test-00000-of-00001.parquet"].append({"image": None, "label": "cat"})
-    for name in frames:
-        (tmp_path / name).write_bytes(b"PAR1")
-    monkeypatch.setattr("pandas.read_parquet", lambda path: pandas.DataFrame(frames[Path(path).name]))
+    for name, content in frames.items():
+        pandas.DataFrame(content).to_parquet(tmp_path / name)
     one = list_one(f"csv:{tmp_path}/train-00000-of-00001.parquet")
     assert (one.classes, one.splits) == (("cat", "dog"), None)
     assert one.names == ("0000000-cat.png", "0000002.png", "0000001-x.png", "0000003.png")
@@ -320,6 +324,15 @@ def test_pictures_inside_of_parquet_are_read(tmp_path: Path, monkeypatch: pytest
     both = list_one(f"csv:{tmp_path}")
     assert Counter(both.splits) == {"train": 4, "test": 2}
     assert "1 not used, rows whose picture is not there" in "\n".join(both.summary())
+
+
+def test_parquet_names_what_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "t.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"t\.parquet cannot be read as Parquet"):
+        list_one(f"csv:{tmp_path}/t.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UserError, match=r"pyarrow is not installed: pip install 'reslab\[parquet\]'"):
+        list_one(f"csv:{tmp_path}/t.parquet")
 
 
 # ---- splits
@@ -477,3 +490,73 @@ def test_a_relative_path_lies_in_the_data_folder(tmp_path: Path, monkeypatch: py
         load("folder:cars", "train", data_dir=tmp_path)
     with pytest.raises(UserError, match="/pets is not a folder"):
         load("folder:pets", "train")
+
+
+# ---- DataFrames
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pandas.DataFrame:
+    """Pictures of two classes in a folder of the current one, and the frame that names them, with a row to skip."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RESLAB_CACHE", str(tmp_path / "cache"))
+    fill("photos/raw/a", "photos/raw/b", num=10)(tmp_path)
+    files = [f"photos/raw/{name}/{number}.png" for name in "ab" for number in range(10)]
+    labels = [None, *["a"] * 9, *["b"] * 10]
+    return pandas.DataFrame({"image": files, "Class": labels, "split": ["test", "train"] * 10, "note": np.nan})
+
+
+FRAMES: dict[str, Callable[[pandas.DataFrame], pandas.DataFrame]] = {
+    "relative": lambda frame: frame,
+    "absolute": lambda frame: frame.assign(image=[str(Path(file).absolute()) for file in frame.image]),
+    "paths": lambda frame: frame.assign(image=[Path(file) for file in frame.image]),
+    "an index": lambda frame: frame.set_index("image"),
+    "categories": lambda frame: frame.astype({"image": "category", "Class": "category"}),
+    "pictures": lambda frame: frame.assign(image=[Path(file).read_bytes() for file in frame.image]),
+}
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+def test_a_frame_is_read_as_its_table_is(photos: pandas.DataFrame, kind: str) -> None:
+    photos.to_csv("photos.csv")
+    expected = load("csv:photos.csv", "train", image_size=4)
+    found = load(FRAMES[kind](photos), "train", image_size=4)
+    assert expected.counts() == [5, 5]
+    assert found.fingerprint == expected.fingerprint
+    np.testing.assert_array_equal(found.digests, expected.digests)
+    if kind != "pictures":
+        assert found.names == tuple(name.removeprefix("photos/raw/") for name in expected.names or ())
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            pandas.DataFrame({"scan": ["x.png"], "label": ["a"]}),
+            r"known to be the file: its columns are scan and label; .*",
+        ),
+        (
+            pandas.DataFrame({"file": ["x.png"], "finding": ["a"]}),
+            r"the label: .*frame.rename\(columns={'file': 'label'}",
+        ),
+        (pandas.DataFrame({"file": ["x.png"], "label": ["a"]}), "names no picture"),
+        (["x.png"], "data cannot be list: give an expression, such as 'folder:pictures', or a DataFrame of pandas"),
+    ],
+)
+def test_what_is_no_table_of_pictures_is_one_sentence(
+    photos: pandas.DataFrame, data: pandas.DataFrame, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        load(data, "train")
+
+
+def test_a_frame_that_is_kept_is_found_from_elsewhere(
+    photos: pandas.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expression = to_expression(photos, beside="runs/fit")
+    assert expression == "csv:runs/fit.csv?folder=../photos/raw/"
+    assert to_expression(photos, beside="runs/fit") == expression
+    with pytest.raises(UserError, match=r"runs/fit\.csv exists, where the DataFrame would be kept"):
+        to_expression(photos[1:], beside="runs/fit")
+    monkeypatch.chdir("/")
+    assert list_one(f"csv:{tmp_path}/runs/fit.csv?folder=../photos/raw").classes == ("a", "b")

@@ -108,6 +108,34 @@ def test_a_run_on_shards_is_the_run_in_memory(packed: Path, tmp_path: Path, smal
     assert figures[0].accuracy == figures[1].accuracy
 
 
+@pytest.mark.parametrize("way", ["kept", "streamed", "without a shard"])
+def test_shards_hold_out_the_pictures_that_their_source_holds_out(way: str, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for number in range(60):
+        file = tmp_path / "pictures" / "ab"[number % 2] / f"series{number // 6}-{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(file)
+    data = rf"folder:{tmp_path}/pictures?group=series(\d+)"
+    pack(data, str(tmp_path / "packed"), image_size=8, images_per_shard=9)
+    own = load(data, "train", image_size=8)
+    if way == "without a shard":
+        (tmp_path / "packed/train-000002.tar").unlink()
+    found = load(
+        f"shards:{tmp_path}/packed",
+        "train",
+        image_size=8,
+        stream=20 if way == "streamed" else None,
+        skip_damaged=way == "without a shard",
+    )
+    pixels = dict(zip(own.digests.tolist(), own.images, strict=True))
+    for image, digest in zip(found.images[:], found.digests.tolist(), strict=True):
+        assert torch.equal(image, pixels[digest])
+    training, held = hold_out(found, 12, seed=1)
+    assert not set(held.keys.tolist()) & set(training.keys.tolist())
+    if way != "without a shard":
+        assert set(held.digests.tolist()) == set(hold_out(own, 12, seed=0)[1].digests.tolist())
+
+
 # ---- streamed
 
 

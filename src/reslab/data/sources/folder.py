@@ -37,7 +37,8 @@ _FILLERS = {"seg", "set", "data", "dataset", "images", "imgs", "split"}
 _JUNK = {SYNSETS.lower(), "__macosx", "__pycache__", "thumbs.db", "desktop.ini", "icon\r"}
 _ADVICE = {
     **dict.fromkeys(TABLES, "if it names the classes, read csv:FILE"),
-    **dict.fromkeys((".npy", ".npz", ".mat"), "read arrays with npz:FILE"),
+    ".npy": "stack them into images.npy, put labels.npy beside it, and read npz:FOLDER",
+    **dict.fromkeys((".npz", ".mat"), "read arrays with npz:FILE"),
     **dict.fromkeys((".zip", ".tar", ".tgz"), "read it with folder:FILE, or unpack it"),
     **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv"), "save frames of it as JPEG"),
     **dict.fromkeys(("", ".txt", ".md", ".json", ".xml", ".html", ".doc", ".docx", ".xlsx", ".pdf"), ""),

@@ -8,13 +8,15 @@ class Options:
     """How to read a folder or a table of pictures.
 
     Of a folder `label` is a regular expression on the files' names, and `level` says how deep its classes lie; of a
-    table `file`, `label` and `split` are columns. `group` is a rule of `data.sources.groups`, or a column.
+    table `file`, `label` and `split` are columns, and `folder`, as seen from the table, is where its pictures lie.
+    `group` is a rule of `data.sources.groups`, or a column.
     """
 
     label: str | None = None
     group: str | None = None
     file: str | None = None
     split: str | None = None
+    folder: str | None = None
     level: int | None = None
 
 

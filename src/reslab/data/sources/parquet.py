@@ -15,7 +15,7 @@ from reslab.data.progress import counting
 from reslab.data.sources.folder import split_of
 from reslab.data.storage.blocks import stamp_files
 from reslab.data.storage.cache import make_room, name_of, opening
-from reslab.errors import UserError
+from reslab.errors import UserError, extra
 from reslab.runs.files import writing
 
 ENDING = ".parquet"
@@ -32,10 +32,10 @@ _PLAIN = re.compile(r"[\w-]{1,80}", re.ASCII)
 
 
 class UnpackedTable(NamedTuple):
-    """Columns of text of one length, and the folder in which the files lie that they name."""
+    """Columns of text of one length, and the folder of the pictures if they were in it."""
 
     columns: Mapping[str, Sequence[str]]
-    root: Path
+    root: Path | None
 
 
 def find_files(path: Path) -> list[Path]:
@@ -44,35 +44,52 @@ def find_files(path: Path) -> list[Path]:
 
 
 def read_parquet(path: Path, files: Sequence[Path]) -> UnpackedTable:
-    """Read Parquet files of the same columns. Raises: UserError where they are not sound, or pandas is missing."""
+    """Read Parquet files of the same columns. Raises: UserError where they are not sound, or pyarrow is missing."""
     stamp = stamp_files(files)
+    with extra("parquet"):
+        from pyarrow import parquet
     try:
-        import pandas
-
-        frames = [pandas.read_parquet(file) for file in files]
-        for file, frame in zip(files, frames, strict=True):
-            split = split_of(re.split("[-_.]", file.name)[0])
-            if split is not None and len(files) > 1 and "split" not in frame.columns:
-                frame["split"] = split
-        frame = pandas.concat(frames, ignore_index=True)
-    except ImportError:
-        raise UserError(f"{path} is Parquet: pip install pandas pyarrow to read it, or save it as CSV") from None
+        cells = _join([_read(parquet.read_table(file), file, is_one=len(files) == 1) for file in files])
     except Exception as error:  # what reads Parquet raises anything on broken input
         raise UserError(f"{path} cannot be read as Parquet: {error}") from None
-    root = path if path.is_dir() else path.parent
-    if held := next((name for name in frame.columns if _holds_pictures(frame[name])), None):
-        pictures = [_parts(cell) for cell in frame[held]]
+    root: Path | None = None
+    if held := next((name for name, column in cells.items() if holds_pictures(column)), None):
+        pictures = [_parts(cell) for cell in cells[held]]
         names = [_name(row, content, name) for row, (content, name) in enumerate(pictures)]
         root = _unpack([content for content, _ in pictures], names, path=path, stamp=f"{held} {stamp}")
-        frame[held] = names
-    columns = {str(name): ["" if cell != cell else str(cell) for cell in frame[name]] for name in frame.columns}
+        cells[held] = names
+    columns = {name: ["" if _is_missing(cell) else str(cell) for cell in column] for name, column in cells.items()}
     for name, classes in _named_classes(files[0]).items():
         columns[name] = [classes[int(cell)] if cell.isdecimal() else cell for cell in columns[name]]
     return UnpackedTable(columns, root)
 
 
-def _holds_pictures(column: Any) -> bool:
-    return len(column) > 0 and isinstance(column.iloc[0], dict | bytes)
+def _read(table: Any, file: Path, *, is_one: bool) -> dict[str, list[Any]]:
+    """Give the columns of one file, and where it is one of several, the split that its name begins with."""
+    columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    split = split_of(re.split("[-_.]", file.name)[0])
+    if split is not None and not is_one:
+        columns.setdefault("split", [split] * table.num_rows)
+    return columns
+
+
+def _join(tables: Sequence[dict[str, list[Any]]]) -> dict[str, list[Any]]:
+    """Put tables under each other; a column that one of them lacks has nothing there."""
+    names = dict.fromkeys(name for table in tables for name in table)
+    nothing = [[None] * len(next(iter(table.values()), ())) for table in tables]
+    return {
+        name: [cell for table, none in zip(tables, nothing, strict=True) for cell in table.get(name, none)]
+        for name in names
+    }
+
+
+def _is_missing(cell: Any) -> bool:
+    return cell is None or (isinstance(cell, float) and cell != cell)
+
+
+def holds_pictures(cells: Sequence[Any]) -> bool:
+    """Tell whether the cells of a column are pictures themselves, as bytes or as `{"bytes", "path"}`."""
+    return isinstance(next((cell for cell in cells if cell is not None), None), dict | bytes)
 
 
 def _parts(cell: Any) -> tuple[bytes, str]:

@@ -9,7 +9,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,14 +45,29 @@ class Shard(File):
 
 
 class ShardedSplit(Part):
-    """The shards of a split, and its labels in their order."""
+    """The shards of a split, and its labels in their order.
+
+    `hashes` are those of each image's source, which decide what is held out: see `Hashes`.
+    """
 
     labels: File
+    hashes: File | None = None
     shards: Annotated[tuple[Shard, ...], Field(min_length=1)]
 
     @property
     def num_images(self) -> int:
         return sum(shard.num_images for shard in self.shards)
+
+
+class Hashes(NamedTuple):
+    """Of each image in the order of its shards, uint64 (N,): its place in the set that was packed, key and digest.
+
+    Keys and digests are those of an `ImageSet`, 0 where there is none.
+    """
+
+    places: NDArray[np.uint64]
+    keys: NDArray[np.uint64]
+    digests: NDArray[np.uint64]
 
 
 class ShardIndex(Part):
@@ -136,22 +151,36 @@ def read_index(store: Store) -> tuple[ShardIndex, str]:
 def read_labels(store: Store, index: ShardIndex, split: Split) -> NDArray[np.int64]:
     """Read the labels (N,) of a split in the order of its shards. Raises: UserError where they are damaged."""
     file, num = index.splits[split].labels, index.splits[split].num_images  # type: ignore[index]
-    try:
-        content = store.read(file.name)
-    except FileNotFoundError:
-        raise UserError(
-            f"{store.url}/{file.name}, the labels of the {split} split, is missing: pack it again"
-        ) from None
-    if problem := compare(content, file):
-        raise UserError(f"{store.url}/{file.name}, the labels of the {split} split, is damaged ({problem})")
-    try:
-        labels: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
-    except Exception as error:  # NumPy's reader raises anything on broken input
-        raise UserError(f"{store.url}/{file.name} is not an array of labels: {error}") from None
+    labels = _read_array(store, file, what=f"the labels of the {split} split")
     right = isinstance(labels, np.ndarray) and labels.dtype.kind in "iu" and labels.shape == (num,)
     if not right or labels.min() < 0 or labels.max() >= len(index.classes):
         raise UserError(f"{store.url}/{file.name} should hold {num} labels from 0 to {len(index.classes) - 1}")
     return labels.astype(np.int64)
+
+
+def read_hashes(store: Store, index: ShardIndex, split: Split) -> Hashes | None:
+    """Read what is known of the images' sources; None where nothing is. Raises: UserError where it is damaged."""
+    packed = index.splits[split]  # type: ignore[index]
+    if packed.hashes is None:
+        return None
+    found = _read_array(store, packed.hashes, what=f"the hashes of the {split} split")
+    if found.dtype != np.uint64 or found.shape != (len(Hashes._fields), packed.num_images):
+        raise UserError(f"{store.url}/{packed.hashes.name} should hold places, keys and digests: pack it again")
+    return Hashes(*found)
+
+
+def _read_array(store: Store, file: File, *, what: str) -> NDArray[Any]:
+    try:
+        content = store.read(file.name)
+    except FileNotFoundError:
+        raise UserError(f"{store.url}/{file.name}, {what}, is missing: pack it again") from None
+    if problem := compare(content, file):
+        raise UserError(f"{store.url}/{file.name}, {what}, is damaged ({problem})")
+    try:
+        found: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+    except Exception as error:  # NumPy's reader raises anything on broken input
+        raise UserError(f"{store.url}/{file.name}, {what}, is not an array: {error}") from None
+    return found
 
 
 def compare(content: bytes, file: File) -> str | None:

@@ -20,10 +20,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.data.framing import Form
-from reslab.data.images import Split
+from reslab.data.images import Labelled, Split
 from reslab.data.pictures import decode, with_channels
 from reslab.data.pixels import Pixels, Places
-from reslab.data.sources.shard_index import Shard, Store, compare, find_damaged, read_index, read_labels
+from reslab.data.sources.shard_index import (
+    Hashes,
+    Shard,
+    Store,
+    compare,
+    find_damaged,
+    read_hashes,
+    read_index,
+    read_labels,
+)
 from reslab.data.storage.blocks import Block, Source
 from reslab.errors import UserError
 from reslab.words import printable
@@ -47,7 +56,9 @@ class Reader:
         if split not in self.index.splits:
             raise UserError(f"{url} holds no shards of the {split} split: pack it again")
         shards = self.index.splits[split].shards
-        labels = np.split(read_labels(self.store, self.index, split), np.cumsum([s.num_images for s in shards])[:-1])
+        ends = np.cumsum([shard.num_images for shard in shards])
+        labels = np.split(read_labels(self.store, self.index, split), ends[:-1])
+        hashes = read_hashes(self.store, self.index, split)
         damaged = find_damaged(self.store, shards)
         if skip_damaged and deep:
             damaged |= self._find_changed(shards, damaged)
@@ -57,6 +68,8 @@ class Reader:
             raise UserError(f"{url} has no undamaged shard of the {split} split: pack it again")
         self.shards, self.labels = [shards[number] for number in kept], [labels[number] for number in kept]
         self.is_whole, self.form = not damaged, form
+        is_kept = np.isin(np.searchsorted(ends, np.arange(ends[-1]), side="right"), kept)
+        self.hashes = None if hashes is None else Hashes(*(each[is_kept] for each in hashes))
         channels = self.index.image_shape[0] if form.channels == "auto" else form.channels
         self.shape = (channels, form.image_size, form.image_size)
         self.stamp = hashlib.sha256(f"{digest} {kept}".encode()).hexdigest()
@@ -102,6 +115,14 @@ class Reader:
         name = f"{where}: {sample['__key__']}.{kind}"
         image = decode(io.BytesIO(sample[kind]), image_size=self.shape[1], resize=self.form.resize, name=name)
         return with_channels(image, self.shape[0])
+
+    def find_hashes(self, *, by_place: bool) -> tuple[NDArray[np.uint64] | None, NDArray[np.uint64] | None]:
+        """Give the keys and the digests of the images, where their source had any, by place or in the shards' order."""
+        if self.hashes is None:
+            return None, None
+        order = np.argsort(self.hashes.places) if by_place else slice(None)
+        keys, digests = (each[order] if each.any() else None for each in self.hashes[1:])
+        return keys, digests
 
     def blocks(self) -> Iterator[Block]:
         """Read all shards, each image to where it was when it was packed, or in their order where some are left out."""
@@ -170,7 +191,9 @@ def _check_labels(samples: list[dict[str, Any]], labels: NDArray[np.int64], *, w
 def open_shards(url: str, *, split: Split, form: Form, skip_damaged: bool) -> Source:
     """Look at the shards of one split; its blocks are (M, C, image_size, image_size), to be read once."""
     reader = Reader(url, split, form=form, skip_damaged=skip_damaged, deep=True)
-    return Source(sum(map(len, reader.labels)), reader.index.classes, reader.blocks(), reader.stamp)
+    keys, digests = reader.find_hashes(by_place=reader.is_whole)
+    num_images = sum(map(len, reader.labels))
+    return Source(num_images, reader.index.classes, reader.blocks(), reader.stamp, keys=keys, digests=digests)
 
 
 class Sharded(Pixels):
@@ -214,9 +237,9 @@ class Sharded(Pixels):
         return self._held[number]
 
 
-def stream_shards(
-    url: str, *, split: Split, form: Form, skip_damaged: bool, buffer: int
-) -> tuple[Sharded, NDArray[np.int64], tuple[str, ...]]:
-    """Look at the shards of one split without reading them: images, labels (N,) and class names."""
+def stream_shards(url: str, *, split: Split, form: Form, skip_damaged: bool, buffer: int) -> Labelled:
+    """Look at the shards of one split without reading them."""
     reader = Reader(url, split, form=form, skip_damaged=skip_damaged, deep=False)
-    return Sharded(reader, buffer=buffer), np.concatenate(reader.labels), reader.index.classes
+    keys, digests = reader.find_hashes(by_place=False)
+    labels = np.concatenate(reader.labels)
+    return Labelled(Sharded(reader, buffer=buffer), labels, reader.index.classes, keys=keys, digests=digests)

@@ -1,15 +1,15 @@
 """Pictures that a table names: a row for each, with its file, its label and perhaps its split and its group.
 
 CSV, TSV or Parquet (`parquet.py`). The columns are found by their usual names, or named by options. Files lie in the
-table's folder or in a folder there, and may be written without their ending: Hugging Face's metadata.csv and Kaggle's
-trainLabels.csv are read as they are.
+table's folder, or in one that an option gives, or in a folder there, and may be written without their ending: Hugging
+Face's metadata.csv and Kaggle's trainLabels.csv are read as they are.
 """
 
 import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -57,7 +57,12 @@ def list_table(
 
     Raises: UserError where the table cannot be read, lacks a column, or names no picture that is there.
     """
-    columns, root = read_parquet(path, files) if (files := find_files(path)) else (_read(path), path.parent)
+    if files := find_files(path):
+        columns, own = read_parquet(path, files)
+    else:
+        columns, own = _read(path), None
+    # Options begin beside the table; pictures that a table holds itself lie where they have been written.
+    root = own or (path if path.is_dir() else path.parent) / (options.folder or "")
     return list_columns(columns, root, table=path, classes=classes, without=without, options=options)
 
 
@@ -159,7 +164,12 @@ def _find_optional(columns: Columns, what: str, asked: str | None, table: Path |
         if what == "group":
             return None
         raise UserError(f"{table} has no column {asked!r}: its columns are {named(list(columns))}")
-    by_name = {name.lower().replace(" ", "_"): name for name in columns}
+    return find_column(columns, what)
+
+
+def find_column(columns: Iterable[str], what: str) -> str | None:
+    """Find the column of the file, label, split or group by its usual names; None where there is none."""
+    by_name = {name.strip().lower().replace(" ", "_"): name for name in columns}
     return next((by_name[name] for name in _USUAL[what] if name in by_name), None)
 
 

@@ -23,7 +23,7 @@ from reslab.recipe.shapes import Resizing
 from reslab.runs.files import writing
 from reslab.words import counted, some
 
-FORMAT = 2
+FORMAT = 3  # another number where pixels come out otherwise
 _DAMAGED_SHOWN = 10
 _DAMAGED_NAMED = 3  # where they are left out
 

@@ -4,7 +4,7 @@ const CHARTS = [
   { title: "Loss (nats)", scale: 1, digits: 3, train: "train_loss", validation: "validation_loss" },
 ];
 let runs = [], chosen = null, cursor = null, order = null; // order: [column, whether the largest comes first]
-const logs = new Map(), compared = new Map();
+const logs = new Map(), compared = new Map(), differing = new Map();
 
 const color = (name) => `var(--c${chosen.indexOf(name) % MOST})`;
 const time = (seconds) => seconds < 100 ? `${seconds.toFixed(0)} s` : seconds < 6000 ? `${(seconds / 60).toFixed(0)} min` : `${(seconds / 3600).toFixed(1)} h`;
@@ -35,6 +35,7 @@ async function update() {
   }));
   $("charts").replaceChildren(...(chosen.length ? CHARTS.map(chart) : []));
   await beside();
+  await differences();
 }
 
 // ---- the list
@@ -52,7 +53,7 @@ function list() {
       update();
     };
     const bar = make("progress");
-    [bar.max, bar.value] = [run.num_epochs || 1, run.epochs];
+    [bar.max, bar.value] = [run.num_epochs || 1, run.epochs + (run.progress?.share ?? 0)];
     bar.setAttribute("aria-hidden", "true");
     const test = run.test && `${percent(run.test.value, 2)}`;
     const report = make("a", "report");
@@ -64,8 +65,8 @@ function list() {
     const state = make(`td.state-${run.state}`, run.state, linked && " · ", linked && report);
     state.title = run.problem;
     return make("tr", name, state,
-      make("td", run.state === "running" && bar, run.num_epochs ? `${run.epochs} of ${run.num_epochs}` : "–"),
-      make("td.number", percent(run.train_accuracy, 2)), make("td.number", percent(run.validation_accuracy, 2)),
+      make("td", run.state === "running" && bar, run.num_epochs ? `${(run.epochs + (run.progress?.share ?? 0)).toFixed(run.progress ? 1 : 0)} of ${run.num_epochs}` : "–"),
+      make("td.number", percent(run.progress?.train_accuracy ?? run.train_accuracy, 2)), make("td.number", percent(run.validation_accuracy, 2)),
       make("td.number", test || "–"),
       make("td.number", run.seconds_left === null ? time(run.seconds) : `${time(run.seconds)}, ${time(run.seconds_left)} left`),
       make("td", run.problem || `${run.recipe}, ${run.data}`));
@@ -105,16 +106,22 @@ const draw = (kind, attributes, ...children) => {
 
 const round = (span) => [1, 2, 5, 10].map((step) => step * 10 ** Math.floor(Math.log10(span / 4))).find((step) => span / step <= 5);
 
+// The epoch under way as a point of its own, where its updates have come to.
+function underway(name, field) {
+  const { epochs, progress } = runs.find((run) => run.name === name);
+  return progress && field in progress ? [{ ...progress, epoch: epochs + progress.share }] : [];
+}
+
 function chart({ title, scale, digits, train, validation }) {
   const width = 480, height = 260, left = 44, right = 8, top = 8, bottom = 26;
   const lines = chosen.flatMap((name) => [["train", train], ["validation", validation]].map(([split, field]) => ({
-    name, split, points: (logs.get(name) || []).map((epoch) => [epoch.epoch, epoch[field] === null ? null : epoch[field] * scale]).filter(([, value]) => value !== null),
+    name, split, points: [...logs.get(name) || [], ...underway(name, field)].map((epoch) => [epoch.epoch, epoch[field] === null ? null : epoch[field] * scale]).filter(([, value]) => value !== null),
   }))).filter((line) => line.points.length);
   const values = lines.flatMap((line) => line.points.map(([, value]) => value));
   const last = Math.max(2, ...chosen.map((name) => runs.find((run) => run.name === name).num_epochs));
   const step = round((Math.max(...values) - Math.min(...values)) || 1);
   const low = Math.floor(Math.min(...values) / step) * step, high = Math.max(low + step, Math.ceil(Math.max(...values) / step) * step);
-  const x = (epoch) => left + (width - left - right) * (epoch - 1) / (last - 1);
+  const x = (epoch) => left + (width - left - right) * (Math.max(1, epoch) - 1) / (last - 1);
   const y = (value) => top + (height - top - bottom) * (high - value) / (high - low);
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title} after each epoch` });
   const reading = make("p.note.reading");
@@ -177,6 +184,26 @@ async function beside() {
   return $("beside").replaceChildren(make("h2", "On their test images"), make("div.scroll", table), ...pairs.map((pair) => make("p.note", pair.mcnemar
     ? `${pair.first} against ${pair.second}: ${pair.mcnemar.only_first} images only the first has right, ${pair.mcnemar.only_second} only the second; McNemar's p = ${Number(pair.mcnemar.p_value.toPrecision(3))}.`
     : `${pair.first} and ${pair.second} cannot be tested against each other: ${pair.reason}.`)));
+}
+
+// ---- what their recipes set differently
+
+async function differences() {
+  if (chosen.length < 2) return $("differences").replaceChildren();
+  const key = chosen.join("\n");
+  if (!differing.has(key)) {
+    const query = new URLSearchParams(chosen.map((name) => ["run", name]));
+    differing.set(key, await ask(`/v1/differences?${query}`).catch((error) => ({ problem: [error.message] })));
+  }
+  const rows = Object.entries(differing.get(key)).map(([field, values]) => {
+    const head = make("th", field);
+    head.scope = "row";
+    return make("tr", head, ...values.map((value) => make("td", value)));
+  });
+  const heading = make("h2", "What their recipes set differently");
+  if (!rows.length) return $("differences").replaceChildren(heading, make("p.note", "Nothing: they differ in the seed alone."));
+  const table = make("table", make("thead", make("tr", make("th", "Field"), ...chosen.map((name) => make("th", name)))), make("tbody", ...rows));
+  return $("differences").replaceChildren(heading, make("div.scroll", table));
 }
 
 look();

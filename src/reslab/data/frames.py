@@ -1,0 +1,111 @@
+"""A pandas DataFrame as a data expression: it becomes a file, which is read as any other table of pictures is.
+
+Nothing of pandas is imported: whoever has a DataFrame has pandas.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from reslab.data.sources.parquet import holds_pictures
+from reslab.data.sources.table import find_column
+from reslab.data.storage.cache import make_room, name_of, opening
+from reslab.errors import UserError, extra
+from reslab.runs.files import make_folder, write_bytes
+from reslab.words import named
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class _Table(NamedTuple):
+    """The content of a table's file, its ending, and where the pictures lie that it names."""
+
+    content: bytes
+    ending: str
+    root: Path | None
+
+
+def to_expression(
+    data: "str | pandas.DataFrame", *, data_dir: Path | None = None, beside: Path | str | None = None
+) -> str:
+    """Write a DataFrame to a file and give its expression; an expression stays as it is.
+
+    The file is named as `beside` is, with an ending, or kept in the cache until room is needed. Relative paths in the
+    table begin in `data_dir`, by default in the current directory.
+    Raises: UserError where it is no DataFrame, lacks a column or would replace a file; Failure where the disk refuses.
+    """
+    if isinstance(data, str):
+        return data
+    if not _is_frame(data):
+        raise UserError(
+            f"data cannot be {type(data).__name__}: give an expression, such as 'folder:pictures', or a DataFrame of "
+            "pandas"
+        )
+    table = _serialize(data, Path.cwd() if data_dir is None else data_dir)
+    path = _keep(table) if beside is None else _save(table, Path(f"{beside}{table.ending}"))
+    if table.root is None:
+        return f"csv:{path}"
+    return f"csv:{path}?folder={os.path.relpath(table.root.resolve(), path.parent.resolve())}/"
+
+
+def _is_frame(data: object) -> bool:
+    kind = type(data)
+    return kind.__name__ == "DataFrame" and kind.__module__.partition(".")[0] == "pandas"
+
+
+def _serialize(frame: "pandas.DataFrame", base: Path) -> _Table:
+    """Write the columns that are read: as Parquet where they hold the pictures themselves, else as CSV."""
+    if any(name is not None for name in frame.index.names):
+        frame = frame.reset_index()
+    columns = {str(name): name for name in frame.columns}
+    file, label = _find(columns, "file"), _find(columns, "label")
+    others = [columns[name] for what in ("split", "group") if (name := find_column(columns, what))]
+    frame = frame[[file, label, *others]]
+    if holds_pictures(frame[file].tolist()):
+        with extra("parquet"):
+            import pyarrow  # noqa: F401
+        return _Table(frame.to_parquet(index=False), ".parquet", None)
+    cells = ["" if is_missing else str(cell) for cell, is_missing in zip(frame[file], frame[file].isna(), strict=True)]
+    root = _find_root([cell for cell in cells if cell], base.absolute())
+    moved = [cell and os.path.relpath(base.absolute() / cell, root) for cell in cells]
+    return _Table(frame.assign(**{file: moved}).to_csv(index=False).encode(errors="surrogatepass"), ".csv", root)
+
+
+def _find(columns: dict[str, Any], what: str) -> Any:
+    found = find_column(columns, what)
+    if found is None:
+        raise UserError(
+            f"the DataFrame has no column that is known to be the {what}: its columns are {named(list(columns))}; "
+            f"rename one, as in frame.rename(columns={{{next(iter(columns), 'name')!r}: {what!r}}})"
+        )
+    return columns[found]
+
+
+def _find_root(cells: Sequence[str], base: Path) -> Path:
+    """Find the folder that all files lie in; where there is none, they are looked for in `base`."""
+    folders = {str((base / cell).parent) for cell in cells}
+    root = Path(os.path.commonpath(folders)) if folders else base
+    return root if root.is_dir() else base
+
+
+def _save(table: _Table, path: Path) -> Path:
+    if path.exists():
+        if path.read_bytes() == table.content:
+            return path
+        raise UserError(f"{path} exists, where the DataFrame would be kept: choose another out, or move it away")
+    make_folder(path.parent)
+    write_bytes(path, table.content)
+    return path
+
+
+def _keep(table: _Table) -> Path:
+    def make(part: Path) -> dict[str, Any]:
+        make_room(len(table.content), what="the DataFrame")
+        write_bytes(part / f"table{table.ending}", table.content)
+        return {"origin": "a DataFrame", "split": "table", "shape": []}
+
+    with opening(name_of("frame", hashlib.sha256(table.content).hexdigest()), make) as entry:
+        return entry / f"table{table.ending}"
