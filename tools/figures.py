@@ -25,6 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab import words
+from reslab.data.check.findings import Report
+from reslab.data.check.words import describe
 from reslab.records import Environment, Epoch, Evaluation, PriorChoice, SplitFigures
 
 ROOT: Final = Path(__file__).parents[1]
@@ -219,9 +221,9 @@ def write_ratio(found: dict[str, float]) -> str:
 
 
 def checked(name: str) -> str:
-    """Show what the check has printed of a set."""
-    lines = json.loads((ROOT / f"results/checks/{name}.json").read_text())["result"]["lines"]
-    return "\n".join(["```text", *lines, "```"])
+    """Show what the check prints of what it has found in a set."""
+    found = Report.model_validate(json.loads((ROOT / f"results/checks/{name}.json").read_text())["result"]["report"])
+    return "\n".join(["```text", *describe(found), "```"])
 
 
 def planted() -> str:

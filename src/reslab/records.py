@@ -111,20 +111,26 @@ class Progress(Part):
 
 
 class Calibration(Part):
-    """By what the head's logits have been divided already, and on how many held-out images that rests.
+    """By what the head's logits have been divided already, and on how many images that rests.
 
-    They are those of the run named `twin` where the run itself held none out, and none where the temperature is the
-    recipe's own.
+    They were held out, by the run named `twin` where the run itself held none out, or they are the training images, each
+    judged `out_of_folds` by a head that had not seen it. There are none where the temperature is the recipe's own.
     """
 
     temperature: PositiveFloat
     num_images: PositiveInt | None = None
     twin: str | None = None
+    out_of_folds: bool = False
 
     @property
     def words(self) -> str:
         """Say what the probabilities rest on."""
-        source = counted(self.num_images, "held-out image") if self.num_images else say("trials of the recipe")
+        if self.num_images is None:
+            source = say("trials of the recipe")
+        elif self.out_of_folds:
+            source = say("{images}, out of folds", images=counted(self.num_images, "training image"))
+        else:
+            source = counted(self.num_images, "held-out image")
         if self.twin is not None:
             source = say("{images} of its twin {twin}", images=source, twin=self.twin)
         temperature = decimal(self.temperature, 2)
@@ -134,7 +140,8 @@ class Calibration(Part):
 class ClassSets(Part):
     """How to choose sets of classes that hold the truth: see `reslab.measure.class_sets`.
 
-    Each of `thresholds` is a coverage and the threshold that gives it, by so many held-out images, in ascending order.
+    Each of `thresholds` is a coverage and the threshold that gives it, by so many images that were not
+    learned from, in ascending order.
     """
 
     num_images: PositiveInt
@@ -242,7 +249,7 @@ class SplitFigures(Figures):
     """A split's figures, and beside them those with test-time augmentation where they were asked for.
 
     Of the test split, unless it is too large to be compared with the training images, also those without copies; and
-    what became of the promises that rest on held-out images, where there were any.
+    what became of the promises, where any were made.
     """
 
     test_time_augmentation: AugmentedFigures | None = None

@@ -83,7 +83,7 @@ def errors_among(wrong: int, total: int) -> str:
 
 def less_copies(num_copies: int) -> str:
     """Write how many images an accuracy without copies leaves out."""
-    return say("less {images}", images=counted(num_copies, "image")) if num_copies else say("no copies found")
+    return say("{images} left out", images=counted(num_copies, "image")) if num_copies else say("no copies found")
 
 
 # ---- times

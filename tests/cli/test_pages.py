@@ -19,6 +19,7 @@ from reslab.recipe.shipped import RECIPES
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/quickstart.md", "docs/lab.md", "docs/own-pictures.md")
 NEW = [f"new-pictures/{number}.png" for number in range(12)]
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"(?:^ {4}\S.*\n)+", re.MULTILINE)
 
 
@@ -77,7 +78,8 @@ def test_every_command_block_runs_in_order(page: str, reslab: Callable[..., Any]
     make_pictures()
     targets = (ROOT / "Makefile").read_text()
     typed = 0
-    for block in BLOCK.findall((ROOT / page).read_text(encoding="utf-8")):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for block in BLOCK.findall(PYTHON.sub("", text)):
         for line in block.splitlines():
             program, *arguments = shlex.split(line, comments=True)
             match program:
@@ -91,11 +93,16 @@ def test_every_command_block_runs_in_order(page: str, reslab: Callable[..., Any]
                     assert re.search(rf"^{arguments[0]}:", targets, re.MULTILINE), line
                 case "export":
                     assert arguments == ["RESLAB_DATA=~/data"]
+                case "python3":
+                    assert arguments == ["-m", "venv", ".venv"]
                 case "source":
                     assert arguments == [".venv/bin/activate"]
                 case _:
                     pytest.fail(f"{page} has a line that this test does not know: {line}")
     assert typed >= 4
+    if page == "docs/own-pictures.md":  # with the network that its commands have fitted
+        (example,) = PYTHON.findall(text)
+        exec(compile(example, page, "exec"), {})
     # What the lab leaves, as tests/test_lab.py has it.
     named = set(re.findall(r"`(runs/lab/[^`]+)`", (ROOT / page).read_text(encoding="utf-8")))
     assert named <= {"runs/lab/base/report.html", "runs/lab/extended/report.html"}

@@ -12,9 +12,12 @@ from PIL import Image
 
 from reslab.data.pictures import (
     SPARE,
+    Said,
+    Wanted,
     advice_for,
     decode,
     losses_of,
+    name_best,
     opening,
     readable_endings,
     shrink,
@@ -249,3 +252,11 @@ def test_channels_are_converted_as_pillow_does(own: int, wanted: int) -> None:
     assert abs(np.asarray(one).astype(int) - found).max() <= 1
     with pytest.raises(UserError, match="only grey"):
         with_channels(images, 4)
+
+
+def test_a_picture_that_is_not_answered_has_no_set_of_classes() -> None:
+    said = Said(np.array([[0.9, 0.1], [0.9, 0.1]]), np.array([0.04, 0.06]))
+    files, wanted = [Path("stranger.png"), Path("cat.png")], Wanted(top=1, threshold=0.95)
+    refused, answered = name_best(files, said, classes=("cat", "dog"), wanted=wanted)
+    assert (refused.answered, refused.class_set) == (False, None)
+    assert (answered.answered, answered.class_set) == (True, ("cat", "dog"))

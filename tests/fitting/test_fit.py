@@ -10,6 +10,8 @@ from sklearn.datasets import load_digits
 
 from reslab import fitting as room
 from reslab.cli import main
+from reslab.data.check.examine import look
+from reslab.data.check.findings import CopyPairs
 from reslab.data.load import load
 from reslab.data.pictures import read_pictures
 from reslab.data.sizes import are_squares, find_image_size
@@ -54,6 +56,13 @@ def test_sixty_pictures_are_enough(pictures: Path, capsys: pytest.CaptureFixture
     strength, _, advice = summarize(run)
     assert strength.startswith("It classifies ")
     assert advice.startswith("Next: ")
+    found = look(f"folder:{pictures}", image_size=24)
+    assert found is not None
+    assert found.duplicates is not None
+    conflicts = found.duplicates.model_copy(update={"across_classes": CopyPairs(count=2)})
+    advice = summarize(run, found.model_copy(update={"duplicates": conflicts})).advice
+    assert advice.startswith("First look at the data, 2 pairs of copies with different labels")
+    assert f": reslab data check folder:{pictures}. Next: " in advice
     # One network, whoever asks it.
     images = load(f"folder:{pictures}", "test", image_size=24)
     logits = Network.load(run.path).logits(images.images)
@@ -99,7 +108,7 @@ def test_what_cannot_be_read_is_left_out_where_that_is_asked_for(
     monkeypatch.setattr(room.scratch, "UPDATES", 6)
     if not installed:
         monkeypatch.setattr(choice, "SIZES", {})
-    with pytest.raises(UserError, match="leave it out by --skip-damaged of train, fit or extend"):
+    with pytest.raises(UserError, match="train, fit and extend leave it out with --skip-damaged"):
         fit(f"folder:{pictures}", out="run", minutes=1)
     run = fit(f"folder:{pictures}", out="run", minutes=1, skip_damaged=True)
     assert run.recipe.skip_damaged

@@ -69,9 +69,9 @@ def test_sentences_say_what_the_matrix_says():
     plain = lambda text: text.replace("\u00a0", " ")  # noqa: E731
     classes = ("cat", "dog")
     assert plain(strength(test, classes)) == (
-        "It classifies 75.00 % (50.00–90.00) of 20 test images correctly, best of all dog (90 %)."
+        "It classifies 75.00 % (50.00–90.00) of 20 test images correctly; its best class is “dog” (90 %)."
     )
-    said = "It most often takes cat for dog: 4 images, 40.0 % of that class; 1 the other way round."
+    said = "It most often takes “cat” for “dog”: 4 of the 10 images of “cat” (40.0 %), and 1 the other way round."
     assert plain(confusion(test, classes)) == said
     assert plain(overfitting(test, train)).endswith("97.50 %, so it overfits by 22.5 points.")
     assert overfitting(train, train).endswith("it does not overfit.")

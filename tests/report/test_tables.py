@@ -1,7 +1,9 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from reslab.records import Epoch
+from reslab.records import AnsweredFigures, Epoch, Estimate, SetFigures
 from reslab.report import tables
 from reslab.runs import Predictions
 
@@ -36,6 +38,23 @@ def test_rate_changes_are_found_in_the_log():
     log = [epoch(number, rate) for number, rate in enumerate(rates, 1)]
     assert tables.rate_changes(log) == [(0, 0.01), (1, 0.1), (3, 0.01), (5, 0.001)]
     assert tables.rate_changes([]) == []
+
+
+def test_a_promise_is_kept_unless_its_whole_interval_lies_below():
+    def between(low, high):
+        return Estimate(value=(low + high) / 2, low=low, high=high)
+
+    sets = [
+        SetFigures(promised=0.9, covered=between(low, high), size=1.25, single=0.75, per_class=())
+        for low, high in ((0.80, 0.89), (0.85, 0.91), (0.91, 0.95))
+    ]
+    answered = AnsweredFigures(promised=0.95, answered=between(0.88, 0.94), accuracy=None, accuracy_of_others=None)
+    test = SimpleNamespace(answered=answered, class_sets=sets)
+    table = tables.promise_table(SimpleNamespace(splits={"test": test}))
+    assert [row[2].text for row in table.rows] == ["not kept", "not kept", "kept", "kept"]
+    assert table.rows[1][3].text.replace("\u00a0", " ") == "1.25 classes in a set on average, one in 75.0 % of the sets"
+    test.class_sets = [sets[0].model_copy(update={"size": 1.0, "single": 1.0})]
+    assert tables.promise_table(SimpleNamespace(splits={"test": test})).rows[1][3].text == "every set holds one class"
 
 
 def test_reliability_by_hand():

@@ -70,6 +70,8 @@ def test_it_says_what_its_calibration_rests_on(make_app):
     assert run["calibration"] == "Not calibrated: training held out too little to fit a temperature by."
     found = Calibration(temperature=1.5, num_images=300)
     assert describe_calibration(found) == "Calibrated on 300 held-out images: temperature 1.50."
+    fitted = Calibration(temperature=1.5, num_images=300, out_of_folds=True)
+    assert describe_calibration(fitted) == "Calibrated on 300 training images, out of folds: temperature 1.50."
 
 
 def test_prometheus_counts_answers_abstentions_and_how_familiar_pictures_are():
@@ -111,11 +113,15 @@ def test_two_runs_answer_side_by_side_with_evidence_and_neighbours(make_app, sev
 def test_what_is_wrong_is_said_in_a_sentence(make_app, seven):
     cases: list[tuple[dict[str, Any], int, str]] = [
         ({"files": [(FILES, ("no.png", b"nothing"))]}, 422, "no.png cannot be read as a picture"),
-        ({"files": [("other", ("a.png", seven))]}, 422, f"Send 1 to {MAX_PICTURES} pictures in the field files, not 0"),
+        (
+            {"files": [("other", ("a.png", seven))]},
+            422,
+            f"Send 1 to {MAX_PICTURES} pictures in the form field 'files', not 0",
+        ),
         (
             {"files": [(FILES, ("a.png", seven))] * (MAX_PICTURES + 1)},
             422,
-            "Send 1 to 64 pictures in the field files, not 65",
+            "Send 1 to 64 pictures in the form field 'files', not 65",
         ),
         ({"files": [(FILES, ("a.png", seven))] * 200}, 422, "The form has more than 128 parts"),
         ({"json": {"pictures": []}}, 422, "pictures: List should have at least 1 item"),
@@ -213,7 +219,10 @@ def test_a_token_is_asked_for_whatever_page_it_is(make_app, seven):
 def test_prometheus_reads_requests_and_batches(make_app, seven):
     with TestClient(make_app()) as client:
         post(client, seven, seven)
-        client.get("/v1/nonsense")
+        unknown, wrong = client.get("/v1/nonsense"), client.get("/v1/predict")
+        assert (unknown.status_code, wrong.status_code, wrong.headers["allow"]) == (404, 405, "POST")
+        assert unknown.json() == {"detail": "GET /v1/nonsense is no address of this server: see /docs"}
+        assert wrong.json() == {"detail": "GET /v1/predict is no address of this server: see /docs"}
         text = client.get("/metrics").text
     assert 'reslab_requests_total{path="/v1/predict",status="200"} 1.0' in text
     assert 'reslab_requests_total{path="other",status="404"} 1.0' in text

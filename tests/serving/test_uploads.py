@@ -64,7 +64,11 @@ def test_other_fields_are_passed_over():
         (json.dumps({"pictures": [{"data": "", "name": "n" * 256}]}).encode(), JSON, "255 are the most"),
         (form(part(b"name=files; filename=" + b"n" * 256)), FORM, "255 are the most"),
         (form(*[part(b"name=x")] * 200), FORM, "more than 128 parts"),
-        (form(*[part(b"name=files; filename=a")] * 65), FORM, "Send 1 to 64 pictures in the field files, not 65"),
+        (
+            form(*[part(b"name=files; filename=a")] * 65),
+            FORM,
+            "Send 1 to 64 pictures in the form field 'files', not 65",
+        ),
         (form(part(b"name=files", more=b"; a=b" * 1000)), FORM, "no end of its head within 4,096 bytes"),
         (form(part(b"name=files; filename=a"))[:-4], FORM, "does not end with its boundary"),
         (b"\r\n--" * 100_000, FORM, "does not end with its boundary"),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reslab.cli.options import AllowRemote, DataDir, Json, SkipDamaged
+from reslab.cli.options import AllowRemote, DataDir, Json
 from reslab.cli.screens import Grouped
 from reslab.errors import UserError
 
@@ -30,20 +30,22 @@ def show(
         Path | None, typer.Option(metavar="FILE.png", help="Also draw a contact sheet: a row of pictures per class.")
     ] = None,
     data_dir: DataDir = None,
-    skip_damaged: SkipDamaged = False,
     json: Json = False,
 ) -> None:
-    """Print the classes, counts, statistics and fingerprints of a data expression, and what a quick check finds."""
+    """Print the classes, counts, statistics and fingerprints of a data expression, and what a quick check finds.
+
+    Pictures that cannot be read are left out and named.
+    """
     from reslab.cli.show import echo, print_json, print_table, to_plain
     from reslab.data.check.examine import look
     from reslab.data.check.words import describe as describe_findings
     from reslab.data.load import describe, load
 
-    found = describe(expression, data_dir=data_dir, image_size=image_size, skip_damaged=skip_damaged)
+    found = describe(expression, data_dir=data_dir, image_size=image_size, skip_damaged=True)
     if sheet is not None:
         from reslab.data.check.sheet import write_sheet
 
-        images = load(expression, "train", data_dir=data_dir, image_size=image_size, skip_damaged=skip_damaged)
+        images = load(expression, "train", data_dir=data_dir, image_size=image_size, skip_damaged=True)
         write_sheet(images, sheet)
     if json:
         print_json(to_plain(found))
@@ -59,7 +61,7 @@ def show(
     echo(f"std        {', '.join(f'{value:.3f}' for value in found.std)}")
     for split, fingerprint in found.fingerprints.items():
         echo(f"{split:<10} {fingerprint}")
-    report = look(expression, data_dir=data_dir, image_size=image_size, skip_damaged=skip_damaged)
+    report = look(expression, data_dir=data_dir, image_size=image_size, skip_damaged=True)
     for line in describe_findings(report) if report else ():
         echo(line)
     if sheet is not None:

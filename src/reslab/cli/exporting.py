@@ -31,20 +31,18 @@ def export(
 ) -> None:
     """Export a network as ONNX, a PyTorch program, a web page, or a folder with a model card; checked after writing."""
     use_threads(threads)
-    from reslab.data.progress import waiting
     from reslab.exporting import export as export_run
     from reslab.runs import Run
 
-    with waiting(f"exporting to {to}"):
-        done = export_run(
-            Run.open(run),
-            to=to,
-            int8=int8,
-            fixed_size=fixed_size,
-            opset=opset,
-            data_dir=data_dir,
-            allow_remote=allow_remote,
-        )
+    done = export_run(
+        Run.open(run),
+        to=to,
+        int8=int8,
+        fixed_size=fixed_size,
+        opset=opset,
+        data_dir=data_dir,
+        allow_remote=allow_remote,
+    )
     if json:
         print_json(to_plain(done))
         return

@@ -21,6 +21,7 @@ def fit(
     """Find the best classifier for your images, evaluate it and write its report: no recipe needed."""
     use_threads(threads)
     from reslab.cli.show import echo, print_evaluation, print_json, print_shortfall
+    from reslab.data.check.examine import look
     from reslab.fitting import fit as fit_images
     from reslab.fitting.sentences import summarize
 
@@ -28,7 +29,8 @@ def fit(
         data, out=out, minutes=minutes, seed=seed, data_dir=data_dir, skip_damaged=skip_damaged, silent=False
     )
     print_shortfall(run)
-    summary = summarize(run)
+    found = look(data, data_dir=data_dir, image_size=run.recipe.image_size, skip_damaged=skip_damaged)
+    summary = summarize(run, found)
     if json:
         files = {"run": str(run.path), "report": str(run.path / "report.html"), "summary": list(summary)}
         candidates = run.candidates

@@ -25,7 +25,11 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="Number of classes to print per picture.")] = 3,
     answer: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Share of pictures like the training images to answer; others are guesses."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of ordinary pictures to answer: at 0.95, the classes of 5 in 100 are only a guess.",
+        ),
     ] = 0.95,
     coverage: Annotated[
         float | None,
@@ -68,7 +72,7 @@ def predict(
             *(["class_set"] if coverage is not None else []),
             "error",
         ]
-        write_bytes(csv, to_csv(header, [_csv_row(each, most, len(header)) for each in found]))
+        write_bytes(csv, to_csv(header, [_csv_row(each, len(header), coverage) for each in found]))
     if json:
         print_json(to_plain(found))
     elif csv is not None:
@@ -82,16 +86,24 @@ def predict(
         raise typer.Exit(1)
 
 
-def _csv_row(found: "Answer | Unread", most: int, num_columns: int) -> list[str]:
+def _csv_row(found: "Answer | Unread", num_columns: int, coverage: float | None) -> list[str]:
     from reslab.data.answers import Unread
 
     if isinstance(found, Unread):
         return [found.file, *[""] * (num_columns - 2), found.sentence]
     pairs = zip(found.classes, found.probabilities, strict=True)
     familiarity = "" if found.familiarity is None else f"{found.familiarity:.4f}"
-    class_set = [] if found.class_set is None else ["; ".join(found.class_set)]
     guesses = (cell for name, p in pairs for cell in (name, f"{p:.4f}"))
+    class_set = [] if coverage is None else ["; ".join(found.class_set or ())]
     return [found.file, *guesses, familiarity, "yes" if found.answered else "no", *class_set, ""]
+
+
+def _doubt(answer: "Answer") -> str:
+    from reslab.words import percent
+
+    if answer.answered or answer.familiarity is None:
+        return ""
+    return f"; only a guess: unlike the training pictures (familiarity {percent(answer.familiarity, decimals=1)})"
 
 
 def _print_answers(answers: "Sequence[Answer]", coverage: float | None) -> None:
@@ -102,10 +114,11 @@ def _print_answers(answers: "Sequence[Answer]", coverage: float | None) -> None:
         [
             answer.file,
             ", ".join(
-                f"{name} {percent(p, decimals=1)}" for name, p in zip(answer.classes, answer.probabilities, strict=True)
+                f"{name}: {percent(p, decimals=1)}"
+                for name, p in zip(answer.classes, answer.probabilities, strict=True)
             )
-            + ("" if answer.answered else "; unlike the training pictures"),
-            *([] if answer.class_set is None else [", ".join(answer.class_set)]),
+            + _doubt(answer),
+            *([] if coverage is None else [", ".join(answer.class_set or ["–"])]),
         ]
         for answer in answers
     ]

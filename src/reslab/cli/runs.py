@@ -283,7 +283,6 @@ def report(
     json: Json = False,
 ) -> None:
     """Write a run's report: one HTML file that opens offline, report.md, a model card, and plots as PNG."""
-    from reslab.data.progress import waiting
     from reslab.language import find_language
     from reslab.report import write_report
     from reslab.report.printing import find_browser, print_page
@@ -292,8 +291,7 @@ def report(
     if pdf:
         find_browser()
     language = find_language(lang)
-    with waiting("writing the report"):
-        path = write_report(Run.open(run), against=None if against is None else Run.open(against), language=language)
+    path = write_report(Run.open(run), against=None if against is None else Run.open(against), language=language)
     printed = print_page(path) if pdf else None
     figures = "figures" if language == "en" else f"figures-{language}"
     if json:

@@ -171,7 +171,7 @@ def print_evaluation(evaluation: "Evaluation") -> None:
         echo(f"Probabilities are {evaluation.calibration.words}")
     if (promises := promise_table(evaluation)) is not None:
         rows = [[f"{cell.text} {cell.aside}".strip() for cell in row] for row in promises.rows]
-        print_table("Promises that rest on held-out images", promises.header, rows)
+        print_table("Promises and test images", promises.header, rows)
     if evaluation.extension is not None:
         _print_extension(evaluation.extension, evaluation.classes)
 
@@ -226,7 +226,7 @@ def _print_extension(extension: "ExtensionFigures", classes: Sequence[str]) -> N
 def _errors(each: "NewClass") -> str:
     from reslab.words import percent
 
-    shares = (f"{error.mistaken_for} {percent(error.share.value, decimals=1)}" for error in each.errors)
+    shares = (f"{error.mistaken_for}: {percent(error.share.value, decimals=1)}" for error in each.errors)
     return ", ".join(shares) or "none"
 
 

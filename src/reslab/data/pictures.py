@@ -117,7 +117,7 @@ class Answer:
 
     `familiarity` is the share of held-out images that are no more like the training images, where the network knows
     it; of a picture that is too unlike them the answer is only a guess, and it is not `answered`. `class_set` are the
-    classes that the truth is among as often as was asked for, where that was asked for.
+    classes that the truth is among as often as was asked for, where that was asked for and the picture is answered.
     """
 
     file: str
@@ -157,16 +157,19 @@ def name_best(files: Sequence[Path], said: Said, *, classes: Sequence[str], want
         if wanted.threshold is None
         else members(probabilities, threshold=wanted.threshold).sum(axis=1)
     )
+    answered = [known is None or bool(known > 1 - wanted.answer) for known in familiarities]
     return [
         Answer(
             file=str(file),
             classes=tuple(classes[place] for place in places[: wanted.top]),
             probabilities=tuple(float(row[place]) for place in places[: wanted.top]),
             familiarity=None if known is None else float(known),
-            answered=known is None or bool(known > 1 - wanted.answer),
-            class_set=None if size is None else tuple(classes[place] for place in places[:size]),
+            answered=is_answered,
+            class_set=tuple(classes[place] for place in places[:size]) if is_answered and size is not None else None,
         )
-        for file, row, places, known, size in zip(files, probabilities, order, familiarities, sizes, strict=True)
+        for file, row, places, known, is_answered, size in zip(
+            files, probabilities, order, familiarities, answered, sizes, strict=True
+        )
     ]
 
 

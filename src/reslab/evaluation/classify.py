@@ -36,7 +36,8 @@ def classify(
     answer : float, default 0.95
         The share of pictures like the training images to answer. Others are guessed: their `answered` is False.
     coverage : float, optional
-        Also give each picture a `class_set`: the classes that the truth is among in this share of cases.
+        Also give each picture that is answered a `class_set`: the classes that the truth is among in this share of
+        cases.
     device : str, default "auto"
         `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
 

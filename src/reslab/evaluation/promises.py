@@ -1,4 +1,4 @@
-"""How the promises that rest on held-out images were kept on test images: sets of classes, and the share answered.
+"""What became of the promises on test images: sets of classes, and the share answered.
 
 Axes: N images, K classes.
 """

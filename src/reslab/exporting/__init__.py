@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from reslab.data.batches import seeded
 from reslab.data.images import ImageSet
+from reslab.data.notes import already_said
 from reslab.data.pictures import check_taken
+from reslab.data.progress import waiting
 from reslab.data.recipe_data import read_split, recipe_here
 from reslab.errors import Failure, UserError
 from reslab.evaluation.onnx import race
@@ -121,7 +123,10 @@ def export(
         raise UserError(f"opset {opset} is not one that can be written: choose {OPSETS[0]} to {OPSETS[-1]}")
     target = Path(to)
     is_folder = _check_target(target, int8=int8)
-    network = Network.load(run.path, device="cpu")
+    with waiting(f"{to}: reading the run and images to check with"), already_said():
+        network = Network.load(run.path, device="cpu")
+        for_int8 = _read_int8_images(run, data_dir, allow_remote) if int8 else None
+        pixels, kind = _find_images(run, network, data_dir, allow_remote)
     known = Description(
         network.classes,
         network.channels,
@@ -129,24 +134,23 @@ def export(
         network.resizing,
         class_sets=network.metadata.class_sets,
     )
-    for_int8 = _read_int8_images(run, data_dir, allow_remote) if int8 else None
-    pixels, kind = _find_images(run, network, data_dir, allow_remote)
     images = f"{len(pixels)} {kind} images"
     if target.suffix == ".html":
         check_taken(image_size=network.image_size, channels=network.channels)
-    program = trace(network, any_size=not fixed_size)
     make_folder(target if is_folder else target.parent)
-    if target.suffix == ".pt2" and not is_folder:
-        return Export((_write(target, to_pt2(program, known=known), network, pixels),), images)
-    if target.suffix == ".html" and not is_folder:
-        return Export(
-            (_write_page(target, to_onnx(program, known=known, opset=opset), known, network, pixels),), images
-        )
-    path = target / "model.onnx" if is_folder else target
-    written = [_write(path, to_onnx(program, known=known, opset=opset), network, pixels)]
+    with waiting(f"{to}: converting"):
+        program = trace(network, any_size=not fixed_size)
+        is_pt2 = target.suffix == ".pt2" and not is_folder
+        content = to_pt2(program, known=known) if is_pt2 else to_onnx(program, known=known, opset=opset)
+    with waiting(f"{to}: checking on {images}"):
+        if target.suffix == ".html" and not is_folder:
+            return Export((_write_page(target, content, known, network, pixels),), images)
+        path = target / "model.onnx" if is_folder else target
+        written = [_write(path, content, network, pixels)]
     cost = None
     if for_int8 is not None:
-        beside, cost = _write_int8(path, known, *for_int8)
+        with waiting(f"{to}: quantizing and measuring int8"):
+            beside, cost = _write_int8(path, known, *for_int8)
         written.append(beside)
     if is_folder:
         written.append(_copy_weights(run, target))

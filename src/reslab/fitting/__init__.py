@@ -262,7 +262,7 @@ def build_network(recipe: Recipe, images: ImageSet, found: FittedHead) -> Networ
         image_size=recipe.image_size,
         resize=recipe.resize,
         standardize=recipe.standardize,
-        calibration=Calibration(temperature=found.temperature, num_images=len(images.labels)),
+        calibration=Calibration(temperature=found.temperature, num_images=len(images.labels), out_of_folds=True),
         class_sets=fit_class_sets(softmax(found.logits), images.labels.numpy()),
     )
     return Network(module, metadata, _get_to_know(images, found))

@@ -1,13 +1,16 @@
 """A fitted run in three sentences: what it is good at, what it confuses, what to do next."""
 
+import shlex
 from typing import NamedTuple
 
 import numpy as np
 
+from reslab.data.check.findings import Report
+from reslab.data.check.words import count_pairs
 from reslab.records import Candidates
 from reslab.report.findings import confusion, strength
 from reslab.runs import Run
-from reslab.words import counted
+from reslab.words import counted, listing
 
 FEW = 50  # training images of a class, below which more of them help most
 
@@ -20,20 +23,35 @@ class Summary(NamedTuple):
     advice: str
 
 
-def summarize(run: Run) -> Summary:
-    """Sum up an evaluated run, by its test split."""
+def summarize(run: Run, found: Report | None = None) -> Summary:
+    """Sum up an evaluated run, by its test split; what was `found` in its data comes before other advice."""
     evaluation = run.evaluation
     test, classes = evaluation.splits["test"], evaluation.classes
     recalls = np.array([each.recall.value for each in test.per_class])
     worst = int(recalls.argmin())
     counts = evaluation.splits["train"].per_class if "train" in evaluation.splits else test.per_class
-    return Summary(
-        strength(test, classes),
-        confusion(test, classes),
-        _advice(
-            classes[worst], counts[worst].support, run.candidates, is_perfect=recalls.min() == 1, path=str(run.path)
-        ),
+    advice = _advice(
+        classes[worst], counts[worst].support, run.candidates, is_perfect=recalls.min() == 1, path=str(run.path)
     )
+    if defects := _defects(run, found):
+        command = f"reslab data check {shlex.quote(run.recipe.data)}"
+        advice = f"First look at the data, {listing(defects)}: {command}. {advice}"
+    return Summary(strength(test, classes), confusion(test, classes), advice)
+
+
+def _defects(run: Run, found: Report | None) -> list[str]:
+    """Name what is wrong with the data: labels that contradict each other, test images with copies, unread files."""
+    defects = []
+    if found is not None and found.duplicates is not None:
+        if (conflicts := found.duplicates.across_classes).count:
+            defects.append(f"{count_pairs(conflicts)} with different labels")
+        if num := len(found.duplicates.across_splits.test_indices):
+            defects.append(f"{counted(num, 'test image')} with a copy in training")
+    if num := sum(data.num_damaged for data in run.environment.data):
+        defects.append(counted(num, "damaged picture"))
+    if num := sum(group.count for group in found.not_used) if found else 0:
+        defects.append(f"{counted(num, 'file')} not used")
+    return defects
 
 
 def _advice(worst: str, count: int, candidates: Candidates | None, *, is_perfect: bool, path: str) -> str:
@@ -41,11 +59,11 @@ def _advice(worst: str, count: int, candidates: Candidates | None, *, is_perfect
     if candidates is None:
         return "Next: pip install 'reslab[pretrained,export]' and fit again, to start from ImageNet."
     if not is_perfect and count < FEW:
-        return f"Next: add pictures of {worst}, which it knows least and has {counted(count, 'training image')} of."
+        return f"Next: add pictures of “{worst}”, which it knows least and has {counted(count, 'training image')} of."
     if not is_perfect and left_out:
         return f"Next: allow more time (--minutes), since {left_out[0].words} was left out."
     if is_perfect:
         return (
             f"Next: try it on new pictures with reslab predict {path} FILE, then reslab export {path} --to model.onnx."
         )
-    return f"Next: look at the suspicious labels and the errors in the report, first those of {worst}."
+    return f"Next: look at the suspicious labels and the errors in the report, first those of “{worst}”."

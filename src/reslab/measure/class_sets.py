@@ -77,7 +77,7 @@ def find_threshold(known: "ClassSets | None", *, coverage: float) -> float:
             return threshold
     most = known.thresholds[-1][0]
     raise UserError(
-        f"a coverage of {coverage:g} is more than {known.num_images:,} held-out images promise: ask for "
+        f"a coverage of {coverage:g} is more than {known.num_images:,} images promise: ask for "
         f"{most:g} or less, or hold out more"
     )
 

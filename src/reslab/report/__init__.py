@@ -6,11 +6,15 @@ and loads no torch.
 
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from reslab.data.progress import waiting
 from reslab.language import LanguageName, read_language, speaking
 from reslab.report import page
 from reslab.report.beside import put_beside
 from reslab.report.card import kept_files, write_card
-from reslab.report.inputs import read_inputs
+from reslab.report.inputs import Inputs, read_inputs
 from reslab.report.interactive import interact
 from reslab.report.markdown import render_markdown
 from reslab.report.nearest import nearest_row
@@ -72,12 +76,38 @@ def write_report(run: Run, *, against: Run | None = None, language: LanguageName
 
 
 def _write(run: Run, against: Run | None, *, suffix: str) -> Path:
-    inputs = read_inputs(run)
-    row = nearest_row(inputs.recipe, num_parameters=inputs.num_parameters)
-    beside = put_beside(run, against=against) if against else None
-    features = inputs.gallery.features
-    plane, method = (None, "") if features is None else to_plane(features.features)
-    pictures = {
+    told = f"report{suffix}.html"
+    with waiting(f"{told}: reading the run"):
+        inputs = read_inputs(run)
+        row = nearest_row(inputs.recipe, num_parameters=inputs.num_parameters)
+        beside = put_beside(run, against=against) if against else None
+    with waiting(f"{told}: placing test images by their features"):
+        features = inputs.gallery.features
+        plane, method = (None, "") if features is None else to_plane(features.features)
+    with waiting(f"{told}: drawing plots"):
+        pictures = _draw(inputs, plane, method)
+    with waiting(f"{told}: writing the page"):
+        interaction = interact(inputs, plane=plane, row=row)
+        html = page.render(inputs, pictures=pictures, row=row, beside=beside, interaction=interaction)
+        every = [picture for group in pictures.values() for picture in group]
+        folder = f"figures{suffix.replace('.', '-')}"
+        _write_figures(run.path / folder, every)
+        path = run.path / f"report{suffix}.html"
+        write_bytes(path, html.encode())
+        write_bytes(run.path / "mistakes.csv", mistakes_csv(inputs))
+        for name, content in (("doubts.csv", doubts_csv(inputs)), ("copies.csv", copies_csv(inputs))):
+            if content is not None:
+                write_bytes(run.path / name, content)
+        markdown = render_markdown(inputs, pictures=every, folder=folder, row=row, beside=beside)
+        write_bytes(run.path / f"report{suffix}.md", markdown.encode())
+        card = write_card(run, weights=inputs.weights, files=kept_files(run))
+        write_bytes(run.path / f"model-card{suffix}.md", card.encode())
+        return path
+
+
+def _draw(inputs: Inputs, plane: NDArray[np.float64] | None, method: str) -> dict[str, list[Picture]]:
+    """Draw every plot, by the section of the page that it stands in."""
+    return {
         "curves": learning_curves(inputs),
         "test": confusion_matrices(inputs, splits=["test"]),
         "matrices": confusion_matrices(inputs, splits=[name for name in inputs.evaluation.splits if name != "test"]),
@@ -86,22 +116,6 @@ def _write(run: Run, against: Run | None, *, suffix: str) -> Path:
         "answered": selection_pictures(inputs),
         "features": [] if plane is None else [feature_picture(inputs, plane, method)],
     }
-    interaction = interact(inputs, plane=plane, row=row)
-    html = page.render(inputs, pictures=pictures, row=row, beside=beside, interaction=interaction)
-    every = [picture for group in pictures.values() for picture in group]
-    folder = f"figures{suffix.replace('.', '-')}"
-    _write_figures(run.path / folder, every)
-    path = run.path / f"report{suffix}.html"
-    write_bytes(path, html.encode())
-    write_bytes(run.path / "mistakes.csv", mistakes_csv(inputs))
-    for name, content in (("doubts.csv", doubts_csv(inputs)), ("copies.csv", copies_csv(inputs))):
-        if content is not None:
-            write_bytes(run.path / name, content)
-    markdown = render_markdown(inputs, pictures=every, folder=folder, row=row, beside=beside)
-    write_bytes(run.path / f"report{suffix}.md", markdown.encode())
-    card = write_card(run, weights=inputs.weights, files=kept_files(run))
-    write_bytes(run.path / f"model-card{suffix}.md", card.encode())
-    return path
 
 
 def _write_figures(folder: Path, pictures: list[Picture]) -> None:

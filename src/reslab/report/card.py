@@ -121,7 +121,7 @@ def _class_sets(weights: Weights) -> str:
     return say(
         "`reslab predict --coverage` promises up to {most} % on {images}",
         most=short(100 * known.thresholds[-1][0]),
-        images=counted(known.num_images, "held-out image"),
+        images=counted(known.num_images, "image"),
     )
 
 
@@ -146,8 +146,8 @@ def _figures(run: Run) -> list[str]:
 
 
 def _promises(evaluation: Evaluation) -> Iterator[str]:
-    """Say how the promises that rest on held-out images were kept, and what calibration was worth."""
+    """Say what became of the promises, and what calibration was worth."""
     if (table := promise_table(evaluation)) is not None:
-        yield from (f"## {say('Promises kept')}", "", *markdown_table(table), "")
+        yield from (f"## {say('Promises and test images')}", "", *markdown_table(table), "")
     if (sentence := calibration_sentence(evaluation)) is not None:
         yield from (markdown(sentence), "")

@@ -26,7 +26,7 @@ def strength(test: SplitFigures, classes: tuple[str, ...]) -> str:
     """Say how many test images are classified correctly, and which class best."""
     recalls = np.array([each.recall.value for each in test.per_class])
     return say(
-        "It classifies {accuracy} of {images} test images correctly, best of all {best} ({recall}).",
+        "It classifies {accuracy} of {images} test images correctly; its best class is “{best}” ({recall}).",
         accuracy=figure(test.accuracy),
         images=grouped(test.num_images),
         best=classes[int(recalls.argmax())],
@@ -75,12 +75,15 @@ def confusion(test: SplitFigures, classes: tuple[str, ...]) -> str:
     true, predicted = (int(place) for place in np.unravel_index(int(matrix.argmax()), matrix.shape))
     if not matrix[true, predicted]:
         return say("It confuses no classes of the test split.")
+    wrong, support = int(matrix[true, predicted]), test.per_class[true].support
     return say(
-        "It most often takes {true} for {predicted}: {images}, {share} of that class; {back} the other way round.",
+        "It most often takes “{true}” for “{predicted}”: {wrong} of the {images} of “{true}” ({share}), and {back} the "
+        "other way round.",
         true=classes[true],
         predicted=classes[predicted],
-        images=counted(int(matrix[true, predicted]), "image"),
-        share=percent(matrix[true, predicted] / max(1, test.per_class[true].support), decimals=1),
+        wrong=grouped(wrong),
+        images=counted(support, "image"),
+        share=percent(wrong / max(1, support), decimals=1),
         back=grouped(int(matrix[predicted, true])),
     )
 

@@ -89,11 +89,11 @@ def _heading(text: str) -> tuple[str, str]:
 
 
 def _trust(evaluation: Evaluation) -> Iterator[str]:
-    """Say what the probabilities are worth, and how the promises that rest on held-out images were kept."""
+    """Say what the probabilities are worth, and what became of the promises."""
     if sentence := calibration_sentence(evaluation):
         yield from ("", *_heading(say("Calibration")), escape(sentence))
     if promises := promise_table(evaluation):
-        yield from ("", *_heading(say("Promises kept")), *markdown_table(promises))
+        yield from ("", *_heading(say("Promises and test images")), *markdown_table(promises))
     if coverage := coverage_table(evaluation):
         yield from ("", *_heading(say("Sets of classes by true class")), *markdown_table(coverage))
 

@@ -21,6 +21,7 @@ from reslab.records import (
     Estimate,
     Evaluation,
     Figures,
+    SetFigures,
     SplitFigures,
     SplitName,
     WithoutCopies,
@@ -187,11 +188,14 @@ def class_table(figures: Figures, *, classes: Sequence[str]) -> Table:
     return Table(header, rows, num_text_columns=2)
 
 
-# ---- promises that rest on held-out images
+# ---- promises
 
 
 def promise_table(evaluation: Evaluation) -> Table | None:
-    """List what was promised of test images and what became of it; nothing where no images were held out."""
+    """List what was promised of test images and whether it was kept; nothing where nothing was promised.
+
+    A promise is kept unless the whole interval lies below it.
+    """
     test = evaluation.splits.get("test")
     if test is None or not (test.answered or test.class_sets):
         return None
@@ -199,13 +203,8 @@ def promise_table(evaluation: Evaluation) -> Table | None:
         (
             Cell(say("{share} of the sets hold the truth", share=_share(each.promised))),
             in_percent(each.covered),
-            Cell(
-                say(
-                    "{size} classes in a set, one in {single} of them",
-                    size=decimal(each.size, 2),
-                    single=percent(each.single, decimals=1),
-                )
-            ),
+            _kept(each.promised, each.covered),
+            Cell(_sizes(each)),
         )
         for each in test.class_sets
     ]
@@ -214,8 +213,20 @@ def promise_table(evaluation: Evaluation) -> Table | None:
         words = say("accuracy {figure}", figure=figure(right)) if right else say("none answered")
         words += say(", of the others {figure}", figure=figure(others)) if others else ""
         promise = Cell(say("{share} of the pictures are answered", share=_share(answered.promised)))
-        rows.insert(0, (promise, in_percent(answered.answered), Cell(words)))
-    return Table((say("Promised"), say("On test images"), say("Details")), tuple(rows))
+        kept = _kept(answered.promised, answered.answered)
+        rows.insert(0, (promise, in_percent(answered.answered), kept, Cell(words)))
+    return Table((say("Promised"), say("On test images"), "", say("Details")), tuple(rows))
+
+
+def _sizes(found: SetFigures) -> str:
+    if found.single == 1:
+        return say("every set holds one class")
+    size, single = decimal(found.size, 2), percent(found.single, decimals=1)
+    return say("{size} classes in a set on average, one in {single} of the sets", size=size, single=single)
+
+
+def _kept(promised: float, found: Estimate) -> Cell:
+    return Cell(say("kept") if found.high >= promised else say("not kept"))
 
 
 def coverage_table(evaluation: Evaluation) -> Table | None:

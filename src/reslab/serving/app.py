@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from fastapi.security import HTTPBearer
+from starlette.exceptions import HTTPException as PlainHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
@@ -109,10 +112,19 @@ def build_app(
         """Give figures for Prometheus."""
         return metrics.render()
 
+    app.add_exception_handler(PlainHTTPException, _point_to_docs)
     if access.token is None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(access.hosts))
     app.add_middleware(Guard, limits=access.limits, token=access.token, note=metrics.note_request)
     return app
+
+
+async def _point_to_docs(request: Request, error: Exception) -> Response:
+    """Say where the addresses are listed, where none fits; other refusals have a sentence of their own."""
+    assert isinstance(error, PlainHTTPException)
+    if error.status_code in (404, 405) and error.detail == HTTPStatus(error.status_code).phrase:
+        error.detail = f"{request.method} {request.url.path[:100]} is no address of this server: see /docs"
+    return await http_exception_handler(request, error)
 
 
 def _add_page(app: FastAPI, path: str, page: Page) -> None:

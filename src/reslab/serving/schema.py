@@ -56,7 +56,7 @@ class RunAnswer(BaseModel):
 
     `familiarity` is the share of held-out images that are no more like the training images; with 0.05 or less the
     picture is not `answered`: the classes are a guess. `class_set` are the classes that the truth is among in the share
-    of cases that was asked for as `coverage`.
+    of cases that was asked for as `coverage`; a picture that is not answered has none.
     """
 
     run: str

@@ -145,6 +145,7 @@ def describe_calibration(found: Calibration | None) -> str:
 def _to_answer(served: Served, reply: Reply) -> RunAnswer:
     names = served.network.classes
     evidence = reply.evidence or repeat(None, len(reply.classes))
+    answered = reply.familiarity is None or reply.familiarity > 1 - ANSWERED
     return RunAnswer(
         run=served.name,
         classes=[
@@ -153,6 +154,6 @@ def _to_answer(served: Served, reply: Reply) -> RunAnswer:
         ],
         nearest=reply.nearest,
         familiarity=reply.familiarity,
-        answered=reply.familiarity is None or reply.familiarity > 1 - ANSWERED,
-        class_set=None if reply.class_set is None else [names[label] for label in reply.class_set],
+        answered=answered,
+        class_set=[names[label] for label in reply.class_set] if answered and reply.class_set is not None else None,
     )

@@ -30,7 +30,7 @@ def read_uploads(body: bytes, *, content_type: str) -> list[Uploaded]:
                 f"Send pictures as multipart/form-data or as application/json, not as {kind[:100] or 'nothing'}"
             )
     if not 1 <= len(uploads) <= MAX_PICTURES:
-        raise UserError(f"Send 1 to {MAX_PICTURES} pictures in the field {FIELD}, not {len(uploads)}")
+        raise UserError(f"Send 1 to {MAX_PICTURES} pictures in the form field {FIELD!r}, not {len(uploads)}")
     for name, _ in uploads:
         if len(name) > MAX_NAME:
             raise UserError(f"A file's name has {len(name):,} characters: {MAX_NAME} are the most")

@@ -90,7 +90,7 @@ def test_broken_pictures_are_all_named_in_one_pass(sound: str, tmp_path: Path) -
         "test/dog/0.png",
         "train/dog/empty.png",
     }
-    assert said.startswith("3 broken pictures: ")
+    assert said.startswith("3 broken pictures:\n  ")
     assert str(tmp_path) not in said
 
 
@@ -122,7 +122,7 @@ def test_classes(sound: str, draw: Any) -> None:
     assert report.small_classes == {"Dog ": 2}
     assert report.imbalance == 142 / 2
     assert report.look_alike_names == (("Dog ", "dog"),)
-    assert "imbalance 71:1, dog 142 to Dog  2" in said
+    assert "imbalance 71:1, 142 images of “dog” to 2 of “Dog ”" in said
     assert "2 classes with names that look alike: 'Dog ' and 'dog'" in said
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 from reslab.data.frames import to_expression
 from reslab.data.framing import Form
 from reslab.data.load import list_files, load, load_validation
+from reslab.data.notes import already_said
 from reslab.data.recipe_data import read_split
 from reslab.data.sources.listing import Listing
 from reslab.errors import UserError
@@ -465,12 +466,18 @@ def test_all_damaged_pictures_are_named_at_once_and_can_be_left_out(tmp_path: Pa
         (tmp_path / f"train/a/{number}.png").write_bytes(f"broken {number}".encode())
     with pytest.raises(UserError, match=r"11 pictures of folder:.*train/a/0.png .*and 1 more: .*--skip-damaged"):
         load(f"folder:{tmp_path}", "train", image_size=4)
+    with already_said():
+        load(f"folder:{tmp_path}", "train", image_size=4, skip_damaged=True)
+    assert capsys.readouterr().err == ""
     images = load(f"folder:{tmp_path}", "train", image_size=4, skip_damaged=True)
     assert images.counts() == [1, 12]
     assert images.num_damaged == 11
     assert images.names is not None
     assert images.names[0] == "train/a/11.png"
-    assert "11 damaged pictures left out of the train split" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "11 damaged pictures left out of the train split: " in said
+    assert "a/10.png cannot be read as a picture" in said
+    assert "and 8 more" in said
     red, green = np.asarray(Image.open(tmp_path / images.names[0]))[0, 0, :2]
     assert images.images[0, :2, 0, 0].tolist() == [red, green]
 

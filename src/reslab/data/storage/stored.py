@@ -21,10 +21,11 @@ from reslab.data.storage.cache import make_room, name_of, opening, read_facts
 from reslab.errors import Failure, UserError
 from reslab.recipe.shapes import Resizing
 from reslab.runs.files import writing
-from reslab.words import counted
+from reslab.words import counted, some
 
 FORMAT = 3  # another number where pixels come out otherwise
 _DAMAGED_SHOWN = 10
+_DAMAGED_NAMED = 3  # where they are left out
 
 
 def read_cached(
@@ -57,20 +58,25 @@ def read_cached(
         return images
     if not skip_damaged:
         raise UserError(describe_damaged(damaged, origin=origin))
-    say_once(f"{origin}: {counted(len(damaged), 'damaged picture')} left out of the {split} split")
+    shown = some([_without_advice(sentence) for sentence in damaged], len(damaged), _DAMAGED_NAMED)
+    say_once(f"{origin}: {counted(len(damaged), 'damaged picture')} left out of the {split} split: {shown}")
     return images.subset(np.flatnonzero(images.labels >= 0))._replace(num_damaged=len(damaged))
 
 
 def describe_damaged(sentences: Sequence[str], *, origin: str) -> str:
     """Say which images cannot be read, one sentence of `decode` each, in one sentence."""
     if len(sentences) == 1:
-        return f"{origin}: {sentences[0]}, or leave it out by --skip-damaged of train, fit or extend"
-    shown = "; ".join(sentence.rpartition(": ")[0] for sentence in sentences[:_DAMAGED_SHOWN])
+        return f"{origin}: {sentences[0]}; train, fit and extend leave it out with --skip-damaged"
+    shown = "; ".join(_without_advice(sentence) for sentence in sentences[:_DAMAGED_SHOWN])
     more = f"; and {len(sentences) - _DAMAGED_SHOWN:,} more" if len(sentences) > _DAMAGED_SHOWN else ""
     return (
-        f"{len(sentences):,} pictures of {origin} cannot be used: {shown}{more}: replace or remove them, or leave them "
-        "out by --skip-damaged of train, fit or extend"
+        f"{len(sentences):,} pictures of {origin} cannot be used: {shown}{more}: replace or remove them; train, "
+        "fit and extend leave them out with --skip-damaged"
     )
+
+
+def _without_advice(sentence: str) -> str:
+    return sentence.rpartition(": ")[0]
 
 
 def _open(path: Path, source: Source) -> Labelled:
