@@ -113,8 +113,8 @@ class Progress(Part):
 class Calibration(Part):
     """By what the head's logits have been divided already, and on how many images that rests.
 
-    They were held out, by the run named `twin` where the run itself held none out, or they are the training images, each
-    judged `out_of_folds` by a head that had not seen it. There are none where the temperature is the recipe's own.
+    They were held out, by the run named `twin` where the run itself held none out, or they are the training images,
+    each judged `out_of_folds` by a head that had not seen it. There are none where the temperature is the recipe's own.
     """
 
     temperature: PositiveFloat

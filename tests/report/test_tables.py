@@ -1,4 +1,5 @@
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,11 +51,12 @@ def test_a_promise_is_kept_unless_its_whole_interval_lies_below():
     ]
     answered = AnsweredFigures(promised=0.95, answered=between(0.88, 0.94), accuracy=None, accuracy_of_others=None)
     test = SimpleNamespace(answered=answered, class_sets=sets)
-    table = tables.promise_table(SimpleNamespace(splits={"test": test}))
+    evaluation: Any = SimpleNamespace(splits={"test": test})
+    table = tables.promise_table(evaluation)
     assert [row[2].text for row in table.rows] == ["not kept", "not kept", "kept", "kept"]
     assert table.rows[1][3].text.replace("\u00a0", " ") == "1.25 classes in a set on average, one in 75.0 % of the sets"
     test.class_sets = [sets[0].model_copy(update={"size": 1.0, "single": 1.0})]
-    assert tables.promise_table(SimpleNamespace(splits={"test": test})).rows[1][3].text == "every set holds one class"
+    assert tables.promise_table(evaluation).rows[1][3].text == "every set holds one class"
 
 
 def test_reliability_by_hand():
