@@ -382,6 +382,8 @@ def extensions_of_fast94() -> str:
         "`fusion`, 20 images of each reptile": "fusion/few",
         "`fusion` as it was, one head on all features": "fusion/one-head",
         "`fusion --keep-old exact`": "fusion/exact",
+        "`weight-align --old-data none`": "fusion/none-weight-align",
+        "`finetune-distill --old-data none`": "fusion/none-finetune-distill",
     }
     header = ["case", "seeds", "accuracy", "macro precision", "macro recall", "macro F1", "reptile F1"]
     rows = [[case, *_extension(result)] for case, result in cases.items()]
