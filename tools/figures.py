@@ -382,6 +382,7 @@ def extensions_of_fast94() -> str:
         "`fusion`, 20 images of each reptile": "fusion/few",
         "`fusion` as it was, one head on all features": "fusion/one-head",
         "`fusion --keep-old exact`": "fusion/exact",
+        "`fusion --old-data 20`": "fusion/old20",
         "`weight-align --old-data none`": "fusion/none-weight-align",
         "`finetune-distill --old-data none`": "fusion/none-finetune-distill",
     }
