@@ -58,7 +58,8 @@ def finish(
     features_of = features_of or (lambda images: network.features(images.images))
     seen = None if held_out is None else _look(network, held_out, features_of)
     if calibrated:
-        calibration, note = network.metadata.calibration, "calibrated by the new classes' rows alone"
+        calibration = network.metadata.calibration
+        note = calibration.words if calibration else "calibrated by the new classes' rows alone"
     else:
         calibration, note = _calibrate(seen, usual)
         if calibration is not None:
