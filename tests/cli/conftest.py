@@ -55,7 +55,7 @@ def refuse(reslab: Command, tmp_path: Path) -> Refuse:
         assert outcome.code == code
         assert outcome.out == ""
         *notes, line = outcome.err.splitlines()
-        assert all(note.endswith(("is not used", "are not used")) for note in notes)
+        assert all(note.endswith(("is not used", "are not used", " so far")) for note in notes)
         assert line.startswith("reslab: ")
         assert "Traceback" not in line
         assert len(line) < 1000

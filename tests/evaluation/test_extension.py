@@ -210,7 +210,7 @@ def test_the_terminal_shows_both_sides(extended, capsys):
     new = found.new_classes[1]
     assert f"{100 * new.figures.recall.value:.2f} % (" in lines["3"]
     assert f"{100 * new.taken_for_old.value:.2f} % (" in lines["3"]
-    assert ", ".join(f"{error.mistaken_for} {100 * error.share.value:.1f} %" for error in new.errors) in lines["3"]
+    assert ", ".join(f"{error.mistaken_for}: {100 * error.share.value:.1f} %" for error in new.errors) in lines["3"]
 
 
 def test_the_training_split_does_not_ask_the_base(extended):

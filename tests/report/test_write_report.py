@@ -110,7 +110,7 @@ def test_large_images_do_not_make_a_large_page(make_run, read_page):
 def test_no_torch_and_no_global_drawing_state():
     code = (
         "import sys, reslab.report as r; print(sorted(m for m in sys.modules if m.split('.')[0] == 'torch' or "
-        "m in ('matplotlib.pyplot', 'reslab.training', 'reslab.data')))"
+        "m in ('matplotlib.pyplot', 'reslab.training', 'reslab.data.load')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
