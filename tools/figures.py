@@ -217,6 +217,21 @@ def write_ratio(found: dict[str, float]) -> str:
     return f"{found['median']:.2f} ({found['lower_quartile']:.2f}–{found['upper_quartile']:.2f})"
 
 
+def agreement() -> str:
+    """List how each runtime answers beside PyTorch."""
+    found = bench("agreement", "runtimes")
+    rows = [
+        [
+            name,
+            f"{each['other_class']:,}",
+            f"{each['other_class_within_the_margin']:,}",
+            f"{each['largest_difference']:.1e}",
+        ]
+        for name, each in found.items()
+    ]
+    return "\n" + table(["runtime", "another class", "within the margin", "largest difference"], rows)
+
+
 # ---- the check of data
 
 
