@@ -33,7 +33,6 @@ from reslab.extension.methods import (
 from reslab.extension.prior import Priors, choose_prior, priors_of
 from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
-from reslab.measure.calibration import find_obstacle
 from reslab.models.layers import ImageClassifier
 from reslab.network.finishing import finish
 from reslab.network.network import Network
@@ -41,7 +40,7 @@ from reslab.pretrained.fusion import compute_fused, fuse
 from reslab.recipe.networks import Fusion
 from reslab.recipe.recipe import Extension, LinearHead, Recipe, derive
 from reslab.recipe.settings import with_settings
-from reslab.records import Calibration, Epoch, PriorChoice, Weights
+from reslab.records import Epoch, PriorChoice, Weights
 from reslab.runs import Run
 from reslab.training.begin import Begun, Computing, begin, go_on, read_recorded, read_splits
 from reslab.training.budget import within
@@ -424,7 +423,8 @@ class _Extender:
             images=self.images,
             held_out=self.held_out,
             features_of=partial(compute_fused, network) if self.extension.method in FUSED else None,
-            calibrated=bool(self.extension.keep_old) or network.metadata.calibration is not None,
+            calibrated=bool(self.extension.keep_old),
+            coming=priors_of(self.recipe, counts=self.images.counts()).coming.exp(),
         )
         self.display.say(finished.note)
         self.run.write_weights(finished.network.to_bytes())
@@ -487,11 +487,7 @@ class _Extender:
         logits = head.logits(features)
         self._log_head(as_epoch(logits, self.images.labels, seconds=time.perf_counter() - began))
         self._add_prior(network, choice, priors)
-        if self.extension.keep_old or find_obstacle(head.logits(held_out).numpy(), self.held_out.labels.numpy()):
-            return network
-        # The powers of both opinions are the temperature, fitted by the same images.
-        calibration = Calibration(temperature=1.0, num_images=len(self.held_out.labels))
-        return Network(network.module, network.metadata.model_copy(update={"calibration": calibration}))
+        return network
 
     def _log_head(self, solved: Epoch) -> None:
         """Log a head that was solved: alone, or as the end of the last epoch that trained the layers below it."""

@@ -7,7 +7,7 @@ Axes: N images, K classes.
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from reslab.measure.metrics import Integers, Logits, log_softmax
+from reslab.measure.metrics import Floats, Integers, Logits, log_softmax
 from reslab.words import counted
 
 # A network that is right on every image would want the temperature 0: how sure it may be is learned from mistakes.
@@ -25,12 +25,16 @@ def find_obstacle(logits: Logits, labels: Integers) -> str | None:
     return None
 
 
-def fit_temperature(logits: Logits, labels: Integers) -> float:
-    """Find the temperature in [0.01, 1000] at which the log loss of logits (N, K) divided by it is least."""
+def fit_temperature(logits: Logits, labels: Integers, *, weights: Floats | None = None) -> float:
+    """Find the temperature in [0.01, 1000] at which the log loss of logits (N, K) divided by it is least.
+
+    Images count by their `weights` (N,), all alike without any.
+    """
     places = np.arange(len(labels))
 
     def log_loss(log_temperature: float) -> float:
-        return -float(log_softmax(logits / np.exp(log_temperature))[places, labels].mean())
+        losses = -log_softmax(logits / np.exp(log_temperature))[places, labels]
+        return float(np.average(losses, weights=weights))
 
     found = minimize_scalar(log_loss, bounds=(np.log(LOWEST), np.log(HIGHEST)), method="bounded")
     return float(np.exp(found.x))

@@ -48,12 +48,14 @@ def finish(
     usual: float | None = None,
     features_of: FeaturesOf | None = None,
     calibrated: bool = False,
+    coming: Tensor | None = None,
 ) -> Finished:
     """Calibrate a network that was trained on `images` by changing its head in place, and let it know its pictures.
 
     `usual` is the temperature of a recipe that holds nothing out. Too few held-out images, or too few mistakes on
     them, leave the logits as they are. `features_of` computes features faster than the network does. What is
-    `calibrated` keeps its logits.
+    `calibrated` keeps its logits. `coming` says how frequent pictures of each class (K,) will be, where held-out
+    images do not.
     """
     features_of = features_of or (lambda images: network.features(images.images))
     seen = None if held_out is None else _look(network, held_out, features_of)
@@ -61,7 +63,7 @@ def finish(
         calibration = network.metadata.calibration
         note = calibration.words if calibration else "calibrated by the new classes' rows alone"
     else:
-        calibration, note = _calibrate(seen, usual)
+        calibration, note = _calibrate(seen, usual, coming)
         if calibration is not None:
             network = divide(network, by=calibration)
             seen = seen and seen._replace(logits=seen.logits / calibration.temperature)
@@ -76,7 +78,7 @@ def _look(network: Network, held_out: ImageSet, features_of: FeaturesOf) -> _See
     return _Seen(features, network.module.head(features.to(network.device)).float().cpu(), held_out.labels)
 
 
-def _calibrate(seen: _Seen | None, usual: float | None) -> tuple[Calibration | None, str]:
+def _calibrate(seen: _Seen | None, usual: float | None, coming: Tensor | None) -> tuple[Calibration | None, str]:
     if seen is None:
         if usual is None:
             return None, "not calibrated: no images are held out"
@@ -85,7 +87,8 @@ def _calibrate(seen: _Seen | None, usual: float | None) -> tuple[Calibration | N
     logits, labels = seen.logits.numpy(), seen.labels.numpy()
     if obstacle := find_obstacle(logits, labels):
         return None, f"not calibrated: {obstacle}"
-    found = Calibration(temperature=fit_temperature(logits, labels), num_images=len(labels))
+    weights = None if coming is None else (coming / seen.labels.bincount(minlength=len(coming)))[seen.labels].numpy()
+    found = Calibration(temperature=fit_temperature(logits, labels, weights=weights), num_images=len(labels))
     return found, found.words
 
 
