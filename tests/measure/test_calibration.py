@@ -34,3 +34,14 @@ def test_too_few_mistakes_and_absent_classes_are_told():
     assert find_obstacle(np.eye(3), np.arange(3)) == "0 mistakes on 3 held-out images are too few to fit by"
     assert find_obstacle(np.eye(3), np.zeros(3, np.int64)) == "the held-out images do not show every class"
     assert find_obstacle(*draw(300, sharpness=2.0)) is None
+
+
+def test_images_count_by_their_weights() -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(2, size=400)
+    logits = np.stack([1 - 2 * labels, np.zeros(400)], 1) + generator.normal(size=(400, 2))
+    weights = np.where(labels == 0, 3.0, 1.0)
+    repeated = np.repeat(np.arange(400), weights.astype(int))
+    found = fit_temperature(logits, labels, weights=weights)
+    assert found == pytest.approx(fit_temperature(logits[repeated], labels[repeated]), rel=1e-6)
+    assert found != pytest.approx(fit_temperature(logits, labels), rel=1e-3)
