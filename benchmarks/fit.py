@@ -28,7 +28,7 @@ from reslab.data.images import ImageSet
 from reslab.data.load import load
 from reslab.data.sizes import find_image_size
 from reslab.fitting import LARGEST_STORED, Fitted, find
-from reslab.fitting.choice import Budget, Pictures, backbones
+from reslab.fitting.choice import Budget, Readers, backbones
 from reslab.machine import kernels
 from reslab.measure.estimates import proportion
 from reslab.pretrained import Pretrained
@@ -61,7 +61,7 @@ def fit_draw(images: ImageSet, test: ImageSet, *, minutes: float, seed: int) -> 
     networks = [each for each in backbones(stored_size=images.images.shape[2]) if each.network == NETWORK]
     load_before, began = os.getloadavg()[0], time.perf_counter()
     with empty_cache():
-        fitted = find(Pictures(lambda resize: images), networks, budget=Budget.of(minutes), seed=seed, silent=False)
+        fitted = find(Readers(lambda resize: images), networks, budget=Budget.of(minutes), seed=seed, silent=False)
     seconds, load_after = time.perf_counter() - began, os.getloadavg()[0]
     right = classify(fitted, test) == test.labels.numpy()
     accuracy = proportion(np.array(right.sum()), total=np.array(len(right)))

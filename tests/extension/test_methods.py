@@ -276,7 +276,8 @@ def test_old_classes_stay_as_frequent_as_in_the_base_though_few_of_their_images_
         ("digits:0@1", {}, "class '0' has 1 training image"),
         ("digits:0", {"prior": "test"}, "--prior test: choose from base, used, or write a whole number"),
         ("digits:0", {"prior": "0"}, "--prior 0: choose from base"),
-        ("digits:0", {"method": "freeze"}, "unknown method 'freeze': choose from frozen, "),
+        ("digits:0", {"method": "freeze"}, "unknown method 'freeze': did you mean 'frozen'?"),
+        ("digits:0", {"method": "magic"}, "unknown method 'magic': choose from frozen, "),
         ("digits:0", {"keep_old": "exact"}, "finetune-distill changes the old classes' logits: choose --method fusion"),
         (
             "digits:0",

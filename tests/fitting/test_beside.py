@@ -36,7 +36,7 @@ def many(stand_in: None, monkeypatch: pytest.MonkeyPatch) -> None:
 def find() -> room.Fitted:
     images = load(DATA, "train", image_size=8)
     backbones = list(choice.backbones(stored_size=8))
-    return room.find(choice.Pictures(lambda resize: images), backbones, budget=Budget.of(5), seed=0, silent=True)
+    return room.find(choice.Readers(lambda resize: images), backbones, budget=Budget.of(5), seed=0, silent=True)
 
 
 @pytest.mark.usefixtures("many")

@@ -10,7 +10,7 @@ from reslab.errors import UserError
 from reslab.fitting.choice import (
     Backbone,
     Budget,
-    Pictures,
+    Readers,
     check_counts,
     choose,
     fit_temperature,
@@ -55,7 +55,7 @@ def test_without_time_only_the_first_is_tried() -> None:
     images = load("digits:1,4,7@5", "train", image_size=8)
     said: list[str] = []
     found, candidates = choose(
-        Pictures(lambda resize: images),
+        Readers(lambda resize: images),
         candidates=[Backbone(LITE0, 40), Backbone(LITE0, 48)],
         budget=Budget.of(-1),
         say=said.append,
@@ -83,7 +83,7 @@ def test_pictures_become_squares_as_their_classes_are_best_told(seconds: float, 
         return ImageSet(clear if resize == "crop" else noise, labels, ("a", "b"), "x", "train")
 
     found, candidates = choose(
-        Pictures(read, resizings=("squeeze", "pad", "crop"), seconds=seconds),
+        Readers(read, resizings=("squeeze", "pad", "crop"), seconds=seconds),
         candidates=[Backbone(LITE0, 16), Backbone(LITE0, 24)],
         budget=Budget.of(1),
         say=print,

@@ -88,7 +88,7 @@ def test_the_written_network_computes_what_was_fitted(
     expression = f"npz:{tmp_path / 'data.npz'}"
     stored = load(expression, "train", image_size=12)
     found, _ = choice.choose(
-        choice.Pictures(lambda resize: stored),
+        choice.Readers(lambda resize: stored),
         candidates=list(choice.backbones(stored_size=12)),
         budget=choice.Budget.of(9),
         say=print,

@@ -7,7 +7,7 @@ distillation; a new head first and the whole network afterwards is linear probin
 
 from typing import Any, Final, NamedTuple
 
-from reslab.errors import UserError
+from reslab.errors import UserError, did_you_mean
 from reslab.extension import fusion
 from reslab.recipe.networks import Fusion, Model
 from reslab.recipe.recipe import (
@@ -71,7 +71,8 @@ def default_method(base: Recipe) -> Method:
 def check_method(method: str, *, old_data: str | int) -> Method:
     """Give the method of that name. Raises: UserError where there is none, or it needs the old images."""
     if method not in METHODS:
-        raise UserError(f"unknown method {method!r}: choose from {', '.join(METHODS)}")
+        hint = did_you_mean(method, METHODS, otherwise=f"choose from {', '.join(METHODS)}")
+        raise UserError(f"unknown method {method!r}: {hint}")
     known: Method = method
     if old_data == "none" and METHODS[known].needs_old:
         others = " or ".join(name for name, about in METHODS.items() if not about.needs_old)

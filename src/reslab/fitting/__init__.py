@@ -19,7 +19,7 @@ from reslab.data.sizes import are_squares, find_image_size, measure_reading
 from reslab.errors import Failure, UserError
 from reslab.evaluation import evaluate
 from reslab.fitting import beside, scratch
-from reslab.fitting.choice import Backbone, Budget, FittedHead, Pictures, backbones, check_counts, choose
+from reslab.fitting.choice import Backbone, Budget, FittedHead, Readers, backbones, check_counts, choose
 from reslab.fitting.choice import describe as describe_candidate
 from reslab.machine.device import pick_device
 from reslab.measure.class_sets import fit_class_sets
@@ -137,7 +137,7 @@ def fit(
     return run
 
 
-def _read(data: str, *, size: int, data_dir: Path | None, skip_damaged: bool) -> Pictures:
+def _read(data: str, *, size: int, data_dir: Path | None, skip_damaged: bool) -> Readers:
     """Read pictures that are squares once, and others in every way as soon as that is asked for."""
 
     @cache
@@ -149,8 +149,8 @@ def _read(data: str, *, size: int, data_dir: Path | None, skip_damaged: bool) ->
         return load_validation(data, classes=classes, data_dir=data_dir, form=form, skip_damaged=skip_damaged)
 
     if are_squares(data, data_dir=data_dir):
-        return Pictures(training, validation)
-    return Pictures(training, validation, get_args(Resizing), measure_reading(data, Form(size), data_dir=data_dir))
+        return Readers(training, validation)
+    return Readers(training, validation, get_args(Resizing), measure_reading(data, Form(size), data_dir=data_dir))
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class Fitted:
     candidates: list[Candidate]
 
 
-def find(pictures: Pictures, networks: list[Backbone], *, budget: Budget, seed: int, silent: bool) -> Fitted:
+def find(pictures: Readers, networks: list[Backbone], *, budget: Budget, seed: int, silent: bool) -> Fitted:
     """Choose a frozen network and a head, and where images are many, a trained network beside them."""
     is_many = len(pictures.training("squeeze").labels) >= beside.FEWEST_IMAGES
     found, candidates = choose(

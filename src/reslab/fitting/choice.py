@@ -39,8 +39,8 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Training images, and the validation images that their source brings, however they become squares.
+class Readers:
+    """What reads training images, and the validation images that their source brings, however they become squares.
 
     `resizings` are the ways that are worth comparing, and reading the pictures anew takes about so many `seconds`.
     """
@@ -150,7 +150,7 @@ def backbones(*, stored_size: int) -> Iterator[Backbone]:
 
 
 def choose(
-    pictures: Pictures, *, candidates: list[Backbone], budget: Budget, say: Say, one_head: bool = False
+    pictures: Readers, *, candidates: list[Backbone], budget: Budget, say: Say, one_head: bool = False
 ) -> tuple[FittedHead, list[Candidate]]:
     """Judge a discriminant analysis on each backbone, then the logistic regression on the best one and their mean.
 
