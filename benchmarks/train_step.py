@@ -1,4 +1,4 @@
-"""The update of reslab against the loop that a person would write by hand, alternated step by step.
+"""The update of reslab against the loop that a person would write by hand, or any other, alternated step by step.
 
 By hand: eager, NCHW, float32, PyTorch's convolutions and its SGD, the C library's and OpenMP's defaults, a DataLoader
 with two workers that augments image by image. Reslab multiplies with what it chooses here. Both train the network of a
@@ -6,6 +6,7 @@ shipped recipe at its batch size, or that of its chunks, on images of its size, 
 sides.
 
     python benchmarks/train_step.py --steps 60          writes benchmarks/train_step.json
+    python benchmarks/train_step.py --slow "reslab, float32" --out benchmarks/bfloat16.json
 """
 
 import argparse
@@ -123,7 +124,6 @@ LOOPS: dict[str, Callable[[Recipe, ImageSet], Iterator[None]]] = {
     "reslab, float32": functools.partial(steps_of_reslab, precision="float32"),
     "reslab, compiled": functools.partial(steps_of_reslab, compiled=True),
 }
-COMPARED = ("by hand", "reslab")
 
 
 def start(loop: str, recipe: str, *, settings: Mapping[str, str] | None = None) -> Worker:
@@ -143,6 +143,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--recipe", default="lab-resnet32")
+    parser.add_argument("--slow", choices=LOOPS, default="by hand")
+    parser.add_argument("--fast", choices=LOOPS, default="reslab")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--serve", choices=LOOPS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -151,7 +153,9 @@ def main() -> None:
         serve_loop(arguments.serve, recipe)
         return
     with ExitStack() as stack:
-        workers = {loop: stack.enter_context(start(loop, arguments.recipe)) for loop in COMPARED}
+        workers = {
+            loop: stack.enter_context(start(loop, arguments.recipe)) for loop in (arguments.slow, arguments.fast)
+        }
         times = alternate(workers, steps=arguments.steps)
     rates = {loop: round(recipe.batch_size / statistics.median(taken), 1) for loop, taken in times.items()}
     result = {
@@ -159,7 +163,7 @@ def main() -> None:
         "steps": arguments.steps,
         "batch_size": recipe.batch_size,
         "images_per_second": rates,
-        "ratio": compare(times["by hand"], times["reslab"]),
+        "ratio": compare(times[arguments.slow], times[arguments.fast]),
     }
     write_record(arguments.out, result)
 

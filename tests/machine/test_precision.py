@@ -13,7 +13,14 @@ from reslab.machine.precision import multiplying, pick_precision, read_features
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
-@pytest.mark.parametrize(("features", "expected"), [({"amx_tile", "amx_bf16"}, "bfloat16"), ({"avx512f"}, "float32")])
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [
+        ({"amx_tile", "amx_bf16"}, "bfloat16"),
+        ({"avx512f", "avx512_bf16"}, "bfloat16"),
+        ({"avx512f", "amx_tile"}, "float32"),
+    ],
+)
 def test_a_processor_takes_bfloat16_where_it_has_units_for_it(
     features: set[str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
