@@ -153,6 +153,7 @@ EVERYTHING = derive(
     validation=200,
     trial=True,
     temperature=0.5,
+    merge=True,
     skip_damaged=True,
 )
 

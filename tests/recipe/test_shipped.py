@@ -105,6 +105,7 @@ def test_lab_resnet32_is_the_script_of_the_lab_field_by_field():
         "sampling": None,
         "stream": None,
         "temperature": None,
+        "merge": False,
         "skip_damaged": False,
         "start": None,
         "imported": None,

@@ -44,7 +44,9 @@ def extend(
             "times those of a new class.",
         ),
     ] = "base",
-    merge: Annotated[bool, typer.Option("--merge", help="Merge classes of the same name.")] = False,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Merge classes of the same name; without a new class, train on.")
+    ] = False,
     keep_old: Annotated[
         str | None,
         typer.Option(metavar="exact", help="exact: keep the old classes' logits to the bit, with --method fusion."),
@@ -130,7 +132,8 @@ def extend(
             deterministic=deterministic,
         )
     if json:
-        print_json({"run": str(made.path), "prior": made.prior.model_dump(), "log": [e.model_dump() for e in made.log]})
+        prior = made.prior.model_dump() if made.recipe.extension else None  # none for more pictures of known classes
+        print_json({"run": str(made.path), "prior": prior, "log": [epoch.model_dump() for epoch in made.log]})
         return
     print_finished(made, how="Extended", was_finished=was_finished)
 

@@ -114,7 +114,7 @@ def check_remote(expression: str, *, of: str, allow_remote: bool) -> None:
 
 
 def _load(recipe: Recipe, split: SplitName, data_dir: Path | None) -> ImageSet:
-    merge = recipe.extension is not None and recipe.extension.merge
+    merge = recipe.merge or (recipe.extension is not None and recipe.extension.merge)
     images = load(
         recipe.data,
         split,

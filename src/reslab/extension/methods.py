@@ -7,6 +7,7 @@ distillation; a new head first and the whole network afterwards is linear probin
 
 from typing import Any, Final, NamedTuple
 
+from reslab.data.images import ImageSet
 from reslab.errors import UserError, did_you_mean
 from reslab.extension import fusion
 from reslab.recipe.networks import Fusion, Model
@@ -27,6 +28,7 @@ from reslab.recipe.recipe import (
     derive,
 )
 from reslab.records import Weights
+from reslab.runs import Run
 
 
 class About(NamedTuple):
@@ -59,6 +61,7 @@ BACKBONE_LR, BACKBONE_LR_ALONE = 0.4, 0.05  # the latter without images that hol
 TUNED_SHARE = 0.75  # of the base's epochs
 MOST_DRAWN = 12 * 47_250  # images that a tuned network is shown: a base that was trained longer does not prolong it
 FEWEST_EPOCHS = 2
+VALIDATION_SHARE = 0.1  # of each class, where the base held nothing out
 PEAK_SHARE = 0.5  # of the base's peak rate
 BALANCE = 1.0  # every class is drawn equally often
 
@@ -127,10 +130,28 @@ def fit(recipe: Recipe, *, num_images: int, validation: int, trial: bool) -> Rec
     method, per_epoch = recipe.extension and recipe.extension.method, num_images - validation
     if method in TUNED and method != "weight-align":
         changes["sampling"] = Sampling(images_per_epoch=per_epoch, balance=BALANCE)
-    if method in TUNED:
-        changes["epochs"] = min(recipe.epochs, max(FEWEST_EPOCHS, -(-MOST_DRAWN // per_epoch)))
-        changes["progressive_resizing"] = _resizing(recipe.progressive_resizing, epochs=changes["epochs"])
-    return derive(recipe, name=recipe.name, **changes)
+    fitted = derive(recipe, name=recipe.name, **changes)
+    return limit_length(fitted, num_images=per_epoch) if method in TUNED else fitted
+
+
+def limit_length(recipe: Recipe, *, num_images: int) -> Recipe:
+    """Shorten a recipe that is shown more images than a network is tuned on, `num_images` in each epoch."""
+    epochs = min(recipe.epochs, max(FEWEST_EPOCHS, -(-MOST_DRAWN // num_images)))
+    resizing = _resizing(recipe.progressive_resizing, epochs=epochs)
+    return derive(recipe, name=recipe.name, epochs=epochs, progressive_resizing=resizing)
+
+
+def num_held_out(run: Run, images: ImageSet) -> int:
+    """Hold out the same share of every class as the base did, so that its held-out images are so again.
+
+    Raises: UserError where the base does not say how many it had.
+    """
+    sizes = {data.split: data.num_images for data in run.environment.data}
+    held_out = sizes.get("validation", 0)
+    if held_out and "train" not in sizes:
+        raise UserError(f"{run.path}/environment.json does not record the training split: restore it, or train again")
+    share = held_out / (held_out + sizes["train"]) if held_out else VALIDATION_SHARE
+    return max(round(share * len(images.labels)), sum(count > 0 for count in images.counts()))
 
 
 def _training(base: Recipe, extension: Extension) -> dict[str, Any]:
@@ -143,7 +164,7 @@ def _training(base: Recipe, extension: Extension) -> dict[str, Any]:
         case "joint":
             return {"sampling": None, "logit_adjustment": 0.0}
         case _:
-            return _tuned(base, extension)
+            return slower(base)
 
 
 def _on_features(base: Recipe, method: Method) -> dict[str, Any]:
@@ -162,7 +183,8 @@ def _on_features(base: Recipe, method: Method) -> dict[str, Any]:
     }
 
 
-def _tuned(base: Recipe, extension: Extension) -> dict[str, Any]:
+def slower(base: Recipe) -> dict[str, Any]:
+    """Give what training on changes of a base's recipe: a lower rate, for a part of its epochs."""
     optimizer = base.optimizer
     changes: dict[str, Any] = {"peak_lr": optimizer.peak_lr * PEAK_SHARE}
     if isinstance(optimizer, Muon):

@@ -28,8 +28,10 @@ from reslab.extension.methods import (
     check_method,
     default_method,
     fit,
+    num_held_out,
     plan,
 )
+from reslab.extension.more import knows_all, plan_more
 from reslab.extension.prior import Priors, choose_prior, priors_of
 from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
@@ -41,7 +43,7 @@ from reslab.recipe.networks import Fusion
 from reslab.recipe.recipe import Extension, LinearHead, Recipe, derive
 from reslab.recipe.settings import with_settings
 from reslab.records import Epoch, PriorChoice, Weights
-from reslab.runs import Run
+from reslab.runs import Run, read_weights
 from reslab.training.begin import Begun, Computing, begin, go_on, read_recorded, read_splits
 from reslab.training.budget import within
 from reslab.training.distributed import Team
@@ -50,12 +52,12 @@ from reslab.training.loop import EVERY_EPOCH, Start, Trainer
 from reslab.training.objective import make_objective
 from reslab.training.progress import Display
 from reslab.training.safety import Safety
+from reslab.training.session import train
 from reslab.words import counted, duration
 
 PRIORS = ("base", "used")
 FEWEST_HELD_OUT = 10  # images of a class that a tau is chosen by
 FORWARD_SHARE = 3 / 4  # of an update with a teacher, which adds a forward pass to three
-VALIDATION_SHARE = 0.1  # of each class, where the base held nothing out
 FIXED = ("data", "model", "image_size", "channels", "standardize", "resize", "validation", "trial", "extension")
 
 
@@ -111,7 +113,8 @@ def extend(
     old_data : int or str, default "all"
         Training images of the old classes to use: `all`, `none`, or the number of each class.
     merge : bool, default False
-        Whether a name that both sides have is one class; without it such names are refused.
+        Whether a name that both sides have is one class; without it such names are refused. Where `data` has no new
+        class, the network is trained on with more pictures of those that it knows, head and all.
     prior : str, default "base"
         How frequent pictures of the old classes will be: as in all training images of the base, whatever `old_data`
         takes of them (`base`), as in those that are used (`used`), or so many times as frequent as pictures of a new
@@ -164,6 +167,26 @@ def extend(
     """
     team = Team(pick_device(device))
     run = Run.open(base)
+    if merge and knows_all(read_weights(run.path)[1], data, data_dir=data_dir, skip_damaged=skip_damaged):
+        if method or keep_old or prior != "base":
+            raise UserError(f"{data!r} has no new class, only more pictures: omit --method, --keep-old and --prior")
+        _read_old(run, data_dir=data_dir)  # which must not have changed
+        more = plan_more(run, data=data, old_data=old_data, skip_damaged=skip_damaged, data_dir=data_dir)
+        return train(
+            _with_settings(more, tuple(settings)),
+            out=out,
+            seed=seed,
+            device=device,
+            data_dir=data_dir,
+            allow_remote=True,
+            silent=silent,
+            safety=safety,
+            compile=compile,
+            precision=precision,
+            deterministic=deterministic,
+            minutes=minutes,
+            start=run.path,
+        )
     method = method or default_method(run.recipe)
     computing = _read_computing(method, Computing(compile, precision, deterministic))
     weights = Network.load(run.path, device=str(team.device)).metadata
@@ -306,8 +329,8 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None, dev
     old_images = _read_old(run, data_dir=data_dir)
     coming = _expect(wish, images, old=old_images)
     draft = derive(draft, name=draft.name, extension=extension.model_copy(update={"coming": coming}))
-    num_held_out = _num_held_out(run, images, extension)
-    recipe = fit(draft, num_images=len(images.labels), validation=num_held_out, trial=base.trial)
+    held_out = 0 if extension.old_data == "none" else num_held_out(run, images)
+    recipe = fit(draft, num_images=len(images.labels), validation=held_out, trial=base.trial)
     recipe = _with_settings(recipe, wish.settings)
     if wish.minutes is None:
         return recipe
@@ -374,26 +397,14 @@ def _check_fit(run: Run, weights: Weights, images: ImageSet, wish: _Wish) -> Non
         raise UserError(f"{run.path} was trained on other classes than {run.recipe.data} has now: train it again")
     if len(images.classes) == num_old:
         raise UserError(
-            f"{wish.data!r} has no new class: {run.path} knows {', '.join(weights.classes)}; to train on more pictures "
-            f"of these, add them to its data and write reslab train {run.path}/recipe.json --from {run.path} --out DIR"
+            f"{wish.data!r} has no new class: {run.path} knows {', '.join(weights.classes)}; to train on with more "
+            "pictures of these, add --merge"
         )
     if images.images.shape[1] != weights.channels:
         raise UserError(
             f"{run.path} takes images of {weights.channels} channels, those of {wish.data!r} have "
             f"{images.images.shape[1]}: make them alike"
         )
-
-
-def _num_held_out(run: Run, images: ImageSet, extension: Extension) -> int:
-    """Hold out the same share of every class as the base did, so that its held-out images are so again."""
-    if extension.old_data == "none":
-        return 0
-    sizes = {data.split: data.num_images for data in run.environment.data}
-    held_out = sizes.get("validation", 0)
-    if held_out and "train" not in sizes:
-        raise UserError(f"{run.path}/environment.json does not record the training split: restore it, or train again")
-    share = held_out / (held_out + sizes["train"]) if held_out else VALIDATION_SHARE
-    return max(round(share * len(images.labels)), sum(count > 0 for count in images.counts()))
 
 
 # ---- doing it

@@ -431,10 +431,11 @@ class Extension(Part):
 
 
 class StartingWeights(Part):
-    """The file whose weights the layers below the head start from, where names and shapes fit, and its SHA-256."""
+    """The file whose weights the layers start from, where names and shapes fit, and its SHA-256."""
 
     file: str
     sha256: str
+    head: bool = False  # whether the head starts from them too, since the classes are the same
 
 
 class Imported(Part):
@@ -526,6 +527,7 @@ class Recipe(Part):
     sampling: Sampling | None = None
     stream: PositiveInt | None = None  # from shards, in every epoch anew: so many images are in memory and shuffled
     temperature: PositiveFloat | None = None  # of the logits, where no images are held out to find it
+    merge: bool = False  # whether classes of one name in several sources are one class
     skip_damaged: bool = False  # whether damaged pictures, and shards that are missing or cut short, are left out
     start: StartingWeights | None = None  # by `reslab train --from`
     imported: Imported | None = None  # by `reslab import`, which has trained nothing

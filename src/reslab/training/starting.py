@@ -1,4 +1,6 @@
-"""A run that starts from weights which another run, or somebody else, has trained: all layers that fit but the head.
+"""A run that starts from weights which another run, or somebody else, has trained: all layers that fit.
+
+The head is left out unless the recipe says that the classes are the same.
 
 The run folder keeps them as `base.safetensors`, so that resuming does not need the file that they came from.
 """
@@ -38,12 +40,13 @@ def start_at(path: Path | str, recipe: Recipe) -> Given:
     if recipe.pretrained is not None:
         raise UserError(f"--from: {recipe.name} starts from {recipe.pretrained} already: add --set pretrained=null")
     found = read_state_dict(Path(path))
-    start = StartingWeights(file=Path(path).name, sha256=found.sha256)
+    head = recipe.start is not None and recipe.start.head
+    start = StartingWeights(file=Path(path).name, sha256=found.sha256, head=head)
     return Given(derive(recipe, name=recipe.name, published=None, start=start), found)
 
 
 def take_start(model: ImageClassifier, run: Run, start: StartingWeights) -> str:
-    """Put the weights that a run keeps into the layers below the head, and say which were taken.
+    """Put the weights that a run keeps into the layers, and say which were taken.
 
     Raises: UserError where the file is not the one that the run began with, or nothing fits.
     """
@@ -52,23 +55,24 @@ def take_start(model: ImageClassifier, run: Run, start: StartingWeights) -> str:
         raise UserError(f"{run.base_path} is not what {run.path} started from: train it again")
     own = model.state_dict()
     given = {name: torch.as_tensor(value) for name, value in tensors.items() if not name.startswith(FAMILIARITY)}
-    fitting = {name: value for name, value in given.items() if _fits(name, value, own)}
+    fitting = {name: value for name, value in given.items() if _fits(name, value, own, head=start.head)}
     if not fitting:
         raise UserError(
             f"--from {start.file}: none of its {counted(len(given), 'tensor')} fits the network by name and shape; "
             "reslab import reads the names of other families"
         )
     model.load_state_dict(own | fitting)
-    body = [name for name in own if not name.startswith("head.")]
+    wanted = [name for name in own if start.head or not name.startswith("head.")]
+    below = "" if start.head else " below the head"
     return (
-        f"start from {start.file}: {len(fitting)} of {counted(len(body), 'tensor')} below the head taken"
-        + _named("; not in the file, or of another shape", [name for name in body if name not in fitting])
+        f"start from {start.file}: {len(fitting)} of {counted(len(wanted), 'tensor')}{below} taken"
+        + _named("; not in the file, or of another shape", [name for name in wanted if name not in fitting])
         + _named("; not used", [name for name in given if name not in fitting])
     )
 
 
-def _fits(name: str, value: Tensor, own: dict[str, Tensor]) -> bool:
-    return not name.startswith("head.") and name in own and own[name].shape == value.shape
+def _fits(name: str, value: Tensor, own: dict[str, Tensor], *, head: bool) -> bool:
+    return (head or not name.startswith("head.")) and name in own and own[name].shape == value.shape
 
 
 def _named(words: str, names: list[str]) -> str:

@@ -1,0 +1,59 @@
+"""More pictures of the classes that a network knows: it is trained on, head and all, by its recipe at a lower rate."""
+
+import hashlib
+from pathlib import Path
+
+from reslab.data.expression import join_expressions
+from reslab.data.load import load
+from reslab.data.recipe_data import read_split, recipe_here
+from reslab.errors import UserError
+from reslab.extension.methods import limit_length, num_held_out, slower
+from reslab.recipe.networks import Fusion
+from reslab.recipe.recipe import LinearHead, Recipe, StartingWeights, derive
+from reslab.records import Weights
+from reslab.runs import Run
+
+
+def knows_all(weights: Weights, data: str, *, data_dir: Path | None, skip_damaged: bool) -> bool:
+    """Tell whether `data` has classes of the network alone."""
+    images = load(data, "train", data_dir=data_dir, image_size=weights.image_size, skip_damaged=skip_damaged)
+    return set(images.classes) <= set(weights.classes)
+
+
+def plan_more(run: Run, *, data: str, old_data: str | int, skip_damaged: bool, data_dir: Path | None) -> Recipe:
+    """Derive the recipe by which a run is trained on with more pictures of its classes.
+
+    Raises: UserError where its network or what is asked for does not allow it.
+    """
+    base = run.recipe
+    if isinstance(base.optimizer, LinearHead) or isinstance(base.model, Fusion):
+        raise UserError(
+            f"{run.path} is a head on a pretrained network's features, which is not trained but solved: put all "
+            "pictures into one folder and run reslab fit again"
+        )
+    if old_data == "none":
+        raise UserError("--old-data none would have it forget what it knows: give all or a number")
+    limit = None if old_data == "all" else int(old_data)
+    joined = join_expressions(recipe_here(run, data_dir=data_dir).data, data, old_limit=limit)
+    draft = derive(
+        base,
+        name=f"{base.name}-more",
+        source=f"reslab extend, of a network trained by {base.name}",
+        published=None,
+        data=joined,
+        merge=True,
+        start=StartingWeights(
+            file=run.path.name, sha256=hashlib.sha256(run.weights_path.read_bytes()).hexdigest(), head=True
+        ),
+        validation=0,
+        trial=False,
+        warm_until=None,
+        updates=None,
+        pretrained=None,
+        extension=None,
+        skip_damaged=base.skip_damaged or skip_damaged,
+        **slower(base),
+    )
+    images = read_split(draft, "train", data_dir=data_dir, allow_remote=True)
+    held_out = num_held_out(run, images)
+    return limit_length(derive(draft, name=draft.name, validation=held_out), num_images=len(images.labels) - held_out)

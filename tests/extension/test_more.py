@@ -1,0 +1,80 @@
+"""More pictures of the classes that a network knows."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reslab import Network
+from reslab.errors import UserError
+from reslab.evaluation import evaluate
+from reslab.extension import extend
+from reslab.recipe.recipe import Recipe, derive
+from reslab.runs import Run
+from reslab.training import train
+
+
+def draw(folder: Path, *, num: int, seed: int) -> Path:
+    """Draw pictures of two classes, dark ones and bright ones."""
+    random = np.random.default_rng(seed)
+    for split, share in (("train", 3), ("test", 1)):
+        for name, level in (("cat", 60), ("dog", 190)):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(num * share):
+                pixels = random.integers(level - 50, level + 50, (8, 8, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def pets(small_recipe: Recipe, tmp_path: Path) -> Run:
+    data = f"folder:{draw(tmp_path / 'pets', num=4, seed=0)}"
+    return train(derive(small_recipe, name="pets", data=data, validation=4, standardize=None), out=tmp_path / "base")
+
+
+def test_a_network_is_trained_on_with_more_pictures_of_its_classes_from_where_it_was(pets: Run, tmp_path: Path) -> None:
+    more = f"folder:{draw(tmp_path / 'more', num=6, seed=1)}"
+    made = extend(
+        pets.path, data=more, out=tmp_path / "on", merge=True, settings=["epochs=1", "optimizer.peak_lr=1e-9"]
+    )
+    before, after = Network.load(pets.path), Network.load(made.path)
+    assert after.classes == before.classes == ("cat", "dog")
+    sizes = {each.split: each.num_images for each in made.environment.data}
+    assert sizes["train"] + sizes["validation"] == 2 * 3 * (4 + 6)
+    assert sizes["validation"] == pytest.approx(4 / 24 * 60, abs=2)  # the base's share
+    # At this rate all stays as it was, also the head.
+    pixels = torch.from_numpy(np.full((1, 3, 8, 8), 60, dtype=np.uint8))
+    torch.testing.assert_close(after.module.head.weight, before.module.head.weight)
+    assert after.logits(pixels).argmax() == before.logits(pixels).argmax()
+    assert evaluate(made, splits=("test",)).splits["test"].num_images == 2 * (4 + 6)
+    assert made.recipe.extension is None
+
+
+def test_it_learns_slower_and_shorter_than_the_base_did(pets: Run, tmp_path: Path) -> None:
+    more = f"folder:{draw(tmp_path / 'more', num=6, seed=1)}"
+    made = extend(pets.path, data=more, out=tmp_path / "on", merge=True)
+    assert made.recipe.optimizer.peak_lr == pets.recipe.optimizer.peak_lr / 2
+    assert made.recipe.epochs == max(2, round(0.75 * pets.recipe.epochs))
+    assert evaluate(made, splits=("test",)).splits["test"].accuracy.value > 0.9
+
+
+def test_what_does_not_go_with_more_pictures_is_refused(pets: Run, tmp_path: Path) -> None:
+    more = f"folder:{draw(tmp_path / 'more', num=2, seed=1)}"
+    with pytest.raises(UserError, match=r"'cat'.*merge"):
+        extend(pets.path, data=more, out=tmp_path / "no")
+    with pytest.raises(UserError, match="has no new class, only more pictures: omit --method"):
+        extend(pets.path, data=more, out=tmp_path / "no", merge=True, method="frozen")
+    with pytest.raises(UserError, match="--old-data none would have it forget"):
+        extend(pets.path, data=more, out=tmp_path / "no", merge=True, old_data="none")
+    with pytest.raises(UserError, match="--set data: an extension takes it from its base"):
+        extend(pets.path, data=more, out=tmp_path / "no", merge=True, settings=["data=digits"])
+    assert not (tmp_path / "no").exists()
+
+
+def test_pictures_that_became_test_pictures_are_noticed(pets: Run, tmp_path: Path) -> None:
+    more = f"folder:{draw(tmp_path / 'more', num=2, seed=1)}"
+    (tmp_path / "pets/train/dog/0.png").rename(tmp_path / "pets/test/dog/moved.png")
+    with pytest.raises(UserError, match=r"has changed: .* has learned from 1 of the 9 pictures that are test images"):
+        extend(pets.path, data=more, out=tmp_path / "no", merge=True)
