@@ -133,6 +133,7 @@ EVERYTHING = derive(
     augment=(Flip(alternate=True), Crop(pixels=2, fill="reflect")),
     progressive_resizing=(Resize(epoch=0, image_size=9),),
     freeze=(Freeze(parameters="stem", epoch=1), Freeze(parameters="groups.0", epoch=2)),
+    freeze_norms=True,
     sampling=Sampling(images_per_epoch=100, balance=0.25),
     extension=Extension(
         method="finetune-distill",

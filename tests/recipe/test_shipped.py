@@ -98,6 +98,7 @@ def test_lab_resnet32_is_the_script_of_the_lab_field_by_field():
         "class_weights": None,
         "early_stopping": None,
         "freeze": [],
+        "freeze_norms": False,
         "epochs": 125,
         "updates": None,
         "batch_size": 128,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from reslab.errors import UserError
 from reslab.recipe.recipe import Freeze, Muon, Recipe, derive
 from reslab.runs import Run
+from reslab.runs.files import read_safetensors
 from reslab.training import train
 
 
@@ -55,6 +56,20 @@ def test_frozen_parameters_stand_still_from_their_epoch_on(
         assert not moved(before, after) & (stem | block)
     statistics = {name for name in moved(second, third) if "running" in name}
     assert any(name.startswith("blocks.1") for name in statistics)  # they are no parameters
+
+
+def test_frozen_norms_keep_the_statistics_that_they_start_with(
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = derive(small_recipe, name="norms", freeze_norms=True)
+    seen = weights_after_each_epoch(recipe, tmp_path / "run", monkeypatch)
+    for weights in seen:
+        means = {name: value for name, value in weights.items() if name.endswith("running_mean")}
+        assert means
+        assert not any(value.any() for value in means.values())  # as they are built
+    written = read_safetensors(tmp_path / "run" / "model.safetensors")[0]
+    assert not any(value.any() for name, value in written.items() if name.endswith("running_mean"))
+    assert any(name.endswith("weight") for name in moved(seen[0], seen[-1]))
 
 
 def test_a_parameter_moves_until_it_is_frozen(

@@ -9,12 +9,14 @@ Axes: N images, C channels, H rows, W columns, K classes.
 
 import math
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from reslab.data.images import ImageSet
@@ -24,6 +26,7 @@ from reslab.errors import Failure, UserError
 from reslab.fitting.choice import Backbone, FittedHead, compute_views, fit_temperature, judge, log_loss, stack
 from reslab.machine.device import pick_device
 from reslab.measure.estimates import proportion
+from reslab.models.efficientnet_lite import EfficientNetLiteClassifier
 from reslab.models.layers import ImageClassifier
 from reslab.network.finishing import finish
 from reslab.network.network import Network
@@ -31,7 +34,7 @@ from reslab.pretrained import standardize_for, start_from
 from reslab.pretrained.fusion import compute_fused, fuse
 from reslab.pretrained.heads import Head, Integers, solve
 from reslab.recipe.networks import EfficientNetLite, Fusion
-from reslab.recipe.recipe import AdamW, Cosine, Crop, Flip, Recipe, Resize, derive
+from reslab.recipe.recipe import AdamW, Cosine, Crop, Flip, Freeze, Recipe, Resize, derive
 from reslab.recipe.shipped import find_recipe
 from reslab.records import Calibration, Candidate, Epoch
 from reslab.training.begin import Computing, begin
@@ -43,6 +46,7 @@ from reslab.training.safety import Safety
 FEWEST_IMAGES = 2000  # with fewer, a tenth of them says too little
 HELD_OUT = 0.1
 THAWED_SIZE = 128  # pixels a side
+FROZEN_SHARE = 0.5  # of the pretrained network's blocks, next to the image: what they see is much the same everywhere
 FEWEST_EPOCHS = 3  # of thawing, below which a network from scratch comes further
 SCRATCH_SIDES = range(20, 33)  # pixels that such a network is for
 SCRATCH_IMAGES = 20_000  # that it needs at least
@@ -99,8 +103,11 @@ def from_scratch_pays(images: ImageSet) -> bool:
 
 
 def thaw(images: ImageSet) -> Recipe:
-    """Fine-tune the pretrained network, the first layers slowest."""
-    side = images.images.shape[2]
+    """Fine-tune the upper half of the pretrained network, its first layers slowest, with the statistics it came with.
+
+    benchmarks/thawing.json compares that with thawing all of it.
+    """
+    side, model = images.images.shape[2], EfficientNetLite(size=0, resize=THAWED_SIZE)
     return Recipe(
         name="thawed",
         source="reslab fit",
@@ -108,14 +115,23 @@ def thaw(images: ImageSet) -> Recipe:
         image_size=side,
         standardize=standardize_for(images.images.shape[1]),
         augment=(Flip(), Crop(pixels=max(1, round(side / 10)), fill="reflect")),
-        model=EfficientNetLite(size=0, resize=THAWED_SIZE),
+        model=model,
         pretrained="efficientnet_lite0",
         optimizer=AdamW(peak_lr=5e-4, layer_decay=0.9, weight_decay=0.02),
         schedule=Cosine(warmup=0.1),
+        freeze=tuple(Freeze(parameters=part, epoch=0) for part in _lower_layers(model)),
+        freeze_norms=True,
         label_smoothing=0.1,
         epochs=8,
         batch_size=32,
     )
+
+
+def _lower_layers(options: EfficientNetLite) -> Iterator[str]:
+    with torch.device("meta"):
+        blocks = EfficientNetLiteClassifier(options, num_classes=1, channels=3).blocks
+    yield "stem."
+    yield from (f"blocks.{number}." for number in range(round(FROZEN_SHARE * len(blocks))))
 
 
 def from_scratch(images: ImageSet) -> Recipe:

@@ -520,6 +520,7 @@ class Recipe(Part):
     class_weights: Literal["balanced"] | tuple[PositiveFloat, ...] | None = None  # of the loss; balanced: equal sums
     early_stopping: EarlyStopping | None = None
     freeze: tuple[Freeze, ...] = ()
+    freeze_norms: bool = False  # whether batch norm keeps the statistics that it starts with, as in evaluation
     epochs: PositiveInt
     updates: PositiveInt | None = None  # ends the run earlier, inside an epoch
     batch_size: PositiveInt

@@ -13,6 +13,7 @@ from reslab.machine.precision import pick_precision
 from reslab.machine.timing import time_update
 from reslab.network.inference import place_on
 from reslab.recipe.recipe import Recipe, Steps, derive
+from reslab.training.freezing import freeze
 from reslab.words import counted
 
 SHARE = 0.8  # of the time, for updates: validation, checkpoints and the end of the run take the rest
@@ -61,6 +62,7 @@ def _time(recipe: Recipe, batches: Batches, *, images: ImageSet, device: torch.d
     began, prepared = time.perf_counter(), list(itertools.islice(batches.epoch(epoch), PREPARED))
     preparing = (time.perf_counter() - began) / len(prepared)
     model = place_on(models.build(recipe.model, num_classes=len(images.classes), channels=channels), device)
+    freeze(model, recipe.freeze, epoch=epoch)
     side = recipe.image_size_at(epoch)
     size = min(recipe.micro_batch_size or max(batches.sizes), max(batches.sizes))
     chunks = max(batches.sizes) / size

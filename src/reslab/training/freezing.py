@@ -1,6 +1,7 @@
-"""Parameters that are no longer trained from some epoch on."""
+"""Parameters that are no longer trained from some epoch on, and batch norm that keeps its statistics."""
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from reslab.errors import UserError
 from reslab.recipe.recipe import Freeze
@@ -11,6 +12,13 @@ def freeze(model: nn.Module, parts: tuple[Freeze, ...], *, epoch: int) -> None:
     for name, parameter in model.named_parameters():
         if _is_frozen(name, parts, epoch):
             parameter.requires_grad_(False)
+
+
+def freeze_norms(model: nn.Module) -> None:
+    """Let batch norm compute as in evaluation, until the model is told to train."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
 
 
 def check_freezing(model: nn.Module, parts: tuple[Freeze, ...], *, epochs: int) -> None:

@@ -30,7 +30,7 @@ from reslab.runs import Checkpoint, Run
 from reslab.training.begin import Begun
 from reslab.training.compiling import Work, settle_compiled
 from reslab.training.distributed import LOST, is_lost
-from reslab.training.freezing import check_freezing, freeze
+from reslab.training.freezing import check_freezing, freeze, freeze_norms
 from reslab.training.graphs import Updater, make_updater
 from reslab.training.objective import Forward, make_objective
 from reslab.training.optim import make_optimizer, rate_at
@@ -248,6 +248,8 @@ class Trainer:
     def _train_epoch(self) -> None:
         state, epoch = self.state, self.state.epochs
         state.model.train()
+        if self.recipe.freeze_norms:
+            freeze_norms(state.model)
         freeze(state.model, self.recipe.freeze, epoch=epoch)
         if self.team.size > 1 and self.recipe.freeze:
             self.forward = self._make_forward()  # which waits for the gradients that there are
@@ -400,6 +402,8 @@ class Trainer:
 
     def _settle(self) -> None:
         """Measure batch norm's statistics anew, so that what is validated last is what is written."""
+        if self.recipe.freeze_norms:
+            return
         stored = self.batches.stored(num_images=NUM_IMAGES, batch_size=BATCH_SIZE)
         renew_statistics(self.state.model, map(self._prepare, stored))
 
