@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from reslab.evaluation.onnx import evaluate_onnx
     from reslab.evaluation.watching import watch
     from reslab.exporting import export
-    from reslab.extension import extend, resume_extension
+    from reslab.extension import extend, remember, resume_extension
     from reslab.fitting import fit
     from reslab.fitting.planning import plan
     from reslab.integrations.hub import pull, push
@@ -76,6 +76,7 @@ __all__ = [
     "pull",
     "push",
     "read_recipe",
+    "remember",
     "resume",
     "resume_extension",
     "run_lab",
@@ -100,7 +101,7 @@ _HOMES = {
     "reslab.evaluation.watching": ("watch",),
     "reslab.evaluation.onnx": ("evaluate_onnx",),
     "reslab.exporting": ("export",),
-    "reslab.extension": ("extend", "resume_extension"),
+    "reslab.extension": ("extend", "remember", "resume_extension"),
     "reslab.fitting": ("fit",),
     "reslab.fitting.planning": ("plan",),
     "reslab.integrations.hub": ("pull", "push"),

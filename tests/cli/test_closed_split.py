@@ -42,7 +42,7 @@ def test_without_the_test_batch_everything_but_its_evaluation_works(
 
 
 # Where each command stands; a new one has to be placed.
-TRIED_BELOW = {"train", "calibrate", "extend", "predict", "export", "report", "compare", "track", "watch"}
+TRIED_BELOW = {"train", "calibrate", "extend", "remember", "predict", "export", "report", "compare", "track", "watch"}
 CALL_EVALUATE = {"evaluate", "fit", "lab"}
 TAKE_NO_DATA = {"demo", "dashboard", "doctor", "models", "methods", "recipes", "push", "pull", "serve"}
 OF_TRAINING_IMAGES = {"import"}  # which checks a map on training images: tests/integrations
@@ -97,6 +97,7 @@ def test_without_test_batches_all_that_does_not_evaluate_works(
     Path("all.json").write_text(derive(recipe, name="all", validation=0).model_dump_json())
     succeed("train", "all.json", "--out", official / "all", *data)
     succeed("calibrate", official / "all", *data)
+    succeed("remember", run, *data)
     (official / "kept-pictures").mkdir()
     new = ("--with", "cifar100:reptiles", "--out", official / "more", "--method", "nearest-mean")
     succeed("extend", run, *new, *data)

@@ -67,6 +67,7 @@ def test_the_modules_would_run(hostile: dict[str, str], tmp_path: Path) -> None:
 COMMANDS = {
     "train digits-quick --set epochs=1 --compile off --out new": 0,
     "calibrate small": 2,  # it holds images out itself
+    "remember small": 0,
     "evaluate small --splits test": 0,
     "extend small --with digits:0@5 --method nearest-mean --out more": 0,
     "report small": 0,

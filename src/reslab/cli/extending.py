@@ -15,11 +15,12 @@ from reslab.cli.options import (
     Json,
     OnNonfinite,
     Precision,
+    RunPath,
     SkipDamaged,
     Threads,
     use_threads,
 )
-from reslab.cli.show import print_finished, print_json
+from reslab.cli.show import echo, print_finished, print_json
 from reslab.errors import UserError
 
 
@@ -144,3 +145,28 @@ def _read_old_data(text: str) -> str | int:
     if not text.isdecimal() or int(text) == 0:
         raise UserError(f"--old-data {text}: write all, none, or how many training images of each old class to use")
     return int(text)
+
+
+def remember(
+    run: RunPath,
+    data_dir: DataDir = None,
+    allow_remote: AllowRemote = False,
+    device: Device = "auto",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Keep what a run needs to be extended without its training images."""
+    use_threads(threads)
+    from reslab import extension
+    from reslab.runs import Run
+    from reslab.words import counted
+
+    opened = Run.open(run)
+    found = extension.remember(opened, device=device, data_dir=data_dir, allow_remote=allow_remote)
+    size = opened.memory_path.stat().st_size
+    if json:
+        print_json({"memory": str(opened.memory_path), "bytes": size, "images": found.counts.tolist()})
+        return
+    images, classes = counted(int(found.counts.sum()), "training image"), counted(len(found.counts), "class")
+    echo(f"{run} remembers {images} of {classes} in {opened.memory_path} ({size / 1e6:.1f} MB)")
+    echo(f"Next: reslab extend {run} --with EXPR --old-data none --out DIR")

@@ -1,6 +1,7 @@
 """Extension: a finished run and new classes to a run that knows them all."""
 
+from reslab.extension.memory import remember
 from reslab.extension.methods import DEFAULT, METHODS
 from reslab.extension.run import extend, resume_extension
 
-__all__ = ["DEFAULT", "METHODS", "extend", "resume_extension"]
+__all__ = ["DEFAULT", "METHODS", "extend", "remember", "resume_extension"]

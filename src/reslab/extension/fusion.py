@@ -67,6 +67,9 @@ class LabelledFeatures(NamedTuple):
     features: Tensor
     labels: Tensor
 
+    def followed_by(self, other: "LabelledFeatures") -> "LabelledFeatures":
+        return LabelledFeatures(torch.cat([self.features, other.features]), torch.cat([self.labels, other.labels]))
+
 
 class SolvedHead(NamedTuple):
     """A head, (K, D) and (K,), and the strength of the regularization that made it."""

@@ -5,6 +5,7 @@ distillation; a new head first and the whole network afterwards is linear probin
 2022, arXiv:2202.10054, in a form that sets the head without training.
 """
 
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from reslab.data.images import ImageSet
@@ -71,15 +72,19 @@ def default_method(base: Recipe) -> Method:
     return "fusion" if isinstance(base.optimizer, LinearHead) or isinstance(base.model, Fusion) else DEFAULT
 
 
-def check_method(method: str, *, old_data: str | int) -> Method:
-    """Give the method of that name. Raises: UserError where there is none, or it needs the old images."""
+def check_method(method: str, *, old_data: str | int, base: Path, remembers: bool) -> Method:
+    """Give the method of that name. Raises: UserError where there is none, or it needs the old images.
+
+    `fusion` does without them where the base `remembers` them.
+    """
     if method not in METHODS:
         hint = did_you_mean(method, METHODS, otherwise=f"choose from {', '.join(METHODS)}")
         raise UserError(f"unknown method {method!r}: {hint}")
     known: Method = method
-    if old_data == "none" and METHODS[known].needs_old:
+    if old_data == "none" and METHODS[known].needs_old and not (method == "fusion" and remembers):
         others = " or ".join(name for name, about in METHODS.items() if not about.needs_old)
-        raise UserError(f"{method} needs images of the old classes: give --old-data all or a number, or take {others}")
+        instead = f"run reslab remember {base} while they are there" if method == "fusion" else f"take {others}"
+        raise UserError(f"{method} needs images of the old classes: give --old-data all or a number, or {instead}")
     return known
 
 

@@ -1,6 +1,5 @@
 """More pictures of the classes that a network knows: it is trained on, head and all, by its recipe at a lower rate."""
 
-import hashlib
 from pathlib import Path
 
 from reslab.data.expression import join_expressions
@@ -42,9 +41,7 @@ def plan_more(run: Run, *, data: str, old_data: str | int, skip_damaged: bool, d
         published=None,
         data=joined,
         merge=True,
-        start=StartingWeights(
-            file=run.path.name, sha256=hashlib.sha256(run.weights_path.read_bytes()).hexdigest(), head=True
-        ),
+        start=StartingWeights(file=run.path.name, sha256=run.weights_digest, head=True),
         validation=0,
         trial=False,
         warm_until=None,

@@ -1,24 +1,23 @@
 """An extension from a finished run to the run folder of a network that knows its classes and new ones."""
 
-import hashlib
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from reslab.data.expression import join_expressions
 from reslab.data.images import ImageSet
-from reslab.data.load import find_digests
-from reslab.data.recipe_data import check_remote, describe_change, find_base, read_split, recipe_here
+from reslab.data.recipe_data import check_remote, find_base, read_split, recipe_here
 from reslab.errors import UserError
 from reslab.extension import announce, fusion, heads
 from reslab.extension.features import as_epoch, compute_features, is_mirrored, set_head, train_head
+from reslab.extension.fusion import LabelledFeatures
+from reslab.extension.learned import learned_digests, read_learned
+from reslab.extension.memory import Memory, read_base_memory, read_memory, see
 from reslab.extension.methods import (
     DISTILLED,
     FUSED,
@@ -36,7 +35,7 @@ from reslab.extension.prior import Priors, choose_prior, priors_of
 from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
 from reslab.models.layers import ImageClassifier
-from reslab.network.finishing import finish
+from reslab.network.finishing import finish, finish_on
 from reslab.network.network import Network
 from reslab.pretrained.fusion import compute_fused, fuse
 from reslab.recipe.networks import Fusion
@@ -170,7 +169,7 @@ def extend(
     if merge and knows_all(read_weights(run.path)[1], data, data_dir=data_dir, skip_damaged=skip_damaged):
         if method or keep_old or prior != "base":
             raise UserError(f"{data!r} has no new class, only more pictures: omit --method, --keep-old and --prior")
-        _read_old(run, data_dir=data_dir)  # which must not have changed
+        read_learned(run, data_dir=data_dir)  # which must not have changed
         more = plan_more(run, data=data, old_data=old_data, skip_damaged=skip_damaged, data_dir=data_dir)
         return train(
             _with_settings(more, tuple(settings)),
@@ -187,18 +186,21 @@ def extend(
             minutes=minutes,
             start=run.path,
         )
-    method = method or default_method(run.recipe)
+    memory = read_memory(run) if old_data == "none" else None
+    method = method or ("fusion" if memory else default_method(run.recipe))
     computing = _read_computing(method, Computing(compile, precision, deterministic))
     weights = Network.load(run.path, device=str(team.device)).metadata
     # What `data` adds to it, the caller has named.
     check_remote(run.recipe.data, of=f"the recipe {run.recipe.name}", allow_remote=allow_remote)
     wish = _Wish(data, method, old_data, merge, prior, keep_old, tuple(settings), minutes, skip_damaged)
-    recipe = _plan(run, weights, wish, data_dir=data_dir, device=team.device)
+    recipe = _plan(run, weights, wish, memory=memory, data_dir=data_dir, device=team.device)
 
     def bring_base(made: Run) -> None:
         made.write_base(run.weights_path.read_bytes())
         made.write_base_recipe(run.base_recipe)
-        made.write_digests("base", _learned(run))
+        if memory:
+            made.write_base_memory(run.memory_path.read_bytes())
+        made.write_digests("base", learned_digests(run))
 
     with begin(
         recipe,
@@ -290,8 +292,12 @@ def _read_computing(method: str, wanted: Computing) -> Computing:
 # ---- what to do
 
 
-def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None, device: torch.device) -> Recipe:
-    method = check_method(wish.method, old_data=wish.old_data)
+def _plan(
+    run: Run, weights: Weights, wish: _Wish, *, memory: Memory | None, data_dir: Path | None, device: torch.device
+) -> Recipe:
+    method = check_method(wish.method, old_data=wish.old_data, base=run.path, remembers=memory is not None)
+    if method != "fusion":
+        memory = None
     if wish.prior not in PRIORS and not (wish.prior.isdecimal() and int(wish.prior)):
         raise UserError(f"--prior {wish.prior}: choose from {', '.join(PRIORS)}, or write a whole number, such as 10")
     if wish.keep_old not in (None, "exact"):
@@ -311,7 +317,7 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None, dev
         )
     extension = Extension(
         method=method,
-        base=hashlib.sha256(run.weights_path.read_bytes()).hexdigest(),
+        base=run.weights_digest,
         base_test=next((data.fingerprint for data in run.environment.data if data.split == "test"), None),
         num_old=len(weights.classes),
         old_data=wish.old_data,  # type: ignore[arg-type]
@@ -326,10 +332,10 @@ def _plan(run: Run, weights: Weights, wish: _Wish, *, data_dir: Path | None, dev
     draft = derive(draft, name=draft.name, skip_damaged=base.skip_damaged or wish.skip_damaged)
     images = read_split(draft, "train", data_dir=data_dir, allow_remote=True)
     _check_fit(run, weights, images, wish)
-    old_images = _read_old(run, data_dir=data_dir)
-    coming = _expect(wish, images, old=old_images)
+    old_counts = memory.counts.tolist() if memory else _count_old(run, data_dir=data_dir)
+    coming = _expect(wish, images, old_counts=old_counts, remembers=memory is not None)
     draft = derive(draft, name=draft.name, extension=extension.model_copy(update={"coming": coming}))
-    held_out = 0 if extension.old_data == "none" else num_held_out(run, images)
+    held_out = 0 if extension.old_data == "none" and not memory else num_held_out(run, images)
     recipe = fit(draft, num_images=len(images.labels), validation=held_out, trial=base.trial)
     recipe = _with_settings(recipe, wish.settings)
     if wish.minutes is None:
@@ -353,40 +359,22 @@ def _with_settings(recipe: Recipe, settings: tuple[str, ...]) -> Recipe:
     return changed
 
 
-def _read_old(run: Run, *, data_dir: Path | None) -> ImageSet:
-    """Read all training images of the base. Raises: UserError where they are not those that it was trained on."""
-    recipe = recipe_here(run, data_dir=data_dir)
-    for split in ("train", "validation") if recipe.validation else ("train",):
-        images = read_split(recipe, split, data_dir=data_dir, allow_remote=True)
-        if change := describe_change(images, recorded=run.environment.data):
-            raise UserError(f"{change}; {_describe_learned(run, data_dir=data_dir)}: train it again")
-    return read_split(recipe.model_copy(update={"validation": 0}), "train", data_dir=data_dir, allow_remote=True)
+def _count_old(run: Run, *, data_dir: Path | None) -> list[int]:
+    """Count the images of each class that the base was trained on or held out, which must be as they were."""
+    parts = [part.counts() for part in read_learned(run, data_dir=data_dir) if part is not None]
+    return [sum(counts) for counts in zip(*parts, strict=True)]
 
 
-def _learned(run: Run) -> NDArray[np.uint64] | None:
-    """Give the digests of all pictures that a run, and the bases that it was made from, have learned from."""
-    known = [digests for split, digests in run.digests.items() if split != "test"]
-    return np.unique(np.concatenate(known)) if known else None
-
-
-def _describe_learned(run: Run, *, data_dir: Path | None) -> str:
-    """Say how many of the pictures that are test images now were learned from; only their files are hashed."""
-    learned = _learned(run)
-    if learned is None:
-        return f"pictures that {run.path} learned from may now be test images"
-    now = find_digests(recipe_here(run, data_dir=data_dir).data, "test", data_dir=data_dir)
-    num = int(np.isin(now, learned[learned > 0]).sum())
-    return f"{run.path} has learned from {num:,} of the {counted(len(now), 'picture')} that are test images now"
-
-
-def _expect(wish: _Wish, images: ImageSet, *, old: ImageSet) -> tuple[int, ...] | None:
+def _expect(wish: _Wish, images: ImageSet, *, old_counts: list[int], remembers: bool) -> tuple[int, ...] | None:
     """Say how frequent pictures of each class (K,) will be, where that is not as in training."""
-    counts, num_old = images.counts(), len(old.classes)
+    counts, num_old = images.counts(), len(old_counts)
     if wish.prior.isdecimal():
         return (int(wish.prior),) * num_old + (1,) * (len(counts) - num_old)
+    if remembers:
+        return (*old_counts, *counts[num_old:])
     if wish.prior == "used" or not isinstance(wish.old_data, int):
         return None
-    for label, count in enumerate(old.counts()):  # as if none of the base's were left out
+    for label, count in enumerate(old_counts):  # as if none of the base's were left out
         counts[label] += count - min(count, wish.old_data)
     return tuple(counts)
 
@@ -419,6 +407,7 @@ class _Extender:
         self.images, self.held_out = begun.splits[0], begun.splits[1] if len(begun.splits) > 1 else None
         self.silent, self.safety = silent, safety
         self.base = self._load_base()
+        self.memory = read_base_memory(self.run) if self.extension.method == "fusion" else None
         self.display = Display(total_updates=0, total_epochs=self.recipe.epochs, silent=silent)
 
     def extend(self) -> Run:
@@ -429,16 +418,24 @@ class _Extender:
             heads.align_norms(network.module.head, num_old=self.extension.num_old)
         if self.extension.method not in FUSED:  # which choose head and prior at once
             self._settle_prior(network)
-        finished = finish(
-            network,
-            images=self.images,
-            held_out=self.held_out,
-            features_of=partial(compute_fused, network) if self.extension.method in FUSED else None,
-            calibrated=bool(self.extension.keep_old),
-            coming=priors_of(self.recipe, counts=self.images.counts()).coming.exp(),
-        )
+        calibrated, coming = bool(self.extension.keep_old), self._priors().coming.exp()
+        if self.memory:
+            training, held_out = self._seen(network)
+            finished = finish_on(network, training, held_out, calibrated=calibrated, coming=coming)
+        else:
+            finished = finish(
+                network,
+                images=self.images,
+                held_out=self.held_out,
+                features_of=partial(compute_fused, network) if self.extension.method in FUSED else None,
+                calibrated=calibrated,
+                coming=coming,
+            )
         self.display.say(finished.note)
         self.run.write_weights(finished.network.to_bytes())
+        if self.memory and self.held_out:
+            learned = self.memory.joined(see(network, self.images), kept=see(network, self.held_out))
+            self.run.write_memory(learned.to_bytes(base=self.run.weights_digest))
         return self.run
 
     def _teach(self) -> Network:
@@ -477,28 +474,42 @@ class _Extender:
         assert isinstance(self.recipe.model, Fusion)
         assert self.held_out is not None
         network = self._named(fuse(first, self.recipe.model, num_classes=len(self.images.classes)))
-        features, held_out = (compute_fused(network, images) for images in (self.images, self.held_out))
+        training, held_out = self._seen(network)
         candidates = fusion.candidates(
             network.module.head,
-            fusion.LabelledFeatures(features, self.images.labels),
-            held_out=fusion.LabelledFeatures(held_out, self.held_out.labels),
+            training,
+            held_out=held_out,
             num_old=self.extension.num_old,
             num_known=first.module.head.out_features,
             num_base_features=fusion.num_features(self.recipe.model.base),
             keep_old=self.extension.keep_old is not None,
         )
         # However often a class was drawn, held-out images are as frequent as they are.
-        priors = priors_of(self.recipe.model_copy(update={"sampling": None}), counts=self.images.counts())
-        choices = [choose_prior(head.logits(held_out), self.held_out.labels, priors=priors) for head in candidates]
+        priors = self._priors(held_out.labels if self.memory else None)
+        choices = [choose_prior(head.logits(held_out.features), held_out.labels, priors=priors) for head in candidates]
         place = max(range(len(choices)), key=lambda place: choices[place].best)
         head, choice = candidates[place], choices[place].model_copy(update={"strength": candidates[place].strength})
-        if min(self.held_out.counts()) < FEWEST_HELD_OUT:  # which would choose by chance
+        if min(held_out.labels.bincount()) < FEWEST_HELD_OUT:  # which would choose by chance
             choice = choice.model_copy(update={"tau": 0.0})
         head.write(network.module.head)
-        logits = head.logits(features)
-        self._log_head(as_epoch(logits, self.images.labels, seconds=time.perf_counter() - began))
-        self._add_prior(network, choice, priors)
+        logits = head.logits(training.features)
+        self._log_head(as_epoch(logits, training.labels, seconds=time.perf_counter() - began))
+        self._add_prior(network, choice, priors, num_held_out=len(held_out.labels))
         return network
+
+    def _seen(self, network: Network) -> tuple[LabelledFeatures, LabelledFeatures]:
+        """Give the features of training and held-out images; those of old ones out of the memory, if there is any."""
+        assert self.held_out is not None
+        training, held_out = see(network, self.images), see(network, self.held_out)
+        if self.memory is None:
+            return training, held_out
+        return self.memory.draw(seed=self.begun.seed).followed_by(training), self.memory.kept.followed_by(held_out)
+
+    def _priors(self, held_out: Tensor | None = None) -> Priors:
+        """Find the priors; logits that were calibrated on `held_out` labels alone carry theirs."""
+        recipe = self.recipe.model_copy(update={"sampling": None}) if self.extension.method in FUSED else self.recipe
+        counts = held_out.bincount().tolist() if held_out is not None else self.images.counts()
+        return priors_of(recipe, counts=counts)
 
     def _log_head(self, solved: Epoch) -> None:
         """Log a head that was solved: alone, or as the end of the last epoch that trained the layers below it."""
@@ -553,15 +564,14 @@ class _Extender:
             return
         priors: Priors = priors_of(self.recipe, counts=self.images.counts())
         choice = choose_prior(network.logits(self.held_out.images), self.held_out.labels, priors=priors)
-        self._add_prior(network, choice, priors)
+        self._add_prior(network, choice, priors, num_held_out=len(self.held_out.labels))
 
-    def _add_prior(self, network: Network, choice: PriorChoice, priors: Priors) -> None:
+    def _add_prior(self, network: Network, choice: PriorChoice, priors: Priors, *, num_held_out: int) -> None:
         """Build the chosen prior into the head's biases, record it and say so."""
-        assert self.held_out is not None
         with torch.no_grad():
             network.module.head.bias.add_(priors.offset(choice.tau).to(self.device))
         self.run.write_prior(choice)
-        where = f"on {counted(len(self.held_out.labels), 'validation image')}"
+        where = f"on {counted(num_held_out, 'validation image')}"
         best = max(point.macro_f1.value for point in choice.curve)
         if best > next(point.macro_f1.value for point in choice.curve if point.tau == choice.tau):
             self.display.say(f"tau {choice.tau:g}: a class has too few validation images to choose another by")

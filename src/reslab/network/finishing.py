@@ -58,7 +58,33 @@ def finish(
     images do not.
     """
     features_of = features_of or (lambda images: network.features(images.images))
-    seen = None if held_out is None else _look(network, held_out, features_of)
+    seen = None if held_out is None else _look(network, features_of(held_out), held_out.labels)
+    network, seen, note = _settle(network, seen, usual=usual, calibrated=calibrated, coming=coming)
+    return Finished(Network(network.module, network.metadata, _get_to_know(images, seen, features_of)), note)
+
+
+def finish_on(
+    network: Network,
+    known: tuple[Tensor, Tensor],
+    held_out: tuple[Tensor, Tensor],
+    *,
+    calibrated: bool = False,
+    coming: Tensor | None = None,
+) -> Finished:
+    """Do the same on features (N, D) and labels (N,) of images that may be gone, `known` and `held_out` ones."""
+    features, labels = known
+    settled = _settle(network, _look(network, *held_out), usual=None, calibrated=calibrated, coming=coming)
+    network, seen, note = settled
+    assert seen is not None
+    few = limit(labels.numpy(), classes=network.classes, num=-(-MOST // len(network.classes)))
+    familiarity = fit_familiarity(features[few], labels[few], seen.features, seen.logits)
+    return Finished(Network(network.module, network.metadata, familiarity), note)
+
+
+def _settle(
+    network: Network, seen: _Seen | None, *, usual: float | None, calibrated: bool, coming: Tensor | None
+) -> tuple[Network, _Seen | None, str]:
+    """Find the temperature and the sets of classes."""
     if calibrated:
         calibration = network.metadata.calibration
         note = calibration.words if calibration else "calibrated by the new classes' rows alone"
@@ -69,13 +95,12 @@ def finish(
             seen = seen and seen._replace(logits=seen.logits / calibration.temperature)
     class_sets = seen and fit_class_sets(seen.logits.softmax(dim=1).numpy(), seen.labels.numpy())
     metadata = network.metadata.model_copy(update={"calibration": calibration, "class_sets": class_sets})
-    return Finished(Network(network.module, metadata, _get_to_know(images, seen, features_of)), note)
+    return Network(network.module, metadata), seen, note
 
 
 @torch.no_grad()
-def _look(network: Network, held_out: ImageSet, features_of: FeaturesOf) -> _Seen:
-    features = features_of(held_out)
-    return _Seen(features, network.module.head(features.to(network.device)).float().cpu(), held_out.labels)
+def _look(network: Network, features: Tensor, labels: Tensor) -> _Seen:
+    return _Seen(features, network.module.head(features.to(network.device)).float().cpu(), labels)
 
 
 def _calibrate(seen: _Seen | None, usual: float | None, coming: Tensor | None) -> tuple[Calibration | None, str]:

@@ -51,7 +51,14 @@ DEMO: Final = "demo"
 DEMO_FOLDER: Final = Path(__file__).parent / "demo"
 
 # What a run may hold that ended before it had begun; its recipe is written last.
-BEFORE_THE_RECIPE = {lock.NAME, "environment.json", "digests.npz", "base.safetensors", "base.json"}
+BEFORE_THE_RECIPE = {
+    lock.NAME,
+    "environment.json",
+    "digests.npz",
+    "base.safetensors",
+    "base.json",
+    "base-memory.safetensors",
+}
 
 
 class Predictions(NamedTuple):
@@ -292,6 +299,22 @@ class Run:
         write_json(self.path / "base.json", recipe.model_dump(mode="json"))
 
     @property
+    def memory_path(self) -> Path:
+        """What the network remembers of its training images, where it does."""
+        return self.path / "memory.safetensors"
+
+    def write_memory(self, content: bytes) -> None:
+        write_bytes(self.memory_path, content)
+
+    @property
+    def base_memory_path(self) -> Path:
+        """What the extended network remembered, where that stands for its images."""
+        return self.path / "base-memory.safetensors"
+
+    def write_base_memory(self, content: bytes) -> None:
+        write_bytes(self.base_memory_path, content)
+
+    @property
     def prior(self) -> PriorChoice:
         return read_record(self.path / "prior.json", PriorChoice)
 
@@ -318,6 +341,11 @@ class Run:
     @property
     def weights_path(self) -> Path:
         return self.path / "model.safetensors"
+
+    @property
+    def weights_digest(self) -> str:
+        """The SHA-256 of the file."""
+        return hashlib.sha256(read_bytes(self.weights_path)).hexdigest()
 
     def write_weights(self, content: bytes) -> None:
         write_bytes(self.weights_path, content)

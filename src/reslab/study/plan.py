@@ -1,6 +1,5 @@
 """Which runs a study consists of, and which of them are there already."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,5 +192,5 @@ def _is_of(job: Job, run: Run) -> bool:
         extension is not None
         and extension.method == job.task.method
         and recipe.data.endswith(f"+{job.task.data}")
-        and (not base.is_finished or hashlib.sha256(base.weights_path.read_bytes()).hexdigest() == extension.base)
+        and (not base.is_finished or base.weights_digest == extension.base)
     )

@@ -1,0 +1,44 @@
+"""The training images of a run that is to be taught more: as they were when it learned them, or not at all."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reslab.data.images import ImageSet
+from reslab.data.load import find_digests
+from reslab.data.recipe_data import describe_change, read_split, recipe_here
+from reslab.errors import UserError
+from reslab.runs import Run
+from reslab.words import counted
+
+
+def read_learned(run: Run, *, data_dir: Path | None) -> tuple[ImageSet, ImageSet | None]:
+    """Read the training images of a run, and those that it held out, if any.
+
+    Raises: UserError where they are not those that it was trained on.
+    """
+    recipe = recipe_here(run, data_dir=data_dir)
+    found = []
+    for split in ("train", "validation") if recipe.validation else ("train",):
+        images = read_split(recipe, split, data_dir=data_dir, allow_remote=True)
+        if change := describe_change(images, recorded=run.environment.data):
+            raise UserError(f"{change}; {_describe_learned(run, data_dir=data_dir)}: train it again")
+        found.append(images)
+    return found[0], found[1] if len(found) > 1 else None
+
+
+def learned_digests(run: Run) -> NDArray[np.uint64] | None:
+    """Give the digests of all pictures that a run, and the bases that it was made from, have learned from."""
+    known = [digests for split, digests in run.digests.items() if split != "test"]
+    return np.unique(np.concatenate(known)) if known else None
+
+
+def _describe_learned(run: Run, *, data_dir: Path | None) -> str:
+    """Say how many of the pictures that are test images now were learned from; only their files are hashed."""
+    learned = learned_digests(run)
+    if learned is None:
+        return f"pictures that {run.path} learned from may now be test images"
+    now = find_digests(recipe_here(run, data_dir=data_dir).data, "test", data_dir=data_dir)
+    num = int(np.isin(now, learned[learned > 0]).sum())
+    return f"{run.path} has learned from {num:,} of the {counted(len(now), 'picture')} that are test images now"

@@ -1,0 +1,111 @@
+"""What a network remembers of its training images, and what it is taught without them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from reslab.errors import UserError
+from reslab.evaluation import evaluate
+from reslab.extension import extend, remember
+from reslab.extension.fusion import LabelledFeatures
+from reslab.extension.memory import Memory, read_memory
+from reslab.network.network import Network
+from reslab.recipe.recipe import Recipe, derive
+from reslab.runs import Run
+from reslab.training import train
+
+NEW = "digits:0,8@60"
+
+
+@pytest.fixture
+def base(small_pretrained_images: None, small_recipe: Recipe, tmp_path: Path) -> Run:
+    recipe = derive(small_recipe, name="base", data="digits:1,4,7", validation=45, epochs=3)
+    return train(recipe, out=tmp_path / "base")
+
+
+def learned(features: torch.Tensor, labels: torch.Tensor) -> Memory:
+    return Memory(
+        torch.tensor([4000, 2000]),
+        torch.stack([features[labels == label].mean(0) for label in (0, 1)]),
+        torch.tensor([1.0, 2.0]),
+        torch.tensor([[1.0, 0.6], [0.6, 1.0]]),
+        features[:5],
+        labels[:5],
+    )
+
+
+def test_drawn_features_have_the_means_deviations_and_correlations_that_are_remembered() -> None:
+    features, labels = torch.tensor([[0.0, 0.0], [5.0, -5.0]]).repeat(5, 1), torch.tensor([0, 1]).repeat(5)
+    memory = learned(features, labels)
+    drawn, of = memory.draw(seed=0)
+    assert of.bincount().tolist() == [4000, 2000]
+    for label, mean in ((0, [0.0, 0.0]), (1, [5.0, -5.0])):
+        torch.testing.assert_close(drawn[of == label].mean(0), torch.tensor(mean), atol=0.15, rtol=0)
+    within = drawn - memory.means[of]
+    torch.testing.assert_close(within.std(0), memory.deviations, atol=0.1, rtol=0)
+    assert torch.corrcoef(within.T)[0, 1] == pytest.approx(0.6, abs=0.05)
+    assert torch.equal(drawn, memory.draw(seed=0).features)
+    assert not torch.equal(drawn, memory.draw(seed=1).features)
+
+
+def test_a_memory_of_both_halves_is_that_of_the_whole() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(4).repeat_interleave(300)
+    features = torch.randn(1200, 3, generator=generator) @ torch.tensor([[1, 0.5, 0], [0, 2, 0], [0, 0.3, 1]])
+    features += labels[:, None]
+    from reslab.extension.memory import _learn
+
+    def part(chosen: torch.Tensor) -> LabelledFeatures:
+        return LabelledFeatures(features[chosen], labels[chosen])
+
+    whole = _learn(part(labels >= 0), part(labels >= 0))
+    first = _learn(part(labels < 2), part(labels < 2))
+    joined = first.joined(part(labels >= 2), kept=part(labels >= 2))
+    for one, other in zip(joined, whole, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_new_classes_are_taught_without_the_old_images_and_the_old_ones_are_kept(base: Run, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"fusion needs images of the old classes: .* run reslab remember \S+base while"
+    ):
+        extend(base.path, data=NEW, out=tmp_path / "no", method="fusion", old_data="none")
+    memory = remember(base)
+    assert memory.counts.tolist() == np.bincount(memory_labels(base)).tolist()
+    read = read_memory(base)
+    assert read is not None
+    torch.testing.assert_close(read.means, memory.means)
+    made = extend(base.path, data=NEW, out=tmp_path / "more", old_data="none")
+    extension = made.recipe.extension
+    assert extension is not None
+    assert (extension.method, extension.old_data, made.recipe.data) == ("fusion", "none", f"digits:1,4,7@0+{NEW}")
+    figures = evaluate(made, splits=("test",)).extension
+    assert figures is not None
+    assert figures.old_after.value > figures.old_before.value - 0.1
+    assert figures.new_macro_f1.value > 0.7
+    assert made.prior.curve
+    again = read_memory(made)  # which has the new classes too
+    assert again is not None
+    assert again.counts.tolist()[:3] == memory.counts.tolist()
+    assert len(again.counts) == 5
+    third = extend(made.path, data="digits:9@60", out=tmp_path / "third", old_data="none")
+    assert Network.load(third.path).classes == ("1", "4", "7", "0", "8", "9")
+
+
+def memory_labels(run: Run) -> np.ndarray:
+    from reslab.data.recipe_data import read_split
+
+    return read_split(run.recipe, "train").labels.numpy()
+
+
+def test_a_memory_of_other_weights_or_a_damaged_one_is_refused(base: Run, tmp_path: Path) -> None:
+    remember(base)
+    content = base.memory_path.read_bytes()
+    base.write_weights(Network.load(base.path).to_bytes() + b" ")
+    with pytest.raises(UserError, match=r"memory.safetensors is of other weights: run reslab remember"):
+        read_memory(base)
+    base.memory_path.write_bytes(content[:100])
+    with pytest.raises(UserError, match=r"memory\.safetensors"):
+        read_memory(base)
