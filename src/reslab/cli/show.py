@@ -232,15 +232,21 @@ def _errors(each: "NewClass") -> str:
 
 def describe_pair(pair: "Pair") -> str:
     """Say in one sentence what McNemar's test found of two runs."""
-    from reslab.words import counted, figure
+    from reslab.words import figure
 
     if pair.mcnemar is None:
         return f"{pair.first} and {pair.second} cannot be compared: {pair.reason}"
     test = pair.mcnemar
     words = (
-        f"{pair.first} against {pair.second}: {counted(test.only_first, 'image')} only the first has right, "
-        f"{test.only_second} only the second; McNemar's p = {test.p_value:.3g}"
+        f"{pair.first} against {pair.second}: {_some(test.only_first)} right in the first alone, "
+        f"{_some(test.only_second)} in the second alone; McNemar's p = {test.p_value:.3g}"
     )
     if pair.macro_f1_difference is None:
         return words
     return f"{words}; macro F1 differs by {figure(pair.macro_f1_difference, unit='points')}"
+
+
+def _some(num_images: int) -> str:
+    from reslab.words import counted
+
+    return counted(num_images, "image") if num_images else "no image"
