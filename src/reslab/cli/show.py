@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from reslab.runs import Run
     from reslab.words import Unit
 
-WIDTH_IN_A_FILE = 10_000  # a program that reads lines gets whole ones
+WIDTH_IN_A_FILE = 10_000  # a program that reads lines gets whole ones, unless COLUMNS says how wide they may be
 GAP = 2  # blanks between columns
 EMPTY = ("", "-")
 NUMBER = re.compile(r"-?$|[-+−]?[\d.]")  # how the cells of a column of numbers begin
@@ -68,7 +69,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     from rich.table import Table
 
     console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
+    if not (console.is_terminal or os.environ.get("COLUMNS", "").lstrip("0").isdigit()):
         console.width = WIDTH_IN_A_FILE
     console.print(printable(title), style="bold", soft_wrap=True)
     whole = [[printable(cell) for cell in row] for row in rows]
