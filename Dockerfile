@@ -1,4 +1,4 @@
-# A slim image that serves a run on a CPU; without arguments it serves the network that comes with reslab.
+# A slim image that serves a run on a CPU; without `serve …` it serves the network that comes with reslab.
 #     docker build -t reslab .
 #     docker run --rm -p 8000:8000 -e RESLAB_TOKEN=a-long-secret -v "$PWD/runs:/runs:ro" reslab serve /runs/fit --host 0.0.0.0
 # PIP_OPTIONS may name the index of PyTorch's builds without CUDA, which are a tenth of the size.
