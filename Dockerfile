@@ -13,8 +13,8 @@ RUN python -m venv /opt/reslab \
 FROM python:3.12-slim
 COPY --from=build /opt/reslab /opt/reslab
 ENV PATH=/opt/reslab/bin:$PATH
-RUN useradd --create-home reslab
-USER reslab
+RUN useradd --create-home --uid 1000 reslab
+USER 1000
 WORKDIR /home/reslab
 EXPOSE 8000
 ENTRYPOINT ["reslab"]
