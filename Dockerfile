@@ -1,4 +1,4 @@
-# A slim image that serves a run on a CPU; without arguments it serves the network that comes with reslab.
+# A slim image that serves a run on a CPU; without `serve …` it serves the network that comes with reslab.
 #     docker build -t reslab .
 #     docker run --rm -p 8000:8000 -e RESLAB_TOKEN=a-long-secret -v "$PWD/runs:/runs:ro" reslab serve /runs/fit --host 0.0.0.0
 # PIP_OPTIONS may name the index of PyTorch's builds without CUDA, which are a tenth of the size.
@@ -13,8 +13,8 @@ RUN python -m venv /opt/reslab \
 FROM python:3.12-slim
 COPY --from=build /opt/reslab /opt/reslab
 ENV PATH=/opt/reslab/bin:$PATH
-RUN useradd --create-home reslab
-USER reslab
+RUN useradd --create-home --uid 1000 reslab
+USER 1000
 WORKDIR /home/reslab
 EXPOSE 8000
 ENTRYPOINT ["reslab"]

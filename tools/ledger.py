@@ -115,10 +115,12 @@ def write_progress(kept: Path = KEPT) -> str:
     """Say how much is done."""
     runs = read_kept(kept)[1].values()
     planned = f"{len(LEDGER.rows)} rows, {LEDGER.seeds} seeds each"
-    begun = counted(sum(map(bool, runs)), "row")
+    begun, done = sum(map(bool, runs)), sum(map(len, runs))
+    if not done:
+        return f"No run is done yet ({planned})."
     return (
-        f"{sum(map(len, runs))} of {len(LEDGER.rows) * LEDGER.seeds} runs are done ({planned}); "
-        f"{begun} with at least one."
+        f"{done} of {len(LEDGER.rows) * LEDGER.seeds} runs are done ({planned}); "
+        f"{counted(begun, 'row')} with at least one."
     )
 
 

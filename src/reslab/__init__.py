@@ -1,5 +1,5 @@
-"""reslab trains small-image classifiers, measures them honestly, compares them with the published tables and teaches
-them new classes.
+"""reslab trains small-image classifiers, measures them with confidence intervals, compares them with published tables
+and teaches them new classes.
 
 The public names are loaded when they are first asked for, so that importing the package costs nothing.
 """

@@ -13,7 +13,7 @@ from reslab.recipe.networks import Model
 from reslab.recipe.recipe import LinearHead, Method, Recipe, Standardize
 from reslab.recipe.shapes import Resizing
 from reslab.recipe.value import Fraction, Part
-from reslab.words import counted
+from reslab.words import counted, percent
 
 SCHEMA_VERSION: Final = 1
 Compiled = Literal["yes", "no", "undecided"]
@@ -305,12 +305,16 @@ class Candidate(Part):
     def words(self) -> str:
         """The name in a table."""
         resized = {"squeeze": None, "pad": say("padded"), "crop": say("cropped")}[self.resize]
-        parts = [f"{self.network} at {self.image_size} pixels", resized, self.head and self.head.words]
+        sized = say("{network} at {size} pixels", network=self.network, size=self.image_size)
+        parts = [sized, resized, self.head and self.head.words]
         frozen = ", ".join(part for part in parts if part)
         if self.trained is None or not self.share:
             return frozen
         trained = f"{self.trained.model.label} {self.trained.name}"
-        return trained if self.share == 1 else f"{trained} ({self.share:.0%} of the logits) beside {frozen}"
+        if self.share == 1:
+            return trained
+        share = percent(self.share, decimals=0)
+        return say("{trained} ({share} of the logits) beside {frozen}", trained=trained, share=share, frozen=frozen)
 
     @property
     def judged_on(self) -> str:

@@ -44,7 +44,9 @@ def test_both_networks_answer_by_one_head() -> None:
     fitted = find()
     frozen, both, trained = fitted.candidates[-3:]
     assert [each.chosen for each in fitted.candidates] == [False, False, True, False]
-    assert both.words.startswith("efficientnet_lite0 thawed (50% of the logits) beside efficientnet_lite0 at 24 pixels")
+    assert both.words.startswith(
+        "efficientnet_lite0 thawed (50\u00a0% of the logits) beside efficientnet_lite0 at 24 pixels"
+    )
     assert trained.words == "efficientnet_lite0 thawed"
     assert frozen.words.startswith("efficientnet_lite0 at 24 pixels")
     run = room._write(fitted, out="run", budget=Budget.of(5), seed=0)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from reslab.cli import main
 from reslab.errors import UserError
 from reslab.fitting.growth import _part, measure_growth
 from reslab.fitting.labelling import order_pictures
-from reslab.fitting.planning import plan
+from reslab.fitting.planning import ClassGrowth, Plan, plan
+from reslab.records import Estimate
 
 
 def blobs(num: int, *, seed: int, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -90,6 +92,15 @@ def test_the_command_prints_the_plan_and_writes_the_order(
     assert run(monkeypatch, "digits:1,4@8", "--json") == 0
     assert [len(each["accuracy"]) for each in json.loads(capsys.readouterr().out)["classes"]] == [3, 3]
     assert run(monkeypatch, "digits:1,4@8", "--csv", "order.csv") == 2
+
+
+def test_what_would_gain_nothing_is_no_figure() -> None:
+    now, later = (Estimate(value=value, low=0.9, high=1.0) for value in (0.99, 0.9904))
+    flat = ClassGrowth("all", 40, (now, now, later))
+    found = Plan("digits", "a network", flat, (flat,))
+    assert found.sentences == ("Four times the pictures would bring next to nothing.",)
+    steep = replace(flat, accuracy=(now, now, later.model_copy(update={"value": 0.9906})))
+    assert replace(found, all=steep).sentences[0] == "Four times the pictures would bring +0.1 points."
 
 
 def test_too_few_pictures_are_refused() -> None:

@@ -1,9 +1,12 @@
-"""The page in a real browser: headless Chromium, spoken to over its debugging pipe."""
+"""The report and the dashboard in a real browser: headless Chromium, spoken to over its debugging pipe."""
 
 import contextlib
 import fcntl
+import itertools
 import json
+import math
 import os
+import re
 import select
 import shutil
 import signal
@@ -14,8 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 
 from reslab.report.printing import print_page
+from reslab.serving.app import Access
+from reslab.serving.dashboard import Listed, dashboard_app
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
@@ -307,3 +313,81 @@ def test_browser_notices_what_it_is_asked_to_notice(tmp_path, browser):
     assert methods == COMPLAINTS  # console.error, the exception, the failed load
     scroll_width, client_width, _ = browser.evaluate(SIZES)
     assert scroll_width > client_width
+
+
+# ---- the dashboard's curves
+
+LOSSES = (4.0, 2.0, 1.0, 0.1)
+EPOCHS = [
+    {"epoch": place + 1, "seconds": 90.0 * (place + 1), "train_loss": loss, "train_accuracy": 1 - loss / 5}
+    | {"validation_loss": None, "validation_accuracy": None}
+    for place, loss in enumerate(LOSSES)
+]
+LISTED = Listed(
+    name="mine", state="evaluated", epochs=4, num_epochs=4, seconds=900.0, recipe="digits", data="digits"
+).model_dump()
+SHOWN = """(() => {
+    const [, loss] = document.querySelectorAll("figure"), texts = [...loss.querySelectorAll("text")];
+    const numbers = [...loss.querySelectorAll("path")].map(path => [path.getAttribute("class"),
+        path.getAttribute("d").slice(1).split("L").map(point => point.split(",").map(Number))]);
+    return {titles: [...document.querySelectorAll("figcaption")].map(each => each.textContent), marks:
+        texts.map(each => each.textContent), curves: Object.fromEntries(numbers)};
+})()"""
+SET = "(() => {{ const input = document.getElementById({!r}); {}; input.dispatchEvent(new Event('input')); }})()"
+
+
+@pytest.fixture
+def curves(browser, tmp_path):
+    """Open the dashboard with one run whose answers are known; give what its chart of losses shows."""
+    (tmp_path / "runs").mkdir()
+    with TestClient(dashboard_app(tmp_path / "runs", access=Access())) as client:
+        page = client.get("/").text
+    answers = json.dumps({"/v1/runs": {"folder": "runs", "runs": [LISTED]}, "/v1/log": EPOCHS})
+    stub = f"<script>window.fetch = async (path) => ({{ok: true, json: async () => ({answers})[path.split('?')[0]]}});"
+    (tmp_path / "page.html").write_text(re.sub("<script", lambda _: f"{stub}</script><script", page, count=1))
+    browser.open(tmp_path / "page.html", width=1200)
+
+    def shown(name: str = "", setting: str = "") -> dict[str, Any]:
+        if name:
+            browser.evaluate(SET.format(name, setting))
+        assert browser.complaints() == []
+        return browser.evaluate(SHOWN)
+
+    return shown
+
+
+def test_curves_have_linear_axes_by_epochs(curves):
+    found = curves()
+    assert found["titles"] == ["Accuracy (%)", "Loss (nats)"]
+    assert found["marks"] == ["0", "1", "2", "3", "4", "1", "2", "3", "4"]
+    (x, y), (end, bottom) = found["curves"]["train"][0], found["curves"]["train"][-1]
+    steps = [after[0] - before[0] for before, after in itertools.pairwise(found["curves"]["train"])]
+    assert steps == pytest.approx([(end - x) / 3] * 3, abs=0.2)
+    heights = [(bottom - each[1]) / (bottom - y) for each in found["curves"]["train"]]
+    assert heights == pytest.approx([(loss - 0.1) / 3.9 for loss in LOSSES], abs=0.01)
+
+
+def test_a_logarithmic_axis_spreads_what_is_small_and_turns_accuracy_into_error(curves):
+    found = curves("logarithmic", "input.checked = true")
+    assert found["titles"] == ["Error (%)", "Loss (nats)"]
+    assert found["marks"] == ["0.1", "0.2", "0.5", "1", "2", "5", "1", "2", "3", "4"]
+    heights = [each[1] for each in found["curves"]["train"]]
+    drops = [after - before for before, after in itertools.pairwise(heights)]
+    assert drops == pytest.approx([drops[0], drops[0], drops[0] * math.log(10) / math.log(2)], abs=0.3)
+
+
+def test_a_time_axis_places_epochs_by_when_they_ended(curves):
+    found = curves("timed", "input.checked = true")
+    assert found["marks"][-3:] == ["5 min", "10 min", "15 min"]
+    times = [each[0] for each in found["curves"]["train"]]
+    assert [(at - times[0]) / (times[-1] - times[0]) for at in times] == pytest.approx([0, 2 / 9, 5 / 9, 1], abs=0.01)
+
+
+def test_smoothing_shows_a_mean_over_what_was_measured(curves):
+    plain = curves()["curves"]["train"]
+    found = curves("smoothing", "input.value = 0.5")["curves"]
+    assert found["raw"] == plain
+    (_, high), (_, low) = plain[0], plain[-1]
+    value = lambda y: 0.1 + 3.9 * (low - y) / (low - high)  # noqa: E731
+    means = [4, (2 + 2) / 1.5, (1 + 1 + 1) / 1.75, (0.1 + 0.5 + 0.5 + 0.5) / 1.875]
+    assert [value(y) for _, y in found["train"]] == pytest.approx(means, abs=0.03)

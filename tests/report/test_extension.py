@@ -13,7 +13,8 @@ from reslab.measure.metrics import mcnemar
 from reslab.recipe.recipe import Extension, Flip, Freeze, Muon, Sampling
 from reslab.records import Estimate, PriorChoice
 from reslab.report import figures, words, write_report
-from reslab.report.extension import in_points
+from reslab.report.extension import give_account, in_points
+from reslab.report.inputs import read_inputs
 from reslab.report.tables import confused_pairs
 from reslab.runs import Predictions, Run
 
@@ -95,6 +96,28 @@ def test_any_new_class_is_told_from_any_old_one(taught, taught_page):
     text = plain(taught_page.text["new"])
     assert f"Called any new class: {called:,} images, of which {100 * hits / called:.2f} %" in text
     assert f"(precision), which is {100 * hits / actual:.2f} %" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_new_classes_that_are_never_found_have_no_figures_of_nothing(make_run):
+    run = make_run(num_old=2, recipe={"extension": {"method": "frozen", "base": "f00", "num_old": 2}})
+    inputs = read_inputs(run)
+
+    def tell(matrix):
+        test = inputs.test.model_copy(update={"confusion_matrix": matrix})
+        return give_account(
+            inputs._replace(evaluation=inputs.evaluation.model_copy(update={"splits": {"test": test}}))
+        ).new_sentence
+
+    matrix = np.zeros((len(inputs.evaluation.classes),) * 2, int)
+    matrix[:, 0] = 10
+    actual = 10 * (len(matrix) - 2)
+    assert tell(matrix) == f"No image was called a new class, not one of the {actual} images of new classes."
+    matrix[0, 2] = 1
+    assert plain(tell(matrix)).startswith("Called any new class: 1 image, of which 0.00 %")
+    assert "Of these" not in tell(matrix)
+    matrix[2, 2] = 1
+    assert "Of these, 100.00" in tell(matrix)
 
 
 def test_worst_confusions_have_a_new_class_on_one_side(taught, taught_page):
@@ -195,8 +218,8 @@ def test_the_other_run_stands_beside(taught, taught_page):
     text = plain(taught_page.text["beside"])
     assert text.startswith("Compared with frozen")
     assert (
-        f"{found.only_first} images only this run has right, {found.only_second} only frozen: the difference in "
-        f"accuracy is larger than chance explains (McNemar's test, p = {found.p_value:.2g})."
+        f"Right in this run alone: {found.only_first} images; right in frozen alone: {found.only_second} images; the "
+        f"difference in accuracy is larger than chance explains (McNemar's test, p = {found.p_value:.2g})."
     ) in text
     gap = taught.evaluation.splits["test"].macro_f1.value - other.evaluation.splits["test"].macro_f1.value
     low, high = re.search(
@@ -211,7 +234,7 @@ def test_runs_that_were_not_extended_stand_beside_each_other_too(make_run, read_
     page = read_page(write_report(run, against=make_run("other")))  # the same answers
     assert [row[0] for row in page.tables["beside"][0]] == ["", "Test accuracy", "Macro F1"]
     text = plain(page.text["beside"])
-    assert "0 images only this run has right, 0 only other: the difference in accuracy is no larger than chance" in text
+    assert "Right in this run alone: no image; right in other alone: no image; the difference in accuracy is no" in text
     assert "differs by 0.00 points (\u22121.16 to +1.16); the interval includes 0." in text
     assert "beside" not in read_page(write_report(run)).text
 

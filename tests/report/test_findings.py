@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from reslab.language import read_language, speaking
 from reslab.recipe.networks import FastConv, Plain, PreActResNet, WideResNet
 from reslab.recipe.recipe import derive
 from reslab.recipe.shipped import RECIPES
@@ -47,6 +48,10 @@ def test_a_figure_with_augmentation_is_only_held_against_one_with_it(rich):
     without = test.model_copy(update={"test_time_augmentation": None})
     assert beside_published(with_views, row).endswith("this run is 1.00 points above it (−0.05 to +1.95).")
     assert beside_published(without, row).endswith("measured without it.")
+    equal = measured.model_copy(update={"value": row.published.low})
+    alike = with_views.test_time_augmentation.figures.model_copy(update={"accuracy": equal})
+    level = test.model_copy(update={"test_time_augmentation": AugmentedFigures(views=6, figures=alike)})
+    assert beside_published(level, row).endswith("this run reaches the same (−0.05 to +1.95).")
 
 
 def tell(matrix, train=None):
@@ -73,6 +78,11 @@ def test_sentences_say_what_the_matrix_says():
     )
     said = "It most often takes “cat” for “dog”: 4 of the 10 images of “cat” (40.0 %), and 1 the other way round."
     assert plain(confusion(test, classes)) == said
+    one_way = tell([[6, 4], [0, 10]])
+    assert plain(confusion(one_way, classes)) == said.replace("and 1", "and none")
+    with speaking(read_language("ru")):
+        assert confusion(test, classes).endswith("; наоборот — 1.")
+        assert confusion(one_way, classes).endswith("; наоборот — ни разу.")
     assert plain(overfitting(test, train)).endswith("97.50 %, so it overfits by 22.5 points.")
     assert overfitting(train, train).endswith("it does not overfit.")
     wide = test.model_copy(update={"accuracy": test.accuracy.model_copy(update={"high": 1.0})})

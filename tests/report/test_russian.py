@@ -11,6 +11,7 @@ import pytest
 import reslab
 from reslab import language
 from reslab.language import read_language, say, speaking
+from reslab.records import Candidate
 from reslab.report import write_report
 from reslab.words import counted, figure_alone, listing, percent, points
 
@@ -93,3 +94,10 @@ def test_numbers_and_nouns_are_written_as_russian_writes_them(rich):
     assert say("what no table has: {x}", x=1) == "what no table has: 1"
     with pytest.raises(reslab.UserError, match="--lang de: choose from en, ru"):
         language.find_language("de")
+
+
+def test_what_a_fit_chose_from_is_named_in_russian():
+    candidate = Candidate(network="efficientnet_lite0", image_size=128, resize="pad")
+    with speaking(read_language("ru")):
+        assert candidate.words == "efficientnet_lite0, сторона 128 пикс., с полями"
+    assert candidate.words == "efficientnet_lite0 at 128 pixels, padded"

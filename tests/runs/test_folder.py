@@ -40,9 +40,11 @@ def test_a_name_that_no_disk_takes_is_told_in_one_sentence(tmp_path):
 
 def test_open_wants_a_recipe(tmp_path, run):
     assert Run.open(run.path).recipe == RECIPES["digits-quick"]
-    for path in (tmp_path, tmp_path / "absent", run.path / "recipe.json"):
+    for path in (tmp_path, run.path / "recipe.json"):
         with pytest.raises(UserError, match=r"is not a run folder: it holds no recipe\.json"):
             Run.open(path)
+    with pytest.raises(UserError, match=r"is not a run folder: nothing is there \(reslab train makes one\)"):
+        Run.open(tmp_path / "absent")
 
 
 def test_looking_at_a_run_touches_nothing(tmp_path):

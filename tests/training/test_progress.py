@@ -19,4 +19,7 @@ def test_a_terminal_has_a_bar_with_epoch_speed_loss_and_accuracy() -> None:
         assert shown.bar is not None
         (task,) = shown.bar.tasks
         assert (task.completed, task.total) == (5, 12)
-        assert (task.description, task.fields["rate"]) == ("epoch 2/3", "1,234 images/s  loss 0.5000  accuracy 75.00%")
+        assert (task.description, task.fields["rate"]) == (
+            "epoch 2/3",
+            "1,234 images/s  loss 0.5000  accuracy 75.00\u00a0%",
+        )

@@ -10,8 +10,8 @@ import typer.core
 START, TRAIN, USE, LOOK = "Start here", "Train and measure", "Use", "Look inside"
 
 MAP: Final = """\
-reslab trains small-image classifiers, measures them honestly, and teaches
-them new classes.
+reslab trains small-image classifiers, measures them with confidence
+intervals, and teaches them new classes.
 
   reslab demo                       classify pictures on a web page, with a
                                     network that comes with reslab

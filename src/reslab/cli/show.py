@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from reslab.runs import Run
     from reslab.words import Unit
 
-WIDTH_IN_A_FILE = 10_000  # a program that reads lines gets whole ones
+WIDTH_IN_A_FILE = 10_000  # a program that reads lines gets whole ones, unless COLUMNS says how wide they may be
 GAP = 2  # blanks between columns
 EMPTY = ("", "-")
 NUMBER = re.compile(r"-?$|[-+−]?[\d.]")  # how the cells of a column of numbers begin
@@ -68,7 +69,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     from rich.table import Table
 
     console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
+    if not (console.is_terminal or os.environ.get("COLUMNS", "").lstrip("0").isdigit()):
         console.width = WIDTH_IN_A_FILE
     console.print(printable(title), style="bold", soft_wrap=True)
     whole = [[printable(cell) for cell in row] for row in rows]
@@ -232,15 +233,21 @@ def _errors(each: "NewClass") -> str:
 
 def describe_pair(pair: "Pair") -> str:
     """Say in one sentence what McNemar's test found of two runs."""
-    from reslab.words import counted, figure
+    from reslab.words import figure
 
     if pair.mcnemar is None:
         return f"{pair.first} and {pair.second} cannot be compared: {pair.reason}"
     test = pair.mcnemar
     words = (
-        f"{pair.first} against {pair.second}: {counted(test.only_first, 'image')} only the first has right, "
-        f"{test.only_second} only the second; McNemar's p = {test.p_value:.3g}"
+        f"{pair.first} against {pair.second}: {_some(test.only_first)} right in the first alone, "
+        f"{_some(test.only_second)} in the second alone; McNemar's p = {test.p_value:.3g}"
     )
     if pair.macro_f1_difference is None:
         return words
     return f"{words}; macro F1 differs by {figure(pair.macro_f1_difference, unit='points')}"
+
+
+def _some(num_images: int) -> str:
+    from reslab.words import counted
+
+    return counted(num_images, "image") if num_images else "no image"

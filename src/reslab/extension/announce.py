@@ -24,7 +24,7 @@ def describe_classes(images: ImageSet, *, num_old: int) -> Iterator[str]:
         yield f"old classes: {num_old}, without images"
         return
     yield (
-        f"old classes: {num_old}, with {min(old):,} to {max(old):,} training images each; "
+        f"old classes: {num_old}, with {min(old) or 'none'} to {max(old):,} training images each; "
         f"the largest class has {max(counts) / min(new):.3g} times as many as the smallest new one"
     )
 

@@ -37,6 +37,7 @@ NETWORK, IMAGE_SIZE, LARGEST_STORED = "efficientnet_lite0", 128, 192  # pixels a
 FEWEST = 5  # images a class on average
 NAMED = 3  # classes
 CANDIDATES, ORDERED = 4000, 500  # pictures
+LEAST_GAIN = 0.0005  # in accuracy; less would be shown as 0.0 points
 BLOCK = 1024  # pictures whose features are computed between two words about it
 
 
@@ -65,10 +66,13 @@ class Plan:
     def sentences(self) -> tuple[str, ...]:
         """Say what more pictures would bring, and which classes gain most by them."""
         now, _, four_times = self.all.accuracy
+        gain = four_times.value - now.value
+        if gain < LEAST_GAIN:
+            return ("Four times the pictures would bring next to nothing.",)
         gains = {each.name: each.accuracy[-1].value - each.accuracy[0].value for each in self.classes}
         best = sorted(gains, key=lambda name: -gains[name])[:NAMED]
         return (
-            f"Four times the pictures would bring {points(four_times.value - now.value, decimals=1)} points.",
+            f"Four times the pictures would bring {points(gain, decimals=1)} points.",
             f"Most for {listing(best)}.",
         )
 

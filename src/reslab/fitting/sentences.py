@@ -59,7 +59,8 @@ def _advice(worst: str, count: int, candidates: Candidates | None, *, is_perfect
     if candidates is None:
         return "Next: pip install 'reslab[pretrained,export]' and fit again, to start from ImageNet."
     if not is_perfect and count < FEW:
-        return f"Next: add pictures of “{worst}”, which it knows least and has {counted(count, 'training image')} of."
+        images = counted(count, "training image") if count else "no training image"
+        return f"Next: add pictures of “{worst}”, which it knows least and has {images} of."
     if not is_perfect and left_out:
         return f"Next: allow more time (--minutes), since {left_out[0].words} was left out."
     if is_perfect:

@@ -20,8 +20,11 @@ def find_obstacle(logits: Logits, labels: Integers) -> str | None:
     if len(np.unique(labels)) < logits.shape[1]:
         return "the held-out images do not show every class"
     mistakes = int((logits.argmax(axis=1) != labels).sum())
+    if not mistakes:
+        return f"without a mistake on {counted(len(labels), 'held-out image')} there is nothing to fit by"
     if mistakes < FEWEST_MISTAKES:
-        return f"{counted(mistakes, 'mistake')} on {counted(len(labels), 'held-out image')} are too few to fit by"
+        are = "is" if mistakes == 1 else "are"
+        return f"{counted(mistakes, 'mistake')} on {counted(len(labels), 'held-out image')} {are} too few to fit by"
     return None
 
 

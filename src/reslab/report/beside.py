@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from reslab.errors import UserError
-from reslab.language import grouped, say, short
+from reslab.language import say, short
 from reslab.measure.metrics import McNemar
 from reslab.records import Estimate, Evaluation
 from reslab.report.comparison import compare
@@ -57,9 +57,9 @@ def _accuracy(test: McNemar, other: str) -> str:
         else say("the difference in accuracy is larger than chance explains")
     )
     return say(
-        "{ours} only this run has right, {theirs} only {other}: {found} (McNemar's test, p = {p}).",
-        ours=counted(test.only_first, "image"),
-        theirs=grouped(test.only_second),
+        "Right in this run alone: {ours}; right in {other} alone: {theirs}; {found} (McNemar's test, p = {p}).",
+        ours=counted(test.only_first, "image") if test.only_first else say("no image"),
+        theirs=counted(test.only_second, "image") if test.only_second else say("no image"),
         other=other,
         found=found,
         p=short(test.p_value, 2),

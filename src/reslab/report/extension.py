@@ -98,19 +98,27 @@ def _new_sentence(inputs: Inputs, num_old: int) -> str:
     """Count any new class as one, against any old one."""
     matrix = np.array(inputs.test.confusion_matrix)
     hits, called, actual = matrix[num_old:, num_old:].sum(), matrix[:, num_old:].sum(), matrix[num_old:].sum()
+    if not called:
+        return say(
+            "No image was called a new class, not one of the {actual} of new classes.",
+            actual=counted(int(actual), "image"),
+        )
     precision, recall, right = (
         in_percent(proportion(part, total=total))
         for part, total in ((hits, called), (hits, actual), (matrix.diagonal()[num_old:].sum(), hits))
     )
-    return say(
+    found = say(
         "Called any new class: {called}, of which {precision} are of a new class (precision), which is {recall} of the "
-        "{actual} of new classes (recall). Of these, {right} are given the right new class.",
+        "{actual} of new classes (recall).",
         called=counted(int(called), "image"),
         precision=f"{precision.text} {precision.aside}".strip(),
         recall=f"{recall.text} {recall.aside}".strip(),
         actual=counted(int(actual), "image"),
-        right=f"{right.text} {right.aside}".strip(),
     )
+    if not hits:
+        return found
+    which = say("Of these, {right} are given the right new class.", right=f"{right.text} {right.aside}".strip())
+    return f"{found} {which}"
 
 
 def _new_table(inputs: Inputs, extension: ExtensionFigures) -> Table:

@@ -59,13 +59,15 @@ def beside_published(test: SplitFigures, row: PublishedRow) -> str:
 
 def _gap(row: PublishedRow, accuracy: Estimate) -> str:
     gap = difference(row, accuracy)
+    size, ends = decimal(100 * abs(gap.value), 2), interval(gap.low, gap.high, unit="points")
+    if size == decimal(0, 2):
+        return say("this run reaches the same {interval}", interval=ends).strip()
     side = (
         say("this run is {size} points above it {interval}")
         if gap.value > 0
         else say("this run is {size} points below it {interval}")
     )
-    size = decimal(100 * abs(gap.value), 2)
-    return side.format(size=size, interval=interval(gap.low, gap.high, unit="points")).strip()
+    return side.format(size=size, interval=ends).strip()
 
 
 def confusion(test: SplitFigures, classes: tuple[str, ...]) -> str:
@@ -76,15 +78,15 @@ def confusion(test: SplitFigures, classes: tuple[str, ...]) -> str:
     if not matrix[true, predicted]:
         return say("It confuses no classes of the test split.")
     wrong, support = int(matrix[true, predicted]), test.per_class[true].support
+    back = int(matrix[predicted, true])
     return say(
-        "It most often takes “{true}” for “{predicted}”: {wrong} of the {images} of “{true}” ({share}), and {back} the "
-        "other way round.",
+        "It most often takes “{true}” for “{predicted}”: {wrong} of the {images} of “{true}” ({share}), and {back}.",
         true=classes[true],
         predicted=classes[predicted],
         wrong=grouped(wrong),
         images=counted(support, "image"),
         share=percent(wrong / max(1, support), decimals=1),
-        back=grouped(int(matrix[predicted, true])),
+        back=say("{number} the other way round", number=grouped(back)) if back else say("none the other way round"),
     )
 
 

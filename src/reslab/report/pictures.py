@@ -152,6 +152,13 @@ def _matrix(inputs: Inputs, split: SplitName, by_row: bool) -> Picture:
             wrong=grouped(wrong),
             total=grouped(int(counts.sum())),
             accuracy=percent(figures_of.accuracy.value),
+        )
+        if wrong
+        else say(
+            "Confusion matrix, {split}, {kind}: all {total} images are on the diagonal.",
+            split=split_words(split),
+            kind=kind,
+            total=grouped(int(counts.sum())),
         ),
         title=f"{split_words(split)}, {kind}.",
         caption=" ".join(how),

@@ -137,7 +137,8 @@ class Run:
         run = cls(path)
         if not os.path.isfile(run.path / "recipe.json"):  # unlike Path.is_file, for any name at all
             makes = f"pull {DEMO} --out runs/{DEMO}" if str(path) == DEMO else "train"
-            raise UserError(f"{path} is not a run folder: it holds no recipe.json (reslab {makes} makes one)")
+            lacks = "it holds no recipe.json" if os.path.exists(run.path) else "nothing is there"
+            raise UserError(f"{path} is not a run folder: {lacks} (reslab {makes} makes one)")
         return run
 
     def locked(self) -> AbstractContextManager[None]:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from reslab.records import Epoch
-from reslab.words import printable
+from reslab.words import percent, printable
 
 PAUSE, PAUSE_ON_A_TERMINAL = 30.0, 1.0  # seconds between words on an epoch under way
 
@@ -53,7 +53,7 @@ class Display:
             return
         loss, accuracy = so_far()
         description = f"epoch {epoch + 1}/{self.total_epochs}"
-        words = f"{images_per_second:,.0f} images/s  loss {loss:.4f}  accuracy {accuracy:.2%}"
+        words = f"{images_per_second:,.0f} images/s  loss {loss:.4f}  accuracy {percent(accuracy)}"
         if self.bar is not None:
             self.bar.update(self.task, description=description, rate=words)
             self.due = now + PAUSE_ON_A_TERMINAL
@@ -66,10 +66,10 @@ class Display:
         self.due = max(self.due, time.monotonic() + PAUSE) if self.bar is None else self.due
         line = (
             f"epoch {done.epoch:>3}/{self.total_epochs}  {done.seconds:7.1f} s  {done.images_per_second:8,.0f} images/s"
-            f"  rate {done.learning_rate:.4f}  loss {done.train_loss:.4f}  accuracy {done.train_accuracy:.2%}"
+            f"  rate {done.learning_rate:.4f}  loss {done.train_loss:.4f}  accuracy {percent(done.train_accuracy)}"
         )
         if done.validation_accuracy is not None:
-            line += f"  validation {done.validation_accuracy:.2%}"
+            line += f"  validation {percent(done.validation_accuracy)}"
         self.say(line)
 
     def say(self, line: str) -> None:

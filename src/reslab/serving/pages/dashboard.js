@@ -1,7 +1,8 @@
 const MOST = 8, SECONDS = 2;
 const CHARTS = [
-  { title: "Accuracy (%)", scale: 100, digits: 2, train: "train_accuracy", validation: "validation_accuracy" },
-  { title: "Loss (nats)", scale: 1, digits: 3, train: "train_loss", validation: "validation_loss" },
+  // A logarithm shows nothing of accuracies near 1, but much of errors near 0.
+  { title: "Accuracy (%)", logTitle: "Error (%)", digits: 2, field: "accuracy", show: (value, isLog) => 100 * (isLog ? 1 - value : value) },
+  { title: "Loss (nats)", logTitle: "Loss (nats)", digits: 3, field: "loss", show: (value) => value },
 ];
 let runs = [], chosen = null, cursor = null, order = null; // order: [column, whether the largest comes first]
 const logs = new Map(), compared = new Map(), differing = new Map();
@@ -15,7 +16,7 @@ async function look() {
     ({ runs } = found);
     $("folder").textContent = found.folder;
     const running = runs.filter((run) => run.state === "running").length;
-    $("status").textContent = runs.length ? `${runs.length} ${runs.length === 1 ? "run" : "runs"}, ${running} in progress. Choose up to ${MOST} to see their curves and compare them.` : "No runs yet: reslab train makes one.";
+    $("status").textContent = runs.length ? `${runs.length} ${runs.length === 1 ? "run" : "runs"}, ${running || "none"} in progress. Choose up to ${MOST} to see their curves and compare them.` : "No runs yet: reslab train makes one.";
     // First what is going on, else what changed last.
     chosen = (chosen || runs.filter((run) => running === 0 ? run.epochs : run.state === "running").slice(0, 3).map((run) => run.name)).filter((name) => runs.some((run) => run.name === name));
     list();
@@ -33,7 +34,7 @@ async function update() {
     const after = run.epochs > known.length ? known.length : 0; // one that was resumed from before may be shorter
     logs.set(name, [...known.slice(0, after), ...await ask(`/v1/log?${new URLSearchParams({ run: name, after })}`)]);
   }));
-  $("charts").replaceChildren(...(chosen.length ? CHARTS.map(chart) : []));
+  plot();
   await beside();
   await differences();
 }
@@ -104,61 +105,103 @@ const draw = (kind, attributes, ...children) => {
   return node;
 };
 
+const UNITS = [["s", 1], ["min", 60], ["h", 3600]];
 const round = (span) => [1, 2, 5, 10].map((step) => step * 10 ** Math.floor(Math.log10(span / 4))).find((step) => span / step <= 5);
 
-// The epoch under way as a point of its own, where its updates have come to.
-function underway(name, field) {
-  const { epochs, progress } = runs.find((run) => run.name === name);
-  return progress && field in progress ? [{ ...progress, epoch: epochs + progress.share }] : [];
+// The mean of the values so far, of which each counts less by `weight` than the next.
+function smooth(values, weight) {
+  let sum = 0, total = 0;
+  return values.map((value) => {
+    [sum, total] = [weight * sum + value, weight * total + 1];
+    return sum / total;
+  });
 }
 
-function chart({ title, scale, digits, train, validation }) {
-  const width = 480, height = 260, left = 44, right = 8, top = 8, bottom = 26;
-  const lines = chosen.flatMap((name) => [["train", train], ["validation", validation]].map(([split, field]) => ({
-    name, split, points: [...logs.get(name) || [], ...underway(name, field)].map((epoch) => [epoch.epoch, epoch[field] === null ? null : epoch[field] * scale]).filter(([, value]) => value !== null),
+// The marks of an axis, and where a value lies between the first mark, 0, and the last, 1.
+function axis(values, isLog) {
+  const least = Math.min(...values), most = Math.max(...values);
+  if (isLog && most > 2 * least) {
+    const powers = Array.from({ length: Math.floor(Math.log10(most)) - Math.floor(Math.log10(least)) + 2 }, (_, place) => 10 ** (place + Math.floor(Math.log10(least))));
+    const steps = powers.flatMap((power) => (powers.length > 4 ? [1] : [1, 2, 5]).map((step) => step * power));
+    const low = steps.findLast((step) => step <= least * 1.0001), high = steps.find((step) => step >= most * 0.9999);
+    return { marks: steps.filter((step) => step >= low && step <= high), place: (value) => Math.log(value / low) / Math.log(high / low) };
+  }
+  const step = round((most - least) || 1);
+  const low = Math.floor(least / step) * step, num = Math.max(1, Math.ceil((most - low) / step - 1e-9));
+  return { marks: Array.from({ length: num + 1 }, (_, place) => low + place * step), place: (value) => (value - low) / (num * step) };
+}
+
+// What a run has logged, each epoch with when it ended; the one under way ends where its updates have come to.
+function logged(name) {
+  let seconds = 0;
+  const epochs = (logs.get(name) || []).map((epoch) => ({ ...epoch, at: seconds += epoch.seconds }));
+  const run = runs.find((each) => each.name === name), { progress } = run;
+  return progress ? [...epochs, { ...progress, epoch: run.epochs + progress.share, at: seconds + progress.share * seconds / (run.epochs || 1) }] : epochs;
+}
+
+function chart({ title, logTitle, digits, field, show }) {
+  const width = 480, height = 260, left = 44, right = 12, top = 8, bottom = 26;
+  const [weight, isLog, isTimed] = [Number($("smoothing").value), $("logarithmic").checked, $("timed").checked];
+  const heading = isLog ? logTitle : title;
+  const lines = chosen.flatMap((name) => ["train", "validation"].map((split) => ({
+    name, split, points: logged(name).map((epoch) => ({ x: isTimed ? epoch.at : epoch.epoch, raw: epoch[`${split}_${field}`] }))
+      .filter(({ raw }) => raw !== null && raw !== undefined).map(({ x, raw }) => ({ x, raw: show(raw, isLog) })).filter(({ raw }) => !isLog || raw > 0),
   }))).filter((line) => line.points.length);
-  const values = lines.flatMap((line) => line.points.map(([, value]) => value));
-  const last = Math.max(2, ...chosen.map((name) => runs.find((run) => run.name === name).num_epochs));
-  const step = round((Math.max(...values) - Math.min(...values)) || 1);
-  const low = Math.floor(Math.min(...values) / step) * step, high = Math.max(low + step, Math.ceil(Math.max(...values) / step) * step);
-  const x = (epoch) => left + (width - left - right) * (Math.max(1, epoch) - 1) / (last - 1);
-  const y = (value) => top + (height - top - bottom) * (high - value) / (high - low);
-  const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title} after each epoch` });
+  if (!lines.length) return make("figure", make("figcaption", heading), make("p.note", "Nothing is logged yet."));
+  lines.forEach(({ points }) => smooth(points.map(({ raw }) => raw), weight).forEach((value, place) => { points[place].y = value; }));
+  const own = chosen.map((name) => runs.find((run) => run.name === name));
+  const first = isTimed ? 0 : 1, last = isTimed ? Math.max(1, ...own.map((run) => run.seconds + (run.seconds_left || 0)), ...lines.map(({ points }) => points.at(-1).x)) : Math.max(2, ...own.map((run) => run.num_epochs));
+  const { marks, place } = axis(lines.flatMap(({ points }) => points.flatMap(({ y, raw }) => [y, raw])), isLog);
+  const x = (at) => left + (width - left - right) * (Math.max(first, at) - first) / (last - first);
+  const y = (value) => top + (height - top - bottom) * (1 - place(value));
+  const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${heading} ${isTimed ? "over time" : "after each epoch"}` });
   const reading = make("p.note.reading");
-  if (!lines.length) return make("figure", make("figcaption", title), make("p.note", "Nothing is logged yet."));
-  for (let value = low; value <= high + step / 2; value += step) {
-    svg.append(draw("line", { class: "grid", x1: left, x2: width - right, y1: y(value), y2: y(value) }),
-      draw("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, Number(value.toFixed(6)).toString()));
+  marks.forEach((value) => svg.append(draw("line", { class: "grid", x1: left, x2: width - right, y1: y(value), y2: y(value) }),
+    draw("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, Number(value.toFixed(6)).toString())));
+  const [unit, size] = isTimed ? UNITS.findLast(([, seconds]) => last >= 2 * seconds) || UNITS[0] : ["", 1];
+  const ticks = isTimed ? round(last / size) * size : Math.max(1, round(last - 1));
+  for (let at = ticks; at <= last * 1.0001; at += ticks) {
+    svg.append(draw("text", { x: x(at), y: height - 8, "text-anchor": at > last - ticks / 4 ? "end" : "middle" }, `${Number((at / size).toFixed(6))} ${unit}`.trim()));
   }
-  const ticks = round(last - 1);
-  for (let epoch = Math.max(1, ticks); epoch <= last; epoch += Math.max(1, ticks)) {
-    svg.append(draw("text", { x: x(epoch), y: height - 8, "text-anchor": epoch === last ? "end" : "middle" }, `${epoch}`));
-  }
-  lines.forEach((line) => {
-    const path = line.points.map(([epoch, value]) => `${x(epoch).toFixed(1)},${y(value).toFixed(1)}`);
-    const drawn = draw("path", { class: line.split, d: `M${path.join("L")}${path.length === 1 ? "h3" : ""}` });
+  const trace = (line, kind, key) => {
+    const path = line.points.map((point) => `${x(point.x).toFixed(1)},${y(point[key]).toFixed(1)}`);
+    const drawn = draw("path", { class: kind, d: `M${path.join("L")}${path.length === 1 ? "h3" : ""}` });
     drawn.style.stroke = color(line.name);
     svg.append(drawn);
-  });
+  };
+  if (weight) lines.forEach((line) => trace(line, "raw", "raw"));
+  lines.forEach((line) => trace(line, line.split, "y"));
   const mark = draw("line", { class: "cursor", y1: top, y2: height - bottom, visibility: "hidden" });
   svg.append(mark);
+  // By epochs the point of the cursor's; in time the nearest, up to where a run has come.
+  const near = ({ points }) => isTimed
+    ? points.reduce((best, point) => Math.abs(point.x - cursor) < Math.abs(best.x - cursor) ? point : best)
+    : points.find((point) => point.x === cursor);
   const read = () => {
-    reading.textContent = cursor === null ? "Dashed: training; solid: validation." : `Epoch ${cursor}: ` + lines.map((line) => {
-      const at = line.points.find(([epoch]) => epoch === cursor);
-      return at && `${chosen.length > 1 ? `${line.name} ` : ""}${line.split} ${at[1].toFixed(digits)}`;
+    const where = cursor !== null && (isTimed ? time(cursor) : `Epoch ${cursor}`);
+    reading.textContent = cursor === null ? `Dashed: training; solid: validation${weight ? "; faint: as measured" : ""}.` : `${where}: ` + lines.map((line) => {
+      const at = isTimed && cursor > line.points.at(-1).x ? null : near(line);
+      return at && `${chosen.length > 1 ? `${line.name} ` : ""}${line.split} ${at.raw.toFixed(digits)}`;
     }).filter(Boolean).join(", ");
     mark.setAttribute("visibility", cursor === null ? "hidden" : "visible");
     if (cursor !== null) ["x1", "x2"].forEach((end) => mark.setAttribute(end, x(cursor)));
   };
   svg.onpointermove = (event) => {
-    const box = svg.getBoundingClientRect(), place = (event.clientX - box.left) / box.width * width;
-    cursor = Math.min(last, Math.max(1, Math.round(1 + (place - left) / (width - left - right) * (last - 1))));
+    const box = svg.getBoundingClientRect(), across = (event.clientX - box.left) / box.width * width;
+    const at = Math.min(last, Math.max(first, first + (across - left) / (width - left - right) * (last - first)));
+    cursor = isTimed ? at : Math.round(at);
     read();
   };
   svg.onpointerleave = () => { cursor = null; read(); };
   read();
-  return make("figure", make("figcaption", title), svg, reading);
+  return make("figure", make("figcaption", heading), svg, reading);
 }
+
+const plot = () => {
+  $("view").hidden = !chosen.length;
+  $("charts").replaceChildren(...(chosen.length ? CHARTS.map(chart) : []));
+};
+["smoothing", "logarithmic", "timed"].forEach((id) => { $(id).oninput = () => { cursor = null; plot(); }; });
 
 // ---- those that are evaluated, beside each other
 
@@ -181,8 +224,9 @@ async function beside() {
       make("td.number", between(each.macro_f1, (value) => percent(value, 2))), make("td.number", each.log_loss.value.toFixed(3)));
   };
   const table = make("table", make("thead", make("tr", ...["Run", "Accuracy", "Macro F1", "Log loss (nats)"].map((title, place) => make(place ? "th.number" : "th", title)))), make("tbody", ...rows.map(row)));
+  const some = (number) => number === 1 ? "1 image" : `${number || "no"} images`;
   return $("beside").replaceChildren(make("h2", "On their test images"), make("div.scroll", table), ...pairs.map((pair) => make("p.note", pair.mcnemar
-    ? `${pair.first} against ${pair.second}: ${pair.mcnemar.only_first} images only the first has right, ${pair.mcnemar.only_second} only the second; McNemar's p = ${Number(pair.mcnemar.p_value.toPrecision(3))}.`
+    ? `${pair.first} against ${pair.second}: ${some(pair.mcnemar.only_first)} right in the first alone, ${some(pair.mcnemar.only_second)} in the second alone; McNemar's p = ${Number(pair.mcnemar.p_value.toPrecision(3))}.`
     : `${pair.first} and ${pair.second} cannot be tested against each other: ${pair.reason}.`)));
 }
 
