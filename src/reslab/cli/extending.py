@@ -133,8 +133,8 @@ def extend(
             deterministic=deterministic,
         )
     if json:
-        prior = made.prior.model_dump() if made.recipe.extension else None  # none for more pictures of known classes
-        print_json({"run": str(made.path), "prior": prior, "log": [epoch.model_dump() for epoch in made.log]})
+        tau = made.prior.model_dump() if made.recipe.extension else None  # none for more pictures of known classes
+        print_json({"run": str(made.path), "prior": tau, "log": [epoch.model_dump() for epoch in made.log]})
         return
     print_finished(made, how="Extended", was_finished=was_finished)
 
