@@ -398,6 +398,8 @@ def extensions_of_fast94() -> str:
         "`fusion` as it was, one head on all features": "fusion/one-head",
         "`fusion --keep-old exact`": "fusion/exact",
         "`fusion --old-data 20`": "fusion/old20",
+        "`fusion --old-data none`, after `remember`": "fusion/none-memory",
+        "the same, 20 images of each reptile": "fusion/none-memory-few",
         "`weight-align --old-data none`": "fusion/none-weight-align",
         "`finetune-distill --old-data none`": "fusion/none-finetune-distill",
     }

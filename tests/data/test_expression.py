@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from reslab.data.expression import LocatedTerm, NamedTerm, find_relative, join_expressions, move_relative, parse
+from reslab.data.expression import (
+    LocatedTerm,
+    NamedTerm,
+    find_relative,
+    join_expressions,
+    move_relative,
+    name_classes,
+    parse,
+)
 from reslab.data.sources.catalog import CIFAR10_CLASSES, CIFAR100_CLASSES, CIFAR100_SUPERCLASSES
 from reslab.errors import UserError
 
@@ -197,3 +205,25 @@ def test_the_tables_of_names_are_the_official_ones() -> None:
     assert {len(names) for names in CIFAR100_SUPERCLASSES.values()} == {5}
     assert all(list(names) == sorted(names) for names in CIFAR100_SUPERCLASSES.values())
     assert not set(CIFAR100_CLASSES) & set(CIFAR100_SUPERCLASSES)
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("folder:pets", "folder:pets:cat,dog,7"),
+        ("folder:pets:-bird?group=parent@5", "folder:pets:cat,dog,7?group=parent@5"),
+        ("digits:7+folder:a+b@0", "digits:7+folder:a+b:cat,dog@0"),
+        ("csv:t.csv?label=x", "csv:t.csv:cat,dog,7?label=x"),
+        ("digits:7", "digits:7"),  # known as they are
+        ("folder:pets:cat,dog", "folder:pets:cat,dog"),
+        ("folder:a+folder:b", "folder:a+folder:b"),  # which has which?
+        ("shards:x", "shards:x"),
+    ],
+)
+def test_classes_are_written_out_where_that_leaves_no_doubt(expression: str, expected: str) -> None:
+    assert name_classes(expression, ("cat", "dog", "7")) == expected
+    parse(expected)
+
+
+def test_classes_that_an_expression_cannot_name_are_left_to_be_read() -> None:
+    assert name_classes("folder:pets", ("cat", "dog,big")) == "folder:pets"

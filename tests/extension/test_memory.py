@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from reslab.errors import UserError
 from reslab.evaluation import evaluate
@@ -92,6 +93,32 @@ def test_new_classes_are_taught_without_the_old_images_and_the_old_ones_are_kept
     assert len(again.counts) == 5
     third = extend(made.path, data="digits:9@60", out=tmp_path / "third", old_data="none")
     assert Network.load(third.path).classes == ("1", "4", "7", "0", "8", "9")
+
+
+def draw(folder: Path, names: tuple[str, ...]) -> Path:
+    random = np.random.default_rng(0)
+    for number, name in enumerate(names):
+        for split, num in (("train", 12), ("test", 4)):
+            (folder / split / name).mkdir(parents=True)
+            for place in range(num):
+                pixels = random.integers(60 * number, 60 * number + 60, (8, 8, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{place}.png")
+    return folder
+
+
+@pytest.mark.usefixtures("small_pretrained_images")
+def test_the_old_pictures_may_be_gone(small_recipe: Recipe, tmp_path: Path) -> None:
+    old, new = draw(tmp_path / "old", ("cat", "dog")), draw(tmp_path / "new", ("elk", "fox"))
+    base = train(derive(small_recipe, name="pets", data=f"folder:{old}", validation=4), out=tmp_path / "base")
+    remember(base)
+    old.rename(tmp_path / "elsewhere")
+    made = extend(base.path, data=f"folder:{new}", out=tmp_path / "more", old_data="none")
+    assert made.recipe.data == f"folder:{old}:cat,dog@0+folder:{new}"
+    assert Network.load(made.path).classes == ("cat", "dog", "elk", "fox")
+    with pytest.raises(UserError, match="old is not a folder"):
+        evaluate(made, splits=("test",))
+    (tmp_path / "elsewhere").rename(old)
+    assert evaluate(made, splits=("test",)).splits["test"].num_images == 16
 
 
 def memory_labels(run: Run) -> np.ndarray:

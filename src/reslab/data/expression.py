@@ -21,7 +21,7 @@ file brings a second time is refused when the expression is loaded, unless both 
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -140,6 +140,25 @@ def join_expressions(old: str, new: str, *, old_limit: int | None) -> str:
     joined = "+".join([*(_lower_limit(text, old_limit) for text in _split(old)), *_split(new)])
     parse(joined)
     return joined
+
+
+def name_classes(expression: str, classes: Sequence[str]) -> str:
+    """Write out the classes of the one source of an expression that takes all it has, where there is one such source.
+
+    They are what is left of all `classes`. With a limit of 0 they are then known without reading the source.
+    """
+    terms, texts = parse(expression), _split(expression)
+    named = {name for term in terms if not isinstance(term, ShardsTerm) for name in term.classes}
+    places = [place for place, term in enumerate(terms) if isinstance(term, ShardsTerm) or not term.classes]
+    rest = [name for name in classes if name not in named]
+    if len(places) != 1 or isinstance(terms[places[0]], ShardsTerm) or any(re.search("[-,:/?&@+]", n) for n in rest):
+        return expression
+    body, limit = _parse_limit(texts[places[0]])
+    source, _, given = (part.strip() for part in body.partition(":"))
+    path = _path_text(source, given)
+    place = _parse_options(given, source)[0]  # type: ignore[arg-type]
+    text = f"{source}:{path}:{','.join(rest)}{given[len(place) :]}" + ("" if limit is None else f"@{limit}")
+    return "+".join([*texts[: places[0]], text, *texts[places[0] + 1 :]])
 
 
 def find_relative(expression: str) -> list[Path]:

@@ -132,10 +132,12 @@ def load_validation(
 ) -> ImageSet | None:
     """Read the validation images that the sources of an expression bring of their own; None where no source has any.
 
-    They are labelled by `classes`, all that the expression has. Raises: as `load` does.
+    They are labelled by `classes`, all that the expression has; a source with a limit of 0 brings none.
+    Raises: as `load` does.
     """
     parts = []
-    for term, listing in list_files(expression, data_dir=data_dir):
+    taken = [term for term in parse(expression) if isinstance(term, LocatedTerm) and term.limit != 0]
+    for term, listing in ((term, _list_term(term, data_dir)) for term in taken if term.source != "npz"):
         if listing.splits is not None and "validation" in listing.splits:
             source = open_listing(listing, split="validation", image_size=form.image_size, resize=form.resize)
             parts.append(_convert(_read_opened(source, term, "validation", form, skip_damaged), term, form.channels))
@@ -147,8 +149,8 @@ def load_validation(
             term,
             form.channels,
         )
-        for term in parse(expression)
-        if isinstance(term, LocatedTerm) and term.source == "npz" and has_validation(find_place(term.path, data_dir))
+        for term in taken
+        if term.source == "npz" and has_validation(find_place(term.path, data_dir))
     ]
     if not parts:
         return None
@@ -158,12 +160,19 @@ def load_validation(
 
 
 def list_files(expression: str, *, data_dir: Path | None = None) -> list[tuple[LocatedTerm, Listing]]:
-    """List the picture files of each source that has some, folders and tables. Raises: UserError as `load` does."""
-    return [
-        (term, _list_term(term, data_dir))
-        for term in parse(expression)
-        if isinstance(term, LocatedTerm) and term.source != "npz"
-    ]
+    """List the picture files of each source that has some, folders and tables.
+
+    A source whose training images are not taken may be gone. Raises: UserError as `load` does.
+    """
+    found = []
+    for term in parse(expression):
+        if isinstance(term, LocatedTerm) and term.source != "npz":
+            try:
+                found.append((term, _list_term(term, data_dir)))
+            except UserError:
+                if term.limit != 0:
+                    raise
+    return found
 
 
 def find_digests(expression: str, split: Split, *, data_dir: Path | None = None) -> NDArray[np.uint64]:
@@ -237,6 +246,10 @@ def _stream(
 
 
 def _read_term(term: Term, split: Split, data_dir: Path | None, form: Form, skip_damaged: bool) -> Labelled:
+    is_known = not isinstance(term, ShardsTerm) and term.classes and form.channels != "auto"
+    if split == "train" and term.limit == 0 and is_known:  # the source need not be there
+        nothing = np.empty((0, form.channels, form.image_size, form.image_size), dtype=np.uint8)
+        return Labelled(nothing, np.empty(0, dtype=np.int64), term.classes)
     part = _convert(_read_source(term, split, data_dir, form, skip_damaged), term, form.channels)
     if isinstance(term, NamedTerm):
         part = _select(part, term.classes)

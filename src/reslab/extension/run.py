@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from reslab.data.expression import join_expressions
+from reslab.data.expression import join_expressions, name_classes
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import check_remote, find_base, read_split, recipe_here
 from reslab.errors import UserError
@@ -326,8 +326,10 @@ def _plan(
         backbone_lr=backbone_rate(method, old_data=wish.old_data),
         distill=1.0 if method in DISTILLED else 0.0,
     )
-    here = recipe_here(run, data_dir=data_dir)
-    data = join_expressions(here.data, wish.data, old_limit=None if limit is None else int(limit))
+    old = recipe_here(run, data_dir=data_dir).data
+    if memory:  # whose images may be gone
+        old = name_classes(old, weights.classes)
+    data = join_expressions(old, wish.data, old_limit=None if limit is None else int(limit))
     draft = plan(run.base_recipe, weights=weights, extension=extension, data=data)
     draft = derive(draft, name=draft.name, skip_damaged=base.skip_damaged or wish.skip_damaged)
     images = read_split(draft, "train", data_dir=data_dir, allow_remote=True)
