@@ -263,7 +263,7 @@ def fitted() -> str:
         if len(values) == 1:
             accuracy = percent(values[0])
         sides = words.listing([str(size) for size in sorted({each["image_size"] for each in chosen})])
-        trained = words.listing(sorted({each["trained"]["name"] for each in chosen if "trained" in each})) or "–"
+        trained = words.listing(sorted({_kind(each["trained"]["name"]) for each in chosen if "trained" in each})) or "–"
         name = f"[{result['images_per_class']:,}]({path.relative_to(ROOT)})"
         rows.append([name, f"{result['minutes']:g}", accuracy, sides, trained])
     header = [
@@ -274,6 +274,11 @@ def fitted() -> str:
         "trained beside",
     ]
     return "\n" + table(header, rows)
+
+
+def _kind(name: str) -> str:
+    """Leave out how many updates a recipe was shortened to."""
+    return re.sub("-[0-9]+updates$", "", name)
 
 
 def calibrated() -> str:

@@ -246,10 +246,10 @@ def _stream(
 
 
 def _read_term(term: Term, split: Split, data_dir: Path | None, form: Form, skip_damaged: bool) -> Labelled:
-    is_known = not isinstance(term, ShardsTerm) and term.classes and form.channels != "auto"
-    if split == "train" and term.limit == 0 and is_known:  # the source need not be there
+    classes = () if isinstance(term, ShardsTerm) else term.classes
+    if split == "train" and term.limit == 0 and classes and form.channels != "auto":  # the source need not be there
         nothing = np.empty((0, form.channels, form.image_size, form.image_size), dtype=np.uint8)
-        return Labelled(nothing, np.empty(0, dtype=np.int64), term.classes)
+        return Labelled(nothing, np.empty(0, dtype=np.int64), classes)
     part = _convert(_read_source(term, split, data_dir, form, skip_damaged), term, form.channels)
     if isinstance(term, NamedTerm):
         part = _select(part, term.classes)
