@@ -6,7 +6,7 @@ shipped recipe at its batch size, or that of its chunks, on images of its size, 
 sides.
 
     python benchmarks/train_step.py --steps 60          writes benchmarks/train_step.json
-    python benchmarks/train_step.py --slow "reslab, float32" --out benchmarks/bfloat16.json
+    python benchmarks/train_step.py --slow "reslab, float32" --out benchmarks/train_step-float32.json
 """
 
 import argparse
