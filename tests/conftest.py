@@ -54,6 +54,7 @@ def _one_thread() -> None:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep the images that tests read away from those of a person."""
     os.environ["RESLAB_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ.pop("COLUMNS", None)  # tests that run beside each other are given one, which sets the width of tables
 
 
 # ---- a small run

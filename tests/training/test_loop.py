@@ -321,7 +321,7 @@ def test_a_long_epoch_says_what_it_has_reached_and_that_it_lives(
     monkeypatch.setattr(Run, "beat", beat)
     monkeypatch.setattr("reslab.training.loop.SECONDS_BETWEEN_BEATS", 0.0)
     run = train(derive(small_recipe, name="one", epochs=1), out=tmp_path / "run", silent=False)
-    said = re.findall(r"epoch 1/1 so far: .* loss ([\d.]+)  accuracy ([\d.]+)%", capsys.readouterr().err)
+    said = re.findall(r"epoch 1/1 so far: .* loss ([\d.]+)  accuracy ([\d.]+)\s%", capsys.readouterr().err)
     assert len(said) == len(beats) == run.log[0].updates
     assert float(said[-1][0]) == pytest.approx(run.log[0].train_loss, abs=1e-4)
     assert float(said[-1][1]) == pytest.approx(100 * run.log[0].train_accuracy, abs=0.01)

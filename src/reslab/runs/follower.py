@@ -48,3 +48,9 @@ class Follower(Run):
 
     def write_weights(self, content: bytes) -> None:
         pass
+
+    def write_memory(self, content: bytes) -> None:
+        pass
+
+    def write_base_memory(self, content: bytes) -> None:
+        pass
