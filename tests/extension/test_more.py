@@ -50,6 +50,9 @@ def test_a_network_is_trained_on_with_more_pictures_of_its_classes_from_where_it
     assert after.logits(pixels).argmax() == before.logits(pixels).argmax()
     assert evaluate(made, splits=("test",)).splits["test"].num_images == 2 * (4 + 6)
     assert made.recipe.extension is None
+    learned = pets.learned_digests
+    assert learned is not None
+    assert np.isin(learned, made.digests["base"]).all()
 
 
 def test_it_learns_slower_and_shorter_than_the_base_did(pets: Run, tmp_path: Path) -> None:
@@ -77,4 +80,11 @@ def test_pictures_that_became_test_pictures_are_noticed(pets: Run, tmp_path: Pat
     more = f"folder:{draw(tmp_path / 'more', num=2, seed=1)}"
     (tmp_path / "pets/train/dog/0.png").rename(tmp_path / "pets/test/dog/moved.png")
     with pytest.raises(UserError, match=r"has changed: .* has learned from 1 of the 9 pictures that are test images"):
+        extend(pets.path, data=more, out=tmp_path / "no", merge=True)
+
+
+def test_no_address_of_the_bases_recipe_is_contacted_unless_that_is_allowed(pets: Run, tmp_path: Path) -> None:
+    more = f"folder:{draw(tmp_path / 'more', num=2, seed=1)}"
+    pets.write_recipe(derive(pets.recipe, name="pets", data="shards:https://example.org/pets"))
+    with pytest.raises(UserError, match=r"takes images from https://example.org/pets, .*nothing was contacted"):
         extend(pets.path, data=more, out=tmp_path / "no", merge=True)

@@ -32,7 +32,10 @@ def extend(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The new run folder.")] = None,
     method: Annotated[
         str | None,
-        typer.Option(help="A name from reslab methods; by default finetune-distill, or fusion for a base made by fit."),
+        typer.Option(
+            help="A name from reslab methods; by default finetune-distill, or fusion for a base made by fit and for what "
+            "remember keeps."
+        ),
     ] = None,
     old_data: Annotated[
         str, typer.Option(metavar="all|none|N", help="Training images of the old classes to use; N: per class.")
@@ -155,7 +158,7 @@ def remember(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Keep what a run needs to be extended without its training images."""
+    """Keep what a run needs to be extended without its training images, by extend --old-data none."""
     use_threads(threads)
     from reslab import extension
     from reslab.runs import Run

@@ -162,7 +162,8 @@ def load_validation(
 def list_files(expression: str, *, data_dir: Path | None = None) -> list[tuple[LocatedTerm, Listing]]:
     """List the picture files of each source that has some, folders and tables.
 
-    A source whose training images are not taken may be gone. Raises: UserError as `load` does.
+    A source whose training images are not taken, and whose classes are written out, may be gone.
+    Raises: UserError as `load` does.
     """
     found = []
     for term in parse(expression):
@@ -170,7 +171,7 @@ def list_files(expression: str, *, data_dir: Path | None = None) -> list[tuple[L
             try:
                 found.append((term, _list_term(term, data_dir)))
             except UserError:
-                if term.limit != 0:
+                if term.limit != 0 or not term.classes:
                     raise
     return found
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reslab.data.images import ImageSet
 from reslab.data.load import find_digests
@@ -28,15 +27,9 @@ def read_learned(run: Run, *, data_dir: Path | None) -> tuple[ImageSet, ImageSet
     return found[0], found[1] if len(found) > 1 else None
 
 
-def learned_digests(run: Run) -> NDArray[np.uint64] | None:
-    """Give the digests of all pictures that a run, and the bases that it was made from, have learned from."""
-    known = [digests for split, digests in run.digests.items() if split != "test"]
-    return np.unique(np.concatenate(known)) if known else None
-
-
 def _describe_learned(run: Run, *, data_dir: Path | None) -> str:
     """Say how many of the pictures that are test images now were learned from; only their files are hashed."""
-    learned = learned_digests(run)
+    learned = run.learned_digests
     if learned is None:
         return f"pictures that {run.path} learned from may now be test images"
     now = find_digests(recipe_here(run, data_dir=data_dir).data, "test", data_dir=data_dir)

@@ -140,7 +140,7 @@ def remember(
     options = fusion.describe(base.metadata, keep_old=False)
     module = fuse(base, options, num_classes=len(base.classes))
     network = Network(module, base.metadata.model_copy(update={"model": options}))
-    found = _learn(see(network, training), see(network, _few(held_out or training)))
+    found = _learn(see(network, training), see(network, few(held_out or training)))
     run.write_memory(found.to_bytes(base=run.weights_digest))
     return found
 
@@ -171,7 +171,8 @@ def see(network: Network, images: ImageSet) -> LabelledFeatures:
     return LabelledFeatures(compute_fused(network, images), images.labels)
 
 
-def _few(images: ImageSet) -> ImageSet:
+def few(images: ImageSet) -> ImageSet:
+    """Choose the images of each class whose features are kept."""
     return images.subset(limit(images.labels.numpy(), classes=images.classes, num=KEPT))
 
 

@@ -16,8 +16,8 @@ from reslab.errors import UserError
 from reslab.extension import announce, fusion, heads
 from reslab.extension.features import as_epoch, compute_features, is_mirrored, set_head, train_head
 from reslab.extension.fusion import LabelledFeatures
-from reslab.extension.learned import learned_digests, read_learned
-from reslab.extension.memory import Memory, read_base_memory, read_memory, see
+from reslab.extension.learned import read_learned
+from reslab.extension.memory import Memory, few, read_base_memory, read_memory, see
 from reslab.extension.methods import (
     DISTILLED,
     FUSED,
@@ -108,7 +108,8 @@ def extend(
         The run folder to make, for a network that knows the old and the new classes.
     method : str, optional
         One of `reslab.extension.METHODS`; by default `finetune-distill`, or `fusion` for a base that is a head on the
-        features of a pretrained network, such as `fit` makes.
+        features of a pretrained network, such as `fit` makes, and with `old_data="none"` for one that remembers its
+        images.
     old_data : int or str, default "all"
         Training images of the old classes to use: `all`, `none`, or the number of each class.
     merge : bool, default False
@@ -166,6 +167,8 @@ def extend(
     """
     team = Team(pick_device(device))
     run = Run.open(base)
+    # What `data` adds to it, the caller has named.
+    check_remote(run.recipe.data, of=f"the recipe {run.recipe.name}", allow_remote=allow_remote)
     if merge and knows_all(read_weights(run.path)[1], data, data_dir=data_dir, skip_damaged=skip_damaged):
         if method or keep_old or prior != "base":
             raise UserError(f"{data!r} has no new class, only more pictures: omit --method, --keep-old and --prior")
@@ -190,8 +193,6 @@ def extend(
     method = method or ("fusion" if memory else default_method(run.recipe))
     computing = _read_computing(method, Computing(compile, precision, deterministic))
     weights = Network.load(run.path, device=str(team.device)).metadata
-    # What `data` adds to it, the caller has named.
-    check_remote(run.recipe.data, of=f"the recipe {run.recipe.name}", allow_remote=allow_remote)
     wish = _Wish(data, method, old_data, merge, prior, keep_old, tuple(settings), minutes, skip_damaged)
     recipe = _plan(run, weights, wish, memory=memory, data_dir=data_dir, device=team.device)
 
@@ -200,7 +201,7 @@ def extend(
         made.write_base_recipe(run.base_recipe)
         if memory:
             made.write_base_memory(run.memory_path.read_bytes())
-        made.write_digests("base", learned_digests(run))
+        made.write_digests("base", run.learned_digests)
 
     with begin(
         recipe,
@@ -436,7 +437,7 @@ class _Extender:
         self.display.say(finished.note)
         self.run.write_weights(finished.network.to_bytes())
         if self.memory and self.held_out:
-            learned = self.memory.joined(see(network, self.images), kept=see(network, self.held_out))
+            learned = self.memory.joined(see(network, self.images), kept=see(network, few(self.held_out)))
             self.run.write_memory(learned.to_bytes(base=self.run.weights_digest))
         return self.run
 

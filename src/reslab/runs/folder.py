@@ -223,6 +223,12 @@ class Run:
         path = self.path / "digests.npz"
         return read_npz(path, (), optional=(*SPLITS, "base")) if path.exists() else {}
 
+    @property
+    def learned_digests(self) -> NDArray[np.uint64] | None:
+        """Of all pictures that the run and those that it was made from have learned from; None where there are none."""
+        known = [digests for split, digests in self.digests.items() if split != "test"]
+        return np.unique(np.concatenate(known)) if known else None
+
     def write_digests(self, split: SplitName | Literal["base"], digests: NDArray[np.uint64] | None) -> None:
         """Add those of a split, if it has any."""
         if digests is not None:

@@ -28,11 +28,14 @@ class Given(NamedTuple):
 
     recipe: Recipe
     found: StateDict
+    source: Run | None  # None: a file
 
     def bring(self, run: Run) -> None:
-        """Keep the weights in a run folder."""
+        """Keep the weights in a run folder, and what they have learned from."""
         tensors = {name: value.contiguous().numpy() for name, value in self.found.tensors.items()}
         run.write_base(to_safetensors(tensors, {DIGEST: self.found.sha256}))
+        if self.source:
+            run.write_digests("base", self.source.learned_digests)
 
 
 def start_at(path: Path | str, recipe: Recipe) -> Given:
@@ -42,7 +45,8 @@ def start_at(path: Path | str, recipe: Recipe) -> Given:
     found = read_state_dict(Path(path))
     head = recipe.start is not None and recipe.start.head
     start = StartingWeights(file=Path(path).name, sha256=found.sha256, head=head)
-    return Given(derive(recipe, name=recipe.name, published=None, start=start), found)
+    source = Run(path) if Path(path).is_dir() else None
+    return Given(derive(recipe, name=recipe.name, published=None, start=start), found, source)
 
 
 def take_start(model: ImageClassifier, run: Run, start: StartingWeights) -> str:
