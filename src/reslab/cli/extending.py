@@ -33,8 +33,8 @@ def extend(
     method: Annotated[
         str | None,
         typer.Option(
-            help="A name from reslab methods; by default finetune-distill, or fusion for a base made by fit and for what "
-            "remember keeps."
+            help="A name from reslab methods; by default finetune-distill, or fusion for a base made by fit and for "
+            "what remember keeps."
         ),
     ] = None,
     old_data: Annotated[
