@@ -107,12 +107,16 @@ def draw(folder: Path, names: tuple[str, ...]) -> Path:
 
 
 @pytest.mark.usefixtures("small_pretrained_images")
-def test_the_old_pictures_may_be_gone(small_recipe: Recipe, tmp_path: Path) -> None:
+def test_the_old_pictures_may_be_gone(small_recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old, new = draw(tmp_path / "old", ("cat", "dog")), draw(tmp_path / "new", ("elk", "fox"))
     base = train(derive(small_recipe, name="pets", data=f"folder:{old}", validation=4), out=tmp_path / "base")
     remember(base)
     old.rename(tmp_path / "elsewhere")
-    made = extend(base.path, data=f"folder:{new}", out=tmp_path / "more", old_data="none")
+    made = extend(base.path, data=f"folder:{new}", out=tmp_path / "more", old_data="none", silent=False)
+    said = capsys.readouterr().err
+    assert "old classes: 2, without images; 20 images are remembered" in said
+    assert "fewer than 10 images" not in said
+    assert "occurs in the new ones" not in said
     assert made.recipe.data == f"folder:{old}:cat,dog@0+folder:{new}"
     assert Network.load(made.path).classes == ("cat", "dog", "elk", "fox")
     with pytest.raises(UserError, match="old is not a folder"):

@@ -9,19 +9,21 @@ from reslab.data.check.duplicates import describe_overlap, find_overlap
 from reslab.data.images import ImageSet
 from reslab.network.network import Network
 from reslab.recipe.recipe import Recipe
+from reslab.words import counted
 
 PROBE = 128  # images that the time is estimated from
 PASSES = 3  # a training step costs about three forward passes
 
 
-def describe_classes(images: ImageSet, *, num_old: int) -> Iterator[str]:
-    """Say how many training images each new class has, against the old ones."""
+def describe_classes(images: ImageSet, *, num_old: int, num_remembered: int = 0) -> Iterator[str]:
+    """Say how many training images each new class has, against the old ones, which may be remembered instead."""
     counts = images.counts()
     old, new = counts[:num_old], counts[num_old:]
     named = ", ".join(f"{name} {count:,}" for name, count in zip(images.classes[num_old:], new, strict=True))
     yield f"new classes, with their training images: {named}"
     if max(old) == 0:
-        yield f"old classes: {num_old}, without images"
+        instead = f"; {counted(num_remembered, 'image')} are remembered" if num_remembered else ""
+        yield f"old classes: {num_old}, without images{instead}"
         return
     yield (
         f"old classes: {num_old}, with {min(old) or 'none'} to {max(old):,} training images each; "
@@ -29,9 +31,11 @@ def describe_classes(images: ImageSet, *, num_old: int) -> Iterator[str]:
     )
 
 
-def describe_overlaps(images: ImageSet, *, num_old: int) -> str:
-    """Say which training images occur among the old and among the new classes."""
+def describe_overlaps(images: ImageSet, *, num_old: int) -> str | None:
+    """Say which training images occur among the old and among the new classes, where there are images of both."""
     is_old = images.labels < num_old
+    if not is_old.any():
+        return None
     old, new = images.subset(is_old.nonzero().flatten()), images.subset((~is_old).nonzero().flatten())
     return describe_overlap(find_overlap(old, new), first="the old classes", second="the new ones")
 

@@ -451,9 +451,11 @@ class _Extender:
                 return self._extend_on_features() if METHODS[method].on_features else self._tune()
 
     def _announce(self) -> None:
-        for line in announce.describe_classes(self.images, num_old=self.extension.num_old):
+        num_old, num_remembered = self.extension.num_old, int(self.memory.counts.sum()) if self.memory else 0
+        for line in announce.describe_classes(self.images, num_old=num_old, num_remembered=num_remembered):
             self.display.say(line)
-        self.display.say(announce.describe_overlaps(self.images, num_old=self.extension.num_old))
+        if overlaps := announce.describe_overlaps(self.images, num_old=num_old):
+            self.display.say(overlaps)
         seconds = announce.estimate_seconds(self.base, self.recipe, images=self.images)
         self.display.say(f"{self.extension.method} will take about {duration(max(1.0, seconds))} here")
 

@@ -126,7 +126,8 @@ def _examine(
         broken=findings.BrokenPictures(count=len(files.broken), pictures=files.broken),
         duplicates=duplicates,
         extreme=findings.ExtremeImages(count=len(extreme), images=extreme),
-        small_classes={name: num for name, num in totals.items() if num < findings.FEW_IMAGES},
+        # Training looks at what is taken, and of some classes that may be nothing.
+        small_classes={name: num for name, num in totals.items() if num < findings.FEW_IMAGES and (num or is_thorough)},
         imbalance=ratio if ratio > findings.IMBALANCE else None,
         look_alike_names=_find_alike(tuple(classes)),
         shapes=shapes,
