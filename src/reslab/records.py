@@ -79,7 +79,8 @@ class Environment(Setup):
     @property
     def newest(self) -> Setup:
         """What computed the last updates."""
-        return self.segments[-1] if self.segments else self
+        setup = self.segments[-1] if self.segments else self
+        return setup.model_copy(update={"precision": setup.precision or self.multiplied})
 
     def until(self, updates: int) -> "Environment":
         """Leave out the segments that were lost, because no checkpoint later than `updates` was kept."""

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +11,11 @@ from reslab.errors import UserError
 from reslab.extension import extend, resume_extension
 from reslab.integrations.scikit_learn import Classifier
 from reslab.recipe.recipe import Recipe
-from reslab.records import Setup
+from reslab.records import Precision, Segment, Setup
 from reslab.runs import Run
 from reslab.training import environment, resume, train
 from reslab.training.loop import Trainer
+from reslab.training.step import Forward, make_forward
 
 PER_EPOCH = 6
 
@@ -106,15 +108,50 @@ def test_what_differs_is_said_and_recorded(
     assert (told in said) if told else ("otherwise" not in said)
 
 
-def test_a_precision_that_the_processor_lacks_is_kept_and_said(
-    small_recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("processor", "units", "taken"),
+    [
+        ("one with AMX", (), "float32"),
+        ("one with AMX", ("amx_bf16",), "bfloat16"),
+        (environment.name_processor(), (), "bfloat16"),  # it was asked for
+    ],
+)
+def test_another_processor_without_units_for_bfloat16_goes_on_in_float32(
+    small_recipe: Recipe,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    processor: str,
+    units: tuple[str, ...],
+    taken: str,
+) -> None:
+    run = cut(train(small_recipe, out=tmp_path / "run", precision="bfloat16"))
+    change(run, processor=processor)
+    monkeypatch.setattr("reslab.machine.precision.read_features", lambda: set(units))
+    multiplied = []
+
+    def note(*args: Any, precision: Precision, **options: Any) -> Forward:
+        multiplied.append(precision)
+        return make_forward(*args, precision=precision, **options)
+
+    monkeypatch.setattr("reslab.training.loop.make_forward", note)
+    resume(run.path, silent=False)
+    assert set(multiplied) == {taken}
+    assert run.environment.newest.precision == taken
+    assert ("precision bfloat16, now float32" in capsys.readouterr().err) == (taken == "float32")
+
+
+def test_a_run_returns_to_its_precision_where_there_are_units_again(
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = cut(train(small_recipe, out=tmp_path / "run", precision="bfloat16"))
     change(run, processor="one with AMX")
-    monkeypatch.setattr("reslab.machine.precision.read_features", set)
-    resume(run.path, silent=False)
-    assert run.environment.segments[0].precision == "bfloat16"
-    assert "precision bfloat16 as before, for which this processor has no units" in capsys.readouterr().err
+    setup = run.environment.newest.model_dump() | {"processor": "one without", "precision": "float32"}
+    kept = {name: setup[name] for name in Setup.model_fields}
+    change(run, segments=(Segment(**kept, updates=1, started="2026-01-01T00:00:00+00:00"),))
+    monkeypatch.setattr("reslab.machine.precision.read_features", lambda: {"avx512_bf16"})
+    resume(run.path)
+    assert [segment.precision for segment in run.environment.segments] == ["float32", "bfloat16"]
 
 
 def test_where_nothing_was_saved_the_run_is_computed_from_its_start_by_what_is_here(stopped: Run) -> None:

@@ -23,7 +23,12 @@ from reslab.runs import Follower, Run
 from reslab.training.compiling import check_compiler, read_compile
 from reslab.training.determinism import check_same_machine, own_generator, strictly
 from reslab.training.distributed import Team
-from reslab.training.environment import continue_environment, describe_environment, tell_differences
+from reslab.training.environment import (
+    continue_environment,
+    describe_environment,
+    keep_precision,
+    tell_differences,
+)
 from reslab.training.progress import say
 from reslab.training.state import read_state
 
@@ -154,8 +159,8 @@ def go_on(
 ) -> Iterator[Begun]:
     """Lock a run while the block runs, check that its data is what it was, and record what computes it from here on.
 
-    It computes with the precision and as many threads as before, unless `threads` says otherwise. What differs is said
-    and recorded. Raises: UserError where another process works on it, its data has changed, or it cannot go on here.
+    It computes with as many threads as before, unless `threads` says otherwise, and with the same precision, unless
+    this is another processor without units for it. What differs is said and recorded. Raises: UserError where another process works on it, its data has changed, or it cannot go on here.
     """
     kernels.enable(team.device)
     run = Run(record.path) if team.is_first else Follower(record.path, record.recipe)
@@ -166,7 +171,11 @@ def go_on(
         with _computing_with(threads or before.threads), strictly(recorded.deterministic):
             check_compiler(recorded.compiled, device=team.device)
             now = describe_environment(
-                device=team.device, seed=recorded.seed, data=(), precision=recorded.multiplied, ranks=team.size
+                device=team.device,
+                seed=recorded.seed,
+                data=(),
+                precision=keep_precision(recorded, device=team.device),
+                ranks=team.size,
             )
             if recorded.deterministic:
                 check_same_machine(before, now)
@@ -182,7 +191,7 @@ def go_on(
             continued = continue_environment(recorded, now, updates=updates)
             if continued != record.environment:
                 run.write_environment(continued)
-            for line in tell_differences(before, now, updates=updates, usual_threads=usual, device=team.device):
+            for line in tell_differences(before, now, updates=updates, usual_threads=usual):
                 say(line, silent=silent or not team.is_first)
             try:
                 yield Begun(run, splits, recorded.seed, team)

@@ -16,7 +16,7 @@ from reslab.records import Compiled, DataSet, Environment, Precision, Segment, S
 from reslab.words import printable
 
 # What a person should know of before a run goes on otherwise; the rest of a setup is only recorded.
-TOLD = ("device", "processor", "threads", "ranks", "torch", "numpy", "reslab")
+TOLD = ("device", "processor", "precision", "threads", "ranks", "torch", "numpy", "reslab")
 
 
 def describe_environment(
@@ -61,26 +61,27 @@ def continue_environment(recorded: Environment, now: Environment, *, updates: in
     setup = {name: getattr(now, name) for name in Setup.model_fields}
     if updates == 0:
         return recorded.model_copy(update=setup)
-    before = recorded.newest.model_copy(update={"precision": recorded.multiplied})
-    if all(getattr(before, name) == value for name, value in setup.items()):
+    if all(getattr(recorded.newest, name) == value for name, value in setup.items()):
         return recorded
     segment = Segment(**setup, updates=updates, started=now.started)
     return recorded.model_copy(update={"segments": (*recorded.segments, segment)})
 
 
-def tell_differences(
-    before: Setup, now: Setup, *, updates: int, usual_threads: int, device: torch.device
-) -> Iterator[str]:
+def keep_precision(recorded: Environment, *, device: torch.device) -> Precision:
+    """Give what a run goes on multiplying with: what it began with, where the processor has units for that.
+
+    Where another processor lacks them, bfloat16 is ten times slower than float32 and its bits would differ anyway.
+    """
+    if recorded.newest.processor == name_processor():
+        return recorded.newest.multiplied
+    return min(recorded.multiplied, pick_precision(device=device), key=("float32", "bfloat16").index)
+
+
+def tell_differences(before: Setup, now: Setup, *, updates: int, usual_threads: int) -> Iterator[str]:
     """Say in a line what differs from before, and in another that threads are those of before, not the usual ones."""
     if before.threads == now.threads != usual_threads:
         yield f"{now.threads} threads, as before; --threads {usual_threads} would be as many as usual here"
     found = [f"{name} {getattr(before, name)}, now {getattr(now, name)}" for name in TOLD if _differ(before, now, name)]
-    if (
-        now.multiplied == "bfloat16"
-        and _differ(before, now, "processor")
-        and pick_precision(device=device) == "float32"
-    ):
-        found.append("precision bfloat16 as before, for which this processor has no units")
     if found:
         yield (
             f"From update {updates + 1:,} on it is computed otherwise, so its weights will not be those of a run that "

@@ -104,7 +104,7 @@ class Trainer:
         self.epoch_start = capture(self.state)
         self.clock, self.stop = Clock(safety), StopRequest()
         self.beaten = 0.0
-        self.precision = self.team.from_first(lambda: self.run.environment.multiplied)
+        self.precision = self.team.from_first(lambda: self.run.environment.newest.multiplied)
         self.objective = make_objective(
             self.recipe, images=self.images, teacher=self._make_teacher(start), device=self.device
         )
