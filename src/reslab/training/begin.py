@@ -160,7 +160,9 @@ def go_on(
     """Lock a run while the block runs, check that its data is what it was, and record what computes it from here on.
 
     It computes with as many threads as before, unless `threads` says otherwise, and with the same precision, unless
-    this is another processor without units for it. What differs is said and recorded. Raises: UserError where another process works on it, its data has changed, or it cannot go on here.
+    this is another processor without units for it. What differs is said and recorded.
+
+    Raises: UserError where another process works on it, its data has changed, or it cannot go on here.
     """
     kernels.enable(team.device)
     run = Run(record.path) if team.is_first else Follower(record.path, record.recipe)

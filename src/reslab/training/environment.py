@@ -81,16 +81,13 @@ def tell_differences(before: Setup, now: Setup, *, updates: int, usual_threads: 
     """Say in a line what differs from before, and in another that threads are those of before, not the usual ones."""
     if before.threads == now.threads != usual_threads:
         yield f"{now.threads} threads, as before; --threads {usual_threads} would be as many as usual here"
-    found = [f"{name} {getattr(before, name)}, now {getattr(now, name)}" for name in TOLD if _differ(before, now, name)]
+    pairs = [(name, getattr(before, name), getattr(now, name)) for name in TOLD]
+    found = [f"{name} {was}, now {is_now}" for name, was, is_now in pairs if was != is_now]
     if found:
         yield (
             f"From update {updates + 1:,} on it is computed otherwise, so its weights will not be those of a run that "
             f"was never stopped: {'; '.join(found)} (environment.json records it)"
         )
-
-
-def _differ(before: Setup, now: Setup, name: str) -> bool:
-    return bool(getattr(before, name) != getattr(now, name))
 
 
 def _command() -> str:
