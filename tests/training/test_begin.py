@@ -15,7 +15,8 @@ from reslab.records import Precision, Segment, Setup
 from reslab.runs import Run
 from reslab.training import environment, resume, train
 from reslab.training.loop import Trainer
-from reslab.training.step import Forward, make_forward
+from reslab.training.objective import Forward
+from reslab.training.step import make_forward
 
 PER_EPOCH = 6
 
