@@ -127,13 +127,19 @@ def test_held_out_images_say_how_much_each_opinion_counts(
     assert (joined.logits(held_out.features).argmax(1) == held_out.labels).float().mean() > max(accuracies) + 0.02
 
 
-def test_too_few_held_out_images_leave_the_geometric_mean(
-    experts: tuple[fusion.SolvedHead, fusion.SolvedHead, fusion.LabelledFeatures],
+@pytest.mark.parametrize(("num", "most"), [(1, 0.6), (300, 3.0)])
+def test_opinions_without_a_mistake_are_not_trusted_without_bound(
+    experts: tuple[fusion.SolvedHead, fusion.SolvedHead, fusion.LabelledFeatures], num: int, most: float
 ) -> None:
-    first, second, held_out = experts
-    few = fusion.LabelledFeatures(held_out.features[:2], held_out.labels[:2])
-    joined = fusion.join(first, second, held_out=few, num_old=2)
-    torch.testing.assert_close(joined.weight, (first.weight + second.weight) / 2)
+    first, second, (features, labels) = experts
+    right = first.logits(features).argmax(1) == labels
+    held_out = fusion.LabelledFeatures(features[right][:num], labels[right][:num])
+    joined = fusion.join(first, second, held_out=held_out, num_old=2)
+    assert 0.4 < joined.weight[0, 0] / first.weight[0, 0] < most
+    assert 0.4 < joined.weight[0, 3] / second.weight[0, 3] < most
+    new_rows = fusion.SolvedHead(second.weight[2:], second.bias[2:], 0.1)
+    scaled = fusion.calibrate_rows(new_rows, held_out, old_logits=first.logits(held_out.features)[:, :2])
+    assert 0.4 < scaled.weight[0, 5] / second.weight[2, 5] < most + 2
 
 
 def test_each_opinion_rests_on_its_own_features(

@@ -91,6 +91,10 @@ def test_new_classes_are_taught_without_the_old_images_and_the_old_ones_are_kept
     assert again is not None
     assert again.counts.tolist()[:3] == memory.counts.tolist()
     assert len(again.counts) == 5
+    with pytest.raises(UserError, match=r"omit --prior"):
+        extend(base.path, data=NEW, out=tmp_path / "no", method="fusion", old_data="none", prior="used")
+    with pytest.raises(UserError, match=r"without images, .* extend it by --method fusion --old-data none too"):
+        extend(made.path, data="digits:9@60", out=tmp_path / "no")
     third = extend(made.path, data="digits:9@60", out=tmp_path / "third", old_data="none")
     assert Network.load(third.path).classes == ("1", "4", "7", "0", "8", "9")
 

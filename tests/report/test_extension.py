@@ -314,6 +314,8 @@ def test_parts_of_an_extension():
 
     assert words.old_data_words(extension()) == "all training images of the old classes"
     assert words.old_data_words(extension(old_data="none")) == "no image of an old class"
+    by_memory = Extension(method="fusion", base="f00", num_old=2, old_data="none")
+    assert words.old_data_words(by_memory) == "no image of an old class, but what the base remembered of them"
     assert words.old_data_words(extension(old_data=1)) == "at most 1 image of each old class"
     assert (
         words.sampling_words(Sampling(images_per_epoch=9)) == "9 images drawn an epoch, classes as frequent as they are"

@@ -87,6 +87,10 @@ def test_sentences_say_what_the_matrix_says():
     assert overfitting(train, train).endswith("it does not overfit.")
     wide = test.model_copy(update={"accuracy": test.accuracy.model_copy(update={"high": 1.0})})
     assert plain(overfitting(wide, train)).endswith("97.50 %, which the interval of the test accuracy includes.")
+    one_class = tell([[0, 0], [1, 9]])
+    assert overfitting(test, one_class) == (
+        "Of 1 class there are no training images, so how far it overfits cannot be told."
+    )
     assert confusion(tell([[5, 0], [0, 5]]), classes) == "It confuses no classes of the test split."
 
 

@@ -151,7 +151,7 @@ def name_classes(expression: str, classes: Sequence[str]) -> str:
     named = {name for term in terms if not isinstance(term, ShardsTerm) for name in term.classes}
     places = [place for place, term in enumerate(terms) if isinstance(term, ShardsTerm) or not term.classes]
     rest = [name for name in classes if name not in named]
-    if len(places) != 1 or isinstance(terms[places[0]], ShardsTerm) or any(re.search("[-,:/?&@+]", n) for n in rest):
+    if len(places) != 1 or isinstance(terms[places[0]], ShardsTerm) or any(re.search("^-|[,:/?&@+]", n) for n in rest):
         return expression
     body, limit = _parse_limit(texts[places[0]])
     source, _, given = (part.strip() for part in body.partition(":"))

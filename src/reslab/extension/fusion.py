@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reslab import models
+from reslab.data.split import limit
 from reslab.measure.calibration import find_obstacle
 from reslab.pretrained.heads import Floats, solve_lda
 from reslab.recipe.networks import EfficientNetLite, Fusion, Kept, Model
@@ -32,6 +33,7 @@ IMAGE_SIZE = 128
 PENALTIES = (1e-2, 3e-3, 1e-3)  # times half the squares of the rows, beside the mean cross-entropy
 SHRINKAGES = (0.1, 0.3, 0.5)  # of the covariance that classes share
 FEW = 100  # images of a class, below which discriminant analysis is the better classifier
+PRIOR_WIDTH = 1.0  # by how much powers, scales and shifts are expected to differ from where they begin
 ITERATIONS = 100
 
 
@@ -69,6 +71,11 @@ class LabelledFeatures(NamedTuple):
 
     def followed_by(self, other: "LabelledFeatures") -> "LabelledFeatures":
         return LabelledFeatures(torch.cat([self.features, other.features]), torch.cat([self.labels, other.labels]))
+
+    def few(self, classes: tuple[str, ...], *, num: int) -> "LabelledFeatures":
+        """Choose at most `num` images of each class."""
+        chosen = limit(self.labels.numpy(), classes=classes, num=num)
+        return LabelledFeatures(self.features[chosen], self.labels[chosen])
 
 
 class SolvedHead(NamedTuple):
@@ -115,18 +122,19 @@ def candidates(
     if num_known == num_old:
         (new,) = _regress_on(slice(num_base_features), training, given=old_logits, penalties=PENALTIES[:1])
         first = _stack(old, new)
-    is_few = min(np.bincount(training.labels)) < FEW and not _obstacle(first.logits(held_out.features), held_out)
-    seconds = _second_opinions(places, training, is_few=is_few)
+    seconds: list[SolvedHead] = []
+    if min(np.bincount(training.labels)) < FEW and _can_judge(first, held_out=held_out):
+        seconds = [each for each in _discriminate(places, training) if _can_judge(first, each, held_out=held_out)]
+    if not seconds:
+        seconds = _regress_on(places, training, given=torch.zeros(len(training.labels), 0), penalties=PENALTIES)
     return [join(first, each, held_out=held_out, num_old=num_old) for each in seconds]
 
 
-def _second_opinions(places: slice, training: LabelledFeatures, *, is_few: bool) -> list[SolvedHead]:
-    """Classify by the pretrained features: by discriminant analysis where a class has few images, else by regression.
+def _discriminate(places: slice, training: LabelledFeatures) -> list[SolvedHead]:
+    """Classify by the pretrained features with discriminant analysis, the better where a class has few images.
 
-    The former says too much, whatever it shrinks to, and so needs held-out images that say how little it counts.
+    It says too much, whatever it shrinks to, and so is of use only where held-out images say how little it counts.
     """
-    if not is_few:
-        return _regress_on(places, training, given=torch.zeros(len(training.labels), 0), penalties=PENALTIES)
     features, labels = training.features[:, places].double().numpy(), training.labels.numpy()
     return [
         _at(places, training, SolvedHead(_tensor(head.weight), _tensor(head.bias), shrinkage))
@@ -138,8 +146,10 @@ def _tensor(array: Floats) -> Tensor:
     return torch.from_numpy(np.asarray(array, dtype=np.float32))
 
 
-def _obstacle(logits: Tensor, held_out: LabelledFeatures) -> str | None:
-    return find_obstacle(logits.detach().numpy(), held_out.labels.numpy())
+def _can_judge(*heads: SolvedHead, held_out: LabelledFeatures) -> bool:
+    """Tell whether held-out images can say how much each of the heads counts in their product."""
+    logits = sum((head.logits(held_out.features) for head in heads), torch.zeros(()))
+    return find_obstacle(logits.numpy(), held_out.labels.numpy()) is None
 
 
 def _stack(old: SolvedHead, new: SolvedHead) -> SolvedHead:
@@ -165,7 +175,7 @@ def _at(places: slice, training: LabelledFeatures, solved: SolvedHead) -> Solved
 def join(first: SolvedHead, second: SolvedHead, *, held_out: LabelledFeatures, num_old: int) -> SolvedHead:
     """Multiply the probabilities of both, each to a power; the powers and a shift of the new classes are calibrated.
 
-    Too few held-out images leave the geometric mean.
+    They begin at the geometric mean, and few held-out images move them little.
     Source: a product of experts, Hinton 2002, with powers as in logarithmic opinion pools, Heskes 1998.
     """
     is_new = torch.arange(len(first.bias)) >= num_old
@@ -175,8 +185,7 @@ def join(first: SolvedHead, second: SolvedHead, *, held_out: LabelledFeatures, n
     def loss() -> Tensor:
         return F.cross_entropy(powers[0] * one + powers[1] * other + shift * is_new, held_out.labels)
 
-    if not _obstacle(one + other, held_out):
-        _minimize(loss, [powers, shift])
+    _calibrate(loss, [powers, shift], num_images=len(held_out.labels))
     with torch.no_grad():
         weight = powers[0] * first.weight + powers[1] * second.weight
         bias = powers[0] * first.bias + powers[1] * second.bias + shift * is_new
@@ -204,16 +213,14 @@ def regress(training: LabelledFeatures, *, given: Tensor, penalties: tuple[float
 
 @torch.enable_grad()
 def calibrate_rows(rows: SolvedHead, held_out: LabelledFeatures, *, old_logits: Tensor) -> SolvedHead:
-    """Scale and shift the new rows as held-out images say, the old logits given; too few of them change nothing."""
+    """Scale and shift the new rows as held-out images say, the old logits given; few of them change little."""
     logits = rows.logits(held_out.features)
-    if _obstacle(torch.cat([old_logits, logits], 1), held_out):
-        return rows
     scale, shift = torch.ones((), requires_grad=True), torch.zeros((), requires_grad=True)
 
     def loss() -> Tensor:
         return F.cross_entropy(torch.cat([old_logits, scale * logits + shift], 1), held_out.labels)
 
-    _minimize(loss, [scale, shift])
+    _calibrate(loss, [scale, shift], num_images=len(held_out.labels))
     by = float(scale.detach())
     return rows._replace(weight=rows.weight * by, bias=rows.bias * by + float(shift.detach()))
 
@@ -227,6 +234,20 @@ def _unscaled(weight: Tensor, bias: Tensor, mean: Tensor, deviation: Tensor, *, 
     """Give the head on features as they are that is `weight` and `bias` on standardised ones."""
     plain = weight.double() / deviation
     return SolvedHead(plain.float(), (bias.double() - plain @ mean.double()).float(), strength)
+
+
+def _calibrate(loss: Callable[[], Tensor], parameters: list[Tensor], *, num_images: int) -> None:
+    """Minimize a mean over held-out images and the penalty of a normal prior around where the parameters are.
+
+    Without it they would grow without bound where some product makes no mistake.
+    """
+    start = [each.detach().clone() for each in parameters]
+
+    def penalized() -> Tensor:
+        squares = sum((each - at).square().sum() for each, at in zip(parameters, start, strict=True))
+        return loss() + squares / (2 * PRIOR_WIDTH**2 * num_images)
+
+    _minimize(penalized, parameters)
 
 
 def _minimize(loss: Callable[[], Tensor], parameters: list[Tensor]) -> None:

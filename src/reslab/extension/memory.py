@@ -22,7 +22,6 @@ from torch import Tensor
 from reslab.data.batches import seeded
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import check_remote
-from reslab.data.split import limit
 from reslab.errors import UserError
 from reslab.extension import fusion
 from reslab.extension.fusion import LabelledFeatures
@@ -68,7 +67,7 @@ class Memory(NamedTuple):
         return LabelledFeatures(self.means[labels] + (noise @ factor.T) * self.deviations, labels)
 
     def joined(self, new: LabelledFeatures, *, kept: LabelledFeatures) -> "Memory":
-        """Add classes: features of their training images, and those that are kept; labels follow the old ones."""
+        """Add classes: features of their training images, and those to keep; labels follow the old ones."""
         own = _learn(LabelledFeatures(new.features, new.labels - len(self.counts)), kept)
         shares = torch.stack([self.counts.sum(), own.counts.sum()]).float()
         covariance = sum(
@@ -140,7 +139,9 @@ def remember(
     options = fusion.describe(base.metadata, keep_old=False)
     module = fuse(base, options, num_classes=len(base.classes))
     network = Network(module, base.metadata.model_copy(update={"model": options}))
-    found = _learn(see(network, training), see(network, few(held_out or training)))
+    seen = see(network, training)
+    kept = seen if held_out is None else see(network, held_out)
+    found = _learn(seen, kept.few(training.classes, num=KEPT))
     run.write_memory(found.to_bytes(base=run.weights_digest))
     return found
 
@@ -169,11 +170,6 @@ def _read(path: Path, *, base: str, again: Path) -> Memory:
 def see(network: Network, images: ImageSet) -> LabelledFeatures:
     """Compute the features that a fused network's head is given."""
     return LabelledFeatures(compute_fused(network, images), images.labels)
-
-
-def few(images: ImageSet) -> ImageSet:
-    """Choose the images of each class whose features are kept."""
-    return images.subset(limit(images.labels.numpy(), classes=images.classes, num=KEPT))
 
 
 def _learn(seen: LabelledFeatures, kept: LabelledFeatures) -> Memory:

@@ -3,8 +3,8 @@
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from reslab.extension import announce, fusion, heads
 from reslab.extension.features import as_epoch, compute_features, is_mirrored, set_head, train_head
 from reslab.extension.fusion import LabelledFeatures
 from reslab.extension.learned import read_learned
-from reslab.extension.memory import Memory, few, read_base_memory, read_memory, see
+from reslab.extension.memory import KEPT, Memory, read_base_memory, read_memory, see
 from reslab.extension.methods import (
     DISTILLED,
     FUSED,
@@ -35,9 +35,10 @@ from reslab.extension.prior import Priors, choose_prior, priors_of
 from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
 from reslab.models.layers import ImageClassifier
+from reslab.network.familiarity import Neighbours
 from reslab.network.finishing import finish, finish_on
 from reslab.network.network import Network
-from reslab.pretrained.fusion import compute_fused, fuse
+from reslab.pretrained.fusion import fuse
 from reslab.recipe.networks import Fusion
 from reslab.recipe.recipe import Extension, LinearHead, Recipe, derive
 from reslab.recipe.settings import with_settings
@@ -301,6 +302,8 @@ def _plan(
         memory = None
     if wish.prior not in PRIORS and not (wish.prior.isdecimal() and int(wish.prior)):
         raise UserError(f"--prior {wish.prior}: choose from {', '.join(PRIORS)}, or write a whole number, such as 10")
+    if wish.prior == "used" and wish.old_data == "none":
+        raise UserError("--prior used goes by the old images used, and --old-data none uses none: omit --prior")
     if wish.keep_old not in (None, "exact"):
         raise UserError(f"--keep-old {wish.keep_old}: write exact, or omit it")
     if wish.keep_old and method != "fusion":
@@ -391,6 +394,11 @@ def _check_fit(run: Run, weights: Weights, images: ImageSet, wish: _Wish) -> Non
             f"{wish.data!r} has no new class: {run.path} knows {', '.join(weights.classes)}; to train on with more "
             "pictures of these, add --merge"
         )
+    if wish.old_data != "none" and 0 in images.counts()[:num_old]:
+        raise UserError(
+            f"{run.path} has learned some of its classes without images, which {run.recipe.data!r} therefore leaves "
+            "out: extend it by --method fusion --old-data none too"
+        )
     if images.images.shape[1] != weights.channels:
         raise UserError(
             f"{run.path} takes images of {weights.channels} channels, those of {wish.data!r} have "
@@ -399,6 +407,26 @@ def _check_fit(run: Run, weights: Weights, images: ImageSet, wish: _Wish) -> Non
 
 
 # ---- doing it
+
+
+class _Fused(NamedTuple):
+    """What a head beside a pretrained network is given: features of the new data, training and held-out images.
+
+    `remembered` are drawn features that stand for old images, and `kept` those of some old images as they are.
+    """
+
+    new: LabelledFeatures
+    new_held_out: LabelledFeatures
+    remembered: LabelledFeatures | None
+    kept: LabelledFeatures | None
+
+    @property
+    def training(self) -> LabelledFeatures:
+        return self.remembered.followed_by(self.new) if self.remembered else self.new
+
+    @property
+    def held_out(self) -> LabelledFeatures:
+        return self.kept.followed_by(self.new_held_out) if self.kept else self.new_held_out
 
 
 class _Extender:
@@ -411,6 +439,7 @@ class _Extender:
         self.silent, self.safety = silent, safety
         self.base = self._load_base()
         self.memory = read_base_memory(self.run) if self.extension.method == "fusion" else None
+        self.fused: _Fused | None = None
         self.display = Display(total_updates=0, total_epochs=self.recipe.epochs, silent=silent)
 
     def extend(self) -> Run:
@@ -422,22 +451,18 @@ class _Extender:
         if self.extension.method not in FUSED:  # which choose head and prior at once
             self._settle_prior(network)
         calibrated, coming = bool(self.extension.keep_old), self._priors().coming.exp()
-        if self.memory:
-            training, held_out = self._seen(network)
-            finished = finish_on(network, training, held_out, calibrated=calibrated, coming=coming)
-        else:
-            finished = finish(
-                network,
-                images=self.images,
-                held_out=self.held_out,
-                features_of=partial(compute_fused, network) if self.extension.method in FUSED else None,
-                calibrated=calibrated,
-                coming=coming,
+        if self.fused:
+            known, held_out = self.fused.training, self.fused.held_out
+            finished = finish_on(
+                network, known, held_out, unchanged=self._unchanged(), calibrated=calibrated, coming=coming
             )
+        else:
+            finished = finish(network, images=self.images, held_out=self.held_out, calibrated=calibrated, coming=coming)
         self.display.say(finished.note)
         self.run.write_weights(finished.network.to_bytes())
-        if self.memory and self.held_out:
-            learned = self.memory.joined(see(network, self.images), kept=see(network, few(self.held_out)))
+        if self.memory and self.fused:
+            kept = self.fused.new_held_out.few(self.images.classes, num=KEPT)
+            learned = self.memory.joined(self.fused.new, kept=kept)
             self.run.write_memory(learned.to_bytes(base=self.run.weights_digest))
         return self.run
 
@@ -479,7 +504,8 @@ class _Extender:
         assert isinstance(self.recipe.model, Fusion)
         assert self.held_out is not None
         network = self._named(fuse(first, self.recipe.model, num_classes=len(self.images.classes)))
-        training, held_out = self._seen(network)
+        self.fused = self._see(network)
+        training, held_out = self.fused.training, self.fused.held_out
         candidates = fusion.candidates(
             network.module.head,
             training,
@@ -502,13 +528,22 @@ class _Extender:
         self._add_prior(network, choice, priors, num_held_out=len(held_out.labels))
         return network
 
-    def _seen(self, network: Network) -> tuple[LabelledFeatures, LabelledFeatures]:
-        """Give the features of training and held-out images; those of old ones out of the memory, if there is any."""
+    def _see(self, network: Network) -> _Fused:
         assert self.held_out is not None
-        training, held_out = see(network, self.images), see(network, self.held_out)
-        if self.memory is None:
-            return training, held_out
-        return self.memory.draw(seed=self.begun.seed).followed_by(training), self.memory.kept.followed_by(held_out)
+        return _Fused(
+            see(network, self.images),
+            see(network, self.held_out),
+            remembered=self.memory.draw(seed=self.begun.seed) if self.memory else None,
+            kept=self.memory.kept if self.memory else None,
+        )
+
+    def _unchanged(self) -> Tensor | None:
+        """Give the features of the images at hand where a memory stands for the rest and no layer has seen any."""
+        familiarity = self.base.familiarity
+        if not (self.fused and self.fused.kept and familiarity and isinstance(familiarity.measure, Neighbours)):
+            return None
+        new = self.fused.new.few(self.images.classes, num=KEPT)
+        return self.fused.held_out.followed_by(new).features
 
     def _priors(self, held_out: Tensor | None = None) -> Priors:
         """Find the priors; logits that were calibrated on `held_out` labels alone carry theirs."""

@@ -17,7 +17,7 @@ from reslab.data.pixels import Pixels
 from reslab.data.split import limit
 from reslab.measure.calibration import find_obstacle, fit_temperature
 from reslab.measure.class_sets import fit_class_sets
-from reslab.network.familiarity import MOST, Familiarity, fit_familiarity
+from reslab.network.familiarity import MOST, Familiarity, fit_familiarity, fit_frozen
 from reslab.network.network import Network
 from reslab.records import Calibration
 
@@ -68,16 +68,26 @@ def finish_on(
     known: tuple[Tensor, Tensor],
     held_out: tuple[Tensor, Tensor],
     *,
+    unchanged: Tensor | None = None,
     calibrated: bool = False,
     coming: Tensor | None = None,
 ) -> Finished:
-    """Do the same on features (N, D) and labels (N,) of images that may be gone, `known` and `held_out` ones."""
+    """Do the same on features (N, D) and labels (N,) of images that may be gone, `known` and `held_out` ones.
+
+    Where no image has changed the layers that compute features, each of the `unchanged` ones (U, D) is compared with
+    the others instead.
+    """
     features, labels = known
     settled = _settle(network, _look(network, *held_out), usual=None, calibrated=calibrated, coming=coming)
     network, seen, note = settled
     assert seen is not None
-    few = limit(labels.numpy(), classes=network.classes, num=-(-MOST // len(network.classes)))
-    familiarity = fit_familiarity(features[few], labels[few], seen.features, seen.logits)
+    if unchanged is None:
+        few = limit(labels.numpy(), classes=network.classes, num=-(-MOST // len(network.classes)))
+        familiarity = fit_familiarity(features[few], labels[few], seen.features, seen.logits)
+    else:
+        with torch.no_grad():
+            logits = network.module.head(unchanged.to(network.device)).float().cpu()
+        familiarity = fit_frozen(unchanged, logits)
     return Finished(Network(network.module, network.metadata, familiarity), note)
 
 

@@ -91,7 +91,13 @@ def confusion(test: SplitFigures, classes: tuple[str, ...]) -> str:
 
 
 def overfitting(test: SplitFigures, train: SplitFigures) -> str:
-    """Say how far the accuracy on training images lies above that on test images."""
+    """Say how far the accuracy on training images lies above that on test images, where both are of all classes."""
+    if absent := sum(each.support == 0 for each in train.per_class):
+        return say(
+            "Of {classes} there are no training images, so how far it overfits cannot be told.",
+            classes=counted(absent, "class"),
+            number=grouped(absent),
+        )
     excess = train.accuracy.value - test.accuracy.value
     known = percent(train.accuracy.value)
     if excess < OVERFITS:

@@ -178,6 +178,8 @@ def old_data_words(extension: Extension) -> str:
     match extension.old_data:
         case "all":
             return say("all training images of the old classes")
+        case "none" if extension.method == "fusion":
+            return say("no image of an old class, but what the base remembered of them")
         case "none":
             return say("no image of an old class")
         case int():
