@@ -58,10 +58,11 @@ def tell(matrix, train=None):
     """Sum up figures whose classes have these counts."""
     counts = np.array(matrix)
     estimate = Estimate(value=counts.trace() / counts.sum(), low=0.5, high=0.9)
+    recalls = counts.diagonal() / np.maximum(1, counts.sum(1))
     per_class = [
-        {"precision": estimate, "recall": estimate.model_copy(update={"value": row[i] / row.sum()}), "f1": estimate,
+        {"precision": estimate, "recall": estimate.model_copy(update={"value": recall}), "f1": estimate,
          "support": int(row.sum())}
-        for i, row in enumerate(counts)
+        for recall, row in zip(recalls, counts, strict=True)
     ]  # fmt: skip
     names = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "log_loss")
     figures = dict.fromkeys((*names, "expected_calibration_error"), estimate)

@@ -1,17 +1,21 @@
 """What an extension says before it trains: how unequal the classes are, which images occur twice, how long it takes."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
 from reslab.data.check.duplicates import describe_overlap, find_overlap
 from reslab.data.images import ImageSet
+from reslab.extension.fusion import ITERATIONS, PENALTIES
+from reslab.models.fusion import FusionClassifier
 from reslab.network.network import Network
-from reslab.recipe.recipe import Recipe
+from reslab.pretrained import BATCH, Pretrained
+from reslab.recipe.networks import Fusion, Model
+from reslab.recipe.recipe import LinearHead, Recipe
 from reslab.words import counted
 
-PROBE = 128  # images that the time is estimated from
+MOST_PROBED = 128  # images that the time is estimated from
 PASSES = 3  # a training step costs about three forward passes
 
 
@@ -40,15 +44,45 @@ def describe_overlaps(images: ImageSet, *, num_old: int) -> str | None:
     return describe_overlap(find_overlap(old, new), first="the old classes", second="the new ones")
 
 
-@torch.no_grad()
 def estimate_seconds(network: Network, recipe: Recipe, *, images: ImageSet) -> float:
-    """Estimate how long the epochs of `recipe` take here, from a few forward passes at full size."""
-    probe = network.prepare(images.images[:PROBE])
-    network.module.features(probe)
-    began = time.perf_counter()
-    network.module.features(probe)
-    per_image = (time.perf_counter() - began) / len(probe)
-    num_images = recipe.sampling.images_per_epoch if recipe.sampling else len(images.labels)
+    """Estimate how long the epochs of `recipe` take here, from passes of a few images at full size.
+
+    Beside a pretrained network its features and the solving of the head come on top; cached features cost nothing.
+    """
+    num_images = len(images.labels)
+    probe = images.images[: max(1, min(MOST_PROBED, num_images // 16))]
+    module = network.module.base if isinstance(network.module, FusionClassifier) else network.module
+    with torch.no_grad():
+        per_image = _time(lambda: module.features(network.prepare(probe))) / len(probe)
+    if isinstance(recipe.optimizer, LinearHead):
+        return per_image * num_images + _estimate_joining(recipe.model, images)
     if recipe.freeze and recipe.freeze[0].parameters == "":
         return per_image * num_images * (2 if recipe.augment else 1)
-    return PASSES * per_image * num_images * recipe.epochs * recipe.share_of_pixels
+    drawn = recipe.sampling.images_per_epoch if recipe.sampling else num_images
+    tuning = PASSES * per_image * drawn * recipe.epochs * recipe.share_of_pixels
+    if isinstance(recipe.model, Fusion):
+        return tuning + per_image * num_images + _estimate_joining(recipe.model, images)
+    return tuning
+
+
+def _estimate_joining(model: Model, images: ImageSet) -> float:
+    """Estimate the seconds for the pretrained network's features of all images, and for the heads on them."""
+    assert isinstance(model, Fusion)
+    network = Pretrained(f"efficientnet_lite{model.pretrained.size}", image_size=model.pretrained.resize)
+    places = torch.linspace(0, len(images.labels) - 1, 2 * BATCH).long().unique()  # some may be in the cache
+    halves = [images.images[part] for part in places.chunk(2)]
+    network.features(halves[0])  # which starts it
+    began = time.perf_counter()
+    features = torch.from_numpy(network.features(halves[-1]))
+    per_image = (time.perf_counter() - began) / len(halves[-1])
+    rows = torch.zeros(len(images.classes), features.shape[1], requires_grad=True)
+    per_row = _time(lambda: torch.autograd.grad((features @ rows.T).logsumexp(1).sum(), rows)) / len(features)
+    return len(images.labels) * (per_image + per_row * ITERATIONS * (1 + len(PENALTIES)))
+
+
+def _time(compute: Callable[[], object]) -> float:
+    """Time the second of two computations, since the first is slower."""
+    compute()
+    began = time.perf_counter()
+    compute()
+    return time.perf_counter() - began
