@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 
 from reslab.data.check.duplicates import describe_overlap, find_overlap
@@ -69,12 +70,12 @@ def _estimate_joining(model: Model, images: ImageSet) -> float:
     """Estimate the seconds for the pretrained network's features of all images, and for the heads on them."""
     assert isinstance(model, Fusion)
     network = Pretrained(f"efficientnet_lite{model.pretrained.size}", image_size=model.pretrained.resize)
-    places = torch.linspace(0, len(images.labels) - 1, 2 * BATCH).long().unique()  # some may be in the cache
-    halves = [images.images[part] for part in places.chunk(2)]
-    network.features(halves[0])  # which starts it
+    places = np.unique(np.linspace(0, len(images.labels) - 1, 2 * BATCH).astype(int))  # some may be in the cache
+    starting, timed = np.array_split(places, 2)
+    network.features(images.images[starting])
     began = time.perf_counter()
-    features = torch.from_numpy(network.features(halves[-1]))
-    per_image = (time.perf_counter() - began) / len(halves[-1])
+    features = torch.from_numpy(network.features(images.images[timed]))
+    per_image = (time.perf_counter() - began) / len(timed)
     rows = torch.zeros(len(images.classes), features.shape[1], requires_grad=True)
     per_row = _time(lambda: torch.autograd.grad((features @ rows.T).logsumexp(1).sum(), rows)) / len(features)
     return len(images.labels) * (per_image + per_row * ITERATIONS * (1 + len(PENALTIES)))
