@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from reslab.extension import extend
 from reslab.models import build
 from reslab.network.network import Network
 from reslab.recipe.networks import Module, Timm
-from reslab.recipe.recipe import Recipe, derive, parse_recipe
+from reslab.recipe.recipe import Recipe, Sgd, derive, parse_recipe
 from reslab.training import train
 
 ROOT = Path(__file__).parents[2]
@@ -116,6 +116,7 @@ class Body(nn.Module):
     """What timm makes without classes: pooled features."""
 
     num_features = 6
+    pretrained_cfg: ClassVar = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "hf_hub_id": "timm/resnet18.a1_in1k"}
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -130,10 +131,13 @@ def timm(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     asked: list[dict[str, Any]] = []
     fake = ModuleType("timm")
 
-    def create_model(name: str, *, in_chans: int, **options: Any) -> Body:
+    def create_model(name: str, *, in_chans: int = 3, **options: Any) -> Body:
         asked.append({"name": name, **options})
-        if name != "resnet18":
+        if name not in ("resnet18", "resnet34"):
             raise RuntimeError(f"Unknown model ({name})")
+        if options["pretrained"] and name == "resnet34":
+            raise FileNotFoundError("no connection")
+        torch.manual_seed(7 if options["pretrained"] else 8)
         return Body(in_chans)
 
     fake.create_model = create_model  # type: ignore[attr-defined]
@@ -146,8 +150,40 @@ def test_a_network_of_timm_gets_a_head(timm: list[dict[str, Any]]) -> None:
     assert timm == [{"name": "resnet18", "pretrained": False, "num_classes": 0, "drop_rate": 0.1}]
     assert model.features(torch.zeros(2, 1, 8, 8)).shape == (2, 6)
     assert model(torch.zeros(2, 1, 8, 8)).shape == (2, CLASSES)
+    assert sorted(model.state_dict()) == ["body.conv.bias", "body.conv.weight", "head.bias", "head.weight"]
     with pytest.raises(UserError, match=r"timm cannot make the network resnet19: Unknown model \(resnet19\)"):
         build(Timm(name="resnet19"), num_classes=CLASSES)
+
+
+@pytest.mark.usefixtures("timm")
+def test_a_run_starts_from_weights_that_timm_has(
+    small_recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = derive(small_recipe, name="ours", epochs=1, optimizer=Sgd(peak_lr=1e-30, momentum=0, nesterov=False))
+    run = train(recipe, out=tmp_path / "run", start="timm:resnet18", silent=False)
+    taken = Network.load(run.path).module.state_dict()["body.conv.weight"]
+    torch.manual_seed(7)
+    assert torch.equal(taken, Body(3).conv.weight)
+    assert run.recipe.model == Timm(name="resnet18")
+    assert run.recipe.standardize.mean == (127.5,) * 3
+    assert "start from timm:resnet18: 2 of 2 tensors below the head taken" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.usefixtures("timm")
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("resnet34", r"neither in its cache nor to be had from its hub: timm/resnet18\.a1_in1k is missing"),
+        ("resnet19", "timm cannot make the network resnet19"),
+        ("hf-hub:some/one", r"--from timm:hf-hub:some/one: model.*name"),
+    ],
+)
+def test_weights_that_timm_does_not_have_are_named(
+    small_recipe: Recipe, tmp_path: Path, name: str, sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        train(small_recipe, out=tmp_path / "run", start=f"timm:{name}")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("option", ["checkpoint_path", "pretrained", "pretrained_cfg_overlay", "cache_dir"])

@@ -72,7 +72,8 @@ def train(
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override a recipe field; repeatable.")
     ] = None,
     start: Annotated[
-        Path | None, typer.Option("--from", metavar="FILE", help="Start from the weights of a run or a file.")
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="Start from weights of a run, a file or timm:NAME."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs, instead of the recipe's.")] = None,
     seed: Seed = 0,

@@ -11,13 +11,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from torch import Tensor, nn
 
 from reslab.errors import UserError
 from reslab.models.layers import ImageClassifier
 from reslab.recipe.networks import Module, Timm
+from reslab.recipe.recipe import Standardize
 
 ALLOWED = "RESLAB_CODE"  # packages, with commas
 # Options of timm's that load files, some of them pickles, or ask its hub.
@@ -32,7 +33,7 @@ class ForeignClassifier(ImageClassifier):
     def __init__(self, body: nn.Module, *, features: Callable[[Tensor], Tensor], head: nn.Linear) -> None:
         super().__init__()
         self.body, self.head = body, head
-        self._features = features
+        self._features = features.__call__ if isinstance(features, nn.Module) else features  # weights are held once
 
     def features(self, images: Tensor) -> Tensor:
         return self._features(images)
@@ -85,14 +86,44 @@ def build_timm(network: Timm, *, num_classes: int, channels: int) -> ImageClassi
 
     Raises: UserError where timm is not installed, or does not know it.
     """
-    name = network.name
     if reads_files := sorted(READS_FILES & network.options.keys()):
-        raise UserError(f"the network {name} is created with fresh weights: omit the option {reads_files[0]!r}")
+        raise UserError(f"the network {network.name} is created with fresh weights: omit the option {reads_files[0]!r}")
+    body = _create_by_timm(network.name, pretrained=False, in_chans=channels, **network.options)
+    return ForeignClassifier(body, features=body, head=nn.Linear(body.num_features, num_classes))
+
+
+class TimmWeights(NamedTuple):
+    """Tensors of a network of timm by their names in the one that `build_timm` makes, and what it expects of pixels."""
+
+    tensors: dict[str, Tensor]
+    standardize: Standardize
+
+
+def load_timm(name: str) -> TimmWeights:
+    """Let timm load the weights that it has for a network, out of its cache or from its hub.
+
+    Raises: UserError where timm is not installed, does not know the network, or neither has the weights.
+    """
+    asked = _create_by_timm(name, pretrained=False).pretrained_cfg
+    try:
+        body = _create_by_timm(name, pretrained=True)
+    except OSError as error:
+        file = asked.get("hf_hub_id") or asked.get("url") or name
+        raise UserError(
+            f"the weights of timm's {name} are neither in its cache nor to be had from its hub: {file} is missing "
+            f"({type(error).__name__})"
+        ) from None
+    tensors = {f"body.{key}": value for key, value in body.state_dict().items()}
+    mean, std = (tuple(255 * value for value in asked[part]) for part in ("mean", "std"))
+    return TimmWeights(tensors, Standardize(mean=mean, std=std))
+
+
+def _create_by_timm(name: str, **options: Any) -> Any:
+    """Make a network of timm without its classes."""
     try:
         timm = importlib.import_module("timm")
-        body = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **network.options)
+        return timm.create_model(name, num_classes=0, **options)
     except ImportError as error:
         raise UserError(f"the network {name} is timm's, which cannot be imported ({error}): pip install timm") from None
     except (RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"timm cannot make the network {name}: {error}") from None
-    return ForeignClassifier(body, features=body, head=nn.Linear(body.num_features, num_classes))

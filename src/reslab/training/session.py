@@ -69,7 +69,7 @@ def train(
         Shorten the recipe to what is done in this time, by the measured time of an update; the rate still falls.
     start : Path or str, optional
         A run folder, a `.safetensors` or a state dict of `torch.save`: layers below the head start from its weights,
-        where names and shapes fit.
+        where names and shapes fit. Or `timm:NAME`: a network of timm, with the weights that timm has for it.
 
     Returns
     -------

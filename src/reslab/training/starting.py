@@ -5,6 +5,7 @@ The head is left out unless the recipe says that the classes are the same.
 The run folder keeps them as `base.safetensors`, so that resuming does not need the file that they came from.
 """
 
+import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,14 +13,16 @@ import torch
 from torch import Tensor
 
 from reslab.errors import UserError
+from reslab.models.foreign import load_timm
 from reslab.models.layers import ImageClassifier
 from reslab.network.state_dict import StateDict, read_state_dict
-from reslab.recipe.recipe import Recipe, StartingWeights, derive
+from reslab.recipe.recipe import Recipe, StartingWeights, derive, parse_recipe
 from reslab.records import FAMILIARITY
 from reslab.runs import Run
 from reslab.runs.files import read_safetensors, to_safetensors
 from reslab.words import counted
 
+TIMM = "timm:"  # before a name of timm's
 DIGEST = "sha256"  # of the file, in the metadata of base.safetensors
 
 
@@ -39,14 +42,36 @@ class Given(NamedTuple):
 
 
 def start_at(path: Path | str, recipe: Recipe) -> Given:
-    """Read the weights of a run folder or a file. Raises: UserError where they cannot be read."""
+    """Read the weights of a run folder, of a file, or of a network of timm, which is then the recipe's network too.
+
+    Raises: UserError where they cannot be read.
+    """
     if recipe.pretrained is not None:
         raise UserError(f"--from: {recipe.name} starts from {recipe.pretrained} already: add --set pretrained=null")
+    if str(path).startswith(TIMM):
+        return _start_at_timm(str(path).removeprefix(TIMM), recipe)
     found = read_state_dict(Path(path))
     head = recipe.start is not None and recipe.start.head
     start = StartingWeights(file=Path(path).name, sha256=found.sha256, head=head)
     source = Run(path) if Path(path).is_dir() else None
     return Given(derive(recipe, name=recipe.name, published=None, start=start), found, source)
+
+
+def _start_at_timm(name: str, recipe: Recipe) -> Given:
+    """Take a network of timm with its weights, for RGB pictures that are standardised as it knows them."""
+    model = {"kind": "timm", "name": name}
+    wanted = parse_recipe(recipe.model_dump() | {"model": model, "channels": 3}, where=f"--from {TIMM}{name}")
+    weights = load_timm(name)
+    content = to_safetensors({key: value.contiguous().numpy() for key, value in weights.tensors.items()}, {})
+    sha256 = hashlib.sha256(content).hexdigest()
+    changed = derive(
+        wanted,
+        name=recipe.name,
+        published=None,
+        standardize=weights.standardize,
+        start=StartingWeights(file=f"{TIMM}{name}", sha256=sha256),
+    )
+    return Given(changed, StateDict(weights.tensors, sha256), None)
 
 
 def take_start(model: ImageClassifier, run: Run, start: StartingWeights) -> str:
