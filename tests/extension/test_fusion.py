@@ -98,7 +98,7 @@ def test_minutes_limit_what_is_trained_before_it_is_joined(
         assert recipe.model == base.recipe.model  # the pretrained network takes no part in an update
         return derive(recipe, name=recipe.name, updates=3)
 
-    monkeypatch.setattr("reslab.extension.run.within", within)
+    monkeypatch.setattr("reslab.extension.planning.within", within)
     made = extend(base.path, data="digits:0@20", out=tmp_path / "more", method="finetune-fusion", minutes=1)
     assert made.log[-1].updates == 3
     assert isinstance(made.recipe.model, Fusion)

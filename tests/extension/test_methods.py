@@ -14,7 +14,7 @@ from reslab import models
 from reslab.data.load import load
 from reslab.errors import Failure, UserError
 from reslab.evaluation import evaluate
-from reslab.extension import METHODS, extend, resume_extension, run
+from reslab.extension import METHODS, extend, extender, resume_extension
 from reslab.extension.methods import MOST_DRAWN, check_method, default_method, fit
 from reslab.network.network import Network
 from reslab.recipe.networks import EfficientNetLite, FastConv, Fusion
@@ -102,9 +102,9 @@ def test_a_tuned_backbone_moves_less_than_its_head(base: Run, tmp_path: Path) ->
 
 def test_the_chosen_prior_is_in_the_head(base: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = extend(base.path, data=NEW, out=tmp_path / "with", method="frozen")
-    monkeypatch.setattr(run, "choose_prior", lambda *_, **__: made.prior.model_copy(update={"tau": 0.0}))
+    monkeypatch.setattr(extender, "choose_prior", lambda *_, **__: made.prior.model_copy(update={"tau": 0.0}))
     plain = extend(base.path, data=NEW, out=tmp_path / "without", method="frozen")
-    monkeypatch.setattr(run, "choose_prior", lambda *_, **__: made.prior.model_copy(update={"tau": 1.0}))
+    monkeypatch.setattr(extender, "choose_prior", lambda *_, **__: made.prior.model_copy(update={"tau": 1.0}))
     balanced = extend(base.path, data=NEW, out=tmp_path / "balanced", method="frozen")
     counts = np.array(load(made.recipe.data, "train", image_size=8).counts())
     held_out = np.array([4, 4, 4, 2, 2])  # a tenth and a bit, as the base did: 9 of 120

@@ -1,0 +1,247 @@
+"""An extension that has begun, carried out: the head or all layers are trained, and the new weights written."""
+
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from reslab.extension import announce, fusion, heads
+from reslab.extension.features import as_epoch, compute_features, is_mirrored, set_head, train_head
+from reslab.extension.fusion import LabelledFeatures
+from reslab.extension.memory import KEPT, read_base_memory, see
+from reslab.extension.methods import FUSED, METHODS, TUNED
+from reslab.extension.prior import Priors, choose_prior, priors_of
+from reslab.machine.memory import keep_freed_memory
+from reslab.models.layers import ImageClassifier
+from reslab.network.familiarity import Neighbours
+from reslab.network.finishing import finish, finish_on
+from reslab.network.network import Network
+from reslab.pretrained.fusion import fuse
+from reslab.recipe.networks import Fusion
+from reslab.records import Epoch, PriorChoice
+from reslab.runs import Run
+from reslab.training.begin import Begun
+from reslab.training.loop import Start, Trainer
+from reslab.training.objective import make_objective
+from reslab.training.progress import Display
+from reslab.training.safety import Safety
+from reslab.words import counted, duration
+
+FEWEST_HELD_OUT = 10  # images of a class that a tau is chosen by
+
+
+class _Fused(NamedTuple):
+    """What a head beside a pretrained network is given: features of the new data, training and held-out images.
+
+    `remembered` are drawn features that stand for old images, and `kept` those of some old images as they are.
+    """
+
+    new: LabelledFeatures
+    new_held_out: LabelledFeatures
+    remembered: LabelledFeatures | None
+    kept: LabelledFeatures | None
+
+    @property
+    def training(self) -> LabelledFeatures:
+        return self.remembered.followed_by(self.new) if self.remembered else self.new
+
+    @property
+    def held_out(self) -> LabelledFeatures:
+        return self.kept.followed_by(self.new_held_out) if self.kept else self.new_held_out
+
+
+class Extender:
+    """Carries out the recipe of an extension that has begun."""
+
+    def __init__(self, begun: Begun, *, silent: bool, safety: Safety) -> None:
+        keep_freed_memory()
+        self.begun, self.run, self.recipe = begun, begun.run, begun.run.recipe
+        assert self.recipe.extension is not None
+        self.extension, self.device = self.recipe.extension, begun.team.device
+        self.images, self.held_out = begun.splits[0], begun.splits[1] if len(begun.splits) > 1 else None
+        self.silent, self.safety = silent, safety
+        self.base = self._load_base()
+        self.memory = read_base_memory(self.run) if self.extension.method == "fusion" else None
+        self.fused: _Fused | None = None
+        self.display = Display(total_updates=0, total_epochs=self.recipe.epochs, silent=silent)
+
+    def extend(self) -> Run:
+        """Announce, train, choose the prior, write the weights."""
+        self._announce()
+        network = self._teach()
+        if self.extension.method == "weight-align":
+            heads.align_norms(network.module.head, num_old=self.extension.num_old)
+        if self.extension.method not in FUSED:  # which choose head and prior at once
+            self._settle_prior(network)
+        calibrated, coming = bool(self.extension.keep_old), self._priors().coming.exp()
+        if self.fused:
+            known, held_out = self.fused.training, self.fused.held_out
+            finished = finish_on(
+                network, known, held_out, unchanged=self._unchanged(), calibrated=calibrated, coming=coming
+            )
+        else:
+            finished = finish(network, images=self.images, held_out=self.held_out, calibrated=calibrated, coming=coming)
+        self.display.say(finished.note)
+        self.run.write_weights(finished.network.to_bytes())
+        if self.memory and self.fused:
+            kept = self.fused.new_held_out.few(self.images.classes, num=KEPT)
+            learned = self.memory.joined(self.fused.new, kept=kept)
+            self.run.write_memory(learned.to_bytes(base=self.run.weights_digest))
+        return self.run
+
+    def _teach(self) -> Network:
+        match self.extension.method:
+            case "fusion":
+                return self._fuse(self.base)
+            case "finetune-fusion":
+                return self._fuse(self._tune())
+            case method:
+                return self._extend_on_features() if METHODS[method].on_features else self._tune()
+
+    def _announce(self) -> None:
+        num_old, num_remembered = self.extension.num_old, int(self.memory.counts.sum()) if self.memory else 0
+        for line in announce.describe_classes(self.images, num_old=num_old, num_remembered=num_remembered):
+            self.display.say(line)
+        if overlaps := announce.describe_overlaps(self.images, num_old=num_old):
+            self.display.say(overlaps)
+        seconds = announce.estimate_seconds(self.base, self.recipe, images=self.images)
+        self.display.say(f"{self.extension.method} will take about {duration(max(1.0, seconds))} here")
+
+    def _load_base(self) -> Network:
+        return Network.load(self.run.base_path, device=str(self.device))
+
+    def _grown(self) -> Network:
+        """Load the base anew, with a head for the new classes too."""
+        module = self._load_base().module
+        heads.grow(module, num_new=len(self.images.classes) - self.extension.num_old)
+        return self._named(module)
+
+    def _named(self, module: ImageClassifier) -> Network:
+        """Give layers that know the new classes the names of all."""
+        changes = {"model": self.recipe.model, "classes": self.images.classes, "calibration": None, "class_sets": None}
+        return Network(module, self.base.metadata.model_copy(update=changes))
+
+    def _fuse(self, first: Network) -> Network:
+        """Put a network beside the pretrained one; choose the head and the prior on the held-out images."""
+        began = time.perf_counter()
+        assert isinstance(self.recipe.model, Fusion)
+        assert self.held_out is not None
+        network = self._named(fuse(first, self.recipe.model, num_classes=len(self.images.classes)))
+        self.fused = self._see(network)
+        training, held_out = self.fused.training, self.fused.held_out
+        candidates = fusion.candidates(
+            network.module.head,
+            training,
+            held_out=held_out,
+            num_old=self.extension.num_old,
+            num_known=first.module.head.out_features,
+            num_base_features=fusion.num_features(self.recipe.model.base),
+            keep_old=self.extension.keep_old is not None,
+        )
+        # However often a class was drawn, held-out images are as frequent as they are.
+        priors = self._priors(held_out.labels if self.memory else None)
+        choices = [choose_prior(head.logits(held_out.features), held_out.labels, priors=priors) for head in candidates]
+        place = max(range(len(choices)), key=lambda place: choices[place].best)
+        head, choice = candidates[place], choices[place].model_copy(update={"strength": candidates[place].strength})
+        if min(held_out.labels.bincount()) < FEWEST_HELD_OUT:  # which would choose by chance
+            choice = choice.model_copy(update={"tau": 0.0})
+        head.write(network.module.head)
+        logits = head.logits(training.features)
+        self._log_head(as_epoch(logits, training.labels, seconds=time.perf_counter() - began))
+        self._add_prior(network, choice, priors, num_held_out=len(held_out.labels))
+        return network
+
+    def _see(self, network: Network) -> _Fused:
+        assert self.held_out is not None
+        return _Fused(
+            see(network, self.images),
+            see(network, self.held_out),
+            remembered=self.memory.draw(seed=self.begun.seed) if self.memory else None,
+            kept=self.memory.kept if self.memory else None,
+        )
+
+    def _unchanged(self) -> Tensor | None:
+        """Give the features of the images at hand where a memory stands for the rest and no layer has seen any."""
+        familiarity = self.base.familiarity
+        if not (self.fused and self.fused.kept and familiarity and isinstance(familiarity.measure, Neighbours)):
+            return None
+        new = self.fused.new.few(self.images.classes, num=KEPT)
+        return self.fused.held_out.followed_by(new).features
+
+    def _priors(self, held_out: Tensor | None = None) -> Priors:
+        """Find the priors; logits that were calibrated on `held_out` labels alone carry theirs."""
+        recipe = self.recipe.model_copy(update={"sampling": None}) if self.extension.method in FUSED else self.recipe
+        counts = held_out.bincount().tolist() if held_out is not None else self.images.counts()
+        return priors_of(recipe, counts=counts)
+
+    def _log_head(self, solved: Epoch) -> None:
+        """Log a head that was solved: alone, or as the end of the last epoch that trained the layers below it."""
+        log = self.run.log if self.extension.method in TUNED else []
+        if log:
+            solved = log[-1].model_copy(update={"seconds": log[-1].seconds + solved.seconds})
+        self.run.cut_log(max(0, len(log) - 1))
+        self.run.append_log(solved)
+
+    def _extend_on_features(self) -> Network:
+        network = self._grown()
+        began = time.perf_counter()
+        features = compute_features(network, self.images, mirrored=is_mirrored(self.recipe))
+        seconds = time.perf_counter() - began
+        self.run.cut_log(0)
+        for epoch in self._head_epochs(network.module.head, features):
+            if epoch.epoch == 1:  # which the features are part of
+                epoch = epoch.model_copy(update={"seconds": epoch.seconds + seconds})
+            self.run.append_log(epoch)
+            self.display.epoch(epoch)
+        return network
+
+    def _head_epochs(self, head: nn.Linear, features: Tensor) -> Iterator[Epoch]:
+        recipe, labels = self.recipe, self.images.labels
+        if self.extension.method == "nearest-mean":
+            return iter([set_head(head, features=features, labels=labels)])
+        objective = make_objective(recipe, images=self.images, teacher=None, device=torch.device("cpu"))
+        return train_head(
+            head, features=features, labels=labels, recipe=recipe, objective=objective, seed=self.begun.seed
+        )
+
+    def _tune(self) -> Network:
+        start = None
+        if self.extension.method in TUNED:
+            grown = self._grown()
+            self._imprint(grown)
+            start = Start(grown.module, teacher=self.base.module if self.extension.distill else None)
+        trainer = Trainer(self.begun, silent=self.silent, start=start, safety=self.safety).catch_up()
+        trainer.run_epochs()
+        return self._named(trainer.state.model)
+
+    def _imprint(self, network: Network) -> None:
+        num_old = self.extension.num_old
+        new = self.images.subset((self.images.labels >= num_old).nonzero().flatten())
+        features, labels = network.features(new.images).to(self.device), new.labels.to(self.device)
+        heads.imprint(network.module.head, features=features, labels=labels, num_old=num_old)
+
+    def _settle_prior(self, network: Network) -> None:
+        """Choose the prior's strength on the held-out images and build it into the head's biases."""
+        if self.extension.old_data == "none" or self.held_out is None:
+            self.run.write_prior(PriorChoice(tau=1.0, curve=()))
+            return
+        priors: Priors = priors_of(self.recipe, counts=self.images.counts())
+        choice = choose_prior(network.logits(self.held_out.images), self.held_out.labels, priors=priors)
+        self._add_prior(network, choice, priors, num_held_out=len(self.held_out.labels))
+
+    def _add_prior(self, network: Network, choice: PriorChoice, priors: Priors, *, num_held_out: int) -> None:
+        """Build the chosen prior into the head's biases, record it and say so."""
+        with torch.no_grad():
+            network.module.head.bias.add_(priors.offset(choice.tau).to(self.device))
+        self.run.write_prior(choice)
+        where = f"on {counted(num_held_out, 'validation image')}"
+        best = max(point.macro_f1.value for point in choice.curve)
+        if best > next(point.macro_f1.value for point in choice.curve if point.tau == choice.tau):
+            self.display.say(f"tau {choice.tau:g}: a class has too few validation images to choose another by")
+        elif choice.is_flat:
+            self.display.say(f"every tau has the same macro F1 {where}, so {choice.tau:g} is as good as any")
+        else:
+            strength = "" if choice.strength is None else f" and a strength of {choice.strength:g}"
+            self.display.say(f"tau {choice.tau:g}{strength}: the best macro F1 {where}")

@@ -1,0 +1,159 @@
+"""What an extension is to do, as a recipe: from a finished run, what it has learned and what is asked for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from reslab.data.expression import join_expressions, name_classes
+from reslab.data.images import ImageSet
+from reslab.data.recipe_data import read_split, recipe_here
+from reslab.errors import UserError
+from reslab.extension.learned import read_learned
+from reslab.extension.memory import Memory
+from reslab.extension.methods import DISTILLED, METHODS, backbone_rate, check_method, fit, num_held_out, plan
+from reslab.recipe.networks import Fusion
+from reslab.recipe.recipe import Extension, LinearHead, Method, Recipe, derive
+from reslab.recipe.settings import with_settings
+from reslab.records import Weights
+from reslab.runs import Run
+from reslab.training.budget import within
+
+PRIORS = ("base", "used")
+FORWARD_SHARE = 3 / 4  # of an update with a teacher, which adds a forward pass to three
+FIXED = ("data", "model", "image_size", "channels", "standardize", "resize", "validation", "trial", "extension")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user asks of an extension."""
+
+    data: str
+    method: str
+    old_data: str | int
+    merge: bool
+    prior: str
+    keep_old: str | None
+    settings: tuple[str, ...]
+    minutes: float | None
+    skip_damaged: bool
+
+
+def plan_extension(
+    run: Run, weights: Weights, wish: Wish, *, memory: Memory | None, data_dir: Path | None, device: torch.device
+) -> Recipe:
+    """Write down what extends a run as is wished.
+
+    Raises: UserError where its base, its data or the wishes do not allow it.
+    """
+    method = check_method(wish.method, old_data=wish.old_data, base=run.path, remembers=memory is not None)
+    if method != "fusion":
+        memory = None
+    _check_wish(run, weights, wish, method=method)
+    base = run.recipe
+    limit = {"all": None, "none": 0}.get(str(wish.old_data), wish.old_data)
+    extension = Extension(
+        method=method,
+        base=run.weights_digest,
+        base_test=next((data.fingerprint for data in run.environment.data if data.split == "test"), None),
+        num_old=len(weights.classes),
+        old_data=wish.old_data,  # type: ignore[arg-type]
+        merge=wish.merge or bool(base.extension and base.extension.merge),
+        keep_old=wish.keep_old,  # type: ignore[arg-type]
+        backbone_lr=backbone_rate(method, old_data=wish.old_data),
+        distill=1.0 if method in DISTILLED else 0.0,
+    )
+    old = recipe_here(run, data_dir=data_dir).data
+    if memory:  # whose images may be gone
+        old = name_classes(old, weights.classes)
+    data = join_expressions(old, wish.data, old_limit=None if limit is None else int(limit))
+    draft = plan(run.base_recipe, weights=weights, extension=extension, data=data)
+    draft = derive(draft, name=draft.name, skip_damaged=base.skip_damaged or wish.skip_damaged)
+    images = read_split(draft, "train", data_dir=data_dir, allow_remote=True)
+    _check_fit(run, weights, images, wish)
+    old_counts = memory.counts.tolist() if memory else _count_old(run, data_dir=data_dir)
+    coming = _expect(wish, images, old_counts=old_counts, remembers=memory is not None)
+    draft = derive(draft, name=draft.name, extension=extension.model_copy(update={"coming": coming}))
+    held_out = 0 if extension.old_data == "none" and not memory else num_held_out(run, images)
+    recipe = fit(draft, num_images=len(images.labels), validation=held_out, trial=base.trial)
+    recipe = with_own_settings(recipe, wish.settings)
+    if wish.minutes is None:
+        return recipe
+    share = 1.0 if extension.distill == 0 else FORWARD_SHARE  # the rest is for the base's opinion
+    tuned = recipe
+    if isinstance(recipe.model, Fusion) and method == "finetune-fusion":  # the pretrained network is not trained
+        tuned = derive(recipe, name=recipe.name, model=recipe.model.base)
+    shortened = within(tuned, minutes=share * wish.minutes, images=images, device=device)
+    return derive(shortened, name=recipe.name, model=recipe.model)
+
+
+def _check_wish(run: Run, weights: Weights, wish: Wish, *, method: Method) -> None:
+    if wish.prior not in PRIORS and not (wish.prior.isdecimal() and int(wish.prior)):
+        raise UserError(f"--prior {wish.prior}: choose from {', '.join(PRIORS)}, or write a whole number, such as 10")
+    if wish.prior == "used" and wish.old_data == "none":
+        raise UserError("--prior used goes by the old images used, and --old-data none uses none: omit --prior")
+    if wish.keep_old not in (None, "exact"):
+        raise UserError(f"--keep-old {wish.keep_old}: write exact, or omit it")
+    if wish.keep_old and method != "fusion":
+        raise UserError(f"{method} changes the old classes' logits: choose --method fusion, or omit --keep-old")
+    if wish.minutes is not None and METHODS[method].on_features:
+        raise UserError(f"{method} takes as long as its features do: omit --minutes, or choose another --method")
+    if method == "finetune-fusion" and isinstance(weights.model, Fusion):
+        raise UserError(f"{run.path} is joined with a pretrained network already: choose finetune-distill or fusion")
+    if run.recipe.trial and wish.old_data == "none":
+        raise UserError(
+            f"{run.path} is a trial, which is measured on validation images, and --old-data none holds none out: "
+            "extend a run that is no trial"
+        )
+
+
+def with_own_settings(recipe: Recipe, settings: tuple[str, ...]) -> Recipe:
+    """Change how the method trains. Raises: UserError where it does not, or what it is to learn would change."""
+    if settings and isinstance(recipe.optimizer, LinearHead):
+        raise UserError("fusion solves its head, which nothing sets: omit --set and --epochs")
+    changed = with_settings(recipe, settings)
+    for field in FIXED:
+        if getattr(changed, field) != getattr(recipe, field):
+            raise UserError(f"--set {field}: an extension takes it from its base and its data, so omit it")
+    return changed
+
+
+def _count_old(run: Run, *, data_dir: Path | None) -> list[int]:
+    """Count the images of each class that the base was trained on or held out, which must be as they were."""
+    parts = [part.counts() for part in read_learned(run, data_dir=data_dir) if part is not None]
+    return [sum(counts) for counts in zip(*parts, strict=True)]
+
+
+def _expect(wish: Wish, images: ImageSet, *, old_counts: list[int], remembers: bool) -> tuple[int, ...] | None:
+    """Say how frequent pictures of each class (K,) will be, where that is not as in training."""
+    counts, num_old = images.counts(), len(old_counts)
+    if wish.prior.isdecimal():
+        return (int(wish.prior),) * num_old + (1,) * (len(counts) - num_old)
+    if remembers:
+        return (*old_counts, *counts[num_old:])
+    if wish.prior == "used" or not isinstance(wish.old_data, int):
+        return None
+    for label, count in enumerate(old_counts):  # as if none of the base's were left out
+        counts[label] += count - min(count, wish.old_data)
+    return tuple(counts)
+
+
+def _check_fit(run: Run, weights: Weights, images: ImageSet, wish: Wish) -> None:
+    num_old = len(weights.classes)
+    if images.classes[:num_old] != weights.classes:
+        raise UserError(f"{run.path} was trained on other classes than {run.recipe.data} has now: train it again")
+    if len(images.classes) == num_old:
+        raise UserError(
+            f"{wish.data!r} has no new class: {run.path} knows {', '.join(weights.classes)}; to train on with more "
+            "pictures of these, add --merge"
+        )
+    if wish.old_data != "none" and 0 in images.counts()[:num_old]:
+        raise UserError(
+            f"{run.path} has learned some of its classes without images, which {run.recipe.data!r} therefore leaves "
+            "out: extend it by --method fusion --old-data none too"
+        )
+    if images.images.shape[1] != weights.channels:
+        raise UserError(
+            f"{run.path} takes images of {weights.channels} channels, those of {wish.data!r} have "
+            f"{images.images.shape[1]}: make them alike"
+        )
