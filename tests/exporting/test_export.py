@@ -116,7 +116,7 @@ def test_files_the_app_and_the_command_say_the_same_calibrated_probabilities_and
         assert len(np.unique(familiarity)) > 5
 
     compare(tmp_path / "model.onnx", network)
-    network.familiarity = fit_frozen(features, logits)
+    network.familiarity = fit_frozen(features, features, logits)
     network.save(finished.weights_path)
     export(finished, to=tmp_path / "frozen.onnx")
     compare(tmp_path / "frozen.onnx", Network.load(finished.path))

@@ -172,6 +172,25 @@ def test_few_images_of_a_class_are_told_apart_by_discriminant_analysis(
     assert [head.strength for head in heads] == list(fusion.PENALTIES)
 
 
+def test_where_no_image_has_changed_the_features_all_rows_are_solved_anew(
+    experts: tuple[fusion.SolvedHead, fusion.SolvedHead, fusion.LabelledFeatures],
+) -> None:
+    held_out = experts[2]
+    few = fusion.LabelledFeatures(held_out.features[:150], held_out.labels[:150])
+    useless = nn.Linear(6, 3)  # whose rows would be kept otherwise
+    solve = partial(fusion.candidates, num_old=2, num_known=2, num_base_features=3, keep_old=False)
+    rates = []
+    for is_unchanged in (False, True):
+        heads = solve(useless, few, held_out=held_out, is_unchanged=is_unchanged)
+        rates.append(
+            max(float((head.logits(held_out.features).argmax(1) == held_out.labels).float().mean()) for head in heads)
+        )
+    assert [head.strength for head in heads] == [*fusion.SHRINKAGES, *fusion.PENALTIES]
+    assert rates[1] > rates[0] + 0.05
+    heads = solve(useless, few, held_out=fusion.LabelledFeatures(*(x[:5] for x in few)), is_unchanged=True)
+    assert [head.strength for head in heads] == list(fusion.PENALTIES)
+
+
 def test_a_handful_of_held_out_images_chooses_no_tau(base: Run, tmp_path: Path) -> None:
     made = extend(base.path, data="digits:0,8@20", out=tmp_path / "more", method="fusion")
     assert made.prior.tau == 0

@@ -48,6 +48,11 @@ class _Fused(NamedTuple):
         return self.remembered.followed_by(self.new) if self.remembered else self.new
 
     @property
+    def real(self) -> LabelledFeatures:
+        """Those of training images that are at hand, and what is kept of the old ones."""
+        return self.kept.followed_by(self.new) if self.kept else self.new
+
+    @property
     def held_out(self) -> LabelledFeatures:
         return self.kept.followed_by(self.new_held_out) if self.kept else self.new_held_out
 
@@ -78,8 +83,10 @@ class Extender:
         calibrated, coming = bool(self.extension.keep_old), self._priors().coming.exp()
         if self.fused:
             known, held_out = self.fused.training, self.fused.held_out
+            if self._is_unchanged:
+                known = self.fused.real
             finished = finish_on(
-                network, known, held_out, unchanged=self._unchanged(), calibrated=calibrated, coming=coming
+                network, known, held_out, is_unchanged=self._is_unchanged, calibrated=calibrated, coming=coming
             )
         else:
             finished = finish(network, images=self.images, held_out=self.held_out, calibrated=calibrated, coming=coming)
@@ -139,6 +146,7 @@ class Extender:
             num_known=first.module.head.out_features,
             num_base_features=fusion.num_features(self.recipe.model.base),
             keep_old=self.extension.keep_old is not None,
+            is_unchanged=self._is_unchanged,
         )
         # However often a class was drawn, held-out images are as frequent as they are.
         priors = self._priors(held_out.labels if self.memory else None)
@@ -162,13 +170,12 @@ class Extender:
             kept=self.memory.kept if self.memory else None,
         )
 
-    def _unchanged(self) -> Tensor | None:
-        """Give the features of the images at hand where a memory stands for the rest and no layer has seen any."""
+    @property
+    def _is_unchanged(self) -> bool:
+        """Tell whether no image has changed the layers below the head, as with a base that compares with neighbours."""
         familiarity = self.base.familiarity
-        if not (self.fused and self.fused.kept and familiarity and isinstance(familiarity.measure, Neighbours)):
-            return None
-        new = self.fused.new.few(self.images.classes, num=KEPT)
-        return self.fused.held_out.followed_by(new).features
+        is_frozen = familiarity is not None and isinstance(familiarity.measure, Neighbours)
+        return is_frozen and self.extension.method == "fusion"
 
     def _priors(self, held_out: Tensor | None = None) -> Priors:
         """Find the priors; logits that were calibrated on `held_out` labels alone carry theirs."""

@@ -106,11 +106,12 @@ def candidates(
     num_known: int,
     num_base_features: int,
     keep_old: bool,
+    is_unchanged: bool = False,
 ) -> list[SolvedHead]:
     """Solve a head for each penalty: new rows beside the first network's, which are kept or joined to a second opinion.
 
     The first network knows the first `num_known` rows of `head`, the old classes or all; its features are the first
-    `num_base_features`.
+    `num_base_features`. Where no image has changed those, all its rows are solved anew.
     """
     old = SolvedHead(head.weight[:num_known].detach().cpu(), head.bias[:num_known].detach().cpu(), 0.0)
     old_logits = old.logits(training.features)
@@ -119,6 +120,8 @@ def candidates(
         old_held = old.logits(held_out.features)
         return [_stack(old, calibrate_rows(each, held_out, old_logits=old_held)) for each in rows]
     first, places = old, slice(num_base_features, None)
+    if is_unchanged:
+        return _solve_anew((slice(num_base_features), places), training, held_out=held_out, num_old=num_old)
     if num_known == num_old:
         (new,) = _regress_on(slice(num_base_features), training, given=old_logits, penalties=PENALTIES[:1])
         first = _stack(old, new)
@@ -126,8 +129,18 @@ def candidates(
     if min(np.bincount(training.labels)) < FEW and _can_judge(first, held_out=held_out):
         seconds = [each for each in _discriminate(places, training) if _can_judge(first, each, held_out=held_out)]
     if not seconds:
-        seconds = _regress_on(places, training, given=torch.zeros(len(training.labels), 0), penalties=PENALTIES)
+        seconds = _regress_on(places, training, penalties=PENALTIES)
     return [join(first, each, held_out=held_out, num_old=num_old) for each in seconds]
+
+
+def _solve_anew(
+    places: tuple[slice, slice], training: LabelledFeatures, *, held_out: LabelledFeatures, num_old: int
+) -> list[SolvedHead]:
+    """Join two classifiers of all classes, one on the features of each network, of the same kind and strength."""
+    discriminating = zip(*(_discriminate(place, training) for place in places), strict=True)
+    regressing = zip(*(_regress_on(place, training, penalties=PENALTIES) for place in places), strict=True)
+    pairs = [*(pair for pair in discriminating if _can_judge(*pair, held_out=held_out)), *regressing]
+    return [join(*pair, held_out=held_out, num_old=num_old) for pair in pairs]
 
 
 def _discriminate(places: slice, training: LabelledFeatures) -> list[SolvedHead]:
@@ -157,9 +170,10 @@ def _stack(old: SolvedHead, new: SolvedHead) -> SolvedHead:
 
 
 def _regress_on(
-    places: slice, training: LabelledFeatures, *, given: Tensor, penalties: tuple[float, ...]
+    places: slice, training: LabelledFeatures, *, penalties: tuple[float, ...], given: Tensor | None = None
 ) -> list[SolvedHead]:
-    """Regress on some of the features alone; the rows are 0 at the others."""
+    """Regress on some of the features alone; the rows are 0 at the others, and there are none for what is `given`."""
+    given = torch.zeros(len(training.labels), 0) if given is None else given
     alone = LabelledFeatures(training.features[:, places], training.labels)
     return [_at(places, training, solved) for solved in regress(alone, given=given, penalties=penalties)]
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from reslab.data.batches import seeded
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import check_remote
+from reslab.data.split import limit
 from reslab.errors import UserError
 from reslab.extension import fusion
 from reslab.extension.fusion import LabelledFeatures
@@ -33,6 +34,7 @@ from reslab.runs import Damaged, Run
 from reslab.runs.files import read_safetensors, to_safetensors
 
 KEPT = 100  # images of a class whose features are kept as they are
+PER_KEPT = 5  # training images, of which one is set apart for that where none were held out
 MOST_DRAWN = 50_000  # features in all
 SMALLEST = 1e-6  # deviation, of features that are always the same
 BASE = "base"  # the SHA-256 of the weights whose features they are, in the file's metadata
@@ -101,7 +103,8 @@ def remember(
     """Let a finished run remember its training images, so that it can be extended without them.
 
     Writes `memory.safetensors` into its folder: the mean feature of each class, the covariance that the classes share,
-    and the features of 100 images of each class, of held-out ones where the run held any out. Features are those of the
+    and the features of 100 images of each class: of held-out ones where the run held any out, else of at most a fifth
+    of the training images, which the mean and the covariance leave out. Features are those of the
     network and, beside it, of the pretrained network that `fusion` uses. No picture can be seen from them, but they say
     something of each kept image. `extend` then takes `old_data="none"` with the method `fusion`.
 
@@ -140,8 +143,10 @@ def remember(
     module = fuse(base, options, num_classes=len(base.classes))
     network = Network(module, base.metadata.model_copy(update={"model": options}))
     seen = see(network, training)
-    kept = seen if held_out is None else see(network, held_out)
-    found = _learn(seen, kept.few(training.classes, num=KEPT))
+    if held_out is None:
+        found = _learn(*_set_apart(seen, training.classes))._replace(counts=seen.labels.bincount())
+    else:
+        found = _learn(seen, see(network, held_out).few(training.classes, num=KEPT))
     run.write_memory(found.to_bytes(base=run.weights_digest))
     return found
 
@@ -170,6 +175,17 @@ def _read(path: Path, *, base: str, again: Path) -> Memory:
 def see(network: Network, images: ImageSet) -> LabelledFeatures:
     """Compute the features that a fused network's head is given."""
     return LabelledFeatures(compute_fused(network, images), images.labels)
+
+
+def _set_apart(seen: LabelledFeatures, classes: tuple[str, ...]) -> tuple[LabelledFeatures, LabelledFeatures]:
+    """Divide images into those whose distribution is remembered, and a few of each class that calibrate by it."""
+    is_kept = torch.zeros(len(seen.labels), dtype=torch.bool)
+    for label, name in enumerate(classes):
+        own = seen.labels == label
+        num = min(KEPT, int(own.sum()) // PER_KEPT)
+        is_kept[limit((~own).long().numpy(), classes=(name,), num=num)] = True
+    rest, kept = (LabelledFeatures(seen.features[part], seen.labels[part]) for part in (~is_kept, is_kept))
+    return rest, kept
 
 
 def _learn(seen: LabelledFeatures, kept: LabelledFeatures) -> Memory:

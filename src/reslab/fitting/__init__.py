@@ -274,7 +274,7 @@ def _get_to_know(images: ImageSet, found: FittedHead) -> Familiarity | None:
     features = torch.from_numpy(network.features(images.images))  # which are in the cache
     order = torch.randperm(len(features), generator=seeded(0, "familiarity"))
     few = order[:MOST]
-    return fit_frozen(features[few], torch.from_numpy(found.logits)[few])
+    return fit_frozen(features[few], features[few], torch.from_numpy(found.logits)[few])
 
 
 def _log(images: ImageSet, found: FittedHead, *, seconds: float) -> Epoch:

@@ -39,6 +39,7 @@ MOST: Final = 2000  # training images that are looked at
 FEWEST: Final = 19  # held-out images: with fewer, the strangest picture of all has a familiarity above 0.05
 _NEIGHBOURS: Final = 10
 _SHRINKAGE: Final = 0.1  # of the correlations of features within classes, so that few images suffice
+_SAME: Final = 0.999  # cosine of an image's features with its own, at half the digits
 _EQUAL: Final = 1e-5  # sums that differ by less are equal, whatever computed them
 
 
@@ -78,13 +79,12 @@ class Neighbours(nn.Module):
 
     known: Tensor
 
-    def __init__(self, known: Tensor, *, nearest: int = _NEIGHBOURS) -> None:
+    def __init__(self, known: Tensor) -> None:
         super().__init__()
-        self.nearest = nearest
         self.register_buffer("known", known)
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
-        cosine = (F.normalize(features, dim=1) @ self.known.T).topk(self.nearest, dim=1).values[:, -1]
+        cosine = (F.normalize(features, dim=1) @ self.known.T).topk(_NEIGHBOURS, dim=1).values[:, -1]
         return torch.stack([cosine, _energy(logits)], dim=1)
 
 
@@ -128,16 +128,19 @@ def fit_familiarity(known: Tensor, labels: Tensor, held_out: Tensor, logits: Ten
     return Familiarity(measure, measure(held_out.float(), logits.float()))
 
 
-def fit_frozen(features: Tensor, logits: Tensor) -> Familiarity | None:
-    """Learn from features (M, D) that no image has changed, each compared with the others, and logits out of folds.
+def fit_frozen(known: Tensor, held_out: Tensor, logits: Tensor) -> Familiarity | None:
+    """Learn from features (M, D) that no image has changed, and features (H, D) and logits (H, K) of held-out images.
 
-    Gives nothing where those are too few.
+    Those may be among the known ones, with logits out of folds: each is compared with the others. Gives nothing where
+    they are too few.
     """
-    if len(features) < FEWEST:
+    if min(len(known), len(held_out)) < FEWEST:
         return None
-    stored = F.normalize(features.float(), dim=1).half().float()  # as a file keeps them
-    others = Neighbours(stored, nearest=_NEIGHBOURS + 1)
-    return Familiarity(Neighbours(stored), others(features.float(), logits.float()))
+    stored = F.normalize(known.float(), dim=1).half().float()  # as a file keeps them
+    near = (F.normalize(held_out.float(), dim=1) @ stored.T).topk(_NEIGHBOURS + 1, dim=1).values
+    is_known = near[:, 0] > _SAME
+    cosine = torch.where(is_known, near[:, _NEIGHBOURS], near[:, _NEIGHBOURS - 1])
+    return Familiarity(Neighbours(stored), torch.stack([cosine, _energy(logits.float())], dim=1))
 
 
 def _find_directions(features: Tensor, labels: Tensor) -> Directions:

@@ -68,26 +68,24 @@ def finish_on(
     known: tuple[Tensor, Tensor],
     held_out: tuple[Tensor, Tensor],
     *,
-    unchanged: Tensor | None = None,
+    is_unchanged: bool = False,
     calibrated: bool = False,
     coming: Tensor | None = None,
 ) -> Finished:
     """Do the same on features (N, D) and labels (N,) of images that may be gone, `known` and `held_out` ones.
 
-    Where no image has changed the layers that compute features, each of the `unchanged` ones (U, D) is compared with
-    the others instead.
+    Where no image has changed the layers below the head, held-out images are compared with known ones, of which they
+    may be some.
     """
     features, labels = known
     settled = _settle(network, _look(network, *held_out), usual=None, calibrated=calibrated, coming=coming)
     network, seen, note = settled
     assert seen is not None
-    if unchanged is None:
-        few = limit(labels.numpy(), classes=network.classes, num=-(-MOST // len(network.classes)))
-        familiarity = fit_familiarity(features[few], labels[few], seen.features, seen.logits)
+    few = limit(labels.numpy(), classes=network.classes, num=-(-MOST // len(network.classes)))
+    if is_unchanged:
+        familiarity = fit_frozen(features[few], seen.features, seen.logits)
     else:
-        with torch.no_grad():
-            logits = network.module.head(unchanged.to(network.device)).float().cpu()
-        familiarity = fit_frozen(unchanged, logits)
+        familiarity = fit_familiarity(features[few], labels[few], seen.features, seen.logits)
     return Finished(Network(network.module, network.metadata, familiarity), note)
 
 
