@@ -67,7 +67,7 @@ def test_old_classes_stand_before_and_after(taught, taught_page):
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("ends", "judgement"),
-    [((-0.03, -0.001), "the network forgot some old classes"), ((0.001, 0.02), "the old classes improved")],
+    [((-0.03, -0.001), "the old classes are recognized less well"), ((0.001, 0.02), "the old classes improved")],
 )
 def test_a_change_beyond_chance_is_said(ends, judgement, make_run, read_page):
     run = make_run(num_old=2, recipe={"extension": {"method": "frozen", "base": "f00", "num_old": 2}})
@@ -94,8 +94,8 @@ def test_any_new_class_is_told_from_any_old_one(taught, taught_page):
     hits, called, actual = matrix[num_old:, num_old:].sum(), matrix[:, num_old:].sum(), matrix[num_old:].sum()
     assert 0 < hits < min(called, actual)
     text = plain(taught_page.text["new"])
-    assert f"Called any new class: {called:,} images, of which {100 * hits / called:.2f} %" in text
-    assert f"(precision), which is {100 * hits / actual:.2f} %" in text
+    assert f"It calls {called:,} images a new class; {100 * hits / called:.2f} %" in text
+    assert f"of new classes, it calls {100 * hits / actual:.2f} %" in text
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -114,7 +114,7 @@ def test_new_classes_that_are_never_found_have_no_figures_of_nothing(make_run):
     actual = 10 * (len(matrix) - 2)
     assert tell(matrix) == f"No image was called a new class, not one of the {actual} images of new classes."
     matrix[0, 2] = 1
-    assert plain(tell(matrix)).startswith("Called any new class: 1 image, of which 0.00 %")
+    assert plain(tell(matrix)).startswith("It calls 1 image a new class; 0.00 %")
     assert "Of these" not in tell(matrix)
     matrix[2, 2] = 1
     assert "Of these, 100.00" in tell(matrix)

@@ -63,9 +63,7 @@ def _old_sentence(inputs: Inputs, extension: ExtensionFigures) -> str:
 
 def _judgement(change: Estimate) -> str:
     if change.high < 0:
-        return say(
-            "the whole interval is below 0, so the network forgot some old classes or confuses them with new ones"
-        )
+        return say("the whole interval is below 0, so the old classes are recognized less well")
     if change.low > 0:
         return say("the whole interval is above 0, so the old classes improved")
     return say("the interval includes 0, so the change may be chance")
@@ -108,8 +106,8 @@ def _new_sentence(inputs: Inputs, num_old: int) -> str:
         for part, total in ((hits, called), (hits, actual), (matrix.diagonal()[num_old:].sum(), hits))
     )
     found = say(
-        "Called any new class: {called}, of which {precision} are of a new class (precision), which is {recall} of the "
-        "{actual} of new classes (recall).",
+        "It calls {called} a new class; {precision} of them are of one (precision). Of the {actual} of new classes, it "
+        "calls {recall} one (recall).",
         called=counted(int(called), "image"),
         precision=f"{precision.text} {precision.aside}".strip(),
         recall=f"{recall.text} {recall.aside}".strip(),

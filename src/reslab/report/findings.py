@@ -3,17 +3,19 @@
 import numpy as np
 
 from reslab.language import decimal, grouped, say
-from reslab.records import Estimate, Evaluation, SplitFigures
+from reslab.records import Estimate, Evaluation, ExtensionFigures, SplitFigures
 from reslab.report.nearest import PublishedRow, difference
-from reslab.words import counted, figure, interval, percent
+from reslab.words import counted, figure, interval, named, percent, points
 
+FEWEST_CONFUSED = 3  # images of one class taken for another; fewer are no finding
 OVERFITS = 0.005  # of accuracy; less is no finding
 
 
 def findings(evaluation: Evaluation, *, row: PublishedRow | None) -> list[str]:
     """Sum up an evaluated run in sentences, the most important first."""
     test, classes = evaluation.splits["test"], evaluation.classes
-    found = [strength(test, classes)]
+    found = [] if evaluation.extension is None else [gain(test, evaluation.extension)]
+    found.append(strength(test, classes))
     if row is not None:
         found.append(beside_published(test, row))
     found.append(confusion(test, classes))
@@ -22,15 +24,49 @@ def findings(evaluation: Evaluation, *, row: PublishedRow | None) -> list[str]:
     return found
 
 
+def gain(test: SplitFigures, extension: ExtensionFigures) -> str:
+    """Say what an extension has gained and lost, and how often it takes new classes for old ones and the reverse."""
+    matrix, num_old = np.array(test.confusion_matrix), extension.num_old
+    change = extension.old_change
+    taught = say(
+        "It has learned {classes} with macro F1 {f1}; the accuracy on the old ones changed by {change} points "
+        "{interval}.",
+        classes=counted(len(extension.new_classes), "new class"),
+        f1=figure(extension.new_macro_f1),
+        change=points(change.value),
+        interval=interval(change.low, change.high, unit="points"),
+    )
+    taken = say(
+        "Of {new} images of new classes it takes {missed} for old ones, of {old} images of old classes {called} for "
+        "new ones.",
+        new=grouped(int(matrix[num_old:].sum())),
+        missed=grouped(int(matrix[num_old:, :num_old].sum())),
+        old=grouped(int(matrix[:num_old].sum())),
+        called=grouped(int(matrix[:num_old, num_old:].sum())),
+    )
+    return f"{taught} {taken}"
+
+
 def strength(test: SplitFigures, classes: tuple[str, ...]) -> str:
-    """Say how many test images are classified correctly, and which class best."""
+    """Say how many test images are classified correctly, and which classes best, unless that is most of them."""
     recalls = np.array([each.recall.value for each in test.per_class])
+    best = np.flatnonzero(recalls == recalls.max())
+    right = {"accuracy": figure(test.accuracy), "images": grouped(test.num_images)}
+    if len(best) > max(1, len(classes) // 2):
+        return say("It classifies {accuracy} of {images} test images correctly.", **right)
+    recall = percent(recalls.max(), decimals=0)
+    if len(best) > 1:
+        return say(
+            "It classifies {accuracy} of {images} test images correctly; its best classes are {best} ({recall} each).",
+            **right,
+            best=named([say("“{name}”", name=classes[place]) for place in best], most=3),
+            recall=recall,
+        )
     return say(
         "It classifies {accuracy} of {images} test images correctly; its best class is “{best}” ({recall}).",
-        accuracy=figure(test.accuracy),
-        images=grouped(test.num_images),
-        best=classes[int(recalls.argmax())],
-        recall=percent(recalls.max(), decimals=0),
+        **right,
+        best=classes[int(best[0])],
+        recall=recall,
     )
 
 
@@ -74,9 +110,13 @@ def confusion(test: SplitFigures, classes: tuple[str, ...]) -> str:
     """Say which two classes are confused most, and how often each way."""
     matrix = np.array(test.confusion_matrix)
     np.fill_diagonal(matrix, 0)
-    true, predicted = (int(place) for place in np.unravel_index(int(matrix.argmax()), matrix.shape))
+    shares = matrix / np.maximum(1, np.array([each.support for each in test.per_class]))[:, None]
+    most = np.where(matrix == matrix.max(), shares, -1)  # of pairs that are equally often confused, the larger share
+    true, predicted = (int(place) for place in np.unravel_index(int(most.argmax()), matrix.shape))
     if not matrix[true, predicted]:
         return say("It confuses no classes of the test split.")
+    if matrix[true, predicted] < FEWEST_CONFUSED:
+        return say("It takes no class for another more than twice.")
     wrong, support = int(matrix[true, predicted]), test.per_class[true].support
     back = int(matrix[predicted, true])
     return say(
