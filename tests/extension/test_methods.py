@@ -271,7 +271,7 @@ def test_old_classes_stay_as_frequent_as_in_the_base_though_few_of_their_images_
 @pytest.mark.parametrize(
     ("data", "changes", "sentence"),
     [
-        ("digits:4", {}, "twice"),
+        ("digits:4,5", {}, "base has learned 4 already, from the same images: leave that out of digits:4,5"),
         ("digits:99", {}, "'99' is not a class of digits"),
         ("digits:0@1", {}, "class '0' has 1 training image"),
         ("digits:0", {"prior": "test"}, "--prior test: choose from base, used, or write a whole number"),

@@ -113,7 +113,8 @@ def print_finished(run: "Run", *, how: str, was_finished: bool) -> None:
     from reslab.words import duration
 
     taken = duration(sum(epoch.seconds for epoch in run.log))
-    echo(f"{'Finished before' if was_finished else f'{how} in {taken}'}; next: reslab evaluate {run.path}")
+    step = "report" if was_finished and run.is_evaluated else "evaluate"
+    echo(f"{'Finished before' if was_finished else f'{how} in {taken}'}; next: reslab {step} {run.path}")
 
 
 def print_elsewhere(found: "OtherData") -> None:

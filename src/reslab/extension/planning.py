@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from reslab.data.expression import join_expressions, name_classes
+from reslab.data.expression import ShardsTerm, join_expressions, name_classes, parse
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import read_split, recipe_here
 from reslab.errors import UserError
@@ -18,6 +18,7 @@ from reslab.recipe.settings import with_settings
 from reslab.records import Weights
 from reslab.runs import Run
 from reslab.training.budget import within
+from reslab.words import named
 
 PRIORS = ("base", "used")
 FORWARD_SHARE = 3 / 4  # of an update with a teacher, which adds a forward pass to three
@@ -66,6 +67,7 @@ def plan_extension(
     old = recipe_here(run, data_dir=data_dir).data
     if memory:  # whose images may be gone
         old = name_classes(old, weights.classes)
+    _check_new(run, old, wish.data)
     data = join_expressions(old, wish.data, old_limit=None if limit is None else int(limit))
     draft = plan(run.base_recipe, weights=weights, extension=extension, data=data)
     draft = derive(draft, name=draft.name, skip_damaged=base.skip_damaged or wish.skip_damaged)
@@ -85,6 +87,18 @@ def plan_extension(
         tuned = derive(recipe, name=recipe.name, model=recipe.model.base)
     shortened = within(tuned, minutes=share * wish.minutes, images=images, device=device)
     return derive(shortened, name=recipe.name, model=recipe.model)
+
+
+def _check_new(run: Run, old: str, data: str) -> None:
+    """Look for classes that both expressions take by name from the same source."""
+    known, wanted = (
+        [(term.origin, name) for term in parse(each) if not isinstance(term, ShardsTerm) for name in term.classes]
+        for each in (old, data)
+    )
+    if again := [name for origin, name in wanted if (origin, name) in known]:
+        raise UserError(
+            f"{run.path} has learned {named(again)} already, from the same images: leave that out of {data}"
+        )
 
 
 def _check_wish(run: Run, weights: Weights, wish: Wish, *, method: Method) -> None:

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Iterator
 from reslab.language import say, short
 from reslab.recipe.recipe import Recipe
 from reslab.records import Evaluation, Weights
+from reslab.report.findings import gain
 from reslab.report.tables import calibration_sentence, markdown_table, promise_table, split_words
+from reslab.report.words import method_words
 from reslab.runs import Run
 from reslab.words import counted, figure, markdown, markdown_code, percent, yaml
 
@@ -101,7 +103,8 @@ def _facts(recipe: Recipe, weights: Weights) -> list[str]:
         (say("Images"), images),
         (say("Trained on"), markdown_code(recipe.data)),
         *([(say("Starts from"), start)] if recipe.pretrained else []),
-        (say("Source of the recipe"), markdown(say(recipe.source))),
+        *([(say("Method"), method_words(recipe.extension.method))] if recipe.extension else []),
+        *([] if recipe.extension else [(say("Source of the recipe"), markdown(say(recipe.source)))]),
         (say("Probabilities"), _calibration(weights)),
         (say("Sets of classes"), _class_sets(weights)),
         (say("Classes, in the order of the logits"), ", ".join(map(markdown, weights.classes))),
@@ -141,6 +144,7 @@ def _figures(run: Run) -> list[str]:
         "|---|---|---|",
         *rows,
         "",
+        *([markdown(gain(evaluation.splits["test"], evaluation.extension)), ""] if evaluation.extension else []),
         *_promises(evaluation),
     ]
 

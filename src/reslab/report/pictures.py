@@ -198,9 +198,9 @@ def prior_pictures(inputs: Inputs) -> list[Picture]:
             ),
             title=say("Validation images, by tau."),
             caption=say(
-                "The dashed vertical marks the chosen tau, {tau}, that of the best macro F1; the band is the interval "
-                "of macro F1. The nearer tau is to 1, the more readily rare classes are named, which as a rule raises "
-                "their recall and lowers their precision.",
+                "The dashed vertical marks the tau taken, {tau}; the band is the interval of macro F1. The nearer tau "
+                "is to 1, the more readily rare classes are named, which as a rule raises their recall and lowers "
+                "their precision.",
                 tau=short(tau),
             ),
         )

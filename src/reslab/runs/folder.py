@@ -345,6 +345,15 @@ class Run:
     def is_finished(self) -> bool:
         return (self.path / "model.safetensors").exists()
 
+    def check_finished(self) -> None:
+        """Raises: UserError where there is no network yet, saying whether it is on its way."""
+        if self.is_finished:
+            return
+        if self.is_locked:
+            raise UserError(f"{self.path} is being trained by another process: wait until that has ended")
+        verb = "train" if self.recipe.extension is None else "extend"
+        raise UserError(f"{self.path} holds no finished network: resume with reslab {verb} --resume {self.path}")
+
     @property
     def weights_path(self) -> Path:
         return self.path / "model.safetensors"
@@ -414,6 +423,7 @@ class Run:
     def evaluation(self) -> Evaluation:
         """The figures. Raises: UserError where the run has not been evaluated, or the file is damaged."""
         if not self.is_evaluated:
+            self.check_finished()
             raise UserError(f"{self.path} has not been evaluated: run reslab evaluate {self.path}")
         try:
             return read_record(self.path / "evaluation.json", Evaluation)
@@ -452,8 +462,7 @@ def read_weights(path: Path) -> tuple[dict[str, NDArray[Any]], Weights]:
         path = DEMO_FOLDER
     if path.is_dir():
         run = Run.open(path)
-        if not run.is_finished:
-            raise UserError(f"{path} holds no finished network: resume with reslab train --resume {path}")
+        run.check_finished()
         path = run.weights_path
     tensors, metadata = read_safetensors(path)
     if "reslab" not in metadata:
