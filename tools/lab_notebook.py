@@ -3,7 +3,7 @@
     python tools/lab_notebook.py RUN EXTENDED          writes notebooks/lab.ipynb and notebooks/lab.ru.ipynb
 
 RUN is a finished run, EXTENDED one that was taught new classes; what is not evaluated yet is evaluated. In the notebook
-they are called runs/lab and runs/fifteen; whoever has no such folders trains them by running it.
+they are called runs/ten and runs/fifteen; whoever has no such folders trains them by running it.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from reslab.language import LANGUAGES, LanguageName
 
 FOLDER: Final = Path(__file__).parents[1] / "notebooks"
 FILES: Final[dict[LanguageName, Path]] = {"en": FOLDER / "lab.ipynb", "ru": FOLDER / "lab.ru.ipynb"}
-RUN, EXTENDED = "runs/lab", "runs/fifteen"  # what the cells call them
+RUN, EXTENDED = "runs/ten", "runs/fifteen"  # what the cells call them
 
 # A cell is code, or a text in English and in Russian.
 CELLS: Final[Sequence[str | tuple[str, str]]] = (
@@ -49,7 +49,7 @@ if importlib.util.find_spec("reslab") is None:
     """import reslab
 
 RECIPE = reslab.find_recipe("lab-resnet32")
-RUN = Path("runs/lab")
+RUN = Path("runs/ten")
 NEW, METHOD = "cifar100:reptiles", "finetune-distill"
 EXTENDED = Path("runs/fifteen")
 PICTURES = Path("my-pictures")  # your own; those that come with reslab where there is no such folder

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("default")
 ON_DIGITS = """import reslab
 
 RECIPE = reslab.with_settings(reslab.find_recipe("digits-quick"), ["data=digits:0-6", "epochs=6"])
-RUN, EXTENDED, PICTURES = Path("runs/lab"), Path("runs/extended"), Path("my-pictures")
+RUN, EXTENDED, PICTURES = Path("runs/ten"), Path("runs/extended"), Path("my-pictures")
 NEW, METHOD, LANGUAGE = "digits:7-9@20", "frozen-balanced", "en"
 """
 
@@ -47,7 +47,7 @@ def executed(tmp_path_factory):
 def test_every_cell_runs_where_there_is_no_run_yet_and_both_parts_are_measured(executed):
     notebook, folder = executed
     assert all(cell.execution_count for cell in code_of(notebook))
-    base, extended = (Run.open(folder / "runs" / name) for name in ("lab", "extended"))
+    base, extended = (Run.open(folder / "runs" / name) for name in ("ten", "extended"))
     assert (len(base.evaluation.classes), len(extended.evaluation.classes)) == (7, 10)
     assert base.evaluation.splits["test"].accuracy.value > 0.8
     for run in (base, extended):

@@ -158,6 +158,7 @@ def test_parts_are_shown_in_a_notebook(make_run):
     run = make_run(looked_at=True)
     assert draw(run, part="matrices")._repr_html_().count("<img") == 4
     assert "&lt;script&gt;" in tabulate(run, part="classes")._repr_html_()
+    assert [row[0].text for row in tabulate(run, part="field").rows] == [run.recipe.name]  # it is of no published data
     with pytest.raises(UserError, match="no part 'curve': choose from curves, matrices"):
         draw(run, part="curve")
     with pytest.raises(UserError, match="not an extended run"):
