@@ -29,9 +29,8 @@ def gain(test: SplitFigures, extension: ExtensionFigures) -> str:
     matrix, num_old = np.array(test.confusion_matrix), extension.num_old
     change = extension.old_change
     taught = say(
-        "It has learned {classes} with macro F1 {f1}; the accuracy on the old ones changed by {change} points "
+        "It has learned the new classes with macro F1 {f1}; the accuracy on the old ones changed by {change} points "
         "{interval}.",
-        classes=counted(len(extension.new_classes), "new class"),
         f1=figure(extension.new_macro_f1),
         change=points(change.value),
         interval=interval(change.low, change.high, unit="points"),

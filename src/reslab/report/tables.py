@@ -215,7 +215,7 @@ def promise_table(evaluation: Evaluation) -> Table | None:
         promise = Cell(say("{share} of the pictures are answered", share=_share(answered.promised)))
         kept = _kept(answered.promised, answered.answered)
         rows.insert(0, (promise, in_percent(answered.answered), kept, Cell(words)))
-    return Table((say("Promised"), say("On test images"), "", say("Details")), tuple(rows))
+    return Table((say("Promised"), say("On test images"), "", say("Details")), tuple(rows), num_text_columns=4)
 
 
 def _sizes(found: SetFigures) -> str:
