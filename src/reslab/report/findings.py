@@ -135,7 +135,6 @@ def overfitting(test: SplitFigures, train: SplitFigures) -> str:
         return say(
             "Of {classes} there are no training images, so how far it overfits cannot be told.",
             classes=counted(absent, "class"),
-            number=grouped(absent),
         )
     excess = train.accuracy.value - test.accuracy.value
     known = percent(train.accuracy.value)
