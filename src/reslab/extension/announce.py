@@ -5,18 +5,20 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from reslab.data.check.duplicates import describe_overlap, find_overlap
 from reslab.data.images import ImageSet
 from reslab.extension.fusion import ITERATIONS, PENALTIES
 from reslab.models.fusion import FusionClassifier
 from reslab.network.network import Network
-from reslab.pretrained import BATCH, Pretrained
+from reslab.pretrained import BATCH, Pictures, Pretrained
 from reslab.recipe.networks import Fusion, Model
 from reslab.recipe.recipe import LinearHead, Recipe
 from reslab.words import counted
 
 MOST_PROBED = 128  # images that the time is estimated from
+REPEATED = 50  # times, features that a product of matrices is timed with, since a small one is slow
 PASSES = 3  # a training step costs about three forward passes
 
 
@@ -70,15 +72,23 @@ def _estimate_joining(model: Model, images: ImageSet) -> float:
     """Estimate the seconds for the pretrained network's features of all images, and for the heads on them."""
     assert isinstance(model, Fusion)
     network = Pretrained(f"efficientnet_lite{model.pretrained.size}", image_size=model.pretrained.resize)
-    places = np.unique(np.linspace(0, len(images.labels) - 1, 2 * BATCH).astype(int))  # some may be in the cache
-    starting, timed = np.array_split(places, 2)
+    places = np.unique(np.linspace(0, len(images.labels) - 1, 5 * BATCH).astype(int))  # some may be in the cache
+    fifth = -(-len(places) // 5)
+    starting, few, more = np.split(places, [fifth, 2 * fifth])
     network.features(images.images[starting])
-    began = time.perf_counter()
-    features = torch.from_numpy(network.features(images.images[timed]))
-    per_image = (time.perf_counter() - began) / len(timed)
-    rows = torch.zeros(len(images.classes), features.shape[1], requires_grad=True)
-    per_row = _time(lambda: torch.autograd.grad((features @ rows.T).logsumexp(1).sum(), rows)) / len(features)
+    of_few, _ = _time_features(network, images.images[few])
+    of_more, features = _time_features(network, images.images[more])
+    per_image = max(0.0, of_more - of_few) / max(1, len(more) - fifth)  # without what each call takes
+    many = torch.from_numpy(features).repeat(REPEATED, 1)
+    rows = torch.zeros(len(images.classes), many.shape[1], requires_grad=True)
+    per_row = _time(lambda: torch.autograd.grad((many @ rows.T).logsumexp(1).sum(), rows)) / len(many)
     return len(images.labels) * (per_image + per_row * ITERATIONS * (1 + len(PENALTIES)))
+
+
+def _time_features(network: Pretrained, pictures: Pictures) -> tuple[float, NDArray[np.float32]]:
+    began = time.perf_counter()
+    features = network.features(pictures)
+    return time.perf_counter() - began, features
 
 
 def _time(compute: Callable[[], object]) -> float:
