@@ -65,12 +65,14 @@ def test_the_training_split_is_the_one_trained_on(finished: Run) -> None:
 
 def test_the_misclassified_images_are_kept(finished: Run) -> None:
     splits: tuple[SplitName, ...] = ("train", "test")
+    num_wrong = 0
     for split in splits:
         logits, labels = finished.read_predictions(split)
         indices, images = finished.read_examples(split)
         assert sorted(indices) == np.flatnonzero(logits.argmax(axis=1) != labels).tolist()
-        assert len(indices) > 0
+        num_wrong += len(indices)
         np.testing.assert_array_equal(images, read_split(finished.recipe, split).images.numpy()[indices])
+    assert num_wrong > 0  # of the training images, there may be none
 
 
 def test_plain_predictions_and_figures_do_not_depend_on_views(finished: Run) -> None:

@@ -91,7 +91,7 @@ def used_by_ended() -> float:
 def test_the_first_signal_saves_and_says_how_to_go_on(begin: Begin, tmp_path: Path, number: int) -> None:
     """It is sent once the first epoch is in the log."""
     out, ended = tmp_path / "run", used_by_ended()
-    settings = ("--set", "epochs=1000", "--checkpoint-every", "500epochs", "--out", str(out))
+    settings = ("--compile", "off", "--set", "epochs=1000", "--checkpoint-every", "500epochs", "--out", str(out))
     process = begin("-m", "reslab", "train", "digits-quick", *settings, stderr=subprocess.PIPE)
     assert process.stderr is not None
     while "epoch" not in process.stderr.readline():

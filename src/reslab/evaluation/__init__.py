@@ -57,6 +57,7 @@ def evaluate(
     (108, True)
     """
     splits = splits or ("train", run.recipe.measured_on)
+    run.check_finished()
     with run.locked():  # two at once would lose each other's splits
         predict(run, splits=splits, views=views, device=device, data_dir=data_dir, allow_remote=allow_remote)
         return score(run, splits=splits, views=views)
