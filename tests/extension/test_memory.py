@@ -102,11 +102,11 @@ def test_new_classes_are_taught_without_the_old_images_and_the_old_ones_are_kept
 def test_images_that_calibrate_take_no_part_in_what_is_remembered_of_the_others() -> None:
     from reslab.extension.memory import _set_apart
 
-    seen = LabelledFeatures(torch.arange(700.0)[:, None], torch.tensor([0] * 600 + [1] * 100))
-    rest, kept = _set_apart(seen, ("many", "few"))
-    assert kept.labels.bincount().tolist() == [100, 20]
-    assert rest.labels.bincount().tolist() == [500, 80]
-    assert sorted([*rest.features.flatten().tolist(), *kept.features.flatten().tolist()]) == list(range(700))
+    seen = LabelledFeatures(torch.arange(705.0)[:, None], torch.tensor([0] * 600 + [1] * 100 + [2] * 4 + [3]))
+    rest, kept = _set_apart(seen, ("many", "few", "hardly any", "one"))
+    assert kept.labels.bincount().tolist() == [100, 20, 1]
+    assert rest.labels.bincount().tolist() == [500, 80, 3, 1]
+    assert sorted([*rest.features.flatten().tolist(), *kept.features.flatten().tolist()]) == list(range(705))
 
 
 def draw(folder: Path, names: tuple[str, ...]) -> Path:

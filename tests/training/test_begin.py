@@ -110,24 +110,25 @@ def test_what_differs_is_said_and_recorded(
 
 
 @pytest.mark.parametrize(
-    ("processor", "units", "taken"),
+    ("before", "units", "taken"),
     [
-        ("one with AMX", (), "float32"),
-        ("one with AMX", ("amx_bf16",), "bfloat16"),
-        (environment.name_processor(), (), "bfloat16"),  # it was asked for
+        ({"processor": "one with AMX"}, (), "float32"),
+        ({"processor": "one with AMX"}, ("amx_bf16",), "bfloat16"),
+        ({"device": "a GPU"}, (), "float32"),
+        ({}, (), "bfloat16"),  # it was asked for
     ],
 )
-def test_another_processor_without_units_for_bfloat16_goes_on_in_float32(
+def test_another_processor_or_device_without_units_for_bfloat16_goes_on_in_float32(
     small_recipe: Recipe,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-    processor: str,
+    before: dict[str, str],
     units: tuple[str, ...],
     taken: str,
 ) -> None:
     run = cut(train(small_recipe, out=tmp_path / "run", precision="bfloat16"))
-    change(run, processor=processor)
+    change(run, **before)
     monkeypatch.setattr("reslab.machine.precision.read_features", lambda: set(units))
     multiplied = []
 

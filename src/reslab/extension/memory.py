@@ -182,7 +182,8 @@ def _set_apart(seen: LabelledFeatures, classes: tuple[str, ...]) -> tuple[Labell
     is_kept = torch.zeros(len(seen.labels), dtype=torch.bool)
     for label, name in enumerate(classes):
         own = seen.labels == label
-        num = min(KEPT, int(own.sum()) // PER_KEPT)
+        total = int(own.sum())
+        num = min(KEPT, max(1, total // PER_KEPT), total - 1)  # without one of each class it would be calibrated away
         is_kept[limit((~own).long().numpy(), classes=(name,), num=num)] = True
     rest, kept = (LabelledFeatures(seen.features[part], seen.labels[part]) for part in (~is_kept, is_kept))
     return rest, kept

@@ -38,7 +38,7 @@ def describe_environment(
         numpy=np.__version__,
         platform=platform.platform(),
         processor=name_processor(),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        device=_name_device(device),
         threads=torch.get_num_threads(),
         command=_command(),
         commit=_commit(),
@@ -68,12 +68,13 @@ def continue_environment(recorded: Environment, now: Environment, *, updates: in
 
 
 def keep_precision(recorded: Environment, *, device: torch.device) -> Precision:
-    """Give what a run goes on multiplying with: what it began with, where the processor has units for that.
+    """Give what a run goes on multiplying with: what it began with, where there are units for that.
 
-    Where another processor lacks them, bfloat16 is ten times slower than float32 and its bits would differ anyway.
+    On another processor or device without them, bfloat16 is far slower than float32, and its bits would differ anyway.
     """
-    if recorded.newest.processor == name_processor():
-        return recorded.newest.multiplied
+    newest = recorded.newest
+    if (newest.processor, newest.device) == (name_processor(), _name_device(device)):
+        return newest.multiplied
     return min(recorded.multiplied, pick_precision(device=device), key=("float32", "bfloat16").index)
 
 
@@ -88,6 +89,10 @@ def tell_differences(before: Setup, now: Setup, *, updates: int, usual_threads: 
             f"From update {updates + 1:,} on it is computed otherwise, so its weights will not be those of a run that "
             f"was never stopped: {'; '.join(found)} (environment.json records it)"
         )
+
+
+def _name_device(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def _command() -> str:
