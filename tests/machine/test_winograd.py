@@ -15,7 +15,8 @@ from torch import Tensor
 from reslab.machine import kernels, winograd
 from reslab.machine.winograd import conv3x3, pays
 
-# N, C, H, W, K: whole and cut tiles, one pixel, more channels than a block and a rest, H != W.
+# N, I, H, W, O: whole and cut tiles, one pixel, more channels than a block and a rest, H != W, a row of many tiles,
+# more rows than are transformed at a time.
 SHAPES = [
     (1, 1, 1, 1, 1),
     (2, 3, 4, 4, 5),
@@ -24,6 +25,8 @@ SHAPES = [
     (2, 16, 15, 11, 32),
     (4, 64, 3, 3, 64),
     (1, 8, 31, 2, 4),
+    (2, 5, 3, 300, 6),
+    (40, 16, 17, 9, 33),
 ]
 
 
@@ -71,12 +74,21 @@ def assert_close(actual: list[Tensor], exact: list[Tensor]) -> None:
 # ---- numbers
 
 
-@pytest.mark.parametrize("part_bytes", [1, 2**14, 2**22])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_result_and_gradients_agree_with_float64(shape, part_bytes, monkeypatch):
-    monkeypatch.setattr(winograd, "PART_BYTES", part_bytes)
+def test_result_and_gradients_agree_with_float64(shape):
     tensors = make(shape)
     assert_close(run(*tensors, conv3x3), run_exactly(*tensors))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_bias_is_added_and_has_a_gradient(shape):
+    x, weight, gradient = make(shape)
+    bias = torch.linspace(-1, 2, len(weight))
+    tensors = [each.clone().requires_grad_() for each in (x, weight, bias)]
+    exact = [each.detach().double().requires_grad_() for each in tensors]
+    result, true = conv3x3(*tensors), F.conv2d(exact[0], exact[1], exact[2], padding=1)
+    mine = torch.autograd.grad(result, tensors, gradient)
+    assert_close([result, *mine], [true, *torch.autograd.grad(true, exact, gradient.double())])
 
 
 def test_each_pixel_and_kernel_position_stands_where_it_should():
@@ -120,12 +132,11 @@ def test_a_gradient_without_memory_of_its_own_is_taken():
     assert_close(run(x, weight, one, conv3x3), run_exactly(x, weight, one))
 
 
-def test_the_same_bits_twice_and_with_any_number_of_threads(monkeypatch):
-    monkeypatch.setattr(winograd, "PART_BYTES", 2**18)
-    tensors, before = make((9, 64, 13, 15, 70)), torch.get_num_threads()
+def test_the_same_bits_twice_and_with_any_number_of_threads():
+    tensors, before = make((40, 64, 13, 15, 70)), torch.get_num_threads()
     try:
         results = []
-        for threads in (1, 1, 2):
+        for threads in (1, 1, 2, 3):
             torch.set_num_threads(threads)
             results.append(run(*tensors, conv3x3))
     finally:
@@ -147,13 +158,20 @@ def test_other_types_go_through_pytorch():
         torch.testing.assert_close(mine, true, rtol=1e-12, atol=1e-12)
 
 
+def test_shapes_that_do_not_fit_are_refused():
+    x, weight, _ = make((2, 64, 16, 16, 64))
+    for images in (x[:, 1:], x[0, :, :, 0]):
+        with pytest.raises(RuntimeError):
+            conv3x3(images.contiguous(), weight)
+
+
 # ---- autograd
 
 
 @pytest.mark.parametrize("needed", ["x", "weight"])
 def test_only_the_gradient_that_is_needed_is_made(needed, monkeypatch):
-    called, call = [], winograd._run
-    monkeypatch.setattr(winograd, "_run", lambda name, *arguments: (called.append(name), call(name, *arguments)))
+    called, call = [], winograd._call
+    monkeypatch.setattr(winograd, "_call", lambda name, *rest, **more: (called.append(name), call(name, *rest, **more)))
     x, weight, gradient = make((2, 6, 7, 7, 5))
     exact = dict(zip(("x", "weight"), run_exactly(x, weight, gradient)[1:], strict=True))
     tensors = {"x": x, "weight": weight}
@@ -161,7 +179,7 @@ def test_only_the_gradient_that_is_needed_is_made(needed, monkeypatch):
     result = conv3x3(**tensors)
     called.clear()
     result.backward(gradient)
-    assert ("input_tiles" if needed == "x" else "input_tiles_adjoint") not in called
+    assert called in ([], ["convolve" if needed == "x" else "differentiate"])  # none where there is no compiler
     assert_close([tensors[needed].grad], [exact[needed]])
     assert [name for name, tensor in tensors.items() if tensor.grad is not None] == [needed]
 
@@ -196,20 +214,22 @@ def test_without_the_kernels_pytorch_convolves(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("inputs", "outputs", "side", "training", "inference"),
+    ("num", "inputs", "outputs", "side", "training", "inference"),
     [
-        (64, 64, 15, True, True),
-        (24, 64, 32, True, False),
-        (24, 24, 32, False, False),
-        (3, 512, 32, False, False),
-        (64, 64, 3, True, False),
-        (64, 64, 5, False, False),
-        (256, 256, 5, True, True),
+        (128, 64, 64, 15, True, True),
+        (128, 24, 64, 32, True, True),
+        (128, 32, 32, 16, True, True),
+        (128, 16, 16, 32, True, False),
+        (128, 3, 512, 32, False, False),  # too few channels
+        (128, 64, 64, 5, False, False),  # tiles that are hardly filled
+        (2, 64, 64, 8, False, False),  # too few of them
+        (1, 64, 64, 32, True, True),
+        (128, 256, 256, 6, True, True),
     ],
 )
-def test_many_channels_and_full_tiles_pay(inputs, outputs, side, training, inference, monkeypatch):
+def test_many_channels_and_many_full_tiles_pay(num, inputs, outputs, side, training, inference, monkeypatch):
     monkeypatch.setattr(kernels, "are_on", lambda: True)
-    x, weight = torch.empty(2, inputs, side, side), torch.empty(outputs, inputs, 3, 3)
+    x, weight = torch.empty(num, inputs, side, side), torch.empty(outputs, inputs, 3, 3)
     assert pays(x, weight) == training
     with torch.no_grad():
         assert pays(x, weight) == inference
@@ -217,7 +237,7 @@ def test_many_channels_and_full_tiles_pay(inputs, outputs, side, training, infer
 
 def test_what_it_cannot_do_does_not_pay(monkeypatch):
     monkeypatch.setattr(kernels, "are_on", lambda: True)
-    x, weight = torch.empty(2, 64, 16, 16), torch.empty(64, 64, 3, 3)
+    x, weight = torch.empty(8, 64, 16, 16), torch.empty(64, 64, 3, 3)
     assert pays(x, weight)
     assert not pays(x.double(), weight.double())
     assert not pays(x.to("meta"), weight.to("meta"))

@@ -34,9 +34,9 @@ class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, options: EluResNet) -> None:
         super().__init__()
         norm1, norm2, self.activates_sum = BLOCKS[options.block]
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=not norm1)
+        self.conv1 = conv3x3(inputs, outputs, stride=stride, bias=not norm1)
         self.norm1 = nn.BatchNorm2d(outputs) if norm1 else nn.Identity()
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=not norm2)
+        self.conv2 = conv3x3(outputs, outputs, bias=not norm2)
         self.norm2 = nn.BatchNorm2d(outputs) if norm2 else nn.Identity()
         self.shortcut = make_shortcut(options.shortcut, inputs, outputs, stride)
 

@@ -32,19 +32,19 @@ class ImageClassifier(nn.Module):
         return logits
 
 
-def conv3x3(inputs: int, outputs: int, *, stride: int = 1) -> nn.Conv2d:
-    """A 3x3 convolution without bias, padded by one pixel on every side; by Winograd's algorithm where that is faster.
+def conv3x3(inputs: int, outputs: int, *, stride: int = 1, bias: bool = False) -> nn.Conv2d:
+    """A 3x3 convolution, padded by one pixel on every side; by Winograd's algorithm where that is faster.
 
     It is PyTorch's own class, by which tools that count operations know it; only what it computes with is another.
     """
-    conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+    conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=bias)
     if stride == 1:
         conv._conv_forward = _convolve3x3  # type: ignore[method-assign, assignment]
     return conv
 
 
 def _convolve3x3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return winograd.conv3x3(x, weight) if winograd.pays(x, weight) else F.conv2d(x, weight, bias, padding=1)
+    return winograd.conv3x3(x, weight, bias) if winograd.pays(x, weight) else F.conv2d(x, weight, bias, padding=1)
 
 
 def build_stages(block: Callable[[int, int, int], nn.Module], *, depth: int, width: int) -> nn.Sequential:

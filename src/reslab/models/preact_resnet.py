@@ -11,7 +11,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reslab.models.layers import ImageClassifier, activate, average_pixels, build_stages
+from reslab.models.layers import ImageClassifier, activate, average_pixels, build_stages, conv3x3
 from reslab.recipe.networks import PreActResNet
 
 # The deviation of a standard normal cut at two deviations.
@@ -26,9 +26,12 @@ class Block(nn.Module):
         self.activation = options.activation
         self.pads_as_keras = options.keras_padding and stride == 2
         self.norm1 = nn.BatchNorm2d(inputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=0 if self.pads_as_keras else 1)
+        if self.pads_as_keras:
+            self.conv1 = nn.Conv2d(inputs, outputs, 3, stride)
+        else:
+            self.conv1 = conv3x3(inputs, outputs, stride=stride, bias=True)
         self.norm2 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.conv2 = conv3x3(outputs, outputs, bias=True)
         changes_shape = stride != 1 or inputs != outputs
         self.project = nn.Conv2d(inputs, outputs, 1, stride) if changes_shape else None
 
@@ -46,7 +49,7 @@ class PreActResNetClassifier(ImageClassifier):
     def __init__(self, options: PreActResNet, *, num_classes: int, channels: int) -> None:
         super().__init__()
         self.activation = options.activation
-        self.stem = nn.Conv2d(channels, options.width, 3, padding=1)
+        self.stem = conv3x3(channels, options.width, bias=True)
         self.blocks = build_stages(
             lambda inputs, outputs, stride: Block(inputs, outputs, stride, options),
             depth=options.depth,

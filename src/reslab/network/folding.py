@@ -79,8 +79,7 @@ class _Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.how == ((1, 1), (1, 1), (1, 1), 1) and winograd.pays(x, self.weight):
-            result = winograd.conv3x3(x, self.weight)
-            return result if self.bias is None else result.add_(self.bias[:, None, None])
+            return winograd.conv3x3(x, self.weight, self.bias)
         return F.conv2d(x, self.weight, self.bias, *self.how)
 
     def absorb(self, norm: _Norm) -> None:
