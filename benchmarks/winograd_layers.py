@@ -1,4 +1,4 @@
-"""One convolution after the other, by Winograd's algorithm and by PyTorch's own, alternated, without and with gradients.
+"""One convolution after the other, by Winograd's algorithm and by PyTorch's own, alternated.
 
 Ratios above 1 are in favour of Winograd's. `machine/winograd.py` decides by `reuse` where they are.
 
