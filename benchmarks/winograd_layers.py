@@ -2,10 +2,11 @@
 
 Ratios above 1 are in favour of Winograd's. `machine/winograd.py` decides by `reuse` where they are.
 
-    python benchmarks/winograd_layers.py --threads 1          writes benchmarks/winograd_layers.json
+    python benchmarks/winograd_layers.py --threads 1          writes benchmarks/winograd_layers.json and .csv
 """
 
 import argparse
+import csv
 import statistics
 import time
 from collections.abc import Callable
@@ -70,7 +71,8 @@ def measure(num: int, inputs: int, outputs: int, side: int) -> dict[str, Any] | 
     training, training_pytorch, forward, forward_pytorch = (statistics.median(taken) for taken in times.values())
     return {
         "images": num,
-        "channels": [inputs, outputs],
+        "inputs": inputs,
+        "outputs": outputs,
         "side": side,
         "reuse": round(winograd.reuse(x, weight), 2),
         "training": round(training_pytorch / training, 2),
@@ -97,9 +99,13 @@ def main() -> None:
     result = {
         "training": share_faster(layers, way="training", least=winograd.MIN_REUSE),
         "forward": share_faster(layers, way="forward", least=winograd.MIN_REUSE_FORWARD),
-        "layers": layers,
+        "layers": len(layers),
     }
     write_record(Path(__file__).with_suffix(".json"), result)
+    with Path(__file__).with_suffix(".csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, fieldnames=list(layers[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(layers)
 
 
 if __name__ == "__main__":

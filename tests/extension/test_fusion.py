@@ -116,15 +116,37 @@ def experts() -> tuple[fusion.SolvedHead, fusion.SolvedHead, fusion.LabelledFeat
     return heads[0], heads[1], fusion.LabelledFeatures(features, labels)
 
 
+def judging(images: fusion.LabelledFeatures) -> fusion.HeldOut:
+    return fusion.HeldOut(*images, weights=torch.ones(len(images.labels)))
+
+
 def test_held_out_images_say_how_much_each_opinion_counts(
     experts: tuple[fusion.SolvedHead, fusion.SolvedHead, fusion.LabelledFeatures],
 ) -> None:
     first, second, held_out = experts
-    joined = fusion.join(first, second, held_out=held_out, num_old=2)
+    joined = fusion.join(first, second, held_out=judging(held_out), num_old=2)
     right = torch.cat([2 * torch.eye(3), 2 * torch.eye(3)], 1)  # independent evidence adds up
     torch.testing.assert_close(joined.weight, right, rtol=0.12, atol=0.01)
     accuracies = [(head.logits(held_out.features).argmax(1) == held_out.labels).float().mean() for head in experts[:2]]
     assert (joined.logits(held_out.features).argmax(1) == held_out.labels).float().mean() > max(accuracies) + 0.02
+
+
+def test_held_out_images_count_as_pictures_of_their_class_will_be_frequent(
+    experts: tuple[fusion.SolvedHead, fusion.SolvedHead, fusion.LabelledFeatures],
+) -> None:
+    """Where the held-out images are half new ones and one picture of ten will be, the powers are fitted for that."""
+    first, second, images = experts
+    coming = torch.tensor([0.45, 0.45, 0.1])
+    joined = fusion.join(first, second, held_out=fusion.HeldOut.of(images, coming=coming), num_old=2)
+    alike = fusion.join(first, second, held_out=judging(images), num_old=2)
+    places = [(images.labels == label).nonzero().flatten() for label in range(3)]
+    frequent = torch.cat([place[: int(1000 * share)] for place, share in zip(places, coming.tolist(), strict=True)])
+    features, labels = (each[frequent] for each in images)
+    fitted, other = (nn.functional.cross_entropy(head.logits(features), labels) for head in (joined, alike))
+    assert fitted < other - 0.01
+    weighed = fusion.HeldOut.of(images, coming=coming)
+    assert 1500 < weighed.effective_num < 3000
+    assert judging(images).effective_num == pytest.approx(3000)
 
 
 @pytest.mark.parametrize(("num", "most"), [(1, 0.6), (300, 3.0)])
@@ -133,7 +155,7 @@ def test_opinions_without_a_mistake_are_not_trusted_without_bound(
 ) -> None:
     first, second, (features, labels) = experts
     right = first.logits(features).argmax(1) == labels
-    held_out = fusion.LabelledFeatures(features[right][:num], labels[right][:num])
+    held_out = judging(fusion.LabelledFeatures(features[right][:num], labels[right][:num]))
     joined = fusion.join(first, second, held_out=held_out, num_old=2)
     assert 0.4 < joined.weight[0, 0] / first.weight[0, 0] < most
     assert 0.4 < joined.weight[0, 3] / second.weight[0, 3] < most
@@ -149,7 +171,7 @@ def test_each_opinion_rests_on_its_own_features(
     monkeypatch.setattr(fusion, "join", lambda first, second, **_: heads.extend([first, second]))
     head = nn.Linear(6, 3)
     fusion.candidates(
-        head, experts[2], held_out=experts[2], num_old=2, num_known=2, num_base_features=3, keep_old=False
+        head, experts[2], held_out=judging(experts[2]), num_old=2, num_known=2, num_base_features=3, keep_old=False
     )
     first, second = heads[:2]
     assert torch.equal(first.weight[:2], head.weight[:2])
@@ -164,11 +186,11 @@ def test_few_images_of_a_class_are_told_apart_by_discriminant_analysis(
     held_out = experts[2]
     few = fusion.LabelledFeatures(held_out.features[:150], held_out.labels[:150])
     solve = partial(fusion.candidates, num_old=2, num_known=2, num_base_features=3, keep_old=False)
-    heads = solve(nn.Linear(6, 3), few, held_out=held_out)
+    heads = solve(nn.Linear(6, 3), few, held_out=judging(held_out))
     assert [head.strength for head in heads] == list(fusion.SHRINKAGES)
     assert all((head.logits(held_out.features).argmax(1) == held_out.labels).float().mean() > 0.75 for head in heads)
     # Nothing says how little such an opinion counts where hardly any images are held out.
-    heads = solve(nn.Linear(6, 3), few, held_out=fusion.LabelledFeatures(*(x[:5] for x in few)))
+    heads = solve(nn.Linear(6, 3), few, held_out=judging(fusion.LabelledFeatures(*(x[:5] for x in few))))
     assert [head.strength for head in heads] == list(fusion.PENALTIES)
 
 
@@ -181,13 +203,13 @@ def test_where_no_image_has_changed_the_features_all_rows_are_solved_anew(
     solve = partial(fusion.candidates, num_old=2, num_known=2, num_base_features=3, keep_old=False)
     rates = []
     for is_unchanged in (False, True):
-        heads = solve(useless, few, held_out=held_out, is_unchanged=is_unchanged)
+        heads = solve(useless, few, held_out=judging(held_out), is_unchanged=is_unchanged)
         rates.append(
             max(float((head.logits(held_out.features).argmax(1) == held_out.labels).float().mean()) for head in heads)
         )
     assert [head.strength for head in heads] == [*fusion.SHRINKAGES, *fusion.PENALTIES]
     assert rates[1] > rates[0] + 0.05
-    heads = solve(useless, few, held_out=fusion.LabelledFeatures(*(x[:5] for x in few)), is_unchanged=True)
+    heads = solve(useless, few, held_out=judging(fusion.LabelledFeatures(*(x[:5] for x in few))), is_unchanged=True)
     assert [head.strength for head in heads] == list(fusion.PENALTIES)
 
 

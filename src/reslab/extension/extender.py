@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -85,9 +86,7 @@ class Extender:
             known, held_out = self.fused.training, self.fused.held_out
             if self._is_unchanged:
                 known = self.fused.real
-            finished = finish_on(
-                network, known, held_out, is_unchanged=self._is_unchanged, calibrated=calibrated, coming=coming
-            )
+            finished = finish_on(network, known, held_out, is_unchanged=self._is_unchanged, calibrated=calibrated)
         else:
             finished = finish(network, images=self.images, held_out=self.held_out, calibrated=calibrated, coming=coming)
         self.display.say(finished.note)
@@ -137,19 +136,18 @@ class Extender:
         assert self.held_out is not None
         network = self._named(fuse(first, self.recipe.model, num_classes=len(self.images.classes)))
         self.fused = self._see(network)
-        training, held_out = self.fused.training, self.fused.held_out
+        training, held_out, priors = self.fused.training, self.fused.held_out, self._priors()
         candidates = fusion.candidates(
             network.module.head,
             training,
-            held_out=held_out,
+            held_out=fusion.HeldOut.of(held_out, coming=priors.coming.exp()),
             num_old=self.extension.num_old,
             num_known=first.module.head.out_features,
             num_base_features=fusion.num_features(self.recipe.model.base),
             keep_old=self.extension.keep_old is not None,
             is_unchanged=self._is_unchanged,
         )
-        # However often a class was drawn, held-out images are as frequent as they are.
-        priors = self._priors(held_out.labels if self.memory else None)
+        priors = replace(priors, carried=priors.coming)  # by which held-out images were weighed
         choices = [choose_prior(head.logits(held_out.features), held_out.labels, priors=priors) for head in candidates]
         place = max(range(len(choices)), key=lambda place: choices[place].best)
         head, choice = candidates[place], choices[place].model_copy(update={"strength": candidates[place].strength})
@@ -177,11 +175,8 @@ class Extender:
         is_frozen = familiarity is not None and isinstance(familiarity.measure, Neighbours)
         return is_frozen and self.extension.method == "fusion"
 
-    def _priors(self, held_out: Tensor | None = None) -> Priors:
-        """Find the priors; logits that were calibrated on `held_out` labels alone carry theirs."""
-        recipe = self.recipe.model_copy(update={"sampling": None}) if self.extension.method in FUSED else self.recipe
-        counts = held_out.bincount().tolist() if held_out is not None else self.images.counts()
-        return priors_of(recipe, counts=counts)
+    def _priors(self) -> Priors:
+        return priors_of(self.recipe, counts=self.images.counts())
 
     def _log_head(self, solved: Epoch) -> None:
         """Log a head that was solved: alone, or as the end of the last epoch that trained the layers below it."""
@@ -234,7 +229,7 @@ class Extender:
         if self.extension.old_data == "none" or self.held_out is None:
             self.run.write_prior(PriorChoice(tau=1.0, curve=()))
             return
-        priors: Priors = priors_of(self.recipe, counts=self.images.counts())
+        priors = self._priors()
         choice = choose_prior(network.logits(self.held_out.images), self.held_out.labels, priors=priors)
         self._add_prior(network, choice, priors, num_held_out=len(self.held_out.labels))
 

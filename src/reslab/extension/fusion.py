@@ -5,8 +5,8 @@ features it takes seconds; those of the pretrained network are cached.
 
 The base has seen its training images, so its features tell them apart better than any new ones, and a head that is
 solved on both networks' features trusts the base too much. So the head is a product of two experts: the base's own rows
-with new ones beside them, and the pretrained network's classifier of all classes; held-out images say how much each
-counts.
+with new ones beside them, and the pretrained network's classifier of all classes; held-out images, weighed by how
+frequent their classes will be, say how much each counts. That calibrates the product, so it needs no temperature.
 A base that was trained further on all classes brings the rows of all.
 Source: logistic regression; the offset in `regress` is that of generalized linear models, McCullagh and Nelder 1989;
 see `join` for the product.
@@ -78,6 +78,30 @@ class LabelledFeatures(NamedTuple):
         return LabelledFeatures(self.features[chosen], self.labels[chosen])
 
 
+class HeldOut(NamedTuple):
+    """Features (H, D) and labels (H,) of held-out images, and how much each counts (H,), 1 on average."""
+
+    features: Tensor
+    labels: Tensor
+    weights: Tensor
+
+    @classmethod
+    def of(cls, images: LabelledFeatures, *, coming: Tensor) -> "HeldOut":
+        """Let images count as much as pictures of their class will be frequent, `coming` (K,)."""
+        features, labels = images
+        weights = (coming / labels.bincount(minlength=len(coming)))[labels].float()
+        return cls(features, labels, weights / weights.mean())
+
+    @property
+    def effective_num(self) -> float:
+        """Count the images that would say as much if all counted the same: Kish 1965, "Survey Sampling"."""
+        return float(self.weights.sum() ** 2 / self.weights.square().sum())
+
+    def loss(self, logits: Tensor) -> Tensor:
+        """Compute the mean cross-entropy of logits (H, K)."""
+        return (self.weights * F.cross_entropy(logits, self.labels, reduction="none")).mean()
+
+
 class SolvedHead(NamedTuple):
     """A head, (K, D) and (K,), and the strength of the regularization that made it."""
 
@@ -101,7 +125,7 @@ def candidates(
     head: nn.Linear,
     training: LabelledFeatures,
     *,
-    held_out: LabelledFeatures,
+    held_out: HeldOut,
     num_old: int,
     num_known: int,
     num_base_features: int,
@@ -134,7 +158,7 @@ def candidates(
 
 
 def _solve_anew(
-    places: tuple[slice, slice], training: LabelledFeatures, *, held_out: LabelledFeatures, num_old: int
+    places: tuple[slice, slice], training: LabelledFeatures, *, held_out: HeldOut, num_old: int
 ) -> list[SolvedHead]:
     """Join two classifiers of all classes, one on the features of each network, of the same kind and strength."""
     discriminating = zip(*(_discriminate(place, training) for place in places), strict=True)
@@ -159,7 +183,7 @@ def _tensor(array: Floats) -> Tensor:
     return torch.from_numpy(np.asarray(array, dtype=np.float32))
 
 
-def _can_judge(*heads: SolvedHead, held_out: LabelledFeatures) -> bool:
+def _can_judge(*heads: SolvedHead, held_out: HeldOut) -> bool:
     """Tell whether held-out images can say how much each of the heads counts in their product."""
     logits = sum((head.logits(held_out.features) for head in heads), torch.zeros(()))
     return find_obstacle(logits.numpy(), held_out.labels.numpy()) is None
@@ -186,7 +210,7 @@ def _at(places: slice, training: LabelledFeatures, solved: SolvedHead) -> Solved
 
 
 @torch.enable_grad()
-def join(first: SolvedHead, second: SolvedHead, *, held_out: LabelledFeatures, num_old: int) -> SolvedHead:
+def join(first: SolvedHead, second: SolvedHead, *, held_out: HeldOut, num_old: int) -> SolvedHead:
     """Multiply the probabilities of both, each to a power; the powers and a shift of the new classes are calibrated.
 
     They begin at the geometric mean, and few held-out images move them little.
@@ -197,9 +221,9 @@ def join(first: SolvedHead, second: SolvedHead, *, held_out: LabelledFeatures, n
     one, other = first.logits(held_out.features), second.logits(held_out.features)
 
     def loss() -> Tensor:
-        return F.cross_entropy(powers[0] * one + powers[1] * other + shift * is_new, held_out.labels)
+        return held_out.loss(powers[0] * one + powers[1] * other + shift * is_new)
 
-    _calibrate(loss, [powers, shift], num_images=len(held_out.labels))
+    _calibrate(loss, [powers, shift], num_images=held_out.effective_num)
     with torch.no_grad():
         weight = powers[0] * first.weight + powers[1] * second.weight
         bias = powers[0] * first.bias + powers[1] * second.bias + shift * is_new
@@ -226,15 +250,15 @@ def regress(training: LabelledFeatures, *, given: Tensor, penalties: tuple[float
 
 
 @torch.enable_grad()
-def calibrate_rows(rows: SolvedHead, held_out: LabelledFeatures, *, old_logits: Tensor) -> SolvedHead:
+def calibrate_rows(rows: SolvedHead, held_out: HeldOut, *, old_logits: Tensor) -> SolvedHead:
     """Scale and shift the new rows as held-out images say, the old logits given; few of them change little."""
     logits = rows.logits(held_out.features)
     scale, shift = torch.ones((), requires_grad=True), torch.zeros((), requires_grad=True)
 
     def loss() -> Tensor:
-        return F.cross_entropy(torch.cat([old_logits, scale * logits + shift], 1), held_out.labels)
+        return held_out.loss(torch.cat([old_logits, scale * logits + shift], 1))
 
-    _calibrate(loss, [scale, shift], num_images=len(held_out.labels))
+    _calibrate(loss, [scale, shift], num_images=held_out.effective_num)
     by = float(scale.detach())
     return rows._replace(weight=rows.weight * by, bias=rows.bias * by + float(shift.detach()))
 
@@ -250,7 +274,7 @@ def _unscaled(weight: Tensor, bias: Tensor, mean: Tensor, deviation: Tensor, *, 
     return SolvedHead(plain.float(), (bias.double() - plain @ mean.double()).float(), strength)
 
 
-def _calibrate(loss: Callable[[], Tensor], parameters: list[Tensor], *, num_images: int) -> None:
+def _calibrate(loss: Callable[[], Tensor], parameters: list[Tensor], *, num_images: float) -> None:
     """Minimize a mean over held-out images and the penalty of a normal prior around where the parameters are.
 
     Without it they would grow without bound where some product makes no mistake.

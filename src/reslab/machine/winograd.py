@@ -26,7 +26,7 @@ TILE = 4
 
 # From these values on it was faster than oneDNN in nearly all of the layers of benchmarks/winograd_layers.json: forward
 # and backward together, and forward alone.
-MIN_REUSE, MIN_REUSE_FORWARD = 7.5, 10
+MIN_REUSE, MIN_REUSE_FORWARD = 7.5, 12
 
 
 # ---- where it is used

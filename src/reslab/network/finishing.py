@@ -70,16 +70,15 @@ def finish_on(
     *,
     is_unchanged: bool = False,
     calibrated: bool = False,
-    coming: Tensor | None = None,
 ) -> Finished:
     """Do the same on features (N, D) and labels (N,) of images that may be gone, `known` and `held_out` ones.
 
-    Where no image has changed the layers below the head, held-out images are compared with known ones, of which they
-    may be some.
+    The head was fitted to the held-out images by their log loss, so its temperature is 1. Where no image has changed the
+    layers below the head, held-out images are compared with known ones, of which they may be some.
     """
     features, labels = known
-    settled = _settle(network, _look(network, *held_out), usual=None, calibrated=calibrated, coming=coming)
-    network, seen, note = settled
+    looked = _look(network, *held_out)
+    network, seen, note = _settle(network, looked, usual=None, calibrated=calibrated, fitted=True)
     assert seen is not None
     few = limit(labels.numpy(), classes=network.classes, num=-(-MOST // len(network.classes)))
     if is_unchanged:
@@ -90,14 +89,20 @@ def finish_on(
 
 
 def _settle(
-    network: Network, seen: _Seen | None, *, usual: float | None, calibrated: bool, coming: Tensor | None
+    network: Network,
+    seen: _Seen | None,
+    *,
+    usual: float | None,
+    calibrated: bool,
+    coming: Tensor | None = None,
+    fitted: bool = False,
 ) -> tuple[Network, _Seen | None, str]:
     """Find the temperature and the sets of classes."""
     if calibrated:
         calibration = network.metadata.calibration
         note = calibration.words if calibration else "calibrated by the new classes' rows alone"
     else:
-        calibration, note = _calibrate(seen, usual, coming)
+        calibration, note = _calibrate(seen, usual, coming, fitted=fitted)
         if calibration is not None:
             network = divide(network, by=calibration)
             seen = seen and seen._replace(logits=seen.logits / calibration.temperature)
@@ -111,7 +116,9 @@ def _look(network: Network, features: Tensor, labels: Tensor) -> _Seen:
     return _Seen(features, network.module.head(features.to(network.device)).float().cpu(), labels)
 
 
-def _calibrate(seen: _Seen | None, usual: float | None, coming: Tensor | None) -> tuple[Calibration | None, str]:
+def _calibrate(
+    seen: _Seen | None, usual: float | None, coming: Tensor | None, *, fitted: bool
+) -> tuple[Calibration | None, str]:
     if seen is None:
         if usual is None:
             return None, "not calibrated: no images are held out"
@@ -121,7 +128,8 @@ def _calibrate(seen: _Seen | None, usual: float | None, coming: Tensor | None) -
     if obstacle := find_obstacle(logits, labels):
         return None, f"not calibrated: {obstacle}"
     weights = None if coming is None else (coming / seen.labels.bincount(minlength=len(coming)))[seen.labels].numpy()
-    found = Calibration(temperature=fit_temperature(logits, labels, weights=weights), num_images=len(labels))
+    temperature = 1.0 if fitted else fit_temperature(logits, labels, weights=weights)
+    found = Calibration(temperature=temperature, num_images=len(labels))
     return found, found.words
 
 
