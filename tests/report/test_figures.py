@@ -46,6 +46,14 @@ def test_matrix_by_row_is_in_percent_of_each_true_class(drawn):
     }  # fmt: skip
 
 
+def test_matrix_of_an_extension_marks_where_the_new_classes_begin(drawn):
+    for num_old in (0, 2):
+        figures.matrix(np.eye(3, dtype=np.int64), classes=["a", "b", "c"], by_row=False, num_old=num_old)
+    none, both = ([line.get_xydata().tolist() for line in figure.axes[0].lines] for figure in drawn)
+    assert none == []
+    assert both == [[[0, 1.5], [1, 1.5]], [[1.5, 0], [1.5, 1]]]
+
+
 def test_matrix_of_many_classes_has_a_scale_instead_of_numbers(drawn):
     for num in (25, 26):
         figures.matrix(np.eye(num, dtype=np.int64), classes=[str(i) for i in range(num)], by_row=False)

@@ -73,8 +73,8 @@ def finish_on(
 ) -> Finished:
     """Do the same on features (N, D) and labels (N,) of images that may be gone, `known` and `held_out` ones.
 
-    The head was fitted to the held-out images by their log loss, so its temperature is 1. Where no image has changed the
-    layers below the head, held-out images are compared with known ones, of which they may be some.
+    The head was fitted to the held-out images by their log loss, so its temperature is 1. Where no image has changed
+    the layers below the head, held-out images are compared with known ones, of which they may be some.
     """
     features, labels = known
     looked = _look(network, *held_out)

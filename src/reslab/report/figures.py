@@ -170,8 +170,11 @@ def prior_curves(
 # ---- confusion matrices
 
 
-def matrix(counts: NDArray[np.int64], *, classes: Sequence[str], by_row: bool) -> bytes:
-    """Draw a confusion matrix (K, K): counts of images, or percent of each true class where `by_row`."""
+def matrix(counts: NDArray[np.int64], *, classes: Sequence[str], by_row: bool, num_old: int = 0) -> bytes:
+    """Draw a confusion matrix (K, K): counts of images, or percent of each true class where `by_row`.
+
+    Lines divide the first `num_old` classes from the others.
+    """
     num = len(classes)
     sums = np.maximum(counts.sum(axis=1, keepdims=True), 1)
     values = 100 * counts / sums if by_row else counts.astype(np.float64)
@@ -185,6 +188,9 @@ def matrix(counts: NDArray[np.int64], *, classes: Sequence[str], by_row: bool) -
         image = axes.imshow(values, cmap="Blues", norm=norm)
         cell = 0.75 * side / num  # about, in pixels
         _name_classes(axes, classes, cell)
+        if num_old:
+            axes.axhline(num_old - 0.5, color=_INK, linewidth=0.8)
+            axes.axvline(num_old - 0.5, color=_INK, linewidth=0.8)
         if with_numbers:
             _write_numbers(axes, values, cell, dark=_is_dark(image.cmap(norm(values))), by_row=by_row)
         else:

@@ -64,6 +64,7 @@ def _data(inputs: Inputs, plane: NDArray[np.float64] | None, row: PublishedRow |
         "language": current_language().name,
         "sentences": dict(current_language().script or {}),
         "classes": inputs.evaluation.classes,
+        "numOld": inputs.evaluation.extension.num_old if inputs.evaluation.extension else 0,
         "splits": {split: _split(inputs, split) for split in splits_of(inputs.evaluation)},
         "reliability": {name: values.round(5).tolist() for name, values in bins._asdict().items()},
     }

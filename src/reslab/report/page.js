@@ -173,9 +173,13 @@ const KINDS = {
     const ticks = {tickvals: places, ticktext: places.map(place => names[place]), showgrid: false, fixedrange: true};
     const cursor = div.cursor ? [{type: 'rect', x0: div.cursor[1] - 0.5, x1: div.cursor[1] + 0.5, y0: div.cursor[0] - 0.5,
       y1: div.cursor[0] + 0.5, line: {color: dark.matches ? '#ffb454' : '#c2410c', width: 3}}] : [];
+    const edge = data.numOld - 0.5, ink = {color: css('--soft'), width: 1};
+    const lines = data.numOld ? [{type: 'line', x0: edge, x1: edge, y0: -0.5, y1: num - 0.5, line: ink},
+      {type: 'line', x0: -0.5, x1: num - 0.5, y0: edge, y1: edge, line: ink}] : [];
+    const shapes = [...lines, ...cursor];
     return {
-      traces: num <= 12 ? [trace, text] : [trace], shapes: cursor,
-      layout: layout({height: Math.max(380, Math.min(div.clientWidth, 620)), shapes: cursor, margin: {l: 60, r: 8, t: 8, b: 60},
+      traces: num <= 12 ? [trace, text] : [trace], shapes,
+      layout: layout({height: Math.max(380, Math.min(div.clientWidth, 620)), shapes, margin: {l: 60, r: 8, t: 8, b: 60},
         xaxis: axis(say('predicted class'), {range: [-0.5, num - 0.5], ...ticks, tickangle: num > 6 ? -45 : 0}), yaxis: axis(say('true class'), {...ticks, range: [num - 0.5, -0.5]})}),
       open: (i, j) => { div.cursor = [i, j]; draw(div); openCell(div.dataset.split, i, j); },
       move(rows, columns) {
