@@ -276,6 +276,20 @@ def fitted() -> str:
     return "\n" + table(header, rows)
 
 
+def unequal_signs() -> str:
+    """Say what `fit` makes of hand signs of which some classes have more than others."""
+    result = json.loads((ROOT / "results/fit/signs-unequal.json").read_text())["result"]
+    values = [draw["test_accuracy"]["value"] for draw in result["draws"]]
+    longest = max(draw["seconds"] for draw in result["draws"])
+    num = f"{result['draws'][0]['num_images']:,}"
+    return (
+        f"Of [{num} in ten unequal classes](../results/fit/signs-unequal.json), the first with four times as many as the\n"
+        f"last, it gets {percent(fmean(values), 1)} right (three draws, {percent(min(values), 1)} to "
+        f"{percent(max(values), 1)}; students in both splits),\nin at most {longest / 60:.1f} of the "
+        f"{result['minutes']:g} minutes that it was given on one core."
+    )
+
+
 def _kind(name: str) -> str:
     """Leave out how many updates a recipe was shortened to."""
     return re.sub("-[0-9]+updates$", "", name)
