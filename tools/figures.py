@@ -283,8 +283,8 @@ def unequal_signs() -> str:
     longest = max(draw["seconds"] for draw in result["draws"])
     num = f"{result['draws'][0]['num_images']:,}"
     return (
-        f"Of [{num} in ten unequal classes](../results/fit/signs-unequal.json), the first with four times as many as the\n"
-        f"last, it gets {percent(fmean(values), 1)} right (three draws, {percent(min(values), 1)} to "
+        f"Of [{num} in ten unequal classes](../results/fit/signs-unequal.json), the first with four times as many as "
+        f"the\nlast, it gets {percent(fmean(values), 1)} right (three draws, {percent(min(values), 1)} to "
         f"{percent(max(values), 1)}; students in both splits),\nin at most {longest / 60:.1f} of the "
         f"{result['minutes']:g} minutes that it was given on one core."
     )
