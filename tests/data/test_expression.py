@@ -10,6 +10,7 @@ from reslab.data.expression import (
     find_relative,
     join_expressions,
     move_relative,
+    leave_out_empty,
     name_classes,
     parse,
 )
@@ -227,3 +228,16 @@ def test_classes_are_written_out_where_that_leaves_no_doubt(expression: str, exp
 
 def test_classes_that_an_expression_cannot_name_are_left_to_be_read() -> None:
     assert name_classes("folder:pets", ("cat", "dog,big")) == "folder:pets"
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("folder:gone:cat,dog@0+folder:new", "folder:new"),
+        ("folder:here@20+digits:1@0", "folder:here@20"),
+        ("folder:here", "folder:here"),
+        ("digits@0", "digits@0"),
+    ],
+)
+def test_sources_of_which_no_image_is_taken_are_left_out(expression: str, expected: str) -> None:
+    assert leave_out_empty(expression) == expected

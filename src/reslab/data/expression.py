@@ -161,6 +161,12 @@ def name_classes(expression: str, classes: Sequence[str]) -> str:
     return "+".join([*texts[: places[0]], text, *texts[places[0] + 1 :]])
 
 
+def leave_out_empty(expression: str) -> str:
+    """Leave out the sources of which no image is taken, whose folders need not be there."""
+    texts = _split(expression)
+    return "+".join([text for text in texts if _parse_limit(text)[1] != 0] or texts)
+
+
 def find_relative(expression: str) -> list[Path]:
     """List the relative paths of an expression, which begin where it is read."""
     return [path for text in _split(expression) if (path := _relative_path(text)) is not None]

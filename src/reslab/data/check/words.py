@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from reslab.data.check.findings import FEW_IMAGES, SHOWN, Copy, CopyPairs, Report
+from reslab.data.expression import leave_out_empty
 from reslab.words import counted, listing, named, percent
 
 
@@ -49,7 +50,8 @@ def _copies(report: Report, most: int | None) -> Iterator[str]:
     if found is None or found.searched == "exact":
         if report.used:
             kind = "copies" if found is None else "near copies"
-            yield f"{kind} were not looked for here, but reslab data check {shlex.quote(report.expression)} does"
+            expression = shlex.quote(leave_out_empty(report.expression))
+            yield f"{kind} were not looked for here, but reslab data check {expression} does"
         if found is None:
             return
     if tests := len(found.across_splits.test_indices):
