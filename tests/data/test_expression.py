@@ -9,8 +9,8 @@ from reslab.data.expression import (
     NamedTerm,
     find_relative,
     join_expressions,
-    move_relative,
     leave_out_empty,
+    move_relative,
     name_classes,
     parse,
 )
