@@ -39,7 +39,7 @@ def test_a_training_says_what_is_wrong_with_its_images(
 @pytest.mark.parametrize(
     ("num", "epochs", "said"),
     [
-        (48, 10, "48 training images make 10 updates, .*: add --set batch_size=6 --set epochs=13, or use reslab fit"),
+        (48, 10, "48 training images make 10 updates, .*; batch_size=6 and epochs=13 make more, and reslab"),
         (48, 100, None),
         (3000, 2, "3000 training images make 48 updates"),
         (50_000, 1, None),
