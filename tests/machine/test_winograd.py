@@ -145,6 +145,16 @@ def test_the_same_bits_twice_and_with_any_number_of_threads():
         assert all(map(torch.equal, other, results[0]))
 
 
+def test_the_next_layer_may_change_the_result_in_place():
+    x, weight, gradient = make((2, 16, 9, 8, 16))
+    x, weight = x.requires_grad_(), weight.requires_grad_()
+    mine, true = (
+        list(torch.autograd.grad(F.elu_(conv(x, weight)), (x, weight), gradient))
+        for conv in (conv3x3, lambda x, weight: F.conv2d(x, weight, padding=1))
+    )
+    assert_close(mine, [each.double() for each in true])
+
+
 def test_no_images_are_no_error():
     x, weight, gradient = make((0, 4, 5, 5, 3))
     result, for_images, for_weight = run(x, weight, gradient, conv3x3)

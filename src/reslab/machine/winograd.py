@@ -124,11 +124,13 @@ def _transpose(weight: Tensor) -> Tensor:
 def _convolve(images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve images (N, H, W, I) with a weight (3, 3, I, O) to results (N, O, H, W)."""
     outputs = weight.shape[3]
-    results = images.new_empty(*images.shape[:3], outputs)
+    num, height, width, _ = images.shape
+    # No view of anything, since what is made here may be changed in place by the layer that follows.
+    results = torch.empty(num, outputs, height, width, memory_format=torch.channels_last)
     if images.numel():
         bias = None if bias is None else bias.contiguous()
         _call("convolve", images, weight.contiguous(), bias, results, outputs=outputs)
-    return results.permute(0, 3, 1, 2)
+    return results
 
 
 def _call(name: str, images: Tensor, *tensors: Tensor | None, outputs: int) -> None:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reslab.errors import UserError
 from reslab.language import grouped, say
 from reslab.measure.metrics import softmax
 from reslab.report import figures
@@ -48,8 +47,8 @@ def pair_table(confusions: Sequence[Confusion]) -> Table:
     return Table(header, rows, num_text_columns=2)
 
 
-def confusion_picture(inputs: Inputs) -> Picture:
-    """Draw the most certain mistakes of each of the most confused pairs of classes, a row for a pair."""
+def confusion_pictures(inputs: Inputs) -> list[Picture]:
+    """Draw the most certain mistakes of each of the most confused pairs of classes, a row for a pair; often none."""
     classes, examples = inputs.evaluation.classes, inputs.examples
     true, predicted = inputs.predictions.labels[examples.indices], inputs.predictions.logits[examples.indices].argmax(1)
     rows, names = [], []
@@ -59,14 +58,16 @@ def confusion_picture(inputs: Inputs) -> Picture:
             rows.append(examples.images[places])
             names.append(f"{classes[pair.true]} → {classes[pair.predicted]}")
     if not rows:
-        raise UserError(f"{inputs.name} has no mistakes to draw")
-    return Picture(
-        name="mistakes",
-        png=figures.image_rows(rows, classes=names),
-        alt=say("Test images of the most confused pairs of classes."),
-        title=say("Mistakes."),
-        caption=say("The most confused pairs of classes, true → predicted, each with its most certain mistakes."),
-    )
+        return []
+    return [
+        Picture(
+            name="mistakes",
+            png=figures.image_rows(rows, classes=names),
+            alt=say("Test images of the most confused pairs of classes."),
+            title=say("Mistakes."),
+            caption=say("The most confused pairs of classes, true → predicted, each with its most certain mistakes."),
+        )
+    ]
 
 
 class Mistakes:

@@ -8,7 +8,7 @@ from reslab.language import LanguageName, read_language, speaking
 from reslab.report.extension import Account, give_account
 from reslab.report.findings import findings
 from reslab.report.inputs import Inputs, read_inputs
-from reslab.report.mistakes import confusion_picture
+from reslab.report.mistakes import confusion_pictures
 from reslab.report.nearest import nearest_row
 from reslab.report.pictures import (
     Picture,
@@ -156,7 +156,7 @@ def _find(table: Mapping[str, Callable[[Inputs], PartT]], part: str) -> Callable
 _DRAWN: dict[str, Callable[[Inputs], Sequence[Picture]]] = {
     "curves": learning_curves,
     "matrices": confusion_matrices,
-    "mistakes": lambda inputs: [confusion_picture(inputs)],
+    "mistakes": confusion_pictures,
     "calibration": lambda inputs: [reliability_picture(reliability(inputs.predictions))],
     "answered": selection_pictures,
     "features": _features,
