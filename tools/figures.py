@@ -286,7 +286,7 @@ def unequal_signs() -> str:
         f"Of [{num} in ten unequal classes](../results/fit/signs-unequal.json), the first with four times as many as "
         f"the\nlast, it gets {percent(fmean(values), 1)} right (three draws, {percent(min(values), 1)} to "
         f"{percent(max(values), 1)}; students in both splits),\nin at most {longest / 60:.1f} of the "
-        f"{result['minutes']:g} minutes that it was given on one core."
+        f"{result['minutes']:g} minutes that it was given on one busy core."
     )
 
 

@@ -119,8 +119,7 @@ def write_progress(kept: Path = KEPT) -> str:
     if not done:
         return f"No run is done yet ({planned})."
     return (
-        f"{done} of {len(LEDGER.rows) * LEDGER.seeds} runs are done ({planned}); "
-        f"{counted(begun, 'row')} with at least one."
+        f"Done: {done} of {len(LEDGER.rows) * LEDGER.seeds} runs ({planned}), at least one of {counted(begun, 'row')}."
     )
 
 

@@ -43,7 +43,7 @@ def test_a_study_can_be_printed_changed_and_run(reslab: Command, untrained: list
     outcome = reslab("study", "run", "mine.json", "--seeds", "2")
     assert (outcome.code, untrained) == (0, ["relu-0", "relu-1"])
     assert outcome.out == "Runs done: 2; next: reslab study report mine.json --runs runs/mine\n"
-    assert "mine: none of 2 runs are done" in outcome.err
+    assert "mine: none of 2 runs done" in outcome.err
 
 
 def test_rows_seeds_and_budget(reslab: Command, untrained: list[str]) -> None:

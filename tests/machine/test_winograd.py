@@ -189,7 +189,7 @@ def test_only_the_gradient_that_is_needed_is_made(needed, monkeypatch):
     result = conv3x3(**tensors)
     called.clear()
     result.backward(gradient)
-    assert called in ([], ["convolve" if needed == "x" else "differentiate"])  # none where there is no compiler
+    assert called == ["convolve" if needed == "x" else "differentiate"] * kernels.are_on()
     assert_close([tensors[needed].grad], [exact[needed]])
     assert [name for name, tensor in tensors.items() if tensor.grad is not None] == [needed]
 

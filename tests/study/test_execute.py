@@ -57,7 +57,7 @@ def test_a_second_time_nothing_is_done(study: Study, copied: Path) -> None:
     before, said = stamps(copied), []
     outcome = run_study(study, out=copied, say=said.append)
     assert outcome.done == ()
-    assert said == ["tiny: 6 of 6 runs are done"]
+    assert said == ["tiny: 6 of 6 runs done"]
     assert stamps(copied) == before
 
 
@@ -66,7 +66,7 @@ def test_more_seeds_add_runs_and_leave_the_others(study: Study, copied: Path) ->
     outcome = run_study(study, out=copied, seeds=3, rows=["relu"], say=said.append)
     assert [job.out.name for job in outcome.done] == ["relu-2"]
     assert {path: time for path, time in stamps(copied).items() if path in before} == before
-    assert said[0] == "tiny: 2 of 3 runs are done"
+    assert said[0] == "tiny: 2 of 3 runs done"
     assert re.fullmatch(r"relu: 3 epochs of \d+\.\d\ss here, times 1: about \d+\.\d\ss", said[1])
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from reslab import models
 from reslab.data.split import limit
 from reslab.measure.calibration import find_obstacle
+from reslab.network.finishing import weigh
 from reslab.pretrained.heads import Floats, solve_lda
 from reslab.recipe.networks import EfficientNetLite, Fusion, Kept, Model
 from reslab.records import Weights
@@ -88,9 +89,8 @@ class HeldOut(NamedTuple):
     @classmethod
     def of(cls, images: LabelledFeatures, *, coming: Tensor) -> "HeldOut":
         """Let images count as much as pictures of their class will be frequent, `coming` (K,)."""
-        features, labels = images
-        weights = (coming / labels.bincount(minlength=len(coming)))[labels].float()
-        return cls(features, labels, weights / weights.mean())
+        weights = weigh(images.labels, coming=coming).float()
+        return cls(*images, weights=weights / weights.mean())
 
     @property
     def effective_num(self) -> float:

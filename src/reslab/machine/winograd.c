@@ -10,13 +10,13 @@
 #include <stdlib.h>
 
 enum {
-    KERNEL = 3,         /* the side of a kernel */
-    STEP = 4,           /* pixels from one tile to the next, and the side of a tile of results */
-    SIDE = 6,           /* of a tile of pixels, which overlaps the next by two, and of a transformed tile */
-    PLANES = SIDE * SIDE,
-    POINT_ONE = SIDE + 1, /* the plane in which a tile of ones is 1 and all else 0, as it belongs to the point (1, 1) */
-    LANES = 16,         /* channels at a time */
-    ALIGNMENT = 64,     /* bytes of a line of the cache */
+    KERNEL = 3,           /* the side of a kernel */
+    STEP = 4,             /* pixels from one tile to the next, and the side of a tile of results */
+    SIDE = 6,             /* of a tile of pixels, which overlaps the next by two, and of a transformed tile */
+    PLANES = SIDE * SIDE, /* values of a transformed tile */
+    POINT_ONE = SIDE + 1, /* a 1 in this plane alone becomes a tile of ones, and sums of tiles stand here */
+    LANES = 16,           /* channels at a time */
+    ALIGNMENT = 64,       /* bytes of a line of the cache */
 };
 
 /* Sums of a block of a product stay in registers: HEIGHT rows of LANES columns, as the processor has vectors. */
@@ -164,7 +164,7 @@ static Tiles after(Tiles tiles, long num_tiles)
 
 static long count_tiles(long pixels)
 {
-    return (pixels + STEP - 1) / STEP;
+    return round_up(pixels, STEP) / STEP;
 }
 
 /* The places of the pixels from (top, left) on; `spare` stands for each pixel outside of the image. */
@@ -294,8 +294,8 @@ static long min(long one, long other)
     return one < other ? one : other;
 }
 
-/* How many rows of tiles are transformed at a time: few enough that they stay in a near cache until they are multiplied,
-   enough that kernels are not read more often than those. */
+/* How many rows of tiles are transformed at a time: few, so that they stay in a near cache until they are multiplied, but
+   more where there are many channels, since all kernels are read anew for each time. */
 static long choose_rows(const long *shape)
 {
     return max(1, max(32, (shape[3] + shape[4]) / 4) / count_tiles(shape[2]));
@@ -319,17 +319,17 @@ int convolve(float *images, float *weight, float *bias, float *results, const lo
 {
     const long inputs = shape[3], outputs = shape[4], all = round_up(outputs, LANES);
     const long rows = shape[0] * count_tiles(shape[1]), columns = count_tiles(shape[2]), step = choose_rows(shape);
-    const long in_floats = PLANES * lay_out(shape, inputs, step).plane;
-    const long out_floats = PLANES * lay_out(shape, outputs, step).plane;
-    float *memory = allocate(PLANES * inputs * all + threads * (in_floats + out_floats)), *kernels = memory;
+    const Tiles in_layout = lay_out(shape, inputs, step), out_layout = lay_out(shape, outputs, step);
+    const long floats = PLANES * (in_layout.plane + out_layout.plane); /* of a thread */
+    float *memory = allocate(PLANES * inputs * all + threads * floats), *kernels = memory;
     if (!memory)
         return 0;
     #pragma omp parallel num_threads(threads)
     {
         transform_kernels(kernel_line, 0, kernels, weight, shape);
-        Tiles in = lay_out(shape, inputs, step), out = lay_out(shape, outputs, step);
-        in.values = kernels + PLANES * inputs * all + omp_get_thread_num() * (in_floats + out_floats);
-        out.values = in.values + in_floats;
+        Tiles in = in_layout, out = out_layout;
+        in.values = kernels + PLANES * inputs * all + omp_get_thread_num() * floats;
+        out.values = in.values + PLANES * in.plane;
         #pragma omp for schedule(dynamic)
         for (long first = 0; first < rows; first += step) {
             const long last = min(first + step, rows), num_tiles = (last - first) * columns;

@@ -127,10 +127,15 @@ def _calibrate(
     logits, labels = seen.logits.numpy(), seen.labels.numpy()
     if obstacle := find_obstacle(logits, labels):
         return None, f"not calibrated: {obstacle}"
-    weights = None if coming is None else (coming / seen.labels.bincount(minlength=len(coming)))[seen.labels].numpy()
+    weights = None if coming is None else weigh(seen.labels, coming=coming).numpy()
     temperature = 1.0 if fitted else fit_temperature(logits, labels, weights=weights)
     found = Calibration(temperature=temperature, num_images=len(labels))
     return found, found.words
+
+
+def weigh(labels: Tensor, *, coming: Tensor) -> Tensor:
+    """Let images with labels (H,) count as much as pictures of their class will be frequent, `coming` (K,)."""
+    return (coming / labels.bincount(minlength=len(coming)))[labels]
 
 
 @torch.no_grad()

@@ -54,7 +54,7 @@ def run_study(
     for job in jobs:
         check_folder(job)
     missing = [job for job in jobs if not job.is_done]
-    say(f"{study.name}: {len(jobs) - len(missing) or 'none'} of {len(jobs)} runs are done")
+    say(f"{study.name}: {len(jobs) - len(missing) or 'none'} of {len(jobs)} runs done")
     _write_gradients(study, jobs, out=out, machine=machine)
     if not missing:
         return StudyOutcome((), ())

@@ -36,6 +36,6 @@ def describe_few_updates(recipe: Recipe, *, num_images: int) -> str | None:
     batch_size = max(4, min(recipe.batch_size, num_images // 8))
     epochs = -(-FEW_UPDATES // -(-num_images // batch_size))
     return (
-        f"{counted(num_images, 'training image')} make {counted(updates, 'update')}, which is little to learn by; "
-        f"batch_size={batch_size} and epochs={max(recipe.epochs, epochs)} make more, and reslab fit chooses by itself"
+        f"{counted(num_images, 'training image')} make {counted(updates, 'update')}, too few to learn much from; "
+        f"batch_size={batch_size} and epochs={max(recipe.epochs, epochs)} make more, and reslab fit chooses for itself"
     )
