@@ -96,7 +96,7 @@ def test_the_page_of_some_runs(finished: Run, tmp_path: Path) -> None:
     assert minutes.count("; ") == 1
     assert "(one, cpu, 1 thread" in minutes
     assert "(another, cpu, 1 thread" in minutes
-    assert TOOL["write_progress"](kept).startswith("2 of 87 runs ")
+    assert TOOL["write_progress"](kept).startswith("Done: 2 of 87 runs ")
     assert f"| [`lenet-2`](../results/ledger/lenet-2) | {accuracy['test']:.2f} |" in TOOL["write_runs"](kept)
     assert lines_of(page, "wrn28-10")[0][3:] == ["–", "–", "no run yet", "–", "0, 1, 2"]
 
