@@ -76,6 +76,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "numbers for names": (lambda path: with_metadata(path, classes="[1, 2, 3]"), "does not say what it classifies"),
     "no number": (lambda path: with_metadata(path, image_size="true"), "does not say what it classifies"),
     "no threshold": (lambda path: with_metadata(path, threshold="[]"), "does not say what it classifies"),
+    "sets of nothing": (lambda path: with_metadata(path, class_sets="{}"), "does not say what it classifies"),
     "other channels": (lambda path: with_metadata(path, channels="4"), "does not match its metadata"),
     "fewer classes": (lambda path: with_metadata(path, classes='["1"]'), "does not match its metadata"),
 }
@@ -86,7 +87,7 @@ def test_a_file_that_is_none_is_told_in_a_sentence(exported: Path, kind: str) ->
     damage, message = DAMAGE[kind]
     damage(exported / "model.onnx")
     with pytest.raises(UserError, match=message):
-        OnnxFile(exported / "model.onnx")
+        OnnxFile(exported / "model.onnx").read_class_sets()
 
 
 def test_another_network_is_told_in_a_sentence(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from reslab.recipe.recipe import Recipe, derive
 from reslab.runs import Run
 from reslab.study import Study, processes
 from reslab.study.execute import run_study
-from reslab.study.plan import Assignment, Job, Lesson, Machine, make_jobs
+from reslab.study.plan import Assignment, Ended, Job, Lesson, Machine, make_jobs
 from reslab.study.processes import Workers, _Worker, read_workers
 
 TWO = Workers(2, threads=1)
@@ -81,26 +81,39 @@ def test_a_job_survives_json(study: Study, tmp_path: Path) -> None:
     jobs = make_jobs(study, out=tmp_path, seeds=1)
     assert {type(job.task) for job in jobs} > {Lesson}
     for job in jobs:
-        told = Assignment(job, "cpu", None, ("reslab", "study"))
+        told = Assignment(job, "cpu", None, 2, ("reslab", "study"))
         assert b"\n" not in told.dump()[:-1]
         assert Assignment.load(told.dump()) == told
+
+
+def begin_and_stop(job: Job, machine: Machine, *, threads: int, epochs: int) -> Ended:
+    """Let a worker train until so many epochs are logged."""
+    worker = _Worker(job, threads=threads, machine=machine, say=lambda line: None)
+    while not ((log := job.out / "log.jsonl").exists() and log.read_text().count("\n") >= epochs):
+        assert worker.process.poll() is None, worker.last
+        time.sleep(0.05)
+    worker.stop()
+    return worker.wait()
 
 
 def test_a_worker_whose_input_ends_saves_and_ends(small_recipe: Recipe, tmp_path: Path) -> None:
     """So it does where the process that has started it was killed."""
     job = Job("long", 0, tmp_path / "long-0", derive(small_recipe, name="long", epochs=500))
-    worker = _Worker(job, threads=1, machine=Machine(), say=lambda line: None)
-    while not (job.out / "log.jsonl").exists():
-        assert worker.process.poll() is None, worker.last
-        time.sleep(0.05)
-    assert worker.process.stdin is not None
-    worker.process.stdin.close()
-    ended = worker.wait()
+    ended = begin_and_stop(job, Machine(), threads=1, epochs=1)
     run = Run.open(job.out)
     assert ended.word == "failed"
     assert ended.reason.startswith(f"stopped after {run.read_checkpoint().state['updates']} updates, all of them saved")
     with run.locked():
         assert not run.is_finished
+
+
+def test_threads_that_were_asked_for_take_over_from_those_before(small_recipe: Recipe, tmp_path: Path) -> None:
+    job = Job("long", 0, tmp_path / "long-0", derive(small_recipe, name="long", epochs=1000))
+    threads = []
+    for machine, here in ((Machine(), 1), (Machine(), 2), (Machine(threads=2), 2)):
+        begin_and_stop(job, machine, threads=here, epochs=len(Run(job.out).log) + 1 if job.is_begun else 1)
+        threads.append(Run.open(job.out).environment.newest.threads)
+    assert threads == [1, 1, 2]
 
 
 # ---- who does what when

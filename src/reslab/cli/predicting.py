@@ -45,7 +45,6 @@ def predict(
     from reslab.cli.show import echo, print_json, to_plain
     from reslab.data.answers import Unread, find_pictures
     from reslab.errors import UserError
-    from reslab.runs.files import to_csv, write_bytes
     from reslab.words import counted
 
     files = find_pictures(files)
@@ -62,6 +61,8 @@ def predict(
     if not answers and unread:
         raise UserError(unread[0].sentence)
     if csv is not None:
+        from reslab.runs.files import to_csv, write_bytes
+
         most = max(len(answer.classes) for answer in answers)
         ranks = [""] + [f"_{rank}" for rank in range(2, most + 1)]
         header = [

@@ -83,7 +83,7 @@ def run(
         rows=_read_rows(rows),
         scale=epochs_scale,
         budget=None if budget is None else read_budget(budget),
-        machine=Machine(device, data_dir, allow_remote, silent=False),
+        machine=Machine(device, data_dir, allow_remote, silent=False, threads=threads),
         workers=here,
         cluster=cluster,
         say=lambda line: echo(line, err=True),

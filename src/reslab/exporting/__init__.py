@@ -127,12 +127,13 @@ def export(
         network = Network.load(run.path, device="cpu")
         for_int8 = _read_int8_images(run, data_dir, allow_remote) if int8 else None
         pixels, kind = _find_images(run, network, data_dir, allow_remote)
+    sets = network.metadata.class_sets
     known = Description(
         network.classes,
         network.channels,
         network.image_size,
         network.resizing,
-        class_sets=network.metadata.class_sets,
+        class_sets=sets.model_dump_json() if sets else None,
     )
     images = f"{len(pixels)} {kind} images"
     if target.suffix == ".html":

@@ -50,7 +50,7 @@ class Description(NamedTuple):
     """What a network is for: the names of its classes, and the channels and side of its square images.
 
     `resize` says how other pictures become squares, and a familiarity of `threshold` or less that an answer is only a
-    guess. `class_sets` is known where images were held out.
+    guess. `class_sets` is JSON, known where images were held out.
     """
 
     classes: tuple[str, ...]
@@ -58,13 +58,13 @@ class Description(NamedTuple):
     image_size: int
     resize: Resizing
     threshold: float = round(1 - ANSWERED, 6)
-    class_sets: "ClassSets | None" = None
+    class_sets: str | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """Write it as the metadata of a file, with the colours of the pictures that it takes."""
         colours = {"colours": "RGB" if picture_channels(self.channels) == 3 else None}
         shape = {name: json.dumps(value) for name, value in (self.to_plain() | colours).items()}
-        return shape if self.class_sets is None else shape | {"class_sets": self.class_sets.model_dump_json()}
+        return shape if self.class_sets is None else shape | {"class_sets": self.class_sets}
 
     def to_plain(self) -> dict[str, Any]:
         """Give what JSON holds of it without the sets of classes."""
@@ -79,14 +79,7 @@ class Description(NamedTuple):
             raise ValueError(metadata)
         if resize not in get_args(Resizing) or not isinstance(threshold, float):
             raise ValueError(metadata)
-        sets = metadata.get("class_sets")
-        return cls(tuple(classes), channels, image_size, resize, threshold, None if sets is None else _read_sets(sets))
-
-
-def _read_sets(text: str) -> "ClassSets":
-    from reslab.records import ClassSets  # here, since it loads pydantic
-
-    return ClassSets.model_validate_json(text)
+        return cls(tuple(classes), channels, image_size, resize, threshold, metadata.get("class_sets"))
 
 
 class OnnxFile:
@@ -113,7 +106,7 @@ class OnnxFile:
             known = Description.from_metadata(self._session.get_modelmeta().custom_metadata_map)
             (images,), outputs = self._session.get_inputs(), self._session.get_outputs()
         except (ValueError, KeyError, RecursionError):
-            raise UserError(f"{self.path} does not say what it classifies: reslab export did not write it") from None
+            raise self._foreign() from None
         fits = images.type == "tensor(uint8)" and len(images.shape) == 4
         fits = fits and images.shape[3] == picture_channels(known.channels)
         if (
@@ -123,6 +116,19 @@ class OnnxFile:
         ):
             raise UserError(f"{self.path} does not match its metadata: export it again")
         return known
+
+    def _foreign(self) -> UserError:
+        return UserError(f"{self.path} does not say what it classifies: reslab export did not write it")
+
+    def read_class_sets(self) -> "ClassSets | None":
+        """Read how to choose sets of classes. Raises: UserError where the file holds something else."""
+        from reslab.records import ClassSets  # here, since it loads pydantic, which takes a tenth of a second
+
+        text = self.description.class_sets
+        try:
+            return None if text is None else ClassSets.model_validate_json(text)
+        except ValueError:
+            raise self._foreign() from None
 
     def predict(self, images: NDArray[np.uint8]) -> Outputs:
         """Compute what the network says of stored pixels (N, C, H, W)."""
@@ -156,7 +162,7 @@ def classify_each_by_onnx(
     """
     network = OnnxFile(onnx)
     known = network.description
-    threshold = None if coverage is None else find_threshold(known.class_sets, coverage=coverage)
+    threshold = None if coverage is None else find_threshold(network.read_class_sets(), coverage=coverage)
     return answer_all(
         files,
         lambda images: Said(*network.predict(images)[1:]),

@@ -106,7 +106,7 @@ def _train(job: Job, machine: Machine) -> Run:
     assert isinstance(job.task, Recipe)
     safety = Safety(saved=machine.saved)
     if job.is_begun:
-        return resume(job.out, **machine.reading, silent=machine.silent, safety=safety)
+        return resume(job.out, **machine.reading, silent=machine.silent, safety=safety, threads=machine.threads)
     return train(
         job.task,
         out=job.out,
@@ -123,7 +123,9 @@ def _teach(job: Job, lesson: Lesson, machine: Machine) -> Run:
 
     safety = Safety(saved=machine.saved)
     if job.is_begun:
-        return resume_extension(job.out, **machine.reading, silent=machine.silent, safety=safety)
+        return resume_extension(
+            job.out, **machine.reading, silent=machine.silent, safety=safety, threads=machine.threads
+        )
     return extend(
         lesson.base,
         data=lesson.data,

@@ -28,13 +28,14 @@ class Reading(TypedDict):
 
 @dataclass(frozen=True)
 class Machine:
-    """Where to run and what to show; nothing here changes a result."""
+    """Where to run, with what, and what to show."""
 
     device: str = "auto"
     data_dir: Path | None = None
     allow_remote: bool = False
     silent: bool = True
     saved: Callable[[Path], None] | None = None  # called with the run's folder after each checkpoint
+    threads: int | None = None  # for a run that goes on, instead of as many as before
 
     @property
     def reading(self) -> Reading:
@@ -91,6 +92,7 @@ class Assignment:
     job: Job
     device: str
     data_dir: Path | None
+    threads: int | None
     command: tuple[str, ...]
 
     def dump(self) -> bytes:

@@ -104,7 +104,7 @@ class _Worker:
         )
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # it has ended already, and said why
-            assignment = Assignment(job, machine.device, machine.data_dir, tuple(sys.argv))
+            assignment = Assignment(job, machine.device, machine.data_dir, machine.threads, tuple(sys.argv))
             self.process.stdin.write(assignment.dump())
             self.process.stdin.flush()
         self.reader = threading.Thread(target=self._pass_on, daemon=True)

@@ -22,8 +22,9 @@ def main() -> None:
     set_up_threads()
     from reslab.study.execute import do
 
+    machine = Machine(assignment.device, assignment.data_dir, silent=False, threads=assignment.threads)
     try:
-        do(assignment.job, Machine(assignment.device, assignment.data_dir, silent=False))
+        do(assignment.job, machine)
     except (UserError, Failure, OSError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         sys.exit(1)

@@ -13,7 +13,7 @@ import torch
 import reslab
 from reslab.machine.precision import pick_precision
 from reslab.records import Compiled, DataSet, Environment, Precision, Segment, Setup
-from reslab.words import printable
+from reslab.words import counted, printable
 
 # What a person should know of before a run goes on otherwise; the rest of a setup is only recorded.
 TOLD = ("device", "processor", "precision", "threads", "ranks", "torch", "numpy", "reslab")
@@ -81,7 +81,7 @@ def keep_precision(recorded: Environment, *, device: torch.device) -> Precision:
 def tell_differences(before: Setup, now: Setup, *, updates: int, usual_threads: int) -> Iterator[str]:
     """Say in a line what differs from before, and in another that threads are those of before, not the usual ones."""
     if before.threads == now.threads != usual_threads:
-        yield f"{now.threads} threads, as before; --threads {usual_threads} would be as many as usual here"
+        yield f"{counted(now.threads, 'thread')}, as before; --threads {usual_threads} would be as many as usual here"
     pairs = [(name, getattr(before, name), getattr(now, name)) for name in TOLD]
     found = [f"{name} {was}, now {is_now}" for name, was, is_now in pairs if was != is_now]
     if found:
