@@ -168,26 +168,60 @@ def test_a_table_in_a_file_has_every_row_on_one_line(reslab: Command, finished: 
     assert f"{100 * finished.evaluation.splits['test'].accuracy.value:.2f} % (" in accuracy
 
 
-def test_a_table_fits_a_terminal_without_breaking_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Words wrap; a narrower terminal gets blocks of lines. Columns of nothing go."""
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Print a table to a terminal of so many columns, or elsewhere."""
 
-    def shown(width: int, out: type[io.StringIO] | None = None) -> list[str]:
+    def show_it(width: int, *table: Any, out: type[io.StringIO] = Terminal) -> list[str]:
         monkeypatch.setenv("COLUMNS", str(width))
-        monkeypatch.setattr(sys, "stdout", (out or Terminal)())
-        show.print_table("Title", ["name", "what", "none", "number"], rows)
+        monkeypatch.setattr(sys, "stdout", out())
+        show.print_table("Title", *table)
         return [re.sub(r"\x1b\[[\d;]*m", "", line).rstrip() for line in sys.stdout.getvalue().splitlines()]
 
+    return show_it
+
+
+def test_a_last_column_of_text_that_is_too_narrow_gets_a_table_of_its_own(shown: Callable[..., list[str]]) -> None:
+    text = "lizard: 4.0 %, crocodile: 3.0 %, frog: 2.0 %"
+    table = ["", "recall", "taken for"], [["snake", "50.12 % (40.00–60.12)", text], ["turtle", "1.00 %", "none"]]
+    assert shown(52, *table) == [
+        "Title",
+        "                       recall",
+        "─────────────────────────────",
+        "snake   50.12 % (40.00–60.12)",
+        "turtle                 1.00 %",
+        "",
+        "        taken for",
+        f"{'─' * (8 + len(text))}",
+        f"snake   {text}",
+        "turtle  none",
+        "",
+    ]
+    assert f"snake   50.12 % (40.00–60.12)  {text}" in shown(100, *table)
+
+
+def test_a_unit_stays_with_its_number(shown: Callable[..., list[str]]) -> None:
+    for width in range(10, 40):
+        lines = shown(width, ["name", "some memory", "and more"], [["a", "123.4 MB", "9"], ["b", "5.0 MB (1–2)", "10"]])
+        assert sum("123.4 MB" in line or "5.0 MB" in line for line in lines) == 2
+
+
+def test_a_table_fits_a_terminal_without_breaking_a_word(
+    shown: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Words wrap; a narrower terminal gets blocks of lines. Columns of nothing go."""
+    columns = ["name", "what", "none", "number"]
     rows = [["a-long-name", "some words that wrap", "-", "1,234"], ["b", "", "", "-"]]
-    assert "none" not in " ".join(shown(80))
-    assert shown(80)[3] == "a-long-name  some words that wrap   1,234"
-    assert shown(32)[3:5] == ["a-long-name  some words    1,234", "             that wrap"]
-    assert shown(20)[1:] == ["a-long-name", "  what: some words that wrap", "  number: 1,234", "b"]
-    assert shown(32, io.StringIO)[3:5] == shown(32)[3:5]
+    assert "none" not in " ".join(shown(80, columns, rows))
+    assert shown(80, columns, rows)[3] == "a-long-name  some words that wrap   1,234"
+    assert shown(32, columns, rows)[3:5] == ["a-long-name  some words    1,234", "             that wrap"]
+    assert shown(20, columns, rows)[1:] == ["a-long-name", "  what: some words that wrap", "  number: 1,234", "b"]
+    assert shown(32, columns, rows, out=io.StringIO)[3:5] == shown(32, columns, rows)[3:5]
     rows[0][1] = 40 * "word "
-    assert max(map(len, shown(80))) <= 80
+    assert max(map(len, shown(80, columns, rows))) <= 80
     monkeypatch.delenv("COLUMNS")
     monkeypatch.setattr(sys, "stdout", io.StringIO())
-    show.print_table("Title", ["name", "what", "none", "number"], rows)
+    show.print_table("Title", columns, rows)
     assert 40 * "word " in sys.stdout.getvalue()  # a pipe gets each row in a line
 
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 WIDTH_IN_A_FILE = 10_000  # a program that reads lines gets whole ones, unless COLUMNS says how wide they may be
 GAP = 2  # blanks between columns
+NARROWEST_TEXT = 24  # cells
 EMPTY = ("", "-")
+BREAK = re.compile(r"(?<!\d)\s+|\s+(?=[(\d])")  # none between a number and its unit
 NUMBER = re.compile(r"-?$|[-+−]?[\d.]")  # how the cells of a column of numbers begin
 
 METRICS = {
@@ -61,7 +63,8 @@ def to_plain(content: Any) -> Any:
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table; columns of numbers are flush right, and empty ones are left out.
 
-    No word or number is broken: where a terminal is too narrow for them, each row becomes a block of lines.
+    No word or number is broken. Where a terminal is too narrow for a last column of text, that column becomes a table
+    of its own below; where it is too narrow for the words and numbers, each row becomes a block of lines.
     """
     from rich import box
     from rich.cells import cell_len
@@ -71,20 +74,26 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     console = Console(highlight=False, markup=False, emoji=False)
     if not (console.is_terminal or os.environ.get("COLUMNS", "").lstrip("0").isdigit()):
         console.width = WIDTH_IN_A_FILE
-    console.print(printable(title), style="bold", soft_wrap=True)
     whole = [[printable(cell) for cell in row] for row in rows]
     kept = [place for place in range(len(columns)) if not whole or any(row[place] not in EMPTY for row in whole)]
     header, *body = [[row[place] for place in kept] for row in ([printable(name) for name in columns], *whole)]
     widths, fewest = [], []
     for place, cells in enumerate(zip(header, *body, strict=True)):
-        words = cells if place == 0 else " ".join(cells).split()  # what a row is called stays on one line
+        words = cells if place == 0 else BREAK.split(" ".join(cells))  # what a row is called stays on one line
         widths.append(max(map(cell_len, cells)))
         fewest.append(max(map(cell_len, words), default=0))
     room = console.width - GAP * (len(widths) - 1)
+    numbers = [place > 0 and all(NUMBER.match(row[place]) for row in body) for place in range(len(header))]
+    found = narrow(widths, fewest, room=room)
+    if len(header) > 2 and not numbers[-1] and found[-1] < min(widths[-1], NARROWEST_TEXT):
+        print_table(title, header[:-1], [row[:-1] for row in body])
+        print_table("", [header[0], header[-1]], [[row[0], row[-1]] for row in body])
+        return
+    if title:
+        console.print(printable(title), style="bold", soft_wrap=True)
     if sum(fewest) <= room:
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
-        for place, (name, width) in enumerate(zip(header, narrow(widths, fewest, room=room), strict=True)):
-            is_number = place > 0 and all(NUMBER.match(row[place]) for row in body)
+        for name, is_number, width in zip(header, numbers, found, strict=True):
             table.add_column(name, justify="right" if is_number else "left", width=width, overflow="fold")
         for row in body:
             table.add_row(*row)
