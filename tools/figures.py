@@ -389,13 +389,10 @@ def methods() -> str:
     """List the methods of `reslab extend`."""
     from reslab.extension.methods import METHODS
 
-    return table(
-        ["method", "what it does", "images of the old classes"],
-        [
-            [f"[`{name}`](methods/{name}.md)", about.summary, "needed" if about.needs_old else "optional"]
-            for name, about in METHODS.items()
-        ],
-    )
+    remembered = "needed, or [remembered](#without-the-old-images)"
+    need = {name: "needed" if about.needs_old else "optional" for name, about in METHODS.items()} | {"fusion": remembered}
+    rows = [[f"[`{name}`](methods/{name}.md)", about.summary, need[name]] for name, about in METHODS.items()]
+    return table(["method", "what it does", "images of the old classes"], rows)
 
 
 def extensions() -> str:

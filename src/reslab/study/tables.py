@@ -137,7 +137,7 @@ LAB = Study(
 
 DIGITS = Study(
     name="digits",
-    title="ReLU and ELU on the digits of scikit-learn: a study to try in a minute, without a network",
+    title="ReLU and ELU on the digits of scikit-learn: a study to try in a minute, offline",
     rows=(
         _row("relu", "digits-quick"),
         _row("elu", "digits-quick", settings=("model.activation=elu",)),
