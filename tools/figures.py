@@ -390,7 +390,9 @@ def methods() -> str:
     from reslab.extension.methods import METHODS
 
     remembered = "needed, or [remembered](#without-the-old-images)"
-    need = {name: "needed" if about.needs_old else "optional" for name, about in METHODS.items()} | {"fusion": remembered}
+    need = {name: "needed" if about.needs_old else "optional" for name, about in METHODS.items()} | {
+        "fusion": remembered
+    }
     rows = [[f"[`{name}`](methods/{name}.md)", about.summary, need[name]] for name, about in METHODS.items()]
     return table(["method", "what it does", "images of the old classes"], rows)
 
@@ -448,7 +450,6 @@ def _extension(name: str) -> Iterator[str]:
     found = folders(name)
     tests = splits(name)
     parts = [part for folder in found if (part := read_evaluation(folder).extension)]
-    alone = [folder for folder in found if threads(folder) == 1]
     f1s = [test.macro_f1.value for test in tests]
     yield str(len(found))
     yield percent(fmean(test.accuracy.value for test in tests), 1)
@@ -458,11 +459,17 @@ def _extension(name: str) -> Iterator[str]:
     yield percent(fmean(part.new_macro_f1.value for part in parts), 1)
     yield percent(fmean(part.old_after.value for part in parts), 1)
     yield words.points(old_change(name), decimals=1)
-    yield f"{fmean(sum(epoch.seconds for epoch in read_log(folder)) / 60 for folder in alone):.0f}"
+    yield f"{minutes_on_one_core(name):.0f}"
 
 
 def threads(folder: Path) -> int:
     return Environment.model_validate_json((folder / "environment.json").read_bytes()).threads
+
+
+def minutes_on_one_core(name: str) -> float:
+    """Give the mean training time of the seeds that had one core."""
+    alone = [folder for folder in folders(name) if threads(folder) == 1]
+    return fmean(sum(epoch.seconds for epoch in read_log(folder)) / 60 for folder in alone)
 
 
 def minutes_on_two_cores(name: str) -> float:
