@@ -37,7 +37,7 @@ def test_everything_is_looked_at_once_in_words(tmp_path: Path) -> None:
     assert {*expected.split(), "cifar10", "cifar100"} < set(names)
     assert all(finding.value for finding in examine(tmp_path))
     assert torch.__version__ in find("versions").value
-    assert find("speed").value.startswith("123 GFLOP/s in float32, products")
+    assert find("speed").value.startswith("123 GFLOP/s in float32, matrix products")
 
 
 def test_a_sound_machine_needs_no_advice() -> None:
@@ -67,7 +67,7 @@ def test_matrix_units_are_named_with_the_precision_that_is_picked_for_them(monke
         monkeypatch.setattr(f"{module}.read_features", lambda: {"amx_bf16", "avx2"})
     assert "it has avx2, amx_bf16;" in find("processor").value
     assert find("precision").value == "bfloat16 is what --precision auto takes: this processor has units for it"
-    assert find("speed").value.startswith("1234 GFLOP/s in bfloat16, 123 GFLOP/s in float32, products")
+    assert find("speed").value.startswith("1234 GFLOP/s in bfloat16, 123 GFLOP/s in float32, matrix products")
     monkeypatch.setattr("reslab.machine.precision.read_features", set)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)

@@ -109,5 +109,5 @@ def test_every_figure_of_a_network_has_its_line() -> None:
 
 def test_a_run_of_another_recipe_is_refused(finished: Run, tmp_path: Path) -> None:
     keep_as(finished, "lenet-0", into=tmp_path / "kept", recipe="resnet-20")
-    with pytest.raises(UserError, match="lenet-0 holds another run than row lenet"):
+    with pytest.raises(UserError, match="lenet-0 does not hold row lenet"):
         TOOL["write_rows"](tmp_path / "kept")

@@ -1,7 +1,7 @@
 """reslab trains small-image classifiers, measures them with confidence intervals, compares them with published tables
 and teaches them new classes.
 
-The public names are loaded when they are first asked for, so that importing the package costs nothing.
+Public names are loaded on first use, so importing the package costs nothing.
 """
 
 import importlib

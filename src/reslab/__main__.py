@@ -3,14 +3,14 @@
 import os
 import sys
 
-if sys.path[0] in ("", os.getcwd()):  # Python's -m puts it there, and nothing is to be imported from it
+if sys.path[0] in ("", os.getcwd()):  # added by python -m; nothing may be imported from the working directory
     del sys.path[0]
 
 from reslab.machine.signals import ended_by_signals
 
 
 def main() -> None:
-    """Run a command; signals are heeded from here on, while the rest is loaded too."""
+    """Run a command. Signals are handled from here on, including while the rest is imported."""
     with ended_by_signals():
         from reslab.cli import main as run_command
 

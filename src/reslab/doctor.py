@@ -1,4 +1,4 @@
-"""What decides how fast reslab is on this machine, and what to change where that costs time. Changes nothing."""
+"""Report what determines reslab's speed on this machine and what to change. Changes nothing itself."""
 
 import os
 import platform
@@ -25,14 +25,14 @@ from reslab.machine.precision import Precision, pick_precision, read_features
 from reslab.training.environment import name_processor
 
 FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
-LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # hide what the processor has
-SIDE, SECONDS = 1024, 0.5  # of the matrices that are multiplied, and for how long
+LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # these hide processor features from PyTorch
+SIDE, SECONDS = 1024, 0.5  # of the matrices multiplied in the speed test, and its duration
 GIGABYTE = 1e9
 MIN_MEMORY, MIN_DISK = 2 * GIGABYTE, GIGABYTE
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at; `advice` says what to change where it costs speed or stands in the way."""
+    """One result of the examination; `advice` says what to change if it costs speed or causes trouble."""
 
     name: str
     value: str
@@ -40,7 +40,7 @@ class Finding(NamedTuple):
 
 
 def examine(data_dir: Path | None = None) -> list[Finding]:
-    """Look at versions, processor, threads, precision, memory, disk, device, compiler and data, in about 2 seconds."""
+    """Examine versions, processor, threads, precision, memory, disk, device, compiler and data, in about 2 seconds."""
     looks: tuple[Callable[[], Finding], ...] = (
         _look_at_versions,
         _look_at_processor,
@@ -87,7 +87,7 @@ def _look_at_cores() -> Finding:
     cores = count_cores()
     value = f"{cores} for this process, {os.cpu_count()} logical ones in the machine, {limit}, load {load:.1f}"
     busy = load > cores / 2
-    return Finding("cores", value, "other programs compute too: end them, or expect a share" if busy else None)
+    return Finding("cores", value, "other programs are busy too: stop them, or expect a share" if busy else None)
 
 
 def _look_at_threads() -> Finding:
@@ -107,18 +107,18 @@ def _look_at_waiting() -> Finding:
     elif settings.get("OMP_PROC_BIND", "false").lower() != "false":
         advice = "unset OMP_PROC_BIND: a bound thread cannot move away from a core that another program uses"
     elif len(settings) == 0:
-        advice = "start by the command reslab, or set GOMP_SPINCOUNT=1000 before PyTorch is imported"
+        advice = "start with the reslab command, or set GOMP_SPINCOUNT=1000 before PyTorch is imported"
     return Finding("waiting", value, advice)
 
 
 def _look_at_speed() -> Finding:
     picked = pick_precision(device=torch.device("cpu"))
     rates = [f"{measure_gflops(precision):.0f} GFLOP/s in {precision}" for precision in sorted({"float32", picked})]
-    return Finding("speed", f"{', '.join(rates)}, products of matrices by torch.mm on the processor")
+    return Finding("speed", f"{', '.join(rates)}, matrix products by torch.mm on the processor")
 
 
 def measure_gflops(precision: Precision, *, seconds: float = SECONDS) -> float:
-    """Measure the rate of `torch.mm`, in 10^9 operations a second: the best of many, as a peak is."""
+    """Measure the peak rate of `torch.mm` in 10^9 operations per second: the best of many products."""
     left, right = torch.randn(2, SIDE, SIDE).to(getattr(torch, precision))
     best, end = float("inf"), time.perf_counter() + seconds
     while (began := time.perf_counter()) < end:

@@ -1,6 +1,6 @@
-"""What a person is told when something is wrong: one sentence, with the value, what is allowed and what to do.
+"""Errors shown to users: one sentence with the wrong value, what is allowed and what to do.
 
-The command line prints the message alone; whatever else is raised is a defect.
+The command line prints only the message. Any other exception is a bug.
 """
 
 import difflib
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class UserError(ValueError):
     """A wrong argument, expression, file or folder: what is wrong with which value, then what to do.
 
-    The command line prints the sentence and ends with 2.
+    The command line prints the message and exits with status 2.
 
     Examples
     --------
@@ -36,7 +36,7 @@ class UserError(ValueError):
 class Failure(RuntimeError):  # noqa: N818 - not every failure is an error of the program
     """Something failed through no fault of the request: the loss, the disk, the network, or an interruption.
 
-    The command line prints the sentence and ends with 1.
+    The command line prints the message and exits with status 1.
 
     Examples
     --------
@@ -46,7 +46,7 @@ class Failure(RuntimeError):  # noqa: N818 - not every failure is an error of th
     """
 
 
-# By the first word of pydantic's error type.
+# Keyed by the first word of pydantic's error type.
 _WANTED = {
     "bool": "true or false",
     "dict": "an object with fields",
@@ -60,7 +60,7 @@ _WANTED = {
 
 
 def first_complaint(error: "ValidationError", content: Any) -> str:
-    """Say in one sentence what is wrong first in the JSON-like `content`, with its place and its value."""
+    """Describe the first error in the JSON-like `content` in one sentence, with its location and value."""
     first = error.errors()[0]
     place, kind, context = _find_place(first["loc"], content), first["type"], first.get("ctx", {})
     match kind:
@@ -86,7 +86,7 @@ def first_complaint(error: "ValidationError", content: Any) -> str:
 
 
 def show(value: Any) -> str:
-    """Write a value as a person would in JSON, cut short where it is long."""
+    """Format a value as JSON, shortened if it is long."""
     match value:
         case None | bool():
             return json.dumps(value)
@@ -98,13 +98,13 @@ def show(value: Any) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str], *, otherwise: str) -> str:
-    """Suggest the known name that is most like `name`; say `otherwise` where none is."""
+    """Suggest the known name closest to `name`, or return `otherwise` if none is close."""
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else otherwise
 
 
 def _find_place(path: tuple[int | str, ...], content: Any) -> str:
-    """Join a path with dots, without the kinds that pydantic adds where it chooses a member of a union."""
+    """Join a path with dots, leaving out the kinds that pydantic adds when it chooses a member of a union."""
     names = []
     for part in path:
         if isinstance(content, dict) and part == content.get("kind") and part not in content:
@@ -121,7 +121,7 @@ def _find_place(path: tuple[int | str, ...], content: Any) -> str:
 
 @contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Import what reslab[name] brings. Raises: UserError where it is not installed."""
+    """Import packages of the extra reslab[name]. Raises: UserError if one is not installed."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -130,13 +130,13 @@ def extra(name: str) -> Iterator[None]:
 
 @contextmanager
 def without_widgets() -> Iterator[None]:
-    """Import a package that looks for a notebook's progress bars, none of which reslab shows."""
+    """Silence the warning of packages that miss notebook progress bars, which reslab does not use."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="IProgress not found")
         yield
 
 
 def check_kind(path: Path | str) -> None:
-    """Raises: UserError where a file is something else, such as a pipe, which nobody may ever write to."""
+    """Raises: UserError if `path` exists but is not a file: reading a pipe, for example, could block forever."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise UserError(f"{path} is not a file: move it away")

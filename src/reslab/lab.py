@@ -18,37 +18,37 @@ FIRST, LATER = "digits:0-6", "digits:7-9@20"
 
 
 def lab_recipe() -> Recipe:
-    """Give the recipe of part one."""
+    """Return the recipe of part one."""
     return derive(find_recipe("digits-quick"), name="lab", data=FIRST)
 
 
 def run_lab(out: Path, *, seed: int = 0, silent: bool = True) -> tuple[Run, Run]:
     """Train, evaluate and report the two parts of the lab on digits, about a minute in all.
 
-    Parts that are done stay, and one that was interrupted is resumed.
+    Finished parts are kept and an interrupted one is resumed.
 
     Parameters
     ----------
     out : Path
-        The folder to work in; it gets the run folders `base` and `extended`.
+        The folder in which the run folders `base` and `extended` are made.
     seed : int, default 0
-        Decides what is random in both parts.
+        Random seed of both parts.
     silent : bool, default True
         Whether to hide the progress bar and the line of each epoch.
 
     Returns
     -------
     tuple of Run
-        The run that knows the digits 0 to 6, and the one that was taught 7 to 9.
+        The run trained on the digits 0 to 6, and the one extended by 7 to 9.
 
     Raises
     ------
     UserError
-        Where `out` holds something else, be it the same with another seed.
+        If `out` holds anything else, including the same runs with another seed.
 
     See Also
     --------
-    train, extend, evaluate, write_report : The calls that it makes, each with an example.
+    train, extend, evaluate, write_report : The functions it calls, each with an example.
     """
     if (out / "recipe.json").exists():
         raise UserError(f"{out} holds another run than the lab's: choose another folder")

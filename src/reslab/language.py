@@ -1,7 +1,7 @@
-"""The language of a report: English stands in the code, other languages in a table beside this file.
+"""The language of a report: English is in the code, other languages in a table beside this file.
 
-A sentence is looked up by its English text, places in braces and all, so that whoever reads the code reads the report.
-`russian.toml` has a table of sentences, one of what the page's script says, and one of nouns with their three forms.
+A sentence is looked up by its English text including its placeholders, so the code shows what the report says.
+`russian.toml` has tables of sentences, of texts in the page's script, and of nouns with their three forms.
 """
 
 import tomllib
@@ -21,13 +21,13 @@ LANGUAGES: tuple[LanguageName, ...] = get_args(LanguageName)
 
 @dataclass(frozen=True)
 class Language:
-    """How a language writes numbers, and what it says for English sentences and nouns."""
+    """A language: how it writes numbers, and its translations of English sentences and nouns."""
 
     name: LanguageName
     point: str = "."
     grouping: str = ","
     sentences: Mapping[str, str] | None = None
-    script: Mapping[str, str] | None = None  # what the page's script says
+    script: Mapping[str, str] | None = None  # texts in the page's script
     nouns: Mapping[str, tuple[str, str, str]] | None = None  # forms for 1, 2 and 5
 
 
@@ -46,7 +46,7 @@ def read_language(name: LanguageName) -> Language:
 
 
 def find_language(name: str) -> LanguageName:
-    """Look up a language. Raises: UserError where there is none of that name."""
+    """Look up a language by name. Raises: UserError if it is unknown."""
     for language in LANGUAGES:
         if name == language:
             return language
@@ -55,7 +55,7 @@ def find_language(name: str) -> LanguageName:
 
 @contextmanager
 def speaking(language: Language) -> Iterator[None]:
-    """Write everything within the block in a language."""
+    """Use a language for everything written within the block."""
     token = _current.set(language)
     try:
         yield
@@ -64,12 +64,12 @@ def speaking(language: Language) -> Iterator[None]:
 
 
 def current_language() -> Language:
-    """Give the language that is being written."""
+    """Return the language in use."""
     return _current.get()
 
 
 def say(sentence: str, /, **values: object) -> str:
-    """Give a sentence in the current language, its places filled; in English where the table lacks it."""
+    """Translate a sentence into the current language and fill its placeholders; untranslated ones stay English."""
     table = _current.get().sentences
     said = sentence if table is None else table.get(sentence, sentence)
     return said.format(**values) if values else said
@@ -79,27 +79,27 @@ def say(sentence: str, /, **values: object) -> str:
 
 
 def decimal(value: float, decimals: int, *, sign: str = "") -> str:
-    """Write a number with so many decimals."""
+    """Format a number with a fixed number of decimals."""
     return f"{value:{sign}.{decimals}f}".replace(".", _current.get().point)
 
 
 def short(value: float, digits: int = 6) -> str:
-    """Write a number with at most so many digits, without trailing zeros."""
+    """Format a number with at most `digits` significant digits, without trailing zeros."""
     return f"{value:.{digits}g}".replace(".", _current.get().point)
 
 
 def series(values: Iterable[float], digits: int = 6) -> str:
-    """Write several numbers, by semicolons where a comma is the decimal point."""
+    """Format several numbers, separated by semicolons if the decimal mark is a comma."""
     return (", " if _current.get().point == "." else "; ").join(short(value, digits) for value in values)
 
 
 def grouped(number: int) -> str:
-    """Write a whole number, its thousands apart."""
+    """Format a whole number with its thousands grouped."""
     return f"{number:,}".replace(",", _current.get().grouping)
 
 
 def form_of(number: int, noun: str) -> str:
-    """Give the form of a noun that follows a number."""
+    """Return the form of a noun that follows `number`."""
     nouns = _current.get().nouns
     if nouns is None or noun not in nouns:
         ending = "" if number == 1 else "es" if noun.endswith("s") else "s"

@@ -1,4 +1,4 @@
-"""What the files of a run folder hold, as types: the contract between the stages.
+"""Types of the files in a run folder: the contract between the stages.
 
 Fractions lie in [0, 1], times are seconds, confusion matrices have a row per true and a column per predicted class.
 """
@@ -13,7 +13,7 @@ from reslab.recipe.networks import Model
 from reslab.recipe.recipe import LinearHead, Method, Recipe, Standardize
 from reslab.recipe.shapes import Resizing
 from reslab.recipe.value import Fraction, Part
-from reslab.words import counted, percent
+from reslab.words import counted, duration, percent
 
 SCHEMA_VERSION: Final = 1
 Compiled = Literal["yes", "no", "undecided"]
@@ -23,9 +23,9 @@ SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
 class DataSet(Part):
-    """One split that a run has used: its expression, size and SHA-256 over classes, images and labels.
+    """One split used by a run: its expression, size and SHA-256 over classes, images and labels.
 
-    `num_damaged` pictures could not be read and were left out.
+    `num_damaged` counts unreadable pictures that were left out.
     """
 
     expression: str
@@ -36,7 +36,7 @@ class DataSet(Part):
 
 
 class Setup(Part):
-    """By what a run, or a stretch of it, was computed: all that may round its sums otherwise."""
+    """What computed a run, or a stretch of it: everything that can change how sums are rounded."""
 
     reslab: str
     python: str
@@ -47,24 +47,30 @@ class Setup(Part):
     device: str
     threads: PositiveInt
     commit: str | None
-    precision: Precision | None = None  # what training multiplies with; see `multiplied`
-    ranks: PositiveInt = 1  # processes that trained it together
+    precision: Precision | None = None  # of multiplications in training; see `multiplied`
+    ranks: PositiveInt = 1  # number of processes that trained it together
+    kernels: Literal["on", "off"] | None = None  # reslab's own, on a processor; older versions did not record them
+
+    def differing(self, other: "Setup") -> list[str]:
+        """Return the fields in which two setups differ; kernels that one of them does not record count as equal."""
+        names = [name for name in Setup.model_fields if getattr(self, name) != getattr(other, name)]
+        return [name for name in names if name != "kernels" or None not in (self.kernels, other.kernels)]
 
     @property
     def multiplied(self) -> Precision:
-        """What training multiplies with; before that was recorded, it was bfloat16 on a GPU alone."""
+        """The precision of multiplications in training; runs that do not record it used bfloat16 only on GPUs."""
         return self.precision or ("float32" if self.device == "cpu" else "bfloat16")
 
 
 class Segment(Setup):
-    """A stretch of a run that was computed by something else than the one before it, after so many `updates`."""
+    """A stretch of a run that begins after `updates` updates and was computed by a different setup than before."""
 
     updates: PositiveInt
     started: str  # ISO 8601, UTC
 
 
 class Environment(Setup):
-    """Where and how a run was made (`environment.json`); the setup is that of its start."""
+    """Where and how a run was made (`environment.json`); the setup is the one it started with."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     command: str
@@ -72,23 +78,23 @@ class Environment(Setup):
     started: str  # ISO 8601, UTC
     data: tuple[DataSet, ...]
     compiled: Compiled = "undecided"  # whether training compiles the network
-    deterministic: bool = False  # only algorithms that repeat to the bit
-    data_from: str | None = None  # where relative paths of the data begin, as seen from the run folder
-    segments: tuple[Segment, ...] = ()  # in their order; an older reslab recorded none
+    deterministic: bool = False  # only bitwise reproducible algorithms
+    data_from: str | None = None  # base of the data's relative paths, relative to the run folder
+    segments: tuple[Segment, ...] = ()  # in order; older versions recorded none
 
     @property
     def newest(self) -> Setup:
-        """What computed the last updates."""
+        """The setup that computed the last updates."""
         setup = self.segments[-1] if self.segments else self
         return setup.model_copy(update={"precision": setup.precision or self.multiplied})
 
     def until(self, updates: int) -> "Environment":
-        """Leave out the segments that were lost, because no checkpoint later than `updates` was kept."""
+        """Leave out segments that were lost because no checkpoint later than `updates` was kept."""
         return self.model_copy(update={"segments": tuple(each for each in self.segments if each.updates < updates)})
 
 
 class Epoch(Part):
-    """One line of `log.jsonl`; epochs count from 1. Validation figures are absent where nothing was held out."""
+    """One line of `log.jsonl`; epochs count from 1. Validation metrics are absent if nothing was held out."""
 
     epoch: PositiveInt
     updates: PositiveInt  # since the start of the run
@@ -99,11 +105,11 @@ class Epoch(Part):
     train_accuracy: Fraction
     validation_loss: float | None = None
     validation_accuracy: Fraction | None = None
-    rate_factor: PositiveFloat = 1.0  # below 1 from the epoch on in which a loss was not finite
+    rate_factor: PositiveFloat = 1.0  # below 1 from the epoch in which a loss was not finite
 
 
 class Progress(Part):
-    """How far the epoch under way is: its number, the share of its updates, and loss and accuracy over those."""
+    """Progress of the current epoch: its number, the share of its updates done, and loss and accuracy over those."""
 
     epoch: PositiveInt
     share: Fraction
@@ -112,10 +118,10 @@ class Progress(Part):
 
 
 class Calibration(Part):
-    """By what the head's logits have been divided already, and on how many images that rests.
+    """The temperature by which the head's logits are already divided, and the number of images it was fitted on.
 
-    They were held out, by the run named `twin` where the run itself held none out, or they are the training images,
-    each judged `out_of_folds` by a head that had not seen it. There are none where the temperature is the recipe's own.
+    The images were held out by the run, or by the run named `twin` if the run held none out, or they are the training
+    images, each judged `out_of_folds` by a head that had not seen it. A temperature set by the recipe has none.
     """
 
     temperature: PositiveFloat
@@ -125,7 +131,7 @@ class Calibration(Part):
 
     @property
     def words(self) -> str:
-        """Say what the probabilities rest on."""
+        """Describe what the probabilities are based on."""
         if self.num_images is None:
             source = say("trials of the recipe")
         elif self.out_of_folds:
@@ -139,21 +145,21 @@ class Calibration(Part):
 
 
 class ClassSets(Part):
-    """How to choose sets of classes that hold the truth: see `reslab.measure.class_sets`.
+    """How to choose sets of classes that contain the true class: see `reslab.measure.class_sets`.
 
-    Each of `thresholds` is a coverage and the threshold that gives it, by so many images that were not
-    learned from, in ascending order.
+    Each of `thresholds` is a coverage and the threshold that achieves it, in ascending order, as measured on images
+    that were not trained on.
     """
 
     num_images: PositiveInt
     thresholds: Annotated[tuple[tuple[Fraction, Fraction], ...], Field(min_length=1)]
 
 
-FAMILIARITY: Final = "familiarity."  # what begins the names of tensors that are not the layers'
+FAMILIARITY: Final = "familiarity."  # prefix of the tensors that do not belong to layers
 
 
 class Weights(Part):
-    """The metadata of `model.safetensors`: with it the file alone can predict."""
+    """The metadata of `model.safetensors`, which make the file sufficient to predict."""
 
     schema_version: Literal[2] = recipe_schema.SCHEMA_VERSION
     model: Model
@@ -172,7 +178,7 @@ class Weights(Part):
 
 
 class Estimate(Part):
-    """A figure with the ends of its confidence interval."""
+    """A metric with the ends of its confidence interval."""
 
     value: float
     low: float
@@ -180,7 +186,7 @@ class Estimate(Part):
 
 
 class ClassFigures(Part):
-    """One class of one split; `support` counts its images."""
+    """Metrics of one class of one split; `support` counts its images."""
 
     precision: Estimate
     recall: Estimate
@@ -189,7 +195,7 @@ class ClassFigures(Part):
 
 
 class Figures(Part):
-    """The figures of one split; log loss is in nats."""
+    """The metrics of one split; log loss is in nats."""
 
     num_images: PositiveInt
     accuracy: Estimate
@@ -199,32 +205,32 @@ class Figures(Part):
     macro_f1: Estimate
     log_loss: Estimate
     expected_calibration_error: Estimate
-    log_loss_uncalibrated: Estimate | None = None  # both before the logits were divided by a temperature
+    log_loss_uncalibrated: Estimate | None = None  # this and the next: before the logits were divided by a temperature
     expected_calibration_error_uncalibrated: Estimate | None = None
-    top5_accuracy: Estimate | None = None  # only where there are more than ten classes
+    top5_accuracy: Estimate | None = None  # only with more than ten classes
     per_class: tuple[ClassFigures, ...]
     confusion_matrix: tuple[tuple[NonNegativeInt, ...], ...]
 
 
 class AugmentedFigures(Part):
-    """The same split with the mean of several views' logits; only ever shown next to the figure without it."""
+    """The same split with test-time augmentation: never shown without the plain metric beside it."""
 
     views: PositiveInt
     figures: Figures
 
 
 class WithoutCopies(Part):
-    """The test images less those that have a copy, exact or near, among the training images; none may be left."""
+    """The test images without exact or near copies of training images; there may be none left."""
 
     num_copies: NonNegativeInt
     accuracy: Estimate | None
 
 
 class SetFigures(Part):
-    """Sets of classes that were promised to hold the truth in a share `promised` of cases, as they were on test images.
+    """Results on test images of class sets promised to contain the true class in a share `promised` of cases.
 
-    `covered` is the share that did, of all images and of those of each class; `size` the mean number of classes in a
-    set, and `single` the share of sets of one class.
+    `covered` is the share of images whose set did, `per_class` the same for each class; `size` is the mean number of
+    classes in a set, and `single` the share of sets with one class.
     """
 
     promised: Fraction
@@ -235,9 +241,9 @@ class SetFigures(Part):
 
 
 class AnsweredFigures(Part):
-    """What became of the test images where a share `promised` was to be answered: the share that was, and accuracies.
+    """Results on test images of which a share `promised` was to be answered: the share that was, and accuracies.
 
-    An accuracy is absent where there are no such images.
+    An accuracy is absent if there are no such images.
     """
 
     promised: Fraction
@@ -247,14 +253,14 @@ class AnsweredFigures(Part):
 
 
 class SplitFigures(Figures):
-    """A split's figures, and beside them those with test-time augmentation where they were asked for.
+    """A split's metrics, and on request those with test-time augmentation.
 
-    Of the test split, unless it is too large to be compared with the training images, also those without copies; and
-    what became of the promises, where any were made.
+    The test split also has metrics without copies, unless it is too large to compare with the training images, and the
+    results of any promises.
     """
 
     test_time_augmentation: AugmentedFigures | None = None
-    without_copies: WithoutCopies | None = None  # an older reslab looked for none
+    without_copies: WithoutCopies | None = None  # older versions did not look for copies
     class_sets: tuple[SetFigures, ...] = ()
     answered: AnsweredFigures | None = None
 
@@ -262,17 +268,17 @@ class SplitFigures(Figures):
 class OtherData(Part):
     """`evaluation-NAME.json`: a run's network on labelled images that are not its own test split.
 
-    `own` is the accuracy on the run's test images of the same classes, `change` the accuracy here less that one; both
-    are absent where the test split has not been evaluated. Where images pair by name, both are of `num_paired` images.
+    `own` is the accuracy on the run's test images of the same classes, `change` the accuracy here minus `own`; both are
+    absent if the test split has not been evaluated. If images pair by name, both are over the `num_paired` pairs.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     recipe: str
     evaluated: str  # ISO 8601, UTC
     data: DataSet
-    is_whole: bool  # training and test images together, of data that has no splits of its own
+    is_whole: bool  # training and test images together, for data without splits of its own
     classes: tuple[str, ...]  # of the network
-    absent: tuple[str, ...]  # those of them that the data does not have
+    absent: tuple[str, ...]  # classes of the network that the data lacks
     figures: Figures
     own: Estimate | None = None
     change: Estimate | None = None
@@ -283,23 +289,24 @@ class OtherData(Part):
 
 
 class Candidate(Part):
-    """What `fit` might have chosen, as it was judged out of folds of the training images; or why it was left out.
+    """A candidate that `fit` considered: its out-of-fold result on the training images, or why it was left out.
 
-    With `trained`, that network is beside the frozen one and has a `share` of the logits, and it was judged on
-    `num_held_out` images that neither was computed from. `log_loss` is the plain cross-entropy.
+    With `trained`, that network's logits are blended with the frozen one's, weighted by `share`, and the candidate was
+    judged on `num_held_out` images that neither network was fitted on. `log_loss` is the plain cross-entropy.
     """
 
     network: str
     image_size: PositiveInt
     resize: Resizing = "squeeze"
-    head: LinearHead | None = None  # None: it was left out
+    head: LinearHead | None = None  # None if it was left out
     accuracy: Estimate | None = None
     log_loss: float | None = None
-    seconds: NonNegativeFloat = 0.0  # without the features
+    seconds: NonNegativeFloat = 0.0  # without computing the features
     trained: Recipe | None = None
     share: Fraction | None = None
     num_held_out: PositiveInt | None = None
-    left_out: str | None = None
+    left_out: str | None = None  # why, or what would have taken too long
+    would_take: NonNegativeFloat | None = None  # seconds
     chosen: bool = False
 
     @property
@@ -319,18 +326,26 @@ class Candidate(Part):
 
     @property
     def judged_on(self) -> str:
-        """What the accuracy is of."""
+        """The images on which the accuracy was measured."""
         if self.num_held_out is None:
             return say("out of folds")
         return say("on {images}", images=counted(self.num_held_out, "held-out image"))
 
+    @property
+    def why_left_out(self) -> str:
+        """Why it was left out; empty if it was not."""
+        if self.left_out is None or self.would_take is None:
+            return self.left_out or ""
+        time = duration(self.would_take)
+        return say("{what} would take about {time}, more than was left", what=say(self.left_out), time=time)
+
 
 class Candidates(Part):
-    """`candidates.json`, by fit: what was tried within so many minutes, in its order."""
+    """`candidates.json`, written by `fit`: the candidates in the order tried, within the given minutes."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     minutes: PositiveFloat
-    seconds: NonNegativeFloat  # what it took
+    seconds: NonNegativeFloat  # actually spent
     candidates: tuple[Candidate, ...]
 
 
@@ -338,7 +353,7 @@ class Candidates(Part):
 
 
 class PriorPoint(Part):
-    """The validation figures of one strength of the prior's removal."""
+    """Validation metrics at one strength of prior correction."""
 
     tau: Fraction
     accuracy: Estimate
@@ -348,19 +363,20 @@ class PriorPoint(Part):
 
 
 class PriorChoice(Part):
-    """`prior.json`, by extend: how much of the data's prior is taken out of the logits (0: none, 1: all), and why.
+    """`prior.json`, written by `extend`: how much of the data's prior is removed from the logits, and why.
 
-    `tau` has the best macro F1 on the validation images; without any old ones it is 1 and the curve is empty.
+    `tau` is 0 for none and 1 for all of it. It is the value with the best macro F1 on the validation images; without
+    old validation images it is 1 and the curve is empty.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     tau: Fraction
     curve: tuple[PriorPoint, ...]
-    strength: float | None = None  # of the head's regularization, where it was chosen on the same images
+    strength: float | None = None  # of the head's regularization, if chosen on the same images
 
     @property
     def is_flat(self) -> bool:
-        """Tell whether every tau is as good as any other."""
+        """Whether every tau is as good as any other."""
         return len({point.macro_f1.value for point in self.curve}) == 1
 
     @property
@@ -370,21 +386,21 @@ class PriorChoice(Part):
 
 
 class OldClass(Part):
-    """The share of an old class's test images that the network classifies correctly, before and after extension."""
+    """Recall of an old class on the test split, before and after the extension."""
 
     before: Estimate
     after: Estimate
 
 
 class Errors(Part):
-    """Where the test images of a new class go that are not recognised: the class taken for it, and their share."""
+    """Misclassified test images of a new class: the class they were mistaken for, and their share."""
 
     mistaken_for: str
     share: Estimate
 
 
 class NewClass(Part):
-    """A new class's test figures, its images taken for any old class, and its most frequent errors, those first."""
+    """A new class's test metrics, the share of its images taken for old classes, and its errors by frequency."""
 
     figures: ClassFigures
     taken_for_old: Estimate
@@ -392,16 +408,17 @@ class NewClass(Part):
 
 
 class ExtensionFigures(Part):
-    """What the extension has done, on the test split; classes in the order of the evaluation's, old ones first.
+    """Effect of an extension on the test split; classes are in the evaluation's order, old ones first.
 
-    Before is the base among its own classes, after the extended network among all, both on the old classes' images.
+    `old_before` is the base among its own classes, `old_after` the extended network among all classes, both on the old
+    classes' images.
     """
 
     method: Method
     num_old: PositiveInt
     old_before: Estimate
     old_after: Estimate
-    old_change: Estimate  # after less before, with a paired interval
+    old_change: Estimate  # after minus before, with a paired interval
     new_macro_f1: Estimate
     old_classes: tuple[OldClass, ...]
     new_classes: tuple[NewClass, ...]
@@ -412,23 +429,23 @@ class ExtensionFigures(Part):
 
 
 class Evaluation(Part):
-    """What `evaluate` measures and `evaluation.json` holds: every figure that the report shows.
+    """Results of `evaluate`, as stored in `evaluation.json`: every metric in the report.
 
-    Log loss and calibration error carry bootstrap intervals; see `reslab.measure.intervals` for the others.
+    Log loss and calibration error have bootstrap intervals; see `reslab.measure.intervals` for the others.
 
     Attributes
     ----------
     classes : tuple of str
         The names of the K classes.
     confidence : float
-        That of the intervals, in (0, 1).
+        Confidence level of the intervals, in (0, 1).
     splits : dict of str to SplitFigures
-        By split: accuracy, balanced accuracy, macro precision, recall and F1, log loss in nats, calibration error,
-        figures per class, and the confusion matrix (K, K).
+        For each split: accuracy, balanced accuracy, macro precision, recall and F1, log loss in nats, calibration
+        error, metrics per class, and the confusion matrix (K, K).
     calibration : Calibration or None
-        The temperature that is in the weights, and what it rests on; None where they are not calibrated.
+        The temperature built into the weights and what it was fitted on; None if they are not calibrated.
     extension : ExtensionFigures or None
-        Of an extended run whose test split is evaluated: what it has gained and lost.
+        What an extended run has gained and lost, if its test split is evaluated.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Numbers and names in words, the same on the terminal, in reports, studies and model cards."""
+"""Formatting of numbers and names, the same on the terminal, in reports, studies and model cards."""
 
 import json
 import re
@@ -23,22 +23,22 @@ Unit = Literal["percent", "plain", "points"]
 
 
 def percent(value: float, *, decimals: int = 2) -> str:
-    """Write a fraction as percent."""
+    """Format a fraction in percent."""
     return f"{decimal(100 * value, decimals)}{NBSP}%"
 
 
 def between(low: float, high: float) -> str:
-    """Write a range of fractions in percent, or the one figure where both ends are the same."""
+    """Format a range of fractions in percent, or a single value if both ends are equal."""
     return percent(low) if low == high else f"{decimal(100 * low, 2)}–{percent(high)}"
 
 
 def certainty(probability: float) -> str:
-    """Write a probability in percent without rounding it up to certainty."""
+    """Format a probability in percent without rounding it up to 100 %."""
     return percent(probability) if probability < 0.99995 else say("over\u00a0{figure}", figure=percent(0.9999))
 
 
 def points(difference: float, *, decimals: int = 2) -> str:
-    """Write a difference of fractions in percentage points, with its sign; 0 has none."""
+    """Format a difference of fractions in percentage points, with its sign; 0 has none."""
     rounded = round(100 * difference, decimals)
     return decimal(rounded, decimals, sign="+").replace("-", "\u2212") if rounded else decimal(0, decimals)
 
@@ -51,9 +51,9 @@ _ENDS: dict[Unit, tuple[Callable[[float, int], str], str, int]] = {
 
 
 def interval(low: float, high: float, *, unit: Unit = "percent", decimals: int | None = None) -> str:
-    """Write the ends of an interval in parentheses; nothing where it has no width, which would claim certainty.
+    """Format the ends of an interval in parentheses, with more decimals if they would look the same.
 
-    Ends that look the same get more decimals.
+    An interval without width becomes an empty string, because showing it would claim certainty.
     """
     if low == high:
         return ""
@@ -65,24 +65,24 @@ def interval(low: float, high: float, *, unit: Unit = "percent", decimals: int |
 
 
 def figure(estimate: "Estimate", *, unit: Unit = "percent") -> str:
-    """Write a figure with its interval."""
+    """Format an estimate with its interval."""
     return f"{figure_alone(estimate, unit=unit)} {interval(estimate.low, estimate.high, unit=unit)}".strip()
 
 
 def figure_alone(estimate: "Estimate", *, unit: Unit = "percent") -> str:
-    """Write a figure without its interval."""
+    """Format an estimate without its interval."""
     write, _, decimals = _ENDS[unit]
     return write(estimate.value, decimals) + {"percent": f"{NBSP}%", "plain": "", "points": f" {say('points')}"}[unit]
 
 
 def errors_among(wrong: int, total: int) -> str:
-    """Write how many answers of how many are wrong."""
+    """Describe how many of `total` answers are wrong."""
     errors = counted(wrong, "error") if wrong else say("no errors")
     return say("{errors} among {total}", errors=errors, total=grouped(total))
 
 
 def less_copies(num_copies: int) -> str:
-    """Write how many images an accuracy without copies leaves out."""
+    """Describe how many images an accuracy without copies leaves out."""
     return say("{images} left out", images=counted(num_copies, "image")) if num_copies else say("no copies found")
 
 
@@ -90,7 +90,7 @@ def less_copies(num_copies: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a time with its two largest units."""
+    """Format a duration with its two largest units."""
     if seconds < 59.95:
         return f"{decimal(seconds, 1)}{NBSP}{say('s')}"
     if seconds < 3599.5:
@@ -103,7 +103,7 @@ def duration(seconds: float) -> str:
 
 
 def moment(iso: str) -> str:
-    """Write a time stamp (ISO 8601, UTC) to the minute."""
+    """Format a timestamp (ISO 8601, UTC) to the minute."""
     return datetime.fromisoformat(iso).strftime(f"%Y-%m-%d, %H:%M{NBSP}UTC")
 
 
@@ -111,57 +111,57 @@ def moment(iso: str) -> str:
 
 
 def quantity(number: int) -> str:
-    """Write a number of parameters with three figures."""
+    """Format a number of parameters with three significant digits."""
     size, unit = (number / 1e6, "M") if number >= 100_000 else (number / 1e3, "k")
     return f"{short(size, 3)}{NBSP}{say(unit)}"
 
 
 def counted(number: int, noun: str) -> str:
-    """Write how many there are of a thing."""
+    """Format a count with its noun."""
     return f"{grouped(number)} {form_of(number, noun)}"
 
 
 def listing(words: Sequence[str]) -> str:
-    """Join words as a sentence does."""
+    """Join words with commas and a final "and"."""
     joint = f" {say('and')} "
     return joint.join([", ".join(words[:-1]), words[-1]] if len(words) > 2 else words)
 
 
 def named(words: Sequence[str], *, most: int = 10) -> str:
-    """Join names as a sentence does, the last ones only counted where there are more than `most`."""
+    """Join names as `listing` does; if there are more than `most`, only count the last ones."""
     return listing(
         words if len(words) <= most else [*words[: most - 1], say("{number} more", number=len(words) - most + 1)]
     )
 
 
 def some(words: Sequence[str], count: int, most: int | None) -> str:
-    """Write the first `most` words of a list that stands for `count`, None: all, and how many more there are."""
+    """List the first `most` words (None: all) and say how many of `count` are not shown."""
     more = count - len(words[:most])
     return ", ".join(words[:most]) + (f" {say('and')} {say('{number} more', number=grouped(more))}" if more else "")
 
 
-# Control characters, what turns the direction of writing, and bytes of a file's name that are no text at all.
+# Control characters, marks that change the writing direction, and undecodable bytes of file names.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _MARKDOWN = re.compile(r"[\\`*_\[\]<>|#~&$]")
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal would obey or cannot show, as in \\x1b; non-breaking spaces become plain ones."""
+    """Escape control characters and what a terminal cannot show, as in \\x1b; make non-breaking spaces plain ones."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text).replace("\u00a0", " ")
 
 
 def is_text(text: str) -> bool:
-    """Say whether a UTF-8 file could hold it."""
+    """Return whether the text can be encoded in UTF-8."""
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def markdown(text: str) -> str:
-    """Write text so that Markdown shows it as it is, in one line."""
+    """Escape text so that Markdown shows it literally, on one line."""
     return _MARKDOWN.sub(r"\\\g<0>", printable(" ".join(text.splitlines())))
 
 
 def markdown_code(text: str) -> str:
-    """Write text as code within a line of Markdown, between more backticks than it holds."""
+    """Format text as inline code in Markdown, between more backticks than it contains."""
     text = printable(" ".join(text.splitlines()))
     fence = _fence(text, fewest=1)
     gap = " " if text[:1] == "`" or text[-1:] == "`" else ""
@@ -169,13 +169,13 @@ def markdown_code(text: str) -> str:
 
 
 def markdown_block(text: str) -> str:
-    """Write a line of text as a block of code in Markdown."""
+    """Format a line of text as a code block in Markdown."""
     fence = _fence(text, fewest=3)
     return f"{fence}\n{printable(text)}\n{fence}"
 
 
 def yaml(text: str) -> str:
-    """Write text as a string in YAML, where it is one in JSON too."""
+    """Format text as a quoted string in YAML; the result is valid JSON too."""
     quoted = json.dumps(text, ensure_ascii=False)
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", quoted)
 

@@ -61,6 +61,9 @@ def test_minutes_on_this_machine_come_from_the_time_of_an_update(
     shown = reslab("recipes", "resnet-20", "--measure").out
     assert shown.splitlines()[1].split()[-1] == "here"
     assert shown.splitlines()[3].split()[-1] == "137"  # minutes: 164 epochs of 50,000 images at a millisecond
+    assert json.loads(reslab("recipes", "resnet-20", "--measure", "--json").out) == {
+        "resnet-20": pytest.approx(136.7, 1e-3)
+    }
 
 
 def test_data_list_names_every_source_and_superclass(reslab: Command, refuse: Command) -> None:
@@ -75,4 +78,4 @@ def test_data_list_names_every_source_and_superclass(reslab: Command, refuse: Co
 
 def test_a_finished_run_is_not_trained_for_longer_but_told_how(refuse: Command) -> None:
     said = refuse("train", "--resume", "runs/a", "--epochs", "200")
-    assert "reslab train runs/a/recipe.json --epochs 200 --out NEW; add --from runs/a to begin at its weights" in said
+    assert "reslab train runs/a/recipe.json --epochs 200 --out NEW; add --from runs/a to start from its weights" in said

@@ -114,7 +114,7 @@ def test_a_corrupt_checkpoint_gives_way_to_the_one_before(reslab: Callable[..., 
     assert "epoch   2/3" not in outcome.err
 
 
-@pytest.mark.parametrize(("damage", "expected"), [(-1, "its checksum does not hold"), (100, "cannot be read")])
+@pytest.mark.parametrize(("damage", "expected"), [(-1, "its checksum does not match"), (100, "cannot be read")])
 def test_two_corrupt_checkpoints_are_refused(refuse: Refuse, half_done: Path, damage: int, expected: str) -> None:
     for path in half_done.iterdir():
         whole = path.read_bytes()
@@ -146,7 +146,9 @@ def test_too_little_memory_is_told_in_one_sentence(
         raise error
 
     monkeypatch.setattr("reslab.training.resume", fail)
-    assert refuse("train", "--resume", "small", code=1).startswith("there is not enough memory: a smaller batch_size")
+    assert refuse("train", "--resume", "small", code=1).startswith(
+        "there is not enough memory: try a smaller batch_size"
+    )
 
 
 @pytest.mark.parametrize(

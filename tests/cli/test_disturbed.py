@@ -62,7 +62,7 @@ def test_any_line_is_done_or_refused(fuzz_commands: ModuleType, tmp_path: Path) 
 
 
 PLACES = {
-    "no text": ("\udcff", 2, "is not valid UTF-8: name the folder otherwise"),
+    "no text": ("\udcff", 2, "is not valid UTF-8: choose another name for the folder"),
     "a loop": ("loop", 1, "cannot be written: Too many levels of symbolic links"),
     "in a loop": ("loop/x", 1, "cannot be written"),
     "a long name": ("x" * 300, 1, "cannot be written: File name too long"),

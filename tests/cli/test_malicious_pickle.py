@@ -164,5 +164,5 @@ def test_a_run_from_the_hub(
     } | {part: evil + b"\n"}
     outcome = reslab("pull", "some/one", "--out", "new")
     assert outcome.code == 2
-    assert f"holds no sound run: {part}" in outcome.err.splitlines()[-1]  # after the bars of the download
+    assert f"does not hold a valid run: {part}" in outcome.err.splitlines()[-1]  # after the bars of the download
     assert not Path("new").exists()

@@ -71,7 +71,7 @@ def test_train_as_json_with_the_progress_beside_it(reslab: Command, small_recipe
     assert [epoch["epoch"] for epoch in found["log"]] == [1, 2]
     assert found["log"] == [json.loads(line) for line in Path("runs/small-seed3/log.jsonl").read_text().splitlines()]
     assert outcome.err.count("images/s") == 2
-    assert reslab("train", "--resume", "runs/small-seed3").out.startswith("Finished before; next: reslab evaluate")
+    assert reslab("train", "--resume", "runs/small-seed3").out.startswith("Already finished; next: reslab evaluate")
     again = read_json(reslab("train", "--resume", "runs/small-seed3", "--json"))
     assert again == found
 

@@ -63,4 +63,4 @@ def test_a_set_of_classes_is_given_for_the_coverage_that_was_asked_for(reslab, f
         assert [row["class_set"].split("; ") for row in csv.DictReader(file)] == [each["class_set"] for each in answers]
     refused = reslab("predict", finished.path, "photos", "--coverage", 0.95)
     assert refused.code == 2
-    assert "9 images promise: ask for 0.9 or less" in refused.err
+    assert "9 held-out images can promise: ask for 0.9 or less" in refused.err

@@ -53,7 +53,7 @@ def test_a_run_from_elsewhere_contacts_nobody(
     refuse: Callable[..., str], reslab: Callable[..., Any], pulled: Run, asked: list[str], command: str
 ) -> None:
     said = refuse(*command.split())
-    assert f"takes images from {asked[0]}, which a file has named and not you" in said
+    assert f"takes images from {asked[0]}, which was named by a file and not by you" in said
     assert "--allow-remote" in said
     assert len(asked) == 1
     assert "holds no reslab.json" in reslab(*command.split(), "--allow-remote").err
@@ -121,7 +121,7 @@ def test_serving_goes_without_its_own_images(
         with TestClient(app) as client:
             while "being prepared" in (notes := client.get("/v1/model").text):
                 pass
-            assert "which a file has named and not you" in notes
+            assert "which was named by a file and not by you" in notes
 
     monkeypatch.setattr("reslab.serving.server.run", visit)
     outcome = reslab("serve", "small")

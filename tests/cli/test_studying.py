@@ -59,7 +59,7 @@ def test_rows_seeds_and_budget(reslab: Command, untrained: list[str]) -> None:
 def test_wrong_arguments_get_a_sentence(refuse: Command) -> None:
     assert "did you mean 'digits'?" in refuse("study", "run", "digit")
     assert "did you mean 'elu'?" in refuse("study", "run", "digits", "--rows", "relu,elo")
-    assert "write the rows with commas" in refuse("study", "run", "digits", "--rows", "relu,")
+    assert "separate the rows by single commas" in refuse("study", "run", "digits", "--rows", "relu,")
     assert "--budget 2 weeks: write a number and s, m, h or d" in refuse(
         "study", "run", "digits", "--budget", "2 weeks"
     )

@@ -96,7 +96,7 @@ def test_a_path_in_the_home_folder_is_resolved() -> None:
         ("digits:0-3+digits:3-5", "the class '3' is in .* twice: take it once"),
         (
             "folder:a:7,8@20?group=time:5",
-            "@20 stands at the end, behind the options: write folder:a:7,8?group=time:5@20",
+            "@20 belongs at the end, after the options: write folder:a:7,8?group=time:5@20",
         ),
         (
             "folder:a/b+npz:a/b+folder:a//b@3",

@@ -109,9 +109,9 @@ def test_a_part_of_digits_is_cut_as_the_whole_is() -> None:
             r"of 3 channel\(s\) \(cifar10\) with images of 1 \(digits\), .* set channels to 3, or to 1",
         ),
         ("cifar10@0+digits@0", "test", r"of 3 channel\(s\)"),
-        ("cifar10@0", "train", "'cifar10@0' has no training images at all: give at least one source more than @0"),
+        ("cifar10@0", "train", "'cifar10@0' has no training images at all: raise the limit @0 of at least one source"),
         ("digits:1@0+digits:2@0", "train", "no training images at all"),
-        ("digits", "validation", "'validation' is not a split that is stored"),
+        ("digits", "validation", "'validation' is not a stored split"),
     ],
 )
 def test_what_cannot_be_loaded_is_one_sentence(official: Path, expression: str, split: Any, message: str) -> None:

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reslab.data.load import load
+from reslab.data.notes import _say
 from reslab.data.pictures import (
     SPARE,
     Said,
     Wanted,
     advice_for,
     decode,
+    is_answered,
     losses_of,
     name_best,
     opening,
@@ -119,15 +124,45 @@ def test_deep_grey_values_run_from_black_to_white(values: Any, wanted: Any, loss
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ((GRADIENT * 70_000).astype(np.int32), "from 0 to 70000, grey values from 0 to at most 65535"),
+        ((GRADIENT * 70_000).astype(np.int32), "from 0 to 70000, but grey values run from 0 to at most 65535"),
         ((GRADIENT * 9 - 4).astype(np.int32), "from -4 to 5"),
-        ((GRADIENT * 2 - 1).astype(np.float32), "from -1 to 1, fractions from 0 to 1 or to 255"),
+        ((GRADIENT * 2 - 1).astype(np.float32), "from -1 to 1, but fractions run from 0 to 1 or to 255"),
         (np.full((16, 16), np.nan, np.float32), "from nan to nan"),
     ],
 )
 def test_values_without_a_white_are_refused(values: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         decode(deep_tiff(values), image_size=4, name="it")
+
+
+def test_pictures_of_another_white_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(24):
+        highest = 5000 if number == 2 else 4000  # of which one pixel decides about the picture
+        Image.fromarray((GRADIENT * highest + number).astype(np.uint16)).save(
+            make_folder(tmp_path / ("train" if number < 20 else "test") / "ab"[number % 2]) / f"{number}.png"
+        )
+    for size in (4, 4, 8):  # also from the cache
+        _say.cache_clear()
+        load(f"folder:{tmp_path}", "train", image_size=size)
+        said = capsys.readouterr().err
+        assert "the white level of deep grey pictures varies, 4,095 in 19 pictures and 65,535 in 1 picture: " in said
+    load(f"folder:{tmp_path}", "test", image_size=4)
+    assert capsys.readouterr().err == ""
+
+
+def make_folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def test_damaged_metadata_is_no_warning(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a description that is cut off"
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.jpg", exif=exif.tobytes()[:-20])
+    code = "import sys; from pathlib import Path; from reslab.data.pictures import decode; decode(Path(sys.argv[1])"
+    command = [sys.executable, "-c", f"{code}, image_size=4)", tmp_path / "photo.jpg"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (0, "")
 
 
 def png_of_16_bits(values: Any) -> io.BytesIO:
@@ -169,7 +204,7 @@ def test_a_tiff_of_many_channels_is_refused_as_such() -> None:
     tags = [(256, 3, 4), (257, 3, 4), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 13), (279, 4, 208)]
     entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
     content = b"II*\0" + struct.pack("<I", 8 + 208) + bytes(208) + struct.pack("<H", len(tags)) + entries + bytes(4)
-    with pytest.raises(UserError, match="a TIFF of a kind that is not read, such as one of more than four channels"):
+    with pytest.raises(UserError, match="an unsupported kind of TIFF, such as one with more than four channels"):
         decode(io.BytesIO(content), image_size=4, name="it")
 
 
@@ -252,6 +287,17 @@ def test_channels_are_converted_as_pillow_does(own: int, wanted: int) -> None:
     assert abs(np.asarray(one).astype(int) - found).max() <= 1
     with pytest.raises(UserError, match="only grey"):
         with_channels(images, 4)
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, np.float64])
+@pytest.mark.parametrize(("share", "least"), [(0.95, 0.05), (0.9, 0.1), (0.8, 0.2), (1.0, 0.0)])
+def test_a_familiarity_just_at_the_threshold_is_not_answered_in_any_precision(
+    kind: type, share: float, least: float
+) -> None:
+    for stored in (kind(least), float(np.float32(least))):
+        assert not is_answered(stored, share=share)
+    assert is_answered(kind(least + 0.001), share=share)
+    assert is_answered(None, share=share)
 
 
 def test_a_picture_that_is_not_answered_has_no_set_of_classes() -> None:

@@ -204,6 +204,23 @@ def test_hold_out_of_groups_larger_than_their_share_takes_the_lowest() -> None:
         hold_out(keyed([0] * 4 + [1] * 4, keys(*[0.6] * 4, 0.1, 0.2, 0.3, 0.4)), 2, seed=0)
 
 
+def test_hold_out_of_official_images_is_not_changed_by_own_ones_of_the_same_class() -> None:
+    official, own = np.zeros(40, dtype=np.uint64), keys(*np.linspace(0.01, 0.99, 20))
+    images = keyed([0] * 30 + [1] * 10 + [0] * 20, np.concatenate([official, own]))
+    before = hold_out(images.subset(np.arange(40)), 8, seed=0)[1]
+    training, held = hold_out(images, 12, seed=0)
+    assert held.keys is not None
+    assert torch.equal(before.images, held.images[torch.from_numpy(held.keys == 0)])
+    assert shares_of(held.subset(np.flatnonzero(held.keys))) == [0.01, 0.06, 0.11, 0.16]
+    assert len(training.labels) == 48
+    # One group, or one image, of a class that has official ones besides stays in training.
+    for own in (keys(0.1, 0.1, 0.1), keys(0.1)):
+        images = keyed([0] * 30 + [1] * 10 + [0] * len(own), np.concatenate([official, own]))
+        held = hold_out(images, 8, seed=0)[1]
+        assert held.keys is not None
+        assert not held.keys.any()
+
+
 def test_hold_out_chooses_official_images_beside_own_ones_as_it_does_alone() -> None:
     labels = [0] * 20 + [1] * 10
     images = keyed(labels, np.concatenate([np.zeros(20, dtype=np.uint64), keys(*np.linspace(0.3, 0.9, 10))]))

@@ -38,6 +38,8 @@ def test_other_pictures_of_some_classes_are_measured_beside_the_run_s_figures(ru
     same = own.labels < 2
     assert found.own.value == pytest.approx((own.logits.argmax(1) == own.labels)[same].mean())
     assert found.change.value == pytest.approx(found.figures.accuracy.value - found.own.value)
+    assert found.figures.macro_recall == found.figures.balanced_accuracy  # of the two classes that are there
+    assert found.figures.macro_f1.value > 0.9 * found.figures.accuracy.value
     assert path.parent == run.path
     assert (run.path / "evaluation.json").read_bytes() == before
 
@@ -50,6 +52,16 @@ def test_pictures_of_one_name_are_paired_whatever_their_ending(run, tmp_path):
     found, _ = evaluate_elsewhere(run, data=f"folder:{folder}")
     assert found.num_paired == 30
     assert (found.change.value, found.own.value) == (0, found.figures.accuracy.value)  # the very same images
+
+
+def test_images_that_share_names_by_chance_are_not_paired(run, tmp_path):
+    folder = write_pictures(tmp_path / "all", classes=("1", "4", "7"))
+    own = run.read_predictions("test")
+    names = [f"{run.evaluation.classes[label]}/{place:03}.png" for place, label in enumerate(own.labels)]
+    names = [name if place % 2 else f"other-{place}.png" for place, name in enumerate(names)]
+    run.write_predictions("test", own, names=names)
+    found, _ = evaluate_elsewhere(run, data=f"folder:{folder}")
+    assert found.num_paired == 0
 
 
 def test_an_unknown_class_is_named(run, tmp_path):
@@ -68,6 +80,8 @@ def test_a_closed_test_split_stays_closed(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"would open the test split of .*, which is still closed"):
         evaluate_elsewhere(run, data=f"folder:{tmp_path}/pets")  # the same place, written otherwise
+    with pytest.raises(UserError, match=r"would open the test split of .*, which is still closed"):
+        evaluate_elsewhere(run, data=f"folder:{tmp_path}/pets/test")
 
 
 def test_the_interval_of_two_independent_shares_is_newcombe_s():

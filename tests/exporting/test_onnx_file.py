@@ -69,8 +69,8 @@ def with_metadata(path: Path, **changes: str) -> None:
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "gone": (lambda path: path.unlink(), "cannot be read: No such file"),
-    "cut short": (lambda path: path.write_bytes(path.read_bytes()[:1000]), "is not a sound ONNX file: "),
-    "empty": (lambda path: path.write_bytes(b""), "is not a sound ONNX file: "),
+    "cut short": (lambda path: path.write_bytes(path.read_bytes()[:1000]), "is not a valid ONNX file: "),
+    "empty": (lambda path: path.write_bytes(b""), "is not a valid ONNX file: "),
     "without classes": (lambda path: with_metadata(path, classes=""), "does not say what it classifies"),
     "without sense": (lambda path: with_metadata(path, classes="{"), "does not say what it classifies"),
     "numbers for names": (lambda path: with_metadata(path, classes="[1, 2, 3]"), "does not say what it classifies"),

@@ -66,6 +66,10 @@ def test_a_memory_of_both_halves_is_that_of_the_whole() -> None:
     joined = first.joined(part(labels >= 2), kept=part(labels >= 2))
     for one, other in zip(joined, whole, strict=True):
         torch.testing.assert_close(one, other)
+    is_first = (labels == 0) | ((labels == 1) & (features[:, 0] < 1))  # the second class is in both halves, unequally
+    joined = _learn(part(is_first), part(is_first)).joined(part(~is_first), kept=part(~is_first))
+    for one, other in zip(joined[:4], whole[:4], strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_new_classes_are_taught_without_the_old_images_and_the_old_ones_are_kept(base: Run, tmp_path: Path) -> None:
@@ -97,6 +101,20 @@ def test_new_classes_are_taught_without_the_old_images_and_the_old_ones_are_kept
         extend(made.path, data="digits:9@60", out=tmp_path / "no")
     third = extend(made.path, data="digits:9@60", out=tmp_path / "third", old_data="none")
     assert Network.load(third.path).classes == ("1", "4", "7", "0", "8", "9")
+
+
+@pytest.mark.usefixtures("small_pretrained_images")
+def test_more_of_an_old_class_comes_with_a_new_one_without_the_old_images(small_recipe: Recipe, tmp_path: Path) -> None:
+    old, new = draw(tmp_path / "old", ("cat", "dog")), draw(tmp_path / "new", ("dog", "fox"))
+    base = train(derive(small_recipe, name="pets", data=f"folder:{old}", validation=4), out=tmp_path / "base")
+    memory = remember(base)
+    made = extend(base.path, data=f"folder:{new}", out=tmp_path / "more", old_data="none", merge=True)
+    assert Network.load(made.path).classes == ("cat", "dog", "fox")
+    again = read_memory(made)
+    assert again is not None
+    more = memory_labels(made)
+    assert again.counts.tolist() == (np.array([*memory.counts.tolist(), 0]) + np.bincount(more, minlength=3)).tolist()
+    assert evaluate(made, splits=("test",)).splits["test"].num_images == 16
 
 
 def test_images_that_calibrate_take_no_part_in_what_is_remembered_of_the_others() -> None:
@@ -149,7 +167,7 @@ def test_a_memory_of_other_weights_or_a_damaged_one_is_refused(base: Run, tmp_pa
     remember(base)
     content = base.memory_path.read_bytes()
     base.write_weights(Network.load(base.path).to_bytes() + b" ")
-    with pytest.raises(UserError, match=r"memory.safetensors is of other weights: run reslab remember"):
+    with pytest.raises(UserError, match=r"memory.safetensors belongs to other weights: run reslab remember"):
         read_memory(base)
     base.memory_path.write_bytes(content[:100])
     with pytest.raises(UserError, match=r"memory\.safetensors"):

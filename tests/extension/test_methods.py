@@ -12,6 +12,7 @@ from PIL import Image
 
 from reslab import models
 from reslab.data.load import load
+from reslab.data.recipe_data import read_split
 from reslab.errors import Failure, UserError
 from reslab.evaluation import evaluate
 from reslab.extension import METHODS, extend, extender, resume_extension
@@ -78,7 +79,7 @@ def test_minutes_shorten_a_training_that_would_take_longer(base: Run, tmp_path: 
     made = extend(base.path, data=NEW, out=tmp_path / "more", settings=settings, minutes=0.03)
     assert made.recipe.updates is not None
     assert len(made.log) == made.recipe.epochs < 1000
-    with pytest.raises(UserError, match="takes as long as its features do: omit --minutes"):
+    with pytest.raises(UserError, match="takes as long as computing features: omit --minutes"):
         extend(base.path, data=NEW, out=tmp_path / "no", method="frozen", minutes=1)
 
 
@@ -153,8 +154,6 @@ def test_an_extended_run_can_be_extended_again(small_recipe: Recipe, tmp_path: P
 
 def test_the_base_and_the_extension_hold_out_the_same_old_images(base: Run, tmp_path: Path) -> None:
     made = extend(base.path, data="digits:0@40", out=tmp_path / "more", method="nearest-mean")
-    from reslab.data.recipe_data import read_split
-
     held = read_split(base.recipe, "validation")
     trained = read_split(made.recipe, "train")
     again = {image.tobytes() for image in trained.images.numpy()}
@@ -190,6 +189,17 @@ def test_equal_names_are_one_class_only_where_that_is_said(base: Run, tmp_path: 
         extend(base.path, data=f"npz:{archive}", out=tmp_path / "no", method="nearest-mean")
     made = extend(base.path, data=f"npz:{archive}", out=tmp_path / "yes", method="nearest-mean", merge=True)
     assert read_weights(made.path)[1].classes == ("1", "4", "7", "dot")
+
+
+def test_more_pictures_of_an_old_class_do_not_change_what_is_held_out_of_it(base: Run, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "more.npz", images=pixels, labels=np.arange(24) % 2, classes=np.array(["4", "dot"]))
+    data = f"npz:{tmp_path / 'more.npz'}"
+    made = extend(base.path, data=data, out=tmp_path / "more", method="nearest-mean", merge=True)
+    learned = {image.tobytes() for image in read_split(base.recipe, "train").images.numpy()}
+    held = read_split(made.recipe, "validation")
+    assert held.counts() == [3, 4, 3, 1]
+    assert not any(image.tobytes() in learned for image in held.images.numpy())
 
 
 @pytest.fixture
@@ -274,6 +284,7 @@ def test_old_classes_stay_as_frequent_as_in_the_base_though_few_of_their_images_
         ("digits:4,5", {}, "base has learned 4 already, from the same images: leave that out of digits:4,5"),
         ("digits:99", {}, "'99' is not a class of digits"),
         ("digits:0@1", {}, "class '0' has 1 training image"),
+        ("digits:0@5+digits:8,9@0", {}, "has no training images of 8 and 9: raise its limit of 0"),
         ("digits:0", {"prior": "test"}, "--prior test: choose from base, used, or write a whole number"),
         ("digits:0", {"prior": "0"}, "--prior 0: choose from base"),
         ("digits:0", {"method": "freeze"}, "unknown method 'freeze': did you mean 'frozen'?"),
@@ -284,7 +295,7 @@ def test_old_classes_stay_as_frequent_as_in_the_base_though_few_of_their_images_
             {"settings": ["validation=3"]},
             "--set validation: an extension takes it from its base and its data",
         ),
-        ("digits:0", {"method": "fusion", "settings": ["epochs=3"]}, "fusion solves its head, which nothing sets"),
+        ("digits:0", {"method": "fusion", "settings": ["epochs=3"]}, "fusion solves its head, which has no settings"),
         ("digits:0", {"method": "fusion", "keep_old": "all"}, "--keep-old all: write exact"),
         ("digits:0", {"method": "frozen", "old_data": "none"}, "or take finetune-distill or weight-align"),
     ],

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from reslab import fitting as room
 from reslab.data.images import ImageSet
@@ -96,3 +97,39 @@ def test_the_share_is_that_of_the_logits() -> None:
     joined = beside.join_heads(first, second, share=0.3, temperature=2.0)
     expected = (0.3 * first.logits(one) + 0.7 * second.logits(other)) / 2
     np.testing.assert_allclose(joined.logits(np.concatenate([one, other], axis=1)), expected)
+
+
+@pytest.mark.usefixtures("many")
+def test_groups_are_held_out_as_whole_and_found_again_when_the_run_is_evaluated(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(60):
+            file = f"g{generator.integers(14)}_{number}.png"
+            pixels = generator.integers(256, size=(8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / name / file)
+    run = room.fit(f"folder:{tmp_path / 'pictures'}?group=(g[0-9]+)_", out="run", minutes=1)
+    training, held_out = (read_split(run.recipe, split) for split in ("train", "validation"))
+    assert training.keys is not None
+    assert held_out.keys is not None
+    assert not np.isin(held_out.keys, training.keys).any()
+    assert run.is_evaluated
+
+
+@pytest.mark.usefixtures("many")
+def test_validation_pictures_of_some_classes_are_named_and_not_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, (name, num) in enumerate(
+        (("train/a", 30), ("train/b", 30), ("test/a", 4), ("test/b", 4), ("val/b", 4))
+    ):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for place in range(num):
+            pixels = np.full((8, 8, 3), 50 * number + place, dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{place}.png")
+    run = room.fit(f"folder:{tmp_path / 'pictures'}", out="run", minutes=1, silent=False)
+    said = capsys.readouterr().err
+    assert "pictures has no validation pictures of a: add some" in said
+    assert "pictures: 4 validation pictures not used" in said
+    assert run.is_evaluated
+    assert not run.recipe.validation

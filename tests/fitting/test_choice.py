@@ -1,12 +1,16 @@
 """The choice: judged without the images that it is judged on, within its time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from sklearn.model_selection import StratifiedKFold
 
 from reslab.data.images import ImageSet
 from reslab.data.load import load
 from reslab.errors import UserError
+from reslab.fitting import choice
 from reslab.fitting.choice import (
     Backbone,
     Budget,
@@ -26,7 +30,8 @@ def test_what_is_judged_has_not_seen_the_image() -> None:
     generator = np.random.default_rng(0)
     noise = generator.normal(size=(2, 60, 400)).astype(np.float32)  # features that say nothing
     noise[1] = noise[0] + 0.01  # whose mirror image is nearly the same
-    found = judge(noise, np.arange(60) % 3, backbone=Backbone(LITE0, 32), method="lda")
+    labels = np.arange(60) % 3
+    found = judge(noise, labels, folds=split_folds(labels), backbone=Backbone(LITE0, 32), method="lda")
     assert found.train_accuracy == 1
     assert found.candidate.accuracy is not None
     assert found.candidate.accuracy.value < 0.6
@@ -38,6 +43,50 @@ def test_folds_cover_each_image_once() -> None:
     assert len(folds) == 3
     assert sorted(np.concatenate([held for _, held in folds])) == list(range(23))
     assert all(set(labels[kept]) == {0, 1} for kept, _ in folds)
+
+
+def test_images_of_one_key_are_in_one_fold_and_those_without_one_on_their_own() -> None:
+    generator = np.random.default_rng(0)
+    labels, keys = generator.integers(0, 3, 200), generator.integers(0, 30, 200).astype(np.uint64)
+    folds = split_folds(labels, keys)
+    assert len(folds) == 5
+    assert sorted(np.concatenate([held for _, held in folds])) == list(range(200))
+    for kept, held in folds:
+        assert not np.isin(keys[held][keys[held] > 0], keys[kept]).any()
+        assert len(held) == pytest.approx(40, abs=12)
+    assert len({fold for fold, (_, held) in enumerate(folds) if (keys[held] == 0).any()}) > 1
+    few = split_folds(np.repeat([0, 1], [20, 40]), np.concatenate([np.arange(20) % 2 + 1, 10 + np.arange(40)]))
+    assert len(few) == 2  # as many as the first class has groups
+    labels, keys = np.tile([0, 0, 1, 1, 2, 2], 4), np.tile([1, 2, 2, 3, 1, 3], 4).astype(np.uint64)
+    assert (
+        len(split_folds(labels, keys)) == 3
+    )  # each class is in two of three groups, and in two folds one would be lost
+
+
+@pytest.mark.parametrize("keys", [None, np.zeros(100, dtype=np.uint64), np.arange(100, dtype=np.uint64)])
+def test_folds_of_images_that_share_no_key_are_the_same_in_every_version(keys: np.ndarray | None) -> None:
+    labels = np.random.default_rng(0).integers(0, 3, 100)
+    expected = StratifiedKFold(5, shuffle=True, random_state=0).split(labels, labels)
+    for (kept, held), (kept_before, held_before) in zip(split_folds(labels, keys), expected, strict=True):
+        np.testing.assert_array_equal(kept, kept_before)
+        np.testing.assert_array_equal(held, held_before)
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 1], [0, 0, 1, 1]])
+def test_classes_that_cannot_be_in_two_folds_are_refused(labels: list[int]) -> None:
+    with pytest.raises(UserError, match="too few training images or groups for cross-validation"):
+        split_folds(np.array(labels), np.array([1, 2, 3, 3], dtype=np.uint64)[: len(labels)])
+
+
+def test_a_copy_tells_nothing_of_the_image_that_it_is_judged_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).normal(size=(1, 200, 600)).astype(np.float32)  # features that say nothing
+    monkeypatch.setattr(choice, "compute_views", lambda images, backbone: np.tile(noise, (2, 2, 1)))
+    pixels, labels = torch.zeros(400, 3, 8, 8, dtype=torch.uint8), (torch.arange(200) % 2).tile(2)
+    keys = np.tile(np.arange(1, 201, dtype=np.uint64), 2)
+    copies = ImageSet(pixels, labels, ("a", "b"), "x", "train", keys=keys)
+    found, _ = choose(Readers(lambda resize: copies), candidates=[Backbone(LITE0, 24)], budget=Budget.of(1), say=print)
+    assert found.candidate.accuracy is not None
+    assert found.candidate.accuracy.value < 0.65
 
 
 def test_temperature_undoes_a_factor_and_few_right_answers_are_no_certainty() -> None:
@@ -94,6 +143,12 @@ def test_pictures_become_squares_as_their_classes_are_best_told(seconds: float, 
     assert candidates[2].words.startswith("efficientnet_lite0 at 16 pixels, cropped")
 
 
-def test_a_class_of_one_image_is_refused() -> None:
+def test_a_class_of_one_image_or_group_is_refused() -> None:
     with pytest.raises(UserError, match=r"class '1' has 1 training image\(s\), but .*: add pictures of it"):
         check_counts(load("digits:1,4@1", "train", image_size=8))
+    images = replace(load("digits:1,4@3", "train", image_size=8), keys=np.array([1, 2, 0, 0, 3, 3], dtype=np.uint64))
+    images = replace(images, labels=torch.tensor([0, 0, 0, 0, 1, 1]))
+    with pytest.raises(
+        UserError, match=r"the 2 training images of class '4' are copies or one group, but .*: add anoth"
+    ):
+        check_counts(images)

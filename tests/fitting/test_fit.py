@@ -137,6 +137,23 @@ def test_long_pictures_are_cropped_where_the_middle_tells_the_class(
     assert [each.resize for each in candidates.candidates if not each.left_out][:3] == ["squeeze", "pad", "crop"]
 
 
+@pytest.mark.parametrize("installed", [True, False])
+def test_validation_pictures_that_are_not_used_are_counted(
+    installed: bool, pictures: Path, stand_in: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(room.scratch, "UPDATES", 6)
+    if not installed:
+        monkeypatch.setattr(choice, "SIZES", {})
+    for name in ("0", "1", "7"):
+        for split, numbers in (("train", range(12)), ("test", range(12, 16)), ("val", range(16, 20))):
+            (pictures / split / name).mkdir(parents=True)
+            for number in numbers:
+                (pictures / name / f"{number}.png").rename(pictures / split / name / f"{number}.png")
+        (pictures / name).rmdir()
+    fit(f"folder:{pictures}", out="run", minutes=1)
+    assert f"folder:{pictures}: 12 validation pictures not used, since " in capsys.readouterr().err
+
+
 def test_without_pretrained_networks_it_trains_from_scratch_and_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

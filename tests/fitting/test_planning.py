@@ -12,9 +12,11 @@ from PIL import Image
 from reslab.cli import main
 from reslab.errors import UserError
 from reslab.fitting.growth import _part, measure_growth
-from reslab.fitting.labelling import order_pictures
+from reslab.fitting.labelling import _say, order_pictures
 from reslab.fitting.planning import ClassGrowth, Plan, plan
+from reslab.recipe.recipe import Recipe, derive
 from reslab.records import Estimate
+from reslab.training import train
 
 
 def blobs(num: int, *, seed: int, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -40,9 +42,29 @@ def test_growth_is_measured_on_unseen_images() -> None:
 
 def test_parts_are_nested_and_have_two_of_each_class() -> None:
     labels = np.repeat([0, 1], [100, 3])
-    parts = [set(_part(labels, share, seed=1).tolist()) for share in (0.01, 0.1, 0.5)]
+    parts = [set(_part(labels, np.arange(103), share, seed=1).tolist()) for share in (0.01, 0.1, 0.5)]
     assert [len(part) for part in parts] == [4, 12, 52]
     assert parts[0] < parts[1] < parts[2]
+    generator = np.random.default_rng(1)
+    expected = [generator.permutation(np.flatnonzero(labels == label))[:num] for label, num in ((0, 10), (1, 2))]
+    assert sorted(parts[1]) == sorted(np.concatenate(expected))  # as in every version
+
+
+def test_parts_are_of_whole_groups_the_same_in_every_class() -> None:
+    labels, groups = np.tile([0, 1], 60), np.repeat(np.arange(12), 10)
+    parts = [_part(labels, groups, share, seed=1) for share in (0.25, 0.5)]
+    assert [np.bincount(groups[part], minlength=12).tolist().count(10) for part in parts] == [3, 6]
+    assert set(parts[0]) < set(parts[1])
+
+
+def test_growth_and_certainty_are_measured_on_other_groups() -> None:
+    generator = np.random.default_rng(0)
+    noise, labels = generator.normal(size=(100, 300)).astype(np.float32), np.arange(100) % 2
+    features, labels, keys = np.tile(noise, (3, 1)), np.tile(labels, 3), np.tile(np.arange(1, 101), 3).astype(np.uint64)
+    assert measure_growth(features, labels).right[-1].mean() > 0.9
+    assert measure_growth(features, labels, keys=keys).right[-1].mean() < 0.65
+    assert _say(features, labels, None, noise).max(axis=1).mean() > 0.9
+    assert _say(features, labels, keys, noise).max(axis=1).mean() < 0.7
 
 
 def test_what_is_new_comes_first_and_its_copies_late() -> None:
@@ -73,6 +95,33 @@ def test_a_plan_has_curves_and_an_order(tmp_path: Path) -> None:
     assert "points" in found.sentences[0]
 
 
+def draw(folder: Path, *, num: int) -> Path:
+    generator = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (folder / "train" / name).mkdir(parents=True)
+        for number in range(num):
+            pixels = generator.integers(256, size=(8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "train" / name / f"{number}.png")
+    return folder
+
+
+def test_a_run_is_planned_by_the_pictures_that_it_learned_from_wherever_that_is(
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(tmp_path / "pets", num=8)
+    (tmp_path / "pets" / "test").symlink_to(tmp_path / "pets" / "train")
+    recipe = derive(small_recipe, name="pets", data="folder:pets", epochs=1, validation=0, standardize=None)
+    made = train(recipe, out=tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert plan(str(made.path)).all.num_images == 16
+    (tmp_path / "pets/train/cat/0.png").unlink()
+    with pytest.raises(
+        UserError, match=r"train split of folder:pets has changed: .* since .*run was trained: train it"
+    ):
+        plan(str(made.path))
+
+
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     monkeypatch.setattr(sys, "argv", ["reslab", "data", "plan", *map(str, arguments)])
     with pytest.raises(SystemExit) as end:
@@ -98,7 +147,7 @@ def test_what_would_gain_nothing_is_no_figure() -> None:
     now, later = (Estimate(value=value, low=0.9, high=1.0) for value in (0.99, 0.9904))
     flat = ClassGrowth("all", 40, (now, now, later))
     found = Plan("digits", "a network", flat, (flat,))
-    assert found.sentences == ("Four times the pictures would bring next to nothing.",)
+    assert found.sentences == ("Four times the pictures would bring almost nothing.",)
     steep = replace(flat, accuracy=(now, now, later.model_copy(update={"value": 0.9906})))
     assert replace(found, all=steep).sentences[0] == "Four times the pictures would bring +0.1 points."
 

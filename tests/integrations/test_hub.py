@@ -10,7 +10,9 @@ import pytest
 from reslab.errors import Failure, UserError
 from reslab.evaluation import evaluate
 from reslab.evaluation.classify import classify
+from reslab.integrations import hub as hub_module
 from reslab.integrations.hub import pull, push
+from reslab.report import card
 from reslab.runs import Run
 
 Hub = dict[str, dict[str, bytes]]
@@ -27,6 +29,10 @@ def test_a_run_comes_back_as_it_was(finished: Run, hub: Hub, tmp_path: Path, ope
     for name in RUN:
         assert (run.path / name).read_bytes() == (finished.path / name).read_bytes()
     assert evaluate(run).splits["test"].accuracy == finished.evaluation.splits["test"].accuracy
+
+
+def test_every_file_that_is_pushed_has_a_line_in_the_card() -> None:
+    assert set(hub_module.FILES) <= card.FILES.keys()
 
 
 def test_the_network_that_comes_along_is_pulled_without_a_hub_and_answers(
@@ -55,13 +61,17 @@ def test_the_card_says_what_it_is(finished: Run, hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("recipe.json", lambda _: b'{"name": 3}', r"a/b holds no sound run: recipe.json: "),
-        ("model.safetensors", lambda content: content[:99], "a/b holds no sound run: model.safetensors cannot be read"),
-        ("log.jsonl", lambda content: content + b"{}\n", "a/b holds no sound run: log.jsonl:4 is damaged"),
-        ("evaluation.json", lambda _: b"[]", "a/b holds no sound run: evaluation.json is damaged"),
-        ("environment.json", lambda _: b"{}", "a/b holds no sound run: environment.json is damaged"),
-        ("model.safetensors", None, "a/b holds no sound run: model.safetensors is missing"),
-        ("recipe.json", None, "a/b holds no sound run: recipe.json is missing"),
+        ("recipe.json", lambda _: b'{"name": 3}', r"a/b does not hold a valid run: recipe.json: "),
+        (
+            "model.safetensors",
+            lambda content: content[:99],
+            "a/b does not hold a valid run: model.safetensors cannot be read",
+        ),
+        ("log.jsonl", lambda content: content + b"{}\n", "a/b does not hold a valid run: log.jsonl:4 is damaged"),
+        ("evaluation.json", lambda _: b"[]", "a/b does not hold a valid run: evaluation.json is damaged"),
+        ("environment.json", lambda _: b"{}", "a/b does not hold a valid run: environment.json is damaged"),
+        ("model.safetensors", None, "a/b does not hold a valid run: model.safetensors is missing"),
+        ("recipe.json", None, "a/b does not hold a valid run: recipe.json is missing"),
     ],
 )
 def test_a_damaged_run_is_not_kept(
@@ -78,7 +88,7 @@ def test_a_damaged_run_is_not_kept(
 
 
 def test_what_is_not_there_and_what_is_no_name(finished: Run, hub: Hub, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="a/none is not on the hub, or not for you"):
+    with pytest.raises(UserError, match="a/none is not on the hub, or not accessible"):
         pull("a/none", out=tmp_path / "pulled")
     for name in ("small", "a/b/c", "a/../b", "a b/c"):
         with pytest.raises(UserError, match="write OWNER/NAME"):
@@ -95,7 +105,7 @@ def test_a_hub_that_does_not_answer_is_a_failure(
     finished: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with pytest.raises(Failure, match="the hub did not do it for a/b: "):
+    with pytest.raises(Failure, match="the request to the hub for a/b failed: "):
         push(finished, to="a/b", endpoint="http://127.0.0.1:9")
 
 

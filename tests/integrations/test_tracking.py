@@ -204,7 +204,7 @@ def test_an_unknown_tracker_is_refused(finished: Run, to: str) -> None:
 
 
 def test_a_tracker_that_refuses_is_a_failure(finished: Run) -> None:
-    with pytest.raises(Failure, match=r"mlflow:wrong://place did not take the log of \S+small: "):
+    with pytest.raises(Failure, match=r"sending the log of \S+small to mlflow:wrong://place failed: "):
         track(finished, to="mlflow:wrong://place")
 
 

@@ -65,10 +65,10 @@ def test_few_held_out_images_promise_little():
     probabilities, labels = draw(FEWEST)
     known = fit_class_sets(probabilities, labels)
     assert known.thresholds[-1][0] == 0.9
-    with pytest.raises(UserError, match=r"0\.95 is more than 9 images promise: ask for 0\.9 or less"):
+    with pytest.raises(UserError, match=r"0\.95 is more than 9 held-out images can promise: ask for 0\.9 or less"):
         find_threshold(known, coverage=0.95)
     assert fit_class_sets(probabilities[1:], labels[1:]) is None
-    with pytest.raises(UserError, match="no held-out images to count on"):
+    with pytest.raises(UserError, match="no held-out images; hold some out"):
         find_threshold(None, coverage=0.9)
     for share in (0.0, 1.0, 90.0, math.nan):
         with pytest.raises(UserError, match="between 0 and 1"):

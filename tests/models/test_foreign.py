@@ -94,10 +94,10 @@ def test_nothing_is_imported_that_was_not_allowed(small_recipe: Recipe, monkeypa
         (
             "mynets:Headless",
             {},
-            r"mynets:Headless has to be a torch.nn.Module with features\(images\) and a linear head",
+            r"mynets:Headless must be a torch.nn.Module with features\(images\) and a linear head",
         ),
         ("mynets:Narrow", {}, "the head of the network mynets:Narrow has 3 outputs for 7 classes"),
-        ("mynets:harm", {}, "the network mynets:harm is no class of networks: name a torch.nn.Module"),
+        ("mynets:harm", {}, "the network mynets:harm is not a network class: name a torch.nn.Module"),
         ("others.inner:Net", {}, "others.inner:Net cannot be made: No module named 'others'"),
     ],
 )
@@ -173,7 +173,7 @@ def test_a_run_starts_from_weights_that_timm_has(
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("resnet34", r"neither in its cache nor to be had from its hub: timm/resnet18\.a1_in1k is missing"),
+        ("resnet34", r"neither in its cache nor available from its hub: timm/resnet18\.a1_in1k is missing"),
         ("resnet19", "timm cannot make the network resnet19"),
         ("hf-hub:some/one", r"--from timm:hf-hub:some/one: model.*name"),
     ],

@@ -125,5 +125,5 @@ def test_a_file_with_a_familiarity_that_does_not_fit_is_told(network, digits, tm
     measure = known.familiarity.measure
     setattr(measure, damaged, getattr(measure, damaged)[..., :-1].clone())
     known.save(tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match="what it knows of training images does not fit"):
+    with pytest.raises(UserError, match="its familiarity tensors do not fit"):
         Network.load(tmp_path / "model.safetensors")

@@ -174,7 +174,7 @@ def test_devices_by_name(monkeypatch: pytest.MonkeyPatch, num_gpus: int, name: s
 @pytest.mark.parametrize("name", ["cuda:2", "cuda:200", "cuda:256", "cuda:99999999999999999999"])
 def test_absent_devices_are_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     set_gpus(monkeypatch, 2)
-    with pytest.raises(UserError, match=f"'{name}' is not here: 2 CUDA devices"):
+    with pytest.raises(UserError, match=f"'{name}' not found: 2 CUDA devices"):
         pick_device(name)
 
 

@@ -156,16 +156,16 @@ def test_another_kind_that_lacks_a_field_says_which():
         ("augment.-1=1", "--set augment.-1: unknown field '-1'; it has 0, 1"),
         (
             "progressive_resizing.0.epoch=1",
-            "--set progressive_resizing.0.epoch: there is nothing called '0' in it, it holds []",
+            "--set progressive_resizing.0.epoch: there is no '0' in it, it holds []",
         ),
         ("standardize.kind=x", "--set standardize.kind: unknown field 'kind'; it has mean, std"),
-        ("published.low=1", "--set published.low: there is nothing called 'low' in it, it holds null"),
-        ("warm_until.factor=1", "--set warm_until.factor: there is nothing called 'factor' in it, it holds null"),
+        ("published.low=1", "--set published.low: there is no 'low' in it, it holds null"),
+        ("warm_until.factor=1", "--set warm_until.factor: there is no 'factor' in it, it holds null"),
         (
             "sampling.images_per_epoch=100",
-            "--set sampling.images_per_epoch: there is nothing called 'images_per_epoch' in it, it holds null",
+            "--set sampling.images_per_epoch: there is no 'images_per_epoch' in it, it holds null",
         ),
-        ("freeze.0.epoch=1", "--set freeze.0.epoch: there is nothing called '0' in it, it holds []"),
+        ("freeze.0.epoch=1", "--set freeze.0.epoch: there is no '0' in it, it holds []"),
         ("growth=[]", "--set growth: growth is now called progressive_resizing: write progressive_resizing instead"),
         ("chunk_size=9", "--set chunk_size: chunk_size is now called micro_batch_size: write micro_batch_size instead"),
         ("standardize.deviation.0=9", "--set standardize.deviation.0: deviation is now called std: write std instead"),
@@ -178,7 +178,7 @@ def test_another_kind_that_lacks_a_field_says_which():
         ("optimizer.kind=mouon", "--set optimizer.kind: unknown kind 'mouon'; did you mean 'muon'?"),
         ("model.kind=fastconv", "--set model.kind: unknown kind 'fastconv'; did you mean 'fast_conv'?"),
         ("augment.0.alternat=true", "--set augment.0.alternat: unknown field 'alternat'; did you mean 'alternate'?"),
-        ("name.kind=x", "--set name.kind: there is nothing called 'kind' in it, it holds 'lab-resnet32'"),
+        ("name.kind=x", "--set name.kind: there is no 'kind' in it, it holds 'lab-resnet32'"),
     ],
 )
 def test_a_wrong_name_is_told_the_nearest_right_one(assignment, sentence):

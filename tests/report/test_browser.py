@@ -253,6 +253,18 @@ def test_the_classes_are_sorted_by_the_keyboard(rich, browser):
     assert browser.evaluate("document.querySelector('#classes th:nth-child(4)').ariaSort") == "ascending"
 
 
+def test_published_networks_are_sorted_by_what_their_figures_mean(rich, browser):
+    """By hours and minutes, thousands and millions, not by the digits before them."""
+    browser.open(rich.path / "report.html", width=900)
+    for column in (2, 5):
+        focus(browser, f"table.sortable th:nth-child({column}) button")
+        press(browser, "Enter", code=13, text="\r")
+        cells = f"[...document.querySelector('table.sortable').tBodies[0].rows].map(row => row.cells[{column - 1}])"
+        orders = browser.evaluate(f"{cells}.map(cell => Number(cell.dataset.order))")
+        assert len(orders) > 10
+        assert orders == sorted(orders, reverse=True)
+
+
 def test_the_cursor_of_the_curves_shows_all_series(rich, browser):
     browser.open(rich.path / "report.html", width=900)
     focus(browser, "[data-chart=curves]")

@@ -94,8 +94,8 @@ def test_any_new_class_is_told_from_any_old_one(taught, taught_page):
     hits, called, actual = matrix[num_old:, num_old:].sum(), matrix[:, num_old:].sum(), matrix[num_old:].sum()
     assert 0 < hits < min(called, actual)
     text = plain(taught_page.text["new"])
-    assert f"It calls {called:,} images a new class; {100 * hits / called:.2f} %" in text
-    assert f"of new classes, it calls {100 * hits / actual:.2f} %" in text
+    assert f"It classifies {called:,} images as a new class; {100 * hits / called:.2f} %" in text
+    assert f"of new classes, it classifies {100 * hits / actual:.2f} %" in text
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -112,9 +112,10 @@ def test_new_classes_that_are_never_found_have_no_figures_of_nothing(make_run):
     matrix = np.zeros((len(inputs.evaluation.classes),) * 2, int)
     matrix[:, 0] = 10
     actual = 10 * (len(matrix) - 2)
-    assert tell(matrix) == f"No image was called a new class, not one of the {actual} images of new classes."
+    none = f"No image was classified as a new class, not even one of the {actual} images of new classes."
+    assert tell(matrix) == none
     matrix[0, 2] = 1
-    assert plain(tell(matrix)).startswith("It calls 1 image a new class; 0.00 %")
+    assert plain(tell(matrix)).startswith("It classifies 1 image as a new class; 0.00 %")
     assert "Of these" not in tell(matrix)
     matrix[2, 2] = 1
     assert "Of these, 100.00" in tell(matrix)
@@ -192,7 +193,7 @@ def test_without_validation_images_there_is_no_curve(make_run, read_page):
     extension = evaluation.extension.model_copy(update={"prior": PriorChoice(tau=1, curve=())})
     run.write_evaluation(evaluation.model_copy(update={"extension": extension}))
     page = read_page(write_report(run))
-    assert "No image of an old class was there to choose tau by, so it is 1." in plain(page.text["prior"])
+    assert "There was no image of an old class to choose tau by, so tau is 1." in plain(page.text["prior"])
     assert "prior" not in page.images
     assert not (run.path / "figures" / "prior.png").exists()
 
@@ -223,7 +224,7 @@ def test_the_other_run_stands_beside(taught, taught_page):
     ) in text
     gap = taught.evaluation.splits["test"].macro_f1.value - other.evaluation.splits["test"].macro_f1.value
     low, high = re.search(
-        rf"differs by \+{100 * gap:.2f} points \(\+(\S+) to \+(\S+)\); the interval leaves 0 out", text
+        rf"differs by \+{100 * gap:.2f} points \(\+(\S+) to \+(\S+)\); the interval excludes 0", text
     ).groups()
     assert float(low) < 100 * gap < float(high)
 
@@ -281,7 +282,7 @@ def test_everything_that_the_recipe_chooses_is_said(taught_page):
         "a network of 12 classes, weights ba5eba5eba5eba5e… (SHA-256)",
         "at most 50 images of each old class, classes of one name merged",
         "Backboneat 0.4 times the rate",
-        "the base's opinion with weight 0.5 beside the labels, temperature 2",
+        "the base's predictions with weight 0.5 alongside the labels, temperature 2",
         "mirrored left to right in every other epoch, each image from its first or its second on",
         "Muon for the filters, momentum 0.6, 3 iterations; SGD for head and biases, peak rates 1.5 and 0.25, Nesterov "
         "momentum 0.85, decay 0.004",
@@ -318,7 +319,8 @@ def test_parts_of_an_extension():
     assert words.old_data_words(by_memory) == "no image of an old class, but what the base remembered of them"
     assert words.old_data_words(extension(old_data=1)) == "at most 1 image of each old class"
     assert (
-        words.sampling_words(Sampling(images_per_epoch=9)) == "9 images drawn an epoch, classes as frequent as they are"
+        words.sampling_words(Sampling(images_per_epoch=9))
+        == "9 images drawn an epoch, classes at their natural frequencies"
     )
     assert words.sampling_words(Sampling(images_per_epoch=9, balance=1)).endswith("all classes equally often")
     freeze = (Freeze(parameters="", epoch=0), Freeze(parameters="stem", epoch=1))

@@ -90,14 +90,14 @@ def test_sentences_say_what_the_matrix_says():
     assert plain(overfitting(wide, train)).endswith("97.50 %, which the interval of the test accuracy includes.")
     one_class = tell([[0, 0], [1, 9]])
     assert overfitting(test, one_class) == (
-        "Of 1 class there are no training images, so how far it overfits cannot be told."
+        "There are no training images of 1 class, so overfitting cannot be measured."
     )
     assert plain(strength(tell([[9, 1], [1, 9]]), classes)).endswith("test images correctly.")
     three = tell([[9, 1, 0], [0, 10, 0], [5, 0, 5]])
     assert plain(strength(three, ("a", "b", "c"))).endswith("its best class is “b” (100 %).")
     tied = tell([[9, 0, 1, 0], [0, 10, 0, 0], [0, 0, 10, 0], [0, 3, 0, 7]])
     assert plain(strength(tied, ("a", "b", "c", "d"))).endswith("its best classes are “b” and “c” (100 % each).")
-    assert confusion(tell([[8, 2], [1, 9]]), classes) == "It takes no class for another more than twice."
+    assert confusion(tell([[8, 2], [1, 9]]), classes) == "It mistakes no class for another more than twice."
     uneven = tell([[87, 13, 0], [0, 100, 0], [0, 13, 7]])  # as many images, but more of the class
     assert "takes “c” for “b”: 13 of the 20" in plain(confusion(uneven, ("a", "b", "c")))
     assert confusion(tell([[5, 0], [0, 5]]), classes) == "It confuses no classes of the test split."

@@ -13,6 +13,7 @@ from reslab import language
 from reslab.language import read_language, say, speaking
 from reslab.records import Candidate
 from reslab.report import write_report
+from reslab.report.card import FILES
 from reslab.words import counted, figure_alone, listing, percent, points
 
 SOURCE = Path(reslab.__file__).parent
@@ -41,6 +42,7 @@ def literals():
             match node:
                 case ast.Call(func=ast.Name("say"), args=[ast.Constant(sentence), *_]):
                     yield sentence
+    yield from FILES.values()
     template = resources.files("reslab.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
     yield from (found.replace("\\u00a0", "\u00a0") for found in re.findall(r'say\("([^"]*)"', template))
 
@@ -101,3 +103,7 @@ def test_what_a_fit_chose_from_is_named_in_russian():
     with speaking(read_language("ru")):
         assert candidate.words == "efficientnet_lite0, сторона 128 пикс., с полями"
     assert candidate.words == "efficientnet_lite0 at 128 pixels, padded"
+    slow = candidate.model_copy(update={"left_out": "its logistic regression", "would_take": 30.0})
+    assert slow.why_left_out == "its logistic regression would take about 30.0\u00a0s, more than was left"
+    with speaking(read_language("ru")):
+        assert slow.why_left_out == "логистическая регрессия: нужно около 30,0\u00a0с, больше, чем оставалось"

@@ -147,7 +147,7 @@ def test_a_run_without_test_figures_is_refused(make_run):
     run = make_run()
     train = {"train": run.evaluation.splits["train"]}
     run.write_evaluation(run.evaluation.model_copy(update={"splits": train}))
-    with pytest.raises(UserError, match="no figures of the test split"):
+    with pytest.raises(UserError, match="no metrics of the test split"):
         write_report(run)
 
 

@@ -79,7 +79,7 @@ def test_predictions_and_examples_are_read_as_they_were_written(run, sample):
 def test_what_evaluation_leaves_is_asked_for_by_its_command_where_it_is_missing(run):
     with pytest.raises(UserError, match="holds no finished network: resume with reslab train --resume"):
         _ = run.evaluation
-    with run.locked(), pytest.raises(UserError, match="is being trained by another process: wait until that has ended"):
+    with run.locked(), pytest.raises(UserError, match="is being trained by another process: wait until it"):
         _ = run.evaluation
     run.weights_path.touch()
     with pytest.raises(UserError, match=r"has not been evaluated: run reslab evaluate .*run$"):

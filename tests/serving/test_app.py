@@ -67,7 +67,7 @@ def test_it_says_what_its_calibration_rests_on(make_app):
     with TestClient(make_app()) as client:
         (run,) = client.get("/v1/model").json()["runs"]
     assert run["temperature"] is None
-    assert run["calibration"] == "Not calibrated: training held out too little to fit a temperature by."
+    assert run["calibration"] == "Not calibrated: training held out too few images to fit a temperature."
     found = Calibration(temperature=1.5, num_images=300)
     assert describe_calibration(found) == "Calibrated on 300 held-out images: temperature 1.50."
     fitted = Calibration(temperature=1.5, num_images=300, out_of_folds=True)
@@ -221,8 +221,8 @@ def test_prometheus_reads_requests_and_batches(make_app, seven):
         post(client, seven, seven)
         unknown, wrong = client.get("/v1/nonsense"), client.get("/v1/predict")
         assert (unknown.status_code, wrong.status_code, wrong.headers["allow"]) == (404, 405, "POST")
-        assert unknown.json() == {"detail": "GET /v1/nonsense is no address of this server: see /docs"}
-        assert wrong.json() == {"detail": "GET /v1/predict is no address of this server: see /docs"}
+        assert unknown.json() == {"detail": "GET /v1/nonsense is not a route of this server: see /docs"}
+        assert wrong.json() == {"detail": "GET /v1/predict is not a route of this server: see /docs"}
         text = client.get("/metrics").text
     assert 'reslab_requests_total{path="/v1/predict",status="200"} 1.0' in text
     assert 'reslab_requests_total{path="other",status="404"} 1.0' in text
@@ -269,11 +269,12 @@ def test_openapi_suits_a_generated_client(make_app):
 
 
 def test_the_demo_shows_the_pictures_that_come_with_it():
-    examples = find_examples(Served(Path("demo"), name="demo"))
-    assert len(examples) == 8
-    for example in examples:
-        shipped = (DEMO_FOLDER / "pictures" / f"{example.name}.png").read_bytes()
-        assert base64.b64decode(example.image.partition(",")[2]) == shipped
+    for path in (Path("demo"), DEMO_FOLDER):
+        examples = find_examples(Served(path, name="demo"))
+        assert len(examples) == 8
+        for example in examples:
+            shipped = (DEMO_FOLDER / "pictures" / f"{example.name}.png").read_bytes()
+            assert base64.b64decode(example.image.partition(",")[2]) == shipped
 
 
 def test_examples_are_test_images_of_the_run_one_of_each_class(make_app, finished):

@@ -211,7 +211,9 @@ def test_broken_uploads_do_no_harm(make_app, listen, seven):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_this_machine_needs_no_token(host):
-    assert make_access(host, token=None).token is None
+    access = make_access(host, token=None)
+    assert access.token is None
+    assert (f"[{host}]" if ":" in host else host) in access.hosts  # what a request calls the server
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org", ""])
@@ -247,6 +249,6 @@ def test_the_command_serves_and_ends_when_what_was_asked_is_answered(finished, s
 def test_a_port_that_is_taken_is_named(make_app):
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
-        pytest.raises(UserError, match=r"cannot be served at .* choose another --port"),
+        pytest.raises(UserError, match=r"cannot listen on .* choose another --port"),
     ):
         server.run(make_app(), address=("127.0.0.1", taken.getsockname()[1]), say=print)

@@ -133,7 +133,7 @@ def test_ctrl_c_is_a_sentence_and_the_same_call_goes_on(
     assert not Run.open(tmp_path / "relu-0").is_finished
     said: list[str] = []
     run_study(study, out=tmp_path, rows=["relu"], say=said.append)
-    assert "relu-0: going on, run 1 of 2" in said
+    assert "relu-0: resumes, run 1 of 2" in said
     assert "relu-1: begins, run 2 of 2" in said
     assert weights(tmp_path) == {name: weights(ran)[name] for name in ("relu-0", "relu-1")}
 
@@ -225,7 +225,7 @@ def test_a_row_that_was_changed_since_is_refused(study: Study, copied: Path) -> 
     rows[1]["job"]["settings"] += ("epochs=4",)
     changed = Study.model_validate(study.model_dump() | {"rows": rows})
     before = stamps(copied)
-    with pytest.raises(UserError, match=r"elu-0 holds another run than row elu with seed 0 as it is planned now"):
+    with pytest.raises(UserError, match=r"elu-0 does not hold row elu with seed 0 as planned now"):
         run_study(changed, out=copied)
     assert stamps(copied) == before
 
@@ -242,7 +242,7 @@ def test_a_folder_with_another_seed_is_refused(study: Study, copied: Path, name:
     """Where the base of a lesson is another, so is the lesson."""
     shutil.rmtree(copied / name)
     shutil.copytree(copied / name.replace("1", "0"), copied / name)
-    with pytest.raises(UserError, match=f"{name} holds another run than row"):
+    with pytest.raises(UserError, match=f"{name} does not hold row"):
         run_study(study, out=copied)
 
 

@@ -81,7 +81,7 @@ def test_a_job_survives_json(study: Study, tmp_path: Path) -> None:
     jobs = make_jobs(study, out=tmp_path, seeds=1)
     assert {type(job.task) for job in jobs} > {Lesson}
     for job in jobs:
-        told = Assignment(job, "cpu", None, 2, ("reslab", "study"))
+        told = Assignment(job, "cpu", None, True, 2, ("reslab", "study"))
         assert b"\n" not in told.dump()[:-1]
         assert Assignment.load(told.dump()) == told
 

@@ -11,6 +11,7 @@ import pytest
 
 from reslab.errors import UserError
 from reslab.recipe.recipe import Published
+from reslab.records import Segment
 from reslab.runs import Run
 from reslab.study import Study, verdict
 from reslab.study.plan import make_jobs
@@ -169,6 +170,16 @@ def test_the_time_of_runs_on_different_machines_is_not_averaged(study: Study, co
     assert len(line["seconds"].split()) == 2
 
 
+def test_a_run_that_moved_names_every_machine(study: Study, copied: Path) -> None:
+    environment = Run(copied / "relu-1").environment
+    setup = {name: value for name, value in environment.model_dump().items() if name in Segment.model_fields}
+    moved = Segment(**setup | {"processor": "another one", "threads": 7, "updates": 3})
+    Run(copied / "relu-1").write_environment(environment.model_copy(update={"segments": (moved,)}))
+    (run,) = (each for each in read_results(study, out=copied).runs["relu"] if each.environment.segments)
+    assert run.machine.startswith(f"{environment.processor} and another one, cpu, 1 thread")
+    assert ", then cpu, 7 threads" in run.machine
+
+
 def test_runs_on_other_test_images_have_no_table(study: Study, copied: Path) -> None:
     run = Run.open(copied / "elu-1")
     data = run.environment.data
@@ -184,6 +195,17 @@ def test_a_row_of_words_cannot_break_the_page(make_study: Callable[..., Study], 
     page = write_study_report(make_study(title=title), runs=copied).page.read_text(encoding="utf-8")
     assert "<b>bold</b>" not in page
     assert "A &lt;b&gt;bold&lt;/b&gt;" in page
+
+
+def test_a_row_of_words_is_no_formula_in_a_spreadsheet(
+    study: Study, make_study: Callable[..., Study], copied: Path
+) -> None:
+    row = next(row for row in study.rows if row.published)
+    published = {name: each.model_copy(update={"source": "=HYPERLINK(0)"}) for name, each in row.published.items()}
+    rows = tuple(each.model_copy(update={"published": published}) if each is row else each for each in study.rows)
+    table = write_study_report(make_study(rows=rows), runs=copied).csv.read_text(encoding="utf-8")
+    assert "'=HYPERLINK(0)" in table
+    assert ",=HYPERLINK(0)" not in table
 
 
 def test_what_cannot_be_reported_is_one_sentence(

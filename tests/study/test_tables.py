@@ -105,7 +105,7 @@ def test_a_broken_file_gets_a_sentence(tmp_path, text: str, complaint: str) -> N
     ("changes", "complaint"),
     [
         ({"gradients": ("rely",)}, "there is no row rely"),
-        ({"rows": STUDIES["lab"].rows[1:]}, "row frozen teaches lab-resnet32, which is no row before it"),
+        ({"rows": STUDIES["lab"].rows[1:]}, "row frozen teaches lab-resnet32, which is not a row before it"),
         ({"order": (("rely", 0),)}, "there is no row rely"),
         ({"rows": STUDIES["lab"].rows[:1] * 2}, "two rows are called lab-resnet32"),
     ],

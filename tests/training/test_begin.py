@@ -10,6 +10,7 @@ import torch
 from reslab.errors import UserError
 from reslab.extension import extend, resume_extension
 from reslab.integrations.scikit_learn import Classifier
+from reslab.machine import kernels
 from reslab.recipe.recipe import Recipe
 from reslab.records import Precision, Segment, Setup
 from reslab.runs import Run
@@ -66,7 +67,7 @@ def test_a_run_goes_on_with_the_threads_that_it_was_begun_with(
     assert torch.get_num_threads() == 1
     assert run.weights_path.read_bytes() == whole
     assert run.environment == recorded
-    assert "2 threads, as before; --threads 1 would be as many as usual here" in capsys.readouterr().err
+    assert "2 threads, as before; --threads 1 would be the default here" in capsys.readouterr().err
 
 
 def test_other_threads_are_taken_where_they_are_asked_for_and_kept(
@@ -78,7 +79,7 @@ def test_other_threads_are_taken_where_they_are_asked_for_and_kept(
     assert (segment.updates, segment.threads) == (2 * PER_EPOCH, 2)
     assert stopped.environment.model_copy(update={"segments": ()}) == begun
     said = capsys.readouterr().err
-    assert "From update 13 on it is computed otherwise" in said
+    assert "From update 13 on the setup differs" in said
     assert "threads 1, now 2 (environment.json records it)" in said
     cut(stopped)
     resume(stopped.path)
@@ -107,6 +108,31 @@ def test_what_differs_is_said_and_recorded(
     assert segment.precision == recorded.precision
     said = capsys.readouterr().err
     assert (told in said) if told else ("otherwise" not in said)
+
+
+def test_a_run_whose_kernels_are_switched_is_told_so(
+    small_recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "_load", lambda: None)
+    stopped = cut(train(small_recipe, out=tmp_path / "stopped", precision="float32"))
+    assert stopped.environment.kernels == "off"
+    change(stopped, kernels="on")
+    resume(stopped.path, silent=False)
+    (segment,) = stopped.environment.segments
+    assert segment.kernels == "off"
+    assert "kernels on, now off" in capsys.readouterr().err
+
+
+def test_kernels_that_an_older_version_did_not_record_are_no_difference(
+    stopped: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads((stopped.path / "environment.json").read_text())
+    assert content.pop("kernels") in ("on", "off")
+    (stopped.path / "environment.json").write_text(json.dumps(content))
+    resume(stopped.path, silent=False)
+    assert stopped.environment.kernels is None
+    assert stopped.environment.segments == ()
+    assert "kernels" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -180,7 +206,7 @@ def test_a_run_of_an_older_reslab_goes_on_to_the_same_bytes(stopped: Run, small_
 def test_a_compiled_run_goes_on_only_where_something_compiles(stopped: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     change(stopped, compiled="yes")
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(UserError, match=r"begun compiled, which needs a C\+\+ compiler: install g\+\+"):
+    with pytest.raises(UserError, match=r"started compiled, which needs a C\+\+ compiler: install g\+\+"):
         resume(stopped.path)
 
 
@@ -234,6 +260,6 @@ def test_the_classifier_locks_its_folder_and_records_all_that_a_run_records(
 
 
 def test_to_repeat_to_the_bit_and_to_compile_exclude_each_other(small_recipe: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="without compiled code"):
+    with pytest.raises(UserError, match="excludes --compile on"):
         train(small_recipe, out=tmp_path / "run", deterministic=True, compile="on")
     assert not (tmp_path / "run").exists()

@@ -39,3 +39,6 @@ def test_minutes_are_counted_by_the_measured_time_of_an_update(small_recipe, mon
         UserError, match=r"0.01 minutes are enough for 0 updates of long here, at 0.5 s each: allow 0.1"
     ):
         budget.within(recipe, minutes=0.01, images=images, device=CPU)
+    for minutes in (float("inf"), float("nan"), 0, -1):
+        with pytest.raises(UserError, match="minutes are no time to train in: give a number above 0"):
+            budget.within(recipe, minutes=minutes, images=images, device=CPU)

@@ -18,7 +18,7 @@ def test_a_twin_s_held_out_images_calibrate_a_run_that_holds_none_out(small_reci
     run = train(recipe, out=tmp_path / "all")
     evaluate(run)
     before, images = Network.load(run.path), torch.randint(256, (9, 1, 8, 8), dtype=torch.uint8)
-    with pytest.raises(UserError, match=r"small is no twin, its recipe has another epochs"):
+    with pytest.raises(UserError, match=r"small is not a twin, its recipe has another epochs"):
         calibrate(run, twin=train(derive(recipe, name="other", epochs=2), out=tmp_path / "small"))
     assert run.is_evaluated
 

@@ -70,7 +70,8 @@ def test_it_is_compiled_where_that_saves_more_than_it_takes(
     assert undecided.environment.compiled == "no"
     assert settle(undecided, preact(), 10**9) == (False, [])  # decided
     undecided.write_environment(undecided.environment.model_copy(update={"compiled": "undecided"}))
-    assert settle(undecided, preact(), 401) == (True, [TRYING, "Compiled: an update takes 0.400 s so, else 0.500 s"])
+    line = "Compiled: an update takes 0.400 s compiled, else 0.500 s"
+    assert settle(undecided, preact(), 401) == (True, [TRYING, line])
     assert undecided.environment.compiled == "yes"
 
 
@@ -88,7 +89,7 @@ def test_a_network_that_is_slower_when_compiled_is_not(
     monkeypatch.setattr(type(undecided), "has_checkpoint", False)
     assert settle(undecided, preact(), 10**9) == (
         False,
-        [TRYING, "Not compiled: an update takes 0.600 s so, else 0.500 s"],
+        [TRYING, "Not compiled: an update takes 0.600 s compiled, else 0.500 s"],
     )
     assert undecided.environment.compiled == "no"
 

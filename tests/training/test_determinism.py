@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from reslab.errors import UserError
+from reslab.machine import kernels
 from reslab.recipe.recipe import Recipe, derive
 from reslab.runs import Run
 from reslab.training import graphs, resume, train
@@ -53,8 +54,13 @@ def test_an_operation_without_such_an_algorithm_is_named() -> None:
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-@pytest.mark.parametrize(("name", "value"), [("threads", 63), ("torch", "1.0"), ("processor", "another")])
-def test_a_strict_run_does_not_go_on_elsewhere(small_recipe: Recipe, tmp_path: Path, name: str, value: object) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"), [("threads", 63), ("torch", "1.0"), ("processor", "another"), ("kernels", "on")]
+)
+def test_a_strict_run_does_not_go_on_elsewhere(
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: object
+) -> None:
+    monkeypatch.setattr(kernels, "_load", lambda: None)
     run = train(derive(small_recipe, name="short", epochs=1), out=tmp_path / "run", deterministic=True)
     run.weights_path.unlink()
     run.write_environment(run.environment.model_copy(update={name: value}))

@@ -47,8 +47,8 @@ def test_noise_is_refused_and_leaves_nothing(file, tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (pickle.dumps(print), "cannot be read as tensors alone: save it anew"),
-        (b"", "cannot be read as tensors"),
+        (pickle.dumps(print), "cannot be read as plain tensors: save it again"),
+        (b"", "cannot be read as plain tensors"),
         ([1, 2], "holds no tensors by name"),
         ({"state_dict": {}}, "holds no tensors by name"),
     ],

@@ -83,7 +83,7 @@ def test_a_run_whose_time_is_over_ends_as_it_is(
     run = train(small_recipe, out=tmp_path / "run", safety=Safety(until=8), silent=False)
     assert run.is_finished
     assert [epoch.updates for epoch in run.log] == [6, 7]
-    assert "the time is over after 7 of 18 updates" in " ".join(capsys.readouterr().err.split())
+    assert "time ran out after 7 of 18 updates" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_network_that_falls_short_of_its_log_is_told_when_training_ends(

@@ -27,8 +27,8 @@ from reslab.errors import Failure, UserError
 from reslab.machine.signals import STOPPED
 from reslab.words import printable
 
-UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # which Typer itself has in several places, by version
-INTERRUPTED = 130  # what some versions of Typer make of an interrupt, and others an Abort
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # where Typer keeps it depends on the version
+INTERRUPTED = 130  # exit code of an interrupt in some versions of Typer; others raise Abort
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -90,12 +90,12 @@ def _begin(
 
 
 def main() -> None:
-    """Run a command; a person's error is one sentence and ends with 2, a failure with 1."""
+    """Run a command. A user's error prints one sentence and exits with 2, a failure with 1."""
     from reslab.machine.launch import set_up_threads
 
     set_up_threads()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text at all
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name may not be valid text
     try:
         code = app(prog_name="reslab", standalone_mode=False) or 0
         if code == INTERRUPTED:
@@ -105,24 +105,24 @@ def main() -> None:
         _end_usage(error)
     except UserError as error:
         _end(str(error), code=2)
-    except BrokenPipeError:  # whoever read the output has had enough
+    except BrokenPipeError:  # the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except typer.Abort:
         _end(STOPPED, code=1)
     except (Failure, OSError) as error:
         _end(str(error), code=1)
-    except (MemoryError, RuntimeError) as error:  # PyTorch has no type for the first of these, on a processor
+    except (MemoryError, RuntimeError) as error:  # on a CPU, PyTorch raises a RuntimeError if it lacks memory
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
             raise
         _end(
-            "there is not enough memory: a smaller batch_size or micro_batch_size needs less",
+            "there is not enough memory: try a smaller batch_size or micro_batch_size",
             code=1,
         )
 
 
 def _end_usage(error: Any) -> None:
-    """Say what Typer did not understand, and where to look; a group without its command shows its help instead."""
+    """Print a usage error and where to find help; a command group called without a command prints its help instead."""
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         sys.exit(2)

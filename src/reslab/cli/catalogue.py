@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from reslab.recipe.networks import Model
     from reslab.recipe.recipe import Published, Recipe
 
-EPOCH = 50_000  # images, as CIFAR has
+EPOCH = 50_000  # images, as in CIFAR
 NUM_IMAGES = {"cifar10": EPOCH, "cifar100": EPOCH, "digits": 1_438}  # to train on
-BATCH = 32  # images that are timed at once
+BATCH = 32  # images per timed update
 
 
 def models(
@@ -54,7 +54,7 @@ def models(
 
 
 def _cost(options: "Model", *, num_classes: int, channels: int, device: str | None) -> dict[str, Any]:
-    """Count what a network costs, and time it where there is a device to do it on."""
+    """Count what a network costs, and time it on `device` if one is given."""
     import torch
 
     from reslab.machine import kernels
@@ -115,15 +115,15 @@ def methods(json: Json = False) -> None:
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Print this recipe as JSON.")] = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Time the networks to estimate the minutes on this machine.")
+        bool, typer.Option("--measure", help="Time the networks to estimate the minutes on this machine, also as JSON.")
     ] = False,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """List the shipped recipes with what was published and what was measured, or print one as JSON to edit.
+    """List the shipped recipes with their published and measured accuracies, or print one as JSON to edit.
 
-    A JSON file is trained by its name. Minutes are those of the processors that results/ names; with --measure, those
-    of this machine are estimated from the time of a few updates.
+    Train an edited recipe by its file name. The minutes were measured on the processors named in results/; --measure
+    estimates those of this machine from a few timed updates.
     """
     from reslab.cli.show import echo, print_json, print_table
     from reslab.recipe.shipped import RECIPES, find_recipe
@@ -134,11 +134,11 @@ def recipes(
         print_json(find_recipe(name).model_dump(mode="json"))
         return
     chosen = RECIPES if name is None else {name: find_recipe(name)}
-    if json:
-        print_json({name: recipe.model_dump(mode="json") for name, recipe in chosen.items()})
-        return
     use_threads(threads)
     estimates = _estimate_minutes(chosen.values()) if measure else {}
+    if json:
+        print_json(estimates or {name: recipe.model_dump(mode="json") for name, recipe in chosen.items()})
+        return
 
     def row(recipe: "Recipe") -> list[str]:
         known, here = MEASURED.get(recipe.name), estimates.get(recipe.name)
@@ -156,11 +156,11 @@ def recipes(
     processors = sorted({each.processor for each in MEASURED.values()})
     echo(f"Published and measured: test accuracy. Minutes: one or two cores of {' or '.join(processors)}.")
     if not measure:
-        echo("reslab recipes --measure, or reslab recipes NAME --measure, estimates those of this machine.")
+        echo("reslab recipes --measure, or reslab recipes NAME --measure, estimates the minutes on this machine.")
 
 
 def _estimate_minutes(recipes: "Iterable[Recipe]") -> dict[str, float]:
-    """Estimate how long each takes here, by a few updates of its network; those on own pictures have no length yet."""
+    """Estimate each recipe's minutes here from a few timed updates; recipes for a user's own pictures are skipped."""
     from reslab.data.progress import counting
     from reslab.machine import kernels
     from reslab.machine.device import pick_device

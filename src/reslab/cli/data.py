@@ -1,4 +1,4 @@
-"""The commands that look at data."""
+"""The `reslab data` commands."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -73,7 +73,7 @@ def list_sources(
     source: Annotated[str | None, typer.Argument(help="List the classes of this source alone.")] = None,
     json: Json = False,
 ) -> None:
-    """List the sources of data, with the classes of those that are known; CIFAR-100's by superclass."""
+    """List the data sources and the classes of the built-in ones, CIFAR-100's by superclass."""
     from reslab.cli.show import echo, print_json, print_table
     from reslab.data.expression import ABOUT, CLASSES
     from reslab.data.sources.catalog import CIFAR100_SUPERCLASSES
@@ -102,7 +102,7 @@ def check(
         False
     ),
     table: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE", help="Write all findings into a table, a row per path.")
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write all findings to a CSV file, a row per path.")
     ] = None,
     data_dir: DataDir = None,
     json: Json = False,
@@ -143,21 +143,21 @@ def plan(
     data: Annotated[str, typer.Argument(metavar="DATA|RUN", help="A data expression, or a run folder.")],
     unlabelled: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FOLDER", help="Pictures without labels, to put in the order worth labelling."),
+        typer.Option(metavar="FOLDER", help="Unlabelled pictures, to rank by which to label first."),
     ] = None,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write that order to this file.")] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write that ranking to this file.")] = None,
     data_dir: DataDir = None,
     allow_remote: AllowRemote = False,
     json: Json = False,
 ) -> None:
-    """Tell how accurate a classifier would be with more pictures, and which ones to label first."""
+    """Estimate how accurate a classifier would be with more pictures, and which ones to label first."""
     from reslab.cli.show import echo, print_json, print_table, to_plain
     from reslab.fitting.planning import plan as plan_data
     from reslab.runs.files import to_csv, write_bytes
     from reslab.words import counted, interval, percent
 
     if csv is not None and not unlabelled:
-        raise UserError("--csv writes the order of unlabelled pictures: add --unlabelled FOLDER")
+        raise UserError("--csv writes the ranking of unlabelled pictures: add --unlabelled FOLDER")
     found = plan_data(data, unlabelled=unlabelled or (), data_dir=data_dir, allow_remote=allow_remote)
     if csv is not None:
         write_bytes(csv, to_csv(["rank", "file"], [[str(rank), file] for rank, file in enumerate(found.order, 1)]))
@@ -166,7 +166,7 @@ def plan(
         return
     print_table(
         f"Accuracy by a linear head on {found.network}, with 90 % intervals",
-        ["class", "images", "now", "with 2 times", "with 4 times"],
+        ["class", "images", "now", "with 2x images", "with 4x images"],
         [
             [
                 each.name,
@@ -182,7 +182,7 @@ def plan(
         echo(f"Label first, of {counted(found.num_unlabelled, 'picture')}:")
         for file in found.order[:SHOWN]:
             echo(f"  {file}")
-        echo(f"The first {len(found.order)}: {csv}" if csv is not None else "--csv FILE.csv writes all of the order")
+        echo(f"The first {len(found.order)}: {csv}" if csv is not None else "--csv FILE.csv writes the whole ranking")
     for unread in found.unread[:SHOWN]:
         echo(f"reslab: {unread.sentence}", err=True)
 
@@ -201,7 +201,7 @@ def verify(data_dir: DataDir = None, json: Json = False) -> None:
         rows = [[check.file, check.status, check.detail] for check in checks]
         print_table(f"Official files in {find_data_dir(data_dir)}", ["file", "status", "detail"], rows)
     if damaged := [check.file for check in checks if check.status == "damaged"]:
-        raise UserError(f"damaged: {', '.join(damaged)}; remove them, and they are fetched again when they are needed")
+        raise UserError(f"damaged: {', '.join(damaged)}; remove them; they are downloaded again when needed")
 
 
 @app.command(epilog="Example: reslab data pack digits --to packed --image-size 8")
@@ -255,4 +255,4 @@ def cache(
     ]
     taken = sum(entry.num_bytes for entry in entries)
     print_table(f"Kept in {find_cache()}, last used first", ["source", "what", "shape", "MB"], rows)
-    echo(f"{taken / 1e9:.2f} of {find_limit() / 1e9:g} GB; RESLAB_CACHE and RESLAB_CACHE_GB choose others")
+    echo(f"{taken / 1e9:.2f} of {find_limit() / 1e9:g} GB; RESLAB_CACHE and RESLAB_CACHE_GB set folder and limit")

@@ -1,4 +1,4 @@
-"""The command that looks at the machine."""
+"""The `reslab doctor` command."""
 
 from reslab.cli.options import DataDir, Json, Threads, use_threads
 

@@ -21,9 +21,11 @@ def export(
     int8: Annotated[bool, typer.Option("--int8", help="Also write an ONNX file quantized to 8-bit integers.")] = False,
     fixed_size: Annotated[
         bool,
-        typer.Option("--fixed-size", help="Take images of the network's size only, for runtimes without free sizes."),
+        typer.Option(
+            "--fixed-size", help="Take images of the network's size only, for runtimes without dynamic shapes."
+        ),
     ] = False,
-    opset: Annotated[int, typer.Option(metavar="18-23", help="Version of ONNX's operators.")] = 20,
+    opset: Annotated[int, typer.Option(metavar="18-23", help="ONNX opset version.")] = 20,
     data_dir: DataDir = None,
     allow_remote: AllowRemote = False,
     threads: Threads = None,
@@ -96,7 +98,7 @@ def push(
     from reslab.integrations.hub import push as push_run
     from reslab.runs import Run
 
-    echo(f"It is at {push_run(Run.open(run), to=to, private=private)}")
+    echo(f"Uploaded to {push_run(Run.open(run), to=to, private=private)}")
 
 
 def pull(
@@ -106,7 +108,7 @@ def pull(
 ) -> None:
     """Download a run from the hub into a run folder, or copy the one that comes with reslab.
 
-    Takes JSON and safetensors only, and checks them.
+    Accepts only JSON and safetensors files, and checks them.
     """
     from reslab.integrations.hub import pull as pull_run
 

@@ -33,8 +33,8 @@ def extend(
     method: Annotated[
         str | None,
         typer.Option(
-            help="A name from reslab methods; by default finetune-distill, or fusion for a base made by fit and for "
-            "what remember keeps."
+            help="A name from reslab methods; default: finetune-distill; fusion for a base made by fit, or with what "
+            "remember stored."
         ),
     ] = None,
     old_data: Annotated[
@@ -44,23 +44,23 @@ def extend(
         str,
         typer.Option(
             metavar="base|used|N",
-            help="How frequent future images of old classes are: as in the whole base, as in the images used, or N "
-            "times those of a new class.",
+            help="Expected frequency of old classes in future images: as in the whole base, as in the images used, "
+            "or N times that of a new class.",
         ),
     ] = "base",
     merge: Annotated[
-        bool, typer.Option("--merge", help="Merge classes of the same name; without a new class, train on.")
+        bool, typer.Option("--merge", help="Merge classes of the same name; if none is new, train further.")
     ] = False,
     keep_old: Annotated[
         str | None,
-        typer.Option(metavar="exact", help="exact: keep the old classes' logits to the bit, with --method fusion."),
+        typer.Option(metavar="exact", help="exact: keep the old classes' logits bit for bit, with --method fusion."),
     ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Override how the method trains; repeatable."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs, instead of a share of the base's.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Shorten the training to so many minutes here.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs; default: a share of the base's.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Shorten the training to this many minutes here.")] = None,
     skip_damaged: SkipDamaged = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of order and augmentation.")] = 0,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Resume an interrupted extension.")] = None,
@@ -158,7 +158,7 @@ def remember(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Keep what a run needs to be extended without its training images, by extend --old-data none."""
+    """Store what extend --old-data none needs to extend a run without its training images."""
     use_threads(threads)
     from reslab import extension
     from reslab.runs import Run

@@ -1,4 +1,4 @@
-"""The command that needs no recipe."""
+"""The `reslab fit` command, which needs no recipe."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ from reslab.cli.options import DataDir, Json, SkipDamaged, Threads, use_threads
 def fit(
     data: Annotated[str, typer.Argument(metavar="DATA", help="A data expression, such as folder:pictures.")],
     out: Annotated[Path, typer.Option(metavar="RUN", help="The new run folder.")] = Path("runs/fit"),
-    minutes: Annotated[float, typer.Option(help="Time to load, choose and train in; evaluation comes on top.")] = 10,
+    minutes: Annotated[float, typer.Option(help="Time for loading, choosing and training; evaluation is extra.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Seed of a network that is trained from scratch.")] = 0,
     data_dir: DataDir = None,
     skip_damaged: SkipDamaged = False,

@@ -1,4 +1,4 @@
-"""The command that takes over weights from elsewhere."""
+"""The command that imports weights trained elsewhere."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,21 +9,21 @@ from reslab.cli.options import DataDir, Json, Threads, use_threads
 
 
 def import_weights(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors or a state dict of torch.save.")],
-    model: Annotated[str, typer.Option(help="Its network, as reslab models lists them.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors file, or a state dict from torch.save.")],
+    model: Annotated[str, typer.Option(help="The network, a name from reslab models.")],
     data: Annotated[str, typer.Option(metavar="EXPR", help="The data it was trained on.")],
     map: Annotated[
-        str, typer.Option("--map", help="Its names: akamaster, chenyaofo, torchvision, or order for any others.")
+        str, typer.Option("--map", help="Its tensor names: akamaster, chenyaofo, torchvision, or order for any others.")
     ] = "order",
     out: Annotated[Path | None, typer.Option(metavar="RUN", help="The new run folder.")] = None,
     at_least: Annotated[
-        float, typer.Option(min=0, max=1, help="Refuse it below this accuracy on training images.")
+        float, typer.Option(min=0, max=1, help="Refuse weights below this accuracy on training images.")
     ] = 0.5,
     data_dir: DataDir = None,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Make a run of weights that were trained elsewhere; no code in the file is run."""
+    """Import weights that were trained elsewhere as a run; code in the file is never executed."""
     use_threads(threads)
     from reslab.cli.show import echo, print_json
     from reslab.training.importing import import_weights

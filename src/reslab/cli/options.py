@@ -11,19 +11,15 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        help="CIFAR's folder, also for downloads, and where relative paths of data begin; default: $RESLAB_DATA, else "
-        "your cache folder."
+        help="Folder of CIFAR and of downloads, and base of relative data paths; default: $RESLAB_DATA, else your "
+        "cache folder."
     ),
 ]
 AllowRemote = Annotated[
     bool,
-    typer.Option(
-        "--allow-remote", help="Allow contacting addresses that a file names (such as a run's recipe) for images."
-    ),
+    typer.Option("--allow-remote", help="Allow reading images from addresses named in a file, such as a run's recipe."),
 ]
-SkipDamaged = Annotated[
-    bool, typer.Option("--skip-damaged", help="Leave out pictures that cannot be read, and say how many.")
-]
+SkipDamaged = Annotated[bool, typer.Option("--skip-damaged", help="Leave out unreadable pictures, and say how many.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 

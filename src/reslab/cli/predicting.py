@@ -28,13 +28,13 @@ def predict(
         typer.Option(
             min=0,
             max=1,
-            help="Share of ordinary pictures to answer: at 0.95, the classes of 5 in 100 are only a guess.",
+            help="Share of pictures like the training images to answer; at 0.95, 5 in 100 get only a guess.",
         ),
     ] = 0.95,
     coverage: Annotated[
         float | None,
         typer.Option(
-            metavar="SHARE", help="Also give the set of classes that the truth is among in this share of cases."
+            metavar="SHARE", help="Also print a set of classes that contains the true one in this share of cases."
         ),
     ] = None,
     device: Device = "auto",

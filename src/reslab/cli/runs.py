@@ -84,9 +84,7 @@ def train(
     trial: Annotated[
         bool, typer.Option("--trial", help="A run for choosing settings: its test split stays closed.")
     ] = False,
-    minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="Shorten the recipe to what is done in this time.")
-    ] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Shorten the recipe to fit into this time.")] = None,
     checkpoint_every: CheckpointEvery = "1epoch",
     on_nonfinite: OnNonfinite = "retry",
     skip_damaged: SkipDamaged = False,
@@ -101,9 +99,9 @@ def train(
         raise UserError("name a recipe to train (reslab recipes lists them), or resume a run with --resume RUN")
     if resume is not None and epochs is not None:
         raise UserError(
-            f"--resume keeps the number of epochs, since the learning rate of {resume} falls along them: train anew "
-            f"with reslab train {resume}/recipe.json --epochs {epochs} --out NEW; add --from {resume} to begin at its "
-            "weights"
+            f"--resume keeps the number of epochs, since the learning rate schedule of {resume} depends on it: train "
+            f"again with reslab train {resume}/recipe.json --epochs {epochs} --out NEW; add --from {resume} to start "
+            "from its weights"
         )
     if resume is not None and (
         settings
@@ -160,7 +158,7 @@ def train(
             minutes=minutes,
             start=start,
         )
-    if os.environ.get("RANK", "0") != "0":  # of the processes that torchrun has started, the first one says it
+    if os.environ.get("RANK", "0") != "0":  # only the first of torchrun's processes reports
         return
     if json:
         print_json({"run": str(run.path), "log": [epoch.model_dump() for epoch in run.log]})
@@ -171,7 +169,7 @@ def train(
 def calibrate(
     run: RunPath,
     twin: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="A run of the same recipe that holds images out; else train one.")
+        Path | None, typer.Option(metavar="RUN", help="A run of the same recipe with held-out images; else train one.")
     ] = None,
     data_dir: DataDir = None,
     allow_remote: AllowRemote = False,
@@ -197,7 +195,7 @@ def calibrate(
     if json:
         print_json(found.model_dump() | {"evaluation_removed": was_evaluated})
         return
-    again = ", which removed the evaluation from before" if was_evaluated else ""
+    again = "; its earlier evaluation was removed" if was_evaluated else ""
     echo(f"{run} is {found.words}{again}")
     echo(f"Next: reslab evaluate {run}")
 
@@ -242,6 +240,11 @@ def evaluate(
     from reslab.runs import Run
 
     if onnx:
+        if data is not None or named or views or device != "auto":
+            raise UserError(
+                "--onnx measures exported files on the test split, on the processor: omit --data, --splits, --views "
+                "and --device"
+            )
         from reslab.cli.exporting import print_onnx
         from reslab.evaluation.onnx import evaluate_onnx
 
@@ -250,7 +253,7 @@ def evaluate(
 
     if data is not None:
         if named or views:
-            raise UserError("--data measures other images plainly: omit --splits and --views")
+            raise UserError("--data cannot be combined with --splits or --views: omit them")
         from reslab.evaluation.elsewhere import evaluate_elsewhere
 
         found, path = evaluate_elsewhere(Run.open(run), data=data, device=device, data_dir=data_dir)
@@ -258,7 +261,7 @@ def evaluate(
             print_json(found.model_dump() | {"file": str(path)})
         else:
             print_elsewhere(found)
-            echo(f"Figures: {path}")
+            echo(f"Metrics: {path}")
         return
 
     figures = evaluation.evaluate(

@@ -1,4 +1,4 @@
-"""The first screen, and the list of commands by what a person wants to do."""
+"""The first screen, and help that groups the commands by purpose."""
 
 import os
 from collections.abc import Iterator
@@ -24,14 +24,14 @@ All commands: reslab -h. One of them, with an example: reslab train -h."""
 class Grouped(typer.core.TyperGroup):
     """A group of commands whose help lists them under headings, each with its first sentence.
 
-    The types of its arguments are Typer's own in some versions, and click's in others.
+    Its arguments are untyped, since some versions of Typer pass their own classes and others pass click's.
     """
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         panels: dict[str, list[tuple[str, str]]] = {}
         for name, command in self._listed(ctx):
             heading = getattr(command, "rich_help_panel", None)
-            summary = command.get_short_help_str(limit=10_000)  # in whole; the formatter breaks it into lines
+            summary = command.get_short_help_str(limit=10_000)  # unshortened; the formatter wraps it
             panels.setdefault(heading if isinstance(heading, str) else "Commands", []).append((name, summary))
         for heading, rows in panels.items():
             with formatter.section(_bold(heading)):
@@ -45,5 +45,5 @@ class Grouped(typer.core.TyperGroup):
 
 
 def _bold(text: str) -> str:
-    """Emphasise where there is a terminal: what writes the help takes it away elsewhere."""
+    """Make text bold; the codes are stripped again if the help is not written to a terminal."""
     return text if os.environ.get("NO_COLOR") else typer.style(text, bold=True)

@@ -1,4 +1,4 @@
-"""The commands that open a page: what a network says of pictures, and how runs go on."""
+"""The commands that serve web pages: predictions of a network, and the dashboard of runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +26,7 @@ def serve(
     port: Port = 8000,
     token: Token = None,
     neighbours: Annotated[
-        int, typer.Option(min=0, help="Search the nearest among this many training images; 0: none.")
+        int, typer.Option(min=0, help="How many training images to search for the nearest; 0: none.")
     ] = 2000,
     data_dir: DataDir = None,
     allow_remote: AllowRemote = False,
@@ -54,14 +54,14 @@ def serve(
 
 def demo(host: Host = "127.0.0.1", port: Port = 8000, token: Token = None, threads: Threads = None) -> None:
     """Try it: serve a CIFAR-10 network that comes with reslab on a web page, offline."""
-    from reslab.runs import DEMO, DEMO_FOLDER, Run
+    from reslab.runs import DEMO_FOLDER, Run
     from reslab.words import counted, figure
 
     found = Run(DEMO_FOLDER).evaluation
     classes, accuracy = counted(len(found.classes), "class"), figure(found.splits["test"].accuracy)
     echo(f"{found.recipe} on CIFAR-10: {classes}, accuracy {accuracy} on the test images")
     echo(f"Pictures to try: {DEMO_FOLDER / 'pictures'}")
-    serve([Path(DEMO)], host=host, port=port, token=token, neighbours=0, threads=threads)
+    serve([DEMO_FOLDER], host=host, port=port, token=token, neighbours=0, threads=threads)
 
 
 def dashboard(

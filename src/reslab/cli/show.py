@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from reslab.runs import Run
     from reslab.words import Unit
 
-WIDTH_IN_A_FILE = 10_000  # a program that reads lines gets whole ones, unless COLUMNS says how wide they may be
+WIDTH_IN_A_FILE = 10_000  # piped output is not wrapped, unless COLUMNS sets a width
 GAP = 2  # blanks between columns
 NARROWEST_TEXT = 24  # cells
 EMPTY = ("", "-")
-BREAK = re.compile(r"(?<!\d)\s+|\s+(?=[(\d])")  # none between a number and its unit
-NUMBER = re.compile(r"-?$|[-+−]?[\d.]")  # how the cells of a column of numbers begin
+BREAK = re.compile(r"(?<!\d)\s+|\s+(?=[(\d])")  # never between a number and its unit
+NUMBER = re.compile(r"-?$|[-+−]?[\d.]")  # matches the start of a numeric cell
 
 METRICS = {
     "accuracy": "accuracy",
@@ -45,12 +45,12 @@ def print_json(content: Any) -> None:
 
 
 def echo(line: str, *, err: bool = False) -> None:
-    """Print a line; names in it may hold anything."""
+    """Print a line, with control characters escaped."""
     print(printable(line), file=sys.stderr if err else sys.stdout, flush=True)
 
 
 def to_plain(content: Any) -> Any:
-    """Turn dataclasses and records, inside each other, into what JSON can hold."""
+    """Convert nested dataclasses and records to values that JSON can hold."""
     if hasattr(content, "model_dump"):
         return content.model_dump(mode="json")
     if dataclasses.is_dataclass(content) and not isinstance(content, type):
@@ -61,10 +61,10 @@ def to_plain(content: Any) -> Any:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; columns of numbers are flush right, and empty ones are left out.
+    """Print a table; numeric columns are right-aligned, and empty columns are left out.
 
-    No word or number is broken. Where a terminal is too narrow for a last column of text, that column becomes a table
-    of its own below; where it is too narrow for the words and numbers, each row becomes a block of lines.
+    Words and numbers are never broken. If the terminal is too narrow for a last column of text, that column becomes a
+    table of its own below; if it is too narrow even for the words and numbers, each row becomes a block of lines.
     """
     from rich import box
     from rich.cells import cell_len
@@ -79,7 +79,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     header, *body = [[row[place] for place in kept] for row in ([printable(name) for name in columns], *whole)]
     widths, fewest = [], []
     for place, cells in enumerate(zip(header, *body, strict=True)):
-        words = cells if place == 0 else BREAK.split(" ".join(cells))  # what a row is called stays on one line
+        words = cells if place == 0 else BREAK.split(" ".join(cells))  # row names stay on one line
         widths.append(max(map(cell_len, cells)))
         fewest.append(max(map(cell_len, words), default=0))
     room = console.width - GAP * (len(widths) - 1)
@@ -108,7 +108,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 
 
 def narrow(widths: Sequence[int], fewest: Sequence[int], *, room: int) -> list[int]:
-    """Take from the widths of columns until they fit into `room`, first where most can be taken."""
+    """Shrink the widths of columns until they fit into `room`, first the column that can shrink most."""
     found, excess = list(widths), sum(widths) - room
     for place in sorted(range(len(found)), key=lambda place: fewest[place] - widths[place]):
         taken = max(0, min(widths[place] - fewest[place], excess))
@@ -118,16 +118,16 @@ def narrow(widths: Sequence[int], fewest: Sequence[int], *, room: int) -> list[i
 
 
 def print_finished(run: "Run", *, how: str, was_finished: bool) -> None:
-    """Say how long a run took and what comes next; `how` it was made is a participle."""
+    """Print how long a run took and the next command; `how` is a participle such as Trained."""
     from reslab.words import duration
 
     taken = duration(sum(epoch.seconds for epoch in run.log))
     step = "report" if was_finished and run.is_evaluated else "evaluate"
-    echo(f"{'Finished before' if was_finished else f'{how} in {taken}'}; next: reslab {step} {run.path}")
+    echo(f"{'Already finished' if was_finished else f'{how} in {taken}'}; next: reslab {step} {run.path}")
 
 
 def print_elsewhere(found: "OtherData") -> None:
-    """Print a network's figures on other data, and how they differ from those of its own test split."""
+    """Print a network's metrics on other data, and how the accuracy differs from that on its own test split."""
     from reslab.words import counted, figure, listing
 
     figures, which = found.figures, "all pictures" if found.is_whole else "test split"
@@ -137,12 +137,11 @@ def print_elsewhere(found: "OtherData") -> None:
         [
             [label, figure(getattr(figures, name), unit="plain" if name.startswith("log_loss") else "percent")]
             for name, label in METRICS.items()
-            # A macro figure counts a class without images as 0.
-            if getattr(figures, name) is not None and not (found.absent and name.startswith("macro_"))
+            if getattr(figures, name) is not None
         ],
     )
     if found.absent:
-        echo(f"Without images of {counted(len(found.absent), 'class')}: {listing(list(found.absent))}")
+        echo(f"No images of {counted(len(found.absent), 'class')}: {listing(list(found.absent))}")
     if found.own is None or found.change is None:
         echo("Not compared: the run's own test split has not been evaluated on these classes")
         return
@@ -151,7 +150,7 @@ def print_elsewhere(found: "OtherData") -> None:
 
 
 def print_evaluation(evaluation: "Evaluation") -> None:
-    """Print the figures of every split, those with test-time augmentation beside those without."""
+    """Print the metrics of every split, with test-time augmentation next to those without."""
     from reslab.report.tables import promise_table
     from reslab.words import WITHOUT_COPIES, errors_among, figure, percent
 
@@ -197,7 +196,7 @@ def _without_copies(copies: "WithoutCopies | None") -> str:
 
 
 def print_shortfall(run: "Run") -> None:
-    """Warn in red, beside the output, where an evaluated network falls short of what its training has logged."""
+    """Warn in red on stderr if an evaluated network falls short of the accuracy that its training logged."""
     from reslab.report.shortfall import warn_of_shortfall
 
     warning = warn_of_shortfall(run.evaluation, run.log)
@@ -206,7 +205,7 @@ def print_shortfall(run: "Run") -> None:
 
 
 def _print_extension(extension: "ExtensionFigures", classes: Sequence[str]) -> None:
-    """Print what happened to the old classes, and how well the new ones are known."""
+    """Print the change on the old classes and the metrics of the new ones."""
     from reslab.words import figure
 
     old = [
@@ -242,7 +241,7 @@ def _errors(each: "NewClass") -> str:
 
 
 def describe_pair(pair: "Pair") -> str:
-    """Say in one sentence what McNemar's test found of two runs."""
+    """Describe McNemar's test of two runs in one sentence."""
     from reslab.words import figure
 
     if pair.mcnemar is None:

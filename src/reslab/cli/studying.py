@@ -1,4 +1,4 @@
-"""The commands that repeat published tables."""
+"""The `reslab study` commands, which reproduce published tables."""
 
 from pathlib import Path
 from typing import Annotated
@@ -75,7 +75,7 @@ def run(
     folder = out or Path("runs") / study.name
     cluster = read_cluster(ray, threads=threads, gpus_per_run=gpus_per_run, storage=storage)
     here = read_workers(workers, threads=threads)
-    use_threads(here.threads if here else threads)  # with which the cost is measured
+    use_threads(here.threads if here else threads)  # the cost is measured with as many
     done = run_study(
         study,
         out=folder,
@@ -98,7 +98,7 @@ def run(
 def _read_rows(text: str | None) -> list[str]:
     rows = [] if text is None else text.split(",")
     if "" in rows:
-        raise UserError(f"--rows {text}: write the rows with commas, without gaps, as in resnet-20,resnet-32")
+        raise UserError(f"--rows {text}: separate the rows by single commas, as in resnet-20,resnet-32")
     return rows
 
 

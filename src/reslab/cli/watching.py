@@ -17,7 +17,7 @@ def watch(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Tell whether new pictures are like the test images of a run. Exits with 1 if something has changed."""
+    """Check whether new pictures resemble the test images of a run. Exits with 1 if something has changed."""
     from reslab.cli.show import echo, print_json, print_table, to_plain
     from reslab.evaluation.watching import watch as compare
     from reslab.runs import Run

@@ -1,7 +1,7 @@
-"""Addresses of files: the protocols that reslab opens, and which of them leave this machine.
+"""File addresses: the protocols that reslab opens, and which of them leave this machine.
 
-fsspec knows many more. Some of those read what a file says to read, or run what it says to run (`reference`), and "::"
-chains them; so a protocol that is not in the list is refused by its name.
+fsspec knows many more. Some of those read or run whatever a file tells them to (`reference`), and "::" chains them; so
+a protocol that is not listed is refused by name.
 """
 
 import re
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 
 LOCAL = ("file", "local", "memory")
 REMOTE = ("s3", "gs", "az", "abfs", "http", "https", "ssh", "sftp")
-SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//)?")  # at least two letters: one is a drive of Windows
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//)?")  # at least two letters: a single one is a Windows drive
 
 
 def open_address(url: str) -> tuple["AbstractFileSystem", str]:
-    """Find the file system of a path or an address, and the place in it. Contacts nobody yet, as far as fsspec allows.
+    """Return the file system of a path or an address, and the path in it, without connecting if fsspec allows.
 
-    Raises: UserError where it is of another protocol, or what reaches it is not installed.
+    Raises: UserError if its protocol is not allowed or a package for it is not installed.
     """
     check_address(url)
     from fsspec.core import url_to_fs
 
     try:
         system, root = url_to_fs(url)
-    except Exception as error:  # each kind of storage has errors of its own
+    except Exception as error:  # each kind of storage has its own errors
         raise UserError(f"{url} cannot be opened: {error}") from None
     return system, root
 
 
 def check_address(url: str) -> None:
-    """Raises: UserError where an address is of no protocol that reslab opens, or a chain of several."""
+    """Raises: UserError if the protocol of an address is not allowed, or the address is a chain of several."""
     found = SCHEME.match(url)
     allowed = ", ".join(f"{name}://" for name in (*LOCAL, *REMOTE))
     if found and (found[1] not in LOCAL + REMOTE or not found[2]):
@@ -46,7 +46,7 @@ def check_address(url: str) -> None:
 
 
 def is_remote(url: str) -> bool:
-    """Say whether opening it asks another machine; on Windows, a path that begins with two slashes does."""
+    """Return whether opening it contacts another machine, as Windows paths that begin with two slashes do."""
     found = SCHEME.match(url)
     path = url.removeprefix("file:")
     return (found is not None and found[1] not in LOCAL) or re.match(r"[\\/]{2}[^\\/]", path) is not None

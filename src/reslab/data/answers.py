@@ -1,4 +1,4 @@
-"""What a network says of picture files, however many: read and classified a few at a time. No torch.
+"""Classification of any number of picture files, read and classified a few at a time. No torch.
 
 Axes: N pictures, C channels, H rows, W columns, K classes.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.data.pictures import Answer, Said, Wanted, check_taken, is_picture, name_best, read_pictures
+from reslab.data.pictures import Answer, Said, Wanted, check_taken, is_picture, name_best, read_pictures, walk_pictures
 from reslab.data.progress import counting
 from reslab.errors import UserError
 from reslab.recipe.shapes import Resizing
@@ -23,21 +23,21 @@ _READERS = 8  # threads
 
 @dataclass(frozen=True)
 class Unread:
-    """A file that is no sound picture, and a sentence that says why."""
+    """A file that cannot be read as a picture, and a sentence that says why."""
 
     file: str
     sentence: str
 
 
 def find_pictures(paths: Sequence[Path]) -> list[Path]:
-    """Expand folders, with all that is in them, and patterns such as `photos/*.jpg`; other paths stay as they are.
+    """Expand folders recursively and patterns such as `photos/*.jpg`; keep other paths as they are.
 
-    Raises: UserError where a folder or a pattern holds no picture.
+    Raises: UserError if a folder or a pattern contains no pictures.
     """
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found = sorted(each for each in path.rglob("*") if _is_taken(each))
+            found = sorted(walk_pictures(path))
         elif not path.exists() and glob.has_magic(str(path)):
             found = [Path(each) for each in sorted(glob.glob(str(path), recursive=True)) if _is_taken(Path(each))]
         else:
@@ -64,9 +64,9 @@ def answer_all(
     resize: Resizing,
     wanted: Wanted,
 ) -> Iterator[Answer | Unread]:
-    """Say what is `wanted` of each picture, in order; `say` is the network.
+    """Yield the `wanted` answer to each picture, in order; `say` runs the network.
 
-    Raises: UserError where the network takes neither grey nor RGB images.
+    Raises: UserError if the network takes neither grey nor RGB images.
     """
     for block in read_blocks(files, image_size=image_size, channels=channels, resize=resize, what="predict"):
         images = {file: each for file, each in block if not isinstance(each, Unread)}
@@ -82,9 +82,9 @@ def answer_all(
 def read_blocks(
     files: Sequence[Path], *, image_size: int, channels: int, resize: Resizing, what: str
 ) -> Iterator[list[tuple[Path, NDArray[np.uint8] | Unread]]]:
-    """Read pictures to (C, image_size, image_size), some at a time; what they are read for stands in the progress.
+    """Read pictures to (C, image_size, image_size), some at a time; the progress line names their purpose.
 
-    Raises: UserError where a network takes neither grey nor RGB images.
+    Raises: UserError if a network takes neither grey nor RGB images.
     """
     check_taken(image_size=image_size, channels=channels)
 
@@ -105,9 +105,9 @@ def read_blocks(
 def read_sound(
     files: Sequence[Path], *, image_size: int, channels: int, resize: Resizing, what: str
 ) -> tuple[list[Path], NDArray[np.uint8], list[Unread]]:
-    """Read the pictures that are sound: their files, images (N, C, H, W), and those files that are no pictures.
+    """Read all valid pictures; return their files, the images (N, C, H, W), and the files that cannot be read.
 
-    Raises: UserError where none is.
+    Raises: UserError if no picture is valid.
     """
     read = [
         pair
@@ -122,7 +122,7 @@ def read_sound(
 
 
 def all_read(answers: Iterator[Answer | Unread]) -> list[Answer]:
-    """Collect the answers. Raises: UserError at the first file that is no sound picture."""
+    """Collect the answers. Raises: UserError for the first file that cannot be read as a picture."""
     read = []
     for each in answers:
         if isinstance(each, Unread):

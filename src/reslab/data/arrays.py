@@ -1,4 +1,4 @@
-"""What arrays of numbers mean: which pixels, in which order, and which classes. For files and for scikit-learn alike.
+"""Interpretation of arrays as pixels, layouts and classes, for files and for scikit-learn.
 
 Axes: N images, C channels, H rows, W columns, K classes. Pixels are uint8, 0 to 255.
 """
@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_CHANNELS = 4
-SMALLEST_COLOUR = 8  # pixels a side: below, rows of 3 * side ** 2 numbers are no colour images
+SMALLEST_COLOUR = 8  # pixels a side; shorter rows of 3 * side ** 2 numbers are not colour images
 
 
 class PixelRange(NamedTuple):
-    """Map `low` to 0 and `high` to 255, linearly; what lies outside is cut off."""
+    """A linear map of `low` to 0 and `high` to 255; values outside are clipped."""
 
     low: float
     high: float
@@ -27,10 +27,10 @@ class PixelRange(NamedTuple):
 
 
 def find_scale(dtype: np.dtype[Any], low: float, high: float) -> PixelRange:
-    """Tell what is black and what is white from the least and the greatest value of the training images.
+    """Choose the values of black and white from the minimum and maximum of the training images.
 
-    Whole numbers take the fewest of 8, 12 and 16 bits that hold them. Fractions run from 0 to 1 or, where one is above
-    127, to 255. All others are stretched from the least to the greatest.
+    Integers take the smallest of 8, 12 and 16 bits that holds them. Floats run from 0 to 1 or, if one is above
+    127, to 255. All others are stretched from the minimum to the maximum.
     """
     if dtype.kind == "b":
         return PixelRange(0, 1)
@@ -43,14 +43,14 @@ def find_scale(dtype: np.dtype[Any], low: float, high: float) -> PixelRange:
 
 
 def describe_scale(dtype: np.dtype[Any], scale: PixelRange) -> str | None:
-    """Say how values become pixels; None where they are pixels already."""
+    """Describe how values become pixels; None if they are pixels already."""
     if (scale.low, scale.high) == (0, 255):
         return None
     return f"{dtype} from {scale.low:g} (black) to {scale.high:g} (white), mapped to 0 to 255"
 
 
 class Layout(NamedTuple):
-    """How the numbers of an image lie, (H, W), (H, W, C) or (C, H, W)."""
+    """Axis order of an image: (H, W), (H, W, C) or (C, H, W)."""
 
     shape: tuple[int, ...]
     channels_first: bool = False
@@ -68,9 +68,9 @@ class Layout(NamedTuple):
 
 
 def find_layout(shape: tuple[int, ...], *, image_shape: tuple[int, ...] | None = None) -> Layout | None:
-    """Tell the layout from an array's shape (N, …), channels last where both could be meant; None where it is none.
+    """Infer the layout from an array's shape (N, …), channels last if ambiguous; None if it has no image shape.
 
-    Rows of numbers (N, D) are of `image_shape`, else grey squares, else squares (H, W, 3) of 8 pixels or more.
+    Rows of numbers (N, D) have `image_shape`, else are grey squares, else squares (H, W, 3) of 8 pixels or more.
     """
     inner = shape[1:]
     if len(inner) == 1:
@@ -95,18 +95,18 @@ def _find_flat(num: int, image_shape: tuple[int, ...] | None) -> Layout | None:
 
 
 class Labels(NamedTuple):
-    """Labels as they are written: the value of each image (N,), as an integer or as the name of a class."""
+    """Labels as stored: the value of each image (N,), as an integer or as a class name."""
 
     values: NDArray[Any]
-    num_columns: int | None = None  # of those that were one-hot
+    num_columns: int | None = None  # of one-hot labels
 
     def own_classes(self) -> list[Any]:
-        """Give the classes there are, in order."""
+        """Return the classes that occur, in order."""
         return list(range(self.num_columns)) if self.num_columns else np.unique(self.values).tolist()
 
 
 def read_labels(array: NDArray[Any]) -> Labels:
-    """Understand integers, (N,) or (N, 1), names, and one-hot rows (N, K). Raises: ValueError saying what is wrong."""
+    """Parse integers (N,) or (N, 1), names, or one-hot rows (N, K). Raises: ValueError saying what is wrong."""
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim == 2 and array.dtype.kind in "biuf":
@@ -130,7 +130,7 @@ def read_labels(array: NDArray[Any]) -> Labels:
 
 
 def read_names(array: NDArray[Any]) -> NDArray[Any]:
-    """Give strings, also of bytes. Raises: ValueError where they are none."""
+    """Return strings, decoding bytes. Raises: ValueError if they are neither."""
     if array.dtype.kind == "S":
         try:
             return np.char.decode(array, "utf-8")

@@ -1,7 +1,7 @@
 """Augmentation: pure functions on whole batches of standardised images.
 
-Every random number is drawn on the CPU from the generator that is passed in, so that a batch is the same on every
-device. Axes: N images, C channels, H rows, W columns.
+Every random number is drawn on the CPU from the given generator, so a batch is the same on every device.
+Axes: N images, C channels, H rows, W columns.
 """
 
 import math
@@ -25,7 +25,7 @@ from reslab.recipe.recipe import (
 )
 
 ERASED_RATIO = (0.3, 1 / 0.3)
-WINDOWS = 10  # drawn for each image; of its whole area in another shape, none might ever fit
+WINDOWS = 10  # tried for each image: one with its whole area in another shape may never fit
 
 
 def augment(
@@ -36,9 +36,9 @@ def augment(
     generator: torch.Generator,
     mirrored: Tensor | None = None,
 ) -> Tensor:
-    """Apply `parts` in their order to images (N, C, H, W) standardised `by`.
+    """Apply `parts` in order to images (N, C, H, W) standardised `by`.
 
-    An alternating flip mirrors the `mirrored` (N,).
+    An alternating flip mirrors the images marked in `mirrored` (N,).
     """
     for part in parts:
         match part:
@@ -64,7 +64,7 @@ def augment(
 
 
 def send(values: Tensor, *, to: torch.device) -> Tensor:
-    """Copy to a device; from pinned memory, since a GPU's queue would otherwise be waited for."""
+    """Copy to a device, through pinned memory so that the copy does not wait for the GPU's queue."""
     return values.pin_memory().to(to, non_blocking=True) if to.type == "cuda" else values.to(to)
 
 
@@ -74,14 +74,14 @@ def flip(images: Tensor, *, generator: torch.Generator) -> Tensor:
 
 
 def mirror(images: Tensor, *, chosen: Tensor) -> Tensor:
-    """Mirror the images of `chosen` (N,) left to right."""
+    """Mirror the images marked in `chosen` (N,) left to right."""
     return torch.where(send(chosen, to=images.device)[:, None, None, None], images.flip(3), images)
 
 
 def shift(images: Tensor, *, fraction: float, generator: torch.Generator) -> Tensor:
-    """Move each image by up to `fraction` of its side, bilinear between pixels, zeros outside.
+    """Shift each image by up to `fraction` of its side, with bilinear interpolation and zeros outside.
 
-    A sub-pixel move along one axis is a matrix with two bands, so that the batch is moved by two matrix products.
+    A sub-pixel shift along one axis is a matrix with two bands, so two matrix products shift the batch.
     """
     num, _, rows, columns = images.shape
     draws = 2 * torch.rand(2, num, generator=generator) - 1
@@ -97,7 +97,7 @@ def _move_matrix(distance: Tensor, side: int) -> Tensor:
 
 
 def crop(images: Tensor, *, pixels: int, fill: str, generator: torch.Generator) -> Tensor:
-    """Pad by `pixels` on every side with zeros or mirrored, and cut a window of the old size from a random place."""
+    """Pad by `pixels` on every side with zeros or by reflection, and crop the original size at a random place."""
     num, _, rows, columns = images.shape
     padded = F.pad(images, (pixels,) * 4, mode="constant" if fill == "zeros" else "reflect")
     top, left = send(torch.randint(0, 2 * pixels + 1, (2, num), generator=generator), to=images.device)
@@ -108,9 +108,9 @@ def crop(images: Tensor, *, pixels: int, fill: str, generator: torch.Generator) 
 def random_resized_crop(
     images: Tensor, *, area: tuple[float, float], ratio: tuple[float, float], generator: torch.Generator
 ) -> Tensor:
-    """Cut a window of a random share of the area and a random shape from each image, and stretch it to the old size.
+    """Crop a window of random area and aspect ratio from each image, and resize it to the original size.
 
-    Bilinear between pixels; a window need not begin at a whole one. As for a shift, two matrix products do it.
+    Interpolation is bilinear and a window may begin between pixels. As for a shift, two matrix products suffice.
     """
     num, _, rows, columns = images.shape
     heights, widths = _draw_windows(num, rows, columns, area=area, ratio=ratio, generator=generator)
@@ -121,7 +121,7 @@ def random_resized_crop(
 
 
 def erase(images: Tensor, *, probability: float, area: tuple[float, float], generator: torch.Generator) -> Tensor:
-    """Put zeros, the mean colour, over a rectangle of each image with `probability`; see arXiv:1708.04896."""
+    """Fill a rectangle of each image with zeros, the mean colour, with `probability`; see arXiv:1708.04896."""
     num, _, rows, columns = images.shape
     chosen = torch.rand(num, generator=generator) < probability
     heights, widths = _draw_windows(num, rows, columns, area=area, ratio=ERASED_RATIO, generator=generator)
@@ -133,7 +133,7 @@ def erase(images: Tensor, *, probability: float, area: tuple[float, float], gene
 
 
 def _inside(start: Tensor, length: Tensor, side: int) -> Tensor:
-    """Mark (N, side): the pixels from `start` on, as many as `length`."""
+    """Return a mask (N, side) of `length` pixels from `start` on."""
     pixels = torch.arange(side)
     return (pixels >= start[:, None]) & (pixels < (start + length)[:, None])
 

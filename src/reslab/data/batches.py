@@ -1,7 +1,7 @@
-"""Batches for training: each a pure function of the seed, the epoch and its place in the epoch.
+"""Training batches: each is a pure function of the seed, the epoch and its place in the epoch.
 
-So a run that goes on from any update sees exactly the batches that it would have seen, and no generator's state has to
-be kept. Axes: N images, C channels, H rows, W columns.
+So a run resumed from any update sees exactly the same batches, and no generator state has to be saved.
+Axes: N images, C channels, H rows, W columns.
 """
 
 import functools
@@ -22,20 +22,20 @@ from reslab.recipe.recipe import Recipe, Sampling, Standardize
 
 
 def standardize(images: Tensor, *, by: Standardize) -> Tensor:
-    """Turn stored pixels (N, C, H, W) uint8 into float32 of mean 0 and deviation 1 per channel."""
+    """Turn stored pixels (N, C, H, W) uint8 into float32 with mean 0 and standard deviation 1 per channel."""
     mean, deviation = _statistics(by, images.device)
     return images.to(torch.float32).sub_(mean).div_(deviation)
 
 
 @functools.lru_cache(maxsize=16)
 def _statistics(by: Standardize, device: torch.device) -> Tensor:
-    """Give mean and deviation (2, C, 1, 1) on a device; kept there, since a GPU waits for every copy."""
-    with torch.inference_mode(False):  # whoever asks first
+    """Return mean and standard deviation (2, C, 1, 1) on a device; cached there, since every copy makes a GPU wait."""
+    with torch.inference_mode(False):  # whoever calls first
         return torch.tensor([by.mean, by.std], device=device)[:, :, None, None]
 
 
 def seeded(seed: int, *place: int | str) -> torch.Generator:
-    """Make a generator that depends on `seed` and `place` alone, and differs between any two of them."""
+    """Create a generator that depends only on `seed` and `place` and differs between any two of them."""
     digest = hashlib.sha256("/".join(map(str, (seed, *place))).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
 
@@ -43,9 +43,9 @@ def seeded(seed: int, *place: int | str) -> torch.Generator:
 class Batches:
     """The training split in shuffled, standardised, augmented batches, on a device.
 
-    Images that do not lie in memory stay where they are, and only a batch is read. One of `num_ranks` processes gets
-    its part of each batch. It prepares the whole batch, so that its augmentation is that of one process; but where
-    images are streamed, it reads and prepares its part alone.
+    Images outside memory are read one batch at a time. Each of `num_ranks` processes gets its part of every batch. It
+    prepares the whole batch, so that augmentation is the same as with one process; of streamed images it reads and
+    prepares only its part.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Batches:
         self.recipe, self.by, self.seed = recipe, by, seed
         self.num_classes = len(images.classes)
         self.num_images = recipe.sampling.images_per_epoch if recipe.sampling else len(self.labels)
-        self.sizes = _sizes(self.num_images, recipe.batch_size)  # images of each batch, of all processes
+        self.sizes = _sizes(self.num_images, recipe.batch_size)  # images of each batch, over all processes
         self.mirrored = torch.rand(len(self.labels), generator=seeded(seed, "mirrored")) < 0.5
 
     def __len__(self) -> int:
@@ -73,14 +73,14 @@ class Batches:
         return len(self.sizes)
 
     def count_shapes(self) -> int:
-        """Count the shapes of batches: the sizes of images, twice where the last batch has another number of them."""
+        """Count the distinct batch shapes: image sizes, times two if the last batch has another number of images."""
         sizes = {self.recipe.image_size_at(epoch) for epoch in range(self.recipe.epochs)}
         return len(sizes) * len(set(self.sizes))
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images (N, C, H, W) float32 and labels (N,) of one epoch (from 0), from batch `start` on.
 
-        Where images are mixed or weighted, the labels are shares of the classes (N, K), times an image's weight.
+        If images are mixed or weighted, labels are class shares (N, K) times the image's weight.
         """
         order = self._order(seeded(self.seed, "order", epoch))
         for place, chosen in enumerate(torch.split(order, self.sizes)):
@@ -98,18 +98,18 @@ class Batches:
                 yield images[mine], labels[mine]
 
     def stored(self, *, num_images: int, batch_size: int) -> Iterator[Tensor]:
-        """Yield stored images (N, C, H, W) uint8, whole and unaugmented, drawn as for an epoch."""
+        """Yield stored images (N, C, H, W) uint8, uncropped and unaugmented, drawn as for an epoch."""
         order = self._order(seeded(self.seed, "stored"))[:num_images]
         for chosen in torch.split(order, _sizes(len(order), batch_size)):
             yield self._pick(chosen, send(chosen, to=self.labels.device))
 
     @property
     def is_streamed(self) -> bool:
-        """Whether images are read from their shards whenever they are needed."""
+        """Whether images are read from their shards on demand."""
         return isinstance(self.images, Pixels) and self.images.is_streamed
 
     def _prepare(self, chosen: Tensor, *, epoch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Read images (N, C, H, W), standardise and augment them; with their labels as `epoch` gives them."""
+        """Read, standardise and augment images (N, C, H, W); return them with labels as in `epoch`."""
         places = send(chosen, to=self.labels.device)
         images = standardize(self._pick(chosen, places), by=self.by)
         size = self.recipe.image_size_at(epoch)
@@ -127,11 +127,11 @@ class Batches:
         return images, labels
 
     def _pick(self, chosen: Tensor, places: Tensor) -> Tensor:
-        """Read stored images (N, C, H, W) uint8 at `chosen`, which are `places` on the device."""
+        """Read stored images (N, C, H, W) uint8 at `chosen`; `places` are the same indices on the device."""
         return send(self.images[chosen], to=places.device) if isinstance(self.images, Pixels) else self.images[places]
 
     def _order(self, generator: torch.Generator) -> Tensor:
-        """Choose the images of an epoch, shuffled."""
+        """Choose and shuffle the images of an epoch."""
         if isinstance(self.images, Pixels) and self.images.is_streamed:
             buffer = self.recipe.stream or len(self.images)
             return stream_order(
@@ -143,9 +143,9 @@ class Batches:
 
 
 def _sizes(num_images: int, batch_size: int) -> list[int]:
-    """Divide an epoch into batches; the last one may be smaller, but it is never one image alone.
+    """Divide an epoch into batches; the last one may be smaller but is never a single image.
 
-    That one goes into the batch before, since batch norm has no statistics of a single value.
+    A single image joins the previous batch, since batch norm needs more than one value.
     """
     whole, left = divmod(num_images, batch_size)
     sizes = [batch_size] * whole
@@ -156,7 +156,7 @@ def _sizes(num_images: int, batch_size: int) -> list[int]:
 
 
 def sample(labels: Tensor, *, sampling: Sampling, generator: torch.Generator) -> Tensor:
-    """Draw the places of `images_per_epoch` images, shuffled; within a class every image as often, give or take one."""
+    """Draw and shuffle `images_per_epoch` indices; within a class, images are drawn equally often, give or take one."""
     counts = torch.bincount(labels).double()
     weights = torch.where(counts > 0, counts ** (1 - sampling.balance), 0.0)
     ends = (sampling.images_per_epoch * weights.cumsum(0) / weights.sum()).round().long()

@@ -1,7 +1,7 @@
-"""Augmentation that works on pixels from 0 to 1: colour jitter, and TrivialAugment's fourteen operations.
+"""Augmentation of pixels from 0 to 1: colour jitter, and TrivialAugment's fourteen operations.
 
 Source: Müller and Hutter 2021, "TrivialAugment", arXiv:2103.10158, the wide ranges; the operations are Pillow's.
-Differs from it: bilinear between pixels, and numbers are rounded to 256 levels only where an operation counts them.
+Differs from it: bilinear interpolation, and values are rounded to 256 levels only if an operation counts them.
 Axes: N images, C channels, H rows, W columns.
 """
 
@@ -20,7 +20,7 @@ LEVELS, FEWEST_BITS = 255, 2
 
 
 def color_jitter(images: Tensor, *, settings: ColorJitter, by: Standardize, generator: torch.Generator) -> Tensor:
-    """Multiply brightness, contrast and saturation of each image standardised `by`, in this order."""
+    """Scale brightness, contrast and saturation of each image standardised `by`, in this order."""
     draws = (2 * torch.rand(3, len(images), generator=generator) - 1).to(images.device)
     pixels = _to_pixels(images, by=by)
     changes = (brightness, settings.brightness), (contrast, settings.contrast), (saturation, settings.saturation)
@@ -30,7 +30,7 @@ def color_jitter(images: Tensor, *, settings: ColorJitter, by: Standardize, gene
 
 
 def trivial_augment(images: Tensor, *, by: Standardize, generator: torch.Generator) -> Tensor:
-    """Apply one operation to each image standardised `by`, at a strength that is uniform in [-1, 1]."""
+    """Apply one operation to each image standardised `by`, at a strength uniform in [-1, 1]."""
     operations = torch.randint(len(OPERATIONS), (len(images),), generator=generator)
     strengths = 2 * torch.rand(len(images), generator=generator) - 1
     pixels = _to_pixels(images, by=by)
@@ -71,7 +71,7 @@ def saturation(pixels: Tensor, factor: Tensor) -> Tensor:
 
 
 def sharpness(pixels: Tensor, factor: Tensor) -> Tensor:
-    """Blend with the image smoothed, but for its edge."""
+    """Blend with a smoothed image, except at its border."""
     channels = pixels.shape[1]
     kernel = torch.ones(3, 3, device=pixels.device)
     kernel[1, 1] = 5
@@ -94,27 +94,27 @@ def _blend(zero: Tensor, one: Tensor, factor: Tensor) -> Tensor:
 
 
 def shear_x(pixels: Tensor, strength: Tensor) -> Tensor:
-    """Move each row in proportion to its distance from the centre."""
+    """Shift each row in proportion to its distance from the centre."""
     return _warp(pixels, strength, lambda s: ((1, STEEPEST * s, 0), (0, 1, 0)))
 
 
 def shear_y(pixels: Tensor, strength: Tensor) -> Tensor:
-    """Move each column in proportion to its distance from the centre."""
+    """Shift each column in proportion to its distance from the centre."""
     return _warp(pixels, strength, lambda s: ((1, 0, 0), (STEEPEST * s, 1, 0)))
 
 
 def translate_x(pixels: Tensor, strength: Tensor) -> Tensor:
-    """Move to a side."""
+    """Shift left or right."""
     return _warp(pixels, strength, lambda s: ((1, 0, 2 * FURTHEST / pixels.shape[3] * s), (0, 1, 0)))
 
 
 def translate_y(pixels: Tensor, strength: Tensor) -> Tensor:
-    """Move up or down."""
+    """Shift up or down."""
     return _warp(pixels, strength, lambda s: ((1, 0, 0), (0, 1, 2 * FURTHEST / pixels.shape[2] * s)))
 
 
 def rotate(pixels: Tensor, strength: Tensor) -> Tensor:
-    """Turn around the centre."""
+    """Rotate around the centre."""
 
     def turn(s: float) -> "_Matrix":
         angle = math.radians(TURN * s)
@@ -127,14 +127,14 @@ _Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
 def _warp(pixels: Tensor, strength: Tensor, matrix: Callable[[float], _Matrix]) -> Tensor:
-    """Take each pixel from where the matrix sends its place, black outside."""
+    """Take each pixel from the place to which the matrix maps it, black outside."""
     matrices = torch.tensor([matrix(each) for each in strength.tolist()], device=pixels.device)
     grid = F.affine_grid(matrices, list(pixels.shape), align_corners=False)
     return F.grid_sample(pixels, grid, padding_mode="zeros", align_corners=False)
 
 
 def posterize(pixels: Tensor, strength: Tensor) -> Tensor:
-    """Keep eight bits down to two of each value."""
+    """Keep between eight and two bits of each value."""
     step = 2 ** (strength.abs() * (8 - FEWEST_BITS)).round()[:, None, None, None]
     return ((pixels * LEVELS).round() / step).floor() * step / LEVELS
 
@@ -145,7 +145,7 @@ def solarize(pixels: Tensor, strength: Tensor) -> Tensor:
 
 
 def autocontrast(pixels: Tensor, strength: Tensor) -> Tensor:
-    """Stretch the values of each channel to all there are."""
+    """Stretch the values of each channel to the full range."""
     low, high = pixels.amin((2, 3), keepdim=True), pixels.amax((2, 3), keepdim=True)
     return torch.where(high > low, (pixels - low) / (high - low).clamp(min=1e-6), pixels)
 

@@ -1,22 +1,22 @@
-"""The data expression: which classes of which sources, in which order, as a value. Nothing is read here.
+"""The data expression as a value: which classes of which sources, in which order. Nothing is read here.
 
     expression = source { "+" source }              classes are numbered in the order written, each taken once
     source     = named [ ":" class { "," class } ] [ "@" number ]
                | ( "folder" | "csv" | "npz" ) ":" path [ ":" choice { "," choice } ] [ "?" option { "&" option } ]
                  [ "@" number ]
                | "shards" ":" ( path | URL ) [ "@" number ]
-    choice     = the name of a class to take, in that order, or with a "-" before all of them, of one to leave out
+    choice     = the name of a class to take, in that order; or, with "-" before all of them, of a class to leave out
     option     = ( "label" | "group" | "file" | "split" | "level" | "folder" ) "=" text
     named      = "cifar10" | "cifar100" | "cifar100-coarse" | "digits"
     class      = the name of a class; of `cifar100` also of a superclass, which stands for its five classes in their
                  official order; of `digits` also a range, as in 0-6; without any, all classes in their official order
-    number     = take at most so many training images of each class, the same ones each time; with 0 the classes are
-                 known but have no training images; the test split stays whole
+    number     = take at most this many training images of each class, always the same ones; with 0 the classes are
+                 known but have no training images; the test split stays complete
 
 `cifar100-coarse` has the 20 superclasses as its classes. A "+" belongs to a path unless a source's name follows it
 (`folder:a+b` is one path, `folder:a+digits` is two sources); a path that itself ends in "@5" or has a ":" in its last
-part is written with a "/" after it. Spaces around names are left out. A class name that a folder or
-file brings a second time is refused when the expression is loaded, unless both are said to be one class.
+part needs a "/" after it. Spaces around names are ignored. If two sources have a class of the same name, loading
+the expression fails unless such classes are merged.
 """
 
 import os
@@ -40,15 +40,15 @@ CLASSES: dict[Named, tuple[str, ...]] = {
     "cifar100-coarse": tuple(CIFAR100_SUPERCLASSES),
     "digits": tuple("0123456789"),
 }
-ABOUT = {  # what to write, and what it stands for
+ABOUT = {  # syntax and meaning
     "cifar10": "50,000 training and 10,000 test images of 32x32 in ten classes",
     "cifar100": "as many in a hundred classes; cifar100:reptiles and cifar100:lizard,snake take some of them",
     "cifar100-coarse": "the same images in twenty superclasses",
     "digits": "1,797 handwritten digits of 8x8, which come with scikit-learn; digits:0-6 takes some",
     "folder:PATH": "pictures in a folder or archive, a subfolder for each class; folder:PATH:cat,dog takes two classes",
     "csv:FILE": "pictures that a table lists with their labels",
-    "npz:FILE": "arrays that NumPy has saved",
-    "shards:PATH": "what reslab data pack has written, here or at an address",
+    "npz:FILE": "arrays saved by NumPy",
+    "shards:PATH": "shards written by reslab data pack, in a folder or at a URL",
 }
 _LOCATED: tuple[str, ...] = (*get_args(Located), "shards")
 _SOURCES: tuple[str, ...] = (*CLASSES, *_LOCATED)
@@ -64,7 +64,7 @@ _NAMES_SHOWN = 12
 
 @dataclass(frozen=True)
 class NamedTerm:
-    """Some classes of a known set, in the order wanted; at most `limit` training images of each."""
+    """Some classes of an official set, in the order given; at most `limit` training images of each."""
 
     source: Named
     classes: tuple[str, ...]
@@ -78,7 +78,7 @@ class NamedTerm:
 
 @dataclass(frozen=True)
 class LocatedTerm:
-    """Classes of a folder or file of the user's: all, the chosen ones in that order, or all `without` some.
+    """Classes of a user's folder or file: all, the chosen ones in that order, or all `without` some.
 
     At most `limit` training images of each are taken.
     """
@@ -98,7 +98,7 @@ class LocatedTerm:
 
 @dataclass(frozen=True)
 class ShardsTerm:
-    """All classes of shards in a folder, here or at an address; at most `limit` training images of each."""
+    """All classes of shards in a folder or at an address; at most `limit` training images of each."""
 
     url: str
     limit: int | None
@@ -114,14 +114,14 @@ Term = NamedTerm | LocatedTerm | ShardsTerm
 
 
 def parse(expression: str) -> tuple[Term, ...]:
-    """Read a data expression. Raises: UserError that names what is wrong and the nearest right name."""
+    """Parse a data expression. Raises: UserError that says what is wrong and suggests the nearest valid name."""
     terms = tuple(_parse_source(text, expression) for text in _split(expression))
     _check_taken_once(terms, expression)
     return terms
 
 
 def find_remote(expression: str) -> list[str]:
-    """List the addresses of an expression that are on other machines, whatever reading it would ask of them."""
+    """List the addresses of an expression that are on other machines, even if nothing would be read from them."""
     places = [
         term.url if isinstance(term, ShardsTerm) else str(term.path)
         for term in parse(expression)
@@ -131,9 +131,9 @@ def find_remote(expression: str) -> list[str]:
 
 
 def join_expressions(old: str, new: str, *, old_limit: int | None) -> str:
-    """Write the sum of two expressions in which the sources of `old` give at most `old_limit` training images a class.
+    """Join two expressions, limiting the sources of `old` to at most `old_limit` training images per class.
 
-    A source that has a smaller limit keeps it. Raises: UserError where one is wrong, or both take the same class.
+    A source with a smaller limit keeps it. Raises: UserError if one is wrong, or both take the same class.
     """
     for expression in (old, new):
         parse(expression)
@@ -143,9 +143,9 @@ def join_expressions(old: str, new: str, *, old_limit: int | None) -> str:
 
 
 def name_classes(expression: str, classes: Sequence[str]) -> str:
-    """Write out the classes of the one source of an expression that takes all it has, where there is one such source.
+    """Write out the classes of the only source that takes all of its classes, if there is exactly one such source.
 
-    They are what is left of all `classes`. With a limit of 0 they are then known without reading the source.
+    They are those of `classes` that no other source takes. With a limit of 0 the source then need not be read.
     """
     terms, texts = parse(expression), _split(expression)
     named = {name for term in terms if not isinstance(term, ShardsTerm) for name in term.classes}
@@ -162,18 +162,18 @@ def name_classes(expression: str, classes: Sequence[str]) -> str:
 
 
 def leave_out_empty(expression: str) -> str:
-    """Leave out the sources of which no image is taken, whose folders need not be there."""
+    """Drop the sources from which no image is taken, whose folders need not exist."""
     texts = _split(expression)
     return "+".join([text for text in texts if _parse_limit(text)[1] != 0] or texts)
 
 
 def find_relative(expression: str) -> list[Path]:
-    """List the relative paths of an expression, which begin where it is read."""
+    """List the relative paths of an expression."""
     return [path for text in _split(expression) if (path := _relative_path(text)) is not None]
 
 
 def move_relative(expression: str, move: Callable[[Path], Path]) -> str:
-    """Write an expression with other paths in place of its relative ones."""
+    """Replace the relative paths of an expression."""
     return "+".join(_move(text, move) for text in _split(expression))
 
 
@@ -194,7 +194,7 @@ def _relative_path(text: str) -> Path | None:
 
 
 def _path_text(source: str, rest: str) -> str:
-    """Take what follows the path off what a source is written with."""
+    """Return the path in the text of a source, without classes, options and limit."""
     body, _ = _parse_limit(rest)
     return body.strip() if source == "shards" else _part(_parse_options(body, source)[0])[0]  # type: ignore[arg-type]
 
@@ -206,7 +206,7 @@ def _lower_limit(text: str, num: int | None) -> str:
 
 
 def _check_taken_once(terms: tuple[Term, ...], expression: str) -> None:
-    """Refuse a sum that would hold the same images twice."""
+    """Refuse a sum that would contain the same images twice."""
     seen: set[str] = set()
     for term in terms:
         items = (
@@ -224,7 +224,7 @@ def _check_taken_once(terms: tuple[Term, ...], expression: str) -> None:
 
 
 def _split(expression: str) -> list[str]:
-    """Cut at each "+", except inside a path."""
+    """Split at each "+", except inside a path."""
     sources: list[str] = []
     for piece in expression.split("+"):
         in_path = sources and _source_of(sources[-1]) in _LOCATED
@@ -262,12 +262,12 @@ def _parse_source(text: str, expression: str) -> Term:
 
 
 def _parse_located(source: Located, rest: str, limit: int | None) -> LocatedTerm:
-    """Take path, choice of classes and options apart."""
+    """Parse path, choice of classes and options."""
     place, options = _parse_options(rest, source)
     bare, early = _parse_limit(place)
     if early is not None and place != rest:
         whole = f"{source}:{bare}{rest[len(place) :]}@{early}"
-        raise UserError(f"@{early} stands at the end, behind the options: write {whole}")
+        raise UserError(f"@{early} belongs at the end, after the options: write {whole}")
     path, last = _part(place)
     root = Path(os.path.expanduser(path))
     if last is None:
@@ -284,13 +284,13 @@ def _parse_located(source: Located, rest: str, limit: int | None) -> LocatedTerm
 
 
 def _part(place: str) -> tuple[str, str | None]:
-    """Part a path from the choice of classes behind it, if there is one."""
+    """Split a path from the choice of classes after it, if there is one."""
     path, colon, last = place.rpartition(":")
     return (place, None) if not colon or not path or "/" in last or "\\" in last else (path.rstrip(), last)
 
 
 def _parse_options(rest: str, source: Located) -> tuple[str, Options]:
-    """Take the options off, which begin at the first "?" that one of their names follows."""
+    """Split off the options, which begin at the first "?" followed by the name of an option."""
     known = "|".join(_OPTIONS)
     place, *texts = re.split(rf"[?&](?=(?:{known})=)", rest)
     given: dict[str, str] = {}
@@ -307,13 +307,13 @@ def _parse_options(rest: str, source: Located) -> tuple[str, Options]:
 
 
 def _parse_limit(text: str) -> tuple[str, int | None]:
-    """Take a trailing @N off."""
+    """Split off a trailing @N."""
     match = re.fullmatch(r"(.*)@\s*([0-9]{1,9})", text, re.DOTALL)
     return (text, None) if match is None else (match[1], int(match[2]))
 
 
 def _expand(source: Named, item: str) -> tuple[str, ...]:
-    """Resolve a class, a superclass or a range of digits to names of classes."""
+    """Resolve a class, a superclass or a range of digits to class names."""
     if item in CLASSES[source]:
         return (item,)
     if source == "cifar100" and item in CIFAR100_SUPERCLASSES:

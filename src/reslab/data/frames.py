@@ -1,6 +1,6 @@
-"""A pandas DataFrame as a data expression: it becomes a file, which is read as any other table of pictures is.
+"""A pandas DataFrame as a data expression: it is written to a file and read like any other table of pictures.
 
-Nothing of pandas is imported: whoever has a DataFrame has pandas.
+pandas is not imported: whoever passes a DataFrame has it already.
 """
 
 import hashlib
@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from reslab.data.sources.parquet import holds_pictures
 from reslab.data.sources.table import find_column
 from reslab.data.storage.cache import make_room, name_of, opening
 from reslab.errors import UserError, extra
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class _Table(NamedTuple):
-    """The content of a table's file, its ending, and where the pictures lie that it names."""
+    """The content of a table's file, its ending, and the folder of the pictures it names."""
 
     content: bytes
     ending: str
@@ -31,11 +30,11 @@ class _Table(NamedTuple):
 def to_expression(
     data: "str | pandas.DataFrame", *, data_dir: Path | None = None, beside: Path | str | None = None
 ) -> str:
-    """Write a DataFrame to a file and give its expression; an expression stays as it is.
+    """Write a DataFrame to a file and return its expression; return an expression unchanged.
 
-    The file is named as `beside` is, with an ending, or kept in the cache until room is needed. Relative paths in the
-    table begin in `data_dir`, by default in the current directory.
-    Raises: UserError where it is no DataFrame, lacks a column or would replace a file; Failure where the disk refuses.
+    The file is named `beside` plus an ending, or kept in the cache until room is needed. Relative paths in the table
+    are relative to `data_dir`, by default the current directory.
+    Raises: UserError if it is no DataFrame, lacks a column or would replace a file; Failure if it cannot be written.
     """
     if isinstance(data, str):
         return data
@@ -57,14 +56,14 @@ def _is_frame(data: object) -> bool:
 
 
 def _serialize(frame: "pandas.DataFrame", base: Path) -> _Table:
-    """Write the columns that are read: as Parquet where they hold the pictures themselves, else as CSV."""
+    """Serialize the columns that are used: as Parquet if they hold the pictures themselves, else as CSV."""
     if any(name is not None for name in frame.index.names):
         frame = frame.reset_index()
     columns = {str(name): name for name in frame.columns}
     file, label = _find(columns, "file"), _find(columns, "label")
     others = [columns[name] for what in ("split", "group") if (name := find_column(columns, what))]
     frame = frame[[file, label, *others]]
-    if holds_pictures(frame[file].tolist()):
+    if isinstance(next((cell for cell in frame[file] if cell is not None), None), dict | bytes):
         with extra("parquet"):
             import pyarrow  # noqa: F401
         return _Table(frame.to_parquet(index=False), ".parquet", None)
@@ -78,14 +77,14 @@ def _find(columns: dict[str, Any], what: str) -> Any:
     found = find_column(columns, what)
     if found is None:
         raise UserError(
-            f"the DataFrame has no column that is known to be the {what}: its columns are {named(list(columns))}; "
+            f"cannot tell which column of the DataFrame is the {what}: its columns are {named(list(columns))}; "
             f"rename one, as in frame.rename(columns={{{next(iter(columns), 'name')!r}: {what!r}}})"
         )
     return columns[found]
 
 
 def _find_root(cells: Sequence[str], base: Path) -> Path:
-    """Find the folder that all files lie in; where there is none, they are looked for in `base`."""
+    """Find the common folder of all files; if there is none, use `base`."""
     folders = {str((base / cell).parent) for cell in cells}
     root = Path(os.path.commonpath(folders)) if folders else base
     return root if root.is_dir() else base
@@ -95,7 +94,7 @@ def _save(table: _Table, path: Path) -> Path:
     if path.exists():
         if path.read_bytes() == table.content:
             return path
-        raise UserError(f"{path} exists, where the DataFrame would be kept: choose another out, or move it away")
+        raise UserError(f"{path} exists, but the DataFrame would be saved there: choose another out, or move it away")
     make_folder(path.parent)
     write_bytes(path, table.content)
     return path

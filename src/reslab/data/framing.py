@@ -1,6 +1,6 @@
-"""How a picture becomes a square: squeezed, with bars, or its middle alone. The one place that decides it.
+"""How a picture becomes a square: squeezed, padded or cropped to its middle.
 
-Whatever resizes, a picture by Pillow or stored images by PyTorch, asks here what goes where.
+All resizing, of pictures by Pillow or of stored images by PyTorch, takes its geometry from here.
 """
 
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from reslab.recipe.shapes import Channels, Resizing
 
 
 class Form(NamedTuple):
-    """What pictures become: squares of `image_size` pixels, of so many channels."""
+    """What pictures become: squares of `image_size` pixels, with the given channels."""
 
     image_size: int = 32
     resize: Resizing = "squeeze"
@@ -25,7 +25,7 @@ class Frame(NamedTuple):
 
 
 def frame(width: int, height: int, *, side: int, resize: Resizing) -> Frame:
-    """Place an image in a square of `side` pixels; what `pad` leaves free is black."""
+    """Place an image in a square of `side` pixels; `pad` fills the rest with black."""
     whole = (0, 0, width, height)
     match resize:
         case "squeeze":
@@ -41,6 +41,6 @@ def frame(width: int, height: int, *, side: int, resize: Resizing) -> Frame:
 
 
 def size_needed(width: int, height: int, *, side: int, resize: Resizing) -> tuple[int, int]:
-    """Give the width and height below which an image would lose what its frame shows."""
+    """Return the smallest width and height at which an image keeps the detail that its frame shows."""
     box, size, _ = frame(width, height, side=side, resize=resize)
     return round(width * size[0] / (box[2] - box[0])), round(height * size[1] / (box[3] - box[1]))

@@ -1,4 +1,4 @@
-"""What a data set is once it has been read: in memory, or in files.
+"""A data set that has been read, in memory or in files.
 
 Axes: N images, C channels, H rows, W columns, K classes. Pixels are uint8, 0 to 255.
 """
@@ -24,7 +24,7 @@ Indices = Tensor | NDArray[np.int64] | Sequence[int]
 
 
 class Labelled(NamedTuple):
-    """What a source hands over, in its own size: images (N, C, H, W) uint8, labels (N,) in [0, K), K class names.
+    """Output of a source, in its own size: images (N, C, H, W) uint8, labels (N,) in [0, K), K class names.
 
     The rest is as in an `ImageSet`.
     """
@@ -53,30 +53,30 @@ class Labelled(NamedTuple):
 class ImageSet:
     """One split of a data expression.
 
-    The training split may have classes without images, those of a source with `@0`; no other split has.
+    Only the training split may have classes without images: those of a source with `@0`.
 
     Attributes
     ----------
     images : Tensor or Pixels
-        (N, C, H, W) uint8. What does not lie in memory has a shape and a length, and is read by `images[places]`.
+        (N, C, H, W) uint8. Images outside memory have a shape and a length, and are read by `images[places]`.
     labels : Tensor
         (N,) int64 in [0, K).
     classes : tuple of str
         The names of the K classes.
     expression : str
-        Where they come from.
+        The data expression they come from.
     split : {"train", "validation", "test"}
-        Which part of it they are.
+        The split they belong to.
     names : tuple of str, optional
-        The picture files' paths inside their source (N,), "" where there is none.
+        The picture files' paths inside their source (N,), "" if there is none.
     keys : ndarray, optional
-        Hashes of a picture's content, or of its group, which decide its split: (N,) uint64, 0 where there is none.
+        Hashes of a picture's content, or of its group, which decide its split: (N,) uint64, 0 if there is none.
     digests : ndarray, optional
-        Hashes of each picture as it is stored, at whatever size it is read: (N,) uint64, 0 where there is none.
+        Hashes of each picture as stored, independent of the size it is read at: (N,) uint64, 0 if there is none.
     num_damaged : int
-        How many pictures of the split were left out.
+        Number of damaged pictures left out of the split.
     weights : Tensor, optional
-        What each image's loss is multiplied by in training: (N,) float32 of mean 1.
+        Weight of each image in the training loss: (N,) float32 of mean 1.
 
     Examples
     --------
@@ -99,9 +99,9 @@ class ImageSet:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 in hex over class names, shapes, images, labels and weights; not over the expression behind them.
+        """SHA-256 in hex over class names, shapes, images, labels and weights, but not over the expression.
 
-        Of images that are streamed, the shards' digests stand for them.
+        Streamed images are represented by the digests of their shards.
         """
         shapes = [list(self.images.shape), list(self.labels.shape)]
         digest = hashlib.sha256(json.dumps([self.classes, shapes]).encode())
@@ -113,7 +113,7 @@ class ImageSet:
         return digest.hexdigest()
 
     def subset(self, indices: Indices) -> "ImageSet":
-        """Pick images by their place, in the order given, with the same classes; many of a file are not copied."""
+        """Select images by index, in the order given, with the same classes; large sets in files are not copied."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         images = self.images.select(chosen.numpy()) if isinstance(self.images, Pixels) else self.images[chosen]
         return replace(
@@ -131,10 +131,10 @@ class ImageSet:
         return [int(count) for count in torch.bincount(self.labels, minlength=len(self.classes))]
 
     def statistics(self) -> Standardize:
-        """Measure each channel's mean and population deviation in units of the pixels (0 to 255).
+        """Measure each channel's mean and population standard deviation in pixel units (0 to 255).
 
         Exact in double precision, from a histogram of the 256 values: no float copy of the images is made.
-        A channel that never changes gets the deviation 1, so that dividing by it does no harm.
+        A constant channel gets the standard deviation 1, so that dividing by it does no harm.
         """
         return to_statistics(self.count_values())
 
@@ -148,7 +148,7 @@ class ImageSet:
 
 
 def to_statistics(counts: Tensor) -> Standardize:
-    """Compute each channel's mean and deviation from how often it has each value, (C, 256)."""
+    """Compute each channel's mean and standard deviation from its histogram (C, 256)."""
     values = torch.arange(256, dtype=torch.float64)
     means, deviations = [], []
     for channel in counts:

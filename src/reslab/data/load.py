@@ -1,4 +1,4 @@
-"""From a data expression to images: in memory, in a file of raw pixels, or still in their shards.
+"""Load images from a data expression: into memory, as a file of raw pixels, or streamed from shards.
 
 Axes: N images, C channels, H rows, W columns, K classes.
 """
@@ -55,34 +55,34 @@ def load(
     resize: Resizing = "squeeze",
     channels: Channels = "auto",
 ) -> ImageSet:
-    """Read a split of a data expression, resized to squares.
+    """Load a split of a data expression, resized to squares.
 
-    Only the files of that split are opened, where a source stores the splits apart. Folders, arrays and shards are read
-    once, into a cache on the disk.
+    If a source stores its splits apart, only the files of that split are opened. Folders, arrays and shards are read
+    once, into a cache on disk.
 
     Parameters
     ----------
     expression : str or pandas.DataFrame
         Which classes of which sources, such as `cifar10`, `digits:0-6` or `folder:pictures`. Classes of a source with
-        `@0` have no training images but are among the classes. A DataFrame has columns as the tables of `csv:` have;
-        its files lie in `data_dir` or in the current directory.
+        `@0` are known but have no training images. A DataFrame needs the same columns as tables of `csv:`; its paths
+        are relative to `data_dir` or the current directory.
     split : {"train", "test"}
-        Validation images are cut out of the training split by a recipe.
+        The split to load. A recipe holds validation images out of the training split.
     data_dir : Path, optional
-        CIFAR's folder, to which what is missing is downloaded, and where relative paths begin; by default $RESLAB_DATA,
+        Folder of CIFAR, to which missing files are downloaded, and base of relative paths; by default $RESLAB_DATA,
         else the user's cache folder.
     image_size : int, default 32
         The side of the images in pixels.
     merge : bool, default False
-        Whether classes of one name in several sources are one class; else they are refused.
+        Whether to merge classes of the same name in several sources; otherwise they are an error.
     stream : int, optional
-        Read shards whenever they are needed, with so many images in memory.
+        Read shards on demand, keeping `stream` images in memory.
     skip_damaged : bool, default False
-        Whether pictures that cannot be read, and shards that are missing or cut short, are left out.
+        Whether to skip unreadable pictures and missing or truncated shards.
     resize : {"squeeze", "pad", "crop"}, default "squeeze"
         How pictures become squares: `pad` adds black bars, `crop` takes the middle.
     channels : {"auto", 1, 3}, default "auto"
-        Make all images grey (1) or RGB (3); `auto` leaves them as they are.
+        Convert all images to grey (1) or RGB (3); `auto` leaves them as they are.
 
     Returns
     -------
@@ -92,9 +92,9 @@ def load(
     Raises
     ------
     UserError
-        Where the expression or what it names is wrong.
+        If the expression is invalid or its sources cannot be used.
     Failure
-        Where a download fails.
+        If a download fails.
 
     Examples
     --------
@@ -104,7 +104,7 @@ def load(
     (torch.Size([1, 8, 8]), ('0', '1', '2'))
     """
     if split not in ("train", "test"):
-        raise UserError(f"{split!r} is not a split that is stored: load 'train' or 'test' (hold_out cuts 'validation')")
+        raise UserError(f"{split!r} is not a stored split: load 'train' or 'test' (hold_out cuts 'validation')")
     expression = to_expression(expression, data_dir=data_dir)
     terms, form = parse(expression), Form(image_size, resize, channels)
     if stream is not None:
@@ -117,7 +117,7 @@ def load(
 
 
 def check_classes(images: ImageSet) -> None:
-    """Raises: UserError where there is one class, which is nothing to tell from others."""
+    """Raises: UserError if there is only one class, which leaves nothing to classify."""
     if len(images.classes) < 2:
         raise UserError(f"{images.expression!r} has one class, {images.classes[0]!r}: a classifier needs at least two")
 
@@ -130,9 +130,9 @@ def load_validation(
     form: Form,
     skip_damaged: bool = False,
 ) -> ImageSet | None:
-    """Read the validation images that the sources of an expression bring of their own; None where no source has any.
+    """Load the validation images that the sources of an expression come with; None if no source has any.
 
-    They are labelled by `classes`, all that the expression has; a source with a limit of 0 brings none.
+    `classes` are all classes of the expression, by which they are labelled. A source with a limit of 0 has none.
     Raises: as `load` does.
     """
     parts = []
@@ -141,18 +141,12 @@ def load_validation(
         if listing.splits is not None and "validation" in listing.splits:
             source = open_listing(listing, split="validation", image_size=form.image_size, resize=form.resize)
             parts.append(_convert(_read_opened(source, term, "validation", form, skip_damaged), term, form.channels))
-    parts += [
-        _convert(
-            _read_opened(
-                open_npz(find_place(term.path, data_dir), split="validation"), term, "validation", form, skip_damaged
-            ),
-            term,
-            form.channels,
-        )
-        for term in taken
-        if term.source == "npz" and has_validation(find_place(term.path, data_dir))
-    ]
-    if not parts:
+    for term in taken:
+        if term.source == "npz" and has_validation(place := find_place(term.path, data_dir)):
+            source = open_npz(place, split="validation")
+            part = _convert(_read_opened(source, term, "validation", form, skip_damaged), term, form.channels)
+            parts.append(_choose_classes(part, term))
+    if not any(len(part.labels) for part in parts):
         return None
     found = _join(parts)
     numbers = np.array([classes.index(name) for name in found.classes], dtype=np.int64)
@@ -160,9 +154,9 @@ def load_validation(
 
 
 def list_files(expression: str, *, data_dir: Path | None = None) -> list[tuple[LocatedTerm, Listing]]:
-    """List the picture files of each source that has some, folders and tables.
+    """List the picture files of each folder or table of an expression.
 
-    A source whose training images are not taken, and whose classes are written out, may be gone.
+    A source may be missing if its classes are written out and none of its training images are taken.
     Raises: UserError as `load` does.
     """
     found = []
@@ -177,7 +171,7 @@ def list_files(expression: str, *, data_dir: Path | None = None) -> list[tuple[L
 
 
 def find_digests(expression: str, split: Split, *, data_dir: Path | None = None) -> NDArray[np.uint64]:
-    """Hash each picture of a split as it is stored, decoding none; official sets and packed shards have no hashes."""
+    """Hash each picture of a split as stored, without decoding; official sets and packed shards have no hashes."""
     found = [keys_of(listing.of_split(split).digests()) for _, listing in list_files(expression, data_dir=data_dir)]
     for term in parse(expression):
         if isinstance(term, LocatedTerm) and term.source == "npz":
@@ -195,13 +189,13 @@ def _list_term(term: LocatedTerm, data_dir: Path | None) -> Listing:
 
 
 def find_place(path: Path, data_dir: Path | None) -> Path:
-    """Resolve a path of an expression: what is relative lies in `data_dir`, if it is there, else where we are."""
+    """Resolve a path of an expression: in `data_dir` if it exists there, else in the working directory."""
     inside = path if data_dir is None else data_dir / path
     return inside if inside.exists() or not path.exists() else path
 
 
 def join_sets(first: ImageSet, second: ImageSet) -> ImageSet:
-    """Put the images of two sets of the same classes behind each other."""
+    """Concatenate two sets of the same classes."""
     return _as_set(_join([_as_part(first), _as_part(second)]), first.expression, first.split)
 
 
@@ -237,10 +231,10 @@ def _as_set(part: Labelled, expression: str, split: Split) -> ImageSet:
 def _stream(
     terms: Sequence[Term], expression: str, split: Split, form: Form, *, buffer: int, skip_damaged: bool
 ) -> ImageSet:
-    """Look at the shards of the only term, and read nothing of them yet."""
+    """Open the shards of the only term without reading images yet."""
     term = terms[0]
     if not isinstance(term, ShardsTerm) or len(terms) > 1 or term.limit is not None:
-        raise UserError(f"{expression!r} cannot be streamed, only shards:URL alone can: pack it (reslab data pack)")
+        raise UserError(f"{expression!r} cannot be streamed, only a single shards:URL can: pack it (reslab data pack)")
     part = stream_shards(term.url, split=split, form=form, skip_damaged=skip_damaged, buffer=buffer)
     _check_counts(terms, [part], expression, split)
     return _as_set(part, expression, split)
@@ -248,7 +242,7 @@ def _stream(
 
 def _read_term(term: Term, split: Split, data_dir: Path | None, form: Form, skip_damaged: bool) -> Labelled:
     classes = () if isinstance(term, ShardsTerm) else term.classes
-    if split == "train" and term.limit == 0 and classes and form.channels != "auto":  # the source need not be there
+    if split == "train" and term.limit == 0 and classes and form.channels != "auto":  # the source need not exist
         nothing = np.empty((0, form.channels, form.image_size, form.image_size), dtype=np.uint8)
         return Labelled(nothing, np.empty(0, dtype=np.int64), classes)
     part = _convert(_read_source(term, split, data_dir, form, skip_damaged), term, form.channels)
@@ -299,7 +293,7 @@ def _read_opened(source: Source, term: Term, split: Split, form: Form, skip_dama
 
 
 def _convert(part: Labelled, term: Term, channels: Channels) -> Labelled:
-    """Make grey or RGB images of a source's, as wanted, and say so."""
+    """Convert a source's images to grey or RGB if necessary, and say so."""
     own = part.images.shape[1]
     if channels == "auto" or channels == own:
         return part
@@ -311,7 +305,7 @@ def _convert(part: Labelled, term: Term, channels: Channels) -> Labelled:
 
 
 def _choose_classes(part: Labelled, term: LocatedTerm) -> Labelled:
-    """Take the classes that the term wants. Raises: UserError where there is no such class."""
+    """Select the classes of a term. Raises: UserError if a class does not exist."""
     for name in (*term.classes, *term.without):
         if name not in part.classes:
             known = did_you_mean(name, part.classes, otherwise="it has " + named(part.classes))
@@ -320,7 +314,7 @@ def _choose_classes(part: Labelled, term: LocatedTerm) -> Labelled:
 
 
 def _select(part: Labelled, classes: tuple[str, ...]) -> Labelled:
-    """Keep the images of `classes`, numbered in that order; the images stay in theirs."""
+    """Keep the images of `classes`, numbered in that order; the order of images does not change."""
     if classes == part.classes:
         return part
     numbers = np.full(len(part.classes), -1, dtype=np.int64)
@@ -330,7 +324,7 @@ def _select(part: Labelled, classes: tuple[str, ...]) -> Labelled:
 
 
 def _join(parts: list[Labelled]) -> Labelled:
-    """Put all images behind each other; a class is numbered where its name comes first."""
+    """Concatenate all images; classes are numbered in the order in which their names first occur."""
     if len(parts) == 1:
         return parts[0]
     numbers: dict[str, int] = {}
@@ -394,14 +388,14 @@ def _check_counts(terms: Sequence[Term], parts: Sequence[Labelled], expression: 
             if count == 0:
                 raise UserError(f"the class {name!r} of {expression!r} has no images in the {split} split")
     if not any(len(part.labels) for part in parts):
-        raise UserError(f"{expression!r} has no training images at all: give at least one source more than @0")
+        raise UserError(f"{expression!r} has no training images at all: raise the limit @0 of at least one source")
 
 
 @dataclass(frozen=True)
 class DataDescription:
-    """What an expression resolves to; `image_shape` is (C, H, W), mean and deviation are the training split's.
+    """What an expression resolves to; `image_shape` is (C, H, W), mean and standard deviation are the training split's.
 
-    `notes` say how folders were understood, and what of them is not used.
+    `notes` say how folders were interpreted and which of their files are not used.
     """
 
     expression: str
@@ -422,7 +416,7 @@ def describe(
     merge: bool = False,
     skip_damaged: bool = False,
 ) -> DataDescription:
-    """Read both splits and sum them up; `dataclasses.asdict` makes JSON of it.
+    """Load both splits and summarise them; `dataclasses.asdict` makes the result ready for JSON.
 
     Parameters
     ----------
@@ -432,7 +426,7 @@ def describe(
     Returns
     -------
     DataDescription
-        Classes, counts and fingerprints of each split; shape, mean and deviation of the training images.
+        Classes, counts and fingerprints of each split; shape, mean and standard deviation of the training images.
 
     Raises
     ------

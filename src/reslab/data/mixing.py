@@ -1,4 +1,4 @@
-"""Images and labels blended with others of their batch.
+"""Mixup and CutMix: images and labels blended with others of their batch.
 
 Source: mixup, Zhang et al. 2017, arXiv:1710.09412; CutMix, Yun et al. 2019, arXiv:1905.04899. As there, one share is
 drawn for a batch.
@@ -33,7 +33,7 @@ def mix(
 
 
 def _paste(images: Tensor, others: Tensor, *, kept: float, draw: np.random.Generator) -> tuple[Tensor, float]:
-    """Paste a rectangle of the others that leaves about the share `kept`; say which share it really leaves."""
+    """Paste a rectangle of the others that leaves about the share `kept`; also return the exact share left."""
     rows, columns = images.shape[2:]
     height, width = (round(side * (1 - kept) ** 0.5) for side in (rows, columns))
     top, left = draw.integers(rows - height + 1), draw.integers(columns - width + 1)

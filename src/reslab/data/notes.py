@@ -1,4 +1,4 @@
-"""What a person should know of how data was read: a line each, once in a process."""
+"""Notes for the user on how data was read, each printed once per process."""
 
 import sys
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ _is_known: ContextVar[bool] = ContextVar("is_known", default=False)
 
 
 def say_once(line: str) -> None:
-    """Print a line where progress is printed, the first time that it is said."""
+    """Print a line to the progress output, only the first time."""
     if not _is_known.get():
         _say(line)
 
 
 @contextmanager
 def already_said() -> Iterator[None]:
-    """Say nothing in the block: whoever trained on these images was told."""
+    """Print no notes within the block, because they were already printed during training."""
     token = _is_known.set(True)
     try:
         yield

@@ -1,7 +1,7 @@
 """Write the images of a data expression as shards in the WebDataset layout; `shards.py` reads them.
 
-The pictures are PNG, so nothing is lost. Their order is shuffled, so that each shard holds images of all classes; each
-one's number says where it was.
+Pictures are PNG and thus lossless. Their order is shuffled, so that each shard holds images of all classes; each
+picture's number is its original index.
 """
 
 import hashlib
@@ -14,10 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from reslab.data.framing import Form
 from reslab.data.images import ImageSet, Split
-from reslab.data.load import load
+from reslab.data.load import load, load_validation
+from reslab.data.notes import say_once
 from reslab.data.sources.shard_index import INDEX, File, Hashes, Shard, ShardedSplit, ShardIndex, Store
 from reslab.errors import UserError
+from reslab.words import counted
 
 SPLITS: tuple[Split, ...] = ("train", "test")
 IMAGES_PER_SHARD = 5000
@@ -33,8 +36,8 @@ def pack(
 ) -> ShardIndex:
     """Write both splits of `expression`, squares of `image_size` pixels, to shards in the folder or address `url`.
 
-    The index comes last, so that what was interrupted is not taken for whole. Raises: UserError where shards are there
-    already, or the images are neither grey nor RGB; Failure where the storage refuses; as `load` does.
+    The index is written last, so that an interrupted pack is not taken for a complete one. Raises: UserError if shards
+    already exist, or the images are neither grey nor RGB; Failure if they cannot be written; and as `load`.
     """
     store = Store.at(url)
     if store.size(INDEX) is not None:
@@ -43,6 +46,12 @@ def pack(
     channels = sets[0].images.shape[1]
     if channels not in (1, 3):
         raise UserError(f"{expression!r} has images of {channels} channels: shards hold grey or RGB pictures")
+    own = load_validation(expression, classes=sets[0].classes, data_dir=data_dir, form=Form(image_size))
+    if own is not None:
+        say_once(
+            f"{expression}: {counted(len(own.labels), 'validation picture')} not packed, since shards hold training "
+            "and test pictures: move them to the training pictures to pack them"
+        )
     splits = {each.split: _pack_split(store, each, images_per_shard) for each in sets}
     index = ShardIndex(
         expression=expression,
@@ -71,7 +80,7 @@ def _pack_split(store: Store, images: ImageSet, images_per_shard: int) -> Sharde
 
 
 def _write_hashes(store: Store, images: ImageSet, order: NDArray[np.int64]) -> File | None:
-    """Keep what decides an image's split, so that shards hold out what their source would; official sets have none."""
+    """Store the hashes that decide an image's split, so that shards are split as their source; None without hashes."""
     if images.keys is None and images.digests is None:
         return None
     none = np.zeros(len(order), dtype=np.uint64)

@@ -1,16 +1,16 @@
-"""A batch divided among the processes that train one run."""
+"""Division of a batch among the processes that train one run."""
 
 from typing import NamedTuple
 
-FEWEST_IMAGES = 2  # of a part: batch norm has no statistics of a single value
+FEWEST_IMAGES = 2  # of a part: batch norm needs more than one value
 
 
 class Slice(NamedTuple):
-    """A process's images of a batch, from `begin` to before `end`."""
+    """A process's images of a batch, from `begin` up to but excluding `end`."""
 
     begin: int
     end: int
-    weight: float  # in the mean over the processes: 1 where all parts are equal
+    weight: float  # in the mean over the processes: 1 if all parts are equal
     smallest: int  # images of the smallest part
 
     @property
@@ -20,10 +20,10 @@ class Slice(NamedTuple):
 
 
 def part_of(num_images: int, *, rank: int, num_ranks: int) -> Slice:
-    """Take a process's part of a batch.
+    """Return a process's part of a batch.
 
-    Parts differ by one image at most. Where there are too few images, some processes repeat the first part at the
-    weight 0, so that every one takes part in the exchange.
+    Parts differ by one image at most. If there are too few images, some processes repeat the first part with weight 0,
+    so that every process takes part in the exchange.
     """
     num_parts = min(num_ranks, max(1, num_images // FEWEST_IMAGES))
     mine = rank if rank < num_parts else 0

@@ -1,9 +1,11 @@
-"""Picture files on their way into a network, and what it says of them. No torch: what was exported runs without it.
+"""Decoding of picture files, and a network's answers to them. No torch: exported networks run without it.
 
 Axes: N pictures, C channels, H rows, W columns, K classes. Pixels are uint8, 0 to 255.
 """
 
+import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -21,22 +23,25 @@ from reslab.errors import UserError
 from reslab.measure.class_sets import members
 from reslab.recipe.shapes import Resizing
 
-# Decoders that compute on bytes alone; that of EPS, for one, starts a program. The last two are not everywhere.
+# Pillow warns about damaged metadata, which is ignored, and about large pictures, which are refused beyond MAX_PIXELS.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+# Formats whose decoders only read bytes (EPS's, for example, starts a program). The last two may be missing.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP", "AVIF", "HEIF")
 _MISSING = {
     **dict.fromkeys((".heic", ".heics", ".heif", ".heifs", ".hif"), "pip install 'reslab[heic]' to read them"),
     **dict.fromkeys((".avif", ".avifs"), "pip install 'pillow>=11.3' to read them"),
 }
-_UNMARKED = ("TGA", "PPM")  # begin with nothing that other files could not begin with too
+_UNMARKED = ("TGA", "PPM")  # no signature that only they begin with
 MAX_PIXELS = 64_000_000  # as RGBA they take 256 MB
-BAND_PIXELS = 1_000_000  # converted to RGB at once
-MAX_SIDE = 1024  # pixels, of a network's images
-SPARE = 4  # a JPEG may be decoded at a smaller scale that is still so many times as large as the network's image
+BAND_PIXELS = 1_000_000  # converted to RGB at a time
+MAX_SIDE = 1024  # pixels of a network's images
+SPARE = 4  # a JPEG is decoded at a reduced scale of at least this many times the size of the network's image
 _DEPTHS = (8, 12, 16)  # bits of a value
-_STILL = ("JPEG", "MPO")  # what follows the first picture in them is a thumbnail or a depth map
+_STILL = ("JPEG", "MPO")  # pictures after the first are thumbnails or depth maps
 _ONE_LARGE = Lock()
 
-# The weights of red, green and blue in a grey value (ITU-R BT.601), as Pillow has them.
+# The weights of red, green and blue in a grey value (ITU-R BT.601), as in Pillow.
 LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -45,7 +50,7 @@ LUMA = np.array([0.299, 0.587, 0.114])
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Give those of FORMATS that this machine decodes."""
+    """Return those of FORMATS that this machine can decode."""
     try:
         import pillow_heif
     except ImportError:
@@ -58,13 +63,13 @@ def _formats() -> tuple[str, ...]:
 
 @cache
 def readable_endings() -> frozenset[str]:
-    """Give the endings of picture files that are read here, in lower case, each with its dot."""
+    """Return the supported endings of picture files, in lower case, each with its dot."""
     known = _formats()
     return frozenset(ending for ending, name in Image.registered_extensions().items() if name in known)
 
 
 def is_picture(path: Path) -> bool:
-    """Tell a picture by its ending; by its first bytes where it has none, or one behind a picture's (a.jpg.1)."""
+    """Recognise a picture by its ending, or by its first bytes if it has none or another after it (a.jpg.1)."""
     if has_picture_ending(path):
         return True
     if path.suffix and readable_endings().isdisjoint(re.findall(r"\.[a-z0-9]+", path.name.lower())):
@@ -72,38 +77,55 @@ def is_picture(path: Path) -> bool:
     try:
         with Image.open(path, formats=[name for name in _formats() if name not in _UNMARKED]):
             return True
-    except Exception:  # decoders raise anything on what is none of theirs
+    except Exception:  # decoders raise anything for files of other formats
         return False
 
 
 def has_picture_ending(path: Path) -> bool:
-    """Tell whether a file's ending is that of a picture that is read here."""
+    """Return whether a file has the ending of a supported picture format."""
     return path.suffix.lower() in readable_endings()
 
 
+def walk_pictures(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Yield the pictures in a folder, then those in its folders, in order of name, without hidden files and folders.
+
+    Links to folders are followed, except to a folder `above`. Raises: UserError if a folder cannot be read.
+    """
+    above = (*above, os.path.realpath(folder))
+    try:
+        found = [folder / name for name in sorted(os.listdir(folder)) if not name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror}): check the path and its permissions") from None
+    yield from (path for path in found if os.path.isfile(path) and is_picture(path))
+    for path in found:
+        if os.path.isdir(path) and os.path.realpath(path) not in above:
+            yield from walk_pictures(path, above)
+
+
 def advice_for(ending: str) -> str | None:
-    """Say how to have files of an ending read that are not read here; None where there is no way."""
+    """Say how to make an unsupported ending readable; None if there is no way or no need."""
     return None if ending.lower() in readable_endings() else _MISSING.get(ending.lower())
 
 
 class UnknownFormatError(UserError):
-    """A file that begins like no picture."""
+    """A file that does not begin like any picture format."""
 
 
-ANSWERED = 0.95  # the share of pictures like the training images that are answered, if nobody says otherwise
+ANSWERED = 0.95  # default share of pictures like the training images that are answered
+TOLERANCE = 1e-6  # of a familiarity, which is stored in 32 bits
 
 
 class Said(NamedTuple):
-    """Probabilities (N, K) of N pictures, and their familiarity (N,) where the network knows it."""
+    """Probabilities (N, K) of N pictures, and their familiarity (N,) if the network provides it."""
 
     probabilities: NDArray[np.floating[Any]]
     familiarity: NDArray[np.floating[Any]] | None
 
 
 class Wanted(NamedTuple):
-    """What to say of each picture: its `top` classes, and the set of classes below a `threshold`, if there is one.
+    """What to answer for each picture: its `top` classes, and with a `threshold` the set of classes it selects.
 
-    The share `answer` of pictures like the training images is answered, and others are only guessed.
+    The share `answer` of pictures like the training images is answered; for others there is only a guess.
     """
 
     top: int
@@ -113,11 +135,11 @@ class Wanted(NamedTuple):
 
 @dataclass(frozen=True)
 class Answer:
-    """What the network says of one file: its most probable classes, the first one first, with their probabilities.
+    """The network's answer to one file: its most probable classes in descending order, with their probabilities.
 
-    `familiarity` is the share of held-out images that are no more like the training images, where the network knows
-    it; of a picture that is too unlike them the answer is only a guess, and it is not `answered`. `class_set` are the
-    classes that the truth is among as often as was asked for, where that was asked for and the picture is answered.
+    `familiarity` is the share of held-out images that are no more like the training images, if the network provides
+    it; a picture too unlike them only gets a guess and is not `answered`. `class_set`, if requested and the picture is
+    answered, contains the true class with the requested coverage.
     """
 
     file: str
@@ -131,24 +153,29 @@ class Answer:
 def read_pictures(
     files: Sequence[Path], *, image_size: int, channels: int, resize: Resizing = "squeeze"
 ) -> NDArray[np.uint8]:
-    """Decode pictures to (N, C, image_size, image_size), in grey where there is one channel.
+    """Decode pictures to (N, C, image_size, image_size), in grey if there is one channel.
 
-    Raises: UserError where one cannot be read, or the network takes neither grey nor RGB images.
+    Raises: UserError if one cannot be read, or the network takes neither grey nor RGB images.
     """
     check_taken(image_size=image_size, channels=channels)
     return np.stack([with_channels(decode(file, image_size=image_size, resize=resize), channels) for file in files])
 
 
 def check_taken(*, image_size: int, channels: int) -> None:
-    """Raises: UserError where a network takes neither grey nor RGB images, or too large ones."""
+    """Raises: UserError if a network takes neither grey nor RGB images, or too large ones."""
     if channels not in (1, 3):
         raise UserError(f"the network is for images of {channels} channels: pictures are grey or RGB, with 1 or 3")
     if image_size > MAX_SIDE:
-        raise UserError(f"the network is for images of {image_size} pixels a side: {MAX_SIDE} is the most")
+        raise UserError(f"the network is for images of {image_size} pixels a side: at most {MAX_SIDE} are supported")
+
+
+def is_answered(familiarity: float | np.floating[Any] | None, *, share: float = ANSWERED) -> bool:
+    """Return whether a picture is answered if `share` of ordinary pictures are: its familiarity exceeds 1 - `share`."""
+    return familiarity is None or bool(float(familiarity) > 1 - share + TOLERANCE)
 
 
 def name_best(files: Sequence[Path], said: Said, *, classes: Sequence[str], wanted: Wanted) -> list[Answer]:
-    """Name the most probable classes of each picture, and say whether it is answered."""
+    """Return the most probable classes of each picture, and whether it is answered."""
     probabilities, familiarity = said
     order = np.argsort(-probabilities, axis=1, kind="stable")
     familiarities = [None] * len(files) if familiarity is None else familiarity
@@ -157,7 +184,7 @@ def name_best(files: Sequence[Path], said: Said, *, classes: Sequence[str], want
         if wanted.threshold is None
         else members(probabilities, threshold=wanted.threshold).sum(axis=1)
     )
-    answered = [known is None or bool(known > 1 - wanted.answer) for known in familiarities]
+    answered = [is_answered(known, share=wanted.answer) for known in familiarities]
     return [
         Answer(
             file=str(file),
@@ -178,7 +205,7 @@ def decode(
 ) -> NDArray[np.uint8]:
     """Decode one picture to (3, image_size, image_size).
 
-    Raises: UserError where it is broken, too large or absent; it is called by `name`, else by its path.
+    Raises: UserError if it is broken, too large or missing; the message uses `name`, else the path.
     """
     with opening(picture, name=name or str(picture)) as image:
         return shrink(image, image_size=image_size, resize=resize)
@@ -188,25 +215,25 @@ def decode(
 def opening(picture: Path | BinaryIO, *, name: str) -> Iterator[Image.Image]:
     """Open a picture for the block; only its header is read until the block asks for pixels.
 
-    Raises: UserError where opening it, or what the block does with it, fails.
+    Raises: UserError if opening it, or what the block does with it, fails.
     """
     try:
         with Image.open(picture, formats=_formats()) as image:
             yield image
     except Image.DecompressionBombError as error:
-        raise UserError(f"{name} is too large a picture ({error}): shrink it or remove it") from None
+        raise UserError(f"{name} is too large ({error}): shrink it or remove it") from None
     except MemoryError:
-        raise UserError(f"{name} needs more memory to decode than there is: shrink it or remove it") from None
+        raise UserError(f"{name} needs more memory to decode than is available: shrink it or remove it") from None
     except FileNotFoundError:
         raise UserError(f"{name} does not exist: check the path") from None
     except UnidentifiedImageError:
         if _is_tiff(picture):
             raise UserError(
-                f"{name} is a TIFF of a kind that is not read, such as one of more than four channels: save its grey "
+                f"{name} is an unsupported kind of TIFF, such as one with more than four channels: save its grey "
                 "or RGB values as PNG"
             ) from None
         raise UnknownFormatError(
-            f"{name} cannot be read as a picture (of no known format): replace it or remove it"
+            f"{name} cannot be read as a picture (unknown format): replace it or remove it"
         ) from None
     except Exception as error:  # decoders raise anything on broken input
         raise UserError(f"{name} cannot be read as a picture ({error}): replace it or remove it") from None
@@ -221,7 +248,7 @@ def _is_tiff(picture: Path | BinaryIO) -> bool:
 
 
 def shrink(image: Image.Image, *, image_size: int, resize: Resizing = "squeeze") -> NDArray[np.uint8]:
-    """Turn an open picture upright, and make it a square of (3, image_size, image_size)."""
+    """Rotate an open picture upright, and resize it to a square (3, image_size, image_size)."""
     with _room_for(image, image_size, resize):
         cannot_show = _loses_colour(image)
         ImageOps.exif_transpose(image, in_place=True)
@@ -239,16 +266,16 @@ def shrink(image: Image.Image, *, image_size: int, resize: Resizing = "squeeze")
 
 
 def _room_for(image: Image.Image, image_size: int, resize: Resizing) -> AbstractContextManager[object]:
-    """Choose the scale that a JPEG is decoded at, and let threads decode one large picture after another.
+    """Choose the scale at which a JPEG is decoded, and let threads decode large pictures one at a time.
 
-    Raises: DecompressionBombError where it is too large.
+    Raises: DecompressionBombError if it is too large.
     """
     num_pixels = image.width * image.height
     if num_pixels > MAX_PIXELS:
-        raise Image.DecompressionBombError(f"{image.width}x{image.height}: at most {MAX_PIXELS:,} pixels are taken")
+        raise Image.DecompressionBombError(f"{image.width}x{image.height}: at most {MAX_PIXELS:,} pixels are supported")
     width, height = size_needed(*image.size, side=image_size, resize=resize)
     image.draft(None, (SPARE * width, SPARE * height))  # None keeps the mode
-    if not image.info.get("progressive"):  # whose decoder holds all of it at any scale
+    if not image.info.get("progressive"):  # progressive decoders hold the whole picture at any scale
         num_pixels = image.width * image.height
     return _ONE_LARGE if num_pixels > MAX_PIXELS // 8 else nullcontext()
 
@@ -257,7 +284,7 @@ def _room_for(image: Image.Image, image_size: int, resize: Resizing) -> Abstract
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert in bands of rows, so that a large picture lies in memory once as it is and once in RGB."""
+    """Convert in bands of rows, so that memory holds a large picture only once as it is and once in RGB."""
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     convert = _make_converter(image)
@@ -275,7 +302,7 @@ def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 
 
 def _make_converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
-    """Choose how a band becomes RGB. Raises: ValueError where the picture does not say what black and white are."""
+    """Choose how a band becomes RGB. Raises: ValueError if the picture's black and white levels are unknown."""
     if image.mode.startswith("I"):
         shift = bits_of(*_range_of(image)) - 8
         return lambda band: _from_grey(np.asarray(band) >> shift)
@@ -294,25 +321,35 @@ def _range_of(image: Image.Image) -> tuple[float, float]:
 
 
 def bits_of(lowest: float, highest: float) -> int:
-    """Tell how many bits whole numbers have: the fewest of 8, 12 and 16 that hold the largest of them.
+    """Return the bit depth of integers: the smallest of 8, 12 and 16 that holds the largest of them.
 
-    Raises: ValueError where they are no grey values.
+    Raises: ValueError if they cannot be grey values.
     """
     for bits in _DEPTHS:
         if lowest >= 0 and highest < 2**bits:
             return bits
-    raise ValueError(f"its values run from {lowest:g} to {highest:g}, grey values from 0 to at most 65535")
+    raise ValueError(f"its values run from {lowest:g} to {highest:g}, but grey values run from 0 to at most 65535")
 
 
 def scale_of(lowest: float, highest: float) -> float:
-    """Tell by what fractions are multiplied to run to 255: those from 0 to 1 by 255, those to 255 by 1.
+    """Return the factor that scales floats to 255: 255 for those from 0 to 1, and 1 for those up to 255.
 
-    Raises: ValueError where they are no grey values.
+    Raises: ValueError if they cannot be grey values.
     """
     for top in (1, 255):
         if lowest >= 0 and highest <= top:
             return 255 / top
-    raise ValueError(f"its values run from {lowest:g} to {highest:g}, fractions from 0 to 1 or to 255")
+    raise ValueError(f"its values run from {lowest:g} to {highest:g}, but fractions run from 0 to 1 or to 255")
+
+
+def white_of(image: Image.Image) -> int | None:
+    """Return the value that becomes white if a picture's own values decide it; None if its format does.
+
+    Raises: ValueError if its black and white levels are unknown.
+    """
+    if image.mode.startswith("I"):
+        return (1 << bits_of(*_range_of(image))) - 1
+    return round(255 / scale_of(*_range_of(image))) if image.mode == "F" else None
 
 
 def _from_grey(values: NDArray[Any]) -> Image.Image:
@@ -324,15 +361,15 @@ def _lay_on_white(band: Image.Image) -> Image.Image:
 
 
 def _loses_colour(image: Image.Image) -> Callable[[Image.Image], bool]:
-    """Look, before it is decoded, whether Pillow will keep the upper 8 of 16 bits; the test is for what it decoded."""
+    """Check before decoding whether Pillow keeps the upper 8 of 16 bits; return a test for the decoded picture."""
     is_deep = image.mode.startswith(("RGB", "LA")) and any(";16" in str(tile) for tile in getattr(image, "tile", ()))
     return lambda rgb: is_deep and max(high for _, high in rgb.getextrema()) < 16  # type: ignore[misc]
 
 
 def losses_of(image: Image.Image) -> Iterator[str]:
-    """Say what reading an open picture leaves out or rescales, each in words that are the same for all such pictures.
+    """Describe what reading an open picture drops or rescales, in the same words for all such pictures.
 
-    Raises: ValueError where it does not say what black and white are.
+    Raises: ValueError if its black and white levels are unknown.
     """
     if image.format not in _STILL and getattr(image, "n_frames", 1) > 1:
         yield "only the first of several pages or frames"
@@ -348,9 +385,9 @@ def losses_of(image: Image.Image) -> Iterator[str]:
 
 
 def with_channels(images: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
-    """Turn (..., C, H, W) into grey or RGB images of so many channels.
+    """Convert images (..., C, H, W) to grey (1) or RGB (3) with the given `channels`.
 
-    Raises: UserError where they are neither grey nor RGB.
+    Raises: UserError if they are neither grey nor RGB.
     """
     own = images.shape[-3]
     if own == channels:
@@ -363,6 +400,6 @@ def with_channels(images: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]
 
 
 def check_channels(own: int, wanted: int) -> None:
-    """Raises: UserError where images of `own` channels cannot be made ones of `wanted`."""
+    """Raises: UserError if images with `own` channels cannot be converted to `wanted` channels."""
     if {own, wanted} - {1, 3}:
-        raise UserError(f"images of {own} channels do not become images of {wanted}: only grey (1) and RGB (3) do")
+        raise UserError(f"images of {own} channels cannot be converted to {wanted}: only grey (1) and RGB (3) can")

@@ -1,6 +1,6 @@
-"""Images that do not lie in memory, behind what the program asks of a tensor of them: a shape, a length, a choice.
+"""Images outside memory, with a tensor's shape, length and indexing.
 
-Every choice is read into a tensor of its own; nothing here ever reads a whole set. Axes: N images, C channels, H rows,
+Every selection is read into a new tensor; nothing here ever reads a whole set. Axes: N images, C channels, H rows,
 W columns. Pixels are uint8, 0 to 255.
 """
 
@@ -22,12 +22,12 @@ from reslab.errors import Failure
 
 Places = NDArray[np.int64]
 
-SMALL = 64 << 20  # bytes: a set of fewer is held in memory, where it is read faster
-BLOCK = 16 << 20  # bytes that are read at once by what goes through a whole set
+SMALL = 64 << 20  # bytes: smaller sets are held in memory, which is faster
+BLOCK = 16 << 20  # bytes read at a time when iterating over a whole set
 
 
 class Pixels(ABC):
-    """Images (N, C, H, W) uint8 outside of memory; `pixels[places]` reads some, and a slice works as on a tensor."""
+    """Images (N, C, H, W) uint8 outside memory; `pixels[places]` reads some of them, as does a slice."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape = shape
@@ -44,22 +44,22 @@ class Pixels(ABC):
 
     @property
     def is_streamed(self) -> bool:
-        """Whether images are quick to read in one order alone, from far away."""
+        """Whether the images are remote and only fast to read in one order."""
         return False
 
     def contents(self) -> Iterator[NDArray[np.uint8]]:
-        """Give the bytes that tell these images from others: all of them, in order."""
+        """Return blocks of bytes that identify these images: all their bytes, in order."""
         return (block.numpy().reshape(-1) for block in blocks_of(self))
 
     def select(self, places: Places) -> "Tensor | Pixels":
-        """Choose images: read where they are few and near, else a view of them."""
+        """Select images: read them if they are few and local, else return a view."""
         if not self.is_streamed and len(places) * _image_bytes(self.shape) < SMALL:
             return self[places]
         return Selected(self, places)
 
 
 class Selected(Pixels):
-    """Some images of `base`, in an order of their own."""
+    """Some images of `base`, in any order."""
 
     def __init__(self, base: Pixels, places: Places) -> None:
         super().__init__((len(places), *base.shape[1:]))
@@ -82,7 +82,7 @@ class Selected(Pixels):
 
 
 class Joined(Pixels):
-    """Several sets of images of one shape, one after another."""
+    """Several sets of images of the same shape, one after another."""
 
     def __init__(self, parts: Sequence[NDArray[np.uint8] | Pixels]) -> None:
         self.parts = tuple(parts)
@@ -113,8 +113,8 @@ class Converted(Pixels):
 class StoredPixels(Pixels):
     """A file of images, raw and one after another.
 
-    It is read, not mapped: a map's pages count as memory until they are let go of, and to map one again for each image
-    takes longer than to copy the image. The system keeps what was read in a cache, which all processes share.
+    It is read, not memory-mapped: mapped pages count as memory until released, and mapping anew for each image takes
+    longer than copying it. The system caches what was read, and all processes share that cache.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
@@ -123,7 +123,7 @@ class StoredPixels(Pixels):
         weakref.finalize(self, self._file.close)
 
     def read(self, places: Places) -> NDArray[np.uint8]:
-        """Read those that lie one after another at once. Raises: Failure where the file was cut short since."""
+        """Read runs of adjacent images at once. Raises: Failure if the file has been truncated since."""
         images = np.empty((len(places), *self.shape[1:]), dtype=np.uint8)
         into, size = memoryview(images.reshape(-1).data), _image_bytes(self.shape)
         jumps = np.flatnonzero(places[1:] != places[:-1] + 1) + 1
@@ -133,7 +133,7 @@ class StoredPixels(Pixels):
         return images
 
     def _fill(self, into: memoryview, *, at: int) -> None:
-        """Read bytes from `at` on; the system gives at most 2 GB of them at a time."""
+        """Read bytes from `at` on; the system returns at most 2 GB at a time."""
         while into:
             num = _read_some(self._file, into, at=at)
             if not num:
@@ -142,7 +142,7 @@ class StoredPixels(Pixels):
 
 
 def _read_some(file: io.FileIO, into: memoryview, *, at: int) -> int:
-    """Read some bytes; where the system can, by a call that leaves the file's place alone, which threads share."""
+    """Read some bytes, if possible by a call that does not move the file position, which threads share."""
     if hasattr(os, "preadv"):
         return os.preadv(file.fileno(), [into], at)
     file.seek(at)
@@ -150,14 +150,14 @@ def _read_some(file: io.FileIO, into: memoryview, *, at: int) -> int:
 
 
 def blocks_of(images: Tensor | Pixels) -> Iterator[Tensor]:
-    """Go through all images in order, a few at a time."""
+    """Iterate over all images in order, a few at a time."""
     step = max(1, BLOCK // max(1, _image_bytes(tuple(images.shape))))
     for start in range(0, len(images), step):
         yield images[start : start + step]
 
 
 def join(parts: Sequence[NDArray[np.uint8] | Pixels]) -> NDArray[np.uint8] | Pixels:
-    """Put sets of images of one shape behind each other; copied where all of them lie in memory."""
+    """Concatenate sets of images of the same shape; copied if all of them are in memory."""
     arrays = [part for part in parts if not isinstance(part, Pixels)]
     return np.concatenate(arrays) if len(arrays) == len(parts) else Joined(parts)
 

@@ -1,4 +1,4 @@
-"""A line on how far a long piece of work is, for whatever takes more than three seconds."""
+"""Progress lines for work that takes more than three seconds."""
 
 import threading
 import time
@@ -10,13 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from reslab.words import printable
 
-PATIENCE = 3.0  # seconds without a word
-PAUSE = 10.0  # seconds between lines where there is no terminal
+PATIENCE = 3.0  # seconds before the first line
+PAUSE = 10.0  # seconds between lines without a terminal
 
 
 @contextmanager
 def counting(what: str, *, total: int, unit: str = "pictures") -> Iterator[Callable[[int], None]]:
-    """Give a function that is told how many are done; it shows that on stderr, from the fourth second on."""
+    """Yield a function to call with the number done; it shows progress on stderr from the fourth second on."""
     console = Console(stderr=True, highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
     bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
@@ -47,7 +47,7 @@ def counting(what: str, *, total: int, unit: str = "pictures") -> Iterator[Calla
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """Say on stderr from the fourth second on that this goes on, and for how long, where nothing can be counted."""
+    """Show on stderr from the fourth second on how long this has taken, for work that cannot be counted."""
     console = Console(stderr=True, highlight=False)
     began, is_done = time.monotonic(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""The three splits of a recipe's data: `validation` is cut out of the training split, always the same way."""
+"""The three splits of a recipe's data; `validation` is held out of the training split, always the same way."""
 
 import os
 from collections.abc import Iterable
@@ -19,17 +19,17 @@ from reslab.recipe.recipe import Recipe
 from reslab.records import DataSet, SplitName
 from reslab.runs import Run
 
-HOLD_OUT_SEED = 0  # not the run's: runs of several seeds share their validation images
+HOLD_OUT_SEED = 0  # not the run's seed: runs with different seeds share their validation images
 
 
 def read_split(
     recipe: Recipe, split: SplitName, *, data_dir: Path | None = None, allow_remote: bool = False
 ) -> ImageSet:
-    """Read one split of `recipe.data`; only `evaluate` may ask for `test`, and not of a trial.
+    """Read one split of `recipe.data`; only `evaluate` may ask for `test`, and never for a trial.
 
-    A recipe is taken for a file's: another machine that it names is contacted with `allow_remote` alone.
-    Raises: UserError where the test split of a trial is asked for, there is one class only, or the expression or the
-    number of validation images does not fit.
+    The recipe may come from a file, so machines that it names are only contacted with `allow_remote`.
+    Raises: UserError if the test split of a trial is requested, there is only one class, or the expression or the
+    number of validation images is invalid.
     """
     check_remote(recipe.data, of=f"the recipe {recipe.name}", allow_remote=allow_remote)
     match split:
@@ -47,7 +47,7 @@ def read_split(
                     raise UserError(f"recipe {recipe.name} holds out no validation images: set validation above 0")
                 return images
             held = _divide(recipe, images, data_dir)[split == "validation"]
-            # Few images out of all shards, asked for after every epoch: those are kept.
+            # Few images spread over all shards, and needed after every epoch: keep them in memory.
             is_scattered = isinstance(held.images, Pixels) and held.images.is_streamed and split == "validation"
             return replace(held, images=held.images[:]) if is_scattered else held
         case _ as unreachable:
@@ -55,7 +55,7 @@ def read_split(
 
 
 def _divide(recipe: Recipe, images: ImageSet, data_dir: Path | None) -> tuple[ImageSet, ImageSet]:
-    """Give (training, validation): classes that bring validation images keep all others for training."""
+    """Return (training, validation); classes with validation images of their own keep all others for training."""
     own = None
     if recipe.stream is None:
         own = load_validation(
@@ -78,7 +78,7 @@ def _divide(recipe: Recipe, images: ImageSet, data_dir: Path | None) -> tuple[Im
 
 
 def find_base(expression: str, data_dir: Path | None) -> Path | None:
-    """Find where the relative paths of an expression begin now; None where it has none."""
+    """Find the current base of an expression's relative paths; None if it has none."""
     paths = find_relative(expression)
     if data_dir is not None and any((data_dir / path).exists() for path in paths):
         return data_dir
@@ -86,12 +86,12 @@ def find_base(expression: str, data_dir: Path | None) -> Path | None:
 
 
 def recipe_here(run: Run, *, data_dir: Path | None = None) -> Recipe:
-    """Give a run's recipe with its relative paths as they are written here; see `write_here`."""
+    """Return a run's recipe with relative paths rewritten for the current directory; see `write_here`."""
     return write_here(run.recipe, data_from=run.data_from, data_dir=data_dir)
 
 
 def write_here(recipe: Recipe, *, data_from: Path | None, data_dir: Path | None) -> Recipe:
-    """Write relative paths, which begin in `data_from`, as seen from here, but for what `data_dir` holds."""
+    """Rewrite paths relative to `data_from` for the current directory, except those that exist in `data_dir`."""
     if data_from is None:
         return recipe
 
@@ -104,11 +104,11 @@ def write_here(recipe: Recipe, *, data_from: Path | None, data_dir: Path | None)
 
 
 def check_remote(expression: str, *, of: str, allow_remote: bool) -> None:
-    """Raises: UserError where reading the data `of` a file would contact another machine, and that is not allowed."""
+    """Raises: UserError if reading the data `of` a file would contact another machine and that is not allowed."""
     remote = find_remote(expression)
     if remote and not allow_remote:
         raise UserError(
-            f"{of} takes images from {' and '.join(remote)}, which a file has named and not you: "
+            f"{of} takes images from {' and '.join(remote)}, which was named by a file and not by you: "
             "nothing was contacted; if you trust it, add --allow-remote (in Python, allow_remote=True)"
         )
 
@@ -131,7 +131,7 @@ def _load(recipe: Recipe, split: SplitName, data_dir: Path | None) -> ImageSet:
 
 
 def describe_change(images: ImageSet, *, recorded: Iterable[DataSet]) -> str | None:
-    """Say how a split differs from what a run has recorded of it; nothing where it does not, or has no record."""
+    """Describe how a split differs from what a run recorded; None if it does not differ or was not recorded."""
     now = describe_data(images)
     before = next((data for data in recorded if data.split == now.split), None)
     if before is None or before.fingerprint == now.fingerprint:
@@ -143,7 +143,7 @@ def describe_change(images: ImageSet, *, recorded: Iterable[DataSet]) -> str | N
 
 
 def describe_data(images: ImageSet) -> DataSet:
-    """Say which images a run has used, for its `environment.json`."""
+    """Describe the images that a run has used, for its `environment.json`."""
     return DataSet(
         expression=images.expression,
         split=images.split,

@@ -1,7 +1,7 @@
-"""Choices of images, class by class: a validation set, a test set where none exists, a few of each class.
+"""Selections of images per class: a validation set, a test set if none exists, a few of each class.
 
-Images with a key, a hash of their content or of their group, are chosen by it: whatever is added, renamed or removed,
-the test split keeps its pictures, and copies stay together. Those of the official sets are chosen by a seed.
+Images with a key, a hash of their content or of their group, are selected by it: pictures stay in their split whatever
+is added, renamed or removed, and copies stay together. Images of the official sets are selected by a seed.
 """
 
 import zlib
@@ -17,15 +17,16 @@ from reslab.errors import UserError
 from reslab.words import counted, named
 
 TEST_SHARE = 0.2
-_CUT, _LIMIT, _HOLD_OUT = 0, 1, 2  # each draws its own permutations; fixed: an expression is the same data everywhere
+_CUT, _LIMIT, _HOLD_OUT = 0, 1, 2  # separate random streams; fixed, so that an expression is the same data everywhere
 
 
 def hold_out(images: ImageSet, num: int, *, seed: int) -> tuple[ImageSet, ImageSet]:
-    """Cut `num` images off for validation, each class in proportion; returns (training, validation).
+    """Hold out `num` images for validation, each class in proportion; return (training, validation).
 
-    Images with keys are held out from the lowest key on; equal keys stay on one side, so there may be a few less.
-    Which of the others are depends on the class's name, its size and the seed alone, so more classes change nothing,
-    and those of a smaller share are among those of a larger one. A class without images stays so.
+    Images with keys are held out from the lowest key on; equal keys stay on one side, so there may be slightly fewer.
+    For other images the selection depends only on the class's name, their number in it and the seed: adding classes, or
+    images with keys, does not change it, and a smaller selection is a subset of a larger one. Classes without images
+    are ignored.
     Raises: UserError unless every class that has images can have at least one on both sides.
     """
     counts = {label: count for label, count in enumerate(images.counts()) if count}
@@ -34,26 +35,33 @@ def hold_out(images: ImageSet, num: int, *, seed: int) -> tuple[ImageSet, ImageS
     keys = np.zeros(len(labels), dtype=np.uint64) if images.keys is None else images.keys
     held = np.zeros(len(labels), dtype=bool)
     by_key: dict[int, int] = {}
-    for label, share in zip(counts, _shares(list(counts.values()), num), strict=True):
-        places = np.flatnonzero(labels == label)
-        if keys[places].all():
-            by_key[label] = share
-        else:
+    parts = [part for label in counts for part in _parts(np.flatnonzero(labels == label), keys)]
+    for places, share in zip(parts, _shares([len(part) for part in parts], num), strict=True):
+        label = int(labels[places[0]])
+        if not keys[places].all():
             held[_shuffled(places, images.classes[label], _HOLD_OUT, seed)[:share]] = True
+        elif len(places) == counts[label] or len(np.unique(keys[places])) > 1:
+            by_key[label] = share
     held |= _lowest_keys(keys, labels, shares=by_key, classes=images.classes)
     training, validation = images.subset(np.flatnonzero(~held)), images.subset(np.flatnonzero(held))
     return training, replace(validation, split="validation")
 
 
+def _parts(places: NDArray[np.int64], keys: NDArray[np.uint64]) -> list[NDArray[np.int64]]:
+    """Divide a class into images with and without keys, unless only a single image has none."""
+    is_keyed = keys[places] > 0
+    return [places[~is_keyed], places[is_keyed]] if 1 < (~is_keyed).sum() < len(places) else [places]
+
+
 def _lowest_keys(
     keys: NDArray[np.uint64], labels: NDArray[np.int64], *, shares: Mapping[int, int], classes: Sequence[str]
 ) -> NDArray[np.bool_]:
-    """Choose up to `shares[label]` images of each such class, from the lowest key on; equal keys stay together.
+    """Choose up to `shares[label]` images of each of these classes, from the lowest key on; equal keys stay together.
 
-    A class whose copies or groups are all larger than its share gives the one with the lowest key.
+    If all groups of equal keys in a class are larger than its share, the one with the lowest key is chosen.
     """
     chosen = np.zeros(len(labels), dtype=bool)
-    places = np.flatnonzero(np.isin(labels, list(shares)))
+    places = np.flatnonzero(np.isin(labels, list(shares)) & (keys > 0))
     if not len(places):
         return chosen
     order = places[np.argsort(keys[places], kind="stable")]
@@ -75,7 +83,7 @@ def _lowest_keys(
         ]
         if not fitting:
             raise UserError(
-                f"the training images of class {classes[label]!r} cannot be divided, they are copies or one group: "
+                f"the training images of class {classes[label]!r} cannot be divided: they are copies or one group; "
                 "add others, or set validation=0"
             )
         chosen[fitting[0][0]] = True
@@ -84,13 +92,13 @@ def _lowest_keys(
 
 
 def _check_room(counts: Mapping[int, int], num: int, classes: Sequence[str]) -> None:
-    """Refuse to hold out `num` images where a class of `counts` would have none on one side."""
+    """Refuse to hold out `num` images if a class of `counts` would have none on one side."""
     total = sum(counts.values())
     smallest, largest = len(counts), total - len(counts)
     for label, count in counts.items():
         if count < 2:
             raise UserError(
-                f"class {classes[label]!r} has {count} training image, validation and training need one each"
+                f"class {classes[label]!r} has {count} training image, but validation and training need one each"
             )
     if not smallest <= num <= largest:
         raise UserError(
@@ -100,29 +108,34 @@ def _check_room(counts: Mapping[int, int], num: int, classes: Sequence[str]) -> 
 
 
 def _shares(counts: Sequence[int], num: int) -> list[int]:
-    """Share `num` out in proportion to `counts`, at least 1 to each and leaving at least 1 of each."""
+    """Divide `num` in proportion to `counts`, taking at least 1 of each and leaving at least 1 of each.
+
+    A count of 1 loses nothing; if `num` cannot be divided like this, the nearest possible number is.
+    """
     wanted = np.array(counts) * (num / sum(counts))
     largest = np.array(counts) - 1
-    shares = np.clip(np.floor(wanted).astype(int), 1, largest)
+    smallest = np.minimum(largest, 1)
+    num = int(np.clip(num, smallest.sum(), largest.sum()))
+    shares = np.clip(np.floor(wanted).astype(int), smallest, largest)
     while (missing := num - shares.sum()) != 0:
         step = 1 if missing > 0 else -1
-        movable = shares < largest if step > 0 else shares > 1
+        movable = shares < largest if step > 0 else shares > smallest
         shares[np.argmax(np.where(movable, step * (wanted - shares), -np.inf))] += step
     return [int(share) for share in shares]
 
 
 def cut(labels: NDArray[np.int64], *, classes: Sequence[str], split: Split) -> NDArray[np.int64]:
-    """Choose the places of a split where a source has no test images of its own: 80 % of each class, or the other 20 %.
+    """Choose the indices of a split of a source without test images: 80 % of each class, or the other 20 % for test.
 
-    At least one image a class is for the test. The choice depends on the class's name and size alone, so that
-    `digits:0-6+digits:7-9` is cut as `digits` is. Raises: UserError where a class has fewer than two images.
+    At least one image per class is for the test. The choice depends only on the class's name and size, so that
+    `digits:0-6+digits:7-9` is cut like `digits`. Raises: UserError if a class has fewer than two images.
     """
     test = np.zeros(len(labels), dtype=bool)
     for label, name in enumerate(classes):
         places = np.flatnonzero(labels == label)
         if len(places) < 2:
             raise UserError(
-                f"class {name!r} has {len(places)} image(s), at least two are needed: one to train and one to test with"
+                f"class {name!r} has {len(places)} image(s) but needs at least two: one to train and one to test with"
             )
         num_test = max(1, round(TEST_SHARE * len(places)))
         test[_shuffled(places, name, _CUT)[:num_test]] = True
@@ -132,10 +145,10 @@ def cut(labels: NDArray[np.int64], *, classes: Sequence[str], split: Split) -> N
 def cut_by_key(
     keys: NDArray[np.uint64], labels: NDArray[np.int64], *, classes: Sequence[str], split: Split
 ) -> NDArray[np.int64]:
-    """Choose the places of a split where a source has no test images of its own: the test has 20 % of all keys.
+    """Choose the indices of a split of a source without test images: 20 % of all keys are for the test.
 
-    Each image's key alone decides, so the share of a class is 20 % on average, not exactly. A class that would have no
-    test image gives the one with its lowest key, one that would have no training image the one with its highest.
+    Only each image's key decides, so the share of a class is 20 % on average, not exactly. A class without a test image
+    gives up its lowest key to the test split, one without a training image its highest key to the training split.
     Raises: UserError that names the classes with fewer than two different keys.
     """
     test = keys < np.uint64(int(TEST_SHARE * 2**64))
@@ -155,7 +168,7 @@ def cut_by_key(
 
 
 def _check_divisible(counts: Sequence[tuple[str, int, int]]) -> None:
-    """Refuse classes by their name, number of images and number of different ones."""
+    """Refuse classes that cannot be divided, given as (name, images, distinct images)."""
     few = [(name, num, distinct) for name, num, distinct in counts if distinct < 2]
     if few:
         words = named(
@@ -175,9 +188,9 @@ def _check_divisible(counts: Sequence[tuple[str, int, int]]) -> None:
 def limit(
     labels: NDArray[np.int64], *, classes: Sequence[str], num: int, digests: NDArray[np.uint64] | None = None
 ) -> NDArray[np.int64]:
-    """Choose the places of at most `num` images a class, those with the lowest digests where there are digests.
+    """Choose the indices of at most `num` images per class, those with the lowest digests if there are digests.
 
-    Those of a smaller `num` are among them.
+    A smaller `num` selects a subset.
     """
     chosen = []
     for label, name in enumerate(classes):

@@ -1,9 +1,8 @@
 """The order of an epoch whose images are streamed from shards: shuffled by shard and buffer.
 
-The shards are shuffled, as many of them as fit into the buffer are read together, and their images are shuffled among
-each other. Processes that train one run deal the shards out first, so that each reads its own. All of that depends on
-the generator alone and nothing has been read for it, so an epoch resumes at any batch by reading from the border of
-that batch's first shard.
+Shards are shuffled, then as many as fit into the buffer are read together and their images shuffled. With several
+processes, the shards are first divided among them. The order depends only on the generator and needs no reading, so an
+epoch can resume at any batch by reading from the first shard of that batch.
 """
 
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from reslab.data.sources.shards import Sharded
 
 
 class _Piece(NamedTuple):
-    """Images of one shard, all or some: their places, and how many are read to have them."""
+    """All or some images of one shard: their indices, and how many images have to be read for them."""
 
     places: Tensor
     num_read: int
@@ -27,10 +26,10 @@ class _Piece(NamedTuple):
 def stream_order(
     images: Pixels, *, buffer: int, generator: torch.Generator, batches: Sequence[int], num_ranks: int = 1
 ) -> Tensor:
-    """Choose the places of an epoch's images, shuffled, for `batches` of so many images, divided by the processes.
+    """Choose the shuffled indices of an epoch's images, for `batches` of the given sizes, divided among processes.
 
-    A process's parts of all batches come from shards of its own; where two processes' images meet inside of a shard,
-    both read it.
+    Each process takes its parts of all batches from its own shards; a shard with images of two processes is read by
+    both.
     """
     shards = _pieces(images)
     shuffled = [shards[number] for number in torch.randperm(len(shards), generator=generator).tolist()]
@@ -43,7 +42,7 @@ def stream_order(
 
 
 def _pieces(images: Pixels) -> list[_Piece]:
-    """Sort the places of `images` by the shard in which they lie; shards without any are left out."""
+    """Group the indices of `images` by shard, leaving out shards without any."""
     places = torch.arange(len(images))
     if isinstance(images, Selected):
         base, places = images.base, torch.from_numpy(images.places)
@@ -57,7 +56,7 @@ def _pieces(images: Pixels) -> list[_Piece]:
 
 
 def _deal(shards: list[_Piece], quotas: list[int]) -> list[list[_Piece]]:
-    """Give each process shards in turn until it has its quota of images; a shard at a border goes to both in pieces."""
+    """Assign shards to each process until its quota of images is reached; a shard at a boundary is split."""
     places = torch.cat([shard.places for shard in shards])
     numbers = torch.repeat_interleave(torch.tensor([len(shard.places) for shard in shards]))
     dealt = []
@@ -69,7 +68,7 @@ def _deal(shards: list[_Piece], quotas: list[int]) -> list[list[_Piece]]:
 
 
 def _groups(pieces: list[_Piece], buffer: int) -> list[list[_Piece]]:
-    """Put pieces together until the next one's shard would no longer fit."""
+    """Group pieces that fit into the buffer together."""
     groups: list[list[_Piece]] = []
     room = 0
     for piece in pieces:

@@ -1,4 +1,4 @@
-"""Evaluation: a finished run to predictions and figures."""
+"""Evaluation: from a finished run to predictions and metrics."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,26 +27,26 @@ def evaluate(
     run : Run
         The run; its predictions and its `evaluation.json` are written into it.
     splits : sequence of {"train", "validation", "test"}, optional
-        What to measure: by default the training and the test split, of a trial the training and the validation split.
+        The splits to measure; by default training and test, for a trial training and validation.
     views : {2, 6}, optional
-        Measure with test-time augmentation too, as the mean over so many views of each image.
+        Also measure with test-time augmentation, the mean over this many views of each image.
     device : str, default "auto"
-        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
+        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU if there is one.
     data_dir : Path, optional
-        Where downloaded data lies, instead of `$RESLAB_DATA` or the cache directory.
+        Folder of downloaded data, instead of `$RESLAB_DATA` or the cache directory.
     allow_remote : bool, default False
-        Whether another machine that the run's recipe names may be contacted.
+        Whether machines named in the run's recipe may be contacted.
 
     Returns
     -------
     Evaluation
-        Every figure, accuracies in [0, 1], with its confidence interval.
+        Every metric with its confidence interval; accuracies lie in [0, 1].
 
     Raises
     ------
     UserError
-        Where the run is not finished, it is a trial whose test split is asked for, its data has changed or another
-        process works on it.
+        If the run is not finished, is a trial whose test split is asked for, its data has changed, or another process
+        is working on it.
 
     Examples
     --------
@@ -58,6 +58,6 @@ def evaluate(
     """
     splits = splits or ("train", run.recipe.measured_on)
     run.check_finished()
-    with run.locked():  # two at once would lose each other's splits
+    with run.locked():  # two at once would overwrite each other's splits
         predict(run, splits=splits, views=views, device=device, data_dir=data_dir, allow_remote=allow_remote)
         return score(run, splits=splits, views=views)

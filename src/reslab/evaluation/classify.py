@@ -1,4 +1,4 @@
-"""Pictures from files to classes, by a run folder or a weights file alone."""
+"""Classify picture files by a run folder, or by a weights file alone."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ def classify(
     coverage: float | None = None,
     device: str = "auto",
 ) -> list[Answer]:
-    """Name the most probable classes of pictures.
+    """Return the most probable classes of pictures.
 
     Parameters
     ----------
@@ -32,14 +32,13 @@ def classify(
     weights : Path
         A run folder, or a `model.safetensors`.
     top : int, default 3
-        How many classes to name of each picture.
+        Number of classes to return for each picture.
     answer : float, default 0.95
         The share of pictures like the training images to answer. Others are guessed: their `answered` is False.
     coverage : float, optional
-        Also give each picture that is answered a `class_set`: the classes that the truth is among in this share of
-        cases.
+        Also return a `class_set` for each answered picture, which contains the true class in this share of cases.
     device : str, default "auto"
-        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
+        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU if there is one.
 
     Returns
     -------
@@ -49,7 +48,7 @@ def classify(
     Raises
     ------
     UserError
-        Where the weights or a picture cannot be read, the network takes neither grey nor RGB images, or too few images
+        If the weights or a picture cannot be read, the network takes neither grey nor RGB images, or too few images
         were held out for the coverage.
 
     Examples
@@ -74,9 +73,9 @@ def classify_each(
     coverage: float | None = None,
     device: str = "auto",
 ) -> Iterator[Answer | Unread]:
-    """Name the `top` most probable classes of each picture, or say why it cannot be read, a few at a time.
+    """Yield the `top` most probable classes of each picture, or why it cannot be read, a few at a time.
 
-    Raises: UserError where the weights cannot be read, the network takes neither grey nor RGB images, or too few images
+    Raises: UserError if the weights cannot be read, the network takes neither grey nor RGB images, or too few images
     were held out for the coverage.
     """
     network = Network.load(weights, device=device)

@@ -1,6 +1,6 @@
-"""Which test images have a copy, exact or near, among the training images: the network may know them by heart.
+"""Find test images with an exact or near copy among the training images: the network may have memorized them.
 
-Sets are compared once, whatever runs are evaluated on them: the cache keeps what was found under both fingerprints.
+Two sets are compared only once, however many runs use them: the result is cached under both fingerprints.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ MOST_PAIRS = 2_000_000_000  # of a training and a test image: about a minute on 
 
 
 def find_copies(train: ImageSet, test: ImageSet) -> Copies | None:
-    """Find the test images (M,) that occur among the training images; nothing where there are too many to compare."""
+    """Find the test images (M,) that occur among the training images; None if there are too many to compare."""
     is_streamed = any(isinstance(each.images, Pixels) and each.images.is_streamed for each in (train, test))
     if is_streamed or len(train.labels) * len(test.labels) > MOST_PAIRS:
         return None

@@ -1,7 +1,7 @@
 """Labels that look wrong, by confident learning.
 
 Source: Northcutt et al. 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels", arXiv:1911.00068, as
-cleanlab computes it. It needs predictions of images that training never saw, so it is for the test split.
+cleanlab computes it. It needs predictions of images that training never saw, so it is used for the test split only.
 """
 
 import numpy as np
@@ -13,11 +13,11 @@ from reslab.runs.gallery import GOOD_ENOUGH
 
 
 def find_doubts(predictions: Predictions) -> Doubts | None:
-    """Find the labels that confident learning holds for wrong, the least credible first.
+    """Find the labels that confident learning considers wrong, the least credible first.
 
     They are at most about half of those that the network disagrees with: if more were wrong, the labels would be worse
-    than the network. A network that is not good enough doubts none. Nothing where cleanlab is not installed, or a class
-    has no image or stands alone.
+    than the network. A network that is not accurate enough doubts none. None if cleanlab is not installed, a class has
+    no image, or there is only one class.
     """
     try:
         with without_widgets():
@@ -43,5 +43,5 @@ def find_doubts(predictions: Predictions) -> Doubts | None:
 
 
 def _most_faults(disagreements: int) -> int:
-    """Say of how many disagreements the label is at fault: by half and what chance adds, two standard deviations."""
+    """Bound the disagreements that are the label's fault: half of them, plus two standard deviations for chance."""
     return int(disagreements / 2 + disagreements**0.5)

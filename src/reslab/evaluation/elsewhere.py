@@ -1,6 +1,6 @@
-"""A network on labelled images that its recipe does not name: how far do its figures carry?
+"""Evaluate a network on labelled images other than those of its recipe: do its metrics carry over?
 
-It reads the run's test predictions where there are any, never the run's test split.
+This reads the run's test predictions, if there are any, but never its test split.
 Axes: N images, K classes.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from typing import Final
 
 import numpy as np
 import torch
@@ -22,44 +23,48 @@ from reslab.data.recipe_data import describe_data, recipe_here
 from reslab.errors import UserError, did_you_mean, show
 from reslab.evaluation.score import measure
 from reslab.machine import kernels
-from reslab.measure.estimates import difference, gain, proportion
-from reslab.measure.metrics import Answers
+from reslab.measure.estimates import difference, estimate, gain, proportion
+from reslab.measure.intervals import Macro, macro_interval
+from reslab.measure.metrics import Answers, matrix_figures
 from reslab.network.network import Network
 from reslab.recipe.shapes import Channels
-from reslab.records import Estimate, OtherData
+from reslab.records import Estimate, Figures, OtherData
 from reslab.runs import Predictions, Run
 from reslab.runs.files import write_json
+
+MACRO: Final[tuple[Macro, ...]] = ("precision", "recall", "f1")
+FEWEST_PAIRED = 0.9  # of the images; fewer have the same names by chance
 
 
 def evaluate_elsewhere(
     run: Run, *, data: str, device: str = "auto", data_dir: Path | None = None
 ) -> tuple[OtherData, Path]:
-    """Measure a finished run on other labelled images, and write `evaluation-NAME.json` beside its own figures.
+    """Measure a finished run on other labelled images, and write `evaluation-NAME.json` into its folder.
 
-    Of data with splits the test split is measured, of other data all pictures.
+    If the data has splits, its test split is measured, otherwise all pictures.
 
     Parameters
     ----------
     run : Run
-        The run; its own figures stay as they are.
+        The run; its own evaluation is not changed.
     data : str
         A data expression whose class names are among the run's.
     device : str, default "auto"
-        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
+        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU if there is one.
     data_dir : Path, optional
-        Where downloaded data lies, instead of `$RESLAB_DATA` or the cache directory.
+        Folder of downloaded data, instead of `$RESLAB_DATA` or the cache directory.
 
     Returns
     -------
     OtherData
-        The figures, and how the accuracy differs from that on the run's own test images.
+        The metrics, and how the accuracy differs from that on the run's own test images.
     Path
-        The file.
+        The file that was written.
 
     Raises
     ------
     UserError
-        Where a class is none of the network's, or this is the run's own data before its test split was evaluated.
+        If the network does not know a class, or this is the run's own data and its test split is not evaluated yet.
 
     Examples
     --------
@@ -76,14 +81,16 @@ def evaluate_elsewhere(
     predictions = Predictions(network.logits(known.images).numpy(), known.labels.numpy())
     calibration = network.metadata.calibration
     own, change, num_paired = _compare(run, known, predictions)
+    figures = measure(predictions, temperature=calibration.temperature if calibration else None)
+    absent = tuple(name for name in network.classes if name not in images.classes)
     found = OtherData(
         recipe=run.recipe.name,
         evaluated=datetime.now(UTC).isoformat(timespec="seconds"),
         data=describe_data(images),
         is_whole=is_whole,
         classes=network.classes,
-        absent=tuple(name for name in network.classes if name not in images.classes),
-        figures=measure(predictions, temperature=calibration.temperature if calibration else None),
+        absent=absent,
+        figures=_over_present(figures) if absent else figures,
         own=own,
         change=change,
         num_paired=num_paired,
@@ -93,25 +100,40 @@ def evaluate_elsewhere(
     return found, path
 
 
+def _over_present(figures: Figures) -> Figures:
+    """Average the macro metrics over the classes that have images."""
+    matrix = np.array(figures.confusion_matrix)
+    present = np.flatnonzero(matrix.sum(axis=1))
+    values = matrix_figures(matrix)
+    macro = {
+        f"macro_{figure}": estimate(
+            getattr(values, figure)[present].mean(), macro_interval(matrix, figure=figure, over=present)
+        )
+        for figure in MACRO
+    }
+    return figures.model_copy(update=macro)
+
+
 def _file_name(expression: str) -> str:
-    """Name a file for an expression: what is readable of it, and a digest of all."""
+    """Return a file name for an expression: its readable characters, and a digest of the whole."""
     readable = re.sub(r"[^A-Za-z0-9]+", "-", expression).strip("-")[:60]
     return f"{readable}-{hashlib.sha256(expression.encode()).hexdigest()[:8]}"
 
 
 def _check_closed(run: Run, expression: str, *, data_dir: Path | None) -> None:
-    """Raises: UserError where the data would open the run's own test split before `evaluate` has."""
+    """Raises: UserError if the data would open the run's own test split before `evaluate` has."""
     sources, own = (
         {_place_of(term, data_dir) for term in parse(each)}
         for each in (expression, recipe_here(run, data_dir=data_dir).data)
     )
-    if not _has_test(run) and (sources & own or _holds_training_images(run, expression, data_dir=data_dir)):
+    is_own = any(_overlap(place, other) for place in sources for other in own)
+    if not _has_test(run) and (is_own or _holds_training_images(run, expression, data_dir=data_dir)):
         reason = "it is a trial" if run.recipe.trial else f"run reslab evaluate {run.path} first"
         raise UserError(f"--data {expression} would open the test split of {run.path}, which is still closed: {reason}")
 
 
 def _holds_training_images(run: Run, expression: str, *, data_dir: Path | None) -> bool:
-    """Tell whether most of the run's training images are among those of the data, whatever it is called."""
+    """Tell whether the data contains most of the run's training images, whatever it is called."""
     known = run.digests.get("train")
     if known is None or not known.all():
         return False
@@ -123,12 +145,17 @@ def _place_of(term: Term, data_dir: Path | None) -> str:
     return os.path.realpath(find_place(term.path, data_dir)) if isinstance(term, LocatedTerm) else term.origin
 
 
+def _overlap(place: str, other: str) -> bool:
+    """Tell whether two places are the same, or one lies in the other."""
+    return place == other or other in map(str, Path(place).parents) or place in map(str, Path(other).parents)
+
+
 def _has_test(run: Run) -> bool:
     return run.is_evaluated and "test" in run.evaluation.splits
 
 
 def _read(network: Network, expression: str, *, data_dir: Path | None) -> tuple[ImageSet, bool]:
-    """Read the test split, or of pictures that nobody has split all of them; say which."""
+    """Read the test split, or all pictures if the data has no splits; also return whether it is all of them."""
     channels: dict[int, Channels] = {1: 1, 3: 3}
 
     def read(split: str) -> ImageSet:
@@ -148,7 +175,7 @@ def _read(network: Network, expression: str, *, data_dir: Path | None) -> tuple[
 
 
 def _label_as(images: ImageSet, classes: Sequence[str], *, expression: str) -> ImageSet:
-    """Number the classes as the network does. Raises: UserError where it does not know one of them."""
+    """Number the classes as the network does. Raises: UserError if it does not know one of them."""
     for name in images.classes:
         if name not in classes:
             hint = did_you_mean(name, classes, otherwise=f"it knows {', '.join(classes)}")
@@ -158,13 +185,13 @@ def _label_as(images: ImageSet, classes: Sequence[str], *, expression: str) -> I
 
 
 def _compare(run: Run, images: ImageSet, predictions: Predictions) -> tuple[Estimate | None, Estimate | None, int]:
-    """Give the accuracy on the run's own test images of the same classes, the change from it, and how many paired."""
+    """Return the accuracy on the run's own test images of the same classes, the change, and the number of pairs."""
     if not _has_test(run):
         return None, None, 0
     own = run.read_predictions("test")
     right_there, right_here = (each.logits.argmax(axis=1) == each.labels for each in (own, predictions))
     places = _pair(run, images, own)
-    if places:
+    if len(places) >= FEWEST_PAIRED * len(images.labels):
         there, here = map(list, zip(*places, strict=True))
         return _share(right_there[there]), gain(right_there[there], after=right_here[here]), len(places)
     same = np.isin(own.labels, predictions.labels)
@@ -175,7 +202,7 @@ def _compare(run: Run, images: ImageSet, predictions: Predictions) -> tuple[Esti
 
 
 def _pair(run: Run, images: ImageSet, own: Predictions) -> list[tuple[int, int]]:
-    """Find images of one name, but for its ending, and one class: places among the run's test images, and here."""
+    """Pair images of the same class and name, apart from its ending: indices among the run's test images, and here."""
     names = run.read_names("test")
     if names is None or images.names is None:
         return []

@@ -1,4 +1,4 @@
-"""What an extension has done to the old classes, and how well it knows the new ones; all on the test split.
+"""Measure an extension on the test split: the change on the old classes, and the metrics of the new ones.
 
 Axes: K classes of which the first K' are old.
 """
@@ -14,13 +14,13 @@ from reslab.measure.metrics import Integers
 from reslab.records import Errors, Estimate, ExtensionFigures, Figures, NewClass, OldClass
 from reslab.runs import Predictions, Run
 
-NUM_ERRORS = 3  # wrong classes that are named for a new one, at most
+NUM_ERRORS = 3  # wrong classes listed for a new one, at most
 
 
 def measure_extension(run: Run, *, before: Predictions, classes: tuple[str, ...], figures: Figures) -> ExtensionFigures:
-    """Measure an extended run by the `figures` of its test split and what the base said `before`, both valid.
+    """Measure an extended run from the `figures` of its test split and the base's predictions `before`, both valid.
 
-    Raises: UserError where the base was asked about other images, or `prior.json` is missing or damaged.
+    Raises: UserError if the base's predictions are of other images, or `prior.json` is missing or damaged.
     """
     extension = run.recipe.extension
     assert extension is not None
@@ -86,6 +86,6 @@ def _new_class(label: int, *, classes: tuple[str, ...], num_old: int, figures: F
 
 
 def _most_frequent(counts: Integers, *, without: int) -> list[int]:
-    """Name the classes with the largest counts (K,) other than 0, the largest first; equals in their order."""
+    """Return the classes with the largest nonzero counts (K,), the largest first; ties keep their order."""
     others = [label for label in np.argsort(-counts, kind="stable").tolist() if label != without and counts[label]]
     return others[:NUM_ERRORS]

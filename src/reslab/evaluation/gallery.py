@@ -1,6 +1,6 @@
-"""What a person may look at: which images of a split are kept for the report, and what is found of them.
+"""The gallery: which images of a split are kept for the report, with their features, heat maps and doubtful labels.
 
-All is a function of the predictions and the weights: the same run gives the same images.
+Everything depends on the predictions and the weights alone: the same run always keeps the same images.
 Axes: N images of the split, M chosen ones, K classes.
 """
 
@@ -20,12 +20,12 @@ from reslab.runs import Doubts, Features, GalleryImages, HeatMaps, Predictions, 
 from reslab.runs.gallery import ExhibitT
 
 IMAGES_A_CELL, IMAGES_OF_CELLS = 10, 1000  # of a confusion matrix
-NUM_FEATURES, NUM_HEAT_MAPS, NUM_DOUBTS = 800, 12, 36  # heat maps: as many of right as of wrong answers
+NUM_FEATURES, NUM_HEAT_MAPS, NUM_DOUBTS = 800, 12, 36  # heat maps: this many for right and for wrong answers each
 LARGEST = 64  # pixels a side
 
 
 def write_gallery(run: Run, split: SplitName, *, network: Network, images: ImageSet, predictions: Predictions) -> None:
-    """Keep images for every cell of the split's confusion matrix; of the test split also features, heat maps, doubts.
+    """Keep images for every cell of the confusion matrix; for the test split also features, heat maps and doubts.
 
     Heat maps and doubts need reslab[report]; without it there are none.
     """
@@ -45,7 +45,7 @@ def write_gallery(run: Run, split: SplitName, *, network: Network, images: Image
 
 
 def replace_exhibit(run: Run, split: SplitName, kind: type[ExhibitT], exhibit: ExhibitT | None) -> None:
-    """Write a part of a split's gallery, or take away what an evaluation before has left."""
+    """Write a part of a split's gallery; for None, delete what an earlier evaluation left."""
     if exhibit is None:
         drop_exhibit(run.path, split, kind)
     else:
@@ -56,14 +56,14 @@ def replace_exhibit(run: Run, split: SplitName, kind: type[ExhibitT], exhibit: E
 
 
 def choose_cells(predictions: Predictions, *, each: int = IMAGES_A_CELL, most: int = IMAGES_OF_CELLS) -> Integers:
-    """Choose up to `each` images (M,) of every cell of the confusion matrix, the most certain ones of it."""
+    """Choose up to `each` images (M,) for every cell of the confusion matrix, the most confident ones."""
     num_classes = predictions.logits.shape[1]
     cells = predictions.labels * num_classes + predictions.logits.argmax(axis=1)
     return choose_evenly(cells, certainty=softmax(predictions.logits).max(axis=1), each=each, most=most)
 
 
 def choose_looks(predictions: Predictions, *, most: int = NUM_HEAT_MAPS) -> tuple[Integers, Integers]:
-    """Choose right answers, of all classes in turn, and the wrong ones of which the network was most certain."""
+    """Choose right answers, from all classes in turn, and the most confident wrong ones."""
     certainty = softmax(predictions.logits).max(axis=1)
     right = np.flatnonzero(predictions.logits.argmax(axis=1) == predictions.labels)
     chosen = choose_evenly(predictions.labels[right], certainty=certainty[right], each=most, most=most)
@@ -71,7 +71,7 @@ def choose_looks(predictions: Predictions, *, most: int = NUM_HEAT_MAPS) -> tupl
 
 
 def choose_evenly(groups: Integers, *, certainty: np.ndarray, each: int, most: int) -> Integers:
-    """Choose the most certain of every group (N,), then the second of every one, and so on; in the split's order."""
+    """Choose the most confident of every group (N,), then the second of each, and so on; sorted by index."""
     order = np.argsort(-certainty, kind="stable")
     by_group = order[np.argsort(groups[order], kind="stable")]
     sorted_groups = groups[by_group]
@@ -81,15 +81,15 @@ def choose_evenly(groups: Integers, *, certainty: np.ndarray, each: int, most: i
 
 
 def choose_sample(num_images: int, *, most: int = NUM_FEATURES) -> Integers:
-    """Draw up to `most` images of a split, always the same ones for the same number."""
+    """Draw up to `most` images of a split; the same number of images always gives the same sample."""
     return np.sort(np.random.default_rng(0).permutation(num_images)[:most])
 
 
-# ---- how large they are
+# ---- their size
 
 
 def shrink(images: Tensor, *, largest: int = LARGEST) -> Tensor:
-    """Average pixels of images (N, C, H, W) uint8 until no side is over `largest`."""
+    """Shrink images (N, C, H, W) uint8 by averaging until no side exceeds `largest`."""
     rows, columns = images.shape[2:]
     if max(rows, columns) <= largest:
         return images

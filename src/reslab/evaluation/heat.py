@@ -1,10 +1,10 @@
-"""Where in an image the evidence for a class lies.
+"""Heat maps: where in an image the evidence for a class lies.
 
 Source: Selvaraju et al. 2017, "Grad-CAM", arXiv:1610.02391.
-Differs from it: each place is multiplied by its own gradient instead of their mean, as Draelos and Carin 2020 do
-(HiResCAM, arXiv:2011.08891) and captum's LayerGradientXActivation computes; where a network averages its last map as it
-is, both are the same.
-Axes: N images, C channels, H rows, W columns, T classes of each image; h, w of the last map that has places.
+Differs from it: each position is multiplied by its own gradient instead of their mean, as Draelos and Carin 2020 do
+(HiResCAM, arXiv:2011.08891) and captum's LayerGradientXActivation computes; if a network averages its last map
+directly, both are the same.
+Axes: N images, C channels, H rows, W columns, T classes of each image; h, w of the last map with spatial extent.
 """
 
 import warnings
@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from reslab.errors import without_widgets
 from reslab.models.layers import ImageClassifier
 
-BATCH = 16  # every layer's results are kept, so that a gradient can be taken
+BATCH = 16  # gradients need the activations of every layer
 
 
 def heat_maps(model: ImageClassifier, images: Tensor) -> NDArray[np.uint8] | None:
-    """Compute heat maps (N, h, w) of the classes that the network names, each one's largest value 255.
+    """Compute heat maps (N, h, w) for the predicted classes, each scaled to a maximum of 255.
 
-    What spoke against the class counts as 0. Nothing where captum is not installed or no layer has places.
+    Evidence against the class counts as 0. None if captum is not installed or no layer has spatial extent.
     """
     images = images.to(next(model.parameters()).device)
     with torch.no_grad():
@@ -41,10 +41,10 @@ def heat_maps(model: ImageClassifier, images: Tensor) -> NDArray[np.uint8] | Non
 
 
 def evidence_maps(model: ImageClassifier, images: Tensor, *, classes: Tensor) -> Tensor | None:
-    """Spread the logits of `classes` (N, T) over the last map of features of standardised images: (N, T, h, w).
+    """Spread the logits of `classes` (N, T) over the last feature map of standardised images: (N, T, h, w).
 
-    Where the features are pooled from that map by a mean or a maximum, the evidence adds up to the logit without the
-    head's bias. Nothing where no layer has places. Raises: ModuleNotFoundError without captum.
+    If the features are pooled from that map by a mean or a maximum, the evidence adds up to the logit without the
+    head's bias. None if no layer has spatial extent. Raises: ModuleNotFoundError without captum.
     """
     with without_widgets():
         from captum.attr import LayerGradientXActivation
@@ -64,7 +64,7 @@ def evidence_maps(model: ImageClassifier, images: Tensor, *, classes: Tensor) ->
 
 @torch.no_grad()
 def find_last_layer(model: ImageClassifier, images: Tensor) -> nn.Module | None:
-    """Find the last layer of the features whose output (N, C, h, w) still has several places."""
+    """Find the last feature layer whose output (N, C, h, w) still has spatial extent."""
     found: list[nn.Module] = []
 
     def note(layer: nn.Module, _: object, output: object) -> None:

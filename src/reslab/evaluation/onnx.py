@@ -1,4 +1,4 @@
-"""Exported files beside the network that they were made from: what each costs in accuracy and wins in speed.
+"""Compare exported files with the network that they were made from, in accuracy and speed.
 
 Axes: N images, C channels, H rows, W columns, K classes.
 """
@@ -30,7 +30,7 @@ Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # stored pixels (N
 
 
 class Raced(NamedTuple):
-    """Which images (N,) a network classified correctly, and how many in a second."""
+    """Which images (N,) a network classified correctly, and its images per second."""
 
     right: NDArray[np.bool_]
     images_per_second: float
@@ -48,7 +48,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class OnnxEvaluation:
-    """Files on the test split; PyTorch's own figures are the first."""
+    """Files measured on the test split; the first entry is PyTorch itself."""
 
     num_images: int
     files: tuple[Measured, ...]
@@ -57,18 +57,18 @@ class OnnxEvaluation:
 def evaluate_onnx(
     run: Run, *, files: Sequence[Path], data_dir: Path | None = None, allow_remote: bool = False
 ) -> OnnxEvaluation:
-    """Measure exported files on the test split of the run that they were made from, on the processor.
+    """Measure exported files on the test split of the run that they were made from, on the CPU.
 
     Parameters
     ----------
     run : Run
         The run, evaluated on its test split.
     files : sequence of Path
-        ONNX files that `export` has written.
+        ONNX files written by `export`.
     data_dir : Path, optional
-        Where downloaded data lies, instead of `$RESLAB_DATA` or the cache directory.
+        Folder of downloaded data, instead of `$RESLAB_DATA` or the cache directory.
     allow_remote : bool, default False
-        Whether another machine that the run's recipe names may be contacted.
+        Whether machines named in the run's recipe may be contacted.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def evaluate_onnx(
     Raises
     ------
     UserError
-        Where a file is not for the run's classes, or the test split is not the one that was evaluated.
+        If a file is not for the run's classes, or the test split is not the one that was evaluated.
 
     Examples
     --------
@@ -120,10 +120,10 @@ def _by_pytorch(network: Network) -> Predict:
 
 
 def race(networks: Sequence[Predict], images: ImageSet) -> list[Raced]:
-    """Let networks classify the same images, batch by batch in turn, so that a busy moment slows all of them."""
+    """Time networks on the same images, in turn batch by batch, so that other load slows all of them alike."""
     batches = np.split(images.images[:].numpy(), range(BATCH, len(images.labels), BATCH))
     for network in networks:
-        network(batches[0])  # memory is laid out by the first call
+        network(batches[0])  # the first call allocates memory
     predicted: list[list[NDArray[np.int64]]] = [[] for _ in networks]
     seconds = [0.0] * len(networks)
     for batch in batches:

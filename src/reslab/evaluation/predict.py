@@ -1,4 +1,4 @@
-"""A run to its predictions: the only stage that opens the test split."""
+"""Write a run's predictions: the only stage that opens the test split."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,11 +30,11 @@ def predict(
     data_dir: Path | None = None,
     allow_remote: bool = False,
 ) -> None:
-    """Write the predictions of the named splits, the images that were misclassified, and what a person may look at.
+    """Write the predictions of the named splits, their misclassified images, and the gallery.
 
-    With `views`, the mean over so many views of each image is written beside the predictions without. Of an extended
-    run, the network before the extension also predicts the test images of its own classes, always plainly.
-    Raises: UserError where the run is not finished or its data has changed.
+    With `views`, predictions with test-time augmentation over this many views are written as well. For an extended run,
+    the base also predicts the test images of its own classes, always without test-time augmentation.
+    Raises: UserError if the run is not finished or its data has changed.
     """
     network = Network.load(run.path, device=device)
     kernels.enable(network.device)
@@ -57,12 +57,12 @@ def predict(
 
 
 def _find_copies(run: Run, test: ImageSet, *, data_dir: Path | None, allow_remote: bool) -> Copies | None:
-    """Find the test images that the run was trained on; nothing where its training images are no longer there."""
+    """Find the test images that the run was trained on; None if its training images have changed."""
     recipe = recipe_here(run, data_dir=data_dir)
     train = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
     if describe_change(train, recorded=run.environment.data):
         return None
-    if recipe.image_size < SIDE and recipe.stream is None:  # too few pixels to tell copies by
+    if recipe.image_size < SIDE and recipe.stream is None:  # too few pixels to recognize copies
         recipe = recipe.model_copy(update={"image_size": SIDE})
         train = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
         test = read_split(recipe, "test", data_dir=data_dir, allow_remote=allow_remote)
@@ -70,7 +70,7 @@ def _find_copies(run: Run, test: ImageSet, *, data_dir: Path | None, allow_remot
 
 
 def _answer_split(network: Network, images: ImageSet) -> tuple[Predictions, Familiarities | None]:
-    """Predict a split plainly; of test images also say how familiar they are, if the network knows."""
+    """Predict a split without augmentation; for test images also return the familiarity, if the network has one."""
     if images.split != "test" or network.familiarity is None:
         return _predict_split(network, images, views=1), None
     logits, familiarity = network.logits_and_familiarity(images.images)
@@ -84,7 +84,7 @@ def _predict_split(network: Network, images: ImageSet, *, views: int) -> Predict
 
 
 def _predict_with_base(run: Run, extension: Extension, images: ImageSet, *, device: str) -> None:
-    """Write what the network before the extension says of the images of its own classes."""
+    """Write the base's predictions for the images of its own classes."""
     if run.base_digest != extension.base:
         raise UserError(f"{run.base_path} is not the network that {run.path} was made from: extend that one again")
     base = Network.load(run.base_path, device=device)
@@ -110,9 +110,9 @@ def _check_fit(run: Run, network: Network, images: ImageSet) -> None:
 
 
 def _record_data(run: Run, images: ImageSet) -> None:
-    """Add the split to what the run has used, and refuse a split that is not what it was.
+    """Record that the run has used the split, and refuse a split that has changed.
 
-    Raises: UserError where the fingerprint differs.
+    Raises: UserError if the fingerprint differs.
     """
     used = run.environment
     if change := describe_change(images, recorded=used.data):

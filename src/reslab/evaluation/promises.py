@@ -1,22 +1,22 @@
-"""What became of the promises on test images: sets of classes, and the share answered.
+"""Check the promises on test images: the coverage of sets of classes, and the share answered.
 
 Axes: N images, K classes.
 """
 
 import numpy as np
 
-from reslab.data.pictures import ANSWERED
+from reslab.data.pictures import ANSWERED, is_answered
 from reslab.measure.class_sets import members
 from reslab.measure.estimates import proportion, proportions
 from reslab.measure.metrics import Answers, softmax
 from reslab.records import AnsweredFigures, ClassSets, Estimate, SetFigures
 from reslab.runs import Familiarities, Predictions
 
-PROMISED = (0.9, 0.95, 0.99)  # coverages that are measured, as far as enough images were held out
+PROMISED = (0.9, 0.95, 0.99)  # coverages to measure, if enough images were held out for them
 
 
 def measure_class_sets(predictions: Predictions, known: ClassSets | None) -> tuple[SetFigures, ...]:
-    """Count how often sets of classes hold the truth, and how large they are."""
+    """Measure how often sets of classes contain the true class, and how large they are."""
     thresholds = dict(known.thresholds) if known else {}
     return tuple(
         _measure_sets(predictions, coverage, thresholds[coverage]) for coverage in PROMISED if coverage in thresholds
@@ -39,9 +39,9 @@ def _measure_sets(predictions: Predictions, coverage: float, threshold: float) -
 
 
 def measure_answered(predictions: Predictions, known: Familiarities) -> AnsweredFigures:
-    """Count how many images are answered, and how often the answers, and the guesses for the others, are right."""
+    """Measure the share of images answered, and the accuracy of the answers and of the guesses for the others."""
     right = predictions.logits.argmax(axis=1) == predictions.labels
-    answered = known.familiarity > 1 - ANSWERED
+    answered = np.array([is_answered(each) for each in known.familiarity], dtype=bool)
     return AnsweredFigures(
         promised=ANSWERED,
         answered=proportion(answered.sum(), total=np.asarray(len(right))),

@@ -1,4 +1,4 @@
-"""From the predictions of a run to its `evaluation.json`; which images to show as its worst errors.
+"""From a run's predictions to its `evaluation.json`, and the images to show as its worst errors.
 
 Axes: N images, K classes, M chosen images.
 """
@@ -34,13 +34,13 @@ TOP5_ABOVE = 10  # classes
 def score(
     run: Run, *, splits: Iterable[SplitName], views: int | None = None, resamples: int = 1000, seed: int = 0
 ) -> Evaluation:
-    """Measure the predictions of `splits` and write the run's evaluation; return it.
+    """Measure the predictions of `splits`, write the run's evaluation and return it.
 
-    `views` is the number of views behind the predictions with test-time augmentation; without it they are left alone.
-    Splits evaluated before, and what an extension did, stay as they are for the same classes and the same number of
-    resamples. The intervals of a split depend on its predictions, `resamples` and `seed` alone.
+    `views` is the number of views behind the predictions with test-time augmentation; without it they are ignored.
+    Earlier results of other splits, and of an extension, are kept if the classes and the number of resamples are the
+    same. The intervals of a split depend on its predictions, `resamples` and `seed` alone.
 
-    Raises: UserError where predictions are missing or do not fit the run's classes, or `resamples` is below 1.
+    Raises: UserError if predictions are missing or do not fit the run's classes, or `resamples` is below 1.
     """
     if resamples < 1:
         raise UserError(f"{resamples} bootstrap resamples are too few: take at least 1, better 1000")
@@ -68,9 +68,9 @@ def score(
 def measure(
     predictions: Predictions, *, temperature: float | None = None, resamples: int = 1000, seed: int = 0
 ) -> Figures:
-    """Measure valid predictions: every figure of a split with its interval.
+    """Compute every metric of valid predictions with its interval.
 
-    `temperature` is what their logits have been divided by: the figures of probabilities stand beside those before.
+    `temperature` is what their logits were divided by: probabilities are then also measured before that calibration.
     """
     logits, labels = predictions
     num_classes = logits.shape[1]
@@ -90,20 +90,20 @@ def measure(
 
 
 def choose_examples(logits: Logits, labels: Integers, *, limit: int = 1000) -> Integers:
-    """Choose the misclassified images (M,) of logits (N, K), M at most `limit`, the most certain first.
+    """Choose misclassified images (M,) from logits (N, K), M at most `limit`, the most confident first.
 
-    Certain is what has the largest probability of its wrong class; equals stand in the order of the split.
+    The confidence is the probability of the wrong class; ties keep the order of the split.
     """
     wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
     certainty = metrics.softmax(logits[wrong]).max(axis=1)
     return wrong[np.argsort(-certainty, kind="stable")[:limit]]
 
 
-# ---- reading what is there
+# ---- reading
 
 
 def _earlier(run: Run, *, classes: tuple[str, ...], resamples: int) -> Evaluation | None:
-    """Give the evaluation before where the head of the new one describes its figures as well."""
+    """Return the earlier evaluation if its classes, resamples and confidence are those of the new one."""
     if not run.is_evaluated:
         return None
     try:
@@ -147,7 +147,7 @@ def _score_split(
 
 
 def _measure_answered(run: Run, split: SplitName, predictions: Predictions) -> AnsweredFigures | None:
-    """Measure what becomes of test images by how familiar they are, where the network knows that."""
+    """Measure which test images are answered, if the network knows how familiar they are."""
     known = read_exhibit(run.path, split, Familiarities) if split == "test" else None
     if known is None:
         return None
@@ -157,7 +157,7 @@ def _measure_answered(run: Run, split: SplitName, predictions: Predictions) -> A
 
 
 def _measure_without_copies(run: Run, split: SplitName, predictions: Predictions) -> WithoutCopies | None:
-    """Measure the accuracy on test images without a copy among the training images, where those were looked for."""
+    """Measure the accuracy on test images without a copy among the training images, if copies were looked for."""
     copies = read_exhibit(run.path, split, Copies) if split == "test" else None
     if copies is None:
         return None
@@ -170,7 +170,7 @@ def _measure_without_copies(run: Run, split: SplitName, predictions: Predictions
 
 
 def _score_extension(run: Run, classes: tuple[str, ...], figures: Figures) -> ExtensionFigures | None:
-    """Measure what was extended, where the run is an extended one, beside the `figures` of its test split."""
+    """Measure the extension from the `figures` of the test split; None if the run is not an extended one."""
     extension = run.recipe.extension
     if extension is None:
         return None
@@ -185,7 +185,7 @@ def _score_extension(run: Run, classes: tuple[str, ...], figures: Figures) -> Ex
 
 
 def _read(run: Run, split: SplitName, *, num_classes: int, augmented: bool = False) -> Predictions:
-    """Read the predictions of a split. Raises: UserError where they do not fit the classes or are not finite."""
+    """Read the predictions of a split. Raises: UserError if they do not fit the classes or are not finite."""
     predictions = run.read_predictions(split, augmented=augmented)
     kind = f"{split} predictions" + (" with test-time augmentation" if augmented else "")
     _check(run, predictions, kind=kind, num_classes=num_classes)
@@ -200,7 +200,7 @@ def _check(run: Run, predictions: Predictions, *, kind: str, num_classes: int) -
 
 def _complaint(logits: Logits, labels: Integers, *, num_classes: int) -> str | None:
     if not labels.size:
-        return "they are of no images"
+        return "they contain no images"
     if logits.shape[1] != num_classes:
         return f"their logits are of {logits.shape[1]} classes, the network has {num_classes}"
     if labels.min() < 0 or labels.max() >= num_classes:
@@ -209,7 +209,7 @@ def _complaint(logits: Logits, labels: Integers, *, num_classes: int) -> str | N
     return f"the logits of {num_bad} images are not finite numbers" if num_bad else None
 
 
-# ---- figures with their intervals
+# ---- metrics with their intervals
 
 
 def _probability_figures(predictions: Predictions, *, resamples: int, seed: int) -> dict[str, Estimate]:

@@ -1,4 +1,4 @@
-"""Are new pictures like those that a network was evaluated on?
+"""Check whether new pictures resemble those that a network was evaluated on.
 
 Source: Rabanser et al. 2019, "Failing Loudly: An Empirical Study of Methods for Detecting Dataset Shift",
 arXiv:1810.11953.
@@ -29,28 +29,28 @@ from reslab.words import percent
 __all__ = ["Aspect", "Watched", "watch"]
 
 FEWEST, MOST = 10, 1000  # pictures
-ENOUGH = 200  # pictures that show a small change
-ALARM_AT = 0.01  # the share of folders like the reference in which something is taken for changed
+ENOUGH = 200  # pictures needed to detect a small change
+ALARM_AT = 0.01  # the significance level: the share of unchanged folders with a false alarm
 SHOWN_CLASSES = 3
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What is compared of images: features (N, D), logits (N, K), and how bright, rich and sharp each is (N,)."""
+    """What is compared of images: features (N, D), logits (N, K), and brightness, contrast and detail, each (N,)."""
 
     features: Floats
     logits: Floats
     pictures: dict[str, Floats]
 
     def subset(self, places: Integers) -> "Seen":
-        """Choose images by their places."""
+        """Choose images by their indices."""
         chosen = {name: values[places] for name, values in self.pictures.items()}
         return Seen(self.features[places], self.logits[places], chosen)
 
 
 @dataclass(frozen=True)
 class Aspect:
-    """What is compared: its means among held-out images and new pictures, where it has one, and what they tell.
+    """One aspect that is compared: its means over held-out images and new pictures, if it has any, and the conclusion.
 
     `p_value` is how often pictures like the held-out ones would differ as much in any aspect, by Holm's correction.
     """
@@ -80,7 +80,7 @@ class Watched:
 
     @property
     def summary(self) -> str:
-        """Say in a sentence how sure that is."""
+        """A sentence on how certain that is."""
         least = min(each.p_value for each in self.aspects)
         if self.changed:
             return (
@@ -102,17 +102,17 @@ def watch(run: Run, *, files: Sequence[Path], device: str = "auto") -> Watched:
     files : sequence of Path
         Pictures, or folders of them. Of more than 1,000 a random sample is compared.
     device : str, default "auto"
-        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
+        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU if there is one.
 
     Returns
     -------
     Watched
-        Six aspects, each with a p value by Holm's correction; `changed` where any of those is at most 1 %.
+        Six aspects, each with a p value after Holm's correction; `changed` is True if any of those is at most 1 %.
 
     Raises
     ------
     UserError
-        Where the run is not evaluated, or there are fewer than 10 pictures.
+        If the run is not evaluated, or there are fewer than 10 pictures.
 
     Examples
     --------
@@ -141,7 +141,7 @@ def watch(run: Run, *, files: Sequence[Path], device: str = "auto") -> Watched:
 
 
 def read_reference(run: Run, network: Network) -> Seen:
-    """Read the test images that evaluation has kept. Raises: UserError where there are none, or too few."""
+    """Read the test images that evaluation has kept. Raises: UserError if there are none or too few."""
     kept, gallery = read_exhibit(run.path, "test", Features), read_exhibit(run.path, "test", GalleryImages)
     if kept is None or gallery is None:
         raise UserError(
@@ -164,7 +164,7 @@ def read_reference(run: Run, network: Network) -> Seen:
 
 
 def look_at(network: Network, images: NDArray[np.uint8]) -> Seen:
-    """Give what is compared of stored images (N, C, H, W)."""
+    """Compute what is compared of stored images (N, C, H, W)."""
     pixels = torch.from_numpy(images)
     features = network.features(pixels)
     with torch.inference_mode():
@@ -176,7 +176,7 @@ def compare(before: Seen, now: Seen, *, classes: Sequence[str]) -> tuple[Aspect,
     """Test six aspects of the images, and say what has changed."""
     first, second = _describe(before), _describe(now)
     samples = {name: np.concatenate([first[name], second[name]]) for name in first}
-    # Scaled by both samples together, since the one that sets the scale would differ by that alone.
+    # Scaled by both samples together: a sample that alone sets the scale would differ by that alone.
     scale = samples["features"].std(axis=0)
     samples["features"] = samples["features"] / np.maximum(scale, scale.mean() / 10 + 1e-12)
     p_values = holm(energy_tests(list(samples.values()), num_reference=len(before.logits)))
@@ -187,7 +187,7 @@ def compare(before: Seen, now: Seen, *, classes: Sequence[str]) -> tuple[Aspect,
 
 
 def _describe(seen: Seen) -> dict[str, Floats]:
-    """Describe images by all that is compared, each (N, D)."""
+    """Return everything that is compared, each (N, D)."""
     probabilities = softmax(seen.logits)
     guesses = np.eye(probabilities.shape[1])[probabilities.argmax(axis=1)]
     return {
@@ -199,10 +199,10 @@ def _describe(seen: Seen) -> dict[str, Floats]:
 
 
 def measure_pictures(images: NDArray[np.uint8]) -> dict[str, Floats]:
-    """Give the brightness, contrast and fine detail of images (N, C, H, W) uint8, each (N,).
+    """Compute the brightness, contrast and fine detail of images (N, C, H, W) uint8, each (N,).
 
     Brightness is the mean of the grey values, from 0 to 1, contrast their standard deviation. Fine detail is the
-    deviation of their Laplacian against their own: less is blur, more is noise.
+    standard deviation of their Laplacian relative to their own: blur lowers it, noise raises it.
     """
     weights = LUMA if images.shape[1] == len(LUMA) else np.full(images.shape[1], 1 / images.shape[1])
     grey = np.tensordot(images.astype(np.float64) / 255, weights, axes=(1, 0))
@@ -214,7 +214,7 @@ def measure_pictures(images: NDArray[np.uint8]) -> dict[str, Floats]:
 
 
 def _laplacian(grey: Floats) -> Floats:
-    """Take each pixel's four neighbours from four times itself, (N, H, W); an image goes on beyond its edge."""
+    """Subtract each pixel's four neighbours from four times the pixel, (N, H, W); edge pixels repeat outwards."""
     wide = np.pad(grey, ((0, 0), (1, 1), (1, 1)), mode="edge")
     return 4 * grey - wide[:, :-2, 1:-1] - wide[:, 2:, 1:-1] - wide[:, 1:-1, :-2] - wide[:, 1:-1, 2:]
 
@@ -229,7 +229,7 @@ def _judge(name: str, before: Floats, now: Floats, *, p_value: float, classes: S
 
 
 def _say(name: str, before: Floats, now: Floats, *, classes: Sequence[str]) -> str:
-    """Say how images (N, D) differ in an aspect."""
+    """Describe how images (N, D) differ in an aspect."""
     then, here = before.mean(), now.mean()
     rises = bool(here > then)
     match name:

@@ -1,4 +1,4 @@
-"""Export: the network of a finished run to files that run elsewhere, each read back and checked on real images."""
+"""Export a finished run's network to files that run elsewhere; each is read back and checked on real images."""
 
 import tempfile
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ NUM_CHECKED, NUM_CALIBRATED, NUM_MEASURED = 256, 512, 2000  # images
 
 @dataclass(frozen=True)
 class Written:
-    """A file, and by how much a logit or a probability differs from PyTorch's at most; None where it is in int8."""
+    """A file, and the largest difference of a logit or a probability from PyTorch's; None for int8."""
 
     file: str
     num_bytes: int
@@ -45,7 +45,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Cost:
-    """What int8 costs and wins beside float32 in ONNX Runtime: fractions, images per second, all on `num_images`."""
+    """int8 compared with float32 in ONNX Runtime, on `num_images`: accuracies as fractions, and images per second."""
 
     split: SplitName
     num_images: int
@@ -76,9 +76,9 @@ def export(
 ) -> Export:
     """Write a finished run's network to files that run elsewhere.
 
-    A graph takes the pixels of pictures of any size; it resizes and standardizes them as reslab does. Each is read back
-    and compared with PyTorch on training images, or on generated ones where those are not at hand. The test split is
-    not read.
+    An exported graph takes the pixels of pictures of any size, and resizes and standardizes them as reslab does. Each
+    file is read back and compared with PyTorch on training images, or on generated ones if those are not available. The
+    test split is not read.
 
     Parameters
     ----------
@@ -91,26 +91,26 @@ def export(
         Whether to write a second ONNX file, `…-int8.onnx`, that computes in 8-bit integers, calibrated on training
         images.
     fixed_size : bool, default False
-        Whether pictures have the network's own size, for runtimes without dynamic shapes.
+        Whether to accept only pictures of the network's own size, for runtimes without dynamic shapes.
     opset : int, default 20
-        Version of ONNX's operators, 18 to 23.
+        ONNX opset version, 18 to 23.
     data_dir : Path, optional
-        Where downloaded data lies, instead of `$RESLAB_DATA` or the cache directory.
+        Folder of downloaded data, instead of `$RESLAB_DATA` or the cache directory.
     allow_remote : bool, default False
-        Whether another machine that the run's recipe names may be contacted.
+        Whether machines named in the run's recipe may be contacted.
 
     Returns
     -------
     Export
-        The files, by how much each differs from PyTorch, and what 8-bit integers cost and win.
+        The files, how much each differs from PyTorch, and how int8 changes accuracy and speed.
 
     Raises
     ------
     UserError
-        Where the run is not finished or `to` is no place for it.
+        If the run is not finished, or `to` is not a place for an export.
     Failure
-        Where a file differs from PyTorch by more than 1e-4 in a logit or a probability, times the largest logit where
-        that is above 1: it is removed then.
+        If a file differs from PyTorch by more than 1e-4 in a logit or a probability, times the largest logit if that is
+        above 1; the file is then removed.
 
     Examples
     --------
@@ -163,7 +163,7 @@ def export(
 
 
 def _check_target(target: Path, *, int8: bool) -> bool:
-    """Say whether the target is a folder. Raises: UserError where it is not a place for an export."""
+    """Tell whether the target is a folder. Raises: UserError if it is not a place for an export."""
     if target.suffix in (".onnx", ".pt2", ".html") and not target.is_dir():
         if int8 and target.suffix != ".onnx":
             raise UserError(f"{target} cannot be in int8: write model.onnx or a folder")
@@ -179,7 +179,7 @@ def _check_target(target: Path, *, int8: bool) -> bool:
 def _find_images(
     run: Run, network: Network, data_dir: Path | None, allow_remote: bool
 ) -> tuple[NDArray[np.uint8], str]:
-    """Give the training split's first images, or generated ones where it cannot be read, and say which."""
+    """Return the first training images, or generated ones if those cannot be read, and which of the two."""
     try:
         recipe = recipe_here(run, data_dir=data_dir)
         train = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
@@ -190,7 +190,7 @@ def _find_images(
 
 
 def _read_int8_images(run: Run, data_dir: Path | None, allow_remote: bool) -> tuple[NDArray[np.uint8], ImageSet]:
-    """Give images for the calibration, and others to measure on: validation images where the recipe held some out."""
+    """Return images for calibration, and others to measure on: validation images if the recipe held some out."""
     recipe = recipe_here(run, data_dir=data_dir)
     train = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
     order = torch.randperm(len(train.labels), generator=seeded(0, "calibrate"))
@@ -208,7 +208,7 @@ def _read_int8_images(run: Run, data_dir: Path | None, allow_remote: bool) -> tu
 
 
 def _write(path: Path, content: bytes, network: Network, images: NDArray[np.uint8]) -> Written:
-    """Write a graph, read it back, and compare. Raises: Failure where it differs too much, and removes it."""
+    """Write a graph, read it back and compare. Raises: Failure, and removes the file, if it differs too much."""
     write_bytes(path, content)
     found = OnnxFile(path).predict if path.suffix == ".onnx" else open_pt2(path)
     scale = max(1.0, float(network.logits(torch.from_numpy(images)).abs().max()))
@@ -224,7 +224,7 @@ def _write(path: Path, content: bytes, network: Network, images: NDArray[np.uint
 
 
 def _write_page(path: Path, model: bytes, known: Description, network: Network, images: NDArray[np.uint8]) -> Written:
-    """Write a web page. Raises: Failure where its network, whose weights are rounded, differs too much."""
+    """Write a web page. Raises: Failure if its network, whose weights are rounded, differs too much."""
     rounded = round_weights(model)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
@@ -241,9 +241,9 @@ def _write_page(path: Path, model: bytes, known: Description, network: Network, 
 
 
 def _compare(found: Predict, network: Network, images: NDArray[np.uint8]) -> list[float]:
-    """Give the largest differences from PyTorch: in logits, probabilities and, where it is known, familiarity."""
+    """Return the largest differences from PyTorch: in logits, probabilities and, if there is one, familiarity."""
     wanted = run_reference(network, torch.from_numpy(images))
-    # One image alone and the others together: the number of images must be free.
+    # One image alone and the others together, since the number of images must be dynamic.
     return [
         float(np.abs(np.concatenate(both) - right.numpy()).max())
         for *both, right in zip(_known(found(images[:1])), _known(found(images[1:])), wanted, strict=True)
@@ -251,19 +251,19 @@ def _compare(found: Predict, network: Network, images: NDArray[np.uint8]) -> lis
 
 
 def _known(outputs: Outputs) -> list[NDArray[np.float32]]:
-    """Leave out what the network does not know."""
+    """Leave out the outputs that the network does not have."""
     return [each for each in outputs if each is not None]
 
 
 def _largest_step(network: Network) -> float:
-    """Say by how much a familiarity may differ: it counts held-out images, and rounding moves some across."""
+    """Return how much a familiarity may differ: it is a share of held-out images, and rounding moves a few across."""
     return 0.0 if network.familiarity is None else 3 / len(network.familiarity.scores)
 
 
 def _write_int8(
     path: Path, known: Description, calibration: NDArray[np.uint8], measured: ImageSet
 ) -> tuple[Written, Cost]:
-    """Quantise a file, write it beside, and measure both."""
+    """Quantise a file, write the result next to it, and measure both."""
     beside = path.with_name(f"{path.stem}-int8.onnx")
     content = quantize(path.read_bytes(), images=calibration, known=known)
     write_bytes(beside, content)

@@ -1,4 +1,4 @@
-"""A network as it leaves the laboratory: a picture's pixels in, logits and probabilities out.
+"""A network as it is exported: a picture's pixels in, logits and probabilities out.
 
 Axes: N images, P channels of a picture, C channels of the network, H rows, W columns, S side of its squares, K classes.
 """
@@ -16,9 +16,9 @@ from reslab.network.onnx_file import AXES, INPUT, picture_channels
 
 
 class Deployed(nn.Module):
-    """A classifier with all that comes before and after it: resizing, standardisation, familiarity where it has one.
+    """A classifier with everything before and after it: resizing, standardisation, and familiarity if it has one.
 
-    Unless `any_size`, pictures have the network's own size, and the graph holds no resizing.
+    Without `any_size`, pictures must have the network's own size, and the graph does not resize.
     """
 
     mean: Tensor
@@ -48,8 +48,8 @@ class Deployed(nn.Module):
 
 
 def trace(network: Network, *, any_size: bool = True) -> ExportedProgram:
-    """Record the graph of a network, for any number of images of any size; convolutions are PyTorch's own."""
-    # Made for this: a view into a data set would take the whole of it into the file.
+    """Trace the graph of a network, for any number of images of any size; convolutions are PyTorch's own."""
+    # Made for this: with a view into a data set, the file would contain the whole set.
     sides = (2 * network.image_size + 3, 3 * network.image_size + 1) if any_size else [network.image_size] * 2
     example = torch.zeros(2, *sides, picture_channels(network.channels), dtype=torch.uint8)
     free = AXES if any_size else AXES[:1]
@@ -61,12 +61,12 @@ def trace(network: Network, *, any_size: bool = True) -> ExportedProgram:
             dynamic_shapes={INPUT: {place: Dim(name) for place, name in enumerate(free)}},
         )
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # which names folders of this machine
+        node.meta.pop("stack_trace", None)  # it names folders of this machine
     return program
 
 
 def run_reference(network: Network, images: Tensor) -> tuple[Tensor, ...]:
-    """Compute what the file should say, by the network as it is evaluated."""
+    """Compute the outputs that the file should have, with the network as it is evaluated."""
     logits = network.logits(images)
     _, familiarity = network.answer(images)
     answers = logits, logits.double().softmax(dim=1).float()

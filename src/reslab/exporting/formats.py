@@ -1,4 +1,4 @@
-"""The files that an exported network is written to, and what they say of images once they are read back."""
+"""The file formats of an exported network, and predictions by a file that is read back."""
 
 import io
 import logging
@@ -48,13 +48,13 @@ def to_onnx(program: ExportedProgram, *, known: Description, opset: int) -> byte
 
 
 def _forget_origin(graph: "onnx.GraphProto") -> None:  # type: ignore[name-defined]  # noqa: F821
-    """Take out where in PyTorch's graph each part came from: a third of a small file, and of no use without it."""
+    """Remove where in PyTorch's graph each part came from: a third of a small file, and useless without that graph."""
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del part.metadata_props[:]
 
 
 def _name_axes(graph: "onnx.GraphProto") -> None:  # type: ignore[name-defined]  # noqa: F821
-    """Call the axes of the pictures by their names, and the same axes of the answers."""
+    """Name the dynamic axes of the input, and the same axes of the outputs."""
     axes = [value.type.tensor_type.shape.dim for value in (*graph.input, *graph.output)]
     names = {axis.dim_param: name for axis, name in zip(axes[0], AXES, strict=False) if axis.dim_param}
     for axis in (each for dims in axes for each in dims if each.dim_param):
@@ -71,7 +71,7 @@ def to_pt2(program: ExportedProgram, *, known: Description) -> bytes:
 
 
 def open_pt2(path: Path) -> Predict:
-    """Open a `.pt2` file that was just written to predict with."""
+    """Open a `.pt2` file that was just written, for prediction."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module = torch.export.load(path).module()

@@ -1,7 +1,7 @@
-"""From an ONNX file to one that computes in 8-bit integers, by ONNX Runtime's static quantisation.
+"""Quantise an ONNX file to 8-bit integers, by ONNX Runtime's static quantisation.
 
-Weights are scaled by output channel, activations by the least and greatest value on the images of the calibration.
-Weights keep 7 bits: without them, sums of 16 bits overflow on processors that lack VNNI.
+Weights are scaled per output channel, activations by their minimum and maximum over the calibration images.
+Weights use only 7 bits, since otherwise 16-bit sums overflow on processors that lack VNNI.
 """
 
 import logging
@@ -56,6 +56,6 @@ def quantize(model: bytes, *, images: NDArray[np.uint8], known: Description) -> 
 
 
 def _before_the_network(model: "onnx.ModelProto") -> list[str]:  # type: ignore[name-defined]  # noqa: F821
-    """Name what resizes and standardises, by products of matrices that 8 bits would blur."""
+    """Return the nodes that resize and standardise, whose matrix products 8 bits would blur."""
     names = [node.name for node in model.graph.node]
     return names[: [node.op_type for node in model.graph.node].index("Conv")]

@@ -1,10 +1,10 @@
-"""Pictures of any size to a network's squares, as operations that a graph can hold; pixel for pixel as Pillow does it.
+"""Resize pictures of any size to a network's squares with exportable operations, pixel for pixel as Pillow does.
 
 Pillow's bilinear filter is a triangle that widens with the factor when it shrinks. It is separable: a picture is
 multiplied by one matrix for its columns and by one for its rows, whose weights are whole numbers of 22 bits, and after
 each the values are rounded. The matrices depend on the picture's size alone and are computed in the graph, in double
 precision, so that sums of whole numbers are exact. `data.framing.frame` decides the same for pictures in Python.
-Axes: N pictures, C channels, H rows, W columns, L pixels along one of both, S side of the square.
+Axes: N pictures, C channels, H rows, W columns, L pixels along either of them, S side of the square.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ ONE = 2.0**22  # Pillow's weight of 1
 
 
 class _Axis(NamedTuple):
-    """The weights of an axis, and how many pixels it loses from the picture to what is shown of it."""
+    """The weights of an axis, and by how many pixels the picture shrinks along it."""
 
     weights: Tensor
     lost: Tensor
@@ -31,7 +31,7 @@ def resize_any(pictures: Tensor, *, side: int, resize: Resizing) -> Tensor:
     in_rows, in_columns = (torch.arange(length) + half for length in pictures.shape[2:])
     square = torch.arange(side)
     rows = _weigh(in_rows[None], square[:, None], height, width, side=side, resize=resize)
-    # Made as it is multiplied, (L, S): a transposed product in double precision is not in every runtime.
+    # Made as (L, S), since not every runtime has a transposed product in double precision.
     columns = _weigh(in_columns[:, None], square[None], width, height, side=side, resize=resize)
     columns_first = _round(rows.weights @ _round(values @ columns.weights))
     rows_first = _round(_round(rows.weights @ values) @ columns.weights)
@@ -43,8 +43,8 @@ def resize_any(pictures: Tensor, *, side: int, resize: Resizing) -> Tensor:
 def _weigh(places: Tensor, square: Tensor, length: Tensor, other: Tensor, *, side: int, resize: Resizing) -> _Axis:
     """Weigh the pixels of an axis, whose centres lie at `places`, for each pixel of the square.
 
-    `places` and `square` lie across each other, as (1, L) and (S, 1) or as (L, 1) and (1, S), and give the result its
-    form; the picture has `length` pixels along the axis and `other` across it.
+    `places` and `square` broadcast to the shape of the result, as (1, L) and (S, 1) or as (L, 1) and (1, S); the
+    picture has `length` pixels along the axis and `other` across it.
     """
     start, taken = torch.zeros_like(length), length
     inner, corner = torch.full_like(length, side), torch.zeros_like(length)
@@ -63,7 +63,7 @@ def _weigh(places: Tensor, square: Tensor, length: Tensor, other: Tensor, *, sid
     triangle = (1 - distance.abs()).clamp(min=0)
     total = triangle.sum(dim=0 if len(square) == 1 else 1, keepdim=True).clamp(min=1e-6)
     weights = (ONE * triangle / total + 0.5).floor()
-    # Outside of the picture there is black.
+    # Black outside of the picture.
     return _Axis(weights * ((shown >= 0) & (shown < inner)).double(), length - inner)
 
 

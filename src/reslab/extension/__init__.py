@@ -1,4 +1,4 @@
-"""Extension: a finished run and new classes to a run that knows them all."""
+"""Extension: teach the network of a finished run new classes."""
 
 from reslab.extension.memory import remember
 from reslab.extension.methods import DEFAULT, METHODS

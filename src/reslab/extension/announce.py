@@ -1,4 +1,4 @@
-"""What an extension says before it trains: how unequal the classes are, which images occur twice, how long it takes."""
+"""Announcements of an extension before training: class imbalance, duplicate images, expected time."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -17,13 +17,13 @@ from reslab.recipe.networks import Fusion, Model
 from reslab.recipe.recipe import LinearHead, Recipe
 from reslab.words import counted
 
-MOST_PROBED = 128  # images that the time is estimated from
-REPEATED = 50  # times, features that a product of matrices is timed with, since a small one is slow
+MOST_PROBED = 128  # images used to estimate the time
+REPEATED = 50  # times that features are repeated for timing a matrix product, since small products are slower
 PASSES = 3  # a training step costs about three forward passes
 
 
 def describe_classes(images: ImageSet, *, num_old: int, num_remembered: int = 0) -> Iterator[str]:
-    """Say how many training images each new class has, against the old ones, which may be remembered instead."""
+    """Describe how many training images each new class has, and how many the old ones have or are remembered by."""
     counts = images.counts()
     old, new = counts[:num_old], counts[num_old:]
     named = ", ".join(f"{name} {count:,}" for name, count in zip(images.classes[num_old:], new, strict=True))
@@ -39,7 +39,7 @@ def describe_classes(images: ImageSet, *, num_old: int, num_remembered: int = 0)
 
 
 def describe_overlaps(images: ImageSet, *, num_old: int) -> str | None:
-    """Say which training images occur among the old and among the new classes, where there are images of both."""
+    """Describe which training images occur in both old and new classes; None if either has no images."""
     is_old = images.labels < num_old
     if not is_old.any():
         return None
@@ -48,9 +48,9 @@ def describe_overlaps(images: ImageSet, *, num_old: int) -> str | None:
 
 
 def estimate_seconds(network: Network, recipe: Recipe, *, images: ImageSet) -> float:
-    """Estimate how long the epochs of `recipe` take here, from passes of a few images at full size.
+    """Estimate the training time of `recipe` on this machine from passes over a few images at full size.
 
-    Beside a pretrained network its features and the solving of the head come on top; cached features cost nothing.
+    With a pretrained network, its features and solving the head take extra time; cached features cost nothing.
     """
     num_images = len(images.labels)
     probe = images.images[: max(1, min(MOST_PROBED, num_images // 16))]
@@ -72,13 +72,13 @@ def _estimate_joining(model: Model, images: ImageSet) -> float:
     """Estimate the seconds for the pretrained network's features of all images, and for the heads on them."""
     assert isinstance(model, Fusion)
     network = Pretrained(f"efficientnet_lite{model.pretrained.size}", image_size=model.pretrained.resize)
-    places = np.unique(np.linspace(0, len(images.labels) - 1, 5 * BATCH).astype(int))  # some may be in the cache
+    places = np.unique(np.linspace(0, len(images.labels) - 1, 5 * BATCH).astype(int))  # spread out: some may be cached
     fifth = -(-len(places) // 5)
     starting, few, more = np.split(places, [fifth, 2 * fifth])
     network.features(images.images[starting])
     of_few, _ = _time_features(network, images.images[few])
     of_more, features = _time_features(network, images.images[more])
-    per_image = max(0.0, of_more - of_few) / max(1, len(more) - fifth)  # without what each call takes
+    per_image = max(0.0, of_more - of_few) / max(1, len(more) - fifth)  # without the overhead of each call
     many = torch.from_numpy(features).repeat(REPEATED, 1)
     rows = torch.zeros(len(images.classes), many.shape[1], requires_grad=True)
     per_row = _time(lambda: torch.autograd.grad((many @ rows.T).logsumexp(1).sum(), rows)) / len(many)
@@ -92,7 +92,7 @@ def _time_features(network: Pretrained, pictures: Pictures) -> tuple[float, NDAr
 
 
 def _time(compute: Callable[[], object]) -> float:
-    """Time the second of two computations, since the first is slower."""
+    """Time the second of two calls, since the first is slower."""
     compute()
     began = time.perf_counter()
     compute()

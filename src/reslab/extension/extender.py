@@ -1,4 +1,4 @@
-"""An extension that has begun, carried out: the head or all layers are trained, and the new weights written."""
+"""Carry out an extension: train the head or all layers, and write the new weights."""
 
 import time
 from collections.abc import Iterator
@@ -30,13 +30,13 @@ from reslab.training.progress import Display
 from reslab.training.safety import Safety
 from reslab.words import counted, duration
 
-FEWEST_HELD_OUT = 10  # images of a class that a tau is chosen by
+FEWEST_HELD_OUT = 10  # images per class for choosing tau
 
 
 class _Fused(NamedTuple):
-    """What a head beside a pretrained network is given: features of the new data, training and held-out images.
+    """Features for a head on fused networks: those of the new data, for training and held-out images.
 
-    `remembered` are drawn features that stand for old images, and `kept` those of some old images as they are.
+    `remembered` are sampled features that stand for old images, and `kept` are real features of some old images.
     """
 
     new: LabelledFeatures
@@ -50,7 +50,7 @@ class _Fused(NamedTuple):
 
     @property
     def real(self) -> LabelledFeatures:
-        """Those of training images that are at hand, and what is kept of the old ones."""
+        """The features of available training images, with those kept of old images."""
         return self.kept.followed_by(self.new) if self.kept else self.new
 
     @property
@@ -59,7 +59,7 @@ class _Fused(NamedTuple):
 
 
 class Extender:
-    """Carries out the recipe of an extension that has begun."""
+    """Carries out the recipe of a started extension."""
 
     def __init__(self, begun: Begun, *, silent: bool, safety: Safety) -> None:
         keep_freed_memory()
@@ -79,7 +79,7 @@ class Extender:
         network = self._teach()
         if self.extension.method == "weight-align":
             heads.align_norms(network.module.head, num_old=self.extension.num_old)
-        if self.extension.method not in FUSED:  # which choose head and prior at once
+        if self.extension.method not in FUSED:  # those choose head and prior together
             self._settle_prior(network)
         calibrated, coming = bool(self.extension.keep_old), self._priors().coming.exp()
         if self.fused:
@@ -119,18 +119,18 @@ class Extender:
         return Network.load(self.run.base_path, device=str(self.device))
 
     def _grown(self) -> Network:
-        """Load the base anew, with a head for the new classes too."""
+        """Load a fresh base with a head that includes the new classes."""
         module = self._load_base().module
         heads.grow(module, num_new=len(self.images.classes) - self.extension.num_old)
         return self._named(module)
 
     def _named(self, module: ImageClassifier) -> Network:
-        """Give layers that know the new classes the names of all."""
+        """Make a network with the names of all classes from layers that include the new ones."""
         changes = {"model": self.recipe.model, "classes": self.images.classes, "calibration": None, "class_sets": None}
         return Network(module, self.base.metadata.model_copy(update=changes))
 
     def _fuse(self, first: Network) -> Network:
-        """Put a network beside the pretrained one; choose the head and the prior on the held-out images."""
+        """Fuse a network with the pretrained one; choose the head and the prior on the held-out images."""
         began = time.perf_counter()
         assert isinstance(self.recipe.model, Fusion)
         assert self.held_out is not None
@@ -147,11 +147,11 @@ class Extender:
             keep_old=self.extension.keep_old is not None,
             is_unchanged=self._is_unchanged,
         )
-        priors = replace(priors, carried=priors.coming)  # by which held-out images were weighed
+        priors = replace(priors, carried=priors.coming)  # by which the held-out images were weighted
         choices = [choose_prior(head.logits(held_out.features), held_out.labels, priors=priors) for head in candidates]
         place = max(range(len(choices)), key=lambda place: choices[place].best)
         head, choice = candidates[place], choices[place].model_copy(update={"strength": candidates[place].strength})
-        if min(held_out.labels.bincount()) < FEWEST_HELD_OUT:  # which would choose by chance
+        if min(held_out.labels.bincount()) < FEWEST_HELD_OUT:  # too few to choose by
             choice = choice.model_copy(update={"tau": 0.0})
         head.write(network.module.head)
         logits = head.logits(training.features)
@@ -170,7 +170,7 @@ class Extender:
 
     @property
     def _is_unchanged(self) -> bool:
-        """Tell whether no image has changed the layers below the head, as with a base that compares with neighbours."""
+        """Return whether no image was used to train the layers below the head, as in a base with `Neighbours`."""
         familiarity = self.base.familiarity
         is_frozen = familiarity is not None and isinstance(familiarity.measure, Neighbours)
         return is_frozen and self.extension.method == "fusion"
@@ -179,7 +179,7 @@ class Extender:
         return priors_of(self.recipe, counts=self.images.counts())
 
     def _log_head(self, solved: Epoch) -> None:
-        """Log a head that was solved: alone, or as the end of the last epoch that trained the layers below it."""
+        """Log a solved head: as an epoch of its own, or as part of the last epoch that trained the layers below it."""
         log = self.run.log if self.extension.method in TUNED else []
         if log:
             solved = log[-1].model_copy(update={"seconds": log[-1].seconds + solved.seconds})
@@ -193,7 +193,7 @@ class Extender:
         seconds = time.perf_counter() - began
         self.run.cut_log(0)
         for epoch in self._head_epochs(network.module.head, features):
-            if epoch.epoch == 1:  # which the features are part of
+            if epoch.epoch == 1:  # it includes computing the features
                 epoch = epoch.model_copy(update={"seconds": epoch.seconds + seconds})
             self.run.append_log(epoch)
             self.display.epoch(epoch)
@@ -225,7 +225,7 @@ class Extender:
         heads.imprint(network.module.head, features=features, labels=labels, num_old=num_old)
 
     def _settle_prior(self, network: Network) -> None:
-        """Choose the prior's strength on the held-out images and build it into the head's biases."""
+        """Choose the strength of prior correction on the held-out images and build it into the head's biases."""
         if self.extension.old_data == "none" or self.held_out is None:
             self.run.write_prior(PriorChoice(tau=1.0, curve=()))
             return
@@ -234,14 +234,14 @@ class Extender:
         self._add_prior(network, choice, priors, num_held_out=len(self.held_out.labels))
 
     def _add_prior(self, network: Network, choice: PriorChoice, priors: Priors, *, num_held_out: int) -> None:
-        """Build the chosen prior into the head's biases, record it and say so."""
+        """Build the chosen prior correction into the head's biases, record and announce it."""
         with torch.no_grad():
             network.module.head.bias.add_(priors.offset(choice.tau).to(self.device))
         self.run.write_prior(choice)
         where = f"on {counted(num_held_out, 'validation image')}"
         best = max(point.macro_f1.value for point in choice.curve)
         if best > next(point.macro_f1.value for point in choice.curve if point.tau == choice.tau):
-            self.display.say(f"tau {choice.tau:g}: a class has too few validation images to choose another by")
+            self.display.say(f"tau {choice.tau:g}: a class has too few validation images to choose another value")
         elif choice.is_flat:
             self.display.say(f"every tau has the same macro F1 {where}, so {choice.tau:g} is as good as any")
         else:

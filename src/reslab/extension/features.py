@@ -1,6 +1,6 @@
-"""Features of a backbone that stays as it is, computed once, and a head trained on them alone.
+"""Features of a frozen backbone, computed once, and a head trained on them.
 
-Axes: N images, V variants of each (the image, and its mirror image where the recipe mirrors), D features, K classes.
+Axes: N images, V variants of each (the image, and its mirror image if the recipe mirrors), D features, K classes.
 """
 
 import time
@@ -23,7 +23,7 @@ BATCH = 500
 
 
 def compute_features(network: Network, images: ImageSet, *, mirrored: bool) -> Tensor:
-    """Compute features (N, V, D) float32 on the CPU with every layer, its batch norm too, as it was left."""
+    """Compute features (N, V, D) float32 on the CPU, with all layers, including batch norm, in evaluation mode."""
     features = []
     for start in range(0, len(images.labels), BATCH):
         chunk = images.images[start : start + BATCH]
@@ -33,16 +33,16 @@ def compute_features(network: Network, images: ImageSet, *, mirrored: bool) -> T
 
 
 def is_mirrored(recipe: Recipe) -> bool:
-    """Tell whether the recipe mirrors its training images."""
+    """Return whether the recipe mirrors its training images."""
     return any(isinstance(part, Flip) for part in recipe.augment)
 
 
 def train_head(
     head: nn.Linear, *, features: Tensor, labels: Tensor, recipe: Recipe, objective: Objective, seed: int
 ) -> Iterator[Epoch]:
-    """Train a fresh head on features (N, V, D), one variant of each image drawn in an epoch; yields each epoch.
+    """Train a fresh head on features (N, V, D), drawing one variant of each image per epoch; yield each epoch.
 
-    Features are standardised while it trains; the head that is left takes them as they are.
+    Features are standardised during training; the resulting head takes them unstandardised.
     """
     mean, deviation = features.mean((0, 1)), features.std((0, 1)).clamp(min=1e-8)
     layer = nn.Linear(head.in_features, head.out_features)
@@ -57,7 +57,7 @@ def train_head(
 
 
 def set_head(head: nn.Linear, *, features: Tensor, labels: Tensor) -> Epoch:
-    """Set the head to the nearest mean of features (N, V, D), which counts as one epoch of one update."""
+    """Set the head to nearest-mean classification of features (N, V, D), logged as one epoch with one update."""
     began = time.perf_counter()
     flat, repeated = features.flatten(0, 1), labels.repeat_interleave(features.shape[1])
     set_nearest_mean(head, features=flat, labels=repeated)
@@ -67,7 +67,7 @@ def set_head(head: nn.Linear, *, features: Tensor, labels: Tensor) -> Epoch:
 
 
 def as_epoch(logits: Tensor, labels: Tensor, *, seconds: float) -> Epoch:
-    """Log a head that was solved, not trained, as one epoch of one update, by its logits (N, K) on what it is from."""
+    """Return the log entry of a solved head, one epoch with one update, from its logits (N, K) on its training data."""
     return Epoch(
         epoch=1,
         updates=1,
@@ -80,7 +80,7 @@ def as_epoch(logits: Tensor, labels: Tensor, *, seconds: float) -> Epoch:
 
 
 class _Probe:
-    """A head under training on standardised features (N, V, D)."""
+    """A head being trained on standardised features (N, V, D)."""
 
     def __init__(
         self, layer: nn.Linear, features: Tensor, labels: Tensor, *, recipe: Recipe, objective: Objective

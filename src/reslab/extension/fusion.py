@@ -1,13 +1,13 @@
-"""Feature fusion: the base beside a network trained on ImageNet, their features under one linear head.
+"""Feature fusion: the features of the base and of a network trained on ImageNet under one linear head.
 
-What the base never saw a need to tell apart, the other network may. Nothing is trained but the head, so once there are
-features it takes seconds; those of the pretrained network are cached.
+The second network may distinguish what the base never had to. Only the head is trained, so once features are computed
+it takes seconds; those of the pretrained network are cached.
 
-The base has seen its training images, so its features tell them apart better than any new ones, and a head that is
-solved on both networks' features trusts the base too much. So the head is a product of two experts: the base's own rows
-with new ones beside them, and the pretrained network's classifier of all classes; held-out images, weighed by how
-frequent their classes will be, say how much each counts. That calibrates the product, so it needs no temperature.
-A base that was trained further on all classes brings the rows of all.
+The base has seen its training images, so its features separate them better than new images, and a head solved on both
+networks' features would trust the base too much. Therefore the head is a product of two experts: the base's own rows
+extended by new ones, and the pretrained network's classifier of all classes. Their weights are fitted on held-out
+images, weighted by the expected frequency of their classes. That calibrates the product, so it needs no temperature.
+A base that was trained further on all classes has rows for all of them.
 Source: logistic regression; the offset in `regress` is that of generalized linear models, McCullagh and Nelder 1989;
 see `join` for the product.
 Axes: N images, D features, K classes of which K' are old.
@@ -31,15 +31,15 @@ from reslab.records import Weights
 
 SIZE: Final = 0  # of the pretrained network
 IMAGE_SIZE = 128
-PENALTIES = (1e-2, 3e-3, 1e-3)  # times half the squares of the rows, beside the mean cross-entropy
-SHRINKAGES = (0.1, 0.3, 0.5)  # of the covariance that classes share
-FEW = 100  # images of a class, below which discriminant analysis is the better classifier
-PRIOR_WIDTH = 1.0  # by how much powers, scales and shifts are expected to differ from where they begin
+PENALTIES = (1e-2, 3e-3, 1e-3)  # factors on half the squared rows, added to the mean cross-entropy
+SHRINKAGES = (0.1, 0.3, 0.5)  # of the shared covariance
+FEW = 100  # images per class, below which discriminant analysis is the better classifier
+PRIOR_WIDTH = 1.0  # prior standard deviation of powers, scales and shifts around their initial values
 ITERATIONS = 100
 
 
 def describe(weights: Weights, *, keep_old: bool) -> Fusion:
-    """Describe a network beside a pretrained one; a fused one stays as it is."""
+    """Describe a network fused with a pretrained one; an already fused network keeps its description."""
     model = weights.model
     fused = model if isinstance(model, Fusion) else _beside_pretrained(model)
     return fused.model_copy(update={"kept": _kept(weights) if keep_old else ()})
@@ -51,7 +51,7 @@ def _beside_pretrained(model: Model) -> Fusion:
 
 
 def _kept(weights: Weights) -> tuple[Kept, ...]:
-    """Keep the base's classes, and apart from them those that it had kept itself."""
+    """Return the base's classes as kept, separately from those that it had kept itself."""
     model, num_classes = weights.model, len(weights.classes)
     earlier = model.kept if isinstance(model, Fusion) else ()
     rest = num_classes - sum(part.classes for part in earlier)
@@ -59,7 +59,7 @@ def _kept(weights: Weights) -> tuple[Kept, ...]:
 
 
 def num_features(model: Model) -> int:
-    """Count the features of a network, without building its weights."""
+    """Return the number of features of a network without allocating its weights."""
     with torch.device("meta"):
         return models.build(model, num_classes=1).head.in_features
 
@@ -74,13 +74,13 @@ class LabelledFeatures(NamedTuple):
         return LabelledFeatures(torch.cat([self.features, other.features]), torch.cat([self.labels, other.labels]))
 
     def few(self, classes: tuple[str, ...], *, num: int) -> "LabelledFeatures":
-        """Choose at most `num` images of each class."""
+        """Select at most `num` images of each class."""
         chosen = limit(self.labels.numpy(), classes=classes, num=num)
         return LabelledFeatures(self.features[chosen], self.labels[chosen])
 
 
 class HeldOut(NamedTuple):
-    """Features (H, D) and labels (H,) of held-out images, and how much each counts (H,), 1 on average."""
+    """Features (H, D), labels (H,) and weights (H,) of held-out images, with weights of mean 1."""
 
     features: Tensor
     labels: Tensor
@@ -88,13 +88,13 @@ class HeldOut(NamedTuple):
 
     @classmethod
     def of(cls, images: LabelledFeatures, *, coming: Tensor) -> "HeldOut":
-        """Let images count as much as pictures of their class will be frequent, `coming` (K,)."""
+        """Weight images by the expected frequencies `coming` (K,) of their classes."""
         weights = weigh(images.labels, coming=coming).float()
         return cls(*images, weights=weights / weights.mean())
 
     @property
     def effective_num(self) -> float:
-        """Count the images that would say as much if all counted the same: Kish 1965, "Survey Sampling"."""
+        """Compute the effective sample size of the weighted images (Kish 1965, "Survey Sampling")."""
         return float(self.weights.sum() ** 2 / self.weights.square().sum())
 
     def loss(self, logits: Tensor) -> Tensor:
@@ -132,10 +132,10 @@ def candidates(
     keep_old: bool,
     is_unchanged: bool = False,
 ) -> list[SolvedHead]:
-    """Solve a head for each penalty: new rows beside the first network's, which are kept or joined to a second opinion.
+    """Solve a head for each penalty: new rows added to the first network's, which are kept or joined to a second one's.
 
-    The first network knows the first `num_known` rows of `head`, the old classes or all; its features are the first
-    `num_base_features`. Where no image has changed those, all its rows are solved anew.
+    The first `num_known` rows of `head`, the old classes or all, belong to the first network, whose features are the
+    first `num_base_features`. If no image was used to train these features, all its rows are solved again.
     """
     old = SolvedHead(head.weight[:num_known].detach().cpu(), head.bias[:num_known].detach().cpu(), 0.0)
     old_logits = old.logits(training.features)
@@ -160,7 +160,7 @@ def candidates(
 def _solve_anew(
     places: tuple[slice, slice], training: LabelledFeatures, *, held_out: HeldOut, num_old: int
 ) -> list[SolvedHead]:
-    """Join two classifiers of all classes, one on the features of each network, of the same kind and strength."""
+    """Join two classifiers of all classes, one per network, of the same kind and strength."""
     discriminating = zip(*(_discriminate(place, training) for place in places), strict=True)
     regressing = zip(*(_regress_on(place, training, penalties=PENALTIES) for place in places), strict=True)
     pairs = [*(pair for pair in discriminating if _can_judge(*pair, held_out=held_out)), *regressing]
@@ -168,9 +168,9 @@ def _solve_anew(
 
 
 def _discriminate(places: slice, training: LabelledFeatures) -> list[SolvedHead]:
-    """Classify by the pretrained features with discriminant analysis, the better where a class has few images.
+    """Solve discriminant analysis on the pretrained features, which is better for classes with few images.
 
-    It says too much, whatever it shrinks to, and so is of use only where held-out images say how little it counts.
+    It is overconfident at any shrinkage, so it is only useful if held-out images can calibrate its weight.
     """
     features, labels = training.features[:, places].double().numpy(), training.labels.numpy()
     return [
@@ -184,7 +184,7 @@ def _tensor(array: Floats) -> Tensor:
 
 
 def _can_judge(*heads: SolvedHead, held_out: HeldOut) -> bool:
-    """Tell whether held-out images can say how much each of the heads counts in their product."""
+    """Return whether held-out images suffice to fit the weights of the heads in their product."""
     logits = sum((head.logits(held_out.features) for head in heads), torch.zeros(()))
     return find_obstacle(logits.numpy(), held_out.labels.numpy()) is None
 
@@ -196,14 +196,14 @@ def _stack(old: SolvedHead, new: SolvedHead) -> SolvedHead:
 def _regress_on(
     places: slice, training: LabelledFeatures, *, penalties: tuple[float, ...], given: Tensor | None = None
 ) -> list[SolvedHead]:
-    """Regress on some of the features alone; the rows are 0 at the others, and there are none for what is `given`."""
+    """Regress on some of the features; rows are 0 at the others, and classes whose logits are `given` get no rows."""
     given = torch.zeros(len(training.labels), 0) if given is None else given
     alone = LabelledFeatures(training.features[:, places], training.labels)
     return [_at(places, training, solved) for solved in regress(alone, given=given, penalties=penalties)]
 
 
 def _at(places: slice, training: LabelledFeatures, solved: SolvedHead) -> SolvedHead:
-    """Let a head on some of the features read all of them."""
+    """Extend a head on some of the features to all of them, with zeros."""
     weight = torch.zeros(len(solved.bias), training.features.shape[1])
     weight[:, places] = solved.weight
     return solved._replace(weight=weight)
@@ -211,9 +211,9 @@ def _at(places: slice, training: LabelledFeatures, solved: SolvedHead) -> Solved
 
 @torch.enable_grad()
 def join(first: SolvedHead, second: SolvedHead, *, held_out: HeldOut, num_old: int) -> SolvedHead:
-    """Multiply the probabilities of both, each to a power; the powers and a shift of the new classes are calibrated.
+    """Multiply the probabilities of both heads, each to a power; fit the powers and a shift of the new classes.
 
-    They begin at the geometric mean, and few held-out images move them little.
+    They start at the geometric mean, and few held-out images change them little.
     Source: a product of experts, Hinton 2002, with powers as in logarithmic opinion pools, Heskes 1998.
     """
     is_new = torch.arange(len(first.bias)) >= num_old
@@ -238,7 +238,7 @@ def regress(training: LabelledFeatures, *, given: Tensor, penalties: tuple[float
     weight = torch.zeros(int(training.labels.max()) + 1 - given.shape[1], scaled.shape[1], requires_grad=True)
     bias = torch.zeros(len(weight), requires_grad=True)
     found = []
-    for penalty in penalties:  # from strong to weak, each from where the last one ended
+    for penalty in penalties:  # from strong to weak, each starting from the previous solution
 
         def loss(penalty: float = penalty) -> Tensor:
             logits = torch.cat([given, scaled @ weight.T + bias], 1)
@@ -251,7 +251,7 @@ def regress(training: LabelledFeatures, *, given: Tensor, penalties: tuple[float
 
 @torch.enable_grad()
 def calibrate_rows(rows: SolvedHead, held_out: HeldOut, *, old_logits: Tensor) -> SolvedHead:
-    """Scale and shift the new rows as held-out images say, the old logits given; few of them change little."""
+    """Fit a scale and a shift of the new rows on held-out images, given the old logits; few images change little."""
     logits = rows.logits(held_out.features)
     scale, shift = torch.ones((), requires_grad=True), torch.zeros((), requires_grad=True)
 
@@ -269,15 +269,15 @@ def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _unscaled(weight: Tensor, bias: Tensor, mean: Tensor, deviation: Tensor, *, strength: float) -> SolvedHead:
-    """Give the head on features as they are that is `weight` and `bias` on standardised ones."""
+    """Convert `weight` and `bias` for standardised features to a head for unstandardised ones."""
     plain = weight.double() / deviation
     return SolvedHead(plain.float(), (bias.double() - plain @ mean.double()).float(), strength)
 
 
 def _calibrate(loss: Callable[[], Tensor], parameters: list[Tensor], *, num_images: float) -> None:
-    """Minimize a mean over held-out images and the penalty of a normal prior around where the parameters are.
+    """Minimize a mean over held-out images plus the penalty of a normal prior around the initial parameters.
 
-    Without it they would grow without bound where some product makes no mistake.
+    Without the prior, parameters would grow without bound if some product makes no mistakes.
     """
     start = [each.detach().clone() for each in parameters]
 

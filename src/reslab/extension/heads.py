@@ -1,4 +1,4 @@
-"""The head of a network that is taught new classes: grown, trained alone, or set without training.
+"""Heads for new classes: extended, trained alone, or set without training.
 
 Axes: N images, D features, K classes of which K' are old.
 """
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from reslab.models.layers import ImageClassifier
 
-SCALES = tuple(2.0**power for power in range(-12, 5))  # of logits, against squared distance over variance
+SCALES = tuple(2.0**power for power in range(-12, 5))  # of logits relative to squared distance over variance
 
 
 def grow(model: ImageClassifier, *, num_new: int) -> None:
-    """Give the head `num_new` more classes; the old ones keep their rows, the new ones start at 0."""
+    """Add `num_new` classes to the head; old rows are kept, new ones start at 0."""
     old = model.head
     head = nn.Linear(old.in_features, old.out_features + num_new).to(old.weight.device)
     with torch.no_grad():
@@ -25,7 +25,7 @@ def grow(model: ImageClassifier, *, num_new: int) -> None:
 
 @torch.no_grad()
 def imprint(head: nn.Linear, *, features: Tensor, labels: Tensor, num_old: int) -> None:
-    """Point the new rows at the mean features of their classes, as long as the old rows are on average.
+    """Set the new rows to the mean features of their classes, scaled to the average norm of the old rows.
 
     Source: Qi et al. 2018, "Low-shot learning with imprinted weights", arXiv:1712.07136.
     Differs from it: features are centred by their mean over the new classes' images and not normalised one by one.
@@ -39,11 +39,11 @@ def imprint(head: nn.Linear, *, features: Tensor, labels: Tensor, num_old: int) 
 
 @torch.no_grad()
 def set_nearest_mean(head: nn.Linear, *, features: Tensor, labels: Tensor) -> None:
-    """Make the head choose the class whose mean feature is the nearest.
+    """Make the head choose the class with the nearest mean feature.
 
     Source: Mensink et al. 2013, "Distance-based image classification"; Rebuffi et al. 2017, arXiv:1611.07725.
-    Differs from them: the logit is the negative squared distance, less what all classes share, which is linear in the
-    features; its scale is the one of `SCALES` that makes the cross-entropy on these features the smallest.
+    Differs from them: the logit is the negative squared distance without the term that all classes share, which is
+    linear in the features; its scale is the one of `SCALES` with the lowest cross-entropy on these features.
     """
     means = torch.stack([features[labels == label].mean(0) for label in range(head.out_features)])
     variance = (features - means[labels]).square().mean().clamp(min=1e-12)
@@ -56,7 +56,7 @@ def set_nearest_mean(head: nn.Linear, *, features: Tensor, labels: Tensor) -> No
 
 @torch.no_grad()
 def align_norms(head: nn.Linear, *, num_old: int) -> None:
-    """Make the new rows as long as the old ones on average.
+    """Scale the new rows to the average norm of the old ones.
 
     Source: Zhao et al. 2020, "Maintaining discrimination and fairness in class incremental learning", arXiv:1911.07053.
     """

@@ -1,4 +1,4 @@
-"""The training images of a run that is to be taught more: as they were when it learned them, or not at all."""
+"""The training images of a run to be extended, which must be unchanged."""
 
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from reslab.words import counted
 
 
 def read_learned(run: Run, *, data_dir: Path | None) -> tuple[ImageSet, ImageSet | None]:
-    """Read the training images of a run, and those that it held out, if any.
+    """Read the training images of a run, and its held-out images, if any.
 
-    Raises: UserError where they are not those that it was trained on.
+    Raises: UserError if they differ from those that it was trained on.
     """
     recipe = recipe_here(run, data_dir=data_dir)
     found = []
@@ -28,10 +28,10 @@ def read_learned(run: Run, *, data_dir: Path | None) -> tuple[ImageSet, ImageSet
 
 
 def _describe_learned(run: Run, *, data_dir: Path | None) -> str:
-    """Say how many of the pictures that are test images now were learned from; only their files are hashed."""
+    """Describe how many of the present test images were trained on; only hash their files."""
     learned = run.learned_digests
     if learned is None:
-        return f"pictures that {run.path} learned from may now be test images"
+        return f"pictures that {run.path} was trained on may now be test images"
     now = find_digests(recipe_here(run, data_dir=data_dir).data, "test", data_dir=data_dir)
     num = int(np.isin(now, learned[learned > 0]).sum())
     return f"{run.path} has learned from {num:,} of the {counted(len(now), 'picture')} that are test images now"

@@ -1,13 +1,13 @@
-"""What a network remembers of its training images: enough to be taught new classes when they are gone.
+"""A summary of training images that is sufficient for learning new classes without them.
 
-The features of each class count as normally distributed around its mean, all with one covariance. Features that are
-drawn from these distributions stand for the old images where a head is solved. What a normal distribution gets wrong is
-calibrated on the features of a few images as they are, of held-out ones where there are any.
+The features of each class are modelled as normally distributed around the class mean, with a shared covariance.
+Features sampled from these distributions stand for the old images when a head is solved. The errors of this model are
+calibrated on the real features of a few images, of held-out ones if there are any.
 
 Source: Zhang et al. 2023, "SLCA: Slow Learner with Classifier Alignment for Continual Learning on a Pre-trained Model",
 arXiv:2303.05118.
-Differs from it: classes share a covariance, as in linear discriminant analysis, so that few images of a class suffice;
-some features are kept as they are.
+Differs from it: classes share a covariance, as in linear discriminant analysis, so that few images per class suffice;
+some real features are kept.
 Axes: N images, D features, K classes, M images whose features are kept.
 """
 
@@ -33,18 +33,18 @@ from reslab.pretrained.fusion import compute_fused, fuse
 from reslab.runs import Damaged, Run
 from reslab.runs.files import read_safetensors, to_safetensors
 
-KEPT = 100  # images of a class whose features are kept as they are
-PER_KEPT = 5  # training images, of which one is set apart for that where none were held out
-MOST_DRAWN = 50_000  # features in all
-SMALLEST = 1e-6  # deviation, of features that are always the same
-BASE = "base"  # the SHA-256 of the weights whose features they are, in the file's metadata
+KEPT = 100  # images per class whose real features are kept
+PER_KEPT = 5  # training images for each one set apart for this if none were held out
+MOST_DRAWN = 50_000  # sampled features in total
+SMALLEST = 1e-6  # standard deviation used for constant features
+BASE = "base"  # metadata key for the SHA-256 of the weights that computed the features
 
 
 class Memory(NamedTuple):
-    """How many training images each class had (K,), their mean features (K, D), and how features vary within a class.
+    """Class counts (K,), class mean features (K, D), and the variation of features within classes.
 
-    `deviations` (D,) are those within classes, and `correlations` (D, D); `features` (M, D) and `labels` (M,) are those
-    of some images as they are.
+    `deviations` (D,) and `correlations` (D, D) are within classes; `features` (M, D) and `labels` (M,) are those of
+    some real images.
     """
 
     counts: Tensor
@@ -59,28 +59,33 @@ class Memory(NamedTuple):
         return LabelledFeatures(self.features, self.labels)
 
     def draw(self, *, seed: int) -> LabelledFeatures:
-        """Draw features (N, D), as many of each class as it had images, or the same share of all classes."""
+        """Sample features (N, D), as many per class as it had images, or the same share for all classes."""
         share = min(1.0, MOST_DRAWN / int(self.counts.sum()))
         counts = (self.counts * share).round().long().clamp(min=1)
         labels = torch.repeat_interleave(torch.arange(len(counts)), counts)
         variances, axes = torch.linalg.eigh(self.correlations.double())
-        factor = (axes * variances.clamp(min=0).sqrt()).float()  # where images are fewer than features, many are 0
+        factor = (axes * variances.clamp(min=0).sqrt()).float()  # with fewer images than features, many are 0
         noise = torch.randn(len(labels), len(variances), generator=seeded(seed, "memory"))
         return LabelledFeatures(self.means[labels] + (noise @ factor.T) * self.deviations, labels)
 
     def joined(self, new: LabelledFeatures, *, kept: LabelledFeatures) -> "Memory":
-        """Add classes: features of their training images, and those to keep; labels follow the old ones."""
-        own = _learn(LabelledFeatures(new.features, new.labels - len(self.counts)), kept)
+        """Add images of new classes or more of old ones, given features of those in training and of those to keep."""
+        own = _learn(new, kept)
+        num_new = len(own.counts) - len(self.counts)
+        before, means = F.pad(self.counts, (0, num_new)), F.pad(self.means, (0, 0, 0, num_new))
+        counts, moved = before + own.counts, own.means - means
         shares = torch.stack([self.counts.sum(), own.counts.sum()]).float()
         covariance = sum(
             share * part.correlations * torch.outer(part.deviations, part.deviations)
             for share, part in zip(shares / shares.sum(), (self, own), strict=True)
         )
         assert isinstance(covariance, Tensor)
+        # The images of a class that both have vary also between the two means.
+        covariance += moved.T @ (moved * (before * own.counts / counts)[:, None]) / counts.sum()
         deviations = covariance.diagonal().sqrt().clamp(min=SMALLEST)
         return Memory(
-            counts=torch.cat([self.counts, own.counts]),
-            means=torch.cat([self.means, own.means]),
+            counts=counts,
+            means=means + moved * (own.counts / counts)[:, None],
             deviations=deviations,
             correlations=covariance / torch.outer(deviations, deviations),
             features=torch.cat([self.features, own.features]),
@@ -88,7 +93,7 @@ class Memory(NamedTuple):
         )
 
     def to_bytes(self, *, base: str) -> bytes:
-        """Write it as a safetensors file for the weights of that SHA-256; half the digits suffice for most of it."""
+        """Serialize to safetensors for the weights with the SHA-256 `base`; half precision suffices for most of it."""
         halves = {"correlations", "features"}
         tensors = {
             name: value.numpy().astype(np.float16) if name in halves else value.numpy()
@@ -100,34 +105,34 @@ class Memory(NamedTuple):
 def remember(
     run: Run | Path | str, *, device: str = "auto", data_dir: Path | None = None, allow_remote: bool = False
 ) -> Memory:
-    """Let a finished run remember its training images, so that it can be extended without them.
+    """Store a summary of a finished run's training images, so that it can be extended without them.
 
-    Writes `memory.safetensors` into its folder: the mean feature of each class, the covariance that the classes share,
-    and the features of 100 images of each class: of held-out ones where the run held any out, else of at most a fifth
-    of the training images, which the mean and the covariance leave out. Features are those of the
-    network and, beside it, of the pretrained network that `fusion` uses. No picture can be seen from them, but they say
-    something of each kept image. `extend` then takes `old_data="none"` with the method `fusion`.
+    Writes `memory.safetensors` into its folder: the mean feature of each class, the shared covariance of the classes,
+    and the features of 100 images per class. These are held-out images if the run has any, else at most a fifth of the
+    training images, which are then left out of means and covariance. Features are those of the network and of the
+    pretrained network that `fusion` uses. Pictures cannot be seen in them, but they reveal something about each kept
+    image. `extend` can then be called with `old_data="none"` and the method `fusion`.
 
     Parameters
     ----------
     run : Run, Path or str
         The finished run.
     device : str, default "auto"
-        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
+        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU if there is one.
     data_dir : Path, optional
-        Where downloaded data lies, instead of `$RESLAB_DATA` or the cache directory.
+        Folder of downloaded data, instead of `$RESLAB_DATA` or the cache directory.
     allow_remote : bool, default False
-        Whether another machine that the run's recipe names may be contacted.
+        Whether to allow contacting other machines named in the run's recipe.
 
     Returns
     -------
     Memory
-        What was written.
+        The summary that was written.
 
     Raises
     ------
     UserError
-        Where the run or its images are missing or have changed, or `reslab[pretrained]` is not installed.
+        If the run or its images are missing or have changed, or `reslab[pretrained]` is not installed.
 
     Examples
     --------
@@ -152,12 +157,12 @@ def remember(
 
 
 def read_memory(run: Run) -> Memory | None:
-    """Read what a run remembers, if anything. Raises: UserError where it is damaged or of other weights."""
+    """Read a run's memory, if any. Raises: UserError if it is damaged or belongs to other weights."""
     return _read(run.memory_path, base=run.weights_digest, again=run.path) if run.memory_path.exists() else None
 
 
 def read_base_memory(run: Run) -> Memory | None:
-    """Read what the base of an extension remembered, where that stands for its images. Raises: as `read_memory`."""
+    """Read the memory of an extension's base, if it stands for the base's images. Raises: as `read_memory`."""
     path = run.base_memory_path
     return _read(path, base=run.base_digest, again=run.path) if path.exists() else None
 
@@ -165,20 +170,20 @@ def read_base_memory(run: Run) -> Memory | None:
 def _read(path: Path, *, base: str, again: Path) -> Memory:
     tensors, metadata = read_safetensors(path)
     if set(tensors) != set(Memory._fields):
-        raise Damaged(f"{path} is no memory of a network: run reslab remember {again} again")
+        raise Damaged(f"{path} is not a valid memory file: run reslab remember {again} again")
     if metadata.get(BASE) != base:
-        raise UserError(f"{path} is of other weights: run reslab remember {again} again")
+        raise UserError(f"{path} belongs to other weights: run reslab remember {again} again")
     found = {name: torch.from_numpy(value) for name, value in tensors.items()}
     return Memory(**{name: value.float() if value.is_floating_point() else value for name, value in found.items()})
 
 
 def see(network: Network, images: ImageSet) -> LabelledFeatures:
-    """Compute the features that a fused network's head is given."""
+    """Compute the input features of a fused network's head."""
     return LabelledFeatures(compute_fused(network, images), images.labels)
 
 
 def _set_apart(seen: LabelledFeatures, classes: tuple[str, ...]) -> tuple[LabelledFeatures, LabelledFeatures]:
-    """Divide images into those whose distribution is remembered, and a few of each class that calibrate by it."""
+    """Divide images into those whose distribution is summarised, and a few per class that are kept for calibration."""
     is_kept = torch.zeros(len(seen.labels), dtype=torch.bool)
     for label, name in enumerate(classes):
         own = seen.labels == label
@@ -193,7 +198,8 @@ def _learn(seen: LabelledFeatures, kept: LabelledFeatures) -> Memory:
     features, labels = seen
     num_classes = int(labels.max()) + 1
     counts = torch.bincount(labels, minlength=num_classes)
-    means = F.one_hot(labels, num_classes).float().T @ features / counts[:, None]
+    means = F.one_hot(labels, num_classes).float().T @ features / counts.clamp(min=1)[:, None]
+
     within = features - means[labels]
     deviations = within.square().mean(0).sqrt().clamp(min=SMALLEST)
     scaled = within / deviations

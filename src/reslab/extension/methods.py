@@ -1,7 +1,7 @@
-"""The ladder of methods: for each, what it is and the recipe by which a base is extended.
+"""The extension methods: a description of each, and the recipe that it makes from a base.
 
 Sources: see `heads` for nearest-mean, weight aligning and imprinting, `training.objective` for logit adjustment and
-distillation; a new head first and the whole network afterwards is linear probing, then fine-tuning, of Kumar et al.
+distillation. A new head first and the whole network afterwards is the linear probing, then fine-tuning of Kumar et al.
 2022, arXiv:2202.10054, in a form that sets the head without training.
 """
 
@@ -33,11 +33,11 @@ from reslab.runs import Run
 
 
 class About(NamedTuple):
-    """What a person should know of a method before choosing it."""
+    """What users need to know to choose a method."""
 
     summary: str
-    needs_old: bool  # images of the old classes
-    on_features: bool  # computed once by a backbone that stays as it is
+    needs_old: bool  # whether it needs images of the old classes
+    on_features: bool  # whether it trains on features computed once by a frozen backbone
 
 
 METHODS: Final[dict[Method, About]] = {
@@ -58,24 +58,24 @@ TUNED: Final[tuple[Method, ...]] = ("finetune", "finetune-distill", "finetune-fu
 DISTILLED: Final[tuple[Method, ...]] = ("finetune-distill", "finetune-fusion", "weight-align")
 FUSED: Final[tuple[Method, ...]] = ("fusion", "finetune-fusion")
 
-BACKBONE_LR, BACKBONE_LR_ALONE = 0.4, 0.05  # the latter without images that hold the old classes in place
+BACKBONE_LR, BACKBONE_LR_ALONE = 0.4, 0.05  # the latter without images of old classes, to preserve those
 TUNED_SHARE = 0.75  # of the base's epochs
-MOST_DRAWN = 12 * 47_250  # images that a tuned network is shown: a base that was trained longer does not prolong it
+MOST_DRAWN = 12 * 47_250  # images shown to a tuned network, however long the base was trained
 FEWEST_EPOCHS = 2
-VALIDATION_SHARE = 0.1  # of each class, where the base held nothing out
+VALIDATION_SHARE = 0.1  # of each class, if the base held nothing out
 PEAK_SHARE = 0.5  # of the base's peak rate
 BALANCE = 1.0  # every class is drawn equally often
 
 
 def default_method(base: Recipe) -> Method:
-    """Choose a method for a base: a pretrained network in it is left as it is, since training it takes hours."""
+    """Choose a method for a base: a pretrained network in it stays frozen, since training it takes hours."""
     return "fusion" if isinstance(base.optimizer, LinearHead) or isinstance(base.model, Fusion) else DEFAULT
 
 
 def check_method(method: str, *, old_data: str | int, base: Path, remembers: bool) -> Method:
-    """Give the method of that name. Raises: UserError where there is none, or it needs the old images.
+    """Return the method of that name. Raises: UserError if it is unknown, or it needs the old images.
 
-    `fusion` does without them where the base `remembers` them.
+    `fusion` does not need them if the base `remembers` them.
     """
     if method not in METHODS:
         hint = did_you_mean(method, METHODS, otherwise=f"choose from {', '.join(METHODS)}")
@@ -83,13 +83,13 @@ def check_method(method: str, *, old_data: str | int, base: Path, remembers: boo
     known: Method = method
     if old_data == "none" and METHODS[known].needs_old and not (method == "fusion" and remembers):
         others = " or ".join(name for name, about in METHODS.items() if not about.needs_old)
-        instead = f"run reslab remember {base} while they are there" if method == "fusion" else f"take {others}"
+        instead = f"run reslab remember {base} while you have them" if method == "fusion" else f"take {others}"
         raise UserError(f"{method} needs images of the old classes: give --old-data all or a number, or {instead}")
     return known
 
 
 def backbone_rate(method: Method, *, old_data: str | int) -> float:
-    """Give the rate of the backbone as a share of the head's."""
+    """Return the backbone's learning rate as a share of the head's."""
     if METHODS[method].on_features or method == "joint":
         return 1.0
     return BACKBONE_LR_ALONE if old_data == "none" else BACKBONE_LR
@@ -98,13 +98,13 @@ def backbone_rate(method: Method, *, old_data: str | int) -> float:
 def plan(base: Recipe, *, weights: Weights, extension: Extension, data: str) -> Recipe:
     """Derive the recipe of an extension from that of its base; `data` is the expression of all classes.
 
-    What depends on the number of images is filled in by `fit`.
+    Values that depend on the number of images are filled in by `fit`.
     """
     changes: dict[str, Any] = {
         "source": f"reslab extend, method {extension.method}, of a network trained by {base.name}",
         "published": None,
         "data": data,
-        # New classes come as the base's images are, in grey or in colour.
+        # New images become grey or RGB like those of the base.
         "channels": weights.channels if weights.channels in (1, 3) else "auto",
         "standardize": weights.standardize,
         "model": _describe_model(base, weights, extension),
@@ -114,7 +114,7 @@ def plan(base: Recipe, *, weights: Weights, extension: Extension, data: str) -> 
         "updates": None,
         "extension": extension,
     }
-    if isinstance(base.optimizer, LinearHead):  # which has no updates to take over
+    if isinstance(base.optimizer, LinearHead):  # it has no training settings to take over
         base = derive(base, name=base.name, optimizer=AdamW(layer_decay=0.9), epochs=20, batch_size=32)
     return derive(base, name=f"{base.name}-{extension.method}", **changes | _training(base, extension))
 
@@ -125,12 +125,12 @@ def _describe_model(base: Recipe, weights: Weights, extension: Extension) -> Mod
         return base.model
     if extension.method in FUSED:
         return fusion.describe(weights, keep_old=extension.keep_old is not None)
-    # A head that is trained has rows of one kind.
+    # A trained head has no kept rows.
     return model.model_copy(update={"kept": ()}) if isinstance(model, Fusion) else model
 
 
 def fit(recipe: Recipe, *, num_images: int, validation: int, trial: bool) -> Recipe:
-    """Fill in how many images are held out, whether by a trial, and for a tuned network how many it is shown."""
+    """Fill in the number of held-out images, the trial flag, and for a tuned network the number of images shown."""
     changes: dict[str, Any] = {"validation": validation, "trial": trial}
     method, per_epoch = recipe.extension and recipe.extension.method, num_images - validation
     if method in TUNED and method != "weight-align":
@@ -140,16 +140,16 @@ def fit(recipe: Recipe, *, num_images: int, validation: int, trial: bool) -> Rec
 
 
 def limit_length(recipe: Recipe, *, num_images: int) -> Recipe:
-    """Shorten a recipe that is shown more images than a network is tuned on, `num_images` in each epoch."""
+    """Shorten a recipe that shows more than `MOST_DRAWN` images, with `num_images` in each epoch."""
     epochs = min(recipe.epochs, max(FEWEST_EPOCHS, -(-MOST_DRAWN // num_images)))
     resizing = _resizing(recipe.progressive_resizing, epochs=epochs)
     return derive(recipe, name=recipe.name, epochs=epochs, progressive_resizing=resizing)
 
 
 def num_held_out(run: Run, images: ImageSet) -> int:
-    """Hold out the same share of every class as the base did, so that its held-out images are so again.
+    """Return how many images to hold out: the base's share of every class, so that its held-out images stay held out.
 
-    Raises: UserError where the base does not say how many it had.
+    Raises: UserError if the base does not record how many it had.
     """
     sizes = {data.split: data.num_images for data in run.environment.data}
     held_out = sizes.get("validation", 0)
@@ -189,7 +189,7 @@ def _on_features(base: Recipe, method: Method) -> dict[str, Any]:
 
 
 def slower(base: Recipe) -> dict[str, Any]:
-    """Give what training on changes of a base's recipe: a lower rate, for a part of its epochs."""
+    """Return the changes to a base's recipe for continued training: a lower rate and fewer epochs."""
     optimizer = base.optimizer
     changes: dict[str, Any] = {"peak_lr": optimizer.peak_lr * PEAK_SHARE}
     if isinstance(optimizer, Muon):
@@ -207,7 +207,7 @@ def slower(base: Recipe) -> dict[str, Any]:
 
 
 def _resizing(base: tuple[Resize, ...], *, epochs: int) -> tuple[Resize, ...]:
-    """Images that grow, where the base's did: three quarters of a side, seven eighths, then whole for two epochs."""
+    """Resize progressively if the base did: three quarters of a side, seven eighths, then full size from epoch 2 on."""
     if not base or epochs < 4:
         return ()
     size = base[-1].image_size

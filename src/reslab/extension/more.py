@@ -1,4 +1,4 @@
-"""More pictures of the classes that a network knows: it is trained on, head and all, by its recipe at a lower rate."""
+"""Continued training on more pictures of known classes: all layers, by the run's recipe at a lower rate."""
 
 from pathlib import Path
 
@@ -14,15 +14,15 @@ from reslab.runs import Run
 
 
 def knows_all(weights: Weights, data: str, *, data_dir: Path | None, skip_damaged: bool) -> bool:
-    """Tell whether `data` has classes of the network alone."""
+    """Return whether all classes of `data` are known to the network."""
     images = load(data, "train", data_dir=data_dir, image_size=weights.image_size, skip_damaged=skip_damaged)
     return set(images.classes) <= set(weights.classes)
 
 
 def plan_more(run: Run, *, data: str, old_data: str | int, skip_damaged: bool, data_dir: Path | None) -> Recipe:
-    """Derive the recipe by which a run is trained on with more pictures of its classes.
+    """Derive the recipe for continued training of a run with more pictures of its classes.
 
-    Raises: UserError where its network or what is asked for does not allow it.
+    Raises: UserError if its network or the options do not allow it.
     """
     base = run.recipe
     if isinstance(base.optimizer, LinearHead) or isinstance(base.model, Fusion):

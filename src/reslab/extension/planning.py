@@ -1,4 +1,4 @@
-"""What an extension is to do, as a recipe: from a finished run, what it has learned and what is asked for."""
+"""Plan an extension as a recipe, from a finished run, its data and the user's wishes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,13 @@ from reslab.training.budget import within
 from reslab.words import named
 
 PRIORS = ("base", "used")
-FORWARD_SHARE = 3 / 4  # of an update with a teacher, which adds a forward pass to three
+FORWARD_SHARE = 3 / 4  # of an update's time with a teacher, which adds one forward pass to three
 FIXED = ("data", "model", "image_size", "channels", "standardize", "resize", "validation", "trial", "extension")
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What the user asks of an extension."""
+    """Options of an extension, as requested by the user."""
 
     data: str
     method: str
@@ -43,9 +43,9 @@ class Wish:
 def plan_extension(
     run: Run, weights: Weights, wish: Wish, *, memory: Memory | None, data_dir: Path | None, device: torch.device
 ) -> Recipe:
-    """Write down what extends a run as is wished.
+    """Derive the recipe that extends a run as wished.
 
-    Raises: UserError where its base, its data or the wishes do not allow it.
+    Raises: UserError if its base, its data or the wishes do not allow it.
     """
     method = check_method(wish.method, old_data=wish.old_data, base=run.path, remembers=memory is not None)
     if method != "fusion":
@@ -65,7 +65,7 @@ def plan_extension(
         distill=1.0 if method in DISTILLED else 0.0,
     )
     old = recipe_here(run, data_dir=data_dir).data
-    if memory:  # whose images may be gone
+    if memory:  # the base's images may be gone
         old = name_classes(old, weights.classes)
     _check_new(run, old, wish.data)
     data = join_expressions(old, wish.data, old_limit=None if limit is None else int(limit))
@@ -81,7 +81,7 @@ def plan_extension(
     recipe = with_own_settings(recipe, wish.settings)
     if wish.minutes is None:
         return recipe
-    share = 1.0 if extension.distill == 0 else FORWARD_SHARE  # the rest is for the base's opinion
+    share = 1.0 if extension.distill == 0 else FORWARD_SHARE  # the rest is for the teacher
     tuned = recipe
     if isinstance(recipe.model, Fusion) and method == "finetune-fusion":  # the pretrained network is not trained
         tuned = derive(recipe, name=recipe.name, model=recipe.model.base)
@@ -90,7 +90,7 @@ def plan_extension(
 
 
 def _check_new(run: Run, old: str, data: str) -> None:
-    """Look for classes that both expressions take by name from the same source."""
+    """Refuse classes that both expressions name from the same source."""
     known, wanted = (
         [(term.origin, name) for term in parse(each) if not isinstance(term, ShardsTerm) for name in term.classes]
         for each in (old, data)
@@ -111,20 +111,20 @@ def _check_wish(run: Run, weights: Weights, wish: Wish, *, method: Method) -> No
     if wish.keep_old and method != "fusion":
         raise UserError(f"{method} changes the old classes' logits: choose --method fusion, or omit --keep-old")
     if wish.minutes is not None and METHODS[method].on_features:
-        raise UserError(f"{method} takes as long as its features do: omit --minutes, or choose another --method")
+        raise UserError(f"{method} takes as long as computing features: omit --minutes, or choose another --method")
     if method == "finetune-fusion" and isinstance(weights.model, Fusion):
         raise UserError(f"{run.path} is joined with a pretrained network already: choose finetune-distill or fusion")
     if run.recipe.trial and wish.old_data == "none":
         raise UserError(
             f"{run.path} is a trial, which is measured on validation images, and --old-data none holds none out: "
-            "extend a run that is no trial"
+            "extend a run that is not a trial"
         )
 
 
 def with_own_settings(recipe: Recipe, settings: tuple[str, ...]) -> Recipe:
-    """Change how the method trains. Raises: UserError where it does not, or what it is to learn would change."""
+    """Apply settings of the training. Raises: UserError if the method does not train, or they would change the task."""
     if settings and isinstance(recipe.optimizer, LinearHead):
-        raise UserError("fusion solves its head, which nothing sets: omit --set and --epochs")
+        raise UserError("fusion solves its head, which has no settings: omit --set and --epochs")
     changed = with_settings(recipe, settings)
     for field in FIXED:
         if getattr(changed, field) != getattr(recipe, field):
@@ -133,13 +133,13 @@ def with_own_settings(recipe: Recipe, settings: tuple[str, ...]) -> Recipe:
 
 
 def _count_old(run: Run, *, data_dir: Path | None) -> list[int]:
-    """Count the images of each class that the base was trained on or held out, which must be as they were."""
+    """Count the images of each class that the base was trained on or held out, which must be unchanged."""
     parts = [part.counts() for part in read_learned(run, data_dir=data_dir) if part is not None]
     return [sum(counts) for counts in zip(*parts, strict=True)]
 
 
 def _expect(wish: Wish, images: ImageSet, *, old_counts: list[int], remembers: bool) -> tuple[int, ...] | None:
-    """Say how frequent pictures of each class (K,) will be, where that is not as in training."""
+    """Return the expected frequencies of the classes (K,), or None if they are as in training."""
     counts, num_old = images.counts(), len(old_counts)
     if wish.prior.isdecimal():
         return (int(wish.prior),) * num_old + (1,) * (len(counts) - num_old)
@@ -147,7 +147,7 @@ def _expect(wish: Wish, images: ImageSet, *, old_counts: list[int], remembers: b
         return (*old_counts, *counts[num_old:])
     if wish.prior == "used" or not isinstance(wish.old_data, int):
         return None
-    for label, count in enumerate(old_counts):  # as if none of the base's were left out
+    for label, count in enumerate(old_counts):  # as if all of the base's images were used
         counts[label] += count - min(count, wish.old_data)
     return tuple(counts)
 
@@ -156,7 +156,8 @@ def _check_fit(run: Run, weights: Weights, images: ImageSet, wish: Wish) -> None
     num_old = len(weights.classes)
     if images.classes[:num_old] != weights.classes:
         raise UserError(f"{run.path} was trained on other classes than {run.recipe.data} has now: train it again")
-    if len(images.classes) == num_old:
+    new = images.classes[num_old:]
+    if not new:
         raise UserError(
             f"{wish.data!r} has no new class: {run.path} knows {', '.join(weights.classes)}; to train on with more "
             "pictures of these, add --merge"
@@ -166,8 +167,10 @@ def _check_fit(run: Run, weights: Weights, images: ImageSet, wish: Wish) -> None
             f"{run.path} has learned some of its classes without images, which {run.recipe.data!r} therefore leaves "
             "out: extend it by --method fusion --old-data none too"
         )
+    if empty := [name for name, num in zip(images.classes, images.counts(), strict=True) if not num and name in new]:
+        raise UserError(f"{wish.data!r} has no training images of {named(empty)}: raise its limit of 0")
     if images.images.shape[1] != weights.channels:
         raise UserError(
-            f"{run.path} takes images of {weights.channels} channels, those of {wish.data!r} have "
-            f"{images.images.shape[1]}: make them alike"
+            f"{run.path} takes images of {weights.channels} channels, but those of {wish.data!r} have "
+            f"{images.images.shape[1]}: convert them"
         )

@@ -1,4 +1,4 @@
-"""How much of the data's prior to take out of the logits: chosen on validation images, then built into the head.
+"""Prior correction: how much of the data's prior to remove from the logits, chosen on validation images.
 
 Source: Menon et al. 2020, "Long-tail learning via logit adjustment", arXiv:2007.07314 (the post-hoc form).
 Axes: N validation images, K classes.
@@ -22,16 +22,16 @@ TAUS = tuple(step / 10 for step in range(11))
 
 @dataclass(frozen=True)
 class Priors:
-    """Logarithms of shares (K,): of the prior that the logits carry after training, and of the pictures to come."""
+    """Log priors (K,): the one contained in the logits after training, and the one of future pictures."""
 
     carried: Tensor
     coming: Tensor
-    num_kept: int = 0  # of the first classes, whose logits stay as they are
+    num_kept: int = 0  # of the first classes, whose logits do not change
 
     def offset(self, tau: float) -> Tensor:
-        """Give what is added to the logits (K,): 0 leaves the prior of the pictures to come, 1 leaves none.
+        """Return the offset of the logits (K,): tau 0 leaves the prior of future pictures, 1 leaves none.
 
-        Against kept classes, which are given nothing, the others are given what they differ from their mean by.
+        Kept classes get no offset, and the others only their difference from the mean of the kept ones.
         """
         offset = (1 - tau) * self.coming - self.carried
         if not self.num_kept:
@@ -41,10 +41,10 @@ class Priors:
 
 
 def priors_of(recipe: Recipe, *, counts: list[int]) -> Priors:
-    """Find both priors for a network trained by `recipe` on `counts` images of each class.
+    """Compute both priors for a network trained by `recipe` on `counts` images of each class.
 
-    A nearest mean carries none; the loss of logit adjustment takes its share out of the logits while they are learned.
-    The pictures to come are as frequent as the extension says, else as the `counts`.
+    Nearest-mean logits contain no prior; logit adjustment removes its share during training. Future pictures have the
+    frequencies given by the extension, else those of `counts`.
     """
     kept = 0.0 if recipe.extension and recipe.extension.method == "nearest-mean" else 1 - recipe.logit_adjustment
     natural = recipe.model_copy(update={"sampling": None})
@@ -57,10 +57,10 @@ def priors_of(recipe: Recipe, *, counts: list[int]) -> Priors:
 
 
 def choose_prior(logits: Tensor, labels: Tensor, *, priors: Priors) -> PriorChoice:
-    """Measure every tau on validation logits (N, K); choose the one of the best macro F1, of equals the middle one.
+    """Measure every tau on validation logits (N, K); choose the one with the best macro F1, the middle one of ties.
 
-    An image counts as much as pictures of its class will be frequent. Few images tie often, and the ends of a tied
-    range are next to where it gets worse.
+    Images are weighted by the expected frequency of their class. With few images ties are common, and the ends of a
+    tied range are next to worse values.
     """
     held_out = np.bincount(labels.numpy(), minlength=logits.shape[1])
     weights = metrics.ratio(priors.coming.double().exp().numpy() * len(labels), held_out)

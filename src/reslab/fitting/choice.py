@@ -1,8 +1,8 @@
-"""Which frozen network, image size and head classify the training images best, judged out of folds.
+"""Choose the frozen network, image size and head that classify the training images best out of folds.
 
-Where pictures are no squares, it also judges how they become some.
+If pictures are not square, the way they become square is chosen too.
 
-Whatever is judged, was computed without the images that it is judged on; no other split is read.
+Every candidate is judged on images that it was not computed from; no other split is read.
 Axes: N images, V views, D features, K classes.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from reslab.data.images import ImageSet
 from reslab.errors import UserError
@@ -28,21 +28,23 @@ from reslab.records import Candidate
 from reslab.words import duration, percent
 
 FOLDS = 5
-MARGIN = 1.3  # by which things may take longer than measured before
+MARGIN = 1.3  # factor by which things may take longer than estimated
 NUM_VIEWS = 2  # the image and its mirror image
 SIZES = {"efficientnet_lite0": (128, 192, 256), "efficientnet_lite1": (256,), "efficientnet_lite2": (256,)}
 LARGEST_ENLARGED = 256  # pixels
-COSTLIER = {"efficientnet_lite0": 1.0, "efficientnet_lite1": 1.6, "efficientnet_lite2": 2.2}  # at equal size
+COSTLIER = {"efficientnet_lite0": 1.0, "efficientnet_lite1": 1.6, "efficientnet_lite2": 2.2}  # at the same size
 
 Features = NDArray[np.float32]
+Keys = NDArray[np.uint64]
+Folds = list[tuple[Integers, Integers]]  # places of the images to solve a head on, and of those that it answers
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Readers:
-    """What reads training images, and the validation images that their source brings, however they become squares.
+    """Functions that read the training images, and the source's own validation images, for a way of resizing.
 
-    `resizings` are the ways that are worth comparing, and reading the pictures anew takes about so many `seconds`.
+    `resizings` are the ways worth comparing, and reading the pictures again takes about `seconds`.
     """
 
     training: Callable[[Resizing], ImageSet]
@@ -53,7 +55,7 @@ class Readers:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen network at an image size, and how pictures become its squares."""
+    """A frozen network at an image size, with a way of making pictures square."""
 
     network: str
     image_size: int
@@ -68,32 +70,32 @@ class Backbone:
 
     @property
     def cost(self) -> float:
-        """How long it computes, against the smallest network at 128 pixels."""
+        """Computing time relative to the smallest network at 128 pixels."""
         return COSTLIER[self.network] * (self.image_size / 128) ** 2
 
 
 @dataclass(frozen=True)
 class FittedHead:
-    """A head on a backbone, its temperature inside, what it said out of folds (N, K), and how good that was."""
+    """A calibrated head on a backbone, its out-of-fold logits (N, K), and their metrics."""
 
     backbone: Backbone
     head: Head
     logits: NDArray[np.floating]
     candidate: Candidate
     temperature: float
-    train_loss: float  # of the head, on the images it was solved on
+    train_loss: float  # on the images that the head was solved on
     train_accuracy: float
 
     @property
     def loss(self) -> float:
-        """The log loss out of folds."""
+        """The out-of-fold log loss."""
         assert self.candidate.log_loss is not None
         return self.candidate.log_loss
 
 
 @dataclass(frozen=True)
 class Budget:
-    """So many minutes, from when on, by the clock of `time.monotonic`."""
+    """A number of minutes from a start by `time.monotonic`."""
 
     minutes: float
     began: float
@@ -105,44 +107,50 @@ class Budget:
 
     @property
     def until(self) -> float:
-        """When the time is over."""
+        """The time at which the budget ends, by `time.monotonic`."""
         return self.began + 60 * self.minutes
 
     @property
     def spent(self) -> float:
-        """Seconds since it began."""
+        """Seconds spent so far."""
         return time.monotonic() - self.began
 
     @property
     def left(self) -> float:
-        """Seconds that are left; below 0 where it is overdrawn."""
+        """Seconds left; negative if overdrawn."""
         return 60 * self.minutes - self.spent
 
     def has(self, seconds: float) -> bool:
-        """Tell whether something that takes so long would end in time, with a margin for what else is computed."""
+        """Return whether something that takes `seconds` would end in time, with a safety margin."""
         return MARGIN * seconds < self.left
 
     def share(self, share: float) -> "Budget":
-        """Give a budget of the first part of the time."""
+        """Return a budget of the first part of the time."""
         return Budget(share * self.minutes, self.began)
 
 
 def check_counts(images: ImageSet) -> None:
-    """Raises: UserError where there are fewer than two classes, or one of them has fewer than two training images."""
+    """Raises: UserError if there are fewer than two classes, or one has fewer than two training images or groups."""
     if len(images.classes) < 2:
         raise UserError(f"{images.expression!r} has one class, {images.classes[0]!r}: a classifier needs at least two")
-    for name, count in zip(images.classes, images.counts(), strict=True):
+    labels, groups = images.labels.numpy(), number_groups(images.keys, num=len(images.labels))
+    for label, (name, count) in enumerate(zip(images.classes, images.counts(), strict=True)):
         if count < 2:
             raise UserError(
                 f"class {name!r} has {count} training image(s), but choosing by cross-validation needs two of each "
                 "class at least: add pictures of it"
             )
+        if len(np.unique(groups[labels == label])) < 2:
+            raise UserError(
+                f"the {count} training images of class {name!r} are copies or one group, but choosing by "
+                "cross-validation needs two groups of each class at least: add another"
+            )
 
 
 def backbones(*, stored_size: int) -> Iterator[Backbone]:
-    """List what is worth trying, cheapest first.
+    """Yield the backbones worth trying, cheapest first.
 
-    A small picture is worth enlarging, since the networks have learned from large ones.
+    Small pictures are worth enlarging, since the networks have learned from large ones.
     """
     for network, sizes in SIZES.items():
         if is_installed(network):
@@ -152,16 +160,19 @@ def backbones(*, stored_size: int) -> Iterator[Backbone]:
 def choose(
     pictures: Readers, *, candidates: list[Backbone], budget: Budget, say: Say, one_head: bool = False
 ) -> tuple[FittedHead, list[Candidate]]:
-    """Judge a discriminant analysis on each backbone, then the logistic regression on the best one and their mean.
+    """Judge discriminant analysis on each backbone, then logistic regression on the best one and the mean of both.
 
-    The first backbone decides how pictures become squares. With `one_head` the analysis is all. Whatever would take
-    more than is left of the budget is left out, but not the first. All is given as it was judged.
+    The first backbone decides how pictures become square. With `one_head`, only discriminant analysis is tried.
+    Whatever would exceed the budget is left out, except the first candidate. Return the best head and all candidates
+    in order.
     """
-    labels = pictures.training("squeeze").labels.numpy()
+    training = pictures.training("squeeze")
+    labels = training.labels.numpy()
+    folds = split_folds(labels, training.keys)
     judged: list[Candidate] = []
     best: FittedHead | None = None
     views = np.empty((0, 0, 0), dtype=np.float32)
-    speed = math.inf  # images of a size of one cost a second
+    speed = math.inf  # units of cost, as of `Backbone.cost`, per second
 
     def note(found: FittedHead) -> FittedHead:
         judged.append(found.candidate)
@@ -169,7 +180,7 @@ def choose(
         return found
 
     def consider(backbone: Backbone, *, reading: float = 0.0) -> FittedHead:
-        """Judge a backbone, unless it takes too long; `reading` are the seconds until its pictures are there."""
+        """Judge a backbone unless it takes too long; `reading` is the time in seconds for reading its pictures."""
         nonlocal speed, views
         cost = backbone.cost * NUM_VIEWS * len(labels)
         if best is not None and not budget.has(seconds := reading + cost / speed + best.candidate.seconds):
@@ -180,7 +191,7 @@ def choose(
         began = time.perf_counter()
         computed = compute_views(images, backbone)
         speed = min(speed, cost / (time.perf_counter() - began))
-        found = note(judge(computed, labels, backbone=backbone, method="lda"))
+        found = note(judge(computed, labels, folds=folds, backbone=backbone, method="lda"))
         if best is not None and best.loss <= found.loss:
             return best
         views = computed
@@ -193,9 +204,9 @@ def choose(
     for other in others:
         best = consider(replace(other, resize=best.backbone.resize))
     if one_head:
-        pass  # the analysis is all
+        pass  # discriminant analysis only
     elif budget.has(seconds := logistic_seconds(views)):
-        logistic = note(judge(views, labels, backbone=best.backbone, method="logistic"))
+        logistic = note(judge(views, labels, folds=folds, backbone=best.backbone, method="logistic"))
         both = note(average(best, logistic, features=views[0], labels=labels))
         best = min((best, logistic, both), key=lambda found: found.loss)
     else:
@@ -204,37 +215,35 @@ def choose(
 
 
 def _about(seconds: float) -> str:
-    """Say how long it takes, where that is known."""
+    """Describe how long something takes, if that is known."""
     return f", about {duration(seconds)}" if seconds else ""
 
 
 def _left_out(backbone: Backbone, *, seconds: float, what: str = "it") -> Candidate:
-    return named(backbone).model_copy(
-        update={"left_out": f"{what} would take about {duration(seconds)}, more than was left"}
-    )
+    return named(backbone).model_copy(update={"left_out": what, "would_take": seconds})
 
 
 def named(backbone: Backbone) -> Candidate:
-    """Name a backbone as a candidate that is still to be judged."""
+    """Describe a backbone as a candidate that is not yet judged."""
     return Candidate(network=backbone.network, image_size=backbone.image_size, resize=backbone.resize)
 
 
 def compute_views(images: ImageSet, backbone: Backbone) -> Features:
     """Compute the features (V, N, D) of the images as they are and mirrored."""
     network = Pretrained(backbone.network, image_size=backbone.image_size)
-    # One view after the other: each is cached for itself.
+    # One view after the other: each is cached separately.
     return np.stack([network.features(images.images, mirrored=mirrored) for mirrored in (False, True)])
 
 
-def judge(views: Features, labels: Integers, *, backbone: Backbone, method: Method) -> FittedHead:
-    """Choose the strength with the least log loss out of folds, each one's temperature at its best, and solve on all.
+def judge(views: Features, labels: Integers, *, folds: Folds, backbone: Backbone, method: Method) -> FittedHead:
+    """Choose the strength with the lowest out-of-fold log loss, each at its best temperature, and solve on all images.
 
-    A fold holds images, never one view of them: the others' views are what its head is computed from.
+    All views of an image are in the same fold, so a head never sees another view of the images it is judged on.
     """
     began = time.perf_counter()
     strengths = STRENGTHS[method]
     logits = np.empty((len(strengths), len(labels), int(labels.max()) + 1))
-    for kept, held in split_folds(labels):
+    for kept, held in folds:
         for place, head in enumerate(solve(method, *stack(views[:, kept], labels[kept]), strengths=strengths)):
             logits[place, held] = head.logits(views[0, held])
     losses = [log_loss(each / fit_temperature(each, labels), labels) for each in logits]
@@ -252,7 +261,7 @@ def judge(views: Features, labels: Integers, *, backbone: Backbone, method: Meth
 
 
 def average(first: FittedHead, second: FittedHead, *, features: Features, labels: Integers) -> FittedHead:
-    """Take the mean of the logits of two heads on one backbone, which is a head."""
+    """Average two heads on the same backbone; the mean of their logits is a linear head too."""
     mean = (first.logits + second.logits) / 2
     made = LinearHead.model_validate(_settings(first) | _settings(second))
     return _found(first.backbone, first.head.averaged(second.head), mean, labels, features=features, made=made)
@@ -293,19 +302,39 @@ def _settings(found: FittedHead) -> dict[str, float]:
     return found.candidate.head.model_dump(exclude_none=True)
 
 
-def split_folds(labels: Integers) -> Iterator[tuple[Integers, Integers]]:
-    """Cut the images into folds, each class in proportion: five, or as many as the smallest class has images."""
-    num = min(FOLDS, int(np.bincount(labels).min()))
-    yield from StratifiedKFold(num, shuffle=True, random_state=0).split(np.zeros(len(labels)), labels)
+def split_folds(labels: Integers, keys: Keys | None = None, *, seed: int = 0) -> Folds:
+    """Split the images into stratified folds, each group of equal keys in one of them.
+
+    There are five folds, or as many as the class with the fewest groups has; more if a class would otherwise lie in one
+    fold. Raises: UserError if every number of folds leaves a class without images to solve a head on.
+    """
+    groups, nothing = number_groups(keys, num=len(labels)), np.zeros(len(labels))
+    counts, num_groups = np.bincount(labels), len(np.unique(groups))
+    fewest = min(FOLDS, *(len(np.unique(groups[labels == label])) for label in range(len(counts))))
+    if num_groups == len(labels) and fewest > 1:
+        return list(StratifiedKFold(fewest, shuffle=True, random_state=seed).split(nothing, labels))
+    for num in range(max(2, fewest), min(FOLDS, num_groups, int(counts.min())) + 1):
+        folds = list(StratifiedGroupKFold(num, shuffle=True, random_state=seed).split(nothing, labels, groups))
+        if all(len(np.unique(labels[kept])) == len(counts) for kept, _ in folds):
+            return folds
+    raise UserError("a class has too few training images or groups for cross-validation: add some, or regroup them")
+
+
+def number_groups(keys: Keys | None, *, num: int) -> Integers:
+    """Number the groups of equal keys among `num` images; each image without a key, 0, is a group of its own."""
+    if keys is None:
+        return np.arange(num)
+    _, groups = np.unique(keys, return_inverse=True)
+    return np.where(keys == 0, num + np.arange(num), groups)
 
 
 def stack(views: Features, labels: Integers) -> tuple[Features, Integers]:
-    """Put the views (V, N, D) under each other, (V x N, D), with their labels."""
+    """Stack the views (V, N, D) into rows (V x N, D), with their labels."""
     return views.reshape(-1, views.shape[2]), np.tile(labels, len(views))
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: Integers) -> float:
-    """Find the temperature with the least smoothed log loss (Guo et al. 2017, arXiv:1706.04599)."""
+    """Find the temperature with the lowest smoothed log loss (Guo et al. 2017, arXiv:1706.04599)."""
     found = minimize_scalar(lambda power: _smoothed_loss(logits / 10**power, labels), bounds=(-2, 3), method="bounded")
     return float(10**found.x)
 
@@ -316,10 +345,10 @@ def log_loss(logits: NDArray[np.floating], labels: Integers) -> float:
 
 
 def _smoothed_loss(logits: NDArray[np.floating], labels: Integers) -> float:
-    """Compute the cross-entropy with the labels, none of which is held for certain.
+    """Compute the cross-entropy with smoothed labels.
 
-    A label of n images a class has the probability (n + 1) / (n + 2), as Platt 1999 has it: a few answers that are all
-    right are no reason for a temperature of zero.
+    With n images per class, a label has the probability (n + 1) / (n + 2), as in Platt 1999, so that a few answers that
+    are all correct do not lead to a temperature of zero.
     """
     num_images, num_classes = logits.shape
     doubt = 1 / (num_images / num_classes + 2)
@@ -330,19 +359,19 @@ def _smoothed_loss(logits: NDArray[np.floating], labels: Integers) -> float:
 
 
 def _surprise(logits: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Compute the loss (N, K) of each class, were it the right one."""
+    """Compute the loss (N, K) for each class as if it were the true one."""
     shifted = logits - logits.max(1, keepdims=True)
     return np.asarray(np.log(np.exp(shifted).sum(1, keepdims=True)) - shifted)
 
 
 def describe(candidate: Candidate) -> str:
-    """Say in a line how good a candidate is."""
+    """Describe a candidate and its metrics in a line."""
     assert candidate.accuracy is not None
     accuracy = percent(candidate.accuracy.value, decimals=1)
     return f"{candidate.words}: {accuracy} {candidate.judged_on}, log loss {candidate.log_loss:.3f}"
 
 
 def logistic_seconds(views: Features) -> float:
-    """Guess how long the logistic regressions take, from above."""
+    """Return an upper estimate of the time for the logistic regressions, in seconds."""
     num_rows = views.shape[0] * views.shape[1]
     return float(1 + num_rows * min(num_rows, views.shape[2]) * 2e-5)

@@ -1,29 +1,29 @@
-"""How accuracy grows with data: linear heads on ever larger parts of it, judged on images that they have not seen.
+"""Learning curves: linear heads on ever larger parts of the data, judged on unseen images.
 
-Axes: N images, M of them that are answered, D features, J sizes.
+Axes: N images, M of them judged, D features, J sizes.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedKFold
 
-from reslab.fitting.choice import FOLDS, Features, fit_temperature, log_loss
+from reslab.fitting.choice import Features, Folds, Keys, fit_temperature, log_loss, number_groups, split_folds
 from reslab.measure.metrics import Floats
 from reslab.pretrained.heads import STRENGTHS, Integers, solve
 
-SIZES = 5  # of training sets, each half the next
+SIZES = 5  # training set sizes, each half the next
 FEWEST = 2  # images of a class
-DRAWS, DRAWN_ONCE = 3, 200  # from so many images on, another draw tells little
-MOST = 10_000  # images that are answered
+DRAWS, DRAWN_ONCE = 3, 200  # random subsets of each size; only one from this many images on
+MOST = 10_000  # images judged
 
 
 class Growth(NamedTuple):
-    """Training sets of `shares` (J,) of all images, and how often each image got the right answer from them (J, M).
+    """Sizes of training sets as `shares` (J,) of all images, and how often each image was classified correctly (J, M).
 
-    `labels` (M,) are those of the images that were answered.
+    `labels` (M,) are those of the judged images.
     """
 
     shares: Floats
@@ -31,49 +31,68 @@ class Growth(NamedTuple):
     labels: Integers
 
 
-def measure_growth(features: Features, labels: Integers, *, show: Callable[[int], None] = lambda done: None) -> Growth:
-    """Solve heads on nested parts of the images (N, D), and answer the others out of folds.
+def measure_growth(
+    features: Features,
+    labels: Integers,
+    *,
+    keys: Keys | None = None,
+    show: Callable[[int], None] = lambda done: None,
+) -> Growth:
+    """Solve heads on nested parts of the images (N, D), and judge them out of folds.
 
-    `show` is told how many answers there are.
+    Images of equal `keys` (N,) are a group: none is judged by a head that has seen another of them, and parts consist
+    of whole groups where they can. `show` is called with the number of answers so far.
     """
     num_images = len(labels)
-    places = _part(labels, min(1.0, MOST / num_images), seed=0)
-    features, labels = features[places], labels[places]
-    counts = np.bincount(labels)
-    folds = min(FOLDS, int(counts.min()))
-    kept = 1 - 1 / folds
-    num_sizes = int(np.clip(1 + np.log2(counts.mean() * kept / FEWEST), 1, SIZES))
+    groups = number_groups(keys, num=num_images)
+    places = _part(labels, groups, min(1.0, MOST / num_images), seed=0)
+    features, labels, groups = features[places], labels[places], groups[places]
+    keys = None if keys is None else keys[places]
+
+    @cache
+    def folds_of(draw: int) -> Folds:
+        return split_folds(labels, keys, seed=draw)
+
+    kept = 1 - 1 / len(folds_of(0))
+    groups_per_class = np.mean([len(np.unique(groups[labels == label])) for label in range(int(labels.max()) + 1)])
+    num_sizes = int(np.clip(1 + np.log2(groups_per_class * kept / FEWEST), 1, SIZES))
     shares = 0.5 ** np.arange(num_sizes)[::-1]
     right, done = np.zeros((num_sizes, len(labels))), 0
     for place, share in enumerate(shares):
         draws = DRAWS if share * kept * len(labels) < DRAWN_ONCE else 1
         for draw in range(draws):
-            right[place] += _answer(features, labels, share=float(share), folds=folds, seed=draw) / draws
+            answered = _answer(features, labels, groups, share=float(share), folds=folds_of(draw), seed=draw)
+            right[place] += answered / draws
             done += len(labels)
             show(done)
     return Growth(shares * kept * len(labels) / num_images, right, labels)
 
 
-def _answer(features: Features, labels: Integers, *, share: float, folds: int, seed: int) -> NDArray[np.bool_]:
-    """Answer each image by a head on a share of the other folds, the strength chosen as `fit` does; tell who is right.
+def _answer(
+    features: Features, labels: Integers, groups: Integers, *, share: float, folds: Folds, seed: int
+) -> NDArray[np.bool_]:
+    """Return which images are classified correctly by a head on a share of the other folds, chosen as in `fit`.
 
-    Smaller shares of one seed are among the larger ones.
+    With the same seed, smaller shares are subsets of larger ones.
     """
     strengths = STRENGTHS["lda"]
     logits = np.empty((len(strengths), len(labels), int(labels.max()) + 1))
-    for kept, held in StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, labels):
-        some = kept[_part(labels[kept], share, seed=seed)]
+    for kept, held in folds:
+        some = kept[_part(labels[kept], groups[kept], share, seed=seed)]
         for place, head in enumerate(solve("lda", features[some], labels[some], strengths=strengths)):
             logits[place, held] = head.logits(features[held])
     best = min(logits, key=lambda each: log_loss(each / fit_temperature(each, labels), labels))
     return np.asarray(best.argmax(axis=1) == labels)
 
 
-def _part(labels: Integers, share: float, *, seed: int) -> Integers:
-    """Choose a share of each class, but two images at least."""
+def _part(labels: Integers, groups: Integers, share: float, *, seed: int) -> Integers:
+    """Choose a share of each class, but at least two images; group by group, and the same groups in every class."""
     generator = np.random.default_rng(seed)
-    chosen = []
+    chosen, seen = [], np.empty(0, dtype=np.int64)
     for label in range(int(labels.max()) + 1):
         places = generator.permutation(np.flatnonzero(labels == label))
+        seen = np.concatenate([seen, groups[places]])
+        _, first, numbers = np.unique(seen, return_index=True, return_inverse=True)
+        places = places[np.argsort(first[numbers[-len(places) :]], kind="stable")]
         chosen.append(places[: max(FEWEST, round(share * len(places)))])
     return np.sort(np.concatenate(chosen))

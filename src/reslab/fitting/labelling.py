@@ -1,11 +1,11 @@
-"""Which pictures to label next: those that make a linear head surest about all the others.
+"""Active learning: choose the pictures to label next that make a linear head most certain about all others.
 
-Each picture in turn takes most away from the variance that a ridge regression on features still has at the pictures
-without a label, where it counts more the less sure the head is of a class. Doubtful pictures come early if others are
-like them; outliers and near copies of what is labelled come late.
+Pictures are chosen one by one. Each reduces the variance of a ridge regression on features at the unlabelled pictures
+as much as possible, weighting pictures more the less certain the head is of their class. Uncertain pictures come early
+if others are like them; outliers and near copies of labelled pictures come late.
 
 Source: Yu, Bi and Tresp 2006, "Active Learning via Transductive Experimental Design" (ICML), its sequential form.
-Differs from it: pictures are weighted by the Gini impurity of what the head says of them.
+Differs from it: pictures are weighted by the Gini impurity of the head's probabilities.
 Axes: N labelled and P unlabelled pictures, D features, K classes.
 """
 
@@ -14,12 +14,12 @@ from collections.abc import Callable
 import numpy as np
 from sklearn.preprocessing import normalize
 
-from reslab.fitting.choice import Features, fit_temperature, split_folds
+from reslab.fitting.choice import Features, Keys, fit_temperature, split_folds
 from reslab.measure.metrics import Floats, softmax
 from reslab.pretrained.heads import Integers, solve
 
 RIDGE = 0.05
-STRENGTH = 0.4  # of the head: in the middle of those that `fit` tries
+STRENGTH = 0.4  # shrinkage of the head: the middle of those that `fit` tries
 
 
 def order_pictures(
@@ -28,10 +28,14 @@ def order_pictures(
     unlabelled: Features,
     *,
     num: int,
+    keys: Keys | None = None,
     show: Callable[[int], None] = lambda done: None,
 ) -> Integers:
-    """Give the places of the `num` pictures (P, D) that are worth labelling first, best first."""
-    weights = 1 - (_say(labelled, labels, unlabelled) ** 2).sum(axis=1)
+    """Return the indices of the `num` pictures of (P, D) that are most worth labelling, best first.
+
+    Labelled pictures of equal `keys` (N,) are a group.
+    """
+    weights = 1 - (_say(labelled, labels, keys, unlabelled) ** 2).sum(axis=1)
     variance = _covary(labelled, unlabelled)
     chosen: list[int] = []
     for _ in range(min(num, len(unlabelled))):
@@ -45,10 +49,10 @@ def order_pictures(
     return np.array(chosen)
 
 
-def _say(labelled: Features, labels: Integers, unlabelled: Features) -> Floats:
-    """Give the probabilities (P, K) by a head on the labelled pictures, its temperature found out of folds."""
+def _say(labelled: Features, labels: Integers, keys: Keys | None, unlabelled: Features) -> Floats:
+    """Compute probabilities (P, K) with a head on the labelled pictures, calibrated out of folds."""
     logits = np.empty((len(labels), int(labels.max()) + 1))
-    for kept, held in split_folds(labels):
+    for kept, held in split_folds(labels, keys):
         (head,) = solve("lda", labelled[kept], labels[kept], strengths=(STRENGTH,))
         logits[held] = head.logits(labelled[held])
     (head,) = solve("lda", labelled, labels, strengths=(STRENGTH,))
@@ -56,7 +60,7 @@ def _say(labelled: Features, labels: Integers, unlabelled: Features) -> Floats:
 
 
 def _covary(labelled: Features, unlabelled: Features) -> Floats:
-    """Give the covariance (P, P) of a ridge regression's answers, once the labelled pictures are known."""
+    """Return the posterior covariance (P, P) of a ridge regression's predictions, given the labelled pictures."""
     centre = labelled.mean(axis=0)
     known, new = (normalize((each - centre).astype(np.float64)) for each in (labelled, unlabelled))
     precision = known.T @ known + RIDGE * np.eye(known.shape[1])

@@ -1,4 +1,4 @@
-"""How accurate would a classifier be with more pictures, and which ones are worth labelling?"""
+"""Estimate how accurate a classifier would be with more pictures, and which pictures to label."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from reslab.data.frames import to_expression
 from reslab.data.images import ImageSet
 from reslab.data.load import load
 from reslab.data.progress import counting
-from reslab.data.recipe_data import read_split
+from reslab.data.recipe_data import describe_change, read_split, recipe_here
 from reslab.data.sizes import find_image_size
 from reslab.errors import UserError
 from reslab.fitting.choice import Features, check_counts
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 
 __all__ = ["ClassGrowth", "Plan", "plan"]
 
-TIMES = (1, 2, 4)  # the data
+TIMES = (1, 2, 4)  # amounts of data
 NETWORK, IMAGE_SIZE, LARGEST_STORED = "efficientnet_lite0", 128, 192  # pixels a side
-FEWEST = 5  # images a class on average
-NAMED = 3  # classes
+FEWEST = 5  # images per class on average
+NAMED = 3  # classes named in a sentence
 CANDIDATES, ORDERED = 4000, 500  # pictures
 LEAST_GAIN = 0.0005  # in accuracy; less would be shown as 0.0 points
-BLOCK = 1024  # pictures whose features are computed between two words about it
+BLOCK = 1024  # pictures between two updates of the progress
 
 
 @dataclass(frozen=True)
 class ClassGrowth:
-    """The accuracy on a class, or on all, with so much data as there is, with twice and with four times of it."""
+    """The accuracy on a class, or on all classes, with the present data, twice and four times as much."""
 
     name: str
     num_images: int
@@ -52,7 +52,7 @@ class ClassGrowth:
 
 @dataclass(frozen=True)
 class Plan:
-    """What more pictures would bring, and files in the order in which they are worth labelling."""
+    """What more pictures would bring, and files in the order in which to label them."""
 
     expression: str
     network: str
@@ -64,11 +64,11 @@ class Plan:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """Say what more pictures would bring, and which classes gain most by them."""
+        """Describe what more pictures would bring, and which classes would gain most."""
         now, _, four_times = self.all.accuracy
         gain = four_times.value - now.value
         if gain < LEAST_GAIN:
-            return ("Four times the pictures would bring next to nothing.",)
+            return ("Four times the pictures would bring almost nothing.",)
         gains = {each.name: each.accuracy[-1].value - each.accuracy[0].value for each in self.classes}
         best = sorted(gains, key=lambda name: -gains[name])[:NAMED]
         return (
@@ -84,22 +84,22 @@ def plan(
     data_dir: Path | None = None,
     allow_remote: bool = False,
 ) -> Plan:
-    """Tell how accurate a classifier would be with twice and with four times the pictures.
+    """Estimate how accurate a classifier would be with twice and with four times the pictures.
 
-    Linear heads are solved on features of a network that was trained on ImageNet, as `fit` does, with ever larger parts
-    of the training images, and judged on others. A curve through these accuracies is extended.
+    As in `fit`, linear heads are solved on features of a network trained on ImageNet. They use ever larger parts of the
+    training images and are judged on others; the curve of their accuracies is extrapolated.
 
     Parameters
     ----------
     data : str or pandas.DataFrame
-        A data expression, a DataFrame as `fit` takes it, or the path of a run folder: then the images that the run is
-        trained on.
+        A data expression, a DataFrame as for `fit`, or the path of a run folder, which stands for the images that the
+        run was trained on.
     unlabelled : sequence of Path
-        Pictures, or folders of them, to put in the order in which they are worth labelling.
+        Pictures, or folders of them, to rank by how much labelling them would help.
     data_dir : Path, optional
-        Where downloaded data lies, instead of `$RESLAB_DATA` or the cache directory.
+        Folder of downloaded data, instead of `$RESLAB_DATA` or the cache directory.
     allow_remote : bool, default False
-        Whether another machine that a run's recipe names may be contacted.
+        Whether to allow contacting other machines named in a run's recipe.
 
     Returns
     -------
@@ -110,7 +110,8 @@ def plan(
     Raises
     ------
     UserError
-        Where reslab[pretrained] is missing, or there are fewer than five images a class.
+        If reslab[pretrained] is missing, there are fewer than five images per class, or a run's images have changed.
+
 
     Examples
     --------
@@ -131,7 +132,7 @@ def plan(
         )
     features = _compute(network, images.images, what="features")
     with counting("learning curve", total=DRAWS * SIZES * min(len(labels), MOST)) as show:
-        growth = measure_growth(features, labels, show=show)
+        growth = measure_growth(features, labels, keys=images.keys, show=show)
     found = _describe(images, growth, network=f"{network.name} at {network.image_size} pixels")
     if not unlabelled:
         return found
@@ -143,17 +144,21 @@ def plan(
     )
     theirs = _compute(network, pixels, what="unlabelled")
     with counting("order", total=min(ORDERED, len(sound))) as show:
-        order = order_pictures(features, labels, theirs, num=ORDERED, show=show)
+        order = order_pictures(features, labels, theirs, num=ORDERED, keys=images.keys, show=show)
+
     return replace(
         found, order=tuple(str(sound[place]) for place in order), num_unlabelled=len(files), unread=tuple(unread)
     )
 
 
 def _read(data: str, *, data_dir: Path | None, allow_remote: bool) -> tuple[ImageSet, Pretrained, Resizing]:
-    """Read the training images of a run or an expression, and choose the network whose features are taken of them."""
+    """Read the training images of a run or an expression, and choose the network that computes their features."""
     if (Path(data) / "recipe.json").is_file():
-        recipe = Run.open(data).recipe
+        run = Run.open(data)
+        recipe = recipe_here(run, data_dir=data_dir)
         images = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
+        if change := describe_change(images, recorded=run.environment.data):
+            raise UserError(f"{change} since {run.path} was trained: train it again, or plan {recipe.data!r}")
         own = recipe.model.resize if isinstance(recipe.model, EfficientNetLite) else None
         return images, Pretrained(recipe.pretrained or NETWORK, image_size=own or IMAGE_SIZE), recipe.resize
     size = find_image_size(data, largest=LARGEST_STORED, data_dir=data_dir)
@@ -162,7 +167,7 @@ def _read(data: str, *, data_dir: Path | None, allow_remote: bool) -> tuple[Imag
 
 
 def _compute(network: Pretrained, images: Pictures, *, what: str) -> Features:
-    """Compute the features of images, and tell how far it is."""
+    """Compute the features of images, showing progress."""
     found = []
     with counting(what, total=len(images)) as show:
         for start in range(0, len(images), BLOCK):
@@ -172,7 +177,7 @@ def _compute(network: Pretrained, images: Pictures, *, what: str) -> Features:
 
 
 def _describe(images: ImageSet, growth: Growth, *, network: str) -> Plan:
-    """Extend the curves, that of all images and that of each class."""
+    """Extrapolate the learning curves of all images and of each class."""
 
     def extend(name: str, count: int, among: NDArray[np.bool_]) -> ClassGrowth:
         now, twice, four_times = extrapolate(growth.shares, growth.right[:, among], to=TIMES)

@@ -1,4 +1,4 @@
-"""A network trained from scratch, where no pretrained one is installed: it counts updates, whatever the data's size."""
+"""Training from scratch if no pretrained network is installed, for a fixed number of updates at any data size."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from reslab.training import train
 
 BASE = "lab-resnet32-short"
 UPDATES, LARGEST_BATCH, IMAGE_SIZE = 2000, 128, 32
-SHARE = 0.8  # of the time that is left, for updates alone
+SHARE = 0.8  # of the remaining time, for updates only
 
 
 def train_from_scratch(
@@ -25,7 +25,7 @@ def train_from_scratch(
     skip_damaged: bool,
     silent: bool,
 ) -> Run:
-    """Train a small residual network for as many updates as pay, or as the minutes allow."""
+    """Train a small residual network for as many updates as are useful, or as the minutes allow."""
     recipe = derive(plan(images), name="fit-from-scratch", skip_damaged=skip_damaged)
     channels = images.images.shape[1]
     model = build(recipe.model, num_classes=len(images.classes), channels=channels)
@@ -35,7 +35,7 @@ def train_from_scratch(
 
 
 def plan(images: ImageSet) -> Recipe:
-    """Derive a recipe whose epochs have at least eight updates, and that has `UPDATES` in all."""
+    """Derive a recipe with `UPDATES` updates in total and at least eight in each epoch."""
     num = len(images.labels)
     batch_size = max(2, min(LARGEST_BATCH, num // 8))
     epochs = -(-UPDATES // max(1, num // batch_size))

@@ -1,4 +1,4 @@
-"""A fitted run in three sentences: what it is good at, what it confuses, what to do next."""
+"""Summary of a fitted run in three sentences: its strengths, its confusions, what to do next."""
 
 import shlex
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from reslab.report.findings import confusion, strength
 from reslab.runs import Run
 from reslab.words import counted, listing
 
-FEW = 50  # training images of a class, below which more of them help most
+FEW = 50  # training images of a class below which more of them help most
 
 
 class Summary(NamedTuple):
@@ -24,7 +24,7 @@ class Summary(NamedTuple):
 
 
 def summarize(run: Run, found: Report | None = None) -> Summary:
-    """Sum up an evaluated run, by its test split; what was `found` in its data comes before other advice."""
+    """Summarise an evaluated run by its test split; problems `found` in its data come before other advice."""
     evaluation = run.evaluation
     test, classes = evaluation.splits["test"], evaluation.classes
     recalls = np.array([each.recall.value for each in test.per_class])
@@ -40,7 +40,7 @@ def summarize(run: Run, found: Report | None = None) -> Summary:
 
 
 def _defects(run: Run, found: Report | None) -> list[str]:
-    """Name what is wrong with the data: labels that contradict each other, test images with copies, unread files."""
+    """List problems of the data: conflicting labels, test images with copies, damaged or unused files."""
     defects = []
     if found is not None and found.duplicates is not None:
         if (conflicts := found.duplicates.across_classes).count:
@@ -60,7 +60,7 @@ def _advice(worst: str, count: int, candidates: Candidates | None, *, is_perfect
         return "Next: pip install 'reslab[pretrained,export]' and fit again, to start from ImageNet."
     if not is_perfect and count < FEW:
         images = counted(count, "training image") if count else "no training image"
-        return f"Next: add pictures of “{worst}”, which it knows least and has {images} of."
+        return f"Next: add pictures of “{worst}”, its weakest class, which has {images}."
     if not is_perfect and left_out:
         return f"Next: allow more time (--minutes), since {left_out[0].words} was left out."
     if is_perfect:

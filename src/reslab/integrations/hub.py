@@ -1,6 +1,6 @@
-"""Runs to and from a hub of models (huggingface_hub): weights as safetensors, everything else as JSON.
+"""Push runs to a model hub and pull them from it (huggingface_hub): weights as safetensors, everything else as JSON.
 
-What comes from there is checked like any file of a run folder, and no file of another kind is downloaded.
+Downloaded files are checked like any file of a run folder, and files of other kinds are not downloaded.
 """
 
 import re
@@ -27,16 +27,16 @@ FILES = (
 
 
 def push(run: Run, *, to: str, private: bool = False, endpoint: str | None = None) -> str:
-    """Upload a finished run with a model card to a hub of models.
+    """Upload a finished run with a model card to a model hub.
 
-    `environment.json`, which is uploaded too, tells the processor and the command line of the training.
+    `environment.json`, which is uploaded too, contains the processor and the command line of the training.
 
     Parameters
     ----------
     run : Run
         The finished run.
     to : str
-        The repository, OWNER/NAME; it is made where it is new.
+        The repository, OWNER/NAME; it is created if it does not exist.
     private : bool, default False
         Whether a new repository is private.
     endpoint : str, optional
@@ -50,9 +50,9 @@ def push(run: Run, *, to: str, private: bool = False, endpoint: str | None = Non
     Raises
     ------
     UserError
-        Where the run is not finished or `to` is not such a name.
+        If the run is not finished or `to` is not such a name.
     Failure
-        Where the hub refuses.
+        If the hub refuses.
 
     Examples
     --------
@@ -77,28 +77,28 @@ def push(run: Run, *, to: str, private: bool = False, endpoint: str | None = Non
 
 
 def pull(name: str, *, out: Path | str, endpoint: str | None = None) -> Run:
-    """Download a run from a hub of models.
+    """Download a run from a model hub.
 
     Parameters
     ----------
     name : str
         The repository, OWNER/NAME; or `demo`, the run that comes with reslab, which needs no hub.
     out : Path or str
-        The run folder to make.
+        The run folder to create.
     endpoint : str, optional
         Address of the hub, instead of `$HF_ENDPOINT` or the official one.
 
     Returns
     -------
     Run
-        The run, every file of it checked.
+        The run, with every file checked.
 
     Raises
     ------
     UserError
-        Where there is no such run, or one of its files is damaged.
+        If there is no such run, or one of its files is damaged.
     Failure
-        Where the hub refuses.
+        If the hub refuses.
 
     Examples
     --------
@@ -120,7 +120,7 @@ def pull(name: str, *, out: Path | str, endpoint: str | None = None) -> Run:
         try:
             _check(found, contents)
         except UserError as error:
-            raise UserError(f"{name} holds no sound run: {str(error).replace(f'{folder}/', '')}") from None
+            raise UserError(f"{name} does not hold a valid run: {str(error).replace(f'{folder}/', '')}") from None
     run = Run.create(out)
     for each, content in contents.items():
         write_bytes(run.path / each, content)
@@ -136,7 +136,7 @@ def _copy_demo(out: Path | str) -> Run:
 
 
 def _check(run: Run, contents: dict[str, bytes]) -> None:
-    """Read everything once. Raises: UserError where a file is missing or damaged."""
+    """Read everything once. Raises: UserError if a file is missing or damaged."""
     for name in ("recipe.json", "model.safetensors"):
         if name not in contents:
             raise UserError(f"{name} is missing")
@@ -156,7 +156,7 @@ def _check_name(name: str) -> None:
 
 @contextmanager
 def _asking(name: str) -> Iterator[None]:
-    """Turn what the hub answers into one sentence."""
+    """Turn an error of the hub into one sentence."""
     from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError, RepositoryNotFoundError
 
     try:
@@ -164,8 +164,8 @@ def _asking(name: str) -> Iterator[None]:
     except HFValidationError as error:
         raise UserError(f"{name} is not a name for a model: {error}") from None
     except RepositoryNotFoundError:
-        raise UserError(f"{name} is not on the hub, or not for you: check the name, or run hf auth login") from None
+        raise UserError(f"{name} is not on the hub, or not accessible: check the name, or run hf auth login") from None
     except LocalTokenNotFoundError:
         raise UserError("the hub does not know who you are: run hf auth login, or set HF_TOKEN") from None
-    except Exception as error:  # its own errors and those of its HTTP library have no class in common
-        raise Failure(f"the hub did not do it for {name}: {error}") from None
+    except Exception as error:  # its own errors and those of its HTTP library have no common base class
+        raise Failure(f"the request to the hub for {name} failed: {error}") from None

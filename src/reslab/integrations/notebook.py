@@ -1,6 +1,6 @@
-"""What only a notebook shows: pictures of the data, and curves that grow while a network trains.
+"""Displays for notebooks: pictures of the data, and live learning curves.
 
-Training knows nothing of it: the curves are read from the log in the run folder, as everything else is.
+Training knows nothing of them: the curves are read from the log in the run folder.
 """
 
 import threading
@@ -29,11 +29,11 @@ def draw_images(images: ImageSet, *, each: int = 8, language: LanguageName = "en
     Parameters
     ----------
     images : ImageSet
-        A split, as `load` gives it.
+        A split, as `load` returns it.
     each : int, default 8
-        How many images of each class.
+        Number of images per class.
     language : {"en", "ru"}, default "en"
-        What title and caption are written in.
+        The language of title and caption.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def live_curves(out: Path | str) -> Iterator[None]:
     Raises
     ------
     UserError
-        Where IPython is not installed.
+        If IPython is not installed.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def live_curves(out: Path | str) -> Iterator[None]:
 
 
 def _draw_log(run: Run, shown: object, *, drawn: int) -> int:
-    """Draw the log where it has grown; give the number of epochs on the picture."""
+    """Draw the log if it has grown; return the number of epochs drawn."""
     try:
         log = run.log
     except UserError:

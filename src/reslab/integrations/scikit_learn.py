@@ -1,12 +1,12 @@
 """scikit-learn's interface: a recipe as an estimator that is fitted to arrays.
 
-Arrays are read as those of a file (`npz:`) are: (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 to 4 channels, last
-where both could be meant; labels of any kind, also one-hot. Rows (N, D) are flattened images of `image_shape`; without
-it square ones, grey or RGB, else images of a single row of pixels. All become the recipe's square.
-Pixels that are uint8 are taken as they are, fractions from 0 to 1 times 255, and whole numbers of 12 or 16 bits are
-scaled. All others are mapped linearly, so that the least and the greatest value of the training images become the ends;
-what lies outside of them later is cut off there.
-Weights of images multiply their loss, and are scaled to a mean of 1, so that the learning rate need not change.
+Arrays are read like those of an `npz:` file: (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 to 4 channels, channels
+last if both are possible; labels of any kind, also one-hot. Rows (N, D) are flattened images of `image_shape`; without
+it they are square images, grey or RGB, else images of a single row of pixels. All are resized to the recipe's square.
+Pixels in uint8 are taken as they are, fractions from 0 to 1 are multiplied by 255, and integers of 12 or 16 bits are
+scaled. All others are mapped linearly, so that the minimum and maximum of the training images become the ends of the
+range; later values outside of it are clipped.
+Sample weights multiply the loss and are scaled to a mean of 1, so that the learning rate need not change.
 """
 
 import tempfile
@@ -50,24 +50,24 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     recipe : str or Recipe, default "digits-quick"
-        A shipped recipe's name or a recipe; its data expression and held-out images count for nothing here. Its
-        fields are parameters of a search: `recipe__optimizer__peak_lr` is what `--set optimizer.peak_lr` changes.
+        A shipped recipe's name or a recipe; its data expression and held-out images are ignored here. Its fields are
+        parameters of a search: `recipe__optimizer__peak_lr` is what `--set optimizer.peak_lr` changes.
     epochs : int, optional
         Replaces the recipe's number of epochs.
     image_shape : tuple of int, optional
         (H, W) or (H, W, C) of images that come as flattened rows.
     validation_fraction : float, default 0.0
-        The share of the images to hold out, by which probabilities are calibrated. Without any they are not, unless the
+        The share of the images to hold out for calibrating probabilities. At 0 they are not calibrated, unless the
         recipe has a temperature.
     class_weight : dict or "balanced", optional
-        The weight of each class in the loss, 1 where it is not named; `balanced` gives all the same sum of weights. It
-        replaces the recipe's `class_weights`.
+        The weight of each class in the loss, 1 for classes not named; `balanced` gives all classes the same total
+        weight. It replaces the recipe's `class_weights`.
     out : Path or str, optional
-        The run folder to make and keep; otherwise it is temporary.
+        The run folder to create and keep; by default it is temporary.
     random_state : int, RandomState or None, default 0
-        The seed, or what draws it, as in scikit-learn. PyTorch's generators stay as they are.
+        The seed, or a generator to draw it from, as in scikit-learn. PyTorch's generators are not changed.
     device : str, default "auto"
-        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
+        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU if there is one.
 
     Attributes
     ----------
@@ -115,7 +115,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def set_params(self, **params: Any) -> Self:
         """Change parameters, and the recipe's fields by `recipe__FIELD`, nested ones with more double underscores.
 
-        Raises: ValueError where there is no such parameter; UserError where a recipe has no such field.
+        Raises: ValueError if there is no such parameter; UserError if a recipe has no such field.
         """
         fields = {name: params.pop(name) for name in list(params) if name.startswith("recipe__")}
         super().set_params(**params)
@@ -128,11 +128,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Train on images and the label of each, (N,), of any kind that scikit-learn knows, and perhaps their weights.
+        """Train on images and their labels (N,), of any kind that scikit-learn accepts, optionally with weights.
 
         Images of weight 0 are left out.
 
-        Raises: ValueError where they are not images and classes; UserError where recipe or folder do not allow it.
+        Raises: ValueError if they are not images and classes; UserError if recipe or folder do not allow it.
         """
         if isinstance(y, np.ndarray) and y.ndim == 2 and y.shape[1] > 1:
             y = read_labels(y).values
@@ -168,7 +168,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:  # noqa: N803
-        """Give the probabilities (N, K) of the classes, in the order of `classes_`."""
+        """Return the probabilities (N, K) of the classes, in the order of `classes_`."""
         check_is_fitted(self)
         numbers = validate_data(self, X, reset=False, allow_nd=True)
         if numbers.shape[1:] != self.image_shape_:
@@ -179,7 +179,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return softmax(self.network_.logits(torch.from_numpy(self._to_pixels(numbers, self.network_.channels))).numpy())
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
-        """Name the most probable class of each image, (N,)."""
+        """Return the most probable class of each image, (N,)."""
         probabilities = self.predict_proba(X)
         named: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
         return named
@@ -219,14 +219,14 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return Trainer(begun, silent=True).train()
 
     def _draw_seed(self) -> int:
-        """Take a number as it is, and draw one where there is none, or a generator."""
+        """Return `random_state` if it is a number, else draw a seed from it."""
         generator = check_random_state(self.random_state)
         if isinstance(self.random_state, Integral):
             return int(self.random_state)
         return int(generator.randint(2**31))
 
     def _to_pixels(self, numbers: NDArray[Any], channels: int | str) -> NDArray[np.uint8]:
-        """Turn what scikit-learn hands over into stored images (N, C, H, W)."""
+        """Convert scikit-learn's input to stored images (N, C, H, W)."""
         layout = find_layout(numbers.shape, image_shape=self.image_shape)
         if layout is None and numbers.ndim == 2 and self.image_shape is None:
             layout = Layout((1, numbers.shape[1]))
@@ -241,12 +241,12 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _scale_weights(images: ImageSet) -> ImageSet:
-    """Bring the weights to a mean of 1."""
+    """Scale the weights to a mean of 1."""
     return images if images.weights is None else replace(images, weights=images.weights / images.weights.mean())
 
 
 def _as_plain(value: Any) -> Any:
-    """Turn a number of NumPy, as searches draw them, into one of Python."""
+    """Convert a NumPy number, as searches draw them, to a Python number."""
     return value.item() if isinstance(value, np.generic) else value
 
 

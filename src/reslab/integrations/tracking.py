@@ -1,7 +1,6 @@
-"""A run's log in TensorBoard, MLflow or Weights & Biases, during training too.
+"""Send a run's log to TensorBoard, MLflow or Weights & Biases, also during training.
 
-The log in the run folder stays the source; this reads it. So training knows nothing of trackers, and a tracker that
-fails stops no training.
+This reads the log in the run folder, so training knows nothing of trackers, and a tracker that fails does not stop it.
 """
 
 import logging
@@ -21,32 +20,32 @@ from reslab.runs import Run, make_folder
 from reslab.runs.files import writing
 
 SECONDS_BETWEEN_LOOKS = 2.0
-SUFFIX = ".reslab"  # of the TensorBoard files that are written here
-FOLDER = "mlruns"  # of MLflow, where nothing else was said
+SUFFIX = ".reslab"  # of the TensorBoard files written here
+FOLDER = "mlruns"  # MLflow's, unless it is set to another place
 
 
 class Tracker(Protocol):
-    """Where figures go."""
+    """A destination for metrics."""
 
     def log(self, figures: dict[str, float], *, step: int, seconds: float) -> None:
-        """Note figures of the epoch `step`, that ended at `seconds` since 1970."""
+        """Record metrics of the epoch `step`, which ended at `seconds` since 1970."""
 
     def close(self) -> None:
-        """Write what is still to be written."""
+        """Write what is still pending."""
 
 
 def track(run: Run, *, to: str, follow: bool = False) -> int:
     """Send a run's log to TensorBoard, MLflow or Weights & Biases.
 
-    In TensorBoard a second call replaces the points of the first; the others count each call as a run of its own.
+    In TensorBoard, a second call replaces the points of the first; in the others, each call makes a new run.
 
     Parameters
     ----------
     run : Run
-        The run; where it is evaluated, the figures of its splits follow the epochs.
+        The run; if it is evaluated, the metrics of its splits follow the epochs.
     to : str
-        `tensorboard:DIR`; `mlflow:URI`, or `mlflow`: where MLflow is set to, else the folder `mlruns`; or `wandb:DIR`,
-        Weights & Biases in offline mode, which `wandb sync` uploads.
+        `tensorboard:DIR`; `mlflow:URI`, or `mlflow` for MLflow's own setting, else the folder `mlruns`; or `wandb:DIR`
+        for Weights & Biases in offline mode, which `wandb sync` uploads.
     follow : bool, default False
         Whether to wait for more epochs until the run is finished or Ctrl-C is pressed.
 
@@ -58,9 +57,9 @@ def track(run: Run, *, to: str, follow: bool = False) -> int:
     Raises
     ------
     UserError
-        Where there is no such tracker or it is not installed.
+        If there is no such tracker or it is not installed.
     Failure
-        Where the tracker refuses.
+        If the tracker refuses.
 
     Examples
     --------
@@ -79,7 +78,7 @@ def track(run: Run, *, to: str, follow: bool = False) -> int:
     except (UserError, Failure):
         raise
     except Exception as error:  # MLflow's servers and stores raise anything
-        raise Failure(f"{to} did not take the log of {run.path}: {error}") from None
+        raise Failure(f"sending the log of {run.path} to {to} failed: {error}") from None
     return num_epochs
 
 
@@ -133,7 +132,7 @@ def _open(to: str, run: Run) -> Tracker:
 
 
 class _TensorBoard:
-    """A file of events, written at once: TensorBoard's own writer does it in a thread, whose errors nobody hears."""
+    """A file of events, written at once: TensorBoard's own writer uses a thread, whose errors go unnoticed."""
 
     def __init__(self, folder: Path, run: Run) -> None:
         with extra("track"):
@@ -171,13 +170,13 @@ class _TensorBoard:
 
 class _MLflow:
     def __init__(self, uri: str | None, run: Run) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # figures go where they were sent, and nowhere else
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # metrics go where they are sent, and nowhere else
         with extra("track"):
             from mlflow.entities import Metric, Param
             from mlflow.tracking import MlflowClient, is_tracking_uri_set
 
-        logging.getLogger("mlflow").setLevel(logging.ERROR)  # it warns by tracebacks of what it can do without
-        if find_spec("sqlalchemy") is None:  # the small package brings no database, only folders, if they are allowed
+        logging.getLogger("mlflow").setLevel(logging.ERROR)  # it prints tracebacks about things that it can do without
+        if find_spec("sqlalchemy") is None:  # the small package has no database, only folders, which must be allowed
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
             uri = uri or (None if is_tracking_uri_set() else FOLDER)
         self._metric, self._client = Metric, MlflowClient(tracking_uri=uri)

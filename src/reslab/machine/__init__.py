@@ -1,1 +1,1 @@
-"""What this computer is and how to use it: devices, precision, memory, threads, kernels."""
+"""This computer's hardware and its use: devices, precision, memory, threads, kernels."""

@@ -1,29 +1,30 @@
-"""How a process computes on its processor, decided before PyTorch is loaded.
+"""Thread settings of a process, chosen before PyTorch is loaded.
 
-PyTorch's wheels bring GNU's OpenMP, which reads its settings from the environment once, when it is loaded. By default
-its threads wait for each other by spinning: a thread that waits for one whose core is taken by another program then
-keeps a core busy for nothing, and the system sees no free one to move the other thread to. Here they spin for as long
-as the usual wait lasts and then sleep, and none is bound to a core. What the environment says already is respected.
-How memory is kept is asked of the C library at run time (`models.memory`), so no process has to be started twice.
+PyTorch's wheels include GNU's OpenMP, which reads its settings from the environment once, when it is loaded. By default
+its threads wait for each other by spinning. If another program occupies the core of one thread, the waiting threads
+keep their cores busy for nothing, and the system sees no free core to move that thread to. With these settings they
+spin only for as long as a usual wait and then sleep, and no thread is bound to a core. Existing environment settings
+are respected. Memory is configured through the C library at run time (`machine.memory`), so no process has to be
+restarted.
 """
 
 import os
 import sys
 from pathlib import Path
 
-# Rounds of a loop: some microseconds, where GNU's default is some milliseconds.
+# Loop iterations: some microseconds, compared with some milliseconds by default.
 SPINS = 1000
 CGROUP, PROCESSORS = Path("/sys/fs/cgroup"), Path("/sys/devices/system/cpu")
 
 
 def set_up_threads() -> None:
-    """Choose threads, how they wait and where they run; too late, and so without effect, once PyTorch is loaded."""
+    """Set the number of threads, how they wait and where they run; has no effect once PyTorch is loaded."""
     if "torch" not in sys.modules:
         os.environ.update(choose_settings())
 
 
 def choose_settings() -> dict[str, str]:
-    """Choose what the environment leaves open."""
+    """Choose the settings that the environment does not define."""
     chosen = {"OMP_NUM_THREADS": str(count_cores()), "OMP_PROC_BIND": "false"}
     if "OMP_WAIT_POLICY" not in os.environ:
         chosen["GOMP_SPINCOUNT"] = str(SPINS)
@@ -31,7 +32,7 @@ def choose_settings() -> dict[str, str]:
 
 
 def count_cores() -> int:
-    """Count the cores that this process may use: one for two threads of a core, and no more than its quota grants."""
+    """Count the physical cores that this process may use, limited by its quota."""
     if not hasattr(os, "sched_getaffinity"):  # macOS
         return os.cpu_count() or 1
     cores = {
@@ -41,9 +42,9 @@ def count_cores() -> int:
 
 
 def read_quota() -> float | None:
-    """Read how many cores' worth of time the container's limit grants this process; None where there is no limit."""
+    """Read the container's CPU quota for this process, in cores; None if there is no limit."""
     limit, _, period = (_read(CGROUP / "cpu.max") or "").partition(" ")
-    if not period:  # cgroups of the first version
+    if not period:  # cgroups v1
         limit, period = (_read(CGROUP / f"cpu/cpu.cfs_{name}_us") or "" for name in ("quota", "period"))
     granted = limit.isdecimal() and period.isdecimal() and int(period) > 0
     return int(limit) / int(period) if granted else None

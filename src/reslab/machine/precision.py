@@ -1,8 +1,8 @@
-"""With which numbers training multiplies: bfloat16 where the device has units for it, else float32.
+"""Precision of multiplications in training: bfloat16 with hardware support, else float32.
 
-Weights, their updates, sums of batch norm and the loss are float32 everywhere, and so is all of evaluation.
-Processors with AMX multiply matrices of bfloat16 several times as fast as of float32, and those with AVX512_BF16 up to
-twice as fast; the others have it at half the rate, or in software.
+Weights, their updates, sums in batch norm and the loss are always float32, and so is all of evaluation. Processors with
+AMX multiply bfloat16 matrices several times as fast as float32, and those with AVX512_BF16 up to twice as fast; on
+others bfloat16 runs at half the rate, or in software.
 """
 
 from contextlib import AbstractContextManager
@@ -15,13 +15,13 @@ from reslab.errors import UserError
 
 Precision = Literal["float32", "bfloat16"]
 
-UNITS = frozenset({"amx_bf16", "avx512_bf16"})  # as Linux names what multiplies bfloat16
+UNITS = frozenset({"amx_bf16", "avx512_bf16"})  # Linux's names of the features that multiply bfloat16
 
 
 def pick_precision(wanted: str = "auto", *, device: torch.device) -> Precision:
-    """Turn `auto`, `float32` or `bfloat16` into what training multiplies with.
+    """Turn `auto`, `float32` or `bfloat16` into the precision of training.
 
-    Raises: UserError where it is none of them.
+    Raises: UserError if it is none of them.
     """
     if wanted not in ("auto", "float32", "bfloat16"):
         raise UserError(f"--precision {wanted}: choose auto, float32 or bfloat16")
@@ -31,12 +31,12 @@ def pick_precision(wanted: str = "auto", *, device: torch.device) -> Precision:
 
 
 def multiplying(precision: Precision, *, device: torch.device) -> AbstractContextManager[object]:
-    """Let convolutions and products of matrices take `precision` inside the block."""
+    """Run convolutions and matrix products in `precision` within the block."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def read_features() -> set[str]:
-    """Read the names of what the processor can do; none where the system is not Linux."""
+    """Read the processor's feature flags; empty on systems other than Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

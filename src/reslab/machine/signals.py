@@ -1,8 +1,8 @@
-"""Ending in order: the first SIGINT, SIGTERM or SIGHUP asks, the second one ends at once, whichever they are.
+"""Orderly shutdown: the first SIGINT, SIGTERM or SIGHUP requests a stop, the second one ends the process at once.
 
-A command that is asked unwinds as after Ctrl-C, so that it leaves no half-written file, and says so in a sentence.
-While a network trains, the request waits for the update under way, which is then saved. What is ignored stays ignored,
-so that nohup keeps its meaning. Outside of the main thread nothing is changed.
+On a request a command unwinds as after Ctrl-C, so that it leaves no half-written file, and prints a sentence. During
+training, the current update is finished and saved first. Ignored signals stay ignored, so that nohup works. Outside the
+main thread nothing is changed.
 """
 
 import signal
@@ -12,19 +12,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is unknown to Windows
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # SIGHUP does not exist on Windows
 STOPPED = "stopped: the same command starts it again"
 
 
 class StopRequest:
-    """Whether somebody has asked the run to stop."""
+    """Whether the run was asked to stop."""
 
     requested = False
 
 
 @contextmanager
 def listen_for_stop() -> Iterator[StopRequest]:
-    """Turn the first signal into a request while the block runs."""
+    """Turn the first signal within the block into a request to stop."""
     stop = StopRequest()
 
     def ask() -> None:
@@ -36,7 +36,7 @@ def listen_for_stop() -> Iterator[StopRequest]:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Turn the first signal into a KeyboardInterrupt while the block runs, and that into a sentence and 1."""
+    """Turn the first signal within the block into a KeyboardInterrupt, and that into a message and exit status 1."""
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -51,7 +51,7 @@ def ended_by_signals() -> Iterator[None]:
 
 @contextmanager
 def _heeding(answer: Callable[[], None]) -> Iterator[None]:
-    """Answer the first signal while the block runs; the second one finds what was there before."""
+    """Call `answer` on the first signal within the block; the second one meets the original handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

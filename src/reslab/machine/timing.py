@@ -1,4 +1,4 @@
-"""How long an update of a network takes on this machine.
+"""Timing of a network's updates on this machine.
 
 Axes: N images, C channels, H rows, W columns.
 """
@@ -18,7 +18,7 @@ REPEATS = 3
 def time_update(
     model: nn.Module, *, batch: tuple[int, ...], precision: Precision | None = None, compiled: bool = False
 ) -> float:
-    """Time forward and backward of a copy for a batch (N, C, H, W), in seconds; the quickest but for the first."""
+    """Time forward and backward of a copy on a batch (N, C, H, W) in seconds: the fastest after the first try."""
     trial = copy.deepcopy(model).train()
     device = next(trial.parameters()).device
     precision = precision or pick_precision(device=device)

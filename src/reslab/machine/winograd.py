@@ -1,8 +1,8 @@
-"""Winograd's convolution F(4x4, 3x3) on CPUs: 3x3 kernels, forward and backward, by a quarter of the multiplications.
+"""Winograd's convolution F(4x4, 3x3) on CPUs: 3x3 kernels, forward and backward, with a quarter of the multiplications.
 
-Every tile of 4x4 results and the 6x6 pixels behind it are transformed so that the convolution becomes 36 products of
-matrices. All of it is in `winograd.c`, a few tiles at a time: they are multiplied while they lie in a near cache.
-`kernels.enable` switches it on. Without it the convolution is PyTorch's: slower, otherwise the same up to rounding.
+Every tile of 4x4 results and its 6x6 input pixels are transformed so that the convolution becomes 36 matrix products.
+All of it is in `winograd.c`, a few tiles at a time, so that they are multiplied while in a fast cache.
+`kernels.enable` switches it on. Otherwise PyTorch's convolution is used: slower, but the same up to rounding.
 
 Source: Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308, the matrices for
 F(4x4, 3x3).
@@ -24,19 +24,19 @@ from reslab.machine import kernels
 
 TILE = 4
 
-# From these values on it was faster than oneDNN in nearly all of the layers of benchmarks/winograd_layers.json: forward
-# and backward together, and forward alone.
+# Thresholds from which it was faster than oneDNN in nearly all layers of benchmarks/winograd_layers.json, for forward
+# and backward together, and for forward alone.
 MIN_REUSE, MIN_REUSE_FORWARD = 7.5, 12
 
 
-# ---- where it is used
+# ---- when it is used
 
 
 def pays(x: Tensor, weight: Tensor) -> bool:
-    """Say whether `conv3x3` is faster than PyTorch's convolution for images (N, I, H, W) and a weight (O, I, 3, 3).
+    """Return whether `conv3x3` is faster than PyTorch's convolution for images (N, I, H, W) and a weight (O, I, 3, 3).
 
-    Transforms cost time for each value of images, results and kernels, so many channels and tiles pay, which use each
-    value often; pixels of the last tiles that lie outside of the image do not.
+    Transforms take time for each value of images, results and kernels. So it pays off with many channels and tiles,
+    which reuse each value often, but less if the last tiles extend beyond the image.
     """
     if not _suits(x, weight) or weight.shape[2:] != (3, 3):
         return False
@@ -44,7 +44,7 @@ def pays(x: Tensor, weight: Tensor) -> bool:
 
 
 def reuse(x: Tensor, weight: Tensor) -> float:
-    """Estimate how often a transformed value is used, less where tiles are not filled."""
+    """Estimate how often a transformed value is reused, reduced for partly filled tiles."""
     (outputs, inputs), (height, width) = weight.shape[:2], x.shape[2:]
     tiles_per_image = math.ceil(height / TILE) * math.ceil(width / TILE)
     filled = height * width / max(1, TILE**2 * tiles_per_image)
@@ -54,8 +54,8 @@ def reuse(x: Tensor, weight: Tensor) -> float:
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Convolve images (N, I, H, W), padded by a pixel of zeros, with a weight (O, I, 3, 3); add a bias (O,).
 
-    The result (N, O, H, W) lies channels last in memory. PyTorch's own convolution takes what is not float32 on a CPU,
-    and everything while the kernels are off.
+    The result (N, O, H, W) is channels last in memory. PyTorch's own convolution is used for anything but float32 on a
+    CPU, and for everything while the kernels are off.
     """
     if not _suits(x, weight):
         return F.conv2d(x.contiguous(memory_format=torch.channels_last), weight, bias, padding=1)
@@ -64,10 +64,10 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _suits(x: Tensor, weight: Tensor) -> bool:
-    """Say whether the compiled convolution can take these; of shapes that do not fit, PyTorch's own complains.
+    """Return whether the compiled convolution supports these; PyTorch's own reports shapes that do not fit.
 
-    While PyTorch records a graph, there is nothing to take; and who watches its operations, to count them, sees one
-    convolution.
+    It is not used while PyTorch records a graph or dispatches to a mode that watches operations, for example to count
+    them: these then see one convolution.
     """
     return (
         x.ndim == 4
@@ -85,7 +85,7 @@ def _suits(x: Tensor, weight: Tensor) -> bool:
 
 
 class _Conv3x3(torch.autograd.Function):
-    """Keeps the images and the weight: transforming the images again costs less time than their tiles cost memory."""
+    """Saves images and weight for backward: transforming the images again is cheaper than keeping their tiles."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -99,7 +99,7 @@ class _Conv3x3(torch.autograd.Function):
         gradients = _put_channels_last(gradient)
         for_images, for_weight, for_bias = ctx.needs_input_grad
         image_gradient = weight_gradient = bias_gradient = None
-        if for_images:  # the convolution of the gradients with the weight turned around
+        if for_images:  # the convolution of the gradients with the weight rotated by 180 degrees
             image_gradient = _convolve(gradients, weight.flip(2, 3).permute(2, 3, 0, 1), None)
         if for_weight or for_bias:
             images = _put_channels_last(x)
@@ -112,12 +112,12 @@ class _Conv3x3(torch.autograd.Function):
 
 
 def _put_channels_last(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, H, W, C), without a copy where it lies so already."""
+    """(N, C, H, W) -> (N, H, W, C), without a copy if it already has this memory layout."""
     return x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
 
 
 def _transpose(weight: Tensor) -> Tensor:
-    """(3, 3, A, B) -> (3, 3, B, A), a copy; in two steps, of which PyTorch makes each several times as fast as one."""
+    """(3, 3, A, B) -> (3, 3, B, A), a copy; in two steps, because PyTorch is several times faster than in one."""
     return weight.contiguous().transpose(2, 3).contiguous()
 
 
@@ -125,7 +125,7 @@ def _convolve(images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve images (N, H, W, I) with a weight (3, 3, I, O) to results (N, O, H, W)."""
     outputs = weight.shape[3]
     num, height, width, _ = images.shape
-    # No view of anything, since what is made here may be changed in place by the layer that follows.
+    # Not a view of anything, since the next layer may change the result in place.
     results = torch.empty(num, outputs, height, width, memory_format=torch.channels_last)
     if images.numel():
         bias = None if bias is None else bias.contiguous()

@@ -1,1 +1,1 @@
-"""Numbers and their intervals. No files, no torch."""
+"""Metrics and their intervals. No files, no torch."""

@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say: one temperature, by which all logits are divided.
+"""Calibrate probabilities by temperature scaling: all logits are divided by one temperature.
 
 Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv:1706.04599, section 4.2.
 Axes: N images, K classes.
@@ -10,28 +10,31 @@ from scipy.optimize import minimize_scalar
 from reslab.measure.metrics import Floats, Integers, Logits, log_softmax
 from reslab.words import counted
 
-# A network that is right on every image would want the temperature 0: how sure it may be is learned from mistakes.
+# Without mistakes the best temperature is 0: only mistakes tell how confident a network may be.
 FEWEST_MISTAKES = 5
 LOWEST, HIGHEST = 0.01, 1000.0
 
 
 def find_obstacle(logits: Logits, labels: Integers) -> str | None:
-    """Say why logits (N, K) of held-out images with labels (N,) are too little to fit a temperature by."""
+    """Say why held-out logits (N, K) with labels (N,) do not suffice to fit a temperature; None if they do."""
     if len(np.unique(labels)) < logits.shape[1]:
         return "the held-out images do not show every class"
     mistakes = int((logits.argmax(axis=1) != labels).sum())
     if not mistakes:
-        return f"without a mistake on {counted(len(labels), 'held-out image')} there is nothing to fit by"
+        return f"no mistake on {counted(len(labels), 'held-out image')} to fit a temperature by"
     if mistakes < FEWEST_MISTAKES:
         are = "is" if mistakes == 1 else "are"
-        return f"{counted(mistakes, 'mistake')} on {counted(len(labels), 'held-out image')} {are} too few to fit by"
+        return (
+            f"{counted(mistakes, 'mistake')} on {counted(len(labels), 'held-out image')} {are} too few to fit a "
+            "temperature by"
+        )
     return None
 
 
 def fit_temperature(logits: Logits, labels: Integers, *, weights: Floats | None = None) -> float:
-    """Find the temperature in [0.01, 1000] at which the log loss of logits (N, K) divided by it is least.
+    """Find the temperature in [0.01, 1000] that minimizes the log loss of logits (N, K) divided by it.
 
-    Images count by their `weights` (N,), all alike without any.
+    Images are weighted by `weights` (N,), equally by default.
     """
     places = np.arange(len(labels))
 

@@ -1,14 +1,14 @@
-"""Sets of classes that hold the truth as often as was promised: split conformal prediction, with adaptive sets.
+"""Sets of classes with a promised coverage: split conformal prediction with adaptive sets.
 
-A picture's classes are taken from the most probable one downwards, until those that are taken are together more
-probable than a threshold. The threshold is a quantile over held-out images of what was taken before the true class
-came, so the promise holds for pictures that come from where those came from, whatever the network is. Sure pictures
-get one class, unsure ones several, and none gets an empty set.
+Classes are added to a picture's set from the most probable one downwards, until their total probability exceeds a
+threshold. The threshold is a quantile, over held-out images, of the probability added before the true class, so the
+promise holds for pictures from the same distribution as those, whatever the network is. Confident predictions get one
+class, uncertain ones several, and no set is empty.
 
 Sources: Romano et al. 2020, "Classification with Valid and Adaptive Coverage" (APS), arXiv:2006.02544; Angelopoulos et
 al. 2021, "Uncertainty Sets for Image Classifiers using Conformal Prediction" (RAPS), arXiv:2009.14193.
 Differs from them: no random numbers, so that a picture always gets the same set: the true class's own probability is
-left out, where APS counts a random part of it. RAPS's penalty on large sets is left out: with few classes it gained
+left out, while APS counts a random part of it. RAPS's penalty on large sets is left out: with few classes it gained
 next to nothing on held-out images (`benchmarks/class_sets.json`).
 Axes: N images, H held-out images, K classes.
 """
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from reslab.records import ClassSets
 
 COVERAGES: Final = (*(percent / 100 for percent in range(50, 100)), 0.995, 0.999)
-FEWEST: Final = 9  # held-out images: the threshold for 90 % is the largest of them
+FEWEST: Final = 9  # held-out images; with so few, the threshold for 90 % is their largest score
 _DIGITS: Final = 6  # of a threshold
-_EQUAL: Final = 1e-6  # probabilities that differ by less are equal, whatever computed them
+_EQUAL: Final = 1e-6  # probabilities that differ by less count as equal, since rounding varies
 
 Probabilities = NDArray[np.floating[Any]]
 
 
 def taken_before(probabilities: Probabilities) -> Floats:
-    """Give for each class (N, K) how probable those before it are together; 0 for the most probable one."""
+    """Return for each class (N, K) the total probability of more probable ones; 0 for the most probable one."""
     order = np.argsort(-probabilities, axis=1, kind="stable")
     ranked = np.take_along_axis(probabilities, order, axis=1).astype(np.float64)
     before = np.zeros_like(ranked)
@@ -43,15 +43,15 @@ def taken_before(probabilities: Probabilities) -> Floats:
 
 
 def fit_class_sets(probabilities: Probabilities, labels: Integers) -> "ClassSets | None":
-    """Learn the thresholds from held-out images (H, K) with labels (H,); nothing where those are too few."""
+    """Fit the thresholds to held-out images (H, K) with labels (H,); None if those are too few."""
     num = len(labels)
     if num < FEWEST:
         return None
     scores = np.sort(taken_before(probabilities)[np.arange(num), labels])
-    # One image more counts as the worst of all, so a high coverage needs many images.
+    # One extra image counts as the worst of all, so a high coverage needs many images.
     ranks = ((coverage, math.ceil(round((num + 1) * coverage, 6))) for coverage in COVERAGES)
     found = ((coverage, _round_up(scores[rank - 1])) for coverage, rank in ranks if rank <= num)
-    from reslab.records import ClassSets  # here, since it loads pydantic
+    from reslab.records import ClassSets  # imported here, since it loads pydantic
 
     return ClassSets(num_images=num, thresholds=tuple(found))
 
@@ -61,23 +61,23 @@ def _round_up(score: float) -> float:
 
 
 def find_threshold(known: "ClassSets | None", *, coverage: float) -> float:
-    """Find the threshold of the least coverage that is known and no less than `coverage`.
+    """Find the threshold of the smallest known coverage that is at least `coverage`.
 
-    Raises: UserError where there is none, or nothing was held out.
+    Raises: UserError if there is none, or nothing was held out.
     """
     if not 0 < coverage < 1:
-        raise UserError(f"a coverage of {coverage:g} is no share of cases: choose one between 0 and 1, such as 0.9")
+        raise UserError(f"a coverage of {coverage:g} is not a share of cases: choose one between 0 and 1, such as 0.9")
     if known is None:
         raise UserError(
-            f"no set of classes can promise a coverage of {coverage:g}: the network has no held-out images to count "
-            "on; hold some out and train it again, for example with reslab train --set validation=500"
+            f"no set of classes can promise a coverage of {coverage:g}: the network has no held-out images; hold some "
+            "out and train it again, for example with reslab train --set validation=500"
         )
     for reached, threshold in known.thresholds:
         if reached >= coverage - _EQUAL:
             return threshold
     most = known.thresholds[-1][0]
     raise UserError(
-        f"a coverage of {coverage:g} is more than {known.num_images:,} images promise: ask for "
+        f"a coverage of {coverage:g} is more than {known.num_images:,} held-out images can promise: ask for "
         f"{most:g} or less, or hold out more"
     )
 

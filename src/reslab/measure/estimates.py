@@ -1,4 +1,4 @@
-"""Figures together with their intervals, as the records keep them.
+"""Metrics with their intervals, as the records store them.
 
 Axes: K classes, R resamples.
 """
@@ -15,17 +15,17 @@ from reslab.records import ClassFigures, Estimate
 
 
 def proportion(successes: NDArray[Any], *, total: NDArray[Any]) -> Estimate:
-    """Give a share of images, (), with its interval; 0 where there is none."""
+    """Return a share of images, (), with its interval; 0 if there are none."""
     return proportions(successes.reshape(1), total=total.reshape(1))[0]
 
 
 def proportions(successes: NDArray[Any], *, total: NDArray[Any]) -> list[Estimate]:
-    """Give shares of images (K,) with their intervals; 0 where there are none."""
+    """Return shares of images (K,) with their intervals; 0 where there are none."""
     return _estimates(metrics.ratio(successes, total), intervals.proportion_interval(successes, total=total))
 
 
 def class_figures(matrix: Integers) -> tuple[ClassFigures, ...]:
-    """Give the figures of each class of a confusion matrix (K, K)."""
+    """Return the metrics of each class of a confusion matrix (K, K)."""
     hits, actual, predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
     errors = actual + predicted - 2 * hits
     columns = zip(
@@ -39,9 +39,9 @@ def class_figures(matrix: Integers) -> tuple[ClassFigures, ...]:
 
 
 def macro_figures(matrix: Integers, *, weights: Floats | None = None) -> dict[str, Estimate]:
-    """Give balanced accuracy and the macro figures of a confusion matrix (K, K), its rows weighted by (K,).
+    """Return balanced accuracy and the macro metrics of a confusion matrix (K, K), its rows weighted by (K,).
 
-    Macro recall is balanced accuracy with 0 for a class without images, and so is its interval.
+    Macro recall is balanced accuracy with 0 for a class without images; its interval is scaled likewise.
     """
     weighted = matrix if weights is None else matrix * weights[:, None]
     values = metrics.matrix_figures(weighted)
@@ -57,26 +57,26 @@ def macro_figures(matrix: Integers, *, weights: Floats | None = None) -> dict[st
 
 
 def gain(before: Answers, *, after: Answers) -> Estimate:
-    """Give the gain in accuracy from one answer to each image (N,) to another, with its paired interval."""
+    """Return the gain in accuracy between two answers to each image (N,), with its paired interval."""
     gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
     value = np.asarray((gained - lost) / len(before))
     return estimate(value, intervals.gain_interval(gained, lost=lost, total=len(before)))
 
 
 def difference(before: Estimate, *, after: Estimate) -> Estimate:
-    """Give the difference of two figures that were measured on different images."""
+    """Return the difference of two metrics that were measured on different images."""
     first, second = (Interval(np.asarray(each.low), np.asarray(each.high)) for each in (before, after))
     interval = intervals.difference_interval(first, second, values=(before.value, after.value))
     return estimate(np.asarray(after.value - before.value), interval)
 
 
 def bootstrapped(value: Floats, *, samples: Floats) -> Estimate:
-    """Give a figure, (), with the percentile interval of its samples (R,)."""
+    """Return a metric, (), with the percentile interval of its samples (R,)."""
     return estimate(value, intervals.percentile_interval(samples, values=value))
 
 
 def estimate(value: Floats, interval: Interval) -> Estimate:
-    """Give a figure, (), with its interval."""
+    """Return a metric, (), with its interval."""
     return Estimate(value=float(value), low=float(interval.low), high=float(interval.high))
 
 

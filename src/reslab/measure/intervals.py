@@ -1,4 +1,4 @@
-"""Confidence intervals that stay honest where there are few errors or none.
+"""Confidence intervals that remain valid with few errors or none.
 
 Proportions: Jeffreys' interval, at either end that of Clopper and Pearson (Brown, Cai and DasGupta 2001, "Interval
 estimation for a binomial proportion", their modified Jeffreys interval). Macro averages: the same for the number of
@@ -6,8 +6,8 @@ independent images that would vary as much (Korn and Graubard 1998, "Confidence 
 expected number of positive counts"). A gain in accuracy: Tango 1998, "Equivalence test and confidence interval for the
 difference in proportions for the paired-sample design". Log loss and calibration error: Rubin 1981, "The Bayesian
 bootstrap".
-Differs from them: variances, and the bootstrap, count a little of an error that has not been seen, since without it no
-error would mean no doubt.
+Differs from them: variances and the bootstrap count a fraction of an unseen error, since otherwise no errors would mean
+no uncertainty.
 Axes: N images, K classes, R resamples; `...` stands for any leading axes.
 """
 
@@ -20,7 +20,7 @@ from scipy.special import betaincinv
 
 from reslab.measure.metrics import CONFIDENCE, Floats, Integers, ProbabilityFigures, matrix_figures, probability_figures
 
-HALVINGS = 60  # of the range that an end of Tango's interval is looked for in
+HALVINGS = 60  # bisection steps for each end of Tango's interval
 Macro = Literal["accuracy", "precision", "recall", "f1"]
 
 
@@ -35,9 +35,9 @@ class Interval(NamedTuple):
 
 
 def proportion_interval(successes: NDArray[Any], *, total: NDArray[Any], confidence: float = CONFIDENCE) -> Interval:
-    """Give the modified Jeffreys interval of proportions (...), whole numbers or not; 0 to 1 where total is 0."""
+    """Return the modified Jeffreys interval of proportions (...) of counts, whole or not; 0 to 1 where total is 0."""
     tail = (1 - confidence) / 2
-    total = np.maximum(np.asarray(total, np.float64), 1e-9)  # of none, any share is possible
+    total = np.maximum(np.asarray(total, np.float64), 1e-9)  # without images, any share is possible
     hits = np.minimum(successes, total)
     misses = total - hits
     low, high = betaincinv(hits + 0.5, misses + 0.5, tail), betaincinv(hits + 0.5, misses + 0.5, 1 - tail)
@@ -48,24 +48,24 @@ def proportion_interval(successes: NDArray[Any], *, total: NDArray[Any], confide
 
 
 def f1_interval(hits: NDArray[Any], *, errors: NDArray[Any], confidence: float = CONFIDENCE) -> Interval:
-    """Give the interval of F1 (...): 2 s / (1 + s), where s is the share of hits among hits and all errors."""
+    """Return the interval of F1 (...): 2 s / (1 + s), where s is the share of hits among hits and all errors."""
     ends = proportion_interval(hits, total=hits + errors, confidence=confidence)
     return Interval(*(2 * end / (1 + end) for end in ends))
 
 
-# ---- what a whole confusion matrix decides
+# ---- metrics of a whole confusion matrix
 
 
 def macro_interval(
-    matrix: Integers, *, figure: Macro, over: slice = slice(None), weights: Floats | None = None
+    matrix: Integers, *, figure: Macro, over: slice | Integers = slice(None), weights: Floats | None = None
 ) -> Interval:
-    """Give the interval of a figure, or of its mean over the classes `over`, of a confusion matrix (K, K).
+    """Return the interval of a metric, or of its mean over the classes `over`, of a confusion matrix (K, K).
 
-    `weights` (K,) say how much an image of each true class counts. A mean recall leaves out classes without images.
+    `weights` (K,) are how much an image of each true class counts. A mean recall leaves out classes without images.
     """
     num_classes, num_images = len(matrix), matrix.sum()
     weights = np.ones(num_classes) if weights is None else weights
-    # Half an error for each class, spread over the others, and half an image that is recognised.
+    # Half an error for each class, spread over the others, and half a correct image.
     unseen = np.full((num_classes, num_classes), 0.5 / (num_classes - 1))
     np.fill_diagonal(unseen, 0.5)
     smooth = matrix + unseen
@@ -74,13 +74,13 @@ def macro_interval(
     share /= max(1, share.sum())
     mean, slope = _mean_and_slope(smooth * weights[:, None], figure=figure, share=share)
     variance = (smooth * (weights[:, None] * slope) ** 2).sum() * smooth.sum() / num_images
-    alike = mean * (1 - mean) / variance  # so many independent images vary as much
+    alike = mean * (1 - mean) / variance  # the number of independent images that vary as much
     value = _mean_and_slope(np.asarray(matrix * weights[:, None], np.float64), figure=figure, share=share)[0]
     return proportion_interval(value * alike, total=alike)
 
 
 def _mean_and_slope(matrix: Floats, *, figure: Macro, share: Floats) -> tuple[Floats, Floats]:
-    """Give the mean over classes, weighted by `share` (K,), and its derivative by every cell (K, K)."""
+    """Return the mean over classes, weighted by `share` (K,), and its derivative by every cell (K, K)."""
     figures, same = matrix_figures(matrix), np.eye(len(matrix))
     actual, predicted = (np.maximum(matrix.sum(axis), 1e-9) for axis in (1, 0))
     match figure:
@@ -100,14 +100,14 @@ def _mean_and_slope(matrix: Floats, *, figure: Macro, share: Floats) -> tuple[Fl
 
 
 def gain_interval(gained: int, *, lost: int, total: int, confidence: float = CONFIDENCE) -> Interval:
-    """Give Tango's score interval of the gain in accuracy, of `gained` and `lost` images among `total`."""
+    """Return Tango's score interval of the gain in accuracy, of `gained` and `lost` images among `total`."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
 
     def is_possible(gain: float) -> bool:
-        """Hold a gain against what was seen, in units of the deviation that it would have."""
+        """Tell whether a gain is compatible with the counts, by its score test."""
         linear = (2 * total - gained + lost) * gain - gained - lost
         root = linear**2 + 8 * total * lost * gain * (1 - gain)
-        share_lost = (np.sqrt(max(0.0, root)) - linear) / (4 * total)  # most probable, given the gain
+        share_lost = (np.sqrt(max(0.0, root)) - linear) / (4 * total)  # most likely, given the gain
         variance = total * (2 * share_lost + gain * (1 - gain))
         return bool((gained - lost - total * gain) ** 2 <= z**2 * variance)
 
@@ -124,7 +124,7 @@ def gain_interval(gained: int, *, lost: int, total: int, confidence: float = CON
 
 
 def difference_interval(first: Interval, second: Interval, *, values: tuple[float, float]) -> Interval:
-    """Give Newcombe's interval of `values[1] - values[0]`, two independent figures with intervals of their own.
+    """Return Newcombe's interval of `values[1] - values[0]`, two independent metrics with intervals of their own.
 
     Source: Newcombe 1998, Statistics in Medicine 17:873, method 10.
     """
@@ -137,11 +137,11 @@ def difference_interval(first: Interval, second: Interval, *, values: tuple[floa
 def macro_f1_difference(
     labels: Integers, *, first: Integers, second: Integers, num_classes: int
 ) -> tuple[Floats, Interval]:
-    """Give the macro F1 of the first predictions (N,) less that of the second, (), with its paired interval.
+    """Return the macro F1 of the first predictions (N,) minus that of the second, (), with its paired interval.
 
-    An image counts with both predictions, so that what they share does not widen the interval. As in Bonett and Price
-    2012, "Adjusted Wald confidence interval for a difference of binomial proportions based on paired data", one image
-    more is right only for the first and one only for the second, here spread over all classes.
+    Each image counts with both predictions, so that shared errors do not widen the interval. As in Bonett and Price
+    2012, "Adjusted Wald confidence interval for a difference of binomial proportions based on paired data", one extra
+    image is right only for the first and one only for the second, here spread over all classes.
     """
     answers, counts = np.unique(np.stack([labels, first, second]), axis=1, return_counts=True)
     classes = np.arange(num_classes)
@@ -166,16 +166,16 @@ def macro_f1_difference(
     return value, Interval(np.clip(centre - half, -1, value), np.clip(centre + half, value, 1))
 
 
-# ---- what only resampling tells
+# ---- bootstrap
 
 
 def resample_terms(
     terms: Floats, *, unseen: Floats, resamples: int, generator: np.random.Generator
 ) -> ProbabilityFigures:
-    """Draw the figures (R,) of `image_terms` (N, 1 + bins), beside which half an `unseen` image (1 + bins,) counts.
+    """Resample the metrics (R,) of `image_terms` (N, 1 + bins), to which half an `unseen` image (1 + bins,) is added.
 
     The calibration error of a resample is on average larger than that of the sample, because the noise of each bin
-    counts as error: where a network is calibrated well, its interval lies too high and leaves out 0.
+    counts as error: for a well calibrated network, its interval lies too high and excludes 0.
     """
     means = []
     for _ in range(resamples):
@@ -185,9 +185,9 @@ def resample_terms(
 
 
 def percentile_interval(samples: Floats, *, values: Floats, confidence: float = CONFIDENCE) -> Interval:
-    """Give the interval between the quantiles of bootstrap samples (R, ...) that leaves equal tails.
+    """Return the equal-tailed interval between quantiles of bootstrap samples (R, ...).
 
-    It is stretched to hold the figures (...) themselves, which a biased bootstrap can miss (`resample_terms`).
+    It is widened to contain the metrics (...) themselves, which a biased bootstrap can miss (`resample_terms`).
     """
     low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     return Interval(np.minimum(low, values), np.maximum(high, values))

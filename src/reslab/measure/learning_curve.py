@@ -1,4 +1,4 @@
-"""The accuracy with more data, from the accuracy with less: a curve, a prior, and an interval.
+"""Predict the accuracy with more data from that with less: a learning curve, a prior, and an interval.
 
 The error at `x` times the data is a Morgan-Mercer-Flodin curve: above a floor, its odds fall with a power of x. The
 posterior is computed on a grid of the error at x = 1, the exponent and the floor.
@@ -18,18 +18,18 @@ from scipy.stats import beta, norm
 from reslab.measure.metrics import Floats
 from reslab.records import Estimate
 
-Curve = Callable[[float, Floats, Floats, Floats], Floats]  # x, and of each point error, exponent and floor: errors
+Curve = Callable[[float, Floats, Floats, Floats], Floats]  # x, then error, exponent and floor of each point, to errors
 
 CONFIDENCE = 0.9
 STEPS = 60, 12, 12  # of error, exponent and floor
 EXPONENT, SPREAD = 0.5, 0.4  # the prior's median and its deviation, on a logarithmic scale
 FLOOR = 3, 2  # Beta distribution of the floor, as a share of the error at x = 1
-MISFIT = 0.02  # how far a real curve is from a smooth one, on the scale of the logit
-WIDTHS = 8  # standard errors that the grid reaches to either side
+MISFIT = 0.02  # how far a real curve is from a smooth one, in logits
+WIDTHS = 8  # standard errors that the grid extends to either side
 
 
 def morgan_mercer_flodin(x: float, error: Floats, exponent: Floats, floor: Floats) -> Floats:
-    """Let the odds of the error above the floor fall with a power of x."""
+    """Return the errors at `x` times the data: their odds above the floor fall with a power of x."""
     least = error * floor
     above = (error - least) / (1 - least)
     return np.asarray(least + (1 - least) * expit(logit(above) - exponent * np.log(x)))
@@ -38,9 +38,9 @@ def morgan_mercer_flodin(x: float, error: Floats, exponent: Floats, floor: Float
 def extrapolate(
     x: Floats, right: Floats, *, to: Sequence[float], curve: Curve = morgan_mercer_flodin
 ) -> list[Estimate]:
-    """Give the accuracy at `to` times the data with its 90 % interval.
+    """Return the accuracy at `to` times the data with its 90 % interval.
 
-    `right` (J, N) says how often each image was answered rightly by training sets of `x` (J,) times the data.
+    `right` (J, N) is how often each image was classified correctly with training sets of `x` (J,) times the data.
     """
     error, covariance = _observe(right)
     errors, exponents, floors = _grid(error[-1], covariance[-1, -1] ** 0.5)
@@ -51,16 +51,16 @@ def extrapolate(
 
 
 def _observe(right: Floats) -> tuple[Floats, Floats]:
-    """Give the errors (J,), half an error more, and their covariance (J, J): the same images answer every time."""
+    """Return the errors (J,), half an error added, and their covariance (J, J), since all sizes share the images."""
     num = right.shape[1]
     error = ((1 - right).sum(axis=1) + 0.5) / (num + 1)
     sampling = np.atleast_2d(np.cov(right)) / num
-    unseen = 1 / (num + 2) ** 2  # of errors that happened not to occur, whatever the size or at one alone
+    unseen = 1 / (num + 2) ** 2  # of errors that happened not to occur, at all sizes or at a single one
     return error, sampling + unseen + np.diag((MISFIT * error * (1 - error)) ** 2 + unseen)
 
 
 def _grid(error: float, deviation: float) -> tuple[Floats, Floats, Floats]:
-    """Give points (P,) as dense as the prior, which is flat in the error at x = 1."""
+    """Return grid points (P,) as dense as the prior, which is flat in the error at x = 1."""
     num_errors, num_exponents, num_floors = STEPS
     reach = WIDTHS * deviation
     errors = np.linspace(max(1e-5, error - reach), min(1 - 1e-5, error + reach), num_errors)
@@ -75,7 +75,7 @@ def _middles(num: int) -> Floats:
 
 
 def _summarize(values: Floats, weights: Floats) -> Estimate:
-    """Give the median and the interval of weighted values (P,)."""
+    """Return the median and the interval of weighted values (P,)."""
     order = np.argsort(values)
     tail = (1 - CONFIDENCE) / 2
     cumulated = np.cumsum(weights[order]) - weights[order] / 2

@@ -1,4 +1,4 @@
-"""Logits and labels to numbers; NumPy only, no files. Their intervals are in `intervals`.
+"""Metrics from logits and labels; NumPy only, no files. Their intervals are in `intervals`.
 
 Source: the definitions are scikit-learn's with `zero_division=0`: macro averages run over all K classes, balanced
 accuracy over those that have images. Calibration: Guo et al. 2017, arXiv:1706.04599, bins closed above.
@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Logits = NDArray[np.floating[Any]]
-Answers = NDArray[np.bool_]  # of images: right or wrong
+Answers = NDArray[np.bool_]  # per image: right or wrong
 
 CONFIDENCE = 0.95
 CALIBRATION_BINS = 15
 EXACT_BELOW = 25  # discordant pairs
 
 
-# ---- figures that a confusion matrix decides
+# ---- metrics of a confusion matrix
 
 
 class MatrixFigures(NamedTuple):
-    """Fractions of confusion matrices (..., K, K): one a matrix (...), the last three one a class (..., K)."""
+    """Fractions of confusion matrices (..., K, K): one per matrix (...), the last three one per class (..., K)."""
 
     accuracy: Floats
     balanced_accuracy: Floats
@@ -46,7 +46,7 @@ def confusion_matrix(labels: Integers, *, predicted: Integers, num_classes: int)
 
 
 def matrix_figures(matrices: Integers | Floats) -> MatrixFigures:
-    """Give the fractions of confusion matrices (..., K, K); one without any image has 0 throughout."""
+    """Return the fractions of confusion matrices (..., K, K); a matrix without images has 0 throughout."""
     hits = np.diagonal(matrices, axis1=-2, axis2=-1)
     actual, predicted = matrices.sum(-1), matrices.sum(-2)
     precision, recall = ratio(hits, predicted), ratio(hits, actual)
@@ -64,12 +64,12 @@ def matrix_figures(matrices: Integers | Floats) -> MatrixFigures:
 
 
 def ratio(parts: NDArray[Any], wholes: NDArray[Any]) -> Floats:
-    """Divide counts (...), with 0 where there is nothing to divide by."""
+    """Divide counts (...); division by 0 gives 0."""
     quotient: Floats = np.divide(parts, wholes, out=np.zeros(np.shape(wholes)), where=wholes > 0)
     return quotient
 
 
-# ---- figures that need the probabilities
+# ---- metrics of probabilities
 
 
 class ProbabilityFigures(NamedTuple):
@@ -80,7 +80,7 @@ class ProbabilityFigures(NamedTuple):
 
 
 def log_softmax(logits: Logits) -> Floats:
-    """Give the logarithms of the probabilities (N, K) in double precision, for logits of any size."""
+    """Return the logarithms of the probabilities (N, K) in double precision, for logits of any size."""
     shifted = logits.astype(np.float64)
     shifted -= shifted.max(axis=1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
@@ -88,15 +88,15 @@ def log_softmax(logits: Logits) -> Floats:
 
 
 def softmax(logits: Logits) -> Floats:
-    """Give the probabilities (N, K); each row sums to 1."""
+    """Return the probabilities (N, K); each row sums to 1."""
     return np.exp(log_softmax(logits))
 
 
 def image_terms(logits: Logits, *, labels: Integers) -> Floats:
-    """Give each image's part in the probability figures: (N, 1 + bins).
+    """Return each image's contribution to the metrics of probabilities: (N, 1 + bins).
 
-    First its log loss; then, in the column of the bin that its largest probability falls into and 0 elsewhere, that
-    probability less 1 where the image is classified correctly.
+    First its log loss; then, in the column of the bin that its largest probability falls into, that probability, minus
+    1 if the image is classified correctly; the other columns are 0.
     """
     log_probabilities = log_softmax(logits)
     images = np.arange(len(labels))
@@ -109,21 +109,21 @@ def image_terms(logits: Logits, *, labels: Integers) -> Floats:
 
 
 def probability_figures(means: Floats) -> ProbabilityFigures:
-    """Give the figures of the means over images (..., 1 + bins) of `image_terms`."""
+    """Compute the metrics from the means over images (..., 1 + bins) of `image_terms`."""
     return ProbabilityFigures(means[..., 0], np.abs(means[..., 1:]).sum(-1))
 
 
 def unseen_error(logits: Logits) -> Floats:
-    """Give the `image_terms` (1 + bins,) of an image that is wrong as confidently as these (N, K) are on average.
+    """Return the `image_terms` (1 + bins,) of an image that is wrong as confidently as these (N, K) are on average.
 
-    It counts as one whose label is the second most probable class.
+    Its label is taken to be the second most probable class.
     """
     runner_up = np.argsort(-logits, axis=1, kind="stable")[:, 1]
     return np.asarray(image_terms(logits, labels=runner_up).mean(axis=0))
 
 
 def top_k_hits(logits: Logits, *, labels: Integers, k: int) -> Answers:
-    """Tell for each image (N,) whether its label is among the k classes of the largest logits."""
+    """Tell for each image (N,) whether its label is among the k classes with the largest logits."""
     own = np.take_along_axis(logits, labels[:, None], axis=1)
     lower = np.arange(logits.shape[1]) < labels[:, None]
     num_before = ((logits > own) | ((logits == own) & lower)).sum(axis=1)
@@ -146,7 +146,7 @@ class McNemar:
 def mcnemar(labels: Integers, *, first: Integers, second: Integers) -> McNemar:
     """Test whether two sets of predictions (N,) on the same images have the same accuracy.
 
-    With fewer than 25 discordant pairs exactly: the smaller count is binomial with probability 1/2, and the p value is
+    With fewer than 25 discordant pairs, exactly: the smaller count is binomial with probability 1/2, and the p value is
     twice its lower tail, at most 1. Otherwise (|a - b| - 1)² / (a + b), not below 0, is chi-square with one degree of
     freedom (Edwards' continuity correction).
     """

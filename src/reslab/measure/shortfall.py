@@ -1,13 +1,13 @@
-"""A finished network that does much worse on its training images than training has logged, and what to do about it."""
+"""Warn of a finished network that does much worse on its training images than training logged."""
 
 from reslab.language import say
 from reslab.words import percent
 
-POINTS = 0.1  # of accuracy; training sees augmented images while it still learns, so a little is nothing
+POINTS = 0.1  # of accuracy; small differences are normal, since training logs augmented images while still learning
 
 
 def describe_shortfall(*, logged: float, measured: float) -> str | None:
-    """Say that the measured training accuracy is far below the logged one; nothing where it is not."""
+    """Return a warning if the measured training accuracy is far below the logged one, else None."""
     if logged - measured < POINTS:
         return None
     return say(

@@ -1,6 +1,6 @@
 """The networks: `build` makes one from its description, `restore` fills one with weights.
 
-Descriptions are those of `reslab.recipe.networks`, which has each family's options and the names of known networks.
+Descriptions are defined in `reslab.recipe.networks`, with each family's options and the names of known networks.
 """
 
 from collections.abc import Mapping
@@ -24,11 +24,11 @@ def build(options: Model, *, num_classes: int, channels: int = 3) -> ImageClassi
     Parameters
     ----------
     options : Model
-        Its description: one of `reslab.MODELS`, or one of the options in `reslab.recipe.networks`.
+        Description of the network: one of `reslab.MODELS`, or an instance of a class in `reslab.recipe.networks`.
     num_classes : int
         Number of classes K.
     channels : int, default 3
-        Channels of the images: 1 is grey, 3 is RGB.
+        Number of image channels: 1 for grey, 3 for RGB.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def build(options: Model, *, num_classes: int, channels: int = 3) -> ImageClassi
     Raises
     ------
     UserError
-        Where it is a network from outside that is not allowed or not there.
+        If it is an external network that is not allowed or not found.
 
     Examples
     --------
@@ -65,8 +65,8 @@ def restore(
 ) -> ImageClassifier:
     """Build the described network with the given weights, in evaluation mode.
 
-    What is described takes no memory and no time until it is known to fit the weights.
-    Raises: UserError that says `where` they stand, where names or shapes do not fit.
+    The network takes no memory and no time until its description is known to fit the weights.
+    Raises: UserError, naming `where` the weights come from, if names or shapes do not fit.
     """
     try:
         if isinstance(options, Deep) and options.depth > len(tensors):
@@ -76,9 +76,9 @@ def restore(
             build(options, num_classes=num_classes, channels=channels).load_state_dict(shapes)
     except UserError:
         raise
-    except (RuntimeError, TypeError, ValueError) as error:  # the latter two: sizes that PyTorch cannot count
+    except (RuntimeError, TypeError, ValueError) as error:  # the latter two: sizes that PyTorch cannot represent
         raise UserError(f"{where} do not fit the network that they name: {shorten(str(error), 300)}") from None
-    with torch.random.fork_rng(devices=[]):  # its first weights are nobody's, and cost the caller no random numbers
+    with torch.random.fork_rng(devices=[]):  # discarded initial weights must not advance the generator
         model = build(options, num_classes=num_classes, channels=channels)
     model.load_state_dict({name: torch.as_tensor(value) for name, value in tensors.items()})
     return model.eval()

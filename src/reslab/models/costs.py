@@ -1,6 +1,6 @@
-"""What a network costs for an image, counted without computing: parameters, multiply-adds, memory, receptive field.
+"""Costs of a network per image, counted without computing: parameters, multiply-adds, memory, receptive field.
 
-Everything is run on PyTorch's `meta` device, where tensors have shapes and no values.
+Everything runs on PyTorch's `meta` device, where tensors have shapes but no values.
 Axes: N images, C channels, H rows, W columns.
 """
 
@@ -16,11 +16,11 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from reslab.models.layers import ImageClassifier
 
-PAIR = 2  # images: one alone has no statistics where maps have shrunk to a pixel
+PAIR = 2  # images: batch norm needs more than one if maps have shrunk to a pixel
 
 
 def count_parameters(model: ImageClassifier, *, trained_only: bool = True) -> int:
-    """Count the trained numbers, or with `trained_only=False` also the running means and variances."""
+    """Count the trained parameters, or with `trained_only=False` also running means and variances."""
     if trained_only:
         return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -28,14 +28,14 @@ def count_parameters(model: ImageClassifier, *, trained_only: bool = True) -> in
 
 
 def count_multiply_adds(model: ImageClassifier, *, image: Tensor) -> int:
-    """Count the multiply-adds of convolutions, done directly, and of linear layers for one `image` (C, H, W)."""
+    """Count the multiply-adds of direct convolutions and of linear layers for one `image` (C, H, W)."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         _without_norms(model)(image[None].to("meta"))
     return int(counter.get_total_flops()) // 2
 
 
 def count_memory(model: ImageClassifier, *, image: Tensor) -> int:
-    """Count the bytes that training keeps of one `image` (C, H, W) until the gradients are computed."""
+    """Count the bytes that training keeps for one `image` (C, H, W) until gradients are computed."""
     network = _on_meta(model).train()
     own = {tensor.untyped_storage()._cdata for tensor in (*network.parameters(), *network.buffers())}
     kept: dict[int, tuple[int, Tensor]] = {}
@@ -43,7 +43,7 @@ def count_memory(model: ImageClassifier, *, image: Tensor) -> int:
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
-            kept[storage._cdata] = (storage.nbytes(), tensor)  # the tensor lives on, so the storage's number is its own
+            kept[storage._cdata] = (storage.nbytes(), tensor)  # a live tensor keeps this number unique
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
@@ -52,9 +52,9 @@ def count_memory(model: ImageClassifier, *, image: Tensor) -> int:
 
 
 def measure_receptive_field(model: ImageClassifier, *, image: Tensor) -> int:
-    """Compute the side, in pixels of the image, of what one pixel of the last maps depends on.
+    """Compute the side in pixels of the receptive field of one pixel of the last feature maps.
 
-    Squeeze and excitation, by which it depends a little on everything, is left out of account.
+    Squeeze and excitation, through which it depends slightly on everything, is ignored.
     """
     with _Reach() as reach, torch.no_grad():
         _without_norms(model).features(image[None].to("meta"))
@@ -63,7 +63,7 @@ def measure_receptive_field(model: ImageClassifier, *, image: Tensor) -> int:
 
 
 class _Reach(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows how many pixels of the image each map's pixel sees, and how far apart those of neighbours lie."""
+    """Tracks the receptive field of each map's pixels, and the distance between those of neighbouring pixels."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -87,7 +87,7 @@ class _Reach(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _window(func: Any, args: Sequence[Any]) -> tuple[int, int]:
-    """Look up the side of an operation's window and its stride."""
+    """Return the side and the stride of an operation's window."""
     match func.overloadpacket:
         case torch.ops.aten.convolution:
             return args[1].shape[2], args[3][0]
@@ -101,7 +101,7 @@ def _on_meta(model: ImageClassifier) -> ImageClassifier:
 
 
 def _without_norms(model: ImageClassifier) -> ImageClassifier:
-    """Leave out batch norm, which neither multiplies pixels nor looks around, and takes most of the time on `meta`."""
+    """Remove batch norm, which affects neither counts nor receptive field, but takes most of the time on `meta`."""
     network = _on_meta(model).eval()
     for parent in list(network.modules()):
         for name, child in parent.named_children():

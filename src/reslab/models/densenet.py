@@ -1,4 +1,4 @@
-"""DenseNet-BC: each layer sees the maps of all layers before it in its block, and adds a few of its own.
+"""DenseNet-BC: each layer sees the feature maps of all previous layers of its block, and adds a few of its own.
 
 Source: Huang et al. 2016, "Densely Connected Convolutional Networks", arXiv:1608.06993; bottlenecks of four times the
 growth, halved channels between blocks.
@@ -18,7 +18,7 @@ BOTTLENECK = 4  # times the growth
 
 
 class Layer(nn.Module):
-    """Norm, ReLU, 1x1 conv, norm, ReLU, 3x3 conv; put beside the input. (N, C, H, W) -> (N, C + growth, H, W)."""
+    """Norm, ReLU, 1x1 conv, norm, ReLU, 3x3 conv; concatenated to the input. (N, C, H, W) -> (N, C + growth, H, W)."""
 
     def __init__(self, inputs: int, growth: int) -> None:
         super().__init__()
@@ -57,6 +57,6 @@ class DenseNetClassifier(ImageClassifier):
 
 
 def _halve(inputs: int) -> tuple[nn.Module, ...]:
-    """Halve channels and sides; of an odd side the last pixel counts alone."""
+    """Halve channels and sides; the last pixel of an odd side is averaged alone."""
     conv = nn.Conv2d(inputs, inputs // 2, 1, bias=False)
     return nn.BatchNorm2d(inputs), nn.ReLU(inplace=True), conv, nn.AvgPool2d(2, ceil_mode=True)

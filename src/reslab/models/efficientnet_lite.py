@@ -4,8 +4,8 @@ Source: Tan and Le 2019, "EfficientNet: Rethinking Model Scaling for Convolution
 table 1; its Lite variant, in TensorFlow's `tpu/models/official/efficientnet/lite`: ReLU6 in place of Swish, no squeeze
 and excitation, stem, head, and the first and the last stage's depth never scaled.
 Differs from it: no stochastic depth; kernels start from `init_kaiming`. Padding is TensorFlow's `same`, which puts the
-odd pixel after the image, so that published weights mean here what they mean there. With `resize` it resizes images
-itself, so that small images may be stored, trained on, exported and sent as they are.
+odd pixel after the image, so that published weights can be used. With `resize` it resizes images itself, so that small
+images can be stored, trained on, exported and sent in their own size.
 Axes: N images, C channels, H rows, W columns, D features, K classes.
 """
 
@@ -23,13 +23,13 @@ from reslab.models.layers import ImageClassifier, average_pixels, init_kaiming
 from reslab.recipe.networks import EfficientNetLite
 
 STEM, LAST = 32, 1280  # channels
-EXPANSION = 6  # of a block's channels, but for the first stage's
-DIVISOR = 8  # of every number of channels
-EPSILON, MOMENTUM = 1e-3, 0.01  # of the norms
+EXPANSION = 6  # of a block's channels, except in the first stage
+DIVISOR = 8  # of all channel counts
+EPSILON, MOMENTUM = 1e-3, 0.01  # of batch norms
 
 
 class Stage(NamedTuple):
-    """`blocks` of a `kernel`, the first one of a `stride`, to so many `channels`; before scaling."""
+    """A stage before scaling: `blocks` with a `kernel` size and output `channels`, the first one with a `stride`."""
 
     blocks: int
     kernel: int
@@ -60,10 +60,10 @@ SCALES = {0: Scale(1.0, 1.0, 224), 1: Scale(1.0, 1.1, 240), 2: Scale(1.1, 1.2, 2
 
 
 class Block(nn.Module):
-    """1x1 conv to more channels, depthwise conv, 1x1 conv to fewer; added to x where shapes agree.
+    """1x1 conv to more channels, depthwise conv, 1x1 conv to fewer; added to x if shapes agree.
 
-    (N, C, H, W) -> (N, C', H/s, W/s). Norms follow all three, ReLU6 the first two; without expansion the first is not
-    there.
+    (N, C, H, W) -> (N, C', H/s, W/s). Norms follow all three, ReLU6 the first two; the first is omitted without
+    expansion.
     """
 
     def __init__(self, inputs: int, outputs: int, *, kernel: int, stride: int, expansion: int) -> None:
@@ -108,7 +108,7 @@ class EfficientNetLiteClassifier(ImageClassifier):
 
 
 class HalvedSame(nn.Module):
-    """Zeros around the image for a convolution of stride 2, as TensorFlow's `same` has them: the odd one comes last."""
+    """Zero padding for a convolution of stride 2 as in TensorFlow's `same`: the odd pixel comes last."""
 
     def __init__(self, kernel: int) -> None:
         super().__init__()
@@ -120,20 +120,20 @@ class HalvedSame(nn.Module):
 
 
 def resample(images: Tensor, size: int) -> Tensor:
-    """Resize (N, C, H, W) float to (N, C, size, size) by a cubic filter, without aliasing: two products of matrices.
+    """Resize (N, C, H, W) float to (N, C, size, size) by an antialiased cubic filter, as two matrix products.
 
-    Products, since every runtime computes them alike and fast; a resize operation none.
+    Matrix products are fast and the same in every runtime, unlike resize operations.
     """
     rows, columns = (torch.tensor(_filter(side, size)).to(images) for side in images.shape[2:])
     return rows @ images @ columns.T
 
 
-torch.fx.wrap("resample")  # whose matrices depend on the images' size: one operation for whoever records the network
+torch.fx.wrap("resample")  # one operation when traced, since its matrices depend on the images' size
 
 
 @lru_cache(maxsize=16)
 def _filter(side: int, size: int) -> NDArray[np.float32]:
-    """Give the cubic filter (size, side) that Pillow and PyTorch resize with: a = -0.5, wider where it shrinks."""
+    """Return the cubic filter (size, side) of Pillow and PyTorch: a = -0.5, widened for shrinking."""
     scale = side / size
     reach = max(scale, 1.0)
     centres = (np.arange(size)[:, None] + 0.5) * scale
@@ -147,7 +147,7 @@ def _filter(side: int, size: int) -> NDArray[np.float32]:
 def _conv_norm(
     inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, active: bool = True
 ) -> nn.Sequential:
-    """A convolution without bias and its norm, `active` with ReLU6."""
+    """Build a convolution without bias and its norm, followed by ReLU6 if `active`."""
     padding = kernel // 2 if stride == 1 else 0
     return nn.Sequential(
         *([HalvedSame(kernel)] if stride == 2 else []),
@@ -158,7 +158,7 @@ def _conv_norm(
 
 
 def _scale_channels(channels: int, width: float) -> int:
-    """Multiply, and round to a multiple of DIVISOR, by at most a tenth down."""
+    """Scale a channel count and round it to a multiple of DIVISOR, down by at most a tenth."""
     wanted = channels * width
     rounded = max(DIVISOR, int(wanted + DIVISOR / 2) // DIVISOR * DIVISOR)
     return rounded if rounded >= 0.9 * wanted else rounded + DIVISOR

@@ -1,4 +1,4 @@
-"""A convolutional network for quick training: whitened patches, three groups of convolutions, a maximum a channel.
+"""A convolutional network for fast training: whitened patches, three groups of convolutions, global max pooling.
 
 Source: Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", arXiv:2404.00498, and its repository
 KellerJordan/cifar10-airbench (`airbench94_muon`).
@@ -15,7 +15,7 @@ from reslab.models.layers import ImageClassifier, conv3x3
 from reslab.recipe.networks import FastConv
 
 PATCH = 2  # side of the whitened patches, pixels
-SMALLEST_VARIANCE = 5e-4  # added to each direction's, so that what hardly varies is not blown up
+SMALLEST_VARIANCE = 5e-4  # added to each direction's variance, so that small ones are not amplified
 
 
 class Group(nn.Module):
@@ -54,7 +54,7 @@ class FastConvClassifier(ImageClassifier):
 
     @torch.no_grad()
     def prepare(self, images: Tensor) -> None:
-        """Make the stem whiten patches like those of `images`: each principal direction, and its negative."""
+        """Set the stem to whiten patches of `images`, with filters for each principal direction and its negative."""
         patches = images.unfold(2, PATCH, 1).unfold(3, PATCH, 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1)
         variances, directions = torch.linalg.eigh((patches.T @ patches / len(patches)).double())
         kernels = (directions / (variances + SMALLEST_VARIANCE).sqrt()).T.reshape(-1, *self.stem.weight.shape[1:])
@@ -67,14 +67,14 @@ class FastConvClassifier(ImageClassifier):
 
 
 def _identity_conv(inputs: int, outputs: int) -> nn.Conv2d:
-    """A convolution whose first filters hand the inputs on as they are."""
+    """Build a convolution whose first filters pass the inputs on unchanged."""
     conv = conv3x3(inputs, outputs)
     nn.init.dirac_(conv.weight[: min(inputs, outputs)].detach())
     return conv
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
-    """A norm without scale."""
+    """Build a norm without scale."""
     norm = nn.BatchNorm2d(channels, eps=1e-12)
     norm.weight.requires_grad_(False)
     return norm

@@ -1,8 +1,8 @@
-"""Networks that are not reslab's: a class of one's own, or one of timm's by name.
+"""External networks: a user's own class, or one of timm by name.
 
-A class of one's own follows the contract of a classifier: it takes `num_classes` and `channels`, has `features` and a
-linear `head`. To import it is to run its code, and a weights file names the network that it belongs to; so only
-packages that the environment variable RESLAB_CODE names are imported, whoever asks.
+A user's class follows the contract of a classifier: it takes `num_classes` and `channels`, and has `features` and a
+linear `head`. Importing it runs its code, and weights files can name any class; so only packages listed in the
+environment variable RESLAB_CODE are ever imported.
 Axes: N images, C channels, H rows, W columns, D features, K classes.
 """
 
@@ -20,60 +20,60 @@ from reslab.models.layers import ImageClassifier
 from reslab.recipe.networks import Module, Timm
 from reslab.recipe.recipe import Standardize
 
-ALLOWED = "RESLAB_CODE"  # packages, with commas
-# Options of timm's that load files, some of them pickles, or ask its hub.
+ALLOWED = "RESLAB_CODE"  # comma-separated packages
+# Options of timm that load files, some of them pickles, or contact its hub.
 READS_FILES: Final = frozenset(
     {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
 )
 
 
 class ForeignClassifier(ImageClassifier):
-    """A body that gives features, and a head that was its own or is new."""
+    """A body that computes features, and its original or a new head."""
 
     def __init__(self, body: nn.Module, *, features: Callable[[Tensor], Tensor], head: nn.Linear) -> None:
         super().__init__()
         self.body, self.head = body, head
-        self._features = features.__call__ if isinstance(features, nn.Module) else features  # weights are held once
+        self._features = features.__call__ if isinstance(features, nn.Module) else features  # register weights once
 
     def features(self, images: Tensor) -> Tensor:
         return self._features(images)
 
 
 def build_module(network: Module, *, num_classes: int, channels: int) -> ImageClassifier:
-    """Build the network of a class, named as package.module:Class.
+    """Build a network from its class, named as package.module:Class.
 
-    Raises: UserError where its package is not allowed, it is not there, or it does not keep the contract.
+    Raises: UserError if its package is not allowed, it is not found, or it does not follow the contract.
     """
     name = network.name
     where, _, kind = name.partition(":")
     package = where.partition(".")[0]
     if package not in os.environ.get(ALLOWED, "").split(","):
         raise UserError(
-            f"the network {name} is code outside of reslab, which runs where it is imported: if you trust it, "
+            f"the network {name} is code outside of reslab, which runs when it is imported: if you trust it, "
             f"set {ALLOWED}={package} in the environment"
         )
     try:
         with _importing_from_here():
             found = getattr(importlib.import_module(where), kind)
-        if not (isinstance(found, type) and issubclass(found, nn.Module)):  # a file may name any function of it
-            raise UserError(f"the network {name} is no class of networks: name a torch.nn.Module")
+        if not (isinstance(found, type) and issubclass(found, nn.Module)):  # a file may name any of its functions
+            raise UserError(f"the network {name} is not a network class: name a torch.nn.Module")
         made = found(num_classes=num_classes, channels=channels, **network.options)
     except (ImportError, AttributeError, TypeError) as error:
         raise UserError(f"the network {name} cannot be made: {error}") from None
     head, features = getattr(made, "head", None), getattr(made, "features", None)
     if not (isinstance(made, nn.Module) and callable(features) and isinstance(head, nn.Linear)):
-        raise UserError(f"the network {name} has to be a torch.nn.Module with features(images) and a linear head")
+        raise UserError(f"the network {name} must be a torch.nn.Module with features(images) and a linear head")
     if head.out_features != num_classes:
         raise UserError(f"the head of the network {name} has {head.out_features} outputs for {num_classes} classes")
     if isinstance(made, ImageClassifier):
         return made
-    made.head = nn.Identity()  # it moves; the weights are not kept twice
+    made.head = nn.Identity()  # the head moves, so its weights are not registered twice
     return ForeignClassifier(made, features=features, head=head)
 
 
 @contextmanager
 def _importing_from_here() -> Iterator[None]:
-    """Look for packages in the working directory too, after all other places, while the block runs."""
+    """Within the block, also look for packages in the working directory, after all other places."""
     sys.path.append(os.getcwd())
     try:
         yield
@@ -82,9 +82,9 @@ def _importing_from_here() -> Iterator[None]:
 
 
 def build_timm(network: Timm, *, num_classes: int, channels: int) -> ImageClassifier:
-    """Build a network of timm by its name there, with fresh weights and a new head.
+    """Build a network of timm by name, with fresh weights and a new head.
 
-    Raises: UserError where timm is not installed, or does not know it.
+    Raises: UserError if timm is not installed or does not know it.
     """
     if reads_files := sorted(READS_FILES & network.options.keys()):
         raise UserError(f"the network {network.name} is created with fresh weights: omit the option {reads_files[0]!r}")
@@ -93,16 +93,16 @@ def build_timm(network: Timm, *, num_classes: int, channels: int) -> ImageClassi
 
 
 class TimmWeights(NamedTuple):
-    """Tensors of a network of timm by their names in the one that `build_timm` makes, and what it expects of pixels."""
+    """Tensors of a timm network by their names in the network of `build_timm`, and its input normalisation."""
 
     tensors: dict[str, Tensor]
     standardize: Standardize
 
 
 def load_timm(name: str) -> TimmWeights:
-    """Let timm load the weights that it has for a network, out of its cache or from its hub.
+    """Load timm's weights for a network, from its cache or its hub.
 
-    Raises: UserError where timm is not installed, does not know the network, or neither has the weights.
+    Raises: UserError if timm is not installed, does not know the network, or the weights are not available.
     """
     asked = _create_by_timm(name, pretrained=False).pretrained_cfg
     try:
@@ -110,7 +110,7 @@ def load_timm(name: str) -> TimmWeights:
     except OSError as error:
         file = asked.get("hf_hub_id") or asked.get("url") or name
         raise UserError(
-            f"the weights of timm's {name} are neither in its cache nor to be had from its hub: {file} is missing "
+            f"the weights of timm's {name} are neither in its cache nor available from its hub: {file} is missing "
             f"({type(error).__name__})"
         ) from None
     tensors = {f"body.{key}": value for key, value in body.state_dict().items()}
@@ -119,7 +119,7 @@ def load_timm(name: str) -> TimmWeights:
 
 
 def _create_by_timm(name: str, **options: Any) -> Any:
-    """Make a network of timm without its classes."""
+    """Create a network of timm without its classifier."""
     try:
         timm = importlib.import_module("timm")
         return timm.create_model(name, num_classes=0, **options)

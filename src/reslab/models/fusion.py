@@ -1,4 +1,4 @@
-"""Feature fusion: a network's features and a pretrained network's, side by side under one linear head.
+"""Feature fusion: the concatenated features of a network and a pretrained network, under one linear head.
 
 Source: the two networks' own; see `reslab.extension.fusion`.
 Axes: N images, C channels, H rows, W columns, D features, K classes.
@@ -16,7 +16,7 @@ from reslab.recipe.networks import Fusion
 
 
 class FusionClassifier(ImageClassifier):
-    """The base's features, then the pretrained network's, which is given the image as it was trained to see it."""
+    """The base's features, then the pretrained network's, whose input is normalised as in its own training."""
 
     scale: Tensor
     shift: Tensor
@@ -26,7 +26,7 @@ class FusionClassifier(ImageClassifier):
         self.base = build(options.base, num_classes=num_classes, channels=channels)
         self.pretrained = build(options.pretrained, num_classes=num_classes, channels=channels)
         self.image_size = self.base.image_size
-        # From images standardised for the base to such for the pretrained network.
+        # Converts images standardised for the base to the pretrained network's normalisation.
         self.register_buffer("scale", torch.ones(channels))
         self.register_buffer("shift", torch.zeros(channels))
         num_features = self.base.head.in_features + self.pretrained.head.in_features
@@ -47,9 +47,9 @@ class FusionClassifier(ImageClassifier):
 
 
 class SplitLinear(nn.Linear):
-    """A linear layer some of whose rows are computed apart, from the first features alone, as they were before.
+    """A linear layer that computes some rows separately, from only the first features, as before they were extended.
 
-    A product with more rows or columns may round otherwise; `blocks` of (rows, columns) keep their bits.
+    A product with more rows or columns may round differently; `blocks` of (rows, columns) stay bitwise identical.
     """
 
     def __init__(self, in_features: int, out_features: int, *, blocks: Sequence[tuple[int, int]]) -> None:

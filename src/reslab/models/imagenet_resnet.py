@@ -1,9 +1,9 @@
 """ResNet for images of 224 pixels.
 
 Source: He et al. 2015, "Deep Residual Learning for Image Recognition", arXiv:1512.03385, table 1.
-Differs from it: projections (option B) at every depth, where the paper compares depths 18 and 34 with option A, which
+Differs from it: projections (option B) at every depth, while the paper compares depths 18 and 34 with option A, which
 can be chosen. `stride_in="3x3"` halves the sides in the second convolution of a bottleneck, as most later
-implementations do; `stem="small"` is a 3x3 convolution without maxima, for images of 32 pixels.
+implementations do; `stem="small"` is a 3x3 convolution without max pooling, for images of 32 pixels.
 Axes: N images, C channels, H rows, W columns, D features, K classes.
 """
 

@@ -1,4 +1,4 @@
-"""What several families share: the contract of a classifier, three stages of blocks, shortcuts, initial weights.
+"""Parts shared by several families: the contract of a classifier, three stages of blocks, shortcuts, initial weights.
 
 Axes: N images, C channels, H rows, W columns, D features, K classes.
 """
@@ -14,17 +14,17 @@ STAGES = 3
 
 
 class ImageClassifier(nn.Module):
-    """A network of `features` and a linear `head`; nothing else is asked of a model, `prepare` may be left as it is."""
+    """The contract of a model: `features` and a linear `head`; `prepare` is optional."""
 
     head: nn.Linear
-    image_size = 32  # pixels a side of the images that it was made for; any others will do
+    image_size = 32  # side in pixels of the images that it was designed for; others work too
 
     def features(self, images: Tensor) -> Tensor:
         """Turn standardised images (N, C, H, W) into features (N, D)."""
         raise NotImplementedError
 
     def prepare(self, images: Tensor) -> None:
-        """Set what is not trained from standardised training images (N, C, H, W), before the first update."""
+        """Initialise untrained parts from standardised training images (N, C, H, W), before the first update."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Turn standardised images (N, C, H, W) into logits (N, K)."""
@@ -33,9 +33,9 @@ class ImageClassifier(nn.Module):
 
 
 def conv3x3(inputs: int, outputs: int, *, stride: int = 1, bias: bool = False) -> nn.Conv2d:
-    """A 3x3 convolution, padded by one pixel on every side; by Winograd's algorithm where that is faster.
+    """Build a 3x3 convolution, padded by one pixel on every side, that uses Winograd's algorithm if that is faster.
 
-    It is PyTorch's own class, by which tools that count operations know it; only what it computes with is another.
+    It is an instance of PyTorch's own class, which tools that count operations recognise; only its kernel differs.
     """
     conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=bias)
     if stride == 1:
@@ -48,7 +48,7 @@ def _convolve3x3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def build_stages(block: Callable[[int, int, int], nn.Module], *, depth: int, width: int) -> nn.Sequential:
-    """Stack the blocks of a network of depth 6n+2: n in each of three stages, the width doubled as the side is halved.
+    """Stack the blocks of a network of depth 6n+2: n in each of three stages, doubling the width and halving the side.
 
     `block(inputs, outputs, stride)` makes one.
     """
@@ -63,7 +63,7 @@ def build_stages(block: Callable[[int, int, int], nn.Module], *, depth: int, wid
 
 
 class SubsampleAndPad(nn.Module):
-    """Option A of He 2015: every second pixel, the new channels zero. (N, C, H, W) -> (N, outputs, H/s, W/s)."""
+    """Option A of He 2015: every second pixel, new channels are zero. (N, C, H, W) -> (N, outputs, H/s, W/s)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -71,15 +71,15 @@ class SubsampleAndPad(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        # Pooling over one pixel: a slice's gradient is NCHW, and would be mixed with NHWC all the way back to the stem.
+        # Pooling over one pixel instead of slicing, whose NCHW gradient would mix with NHWC back to the stem.
         subsampled = F.avg_pool2d(x, 1, self.stride)
         return F.pad(subsampled, (0, 0, 0, 0, 0, self.new_channels))
 
 
 def make_shortcut(kind: str, inputs: int, outputs: int, stride: int, *, always: bool = False) -> nn.Module:
-    """The way around a block: the identity where the shapes agree, else option A or B (1x1 convolution and BN).
+    """Build a block's shortcut: the identity if shapes agree, else option A or B (1x1 convolution and BN).
 
-    With `always` even where they agree it is not the identity.
+    With `always` it is never the identity.
     """
     if stride == 1 and inputs == outputs and not always:
         return nn.Identity()
@@ -89,12 +89,12 @@ def make_shortcut(kind: str, inputs: int, outputs: int, stride: int, *, always: 
 
 
 def activate(name: str, x: Tensor) -> Tensor:
-    """Apply ReLU or ELU to `x` in its own memory: only ever call it on the output of a norm, a convolution or a sum."""
+    """Apply ReLU or ELU to `x` in place: only call it on the output of a norm, a convolution or a sum."""
     return F.relu(x, inplace=True) if name == "relu" else F.elu(x, inplace=True)
 
 
 def init_kaiming(model: nn.Module) -> None:
-    """Draw kernels from a normal with deviation sqrt(2 / fan_in), arXiv:1502.01852; biases become zero."""
+    """Draw kernels from a normal with standard deviation sqrt(2 / fan_in), arXiv:1502.01852; set biases to zero."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")

@@ -2,9 +2,9 @@
 
 Source: LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition", Proceedings of the IEEE 86(11),
 in the form of the public repository BIGBALLON/cifar-10-cnn, 1_Lecun_Network.
-Differs from the paper, as the repository does: ReLU and maxima in place of tanh and trained averages, the second
-convolution sees every channel, and the classes are a linear layer. Maps of other images than those of 32 pixels are
-averaged to 5x5.
+Differs from the paper, as the repository does: ReLU and max pooling in place of tanh and trained averages, the second
+convolution sees every channel, and the output layer is linear. For images of other sizes than 32 pixels, feature maps
+are averaged to 5x5.
 Axes: N images, C channels, H rows, W columns, D features, K classes.
 """
 
@@ -18,7 +18,7 @@ LAST_SIDE = 5  # of the maps that the linear layers see
 
 
 class LeNetClassifier(ImageClassifier):
-    """Two convolutions with maxima of 2x2, two linear layers, head; images of 16 pixels or more."""
+    """Two convolutions with 2x2 max pooling, two linear layers, head; images of 16 pixels or more."""
 
     def __init__(self, options: LeNet, *, num_classes: int, channels: int) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""Weights of other people's residual networks under reslab's names.
+"""Translation of other families' residual network weights to reslab's names.
 
-Three public families share their names but for a few words. Akamaster's option A puts the zeros of a wider stage on
-both sides of the old channels, reslab's puts them behind: every tensor that reads or writes the sum of a stage is
-permuted, so that the same channels are added. Shapes would fit without it.
+Three public families differ only in a few words of their names. Akamaster's option A puts the zeros of a wider stage on
+both sides of the old channels, reslab's puts them after: every tensor that reads or writes the sum of a stage is
+permuted, so that the same channels are added. Shapes would fit even without it.
 
 Source: github.com/akamaster/pytorch_resnet_cifar10; github.com/chenyaofo/pytorch-cifar-models; torchvision.
 Axes: C channels of a stage.
@@ -23,7 +23,7 @@ from reslab.words import listing
 
 
 class Family(NamedTuple):
-    """How a family's images are standardised, and which options its networks have where ours leave a choice."""
+    """A family's image normalisation, and its choices for options of our networks."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -32,7 +32,7 @@ class Family(NamedTuple):
 
     @property
     def standardize(self) -> Standardize:
-        """Give mean and deviation for pixels from 0 to 255."""
+        """Return mean and standard deviation for pixels from 0 to 255."""
         return Standardize(mean=tuple(255 * each for each in self.mean), std=tuple(255 * each for each in self.std))
 
 
@@ -43,7 +43,7 @@ FAMILIES: Final = {
     "chenyaofo": Family((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), options={"shortcut": "B"}),
     "torchvision": Family((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), options={"stride_in": "3x3"}),
 }
-ORDER: Final = "order"  # the tensors of both in the order of their forward passes
+ORDER: Final = "order"  # match tensors by their order in the forward pass
 MAPS: Final = (*FAMILIES, ORDER)
 _OUTSIDE = {"conv1": "stem", "bn1": "norm", "linear": "head", "fc": "head"}
 _INSIDE = {"bn1": "norm1", "bn2": "norm2", "bn3": "norm3", "downsample": "shortcut"}
@@ -51,7 +51,7 @@ _BLOCK = re.compile(r"layer(\d+)\.(\d+)\.(\w+)\.(.+)")
 
 
 def adapt(model: Model, name: str) -> Model:
-    """Give the network the options of the family. Raises: UserError where the map is unknown."""
+    """Set the family's options in a network. Raises: UserError if the map is unknown."""
     if name not in MAPS:
         raise UserError(f"--map {name}: {did_you_mean(name, MAPS, otherwise=f'choose from {listing(list(MAPS))}')}")
     options = FAMILIES[name].options if name in FAMILIES else {}
@@ -59,9 +59,9 @@ def adapt(model: Model, name: str) -> Model:
 
 
 def translate(tensors: Mapping[str, Tensor], *, name: str, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give a family's tensors, by names of their own, the names and the order of channels of a network `like` this.
+    """Translate a family's tensors to the names and channel order of a network `like` this.
 
-    Counts of batches that older files lack are 0. Raises: UserError where names or shapes do not fit.
+    Batch counts missing in older files become 0. Raises: UserError if names or shapes do not fit.
     """
     if name == ORDER:
         found = _by_order(tensors, like)
@@ -110,7 +110,7 @@ def _check(found: Mapping[str, Tensor], like: Mapping[str, Tensor], *, name: str
 
 
 def move_zeros_behind(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Permute the channels of every stage as if the zeros of its first shortcut had stood behind the old channels."""
+    """Permute the channels of every stage as if the zeros of its first shortcut came after the old channels."""
     moved, order = dict(tensors), torch.arange(len(tensors["stem.weight"]))
     for place in range(sum(key.endswith("conv1.weight") for key in tensors)):
         block = f"blocks.{place}"
@@ -125,6 +125,6 @@ def move_zeros_behind(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _order_after(order: Tensor, *, wide: int) -> Tensor:
-    """Say which of their channels each of ours is (C,) after a shortcut to a stage that is `wide` channels wide."""
+    """Return which of their channels each of ours is (C,), after a shortcut to a stage of `wide` channels."""
     zeros = (wide - len(order)) // 2
     return torch.cat([order + zeros, torch.arange(zeros), torch.arange(wide - zeros, wide)]) if zeros else order

@@ -4,7 +4,7 @@ Source: Lin et al. 2013, "Network in Network", arXiv:1312.4400; sizes and norms 
 BIGBALLON/cifar-10-cnn, 2_Network_in_Network.
 Differs from the paper: a norm after each convolution, which then has no bias. Differs from both: the last 1x1
 convolution, to the classes, comes after the average instead of before it, so that it is the head; norm and ReLU on the
-classes are left away.
+classes are omitted.
 Axes: N images, C channels, H rows, W columns, D features, K classes.
 """
 
@@ -15,7 +15,7 @@ from reslab.recipe.networks import NiN
 
 
 class NiNClassifier(ImageClassifier):
-    """Three groups of a convolution and its 1x1 ones, maxima and dropout between them, average, head."""
+    """Three groups of a convolution and 1x1 convolutions, with pooling and dropout between them, average, head."""
 
     def __init__(self, options: NiN, *, num_classes: int, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The plain network: a ResNet without its shortcuts, which shows what they are for.
+"""The plain network: a ResNet without shortcuts, which shows what these are for.
 
 Source: He et al. 2015, "Deep Residual Learning for Image Recognition", arXiv:1512.03385, section 4.2.
 Differs from it: ELU in place of ReLU as an option.

@@ -1,4 +1,4 @@
-"""Pre-activation ResNet for small images, as the lab has it.
+"""Pre-activation ResNet for small images, as in the lab.
 
 Source: He et al. 2016, "Identity Mappings in Deep Residual Networks", arXiv:1603.05027.
 Differs from it: 3x3 stem without pooling, basic blocks only, convolutions with biases, and a 1x1 projection from the
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from reslab.models.layers import ImageClassifier, activate, average_pixels, build_stages, conv3x3
 from reslab.recipe.networks import PreActResNet
 
-# The deviation of a standard normal cut at two deviations.
+# The standard deviation of a standard normal truncated at two standard deviations.
 TRUNCATED_DEVIATION = 0.87962566103423978
 
 
@@ -65,13 +65,13 @@ class PreActResNetClassifier(ImageClassifier):
 
 
 def pad_as_keras(x: Tensor) -> Tensor:
-    """Pad for a 3x3 convolution of stride 2 as `same` does: only below and to the right where the side is even."""
+    """Pad for a 3x3 convolution of stride 2 like Keras's `same`: only below and to the right if the side is even."""
     rows, columns = x.shape[2] % 2, x.shape[3] % 2
     return F.pad(x, (columns, 1, rows, 1))
 
 
 def init_as_keras(model: nn.Module) -> None:
-    """Draw kernels with deviation sqrt(2 / fan_in) from a normal cut at two deviations; biases become zero."""
+    """Draw kernels with deviation sqrt(2 / fan_in) from a normal truncated at two deviations; set biases to zero."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             fan_in = module.weight[0].numel()

@@ -1,4 +1,4 @@
-"""ResNeXt for small images: each block is a sum of narrow ways; squeeze and excitation as an option.
+"""ResNeXt for small images: each block is a sum of narrow paths, with optional squeeze and excitation.
 
 Source: Xie et al. 2016, "Aggregated Residual Transformations for Deep Neural Networks", arXiv:1611.05431, section 5.3;
 Hu et al. 2017, "Squeeze-and-Excitation Networks", arXiv:1709.01507 (`reduction`).
@@ -18,7 +18,7 @@ STEM, FIRST = 64, 256  # channels of the stem and of the first stage
 
 
 class SqueezeExcite(nn.Module):
-    """Weigh each channel by a number in (0, 1) that the averages of all decide. (N, C, H, W) -> (N, C, H, W)."""
+    """Scale each channel by a factor in (0, 1) computed from the averages of all. (N, C, H, W) -> (N, C, H, W)."""
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()

@@ -2,12 +2,12 @@
 
 Source: Simonyan and Zisserman 2014, "Very Deep Convolutional Networks for Large-Scale Image Recognition",
 arXiv:1409.1556, network E, adapted as in the public repository BIGBALLON/cifar-10-cnn, 3_Vgg19_Network.
-Differs from the paper: a norm before each ReLU, so no biases there; the maps are averaged to one
-pixel (which they are, of an image of 32) where the paper hands 7x7 of them on. Differs from the repository: weights
-start at random, not from a network trained on ImageNet; and its rate of 0.1 counts on a batch norm after the last
-linear layer, whose place two things take here, so that the head stays linear: features are divided by the root of
-their number, and the head's weights have a deviation of 1. Logits then start with a variance of about 1, as after that
-norm, and one update moves them little, however many features there are.
+Differs from the paper: a norm before each ReLU, so no biases there; feature maps are averaged to one pixel (their size
+for images of 32 pixels), while the paper keeps 7x7. Differs from the repository: weights start at random, not from a
+network trained on ImageNet. Its rate of 0.1 relies on a batch norm after the last linear layer. To keep the head
+linear, features are divided here by the square root of their number instead, and the head's weights have a standard
+deviation of 1. Logits then start with a variance of about 1, as after that norm, and one update changes them little,
+however many features there are.
 Axes: N images, C channels, H rows, W columns, D features, K classes.
 """
 
@@ -22,7 +22,7 @@ STAGES = ((1, 2), (2, 2), (4, 4), (8, 4), (8, 4))  # times the width; convolutio
 
 
 class Vgg19Classifier(ImageClassifier):
-    """Sixteen 3x3 convolutions in five stages, each ended by maxima of 2x2; two hidden linear layers, head."""
+    """Sixteen 3x3 convolutions in five stages, each followed by 2x2 max pooling; two hidden linear layers, head."""
 
     def __init__(self, options: Vgg19, *, num_classes: int, channels: int) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
 """Wide residual network: few layers of many channels.
 
 Source: Zagoruyko and Komodakis 2016, "Wide Residual Networks", arXiv:1605.07146.
-Differs from it: no dropout inside blocks. With `project_every_block` each block has a 1x1 convolution on its way
-around, as an early version of BIGBALLON/cifar-10-cnn must have had: its table gives 16-8 the 11.3 M parameters of that
-network (the paper's has 11.0 M), but 28-10 the paper's 36.5 M (38.1 M with them).
+Differs from it: no dropout inside blocks. With `project_every_block` each block has a 1x1 convolution on its shortcut,
+as an early version of BIGBALLON/cifar-10-cnn must have had: its table lists 16-8 with the 11.3 M parameters of that
+network (the paper's has 11.0 M), but 28-10 with the paper's 36.5 M (38.1 M with the convolutions).
 Axes: N images, C channels, H rows, W columns, D features, K classes.
 """
 

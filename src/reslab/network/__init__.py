@@ -1,1 +1,1 @@
-"""A trained network with all that it needs to answer."""
+"""Trained networks with everything needed for prediction."""

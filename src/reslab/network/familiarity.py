@@ -1,24 +1,24 @@
-"""How much a picture is like those that a network was trained on, with a promise about those that are.
+"""Familiarity: how similar a picture is to the training images, as a conformal p-value.
 
-Several scores say how much a picture is like the training images; their sum counts, each divided by its deviation among
-the held-out images. A picture's familiarity is the share of the held-out images and itself that score no more: a
-conformal p value. Of pictures that come from where the training images came from, at most 5 % have a familiarity of
-0.05 or less, whatever the network is; so to answer above that answers at least 95 % of them.
+Several scores measure the similarity of a picture to the training images; each is divided by its standard deviation
+among the held-out images, and they are summed. A picture's familiarity is the share of the held-out images and itself
+whose sum is no higher: a conformal p-value. Of pictures from the same distribution as the training images, at most 5 %
+have a familiarity of 0.05 or less, whatever the network; so answering above that answers at least 95 % of them.
 
-A network that was trained on the images is asked three things: its energy, the log of the summed exponentials of the
-logits, less their mean; how long the features are, up to the training images' median; and how much nearer they are to a
-class than to all images, by Mahalanobis distances. One whose layers below the head are frozen has no features of these
-classes: it is asked its energy, and how near the tenth nearest training image is. benchmarks/held_out_classes.py
-compares these with others.
+A network that was trained on the images has three scores: its energy, the log-sum-exp of the logits minus their mean;
+the norm of the features, up to the training images' median; and how much nearer they are to a class than to all images,
+by Mahalanobis distances. If the layers below the head are frozen, their features were not trained on these classes, and
+there are two scores: the energy, and the similarity to the tenth nearest training image.
+benchmarks/held_out_classes.py compares these with others.
 
 Sources: Liu et al. 2020, "Energy-based Out-of-distribution Detection", arXiv:2010.03759; Ren et al. 2021, "A Simple Fix
 to Mahalanobis Distance for Improving Near-OOD Detection", arXiv:2106.09022; Park et al. 2023, "Understanding the
 Feature Norm for Out-of-Distribution Detection", arXiv:2310.05316; Sun et al. 2022, "Out-of-Distribution Detection with
 Deep Nearest Neighbors", arXiv:2204.06507; Bates et al. 2023, "Testing for Outliers with Conformal p-values",
 arXiv:2104.08279.
-Differs from them: scores are summed, at most 2,000 training images stand for all, and long features are no sign of
-familiarity. The difference of the Mahalanobis distances is computed in the L < K directions that tell classes apart,
-since it is zero in all others.
+Differs from them: scores are summed, at most 2,000 training images represent all, and norms above the median do not
+count as more familiar. The difference of the Mahalanobis distances is computed in the L < K directions that separate
+classes, since it is zero in all others.
 Axes: N images, D features, K classes, L directions, M training images, H held-out images, S scores.
 """
 
@@ -35,18 +35,18 @@ from torch import Tensor, nn
 from reslab.errors import UserError
 from reslab.records import FAMILIARITY
 
-MOST: Final = 2000  # training images that are looked at
-FEWEST: Final = 19  # held-out images: with fewer, the strangest picture of all has a familiarity above 0.05
+MOST: Final = 2000  # training images used
+FEWEST: Final = 19  # held-out images: with fewer, even the strangest picture has a familiarity above 0.05
 _NEIGHBOURS: Final = 10
 _SHRINKAGE: Final = 0.1  # of the correlations of features within classes, so that few images suffice
-_SAME: Final = 0.999  # cosine of an image's features with its own, at half the digits
-_EQUAL: Final = 1e-5  # sums that differ by less are equal, whatever computed them
+_SAME: Final = 0.999  # cosine of an image's features with themselves in half precision
+_EQUAL: Final = 1e-5  # sums that differ by less count as equal, on any device
 
 
 class Familiarity(nn.Module):
-    """Turns features (N, D) and logits (N, K) into familiarities (N,) in (0, 1].
+    """Computes familiarities (N,) in (0, 1] from features (N, D) and logits (N, K).
 
-    `measure` turns them into scores (N, S), and `scores` are those of the held-out images (H, S).
+    `measure` computes scores (N, S) from them, and `scores` are those of the held-out images (H, S).
     """
 
     scores: Tensor
@@ -67,15 +67,15 @@ class Familiarity(nn.Module):
         return (1 + no_more).float() / (1 + len(self.sums))
 
     def to_tensors(self) -> dict[str, NDArray[Any]]:
-        """Give what a file of weights holds of it."""
+        """Return the tensors to store in a weights file."""
         tensors = {"scores": self.scores, **self.measure.state_dict()}
         found = {FAMILIARITY + name: value.cpu().numpy() for name, value in tensors.items()}
-        # Half the digits of training images suffice.
+        # Half precision suffices for training images.
         return {name: value.astype(np.float16) if name.endswith("known") else value for name, value in found.items()}
 
 
 class Neighbours(nn.Module):
-    """Scores by `known`, the features (M, D) of training images of length 1, and by the energy."""
+    """Scores from the energy and from `known`, the features (M, D) of training images scaled to norm 1."""
 
     known: Tensor
 
@@ -89,11 +89,11 @@ class Neighbours(nn.Module):
 
 
 class Directions(nn.Module):
-    """Scores by the energy, the length of the features, and how much nearer these are to a class than to all images.
+    """Scores from the energy, the norm of the features, and how much nearer these are to a class than to all images.
 
-    `axes` (D, L) lead from the `centre` (D,) of all images into the directions in which the classes' means (K, L)
-    differ, and images of a class have a variance of 1. `shared` (L,) are the parts of all images' variance that lie
-    between the classes, and `median` () is that of the lengths.
+    `axes` (D, L) are the directions from the `centre` (D,) of all images in which the class means (K, L) differ, scaled
+    to a within-class variance of 1. `shared` (L,) is the share of total variance that lies between classes, and
+    `median` () is the median norm.
     """
 
     centre: Tensor
@@ -110,7 +110,7 @@ class Directions(nn.Module):
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
         places = (features - self.centre) @ self.axes
-        # |z|² is left out of both distances.
+        # |z|² is omitted from both distances.
         to_class = (2 * places @ self.means.T - (self.means**2).sum(dim=1)).amax(dim=1)
         to_all = (places**2 * self.shared).sum(dim=1)
         length = torch.minimum(features.norm(dim=1), self.median)
@@ -118,9 +118,9 @@ class Directions(nn.Module):
 
 
 def fit_familiarity(known: Tensor, labels: Tensor, held_out: Tensor, logits: Tensor) -> Familiarity | None:
-    """Learn from features (M, D) and labels (M,) of training images, and features (H, D) and logits (H, K) of others.
+    """Fit on training features (M, D) and labels (M,), and held-out features (H, D) and logits (H, K).
 
-    Gives nothing where those are too few, or the features are not finite.
+    Returns None if held-out images are too few, or the features are not finite.
     """
     if len(held_out) < FEWEST or len(torch.unique(labels)) < 2 or not known.isfinite().all():
         return None
@@ -129,14 +129,14 @@ def fit_familiarity(known: Tensor, labels: Tensor, held_out: Tensor, logits: Ten
 
 
 def fit_frozen(known: Tensor, held_out: Tensor, logits: Tensor) -> Familiarity | None:
-    """Learn from features (M, D) that no image has changed, and features (H, D) and logits (H, K) of held-out images.
+    """Fit on frozen features (M, D), and features (H, D) and logits (H, K) of held-out images.
 
-    Those may be among the known ones, with logits out of folds: each is compared with the others. Gives nothing where
-    they are too few.
+    Held-out images may be among the known ones, with out-of-fold logits: each is then compared with the others.
+    Returns None if they are too few.
     """
     if min(len(known), len(held_out)) < FEWEST:
         return None
-    stored = F.normalize(known.float(), dim=1).half().float()  # as a file keeps them
+    stored = F.normalize(known.float(), dim=1).half().float()  # as stored in files
     near = (F.normalize(held_out.float(), dim=1) @ stored.T).topk(_NEIGHBOURS + 1, dim=1).values
     is_known = near[:, 0] > _SAME
     cosine = torch.where(is_known, near[:, _NEIGHBOURS], near[:, _NEIGHBOURS - 1])
@@ -144,7 +144,7 @@ def fit_frozen(known: Tensor, held_out: Tensor, logits: Tensor) -> Familiarity |
 
 
 def _find_directions(features: Tensor, labels: Tensor) -> Directions:
-    """Find by features (M, D) and labels (M,) where classes differ: a linear discriminant analysis."""
+    """Find where classes differ by linear discriminant analysis of features (M, D) with labels (M,)."""
     rows, (_, places) = features.double(), torch.unique(labels, return_inverse=True)
     chosen = F.one_hot(places).double()
     shares = chosen.mean(dim=0)
@@ -168,7 +168,7 @@ def _energy(logits: Tensor) -> Tensor:
 
 
 def read_familiarity(tensors: Mapping[str, NDArray[Any]], *, num_features: int, path: Path) -> Familiarity | None:
-    """Find it among the tensors of a file of weights. Raises: UserError where it does not fit the network."""
+    """Read it from the tensors of a weights file. Raises: UserError if it does not fit the network."""
     found = {
         name.removeprefix(FAMILIARITY): torch.from_numpy(value).float()
         for name, value in tensors.items()
@@ -187,7 +187,5 @@ def read_familiarity(tensors: Mapping[str, NDArray[Any]], *, num_features: int, 
         case _:
             features, fits = 0, False
     if not fits or features != num_features:
-        raise UserError(
-            f"{path} is damaged: what it knows of training images does not fit a network of {num_features} features"
-        )
+        raise UserError(f"{path} is damaged: its familiarity tensors do not fit a network of {num_features} features")
     return Familiarity(Neighbours(found["known"]) if "known" in found else Directions(**found), scores)

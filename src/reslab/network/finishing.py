@@ -1,8 +1,7 @@
-"""What a trained network learns last, from held-out images: its temperature, how large its sets of classes have to be,
-and which pictures are like its own.
+"""The final fit on held-out images: temperature, sizes of class sets, and familiarity.
 
-The temperature is folded into the head, so that whatever computes logits from the weights is calibrated: prediction,
-evaluation, the app and every exported file.
+The temperature is folded into the head, so that everything that computes logits from the weights is calibrated:
+prediction, evaluation, the app and every exported file.
 """
 
 from collections.abc import Callable
@@ -26,14 +25,14 @@ FeaturesOf = Callable[[ImageSet], Tensor]
 
 @dataclass(frozen=True)
 class Finished:
-    """A network that is ready to be written, and a sentence on what its probabilities rest on."""
+    """A network ready to be written, and a sentence on what its probabilities are based on."""
 
     network: Network
     note: str
 
 
 class _Seen(NamedTuple):
-    """Held-out images as the network sees them: features (H, D) and logits (H, K), and the labels (H,)."""
+    """The network's features (H, D) and logits (H, K) for held-out images, and their labels (H,)."""
 
     features: Tensor
     logits: Tensor
@@ -50,12 +49,11 @@ def finish(
     calibrated: bool = False,
     coming: Tensor | None = None,
 ) -> Finished:
-    """Calibrate a network that was trained on `images` by changing its head in place, and let it know its pictures.
+    """Calibrate a network trained on `images` by changing its head in place, and fit its familiarity.
 
-    `usual` is the temperature of a recipe that holds nothing out. Too few held-out images, or too few mistakes on
-    them, leave the logits as they are. `features_of` computes features faster than the network does. What is
-    `calibrated` keeps its logits. `coming` says how frequent pictures of each class (K,) will be, where held-out
-    images do not.
+    `usual` is the temperature for a recipe that holds nothing out. With too few held-out images, or too few mistakes on
+    them, the logits are not changed, nor if the network is already `calibrated`. `features_of` computes features faster
+    than the network. `coming` (K,) are the expected class frequencies if they differ from those of held-out images.
     """
     features_of = features_of or (lambda images: network.features(images.images))
     seen = None if held_out is None else _look(network, features_of(held_out), held_out.labels)
@@ -71,10 +69,10 @@ def finish_on(
     is_unchanged: bool = False,
     calibrated: bool = False,
 ) -> Finished:
-    """Do the same on features (N, D) and labels (N,) of images that may be gone, `known` and `held_out` ones.
+    """Do the same from features (N, D) and labels (N,) of `known` and `held_out` images, which themselves may be gone.
 
-    The head was fitted to the held-out images by their log loss, so its temperature is 1. Where no image has changed
-    the layers below the head, held-out images are compared with known ones, of which they may be some.
+    The head was fitted to the held-out images by log loss, so its temperature is 1. If no image was used to train the
+    layers below the head, held-out images are compared with known ones, and may be among them.
     """
     features, labels = known
     looked = _look(network, *held_out)
@@ -97,7 +95,7 @@ def _settle(
     coming: Tensor | None = None,
     fitted: bool = False,
 ) -> tuple[Network, _Seen | None, str]:
-    """Find the temperature and the sets of classes."""
+    """Fit the temperature and the class sets."""
     if calibrated:
         calibration = network.metadata.calibration
         note = calibration.words if calibration else "calibrated by the new classes' rows alone"
@@ -134,13 +132,13 @@ def _calibrate(
 
 
 def weigh(labels: Tensor, *, coming: Tensor) -> Tensor:
-    """Let images with labels (H,) count as much as pictures of their class will be frequent, `coming` (K,)."""
+    """Return weights of images with labels (H,) for the expected class frequencies `coming` (K,)."""
     return (coming / labels.bincount(minlength=len(coming)))[labels]
 
 
 @torch.no_grad()
 def divide(network: Network, *, by: Calibration) -> Network:
-    """Divide the logits by a temperature, in the head and in place, and write down what it rests on."""
+    """Divide the logits by a temperature, by changing the head in place, and record the calibration."""
     head = network.module.head
     head.weight.div_(by.temperature)
     if head.bias is not None:
@@ -150,7 +148,7 @@ def divide(network: Network, *, by: Calibration) -> Network:
 
 
 def _get_to_know(images: ImageSet, seen: _Seen | None, features_of: FeaturesOf) -> Familiarity | None:
-    """Look at a few training images of each class; of streamed ones at none, which are far away."""
+    """Fit familiarity on a few training images per class; None for streamed ones, which are remote."""
     if seen is None or (isinstance(images.images, Pixels) and images.images.is_streamed):
         return None
     few = limit(images.labels.numpy(), classes=images.classes, num=-(-MOST // len(images.classes)))

@@ -1,7 +1,7 @@
-"""A network that gives another one's logits in fewer operations: for inference alone.
+"""Folding of batch norm, which computes the same logits in fewer operations, for inference only.
 
-A batch norm that follows a convolution, or the maximum of one, becomes part of its kernel; any other one becomes a
-multiplication and an addition in one pass. Convolutions go by Winograd's algorithm where that is faster.
+A batch norm after a convolution, or after max pooling of one, becomes part of its kernel; any other one becomes a
+multiplication and an addition in one pass. Convolutions use Winograd's algorithm if that is faster.
 """
 
 from collections import Counter
@@ -15,18 +15,18 @@ from reslab.machine import winograd
 
 
 def fold(model: nn.Module) -> nn.Module:
-    """Make a network with the logits of `model`, which is in evaluation mode, up to rounding; `model` is not changed.
+    """Return a network with the same logits, up to rounding, as `model` in evaluation mode; `model` is not changed.
 
-    Make it anew when weights have changed. A network that `torch.fx` cannot trace is returned as it is.
+    Fold again after weights have changed. A network that `torch.fx` cannot trace is returned unchanged.
     """
     try:
         folded = fx.GraphModule(model, _Tracer().trace(model))
-    except Exception:  # what a network's own code makes of the stand-ins for tensors can be anything
+    except Exception:  # a network's own code can raise anything for tracing proxies
         return model
     calls = Counter(node.target for node in folded.graph.nodes if node.op == "call_module")
     for name in calls:
         module = folded.get_submodule(name)
-        # Classes derived from these may do anything.
+        # Exact types only: subclasses may do anything.
         if type(module) is nn.Conv2d and module.padding_mode == "zeros":
             folded.add_submodule(name, _Convolution(module))
         elif type(module) is nn.BatchNorm2d and module.running_var is not None:
@@ -43,14 +43,14 @@ def fold(model: nn.Module) -> nn.Module:
 
 
 class _Tracer(fx.Tracer):
-    """Takes every convolution as one operation, whatever its class does inside."""
+    """Traces every convolution as one operation, whatever its class does inside."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Norm(nn.Module):
-    """Batch norm by its running statistics; scale and shift are (C, 1, 1)."""
+    """Batch norm with its running statistics; scale and shift are (C, 1, 1)."""
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class _Norm(nn.Module):
 
 
 class _Convolution(nn.Module):
-    """A convolution by the faster algorithm."""
+    """A convolution with the faster algorithm."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -83,16 +83,16 @@ class _Convolution(nn.Module):
         return F.conv2d(x, self.weight, self.bias, *self.how)
 
     def absorb(self, norm: _Norm) -> None:
-        """Put a norm that comes after the convolution into its weight and bias."""
+        """Fold a norm that follows the convolution into its weight and bias."""
         bias = norm.shift.flatten()
         self.bias = bias if self.bias is None else bias + self.bias * norm.scale.flatten()
         self.weight = self.weight * norm.scale[..., None]
 
 
 def _find_convolution(node: fx.Node, norm: _Norm, modules: dict[str, nn.Module]) -> _Convolution | None:
-    """Find the convolution whose results, or their maxima, this norm alone reads."""
+    """Find the convolution whose output, or its max pooling, is read only by this norm."""
     (before,) = node.all_input_nodes
-    # A scale below 0 would make the largest the smallest.
+    # With a negative scale, the maximum would become the minimum.
     if before.target is F.max_pool2d and len(before.users) == 1 and bool((norm.scale > 0).all()):
         (before,) = before.all_input_nodes
     found = modules.get(str(before.target)) if before.op == "call_module" and len(before.users) == 1 else None

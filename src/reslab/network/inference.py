@@ -1,4 +1,4 @@
-"""Images to logits, without gradients and in bounded memory; with or without test-time augmentation.
+"""Inference: logits of images, without gradients and in bounded memory, optionally with test-time augmentation.
 
 Axes: N images, C channels, H rows, W columns, K classes.
 """
@@ -16,7 +16,7 @@ from reslab.models.layers import ImageClassifier
 from reslab.network.folding import fold
 
 VIEWS = (1, 2, 6)
-# So few that what one layer hands to the next stays in a processor's cache, and so many that a GPU is busy.
+# Few enough for activations to stay in a processor's cache, and many enough to keep a GPU busy.
 IMAGES_PER_THREAD, IMAGES_ON_A_GPU = 64, 500
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -31,7 +31,7 @@ class Stored(Protocol):
 
 
 def place_on(module: ModuleT, device: torch.device) -> ModuleT:
-    """Move a network to a device, channels last in memory, as convolutions are fastest."""
+    """Move a network to a device in channels-last memory format, which is fastest for convolutions."""
     return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
@@ -45,8 +45,8 @@ def predict_logits(
 ) -> Tensor:
     """Compute logits (N, K) float32 on the CPU for stored images (N, C, H, W), the mean over `views` of each.
 
-    `prepare` turns stored pixels into what the network takes, on its device. One view is the image itself; two add its
-    mirror image; six are both of them as they are, moved one pixel up and left, and one down and right, the border
+    `prepare` turns stored pixels into the network's input, on its device. One view is the image itself; two add its
+    mirror image; six are both of them unshifted, shifted one pixel up and left, and one down and right, with the border
     repeated.
     """
     if views not in VIEWS:
@@ -60,7 +60,7 @@ def predict_logits(
 
 
 def predict_features(model: ImageClassifier, images: Stored, *, prepare: Callable[[Tensor], Tensor]) -> Tensor:
-    """Compute features (N, D) float32 on the CPU for stored images (N, C, H, W); what trains may take them."""
+    """Compute features (N, D) float32 on the CPU for stored images (N, C, H, W); they may be used in training."""
     with _evaluating(model), torch.no_grad():
         return torch.cat([model.features(prepare(batch)).float().cpu() for batch in _split(images, model)])
 
@@ -72,7 +72,7 @@ def predict_with(
     prepare: Callable[[Tensor], Tensor],
     measure: Callable[[Tensor, Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """Compute the logits of `predict_logits` and, (N,), what `measure` makes of a batch's features and logits."""
+    """Compute the logits as `predict_logits`, and the values (N,) of `measure` for each batch's features and logits."""
     with _evaluating(model), torch.inference_mode():
         network = fold(_FeaturesToo(model))
         parts = []
@@ -84,7 +84,7 @@ def predict_with(
 
 
 class _FeaturesToo(nn.Module):
-    """A network that also says what it gives its head."""
+    """A network that returns both features and logits."""
 
     def __init__(self, model: ImageClassifier) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class _FeaturesToo(nn.Module):
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Have the model in evaluation mode while the block runs."""
+    """Put the model into evaluation mode within the block."""
     was_training = model.training
     model.eval()
     try:
@@ -107,7 +107,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _split(images: Stored, model: nn.Module, *, batch_size: int | None = None) -> Iterator[Tensor]:
-    """Yield batches of images for the device of a model; of no images one, which is empty."""
+    """Yield batches of images sized for the model's device; without images, one empty batch."""
     if batch_size is None:
         on_cpu = next(model.parameters()).device.type == "cpu"
         batch_size = IMAGES_PER_THREAD * torch.get_num_threads() if on_cpu else IMAGES_ON_A_GPU
@@ -121,7 +121,7 @@ def _mean_logits(network: nn.Module, batch: Tensor, views: int) -> Tensor:
 
 
 def _views(batch: Tensor, views: int) -> Iterator[Tensor]:
-    """Yield windows onto the batch and onto its mirror image; those two are all that lies in memory."""
+    """Yield views into the batch and into its mirror image, so that memory holds only these two."""
     rows, columns = batch.shape[2:]
     batch = batch.contiguous(memory_format=torch.channels_last)
     padded = F.pad(batch, (1,) * 4, mode="replicate") if views == 6 else batch
@@ -135,7 +135,7 @@ def _views(batch: Tensor, views: int) -> Iterator[Tensor]:
 
 @contextmanager
 def watching(images: Stored, what: str) -> Iterator[Stored]:
-    """Give the same images (N, C, H, W); while they are read in order, `counting` shows how far that is."""
+    """Yield the same images (N, C, H, W), showing progress by `counting` while they are read in order."""
     with counting(what, total=len(images), unit="images") as show:
         yield _Watched(images, show)
 

@@ -1,4 +1,4 @@
-"""A trained network with all that it needs to answer: stored pixels in, logits out.
+"""A trained network with everything needed for prediction: stored pixels in, logits out.
 
 Axes: N images, C channels, H rows, W columns, D features, K classes.
 """
@@ -23,18 +23,18 @@ from reslab.runs import pack_weights, read_weights, write_bytes
 
 
 class Network:
-    """A trained network: its layers, the names of its classes, the size and the normalisation of its images.
+    """A trained network: its layers, class names, image size and normalisation.
 
-    Convolutions are PyTorch's own unless `reslab.machine.kernels.enable` was called, as reslab's commands do.
+    Convolutions are PyTorch's unless `reslab.machine.kernels.enable` was called, as reslab's commands do.
 
     Parameters
     ----------
     module : ImageClassifier
-        The layers; they take standardised images and stay where they are.
+        The layers, which take standardised images; they are not copied or moved.
     metadata : Weights
-        What the layers are and what they are for: the metadata of a `model.safetensors`.
+        Architecture, classes and preprocessing: the metadata of a `model.safetensors`.
     familiarity : Familiarity, optional
-        How much a picture is like the training images, by its features.
+        Measures how similar a picture is to the training images.
 
     Attributes
     ----------
@@ -43,9 +43,9 @@ class Network:
     channels : int
         Channels of its images: 1 is grey, 3 is RGB.
     image_size : int
-        Pixels a side of the images that `module` takes; others are resized.
+        Side in pixels of the images that `module` takes; others are resized.
     device : torch.device
-        Where `module` computes.
+        The device of `module`.
 
     Examples
     --------
@@ -67,15 +67,14 @@ class Network:
 
     @classmethod
     def load(cls, path: Path | str, *, device: str = "auto") -> "Network":
-        """Load a finished run's network.
+        """Load the network of a finished run.
 
         Parameters
         ----------
         path : Path or str
-            A run folder, a `model.safetensors`, which may have any name, or `demo`: a CIFAR-10 network that comes with
-            reslab.
+            A run folder, a `model.safetensors` of any name, or `demo`: a CIFAR-10 network that comes with reslab.
         device : str, default "auto"
-            `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
+            `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU if there is one.
 
         Returns
         -------
@@ -85,8 +84,8 @@ class Network:
         Raises
         ------
         UserError
-            Where the file is missing or damaged, its weights do not fit the network that it names, or the device is
-            not here.
+            If the file is missing or damaged, its weights do not fit the network that it names, or the device is not
+            available.
         """
         keep_freed_memory()
         chosen = pick_device(device)
@@ -119,7 +118,7 @@ class Network:
 
     @property
     def resizing(self) -> Resizing:
-        """How images that are no squares become ones."""
+        """How images that are not square become square."""
         return self.metadata.resize
 
     @property
@@ -134,8 +133,8 @@ class Network:
         pixels : Tensor
             Stored images (N, C, H, W), uint8, of any size.
         views : {1, 2, 6}, default 1
-            Test-time augmentation: the mean over so many views of each image. Two add its mirror image, six also move
-            both by a pixel up and left, and down and right.
+            Test-time augmentation: average over this many views of each image. Two add its mirror image; six also
+            shift both by a pixel up and left, and down and right.
 
         Returns
         -------
@@ -145,38 +144,38 @@ class Network:
         Raises
         ------
         UserError
-            Where the images have other channels, or are not uint8.
+            If the images have another number of channels, or are not uint8.
         """
         return predict_logits(self.module, pixels, prepare=self.prepare, views=views)
 
     def features(self, pixels: Stored) -> Tensor:
-        """Compute what the head is given, (N, D) float32 on the CPU, for images (N, C, H, W) such as `logits` takes."""
+        """Compute features (N, D) float32 on the CPU, the head's input, for images (N, C, H, W) as in `logits`."""
         return predict_features(self.module, pixels, prepare=self.prepare)
 
     def answer(self, pixels: Stored) -> tuple[Tensor, Tensor | None]:
-        """Give what a person is told of stored images (N, C, H, W).
+        """Compute probabilities and familiarity of stored images (N, C, H, W).
 
         Returns
         -------
         probabilities : Tensor
-            (N, K), float32: calibrated where images were held out.
+            (N, K), float32: calibrated if images were held out.
         familiarity : Tensor or None
             (N,), in (0, 1]: the share of held-out images that are no more like the training images. Of pictures like
-            those, at most 5 % have 0.05 or less. None where too few were held out.
+            those, at most 5 % have 0.05 or less. None if too few were held out.
         """
         logits, familiarity = self.logits_and_familiarity(pixels)
         return logits.softmax(dim=1), familiarity
 
     def logits_and_familiarity(self, pixels: Stored) -> tuple[Tensor, Tensor | None]:
-        """Compute logits (N, K) and familiarity (N,), as `answer` has it, of stored images (N, C, H, W)."""
+        """Compute logits (N, K), and familiarity (N,) as in `answer`, of stored images (N, C, H, W)."""
         if self.familiarity is None:
             return self.logits(pixels), None
         return predict_with(self.module, pixels, prepare=self.prepare, measure=self.familiarity)
 
     def prepare(self, pixels: Tensor) -> Tensor:
-        """Turn stored images (N, C, H, W) uint8 into what `module` takes: resized, standardised, on its device.
+        """Turn stored images (N, C, H, W) uint8 into the input of `module`: resized, standardised, on its device.
 
-        Raises: UserError where the images have other channels, or are not uint8.
+        Raises: UserError if the images have another number of channels, or are not uint8.
         """
         if pixels.ndim != 4 or pixels.shape[1] != self.channels or pixels.dtype != torch.uint8:
             raise UserError(
@@ -189,11 +188,11 @@ class Network:
         return standardized.contiguous(memory_format=torch.channels_last)
 
     def to_bytes(self, *, compact: bool = False) -> bytes:
-        """Give the content of a `model.safetensors`, with 8-bit weights where it is `compact`; it alone predicts."""
+        """Serialize to a self-contained `model.safetensors`, with 8-bit weights if `compact`."""
         tensors = {name: value.cpu().numpy() for name, value in self.module.state_dict().items()}
         known = self.familiarity.to_tensors() if self.familiarity is not None else {}
         return pack_weights(tensors | known, self.metadata, compact=compact)
 
     def save(self, path: Path | str) -> None:
-        """Write a `model.safetensors`, all of it or nothing. Raises: Failure where the disk refuses."""
+        """Write a `model.safetensors` atomically. Raises: Failure if it cannot be written."""
         write_bytes(Path(path), self.to_bytes())

@@ -1,6 +1,6 @@
-"""A classifier in an ONNX file that `export` has written, run by ONNX Runtime; no torch here.
+"""A classifier in an ONNX file written by `export`, run by ONNX Runtime; no torch here.
 
-The file alone predicts: it takes the pixels of pictures of any size, and its metadata name the classes.
+The file is self-contained: it takes the pixels of pictures of any size, and its metadata name the classes.
 Axes: N images, P channels of a picture, C channels of the network, H rows, W columns, K classes.
 """
 
@@ -26,7 +26,7 @@ INPUT, OUTPUTS = "images", ("logits", "probabilities", "familiarity")
 
 
 class Outputs(NamedTuple):
-    """What a network says of N images: logits (N, K), probabilities (N, K) and, if it knows it, familiarity (N,).
+    """A network's output for N images: logits (N, K), probabilities (N, K) and, if available, familiarity (N,).
 
     All are float32.
     """
@@ -37,20 +37,20 @@ class Outputs(NamedTuple):
 
 
 def picture_channels(channels: int) -> int:
-    """Say how many channels the pictures have that a graph takes: RGB, where the network's images are grey or RGB."""
+    """Return the number of channels of a graph's input: RGB if the network's images are grey or RGB."""
     return 3 if channels == 1 else channels
 
 
 def to_pictures(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Turn stored images (N, C, H, W) into what a graph takes, (N, H, W, P)."""
+    """Turn stored images (N, C, H, W) into a graph's input (N, H, W, P)."""
     return with_channels(images, picture_channels(images.shape[1])).transpose(0, 2, 3, 1)
 
 
 class Description(NamedTuple):
-    """What a network is for: the names of its classes, and the channels and side of its square images.
+    """Description of a network: the names of its classes, and the channels and side of its square images.
 
-    `resize` says how other pictures become squares, and a familiarity of `threshold` or less that an answer is only a
-    guess. `class_sets` is JSON, known where images were held out.
+    `resize` says how other pictures become square; with a familiarity of `threshold` or less, an answer is only a
+    guess. `class_sets` is JSON, available if images were held out.
     """
 
     classes: tuple[str, ...]
@@ -61,18 +61,18 @@ class Description(NamedTuple):
     class_sets: str | None = None
 
     def to_metadata(self) -> dict[str, str]:
-        """Write it as the metadata of a file, with the colours of the pictures that it takes."""
+        """Convert to the metadata of a file, including the colours of its input pictures."""
         colours = {"colours": "RGB" if picture_channels(self.channels) == 3 else None}
         shape = {name: json.dumps(value) for name, value in (self.to_plain() | colours).items()}
         return shape if self.class_sets is None else shape | {"class_sets": self.class_sets}
 
     def to_plain(self) -> dict[str, Any]:
-        """Give what JSON holds of it without the sets of classes."""
+        """Convert to plain values for JSON, without the class sets."""
         return {name: value for name, value in self._asdict().items() if name != "class_sets"}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "Description":
-        """Read it. Raises: ValueError or KeyError where it is not one."""
+        """Parse metadata. Raises: ValueError or KeyError if they are invalid."""
         classes, channels, image_size, resize, threshold = (json.loads(metadata[name]) for name in cls._fields[:5])
         named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
         if not named or not all(type(number) is int and number > 0 for number in (channels, image_size)):
@@ -83,13 +83,13 @@ class Description(NamedTuple):
 
 
 class OnnxFile:
-    """An opened file, on the processor. Raises: UserError where it cannot be read or `export` has not written it."""
+    """An open file, run on the CPU. Raises: UserError if it cannot be read or was not written by `export`."""
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         with extra("export"):
             import onnxruntime
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what is wrong is said below
+        options.log_severity_level = 4  # errors are reported below
         options.intra_op_num_threads = threads or 0
         try:
             content = path.read_bytes()
@@ -97,7 +97,7 @@ class OnnxFile:
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}") from None
         except Exception as error:  # ONNX Runtime's errors have no class in common
-            raise UserError(f"{path} is not a sound ONNX file: {error}") from None
+            raise UserError(f"{path} is not a valid ONNX file: {error}") from None
         self.path = path
         self.description = self._describe()
 
@@ -121,8 +121,8 @@ class OnnxFile:
         return UserError(f"{self.path} does not say what it classifies: reslab export did not write it")
 
     def read_class_sets(self) -> "ClassSets | None":
-        """Read how to choose sets of classes. Raises: UserError where the file holds something else."""
-        from reslab.records import ClassSets  # here, since it loads pydantic, which takes a tenth of a second
+        """Read how to choose class sets. Raises: UserError if the metadata are invalid."""
+        from reslab.records import ClassSets  # imported here, since it loads pydantic, which takes a tenth of a second
 
         text = self.description.class_sets
         try:
@@ -131,24 +131,24 @@ class OnnxFile:
             raise self._foreign() from None
 
     def predict(self, images: NDArray[np.uint8]) -> Outputs:
-        """Compute what the network says of stored pixels (N, C, H, W)."""
+        """Compute the network's output for stored pixels (N, C, H, W)."""
         return self.predict_pictures(to_pictures(images))
 
     def predict_pictures(self, pictures: NDArray[np.uint8]) -> Outputs:
-        """Compute what the network says of pictures (N, H, W, P), in RGB unless it is for other channels."""
+        """Compute the network's output for pictures (N, H, W, P), in RGB unless it is for other channels."""
         return Outputs(*self._session.run(None, {INPUT: np.ascontiguousarray(pictures)}))
 
     def predict_logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Compute the logits alone."""
+        """Compute only the logits."""
         return self.predict(images).logits
 
 
 def classify_by_onnx(
     files: Sequence[Path], *, onnx: Path, top: int = 3, answer: float = ANSWERED, coverage: float | None = None
 ) -> list[Answer]:
-    """Name the `top` most probable classes of each picture, by an exported file alone.
+    """Classify each picture into its `top` most probable classes, using an exported file.
 
-    Raises: UserError where the file or a picture cannot be read, or the network takes neither grey nor RGB images.
+    Raises: UserError if the file or a picture cannot be read, or the network takes neither grey nor RGB images.
     """
     return all_read(classify_each_by_onnx(files, onnx=onnx, top=top, answer=answer, coverage=coverage))
 
@@ -156,9 +156,9 @@ def classify_by_onnx(
 def classify_each_by_onnx(
     files: Sequence[Path], *, onnx: Path, top: int = 3, answer: float = ANSWERED, coverage: float | None = None
 ) -> Iterator[Answer | Unread]:
-    """Name the `top` most probable classes of each picture, or say why it cannot be read, a few at a time.
+    """Classify each picture into its `top` most probable classes, or say why it cannot be read, a few at a time.
 
-    Raises: UserError where the file cannot be read, or the network takes neither grey nor RGB images.
+    Raises: UserError if the file cannot be read, or the network takes neither grey nor RGB images.
     """
     network = OnnxFile(onnx)
     known = network.description

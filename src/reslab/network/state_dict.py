@@ -1,4 +1,4 @@
-"""A state dict that somebody else has written, as tensors alone: nothing in the file is run."""
+"""Reading of foreign state dicts as plain tensors, without executing code in the file."""
 
 import hashlib
 import io
@@ -27,9 +27,9 @@ class StateDict(NamedTuple):
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """Read a run folder, a `.safetensors`, or a state dict that torch.save has written, without running code.
+    """Read a run folder, a `.safetensors`, or a state dict written by torch.save, without executing code.
 
-    Raises: UserError where it cannot be read, is too large, or holds no tensors by name.
+    Raises: UserError if it cannot be read, is too large, or is not a mapping of names to tensors.
     """
     if path.is_dir():
         read_weights(path)  # is it a finished run?
@@ -37,7 +37,7 @@ def read_state_dict(path: Path) -> StateDict:
     check_kind(path)
     try:
         if path.stat().st_size > LARGEST:
-            raise UserError(f"{path} has {path.stat().st_size:,} bytes, at most {LARGEST:,} are read")
+            raise UserError(f"{path} has {path.stat().st_size:,} bytes, but at most {LARGEST:,} are read")
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
@@ -53,14 +53,14 @@ def _load(content: bytes, path: Path) -> Any:
         if zipfile.is_zipfile(io.BytesIO(content)):
             size = sum(entry.file_size for entry in zipfile.ZipFile(io.BytesIO(content)).infolist())
             if size > LARGEST:
-                raise UserError(f"{path} unpacks to {size:,} bytes, at most {LARGEST:,} are read")
+                raise UserError(f"{path} unpacks to {size:,} bytes, but at most {LARGEST:,} are read")
         with warnings.catch_warnings(action="ignore"):
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except UserError:
         raise
-    except Exception:  # whose texts advise to run what is in the file
+    except Exception:  # PyTorch's message would advise executing the file
         raise UserError(
-            f"{path} cannot be read as tensors alone: save it anew with torch.save(model.state_dict(), FILE)"
+            f"{path} cannot be read as plain tensors: save it again with torch.save(model.state_dict(), FILE)"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Features of pictures by networks that others have trained: what a new classifier needs where pictures are few.
+"""Features of pictures from pretrained networks, for classifiers with few pictures.
 
 Axes: N images, C channels, H rows, W columns, D features.
 """
@@ -26,29 +26,29 @@ from reslab.pretrained.weights import (
 
 __all__ = ["PRETRAINED", "Pretrained", "is_installed", "load_pretrained", "standardize_for", "start_from"]
 
-BATCH = 16  # pictures, so few that what one layer hands to the next stays in a processor's cache
-FORMAT = 2  # of what is kept: another number where features come out otherwise
+BATCH = 16  # pictures, few enough for activations to stay in a processor's cache
+FORMAT = 2  # of cached features: increase it when they change
 
 Pictures = Tensor | NDArray[np.uint8] | Pixels
 
 
 class Pretrained:
-    """A network with the weights of ImageNet that turns pictures into features.
+    """A network with ImageNet weights that computes features of pictures.
 
     Parameters
     ----------
     name
-        `efficientnet_lite0`, `1` or `2`; the first one's weights come with `reslab[pretrained]`.
+        `efficientnet_lite0`, `1` or `2`; the weights of the first come with `reslab[pretrained]`.
     image_size
-        Side in pixels that pictures are resized to; by default the one that the network was trained with. Time grows
+        Side in pixels to which pictures are resized; by default the one that the network was trained with. Time grows
         with its square.
     route
-        `onnxruntime` or `folded`; by default the faster one that is installed.
+        `onnxruntime` or `folded`; by default the fastest that is installed.
 
     Raises
     ------
     UserError
-        Where the weights are not installed, or are not the published ones.
+        If the weights are not installed, or are not the published ones.
 
     Examples
     --------
@@ -69,9 +69,9 @@ class Pretrained:
     def features(self, images: Pictures, *, mirrored: bool = False) -> NDArray[np.float32]:
         """Compute the features (N, D) of stored pictures (N, C, H, W) uint8 of any size, grey or RGB.
 
-        Each picture is computed once, and kept in the cache that `reslab data cache` shows. With `mirrored`, pictures
-        are mirrored left to right first.
-        Raises: UserError where pictures have another number of channels, or the disk has no room.
+        Each picture is computed once and kept in the cache, see `reslab data cache`. With `mirrored`, pictures are
+        first mirrored left to right.
+        Raises: UserError if pictures have another number of channels, or there is no space on disk.
         """
         if images.shape[1] not in (1, 3):
             raise UserError(f"{self.name} is for grey or RGB pictures, not for {images.shape[1]} channels")

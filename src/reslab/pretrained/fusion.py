@@ -1,4 +1,4 @@
-"""A network beside a pretrained one: both as they are, under one head that is still to be solved.
+"""A network fused with a pretrained one: both unchanged, with a common head that is still to be solved.
 
 Axes: N images, D features.
 """
@@ -16,7 +16,7 @@ from reslab.recipe.networks import Fusion
 
 
 def fuse(base: Network, options: Fusion, *, num_classes: int) -> FusionClassifier:
-    """Put the base beside the pretrained network; the head's rows of old classes are the base's, the rest are 0."""
+    """Fuse the base with the pretrained network; the head's rows of old classes are the base's, the rest are 0."""
     channels = base.channels
     with torch.random.fork_rng(devices=[]):
         module = models.build(options, num_classes=num_classes, channels=channels)
@@ -42,13 +42,13 @@ def fuse(base: Network, options: Fusion, *, num_classes: int) -> FusionClassifie
 
 
 def _load(module: nn.Module, source: nn.Module) -> None:
-    """Take over all but the head."""
+    """Load all weights but the head's."""
     tensors = {name: value for name, value in source.state_dict().items() if not name.startswith("head.")}
     module.load_state_dict(module.state_dict() | tensors)
 
 
 def compute_fused(network: Network, images: ImageSet) -> Tensor:
-    """Compute the features (N, D) that the head of a fused network is given; those of the pretrained one are cached."""
+    """Compute features (N, D), the input of a fused network's head; those of the pretrained network are cached."""
     module, options = network.module, network.metadata.model
     assert isinstance(module, FusionClassifier)
     assert isinstance(options, Fusion)

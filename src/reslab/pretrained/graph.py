@@ -1,6 +1,6 @@
-"""EfficientNet-Lite's features as an ONNX graph, written layer by layer: a second, where a recorded graph takes many.
+"""EfficientNet-Lite's features as an ONNX graph, built layer by layer in a second, much faster than by tracing.
 
-`SAME_UPPER` is TensorFlow's `same`, so that one graph takes images of every size. Batch norms lie in the convolutions.
+`SAME_UPPER` is TensorFlow's `same`, so one graph takes images of any size. Batch norms are folded into convolutions.
 Axes: N images, C channels, H rows, W columns, D features.
 """
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     import onnx
 
 INPUT, OUTPUT = "images", "features"
-OPSET, FORMAT = 17, 8  # those of ONNX 1.12, which every runtime of these years reads
+OPSET, FORMAT = 17, 8  # those of ONNX 1.12, which all current runtimes read
 
 
 def write_graph(model: EfficientNetLiteClassifier, *, channels: int = 3) -> bytes:
-    """Write the graph from standardised images (N, C, H, W), resized where need be, to features (N, D)."""
+    """Build the graph from standardised images (N, C, H, W), resized if necessary, to features (N, D)."""
     with extra("export"):
         import onnx
     graph = _Graph()
@@ -45,14 +45,14 @@ def write_graph(model: EfficientNetLiteClassifier, *, channels: int = 3) -> byte
 
 
 class _Graph:
-    """Nodes in their order, and the constants that they read; a value goes by its name."""
+    """Nodes in order, and the constants that they read; values are referred to by name."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
     def add(self, operation: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        """Append a node; returns the name of its output."""
+        """Append a node and return the name of its output."""
         import onnx
 
         output = output or f"{operation}{len(self.nodes)}"
@@ -60,7 +60,7 @@ class _Graph:
         return output
 
     def hold(self, values: Tensor) -> str:
-        """Keep a constant; returns its name."""
+        """Add a constant and return its name."""
         import onnx
 
         name = f"constant{len(self.constants)}"
@@ -68,7 +68,7 @@ class _Graph:
         return name
 
     def convolve(self, x: str, layers: nn.Sequential) -> str:
-        """Convolve by the one convolution of `layers` with its norm in it, and activate where they do."""
+        """Add the only convolution of `layers`, with its norm folded in, and their activation if any."""
         (conv,) = (layer for layer in layers if isinstance(layer, nn.Conv2d))
         (norm,) = (layer for layer in layers if isinstance(layer, nn.BatchNorm2d))
         fused = fuse_conv_bn_eval(conv, norm)

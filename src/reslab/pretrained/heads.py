@@ -1,9 +1,9 @@
-"""Linear heads on features that stay as they are: shrunken discriminant analysis and logistic regression.
+"""Linear heads on frozen features: discriminant analysis with shrinkage, and logistic regression.
 
 Source: linear discriminant analysis with the covariance shrunk to a multiple of the identity, Ledoit and Wolf 2004;
 logistic regression by scikit-learn, on standardised features.
-Differs from it: the classes' logarithmic shares are added to the logits by both, and all that is done to features
-(standardising, rotating) ends as one weight and one bias.
+Differs from it: both add the log priors of the classes to the logits, and all transformations of features
+(standardising, rotating) are folded into one weight and one bias.
 Axes: N rows, D features, K classes.
 """
 
@@ -27,7 +27,7 @@ MAX_ITERATIONS = 200
 
 
 class Head(NamedTuple):
-    """Logits are features times `weight` (K, D), transposed, plus `bias` (K,)."""
+    """A linear head: logits are features times the transposed `weight` (K, D), plus `bias` (K,)."""
 
     weight: Floats
     bias: Floats
@@ -43,21 +43,21 @@ class Head(NamedTuple):
             layer.bias.copy_(torch.from_numpy(np.asarray(self.bias)))
 
     def divided(self, temperature: float) -> "Head":
-        """Give the head whose logits are divided by a temperature."""
+        """Return the head with logits divided by a temperature."""
         return Head(self.weight / temperature, self.bias / temperature)
 
     def averaged(self, other: "Head") -> "Head":
-        """Give the head whose logits are the mean of both."""
+        """Return the head whose logits are the mean of both."""
         return Head((self.weight + other.weight) / 2, (self.bias + other.bias) / 2)
 
 
 def solve(method: Method, features: Floats, labels: Integers, *, strengths: tuple[float, ...]) -> list[Head]:
-    """Compute a head for each strength; every class has rows."""
+    """Compute a head for each strength; every class must have rows."""
     return (solve_lda if method == "lda" else solve_logistic)(features.astype(np.float64), labels, strengths)
 
 
 def solve_lda(features: Floats, labels: Integers, strengths: tuple[float, ...]) -> list[Head]:
-    """Assume a normal distribution for each class, all with one shrunken covariance; one decomposition does for all."""
+    """Solve discriminant analysis with a shared, shrunken covariance; one decomposition serves all strengths."""
     num_classes = int(labels.max()) + 1
     means = np.stack([features[labels == label].mean(0) for label in range(num_classes)])
     variances, axes = _principal(features - means[labels])
@@ -72,7 +72,7 @@ def solve_lda(features: Floats, labels: Integers, strengths: tuple[float, ...]) 
 
 
 def solve_logistic(features: Floats, labels: Integers, strengths: tuple[float, ...]) -> list[Head]:
-    """Regress on standardised features, turned onto the axes that the rows span, which changes nothing but the time."""
+    """Solve logistic regression on standardised features, rotated to the span of the rows, which only saves time."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -85,7 +85,7 @@ def solve_logistic(features: Floats, labels: Integers, strengths: tuple[float, .
     heads = []
     for strength in sorted(strengths):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # at its limit it is as good as it has time for
+            warnings.simplefilter("ignore", ConvergenceWarning)  # an unconverged solution is good enough
             model.set_params(C=strength).fit(rows, labels)
         weight, bias = np.atleast_2d(model.coef_), model.intercept_
         if len(weight) == 1:  # two classes: the odds of the second
@@ -96,7 +96,7 @@ def solve_logistic(features: Floats, labels: Integers, strengths: tuple[float, .
 
 
 def _principal(centred: Floats) -> tuple[Floats, Floats]:
-    """Give the variances (M,) along the principal axes (D, M) of centred rows (N, D)."""
+    """Return the variances (M,) along the principal axes, and these axes (D, M), of centred rows (N, D)."""
     num_rows, num_features = centred.shape
     if num_rows >= num_features:
         values, axes = np.linalg.eigh(centred.T @ centred / num_rows)

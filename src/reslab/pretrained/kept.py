@@ -1,7 +1,7 @@
-"""Features of pictures in the cache on the disk, found by what the pictures show.
+"""Features of pictures in the cache on disk, found by the content of the pictures.
 
 An entry holds the pictures that were computed together: `features.npy`, (N, D) float32, and `pictures.npy`, (N, 16)
-uint8, a digest of each. Entries of one network, size, view and route share the first half of their names.
+uint8, a digest of each. Entries of the same network, size, view and route share the first half of their names.
 """
 
 import hashlib
@@ -18,14 +18,14 @@ from reslab.runs.files import writing
 
 DIGEST = 16  # bytes
 HALF = 16  # letters of a name
-ENTRY = 2048  # pictures; whoever stops has lost no more
+ENTRY = 2048  # pictures per entry, the most that an interruption can lose
 
 Digest = bytes
 Computed = Callable[[list[int]], NDArray[np.float32]]  # places of pictures to features (M, D)
 
 
 def digest_of(picture: NDArray[np.uint8]) -> Digest:
-    """Tell a picture (C, H, W) from any other."""
+    """Return a digest that identifies a picture (C, H, W)."""
     return hashlib.blake2b(
         np.ascontiguousarray(picture).tobytes(), digest_size=DIGEST, person=repr(picture.shape).encode()[:16]
     ).digest()
@@ -34,7 +34,7 @@ def digest_of(picture: NDArray[np.uint8]) -> Digest:
 def find_or_compute(
     digests: list[Digest], compute: Computed, *, identity: tuple[Any, ...], origin: str, num_features: int
 ) -> NDArray[np.float32]:
-    """Give the features (N, D) of pictures, each computed once for an `identity`; equal pictures are one."""
+    """Return the features (N, D) of pictures, computing each distinct picture once for an `identity`."""
     group = name_of(*identity)[:HALF]
     features = np.empty((len(digests), num_features), dtype=np.float32)
     places: dict[Digest, list[int]] = {}
@@ -42,7 +42,7 @@ def find_or_compute(
         places.setdefault(digest, []).append(place)
     missing = dict(places)
     for path in find_cache().glob(f"{group}-*"):
-        with suppress(OSError, ValueError):  # somebody has removed it
+        with suppress(OSError, ValueError):  # it was removed in the meantime
             if is_sound(path):
                 _take(path, features, missing)
     wanted = list(missing.items())
@@ -64,7 +64,7 @@ def find_or_compute(
 
 
 def _take(path: Path, features: NDArray[np.float32], missing: dict[Digest, list[int]]) -> None:
-    """Copy what an entry has of the `missing` pictures into their places, and strike them off."""
+    """Copy an entry's features of `missing` pictures to their places, and remove these from `missing`."""
     known = np.load(path / "pictures.npy", allow_pickle=False)
     rows = [(row, digest) for row, digest in enumerate(map(bytes, known)) if digest in missing]
     if not rows:

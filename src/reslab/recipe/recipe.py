@@ -1,7 +1,7 @@
-"""What to train and how, as an immutable value: everything that changes a result, nothing that does not.
+"""The recipe: what to train and how, as an immutable value with everything that changes a result and nothing else.
 
-Device, paths, seed and number of threads are options of a command. JSON both ways; no torch here, so that reading a
-recipe costs nothing.
+Device, paths, seed and number of threads are options of a command. Recipes are read from and written to JSON; there is
+no torch here, so reading one is cheap.
 """
 
 import json
@@ -33,11 +33,11 @@ Factor = Annotated[float, Field(gt=0, lt=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 
 
-# ---- images on their way into the network
+# ---- image preparation
 
 
 class Standardize(Part):
-    """Subtract `mean`, divide by the standard deviation `std`, per channel in units of the stored pixels (0 to 255)."""
+    """Subtract `mean` and divide by the standard deviation `std`, per channel, in units of stored pixels (0 to 255)."""
 
     mean: tuple[float, ...]
     std: tuple[PositiveFloat, ...]
@@ -52,7 +52,7 @@ class Standardize(Part):
 class Flip(Part):
     """Mirror each image left to right with probability 1/2.
 
-    With `alternate` the draw is made once for an image; from then on it is mirrored in every other epoch.
+    With `alternate` the draw is made once per image; after that it is mirrored in every other epoch.
     """
 
     kind: Literal["flip"] = "flip"
@@ -60,14 +60,14 @@ class Flip(Part):
 
 
 class Shift(Part):
-    """Move each image by a uniform, sub-pixel distance of at most `fraction` of its side, both ways; zeros outside."""
+    """Shift each image along both axes by a uniform sub-pixel distance up to `fraction` of its side; zeros outside."""
 
     kind: Literal["shift"] = "shift"
     fraction: Annotated[float, Field(gt=0, lt=1)]
 
 
 class Crop(Part):
-    """Pad by `pixels` on every side and cut a window of the old size at a uniform whole-pixel place."""
+    """Pad by `pixels` on every side and crop a window of the original size at a uniformly drawn pixel."""
 
     kind: Literal["crop"] = "crop"
     pixels: PositiveInt
@@ -75,9 +75,9 @@ class Crop(Part):
 
 
 class RandomResizedCrop(Part):
-    """Cut a window of a random share of the image's area and a random shape, and stretch it to the old size.
+    """Crop a window of random area and aspect ratio, and resize it to the original size.
 
-    `area` bounds the share, `ratio` the width over the height, whose logarithm is uniform.
+    `area` bounds its share of the image, `ratio` its width divided by its height, whose logarithm is uniform.
     """
 
     kind: Literal["random_resized_crop"] = "random_resized_crop"
@@ -93,7 +93,7 @@ class RandomResizedCrop(Part):
 
 
 class RandomErasing(Part):
-    """Put the mean colour over a rectangle of each image with `probability`; `area` bounds its share of the image."""
+    """Fill a rectangle of each image with the mean colour with `probability`; `area` bounds its share of the image."""
 
     kind: Literal["random_erasing"] = "random_erasing"
     probability: Fraction = 0.25
@@ -103,7 +103,7 @@ class RandomErasing(Part):
 class ColorJitter(Part):
     """Change brightness, contrast and saturation of each image, in this order.
 
-    Each is multiplied by a uniform factor between 1 minus and 1 plus the number given here.
+    Each is multiplied by a uniform factor between 1 minus and 1 plus the given number.
     """
 
     kind: Literal["color_jitter"] = "color_jitter"
@@ -113,7 +113,7 @@ class ColorJitter(Part):
 
 
 class TrivialAugment(Part):
-    """Change each image by one of fourteen operations at a uniform strength, in the wide ranges of arXiv:2103.10158."""
+    """Apply one of fourteen operations to each image at a uniform strength, in the wide ranges of arXiv:2103.10158."""
 
     kind: Literal["trivial_augment"] = "trivial_augment"
 
@@ -125,16 +125,16 @@ Augment = Annotated[
 
 
 class Mixup(Part):
-    """Blend each image and its label with another of its batch, by a share drawn from Beta(`alpha`, `alpha`)."""
+    """Blend each image and its label with another of its batch, with a share drawn from Beta(`alpha`, `alpha`)."""
 
     kind: Literal["mixup"] = "mixup"
     alpha: PositiveFloat = 0.2
 
 
 class CutMix(Part):
-    """Paste a rectangle of another image of the batch, whose share is drawn from Beta(`alpha`, `alpha`).
+    """Paste a rectangle of another image of the batch, with a share drawn from Beta(`alpha`, `alpha`).
 
-    The label is blended by the area.
+    The labels are blended by area.
     """
 
     kind: Literal["cutmix"] = "cutmix"
@@ -145,7 +145,7 @@ Mixing = Annotated[Mixup | CutMix, Field(discriminator="kind")]
 
 
 class Resize(Part):
-    """Train at `image_size` pixels a side from `epoch` on (counted from 0), until the next of these."""
+    """Train at `image_size` pixels a side from `epoch` on (counted from 0), until the next such entry."""
 
     epoch: NonNegativeInt
     image_size: PositiveInt
@@ -178,7 +178,7 @@ class Sgd(Part):
 class Muon(Part):
     """Orthogonalised momentum for the filters, which keep a constant norm; Nesterov SGD for head and biases.
 
-    `decay` is the weight decay of head and biases times their rate. Every rate is for the mean loss.
+    `decay` is the product of weight decay and rate for head and biases. All rates are for the mean loss.
     """
 
     kind: Literal["muon"] = "muon"
@@ -192,9 +192,9 @@ class Muon(Part):
 
 
 class AdamW(Part):
-    """Adam with decoupled weight decay, for a network that has learned elsewhere.
+    """Adam with decoupled weight decay, for fine-tuning a pretrained network.
 
-    The head has the peak rate, and each layer or block below it `layer_decay` times the rate of the one above it.
+    The head has the peak rate, and each layer or block below has `layer_decay` times the rate of the one above.
     """
 
     kind: Literal["adamw"] = "adamw"
@@ -207,11 +207,11 @@ Chosen = Literal["chosen"]
 
 
 class LinearHead(Part):
-    """A head alone, computed from features that stay as they are: no updates, so no rate.
+    """Only a head, computed directly from frozen features: there are no updates and no rate.
 
     `shrinkage` is the share of the covariance that linear discriminant analysis replaces by a multiple of the identity,
-    `penalty` the inverse penalty C of logistic regression on standardised features; with both, the head is their mean.
-    "chosen" is chosen on held-out images.
+    `penalty` is the inverse penalty C of logistic regression on standardised features. With both, the head is the mean
+    of the two. "chosen" means chosen on held-out images.
     """
 
     kind: Literal["linear_head"] = "linear_head"
@@ -227,7 +227,7 @@ class LinearHead(Part):
 
     @property
     def words(self) -> str:
-        """Name it with its settings."""
+        """Describe the head with its settings."""
         names = [
             *_words(say("discriminant analysis with shrinkage"), self.shrinkage),
             *_words(say("logistic regression with C ="), self.penalty),
@@ -259,7 +259,7 @@ class Freeze(Part):
         return Freeze(parameters=self.parameters, epoch=int(self.epoch * share))
 
     def words(self, *, epochs: int) -> str:
-        """Say which parameters were not trained in a run of so many `epochs`, and from when."""
+        """Describe which parameters were not trained in a run of `epochs`, and from when on."""
         below = say("all layers below the head")
         which = say("parameters of {part}", part=self.parameters) if self.parameters else below
         begun = f"{which} {_from(self.epoch)}"
@@ -271,7 +271,7 @@ def _from(epoch: int) -> str:
 
 
 class Steps(Part):
-    """Multiply the rate by `factor` at each place, counted from 0 in epochs or in updates; or by a factor for each."""
+    """Multiply the rate by `factor` at each of the places `at`, counted from 0 in `unit`; a tuple has one per place."""
 
     kind: Literal["steps"] = "steps"
     at: tuple[PositiveInt, ...]
@@ -291,18 +291,18 @@ class Steps(Part):
         return self
 
     def share_after(self, num: int) -> float:
-        """Give the share of the peak rate that is left after `num` of the places."""
+        """Return the share of the peak rate left after `num` of the places."""
         return math.prod(self.factor[:num]) if isinstance(self.factor, tuple) else self.factor**num
 
     def shortened(self, share: float, *, epochs: int, updates: int | None) -> "Steps":
-        """Fall at the same shares of a run of `share` of the length, and before its last epoch or update ends."""
+        """Scale the places to a run of `share` of the length, keeping them before its last epoch or update ends."""
         end = epochs if self.unit == "epochs" else updates
         places = (max(1, round(place * share)) for place in self.at)
         at = tuple(place if end is None else min(place, max(1, end - 1)) for place in places)
         return Steps(at=at, unit=self.unit, factor=self.factor)
 
     def words(self, peak: float, *, epochs: int, updates: int) -> str:
-        """Say how the rate ran from `peak` on in so many epochs and updates."""
+        """Describe how the rate changed from `peak` on in a run of the given length."""
         length = epochs if self.unit == "epochs" else updates
         rates = [short(peak * self.share_after(i), 3) for i in range(1, len(self.at) + 1)]
         steps = [
@@ -327,11 +327,11 @@ class Linear(Part):
     final: Fraction = 0.0
 
     def shortened(self, share: float, *, epochs: int, updates: int | None) -> "Linear":
-        """Stay as it is, since it is counted in shares of the run."""
+        """Return it unchanged, since it is defined in shares of the run."""
         return self
 
     def words(self, peak: float, *, epochs: int, updates: int) -> str:
-        """Say how the rate ran."""
+        """Describe how the rate changed."""
         return _rise(self.warmup, peak) + say("falls linearly to {end}", end=short(peak * self.final, 3))
 
 
@@ -343,11 +343,11 @@ class Cosine(Part):
     final: Fraction = 0.0
 
     def shortened(self, share: float, *, epochs: int, updates: int | None) -> "Cosine":
-        """Stay as it is, since it is counted in shares of the run."""
+        """Return it unchanged, since it is defined in shares of the run."""
         return self
 
     def words(self, peak: float, *, epochs: int, updates: int) -> str:
-        """Say how the rate ran."""
+        """Describe how the rate changed."""
         return _rise(self.warmup, peak) + say("falls along half a cosine to {end}", end=short(peak * self.final, 3))
 
 
@@ -362,22 +362,22 @@ Schedule = Annotated[Steps | Linear | Cosine, Field(discriminator="kind")]
 
 
 class EarlyStopping(Part):
-    """Keep the weights of the epoch with the best validation accuracy, of equal ones the one with the lowest loss.
+    """Keep the weights of the epoch with the best validation accuracy, and among equals with the lowest loss.
 
-    With `patience`, end the run after so many epochs without a better one.
+    With `patience`, end the run after this many epochs without improvement.
     """
 
     patience: PositiveInt | None = None
 
 
 class WarmUntil(Part):
-    """Train at `factor` of the rate until an epoch ends with a training error under `training_error`."""
+    """Train at `factor` times the rate until an epoch ends with a training error below `training_error`."""
 
     factor: Factor = 0.1
     training_error: Fraction = 0.8
 
     def words(self) -> str:
-        """Say how long the rate was lower, and by how much."""
+        """Describe how long the rate was lower, and by how much."""
         return say(
             "times {factor} until an epoch ends with a training error under {error}",
             factor=short(self.factor),
@@ -385,14 +385,14 @@ class WarmUntil(Part):
         )
 
 
-# ---- unequal classes, and classes that come later
+# ---- class imbalance, and extension
 
 
 class Sampling(Part):
     """Draw `images_per_epoch` images instead of taking each once.
 
-    A class of n images is drawn with a probability in proportion to n to the power of 1 - `balance`: 0 keeps the
-    classes as unequal as they are, 1 makes them equal.
+    A class of n images is drawn with a probability proportional to n to the power of 1 - `balance`: 0 keeps the
+    class frequencies, 1 makes them equal.
     """
 
     images_per_epoch: PositiveInt
@@ -413,33 +413,33 @@ Method = Literal[
 
 
 class Extension(Part):
-    """How the network of another run, the base, was taught new classes; its own are the first `num_old` ones."""
+    """How a network was extended by new classes from another run, the base, whose classes are the first `num_old`."""
 
     method: Method
     base: str  # SHA-256 of the base's model.safetensors
     base_test: str | None = None  # fingerprint of the test split that the base was evaluated on
     num_old: PositiveInt
     old_data: Literal["all", "none"] | PositiveInt = "all"
-    merge: bool = False  # classes of one name are one class
-    keep_old: Literal["exact"] | None = None  # exact: the old classes' logits stay what they are, to the bit
+    merge: bool = False  # classes of the same name are one class
+    keep_old: Literal["exact"] | None = None  # exact: the old classes' logits stay bitwise identical
     backbone_lr: Fraction = 1.0  # times the rate of the head
-    distill: NonNegativeFloat = 0.0  # weight of the base's opinion beside the labels
-    temperature: PositiveFloat = 2.0  # of that opinion
+    distill: NonNegativeFloat = 0.0  # weight of the distillation loss, added to that of the labels
+    temperature: PositiveFloat = 2.0  # of distillation
     coming: tuple[NonNegativeInt, ...] | None = (
-        None  # how frequent pictures of each class will be; None: as in training
+        None  # expected class frequencies of future pictures; None: as in training
     )
 
 
 class StartingWeights(Part):
-    """The file whose weights the layers start from, where names and shapes fit, and its SHA-256."""
+    """The file of the starting weights, loaded if names and shapes fit, and its SHA-256."""
 
     file: str
     sha256: str
-    head: bool = False  # whether the head starts from them too, since the classes are the same
+    head: bool = False  # whether the head is loaded too, because the classes are the same
 
 
 class Imported(Part):
-    """Where the weights of a run come from that reslab has not trained: a file, its SHA-256, and how it was read."""
+    """Origin of weights not trained by reslab: a file, its SHA-256, and how it was read."""
 
     file: str
     sha256: str
@@ -450,7 +450,7 @@ class Imported(Part):
 
 
 class Published(Part):
-    """A figure of the field for this very recipe: test accuracy between `low` and `high` (equal where one is given)."""
+    """The published test accuracy of exactly this recipe, from `low` to `high` (equal for a single value)."""
 
     low: Fraction
     high: Fraction
@@ -458,22 +458,22 @@ class Published(Part):
 
 
 class Recipe(Part):
-    """Everything that decides a result, apart from the seed: an immutable value that is validated when it is made.
+    """Everything that determines a result except the seed: an immutable value, validated on creation.
 
     Attributes
     ----------
     name, source : str
-        What it is called, and where it comes from.
+        Its name, and where it comes from.
     data : str
         Data expression of the training and test images.
     image_size : int, default 32
-        Pixels a side that images are resized to.
+        Side in pixels to which images are resized.
     validation : int, default 0
         How many training images are held out.
     model : Model
         The network and its options.
     augment : tuple of Augment
-        What is done to training images, in this order.
+        Augmentations of training images, in order.
     optimizer, schedule
         How the weights are updated, and how the learning rate changes.
     epochs, batch_size : int
@@ -484,7 +484,7 @@ class Recipe(Part):
     Raises
     ------
     ValueError
-        Where a value does not fit its field, or the fields do not fit each other.
+        If a value is invalid for its field, or fields contradict each other.
 
     Examples
     --------
@@ -500,17 +500,17 @@ class Recipe(Part):
     published: Published | None = None
     data: str
     image_size: PositiveInt = 32
-    resize: Resizing = "squeeze"  # pictures that are no squares: squeeze them, pad with black bars, crop the middle
-    channels: Channels = "auto"  # 1: grey, 3: RGB, whatever the pictures are; auto: as they are
+    resize: Resizing = "squeeze"  # pictures that are not square: squeeze, pad with black bars, or crop to the middle
+    channels: Channels = "auto"  # 1: convert to grey; 3: convert to RGB; auto: keep
     validation: NonNegativeInt = 0
-    trial: bool = False  # made to choose between settings: measured on its validation images, never on test images
-    standardize: Standardize | None = None  # None: those of the training images
+    trial: bool = False  # for choosing between settings: measured on its validation images, never on test images
+    standardize: Standardize | None = None  # None: computed from the training images
     augment: tuple[Augment, ...] = ()
-    mixing: tuple[Mixing, ...] = ()  # of images and labels: for each batch one of these
+    mixing: tuple[Mixing, ...] = ()  # of images and labels: one of these for each batch
     progressive_resizing: tuple[Resize, ...] = ()  # smaller images at first
     model: Model
     pretrained: Literal["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"] | None = (
-        None  # whose weights of ImageNet the layers below the head start from
+        None  # whose ImageNet weights the layers below the head start from
     )
     optimizer: Optimizer
     schedule: Schedule
@@ -520,19 +520,19 @@ class Recipe(Part):
     class_weights: Literal["balanced"] | tuple[PositiveFloat, ...] | None = None  # of the loss; balanced: equal sums
     early_stopping: EarlyStopping | None = None
     freeze: tuple[Freeze, ...] = ()
-    freeze_norms: bool = False  # whether batch norm keeps the statistics that it starts with, as in evaluation
+    freeze_norms: bool = False  # whether batch norm keeps its initial statistics, as in evaluation
     epochs: PositiveInt
-    updates: PositiveInt | None = None  # ends the run earlier, inside an epoch
+    updates: PositiveInt | None = None  # ends the run earlier, within an epoch
     batch_size: PositiveInt
-    micro_batch_size: PositiveInt | None = None  # batch norm's statistics are its own
+    micro_batch_size: PositiveInt | None = None  # batch norm's statistics are per micro-batch
     sampling: Sampling | None = None
-    stream: PositiveInt | None = None  # from shards, in every epoch anew: so many images are in memory and shuffled
-    temperature: PositiveFloat | None = None  # of the logits, where no images are held out to find it
-    merge: bool = False  # whether classes of one name in several sources are one class
-    skip_damaged: bool = False  # whether damaged pictures, and shards that are missing or cut short, are left out
-    start: StartingWeights | None = None  # by `reslab train --from`
-    imported: Imported | None = None  # by `reslab import`, which has trained nothing
-    extension: Extension | None = None  # of a trained network, by `reslab extend`
+    stream: PositiveInt | None = None  # read from shards in every epoch: number of images in memory, which are shuffled
+    temperature: PositiveFloat | None = None  # of the logits, if no images are held out to fit it
+    merge: bool = False  # whether classes of the same name in several sources are one class
+    skip_damaged: bool = False  # whether to leave out damaged pictures, and missing or truncated shards
+    start: StartingWeights | None = None  # set by `reslab train --from`
+    imported: Imported | None = None  # set by `reslab import`, without training
+    extension: Extension | None = None  # set by `reslab extend`
 
     @model_validator(mode="before")
     @classmethod
@@ -565,7 +565,7 @@ class Recipe(Part):
     def _pretrained_fits_model(self) -> "Recipe":
         own = self.model.pretrained if isinstance(self.model, Fusion) else self.model
         if self.pretrained is not None and self.pretrained != own.label:
-            raise ValueError(f"the weights of {self.pretrained} do not fit {own.label}: name equal ones")
+            raise ValueError(f"the weights of {self.pretrained} do not fit {own.label}: use the same network")
         return self
 
     @model_validator(mode="after")
@@ -588,7 +588,7 @@ class Recipe(Part):
 
     @property
     def measured_on(self) -> Literal["validation", "test"]:
-        """The split whose figures are the result: of a trial that is never the test split."""
+        """The split whose metrics are the result: never the test split for a trial."""
         return "validation" if self.trial else "test"
 
     @model_validator(mode="after")
@@ -598,32 +598,32 @@ class Recipe(Part):
         return self
 
     def image_size_at(self, epoch: int) -> int:
-        """Look up the side that images are trained at in `epoch` (from 0)."""
+        """Return the image side used for training in `epoch` (from 0)."""
         begun = [each.image_size for each in self.progressive_resizing if each.epoch <= epoch]
         return begun[-1] if begun else self.image_size
 
     @property
     def share_of_pixels(self) -> float:
-        """The mean over the epochs of the pixels that are trained on, as a share of those of whole images."""
+        """The mean over epochs of the number of pixels trained on, as a share of full-size images."""
         sizes = map(self.image_size_at, range(self.epochs))
         return sum((size / self.image_size) ** 2 for size in sizes) / self.epochs
 
     def shortened(self, share: float) -> "Recipe":
-        """Train for `share` of the epochs, above 0 and at most 1, rounded up; all that is counted in them shrinks too.
+        """Return a recipe for `share` of the epochs, in (0, 1], rounded up; everything counted in epochs is scaled too.
 
-        What was published for the recipe no longer applies. The rate still falls inside the run.
+        The published result is removed. The rate still falls within the run.
         """
         if share == 1:
             return self
         epochs, updates = _at_least_one(self.epochs * share), self.updates and _at_least_one(self.updates * share)
-        # What really became of the length, after rounding.
+        # The actual share after rounding.
         kept = updates / self.updates if updates and self.updates else epochs / self.epochs
         resizes = [each.shortened(kept) for each in self.progressive_resizing]
         changes = {
             "published": None,
             "epochs": epochs,
             "updates": updates,
-            # Of two sizes that now begin together the later one is meant.
+            # If two sizes now begin together, use the later one.
             "progressive_resizing": tuple({each.epoch: each for each in resizes}.values()),
             "freeze": tuple(each.shortened(kept) for each in self.freeze),
             "schedule": self.schedule.shortened(kept, epochs=epochs, updates=updates),
@@ -631,7 +631,7 @@ class Recipe(Part):
         return derive(self, name=f"{self.name}-x{share:g}", **changes)
 
     def resizing_words(self, *, epochs: int) -> str:
-        """Say at which sizes images were trained on in a run of so many `epochs`, and which it did not come to."""
+        """Describe the image sizes trained at in a run of `epochs`, and those it did not reach."""
         sizes = {0: self.image_size} | {each.epoch: each.image_size for each in self.progressive_resizing}
         later = [f"{size} {_from(epoch)}" for epoch, size in sizes.items() if 0 < epoch < epochs]
         never = [f"{size} {_from(epoch)}" for epoch, size in sizes.items() if epoch and epoch >= epochs]
@@ -643,7 +643,7 @@ class Recipe(Part):
         return f"{words}; {listing(never)} {say(NOT_REACHED)}" if never else words
 
     def rate_words(self, *, epochs: int, updates: int) -> str:
-        """Say how the learning rate ran in so many epochs and updates."""
+        """Describe how the learning rate changed in a run of the given length."""
         words = self.schedule.words(self.optimizer.peak_lr, epochs=epochs, updates=updates)
         return words if self.warm_until is None else f"{words}; {self.warm_until.words()}"
 
@@ -672,7 +672,7 @@ def derive(recipe: Recipe, *, name: str, **changes: Any) -> Recipe:
     Raises
     ------
     ValueError
-        Where a value does not fit its field, or the fields do not fit each other.
+        If a value is invalid for its field, or fields contradict each other.
 
     Examples
     --------
@@ -699,7 +699,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises
     ------
     UserError
-        Where the file is missing, is not JSON, has a newer schema or does not fit it.
+        If the file is missing, is not JSON, has a newer schema or is not a valid recipe.
 
     Examples
     --------

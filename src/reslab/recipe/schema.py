@@ -1,4 +1,4 @@
-"""Recipes, and the metadata of weights, of an older schema in today's fields.
+"""Upgrade of recipes and weights metadata from an older schema.
 
 Schema 2 renames fields and drops those that no shipped recipe gained from.
 """
@@ -17,9 +17,9 @@ REMOVED: Final = {"average": f"EMA: {_NO_GAIN}", "selection": f"selective backpr
 
 
 def upgrade(content: Any) -> Any:
-    """Give JSON-like content of schema 1, or of none, in the fields of schema 2; leave any other as it is.
+    """Convert JSON-like content of schema 1, or without a schema, to schema 2; return any other unchanged.
 
-    Raises: ValueError naming a field that is gone but was used.
+    Raises: ValueError naming a removed field that was used.
     """
     version = content.get("schema_version", 1) if isinstance(content, dict) else None
     if version is True or version != 1:
@@ -35,7 +35,7 @@ def upgrade(content: Any) -> Any:
 
 
 def _renamed(content: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Rename what has not got its new name yet."""
+    """Rename fields that still have their old names."""
     return {
         names[name] if name in names and names[name] not in content else name: value for name, value in content.items()
     }

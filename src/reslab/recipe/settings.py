@@ -1,6 +1,6 @@
-"""`--set field=value`: a recipe with some fields changed, by the names that a person writes.
+"""`--set field=value`: change fields of a recipe by name.
 
-A value is read as JSON where it is JSON, else as text.
+A value is parsed as JSON if it is valid JSON, else taken as text.
 """
 
 import json
@@ -19,14 +19,14 @@ from reslab.recipe.value import Part
 def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     """Change fields of a recipe by the names that `--set` takes.
 
-    What is changed is no longer the published recipe, so its published figure goes.
+    A changed recipe is no longer the published one, so its published result is removed.
 
     Parameters
     ----------
     recipe : Recipe
         The recipe to start from; it stays as it is.
     settings : iterable of str
-        Overrides `field=value`, nested fields with dots. A value is read as JSON where it is JSON, else as text.
+        Overrides `field=value`, nested fields with dots. A value is parsed as JSON if it is valid JSON, else as text.
 
     Returns
     -------
@@ -36,7 +36,7 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     Raises
     ------
     UserError
-        Where a field is unknown, with the nearest right name, or a value does not fit.
+        If a field is unknown, suggesting the nearest name, or a value is invalid.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
 
 
 def with_fields(recipe: Recipe, fields: Iterable[tuple[str, Any]], *, where: str) -> Recipe:
-    """Change fields by name, nested ones with dots; `where` names their origin in an error. Raises: UserError."""
+    """Change fields by name, nested ones with dots; `where` names their origin in errors. Raises: UserError."""
     content = recipe.model_dump(mode="json")
     for field, value in fields:
         content["published"] = None
@@ -69,7 +69,7 @@ def _parse_setting(setting: str) -> tuple[str, Any]:
 
 
 def _filled(content: dict[str, Any]) -> dict[str, Any]:
-    """Add the defaults of what has been set; what does not fit (yet) stays as it is."""
+    """Fill in the defaults of what has been set; return content that is not valid (yet) unchanged."""
     try:
         return Recipe.model_validate(content).model_dump(mode="json")
     except ValidationError:
@@ -103,7 +103,7 @@ def _check_name(place: Any, part: str, field: str) -> None:
     if part in names:
         return
     if not names:
-        raise UserError(f"there is nothing called {part!r} in it, it holds {show(place)}")
+        raise UserError(f"there is no {part!r} in it, it holds {show(place)}")
     if (new := (RENAMED | RENAMED_IN_STANDARDIZE).get(part)) in names:
         raise UserError(f"{part} is now called {new}: write {new} instead")
     if part == field and part in REMOVED:
@@ -116,12 +116,12 @@ def _check_name(place: Any, part: str, field: str) -> None:
 
 
 def _members(union: Any) -> list[type[Part]]:
-    """List the members of an annotated union, and of unions in it."""
+    """List the members of an annotated union, including nested unions."""
     members = get_args(get_args(union)[0])
     return [part for each in members for part in ([each] if isinstance(each, type) else _members(each))]
 
 
-# The members of each union by kind, listed under each of these kinds: one may be put in another's place.
+# For each kind, the members of its union by kind, by which it may be replaced.
 _SIBLINGS: dict[str, dict[str, type[Part]]] = {
     kind: {part.model_fields["kind"].default: part for part in parts}
     for parts in map(_members, (Model, Augment, Optimizer, Schedule))
@@ -130,7 +130,7 @@ _SIBLINGS: dict[str, dict[str, type[Part]]] = {
 
 
 def _names_in(place: Any) -> list[str]:
-    """List what can be set in a part; after a change of kind that is more than what is in it."""
+    """List the fields that can be set in a part, which after a change of kind are more than it contains."""
     match place:
         case list():
             return [str(index) for index in range(len(place))]
@@ -142,7 +142,7 @@ def _names_in(place: Any) -> list[str]:
 
 
 def _change_kind(place: dict[str, Any], kind: Any) -> None:
-    """Turn a part into another kind, keeping the fields that both have."""
+    """Change a part to another kind, keeping the fields that both have."""
     siblings = _SIBLINGS.get(str(place["kind"]), {})
     if not isinstance(kind, str) or kind not in siblings:
         hint = did_you_mean(str(kind), siblings, otherwise=f"choose from {', '.join(siblings)}")
@@ -153,7 +153,7 @@ def _change_kind(place: dict[str, Any], kind: Any) -> None:
 
 
 def name_values(content: Any, *path: str) -> Iterator[tuple[str, Any]]:
-    """Name every value of a recipe in JSON as `--set` does; what is absent is left out."""
+    """Yield every value of a recipe in JSON with its name for `--set`, leaving out absent ones."""
     parts = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else None
     if parts is None:
         if content is not None:

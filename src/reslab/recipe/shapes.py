@@ -1,6 +1,6 @@
-"""What pictures may become, as words of a recipe; what only predicts reads this without pydantic."""
+"""Options of a recipe for the shape of images; prediction imports these without pydantic."""
 
 from typing import Literal
 
-Resizing = Literal["squeeze", "pad", "crop"]  # pictures that are no squares: see data.framing
-Channels = Literal["auto", 1, 3]  # as the data has them; grey; RGB
+Resizing = Literal["squeeze", "pad", "crop"]  # for pictures that are not square: see data.framing
+Channels = Literal["auto", 1, 3]  # as in the data; grey; RGB

@@ -1,4 +1,4 @@
-"""What every piece of a recipe and of a record is: an immutable value that refuses what it does not know."""
+"""Base class of all parts of recipes and records: an immutable value that refuses unknown fields."""
 
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ class Part(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _holds_what_it_seems_to(cls, content: Any) -> Any:
-        # Pydantic takes true for 1, and text that no UTF-8 file can hold.
+        # Pydantic accepts true for 1, and text that cannot be encoded in UTF-8.
         for name, value in content.items() if isinstance(content, dict) else ():
             if isinstance(value, bool) and name in cls.model_fields and cls.model_fields[name].annotation is not bool:
                 raise ValueError(f"{name} cannot be {show(value)}")

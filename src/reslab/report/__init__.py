@@ -1,7 +1,7 @@
-"""The report of an evaluated run: one HTML file that opens without a network, and its figures as PNG.
+"""The report of an evaluated run: one HTML file that opens offline, and its plots as PNG.
 
-`tables` turns numbers into rows, `figures` arrays into PNG, `page` puts both together. It reads a run folder,
-and loads no torch.
+`tables` turns numbers into rows, `figures` turns arrays into PNG, and `page` puts both together. It reads a run folder
+and does not load torch.
 """
 
 from pathlib import Path
@@ -40,7 +40,7 @@ __all__ = ["Verdict", "draw", "summarize", "tabulate", "verdict", "write_report"
 def write_report(run: Run, *, against: Run | None = None, language: LanguageName = "en") -> Path:
     """Write the report of an evaluated run: `report.html`, `report.md`, `model-card.md` and `figures/*.png`.
 
-    Beside them lie `mistakes.csv` and, where evaluation looked for them, `doubts.csv` and `copies.csv`.
+    It also writes `mistakes.csv` and, if evaluation looked for them, `doubts.csv` and `copies.csv`.
 
     Parameters
     ----------
@@ -49,21 +49,21 @@ def write_report(run: Run, *, against: Run | None = None, language: LanguageName
     against : Run, optional
         Another run to test it against, by McNemar's test on the same test images.
     language : {"en", "ru"}, default "en"
-        What the page, the Markdown and the model card are written in; Russian ones are called `report.ru.html`,
-        `report.ru.md` and `model-card.ru.md`, their plots lie in `figures-ru`.
+        The language of the page, the Markdown and the model card; Russian ones are called `report.ru.html`,
+        `report.ru.md` and `model-card.ru.md`, with their plots in `figures-ru`.
 
     Returns
     -------
     Path
-        The page, one file that opens without a network.
+        The page, one file that opens offline.
 
     Raises
     ------
     UserError
-        Where the run is not evaluated, a file is damaged, or `against` was not tested on the same images of the same
+        If the run is not evaluated, a file is damaged, or `against` was not tested on the same images of the same
         classes.
     Failure
-        Where the disk refuses.
+        If the disk refuses.
 
     Examples
     --------
@@ -106,7 +106,7 @@ def _write(run: Run, against: Run | None, *, suffix: str) -> Path:
 
 
 def _draw(inputs: Inputs, plane: NDArray[np.float64] | None, method: str) -> dict[str, list[Picture]]:
-    """Draw every plot, by the section of the page that it stands in."""
+    """Draw every plot, by section of the page."""
     return {
         "curves": learning_curves(inputs),
         "test": confusion_matrices(inputs, splits=["test"]),

@@ -1,4 +1,4 @@
-"""A run beside another one, on the same test images."""
+"""Compare a run with another one on the same test images."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ SIGNIFICANT = 0.05
 
 
 class Beside(NamedTuple):
-    """The figures of both runs, and what the paired tests say of them."""
+    """The metrics of both runs, and the results of the paired tests in sentences."""
 
     name: str
     table: Table
@@ -27,7 +27,7 @@ class Beside(NamedTuple):
 def put_beside(run: Run, *, against: Run) -> Beside:
     """Compare an evaluated run with another one.
 
-    Raises: UserError where it is the same run, is not evaluated, or has other test images, labels or classes.
+    Raises: UserError if it is the same run, is not evaluated, or has other test images, labels or classes.
     """
     comparison = compare([run, against])
     (pair,) = comparison.pairs
@@ -39,7 +39,7 @@ def put_beside(run: Run, *, against: Run) -> Beside:
 
 
 def _table(evaluations: dict[str, Evaluation]) -> Table:
-    """Give each run a column; what an extension did is shown where both are extended ones."""
+    """Make a table with a column per run; metrics of an extension are shown if both are extended ones."""
     tests = [evaluation.splits["test"] for evaluation in evaluations.values()]
     extensions = [evaluation.extension for evaluation in evaluations.values() if evaluation.extension]
     rows = {say("Test accuracy"): [test.accuracy for test in tests], say("Macro F1"): [test.macro_f1 for test in tests]}
@@ -69,7 +69,7 @@ def _accuracy(test: McNemar, other: str) -> str:
 def _macro_f1(difference: Estimate) -> str:
     cell = in_points(difference)
     holds = difference.low <= 0 <= difference.high
-    side = say("the interval includes 0") if holds else say("the interval leaves 0 out")
+    side = say("the interval includes 0") if holds else say("the interval excludes 0")
     return say(
         "In macro F1 this run differs by {difference} points {interval}; {side}.",
         difference=cell.text,

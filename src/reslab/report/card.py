@@ -1,4 +1,4 @@
-"""The model card: a README beside the files that says what they are, what they were made from and how good they are."""
+"""The model card: a README that says what the files are, what they were made from, and how good they are."""
 
 from collections.abc import Iterable, Iterator
 
@@ -13,7 +13,7 @@ from reslab.words import counted, figure, markdown, markdown_code, percent, yaml
 
 
 def write_card(run: Run, *, weights: Weights, files: Iterable[str]) -> str:
-    """Write the card of a finished run in Markdown, with the head that hubs read; figures where it is evaluated."""
+    """Write the card of a finished run in Markdown, with the header that hubs read; metrics if it is evaluated."""
     recipe = run.recipe
     return "\n".join(
         [
@@ -47,10 +47,13 @@ FILES = {
     "environment.json": "versions, processor, seed and fingerprints of the data",
     "log.jsonl": "an object for each epoch",
     "evaluation.json": "every figure with its interval",
+    "base.safetensors": "the weights of the network that it began from",
+    "base.json": "the recipe of that network",
+    "prior.json": "how the weight of the old classes was chosen",
     "report.html": "the report: open it in a browser, it needs no network",
 }
 
-# What hubs call the data sets, each with the name that people know.
+# The data sets' names on hubs, and the names that people know.
 _HUB_DATA = {
     "cifar10": ("uoft-cs/cifar10", "CIFAR-10"),
     "cifar100": ("uoft-cs/cifar100", "CIFAR-100"),
@@ -63,7 +66,7 @@ def kept_files(run: Run) -> list[str]:
 
 
 def _head(run: Run) -> Iterator[str]:
-    """Give the metadata that hubs read, as YAML: a string in JSON is one in YAML. The licence is the owner's choice."""
+    """Yield the metadata that hubs read, as YAML, which includes JSON strings. The licence is the owner's choice."""
     recipe = run.recipe
     sources = [part.partition("@")[0].partition(":")[0].strip() for part in recipe.data.split("+")]
     known = [_HUB_DATA[name][0] for name in dict.fromkeys(sources) if name in _HUB_DATA]
@@ -150,7 +153,7 @@ def _figures(run: Run) -> list[str]:
 
 
 def _promises(evaluation: Evaluation) -> Iterator[str]:
-    """Say what became of the promises, and what calibration was worth."""
+    """Say whether the promises were kept, and what calibration achieved."""
     if (table := promise_table(evaluation)) is not None:
         yield from (f"## {say('Promises and test images')}", "", *markdown_table(table), "")
     if (sentence := calibration_sentence(evaluation)) is not None:

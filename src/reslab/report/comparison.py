@@ -1,7 +1,7 @@
-"""Runs beside each other: a row of figures for each, and McNemar's test for each two of them.
+"""Compare runs: a row of metrics for each, and McNemar's test for each pair.
 
-Only figures of one split, and without test-time augmentation, so that they stand for the same thing in every row: of
-the test split, or of the validation split where all runs are trials.
+Metrics are of one split and without test-time augmentation, so that they mean the same in every row: of the test split,
+or of the validation split if all runs are trials.
 """
 
 import os
@@ -23,9 +23,9 @@ from reslab.runs import Run
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """One run: what was trained on what, for how long, and its figures."""
+    """One run: what was trained on what, for how long, and its metrics."""
 
-    name: str  # of the folder, or its path where two share a name
+    name: str  # of the folder, or its path if two share a name
     recipe: str
     data: str
     model: str
@@ -38,9 +38,9 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two rows by name: McNemar's test and the first's macro F1 less the second's, or the reason for there being none.
+    """Two rows by name: McNemar's test and the first's macro F1 minus the second's, or why there is none.
 
-    The interval is a paired one: each image counts with the answers of both.
+    The interval is paired: each image counts with the answers of both.
     """
 
     first: str
@@ -61,18 +61,18 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Answers:
-    """What one run said of a split: predicted classes and labels, each (N,), and whose images they were."""
+    """The answers of one run on a split: predicted classes and labels, each (N,), and which images they are of."""
 
     name: str
     split: SplitName
     data: str
-    reading: tuple[object, ...]  # size, ways to squares and channels, whether streamed: fingerprints cover them too
+    reading: tuple[object, ...]  # image size, resizing, channels, whether streamed: fingerprints cover these too
     fingerprint: str | None
     classes: tuple[str, ...]
     predicted: NDArray[np.int64]
     labels: NDArray[np.int64]
     names: tuple[str, ...] | None = None  # of the picture files
-    digests: NDArray[np.uint64] | None = None  # of what is stored, whatever way it is read
+    digests: NDArray[np.uint64] | None = None  # of the stored pictures, however they are read
 
     def arranged(self) -> "_Answers":
         """Put the images in the order of their digests, which does not depend on the names of their files."""
@@ -84,7 +84,7 @@ class _Answers:
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
-    """Compare runs on the same split, each two of them by McNemar's test.
+    """Compare runs on the same split, each pair by McNemar's test.
 
     Parameters
     ----------
@@ -94,13 +94,12 @@ def compare(runs: Sequence[Run]) -> Comparison:
     Returns
     -------
     Comparison
-        A row of figures for each run, and a test for each pair or the reason for there being none.
+        A row of metrics for each run, and for each pair a test or the reason why there is none.
 
     Raises
     ------
     UserError
-        Where a run is given twice, is not finished or evaluated, only some are trials, or predictions and figures
-        differ.
+        If a run is given twice, is not finished or evaluated, only some are trials, or predictions and metrics differ.
 
     Examples
     --------
@@ -132,7 +131,7 @@ def _pick_split(runs: Sequence[Run]) -> SplitName:
         if run.recipe.trial != first.recipe.trial:
             trial, other = (run, first) if run.recipe.trial else (first, run)
             raise UserError(
-                f"{trial.path} is a trial, measured on validation images, and {other.path} is none: compare trials "
+                f"{trial.path} is a trial, measured on validation images, and {other.path} is not: compare trials "
                 "with trials"
             )
     return first.recipe.measured_on
@@ -187,7 +186,7 @@ def _answers(run: Run, name: str, evaluation: Evaluation) -> _Answers:
 
 
 def _digests(run: Run, split: SplitName, *, num_images: int) -> NDArray[np.uint64] | None:
-    """Give the digests of a split; None unless each image has one."""
+    """Return the digests of a split; None unless each image has one."""
     digests = run.digests.get(split)
     return digests if digests is not None and len(digests) == num_images and digests.all() else None
 
@@ -211,10 +210,10 @@ def _macro_f1_difference(first: _Answers, second: _Answers) -> Estimate:
 
 
 def _obstacle(first: _Answers, second: _Answers) -> str | None:
-    """Say why two runs were not measured on the same images, as far as can be told.
+    """Say why two runs were not measured on the same images; None if there is no sign of it.
 
-    The fingerprint also changes with the size at which pictures are read, and with the names of their files. Where it
-    differs, the digests of what is stored decide, or where none were recorded, reading and names.
+    The fingerprint also changes with the size at which pictures are read, and with the names of their files. If it
+    differs, the digests of the stored pictures decide, or if none were recorded, reading and names.
     """
     if len(first.labels) != len(second.labels):
         return f"their {first.split} splits have {len(first.labels)} and {len(second.labels)} images"

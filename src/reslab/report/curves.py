@@ -1,4 +1,4 @@
-"""The curves of several runs on one chart."""
+"""The learning curves of several runs in one plot."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +12,9 @@ from reslab.runs import Run, make_folder, write_bytes
 
 
 def write_curves(runs: Sequence[Run], *, names: Sequence[str], out: Path) -> Path:
-    """Draw the accuracy of every run over its epochs into `out`/curves.png and give its path.
+    """Draw the accuracy of every run over its epochs into `out`/curves.png and return its path.
 
-    Raises: Failure where the disk refuses.
+    Raises: Failure if the disk refuses.
     """
     curves: dict[str, NDArray[np.float64]] = {}
     for run, name in zip(runs, names, strict=True):
@@ -26,7 +26,7 @@ def write_curves(runs: Sequence[Run], *, names: Sequence[str], out: Path) -> Pat
 
 
 def accuracy_curves(log: Sequence[Epoch]) -> dict[str, NDArray[np.float64]]:
-    """Collect the accuracies of every epoch; those of validation images where some were held out."""
+    """Collect the accuracies of every epoch; those of validation images if some were held out."""
     curves = {"training": np.array([epoch.train_accuracy for epoch in log])}
     held_out = [epoch.validation_accuracy for epoch in log if epoch.validation_accuracy is not None]
     return curves | ({"validation": np.array(held_out)} if held_out else {})

@@ -1,4 +1,4 @@
-"""What the report says of an extended run: the old classes before and after, and the new ones."""
+"""The report's account of an extended run: the old classes before and after, and the new ones."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from reslab.words import NBSP, counted, interval, percent, points
 
 
 class Account(NamedTuple):
-    """What two sections and the headline show."""
+    """What the sections on old classes, new classes and the prior show."""
 
     old_sentence: str
     old_table: Table
@@ -23,7 +23,7 @@ class Account(NamedTuple):
 
 
 def give_account(inputs: Inputs) -> Account | None:
-    """Tell what the extension has done; nothing where the run is not an extended one."""
+    """Describe the effect of the extension; None if the run is not an extended one."""
     extension = inputs.evaluation.extension
     if extension is None:
         return None
@@ -98,7 +98,7 @@ def _new_sentence(inputs: Inputs, num_old: int) -> str:
     hits, called, actual = matrix[num_old:, num_old:].sum(), matrix[:, num_old:].sum(), matrix[num_old:].sum()
     if not called:
         return say(
-            "No image was called a new class, not one of the {actual} of new classes.",
+            "No image was classified as a new class, not even one of the {actual} of new classes.",
             actual=counted(int(actual), "image"),
         )
     precision, recall, right = (
@@ -106,8 +106,8 @@ def _new_sentence(inputs: Inputs, num_old: int) -> str:
         for part, total in ((hits, called), (hits, actual), (matrix.diagonal()[num_old:].sum(), hits))
     )
     found = say(
-        "It calls {called} a new class; {precision} of them are of one (precision). Of the {actual} of new classes, it "
-        "calls {recall} one (recall).",
+        "It classifies {called} as a new class; {precision} of them belong to one (precision). Of the {actual} of new "
+        "classes, it classifies {recall} as one (recall).",
         called=counted(int(called), "image"),
         precision=f"{precision.text} {precision.aside}".strip(),
         recall=f"{recall.text} {recall.aside}".strip(),
@@ -131,7 +131,7 @@ def _new_table(inputs: Inputs, extension: ExtensionFigures) -> Table:
 
 def _new_row(name: str, each: NewClass) -> tuple[Cell, ...]:
     shares = (f"{error.mistaken_for} ({percent(error.share.value, decimals=1)})" for error in each.errors)
-    errors = ", ".join(share.replace(" ", NBSP) for share in shares)  # a line breaks between them
+    errors = ", ".join(share.replace(" ", NBSP) for share in shares)  # lines break only between them
     figures = (each.figures.precision, each.figures.recall, each.figures.f1, each.taken_for_old)
     return (Cell(name), Cell(errors or say("none")), *map(in_percent, figures))
 
@@ -139,11 +139,11 @@ def _new_row(name: str, each: NewClass) -> tuple[Cell, ...]:
 def _prior_sentence(extension: ExtensionFigures) -> str:
     tau = short(extension.prior.tau)
     if not extension.prior.curve:
-        return say("No image of an old class was there to choose tau by, so it is {tau}.", tau=tau)
+        return say("There was no image of an old class to choose tau by, so tau is {tau}.", tau=tau)
     if extension.prior.is_flat:
         return say(
-            "The curve is flat: every tau gives the same macro F1 on the validation images, so they do not choose, and "
-            "tau is {tau}.",
+            "The curve is flat: every tau gives the same macro F1 on the validation images, so they decide nothing, "
+            "and tau is {tau}.",
             tau=tau,
         )
     return say(

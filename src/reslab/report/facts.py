@@ -1,4 +1,4 @@
-"""What was run, where and for how long, as terms and their descriptions."""
+"""The setup of a run as terms and descriptions: what was run, where, and for how long."""
 
 from collections.abc import Iterator
 from statistics import median
@@ -143,7 +143,7 @@ def _kept(inputs: Inputs) -> str:
 
 
 def machine_facts(inputs: Inputs) -> Facts:
-    """Say how long it took, on what, and how to do it again."""
+    """Say how long it took, on what machine, and when."""
     environment = inputs.environment
     return [
         *_time_facts(inputs),
@@ -165,7 +165,7 @@ def _setup_facts(setup: Setup) -> Facts:
 
 
 def _segment_facts(segment: Segment) -> Facts:
-    """Say what went on with the run, from which update on."""
+    """Describe the machine that resumed the run, and from which update on."""
     words = "; ".join(description for _, description in _setup_facts(segment))
     term = say("From update {number}", number=grouped(segment.updates + 1))
     return [(term, f"{words}; {say('begun')} {moment(segment.started)}")]
@@ -182,7 +182,7 @@ def _time_facts(inputs: Inputs) -> Iterator[tuple[str, str]]:
 
 
 def device_words(environment: Environment) -> str:
-    """Say on what was trained, in all its segments."""
+    """Name the devices of all segments of the training."""
     return f", {say('then')} ".join(dict.fromkeys(map(_setup_words, (environment, *environment.segments))))
 
 

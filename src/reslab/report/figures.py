@@ -1,7 +1,7 @@
 """Arrays to PNG bytes, drawn at twice the size at which a page shows them.
 
-Sizes are pixels of the page. The colours are Okabe and Ito's and one single-hue map, so that they stay apart without
-red and green and in grey. Nothing of the drawing library's global state or a person's settings is used.
+Sizes are pixels of the page. The colours are Okabe and Ito's and one single-hue map, which can be told apart without
+red and green, and in grey. Neither matplotlib's global state nor a user's settings have any effect.
 Axes: C channels, H rows, W columns, K classes.
 """
 
@@ -23,8 +23,8 @@ from PIL import Image
 
 from reslab.language import decimal, say, short
 
-NUMBERS_UP_TO = 25  # classes; beyond, the cells of a matrix are too small for numbers
-SIDE_BY_SIDE_UP_TO = 10  # classes; beyond, a matrix takes the width of the page
+NUMBERS_UP_TO = 25  # classes; above, the cells of a matrix are too small for numbers
+SIDE_BY_SIDE_UP_TO = 10  # classes; above, a matrix takes the width of the page
 
 _HALF, _FULL = 450, 900
 _PIXELS_PER_INCH = 100
@@ -90,9 +90,9 @@ def learning_curve(
     marks: Sequence[tuple[int, float]] = (),
     rates: NDArray[np.float64] | None = None,
 ) -> bytes:
-    """Draw named curves, one value an epoch, over the epochs counted from 1.
+    """Draw named curves, one value per epoch, over the epochs counted from 1.
 
-    `marks` are (epochs done, new learning rate), drawn as vertical lines; `rates`, one an epoch, as a strip below.
+    `marks` are (epochs done, new learning rate), drawn as vertical lines; `rates`, one per epoch, as a strip below.
     """
     with _style():
         figure = _new(_HALF, 290 if rates is None else 340)
@@ -124,7 +124,7 @@ def _mark_rates(axes: Axes, marks: Sequence[tuple[int, float]]) -> None:
     for place, rate in marks:
         if place:
             axes.axvline(place, color=_FAINT, lw=0.8, ls=(0, (4, 3)), zorder=1)
-        # The label of a line close to the one before would run into it.
+        # A label too close to the previous one would overlap it.
         if (place - written) / axes.get_xlim()[1] > 0.1:
             axes.text(place, 1.01, f"{rate:.3g}", transform=axes.get_xaxis_transform(), ha="center", size=7)
             written = place
@@ -148,7 +148,7 @@ def prior_curves(
     band: tuple[NDArray[np.float64], NDArray[np.float64]],
     chosen: float,
 ) -> bytes:
-    """Draw named curves (T,) over tau (T,), the first one strong and with its band, and a line at the chosen tau."""
+    """Draw named curves (T,) over tau (T,), the first one bold and with its band, and a line at the chosen tau."""
     with _style():
         figure = _new(_HALF, 320)
         axes = figure.subplots()
@@ -171,7 +171,7 @@ def prior_curves(
 
 
 def matrix(counts: NDArray[np.int64], *, classes: Sequence[str], by_row: bool, num_old: int = 0) -> bytes:
-    """Draw a confusion matrix (K, K): counts of images, or percent of each true class where `by_row`.
+    """Draw a confusion matrix (K, K): counts of images, or percent of each true class if `by_row`.
 
     Lines divide the first `num_old` classes from the others.
     """
@@ -183,7 +183,7 @@ def matrix(counts: NDArray[np.int64], *, classes: Sequence[str], by_row: bool, n
     with _style():
         figure = _new(side, side if with_numbers else 0.88 * side)
         axes = figure.subplots()
-        # The square root lets rare confusions show beside the diagonal.
+        # The square root makes rare confusions visible next to the diagonal.
         norm = PowerNorm(0.5, vmin=0, vmax=100 if by_row else max(values.max(), 1))
         image = axes.imshow(values, cmap="Blues", norm=norm)
         cell = 0.75 * side / num  # about, in pixels
@@ -200,7 +200,7 @@ def matrix(counts: NDArray[np.int64], *, classes: Sequence[str], by_row: bool, n
 
 
 def _name_classes(axes: Axes, classes: Sequence[str], cell: float) -> None:
-    step = max(1, round(7 / cell))  # every n-th where the names would overlap
+    step = max(1, round(7 / cell))  # every n-th if the names would overlap
     places = range(0, len(classes), step)
     names = [short_name(classes[place], number=place + 1) for place in places]
     size = min(8.0, 0.62 * cell * step)
@@ -217,7 +217,7 @@ def _name_classes(axes: Axes, classes: Sequence[str], cell: float) -> None:
 
 
 def short_name(name: str, *, number: int) -> str:
-    """Fit a class name beside a matrix; one that the font cannot write becomes the class's number."""
+    """Shorten a class name for an axis; a name that the font cannot write becomes the class's number."""
     name = " ".join(name.split())
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
     if not name or not all(font.get_char_index(ord(letter)) for letter in name):
@@ -237,7 +237,7 @@ def _write_numbers(
 
 
 def _is_dark(colors: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Say on which colours (..., RGBA) white text has more contrast than dark text, by WCAG's relative luminance."""
+    """Tell on which colours (..., RGBA) white text has more contrast than dark text, by WCAG's relative luminance."""
     linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
     luminance = linear[..., :3] @ np.array([0.2126, 0.7152, 0.0722])
     ink = 0.016  # of _INK
@@ -260,9 +260,9 @@ def reliability_diagram(
     high: NDArray[np.float64],
     share: NDArray[np.float64],
 ) -> bytes:
-    """Draw accuracy over mean certainty, one point a bin (B,), in the band of its interval from `low` to `high`.
+    """Draw accuracy over mean certainty, one point per bin (B,), in the band of its interval from `low` to `high`.
 
-    Below it stands the share of images in each bin.
+    Below is the share of images in each bin.
     """
     with _style():
         figure = _new(_HALF, 400)
@@ -285,7 +285,7 @@ def selection_curves(
 ) -> bytes:
     """Draw accuracy over the share answered: named curves of shares (P,), accuracies, and the ends of a band.
 
-    A vertical stands at the promised share, and a dot where the network ended up: its share and accuracy.
+    A vertical line marks the promised share, and a dot the network's actual share and accuracy.
     """
     with _style():
         figure = _new(_HALF, 340)
@@ -329,7 +329,7 @@ def scatter(points: NDArray[np.float64], *, labels: NDArray[np.int64], classes: 
 
 
 def thumbnail(image: NDArray[np.uint8], *, largest: int) -> bytes:
-    """Encode an image (C, H, W) as PNG, made smaller where a side is over `largest`; other than RGB becomes grey."""
+    """Encode an image (C, H, W) as PNG, shrunk if a side exceeds `largest`; anything but RGB becomes grey."""
     pixels = image.transpose(1, 2, 0) if len(image) == 3 else image.mean(axis=0).round().astype(np.uint8)
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     if max(picture.size) > largest:

@@ -1,4 +1,4 @@
-"""What was found, in a few sentences: how good, beside what is published, what is confused, and how far it overfits."""
+"""The findings in a few sentences: accuracy, comparison with published results, confusions and overfitting."""
 
 import numpy as np
 
@@ -25,7 +25,7 @@ def findings(evaluation: Evaluation, *, row: PublishedRow | None) -> list[str]:
 
 
 def gain(test: SplitFigures, extension: ExtensionFigures) -> str:
-    """Say what an extension has gained and lost, and how often it takes new classes for old ones and the reverse."""
+    """Say what an extension has gained and lost, and how often it takes new classes for old ones and vice versa."""
     matrix, num_old = np.array(test.confusion_matrix), extension.num_old
     change = extension.old_change
     taught = say(
@@ -36,8 +36,8 @@ def gain(test: SplitFigures, extension: ExtensionFigures) -> str:
         interval=interval(change.low, change.high, unit="points"),
     )
     taken = say(
-        "Of {new} images of new classes it takes {missed} for old ones, of {old} images of old classes {called} for "
-        "new ones.",
+        "It takes {missed} of {new} images of new classes for old ones, and {called} of {old} images of old classes "
+        "for new ones.",
         new=grouped(int(matrix[num_old:].sum())),
         missed=grouped(int(matrix[num_old:, :num_old].sum())),
         old=grouped(int(matrix[:num_old].sum())),
@@ -47,7 +47,7 @@ def gain(test: SplitFigures, extension: ExtensionFigures) -> str:
 
 
 def strength(test: SplitFigures, classes: tuple[str, ...]) -> str:
-    """Say how many test images are classified correctly, and which classes best, unless that is most of them."""
+    """Say how many test images are classified correctly, and which classes best, unless most classes are."""
     recalls = np.array([each.recall.value for each in test.per_class])
     best = np.flatnonzero(recalls == recalls.max())
     right = {"accuracy": figure(test.accuracy), "images": grouped(test.num_images)}
@@ -110,12 +110,12 @@ def confusion(test: SplitFigures, classes: tuple[str, ...]) -> str:
     matrix = np.array(test.confusion_matrix)
     np.fill_diagonal(matrix, 0)
     shares = matrix / np.maximum(1, np.array([each.support for each in test.per_class]))[:, None]
-    most = np.where(matrix == matrix.max(), shares, -1)  # of pairs that are equally often confused, the larger share
+    most = np.where(matrix == matrix.max(), shares, -1)  # among pairs that are confused equally often, the larger share
     true, predicted = (int(place) for place in np.unravel_index(int(most.argmax()), matrix.shape))
     if not matrix[true, predicted]:
         return say("It confuses no classes of the test split.")
     if matrix[true, predicted] < FEWEST_CONFUSED:
-        return say("It takes no class for another more than twice.")
+        return say("It mistakes no class for another more than twice.")
     wrong, support = int(matrix[true, predicted]), test.per_class[true].support
     back = int(matrix[predicted, true])
     return say(
@@ -130,10 +130,10 @@ def confusion(test: SplitFigures, classes: tuple[str, ...]) -> str:
 
 
 def overfitting(test: SplitFigures, train: SplitFigures) -> str:
-    """Say how far the accuracy on training images lies above that on test images, where both are of all classes."""
+    """Say how far the accuracy on training images exceeds that on test images, if both are of all classes."""
     if absent := sum(each.support == 0 for each in train.per_class):
         return say(
-            "Of {classes} there are no training images, so how far it overfits cannot be told.",
+            "There are no training images of {classes}, so overfitting cannot be measured.",
             classes=counted(absent, "class"),
         )
     excess = train.accuracy.value - test.accuracy.value

@@ -1,4 +1,4 @@
-"""What evaluation left to be looked at, read and checked against the predictions that it was made from.
+"""The gallery that evaluation left, read and checked against the predictions that it was made from.
 
 Axes: N images of a split, M images of its gallery, C channels, H rows, W columns, K classes.
 """
@@ -13,12 +13,12 @@ from reslab.measure.metrics import softmax
 from reslab.records import SPLITS, Evaluation, SplitName
 from reslab.runs import Copies, Doubts, Features, GalleryImages, HeatMaps, Predictions, Run, read_exhibit
 
-TOP = 3  # classes named beside an image
+TOP = 3  # classes named next to an image
 
 
 @dataclass(frozen=True)
 class Shown:
-    """The images of a split that can be shown, with what the network said of each; all arrays have M rows."""
+    """The images of a split that can be shown, with the network's answer to each; all arrays have M rows."""
 
     indices: NDArray[np.int64]
     images: NDArray[np.uint8]
@@ -32,7 +32,7 @@ class Shown:
 
     @property
     def answers(self) -> list[list[tuple[int, float]]]:
-        """The most probable classes of each image with their probabilities, and the true one where it is not there."""
+        """The most probable classes of each image with probabilities, and the true one if it is not among them."""
         best = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :TOP].tolist()
         rows = [
             places if label in places else [*places, label] for places, label in zip(best, self.labels, strict=True)
@@ -43,7 +43,7 @@ class Shown:
         ]
 
     def places(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Find images of the split in the gallery. Raises: UserError where one is not there."""
+        """Find images of the split in the gallery. Raises: UserError if one is not there."""
         places = np.searchsorted(self.indices, indices).clip(max=len(self.indices) - 1)
         if not len(self.indices) or not np.array_equal(self.indices[places], indices):
             raise UserError("the images to be shown are those of another evaluation: run reslab evaluate again")
@@ -52,7 +52,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Gallery:
-    """What there is to look at; the last four are of the test split, and absent where evaluation left none."""
+    """Everything in the gallery; the last four are of the test split, and None if evaluation left none."""
 
     shown: dict[SplitName, Shown]
     features: Features | None
@@ -62,9 +62,9 @@ class Gallery:
 
 
 def read_gallery(run: Run, evaluation: Evaluation) -> Gallery:
-    """Read what there is to look at of the evaluated splits.
+    """Read the gallery of the evaluated splits.
 
-    Raises: UserError where a file is damaged or belongs to another evaluation.
+    Raises: UserError if a file is damaged or belongs to another evaluation.
     """
     shown = {}
     for split in (name for name in SPLITS if name in evaluation.splits):

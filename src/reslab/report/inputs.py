@@ -1,4 +1,4 @@
-"""Everything that a report reads from a run folder, read once and checked against itself."""
+"""Everything that a report reads from a run folder, read once and checked for consistency."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from reslab.report.gallery import Gallery, read_gallery
 from reslab.runs import Examples, Familiarities, Predictions, Run, read_exhibit, read_weights
 from reslab.words import printable
 
-# What batch normalisation counts along the way is state, not something that training chose.
+# Statistics of batch normalisation are state, not trained parameters.
 _STATE = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -39,17 +39,17 @@ class Inputs(NamedTuple):
         return self.evaluation.splits["test"]
 
     def file_of(self, index: int) -> str:
-        """Give the picture file of a test image; empty where there is none."""
+        """Return the picture file of a test image; empty if there is none."""
         return printable(self.names[index]) if self.names else ""
 
     def call(self, index: int) -> str:
-        """Say which test image it is: by its number, and by its file where there is one."""
+        """Name a test image by its number, and by its file if there is one."""
         file = self.file_of(index)
         return say("Test image {index}", index=index) + (f" ({file})" if file else "")
 
 
 def read_inputs(run: Run) -> Inputs:
-    """Read an evaluated run. Raises: UserError where a file is missing, damaged or belongs to another evaluation."""
+    """Read an evaluated run. Raises: UserError if a file is missing, damaged or belongs to another evaluation."""
     evaluation = run.evaluation
     if run.recipe.trial:
         raise UserError(
@@ -57,7 +57,7 @@ def read_inputs(run: Run) -> Inputs:
             "compare, and report the run of what you choose"
         )
     if "test" not in evaluation.splits:
-        raise UserError(f"{run.path} holds no figures of the test split: run reslab evaluate {run.path}")
+        raise UserError(f"{run.path} has no metrics of the test split: run reslab evaluate {run.path}")
     tensors, weights = read_weights(run.path)
     known = read_exhibit(run.path, "test", Familiarities)
     inputs = Inputs(

@@ -1,7 +1,7 @@
-"""What makes the page answer: its data, the one script, and the sheets of images from which the script cuts.
+"""The interactive parts of the page: its data, its script, and the sheets from which the script cuts images.
 
 The charts are drawn by Plotly's bundle for charts with two axes, version 4.1.1 of plotly.js-cartesian-dist-min, which
-is a third of the whole; without JavaScript and on paper the page has pictures instead.
+is a third of the whole library; without JavaScript and on paper the page shows pictures instead.
 """
 
 import base64
@@ -34,7 +34,7 @@ class Sheet(NamedTuple):
 
 
 class Interaction(NamedTuple):
-    """What the page embeds; `digest` is the script's, so that the browser runs no other."""
+    """What the page embeds; `digest` is the script's, so that the browser runs no other script."""
 
     data: dict[str, Any]
     script: str
@@ -46,7 +46,7 @@ def interact(inputs: Inputs, *, plane: NDArray[np.float64] | None, row: Publishe
     """Collect what the page's script needs; `plane` (M, 2) are the features in two dimensions."""
     files = resources.files("reslab.report")
     parts = (files.joinpath(name).read_text(encoding="utf-8") for name in (PLOTLY, "page.js"))
-    script = "\n".join(parts).replace("\r\n", "\n")  # as a browser reads it, and so its digest
+    script = "\n".join(parts).replace("\r\n", "\n")  # as a browser reads it, so that the digest matches
     assert "</script" not in script.lower()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     sheets = [_sheet(split, shown) for split, shown in inputs.gallery.shown.items()]
@@ -80,7 +80,7 @@ def _data(inputs: Inputs, plane: NDArray[np.float64] | None, row: PublishedRow |
 
 
 def _panels(inputs: Inputs) -> list[dict[str, Any]]:
-    """Give the series of each part of the learning curves, from above to below."""
+    """Return the series of each panel of the learning curves, from top to bottom."""
     panels = []
     for title, figure, scale in ((say("accuracy (%)"), "accuracy", 100), (say("loss (nats)"), "loss", 1)):
         curves = series_of(inputs, figure, scale=scale)
@@ -111,13 +111,13 @@ def _split(inputs: Inputs, split: SplitName) -> dict[str, Any]:
 
 
 def _call(inputs: Inputs, split: SplitName, shown: Shown) -> list[str]:
-    """Name the images of a gallery: test images by their file where there is one, others by their number."""
+    """Name the images of a gallery: test images by their file if there is one, others by their number."""
     files = inputs.names if split == "test" else None
     return [printable(files[index]) if files else say("image {index}", index=index) for index in shown.indices.tolist()]
 
 
 def _field(inputs: Inputs, row: PublishedRow | None) -> dict[str, Any]:
-    """Put the run behind the published networks; `nearest` is the place of the one that it is held against."""
+    """Append the run to the published networks; `nearest` is the index of the one that it is compared with."""
     accuracy = inputs.test.accuracy
     points = [(known.network, known.parameters, known.test_accuracy) for known in CIFAR10_NETWORKS]
     if row and all(name != row.network for name, _, _ in points) and row.kin == "same":

@@ -17,7 +17,7 @@ _LARGEST = 96  # pixels
 
 
 class Look(NamedTuple):
-    """A test image beside its heat map, with the names of its true and its predicted class and their probability."""
+    """A test image with its heat map, the names of its true and its predicted class and their probability."""
 
     image: Picture
     heat: Picture
@@ -38,7 +38,7 @@ class Doubt(NamedTuple):
 
 
 def looks(inputs: Inputs) -> dict[str, list[Look]]:
-    """Give the heat maps of right and of wrong answers."""
+    """Return the heat maps of right and of wrong answers."""
     gallery = inputs.gallery
     if gallery.heat_maps is None:
         return {}
@@ -76,7 +76,7 @@ def _look(inputs: Inputs, place: int, heat: np.ndarray) -> Look:
 
 
 def doubts(inputs: Inputs) -> list[Doubt]:
-    """Give the test images whose labels are the least credible."""
+    """Return the test images whose labels are the least credible."""
     gallery = inputs.gallery
     if gallery.doubts is None or inputs.test.accuracy.value < GOOD_ENOUGH:
         return []
@@ -115,7 +115,7 @@ def doubts_sentence(inputs: Inputs) -> str:
     return say(
         "Confident learning (cleanlab) doubts {labels} of {total} on the test split, from this network's probabilities "
         "alone; the {shown} least credible are shown. Some labels are wrong, some images are only hard: only a person "
-        "can tell. No figure of this page leaves them out.",
+        "can tell. No metric on this page leaves them out.",
         labels=counted(number, "label"),
         total=grouped(total),
         shown=min(number, NUM_DOUBTS),

@@ -50,7 +50,7 @@ def _lines(inputs: Inputs, row: PublishedRow | None, beside: Beside | None) -> I
         )
     )
     if shortfall := warn_of_shortfall(evaluation, inputs.log):
-        yield from ("", "> [!CAUTION]", f"> {escape(shortfall)}")  # a red box, where Markdown knows it
+        yield from ("", "> [!CAUTION]", f"> {escape(shortfall)}")  # a red box, if the viewer knows it
     if account := give_account(inputs):
         yield from _extension(account)
     if beside:
@@ -89,7 +89,7 @@ def _heading(text: str) -> tuple[str, str]:
 
 
 def _trust(evaluation: Evaluation) -> Iterator[str]:
-    """Say what the probabilities are worth, and what became of the promises."""
+    """Yield the sections on calibration and on promises."""
     if sentence := calibration_sentence(evaluation):
         yield from ("", *_heading(say("Calibration")), escape(sentence))
     if promises := promise_table(evaluation):
@@ -99,7 +99,7 @@ def _trust(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _extension(account: Account) -> Iterator[str]:
-    """Say what the extension has done, as the page does."""
+    """Yield the sections on the extension, as on the page."""
     yield from ("", *_heading(say("Old classes before and after")), escape(account.old_sentence))
     yield from ("", *markdown_table(account.old_table), "")
     yield from (*_heading(say("New classes")), escape(account.new_sentence), "", *markdown_table(account.new_table), "")

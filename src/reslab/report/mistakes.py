@@ -1,4 +1,4 @@
-"""Misclassified test images: those of the most confused pairs, and the most certain ones."""
+"""Misclassified test images: those of the most confused pairs, and the most confident ones."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def pair_table(confusions: Sequence[Confusion]) -> Table:
 
 
 def confusion_pictures(inputs: Inputs) -> list[Picture]:
-    """Draw the most certain mistakes of each of the most confused pairs of classes, a row for a pair; often none."""
+    """Draw the most confident mistakes of the most confused pairs of classes, a row per pair, if there are any."""
     classes, examples = inputs.evaluation.classes, inputs.examples
     true, predicted = inputs.predictions.labels[examples.indices], inputs.predictions.logits[examples.indices].argmax(1)
     rows, names = [], []
@@ -75,13 +75,13 @@ class Mistakes:
 
     def __init__(self, inputs: Inputs) -> None:
         self._inputs = inputs
-        # Kept in their order: the most certain first.
+        # In their stored order: the most confident first.
         self._logits = inputs.predictions.logits[inputs.examples.indices]
         self._true = inputs.predictions.labels[inputs.examples.indices]
         self._predicted = self._logits.argmax(axis=1)
 
     def worst(self) -> list[Mistake]:
-        """Give the mistakes of which the classifier was most certain, first one of each pair of classes."""
+        """Return the most confident mistakes, first one of each pair of classes."""
         pairs = zip(self._true.tolist(), self._predicted.tolist(), strict=True)
         seen: Counter[tuple[int, int]] = Counter()
         turns = []
@@ -92,7 +92,7 @@ class Mistakes:
         return [self._mistake(int(place)) for place in order]
 
     def confusions(self, *, num_old: int = 0) -> list[Confusion]:
-        """Give the most confused pairs of classes, not both among the first `num_old`, with their surest mistakes."""
+        """Return the most confused pairs of classes, not both among the first `num_old`, with confident mistakes."""
         classes = self._inputs.evaluation.classes
         found = []
         matrix = np.array(self._inputs.test.confusion_matrix)

@@ -1,4 +1,4 @@
-"""The published row that a run is held against: the same architecture on the same data, the nearest in size.
+"""The published row that a run is compared with: the same architecture on the same data, the nearest in size.
 
 Sources: the recipes that are shipped with a published figure; KellerJordan/cifar10-airbench, its README at commit
 00e4a0a, for the fast network, whose figure is a mean with test-time augmentation.
@@ -20,7 +20,7 @@ from reslab.words import between, counted
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """What is published for a network; `kin`: it shares all with the run, the architecture, or only the size."""
+    """A published result; `kin` is what its network shares with the run: all, the architecture, or only the size."""
 
     network: str
     published: Published
@@ -41,7 +41,7 @@ class PublishedRow:
         )
 
     def judged(self, figures: SplitFigures) -> Estimate | None:
-        """Give the run's accuracy that was measured as the published one was; None where there is none."""
+        """Return the run's accuracy measured in the same way as the published one; None if there is none."""
         if not self.augmented:
             return figures.accuracy
         augmented = figures.test_time_augmentation
@@ -49,7 +49,7 @@ class PublishedRow:
 
 
 def nearest_row(recipe: Recipe, *, num_parameters: int) -> PublishedRow | None:
-    """Find the published row that is nearest to a recipe; None where nothing is published for its data."""
+    """Find the published row that is nearest to a recipe; None if nothing is published for its data."""
     rows = sorted(_relatives(recipe), key=lambda pair: pair[0])
     own = recipe.published
     if own is not None:
@@ -62,14 +62,14 @@ def nearest_row(recipe: Recipe, *, num_parameters: int) -> PublishedRow | None:
 
 
 def difference(row: PublishedRow, accuracy: Estimate) -> Estimate:
-    """Subtract the published accuracy, of a range its end that is nearer, from one that was measured."""
+    """Subtract the published accuracy, or the nearer end of its range, from a measured one."""
     published = min(max(accuracy.value, row.published.low), row.published.high)
     value, low, high = (each - published for each in (accuracy.value, accuracy.low, accuracy.high))
     return Estimate(value=value, low=low, high=high)
 
 
 def _relatives(recipe: Recipe) -> Iterator[tuple[float, PublishedRow]]:
-    """Give the rows of the same architecture and data, each with how far its size is away."""
+    """Yield the rows of the same architecture and data, each with its distance in size."""
     for known in (*zoo.RECIPES, *resnet_papers.RECIPES):
         if known.published and known.data == recipe.data and known.model.kind == recipe.model.kind:
             distance = _distance(recipe.model, known.model)
@@ -86,7 +86,7 @@ def _distance(one: Model, other: Model) -> float:
 
 
 def _sizes(model: Model) -> list[int]:
-    """List the depths and widths of a network; what is set aside counts 1."""
+    """List the depths and widths of a network; None counts as 1."""
     values: list[int] = []
     for value in model.model_dump(exclude={"keras_padding"}).values():
         parts = value if isinstance(value, tuple) else (value,)

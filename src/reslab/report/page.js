@@ -1,4 +1,4 @@
-// Sorting, charts and images of the report. Everything that it shows stands in the page's own data.
+// Sorting, charts and images of the report. Everything that it shows comes from the page's own data.
 'use strict';
 (() => {
 const data = JSON.parse(document.getElementById('data').textContent);
@@ -22,6 +22,7 @@ function make(tag, properties = {}, ...children) {
 // ---- tables
 
 function valueOf(row, column) {
+  if (row.cells[column].dataset.order) return Number(row.cells[column].dataset.order);
   const text = row.cells[column].firstChild?.textContent.trim() ?? '';
   const plain = data.language === 'ru' ? text.replaceAll('\u00a0', '').replaceAll(',', '.') : text.replaceAll(',', '');
   const number = Number.parseFloat(plain.replaceAll('\u2212', '-'));
@@ -120,7 +121,7 @@ function inkOn(rgb) {
   return 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 ? '#ffffff' : '#000000';
 }
 
-// Each kind gives what to draw, and what a key does; `steps` is how many places the arrows go through.
+// Each kind returns what to draw, and what a key does; `steps` is the number of places that the arrows go through.
 const KINDS = {
   curves() {
     const {epochs, panels} = data.curves;
@@ -200,7 +201,7 @@ const KINDS = {
       {x: [0, 1], y: [0, 1], mode: 'lines', line: {color: css('--soft'), dash: 'dash', width: 1}, hoverinfo: 'skip', showlegend: false},
       {...band, y: low}, {...band, y: high, fill: 'tonexty', fillcolor: `${color(0)}26`},
       {x: certainty, y: accuracy, mode: 'lines+markers', line: {color: color(0)}, customdata: share, showlegend: false,
-        hovertemplate: `${say('says {x}, right {y}, {share} of the images', {x: '%{x:.1%}', y: '%{y:.1%}', share: '%{customdata:.1%}'})}<extra></extra>`},
+        hovertemplate: `${say('probability {x}, right {y}, {share} of the images', {x: '%{x:.1%}', y: '%{y:.1%}', share: '%{customdata:.1%}'})}<extra></extra>`},
       {x: certainty, y: share, type: 'bar', yaxis: 'y2', marker: {color: color(0)}, width: certainty.map(() => 0.03), showlegend: false,
         hovertemplate: `${say('{share} of the images', {share: '%{y:.1%}'})}<extra></extra>`},
     ];
@@ -210,7 +211,7 @@ const KINDS = {
         yaxis: axis(say('accuracy'), {range: [0, 1.04], domain: [0.3, 1], tickformat: '.0%'}), yaxis2: axis(say('images'), {domain: [0, 0.22], tickformat: '.0%', nticks: 3})}),
       go(div, place) {
         hover(div, [{curveNumber: 3, pointNumber: place}]);
-        tell(div, say('says {x}, right {y}, {share} of the images', {x: percent(certainty[place]), share: percent(share[place]),
+        tell(div, say('probability {x}, right {y}, {share} of the images', {x: percent(certainty[place]), share: percent(share[place]),
           y: `${percent(accuracy[place])} (${decimal(100 * low[place], 1)}–${percent(high[place])})`}));
       },
     };
@@ -240,7 +241,7 @@ const KINDS = {
     const {names, parameters, accuracy, low, high, nearest} = data.field, ours = names.length - 1;
     const range = {x: [parameters[ours]], y: [accuracy[ours]], mode: 'markers', marker: {size: 1, color: color(1)}, hoverinfo: 'skip', showlegend: false,
       error_y: {type: 'data', symmetric: false, array: [high - accuracy[ours]], arrayminus: [accuracy[ours] - low], color: color(1)}};
-    // Where there is room, all points are named; else this run and the row that it is held against.
+    // If there is room, all points are named; else this run and the row that it is compared with.
     const isNamed = row => row === ours || row === nearest || div.clientWidth > 700;
     const onTheRight = row => row === ours || row === nearest || parameters[row] < 3e5 || parameters[row] > 3e7 || names[row].startsWith('ResNeXt');
     const bottom = Math.min(0.91, accuracy[ours] - 0.01);

@@ -1,4 +1,4 @@
-"""The page: everything put into one HTML file that opens without a network."""
+"""The page: everything put into one HTML file that opens offline."""
 
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -73,7 +73,7 @@ def render(
 
 
 def left_out(inputs: Inputs) -> list[str]:
-    """Say in a sentence what the page lacks, and what brings it."""
+    """Say in a sentence what the page lacks, and which commands add it."""
     again = f"reslab evaluate {inputs.name}; reslab report {inputs.name}"
     if inputs.gallery.features is None:
         return [say("Single images behind the figures were not kept: run {commands}.", commands=again)]
@@ -110,7 +110,7 @@ def _headline(inputs: Inputs) -> dict[str, Any]:
 
 
 def _what(inputs: Inputs) -> str:
-    """Say what was trained and measured on what."""
+    """Say how the network was trained, and what it was measured on."""
     classes, extension = inputs.evaluation.classes, inputs.evaluation.extension
     test = say(
         "Measured on {images} of {classes} that training never saw.",

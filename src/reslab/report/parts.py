@@ -1,4 +1,4 @@
-"""Single parts of a report, for notebooks: the same figures and tables, one at a time."""
+"""Single parts of a report, for notebooks: the same plots and tables, one at a time."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -38,7 +38,7 @@ def draw(run: Run, *, part: str, language: LanguageName = "en") -> Pictures:
         What to draw: learning curves, confusion matrices, mistakes of the most confused pairs, the reliability diagram,
         the accuracy of what is answered, the plane of features, or of an extended run how its prior was chosen.
     language : {"en", "ru"}, default "en"
-        What titles and captions are written in.
+        The language of titles and captions.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def draw(run: Run, *, part: str, language: LanguageName = "en") -> Pictures:
     Raises
     ------
     UserError
-        Where there is no such part or the run is not evaluated.
+        If there is no such part or the run is not evaluated.
 
     Examples
     --------
@@ -62,17 +62,17 @@ def draw(run: Run, *, part: str, language: LanguageName = "en") -> Pictures:
 
 
 def tabulate(run: Run, *, part: str, language: LanguageName = "en") -> Table:
-    """Give a table of an evaluated run's report.
+    """Return a table of an evaluated run's report.
 
     Parameters
     ----------
     run : Run
         The evaluated run.
     part : {"splits", "classes", "field", "old", "new"}
-        Which table: metrics by split or by class, published networks beside this one, or of an extended run its old or
-        its new classes.
+        Which table: metrics by split or by class, this network among published ones, or the old or new classes of an
+        extended run.
     language : {"en", "ru"}, default "en"
-        What header and names are written in.
+        The language of header and names.
 
     Returns
     -------
@@ -82,7 +82,7 @@ def tabulate(run: Run, *, part: str, language: LanguageName = "en") -> Table:
     Raises
     ------
     UserError
-        Where there is no such part, the run is not evaluated, or is not an extended one.
+        If there is no such part, the run is not evaluated, or is not an extended one.
 
     Examples
     --------
@@ -103,7 +103,7 @@ def summarize(run: Run, *, language: LanguageName = "en") -> str:
     run : Run
         The evaluated run.
     language : {"en", "ru"}, default "en"
-        What they are written in.
+        The language of the sentences.
 
     Returns
     -------
@@ -113,7 +113,7 @@ def summarize(run: Run, *, language: LanguageName = "en") -> str:
     Raises
     ------
     UserError
-        Where the run is not evaluated.
+        If the run is not evaluated.
 
     Examples
     --------

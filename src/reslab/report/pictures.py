@@ -1,4 +1,4 @@
-"""The figures of a report: which there are, what they are called, and how each is to be read."""
+"""The plots of a report, with their titles and how to read them."""
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,10 +21,10 @@ from reslab.words import counted, percent
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure as PNG, twice the size at which it is shown; `name` is its file's name without the ending."""
+    """A plot as PNG, twice the size at which it is shown; `name` is its file's name without the ending."""
 
     name: str
-    png: bytes = field(repr=False)  # or a notebook would keep it twice
+    png: bytes = field(repr=False)  # not in the repr, or a notebook would keep it twice
     alt: str
     title: str = ""
     caption: str = ""
@@ -37,7 +37,7 @@ class Picture:
 
     @property
     def uri(self) -> str:
-        kind = "png" if self.png.startswith(b"\x89PNG") else "webp"  # as heat maps are, in a tenth of the bytes
+        kind = "png" if self.png.startswith(b"\x89PNG") else "webp"  # for heat maps, a tenth of the size
         return f"data:image/{kind};base64," + base64.b64encode(self.png).decode()
 
     @property
@@ -50,7 +50,7 @@ class Picture:
 
 
 class Pictures(tuple[Picture, ...]):
-    """Several figures, which a notebook shows one beside the other."""
+    """Several plots, which a notebook shows side by side."""
 
     __slots__ = ()
 
@@ -62,7 +62,7 @@ class Pictures(tuple[Picture, ...]):
 
 
 def learning_curves(inputs: Inputs) -> list[Picture]:
-    """Draw loss and accuracy over the epochs; none where nothing was logged."""
+    """Draw loss and accuracy over the epochs; empty if there are no curves."""
     if not has_curves(inputs):
         return []
     losses = series_of(inputs, "loss", scale=1)
@@ -78,12 +78,12 @@ def learning_curves(inputs: Inputs) -> list[Picture]:
 
 
 def has_curves(inputs: Inputs) -> bool:
-    """Say whether there are curves: a head that is solved for has one entry, and so no course."""
+    """Tell whether there are curves: a head that is solved directly has a single entry."""
     return len(inputs.log) > 1
 
 
 def series_of(inputs: Inputs, figure: str, *, scale: float) -> dict[str, NDArray[np.float64]]:
-    """Collect a figure's values of each epoch; NaN where an epoch has none."""
+    """Collect a metric's value in each epoch; NaN where an epoch has none."""
     found = {}
     for split, name in (("train", say("training")), ("validation", say("validation"))):
         values = [getattr(epoch, f"{split}_{figure}") for epoch in inputs.log]
@@ -114,13 +114,13 @@ def _ends(curves: Mapping[str, NDArray[np.float64]]) -> str:
 
 def _how_to_read(inputs: Inputs) -> Iterator[str]:
     if isinstance(inputs.recipe.schedule, Steps):
-        yield say("Numbers above the frame are learning rates; dashed verticals mark where a new one begins.")
+        yield say("Numbers above the frame are learning rates; dashed lines mark where a new one begins.")
     else:
         yield say("The strip below shows the learning rate at the end of each epoch.")
     yield (
-        say("The training curve is measured on augmented images while the weights change: its end is no final metric.")
+        say("The training curve is measured on augmented images while weights change: its end is not a final metric.")
         if inputs.recipe.augment
-        else say("The training curve is measured while the weights change: its end is no final metric.")
+        else say("The training curve is measured while weights change: its end is not a final metric.")
     )
 
 
@@ -128,7 +128,7 @@ def _how_to_read(inputs: Inputs) -> Iterator[str]:
 
 
 def confusion_matrices(inputs: Inputs, *, splits: Sequence[SplitName] | None = None) -> list[Picture]:
-    """Draw for each evaluated split, or for these, its confusion matrix, absolute and by row."""
+    """Draw the confusion matrices, absolute and by row, of these splits, or of each evaluated one."""
     chosen = splits_of(inputs.evaluation) if splits is None else splits
     return [_matrix(inputs, split, by_row) for split in chosen for by_row in (False, True)]
 
@@ -171,7 +171,7 @@ def _matrix(inputs: Inputs, split: SplitName, by_row: bool) -> Picture:
 
 
 def prior_pictures(inputs: Inputs) -> list[Picture]:
-    """Draw what each tau gives on the validation images; none where there was nothing to choose by."""
+    """Draw the metrics of each tau on the validation images; empty if there was nothing to choose by."""
     extension = inputs.evaluation.extension
     if extension is None or not extension.prior.curve:
         return []
@@ -200,8 +200,8 @@ def prior_pictures(inputs: Inputs) -> list[Picture]:
             ),
             title=say("Validation images, by tau."),
             caption=say(
-                "The dashed vertical marks the tau taken, {tau}; the band is the interval of macro F1. The nearer tau "
-                "is to 1, the more readily rare classes are named, which as a rule raises their recall and lowers "
+                "The dashed line marks the chosen tau, {tau}; the band is the interval of macro F1. The closer tau is "
+                "to 1, the more readily rare classes are predicted, which usually raises their recall and lowers "
                 "their precision.",
                 tau=short(tau),
             ),
@@ -263,9 +263,9 @@ def reliability_picture(bins: Reliability) -> Picture:
         alt=alt,
         title=say("Test split, probability against accuracy."),
         caption=say(
-            "Each point gathers images to which the classifier gave about the same probability; on the dashed diagonal "
-            "it is right as often as it says, below it is too sure of itself. The band is the 95 % interval of the "
-            "accuracy; the bars show which share of the images each point stands for."
+            "Each point is a group of images with about the same probability; on the dashed diagonal the classifier is "
+            "right as often as it says, below it is overconfident. The band is the 95 % interval of the accuracy; the "
+            "bars show each group's share of the images."
         ),
     )
 
@@ -274,7 +274,7 @@ def reliability_picture(bins: Reliability) -> Picture:
 
 
 def selection_pictures(inputs: Inputs) -> list[Picture]:
-    """Draw how accurate the answers are where some are held back; none where the network knows no strange picture."""
+    """Draw how accurate the answers are if some are held back; empty if the network has no measure of familiarity."""
     answered = inputs.test.answered
     if answered is None or inputs.familiarity is None:
         return []
@@ -299,9 +299,9 @@ def selection_pictures(inputs: Inputs) -> list[Picture]:
             ),
             title=say("Test split, accuracy of what is answered."),
             caption=say(
-                "Towards the left more is held back: pictures unlike the training images, or pictures with a low "
-                "probability. The dashed vertical is the share that was promised, {promised}; the dot is what became "
-                "of it. Bands are 95 % intervals. Test images hold no strangers: what is held back here are rare views "
+                "Further left, more pictures are held back: those unlike the training images, or those with a low "
+                "probability. The dashed line marks the promised share, {promised}; the dot is the actual result. "
+                "Bands are 95 % intervals. Test images contain no unknown classes: those held back here are rare views "
                 "of known classes.",
                 promised=promised,
             ),

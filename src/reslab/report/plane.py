@@ -1,4 +1,4 @@
-"""Features in two dimensions, so that a person can see which classes lie beside each other.
+"""Features in two dimensions, to see which classes lie next to each other.
 
 Source: t-SNE, van der Maaten and Hinton 2008, as scikit-learn computes it from the first principal components.
 Axes: M images, D features.
@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 PRINCIPAL = 30  # components that t-SNE starts from
-TOO_FEW = 30  # images; below, the first two principal components are shown
+TOO_FEW = 30  # images; with fewer, the first two principal components are shown
 
 
 def to_plane(features: NDArray[np.float32]) -> tuple[NDArray[np.float64], str]:
-    """Lay features (M, D) into a plane (M, 2); give the points and the method's name."""
+    """Project features (M, D) into a plane (M, 2); return the points and the method's name."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 

@@ -1,4 +1,4 @@
-"""The page as PDF, printed by a browser that is on this machine."""
+"""The page as PDF, printed by a browser on this machine."""
 
 import os
 import shutil
@@ -14,9 +14,9 @@ FLAGS = ("--headless", "--disable-gpu", "--no-first-run", "--no-pdf-header-foote
 
 
 def print_page(page: Path) -> Path:
-    """Print a page into a PDF beside it, by Chromium, Chrome or Edge, and give its path.
+    """Print a page to a PDF next to it, by Chromium, Chrome or Edge, and return its path.
 
-    Raises: UserError where there is no such browser; Failure where it does not print.
+    Raises: UserError if there is no such browser; Failure if it does not print.
     """
     browser = find_browser()
     path = page.with_suffix(".pdf")
@@ -38,7 +38,7 @@ def print_page(page: Path) -> Path:
 
 
 def find_browser() -> str:
-    """Find a browser that prints. Raises: UserError where there is none."""
+    """Find a browser that prints. Raises: UserError if there is none."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         raise UserError(

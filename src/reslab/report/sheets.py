@@ -1,4 +1,4 @@
-"""Many small images as one picture, from which a page cuts what it shows; heat maps laid over images.
+"""Sheets of many small images, from which a page cuts what it shows; heat maps laid over images.
 
 Axes: M images, C channels, H rows, W columns; h, w of a heat map.
 """
@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-LOSSLESS_UP_TO = 250_000  # bytes; beyond, a sheet is compressed with small losses
+LOSSLESS_UP_TO = 250_000  # bytes; above, a sheet is compressed with small losses
 QUALITY = 80
 HEAT_SIDE = 96  # pixels of an image with a heat map over it
 
 
 def columns_of(num_images: int) -> int:
-    """Count the columns of a sheet that is about square."""
+    """Return the number of columns of a sheet that is about square."""
     return max(1, math.isqrt(max(num_images - 1, 0)) + 1)
 
 
 def make_sheet(images: NDArray[np.uint8]) -> tuple[str, bytes]:
-    """Put images (M, C, H, W) side by side, row after row; give the kind, png or webp, and the bytes."""
+    """Put images (M, C, H, W) side by side, row after row; return the kind, png or webp, and the bytes."""
     num, (rows, columns) = len(images), images.shape[2:]
     across = columns_of(num)
     down = -(-num // across)
@@ -35,7 +35,7 @@ def make_sheet(images: NDArray[np.uint8]) -> tuple[str, bytes]:
 
 
 def to_rgb(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Turn (M, C, H, W) into (M, H, W, 3); other than RGB becomes grey."""
+    """Turn (M, C, H, W) into (M, H, W, 3); anything but RGB becomes grey."""
     if images.shape[1] != 3:
         images = images.mean(axis=1, keepdims=True).round().astype(np.uint8).repeat(3, axis=1)
     return images.transpose(0, 2, 3, 1)
@@ -48,7 +48,7 @@ def _encode(picture: Image.Image, kind: str) -> bytes:
 
 
 def overlay(image: NDArray[np.uint8], heat: NDArray[np.uint8]) -> bytes:
-    """Lay a heat map (h, w) over an image (C, H, W) as WebP: the brighter, the more a place spoke for the class."""
+    """Lay a heat map (h, w) over an image (C, H, W) as WebP: the brighter, the more evidence for the class."""
     size = (HEAT_SIDE, max(1, round(HEAT_SIDE * image.shape[1] / image.shape[2])))
     below = np.asarray(
         Image.fromarray(np.ascontiguousarray(to_rgb(image[None])[0])).resize(size, Image.Resampling.NEAREST)

@@ -1,4 +1,4 @@
-"""A warning for the report of a network that falls short of what its training has logged."""
+"""A warning for the report of a network that falls short of the accuracy that its training logged."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from reslab.records import Epoch, Evaluation
 
 
 def warn_of_shortfall(evaluation: Evaluation, log: Sequence[Epoch]) -> str | None:
-    """Say that the measured training accuracy is far below the logged one; nothing where it is not, or not known."""
+    """Return a warning if the measured training accuracy is far below the logged one; None if not, or not known."""
     if not log or "train" not in evaluation.splits:
         return None
     return describe_shortfall(logged=log[-1].train_accuracy, measured=evaluation.splits["train"].accuracy.value)

@@ -13,7 +13,7 @@ HEADER = ("file", "label", "prediction", "probability")
 
 
 def mistakes_csv(inputs: Inputs) -> bytes:
-    """List all misclassified test images, those first of which the network was most certain."""
+    """List all misclassified test images, the most confident first."""
     logits, labels = inputs.predictions
     wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
     certainty = softmax(logits[wrong]).max(axis=1)
@@ -21,13 +21,13 @@ def mistakes_csv(inputs: Inputs) -> bytes:
 
 
 def doubts_csv(inputs: Inputs) -> bytes | None:
-    """List all test images whose label looks wrong, the least credible label first; None where nobody looked."""
+    """List all test images whose label looks wrong, the least credible first; None if evaluation did not look."""
     doubts = inputs.gallery.doubts
     return None if doubts is None else _table(inputs, doubts.indices)
 
 
 def copies_csv(inputs: Inputs) -> bytes | None:
-    """List all test images that have a copy among the training images; None where nobody looked."""
+    """List all test images with a copy among the training images; None if evaluation did not look."""
     copies = inputs.gallery.copies
     return None if copies is None else _table(inputs, copies.indices)
 

@@ -1,4 +1,4 @@
-"""Numbers to rows: every table of the report, free of markup.
+"""Every table of the report, as rows without markup.
 
 Axes: N images, K classes, B bins.
 """
@@ -50,10 +50,11 @@ def split_words(split: SplitName) -> str:
 
 
 class Cell(NamedTuple):
-    """What a table shows at one place, and beside it in small its interval."""
+    """A cell's text, its interval in small print, and the number it is sorted by if the text is not one."""
 
     text: str
     aside: str = ""
+    order: float | None = None
 
 
 class Table(NamedTuple):
@@ -94,18 +95,18 @@ def in_nats(estimate: Estimate) -> Cell:
     return Cell(figure_alone(estimate, unit="plain"), interval(estimate.low, estimate.high, unit="plain"))
 
 
-# ---- what a fit chose from
+# ---- candidates of a fit
 
 
 def candidate_table(candidates: Candidates) -> Table:
-    """List what `fit` tried and left out; the one that it chose stands out."""
+    """List what `fit` tried and left out; the chosen candidate is highlighted."""
     rows = tuple(
         (
             Cell(each.words),
             in_percent(each.accuracy) if each.accuracy else Cell("–"),
             Cell(each.judged_on if each.accuracy else "–"),
             Cell("–" if each.log_loss is None else decimal(each.log_loss, 3)),
-            Cell(say("chosen") if each.chosen else each.left_out or ""),
+            Cell(say("chosen") if each.chosen else each.why_left_out),
         )
         for each in candidates.candidates
     )
@@ -114,7 +115,7 @@ def candidate_table(candidates: Candidates) -> Table:
     return Table(header, rows, highlight=chosen)
 
 
-# ---- figures of the splits
+# ---- metrics of the splits
 
 _METRICS: tuple[tuple[str, str, Callable[[Estimate], Cell]], ...] = (
     ("Accuracy", "accuracy", in_percent),
@@ -136,7 +137,7 @@ def splits_of(evaluation: Evaluation) -> tuple[SplitName, ...]:
 
 
 def metric_table(evaluation: Evaluation) -> Table:
-    """List the figures of each split; test-time augmentation stands directly beside the split without it."""
+    """List the metrics of each split; test-time augmentation is next to the split without it."""
     columns: list[tuple[str, Figures]] = []
     for name in splits_of(evaluation):
         split = evaluation.splits[name]
@@ -174,7 +175,7 @@ def num_wrong(figures: Figures) -> int:
 
 
 def class_table(figures: Figures, *, classes: Sequence[str]) -> Table:
-    """List the figures of each class of one split, numbered from 1 as the matrices number them."""
+    """List the metrics of each class of one split, numbered from 1 as in the matrices."""
     rows = tuple(
         (
             Cell(str(number)),
@@ -192,7 +193,7 @@ def class_table(figures: Figures, *, classes: Sequence[str]) -> Table:
 
 
 def promise_table(evaluation: Evaluation) -> Table | None:
-    """List what was promised of test images and whether it was kept; nothing where nothing was promised.
+    """List what was promised and whether test images kept it; None if nothing was promised.
 
     A promise is kept unless the whole interval lies below it.
     """
@@ -201,7 +202,7 @@ def promise_table(evaluation: Evaluation) -> Table | None:
         return None
     rows = [
         (
-            Cell(say("{share} of the sets hold the truth", share=_share(each.promised))),
+            Cell(say("{share} of the sets contain the true class", share=_share(each.promised))),
             in_percent(each.covered),
             _kept(each.promised, each.covered),
             Cell(_sizes(each)),
@@ -230,7 +231,7 @@ def _kept(promised: float, found: Estimate) -> Cell:
 
 
 def coverage_table(evaluation: Evaluation) -> Table | None:
-    """List by class in what share of sets the truth is; the promise is about all classes together."""
+    """List the share of sets that contain the true class, by class; the promise is about all classes together."""
     sets = evaluation.splits["test"].class_sets
     if not sets:
         return None
@@ -273,7 +274,7 @@ def data_table(inputs: Inputs) -> Table:
 
 
 def rate_changes(log: Sequence[Epoch]) -> list[tuple[int, float]]:
-    """List after how many epochs another learning rate appears, and which; the first entry is the rate at the start."""
+    """List after how many epochs the learning rate changes, and to what; the first entry is the rate at the start."""
     changes: list[tuple[int, float]] = []
     for epoch in log:
         if not changes or not np.isclose(epoch.learning_rate, changes[-1][1], rtol=1e-6, atol=0):
@@ -347,11 +348,11 @@ class Selection(NamedTuple):
 
 
 MOST_POINTS = 200  # of a curve
-FEWEST_ANSWERED = 0.05  # the share it begins with: with fewer images it is noise
+FEWEST_ANSWERED = 0.05  # the share that a curve begins with: with fewer images it is noise
 
 
 def selection(scores: NDArray[np.floating[Any]], *, right: NDArray[np.bool_]) -> Selection:
-    """Answer the images (N,) with the highest scores alone, first a few and then more, equal scores together."""
+    """Answer only the images (N,) with the highest scores, first a few and then more, equal scores together."""
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True)) + 1
     ends = ends[ends >= FEWEST_ANSWERED * len(scores)]
@@ -360,21 +361,21 @@ def selection(scores: NDArray[np.floating[Any]], *, right: NDArray[np.bool_]) ->
     return Selection(ends / len(scores), hits / ends, *proportion_interval(hits, total=ends))
 
 
-# ---- the field
+# ---- published networks
 
 
 def field_table(inputs: Inputs) -> Table:
-    """Put the run among the published networks, the most accurate first; there are some on CIFAR-10 alone."""
+    """Place the run among the published networks, the most accurate first; those exist for CIFAR-10 only."""
     ours = _field_row(inputs.recipe.name, inputs.num_parameters, (inputs.recipe.batch_size, len(inputs.log)))
     ours += (
-        Cell(duration(training_seconds(inputs))),
+        _time(training_seconds(inputs)),
         Cell(device_words(inputs.environment)),
         in_percent(inputs.test.accuracy),
     )
     rows = [(inputs.test.accuracy.value, ours)]
     for known in CIFAR10_NETWORKS if inputs.recipe.data == "cifar10" else ():
         row = _field_row(known.network, known.parameters, (known.batch_size, known.epochs))
-        row += (Cell(duration(60 * known.training_minutes)), Cell(known.device), Cell(percent(known.test_accuracy)))
+        row += (_time(60 * known.training_minutes), Cell(known.device), Cell(percent(known.test_accuracy)))
         rows.append((known.test_accuracy, row))
     rows.sort(key=lambda row: -row[0])
     place = next(number for number, (_, row) in enumerate(rows) if row is ours)
@@ -384,4 +385,8 @@ def field_table(inputs: Inputs) -> Table:
 
 def _field_row(name: str, num_parameters: int, batch_and_epochs: tuple[int, int]) -> tuple[Cell, ...]:
     numbers = (Cell(grouped(number)) for number in batch_and_epochs)
-    return (Cell(name), Cell(quantity(num_parameters)), *numbers)
+    return (Cell(name), Cell(quantity(num_parameters), order=num_parameters), *numbers)
+
+
+def _time(seconds: float) -> Cell:
+    return Cell(duration(seconds), order=seconds)

@@ -1,4 +1,4 @@
-"""A run's accuracy beside the published figure of its recipe."""
+"""Compare a run's accuracy with the published one of its recipe."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,14 +11,14 @@ from reslab.words import between
 
 @dataclass(frozen=True)
 class Verdict:
-    """Where our interval lies against the published range, as a word and as a sentence."""
+    """How our interval compares with the published range, as a word and as a sentence."""
 
     word: Literal["within", "above", "below"]
     sentence: str
 
 
 def verdict(published: Published, estimate: Estimate) -> Verdict:
-    """Judge a test accuracy with its interval: `within` where the two ranges touch, else the side that ours lies on."""
+    """Judge a test accuracy with its interval: `within` if the two ranges touch, else the side that ours lies on."""
     ours, theirs = between(estimate.low, estimate.high), between(published.low, published.high)
     limit = say("the interval covers the sampling of test images only, not the spread between seeds")
     if estimate.low > published.high:

@@ -31,7 +31,7 @@ from reslab.words import counted, percent
 
 
 def augment_words(augment: Sequence[Augment]) -> str:
-    """Say what happens to a training image."""
+    """Describe the augmentation of a training image."""
     return "; ".join(_augment_words(part) for part in augment) or say("none")
 
 
@@ -133,7 +133,7 @@ def _sgd_words(optimizer: Sgd) -> str:
 
 
 def adjustment_words(strength: float) -> str:
-    """Say how far the loss counts all classes as equally frequent."""
+    """Describe how far the loss treats all classes as equally frequent."""
     return say("logits adjusted by {strength} times the logarithm of each class's share", strength=short(strength))
 
 
@@ -142,7 +142,7 @@ def sampling_words(sampling: Sampling) -> str:
     drawn = say("{images} drawn an epoch", images=counted(sampling.images_per_epoch, "image"))
     match sampling.balance:
         case 0:
-            return f"{drawn}, {say('classes as frequent as they are')}"
+            return f"{drawn}, {say('classes at their natural frequencies')}"
         case 1:
             return f"{drawn}, {say('all classes equally often')}"
         case balance:
@@ -174,7 +174,7 @@ def method_words(method: Method) -> str:
 
 
 def old_data_words(extension: Extension) -> str:
-    """Say which images of the old classes training saw."""
+    """Say which images of the old classes were used in training."""
     match extension.old_data:
         case "all":
             return say("all training images of the old classes")
@@ -189,9 +189,9 @@ def old_data_words(extension: Extension) -> str:
 
 
 def distill_words(extension: Extension) -> str:
-    """Say how much the base's opinion counts."""
+    """Say how much the base's predictions count."""
     return say(
-        "the base's opinion with weight {weight} beside the labels, temperature {temperature}",
+        "the base's predictions with weight {weight} alongside the labels, temperature {temperature}",
         weight=short(extension.distill),
         temperature=short(extension.temperature),
     )

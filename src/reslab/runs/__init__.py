@@ -1,7 +1,7 @@
 """Run folders: their only reader and writer.
 
-Every file is written beside its place, flushed to the disk and renamed, so that a reader sees the old file or the new
-one. JSON, safetensors and plain npz only: nothing read here can run code. NumPy arrays in and out; no torch.
+Every file is written beside its place, flushed to disk and renamed, so that a reader sees either the old or the new
+file. Only JSON, safetensors and plain npz are read, which never executes code. NumPy arrays in and out; no torch.
 """
 
 from reslab.runs.checkpoints import Checkpoint

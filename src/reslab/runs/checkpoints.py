@@ -1,4 +1,4 @@
-"""The newest checkpoint of a run and the one before it, each with a checksum over all that it holds."""
+"""The newest checkpoint of a run and the previous one, each with a checksum over all of its content."""
 
 import hashlib
 import json
@@ -23,14 +23,14 @@ class Checkpoint(NamedTuple):
 
 
 def checkpoint_paths(folder: Path) -> tuple[Path, Path]:
-    """Name the newest checkpoint and the one before it."""
+    """Return the paths of the newest checkpoint and the previous one."""
     return folder / "newest.safetensors", folder / "previous.safetensors"
 
 
 def write_checkpoint(folder: Path, tensors: Arrays, state: Mapping[str, Any]) -> None:
-    """Replace the newest checkpoint once the new one has been read back; a sound one before it stays as the previous.
+    """Write a checkpoint, verify it by reading it back, and make it the newest; a valid old one becomes the previous.
 
-    Raises: Failure where the disk refuses, or gives back something else than it took.
+    Raises: Failure if it cannot be written, or differs when read back.
     """
     newest, previous = checkpoint_paths(folder)
     metadata = sign(tensors, json.dumps({"schema_version": SCHEMA_VERSION, **state}, sort_keys=True))
@@ -46,14 +46,14 @@ def write_checkpoint(folder: Path, tensors: Arrays, state: Mapping[str, Any]) ->
 
 
 def sign(tensors: Arrays, state: str) -> dict[str, str]:
-    """Make a checkpoint's metadata: its state, an object in JSON, and the checksum over both."""
+    """Make a checkpoint's metadata: its state, a JSON object, and the checksum over state and tensors."""
     return {"state": state, "sha256": _digest(tensors, state)}
 
 
 def read_checkpoints(folder: Path) -> list[Checkpoint]:
-    """Read those whose checksum holds, the newest first.
+    """Read the checkpoints with a valid checksum, the newest first.
 
-    Raises: UserError where there are some but none is sound, or one is of a newer schema.
+    Raises: UserError if all existing ones are damaged, or one has a newer schema.
     """
     found, problems = [], []
     for path in checkpoint_paths(folder):
@@ -73,7 +73,7 @@ def _is_sound(path: Path) -> bool:
     except Damaged:
         return False
     except UserError:
-        pass  # it is of a newer schema
+        pass  # it has a newer schema
     return True
 
 
@@ -81,7 +81,7 @@ def _read(path: Path) -> Checkpoint:
     tensors, metadata = read_safetensors(path)
     content = metadata.get("state", "")
     if metadata.get("sha256") != _digest(tensors, content):
-        raise Damaged(f"{path} is corrupt: its checksum does not hold")
+        raise Damaged(f"{path} is corrupt: its checksum does not match")
     return Checkpoint(tensors, parse_json(content.encode(), str(path)))
 
 

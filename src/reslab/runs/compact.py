@@ -1,4 +1,4 @@
-"""Weights in a quarter of the space: 8-bit integers, and for each output channel the number that multiplies them.
+"""Weights in a quarter of the space: 8-bit integers, with a scale for each output channel.
 
 Axes: the first is the output channel.
 """
@@ -9,13 +9,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-_SCALE: Final = ".int8_scale"  # follows the name of the tensor that it scales
-_FEWEST: Final = 10_000  # numbers of a tensor that is worth it
+_SCALE: Final = ".int8_scale"  # suffix to the name of the scaled tensor
+_FEWEST: Final = 10_000  # elements of the smallest tensor worth compressing
 _LARGEST: Final = 127
 
 
 def compress(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Round the large float32 tensors to 8 bits; once expanded, they are compressed to the same bytes."""
+    """Round the large float32 tensors to 8 bits; compressing expanded tensors again yields the same bytes."""
     found: dict[str, NDArray[Any]] = {}
     for name, value in tensors.items():
         if value.dtype != np.float32 or value.ndim < 2 or value.size < _FEWEST:
@@ -28,7 +28,7 @@ def compress(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
 
 
 def expand(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Give float32 tensors for the compressed ones. Raises: ValueError where a scale does not fit."""
+    """Convert compressed tensors back to float32. Raises: ValueError if a scale does not fit."""
     found = {name: value for name, value in tensors.items() if not name.endswith(_SCALE)}
     for name in tensors.keys() - found.keys():
         scaled, scale = name.removesuffix(_SCALE), tensors[name]

@@ -1,4 +1,4 @@
-"""Single files: written all or nothing, read with every damage in one sentence."""
+"""Single files: written atomically, and read with any damage reported in one sentence."""
 
 import csv
 import errno
@@ -31,16 +31,16 @@ ResultT = TypeVar("ResultT")
 
 
 class Damaged(UserError):  # noqa: N818 - it names a state, as Failure does
-    """A file whose content does not hold; not one that is of a newer schema."""
+    """A file with invalid content, as opposed to one with a newer schema."""
 
 
 # ---- atomic writing
 
 
 def write_bytes(path: Path, content: bytes, *, check: Callable[[Path], None] | None = None) -> None:
-    """Write a file so that a crash leaves the old one or the new one.
+    """Write a file atomically: a crash leaves either the old one or the new one.
 
-    `check` looks at the new file before it takes the place of the old one. Raises: Failure where the disk refuses.
+    `check` can verify the new file before it replaces the old one. Raises: Failure if it cannot be written.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
 
@@ -62,45 +62,46 @@ def write_bytes(path: Path, content: bytes, *, check: Callable[[Path], None] | N
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON that a person can read, atomically."""
+    """Write human-readable JSON atomically."""
     write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def to_csv(header: Iterable[str], rows: Iterable[Iterable[str]]) -> bytes:
-    """Write a table in UTF-8, with the mark by which a spreadsheet knows that; no cell is taken for a formula."""
+    """Format a table as CSV in UTF-8 with a byte order mark for spreadsheets, without cells that act as formulas."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\r\n")
     writer.writerow(header)
-    writer.writerows([_as_text(cell) for cell in row] for row in rows)
+    writer.writerows([plain_cell(cell) for cell in row] for row in rows)
     return buffer.getvalue().encode("utf-8-sig")
 
 
-def _as_text(cell: str) -> str:
+def plain_cell(cell: str) -> str:
+    """Escape a cell so that spreadsheets show it as text and never take it for a formula."""
     return f"'{printable(cell)}" if cell.startswith(("=", "+", "-", "@")) else printable(cell)
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, however many. Raises: Failure where the disk refuses."""
+    """Make a folder and all missing parents. Raises: Failure if they cannot be made."""
 
     def make() -> None:
         missing = list(takewhile(lambda folder: not os.path.lexists(folder), (path, *path.parents)))
-        for folder in reversed(missing):  # not by recursion, as the standard library would
+        for folder in reversed(missing):  # without the recursion of the standard library
             folder.mkdir(exist_ok=True)
-        os.listdir(path)  # a file, or a link that leads nowhere, is in the way
+        os.listdir(path)  # fails if a file or a broken link is in the way
 
     writing(path, make)
 
 
 def _drop_parts(path: Path) -> None:
-    """Take away what killed writers of a file have left half-written."""
+    """Remove partial files left by killed writers of a file."""
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         if not _is_running(part.name.split(".")[-2]):
-            with suppress(OSError):  # Windows refuses where somebody has it open
+            with suppress(OSError):  # Windows refuses if it is open elsewhere
                 part.unlink()
 
 
 def _is_running(process: str) -> bool:
-    """Look whether there is a process of that number, as far as the system tells."""
+    """Return whether a process with that number exists, as far as the system tells."""
     if os.name != "posix" or not process.isdecimal():
         return False
     try:
@@ -113,7 +114,7 @@ def _is_running(process: str) -> bool:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a rename last through a power cut; not every system lets a folder be opened."""
+    """Make a rename survive a power cut, on systems that can open a folder."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -124,7 +125,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def writing(path: Path, action: Callable[[], ResultT]) -> ResultT:
-    """Do what writes to `path`. Raises: Failure with the reason where the disk refuses."""
+    """Call `action`, which writes to `path`. Raises: Failure with the reason if that fails."""
     try:
         return action()
     except OSError as error:
@@ -132,7 +133,7 @@ def writing(path: Path, action: Callable[[], ResultT]) -> ResultT:
         raise Failure(f"{path} cannot be written: {reason}") from None
 
 
-# ---- reading, with every damage in one sentence
+# ---- reading, with any damage reported in one sentence
 
 
 def read_bytes(path: Path) -> bytes:
@@ -144,7 +145,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse_json(content: bytes, where: str, *, newest: int = SCHEMA_VERSION) -> dict[str, Any]:
-    """Read an object with fields. Raises: UserError where its schema is newer than the `newest` that is known."""
+    """Parse a JSON object. Raises: UserError if its schema is newer than `newest`."""
     try:
         parsed = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -171,7 +172,7 @@ def read_record(path: Path, kind: type[RecordT]) -> RecordT:
 
 
 def to_safetensors(tensors: Arrays, metadata: dict[str, str]) -> bytes:
-    # Not ascontiguousarray, which turns a number into a list of one.
+    # Not ascontiguousarray, which turns a scalar into an array of length one.
     return safetensors.numpy.save({name: np.asarray(value, order="C") for name, value in tensors.items()}, metadata)
 
 
@@ -181,11 +182,11 @@ def read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str
         with safetensors.safe_open(path, framework="numpy") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
-        for name, value in tensors.items():  # where ml_dtypes is loaded, NumPy does read such types
+        for name, value in tensors.items():  # NumPy can read such types if ml_dtypes is loaded
             if value.dtype.isbuiltin != 1:
                 raise TypeError(f"{name} is of type {value.dtype}, which NumPy lacks")
         return expand(tensors), metadata
-    # A type or an attribute is wrong where NumPy has no such dtype, and a value where a scale does not fit.
+    # TypeError or AttributeError: NumPy has no such dtype. ValueError: a scale does not fit.
     except (OSError, safetensors.SafetensorError, TypeError, AttributeError, ValueError) as error:
         raise Damaged(f"{path} cannot be read as a safetensors file: {error}") from None
 
@@ -201,7 +202,7 @@ def read_npz(path: Path, names: tuple[str, ...], *, optional: tuple[str, ...] = 
         raise UserError(f"{path} is missing: run reslab evaluate {path.parent}")
     content = read_bytes(path)
     try:
-        # From memory, because NumPy leaves a broken file open.
+        # Loaded from memory, because NumPy leaves a broken file open.
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             check_sizes(file.zip)
             return {name: file[name] for name in (*names, *(name for name in optional if name in file))}
@@ -209,17 +210,17 @@ def read_npz(path: Path, names: tuple[str, ...], *, optional: tuple[str, ...] = 
         raise Damaged(f"{path} is damaged, it should hold {' and '.join(names)}: {error}") from None
 
 
-MAX_BYTES = 10**9  # below that, nothing is a bomb
-MAX_RATIO = 100  # of what is inside to what lies on the disk; images are compressed by less
+MAX_BYTES = 10**9  # smaller files are never refused as bombs
+MAX_RATIO = 100  # of unpacked size to size on disk; images compress less
 
 
 def check_sizes(archive: ZipFile) -> None:
-    """Raises: ValueError where a member would be huge and is nearly nothing on the disk."""
+    """Raises: ValueError if a member would be huge but is tiny on disk."""
     for member in archive.infolist():
         check_size(member.filename, member.file_size, on_disk=member.compress_size)
 
 
 def check_size(name: str, num_bytes: int, *, on_disk: int) -> None:
-    """Raises: ValueError where `num_bytes` are huge and nearly nothing on the disk."""
+    """Raises: ValueError if `num_bytes` is huge compared to the size on disk."""
     if num_bytes > max(MAX_BYTES, MAX_RATIO * on_disk):
         raise ValueError(f"{name} unpacks {on_disk:,} to {num_bytes:,} bytes")

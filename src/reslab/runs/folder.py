@@ -1,4 +1,4 @@
-"""A run folder: which file holds what."""
+"""The run folder and its files."""
 
 import hashlib
 import os
@@ -46,11 +46,11 @@ from reslab.runs.files import (
 )
 from reslab.words import is_text, printable
 
-# The run that comes with reslab, and its name. Commands read its weights; what writes into a run takes a copy.
+# The run that comes with reslab, and its name. Commands read its weights; writing requires a copy.
 DEMO: Final = "demo"
 DEMO_FOLDER: Final = Path(__file__).parent / "demo"
 
-# What a run may hold that ended before it had begun; its recipe is written last.
+# What a folder may contain if a run ended before it was set up; its recipe is written last.
 BEFORE_THE_RECIPE = {
     lock.NAME,
     "environment.json",
@@ -62,21 +62,21 @@ BEFORE_THE_RECIPE = {
 
 
 class Predictions(NamedTuple):
-    """What a network said of one split: logits (N, K) float32, labels (N,) int64."""
+    """Predictions for one split: logits (N, K) float32, labels (N,) int64."""
 
     logits: NDArray[np.float32]
     labels: NDArray[np.int64]
 
 
 class Examples(NamedTuple):
-    """Misclassified images of a split, the most certain first: indices (M,) into it, images (M, C, H, W) uint8."""
+    """Misclassified images of a split, the most confident first: indices (M,) into it, images (M, C, H, W) uint8."""
 
     indices: NDArray[np.int64]
     images: NDArray[np.uint8]
 
 
 class Run:
-    """One run folder. The constructor touches nothing; `create` and `open` check what is there.
+    """A run folder. The constructor accesses no files; `create` and `open` check the folder.
 
     Parameters
     ----------
@@ -88,15 +88,15 @@ class Run:
     path : Path
         The folder.
     name : str
-        Its name, as it is shown.
+        Its name for display.
     recipe : Recipe
-        What to do; `environment` says with what it was done.
+        What was to be done; `environment` says with what it was done.
     log : list of Epoch
         The epochs so far.
     is_finished, is_evaluated : bool
-        Whether the weights are there, and the figures.
+        Whether the weights exist, and the evaluation.
     evaluation : Evaluation
-        The figures.
+        The metrics.
 
     Examples
     --------
@@ -112,7 +112,7 @@ class Run:
 
     @classmethod
     def create(cls, path: Path | str) -> "Run":
-        """Make an empty run folder. Raises: UserError where something is there already; Failure where it cannot be."""
+        """Make an empty run folder. Raises: UserError if it exists and is not empty; Failure if it cannot be made."""
         cls.check_free(path)
         run = cls(path)
         make_folder(run.path)
@@ -120,10 +120,10 @@ class Run:
 
     @classmethod
     def check_free(cls, path: Path | str) -> None:
-        """Raises: as `create` does, before anything is made."""
+        """Raises: as `create` does, without making anything."""
         run = cls(path)
         if not is_text(str(path)):
-            raise UserError(f"{path} is not valid UTF-8: name the folder otherwise")
+            raise UserError(f"{path} is not valid UTF-8: choose another name for the folder")
 
         def check() -> None:
             if run.path.exists() and (not run.path.is_dir() or any(map(_is_in_the_way, run.path.iterdir()))):
@@ -133,30 +133,30 @@ class Run:
 
     @classmethod
     def open(cls, path: Path | str) -> "Run":
-        """Open a run folder that `train` has begun. Raises: UserError where it is none."""
+        """Open a run folder made by `train`. Raises: UserError if it is not a run folder."""
         run = cls(path)
-        if not os.path.isfile(run.path / "recipe.json"):  # unlike Path.is_file, for any name at all
+        if not os.path.isfile(run.path / "recipe.json"):  # unlike Path.is_file, works for any name
             makes = f"pull {DEMO} --out runs/{DEMO}" if str(path) == DEMO else "train"
             lacks = "it holds no recipe.json" if os.path.exists(run.path) else "nothing is there"
             raise UserError(f"{path} is not a run folder: {lacks} (reslab {makes} makes one)")
         return run
 
     def locked(self) -> AbstractContextManager[None]:
-        """Be the only writer while the block runs. Raises: UserError where another process is it."""
+        """Hold the write lock within the block. Raises: UserError if another process holds it."""
         return lock.locked(self.path)
 
     @property
     def is_locked(self) -> bool | None:
-        """Whether a process writes it now; None where that cannot be told."""
+        """Whether a process is writing it now; None if that is unknown."""
         return lock.is_locked(self.path)
 
     def beat(self, so_far: Progress) -> None:
-        """Say that the process that writes it is alive, and how far it is."""
+        """Record that the writing process is alive, and its progress."""
         lock.beat(self.path, so_far.model_dump_json().encode())
 
     @property
     def progress(self) -> Progress | None:
-        """How far its epoch under way is; None where there is none, or where that cannot be told."""
+        """Progress of the current epoch; None if there is none, or it is unknown."""
         try:
             return Progress.model_validate_json(lock.last_said(self.path))
         except ValidationError:
@@ -164,12 +164,12 @@ class Run:
 
     @property
     def last_beat(self) -> float | None:
-        """When the process that writes it was last alive, in seconds since 1970; None where there is none."""
+        """When the writing process was last alive, in seconds since 1970; None if there is none."""
         return lock.last_beat(self.path)
 
     @contextmanager
     def beginning(self) -> Iterator[None]:
-        """Be the only writer from the start of a run; where that ends before anything is saved, nothing is left of it.
+        """Hold the write lock of a new run; if the block fails before anything is saved, remove the run.
 
         After a Failure the run is kept, since it can be resumed.
         """
@@ -184,7 +184,7 @@ class Run:
                         self._discard()
                     raise
         finally:
-            with suppress(OSError):  # it is not empty, as a rule
+            with suppress(OSError):  # it is usually not empty
                 self.path.rmdir()
 
     def _discard(self) -> None:
@@ -192,7 +192,7 @@ class Run:
             with suppress(OSError):
                 (self.path / name).unlink(missing_ok=True)
 
-    # ---- what was asked for, and where it ran
+    # ---- recipe and environment
 
     @property
     def recipe(self) -> Recipe:
@@ -210,35 +210,35 @@ class Run:
 
     @property
     def data_from(self) -> Path | None:
-        """Where relative paths of the run's data begin; None where it has none, or an older reslab made it."""
+        """Base of the data's relative paths; None if there are none, or an older version made the run."""
         recorded = self.environment.data_from
         return None if recorded is None else Path(os.path.normpath(self.path.absolute() / recorded))
 
     @property
     def digests(self) -> dict[str, NDArray[np.uint64]]:
-        """By split, a hash of each picture as it is stored, 0 where there is none; `base` holds those of the base.
+        """For each split, hashes of the stored pictures, 0 if there is none; `base` holds those of the base.
 
-        Empty where all images are of official sets, or an older reslab made the run.
+        Empty if all images are from official sets, or an older version made the run.
         """
         path = self.path / "digests.npz"
         return read_npz(path, (), optional=(*SPLITS, "base")) if path.exists() else {}
 
     @property
     def learned_digests(self) -> NDArray[np.uint64] | None:
-        """Of all pictures that the run and those that it was made from have learned from; None where there are none."""
+        """Hashes of all pictures that the run and its bases were trained on; None if there are none."""
         known = [digests for split, digests in self.digests.items() if split != "test"]
         return np.unique(np.concatenate(known)) if known else None
 
     def write_digests(self, split: SplitName | Literal["base"], digests: NDArray[np.uint64] | None) -> None:
-        """Add those of a split, if it has any."""
+        """Add the hashes of a split, if it has any."""
         if digests is not None:
             write_npz(self.path / "digests.npz", self.digests | {split: digests})
 
-    # ---- the log: one object a line, append-only
+    # ---- the log: one object per line, append-only
 
     @property
     def log(self) -> list[Epoch]:
-        """The epochs logged so far. A last line cut short by a crash is left out."""
+        """The epochs logged so far, without a last line truncated by a crash."""
         path = self.path / "log.jsonl"
         lines = read_bytes(path).split(b"\n")[:-1] if path.exists() else []
         return [parse_record(line, Epoch, f"{path}:{number}") for number, line in enumerate(lines, 1)]
@@ -255,7 +255,7 @@ class Run:
         writing(path, append)
 
     def cut_log(self, num_epochs: int) -> None:
-        """Keep the first `num_epochs` lines: what a checkpoint does not know of is trained again."""
+        """Keep the first `num_epochs` lines: epochs after the checkpoint are trained again."""
         path = self.path / "log.jsonl"
         lines = read_bytes(path).split(b"\n")[:-1] if path.exists() else []
         write_bytes(path, b"".join(line + b"\n" for line in lines[:num_epochs]))
@@ -267,25 +267,25 @@ class Run:
         return any(path.exists() for path in checkpoints.checkpoint_paths(self.path / "checkpoint"))
 
     def write_checkpoint(self, tensors: Arrays, state: Mapping[str, Any]) -> None:
-        """Replace the newest checkpoint; the one before it stays as `previous`."""
+        """Replace the newest checkpoint, which becomes `previous`."""
         checkpoints.write_checkpoint(self.path / "checkpoint", tensors, state)
 
     def read_checkpoints(self) -> list[Checkpoint]:
-        """Read those whose checksum holds, the newest first. Raises: UserError where there are only damaged ones."""
+        """Read the checkpoints with a valid checksum, newest first. Raises: UserError if all are damaged."""
         return checkpoints.read_checkpoints(self.path / "checkpoint")
 
     def read_checkpoint(self) -> Checkpoint:
-        """Read the newest checkpoint whose checksum holds. Raises: UserError where none does."""
+        """Read the newest checkpoint with a valid checksum. Raises: UserError if there is none."""
         found = self.read_checkpoints()
         if not found:
             raise UserError(f"{self.path} has no checkpoint to resume from: train it again")
         return found[0]
 
-    # ---- what an extension brings along and leaves
+    # ---- files of an extension
 
     @property
     def base_path(self) -> Path:
-        """The weights of the network that was extended."""
+        """Path of the weights of the base."""
         return self.path / "base.safetensors"
 
     @property
@@ -295,7 +295,7 @@ class Run:
 
     @property
     def base_recipe(self) -> Recipe:
-        """The recipe by which the first base was trained, however often it was extended since."""
+        """The recipe of the first base, however often it was extended since."""
         path = self.path / "base.json"
         return read_recipe(path) if path.exists() else self.recipe
 
@@ -307,7 +307,7 @@ class Run:
 
     @property
     def memory_path(self) -> Path:
-        """What the network remembers of its training images, where it does."""
+        """Path of the network's memory of its training images, if it has one."""
         return self.path / "memory.safetensors"
 
     def write_memory(self, content: bytes) -> None:
@@ -315,7 +315,7 @@ class Run:
 
     @property
     def base_memory_path(self) -> Path:
-        """What the extended network remembered, where that stands for its images."""
+        """Path of the base's memory, if that stands for its images."""
         return self.path / "base-memory.safetensors"
 
     def write_base_memory(self, content: bytes) -> None:
@@ -328,29 +328,29 @@ class Run:
     def write_prior(self, prior: PriorChoice) -> None:
         write_json(self.path / "prior.json", prior.model_dump(mode="json"))
 
-    # ---- what a fit leaves
+    # ---- files of a fit
 
     @property
     def candidates(self) -> Candidates | None:
-        """What `fit` chose from; None where the run was made otherwise."""
+        """The candidates of `fit`; None for other runs."""
         path = self.path / "candidates.json"
         return read_record(path, Candidates) if path.exists() else None
 
     def write_candidates(self, candidates: Candidates) -> None:
         write_json(self.path / "candidates.json", candidates.model_dump(mode="json"))
 
-    # ---- what training leaves
+    # ---- files of training
 
     @property
     def is_finished(self) -> bool:
         return (self.path / "model.safetensors").exists()
 
     def check_finished(self) -> None:
-        """Raises: UserError where there is no network yet, saying whether it is on its way."""
+        """Raises: UserError if there is no network yet, saying whether it is being trained."""
         if self.is_finished:
             return
         if self.is_locked:
-            raise UserError(f"{self.path} is being trained by another process: wait until that has ended")
+            raise UserError(f"{self.path} is being trained by another process: wait until it has finished")
         verb = "train" if self.recipe.extension is None else "extend"
         raise UserError(f"{self.path} holds no finished network: resume with reslab {verb} --resume {self.path}")
 
@@ -366,7 +366,7 @@ class Run:
     def write_weights(self, content: bytes) -> None:
         write_bytes(self.weights_path, content)
 
-    # ---- what evaluation leaves
+    # ---- files of evaluation
 
     def write_predictions(
         self,
@@ -376,7 +376,7 @@ class Run:
         names: Sequence[str] | None = None,
         augmented: bool = False,
     ) -> None:
-        """Keep what the network said of a split, with the `names` (N,) of the picture files where there are any."""
+        """Write the predictions for a split, with the `names` (N,) of the picture files if there are any."""
         arrays: dict[str, NDArray[Any]] = dict(predictions._asdict())
         if names is not None:
             arrays["names"] = np.array(names, dtype=np.str_)
@@ -386,20 +386,20 @@ class Run:
         return Predictions(**read_npz(self._predictions_path(split, augmented), ("logits", "labels")))
 
     def read_names(self, split: SplitName) -> tuple[str, ...] | None:
-        """Read the names of the picture files of a split, inside their source; None where there are none."""
+        """Read the paths of a split's picture files inside their source; None if there are none."""
         path = self._predictions_path(split, augmented=False)
         found = read_npz(path, ("labels",), optional=("names",))
         if "names" not in found:
             return None
         if found["names"].dtype.kind != "U" or found["names"].shape != found["labels"].shape:
-            raise Damaged(f"{path} is damaged, its names are not one for each image")
+            raise Damaged(f"{path} is damaged: it should hold one name for each image")
         return tuple(map(str, found["names"]))
 
     def _predictions_path(self, split: SplitName, augmented: bool) -> Path:
         return self.path / f"predictions-{split}{'-tta' if augmented else ''}.npz"
 
     def write_base_predictions(self, predictions: Predictions) -> None:
-        """Keep what the base said of the old classes' test images, in the order of the split."""
+        """Write the base's predictions for the old classes' test images, in the order of the split."""
         write_npz(self._base_predictions_path, predictions._asdict())
 
     def read_base_predictions(self) -> Predictions:
@@ -421,7 +421,7 @@ class Run:
 
     @property
     def evaluation(self) -> Evaluation:
-        """The figures. Raises: UserError where the run has not been evaluated, or the file is damaged."""
+        """The metrics. Raises: UserError if the run has not been evaluated, or the file is damaged."""
         if not self.is_evaluated:
             self.check_finished()
             raise UserError(f"{self.path} has not been evaluated: run reslab evaluate {self.path}")
@@ -434,7 +434,7 @@ class Run:
         write_json(self.path / "evaluation.json", evaluation.model_dump(mode="json"))
 
     def remove_evaluation(self) -> None:
-        """Remove figures and predictions, before weights are written that say otherwise."""
+        """Remove metrics and predictions before different weights are written."""
         for path in (self.path / "evaluation.json", *self.path.glob("predictions-*.npz")):
             writing(path, partial(path.unlink, missing_ok=True))
 
@@ -444,7 +444,7 @@ def _is_in_the_way(path: Path) -> bool:
 
 
 def pack_weights(tensors: Arrays, weights: Weights, *, compact: bool = False) -> bytes:
-    """Give the content of a `model.safetensors`; a compact one has 8-bit integers and a quarter of the size."""
+    """Serialize to a `model.safetensors`, which with `compact` has 8-bit integers and a quarter of the size."""
     if compact:
         layers = {name: value for name, value in tensors.items() if not name.startswith(FAMILIARITY)}
         tensors = {**tensors, **compress(layers)}
@@ -452,11 +452,11 @@ def pack_weights(tensors: Arrays, weights: Weights, *, compact: bool = False) ->
 
 
 def read_weights(path: Path) -> tuple[dict[str, NDArray[Any]], Weights]:
-    """Read `model.safetensors`, or the one inside a run folder: tensors by name, and what they are.
+    """Read a `model.safetensors`, or the one inside a run folder: tensors by name, and their metadata.
 
-    `demo`, where nothing lies at such a path, is the network that comes with reslab.
+    `demo` is the network that comes with reslab, unless there is a file of that name.
 
-    Raises: UserError where the file is missing, damaged or not one of reslab's.
+    Raises: UserError if the file is missing, damaged or not written by reslab.
     """
     if str(path) == DEMO and not path.exists():
         path = DEMO_FOLDER

@@ -1,4 +1,4 @@
-"""A run in the processes that do not write it, because another one does."""
+"""A run in the processes that do not write it, because the first process does."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,7 +11,7 @@ from reslab.runs.folder import Run
 
 
 class Follower(Run):
-    """Knows its recipe; what training writes goes nowhere."""
+    """Knows its recipe; discards everything that training writes."""
 
     def __init__(self, path: Path | str, recipe: Recipe) -> None:
         super().__init__(path)

@@ -1,6 +1,6 @@
-"""What evaluation leaves of a split for people to look at: a sample of its images, and what was found of them.
+"""The gallery of a split, written by evaluation: a sample of images for viewing, and findings about them.
 
-Indices (M,) are places in the split. Axes: M chosen images, C channels, H rows, W columns, D features.
+Indices (M,) refer to the split. Axes: M chosen images, C channels, H rows, W columns, D features.
 """
 
 from pathlib import Path
@@ -14,28 +14,28 @@ from reslab.runs.files import read_npz, write_npz, writing
 
 
 class GalleryImages(NamedTuple):
-    """Images (M, C, H, W) uint8, made smaller where they were large; all that is shown is found among them."""
+    """Images (M, C, H, W) uint8, reduced if they were large; everything shown is among them."""
 
     indices: NDArray[np.int64]
     images: NDArray[np.uint8]
 
 
 class Features(NamedTuple):
-    """What the network hands to its head: features (M, D) float32."""
+    """The input of the network's head: features (M, D) float32."""
 
     indices: NDArray[np.int64]
     features: NDArray[np.float32]
 
 
 class HeatMaps(NamedTuple):
-    """How much each place spoke for the predicted class: maps (M, H, W) uint8, each one's largest value 255."""
+    """Evidence of each place for the predicted class: maps (M, H, W) uint8, each with a maximum of 255."""
 
     indices: NDArray[np.int64]
     maps: NDArray[np.uint8]
 
 
 class Doubts(NamedTuple):
-    """Labels that look wrong, the least credible first: `credibility` (M,) is the probability of the given label."""
+    """Suspicious labels, the least credible first: `credibility` (M,) is the probability of the given label."""
 
     indices: NDArray[np.int64]
     credibility: NDArray[np.float32]
@@ -48,13 +48,13 @@ class Copies(NamedTuple):
 
 
 class Familiarities(NamedTuple):
-    """How much each image of the split is like the training images: (N,) float32 in (0, 1]."""
+    """Similarity of each image of the split to the training images: (N,) float32 in (0, 1]."""
 
     familiarity: NDArray[np.float32]
 
 
-# Published test sets have on average 3.3 % wrong labels (Northcutt et al. 2021, arXiv:2103.14749): of a network that is
-# wrong more often than this, at most one doubt in six would be right.
+# Published test sets have on average 3.3 % wrong labels (Northcutt et al. 2021, arXiv:2103.14749): for a network with a
+# lower accuracy than this, at most one doubt in six would be right.
 GOOD_ENOUGH = 0.8  # accuracy, to doubt a label
 
 
@@ -71,18 +71,18 @@ FILES: dict[type[Exhibit], str] = {
 
 
 def write_exhibit(folder: Path, split: SplitName, exhibit: Exhibit) -> None:
-    """Write a part of a split's gallery into a run folder. Raises: Failure where the disk refuses."""
+    """Write a part of a split's gallery into a run folder. Raises: Failure if it cannot be written."""
     write_npz(_path(folder, split, type(exhibit)), exhibit._asdict())
 
 
 def read_exhibit(folder: Path, split: SplitName, kind: type[ExhibitT]) -> ExhibitT | None:
-    """Read a part of a split's gallery; nothing where there is none. Raises: UserError where the file is damaged."""
+    """Read a part of a split's gallery; None if there is none. Raises: UserError if the file is damaged."""
     path = _path(folder, split, kind)
     return kind(**read_npz(path, kind._fields)) if path.exists() else None
 
 
 def drop_exhibit(folder: Path, split: SplitName, kind: type[Exhibit]) -> None:
-    """Take away a part that belongs to an evaluation before. Raises: Failure where the disk refuses."""
+    """Remove a part left by an earlier evaluation. Raises: Failure if it cannot be removed."""
     path = _path(folder, split, kind)
     writing(path, lambda: path.unlink(missing_ok=True))
 

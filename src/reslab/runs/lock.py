@@ -1,4 +1,4 @@
-"""One writer for a run folder: a lock that dies with the process that holds it, however that ends."""
+"""The write lock of a run folder, which is released when its process ends in any way."""
 
 import os
 import time
@@ -11,7 +11,7 @@ from reslab.runs.files import writing
 
 try:
     import fcntl
-except ImportError:  # Windows: there is no such lock, and two writers are a person's own affair
+except ImportError:  # Windows has no such lock, so users must avoid two writers themselves
     fcntl = None  # type: ignore[assignment]
 
 NAME = ".lock"
@@ -22,19 +22,19 @@ ATTEMPTS = 5
 def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of `folder` while the block runs; other processes may read.
 
-    Raises: UserError where another process holds it; Failure where the folder takes no file.
+    Raises: UserError if another process holds it; Failure if the lock file cannot be created.
     """
     handle = _open(folder)
     try:
         yield
     finally:
-        with suppress(OSError):  # a disk that has become read-only: what was to be said of it has been said
-            (folder / NAME).unlink(missing_ok=True)  # while it is still held, or somebody else's could go
+        with suppress(OSError):  # the disk has become read-only, which is already reported
+            (folder / NAME).unlink(missing_ok=True)  # while still held, or another process's could be removed
         os.close(handle)
 
 
 def is_locked(folder: Path) -> bool | None:
-    """Say whether a process writes into `folder`; None where that cannot be told, for want of locks."""
+    """Return whether a process is writing into `folder`; None if that is unknown because there are no locks."""
     try:
         handle = os.open(folder / NAME, os.O_RDONLY)
     except FileNotFoundError:
@@ -53,9 +53,9 @@ def is_locked(folder: Path) -> bool | None:
 
 
 def beat(folder: Path, said: bytes) -> None:
-    """Tell other programs, which may see no locks, that the writer is alive, and what it says.
+    """Write a message of the writer into the lock file, so that programs without locks see that it is alive.
 
-    The lock's time of modification is now. Whoever reads while it is written sees a part, or nothing.
+    This sets the file's modification time to now. A concurrent reader may see part of the message, or nothing.
     """
     with suppress(OSError):
         handle = os.open(folder / NAME, os.O_WRONLY | os.O_TRUNC)
@@ -67,7 +67,7 @@ def beat(folder: Path, said: bytes) -> None:
 
 
 def last_said(folder: Path) -> bytes:
-    """Give what the writer of `folder` said last; nothing where there is none."""
+    """Return the last message of the writer of `folder`; empty if there is none."""
     try:
         return (folder / NAME).read_bytes()
     except OSError:
@@ -75,7 +75,7 @@ def last_said(folder: Path) -> bytes:
 
 
 def last_beat(folder: Path) -> float | None:
-    """Say when the writer of `folder` was last alive, in seconds since 1970; None where there is none."""
+    """Return when the writer of `folder` was last alive, in seconds since 1970; None if there is none."""
     try:
         return (folder / NAME).stat().st_mtime
     except OSError:
@@ -98,9 +98,9 @@ def _open(folder: Path) -> int:
             attempts -= 1
             if not attempts:
                 raise UserError(f"another process works on {folder}: wait until it ends, or stop it") from None
-            time.sleep(0.01)  # whoever only asks holds it for some microseconds
+            time.sleep(0.01)  # a process that only checks holds it for some microseconds
             continue
         except OSError:  # a network disk without locks
             return handle
-        # The holder before has taken the file away between our two steps.
+        # The previous holder has removed the file between our two steps.
         os.close(handle)

@@ -1,4 +1,4 @@
-"""The app: its addresses, its pages, and the guard before them."""
+"""The web app: its routes, its pages, and the guard in front of them."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request
 from fastapi.exception_handlers import http_exception_handler
@@ -33,7 +33,7 @@ from reslab.serving.uploads import read_uploads
 T = TypeVar("T")
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (401, 403, 408, 413, 422, 503)}
-# FastAPI knows bodies of one kind; here are two.
+# FastAPI documents one kind of body; this endpoint takes two.
 FILES = {
     "type": "object",
     "required": ["files"],
@@ -47,15 +47,18 @@ JSON = {
 BODIES = {"content": {"multipart/form-data": {"schema": FILES}, "application/json": {"schema": JSON}}, "required": True}
 
 
+HOSTS: Final = ("127.0.0.1", "localhost", "[::1]", "testserver")  # the last is how tests call it
+
+
 @dataclass(frozen=True)
 class Access:
-    """Who may ask: everybody who knows the `token`, or without one everybody who calls the server by one of `hosts`.
+    """Who may send requests: clients that know the `token`; without a token, clients that address one of `hosts`.
 
-    A page of somebody else's that has its own name point to this machine is then refused (DNS rebinding).
+    Checking the host refuses foreign pages that let a name of their own point to this machine (DNS rebinding).
     """
 
     token: str | None = None
-    hosts: Sequence[str] = ("127.0.0.1", "localhost", "[::1]", "testserver")
+    hosts: Sequence[str] = HOSTS
     limits: Limits = field(default_factory=Limits)
 
 
@@ -67,7 +70,7 @@ def serving_app(
     data_dir: Path | None = None,
     allow_remote: bool = False,
 ) -> FastAPI:
-    """Make the app that answers for pictures, with that many training images to find the nearest ones among."""
+    """Build the app that classifies pictures; it finds the nearest among this many training `neighbours`."""
     metrics = Metrics()
     service = service_of(metrics)
     return build_app(
@@ -87,16 +90,16 @@ def build_app(
     metrics: Metrics,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
 ) -> FastAPI:
-    """Put pages, addresses and guard around a router."""
+    """Build an app around a router: pages, health check, metrics and guard."""
     app = FastAPI(
         title="reslab",
         version=__version__,
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        generate_unique_id_function=lambda route: route.name,  # what a generated client calls its functions
+        generate_unique_id_function=lambda route: route.name,  # generated clients name their functions by it
     )
-    # The guard checks the token before anything is read; this only says so in openapi.json.
+    # The guard checks the token before anything is read; this only documents it in openapi.json.
     bearer = [Depends(HTTPBearer(auto_error=False, description="The server's token."))] if access.token else []
     app.include_router(router, dependencies=bearer)
     _add_page(app, "/", page)
@@ -104,12 +107,12 @@ def build_app(
 
     @app.get("/healthz", response_class=PlainTextResponse)
     async def healthz() -> str:
-        """Say that the server answers."""
+        """Return ok while the server is running."""
         return "ok"
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def prometheus() -> bytes:
-        """Give figures for Prometheus."""
+        """Return metrics for Prometheus."""
         return metrics.render()
 
     app.add_exception_handler(PlainHTTPException, _point_to_docs)
@@ -120,10 +123,10 @@ def build_app(
 
 
 async def _point_to_docs(request: Request, error: Exception) -> Response:
-    """Say where the addresses are listed, where none fits; other refusals have a sentence of their own."""
+    """Point to /docs if no route matches; other refusals have messages of their own."""
     assert isinstance(error, PlainHTTPException)
     if error.status_code in (404, 405) and error.detail == HTTPStatus(error.status_code).phrase:
-        error.detail = f"{request.method} {request.url.path[:100]} is no address of this server: see /docs"
+        error.detail = f"{request.method} {request.url.path[:100]} is not a route of this server: see /docs"
     return await http_exception_handler(request, error)
 
 
@@ -141,17 +144,19 @@ def _answering(service: Service, limits: Limits) -> APIRouter:
     @router.post("/predict", response_model=PredictResponse, openapi_extra={"requestBody": BODIES})
     async def predict(
         request: Request,
-        top: Annotated[int, Query(ge=1, description="How many classes to name for each picture.")] = 5,
-        heat: Annotated[bool, Query(description="Also return a heat map of the evidence for each.")] = False,
-        nearest: Annotated[int, Query(ge=0, le=50, description="How many nearest training images to give.")] = 0,
+        top: Annotated[int, Query(ge=1, description="Number of classes to return for each picture.")] = 5,
+        heat: Annotated[bool, Query(description="Also return a heat map of the evidence for each class.")] = False,
+        nearest: Annotated[int, Query(ge=0, le=50, description="Number of nearest training images to return.")] = 0,
         coverage: Annotated[
             float | None,
             Query(
-                gt=0, lt=1, description="Also give the set of classes that the truth is among in this share of cases."
+                gt=0,
+                lt=1,
+                description="Also return a set of classes that contains the true one in this share of cases.",
             ),
         ] = None,
     ) -> Response:
-        """Classify pictures: files of a form, or JSON with base64."""
+        """Classify pictures, sent as files of a form or as base64 in JSON."""
         asked = Asked(top=top, heat=heat, nearest=nearest, coverage=coverage)
         try:
             uploads = await _read(request)
@@ -160,20 +165,22 @@ def _answering(service: Service, limits: Limits) -> APIRouter:
         except UserError as error:
             raise HTTPException(422, str(error)) from None
         except Busy:
-            raise HTTPException(503, "Too many pictures wait: try again later", headers={"Retry-After": "1"}) from None
-        # As a response, or FastAPI would validate once more what has just been made.
+            raise HTTPException(
+                503, "Too many pictures are waiting: try again later", headers={"Retry-After": "1"}
+            ) from None
+        # Returned as a Response, since FastAPI would validate the model a second time.
         return Response(found.model_dump_json(), media_type="application/json")
 
     found = find_examples(service.served[0])
 
     @router.get("/examples")
     def examples() -> list[Example]:
-        """Give pictures to try: test images of the first run that answers."""
+        """Return pictures to try: test images of the first run."""
         return found
 
     @router.get("/model")
     def model() -> Model:
-        """Say which runs answer, their classes, and what a request may hold."""
+        """Return the served runs, their classes, and the limits of a request."""
         return Model(
             version=__version__,
             runs=[describe(served) for served in service.served],
@@ -186,14 +193,14 @@ def _answering(service: Service, limits: Limits) -> APIRouter:
 
 
 async def _read(request: Request) -> list[Uploaded]:
-    """Read the files in a request. Raises: UserError where there are none, or too many."""
-    # Not by `request.body()`, which would keep the body beside its files until the request is answered.
+    """Read the files in a request. Raises: UserError if there are none or too many."""
+    # `request.body()` would keep the body in memory, next to its files, until the request is answered.
     body = b"".join([chunk async for chunk in request.stream()])
     return read_uploads(body, content_type=request.headers.get("content-type", ""))
 
 
 async def _while_there(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Do `work` as long as the client of a request that is read waits. Raises: ClientDisconnect where it leaves."""
+    """Do `work` while the client of a fully read request waits. Raises: ClientDisconnect if it leaves."""
     task, left = asyncio.create_task(work), asyncio.ensure_future(request.receive())
     try:
         await asyncio.wait((task, left), return_when=asyncio.FIRST_COMPLETED)

@@ -1,7 +1,7 @@
-"""Questions that wait at the same time are answered together: one thread computes, and takes all that have come.
+"""Dynamic batching: one thread computes, and answers all questions that are waiting together.
 
-A question that is alone is answered at once. Where several come, a batch waits until as many are there as asked around
-the last one, and for those that are on their way: to compute a few more at once costs less than to compute again.
+A lone question is answered at once. Under load, a batch waits until as many questions are there as around the last
+one, and for those that are announced: computing a few more at once costs less than computing again.
 """
 
 import asyncio
@@ -15,16 +15,16 @@ from reslab.serving.turns import Busy, Turns
 Q = TypeVar("Q")
 A = TypeVar("A")
 
-# A batch waits for others no longer than the last one took to compute, and gives up where nothing has come for so long:
-# while nobody is known to be about to ask, and while somebody is.
+# A batch waits at most as long as the last one took to compute, and stops once no question has come for this long:
+# the first if none is announced, the second if some are.
 QUIET_SECONDS, PATIENT_SECONDS = 0.002, 0.01
 
 
 class Batcher(Generic[Q, A]):
-    """Hands questions to `compute` in batches; at most `waiting` of them wait.
+    """Passes questions to `compute` in batches; at most `waiting` of them wait.
 
-    What `weigh` gives for the questions of a batch adds up to at most `largest`, unless the batch is a single question.
-    Who asks several at once takes turns with the others.
+    The weights of a batch, by `weigh`, add up to at most `largest`, unless the batch is a single question. Callers with
+    several questions take turns with the others.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class Batcher(Generic[Q, A]):
         self._queue = Turns[tuple[Q, asyncio.Future[A]]]()
         self._arrived = asyncio.Event()
         self._coming = self._num_asked = 0
-        self._crowd, self._seconds = 0, 0.0  # of the last batch: who asked around it, and how long it took
+        self._crowd, self._seconds = 0, 0.0  # of the last batch: the questions around it, and how long it took
 
     def __len__(self) -> int:
         return len(self._queue)
 
     @contextmanager
     def expecting(self, num: int) -> Iterator[None]:
-        """Say that so many questions are about to be asked, as long as the block runs."""
+        """Announce that `num` questions are about to be asked, while the block runs."""
         self._coming += num
         try:
             yield
@@ -57,7 +57,7 @@ class Batcher(Generic[Q, A]):
             self._coming -= num
 
     async def ask(self, questions: Sequence[Q]) -> list[A]:
-        """Wait for the answers to all questions. Raises: Busy where too many wait."""
+        """Return the answers to all questions. Raises: Busy if too many are waiting."""
         if len(self._queue) + len(questions) > self._waiting:
             raise Busy
         loop = asyncio.get_running_loop()
@@ -68,7 +68,7 @@ class Batcher(Generic[Q, A]):
         self._arrived.set()
         try:
             return await asyncio.gather(*futures)
-        finally:  # who has left is not computed for
+        finally:  # compute nothing for a client that has left
             self._queue.drop(request)
 
     async def run(self) -> None:
@@ -85,7 +85,7 @@ class Batcher(Generic[Q, A]):
                 self._crowd = len(batch) + len(self._queue) + self._coming
 
     async def _gather(self) -> None:
-        """Wait for those who are about to ask."""
+        """Wait for questions that are about to come."""
         clock = asyncio.get_running_loop().time
         end = clock() + self._seconds
         num_asked, came = self._num_asked, clock()
@@ -114,7 +114,7 @@ class Batcher(Generic[Q, A]):
         questions = [question for question, _ in batch]
         try:
             answers = await asyncio.get_running_loop().run_in_executor(self._executor, self._compute, questions)
-        except Exception as error:  # whatever it is, those who asked are told, and the next batch has its chance
+        except Exception as error:  # pass it to the callers, and go on with the next batch
             for _, future in batch:
                 with suppress(asyncio.InvalidStateError):
                     future.set_exception(error)

@@ -1,4 +1,4 @@
-"""The runs below a folder: how far they are, their curves, and those chosen beside each other. Only reads."""
+"""The dashboard of the runs below a folder: progress, learning curves and comparison. Read-only."""
 
 import time
 from collections.abc import Callable
@@ -19,9 +19,9 @@ from reslab.runs import Run
 from reslab.serving.app import PROBLEMS, Access, build_app
 from reslab.serving.metrics import Metrics
 
-# What a run's line in the list is made of.
+# The files that a run's row in the list is made from.
 FILES = ("recipe.json", "log.jsonl", "model.safetensors", "evaluation.json")
-# Where there are no locks, a run whose epoch takes so many times longer than those before it has stopped.
+# Without locks, a run counts as stopped once an epoch takes this many times its mean, and at least so many seconds.
 PATIENCE, LEAST_SECONDS = 5.0, 120.0
 
 ResultT = TypeVar("ResultT")
@@ -50,14 +50,14 @@ class Listed(BaseModel):
 
 
 class Runs(BaseModel):
-    """All runs, the one that changed last first."""
+    """All runs, the most recently changed first."""
 
     folder: str
     runs: list[Listed]
 
 
 def dashboard_app(folder: Path, *, access: Access) -> FastAPI:
-    """Make the app. Raises: UserError where the folder is none."""
+    """Build the app. Raises: UserError if `folder` is not a folder."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: name one that holds runs")
     return build_app("dashboard", router=_make_router(folder), access=access, metrics=Metrics())
@@ -74,7 +74,7 @@ def _make_router(folder: Path) -> APIRouter:
 
     @router.get("/report", response_class=FileResponse)
     def report(run: Annotated[str, Query(description="The run's name in the list.")]) -> FileResponse:
-        """Give the report of a run, as a page that cannot ask this server for anything."""
+        """Return the report of a run, sandboxed so that it cannot query this server."""
         path = _find(folder, run).path / "report.html"
         if not path.is_file():
             raise HTTPException(404, f"The run {run!r} has no report: reslab report writes one")
@@ -83,9 +83,9 @@ def _make_router(folder: Path) -> APIRouter:
     @router.get("/log")
     def log(
         run: Annotated[str, Query(description="The run's name in the list.")],
-        after: Annotated[int, Query(ge=0, description="Skip this many epochs, already known.")] = 0,
+        after: Annotated[int, Query(ge=0, description="Skip this many epochs that are already known.")] = 0,
     ) -> list[Epoch]:
-        """Give the epochs that a run has logged."""
+        """Return the epochs that a run has logged."""
         return _answer(lambda: _find(folder, run).log[after:])
 
     @router.get("/compare")
@@ -113,7 +113,7 @@ def _differ(runs: list[Run]) -> dict[str, list[str]]:
 
 
 def _answer(read: Callable[[], ResultT]) -> ResultT:
-    """Read from runs. Raises: HTTPException where that cannot be done."""
+    """Read from runs. Raises: HTTPException instead of UserError."""
     try:
         return read()
     except UserError as error:
@@ -121,14 +121,14 @@ def _answer(read: Callable[[], ResultT]) -> ResultT:
 
 
 def find_runs(folder: Path) -> dict[str, Run]:
-    """Find the run folders at or below `folder`, named by their way from there."""
+    """Find the run folders at or below `folder`, named by their path relative to it."""
     found = sorted(path.parent for path in folder.rglob("recipe.json"))
     return {str(path.relative_to(folder)) if path != folder else Run(path).name: Run(path) for path in found}
 
 
 def _find(folder: Path, name: str) -> Run:
     runs = find_runs(folder)
-    if name not in runs:  # never a path of the client's making
+    if name not in runs:  # never open a path that the client made up
         raise HTTPException(404, f"There is no run {name!r} here")
     return runs[name]
 
@@ -137,19 +137,19 @@ def _list(name: str, run: Run) -> Listed:
     try:
         stamps = tuple(_changed(run.path / file) for file in FILES)
         listed = _describe(run.path, stamps)
-    except (UserError, OSError) as error:  # one that breaks, or goes away, does not hide the others
+    except (UserError, OSError) as error:  # a damaged or deleted run must not hide the others
         return Listed(name=name, state="damaged", problem=str(error))
     listed = listed.model_copy(update={"has_report": (run.path / "report.html").is_file()})
     if listed.state == "running" and not _is_running(run, listed):
         return listed.model_copy(update={"name": name, "state": "stopped", "seconds_left": None})
     progress = run.progress if listed.state == "running" else None
-    if progress is not None and progress.epoch != listed.epochs + 1:  # of a process before
+    if progress is not None and progress.epoch != listed.epochs + 1:  # left by an earlier process
         progress = None
     return listed.model_copy(update={"name": name, "progress": progress})
 
 
 def _is_running(run: Run, listed: Listed) -> bool:
-    """Say whether a process trains it: the lock tells, and where there are no locks, how long it has been silent."""
+    """Tell whether a process is training the run: by its lock, or without locks, by how long it has been silent."""
     is_locked = run.is_locked
     silence = time.time() - listed.changed
     is_silent = silence > max(LEAST_SECONDS, PATIENCE * listed.seconds / max(1, listed.epochs))
@@ -162,7 +162,7 @@ def _changed(path: Path) -> float:
 
 @lru_cache(maxsize=4096)
 def _describe(path: Path, stamps: tuple[float, ...]) -> Listed:
-    """Read what is listed of a run whose files changed at `stamps`; one without a network counts as running."""
+    """Read the row of a run whose files changed at `stamps`; a run without a network counts as running."""
     run = Run(path)
     recipe, log = run.recipe, run.log
     last = log[-1] if log else None

@@ -1,9 +1,9 @@
-"""Uploads to pixels, in processes of their own: a picture that hangs, crashes or fills memory takes only those along.
+"""Decode uploads in separate processes: a picture that hangs, crashes or fills memory takes down only its decoder.
 
-Such a process, `python -P -m reslab.serving.decoding`, reads pictures from its input and writes pixels to its output.
-Of a picture that comes it reads the header first, and hands it on if it is large; so it does if the picture turns out
-to be slow. The first process takes those, one at a time. Requests take turns, so a small picture waits neither for
-large ones nor for a long request.
+A decoder, `python -P -m reslab.serving.decoding`, reads pictures from its input and writes pixels to its output. It
+reads a picture's header first and returns large pictures undecoded; pictures that turn out to be slow are treated as
+large. Only the first decoder takes large ones, one at a time. Requests take turns, so a small picture waits neither
+for large ones nor for a long request.
 Axes: C channels, H rows, W columns.
 """
 
@@ -36,26 +36,26 @@ from reslab.errors import UserError
 from reslab.recipe.shapes import Resizing
 from reslab.serving.turns import Busy, Turns
 
-Uploaded = tuple[str, bytes]  # the name of a file, and what it holds
+Uploaded = tuple[str, bytes]  # a file's name and content
 
-LARGE_PIXELS = 2_000_000  # a picture of more is large
-REQUEST_PIXELS = 4 * MAX_PIXELS  # of one request's large pictures
-WAITING_PIXELS = 4 * REQUEST_PIXELS  # of all large pictures that wait: they take about a minute
-WAITING = 4096  # pictures; more are told to come back
-# Bytes of address space beside what a process starts with, for small pictures and for large ones.
+LARGE_PIXELS = 2_000_000  # pictures with more are large
+REQUEST_PIXELS = 4 * MAX_PIXELS  # in all large pictures of a request
+WAITING_PIXELS = 4 * REQUEST_PIXELS  # in all large pictures that wait: about a minute of work
+WAITING = 4096  # pictures; further requests are told to come back
+# Bytes of address space on top of what a process starts with, for small pictures and for large ones.
 SMALL_MEMORY, LARGE_MEMORY = 64 << 20, 320 << 20
-# Pictures that a process is sent together, and their bytes: what a pipe holds. Who comes next waits for no more.
+# Most pictures sent to a process together, and most bytes (what a pipe holds); a newcomer waits for no more than that.
 MOST_AT_ONCE, AT_ONCE = 4, 64 << 10
-READY, READY_SECONDS = b"+", 60.0  # what a process says when it has started, and how long that may take
+READY, READY_SECONDS = b"+", 60.0  # what a process sends once it has started, and how long that may take
 RESIZINGS: tuple[Resizing, ...] = get_args(Resizing)
 # Most pixels, image size, channels, place in RESIZINGS, bytes of the name, bytes of the picture.
 QUESTION = struct.Struct("!IIIIII")
-ANSWER = struct.Struct("!BI")  # an outcome; bytes that follow, or pixels of the picture that is too large
+ANSWER = struct.Struct("!BI")  # an outcome; the number of bytes that follow, or of pixels if the picture is too large
 NAME_BYTES = 200
 
 
 class Shape(NamedTuple):
-    """What a network takes: squares of `image_size` pixels, made of other pictures by `resize`."""
+    """A network's input: squares of `image_size` pixels, to which pictures are resized by `resize`."""
 
     image_size: int
     channels: int
@@ -63,7 +63,7 @@ class Shape(NamedTuple):
 
 
 class Outcome(IntEnum):
-    """What a process answers: pixels, a sentence on what is wrong, or that there are more pixels than allowed."""
+    """A decoder's answer: pixels, an error message, or that there are more pixels than allowed."""
 
     PIXELS = 0
     WRONG = 1
@@ -71,14 +71,14 @@ class Outcome(IntEnum):
 
 
 class _Request:
-    """Who asked for pictures; counts the pixels of the large ones."""
+    """A request for pictures; counts the pixels of the large ones."""
 
     pixels = 0
 
 
 @dataclass(eq=False)
 class _Picture:
-    """A picture that waits to be decoded; `pixels` counts where it is large, or has been slow."""
+    """A picture that waits to be decoded; `pixels` is above 0 if it is large or was slow."""
 
     request: _Request
     name: str
@@ -101,10 +101,10 @@ class _Picture:
 
 
 class Decoders:
-    """Some decoding processes; one that takes longer than `seconds` for a picture is replaced.
+    """A pool of decoding processes; one that takes longer than `seconds` for a picture is replaced.
 
-    A small picture may take `quick_seconds`; then it waits with the large ones for another try. A few small ones are
-    sent together, so that no process waits for the next one meanwhile.
+    A small picture that takes longer than `quick_seconds` is retried among the large ones. A few small ones are sent
+    together, so that a process need not wait for the next one.
     """
 
     def __init__(
@@ -123,9 +123,9 @@ class Decoders:
     async def decode(
         self, uploads: Sequence[Uploaded], *, image_size: int, channels: int, resize: Resizing = "squeeze"
     ) -> list[NDArray[np.uint8]]:
-        """Decode a request's uploads to (C, image_size, image_size) each. Who is cancelled leaves nothing that waits.
+        """Decode a request's uploads to (C, image_size, image_size) each. Cancelling removes those that wait.
 
-        Raises: UserError where one is no picture, too large, or takes too long; Busy where too many wait.
+        Raises: UserError if one is not a picture, is too large or takes too long; Busy if too many are waiting.
         """
         shape = Shape(image_size, channels, resize)
         if len(self) + len(uploads) > WAITING:
@@ -160,14 +160,14 @@ class Decoders:
             self._arrived.notify_all()
 
     async def _put_large(self, picture: _Picture, *, pixels: int) -> None:
-        """Let a picture wait with the large ones, or fail it where they are too many."""
+        """Queue a picture with the large ones, or fail it if those are too many."""
         picture.pixels = pixels
         picture.request.pixels += pixels
         if picture.request.pixels > REQUEST_PIXELS:
             picture.fail(
                 UserError(
-                    "The pictures of this request would take too long to decode, as if they held more than "
-                    f"{REQUEST_PIXELS:,} pixels: send fewer at once"
+                    f"The pictures of this request hold more than {REQUEST_PIXELS:,} pixels, or take as long to "
+                    "decode: send fewer at once"
                 )
             )
         elif self._large_pixels + pixels > WAITING_PIXELS:
@@ -177,7 +177,7 @@ class Decoders:
             await self._put(self._large, picture.request, [picture])
 
     async def _work(self, *, takes_large: bool) -> None:
-        """Let a process decode what waits, until cancelled."""
+        """Run a process that decodes what waits, until cancelled."""
         process = None
         memory = LARGE_MEMORY if takes_large else SMALL_MEMORY
         try:
@@ -188,8 +188,8 @@ class Decoders:
                         process = await self._start(memory)
                         await _hear(process, len(READY), seconds=READY_SECONDS)
                     await self._exchange(process, pictures)
-                except Exception as error:  # it goes to who asked
-                    # The first picture is the cause; what the process writes next would belong to none.
+                except Exception as error:  # it goes to the client
+                    # The first picture is the cause; whatever the process writes next would match no picture.
                     first = pictures.popleft()
                     for picture in pictures:
                         await self._put(self._small, picture.request, [picture])
@@ -202,7 +202,7 @@ class Decoders:
                 await _end(process)
 
     async def _take(self, *, takes_large: bool) -> deque[_Picture]:
-        """Wait for one large picture, or for small ones: as many as are sent together."""
+        """Wait for one large picture, or for a batch of small ones."""
         async with self._arrived:
             await self._arrived.wait_for(lambda: self._small or (takes_large and self._large))
             if takes_large and self._large:
@@ -215,9 +215,9 @@ class Decoders:
             return taken
 
     async def _blame(self, picture: _Picture, error: Exception) -> None:
-        """Tell who asked what came of a picture.
+        """Report a picture's failure to its client.
 
-        A small one that was slow has another try among the large ones, with all of its request: each would be as slow.
+        A small picture that was slow is retried among the large ones, with its whole request, which would be as slow.
         """
         match error:
             case TimeoutError() if not picture.pixels:
@@ -227,8 +227,8 @@ class Decoders:
                 picture.fail(
                     UserError(f"{picture.name} took longer than {self._seconds:g} seconds to decode: use another file")
                 )
-            case OSError() | EOFError() | RuntimeError():  # which one, depends on the loop
-                picture.fail(UserError(f"{picture.name} cannot be decoded, it stopped the decoder: use another file"))
+            case OSError() | EOFError() | RuntimeError():  # which of them depends on the event loop
+                picture.fail(UserError(f"{picture.name} cannot be decoded: it crashed the decoder; use another file"))
             case _:
                 picture.fail(error)
 
@@ -251,22 +251,22 @@ class Decoders:
             reply = await _hear(process, size, seconds=seconds)
             picture = pictures.popleft()
             if outcome == Outcome.WRONG:
-                # Some decoders call a lack of memory a broken file.
-                hint = f". If other programs open it, shrink it: {LARGE_MEMORY >> 20} MB are for decoding"
+                # Some decoders report a lack of memory as a broken file.
+                hint = f". If other programs open it, shrink it: decoding may use at most {LARGE_MEMORY >> 20} MB"
                 picture.fail(UserError(reply.decode() + hint * bool(picture.pixels)))
             elif not picture.answered.done():
                 picture.answered.set_result(reply)
 
 
 async def _hear(process: Process, num: int, *, seconds: float) -> bytes:
-    """Read so many bytes. Raises: IncompleteReadError where the process ends before, TimeoutError."""
+    """Read `num` bytes. Raises: IncompleteReadError if the process ends first; TimeoutError."""
     assert process.stdout is not None
     async with asyncio.timeout(seconds):
         return await process.stdout.readexactly(num)
 
 
 async def _end(process: Process) -> None:
-    """Kill it, and wait until it and its pipes are gone."""
+    """Kill a process, and wait until it and its pipes are gone."""
     assert process.stdin is not None
     assert process.stdout is not None
     with suppress(ProcessLookupError):
@@ -276,12 +276,12 @@ async def _end(process: Process) -> None:
     await process.wait()
 
 
-# ---- inside of the process
+# ---- inside the process
 
 
 def work(source: BinaryIO, sink: BinaryIO, *, memory: int = LARGE_MEMORY) -> None:
-    """Answer every picture of `source`, until it ends."""
-    readable_endings()  # loads the decoders, whose code is no picture's memory
+    """Decode every picture from `source`, until it ends."""
+    readable_endings()  # loads the decoders, so that their code does not count as a picture's memory
     _limit_memory(memory)
     sink.write(READY)
     sink.flush()
@@ -294,8 +294,8 @@ def work(source: BinaryIO, sink: BinaryIO, *, memory: int = LARGE_MEMORY) -> Non
 
 
 def _answer(name: str, content: bytes, *, most: int, shape: Shape) -> tuple[Outcome, int, bytes]:
-    """Decode a picture, or count its pixels where there are more than `most`; a size, and what follows."""
-    num_pixels = LARGE_PIXELS + 1  # where opening fails: of some pictures it takes the memory for all pixels
+    """Decode a picture, or count its pixels if they are more than `most`; return outcome, size and reply."""
+    num_pixels = LARGE_PIXELS + 1  # if opening fails: for some formats it takes the memory for all pixels
     try:
         with opening(io.BytesIO(content), name=name) as image:
             num_pixels = image.width * image.height
@@ -322,7 +322,7 @@ def _limit_memory(memory: int) -> None:
 
 
 def _used_addresses() -> int:
-    """Count the bytes of address space that this process has now; 1 GB where the system does not say."""
+    """Count the bytes of address space that this process uses now; 1 GB if the system does not say."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:

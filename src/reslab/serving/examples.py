@@ -15,8 +15,8 @@ MOST = 8
 
 
 def find_examples(served: Served) -> list[Example]:
-    """Find a test image of each class, at most eight; none where evaluation kept none. The demo brings its own."""
-    if served.run is None:
+    """Find a test image of each class, at most eight; none if evaluation kept none. The demo has its own pictures."""
+    if served.run is None or served.run.path == DEMO_FOLDER:
         return _find_shipped() if served.name == DEMO else []
     try:
         kept = read_exhibit(served.run.path, "test", GalleryImages)

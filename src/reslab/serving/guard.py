@@ -1,4 +1,4 @@
-"""What stands before the app: who may ask, how much may be sent, how long sending may take."""
+"""Middleware in front of the app: who may send requests, how large they may be, and how long sending may take."""
 
 import asyncio
 import hmac
@@ -12,19 +12,19 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Pages hold no secret, and a page cannot send a token before it is there; the token opens what they ask for.
+# Pages hold no secrets, and a page must load before it can send a token; the token protects what pages request.
 OPEN = ("/", "/docs", "/openapi.json", "/healthz")
 FOREIGN = (
-    "A page of another site asks here: use this server's own page, and let a proxy pass the header Host "
-    "or Sec-Fetch-Site on"
+    "This request comes from a page of another site: use this server's own page, and let a proxy pass on the header "
+    "Host or Sec-Fetch-Site"
 )
-# On an early answer the rest of the upload is not read.
+# After an early answer, the rest of the upload is not read.
 CLOSE = {"Connection": "close"}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bytes of one request's body and of all that are being read, and the seconds that reading one may take."""
+    """The most bytes of one body, of all bodies being read, and the most seconds that reading one may take."""
 
     body_bytes: int = 16 << 20
     all_bodies_bytes: int = 256 << 20
@@ -32,7 +32,7 @@ class Limits:
 
 
 class Guard:
-    """An ASGI app around another; `note` is told path, status and seconds of every request."""
+    """ASGI middleware; `note` gets the path, status and seconds of every request."""
 
     def __init__(
         self, app: ASGIApp, *, limits: Limits, token: str | None, note: Callable[[str, int, float], None]
@@ -45,7 +45,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, status = time.perf_counter(), [499]  # a client that left is given no answer
+        began, status = time.perf_counter(), [499]  # 499: the client has left without an answer
 
         async def watch(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -82,10 +82,10 @@ class Guard:
 
     @property
     def too_large(self) -> str:
-        return f"A request may hold {self.limits.body_bytes >> 20} MB: send smaller pictures, or fewer at once"
+        return f"A request may hold at most {self.limits.body_bytes >> 20} MB: send smaller pictures, or fewer at once"
 
     def hold(self, size: int) -> None:
-        """Count bytes that lie in memory. Raises: HTTPException where it would be too many."""
+        """Count bytes held in memory. Raises: HTTPException if they are too many."""
         self._held += size
         if self._held > self.limits.all_bodies_bytes:
             raise HTTPException(503, "Too many uploads at once: try again later", headers={"Retry-After": "1", **CLOSE})
@@ -101,8 +101,8 @@ class _Body:
         self._is_complete = False
 
     async def receive(self) -> Message:
-        """Hand on the next message. Raises: HTTPException where the body is too large or too slow."""
-        if self._is_complete:  # what comes now is only that the client leaves
+        """Return the next message. Raises: HTTPException if the body is too large or too slow."""
+        if self._is_complete:  # all that can follow is a disconnect
             return await self._receive()
         try:
             message = await asyncio.wait_for(self._receive(), max(0.0, self._deadline - time.monotonic()))
@@ -119,9 +119,9 @@ class _Body:
 
 
 def _is_foreign(headers: Mapping[bytes, bytes]) -> bool:
-    """Tell whether a browser sends this for a page that is not this server's: a form of any site may post here.
+    """Tell whether a browser sends this request for another site's page: a form of any site may post here.
 
-    Browsers compare the addresses themselves, so their verdict holds behind a proxy too. Old ones name only the page's.
+    Browsers compare the origins themselves, so their verdict also holds behind a proxy. Old ones only send the page's.
     """
     site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
     if site is not None:

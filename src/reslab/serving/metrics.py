@@ -1,6 +1,6 @@
-"""What Prometheus reads: requests, their time, batches, what waits; and what the networks answer.
+"""Metrics for Prometheus: requests, latency, batches, queue length, and what the networks answer.
 
-An alert on the answers tells that pictures have changed.
+An alert on the answers shows that the pictures have changed.
 """
 
 from collections.abc import Callable
@@ -11,15 +11,15 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from reslab.serving.schema import RunAnswer
 
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
-# Any other address is counted as one, or strangers could fill the memory.
+# All other paths count as one, or strangers could fill the memory.
 PATHS = frozenset(("/", "/docs", "/openapi.json", "/healthz", "/metrics", "/v1/predict", "/v1/model"))
-PATHS |= {"/v1/runs", "/v1/log", "/v1/compare"}
+PATHS |= {"/v1/examples", "/v1/runs", "/v1/log", "/v1/report", "/v1/compare", "/v1/differences"}
 PICTURES = (1, 2, 4, 8, 16, 32, 64)
-SHARES = (0.01, 0.02, 0.05, *(tenth / 10 for tenth in range(1, 11)))  # 0.05: what is no more familiar is not answered
+SHARES = (0.01, 0.02, 0.05, *(tenth / 10 for tenth in range(1, 11)))  # up to 0.05 a picture is not answered
 
 
 class Metrics:
-    """The figures of one app."""
+    """The metrics of one app."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -48,7 +48,7 @@ class Metrics:
         self._probability = Histogram("reslab_probability", "Probability of the most probable class.", **shares)
 
     def note_answer(self, answer: RunAnswer) -> None:
-        """Count what a run says of a picture."""
+        """Count a run's answer to a picture."""
         best = answer.classes[0]
         if answer.answered:
             self._answers.labels(answer.run, best.name).inc()
@@ -71,5 +71,5 @@ class Metrics:
         self._waiting.set_function(count)
 
     def render(self) -> bytes:
-        """Write all figures in Prometheus's text format."""
+        """Return all metrics in Prometheus's text format."""
         return generate_latest(self.registry)

@@ -43,7 +43,7 @@ class Index:
 
 
 def to_data_url(image: Tensor) -> str:
-    """Write an image (C, H, W) uint8 as a PNG inside a URL, shrunk where it is large."""
+    """Encode an image (C, H, W) uint8 as a PNG in a data URL, shrunk if it is large."""
     pixels = image.permute(1, 2, 0).numpy()
     shown = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     shown.thumbnail((THUMBNAIL, THUMBNAIL))

@@ -1,4 +1,4 @@
-"""A run's own training and validation images, where they lie on this machine and are what they were."""
+"""A run's own training and validation images, if they are on this machine and unchanged."""
 
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ from reslab.runs import Run
 
 
 def read_some(run: Run, *, num: int, data_dir: Path | None, allow_remote: bool = False) -> ImageSet | str:
-    """Read about `num` of the run's training images, as many of each class; or say why not. Downloads nothing."""
+    """Read about `num` of the run's training images, equally many per class, or say why not. Downloads nothing."""
     images = read_own(run, "train", data_dir=data_dir, allow_remote=allow_remote)
     if isinstance(images, str):
         return images
@@ -28,7 +28,7 @@ def read_own(
 ) -> ImageSet | str:
     """Read a split of the run's data, or say in a sentence why not. Downloads nothing.
 
-    A run from elsewhere names any folder: its pictures are shown only if the run has recorded their fingerprint.
+    A foreign run may name any folder, so pictures are shown only if the run has recorded their fingerprint.
     """
     try:
         if split not in {data.split for data in run.environment.data}:
@@ -45,7 +45,7 @@ def read_own(
 
 
 def _find_absent(expression: str, data_dir: Path | None) -> str | None:
-    """Name a source that reading would download."""
+    """Return a source that reading would have to download, if any."""
     folder = find_data_dir(data_dir)
     for source in {term.source for term in parse(expression)} & OFFICIAL.keys():
         archive = OFFICIAL[source].archive

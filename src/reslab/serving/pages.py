@@ -1,4 +1,4 @@
-"""The pages: each one file with its style and script inside, made once, that loads nothing from elsewhere."""
+"""The pages: each is rendered once into a self-contained file with its style and script."""
 
 import base64
 import hashlib
@@ -11,17 +11,17 @@ Page = Literal["predict", "dashboard", "docs"]
 
 
 class Rendered(NamedTuple):
-    """A page, and the policy that lets a browser run its script alone."""
+    """A page, and the Content-Security-Policy that allows no script but its own."""
 
     html: str
     policy: str
 
 
 def render(page: Page) -> Rendered:
-    """Put a page together."""
+    """Render a page."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("reslab.serving", "pages"), autoescape=False
-    )  # they hold nothing from outside
+    )  # templates hold nothing from outside
     html = environment.get_template(f"{page}.html.jinja").render()
     scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
     hashes = " ".join(map(_hash, scripts))

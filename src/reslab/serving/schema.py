@@ -1,12 +1,13 @@
-"""What the API takes and gives, as types; its OpenAPI page is made of them. Fractions lie in [0, 1]."""
+"""Request and response types of the API, from which its OpenAPI page is made. Fractions lie in [0, 1]."""
 
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from reslab.recipe.shapes import Resizing
 from reslab.records import Estimate
 
-MAX_PICTURES = 64  # of one request
+MAX_PICTURES = 64  # per request
 MAX_NAME = 255  # characters of a file's name
 
 
@@ -15,7 +16,7 @@ class Upload(BaseModel):
 
     model_config = ConfigDict(extra="forbid", val_json_bytes="base64")
 
-    # `byte` is what OpenAPI calls base64, so that a generated client sends it.
+    # OpenAPI calls base64 `byte`, so that generated clients send it.
     data: Annotated[bytes, WithJsonSchema({"type": "string", "format": "byte", "contentEncoding": "base64"})]
     name: str = "picture"
 
@@ -29,7 +30,7 @@ class Uploads(BaseModel):
 
 
 class Guess(BaseModel):
-    """A class and its probability. `evidence`: its logit without bias, spread over the rows of the last map."""
+    """A class and its probability. `evidence`: its logit without the bias, spread over the last feature map, by row."""
 
     name: str
     probability: float
@@ -52,11 +53,11 @@ class Example(BaseModel):
 
 
 class RunAnswer(BaseModel):
-    """What one run says of a picture, the most probable class first.
+    """One run's answer to a picture, the most probable class first.
 
-    `familiarity` is the share of held-out images that are no more like the training images; with 0.05 or less the
-    picture is not `answered`: the classes are a guess. `class_set` are the classes that the truth is among in the share
-    of cases that was asked for as `coverage`; a picture that is not answered has none.
+    `familiarity` is the share of held-out images that are no more like the training images than this picture; at 0.05
+    or less the picture is not `answered`, and its classes are only a guess. `class_set` contains the true class in the
+    share of cases that was requested as `coverage`; a picture that is not answered has none.
     """
 
     run: str
@@ -68,7 +69,7 @@ class RunAnswer(BaseModel):
 
 
 class Predicted(BaseModel):
-    """What every run says of one picture."""
+    """Every run's answer to one picture."""
 
     name: str
     answers: list[RunAnswer]
@@ -81,7 +82,7 @@ class PredictResponse(BaseModel):
 
 
 class ServedRun(BaseModel):
-    """A run that answers. `calibration` and `neighbours` say in a sentence what they rest on."""
+    """A served run. `calibration` and `neighbours` say in a sentence what they are based on."""
 
     name: str
     recipe: str | None
@@ -90,6 +91,7 @@ class ServedRun(BaseModel):
     classes: tuple[str, ...]
     image_size: int
     channels: int
+    resize: Resizing  # how a picture becomes a square
     test_accuracy: Estimate | None
     temperature: float | None  # None: not calibrated
     calibration: str
@@ -98,7 +100,7 @@ class ServedRun(BaseModel):
 
 
 class Model(BaseModel):
-    """What is served, and what a request may hold."""
+    """The served runs, and the limits of a request."""
 
     version: str
     runs: list[ServedRun]

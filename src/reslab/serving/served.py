@@ -25,18 +25,18 @@ from reslab.runs import Run
 from reslab.serving.neighbours import Index, to_data_url
 from reslab.serving.schema import Neighbour
 
-# The evidence for one class costs as much as to classify one or two pictures, and one picture as so many neighbours. A
-# few classes are as many as are computed together, or those who ask for none would wait.
+# In pictures, evidence for one class costs one or two; it counts more, so that requests without evidence need not wait
+# for a batch full of it. Classifying a picture costs as much as finding this many neighbours.
 HEAT_WEIGHT, NEIGHBOURS_OF_A_PICTURE = 4, 8
-MAX_HEAT_CLASSES = 10  # of each picture
-MAX_NEIGHBOURS = 320  # of one request
+MAX_HEAT_CLASSES = 10  # per picture
+MAX_NEIGHBOURS = 320  # per request
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of a picture: the `top` best classes, where their evidence lies, the `nearest` training images.
+    """What to compute for a picture: the `top` best classes, their evidence maps, the `nearest` training images.
 
-    With `coverage`, also the classes that the truth is among in this share of cases.
+    With `coverage`, also a set of classes that contains the true one in this share of cases.
     """
 
     top: int = 5
@@ -46,11 +46,11 @@ class Asked:
 
     @property
     def weight(self) -> int:
-        """What to answer costs, in pictures that are only classified."""
+        """The cost of an answer, in pictures that are only classified."""
         return 1 + HEAT_WEIGHT * self.heat * self.top + self.nearest // NEIGHBOURS_OF_A_PICTURE
 
     def check(self, num_pictures: int) -> None:
-        """Raise: UserError where the answer for so many pictures would be too large."""
+        """Raises: UserError if the answer for `num_pictures` would be too large."""
         if self.heat and self.top > MAX_HEAT_CLASSES:
             raise UserError(
                 f"heat=true with top={str(self.top)[:20]} is too much: ask for at most {MAX_HEAT_CLASSES} classes, "
@@ -58,14 +58,14 @@ class Asked:
             )
         if num_pictures * self.nearest > MAX_NEIGHBOURS:
             raise UserError(
-                f"{num_pictures} pictures with nearest={self.nearest} are too many: a request gives at most "
+                f"{num_pictures} pictures with nearest={self.nearest} are too many: a request returns at most "
                 f"{MAX_NEIGHBOURS} training images"
             )
 
 
 @dataclass(frozen=True)
 class Question:
-    """One picture (C, H, W) uint8, and what is asked of it."""
+    """One picture (C, H, W) uint8, and what to compute for it."""
 
     pixels: NDArray[np.uint8]
     asked: Asked
@@ -73,9 +73,9 @@ class Question:
 
 @dataclass(frozen=True)
 class Reply:
-    """The best classes of one picture by number, with probabilities and, where asked for, evidence (T, h, w).
+    """The best classes of one picture by number, with probabilities and, if requested, evidence (T, h, w).
 
-    `class_set` are those that the truth is among as often as was asked for.
+    `class_set` contains the true class in the requested share of cases.
     """
 
     classes: list[int]
@@ -87,10 +87,10 @@ class Reply:
 
 
 class Served:
-    """The network of a run folder or of a `model.safetensors`; `index` is set when the training images are known."""
+    """The network of a run folder or of a `model.safetensors`; `index` is set once the training images are known."""
 
     def __init__(self, path: Path, *, name: str, device: str = "auto") -> None:
-        """Load it. Raises: UserError where there is no finished network."""
+        """Load it. Raises: UserError if there is no finished network."""
         self.network = Network.load(path, device=device)
         kernels.enable(self.network.device)
         self.name, self.run = name, Run.open(path) if path.is_dir() else None
@@ -98,7 +98,7 @@ class Served:
         self.index_note = "No nearest training images."
         with torch.inference_mode():
             self._folded = fold(_WithFeatures(self.network.module).eval())
-        # What evidence needs is imported now: later that would hold up everybody who asks.
+        # Import what evidence needs now: later it would hold up all requests.
         self._spread(torch.zeros(self.network.channels, *[self.network.image_size] * 2, dtype=torch.uint8), [0])
 
     @torch.inference_mode()
@@ -108,12 +108,12 @@ class Served:
         return logits.float().cpu(), features.float().cpu()
 
     def answer(self, questions: Sequence[Question]) -> list[Reply]:
-        """Answer for all pictures at once."""
+        """Answer all questions in one batch."""
         pixels = torch.from_numpy(np.stack([question.pixels for question in questions]))
         logits, features = self.compute(pixels)
         probabilities = logits.softmax(1)
         familiarities = self._compare(features, logits)
-        # Once for all: each call of PyTorch's for one picture takes as long as it does for all.
+        # One call for all: a PyTorch call for one picture takes as long as for all of them.
         most = max(min(question.asked.top, len(self.network.classes)) for question in questions)
         best, labels = (found.tolist() for found in probabilities.topk(most))
         return [
@@ -134,7 +134,7 @@ class Served:
         return [None] * len(features) if known is None else cast("list[float]", known(features, logits).tolist())
 
     def find_threshold(self, asked: Asked) -> float | None:
-        """Find how large sets of classes have to be. Raises: UserError where the coverage cannot be promised."""
+        """Find the threshold of the sets of classes. Raises: UserError if the coverage cannot be promised."""
         known = self.network.metadata.class_sets
         return None if asked.coverage is None else find_threshold(known, coverage=asked.coverage)
 
@@ -146,7 +146,7 @@ class Served:
         return cast("list[int]", probabilities.argsort(descending=True, stable=True)[:size].tolist())
 
     def use_images(self, images: ImageSet, features: Tensor) -> None:
-        """Answer from now on also with the nearest of these training images."""
+        """From now on, include the nearest of these training images in answers."""
         self.index, self.index_note = Index(images, features), f"Of {len(features):,} training images."
 
     def _spread(self, pixels: Tensor, classes: list[int]) -> list[list[list[float]]] | None:
@@ -166,7 +166,7 @@ class Served:
 
 
 class _WithFeatures(nn.Module):
-    """A network that hands out its features beside its logits."""
+    """A network that returns its features along with its logits."""
 
     def __init__(self, model: ImageClassifier) -> None:
         super().__init__()

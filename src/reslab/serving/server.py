@@ -1,4 +1,4 @@
-"""An app behind a socket, until it is told to end."""
+"""Serve an app on a socket until it is told to stop."""
 
 import asyncio
 import ipaddress
@@ -15,23 +15,22 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from reslab.data.recipe_data import check_remote
 from reslab.errors import UserError
 from reslab.runs import Run
-from reslab.serving.app import Access, serving_app
+from reslab.serving.app import HOSTS, Access, serving_app
 from reslab.serving.dashboard import dashboard_app
 from reslab.serving.served import Served
 from reslab.serving.service import Service
 
 HEADER_SECONDS, HEADER_BYTES = 10.0, 64 << 10
-MAX_PIPELINED = 16  # requests of a connection that wait for the one before them
-GRACE_SECONDS = 30  # to answer what has been asked when the server is told to end
-BACKLOG = 2048  # connections that the system holds until they are taken
+MAX_PIPELINED = 16  # requests on a connection that wait for an earlier one
+GRACE_SECONDS = 30  # to finish open requests when the server is told to stop
+BACKLOG = 2048  # connections that the system queues until they are accepted
 SHORTEST_TOKEN = 12
 
 
 class Patient(HttpToolsProtocol):
-    """A connection that is closed where the head of a request takes too long, or what is no body takes too much.
+    """A connection that closes if the head of a request takes too long, or if bytes outside of the body are too many.
 
-    That is the head, sizes of chunks, and the trailer; uvicorn bounds none of them, nor the requests that come before
-    the answers.
+    Those are the head, chunk sizes and the trailer; uvicorn limits none of them, nor the number of pipelined requests.
     """
 
     _timer: asyncio.TimerHandle | None = None
@@ -54,7 +53,7 @@ class Patient(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         if len(self.pipeline) >= MAX_PIPELINED:
             self.transport.close()
-            raise RuntimeError("too many requests at once")  # for the parser, which then leaves the rest unread
+            raise RuntimeError("too many requests at once")  # makes the parser leave the rest unread
         super().on_message_begin()
         self._reads_head, self._body_bytes, self._other_bytes = True, 0, 0
 
@@ -68,12 +67,12 @@ class Patient(HttpToolsProtocol):
         self._other_bytes -= len(body)
 
     def _watch(self) -> None:
-        """Bound what is no body by the body, and the time of the head; bodies have limits of their own."""
+        """Limit the bytes outside of the body, and the time for the head; bodies have limits of their own."""
         is_answering = self.cycle is not None and not self.cycle.response_complete
         if self._other_bytes > HEADER_BYTES + self._body_bytes:
             self._stop()
             self.transport.close()
-        elif is_answering and not self._reads_head:  # a head may come already while the request before it is answered
+        elif is_answering and not self._reads_head:  # the next head may come while a request is being answered
             self._stop()
         elif self._timer is None:
             self._timer = self.loop.call_later(HEADER_SECONDS, self.transport.close)
@@ -95,7 +94,7 @@ def serve_runs(
     device: str,
     say: Callable[[str], None],
 ) -> None:
-    """Answer for pictures by these runs, until interrupted. Raises: UserError where one has no finished network."""
+    """Classify pictures by these runs until interrupted. Raises: UserError if one has no finished network."""
     names = [Run(path).name for path in paths]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
@@ -113,7 +112,7 @@ def serve_runs(
 
 
 def serve_dashboard(folder: Path, *, access: Access, address: tuple[str, int], say: Callable[[str], None]) -> None:
-    """Show the runs below a folder, until interrupted. Raises: UserError where it is none."""
+    """Show the runs below a folder until interrupted. Raises: UserError if it is not a folder."""
     app = dashboard_app(folder, access=access)
     run(app, address=address, say=lambda url: say(f"The runs in {folder} at {url}: open it in a browser"))
 
@@ -127,7 +126,7 @@ def _check_pictures(served: Sequence[Served]) -> None:
 
 
 def _check_remote(served: Sequence[Served], *, allow_remote: bool, say: Callable[[str], None]) -> None:
-    """Say whom a run's recipe would have contacted; the network answers without its own images."""
+    """Report the addresses that a run's recipe would have contacted; the run is served without its own images."""
     for each in served:
         try:
             if each.run is not None:
@@ -137,7 +136,7 @@ def _check_remote(served: Sequence[Served], *, allow_remote: bool, say: Callable
 
 
 def make_access(host: str, *, token: str | None) -> Access:
-    """Decide who may ask. Raises: UserError where others could without a token, or with one that can be guessed."""
+    """Decide who may send requests. Raises: UserError if others could without a token, or with a guessable one."""
     if token is not None and len(token) < SHORTEST_TOKEN:
         raise UserError(
             f"--token has {len(token)} characters, which can be guessed: use {SHORTEST_TOKEN} or more, for example "
@@ -145,10 +144,11 @@ def make_access(host: str, *, token: str | None) -> Access:
         )
     if token is None and not _is_this_machine(host):
         raise UserError(
-            f"--host {host} lets others ask: give --token too, for example --token {secrets.token_urlsafe(16)}, "
+            f"--host {host} opens the server to others: add --token, for example --token {secrets.token_urlsafe(16)}, "
             "or omit --host"
         )
-    return Access(token=token)
+    named = f"[{host}]" if ":" in host else host
+    return Access(token=token, hosts=(*HOSTS, named))
 
 
 def _is_this_machine(host: str) -> bool:
@@ -160,13 +160,13 @@ def _is_this_machine(host: str) -> bool:
 
 
 def run(app: FastAPI, *, address: tuple[str, int], say: Callable[[str], None]) -> None:
-    """Serve the app until interrupted; `say` is told the URL. Raises: UserError where the address cannot be had."""
+    """Serve the app until interrupted; `say` gets the URL. Raises: UserError if it cannot listen on the address."""
     host, port = address
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise UserError(f"{host}:{port} cannot be served at ({error.strerror}): choose another --port") from None
+        raise UserError(f"cannot listen on {host}:{port} ({error.strerror}): choose another --port") from None
     _allow_many_connections()
     config = uvicorn.Config(
         app,
@@ -178,17 +178,17 @@ def run(app: FastAPI, *, address: tuple[str, int], say: Callable[[str], None]) -
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    with listener, suppress(KeyboardInterrupt):  # uvicorn hands it on when all is closed
+    with listener, suppress(KeyboardInterrupt):  # uvicorn raises it again once everything is closed
         say(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}")
         uvicorn.Server(config).run(sockets=[listener])
 
 
 def _allow_many_connections() -> None:
-    """Raise the number of open files to what the system allows; each connection is one."""
+    """Raise the limit of open files to what the system allows; each connection is one."""
     try:
         import resource
     except ImportError:  # Windows
         return
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # macOS calls the most infinite, and refuses it
+    with suppress(OSError, ValueError):  # macOS reports an infinite limit, and refuses it
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

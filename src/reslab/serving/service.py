@@ -1,4 +1,4 @@
-"""Uploads to answers: what decodes, batches and computes, as long as the app lives."""
+"""From uploads to answers: decoding, batching and computing while the app runs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from reslab.data.images import ImageSet
-from reslab.data.pictures import ANSWERED
+from reslab.data.pictures import is_answered
 from reslab.records import Calibration
 from reslab.serving.batching import Batcher
 from reslab.serving.decoding import WAITING, Decoders, Shape, Uploaded
@@ -24,7 +24,7 @@ LARGEST_BATCH = 64
 
 
 class Service:
-    """The networks, with what batches and decodes for them."""
+    """The networks, with their batchers and decoders."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Service:
     ) -> None:
         self._note_answer = metrics.note_answer
         self.served, self.decoders = served, Decoders() if decoders is None else decoders
-        self._executor = ThreadPoolExecutor(1)  # two networks that compute at once would only share the processor
+        self._executor = ThreadPoolExecutor(1)  # two networks at once would only share the processor
         self._batchers = [
             Batcher(
                 each.answer,
@@ -54,7 +54,7 @@ class Service:
     async def running(
         self, *, neighbours: int = 0, data_dir: Path | None = None, allow_remote: bool = False
     ) -> AsyncIterator[None]:
-        """Answer while the block runs; meanwhile index so many training images."""
+        """Answer while the block runs; meanwhile index this many training images."""
         tasks = [asyncio.create_task(batcher.run()) for batcher in self._batchers]
         tasks += [asyncio.create_task(self._prepare(each, neighbours, data_dir, allow_remote)) for each in self.served]
         try:
@@ -67,9 +67,9 @@ class Service:
             self._executor.shutdown()
 
     async def predict(self, uploads: Sequence[Uploaded], *, asked: Asked) -> PredictResponse:
-        """Answer for files by every network.
+        """Classify files by every network.
 
-        Raises: UserError where one is no picture, or a network cannot promise the coverage; Busy where too many wait.
+        Raises: UserError if one is not a picture or a network cannot promise the coverage; Busy if too many wait.
         """
         for each in self.served:
             each.find_threshold(asked)
@@ -96,7 +96,7 @@ class Service:
         return response
 
     async def _prepare(self, served: Served, num: int, data_dir: Path | None, allow_remote: bool) -> None:
-        """Index the network's training images, as far as its run has them."""
+        """Index the network's training images, if its run has them."""
         if served.run is None or num == 0:
             return
         served.index_note = "The nearest training images are being prepared."
@@ -107,7 +107,7 @@ class Service:
             served.use_images(images, await self._compute_features(served, images))
 
     async def _compute_features(self, served: Served, images: ImageSet) -> Tensor:
-        """Compute features in parts; pictures that come meanwhile are answered in between."""
+        """Compute features in parts, so that incoming pictures are answered in between."""
         loop = asyncio.get_running_loop()
         parts = [
             await loop.run_in_executor(self._executor, served.compute, part)
@@ -117,7 +117,7 @@ class Service:
 
 
 def describe(served: Served) -> ServedRun:
-    """Say what is served."""
+    """Describe a served run."""
     run, known = served.run, served.network.metadata
     figures = run.evaluation.splits if run is not None and run.is_evaluated else {}
     return ServedRun(
@@ -128,6 +128,7 @@ def describe(served: Served) -> ServedRun:
         classes=known.classes,
         image_size=known.image_size,
         channels=known.channels,
+        resize=known.resize,
         test_accuracy=figures["test"].accuracy if "test" in figures else None,
         temperature=known.calibration.temperature if known.calibration else None,
         calibration=describe_calibration(known.calibration),
@@ -138,14 +139,14 @@ def describe(served: Served) -> ServedRun:
 
 def describe_calibration(found: Calibration | None) -> str:
     if found is None:
-        return "Not calibrated: training held out too little to fit a temperature by."
+        return "Not calibrated: training held out too few images to fit a temperature."
     return f"{found.words[0].upper()}{found.words[1:]}."
 
 
 def _to_answer(served: Served, reply: Reply) -> RunAnswer:
     names = served.network.classes
     evidence = reply.evidence or repeat(None, len(reply.classes))
-    answered = reply.familiarity is None or reply.familiarity > 1 - ANSWERED
+    answered = is_answered(reply.familiarity)
     return RunAnswer(
         run=served.name,
         classes=[

@@ -1,4 +1,4 @@
-"""What waits, by who asked: whoever asks for much waits for their own, and the others take turns with them."""
+"""A fair queue: owners take turns, so that one with many items does not hold up the others."""
 
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable
@@ -8,11 +8,11 @@ T = TypeVar("T")
 
 
 class Busy(Exception):  # noqa: N818 - it names a state
-    """So much waits already that whoever asks now would wait too long."""
+    """The queue is so long that another request would wait too long."""
 
 
 class Turns(Generic[T]):
-    """A queue for each owner; they give one item each, round robin."""
+    """A queue for each owner, served round robin."""
 
     def __init__(self) -> None:
         self._queues: OrderedDict[Hashable, deque[T]] = OrderedDict()
@@ -22,18 +22,18 @@ class Turns(Generic[T]):
         return self._size
 
     def add(self, owner: Hashable, items: Iterable[T]) -> None:
-        """Let items wait behind those that their owner has here already."""
+        """Append items to the queue of their owner."""
         items = tuple(items)
         if items:
             self._queues.setdefault(owner, deque()).extend(items)
             self._size += len(items)
 
     def peek(self) -> T:
-        """Give the next item, and leave it here. Raises: StopIteration where nothing waits."""
+        """Return the next item without removing it. Raises: StopIteration if nothing waits."""
         return next(iter(self._queues.values()))[0]
 
     def take(self) -> T:
-        """Remove the next item; the next one is another owner's. Raises: KeyError where nothing waits."""
+        """Remove and return the next item; the next turn is another owner's. Raises: KeyError if nothing waits."""
         owner, queue = self._queues.popitem(last=False)
         item = queue.popleft()
         if queue:
@@ -42,7 +42,7 @@ class Turns(Generic[T]):
         return item
 
     def drop(self, owner: Hashable) -> list[T]:
-        """Remove and give all items of an owner."""
+        """Remove and return all items of an owner."""
         dropped = self._queues.pop(owner, deque())
         self._size -= len(dropped)
         return list(dropped)

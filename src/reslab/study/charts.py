@@ -1,4 +1,4 @@
-"""The pictures of a study as PNG, drawn at twice the size at which a page shows them."""
+"""The plots of a study as PNG, drawn at twice the size at which a page shows them."""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from reslab.report.pictures import Picture
 from reslab.study.results import MeasuredRun, Results
 from reslab.study.verdict import Sample
 
-# Okabe and Ito's colours; with the dashes, as many rows as a table may have stay apart without colour too.
+# Okabe and Ito's colours; the dashes keep many rows apart, also without colour.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
 _LOOKS = tuple((color, dashes) for dashes, color in product(("-", "--", ":", "-."), _COLORS))
 _STYLE: dict[Any, Any] = {
@@ -33,7 +33,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def draw(results: Results) -> list[Picture]:
-    """Draw the training curves of the rows that have run, and the gradients where they were measured."""
+    """Draw the training curves of the rows that have run, and the gradients if they were measured."""
     pictures = [_curves({label: runs for label, runs in results.runs.items() if runs})]
     if results.gradients:
         pictures.append(_gradients(results.gradients))
@@ -42,7 +42,7 @@ def draw(results: Results) -> list[Picture]:
 
 @contextmanager
 def _axes(name: str, found: dict[str, bytes]) -> Iterator[Axes]:
-    """Give axes to draw on; what was drawn is then in `found` under the name."""
+    """Yield axes to draw on; the drawing is then stored in `found` under the name."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)

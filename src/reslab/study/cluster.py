@@ -1,7 +1,7 @@
-"""A study's runs on the workers of a cluster: Ray hands them out and replaces a worker that has died.
+"""Do a study's runs on the workers of a cluster: Ray distributes them and replaces workers that die.
 
 Source: Moritz et al. 2018, "Ray: A Distributed Framework for Emerging AI Applications", arXiv:1712.05889.
-A run that has lost its worker goes on from its newest checkpoint on another one, to the same bytes.
+A run that loses its worker resumes on another one from its newest checkpoint, to byte-identical weights.
 """
 
 import logging
@@ -23,7 +23,7 @@ from reslab.machine.launch import set_up_threads
 from reslab.study.plan import Ended, Job, Lesson, Machine, Say, StudyOutcome, conclude
 from reslab.study.storage import Storage
 
-RETRIES: Final = 10  # a run that takes its worker with it so often will do it again
+RETRIES: Final = 10  # a run that has crashed this many workers will crash the next one too
 SECONDS_TO_STOP: Final = 60.0
 SECONDS_TO_ANSWER: Final = 10.0
 QUIET: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
@@ -33,10 +33,10 @@ Action = Callable[[Job, Machine], None]
 
 @dataclass(frozen=True)
 class Cluster:
-    """Who does the runs: the workers of the Ray cluster at `address`.
+    """The Ray cluster at `address`, whose workers do the runs.
 
-    Each run gets `threads` processor threads and a share of a GPU. With `storage`, the workers keep the run folders
-    there and this machine fetches what is done; without it they write the study's folder, which all must reach.
+    Each run gets `threads` CPU threads and a share of a GPU. With `storage`, the workers keep the run folders there and
+    this machine fetches finished runs; without it they write to the study's folder, which all must be able to reach.
     """
 
     address: str
@@ -47,13 +47,13 @@ class Cluster:
 
 @dataclass(frozen=True)
 class _Order:
-    """What a worker is told beside the job."""
+    """What a worker is told along with the job."""
 
     action: Action
     machine: Machine
     threads: int
     storage: str | None
-    latest: float | None  # the time after which it would end too late
+    latest: float | None  # the latest time to start
     command: tuple[str, ...]
     folder: str
 
@@ -68,10 +68,10 @@ def do_all(
     machine: Machine,
     say: Say,
 ) -> StudyOutcome:
-    """Hand out all jobs, and wait for them; a lesson waits for its base.
+    """Distribute all jobs, and wait for them; a lesson waits for its base.
 
-    Raises: UserError where Ray or the storage cannot be reached; Failure naming the runs that failed once all others
-    are done, or where somebody interrupts.
+    Raises: UserError if Ray or the storage cannot be reached; Failure naming the runs that failed once all others are
+    done, or if interrupted.
     """
     storage = Storage(cluster.storage) if cluster.storage else None
     machine = replace(machine, silent=True, data_dir=machine.data_dir and machine.data_dir.resolve())
@@ -93,12 +93,12 @@ def do_all(
 
 
 def _work(job: Job, order: _Order, base: Ended | None) -> Ended:
-    """Do one run in a worker; called again, in another one, where that dies."""
+    """Do one run in a worker; if that dies, Ray calls this again in another one."""
     if (base and base.word != "done") or (order.latest is not None and time.time() > order.latest):
         return Ended("left")
-    sys.argv[:] = order.command  # which `environment.json` records
+    sys.argv[:] = order.command  # recorded in `environment.json`
     if os.path.isdir(order.folder):
-        os.chdir(order.folder)  # a recipe's data may lie beside it
+        os.chdir(order.folder)  # a recipe's data may be given relative to it
     set_up_threads()
     import torch
 
@@ -113,7 +113,7 @@ def _work(job: Job, order: _Order, base: Ended | None) -> Ended:
 
 @contextmanager
 def _near(job: Job, order: _Order) -> Iterator[tuple[Job, Machine]]:
-    """Give a job whose folder is on this machine, and keep it on the storage, if any, at each checkpoint."""
+    """Yield the job with its folder on this machine, which is kept on the storage, if any, at each checkpoint."""
     if order.storage is None:
         yield job, order.machine
         return
@@ -134,7 +134,7 @@ def _absolute(job: Job) -> Job:
 
 
 def _send_what_is_here(job: Job, storage: Storage) -> None:
-    """Put what was begun without the storage there, and the base of a lesson."""
+    """Upload a run that was begun without the storage, and the base of a lesson."""
     folders = [job.out, *([job.task.base] if isinstance(job.task, Lesson) else [])]
     for folder in folders:
         if (folder / "recipe.json").exists() and not storage.has(folder.name):
@@ -142,7 +142,7 @@ def _send_what_is_here(job: Job, storage: Storage) -> None:
 
 
 def _wait(ray: Any, references: dict[Path, Any], *, storage: Storage | None, say: Say) -> dict[Path, Ended]:
-    """Wait for every run, fetch those that are done, and say so."""
+    """Wait for every run, fetch those that are done, and report each."""
     from reslab.machine.signals import listen_for_stop
 
     arrived: queue.SimpleQueue[tuple[Path, Future[Ended]]] = queue.SimpleQueue()
@@ -184,7 +184,7 @@ def _stop(ray: Any, references: Sequence[Any]) -> None:
 
 @contextmanager
 def _connected(cluster: Cluster) -> Iterator[Any]:
-    """Be a driver of the cluster while the block runs; one that the process has joined already is taken as it is."""
+    """Connect to the cluster while the block runs; a connection that the process already has is reused."""
     joined = sys.modules.get("ray")
     if joined is not None and joined.is_initialized():
         yield joined
@@ -195,7 +195,7 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
         import ray
     try:
         _knock(cluster.address)
-        # Ray's workers import first from where the driver is, which is not to be where somebody's files lie.
+        # Ray's workers import first from the driver's working directory, which must not hold a user's files.
         with chdir(os.path.dirname(os.__file__)):
             ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
@@ -208,7 +208,7 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
 
 
 def _knock(address: str) -> None:
-    """Look whether somebody answers at host:port, since Ray would try for minutes. Raises: OSError."""
+    """Check that host:port answers, since Ray would try for minutes. Raises: OSError."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
@@ -217,9 +217,9 @@ def _knock(address: str) -> None:
 def read_cluster(
     address: str | None, *, threads: int | None, gpus_per_run: float, storage: str | None
 ) -> Cluster | None:
-    """Put together what a person has asked for; None where no cluster is named.
+    """Build the cluster that the options ask for; None if they name none.
 
-    Raises: UserError where it does not fit together, or the storage cannot be reached.
+    Raises: UserError if the options contradict each other, or the storage cannot be reached.
     """
     if address is None:
         if gpus_per_run or storage:

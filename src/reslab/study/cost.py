@@ -1,7 +1,7 @@
-"""What the runs of a study cost on this machine, from a few updates of each network.
+"""Estimate what the runs of a study cost on this machine, from a few updates of each network.
 
-On a processor, an update takes the time that its thread computes: what other programs take from the machine meanwhile
-says nothing about the hours to come. This thread has a part in everything that several threads do.
+On a CPU, an update is timed by what its thread computes: the load by other programs at this moment says nothing about
+the hours to come. This thread takes part in everything that several threads do.
 """
 
 import time
@@ -31,10 +31,10 @@ from reslab.training.step import make_forward, update
 from reslab.words import duration
 
 MOST_UPDATES: Final = 10
-ENOUGH_SECONDS: Final = 4.0  # then a slow network has been timed well enough by fewer
-FEW_IMAGES: Final = 16  # of the first update, which says how many the next ones can have
-EVALUATION: Final = 0.4  # epochs: one pass forward over both splits
-TEACHER: Final = 4 / 3  # the share that a second network's opinion adds
+ENOUGH_SECONDS: Final = 4.0  # after which fewer updates suffice to time a slow network
+FEW_IMAGES: Final = 16  # in the first update, which tells how many the next ones can have
+EVALUATION: Final = 0.4  # epochs: one forward pass over both splits
+TEACHER: Final = 4 / 3  # the factor by which a second network's forward pass raises the cost
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class RunCost:
 
 
 def estimate(jobs: Sequence[Job], *, machine: Machine, num_workers: int, say: Say) -> list[float]:
-    """Estimate the seconds that each job still takes, and say them by row."""
+    """Estimate the seconds that each job still takes, and report them by row."""
     costs: dict[str, RunCost] = {}
     images: dict[str, ImageSet] = {}
     seconds = []
@@ -82,7 +82,7 @@ def _measure_recipe(recipe: Recipe, images: dict[str, ImageSet], *, machine: Mac
 
 
 def measure(recipe: Recipe, images: ImageSet, *, device: str) -> RunCost:
-    """Time a few real updates of a fresh network; smaller images are taken to cost by their pixels."""
+    """Time a few real updates of a fresh network; smaller images are assumed to cost in proportion to their pixels."""
     keep_freed_memory()
     chosen = pick_device(device)
     kernels.enable(chosen)
@@ -117,13 +117,13 @@ def measure(recipe: Recipe, images: ImageSet, *, device: str) -> RunCost:
 
 
 def _clock(device: torch.device) -> Callable[[], float]:
-    """Choose the clock that other programs do not stop: of this thread, or where a GPU computes, of the wall."""
+    """Choose a clock that other programs do not affect: this thread's time or, on a GPU, wall time."""
     return time.thread_time if device.type == "cpu" else time.perf_counter
 
 
 def _lesson_epochs(method: Method, base_epochs: float) -> float:
     if METHODS[method].on_features:
-        return 1.0  # a pass forward over each image and its mirror image
+        return 1.0  # a forward pass over each image and its mirror image
     return base_epochs * (1.0 if method == "joint" else TUNED_SHARE * TEACHER)
 
 
@@ -136,7 +136,7 @@ def _remaining(job: Job, cost: RunCost) -> float:
 
 
 def _share_done(run: Run) -> float:
-    """Say which share of a run its log tells of; one that is counted in updates ends before its last epoch may."""
+    """Return the share of a run that is logged; a limit on updates may end a run before its last epoch."""
     log = run.log
     if not log:
         return 0.0

@@ -1,7 +1,8 @@
-"""A study's runs on this machine: those that are missing, in order; interrupted ones are resumed.
+"""Do the missing runs of a study on this machine, in order; interrupted ones are resumed.
 
 `do` does one run and needs nothing but its arguments, so that it can also be sent elsewhere. Each run is trained and
-evaluated by what `reslab train`, `reslab extend` and `reslab evaluate` call; the test split is opened by the last.
+evaluated by the functions behind `reslab train`, `reslab extend` and `reslab evaluate`; only the last opens the test
+split.
 """
 
 import re
@@ -36,17 +37,17 @@ def run_study(
     cluster: Cluster | None = None,
     say: Say = lambda line: None,
 ) -> StudyOutcome:
-    """Say what the missing runs of a study cost, then do them; with a `budget` in seconds, those that fit into it.
+    """Report what the missing runs of a study cost, then do them; with a `budget` in seconds, those that fit into it.
 
-    With `workers` or a `cluster` several are done at a time.
-    Raises: UserError where the study, its recipes or `out` do not allow it; Failure as training does, or where it is
-    interrupted; the same call then goes on.
+    With `workers` or a `cluster`, several are done at a time.
+    Raises: UserError if the study, its recipes or `out` do not allow it; Failure as training does, or if interrupted;
+    the same call then resumes.
     """
     from reslab.data.recipe_data import check_remote
     from reslab.machine.device import pick_device
 
     machine = machine or Machine()
-    pick_device(machine.device)  # which refuses a wrong one before anything is written
+    pick_device(machine.device)  # refuses a wrong one before anything is written
     jobs = make_jobs(study, out=out, seeds=seeds or study.seeds, labels=tuple(rows), scale=scale)
     for job in jobs:
         check_remote(job.task.data, of=f"the row {job.label}", allow_remote=machine.allow_remote)
@@ -79,7 +80,7 @@ def _do_all(
         if not fits or (isinstance(job.task, Lesson) and not Run(job.task.base).is_finished):
             left.append(job)
             continue
-        say(f"{job.out.name}: {'going on' if job.is_begun else 'begins'}, run {len(done) + 1} of {len(jobs)}")
+        say(f"{job.out.name}: {'resumes' if job.is_begun else 'begins'}, run {len(done) + 1} of {len(jobs)}")
         try:
             do(job, machine)
         except Failure as error:
@@ -89,7 +90,7 @@ def _do_all(
 
 
 def do(job: Job, machine: Machine) -> None:
-    """Do one run, or what is missing of it: train or teach to the last epoch, then evaluate both splits.
+    """Do one run, or what is left of it: train or extend to the last epoch, then evaluate both splits.
 
     Raises: UserError and Failure as training, extension and evaluation do.
     """
@@ -139,7 +140,7 @@ def _teach(job: Job, lesson: Lesson, machine: Machine) -> Run:
 
 
 def begin(study: Study, *, out: Path, scale: float) -> None:
-    """Claim a folder for a study at one scale. Raises: UserError where it belongs to another."""
+    """Claim a folder for a study at one scale. Raises: UserError if it belongs to another."""
     wanted = StudyRecord(study=study.name, epochs_scale=scale)
     if not (out / "study.json").exists():
         make_folder(out)
@@ -152,14 +153,14 @@ def begin(study: Study, *, out: Path, scale: float) -> None:
 
 
 def read_begun(out: Path) -> StudyRecord:
-    """Say what study a folder belongs to. Raises: UserError where there is none."""
+    """Read which study a folder belongs to. Raises: UserError if there is none."""
     if not (out / "study.json").is_file():
         raise UserError(f"{out} holds no study: reslab study run begins one")
     return read_record(out / "study.json", StudyRecord)
 
 
 def _write_gradients(study: Study, jobs: Sequence[Job], *, out: Path, machine: Machine) -> None:
-    """Measure the gradients of the rows that are asked about and run here, once."""
+    """Measure, once, the gradients of the rows for which the study wants them and that run here."""
     recipes = {job.label: job.task for job in jobs if job.label in study.gradients and isinstance(job.task, Recipe)}
     known = read_gradients(out)
     if recipes.keys() <= known.keys():
@@ -171,7 +172,7 @@ def _write_gradients(study: Study, jobs: Sequence[Job], *, out: Path, machine: M
 
 
 def read_gradients(out: Path) -> dict[str, dict[str, float]]:
-    """Read the gradient norms by row and layer; none where they were not measured."""
+    """Read the gradient norms by row and layer; empty if they were not measured."""
     path = out / "gradients.json"
     return read_record(path, Gradients).norms if path.exists() else {}
 

@@ -1,4 +1,4 @@
-"""How strong the gradient arrives in each layer of a fresh network: whether depth makes it vanish.
+"""Measure the gradient in each layer of a fresh network: does depth make it vanish?
 
 Source: the question is that of He et al. 2015, arXiv:1512.03385, section 4.1, which reports healthy norms without
 showing them.
@@ -17,7 +17,7 @@ from reslab.data.recipe_data import read_split
 from reslab.machine.device import pick_device
 from reslab.recipe.recipe import Recipe
 
-IMAGES_TO_PREPARE = 1000  # for networks that begin with what they see
+IMAGES_TO_PREPARE = 1000  # for networks that are initialised from data
 
 
 def gradient_norms(
@@ -28,9 +28,9 @@ def gradient_norms(
     data_dir: Path | None = None,
     allow_remote: bool = False,
 ) -> dict[str, float]:
-    """Give the Euclidean norm of the mean loss's gradient for the weights of every convolution and linear layer.
+    """Return the Euclidean norm of the mean loss's gradient for the weights of every convolution and linear layer.
 
-    By the layers' names, from the input to the head; of layers that are not trained there is none.
+    The keys are the layers' names, from the input to the head; layers that are not trained are left out.
     """
     chosen = pick_device(device)
     images = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)

@@ -1,4 +1,4 @@
-"""Which runs a study consists of, and which of them are there already."""
+"""Which runs a study consists of, and which of them exist already."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from reslab.runs import Run
 from reslab.study.spec import Row, Study, Teaching, Training, pick_row
 
 Say = Callable[[str], None]
-NAMES = {"name", "source", "published"}  # what a recipe says without changing what it does
+NAMES = {"name", "source", "published"}  # fields of a recipe that do not change what it does
 
 
 class Reading(TypedDict):
@@ -28,18 +28,18 @@ class Reading(TypedDict):
 
 @dataclass(frozen=True)
 class Machine:
-    """Where to run, with what, and what to show."""
+    """Where runs are done, with which data, and what is shown."""
 
     device: str = "auto"
     data_dir: Path | None = None
     allow_remote: bool = False
     silent: bool = True
     saved: Callable[[Path], None] | None = None  # called with the run's folder after each checkpoint
-    threads: int | None = None  # for a run that goes on, instead of as many as before
+    threads: int | None = None  # for a resumed run, instead of as many as before
 
     @property
     def reading(self) -> Reading:
-        """What every function that reads a run's data takes."""
+        """The arguments of every function that reads a run's data."""
         return {"device": self.device, "data_dir": self.data_dir, "allow_remote": self.allow_remote}
 
 
@@ -72,7 +72,7 @@ class Job:
 
     @property
     def is_measured(self) -> bool:
-        """Evaluated on both splits, which is all that a table needs; the weights need not be there any more."""
+        """Evaluated on both splits, which is all that a table needs; the weights need not exist any more."""
         run = Run(self.out)
         return self.is_begun and run.is_evaluated and {"train", "test"} <= set(run.evaluation.splits)
 
@@ -92,6 +92,7 @@ class Assignment:
     job: Job
     device: str
     data_dir: Path | None
+    allow_remote: bool
     threads: int | None
     command: tuple[str, ...]
 
@@ -107,14 +108,14 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run that another process was given has ended."""
+    """How a run in another process has ended."""
 
     word: Literal["done", "left", "failed"]
     reason: str = ""
 
 
 def conclude(jobs: Sequence[Job], ended: Mapping[Path, Ended]) -> StudyOutcome:
-    """Sum up how jobs have ended, by their absolute folders; those that are not there were left.
+    """Sum up how jobs have ended, by their absolute folders; missing ones count as left.
 
     Raises: Failure naming the first that failed.
     """
@@ -128,7 +129,7 @@ def conclude(jobs: Sequence[Job], ended: Mapping[Path, Ended]) -> StudyOutcome:
 
 
 def choose_rows(study: Study, labels: tuple[str, ...]) -> tuple[Row, ...]:
-    """Give the named rows, or all, in the study's order and with the rows that they build upon. Raises: UserError."""
+    """Return the named rows, or all, in the study's order and with the rows that they build on. Raises: UserError."""
     wanted = {pick_row(study, label).label for label in labels} or {row.label for row in study.rows}
     for row in reversed(study.rows):
         if row.label in wanted and isinstance(row.job, Teaching):
@@ -137,9 +138,9 @@ def choose_rows(study: Study, labels: tuple[str, ...]) -> tuple[Row, ...]:
 
 
 def make_jobs(study: Study, *, out: Path, seeds: int, labels: tuple[str, ...] = (), scale: float = 1.0) -> list[Job]:
-    """List the runs of a study: those that its order names, then seed by seed, so that every row has about as many.
+    """List the runs of a study: those that its order names, then seed by seed, so that all rows advance alike.
 
-    Raises: UserError where a row, its recipe or the scale is not allowed.
+    Raises: UserError if a row, its recipe or the scale is not allowed.
     """
     rows = choose_rows(study, labels)
     tasks = {row.label: recipe_of(row.job, label=row.label, scale=scale) for row in rows if row.job.kind == "training"}
@@ -159,7 +160,7 @@ def recipe_of(job: Training, *, label: str, scale: float) -> Recipe:
 
 
 def make_job(row: Row, *, seed: int, out: Path, recipe: Recipe | None) -> Job:
-    """Say what one seed of a row is to do; `recipe` is that of a row that trains."""
+    """Make the job of one seed of a row; `recipe` is that of a row that trains."""
     match row.job:
         case Training():
             assert recipe is not None
@@ -175,11 +176,11 @@ def _folder(out: Path, label: str, seed: int) -> Path:
 
 
 def check_folder(job: Job) -> None:
-    """Look into the folder of a job that is begun. Raises: UserError where it holds another run."""
+    """Check the folder of a job that is begun. Raises: UserError if it holds another run."""
     if job.is_begun and not _is_of(job, Run.open(job.out)):
         raise UserError(
-            f"{job.out} holds another run than row {job.label} with seed {job.seed} as it is planned now: choose "
-            "another --out, or remove it"
+            f"{job.out} does not hold row {job.label} with seed {job.seed} as planned now: choose another --out, or "
+            "remove it"
         )
 
 

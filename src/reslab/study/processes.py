@@ -1,4 +1,4 @@
-"""A study's runs by several processes of this machine: where one ends, the next run in order begins."""
+"""Do a study's runs in several processes on this machine: when one ends, the next run in order begins."""
 
 import os
 import subprocess
@@ -18,19 +18,19 @@ from reslab.study.plan import Assignment, Ended, Job, Lesson, Machine, Say, Stud
 
 WORKER: Final = (sys.executable, "-P", "-m", "reslab.study.worker")
 SECONDS_BETWEEN_LOOKS: Final = 0.1
-SECONDS_TO_SPEAK: Final = 5.0  # what it has started may outlive it with the pipe in hand
+SECONDS_TO_SPEAK: Final = 5.0  # processes that it has started may outlive it and hold the pipe
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How many runs are done at a time on this machine, each with so many processor threads."""
+    """How many runs are done at a time on this machine, and the CPU threads of each."""
 
     num: int
     threads: int
 
 
 def read_workers(num: int | None, *, threads: int | None) -> Workers | None:
-    """Share this machine's cores among the workers that a person has asked for, if any."""
+    """Divide this machine's cores among the requested workers, if any."""
     return None if num is None else Workers(num, threads or max(1, count_cores() // num))
 
 
@@ -45,7 +45,7 @@ def do_all(
 ) -> StudyOutcome:
     """Do all jobs in order, several at a time; a lesson waits for its base.
 
-    Raises: Failure naming the runs that failed once all others are done, or where somebody interrupts.
+    Raises: Failure naming the runs that failed once all others are done, or if interrupted.
     """
     from reslab.machine.signals import listen_for_stop
 
@@ -57,7 +57,7 @@ def do_all(
         try:
             while not stop.requested:
                 while len(running) < workers.num and (job := _take(waiting, running=running, latest=latest)):
-                    say(f"{job.out.name}: {'going on' if job.is_begun else 'begins'}")
+                    say(f"{job.out.name}: {'resumes' if job.is_begun else 'begins'}")
                     running.append(_Worker(job, threads=workers.threads, machine=machine, say=say))
                 if not running:
                     return conclude(jobs, ended)
@@ -75,7 +75,7 @@ def do_all(
 
 
 def _take(waiting: list[tuple[Job, float]], *, running: Sequence["_Worker"], latest: float | None) -> Job | None:
-    """Take the first job that can begin now out of `waiting`, and those before it that no longer can."""
+    """Remove the first job that can begin now from `waiting`, and those before it that no longer can."""
     not_done = {job.out for job, _ in waiting} | {worker.job.out for worker in running}
     for turn in [*waiting]:
         job, cost = turn
@@ -90,7 +90,7 @@ def _take(waiting: list[tuple[Job, float]], *, running: Sequence["_Worker"], lat
 
 
 class _Worker:
-    """A process that does one run, and a thread that passes on what it says."""
+    """A process that does one run, and a thread that passes on its output."""
 
     def __init__(self, job: Job, *, threads: int, machine: Machine, say: Say) -> None:
         self.job, self.say, self.last = job, say, ""
@@ -100,11 +100,13 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-            start_new_session=True,  # a terminal's Ctrl-C is this process's to pass on, once
+            start_new_session=True,  # this process passes on a terminal's Ctrl-C, once
         )
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # it has ended already, and said why
-            assignment = Assignment(job, machine.device, machine.data_dir, machine.threads, tuple(sys.argv))
+            assignment = Assignment(
+                job, machine.device, machine.data_dir, machine.allow_remote, machine.threads, tuple(sys.argv)
+            )
             self.process.stdin.write(assignment.dump())
             self.process.stdin.flush()
         self.reader = threading.Thread(target=self._pass_on, daemon=True)
@@ -119,13 +121,13 @@ class _Worker:
                     self.say(f"{self.job.out.name}: {text}")
 
     def stop(self) -> None:
-        """Ask it to save and end."""
+        """Ask the process to save and end."""
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
             self.process.stdin.close()
 
     def wait(self) -> Ended:
-        """Wait until it has ended, and say how."""
+        """Wait until the process has ended, and return how."""
         code = self.process.wait()
         self.reader.join(SECONDS_TO_SPEAK)
         self.stop()

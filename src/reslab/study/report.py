@@ -1,4 +1,4 @@
-"""A study's report: one HTML page that opens without a network, the same in Markdown, and the numbers as CSV."""
+"""A study's report: one HTML page that opens offline, the same in Markdown, and the numbers as CSV."""
 
 import csv
 import io
@@ -14,6 +14,7 @@ from reslab.report.facts import device_words
 from reslab.report.pictures import Picture
 from reslab.report.tables import Cell, Table
 from reslab.runs import make_folder, write_bytes
+from reslab.runs.files import plain_cell
 from reslab.study.charts import draw
 from reslab.study.results import ContrastResult, Line, Results, average_seconds, read_results
 from reslab.study.spec import LOWER_IS_BETTER, Metric, Study
@@ -37,9 +38,9 @@ class StudyReport(NamedTuple):
 
 
 def write_study_report(study: Study, *, runs: Path, out: Path | None = None) -> StudyReport:
-    """Write `report.html`, `report.md`, `report.csv` and the pictures on a study into `out`, else beside its runs.
+    """Write `report.html`, `report.md`, `report.csv` and the plots of a study into `out`, by default next to its runs.
 
-    Raises: UserError where `runs` is not the study's folder or no run is finished; Failure where the disk refuses.
+    Raises: UserError if `runs` is not the study's folder or no run is finished; Failure if the disk refuses.
     """
     results = read_results(study, out=runs)
     pictures = draw(results)
@@ -58,7 +59,7 @@ def write_study_report(study: Study, *, runs: Path, out: Path | None = None) -> 
 
 
 def _headline(results: Results) -> Iterator[str]:
-    """Say what is there, what a verdict means, and what may not be concluded."""
+    """Sum up the runs, what a verdict means, and what may not be concluded."""
     unfinished = f"; {counted(results.num_unfinished, 'run')} begun but not finished" if results.num_unfinished else ""
     yield f"{counted(results.num_runs, 'finished run')} of {counted(len(results.study.rows), 'row')}{unfinished}."
     if results.scale < 1:
@@ -67,19 +68,19 @@ def _headline(results: Results) -> Iterator[str]:
             "on a published result. Rows may be compared with each other, at this length."
         )
     yield (
-        f"Ours is the mean over seeds of the weights of the last epoch, ± a {percent(CONFIDENCE, decimals=0)} interval "
-        "of that mean (Student's), at least the standard error that the number of images leaves; one seed has no "
-        "interval, fewer than three no verdict. The test split was opened by the evaluation alone."
+        f"Ours is the mean over seeds, with the weights of the last epoch, ± a {percent(CONFIDENCE, decimals=0)} "
+        "interval of that mean (Student's), at least the standard error due to the number of images; one seed has no "
+        "interval, fewer than three no verdict. Only the evaluation opened the test split."
     )
     yield (
         f"Reproduced: the whole interval is within {100 * results.study.tolerance:g} points of the published "
-        "result; better or worse: all of it is beyond; otherwise the seeds do not decide. Published results are taken "
-        "as they stand, without an interval of their own."
+        "result; better or worse: all of it is outside; otherwise the seeds do not decide. Published results are taken "
+        "as they are, without intervals of their own."
     )
 
 
 def verdict_words(line: Line) -> str:
-    """Say a verdict, and what would decide it."""
+    """Describe a verdict, and what would decide it."""
     verdict = line.verdict
     if verdict.word != "not decided" or line.test is None:
         return verdict.word
@@ -107,7 +108,7 @@ def _difference_cell(difference: Difference) -> Cell:
 
 
 def question_words(question: ContrastResult, *, metric: Metric) -> str:
-    """Say whether the test figures of two rows differ."""
+    """Say whether the test metrics of two rows differ."""
     difference, first, second = question.test, question.contrast.first, question.contrast.second
     if not difference.is_decided:
         needed = _seeds_needed(difference.num_seeds, difference.further_seeds)
@@ -154,7 +155,7 @@ def _questions(results: Results) -> Table:
 
 
 def _sources(results: Results) -> list[tuple[str, str]]:
-    """List each source with the rows that it stands behind."""
+    """List each source with the rows that it belongs to."""
     found: dict[str, list[str]] = {}
     for line in results.lines:
         if line.published:
@@ -163,7 +164,7 @@ def _sources(results: Results) -> list[tuple[str, str]]:
 
 
 def _machines(results: Results) -> list[str]:
-    """List on what the runs were made, each kind once."""
+    """List the kinds of machines that made the runs."""
     environments = [run.environment for runs in results.runs.values() for run in runs]
     words = {
         f"{device_words(each)}; {each.processor}; PyTorch {each.torch}; reslab {each.reslab}, commit "
@@ -173,7 +174,7 @@ def _machines(results: Results) -> list[str]:
     return sorted(words)
 
 
-# ---- the three forms
+# ---- the three formats
 
 
 def _html(results: Results, pictures: list[Picture]) -> str:
@@ -224,9 +225,9 @@ def _csv(results: Results) -> str:
 
 def _csv_row(results: Results, line: Line) -> dict[str, object]:
     row: dict[str, object] = {
-        "study": results.study.name,
+        "study": plain_cell(results.study.name),
         "epochs_scale": results.scale,
-        "row": line.row.label,
+        "row": plain_cell(line.row.label),
         "metric": line.metric,
         "seeds": len(results.runs[line.row.label]),
         "verdict": line.verdict.word,
@@ -234,7 +235,7 @@ def _csv_row(results: Results, line: Line) -> dict[str, object]:
     }
     if line.published:
         row |= {"published_low": line.published.low, "published_high": line.published.high}
-        row["source"] = line.published.source
+        row["source"] = plain_cell(line.published.source)
     if line.test and line.train:
         row |= _ends("", line.test) | _ends("train_", line.train)
         row["values"] = " ".join(f"{value:.6g}" for value in line.test.values)

@@ -1,4 +1,4 @@
-"""What the runs of a study have found, read from their folders: by row the figures of every seed, and the verdicts."""
+"""The results of a study, read from its run folders: the metrics of every seed by row, and the verdicts."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -35,16 +35,17 @@ class MeasuredRun:
 
     @property
     def machine(self) -> str:
-        """What it was made on, as far as the time that it took depends on that."""
-        return f"{self.environment.processor}, {device_words(self.environment)}"
+        """What it was made on, as far as its training time depends on that."""
+        processors = (setup.processor for setup in (self.environment, *self.environment.segments))
+        return f"{' and '.join(dict.fromkeys(processors))}, {device_words(self.environment)}"
 
     def value(self, metric: Metric, split: SplitName = "test") -> float:
-        """Give a figure of a split, in [0, 1]."""
+        """Return a metric of a split, in [0, 1]."""
         value = self._estimate(metric, split).value
         return 1 - value if metric == "error" else value
 
     def error(self, metric: Metric, split: SplitName = "test") -> float:
-        """Give the standard error that the number of images leaves to a figure."""
+        """Return the standard error of a metric that is due to the number of images."""
         estimate = self._estimate(metric, split)
         return (estimate.high - estimate.low) / 2 / NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
@@ -55,7 +56,7 @@ class MeasuredRun:
 
 @dataclass(frozen=True)
 class Line:
-    """One figure of one row: published, ours on both splits, and the verdict."""
+    """One metric of one row: published, ours on both splits, and the verdict."""
 
     row: Row
     metric: Metric
@@ -94,7 +95,7 @@ class Results:
 def read_results(study: Study, *, out: Path) -> Results:
     """Read the runs of a study from its folder.
 
-    Raises: UserError where the folder is not the study's, a run is another than it should be, or none is finished.
+    Raises: UserError if the folder is not the study's, a run is not the planned one, or none is finished.
     """
     begun = read_begun(out)
     if begun.study != study.name:
@@ -118,7 +119,7 @@ def read_results(study: Study, *, out: Path) -> Results:
 def find_jobs(study: Study, *, out: Path, scale: float = 1.0) -> dict[str, list[Job]]:
     """Find the runs of every row that are begun in a folder, whatever their seeds.
 
-    Raises: UserError where one is another than it should be.
+    Raises: UserError if one is not the planned one.
     """
     found = {row.label: _find_jobs(row, out=out, scale=scale) for row in study.rows}
     for job in (job for jobs in found.values() for job in jobs):
@@ -134,14 +135,14 @@ def _find_jobs(row: Row, *, out: Path, scale: float) -> list[Job]:
 
 
 def read_runs(jobs: Mapping[str, Sequence[Job]]) -> dict[str, list[MeasuredRun]]:
-    """Read those of the jobs that are measured, by row."""
+    """Read the jobs that are measured, by row."""
     return {
         label: [_read_run(job.seed, Run.open(job.out)) for job in own if job.is_measured] for label, own in jobs.items()
     }
 
 
 def average_seconds(runs: Sequence[MeasuredRun]) -> dict[str, float]:
-    """Average the time of runs on each kind of machine by itself: those of several say nothing together."""
+    """Average the time of runs by kind of machine, since a mean over several kinds would say nothing."""
     machines = dict.fromkeys(run.machine for run in runs)
     return {each: fmean(run.seconds for run in runs if run.machine == each) for each in machines}
 
@@ -151,7 +152,7 @@ def _read_run(seed: int, run: Run) -> MeasuredRun:
 
 
 def _check_images(runs: Sequence[MeasuredRun]) -> None:
-    """Raises: UserError where two runs were tested on different images of one data expression."""
+    """Raises: UserError if two runs were tested on different images of one data expression."""
     first: dict[tuple[object, ...], tuple[MeasuredRun, str]] = {}
     for run in runs:
         test = next((data for data in run.environment.data if data.split == "test"), None)
@@ -167,7 +168,7 @@ def _check_images(runs: Sequence[MeasuredRun]) -> None:
 
 
 def judge_row(study: Study, row: Row, metric: Metric, runs: Sequence[MeasuredRun], *, scaled: bool) -> Line:
-    """Set the runs of a row beside what was published for it."""
+    """Compare the runs of a row with what was published for it."""
     published = row.published.get(metric)
     if not runs:
         return Line(row, metric, published, None, None, RowVerdict("no run yet"))

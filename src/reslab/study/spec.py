@@ -1,6 +1,6 @@
-"""What a study is, as data: rows that repeat published figures, and which rows to set against each other.
+"""A study as data: rows that reproduce published results, and which rows to compare.
 
-JSON both ways, so that a person's own study is a file like any shipped one. No torch here.
+It converts to JSON and back, so that a user's own study is a file like any shipped one. No torch here.
 """
 
 import json
@@ -51,7 +51,7 @@ class Contrast(Part):
 
 
 class Study(Part):
-    """A table to repeat. `tolerance` is how far from a published figure still counts as the same one.
+    """A table to reproduce. Results within `tolerance` of a published one count as the same.
 
     `order` names the runs that come first, by row and seed; the others follow seed by seed.
     """
@@ -61,7 +61,7 @@ class Study(Part):
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]
     contrasts: tuple[Contrast, ...] = ()
     gradients: tuple[Label, ...] = ()  # rows whose gradient norms are measured, layer by layer
-    metric: Metric = "error"  # of the contrasts, and of rows without a published figure
+    metric: Metric = "error"  # of the contrasts, and of rows without a published result
     seeds: PositiveInt = 5
     tolerance: PositiveFloat = 0.005
     order: tuple[tuple[Label, NonNegativeInt], ...] = ()
@@ -73,7 +73,7 @@ class Study(Part):
             if row.label in known:
                 raise ValueError(f"two rows are called {row.label}")
             if isinstance(row.job, Teaching) and row.job.base not in known:
-                raise ValueError(f"row {row.label} teaches {row.job.base}, which is no row before it")
+                raise ValueError(f"row {row.label} teaches {row.job.base}, which is not a row before it")
             known.add(row.label)
         named = {*self.gradients, *(label for each in self.contrasts for label in (each.first, each.second))}
         named |= {label for label, _ in self.order}
@@ -90,7 +90,7 @@ class StudyRecord(Part):
 
 
 class Gradients(Part):
-    """`gradients.json`: of each row and layer the norm of the loss's gradient, before training."""
+    """`gradients.json`: the norm of the loss's gradient by row and layer, before training."""
 
     norms: dict[str, dict[str, float]]
 

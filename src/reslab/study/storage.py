@@ -1,7 +1,7 @@
-"""The folders of runs on storage that every worker reaches: any address that reslab opens, such as s3://bucket/study.
+"""Run folders on storage that every worker can reach: any address that reslab opens, such as s3://bucket/study.
 
-Files go up in the order in which they were written, each whole or not at all, so that what lies there at any moment is
-what lay here at some moment: whoever fetches it goes on from the newest checkpoint.
+Files are uploaded in the order in which they were written, each whole or not at all, so that the storage always holds a
+state that the folder once had: a run that is fetched resumes from its newest checkpoint.
 """
 
 from pathlib import Path
@@ -12,11 +12,11 @@ from reslab.errors import Failure, UserError, extra
 from reslab.runs import make_folder, write_bytes
 
 PART = ".part"
-READ_LAST = "evaluation.json"  # with it a run is done
+READ_LAST = "evaluation.json"  # a run that has it is done
 
 
 class Storage:
-    """A folder of run folders at `url`. Raises: UserError where nothing that is installed can reach it."""
+    """A folder of run folders at `url`. Raises: UserError if no installed package can reach it."""
 
     def __init__(self, url: str) -> None:
         try:
@@ -25,14 +25,14 @@ class Storage:
         except UserError as error:
             raise UserError(f"--storage {error}") from None
         self.url = url
-        self.known: dict[Path, tuple[int, int]] = {}  # what has gone up, as it was then
+        self.known: dict[Path, tuple[int, int]] = {}  # uploaded files, as they were then
 
     def has(self, name: str) -> bool:
-        """Say whether the run `name` has begun there."""
+        """Tell whether the run `name` has begun there."""
         return bool(self._ask(lambda: self.files.exists(f"{self.root}/{name}/recipe.json")))
 
     def fetch(self, name: str, *, into: Path) -> None:
-        """Copy the run `name` into the folder `into`, if there is one; files here give way to those there."""
+        """Download the run `name` into the folder `into`, if there is one; files here are overwritten."""
 
         def copy() -> None:
             found = self.files.find(f"{self.root}/{name}") if self.files.exists(f"{self.root}/{name}") else []
@@ -48,9 +48,9 @@ class Storage:
         self._ask(copy)
 
     def keep(self, folder: Path) -> None:
-        """Copy a run folder there: what is new or has changed since this was last asked. Raises: Failure."""
+        """Upload the files of a run folder that are new or have changed since the last call. Raises: Failure."""
         changed = [path for path in folder.rglob("*") if _is_content(path) and self.known.get(path) != _stamp(path)]
-        # The environment is written again later on, but a recipe is never there without one.
+        # The environment is rewritten later on, but a recipe must never be there without one.
         for path in sorted(changed, key=lambda path: (path.name != "environment.json", *_stamp(path))):
             stamp, content = _stamp(path), path.read_bytes()
             self._ask(

@@ -20,9 +20,9 @@ DEPTHS: Final = (20, 32, 44, 56, 110)
 SHAH_RESNET: Final = dict(zip(DEPTHS, (8.38, 7.51, 7.17, 6.97, 6.42), strict=True))  # test error in percent
 SHAH_ELU: Final = dict(zip(DEPTHS, (8.32, 7.30, 6.93, 6.31, 5.62), strict=True))
 PLAIN_DEPTHS: Final = (20, 32, 44, 56)
-VARIANTS: Final = ("elu-after-addition", "bn-before-elu", "conv-bn-elu")  # beside ELU as Shah et al. propose it
+VARIANTS: Final = ("elu-after-addition", "bn-before-elu", "conv-bn-elu")  # compared with ELU as Shah et al. propose it
 
-# By the network's name in `published`; the recipe gives the figure.
+# Recipes by the network's name in `published`.
 ZOO: Final = {
     "LeNet": "zoo-lenet",
     "Network in Network": "zoo-nin",
@@ -45,7 +45,7 @@ def _in_percent(value: float, source: str) -> Published:
 
 
 def _row(label: str, recipe: str, *, error: Published | None = None, settings: tuple[str, ...] = ()) -> Row:
-    """Make a row of errors; without one given, that of the unchanged recipe."""
+    """Make a row with a published error, by default that of the unchanged recipe."""
     known = RECIPES[recipe].published
     if error is None and known is not None and not settings:
         error = Published(low=round(1 - known.high, 4), high=round(1 - known.low, 4), source=known.source)
@@ -177,7 +177,7 @@ LEDGER_ORDER: Final = (
 
 
 def _collect_rows(*studies: Study) -> tuple[Row, ...]:
-    """Collect the rows that the ledger's order names, each network once, as the first table has it."""
+    """Collect the rows that the ledger's order names, each network once, from the first table that has it."""
     places = {label: place for place, (label, _) in reversed([*enumerate(LEDGER_ORDER)])}
     rows: dict[str, Row] = {}
     for row in (row for study in studies for row in study.rows if row.label in places):

@@ -1,10 +1,10 @@
-"""From the figures of several seeds to a mean, its interval and a verdict.
+"""From the metrics of several seeds to a mean, its interval and a verdict.
 
 Source: Student's interval for a mean; Welch 1947 for a difference of means with unequal spreads; the verdict is a test
 of equivalence, two one-sided tests (Schuirmann 1987), whose margin is the study's tolerance.
-Differs from them: an interval is never narrower than the standard error that the number of test images leaves, since
-seeds that agree by chance would else prove anything; and fewer than three seeds decide nothing. The published figure is
-taken as it stands; as a rule it is one run without an interval.
+Differs from them: an interval is never narrower than the standard error due to the number of test images, since
+otherwise seeds that agree by chance would prove anything; and fewer than three seeds decide nothing. The published
+result is taken as it stands; as a rule it is one run without an interval.
 """
 
 import math
@@ -19,13 +19,13 @@ from reslab.measure.metrics import CONFIDENCE
 from reslab.recipe.recipe import Published
 
 LEAST_SEEDS: Final = 3  # for a verdict
-MOST_SEEDS: Final = 1000  # beyond, a number of seeds is no advice
+MOST_SEEDS: Final = 1000  # above this, no number of seeds is advised
 Word = Literal["reproduced", "better", "worse", "not decided", "scaled", "nothing published", "no run yet"]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One figure of several seeds; one has no spread. `error` is the standard error that its images leave to one."""
+    """A metric of several seeds; one seed has no spread. `error` is the standard error due to the number of images."""
 
     values: tuple[float, ...]
     error: float = 0.0
@@ -46,9 +46,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class RowVerdict:
-    """A word, and where it is `not decided` how many more seeds would decide it if mean and spread stay as they are.
+    """A word, and if it is `not decided`, how many more seeds would decide it at the same mean and spread.
 
-    None: it cannot be said from one seed, or no number of seeds would.
+    None: one seed cannot tell, or no number of seeds would decide.
     """
 
     word: Word
@@ -57,12 +57,12 @@ class RowVerdict:
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean of one row less that of another, with its interval; None where a row has one seed only."""
+    """The mean of one row minus that of another, with its interval; None if a row has only one seed."""
 
     value: float
     half_width: float | None
     num_seeds: int  # of the row that has fewer
-    further_seeds: int | None = None  # of each row, until the interval leaves 0 out
+    further_seeds: int | None = None  # of each row, until the interval excludes 0
 
     @property
     def is_decided(self) -> bool:
@@ -71,7 +71,7 @@ class Difference:
 
 
 def half_width(*spreads: tuple[float, int]) -> float:
-    """Give half the interval of a sum or difference of independent means, from their (variance, number of values)."""
+    """Return half the interval of a sum or difference of independent means, from their (variance, number of values)."""
     parts = [(spread / num, num - 1) for spread, num in spreads]
     total = sum(part for part, _ in parts)
     if total == 0:
@@ -81,10 +81,10 @@ def half_width(*spreads: tuple[float, int]) -> float:
 
 
 def judge(ours: Sample, published: Published, *, tolerance: float, lower_is_better: bool) -> RowVerdict:
-    """Judge a mean against a published figure.
+    """Judge a mean against a published result.
 
-    `reproduced` where our whole interval lies within the tolerance of it, `better` or `worse` where it lies outside
-    altogether, else, and for fewer than three seeds, `not decided`.
+    `reproduced` if our whole interval lies within the tolerance of it, `better` or `worse` if all of it lies outside;
+    otherwise, and for fewer than three seeds, `not decided`.
     """
     width, spread = ours.half_width, ours.variance
     if width is None or spread is None:
@@ -100,7 +100,7 @@ def judge(ours: Sample, published: Published, *, tolerance: float, lower_is_bett
 
 
 def subtract(first: Sample, second: Sample) -> Difference:
-    """Set two rows against each other, their seeds taken as independent."""
+    """Compare two rows, treating their seeds as independent."""
     value = first.mean - second.mean
     fewest = min(len(first.values), len(second.values))
     if first.variance is None or second.variance is None:
@@ -116,7 +116,7 @@ def subtract(first: Sample, second: Sample) -> Difference:
 
 
 def _further(distance: float, spreads: Sequence[float], *, num: int, error: float) -> int | None:
-    """Count the further seeds until the interval is no wider than `distance` to either side."""
+    """Count the further seeds needed for an interval no wider than `distance` to either side."""
     if error > distance:
         return None
     for total in range(max(num + 1, LEAST_SEEDS), MOST_SEEDS + 1):

@@ -1,7 +1,7 @@
 """One run of a study in a process of its own: `python -P -m reslab.study.worker`, which `processes` starts.
 
-It is told what to do by one line of JSON on its standard input. That the input ends is its order to save and stop, so
-no worker outlives the process that has started it.
+It reads its job as one line of JSON from standard input. When the input ends, it saves and stops, so that no worker
+outlives the process that started it.
 """
 
 import os
@@ -15,14 +15,16 @@ from reslab.study.plan import Assignment, Machine
 
 
 def main() -> None:
-    """Do the run, and say in the last line why it failed if it did."""
+    """Do the run; if it fails, print why as the last line."""
     assignment = Assignment.load(_read_line())
     threading.Thread(target=_stop_with_the_input, daemon=True).start()
     sys.argv[:] = assignment.command
     set_up_threads()
     from reslab.study.execute import do
 
-    machine = Machine(assignment.device, assignment.data_dir, silent=False, threads=assignment.threads)
+    machine = Machine(
+        assignment.device, assignment.data_dir, assignment.allow_remote, silent=False, threads=assignment.threads
+    )
     try:
         do(assignment.job, machine)
     except (UserError, Failure, OSError) as error:
@@ -31,7 +33,7 @@ def main() -> None:
 
 
 def _read_line() -> bytes:
-    """Read a line, and nothing after it; not by `sys.stdin`, whose lock a thread would hold while Python ends."""
+    """Read a line and nothing after it, without `sys.stdin`, whose lock a thread would hold while Python exits."""
     line = b""
     while not line.endswith(b"\n") and (byte := os.read(0, 1)):
         line += byte

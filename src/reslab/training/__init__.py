@@ -1,4 +1,4 @@
-"""Training: a recipe and data to a run folder."""
+"""Training: from a recipe and data to a run folder."""
 
 from reslab.training.safety import Safety
 from reslab.training.session import resume, train

@@ -1,6 +1,6 @@
-"""The one way to begin a run and to go on with one: what is checked, locked and recorded before the first update.
+"""Start or resume a run: everything that is checked, locked and recorded before the first update.
 
-Training, extensions and the scikit-learn classifier come here, studies by way of the first two.
+Training, extensions and the scikit-learn classifier all use this module, and studies through the first two.
 """
 
 import os
@@ -38,7 +38,7 @@ Splits = tuple[ImageSet, ...]
 
 @dataclass(frozen=True)
 class Computing:
-    """How a new run computes, as a person asks for it: see `train`."""
+    """How a new run computes, as requested by the user: see `train`."""
 
     compile: str = "auto"
     precision: str = "auto"
@@ -46,10 +46,10 @@ class Computing:
 
 
 class Begun(NamedTuple):
-    """A run that this process may write, with its data: recorded and ready for its next update."""
+    """A run that this process may write, with its data: recorded and ready for the next update."""
 
     run: Run
-    splits: Splits  # training images, and in the process that validates those that are held out
+    splits: Splits  # training images, and held-out images in the process that validates
     seed: int
     team: Team
 
@@ -69,14 +69,14 @@ def begin(
     bring: Callable[[Run], None] | None = None,
     data_from: Path | None = None,
 ) -> Iterator[Begun]:
-    """Make the run folder `out`, lock it while the block runs, and record the run; `bring` adds files of its own.
+    """Make the run folder `out`, lock it for the block, and record the run; `bring` adds further files.
 
-    Relative paths of the recipe's data begin in `data_from`.
+    Relative paths of the recipe's data are relative to `data_from`.
 
-    Raises: UserError where options, data or folder do not allow it.
+    Raises: UserError if options, data or folder are unsuitable.
     """
     if computing.deterministic and computing.compile == "on":
-        raise UserError("--deterministic trains without compiled code, whose order of sums may be chosen by time")
+        raise UserError("--deterministic excludes --compile on, since the order of sums in compiled code may vary")
     kernels.enable(team.device)
     compiled = read_compile(computing.compile, device=team.device)
     precision = pick_precision(computing.precision, device=team.device)
@@ -98,21 +98,21 @@ def begin(
             run.write_digests(images.split, images.digests)
         if bring is not None:
             bring(run)
-        run.write_recipe(recipe)  # last: from here on it is a run
+        run.write_recipe(recipe)  # last, because it makes the folder a run
         yield Begun(run, splits, seed, team)
 
 
 def _describe_alike(splits: Splits, *, team: Team) -> tuple[DataSet, ...]:
-    """Describe the data. Raises: UserError where the first process has other data than this one."""
+    """Describe the data. Raises: UserError if it differs from that of the first process."""
     own = tuple(map(describe_data, splits))
     first = team.from_first(lambda: own)
     if own != first[: len(own)]:
-        raise UserError("the hosts of this run have different data: its fingerprint differs, so copy it again")
+        raise UserError("the hosts of this run have different data (the fingerprints differ): copy it again")
     return first
 
 
 def read_splits(recipe: Recipe, *, data_dir: Path | None, allow_remote: bool, team: Team) -> Splits:
-    """Read the training images, and in the process that validates those that are held out."""
+    """Read the training images, and the held-out images in the process that validates."""
     is_validating = recipe.validation and team.is_first
     names: tuple[SplitName, ...] = ("train", "validation") if is_validating else ("train",)
     splits = tuple(read_split(recipe, name, data_dir=data_dir, allow_remote=allow_remote) for name in names)
@@ -125,11 +125,11 @@ def read_splits(recipe: Recipe, *, data_dir: Path | None, allow_remote: bool, te
     return splits
 
 
-# ---- one that was begun before
+# ---- an existing run
 
 
 class Recorded(NamedTuple):
-    """What the folder of a run says of it."""
+    """A run as recorded in its folder."""
 
     path: Path
     recipe: Recipe
@@ -139,7 +139,7 @@ class Recorded(NamedTuple):
 
 
 def read_recorded(path: Path | str, *, command: Command, team: Team) -> Recorded:
-    """Read what there is to go on with. Raises: UserError where that is no run, or one of the other command."""
+    """Read the record of a run. Raises: UserError if it is not a run, or is one of the other command."""
     return team.from_first(lambda: _read_recorded(Path(path), command))
 
 
@@ -157,12 +157,12 @@ def _read_recorded(path: Path, command: Command) -> Recorded:
 def go_on(
     record: Recorded, *, team: Team, data_dir: Path | None, allow_remote: bool, threads: int | None, silent: bool
 ) -> Iterator[Begun]:
-    """Lock a run while the block runs, check that its data is what it was, and record what computes it from here on.
+    """Lock a run for the block, check that its data is unchanged, and record what computes it from here on.
 
-    It computes with as many threads as before, unless `threads` says otherwise, and with the same precision, unless
-    this is another processor without units for it. What differs is said and recorded.
+    It uses as many threads as before unless `threads` is given, and the same precision unless this processor lacks
+    hardware support for it. Differences are printed and recorded.
 
-    Raises: UserError where another process works on it, its data has changed, or it cannot go on here.
+    Raises: UserError if another process uses it, its data has changed, or it cannot continue here.
     """
     kernels.enable(team.device)
     run = Run(record.path) if team.is_first else Follower(record.path, record.recipe)
@@ -197,7 +197,7 @@ def go_on(
                 say(line, silent=silent or not team.is_first)
             try:
                 yield Begun(run, splits, recorded.seed, team)
-            except UserError:  # it does not go on after all
+            except UserError:  # it cannot be resumed after all
                 run.write_environment(record.environment)
                 raise
 

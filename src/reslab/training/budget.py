@@ -1,7 +1,8 @@
-"""A recipe shortened to what a number of minutes allows, by the time that its updates take on this machine."""
+"""Shortening of a recipe to a number of minutes, by the measured time of an update on this machine."""
 
 import itertools
 import time
+from math import isfinite
 
 import torch
 
@@ -16,19 +17,21 @@ from reslab.recipe.recipe import Recipe, Steps, derive
 from reslab.training.freezing import freeze
 from reslab.words import counted
 
-SHARE = 0.8  # of the time, for updates: validation, checkpoints and the end of the run take the rest
-FEWEST = 10  # updates that are worth a run
-PREPARED = 3  # batches that are timed
+SHARE = 0.8  # of the time, for updates; the rest is for validation, checkpoints and the end of the run
+FEWEST = 10  # minimum number of updates in a run
+PREPARED = 3  # batches timed
 
 
 def within(
     recipe: Recipe, *, minutes: float, images: ImageSet, device: torch.device, precision: str = "auto"
 ) -> Recipe:
-    """Shorten `recipe` to the updates that fit into `minutes`; all that is counted in time shrinks with it.
+    """Shorten `recipe` to the updates that fit into `minutes`, and everything counted in epochs or updates with it.
 
-    The learning rate still falls inside the run. A recipe that fits is left as it is.
-    Raises: UserError where not even a few updates fit.
+    The learning rate still falls within the run. A recipe that already fits is returned unchanged.
+    Raises: UserError if not even a few updates fit.
     """
+    if not (isfinite(minutes) and minutes > 0):
+        raise UserError(f"{minutes:g} minutes are no time to train in: give a number above 0")
     batches = Batches(images, recipe=recipe, by=recipe.standardize or images.statistics(), seed=0, device=device)
     per_epoch = len(batches)
     total = min(recipe.epochs * per_epoch, recipe.updates or recipe.epochs * per_epoch)
@@ -48,7 +51,7 @@ def within(
 def shorten(recipe: Recipe, *, updates: int, per_epoch: int, total: int) -> Recipe:
     """Shorten a recipe of `total` updates, `per_epoch` in each epoch, to `updates`."""
     schedule = recipe.schedule
-    if isinstance(schedule, Steps) and schedule.unit == "epochs":  # which may be too few to fall in
+    if isinstance(schedule, Steps) and schedule.unit == "epochs":  # there may be too few epochs for the steps
         schedule = Steps(at=tuple(each * per_epoch for each in schedule.at), unit="updates", factor=schedule.factor)
     counted_in_updates = derive(recipe, name=recipe.name, schedule=schedule, updates=total)
     shortened = counted_in_updates.shortened(updates / total)
@@ -57,7 +60,7 @@ def shorten(recipe: Recipe, *, updates: int, per_epoch: int, total: int) -> Reci
 
 
 def _time(recipe: Recipe, batches: Batches, *, images: ImageSet, device: torch.device, precision: str) -> float:
-    """Time an update with the preparation of its batch, in seconds: the mean over the sizes of a run's images."""
+    """Measure the seconds per update including batch preparation, as a mean over the image sizes of a run."""
     epoch, channels = recipe.epochs - 1, images.images.shape[1]
     began, prepared = time.perf_counter(), list(itertools.islice(batches.epoch(epoch), PREPARED))
     preparing = (time.perf_counter() - began) / len(prepared)

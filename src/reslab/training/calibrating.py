@@ -1,7 +1,7 @@
-"""The temperature of a run that has learned every image: found by its twin, which holds some out.
+"""Calibration of a run trained on all images, by a twin that holds some out.
 
-A network is surer of images that it has learned than of others, so its own training images cannot tell how sure it may
-be. The twin is the same recipe with the same seed, trained again without some of the images.
+A network is more confident on images that it was trained on, so these cannot calibrate it. The twin is the same recipe
+with the same seed, trained again without some of the images.
 """
 
 from pathlib import Path
@@ -17,12 +17,12 @@ from reslab.runs import Run, read_weights
 from reslab.training.session import resume, train
 from reslab.words import listing
 
-HELD_OUT, MOST_HELD_OUT = 0.1, 5000  # share of the training images, and images
+HELD_OUT, MOST_HELD_OUT = 0.1, 5000  # share of the training images, and maximum number
 OWN = {"name", "source", "published", "validation", "trial"}  # fields in which a twin's recipe may differ
 
 
 class Where(NamedTuple):
-    """Where a twin is trained, and what it may read."""
+    """Options for training a twin: device, data and permissions."""
 
     device: str = "auto"
     data_dir: Path | None = None
@@ -39,38 +39,38 @@ def calibrate(
     allow_remote: bool = False,
     silent: bool = True,
 ) -> Calibration:
-    """Calibrate a finished run that holds no images out, by a twin that does.
+    """Calibrate a finished run that holds no images out, using a twin that does.
 
-    The chosen classes stay the same; only their probabilities change. An evaluation from before is removed, since it
-    describes other probabilities. The test split is not read.
+    Predicted classes stay the same; only probabilities change. An existing evaluation is removed, since it describes
+    the old probabilities. The test split is not read.
 
     Parameters
     ----------
     run : Run
         The finished run, trained on all images.
     twin : Run, optional
-        A finished run of the same recipe that holds images out. Without one it is trained, as a trial, beside the run:
-        `RUN-twin`, with a tenth of the images held out, at most 5,000. That takes as long as the run itself did; what
-        was interrupted is resumed.
+        A finished run of the same recipe that holds images out. Without one, it is trained as a trial beside the run,
+        in `RUN-twin`, with a tenth of the images held out, at most 5,000. That takes as long as the run itself did; an
+        interrupted twin is resumed.
     device : str, default "auto"
-        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
+        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU if there is one.
     data_dir : Path, optional
-        Where downloaded data lies, instead of `$RESLAB_DATA` or the cache directory.
+        Folder of downloaded data, instead of `$RESLAB_DATA` or the cache directory.
     allow_remote : bool, default False
-        Whether another machine that the run's recipe names may be contacted.
+        Whether to allow contacting other machines named in the run's recipe.
     silent : bool, default True
         Whether to hide the progress of training.
 
     Returns
     -------
     Calibration
-        The temperature, which is in the weights now, and what it rests on.
+        The temperature, which is now built into the weights, and what it was fitted on.
 
     Raises
     ------
     UserError
-        Where the run is not finished, is calibrated already, holds images out itself or was not trained from scratch;
-        where the twin is of another recipe, or could not be calibrated.
+        If the run is not finished, is calibrated already, holds images out itself or was not trained from scratch;
+        or if the twin has another recipe or could not be calibrated.
 
     Examples
     --------
@@ -87,7 +87,7 @@ def calibrate(
     calibration = _read_temperature(found, like=recipe_here(run, data_dir=data_dir), data_dir=data_dir)
     with run.locked():
         network = divide(Network.load(run.path, device="cpu"), by=calibration)
-        run.remove_evaluation()  # before the weights: it must never describe others
+        run.remove_evaluation()  # before the weights, because it must never describe other weights
         run.write_weights(network.to_bytes())
     return calibration
 
@@ -143,5 +143,5 @@ def _check_alike(twin: Run, *, like: Recipe, data_dir: Path | None) -> None:
     different = [name for name in Recipe.model_fields if name not in OWN and getattr(own, name) != getattr(like, name)]
     if different:
         raise UserError(
-            f"{twin.path} is no twin, its recipe has another {listing(different)}: give one of the same recipe"
+            f"{twin.path} is not a twin, its recipe has another {listing(different)}: give one of the same recipe"
         )

@@ -1,10 +1,10 @@
-"""Whether to compile a network before it is trained: where the time that it saves is more than the time that it takes.
+"""Whether to compile a network before training: if that saves more time than it takes.
 
-On a GPU updates are replayed from recorded graphs (`graphs`), and compiling takes long for every shape of batch,
-more than a short run; so a network is compiled there only where somebody wants it.
+On a GPU, updates are replayed from recorded graphs (`graphs`), and compiling for every batch shape takes longer than a
+short run; so a network is compiled there only on request.
 
-A compiled network rounds otherwise than one that is not, so a run's choice is recorded and kept when it goes on.
-PyTorch keeps what it has compiled in a cache of its own, so that the next run of the same network takes less time.
+Compiling changes rounding, so a run's choice is recorded and kept when it is resumed. PyTorch caches what it has
+compiled, so the next run of the same network starts faster.
 """
 
 import os
@@ -23,16 +23,16 @@ from reslab.runs import Run
 
 CHOICES: dict[str, Compiled] = {"on": "yes", "off": "no", "auto": "undecided"}
 
-# Seen on two cores, both roughly: seconds to compile a layer for one shape of batch, and the share of an update's time
-# that is then saved at best by most networks.
+# Rough measurements on two cores: seconds to compile a layer for one batch shape, and the share of an update's time
+# that this saves at best for most networks.
 SECONDS_PER_LAYER, SAVED = 2.0, 0.2
-MARGIN = 2  # a look may find that a network is quicker as it is, and has then cost what it has cost
+MARGIN = 2  # compiling one shape to measure the gain is wasted if there is none
 
 
 def read_compile(wanted: str, *, device: torch.device) -> Compiled:
     """Turn `on`, `off` or `auto` into what a run records.
 
-    Raises: UserError where it is none of them, or nothing on a processor can compile.
+    Raises: UserError if it is none of them, or there is no compiler for the CPU.
     """
     if wanted not in CHOICES:
         raise UserError(f"--compile {wanted}: choose on, off or auto")
@@ -42,15 +42,15 @@ def read_compile(wanted: str, *, device: torch.device) -> Compiled:
 
 
 def check_compiler(recorded: Compiled, *, device: torch.device) -> None:
-    """Look whether a run goes on compiled where it was begun so. Raises: UserError where nothing here can compile."""
+    """Check that a run recorded as compiled can be compiled here. Raises: UserError if there is no compiler."""
     if recorded == "yes" and device.type == "cpu" and not _has_compiler():
-        raise UserError("the run was begun compiled, which needs a C++ compiler: install g++, or name one in CXX")
+        raise UserError("the run was started compiled, which needs a C++ compiler: install g++, or name one in CXX")
 
 
 class Work(NamedTuple):
-    """What a network has to do in a run: so many batches of so many shapes, of which (N, C, H, W) is the largest.
+    """The work of a run: the numbers of batches and of batch shapes, and the largest shape (N, C, H, W).
 
-    Where batches come in chunks, a chunk is one.
+    If batches come in chunks, each chunk counts as a batch.
     """
 
     batches: int
@@ -60,11 +60,11 @@ class Work(NamedTuple):
 
 
 def settle_compiled(run: Run, model: nn.Module, *, work: Work, say: Callable[[str], None]) -> bool:
-    """Look up whether `run` is compiled, or decide it for `work`, say why and record it."""
+    """Return whether `run` is compiled; if that is undecided, decide it for `work`, say why and record it."""
     recorded = run.environment.compiled
     if recorded == "undecided":
         on_gpu = next(model.parameters()).device.type != "cpu"
-        # A run that began before this was recorded was compiled on GPUs alone.
+        # Runs from before this was recorded were compiled only on GPUs.
         compiled = on_gpu if run.has_checkpoint else not on_gpu and _pays(model, work, say)
         recorded = "yes" if compiled else "no"
         run.write_environment(run.environment.model_copy(update={"compiled": recorded}))
@@ -72,7 +72,7 @@ def settle_compiled(run: Run, model: nn.Module, *, work: Work, say: Callable[[st
 
 
 def _pays(model: nn.Module, work: Work, say: Callable[[str], None]) -> bool:
-    """Estimate, which costs nothing; only where that promises something, compile for one shape of batch and look."""
+    """Decide by a free estimate; only if that is promising, compile for one batch shape and measure."""
     if not _has_compiler():
         return False
     plain = time_update(model, batch=work.batch, precision=work.precision)
@@ -83,20 +83,20 @@ def _pays(model: nn.Module, work: Work, say: Callable[[str], None]) -> bool:
     say(f"Compiling an update to see what it saves: that takes about {cost / work.shapes:.0f} s")
     compiled = time_update(model, batch=work.batch, precision=work.precision, compiled=True)
     pays = compiled < plain
-    say(f"{'Compiled' if pays else 'Not compiled'}: an update takes {compiled:.3f} s so, else {plain:.3f} s")
+    say(f"{'Compiled' if pays else 'Not compiled'}: an update takes {compiled:.3f} s compiled, else {plain:.3f} s")
     return pays
 
 
 def _weigh(model: nn.Module, work: Work, plain: float) -> tuple[float, float]:
-    """Estimate the seconds that it takes to compile, and those that it saves; an update takes `plain` without."""
+    """Estimate the seconds that compiling takes and saves; an uncompiled update takes `plain` seconds."""
     layers = sum(isinstance(module, nn.Conv2d | nn.Linear) for module in model.modules())
     return SECONDS_PER_LAYER * layers * work.shapes, SAVED * work.batches * plain
 
 
 def share_of_time(model: nn.Module, *, work: Work, plain: float) -> float:
-    """Guess the share of its time that training will take where it may compile: below 1 where that promises much.
+    """Estimate the factor on training time from compiling: below 1 if that is promising.
 
-    An update takes `plain` seconds without.
+    An uncompiled update takes `plain` seconds.
     """
     cost, saved = _weigh(model, work, plain)
     on_gpu = next(model.parameters()).device.type != "cpu"

@@ -1,4 +1,4 @@
-"""The strict mode of a run: only algorithms that give the same bits every time, or an error where there is none."""
+"""Deterministic mode of a run: only bitwise reproducible algorithms, or an error if there is none."""
 
 import os
 from collections.abc import Iterator
@@ -9,23 +9,23 @@ import torch
 from reslab.errors import UserError
 from reslab.records import Setup
 
-# Read by cuBLAS when it is first used: buffers of its own for every stream, so that their sums keep one order.
+# Read by cuBLAS on first use: a separate workspace for every stream keeps the order of summation fixed.
 WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 NO_ALGORITHM = "does not have a deterministic implementation"
 
 
 @contextmanager
 def own_generator(device: torch.device) -> Iterator[None]:
-    """Draw from PyTorch's global generators while the block runs, and leave them as the caller had them."""
+    """Use PyTorch's global generators within the block, then restore their state."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
 
 
 @contextmanager
 def strictly(wanted: bool) -> Iterator[None]:
-    """Let PyTorch choose only algorithms that repeat to the bit while the block runs, where that is wanted.
+    """If `wanted`, restrict PyTorch to bitwise reproducible algorithms within the block.
 
-    Raises: UserError where the device has none for an operation.
+    Raises: UserError if the device has none for an operation.
     """
     if not wanted:
         yield
@@ -33,7 +33,7 @@ def strictly(wanted: bool) -> Iterator[None]:
     os.environ.setdefault(*WORKSPACE)
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False  # which would choose by time
+    torch.backends.cudnn.benchmark = False  # it would choose algorithms by timing
     try:
         yield
     except RuntimeError as error:
@@ -46,11 +46,11 @@ def strictly(wanted: bool) -> Iterator[None]:
 
 
 def check_same_machine(recorded: Setup, now: Setup) -> None:
-    """Look whether a strict run would go on as it began. Raises: UserError naming what is another."""
-    for name in ("device", "processor", "threads", "ranks", "torch", "numpy"):
-        was, is_now = getattr(recorded, name), getattr(now, name)
-        if was != is_now:
+    """Check that a deterministic run would continue as it started. Raises: UserError naming what differs."""
+    differing = recorded.differing(now)
+    for name in ("device", "processor", "threads", "ranks", "torch", "numpy", "kernels"):
+        if name in differing:
             raise UserError(
-                f"the run was begun with --deterministic and {name} {was}, which is {is_now} here: "
-                "resume as it was started, or train again"
+                f"the run was started with --deterministic and {name} {getattr(recorded, name)}, which is "
+                f"{getattr(now, name)} here: resume as it was started, or train again"
             )

@@ -1,9 +1,9 @@
-"""One run on several devices or hosts: what the processes that torchrun starts say to each other.
+"""One run on several devices or hosts: communication between the processes that torchrun starts.
 
 Source: Li et al. 2020, "PyTorch Distributed", arXiv:2006.15704, and PyTorch's DistributedDataParallel, which takes the
 mean of the gradients while they are computed.
 Differs from it: parts of a batch may be unequal, and the gradient is still that of the mean over the whole batch.
-Every process takes its part of each batch; the first one alone reads and writes the run folder.
+Every process takes its part of each batch; only the first one reads and writes the run folder.
 """
 
 import os
@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional  # before there is a group: its defaults would keep that and its threads alive
+import torch.distributed.nn.functional  # before a group exists, which its defaults would keep alive
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -28,11 +28,11 @@ from reslab.recipe.recipe import Standardize
 Result = TypeVar("Result")
 LOST = "another process of this run has ended or cannot be reached"
 SIGNS = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "broken pipe")
-SAID = "reslab/said"  # who counts this up to 1 says for all of them why the run ends
+SAID = "reslab/said"  # the process that increments this to 1 reports for all why the run ends
 
 
 class Share(NamedTuple):
-    """A process's part of a batch, and its weight in the mean over the processes: 1 where all parts are equal."""
+    """A process's part of a batch, and its weight in the mean over the processes: 1 if all parts are equal."""
 
     images: Tensor
     labels: Tensor
@@ -40,9 +40,9 @@ class Share(NamedTuple):
     smallest: int  # images of the smallest part
 
     def chunks(self, size: int | None) -> list[tuple[Tensor, Tensor]]:
-        """Cut it into even parts of at most `size` images, or into one, as many in every process.
+        """Split it into even chunks of at most `size` images (None: one chunk), equally many in every process.
 
-        One image left over would be a poor basis for batch norm's statistics.
+        Even chunks avoid a single image left over, a poor basis for batch norm's statistics.
         """
         num_chunks = -(-self.smallest // (size or self.smallest))
         return list(zip(self.images.tensor_split(num_chunks), self.labels.tensor_split(num_chunks), strict=True))
@@ -50,7 +50,7 @@ class Share(NamedTuple):
 
 @dataclass(frozen=True)
 class Team:
-    """The processes of one run, as one of them sees it; alone, every method gives back what it was given."""
+    """The processes of one run, as seen by one of them; a single process needs no communication."""
 
     device: torch.device
     rank: int = 0
@@ -61,12 +61,12 @@ class Team:
         return self.rank == 0
 
     def weigh(self, images: Tensor, labels: Tensor, *, of: int) -> Share:
-        """Weigh this process's part, images (M, C, H, W) and labels (M,), of a batch of so many images."""
+        """Weight this process's part, images (M, C, H, W) and labels (M,), of a batch of `of` images."""
         part = part_of(of, rank=self.rank, num_ranks=self.size)
         return Share(images, labels, part.weight, part.smallest)
 
     def measure(self, images: ImageSet) -> Standardize:
-        """Measure mean and deviation of all images, each process some of them; all wait for each other here."""
+        """Measure mean and standard deviation of all images, each process on a part; all processes must call it."""
         if self.size == 1:
             return images.statistics()
         counts = images.subset(torch.arange(len(images.labels)).tensor_split(self.size)[self.rank]).count_values()
@@ -74,7 +74,7 @@ class Team:
         return to_statistics(counts)
 
     def total(self, loss: Tensor, hits: Tensor, *, weight: float) -> tuple[Tensor, Tensor]:
-        """Put the parts' weighted losses and their hits together to those of the batch."""
+        """Sum the weighted losses and the hits of all parts to those of the batch."""
         if self.size == 1:
             return loss, hits
         both = torch.stack([loss.double() / self.size, hits.double() * (weight > 0)])
@@ -82,7 +82,7 @@ class Team:
         return both[0].float(), both[1].long()
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """Say of each flag whether it is set in any process; all wait for each other here."""
+        """Return for each flag whether it is set in any process; all processes must call it."""
         if self.size == 1:
             return flags
         found = torch.tensor(flags, dtype=torch.int32)
@@ -90,7 +90,7 @@ class Team:
         return tuple(map(bool, found.tolist()))
 
     def from_first(self, make: Callable[[], Result]) -> Result:
-        """Let the first process make something, and give it to all."""
+        """Call `make` in the first process and return its result in all."""
         if self.size == 1:
             return make()
         made = [make() if self.is_first else None]
@@ -98,34 +98,34 @@ class Team:
         return made[0]  # type: ignore[return-value]
 
     def in_turn(self, read: Callable[[], Result]) -> Result:
-        """Let the first process of each host read before its others, which then find what it has downloaded."""
+        """Let the first process of each host read before the others, so that they find what it has downloaded."""
         is_early = os.environ.get("LOCAL_RANK", "0") == "0"
         result = read() if is_early else None
         self.any()
         return read() if result is None else result
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Let backward take the mean of the gradients over the processes; all begin with the first one's weights."""
+        """Average gradients over the processes in backward; all start with the first one's weights."""
         if self.size == 1:
             return model
         here = [self.device] if self.device.type == "cuda" else None
         wrapped = DistributedDataParallel(model, device_ids=here)
-        # Batch norm's statistics are those of each process's part; the first one's are written.
+        # Batch norm's statistics are those of each process's part; those of the first process are saved.
         wrapped.broadcast_buffers = False
         return wrapped
 
     def reseed(self, seed: int, update: int) -> None:
-        """Let dropout draw otherwise in every process; the first one's generator is a part of the checkpoints."""
+        """Make dropout differ between processes; the first one's generator is saved in checkpoints."""
         if self.rank:
             torch.manual_seed(seeded(seed, "rank", self.rank, update).initial_seed())
 
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Team]:
-    """Meet the other processes that torchrun has started, if any, while the block runs.
+    """Join the other processes started by torchrun, if any, for the block.
 
-    An error ends every process; one of them says why, the others end in silence.
-    Raises: UserError where a host has too few GPUs; Failure where another process has ended.
+    An error ends every process; one of them reports it, the others end silently.
+    Raises: UserError if a host has too few GPUs; Failure if another process has ended.
     """
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
@@ -140,7 +140,7 @@ def joined(device: torch.device) -> Iterator[Team]:
         reason: Exception = error
         if is_lost(error):
             reason = Failure(LOST)
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it now; there is something to say first
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it now, but the error must be reported first
         if not _speaks():
             raise SystemExit(2 if isinstance(reason, UserError) else 1) from None
         raise reason from None
@@ -148,13 +148,13 @@ def joined(device: torch.device) -> Iterator[Team]:
 
 
 def is_lost(error: BaseException) -> bool:
-    """Say whether an error means that another process is not there any more."""
+    """Return whether an error means that another process is gone."""
     told = isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in SIGNS)
     return told or isinstance(error, dist.DistError)
 
 
 def _own(device: torch.device) -> torch.device:
-    """Give each process of a host its own GPU, unless one is named; then all share it."""
+    """Assign each process of a host its own GPU, unless a GPU is named; then all share it."""
     if device.type != "cuda" or device.index is not None:
         return device
     place = int(os.environ.get("LOCAL_RANK", 0))
@@ -168,9 +168,9 @@ def _own(device: torch.device) -> torch.device:
 
 
 def _speaks() -> bool:
-    """Find out whether this process is the first to end with an error."""
+    """Return whether this process is the first to end with an error."""
     try:
         store = dist.distributed_c10d._get_default_store()
         return int(store.add(SAID, 1)) == 1
-    except RuntimeError:  # it has gone with its host
+    except RuntimeError:  # the store is gone with its host
         return True

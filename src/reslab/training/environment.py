@@ -1,4 +1,4 @@
-"""Where a run is made: what `environment.json` records."""
+"""The environment of a run, as recorded in `environment.json`."""
 
 import datetime
 import platform
@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 import reslab
+from reslab.machine import kernels
 from reslab.machine.precision import pick_precision
 from reslab.records import Compiled, DataSet, Environment, Precision, Segment, Setup
 from reslab.words import counted, printable
 
-# What a person should know of before a run goes on otherwise; the rest of a setup is only recorded.
-TOLD = ("device", "processor", "precision", "threads", "ranks", "torch", "numpy", "reslab")
+# Differences to report when a run is resumed; the rest of a setup is only recorded.
+TOLD = ("device", "processor", "precision", "threads", "ranks", "torch", "numpy", "reslab", "kernels")
 
 
 def describe_environment(
@@ -30,7 +31,7 @@ def describe_environment(
     deterministic: bool = False,
     ranks: int = 1,
 ) -> Environment:
-    """Record versions, processor, device, threads, command, commit, seed and data of the run that begins now."""
+    """Describe versions, processor, device, threads, command, commit, seed and data of a new run."""
     return Environment(
         reslab=reslab.__version__,
         python=platform.python_version(),
@@ -50,27 +51,28 @@ def describe_environment(
         precision=precision or pick_precision(device=device),
         deterministic=deterministic,
         ranks=ranks,
+        kernels=None if device.type != "cpu" else "on" if kernels.are_on() else "off",
     )
 
 
 def continue_environment(recorded: Environment, now: Environment, *, updates: int) -> Environment:
-    """Record that a run goes on after so many updates, in a segment where something differs from the one before.
+    """Record that a run is resumed after `updates` updates, with a new segment if the setup has changed.
 
-    Where nothing was kept, what computes it now has computed it from the start.
+    If no update was kept, the present setup counts as that of the whole run.
     """
     setup = {name: getattr(now, name) for name in Setup.model_fields}
     if updates == 0:
         return recorded.model_copy(update=setup)
-    if all(getattr(recorded.newest, name) == value for name, value in setup.items()):
+    if not recorded.newest.differing(now):
         return recorded
     segment = Segment(**setup, updates=updates, started=now.started)
     return recorded.model_copy(update={"segments": (*recorded.segments, segment)})
 
 
 def keep_precision(recorded: Environment, *, device: torch.device) -> Precision:
-    """Give what a run goes on multiplying with: what it began with, where there are units for that.
+    """Return the precision with which a run is resumed: the original one if there is hardware support.
 
-    On another processor or device without them, bfloat16 is far slower than float32, and its bits would differ anyway.
+    Without it, bfloat16 is far slower than float32, and results on another device would differ anyway.
     """
     newest = recorded.newest
     if (newest.processor, newest.device) == (name_processor(), _name_device(device)):
@@ -79,15 +81,16 @@ def keep_precision(recorded: Environment, *, device: torch.device) -> Precision:
 
 
 def tell_differences(before: Setup, now: Setup, *, updates: int, usual_threads: int) -> Iterator[str]:
-    """Say in a line what differs from before, and in another that threads are those of before, not the usual ones."""
+    """Yield a line on what differs from before, and one if the number of threads is kept but not the usual one."""
     if before.threads == now.threads != usual_threads:
-        yield f"{counted(now.threads, 'thread')}, as before; --threads {usual_threads} would be as many as usual here"
-    pairs = [(name, getattr(before, name), getattr(now, name)) for name in TOLD]
-    found = [f"{name} {was}, now {is_now}" for name, was, is_now in pairs if was != is_now]
+        yield f"{counted(now.threads, 'thread')}, as before; --threads {usual_threads} would be the default here"
+    differing = before.differing(now)
+    found = [f"{name} {getattr(before, name)}, now {getattr(now, name)}" for name in TOLD if name in differing]
+
     if found:
         yield (
-            f"From update {updates + 1:,} on it is computed otherwise, so its weights will not be those of a run that "
-            f"was never stopped: {'; '.join(found)} (environment.json records it)"
+            f"From update {updates + 1:,} on the setup differs, so the weights will not be those of an uninterrupted "
+            f"run: {'; '.join(found)} (environment.json records it)"
         )
 
 
@@ -96,7 +99,7 @@ def _name_device(device: torch.device) -> str:
 
 
 def _command() -> str:
-    """Say what was run; a notebook's kernel has no arguments but a file of its own, somewhere on the machine."""
+    """Return the command line, or for notebooks only the kernel, whose argument is an arbitrary file."""
     path = Path(sys.argv[0])
     program = "reslab" if path.parts[-2:] == ("reslab", "__main__.py") else path.name  # python -m reslab
     return printable(program if program == "ipykernel_launcher.py" else " ".join([program, *sys.argv[1:]]))
@@ -113,7 +116,7 @@ def name_processor() -> str:
 
 
 def _commit() -> str | None:
-    """Find the commit of this source tree, marked where files differ from it; None outside a repository."""
+    """Return the commit of this source tree, marked if files differ from it; None outside a repository."""
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],

@@ -1,4 +1,4 @@
-"""What a quick check of its data says before a training."""
+"""Results of a quick data check, printed before training."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ FEW_UPDATES = 100
 
 
 def tell_findings(begun: Begun, *, data_dir: Path | None, silent: bool) -> None:
-    """Say what is wrong with the images to learn from and what is not used; the test split stays closed."""
+    """Print problems of the training and validation images and what is not used; the test split stays closed."""
     if silent or not begun.team.is_first:
         return
     report = look_at(begun.splits, data_dir=data_dir)
@@ -22,13 +22,13 @@ def tell_findings(begun: Begun, *, data_dir: Path | None, silent: bool) -> None:
 
 
 def tell_few_updates(begun: Begun, recipe: Recipe, *, silent: bool) -> None:
-    """Say where a recipe for more images makes few updates of these."""
+    """Print a warning if a recipe for larger data makes few updates on these images."""
     if line := describe_few_updates(recipe, num_images=len(begun.splits[0].labels)):
         say(line, silent=silent or not begun.team.is_first)
 
 
 def describe_few_updates(recipe: Recipe, *, num_images: int) -> str | None:
-    """Say that a recipe for more images makes few updates of these, and what to set; nothing where they suffice."""
+    """Describe that a recipe makes too few updates on so few images, and what to set; None if they suffice."""
     per_epoch = -(-(recipe.sampling.images_per_epoch if recipe.sampling else num_images) // recipe.batch_size)
     updates = min(recipe.epochs * per_epoch, recipe.updates or recipe.epochs * per_epoch)
     if updates >= FEW_UPDATES or num_images > recipe.batch_size * FEW_UPDATES:

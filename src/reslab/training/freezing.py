@@ -1,4 +1,4 @@
-"""Parameters that are no longer trained from some epoch on, and batch norm that keeps its statistics."""
+"""Freezing of parameters from some epoch on, and of batch norm's statistics."""
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -8,23 +8,23 @@ from reslab.recipe.recipe import Freeze
 
 
 def freeze(model: nn.Module, parts: tuple[Freeze, ...], *, epoch: int) -> None:
-    """Take the parameters whose time has come in `epoch` (from 0) out of the training."""
+    """Freeze the parameters that are due in `epoch` (from 0)."""
     for name, parameter in model.named_parameters():
         if _is_frozen(name, parts, epoch):
             parameter.requires_grad_(False)
 
 
 def freeze_norms(model: nn.Module) -> None:
-    """Let batch norm compute as in evaluation, until the model is told to train."""
+    """Put batch norm into evaluation mode, until the model is next put into training mode."""
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.eval()
 
 
 def check_freezing(model: nn.Module, parts: tuple[Freeze, ...], *, epochs: int) -> None:
-    """Look for names that the network does not have, and for an epoch with nothing left to train.
+    """Check that all names exist in the network, and that every epoch has something to train.
 
-    Raises: UserError naming what there is.
+    Raises: UserError listing the existing names.
     """
     names = [name for name, _ in model.named_parameters()]
     for part in parts:
@@ -34,7 +34,7 @@ def check_freezing(model: nn.Module, parts: tuple[Freeze, ...], *, epochs: int) 
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     if all(_is_frozen(name, parts, epochs - 1) for name in trained):
         raise UserError(
-            f"freeze leaves nothing to train in the last of {epochs} epochs: take a part away, or end the run earlier"
+            f"freeze leaves nothing to train in the last of {epochs} epochs: remove an entry, or end the run earlier"
         )
 
 

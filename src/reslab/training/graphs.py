@@ -1,7 +1,7 @@
-"""Updates on a GPU as recorded graphs: a small network's kernels take less time than a processor takes to launch them.
+"""GPU updates as CUDA graphs: small networks' kernels take less time than launching them from the CPU.
 
-The first updates of each shape of batch are taken one by one, which lets the libraries choose their algorithms; then
-one is recorded as a CUDA graph of forward, backward and optimizer, and every later one is a replay.
+The first updates of each batch shape run normally, which lets the libraries choose their algorithms; then one is
+recorded as a CUDA graph of forward, backward and optimizer, and every later one is a replay.
 Axes: N images, C channels, H rows, W columns.
 """
 
@@ -16,11 +16,11 @@ from reslab.training.objective import Forward, Objective
 from reslab.training.step import update
 
 Chunks = Sequence[tuple[Tensor, Tensor]]  # images (N, C, H, W) and labels (N,)
-UPDATES_BEFORE = 3  # of a shape, taken one by one
+UPDATES_BEFORE = 3  # normal updates of a shape before recording
 
 
 class Updater(Protocol):
-    """Takes one update on a batch in chunks, at a share of the peak rate; gives the mean loss and the hits.
+    """Performs one update on a batch in chunks, at a share of the peak rate; returns the mean loss and the hits.
 
     `weight` is that of one process's part of a batch.
     """
@@ -36,10 +36,10 @@ def make_updater(
     device: torch.device,
     alone: bool = True,
 ) -> Updater:
-    """Give what takes the updates on `device`: recorded graphs on a GPU, plain calls elsewhere.
+    """Return the updater for `device`: recorded graphs on a GPU, plain calls elsewhere.
 
-    Where several processes train together, not `alone`, nothing is recorded: they wait for each other within an update.
-    It is made anew where the optimizer's state has been replaced, of which a recording knows the old memory.
+    If several processes train together (not `alone`), nothing is recorded, because they wait for each other within an
+    update. Make a new updater when the optimizer's state is replaced, since a recording refers to the old memory.
     """
     if device.type == "cuda" and alone:
         return GraphedUpdates(forward, optimizer, objective=objective, device=device)
@@ -51,7 +51,7 @@ def make_updater(
 
 
 class GraphedUpdates:
-    """One recording for each shape of batch and each set of trained parameters."""
+    """One recording for each batch shape and each set of trained parameters."""
 
     def __init__(
         self, forward: Forward, optimizer: torch.optim.Optimizer, *, objective: Objective, device: torch.device
@@ -63,7 +63,7 @@ class GraphedUpdates:
         self.recordings: dict[Hashable, _Recording] = {}
         self.taken: Counter[Hashable] = Counter()
         if not torch.are_deterministic_algorithms_enabled():
-            torch.backends.cudnn.benchmark = True  # shapes repeat, so that trying the algorithms pays
+            torch.backends.cudnn.benchmark = True  # shapes repeat, so trying algorithms pays off
 
     def __call__(self, chunks: Chunks, *, rate: float, weight: float = 1.0) -> tuple[Tensor, Tensor]:
         assert weight == 1.0, "a recording is of whole batches"
@@ -81,7 +81,7 @@ class GraphedUpdates:
         return tuple(images.shape for images, _ in chunks), trained
 
     def _take(self, chunks: Chunks, rate: float | Tensor) -> tuple[Tensor, Tensor]:
-        """Take an update on the stream of the recordings."""
+        """Perform an update on the stream of the recordings."""
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             result = update(self.forward, self.optimizer, objective=self.objective, chunks=chunks, rate=rate)
@@ -99,7 +99,7 @@ class GraphedUpdates:
 
 
 class _Recording:
-    """A graph, the memory that it reads its batch from, and that of its loss and hits, which the next replay reuses."""
+    """A graph with the memory of its inputs and of its outputs, loss and hits, which the next replay overwrites."""
 
     def __init__(self, graph: torch.cuda.CUDAGraph, inputs: Chunks, outputs: tuple[Tensor, Tensor]) -> None:
         self.graph, self.inputs, self.outputs = graph, inputs, outputs

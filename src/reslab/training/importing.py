@@ -1,6 +1,7 @@
-"""A run folder of weights that somebody else has trained.
+"""Import of weights trained elsewhere into a run folder.
 
-Shapes can all fit and the answers be noise, so the network is tried on training images; the test split stays closed.
+Even if all shapes fit, predictions can be noise, so the network is tested on training images; the test split stays
+closed.
 """
 
 from pathlib import Path
@@ -26,7 +27,7 @@ from reslab.training.distributed import Team
 from reslab.words import percent
 
 NUM_TRIED = 2000  # training images
-AT_LEAST = 0.5  # of them right
+AT_LEAST = 0.5  # accuracy on them
 
 
 def import_weights(
@@ -39,37 +40,37 @@ def import_weights(
     at_least: float = AT_LEAST,
     data_dir: Path | None = None,
 ) -> tuple[Run, float]:
-    """Make a finished run of a file of weights.
+    """Import a file of weights as a finished run.
 
     Parameters
     ----------
     file : Path or str
-        A `.safetensors`, or a state dict that `torch.save` has written; no code in it is run.
+        A `.safetensors` file, or a state dict written by `torch.save`; loading never executes code in it.
     model : str
         One of `reslab.MODELS`, such as `resnet56`.
     map : str
-        How its tensors are named: `akamaster`, `chenyaofo`, `torchvision`, or `order` for any others, which then have
-        to stand in the order of the forward pass.
+        How its tensors are named: `akamaster`, `chenyaofo`, `torchvision`, or `order` for any other names, if the
+        tensors are in the order of the forward pass.
     data : str
-        Data expression that it was trained on, whose classes it knows in this order.
+        Data expression that it was trained on; its classes must be in the same order.
     out : Path or str
         The run folder to make.
     at_least : float, default 0.5
-        Refuse the weights where a smaller share of training images is classified correctly.
+        Refuse the weights if the accuracy on training images is lower.
     data_dir : Path, optional
-        Where downloaded data lies, instead of `$RESLAB_DATA` or the cache directory.
+        Folder of downloaded data, instead of `$RESLAB_DATA` or the cache directory.
 
     Returns
     -------
     Run
-        The finished run: evaluate, report, extend or export it as any other.
+        The finished run, which can be evaluated, reported, extended or exported like any other.
     float
         The accuracy on up to 2000 training images.
 
     Raises
     ------
     UserError
-        Where the file cannot be read, its tensors do not fit the network, or its answers are too often wrong.
+        If the file cannot be read, its tensors do not fit the network, or its accuracy is too low.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""Training: epochs of updates, each epoch logged and saved, the last weights written at the end.
+"""The training loop: epochs are logged and saved, and the final weights are written.
 
-The test split is never read here. Epochs and updates count from 0 inside, epochs from 1 in the log.
+The test split is never read here. Epochs and updates count from 0 in code; epochs count from 1 in the log.
 """
 
 import time
@@ -41,8 +41,8 @@ from reslab.training.state import State, capture, restore
 from reslab.training.statistics import BATCH_SIZE, NUM_IMAGES, renew_statistics
 from reslab.training.step import make_forward
 
-NUM_LOOKED = 512  # training images that the finished network is tried on
-IMAGES_TO_PREPARE = 5000  # what the whitened patches are measured on
+NUM_LOOKED = 512  # training images on which the finished network is checked
+IMAGES_TO_PREPARE = 5000  # for whitened patches
 UPDATES_BETWEEN_CHECKS = {"cpu": 1, "cuda": 50}  # reading a loss makes a GPU wait
 SECONDS_BETWEEN_BEATS = 5.0
 EVERY_EPOCH = Safety()
@@ -50,7 +50,7 @@ EVERY_EPOCH = Safety()
 
 @dataclass(frozen=True)
 class _Length:
-    """How long a run is: updates per epoch, updates in all, epochs in all."""
+    """Length of a run: updates per epoch, total updates, total epochs."""
 
     per_epoch: int
     updates: int
@@ -59,18 +59,18 @@ class _Length:
 
 @dataclass(frozen=True)
 class Start:
-    """A network that is not trained from scratch, and the one whose opinion it should keep."""
+    """A network to start from, and the teacher to distil from, if any."""
 
     model: ImageClassifier
     teacher: ImageClassifier | None = None
 
 
 class _NotFinite(Exception):  # noqa: N818 - handled here, never seen
-    """A loss is not finite; the message says where."""
+    """Signals that a loss is not finite; the message says where."""
 
 
 class Trainer:
-    """One run under way: its data, its state, its epochs."""
+    """A run in progress: its data, state and epochs."""
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ class Trainer:
         if self.recipe.pretrained is not None:
             return start_from(self.recipe.pretrained, self.recipe.model, **sizes)
         model = models.build(self.recipe.model, **sizes)
-        if self.team.is_first:  # with whose weights all begin
+        if self.team.is_first:  # all processes start with its weights
             some = torch.randperm(len(self.images.labels), generator=seeded(self.seed, "prepare"))[:IMAGES_TO_PREPARE]
             model.prepare(standardize(self.images.images[some], by=self.by))
             if self.recipe.start is not None:
@@ -163,7 +163,7 @@ class Trainer:
         )
 
     def catch_up(self) -> "Trainer":
-        """Go to the newest checkpoint, where there is one."""
+        """Restore the newest checkpoint, if there is one."""
         newest = self.team.from_first(lambda: self.run.read_checkpoint() if self.run.has_checkpoint else None)
         if newest is not None:
             restore(self.state, newest)
@@ -172,13 +172,13 @@ class Trainer:
         return self
 
     def train(self) -> Run:
-        """Run the epochs that are missing, then write the weights."""
+        """Run the remaining epochs, then write the weights."""
         self.run_epochs()
         self.write_weights()
         return self.run
 
     def run_epochs(self) -> None:
-        """Run the epochs that are missing. Raises: UserError where the recipe freezes all or what is not there."""
+        """Run the remaining epochs. Raises: UserError if the recipe freezes everything or unknown parameters."""
         if self.note is not None and self.state.updates == 0:
             self.display.say(self.note)
         check_freezing(self.state.model, self.recipe.freeze, epochs=self.length.epochs)
@@ -188,7 +188,7 @@ class Trainer:
                     self._run_epoch()
 
     def _is_over(self) -> bool:
-        """Tell whether all epochs are done, or early stopping has waited long enough for a better one."""
+        """Return whether all epochs are done, or early stopping has run out of patience."""
         state, stopping = self.state, self.recipe.early_stopping
         if self.is_late:
             return True
@@ -197,10 +197,10 @@ class Trainer:
         return state.epochs >= self.length.epochs
 
     def write_weights(self) -> None:
-        """Finish the network as it is now and write it; the run is then finished."""
+        """Finish the network in its current state and write it, which finishes the run."""
         if self.is_late and self.state.updates < self.length.updates:
             self.display.say(
-                f"the time is over after {self.state.updates:,} of {self.length.updates:,} updates, before the "
+                f"time ran out after {self.state.updates:,} of {self.length.updates:,} updates, before the "
                 "learning rate has fallen: allow more minutes"
             )
         if self.state.best_epoch is not None:
@@ -213,7 +213,7 @@ class Trainer:
         self._warn_of_shortfall(finished.network)
 
     def _warn_of_shortfall(self, network: Network) -> None:
-        """Try the finished network on a few training images; warn where it knows far fewer than were logged."""
+        """Check the finished network on a few training images; warn if its accuracy is far below the logged one."""
         if not self.team.is_first or self.batches.is_streamed:
             return
         some = self.images.subset(
@@ -226,7 +226,7 @@ class Trainer:
 
     @contextmanager
     def _rescue(self) -> Iterator[None]:
-        """Where another process is lost, leave the newest state that was whole: the update under way never is."""
+        """If another process is lost, keep the newest complete state, without the update in progress."""
         try:
             yield
         except RuntimeError as error:
@@ -252,7 +252,7 @@ class Trainer:
             freeze_norms(state.model)
         freeze(state.model, self.recipe.freeze, epoch=epoch)
         if self.team.size > 1 and self.recipe.freeze:
-            self.forward = self._make_forward()  # which waits for the gradients that there are
+            self.forward = self._make_forward()  # DDP must expect the right set of gradients
             self.update = self._make_updater()
         began = time.perf_counter() - state.seconds
         start = state.updates - epoch * self.length.per_epoch
@@ -276,13 +276,13 @@ class Trainer:
             self._heed_clock_and_stop()
 
     def _so_far(self, place: int, num_seen: int) -> tuple[float, float]:
-        """Give loss and accuracy over the epoch's updates up to `place`."""
+        """Return loss and accuracy over the epoch's updates up to `place`."""
         losses, hits = self.state.losses[: place + 1], self.state.hits[: place + 1]
         sizes = torch.tensor(self.batches.sizes[: place + 1], device=self.device)
         return float((losses * sizes).sum()) / num_seen, int(hits.sum()) / num_seen
 
     def _beat(self, *, epoch: int, share: float, so_far: Callable[[], tuple[float, float]]) -> None:
-        """Show other programs now and then that this one is alive, and how far it is."""
+        """Write a heartbeat with the progress from time to time, for other programs."""
         now = time.monotonic()
         if self.team.is_first and now - self.beaten >= SECONDS_BETWEEN_BEATS:
             loss, accuracy = so_far()
@@ -290,7 +290,7 @@ class Trainer:
             self.beaten = now
 
     def _heed_clock_and_stop(self) -> None:
-        """Save where it is time, and end where any process has been asked to."""
+        """Save if it is time, and stop if any process has been asked to."""
         due = self.clock.is_due(updates=self.state.updates)
         is_due, is_asked, self.is_late = self.team.any(due, self.stop.requested, self.clock.is_over)
         if is_due:
@@ -300,7 +300,7 @@ class Trainer:
             self._heed_stop()
 
     def _heed_stop(self) -> None:
-        """Save and end where somebody has asked for it."""
+        """Save and stop if that was requested."""
         if self.stop.requested:
             self._save()
             command = "train" if self.recipe.extension is None else "extend"
@@ -310,7 +310,7 @@ class Trainer:
             )
 
     def _rate(self, update: int) -> float:
-        """Give the share of the peak rate."""
+        """Return the share of the peak rate."""
         rate = rate_at(
             self.recipe.schedule,
             update=update,
@@ -324,7 +324,7 @@ class Trainer:
         return LOWERED if self.state.lowered_from is not None and update >= self.state.lowered_from else 1.0
 
     def _check_losses(self, place: int, *, now: bool = False) -> None:
-        """Look for a loss that is not finite; on a GPU only `now` and then, since to look is to wait."""
+        """Check for a loss that is not finite; on a GPU only at intervals or `now`, since checking makes it wait."""
         between = UPDATES_BETWEEN_CHECKS[self.device.type]
         is_last = place + 1 == self.length.per_epoch or self.state.updates == self.length.updates
         if (place + 1) % between and not (is_last or now):
@@ -337,9 +337,9 @@ class Trainer:
             )
 
     def _lower_rate(self, error: Exception) -> None:
-        """Go back to the newest sound state from before the epoch, which is then trained at a lower rate.
+        """Go back to the newest state from before the epoch, which is then trained at a lower rate.
 
-        Where the checkpoints lie plays no part: what is trained twice until then is trained as before.
+        The result does not depend on when checkpoints were saved: updates before the epoch repeat unchanged.
         """
         begin = self.state.epochs * self.length.per_epoch
         if self.clock.safety.on_nonfinite == "stop" or self.state.lowered_from is not None:
@@ -348,8 +348,8 @@ class Trainer:
                 f"{error}{again}: lower optimizer.peak_lr (now {self.recipe.optimizer.peak_lr:g}); "
                 f"{self.run.path} keeps its last checkpoint"
             ) from None
-        self.display.say(f"{error}: back to the start of the epoch, from there on at {LOWERED:g} of the rate")
-        for parameter in self.trained:  # some may have been frozen since
+        self.display.say(f"{error}: returning to the start of the epoch, from there on at {LOWERED:g} times the rate")
+        for parameter in self.trained:  # some may have been frozen in the meantime
             parameter.requires_grad_(True)
         restore(self.state, self.team.from_first(lambda: self._newest_before(begin)))
         self.state.lowered_from = begin
@@ -361,7 +361,7 @@ class Trainer:
         return max((one for one in known if one.state["updates"] <= begin), key=lambda one: one.state["updates"])
 
     def _close_epoch(self) -> None:
-        """Log the epoch that has ended, and save."""
+        """Log the finished epoch, and save."""
         state, number = self.state, self.state.epochs + 1
         num_batches = state.updates - state.epochs * self.length.per_epoch
         sizes = torch.tensor(self.batches.sizes[:num_batches], device=self.device)
@@ -392,7 +392,7 @@ class Trainer:
             self._save()
 
     def _save(self) -> None:
-        """Write a checkpoint; never one that holds a loss that is not finite."""
+        """Write a checkpoint, but never one with a loss that is not finite."""
         if num_batches := self.state.updates - self.state.epochs * self.length.per_epoch:
             self._check_losses(num_batches - 1, now=True)
         self.run.write_checkpoint(*capture(self.state))
@@ -401,14 +401,14 @@ class Trainer:
         self.clock.restart()
 
     def _settle(self) -> None:
-        """Measure batch norm's statistics anew, so that what is validated last is what is written."""
+        """Recompute batch norm's statistics, so that the last validation is of the weights that are written."""
         if self.recipe.freeze_norms:
             return
         stored = self.batches.stored(num_images=NUM_IMAGES, batch_size=BATCH_SIZE)
         renew_statistics(self.state.model, map(self._prepare, stored))
 
     def _validate(self) -> dict[str, float]:
-        """Measure loss and accuracy on the held-out images, where there are any."""
+        """Measure loss and accuracy on the held-out images, if there are any."""
         if self.held_out is None:
             return {}
         logits = predict_logits(self.state.model, self.held_out.images, prepare=self._prepare)
@@ -419,8 +419,8 @@ class Trainer:
         }
 
     def _prepare(self, images: Tensor) -> Tensor:
-        if self.team.size == 1:  # else the others wait: all stop together, after it
-            self._heed_stop()  # this can take long
+        if self.team.size == 1:  # with several processes, all stop together afterwards
+            self._heed_stop()  # validation can take long
         return standardize(images.to(self.device), by=self.by)
 
     def _describe_weights(self) -> Weights:

@@ -1,8 +1,8 @@
-"""Muon: momentum whose matrix is made orthogonal before it is taken as a step; SGD for what is no matrix.
+"""Muon: orthogonalised momentum for matrices; SGD for other parameters.
 
-Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks", as KellerJordan/cifar10-airbench
-has it for convolutions: filters keep the norm sqrt(outputs), and the step is not scaled.
-Differs from it: float32, since bf16 is the slower one on most processors.
+Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks", in the form for convolutions of
+KellerJordan/cifar10-airbench: filters keep the norm sqrt(outputs), and the step is not scaled.
+Differs from it: float32, since bf16 is slower on most processors.
 """
 
 from typing import Any
@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic; steep at 0, its values stay within about 0.7 to 1.2
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic: steep at 0, with values within about 0.7 to 1.2
 
 
 class MuonOptimizer(torch.optim.Optimizer):
-    """Groups have `orthogonal` (with `iterations`) or not, and `lr`, `momentum` and `weight_decay`."""
+    """The Muon optimizer; groups have `orthogonal` (with `iterations`), `lr`, `momentum` and `weight_decay`."""
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         super().__init__(groups, {"weight_decay": 0.0})
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
-        """Take one step of every parameter that has a gradient."""
+        """Take one step for every parameter that has a gradient."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -38,11 +38,11 @@ class MuonOptimizer(torch.optim.Optimizer):
             parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
             flat = orthogonalize(direction.flatten(1), iterations=group["iterations"])
             direction = flat.view(direction.shape)
-        parameter.sub_(direction.mul_(group["lr"]))  # a tensor where a graph is recorded
+        parameter.sub_(direction.mul_(group["lr"]))  # a tensor while a graph is recorded
 
 
 def orthogonalize(matrix: Tensor, *, iterations: int) -> Tensor:
-    """Bring all singular values of a matrix (R, C) near 1 by a Newton-Schulz iteration; its directions stay."""
+    """Bring all singular values of a matrix (R, C) near 1 by Newton-Schulz iteration, keeping its singular vectors."""
     a, b, c = COEFFICIENTS
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     x = x / (x.norm() + 1e-7)

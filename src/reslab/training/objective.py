@@ -1,7 +1,7 @@
-"""What training makes small: cross-entropy, with what a recipe adds to it.
+"""The training objective: cross-entropy with the terms that a recipe adds.
 
 Source: logit adjustment, Menon et al. 2020, arXiv:2007.07314 (its loss; balanced softmax, Ren et al. 2020,
-arXiv:2007.10740, is the same with the classes' counts); distillation from the network before, Li and Hoiem 2016,
+arXiv:2007.10740, is the same with class counts); distillation from the base network, Li and Hoiem 2016,
 "Learning without Forgetting", arXiv:1606.09282.
 Axes: N images, C channels, H rows, W columns, K classes, K' old classes.
 """
@@ -22,16 +22,16 @@ Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # logits (N, K), images,
 
 
 def make_objective(recipe: Recipe, *, images: ImageSet, teacher: Forward | None, device: torch.device) -> Objective:
-    """Build the loss of `recipe` for its training images; `teacher` is the network that is being extended."""
+    """Build the loss of `recipe` for its training images; `teacher` is the network being extended."""
     offset = recipe.logit_adjustment * log_prior(images.counts(), recipe=recipe).to(device)
     weights = None if recipe.class_weights is None else class_weights(images, recipe.class_weights).to(device)
     extension = recipe.extension
 
     def objective(logits: Tensor, chunk: Tensor, labels: Tensor) -> Tensor:
         smoothing = recipe.label_smoothing
-        if labels.ndim == 2:  # shares of weighted images: PyTorch would smooth each by as much, whatever its weight
+        if labels.ndim == 2:  # weighted class shares: PyTorch would smooth each equally, whatever its weight
             labels = labels * (1 - smoothing) + labels.sum(dim=1, keepdim=True) * (smoothing / labels.shape[1])
-        # Weighted, PyTorch's mean would depend on which labels are in the batch.
+        # PyTorch's weighted mean would depend on which labels are in the batch.
         losses = F.cross_entropy(
             logits + offset,
             labels,
@@ -51,9 +51,9 @@ def make_objective(recipe: Recipe, *, images: ImageSet, teacher: Forward | None,
 
 
 def class_weights(images: ImageSet, weights: Literal["balanced"] | tuple[float, ...]) -> Tensor:
-    """Give the weight of each class (K,) in the loss; their mean over the training images is 1.
+    """Return the weight of each class (K,) in the loss; their mean over the training images is 1.
 
-    Raises: UserError where there is not one weight for each class.
+    Raises: UserError unless there is one weight for each class.
     """
     counts = torch.tensor(images.counts(), dtype=torch.float64)
     if weights == "balanced":
@@ -69,13 +69,13 @@ def class_weights(images: ImageSet, weights: Literal["balanced"] | tuple[float, 
 
 
 def log_prior(counts: list[int], *, recipe: Recipe) -> Tensor:
-    """Give the logarithm of each class's share (K,) of the images that training sees."""
+    """Return the logarithm of each class's share (K,) of the images seen in training."""
     exponent = 1 - recipe.sampling.balance if recipe.sampling else 1.0
     weights = torch.tensor(counts, dtype=torch.float64).clamp(min=1) ** exponent
     return (weights / weights.sum()).log().float()
 
 
 def distillation(logits: Tensor, opinion: Tensor, *, temperature: float) -> Tensor:
-    """Measure how far logits (N, K') are from the teacher's: mean KL divergence, times temperature squared."""
+    """Compute the mean KL divergence of logits (N, K') from the teacher's, times the squared temperature."""
     ours, theirs = (F.log_softmax(each / temperature, dim=1) for each in (logits, opinion))
     return F.kl_div(ours, theirs, reduction="batchmean", log_target=True) * temperature**2

@@ -14,9 +14,9 @@ Group = dict[str, Any]
 
 
 def make_optimizer(model: ImageClassifier, *, settings: Optimizer, backbone: float = 1.0) -> torch.optim.Optimizer:
-    """Build the optimizer; each group holds its own `peak_lr`, which for all but the head is `backbone` times as large.
+    """Build the optimizer; each group has its own `peak_lr`, multiplied by `backbone` for all but the head.
 
-    What needs no gradient is left out.
+    Parameters that need no gradient are left out.
     """
     match settings:
         case Sgd():
@@ -41,7 +41,7 @@ def make_optimizer(model: ImageClassifier, *, settings: Optimizer, backbone: flo
 
 
 def _sgd_groups(model: ImageClassifier, settings: Sgd) -> list[Group]:
-    """Part head from backbone, and kernels from the rest; decay acts on kernels, or on all where the recipe says so."""
+    """Group parameters by head and backbone, kernels and rest; decay acts on kernels, or on all by the recipe."""
     decay = settings.weight_decay
     return [
         {
@@ -79,7 +79,7 @@ def _muon_groups(model: ImageClassifier, settings: Muon) -> list[Group]:
 
 
 def _adamw_groups(model: ImageClassifier, settings: AdamW) -> list[Group]:
-    """Make a group for the kernels and one for the rest of each layer or block, with the rate of its place."""
+    """Make a group for the kernels and one for the rest of each layer or block, with layer-wise rates."""
     layers = list(dict.fromkeys(_layer_of(name) for name, _ in model.named_parameters()))
     groups: dict[tuple[str, bool], Group] = {}
     for name, parameter in model.named_parameters():
@@ -97,7 +97,7 @@ def _adamw_groups(model: ImageClassifier, settings: AdamW) -> list[Group]:
 
 
 def _layer_of(name: str) -> str:
-    """Name the child that a parameter belongs to, and of a sequence its place: `stem`, `blocks.3`."""
+    """Name the child module of a parameter, with its index inside a sequence: `stem`, `blocks.3`."""
     child, *rest = name.split(".")
     return f"{child}.{rest[0]}" if rest and rest[0].isdigit() and len(rest) > 2 else child
 
@@ -131,7 +131,7 @@ def rate_at(schedule: Schedule, *, update: int, updates_per_epoch: int, total_up
 
 
 def _progress(update: int, total: int, warmup: float) -> tuple[float, float]:
-    """Say how far the rise and the fall have come, each in [0, 1]; the fall would be over one update after the last."""
+    """Return the progress of rise and fall, each in [0, 1]; the fall would end one update after the last."""
     rise = warmup * total
     risen = min(1.0, (update + 1) / rise) if rise else 1.0
     fallen = max(0.0, (update - rise) / (total - rise)) if total > rise else 0.0

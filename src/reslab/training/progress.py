@@ -1,4 +1,4 @@
-"""What a person sees while a network trains: a bar on a terminal, else a line per epoch. Everything goes to stderr."""
+"""Progress display during training: a bar on a terminal, else a line per epoch. Everything goes to stderr."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,11 +10,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from reslab.records import Epoch
 from reslab.words import percent, printable
 
-PAUSE, PAUSE_ON_A_TERMINAL = 30.0, 1.0  # seconds between words on an epoch under way
+PAUSE, PAUSE_ON_A_TERMINAL = 30.0, 1.0  # seconds between updates on the current epoch
 
 
 class Display:
-    """Shows updates and epochs; a silent one shows nothing."""
+    """Displays updates and epochs; if silent, nothing."""
 
     def __init__(self, *, total_updates: int, total_epochs: int, silent: bool) -> None:
         self.console = Console(stderr=True, quiet=silent, highlight=False)
@@ -26,7 +26,7 @@ class Display:
 
     @contextmanager
     def shown(self, *, updates: int) -> Iterator["Display"]:
-        """Keep the bar on the screen while the block runs; `updates` are done already."""
+        """Show the bar within the block; `updates` are done already."""
         if self.console.quiet or not self.console.is_terminal:
             yield self
             return
@@ -42,9 +42,9 @@ class Display:
             yield self
 
     def update(self, *, epoch: int, images_per_second: float, so_far: Callable[[], tuple[float, float]]) -> None:
-        """Count one more update, in `epoch` (from 0); `so_far` gives the epoch's loss and accuracy until now.
+        """Count one more update in `epoch` (from 0); `so_far` returns the epoch's loss and accuracy so far.
 
-        That is asked for seldom, since a GPU has to be waited for.
+        It is called rarely, since it makes a GPU wait.
         """
         if self.bar is not None:
             self.bar.advance(self.task)
@@ -73,7 +73,7 @@ class Display:
         self.say(line)
 
     def say(self, line: str) -> None:
-        """Print a sentence, as it is."""
+        """Print a sentence unchanged."""
         self.console.print(printable(line), soft_wrap=True, markup=False, emoji=False)
 
 
@@ -85,5 +85,5 @@ def warn(line: str, *, silent: bool) -> None:
 
 
 def say(line: str, *, silent: bool) -> None:
-    """Print a sentence where no training is shown yet."""
+    """Print a sentence outside of a training display."""
     Display(total_updates=0, total_epochs=0, silent=silent).say(line)

@@ -1,6 +1,6 @@
-"""What a run does against loss: how often it saves, and what follows a loss that is not finite.
+"""Safety of a run: how often it saves, and how it handles a loss that is not finite.
 
-Options of a command, not of a recipe: the weights at the end do not depend on how often they were saved.
+These are options of a command, not of a recipe: the final weights do not depend on how often they were saved.
 """
 
 import math
@@ -15,22 +15,22 @@ from reslab.errors import UserError
 
 Unit = Literal["epochs", "updates", "minutes"]
 OnNonfinite = Literal["retry", "stop"]
-LOWERED: Final = 0.1  # times the rate, after a loss that was not finite
+LOWERED: Final = 0.1  # factor on the rate after a loss that was not finite
 
 
 @dataclass(frozen=True)
 class Safety:
-    """Save `every` so many epochs, updates or minutes; after a loss that is not finite, `retry` once or `stop`."""
+    """Save `every` number of epochs, updates or minutes; after a loss that is not finite, `retry` once or `stop`."""
 
     every: int = 1
     unit: Unit = "epochs"
     on_nonfinite: OnNonfinite = "retry"
     saved: Callable[[Path], None] | None = None  # called with the run's folder after each checkpoint
-    until: float = math.inf  # when the run ends as it is, by the clock of `time.monotonic`
+    until: float = math.inf  # time by `time.monotonic` at which the run ends in its current state
 
     @classmethod
     def parse(cls, checkpoint_every: str, *, on_nonfinite: str) -> Self:
-        """Read what a person has written, such as 2epochs. Raises: UserError."""
+        """Parse user options such as 2epochs. Raises: UserError."""
         found = re.fullmatch(r"([1-9][0-9]{0,8}) ?(epoch|update|minute)s?", checkpoint_every)
         if found is None:
             raise UserError(
@@ -43,7 +43,7 @@ class Safety:
 
 
 class Clock:
-    """Says when the next checkpoint is due."""
+    """Decides when the next checkpoint is due."""
 
     def __init__(self, safety: Safety) -> None:
         self.safety = safety
@@ -55,11 +55,11 @@ class Clock:
 
     @property
     def is_over(self) -> bool:
-        """Say whether the run's time is over."""
+        """Return whether the run's time is over."""
         return self.safety.until < math.inf and time.monotonic() >= self.safety.until
 
     def is_due(self, *, updates: int) -> bool:
-        """Say whether to save inside an epoch, now that so many updates of the run are done."""
+        """Return whether to save within an epoch, after `updates` updates of the run."""
         match self.safety.unit:
             case "updates":
                 return updates % self.safety.every == 0
@@ -69,5 +69,5 @@ class Clock:
                 return False
 
     def is_due_after(self, *, epochs: int) -> bool:
-        """Say whether to save now that so many epochs of the run have ended."""
+        """Return whether to save after `epochs` epochs of the run."""
         return self.safety.unit == "epochs" and epochs % self.safety.every == 0

@@ -1,4 +1,4 @@
-"""Train by a recipe, or go on with a run that was stopped."""
+"""Train a recipe, or resume a run."""
 
 import time
 from dataclasses import replace
@@ -17,7 +17,7 @@ from reslab.training.progress import say
 from reslab.training.safety import Safety
 from reslab.training.starting import start_at
 
-END = 0.95  # of the time, when updates end that take longer than was measured: writing the weights takes the rest
+END = 0.95  # of the time, after which slow updates end, leaving the rest for writing the weights
 
 
 def train(
@@ -38,38 +38,38 @@ def train(
 ) -> Run:
     """Train a network from scratch, or from the weights of another one.
 
-    Processes that torchrun has started train one run together, each on its part of every batch; the first one writes
-    it.
+    Processes started by torchrun train one run together, each on its part of every batch; the first one writes the run
+    folder.
 
     Parameters
     ----------
     recipe : Recipe
-        What to train, on what and how.
+        What to train, on which data and how.
     out : Path or str
         The run folder to make.
     seed : int, default 0
-        Decides the first weights, and the order and augmentation of the images.
+        Random seed of the initial weights, and of the order and augmentation of the images.
     device : str, default "auto"
-        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
+        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU if there is one.
     data_dir : Path, optional
-        Where downloaded data lies, instead of `$RESLAB_DATA` or the cache directory.
+        Folder of downloaded data, instead of `$RESLAB_DATA` or the cache directory.
     allow_remote : bool, default False
-        Whether another machine that the run's recipe names may be contacted.
+        Whether to allow contacting other machines named in the run's recipe.
     silent : bool, default True
         Whether to hide the progress bar and the line of each epoch.
     safety : Safety, optional
         How often to save, and what to do about a loss that is not finite; by default each epoch, and one retry.
     compile : {"auto", "on", "off"}, default "auto"
-        Whether the network is compiled; `auto` does so where that saves more time than it takes.
+        Whether to compile the network; `auto` does so if that saves more time than it takes.
     precision : {"auto", "float32", "bfloat16"}, default "auto"
-        Type of the numbers that are multiplied; `auto` is bfloat16 where the processor or GPU has units for it.
+        Number type of multiplications; `auto` is bfloat16 if the processor or GPU has hardware support.
     deterministic : bool, default False
-        Whether to allow only algorithms that repeat to the bit, also on a GPU. No network is compiled then.
+        Whether to allow only bitwise reproducible algorithms, also on a GPU. The network is then not compiled.
     minutes : float, optional
-        Shorten the recipe to what is done in this time, by the measured time of an update; the rate still falls.
+        Shorten the recipe to fit this time, by the measured time of an update; the rate still falls.
     start : Path or str, optional
-        A run folder, a `.safetensors` or a state dict of `torch.save`: layers below the head start from its weights,
-        where names and shapes fit. Or `timm:NAME`: a network of timm, with the weights that timm has for it.
+        A run folder, a `.safetensors` or a state dict of `torch.save`: layers below the head start from its weights
+        if names and shapes fit. Or `timm:NAME`: a network of timm, with timm's weights.
 
     Returns
     -------
@@ -79,10 +79,10 @@ def train(
     Raises
     ------
     UserError
-        Where the recipe, the data or the folder do not allow it.
+        If the recipe, the data or the folder are unsuitable.
     Failure
-        Where the loss is not finite, the disk refuses, somebody interrupts, or another process of the run has ended.
-        What was saved until then can be resumed.
+        If the loss is not finite, a file cannot be written, training is interrupted, or another process of the run has
+        ended. The run can then be resumed from its last checkpoint.
 
     Examples
     --------
@@ -118,7 +118,7 @@ def train(
 def _shorten(
     recipe: Recipe, minutes: float, *, data_dir: Path | None, allow_remote: bool, team: Team, silent: bool
 ) -> Recipe:
-    """Shorten a recipe to so many minutes, as the first process measures it."""
+    """Shorten a recipe to the given minutes, as measured by the first process."""
     images = team.in_turn(lambda: read_splits(recipe, data_dir=data_dir, allow_remote=allow_remote, team=team))[0]
     shorter = team.from_first(lambda: within(recipe, minutes=minutes, images=images, device=team.device))
     if shorter != recipe:
@@ -140,27 +140,26 @@ def resume(
     safety: Safety = EVERY_EPOCH,
     threads: int | None = None,
 ) -> Run:
-    """Resume an interrupted run from its newest checkpoint, or from the start where there is none yet.
+    """Resume an interrupted run from its newest checkpoint, or from the start if there is none yet.
 
-    The weights at the end are byte-identical to those of a run that was never interrupted. A finished run stays as it
-    is.
+    The final weights are byte-identical to those of an uninterrupted run. A finished run is left unchanged.
 
     Parameters
     ----------
     path : Path or str
         The run folder.
     device : str, default "auto"
-        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where there is one.
+        `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU if there is one.
     data_dir : Path, optional
-        Where downloaded data lies, instead of `$RESLAB_DATA` or the cache directory.
+        Folder of downloaded data, instead of `$RESLAB_DATA` or the cache directory.
     allow_remote : bool, default False
-        Whether another machine that the run's recipe names may be contacted.
+        Whether to allow contacting other machines named in the run's recipe.
     silent : bool, default True
         Whether to hide the progress bar and the line of each epoch.
     safety : Safety, optional
         How often to save, and what to do about a loss that is not finite; by default each epoch, and one retry.
     threads : int, optional
-        Threads to compute with, instead of as many as before.
+        Number of threads, by default as many as before.
 
     Returns
     -------
@@ -170,7 +169,7 @@ def resume(
     Raises
     ------
     UserError
-        Where the folder holds no run, another process works on it, its data has changed or its checkpoints are corrupt;
+        If the folder holds no run, another process uses it, its data has changed or its checkpoints are corrupt;
         and as `train`.
     Failure
         As `train`.

@@ -1,8 +1,8 @@
-"""A run that starts from weights which another run, or somebody else, has trained: all layers that fit.
+"""Runs that start from existing weights, of another run or from elsewhere, in all layers that fit.
 
 The head is left out unless the recipe says that the classes are the same.
 
-The run folder keeps them as `base.safetensors`, so that resuming does not need the file that they came from.
+The run folder keeps the weights as `base.safetensors`, so resuming does not need the original file.
 """
 
 import hashlib
@@ -22,19 +22,19 @@ from reslab.runs import Run
 from reslab.runs.files import read_safetensors, to_safetensors
 from reslab.words import counted
 
-TIMM = "timm:"  # before a name of timm's
+TIMM = "timm:"  # prefix of timm's names
 DIGEST = "sha256"  # of the file, in the metadata of base.safetensors
 
 
 class Given(NamedTuple):
-    """A recipe that says what it starts from, and the weights."""
+    """Starting weights, and the recipe that records them."""
 
     recipe: Recipe
     found: StateDict
     source: Run | None  # None: a file
 
     def bring(self, run: Run) -> None:
-        """Keep the weights in a run folder, and what they have learned from."""
+        """Store the weights in a run folder, with the digests of the images they were trained on."""
         tensors = {name: value.contiguous().numpy() for name, value in self.found.tensors.items()}
         run.write_base(to_safetensors(tensors, {DIGEST: self.found.sha256}))
         if self.source:
@@ -42,9 +42,9 @@ class Given(NamedTuple):
 
 
 def start_at(path: Path | str, recipe: Recipe) -> Given:
-    """Read the weights of a run folder, of a file, or of a network of timm, which is then the recipe's network too.
+    """Read weights from a run folder, a file, or timm, whose network then becomes the recipe's.
 
-    Raises: UserError where they cannot be read.
+    Raises: UserError if they cannot be read.
     """
     if recipe.pretrained is not None:
         raise UserError(f"--from: {recipe.name} starts from {recipe.pretrained} already: add --set pretrained=null")
@@ -58,7 +58,7 @@ def start_at(path: Path | str, recipe: Recipe) -> Given:
 
 
 def _start_at_timm(name: str, recipe: Recipe) -> Given:
-    """Take a network of timm with its weights, for RGB pictures that are standardised as it knows them."""
+    """Use a network of timm with its weights, for RGB pictures standardised as it expects."""
     model = {"kind": "timm", "name": name}
     wanted = parse_recipe(recipe.model_dump() | {"model": model, "channels": 3}, where=f"--from {TIMM}{name}")
     weights = load_timm(name)
@@ -75,9 +75,9 @@ def _start_at_timm(name: str, recipe: Recipe) -> Given:
 
 
 def take_start(model: ImageClassifier, run: Run, start: StartingWeights) -> str:
-    """Put the weights that a run keeps into the layers, and say which were taken.
+    """Load a run's stored starting weights into the layers, and describe which were used.
 
-    Raises: UserError where the file is not the one that the run began with, or nothing fits.
+    Raises: UserError if the file is not the one that the run started with, or nothing fits.
     """
     tensors, metadata = read_safetensors(run.base_path)
     if metadata.get(DIGEST) != start.sha256:

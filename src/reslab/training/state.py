@@ -1,4 +1,4 @@
-"""The complete state of a training run, to arrays and back."""
+"""The complete state of a training run, converted to arrays and back."""
 
 from dataclasses import dataclass, field
 from textwrap import shorten
@@ -19,16 +19,16 @@ from reslab.runs.files import Arrays
 
 @dataclass
 class State:
-    """Where a run stands: the network, the optimizer, and the figures of the epoch under way."""
+    """State of a run: the network, the optimizer, and the losses and hits of the current epoch."""
 
     model: ImageClassifier
     optimizer: torch.optim.Optimizer
     losses: Tensor  # (batches per epoch,) float32
     hits: Tensor  # (batches per epoch,) int64
     updates: int = 0
-    epochs: int = 0  # closed, that is logged
-    is_warm: bool = False  # whether the warm-up rate has done its work
-    seconds: float = 0.0  # spent on the epoch under way
+    epochs: int = 0  # completed and logged
+    is_warm: bool = False  # whether warm-up has ended
+    seconds: float = 0.0  # spent on the current epoch
     lowered_from: int | None = None  # the update from which the rate is lower, after a loss that was not finite
     best_epoch: int | None = None  # of early stopping: the number of the epoch whose weights are `best`
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -36,21 +36,21 @@ class State:
     best_loss: float = 0.0
 
     def compare(self, *, epoch: int, accuracy: float, loss: float) -> None:
-        """Keep the weights as they are now where they are the best so far."""
+        """Keep the current weights if they are the best so far."""
         if self.best_epoch is None or (accuracy, -loss) > (self.best_accuracy, -self.best_loss):
             self.best_epoch, self.best_accuracy, self.best_loss = epoch, accuracy, loss
             self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
 
 class CheckpointState(Part):
-    """What a checkpoint holds beside its tensors; see `State`."""
+    """The values of a checkpoint other than tensors; see `State`."""
 
     schema_version: Literal[1] = 1
     updates: NonNegativeInt
     epochs: NonNegativeInt
     is_warm: bool
     seconds: NonNegativeFloat
-    lowered_from: NonNegativeInt | None = None  # an older reslab did not lower the rate
+    lowered_from: NonNegativeInt | None = None  # older versions did not lower the rate
     best_epoch: PositiveInt | None = None
     best_accuracy: Fraction = 0.0
     best_loss: NonNegativeFloat = 0.0
@@ -60,7 +60,7 @@ FIELDS = tuple(name for name in CheckpointState.model_fields if name != "schema_
 
 
 def capture(state: State) -> Checkpoint:
-    """Copy the state; it shares no memory with the run."""
+    """Return a copy of the state that shares no memory with the run."""
     tensors = {f"model.{name}": _array(value) for name, value in state.model.state_dict().items()}
     for index, parameter in enumerate(_parameters(state.optimizer)):
         for name, value in state.optimizer.state[parameter].items():
@@ -72,9 +72,9 @@ def capture(state: State) -> Checkpoint:
 
 
 def restore(state: State, checkpoint: Checkpoint) -> None:
-    """Put a captured state back into a run of the same recipe.
+    """Restore a captured state into a run of the same recipe.
 
-    Raises: UserError where the checkpoint belongs to another network.
+    Raises: UserError if the checkpoint belongs to another network.
     """
     tensors, position = checkpoint.tensors, read_state(checkpoint)
     try:
@@ -98,7 +98,7 @@ def _under(prefix: str, tensors: Arrays) -> dict[str, Tensor]:
 
 
 def read_state(checkpoint: Checkpoint) -> CheckpointState:
-    """Read where a checkpoint stands. Raises: UserError where it does not say."""
+    """Read the state values of a checkpoint. Raises: UserError if they are invalid."""
     try:
         return CheckpointState.model_validate(checkpoint.state)
     except ValueError as error:
@@ -110,7 +110,7 @@ def _not_fitting(error: Exception) -> UserError:
 
 
 def _restore_slots(tensors: dict[str, NDArray[Any]], prefix: str, *, like: nn.Parameter) -> dict[str, Tensor]:
-    # The same layout as the weights', or the fused update would not give the same bits.
+    # The same memory layout as the weights, or the fused update would not be bitwise reproducible.
     return {
         name.removeprefix(prefix): torch.as_tensor(value).clone()  # the number of steps
         if value.ndim == 0

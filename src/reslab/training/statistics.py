@@ -1,7 +1,7 @@
-"""Batch norm's running statistics measured anew at the end of a run, for the weights as they are then.
+"""Recomputation of batch norm's running statistics at the end of a run, for the final weights.
 
-While a network trains, every batch moves its statistics by a tenth. After few updates they have not settled, however
-well it has learned.
+During training, every batch moves the statistics by a tenth. After few updates they have not settled, however well the
+network has learned.
 
 Source: Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576 (precise batch norm).
 Differs from it: images as evaluation sees them, that is whole, not augmented and in float32; layers other than batch
@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-NUM_IMAGES, BATCH_SIZE = 2048, 128  # fixed, so that neither threads nor memory decide a result
+NUM_IMAGES, BATCH_SIZE = 2048, 128  # fixed, so that results depend on neither threads nor memory
 
 
 @torch.no_grad()
 def renew_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace running statistics by their plain mean over batches of standardised images (N, C, H, W), in place.
 
-    The result depends on weights and batches alone. A network without running statistics reads no batch.
+    The result depends only on weights and batches. For a network without running statistics, no batch is read.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     if not norms:

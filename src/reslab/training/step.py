@@ -12,8 +12,8 @@ from reslab.training.objective import Forward, Objective
 def make_forward(
     model: torch.nn.Module, *, device: torch.device, precision: Precision, compiled: bool = False
 ) -> Forward:
-    """Wrap the forward pass: compiled or not, and multiplying with `precision`, which the backward pass repeats."""
-    # Batches come in few shapes: each has its own code, since code for any shape is slower.
+    """Wrap the forward pass, compiled or not, with multiplications in `precision`, also in the backward pass."""
+    # There are few batch shapes: compile each separately, since code for any shape is slower.
     network = torch.compile(model, dynamic=False) if compiled else model
     if precision == "float32":
         return network
@@ -35,11 +35,11 @@ def update(
     rate: float | Tensor,
     weight: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Take one step on a batch that comes in chunks: images (N, C, H, W) float32 and labels (N,), or shares (N, K).
+    """Take one step on a batch given in chunks: images (N, C, H, W) float32 and labels (N,), or shares (N, K).
 
-    `rate` is the share of each group's peak rate, a tensor () where a graph is recorded. The gradient is that of the
-    mean over the whole batch; only batch norm sees each chunk alone. Return the batch's mean loss and its hits. Where
-    the batch is one process's part of a larger one, loss and gradient are multiplied by its `weight` in the mean.
+    `rate` is the share of each group's peak rate, a tensor () if a graph is recorded. The gradient is that of the mean
+    over the whole batch; only batch norm sees each chunk separately. Return the batch's mean loss and its hits. If the
+    batch is one process's part of a larger one, loss and gradient are multiplied by its `weight` in the mean.
     """
     num_images = sum(len(labels) for _, labels in chunks)
     losses, hits = [], []
@@ -58,5 +58,5 @@ def update(
 
 
 def _most(labels: Tensor) -> Tensor:
-    """Give the classes (N,); of mixed images those of the larger share."""
+    """Return the classes (N,); for mixed images, the class with the larger share."""
     return labels if labels.ndim == 1 else labels.argmax(1)

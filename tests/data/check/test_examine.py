@@ -1,5 +1,6 @@
 """Each finding, planted in a small folder, and nothing where there is nothing."""
 
+import codecs
 import csv
 import json
 from pathlib import Path
@@ -94,6 +95,15 @@ def test_broken_pictures_are_all_named_in_one_pass(sound: str, tmp_path: Path) -
     assert str(tmp_path) not in said
 
 
+def test_a_broken_picture_is_found_beside_a_sound_one_of_its_name(tmp_path: Path, draw: Any) -> None:
+    for number in range(48):
+        draw(f"{'one' if number < 24 else 'two'}/{'cat' if number % 2 else 'dog'}/{number % 24}.png", number)
+    (tmp_path / "one/cat/1.png").write_bytes(b"broken")
+    report, said = examine(f"folder:{tmp_path}/one+folder:{tmp_path}/two")
+    assert [each.path for each in report.broken.pictures] == ["cat/1.png"]
+    assert "1 broken picture: cat/1.png" in said
+
+
 def test_pictures_of_next_to_nothing(sound: str, tmp_path: Path) -> None:
     for name, level in (("red", (200, 0, 0)), ("black", (3, 3, 3))):
         image = np.broadcast_to(np.array(level, np.uint8), (40, 40, 3)).copy()
@@ -110,7 +120,7 @@ def test_pictures_of_next_to_nothing(sound: str, tmp_path: Path) -> None:
         "train/cat/black.png": "nearly black",
         "test/cat/white.png": "nearly white",
     }
-    assert "3 pictures of next to nothing" in said
+    assert "3 pictures nearly blank" in said
 
 
 def test_classes(sound: str, draw: Any) -> None:
@@ -177,7 +187,7 @@ def test_a_quick_look_leaves_out_what_takes_long(sound: str, monkeypatch: pytest
     assert report is not None
     assert report.duplicates is not None
     assert report.duplicates.searched == "exact"
-    assert "near copies were not looked for" in describe(report)[0]
+    assert "near copies were not searched" in describe(report)[0]
     monkeypatch.undo()
     small = look_at([load(sound, "train", image_size=16)])
     assert small is not None
@@ -187,7 +197,7 @@ def test_a_quick_look_leaves_out_what_takes_long(sound: str, monkeypatch: pytest
     report = look_at(sets)
     assert report is not None
     assert report.duplicates is None
-    assert describe(report)[0].startswith("copies were not looked for")
+    assert describe(report)[0].startswith("copies were not searched")
     assert look("digits") is None
 
 
@@ -206,7 +216,8 @@ def test_the_command(sound: str, draw: Any, tmp_path: Path, tmp_path_factory: py
     found = whole["duplicates"]
     assert len(found["across_classes"]["pairs"]) == short["duplicates"]["across_classes"]["count"] == 12
     assert short["duplicates"]["across_splits"]["test_indices"] == [0, 1, 2, 3]
-    with table.open(encoding="utf-8") as file:
+    assert table.read_bytes().startswith(codecs.BOM_UTF8)  # by which a spreadsheet knows the encoding
+    with table.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert sum(row["finding"].startswith("copy") for row in rows) == sum(
         len(found[name]["pairs"]) for name in ("within_class", "across_classes", "across_splits")

@@ -187,7 +187,7 @@ def test_a_broken_picture_is_named(tmp_path: Path, kind: str) -> None:
 def test_a_picture_beyond_the_limit_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: Any) -> None:
     fill(tmp_path, {"a": 2, "b": 2})
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 7)  # refuses from twice that on; the pictures have 16
-    with pytest.raises(UserError, match=r"\.png is too large a picture .*shrink or remove them|replace or remove them"):
+    with pytest.raises(UserError, match=r"\.png is too large .*shrink or remove them|replace or remove them"):
         load(f"folder:{tmp_path}", "train", image_size=4)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9)  # Pillow warns, which would be an error in these tests
     assert len(read_folder(tmp_path, split="train", image_size=4).labels) == 2
@@ -220,7 +220,7 @@ def test_pictures_are_decoded_in_several_threads(tmp_path: Path, monkeypatch: An
         (lambda root: fill(root / "test", {"a": 2, "b": 2}), "holds test/ but no train/"),
         (
             lambda root: (fill(root / "train", {"a": 1, "b": 1}), fill(root / "test", {"a": 1, "c": 1})),
-            r"one alone has 'b' \(not in test/\) and 'c' \(not in train/\): .*:-b,-c",
+            r"only one has 'b' \(not in test/\) and 'c' \(not in train/\): .*:-b,-c",
         ),
     ],
 )

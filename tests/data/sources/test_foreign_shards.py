@@ -95,5 +95,5 @@ def test_what_is_wrong_is_one_sentence(tmp_path: Path, name: str, members: Any, 
 def test_a_tar_that_was_cut_off_is_one_sentence(tmp_path: Path) -> None:
     write_tar(tmp_path / "train.tar", GOOD)
     (tmp_path / "train.tar").write_bytes((tmp_path / "train.tar").read_bytes()[:700])
-    with pytest.raises(UserError, match=r"train\.tar is not a sound tar archive"):
+    with pytest.raises(UserError, match=r"train\.tar is not a valid tar archive"):
         load(f"shards:{tmp_path}", "train", image_size=8)

@@ -2,9 +2,11 @@
 
 import datetime
 import io
+import json
 import os
 import sys
 import tarfile
+import tracemalloc
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,14 +15,18 @@ from typing import Any
 
 import numpy as np
 import pandas
+import pyarrow
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
+from reslab.data.answers import find_pictures
 from reslab.data.frames import to_expression
 from reslab.data.framing import Form
 from reslab.data.load import list_files, load, load_validation
 from reslab.data.notes import already_said
 from reslab.data.recipe_data import read_split
+from reslab.data.sources import table
 from reslab.data.sources.listing import Listing
 from reslab.errors import UserError
 from reslab.recipe.recipe import Recipe
@@ -247,7 +253,7 @@ def test_what_is_not_used_is_said(tmp_path: Path, case: str) -> None:
 
 
 REFUSED: dict[str, tuple[Build, str, str]] = {
-    "pictures in splits": (fill("train", "test", "bus"), "folder:{}", r"straight in test/ and train/.*:test,train,bus"),
+    "pictures in splits": (fill("train", "test", "bus"), "folder:{}", r"directly in test/ and train/.*:test,train,bus"),
     "only val": (fill("val/a", "val/b"), "folder:{}", r"holds val/ but no train/: reslab reads PATH/CLASS/\*"),
     "two of one split": (fill("train/a", "Training/a"), "folder:{}", "both name the train split"),
     "splits in classes": (fill("a/train", "a/test", "b/train", "b/test"), "folder:{}", "splits inside of its classes"),
@@ -265,9 +271,9 @@ REFUSED: dict[str, tuple[Build, str, str]] = {
     "HEIC alone": (fill(also=["a/1.bin", "b/2.bin"]), "folder:{}", "no picture of a and b.*2 not used, .bin files"),
     "one each": (fill("a", "b", num=1), "folder:{}", "class 'a' has 1 image and class 'b' has 1 image: .*; add some$"),
     "no such class": (fill("cats", "b"), "folder:{}:cat", "has no class 'cat': did you mean 'cats'"),
-    "no such file name": (fill("a"), "folder:{}?label=^z", "finds a label in no file's name"),
-    "no expression": (fill("a"), "folder:{}?label=(", r"label=\( is no regular expression"),
-    "no group": (fill("a", "b"), "folder:{}?group=z", "finds a group in no file's name"),
+    "no such file name": (fill("a"), "folder:{}?label=^z", "matches no file name"),
+    "no expression": (fill("a"), "folder:{}?label=(", r"label=\( is not a valid regular expression"),
+    "no group": (fill("a", "b"), "folder:{}?group=z", "matches no file name"),
     "one group": (fill("a", "b"), "folder:{}?group=parent", "class 'a' has 3 images .copies, or one group"),
     "no times": (fill("a", "b"), "folder:{}?group=time:5", "no picture of .* says when it was taken"),
     "a foreign option": (fill("a", "b"), "folder:{}?file=x", "folder: has label and group and level"),
@@ -333,6 +339,80 @@ def test_parquet_names_what_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match=r"pyarrow is not installed: pip install 'reslab\[parquet\]'"):
         list_one(f"csv:{tmp_path}/t.parquet")
+
+
+def test_pictures_inside_of_parquet_are_never_all_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = np.random.default_rng(0).bytes
+    images = [b"\x89PNG" + row(100_000) for _ in range(200)]
+    columns = {"image": images, "mask": [{"bytes": image} for image in images], "label": ["cat", "dog"] * 100}
+    pandas.DataFrame(columns).to_parquet(tmp_path / "t.parquet")
+    tracemalloc.start()
+    first = list_one(f"csv:{tmp_path}/t.parquet")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < sum(map(len, images)) / 2
+    assert [file.read_bytes() for file in first.files] == images[::2] + images[1::2]
+    monkeypatch.setattr("reslab.data.sources.parquet._stream", None)  # the second time only the other columns are read
+    assert list_one(f"csv:{tmp_path}/t.parquet").names == first.names
+
+
+@pytest.mark.parametrize(("label", "classes"), [(1, ("cat", "dog")), (2, None)])
+def test_the_names_of_classes_in_parquet_may_be_of_other_columns(
+    tmp_path: Path, label: int, classes: tuple[str, ...] | None
+) -> None:
+    table = pyarrow.table({"file": ["1.png", "2.png"], "label": [0, label]})
+    feature = {"_type": "ClassLabel", "names": ["cat", "dog"]}
+    features = {"info": {"features": {"gone": feature, "label": feature}}}
+    parquet.write_table(table.replace_schema_metadata({"huggingface": json.dumps(features)}), tmp_path / "t.parquet")
+    fill("", num=3)(tmp_path)
+    if classes is not None:
+        assert list_one(f"csv:{tmp_path}/t.parquet").classes == classes
+        return
+    with pytest.raises(UserError, match="the number 2 in the column 'label', for which it names only 2 classes: cor"):
+        list_one(f"csv:{tmp_path}/t.parquet")
+
+
+# ---- tables
+
+
+def test_a_corrected_label_is_read(tmp_path: Path) -> None:
+    lines = ["file,label,split", *(f"{name}.png,{'cat' if name < 'd' else 'dog'},train" for name in "abcdef")]
+    lines += ["x.png,cat,test", "y.png,dog,test"]
+    write_table("t.csv", *lines, folder="", files=[f"{name}.png" for name in "abcdefxy"])(tmp_path)
+    expression = f"csv:{tmp_path}/t.csv"
+    assert load(expression, "train", image_size=4).counts() == [3, 3]
+    (tmp_path / "t.csv").write_text("\n".join(lines).replace("c.png,cat", "c.png,dog"))
+    images = load(expression, "train", image_size=4)
+    assert images.names == tuple(f"{name}.png" for name in "abcdef")  # in the same order as before
+    assert images.counts() == [2, 4]
+
+
+def test_not_every_row_is_looked_for_in_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(*(f"other/{number}" for number in range(10)), "images", num=1)(tmp_path)
+    fill("images", num=900)(tmp_path)
+    rows = [f"{number}.png,{'ab'[number % 2]}" for number in range(1000)]
+    (tmp_path / "t.csv").write_text("\n".join(["file,label", *rows]))
+    calls: list[str] = []
+    find = table._Files._at
+    monkeypatch.setattr(table._Files, "_at", lambda *args: (calls.append(args[1]), find(*args))[1])
+    listing = list_one(f"csv:{tmp_path}/t.csv")
+    assert len(listing.files) == 900
+    assert {Path(name).parent.name for name in listing.names} == {"images"}
+    assert len(calls) <= 1000 + 12 * 200
+
+
+def test_links_and_hidden_folders_are_the_same_for_tables_folders_and_predictions(tmp_path: Path) -> None:
+    fill("store/a", "store/b", "set/a/.thumbs", "set/.git/b", num=2)(tmp_path)
+    for name in "ab":
+        (tmp_path / "set" / name).mkdir(exist_ok=True)
+        os.symlink(tmp_path / "store" / name, tmp_path / "set" / name / "linked")
+        os.symlink("..", tmp_path / "set" / name / "loop")
+        os.symlink("itself", tmp_path / "set" / name / "itself")
+    names = [f"{name}/linked/{number}.png" for name in "ab" for number in range(2)]
+    (tmp_path / "set/t.csv").write_text("\n".join(["file,label", *(f"{name},{name[0]}" for name in names)]))
+    assert list(list_one(f"folder:{tmp_path}/set").names) == names
+    assert list(list_one(f"csv:{tmp_path}/set/t.csv").names) == names
+    assert find_pictures([tmp_path / "set"]) == [tmp_path / "set" / name for name in names]
 
 
 # ---- splits
@@ -442,7 +522,7 @@ def test_an_archive_of_a_folder_is_read_as_the_folder(tmp_path: Path, name: str)
 @pytest.mark.parametrize("member", ["../out.png", "/tmp/out.png", "a/../../out.png", "..\\out.png", "C:/out.png"])
 def test_an_archive_writes_nowhere_else(tmp_path: Path, name: str, member: str) -> None:
     pack(tmp_path / name, {"a/1.png": b"x", member: b"x"})
-    with pytest.raises(UserError, match="a path that leads out of it"):
+    with pytest.raises(UserError, match="a path outside the archive"):
         list_one(f"folder:{tmp_path / name}")
 
 
@@ -533,7 +613,7 @@ def test_a_frame_is_read_as_its_table_is(photos: pandas.DataFrame, kind: str) ->
     [
         (
             pandas.DataFrame({"scan": ["x.png"], "label": ["a"]}),
-            r"known to be the file: its columns are scan and label; .*",
+            r"is the file: its columns are scan and label; .*",
         ),
         (
             pandas.DataFrame({"file": ["x.png"], "finding": ["a"]}),
@@ -556,7 +636,7 @@ def test_a_frame_that_is_kept_is_found_from_elsewhere(
     expression = to_expression(photos, beside="runs/fit")
     assert expression == "csv:runs/fit.csv?folder=../photos/raw/"
     assert to_expression(photos, beside="runs/fit") == expression
-    with pytest.raises(UserError, match=r"runs/fit\.csv exists, where the DataFrame would be kept"):
+    with pytest.raises(UserError, match=r"runs/fit\.csv exists, but the DataFrame would be saved there"):
         to_expression(photos[1:], beside="runs/fit")
     monkeypatch.chdir("/")
     assert list_one(f"csv:{tmp_path}/runs/fit.csv?folder=../photos/raw").classes == ("a", "b")

@@ -1,4 +1,5 @@
 import gzip
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 import scipy.io
 
+from reslab.data.framing import Form
 from reslab.data.images import Labelled, Split
-from reslab.data.load import load
+from reslab.data.load import load, load_validation
 from reslab.data.recipe_data import read_split
 from reslab.data.sources.npz import has_validation, open_npz
 from reslab.data.split import hold_out
@@ -28,7 +30,7 @@ def write(path: Path, **arrays: Any) -> Path:
 
 def read_npz(path: Path, *, split: Split) -> Labelled:
     source = open_npz(path, split=split)
-    images, labels, _ = map(np.concatenate, zip(*source.blocks, strict=True))
+    images, labels = map(np.concatenate, zip(*(block[:2] for block in source.blocks), strict=True))
     return Labelled(images, labels, source.classes)
 
 
@@ -117,7 +119,7 @@ def test_loading_train_does_not_read_the_test_images(tmp_path: Path) -> None:
         ({"images": GREY[:5]}, "'images' has 5 images but there are 20 labels"),
         ({"images": None}, "holds 'labels' but no images of the train split"),
         ({"images": None, "labels": None, "a": GREY}, "holds a: it needs 'images' and 'labels', or 'x_train' and"),
-        ({"data": GREY}, "holds 'images' and 'data', which could both be it"),
+        ({"data": GREY}, "holds 'images' and 'data', which could both be meant"),
         ({"labels": LABELS + 0.5}, "'labels' is float64, it must be whole numbers or names"),
         ({"labels": LABELS.astype(object)}, "'labels' is an array of Python objects, a pickle"),
         ({"labels": np.full((20, 2), 0.5)}, r"'labels' has shape \(20, 2\) but row 0 is not one-hot"),
@@ -126,7 +128,7 @@ def test_loading_train_does_not_read_the_test_images(tmp_path: Path) -> None:
         ({"classes": np.array(["only"])}, "'labels' has the label 1, but the classes are 0"),
         ({"classes": np.array(["no", "yes"], dtype=object)}, "'classes' is an array of Python objects"),
         ({"classes": np.array([1, 2])}, r"'classes' is int64 \(2,\), it must be strings of shape \(K,\)"),
-        ({"classes": np.array(["a", "a"])}, "'classes' has 'a' twice, each class needs a name of its own"),
+        ({"classes": np.array(["a", "a"])}, "'classes' has 'a' twice, but each class needs a name of its own"),
         ({"classes": np.array(["a", "b", "c"])}, "class 'c' has 0 image"),
         ({"test_images": GREY}, "holds 'test_images' but no labels of the test split"),
         (
@@ -161,14 +163,14 @@ def test_a_folder_without_arrays_is_not_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 and no more"])
 def test_a_file_that_is_no_archive_is_one_sentence(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "set.npz").write_bytes(content)
-    with pytest.raises(UserError, match=r"set.npz is not a sound .npz archive"):
+    with pytest.raises(UserError, match=r"set.npz is not a valid .npz archive"):
         read_npz(tmp_path / "set.npz", split="train")
 
 
 def test_a_truncated_archive_is_one_sentence(tmp_path: Path) -> None:
     path = write(tmp_path, images=GREY, labels=LABELS)
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(UserError, match=r"set.npz is not a sound .npz archive"):
+    with pytest.raises(UserError, match=r"set.npz is not a valid .npz archive"):
         read_npz(path, split="train")
 
 
@@ -177,7 +179,7 @@ def test_damage_inside_the_archive_is_one_sentence(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "set.npz").read_bytes())
     content[200:260] = bytes(60)
     (tmp_path / "set.npz").write_bytes(content)
-    with pytest.raises(UserError, match=r"set.npz is not a sound .npz archive"):
+    with pytest.raises(UserError, match=r"set.npz is not a valid .npz archive"):
         read_npz(tmp_path / "set.npz", split="train")
 
 
@@ -296,6 +298,16 @@ def test_validation_arrays_are_the_test_split_where_there_is_none(
     assert whole == path
 
 
+def test_validation_arrays_have_the_chosen_classes(tmp_path: Path) -> None:
+    labels = np.arange(20) % 4
+    arrays = {"x_train": GREY, "y_train": labels, "x_test": GREY, "y_test": labels, "x_val": GREY, "y_val": labels % 3}
+    expression = f"npz:{write(tmp_path, **arrays)}"
+    images = load_validation(f"{expression}:2,0", classes=["2", "0"], form=Form(image_size=6))
+    assert images is not None
+    assert images.counts() == [5, 10]
+    assert load_validation(f"{expression}:3", classes=["3"], form=Form(image_size=6)) is None
+
+
 def test_npy_files_that_lie_side_by_side_are_one_set(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", SQUARES)
     np.save(tmp_path / "labels.npy", LABELS)
@@ -312,15 +324,29 @@ def test_pickles_are_refused_with_the_reason(tmp_path: Path) -> None:
         read_npz(tmp_path / "data.pkl", split="train")
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_idx_files_as_of_mnist(tmp_path: Path, packed: bool) -> None:
+def write_idx(path: Path, prefix: str = "", *, packed: bool) -> None:
     for split, num in (("train", 20), ("t10k", 6)):
         images = struct.pack(">IIII", 2051, num, 6, 5) + GREY[:num].tobytes()
         labels = struct.pack(">II", 2049, num) + LABELS[:num].astype(np.uint8).tobytes()
         for name, content in ((f"{split}-images-idx3-ubyte", images), (f"{split}-labels-idx1-ubyte", labels)):
-            (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content)) if packed else (tmp_path / name).write_bytes(
+            file = path / f"{prefix}{name}"
+            file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(content)) if packed else file.write_bytes(
                 content
             )
+
+
+def test_of_several_idx_sets_in_a_folder_one_has_to_be_given(tmp_path: Path) -> None:
+    for prefix in ("emnist-digits-", "emnist-letters-"):
+        write_idx(tmp_path, prefix, packed=True)
+    with pytest.raises(UserError, match=r"holds 2 sets of idx files: give one of them, npz:\S+ and npz:\S+") as refused:
+        read_npz(tmp_path, split="train")
+    for given in re.findall(r"npz:(\S+)", str(refused.value)):
+        assert len(read_npz(Path(given), split="train").labels) == 20
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_idx_files_as_of_mnist(tmp_path: Path, packed: bool) -> None:
+    write_idx(tmp_path, packed=packed)
     for path in (tmp_path, next(tmp_path.glob("train-images*"))):
         read = read_npz(path, split="train")
         assert (read.images[:, 0] == GREY).all()
@@ -349,7 +375,7 @@ def test_binary_batches_as_of_cifar(tmp_path: Path) -> None:
     assert (train.classes, train.labels.tolist()) == (("cat", "dog"), [0, 1, 0, 1])
     assert test.images[0, 1, 0, 2] == (1024 + 2 + 9) % 256
     (tmp_path / "test_batch.bin").write_bytes(b"short")
-    with pytest.raises(UserError, match="5 bytes are no multiple of 3073"):
+    with pytest.raises(UserError, match="5 bytes are not a multiple of 3073"):
         read_npz(tmp_path, split="train")
 
 

@@ -72,6 +72,17 @@ def test_packed_images_are_the_same_set(packed: Path, split: Any) -> None:
     assert packed_set.fingerprint == direct.fingerprint
 
 
+def test_validation_pictures_are_counted_since_they_are_not_packed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place, name in enumerate(("train/a", "train/b", "val/a", "val/b", "test/a", "test/b")):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8), (place, 0, 0)).save(tmp_path / "pictures" / name / "0.png")
+    expression = f"folder:{tmp_path / 'pictures'}"
+    pack(expression, str(tmp_path / "packed"), image_size=8)
+    assert f"{expression}: 2 validation pictures not packed, since " in capsys.readouterr().err
+
+
 def test_colour_is_kept(official: Path, tmp_path: Path) -> None:
     pack("cifar10", str(tmp_path / "packed"), data_dir=official, images_per_shard=30)
     both = [load(each, "train", data_dir=official) for each in ("cifar10", f"shards:{tmp_path}/packed")]
@@ -299,7 +310,7 @@ def test_a_streamed_run_that_was_stopped_goes_on_to_the_same_bytes(
 
 def test_what_cannot_be_streamed_is_said(packed: Path, small_recipe: Recipe) -> None:
     for expression in ("digits", f"shards:{packed}+digits:2", f"shards:{packed}@3"):
-        with pytest.raises(UserError, match=r"cannot be streamed, only shards:URL alone can: pack it"):
+        with pytest.raises(UserError, match=r"cannot be streamed, only a single shards:URL can: pack it"):
             load(expression, "train", image_size=8, stream=100)
     with pytest.raises(ValueError, match="stream reads shards in their order"):
         derive(small_recipe, name="x", stream=5, sampling={"images_per_epoch": 10, "balance": 1.0})
@@ -318,7 +329,7 @@ def test_a_missing_or_short_shard_is_named_and_left_out_only_if_asked(
             load(f"shards:{packed}", "train", image_size=8, stream=stream)
     (packed / "train-000001.tar").unlink()
     for stream in (None, 16):
-        with pytest.raises(UserError, match=r"train-000001\.tar is missing \(and 1 more of 8 are not whole\): "):
+        with pytest.raises(UserError, match=r"train-000001\.tar is missing \(and 1 more of 8 are incomplete\): "):
             load(f"shards:{packed}", "train", image_size=8, stream=stream)
         images = load(f"shards:{packed}", "train", image_size=8, stream=stream, skip_damaged=True)
         assert len(images.labels) == 120 - 32
@@ -397,7 +408,7 @@ def link(kind: bytes) -> tarfile.TarInfo:
 )  # fmt: skip
 def test_what_is_no_picture_or_label_is_refused(packed: Path, member: str | tarfile.TarInfo) -> None:
     replace_shard(packed, tar((member, b"")))
-    with pytest.raises(UserError, match=r"train-000001\.tar (holds .* no file of a shard|is not a sound tar)"):
+    with pytest.raises(UserError, match=r"train-000001\.tar (holds .* not a shard file|is not a valid tar)"):
         load(f"shards:{packed}", "train", image_size=8)
 
 
@@ -408,7 +419,7 @@ def test_a_compressed_shard_is_not_unpacked(mode: Any) -> None:
         info = tarfile.TarInfo("000000001.png")
         info.size = 10_000_000
         archive.addfile(info, io.BytesIO(bytes(info.size)))
-    with pytest.raises(UserError, match="it is not a sound tar archive"):
+    with pytest.raises(UserError, match="it is not a valid tar archive"):
         read_samples(buffer.getvalue(), where="it")
 
 

@@ -260,6 +260,6 @@ def test_the_cache_can_be_cleared_under_who_uses_it(noise: str, cache: Path, mon
 def test_an_entry_says_what_it_is(noise: str, cache: Path) -> None:
     load(noise, "train", image_size=8)
     file = entry_of(cache) / "entry.json"
-    assert json.loads(file.read_text()).keys() == {"origin", "split", "shape", "damaged", "sha256"}
+    assert json.loads(file.read_text()).keys() == {"origin", "split", "shape", "damaged", "whites", "sha256"}
     entry, *_ = (entry for entry in disk.list_cache() if entry.split == "train")
     assert (entry.origin, entry.split, entry.shape) == (noise, "train", (52, 3, 8, 8))

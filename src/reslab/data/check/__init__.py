@@ -1,1 +1,1 @@
-"""What is wrong with data: files that are not used, broken pictures, duplicates, classes that are hard to learn."""
+"""Checks of data: unused files, broken pictures, duplicates, classes that are hard to learn."""

@@ -1,16 +1,16 @@
-"""Images that occur twice: exact copies by their bytes, near ones by their low frequencies and an aligned correlation.
+"""Duplicate images: exact copies by their bytes, near copies by low frequencies and aligned correlation.
 
-A near copy is the same picture mirrored, cropped by up to a fifth of its sides, brighter or darker, compressed or made
-smaller. Two steps find it. Every image, and the window that five crops would cut out of it, becomes a short vector of
-cosine coefficients of brightness and color; products of these vectors give each image its nearest in the other set.
-Such pairs are then aligned: the brightness of one is correlated with every window of the other, emphasizing edges.
+A near copy is the same picture mirrored, cropped by up to a fifth of its sides, brighter or darker, compressed or
+downscaled. It is found in two steps. First, every image and five crops of it become short vectors of cosine
+coefficients of brightness and color; products of these vectors find each image's nearest in the other set. Then these
+pairs are aligned: the brightness of one is correlated with every window of the other, emphasizing edges.
 Mirroring an image negates its odd horizontal frequencies, so one product of the even and one of the odd coefficients
-gives the similarity of both orientations: their sum and their difference.
+give the similarity of both orientations: their sum and their difference.
 
 Source: Barz & Denzler 2020, "Do We Train on Test Data? Purging CIFAR of Near-Duplicates", arXiv:1902.00423, for what
-counts as near and how often CIFAR has it.
-Differs from it: they searched by a trained network's features and judged by eye; here no network is needed. Thresholds
-were chosen on planted copies, and by eye on pairs within CIFAR-10's training split and of hands that make signs.
+counts as near and how often it occurs in CIFAR.
+Differs from it: they searched with a trained network's features and judged by eye; here no network is needed.
+Thresholds were chosen on planted copies, and by eye on pairs from CIFAR-10's training split and from hand signs.
 Axes: N, M images, P pairs, H rows, W columns, D coefficients, F frequencies a side, V windows.
 """
 
@@ -34,20 +34,20 @@ from reslab.data.storage.blocks import resize
 Pairs = tuple[tuple[int, int], ...]
 Show = Callable[[int], None]
 
-VERSION: Final = 1  # another one whenever others may be found
+VERSION: Final = 1  # increase it when the search may find other pairs
 SIDE: Final = 32  # images are compared at this size
-LEAST_NEAR: Final = 0.75  # cosine of two short vectors that are worth aligning
-LEAST_ROUGH: Final = 0.6  # correlation at the best of few windows, to try them all
-LEAST_ALIKE: Final = 0.9  # correlation at the best window of near copies
-LEAST_ALIKE_COARSE: Final = 0.96  # the same without the finer frequencies; 99 % of crops by a fifth have more
-LEAST_ALIKE_FEW: Final = 0.975  # the same where few details could differ, as between enlarged drawings
-FEW_DETAILS: Final = 0.2  # of the energy; photographs of 32 pixels have more, digits of 8 pixels less
+LEAST_NEAR: Final = 0.75  # cosine of two short vectors above which to align
+LEAST_ROUGH: Final = 0.6  # correlation at the best of few windows above which to try all windows
+LEAST_ALIKE: Final = 0.9  # correlation of near copies at the best window
+LEAST_ALIKE_COARSE: Final = 0.96  # the same without high frequencies; 99 % of crops by a fifth exceed it
+LEAST_ALIKE_FEW: Final = 0.975  # the same for images with few details, such as enlarged drawings
+FEW_DETAILS: Final = 0.2  # share of the energy; photographs of 32 pixels have more, digits of 8 pixels less
 SMALLEST_WINDOW: Final = 25  # a crop by a fifth leaves 25.6
-# Top, left and side of what is searched: the image and five crops; those between are near enough to one of them.
+# Top, left and side of the windows searched: the image and five crops, which are close enough to all others.
 WINDOWS: Final = ((0, 0, 32), (0, 0, 28), (0, 4, 28), (4, 0, 28), (4, 4, 28), (2, 2, 28))
 _BRIGHTNESS, _COLOR, _COARSE, _FINE = 5, 2, 8, 12  # frequencies
-_FLAT: Final = 2.0  # standard deviation of brightness, of 255: below it there is nothing to align
-_ROWS, _COLUMNS = 512, 1024  # of a block of products, which stays in a processor's cache
+_FLAT: Final = 2.0  # standard deviation of brightness (0 to 255) below which there is nothing to align
+_ROWS, _COLUMNS = 512, 1024  # of a block of products, which stays in the processor's cache
 _PAIRS: Final = 128  # aligned at once
 _SEARCH: Final = "looking for near duplicates"
 
@@ -57,7 +57,7 @@ _YCC: Final = torch.tensor([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Pairs of places (first set, second set), sorted; each image found is in one or more.
+    """Sorted pairs of indices (first set, second set); each image found is in one or more.
 
     Not every combination is listed: a hundred blank images in each set are a hundred exact pairs, not ten thousand.
     """
@@ -67,10 +67,10 @@ class Overlap:
 
 
 def find_overlap(first: ImageSet, second: ImageSet) -> Overlap:
-    """Find what two sets share: equal bytes, and near copies of one image in the other set.
+    """Find exact and near copies between two sets.
 
-    Flat images can only be exact copies, and images of different channels none. 50,000 x 10,000 images take some
-    seconds on one core; from the fourth on, stderr shows how far it is.
+    Flat images can only be exact copies, and images with different numbers of channels are never copies. 50,000 x
+    10,000 images take some seconds on one core; progress is shown on stderr from the fourth second on.
     """
     if first.images.shape[1] != second.images.shape[1] or not len(first.images) or not len(second.images):
         return Overlap(exact=(), near=())
@@ -84,7 +84,7 @@ def find_overlap(first: ImageSet, second: ImageSet) -> Overlap:
 
 
 def find_repeats(images: ImageSet) -> Overlap:
-    """Find what occurs twice within one set, as pairs of places of which the first is lower; see `find_overlap`."""
+    """Find copies within one set, as pairs of indices with the lower one first; see `find_overlap`."""
     if not len(images.images):
         return Overlap(exact=(), near=())
     digests, own = _digests(images.images), _Set(images.images)
@@ -95,17 +95,17 @@ def find_repeats(images: ImageSet) -> Overlap:
 
 
 def find_exact(first: ImageSet, second: ImageSet) -> Overlap:
-    """Find the images of equal bytes that two sets share."""
+    """Find images with equal bytes in two sets."""
     return Overlap(exact=_exact_pairs(_digests(first.images), _digests(second.images)), near=())
 
 
 def find_exact_repeats(images: ImageSet) -> Overlap:
-    """Find the images of equal bytes within one set; see `find_repeats`."""
+    """Find images with equal bytes within one set; see `find_repeats`."""
     return Overlap(exact=_repeated(_digests(images.images)), near=())
 
 
 def describe_overlap(overlap: Overlap, *, first: str, second: str) -> str:
-    """Say in one line how many images of the set called `first` occur in the one called `second`."""
+    """Describe in one line how many images of the set called `first` occur in the one called `second`."""
     exact = {place for place, _ in overlap.exact}
     near = {place for place, _ in overlap.near} - exact
     if not exact and not near:
@@ -124,7 +124,7 @@ def _digests(images: Tensor | Pixels) -> list[bytes]:
 
 
 def _exact_pairs(first: list[bytes], second: list[bytes]) -> Pairs:
-    """Pair equal digests so that each place of a group occurs, without listing every combination."""
+    """Pair equal digests so that each member of a group occurs, without listing every combination."""
     groups: dict[bytes, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     for side, digests in enumerate((first, second)):
         for place, digest in enumerate(digests):
@@ -137,7 +137,7 @@ def _exact_pairs(first: list[bytes], second: list[bytes]) -> Pairs:
 
 
 def _repeated(digests: list[bytes]) -> Pairs:
-    """Pair each place with the first one of the same digest."""
+    """Pair each index with the first one of the same digest."""
     seen: dict[bytes, int] = {}
     pairs = ((seen.setdefault(digest, place), place) for place, digest in enumerate(digests))
     return tuple(sorted(pair for pair in pairs if pair[0] != pair[1]))
@@ -147,7 +147,7 @@ def _repeated(digests: list[bytes]) -> Pairs:
 
 
 class _Set:
-    """Images (N, C, H, W) of any size, as they are compared."""
+    """Images (N, C, H, W) of any size, prepared for comparison."""
 
     def __init__(self, images: Tensor | Pixels) -> None:
         self.images = images
@@ -158,7 +158,7 @@ class _Set:
         return len(self.images)
 
     def shrunk(self, places: Tensor | slice) -> Tensor:
-        """Give images (N, C, 32 * 32) float."""
+        """Return images (N, C, 32 * 32) float."""
         return torch.from_numpy(resize(self.images[places].numpy(), SIDE)).flatten(2).float()
 
     def brightness(self, places: Tensor) -> Tensor:
@@ -166,7 +166,7 @@ class _Set:
 
     @cached_property
     def vectors(self) -> list[tuple[Tensor, Tensor]]:
-        """Describe each window of each image by the even and the odd part of a unit vector; of a flat one it is 0."""
+        """Describe each window of each image by the even and odd parts of a unit vector, which is 0 if it is flat."""
         blocks, step = [], max(1, min(1024, BLOCK // math.prod(self.images.shape[1:])))
         for start in range(0, len(self), step):
             planes = (self.mixing @ self.shrunk(slice(start, start + step))).reshape(-1, len(self.mixing), SIDE, SIDE)
@@ -201,7 +201,7 @@ def _cosines(start: int, side: int, num: int) -> Tensor:
 
 @cache
 def _emphasis(num: int, power: float) -> Tensor:
-    """Weigh each pair of frequencies, (num, num): photographs have less of the higher ones; the mean does not count."""
+    """Weight each pair of frequencies, (num, num), to make up for weak high ones in photographs; the mean weighs 0."""
     frequencies = torch.arange(num)
     return (frequencies[:, None] ** 2 + frequencies**2).float() ** (power / 2)
 
@@ -210,12 +210,12 @@ def _emphasis(num: int, power: float) -> Tensor:
 
 
 def _near(windowed: _Set, whole: _Set, show: Show) -> set[tuple[int, int]]:
-    """Find pairs of places of which a window of the first image shows what the second does."""
+    """Find pairs of indices where a window of the first image shows the same as the second image."""
     return _aligned(windowed, whole, _nearest(windowed, whole, show))
 
 
 def _nearest(windowed: _Set, whole: _Set, show: Show) -> Tensor:
-    """Pair each image of either set with its nearest in the other, of which one may be cropped: places (P, 2)."""
+    """Pair each image of either set with its nearest in the other, one of which may be cropped: indices (P, 2)."""
     rows, columns = _Best(len(windowed)), _Best(len(whole))
     even, odd = (part.T for part in whole.vectors[0])
     for number, (own_even, own_odd) in enumerate(windowed.vectors):
@@ -234,13 +234,13 @@ def _nearest(windowed: _Set, whole: _Set, show: Show) -> Tensor:
 
 
 class _Best:
-    """The nearest image that was found so far for each of N."""
+    """The nearest image found so far for each of N images."""
 
     def __init__(self, num: int) -> None:
         self.value, self.place = torch.full((num,), LEAST_NEAR), torch.full((num,), -1)
 
     def update(self, similar: Tensor, *, start: int, other: int) -> None:
-        """Take the similarities (R, C) of the images from `start` on to others, which are at `other` and after."""
+        """Update with the similarities (R, C) of the images from `start` on to those from `other` on."""
         value = similar.amax(dim=1)
         better = (value > self.value[start : start + len(value)]).nonzero()[:, 0]
         if len(better):
@@ -256,7 +256,7 @@ class _Best:
 
 
 def _aligned(windowed: _Set, whole: _Set, pairs: Tensor) -> set[tuple[int, int]]:
-    """Keep the pairs (P, 2) of which a window of the first image shows what the second does."""
+    """Keep the pairs (P, 2) where a window of the first image shows the same as the second image."""
     for step in (2, 1):
         kept = [chunk[_agree(windowed, whole, chunk, step=step)] for chunk in torch.split(pairs, _PAIRS)]
         pairs = torch.cat(kept) if kept else pairs
@@ -264,7 +264,7 @@ def _aligned(windowed: _Set, whole: _Set, pairs: Tensor) -> set[tuple[int, int]]
 
 
 def _agree(windowed: _Set, whole: _Set, pairs: Tensor, *, step: int) -> Tensor:
-    """Say which pairs (P, 2) correlate at some window; roughly where not every window is tried: (P,)."""
+    """Return which pairs (P, 2) correlate at some window, as a mask (P,); only roughly if `step` skips windows."""
     windows = _spectra(windowed.brightness(pairs[:, 0]), step)
     target = _spectra(whole.brightness(pairs[:, 1]), SIDE)[:, 0]
     correlation, best = _correlate(windows, target[:, None]).max(dim=1)
@@ -277,13 +277,13 @@ def _agree(windowed: _Set, whole: _Set, pairs: Tensor, *, step: int) -> Tensor:
 
 
 def _correlate(first: Tensor, second: Tensor) -> Tensor:
-    """Multiply spectra (..., F, F) of norm 1, the second mirrored where that is more similar."""
+    """Multiply spectra (..., F, F) of norm 1, mirroring the second if that is more similar."""
     even, odd = ((first[..., start::2] * second[..., start::2]).sum(dim=(-2, -1)) for start in (0, 1))
     return even + odd.abs()
 
 
 def _coarse(spectra: Tensor) -> Tensor:
-    """Leave out the finer frequencies of spectra (P, F, F), which a smaller copy lacks; norm 1 again."""
+    """Drop the high frequencies of spectra (P, F, F), which a downscaled copy lacks, and normalise to 1 again."""
     return _normed(spectra[:, :_COARSE, :_COARSE])
 
 
@@ -294,12 +294,12 @@ def _normed(spectra: Tensor) -> Tensor:
 
 
 def _details(spectra: Tensor) -> Tensor:
-    """Give the share of the finer frequencies in the energy of spectra (P, F, F) of norm 1: (P,)."""
+    """Return the share of energy (P,) in the high frequencies of spectra (P, F, F) of norm 1."""
     return 1 - spectra[:, :_COARSE, :_COARSE].square().sum(dim=(1, 2))
 
 
 def _spectra(brightness: Tensor, step: int) -> Tensor:
-    """Compute the frequencies of windows of images (P, 32, 32), every `step` pixels and sizes: (P, V, F, F), norm 1.
+    """Compute spectra (P, V, F, F) of norm 1 of windows of images (P, 32, 32), every `step` pixels and sizes.
 
     The first window is the whole image.
     """

@@ -1,11 +1,11 @@
-"""Look for what is wrong with data: once thoroughly, and once with what costs a training next to nothing.
+"""Check data for problems, either thoroughly or with the checks that cost a training next to nothing.
 
 Axes: N images, C channels, H rows, W columns, K classes.
 """
 
 import unicodedata
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,12 +30,12 @@ from reslab.errors import UserError
 from reslab.records import SplitName
 from reslab.words import counted
 
-SIDE: Final = 32  # pixels, at which images are checked
-QUICK, QUICK_BYTES = 6000, 256 << 20  # images, and bytes of pixels, that are compared within two seconds
-LEAST_SIDE: Final = 24  # pixels, below which different pictures look like near copies
-_CONSTANT: Final = 1.0  # standard deviation, of 255
+SIDE: Final = 32  # pixels to which images are resized for the checks
+QUICK, QUICK_BYTES = 6000, 256 << 20  # images and bytes of pixels that can be compared within two seconds
+LEAST_SIDE: Final = 24  # pixels below which different pictures look like near copies
+_CONSTANT: Final = 1.0  # standard deviation of levels (0 to 255)
 _DARK, _BRIGHT, _ALMOST_ALL = 8, 247, 0.99  # levels; share of the pixels
-_LONG: Final = 4 / 3  # of the sides of a picture that squeezing changes visibly
+_LONG: Final = 4 / 3  # aspect ratio from which squeezing changes a picture visibly
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class _Files:
 
 
 def check(expression: str, *, data_dir: Path | None = None) -> Report:
-    """Look at all images of a data expression, the test split's too; nothing is chosen by them.
+    """Check all images of a data expression, including the test split; nothing is chosen by them.
 
-    Raises: UserError where the expression is wrong, or what it names holds no pictures at all.
+    Raises: UserError if the expression is wrong, or its sources contain no pictures at all.
     """
     listings = tuple(listing for _, listing in list_files(expression, data_dir=data_dir))
     refused: str | None = None
@@ -65,7 +65,7 @@ def check(expression: str, *, data_dir: Path | None = None) -> Report:
 def look(
     expression: str, *, data_dir: Path | None = None, image_size: int = SIDE, skip_damaged: bool = False
 ) -> Report | None:
-    """Read both splits and look for what costs little; nothing is said of an official set. Raises: as `load` does."""
+    """Read both splits and run the cheap checks; None for official sets. Raises: as `load` does."""
     if is_official(expression):
         return None
     train, test = (
@@ -76,9 +76,9 @@ def look(
 
 
 def look_at(sets: Sequence[ImageSet], *, data_dir: Path | None = None) -> Report | None:
-    """Look at splits that were read anyway, for what costs little; nothing is said of official or streamed images.
+    """Run the cheap checks on splits that are already loaded; None for official or streamed images.
 
-    Near copies are looked for where there are few images, of enough pixels to tell.
+    Near copies are searched if there are few images and these have enough pixels.
     """
     expression = sets[0].expression
     if is_official(expression) or any(isinstance(each.images, Pixels) and each.images.is_streamed for each in sets):
@@ -88,7 +88,7 @@ def look_at(sets: Sequence[ImageSet], *, data_dir: Path | None = None) -> Report
 
 
 def is_official(expression: str) -> bool:
-    """Whether all sources of an expression are known sets."""
+    """Return whether all sources of an expression are official sets."""
     return all(isinstance(term, NamedTerm) for term in parse(expression))
 
 
@@ -126,7 +126,7 @@ def _examine(
         broken=findings.BrokenPictures(count=len(files.broken), pictures=files.broken),
         duplicates=duplicates,
         extreme=findings.ExtremeImages(count=len(extreme), images=extreme),
-        # Training looks at what is taken, and of some classes that may be nothing.
+        # Training uses only part of a source, and from some classes nothing.
         small_classes={name: num for name, num in totals.items() if num < findings.FEW_IMAGES and (num or is_thorough)},
         imbalance=ratio if ratio > findings.IMBALANCE else None,
         look_alike_names=_find_alike(tuple(classes)),
@@ -148,13 +148,15 @@ def _count_unused(listing: Listing) -> Iterator[findings.NotUsed]:
 def _find_broken(
     listings: Sequence[Listing], sets: Sequence[ImageSet], *, is_refused: bool
 ) -> Iterator[findings.Broken]:
-    """Read again what is missing of the splits, for the reason; everything where they could not be loaded."""
+    """Read again the files missing from the splits to find the reason; all files if the splits could not be loaded."""
     if not is_refused and not any(each.num_damaged for each in sets):
         return
-    used = {name for each in sets for name in each.names or ()}
+    # Two sources may use the same name: if one such picture is missing, read all of that name again.
+    used = Counter(name for each in sets for name in each.names or ())
+    listed = Counter(name for listing in listings for name in listing.names)
     for listing in listings:
         for path, name in zip(listing.files, listing.names, strict=True):
-            if name not in used:
+            if used[name] < listed[name]:
                 try:
                     decode(path, image_size=SIDE, name=name)
                 except UserError as error:
@@ -162,12 +164,12 @@ def _find_broken(
 
 
 def _reason(sentence: str, *, name: str) -> str:
-    """Take the file and the advice off what `decode` says."""
+    """Extract the reason from an error message of `decode`, without the file and the advice."""
     return sentence.removeprefix(name).rpartition(": ")[0].strip() or sentence
 
 
 def _look_into(listings: Sequence[Listing]) -> tuple[findings.Shapes | None, tuple[findings.Reduced, ...]]:
-    """Measure the picture files, and tell what reading them leaves out."""
+    """Measure the picture files, and find what reading them leaves out."""
     files = [pair for listing in listings for pair in zip(listing.files, listing.names, strict=True)]
     sizes: list[tuple[int, int]] = []
     losses: dict[str, list[str]] = defaultdict(list)
@@ -200,7 +202,7 @@ def _measure(sizes: Sequence[tuple[int, int]]) -> findings.Shapes:
 
 
 def _count_classes(sets: Sequence[ImageSet], listings: Sequence[Listing]) -> dict[str, dict[SplitName, int]]:
-    """Count the images of each class in each split; from the files alone where they could not be loaded."""
+    """Count the images of each class in each split; if they could not be loaded, count the files."""
     counts: dict[str, dict[SplitName, int]] = {}
     for each in sets:
         for name, num in zip(each.classes, each.counts(), strict=True):
@@ -213,7 +215,7 @@ def _count_classes(sets: Sequence[ImageSet], listings: Sequence[Listing]) -> dic
 
 
 def _find_alike(classes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Find names that differ in case, spaces, hyphens or the form of their Unicode alone."""
+    """Find names that differ only in case, spaces, hyphens or Unicode normalization."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in classes:
         plain = unicodedata.normalize("NFKC", name).casefold()
@@ -253,7 +255,7 @@ def _found(images: ImageSet, place: int) -> FoundImage:
 
 
 def _find_duplicates(sets: Sequence[ImageSet], *, near: bool) -> Duplicates:
-    """Look for copies within each split and across each two of them."""
+    """Find copies within each split and between each two splits."""
     repeats: Callable[[ImageSet], Overlap] = find_repeats if near else find_exact_repeats
     overlaps: Callable[[ImageSet, ImageSet], Overlap] = find_overlap if near else find_exact
     within: list[Copy] = []
@@ -277,7 +279,7 @@ def _find_duplicates(sets: Sequence[ImageSet], *, near: bool) -> Duplicates:
 
 
 def _pairs(first: ImageSet, second: ImageSet, overlap: Overlap) -> Iterator[Copy]:
-    """Name the images of pairs, exact copies first."""
+    """Yield the images of each pair, exact copies first."""
     kinds: tuple[tuple[findings.Kind, tuple[tuple[int, int], ...]], ...] = (
         ("exact", overlap.exact),
         ("near", overlap.near),
@@ -288,7 +290,7 @@ def _pairs(first: ImageSet, second: ImageSet, overlap: Overlap) -> Iterator[Copy
 
 
 def _propose(listings: Sequence[Listing], duplicates: Duplicates | None) -> Iterator[str]:
-    """Propose to keep pictures together where reslab's own cut has put near copies on both sides."""
+    """Propose grouping pictures if reslab's own split has put near copies on both sides."""
     is_cut = any(listing.splits is None and listing.groups is None for listing in listings)
     num = 0 if duplicates is None else sum(pair.kind == "near" for pair in duplicates.across_splits.pairs)
     if is_cut and num:

@@ -1,4 +1,4 @@
-"""What a check of data has found, as values that JSON and CSV can hold. Paths are those inside the source."""
+"""Findings of a data check, as values for JSON and CSV. Paths are relative to the source."""
 
 from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
@@ -16,7 +16,7 @@ Kind = Literal["exact", "near"]
 
 
 class NotUsed(Part):
-    """Files that are not used for one reason, and what would make them useful."""
+    """Files unused for the same reason, and what would make them usable."""
 
     reason: str
     advice: str
@@ -32,7 +32,7 @@ class Broken(Part):
 
 
 class Reduced(Part):
-    """Pictures of which reading leaves out or rescales something, such as further pages, and what."""
+    """Pictures from which reading drops or rescales something, such as further pages, and what that is."""
 
     loss: str
     count: PositiveInt
@@ -40,7 +40,7 @@ class Reduced(Part):
 
 
 class FoundImage(Part):
-    """An image of a finding: its file, or split and number where it has none."""
+    """An image of a finding: its file, or its split and number if it has no file."""
 
     path: str
     split: SplitName
@@ -56,22 +56,22 @@ class Copy(Part):
 
 
 class CopyPairs(Part):
-    """Pairs of images that show the same picture; more of them may be counted than are listed."""
+    """Pairs of images that show the same picture; `count` may exceed the number listed."""
 
     count: NonNegativeInt = 0
     pairs: tuple[Copy, ...] = ()
 
 
 class CopiesAcross(CopyPairs):
-    """Pairs of images in two splits, and the places of the test images among them."""
+    """Pairs of images in two splits, and the indices of the test images among them."""
 
     test_indices: tuple[NonNegativeInt, ...] = ()
 
 
 class Duplicates(Part):
-    """Pairs within a class of a split, of two classes (label conflicts), and across splits, whatever their classes.
+    """Pairs within a class of a split, between two classes (label conflicts), and across splits, of any class.
 
-    `searched` says whether near copies were looked for, or exact ones only.
+    `searched` says whether near copies were searched, or only exact ones.
     """
 
     searched: Kind
@@ -81,21 +81,21 @@ class Duplicates(Part):
 
 
 class Extreme(Part):
-    """A picture that shows next to nothing: of one color, nearly black or nearly white."""
+    """A nearly blank picture: of one color, nearly black or nearly white."""
 
     image: FoundImage
     kind: Literal["constant", "nearly black", "nearly white"]
 
 
 class ExtremeImages(Part):
-    """Pictures that show next to nothing; more of them may be counted than are listed."""
+    """Nearly blank pictures; `count` may exceed the number listed."""
 
     count: NonNegativeInt = 0
     images: tuple[Extreme, ...] = ()
 
 
 class BrokenPictures(Part):
-    """Pictures that cannot be read; more of them may be counted than are listed."""
+    """Pictures that cannot be read; `count` may exceed the number listed."""
 
     count: NonNegativeInt = 0
     pictures: tuple[Broken, ...] = ()
@@ -104,7 +104,7 @@ class BrokenPictures(Part):
 class Shapes(Part):
     """Widths and heights of the picture files, and what squeezing them to a square loses.
 
-    Of a picture of 3:2, a square of the same height keeps two thirds of the columns: a third is lost.
+    For a 3:2 picture, a square of the same height keeps two thirds of the columns, so a third is lost.
     """
 
     smallest: tuple[PositiveInt, PositiveInt]
@@ -128,7 +128,7 @@ class FindingRow(NamedTuple):
 
 
 class Report(Part):
-    """All that a check of a data expression has found; `refused` says why it cannot be loaded at all."""
+    """All findings for a data expression; `refused` says why it cannot be loaded at all."""
 
     expression: str
     used: dict[SplitName, NonNegativeInt]
@@ -148,11 +148,11 @@ class Report(Part):
 
     @property
     def is_broken(self) -> bool:
-        """Whether something has to be repaired before a training."""
+        """Whether something has to be fixed before training."""
         return bool(self.broken.count or self.refused)
 
     def shortened(self, most: int = SHOWN) -> "Report":
-        """List at most so many paths of each finding; counts and test indices stay whole."""
+        """Return a copy with at most `most` paths per finding; counts and test indices stay complete."""
         update: dict[str, Part | tuple[Part, ...] | None] = {
             name: tuple(each.model_copy(update={"paths": each.paths[:most]}) for each in getattr(self, name))
             for name in ("not_used", "converted")
@@ -171,7 +171,7 @@ class Report(Part):
         return self.model_copy(update=update)
 
     def rows(self) -> Iterator[FindingRow]:
-        """Give a row for each path of each finding."""
+        """Yield a row for each path of each finding."""
         for group in self.not_used:
             yield from (FindingRow("not used", path, "", "", group.reason) for path in group.paths)
         for broken in self.broken.pictures:

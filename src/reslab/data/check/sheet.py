@@ -1,4 +1,4 @@
-"""A contact sheet: a row of pictures for each class, to look at before a training.
+"""A contact sheet: a row of pictures for each class, to look at before training.
 
 Axes: N images, C channels, H rows, W columns, K classes.
 """
@@ -19,9 +19,9 @@ _FONT_SIZE = 14
 
 
 def write_sheet(images: ImageSet, path: Path) -> None:
-    """Draw up to twelve pictures of every class into a PNG file, always the same ones.
+    """Draw up to twelve pictures of every class, always the same ones, into a PNG file.
 
-    Raises: Failure where the disk does not take it.
+    Raises: Failure if it cannot be written.
     """
     step = SIDE + GAP
     sheet = Image.new("RGB", (NAMES + COLUMNS * step, max(1, len(images.classes)) * step), "white")
@@ -45,7 +45,7 @@ def _write_name(draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont, name: s
 
 
 def _thumbnail(image: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> Image.Image:
-    """Turn (C, H, W) into a square picture; other than RGB becomes grey."""
+    """Turn (C, H, W) into a square picture; anything but RGB becomes grey."""
     rgb = image if len(image) == 3 else image.mean(axis=0, keepdims=True).round().astype(np.uint8).repeat(3, axis=0)
     picture = Image.fromarray(np.ascontiguousarray(rgb.transpose(1, 2, 0)))
     grows = picture.width < SIDE
@@ -53,5 +53,5 @@ def _thumbnail(image: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> Imag
 
 
 def _find_font() -> Path:
-    """Find a font with the letters of most European languages, which Matplotlib brings."""
+    """Find a font for most European languages, which is part of Matplotlib."""
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"

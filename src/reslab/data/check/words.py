@@ -1,4 +1,4 @@
-"""What a check has found, a line each, counts first."""
+"""The findings of a check as lines of text, counts first."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from reslab.words import counted, listing, named, percent
 
 
 def describe(report: Report, *, most: int | None = 3) -> list[str]:
-    """Say what was found: a line per finding, and one for each of its first `most` examples; None: all."""
+    """Describe the findings: a line for each, and one for each of its first `most` examples (None: all)."""
     return list(_lines(report, most))
 
 
@@ -26,7 +26,7 @@ def _lines(report: Report, most: int | None) -> Iterator[str]:
     yield from _copies(report, most)
     if num := report.extreme.count:
         shown = [f"{found.image.path} ({found.kind})" for found in report.extreme.images]
-        yield from _listed(f"{counted(num, 'picture')} of next to nothing", shown, num, most)
+        yield from _listed(f"{counted(num, 'picture')} nearly blank", shown, num, most)
     yield from _classes(report)
     yield from _shapes(report)
     for part in report.converted:
@@ -35,7 +35,7 @@ def _lines(report: Report, most: int | None) -> Iterator[str]:
 
 
 def _listed(finding: str, shown: Sequence[str], count: int, most: int | None) -> Iterator[str]:
-    """Give a line for a finding of one example, else a line for each of the first `most`; None: all."""
+    """Yield one line for a finding with one example, else also a line for each of the first `most` (None: all)."""
     if count == 1:
         yield f"{finding}: {shown[0]}"
         return
@@ -51,12 +51,12 @@ def _copies(report: Report, most: int | None) -> Iterator[str]:
         if report.used:
             kind = "copies" if found is None else "near copies"
             expression = shlex.quote(leave_out_empty(report.expression))
-            yield f"{kind} were not looked for here, but reslab data check {expression} does"
+            yield f"{kind} were not searched: run reslab data check {expression}"
         if found is None:
             return
     if tests := len(found.across_splits.test_indices):
         share = percent(tests / max(1, report.used.get("test", tests)))
-        finding = f"{counted(tests, 'test image')} ({share}) with a copy among the images to learn from"
+        finding = f"{counted(tests, 'test image')} ({share}) with a copy among the training images"
         yield from _pairs(finding, found.across_splits, most)
     elif found.across_splits.count:
         yield from _pairs(f"{count_pairs(found.across_splits)} across splits", found.across_splits, most)
@@ -67,7 +67,7 @@ def _copies(report: Report, most: int | None) -> Iterator[str]:
 
 
 def count_pairs(copies: CopyPairs) -> str:
-    """Write how many pairs of copies there are."""
+    """Format the number of pairs of copies."""
     return f"{copies.count:,} {'pair' if copies.count == 1 else 'pairs'} of copies"
 
 

@@ -1,1 +1,1 @@
-"""Where images come from, one source a file."""
+"""Sources of images, one per file."""

@@ -1,6 +1,6 @@
-"""Official archives: which files they hold, whether a file is the right one, and safe unpacking.
+"""Official archives: their files, verification and safe unpacking.
 
-Nothing in an archive decides where a file goes: only the members listed here are taken, under the names listed here,
+An archive cannot decide where its files go: only the members listed here are extracted, under the names listed here,
 and only with exactly the size and SHA-256 listed here.
 """
 
@@ -24,7 +24,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Archive:
-    """A .tar.gz and where it is to be had; its members lie in `folder`, inside it and on the disk."""
+    """A .tar.gz and its URLs; its members are in `folder`, both inside it and on disk."""
 
     name: str
     urls: tuple[str, ...]
@@ -38,7 +38,7 @@ class Archive:
 
 
 def complain(path: Path, expected: Archive | Member) -> str | None:
-    """Say what is wrong with a file that should be `expected`, or nothing. Raises: UserError if it cannot be read."""
+    """Describe how a file differs from `expected`; None if it does not. Raises: UserError if it cannot be read."""
     try:
         with path.open("rb") as file:
             return _compare(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest(), expected)
@@ -53,7 +53,7 @@ def _compare(num_bytes: int, sha256: str, expected: Archive | Member) -> str | N
 
 
 def read_checked(path: Path, member: Member) -> bytes:
-    """Read a file whole. Raises: UserError where it is not the one expected."""
+    """Read and verify a file. Raises: UserError if it is not the expected one."""
     content = read_bytes(path)
     if problem := _compare(len(content), hashlib.sha256(content).hexdigest(), member):
         raise UserError(f"{path} is damaged ({problem}): delete it, and it is taken from the official archive again")
@@ -61,9 +61,9 @@ def read_checked(path: Path, member: Member) -> bytes:
 
 
 def unpack(archive: Archive, data_dir: Path) -> None:
-    """Write those members that are not there yet from `data_dir`'s archive to their folder.
+    """Extract the missing members from the archive in `data_dir` to their folder.
 
-    Raises: UserError where the archive is not the official one; Failure where the disk refuses.
+    Raises: UserError if the archive is not the official one; Failure if a file cannot be written.
     """
     packed = data_dir / archive.name
     if problem := complain(packed, archive):
@@ -85,7 +85,7 @@ def unpack(archive: Archive, data_dir: Path) -> None:
 
 
 def _unpack_member(tar: tarfile.TarFile, info: tarfile.TarInfo, member: Member, path: Path) -> None:
-    """Write one member, if it is the official one."""
+    """Extract one member if it is the official one."""
     file = tar.extractfile(info) if info.isreg() else None
     content = file.read(member.num_bytes) if file else b""
     if problem := _compare(info.size, hashlib.sha256(content).hexdigest(), member):

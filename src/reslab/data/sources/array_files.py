@@ -1,6 +1,6 @@
-"""Files that hold arrays, by what they are: .npz archives, .npy files, MNIST's idx, CIFAR's .bin, and .mat.
+"""Array files by format: .npz archives, .npy files, MNIST's idx, CIFAR's .bin, and .mat.
 
-Each becomes arrays with names, of which a few rows at a time are read; no format's own objects are ever built.
+Each becomes named arrays that are read a few rows at a time; objects stored in a file are never built.
 """
 
 import gzip
@@ -21,13 +21,14 @@ from reslab.data.pixels import BLOCK
 from reslab.data.sources.catalog import CIFAR10_CLASSES
 from reslab.errors import UserError
 from reslab.runs.files import check_size, check_sizes
+from reslab.words import listing
 
 Rows = Iterator[NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array in a file: (N, …), and a way to read some rows after another."""
+    """An array (N, …) in a file that can be read block by block."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -39,14 +40,14 @@ class StoredArray:
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """Arrays by their names, and the files that they come from."""
+    """Arrays by name, and the files that they come from."""
 
     arrays: Mapping[str, StoredArray]
     files: tuple[Path, ...]
 
 
 def open_arrays(path: Path) -> ArrayFile:
-    """Look into an array file, or into a folder of such. Raises: UserError where it is none."""
+    """Open an array file or a folder of them. Raises: UserError if it is neither."""
     folder = path if path.is_dir() else path.parent
     name = path.name.lower()
     if name.endswith((".pkl", ".pickle", ".pt", ".pth", ".joblib")):
@@ -77,7 +78,7 @@ def _has_arrays(folder: Path) -> bool:
 
 @contextmanager
 def sound(path: Path, kind: str) -> Iterator[None]:
-    """Raises: UserError where what the block reads of a file is not sound."""
+    """Turn errors while reading a file in the block into a UserError that says what is invalid."""
     try:
         yield
     except UserError:
@@ -85,7 +86,7 @@ def sound(path: Path, kind: str) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{path.absolute()} cannot be read: {error.strerror or error}") from None
     except Exception as error:  # NumPy's and zipfile's readers raise anything on broken input
-        raise UserError(f"{path} is not a sound {kind}: {error}") from None
+        raise UserError(f"{path} is not a valid {kind}: {error}") from None
 
 
 # ---- NumPy's
@@ -104,7 +105,7 @@ def _archive(path: Path) -> Iterator[NpzFile]:
     with sound(path, _NPZ), path.open("rb") as stream:
         file = np.load(stream, allow_pickle=False)
         if not isinstance(file, NpzFile) or file.zip is None:
-            raise UserError(f"{path} holds a single array, it is not an .npz archive: write one with numpy.savez")
+            raise UserError(f"{path} holds a single array and is not an .npz archive: write one with numpy.savez")
         check_sizes(file.zip)
         yield file
 
@@ -140,7 +141,7 @@ def _read_npy(stream: IO[bytes], name: str) -> Rows:
     if not is_fortran:
         yield from _read_rows(stream, name, shape, dtype)
         return
-    # The last axis comes first: there is no way but to read all of it.
+    # Fortran order: the whole array has to be read.
     whole = np.concatenate(list(_read_rows(stream, name, (math.prod(shape),), dtype)))
     yield whole.reshape(shape[::-1]).T
 
@@ -183,12 +184,17 @@ _IDX = re.compile(r"(.*-)?(train|t10k|test)-(images|labels)[.-]idx[13]-ubyte(\.g
 def _find_idx(folder: Path, path: Path) -> ArrayFile | None:
     prefix = _IDX.fullmatch(path.name)
     found = {}
+    sets: dict[str | None, str] = {}
     for file in sorted(folder.iterdir()) if folder.is_dir() and (path.is_dir() or prefix) else []:
         if (match := _IDX.fullmatch(file.name)) and (prefix is None or match[1] == prefix[1]):
+            if match[3] == "images" or match[1] not in sets:
+                sets[match[1]] = f"npz:{file}"
             name = f"{'train' if match[2] == 'train' else 'test'}_{match[3]}"
             if name in found and file.suffix == ".gz":
-                continue  # beside its unpacked self
+                continue  # the unpacked file is there too
             found[name] = file
+    if len(sets) > 1:
+        raise UserError(f"{path} holds {len(sets)} sets of idx files: give one of them, {listing(list(sets.values()))}")
     return ArrayFile({name: _open_idx(file) for name, file in found.items()}, tuple(found.values())) if found else None
 
 
@@ -240,7 +246,7 @@ def _records(files: Sequence[Path], num_labels: int, split: str) -> dict[str, St
     num = 0
     for file in files:
         if (rest := file.stat().st_size) % size:
-            raise UserError(f"{file} is not a sound batch of CIFAR: {rest:,} bytes are no multiple of {size}")
+            raise UserError(f"{file} is not a valid batch of CIFAR: {rest:,} bytes are not a multiple of {size}")
         num += rest // size
 
     def blocks() -> Rows:
@@ -265,7 +271,7 @@ def _records(files: Sequence[Path], num_labels: int, split: str) -> dict[str, St
 
 
 def _other_splits(path: Path) -> list[Path]:
-    """Find what lies beside `train_32x32.mat` and the like: files of the same name for another split."""
+    """Find the files of other splits beside `train_32x32.mat` and the like, by their names."""
     names = [path.name.replace(old, new) for old, new in (("train", "test"), ("test", "train")) if old in path.name]
     batches = path.parent.glob("data_batch_*.mat") if re.fullmatch(r"(data|test)_batch.*\.mat", path.name) else ()
     near = [*(path.with_name(name) for name in (*names, "test_batch.mat")), *batches]
@@ -273,7 +279,7 @@ def _other_splits(path: Path) -> list[Path]:
 
 
 def _open_mats(files: Sequence[Path]) -> ArrayFile:
-    """Read plain arrays of MATLAB files of version 7 and before: CIFAR's, SVHN's, or any with known names."""
+    """Read plain arrays from MATLAB files up to version 7: CIFAR's, SVHN's, or any with known names."""
     parts: dict[str, list[NDArray[Any]]] = {}
     for file in files:
         if file.name == "batches.meta.mat":
@@ -281,7 +287,7 @@ def _open_mats(files: Sequence[Path]) -> ArrayFile:
         split = "test" if "test" in file.name else "train" if re.search("train|batch", file.name) else ""
         for name, array in _read_mat(file).items():
             rows = array.transpose(3, 0, 1, 2) if name == "X" and array.ndim == 4 else array
-            if name == "data" and array.shape[1:] == (_COLOURS * _SIDE**2,):  # CIFAR's, a colour after another
+            if name == "data" and array.shape[1:] == (_COLOURS * _SIDE**2,):  # CIFAR's, one colour plane after another
                 rows = array.reshape(-1, _COLOURS, _SIDE, _SIDE)
             parts.setdefault(f"{split}_{name}" if split else name, []).append(rows)
     arrays = {name: np.concatenate(each) for name, each in parts.items()}

@@ -11,7 +11,7 @@ from reslab.data.sources.archive import Archive, Member
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-# Superclasses and their classes, both in the order of their official labels, which is the alphabet's.
+# Superclasses and their classes, both in the order of their official labels, which is alphabetical.
 CIFAR100_SUPERCLASSES: Mapping[str, tuple[str, ...]] = {
     "aquatic_mammals": ("beaver", "dolphin", "otter", "seal", "whale"),
     "fish": ("aquarium_fish", "flatfish", "ray", "shark", "trout"),
@@ -39,7 +39,7 @@ CIFAR100_CLASSES = tuple(sorted(name for names in CIFAR100_SUPERCLASSES.values()
 
 @dataclass(frozen=True)
 class Cifar:
-    """One way to read an official set: its archive, the batches of each split, and the labels wanted of them."""
+    """One way to read an official set: its archive, the batches of each split, and which labels to use."""
 
     archive: Archive
     train: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Read the official CIFAR batches: checked by SHA-256, unpickled without the means to run anything, then checked again.
+"""Read the official CIFAR batches: checked by SHA-256, unpickled without running code, then checked again.
 
 A batch is a Python 2 pickle of a dict with `data`, (N, 3072) uint8 in planes R, G, B of 32x32, and lists of N labels.
 Axes: N images, C channels, H rows, W columns.
@@ -22,7 +22,7 @@ from reslab.data.sources.fetch import fetch
 from reslab.errors import UserError
 
 SIDE, CHANNELS = 32, 3
-# All that an official batch needs: the pieces that put a NumPy array together.
+# All that an official batch needs: the functions that build a NumPy array.
 _reconstruct = np.empty(0).__reduce__()[0]
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
@@ -32,7 +32,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class Check(NamedTuple):
-    """What `verify` found of one file; `file` is relative to the data directory."""
+    """Result of `verify` for one file; `file` is relative to the data directory."""
 
     file: str
     status: Literal["ok", "damaged", "absent"]
@@ -40,9 +40,9 @@ class Check(NamedTuple):
 
 
 def find_data_dir(data_dir: Path | None = None) -> Path:
-    """Choose where data lies: the argument, else $RESLAB_DATA, else the user's cache directory.
+    """Return the data directory: the argument, else $RESLAB_DATA, else the user's cache directory.
 
-    Of a folder of unpacked batches it is the folder around it.
+    For a folder of unpacked batches, return its parent.
     """
     chosen = data_dir or os.environ.get("RESLAB_DATA") or platformdirs.user_cache_dir("reslab")
     path = Path(os.path.expanduser(chosen))
@@ -53,7 +53,7 @@ def find_data_dir(data_dir: Path | None = None) -> Path:
 def read_cifar(cifar: Cifar, *, split: Split, data_dir: Path) -> Labelled:
     """Read one split, (N, 3, 32, 32), from the unpacked batches, else from the archive, else from the network.
 
-    Raises: UserError where a file is damaged; Failure where it is missing and cannot be downloaded.
+    Raises: UserError if a file is damaged; Failure if it is missing and cannot be downloaded.
     """
     names = cifar.test if split == "test" else cifar.train
     batches = [_read_batch(cifar, name, data_dir) for name in names]
@@ -90,9 +90,9 @@ def _check_batch(content: Any, cifar: Cifar, path: Path) -> tuple[NDArray[np.uin
 
 
 class _BatchUnpickler(pickle._Unpickler):
-    """An unpickler that knows three names and refuses every other one.
+    """An unpickler that allows three names and refuses all others.
 
-    The one in Python: the one in C sets aside gigabytes where a few bytes name a large place in its memory.
+    It is the Python implementation, because the one in C allocates gigabytes if a few bytes name a large memo index.
     """
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
@@ -103,7 +103,7 @@ class _BatchUnpickler(pickle._Unpickler):
 
 
 def unpickle(content: bytes, *, where: Path) -> Any:
-    """Unpickle a Python 2 batch, strings as bytes. Raises: UserError where it wants more than NumPy arrays."""
+    """Unpickle a Python 2 batch, strings as bytes. Raises: UserError if it needs more than NumPy arrays."""
     try:
         return _BatchUnpickler(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # a damaged pickle can raise anything
@@ -111,7 +111,7 @@ def unpickle(content: bytes, *, where: Path) -> Any:
 
 
 def verify(data_dir: Path | None = None) -> list[Check]:
-    """Check every official archive and batch that `data_dir` holds by size and SHA-256; changes nothing."""
+    """Check the size and SHA-256 of every official archive and batch in `data_dir`; change nothing."""
     folder = find_data_dir(data_dir)
     archives = {cifar.archive.name: cifar.archive for cifar in OFFICIAL.values()}
     return [check for archive in archives.values() for check in _verify_archive(archive, folder)]

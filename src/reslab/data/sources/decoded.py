@@ -1,5 +1,6 @@
-"""The pictures of a listing, decoded a few at a time by several threads; those that cannot be read are named."""
+"""Decode the pictures of a listing, a few at a time in several threads, and report unreadable ones."""
 
+import hashlib
 import os
 import warnings
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from reslab.data.images import Split
-from reslab.data.pictures import decode
+from reslab.data.pictures import opening, shrink, white_of
 from reslab.data.sources.listing import Listing, keys_of
 from reslab.data.storage.blocks import Block, Source, Unreadable, stamp_files
 from reslab.errors import UserError
@@ -21,13 +22,13 @@ BLOCK = 256  # pictures at a time
 
 
 def open_listing(listing: Listing, *, split: Split, image_size: int, resize: Resizing = "squeeze") -> Source:
-    """Choose the pictures of a split; the blocks are (M, 3, image_size, image_size)."""
+    """Return the pictures of a split as a source whose blocks are (M, 3, image_size, image_size)."""
     part = listing.of_split(split)
     return Source(
         num_images=len(part.files),
         classes=part.classes,
         blocks=_decode_all(part, image_size, resize),
-        stamp=stamp_files(part.files),
+        stamp=f"{stamp_files(part.files)} {hashlib.sha256(part.labels.tobytes()).hexdigest()}",
         names=part.names,
         keys=part.keys(),
         digests=keys_of(part.digests()),
@@ -35,20 +36,22 @@ def open_listing(listing: Listing, *, split: Split, image_size: int, resize: Res
 
 
 def _decode_all(listing: Listing, image_size: int, resize: Resizing) -> Iterator[Block | Unreadable]:
-    def read(place: int) -> NDArray[np.uint8] | str:
+    def read(place: int) -> tuple[NDArray[np.uint8], int | None] | str:
         try:
-            return decode(listing.files[place], image_size=image_size, resize=resize, name=listing.names[place])
+            with opening(listing.files[place], name=listing.names[place]) as image:
+                return shrink(image, image_size=image_size, resize=resize), white_of(image)
         except UserError as error:
             return str(error)
 
     with warnings.catch_warnings(), ThreadPoolExecutor(WORKERS) as pool:
-        # Between 89 and 179 megapixels Pillow warns; above it refuses, which is the limit that counts here.
+        # Pillow warns from 89 to 179 megapixels and refuses above; our own limit applies instead.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         for start in range(0, len(listing.files), BLOCK):
             places = range(start, min(start + BLOCK, len(listing.files)))
             answers = dict(zip(places, pool.map(read, places), strict=True))
-            images = {place: answer for place, answer in answers.items() if not isinstance(answer, str)}
+            sound = {place: answer for place, answer in answers.items() if not isinstance(answer, str)}
             yield from (Unreadable(place, answer) for place, answer in answers.items() if isinstance(answer, str))
-            if images:
-                sound = np.array(list(images), dtype=np.int64)
-                yield Block(np.stack(list(images.values())), listing.labels[sound], sound)
+            if sound:
+                images, whites = zip(*sound.values(), strict=True)
+                numbers = np.array(list(sound), dtype=np.int64)
+                yield Block(np.stack(images), listing.labels[numbers], numbers, tuple(filter(None, whites)))

@@ -1,7 +1,7 @@
-"""Download an archive: several mirrors in turn, resumed where a connection drops, kept only if its SHA-256 is right.
+"""Download an archive: try several mirrors, resume after dropped connections, keep it only if its SHA-256 is right.
 
-pooch, which scikit-learn's world uses for this, neither resumes nor goes on to another mirror; both would have to be
-written as a downloader of its own around `requests`, which is what stands here.
+pooch, the usual tool for this, neither resumes nor tries another mirror. Both would need a custom downloader around
+`requests`, which is what this module is.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,11 +20,11 @@ from reslab.runs.files import make_folder, writing
 
 CONNECT_SECONDS, SILENCE_SECONDS = 10.0, 30.0
 CHUNK_BYTES = 1 << 14
-Advance = Callable[[int], None]  # is told how many bytes of the file there are
+Advance = Callable[[int], None]  # called with the number of bytes received so far
 
 
 class _MirrorFailedError(Exception):
-    """One mirror does not serve the file; says why in a few words."""
+    """A mirror does not serve the file; the message says why in a few words."""
 
 
 def fetch(
@@ -32,8 +32,8 @@ def fetch(
 ) -> None:
     """Download `archive` into `data_dir`; `timeout` is for a connection and for silence on it, in seconds.
 
-    What arrived before a failure stays in a .part file and is not asked for again.
-    Raises: Failure where no mirror has it, with what to do by hand.
+    Data received before a failure stays in a .part file and is not requested again.
+    Raises: Failure if no mirror has it, with instructions for downloading by hand.
     """
     make_folder(data_dir)
     part = data_dir / f"{archive.name}.part"
@@ -54,7 +54,7 @@ def fetch(
 
 
 def _try_mirror(url: str, archive: Archive, part: Path, timeout: tuple[float, float], advance: Advance) -> None:
-    """Complete `part` from one mirror, going on after each drop as long as every connection brings something."""
+    """Complete `part` from one mirror, reconnecting after each drop as long as every connection adds data."""
     inherited = _size(part)
     while (before := _size(part)) < archive.num_bytes:
         reason = "the connection dropped"
@@ -62,7 +62,7 @@ def _try_mirror(url: str, archive: Archive, part: Path, timeout: tuple[float, fl
             _receive(url, archive, part, timeout, advance)
         except (Failure, _MirrorFailedError):
             raise
-        except Exception as error:  # of a broken answer requests raises nearly anything
+        except Exception as error:  # requests raises nearly anything for a broken response
             reason = _describe(error)
         if _size(part) <= before:
             raise _MirrorFailedError(reason)
@@ -72,18 +72,18 @@ def _try_mirror(url: str, archive: Archive, part: Path, timeout: tuple[float, fl
     part.unlink()
     if not inherited:
         raise _MirrorFailedError(f"it serves another file, {problem}")
-    # The fault may lie in what an earlier attempt or another mirror had left: once more from the first byte.
+    # An earlier attempt or another mirror may have left bad data: try once more from the first byte.
     _try_mirror(url, archive, part, timeout, advance)
 
 
 def _receive(url: str, archive: Archive, part: Path, timeout: tuple[float, float], advance: Advance) -> None:
-    """Append to `part` what one connection brings."""
+    """Append the data of one connection to `part`."""
     have = _size(part)
-    # Uncompressed, as stored: otherwise the places in the file would not be those on the wire.
+    # Without compression, so that offsets in the file equal those in the transfer.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
         if response.status_code == requests.codes.ok:
-            have = 0  # also from a server that does not resume
+            have = 0  # also if the server does not resume
         elif response.status_code != requests.codes.partial_content:
             raise _MirrorFailedError(f"HTTP {response.status_code}")
         offered = response.headers.get("Content-Length", "no")
@@ -118,7 +118,7 @@ def _describe(error: Exception) -> str:
 
 @contextmanager
 def _progress_bar(archive: Archive) -> Iterator[Advance]:
-    """Show the download on stderr where that is a terminal."""
+    """Show the download on stderr if that is a terminal."""
     console = Console(stderr=True)
     columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:

@@ -1,9 +1,9 @@
 """Pictures in folders, a folder per class: PATH/CLASS/*, or PATH/train/CLASS/*, PATH/test/CLASS/*, PATH/val/CLASS/*.
 
-Names of splits may be written in any case and usual way (Training, seg_test, valid, dev). Without a test folder val/ is
-the test split, and without both 20 % of each class is cut off by content. Pictures in sub-folders of a class are
-its pictures. Files are told by their ending,
-or where they have none by their first bytes; whatever is not used is listed with the reason.
+Split names may be in any case and common spelling (Training, seg_test, valid, dev). Without a test folder, val/ is the
+test split, and without both, 20 % of each class becomes the test split, chosen by content. Sub-folders of a class
+belong to the class. Pictures are recognised by their ending, or without one by their first bytes; unused files are
+listed with the reason.
 """
 
 import os
@@ -47,7 +47,7 @@ _ADVICE = {
 
 @dataclass(frozen=True)
 class _Folder:
-    """A folder with all that lies in it; `name` is its path inside the source, with "/"."""
+    """A folder with its contents; `name` is its path inside the source, with "/"."""
 
     path: Path
     name: str
@@ -70,21 +70,21 @@ class _Folder:
 
     @property
     def class_folders(self) -> tuple["_Folder", ...]:
-        """Folders in it that hold pictures, here or further down."""
+        """Its sub-folders that contain pictures at any depth."""
         return tuple(folder for folder in self.folders if folder.has_pictures)
 
     def all_unused(self) -> list[Unused]:
         return [each for folder in self.walk() for each in folder.unused]
 
     def as_unused(self, reason: str, advice: str) -> list[Unused]:
-        """List all its pictures as not used."""
+        """List all its pictures as unused."""
         pictures = [
             Unused(_join(folder.name, name), reason, advice) for folder in self.walk() for name in folder.pictures
         ]
         return [*pictures, *self.all_unused()]
 
     def of_classes(self) -> "_Folder":
-        """Leave out the pictures that lie beside the class folders."""
+        """Mark the pictures beside the class folders as unused."""
         beside = tuple(
             Unused(_join(self.name, name), "pictures outside of a class folder", "") for name in self.pictures
         )
@@ -93,7 +93,7 @@ class _Folder:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the class folders lie, each place with its split, or None where the test is to be cut off."""
+    """The places of the class folders, each with its split, or None if the test split has to be cut."""
 
     places: tuple[tuple[Split | None, _Folder], ...]
     unused: tuple[Unused, ...] = ()
@@ -103,13 +103,13 @@ class _Layout:
 def list_folder(
     path: Path, *, classes: Sequence[str] = (), without: Sequence[str] = (), options: Options = NO_OPTIONS
 ) -> Listing:
-    """List the pictures of a folder; `classes` chooses some, in that order, `without` leaves some out.
+    """List the pictures of a folder; `classes` selects and orders classes, `without` leaves some out.
 
-    Raises: UserError where the layout is not known, or a class has no pictures.
+    Raises: UserError if the layout is not recognised, or a class has no pictures.
     """
     if not path.is_dir():
         raise UserError(
-            f"{path.absolute()} is not a folder: folder:PATH needs one that holds a folder of pictures for each class"
+            f"{path.absolute()} is not a folder: folder:PATH needs one with a folder of pictures for each class"
         )
     tree = _walk(path, "", ())
     _refuse_detection(tree)
@@ -125,7 +125,7 @@ def list_folder(
 
 
 def split_of(name: str) -> Split | None:
-    """Tell a split by a folder's name."""
+    """Return the split that a folder's name stands for, if any."""
     words = [word for word in re.split(r"[\W\d_]+", name.lower()) if word and word not in _FILLERS]
     return _SPLITS.get(words[0]) if len(words) == 1 else None
 
@@ -147,12 +147,12 @@ def _walk(path: Path, name: str, above: tuple[str, ...]) -> _Folder:
         inside = _join(name, entry.name)
         if entry.name.lower() in _JUNK or entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        if os.path.isdir(entry.path):  # False for a link to itself, for which DirEntry.is_dir raises
             if os.path.realpath(entry.path) in above:
                 unused.append(Unused(inside, "links to a folder above", ""))
             else:
                 folders.append(_walk(Path(entry.path), inside, above))
-        elif not entry.is_file():
+        elif not os.path.isfile(entry.path):
             unused.append(Unused(inside, "broken links" if entry.is_symlink() else "special files", ""))
         elif is_picture(Path(entry.path)):
             pictures.append(entry.name)
@@ -171,7 +171,7 @@ def _join(folder: str, name: str) -> str:
 
 
 def _find_splits(tree: _Folder, *, has_class_in_name: bool) -> _Layout:
-    """Find train/, val/ and test/. Raises: UserError where they are not as they must be."""
+    """Find train/, val/ and test/. Raises: UserError if their layout is invalid."""
     by_split: dict[Split, _Folder] = {}
     for folder in tree.folders:
         if (split := split_of(folder.own_name)) and folder.has_pictures:
@@ -220,11 +220,11 @@ def _refuse_flat_splits(tree: _Folder, flat: list[_Folder], others: list[_Folder
     if any(folder.has_pictures for folder in others):
         folders = ",".join(folder.own_name for folder in (*flat, *others))
         hint = f"; if they are classes, name them: folder:{tree.path}:{folders}"
-    raise UserError(f"{tree.path} has pictures straight in {names}, without a folder for each class: {LAYOUTS}{hint}")
+    raise UserError(f"{tree.path} has pictures directly in {names}, without a folder for each class: {LAYOUTS}{hint}")
 
 
 def _hint_at_table(tree: _Folder, folders: Sequence[_Folder]) -> None:
-    """Refuse pictures without class folders where a table lies beside them."""
+    """Refuse pictures without class folders if there is a table beside them."""
     for folder in folders:
         for each in folder.unused:
             if each.path.lower().endswith(TABLES):
@@ -251,7 +251,7 @@ def _refuse_detection(tree: _Folder) -> None:
 
 
 def _by_folder(layout: _Layout, tree: _Folder, level: int | None, without: Sequence[str]) -> Contents:
-    """Take the names of folders as classes. Raises: UserError where the level of the classes is not clear."""
+    """Take folder names as classes. Raises: UserError if the level of the classes is ambiguous."""
     pictures: Samples = []
     empty: list[str] = []
     unused: list[Unused] = []
@@ -280,7 +280,7 @@ def _is_empty_split(folder: _Folder) -> bool:
 
 
 def _check_classes(place: _Folder, tree: _Folder, level: int | None, without: Sequence[str]) -> None:
-    """Refuse a place whose folders are not classes, with what it may be."""
+    """Refuse a place whose folders are not classes, suggesting what it may be."""
     folders = [folder for folder in place.class_folders if folder.own_name not in without]
     if len(folders) == 1 and (wrapped := _wrapped(folders[0])):
         raise UserError(f"{place.path} holds a folder of classes: did you mean folder:{wrapped.path}?")
@@ -307,7 +307,7 @@ def _check_classes(place: _Folder, tree: _Folder, level: int | None, without: Se
 
 
 def _wrapped(folder: _Folder) -> _Folder | None:
-    """Find what looks like a source of its own, in a folder or further down."""
+    """Find a folder that looks like a source of its own, at any depth."""
     if folder.pictures:
         return None
     inner = folder.class_folders
@@ -319,7 +319,7 @@ def _wrapped(folder: _Folder) -> _Folder | None:
 
 
 def _by_file_name(layout: _Layout, label: str) -> Contents:
-    """Take the classes from the files' names. Raises: UserError where the expression is not regular or finds none."""
+    """Take the classes from file names. Raises: UserError if the pattern is invalid or matches nothing."""
     find = compile_rule(label, option="label")
     pictures: Samples = []
     unused: list[Unused] = []
@@ -333,5 +333,5 @@ def _by_file_name(layout: _Layout, label: str) -> Contents:
                 else:
                     unused.append(Unused(_join(folder.name, name), f"names in which {label} finds no label", ""))
     if not pictures:
-        raise UserError(f"label={label} finds a label in no file's name: write a regular expression, as in ^([a-z]+)")
+        raise UserError(f"label={label} matches no file name: write a regular expression such as ^([a-z]+)")
     return Contents(sorted(pictures, key=lambda each: each[0]), (), tuple(unused))

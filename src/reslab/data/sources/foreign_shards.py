@@ -1,9 +1,9 @@
-"""Shards that other programs wrote: tar archives in the WebDataset layout, on this machine, without our index.
+"""Shards written by other programs: local tar archives in the WebDataset layout, without reslab's index.
 
-Of each image there are, under one name, a picture (`jpg`, `jpeg`, `png`, `webp`) and its label: a number or a name in
-`cls` or `txt`, or `label`, `cls` or `class` of an object in `json`. A tar belongs to the split that its name begins
-with; without any for the test, about 20 % are cut off by the content of each picture. Axes: N images, C channels,
-H rows, W columns.
+Each image has two files of the same name: a picture (`jpg`, `jpeg`, `png`, `webp`) and its label, which is a number or
+a name in `cls` or `txt`, or the field `label`, `cls` or `class` of an object in `json`. A tar belongs to the split that
+its name begins with; without test shards, about 20 % of the pictures become the test split, chosen by content.
+Axes: N images, C channels, H rows, W columns.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ class _Sample(NamedTuple):
 
 
 def find_foreign(url: str) -> tuple[Path, ...]:
-    """List the tars of a folder on this machine that has no index of ours, or the one that is named; else none."""
+    """List the tars of a local folder without reslab's index, or the named tar; empty if there are none."""
     path = Path(url)
     if path.is_file():
         return (path,)
@@ -57,7 +57,7 @@ def find_foreign(url: str) -> tuple[Path, ...]:
 def open_foreign(files: Sequence[Path], *, split: Split, form: Form) -> Source:
     """Read the labels of one split; the blocks are (M, 3, H, W).
 
-    Raises: UserError where an archive is not sound, or an image of it has no label.
+    Raises: UserError if an archive is invalid, or an image has no label.
     """
     by_split: dict[Split, list[Path]] = {"train": [], "validation": [], "test": []}
     for file in files:
@@ -129,11 +129,11 @@ def _opened(file: Path) -> Iterator[tarfile.TarFile]:
     except UserError:
         raise
     except Exception as error:  # a broken archive makes tarfile raise nearly anything
-        raise UserError(f"{file} is not a sound tar archive: {error}") from None
+        raise UserError(f"{file} is not a valid tar archive: {error}") from None
 
 
 def _list_samples(files: Sequence[Path]) -> list[_Sample]:
-    """Read all labels, and none of the pictures. Raises: UserError where a picture has no label."""
+    """Read all labels but no pictures. Raises: UserError if a picture has no label."""
     samples = []
     for file in files:
         pictures: dict[str, str] = {}
@@ -152,7 +152,7 @@ def _list_samples(files: Sequence[Path]) -> list[_Sample]:
         samples += [_Sample(file, name, labels[key]) for key, name in pictures.items()]
     if not samples:
         raise UserError(f"{files[0]} holds no pictures: shards:PATH needs {named(PICTURES)} files in it")
-    if len({type(sample.label) for sample in samples}) > 1:  # a class that is called 7, among names
+    if len({type(sample.label) for sample in samples}) > 1:  # a class called 7 among names
         return [sample._replace(label=str(sample.label)) for sample in samples]
     return samples
 
@@ -170,14 +170,14 @@ def _read_label(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> st
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path, *, most: int = MAX_MEMBER) -> bytes:
     if member.size > most:
-        raise UserError(f"{file} holds {member.name} of {member.size:,} bytes: {most:,} is the most")
+        raise UserError(f"{file} holds {member.name} of {member.size:,} bytes: at most {most:,} are read")
     stream = tar.extractfile(member)
     assert stream is not None
     return stream.read()
 
 
 def _decode_all(samples: Sequence[_Sample], labels: NDArray[np.int64], form: Form) -> Iterator[Block | Unreadable]:
-    """Read pictures in the order in which they lie in their archives, which is that of the samples."""
+    """Read pictures in the order of their archives, which is that of the samples."""
 
     def read(item: tuple[str, bytes]) -> NDArray[np.uint8] | str:
         try:

@@ -1,7 +1,7 @@
-"""Pictures that belong together, as of one patient, film or place: files of one group stay in one split.
+"""Groups of pictures, such as of one patient, film or place: files of one group stay in one split.
 
-A rule is `parent`, the folder that a file lies in; `time:N`, pictures taken within N minutes of each other; or a
-regular expression on the file's name inside the source, whose first group names the group.
+A rule is `parent`, the folder of a file; `time:N`, pictures taken within N minutes of each other; or a regular
+expression on the file's path inside the source, whose first group names the group.
 """
 
 import re
@@ -23,7 +23,7 @@ _READERS = 8  # threads
 
 
 def group_files(listing: Listing, rule: str) -> tuple[str, ...]:
-    """Name the group of each file. Raises: UserError where the rule is none."""
+    """Name the group of each file. Raises: UserError if the rule is invalid."""
     if rule == "parent":
         return tuple(name.rpartition("/")[0] for name in listing.names)
     if rule.startswith("time:"):
@@ -31,12 +31,12 @@ def group_files(listing: Listing, rule: str) -> tuple[str, ...]:
     find = compile_rule(rule, option="group")
     found = [find(name) for name in listing.names]
     if not any(found):
-        raise UserError(f"group={rule} finds a group in no file's name, such as {listing.names[0]!r}")
+        raise UserError(f"group={rule} matches no file name, such as {listing.names[0]!r}")
     return tuple(group or name for group, name in zip(found, listing.names, strict=True))
 
 
 def _by_time(listing: Listing, minutes: str) -> tuple[str, ...]:
-    """Join pictures that follow on each other within so many minutes; a group is named by its lowest digest."""
+    """Group pictures taken within the given minutes of the previous one; a group is named by its lowest digest."""
     if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", minutes):
         raise UserError(f"group=time:{minutes}: write the minutes between pictures of one group, as in group=time:5")
     times: list[datetime | None] = []
@@ -66,7 +66,7 @@ def _name(chain: list[int], groups: list[str], digests: list[str]) -> None:
 
 
 def _taken(path: Path) -> datetime | None:
-    """Read when a picture was taken; None where it does not say so, or cannot be read."""
+    """Read when a picture was taken; None if it does not say or cannot be read."""
     with suppress(UserError, ValueError), opening(path, name=str(path)) as image:
         exif: Image.Exif = image.getexif()
         text = exif.get_ifd(_EXIF).get(_TAKEN) or exif.get(_CHANGED)

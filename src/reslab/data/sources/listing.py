@@ -1,7 +1,7 @@
-"""What a place with picture files holds, as a value: files, labels, splits, groups, and what is not used.
+"""A listing of picture files as a value: files, labels, splits, groups, and what is not used.
 
-A folder or a table makes one (`folder.py`, `table.py`). The cut of a test split, decoding, the cache and the check of
-the data work on it alone. Axes: N files, K classes.
+Folders and tables produce one (`folder.py`, `table.py`). Cutting a test split, decoding, the cache and the data check
+need nothing else. Axes: N files, K classes.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ _READERS = 8  # threads
 
 
 class Unused(NamedTuple):
-    """A file or folder that is not used: where it lies in the source, why, and what would make it useful."""
+    """An unused file or folder: its path in the source, why it is unused, and what would make it usable."""
 
     path: str
     reason: str
@@ -44,7 +44,7 @@ class Listing:
 
     `names` (N,) are the files' paths inside the source, with "/", never absolute; `labels` (N,) are int64 in [0, K).
     Without `splits` the test split is cut by content. Files of one group stay in one split. `notes` are sentences on
-    how the source was understood.
+    how the source was interpreted.
     """
 
     root: Path
@@ -58,21 +58,21 @@ class Listing:
     notes: tuple[str, ...] = ()
 
     def digests(self) -> NDArray[np.uint8]:
-        """Sum each file up: SHA-256 of its bytes, (N, 32); computed once, and kept in the cache.
+        """Return the SHA-256 of each file's bytes, (N, 32), computed once and kept in the cache.
 
-        Raises: UserError where a file cannot be read.
+        Raises: UserError if a file cannot be read.
         """
         return digest_files(self.files, origin=str(self.root))
 
     def keys(self) -> NDArray[np.uint64]:
-        """Give what decides each file's split, (N,): a hash of its group's name, or of its bytes where it has none."""
+        """Return the keys (N,) that decide each file's split: hashes of group names, or of contents without groups."""
         if self.groups is None:
             return keys_of(self.digests())
         hashes = [hashlib.sha256(group.encode(errors="surrogatepass")).digest() for group in self.groups]
         return keys_of(np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(-1, 32))
 
     def subset(self, places: Sequence[int] | NDArray[np.int64]) -> "Listing":
-        """Choose files, in the order given, with the same classes."""
+        """Select files, in the order given, with the same classes."""
         return replace(
             self,
             files=_pick(self.files, places),
@@ -83,9 +83,9 @@ class Listing:
         )
 
     def of_split(self, split: Split) -> "Listing":
-        """Choose the files of a split; without splits of its own, a source has no validation files.
+        """Select the files of a split; a source without splits of its own has no validation files.
 
-        Raises: UserError where a class is too small to be cut.
+        Raises: UserError if a class is too small to be cut.
         """
         if self.splits is not None:
             return self.subset([place for place, own in enumerate(self.splits) if own == split])
@@ -95,7 +95,7 @@ class Listing:
         return self.subset(chosen)
 
     def summary(self) -> list[str]:
-        """Say how the source was understood and what of it is not used, a sentence each."""
+        """Describe how the source was interpreted and what is not used, a sentence each."""
         return [*self.notes, *describe_all_unused(self.unused)]
 
 
@@ -104,7 +104,7 @@ def _pick(values: tuple[T, ...], places: Sequence[int] | NDArray[np.int64]) -> t
 
 
 def group_unused(unused: Sequence[Unused]) -> dict[tuple[str, str], list[str]]:
-    """Give the paths of what is not used by reason and advice, the most frequent first."""
+    """Group the paths of unused files by reason and advice, the most frequent first."""
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
     for each in unused:
         groups[each.reason, each.advice].append(each.path)
@@ -112,7 +112,7 @@ def group_unused(unused: Sequence[Unused]) -> dict[tuple[str, str], list[str]]:
 
 
 def describe_all_unused(unused: Sequence[Unused]) -> list[str]:
-    """Count what is not used by the reason, a sentence each."""
+    """Count the unused files by reason, a sentence each."""
     return [
         describe_unused(reason, advice, paths, count=len(paths), most=_SHOWN)
         for (reason, advice), paths in group_unused(unused).items()
@@ -120,17 +120,17 @@ def describe_all_unused(unused: Sequence[Unused]) -> list[str]:
 
 
 def describe_unused(reason: str, advice: str, paths: Sequence[str], *, count: int, most: int | None) -> str:
-    """Say that `count` files are not used for one reason; of their paths at most so many are shown."""
+    """Say that `count` files are not used for one reason, showing at most `most` paths."""
     return f"{count:,} not used, {reason}: {some(paths, count, most)}{f' ({advice})' if advice else ''}"
 
 
 def keys_of(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Take the first eight bytes of digests (N, 32) as numbers (N,); 0 is kept for images without a key."""
+    """Turn the first eight bytes of digests (N, 32) into numbers (N,); 0 is reserved for images without a key."""
     return np.maximum(np.ascontiguousarray(digests[:, :8]).view(">u8")[:, 0].astype(np.uint64), 1)
 
 
 def digest_files(files: Sequence[Path], *, origin: str) -> NDArray[np.uint8]:
-    """Give the SHA-256 of each file's bytes, (N, 32), from the cache where none has changed."""
+    """Return the SHA-256 of each file's bytes, (N, 32), from the cache if no file has changed."""
 
     def digest() -> Iterator[bytes]:
         with ThreadPoolExecutor(_READERS) as pool:
@@ -140,7 +140,7 @@ def digest_files(files: Sequence[Path], *, origin: str) -> NDArray[np.uint8]:
 
 
 def keep_digests(digest: Callable[[], Iterable[bytes]], *, num: int, stamp: str, origin: str) -> NDArray[np.uint8]:
-    """Give `num` digests, (N, 32), from the cache where the stamp is the same."""
+    """Return `num` digests, (N, 32), from the cache if the stamp is the same."""
     if not num:
         return np.empty((0, 32), dtype=np.uint8)
 

@@ -1,10 +1,10 @@
-"""Images in arrays: which array of a file is what, by the names that people give them.
+"""Images in arrays: which array of a file is what, by common names.
 
-Images are called images, X, x, data or imgs; labels labels, y or targets; a split is a word before or after, as in
-`x_train`, `train_images` or `y_val`. `classes`, `class_names` or `names` names the classes; without it they are called
-as the labels are. Without test arrays the validation arrays are the test split, and without either, about 20 %,
-chosen by the content of each image.
-What was taken for what is said where it could be taken otherwise. Axes: N images, C channels, H rows, W columns.
+Images are called images, X, x, data or imgs; labels are called labels, y or targets; a split is a word before or after,
+as in `x_train`, `train_images` or `y_val`. `classes`, `class_names` or `names` names the classes; without it they are
+named by their labels. Without test arrays the validation arrays are the test split, and without either, about 20 % of
+the images, chosen by content. Ambiguous interpretations are printed.
+Axes: N images, C channels, H rows, W columns.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ class _Pair(NamedTuple):
 def open_npz(path: Path, *, split: Split) -> Source:
     """Read the labels of one split; its blocks are (M, C, H, W).
 
-    Raises: UserError that names the array at fault and what it should be, some only when the blocks are read.
+    Raises: UserError that names the invalid array and what it should be, in part only when the blocks are read.
     """
     file, pairs = _open(path)
     if split == "test" and "test" not in pairs and "validation" in pairs:
@@ -72,7 +72,7 @@ def open_npz(path: Path, *, split: Split) -> Source:
 
 
 def has_validation(path: Path) -> bool:
-    """Tell whether a file brings validation arrays beside its test arrays. Raises: UserError as `open_npz`."""
+    """Return whether a file has validation arrays besides test arrays. Raises: UserError as `open_npz`."""
     return {"validation", "test"} <= _open(path)[1].keys()
 
 
@@ -81,7 +81,7 @@ def _open(path: Path) -> tuple[ArrayFile, dict[Split, _Pair]]:
     pairs, used = _find_pairs(file, path)
     if path.suffix == ".npy" and path.stem not in (*used, *_NAMES):
         _check_plain(file.arrays[path.stem], path.stem, path)
-        raise UserError(f"{path} is neither images nor labels by its name: give npz: the one with the images")
+        raise UserError(f"the name of {path} says neither images nor labels: give npz: the file with the images")
     if unused := [name for name in file.arrays if name not in used and name not in _NAMES]:
         say_once(f"npz:{path}: {named(unused)} {'is' if len(unused) == 1 else 'are'} not used")
     return file, pairs
@@ -95,7 +95,7 @@ def _find_pairs(file: ArrayFile, path: Path) -> tuple[dict[Split, _Pair], set[st
     for name in file.arrays:
         if role := _role_of(name, num_arrays=len(file.arrays)):
             if role in found:
-                raise UserError(f"{path} holds {found[role]!r} and {name!r}, which could both be it: leave one out")
+                raise UserError(f"{path} holds {found[role]!r} and {name!r}, which could both be meant: leave one out")
             found[role] = name
     pairs: dict[Split, _Pair] = {}
     for split in ("train", "validation", "test"):
@@ -114,7 +114,7 @@ def _find_pairs(file: ArrayFile, path: Path) -> tuple[dict[Split, _Pair], set[st
 
 
 def _role_of(name: str, *, num_arrays: int) -> tuple[str, Split] | None:
-    """Tell what an array is by its name: images or labels, and of which split."""
+    """Tell from an array's name whether it holds images or labels, and of which split."""
     if num_arrays == 2 and name in ("arr_0", "arr_1"):  # numpy.savez(FILE, images, labels)
         return ("images" if name == "arr_0" else "labels"), "train"
     lower = name.lower()
@@ -152,7 +152,7 @@ def _check_plain(array: StoredArray, name: str, path: Path) -> None:
 
 
 def _read_classes(file: ArrayFile, labels: Labels, path: Path) -> tuple[list[Any], tuple[str, ...]]:
-    """Give the labels that there are, and the name of each."""
+    """Return the labels that occur, and the name of each."""
     own = labels.own_classes()
     found = [name for name in _NAMES if name in file.arrays]
     if not found:
@@ -165,7 +165,7 @@ def _read_classes(file: ArrayFile, labels: Labels, path: Path) -> tuple[list[Any
     except ValueError as error:
         raise UserError(f"{path}: {key!r} {error}") from None
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise UserError(f"{path}: {key!r} has {repeated[0]!r} twice, each class needs a name of its own")
+        raise UserError(f"{path}: {key!r} has {repeated[0]!r} twice, but each class needs a name of its own")
     if labels.values.dtype.kind == "U":
         return list(names), tuple(names)
     first = 1 if own[0] > 0 and own[-1] == len(names) else 0
@@ -175,7 +175,7 @@ def _read_classes(file: ArrayFile, labels: Labels, path: Path) -> tuple[list[Any
 
 
 def _number(labels: Labels, values: list[Any], name: str, path: Path) -> NDArray[np.int64]:
-    """Number labels by the place of their value. Raises: UserError where one is not among `values`."""
+    """Map labels to the indices of their values. Raises: UserError if one is not among `values`."""
     numbers = {value: number for number, value in enumerate(values)}
     there, inverse = np.unique(labels.values, return_inverse=True)
     for value in there.tolist():
@@ -190,7 +190,7 @@ def _number(labels: Labels, values: list[Any], name: str, path: Path) -> NDArray
 
 
 def _find_digests(file: ArrayFile, name: str, path: Path) -> NDArray[np.uint64]:
-    """Hash each image as it is stored, (N,)."""
+    """Hash each image as stored, (N,)."""
     array = file.arrays[name]
 
     def digest() -> Iterator[bytes]:
@@ -209,7 +209,7 @@ def _stream(
     chosen: NDArray[np.int64],
     path: Path,
 ) -> Iterator[Block]:
-    """Give the images at the places `chosen`, in rising order."""
+    """Yield the images at the indices `chosen`, in ascending order."""
     scale = find_scale(train.dtype, *_find_range(train, name, path))
     if words := describe_scale(train.dtype, scale):
         say_once(f"npz:{path}: {name!r} is {words}")
@@ -224,7 +224,7 @@ def _stream(
 
 
 def _find_range(array: StoredArray, name: str, path: Path) -> tuple[float, float]:
-    """Find the least and the greatest value. Raises: UserError where one is no number."""
+    """Find the minimum and maximum. Raises: UserError if they are not finite."""
     if array.dtype.kind == "b" or array.dtype == np.uint8:
         return 0.0, 255.0
     ends = [(rows.min(), rows.max()) for rows in array.blocks()]

@@ -1,4 +1,4 @@
-"""The options of a folder or a table, as an expression writes them behind the path."""
+"""Options of a folder or a table, written after the path in an expression."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class Options:
     """How to read a folder or a table of pictures.
 
-    Of a folder `label` is a regular expression on the files' names, and `level` says how deep its classes lie; of a
-    table `file`, `label` and `split` are columns, and `folder`, as seen from the table, is where its pictures lie.
+    For a folder, `label` is a regular expression on file names, and `level` is the depth of its class folders. For a
+    table, `file`, `label` and `split` are columns, and `folder` is the pictures' folder relative to the table.
     `group` is a rule of `data.sources.groups`, or a column.
     """
 

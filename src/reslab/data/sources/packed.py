@@ -1,7 +1,7 @@
 """A folder in a zip or tar archive, unpacked into the cache, where it stays until room is needed.
 
-An archive decides nothing but the names of regular files below its own folder: links, devices, absolute paths and paths
-that lead out are refused, and so is whatever would unpack to far more than it is on the disk.
+Only regular files below the archive's own folder are allowed: links, devices, absolute paths and paths that lead out
+are refused, and so are archives that would unpack to far more than their size on disk.
 """
 
 import shutil
@@ -19,18 +19,18 @@ from reslab.runs.files import MAX_BYTES, MAX_RATIO, make_folder, writing
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _MOST_FILES = 1_000_000
 
-_Member = tuple[str, int, Any]  # name, bytes, what the archive opens
+_Member = tuple[str, int, Any]  # name, size in bytes, the archive's own entry
 
 
 def is_packed(path: Path) -> bool:
-    """Tell an archive by its ending."""
+    """Return whether a file is an archive, by its ending."""
     return path.name.lower().endswith(ENDINGS) and path.is_file()
 
 
 def unpack(path: Path) -> Path:
-    """Unpack an archive once, and give its folder; a single folder around all others is left away.
+    """Unpack an archive once and return its folder, skipping a single folder around all others.
 
-    Raises: UserError where it is no sound archive or not a safe one; Failure where the disk refuses.
+    Raises: UserError if it is not a valid and safe archive; Failure if it cannot be written.
     """
 
     def make(part: Path) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def unpack(path: Path) -> Path:
 
 
 def _unpack(path: Path, into: Path) -> int:
-    """Write all files, and count them."""
+    """Write all files and return their number."""
     is_zip = path.name.lower().endswith(".zip")
     with ZipFile(path) if is_zip else tarfile.open(path) as archive:
         members = list(_list_zip(archive) if isinstance(archive, ZipFile) else _list_tar(archive, path))
@@ -81,11 +81,11 @@ def _list_tar(archive: tarfile.TarFile, path: Path) -> Iterator[_Member]:
 
 
 def _check(members: list[_Member], path: Path) -> None:
-    """Refuse an archive that would write elsewhere, or too much."""
+    """Refuse an archive that would write outside its folder, or too much."""
     for name, _, _ in members:
         parts = PurePosixPath(name.replace("\\", "/")).parts
         if not parts or parts[0] == "/" or ".." in parts or ":" in parts[0] or "\0" in name:
-            raise UserError(f"{path} holds {name!r}, a path that leads out of it: pack the folder again")
+            raise UserError(f"{path} holds {name!r}, a path outside the archive: pack the folder again")
     num_bytes = sum(size for _, size, _ in members)
     if len(members) > _MOST_FILES or num_bytes > max(MAX_BYTES, MAX_RATIO * path.stat().st_size):
         raise UserError(

@@ -1,13 +1,14 @@
-"""Tables in Parquet, and the pictures that they may hold themselves, as Hugging Face's data sets do.
+"""Tables in Parquet, including those that contain their pictures, as Hugging Face's data sets do.
 
-A column of bytes, or of `{"bytes", "path"}`, is written to files in the cache once, and stays there until room is
-needed. Of a folder all Parquet files are one table; a file's name tells its split (`train-00000-of-00002.parquet`).
+A column of bytes, or of `{"bytes", "path"}`, is written once to files in the cache, where it stays until room is
+needed. All Parquet files of a folder are one table; a file's name tells its split (`train-00000-of-00002.parquet`).
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from reslab.data.progress import counting
 from reslab.data.sources.folder import split_of
 from reslab.data.storage.blocks import stamp_files
 from reslab.data.storage.cache import make_room, name_of, opening
-from reslab.errors import UserError, extra
+from reslab.errors import Failure, UserError, extra
 from reslab.runs.files import writing
 
 ENDING = ".parquet"
@@ -29,10 +30,14 @@ _BEGINNINGS = {
     b"RIFF": ".webp",
 }
 _PLAIN = re.compile(r"[\w-]{1,80}", re.ASCII)
+_BYTES = ("binary", "large_binary", "binary_view")  # types of Arrow
+_ROW = re.compile("[0-9]+")
+_BATCH = 16  # pictures in memory
+_BUFFER = 1 << 20  # bytes
 
 
 class UnpackedTable(NamedTuple):
-    """Columns of text of one length, and the folder of the pictures if they were in it."""
+    """Text columns of equal length, and the folder of the pictures if the table contained them."""
 
     columns: Mapping[str, Sequence[str]]
     root: Path | None
@@ -44,37 +49,64 @@ def find_files(path: Path) -> list[Path]:
 
 
 def read_parquet(path: Path, files: Sequence[Path]) -> UnpackedTable:
-    """Read Parquet files of the same columns. Raises: UserError where they are not sound, or pyarrow is missing."""
+    """Read Parquet files of the same columns. Raises: UserError if they are invalid, or pyarrow is missing."""
     stamp = stamp_files(files)
     with extra("parquet"):
         from pyarrow import parquet
-    try:
-        cells = _join([_read(parquet.read_table(file), file, is_one=len(files) == 1) for file in files])
-    except Exception as error:  # what reads Parquet raises anything on broken input
-        raise UserError(f"{path} cannot be read as Parquet: {error}") from None
+    with _reading(path):
+        schemas = [parquet.read_schema(file) for file in files]
+        held, others = _find_pictures([field for schema in schemas for field in schema])
+        cells = _join([_read(file, without={held, *others}, is_one=len(files) == 1) for file in files])
     root: Path | None = None
-    if held := next((name for name, column in cells.items() if holds_pictures(column)), None):
-        pictures = [_parts(cell) for cell in cells[held]]
-        names = [_name(row, content, name) for row, (content, name) in enumerate(pictures)]
-        root = _unpack([content for content, _ in pictures], names, path=path, stamp=f"{held} {stamp}")
-        cells[held] = names
+    if held is not None:
+        root = _unpack(path, files, held, stamp=stamp)
+        names = {int(found[0]): file.name for file in root.iterdir() if (found := _ROW.match(file.name))}
+        cells[held] = [names.get(row) for row in range(len(cells[held]))]
     columns = {name: ["" if _is_missing(cell) else str(cell) for cell in column] for name, column in cells.items()}
-    for name, classes in _named_classes(files[0]).items():
-        columns[name] = [classes[int(cell)] if cell.isdecimal() else cell for cell in columns[name]]
+    for name, classes in _named_classes(schemas[0]).items():
+        if name in columns:
+            columns[name] = [_name_class(cell, classes, name, path) for cell in columns[name]]
     return UnpackedTable(columns, root)
 
 
-def _read(table: Any, file: Path, *, is_one: bool) -> dict[str, list[Any]]:
-    """Give the columns of one file, and where it is one of several, the split that its name begins with."""
-    columns = {name: table.column(name).to_pylist() for name in table.column_names}
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raises: UserError if what the block reads is invalid."""
+    try:
+        yield
+    except (UserError, Failure):
+        raise
+    except Exception as error:  # pyarrow raises anything on broken input
+        raise UserError(f"{path} cannot be read as Parquet: {error}") from None
+
+
+def _find_pictures(fields: Sequence[Any]) -> tuple[str | None, list[str]]:
+    """Find the first column that contains pictures, as bytes or as `{"bytes", "path"}`, and all of the latter kind."""
+    from pyarrow.types import is_struct
+
+    structs = [each.name for each in fields if is_struct(each.type) and each.type.get_field_index("bytes") >= 0]
+    return next((each.name for each in fields if each.name in structs or str(each.type) in _BYTES), None), structs
+
+
+def _read(file: Path, *, without: Container[str | None], is_one: bool) -> dict[str, list[Any]]:
+    """Return the columns of one file, empty for those `without` which it is read.
+
+    If there are several files, add the split that the file's name begins with.
+    """
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(file) as opened:
+        names, num_rows = opened.schema_arrow.names, opened.metadata.num_rows
+        table = opened.read(columns=[name for name in names if name not in without])
+    columns = {name: [None] * num_rows if name in without else table.column(name).to_pylist() for name in names}
     split = split_of(re.split("[-_.]", file.name)[0])
     if split is not None and not is_one:
-        columns.setdefault("split", [split] * table.num_rows)
+        columns.setdefault("split", [split] * num_rows)
     return columns
 
 
 def _join(tables: Sequence[dict[str, list[Any]]]) -> dict[str, list[Any]]:
-    """Put tables under each other; a column that one of them lacks has nothing there."""
+    """Concatenate tables; a column that one of them lacks is empty there."""
     names = dict.fromkeys(name for table in tables for name in table)
     nothing = [[None] * len(next(iter(table.values()), ())) for table in tables]
     return {
@@ -87,54 +119,83 @@ def _is_missing(cell: Any) -> bool:
     return cell is None or (isinstance(cell, float) and cell != cell)
 
 
-def holds_pictures(cells: Sequence[Any]) -> bool:
-    """Tell whether the cells of a column are pictures themselves, as bytes or as `{"bytes", "path"}`."""
-    return isinstance(next((cell for cell in cells if cell is not None), None), dict | bytes)
-
-
 def _parts(cell: Any) -> tuple[bytes, str]:
-    """Give the bytes of a picture, none where it lacks them, and its file's name."""
+    """Return the bytes of a picture, empty if missing, and its file name."""
     content, name = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
     return (content if isinstance(content, bytes) else b""), str(name or "")
 
 
 def _name(row: int, content: bytes, name: str) -> str:
-    """Name a picture by its row, and as it was called where nothing but letters, digits, "-" and "_" is in that."""
-    if not content:
-        return ""
+    """Name a picture by its row, plus its own name if that has only letters, digits, "-" and "_"."""
     stem = PurePosixPath(name).stem
     ending = next((ending for begin, ending in _BEGINNINGS.items() if content.startswith(begin)), "")
     return f"{row:07}{f'-{stem}' if _PLAIN.fullmatch(stem) else ''}{ending}"
 
 
-def _unpack(contents: Sequence[bytes], names: Sequence[str], *, path: Path, stamp: str) -> Path:
-    """Write pictures to files in the cache, and give their folder."""
+def _unpack(path: Path, files: Sequence[Path], held: str, *, stamp: str) -> Path:
+    """Write the pictures of a column to files in the cache, whose names begin with the row, and return their folder."""
 
     def make(part: Path) -> dict[str, Any]:
-        make_room(sum(map(len, contents)), what=f"the pictures of {path}")
-        with counting(f"{path}: pictures", total=len(names)) as show:
-            for row, (name, content) in enumerate(zip(names, contents, strict=True)):
-                if name:
-                    writing(part, lambda name=name, content=content: (part / name).write_bytes(content))  # type: ignore[misc]
-                show(row)
-        return {"origin": f"csv:{path}", "split": "unpacked", "shape": [len(names)]}
+        with _reading(path):
+            num_rows, num_bytes = _measure(files, held)
+            make_room(num_bytes, what=f"the pictures of {path}")
+            with counting(f"{path}: pictures", total=num_rows) as show:
+                for row, (content, name) in enumerate(map(_parts, _stream(files, held))):
+                    if content:
+                        file = part / _name(row, content, name)
+                        writing(part, lambda file=file, content=content: file.write_bytes(content))  # type: ignore[misc]
+                    show(row)
+        return {"origin": f"csv:{path}", "split": "unpacked", "shape": [num_rows]}
 
-    with opening(name_of("parquet", stamp), make) as entry:
+    with opening(name_of("parquet", f"{held} {stamp}"), make) as entry:
         return entry
 
 
-def _named_classes(file: Path) -> dict[str, list[str]]:
-    """Read the names of classes that Hugging Face's library leaves in a file, by column."""
+def _measure(files: Sequence[Path], held: str) -> tuple[int, int]:
+    """Count the rows of files, and the bytes of a column in memory."""
+    from pyarrow import parquet
+
+    all_metadata = [parquet.read_metadata(file) for file in files]
+    groups = [each.row_group(number) for each in all_metadata for number in range(each.num_row_groups)]
+    chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
+    return sum(each.num_rows for each in all_metadata), sum(
+        chunk.total_uncompressed_size for chunk in chunks if f"{chunk.path_in_schema}.".startswith(f"{held}.")
+    )
+
+
+def _stream(files: Sequence[Path], held: str) -> Iterator[Any]:
+    """Yield the cells of a column; a page of the file, usually up to 1,024 rows, is in memory at a time."""
+    from pyarrow import parquet
+
+    for file in files:
+        with parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as opened:
+            if held not in opened.schema_arrow.names:
+                yield from repeat(None, opened.metadata.num_rows)
+                continue
+            for batch in opened.iter_batches(batch_size=_BATCH, columns=[held]):
+                yield from batch.column(held).to_pylist()
+
+
+def _name_class(cell: str, classes: Sequence[str], column: str, path: Path) -> str:
+    if not cell.isdecimal():
+        return cell
+    if int(cell) >= len(classes):
+        raise UserError(
+            f"{path} has the number {cell} in the column {column!r}, for which it names only {len(classes)} classes: "
+            "correct the numbers or the names"
+        )
+    return classes[int(cell)]
+
+
+def _named_classes(schema: Any) -> dict[str, list[str]]:
+    """Read the class names that Hugging Face's library stores in a file, by column."""
     found: dict[str, list[str]] = {}
-    with suppress(Exception):  # whatever is there instead, the numbers do as well
-        found.update(_read_features(file))
+    with suppress(Exception):  # without valid names, the numbers do as well
+        found.update(_read_features(schema))
     return found
 
 
-def _read_features(file: Path) -> Iterator[tuple[str, list[str]]]:
-    import pyarrow.parquet
-
-    metadata = pyarrow.parquet.read_schema(file).metadata or {}
-    for name, feature in json.loads(metadata[b"huggingface"])["info"]["features"].items():
+def _read_features(schema: Any) -> Iterator[tuple[str, list[str]]]:
+    for name, feature in json.loads(schema.metadata[b"huggingface"])["info"]["features"].items():
         if feature.get("_type") == "ClassLabel":
             yield name, [str(each) for each in feature["names"]]

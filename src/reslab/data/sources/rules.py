@@ -1,4 +1,4 @@
-"""Regular expressions on the names of files, which give labels and groups."""
+"""Regular expressions that extract labels and groups from file names."""
 
 import re
 from collections.abc import Callable
@@ -7,14 +7,14 @@ from reslab.errors import UserError
 
 
 def compile_rule(pattern: str, *, option: str) -> Callable[[str], str | None]:
-    """Make a function that finds an expression's first group, or all of it, in a name; None where it isn't there.
+    """Return a function that finds the pattern's first group, or its whole match, in a name; None without a match.
 
-    Raises: UserError where it is no regular expression.
+    Raises: UserError if the regular expression is invalid.
     """
     try:
         rule = re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
-        raise UserError(f"{option}={pattern} is no regular expression: {error}") from None
+        raise UserError(f"{option}={pattern} is not a valid regular expression: {error}") from None
 
     def find(name: str) -> str | None:
         match = rule.search(name)

@@ -1,4 +1,4 @@
-"""Pictures with their labels on the way to a listing: which classes are taken, and in which order."""
+"""Labelled pictures on the way to a listing: the choice and order of classes."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ Samples = list[tuple[str, Split | None, Path, str]]  # class, split, file, name 
 
 @dataclass(frozen=True)
 class Contents:
-    """Pictures with their class, the classes that a place has without pictures, and what is not used."""
+    """Pictures with their classes, the classes without pictures, and the unused files."""
 
     pictures: Samples
     empty: tuple[str, ...] = ()
@@ -29,7 +29,7 @@ class Contents:
 
 
 def choose(found: Contents, path: Path, *, classes: Sequence[str], without: Sequence[str]) -> Contents:
-    """Keep the classes asked for. Raises: UserError where there is no such class, or one of them is empty."""
+    """Keep the requested classes. Raises: UserError if one of them does not exist or is empty."""
     synsets = _read_synsets(path)
     there = list(dict.fromkeys([*(each[0] for each in found.pictures), *found.empty]))
     for name in (*classes, *without):
@@ -47,7 +47,7 @@ def choose(found: Contents, path: Path, *, classes: Sequence[str], without: Sequ
         empty = [name for name in empty if name not in has_some] or empty
         reasons = " ".join(describe_all_unused(found.unused))
         raise UserError(
-            f"{path} holds no picture of {named(empty)}: put some there, remove the folder, or leave it out with "
+            f"{path} holds no picture of {named(empty)}: add some, remove the folder, or leave it out with "
             f"folder:{path}:{','.join('-' + name for name in empty)}" + (f"; {reasons}" if reasons else "")
         )
     kept = [each for each in found.pictures if is_wanted(each[0])]
@@ -67,9 +67,9 @@ def assemble(
     places: Mapping[Split, str],
     notes: Sequence[str] = (),
 ) -> Listing:
-    """Make the listing; classes in the order chosen, else by number or name. `places` are what the splits are called.
+    """Build the listing, with classes in the order chosen, else by number or name. `places` names the splits.
 
-    Raises: UserError where a class has pictures in one split alone.
+    Raises: UserError if a class has pictures in only one split.
     """
     classes = sorted({each[0] for each in found.pictures})
     if chosen:
@@ -114,7 +114,7 @@ def _check_same_classes(path: Path, pictures: Samples, folders: Mapping[Split, s
     if wrong:
         words = sentence([f"{name!r} (not in {sentence(places)})" for name, places in wrong.items()])
         raise UserError(
-            f"{path} must hold the same classes in {folders['train']} and {folders['test']}, but one alone has "
+            f"{path} must hold the same classes in {folders['train']} and {folders['test']}, but only one has "
             f"{words}: add pictures, or leave them out with folder:{path}:{','.join('-' + name for name in wrong)}"
         )
 
@@ -128,7 +128,7 @@ def rename_synsets(listing: Listing) -> Listing:
 
 
 def _read_synsets(path: Path) -> dict[str, str]:
-    """Read ImageNet's names of classes where their file lies beside the folders; one that two have gets its number."""
+    """Read ImageNet's class names if their file is beside the folders; a name of two classes gets its number."""
     places = [folder / SYNSETS for folder in (path, *list(path.absolute().parents)[:3])]
     file = next((place for place in places if place.is_file()), None)
     if file is None:

@@ -1,7 +1,7 @@
-"""What a folder or address of shards holds: `reslab.json`, and the labels of each split as an array.
+"""The index of a folder or address of shards: `reslab.json`, and the labels of each split as an array.
 
-A shard is named, so that one that is missing is missed; and has its size and SHA-256, so that one that was cut short or
-changed is told from a whole one. Axes: N images, C channels, H rows, W columns.
+It lists the name, size and SHA-256 of every shard, so that missing, truncated or changed shards are detected.
+Axes: N images, C channels, H rows, W columns.
 """
 
 import hashlib
@@ -45,9 +45,9 @@ class Shard(File):
 
 
 class ShardedSplit(Part):
-    """The shards of a split, and its labels in their order.
+    """The shards of a split, and its labels in the same order.
 
-    `hashes` are those of each image's source, which decide what is held out: see `Hashes`.
+    `hashes` are those of each image in its source, which decide what is held out: see `Hashes`.
     """
 
     labels: File
@@ -60,9 +60,9 @@ class ShardedSplit(Part):
 
 
 class Hashes(NamedTuple):
-    """Of each image in the order of its shards, uint64 (N,): its place in the set that was packed, key and digest.
+    """For each image in the order of shards, uint64 (N,): its index in the packed set, its key and its digest.
 
-    Keys and digests are those of an `ImageSet`, 0 where there is none.
+    Keys and digests are those of an `ImageSet`, 0 if there is none.
     """
 
     places: NDArray[np.uint64]
@@ -71,7 +71,7 @@ class Hashes(NamedTuple):
 
 
 class ShardIndex(Part):
-    """What was packed: images of (C, H, W), and the expression that they came from."""
+    """The packed data: images of shape (C, H, W), and the expression that they came from."""
 
     schema_version: Literal[1] = 1
     expression: str
@@ -82,7 +82,7 @@ class ShardIndex(Part):
 
 @dataclass(frozen=True)
 class Store:
-    """A folder, here or far away; names are those of files in it."""
+    """A local or remote folder, whose files are accessed by name."""
 
     url: str
     system: "AbstractFileSystem"
@@ -90,7 +90,7 @@ class Store:
 
     @classmethod
     def at(cls, url: str) -> "Store":
-        """Look at a path or an address. Raises: UserError where there is no way to it."""
+        """Open a path or an address. Raises: UserError if its protocol is not available."""
         with extra("shards"):
             system, root = open_address(url)
         return cls(url, system, root.rstrip("/"))
@@ -99,7 +99,7 @@ class Store:
         return f"{self.root}/{name}"
 
     def read(self, name: str) -> bytes:
-        """Read a file whole. Raises: FileNotFoundError; Failure where it cannot be read for another reason."""
+        """Read a whole file. Raises: FileNotFoundError; Failure if it cannot be read for another reason."""
         try:
             content: bytes = self.system.cat_file(self.path(name))
         except FileNotFoundError:
@@ -109,16 +109,16 @@ class Store:
         return content
 
     def size(self, name: str) -> int | None:
-        """Ask for a file's bytes; None where it is not there."""
+        """Return a file's size in bytes; None if it does not exist."""
         try:
             return int(self.system.size(self.path(name)))
         except FileNotFoundError:
             return None
         except Exception as error:
-            raise Failure(f"{self.url}/{name} cannot be looked at: {error}") from None
+            raise Failure(f"{self.url}/{name} cannot be accessed: {error}") from None
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file. Raises: Failure where the storage refuses."""
+        """Write a file. Raises: Failure if it cannot be written."""
         try:
             self.system.makedirs(self.root, exist_ok=True)
             self.system.pipe_file(self.path(name), content)
@@ -127,7 +127,7 @@ class Store:
 
 
 def read_index(store: Store) -> tuple[ShardIndex, str]:
-    """Read the index and its SHA-256. Raises: UserError where there is none, or it is no index."""
+    """Read the index and its SHA-256. Raises: UserError if it is missing or invalid."""
     try:
         if (store.size(INDEX) or 0) > MAX_INDEX:
             raise UserError(f"{store.url}/{INDEX} is too large to be an index")
@@ -149,7 +149,7 @@ def read_index(store: Store) -> tuple[ShardIndex, str]:
 
 
 def read_labels(store: Store, index: ShardIndex, split: Split) -> NDArray[np.int64]:
-    """Read the labels (N,) of a split in the order of its shards. Raises: UserError where they are damaged."""
+    """Read the labels (N,) of a split in the order of its shards. Raises: UserError if they are damaged."""
     file, num = index.splits[split].labels, index.splits[split].num_images  # type: ignore[index]
     labels = _read_array(store, file, what=f"the labels of the {split} split")
     right = isinstance(labels, np.ndarray) and labels.dtype.kind in "iu" and labels.shape == (num,)
@@ -159,7 +159,7 @@ def read_labels(store: Store, index: ShardIndex, split: Split) -> NDArray[np.int
 
 
 def read_hashes(store: Store, index: ShardIndex, split: Split) -> Hashes | None:
-    """Read what is known of the images' sources; None where nothing is. Raises: UserError where it is damaged."""
+    """Read the hashes of the images in their source; None if there are none. Raises: UserError if damaged."""
     packed = index.splits[split]  # type: ignore[index]
     if packed.hashes is None:
         return None
@@ -184,7 +184,7 @@ def _read_array(store: Store, file: File, *, what: str) -> NDArray[Any]:
 
 
 def compare(content: bytes, file: File) -> str | None:
-    """Say what is wrong with the content of a file, or nothing."""
+    """Describe how content differs from what the index lists; None if it does not."""
     if len(content) != file.num_bytes:
         return f"{len(content):,} bytes instead of {file.num_bytes:,}"
     digest = hashlib.sha256(content).hexdigest()
@@ -192,7 +192,7 @@ def compare(content: bytes, file: File) -> str | None:
 
 
 def find_damaged(store: Store, shards: Sequence[Shard]) -> dict[int, str]:
-    """Look at every shard's size, not at its content: what is wrong, by the shard's number."""
+    """Check every shard's size, not its content; return the problems by shard number."""
     found = {}
     for number, shard in enumerate(shards):
         size = store.size(shard.name)

@@ -1,8 +1,8 @@
 """Images in shards: tar archives in the WebDataset layout, read from a folder or an address.
 
-In a shard lie, for each image, `000000123.png` and its label `000000123.cls`; the number is its place in the set that
-was packed. Nothing is unpacked to the disk and nothing is unpickled: a member is a picture or a number, or the shard is
-refused. Axes: N images, C channels, H rows, W columns.
+A shard contains, for each image, `000000123.png` and its label `000000123.cls`; the number is its index in the packed
+set. Nothing is unpacked to disk or unpickled: every member must be a picture or a number, or the shard is refused.
+Axes: N images, C channels, H rows, W columns.
 """
 
 import hashlib
@@ -45,9 +45,9 @@ WORKERS = min(8, os.cpu_count() or 1)
 
 
 class Reader:
-    """The sound shards of one split, and their images in the wanted form.
+    """The undamaged shards of one split, and their images in the requested form.
 
-    Raises: UserError where there are no such shards, or one is missing or cut short and is not to be skipped.
+    Raises: UserError if there are no such shards, or one is missing or truncated and must not be skipped.
     """
 
     def __init__(self, url: str, split: Split, *, form: Form, skip_damaged: bool, deep: bool) -> None:
@@ -75,7 +75,7 @@ class Reader:
         self.stamp = hashlib.sha256(f"{digest} {kept}".encode()).hexdigest()
 
     def _find_changed(self, shards: tuple[Shard, ...], known: dict[int, str]) -> dict[int, str]:
-        """Look at the contents of those that have the right size."""
+        """Check the contents of the shards that have the right size."""
         some = [(number, shard) for number, shard in enumerate(shards) if number not in known]
         problems = ((number, compare(self.store.read(shard.name), shard)) for number, shard in some)
         return {number: f"is damaged ({problem})" for number, problem in problems if problem}
@@ -84,7 +84,7 @@ class Reader:
         if not damaged:
             return
         first, problem = next(iter(damaged.items()))
-        more = f" (and {len(damaged) - 1} more of {len(shards)} are not whole)" if len(damaged) > 1 else ""
+        more = f" (and {len(damaged) - 1} more of {len(shards)} are incomplete)" if len(damaged) > 1 else ""
         words = f"the shard {self.store.url}/{shards[first].name} {problem}{more}"
         if not skip:
             raise UserError(f"{words}: copy or pack it again, or train without it (--set skip_damaged=true)")
@@ -93,7 +93,7 @@ class Reader:
         print(printable(f"reslab: {self.store.url} is read without {names} ({lost:,} images)"), file=sys.stderr)
 
     def read(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Read a shard: images (M, C, H, W), and their numbers (M,). Raises: UserError that names it."""
+        """Read a shard: images (M, C, H, W) and their numbers (M,). Raises: UserError that names the shard."""
         shard = self.shards[number]
         where = f"the shard {self.store.url}/{shard.name}"
         if shard.num_bytes > MAX_SHARD:
@@ -117,7 +117,7 @@ class Reader:
         return with_channels(image, self.shape[0])
 
     def find_hashes(self, *, by_place: bool) -> tuple[NDArray[np.uint64] | None, NDArray[np.uint64] | None]:
-        """Give the keys and the digests of the images, where their source had any, by place or in the shards' order."""
+        """Return the images' keys and digests, if their source had any, by original index or in the shards' order."""
         if self.hashes is None:
             return None, None
         order = np.argsort(self.hashes.places) if by_place else slice(None)
@@ -125,7 +125,7 @@ class Reader:
         return keys, digests
 
     def blocks(self) -> Iterator[Block]:
-        """Read all shards, each image to where it was when it was packed, or in their order where some are left out."""
+        """Read all shards, with images at their original indices, or in shard order if some shards are skipped."""
         seen = np.zeros(sum(map(len, self.labels)), dtype=bool)
         for number, labels in enumerate(self.labels):
             images, places = self.read(number)
@@ -142,9 +142,9 @@ class Reader:
 
 
 def read_samples(content: bytes, *, where: str) -> list[dict[str, Any]]:
-    """Take a shard apart: for each image its `__key__` and, by their endings, its files' bytes.
+    """Parse a shard: for each image its `__key__` and, by ending, the bytes of its files.
 
-    Raises: UserError where it is no plain tar archive, or holds anything but pictures and labels.
+    Raises: UserError if it is not a plain tar archive, or holds anything but pictures and labels.
     """
     samples: dict[str, dict[str, Any]] = {}
     try:
@@ -155,7 +155,7 @@ def read_samples(content: bytes, *, where: str) -> list[dict[str, Any]]:
     except UserError:
         raise
     except Exception as error:  # a broken archive makes tarfile raise nearly anything
-        raise UserError(f"{where} is not a sound tar archive: {error}") from None
+        raise UserError(f"{where} is not a valid tar archive: {error}") from None
     for name, file in files:
         key, _, kind = name.partition(".")
         sample = samples.setdefault(key, {"__key__": key})
@@ -166,13 +166,13 @@ def read_samples(content: bytes, *, where: str) -> list[dict[str, Any]]:
 
 
 def _check_members(members: list[tarfile.TarInfo], *, where: str) -> None:
-    """Refuse what a shard of ours never holds before anything is read of it: links, paths, huge files."""
+    """Refuse members that reslab's shards never have (links, paths, huge files) before reading any."""
     for member in members:
         if not member.isreg() or member.issparse() or not MEMBER.fullmatch(member.name):
             kinds = ", ".join((*PICTURES, "cls"))
-            raise UserError(f"{where} holds {member.name[:80]!r}, which is no file of a shard: NUMBER.({kinds})")
+            raise UserError(f"{where} holds {member.name[:80]!r}, which is not a shard file: NUMBER.({kinds})")
         if member.size > MAX_MEMBER:
-            raise UserError(f"{where} holds {member.name} of {member.size:,} bytes: {MAX_MEMBER:,} is the most")
+            raise UserError(f"{where} holds {member.name} of {member.size:,} bytes: at most {MAX_MEMBER:,} are read")
 
 
 def _check_labels(samples: list[dict[str, Any]], labels: NDArray[np.int64], *, where: str) -> None:
@@ -189,7 +189,7 @@ def _check_labels(samples: list[dict[str, Any]], labels: NDArray[np.int64], *, w
 
 
 def open_shards(url: str, *, split: Split, form: Form, skip_damaged: bool) -> Source:
-    """Look at the shards of one split; its blocks are (M, C, image_size, image_size), to be read once."""
+    """Open the shards of one split; its blocks are (M, C, image_size, image_size) and can be read once."""
     reader = Reader(url, split, form=form, skip_damaged=skip_damaged, deep=True)
     keys, digests = reader.find_hashes(by_place=reader.is_whole)
     num_images = sum(map(len, reader.labels))
@@ -197,9 +197,9 @@ def open_shards(url: str, *, split: Split, form: Form, skip_damaged: bool) -> So
 
 
 class Sharded(Pixels):
-    """Images that stay where they are: shards are read when an image of theirs is asked for, `buffer` images are kept.
+    """Images left in their shards: a shard is read when one of its images is needed, and `buffer` images are kept.
 
-    Quick only for who asks for the images of one shard after those of another.
+    Fast only if images are requested shard by shard.
     """
 
     def __init__(self, reader: Reader, *, buffer: int) -> None:
@@ -222,7 +222,7 @@ class Sharded(Pixels):
     def read(self, places: Places) -> NDArray[np.uint8]:
         images = np.empty((len(places), *self.shape[1:]), dtype=np.uint8)
         owners = self.shards_of(places)
-        # Those that are held come first, before others take their room; the last to be read are asked for again.
+        # Cached shards first, before others evict them; those read last are the likeliest to be needed again.
         for number in sorted(dict.fromkeys(owners.tolist()), key=lambda number: number not in self._held):
             inside = places[owners == number] - (self.ends[number] - self.counts[number])
             images[owners == number] = self._shard(number)[inside]
@@ -238,7 +238,7 @@ class Sharded(Pixels):
 
 
 def stream_shards(url: str, *, split: Split, form: Form, skip_damaged: bool, buffer: int) -> Labelled:
-    """Look at the shards of one split without reading them."""
+    """Open the shards of one split without reading them."""
     reader = Reader(url, split, form=form, skip_damaged=skip_damaged, deep=False)
     keys, digests = reader.find_hashes(by_place=False)
     labels = np.concatenate(reader.labels)

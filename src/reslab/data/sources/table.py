@@ -1,8 +1,8 @@
-"""Pictures that a table names: a row for each, with its file, its label and perhaps its split and its group.
+"""Pictures listed in a table: a row for each, with its file, its label and optionally its split and its group.
 
-CSV, TSV or Parquet (`parquet.py`). The columns are found by their usual names, or named by options. Files lie in the
-table's folder, or in one that an option gives, or in a folder there, and may be written without their ending: Hugging
-Face's metadata.csv and Kaggle's trainLabels.csv are read as they are.
+The table is CSV, TSV or Parquet (`parquet.py`). Columns are found by their usual names, or named by options. Files are
+in the table's folder, or in the one given by an option, or in a sub-folder, and may be written without their ending:
+Hugging Face's metadata.csv and Kaggle's trainLabels.csv work unchanged.
 """
 
 import csv
@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from random import Random
 
 from reslab.data.images import Split
-from reslab.data.pictures import is_picture
+from reslab.data.pictures import walk_pictures
 from reslab.data.sources.folder import split_of
 from reslab.data.sources.groups import group_files
 from reslab.data.sources.listing import Listing, Unused
@@ -24,7 +25,7 @@ from reslab.data.sources.samples import Contents, Samples, assemble, choose
 from reslab.errors import UserError
 from reslab.words import named
 
-Columns = Mapping[str, Sequence[str]]  # of one length
+Columns = Mapping[str, Sequence[str]]  # of equal length
 
 _USUAL = {
     "file": (
@@ -48,20 +49,21 @@ _USUAL = {
 _SEPARATORS = ",;\t|"
 _MAX_BYTES = 1 << 30
 _FILES_SHOWN = 3
+_CELLS_TRIED = 200  # with every folder
 
 
 def list_table(
     path: Path, *, classes: Sequence[str] = (), without: Sequence[str] = (), options: Options = NO_OPTIONS
 ) -> Listing:
-    """List the pictures that a table names; `classes` chooses some, in that order, `without` leaves some out.
+    """List the pictures of a table; `classes` selects and orders classes, `without` leaves some out.
 
-    Raises: UserError where the table cannot be read, lacks a column, or names no picture that is there.
+    Raises: UserError if the table cannot be read, lacks a column, or names no existing picture.
     """
     if files := find_files(path):
         columns, own = read_parquet(path, files)
     else:
         columns, own = _read(path), None
-    # Options begin beside the table; pictures that a table holds itself lie where they have been written.
+    # The folder option is relative to the table; pictures inside a table are where they were unpacked.
     root = own or (path if path.is_dir() else path.parent) / (options.folder or "")
     return list_columns(columns, root, table=path, classes=classes, without=without, options=options)
 
@@ -75,7 +77,7 @@ def list_columns(
     without: Sequence[str] = (),
     options: Options = NO_OPTIONS,
 ) -> Listing:
-    """List the pictures named in columns, whose files lie in `root`; the rest is as in `list_table`."""
+    """List the pictures named in columns, whose files are in `root`; otherwise as `list_table`."""
     files = columns[_find(columns, "file", options.file, table)]
     labels = columns[_find(columns, "label", options.label, table)]
     splits = _read_splits(columns, options, table)
@@ -104,12 +106,12 @@ def list_columns(
                 groups[name] = columns[group][row]
     if not samples:
         shown = ", ".join(repr(cell) for cell in files[:_FILES_SHOWN])
-        raise UserError(f"{table} names no picture that lies in {root} or in a folder there: its files are {shown}")
+        raise UserError(f"{table} names no picture in {root} or one of its folders: its files are {shown}")
     beside = [Unused(name, "pictures that the table does not name", "") for name in found_files.others(seen)]
     found = choose(Contents(samples, (), (*unused, *beside)), Path(table), classes=classes, without=without)
     notes: tuple[str, ...] = ()
     if splits and "validation" in splits and "test" not in splits:
-        notes = ("the rows of validation are the test split, since there are none of a test",)
+        notes = ("the validation rows are the test split, since there are no test rows",)
         found = replace(
             found, pictures=[(a, "test" if b == "validation" else b, c, d) for a, b, c, d in found.pictures]
         )
@@ -150,14 +152,14 @@ def _find(columns: Columns, what: str, asked: str | None, table: Path | str) -> 
     found = _find_optional(columns, what, asked, table)
     if found is None:
         raise UserError(
-            f"{table} has no column that is known to be the {what}: its columns are {named(list(columns))}; say which "
-            f"one it is, as in csv:{table}?{what}={next(iter(columns), 'NAME')}"
+            f"cannot tell which column of {table} is the {what}: its columns are {named(list(columns))}; name it, "
+            f"as in csv:{table}?{what}={next(iter(columns), 'NAME')}"
         )
     return found
 
 
 def _find_optional(columns: Columns, what: str, asked: str | None, table: Path | str) -> str | None:
-    """Find a column; None where there is none, or the group is a rule on the files."""
+    """Find a column; None if there is none, or the group is a rule on file names."""
     if asked is not None:
         if asked in columns:
             return asked
@@ -168,7 +170,7 @@ def _find_optional(columns: Columns, what: str, asked: str | None, table: Path |
 
 
 def find_column(columns: Iterable[str], what: str) -> str | None:
-    """Find the column of the file, label, split or group by its usual names; None where there is none."""
+    """Find the column of the file, label, split or group by its usual names; None if there is none."""
     by_name = {name.strip().lower().replace(" ", "_"): name for name in columns}
     return next((by_name[name] for name in _USUAL[what] if name in by_name), None)
 
@@ -190,22 +192,18 @@ def _read_splits(columns: Columns, options: Options, table: Path | str) -> list[
 
 
 class _Files:
-    """The picture files of a folder, found by what a table calls them."""
+    """The picture files of a folder, found by their names in a table."""
 
     def __init__(self, root: Path, cells: Sequence[str]) -> None:
         self.root = root
-        self._names: list[str] = []
-        for folder, folders, files in os.walk(root):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            inside = PurePosixPath(os.path.relpath(folder, root).replace(os.sep, "/"))
-            self._names += [str(inside / name) for name in sorted(files) if is_picture(Path(folder, name))]
+        self._names = [path.relative_to(root).as_posix() for path in walk_pictures(root)]
         self._by_name = {each: each for each in self._names}
         for each in reversed(self._names):
             self._by_name.setdefault(each.rpartition(".")[0], each)
-        self._base = self._find_base(cells)
+        self._base = self._find_base(Random(0).sample(cells, min(len(cells), _CELLS_TRIED)))
 
     def _find_base(self, cells: Sequence[str]) -> str:
-        """Choose the folder in which most cells name a picture, training pictures before others."""
+        """Choose the folder in which most cells name a picture, preferring training pictures."""
         folders = {"": 0} | {str(PurePosixPath(name).parent): 0 for name in self._names}
         found = Counter({folder: sum(self._at(folder, cell) is not None for cell in cells) for folder in folders})
         return max(
@@ -220,7 +218,7 @@ class _Files:
         return self._by_name.get(path)
 
     def find(self, cell: str) -> str | None:
-        """Find a picture's path in the folder; None where it is not there."""
+        """Find a picture's path in the folder; None if it does not exist."""
         return self._at(self._base, cell)
 
     def others(self, used: Mapping[str, str]) -> list[str]:

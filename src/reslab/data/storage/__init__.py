@@ -1,1 +1,1 @@
-"""How images lie on the disk and in memory."""
+"""Storage of images on disk and in memory."""

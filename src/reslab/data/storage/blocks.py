@@ -1,4 +1,4 @@
-"""A source that is read piece by piece, so that more than memory holds can go through.
+"""A source that is read block by block, so that it may be larger than memory.
 
 Axes: N images, C channels, H rows, W columns, K classes.
 """
@@ -21,15 +21,19 @@ from reslab.recipe.shapes import Resizing
 
 
 class Block(NamedTuple):
-    """Images (M, C, H, W) uint8 with labels (M,) int64, and their places (M,) in the set."""
+    """Images (M, C, H, W) uint8 with labels (M,) int64, and their indices (M,) in the set.
+
+    `whites` are the white levels of those pictures whose own values decide it.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     places: NDArray[np.int64]
+    whites: tuple[int, ...] = ()
 
 
 class Unreadable(NamedTuple):
-    """An image of the set that cannot be read, and a sentence that says why."""
+    """An image that cannot be read, and a sentence that says why."""
 
     place: int
     sentence: str
@@ -37,9 +41,10 @@ class Unreadable(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """One split before it is read: N images, K class names, and the blocks, which can be gone through once.
+    """One split before it is read: N images, K class names, and the blocks, which can be iterated over once.
 
-    The stamp is another one whenever the images may be. Names, keys and digests are those of an `ImageSet`.
+    The stamp changes whenever the images or their labels may have changed. Names, keys and digests are those of an
+    `ImageSet`.
     """
 
     num_images: int
@@ -52,15 +57,15 @@ class Source:
 
 
 def in_order(images: NDArray[np.uint8], labels: NDArray[np.int64], *, start: int) -> Block:
-    """Make the block whose images follow on the `start` ones before."""
+    """Make a block whose images follow the first `start` ones."""
     return Block(images, labels, np.arange(start, start + len(labels)))
 
 
 def stamp_files(files: Sequence[Path]) -> str:
-    """Sum files up by their names, places on the disk, sizes and times. Raises: UserError where one is gone.
+    """Hash the names, inodes, sizes and times of files. Raises: UserError if one is missing.
 
-    A file that was replaced with size and modification time kept is another one: its inode or its change time, which
-    no program can set, differs.
+    A file replaced by one of the same size and modification time is still detected: its inode or its change time,
+    which no program can set, differs.
     """
     digest = hashlib.sha256()
     for file in files:
@@ -73,12 +78,12 @@ def stamp_files(files: Sequence[Path]) -> str:
 
 
 def version_of(status: os.stat_result) -> tuple[int, ...]:
-    """Give what differs between two versions of a file."""
+    """Return values that differ between two versions of a file."""
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def resize(images: NDArray[np.uint8], size: int, how: Resizing = "squeeze") -> NDArray[np.uint8]:
-    """Resize (N, C, H, W) to (N, C, size, size), bilinear, without aliasing where it shrinks; as Pillow, within 1."""
+    """Resize (N, C, H, W) to (N, C, size, size), bilinear with antialiasing; within 1 of Pillow's result."""
     height, width = images.shape[2:]
     if (height, width) == (size, size):
         return images

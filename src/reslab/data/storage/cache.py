@@ -1,9 +1,9 @@
-"""What was computed or decoded once, in a cache on the disk that all processes of a user share.
+"""A cache on disk for computed or decoded data, shared by all processes of a user.
 
-An entry is a folder of files, and `entry.json`, which says what they are, with a SHA-256 over them. It is made beside
-its place under a lock and then renamed, so that two processes make it once, and a killed one leaves nothing that looks
-whole. Its name covers all that it depends on. When the cache has become too large, what was not used for longest goes
-first.
+An entry is a folder of files with an `entry.json`, which describes them and has a SHA-256 over them. It is made beside
+its final place under a lock and then renamed, so that two processes make it once and a killed one leaves no partial
+entry. The cache key covers everything that the entry depends on. If the cache is too large, the least recently used
+entries are removed first.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from reslab.runs.files import make_folder, writing
 
 try:
     import fcntl
-except ImportError:  # Windows: two processes make an entry twice, and one of them is as good as the other
+except ImportError:  # Windows: two processes may both make an entry, and either result is fine
     fcntl = None  # type: ignore[assignment]
 
 GIGABYTE = 10**9
@@ -35,7 +35,7 @@ FACTS = "entry.json"
 
 @dataclass(frozen=True)
 class Entry:
-    """Images, or features of images, in the cache; `num_bytes` on the disk, `used` in seconds since 1970."""
+    """Images, or features of images, in the cache; `num_bytes` on disk, `used` in seconds since 1970."""
 
     path: Path
     origin: str
@@ -46,12 +46,12 @@ class Entry:
 
 
 def find_cache() -> Path:
-    """Choose where entries are kept: $RESLAB_CACHE, else a folder in the user's cache directory."""
+    """Return the cache folder: $RESLAB_CACHE, else a folder in the user's cache directory."""
     return Path(os.path.expanduser(os.environ.get("RESLAB_CACHE") or platformdirs.user_cache_path("reslab") / "images"))
 
 
 def find_limit() -> int:
-    """Give the bytes that the cache may take: $RESLAB_CACHE_GB gigabytes. Raises: UserError where that is no number."""
+    """Return the size limit of the cache in bytes, from $RESLAB_CACHE_GB. Raises: UserError if that is not a number."""
     text = os.environ.get("RESLAB_CACHE_GB") or str(LIMIT)
     try:
         limit = int(float(text) * GIGABYTE)
@@ -63,16 +63,16 @@ def find_limit() -> int:
 
 
 def name_of(*identity: Any) -> str:
-    """Name an entry by all that it depends on."""
+    """Compute the name of an entry from everything that it depends on."""
     return hashlib.sha256(json.dumps(identity).encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 @contextmanager
 def opening(name: str, make: Callable[[Path], dict[str, Any]]) -> Iterator[Path]:
-    """Give an entry's folder while nobody else may remove it; it is made if need be.
+    """Yield an entry's folder, making it if necessary; nobody else can remove it within the block.
 
-    `make` writes the files into the folder that it is given, and returns their origin, split and shape.
-    Raises: Failure where the disk cannot take them, and what `make` raises.
+    `make` writes the files into a given folder, and returns their origin, split and shape.
+    Raises: Failure if they cannot be written, and whatever `make` raises.
     """
     path = find_cache() / name
     make_folder(path.parent)
@@ -85,7 +85,7 @@ def opening(name: str, make: Callable[[Path], dict[str, Any]]) -> Iterator[Path]
 
 
 def list_cache() -> list[Entry]:
-    """Find the entries, the one used last first; what cannot be read is left out."""
+    """List the entries, the most recently used first; unreadable ones are left out."""
     found = []
     for file in find_cache().glob(f"*/{FACTS}"):
         with suppress(OSError, ValueError, LookupError, TypeError):
@@ -99,7 +99,7 @@ def list_cache() -> list[Entry]:
 
 
 def clear_cache() -> int:
-    """Take all entries away, and what killed processes have left; returns the bytes. Who has one open keeps it."""
+    """Remove all entries that are not open, and leftovers of killed processes; return the bytes freed."""
     num_bytes = 0
     for lock in list(find_cache().glob(".*.lock")):
         path = lock.with_name(lock.name[1 : -len(".lock")])
@@ -115,13 +115,13 @@ def clear_cache() -> int:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """Read what an entry is."""
+    """Read the description of an entry."""
     facts: dict[str, Any] = json.loads((path / FACTS).read_text(encoding="utf-8"))
     return facts
 
 
 def is_sound(path: Path) -> bool:
-    """Look whether an entry is there and what it was when it was made."""
+    """Return whether an entry exists and is unchanged since it was made."""
     try:
         versions = [version_of(file.stat()) for file in _files(path)]
         return bool(_digest(path, *versions) == read_facts(path)["sha256"])
@@ -135,7 +135,7 @@ def _files(path: Path) -> list[Path]:
 
 @cache
 def _digest(path: Path, *versions: tuple[int, ...]) -> str:
-    """Read an entry whole; for one set of `versions` of its files once in a process."""
+    """Hash all of an entry, once per process for the same `versions` of its files."""
     digest = hashlib.sha256()
     for each in _files(path):
         with each.open("rb") as file:
@@ -144,19 +144,19 @@ def _digest(path: Path, *versions: tuple[int, ...]) -> str:
 
 
 def _make(path: Path, make: Callable[[Path], dict[str, Any]]) -> None:
-    """Make the files in a folder beside `path`, and rename it."""
-    for part in path.parent.glob(f".{path.name}.*.part"):  # of a process that was killed: we hold its lock
+    """Make the files in a folder beside `path`, then rename it."""
+    for part in path.parent.glob(f".{path.name}.*.part"):  # left by a killed process: we hold its lock
         _remove(part)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     writing(part, part.mkdir)
     try:
         facts = make(part) | {"sha256": _digest(part)}
         writing(part, lambda: (part / FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8"))
-        _remove(path)  # one that was damaged
+        _remove(path)  # damaged
         try:
             writing(path, lambda: part.rename(path))
         except Failure:
-            if not is_sound(path):  # it is where there are no locks, and somebody else was faster
+            if not is_sound(path):  # without locks, another process may have been faster
                 raise
     finally:
         _remove(part)
@@ -167,9 +167,9 @@ def _make(path: Path, make: Callable[[Path], dict[str, Any]]) -> None:
 
 
 def make_room(num_bytes: int, *, what: str, otherwise: str = "") -> None:
-    """Take entries away until `num_bytes` more fit. Raises: UserError where they never would: `what` needs them."""
+    """Remove entries until `num_bytes` more fit. Raises: UserError, naming `what` needs them, if they never would."""
     entries, limit, folder = list_cache(), find_limit(), find_cache()
-    # What is larger than the whole cache takes nothing away.
+    # If it is larger than the whole cache, remove nothing.
     while (
         num_bytes <= limit
         and entries
@@ -190,7 +190,7 @@ def _free(folder: Path) -> int:
 
 
 def _remove(path: Path) -> None:
-    """Take an entry away: renamed first, so that nobody opens half of one."""
+    """Remove an entry, renaming it first so that nobody opens a partial one."""
     gone = path.with_name(f".{path.name.strip('.')}.{os.getpid()}.gone.part")
     if path.is_file():
         path.unlink(missing_ok=True)
@@ -202,7 +202,7 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Be the only one who makes, opens or removes an entry; who comes later waits, or gets a BlockingIOError."""
+    """Hold the lock for making, opening or removing an entry; others wait or get a BlockingIOError."""
     lock = path.with_name(f".{path.name}.lock")
     handle: int = writing(lock, lambda: os.open(lock, os.O_RDWR | os.O_CREAT, 0o666))
     try:

@@ -1,10 +1,11 @@
-"""Images that were read once, in the cache on the disk: raw pixels, of which processes read what they need.
+"""Raw pixels of images in the cache on disk, from which processes read what they need.
 
-An entry has `images.bin`, (N, C, H, W) uint8, and `labels.npy`, (N,) int64; an image that could not be read has the
-label -1, and `entry.json` says why. Its name covers the source, its files' names and versions, the split, the size
-of the images and how they become squares.
+An entry has `images.bin`, (N, C, H, W) uint8, and `labels.npy`, (N,) int64; an unreadable image has the label -1, and
+`entry.json` says why. The cache key covers the source, its files' names and versions, the labels, the split, the
+image size and how pictures become squares.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,11 @@ from reslab.data.storage.cache import make_room, name_of, opening, read_facts
 from reslab.errors import Failure, UserError
 from reslab.recipe.shapes import Resizing
 from reslab.runs.files import writing
-from reslab.words import counted, some
+from reslab.words import counted, listing, some
 
-FORMAT = 3  # another number where pixels come out otherwise
+FORMAT = 3  # increase it when pixels change
 _DAMAGED_SHOWN = 10
-_DAMAGED_NAMED = 3  # where they are left out
+_DAMAGED_NAMED = 3  # when they are left out
 
 
 def read_cached(
@@ -37,23 +38,26 @@ def read_cached(
     resize: Resizing = "squeeze",
     skip_damaged: bool = False,
 ) -> Labelled:
-    """Give the images of `source`, squares of `image_size` pixels, from the cache; they are put there if need be.
+    """Return the images of `source`, squares of `image_size` pixels, from the cache, storing them first if necessary.
 
-    Few images are read into memory, many stay in their file. With `skip_damaged`, those that cannot be read are left
-    out, and counted. Raises: UserError or Failure where the disk cannot take them, and what reading the source raises;
-    UserError that names the images that cannot be read.
+    Small sets are read into memory, large ones stay in their file. With `skip_damaged`, unreadable images are counted
+    and left out; otherwise they raise a UserError that names them. Raises: UserError or Failure if the cache cannot
+    store the images, and whatever reading the source raises.
     """
 
     def make(part: Path) -> dict[str, Any]:
-        shape, labels, damaged = _write_images(
+        shape, labels, damaged, whites = _write_images(
             part / "images.bin", source, origin=origin, image_size=image_size, how=resize
         )
         writing(part, lambda: np.save(part / "labels.npy", labels))
-        return {"origin": origin, "split": split, "shape": shape, "damaged": damaged}
+        return {"origin": origin, "split": split, "shape": shape, "damaged": damaged, "whites": sorted(whites.items())}
 
     with opening(name_of(FORMAT, origin, split, image_size, resize, source.stamp, source.classes), make) as path:
-        images = _open(path, source)
-        damaged: list[str] = [sentence for _, sentence in read_facts(path)["damaged"]]
+        images, facts = _open(path, source), read_facts(path)
+    if split == "train" and len(whites := facts.get("whites", [])) > 1:
+        levels = listing([f"{white:,} in {counted(num, 'picture')}" for white, num in whites])
+        say_once(f"{origin}: the white level of deep grey pictures varies, {levels}: save them all with one bit depth")
+    damaged: list[str] = [sentence for _, sentence in facts["damaged"]]
     if not damaged:
         return images
     if not skip_damaged:
@@ -64,7 +68,7 @@ def read_cached(
 
 
 def describe_damaged(sentences: Sequence[str], *, origin: str) -> str:
-    """Say which images cannot be read, one sentence of `decode` each, in one sentence."""
+    """Combine sentences of `decode` about unreadable images into one."""
     if len(sentences) == 1:
         return f"{origin}: {sentences[0]}; train, fit and extend leave it out with --skip-damaged"
     shown = "; ".join(_without_advice(sentence) for sentence in sentences[:_DAMAGED_SHOWN])
@@ -92,9 +96,10 @@ def _open(path: Path, source: Source) -> Labelled:
 
 def _write_images(
     path: Path, source: Source, *, origin: str, image_size: int, how: Resizing
-) -> tuple[list[int], NDArray[np.int64], list[Unreadable]]:
+) -> tuple[list[int], NDArray[np.int64], list[Unreadable], Counter[int]]:
     labels = np.full(source.num_images, -1, dtype=np.int64)
     damaged: list[Unreadable] = []
+    whites: Counter[int] = Counter()
     channels = num_done = 0
     with writing(path, lambda: path.open("wb")) as file, counting(origin, total=source.num_images) as show:
         for block in source.blocks:
@@ -112,6 +117,7 @@ def _write_images(
                     otherwise=", or stream them from shards (--set stream=10000)",
                 )
             labels[block.places] = block.labels
+            whites.update(block.whites)
             writing(path, lambda images=images, block=block: _write_block(file, images, block))  # type: ignore[misc]
         if damaged:
             if not channels:
@@ -119,12 +125,12 @@ def _write_images(
             writing(path, lambda: file.truncate(source.num_images * channels * image_size**2))
         writing(path, file.flush)
     if missing := int((labels < 0).sum()) - len(damaged):
-        raise Failure(f"{path.name}: {missing} images of the source never came")
-    return [source.num_images, channels, image_size, image_size], labels, damaged
+        raise Failure(f"{path.name}: {missing} images of the source are missing")
+    return [source.num_images, channels, image_size, image_size], labels, damaged, whites
 
 
 def _write_block(file: Any, images: NDArray[np.uint8], block: Block) -> None:
-    """Write each run of images that follow on each other at once."""
+    """Write each run of adjacent images at once."""
     for run in np.split(np.arange(len(images)), np.flatnonzero(np.diff(block.places) != 1) + 1):
         file.seek(int(block.places[run[0]]) * images[0].nbytes)
         file.write(np.ascontiguousarray(images[run[0] : run[-1] + 1]).data)

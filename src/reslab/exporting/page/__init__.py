@@ -1,8 +1,8 @@
-"""A web page that is one file: a network, the runtime that computes it in the browser, and nothing from elsewhere.
+"""A self-contained web page: a network, and the runtime that computes it in the browser.
 
 It holds ONNX Runtime (onnxruntime-web, WebAssembly), kept in this folder by tools/onnxruntime_web.py. To keep it small,
-weights keep 15 bits after the point, all parts are compressed, and the page is UTF-16, of which each character
-holds 15 bits: 7 % more than the bytes themselves, where base64 takes 33 %.
+weights keep 15 fraction bits, all parts are compressed, and the page is UTF-16, in which each character holds 15
+bits: 7 % more than the bytes themselves, while base64 takes 33 % more.
 """
 
 import base64
@@ -20,11 +20,11 @@ from reslab.errors import extra
 from reslab.network.onnx_file import Description
 
 KEPT_BITS = 15  # of the 23 of a weight's fraction
-CHARACTER_BITS, FIRST_CHARACTER = 15, 0x3400  # the following 32,768 are whole UTF-16 units
+CHARACTER_BITS, FIRST_CHARACTER = 15, 0x3400  # from here, 32,768 characters are single UTF-16 units
 
 
 def to_page(model: bytes, *, known: Description) -> bytes:
-    """Put a page together around an ONNX file of `round_weights`."""
+    """Build a page around an ONNX file from `round_weights`."""
     environment = jinja2.Environment(loader=jinja2.PackageLoader("reslab.exporting", "page"), autoescape=True)
     runtime = {"runtime": "runtime.mjs.xz", "loader": "loader.mjs.xz", "wasm": "runtime.wasm.xz"}
     parts = {name: _unpack(file) for name, file in runtime.items()} | {"model": model}
@@ -43,7 +43,7 @@ def to_page(model: bytes, *, known: Description) -> bytes:
 
 
 def round_weights(model: bytes) -> bytes:
-    """Round the weights of an ONNX file, which compress by a quarter then."""
+    """Round the weights of an ONNX file, which then compress by a quarter."""
     with extra("export"):
         import onnx
     opened = onnx.load_model_from_string(model)
@@ -61,7 +61,7 @@ def _round(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def to_characters(content: bytes) -> str:
-    """Write bytes as characters of 15 bits each, the last one filled up with zeros."""
+    """Write bytes as characters of 15 bits each, the last one padded with zeros."""
     bits = np.unpackbits(np.frombuffer(content, np.uint8))
     padded = np.pad(bits, (0, -len(bits) % CHARACTER_BITS)).reshape(-1, CHARACTER_BITS)
     numbers = padded.astype(np.float32) @ (2.0 ** np.arange(CHARACTER_BITS)[::-1]).astype(np.float32)

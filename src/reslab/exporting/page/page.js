@@ -3,7 +3,7 @@ const TOP = 5;
 const $ = (id) => document.getElementById(id);
 const known = JSON.parse($("known").textContent);
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
-const answers = [];  // what was said of each picture, in order
+const answers = [];  // the answer for each picture, in order
 
 // Each character of the page's parts holds 15 bits of a compressed file.
 async function unpack(id) {
@@ -23,7 +23,7 @@ const asScript = (code) => URL.createObjectURL(new Blob([code], { type: "text/ja
 async function open() {
   const ort = await import(asScript(await unpack("runtime")));
   ort.env.wasm.numThreads = 1;
-  // The loader would look for the file of the WebAssembly beside itself, which has no place here.
+  // The loader would look for the WebAssembly file next to itself, but there is no such place here.
   const loader = asScript(await unpack("loader"));
   ort.env.wasm.wasmPaths = { mjs: asScript(`import load from "${loader}";
     export default (options) => load({ ...options, locateFile: (name) => name });`) };
@@ -32,7 +32,7 @@ async function open() {
   return { ort, session };
 }
 
-// The pixels as a file holds them: no colour profile is applied, and what is transparent lies on white.
+// The pixels as stored in the file: no colour profile is applied, and transparent parts are put on white.
 async function read(file) {
   const image = await createImageBitmap(file, { colorSpaceConversion: "none", imageOrientation: "from-image" });
   const canvas = document.createElement("canvas");
@@ -81,7 +81,7 @@ function show({ probabilities, familiarity }) {
     line.append(bar, known.classes[place], Object.assign(document.createElement("b"), { textContent: percent(probabilities[place]) }));
     list.append(line);
   }
-  if (familiarity !== undefined && familiarity <= known.threshold) {
+  if (familiarity !== undefined && familiarity <= known.threshold + 1e-6) {
     list.prepend(Object.assign(document.createElement("p"), { textContent: "Unlike the training pictures: only a guess." }));
   }
   return list;

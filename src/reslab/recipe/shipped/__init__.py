@@ -29,7 +29,7 @@ def find_recipe(name: str) -> Recipe:
     Raises
     ------
     UserError
-        Where there is no such recipe, with the nearest right name, or the file is not one.
+        If there is no such recipe, suggesting the nearest name, or the file is not a recipe.
 
     Examples
     --------

@@ -1,9 +1,9 @@
-"""Recipes for processors without a GPU: high accuracy in minutes, and known networks in a fifth of their epochs.
+"""Recipes for CPUs: high accuracy in minutes, and known networks in a fifth of their epochs.
 
 Source: KellerJordan/cifar10-airbench, `airbench94_muon`, for network, optimizer and augmentation; the residual networks
-are the lab's, trained by that optimizer.
-Differs from it: smaller images in the first epochs, micro-batches of 250 with statistics of their own, float32
-where the processor has no units for bfloat16.
+are the lab's, trained with that optimizer.
+Differs from it: smaller images in the first epochs, micro-batches of 250 with separate batch norm statistics, float32
+if the processor has no hardware support for bfloat16.
 """
 
 from reslab.recipe.networks import FastConv, PreActResNet
@@ -20,7 +20,7 @@ FAST_CONV = Recipe(
     augment=(Flip(alternate=True), Crop(pixels=2, fill="reflect")),
     progressive_resizing=tuple(Resize(epoch=epoch, image_size=size) for epoch, size in enumerate(SIZES)),
     model=FastConv(),
-    optimizer=Muon(head_lr=1340, bias_lr=106),  # for features that are divided by 256
+    optimizer=Muon(head_lr=1340, bias_lr=106),  # for features divided by 256
     schedule=Linear(),
     label_smoothing=0.2,
     temperature=0.48,  # results/fast94-held-out
@@ -40,7 +40,7 @@ FAST94 = derive(
     epochs=10,
 )
 
-# The base of an extension holds out images to choose by, and is trained for longer: what it has learned is kept.
+# The base of an extension holds out images for later choices, and is trained for longer, since it is kept.
 LONG_SIZES = (16, 16, 20, 20, 24, 24, 24, 28, 28, 28, 28, 32, 32, 32, 32, 32)
 EXTENSION_BASE = derive(
     FAST94,
@@ -52,8 +52,8 @@ EXTENSION_BASE = derive(
 
 CIFAR100_PIXELS = Standardize(mean=(129.304, 124.07, 112.434), std=(68.1702, 65.3918, 70.4184))
 
-# A hundred classes ask for more features, and for a larger crop, since few images show each of them; the head's rate
-# grows with what the features are divided by.
+# A hundred classes need more features, and a larger crop, since there are few images of each; the head's rate grows
+# with the divisor of the features.
 FAST_CIFAR100 = derive(
     FAST_CONV,
     name="fast-cifar100",
@@ -69,7 +69,7 @@ FAST_CIFAR100 = derive(
 
 
 def _fast_resnet(depth: int) -> Recipe:
-    """Train the lab's network in 40 epochs, where its public table has 200."""
+    """Return a recipe for the lab's network with 40 epochs instead of the 200 of its public table."""
     return derive(
         RESNET32,
         name=f"fast-resnet{depth}",

@@ -1,9 +1,9 @@
 """The lab's recipes: the pre-activation ResNet-32 of a Keras script, its ten-epoch version, and one for digits.
 
 Source: the public repository BIGBALLON/cifar-10-cnn, 4_Residual_Network; network He et al. 2016, arXiv:1603.05027.
-Differs from it: 125 epochs, where the script's default and its README's figure are of 200; the rate last falls after
-122. The script's penalty is 1e-4 times the sum of squares of
-the kernels, whose gradient is that of a decay of 2e-4.
+Differs from it: 125 epochs instead of 200, the script's default and the basis of its README's result; the rate last
+falls after 122. The script's penalty is 1e-4 times the sum of squares of the kernels, whose gradient is that of a
+decay of 2e-4.
 """
 
 from reslab.recipe.networks import PreActResNet
@@ -25,7 +25,7 @@ RESNET32 = Recipe(
     batch_size=128,
 )
 
-# The same network in a twelfth of the epochs: one rise and one fall of the rate, small images at first.
+# The same network in a twelfth of the epochs: the rate rises and falls once, and images are small at first.
 RESNET32_SHORT = derive(
     RESNET32,
     name="lab-resnet32-short",

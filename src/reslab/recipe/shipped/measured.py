@@ -1,10 +1,10 @@
-"""What the shipped recipes have reached here, written by `make figures` from results/."""
+"""Our results of the shipped recipes, written by `make figures` from results/."""
 
 from typing import NamedTuple
 
 
 class MeasuredRecipe(NamedTuple):
-    """Test accuracy and minutes of a recipe, means over its runs, and on what."""
+    """Test accuracy and minutes of a recipe, averaged over its runs, and the processor."""
 
     accuracy: float
     minutes: float

@@ -1,9 +1,9 @@
 """The CIFAR-10 recipes of two papers: plain and residual networks, and residual networks with ELU.
 
 Source: He et al. 2015, arXiv:1512.03385, section 4.2; Shah et al. 2016, arXiv:1604.04112, which trains the same way.
-Differs from them: channels are standardised where the papers subtract the mean image; all 50,000 images are trained on
-(the papers hold 5,000 out while they choose, and train the reported networks on all). The papers' warm-up of depth 110
-lasts until the training error is under 80 %: it is looked at after every epoch.
+Differs from them: channels are standardised, while the papers subtract the mean image; all 50,000 images are used for
+training (the papers hold 5,000 out for choices, and train the reported networks on all). The papers' warm-up of depth
+110 lasts until the training error is below 80 %: here this is checked after every epoch.
 """
 
 from reslab.recipe.networks import EluResNet, Plain, ResNet

@@ -1,15 +1,14 @@
-"""The networks of a published table, each trained as there; and one recipe for image folders at 224 pixels.
+"""The networks of a published table, trained as described there, and one recipe for image folders at 224 pixels.
 
 Source: the results table and the scripts of the public repository BIGBALLON/cifar-10-cnn (`reslab.recipe.published`);
 networks as in their papers, named in `reslab.models`.
-A script's penalty of c times the sum of the kernels' squares has the
-gradient of a decay of 2c, which is what stands here.
-Differs from it: the papers' networks where the scripts have others (`keras_script` of ResNeXt, `last_transition` of
-DenseNet and `project_every_block` of Wide ResNet give the latter); VGG-19 from random weights where the script starts
-from those of ImageNet, and on standardised pixels; the table's figures are of the best or the last epoch, its source
-does not say which.
-The recipe for folders is the field's for ResNets, at a length for some thousand images: Goyal et al. 2017,
-arXiv:1706.02677, for the rate, Szegedy et al. 2014, arXiv:1409.4842, for the crop. A folder's pictures are stretched to
+A script's penalty of c times the sum of the kernels' squares has the gradient of a weight decay of 2c, which is used
+here.
+Differs from it: the papers' networks if the scripts deviate (`keras_script` of ResNeXt, `last_transition` of DenseNet
+and `project_every_block` of Wide ResNet select the scripts' variants); VGG-19 starts from random weights instead of
+ImageNet's, and uses standardised pixels. The table does not say whether its results are of the best or the last epoch.
+The recipe for folders is the usual one for ResNets, with a length for some thousand images: Goyal et al. 2017,
+arXiv:1706.02677, for the rate, Szegedy et al. 2014, arXiv:1409.4842, for the crop. A folder's pictures are squeezed to
 224x224 before they are cropped.
 """
 
@@ -49,7 +48,7 @@ def _recipe(
     peak_lr: float = 0.1,
     penalty: float = 1e-4,
 ) -> Recipe:
-    """Make the recipe of a row of the table; `penalty` is as the script writes it."""
+    """Make the recipe of a row of the table; `penalty` is the one of the script."""
     known = _KNOWN[network]
     published = Published(low=known.test_accuracy, high=known.test_accuracy, source=f"{CIFAR10_SOURCE}, README")
     return Recipe(
@@ -58,7 +57,7 @@ def _recipe(
         published=published,
         data="cifar10",
         standardize=CIFAR10_PIXELS,
-        # The script of the wide networks mirrors what it shifts in; their paper crops so.
+        # The script of the wide networks fills shifted images by reflection; their paper crops in this way.
         augment=(Flip(), Crop(pixels=4, fill="reflect")) if isinstance(model, WideResNet) else _AUGMENT,
         model=model,
         optimizer=Sgd(peak_lr=peak_lr, momentum=0.9, nesterov=True, weight_decay=2 * penalty),
@@ -108,7 +107,7 @@ RECIPES = (
     FOLDER,
 )
 
-# The row of the table that a recipe is measured against, with its parameters and its time of training.
+# The row of the table to which a recipe is compared, with its parameters and its training time.
 PUBLISHED: dict[str, PublishedNetwork] = {
     recipe.name: _KNOWN[recipe.source.partition(", ")[2]] for recipe in RECIPES if recipe.published is not None
 }

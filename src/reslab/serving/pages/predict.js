@@ -44,7 +44,7 @@ async function classify(file) {
   $("results").prepend(card);
   tidy();
   if (model && file.size > model.max_bytes) {
-    status.textContent = `The file has ${(file.size / 2 ** 20).toFixed(1)} MB: ${model.max_bytes / 2 ** 20} MB are the most.`;
+    status.textContent = `The file has ${(file.size / 2 ** 20).toFixed(1)} MB: at most ${model.max_bytes / 2 ** 20} MB are allowed.`;
     status.className = "bad";
     return;
   }
@@ -82,7 +82,7 @@ function show(answer, image, name) {
   }));
   canvas.redraw = () => {
     const { guess } = bars.querySelector("[aria-pressed=true]"), asked = $("evidence").checked;
-    draw(canvas, image, asked ? guess.evidence : null);
+    draw(canvas, image, { evidence: asked ? guess.evidence : null, resize: run.resize });
     canvas.setAttribute("aria-label", asked ? `${name}, with the evidence for ${guess.name}` : name);
   };
   bars.querySelector("button").click();
@@ -98,12 +98,25 @@ function show(answer, image, name) {
     nearest.length > 0 && make("div.nearest", ...nearest));
 }
 
-function draw(canvas, image, evidence) {
+// The square that the network sees: the whole picture squeezed into it, its middle, or all of it between black bars.
+function drawSquare(context, image, side, resize) {
+  const { width, height } = image, shorter = Math.min(width, height), scale = side / Math.max(width, height);
+  if (resize === "crop") {
+    context.drawImage(image, (width - shorter) / 2, (height - shorter) / 2, shorter, shorter, 0, 0, side, side);
+  } else if (resize === "pad") {
+    context.fillRect(0, 0, side, side);
+    context.drawImage(image, (side - width * scale) / 2, (side - height * scale) / 2, width * scale, height * scale);
+  } else {
+    context.drawImage(image, 0, 0, side, side);
+  }
+}
+
+function draw(canvas, image, { evidence, resize }) {
   const context = canvas.getContext("2d"), side = canvas.width;
   context.clearRect(0, 0, side, side);
   context.imageSmoothingEnabled = !image || image.width >= side / 4;
   context.filter = evidence ? "grayscale(1)" : "none"; // colours of the picture would drown those of the evidence
-  if (image) context.drawImage(image, 0, 0, side, side);
+  if (image) drawSquare(context, image, side, resize);
   context.filter = "none";
   if (!evidence) return;
   const most = Math.max(...evidence.flat().map(Math.abs)) || 1;
