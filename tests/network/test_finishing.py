@@ -78,6 +78,19 @@ def test_the_share_of_unlike_pictures_among_like_ones_is_what_was_promised(froze
     assert fit(held_out[: FEWEST - 1], held_out[: FEWEST - 1, :3]) is None
 
 
+def test_pictures_of_known_groups_do_not_make_those_of_new_groups_strange():
+    """Series of twelve near copies: a new series is as like them as they are like one another."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(600, 1, 64, generator=generator)
+    images = (centres + 0.1 * torch.randn(600, 12, 64, generator=generator)).flatten(0, 1)
+    known, coming = images[:1800], images[1800:]
+    groups = torch.arange(150).repeat_interleave(12)
+    alone = fit_frozen(known, known, known[:, :3])
+    apart = fit_frozen(known, known, known[:, :3], groups=groups)
+    answered = [float((each(coming, coming[:, :3]) > 0.05).float().mean()) for each in (alone, apart)]
+    assert answered == [pytest.approx(0, abs=0.1), pytest.approx(0.95, abs=0.05)]
+
+
 def test_a_network_that_has_diverged_knows_nothing():
     images = torch.full((30, 4), torch.nan)
     assert fit_familiarity(images, torch.arange(30) % 2, images, images) is None

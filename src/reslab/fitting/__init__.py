@@ -20,7 +20,16 @@ from reslab.data.sizes import are_squares, find_image_size, measure_reading
 from reslab.errors import Failure, UserError
 from reslab.evaluation import evaluate
 from reslab.fitting import beside, scratch
-from reslab.fitting.choice import Backbone, Budget, FittedHead, Readers, backbones, check_counts, choose
+from reslab.fitting.choice import (
+    Backbone,
+    Budget,
+    FittedHead,
+    Readers,
+    backbones,
+    check_counts,
+    choose,
+    number_groups,
+)
 from reslab.fitting.choice import describe as describe_candidate
 from reslab.machine.device import pick_device
 from reslab.measure.class_sets import fit_class_sets
@@ -286,12 +295,13 @@ def build_network(recipe: Recipe, images: ImageSet, found: FittedHead) -> Networ
 
 
 def _get_to_know(images: ImageSet, found: FittedHead) -> Familiarity | None:
-    """Fit familiarity by comparing each image with the others, since a frozen backbone has learned from none."""
+    """Fit familiarity by comparing each image with other groups, since a frozen backbone has learned from none."""
     network = Pretrained(found.backbone.network, image_size=found.backbone.image_size)
     features = torch.from_numpy(network.features(images.images))  # which are in the cache
     order = torch.randperm(len(features), generator=seeded(0, "familiarity"))
     few = order[:MOST]
-    return fit_frozen(features[few], features[few], torch.from_numpy(found.logits)[few])
+    groups = torch.from_numpy(number_groups(images.keys, num=len(features)))[few]
+    return fit_frozen(features[few], features[few], torch.from_numpy(found.logits)[few], groups=groups)
 
 
 def _log(images: ImageSet, found: FittedHead, *, seconds: float) -> Epoch:
