@@ -22,6 +22,7 @@ from reslab.evaluation.classify import classify
 from reslab.exporting import Export, export
 from reslab.exporting.deployed import trace
 from reslab.exporting.formats import open_pt2, to_onnx
+from reslab.exporting.quantize import _outside_the_network
 from reslab.models.fusion import SplitLinear
 from reslab.network.familiarity import fit_familiarity, fit_frozen
 from reslab.network.finishing import finish
@@ -296,6 +297,26 @@ class Scaled(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.layer(images.float().flatten(1)[:, : self.layer.in_features] / 255)
+
+
+def test_only_the_network_is_quantised_not_what_resizes_pictures_or_knows_the_familiar() -> None:
+    """Two branches, the second of which resizes behind the first one's convolution."""
+    node = onnx.helper.make_node
+    nodes = [
+        node("Cast", ["images"], ["pixels"], name="cast"),
+        node("MatMul", ["pixels", "r"], ["resized"], name="resize"),
+        node("Conv", ["resized", "w"], ["one"], name="conv"),
+        node("MatMul", ["pixels", "r"], ["larger"], name="resize again"),
+        node("Conv", ["larger", "w"], ["other"], name="conv again"),
+        node("Add", ["one", "other"], ["features"], name="add"),
+        node("MatMul", ["features", "h"], ["logits"], name="head"),
+        node("Softmax", ["logits"], ["probabilities"], name="softmax"),
+        node("MatMul", ["features", "k"], ["familiarity"], name="compare"),
+    ]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "two", [], []))
+    assert _outside_the_network(model) == ["cast", "resize", "resize again", "softmax", "compare"]
+    with pytest.raises(UserError, match="this network has none: omit it"):
+        _outside_the_network(onnx.helper.make_model(onnx.helper.make_graph(nodes[:2], "none", [], [])))
 
 
 def test_kept_rows_have_the_bits_of_the_smaller_layer_in_onnx_too() -> None:

@@ -16,9 +16,10 @@ from reslab.models.fusion import SplitLinear
 from reslab.network.network import Network
 from reslab.pretrained.fusion import compute_fused, fuse
 from reslab.recipe.networks import EfficientNetLite, FastConv, Fusion
-from reslab.recipe.recipe import Recipe, Standardize, derive
+from reslab.recipe.recipe import Freeze, Recipe, Standardize, derive
 from reslab.records import Weights
 from reslab.runs import Run, read_weights
+from reslab.training import train
 
 PIXELS = Standardize(mean=(120.0, 110.0, 90.0), std=(60.0, 70.0, 80.0))
 
@@ -75,6 +76,18 @@ def test_a_head_trained_further_keeps_no_rows_apart(base: Run, tmp_path: Path) -
     assert made.recipe.model == network.metadata.model
     with pytest.raises(UserError, match="joined with a pretrained network already: choose finetune-distill or fusion"):
         extend(kept.path, data="digits:8@20", out=tmp_path / "third", method="finetune-fusion")
+
+
+def test_a_fused_network_is_tuned_without_the_layers_that_its_base_froze(small_recipe: Recipe, tmp_path: Path) -> None:
+    recipe = derive(small_recipe, name="frozen", freeze=(Freeze(parameters="stem", epoch=1),))
+    base = train(recipe, out=tmp_path / "base")
+    fused = extend(base.path, data="digits:0@20", out=tmp_path / "fused", method="fusion")
+    made = extend(fused.path, data="digits:8@20", out=tmp_path / "more", method="finetune", settings=["epochs=1"])
+    before, after = read_weights(fused.path)[0], read_weights(made.path)[0]
+    stem = [name for name in before if name.startswith("base.stem") and name.endswith("weight")]
+    assert stem
+    assert all((before[name] == after[name]).all() for name in stem)
+    assert any((before[name] != after[name]).any() for name in before if name.startswith("base.blocks"))
 
 
 def test_a_tuned_network_is_joined_as_it_is_after_its_tuning(base: Run, tmp_path: Path) -> None:

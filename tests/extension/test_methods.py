@@ -12,19 +12,28 @@ from PIL import Image
 
 from reslab import models
 from reslab.data.load import load
+from reslab.data.packing import pack
 from reslab.data.recipe_data import read_split
 from reslab.errors import Failure, UserError
 from reslab.evaluation import evaluate
 from reslab.extension import METHODS, extend, extender, resume_extension
-from reslab.extension.methods import MOST_DRAWN, check_method, default_method, fit
+from reslab.extension.methods import MOST_DRAWN, check_method, default_method, fit, plan
 from reslab.network.network import Network
 from reslab.recipe.networks import EfficientNetLite, FastConv, Fusion
-from reslab.recipe.recipe import Extension, LinearHead, Recipe, derive
+from reslab.recipe.recipe import EarlyStopping, Extension, Freeze, LinearHead, Recipe, derive
 from reslab.runs import Run, read_weights
 from reslab.training import resume, train
+from reslab.training.freezing import check_freezing
 from reslab.training.loop import Trainer
 
 NEW = "digits:0,8@20"
+BLENDED: dict[str, Any] = {  # of a run of fit that trained a network beside the pretrained one
+    "image_size": 32,
+    "model": Fusion(base=FastConv(widths=(8, 16, 16)), pretrained=EfficientNetLite()),
+    "pretrained": "efficientnet_lite0",
+    "optimizer": LinearHead(penalty=1.0),
+    "freeze": (Freeze(parameters="stem", epoch=1),),
+}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -327,6 +336,81 @@ def test_train_does_not_go_on_with_an_extension_nor_extend_with_a_training(base:
         resume(made.path)
     with pytest.raises(UserError, match="reslab train --resume"):
         resume_extension(base.path)
+    with pytest.raises(UserError, match=r"extends another network by nearest-mean, .*: use reslab extend BASE --with"):
+        train(made.recipe, out=tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_base_that_stopped_early_is_extended_and_joint_stops_early_too(
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping = EarlyStopping(patience=1)
+    base = train(derive(small_recipe, name="early", early_stopping=stopping), out=tmp_path / "base")
+    made = extend(base.path, data=NEW, out=tmp_path / "more", method="nearest-mean")
+    assert made.recipe.early_stopping is None
+
+    def worsen(trainer: Trainer) -> dict[str, float]:
+        return {"validation_loss": 1.0, "validation_accuracy": 1 / (1 + trainer.state.epochs)}
+
+    monkeypatch.setattr(Trainer, "_validate", worsen)
+    joint = extend(base.path, data=NEW, out=tmp_path / "joint", method="joint")
+    assert joint.recipe.early_stopping == stopping
+    assert len(joint.log) == 2
+    kept, checkpoint = read_weights(joint.path)[0], joint.read_checkpoint().tensors
+    name = next(name for name in kept if name.endswith("weight") and not name.startswith("head."))
+    np.testing.assert_array_equal(kept[name], checkpoint[f"best.{name}"])
+    assert (kept[name] != checkpoint[f"model.{name}"]).any()
+
+
+def test_a_base_that_was_streamed_from_shards_is_extended_in_memory(small_recipe: Recipe, tmp_path: Path) -> None:
+    pack("digits:1,4,7@40", str(tmp_path / "packed"), image_size=8, images_per_shard=16)
+    recipe = derive(small_recipe, name="streamed", data=f"shards:{tmp_path / 'packed'}", stream=48)
+    base = train(recipe, out=tmp_path / "base")
+    evaluate(base, splits=("test",))
+    made = extend(base.path, data=NEW, out=tmp_path / "more", method="nearest-mean")
+    assert made.recipe.stream is None
+    assert evaluate(made, splits=("test",)).extension is not None
+
+
+def test_joint_trains_from_scratch_also_where_the_base_started_from_other_weights(
+    base: Run, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    started = train(derive(small_recipe, name="started", epochs=1), out=tmp_path / "started", start=base.path)
+    assert started.recipe.start is not None
+    made = extend(started.path, data=NEW, out=tmp_path / "more", method="joint")
+    assert made.is_finished
+    assert made.recipe.start is None
+
+
+def test_joint_refuses_a_blend_with_a_pretrained_network(base: Run, small_recipe: Recipe, tmp_path: Path) -> None:
+    shutil.copytree(base.path, tmp_path / "base")
+    Run(tmp_path / "base").write_recipe(derive(small_recipe, name="fit", **BLENDED))
+    with pytest.raises(UserError, match=r"base blends a trained network with a pretrained one, .*: choose another"):
+        extend(tmp_path / "base", data=NEW, out=tmp_path / "more", method="joint")
+
+
+@pytest.mark.parametrize("origin", ["fusion", "fit"])
+@pytest.mark.parametrize(
+    ("method", "frozen"),
+    [
+        ("finetune", "base.stem"),
+        ("finetune-distill", "base.stem"),
+        ("weight-align", "base.stem"),
+        ("finetune-fusion", "stem"),
+    ],
+)
+def test_layers_that_the_base_froze_stay_frozen_in_a_fused_network(
+    method: Any, frozen: str, origin: str, base: Run, small_recipe: Recipe
+) -> None:
+    blended = derive(small_recipe, name="fit", **BLENDED)
+    assert isinstance(blended.model, Fusion)
+    alone = {"model": blended.model.base, "pretrained": None, "optimizer": small_recipe.optimizer}
+    recipe = derive(blended, name="base", **alone) if origin == "fusion" else blended
+    tuned = blended.model if method != "finetune-fusion" else blended.model.base
+    weights = read_weights(base.path)[1].model_copy(update={"model": tuned, "image_size": 32})
+    planned = plan(recipe, weights=weights, extension=Extension(method=method, base="", num_old=3), data=NEW)
+    assert planned.freeze == (Freeze(parameters=frozen, epoch=0),)
+    check_freezing(models.build(tuned, num_classes=5, channels=1), planned.freeze, epochs=planned.epochs)
 
 
 def test_a_pretrained_network_is_not_trained_unless_asked_for(small_recipe: Recipe) -> None:

@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 
 from reslab import Network
+from reslab.data.packing import pack
 from reslab.errors import UserError
 from reslab.evaluation import evaluate
 from reslab.extension import extend
-from reslab.recipe.recipe import Recipe, derive
+from reslab.recipe.recipe import EarlyStopping, Imported, Recipe, derive
 from reslab.runs import Run
 from reslab.training import train
 
@@ -61,6 +62,18 @@ def test_it_learns_slower_and_shorter_than_the_base_did(pets: Run, tmp_path: Pat
     assert made.recipe.optimizer.peak_lr == pets.recipe.optimizer.peak_lr / 2
     assert made.recipe.epochs == max(2, round(0.75 * pets.recipe.epochs))
     assert evaluate(made, splits=("test",)).splits["test"].accuracy.value > 0.9
+
+
+def test_an_imported_or_streamed_base_that_may_stop_early_is_trained_on(pets: Run, tmp_path: Path) -> None:
+    more = f"folder:{draw(tmp_path / 'more', num=2, seed=1)}"
+    pack(pets.recipe.data, str(tmp_path / "packed"), image_size=8)
+    changes = {"data": f"shards:{tmp_path / 'packed'}", "stream": 8, "early_stopping": EarlyStopping(patience=1)}
+    base = train(derive(pets.recipe, name="pets", **changes), out=tmp_path / "streamed")
+    base.write_recipe(derive(base.recipe, name="pets", imported=Imported(file="a.pth", sha256="", map="order")))
+    made = extend(base.path, data=more, out=tmp_path / "on", merge=True)
+    assert made.is_finished
+    assert (made.recipe.stream, made.recipe.imported) == (None, None)
+    assert made.recipe.early_stopping == EarlyStopping(patience=1)
 
 
 def test_what_does_not_go_with_more_pictures_is_refused(pets: Run, tmp_path: Path) -> None:

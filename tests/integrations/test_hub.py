@@ -12,8 +12,10 @@ from reslab.evaluation import evaluate
 from reslab.evaluation.classify import classify
 from reslab.integrations import hub as hub_module
 from reslab.integrations.hub import pull, push
+from reslab.recipe.recipe import Recipe, derive
 from reslab.report import card
 from reslab.runs import Run
+from reslab.training import train
 
 Hub = dict[str, dict[str, bytes]]
 RUN = {"model.safetensors", "recipe.json", "environment.json", "log.jsonl", "evaluation.json"}
@@ -29,6 +31,20 @@ def test_a_run_comes_back_as_it_was(finished: Run, hub: Hub, tmp_path: Path, ope
     for name in RUN:
         assert (run.path / name).read_bytes() == (finished.path / name).read_bytes()
     assert evaluate(run).splits["test"].accuracy == finished.evaluation.splits["test"].accuracy
+
+
+def test_a_run_that_started_from_other_weights_comes_back_with_them(
+    finished: Run, small_recipe: Recipe, hub: Hub, tmp_path: Path
+) -> None:
+    started = train(derive(small_recipe, name="started", epochs=1), out=tmp_path / "started", start=finished.path)
+    evaluate(started)
+    push(started, to="a/b")
+    pulled = pull("a/b", out=tmp_path / "pulled")
+    assert pulled.base_path.read_bytes() == started.base_path.read_bytes()
+    hub["a/b"]["base.safetensors"] = finished.weights_path.read_bytes()
+    with pytest.raises(UserError, match=r"a valid run: base\.safetensors does not hold the weights of small"):
+        pull("a/b", out=tmp_path / "no")
+    assert not (tmp_path / "no").exists()
 
 
 def test_every_file_that_is_pushed_has_a_line_in_the_card() -> None:

@@ -17,7 +17,7 @@ from reslab.errors import UserError
 from reslab.integrations.scikit_learn import Classifier
 from reslab.network.network import Network
 from reslab.recipe.networks import PreActResNet
-from reslab.recipe.recipe import Cosine, Flip, Linear, Recipe, Sgd, Standardize, derive
+from reslab.recipe.recipe import Cosine, EarlyStopping, Flip, Linear, Recipe, Sgd, Standardize, derive
 from reslab.runs import Run
 
 # What images do not allow, and why.
@@ -53,6 +53,14 @@ def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 @pytest.fixture(scope="module")
 def fitted(recipe: Recipe, digits: tuple[NDArray[Any], NDArray[Any]]) -> Classifier:
     return Classifier(recipe).fit(digits[0][:150], digits[1][:150])
+
+
+def test_a_recipe_that_holds_images_out_trains_on_a_fraction(recipe: Recipe, digits: Any) -> None:
+    held = derive(recipe, name="held", early_stopping=EarlyStopping(patience=2), validation=100, trial=True)
+    classifier = Classifier(held, validation_fraction=0.2).fit(digits[0][:100], digits[1][:100])
+    assert classifier.predict(digits[0][:5]).shape == (5,)
+    with pytest.raises(ValueError, match="stops early by validation images: set validation_fraction"):
+        Classifier(held).fit(digits[0][:100], digits[1][:100])
 
 
 def test_the_checks_of_scikit_learn(recipe: Recipe) -> None:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reslab.models import build
+from reslab.models import build, fast_conv
 from reslab.models.costs import count_multiply_adds, count_parameters
 from reslab.models.fast_conv import SMALLEST_VARIANCE
 from reslab.models.layers import ImageClassifier
@@ -192,10 +192,20 @@ def test_preparing_is_deterministic_and_touches_the_stems_kernels_alone() -> Non
     assert not first.stem.weight.requires_grad
 
 
+def test_images_are_prepared_by_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = draw_correlated()
+    whole, parts = make_network(), make_network()
+    whole.prepare(images)
+    monkeypatch.setattr(fast_conv, "PIXELS_AT_ONCE", 3 * images[0, 0].numel())
+    parts.prepare(images)
+    torch.testing.assert_close(parts.stem.weight.abs(), whole.stem.weight.abs(), rtol=1e-3, atol=1e-3)
+
+
 def test_other_families_are_left_as_they_are() -> None:
     model: ImageClassifier = build(ResNet(depth=8, width=8), num_classes=7)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.prepare(torch.randn(10, 3, 9, 9))
+    assert not model.is_prepared  # so that no image is read for it
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 

@@ -10,6 +10,7 @@ from reslab.errors import UserError
 from reslab.recipe.networks import FastConv, PreActResNet, ResNet
 from reslab.recipe.recipe import (
     Crop,
+    CutMix,
     Flip,
     Freeze,
     Linear,
@@ -85,6 +86,11 @@ def test_another_kind_can_be_given_its_own_fields():
     assert with_settings(LAB, ["model.kind=resnet", "model.shortcut=B"]).model == ResNet(depth=32, shortcut="B")
     crop = ["augment.1.kind=crop", "augment.1.pixels=2", "augment.1.fill=reflect"]
     assert with_settings(LAB, crop).augment == (Flip(), Crop(pixels=2, fill="reflect"))
+
+
+def test_another_mixing_keeps_its_strength():
+    mixed = with_settings(LAB, ['mixing=[{"kind": "mixup", "alpha": 0.3}]', "mixing.0.kind=cutmix"])
+    assert mixed.mixing == (CutMix(alpha=0.3),)
 
 
 def test_another_optimizer_keeps_the_rate_and_the_momentum():

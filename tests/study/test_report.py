@@ -28,7 +28,7 @@ def written(study: Study, ran: Path, tmp_path: Path) -> StudyReport:
 
 
 def read_csv(written: StudyReport) -> dict[tuple[str, str], dict[str, str]]:
-    with written.csv.open(newline="", encoding="utf-8") as file:
+    with written.csv.open(newline="", encoding="utf-8-sig") as file:
         return {(line["row"], line["metric"]): line for line in csv.DictReader(file)}
 
 

@@ -3,8 +3,9 @@ import torch
 
 from reslab.data.load import load
 from reslab.errors import UserError
+from reslab.machine import kernels
 from reslab.recipe.recipe import Freeze, Linear, Resize, Steps, derive
-from reslab.training import budget
+from reslab.training import budget, train
 from reslab.training.optim import rate_at
 
 CPU = torch.device("cpu")
@@ -27,6 +28,20 @@ def test_the_rate_falls_inside_a_shortened_run(small_recipe, schedule, updates):
     assert last < 0.11
     epochs = [*(part.epoch for part in short.freeze), *(part.epoch for part in short.progressive_resizing)]
     assert all(epoch < short.epochs for epoch in epochs)
+
+
+def test_an_update_is_timed_as_the_run_computes(small_recipe, tmp_path, monkeypatch):
+    """With its kernels, and in its precision."""
+    said = []
+
+    def time_update(model, *, batch, precision):
+        said.append(precision)
+        return 0.001
+
+    monkeypatch.setattr(budget, "time_update", time_update)
+    monkeypatch.setattr(kernels, "enable", lambda device: said.append("kernels"))
+    train(small_recipe, out=tmp_path / "run", minutes=1, precision="bfloat16")
+    assert said[:2] == ["kernels", "bfloat16"]
 
 
 def test_minutes_are_counted_by_the_measured_time_of_an_update(small_recipe, monkeypatch):

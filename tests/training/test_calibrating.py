@@ -8,6 +8,7 @@ from reslab.evaluation import evaluate
 from reslab.network.network import Network
 from reslab.recipe.recipe import Sgd, derive
 from reslab.report import write_report
+from reslab.runs import Run
 from reslab.training import train
 from reslab.training.calibrating import calibrate
 
@@ -40,6 +41,15 @@ def test_a_twin_s_held_out_images_calibrate_a_run_that_holds_none_out(small_reci
     again = train(recipe, out=tmp_path / "again")
     with pytest.raises(UserError, match="all has no temperature of its own"):
         calibrate(again, twin=run)
+
+
+def test_a_twin_computes_as_its_run_did(small_recipe, tmp_path):
+    slow = Sgd(peak_lr=0.003)
+    recipe = derive(small_recipe, name="all", validation=0, epochs=1, optimizer=slow)
+    run = train(recipe, out=tmp_path / "all", precision="float32", deterministic=True)
+    calibrate(run)
+    twin = Run(tmp_path / "all-twin").environment
+    assert (twin.multiplied, twin.deterministic) == ("float32", True)
 
 
 def test_a_run_that_holds_images_out_has_no_use_for_a_twin(finished):

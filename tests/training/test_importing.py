@@ -5,11 +5,14 @@ import torch
 
 from reslab.errors import UserError
 from reslab.evaluation import evaluate
+from reslab.extension import extend
 from reslab.network.network import Network
 from reslab.network.state_dict import read_state_dict
 from reslab.recipe.networks import MODELS
+from reslab.recipe.recipe import derive
 from reslab.report import write_report
 from reslab.runs import Run
+from reslab.training import train
 from reslab.training.importing import import_weights
 
 
@@ -34,7 +37,19 @@ def test_an_imported_run_evaluates_and_reports(file, tmp_path):
     assert figures.splits["train"].accuracy.value == pytest.approx(accuracy, abs=0.1)
     text = write_report(run).read_text(encoding="utf-8")
     assert "trained elsewhere: weights.th" in text
-    assert "stochastic gradient" not in text
+    assert "SGD, " not in text
+
+
+def test_what_trains_an_imported_network_is_reported_as_training(file, tmp_path):
+    run, _ = import_weights(file, model="small", map="order", data="digits:1,4,7", out=tmp_path / "run", at_least=0)
+    more = extend(run.path, data="digits:0@20", out=tmp_path / "more", method="nearest-mean")
+    again = train(derive(run.recipe, name="again", epochs=1, updates=2), out=tmp_path / "again")
+    for made in (more, again):
+        assert made.recipe.imported is None
+        evaluate(made)
+        text = write_report(made).read_text(encoding="utf-8")
+        assert "trained elsewhere" not in text
+        assert "SGD, " in text
 
 
 def test_noise_is_refused_and_leaves_nothing(file, tmp_path):

@@ -48,3 +48,12 @@ def test_a_run_that_has_not_finished_gives_no_start(finished, other, tmp_path):
     finished.weights_path.unlink()
     with pytest.raises(UserError, match="holds no finished network: resume with"):
         train(other, out=tmp_path / "run", start=finished.path)
+
+
+def test_the_recipe_of_a_run_that_started_from_weights_needs_them_again(finished, other, tmp_path):
+    run = train(other, out=tmp_path / "run", start=finished.path)
+    with pytest.raises(UserError, match="recipe other starts from the weights of small: give them with --from, or add"):
+        train(run.recipe, out=tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+    again = train(run.recipe, out=tmp_path / "again", start=finished.path)
+    assert again.weights_path.read_bytes() == run.weights_path.read_bytes()

@@ -12,7 +12,7 @@ def fit(
     data: Annotated[str, typer.Argument(metavar="DATA", help="A data expression, such as folder:pictures.")],
     out: Annotated[Path, typer.Option(metavar="RUN", help="The new run folder.")] = Path("runs/fit"),
     minutes: Annotated[float, typer.Option(help="Time for loading, choosing and training; evaluation is extra.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of a network that is trained from scratch.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of a network that is trained.")] = 0,
     data_dir: DataDir = None,
     skip_damaged: SkipDamaged = False,
     threads: Threads = None,

@@ -8,7 +8,7 @@ import typer
 from reslab.cli.options import AllowRemote, DataDir, Device, Threads, use_threads
 from reslab.cli.show import echo
 
-Host = Annotated[str, typer.Option(help="The address to listen on; any other than 127.0.0.1 needs --token.")]
+Host = Annotated[str, typer.Option(help="The address to listen on; one that other machines reach needs --token.")]
 Token = Annotated[
     str | None,
     typer.Option(

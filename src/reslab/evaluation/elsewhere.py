@@ -41,7 +41,7 @@ def evaluate_elsewhere(
 ) -> tuple[OtherData, Path]:
     """Measure a finished run on other labelled images, and write `evaluation-NAME.json` into its folder.
 
-    If the data has splits, its test split is measured, otherwise all pictures.
+    Of picture files that nobody has split, all are measured; of other data the test split.
 
     Parameters
     ----------

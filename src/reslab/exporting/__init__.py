@@ -30,6 +30,7 @@ __all__ = ["Export", "export"]
 
 LARGEST_DIFFERENCE = 1e-4  # in a logit or a probability
 LARGEST_DIFFERENCE_IN_A_PAGE = 1e-3  # in a probability
+LARGEST_STEP_IN_A_PAGE = 0.05  # in familiarity
 OPSET, OPSETS = 20, range(18, 24)
 NUM_CHECKED, NUM_CALIBRATED, NUM_MEASURED = 256, 512, 2000  # images
 
@@ -214,12 +215,15 @@ def _write(path: Path, content: bytes, network: Network, images: NDArray[np.uint
     scale = max(1.0, float(network.logits(torch.from_numpy(images)).abs().max()))
     logits, probabilities, *familiarity = _compare(found, network, images)
     largest = max(logits, probabilities)  # of the numbers that are rounded
-    if not largest <= LARGEST_DIFFERENCE * scale or any(step > _largest_step(network) for step in familiarity):
+    if not largest <= LARGEST_DIFFERENCE * scale:
         path.unlink()
         raise Failure(
             f"{path} differs from PyTorch by {largest:.2g}, more than {LARGEST_DIFFERENCE * scale:.2g} in a logit "
             "or a probability: it was removed"
         )
+    if too_much := _familiarity_differs(familiarity, network):
+        path.unlink()
+        raise Failure(f"{path} {too_much}: it was removed")
     return Written(str(path), len(content), largest)
 
 
@@ -229,12 +233,14 @@ def _write_page(path: Path, model: bytes, known: Description, network: Network, 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         file.write_bytes(rounded)
-        _, difference, *_ = _compare(OnnxFile(file).predict, network, images)
+        _, difference, *familiarity = _compare(OnnxFile(file).predict, network, images)
     if not difference <= LARGEST_DIFFERENCE_IN_A_PAGE:
         raise Failure(
             f"a page would differ from PyTorch by {difference:.2g} in a probability, more than "
             f"{LARGEST_DIFFERENCE_IN_A_PAGE:g}: write model.onnx instead"
         )
+    if too_much := _familiarity_differs(familiarity, network, by=LARGEST_STEP_IN_A_PAGE):
+        raise Failure(f"a page {too_much}: write model.onnx instead")
     content = to_page(rounded, known=known)
     write_bytes(path, content)
     return Written(str(path), len(content), difference)
@@ -255,9 +261,13 @@ def _known(outputs: Outputs) -> list[NDArray[np.float32]]:
     return [each for each in outputs if each is not None]
 
 
-def _largest_step(network: Network) -> float:
-    """Return how much a familiarity may differ: it is a share of held-out images, and rounding moves a few across."""
-    return 0.0 if network.familiarity is None else 3 / len(network.familiarity.scores)
+def _familiarity_differs(differences: list[float], network: Network, *, by: float = 0.0) -> str | None:
+    """Say that familiarity differs too much, if it does: it is a share of held-out images, and rounding moves a few."""
+    if not differences or network.familiarity is None:
+        return None
+    allowed = max(by, 3 / len(network.familiarity.scores))
+    (found,) = differences
+    return None if found <= allowed else f"differs from PyTorch by {found:.2g}, more than {allowed:.2g}, in familiarity"
 
 
 def _write_int8(

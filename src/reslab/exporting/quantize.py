@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.errors import extra
-from reslab.network.onnx_file import INPUT, Description, to_pictures
+from reslab.errors import UserError, extra
+from reslab.network.onnx_file import INPUT, OUTPUTS, Description, to_pictures
 
 BATCH = 32
 
@@ -42,7 +42,7 @@ def quantize(model: bytes, *, images: NDArray[np.uint8], known: Description) -> 
                 exact,
                 path,
                 Calibration(),
-                nodes_to_exclude=_before_the_network(exact),
+                nodes_to_exclude=_outside_the_network(exact),
                 per_channel=True,
                 reduce_range=True,
                 activation_type=QuantType.QUInt8,
@@ -55,7 +55,19 @@ def quantize(model: bytes, *, images: NDArray[np.uint8], known: Description) -> 
     return bytes(quantized.SerializeToString())
 
 
-def _before_the_network(model: "onnx.ModelProto") -> list[str]:  # type: ignore[name-defined]  # noqa: F821
-    """Return the nodes that resize and standardise, whose matrix products 8 bits would blur."""
-    names = [node.name for node in model.graph.node]
-    return names[: [node.op_type for node in model.graph.node].index("Conv")]
+def _outside_the_network(model: "onnx.ModelProto") -> list[str]:  # type: ignore[name-defined]  # noqa: F821
+    """Return the nodes before the convolutions, which resize and standardise, and those that the logits do not need.
+
+    8 bits would blur their matrix products. Raises: UserError if there is no convolution.
+    """
+    nodes = list(model.graph.node)
+    if all(node.op_type != "Conv" for node in nodes):
+        raise UserError("--int8 quantises convolutions, and this network has none: omit it")
+    behind, needed = set[str](), {OUTPUTS[0]}  # tensors behind a convolution, and those that the logits need
+    for node in nodes:  # in the order of computation
+        if node.op_type == "Conv" or behind.intersection(node.input):
+            behind.update(node.output)
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+    return [node.name for node in nodes if not (behind.intersection(node.output) and needed.intersection(node.output))]

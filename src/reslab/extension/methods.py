@@ -57,6 +57,7 @@ DEFAULT: Final[Method] = "finetune-distill"
 TUNED: Final[tuple[Method, ...]] = ("finetune", "finetune-distill", "finetune-fusion", "weight-align")
 DISTILLED: Final[tuple[Method, ...]] = ("finetune-distill", "finetune-fusion", "weight-align")
 FUSED: Final[tuple[Method, ...]] = ("fusion", "finetune-fusion")
+FUSED_LAYERS: Final = ("base.", "pretrained.", "head")  # how the names of a fused network's parameters begin
 
 BACKBONE_LR, BACKBONE_LR_ALONE = 0.4, 0.05  # the latter without images of old classes, to preserve those
 TUNED_SHARE = 0.75  # of the base's epochs
@@ -100,6 +101,7 @@ def plan(base: Recipe, *, weights: Weights, extension: Extension, data: str) -> 
 
     Values that depend on the number of images are filled in by `fit`.
     """
+    model = _describe_model(base, weights, extension)
     changes: dict[str, Any] = {
         "source": f"reslab extend, method {extension.method}, of a network trained by {base.name}",
         "published": None,
@@ -107,16 +109,20 @@ def plan(base: Recipe, *, weights: Weights, extension: Extension, data: str) -> 
         # New images become grey or RGB like those of the base.
         "channels": weights.channels if weights.channels in (1, 3) else "auto",
         "standardize": weights.standardize,
-        "model": _describe_model(base, weights, extension),
+        "model": model,
         "validation": 0,
         "trial": False,
+        "early_stopping": None,
+        "stream": None,
         "warm_until": None,
         "updates": None,
+        "start": None,
+        "imported": None,
         "extension": extension,
     }
     if isinstance(base.optimizer, LinearHead):  # it has no training settings to take over
         base = derive(base, name=base.name, optimizer=AdamW(layer_decay=0.9), epochs=20, batch_size=32)
-    return derive(base, name=f"{base.name}-{extension.method}", **changes | _training(base, extension))
+    return derive(base, name=f"{base.name}-{extension.method}", **changes | _training(base, extension, model))
 
 
 def _describe_model(base: Recipe, weights: Weights, extension: Extension) -> Model:
@@ -159,7 +165,7 @@ def num_held_out(run: Run, images: ImageSet) -> int:
     return max(round(share * len(images.labels)), sum(count > 0 for count in images.counts()))
 
 
-def _training(base: Recipe, extension: Extension) -> dict[str, Any]:
+def _training(base: Recipe, extension: Extension, model: Model) -> dict[str, Any]:
     match extension.method:
         case "fusion":
             head = LinearHead(penalty="chosen")
@@ -168,8 +174,10 @@ def _training(base: Recipe, extension: Extension) -> dict[str, Any]:
             return _on_features(base, extension.method)
         case "joint":
             return {"sampling": None, "logit_adjustment": 0.0}
-        case _:
+        case "finetune-fusion":  # the base alone is tuned
             return slower(base)
+        case _:
+            return slower(base, is_fused=isinstance(model, Fusion))
 
 
 def _on_features(base: Recipe, method: Method) -> dict[str, Any]:
@@ -188,8 +196,11 @@ def _on_features(base: Recipe, method: Method) -> dict[str, Any]:
     }
 
 
-def slower(base: Recipe) -> dict[str, Any]:
-    """Return the changes to a base's recipe for continued training: a lower rate and fewer epochs."""
+def slower(base: Recipe, *, is_fused: bool = False) -> dict[str, Any]:
+    """Return the changes to a base's recipe for continued training: a lower rate and fewer epochs.
+
+    If what is trained `is_fused` with a pretrained network, frozen layers go by their names in there.
+    """
     optimizer = base.optimizer
     changes: dict[str, Any] = {"peak_lr": optimizer.peak_lr * PEAK_SHARE}
     if isinstance(optimizer, Muon):
@@ -198,12 +209,16 @@ def slower(base: Recipe) -> dict[str, Any]:
     epochs = max(FEWEST_EPOCHS, round(base.epochs * TUNED_SHARE))
     return {
         "progressive_resizing": _resizing(base.progressive_resizing, epochs=epochs),
-        "freeze": tuple(Freeze(parameters=part.parameters, epoch=0) for part in base.freeze),
+        "freeze": tuple(Freeze(parameters=_rename(part.parameters, is_fused), epoch=0) for part in base.freeze),
         "optimizer": optimizer.model_copy(update=changes),
         "schedule": Linear(warmup=0.1),
         "logit_adjustment": 0.0,
         "epochs": epochs,
     }
+
+
+def _rename(name: str, is_fused: bool) -> str:
+    return f"base.{name}" if is_fused and not name.startswith(FUSED_LAYERS) else name
 
 
 def _resizing(base: tuple[Resize, ...], *, epochs: int) -> tuple[Resize, ...]:

@@ -44,13 +44,17 @@ def plan_more(run: Run, *, data: str, old_data: str | int, skip_damaged: bool, d
         start=StartingWeights(file=run.path.name, sha256=run.weights_digest, head=True),
         validation=0,
         trial=False,
+        early_stopping=None,  # until images are held out
+        stream=None,
         warm_until=None,
         updates=None,
         pretrained=None,
+        imported=None,
         extension=None,
         skip_damaged=base.skip_damaged or skip_damaged,
         **slower(base),
     )
     images = read_split(draft, "train", data_dir=data_dir, allow_remote=True)
     held_out = num_held_out(run, images)
-    return limit_length(derive(draft, name=draft.name, validation=held_out), num_images=len(images.labels) - held_out)
+    held = derive(draft, name=draft.name, validation=held_out, early_stopping=base.early_stopping)
+    return limit_length(held, num_images=len(images.labels) - held_out)

@@ -41,7 +41,14 @@ class Wish:
 
 
 def plan_extension(
-    run: Run, weights: Weights, wish: Wish, *, memory: Memory | None, data_dir: Path | None, device: torch.device
+    run: Run,
+    weights: Weights,
+    wish: Wish,
+    *,
+    memory: Memory | None,
+    data_dir: Path | None,
+    device: torch.device,
+    precision: str,
 ) -> Recipe:
     """Derive the recipe that extends a run as wished.
 
@@ -56,7 +63,7 @@ def plan_extension(
     extension = Extension(
         method=method,
         base=run.weights_digest,
-        base_test=next((data.fingerprint for data in run.environment.data if data.split == "test"), None),
+        base_test=_find_base_test(run),
         num_old=len(weights.classes),
         old_data=wish.old_data,  # type: ignore[arg-type]
         merge=wish.merge or bool(base.extension and base.extension.merge),
@@ -78,6 +85,8 @@ def plan_extension(
     draft = derive(draft, name=draft.name, extension=extension.model_copy(update={"coming": coming}))
     held_out = 0 if extension.old_data == "none" and not memory else num_held_out(run, images)
     recipe = fit(draft, num_images=len(images.labels), validation=held_out, trial=base.trial)
+    if method == "joint":
+        recipe = derive(recipe, name=recipe.name, early_stopping=run.base_recipe.early_stopping)
     recipe = with_own_settings(recipe, wish.settings)
     if wish.minutes is None:
         return recipe
@@ -85,8 +94,15 @@ def plan_extension(
     tuned = recipe
     if isinstance(recipe.model, Fusion) and method == "finetune-fusion":  # the pretrained network is not trained
         tuned = derive(recipe, name=recipe.name, model=recipe.model.base)
-    shortened = within(tuned, minutes=share * wish.minutes, images=images, device=device)
+    shortened = within(tuned, minutes=share * wish.minutes, images=images, device=device, precision=precision)
     return derive(shortened, name=recipe.name, model=recipe.model)
+
+
+def _find_base_test(run: Run) -> str | None:
+    """Return the fingerprint of the test split that the base was evaluated on, if the extension's can be compared."""
+    if run.recipe.stream is not None:  # it covers the shards, and an extension does not stream
+        return None
+    return next((data.fingerprint for data in run.environment.data if data.split == "test"), None)
 
 
 def _check_new(run: Run, old: str, data: str) -> None:
@@ -114,6 +130,11 @@ def _check_wish(run: Run, weights: Weights, wish: Wish, *, method: Method) -> No
         raise UserError(f"{method} takes as long as computing features: omit --minutes, or choose another --method")
     if method == "finetune-fusion" and isinstance(weights.model, Fusion):
         raise UserError(f"{run.path} is joined with a pretrained network already: choose finetune-distill or fusion")
+    if method == "joint" and isinstance(run.base_recipe.model, Fusion) and run.base_recipe.pretrained:
+        raise UserError(
+            f"{run.path} blends a trained network with a pretrained one, and no recipe trains both from scratch: "
+            "choose another --method, or put all pictures into one folder and run reslab fit again"
+        )
     if run.recipe.trial and wish.old_data == "none":
         raise UserError(
             f"{run.path} is a trial, which is measured on validation images, and --old-data none holds none out: "

@@ -144,7 +144,9 @@ def extend(
     computing = _read_computing(method, Computing(compile, precision, deterministic))
     weights = Network.load(run.path, device=str(team.device)).metadata
     wish = Wish(data, method, old_data, merge, prior, keep_old, tuple(settings), minutes, skip_damaged)
-    recipe = plan_extension(run, weights, wish, memory=memory, data_dir=data_dir, device=team.device)
+    recipe = plan_extension(
+        run, weights, wish, memory=memory, data_dir=data_dir, device=team.device, precision=computing.precision
+    )
 
     def bring_base(made: Run) -> None:
         made.write_base(run.weights_path.read_bytes())

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import torch
+
 from reslab.data.images import ImageSet
+from reslab.machine import kernels
 from reslab.machine.timing import time_update
 from reslab.models import build
 from reslab.recipe.recipe import Recipe, derive
@@ -29,6 +32,7 @@ def train_from_scratch(
     recipe = derive(plan(images), name="fit-from-scratch", skip_damaged=skip_damaged)
     channels = images.images.shape[1]
     model = build(recipe.model, num_classes=len(images.classes), channels=channels)
+    kernels.enable(torch.device("cpu"))  # as the training does
     seconds = time_update(model, batch=(recipe.batch_size, channels, recipe.image_size, recipe.image_size))
     share = min(1.0, SHARE * 60 * minutes / (seconds * UPDATES))
     return train(recipe.shortened(share), out=out, seed=seed, data_dir=data_dir, allow_remote=True, silent=silent)

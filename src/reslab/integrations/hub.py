@@ -142,7 +142,10 @@ def _check(run: Run, contents: dict[str, bytes]) -> None:
             raise UserError(f"{name} is missing")
     read_weights(run.weights_path)
     if run.base_path.exists():
-        read_weights(run.base_path)
+        if run.recipe.start is not None and run.recipe.extension is None:
+            run.read_start(run.recipe.start)
+        else:
+            read_weights(run.base_path)
     readers = {"recipe.json": "recipe", "environment.json": "environment", "evaluation.json": "evaluation"}
     for name, reader in (readers | {"log.jsonl": "log", "base.json": "base_recipe", "prior.json": "prior"}).items():
         if name in contents:

@@ -188,7 +188,10 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self.recipe if isinstance(self.recipe, Recipe) else find_recipe(self.recipe)
 
     def _make_recipe(self, named: NDArray[Any]) -> Recipe:
-        changes = {"data": "arrays", "validation": 0, "standardize": None, "published": None}
+        held_out = 1 if self.validation_fraction else 0  # how many is known once the images are split
+        if self._find_recipe().early_stopping is not None and not held_out:
+            raise ValueError("the recipe stops early by validation images: set validation_fraction")
+        changes = {"data": "arrays", "validation": held_out, "trial": False, "standardize": None, "published": None}
         epochs = {} if self.epochs is None else {"epochs": self.epochs}
         weights = {} if self.class_weight is None else {"class_weights": self._weigh_classes(named)}
         return parse_recipe(self._find_recipe().model_dump() | changes | epochs | weights, where="Classifier")

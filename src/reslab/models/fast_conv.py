@@ -15,6 +15,7 @@ from reslab.models.layers import ImageClassifier, conv3x3
 from reslab.recipe.networks import FastConv
 
 PATCH = 2  # side of the whitened patches, pixels
+PIXELS_AT_ONCE = 5000 * 32 * 32  # whose patches are in memory
 SMALLEST_VARIANCE = 5e-4  # added to each direction's variance, so that small ones are not amplified
 
 
@@ -33,6 +34,8 @@ class Group(nn.Module):
 
 class FastConvClassifier(ImageClassifier):
     """Whitened patches, three groups, the maximum over the image divided by D, head; images of 9 pixels or more."""
+
+    is_prepared = True
 
     def __init__(self, options: FastConv, *, num_classes: int, channels: int) -> None:
         super().__init__()
@@ -55,8 +58,11 @@ class FastConvClassifier(ImageClassifier):
     @torch.no_grad()
     def prepare(self, images: Tensor) -> None:
         """Set the stem to whiten patches of `images`, with filters for each principal direction and its negative."""
-        patches = images.unfold(2, PATCH, 1).unfold(3, PATCH, 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1)
-        variances, directions = torch.linalg.eigh((patches.T @ patches / len(patches)).double())
+        products, num = torch.zeros(()), 0
+        for some in images.split(max(1, PIXELS_AT_ONCE // images[0, 0].numel())):
+            patches = some.unfold(2, PATCH, 1).unfold(3, PATCH, 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1)
+            products, num = products + patches.T @ patches, num + len(patches)
+        variances, directions = torch.linalg.eigh((products / num).double())
         kernels = (directions / (variances + SMALLEST_VARIANCE).sqrt()).T.reshape(-1, *self.stem.weight.shape[1:])
         self.stem.weight.copy_(torch.cat([kernels, -kernels]))
 

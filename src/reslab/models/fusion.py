@@ -37,6 +37,10 @@ class FusionClassifier(ImageClassifier):
             else nn.Linear(num_features, num_classes)
         )
 
+    @property
+    def is_prepared(self) -> bool:  # type: ignore[override]
+        return self.base.is_prepared
+
     def prepare(self, images: Tensor) -> None:
         self.base.prepare(images)
 

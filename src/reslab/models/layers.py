@@ -18,6 +18,7 @@ class ImageClassifier(nn.Module):
 
     head: nn.Linear
     image_size = 32  # side in pixels of the images that it was designed for; others work too
+    is_prepared = False  # whether `prepare` does anything
 
     def features(self, images: Tensor) -> Tensor:
         """Turn standardised images (N, C, H, W) into features (N, D)."""

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from reslab.errors import UserError, did_you_mean, show
 from reslab.recipe.networks import Model
-from reslab.recipe.recipe import Augment, Optimizer, Recipe, Schedule, parse_recipe
+from reslab.recipe.recipe import Augment, Mixing, Optimizer, Recipe, Schedule, parse_recipe
 from reslab.recipe.schema import REMOVED, RENAMED, RENAMED_IN_STANDARDIZE
 from reslab.recipe.value import Part
 
@@ -124,7 +124,7 @@ def _members(union: Any) -> list[type[Part]]:
 # For each kind, the members of its union by kind, by which it may be replaced.
 _SIBLINGS: dict[str, dict[str, type[Part]]] = {
     kind: {part.model_fields["kind"].default: part for part in parts}
-    for parts in map(_members, (Model, Augment, Optimizer, Schedule))
+    for parts in map(_members, (Model, Augment, Mixing, Optimizer, Schedule))
     for kind in (part.model_fields["kind"].default for part in parts)
 }
 

@@ -98,6 +98,8 @@ def _write(run: Run, against: Run | None, *, suffix: str) -> Path:
         for name, content in (("doubts.csv", doubts_csv(inputs)), ("copies.csv", copies_csv(inputs))):
             if content is not None:
                 write_bytes(run.path / name, content)
+            else:
+                (run.path / name).unlink(missing_ok=True)  # of an earlier evaluation
         markdown = render_markdown(inputs, pictures=every, folder=folder, row=row, beside=beside)
         write_bytes(run.path / f"report{suffix}.md", markdown.encode())
         card = write_card(run, weights=inputs.weights, files=kept_files(run))

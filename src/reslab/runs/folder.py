@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from reslab.errors import Failure, UserError
-from reslab.recipe.recipe import Recipe, read_recipe
+from reslab.recipe.recipe import Recipe, StartingWeights, read_recipe
 from reslab.records import (
     FAMILIARITY,
     SPLITS,
@@ -59,6 +59,8 @@ BEFORE_THE_RECIPE = {
     "base.json",
     "base-memory.safetensors",
 }
+
+START_DIGEST: Final = "sha256"  # of the original file, in the metadata of starting weights
 
 
 class Predictions(NamedTuple):
@@ -301,6 +303,13 @@ class Run:
 
     def write_base(self, content: bytes) -> None:
         write_bytes(self.base_path, content)
+
+    def read_start(self, start: StartingWeights) -> Arrays:
+        """Read the weights that the training started from. Raises: UserError if the file holds others."""
+        tensors, metadata = read_safetensors(self.base_path)
+        if metadata.get(START_DIGEST) != start.sha256:
+            raise UserError(f"{self.base_path} does not hold the weights of {start.file}: train it again")
+        return tensors
 
     def write_base_recipe(self, recipe: Recipe) -> None:
         write_json(self.path / "base.json", recipe.model_dump(mode="json"))

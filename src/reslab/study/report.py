@@ -51,7 +51,7 @@ def write_study_report(study: Study, *, runs: Path, out: Path | None = None) -> 
     written = StudyReport(folder / "report.html", folder / "report.md", folder / "report.csv", _verdicts(results))
     write_bytes(written.page, _html(results, pictures).encode())
     write_bytes(written.markdown, _markdown(results, pictures).encode())
-    write_bytes(written.csv, _csv(results).encode())
+    write_bytes(written.csv, _csv(results).encode("utf-8-sig"))
     return written
 
 

@@ -10,6 +10,7 @@ from reslab import models
 from reslab.data.batches import Batches
 from reslab.data.images import ImageSet
 from reslab.errors import UserError
+from reslab.machine import kernels
 from reslab.machine.precision import pick_precision
 from reslab.machine.timing import time_update
 from reslab.network.inference import place_on
@@ -32,6 +33,7 @@ def within(
     """
     if not (isfinite(minutes) and minutes > 0):
         raise UserError(f"{minutes:g} minutes are no time to train in: give a number above 0")
+    kernels.enable(device)  # as the run does
     batches = Batches(images, recipe=recipe, by=recipe.standardize or images.statistics(), seed=0, device=device)
     per_epoch = len(batches)
     total = min(recipe.epochs * per_epoch, recipe.updates or recipe.epochs * per_epoch)

@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 from reslab.data.recipe_data import recipe_here
 from reslab.errors import UserError
+from reslab.machine.device import pick_device
 from reslab.network.finishing import divide
 from reslab.network.network import Network
 from reslab.recipe.recipe import Recipe, derive
 from reslab.records import Calibration
 from reslab.runs import Run, read_weights
+from reslab.training.environment import keep_precision
 from reslab.training.session import resume, train
 from reslab.words import listing
 
@@ -123,6 +125,8 @@ def _train_twin(run: Run, where: Where) -> Run:
         derive(recipe, name=recipe.name, validation=num, trial=True),
         out=path,
         seed=run.environment.seed,
+        precision=keep_precision(run.environment, device=pick_device(where.device)),
+        deterministic=run.environment.deterministic,
         **where._asdict(),
     )
 

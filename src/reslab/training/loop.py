@@ -23,7 +23,7 @@ from reslab.models.layers import ImageClassifier
 from reslab.network.finishing import finish
 from reslab.network.inference import place_on, predict_logits
 from reslab.network.network import Network
-from reslab.pretrained import start_from
+from reslab.pretrained import standardize_for, start_from
 from reslab.recipe.recipe import LinearHead, Standardize
 from reslab.records import Epoch, Progress, Weights
 from reslab.runs import Checkpoint, Run
@@ -84,7 +84,7 @@ class Trainer:
         self.run, splits, self.seed, self.team = begun
         self.recipe, self.device = self.run.recipe, self.team.device
         self.images, self.held_out = splits[0], splits[1] if len(splits) > 1 else None
-        self.by: Standardize = self.recipe.standardize or self.team.measure(self.images)
+        self.by: Standardize = self.recipe.standardize or self._find_standardize()
         self.batches = Batches(
             self.images,
             recipe=self.recipe,
@@ -135,6 +135,12 @@ class Trainer:
             hits=torch.zeros(self.length.per_epoch, dtype=torch.int64, device=self.device),
         )
 
+    def _find_standardize(self) -> Standardize:
+        """Return what pretrained weights expect, else the statistics of the training images."""
+        if self.recipe.pretrained is not None:
+            return standardize_for(self.images.images.shape[1])
+        return self.team.measure(self.images)
+
     def _make_forward(self) -> Forward:
         network = self.team.wrap(self.state.model)
         return make_forward(network, device=self.device, precision=self.precision, compiled=self.compiled)
@@ -150,8 +156,9 @@ class Trainer:
             return start_from(self.recipe.pretrained, self.recipe.model, **sizes)
         model = models.build(self.recipe.model, **sizes)
         if self.team.is_first:  # all processes start with its weights
-            some = torch.randperm(len(self.images.labels), generator=seeded(self.seed, "prepare"))[:IMAGES_TO_PREPARE]
-            model.prepare(standardize(self.images.images[some], by=self.by))
+            if model.is_prepared:
+                order = torch.randperm(len(self.images.labels), generator=seeded(self.seed, "prepare"))
+                model.prepare(standardize(self.images.images[order[:IMAGES_TO_PREPARE]], by=self.by))
             if self.recipe.start is not None:
                 self.note = take_start(model, self.run, self.recipe.start)
         return model
@@ -178,7 +185,10 @@ class Trainer:
         return self.run
 
     def run_epochs(self) -> None:
-        """Run the remaining epochs. Raises: UserError if the recipe freezes everything or unknown parameters."""
+        """Run the remaining epochs, then keep the weights of the last one, or of the best with early stopping.
+
+        Raises: UserError if the recipe freezes everything or unknown parameters.
+        """
         if self.note is not None and self.state.updates == 0:
             self.display.say(self.note)
         check_freezing(self.state.model, self.recipe.freeze, epochs=self.length.epochs)
@@ -186,6 +196,9 @@ class Trainer:
             while not self._is_over():
                 with self._rescue():
                     self._run_epoch()
+        if self.state.best_epoch is not None:
+            self.state.model.load_state_dict(self.state.best)
+            self.display.say(f"kept the weights of epoch {self.state.best_epoch}, the best on the validation images")
 
     def _is_over(self) -> bool:
         """Return whether all epochs are done, or early stopping has run out of patience."""
@@ -203,9 +216,6 @@ class Trainer:
                 f"time ran out after {self.state.updates:,} of {self.length.updates:,} updates, before the "
                 "learning rate has fallen: allow more minutes"
             )
-        if self.state.best_epoch is not None:
-            self.state.model.load_state_dict(self.state.best)
-            self.display.say(f"kept the weights of epoch {self.state.best_epoch}, the best on the validation images")
         network = Network(self.state.model, self._describe_weights())
         finished = finish(network, images=self.images, held_out=self.held_out, usual=self.recipe.temperature)
         self.display.say(finished.note)

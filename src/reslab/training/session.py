@@ -1,12 +1,16 @@
 """Train a recipe, or resume a run."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from reslab.data.images import ImageSet
 from reslab.data.recipe_data import find_base
+from reslab.errors import UserError
 from reslab.machine.device import pick_device
-from reslab.recipe.recipe import Recipe
+from reslab.recipe.recipe import Recipe, derive
 from reslab.runs import Run
 from reslab.training.begin import Begun, Computing, begin, go_on, read_recorded, read_splits
 from reslab.training.budget import within
@@ -95,11 +99,13 @@ def train(
     """
     computing = Computing(compile, precision, deterministic)
     with joined(pick_device(device)) as team:
-        if minutes is not None:
-            safety = replace(safety, until=time.monotonic() + END * 60 * minutes)
-            recipe = _shorten(recipe, minutes, data_dir=data_dir, allow_remote=allow_remote, team=team, silent=silent)
+        recipe = _trained_here(recipe, is_started=start is not None)
         given = None if start is None else start_at(start, recipe)
         recipe = recipe if given is None else given.recipe
+        if minutes is not None:
+            safety = replace(safety, until=time.monotonic() + END * 60 * minutes)
+            read = partial(read_splits, recipe, data_dir=data_dir, allow_remote=allow_remote, team=team)
+            recipe = _shorten(recipe, minutes, read=read, precision=precision, team=team, silent=silent)
         with begin(
             recipe,
             out=out,
@@ -115,12 +121,41 @@ def train(
             return _make_trainer(begun, silent=silent, safety=safety).train()
 
 
+def _trained_here(recipe: Recipe, *, is_started: bool) -> Recipe:
+    """Return a recipe, which may be that of another run, as one for training.
+
+    Raises: UserError if it takes more than training, or weights that are not given.
+    """
+    if recipe.extension is not None:
+        raise UserError(
+            f"recipe {recipe.name} extends another network by {recipe.extension.method}, which train cannot do: use "
+            f"reslab extend BASE --with DATA --method {recipe.extension.method}, or add --set extension=null to train "
+            "all classes"
+        )
+    if recipe.start is not None and not is_started:
+        raise UserError(
+            f"recipe {recipe.name} starts from the weights of {recipe.start.file}: give them with --from, or add "
+            "--set start=null to train without them"
+        )
+    if recipe.imported is None:
+        return recipe
+    return derive(recipe, name=recipe.name, source="reslab train", imported=None)
+
+
 def _shorten(
-    recipe: Recipe, minutes: float, *, data_dir: Path | None, allow_remote: bool, team: Team, silent: bool
+    recipe: Recipe,
+    minutes: float,
+    *,
+    read: Callable[[], tuple[ImageSet, ...]],
+    precision: str,
+    team: Team,
+    silent: bool,
 ) -> Recipe:
     """Shorten a recipe to the given minutes, as measured by the first process."""
-    images = team.in_turn(lambda: read_splits(recipe, data_dir=data_dir, allow_remote=allow_remote, team=team))[0]
-    shorter = team.from_first(lambda: within(recipe, minutes=minutes, images=images, device=team.device))
+    images = team.in_turn(read)[0]
+    shorter = team.from_first(
+        lambda: within(recipe, minutes=minutes, images=images, device=team.device, precision=precision)
+    )
     if shorter != recipe:
         say(
             f"{minutes:g} minutes are enough for {shorter.updates:,} updates, "

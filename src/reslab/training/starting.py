@@ -19,11 +19,11 @@ from reslab.network.state_dict import StateDict, read_state_dict
 from reslab.recipe.recipe import Recipe, StartingWeights, derive, parse_recipe
 from reslab.records import FAMILIARITY
 from reslab.runs import Run
-from reslab.runs.files import read_safetensors, to_safetensors
+from reslab.runs.files import to_safetensors
+from reslab.runs.folder import START_DIGEST
 from reslab.words import counted
 
 TIMM = "timm:"  # prefix of timm's names
-DIGEST = "sha256"  # of the file, in the metadata of base.safetensors
 
 
 class Given(NamedTuple):
@@ -36,7 +36,7 @@ class Given(NamedTuple):
     def bring(self, run: Run) -> None:
         """Store the weights in a run folder, with the digests of the images they were trained on."""
         tensors = {name: value.contiguous().numpy() for name, value in self.found.tensors.items()}
-        run.write_base(to_safetensors(tensors, {DIGEST: self.found.sha256}))
+        run.write_base(to_safetensors(tensors, {START_DIGEST: self.found.sha256}))
         if self.source:
             run.write_digests("base", self.source.learned_digests)
 
@@ -79,10 +79,7 @@ def take_start(model: ImageClassifier, run: Run, start: StartingWeights) -> str:
 
     Raises: UserError if the file is not the one that the run started with, or nothing fits.
     """
-    tensors, metadata = read_safetensors(run.base_path)
-    if metadata.get(DIGEST) != start.sha256:
-        raise UserError(f"{run.base_path} is not what {run.path} started from: train it again")
-    own = model.state_dict()
+    tensors, own = run.read_start(start), model.state_dict()
     given = {name: torch.as_tensor(value) for name, value in tensors.items() if not name.startswith(FAMILIARITY)}
     fitting = {name: value for name, value in given.items() if _fits(name, value, own, head=start.head)}
     if not fitting:

@@ -208,13 +208,17 @@ const plot = () => {
 async function beside() {
   const names = chosen.filter((name) => runs.find((run) => run.name === name).test);
   if (names.length < 2) return $("beside").replaceChildren();
-  const key = names.join("\n");
+  // A run that was evaluated again has another figure; what failed is asked again.
+  const key = names.map((name) => `${name} ${runs.find((run) => run.name === name).test.value}`).join("\n");
   if (!compared.has(key)) {
     const query = new URLSearchParams(names.map((name) => ["run", name]));
-    compared.set(key, await ask(`/v1/compare?${query}`).catch((error) => ({ problem: error.message })));
+    try {
+      compared.set(key, await ask(`/v1/compare?${query}`));
+    } catch (error) {
+      return $("beside").replaceChildren(make("p.bad", error.message));
+    }
   }
-  const { problem, rows, pairs } = compared.get(key);
-  if (problem) return $("beside").replaceChildren(make("p.bad", problem));
+  const { rows, pairs } = compared.get(key);
   // An interval without width would claim certainty.
   const between = ({ value, low, high }, show) => low === high ? show(value) : `${show(value)} (${show(low)} to ${show(high)})`;
   const row = (each, place) => {
@@ -237,7 +241,11 @@ async function differences() {
   const key = chosen.join("\n");
   if (!differing.has(key)) {
     const query = new URLSearchParams(chosen.map((name) => ["run", name]));
-    differing.set(key, await ask(`/v1/differences?${query}`).catch((error) => ({ problem: [error.message] })));
+    try {
+      differing.set(key, await ask(`/v1/differences?${query}`));
+    } catch (error) {
+      return $("differences").replaceChildren(make("p.bad", error.message));
+    }
   }
   const rows = Object.entries(differing.get(key)).map(([field, values]) => {
     const head = make("th", field);
