@@ -154,13 +154,19 @@ def measured_recipes() -> str:
 
     lines = []
     for name in RECIPES:
-        if found := [folder for folder in folders(name) if (folder / "evaluation.json").exists()]:
-            ran = Environment.model_validate_json((found[0] / "environment.json").read_bytes())
-            reached = fmean(each.accuracy.value for each in splits(name))
-            lines.append(
-                f'"{name}": MeasuredRecipe({reached:.4f}, {minutes(name):.1f}, {len(found)}, "{ran.processor}"),'
-            )
+        for result in (name, f"ledger/{name.removeprefix('zoo-')}"):
+            if found := [folder for folder in folders(result) if (folder / "evaluation.json").exists()]:
+                reached = fmean(each.accuracy.value for each in splits(result))
+                values = f'{reached:.4f}, {minutes(result):.1f}, {len(found)}, "{processors(found[0])}"'
+                lines.append(f'"{name}": MeasuredRecipe({values}),')
+                break
     return "\n".join(lines)
+
+
+def processors(folder: Path) -> str:
+    """Name the processors that computed a run."""
+    ran = Environment.model_validate_json((folder / "environment.json").read_bytes())
+    return " and ".join(dict.fromkeys(setup.processor for setup in (ran, *ran.segments)))
 
 
 def fast_resnet(name: str, *, published: float) -> str:
