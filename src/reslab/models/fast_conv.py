@@ -59,7 +59,7 @@ class FastConvClassifier(ImageClassifier):
     def prepare(self, images: Tensor) -> None:
         """Set the stem to whiten patches of `images`, with filters for each principal direction and its negative."""
         products, num = torch.zeros(()), 0
-        for some in images.split(max(1, PIXELS_AT_ONCE // images[0, 0].numel())):
+        for some in torch.split(images, max(1, PIXELS_AT_ONCE // images[0, 0].numel())):
             patches = some.unfold(2, PATCH, 1).unfold(3, PATCH, 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1)
             products, num = products + patches.T @ patches, num + len(patches)
         variances, directions = torch.linalg.eigh((products / num).double())
