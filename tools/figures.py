@@ -174,11 +174,11 @@ def fast_resnet(name: str, *, published: float) -> str:
     return f"{accuracy(name)} | {accuracy(name, views=True)} | {percent(published)} | {minutes(name):.0f}"
 
 
-def metrics(name: str, split: str) -> str:
+def metrics(name: str, split: str, decimals: int = 2) -> str:
     """Write four cells: accuracy, macro precision, recall and F1."""
     (found,) = splits(name, split=split)
     estimates = (found.accuracy, found.macro_precision, found.macro_recall, found.macro_f1)
-    return " | ".join(percent(each.value) for each in estimates)
+    return " | ".join(percent(each.value, decimals) for each in estimates)
 
 
 def printed_evaluation(name: str) -> str:
