@@ -32,6 +32,7 @@ def test_no_thread_of_the_group_outlives_it(tmp_path: Path) -> None:
     """One that did could meet the end of the interpreter, and abort a process whose work was done."""
     script = tmp_path / "threads.py"
     script.write_text(
+        "import os\n"
         "from pathlib import Path\n"
         "import torch\n"
         "from reslab.training.distributed import joined\n"
@@ -40,7 +41,7 @@ def test_no_thread_of_the_group_outlives_it(tmp_path: Path) -> None:
         "with joined(torch.device('cpu')) as team:\n"
         "    team.wrap(torch.nn.Linear(2, 2))(torch.ones(1, 2)).sum().backward()\n"
         "    meanwhile = count()\n"
-        "print('threads', meanwhile > 0, count())\n"
+        "os.write(1, f'threads {meanwhile > 0} {count()}\\n'.encode())\n"  # whole, though two processes write
     )
     done = subprocess.run([*COMMAND[:-2], script], capture_output=True, text=True, timeout=300)
     assert done.stdout.count("threads True 0") == 2, (done.stdout, done.stderr)
