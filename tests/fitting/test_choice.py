@@ -17,6 +17,7 @@ from reslab.fitting.choice import (
     Readers,
     check_counts,
     choose,
+    describe_few_groups,
     fit_temperature,
     judge,
     log_loss,
@@ -141,6 +142,18 @@ def test_pictures_become_squares_as_their_classes_are_best_told(seconds: float, 
     assert [each.resize for each in candidates] == ["squeeze", "pad", "crop", *[chosen] * 3]
     assert [bool(each.left_out) for each in candidates[:3]] == [False, *[seconds > 60] * 2]
     assert candidates[2].words.startswith("efficientnet_lite0 at 16 pixels, cropped")
+
+
+def test_few_groups_are_a_word_of_caution() -> None:
+    images = load("digits:1,4@30", "train", image_size=8)
+    assert describe_few_groups(images) is None
+    keys = np.arange(60, dtype=np.uint64)
+    assert describe_few_groups(replace(images, keys=1 + keys)) is None
+    said = describe_few_groups(replace(images, keys=1 + keys % 6))
+    assert said is not None
+    assert said.startswith(
+        "the training pictures are of 6 groups only: pictures of other groups may be classified worse"
+    )
 
 
 def test_a_class_of_one_image_or_group_is_refused() -> None:

@@ -28,6 +28,7 @@ from reslab.fitting.choice import (
     backbones,
     check_counts,
     choose,
+    describe_few_groups,
     number_groups,
 )
 from reslab.fitting.choice import describe as describe_candidate
@@ -124,6 +125,8 @@ def fit(
     pictures = _read(data, size=size, data_dir=data_dir, skip_damaged=skip_damaged)
     images = pictures.training("squeeze")
     check_counts(images)
+    if note := describe_few_groups(images):
+        say(note, silent=silent)
     if not silent and (found := look_at((images,), data_dir=data_dir)):
         for line in describe(found):
             say(line, silent=False)

@@ -28,6 +28,7 @@ from reslab.records import Candidate
 from reslab.words import duration, percent
 
 FOLDS = 5
+FEW_GROUPS = 20  # fewer say little about other groups
 MARGIN = 1.3  # factor by which things may take longer than estimated
 NUM_VIEWS = 2  # the image and its mirror image
 SIZES = {"efficientnet_lite0": (128, 192, 256), "efficientnet_lite1": (256,), "efficientnet_lite2": (256,)}
@@ -318,6 +319,17 @@ def split_folds(labels: Integers, keys: Keys | None = None, *, seed: int = 0) ->
         if all(len(np.unique(labels[kept])) == len(counts) for kept, _ in folds):
             return folds
     raise UserError("a class has too few training images or groups for cross-validation: add some, or regroup them")
+
+
+def describe_few_groups(images: ImageSet) -> str | None:
+    """Describe what too few groups of training images mean for the figures; None if there are enough."""
+    num = len(np.unique(number_groups(images.keys, num=len(images.labels))))
+    if num >= min(FEW_GROUPS, len(images.labels)):
+        return None
+    return (
+        f"the training pictures are of {num} groups only: pictures of other groups may be classified worse, and taken "
+        "for unlike more often, than out-of-fold figures say"
+    )
 
 
 def number_groups(keys: Keys | None, *, num: int) -> Integers:
