@@ -446,3 +446,20 @@ def test_the_fast_network_can_be_extended(small_recipe: object, tmp_path: Path) 
         torch.nn.Linear,
     )
     assert evaluate(made, splits=("test",)).splits["test"].accuracy.value > 0.5
+
+
+@pytest.mark.parametrize("held_out", [0, 43])
+@pytest.mark.parametrize("method", ["frozen", "finetune"])
+def test_images_that_the_base_has_seen_calibrate_nothing(
+    held_out: int, method: Any, small_recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = derive(small_recipe, name="base", data="digits:1,4,7", validation=held_out, epochs=1)
+    base = train(recipe, out=tmp_path / "base")
+    made = extend(base.path, data=NEW, out=tmp_path / "more", method=method, silent=False)
+    known = Network.load(made.path)
+    is_seen = "not calibrated: the base has learned from the held-out images too" in capsys.readouterr().err
+    assert is_seen == (held_out == 0)
+    assert (known.metadata.class_sets is None) == is_seen
+    assert (known.familiarity is None) == is_seen
+    if is_seen:
+        assert known.metadata.calibration is None

@@ -87,6 +87,9 @@ class Extender:
             if self._is_unchanged:
                 known = self.fused.real
             finished = finish_on(network, known, held_out, is_unchanged=self._is_unchanged, calibrated=calibrated)
+        elif self._has_seen_all:
+            finished = finish(network, images=self.images, held_out=None, calibrated=calibrated)
+            finished = replace(finished, note="not calibrated: the base has learned from the held-out images too")
         else:
             finished = finish(network, images=self.images, held_out=self.held_out, calibrated=calibrated, coming=coming)
         self.display.say(finished.note)
@@ -174,6 +177,15 @@ class Extender:
         familiarity = self.base.familiarity
         is_frozen = familiarity is not None and isinstance(familiarity.measure, Neighbours)
         return is_frozen and self.extension.method == "fusion"
+
+    @property
+    def _has_seen_all(self) -> bool:
+        """Return whether the network began from weights trained on all images of the old classes.
+
+        Its probabilities for those held out now say nothing about other images.
+        """
+        has_old = self.extension.old_data != "none"
+        return has_old and self.extension.method != "joint" and not self.run.base_recipe.validation
 
     def _priors(self) -> Priors:
         return priors_of(self.recipe, counts=self.images.counts())
