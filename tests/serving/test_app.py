@@ -67,7 +67,7 @@ def test_it_says_what_its_calibration_rests_on(make_app):
     with TestClient(make_app()) as client:
         (run,) = client.get("/v1/model").json()["runs"]
     assert run["temperature"] is None
-    assert run["calibration"] == "Not calibrated: training held out too few images to fit a temperature."
+    assert run["calibration"] == "Not calibrated: too few images were held out that the network had not learned from."
     found = Calibration(temperature=1.5, num_images=300)
     assert describe_calibration(found) == "Calibrated on 300 held-out images: temperature 1.50."
     fitted = Calibration(temperature=1.5, num_images=300, out_of_folds=True)

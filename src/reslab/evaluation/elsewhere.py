@@ -23,9 +23,9 @@ from reslab.data.recipe_data import describe_data, recipe_here
 from reslab.errors import UserError, did_you_mean, show
 from reslab.evaluation.score import measure
 from reslab.machine import kernels
-from reslab.measure.estimates import difference, estimate, gain, proportion
-from reslab.measure.intervals import Macro, macro_interval
-from reslab.measure.metrics import Answers, matrix_figures
+from reslab.measure.estimates import difference, gain, macro_over, proportion
+from reslab.measure.intervals import Macro
+from reslab.measure.metrics import Answers
 from reslab.network.network import Network
 from reslab.recipe.shapes import Channels
 from reslab.records import Estimate, Figures, OtherData
@@ -104,13 +104,7 @@ def _over_present(figures: Figures) -> Figures:
     """Average the macro metrics over the classes that have images."""
     matrix = np.array(figures.confusion_matrix)
     present = np.flatnonzero(matrix.sum(axis=1))
-    values = matrix_figures(matrix)
-    macro = {
-        f"macro_{figure}": estimate(
-            getattr(values, figure)[present].mean(), macro_interval(matrix, figure=figure, over=present)
-        )
-        for figure in MACRO
-    }
+    macro = {f"macro_{figure}": macro_over(matrix, present, figure=figure) for figure in MACRO}
     return figures.model_copy(update=macro)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from reslab.errors import UserError
-from reslab.measure import intervals, metrics
-from reslab.measure.estimates import estimate, gain, proportion, proportions
+from reslab.measure import metrics
+from reslab.measure.estimates import gain, macro_over, proportion, proportions
 from reslab.measure.metrics import Integers
 from reslab.records import Errors, Estimate, ExtensionFigures, Figures, NewClass, OldClass
 from reslab.runs import Predictions, Run
@@ -30,9 +30,7 @@ def measure_extension(run: Run, *, before: Predictions, classes: tuple[str, ...]
         method=extension.method,
         num_old=num_old,
         **_old_figures(run, before, num_old=num_old),
-        new_macro_f1=estimate(
-            metrics.matrix_figures(matrix).f1[new].mean(), intervals.macro_interval(matrix, figure="f1", over=new)
-        ),
+        new_macro_f1=macro_over(matrix, new, figure="f1"),
         new_classes=tuple(
             _new_class(label, classes=classes, num_old=num_old, figures=figures)
             for label in range(num_old, len(classes))

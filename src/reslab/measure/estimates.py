@@ -56,6 +56,12 @@ def macro_figures(matrix: Integers, *, weights: Floats | None = None) -> dict[st
     return found | {"macro_recall": recall}
 
 
+def macro_over(matrix: Integers, classes: slice | Integers, *, figure: Macro) -> Estimate:
+    """Return the mean of precision, recall or F1 over some of the classes of a confusion matrix (K, K)."""
+    values = getattr(metrics.matrix_figures(matrix), figure)[classes]
+    return estimate(values.mean(), intervals.macro_interval(matrix, figure=figure, over=classes))
+
+
 def gain(before: Answers, *, after: Answers) -> Estimate:
     """Return the gain in accuracy between two answers to each image (N,), with its paired interval."""
     gained, lost = int((after & ~before).sum()), int((before & ~after).sum())

@@ -139,7 +139,7 @@ def describe(served: Served) -> ServedRun:
 
 def describe_calibration(found: Calibration | None) -> str:
     if found is None:
-        return "Not calibrated: training held out too few images to fit a temperature."
+        return "Not calibrated: too few images were held out that the network had not learned from."
     return f"{found.words[0].upper()}{found.words[1:]}."
 
 
