@@ -39,7 +39,7 @@ def test_a_result_is_whole_and_says_how_it_was_made(folder: Path) -> None:
         if recipe.extension
         else ("reslab train ", "reslab fit ", "reslab study run ", "__main__.py train ")
     )
-    assert environment.command.startswith(began) or folder.parent.name == "notebook"
+    assert environment.command.startswith(began)
     assert "/" not in environment.command.replace("runs/", "")  # no machine's paths
     assert environment.commit
     assert "dirty" not in environment.commit
