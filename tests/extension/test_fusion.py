@@ -1,8 +1,8 @@
 """Feature fusion: the module gives the features that its head was solved on, and kept classes keep every bit."""
 
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -129,15 +129,46 @@ def experts() -> tuple[fusion.SolvedHead, fusion.SolvedHead, fusion.LabelledFeat
     return heads[0], heads[1], fusion.LabelledFeatures(features, labels)
 
 
-def judging(images: fusion.LabelledFeatures) -> fusion.HeldOut:
-    return fusion.HeldOut(*images, weights=torch.ones(len(images.labels)))
+EVEN = torch.full((3,), 1 / 3)  # classes that are equally frequent
+
+
+def join(
+    first: fusion.SolvedHead,
+    second: fusion.SolvedHead,
+    *,
+    held_out: fusion.LabelledFeatures,
+    coming: torch.Tensor = EVEN,
+) -> fusion.SolvedHead:
+    judges = fusion.Judges.of(held_out.labels, coming=coming)
+    return fusion.join(show(first, second, held_out), judges, num_old=2).head
+
+
+def solve(
+    head: nn.Linear, training: fusion.LabelledFeatures, *, held_out: fusion.LabelledFeatures, **options: Any
+) -> list[fusion.SolvedHead]:
+    """Solve heads of two old classes and a new one."""
+    found = fusion.candidates(
+        head,
+        training,
+        held_out=held_out,
+        coming=EVEN,
+        num_old=2,
+        num_known=2,
+        num_base_features=3,
+        **({"keep_old": False} | options),
+    )
+    return [each.head for each in found]
+
+
+def show(first: fusion.SolvedHead, second: fusion.SolvedHead, images: fusion.LabelledFeatures) -> fusion.Experts:
+    return fusion.Experts(first, second, first.logits(images.features), second.logits(images.features))
 
 
 def test_held_out_images_say_how_much_each_opinion_counts(
     experts: tuple[fusion.SolvedHead, fusion.SolvedHead, fusion.LabelledFeatures],
 ) -> None:
     first, second, held_out = experts
-    joined = fusion.join(first, second, held_out=judging(held_out), num_old=2)
+    joined = join(first, second, held_out=held_out)
     right = torch.cat([2 * torch.eye(3), 2 * torch.eye(3)], 1)  # independent evidence adds up
     torch.testing.assert_close(joined.weight, right, rtol=0.12, atol=0.01)
     accuracies = [(head.logits(held_out.features).argmax(1) == held_out.labels).float().mean() for head in experts[:2]]
@@ -150,16 +181,15 @@ def test_held_out_images_count_as_pictures_of_their_class_will_be_frequent(
     """Where the held-out images are half new ones and one picture of ten will be, the powers are fitted for that."""
     first, second, images = experts
     coming = torch.tensor([0.45, 0.45, 0.1])
-    joined = fusion.join(first, second, held_out=fusion.HeldOut.of(images, coming=coming), num_old=2)
-    alike = fusion.join(first, second, held_out=judging(images), num_old=2)
+    joined = join(first, second, held_out=images, coming=coming)
+    alike = join(first, second, held_out=images)
     places = [(images.labels == label).nonzero().flatten() for label in range(3)]
     frequent = torch.cat([place[: int(1000 * share)] for place, share in zip(places, coming.tolist(), strict=True)])
     features, labels = (each[frequent] for each in images)
     fitted, other = (nn.functional.cross_entropy(head.logits(features), labels) for head in (joined, alike))
     assert fitted < other - 0.01
-    weighed = fusion.HeldOut.of(images, coming=coming)
-    assert 1500 < weighed.effective_num < 3000
-    assert judging(images).effective_num == pytest.approx(3000)
+    assert 1500 < fusion.Judges.of(images.labels, coming=coming).effective_num < 3000
+    assert fusion.Judges.of(images.labels, coming=EVEN).effective_num == pytest.approx(3000, rel=0.01)
 
 
 @pytest.mark.parametrize(("num", "most"), [(1, 0.6), (300, 3.0)])
@@ -168,24 +198,32 @@ def test_opinions_without_a_mistake_are_not_trusted_without_bound(
 ) -> None:
     first, second, (features, labels) = experts
     right = first.logits(features).argmax(1) == labels
-    held_out = judging(fusion.LabelledFeatures(features[right][:num], labels[right][:num]))
-    joined = fusion.join(first, second, held_out=held_out, num_old=2)
+    held_out = fusion.LabelledFeatures(features[right][:num], labels[right][:num])
+    joined = join(first, second, held_out=held_out)
     assert 0.4 < joined.weight[0, 0] / first.weight[0, 0] < most
     assert 0.4 < joined.weight[0, 3] / second.weight[0, 3] < most
-    new_rows = fusion.SolvedHead(second.weight[2:], second.bias[2:], 0.1)
-    scaled = fusion.calibrate_rows(new_rows, held_out, old_logits=first.logits(held_out.features)[:, :2])
-    assert 0.4 < scaled.weight[0, 5] / second.weight[2, 5] < most + 2
+    old_rows, new_rows = (
+        fusion.SolvedHead(each.weight[part], each.bias[part], 0.1)
+        for each, part in ((first, slice(2)), (second, slice(2, 3)))
+    )
+    judges = fusion.Judges.of(held_out.labels, coming=EVEN)
+    scaled = fusion.calibrate_rows(show(old_rows, new_rows, held_out), judges).head
+    assert torch.equal(scaled.weight[:2], old_rows.weight)
+    assert 0.4 < scaled.weight[2, 5] / second.weight[2, 5] < most + 2
 
 
 def test_each_opinion_rests_on_its_own_features(
     experts: tuple[fusion.SolvedHead, fusion.SolvedHead, fusion.LabelledFeatures], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heads: list[fusion.SolvedHead] = []
-    monkeypatch.setattr(fusion, "join", lambda first, second, **_: heads.extend([first, second]))
+
+    def look(experts: fusion.Experts, *_: object, **__: object) -> fusion.Candidate:
+        heads.extend(experts[:2])
+        return fusion.Candidate(experts.first, 0.0)
+
+    monkeypatch.setattr(fusion, "join", look)
     head = nn.Linear(6, 3)
-    fusion.candidates(
-        head, experts[2], held_out=judging(experts[2]), num_old=2, num_known=2, num_base_features=3, keep_old=False
-    )
+    solve(head, experts[2], held_out=experts[2])
     first, second = heads[:2]
     assert torch.equal(first.weight[:2], head.weight[:2])
     assert not first.weight[2:, 3:].any()
@@ -198,12 +236,11 @@ def test_few_images_of_a_class_are_told_apart_by_discriminant_analysis(
 ) -> None:
     held_out = experts[2]
     few = fusion.LabelledFeatures(held_out.features[:150], held_out.labels[:150])
-    solve = partial(fusion.candidates, num_old=2, num_known=2, num_base_features=3, keep_old=False)
-    heads = solve(nn.Linear(6, 3), few, held_out=judging(held_out))
+    heads = solve(nn.Linear(6, 3), few, held_out=held_out)
     assert [head.strength for head in heads] == list(fusion.SHRINKAGES)
     assert all((head.logits(held_out.features).argmax(1) == held_out.labels).float().mean() > 0.75 for head in heads)
     # Nothing says how little such an opinion counts where hardly any images are held out.
-    heads = solve(nn.Linear(6, 3), few, held_out=judging(fusion.LabelledFeatures(*(x[:5] for x in few))))
+    heads = solve(nn.Linear(6, 3), few, held_out=fusion.LabelledFeatures(*(x[:5] for x in few)))
     assert [head.strength for head in heads] == list(fusion.PENALTIES)
 
 
@@ -213,16 +250,15 @@ def test_where_no_image_has_changed_the_features_all_rows_are_solved_anew(
     held_out = experts[2]
     few = fusion.LabelledFeatures(held_out.features[:150], held_out.labels[:150])
     useless = nn.Linear(6, 3)  # whose rows would be kept otherwise
-    solve = partial(fusion.candidates, num_old=2, num_known=2, num_base_features=3, keep_old=False)
     rates = []
     for is_unchanged in (False, True):
-        heads = solve(useless, few, held_out=judging(held_out), is_unchanged=is_unchanged)
+        heads = solve(useless, few, held_out=held_out, is_unchanged=is_unchanged)
         rates.append(
             max(float((head.logits(held_out.features).argmax(1) == held_out.labels).float().mean()) for head in heads)
         )
     assert [head.strength for head in heads] == [*fusion.SHRINKAGES, *fusion.PENALTIES]
     assert rates[1] > rates[0] + 0.05
-    heads = solve(useless, few, held_out=judging(fusion.LabelledFeatures(*(x[:5] for x in few))), is_unchanged=True)
+    heads = solve(useless, few, held_out=fusion.LabelledFeatures(*(x[:5] for x in few)), is_unchanged=True)
     assert [head.strength for head in heads] == list(fusion.PENALTIES)
 
 
@@ -230,3 +266,69 @@ def test_a_handful_of_held_out_images_chooses_no_tau(base: Run, tmp_path: Path) 
     made = extend(base.path, data="digits:0,8@20", out=tmp_path / "more", method="fusion")
     assert made.prior.tau == 0
     assert len(made.prior.curve) == 11
+
+
+def test_folds_of_training_images_say_what_too_few_held_out_ones_cannot(
+    experts: tuple[fusion.SolvedHead, fusion.SolvedHead, fusion.LabelledFeatures],
+) -> None:
+    """The new class has two held-out images, which by chance look like it more than others do."""
+    first, _, images = experts
+    places = [(images.labels == label).nonzero().flatten() for label in range(3)]
+    few = torch.cat([*(place[:400] for place in places[:2]), places[2][:20]])
+    sure = first.logits(images.features)[places[2]][:, 2].argsort()
+    held = torch.cat([*(place[400:500] for place in places[:2]), places[2][sure[-2:]]])
+    others = torch.cat([*(place[500:900] for place in places[:2]), places[2][500:900]])
+    training, held_out, strange = (
+        fusion.LabelledFeatures(images.features[part], images.labels[part]) for part in (few, held, others)
+    )
+    folds = [800 + torch.arange(start, 20, 5) for start in range(5)]
+    head = nn.Linear(6, 3)
+    with torch.no_grad():
+        head.weight[:], head.bias[:] = first.weight, 0.0
+    losses = []
+    for chosen in ((), folds):
+        found = fusion.candidates(
+            head,
+            training,
+            held_out=held_out,
+            coming=EVEN,
+            num_old=2,
+            num_known=2,
+            num_base_features=3,
+            keep_old=False,
+            folds=chosen,
+        )
+        best = min(found, key=lambda each: each.loss)
+        losses.append(float(nn.functional.cross_entropy(best.head.logits(strange.features), strange.labels)))
+        assert len(found) == len(fusion.SHRINKAGES)
+    assert losses[1] < losses[0] - 0.02
+
+
+def test_each_fold_is_judged_by_experts_that_have_not_seen_it(
+    experts: tuple[fusion.SolvedHead, fusion.SolvedHead, fusion.LabelledFeatures], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = fusion.LabelledFeatures(*(each[:300] for each in experts[2]))
+    folds = [torch.arange(start, 300, 2) for start in range(2)]
+    solved_on: list[int] = []
+    regress = fusion.regress
+
+    def watch(images: fusion.LabelledFeatures, **options: Any) -> list[fusion.SolvedHead]:
+        solved_on.append(len(images.labels))
+        return regress(images, **options)
+
+    monkeypatch.setattr(fusion, "regress", watch)
+    seen: list[fusion.Experts] = []
+    calibrate_rows = fusion.calibrate_rows
+
+    def look(experts: fusion.Experts, judges: fusion.Judges) -> fusion.Candidate:
+        seen.append(experts)
+        assert len(judges.labels) == 310
+        return calibrate_rows(experts, judges)
+
+    monkeypatch.setattr(fusion, "calibrate_rows", look)
+    held_out = fusion.LabelledFeatures(*(each[300:310] for each in experts[2]))
+    heads = solve(nn.Linear(6, 3), training, held_out=held_out, keep_old=True, folds=folds)
+    assert solved_on == [300, 150, 150]
+    assert len(heads) == len(fusion.PENALTIES)
+    again = seen[0].second.logits(training.features[folds[0]])
+    assert not torch.allclose(seen[0].second_logits[10:160], again)  # those are of rows solved on the other fold

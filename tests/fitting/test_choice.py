@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.model_selection import StratifiedKFold
 
+from reslab.data.folds import split_folds
 from reslab.data.images import ImageSet
 from reslab.data.load import load
 from reslab.errors import UserError
@@ -21,7 +22,6 @@ from reslab.fitting.choice import (
     fit_temperature,
     judge,
     log_loss,
-    split_folds,
 )
 
 LITE0 = "efficientnet_lite0"

@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from reslab.data.folds import split_folds
+from reslab.errors import UserError
 from reslab.extension import announce, fusion, heads
 from reslab.extension.features import as_epoch, compute_features, is_mirrored, set_head, train_head
 from reslab.extension.fusion import LabelledFeatures
@@ -140,22 +143,31 @@ class Extender:
         network = self._named(fuse(first, self.recipe.model, num_classes=len(self.images.classes)))
         self.fused = self._see(network)
         training, held_out, priors = self.fused.training, self.fused.held_out, self._priors()
+        are_few = min(held_out.labels.bincount()) < FEWEST_HELD_OUT
         candidates = fusion.candidates(
             network.module.head,
             training,
-            held_out=fusion.HeldOut.of(held_out, coming=priors.coming.exp()),
+            held_out=held_out,
+            coming=priors.coming.exp(),
             num_old=self.extension.num_old,
             num_known=first.module.head.out_features,
             num_base_features=fusion.num_features(self.recipe.model.base),
             keep_old=self.extension.keep_old is not None,
             is_unchanged=self._is_unchanged,
+            folds=self._folds() if are_few else (),
         )
         priors = replace(priors, carried=priors.coming)  # by which the held-out images were weighted
-        choices = [choose_prior(head.logits(held_out.features), held_out.labels, priors=priors) for head in candidates]
-        place = max(range(len(choices)), key=lambda place: choices[place].best)
-        head, choice = candidates[place], choices[place].model_copy(update={"strength": candidates[place].strength})
-        if min(held_out.labels.bincount()) < FEWEST_HELD_OUT:  # too few to choose by
-            choice = choice.model_copy(update={"tau": 0.0})
+        choices = [
+            choose_prior(each.head.logits(held_out.features), held_out.labels, priors=priors) for each in candidates
+        ]
+
+        def rank(place: int) -> float:  # tau 0 is the one that the loss is of
+            return -candidates[place].loss if are_few else choices[place].best
+
+        place = max(range(len(choices)), key=rank)
+        head = candidates[place].head
+        chosen = {"strength": head.strength} | ({"tau": 0.0} if are_few else {})
+        choice = choices[place].model_copy(update=chosen)
         head.write(network.module.head)
         logits = head.logits(training.features)
         self._log_head(as_epoch(logits, training.labels, seconds=time.perf_counter() - began))
@@ -170,6 +182,23 @@ class Extender:
             remembered=self.memory.draw(seed=self.begun.seed) if self.memory else None,
             kept=self.memory.kept if self.memory else None,
         )
+
+    def _folds(self) -> list[Tensor]:
+        """Divide the training images that the features have not seen: those of new classes, or of all."""
+        assert self.fused is not None
+        first = 0 if self._is_unchanged else self.extension.num_old
+        if self.extension.method != "fusion":
+            return []
+        labels, keys = self.images.labels.numpy(), self.images.keys
+        unseen = np.flatnonzero(labels >= first)
+        try:
+            folds = split_folds(
+                np.unique(labels[unseen], return_inverse=True)[1], None if keys is None else keys[unseen]
+            )
+        except UserError:  # a class has a single image or group
+            return []
+        offset = len(self.fused.training.labels) - len(labels)
+        return [torch.from_numpy(unseen[held] + offset) for _, held in folds]
 
     @property
     def _is_unchanged(self) -> bool:

@@ -8,12 +8,16 @@ networks' features would trust the base too much. Therefore the head is a produc
 extended by new ones, and the pretrained network's classifier of all classes. Their weights are fitted on held-out
 images, weighted by the expected frequency of their classes. That calibrates the product, so it needs no temperature.
 A base that was trained further on all classes has rows for all of them.
+
+If few images are held out, training images that the features have not seen help to fit the weights, each judged by
+experts solved without its fold.
 Source: logistic regression; the offset in `regress` is that of generalized linear models, McCullagh and Nelder 1989;
 see `join` for the product.
-Axes: N images, D features, K classes of which K' are old.
+Axes: N images, D features, K classes of which K' are old, H images that the weights are fitted on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -30,7 +34,7 @@ from reslab.recipe.networks import EfficientNetLite, Fusion, Kept, Model
 from reslab.records import Weights
 
 SIZE: Final = 0  # of the pretrained network
-IMAGE_SIZE = 128
+IMAGE_SIZE = 192
 PENALTIES = (1e-2, 3e-3, 1e-3)  # factors on half the squared rows, added to the mean cross-entropy
 SHRINKAGES = (0.1, 0.3, 0.5)  # of the shared covariance
 FEW = 100  # images per class, below which discriminant analysis is the better classifier
@@ -79,18 +83,17 @@ class LabelledFeatures(NamedTuple):
         return LabelledFeatures(self.features[chosen], self.labels[chosen])
 
 
-class HeldOut(NamedTuple):
-    """Features (H, D), labels (H,) and weights (H,) of held-out images, with weights of mean 1."""
+class Judges(NamedTuple):
+    """Labels (H,) and weights (H,), of mean 1, of the images that the weights of experts are fitted on."""
 
-    features: Tensor
     labels: Tensor
     weights: Tensor
 
     @classmethod
-    def of(cls, images: LabelledFeatures, *, coming: Tensor) -> "HeldOut":
+    def of(cls, labels: Tensor, *, coming: Tensor) -> "Judges":
         """Weight images by the expected frequencies `coming` (K,) of their classes."""
-        weights = weigh(images.labels, coming=coming).float()
-        return cls(*images, weights=weights / weights.mean())
+        weights = weigh(labels, coming=coming).float()
+        return cls(labels, weights / weights.mean())
 
     @property
     def effective_num(self) -> float:
@@ -120,51 +123,96 @@ class SolvedHead(NamedTuple):
         head.bias.copy_(self.bias)
 
 
+class Experts(NamedTuple):
+    """Two heads whose logits are joined, and their logits (H, K) for the images that say how."""
+
+    first: SolvedHead
+    second: SolvedHead
+    first_logits: Tensor
+    second_logits: Tensor
+
+
+class Candidate(NamedTuple):
+    """A head for all features, and its mean cross-entropy on the images that its weights were fitted on."""
+
+    head: SolvedHead
+    loss: float
+
+
+Pairs = list[tuple[SolvedHead, SolvedHead]]
+Solve = Callable[[LabelledFeatures], Pairs]  # one pair for each strength
+
+
 @torch.no_grad()
 def candidates(
     head: nn.Linear,
     training: LabelledFeatures,
     *,
-    held_out: HeldOut,
+    held_out: LabelledFeatures,
+    coming: Tensor,
     num_old: int,
     num_known: int,
     num_base_features: int,
     keep_old: bool,
     is_unchanged: bool = False,
-) -> list[SolvedHead]:
+    folds: Sequence[Tensor] = (),
+) -> list[Candidate]:
     """Solve a head for each penalty: new rows added to the first network's, which are kept or joined to a second one's.
 
     The first `num_known` rows of `head`, the old classes or all, belong to the first network, whose features are the
-    first `num_base_features`. If no image was used to train these features, all its rows are solved again.
+    first `num_base_features`. If no image was used to train these features, all its rows are solved again. `folds` are
+    places of training images that, each fold left out of training in turn, judge the experts like held-out images.
     """
     old = SolvedHead(head.weight[:num_known].detach().cpu(), head.bias[:num_known].detach().cpu(), 0.0)
-    old_logits = old.logits(training.features)
+    own, pretrained = slice(num_base_features), slice(num_base_features, None)
+
+    def keep(images: LabelledFeatures) -> Pairs:
+        return [(old, rows) for rows in regress(images, given=old.logits(images.features), penalties=PENALTIES)]
+
+    def extend_rows(images: LabelledFeatures) -> SolvedHead:
+        if num_known > num_old:
+            return old
+        (new,) = _regress_on(own, images, given=old.logits(images.features), penalties=PENALTIES[:1])
+        return _stack(old, new)
+
+    def discriminate(images: LabelledFeatures) -> Pairs:
+        seconds = _discriminate(pretrained, images)
+        firsts = _discriminate(own, images) if is_unchanged else [extend_rows(images)] * len(seconds)
+        return list(zip(firsts, seconds, strict=True))
+
+    def regress_all(images: LabelledFeatures) -> Pairs:
+        seconds = _regress_on(pretrained, images, penalties=PENALTIES)
+        firsts = _regress_on(own, images, penalties=PENALTIES) if is_unchanged else [extend_rows(images)] * len(seconds)
+        return list(zip(firsts, seconds, strict=True))
+
+    judges = Judges.of(torch.cat([held_out.labels, *(training.labels[fold] for fold in folds)]), coming=coming)
+    look = partial(_look, training=training, held_out=held_out, folds=folds)
     if keep_old:
-        rows = regress(training, given=old_logits, penalties=PENALTIES)
-        old_held = old.logits(held_out.features)
-        return [_stack(old, calibrate_rows(each, held_out, old_logits=old_held)) for each in rows]
-    first, places = old, slice(num_base_features, None)
-    if is_unchanged:
-        return _solve_anew((slice(num_base_features), places), training, held_out=held_out, num_old=num_old)
-    if num_known == num_old:
-        (new,) = _regress_on(slice(num_base_features), training, given=old_logits, penalties=PENALTIES[:1])
-        first = _stack(old, new)
-    seconds: list[SolvedHead] = []
-    if min(np.bincount(training.labels)) < FEW and _can_judge(first, held_out=held_out):
-        seconds = [each for each in _discriminate(places, training) if _can_judge(first, each, held_out=held_out)]
-    if not seconds:
-        seconds = _regress_on(places, training, penalties=PENALTIES)
-    return [join(first, each, held_out=held_out, num_old=num_old) for each in seconds]
+        return [calibrate_rows(each, judges) for each in look(keep)]
+    found: list[Experts] = []
+    if is_unchanged or min(np.bincount(training.labels)) < FEW:
+        found = [each for each in look(discriminate) if _can_judge(each, judges)]
+    if is_unchanged or not found:
+        found += look(regress_all)
+    return [join(each, judges, num_old=num_old) for each in found]
 
 
-def _solve_anew(
-    places: tuple[slice, slice], training: LabelledFeatures, *, held_out: HeldOut, num_old: int
-) -> list[SolvedHead]:
-    """Join two classifiers of all classes, one per network, of the same kind and strength."""
-    discriminating = zip(*(_discriminate(place, training) for place in places), strict=True)
-    regressing = zip(*(_regress_on(place, training, penalties=PENALTIES) for place in places), strict=True)
-    pairs = [*(pair for pair in discriminating if _can_judge(*pair, held_out=held_out)), *regressing]
-    return [join(*pair, held_out=held_out, num_old=num_old) for pair in pairs]
+def _look(
+    solve: Solve, *, training: LabelledFeatures, held_out: LabelledFeatures, folds: Sequence[Tensor]
+) -> list[Experts]:
+    """Solve pairs on all training images, and show each pair the held-out ones and, solved without them, the folds."""
+    solved = solve(training)
+    seen = [[(first.logits(held_out.features), second.logits(held_out.features))] for first, second in solved]
+    for fold in folds:
+        is_kept = torch.ones(len(training.labels), dtype=torch.bool)
+        is_kept[fold] = False
+        pairs = solve(LabelledFeatures(training.features[is_kept], training.labels[is_kept]))
+        for parts, (first, second) in zip(seen, pairs, strict=True):
+            parts.append((first.logits(training.features[fold]), second.logits(training.features[fold])))
+    return [
+        Experts(*pair, *(torch.cat(logits) for logits in zip(*parts, strict=True)))
+        for pair, parts in zip(solved, seen, strict=True)
+    ]
 
 
 def _discriminate(places: slice, training: LabelledFeatures) -> list[SolvedHead]:
@@ -183,10 +231,10 @@ def _tensor(array: Floats) -> Tensor:
     return torch.from_numpy(np.asarray(array, dtype=np.float32))
 
 
-def _can_judge(*heads: SolvedHead, held_out: HeldOut) -> bool:
-    """Return whether held-out images suffice to fit the weights of the heads in their product."""
-    logits = sum((head.logits(held_out.features) for head in heads), torch.zeros(()))
-    return find_obstacle(logits.numpy(), held_out.labels.numpy()) is None
+def _can_judge(experts: Experts, judges: Judges) -> bool:
+    """Return whether the images suffice to fit the weights of each expert."""
+    both = experts.first_logits + experts.second_logits
+    return all(find_obstacle(each.numpy(), judges.labels.numpy()) is None for each in (experts.first_logits, both))
 
 
 def _stack(old: SolvedHead, new: SolvedHead) -> SolvedHead:
@@ -210,24 +258,24 @@ def _at(places: slice, training: LabelledFeatures, solved: SolvedHead) -> Solved
 
 
 @torch.enable_grad()
-def join(first: SolvedHead, second: SolvedHead, *, held_out: HeldOut, num_old: int) -> SolvedHead:
+def join(experts: Experts, judges: Judges, *, num_old: int) -> Candidate:
     """Multiply the probabilities of both heads, each to a power; fit the powers and a shift of the new classes.
 
-    They start at the geometric mean, and few held-out images change them little.
+    They start at the geometric mean, and few images change them little.
     Source: a product of experts, Hinton 2002, with powers as in logarithmic opinion pools, Heskes 1998.
     """
+    first, second, one, other = experts
     is_new = torch.arange(len(first.bias)) >= num_old
     powers, shift = torch.full((2,), 0.5, requires_grad=True), torch.zeros((), requires_grad=True)
-    one, other = first.logits(held_out.features), second.logits(held_out.features)
 
     def loss() -> Tensor:
-        return held_out.loss(powers[0] * one + powers[1] * other + shift * is_new)
+        return judges.loss(powers[0] * one + powers[1] * other + shift * is_new)
 
-    _calibrate(loss, [powers, shift], num_images=held_out.effective_num)
+    _calibrate(loss, [powers, shift], num_images=judges.effective_num)
     with torch.no_grad():
         weight = powers[0] * first.weight + powers[1] * second.weight
         bias = powers[0] * first.bias + powers[1] * second.bias + shift * is_new
-    return SolvedHead(weight, bias, second.strength)
+        return Candidate(SolvedHead(weight, bias, second.strength), float(loss()))
 
 
 @torch.enable_grad()
@@ -250,17 +298,21 @@ def regress(training: LabelledFeatures, *, given: Tensor, penalties: tuple[float
 
 
 @torch.enable_grad()
-def calibrate_rows(rows: SolvedHead, held_out: HeldOut, *, old_logits: Tensor) -> SolvedHead:
-    """Fit a scale and a shift of the new rows on held-out images, given the old logits; few images change little."""
-    logits = rows.logits(held_out.features)
+def calibrate_rows(experts: Experts, judges: Judges) -> Candidate:
+    """Fit a scale and a shift of the second head's rows, the new classes, given the first one's, the old classes.
+
+    Few images change them little.
+    """
+    old, rows, old_logits, logits = experts
     scale, shift = torch.ones((), requires_grad=True), torch.zeros((), requires_grad=True)
 
     def loss() -> Tensor:
-        return held_out.loss(torch.cat([old_logits, scale * logits + shift], 1))
+        return judges.loss(torch.cat([old_logits, scale * logits + shift], 1))
 
-    _calibrate(loss, [scale, shift], num_images=held_out.effective_num)
-    by = float(scale.detach())
-    return rows._replace(weight=rows.weight * by, bias=rows.bias * by + float(shift.detach()))
+    _calibrate(loss, [scale, shift], num_images=judges.effective_num)
+    with torch.no_grad():
+        found = rows._replace(weight=rows.weight * scale, bias=rows.bias * scale + shift)
+        return Candidate(_stack(old, found), float(loss()))
 
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:

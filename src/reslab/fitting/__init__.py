@@ -10,6 +10,7 @@ import torch
 from reslab.data.batches import seeded
 from reslab.data.check.examine import look_at
 from reslab.data.check.words import describe
+from reslab.data.folds import number_groups
 from reslab.data.frames import to_expression
 from reslab.data.framing import Form
 from reslab.data.images import ImageSet
@@ -29,7 +30,6 @@ from reslab.fitting.choice import (
     check_counts,
     choose,
     describe_few_groups,
-    number_groups,
 )
 from reslab.fitting.choice import describe as describe_candidate
 from reslab.machine.device import pick_device

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from reslab.data.folds import split_folds
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import HOLD_OUT_SEED
 from reslab.data.split import hold_out
@@ -30,7 +31,6 @@ from reslab.fitting.choice import (
     fit_temperature,
     judge,
     log_loss,
-    split_folds,
     stack,
 )
 from reslab.machine.device import pick_device

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from reslab.data.folds import Folds, number_groups, split_folds
 from reslab.data.images import ImageSet
 from reslab.errors import UserError
 from reslab.measure.estimates import proportion
@@ -27,7 +27,6 @@ from reslab.recipe.shapes import Resizing
 from reslab.records import Candidate
 from reslab.words import duration, percent
 
-FOLDS = 5
 FEW_GROUPS = 20  # fewer say little about other groups
 MARGIN = 1.3  # factor by which things may take longer than estimated
 NUM_VIEWS = 2  # the image and its mirror image
@@ -36,8 +35,6 @@ LARGEST_ENLARGED = 256  # pixels
 COSTLIER = {"efficientnet_lite0": 1.0, "efficientnet_lite1": 1.6, "efficientnet_lite2": 2.2}  # at the same size
 
 Features = NDArray[np.float32]
-Keys = NDArray[np.uint64]
-Folds = list[tuple[Integers, Integers]]  # places of the images to solve a head on, and of those that it answers
 Say = Callable[[str], None]
 
 
@@ -303,24 +300,6 @@ def _settings(found: FittedHead) -> dict[str, float]:
     return found.candidate.head.model_dump(exclude_none=True)
 
 
-def split_folds(labels: Integers, keys: Keys | None = None, *, seed: int = 0) -> Folds:
-    """Split the images into stratified folds, each group of equal keys in one of them.
-
-    There are five folds, or as many as the class with the fewest groups has; more if a class would otherwise lie in one
-    fold. Raises: UserError if every number of folds leaves a class without images to solve a head on.
-    """
-    groups, nothing = number_groups(keys, num=len(labels)), np.zeros(len(labels))
-    counts, num_groups = np.bincount(labels), len(np.unique(groups))
-    fewest = min(FOLDS, *(len(np.unique(groups[labels == label])) for label in range(len(counts))))
-    if num_groups == len(labels) and fewest > 1:
-        return list(StratifiedKFold(fewest, shuffle=True, random_state=seed).split(nothing, labels))
-    for num in range(max(2, fewest), min(FOLDS, num_groups, int(counts.min())) + 1):
-        folds = list(StratifiedGroupKFold(num, shuffle=True, random_state=seed).split(nothing, labels, groups))
-        if all(len(np.unique(labels[kept])) == len(counts) for kept, _ in folds):
-            return folds
-    raise UserError("a class has too few training images or groups for cross-validation: add some, or regroup them")
-
-
 def describe_few_groups(images: ImageSet) -> str | None:
     """Describe what too few groups of training images mean for the figures; None if there are enough."""
     num = len(np.unique(number_groups(images.keys, num=len(images.labels))))
@@ -330,14 +309,6 @@ def describe_few_groups(images: ImageSet) -> str | None:
         f"the training pictures are of {num} groups only: pictures of other groups may be classified worse, and taken "
         "for unlike more often, than out-of-fold figures say"
     )
-
-
-def number_groups(keys: Keys | None, *, num: int) -> Integers:
-    """Number the groups of equal keys among `num` images; each image without a key, 0, is a group of its own."""
-    if keys is None:
-        return np.arange(num)
-    _, groups = np.unique(keys, return_inverse=True)
-    return np.where(keys == 0, num + np.arange(num), groups)
 
 
 def stack(views: Features, labels: Integers) -> tuple[Features, Integers]:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.fitting.choice import Features, Folds, Keys, fit_temperature, log_loss, number_groups, split_folds
+from reslab.data.folds import Folds, Keys, number_groups, split_folds
+from reslab.fitting.choice import Features, fit_temperature, log_loss
 from reslab.measure.metrics import Floats
 from reslab.pretrained.heads import STRENGTHS, Integers, solve
 

@@ -14,7 +14,8 @@ from collections.abc import Callable
 import numpy as np
 from sklearn.preprocessing import normalize
 
-from reslab.fitting.choice import Features, Keys, fit_temperature, split_folds
+from reslab.data.folds import Keys, split_folds
+from reslab.fitting.choice import Features, fit_temperature
 from reslab.measure.metrics import Floats, softmax
 from reslab.pretrained.heads import Integers, solve
 
