@@ -46,6 +46,10 @@ class Failure(RuntimeError):  # noqa: N818 - not every failure is an error of th
     """
 
 
+class Stopped(Failure):
+    """A run was asked to stop, and has saved its state."""
+
+
 # Keyed by the first word of pydantic's error type.
 _WANTED = {
     "bool": "true or false",

@@ -138,6 +138,29 @@ def test_ctrl_c_is_a_sentence_and_the_same_call_goes_on(
     assert weights(tmp_path) == {name: weights(ran)[name] for name in ("relu-0", "relu-1")}
 
 
+@pytest.mark.parametrize("error", [Failure("the loss is not finite"), UserError("no such column"), OSError("disk")])
+def test_a_run_that_fails_is_named_and_the_others_are_done(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    done: list[str] = []
+
+    def pretend(job: Job, machine: Machine) -> None:
+        if job.out.name == "relu-0":
+            raise error
+        done.append(job.out.name)
+        job.out.mkdir()
+        (job.out / "model.safetensors").touch()
+
+    monkeypatch.setattr("reslab.study.execute.do", pretend)
+    monkeypatch.setattr("reslab.study.execute._write_gradients", lambda *arguments, **options: None)
+    monkeypatch.setattr(cost, "estimate", lambda jobs, **options: [1.0 for _ in jobs])
+    said: list[str] = []
+    with pytest.raises(Failure, match=rf"^relu-0: {error}; the same command resumes the study$"):
+        run_study(study, out=tmp_path, say=said.append)
+    assert done == ["elu-0", "relu-1", "elu-1", "taught-1"]  # all but what is taught to it
+    assert f"relu-0: failed, {error}" in said
+
+
 def test_what_was_trained_but_not_evaluated_is_only_evaluated(study: Study, copied: Path) -> None:
     for name in ("elu-1", "taught-1"):
         (copied / name / "evaluation.json").unlink()

@@ -10,13 +10,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from reslab.errors import Failure, UserError
+from reslab.errors import Failure, Stopped, UserError
 from reslab.recipe.recipe import Recipe
 from reslab.runs import Run, make_folder, write_json
 from reslab.runs.files import read_record
 from reslab.study.cluster import Cluster
 from reslab.study.cluster import do_all as do_on_cluster
-from reslab.study.plan import Job, Lesson, Machine, Say, StudyOutcome, check_folder, make_jobs
+from reslab.study.plan import Ended, Job, Lesson, Machine, Say, StudyOutcome, check_folder, conclude, make_jobs
 from reslab.study.processes import Workers
 from reslab.study.processes import do_all as do_by_workers
 from reslab.study.spec import Gradients, Study, StudyRecord
@@ -40,8 +40,8 @@ def run_study(
     """Report what the missing runs of a study cost, then do them; with a `budget` in seconds, those that fit into it.
 
     With `workers` or a `cluster`, several are done at a time.
-    Raises: UserError if the study, its recipes or `out` do not allow it; Failure as training does, or if interrupted;
-    the same call then resumes.
+    Raises: UserError if the study, its recipes or `out` do not allow it; Failure naming the runs that failed once all
+    others are done, or if interrupted; the same call then resumes.
     """
     from reslab.data.recipe_data import check_remote
     from reslab.machine.device import pick_device
@@ -73,20 +73,22 @@ def _do_all(
     jobs: Sequence[Job], costs: Sequence[float], *, budget: float | None, machine: Machine, say: Say
 ) -> StudyOutcome:
     began = time.monotonic()
-    done: list[Job] = []
-    left: list[Job] = []
+    ended: dict[Path, Ended] = {}
     for job, cost in zip(jobs, costs, strict=True):
         fits = budget is None or time.monotonic() - began + cost <= budget
         if not fits or (isinstance(job.task, Lesson) and not Run(job.task.base).is_finished):
-            left.append(job)
             continue
-        say(f"{job.out.name}: {'resumes' if job.is_begun else 'begins'}, run {len(done) + 1} of {len(jobs)}")
+        say(f"{job.out.name}: {'resumes' if job.is_begun else 'begins'}, run {len(ended) + 1} of {len(jobs)}")
         try:
             do(job, machine)
-        except Failure as error:
+        except Stopped as error:
             raise Failure(f"{job.out.name}: {error}; the same command resumes the study") from None
-        done.append(job)
-    return StudyOutcome(tuple(done), tuple(left))
+        except (UserError, Failure, OSError) as error:
+            say(f"{job.out.name}: failed, {error}")
+            ended[job.out.resolve()] = Ended("failed", str(error))
+        else:
+            ended[job.out.resolve()] = Ended("done")
+    return conclude(jobs, ended)
 
 
 def do(job: Job, machine: Machine) -> None:

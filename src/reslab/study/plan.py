@@ -108,7 +108,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run in another process has ended."""
+    """How a run has ended."""
 
     word: Literal["done", "left", "failed"]
     reason: str = ""

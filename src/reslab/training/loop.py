@@ -15,7 +15,7 @@ from torch import Tensor
 
 from reslab import models
 from reslab.data.batches import Batches, seeded, standardize
-from reslab.errors import Failure, UserError
+from reslab.errors import Failure, Stopped, UserError
 from reslab.machine.memory import keep_freed_memory
 from reslab.machine.signals import StopRequest, listen_for_stop
 from reslab.measure.shortfall import describe_shortfall
@@ -314,7 +314,7 @@ class Trainer:
         if self.stop.requested:
             self._save()
             command = "train" if self.recipe.extension is None else "extend"
-            raise Failure(
+            raise Stopped(
                 f"stopped after {self.state.updates} updates, all of them saved; "
                 f"resume with reslab {command} --resume {self.run.path}"
             )
