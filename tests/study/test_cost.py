@@ -127,10 +127,20 @@ def test_a_lesson_costs_epochs_of_its_base_by_its_method(
     assert seconds == [pytest.approx(1.11 * (epochs + cost.EVALUATION))]
 
 
+@pytest.mark.parametrize(("method", "epochs"), [("finetune", 12 * cost.TEACHER), ("joint", 200.0)])
+def test_a_base_that_was_trained_for_long_does_not_prolong_its_lesson(
+    tmp_path: Path, method: Method, epochs: float
+) -> None:
+    """Tuning shows at most 567,000 images, joint training as many as the base."""
+    job = Job("taught", 0, tmp_path / "taught-0", Lesson(tmp_path / "base-0", "cifar100:reptiles", method))
+    base = cost.RunCost(seconds_per_epoch=60.0, epochs=200.0, num_images=47_250)
+    assert cost._measure(job, {"base": base}, {}, machine=Machine()).epochs == pytest.approx(epochs)
+
+
 def test_of_a_run_that_is_begun_the_missing_epochs_and_the_evaluation_are_left(
     small_recipe: Recipe, finished: Run
 ) -> None:
-    job, whole = Job("small", 0, finished.path, small_recipe), cost.RunCost(seconds_per_epoch=2.0, epochs=3.0)
+    job, whole = Job("small", 0, finished.path, small_recipe), cost.RunCost(2.0, epochs=3.0, num_images=111)
     assert cost._remaining(job, whole) == pytest.approx(2 * cost.EVALUATION)
     finished.weights_path.unlink()
     finished.cut_log(1)

@@ -147,9 +147,14 @@ def fit(recipe: Recipe, *, num_images: int, validation: int, trial: bool) -> Rec
 
 def limit_length(recipe: Recipe, *, num_images: int) -> Recipe:
     """Shorten a recipe that shows more than `MOST_DRAWN` images, with `num_images` in each epoch."""
-    epochs = min(recipe.epochs, max(FEWEST_EPOCHS, -(-MOST_DRAWN // num_images)))
+    epochs = min(recipe.epochs, most_epochs(num_images))
     resizing = _resizing(recipe.progressive_resizing, epochs=epochs)
     return derive(recipe, name=recipe.name, epochs=epochs, progressive_resizing=resizing)
+
+
+def most_epochs(num_images: int) -> int:
+    """Return how many epochs of `num_images` a tuned network is shown at most."""
+    return max(FEWEST_EPOCHS, -(-MOST_DRAWN // num_images))
 
 
 def num_held_out(run: Run, images: ImageSet) -> int:

@@ -6,7 +6,7 @@ the hours to come. This thread takes part in everything that several threads do.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -15,7 +15,7 @@ from reslab import models
 from reslab.data.batches import Batches
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import read_split
-from reslab.extension.methods import METHODS, TUNED_SHARE
+from reslab.extension.methods import METHODS, TUNED_SHARE, most_epochs
 from reslab.machine import kernels
 from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
@@ -39,10 +39,11 @@ TEACHER: Final = 4 / 3  # the factor by which a second network's forward pass ra
 
 @dataclass(frozen=True)
 class RunCost:
-    """Seconds of an epoch at full image size, and how many such epochs the run has."""
+    """Seconds of an epoch of `num_images` at full size, and how many such epochs the run has."""
 
     seconds_per_epoch: float
     epochs: float
+    num_images: int
 
 
 def estimate(jobs: Sequence[Job], *, machine: Machine, num_workers: int, say: Say) -> list[float]:
@@ -70,7 +71,7 @@ def _measure(job: Job, costs: dict[str, RunCost], images: dict[str, ImageSet], *
         label = job.task.base.name.rpartition("-")[0]
         # The base's run may be done already, and so have no estimate of its own.
         base = costs.get(label) or _measure_recipe(Run.open(job.task.base).recipe, images, machine=machine)
-        return RunCost(base.seconds_per_epoch, _lesson_epochs(job.task.method, base.epochs))
+        return replace(base, epochs=_lesson_epochs(job.task.method, base))
     return _measure_recipe(job.task, images, machine=machine)
 
 
@@ -113,7 +114,7 @@ def measure(recipe: Recipe, images: ImageSet, *, device: str) -> RunCost:
     work = Work(num_updates * -(-recipe.batch_size // batch[0]), batch, batches.count_shapes(), precision)
     share = share_of_time(model, work=work, plain=min(per_image) * batch[0])
     epochs = num_updates / len(batches)
-    return RunCost(share * min(per_image) * batches.num_images, epochs * recipe.share_of_pixels)
+    return RunCost(share * min(per_image) * batches.num_images, epochs * recipe.share_of_pixels, batches.num_images)
 
 
 def _clock(device: torch.device) -> Callable[[], float]:
@@ -121,10 +122,13 @@ def _clock(device: torch.device) -> Callable[[], float]:
     return time.thread_time if device.type == "cpu" else time.perf_counter
 
 
-def _lesson_epochs(method: Method, base_epochs: float) -> float:
+def _lesson_epochs(method: Method, base: RunCost) -> float:
+    """Return what an extension costs in epochs of its base; it is assumed to have about as many images."""
     if METHODS[method].on_features:
         return 1.0  # a forward pass over each image and its mirror image
-    return base_epochs * (1.0 if method == "joint" else TUNED_SHARE * TEACHER)
+    if method == "joint":
+        return base.epochs
+    return TEACHER * min(TUNED_SHARE * base.epochs, most_epochs(base.num_images))
 
 
 def _remaining(job: Job, cost: RunCost) -> float:
