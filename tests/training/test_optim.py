@@ -9,7 +9,7 @@ from torch import nn
 
 from reslab.models import build
 from reslab.models.layers import ImageClassifier
-from reslab.recipe.networks import FastConv, Model, ResNet
+from reslab.recipe.networks import EfficientNetLite, FastConv, Fusion, LeNet, Model, ResNet
 from reslab.recipe.recipe import AdamW, Cosine, Linear, Muon, Optimizer, Sgd, Steps
 from reslab.training.optim import make_optimizer, rate_at
 
@@ -89,6 +89,27 @@ def test_each_layer_below_the_head_has_a_smaller_share_of_adams_rate() -> None:
         },
         **{"head.weight": (0.1, 0.5), "head.bias": (0.1, 0.0)},
     }
+
+
+def test_networks_side_by_side_have_a_rate_for_each_layer() -> None:
+    """Both end below the common head, however deep the other is."""
+    options = Fusion(base=LeNet(), pretrained=EfficientNetLite(size=0))
+    with torch.device("meta"):
+        model = build(options, num_classes=7, channels=3)
+    optimizer = make_optimizer(model, settings=AdamW(peak_lr=1.0, layer_decay=0.5))
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    found = {name: rates[id(parameter)] for name, parameter in model.named_parameters()}
+    assert found["head.weight"] == 1
+    assert [found[f"base.{name}.weight"] for name in ("linear2", "linear1", "conv2", "conv1")] == [
+        0.5,
+        0.25,
+        0.125,
+        0.0625,
+    ]
+    pretrained = [rate for name, rate in found.items() if name.startswith("pretrained.")]
+    assert len(set(pretrained)) > 10
+    assert pretrained == sorted(pretrained)
+    assert pretrained[-1] == 0.5
 
 
 class OneLayer(ImageClassifier):

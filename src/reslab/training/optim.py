@@ -79,21 +79,36 @@ def _muon_groups(model: ImageClassifier, settings: Muon) -> list[Group]:
 
 
 def _adamw_groups(model: ImageClassifier, settings: AdamW) -> list[Group]:
-    """Make a group for the kernels and one for the rest of each layer or block, with layer-wise rates."""
-    layers = list(dict.fromkeys(_layer_of(name) for name, _ in model.named_parameters()))
-    groups: dict[tuple[str, bool], Group] = {}
+    """Make a group for the kernels and one for the rest at each distance from the head, with layer-wise rates."""
+    distances = _distances(model)
+    groups: dict[tuple[int, bool], Group] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        layer, is_kernel = _layer_of(name), parameter.ndim > 1
-        below = 0 if layer == "head" else len(layers) - 1 - layers.index(layer)
+        below, is_kernel = distances.get(name, 0), parameter.ndim > 1
         group = {
             "params": [],
             "peak_lr": settings.peak_lr * settings.layer_decay**below,
             "weight_decay": settings.weight_decay if is_kernel else 0.0,
         }
-        groups.setdefault((layer, is_kernel), group)["params"].append(parameter)
+        groups.setdefault((below, is_kernel), group)["params"].append(parameter)
     return list(groups.values())
+
+
+def _distances(model: ImageClassifier) -> dict[str, int]:
+    """Count how many layers or blocks each parameter outside the head is below it.
+
+    Networks side by side under one head are counted separately.
+    """
+    inner = [name for name, child in model.named_children() if isinstance(child, ImageClassifier)]
+    found: dict[str, int] = {}
+    for prefix in [f"{name}." for name in inner] or [""]:
+        names = [
+            name for name, _ in model.named_parameters() if name.startswith(prefix) and not name.startswith("head.")
+        ]
+        layers = list(dict.fromkeys(_layer_of(name.removeprefix(prefix)) for name in names))
+        found |= {name: len(layers) - layers.index(_layer_of(name.removeprefix(prefix))) for name in names}
+    return found
 
 
 def _layer_of(name: str) -> str:
