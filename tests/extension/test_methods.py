@@ -408,9 +408,20 @@ def test_layers_that_the_base_froze_stay_frozen_in_a_fused_network(
     recipe = derive(blended, name="base", **alone) if origin == "fusion" else blended
     tuned = blended.model if method != "finetune-fusion" else blended.model.base
     weights = read_weights(base.path)[1].model_copy(update={"model": tuned, "image_size": 32})
-    planned = plan(recipe, weights=weights, extension=Extension(method=method, base="", num_old=3), data=NEW)
+    extension = Extension(method=method, base="", num_old=3)
+    planned = plan(recipe, trained=recipe.epochs, weights=weights, extension=extension, data=NEW)
     assert planned.freeze == (Freeze(parameters=frozen, epoch=0),)
     check_freezing(models.build(tuned, num_classes=5, channels=1), planned.freeze, epochs=planned.epochs)
+
+
+def test_layers_that_the_base_never_froze_are_trained(base: Run, small_recipe: Recipe, tmp_path: Path) -> None:
+    """Its training ended, by early stopping for example, before their turn came."""
+    late = (Freeze(parameters="stem", epoch=2), Freeze(parameters="", epoch=3))
+    shutil.copytree(base.path, tmp_path / "base")
+    Run(tmp_path / "base").write_recipe(derive(small_recipe, name="late", epochs=9, freeze=late))
+    made = extend(tmp_path / "base", data=NEW, out=tmp_path / "more", method="finetune", settings=("epochs=1",))
+    assert len(base.log) == 3
+    assert made.recipe.freeze == (Freeze(parameters="stem", epoch=0),)
 
 
 def test_a_pretrained_network_is_not_trained_unless_asked_for(small_recipe: Recipe) -> None:

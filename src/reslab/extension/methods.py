@@ -96,9 +96,10 @@ def backbone_rate(method: Method, *, old_data: str | int) -> float:
     return BACKBONE_LR_ALONE if old_data == "none" else BACKBONE_LR
 
 
-def plan(base: Recipe, *, weights: Weights, extension: Extension, data: str) -> Recipe:
-    """Derive the recipe of an extension from that of its base; `data` is the expression of all classes.
+def plan(base: Recipe, *, trained: int, weights: Weights, extension: Extension, data: str) -> Recipe:
+    """Derive the recipe of an extension from that of its base, which was `trained` for so many epochs.
 
+    `data` is the expression of all classes.
     Values that depend on the number of images are filled in by `fit`.
     """
     model = _describe_model(base, weights, extension)
@@ -122,7 +123,9 @@ def plan(base: Recipe, *, weights: Weights, extension: Extension, data: str) -> 
     }
     if isinstance(base.optimizer, LinearHead):  # it has no training settings to take over
         base = derive(base, name=base.name, optimizer=AdamW(layer_decay=0.9), epochs=20, batch_size=32)
-    return derive(base, name=f"{base.name}-{extension.method}", **changes | _training(base, extension, model))
+    return derive(
+        base, name=f"{base.name}-{extension.method}", **changes | _training(base, extension, model, trained=trained)
+    )
 
 
 def _describe_model(base: Recipe, weights: Weights, extension: Extension) -> Model:
@@ -170,7 +173,7 @@ def num_held_out(run: Run, images: ImageSet) -> int:
     return max(round(share * len(images.labels)), sum(count > 0 for count in images.counts()))
 
 
-def _training(base: Recipe, extension: Extension, model: Model) -> dict[str, Any]:
+def _training(base: Recipe, extension: Extension, model: Model, *, trained: int) -> dict[str, Any]:
     match extension.method:
         case "fusion":
             head = LinearHead(penalty="chosen")
@@ -180,9 +183,9 @@ def _training(base: Recipe, extension: Extension, model: Model) -> dict[str, Any
         case "joint":
             return {"sampling": None, "logit_adjustment": 0.0}
         case "finetune-fusion":  # the base alone is tuned
-            return slower(base)
+            return slower(base, trained=trained)
         case _:
-            return slower(base, is_fused=isinstance(model, Fusion))
+            return slower(base, trained=trained, is_fused=isinstance(model, Fusion))
 
 
 def _on_features(base: Recipe, method: Method) -> dict[str, Any]:
@@ -201,10 +204,11 @@ def _on_features(base: Recipe, method: Method) -> dict[str, Any]:
     }
 
 
-def slower(base: Recipe, *, is_fused: bool = False) -> dict[str, Any]:
+def slower(base: Recipe, *, trained: int, is_fused: bool = False) -> dict[str, Any]:
     """Return the changes to a base's recipe for continued training: a lower rate and fewer epochs.
 
-    If what is trained `is_fused` with a pretrained network, frozen layers go by their names in there.
+    Layers that were frozen in the last of the `trained` epochs stay frozen. If what is trained `is_fused` with a
+    pretrained network, they go by their names in there.
     """
     optimizer = base.optimizer
     changes: dict[str, Any] = {"peak_lr": optimizer.peak_lr * PEAK_SHARE}
@@ -214,7 +218,11 @@ def slower(base: Recipe, *, is_fused: bool = False) -> dict[str, Any]:
     epochs = max(FEWEST_EPOCHS, round(base.epochs * TUNED_SHARE))
     return {
         "progressive_resizing": _resizing(base.progressive_resizing, epochs=epochs),
-        "freeze": tuple(Freeze(parameters=_rename(part.parameters, is_fused), epoch=0) for part in base.freeze),
+        "freeze": tuple(
+            Freeze(parameters=_rename(part.parameters, is_fused), epoch=0)
+            for part in base.freeze
+            if part.epoch < trained
+        ),
         "optimizer": optimizer.model_copy(update=changes),
         "schedule": Linear(warmup=0.1),
         "logit_adjustment": 0.0,

@@ -52,7 +52,7 @@ def plan_more(run: Run, *, data: str, old_data: str | int, skip_damaged: bool, d
         imported=None,
         extension=None,
         skip_damaged=base.skip_damaged or skip_damaged,
-        **slower(base),
+        **slower(base, trained=len(run.log)),
     )
     images = read_split(draft, "train", data_dir=data_dir, allow_remote=True)
     held_out = num_held_out(run, images)

@@ -76,7 +76,8 @@ def plan_extension(
         old = name_classes(old, weights.classes)
     _check_new(run, old, wish.data)
     data = join_expressions(old, wish.data, old_limit=None if limit is None else int(limit))
-    draft = plan(run.base_recipe, weights=weights, extension=extension, data=data)
+    trained = run.base_recipe.epochs if base.extension else len(run.log)  # the first base's own log is not here
+    draft = plan(run.base_recipe, trained=trained, weights=weights, extension=extension, data=data)
     draft = derive(draft, name=draft.name, skip_damaged=base.skip_damaged or wish.skip_damaged)
     images = read_split(draft, "train", data_dir=data_dir, allow_remote=True)
     _check_fit(run, weights, images, wish)
