@@ -5,7 +5,7 @@ import torch
 
 from reslab.errors import UserError
 from reslab.network.network import Network
-from reslab.recipe.networks import PreActResNet
+from reslab.recipe.networks import EfficientNetLite, Fusion, PreActResNet
 from reslab.recipe.recipe import Linear, Sgd, derive
 from reslab.training import resume, train
 
@@ -57,3 +57,11 @@ def test_the_recipe_of_a_run_that_started_from_weights_needs_them_again(finished
     assert not (tmp_path / "no").exists()
     again = train(run.recipe, out=tmp_path / "again", start=finished.path)
     assert again.weights_path.read_bytes() == run.weights_path.read_bytes()
+
+
+def test_networks_that_are_joined_do_not_start_from_pretrained_weights(small_recipe, tmp_path):
+    both = Fusion(base=small_recipe.model, pretrained=EfficientNetLite(size=0, resize=32))
+    recipe = derive(small_recipe, name="joined", model=both, pretrained="efficientnet_lite0", image_size=32)
+    with pytest.raises(UserError, match=r"^no recipe trains .*efficientnet_lite0 from pretrained weights: set"):
+        train(recipe, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -17,7 +17,7 @@ from reslab.errors import UserError
 from reslab.models import build
 from reslab.models.efficientnet_lite import EfficientNetLiteClassifier
 from reslab.models.layers import ImageClassifier
-from reslab.recipe.networks import MODELS, Model
+from reslab.recipe.networks import MODELS, Fusion, Model
 from reslab.recipe.recipe import Standardize
 
 NUM_CLASSES = 1000
@@ -79,8 +79,13 @@ def start_from(name: str, options: Model, *, num_classes: int, channels: int) ->
     """Build the described network with pretrained layers below its head, which starts from zero.
 
     On grey images it computes the same as the pretrained network on their RGB copies. Raises: UserError as
-    `load_pretrained`.
+    `load_pretrained`, or if it is joined with another network.
     """
+    if isinstance(options, Fusion):
+        raise UserError(
+            f"no recipe trains {options.label} from pretrained weights: set pretrained to null or train one of both "
+            "networks; reslab fit and reslab extend --method fusion join them afterwards"
+        )
     tensors = {key: value for key, value in load_pretrained(name).state_dict().items() if not key.startswith("head.")}
     model = build(options, num_classes=num_classes, channels=channels)
     if channels == 1:
