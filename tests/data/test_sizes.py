@@ -1,13 +1,17 @@
 """Nothing is chosen by the pictures of the test split."""
 
+import io
+import tarfile
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from reslab.data.framing import Form
+from reslab.data.packing import pack
 from reslab.data.sizes import are_squares, find_image_size, measure_reading
 from reslab.data.sources.decoded import WORKERS
+from reslab.data.sources.shard_index import INDEX
 
 
 @pytest.fixture
@@ -33,3 +37,28 @@ def test_all_training_pictures_count_for_the_time(pictures: str, monkeypatch: py
     seconds = iter([0.0, 8.0])
     monkeypatch.setattr("reslab.data.sizes.time.perf_counter", lambda: next(seconds))
     assert measure_reading(pictures, Form(image_size=24)) == 8.0 / WORKERS
+
+
+def test_packed_shards_say_their_size(tmp_path: Path, opened: list[str]) -> None:
+    pack("digits:1,4@20", str(tmp_path / "packed"), image_size=16)
+    opened.clear()
+    assert find_image_size(f"shards:{tmp_path}/packed", largest=192) == 16
+    assert are_squares(f"shards:{tmp_path}/packed")
+    assert {Path(path).name for path in opened if str(tmp_path) in path} == {INDEX}
+
+
+def test_training_pictures_of_other_shards_decide(tmp_path: Path, opened: list[str]) -> None:
+    for split, num, size in (("train", 4, (24, 20)), ("test", 12, (200, 100))):
+        with tarfile.open(tmp_path / f"{split}-0.tar", "w") as tar:
+            for number in range(num):
+                picture = io.BytesIO()
+                Image.new("RGB", size, (number, 0, 0)).save(picture, "PNG")
+                for ending, content in (("png", picture.getvalue()), ("cls", str(number % 2).encode())):
+                    member = tarfile.TarInfo(f"{number}.{ending}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+    opened.clear()
+    assert find_image_size(f"shards:{tmp_path}", largest=192) == 20
+    assert not are_squares(f"shards:{tmp_path}")
+    assert measure_reading(f"shards:{tmp_path}", Form(image_size=20)) > 0
+    assert {Path(path).name for path in opened if path.endswith(".tar")} == {"train-0.tar"}

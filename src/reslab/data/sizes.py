@@ -4,6 +4,7 @@ Small pictures should keep their size, large ones need not; and if pictures are 
 made so.
 """
 
+import io
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -12,12 +13,14 @@ from statistics import fmean, median
 
 from PIL import Image
 
-from reslab.data.expression import LocatedTerm, NamedTerm, Term, parse
+from reslab.data.expression import LocatedTerm, NamedTerm, ShardsTerm, Term, parse
 from reslab.data.framing import Form
 from reslab.data.load import find_place, list_files
 from reslab.data.pictures import decode
 from reslab.data.sources.decoded import WORKERS
+from reslab.data.sources.foreign_shards import find_foreign, sample_training
 from reslab.data.sources.npz import open_npz
+from reslab.data.sources.shard_index import Store, read_index
 from reslab.data.storage.blocks import Unreadable
 from reslab.errors import UserError
 
@@ -31,7 +34,7 @@ Size = tuple[int, int]  # width and height
 
 
 def find_image_size(expression: str, *, largest: int, data_dir: Path | None = None) -> int:
-    """Find the side of the pictures in pixels, at most `largest`; for picture files it is the median.
+    """Find the side of the pictures in pixels, at most `largest`; for pictures of many sizes it is the median.
 
     Raises: UserError if the expression or a file is wrong.
     """
@@ -48,47 +51,58 @@ def are_squares(expression: str, *, data_dir: Path | None = None) -> bool:
 def measure_reading(expression: str, form: Form, *, data_dir: Path | None = None) -> float:
     """Estimate from some training pictures how many seconds reading all takes. Raises: as `find_image_size`."""
     seconds = 0.0
-    for _, listing in list_files(expression, data_dir=data_dir):
-        files = listing.of_split("train").files
-        some = _spread(files, TIMED)
+    for some, num_files in _sample(expression, data_dir, num=TIMED):
         began = time.perf_counter()
         for file in some:
             with suppress(UserError):  # errors are reported when the pictures are read
                 decode(file, image_size=form.image_size, resize=form.resize)
-        seconds += (time.perf_counter() - began) * len(files) / (len(some) * WORKERS)
+        seconds += (time.perf_counter() - began) * num_files / (len(some) * WORKERS)
     return seconds
 
 
 def _look(expression: str, data_dir: Path | None) -> Iterator[list[Size]]:
     """Yield the sizes of some training pictures of each source."""
-    yield from ([_size_of(term, data_dir)] for term in parse(expression) if term.source not in ("folder", "csv"))
-    for _, listing in list_files(expression, data_dir=data_dir):
-        if sizes := list(_open(listing.of_split("train").files)):
+    yield from ([size] for term in parse(expression) if (size := _size_of(term, data_dir)))
+    for some, _ in _sample(expression, data_dir, num=LOOKED_AT):
+        if sizes := list(_open(some)):
             yield sizes
 
 
-def _size_of(term: Term, data_dir: Path | None) -> Size:
+def _size_of(term: Term, data_dir: Path | None) -> Size | None:
+    """Return the size of all pictures of a source; None if they may differ."""
     match term:
         case NamedTerm(source=source):
             side = SIDES.get(source, CIFAR)
             return side, side
-        case LocatedTerm(path=path):
+        case LocatedTerm(source="npz", path=path):
             block = next(open_npz(find_place(path, data_dir), split="train").blocks)
             if not isinstance(block, Unreadable):
                 height, width = block.images.shape[2:]
                 return width, height
-    return UNKNOWN, UNKNOWN
+        case ShardsTerm(url=url) if not find_foreign(url):
+            _, height, width = read_index(Store.at(url))[0].image_shape
+            return width, height
+    return None
 
 
-def _open(files: Sequence[Path]) -> Iterator[Size]:
+def _sample(
+    expression: str, data_dir: Path | None, *, num: int
+) -> Iterator[tuple[Sequence[Path] | Sequence[io.BytesIO], int]]:
+    """Yield about `num` training pictures of each source of picture files, and how many it has."""
+    for _, listing in list_files(expression, data_dir=data_dir):
+        files = listing.of_split("train").files
+        yield files[:: max(1, len(files) // num)], len(files)
+    for term in parse(expression):
+        if isinstance(term, ShardsTerm) and (archives := find_foreign(term.url)):
+            contents, num_files = sample_training(archives, num=num)
+            yield [io.BytesIO(content) for content in contents], num_files
+
+
+def _open(files: Sequence[Path] | Sequence[io.BytesIO]) -> Iterator[Size]:
     """Yield the sizes of the readable ones among some pictures."""
-    for file in _spread(files, LOOKED_AT):
+    for file in files:
         try:
             with Image.open(file) as picture:
                 yield picture.size
         except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
             continue  # errors are reported when the pictures are read
-
-
-def _spread(files: Sequence[Path], num: int) -> Sequence[Path]:
-    return files[:: max(1, len(files) // num)]

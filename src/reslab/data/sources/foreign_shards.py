@@ -46,6 +46,13 @@ class _Sample(NamedTuple):
     label: str | int
 
 
+class _ListedSplit(NamedTuple):
+    samples: list[_Sample]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    digests: NDArray[np.uint64]
+
+
 def find_foreign(url: str) -> tuple[Path, ...]:
     """List the tars of a local folder without reslab's index, or the named tar; empty if there are none."""
     path = Path(url)
@@ -59,6 +66,19 @@ def open_foreign(files: Sequence[Path], *, split: Split, form: Form) -> Source:
 
     Raises: UserError if an archive is invalid, or an image has no label.
     """
+    some, labels, classes, digests = _list_split(files, split)
+    blocks = _decode_all(some, labels, form)
+    return Source(len(some), classes, blocks, stamp_files(files), keys=digests, digests=digests)
+
+
+def sample_training(files: Sequence[Path], *, num: int) -> tuple[list[bytes], int]:
+    """Read about `num` training pictures, undecoded, and count all. Raises: as `open_foreign`."""
+    samples = _list_split(files, "train").samples
+    some = samples[:: max(1, len(samples) // num)]
+    return [content for _, content in _read_pictures(some)], len(samples)
+
+
+def _list_split(files: Sequence[Path], split: Split) -> _ListedSplit:
     by_split: dict[Split, list[Path]] = {"train": [], "validation": [], "test": []}
     for file in files:
         by_split[_split_of(file)].append(file)
@@ -76,9 +96,7 @@ def open_foreign(files: Sequence[Path], *, split: Split, form: Form) -> Source:
     labels, classes = _number(samples, values), tuple(map(str, values))
     digests = _find_digests(samples)
     chosen = cut_by_key(digests, labels, classes=classes, split=split) if is_cut else np.arange(len(labels))
-    some = [samples[place] for place in chosen]
-    blocks, own = _decode_all(some, labels[chosen], form), digests[chosen]
-    return Source(len(some), classes, blocks, stamp_files(files), keys=own, digests=own)
+    return _ListedSplit([samples[place] for place in chosen], labels[chosen], classes, digests[chosen])
 
 
 def _split_of(file: Path) -> Split:
