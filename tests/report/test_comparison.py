@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from pydantic_core import to_jsonable_python
 
+from reslab.cli.show import describe_pair
 from reslab.errors import UserError
 from reslab.evaluation.score import score
 from reslab.measure.metrics import McNemar
 from reslab.recipe.networks import Plain, PreActResNet
 from reslab.recipe.recipe import Linear, Recipe, Sgd, Standardize
 from reslab.records import DataSet, Environment, Epoch, Weights
-from reslab.report.comparison import compare
+from reslab.report.beside import put_beside
+from reslab.report.comparison import REMEDY, compare
 from reslab.runs import Predictions, Run, pack_weights
 
 LABELS = np.arange(30) % 3
@@ -123,7 +125,7 @@ def test_runs_on_other_images_are_not_tested_and_say_why(tmp_path):
     ]
     pairs = compare(runs).pairs
     assert [pair.reason for pair in pairs[:3]] == [
-        "their test splits have 30 and 24 images",
+        f"their test splits have 30 and 24 images; {REMEDY}",
         "the labels of 2 of 30 test images differ",
         "their classes differ",
     ]
@@ -140,8 +142,9 @@ def test_equal_labels_do_not_make_equal_images(tmp_path):
     ]
     a_other, a_copy, a_larger, a_later = compare(runs).pairs[:4]
     assert a_other.mcnemar is a_later.mcnemar is None
-    assert a_other.reason == "the test images of folder:pets and folder:toys differ (fingerprints f00… and ba5…)"
-    assert a_later.reason == "the test images of folder:pets differ (fingerprints f00… and deaddddddddd…)"
+    prints = "(fingerprints f00… and ba5…)"
+    assert a_other.reason == f"the test images of folder:pets and folder:toys differ {prints}; {REMEDY}"
+    assert a_later.reason == f"the test images of folder:pets differ (fingerprints f00… and deaddddddddd…); {REMEDY}"
     assert a_copy.reason is a_larger.reason is None
 
 
@@ -172,8 +175,30 @@ def test_pictures_read_at_two_sizes_are_paired_by_their_content(tmp_path):
     (pair,) = compare(runs).pairs
     assert pair.reason is None
     assert (pair.mcnemar.only_first, pair.mcnemar.only_second) == (0, 1)  # both are wrong on image 1
-    runs[1].write_digests("test", digests[order] + np.uint64(2))
-    assert compare(runs).pairs[0].reason == "2 of 30 test pictures of a are not those of b"
+    assert pair.num_shared is None
+    runs[1].write_digests("test", digests[order] + np.uint64(30))
+    assert compare(runs).pairs[0].reason == f"they have no test picture in common; {REMEDY}"
+
+
+def test_runs_with_other_test_images_are_compared_on_those_that_both_have(tmp_path):
+    """As after `extend --merge` with a folder that brings test images; a copy among them counts once."""
+    labels = np.concatenate([LABELS, LABELS[:7]])
+    runs = [
+        make_run(tmp_path / "base", data="folder:pets", fingerprint="f00", wrong=[0, 1, 2, 29]),
+        make_run(tmp_path / "more", data="folder:pets+folder:new", fingerprint="1a5", labels=labels, wrong=[1, 30, 33]),
+    ]
+    digests = np.arange(1, 38, dtype=np.uint64)
+    digests[36] = digests[6]  # of the same class
+    runs[0].write_digests("test", digests[:29])
+    assert compare(runs).pairs[0].reason == f"their test splits have 30 and 37 images; {REMEDY}"  # one is unknown
+    runs[0].write_digests("test", np.append(digests[:29], np.uint64(99)))
+    runs[1].write_digests("test", digests)
+    (pair,) = compare(runs).pairs
+    assert (pair.reason, pair.num_shared) == (None, 29)
+    assert pair.mcnemar == McNemar(only_first=0, only_second=2, p_value=0.5)  # on images 0 and 2
+    assert describe_pair(pair).startswith("base against more, on the 29 images that both have: no image right in the")
+    with pytest.raises(UserError, match=r"share only 29 test images: reslab compare .* compares them on these"):
+        put_beside(runs[0], against=runs[1])
 
 
 def test_folders_of_the_same_name_are_told_apart_by_their_paths(tmp_path):

@@ -242,13 +242,14 @@ def _errors(each: "NewClass") -> str:
 
 def describe_pair(pair: "Pair") -> str:
     """Describe McNemar's test of two runs in one sentence."""
-    from reslab.words import figure
+    from reslab.words import counted, figure
 
     if pair.mcnemar is None:
         return f"{pair.first} and {pair.second} cannot be compared: {pair.reason}"
     test = pair.mcnemar
+    where = "" if pair.num_shared is None else f", on the {counted(pair.num_shared, 'image')} that both have"
     words = (
-        f"{pair.first} against {pair.second}: {_some(test.only_first)} right in the first alone, "
+        f"{pair.first} against {pair.second}{where}: {_some(test.only_first)} right in the first alone, "
         f"{_some(test.only_second)} in the second alone; McNemar's p = {test.p_value:.3g}"
     )
     if pair.macro_f1_difference is None:

@@ -33,6 +33,11 @@ def put_beside(run: Run, *, against: Run) -> Beside:
     (pair,) = comparison.pairs
     if pair.mcnemar is None or pair.macro_f1_difference is None:
         raise UserError(f"{run.path} cannot be compared with {against.path}: {pair.reason}")
+    if pair.num_shared is not None:  # the metrics in the table are of different images
+        raise UserError(
+            f"{run.path} and {against.path} share only {counted(pair.num_shared, 'test image')}: reslab compare "
+            f"{run.path} {against.path} compares them on these"
+        )
     ours, theirs = (row.name for row in comparison.rows)
     evaluations = {ours: run.evaluation, theirs: against.evaluation}
     return Beside(theirs, _table(evaluations), _accuracy(pair.mcnemar, theirs), _macro_f1(pair.macro_f1_difference))

@@ -20,6 +20,8 @@ from reslab.measure.metrics import McNemar, mcnemar
 from reslab.records import Estimate, Evaluation, SplitName
 from reslab.runs import Run
 
+REMEDY = "measure both on the same images by reslab evaluate RUN --data EXPR"
+
 
 @dataclass(frozen=True)
 class ComparedRun:
@@ -48,6 +50,7 @@ class Pair:
     mcnemar: McNemar | None = None
     macro_f1_difference: Estimate | None = None
     reason: str | None = None
+    num_shared: int | None = None  # images that both were measured on; None: all
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,18 @@ class _Answers:
         return replace(
             self, predicted=self.predicted[order], labels=self.labels[order], digests=self.digests[order], names=None
         )
+
+    def has_images_of(self, other: "_Answers") -> bool:
+        """Return whether both are known to be of the same images; they are arranged."""
+        return self.digests is not None and other.digests is not None and np.array_equal(self.digests, other.digests)
+
+    def shared_with(self, other: "_Answers") -> "_Answers":
+        """Keep one of each image that `other` has too; both are arranged."""
+        assert self.digests is not None
+        assert other.digests is not None
+        _, first = np.unique(self.digests, return_index=True)
+        kept = first[np.isin(self.digests[first], other.digests)]
+        return replace(self, predicted=self.predicted[kept], labels=self.labels[kept], digests=self.digests[kept])
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
@@ -192,13 +207,18 @@ def _digests(run: Run, split: SplitName, *, num_images: int) -> NDArray[np.uint6
 
 
 def _pair(first: _Answers, second: _Answers) -> Pair:
+    num_shared = None
     if first.fingerprint != second.fingerprint and first.digests is not None and second.digests is not None:
         first, second = first.arranged(), second.arranged()
+        if not first.has_images_of(second):
+            first, second = first.shared_with(second), second.shared_with(first)
+            num_shared = len(first.labels)
     reason = _obstacle(first, second)
     if reason:
         return Pair(first.name, second.name, reason=reason)
     result = mcnemar(first.labels, first=first.predicted, second=second.predicted)
-    return Pair(first.name, second.name, mcnemar=result, macro_f1_difference=_macro_f1_difference(first, second))
+    difference = _macro_f1_difference(first, second)
+    return Pair(first.name, second.name, mcnemar=result, macro_f1_difference=difference, num_shared=num_shared)
 
 
 def _macro_f1_difference(first: _Answers, second: _Answers) -> Estimate:
@@ -215,24 +235,19 @@ def _obstacle(first: _Answers, second: _Answers) -> str | None:
     The fingerprint also changes with the size at which pictures are read, and with the names of their files. If it
     differs, the digests of the stored pictures decide, or if none were recorded, reading and names.
     """
-    if len(first.labels) != len(second.labels):
-        return f"their {first.split} splits have {len(first.labels)} and {len(second.labels)} images"
     if first.classes != second.classes:
         return "their classes differ"
-    is_same = first.fingerprint == second.fingerprint
-    if not is_same and first.digests is not None and second.digests is not None:
-        if num := len(first.digests) - int(np.isin(first.digests, second.digests).sum()):
-            return (
-                f"{num} of {len(first.digests)} {first.split} pictures of {first.name} are not those of {second.name}"
-            )
-        is_same = True
+    if len(first.labels) != len(second.labels):
+        return f"their {first.split} splits have {len(first.labels)} and {len(second.labels)} images; {REMEDY}"
+    if not len(first.labels):
+        return f"they have no {first.split} picture in common; {REMEDY}"
     num_different = int((first.labels != second.labels).sum())
     if num_different:
         return f"the labels of {num_different} of {len(first.labels)} {first.split} images differ"
-    if is_same:
+    if first.fingerprint == second.fingerprint or first.has_images_of(second):
         return None
     if first.data == second.data and first.reading != second.reading and first.names == second.names:
         return None
     prints = " and ".join(f"{each.fingerprint[:12]}…" if each.fingerprint else "unknown" for each in (first, second))
     where = first.data if first.data == second.data else f"{first.data} and {second.data}"
-    return f"the {first.split} images of {where} differ (fingerprints {prints})"
+    return f"the {first.split} images of {where} differ (fingerprints {prints}); {REMEDY}"
