@@ -167,6 +167,7 @@ class Weights(Part):
     channels: PositiveInt
     image_size: PositiveInt
     resize: Resizing = "squeeze"
+    white: PositiveInt | None = None  # in grey pictures of more than 8 bits; None: unknown, so each picture's own
     standardize: Standardize
     calibration: Calibration | None = None
     class_sets: ClassSets | None = None

@@ -106,19 +106,23 @@ def deep_tiff(values: Any) -> io.BytesIO:
 @pytest.mark.parametrize(
     ("values", "wanted", "loss"),
     [
-        ((GRADIENT * 65535).astype(np.uint16), GRADIENT * 255, "only the upper 8 of 16 bits"),
-        ((GRADIENT * 4095).astype(np.uint16), GRADIENT * 255, "only the upper 8 of 12 bits"),
+        ((GRADIENT * 65535).astype(np.uint16), GRADIENT * 255, "grey values from 0 (black) to 65,535 (white)"),
+        ((GRADIENT * 16383).astype(np.uint16), GRADIENT * 255, "grey values from 0 (black) to 16,383 (white)"),
+        ((GRADIENT * 4095).astype(np.uint16), GRADIENT * 255, "grey values from 0 (black) to 4,095 (white)"),
+        ((GRADIENT * 1023).astype(np.uint16), GRADIENT * 255, "grey values from 0 (black) to 1,023 (white)"),
         ((GRADIENT * 255).astype(np.uint16), GRADIENT * 255, None),
         ((GRADIENT * 255).astype(np.int32), GRADIENT * 255, None),
-        ((GRADIENT * 65535).astype(np.int32), GRADIENT * 255, "only the upper 8 of 16 bits"),
-        (GRADIENT.astype(np.float32), GRADIENT * 255, "fractions times 255"),
-        ((GRADIENT * 255).astype(np.float32), GRADIENT * 255, "fractions times 1"),
+        ((GRADIENT * 65535).astype(np.int32), GRADIENT * 255, "grey values from 0 (black) to 65,535 (white)"),
+        (GRADIENT.astype(np.float32), GRADIENT * 255, "grey values from 0 (black) to 1 (white)"),
+        ((GRADIENT * 255).astype(np.float32), GRADIENT * 255, None),
+        ((GRADIENT * 4000).astype(np.float32), GRADIENT * 4000 / 4095 * 255, "from 0 (black) to 4,095 (white)"),
     ],
 )
 def test_deep_grey_values_run_from_black_to_white(values: Any, wanted: Any, loss: str | None) -> None:
     pixels = decode(deep_tiff(values), image_size=16, name="it").astype(float)
     assert abs(pixels - wanted).max() <= 1
-    assert find_losses(deep_tiff(values)) == ((loss,) if loss else ())
+    found = find_losses(deep_tiff(values))
+    assert [words in said for words, said in zip([loss] if loss else [], found, strict=True)] == [True] * len(found)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +130,7 @@ def test_deep_grey_values_run_from_black_to_white(values: Any, wanted: Any, loss
     [
         ((GRADIENT * 70_000).astype(np.int32), "from 0 to 70000, but grey values run from 0 to at most 65535"),
         ((GRADIENT * 9 - 4).astype(np.int32), "from -4 to 5"),
-        ((GRADIENT * 2 - 1).astype(np.float32), "from -1 to 1, but fractions run from 0 to 1 or to 255"),
+        ((GRADIENT * 2 - 1).astype(np.float32), "from -1 to 1, but grey values run from 0 to at most 65535"),
         (np.full((16, 16), np.nan, np.float32), "from nan to nan"),
     ],
 )
@@ -135,19 +139,74 @@ def test_values_without_a_white_are_refused(values: Any, message: str) -> None:
         decode(deep_tiff(values), image_size=4, name="it")
 
 
-def test_pictures_of_another_white_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def exposures(tmp_path: Path) -> Path:
+    """One scene at several exposures: most stay within 12 bits, one uses 14, and a test picture uses 16."""
     for number in range(24):
-        highest = 5000 if number == 2 else 4000  # of which one pixel decides about the picture
-        Image.fromarray((GRADIENT * highest + number).astype(np.uint16)).save(
-            make_folder(tmp_path / ("train" if number < 20 else "test") / "ab"[number % 2]) / f"{number}.png"
-        )
+        highest = {2: 16_000, 20: 60_000}.get(number, 3000 if number % 4 else 1000)
+        path = make_folder(tmp_path / ("train" if number < 20 else "test") / "ab"[number % 2]) / f"{number}.png"
+        Image.fromarray((GRADIENT * highest + number).astype(np.uint16)).save(path)
+    return tmp_path
+
+
+def test_one_white_for_all_is_found_from_training_pictures(exposures: Path) -> None:
+    train, test = (load(f"folder:{exposures}", split, image_size=16) for split in ("train", "test"))
+    assert (train.white, test.white) == (16_383, 16_383)
+    for images in (train, test):
+        assert images.names is not None
+        for name, image in zip(images.names, images.images[:], strict=True):
+            with Image.open(exposures / images.split / name.removeprefix(f"{images.split}/")) as stored:
+                values = np.asarray(stored).clip(0, 16_383)
+            assert abs(image.numpy() - values * (255 / 16_383)).max() <= 0.51
+
+
+def test_two_exposures_of_a_scene_stay_different(exposures: Path) -> None:
+    images = load(f"folder:{exposures}", "train", image_size=16)
+    assert images.names is not None
+    by_name = {Path(name).stem: image for name, image in zip(images.names, images.images[:].float(), strict=True)}
+    assert by_name["1"].mean() / by_name["4"].mean() == pytest.approx(3, rel=0.05)  # 3,000 and 1,000
+
+
+def test_a_given_white_is_used_and_belongs_to_the_cache_key(exposures: Path) -> None:
+    found, given = (load(f"folder:{exposures}", "train", image_size=16, white=each) for each in (None, 4095))
+    assert given.white == 4095
+    assert given.images.float().mean() > 2 * found.images.float().mean()
+    assert (load(f"folder:{exposures}", "train", image_size=16).images[:] == found.images[:]).all()
+
+
+def test_new_training_pictures_may_move_white(exposures: Path) -> None:
+    assert load(f"folder:{exposures}", "train", image_size=16).white == 16_383
+    (exposures / "test" / "a" / "20.png").rename(exposures / "train" / "a" / "20.png")
+    assert load(f"folder:{exposures}", "train", image_size=16).white == 65_535
+
+
+def test_pictures_far_below_white_and_above_it_are_counted(exposures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for size in (4, 4, 8):  # also from the cache
         _say.cache_clear()
-        load(f"folder:{tmp_path}", "train", image_size=size)
+        load(f"folder:{exposures}", "train", image_size=size)
         said = capsys.readouterr().err
-        assert "the white level of deep grey pictures varies, 4,095 in 19 pictures and 65,535 in 1 picture: " in said
-    load(f"folder:{tmp_path}", "test", image_size=4)
+        assert "19 of 20 grey pictures stay within 4,095 while white is 16,383: --set white=4095 shows more" in said
+    load(f"folder:{exposures}", "train", image_size=4, white=4095)
+    assert "1 grey picture of 20 are clipped, since white is 4,095" in capsys.readouterr().err
+    load(f"folder:{exposures}", "test", image_size=4)
     assert capsys.readouterr().err == ""
+
+
+def test_what_is_brighter_than_white_is_clipped_not_rescaled() -> None:
+    values = (GRADIENT * 8000).astype(np.uint16)
+    pixels = decode(deep_tiff(values), image_size=16, white=4095, name="it")
+    np.testing.assert_array_equal(pixels[0], np.rint(values.clip(0, 4095) * (255 / 4095)))
+    assert (pixels == 255).mean() > 0.4
+    with opening(deep_tiff(values), name="it") as image:
+        assert list(losses_of(image, white=4095)) == ["grey values above 4,095 (white), clipped"]
+
+
+def test_pictures_of_8_bits_have_no_white(tmp_path: Path) -> None:
+    for name in ("train/a", "train/b", "test/a", "test/b"):
+        Image.fromarray((GRADIENT * 200).astype(np.uint8)).save(make_folder(tmp_path / name) / "it.png")
+    plain = load(f"folder:{tmp_path}", "train", image_size=16)
+    assert plain.white is None
+    assert (load(f"folder:{tmp_path}", "train", image_size=16, white=4095).images[:] == plain.images[:]).all()
 
 
 def make_folder(path: Path) -> Path:

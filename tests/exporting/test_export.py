@@ -40,6 +40,7 @@ KNOWN = {
     "image_size": 8,
     "resize": "squeeze",
     "threshold": 0.05,
+    "white": None,
     "colours": "RGB",
 }
 NUM_TRAINING, NUM_VALIDATION = 111, 9

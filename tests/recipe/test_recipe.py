@@ -128,6 +128,7 @@ EVERYTHING = derive(
     name="everything",
     resize="pad",
     channels=3,
+    white=4095,
     model=FastConv(widths=(8, 16, 24)),
     optimizer=Muon(peak_lr=0.1, momentum=0.5, iterations=5, head_lr=2, bias_lr=3, other_momentum=0.7, decay=0.1),
     augment=(Flip(alternate=True), Crop(pixels=2, fill="reflect")),

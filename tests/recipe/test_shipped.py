@@ -69,6 +69,7 @@ def test_lab_resnet32_is_the_script_of_the_lab_field_by_field():
         "image_size": 32,
         "resize": "squeeze",
         "channels": "auto",
+        "white": None,
         "validation": 0,
         "trial": False,
         "standardize": {"mean": [125.307, 122.95, 113.865], "std": [62.9932, 62.0887, 66.7048]},

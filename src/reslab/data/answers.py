@@ -62,13 +62,16 @@ def answer_all(
     image_size: int,
     channels: int,
     resize: Resizing,
+    white: int | None,
     wanted: Wanted,
 ) -> Iterator[Answer | Unread]:
     """Yield the `wanted` answer to each picture, in order; `say` runs the network.
 
     Raises: UserError if the network takes neither grey nor RGB images.
     """
-    for block in read_blocks(files, image_size=image_size, channels=channels, resize=resize, what="predict"):
+    for block in read_blocks(
+        files, image_size=image_size, channels=channels, resize=resize, white=white, what="predict"
+    ):
         images = {file: each for file, each in block if not isinstance(each, Unread)}
         said: dict[str, Answer] = {}
         if images:
@@ -80,7 +83,7 @@ def answer_all(
 
 
 def read_blocks(
-    files: Sequence[Path], *, image_size: int, channels: int, resize: Resizing, what: str
+    files: Sequence[Path], *, image_size: int, channels: int, resize: Resizing, white: int | None, what: str
 ) -> Iterator[list[tuple[Path, NDArray[np.uint8] | Unread]]]:
     """Read pictures to (C, image_size, image_size), some at a time; the progress line names their purpose.
 
@@ -90,7 +93,7 @@ def read_blocks(
 
     def read(file: Path) -> NDArray[np.uint8] | Unread:
         try:
-            (image,) = read_pictures([file], image_size=image_size, channels=channels, resize=resize)
+            (image,) = read_pictures([file], image_size=image_size, channels=channels, resize=resize, white=white)
         except UserError as error:
             return Unread(str(file), str(error))
         return np.asarray(image)
@@ -103,7 +106,7 @@ def read_blocks(
 
 
 def read_sound(
-    files: Sequence[Path], *, image_size: int, channels: int, resize: Resizing, what: str
+    files: Sequence[Path], *, image_size: int, channels: int, resize: Resizing, white: int | None, what: str
 ) -> tuple[list[Path], NDArray[np.uint8], list[Unread]]:
     """Read all valid pictures; return their files, the images (N, C, H, W), and the files that cannot be read.
 
@@ -111,7 +114,7 @@ def read_sound(
     """
     read = [
         pair
-        for block in read_blocks(files, image_size=image_size, channels=channels, resize=resize, what=what)
+        for block in read_blocks(files, image_size=image_size, channels=channels, resize=resize, white=white, what=what)
         for pair in block
     ]
     unread = [each for _, each in read if isinstance(each, Unread)]

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from reslab.data.pictures import WHITES
+
 MAX_CHANNELS = 4
 SMALLEST_COLOUR = 8  # pixels a side; shorter rows of 3 * side ** 2 numbers are not colour images
 
@@ -26,20 +28,33 @@ class PixelRange(NamedTuple):
         return np.rint((values - self.low) * factor).clip(0, 255).astype(np.uint8)
 
 
-def find_scale(dtype: np.dtype[Any], low: float, high: float) -> PixelRange:
+def find_scale(dtype: np.dtype[Any], low: float, high: float, *, white: int | None = None) -> PixelRange:
     """Choose the values of black and white from the minimum and maximum of the training images.
 
-    Integers take the smallest of 8, 12 and 16 bits that holds them. Floats run from 0 to 1 or, if one is above
+    Integers of more than 8 bits run from 0 to `white` if it is given.
+    Integers take the smallest of 8, 10, 12, 14 and 16 bits that holds them. Floats run from 0 to 1 or, if one is above
     127, to 255. All others are stretched from the minimum to the maximum.
     """
     if dtype.kind == "b":
         return PixelRange(0, 1)
+    if white is not None and is_deep(dtype):
+        return PixelRange(0, white)
     if dtype.kind in "iu":
-        ranges = [2**bits - 1 for bits in (8, 12, 16)]
+        ranges = [white for white in WHITES if white >= 255]
     else:
         ranges = [1, 255] if high > 127 or high <= 1 else []
     top = next((top for top in ranges if low >= 0 and high <= top), None)
     return PixelRange(low, high) if top is None else PixelRange(0, top)
+
+
+def is_deep(dtype: np.dtype[Any]) -> bool:
+    """Return whether values are integers of more than 8 bits, whose white depends on their source."""
+    return dtype.kind in "iu" and dtype.itemsize > 1
+
+
+def find_white(dtype: np.dtype[Any], scale: PixelRange) -> int | None:
+    """Return the value that becomes white if integers use more than 8 bits; None for all other arrays."""
+    return int(scale.high) if is_deep(dtype) and scale.low == 0 and scale.high > 255 else None
 
 
 def describe_scale(dtype: np.dtype[Any], scale: PixelRange) -> str | None:

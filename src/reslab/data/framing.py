@@ -9,11 +9,15 @@ from reslab.recipe.shapes import Channels, Resizing
 
 
 class Form(NamedTuple):
-    """What pictures become: squares of `image_size` pixels, with the given channels."""
+    """What pictures become: squares of `image_size` pixels, with the given channels.
+
+    `white` is the value that becomes white in grey pictures of more than 8 bits.
+    """
 
     image_size: int = 32
     resize: Resizing = "squeeze"
     channels: Channels = "auto"
+    white: int | None = None
 
 
 class Frame(NamedTuple):

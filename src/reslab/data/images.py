@@ -75,6 +75,8 @@ class ImageSet:
         Hashes of each picture as stored, independent of the size it is read at: (N,) uint64, 0 if there is none.
     num_damaged : int
         Number of damaged pictures left out of the split.
+    white : int, optional
+        The value that became white in grey pictures of more than 8 bits, in all splits; None if there are none.
     weights : Tensor, optional
         Weight of each image in the training loss: (N,) float32 of mean 1.
 
@@ -95,6 +97,7 @@ class ImageSet:
     keys: NDArray[np.uint64] | None = None
     digests: NDArray[np.uint64] | None = None
     num_damaged: int = 0
+    white: int | None = None
     weights: Tensor | None = None
 
     @cached_property

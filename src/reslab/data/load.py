@@ -25,12 +25,13 @@ from reslab.data.sources.cifar import find_data_dir, read_cifar
 from reslab.data.sources.decoded import open_listing
 from reslab.data.sources.digits import read_digits
 from reslab.data.sources.folder import list_folder
-from reslab.data.sources.foreign_shards import find_foreign, open_foreign
+from reslab.data.sources.foreign_shards import find_foreign, open_foreign, white_of_foreign
 from reslab.data.sources.listing import Listing, keys_of
-from reslab.data.sources.npz import has_validation, open_npz
+from reslab.data.sources.npz import has_validation, open_npz, white_of_npz
 from reslab.data.sources.packed import is_packed, unpack
-from reslab.data.sources.shards import open_shards, stream_shards
+from reslab.data.sources.shards import open_shards, stream_shards, white_of_shards
 from reslab.data.sources.table import list_table
+from reslab.data.sources.white import white_of_listing
 from reslab.data.split import limit
 from reslab.data.storage.blocks import Source
 from reslab.data.storage.blocks import resize as resize_images
@@ -54,6 +55,7 @@ def load(
     skip_damaged: bool = False,
     resize: Resizing = "squeeze",
     channels: Channels = "auto",
+    white: int | None = None,
 ) -> ImageSet:
     """Load a split of a data expression, resized to squares.
 
@@ -83,6 +85,9 @@ def load(
         How pictures become squares: `pad` adds black bars, `crop` takes the middle.
     channels : {"auto", 1, 3}, default "auto"
         Convert all images to grey (1) or RGB (3); `auto` leaves them as they are.
+    white : int, optional
+        The value that becomes white in grey pictures and whole numbers of more than 8 bits; brighter ones are clipped.
+        By default the smallest of 1, 255, 1023, 4095, 16383 and 65535 that holds all training images.
 
     Returns
     -------
@@ -106,14 +111,15 @@ def load(
     if split not in ("train", "test"):
         raise UserError(f"{split!r} is not a stored split: load 'train' or 'test' (hold_out cuts 'validation')")
     expression = to_expression(expression, data_dir=data_dir)
-    terms, form = parse(expression), Form(image_size, resize, channels)
+    terms = parse(expression)
+    form = Form(image_size, resize, channels, _find_white(terms, data_dir) if white is None else white)
     if stream is not None:
         return _stream(terms, expression, split, form, buffer=stream, skip_damaged=skip_damaged)
     parts = [_read_term(term, split, data_dir, form, skip_damaged) for term in terms]
     _check_channels(terms, parts, expression)
     _check_names(parts, expression, merge)
     _check_counts(terms, parts, expression, split)
-    return _as_set(_join(parts), expression, split)
+    return _as_set(_join(parts), expression, split, white=form.white)
 
 
 def check_classes(images: ImageSet) -> None:
@@ -132,25 +138,27 @@ def load_validation(
 ) -> ImageSet | None:
     """Load the validation images that the sources of an expression come with; None if no source has any.
 
-    `classes` are all classes of the expression, by which they are labelled. A source with a limit of 0 has none.
+    `classes` are all classes of the expression, by which they are labelled; `form` has the white of its training
+    images. A source with a limit of 0 has none.
     Raises: as `load` does.
     """
     parts = []
     taken = [term for term in parse(expression) if isinstance(term, LocatedTerm) and term.limit != 0]
     for term, listing in ((term, _list_term(term, data_dir)) for term in taken if term.source != "npz"):
         if listing.splits is not None and "validation" in listing.splits:
-            source = open_listing(listing, split="validation", image_size=form.image_size, resize=form.resize)
+            source = open_listing(listing, split="validation", form=form)
             parts.append(_convert(_read_opened(source, term, "validation", form, skip_damaged), term, form.channels))
     for term in taken:
         if term.source == "npz" and has_validation(place := find_place(term.path, data_dir)):
-            source = open_npz(place, split="validation")
+            source = open_npz(place, split="validation", white=form.white)
             part = _convert(_read_opened(source, term, "validation", form, skip_damaged), term, form.channels)
             parts.append(_choose_classes(part, term))
     if not any(len(part.labels) for part in parts):
         return None
     found = _join(parts)
     numbers = np.array([classes.index(name) for name in found.classes], dtype=np.int64)
-    return _as_set(found._replace(labels=numbers[found.labels], classes=tuple(classes)), expression, "validation")
+    labelled = found._replace(labels=numbers[found.labels], classes=tuple(classes))
+    return _as_set(labelled, expression, "validation", white=form.white)
 
 
 def list_files(expression: str, *, data_dir: Path | None = None) -> list[tuple[LocatedTerm, Listing]]:
@@ -196,7 +204,7 @@ def find_place(path: Path, data_dir: Path | None) -> Path:
 
 def join_sets(first: ImageSet, second: ImageSet) -> ImageSet:
     """Concatenate two sets of the same classes."""
-    return _as_set(_join([_as_part(first), _as_part(second)]), first.expression, first.split)
+    return _as_set(_join([_as_part(first), _as_part(second)]), first.expression, first.split, white=first.white)
 
 
 def _as_part(images: ImageSet) -> Labelled:
@@ -212,7 +220,7 @@ def _as_part(images: ImageSet) -> Labelled:
     )
 
 
-def _as_set(part: Labelled, expression: str, split: Split) -> ImageSet:
+def _as_set(part: Labelled, expression: str, split: Split, *, white: int | None) -> ImageSet:
     images = part.images if isinstance(part.images, Pixels) else torch.from_numpy(part.images)
     labels = torch.from_numpy(part.labels)
     return ImageSet(
@@ -225,7 +233,27 @@ def _as_set(part: Labelled, expression: str, split: Split) -> ImageSet:
         keys=part.keys,
         digests=part.digests,
         num_damaged=part.num_damaged,
+        white=white,
     )
+
+
+def _find_white(terms: Sequence[Term], data_dir: Path | None) -> int | None:
+    """Find one white for the sources of an expression, by those that training images are taken from."""
+    whites = [_white_of(term, data_dir) for term in terms if term.limit != 0]
+    return max((white for white in whites if white is not None), default=None)
+
+
+def _white_of(term: Term, data_dir: Path | None) -> int | None:
+    match term.source:
+        case "folder" | "csv":
+            return white_of_listing(_list_term(term, data_dir))
+        case "npz":
+            return white_of_npz(find_place(term.path, data_dir))
+        case "shards":
+            files = find_foreign(term.url)
+            return white_of_foreign(files) if files else white_of_shards(term.url)
+        case _:
+            return None
 
 
 def _stream(
@@ -237,7 +265,7 @@ def _stream(
         raise UserError(f"{expression!r} cannot be streamed, only a single shards:URL can: pack it (reslab data pack)")
     part = stream_shards(term.url, split=split, form=form, skip_damaged=skip_damaged, buffer=buffer)
     _check_counts(terms, [part], expression, split)
-    return _as_set(part, expression, split)
+    return _as_set(part, expression, split, white=form.white)
 
 
 def _read_term(term: Term, split: Split, data_dir: Path | None, form: Form, skip_damaged: bool) -> Labelled:
@@ -267,11 +295,9 @@ def _read_source(term: Term, split: Split, data_dir: Path | None, form: Form, sk
         case "cifar10" | "cifar100" | "cifar100-coarse" as name:
             return read_cifar(OFFICIAL[name], split=split, data_dir=find_data_dir(data_dir))
         case "folder" | "csv":
-            source = open_listing(
-                _list_term(term, data_dir), split=split, image_size=form.image_size, resize=form.resize
-            )
+            source = open_listing(_list_term(term, data_dir), split=split, form=form)
         case "npz":
-            source = open_npz(find_place(term.path, data_dir), split=split)
+            source = open_npz(find_place(term.path, data_dir), split=split, white=form.white)
         case "shards":
             if files := find_foreign(term.url):
                 return _read_opened(open_foreign(files, split=split, form=form), term, split, form, skip_damaged)
@@ -282,14 +308,7 @@ def _read_source(term: Term, split: Split, data_dir: Path | None, form: Form, sk
 
 
 def _read_opened(source: Source, term: Term, split: Split, form: Form, skip_damaged: bool) -> Labelled:
-    return read_cached(
-        source,
-        origin=term.origin,
-        split=split,
-        image_size=form.image_size,
-        resize=form.resize,
-        skip_damaged=skip_damaged,
-    )
+    return read_cached(source, origin=term.origin, split=split, form=form, skip_damaged=skip_damaged)
 
 
 def _convert(part: Labelled, term: Term, channels: Channels) -> Labelled:
@@ -446,7 +465,11 @@ def describe(
         for split in ("train", "test")
     )
     own = load_validation(
-        expression, classes=train.classes, data_dir=data_dir, form=Form(image_size), skip_damaged=skip_damaged
+        expression,
+        classes=train.classes,
+        data_dir=data_dir,
+        form=Form(image_size, white=train.white),
+        skip_damaged=skip_damaged,
     )
     splits = [train, test] if own is None else [train, own, test]
     statistics = train.statistics()

@@ -46,7 +46,9 @@ def pack(
     channels = sets[0].images.shape[1]
     if channels not in (1, 3):
         raise UserError(f"{expression!r} has images of {channels} channels: shards hold grey or RGB pictures")
-    own = load_validation(expression, classes=sets[0].classes, data_dir=data_dir, form=Form(image_size))
+    own = load_validation(
+        expression, classes=sets[0].classes, data_dir=data_dir, form=Form(image_size, white=sets[0].white)
+    )
     if own is not None:
         say_once(
             f"{expression}: {counted(len(own.labels), 'validation picture')} not packed, since shards hold training "
@@ -57,6 +59,7 @@ def pack(
         expression=expression,
         classes=sets[0].classes,
         image_shape=(1 if channels == 1 else 3, image_size, image_size),
+        white=sets[0].white,
         splits=splits,  # type: ignore[arg-type]
     )
     store.write(INDEX, (index.model_dump_json(indent=1) + "\n").encode())

@@ -7,7 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -37,7 +37,8 @@ MAX_PIXELS = 64_000_000  # as RGBA they take 256 MB
 BAND_PIXELS = 1_000_000  # converted to RGB at a time
 MAX_SIDE = 1024  # pixels of a network's images
 SPARE = 4  # a JPEG is decoded at a reduced scale of at least this many times the size of the network's image
-_DEPTHS = (8, 12, 16)  # bits of a value
+WHITES = (1, 255, 1023, 4095, 16_383, 65_535)  # fractions, and 8, 10, 12, 14 or 16 bits
+_DEEP_FORMATS = ("PNG", "TIFF", "PPM", "JPEG2000")  # that may hold grey values of more than 8 bits
 _STILL = ("JPEG", "MPO")  # pictures after the first are thumbnails or depth maps
 _ONE_LARGE = Lock()
 
@@ -151,14 +152,16 @@ class Answer:
 
 
 def read_pictures(
-    files: Sequence[Path], *, image_size: int, channels: int, resize: Resizing = "squeeze"
+    files: Sequence[Path], *, image_size: int, channels: int, resize: Resizing = "squeeze", white: int | None = None
 ) -> NDArray[np.uint8]:
-    """Decode pictures to (N, C, image_size, image_size), in grey if there is one channel.
+    """Decode pictures to (N, C, image_size, image_size), in grey if there is one channel; `white` is as in `decode`.
 
     Raises: UserError if one cannot be read, or the network takes neither grey nor RGB images.
     """
     check_taken(image_size=image_size, channels=channels)
-    return np.stack([with_channels(decode(file, image_size=image_size, resize=resize), channels) for file in files])
+    return np.stack(
+        [with_channels(decode(file, image_size=image_size, resize=resize, white=white), channels) for file in files]
+    )
 
 
 def check_taken(*, image_size: int, channels: int) -> None:
@@ -201,14 +204,21 @@ def name_best(files: Sequence[Path], said: Said, *, classes: Sequence[str], want
 
 
 def decode(
-    picture: Path | BinaryIO, *, image_size: int, resize: Resizing = "squeeze", name: str = ""
+    picture: Path | BinaryIO,
+    *,
+    image_size: int,
+    resize: Resizing = "squeeze",
+    white: int | None = None,
+    name: str = "",
 ) -> NDArray[np.uint8]:
     """Decode one picture to (3, image_size, image_size).
 
+    Grey values of more than 8 bits run from 0 to `white`, and brighter ones are clipped; without it, the picture's own
+    values decide, which is only right where nothing is known about its source.
     Raises: UserError if it is broken, too large or missing; the message uses `name`, else the path.
     """
     with opening(picture, name=name or str(picture)) as image:
-        return shrink(image, image_size=image_size, resize=resize)
+        return shrink(image, image_size=image_size, resize=resize, white=white)
 
 
 @contextmanager
@@ -247,12 +257,14 @@ def _is_tiff(picture: Path | BinaryIO) -> bool:
     return picture.read(4) in (b"II*\0", b"MM\0*")
 
 
-def shrink(image: Image.Image, *, image_size: int, resize: Resizing = "squeeze") -> NDArray[np.uint8]:
-    """Rotate an open picture upright, and resize it to a square (3, image_size, image_size)."""
+def shrink(
+    image: Image.Image, *, image_size: int, resize: Resizing = "squeeze", white: int | None = None
+) -> NDArray[np.uint8]:
+    """Rotate an open picture upright, and resize it to a square (3, image_size, image_size); see `decode`."""
     with _room_for(image, image_size, resize):
         cannot_show = _loses_colour(image)
         ImageOps.exif_transpose(image, in_place=True)
-        rgb = _to_rgb(image)
+        rgb = _to_rgb(image, white)
         if cannot_show(rgb):
             raise ValueError("it has 16 bits of colour, of which the upper four are never used: save it with 8")
         box, size, corner = frame(*rgb.size, side=image_size, resize=resize)
@@ -283,11 +295,11 @@ def _room_for(image: Image.Image, image_size: int, resize: Resizing) -> Abstract
 # ---- to eight bits of red, green and blue
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, white: int | None) -> Image.Image:
     """Convert in bands of rows, so that memory holds a large picture only once as it is and once in RGB."""
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
-    convert = _make_converter(image)
+    convert = _make_converter(image, white)
     converted = Image.new("RGB", image.size)
     for top, band in _bands(image):
         converted.paste(convert(band), (0, top))
@@ -301,14 +313,11 @@ def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
         yield top, image.crop((0, top, width, min(top + rows, height)))
 
 
-def _make_converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
-    """Choose how a band becomes RGB. Raises: ValueError if the picture's black and white levels are unknown."""
-    if image.mode.startswith("I"):
-        shift = bits_of(*_range_of(image)) - 8
-        return lambda band: _from_grey(np.asarray(band) >> shift)
-    if image.mode == "F":
-        factor = scale_of(*_range_of(image))
-        return lambda band: _from_grey(np.rint(np.asarray(band) * np.float32(factor)))
+def _make_converter(image: Image.Image, white: int | None) -> Callable[[Image.Image], Image.Image]:
+    """Choose how a band becomes RGB. Raises: ValueError if the picture's values cannot be grey values."""
+    if own := white_of(image):
+        top = np.float32(white or own)
+        return lambda band: _from_grey(np.minimum(np.asarray(band), top) * (255 / top))
     if image.has_transparency_data:
         return _lay_on_white
     return lambda band: band.convert("RGB")
@@ -320,40 +329,37 @@ def _range_of(image: Image.Image) -> tuple[float, float]:
     return lowest.min().item(), highest.max().item()
 
 
-def bits_of(lowest: float, highest: float) -> int:
-    """Return the bit depth of integers: the smallest of 8, 12 and 16 that holds the largest of them.
-
-    Raises: ValueError if they cannot be grey values.
-    """
-    for bits in _DEPTHS:
-        if lowest >= 0 and highest < 2**bits:
-            return bits
-    raise ValueError(f"its values run from {lowest:g} to {highest:g}, but grey values run from 0 to at most 65535")
-
-
-def scale_of(lowest: float, highest: float) -> float:
-    """Return the factor that scales floats to 255: 255 for those from 0 to 1, and 1 for those up to 255.
-
-    Raises: ValueError if they cannot be grey values.
-    """
-    for top in (1, 255):
-        if lowest >= 0 and highest <= top:
-            return 255 / top
-    raise ValueError(f"its values run from {lowest:g} to {highest:g}, but fractions run from 0 to 1 or to 255")
+def white_for(lowest: float, highest: float) -> int:
+    """Return the smallest of WHITES that holds grey values. Raises: ValueError if they cannot be grey values."""
+    for white in WHITES:
+        if lowest >= 0 and highest <= white:
+            return white
+    raise ValueError(
+        f"its values run from {lowest:g} to {highest:g}, but grey values run from 0 to at most {WHITES[-1]}"
+    )
 
 
 def white_of(image: Image.Image) -> int | None:
-    """Return the value that becomes white if a picture's own values decide it; None if its format does.
+    """Return the smallest white that holds a picture of more than 8 bits of grey; None for any other picture.
 
-    Raises: ValueError if its black and white levels are unknown.
+    Raises: ValueError if its values cannot be grey values.
     """
-    if image.mode.startswith("I"):
-        return (1 << bits_of(*_range_of(image))) - 1
-    return round(255 / scale_of(*_range_of(image))) if image.mode == "F" else None
+    return white_for(*_range_of(image)) if image.mode.startswith(("I", "F")) else None
+
+
+def look_for_white(picture: Path | BinaryIO) -> int | None:
+    """Open a picture for `white_of`; None also if it cannot be read, which decoding reports."""
+    with (
+        suppress(Exception),
+        Image.open(picture, formats=_DEEP_FORMATS) as image,
+        _room_for(image, MAX_SIDE, "squeeze"),
+    ):
+        return white_of(image)
+    return None
 
 
 def _from_grey(values: NDArray[Any]) -> Image.Image:
-    return Image.fromarray(values.astype(np.uint8)).convert("RGB")
+    return Image.fromarray(np.rint(values).astype(np.uint8)).convert("RGB")
 
 
 def _lay_on_white(band: Image.Image) -> Image.Image:
@@ -366,18 +372,21 @@ def _loses_colour(image: Image.Image) -> Callable[[Image.Image], bool]:
     return lambda rgb: is_deep and max(high for _, high in rgb.getextrema()) < 16  # type: ignore[misc]
 
 
-def losses_of(image: Image.Image) -> Iterator[str]:
+def losses_of(image: Image.Image, *, white: int | None = None) -> Iterator[str]:
     """Describe what reading an open picture drops or rescales, in the same words for all such pictures.
 
-    Raises: ValueError if its black and white levels are unknown.
+    `white` is as in `decode`.
+
+    Raises: ValueError if its values cannot be grey values.
     """
     if image.format not in _STILL and getattr(image, "n_frames", 1) > 1:
         yield "only the first of several pages or frames"
         image.seek(0)
-    if image.mode.startswith("I") and (bits := bits_of(*_range_of(image))) > 8:
-        yield f"only the upper 8 of {bits} bits"
-    elif image.mode == "F":
-        yield f"fractions times {scale_of(*_range_of(image)):g}"
+    if own := white_of(image):
+        if white and own > white:
+            yield f"grey values above {white:,} (white), clipped"
+        elif (white or own) != 255:
+            yield f"grey values from 0 (black) to {white or own:,} (white), mapped to 0 to 255"
     elif any(";16" in str(tile) for tile in getattr(image, "tile", ())):
         yield "only the upper 8 of 16 bits"
     if image.has_transparency_data:

@@ -62,7 +62,7 @@ def _divide(recipe: Recipe, images: ImageSet, data_dir: Path | None) -> tuple[Im
             recipe.data,
             classes=images.classes,
             data_dir=data_dir,
-            form=Form(recipe.image_size, recipe.resize, recipe.channels),
+            form=Form(recipe.image_size, recipe.resize, recipe.channels, images.white),
             skip_damaged=recipe.skip_damaged,
         )
     if own is None:
@@ -122,6 +122,7 @@ def _load(recipe: Recipe, split: SplitName, data_dir: Path | None) -> ImageSet:
         image_size=recipe.image_size,
         resize=recipe.resize,
         channels=recipe.channels,
+        white=recipe.white,
         merge=merge,
         stream=recipe.stream,
         skip_damaged=recipe.skip_damaged,

@@ -93,5 +93,6 @@ def classify_each(
         image_size=network.image_size,
         channels=network.channels,
         resize=network.resizing,
+        white=network.white,
         wanted=Wanted(top, answer, threshold),
     )

@@ -159,6 +159,7 @@ def _read(network: Network, expression: str, *, data_dir: Path | None) -> tuple[
             data_dir=data_dir,
             image_size=network.image_size,
             resize=network.resizing,
+            white=network.white,
             channels=channels.get(network.channels, "auto"),
         )
 

@@ -92,7 +92,11 @@ def evaluate_onnx(
     kernels.enable(network.device)
     opened = [OnnxFile(file, threads=torch.get_num_threads()) for file in files]
     for each in opened:
-        if each.description[:4] != (network.classes, network.channels, network.image_size, network.resizing):
+        known, images_of = each.description, (network.channels, network.image_size, network.resizing, network.white)
+        if (known.classes, known.channels, known.image_size, known.resize, known.white) != (
+            network.classes,
+            *images_of,
+        ):
             raise UserError(f"{each.path} is not for the classes and images of {run.path}: export that run")
     images = read_split(recipe_here(run, data_dir=data_dir), "test", data_dir=data_dir, allow_remote=allow_remote)
     recorded = run.environment.data

@@ -132,7 +132,12 @@ def watch(run: Run, *, files: Sequence[Path], device: str = "auto") -> Watched:
     paths = find_pictures(files)
     chosen = [paths[place] for place in choose_sample(len(paths), most=MOST)]
     _, images, unread = read_sound(
-        chosen, image_size=network.image_size, channels=network.channels, resize=network.resizing, what="watch"
+        chosen,
+        image_size=network.image_size,
+        channels=network.channels,
+        resize=network.resizing,
+        white=network.white,
+        what="watch",
     )
     if len(images) < FEWEST:
         raise UserError(f"{len(images)} pictures are too few to tell whether they differ: give {FEWEST} or more")

@@ -135,6 +135,7 @@ def export(
         network.image_size,
         network.resizing,
         class_sets=sets.model_dump_json() if sets else None,
+        white=network.white,
     )
     images = f"{len(pixels)} {kind} images"
     if target.suffix == ".html":

@@ -109,6 +109,7 @@ def plan(base: Recipe, *, trained: int, weights: Weights, extension: Extension, 
         "data": data,
         # New images become grey or RGB like those of the base.
         "channels": weights.channels if weights.channels in (1, 3) else "auto",
+        "white": weights.white,
         "standardize": weights.standardize,
         "model": model,
         "validation": 0,

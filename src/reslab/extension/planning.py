@@ -22,7 +22,18 @@ from reslab.words import named
 
 PRIORS = ("base", "used")
 FORWARD_SHARE = 3 / 4  # of an update's time with a teacher, which adds one forward pass to three
-FIXED = ("data", "model", "image_size", "channels", "standardize", "resize", "validation", "trial", "extension")
+FIXED = (
+    "data",
+    "model",
+    "image_size",
+    "channels",
+    "white",
+    "standardize",
+    "resize",
+    "validation",
+    "trial",
+    "extension",
+)
 
 
 @dataclass(frozen=True)

@@ -160,8 +160,9 @@ def _read(data: str, *, size: int, data_dir: Path | None, skip_damaged: bool) ->
         return load(data, "train", data_dir=data_dir, image_size=size, resize=resize, skip_damaged=skip_damaged)
 
     def validation(resize: Resizing) -> ImageSet | None:
-        classes, form = training(resize).classes, Form(size, resize)
-        return load_validation(data, classes=classes, data_dir=data_dir, form=form, skip_damaged=skip_damaged)
+        images = training(resize)
+        form = Form(size, resize, white=images.white)
+        return load_validation(data, classes=images.classes, data_dir=data_dir, form=form, skip_damaged=skip_damaged)
 
     if are_squares(data, data_dir=data_dir):
         return Readers(training, validation)
@@ -290,6 +291,7 @@ def build_network(recipe: Recipe, images: ImageSet, found: FittedHead) -> Networ
         channels=channels,
         image_size=recipe.image_size,
         resize=recipe.resize,
+        white=images.white,
         standardize=recipe.standardize,
         calibration=Calibration(temperature=found.temperature, num_images=len(images.labels), out_of_folds=True),
         class_sets=fit_class_sets(softmax(found.logits), images.labels.numpy()),

@@ -140,7 +140,12 @@ def plan(
     chosen = np.sort(np.random.default_rng(0).permutation(len(files))[:CANDIDATES])
     channels, image_size = images.images.shape[1:3]
     sound, pixels, unread = read_sound(
-        [files[place] for place in chosen], image_size=image_size, channels=channels, resize=resize, what="unlabelled"
+        [files[place] for place in chosen],
+        image_size=image_size,
+        channels=channels,
+        resize=resize,
+        white=images.white,
+        what="unlabelled",
     )
     theirs = _compute(network, pixels, what="unlabelled")
     with counting("order", total=min(ORDERED, len(sound))) as show:

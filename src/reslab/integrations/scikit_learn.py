@@ -3,7 +3,7 @@
 Arrays are read like those of an `npz:` file: (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 to 4 channels, channels
 last if both are possible; labels of any kind, also one-hot. Rows (N, D) are flattened images of `image_shape`; without
 it they are square images, grey or RGB, else images of a single row of pixels. All are resized to the recipe's square.
-Pixels in uint8 are taken as they are, fractions from 0 to 1 are multiplied by 255, and integers of 12 or 16 bits are
+Pixels in uint8 are taken as they are, fractions from 0 to 1 are multiplied by 255, and integers of 10 to 16 bits are
 scaled. All others are mapped linearly, so that the minimum and maximum of the training images become the ends of the
 range; later values outside of it are clipped.
 Sample weights multiply the loss and are scaled to a mean of 1, so that the learning rate need not change.
@@ -25,7 +25,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from reslab.data.arrays import Layout, find_layout, find_scale, read_labels, read_names
+from reslab.data.arrays import Layout, find_layout, find_scale, find_white, read_labels, read_names
 from reslab.data.images import ImageSet
 from reslab.data.pictures import with_channels
 from reslab.data.recipe_data import HOLD_OUT_SEED
@@ -150,8 +150,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(self.classes_) < 2:
             raise ValueError(f"y has one class, {self.classes_[0]!r}: a classifier needs at least two")
         self.image_shape_ = numbers.shape[1:]
-        self.scale_ = find_scale(numbers.dtype, float(numbers.min()), float(numbers.max()))
         recipe = self._make_recipe(named)
+        self.scale_ = find_scale(numbers.dtype, float(numbers.min()), float(numbers.max()), white=recipe.white)
         images = ImageSet(
             images=torch.from_numpy(
                 resize(self._to_pixels(numbers, recipe.channels), recipe.image_size, recipe.resize)
@@ -160,6 +160,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             classes=tuple(str(name) for name in _as_text(self.classes_)),
             expression=recipe.data,
             split="train",
+            white=recipe.white or find_white(numbers.dtype, self.scale_),
             weights=None if weights is None else torch.from_numpy(weights).float(),
         )
         with tempfile.TemporaryDirectory() as temporary:

@@ -122,6 +122,11 @@ class Network:
         return self.metadata.resize
 
     @property
+    def white(self) -> int | None:
+        """The value that becomes white in grey pictures of more than 8 bits; None if it has learned from none."""
+        return self.metadata.white
+
+    @property
     def device(self) -> torch.device:
         return next(self.module.parameters()).device
 

@@ -50,7 +50,8 @@ class Description(NamedTuple):
     """Description of a network: the names of its classes, and the channels and side of its square images.
 
     `resize` says how other pictures become square; with a familiarity of `threshold` or less, an answer is only a
-    guess. `class_sets` is JSON, available if images were held out.
+    guess. `class_sets` is JSON, available if images were held out. `white` is the value that becomes white in grey
+    pictures of more than 8 bits, if it has learned from such.
     """
 
     classes: tuple[str, ...]
@@ -59,6 +60,7 @@ class Description(NamedTuple):
     resize: Resizing
     threshold: float = round(1 - ANSWERED, 6)
     class_sets: str | None = None
+    white: int | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """Convert to the metadata of a file, including the colours of its input pictures."""
@@ -79,7 +81,10 @@ class Description(NamedTuple):
             raise ValueError(metadata)
         if resize not in get_args(Resizing) or not isinstance(threshold, float):
             raise ValueError(metadata)
-        return cls(tuple(classes), channels, image_size, resize, threshold, metadata.get("class_sets"))
+        white = json.loads(metadata.get("white", "null"))
+        if white is not None and (type(white) is not int or white < 1):
+            raise ValueError(metadata)
+        return cls(tuple(classes), channels, image_size, resize, threshold, metadata.get("class_sets"), white)
 
 
 class OnnxFile:
@@ -170,5 +175,6 @@ def classify_each_by_onnx(
         image_size=known.image_size,
         channels=known.channels,
         resize=known.resize,
+        white=known.white,
         wanted=Wanted(top, answer, threshold),
     )

@@ -502,6 +502,7 @@ class Recipe(Part):
     image_size: PositiveInt = 32
     resize: Resizing = "squeeze"  # pictures that are not square: squeeze, pad with black bars, or crop to the middle
     channels: Channels = "auto"  # 1: convert to grey; 3: convert to RGB; auto: keep
+    white: PositiveInt | None = None  # in grey pictures of more than 8 bits; None: found from the training images
     validation: NonNegativeInt = 0
     trial: bool = False  # for choosing between settings: measured on its validation images, never on test images
     standardize: Standardize | None = None  # None: computed from the training images

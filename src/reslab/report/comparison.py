@@ -185,7 +185,8 @@ def _answers(run: Run, name: str, evaluation: Evaluation) -> _Answers:
     if logits.shape != (evaluation.splits[split].num_images, len(evaluation.classes)):
         raise UserError(f"the predictions and the evaluation of {run.path} differ: run reslab evaluate {run.path}")
     fingerprint = next((data.fingerprint for data in run.environment.data if data.split == split), None)
-    reading = (run.recipe.image_size, run.recipe.resize, run.recipe.channels, run.recipe.stream is not None)
+    recipe = run.recipe
+    reading = (recipe.image_size, recipe.resize, recipe.channels, recipe.white, recipe.stream is not None)
     return _Answers(
         name,
         split,

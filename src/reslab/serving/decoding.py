@@ -48,18 +48,22 @@ SMALL_MEMORY, LARGE_MEMORY = 64 << 20, 320 << 20
 MOST_AT_ONCE, AT_ONCE = 4, 64 << 10
 READY, READY_SECONDS = b"+", 60.0  # what a process sends once it has started, and how long that may take
 RESIZINGS: tuple[Resizing, ...] = get_args(Resizing)
-# Most pixels, image size, channels, place in RESIZINGS, bytes of the name, bytes of the picture.
-QUESTION = struct.Struct("!IIIIII")
+# Most pixels, image size, channels, place in RESIZINGS, white or 0, bytes of the name, bytes of the picture.
+QUESTION = struct.Struct("!IIIIIII")
 ANSWER = struct.Struct("!BI")  # an outcome; the number of bytes that follow, or of pixels if the picture is too large
 NAME_BYTES = 200
 
 
 class Shape(NamedTuple):
-    """A network's input: squares of `image_size` pixels, to which pictures are resized by `resize`."""
+    """A network's input: squares of `image_size` pixels, to which pictures are resized by `resize`.
+
+    Grey values of more than 8 bits run from 0 to `white`.
+    """
 
     image_size: int
     channels: int
     resize: Resizing = "squeeze"
+    white: int | None = None
 
 
 class Outcome(IntEnum):
@@ -90,10 +94,9 @@ class _Picture:
     def question(self) -> bytes:
         name = self.name.encode(errors="replace")[:NAME_BYTES]
         most = MAX_PIXELS if self.pixels else LARGE_PIXELS
-        return (
-            QUESTION.pack(most, *self.shape[:2], RESIZINGS.index(self.shape.resize), len(name), len(self.content))
-            + name
-        )
+        image_size, channels, resize, white = self.shape
+        resizing = RESIZINGS.index(resize)
+        return QUESTION.pack(most, image_size, channels, resizing, white or 0, len(name), len(self.content)) + name
 
     def fail(self, error: Exception) -> None:
         if not self.answered.done():
@@ -121,13 +124,19 @@ class Decoders:
         return len(self._small) + len(self._large)
 
     async def decode(
-        self, uploads: Sequence[Uploaded], *, image_size: int, channels: int, resize: Resizing = "squeeze"
+        self,
+        uploads: Sequence[Uploaded],
+        *,
+        image_size: int,
+        channels: int,
+        resize: Resizing = "squeeze",
+        white: int | None = None,
     ) -> list[NDArray[np.uint8]]:
         """Decode a request's uploads to (C, image_size, image_size) each. Cancelling removes those that wait.
 
         Raises: UserError if one is not a picture, is too large or takes too long; Busy if too many are waiting.
         """
-        shape = Shape(image_size, channels, resize)
+        shape = Shape(image_size, channels, resize, white)
         if len(self) + len(uploads) > WAITING:
             raise Busy
         if not self._tasks:
@@ -286,9 +295,10 @@ def work(source: BinaryIO, sink: BinaryIO, *, memory: int = LARGE_MEMORY) -> Non
     sink.write(READY)
     sink.flush()
     while head := source.read(QUESTION.size):
-        most, image_size, channels, resizing, name_size, size = QUESTION.unpack(head)
+        most, image_size, channels, resizing, white, name_size, size = QUESTION.unpack(head)
         name, content = source.read(name_size).decode(errors="replace"), source.read(size)
-        outcome, size, reply = _answer(name, content, most=most, shape=Shape(image_size, channels, RESIZINGS[resizing]))
+        shape = Shape(image_size, channels, RESIZINGS[resizing], white or None)
+        outcome, size, reply = _answer(name, content, most=most, shape=shape)
         sink.write(ANSWER.pack(outcome, size) + reply)
         sink.flush()
 
@@ -300,9 +310,8 @@ def _answer(name: str, content: bytes, *, most: int, shape: Shape) -> tuple[Outc
         with opening(io.BytesIO(content), name=name) as image:
             num_pixels = image.width * image.height
             if not most < num_pixels <= MAX_PIXELS:
-                pixels = with_channels(
-                    shrink(image, image_size=shape.image_size, resize=shape.resize), shape.channels
-                ).tobytes()
+                rgb = shrink(image, image_size=shape.image_size, resize=shape.resize, white=shape.white)
+                pixels = with_channels(rgb, shape.channels).tobytes()
                 return Outcome.PIXELS, len(pixels), pixels
     except UserError as error:
         if isinstance(error, UnknownFormatError) or not most < num_pixels <= MAX_PIXELS:

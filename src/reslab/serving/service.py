@@ -73,7 +73,8 @@ class Service:
         """
         for each in self.served:
             each.find_threshold(asked)
-        shapes = [Shape(each.network.image_size, each.network.channels, each.network.resizing) for each in self.served]
+        networks = [each.network for each in self.served]
+        shapes = [Shape(each.image_size, each.channels, each.resizing, each.white) for each in networks]
         with ExitStack() as stack:
             for batcher in self._batchers:
                 stack.enter_context(batcher.expecting(len(uploads)))

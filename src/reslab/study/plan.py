@@ -189,7 +189,8 @@ def _is_of(job: Job, run: Run) -> bool:
         return False
     recipe = run.recipe
     if isinstance(job.task, Recipe):
-        return recipe.model_dump(exclude=NAMES) == job.task.model_dump(exclude=NAMES)
+        planned = job.task.model_copy(update={"white": job.task.white or recipe.white})  # which a run finds and records
+        return recipe.model_dump(exclude=NAMES) == planned.model_dump(exclude=NAMES)
     extension, base = recipe.extension, Run(job.task.base)
     return (
         extension is not None

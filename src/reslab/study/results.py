@@ -158,7 +158,8 @@ def _check_images(runs: Sequence[MeasuredRun]) -> None:
         test = next((data for data in run.environment.data if data.split == "test"), None)
         if test is None:
             continue
-        source = (run.recipe.data, run.recipe.image_size, run.recipe.resize, run.recipe.channels, run.recipe.stream)
+        recipe = run.recipe
+        source = (recipe.data, recipe.image_size, recipe.resize, recipe.channels, recipe.white, recipe.stream)
         other, fingerprint = first.setdefault(source, (run, test.fingerprint))
         if fingerprint != test.fingerprint:
             raise UserError(

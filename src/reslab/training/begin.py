@@ -81,6 +81,8 @@ def begin(
     compiled = read_compile(computing.compile, device=team.device)
     precision = pick_precision(computing.precision, device=team.device)
     splits = team.in_turn(read)
+    # Recorded, so that later pictures, which may be brighter or darker, are read as these were.
+    recipe = recipe.model_copy(update={"white": splits[0].white})
     environment = describe_environment(
         device=team.device,
         seed=seed,

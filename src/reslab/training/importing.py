@@ -130,6 +130,7 @@ def _build(recipe: Recipe, images: ImageSet) -> Network:
         channels=channels,
         image_size=recipe.image_size,
         resize=recipe.resize,
+        white=images.white,
         standardize=recipe.standardize or images.statistics(),
     )
     return Network(models.build(recipe.model, num_classes=len(images.classes), channels=channels).eval(), weights)

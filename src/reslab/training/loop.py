@@ -440,5 +440,6 @@ class Trainer:
             channels=self.images.images.shape[1],
             image_size=self.recipe.image_size,
             resize=self.recipe.resize,
+            white=self.recipe.white,
             standardize=self.by,
         )

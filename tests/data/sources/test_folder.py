@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reslab.data.framing import Form
 from reslab.data.images import Labelled, Split
 from reslab.data.load import load
 from reslab.data.sources.decoded import open_listing
@@ -31,7 +32,7 @@ def fill(root: Path, counts: dict[str, int], *, start: int = 0) -> None:
 
 
 def read_folder(path: Path, *, split: Split, image_size: int) -> Labelled:
-    source = open_listing(list_folder(path), split=split, image_size=image_size)
+    source = open_listing(list_folder(path), split=split, form=Form(image_size))
     blocks = [block for block in source.blocks if isinstance(block, Block)]
     images, labels = (
         np.concatenate(parts) for parts in zip(*((block.images, block.labels) for block in blocks), strict=True)
@@ -96,7 +97,7 @@ def test_grey_becomes_three_equal_channels(tmp_path: Path) -> None:
 
 def test_sixteen_bits_of_grey_are_scaled_not_clipped(tmp_path: Path) -> None:
     deep = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
-    np.testing.assert_array_equal(read_one(tmp_path, Image.fromarray(deep))[0], deep // 256)
+    np.testing.assert_array_equal(read_one(tmp_path, Image.fromarray(deep))[0], np.rint(deep / 257))
 
 
 def test_one_bit_is_black_and_white(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -54,6 +55,21 @@ def test_pictures_get_the_labels_beside_them(tmp_path: Path, ending: str, write:
         assert images.classes == classes
         assert images.labels.tolist() == [0, 1, 0, 1, 0, 1]
         assert images.images[:, 0, 0, 0].tolist() == list(range(start, start + 6))
+
+
+def test_grey_pictures_of_16_bits_have_one_white(tmp_path: Path) -> None:
+    """From 500 to 3,000 in training, where each has the same value throughout; 40,000 in the test split."""
+    for split, values in (("train", range(500, 3001, 500)), ("test", range(40_000, 40_006))):
+        members: list[tuple[str, bytes]] = []
+        for number, value in enumerate(values):
+            buffer = io.BytesIO()
+            Image.fromarray(np.full((8, 8), value, np.uint16)).save(buffer, "PNG")
+            members += [(f"{number}.png", buffer.getvalue()), (f"{number}.cls", b"%d" % (number % 2))]
+        write_tar(tmp_path / f"{split}-000000.tar", members)
+    train, test = (load(f"shards:{tmp_path}", split, image_size=8) for split in ("train", "test"))
+    assert (train.white, test.white) == (4095, 4095)
+    assert train.images[:, 0, 0, 0].tolist() == [round(value * 255 / 4095) for value in range(500, 3001, 500)]
+    assert (test.images[:] == 255).all()
 
 
 def test_other_kinds_of_pictures_in_several_tars_are_cut_by_content(tmp_path: Path) -> None:

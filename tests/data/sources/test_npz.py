@@ -207,6 +207,7 @@ DEEP = SQUARES.astype(np.uint16)
         (SQUARES.astype(np.float32), None),
         (SQUARES.astype(np.int64), None),
         (DEEP, None),
+        (DEEP * 4, "uint16 from 0 (black) to 1023 (white)"),
         (DEEP * 16, "uint16 from 0 (black) to 4095 (white)"),
         (DEEP * 257, "uint16 from 0 (black) to 65535 (white)"),
     ],
@@ -220,6 +221,32 @@ def test_images_of_every_layout_and_type_become_the_same_pixels(
     assert abs(found.astype(int) - SQUARES.transpose(0, 3, 1, 2)).max() <= 1
     lines = capsys.readouterr().err
     assert (said in lines) if said else not lines
+
+
+def test_deep_arrays_have_the_white_of_their_training_images(tmp_path: Path) -> None:
+    path = write(tmp_path, **SPLIT | {"images": DEEP * 16, "test_images": DEEP[:4] * 64})
+    train, test = (load(f"npz:{path}", split, image_size=16) for split in ("train", "test"))
+    assert (train.white, test.white) == (4095, 4095)
+    wanted = (SQUARES[:4].transpose(0, 3, 1, 2) * (64 * 255 / 4095)).clip(0, 255)
+    assert abs(test.images.numpy() - wanted).max() <= 0.51
+    assert load(f"npz:{path}", "train", image_size=16, white=16_383).images.max() == round(4080 * 255 / 16_383)
+
+
+@pytest.mark.parametrize("images", [SQUARES, SQUARES.astype(np.int64), SQUARES / 255])
+def test_arrays_of_8_bits_and_fractions_have_no_white(tmp_path: Path, images: Any) -> None:
+    path = write(tmp_path, **SPLIT | {"images": images})
+    assert load(f"npz:{path}", "train", image_size=16).white is None
+
+
+def test_images_cut_off_as_the_test_split_do_not_stretch_the_training_images(tmp_path: Path) -> None:
+    """One image spans ten times the range of all others; the cut, which goes by content, now and then takes it."""
+    plain = np.random.default_rng(0).normal(size=(40, 8, 8)).clip(-2, 2)
+    spreads = []
+    for place in range(20):
+        scaled = plain * np.where(np.arange(40) == place, 10, 1)[:, None, None]
+        path = write(tmp_path, images=scaled, labels=np.arange(40) % 2)
+        spreads.append(read_npz(path, split="train").images.std())
+    assert min(spreads) < 20 < 50 < max(spreads)
 
 
 @pytest.mark.parametrize(

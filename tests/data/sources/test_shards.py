@@ -83,6 +83,20 @@ def test_validation_pictures_are_counted_since_they_are_not_packed(
     assert f"{expression}: 2 validation pictures not packed, since " in capsys.readouterr().err
 
 
+def test_the_white_of_packed_pictures_is_kept(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for number in range(8):
+        path = tmp_path / "pictures" / ("train", "test")[number % 2] / "ab"[number // 2 % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 4096, (8, 8), np.uint16)).save(path)
+    expression = f"folder:{tmp_path / 'pictures'}"
+    pack(expression, str(tmp_path / "packed"), image_size=8)
+    packed = load(f"shards:{tmp_path / 'packed'}", "train", image_size=8)
+    streamed = load(f"shards:{tmp_path / 'packed'}", "train", image_size=8, stream=4)
+    assert (packed.white, streamed.white) == (4095, 4095)
+    assert (packed.images[:] == load(expression, "train", image_size=8).images[:]).all()
+
+
 def test_colour_is_kept(official: Path, tmp_path: Path) -> None:
     pack("cifar10", str(tmp_path / "packed"), data_dir=official, images_per_shard=30)
     both = [load(each, "train", data_dir=official) for each in ("cifar10", f"shards:{tmp_path}/packed")]

@@ -98,7 +98,9 @@ def _load_all(expression: str, data_dir: Path | None) -> tuple[ImageSet, ...]:
         for split in ("train", "test")
     )
     check_classes(train)
-    own = load_validation(expression, classes=train.classes, data_dir=data_dir, form=Form(SIDE), skip_damaged=True)
+    own = load_validation(
+        expression, classes=train.classes, data_dir=data_dir, form=Form(SIDE, white=train.white), skip_damaged=True
+    )
     return tuple(each for each in (train, own, test) if each is not None)
 
 
@@ -116,7 +118,8 @@ def _examine(
     ratio = max(sizes) / min(sizes) if sizes else 1.0
     with counting("looking at pictures", total=num_images) as show:
         extreme = tuple(found for each in sets for found in _find_extreme(each, show))
-    shapes, converted = _look_into(files.listings) if is_thorough else (None, ())
+    white = sets[0].white if sets else None
+    shapes, converted = _look_into(files.listings, white=white) if is_thorough else (None, ())
     return Report(
         expression=expression,
         used={each.split: len(each.labels) for each in sets},
@@ -168,7 +171,9 @@ def _reason(sentence: str, *, name: str) -> str:
     return sentence.removeprefix(name).rpartition(": ")[0].strip() or sentence
 
 
-def _look_into(listings: Sequence[Listing]) -> tuple[findings.Shapes | None, tuple[findings.Reduced, ...]]:
+def _look_into(
+    listings: Sequence[Listing], *, white: int | None
+) -> tuple[findings.Shapes | None, tuple[findings.Reduced, ...]]:
     """Measure the picture files, and find what reading them leaves out."""
     files = [pair for listing in listings for pair in zip(listing.files, listing.names, strict=True)]
     sizes: list[tuple[int, int]] = []
@@ -178,7 +183,7 @@ def _look_into(listings: Sequence[Listing]) -> tuple[findings.Shapes | None, tup
         for done, (file, name) in enumerate(files):
             with suppress(UserError), opening(file, name=name) as image:
                 sizes.append(image.size)
-                for loss in losses_of(image):
+                for loss in losses_of(image, white=white):
                     losses[loss].append(name)
             show(done)
     parts = (findings.Reduced(loss=loss, count=len(names), paths=tuple(names)) for loss, names in losses.items())

@@ -10,24 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from reslab.data.framing import Form
 from reslab.data.images import Split
 from reslab.data.pictures import opening, shrink, white_of
 from reslab.data.sources.listing import Listing, keys_of
 from reslab.data.storage.blocks import Block, Source, Unreadable, stamp_files
 from reslab.errors import UserError
-from reslab.recipe.shapes import Resizing
 
 WORKERS = min(8, os.cpu_count() or 1)
 BLOCK = 256  # pictures at a time
 
 
-def open_listing(listing: Listing, *, split: Split, image_size: int, resize: Resizing = "squeeze") -> Source:
+def open_listing(listing: Listing, *, split: Split, form: Form) -> Source:
     """Return the pictures of a split as a source whose blocks are (M, 3, image_size, image_size)."""
     part = listing.of_split(split)
     return Source(
         num_images=len(part.files),
         classes=part.classes,
-        blocks=_decode_all(part, image_size, resize),
+        blocks=_decode_all(part, form),
         stamp=f"{stamp_files(part.files)} {hashlib.sha256(part.labels.tobytes()).hexdigest()}",
         names=part.names,
         keys=part.keys(),
@@ -35,11 +35,12 @@ def open_listing(listing: Listing, *, split: Split, image_size: int, resize: Res
     )
 
 
-def _decode_all(listing: Listing, image_size: int, resize: Resizing) -> Iterator[Block | Unreadable]:
+def _decode_all(listing: Listing, form: Form) -> Iterator[Block | Unreadable]:
     def read(place: int) -> tuple[NDArray[np.uint8], int | None] | str:
         try:
             with opening(listing.files[place], name=listing.names[place]) as image:
-                return shrink(image, image_size=image_size, resize=resize), white_of(image)
+                pixels = shrink(image, image_size=form.image_size, resize=form.resize, white=form.white)
+                return pixels, white_of(image)
         except UserError as error:
             return str(error)
 

@@ -28,6 +28,7 @@ from reslab.data.pictures import decode
 from reslab.data.sources.listing import keep_digests, keys_of
 from reslab.data.sources.shard_index import INDEX
 from reslab.data.sources.shards import MAX_MEMBER, PICTURES, WORKERS
+from reslab.data.sources.white import keep_white, white_of_pictures
 from reslab.data.split import cut_by_key
 from reslab.data.storage.blocks import Block, Source, Unreadable, stamp_files
 from reslab.errors import UserError
@@ -47,6 +48,8 @@ class _Sample(NamedTuple):
 
 
 class _ListedSplit(NamedTuple):
+    """The pictures of one split, M samples with their labels (M,), of K classes."""
+
     samples: list[_Sample]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
@@ -76,6 +79,24 @@ def sample_training(files: Sequence[Path], *, num: int) -> tuple[list[bytes], in
     samples = _list_split(files, "train").samples
     some = samples[:: max(1, len(samples) // num)]
     return [content for _, content in _read_pictures(some)], len(samples)
+
+
+def white_of_foreign(files: Sequence[Path]) -> int | None:
+    """Find the white of the training pictures; None if none has more than 8 bits of grey.
+
+    Raises: UserError as `open_foreign`.
+    """
+    origin = f"shards:{files[0].parent}"
+
+    def find() -> int | None:
+        samples = _list_split(files, "train").samples
+        whites = []
+        for start in range(0, len(samples), BLOCK):
+            contents = [io.BytesIO(content) for _, content in _read_pictures(samples[start : start + BLOCK])]
+            whites.append(white_of_pictures(contents, origin=origin))
+        return max(filter(None, whites), default=None)
+
+    return keep_white(find, stamp=stamp_files(files), origin=origin)
 
 
 def _list_split(files: Sequence[Path], split: Split) -> _ListedSplit:
@@ -198,8 +219,11 @@ def _decode_all(samples: Sequence[_Sample], labels: NDArray[np.int64], form: For
     """Read pictures in the order of their archives, which is that of the samples."""
 
     def read(item: tuple[str, bytes]) -> NDArray[np.uint8] | str:
+        name, content = item
         try:
-            return decode(io.BytesIO(item[1]), image_size=form.image_size, resize=form.resize, name=item[0])
+            return decode(
+                io.BytesIO(content), image_size=form.image_size, resize=form.resize, white=form.white, name=name
+            )
         except UserError as error:
             return str(error)
 

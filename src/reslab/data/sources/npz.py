@@ -17,11 +17,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.data.arrays import Labels, Layout, describe_scale, find_layout, find_scale, read_labels, read_names
+from reslab.data.arrays import (
+    Labels,
+    Layout,
+    PixelRange,
+    describe_scale,
+    find_layout,
+    find_scale,
+    find_white,
+    is_deep,
+    read_labels,
+    read_names,
+)
 from reslab.data.images import Split
 from reslab.data.notes import say_once
 from reslab.data.sources.array_files import ArrayFile, StoredArray, open_arrays
 from reslab.data.sources.listing import keep_digests, keys_of
+from reslab.data.sources.white import keep_white
 from reslab.data.split import cut_by_key
 from reslab.data.storage.blocks import Block, Source, in_order, stamp_files
 from reslab.errors import UserError
@@ -47,11 +59,65 @@ class _Pair(NamedTuple):
     labels: str
 
 
-def open_npz(path: Path, *, split: Split) -> Source:
+class _Selected(NamedTuple):
+    """The images of one split: an array, which of its images (M,) belong to the split, and all of its labels (N,)."""
+
+    file: ArrayFile
+    name: str
+    layout: Layout
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    digests: NDArray[np.uint64]
+    chosen: NDArray[np.int64]
+
+    @property
+    def array(self) -> StoredArray:
+        return self.file.arrays[self.name]
+
+    def blocks(self) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """Yield indices (m,) and images (m, …) as stored, in ascending order."""
+        done = start = 0
+        for rows in self.array.blocks():
+            inside = self.chosen[done : np.searchsorted(self.chosen, start + len(rows))]
+            if len(inside):
+                yield inside, rows[inside - start]
+                done += len(inside)
+            start += len(rows)
+
+
+def open_npz(path: Path, *, split: Split, white: int | None = None) -> Source:
     """Read the labels of one split; its blocks are (M, C, H, W).
 
+    Integers of more than 8 bits run from 0 to `white`; without it, and in all other arrays, the training images decide.
     Raises: UserError that names the invalid array and what it should be, in part only when the blocks are read.
     """
+    some = _select(path, split)
+    keys = some.digests[some.chosen]
+    stamp = stamp_files(some.file.files)
+    return Source(len(some.chosen), some.classes, _stream(some, path, white), stamp, keys=keys, digests=keys)
+
+
+def white_of_npz(path: Path) -> int | None:
+    """Find the white of the training images; None unless they are integers of more than 8 bits.
+
+    Raises: UserError as `open_npz`.
+    """
+    trained = _select(path, "train")
+    if not is_deep(trained.array.dtype):
+        return None
+    return keep_white(
+        lambda: find_white(trained.array.dtype, _find_scale(trained, path)),
+        stamp=f"{trained.name} {stamp_files(trained.file.files)}",
+        origin=f"npz:{path}",
+    )
+
+
+def has_validation(path: Path) -> bool:
+    """Return whether a file has validation arrays besides test arrays. Raises: UserError as `open_npz`."""
+    return {"validation", "test"} <= _open(path)[1].keys()
+
+
+def _select(path: Path, split: Split) -> _Selected:
     file, pairs = _open(path)
     if split == "test" and "test" not in pairs and "validation" in pairs:
         say_once(f"npz:{path} has no test arrays: {' and '.join(pairs['validation'])} are the test split")
@@ -65,15 +131,7 @@ def open_npz(path: Path, *, split: Split) -> Source:
     digests, chosen = _find_digests(file, pair.images, path), np.arange(len(labels))
     if len(pairs) == 1:
         chosen = cut_by_key(digests, labels, classes=classes, split=split)
-    train = pairs["train"].images
-    blocks = _stream(file.arrays[pair.images], layout, file.arrays[train], train, labels, chosen, path)
-    keys = digests[chosen]
-    return Source(len(chosen), classes, blocks, stamp_files(file.files), keys=keys, digests=keys)
-
-
-def has_validation(path: Path) -> bool:
-    """Return whether a file has validation arrays besides test arrays. Raises: UserError as `open_npz`."""
-    return {"validation", "test"} <= _open(path)[1].keys()
+    return _Selected(file, pair.images, layout, labels, classes, digests, chosen)
 
 
 def _open(path: Path) -> tuple[ArrayFile, dict[Split, _Pair]]:
@@ -200,38 +258,29 @@ def _find_digests(file: ArrayFile, name: str, path: Path) -> NDArray[np.uint64]:
     return keys_of(keep_digests(digest, num=array.shape[0], stamp=stamp, origin=f"npz:{path}"))
 
 
-def _stream(
-    array: StoredArray,
-    layout: Layout,
-    train: StoredArray,
-    name: str,
-    labels: NDArray[np.int64],
-    chosen: NDArray[np.int64],
-    path: Path,
-) -> Iterator[Block]:
-    """Yield the images at the indices `chosen`, in ascending order."""
-    scale = find_scale(train.dtype, *_find_range(train, name, path))
-    if words := describe_scale(train.dtype, scale):
-        say_once(f"npz:{path}: {name!r} is {words}")
-    done = start = 0
-    for rows in array.blocks():
-        inside = chosen[done : np.searchsorted(chosen, start + len(rows))]
-        if len(inside):
-            images = np.ascontiguousarray(scale.apply(layout.arrange(rows[inside - start])))
-            yield in_order(images, labels[inside], start=done)
-            done += len(inside)
-        start += len(rows)
+def _stream(some: _Selected, path: Path, white: int | None) -> Iterator[Block]:
+    """Yield the images in ascending order."""
+    trained = _select(path, "train")
+    scale = _find_scale(trained, path, white)
+    if words := describe_scale(trained.array.dtype, scale):
+        say_once(f"npz:{path}: {trained.name!r} is {words}")
+    done = 0
+    for places, rows in some.blocks():
+        images = np.ascontiguousarray(scale.apply(some.layout.arrange(rows)))
+        yield in_order(images, some.labels[places], start=done)
+        done += len(places)
 
 
-def _find_range(array: StoredArray, name: str, path: Path) -> tuple[float, float]:
-    """Find the minimum and maximum. Raises: UserError if they are not finite."""
-    if array.dtype.kind == "b" or array.dtype == np.uint8:
-        return 0.0, 255.0
-    ends = [(rows.min(), rows.max()) for rows in array.blocks()]
-    low, high = float(min(low for low, _ in ends)), float(max(high for _, high in ends))
+def _find_scale(trained: _Selected, path: Path, white: int | None = None) -> PixelRange:
+    """Choose black and white by the training images. Raises: UserError if some values are not finite."""
+    dtype = trained.array.dtype
+    if dtype.kind == "b" or dtype == np.uint8:
+        return find_scale(dtype, 0.0, 255.0)
+    ends = [(rows.min(), rows.max()) for _, rows in trained.blocks()]
     if not np.isfinite([end for pair in ends for end in pair]).all():
-        raise UserError(f"{path}: {name!r} has values that are not finite: replace them")
-    return low, high
+        raise UserError(f"{path}: {trained.name!r} has values that are not finite: replace them")
+    low, high = float(min(low for low, _ in ends)), float(max(high for _, high in ends))
+    return find_scale(dtype, low, high, white=white)
 
 
 def _check_images(images: StoredArray, name: str, num: int, path: Path) -> Layout:

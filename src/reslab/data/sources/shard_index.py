@@ -71,12 +71,13 @@ class Hashes(NamedTuple):
 
 
 class ShardIndex(Part):
-    """The packed data: images of shape (C, H, W), and the expression that they came from."""
+    """The packed data: images of shape (C, H, W), the expression that they came from, and the white of its pictures."""
 
     schema_version: Literal[1] = 1
     expression: str
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     image_shape: tuple[Literal[1, 3], PositiveInt, PositiveInt]
+    white: PositiveInt | None = None
     splits: dict[Literal["train", "test"], ShardedSplit]
 
 

@@ -196,6 +196,11 @@ def open_shards(url: str, *, split: Split, form: Form, skip_damaged: bool) -> So
     return Source(num_images, reader.index.classes, reader.blocks(), reader.stamp, keys=keys, digests=digests)
 
 
+def white_of_shards(url: str) -> int | None:
+    """Return the white of the pictures that were packed. Raises: UserError if the index is missing or invalid."""
+    return read_index(Store.at(url))[0].white
+
+
 class Sharded(Pixels):
     """Images left in their shards: a shard is read when one of its images is needed, and `buffer` images are kept.
 

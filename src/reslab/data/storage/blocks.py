@@ -23,7 +23,7 @@ from reslab.recipe.shapes import Resizing
 class Block(NamedTuple):
     """Images (M, C, H, W) uint8 with labels (M,) int64, and their indices (M,) in the set.
 
-    `whites` are the white levels of those pictures whose own values decide it.
+    `whites` are the smallest whites that hold those pictures that have more than 8 bits of grey.
     """
 
     images: NDArray[np.uint8]

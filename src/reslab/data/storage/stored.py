@@ -2,17 +2,18 @@
 
 An entry has `images.bin`, (N, C, H, W) uint8, and `labels.npy`, (N,) int64; an unreadable image has the label -1, and
 `entry.json` says why. The cache key covers the source, its files' names and versions, the labels, the split, the
-image size and how pictures become squares.
+image size, how pictures become squares, and white.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reslab.data.framing import Form
 from reslab.data.images import Labelled, Split
 from reslab.data.notes import say_once
 from reslab.data.pixels import SMALL, StoredPixels
@@ -22,9 +23,9 @@ from reslab.data.storage.cache import make_room, name_of, opening, read_facts
 from reslab.errors import Failure, UserError
 from reslab.recipe.shapes import Resizing
 from reslab.runs.files import writing
-from reslab.words import counted, listing, some
+from reslab.words import counted, some
 
-FORMAT = 3  # increase it when pixels change
+FORMAT = 4  # increase it when pixels change
 _DAMAGED_SHOWN = 10
 _DAMAGED_NAMED = 3  # when they are left out
 
@@ -34,11 +35,10 @@ def read_cached(
     *,
     origin: str,
     split: Split,
-    image_size: int,
-    resize: Resizing = "squeeze",
+    form: Form,
     skip_damaged: bool = False,
 ) -> Labelled:
-    """Return the images of `source`, squares of `image_size` pixels, from the cache, storing them first if necessary.
+    """Return the images of `source` as squares, in their own channels, from the cache, storing them first if necessary.
 
     Small sets are read into memory, large ones stay in their file. With `skip_damaged`, unreadable images are counted
     and left out; otherwise they raise a UserError that names them. Raises: UserError or Failure if the cache cannot
@@ -47,16 +47,17 @@ def read_cached(
 
     def make(part: Path) -> dict[str, Any]:
         shape, labels, damaged, whites = _write_images(
-            part / "images.bin", source, origin=origin, image_size=image_size, how=resize
+            part / "images.bin", source, origin=origin, image_size=form.image_size, how=form.resize
         )
         writing(part, lambda: np.save(part / "labels.npy", labels))
         return {"origin": origin, "split": split, "shape": shape, "damaged": damaged, "whites": sorted(whites.items())}
 
-    with opening(name_of(FORMAT, origin, split, image_size, resize, source.stamp, source.classes), make) as path:
+    identity = (FORMAT, origin, split, form.image_size, form.resize, form.white, source.stamp, source.classes)
+    with opening(name_of(*identity), make) as path:
         images, facts = _open(path, source), read_facts(path)
-    if split == "train" and len(whites := facts.get("whites", [])) > 1:
-        levels = listing([f"{white:,} in {counted(num, 'picture')}" for white, num in whites])
-        say_once(f"{origin}: the white level of deep grey pictures varies, {levels}: save them all with one bit depth")
+    if split == "train" and form.white is not None:
+        for line in _compare_whites(form.white, dict(facts["whites"])):
+            say_once(f"{origin}: {line}")
     damaged: list[str] = [sentence for _, sentence in facts["damaged"]]
     if not damaged:
         return images
@@ -65,6 +66,19 @@ def read_cached(
     shown = some([_without_advice(sentence) for sentence in damaged], len(damaged), _DAMAGED_NAMED)
     say_once(f"{origin}: {counted(len(damaged), 'damaged picture')} left out of the {split} split: {shown}")
     return images.subset(np.flatnonzero(images.labels >= 0))._replace(num_damaged=len(damaged))
+
+
+def _compare_whites(white: int, own: dict[int, int]) -> Iterator[str]:
+    """Say if many grey pictures stay far below white, or some are brighter; `own` counts them by their own whites."""
+    total = sum(own.values())
+    darker = {each: num for each, num in own.items() if each < white}
+    if (num := sum(darker.values())) > total / 2:
+        yield (
+            f"{num:,} of {counted(total, 'grey picture')} stay within {max(darker):,} while white is {white:,}: "
+            f"--set white={max(darker)} shows more of them, and clips brighter ones"
+        )
+    if num := sum(num for each, num in own.items() if each > white):
+        yield f"{counted(num, 'grey picture')} of {total:,} are clipped, since white is {white:,}"
 
 
 def describe_damaged(sentences: Sequence[str], *, origin: str) -> str:

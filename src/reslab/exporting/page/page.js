@@ -32,6 +32,15 @@ async function open() {
   return { ort, session };
 }
 
+// A browser keeps the upper 8 of 16 bits, which is nearly nothing of pictures whose white is far below 65535.
+async function check(file) {
+  const head = new Uint8Array(await file.slice(0, 26).arrayBuffer());
+  const isDeepGrey = head[1] === 0x50 && head[2] === 0x4e && head[24] === 16 && head[25] === 0;  // of a PNG
+  if (isDeepGrey && known.white !== null && known.white < 65535) {
+    throw new Error(`a browser reads the upper 8 of its 16 bits, but its white is ${known.white}; use reslab predict`);
+  }
+}
+
 // The pixels as stored in the file: no colour profile is applied, and transparent parts are put on white.
 async function read(file) {
   const image = await createImageBitmap(file, { colorSpaceConversion: "none", imageOrientation: "from-image" });
@@ -60,6 +69,7 @@ async function classify(file) {
   $("results").prepend(card);
   try {
     const { ort, session } = await opened;
+    await check(file);
     const { pixels, canvas } = await read(file);
     const images = new ort.Tensor("uint8", pixels, [1, canvas.height, canvas.width, 3]);
     const { probabilities, familiarity } = await session.run({ images });

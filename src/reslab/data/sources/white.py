@@ -1,0 +1,47 @@
+"""The white of a source: one grey value for all its pictures of more than 8 bits, found from training pictures alone.
+
+It is the smallest of `WHITES` that holds every training picture. Two exposures of one scene therefore stay different,
+and whatever is brighter in a later picture is clipped.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO
+
+from reslab.data.pictures import look_for_white
+from reslab.data.progress import counting
+from reslab.data.sources.listing import Listing
+from reslab.data.storage.blocks import stamp_files
+from reslab.data.storage.cache import name_of, opening, read_facts
+
+FORMAT = 1  # increase it when whites change
+_READERS = 8  # threads
+
+
+def white_of_listing(listing: Listing) -> int | None:
+    """Find the white of a listing's training pictures; None if none has more than 8 bits of grey."""
+    files = listing.of_split("train").files
+    origin = str(listing.root)
+    return keep_white(lambda: white_of_pictures(files, origin=origin), stamp=stamp_files(files), origin=origin)
+
+
+def white_of_pictures(pictures: Sequence[Path | BinaryIO], *, origin: str) -> int | None:
+    """Find the smallest white that holds all pictures; None if none has more than 8 bits of grey."""
+    white = 0
+    with ThreadPoolExecutor(_READERS) as pool, counting(f"{origin}: brightest values", total=len(pictures)) as show:
+        for done, own in enumerate(pool.map(look_for_white, pictures), 1):
+            white = max(white, own or 0)
+            show(done)
+    return white or None
+
+
+def keep_white(find: Callable[[], int | None], *, stamp: str, origin: str) -> int | None:
+    """Return a white from the cache if the stamp is the same, else find it."""
+
+    def make(_: Path) -> dict[str, object]:
+        return {"origin": origin, "split": "white", "shape": [], "white": find()}
+
+    with opening(name_of("white", FORMAT, stamp), make) as path:
+        white: int | None = read_facts(path)["white"]
+    return white
