@@ -46,6 +46,17 @@ def test_the_network_computes_the_features_that_its_head_was_solved_on(channels:
     torch.testing.assert_close(served[:, :16], base.features(images.images), rtol=0, atol=0)
 
 
+def test_a_pretrained_network_that_was_trained_further_gives_its_own_features() -> None:
+    base = make_base(3)
+    options = Fusion(base=FastConv(widths=(8, 16, 16)), pretrained=EfficientNetLite(resize=40))
+    fused = Network(fuse(base, options, num_classes=3), base.metadata.model_copy(update={"model": options}))
+    with torch.no_grad():
+        fused.module.pretrained.last[0].weight.mul_(1.5)
+    images = load("digits", "train", image_size=12).subset(torch.arange(6))
+    object.__setattr__(images, "images", images.images.expand(-1, 3, -1, -1).contiguous())
+    torch.testing.assert_close(compute_fused(fused, images), fused.features(images.images), rtol=1e-3, atol=1e-4)
+
+
 def test_kept_rows_of_a_linear_layer_are_as_those_of_the_smaller_one() -> None:
     torch.manual_seed(0)
     x, small, layer = torch.randn(50, 30), nn.Linear(17, 4), SplitLinear(30, 9, blocks=[(4, 17)])

@@ -24,9 +24,7 @@ def fuse(base: Network, options: Fusion, *, num_classes: int) -> FusionClassifie
     if isinstance(base.module, FusionClassifier):
         _load(module, base.module)
     else:
-        pretrained = start_from(
-            f"efficientnet_lite{options.pretrained.size}", options.pretrained, num_classes=1, channels=channels
-        )
+        pretrained = start_from(_name(options), options.pretrained, num_classes=1, channels=channels)
         _load(module.base, base.module)
         _load(module.pretrained, pretrained)
         own, wanted = base.metadata.standardize, standardize_for(channels)
@@ -48,11 +46,26 @@ def _load(module: nn.Module, source: nn.Module) -> None:
 
 
 def compute_fused(network: Network, images: ImageSet) -> Tensor:
-    """Compute features (N, D), the input of a fused network's head; those of the pretrained network are cached."""
+    """Compute features (N, D), the input of a fused network's head.
+
+    Those of the pretrained network are cached, unless its weights have been trained further.
+    """
     module, options = network.module, network.metadata.model
     assert isinstance(module, FusionClassifier)
     assert isinstance(options, Fusion)
     assert options.pretrained.resize is not None
+    if not _is_published(module.pretrained, options, channels=network.channels):
+        return network.features(images.images)
     first = Network(module.base, network.metadata).features(images.images)
-    second = Pretrained(f"efficientnet_lite{options.pretrained.size}", image_size=options.pretrained.resize)
+    second = Pretrained(_name(options), image_size=options.pretrained.resize)
     return torch.cat([first, torch.from_numpy(second.features(images.images))], dim=1)
+
+
+def _is_published(pretrained: nn.Module, options: Fusion, *, channels: int) -> bool:
+    """Return whether the layers below the head have the weights that they began with."""
+    published = start_from(_name(options), options.pretrained, num_classes=1, channels=channels).state_dict()
+    return all(torch.equal(value.cpu(), published[name]) for name, value in pretrained.state_dict().items())
+
+
+def _name(options: Fusion) -> str:
+    return f"efficientnet_lite{options.pretrained.size}"
