@@ -419,7 +419,6 @@ def extensions_of_fast94() -> str:
         "`finetune-fusion`": "fusion/tuned",
         "`fusion`": "fusion/fusion",
         "`fusion`, 20 images of each reptile": "fusion/few",
-        "`fusion` as it was, one head on all features": "fusion/one-head",
         "`fusion --keep-old exact`": "fusion/exact",
         "`fusion --old-data 20`": "fusion/old20",
         "`fusion --old-data none`, after `remember`": "fusion/none-memory",

@@ -154,11 +154,15 @@ def join(
     return fusion.join(show(first, second, held_out), judges, num_old=2).head
 
 
-def solve(
+def solve(head: nn.Linear, training: fusion.LabelledFeatures, **options: Any) -> list[fusion.SolvedHead]:
+    return [each.head for each in candidates(head, training, **options)]
+
+
+def candidates(
     head: nn.Linear, training: fusion.LabelledFeatures, *, held_out: fusion.LabelledFeatures, **options: Any
-) -> list[fusion.SolvedHead]:
+) -> list[fusion.Candidate]:
     """Solve heads of two old classes and a new one."""
-    found = fusion.candidates(
+    return fusion.candidates(
         head,
         training,
         held_out=held_out,
@@ -168,7 +172,6 @@ def solve(
         num_base_features=3,
         **({"keep_old": False} | options),
     )
-    return [each.head for each in found]
 
 
 def show(first: fusion.SolvedHead, second: fusion.SolvedHead, images: fusion.LabelledFeatures) -> fusion.Experts:
@@ -298,17 +301,7 @@ def test_folds_of_training_images_say_what_too_few_held_out_ones_cannot(
         head.weight[:], head.bias[:] = first.weight, 0.0
     losses = []
     for chosen in ((), folds):
-        found = fusion.candidates(
-            head,
-            training,
-            held_out=held_out,
-            coming=EVEN,
-            num_old=2,
-            num_known=2,
-            num_base_features=3,
-            keep_old=False,
-            folds=chosen,
-        )
+        found = candidates(head, training, held_out=held_out, folds=chosen)
         best = min(found, key=lambda each: each.loss)
         losses.append(float(nn.functional.cross_entropy(best.head.logits(strange.features), strange.labels)))
         assert len(found) == len(fusion.SHRINKAGES)
