@@ -330,15 +330,14 @@ def log_loss(logits: NDArray[np.floating], labels: Integers) -> float:
 def _smoothed_loss(logits: NDArray[np.floating], labels: Integers) -> float:
     """Compute the cross-entropy with smoothed labels.
 
-    With n images per class, a label has the probability (n + 1) / (n + 2), as in Platt 1999, so that a few answers that
-    are all correct do not lead to a temperature of zero.
+    With N images, a label has the probability (N + 1) / (N + 2), as in Platt 1999, so that a few answers that are all
+    correct do not lead to a temperature of zero. The rest goes to the most probable other class, the likeliest mistake.
     """
-    num_images, num_classes = logits.shape
-    doubt = 1 / (num_images / num_classes + 2)
+    num_images = len(labels)
     losses = _surprise(logits)
-    right = losses[np.arange(num_images), labels]
-    wrong = (losses.sum(1) - right) / (num_classes - 1)
-    return float(((1 - doubt) * right + doubt * wrong).mean())
+    is_label = np.arange(logits.shape[1]) == labels[:, None]
+    wrong = np.where(is_label, np.inf, losses).min(1)
+    return float(((num_images + 1) * losses[is_label] + wrong).mean() / (num_images + 2))
 
 
 def _surprise(logits: NDArray[np.floating]) -> NDArray[np.floating]:
