@@ -12,7 +12,9 @@ from reslab import models
 from reslab.data.load import load
 from reslab.errors import UserError
 from reslab.extension import extend, fusion
+from reslab.fitting import choice, fit
 from reslab.models.fusion import SplitLinear
+from reslab.network.familiarity import FEWEST
 from reslab.network.network import Network
 from reslab.pretrained.fusion import compute_fused, fuse
 from reslab.recipe.networks import EfficientNetLite, FastConv, Fusion
@@ -233,7 +235,7 @@ def test_each_opinion_rests_on_its_own_features(
 
     def look(experts: fusion.Experts, *_: object, **__: object) -> fusion.Candidate:
         heads.extend(experts[:2])
-        return fusion.Candidate(experts.first, 0.0)
+        return fusion.Candidate(experts.first, experts.first_logits, 0.0)
 
     monkeypatch.setattr(fusion, "join", look)
     head = nn.Linear(6, 3)
@@ -336,3 +338,20 @@ def test_each_fold_is_judged_by_experts_that_have_not_seen_it(
     assert len(heads) == len(fusion.PENALTIES)
     again = seen[0].second.logits(training.features[folds[0]])
     assert not torch.allclose(seen[0].second_logits[10:160], again)  # those are of rows solved on the other fold
+
+
+def test_what_is_taught_to_a_fitted_network_still_knows_what_is_unlike_its_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "SIZES", {"efficientnet_lite0": (32,)})
+    base = fit("digits:1,4,7@30", out=tmp_path / "base", minutes=1)
+    made = extend(base.path, data="digits:0,8@15", out=tmp_path / "more", method="fusion")
+    network = Network.load(made.path)
+    assert sum(each.num_images for each in made.environment.data if each.split == "validation") < FEWEST
+    assert network.familiarity is not None
+    assert len(network.familiarity.scores) > 100  # of folds, too
+    noise = torch.randint(256, (50, 1, network.image_size, network.image_size), dtype=torch.uint8)
+    own = load("digits:0,1,4,7,8", "test", image_size=network.image_size).images
+    strange, familiar = ((network.answer(images)[1] > 0.05).float().mean() for images in (noise, own))
+    assert strange < 0.1
+    assert familiar > 0.85

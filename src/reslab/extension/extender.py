@@ -74,6 +74,7 @@ class Extender:
         self.base = self._load_base()
         self.memory = read_base_memory(self.run) if self.extension.method == "fusion" else None
         self.fused: _Fused | None = None
+        self.judged: tuple[LabelledFeatures, Tensor] | None = None
         self.display = Display(total_updates=0, total_epochs=self.recipe.epochs, silent=silent)
 
     def extend(self) -> Run:
@@ -89,7 +90,10 @@ class Extender:
             known, held_out = self.fused.training, self.fused.held_out
             if self._is_unchanged:
                 known = self.fused.real
-            finished = finish_on(network, known, held_out, is_unchanged=self._is_unchanged, calibrated=calibrated)
+            judges, logits = self.judged or (held_out, None)
+            finished = finish_on(
+                network, known, judges, logits=logits, is_unchanged=self._is_unchanged, calibrated=calibrated
+            )
         elif self._has_seen_all:
             finished = finish(network, images=self.images, held_out=None, calibrated=calibrated)
             finished = replace(finished, note="not calibrated: the base has learned from the held-out images too")
@@ -144,6 +148,7 @@ class Extender:
         self.fused = self._see(network)
         training, held_out, priors = self.fused.training, self.fused.held_out, self._priors()
         are_few = min(held_out.labels.bincount()) < FEWEST_HELD_OUT
+        folds = self._folds() if are_few else []
         candidates = fusion.candidates(
             network.module.head,
             training,
@@ -154,7 +159,7 @@ class Extender:
             num_base_features=fusion.num_features(self.recipe.model.base),
             keep_old=self.extension.keep_old is not None,
             is_unchanged=self._is_unchanged,
-            folds=self._folds() if are_few else (),
+            folds=folds,
         )
         priors = replace(priors, carried=priors.coming)  # by which the held-out images were weighted
         choices = [
@@ -166,6 +171,9 @@ class Extender:
 
         place = max(range(len(choices)), key=rank)
         head = candidates[place].head
+        if folds and self._is_unchanged:  # else layers below the head know the training images
+            judged = held_out.followed_by(training.at(torch.cat(folds)))
+            self.judged = judged, candidates[place].logits
         chosen = {"strength": head.strength} | ({"tau": 0.0} if are_few else {})
         choice = choices[place].model_copy(update=chosen)
         head.write(network.module.head)

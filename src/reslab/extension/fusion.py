@@ -77,10 +77,12 @@ class LabelledFeatures(NamedTuple):
     def followed_by(self, other: "LabelledFeatures") -> "LabelledFeatures":
         return LabelledFeatures(torch.cat([self.features, other.features]), torch.cat([self.labels, other.labels]))
 
+    def at(self, places: Tensor) -> "LabelledFeatures":
+        return LabelledFeatures(self.features[places], self.labels[places])
+
     def few(self, classes: tuple[str, ...], *, num: int) -> "LabelledFeatures":
         """Select at most `num` images of each class."""
-        chosen = limit(self.labels.numpy(), classes=classes, num=num)
-        return LabelledFeatures(self.features[chosen], self.labels[chosen])
+        return self.at(torch.from_numpy(limit(self.labels.numpy(), classes=classes, num=num)))
 
 
 class Judges(NamedTuple):
@@ -133,9 +135,13 @@ class Experts(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """A head for all features, and its mean cross-entropy on the images that its weights were fitted on."""
+    """A head for all features; its logits (H, K) for the images that its weights were fitted on, and their mean loss.
+
+    Those of folds come from heads that were solved without them.
+    """
 
     head: SolvedHead
+    logits: Tensor
     loss: float
 
 
@@ -206,9 +212,9 @@ def _look(
     for fold in folds:
         is_kept = torch.ones(len(training.labels), dtype=torch.bool)
         is_kept[fold] = False
-        pairs = solve(LabelledFeatures(training.features[is_kept], training.labels[is_kept]))
+        pairs, left_out = solve(training.at(is_kept)), training.at(fold)
         for parts, (first, second) in zip(seen, pairs, strict=True):
-            parts.append((first.logits(training.features[fold]), second.logits(training.features[fold])))
+            parts.append((first.logits(left_out.features), second.logits(left_out.features)))
     return [
         Experts(*pair, *(torch.cat(logits) for logits in zip(*parts, strict=True)))
         for pair, parts in zip(solved, seen, strict=True)
@@ -268,14 +274,15 @@ def join(experts: Experts, judges: Judges, *, num_old: int) -> Candidate:
     is_new = torch.arange(len(first.bias)) >= num_old
     powers, shift = torch.full((2,), 0.5, requires_grad=True), torch.zeros((), requires_grad=True)
 
-    def loss() -> Tensor:
-        return judges.loss(powers[0] * one + powers[1] * other + shift * is_new)
+    def logits() -> Tensor:
+        return powers[0] * one + powers[1] * other + shift * is_new
 
-    _calibrate(loss, [powers, shift], num_images=judges.effective_num)
+    _calibrate(lambda: judges.loss(logits()), [powers, shift], num_images=judges.effective_num)
     with torch.no_grad():
         weight = powers[0] * first.weight + powers[1] * second.weight
         bias = powers[0] * first.bias + powers[1] * second.bias + shift * is_new
-        return Candidate(SolvedHead(weight, bias, second.strength), float(loss()))
+        found = SolvedHead(weight, bias, second.strength)
+        return Candidate(found, logits(), float(judges.loss(logits())))
 
 
 @torch.enable_grad()
@@ -306,13 +313,13 @@ def calibrate_rows(experts: Experts, judges: Judges) -> Candidate:
     old, rows, old_logits, logits = experts
     scale, shift = torch.ones((), requires_grad=True), torch.zeros((), requires_grad=True)
 
-    def loss() -> Tensor:
-        return judges.loss(torch.cat([old_logits, scale * logits + shift], 1))
+    def all_logits() -> Tensor:
+        return torch.cat([old_logits, scale * logits + shift], 1)
 
-    _calibrate(loss, [scale, shift], num_images=judges.effective_num)
+    _calibrate(lambda: judges.loss(all_logits()), [scale, shift], num_images=judges.effective_num)
     with torch.no_grad():
         found = rows._replace(weight=rows.weight * scale, bias=rows.bias * scale + shift)
-        return Candidate(_stack(old, found), float(loss()))
+        return Candidate(_stack(old, found), all_logits(), float(judges.loss(all_logits())))
 
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:

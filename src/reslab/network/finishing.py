@@ -66,16 +66,18 @@ def finish_on(
     known: tuple[Tensor, Tensor],
     held_out: tuple[Tensor, Tensor],
     *,
+    logits: Tensor | None = None,
     is_unchanged: bool = False,
     calibrated: bool = False,
 ) -> Finished:
     """Do the same from features (N, D) and labels (N,) of `known` and `held_out` images, which themselves may be gone.
 
-    The head was fitted to the held-out images by log loss, so its temperature is 1. If no image was used to train the
+    The head was fitted to the held-out images by log loss, so its temperature is 1. `logits` (H, K) are given where the
+    head has learned from some of them, and another answered. If no image was used to train the
     layers below the head, held-out images are compared with known ones, and may be among them.
     """
     features, labels = known
-    looked = _look(network, *held_out)
+    looked = _look(network, *held_out) if logits is None else _Seen(held_out[0], logits, held_out[1])
     network, seen, note = _settle(network, looked, usual=None, calibrated=calibrated, fitted=True)
     assert seen is not None
     few = limit(labels.numpy(), classes=network.classes, num=-(-MOST // len(network.classes)))
