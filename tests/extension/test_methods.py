@@ -88,7 +88,7 @@ def test_minutes_shorten_a_training_that_would_take_longer(base: Run, tmp_path: 
     made = extend(base.path, data=NEW, out=tmp_path / "more", settings=settings, minutes=0.03)
     assert made.recipe.updates is not None
     assert len(made.log) == made.recipe.epochs < 1000
-    with pytest.raises(UserError, match="takes as long as computing features: omit --minutes"):
+    with pytest.raises(UserError, match="has no training that could be shortened: omit --minutes"):
         extend(base.path, data=NEW, out=tmp_path / "no", method="frozen", minutes=1)
 
 

@@ -60,7 +60,7 @@ def extend(
         typer.Option("--set", metavar="FIELD=VALUE", help="Override how the method trains; repeatable."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs; default: a share of the base's.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Shorten the training to this many minutes here.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Shorten fine-tuning to this many minutes here.")] = None,
     skip_damaged: SkipDamaged = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of order and augmentation.")] = 0,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Resume an interrupted extension.")] = None,

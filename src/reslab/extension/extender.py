@@ -290,9 +290,11 @@ class Extender:
         where = f"on {counted(num_held_out, 'validation image')}"
         best = max(point.macro_f1.value for point in choice.curve)
         if best > next(point.macro_f1.value for point in choice.curve if point.tau == choice.tau):
-            self.display.say(f"tau {choice.tau:g}: a class has too few validation images to choose another value")
+            self.display.say(
+                f"prior correction: tau {choice.tau:g}, since a class has too few validation images to choose by"
+            )
         elif choice.is_flat:
-            self.display.say(f"every tau has the same macro F1 {where}, so {choice.tau:g} is as good as any")
+            self.display.say(f"prior correction: tau {choice.tau:g}; every other has the same macro F1 {where}")
         else:
             strength = "" if choice.strength is None else f" and a strength of {choice.strength:g}"
-            self.display.say(f"tau {choice.tau:g}{strength}: the best macro F1 {where}")
+            self.display.say(f"prior correction: tau {choice.tau:g}{strength}, the best macro F1 {where}")

@@ -139,7 +139,9 @@ def _check_wish(run: Run, weights: Weights, wish: Wish, *, method: Method) -> No
     if wish.keep_old and method != "fusion":
         raise UserError(f"{method} changes the old classes' logits: choose --method fusion, or omit --keep-old")
     if wish.minutes is not None and METHODS[method].on_features:
-        raise UserError(f"{method} takes as long as computing features: omit --minutes, or choose another --method")
+        raise UserError(
+            f"{method} has no training that could be shortened: omit --minutes, or choose a --method that fine-tunes"
+        )
     if method == "finetune-fusion" and isinstance(weights.model, Fusion):
         raise UserError(f"{run.path} is joined with a pretrained network already: choose finetune-distill or fusion")
     if method == "joint" and isinstance(run.base_recipe.model, Fusion) and run.base_recipe.pretrained:
