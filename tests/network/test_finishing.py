@@ -55,7 +55,10 @@ def test_without_held_out_images_the_recipe_s_own_temperature_counts(network, di
 def test_what_cannot_be_calibrated_stays_as_it_is(network, digits):
     before = network.logits(digits.images)
     assert finish(network, images=digits, held_out=None).note == "not calibrated: no images are held out"
-    assert "show every class" in finish(network, images=digits, held_out=digits.subset([0])).note
+    alone = finish(network, images=digits, held_out=digits.subset([0]))
+    assert "show every class" in alone.note
+    assert alone.network.familiarity is None
+    assert alone.note.endswith("no picture will be called unlike the training pictures, which takes 19 held-out images")
     assert network.metadata.calibration is None
     assert torch.equal(network.logits(digits.images), before)
 

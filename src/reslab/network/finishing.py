@@ -16,7 +16,7 @@ from reslab.data.pixels import Pixels
 from reslab.data.split import limit
 from reslab.measure.calibration import find_obstacle, fit_temperature
 from reslab.measure.class_sets import fit_class_sets
-from reslab.network.familiarity import MOST, Familiarity, fit_familiarity, fit_frozen
+from reslab.network.familiarity import FEWEST, MOST, Familiarity, fit_familiarity, fit_frozen
 from reslab.network.network import Network
 from reslab.records import Calibration
 
@@ -58,7 +58,8 @@ def finish(
     features_of = features_of or (lambda images: network.features(images.images))
     seen = None if held_out is None else _look(network, features_of(held_out), held_out.labels)
     network, seen, note = _settle(network, seen, usual=usual, calibrated=calibrated, coming=coming)
-    return Finished(Network(network.module, network.metadata, _get_to_know(images, seen, features_of)), note)
+    familiarity = _get_to_know(images, seen, features_of)
+    return Finished(Network(network.module, network.metadata, familiarity), _with_doubt(note, familiarity, seen))
 
 
 def finish_on(
@@ -85,7 +86,14 @@ def finish_on(
         familiarity = fit_frozen(features[few], seen.features, seen.logits)
     else:
         familiarity = fit_familiarity(features[few], labels[few], seen.features, seen.logits)
-    return Finished(Network(network.module, network.metadata, familiarity), note)
+    return Finished(Network(network.module, network.metadata, familiarity), _with_doubt(note, familiarity, looked))
+
+
+def _with_doubt(note: str, familiarity: Familiarity | None, seen: _Seen | None) -> str:
+    """Add that no picture will be called unlike the training pictures, if too few images are held out to do so."""
+    if familiarity is not None or seen is None or len(seen.labels) >= FEWEST:
+        return note
+    return f"{note}; no picture will be called unlike the training pictures, which takes {FEWEST} held-out images"
 
 
 def _settle(
