@@ -286,7 +286,7 @@ def test_a_stop_of_one_process_stops_all_and_the_run_goes_on_to_the_same_bytes(
 ) -> None:
     assert together(everything, out="whole", out_of_others="whole") == ["", ""]
     ends = together(everything, fault="asked", faulty=faulty)
-    assert sorted(end.partition(":")[0] for end in ends) == ["Failure", "SystemExit"]
+    assert sorted(end.partition(":")[0] for end in ends) == ["Stopped", "SystemExit"]
     assert "updates, all of them saved; resume with reslab train --resume" in min(ends)
     assert together(everything) == ["", ""]
     whole, run = Run.open(tmp_path / "whole"), Run.open(tmp_path / "run")
