@@ -1,14 +1,18 @@
 """The findings in a few sentences: accuracy, comparison with published results, confusions and overfitting."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reslab.language import decimal, grouped, say
+from reslab.measure.estimates import difference as difference_of
 from reslab.records import Estimate, Evaluation, ExtensionFigures, SplitFigures
 from reslab.report.nearest import PublishedRow, difference
-from reslab.words import counted, figure, interval, named, percent, points
+from reslab.words import counted, figure, interval, listing, named, percent, points
 
 FEWEST_CONFUSED = 3  # images of one class taken for another; fewer are no finding
+MISTAKES_NAMED = 3  # up to so many mistakes in all, each is named
 OVERFITS = 0.005  # of accuracy; less is no finding
+TOLERATED = 0.02  # of accuracy; only where a larger gap is excluded does a network not overfit
 
 
 def findings(evaluation: Evaluation, *, row: PublishedRow | None) -> list[str]:
@@ -113,9 +117,9 @@ def confusion(test: SplitFigures, classes: tuple[str, ...]) -> str:
     most = np.where(matrix == matrix.max(), shares, -1)  # among pairs that are confused equally often, the larger share
     true, predicted = (int(place) for place in np.unravel_index(int(most.argmax()), matrix.shape))
     if not matrix[true, predicted]:
-        return say("It confuses no classes of the test split.")
+        return say("It made no mistake on the test images.")
     if matrix[true, predicted] < FEWEST_CONFUSED:
-        return say("It mistakes no class for another more than twice.")
+        return _few_mistakes(matrix, classes)
     wrong, support = int(matrix[true, predicted]), test.per_class[true].support
     back = int(matrix[predicted, true])
     return say(
@@ -129,24 +133,57 @@ def confusion(test: SplitFigures, classes: tuple[str, ...]) -> str:
     )
 
 
+def _few_mistakes(matrix: NDArray[np.int64], classes: tuple[str, ...]) -> str:
+    """Name each mistake of a matrix without its diagonal, or say how few there are of each kind."""
+    if matrix.sum() > MISTAKES_NAMED:
+        return (
+            say("It mistakes no class for another more than twice.")
+            if matrix.max() > 1
+            else say("It mistakes no class for another more than once.")
+        )
+    mistakes = [
+        say("“{true}” taken for “{predicted}” twice", true=classes[true], predicted=classes[predicted])
+        if matrix[true, predicted] > 1
+        else say("“{true}” taken for “{predicted}”", true=classes[true], predicted=classes[predicted])
+        for true, predicted in np.argwhere(matrix)
+    ]
+    if matrix.sum() == 1:
+        return say("It made one mistake: {mistake}.", mistake=mistakes[0])
+    return say("It made {number}: {mistakes}.", number=counted(int(matrix.sum()), "mistake"), mistakes=listing(mistakes))
+
+
 def overfitting(test: SplitFigures, train: SplitFigures) -> str:
-    """Say how far the accuracy on training images exceeds that on test images, if both are of all classes."""
+    """Say how far the accuracy on training images exceeds that on test images, if both are of all classes.
+
+    Few test images leave both open: the interval of the gap decides whether there is one, and whether there is none.
+    """
     if absent := sum(each.support == 0 for each in train.per_class):
         return say(
             "There are no training images of {classes}, so overfitting cannot be measured.",
             classes=counted(absent, "class"),
         )
-    excess = train.accuracy.value - test.accuracy.value
-    known = percent(train.accuracy.value)
-    if excess < OVERFITS:
+    gap = difference_of(test.accuracy, after=train.accuracy)
+    known, images = percent(train.accuracy.value), counted(test.num_images, "test image")
+    if gap.value < OVERFITS and gap.high <= TOLERATED:
         return say("On its training images it reaches {accuracy}: it does not overfit.", accuracy=known)
-    if train.accuracy.value <= test.accuracy.high:  # too few test images to tell
+    if gap.value < OVERFITS:
         return say(
-            "On its training images it reaches {accuracy}, which the interval of the test accuracy includes.",
+            "On its training images it reaches {accuracy}, no clear gap; but {images} do not exclude one of up to "
+            "{most} points.",
             accuracy=known,
+            images=images,
+            most=decimal(100 * gap.high, 1),
+        )
+    if gap.low <= 0:
+        return say(
+            "On its training images it reaches {accuracy}; with {images}, the gap of {excess} points may be chance.",
+            accuracy=known,
+            images=images,
+            excess=decimal(100 * gap.value, 1),
         )
     return say(
-        "On its training images it reaches {accuracy}, so it overfits by {excess} points.",
+        "On its training images it reaches {accuracy}, so it overfits by {excess} points {interval}.",
         accuracy=known,
-        excess=decimal(100 * excess, 1),
+        excess=decimal(100 * gap.value, 1),
+        interval=interval(gap.low, gap.high, unit="points", decimals=1),
     )
