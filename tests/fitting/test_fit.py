@@ -18,9 +18,10 @@ from reslab.data.sizes import are_squares, find_image_size
 from reslab.errors import UserError
 from reslab.evaluation.classify import classify
 from reslab.fitting import choice, fit
-from reslab.fitting.sentences import summarize
+from reslab.fitting.sentences import _advice, summarize
 from reslab.network.network import Network
 from reslab.pretrained import Pretrained
+from reslab.records import Candidates
 from reslab.runs import Run
 from reslab.training import train
 
@@ -35,6 +36,19 @@ def pictures(tmp_path: Path) -> Path:
             pixels = np.kron((image * 15.9).astype(np.uint8), np.ones((3, 3), dtype=np.uint8))
             Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{number}.png")
     return tmp_path / "pictures"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "advice"),
+    [
+        (0, "try it on new pictures"),
+        (1, "add test pictures; 1 mistake among 30 cannot tell which class is the weakest."),
+        (3, "add pictures of “1”, its weakest class, which has 12 training images."),
+    ],
+)
+def test_one_mistake_does_not_make_a_class_the_weakest(wrong: int, advice: str) -> None:
+    candidates = Candidates.model_construct(candidates=())
+    assert _advice("1", 12, candidates, wrong=wrong, total=30, path="run").startswith(f"Next: {advice}")
 
 
 @pytest.mark.usefixtures("small")

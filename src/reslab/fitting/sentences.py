@@ -9,9 +9,11 @@ from reslab.data.check.findings import Report
 from reslab.data.check.words import count_pairs
 from reslab.records import Candidates
 from reslab.report.findings import confusion, strength
+from reslab.report.tables import num_wrong
 from reslab.runs import Run
 from reslab.words import counted, listing
 
+FEW_MISTAKES = 2  # among all test images; too few to tell a weakest class
 FEW = 50  # training images of a class below which more of them help most
 
 
@@ -27,11 +29,15 @@ def summarize(run: Run, found: Report | None = None) -> Summary:
     """Summarise an evaluated run by its test split; problems `found` in its data come before other advice."""
     evaluation = run.evaluation
     test, classes = evaluation.splits["test"], evaluation.classes
-    recalls = np.array([each.recall.value for each in test.per_class])
-    worst = int(recalls.argmin())
     counts = evaluation.splits["train"].per_class if "train" in evaluation.splits else test.per_class
+    worst = int(np.array([each.recall.value for each in test.per_class]).argmin())
     advice = _advice(
-        classes[worst], counts[worst].support, run.candidates, is_perfect=recalls.min() == 1, path=str(run.path)
+        classes[worst],
+        counts[worst].support,
+        run.candidates,
+        wrong=num_wrong(test),
+        total=test.num_images,
+        path=str(run.path),
     )
     if defects := _defects(run, found):
         command = f"reslab data check {shlex.quote(run.recipe.data)}"
@@ -54,17 +60,20 @@ def _defects(run: Run, found: Report | None) -> list[str]:
     return defects
 
 
-def _advice(worst: str, count: int, candidates: Candidates | None, *, is_perfect: bool, path: str) -> str:
+def _advice(worst: str, count: int, candidates: Candidates | None, *, wrong: int, total: int, path: str) -> str:
     left_out = [each for each in candidates.candidates if each.left_out and not each.accuracy] if candidates else []
     if candidates is None:
         return "Next: pip install 'reslab[pretrained,export]' and fit again, to start from ImageNet."
-    if not is_perfect and count < FEW:
-        images = counted(count, "training image") if count else "no training image"
-        return f"Next: add pictures of “{worst}”, its weakest class, which has {images}."
-    if not is_perfect and left_out:
-        return f"Next: allow more time (--minutes), since {left_out[0].words} was left out."
-    if is_perfect:
+    if not wrong:
         return (
             f"Next: try it on new pictures with reslab predict {path} FILE, then reslab export {path} --to model.onnx."
         )
+    if wrong <= FEW_MISTAKES:
+        mistakes = counted(wrong, "mistake")
+        return f"Next: add test pictures; {mistakes} among {total:,} cannot tell which class is the weakest."
+    if count < FEW:
+        images = counted(count, "training image") if count else "no training image"
+        return f"Next: add pictures of “{worst}”, its weakest class, which has {images}."
+    if left_out:
+        return f"Next: allow more time (--minutes), since {left_out[0].words} was left out."
     return f"Next: look at the suspicious labels and the errors in the report, first those of “{worst}”."
