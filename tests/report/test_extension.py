@@ -14,6 +14,7 @@ from reslab.recipe.recipe import Extension, Flip, Freeze, Muon, Sampling
 from reslab.records import Estimate, PriorChoice
 from reslab.report import figures, words, write_report
 from reslab.report.extension import give_account, in_points
+from reslab.report.findings import gain
 from reslab.report.inputs import read_inputs
 from reslab.report.tables import confused_pairs
 from reslab.runs import Predictions, Run
@@ -62,6 +63,16 @@ def test_old_classes_stand_before_and_after(taught, taught_page):
         "the extended network, choosing among all 15, 94.00 %. That is a change of −1.00 points (−3.00 to +0.20): "
         "the interval includes 0, so the change may be chance."
     ) in plain(taught_page.text["old"])
+
+
+def test_no_change_is_not_called_chance(taught):
+    inputs = read_inputs(taught)
+    same = inputs.evaluation.extension.model_copy(update={"old_change": Estimate(value=0, low=-0.02, high=0.02)})
+    inputs = inputs._replace(evaluation=inputs.evaluation.model_copy(update={"extension": same}))
+    assert plain(give_account(inputs).old_sentence).endswith(
+        "among all 15, 94.00 %. The accuracy on them has not changed."
+    )
+    assert "; the accuracy on the old ones has not changed. It takes" in gain(inputs.test, same)
 
 
 @pytest.mark.usefixtures("undrawn")

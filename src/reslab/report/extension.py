@@ -46,19 +46,25 @@ def in_points(difference: Estimate) -> Cell:
 
 def _old_sentence(inputs: Inputs, extension: ExtensionFigures) -> str:
     supports = [figures.support for figures in inputs.test.per_class[: extension.num_old]]
-    change = in_points(extension.old_change)
-    return say(
+    recognized = say(
         "Of the {images} of the {classes}, the base, which knows only these, recognizes {before}; the extended "
-        "network, choosing among all {all}, {after}. That is a change of {change} points {interval}: {judgement}.",
+        "network, choosing among all {all}, {after}.",
         images=counted(sum(supports), "test image"),
         classes=counted(extension.num_old, "old class"),
         before=percent(extension.old_before.value),
         all=len(inputs.evaluation.classes),
         after=percent(extension.old_after.value),
+    )
+    if extension.old_change.value == 0:
+        return f"{recognized} {say('The accuracy on them has not changed.')}"
+    change = in_points(extension.old_change)
+    changed = say(
+        "That is a change of {change} points {interval}: {judgement}.",
         change=change.text,
         interval=change.aside,
         judgement=_judgement(extension.old_change),
     )
+    return f"{recognized} {changed}"
 
 
 def _judgement(change: Estimate) -> str:

@@ -32,12 +32,20 @@ def gain(test: SplitFigures, extension: ExtensionFigures) -> str:
     """Say what an extension has gained and lost, and how often it takes new classes for old ones and vice versa."""
     matrix, num_old = np.array(test.confusion_matrix), extension.num_old
     change = extension.old_change
-    taught = say(
-        "It has learned the new classes with macro F1 {f1}; the accuracy on the old ones changed by {change} points "
-        "{interval}.",
-        f1=figure(extension.new_macro_f1),
-        change=points(change.value),
-        interval=interval(change.low, change.high, unit="points"),
+    learned = figure(extension.new_macro_f1)
+    taught = (
+        say(
+            "It has learned the new classes with macro F1 {f1}; the accuracy on the old ones changed by {change} "
+            "points {interval}.",
+            f1=learned,
+            change=points(change.value),
+            interval=interval(change.low, change.high, unit="points"),
+        )
+        if change.value
+        else say(
+            "It has learned the new classes with macro F1 {f1}; the accuracy on the old ones has not changed.",
+            f1=learned,
+        )
     )
     taken = say(
         "It takes {missed} of {new} images of new classes for old ones, and {called} of {old} images of old classes "
@@ -149,7 +157,9 @@ def _few_mistakes(matrix: NDArray[np.int64], classes: tuple[str, ...]) -> str:
     ]
     if matrix.sum() == 1:
         return say("It made one mistake: {mistake}.", mistake=mistakes[0])
-    return say("It made {number}: {mistakes}.", number=counted(int(matrix.sum()), "mistake"), mistakes=listing(mistakes))
+    return say(
+        "It made {number}: {mistakes}.", number=counted(int(matrix.sum()), "mistake"), mistakes=listing(mistakes)
+    )
 
 
 def overfitting(test: SplitFigures, train: SplitFigures) -> str:
