@@ -25,7 +25,9 @@ CLASSES = ("ant", "bee", "cat", "dog", "eel")
 
 def jeffreys(hits, total):
     low, high = beta(hits + 0.5, total - hits + 0.5).ppf([0.025, 0.975])
-    return pytest.approx((0 if hits == 1 else low, 1 if total - hits == 1 else high), abs=1e-6)
+    # After one hit or one miss, the end of Clopper and Pearson.
+    least, most = 1 - 0.975 ** (1 / total), 0.975 ** (1 / total)
+    return pytest.approx((least if hits == 1 else low, most if total - hits == 1 else high), abs=1e-6)
 
 
 def ends(estimate):

@@ -42,13 +42,15 @@ def test_a_proportion_has_the_interval_of_jeffreys():
         assert ends(proportion_interval(np.array(hits), total=np.array(num))) == pytest.approx(tuple(expected))
 
 
-def test_no_error_and_nothing_but_errors_have_that_of_clopper_and_pearson():
+def test_at_most_one_error_or_hit_has_that_of_clopper_and_pearson():
     for hits in (0, 36):
         exact = scipy.stats.binomtest(hits, 36).proportion_ci(method="exact")
         assert ends(proportion_interval(np.array(hits), total=np.array(36))) == pytest.approx((exact.low, exact.high))
-    # One error may be none of many.
-    assert ends(proportion_interval(np.array(35), total=np.array(36)))[1] == 1
-    assert ends(proportion_interval(np.array(1), total=np.array(36)))[0] == 0
+    # An observed error excludes a share of 1.
+    exact = scipy.stats.binomtest(35, 36).proportion_ci(method="exact")
+    assert ends(proportion_interval(np.array(35), total=np.array(36)))[1] == pytest.approx(exact.high)
+    assert ends(proportion_interval(np.array(1), total=np.array(36)))[0] == pytest.approx(1 - exact.high)
+    assert exact.high < 0.9994
 
 
 def test_a_proportion_lies_in_its_interval():

@@ -1,13 +1,13 @@
 """Confidence intervals that remain valid with few errors or none.
 
-Proportions: Jeffreys' interval, at either end that of Clopper and Pearson (Brown, Cai and DasGupta 2001, "Interval
-estimation for a binomial proportion", their modified Jeffreys interval). Macro averages: the same for the number of
-independent images that would vary as much (Korn and Graubard 1998, "Confidence intervals for proportions with small
-expected number of positive counts"). A gain in accuracy: Tango 1998, "Equivalence test and confidence interval for the
-difference in proportions for the paired-sample design". Log loss and calibration error: Rubin 1981, "The Bayesian
-bootstrap".
-Differs from them: variances and the bootstrap count a fraction of an unseen error, since otherwise no errors would mean
-no uncertainty.
+Proportions: Jeffreys' interval; with at most one hit or miss, the end next to 0 or 1 is that of Clopper and Pearson
+(after Brown, Cai and DasGupta 2001, "Interval estimation for a binomial proportion", their modified Jeffreys interval).
+Macro averages: the same for the number of independent images that would vary as much (Korn and Graubard 1998,
+"Confidence intervals for proportions with small expected number of positive counts"). A gain in accuracy: Tango 1998,
+"Equivalence test and confidence interval for the difference in proportions for the paired-sample design". Log loss and
+calibration error: Rubin 1981, "The Bayesian bootstrap".
+Differs from them: Brown, Cai and DasGupta end the interval at 1 after a single miss, though the miss excludes 1.
+Variances and the bootstrap count a fraction of an unseen error, since otherwise no errors would mean no uncertainty.
 Axes: N images, K classes, R resamples; `...` stands for any leading axes.
 """
 
@@ -21,6 +21,7 @@ from scipy.special import betaincinv
 from reslab.measure.metrics import CONFIDENCE, Floats, Integers, ProbabilityFigures, matrix_figures, probability_figures
 
 HALVINGS = 60  # bisection steps for each end of Tango's interval
+TINY = 1e-9
 Macro = Literal["accuracy", "precision", "recall", "f1"]
 
 
@@ -37,12 +38,15 @@ class Interval(NamedTuple):
 def proportion_interval(successes: NDArray[Any], *, total: NDArray[Any], confidence: float = CONFIDENCE) -> Interval:
     """Return the modified Jeffreys interval of proportions (...) of counts, whole or not; 0 to 1 where total is 0."""
     tail = (1 - confidence) / 2
-    total = np.maximum(np.asarray(total, np.float64), 1e-9)  # without images, any share is possible
+    total = np.maximum(np.asarray(total, np.float64), TINY)  # without images, any share is possible
     hits = np.minimum(successes, total)
     misses = total - hits
     low, high = betaincinv(hits + 0.5, misses + 0.5, tail), betaincinv(hits + 0.5, misses + 0.5, 1 - tail)
-    low = np.select([misses == 0, hits <= 1], [tail ** (1 / total), 0], low)
-    high = np.select([hits == 0, misses <= 1], [1 - tail ** (1 / total), 1], high)
+    # Clopper and Pearson's ends; the tiny number only avoids a parameter of 0, whose end is 0 or 1.
+    exact_low = betaincinv(np.maximum(hits, TINY), misses + 1, tail)
+    exact_high = betaincinv(hits + 1, np.maximum(misses, TINY), 1 - tail)
+    low = np.select([misses == 0, hits <= 1], [tail ** (1 / total), exact_low], low)
+    high = np.select([hits == 0, misses <= 1], [1 - tail ** (1 / total), exact_high], high)
     share = hits / total
     return Interval(np.minimum(low, share), np.maximum(high, share))
 
