@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reslab.cli.show import _metric
 from reslab.records import AnsweredFigures, Epoch, Estimate, SetFigures
 from reslab.report import tables
 from reslab.runs import Predictions
@@ -89,3 +90,15 @@ def test_reliability_adds_up_to_the_calibration_error(which, request):
             correct = (probabilities.argmax(1) == predictions.labels)[inside]
             error += inside.sum() / num * abs(correct.mean() - probabilities.max(1)[inside].mean())
     assert (bins.share * abs(bins.accuracy - bins.certainty)).sum() == pytest.approx(error, abs=1e-9)
+
+
+def test_uncalibrated_metrics_stand_without_the_interval_of_an_unseen_error(rich):
+    evaluation = rich.evaluation
+    wild = Estimate(value=0.0001, low=0, high=117.189)
+    uncalibrated = {"log_loss_uncalibrated": wild, "expected_calibration_error_uncalibrated": wild}
+    splits = {"test": evaluation.splits["test"].model_copy(update={**uncalibrated, "test_time_augmentation": None})}
+    rows = {row[0].text: row[1] for row in tables.metric_table(evaluation.model_copy(update={"splits": splits})).rows}
+    assert rows["Log loss, uncalibrated (nats)"] == ("0.000", "", None)
+    assert rows["The same, uncalibrated"].aside == ""
+    assert rows["Log loss (nats)"].aside
+    assert (_metric("log_loss_uncalibrated", wild), _metric("log_loss", wild)) == ("0.000", "0.000 (0.000–117.189)")

@@ -13,7 +13,7 @@ import typer
 from reslab.words import printable
 
 if TYPE_CHECKING:
-    from reslab.records import Evaluation, ExtensionFigures, Figures, NewClass, OtherData, WithoutCopies
+    from reslab.records import Estimate, Evaluation, ExtensionFigures, Figures, NewClass, OtherData, WithoutCopies
     from reslab.report.comparison import Pair
     from reslab.runs import Run
     from reslab.words import Unit
@@ -135,7 +135,7 @@ def print_elsewhere(found: "OtherData") -> None:
         f"{found.recipe} on {found.data.expression} ({which}, {figures.num_images:,} images), with 95 % intervals",
         ["", "value"],
         [
-            [label, figure(getattr(figures, name), unit="plain" if name.startswith("log_loss") else "percent")]
+            [label, _metric(name, getattr(figures, name))]
             for name, label in METRICS.items()
             if getattr(figures, name) is not None
         ],
@@ -152,7 +152,7 @@ def print_elsewhere(found: "OtherData") -> None:
 def print_evaluation(evaluation: "Evaluation") -> None:
     """Print the metrics of every split, with test-time augmentation next to those without."""
     from reslab.report.tables import promise_table
-    from reslab.words import WITHOUT_COPIES, errors_among, figure, percent
+    from reslab.words import WITHOUT_COPIES, errors_among, percent
 
     columns: dict[str, Figures] = {}
     for split, figures in evaluation.splits.items():
@@ -170,8 +170,7 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     for name, label in METRICS.items():
         estimates = [getattr(figures, name) for figures in columns.values()]
         if estimates[0] is not None:
-            unit: Unit = "plain" if name.startswith("log_loss") else "percent"
-            rows.append([label, *(figure(estimate, unit=unit) for estimate in estimates)])
+            rows.append([label, *(_metric(name, estimate) for estimate in estimates)])
         if name == "accuracy" and any(copies):
             rows.append([WITHOUT_COPIES, *map(_without_copies, copies)])
     print_table(
@@ -184,6 +183,14 @@ def print_evaluation(evaluation: "Evaluation") -> None:
         print_table("Promises and test images", promises.header, rows)
     if evaluation.extension is not None:
         _print_extension(evaluation.extension, evaluation.classes)
+
+
+def _metric(name: str, estimate: "Estimate") -> str:
+    """Format a metric; uncalibrated ones without their interval, which an unseen error of any confidence dominates."""
+    from reslab.words import figure, figure_alone
+
+    unit: Unit = "plain" if name.startswith("log_loss") else "percent"
+    return (figure_alone if name.endswith("_uncalibrated") else figure)(estimate, unit=unit)
 
 
 def _without_copies(copies: "WithoutCopies | None") -> str:

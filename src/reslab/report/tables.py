@@ -117,6 +117,16 @@ def candidate_table(candidates: Candidates) -> Table:
 
 # ---- metrics of the splits
 
+
+def _nats_alone(estimate: Estimate) -> Cell:
+    return Cell(figure_alone(estimate, unit="plain"))
+
+
+def _percent_alone(estimate: Estimate) -> Cell:
+    return Cell(figure_alone(estimate))
+
+
+# Uncalibrated metrics stand without intervals: their confidence is arbitrary, and so is the price of an unseen error.
 _METRICS: tuple[tuple[str, str, Callable[[Estimate], Cell]], ...] = (
     ("Accuracy", "accuracy", in_percent),
     ("Top-5 accuracy", "top5_accuracy", in_percent),
@@ -125,9 +135,9 @@ _METRICS: tuple[tuple[str, str, Callable[[Estimate], Cell]], ...] = (
     ("Macro recall", "macro_recall", in_percent),
     ("Macro F1", "macro_f1", in_percent),
     ("Log loss (nats)", "log_loss", in_nats),
-    ("Log loss, uncalibrated (nats)", "log_loss_uncalibrated", in_nats),
+    ("Log loss, uncalibrated (nats)", "log_loss_uncalibrated", _nats_alone),
     ("Expected calibration error", "expected_calibration_error", in_percent),
-    ("The same, uncalibrated", "expected_calibration_error_uncalibrated", in_percent),
+    ("The same, uncalibrated", "expected_calibration_error_uncalibrated", _percent_alone),
 )
 
 
