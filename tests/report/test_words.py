@@ -1,7 +1,10 @@
 import pytest
 
-from reslab.recipe.recipe import Cosine, Crop, Flip, Linear, Sgd, Shift, Standardize, Steps
+from reslab.recipe.recipe import Cosine, Crop, Flip, Linear, LinearHead, Sgd, Shift, Standardize, Steps
+from reslab.records import Calibration
 from reslab.report import words
+from reslab.report.facts import machine_facts, recipe_facts
+from reslab.report.inputs import read_inputs
 
 
 def plain(text):
@@ -40,6 +43,21 @@ def test_warm_up_is_told(make_recipe):
     recipe = make_recipe(schedule=Steps(at=(5,)).model_dump(), warm_until={"factor": 0.1, "training_error": 0.8})
     told = plain(recipe.rate_words(epochs=6, updates=228))
     assert told.endswith("; times 0.1 until an epoch ends with a training error under 80 %")
+
+
+def test_a_computed_head_is_not_told_as_a_training(rich):
+    inputs = read_inputs(rich)
+    recipe = inputs.recipe.model_copy(
+        update={"optimizer": LinearHead(penalty=1), "augment": (Flip(),), "validation": 0}
+    )
+    calibration = Calibration(temperature=2, num_images=60, out_of_folds=True)
+    weights = inputs.weights.model_copy(update={"calibration": calibration})
+    told = dict(recipe_facts(inputs._replace(recipe=recipe, weights=weights)))
+    assert told["Augmentation"] == "each image and its mirror image"
+    assert told["Validation"] == "training images, judged out of folds"
+    assert dict(recipe_facts(inputs._replace(recipe=recipe)))["Validation"] == "nothing held out"
+    assert "Speed" in dict(machine_facts(inputs))
+    assert "Speed" not in dict(machine_facts(inputs._replace(recipe=recipe)))
 
 
 def test_parts_of_a_recipe():

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from statistics import median
 
 from reslab.language import grouped, say, short
-from reslab.recipe.recipe import Extension, Imported, LinearHead, Recipe
+from reslab.recipe.recipe import Extension, Flip, Imported, LinearHead, Recipe
 from reslab.records import Environment, Segment, Setup
 from reslab.report.inputs import Inputs
 from reslab.report.words import (
@@ -55,13 +55,18 @@ def recipe_facts(inputs: Inputs) -> Facts:
             if recipe.freeze
             else []
         ),
-        (say("Validation"), _held_out(recipe.validation)),
+        (say("Validation"), _validation(inputs)),
         (say("Seed"), str(inputs.environment.seed)),
     ]
 
 
-def _held_out(number: int) -> str:
-    return say("{images} held out", images=counted(number, "image")) if number else say("nothing held out")
+def _validation(inputs: Inputs) -> str:
+    if number := inputs.recipe.validation:
+        return say("{images} held out", images=counted(number, "image"))
+    calibration = inputs.weights.calibration
+    if calibration is not None and calibration.out_of_folds:
+        return say("training images, judged out of folds")
+    return say("nothing held out")
 
 
 def _imported(imported: Imported) -> str:
@@ -72,11 +77,18 @@ def _imported(imported: Imported) -> str:
 def _training_facts(inputs: Inputs) -> Facts:
     recipe = inputs.recipe
     return [
-        (say("Augmentation"), augment_words(recipe.augment)),
+        (say("Augmentation"), _augmentation(recipe)),
         *([(say("Mixing"), mixing_words(recipe.mixing))] if recipe.mixing else []),
         (say("Optimizer"), optimizer_words(recipe.optimizer)),
         *(_update_facts(inputs) if not isinstance(recipe.optimizer, LinearHead) else ()),
     ]
+
+
+def _augmentation(recipe: Recipe) -> str:
+    """Describe the augmentation; a computed head sees every image and its mirror image, not one of both by chance."""
+    if isinstance(recipe.optimizer, LinearHead) and all(isinstance(part, Flip) for part in recipe.augment):
+        return say("each image and its mirror image") if recipe.augment else say("none")
+    return augment_words(recipe.augment)
 
 
 def _update_facts(inputs: Inputs) -> Facts:
@@ -173,7 +185,7 @@ def _segment_facts(segment: Segment) -> Facts:
 
 def _time_facts(inputs: Inputs) -> Iterator[tuple[str, str]]:
     yield say("Training time"), duration(training_seconds(inputs))
-    if inputs.log:
+    if inputs.log and not isinstance(inputs.recipe.optimizer, LinearHead):  # it has no epochs, only one computation
         speed = median(epoch.images_per_second for epoch in inputs.log)
         yield (
             say("Speed"),
