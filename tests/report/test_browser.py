@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from reslab.report import interactive, write_report
+from reslab.report.interactive import PLOTLY
 from reslab.report.printing import print_page
 from reslab.serving.app import Access
 from reslab.serving.dashboard import Listed, dashboard_app
@@ -167,6 +169,28 @@ def test_page_does_not_scroll_sideways_on_a_phone(which, browser, request):
     assert browser.evaluate(OVERFLOWING) == 0
     # Wide tables do scroll, inside their boxes: what is measured here is not empty.
     assert browser.evaluate("[...document.querySelectorAll('.scroll')].some(box => box.scrollWidth > box.clientWidth)")
+
+
+ANGLES = """[...document.querySelectorAll('.chart[data-split=test] .xtick text')].map(
+    text => /rotate[(](-?[0-9]+)/.exec(text.getAttribute('transform') || '')?.[1] || '0')"""
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_names_under_a_matrix_are_turned_only_where_they_do_not_fit(lean, make_run, browser, monkeypatch):
+    monkeypatch.setattr(interactive, "PLOTLY", PLOTLY)  # only the pictures stay undrawn
+    browser.open(lean.path / "report.html", width=1200)
+    assert set(browser.evaluate(ANGLES)) == {"-45"}
+    browser.open(write_report(make_run(classes=tuple("0123456"))), width=400)
+    assert set(browser.evaluate(ANGLES)) == {"0"}
+
+
+def test_charts_follow_the_width_of_their_boxes(rich, browser):
+    browser.open(rich.path / "report.html", width=420)
+    wide = "[...document.querySelectorAll('.stage')].filter(box => box.scrollWidth > box.clientWidth).length"
+    assert browser.evaluate(wide) == 0
+    browser.evaluate("document.body.style.width = '400px'")  # as by a scroll bar: the window does not change
+    browser.evaluate("new Promise(done => setTimeout(done, 300))")
+    assert browser.evaluate(wide) == 0
 
 
 def test_dark_page_is_dark_and_figures_keep_their_white_card(rich, browser):

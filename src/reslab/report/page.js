@@ -151,7 +151,7 @@ const KINDS = {
   },
   matrix(div) {
     const {matrix} = data.splits[div.dataset.split];
-    const num = matrix.length, names = data.classes.map(name => plain(name.length > 14 ? `${name.slice(0, 13)}…` : name));
+    const num = matrix.length, names = data.classes.map(name => name.length > 14 ? `${name.slice(0, 13)}…` : name);
     const byRow = document.getElementById('by-row').checked;
     const sums = matrix.map(row => Math.max(row.reduce((a, b) => a + b, 0), 1));
     const words = matrix.map((row, i) => row.map((count, j) =>
@@ -171,7 +171,9 @@ const KINDS = {
       text: numbers.flat(), textfont: {color: inks, size: num > 10 || byRow ? 10 : 12}, hoverinfo: 'skip', showlegend: false,
     };
     const places = data.classes.map((_, place) => place).filter(place => place % Math.ceil(num / 34) === 0);
-    const ticks = {tickvals: places, ticktext: places.map(place => names[place]), showgrid: false, fixedrange: true};
+    // Names stand upright where the longest fits between two ticks, at about 8 pixels a letter.
+    const room = (div.clientWidth - 90) / num * Math.ceil(num / 34), longest = Math.max(...places.map(place => names[place].length));
+    const ticks = {tickvals: places, ticktext: places.map(place => plain(names[place])), showgrid: false, fixedrange: true};
     const cursor = div.cursor ? [{type: 'rect', x0: div.cursor[1] - 0.5, x1: div.cursor[1] + 0.5, y0: div.cursor[0] - 0.5,
       y1: div.cursor[0] + 0.5, line: {color: dark.matches ? '#ffb454' : '#c2410c', width: 3}}] : [];
     const edge = data.numOld - 0.5, ink = {color: css('--soft'), width: 1};
@@ -181,7 +183,7 @@ const KINDS = {
     return {
       traces: num <= 12 ? [trace, text] : [trace], shapes,
       layout: layout({height: Math.max(380, Math.min(div.clientWidth, 620)), shapes, margin: {l: 60, r: 8, t: 8, b: 60},
-        xaxis: axis(say('predicted class'), {range: [-0.5, num - 0.5], ...ticks, tickangle: num > 6 ? -45 : 0}), yaxis: axis(say('true class'), {...ticks, range: [num - 0.5, -0.5]})}),
+        xaxis: axis(say('predicted class'), {range: [-0.5, num - 0.5], ...ticks, tickangle: longest * 8 > room ? -45 : 0}), yaxis: axis(say('true class'), {...ticks, range: [num - 0.5, -0.5]})}),
       open: (i, j) => { div.cursor = [i, j]; draw(div); openCell(div.dataset.split, i, j); },
       move(rows, columns) {
         const [i, j] = div.cursor ?? [0, rows || columns ? -columns : 0];
@@ -302,6 +304,13 @@ function onKey(event) {
 
 for (const div of charts) {
   draw(div);
+  // Not only with the window: a scroll bar that appears once all charts are drawn makes each of them narrower.
+  let width = div.clientWidth;
+  new ResizeObserver(() => {
+    if (!div.clientWidth || div.clientWidth === width) return;
+    width = div.clientWidth;
+    draw(div);
+  }).observe(div);
   div.addEventListener('keydown', onKey);
   if (div.dataset.chart === 'matrix') div.on('plotly_click', ({points: [point]}) => div.kind.open(point.y, point.x));
   if (div.dataset.chart === 'features') {
