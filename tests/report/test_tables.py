@@ -92,13 +92,19 @@ def test_reliability_adds_up_to_the_calibration_error(which, request):
     assert (bins.share * abs(bins.accuracy - bins.certainty)).sum() == pytest.approx(error, abs=1e-9)
 
 
-def test_uncalibrated_metrics_stand_without_the_interval_of_an_unseen_error(rich):
+@pytest.mark.parametrize("has_errors", [False, True])
+def test_without_errors_uncalibrated_metrics_stand_without_the_interval_of_an_unseen_one(rich, has_errors):
     evaluation = rich.evaluation
     wild = Estimate(value=0.0001, low=0, high=117.189)
-    uncalibrated = {"log_loss_uncalibrated": wild, "expected_calibration_error_uncalibrated": wild}
-    splits = {"test": evaluation.splits["test"].model_copy(update={**uncalibrated, "test_time_augmentation": None})}
-    rows = {row[0].text: row[1] for row in tables.metric_table(evaluation.model_copy(update={"splits": splits})).rows}
-    assert rows["Log loss, uncalibrated (nats)"] == ("0.000", "", None)
-    assert rows["The same, uncalibrated"].aside == ""
+    changes = {"log_loss_uncalibrated": wild, "expected_calibration_error_uncalibrated": wild}
+    test = evaluation.splits["test"].model_copy(update={**changes, "test_time_augmentation": None})
+    if not has_errors:
+        test = test.model_copy(update={"confusion_matrix": ((test.num_images,),)})
+    rows = {
+        row[0].text: row[1]
+        for row in tables.metric_table(evaluation.model_copy(update={"splits": {"test": test}})).rows
+    }
+    assert bool(rows["Log loss, uncalibrated (nats)"].aside) == has_errors
+    assert bool(rows["The same, uncalibrated"].aside) == has_errors
     assert rows["Log loss (nats)"].aside
-    assert (_metric("log_loss_uncalibrated", wild), _metric("log_loss", wild)) == ("0.000", "0.000 (0.000–117.189)")
+    assert _metric("log_loss_uncalibrated", test) == ("0.000 (0.000–117.189)" if has_errors else "0.000")

@@ -13,7 +13,7 @@ import typer
 from reslab.words import printable
 
 if TYPE_CHECKING:
-    from reslab.records import Estimate, Evaluation, ExtensionFigures, Figures, NewClass, OtherData, WithoutCopies
+    from reslab.records import Evaluation, ExtensionFigures, Figures, NewClass, OtherData, WithoutCopies
     from reslab.report.comparison import Pair
     from reslab.runs import Run
     from reslab.words import Unit
@@ -134,11 +134,7 @@ def print_elsewhere(found: "OtherData") -> None:
     print_table(
         f"{found.recipe} on {found.data.expression} ({which}, {figures.num_images:,} images), with 95 % intervals",
         ["", "value"],
-        [
-            [label, _metric(name, getattr(figures, name))]
-            for name, label in METRICS.items()
-            if getattr(figures, name) is not None
-        ],
+        [[label, _metric(name, figures)] for name, label in METRICS.items() if getattr(figures, name) is not None],
     )
     if found.absent:
         echo(f"No images of {counted(len(found.absent), 'class')}: {listing(list(found.absent))}")
@@ -170,7 +166,7 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     for name, label in METRICS.items():
         estimates = [getattr(figures, name) for figures in columns.values()]
         if estimates[0] is not None:
-            rows.append([label, *(_metric(name, estimate) for estimate in estimates)])
+            rows.append([label, *(_metric(name, figures) for figures in columns.values())])
         if name == "accuracy" and any(copies):
             rows.append([WITHOUT_COPIES, *map(_without_copies, copies)])
     print_table(
@@ -185,12 +181,12 @@ def print_evaluation(evaluation: "Evaluation") -> None:
         _print_extension(evaluation.extension, evaluation.classes)
 
 
-def _metric(name: str, estimate: "Estimate") -> str:
-    """Format a metric; uncalibrated ones without their interval, which an unseen error of any confidence dominates."""
+def _metric(name: str, figures: "Figures") -> str:
+    from reslab.report.tables import has_interval
     from reslab.words import figure, figure_alone
 
     unit: Unit = "plain" if name.startswith("log_loss") else "percent"
-    return (figure_alone if name.endswith("_uncalibrated") else figure)(estimate, unit=unit)
+    return (figure if has_interval(name, figures) else figure_alone)(getattr(figures, name), unit=unit)
 
 
 def _without_copies(copies: "WithoutCopies | None") -> str:

@@ -117,16 +117,6 @@ def candidate_table(candidates: Candidates) -> Table:
 
 # ---- metrics of the splits
 
-
-def _nats_alone(estimate: Estimate) -> Cell:
-    return Cell(figure_alone(estimate, unit="plain"))
-
-
-def _percent_alone(estimate: Estimate) -> Cell:
-    return Cell(figure_alone(estimate))
-
-
-# Uncalibrated metrics stand without intervals: their confidence is arbitrary, and so is the price of an unseen error.
 _METRICS: tuple[tuple[str, str, Callable[[Estimate], Cell]], ...] = (
     ("Accuracy", "accuracy", in_percent),
     ("Top-5 accuracy", "top5_accuracy", in_percent),
@@ -135,10 +125,18 @@ _METRICS: tuple[tuple[str, str, Callable[[Estimate], Cell]], ...] = (
     ("Macro recall", "macro_recall", in_percent),
     ("Macro F1", "macro_f1", in_percent),
     ("Log loss (nats)", "log_loss", in_nats),
-    ("Log loss, uncalibrated (nats)", "log_loss_uncalibrated", _nats_alone),
+    ("Log loss, uncalibrated (nats)", "log_loss_uncalibrated", in_nats),
     ("Expected calibration error", "expected_calibration_error", in_percent),
-    ("The same, uncalibrated", "expected_calibration_error_uncalibrated", _percent_alone),
+    ("The same, uncalibrated", "expected_calibration_error_uncalibrated", in_percent),
 )
+
+
+def has_interval(metric: str, figures: Figures) -> bool:
+    """Return whether a metric's interval says something.
+
+    Without an error, that of an uncalibrated metric is the price of an unseen error, and its confidence is arbitrary.
+    """
+    return num_wrong(figures) > 0 or not metric.endswith("_uncalibrated")
 
 
 def splits_of(evaluation: Evaluation) -> tuple[SplitName, ...]:
@@ -159,9 +157,10 @@ def metric_table(evaluation: Evaluation) -> Table:
             )
     rows = []
     for label, attribute, show in _METRICS:
-        estimates = [getattr(figures, attribute) for _, figures in columns]
-        if None not in estimates:
-            rows.append((Cell(say(label)), *map(show, estimates)))
+        estimates = [(getattr(figures, attribute), has_interval(attribute, figures)) for _, figures in columns]
+        if None not in (estimate for estimate, _ in estimates):
+            cells = (show(each) if is_shown else show(each)._replace(aside="") for each, is_shown in estimates)
+            rows.append((Cell(say(label)), *cells))
     wrong = (Cell(errors_among(num_wrong(figures), figures.num_images)) for _, figures in columns)
     rows.insert(1, (Cell(say("Errors")), *wrong))
     copies = [figures.without_copies if isinstance(figures, SplitFigures) else None for _, figures in columns]
