@@ -15,7 +15,7 @@ from reslab.data.check.findings import CopyPairs
 from reslab.data.load import load
 from reslab.data.pictures import read_pictures
 from reslab.data.sizes import are_squares, find_image_size
-from reslab.errors import UserError
+from reslab.errors import Stopped, UserError
 from reslab.evaluation.classify import classify
 from reslab.fitting import choice, fit
 from reslab.fitting.sentences import _advice, summarize
@@ -182,15 +182,42 @@ def test_without_pretrained_networks_it_trains_from_scratch_and_says_so(
 
 
 @pytest.mark.parametrize(
-    ("minutes", "taken", "sentence"),
-    [(0, False, "--minutes 0 leaves no time: choose 1 or more"), (1, True, "run exists and is not empty")],
+    ("data", "minutes", "taken", "sentence"),
+    [
+        ("digits:1,4", 0, False, "--minutes 0 leaves no time: choose 1 or more"),
+        ("digits:1,4", 1, True, "run exists and is not empty: choose another --out, or remove the folder"),
+        ("folder:pictres", 1, True, "pictres is not a folder"),
+        ("digit:1,4", 1, True, "'digit' is not a data source"),
+    ],
 )
-def test_what_cannot_be_is_said_first(minutes: int, taken: bool, sentence: str) -> None:
+def test_what_cannot_be_is_said_first(data: str, minutes: int, taken: bool, sentence: str) -> None:
     if taken:
         Path("run").mkdir()
         Path("run", "note").touch()
     with pytest.raises(UserError, match=sentence):
-        fit("digits:1,4", out="run", minutes=minutes)
+        fit(data, out="run", minutes=minutes)
+
+
+@pytest.mark.parametrize("late", ["evaluate", "write_report"])
+def test_a_stop_after_the_network_is_saved_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, late: str) -> None:
+    def stop(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(room, "backbones", lambda **options: [])
+    monkeypatch.setattr(room.scratch, "train_from_scratch", lambda *args, out, **options: save(out))
+    monkeypatch.setattr(room, "evaluate", lambda *args, **options: None)
+    monkeypatch.setattr(room, late, stop)
+
+    def save(out: str) -> Run:
+        run = Run.create(out)
+        run.write_weights(b"")
+        return run
+
+    with pytest.raises(Stopped, match="reslab evaluate run, then reslab report run"):
+        fit("digits:1,4@20", out="run")
+    monkeypatch.setattr(room.scratch, "train_from_scratch", stop)
+    with pytest.raises(KeyboardInterrupt):  # nothing is saved: the same command starts it again
+        fit("digits:1,4@20", out="early")
 
 
 def test_pictures_have_a_size(pictures: Path) -> None:

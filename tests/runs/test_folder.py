@@ -19,6 +19,8 @@ def test_create_refuses_a_folder_that_holds_something_and_changes_nothing(tmp_pa
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="exists and is not empty: choose another folder, or resume it with --resume"):
         Run.create(tmp_path)
+    with pytest.raises(UserError, match="exists and is not empty: choose another --out, or remove the folder"):
+        Run.create(tmp_path, can_resume=False)
     assert sample.listing(tmp_path) == {"notes.txt": b"mine"}
 
 

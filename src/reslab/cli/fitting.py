@@ -22,6 +22,7 @@ def fit(
     use_threads(threads)
     from reslab.cli.show import echo, print_evaluation, print_json, print_shortfall
     from reslab.data.check.examine import look
+    from reslab.errors import Stopped
     from reslab.fitting import fit as fit_images
     from reslab.fitting.sentences import summarize
 
@@ -29,8 +30,11 @@ def fit(
         data, out=out, minutes=minutes, seed=seed, data_dir=data_dir, skip_damaged=skip_damaged, silent=False
     )
     print_shortfall(run)
-    found = look(data, data_dir=data_dir, image_size=run.recipe.image_size, skip_damaged=skip_damaged)
-    summary = summarize(run, found)
+    try:
+        found = look(data, data_dir=data_dir, image_size=run.recipe.image_size, skip_damaged=skip_damaged)
+        summary = summarize(run, found)
+    except KeyboardInterrupt:
+        raise Stopped(f"stopped: the run is finished, its report is {run.path / 'report.html'}") from None
     if json:
         files = {"run": str(run.path), "report": str(run.path / "report.html"), "summary": list(summary)}
         candidates = run.candidates

@@ -1,5 +1,7 @@
 """Fit: find the best classifier for a set of images within a time budget, without a recipe."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -14,11 +16,11 @@ from reslab.data.folds import number_groups
 from reslab.data.frames import to_expression
 from reslab.data.framing import Form
 from reslab.data.images import ImageSet
-from reslab.data.load import load, load_validation
+from reslab.data.load import list_files, load, load_validation
 from reslab.data.notes import say_once
 from reslab.data.recipe_data import find_base
 from reslab.data.sizes import are_squares, find_image_size, measure_reading
-from reslab.errors import Failure, UserError
+from reslab.errors import Failure, Stopped, UserError
 from reslab.evaluation import evaluate
 from reslab.fitting import beside, scratch
 from reslab.fitting.choice import (
@@ -119,7 +121,7 @@ def fit(
     if minutes <= 0:
         raise UserError(f"--minutes {minutes:g} leaves no time: choose 1 or more")
     budget = Budget.of(minutes)
-    Run.check_free(out)
+    _check_free(out, data, data_dir=data_dir)
     data = to_expression(data, data_dir=data_dir, beside=out)
     size = find_image_size(data, largest=LARGEST_STORED, data_dir=data_dir)
     pictures = _read(data, size=size, data_dir=data_dir, skip_damaged=skip_damaged)
@@ -130,26 +132,50 @@ def fit(
     if not silent and (found := look_at((images,), data_dir=data_dir)):
         for line in describe(found):
             say(line, silent=False)
-    if networks := list(backbones(stored_size=size)):
-        fitted = find(pictures, networks, budget=budget, seed=seed, silent=silent)
-        fitted = replace(fitted, recipe=derive(fitted.recipe, name=fitted.recipe.name, skip_damaged=skip_damaged))
-        run = _write(fitted, out=out, budget=budget, seed=seed, data_from=find_base(data, data_dir))
-    else:
-        say(NOT_INSTALLED, silent=silent)
-        _tell_unused(pictures.validation("squeeze"))
-        run = scratch.train_from_scratch(
-            images,
-            out=out,
-            minutes=budget.left / 60,
-            seed=seed,
-            data_dir=data_dir,
-            skip_damaged=skip_damaged,
-            silent=silent,
-        )
-    say("evaluate the network and write the report", silent=silent)
-    evaluate(run, data_dir=data_dir, allow_remote=True)
-    write_report(run)
+    with _stopping_late(out):
+        if networks := list(backbones(stored_size=size)):
+            fitted = find(pictures, networks, budget=budget, seed=seed, silent=silent)
+            fitted = replace(fitted, recipe=derive(fitted.recipe, name=fitted.recipe.name, skip_damaged=skip_damaged))
+            run = _write(fitted, out=out, budget=budget, seed=seed, data_from=find_base(data, data_dir))
+        else:
+            say(NOT_INSTALLED, silent=silent)
+            _tell_unused(pictures.validation("squeeze"))
+            run = scratch.train_from_scratch(
+                images,
+                out=out,
+                minutes=budget.left / 60,
+                seed=seed,
+                data_dir=data_dir,
+                skip_damaged=skip_damaged,
+                silent=silent,
+            )
+        say("evaluate the network and write the report", silent=silent)
+        evaluate(run, data_dir=data_dir, allow_remote=True)
+        write_report(run)
     return run
+
+
+def _check_free(out: Path | str, data: "str | pandas.DataFrame", *, data_dir: Path | None) -> None:
+    """Refuse an `out` that is taken, but name a mistake in the data first: a new folder would not mend that."""
+    try:
+        Run.check_free(out, can_resume=False)
+    except UserError:
+        if isinstance(data, str):
+            list_files(data, data_dir=data_dir)
+        raise
+
+
+@contextmanager
+def _stopping_late(out: Path | str) -> Iterator[None]:
+    """Turn an interruption after the network was saved into a sentence that says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not Run(out).is_finished:
+            raise
+        raise Stopped(
+            f"stopped: the network is saved; continue with reslab evaluate {out}, then reslab report {out}"
+        ) from None
 
 
 def _read(data: str, *, size: int, data_dir: Path | None, skip_damaged: bool) -> Readers:

@@ -121,14 +121,14 @@ def pull(name: str, *, out: Path | str, endpoint: str | None = None) -> Run:
             _check(found, contents)
         except UserError as error:
             raise UserError(f"{name} does not hold a valid run: {str(error).replace(f'{folder}/', '')}") from None
-    run = Run.create(out)
+    run = Run.create(out, can_resume=False)
     for each, content in contents.items():
         write_bytes(run.path / each, content)
     return run
 
 
 def _copy_demo(out: Path | str) -> Run:
-    run = Run.create(out)
+    run = Run.create(out, can_resume=False)
     make_folder(run.path / "pictures")
     for path in sorted(DEMO_FOLDER.rglob("*.*")):
         write_bytes(run.path / path.relative_to(DEMO_FOLDER), path.read_bytes())

@@ -113,15 +113,18 @@ class Run:
         self.name = printable(os.path.basename(os.path.realpath(path)))
 
     @classmethod
-    def create(cls, path: Path | str) -> "Run":
-        """Make an empty run folder. Raises: UserError if it exists and is not empty; Failure if it cannot be made."""
-        cls.check_free(path)
+    def create(cls, path: Path | str, *, can_resume: bool = True) -> "Run":
+        """Make an empty run folder. Raises: UserError if it exists and is not empty; Failure if it cannot be made.
+
+        With `can_resume`, the message names --resume, which the command that makes the run then has to have.
+        """
+        cls.check_free(path, can_resume=can_resume)
         run = cls(path)
         make_folder(run.path)
         return run
 
     @classmethod
-    def check_free(cls, path: Path | str) -> None:
+    def check_free(cls, path: Path | str, *, can_resume: bool = True) -> None:
         """Raises: as `create` does, without making anything."""
         run = cls(path)
         if not is_text(str(path)):
@@ -129,7 +132,8 @@ class Run:
 
         def check() -> None:
             if run.path.exists() and (not run.path.is_dir() or any(map(_is_in_the_way, run.path.iterdir()))):
-                raise UserError(f"{path} exists and is not empty: choose another folder, or resume it with --resume")
+                remedy = "folder, or resume it with --resume" if can_resume else "--out, or remove the folder"
+                raise UserError(f"{path} exists and is not empty: choose another {remedy}")
 
         writing(run.path, check)
 
