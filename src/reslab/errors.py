@@ -107,6 +107,17 @@ def did_you_mean(name: str, known: Iterable[str], *, otherwise: str) -> str:
     return f"did you mean {near[0]!r}?" if near else otherwise
 
 
+def find_similar(path: Path | str) -> Path | None:
+    """Find the file or folder beside a missing `path` whose name is closest to it, if one is close."""
+    path = Path(path)
+    try:
+        beside = os.listdir(path.parent)
+    except (OSError, ValueError):  # there is no such folder, or no disk takes the name
+        return None
+    near = difflib.get_close_matches(path.name, sorted(beside), n=1, cutoff=0.7)
+    return path.with_name(near[0]) if near else None
+
+
 def _find_place(path: tuple[int | str, ...], content: Any) -> str:
     """Join a path with dots, leaving out the kinds that pydantic adds when it chooses a member of a union."""
     names = []

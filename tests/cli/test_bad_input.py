@@ -151,7 +151,7 @@ REQUESTS = {
     "no run to go on with": ("train --resume absent", "absent is not a run folder"),
     "no run to evaluate": ("evaluate absent", "absent is not a run folder: nothing is there"),
     "no run to report": ("report .", "is not a run folder: it holds no recipe.json"),
-    "no network": ("predict absent four.png", "absent cannot be read"),
+    "no network": ("predict absent four.png", "absent does not exist"),
     "an unknown device": ("evaluate small --device gpu", "unknown device 'gpu': choose auto, cpu, cuda or cuda:N"),
     "an odd device": ("evaluate small --device cpu:3", "unknown device 'cpu:3'"),
     "an absent device": ("evaluate small --device cuda:200", "device 'cuda:200' not found"),

@@ -70,12 +70,21 @@ def test_a_path_in_the_home_folder_is_resolved() -> None:
     assert term.path == Path.home() / "pictures"
 
 
+def test_a_folder_of_a_similar_name_is_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pictures").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^'picturs' is not a data source; did you mean folder:pictures\?$"):
+        parse("picturs")
+    with pytest.raises(UserError, match="did you mean 'digits'"):
+        parse("digit:1,4")
+
+
 @pytest.mark.parametrize(
     ("expression", "message"),
     [
         ("cifa10", "'cifa10' is not a data source; did you mean 'cifar10'?"),
         ("CIFAR100", "did you mean 'cifar100'?"),
-        ("imagenet", "it has cifar10, cifar100, cifar100-coarse, digits, folder, csv, npz"),
+        ("imagenet", "write folder:PATH for a folder of pictures, or take one of cifar10, cifar100, cifar100-coarse, digits"),
         ("cifar10+cifa100:reptiles", "'cifa100' is not a data source; did you mean 'cifar100'?"),
         ("cifar10:kat", "'kat' is not a class of cifar10; did you mean 'cat'?"),
         ("cifar100:reptile", "did you mean 'reptiles'?"),

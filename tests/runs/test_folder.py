@@ -109,8 +109,18 @@ def test_weights_that_are_not_there_are_told_apart(tmp_path, run):
         read_weights(run.path)
     with pytest.raises(UserError, match="is not a run folder"):
         read_weights(tmp_path)
-    with pytest.raises(UserError, match=r"absent\.safetensors cannot be read as a safetensors file"):
+    with pytest.raises(UserError, match=r"absent\.safetensors does not exist"):
         read_weights(tmp_path / "absent.safetensors")
+    near = rf"/{run.name}t does not exist: did you mean .*/{run.name}\?"
+    for look in (read_weights, Run.open):
+        with pytest.raises(UserError, match=near):
+            look(run.path.with_name(f"{run.name}t"))
+
+
+def test_a_file_that_is_no_network_is_called_so(tmp_path):
+    (tmp_path / "page.html").write_text("<!doctype html>")
+    with pytest.raises(UserError, match=r"page\.html holds no network: give a run folder"):
+        read_weights(tmp_path / "page.html")
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}])

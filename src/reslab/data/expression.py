@@ -29,7 +29,7 @@ from typing import Literal, get_args
 from reslab.data.addresses import is_remote
 from reslab.data.sources.catalog import CIFAR10_CLASSES, CIFAR100_CLASSES, CIFAR100_SUPERCLASSES
 from reslab.data.sources.options import NO_OPTIONS, Options
-from reslab.errors import UserError, did_you_mean
+from reslab.errors import UserError, did_you_mean, find_similar
 
 Named = Literal["cifar10", "cifar100", "cifar100-coarse", "digits"]
 Located = Literal["folder", "csv", "npz"]
@@ -256,7 +256,7 @@ def _parse_source(text: str, expression: str) -> Term:
         if os.path.exists(path := os.path.expanduser(text)):
             kind = "folder" if os.path.isdir(path) else _KINDS.get(Path(path).suffix.lower(), "folder")
             raise UserError(f"{text!r} is a path, not a data source: did you mean {kind}:{text}?")
-        raise UserError(f"{source!r} is not a data source; {_nearest(source, _SOURCES)}")
+        raise UserError(f"{source!r} is not a data source; {_nearest_source(source)}")
     items = [item.strip() for item in rest.split(",")] if colon else CLASSES[source]
     return NamedTerm(source, tuple(name for item in items for name in _expand(source, item)), limit)
 
@@ -326,6 +326,17 @@ def _expand(source: Named, item: str) -> tuple[str, ...]:
         )
     known = (*CLASSES[source], *(CIFAR100_SUPERCLASSES if source == "cifar100" else ()))
     raise UserError(f"{item!r} is not a class of {source}; {_nearest(item, known)}")
+
+
+def _nearest_source(source: str) -> str:
+    """Suggest the source closest in name, or a folder of pictures that exists."""
+    otherwise = f"write folder:PATH for a folder of pictures, or take one of {', '.join(CLASSES)}"
+    folder = find_similar(path := os.path.expanduser(source))
+    if folder is None or not folder.is_dir():
+        return did_you_mean(source, _SOURCES, otherwise=otherwise)
+    return did_you_mean(Path(path).name, (*_SOURCES, folder.name), otherwise=otherwise).replace(
+        repr(folder.name), f"folder:{folder}"
+    )
 
 
 def _nearest(name: str, known: tuple[str, ...]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from reslab.errors import Failure, UserError
+from reslab.errors import Failure, UserError, check_kind, find_similar
 from reslab.recipe.recipe import Recipe, StartingWeights, read_recipe
 from reslab.records import (
     FAMILIARITY,
@@ -144,6 +144,8 @@ class Run:
         if not os.path.isfile(run.path / "recipe.json"):  # unlike Path.is_file, works for any name
             makes = f"pull {DEMO} --out runs/{DEMO}" if str(path) == DEMO else "train"
             lacks = "it holds no recipe.json" if os.path.exists(run.path) else "nothing is there"
+            if lacks == "nothing is there" and (near := find_similar(run.path)):
+                raise UserError(f"{path} does not exist: did you mean {near}?")
             raise UserError(f"{path} is not a run folder: {lacks} (reslab {makes} makes one)")
         return run
 
@@ -477,7 +479,27 @@ def read_weights(path: Path) -> tuple[dict[str, NDArray[Any]], Weights]:
         run = Run.open(path)
         run.check_finished()
         path = run.weights_path
+    _check_weights_file(path)
     tensors, metadata = read_safetensors(path)
     if "reslab" not in metadata:
         raise UserError(f"{path} does not say which network it holds: it was not written by reslab")
     return tensors, parse_record(metadata["reslab"].encode(), Weights, str(path))
+
+
+def _check_weights_file(path: Path) -> None:
+    """Raises: UserError if `path` does not exist, or is neither named nor written as a safetensors file."""
+    check_kind(path)
+    if not os.path.exists(path):
+        near = find_similar(path)
+        raise UserError(f"{path} does not exist" + (f": did you mean {near}?" if near else ": give a run folder"))
+    if path.suffix != ".safetensors" and not _has_header(path):
+        raise UserError(f"{path} holds no network: give a run folder, a model.safetensors or an exported .onnx")
+
+
+def _has_header(path: Path) -> bool:
+    """Return whether JSON follows eight bytes with its length, as in a safetensors file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(9)[8:] == b"{"
+    except OSError:  # reading it says why
+        return True

@@ -19,7 +19,7 @@ from reslab.data.sources.listing import Listing, Unused, describe_all_unused
 from reslab.data.sources.options import NO_OPTIONS, Options
 from reslab.data.sources.rules import compile_rule
 from reslab.data.sources.samples import SYNSETS, Contents, Samples, assemble, choose, rename_synsets
-from reslab.errors import UserError
+from reslab.errors import UserError, find_similar
 from reslab.words import listing as sentence
 from reslab.words import named
 
@@ -108,6 +108,9 @@ def list_folder(
     Raises: UserError if the layout is not recognised, or a class has no pictures.
     """
     if not path.is_dir():
+        near = None if path.exists() else find_similar(path)
+        if near is not None and near.is_dir():
+            raise UserError(f"{path.absolute()} is not a folder: did you mean folder:{near}?")
         raise UserError(
             f"{path.absolute()} is not a folder: folder:PATH needs one with a folder of pictures for each class"
         )
