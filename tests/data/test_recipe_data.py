@@ -5,10 +5,11 @@ import pytest
 from PIL import Image
 
 from reslab.data.load import load
-from reslab.data.recipe_data import describe_data, read_split
+from reslab.data.recipe_data import describe_data, naming_lost_data, read_split
 from reslab.data.split import hold_out
 from reslab.errors import UserError
 from reslab.recipe.recipe import Extension, Recipe, derive
+from reslab.runs import Run
 
 
 def extend(recipe: Recipe, data: str, *, merge: bool) -> Recipe:
@@ -68,3 +69,14 @@ def test_what_is_read_is_described(small_recipe: Recipe) -> None:
     assert (described.expression, described.split, described.num_images) == ("digits:1,4,7@40", "validation", 9)
     assert described.fingerprint == images.fingerprint
     assert np.array(images.counts()).tolist() == [3, 3, 3]
+
+
+def test_a_run_whose_pictures_are_gone_says_so(small_recipe: Recipe, tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run")
+    run.write_recipe(derive(small_recipe, name="lost", data=f"folder:{tmp_path}/pictures"))
+    sentence = "run was trained and tested on is gone from .*/pictures: put it back; predict, export and report work"
+    with pytest.raises(UserError, match=sentence), naming_lost_data(run, run.recipe, data_dir=None):
+        read_split(run.recipe, "test")
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(UserError, match="no pictures in class folders"), naming_lost_data(run, run.recipe, data_dir=None):
+        read_split(run.recipe, "test")

@@ -264,7 +264,11 @@ def test_a_folder_gets_the_weights_and_a_card(finished: Run, exported: Path, exp
 
 @pytest.mark.parametrize(
     ("to", "int8", "message"),
-    [("model.pt2", True, "model.pt2 cannot be in int8"), ("taken", False, "taken is a file: write model.onnx")],
+    [
+        ("model.pt2", True, "model.pt2 cannot be in int8"),
+        ("taken", False, "taken is a file: write model.onnx"),
+        ("out.tflite", False, "no .tflite file can be written: choose a name that ends in .onnx, .pt2 or .html"),
+    ],
 )
 def test_what_is_no_place_for_it(finished: Run, tmp_path: Path, to: str, int8: bool, message: str) -> None:
     (tmp_path / "taken").touch()

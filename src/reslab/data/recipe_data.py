@@ -1,17 +1,19 @@
 """The three splits of a recipe's data; `validation` is held out of the training split, always the same way."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
 import numpy as np
 
-from reslab.data.expression import find_relative, find_remote, move_relative
+from reslab.data.addresses import is_remote
+from reslab.data.expression import LocatedTerm, find_relative, find_remote, move_relative, parse
 from reslab.data.framing import Form
 from reslab.data.images import ImageSet
-from reslab.data.load import check_classes, join_sets, load, load_validation
+from reslab.data.load import check_classes, find_place, join_sets, load, load_validation
 from reslab.data.pixels import Pixels
 from reslab.data.split import hold_out
 from reslab.errors import UserError
@@ -101,6 +103,22 @@ def write_here(recipe: Recipe, *, data_from: Path | None, data_dir: Path | None)
         return path if is_here or recorded.absolute() == path.absolute() else Path(os.path.relpath(recorded))
 
     return recipe.model_copy(update={"data": move_relative(recipe.data, move)})
+
+
+@contextmanager
+def naming_lost_data(run: Run, recipe: Recipe, *, data_dir: Path | None) -> Iterator[None]:
+    """If reading `recipe`, a run's own written for here, fails, say whether its pictures are gone."""
+    try:
+        yield
+    except UserError:
+        places = [find_place(term.path, data_dir) for term in parse(recipe.data) if isinstance(term, LocatedTerm)]
+        if gone := next((place for place in places if not is_remote(str(place)) and not place.exists()), None):
+            elsewhere = ", or pass the folder that holds them by --data-dir" if find_relative(run.recipe.data) else ""
+            raise UserError(
+                f"the data that {run.path} was trained and tested on is gone from {os.path.abspath(gone)}: put it back{elsewhere}; "
+                "predict, export and report work without it"
+            ) from None
+        raise
 
 
 def check_remote(expression: str, *, of: str, allow_remote: bool) -> None:

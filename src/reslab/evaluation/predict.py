@@ -8,7 +8,7 @@ import numpy as np
 
 from reslab.data.check.duplicates import SIDE
 from reslab.data.images import ImageSet
-from reslab.data.recipe_data import describe_change, describe_data, read_split, recipe_here
+from reslab.data.recipe_data import describe_change, describe_data, naming_lost_data, read_split, recipe_here
 from reslab.errors import UserError
 from reslab.evaluation.copies import find_copies
 from reslab.evaluation.gallery import replace_exhibit, write_gallery
@@ -40,7 +40,8 @@ def predict(
     kernels.enable(network.device)
     recipe = recipe_here(run, data_dir=data_dir)
     for split in splits:
-        images = read_split(recipe, split, data_dir=data_dir, allow_remote=allow_remote)
+        with naming_lost_data(run, recipe, data_dir=data_dir):
+            images = read_split(recipe, split, data_dir=data_dir, allow_remote=allow_remote)
         _check_fit(run, network, images)
         _record_data(run, images)
         predictions, familiarities = _answer_split(network, images)

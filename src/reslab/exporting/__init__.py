@@ -1,5 +1,6 @@
 """Export a finished run's network to files that run elsewhere; each is read back and checked on real images."""
 
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ __all__ = ["Export", "export"]
 LARGEST_DIFFERENCE = 1e-4  # in a logit or a probability
 LARGEST_DIFFERENCE_IN_A_PAGE = 1e-3  # in a probability
 LARGEST_STEP_IN_A_PAGE = 0.05  # in familiarity
+ENDINGS = (".onnx", ".pt2", ".html")
 OPSET, OPSETS = 20, range(18, 24)
 NUM_CHECKED, NUM_CALIBRATED, NUM_MEASURED = 256, 512, 2000  # images
 
@@ -166,12 +168,17 @@ def export(
 
 def _check_target(target: Path, *, int8: bool) -> bool:
     """Tell whether the target is a folder. Raises: UserError if it is not a place for an export."""
-    if target.suffix in (".onnx", ".pt2", ".html") and not target.is_dir():
+    if target.suffix in ENDINGS and not target.is_dir():
         if int8 and target.suffix != ".onnx":
             raise UserError(f"{target} cannot be in int8: write model.onnx or a folder")
         return False
     if target.exists() and not target.is_dir():
         raise UserError(f"{target} is a file: write model.onnx, model.pt2, page.html or a folder")
+    if not target.exists() and re.fullmatch(r"\.[A-Za-z]\w*", target.suffix):  # a folder may be named v1.2
+        raise UserError(
+            f"{target}: no {target.suffix} file can be written: choose a name that ends in {', '.join(ENDINGS[:-1])} or "
+            f"{ENDINGS[-1]}, or a folder without an ending"
+        )
     return True
 
 
