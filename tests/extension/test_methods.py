@@ -317,6 +317,14 @@ def test_a_mistake_is_one_sentence_and_leaves_no_folder(
     assert not (tmp_path / "more").exists()
 
 
+def test_the_pictures_of_the_base_are_not_new(base: Run, tmp_path: Path) -> None:
+    shutil.copytree(base.path, tmp_path / "base")
+    again = Run.open(tmp_path / "base")
+    again.write_recipe(again.recipe.model_copy(update={"data": f"folder:{tmp_path}/pets"}))
+    with pytest.raises(UserError, match="base has learned the classes of folder:.*/pets already, from the same pictures"):
+        extend(again.path, data=f"folder:{tmp_path}/pets/@5", out=tmp_path / "more")
+
+
 def test_pictures_of_other_channels_become_what_the_base_takes(base: Run, tmp_path: Path, official: Path) -> None:
     data = "cifar100:reptiles"
     made = extend(base.path, data=data, out=tmp_path / "more", method="nearest-mean", data_dir=official)

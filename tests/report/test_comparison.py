@@ -11,8 +11,8 @@ from reslab.cli.show import describe_pair
 from reslab.errors import UserError
 from reslab.evaluation.score import score
 from reslab.measure.metrics import McNemar
-from reslab.recipe.networks import Plain, PreActResNet
-from reslab.recipe.recipe import Linear, Recipe, Sgd, Standardize
+from reslab.recipe.networks import EfficientNetLite, Fusion, Plain, PreActResNet
+from reslab.recipe.recipe import Extension, Linear, Recipe, Sgd, Standardize
 from reslab.records import DataSet, Environment, Epoch, Weights
 from reslab.report.beside import put_beside
 from reslab.report.comparison import REMEDY, compare
@@ -75,7 +75,7 @@ def test_a_row_says_what_was_run_and_how_good_it_is(tmp_path):
     run = make_run(tmp_path / "first", wrong=range(6), model=model)
     (row,) = compare([run]).rows
     assert (row.name, row.recipe, row.data) == ("first", "small", "digits:0-2")
-    assert row.model == "plain14 (width=8, activation=elu)"
+    assert row.model == "plain14 (width 8, activation ELU)"
     assert (row.epochs, row.seconds) == (2, 4.0)
     figures = run.evaluation.splits["test"]
     assert row.accuracy.value == 24 / 30
@@ -130,6 +130,18 @@ def test_runs_on_other_images_are_not_tested_and_say_why(tmp_path):
         "their classes differ",
     ]
     assert [(pair.mcnemar, pair.macro_f1_difference) for pair in pairs] == [(None, None)] * 6
+
+
+def test_an_extension_beside_its_base_is_shown_by_evaluate(tmp_path):
+    fused = Fusion(base=EfficientNetLite(resize=256), pretrained=EfficientNetLite())
+    base = make_run(tmp_path / "base", classes=("ant", "bee"), labels=LABELS[LABELS < 2])
+    made = make_run(tmp_path / "made", model=fused)
+    extension = Extension(method="fusion", base="0" * 64, num_old=2)
+    made.write_recipe(made.recipe.model_copy(update={"extension": extension}))
+    found = compare([base, made])
+    sentence = f"their classes differ; reslab evaluate {made.path} shows the old classes before and after"
+    assert [pair.reason for pair in found.pairs] == [sentence]
+    assert found.rows[1].model == "efficientnet_lite0+efficientnet_lite0"
 
 
 def test_equal_labels_do_not_make_equal_images(tmp_path):

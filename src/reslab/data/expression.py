@@ -142,6 +142,20 @@ def join_expressions(old: str, new: str, *, old_limit: int | None) -> str:
     return joined
 
 
+def find_taken_again(old: str, new: str) -> list[str]:
+    """List the sources of `new` that are taken whole in both expressions."""
+
+    def places(expression: str) -> dict[str, str]:
+        return {
+            os.path.realpath(term.path) if isinstance(term, LocatedTerm) else term.origin: term.origin
+            for term in parse(expression)
+            if isinstance(term, ShardsTerm) or (isinstance(term, LocatedTerm) and not (term.classes or term.without))
+        }
+
+    known = places(old)
+    return [origin for place, origin in places(new).items() if place in known]
+
+
 def name_classes(expression: str, classes: Sequence[str]) -> str:
     """Write out the classes of the only source that takes all of its classes, if there is exactly one such source.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from reslab.data.expression import ShardsTerm, join_expressions, name_classes, parse
+from reslab.data.expression import ShardsTerm, find_taken_again, join_expressions, name_classes, parse
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import read_split, recipe_here
 from reslab.errors import UserError
@@ -83,6 +83,11 @@ def plan_extension(
         distill=1.0 if method in DISTILLED else 0.0,
     )
     old = recipe_here(run, data_dir=data_dir).data
+    if not memory and (again := find_taken_again(old, wish.data)):
+        raise UserError(
+            f"{run.path} has learned the classes of {named(again)} already, from the same pictures: give the new "
+            "classes alone"
+        )
     if memory:  # the base's images may be gone
         old = name_classes(old, weights.classes)
     _check_new(run, old, wish.data)

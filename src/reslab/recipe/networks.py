@@ -4,7 +4,7 @@ A network takes its description: `NETWORK` names the class in `reslab.models`, w
 `Model` is any of the descriptions, `MODELS` has those of known networks by name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
@@ -44,8 +44,17 @@ class Architecture(Part):
         options = ", ".join(self._option_words())
         return f"{say(self.title)} ({options})" if options else say(self.title)
 
-    def _option_words(self) -> Iterator[str]:
+    @property
+    def label_and_options(self) -> str:
+        """The name in a table, with the options that differ from the defaults."""
+        defaults = {name for name, field in type(self).model_fields.items() if getattr(self, name) == field.default}
+        options = ", ".join(self._option_words(without=defaults | {"depth", "size"}))  # the label has both
+        return f"{self.label} ({options})" if options else self.label
+
+    def _option_words(self, *, without: Collection[str] = ()) -> Iterator[str]:
         for name, field in type(self).model_fields.items():
+            if name in without:
+                continue
             match name, getattr(self, name):
                 case ("kind", _) | (_, None | False):
                     pass
@@ -362,6 +371,11 @@ class Fusion(Architecture):
     def label(self) -> str:
         """The name in a table."""
         return f"{self.base.label}+{self.pretrained.label}"
+
+    @property
+    def label_and_options(self) -> str:
+        """The name in a table."""
+        return self.label
 
     @property
     def words(self) -> str:

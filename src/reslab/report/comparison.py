@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +77,7 @@ class _Answers:
     labels: NDArray[np.int64]
     names: tuple[str, ...] | None = None  # of the picture files
     digests: NDArray[np.uint64] | None = None  # of the stored pictures, however they are read
+    extension: Path | None = None  # the folder, if it is an extension
 
     def arranged(self) -> "_Answers":
         """Put the images in the order of their digests, which does not depend on the names of their files."""
@@ -164,13 +166,11 @@ def _evaluation(run: Run) -> Evaluation:
 
 def _row(run: Run, name: str, evaluation: Evaluation) -> ComparedRun:
     recipe, log, figures = run.recipe, run.log, evaluation.splits[run.recipe.measured_on]
-    options = recipe.model.model_dump(exclude={"kind", "depth"}, exclude_defaults=True)
-    chosen = ", ".join(f"{option}={value}" for option, value in options.items())
     return ComparedRun(
         name=name,
         recipe=recipe.name,
         data=recipe.data,
-        model=f"{recipe.model.label}" + (f" ({chosen})" if chosen else ""),
+        model=recipe.model.label_and_options,
         epochs=len(log),
         seconds=sum(epoch.seconds for epoch in log),
         accuracy=figures.accuracy,
@@ -198,6 +198,7 @@ def _answers(run: Run, name: str, evaluation: Evaluation) -> _Answers:
         labels,
         run.read_names(split),
         _digests(run, split, num_images=len(labels)),
+        extension=run.path if run.recipe.extension else None,
     )
 
 
@@ -237,6 +238,9 @@ def _obstacle(first: _Answers, second: _Answers) -> str | None:
     differs, the digests of the stored pictures decide, or if none were recorded, reading and names.
     """
     if first.classes != second.classes:
+        for one, other in ((first, second), (second, first)):
+            if one.extension is not None and set(other.classes) < set(one.classes):
+                return f"their classes differ; reslab evaluate {one.extension} shows the old classes before and after"
         return "their classes differ"
     if len(first.labels) != len(second.labels):
         return f"their {first.split} splits have {len(first.labels)} and {len(second.labels)} images; {REMEDY}"
