@@ -175,3 +175,8 @@ def test_a_class_of_one_image_or_group_is_refused() -> None:
         UserError, match=r"the 2 training images of class '4' are copies or one group, but .*: add anoth"
     ):
         check_counts(images)
+    series = {"time:5": r" \(such as time:1\), or", "time:1": ", or", "parent": ", or add pictures of another series"}
+    for rule, finer in series.items():
+        sentence = f"group={rule} puts all 2 training images of class '4' in one group, .* a finer grouping{finer}"
+        with pytest.raises(UserError, match=sentence):
+            check_counts(replace(images, expression=f"folder:pets?group={rule}"))

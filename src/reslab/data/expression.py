@@ -142,6 +142,12 @@ def join_expressions(old: str, new: str, *, old_limit: int | None) -> str:
     return joined
 
 
+def find_groupings(expression: str) -> list[str]:
+    """List the rules by which an expression groups pictures, such as time:5."""
+    rules = [term.options.group for term in parse(expression) if isinstance(term, LocatedTerm)]
+    return [rule for rule in rules if rule is not None]
+
+
 def find_taken_again(old: str, new: str) -> list[str]:
     """List the sources of `new` that are taken whole in both expressions."""
 

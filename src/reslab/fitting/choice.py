@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
+from reslab.data.expression import find_groupings
 from reslab.data.folds import Folds, number_groups, split_folds
 from reslab.data.images import ImageSet
 from reslab.errors import UserError
@@ -139,6 +140,14 @@ def check_counts(images: ImageSet) -> None:
                 "class at least: add pictures of it"
             )
         if len(np.unique(groups[labels == label])) < 2:
+            if rules := find_groupings(images.expression):
+                kind, _, minutes = rules[0].partition(":")
+                finer = " (such as time:1)" if kind == "time" and float(minutes) > 1 else ""
+                raise UserError(
+                    f"?group={rules[0]} puts all {count} training images of class {name!r} in one group, but choosing "
+                    f"by cross-validation needs two groups of each class at least: use a finer grouping{finer}, or add "
+                    "pictures of another series"
+                )
             raise UserError(
                 f"the {count} training images of class {name!r} are copies or one group, but choosing by "
                 "cross-validation needs two groups of each class at least: add another"

@@ -159,9 +159,13 @@ def test_near_copies_on_both_sides_of_the_cut_ask_for_groups(tmp_path: Path, dra
     for number in range(40):
         draw(f"{'ab'[number % 2]}/{number}.png", number)
         draw(f"{'ab'[number % 2]}/{number}-darker.png", number, scale=0.8)
-    proposal = "?group=parent"
-    assert proposal in "\n".join(check(f"folder:{tmp_path}").proposals)
+    (proposal,) = check(f"folder:{tmp_path}").proposals
+    assert "with ?group=time:5 (minutes) or" in proposal  # by parent each class would be one group
     assert check(f"folder:{tmp_path}?group=/([0-9]+)").proposals == ()
+    (tmp_path / "a/second").mkdir()
+    (tmp_path / "a/0.png").rename(tmp_path / "a/second/0.png")
+    (proposal,) = check(f"folder:{tmp_path}").proposals
+    assert "with ?group=parent, ?group=time:5" in proposal
 
 
 def test_what_cannot_be_loaded_is_broken(tmp_path: Path, draw: Any) -> None:

@@ -299,7 +299,14 @@ def _propose(listings: Sequence[Listing], duplicates: Duplicates | None) -> Iter
     is_cut = any(listing.splits is None and listing.groups is None for listing in listings)
     num = 0 if duplicates is None else sum(pair.kind == "near" for pair in duplicates.across_splits.pairs)
     if is_cut and num:
+        parent = "?group=parent, " if any(map(_has_subfolders, listings)) else ""
         yield (
             f"{counted(num, 'pair')} of near copies landed on both sides of the cut: keep pictures of one series "
-            "together with ?group=parent, ?group=time:5 (minutes) or ?group=REGEX on the file name"
+            f"together with {parent}?group=time:5 (minutes) or ?group=REGEX on the file name"
         )
+
+
+def _has_subfolders(listing: Listing) -> bool:
+    """Return whether the pictures of a class lie in several folders, which may be series; else it would be one group."""
+    parents = {(label, name.rpartition("/")[0]) for label, name in zip(listing.labels, listing.names, strict=True)}
+    return len(parents) > len(np.unique(listing.labels))
