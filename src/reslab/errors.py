@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 
 class UserError(ValueError):
@@ -50,15 +51,22 @@ class Stopped(Failure):
     """A run was asked to stop, and has saved its state."""
 
 
-# Keyed by the first word of pydantic's error type.
+# What is wanted instead of pydantic's error type, or of all types that begin with the same word.
 _WANTED = {
     "bool": "true or false",
     "dict": "an object with fields",
     "finite": "a finite number",
     "float": "a number",
     "int": "a whole number",
+    "list": "a list",
     "model": "an object with fields",
+    "none_required": "null",
     "string": "text",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "string_too_long": "text of at most {max_length} characters",
+    "string_too_short": "text of at least {min_length} characters",
+    "too_long": "a list of at most {max_length}",
+    "too_short": "a list of at least {min_length}",
     "tuple": "a list",
 }
 
@@ -85,8 +93,14 @@ def first_complaint(error: "ValidationError", content: Any) -> str:
     ):
         choices = context.get("expected", "one of its names")
         return f"{_find_place(first['loc'][:-1], content)} should be {choices} or a number, not {show(first['input'])}"
-    wanted = _WANTED.get(kind.split("_")[0]) or first["msg"].removeprefix("Input should be ")
-    return f"{place or 'it'} should be {wanted}, not {show(first['input'])}"
+    return f"{place or 'it'} should be {describe_wanted(first)}, not {show(first['input'])}"
+
+
+def describe_wanted(error: "ErrorDetails") -> str:
+    """Name what one of pydantic's errors wants instead of the value."""
+    kind = error["type"]
+    words = _WANTED.get(kind) or _WANTED.get(kind.split("_")[0])
+    return words.format(**error.get("ctx", {})) if words else error["msg"].removeprefix("Input should be ")
 
 
 def show(value: Any) -> str:

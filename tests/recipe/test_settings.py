@@ -200,6 +200,10 @@ def test_a_wrong_name_is_told_the_nearest_right_one(assignment, sentence):
         ("epochs=null", "--set: epochs should be a whole number, not null"),
         ("epochs=0", "--set: epochs should be greater than 0, not 0"),
         ("name=5", "--set: name should be text, not 5"),
+        (
+            'model={"kind":"timm","name":"a b"}',
+            "--set: model.name should be text that matches ^[a-z0-9_]+(\\.[a-z0-9_]+)?$, not 'a b'",
+        ),
         ("model=3", "--set: model should be an object with fields, not 3"),
         ("model.depth=33", "--set: model: depth 33 is not 6n+2; the nearest are 32 and 38"),
         ("model.depth=abc", "--set: model.depth should be a whole number, not 'abc'"),

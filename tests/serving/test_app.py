@@ -134,7 +134,16 @@ def test_what_is_wrong_is_said_in_a_sentence(make_app, seven):
             "does not end with its boundary",
         ),
         ({"content": b"--x\r\n", "headers": {"Content-Type": "multipart/form-data"}}, 422, "names no boundary"),
-        ({"files": [(FILES, ("a.png", seven))], "params": {"top": 0}}, 422, ""),
+        (
+            {"files": [(FILES, ("a.png", seven))], "params": {"top": 0}},
+            422,
+            "top should be greater than or equal to 1, not '0'",
+        ),
+        (
+            {"files": [(FILES, ("a.png", seven))], "params": {"coverage": "x"}},
+            422,
+            "coverage should be a number, not 'x'",
+        ),
         ({"files": [(FILES, ("a.png", seven))], "params": {"top": 11, "heat": True}}, 422, "at most 10 classes"),
         ({"files": [(FILES, ("a.png", seven))] * 7, "params": {"nearest": 50}}, 422, "at most 320 training images"),
     ]

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request
 from fastapi.exception_handlers import http_exception_handler
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException as PlainHTTPException
@@ -18,7 +19,7 @@ from starlette.requests import ClientDisconnect
 
 from reslab import __version__
 from reslab.data.pictures import MAX_PIXELS
-from reslab.errors import UserError
+from reslab.errors import UserError, describe_wanted, show
 from reslab.serving.decoding import Uploaded
 from reslab.serving.examples import find_examples
 from reslab.serving.guard import Guard, Limits
@@ -116,10 +117,23 @@ def build_app(
         return metrics.render()
 
     app.add_exception_handler(PlainHTTPException, _point_to_docs)
+    app.add_exception_handler(RequestValidationError, _name_parameter)
     if access.token is None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(access.hosts))
     app.add_middleware(Guard, limits=access.limits, token=access.token, note=metrics.note_request)
     return app
+
+
+async def _name_parameter(request: Request, error: Exception) -> Response:
+    """Say in a sentence which parameter has a wrong value."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"][1:]))  # after "query"
+    if first["type"] == "missing":
+        detail = f"{where} is missing"
+    else:
+        detail = f"{where} should be {describe_wanted(first)}, not {show(first['input'])}"
+    return await http_exception_handler(request, HTTPException(422, detail))
 
 
 async def _point_to_docs(request: Request, error: Exception) -> Response:

@@ -17,7 +17,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, Vali
 
 from reslab.data.addresses import open_address
 from reslab.data.images import Split
-from reslab.errors import Failure, UserError, extra
+from reslab.errors import Failure, UserError, extra, first_complaint
 from reslab.recipe.value import Part
 
 if TYPE_CHECKING:
@@ -139,10 +139,10 @@ def read_index(store: Store) -> tuple[ShardIndex, str]:
             "right?"
         ) from None
     try:
-        index = ShardIndex.model_validate(json.loads(content))
-    except (ValidationError, ValueError, RecursionError) as error:
-        first = error.errors()[0] if isinstance(error, ValidationError) else None
-        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
+        parsed = json.loads(content)
+        index = ShardIndex.model_validate(parsed)
+    except (ValueError, RecursionError) as error:
+        why = first_complaint(error, parsed) if isinstance(error, ValidationError) else str(error)
         raise UserError(f"{store.url}/{INDEX} is not an index of shards ({why}): pack them again") from None
     if len(set(index.classes)) < len(index.classes):
         raise UserError(f"{store.url}/{INDEX} names a class twice: pack the shards again")
