@@ -84,7 +84,10 @@ def test_a_folder_of_a_similar_name_is_suggested(tmp_path: Path, monkeypatch: py
     [
         ("cifa10", "'cifa10' is not a data source; did you mean 'cifar10'?"),
         ("CIFAR100", "did you mean 'cifar100'?"),
-        ("imagenet", "write folder:PATH for a folder of pictures, or take one of cifar10, cifar100, cifar100-coarse, digits"),
+        (
+            "imagenet",
+            "write folder:PATH for a folder of pictures, or take one of cifar10, cifar100, cifar100-coarse, digits",
+        ),
         ("cifar10+cifa100:reptiles", "'cifa100' is not a data source; did you mean 'cifar100'?"),
         ("cifar10:kat", "'kat' is not a class of cifar10; did you mean 'cat'?"),
         ("cifar100:reptile", "did you mean 'reptiles'?"),

@@ -78,5 +78,8 @@ def test_a_run_whose_pictures_are_gone_says_so(small_recipe: Recipe, tmp_path: P
     with pytest.raises(UserError, match=sentence), naming_lost_data(run, run.recipe, data_dir=None):
         read_split(run.recipe, "test")
     (tmp_path / "pictures").mkdir()
-    with pytest.raises(UserError, match="no pictures in class folders"), naming_lost_data(run, run.recipe, data_dir=None):
+    with (
+        pytest.raises(UserError, match="no pictures in class folders"),
+        naming_lost_data(run, run.recipe, data_dir=None),
+    ):
         read_split(run.recipe, "test")

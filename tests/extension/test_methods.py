@@ -321,7 +321,9 @@ def test_the_pictures_of_the_base_are_not_new(base: Run, tmp_path: Path) -> None
     shutil.copytree(base.path, tmp_path / "base")
     again = Run.open(tmp_path / "base")
     again.write_recipe(again.recipe.model_copy(update={"data": f"folder:{tmp_path}/pets"}))
-    with pytest.raises(UserError, match="base has learned the classes of folder:.*/pets already, from the same pictures"):
+    with pytest.raises(
+        UserError, match=r"base has learned the classes of folder:.*/pets already, from the same pictures"
+    ):
         extend(again.path, data=f"folder:{tmp_path}/pets/@5", out=tmp_path / "more")
 
 

@@ -5,8 +5,10 @@ import pytest
 from reslab.errors import UserError
 from reslab.recipe.networks import (
     MODELS,
+    EfficientNetLite,
     EluResNet,
     FastConv,
+    Fusion,
     ImageNetResNet,
     LeNet,
     NiN,
@@ -14,6 +16,7 @@ from reslab.recipe.networks import (
     PreActResNet,
     ResNet,
     ResNeXt,
+    Timm,
 )
 from reslab.recipe.recipe import RandomResizedCrop, Steps, derive, parse_recipe
 from reslab.recipe.shipped import RECIPES
@@ -117,6 +120,22 @@ def test_networks_have_names_of_their_own_in_a_table_and_in_a_report():
 )
 def test_a_report_names_every_option(network, words):
     assert network.words == words
+
+
+@pytest.mark.parametrize(
+    ("network", "label"),
+    [
+        (PreActResNet(depth=20), "preact_resnet20"),
+        (ImageNetResNet(depth=18, width=8), "imagenet_resnet18 (width 8)"),
+        (Timm(name="resnet18", options={"drop_rate": 0.1}), "resnet18 (drop_rate 0.1)"),
+        (
+            Fusion(base=EfficientNetLite(resize=256), pretrained=EfficientNetLite()),
+            "efficientnet_lite0+efficientnet_lite0",
+        ),
+    ],
+)
+def test_a_table_names_the_options_that_differ_from_the_defaults(network, label):
+    assert network.label_and_options == label
 
 
 def test_words_of_a_report():

@@ -112,11 +112,12 @@ def naming_lost_data(run: Run, recipe: Recipe, *, data_dir: Path | None) -> Iter
         yield
     except UserError:
         places = [find_place(term.path, data_dir) for term in parse(recipe.data) if isinstance(term, LocatedTerm)]
-        if gone := next((place for place in places if not is_remote(str(place)) and not place.exists()), None):
+        gone = next((place for place in places if not is_remote(str(place)) and not place.exists()), None)
+        if gone is not None:
             elsewhere = ", or pass the folder that holds them by --data-dir" if find_relative(run.recipe.data) else ""
             raise UserError(
-                f"the data that {run.path} was trained and tested on is gone from {os.path.abspath(gone)}: put it back{elsewhere}; "
-                "predict, export and report work without it"
+                f"the data that {run.path} was trained and tested on is gone from {os.path.abspath(gone)}: "
+                f"put it back{elsewhere}; predict, export and report work without it"
             ) from None
         raise
 

@@ -176,8 +176,8 @@ def _check_target(target: Path, *, int8: bool) -> bool:
         raise UserError(f"{target} is a file: write model.onnx, model.pt2, page.html or a folder")
     if not target.exists() and re.fullmatch(r"\.[A-Za-z]\w*", target.suffix):  # a folder may be named v1.2
         raise UserError(
-            f"{target}: no {target.suffix} file can be written: choose a name that ends in {', '.join(ENDINGS[:-1])} or "
-            f"{ENDINGS[-1]}, or a folder without an ending"
+            f"{target}: no {target.suffix} file can be written: choose a name that ends in "
+            f"{', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}, or a folder without an ending"
         )
     return True
 

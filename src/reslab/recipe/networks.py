@@ -278,8 +278,8 @@ class Foreign(Architecture):
     def __hash__(self) -> int:
         return hash((type(self), self.label, tuple(self.options.items())))
 
-    def _option_words(self) -> Iterator[str]:
-        return (f"{name} {value}" for name, value in self.options.items())
+    def _option_words(self, *, without: Collection[str] = ()) -> Iterator[str]:
+        return (f"{name} {value}" for name, value in self.options.items() if name not in without)
 
 
 class Module(Foreign):

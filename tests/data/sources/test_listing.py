@@ -278,7 +278,11 @@ REFUSED: dict[str, tuple[Build, str, str]] = {
     "no times": (fill("a", "b"), "folder:{}?group=time:5", "no picture of .* says when it was taken"),
     "a foreign option": (fill("a", "b"), "folder:{}?file=x", "folder: has label and group and level"),
     "a bare path": (fill("a", "b"), "{}", "did you mean folder:"),
-    "a slip in its name": (fill("pictures/a"), "folder:{}/pictres", "pictres is not a folder: did you mean folder:.*/pictures"),
+    "a slip in its name": (
+        fill("pictures/a"),
+        "folder:{}/pictres",
+        "pictres is not a folder: did you mean folder:.*/pictures",
+    ),
     "nothing there": (fill("a"), "folder:{}/absent", "/absent is not a folder"),
     "no column": (KAGGLE, "csv:{}/trainLabels.csv?label=kind", "has no column 'kind': its columns are id and label"),
     "no pictures": (

@@ -307,6 +307,6 @@ def _propose(listings: Sequence[Listing], duplicates: Duplicates | None) -> Iter
 
 
 def _has_subfolders(listing: Listing) -> bool:
-    """Return whether the pictures of a class lie in several folders, which may be series; else it would be one group."""
+    """Return whether the pictures of a class lie in several folders; otherwise each class would be one group."""
     parents = {(label, name.rpartition("/")[0]) for label, name in zip(listing.labels, listing.names, strict=True)}
     return len(parents) > len(np.unique(listing.labels))
