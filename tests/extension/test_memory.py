@@ -151,7 +151,7 @@ def test_the_old_pictures_may_be_gone(small_recipe: Recipe, tmp_path: Path, caps
     assert "occurs in the new ones" not in said
     assert made.recipe.data == f"folder:{old}:cat,dog@0+folder:{new}"
     assert Network.load(made.path).classes == ("cat", "dog", "elk", "fox")
-    with pytest.raises(UserError, match="is gone from .*old: put it back"):
+    with pytest.raises(UserError, match=r"is gone from .*old: put it back"):
         evaluate(made, splits=("test",))
     (tmp_path / "elsewhere").rename(old)
     assert evaluate(made, splits=("test",)).splits["test"].num_images == 16
