@@ -162,7 +162,7 @@ def solve(head: nn.Linear, training: fusion.LabelledFeatures, **options: Any) ->
 
 def candidates(
     head: nn.Linear, training: fusion.LabelledFeatures, *, held_out: fusion.LabelledFeatures, **options: Any
-) -> list[fusion.Candidate]:
+) -> list[fusion.Joined]:
     """Solve heads of two old classes and a new one."""
     return fusion.candidates(
         head,
@@ -233,9 +233,9 @@ def test_each_opinion_rests_on_its_own_features(
 ) -> None:
     heads: list[fusion.SolvedHead] = []
 
-    def look(experts: fusion.Experts, *_: object, **__: object) -> fusion.Candidate:
+    def look(experts: fusion.Experts, *_: object, **__: object) -> fusion.Joined:
         heads.extend(experts[:2])
-        return fusion.Candidate(experts.first, experts.first_logits, 0.0)
+        return fusion.Joined(experts.first, experts.first_logits, 0.0)
 
     monkeypatch.setattr(fusion, "join", look)
     head = nn.Linear(6, 3)
@@ -326,7 +326,7 @@ def test_each_fold_is_judged_by_experts_that_have_not_seen_it(
     seen: list[fusion.Experts] = []
     calibrate_rows = fusion.calibrate_rows
 
-    def look(experts: fusion.Experts, judges: fusion.Judges) -> fusion.Candidate:
+    def look(experts: fusion.Experts, judges: fusion.Judges) -> fusion.Joined:
         seen.append(experts)
         assert len(judges.labels) == 310
         return calibrate_rows(experts, judges)

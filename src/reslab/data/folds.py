@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.errors import UserError
+from reslab.measure.metrics import Integers
 
 FOLDS = 5
 
-Integers = NDArray[np.int64]
 Keys = NDArray[np.uint64]
 Folds = list[tuple[Integers, Integers]]  # places of the images to solve a head on, and of those that it answers
 

@@ -92,11 +92,10 @@ def evaluate_onnx(
     kernels.enable(network.device)
     opened = [OnnxFile(file, threads=torch.get_num_threads()) for file in files]
     for each in opened:
-        known, images_of = each.description, (network.channels, network.image_size, network.resizing, network.white)
-        if (known.classes, known.channels, known.image_size, known.resize, known.white) != (
-            network.classes,
-            *images_of,
-        ):
+        known = each.description
+        images_of = (known.channels, known.image_size, known.resize, known.white)
+        wanted = (network.channels, network.image_size, network.resizing, network.white)
+        if known.classes != network.classes or images_of != wanted:
             raise UserError(f"{each.path} is not for the classes and images of {run.path}: export that run")
     recipe = recipe_here(run, data_dir=data_dir)
     with naming_lost_data(run, recipe, data_dir=data_dir):

@@ -194,11 +194,10 @@ class Extender:
     def _folds(self) -> list[Tensor]:
         """Divide the training images that the features have not seen: those of new classes, or of all."""
         assert self.fused is not None
-        first = 0 if self._is_unchanged else self.extension.num_old
         if self.extension.method != "fusion":
             return []
         labels, keys = self.images.labels.numpy(), self.images.keys
-        unseen = np.flatnonzero(labels >= first)
+        unseen = np.flatnonzero(labels >= (0 if self._is_unchanged else self.extension.num_old))
         try:
             folds = split_folds(
                 np.unique(labels[unseen], return_inverse=True)[1], None if keys is None else keys[unseen]

@@ -73,8 +73,8 @@ def finish_on(
 ) -> Finished:
     """Do the same from features (N, D) and labels (N,) of `known` and `held_out` images, which themselves may be gone.
 
-    The head was fitted to the held-out images by log loss, so its temperature is 1. `logits` (H, K) are given where the
-    head has learned from some of them, and another answered. If no image was used to train the
+    The head was fitted to the held-out images by log loss, so its temperature is 1. Its `logits` (H, K) are given if it
+    has also learned from some of them, which were then answered by another head. If no image was used to train the
     layers below the head, held-out images are compared with known ones, and may be among them.
     """
     features, labels = known

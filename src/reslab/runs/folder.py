@@ -143,9 +143,10 @@ class Run:
         run = cls(path)
         if not os.path.isfile(run.path / "recipe.json"):  # unlike Path.is_file, works for any name
             makes = f"pull {DEMO} --out runs/{DEMO}" if str(path) == DEMO else "train"
-            lacks = "it holds no recipe.json" if os.path.exists(run.path) else "nothing is there"
-            if lacks == "nothing is there" and (near := find_similar(run.path)):
+            exists = os.path.exists(run.path)
+            if not exists and (near := find_similar(run.path)):
                 raise UserError(f"{path} does not exist: did you mean {near}?")
+            lacks = "it holds no recipe.json" if exists else "nothing is there"
             raise UserError(f"{path} is not a run folder: {lacks} (reslab {makes} makes one)")
         return run
 
