@@ -57,12 +57,15 @@ def draw_unequal(images: ImageSet, *, seed: int) -> ImageSet:
     return images.subset(np.concatenate(places))
 
 
-def fit_draw(images: ImageSet, test: ImageSet, *, minutes: float, seed: int) -> dict[str, Any]:
+def fit_draw(images: ImageSet, test: ImageSet, *, minutes: float, seed: int, keep: Path | None) -> dict[str, Any]:
     networks = [each for each in backbones(stored_size=images.images.shape[2]) if each.network == NETWORK]
     load_before, began = os.getloadavg()[0], time.perf_counter()
     with empty_cache():
         fitted = find(Readers(lambda resize: images), networks, budget=Budget.of(minutes), seed=seed, silent=False)
     seconds, load_after = time.perf_counter() - began, os.getloadavg()[0]
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        fitted.network.save(keep / f"{seed}.safetensors")
     right = classify(fitted, test) == test.labels.numpy()
     accuracy = proportion(np.array(right.sum()), total=np.array(len(right)))
     return {
@@ -109,6 +112,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1)
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--keep", type=Path, help="folder for the networks")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     kernels.enable(torch.device("cpu"))  # as the command line does
@@ -118,7 +122,7 @@ def main() -> None:
     draws = []
     for seed in range(options.draws):
         few = draw_unequal(train, seed=seed) if options.data else draw(train, num=options.per_class or 5000, seed=seed)
-        draws.append(fit_draw(few, test, minutes=options.minutes, seed=seed))
+        draws.append(fit_draw(few, test, minutes=options.minutes, seed=seed, keep=options.keep))
     facts = {
         "images_per_class": None if options.data else options.per_class or 5000,
         "minutes": options.minutes,
