@@ -9,6 +9,7 @@ from reslab.data.expression import (
     NamedTerm,
     find_relative,
     join_expressions,
+    leave_out,
     leave_out_empty,
     move_relative,
     name_classes,
@@ -253,3 +254,22 @@ def test_classes_that_an_expression_cannot_name_are_left_to_be_read() -> None:
 )
 def test_sources_of_which_no_image_is_taken_are_left_out(expression: str, expected: str) -> None:
     assert leave_out_empty(expression) == expected
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("folder:pets", "folder:pets:-cat"),
+        ("folder:pets:-dog", "folder:pets:-dog,-cat"),
+        ("folder:pets:dog,cat,owl", "folder:pets:dog,owl"),
+        ("folder:pets?group=parent@20", "folder:pets:-cat?group=parent@20"),
+        ("folder:pets+digits", None),
+        ("digits", None),
+    ],
+)
+def test_classes_are_left_out_of_a_single_source(expression: str, expected: str | None) -> None:
+    assert leave_out(expression, ["cat"]) == expected
+
+
+def test_classes_that_an_expression_cannot_name_are_not_left_out() -> None:
+    assert leave_out("folder:pets", ["cat,big"]) is None

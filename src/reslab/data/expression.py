@@ -171,14 +171,32 @@ def name_classes(expression: str, classes: Sequence[str]) -> str:
     named = {name for term in terms if not isinstance(term, ShardsTerm) for name in term.classes}
     places = [place for place, term in enumerate(terms) if isinstance(term, ShardsTerm) or not term.classes]
     rest = [name for name in classes if name not in named]
-    if len(places) != 1 or isinstance(terms[places[0]], ShardsTerm) or any(re.search("^-|[,:/?&@+]", n) for n in rest):
+    if len(places) != 1 or isinstance(terms[places[0]], ShardsTerm) or not all(map(_can_be_chosen, rest)):
         return expression
-    body, limit = _parse_limit(texts[places[0]])
+    texts[places[0]] = _choosing(texts[places[0]], rest)
+    return "+".join(texts)
+
+
+def leave_out(expression: str, names: Sequence[str]) -> str | None:
+    """Leave classes out of the only source of an expression; None if it has several, or names cannot be written."""
+    terms = parse(expression)
+    if len(terms) > 1 or not isinstance(terms[0], LocatedTerm) or not all(map(_can_be_chosen, names)):
+        return None
+    kept = [name for name in terms[0].classes if name not in names]
+    return _choosing(expression.strip(), kept or [f"-{name}" for name in (*terms[0].without, *names)])
+
+
+def _can_be_chosen(name: str) -> bool:
+    return not re.search("^-|[,:/?&@+]", name)
+
+
+def _choosing(text: str, choice: Sequence[str]) -> str:
+    """Replace the choice of classes in the text of a source."""
+    body, limit = _parse_limit(text)
     source, _, given = (part.strip() for part in body.partition(":"))
-    path = _path_text(source, given)
     place = _parse_options(given, source)[0]  # type: ignore[arg-type]
-    text = f"{source}:{path}:{','.join(rest)}{given[len(place) :]}" + ("" if limit is None else f"@{limit}")
-    return "+".join([*texts[: places[0]], text, *texts[places[0] + 1 :]])
+    path = _path_text(source, given)
+    return f"{source}:{path}:{','.join(choice)}{given[len(place) :]}" + ("" if limit is None else f"@{limit}")
 
 
 def leave_out_empty(expression: str) -> str:

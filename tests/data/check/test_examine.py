@@ -250,3 +250,14 @@ def test_a_contact_sheet_has_a_row_per_class(tmp_path: Path) -> None:
     red, blue, white = (255, 0, 0), (0, 0, 255), (255, 255, 255)
     assert colors == [[red] * 12, [blue] * 5 + [white] * 7, [white] * 12]
     assert (pixels[:step, :NAMES] < 128).any()
+
+
+def test_a_class_without_pictures_is_reported_and_the_others_are_checked(sound: str, tmp_path: Path, draw: Any) -> None:
+    (tmp_path / "train" / "owl").mkdir()
+    draw("train/cat/again.png", 1)
+    report, said = examine(sound)
+    assert "holds no picture of owl" in said
+    assert "a copy among" in said or "within a class" in said
+    assert report.is_broken
+    assert report.expression == sound
+    assert set(report.classes) == {"cat", "dog"}

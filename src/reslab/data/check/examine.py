@@ -18,7 +18,7 @@ from PIL import Image
 from reslab.data.check import findings
 from reslab.data.check.duplicates import Overlap, find_exact, find_exact_repeats, find_overlap, find_repeats
 from reslab.data.check.findings import CopiesAcross, Copy, CopyPairs, Duplicates, FoundImage, Report
-from reslab.data.expression import NamedTerm, parse
+from reslab.data.expression import NamedTerm, leave_out, parse
 from reslab.data.framing import Form
 from reslab.data.images import ImageSet
 from reslab.data.load import check_classes, list_files, load, load_validation
@@ -26,6 +26,7 @@ from reslab.data.pictures import decode, losses_of, opening
 from reslab.data.pixels import Pixels, blocks_of
 from reslab.data.progress import counting
 from reslab.data.sources.listing import Listing, group_unused
+from reslab.data.sources.samples import EmptyClasses
 from reslab.errors import UserError
 from reslab.records import SplitName
 from reslab.words import counted
@@ -49,9 +50,16 @@ class _Files:
 def check(expression: str, *, data_dir: Path | None = None) -> Report:
     """Check all images of a data expression, including the test split; nothing is chosen by them.
 
-    Raises: UserError if the expression is wrong, or its sources contain no pictures at all.
+    Classes without pictures are reported, and the others checked.
+    Raises: UserError if the expression is wrong, or one of its sources cannot be listed.
     """
-    listings = tuple(listing for _, listing in list_files(expression, data_dir=data_dir))
+    try:
+        listings = tuple(listing for _, listing in list_files(expression, data_dir=data_dir))
+    except EmptyClasses as error:
+        others = leave_out(expression, error.names)
+        if others is None:
+            raise
+        return check(others, data_dir=data_dir).model_copy(update={"expression": expression, "refused": str(error)})
     refused: str | None = None
     sets: tuple[ImageSet, ...] = ()
     try:

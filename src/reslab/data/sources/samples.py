@@ -19,6 +19,14 @@ _SHOWN = 3  # names in a sentence
 Samples = list[tuple[str, Split | None, Path, str]]  # class, split, file, name of the file inside the source
 
 
+class EmptyClasses(UserError):  # noqa: N818 - a kind of error, not its name
+    """Some classes of a source have no pictures."""
+
+    def __init__(self, message: str, names: Sequence[str]) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
+
+
 @dataclass(frozen=True)
 class Contents:
     """Pictures with their classes, the classes without pictures, and the unused files."""
@@ -46,9 +54,10 @@ def choose(found: Contents, path: Path, *, classes: Sequence[str], without: Sequ
         has_some = {each[0] for each in found.pictures}
         empty = [name for name in empty if name not in has_some] or empty
         reasons = " ".join(describe_all_unused(found.unused))
-        raise UserError(
+        raise EmptyClasses(
             f"{path} holds no picture of {named(empty)}: add some, remove the folder, or leave it out with "
-            f"folder:{path}:{','.join('-' + name for name in empty)}" + (f"; {reasons}" if reasons else "")
+            f"folder:{path}:{','.join('-' + name for name in empty)}" + (f"; {reasons}" if reasons else ""),
+            names=empty,
         )
     kept = [each for each in found.pictures if is_wanted(each[0])]
     left = [
