@@ -90,7 +90,8 @@ def test_a_picture_that_was_cut_off_is_named(tmp_path: Path, kind: str) -> None:
     buffer = io.BytesIO()
     noise.save(buffer, kind)
     (tmp_path / "cut").write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
-    with pytest.raises(UserError, match=r"cut cannot be read as a picture \(.*\): replace it or remove it"):
+    why = "its data are damaged" if kind == "WEBP" else "it is cut short"  # whose decoder does not say more
+    with pytest.raises(UserError, match=rf"cut cannot be read as a picture \({why}\): replace it or remove it"):
         decode(tmp_path / "cut", image_size=4)
 
 

@@ -112,6 +112,10 @@ class UnknownFormatError(UserError):
     """A file that does not begin like any picture format."""
 
 
+class UnsuitableError(ValueError):
+    """A sound picture whose values cannot be used."""
+
+
 ANSWERED = 0.95  # default share of pictures like the training images that are answered
 TOLERANCE = 1e-6  # of a familiarity, which is stored in 32 bits
 
@@ -246,7 +250,16 @@ def opening(picture: Path | BinaryIO, *, name: str) -> Iterator[Image.Image]:
             f"{name} cannot be read as a picture (unknown format): replace it or remove it"
         ) from None
     except Exception as error:  # decoders raise anything on broken input
-        raise UserError(f"{name} cannot be read as a picture ({error}): replace it or remove it") from None
+        raise UserError(f"{name} cannot be read as a picture ({_reason(error)}): replace it or remove it") from None
+
+
+def _reason(error: Exception) -> str:
+    """Say in plain words why a picture cannot be read; a decoder's own words help only its authors."""
+    if isinstance(error, UnsuitableError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return "it is cut short" if re.search("truncated|end of file|EOF", str(error)) else "its data are damaged"
 
 
 def _is_tiff(picture: Path | BinaryIO) -> bool:
@@ -266,7 +279,7 @@ def shrink(
         ImageOps.exif_transpose(image, in_place=True)
         rgb = _to_rgb(image, white)
         if cannot_show(rgb):
-            raise ValueError("it has 16 bits of colour, of which the upper four are never used: save it with 8")
+            raise UnsuitableError("it has 16 bits of colour, of which the upper four are never used: save it with 8")
         box, size, corner = frame(*rgb.size, side=image_size, resize=resize)
         # Pillow's bilinear filter widens with the factor when it shrinks, so it does not alias.
         small = rgb.resize(size, Image.Resampling.BILINEAR, box=box)
@@ -314,7 +327,7 @@ def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 
 
 def _make_converter(image: Image.Image, white: int | None) -> Callable[[Image.Image], Image.Image]:
-    """Choose how a band becomes RGB. Raises: ValueError if the picture's values cannot be grey values."""
+    """Choose how a band becomes RGB. Raises: UnsuitableError if the picture's values cannot be grey values."""
     if own := white_of(image):
         top = np.float32(white or own)
         return lambda band: _from_grey(np.minimum(np.asarray(band), top) * (255 / top))
@@ -330,11 +343,11 @@ def _range_of(image: Image.Image) -> tuple[float, float]:
 
 
 def white_for(lowest: float, highest: float) -> int:
-    """Return the smallest of WHITES that holds grey values. Raises: ValueError if they cannot be grey values."""
+    """Return the smallest of WHITES that holds grey values. Raises: UnsuitableError if they cannot be grey values."""
     for white in WHITES:
         if lowest >= 0 and highest <= white:
             return white
-    raise ValueError(
+    raise UnsuitableError(
         f"its values run from {lowest:g} to {highest:g}, but grey values run from 0 to at most {WHITES[-1]}"
     )
 
@@ -342,7 +355,7 @@ def white_for(lowest: float, highest: float) -> int:
 def white_of(image: Image.Image) -> int | None:
     """Return the smallest white that holds a picture of more than 8 bits of grey; None for any other picture.
 
-    Raises: ValueError if its values cannot be grey values.
+    Raises: UnsuitableError if its values cannot be grey values.
     """
     return white_for(*_range_of(image)) if image.mode.startswith(("I", "F")) else None
 
@@ -377,7 +390,7 @@ def losses_of(image: Image.Image, *, white: int | None = None) -> Iterator[str]:
 
     `white` is as in `decode`.
 
-    Raises: ValueError if its values cannot be grey values.
+    Raises: UnsuitableError if its values cannot be grey values.
     """
     if image.format not in _STILL and getattr(image, "n_frames", 1) > 1:
         yield "only the first of several pages or frames"
