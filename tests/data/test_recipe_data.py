@@ -5,11 +5,13 @@ import pytest
 from PIL import Image
 
 from reslab.data.load import load
-from reslab.data.recipe_data import describe_data, naming_lost_data, read_split
+from reslab.data.recipe_data import describe_data, read_split, read_split_of
 from reslab.data.split import hold_out
 from reslab.errors import UserError
+from reslab.exporting import export
 from reslab.recipe.recipe import Extension, Recipe, derive
-from reslab.runs import Run
+from reslab.training import train
+from reslab.training.calibrating import calibrate
 
 
 def extend(recipe: Recipe, data: str, *, merge: bool) -> Recipe:
@@ -72,14 +74,21 @@ def test_what_is_read_is_described(small_recipe: Recipe) -> None:
 
 
 def test_a_run_whose_pictures_are_gone_says_so(small_recipe: Recipe, tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "run")
-    run.write_recipe(derive(small_recipe, name="lost", data=f"folder:{tmp_path}/pictures"))
-    sentence = "run was trained and tested on is gone from .*/pictures: put it back; predict, export and report work"
-    with pytest.raises(UserError, match=sentence), naming_lost_data(run, run.recipe, data_dir=None):
-        read_split(run.recipe, "test")
-    (tmp_path / "pictures").mkdir()
-    with (
-        pytest.raises(UserError, match="no pictures in class folders"),
-        naming_lost_data(run, run.recipe, data_dir=None),
+    for name, level in (("cat", 60), ("dog", 190)):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(12):
+            Image.new("RGB", (8, 8), (level + number, 0, 0)).save(tmp_path / "pictures" / name / f"{number}.png")
+    recipe = derive(small_recipe, name="lost", data=f"folder:{tmp_path}/pictures", standardize=None, validation=0)
+    run = train(recipe, out=tmp_path / "run")
+    (tmp_path / "pictures").rename(tmp_path / "elsewhere")
+    sentence = r"run was trained and tested on is gone from .*/pictures: put it back; predict, export and report work"
+    for lost in (
+        lambda: read_split_of(run, "test"),
+        lambda: calibrate(run),
+        lambda: export(run, to=tmp_path / "it.onnx", int8=True),
     ):
-        read_split(run.recipe, "test")
+        with pytest.raises(UserError, match=sentence):
+            lost()
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(UserError, match="no pictures in class folders"):
+        read_split_of(run, "test")

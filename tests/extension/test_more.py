@@ -101,3 +101,15 @@ def test_no_address_of_the_bases_recipe_is_contacted_unless_that_is_allowed(pets
     pets.write_recipe(derive(pets.recipe, name="pets", data="shards:https://example.org/pets"))
     with pytest.raises(UserError, match=r"takes images from https://example.org/pets, .*nothing was contacted"):
         extend(pets.path, data=more, out=tmp_path / "no", merge=True)
+
+
+@pytest.mark.parametrize("method", [None, "frozen"])  # more of the same classes, and new ones
+def test_a_base_whose_pictures_are_gone_says_so(pets: Run, tmp_path: Path, method: str | None) -> None:
+    more = draw(tmp_path / "more", num=2, seed=1)
+    if method:
+        for split in ("train", "test"):
+            for old, new in (("cat", "elk"), ("dog", "fox")):
+                (more / split / old).rename(more / split / new)
+    (tmp_path / "pets").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"base was trained and tested on is gone from .*pets: put it back"):
+        extend(pets.path, data=f"folder:{more}", out=tmp_path / "no", merge=not method)

@@ -105,13 +105,20 @@ def write_here(recipe: Recipe, *, data_from: Path | None, data_dir: Path | None)
     return recipe.model_copy(update={"data": move_relative(recipe.data, move)})
 
 
+def read_split_of(run: Run, split: SplitName, *, data_dir: Path | None = None, allow_remote: bool = False) -> ImageSet:
+    """Read one split of a run's data. Raises: UserError as `read_split` does, or if the pictures are gone."""
+    with naming_lost_data(run, data_dir=data_dir):
+        return read_split(recipe_here(run, data_dir=data_dir), split, data_dir=data_dir, allow_remote=allow_remote)
+
+
 @contextmanager
-def naming_lost_data(run: Run, recipe: Recipe, *, data_dir: Path | None) -> Iterator[None]:
-    """If reading `recipe`, a run's own written for here, fails, say whether its pictures are gone."""
+def naming_lost_data(run: Run, *, data_dir: Path | None) -> Iterator[None]:
+    """If reading a run's data fails in the block, say whether its pictures are gone."""
     try:
         yield
     except UserError:
-        places = [find_place(term.path, data_dir) for term in parse(recipe.data) if isinstance(term, LocatedTerm)]
+        data = recipe_here(run, data_dir=data_dir).data
+        places = [find_place(term.path, data_dir) for term in parse(data) if isinstance(term, LocatedTerm)]
         gone = next((place for place in places if not is_remote(str(place)) and not place.exists()), None)
         if gone is not None:
             elsewhere = ", or pass the folder that holds them by --data-dir" if find_relative(run.recipe.data) else ""

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from reslab.data.images import ImageSet
-from reslab.data.recipe_data import describe_change, naming_lost_data, read_split, recipe_here
+from reslab.data.recipe_data import describe_change, read_split_of
 from reslab.errors import UserError
 from reslab.machine import kernels
 from reslab.measure.estimates import gain, proportion
@@ -97,9 +97,7 @@ def evaluate_onnx(
         wanted = (network.channels, network.image_size, network.resizing, network.white)
         if known.classes != network.classes or images_of != wanted:
             raise UserError(f"{each.path} is not for the classes and images of {run.path}: export that run")
-    recipe = recipe_here(run, data_dir=data_dir)
-    with naming_lost_data(run, recipe, data_dir=data_dir):
-        images = read_split(recipe, "test", data_dir=data_dir, allow_remote=allow_remote)
+    images = read_split_of(run, "test", data_dir=data_dir, allow_remote=allow_remote)
     recorded = run.environment.data
     if "test" not in {data.split for data in recorded}:
         raise UserError(f"{run.path} has not been evaluated on its test split: run reslab evaluate {run.path} first")

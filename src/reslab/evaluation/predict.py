@@ -8,7 +8,7 @@ import numpy as np
 
 from reslab.data.check.duplicates import SIDE
 from reslab.data.images import ImageSet
-from reslab.data.recipe_data import describe_change, describe_data, naming_lost_data, read_split, recipe_here
+from reslab.data.recipe_data import describe_change, describe_data, read_split, read_split_of, recipe_here
 from reslab.errors import UserError
 from reslab.evaluation.copies import find_copies
 from reslab.evaluation.gallery import replace_exhibit, write_gallery
@@ -38,10 +38,8 @@ def predict(
     """
     network = Network.load(run.path, device=device)
     kernels.enable(network.device)
-    recipe = recipe_here(run, data_dir=data_dir)
     for split in splits:
-        with naming_lost_data(run, recipe, data_dir=data_dir):
-            images = read_split(recipe, split, data_dir=data_dir, allow_remote=allow_remote)
+        images = read_split_of(run, split, data_dir=data_dir, allow_remote=allow_remote)
         _check_fit(run, network, images)
         _record_data(run, images)
         predictions, familiarities = _answer_split(network, images)
@@ -59,10 +57,10 @@ def predict(
 
 def _find_copies(run: Run, test: ImageSet, *, data_dir: Path | None, allow_remote: bool) -> Copies | None:
     """Find the test images that the run was trained on; None if its training images have changed."""
-    recipe = recipe_here(run, data_dir=data_dir)
-    train = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
+    train = read_split_of(run, "train", data_dir=data_dir, allow_remote=allow_remote)
     if describe_change(train, recorded=run.environment.data):
         return None
+    recipe = recipe_here(run, data_dir=data_dir)
     if recipe.image_size < SIDE and recipe.stream is None:  # too few pixels to recognize copies
         recipe = recipe.model_copy(update={"image_size": SIDE})
         train = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)

@@ -14,7 +14,7 @@ from reslab.data.images import ImageSet
 from reslab.data.notes import already_said
 from reslab.data.pictures import check_taken
 from reslab.data.progress import waiting
-from reslab.data.recipe_data import read_split, recipe_here
+from reslab.data.recipe_data import read_split_of
 from reslab.errors import Failure, UserError
 from reslab.evaluation.onnx import race
 from reslab.exporting.deployed import run_reference, trace
@@ -190,8 +190,7 @@ def _find_images(
 ) -> tuple[NDArray[np.uint8], str]:
     """Return the first training images, or generated ones if those cannot be read, and which of the two."""
     try:
-        recipe = recipe_here(run, data_dir=data_dir)
-        train = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
+        train = read_split_of(run, "train", data_dir=data_dir, allow_remote=allow_remote)
     except (UserError, Failure):
         shape = (NUM_CHECKED, network.channels, network.image_size, network.image_size)
         return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), "generated"
@@ -200,11 +199,10 @@ def _find_images(
 
 def _read_int8_images(run: Run, data_dir: Path | None, allow_remote: bool) -> tuple[NDArray[np.uint8], ImageSet]:
     """Return images for calibration, and others to measure on: validation images if the recipe held some out."""
-    recipe = recipe_here(run, data_dir=data_dir)
-    train = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
+    train = read_split_of(run, "train", data_dir=data_dir, allow_remote=allow_remote)
     order = torch.randperm(len(train.labels), generator=seeded(0, "calibrate"))
     if run.recipe.validation:
-        measured = read_split(recipe, "validation", data_dir=data_dir, allow_remote=allow_remote)
+        measured = read_split_of(run, "validation", data_dir=data_dir, allow_remote=allow_remote)
     else:
         measured = train.subset(order[NUM_CALIBRATED:])
     if not len(measured.labels):

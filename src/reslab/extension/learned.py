@@ -6,7 +6,7 @@ import numpy as np
 
 from reslab.data.images import ImageSet
 from reslab.data.load import find_digests
-from reslab.data.recipe_data import describe_change, read_split, recipe_here
+from reslab.data.recipe_data import describe_change, read_split_of, recipe_here
 from reslab.errors import UserError
 from reslab.runs import Run
 from reslab.words import counted
@@ -17,10 +17,9 @@ def read_learned(run: Run, *, data_dir: Path | None) -> tuple[ImageSet, ImageSet
 
     Raises: UserError if they differ from those that it was trained on.
     """
-    recipe = recipe_here(run, data_dir=data_dir)
     found = []
-    for split in ("train", "validation") if recipe.validation else ("train",):
-        images = read_split(recipe, split, data_dir=data_dir, allow_remote=True)
+    for split in ("train", "validation") if run.recipe.validation else ("train",):
+        images = read_split_of(run, split, data_dir=data_dir, allow_remote=True)
         if change := describe_change(images, recorded=run.environment.data):
             raise UserError(f"{change}; {_describe_learned(run, data_dir=data_dir)}: train it again")
         found.append(images)

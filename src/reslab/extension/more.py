@@ -4,7 +4,7 @@ from pathlib import Path
 
 from reslab.data.expression import join_expressions
 from reslab.data.load import load
-from reslab.data.recipe_data import read_split, recipe_here
+from reslab.data.recipe_data import naming_lost_data, read_split, recipe_here
 from reslab.errors import UserError
 from reslab.extension.methods import limit_length, num_held_out, slower
 from reslab.recipe.networks import Fusion
@@ -54,7 +54,8 @@ def plan_more(run: Run, *, data: str, old_data: str | int, skip_damaged: bool, d
         skip_damaged=base.skip_damaged or skip_damaged,
         **slower(base, trained=len(run.log)),
     )
-    images = read_split(draft, "train", data_dir=data_dir, allow_remote=True)
+    with naming_lost_data(run, data_dir=data_dir):
+        images = read_split(draft, "train", data_dir=data_dir, allow_remote=True)
     held_out = num_held_out(run, images)
     held = derive(draft, name=draft.name, validation=held_out, early_stopping=base.early_stopping)
     return limit_length(held, num_images=len(images.labels) - held_out)

@@ -7,7 +7,7 @@ import torch
 
 from reslab.data.expression import ShardsTerm, find_taken_again, join_expressions, name_classes, parse
 from reslab.data.images import ImageSet
-from reslab.data.recipe_data import read_split, recipe_here
+from reslab.data.recipe_data import naming_lost_data, read_split, recipe_here
 from reslab.errors import UserError
 from reslab.extension.learned import read_learned
 from reslab.extension.memory import Memory
@@ -95,7 +95,8 @@ def plan_extension(
     trained = run.base_recipe.epochs if base.extension else len(run.log)  # the first base's own log is not here
     draft = plan(run.base_recipe, trained=trained, weights=weights, extension=extension, data=data)
     draft = derive(draft, name=draft.name, skip_damaged=base.skip_damaged or wish.skip_damaged)
-    images = read_split(draft, "train", data_dir=data_dir, allow_remote=True)
+    with naming_lost_data(run, data_dir=data_dir):
+        images = read_split(draft, "train", data_dir=data_dir, allow_remote=True)
     _check_fit(run, weights, images, wish)
     old_counts = memory.counts.tolist() if memory else _count_old(run, data_dir=data_dir)
     coming = _expect(wish, images, old_counts=old_counts, remembers=memory is not None)

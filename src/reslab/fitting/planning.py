@@ -13,7 +13,7 @@ from reslab.data.frames import to_expression
 from reslab.data.images import ImageSet
 from reslab.data.load import load
 from reslab.data.progress import counting
-from reslab.data.recipe_data import describe_change, naming_lost_data, read_split, recipe_here
+from reslab.data.recipe_data import describe_change, read_split_of
 from reslab.data.sizes import find_image_size
 from reslab.errors import UserError
 from reslab.fitting.choice import Features, check_counts
@@ -160,11 +160,10 @@ def _read(data: str, *, data_dir: Path | None, allow_remote: bool) -> tuple[Imag
     """Read the training images of a run or an expression, and choose the network that computes their features."""
     if (Path(data) / "recipe.json").is_file():
         run = Run.open(data)
-        recipe = recipe_here(run, data_dir=data_dir)
-        with naming_lost_data(run, recipe, data_dir=data_dir):
-            images = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
+        recipe = run.recipe
+        images = read_split_of(run, "train", data_dir=data_dir, allow_remote=allow_remote)
         if change := describe_change(images, recorded=run.environment.data):
-            raise UserError(f"{change} since {run.path} was trained: train it again, or plan {recipe.data!r}")
+            raise UserError(f"{change} since {run.path} was trained: train it again, or plan {images.expression!r}")
         own = recipe.model.resize if isinstance(recipe.model, EfficientNetLite) else None
         return images, Pretrained(recipe.pretrained or NETWORK, image_size=own or IMAGE_SIZE), recipe.resize
     size = find_image_size(data, largest=LARGEST_STORED, data_dir=data_dir)

@@ -6,7 +6,7 @@ from typing import Literal
 from reslab.data.expression import parse
 from reslab.data.images import ImageSet
 from reslab.data.notes import already_said
-from reslab.data.recipe_data import describe_change, read_split, recipe_here
+from reslab.data.recipe_data import describe_change, read_split_of
 from reslab.data.sources.catalog import OFFICIAL
 from reslab.data.sources.cifar import find_data_dir
 from reslab.data.split import limit
@@ -36,8 +36,7 @@ def read_own(
         if absent := _find_absent(run.recipe.data, data_dir):
             return f"{absent} is not on this machine: pass its folder as --data-dir."
         with already_said():
-            recipe = recipe_here(run, data_dir=data_dir)
-            images = read_split(recipe, split, data_dir=data_dir, allow_remote=allow_remote)
+            images = read_split_of(run, split, data_dir=data_dir, allow_remote=allow_remote)
         change = describe_change(images, recorded=run.environment.data)
     except (UserError, Failure) as error:
         return f"{error}."

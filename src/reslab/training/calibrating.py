@@ -7,7 +7,7 @@ with the same seed, trained again without some of the images.
 from pathlib import Path
 from typing import NamedTuple
 
-from reslab.data.recipe_data import recipe_here
+from reslab.data.recipe_data import naming_lost_data, recipe_here
 from reslab.errors import UserError
 from reslab.machine.device import pick_device
 from reslab.network.finishing import divide
@@ -85,7 +85,11 @@ def calibrate(
     (144, 'all-twin')
     """
     _check(run)
-    found = twin or _train_twin(run, Where(device, data_dir, allow_remote, silent))
+    if twin is None:
+        with naming_lost_data(run, data_dir=data_dir):
+            found = _train_twin(run, Where(device, data_dir, allow_remote, silent))
+    else:
+        found = twin
     calibration = _read_temperature(found, like=recipe_here(run, data_dir=data_dir), data_dir=data_dir)
     with run.locked():
         network = divide(Network.load(run.path, device="cpu"), by=calibration)
