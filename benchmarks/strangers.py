@@ -1,14 +1,15 @@
 """How well a network tells strange pictures from its own: AUROC by several scores, and how its promise is kept.
 
 Near strangers are CIFAR-100's test images, far ones are digits, noise and stripes. The network has seen none of them.
-The test images of the run's own classes are the familiar ones; nothing is chosen by them. Writes strangers.json.
+The test images of the network's own classes are the familiar ones; nothing is chosen by them.
 
-    python strangers.py RUN --data-dir DIR
+    python strangers.py RUN --data-dir DIR                      writes strangers.json
+    python strangers.py FIT.safetensors --data-dir DIR          writes strangers-fit.json, by the familiarity in it
 """
 
 import argparse
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -96,15 +97,33 @@ def keep_promise(own: Seen, known: Tensor, labels: Tensor) -> list[float]:
     return shares
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--data-dir", type=Path)
-    arguments = parser.parse_args()
-    run = Run.open(arguments.run)
+@torch.inference_mode()
+def measure_weights(path: Path, *, data_dir: Path | None) -> dict[str, Any]:
+    """Measure a network of CIFAR-10 by the familiarity in its file, which knows its own held-out images."""
+    network = Network.load(path)
+    kernels.enable(network.device)
+    familiarity = network.familiarity
+    assert familiarity is not None
+
+    def total(pixels: Stored) -> NDArray[np.float64]:
+        return sum_up(familiarity, *familiarity.measure(*look_at(network, pixels)).double().numpy().T)
+
+    test = load("cifar10", "test", data_dir=data_dir)
+    own = total(test.images[:])
+    strangers = {name: total(pixels) for name, pixels in make_strangers(data_dir).items()}
+    limit = float(np.quantile(familiarity.sums.double().numpy(), 1 - PROMISED))
+    return {
+        "network": network.metadata.model.label,
+        "auroc": {name: auroc(own, theirs) for name, theirs in strangers.items()},
+        "answered": {name: float((each > limit).mean()) for name, each in ({"own": own} | strangers).items()},
+    }
+
+
+def measure_run(run: Run, *, data_dir: Path | None) -> dict[str, Any]:
+    """Measure a network by several scores, fitted to its run's held-out images."""
     network = Network.load(run.path)
     kernels.enable(network.device)
-    train, *own = (read_split(run.recipe, split, data_dir=arguments.data_dir) for split in SPLITS)
+    train, *own = (read_split(run.recipe, split, data_dir=data_dir) for split in SPLITS)
     few = limit(train.labels.numpy(), classes=train.classes, num=-(-MOST // len(train.classes)))
     known, labels = network.features(train.images[few]), train.labels[few]
     held_out, test = (look_at(network, images.images[:]) for images in own)
@@ -113,11 +132,11 @@ def main() -> None:
     scores = score(test, known=known, familiarity=familiarity)
     strangers = {
         name: score(look_at(network, pixels), known=known, familiarity=familiarity)
-        for name, pixels in make_strangers(arguments.data_dir).items()
+        for name, pixels in make_strangers(data_dir).items()
     }
     both = Seen(*(torch.cat(parts) for parts in zip(held_out, test, strict=True)))
     shares = np.array(keep_promise(both, known, labels))
-    result = {
+    return {
         "recipe": run.recipe.name,
         "seed": run.environment.seed,
         "test_accuracy": run.evaluation.splits["test"].accuracy.value,
@@ -131,7 +150,18 @@ def main() -> None:
             "mean": float(shares.mean()),
         },
     }
-    write_record(Path(__file__).with_suffix(".json"), result)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--data-dir", type=Path)
+    arguments = parser.parse_args()
+    out = Path(__file__)
+    if arguments.run.suffix == ".safetensors":
+        write_record(out.with_name("strangers-fit.json"), measure_weights(arguments.run, data_dir=arguments.data_dir))
+    else:
+        write_record(out.with_suffix(".json"), measure_run(Run.open(arguments.run), data_dir=arguments.data_dir))
 
 
 if __name__ == "__main__":
