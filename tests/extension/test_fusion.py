@@ -1,20 +1,24 @@
 """Feature fusion: the module gives the features that its head was solved on, and kept classes keep every bit."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from reslab import models
 from reslab.data.load import load
+from reslab.data.recipe_data import read_split
 from reslab.errors import UserError
-from reslab.extension import extend, fusion
+from reslab.extension import extend, extender, fusion
 from reslab.fitting import choice, fit
 from reslab.models.fusion import SplitLinear
 from reslab.network.familiarity import FEWEST
+from reslab.network.finishing import Finished, finish_on
 from reslab.network.network import Network
 from reslab.pretrained.fusion import compute_fused, fuse
 from reslab.recipe.networks import EfficientNetLite, FastConv, Fusion
@@ -355,3 +359,33 @@ def test_what_is_taught_to_a_fitted_network_still_knows_what_is_unlike_its_pictu
     strange, familiar = ((network.answer(images)[1] > 0.05).float().mean() for images in (noise, own))
     assert strange < 0.1
     assert familiar > 0.85
+
+
+def test_held_out_images_are_compared_with_other_groups_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "SIZES", {"efficientnet_lite0": (32,)})
+    random = np.random.default_rng(0)
+    for number, name in enumerate(("cat", "dog", "elk")):
+        (tmp_path / name).mkdir()
+        for series, place in product(range(8), range(3)):
+            pixels = random.integers(60 * number, 60 * number + 60, (8, 8, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{series}_{place}.png")
+    base = fit(f"folder:{tmp_path}:cat,dog?group=([0-9]+)_", out=tmp_path / "base", minutes=1)
+    given: list[Any] = []
+
+    def look(*found: Any, **options: Any) -> Finished:
+        given.append((found[1], found[2], options["groups"]))
+        return finish_on(*found, **options)
+
+    monkeypatch.setattr(extender, "finish_on", look)
+    made = extend(base.path, data=f"folder:{tmp_path}:elk?group=([0-9]+)_", out=tmp_path / "more", method="fusion")
+    ((known, held_out, (known_groups, groups)),) = given
+    keys, own = (read_split(made.recipe, split).keys for split in ("train", "validation"))
+    assert keys is not None
+    assert own is not None
+    same = known_groups[:, None].numpy() == groups.numpy()
+    np.testing.assert_array_equal(same[:, : len(own)], keys[:, None] == own)
+    judges = held_out.features[len(own) :]
+    assert len(judges) > 10
+    is_itself = (known.features[:, None] == judges).all(dim=2).numpy()
+    assert (is_itself <= same[:, len(own) :]).all()
+    assert (same[:, len(own) :].sum(axis=0) <= 9).all()  # three pictures of each class

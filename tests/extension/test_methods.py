@@ -17,6 +17,7 @@ from reslab.data.recipe_data import read_split
 from reslab.errors import Failure, UserError
 from reslab.evaluation import evaluate
 from reslab.extension import METHODS, extend, extender, resume_extension
+from reslab.extension.memory import remember
 from reslab.extension.methods import MOST_DRAWN, check_method, default_method, fit, plan
 from reslab.network.network import Network
 from reslab.recipe.networks import EfficientNetLite, FastConv, Fusion
@@ -469,18 +470,28 @@ def test_the_fast_network_can_be_extended(small_recipe: object, tmp_path: Path) 
     assert evaluate(made, splits=("test",)).splits["test"].accuracy.value > 0.5
 
 
-@pytest.mark.parametrize("held_out", [0, 43])
-@pytest.mark.parametrize("method", ["frozen", "finetune"])
+@pytest.mark.parametrize(("held_out", "old_data"), [(0, "all"), (43, "all"), (43, 60)])
+@pytest.mark.parametrize("method", ["frozen", "finetune", "fusion"])
 def test_images_that_the_base_has_seen_calibrate_nothing(
-    held_out: int, method: Any, small_recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    held_out: int, old_data: Any, method: Any, small_recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = derive(small_recipe, name="base", data="digits:1,4,7", validation=held_out, epochs=1)
     base = train(recipe, out=tmp_path / "base")
-    made = extend(base.path, data=NEW, out=tmp_path / "more", method=method, silent=False)
+    made = extend(base.path, data=NEW, out=tmp_path / "more", method=method, old_data=old_data, silent=False)
     known = Network.load(made.path)
     is_seen = "not calibrated: the base has learned from the held-out images too" in capsys.readouterr().err
-    assert is_seen == (held_out == 0)
+    assert is_seen == (held_out == 0 or old_data != "all")  # digits have no keys: a number draws anew
     assert (known.metadata.class_sets is None) == is_seen
     assert (known.familiarity is None) == is_seen
     if is_seen:
         assert known.metadata.calibration is None
+
+
+def test_a_memory_of_a_base_that_held_nothing_out_calibrates_nothing(
+    small_recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = train(derive(small_recipe, name="base", validation=0, epochs=1), out=tmp_path / "base")
+    remember(base)
+    made = extend(base.path, data=NEW, out=tmp_path / "more", method="fusion", old_data="none", silent=False)
+    assert "not calibrated: the base has learned from the held-out images too" in capsys.readouterr().err
+    assert Network.load(made.path).familiarity is None

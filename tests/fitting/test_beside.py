@@ -16,8 +16,11 @@ from reslab.evaluation import evaluate
 from reslab.exporting import export
 from reslab.fitting import beside, choice
 from reslab.fitting.choice import Budget
+from reslab.measure.class_sets import fit_class_sets
+from reslab.measure.metrics import softmax
 from reslab.network.network import Network
 from reslab.network.onnx_file import OnnxFile
+from reslab.pretrained.fusion import compute_fused
 from reslab.pretrained.heads import Head
 from reslab.recipe.recipe import derive
 
@@ -58,6 +61,25 @@ def test_both_networks_answer_by_one_head() -> None:
     images = read_split(run.recipe, "train").images[:20]
     probabilities = OnnxFile(Path("model.onnx")).predict(images.numpy()).probabilities
     np.testing.assert_allclose(probabilities, Network.load(run.path).logits(images).softmax(1), atol=1e-3)
+
+
+@pytest.mark.usefixtures("many")
+def test_promises_rest_on_answers_of_heads_that_have_not_seen_the_held_out_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(beside, "HELD_OUT", 0.5)
+    found: list[beside.TrainedShare] = []
+    share_out = beside.share_out
+    monkeypatch.setattr(beside, "share_out", lambda *given: found.append(share_out(*given)) or found[0])
+    fitted = find()
+    logits, labels = found[0].logits.astype(np.float32), fitted.splits[1].labels.numpy()
+    seen = fitted.network.module.head(compute_fused(fitted.network, fitted.splits[1])).detach().numpy()
+    assert not np.allclose(logits, seen, atol=1e-3)  # the head in the file is solved on them, too
+    assert fitted.network.metadata.class_sets == fit_class_sets(softmax(logits), labels)
+    familiarity = fitted.network.familiarity
+    assert familiarity is not None
+    energy = np.log(np.exp(logits - logits.mean(axis=1, keepdims=True)).sum(axis=1))
+    np.testing.assert_allclose(familiarity.scores[:, 0], energy, rtol=1e-4)
 
 
 @pytest.mark.usefixtures("many")

@@ -89,9 +89,11 @@ def test_pictures_of_known_groups_do_not_make_those_of_new_groups_strange():
     known, coming = images[:1800], images[1800:]
     groups = torch.arange(150).repeat_interleave(12)
     alone = fit_frozen(known, known, known[:, :3])
-    apart = fit_frozen(known, known, known[:, :3], groups=groups)
+    apart = fit_frozen(known, known, known[:, :3], groups=(groups, groups))
     answered = [float((each(coming, coming[:, :3]) > 0.05).float().mean()) for each in (alone, apart)]
     assert answered == [pytest.approx(0, abs=0.1), pytest.approx(0.95, abs=0.05)]
+    one, other = fit_frozen(known, known[:600], known[:600, :3], groups=(groups, groups[:600])), apart
+    torch.testing.assert_close(one.scores, other.scores[:600])
 
 
 def test_a_network_that_has_diverged_knows_nothing():

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reslab.data.folds import split_folds
+from reslab.data.folds import number_groups, split_folds
 from reslab.errors import UserError
 from reslab.extension import announce, fusion, heads
 from reslab.extension.features import as_epoch, compute_features, is_mirrored, set_head, train_head
@@ -20,7 +20,7 @@ from reslab.extension.prior import Priors, choose_prior, priors_of
 from reslab.machine.memory import keep_freed_memory
 from reslab.models.layers import ImageClassifier
 from reslab.network.familiarity import Neighbours
-from reslab.network.finishing import finish, finish_on
+from reslab.network.finishing import Finished, finish, finish_on
 from reslab.network.network import Network
 from reslab.pretrained.fusion import fuse
 from reslab.recipe.networks import Fusion
@@ -61,6 +61,14 @@ class _Fused(NamedTuple):
         return self.kept.followed_by(self.new_held_out) if self.kept else self.new_held_out
 
 
+class _Judges(NamedTuple):
+    """Features of held-out images and of the training images at `places`, with logits (H, K) that are out of folds."""
+
+    seen: LabelledFeatures
+    logits: Tensor | None
+    places: Tensor
+
+
 class Extender:
     """Carries out the recipe of a started extension."""
 
@@ -74,7 +82,7 @@ class Extender:
         self.base = self._load_base()
         self.memory = read_base_memory(self.run) if self.extension.method == "fusion" else None
         self.fused: _Fused | None = None
-        self.judged: tuple[LabelledFeatures, Tensor] | None = None
+        self.judged: _Judges | None = None
         self.display = Display(total_updates=0, total_epochs=self.recipe.epochs, silent=silent)
 
     def extend(self) -> Run:
@@ -86,17 +94,11 @@ class Extender:
         if self.extension.method not in FUSED:  # those choose head and prior together
             self._settle_prior(network)
         calibrated, coming = bool(self.extension.keep_old), self._priors().coming.exp()
-        if self.fused:
-            known, held_out = self.fused.training, self.fused.held_out
-            if self._is_unchanged:
-                known = self.fused.real
-            judges, logits = self.judged or (held_out, None)
-            finished = finish_on(
-                network, known, judges, logits=logits, is_unchanged=self._is_unchanged, calibrated=calibrated
-            )
-        elif self._has_seen_all:
+        if self._has_seen_held_out:
             finished = finish(network, images=self.images, held_out=None, calibrated=calibrated)
             finished = replace(finished, note="not calibrated: the base has learned from the held-out images too")
+        elif self.fused:
+            finished = self._finish_fused(network, self.fused, calibrated=calibrated)
         else:
             finished = finish(network, images=self.images, held_out=self.held_out, calibrated=calibrated, coming=coming)
         self.display.say(finished.note)
@@ -106,6 +108,34 @@ class Extender:
             learned = self.memory.joined(self.fused.new, kept=kept)
             self.run.write_memory(learned.to_bytes(base=self.run.weights_digest))
         return self.run
+
+    def _finish_fused(self, network: Network, fused: _Fused, *, calibrated: bool) -> Finished:
+        if not self._is_unchanged:
+            return finish_on(network, fused.training, fused.held_out, calibrated=calibrated)
+        judges = self.judged or _Judges(fused.held_out, None, torch.empty(0, dtype=torch.long))
+        return finish_on(
+            network,
+            fused.real,
+            judges.seen,
+            logits=judges.logits,
+            groups=self._number_groups(fused, also=judges.places),
+            is_unchanged=True,
+            calibrated=calibrated,
+        )
+
+    def _number_groups(self, fused: _Fused, *, also: Tensor) -> tuple[Tensor, Tensor]:
+        """Number the groups of the known images, and of the held-out ones with the training images `also`."""
+        assert self.held_out is not None
+        num_kept = 0 if fused.kept is None else len(fused.kept.labels)
+        parts = [np.zeros(num_kept, dtype=np.uint64)]
+        parts += [
+            np.zeros(len(images.labels), dtype=np.uint64) if images.keys is None else images.keys
+            for images in (self.images, self.held_out)
+        ]
+        keys = np.concatenate(parts)
+        groups = torch.from_numpy(number_groups(keys, num=len(keys)))
+        kept, new, held_out = torch.tensor_split(groups, np.cumsum([len(part) for part in parts[:-1]]).tolist())
+        return torch.cat([kept, new]), torch.cat([kept, held_out, new[also]])
 
     def _teach(self) -> Network:
         match self.extension.method:
@@ -172,8 +202,11 @@ class Extender:
         place = max(range(len(choices)), key=rank)
         head = candidates[place].head
         if folds and self._is_unchanged:  # else layers below the head know the training images
-            judged = held_out.followed_by(training.at(torch.cat(folds)))
-            self.judged = judged, candidates[place].logits
+            places = torch.cat(folds)
+            judged = held_out.followed_by(training.at(places))
+            self.judged = _Judges(
+                judged, candidates[place].logits, places - len(training.labels) + len(self.images.labels)
+            )
         chosen = {"strength": head.strength} | ({"tau": 0.0} if are_few else {})
         choice = choices[place].model_copy(update=chosen)
         head.write(network.module.head)
@@ -215,13 +248,24 @@ class Extender:
         return is_frozen and self.extension.method == "fusion"
 
     @property
-    def _has_seen_all(self) -> bool:
-        """Return whether the network began from weights trained on all images of the old classes.
+    def _has_seen_held_out(self) -> bool:
+        """Return whether the base has learned from old images that are held out now, which say nothing about others.
 
-        Its probabilities for those held out now say nothing about other images.
+        It has if it held none out. If it did, images with keys are held out again, but from others a number draws anew,
+        as does reading them into memory where the base streamed them.
         """
-        has_old = self.extension.old_data != "none"
-        return has_old and self.extension.method != "joint" and not self.run.base_recipe.validation
+        old_data, base = self.extension.old_data, self.run.base_recipe
+        if self.extension.method == "joint" or self._is_unchanged or (old_data == "none" and not self.memory):
+            return False
+        if not base.validation:
+            return True
+        return (isinstance(old_data, int) or base.stream is not None) and not self._has_keys(num=self.extension.num_old)
+
+    def _has_keys(self, *, num: int) -> bool:
+        """Return whether all held-out images of the first `num` classes have keys."""
+        assert self.held_out is not None
+        keys = self.held_out.keys
+        return keys is not None and bool(keys[self.held_out.labels.numpy() < num].all())
 
     def _priors(self) -> Priors:
         return priors_of(self.recipe, counts=self.images.counts())

@@ -332,7 +332,7 @@ def _get_to_know(images: ImageSet, found: FittedHead) -> Familiarity | None:
     order = torch.randperm(len(features), generator=seeded(0, "familiarity"))
     few = order[:MOST]
     groups = torch.from_numpy(number_groups(images.keys, num=len(features)))[few]
-    return fit_frozen(features[few], features[few], torch.from_numpy(found.logits)[few], groups=groups)
+    return fit_frozen(features[few], features[few], torch.from_numpy(found.logits)[few], groups=(groups, groups))
 
 
 def _log(images: ImageSet, found: FittedHead, *, seconds: float) -> Epoch:

@@ -79,6 +79,7 @@ class TrainedShare:
     network: Network  # the trained one
     share: float
     temperature: float
+    logits: Logits  # of the blend for the held-out images, which neither of its heads has seen
     log: list[Epoch]
     candidates: list[Candidate]  # the frozen network alone, the trained one alone, both
 
@@ -238,6 +239,7 @@ def share_out(found: FittedHead, parts: Parts, trained: Network, log: list[Epoch
         network=trained,
         share=SHARES[place],
         temperature=temperatures[place],
+        logits=mixed[place] / temperatures[place],
         log=log,
         candidates=[
             candidates[each].model_copy(update={"chosen": each == place})
@@ -275,7 +277,10 @@ def _judge(found: FittedHead, logits: Logits, labels: Integers, *, recipe: Recip
 
 
 def build_network(found: FittedHead, beside: TrainedShare, parts: Parts) -> Network:
-    """Combine the frozen and the trained network, joining their heads by their weights."""
+    """Combine the frozen and the trained network, joining their heads by their weights.
+
+    The frozen network's head was solved on the held-out images too, so what is promised rests on the blend's logits.
+    """
     base, num_classes = beside.network, len(beside.network.classes)
     model = base.metadata.model
     assert not isinstance(model, Fusion)
@@ -291,6 +296,7 @@ def build_network(found: FittedHead, beside: TrainedShare, parts: Parts) -> Netw
         images=parts.training,
         held_out=parts.held_out,
         features_of=partial(compute_fused, network),
+        logits=torch.from_numpy(beside.logits).float(),
         calibrated=True,
     ).network
 

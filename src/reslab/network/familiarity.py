@@ -128,18 +128,20 @@ def fit_familiarity(known: Tensor, labels: Tensor, held_out: Tensor, logits: Ten
     return Familiarity(measure, measure(held_out.float(), logits.float()))
 
 
-def fit_frozen(known: Tensor, held_out: Tensor, logits: Tensor, *, groups: Tensor | None = None) -> Familiarity | None:
+def fit_frozen(
+    known: Tensor, held_out: Tensor, logits: Tensor, *, groups: tuple[Tensor, Tensor] | None = None
+) -> Familiarity | None:
     """Fit on frozen features (M, D), and features (H, D) and logits (H, K) of held-out images.
 
-    Held-out images may be among the known ones, with out-of-fold logits: each is then compared with the others. If both
-    are the same, `groups` (M,) restricts the comparison to images of other groups. Returns None if there are too few.
+    Held-out images may be among the known ones, with out-of-fold logits: each is then compared with the others, or with
+    those of other `groups`, (M,) and (H,). Returns None if there are too few.
     """
     if min(len(known), len(held_out)) < FEWEST:
         return None
     stored = F.normalize(known.float(), dim=1).half().float()  # as stored in files
     similarity = F.normalize(held_out.float(), dim=1) @ stored.T
     if groups is not None:
-        similarity = similarity.masked_fill(groups[:, None] == groups, -1.0)
+        similarity = similarity.masked_fill(groups[1][:, None] == groups[0], -1.0)
     near = similarity.topk(_NEIGHBOURS + 1, dim=1).values
     is_known = near[:, 0] > _SAME
     cosine = torch.where(is_known, near[:, _NEIGHBOURS], near[:, _NEIGHBOURS - 1])

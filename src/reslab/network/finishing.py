@@ -46,6 +46,7 @@ def finish(
     held_out: ImageSet | None,
     usual: float | None = None,
     features_of: FeaturesOf | None = None,
+    logits: Tensor | None = None,
     calibrated: bool = False,
     coming: Tensor | None = None,
 ) -> Finished:
@@ -53,10 +54,11 @@ def finish(
 
     `usual` is the temperature for a recipe that holds nothing out. With too few held-out images, or too few mistakes on
     them, the logits are not changed, nor if the network is already `calibrated`. `features_of` computes features faster
-    than the network. `coming` (K,) are the expected class frequencies if they differ from those of held-out images.
+    than the network. `coming` (K,) are the expected class frequencies if they differ from those of held-out images. The
+    `logits` (H, K) of held-out images are given if the head has learned from them, and another one answered.
     """
     features_of = features_of or (lambda images: network.features(images.images))
-    seen = None if held_out is None else _look(network, features_of(held_out), held_out.labels)
+    seen = None if held_out is None else _look(network, features_of(held_out), held_out.labels, logits=logits)
     network, seen, note = _settle(network, seen, usual=usual, calibrated=calibrated, coming=coming)
     familiarity = _get_to_know(images, seen, features_of)
     return Finished(Network(network.module, network.metadata, familiarity), _with_doubt(note, familiarity, seen))
@@ -68,6 +70,7 @@ def finish_on(
     held_out: tuple[Tensor, Tensor],
     *,
     logits: Tensor | None = None,
+    groups: tuple[Tensor, Tensor] | None = None,
     is_unchanged: bool = False,
     calibrated: bool = False,
 ) -> Finished:
@@ -75,15 +78,17 @@ def finish_on(
 
     The head was fitted to the held-out images by log loss, so its temperature is 1. Its `logits` (H, K) are given if it
     has also learned from some of them, which were then answered by another head. If no image was used to train the
-    layers below the head, held-out images are compared with known ones, and may be among them.
+    layers below the head, held-out images are compared with known ones, of other `groups` (N,) and (H,) if given, and
+    may be among them.
     """
     features, labels = known
-    looked = _look(network, *held_out) if logits is None else _Seen(held_out[0], logits, held_out[1])
+    looked = _look(network, *held_out, logits=logits)
     network, seen, note = _settle(network, looked, usual=None, calibrated=calibrated, fitted=True)
     assert seen is not None
     few = limit(labels.numpy(), classes=network.classes, num=-(-MOST // len(network.classes)))
     if is_unchanged:
-        familiarity = fit_frozen(features[few], seen.features, seen.logits)
+        apart = None if groups is None else (groups[0][few], groups[1])
+        familiarity = fit_frozen(features[few], seen.features, seen.logits, groups=apart)
     else:
         familiarity = fit_familiarity(features[few], labels[few], seen.features, seen.logits)
     return Finished(Network(network.module, network.metadata, familiarity), _with_doubt(note, familiarity, looked))
@@ -120,8 +125,10 @@ def _settle(
 
 
 @torch.no_grad()
-def _look(network: Network, features: Tensor, labels: Tensor) -> _Seen:
-    return _Seen(features, network.module.head(features.to(network.device)).float().cpu(), labels)
+def _look(network: Network, features: Tensor, labels: Tensor, *, logits: Tensor | None = None) -> _Seen:
+    if logits is None:
+        logits = network.module.head(features.to(network.device)).float().cpu()
+    return _Seen(features, logits, labels)
 
 
 def _calibrate(
