@@ -267,7 +267,7 @@ def fitted() -> str:
         chosen = [each for draw in result["draws"] for each in draw["candidates"] if each["chosen"]]
         accuracy = f"{percent(fmean(values))} {words.interval(min(values), max(values))}"
         if len(values) == 1:
-            accuracy = percent(values[0])
+            accuracy = f"{percent(values[0])}, one draw"
         sides = words.listing([str(size) for size in sorted({each["image_size"] for each in chosen})])
         trained = words.listing(sorted({_kind(each["trained"]["name"]) for each in chosen if "trained" in each})) or "–"
         name = f"[{result['images_per_class']:,}]({path.relative_to(ROOT)})"
