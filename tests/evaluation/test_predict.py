@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 
 from reslab.data.images import ImageSet
 from reslab.data.load import load
-from reslab.data.recipe_data import read_split
+from reslab.data.recipe_data import read_split, read_split_of
 from reslab.errors import UserError
 from reslab.evaluation import evaluate, predict
 from reslab.models import build
@@ -114,11 +114,11 @@ def test_the_record_gains_a_split_when_it_is_first_evaluated(small_recipe: Recip
 def test_only_the_splits_that_were_asked_for_are_read(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def watch(recipe: Recipe, split: Any, **options: Any) -> ImageSet:
+    def watch(run: Run, split: Any, **options: Any) -> ImageSet:
         asked.append(split)
-        return read_split(recipe, split, **options)
+        return read_split_of(run, split, **options)
 
-    monkeypatch.setattr(sys.modules[predict.__module__], "read_split", watch)
+    monkeypatch.setattr(sys.modules[predict.__module__], "read_split_of", watch)
     evaluate(finished, splits=["train"])
     assert asked == ["train"]
     assert list(finished.evaluation.splits) == ["train", "test"]

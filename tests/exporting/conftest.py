@@ -9,10 +9,9 @@ import pytest
 
 from reslab import exporting
 from reslab.data.images import ImageSet
-from reslab.data.recipe_data import read_split
+from reslab.data.recipe_data import read_split_of
 from reslab.exporting import Export, export
 from reslab.machine import winograd
-from reslab.recipe.recipe import Recipe
 from reslab.records import SplitName
 from reslab.runs import Run
 
@@ -22,13 +21,13 @@ def _exported(_finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     """By a PyTorch that uses Winograd's algorithm wherever it can, without the test split."""
     folder = tmp_path_factory.mktemp("exported") / "out"
 
-    def read_no_test(recipe: Recipe, split: SplitName, **options: Any) -> ImageSet:
+    def read_no_test(run: Run, split: SplitName, **options: Any) -> ImageSet:
         assert split != "test"
-        return read_split(recipe, split, **options)
+        return read_split_of(run, split, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(winograd, "MIN_REUSE_FORWARD", 0)
-        patch.setattr(exporting, "read_split", read_no_test)
+        patch.setattr(exporting, "read_split_of", read_no_test)
         done = export(Run.open(_finished), to=folder, int8=True)
         one = export(Run.open(_finished), to=folder / "model.pt2")
     return folder, replace(done, files=(*done.files, *one.files))
