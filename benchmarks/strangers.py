@@ -53,30 +53,48 @@ def auroc(own: NDArray[np.float64], strange: NDArray[np.float64]) -> float:
 
 
 class Seen(NamedTuple):
-    """Features (N, D) and logits (N, K) of images."""
+    """Features (N, D), logits (N, K) and statistics of the texture (N, P) of images."""
 
     features: Tensor
     logits: Tensor
+    statistics: Tensor
 
 
 @torch.inference_mode()
 def look_at(network: Network, pixels: Stored) -> Seen:
     features = network.features(pixels)
-    return Seen(features, network.module.head(features))
+    return Seen(features, network.module.head(features), network.texture(pixels))
+
+
+def get_to_know(known: Seen, labels: Tensor, held_out: Seen) -> Familiarity:
+    """Fit familiarity as `finish` does."""
+    statistics = known.statistics, held_out.statistics
+    found = fit_familiarity(known.features, labels, held_out.features, held_out.logits, statistics=statistics)
+    assert found is not None
+    return found
+
+
+def measure(familiarity: Familiarity, seen: Seen) -> NDArray[np.float64]:
+    """Compute the scores (S, N) that are summed."""
+    assert familiarity.texture is not None
+    scores = [familiarity.measure(seen.features, seen.logits), familiarity.texture.score(seen.statistics)[:, None]]
+    return np.asarray(torch.cat(scores, dim=1).double().numpy().T)
 
 
 @torch.inference_mode()
 def score(seen: Seen, *, known: Tensor, familiarity: Familiarity) -> dict[str, NDArray[np.float64]]:
     """Give each image's scores: those that are summed, their sum, and others to compare with."""
-    energy, length, distance = familiarity.measure(*seen).double().numpy().T
-    near = Neighbours(torch.nn.functional.normalize(known, dim=1))(*seen)[:, 0].double().numpy()
+    energy, length, distance, texture = measure(familiarity, seen)
+    neighbours = Neighbours(torch.nn.functional.normalize(known, dim=1))
+    near = neighbours(seen.features, seen.logits)[:, 0].double().numpy()
     return {
         "largest probability": seen.logits.double().softmax(dim=1).amax(dim=1).numpy(),
         "nearest training images": near,
         "energy": energy,
         "length of features": length,
         "relative Mahalanobis distance": distance,
-        "the sum of the last three": sum_up(familiarity, energy, length, distance),
+        "texture": texture,
+        "the sum of the last four": sum_up(familiarity, energy, length, distance, texture),
     }
 
 
@@ -85,15 +103,15 @@ def sum_up(familiarity: Familiarity, *scores: NDArray[np.float64]) -> NDArray[np
 
 
 @torch.inference_mode()
-def keep_promise(own: Seen, known: Tensor, labels: Tensor) -> list[float]:
+def keep_promise(own: Seen, known: Seen, labels: Tensor) -> list[float]:
     """Part held-out and test images anew in each trial; give the shares of the latter that are answered."""
     shares, num = [], min(5000, len(own.features) // 2)
     for seed in range(TRIALS):
         order = torch.randperm(len(own.features), generator=torch.Generator().manual_seed(seed))
-        held, rest = (Seen(own.features[some], own.logits[some]) for some in (order[:num], order[num:]))
-        familiarity = fit_familiarity(known, labels, *held)
-        assert familiarity is not None
-        shares.append(float((familiarity(*rest) > 1 - PROMISED).float().mean()))
+        held, rest = (Seen(*(each[some] for each in own)) for some in (order[:num], order[num:]))
+        familiarity = get_to_know(known, labels, held)
+        limit = np.sort(sum_up(familiarity, *measure(familiarity, held)))[int((1 - PROMISED) * (num + 1)) - 1]
+        shares.append(float((sum_up(familiarity, *measure(familiarity, rest)) >= limit).mean()))
     return shares
 
 
@@ -106,7 +124,7 @@ def measure_weights(path: Path, *, data_dir: Path | None) -> dict[str, Any]:
     assert familiarity is not None
 
     def total(pixels: Stored) -> NDArray[np.float64]:
-        return sum_up(familiarity, *familiarity.measure(*look_at(network, pixels)).double().numpy().T)
+        return sum_up(familiarity, *measure(familiarity, look_at(network, pixels)))
 
     test = load("cifar10", "test", data_dir=data_dir)
     own = total(test.images[:])
@@ -123,13 +141,12 @@ def measure_run(run: Run, *, data_dir: Path | None) -> dict[str, Any]:
     kernels.enable(network.device)
     train, *own = (read_split(run.recipe, split, data_dir=data_dir) for split in SPLITS)
     few = limit(train.labels.numpy(), classes=train.classes, num=-(-MOST // len(train.classes)))
-    known, labels = network.features(train.images[few]), train.labels[few]
+    known, labels = look_at(network, train.images[few]), train.labels[few]
     held_out, test = (look_at(network, images.images[:]) for images in own)
-    familiarity = fit_familiarity(known, labels, *held_out)
-    assert familiarity is not None
-    scores = score(test, known=known, familiarity=familiarity)
+    familiarity = get_to_know(known, labels, held_out)
+    scores = score(test, known=known.features, familiarity=familiarity)
     strangers = {
-        name: score(look_at(network, pixels), known=known, familiarity=familiarity)
+        name: score(look_at(network, pixels), known=known.features, familiarity=familiarity)
         for name, pixels in make_strangers(data_dir).items()
     }
     both = Seen(*(torch.cat(parts) for parts in zip(held_out, test, strict=True)))

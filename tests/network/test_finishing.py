@@ -137,11 +137,13 @@ def test_a_network_knows_its_pictures_from_strange_ones_and_so_does_its_file(net
     assert network.answer(digits.images)[1] is None  # which was not finished
 
 
-@pytest.mark.parametrize("damaged", ["centre", "axes", "means", "shared"])
-def test_a_file_with_a_familiarity_that_does_not_fit_is_told(network, digits, tmp_path, damaged):
+@pytest.mark.parametrize(
+    ("part", "damaged"), [*(("measure", name) for name in ("centre", "axes", "means", "shared")), ("texture", "whiten")]
+)
+def test_a_file_with_a_familiarity_that_does_not_fit_is_told(network, digits, tmp_path, part, damaged):
     known = finish(network, images=digits, held_out=digits).network
-    measure = known.familiarity.measure
-    setattr(measure, damaged, getattr(measure, damaged)[..., :-1].clone())
+    owner = getattr(known.familiarity, part)
+    setattr(owner, damaged, getattr(owner, damaged)[..., :-1].clone())
     known.save(tmp_path / "model.safetensors")
     with pytest.raises(UserError, match="its familiarity tensors do not fit"):
         Network.load(tmp_path / "model.safetensors")

@@ -41,10 +41,11 @@ class Deployed(nn.Module):
         pixels = resize_any(pixels, side=self.side, resize=self.resize) if self.any_size else pixels.float()
         if self.is_grey:
             pixels = (pixels * self.luma).sum(dim=1, keepdim=True).round()
-        features = self.model.features((pixels - self.mean) / self.std)
+        standardized = (pixels - self.mean) / self.std
+        features = self.model.features(standardized)
         logits = self.model.head(features)
         answers = logits, logits.softmax(dim=1)
-        return answers if self.familiarity is None else (*answers, self.familiarity(features, logits))
+        return answers if self.familiarity is None else (*answers, self.familiarity(features, logits, standardized))
 
 
 def trace(network: Network, *, any_size: bool = True) -> ExportedProgram:

@@ -111,7 +111,10 @@ class Extender:
 
     def _finish_fused(self, network: Network, fused: _Fused, *, calibrated: bool) -> Finished:
         if not self._is_unchanged:
-            return finish_on(network, fused.training, fused.held_out, calibrated=calibrated)
+            statistics = None
+            if self.held_out is not None and not self.memory:  # of whose old images only features are left
+                statistics = network.texture(self.images.images), network.texture(self.held_out.images)
+            return finish_on(network, fused.training, fused.held_out, statistics=statistics, calibrated=calibrated)
         judges = self.judged or _Judges(fused.held_out, None, torch.empty(0, dtype=torch.long))
         return finish_on(
             network,

@@ -7,8 +7,9 @@ have a familiarity of 0.05 or less, whatever the network; so answering above tha
 
 A network that was trained on the images has three scores: its energy, the log-sum-exp of the logits minus their mean;
 the norm of the features, up to the training images' median; and how much nearer they are to a class than to all images,
-by Mahalanobis distances. If the layers below the head are frozen, their features were not trained on these classes, and
-there are two scores: the energy, and the similarity to the tenth nearest training image.
+by Mahalanobis distances. A fourth, its `texture`, is of the pixels alone. If the layers below the head are frozen,
+their features were not trained on these classes, and there are two scores: the energy, and the similarity to the tenth
+nearest training image.
 benchmarks/held_out_classes.py compares these with others.
 
 Sources: Liu et al. 2020, "Energy-based Out-of-distribution Detection", arXiv:2010.03759; Ren et al. 2021, "A Simple Fix
@@ -33,6 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from reslab.errors import UserError
+from reslab.network.texture import Texture, count_statistics, fit_texture
 from reslab.records import FAMILIARITY
 
 MOST: Final = 2000  # training images used
@@ -40,35 +42,46 @@ FEWEST: Final = 19  # held-out images: with fewer, even the strangest picture ha
 _NEIGHBOURS: Final = 10
 _SHRINKAGE: Final = 0.1  # of the correlations of features within classes, so that few images suffice
 _SAME: Final = 0.999  # cosine of an image's features with themselves in half precision
+_TEXTURE: Final = "texture."
 _EQUAL: Final = 1e-5  # sums that differ by less count as equal, on any device
 
 
 class Familiarity(nn.Module):
-    """Computes familiarities (N,) in (0, 1] from features (N, D) and logits (N, K).
+    """Computes familiarities (N,) in (0, 1] from features (N, D), logits (N, K) and, with a `texture`, the images.
 
-    `measure` computes scores (N, S) from them, and `scores` are those of the held-out images (H, S).
+    `measure` computes scores from features and logits, and `scores` are those of the held-out images (H, S), with that
+    of the `texture` as the last one.
     """
 
     scores: Tensor
     deviations: Tensor
     sums: Tensor
 
-    def __init__(self, measure: nn.Module, scores: Tensor) -> None:
+    def __init__(self, measure: nn.Module, scores: Tensor, texture: Texture | None = None) -> None:
         super().__init__()
-        self.measure = measure
+        self.measure, self.texture = measure, texture
         self.register_buffer("scores", scores)
         self.register_buffer("deviations", scores.std(dim=0).clamp(min=1e-6))
         self.register_buffer("sums", (scores / self.deviations).sum(dim=1))
 
-    def forward(self, features: Tensor, logits: Tensor) -> Tensor:
-        scores: Tensor = self.measure(features, logits)
-        own = (scores / self.deviations).sum(dim=1)
+    def forward(self, features: Tensor, logits: Tensor, images: Tensor | None = None) -> Tensor:
+        own = (self.score(features, logits, images) / self.deviations).sum(dim=1)
         no_more = (self.sums <= own[:, None] + _EQUAL).sum(dim=1)
         return (1 + no_more).float() / (1 + len(self.sums))
+
+    def score(self, features: Tensor, logits: Tensor, images: Tensor | None = None) -> Tensor:
+        """Compute all scores (N, S); `images` (N, C, H, W) are the network's input."""
+        scores: Tensor = self.measure(features, logits)
+        if self.texture is None:
+            return scores
+        assert images is not None
+        return torch.cat([scores, self.texture(images)[:, None]], dim=1)
 
     def to_tensors(self) -> dict[str, NDArray[Any]]:
         """Return the tensors to store in a weights file."""
         tensors = {"scores": self.scores, **self.measure.state_dict()}
+        if self.texture is not None:
+            tensors |= {_TEXTURE + name: value for name, value in self.texture.state_dict().items()}
         found = {FAMILIARITY + name: value.cpu().numpy() for name, value in tensors.items()}
         # Half precision suffices for training images.
         return {name: value.astype(np.float16) if name.endswith("known") else value for name, value in found.items()}
@@ -117,15 +130,22 @@ class Directions(nn.Module):
         return torch.stack([_energy(logits), length, to_class - to_all], dim=1)
 
 
-def fit_familiarity(known: Tensor, labels: Tensor, held_out: Tensor, logits: Tensor) -> Familiarity | None:
+def fit_familiarity(
+    known: Tensor, labels: Tensor, held_out: Tensor, logits: Tensor, *, statistics: tuple[Tensor, Tensor] | None = None
+) -> Familiarity | None:
     """Fit on training features (M, D) and labels (M,), and held-out features (H, D) and logits (H, K).
 
-    Returns None if held-out images are too few, or the features are not finite.
+    `statistics` (M, P) and (H, P) are those of their texture. Returns None if held-out images are too few, or the
+    features are not finite.
     """
     if len(held_out) < FEWEST or len(torch.unique(labels)) < 2 or not known.isfinite().all():
         return None
     measure = _find_directions(known, labels)
-    return Familiarity(measure, measure(held_out.float(), logits.float()))
+    scores, texture = measure(held_out.float(), logits.float()), None
+    if statistics is not None:
+        texture = fit_texture(*statistics)
+        scores = torch.cat([scores, texture.score(statistics[1])[:, None]], dim=1)
+    return Familiarity(measure, scores, texture)
 
 
 def fit_frozen(
@@ -172,8 +192,13 @@ def _energy(logits: Tensor) -> Tensor:
     return (logits - logits.mean(dim=1, keepdim=True)).logsumexp(dim=1)
 
 
-def read_familiarity(tensors: Mapping[str, NDArray[Any]], *, num_features: int, path: Path) -> Familiarity | None:
-    """Read it from the tensors of a weights file. Raises: UserError if it does not fit the network."""
+def read_familiarity(
+    tensors: Mapping[str, NDArray[Any]], *, num_features: int, image: tuple[int, int], path: Path
+) -> Familiarity | None:
+    """Read it from the tensors of a weights file; `image` are its network's channels and pixels a side.
+
+    Raises: UserError if it does not fit the network.
+    """
     found = {
         name.removeprefix(FAMILIARITY): torch.from_numpy(value).float()
         for name, value in tensors.items()
@@ -181,16 +206,27 @@ def read_familiarity(tensors: Mapping[str, NDArray[Any]], *, num_features: int, 
     }
     if not found:
         return None
+    texture = {name: found.pop(name) for name in list(found) if name.startswith(_TEXTURE)}
     shapes = {name: tuple(value.shape) for name, value in found.items()}
     scores = found.pop("scores", torch.empty(0))
     match shapes:
         case {"known": (num, features), "scores": (_, 2), **rest}:
             fits = num >= _NEIGHBOURS and not rest
-        case {"axes": (features, directions), "means": (_, axes), "scores": (_, 3), **rest}:
+        case {"axes": (features, directions), "means": (_, axes), "scores": (_, num), **rest}:
             other = {"centre": (features,), "shared": (directions,), "median": ()}
-            fits = axes == directions and rest == other
+            fits = axes == directions and rest == other and num == 3 + bool(texture) and _is_texture(texture, image)
         case _:
             features, fits = 0, False
     if not fits or features != num_features:
         raise UserError(f"{path} is damaged: its familiarity tensors do not fit a network of {num_features} features")
-    return Familiarity(Neighbours(found["known"]) if "known" in found else Directions(**found), scores)
+    if "known" in found:
+        return Familiarity(Neighbours(found["known"]), scores)
+    own = Texture(**{name.removeprefix(_TEXTURE): value for name, value in texture.items()}) if texture else None
+    return Familiarity(Directions(**found), scores, own)
+
+
+def _is_texture(tensors: Mapping[str, Tensor], image: tuple[int, int]) -> bool:
+    """Return whether the tensors of a texture, if there are any, fit a network's images."""
+    num = count_statistics(*image)
+    shapes = {_TEXTURE + "centre": (num,), _TEXTURE + "whiten": (num, num), _TEXTURE + "limit": ()}
+    return not tensors or {name: tuple(value.shape) for name, value in tensors.items()} == shapes

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from reslab.data.images import ImageSet
@@ -60,7 +62,14 @@ def finish(
     features_of = features_of or (lambda images: network.features(images.images))
     seen = None if held_out is None else _look(network, features_of(held_out), held_out.labels, logits=logits)
     network, seen, note = _settle(network, seen, usual=usual, calibrated=calibrated, coming=coming)
-    familiarity = _get_to_know(images, seen, features_of)
+    familiarity = None
+    if seen is not None and not (isinstance(images.images, Pixels) and images.images.is_streamed):  # which is remote
+        assert held_out is not None
+        known = images.subset(_few(images.labels, network.classes))
+        statistics = network.texture(known.images), network.texture(held_out.images)
+        familiarity = fit_familiarity(
+            features_of(known), known.labels, seen.features, seen.logits, statistics=statistics
+        )
     return Finished(Network(network.module, network.metadata, familiarity), _with_doubt(note, familiarity, seen))
 
 
@@ -71,6 +80,7 @@ def finish_on(
     *,
     logits: Tensor | None = None,
     groups: tuple[Tensor, Tensor] | None = None,
+    statistics: tuple[Tensor, Tensor] | None = None,
     is_unchanged: bool = False,
     calibrated: bool = False,
 ) -> Finished:
@@ -79,18 +89,19 @@ def finish_on(
     The head was fitted to the held-out images by log loss, so its temperature is 1. Its `logits` (H, K) are given if it
     has also learned from some of them, which were then answered by another head. If no image was used to train the
     layers below the head, held-out images are compared with known ones, of other `groups` (N,) and (H,) if given, and
-    may be among them.
+    may be among them. Otherwise `statistics` (N, P) and (H, P) of their texture may be given.
     """
     features, labels = known
     looked = _look(network, *held_out, logits=logits)
     network, seen, note = _settle(network, looked, usual=None, calibrated=calibrated, fitted=True)
     assert seen is not None
-    few = limit(labels.numpy(), classes=network.classes, num=-(-MOST // len(network.classes)))
+    few = _few(labels, network.classes)
     if is_unchanged:
         apart = None if groups is None else (groups[0][few], groups[1])
         familiarity = fit_frozen(features[few], seen.features, seen.logits, groups=apart)
     else:
-        familiarity = fit_familiarity(features[few], labels[few], seen.features, seen.logits)
+        some = None if statistics is None else (statistics[0][few], statistics[1])
+        familiarity = fit_familiarity(features[few], labels[few], seen.features, seen.logits, statistics=some)
     return Finished(Network(network.module, network.metadata, familiarity), _with_doubt(note, familiarity, looked))
 
 
@@ -164,10 +175,6 @@ def divide(network: Network, *, by: Calibration) -> Network:
     return Network(network.module, metadata, network.familiarity)
 
 
-def _get_to_know(images: ImageSet, seen: _Seen | None, features_of: FeaturesOf) -> Familiarity | None:
-    """Fit familiarity on a few training images per class; None for streamed ones, which are remote."""
-    if seen is None or (isinstance(images.images, Pixels) and images.images.is_streamed):
-        return None
-    few = limit(images.labels.numpy(), classes=images.classes, num=-(-MOST // len(images.classes)))
-    known = images.subset(few)
-    return fit_familiarity(features_of(known), known.labels, seen.features, seen.logits)
+def _few(labels: Tensor, classes: tuple[str, ...]) -> NDArray[np.int64]:
+    """Choose the indices of the few training images per class that familiarity compares with."""
+    return limit(labels.numpy(), classes=classes, num=-(-MOST // len(classes)))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from reslab.data.progress import counting
 from reslab.models.layers import ImageClassifier
 from reslab.network.folding import fold
+from reslab.network.texture import describe_texture
 
 VIEWS = (1, 2, 6)
 # Few enough for activations to stay in a processor's cache, and many enough to keep a GPU busy.
@@ -65,20 +66,30 @@ def predict_features(model: ImageClassifier, images: Stored, *, prepare: Callabl
         return torch.cat([model.features(prepare(batch)).float().cpu() for batch in _split(images, model)])
 
 
+def predict_texture(model: ImageClassifier, images: Stored, *, prepare: Callable[[Tensor], Tensor]) -> Tensor:
+    """Compute the statistics (N, P) float32 on the CPU of the texture of stored images (N, C, H, W)."""
+    with torch.inference_mode():
+        return torch.cat([describe_texture(prepare(batch)).cpu() for batch in _split(images, model)])
+
+
 def predict_with(
     model: ImageClassifier,
     images: Stored,
     *,
     prepare: Callable[[Tensor], Tensor],
-    measure: Callable[[Tensor, Tensor], Tensor],
+    measure: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """Compute the logits as `predict_logits`, and the values (N,) of `measure` for each batch's features and logits."""
+    """Compute the logits as `predict_logits`, and the values (N,) of `measure` for each batch.
+
+    It is given features, logits and input of the network.
+    """
     with _evaluating(model), torch.inference_mode():
         network = fold(_FeaturesToo(model))
         parts = []
         for batch in _split(images, model):
-            features, logits = (each.float().cpu() for each in network(prepare(batch)))
-            parts.append((logits, measure(features, logits)))
+            prepared = prepare(batch)
+            features, logits = (each.float().cpu() for each in network(prepared))
+            parts.append((logits, measure(features, logits, prepared.cpu())))
     logits, measured = zip(*parts, strict=True)
     return torch.cat(logits), torch.cat(measured)
 

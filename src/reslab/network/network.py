@@ -16,7 +16,14 @@ from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
 from reslab.models.layers import ImageClassifier
 from reslab.network.familiarity import Familiarity, read_familiarity
-from reslab.network.inference import Stored, place_on, predict_features, predict_logits, predict_with
+from reslab.network.inference import (
+    Stored,
+    place_on,
+    predict_features,
+    predict_logits,
+    predict_texture,
+    predict_with,
+)
 from reslab.recipe.shapes import Resizing
 from reslab.records import FAMILIARITY, Weights
 from reslab.runs import pack_weights, read_weights, write_bytes
@@ -101,7 +108,8 @@ class Network:
             raise UserError(
                 f"{path} is damaged: it standardises {len(metadata.standardize.mean)} channels of {metadata.channels}"
             )
-        familiarity = read_familiarity(tensors, num_features=module.head.in_features, path=Path(path))
+        image = metadata.channels, metadata.image_size
+        familiarity = read_familiarity(tensors, num_features=module.head.in_features, image=image, path=Path(path))
         return cls(place_on(module, chosen), metadata, familiarity)
 
     @property
@@ -156,6 +164,10 @@ class Network:
     def features(self, pixels: Stored) -> Tensor:
         """Compute features (N, D) float32 on the CPU, the head's input, for images (N, C, H, W) as in `logits`."""
         return predict_features(self.module, pixels, prepare=self.prepare)
+
+    def texture(self, pixels: Stored) -> Tensor:
+        """Compute the statistics (N, P) float32 of colours and contours that familiarity compares, as in `logits`."""
+        return predict_texture(self.module, pixels, prepare=self.prepare)
 
     def answer(self, pixels: Stored) -> tuple[Tensor, Tensor | None]:
         """Compute probabilities and familiarity of stored images (N, C, H, W).

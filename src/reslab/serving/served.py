@@ -112,7 +112,7 @@ class Served:
         pixels = torch.from_numpy(np.stack([question.pixels for question in questions]))
         logits, features = self.compute(pixels)
         probabilities = logits.softmax(1)
-        familiarities = self._compare(features, logits)
+        familiarities = self._compare(pixels, features, logits)
         # One call for all: a PyTorch call for one picture takes as long as for all of them.
         most = max(min(question.asked.top, len(self.network.classes)) for question in questions)
         best, labels = (found.tolist() for found in probabilities.topk(most))
@@ -129,9 +129,11 @@ class Served:
         ]
 
     @torch.inference_mode()
-    def _compare(self, features: Tensor, logits: Tensor) -> list[float] | list[None]:
+    def _compare(self, pixels: Tensor, features: Tensor, logits: Tensor) -> list[float] | list[None]:
         known = self.network.familiarity
-        return [None] * len(features) if known is None else cast("list[float]", known(features, logits).tolist())
+        if known is None:
+            return [None] * len(features)
+        return cast("list[float]", known(features, logits, self.network.prepare(pixels).cpu()).tolist())
 
     def find_threshold(self, asked: Asked) -> float | None:
         """Find the threshold of the sets of classes. Raises: UserError if the coverage cannot be promised."""
