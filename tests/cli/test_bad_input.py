@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reslab.recipe.recipe import Recipe
+from reslab.recipe.recipe import Recipe, derive
 from reslab.runs import Run
 
 Refuse = Callable[..., str]
@@ -199,6 +199,15 @@ def test_a_pipe_for_a_recipe_or_a_study(refuse: Refuse) -> None:
     os.mkfifo("pipe.json")
     assert refuse("train", "pipe.json", "--out", "run") == "pipe.json is not a file: move it away"
     assert refuse("study", "run", "pipe.json", "--out", "run") == "pipe.json is not a file: move it away"
+
+
+@pytest.mark.parametrize("name", ["../../x", "/abs", "a/b", "a\0b"])
+def test_a_recipe_file_does_not_choose_where_its_run_is_written(
+    refuse: Refuse, small_recipe: Recipe, tmp_path: Path, name: str
+) -> None:
+    Path("friend.json").write_text(derive(small_recipe, name=name).model_dump_json())
+    assert refuse("train", "friend.json") == f"the recipe's name {name!r} is not the name of a folder: add --out DIR"
+    assert os.listdir(tmp_path) == ["friend.json"]
 
 
 def test_a_broken_picture_is_named(refuse: Refuse, finished: Run) -> None:

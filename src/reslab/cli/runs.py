@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,7 +32,10 @@ from reslab.cli.show import (
     print_table,
     to_plain,
 )
-from reslab.errors import UserError
+from reslab.errors import UserError, show
+
+if TYPE_CHECKING:
+    from reslab.recipe.recipe import Recipe
 
 Seed = Annotated[int, typer.Option(min=0, help="Seed of initialization, order and augmentation.")]
 
@@ -142,7 +145,7 @@ def train(
         names_data = any(each.partition("=")[0].strip() == "data" for each in settings or ())
         length = [] if epochs is None else [f"epochs={epochs}"]
         chosen = with_settings(find_recipe(recipe), [*(settings or ()), *length, *flags])
-        folder = out or Path("runs") / f"{chosen.name}-seed{seed}"
+        folder = out or _name_folder(chosen, seed=seed)
         run = training.train(
             chosen,
             out=folder,
@@ -164,6 +167,14 @@ def train(
         print_json({"run": str(run.path), "log": [epoch.model_dump() for epoch in run.log]})
         return
     print_finished(run, how="Trained", was_finished=was_finished)
+
+
+def _name_folder(recipe: "Recipe", *, seed: int) -> Path:
+    """Return the run folder that a recipe's name stands for. Raises: UserError if it would lie outside runs."""
+    folder = Path("runs") / f"{recipe.name}-seed{seed}"
+    if folder.parent != Path("runs") or not recipe.name.isprintable():
+        raise UserError(f"the recipe's name {show(recipe.name)} is not the name of a folder: add --out DIR")
+    return folder
 
 
 def calibrate(
