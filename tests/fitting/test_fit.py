@@ -184,13 +184,16 @@ def test_without_pretrained_networks_it_trains_from_scratch_and_says_so(
 @pytest.mark.parametrize(
     ("data", "minutes", "taken", "sentence"),
     [
-        ("digits:1,4", 0, False, "--minutes 0 leaves no time: choose 1 or more"),
+        *(
+            ("digits:1,4", minutes, False, f"--minutes {minutes} is no time to work in: choose 1 or more")
+            for minutes in (0, float("inf"), float("nan"))
+        ),
         ("digits:1,4", 1, True, "run exists and is not empty: choose another --out, or remove the folder"),
         ("folder:pictres", 1, True, "pictres is not a folder"),
         ("digit:1,4", 1, True, "'digit' is not a data source"),
     ],
 )
-def test_what_cannot_be_is_said_first(data: str, minutes: int, taken: bool, sentence: str) -> None:
+def test_what_cannot_be_is_said_first(data: str, minutes: float, taken: bool, sentence: str) -> None:
     if taken:
         Path("run").mkdir()
         Path("run", "note").touch()

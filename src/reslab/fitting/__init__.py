@@ -118,8 +118,8 @@ def fit(
     >>> run.evaluation.splits["test"].accuracy.value > 0.9
     True
     """
-    if minutes <= 0:
-        raise UserError(f"--minutes {minutes:g} leaves no time: choose 1 or more")
+    if not 0 < minutes < float("inf"):
+        raise UserError(f"--minutes {minutes:g} is no time to work in: choose 1 or more")
     budget = Budget.of(minutes)
     _check_free(out, data, data_dir=data_dir)
     data = to_expression(data, data_dir=data_dir, beside=out)
