@@ -427,3 +427,16 @@ def test_smoothing_shows_a_mean_over_what_was_measured(curves):
     value = lambda y: 0.1 + 3.9 * (low - y) / (low - high)  # noqa: E731
     means = [4, (2 + 2) / 1.5, (1 + 1 + 1) / 1.75, (0.1 + 0.5 + 0.5 + 0.5) / 1.875]
     assert [value(y) for _, y in found["train"]] == pytest.approx(means, abs=0.03)
+
+
+def test_the_page_of_the_api_shows_every_request(browser, tmp_path):
+    """Also one whose answer openapi.json does not describe."""
+    with TestClient(dashboard_app(tmp_path, access=Access())) as client:
+        page, api = client.get("/docs").text, client.get("/openapi.json").json()
+    del api["paths"]["/v1/report"]["get"]["responses"]["200"]["content"]
+    stub = f"<script>window.fetch = async () => ({{json: async () => ({json.dumps(api)})}});"
+    (tmp_path / "page.html").write_text(re.sub("<script", lambda _: f"{stub}</script><script", page, count=1))
+    browser.open(tmp_path / "page.html", width=1200)
+    shown = browser.evaluate("[...document.querySelectorAll('#operations h2 code')].map((each) => each.textContent)")
+    assert browser.complaints() == []
+    assert shown == list(api["paths"])

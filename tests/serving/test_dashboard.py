@@ -144,3 +144,14 @@ def test_a_report_is_shown_where_there_is_one_and_may_ask_for_nothing(client, fo
     assert shown.text == "<h1>A report</h1>"
     assert shown.headers["content-security-policy"] == "sandbox allow-scripts"
     assert client.get("/v1/report", params={"run": "../small"}).status_code == 404
+
+
+def test_openapi_says_what_each_request_is_answered_with(client):
+    """The page of the API lists it; one answer without a content once left the whole page empty."""
+    paths = client.get("/openapi.json").json()["paths"]
+    content = {path: list(methods["get"]["responses"]["200"]["content"]) for path, methods in paths.items()}
+    assert content.pop("/v1/report") == ["text/html"]
+    assert {path for path, kinds in content.items() if kinds == ["application/json"]} == {
+        f"/v1/{name}" for name in ("runs", "log", "compare", "differences")
+    }
+    assert {path for path, kinds in content.items() if kinds == ["text/plain"]} == {"/healthz", "/metrics"}

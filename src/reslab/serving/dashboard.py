@@ -23,6 +23,7 @@ from reslab.serving.metrics import Metrics
 FILES = ("recipe.json", "log.jsonl", "model.safetensors", "evaluation.json")
 # Without locks, a run counts as stopped once an epoch takes this many times its mean, and at least so many seconds.
 PATIENCE, LEAST_SECONDS = 5.0, 120.0
+PAGE: dict[str, Any] = {"schema": {"type": "string"}}  # what a page is in openapi.json
 
 ResultT = TypeVar("ResultT")
 State = Literal["running", "stopped", "finished", "evaluated", "damaged"]
@@ -72,7 +73,7 @@ def _make_router(folder: Path) -> APIRouter:
         listed = [_list(name, run) for name, run in find_runs(folder).items()]
         return Runs(folder=str(folder), runs=sorted(listed, key=lambda each: -each.changed))
 
-    @router.get("/report", response_class=FileResponse)
+    @router.get("/report", response_class=FileResponse, responses={200: {"content": {"text/html": PAGE}}})
     def report(run: Annotated[str, Query(description="The run's name in the list.")]) -> FileResponse:
         """Return the report of a run, sandboxed so that it cannot query this server."""
         path = _find(folder, run).path / "report.html"
