@@ -89,6 +89,18 @@ def test_prometheus_counts_answers_abstentions_and_how_familiar_pictures_are():
     assert 'reslab_familiarity_count{run="a"} 3.0' in text
 
 
+def test_prometheus_finds_every_count_from_the_start(make_app):
+    """A count that appeared with its first picture would leave an alert on its rate without an answer."""
+    with TestClient(make_app(twice=True)) as client:
+        text = client.get("/metrics").text
+    for run in ("small", "again"):
+        assert f'reslab_abstentions_total{{run="{run}"}} 0.0' in text
+        assert f'reslab_familiarity_count{{run="{run}"}} 0.0' in text
+        assert f'reslab_probability_count{{run="{run}"}} 0.0' in text
+        for name in ("1", "4", "7"):
+            assert f'reslab_answers_total{{class="{name}",run="{run}"}} 0.0' in text
+
+
 def classify_plainly(run, content):
     path = run.path / "it.png"
     path.write_bytes(content)

@@ -3,7 +3,7 @@
 An alert on the answers shows that the pictures have changed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -46,6 +46,13 @@ class Metrics:
             "reslab_familiarity", "Share of held-out images that are no more like the training images.", **shares
         )
         self._probability = Histogram("reslab_probability", "Probability of the most probable class.", **shares)
+
+    def expect(self, run: str, classes: Iterable[str]) -> None:
+        """Show the counts of a run at 0 from the start, since an alert cannot compute with a count that is absent."""
+        for name in classes:
+            self._answers.labels(run, name)
+        for counted in (self._abstentions, self._familiarity, self._probability):
+            counted.labels(run)
 
     def note_answer(self, answer: RunAnswer) -> None:
         """Count a run's answer to a picture."""

@@ -35,6 +35,8 @@ class Service:
         largest_batch: int = LARGEST_BATCH,
     ) -> None:
         self._note_answer = metrics.note_answer
+        for each in served:
+            metrics.expect(each.name, each.network.classes)
         self.served, self.decoders = served, Decoders() if decoders is None else decoders
         self._executor = ThreadPoolExecutor(1)  # two networks at once would only share the processor
         self._batchers = [
