@@ -263,17 +263,20 @@ def test_a_folder_gets_the_weights_and_a_card(finished: Run, exported: Path, exp
 
 
 @pytest.mark.parametrize(
-    ("to", "int8", "message"),
+    ("to", "options", "message"),
     [
-        ("model.pt2", True, "model.pt2 cannot be in int8"),
-        ("taken", False, "taken is a file: write model.onnx"),
-        ("out.tflite", False, "no .tflite file can be written: choose a name that ends in .onnx, .pt2 or .html"),
+        ("model.pt2", {"int8": True}, "model.pt2 cannot be in int8"),
+        ("page.html", {"fixed_size": True}, "page.html takes pictures of any size: omit --fixed-size"),
+        ("taken", {}, "taken is a file: write model.onnx"),
+        ("out.tflite", {}, "no .tflite file can be written: choose a name that ends in .onnx, .pt2 or .html"),
     ],
 )
-def test_what_is_no_place_for_it(finished: Run, tmp_path: Path, to: str, int8: bool, message: str) -> None:
+def test_what_is_no_place_for_it(
+    finished: Run, tmp_path: Path, to: str, options: dict[str, Any], message: str
+) -> None:
     (tmp_path / "taken").touch()
     with pytest.raises(UserError, match=message):
-        export(finished, to=tmp_path / to, int8=int8)
+        export(finished, to=tmp_path / to, **options)
 
 
 def test_an_unfinished_run_is_refused(finished: Run, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def export(
     if opset not in OPSETS:
         raise UserError(f"opset {opset} is not one that can be written: choose {OPSETS[0]} to {OPSETS[-1]}")
     target = Path(to)
-    is_folder = _check_target(target, int8=int8)
+    is_folder = _check_target(target, run=run, int8=int8, fixed_size=fixed_size)
     with waiting(f"{to}: reading the run and images to check with"), already_said():
         network = Network.load(run.path, device="cpu")
         for_int8 = _read_int8_images(run, data_dir, allow_remote) if int8 else None
@@ -166,11 +166,13 @@ def export(
     return Export(tuple(written), images, cost)
 
 
-def _check_target(target: Path, *, int8: bool) -> bool:
+def _check_target(target: Path, *, run: Run, int8: bool, fixed_size: bool) -> bool:
     """Tell whether the target is a folder. Raises: UserError if it is not a place for an export."""
     if target.suffix in ENDINGS and not target.is_dir():
         if int8 and target.suffix != ".onnx":
             raise UserError(f"{target} cannot be in int8: write model.onnx or a folder")
+        if fixed_size and target.suffix == ".html":
+            raise UserError(f"{target} takes pictures of any size: omit --fixed-size, or write model.onnx")
         return False
     if target.exists() and not target.is_dir():
         raise UserError(f"{target} is a file: write model.onnx, model.pt2, page.html or a folder")
