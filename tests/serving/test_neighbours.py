@@ -1,10 +1,18 @@
+import asyncio
+import threading
+import time
+
 import torch
 
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import describe_data, read_split
 from reslab.runs import Run
+from reslab.serving import service as room
+from reslab.serving.metrics import Metrics
 from reslab.serving.neighbours import Index
 from reslab.serving.own_images import read_own, read_some
+from reslab.serving.served import Served
+from reslab.serving.service import Service
 
 
 def test_the_nearest_are_those_of_the_smallest_angle(finished: Run):
@@ -51,3 +59,32 @@ def test_images_that_the_run_has_not_recorded_are_not_shown(finished: Run):
     """A run from elsewhere could name any folder of this machine."""
     finished.write_environment(finished.environment.model_copy(update={"data": ()}))
     assert read_own(finished, "train", data_dir=None) == "The run has no record of its train images."
+
+
+def serve_for(seconds, run):
+    """Serve a run with neighbours for a while; return what the page says of them then."""
+    served = Served(run.path, name="small")
+
+    async def serve():
+        async with Service([served], metrics=Metrics()).running(neighbours=3):
+            await asyncio.sleep(seconds)
+
+    asyncio.run(serve())
+    return served.index_note
+
+
+def test_the_server_ends_while_training_images_are_read(finished: Run, monkeypatch):
+    goes_on, readers = threading.Event(), []
+
+    def read(*args, **options):
+        readers.append(threading.current_thread())
+        goes_on.wait(60)
+        return "Too late."
+
+    monkeypatch.setattr(room, "read_some", read)
+    began = time.monotonic()
+    assert serve_for(0.2, finished) == "The nearest training images are being prepared."
+    assert time.monotonic() - began < 30
+    assert [reader.daemon for reader in readers] == [True]  # the process does not wait for it either
+    goes_on.set()
+    readers[0].join(10)

@@ -1,11 +1,14 @@
 """From uploads to answers: decoding, batching and computing while the app runs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from itertools import repeat
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +22,8 @@ from reslab.serving.metrics import Metrics
 from reslab.serving.own_images import read_some
 from reslab.serving.schema import Guess, Predicted, PredictResponse, RunAnswer, ServedRun
 from reslab.serving.served import Asked, Question, Reply, Served
+
+T = TypeVar("T")
 
 LARGEST_BATCH = 64
 
@@ -103,7 +108,8 @@ class Service:
         if served.run is None or num == 0:
             return
         served.index_note = "The nearest training images are being prepared."
-        images = await asyncio.to_thread(read_some, served.run, num=num, data_dir=data_dir, allow_remote=allow_remote)
+        read = partial(read_some, served.run, num=num, data_dir=data_dir, allow_remote=allow_remote)
+        images = await _in_daemon(read)
         if isinstance(images, str):
             served.index_note = f"No nearest training images: {images}"
         else:
@@ -117,6 +123,21 @@ class Service:
             for part in torch.split(images.images[:], LARGEST_BATCH)
         ]
         return torch.cat([features for _, features in parts])
+
+
+async def _in_daemon(work: Callable[[], T]) -> T:
+    """Do `work` in a thread that the process does not wait for when it ends, as it would for `asyncio.to_thread`."""
+    done: Future[T] = Future()
+
+    def run() -> None:
+        done.set_running_or_notify_cancel()
+        try:
+            done.set_result(work())
+        except Exception as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await asyncio.wrap_future(done)
 
 
 def describe(served: Served) -> ServedRun:
