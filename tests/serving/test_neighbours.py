@@ -88,3 +88,14 @@ def test_the_server_ends_while_training_images_are_read(finished: Run, monkeypat
     assert [reader.daemon for reader in readers] == [True]  # the process does not wait for it either
     goes_on.set()
     readers[0].join(10)
+
+
+def test_a_failure_to_prepare_them_is_said(finished: Run, monkeypatch):
+    """Else the page would wait for them for ever."""
+
+    def read(*args, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(room, "read_some", read)
+    note = "No nearest training images: preparing them failed ([Errno 13] Permission denied)."
+    assert serve_for(0.2, finished) == note

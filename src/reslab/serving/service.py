@@ -109,11 +109,14 @@ class Service:
             return
         served.index_note = "The nearest training images are being prepared."
         read = partial(read_some, served.run, num=num, data_dir=data_dir, allow_remote=allow_remote)
-        images = await _in_daemon(read)
-        if isinstance(images, str):
-            served.index_note = f"No nearest training images: {images}"
-        else:
-            served.use_images(images, await self._compute_features(served, images))
+        try:
+            images = await _in_daemon(read)
+            if isinstance(images, str):
+                served.index_note = f"No nearest training images: {images}"
+            else:
+                served.use_images(images, await self._compute_features(served, images))
+        except Exception as error:  # pictures are answered without them
+            served.index_note = f"No nearest training images: preparing them failed ({str(error) or repr(error)})."
 
     async def _compute_features(self, served: Served, images: ImageSet) -> Tensor:
         """Compute features in parts, so that incoming pictures are answered in between."""
