@@ -74,6 +74,20 @@ def test_it_says_what_its_calibration_rests_on(make_app):
     assert describe_calibration(fitted) == "Calibrated on 300 training images, out of folds: temperature 1.50."
 
 
+@pytest.mark.parametrize("is_damaged_before", [True, False])
+def test_an_evaluation_that_cannot_be_read_does_not_hide_the_run(make_app, finished, is_damaged_before):
+    """The accuracy is that of the network that is served, whatever becomes of the folder."""
+    accuracy = finished.evaluation.splits["test"].accuracy.value
+    path = finished.path / "evaluation.json"
+    if is_damaged_before:
+        path.write_text("{")
+    with TestClient(make_app()) as client:
+        path.write_text("{")
+        (run,) = client.get("/v1/model").json()["runs"]
+    assert run["classes"] == ["1", "4", "7"]
+    assert (run["test_accuracy"] and run["test_accuracy"]["value"]) == (None if is_damaged_before else accuracy)
+
+
 def test_prometheus_counts_answers_abstentions_and_how_familiar_pictures_are():
     metrics = Metrics()
     for familiarity in (0.03, 0.5, 0.9):

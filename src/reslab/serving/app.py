@@ -27,7 +27,7 @@ from reslab.serving.metrics import Metrics
 from reslab.serving.pages import Page, render
 from reslab.serving.schema import MAX_PICTURES, Example, Model, PredictResponse, Problem, Upload
 from reslab.serving.served import Asked
-from reslab.serving.service import Service, describe
+from reslab.serving.service import Service, describe, describe_neighbours
 from reslab.serving.turns import Busy
 from reslab.serving.uploads import read_uploads
 
@@ -185,7 +185,8 @@ def _answering(service: Service, limits: Limits) -> APIRouter:
         # Returned as a Response, since FastAPI would validate the model a second time.
         return Response(found.model_dump_json(), media_type="application/json")
 
-    found = find_examples(service.served[0])
+    # Read now, since the networks are those of now too: a run may be trained or evaluated again meanwhile.
+    found, described = find_examples(service.served[0]), list(map(describe, service.served))
 
     @router.get("/examples")
     def examples() -> list[Example]:
@@ -197,7 +198,10 @@ def _answering(service: Service, limits: Limits) -> APIRouter:
         """Return the served runs, their classes, and the limits of a request."""
         return Model(
             version=__version__,
-            runs=[describe(served) for served in service.served],
+            runs=[
+                known.model_copy(update=describe_neighbours(served))
+                for known, served in zip(described, service.served, strict=True)
+            ],
             max_pictures=MAX_PICTURES,
             max_bytes=limits.body_bytes,
             max_pixels=MAX_PIXELS,

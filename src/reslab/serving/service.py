@@ -4,17 +4,18 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from reslab.data.images import ImageSet
 from reslab.data.pictures import is_answered
+from reslab.errors import UserError
 from reslab.records import Calibration
 from reslab.serving.batching import Batcher
 from reslab.serving.decoding import WAITING, Decoders, Shape, Uploaded
@@ -144,24 +145,37 @@ async def _in_daemon(work: Callable[[], T]) -> T:
 
 
 def describe(served: Served) -> ServedRun:
-    """Describe a served run."""
+    """Describe a served run by its files as they are now, without what cannot be read."""
     run, known = served.run, served.network.metadata
-    figures = run.evaluation.splits if run is not None and run.is_evaluated else {}
+    recipe = None if run is None else _readable(lambda: run.recipe)
+    evaluation = None if run is None else _readable(lambda: run.evaluation)
+    test = evaluation.splits.get("test") if evaluation else None
     return ServedRun(
         name=served.name,
-        recipe=run.recipe.name if run else None,
-        data=run.recipe.data if run else None,
+        recipe=recipe.name if recipe else None,
+        data=recipe.data if recipe else None,
         network=known.model.label,
         classes=known.classes,
         image_size=known.image_size,
         channels=known.channels,
         resize=known.resize,
-        test_accuracy=figures["test"].accuracy if "test" in figures else None,
+        test_accuracy=test.accuracy if test else None,
         temperature=known.calibration.temperature if known.calibration else None,
         calibration=describe_calibration(known.calibration),
-        has_neighbours=served.index is not None,
-        neighbours=served.index_note,
+        **describe_neighbours(served),
     )
+
+
+def describe_neighbours(served: Served) -> dict[str, Any]:
+    """Return the fields of a served run's description that change while it is served."""
+    return {"has_neighbours": served.index is not None, "neighbours": served.index_note}
+
+
+def _readable(read: Callable[[], T]) -> T | None:
+    """Read from a run; None if the file is absent, damaged or newer than this reslab."""
+    with suppress(UserError):
+        return read()
+    return None
 
 
 def describe_calibration(found: Calibration | None) -> str:

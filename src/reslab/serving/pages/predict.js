@@ -55,6 +55,7 @@ async function classify(file) {
   try {
     const { pictures: [picture] } = await ask(`/v1/predict?top=5&heat=true&nearest=${NEAREST}`, { method: "POST", body: form });
     const image = await drawn;
+    if (!model) await describe();
     answered.set(card, picture);
     status.replaceWith(make("div.answers", ...picture.answers.map((answer) => show(answer, image, file.name))));
   } catch (error) {
