@@ -1,6 +1,7 @@
 """Exported files against PyTorch and against arithmetic done here; what is refused; what int8 costs."""
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,14 @@ def test_what_is_no_place_for_it(
     (tmp_path / "taken").touch()
     with pytest.raises(UserError, match=message):
         export(finished, to=tmp_path / to, **options)
+
+
+def test_another_runs_weights_are_not_replaced(finished: Run, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(finished.path, tmp_path / "other"))
+    with pytest.raises(UserError, match="other is another run, whose weights it would replace: choose another folder"):
+        export(finished, to=other)
+    assert not (other / "model.onnx").exists()
+    assert any(file.file == str(finished.path / "model.onnx") for file in export(finished, to=finished.path).files)
 
 
 def test_an_unfinished_run_is_refused(finished: Run, tmp_path: Path) -> None:

@@ -174,6 +174,8 @@ def _check_target(target: Path, *, run: Run, int8: bool, fixed_size: bool) -> bo
         if fixed_size and target.suffix == ".html":
             raise UserError(f"{target} takes pictures of any size: omit --fixed-size, or write model.onnx")
         return False
+    if (target / "recipe.json").exists() and not target.samefile(run.path):
+        raise UserError(f"{target} is another run, whose weights it would replace: choose another folder")
     if target.exists() and not target.is_dir():
         raise UserError(f"{target} is a file: write model.onnx, model.pt2, page.html or a folder")
     if not target.exists() and re.fullmatch(r"\.[A-Za-z]\w*", target.suffix):  # a folder may be named v1.2
