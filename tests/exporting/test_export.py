@@ -248,6 +248,17 @@ def test_int8_needs_images_to_measure_on(finished: Run, tmp_path: Path) -> None:
         export(finished, to=tmp_path / "model.onnx", int8=True)
 
 
+def test_int8_is_measured_on_images_of_all_classes(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the images come class by class."""
+    held_out = read_split(finished.recipe, "validation")
+    sorted_by_class = held_out.subset(held_out.labels.argsort(stable=True))
+    monkeypatch.setattr(exporting, "read_split_of", lambda run, split, **options: sorted_by_class)
+    monkeypatch.setattr(exporting, "NUM_MEASURED", 3)
+    _, measured = exporting._read_int8_images(finished, None, False)
+    assert len(measured.labels) == 3
+    assert len(measured.labels.unique()) > 1
+
+
 # ---- where to
 
 

@@ -211,8 +211,9 @@ def _read_int8_images(run: Run, data_dir: Path | None, allow_remote: bool) -> tu
         measured = train.subset(order[NUM_CALIBRATED:])
     if not len(measured.labels):
         raise UserError(f"{run.recipe.data} has too few training images to calibrate and measure int8 with")
-    first = range(min(NUM_MEASURED, len(measured.labels)))
-    return train.images[order[:NUM_CALIBRATED]].numpy(), measured.subset(first)
+    # Drawn, since pictures in folders come class by class.
+    drawn = torch.randperm(len(measured.labels), generator=seeded(0, "measure"))[:NUM_MEASURED]
+    return train.images[order[:NUM_CALIBRATED]].numpy(), measured.subset(drawn)
 
 
 # ---- files
