@@ -210,6 +210,14 @@ def test_a_recipe_file_does_not_choose_where_its_run_is_written(
     assert os.listdir(tmp_path) == ["friend.json"]
 
 
+def test_more_epochs_start_from_the_weights_of_a_finished_run_only(refuse: Refuse, finished: Run) -> None:
+    again = "train again with reslab train small/recipe.json --epochs 9 --out NEW"
+    said = refuse("train", "--resume", "small", "--epochs", 9)
+    assert said.endswith(f"{again}; add --from small to start from its weights")
+    finished.weights_path.unlink()
+    assert refuse("train", "--resume", "small", "--epochs", 9).endswith(again)
+
+
 def test_a_broken_picture_is_named(refuse: Refuse, finished: Run) -> None:
     write_broken_picture()
     assert "broken/bee/1.png cannot be read as a picture" in refuse("predict", "small", "broken/bee/1.png")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from reslab.cli import show
 from reslab.recipe.networks import Plain
-from reslab.recipe.recipe import Recipe
+from reslab.recipe.recipe import Imported, Recipe
 from reslab.recipe.shipped import RECIPES
 from reslab.runs import Run, pack_weights, read_weights
 
@@ -286,3 +286,15 @@ def test_evaluate_warns_of_a_network_that_falls_short_of_its_log(reslab: Command
     assert outcome.code == 0
     assert json.loads(outcome.out)["splits"]["train"]["accuracy"]["value"] < 0.5
     assert re.match(r"Training logged an accuracy of \S+\s% .* finished network has \S+\s% on its", outcome.err)
+
+
+@pytest.mark.parametrize(
+    ("origin", "is_advised"), [({}, True), ({"imported": Imported(file="it.pt", sha256="0" * 64, map="order")}, False)]
+)
+def test_calibrate_is_advised_where_it_can_be_done(
+    reslab: Command, finished: Run, origin: dict[str, Any], is_advised: bool
+) -> None:
+    finished.write_recipe(finished.recipe.model_copy(update={"validation": 0} | origin))
+    outcome = reslab("evaluate", "small", "--splits", "test")
+    assert outcome.code == 0
+    assert ("see reslab calibrate small" in outcome.out) == is_advised

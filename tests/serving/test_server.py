@@ -252,3 +252,8 @@ def test_a_port_that_is_taken_is_named(make_app):
         pytest.raises(UserError, match=r"cannot listen on .* choose another --port"),
     ):
         server.run(make_app(), address=("127.0.0.1", taken.getsockname()[1]), say=print)
+
+
+def test_an_address_that_is_not_of_this_machine_is_named(make_app):
+    with pytest.raises(UserError, match=r"cannot listen on 192.0.2.1:0 \(.*\): choose another --host"):
+        server.run(make_app(), address=("192.0.2.1", 0), say=print)

@@ -101,10 +101,12 @@ def train(
     if (recipe is None) == (resume is None):
         raise UserError("name a recipe to train (reslab recipes lists them), or resume a run with --resume RUN")
     if resume is not None and epochs is not None:
+        from reslab.runs import Run
+
+        weights = f"; add --from {resume} to start from its weights" if Run(resume).is_finished else ""
         raise UserError(
             f"--resume keeps the number of epochs, since the learning rate schedule of {resume} depends on it: train "
-            f"again with reslab train {resume}/recipe.json --epochs {epochs} --out NEW; add --from {resume} to start "
-            "from its weights"
+            f"again with reslab train {resume}/recipe.json --epochs {epochs} --out NEW{weights}"
         )
     if resume is not None and (
         settings
@@ -283,7 +285,8 @@ def evaluate(
         print_json(figures.model_dump())
         return
     print_evaluation(figures)
-    if figures.calibration is None and not Run(run).recipe.validation:
+    recipe = Run(run).recipe
+    if figures.calibration is None and not (recipe.validation or recipe.extension or recipe.imported):
         echo(f"Probabilities are not calibrated, since no images were held out: see reslab calibrate {run}")
     echo(f"Next: reslab report {run}" if "test" in figures.splits else "Next: reslab compare RUN RUN …")
 

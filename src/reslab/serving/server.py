@@ -1,6 +1,7 @@
 """Serve an app on a socket until it is told to stop."""
 
 import asyncio
+import errno
 import ipaddress
 import secrets
 import socket
@@ -166,7 +167,8 @@ def run(app: FastAPI, *, address: tuple[str, int], say: Callable[[str], None]) -
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise UserError(f"cannot listen on {host}:{port} ({error.strerror}): choose another --port") from None
+        option = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        raise UserError(f"cannot listen on {host}:{port} ({error.strerror}): choose another {option}") from None
     _allow_many_connections()
     config = uvicorn.Config(
         app,
