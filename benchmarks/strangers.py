@@ -4,7 +4,7 @@ Near strangers are CIFAR-100's test images, far ones are digits, noise and strip
 The test images of the network's own classes are the familiar ones; nothing is chosen by them.
 
     python strangers.py RUN --data-dir DIR                      writes strangers.json
-    python strangers.py FIT.safetensors --data-dir DIR          writes strangers-fit.json, by the familiarity in it
+    python strangers.py FIT.safetensors --data-dir DIR          writes strangers-fit.json
 """
 
 import argparse
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from fit import draw
 from numpy.typing import NDArray
 from record import write_record
 from torch import Tensor
@@ -20,12 +21,15 @@ from torch import Tensor
 from reslab import Network, Run, load
 from reslab.data.recipe_data import read_split
 from reslab.data.split import limit
+from reslab.fitting.beside import cut
 from reslab.machine import kernels
 from reslab.network.familiarity import MOST, Familiarity, Neighbours, fit_familiarity
 from reslab.network.inference import Stored
+from reslab.network.texture import fit_texture
 from reslab.records import SPLITS
 
 NUM, TRIALS, PROMISED = 2000, 100, 0.95
+PER_CLASS, HELD_OUT = 5000, 5000  # of all of CIFAR-10
 
 
 def make_strangers(data_dir: Path | None) -> dict[str, Tensor]:
@@ -117,11 +121,17 @@ def keep_promise(own: Seen, known: Seen, labels: Tensor) -> list[float]:
 
 @torch.inference_mode()
 def measure_weights(path: Path, *, data_dir: Path | None) -> dict[str, Any]:
-    """Measure a network of CIFAR-10 by the familiarity in its file, which knows its own held-out images."""
+    """Measure a network that fit.py made of all of CIFAR-10, with the texture of the images that it held out."""
     network = Network.load(path)
     kernels.enable(network.device)
-    familiarity = network.familiarity
-    assert familiarity is not None
+    known = network.familiarity
+    assert known is not None
+    parts = cut(draw(load("cifar10", "train", data_dir=data_dir), num=PER_CLASS, seed=0), None, num=HELD_OUT)
+    few = limit(parts.training.labels.numpy(), classes=network.classes, num=-(-MOST // len(network.classes)))
+    held_out = network.texture(parts.held_out.images)
+    texture = fit_texture(network.texture(parts.training.subset(few).images), held_out)
+    scores = torch.cat([known.scores, texture.score(held_out)[:, None]], dim=1)
+    familiarity = Familiarity(known.measure, scores, texture)
 
     def total(pixels: Stored) -> NDArray[np.float64]:
         return sum_up(familiarity, *measure(familiarity, look_at(network, pixels)))
