@@ -87,6 +87,34 @@ def test_other_kinds_of_pictures_in_several_tars_are_cut_by_content(tmp_path: Pa
     assert not set(train.keys) & set(test.keys)
 
 
+@pytest.mark.parametrize(
+    ("name", "is_test"),
+    [
+        ("test-0.tar", True),
+        ("testing.tar", True),
+        ("imagenet-val-000.tar", True),
+        ("cifar10-test.tar", True),
+        ("CIFAR10_Test_0.tar", True),
+        ("set0validation1.tar", True),
+        ("latest-000.tar", False),
+        ("train-test-split.tar", False),  # the beginning decides
+    ],
+)
+def test_the_word_of_a_split_may_be_anywhere_in_a_name(tmp_path: Path, name: str, is_test: bool) -> None:
+    for file, start in (("imagenet-train-000.tar", 0), (name, 100)):
+        members = [(f"{place}.png", picture(start + place)) for place in range(10)]
+        write_tar(tmp_path / file, [*members, *((f"{place}.cls", b"%d" % (place % 2)) for place in range(10))])
+    train, test = (load(f"shards:{tmp_path}", split, image_size=8) for split in ("train", "test"))
+    assert (set(test.images[:, 0, 0, 0].tolist()) == set(range(100, 110))) == is_test
+    assert len(train.labels) + len(test.labels) == 20
+
+
+def test_a_name_of_two_splits_is_refused(tmp_path: Path) -> None:
+    write_tar(tmp_path / "my-train-test.tar", GOOD)
+    with pytest.raises(UserError, match=r"my-train-test\.tar names the splits train and test: rename it"):
+        load(f"shards:{tmp_path}", "train", image_size=8)
+
+
 GOOD = [("0.png", picture(0)), ("0.cls", b"0"), ("1.png", picture(0)), ("1.cls", b"1")]
 
 

@@ -335,6 +335,9 @@ def test_pictures_inside_of_parquet_are_read(tmp_path: Path) -> None:
     both = list_one(f"csv:{tmp_path}")
     assert Counter(both.splits) == {"train": 4, "test": 2}
     assert "1 not used, rows whose picture is not there" in "\n".join(both.summary())
+    for name in frames:
+        (tmp_path / name).rename(tmp_path / f"pets_{name}")
+    assert list_one(f"csv:{tmp_path}").splits == both.splits
 
 
 def test_parquet_names_what_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,8 +129,24 @@ def list_folder(
 
 def split_of(name: str) -> Split | None:
     """Return the split that a folder's name stands for, if any."""
-    words = [word for word in re.split(r"[\W\d_]+", name.lower()) if word and word not in _FILLERS]
+    words = [word for word in _words(name) if word and word not in _FILLERS]
     return _SPLITS.get(words[0]) if len(words) == 1 else None
+
+
+def split_in(file: Path) -> Split | None:
+    """Return the split that a word of a file's name stands for, if any; if the first word does, it decides.
+
+    Raises: UserError if other words stand for different splits.
+    """
+    splits = [_SPLITS.get(word) for word in _words(file.name)]
+    found = list(dict.fromkeys(split for split in splits if split is not None))
+    if len(found) > 1 and splits[0] is None:
+        raise UserError(f"{file} names the splits {sentence(found)}: rename it, so that its name begins with one")
+    return found[0] if found else None
+
+
+def _words(name: str) -> list[str]:
+    return re.split(r"[\W\d_]+", name.lower())
 
 
 # ---- what lies there

@@ -2,7 +2,7 @@
 
 Each image has two files of the same name: a picture (`jpg`, `jpeg`, `png`, `webp`) and its label, which is a number or
 a name in `cls` or `txt`, or the field `label`, `cls` or `class` of an object in `json`. A tar belongs to the split that
-its name begins with; without test shards, about 20 % of the pictures become the test split, chosen by content.
+a word of its name stands for; without test shards, about 20 % of the pictures become the test split, chosen by content.
 Axes: N images, C channels, H rows, W columns.
 """
 
@@ -25,6 +25,7 @@ from reslab.data.framing import Form
 from reslab.data.images import Split
 from reslab.data.notes import say_once
 from reslab.data.pictures import decode
+from reslab.data.sources.folder import split_in
 from reslab.data.sources.listing import keep_digests, keys_of
 from reslab.data.sources.shard_index import INDEX
 from reslab.data.sources.shards import MAX_MEMBER, PICTURES, WORKERS
@@ -36,7 +37,7 @@ from reslab.words import named
 
 _LABELS = ("cls", "txt", "json")
 _FIELDS = ("label", "cls", "class")
-_SPLIT = re.compile("(train)|(val|dev)|(test)", re.IGNORECASE)
+_BEGINNING = re.compile("(train)|(val|dev)|(test)", re.IGNORECASE)
 MAX_LABEL = 1 << 20  # bytes
 BLOCK = 256  # pictures at a time
 
@@ -104,7 +105,7 @@ def _list_split(files: Sequence[Path], split: Split) -> _ListedSplit:
     for file in files:
         by_split[_split_of(file)].append(file)
     if not by_split["train"]:
-        raise UserError(f"{files[0].parent} holds no shards for training: their names begin with train")
+        raise UserError(f"{files[0].parent} holds no shards for training: their names need the word train")
     if not by_split["test"] and by_split["validation"]:
         say_once(f"shards:{files[0].parent} has no test shards: those for validation are the test split")
         by_split["test"], by_split["validation"] = by_split["validation"], []
@@ -121,9 +122,9 @@ def _list_split(files: Sequence[Path], split: Split) -> _ListedSplit:
 
 
 def _split_of(file: Path) -> Split:
-    match _SPLIT.match(file.name):
+    match _BEGINNING.match(file.name):
         case None:
-            return "train"
+            return split_in(file) or "train"
         case found:
             return "train" if found[1] else "validation" if found[2] else "test"
 

@@ -1,7 +1,8 @@
 """Tables in Parquet, including those that contain their pictures, as Hugging Face's data sets do.
 
 A column of bytes, or of `{"bytes", "path"}`, is written once to files in the cache, where it stays until room is
-needed. All Parquet files of a folder are one table; a file's name tells its split (`train-00000-of-00002.parquet`).
+needed. All Parquet files of a folder are one table; a word of a file's name tells its split
+(`train-00000-of-00002.parquet`).
 """
 
 import json
@@ -13,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from reslab.data.progress import counting
-from reslab.data.sources.folder import split_of
+from reslab.data.sources.folder import split_in
 from reslab.data.storage.blocks import stamp_files
 from reslab.data.storage.cache import make_room, name_of, opening
 from reslab.errors import Failure, UserError, extra
@@ -91,7 +92,7 @@ def _find_pictures(fields: Sequence[Any]) -> tuple[str | None, list[str]]:
 def _read(file: Path, *, without: Container[str | None], is_one: bool) -> dict[str, list[Any]]:
     """Return the columns of one file, empty for those `without` which it is read.
 
-    If there are several files, add the split that the file's name begins with.
+    If there are several files, add the split that the file's name tells.
     """
     from pyarrow import parquet
 
@@ -99,7 +100,7 @@ def _read(file: Path, *, without: Container[str | None], is_one: bool) -> dict[s
         names, num_rows = opened.schema_arrow.names, opened.metadata.num_rows
         table = opened.read(columns=[name for name in names if name not in without])
     columns = {name: [None] * num_rows if name in without else table.column(name).to_pylist() for name in names}
-    split = split_of(re.split("[-_.]", file.name)[0])
+    split = split_in(file)
     if split is not None and not is_one:
         columns.setdefault("split", [split] * num_rows)
     return columns
