@@ -366,8 +366,8 @@ class PriorPoint(Part):
 class PriorChoice(Part):
     """`prior.json`, written by `extend`: how much of the data's prior is removed from the logits, and why.
 
-    `tau` is 0 for none and 1 for all of it. It is the value with the best macro F1 on the validation images; without
-    old validation images it is 1 and the curve is empty.
+    `tau` is 0 for none and 1 for all of it. It is the value with the best macro F1 on the validation images, or 0 where
+    `fusion` has too few of a class to choose by; without old validation images it is 1 and the curve is empty.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -382,8 +382,13 @@ class PriorChoice(Part):
 
     @property
     def best(self) -> float:
-        """The macro F1 of the chosen tau."""
+        """The best macro F1 of all tau."""
         return max(point.macro_f1.value for point in self.curve)
+
+    @property
+    def is_best(self) -> bool:
+        """Whether no other tau has a better macro F1; if one has, there were too few validation images to choose by."""
+        return any(point.tau == self.tau and point.macro_f1.value == self.best for point in self.curve)
 
 
 class OldClass(Part):

@@ -197,6 +197,16 @@ def test_curves_are_drawn_with_the_chosen_tau(monkeypatch):
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["macro F1", "recall"]
 
 
+def test_a_tau_that_was_not_chosen_is_not_said_to_be(taught):
+    inputs = read_inputs(taught)
+    extension = inputs.evaluation.extension
+    forced = extension.model_copy(update={"prior": extension.prior.model_copy(update={"tau": 0.0})})
+    evaluation = inputs.evaluation.model_copy(update={"extension": forced})
+    assert give_account(inputs._replace(evaluation=evaluation)).prior_sentence == (
+        "Tau is 0 here, since a class has too few validation images to choose by."
+    )
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_without_validation_images_there_is_no_curve(make_run, read_page):
     run = make_run(num_old=2, recipe={"extension": {"method": "weight-align", "base": "f00", "num_old": 2}})

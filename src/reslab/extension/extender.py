@@ -334,8 +334,7 @@ class Extender:
             network.module.head.bias.add_(priors.offset(choice.tau).to(self.device))
         self.run.write_prior(choice)
         where = f"on {counted(num_held_out, 'validation image')}"
-        best = max(point.macro_f1.value for point in choice.curve)
-        if best > next(point.macro_f1.value for point in choice.curve if point.tau == choice.tau):
+        if not choice.is_best:
             self.display.say(
                 f"prior correction: tau {choice.tau:g}, since a class has too few validation images to choose by"
             )

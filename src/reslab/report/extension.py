@@ -152,6 +152,8 @@ def _prior_sentence(extension: ExtensionFigures) -> str:
             "and tau is {tau}.",
             tau=tau,
         )
+    if not extension.prior.is_best:
+        return say("Tau is {tau} here, since a class has too few validation images to choose by.", tau=tau)
     return say(
         "Tau is {tau} here: chosen on validation images, which were held out of the training split, for the best macro "
         "F1. The test split took no part in it.",
