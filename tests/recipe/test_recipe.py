@@ -59,7 +59,8 @@ def test_nothing_in_a_recipe_can_be_changed(part, field):
 def test_derive_changes_what_it_is_told_to_and_validates_again():
     other = derive(LAB, name="other", epochs=3, model=ResNet(depth=20))
     assert (other.name, other.epochs, other.model) == ("other", 3, ResNet(depth=20))
-    assert derive(other, name=LAB.name, epochs=LAB.epochs, model=LAB.model) == LAB
+    assert derive(other, name=LAB.name, epochs=LAB.epochs, model=LAB.model, published=LAB.published) == LAB
+    assert (other.published, derive(LAB, name="mine", source="me").published) == (None, LAB.published)
     with pytest.raises(ValueError, match="greater than 0"):
         derive(LAB, name="other", epochs=0)
 

@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 
 from reslab.recipe.published import CIFAR10_NETWORKS
+from reslab.recipe.recipe import Linear, derive
+from reslab.recipe.settings import with_settings
+from reslab.recipe.shipped import RECIPES
 from reslab.report import write_report
 
 
 def in_percent(estimate):
     return f"{100 * estimate.value:.2f} % ({100 * estimate.low:.2f}–{100 * estimate.high:.2f})"
+
+
+def plain(text):
+    return " ".join(text.replace("\u00a0", " ").split())
 
 
 def test_headline(rich, rich_page):
@@ -135,14 +142,26 @@ def test_published_figure_and_verdict(rich_page, lean_page):
     assert "Somebody et al. 2020, table 3" in text
     assert "Our whole interval" in text
     assert "not the spread between seeds" in text
-    assert "changed by --set" in " ".join(text.split())
+    assert "no verdict" not in text  # although the command says --set
     assert "nearest" not in lean_page.text[""]
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_recipe_as_shipped_is_not_called_changed(make_run, read_page):
-    run = make_run(command="reslab train synthetic --settings x --out=--set")
-    assert "changed by" not in read_page(write_report(run)).text["published"]
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        RECIPES["resnet-20"].shortened(0.02),
+        derive(RECIPES["resnet-20"], name="resnet-20", epochs=3, schedule=Linear()),
+        with_settings(RECIPES["resnet-20"], ["epochs=3", "schedule.at=[1,2]"]),
+    ],
+)
+def test_a_recipe_that_is_not_the_published_one_gets_no_verdict(recipe, make_run, read_page):
+    page = read_page(write_report(make_run(recipe=recipe.model_dump(mode="json"))))
+    text = plain(page.text["published"])
+    assert "The same network, ResNet-20, is published at 91.25 %" in text
+    assert "There is no verdict: only a run of the published recipe gets one." in text
+    assert "interval, " not in text
+    assert not {"above", "below", "within"} & {attributes.get("class") for tag, attributes in page.tags}
 
 
 def test_run_stands_at_its_place_in_the_field(rich, rich_page):

@@ -448,6 +448,8 @@ class Imported(Part):
 
 # ---- the whole
 
+NAMES = {"name", "source", "published"}  # fields of a recipe that do not change what it does
+
 
 class Published(Part):
     """The published test accuracy of exactly this recipe, from `low` to `high` (equal for a single value)."""
@@ -668,7 +670,8 @@ def derive(recipe: Recipe, *, name: str, **changes: Any) -> Recipe:
     Returns
     -------
     Recipe
-        The copy, validated again.
+        The copy, validated again. If it does something else than `recipe`, it has no published result unless you give
+        one.
 
     Raises
     ------
@@ -681,7 +684,10 @@ def derive(recipe: Recipe, *, name: str, **changes: Any) -> Recipe:
     >>> reslab.derive(reslab.find_recipe("digits-quick"), name="longer", epochs=20).epochs
     20
     """
-    return Recipe.model_validate(recipe.model_dump() | {"name": name} | changes)
+    derived = Recipe.model_validate(recipe.model_dump() | {"name": name} | changes)
+    if "published" in changes or derived.model_dump(exclude=NAMES) == recipe.model_dump(exclude=NAMES):
+        return derived
+    return derived.model_copy(update={"published": None})
 
 
 def read_recipe(path: Path) -> Recipe:

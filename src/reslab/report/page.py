@@ -135,14 +135,15 @@ def _what(inputs: Inputs) -> str:
 def _published(inputs: Inputs, row: PublishedRow | None) -> dict[str, Any]:
     judged = row.judged(inputs.test) if row else None
     compared = judged or inputs.test.accuracy
+    is_published = inputs.recipe.published is not None  # a recipe that is changed or shortened loses its result
     return {
         "row": row,
         "findings": findings(inputs.evaluation, row=row),
         "published_sentence": beside_published(inputs.test, row) if row else "",
         "gap": in_points(difference(row, compared)) if row else None,
         "alike": judged is not None,
-        "verdict": verdict(row.published, judged) if row and judged and row.kin == "same" else None,
-        "changed": any(word.partition("=")[0] == "--set" for word in inputs.environment.command.split()),
+        "verdict": verdict(row.published, judged) if row and judged and is_published else None,
+        "unpublished": row is not None and row.kin == "same" and not is_published,
     }
 
 

@@ -8,14 +8,13 @@ from typing import Literal, TypedDict, assert_never
 from pydantic import TypeAdapter
 
 from reslab.errors import Failure, UserError
-from reslab.recipe.recipe import Method, Recipe, derive
+from reslab.recipe.recipe import NAMES, Method, Recipe, derive
 from reslab.recipe.settings import with_settings
 from reslab.recipe.shipped import find_recipe
 from reslab.runs import Run
 from reslab.study.spec import Row, Study, Teaching, Training, pick_row
 
 Say = Callable[[str], None]
-NAMES = {"name", "source", "published"}  # fields of a recipe that do not change what it does
 
 
 class Reading(TypedDict):

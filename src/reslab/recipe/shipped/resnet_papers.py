@@ -39,7 +39,7 @@ def _recipe(name: str, model: ResNet | Plain | EluResNet, source: str, published
         updates=64_000,
         batch_size=128,
     )
-    return derive(recipe, name=name, warm_until=WarmUntil()) if model.depth == 110 else recipe
+    return derive(recipe, name=name, published=published, warm_until=WarmUntil()) if model.depth == 110 else recipe
 
 
 RECIPES = (
