@@ -15,6 +15,7 @@ from reslab.data.packing import pack
 from reslab.data.parts import part_of
 from reslab.data.stream import stream_order
 from reslab.errors import UserError
+from reslab.network.state_dict import StateDict
 from reslab.recipe.networks import FastConv, LeNet
 from reslab.recipe.recipe import (
     Crop,
@@ -32,6 +33,7 @@ from reslab.recipe.recipe import (
 from reslab.runs import Follower, Run, read_weights
 from reslab.training import train
 from reslab.training.distributed import LOST, Team, joined
+from reslab.training.starting import Given
 
 SECONDS = 120.0  # it takes five; on a starved machine, many times that
 CPU = torch.device("cpu")
@@ -256,10 +258,18 @@ def test_only_the_first_process_writes(small_recipe: Recipe, together: Together,
 
 def test_a_follower_writes_nothing_that_training_writes() -> None:
     """Whatever of a run is a writer, and called by training, is overridden."""
-    extending = {"write_base", "write_base_recipe", "write_prior", "write_candidates"}  # alone, as fit does
     evaluating = {"write_predictions", "write_base_predictions", "write_examples", "write_evaluation"}
     writers = {name for name in vars(Run) if name.startswith("write_")} | {"append_log", "beginning", "cut_log"}
-    assert writers - extending - evaluating <= vars(Follower).keys()
+    assert writers - evaluating <= vars(Follower).keys()
+
+
+def test_starting_weights_of_a_follower_leave_a_run_of_that_name_as_it_is(small_recipe: Recipe, tmp_path: Path) -> None:
+    tensors = {"stem.weight": torch.ones(1)}
+    given = Given(small_recipe, StateDict(tensors, "0" * 64), source=None)
+    run = Run.create(tmp_path / "run")
+    run.write_base(b"another's")
+    given.bring(Follower(run.path, small_recipe))
+    assert run.base_path.read_bytes() == b"another's"
 
 
 def test_a_follower_knows_its_folder_and_its_recipe(small_recipe: Recipe) -> None:

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from reslab.recipe.recipe import Recipe
-from reslab.records import Environment, Epoch
+from reslab.records import Candidates, Environment, Epoch, PriorChoice
 from reslab.runs.files import Arrays
 from reslab.runs.folder import Run
 
@@ -49,8 +49,20 @@ class Follower(Run):
     def write_weights(self, content: bytes) -> None:
         pass
 
+    def write_base(self, content: bytes) -> None:
+        pass
+
+    def write_base_recipe(self, recipe: Recipe) -> None:
+        pass
+
     def write_memory(self, content: bytes) -> None:
         pass
 
     def write_base_memory(self, content: bytes) -> None:
+        pass
+
+    def write_prior(self, prior: PriorChoice) -> None:
+        pass
+
+    def write_candidates(self, candidates: Candidates) -> None:
         pass
