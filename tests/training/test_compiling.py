@@ -9,7 +9,7 @@ from torch import nn
 from reslab import models
 from reslab.errors import UserError
 from reslab.machine.timing import time_update
-from reslab.recipe.networks import PreActResNet
+from reslab.recipe.networks import Model, NiN, PreActResNet
 from reslab.recipe.recipe import Recipe
 from reslab.runs import Run
 from reslab.training import compiling, resume, train
@@ -98,8 +98,9 @@ def test_a_run_from_before_this_was_recorded_goes_on_as_it_was(undecided: Run) -
     assert settle(undecided, preact(), 10**9) == (False, [])
 
 
-def test_timing_changes_neither_the_network_nor_the_generator() -> None:
-    network = preact().eval()
+@pytest.mark.parametrize("options", [PreActResNet(depth=8, width=8), NiN()])
+def test_timing_changes_neither_the_network_nor_the_generator(options: Model) -> None:
+    network = models.build(options, num_classes=7).eval()
     before, state = copy.deepcopy(network.state_dict()), torch.get_rng_state()
     assert time_update(network, batch=BATCH) > 0
     torch.testing.assert_close(dict(network.state_dict()), dict(before), rtol=0, atol=0)
