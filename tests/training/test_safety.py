@@ -84,6 +84,9 @@ def test_a_run_whose_time_is_over_ends_as_it_is(
     assert run.is_finished
     assert [epoch.updates for epoch in run.log] == [6, 7]
     assert "time ran out after 7 of 18 updates" in " ".join(capsys.readouterr().err.split())
+    written = run.weights_path.read_bytes()
+    run.weights_path.unlink()  # as if it had been killed before it wrote them
+    assert resume(run.path).weights_path.read_bytes() == written
 
 
 def test_a_network_that_falls_short_of_its_log_is_told_when_training_ends(

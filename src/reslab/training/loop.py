@@ -201,9 +201,10 @@ class Trainer:
             self.display.say(f"kept the weights of epoch {self.state.best_epoch}, the best on the validation images")
 
     def _is_over(self) -> bool:
-        """Return whether all epochs are done, or early stopping has run out of patience."""
+        """Return whether all epochs are done, time has run out, or early stopping has run out of patience."""
         state, stopping = self.state, self.recipe.early_stopping
-        if self.is_late:
+        was_late = state.updates < state.epochs * self.length.per_epoch  # before it was resumed
+        if self.is_late or was_late:
             return True
         if stopping is not None and stopping.patience is not None and state.best_epoch is not None:
             return state.epochs >= min(self.length.epochs, state.best_epoch + stopping.patience)
