@@ -261,7 +261,7 @@ class FakeHub(BaseHTTPRequestHandler):
         files = self.repositories.get(name)
         if files is None:
             return self._answer({"error": "Repository not found"}, status=404, error="RepoNotFound")
-        if parts[0] == "api" and parts[4] == "tree":
+        if parts[0] == "api" and parts[4:5] == ["tree"]:
             oids = {file: hashlib.sha1(content).hexdigest() for file, content in files.items()}
             listed = [
                 {"type": "file", "path": file, "size": len(content), "oid": oids[file]}
@@ -269,7 +269,8 @@ class FakeHub(BaseHTTPRequestHandler):
             ]
             return self._answer(listed)
         if parts[0] == "api":
-            return self._answer({"id": name, "sha": "0" * 40, "siblings": [{"rfilename": file} for file in files]})
+            siblings = [{"rfilename": file, "size": len(content)} for file, content in files.items()]
+            return self._answer({"id": name, "sha": "0" * 40, "siblings": siblings})
         return self._send(files[parts[4]])
 
     do_HEAD = do_GET  # noqa: N815

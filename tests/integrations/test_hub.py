@@ -103,6 +103,29 @@ def test_a_damaged_run_is_not_kept(
     assert not (tmp_path / "pulled").exists()
 
 
+def test_what_cannot_be_kept_is_not_downloaded(
+    finished: Run, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Closed(dict[str, bytes]):
+        """Files whose sizes may be asked for, but not their contents."""
+
+        def __getitem__(self, name: str) -> bytes:
+            raise AssertionError(f"{name} was downloaded")
+
+    files = {each: (finished.path / each).read_bytes() for each in RUN}
+    hub["a/b"] = Closed(files | {"other.bin": bytes(99)})
+    with pytest.raises(UserError, match="small exists and is not empty: choose another --out, or remove the folder"):
+        pull("a/b", out=finished.path)
+    size = sum(map(len, files.values()))
+    monkeypatch.setattr(hub_module, "LARGEST", size - 1)
+    with pytest.raises(UserError, match=f"the run a/b has {size:,} bytes, but at most {size - 1:,} are downloaded"):
+        pull("a/b", out=tmp_path / "pulled")
+    assert not (tmp_path / "pulled").exists()
+    hub["a/b"] = files
+    monkeypatch.setattr(hub_module, "LARGEST", size)
+    assert pull("a/b", out=tmp_path / "pulled").is_finished
+
+
 def test_what_is_not_there_and_what_is_no_name(finished: Run, hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a/none is not on the hub, or not accessible"):
         pull("a/none", out=tmp_path / "pulled")

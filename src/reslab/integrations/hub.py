@@ -12,7 +12,7 @@ from pathlib import Path
 from reslab.errors import Failure, UserError, extra
 from reslab.report.card import write_card
 from reslab.runs import DEMO, DEMO_FOLDER, Run, make_folder, read_weights, write_bytes
-from reslab.runs.files import read_bytes
+from reslab.runs.files import LARGEST, read_bytes
 
 FILES = (
     "model.safetensors",
@@ -96,7 +96,7 @@ def pull(name: str, *, out: Path | str, endpoint: str | None = None) -> Run:
     Raises
     ------
     UserError
-        If there is no such run, or one of its files is damaged.
+        If there is no such run, one of its files is damaged, its files are larger than 4 GiB, or `out` is taken.
     Failure
         If the hub refuses.
 
@@ -112,9 +112,16 @@ def pull(name: str, *, out: Path | str, endpoint: str | None = None) -> Run:
     with extra("hub"):
         from huggingface_hub import HfApi
     _check_name(name)
+    Run.check_free(out, can_resume=False)
+    api = HfApi(endpoint=endpoint)
+    with _asking(name):
+        listed = api.model_info(name, files_metadata=True)
+    size = sum(each.size or 0 for each in listed.siblings or () if each.rfilename in FILES)
+    if size > LARGEST:
+        raise UserError(f"the run {name} has {size:,} bytes, but at most {LARGEST:,} are downloaded: choose another")
     with tempfile.TemporaryDirectory() as folder:
         with _asking(name):
-            HfApi(endpoint=endpoint).snapshot_download(name, allow_patterns=list(FILES), local_dir=folder)
+            api.snapshot_download(name, revision=listed.sha, allow_patterns=list(FILES), local_dir=folder)
         found = Run(folder)
         contents = {each: (found.path / each).read_bytes() for each in FILES if (found.path / each).exists()}
         try:

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from reslab.errors import UserError, check_kind
 from reslab.runs import read_weights
-from reslab.runs.files import read_safetensors
+from reslab.runs.files import LARGEST, read_safetensors
 
-LARGEST: Final = 4 * 2**30  # bytes
 WRAPPERS: Final = ("state_dict", "model", "net", "model_state_dict")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from zipfile import ZipFile
 
 import numpy as np
@@ -25,6 +25,7 @@ from reslab.records import SCHEMA_VERSION
 from reslab.runs.compact import expand
 from reslab.words import printable
 
+LARGEST: Final = 4 * 2**30  # bytes of weights that are read or downloaded
 Arrays = Mapping[str, NDArray[Any]]
 RecordT = TypeVar("RecordT", bound=Part)
 ResultT = TypeVar("ResultT")
