@@ -1,6 +1,7 @@
 """The log of a run in TensorBoard, MLflow and a stand-in for Weights & Biases, read back; followed while it grows."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -61,7 +62,8 @@ def test_a_second_call_replaces_the_points_of_the_first(finished: Run, tmp_path:
     other = tmp_path / "logs/small/events.out.tfevents.1.somebody"
     track(finished, to=f"tensorboard:{tmp_path}/logs")
     (first,) = other.parent.iterdir()
-    first.rename(other.with_name("events.out.tfevents.1.reslab"))  # else both could have the name of one second
+    _, _, ending = first.name.partition("tfevents.")[2].partition(".")
+    first.rename(other.with_name(f"events.out.tfevents.1.{ending}"))  # else both could have the name of one second
     other.touch()
     track(finished, to=f"tensorboard:{tmp_path}/logs")
     shown = EventAccumulator(str(tmp_path / "logs/small"))
@@ -69,6 +71,22 @@ def test_a_second_call_replaces_the_points_of_the_first(finished: Run, tmp_path:
     assert [event.step for event in shown.Scalars("train/loss")] == [1, 2, 3]
     assert other.exists()
     assert len(list(other.parent.iterdir())) == 2
+
+
+def test_runs_of_one_name_are_shown_beside_each_other(finished: Run, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    other = Run(shutil.copytree(finished.path, tmp_path / "elsewhere/small"))
+    other.cut_log(2)
+    for run in (finished, other, finished, other):
+        track(run, to=f"tensorboard:{tmp_path}/logs")
+    steps = []
+    for folder in sorted((tmp_path / "logs").iterdir()):
+        (file,) = folder.iterdir()
+        shown = EventAccumulator(str(file))
+        shown.Reload()
+        steps.append([event.step for event in shown.Scalars("train/loss")])
+    assert steps == [[1, 2, 3], [1, 2]]
 
 
 @pytest.mark.parametrize("to", ["mlflow", "mlflow:file:mlruns"])

@@ -3,6 +3,7 @@
 This reads the log in the run folder, so training knows nothing of trackers, and a tracker that fails does not stop it.
 """
 
+import hashlib
 import logging
 import os
 import time
@@ -141,11 +142,15 @@ class _TensorBoard:
             from tensorboard.summary.writer.record_writer import RecordWriter
         from torch.utils.tensorboard import summary
 
+        digest = hashlib.sha256(os.fsencode(os.path.realpath(run.path))).hexdigest()[:8]
+        ending = f".{digest}{SUFFIX}"
         self._event, self._summary, place = Event, summary, folder / run.name
+        if any(not each.name.endswith(ending) for each in place.glob(f"*{SUFFIX}")):  # of another run of this name
+            place = folder / f"{run.name}-{digest}"
         make_folder(place)
-        for earlier in place.glob(f"*{SUFFIX}"):  # else the page would show its points beside the new ones
+        for earlier in place.glob(f"*{ending}"):  # else the page would show its points beside the new ones
             writing(earlier, earlier.unlink)
-        self._path = place / f"events.out.tfevents.{int(time.time())}{SUFFIX}"
+        self._path = place / f"events.out.tfevents.{int(time.time())}{ending}"
         self._records = RecordWriter(writing(self._path, lambda: self._path.open("wb")))
         self._add(Event(wall_time=time.time(), file_version="brain.Event:2"))
         recipe = run.recipe.model_dump_json(indent=1)
