@@ -117,6 +117,24 @@ def test_mlflow_shows_the_log(finished: Run, tmp_path: Path, monkeypatch: pytest
     assert "published" not in found.data.params
 
 
+def test_mlflow_marks_a_run_whose_log_was_not_sent_whole(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    from mlflow.tracking import MlflowClient
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(tracking, "_final_figures", fail)
+    with pytest.raises(Failure, match="failed: no space left"):
+        track(finished, to="mlflow:file:mlruns")
+    client = MlflowClient(tracking_uri=f"file://{tmp_path}/mlruns")
+    (found,) = client.search_runs([client.get_experiment_by_name("reslab").experiment_id])
+    assert found.info.status == "FAILED"
+
+
 class FakeRun:
     """What Weights & Biases documents of a run: `log` gathers the figures of a step, `finish` ends it."""
 
@@ -127,8 +145,8 @@ class FakeRun:
     def log(self, data: dict[str, float], step: int) -> None:
         self.steps.setdefault(step, {}).update(data)
 
-    def finish(self) -> None:
-        self.is_finished = True
+    def finish(self, exit_code: int) -> None:
+        self.is_finished = exit_code == 0
 
 
 def test_weights_and_biases_gets_the_log_offline(
@@ -163,7 +181,7 @@ class Memory:
     def log(self, figures: dict[str, float], *, step: int, seconds: float) -> None:
         self.steps.append(step)
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
         self.is_open = False
 
 

@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,8 +31,8 @@ class Tracker(Protocol):
     def log(self, figures: dict[str, float], *, step: int, seconds: float) -> None:
         """Record metrics of the epoch `step`, which ended at `seconds` since 1970."""
 
-    def close(self) -> None:
-        """Write what is still pending."""
+    def close(self, *, failed: bool) -> None:
+        """Write what is still pending, and record whether something could not be sent."""
 
 
 def track(run: Run, *, to: str, follow: bool = False) -> int:
@@ -70,7 +70,7 @@ def track(run: Run, *, to: str, follow: bool = False) -> int:
     """
     ended, num_epochs = datetime.fromisoformat(run.environment.started).timestamp(), 0
     try:
-        with closing(_open(to, run)) as tracker:
+        with _closing(_open(to, run)) as tracker:
             for epoch in _epochs(run, follow=follow):
                 ended, num_epochs = ended + epoch.seconds, epoch.epoch
                 tracker.log(_figures_of(epoch), step=epoch.epoch, seconds=ended)
@@ -81,6 +81,17 @@ def track(run: Run, *, to: str, follow: bool = False) -> int:
     except Exception as error:  # MLflow's servers and stores raise anything
         raise Failure(f"sending the log of {run.path} to {to} failed: {error}") from None
     return num_epochs
+
+
+@contextmanager
+def _closing(tracker: Tracker) -> Iterator[Tracker]:
+    try:
+        yield tracker
+    except BaseException:
+        with suppress(Exception):  # what failed first is what to tell
+            tracker.close(failed=True)
+        raise
+    tracker.close(failed=False)
 
 
 def _epochs(run: Run, *, follow: bool) -> Iterator[Epoch]:
@@ -169,7 +180,7 @@ class _TensorBoard:
 
         writing(self._path, add)
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
         writing(self._path, self._records.close)
 
 
@@ -194,8 +205,8 @@ class _MLflow:
         metrics = [self._metric(name, value, int(1000 * seconds), step) for name, value in figures.items()]
         self._client.log_batch(self._run, metrics=metrics)
 
-    def close(self) -> None:
-        self._client.set_terminated(self._run)
+    def close(self, *, failed: bool) -> None:
+        self._client.set_terminated(self._run, status="FAILED" if failed else "FINISHED")
 
 
 class _WeightsAndBiases:
@@ -219,8 +230,8 @@ class _WeightsAndBiases:
     def log(self, figures: dict[str, float], *, step: int, seconds: float) -> None:
         self._run.log(figures | {"_timestamp": seconds}, step=step)
 
-    def close(self) -> None:
-        self._run.finish()
+    def close(self, *, failed: bool) -> None:
+        self._run.finish(exit_code=int(failed))
 
 
 def _settings_of(run: Run) -> dict[str, Any]:
