@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,13 @@ from reslab.exporting import Export, export
 from reslab.exporting.deployed import trace
 from reslab.exporting.formats import open_pt2, to_onnx
 from reslab.exporting.quantize import _outside_the_network
+from reslab.models import build
 from reslab.models.fusion import SplitLinear
 from reslab.network.familiarity import fit_familiarity, fit_frozen
 from reslab.network.finishing import finish
 from reslab.network.network import Network
 from reslab.network.onnx_file import AXES, INPUT, Description, OnnxFile, classify_by_onnx, to_pictures
+from reslab.recipe.networks import Module
 from reslab.recipe.recipe import Standardize, derive
 from reslab.records import ClassSets
 from reslab.report.card import write_card
@@ -44,6 +47,18 @@ KNOWN = {
     "white": None,
     "colours": "RGB",
 }
+BRANCHING = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, *, num_classes, channels):
+        super().__init__()
+        self.head = nn.Linear(channels, num_classes)
+
+    def features(self, images):
+        means = images.mean(dim=(2, 3))
+        return means if means.sum() > 0 else -means
+"""
 NUM_TRAINING, NUM_VALIDATION = 111, 9
 
 
@@ -283,9 +298,7 @@ def test_a_folder_gets_the_weights_and_a_card(finished: Run, exported: Path, exp
         ("out.tflite", {}, "no .tflite file can be written: choose a name that ends in .onnx, .pt2 or .html"),
     ],
 )
-def test_what_is_no_place_for_it(
-    finished: Run, tmp_path: Path, to: str, options: dict[str, Any], message: str
-) -> None:
+def test_what_is_no_place_for_it(finished: Run, tmp_path: Path, to: str, options: dict[str, Any], message: str) -> None:
     (tmp_path / "taken").touch()
     with pytest.raises(UserError, match=message):
         export(finished, to=tmp_path / to, **options)
@@ -297,6 +310,21 @@ def test_another_runs_weights_are_not_replaced(finished: Run, tmp_path: Path) ->
         export(finished, to=other)
     assert not (other / "model.onnx").exists()
     assert any(file.file == str(finished.path / "model.onnx") for file in export(finished, to=finished.path).files)
+
+
+def test_a_network_of_ones_own_that_pytorch_cannot_export_is_named(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "branching.py").write_text(BRANCHING)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("RESLAB_CODE", "branching")
+    model, known = Module(name="branching:Net"), Network.load(finished.path).metadata
+    built = build(model, num_classes=len(known.classes), channels=known.channels)
+    Network(built, known.model_copy(update={"model": model})).save(finished.weights_path)
+    with pytest.raises(UserError, match=r"PyTorch cannot export branching:Net \(.+\): change what in its code") as told:
+        export(finished, to=tmp_path / "model.onnx")
+    assert len(str(told.value).splitlines()) == 1
 
 
 def test_an_unfinished_run_is_refused(finished: Run, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from reslab.data.progress import waiting
 from reslab.data.recipe_data import read_split_of
 from reslab.errors import Failure, UserError
 from reslab.evaluation.onnx import race
-from reslab.exporting.deployed import run_reference, trace
+from reslab.exporting.deployed import naming_foreign, run_reference, trace
 from reslab.exporting.formats import Predict, open_pt2, to_onnx, to_pt2
 from reslab.exporting.page import round_weights, to_page
 from reslab.exporting.quantize import quantize
@@ -143,7 +143,7 @@ def export(
     if target.suffix == ".html":
         check_taken(image_size=network.image_size, channels=network.channels)
     make_folder(target if is_folder else target.parent)
-    with waiting(f"{to}: converting"):
+    with waiting(f"{to}: converting"), naming_foreign(network.metadata.model):
         program = trace(network, any_size=not fixed_size)
         is_pt2 = target.suffix == ".pt2" and not is_folder
         content = to_pt2(program, known=known) if is_pt2 else to_onnx(program, known=known, opset=opset)

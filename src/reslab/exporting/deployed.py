@@ -4,15 +4,19 @@ Axes: N images, P channels of a picture, C channels of the network, H rows, W co
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from reslab.data.pictures import LUMA
+from reslab.errors import UserError
 from reslab.exporting.resizing import resize_any
 from reslab.network.network import Network
 from reslab.network.onnx_file import AXES, INPUT, picture_channels
+from reslab.recipe.networks import Fusion, Model, Module, Timm
 
 
 class Deployed(nn.Module):
@@ -64,6 +68,26 @@ def trace(network: Network, *, any_size: bool = True) -> ExportedProgram:
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it names folders of this machine
     return program
+
+
+@contextmanager
+def naming_foreign(model: Model) -> Iterator[None]:
+    """Within the block, say in a sentence that PyTorch cannot export a user's own network, whose code may do anything.
+
+    Raises: UserError instead of PyTorch's errors.
+    """
+    own = model.base if isinstance(model, Fusion) else model
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not isinstance(own, Module | Timm):
+            raise
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(
+            f"PyTorch cannot export {own.title} ({reason}): change what in its code depends on the values of images"
+        ) from None
 
 
 def run_reference(network: Network, images: Tensor) -> tuple[Tensor, ...]:
