@@ -2,8 +2,8 @@
 
 All images are training images. Curves are compared on CIFAR-100's first 30 classes, ten of them at a time, with 20 or
 40 images a class. The chosen one is tried on CIFAR-10, with 20 to 200 images a class: does the interval hold the
-accuracy that a head on four times the images has? The order is made once from 10 labelled images a class, and compared
-with random choice. Writes plan.json.
+accuracy that a head on four times the images has? The order of as many candidates as `data plan` looks at is made once
+from 10 labelled images a class, and compared with random choice. Writes plan.json.
 
     python plan.py --data-dir DIR
 """
@@ -20,7 +20,7 @@ from reslab import Pretrained, load
 from reslab.fitting.choice import Features, fit_temperature, log_loss
 from reslab.fitting.growth import measure_growth
 from reslab.fitting.labelling import STRENGTH, order_pictures
-from reslab.fitting.planning import IMAGE_SIZE, NETWORK
+from reslab.fitting.planning import CANDIDATES, IMAGE_SIZE, NETWORK
 from reslab.measure.learning_curve import CONFIDENCE, Curve, extrapolate, morgan_mercer_flodin
 from reslab.measure.metrics import Floats
 from reslab.pretrained.heads import STRENGTHS, Head, Integers, solve
@@ -29,7 +29,7 @@ NUM_CLASSES, TIMES = 10, 4
 TRIALS = {20: 50, 50: 30, 100: 12, 200: 8}  # by images a class
 CURVE_CLASSES, CURVE_TRIALS = 30, {20: 12, 40: 12}
 TEST_IMAGES, CHOOSING = 10_000, 1000
-LABEL_TRIALS, LABELLED, POOL = 8, 10, 2000
+LABEL_TRIALS, LABELLED = 8, 10
 LABELS = (25, 50, 100, 150, 200, 300, 400)
 ORDERED = 200
 
@@ -149,10 +149,10 @@ def try_order(pool: Pool) -> dict[str, Any]:
     accuracies: dict[str, list[list[float]]] = {"ordered": [], "random": []}
     for trial in range(LABEL_TRIALS):
         (start, _), rest = pool.draw([3, trial], LABELLED)
-        candidates, test = rest[:POOL], rest[POOL:]
+        candidates, test = rest[:CANDIDATES], rest[CANDIDATES:]
         orders = {
             "ordered": order_pictures(*pool.take(start), pool.features[candidates], num=ORDERED),
-            "random": np.arange(POOL),
+            "random": np.arange(CANDIDATES),
         }
         features, labels = pool.take(test)
         for name, order in orders.items():
@@ -171,7 +171,7 @@ def try_order(pool: Pool) -> dict[str, Any]:
     return {
         "trials": LABEL_TRIALS,
         "labelled": LABELLED * NUM_CLASSES,
-        "candidates": POOL,
+        "candidates": CANDIDATES,
         "labels": [0, *LABELS],
         "accuracy": {name: each.tolist() for name, each in means.items()},
         "random_needed": dict(zip(map(str, ordered), needed.tolist(), strict=True)),
