@@ -454,6 +454,33 @@ def test_copies_and_groups_stay_on_one_side(tmp_path: Path) -> None:
     assert not tens[0] & tens[1]
 
 
+def write_ungrouped(root: Path, names: Sequence[str]) -> None:
+    """Write pictures of two classes with their table, in which only the two first have a group."""
+    lines = [f"{name},{'ab'[place % 2]},{'p1' if place < 2 else ''}" for place, name in enumerate(names)]
+    (root / "t.csv").write_text("\n".join(["file,label,group", *lines]))
+
+
+@pytest.mark.parametrize("expression", ["folder:{}?group=(p1)", "csv:{}/t.csv"])
+def test_pictures_of_no_group_are_cut_by_content(tmp_path: Path, expression: str) -> None:
+    names = [f"{'ab'[place % 2]}/p1-{place}.png" for place in range(2)]
+    names += [f"{'ab'[place % 2]}/{place}.png" for place in range(2, 42)]
+    for name in names:
+        draw(tmp_path / name)
+    copies = [name.replace(".png", "-copy.png") for name in names[2:]]
+    for name, copy in zip(names[2:], copies, strict=True):
+        (tmp_path / copy).write_bytes((tmp_path / name).read_bytes())
+    write_ungrouped(tmp_path, [*names, *copies])
+    test = set(list_one(expression.format(tmp_path)).of_split("test").names)
+    assert {name.replace("-copy", "") for name in test if "copy" in name} == test & set(names[2:])
+    for name in names[2:]:
+        (tmp_path / name).rename(tmp_path / name.replace(".png", "-renamed.png"))
+    renamed = [name if place < 2 else name.replace(".png", "-renamed.png") for place, name in enumerate(names)]
+    write_ungrouped(tmp_path, [*renamed, *copies])
+    assert {
+        name.replace("-renamed", "") for name in list_one(expression.format(tmp_path)).of_split("test").names
+    } == test
+
+
 def test_pictures_taken_together_are_one_group(tmp_path: Path) -> None:
     noon = datetime.datetime(2026, 5, 1, 12)
     for minutes in (0, 3, 6, 30, 31, 90):

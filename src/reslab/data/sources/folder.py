@@ -14,7 +14,7 @@ from pathlib import Path
 
 from reslab.data.images import Split
 from reslab.data.pictures import advice_for, is_picture
-from reslab.data.sources.groups import group_files
+from reslab.data.sources.groups import group_by
 from reslab.data.sources.listing import Listing, Unused, describe_all_unused
 from reslab.data.sources.options import NO_OPTIONS, Options
 from reslab.data.sources.rules import compile_rule
@@ -124,7 +124,7 @@ def list_folder(
     found = replace(found, unused=(*layout.unused, *found.unused))
     places = {split: f"{folder.own_name}/" for split, folder in layout.places if split is not None}
     result = rename_synsets(assemble(path, found, chosen=classes, places=places, notes=layout.notes))
-    return result if options.group is None else replace(result, groups=group_files(result, options.group))
+    return result if options.group is None else group_by(result, options.group)
 
 
 def split_of(name: str) -> Split | None:

@@ -1,12 +1,15 @@
 """Groups of pictures, such as of one patient, film or place: files of one group stay in one split.
 
 A rule is `parent`, the folder of a file; `time:N`, pictures taken within N minutes of each other; or a regular
-expression on the file's path inside the source, whose first group names the group.
+expression on the file's path inside the source, whose first group names the group. A picture of no group is one with
+its exact copies.
 """
 
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -22,17 +25,26 @@ _EXIF, _TAKEN, _CHANGED = 0x8769, 0x9003, 0x0132
 _READERS = 8  # threads
 
 
-def group_files(listing: Listing, rule: str) -> tuple[str, ...]:
-    """Name the group of each file. Raises: UserError if the rule is invalid."""
+def group_by(listing: Listing, rule: str) -> Listing:
+    """Group the files by a rule. Raises: UserError if the rule is invalid."""
     if rule == "parent":
-        return tuple(name.rpartition("/")[0] for name in listing.names)
+        return with_groups(listing, [name.rpartition("/")[0] for name in listing.names])
     if rule.startswith("time:"):
-        return _by_time(listing, rule.removeprefix("time:"))
+        return with_groups(listing, _by_time(listing, rule.removeprefix("time:")))
     find = compile_rule(rule, option="group")
-    found = [find(name) for name in listing.names]
+    found = [find(name) or None for name in listing.names]
     if not any(found):
         raise UserError(f"group={rule} matches no file name, such as {listing.names[0]!r}")
-    return tuple(group or name for group, name in zip(found, listing.names, strict=True))
+    return with_groups(listing, found)
+
+
+def with_groups(listing: Listing, groups: Sequence[str | None]) -> Listing:
+    """Set the group of each file; its digest names that of a file without one."""
+    names = [group for group in groups if group is not None]
+    if len(names) < len(groups):
+        pairs = zip(groups, listing.digests(), strict=True)
+        names = [bytes(digest).hex() if group is None else group for group, digest in pairs]
+    return replace(listing, groups=tuple(names))
 
 
 def _by_time(listing: Listing, minutes: str) -> tuple[str, ...]:

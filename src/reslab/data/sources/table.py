@@ -17,7 +17,7 @@ from random import Random
 from reslab.data.images import Split
 from reslab.data.pictures import walk_pictures
 from reslab.data.sources.folder import split_of
-from reslab.data.sources.groups import group_files
+from reslab.data.sources.groups import group_by, with_groups
 from reslab.data.sources.listing import Listing, Unused
 from reslab.data.sources.options import NO_OPTIONS, Options
 from reslab.data.sources.parquet import find_files, read_parquet
@@ -120,8 +120,8 @@ def list_columns(
     places: dict[Split, str] = {split: f"its {split} split" for split in ("train", "validation", "test")}
     listing = replace(assemble(Path(table), found, chosen=classes, places=places, notes=notes), root=root)
     if group is not None:
-        return replace(listing, groups=tuple(groups[name] or name for name in listing.names))
-    return listing if options.group is None else replace(listing, groups=group_files(listing, options.group))
+        return with_groups(listing, [groups[name] or None for name in listing.names])
+    return listing if options.group is None else group_by(listing, options.group)
 
 
 # ---- the table
