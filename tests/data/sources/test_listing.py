@@ -481,6 +481,33 @@ def test_pictures_of_no_group_are_cut_by_content(tmp_path: Path, expression: str
     } == test
 
 
+def test_groups_in_several_splits_of_the_source_are_said(tmp_path: Path) -> None:
+    splits = ("train", "test")
+    for name in (*(f"{split}/{label}/p{number}" for split in splits for label in "ab" for number in range(1, 6)),):
+        draw(tmp_path / f"{name}-{draw.number}.png")  # type: ignore[attr-defined]
+    draw(tmp_path / "train/a/p6.png")
+    said = "5 groups in several of the source's own splits, which makes accuracy too high: p1, p2, p3 and 2 more"
+    listing = list_one(f"folder:{tmp_path}?group=(p[0-9])")
+    assert [note.startswith(said) for note in listing.notes] == [True]
+    rows = [f"{name},{Path(name).parts[1]},{Path(name).parts[0]},{Path(name).name[:2]}" for name in listing.names]
+    (tmp_path / "t.csv").write_text("\n".join(["file,label,split,group", *rows]))
+    assert list_one(f"csv:{tmp_path}/t.csv").notes == listing.notes
+    assert not list_one(f"folder:{tmp_path}?group=parent").notes  # a folder is in one split
+    assert not list_one(f"folder:{tmp_path}").notes
+    assert not list_one(f"folder:{tmp_path}/train?group=(p[0-9])").notes
+
+
+def test_a_divided_group_without_a_name_is_said_by_a_picture(tmp_path: Path) -> None:
+    fill("train/a", "train/b", "test/a", "test/b")(tmp_path)
+    exif = Image.Exif()
+    exif[0x0132] = "2026:05:01 12:00:00"
+    for split in ("train", "test"):
+        draw(tmp_path / split / "a" / f"{split}.png", exif=exif)
+    (note,) = list_one(f"folder:{tmp_path}?group=time:5").notes
+    assert note.startswith("1 group in several of the source's own splits")
+    assert ": test/a/test.png (move" in note
+
+
 def test_pictures_taken_together_are_one_group(tmp_path: Path) -> None:
     noon = datetime.datetime(2026, 5, 1, 12)
     for minutes in (0, 3, 6, 30, 31, 90):

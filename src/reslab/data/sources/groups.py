@@ -6,6 +6,7 @@ its exact copies.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,14 +16,18 @@ from pathlib import Path
 
 from PIL import Image
 
+from reslab.data.images import Split
 from reslab.data.pictures import opening
 from reslab.data.progress import counting
 from reslab.data.sources.listing import Listing
 from reslab.data.sources.rules import compile_rule
 from reslab.errors import UserError
+from reslab.words import counted, some
 
 _EXIF, _TAKEN, _CHANGED = 0x8769, 0x9003, 0x0132
 _READERS = 8  # threads
+_SHOWN = 3  # names in a sentence
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def group_by(listing: Listing, rule: str) -> Listing:
@@ -39,12 +44,33 @@ def group_by(listing: Listing, rule: str) -> Listing:
 
 
 def with_groups(listing: Listing, groups: Sequence[str | None]) -> Listing:
-    """Set the group of each file; its digest names that of a file without one."""
+    """Set the group of each file, and note groups that the source's own splits divide.
+
+    The digest of a file without a group names its group.
+    """
     names = [group for group in groups if group is not None]
     if len(names) < len(groups):
         pairs = zip(groups, listing.digests(), strict=True)
         names = [bytes(digest).hex() if group is None else group for group, digest in pairs]
-    return replace(listing, groups=tuple(names))
+    grouped = replace(listing, groups=tuple(names))
+    divided = [] if listing.splits is None else _find_divided(names, listing.splits, files=listing.names)
+    if not divided:
+        return grouped
+    note = (
+        f"{counted(len(divided), 'group')} in several of the source's own splits, which makes accuracy too high: "
+        f"{some(divided, len(divided), _SHOWN)} (move each into one split)"
+    )
+    return replace(grouped, notes=(*listing.notes, note))
+
+
+def _find_divided(groups: Sequence[str], splits: Sequence[Split], *, files: Sequence[str]) -> list[str]:
+    """Name the groups in several splits, those without a name of their own by their first file."""
+    own: dict[str, set[Split]] = defaultdict(set)
+    first: dict[str, str] = {}
+    for group, split, file in zip(groups, splits, files, strict=True):
+        own[group].add(split)
+        first.setdefault(group, file)
+    return [first[group] if _DIGEST.fullmatch(group) else group for group in own if len(own[group]) > 1]
 
 
 def _by_time(listing: Listing, minutes: str) -> tuple[str, ...]:
