@@ -55,6 +55,11 @@ def test_a_method_leaves_a_run_like_any_other(method: str, base: Run, tmp_path: 
     assert resume_extension(made.path).weights_path.read_bytes() == made.weights_path.read_bytes()
 
 
+def test_a_head_whose_loss_is_not_finite_fails_with_what_to_lower(base: Run, tmp_path: Path) -> None:
+    with pytest.raises(Failure, match=r"the loss is not finite in epoch 1: lower optimizer\.peak_lr \(now 1e\+38\)"):
+        extend(base.path, data=NEW, out=tmp_path / "more", method="frozen", settings=("optimizer.peak_lr=1e38",))
+
+
 @pytest.mark.parametrize("method", [name for name, about in METHODS.items() if about.on_features])
 def test_a_frozen_backbone_does_not_move_nor_do_its_running_statistics(method: str, base: Run, tmp_path: Path) -> None:
     made = extend(base.path, data=NEW, out=tmp_path / "more", method=method)

@@ -176,3 +176,9 @@ def test_what_ends_a_beginning_is_raised_and_leaves_nothing_unless_it_can_be_res
     with pytest.raises(type(error)):
         begin()
     assert run.path.exists() == left
+
+
+def test_weights_that_are_not_finite_are_not_written(finished):
+    tensors, weights = read_weights(finished.path)
+    with pytest.raises(Failure, match=r"head\.bias is not finite, so no weights are written"):
+        pack_weights(tensors | {"head.bias": np.full_like(tensors["head.bias"], np.inf)}, weights)

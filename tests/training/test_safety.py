@@ -5,13 +5,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from reslab.errors import Failure, UserError
 from reslab.models.layers import ImageClassifier
 from reslab.recipe.recipe import Freeze, Recipe, derive
-from reslab.runs import Run
+from reslab.runs import Run, read_weights
 from reslab.training import Safety, graphs, loop, resume, train
 from reslab.training import safety as safety_module
 from reslab.training.step import update as take_step
@@ -167,3 +168,52 @@ def test_a_second_one_stops_and_so_does_the_first_where_that_is_asked(
         train(flat, out=tmp_path / "twice")
     with pytest.raises(Failure, match=r"not finite in epoch 1, batch 1 of 6: lower optimizer\.peak_lr \(now 0\.1\)"):
         train(flat, out=tmp_path / "once", safety=Safety(on_nonfinite="stop"))
+
+
+@pytest.mark.parametrize(
+    ("held_out", "told"), [(9, "the validation loss is not finite"), (0, "the weights are not finite")]
+)
+def test_an_epoch_whose_last_update_ruins_the_network_is_trained_again(
+    flat: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    held_out: int,
+    told: str,
+) -> None:
+    """No training loss shows it, since the update after it would be the first to."""
+    recipe, rates = derive(flat, name="ruined", validation=held_out, epochs=2), []
+
+    def step(forward: Any, optimizer: torch.optim.Optimizer, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        done = take_step(forward, optimizer, **options)
+        rates.append(options["rate"])
+        if len(rates) == 2 * PER_EPOCH:
+            optimizer.param_groups[-1]["params"][-1].data.fill_(float("nan"))
+        return done
+
+    monkeypatch.setattr(graphs, "update", step)
+    run = train(recipe, out=tmp_path / "run", silent=False)
+    assert f"{told} after epoch 2: returning to the start of the epoch" in " ".join(capsys.readouterr().err.split())
+    assert rates == pytest.approx([1.0] * 2 * PER_EPOCH + [0.1] * PER_EPOCH)
+    assert [epoch.updates for epoch in run.log] == [6, 12]
+    assert all(np.isfinite(value).all() for value in read_weights(run.path)[0].values())
+
+
+def test_a_heartbeat_comes_with_losses_that_nobody_has_looked_at_yet(
+    flat: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "UPDATES_BETWEEN_CHECKS", {"cpu": 4})  # as on a GPU
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_BEATS", 0.0)
+    diverge_at(monkeypatch, rate=1.0, after=1)
+    assert train(flat, out=tmp_path / "run").is_finished
+
+
+def test_a_run_whose_time_is_over_before_anything_was_learned_fails(
+    flat: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "UPDATES_BETWEEN_CHECKS", {"cpu": 4})
+    diverge_at(monkeypatch, rate=1.0, after=1)
+    ticks = itertools.count()
+    monkeypatch.setattr(safety_module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    with pytest.raises(Failure, match="the loss is not finite in epoch 1, batch 2 of 6: lower optimizer"):
+        train(flat, out=tmp_path / "run", safety=Safety(until=3))

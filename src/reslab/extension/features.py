@@ -5,6 +5,7 @@ Axes: N images, V variants of each (the image, and its mirror image if the recip
 
 import time
 from collections.abc import Iterator
+from math import isfinite
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from reslab.data.batches import seeded
 from reslab.data.images import ImageSet
+from reslab.errors import Failure
 from reslab.extension.heads import set_nearest_mean
 from reslab.network.network import Network
 from reslab.recipe.recipe import Flip, Recipe
@@ -99,6 +101,11 @@ class _Probe:
         for place, chosen in enumerate(torch.split(order, self.recipe.batch_size), epoch * self.per_epoch):
             loss, hit = self._update(place, self.features[chosen, variants[chosen]], self.labels[chosen])
             loss_sum, hits = loss_sum + loss * len(chosen), hits + hit
+        if not isfinite(loss_sum):
+            raise Failure(
+                f"the loss is not finite in epoch {epoch + 1}: lower optimizer.peak_lr (now "
+                f"{self.recipe.optimizer.peak_lr:g})"
+            )
         seconds = time.perf_counter() - began
         return Epoch(
             epoch=epoch + 1,

@@ -460,9 +460,14 @@ def _is_in_the_way(path: Path) -> bool:
 
 
 def pack_weights(tensors: Arrays, weights: Weights, *, compact: bool = False) -> bytes:
-    """Serialize to a `model.safetensors`, which with `compact` has 8-bit integers and a quarter of the size."""
+    """Serialize to a `model.safetensors`, which with `compact` has 8-bit integers and a quarter of the size.
+
+    Raises: Failure if a weight is not finite.
+    """
+    layers = {name: value for name, value in tensors.items() if not name.startswith(FAMILIARITY)}
+    if wrong := [name for name, value in layers.items() if not np.isfinite(value).all()]:
+        raise Failure(f"{wrong[0]} is not finite, so no weights are written: train again at a lower optimizer.peak_lr")
     if compact:
-        layers = {name: value for name, value in tensors.items() if not name.startswith(FAMILIARITY)}
         tensors = {**tensors, **compress(layers)}
     return to_safetensors(tensors, {"reslab": weights.model_dump_json()})
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +67,7 @@ class Start:
 
 
 class _NotFinite(Exception):  # noqa: N818 - handled here, never seen
-    """Signals that a loss is not finite; the message says where."""
+    """Signals that a loss or a weight is not finite; the message says where."""
 
 
 class Trainer:
@@ -251,10 +252,9 @@ class Trainer:
     def _run_epoch(self) -> None:
         try:
             self._train_epoch()
+            self._close_epoch()
         except _NotFinite as error:
             self._lower_rate(error)
-        else:
-            self._close_epoch()
 
     def _train_epoch(self) -> None:
         state, epoch = self.state, self.state.epochs
@@ -297,7 +297,8 @@ class Trainer:
         now = time.monotonic()
         if self.team.is_first and now - self.beaten >= SECONDS_BETWEEN_BEATS:
             loss, accuracy = so_far()
-            self.run.beat(Progress(epoch=epoch + 1, share=share, train_loss=loss, train_accuracy=accuracy))
+            if isfinite(loss):  # else the next check of the losses ends the epoch
+                self.run.beat(Progress(epoch=epoch + 1, share=share, train_loss=loss, train_accuracy=accuracy))
             self.beaten = now
 
     def _heed_clock_and_stop(self) -> None:
@@ -353,7 +354,8 @@ class Trainer:
         The result does not depend on when checkpoints were saved: updates before the epoch repeat unchanged.
         """
         begin = self.state.epochs * self.length.per_epoch
-        if self.clock.safety.on_nonfinite == "stop" or self.state.lowered_from is not None:
+        is_too_late = self.is_late and begin == 0  # to train anything that could be written
+        if self.clock.safety.on_nonfinite == "stop" or self.state.lowered_from is not None or is_too_late:
             again = " again, at a lower rate" if self.state.lowered_from is not None else ""
             raise Failure(
                 f"{error}{again}: lower optimizer.peak_lr (now {self.recipe.optimizer.peak_lr:g}); "
@@ -378,9 +380,12 @@ class Trainer:
         sizes = torch.tensor(self.batches.sizes[:num_batches], device=self.device)
         num_seen = int(sizes.sum())
         began = time.perf_counter()
+        self._check_losses(num_batches - 1, now=True)
         if number == self.length.epochs or self.is_late:
             self.team.from_first(self._settle)
         validation = self.team.from_first(self._validate)
+        if wrong := self.team.from_first(lambda: self._find_not_finite(validation)):
+            raise _NotFinite(f"{wrong} not finite after epoch {number}")
         done = Epoch(
             epoch=number,
             updates=state.updates,
@@ -404,7 +409,8 @@ class Trainer:
 
     def _save(self) -> None:
         """Write a checkpoint, but never one with a loss that is not finite."""
-        if num_batches := self.state.updates - self.state.epochs * self.length.per_epoch:
+        num_batches = self.state.updates - self.state.epochs * self.length.per_epoch
+        if num_batches > 0:
             self._check_losses(num_batches - 1, now=True)
         self.run.write_checkpoint(*capture(self.state))
         if self.clock.safety.saved is not None and self.team.is_first:
@@ -428,6 +434,13 @@ class Trainer:
             "validation_loss": float(F.cross_entropy(logits, labels)),
             "validation_accuracy": float((logits.argmax(1) == labels).float().mean()),
         }
+
+    def _find_not_finite(self, validation: dict[str, float]) -> str | None:
+        """Say what is not finite after an epoch; no training loss shows the effect of the last update."""
+        if not all(map(isfinite, validation.values())):
+            return "the validation loss is"
+        are_finite = torch.stack([value.isfinite().all() for value in self.state.model.state_dict().values()])
+        return None if are_finite.all() else "the weights are"
 
     def _prepare(self, images: Tensor) -> Tensor:
         if self.team.size == 1:  # with several processes, all stop together afterwards
