@@ -120,8 +120,6 @@ def test_mlflow_shows_the_log(finished: Run, tmp_path: Path, monkeypatch: pytest
 def test_mlflow_marks_a_run_whose_log_was_not_sent_whole(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     from mlflow.tracking import MlflowClient
 
     def fail(*_: object) -> None:
@@ -129,7 +127,7 @@ def test_mlflow_marks_a_run_whose_log_was_not_sent_whole(
 
     monkeypatch.setattr(tracking, "_final_figures", fail)
     with pytest.raises(Failure, match="failed: no space left"):
-        track(finished, to="mlflow:file:mlruns")
+        track(finished, to=f"mlflow:file://{tmp_path}/mlruns")
     client = MlflowClient(tracking_uri=f"file://{tmp_path}/mlruns")
     (found,) = client.search_runs([client.get_experiment_by_name("reslab").experiment_id])
     assert found.info.status == "FAILED"
