@@ -151,6 +151,10 @@ REQUESTS = {
     "no run to go on with": ("train --resume absent", "absent is not a run folder"),
     "no run to evaluate": ("evaluate absent", "absent is not a run folder: nothing is there"),
     "no run to report": ("report .", "is not a run folder: it holds no recipe.json"),
+    "a device for a file that takes none": (
+        "predict model.onnx four.png --device cuda",
+        "model.onnx is computed on the processor: omit --device",
+    ),
     "no network": ("predict absent four.png", "absent does not exist"),
     "an unknown device": ("evaluate small --device gpu", "unknown device 'gpu': choose auto, cpu, cuda or cuda:N"),
     "an odd device": ("evaluate small --device cpu:3", "unknown device 'cpu:3'"),

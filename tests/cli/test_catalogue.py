@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from reslab.cli import catalogue
 from reslab.data.expression import CLASSES
 from reslab.data.sources.catalog import CIFAR100_SUPERCLASSES
 from reslab.recipe.networks import ImageNetResNet, Plain
+from reslab.recipe.recipe import Recipe
 from reslab.recipe.shipped.measured import MEASURED
 
 Command = Callable[..., Any]
@@ -64,6 +66,11 @@ def test_minutes_on_this_machine_come_from_the_time_of_an_update(
     assert json.loads(reslab("recipes", "resnet-20", "--measure", "--json").out) == {
         "resnet-20": pytest.approx(136.7, 1e-3)
     }
+
+
+def test_only_minutes_are_printed_where_they_were_asked_for(reslab: Command, small_recipe: Recipe) -> None:
+    Path("my.json").write_text(small_recipe.model_dump_json())
+    assert json.loads(reslab("recipes", "my.json", "--measure", "--json").out) == {}
 
 
 def test_data_list_names_every_source_and_superclass(reslab: Command, refuse: Command) -> None:

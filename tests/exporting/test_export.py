@@ -293,6 +293,7 @@ def test_a_folder_gets_the_weights_and_a_card(finished: Run, exported: Path, exp
     ("to", "options", "message"),
     [
         ("model.pt2", {"int8": True}, "model.pt2 cannot be in int8"),
+        ("model.pt2", {"opset": 18}, "model.pt2 has no ONNX operators: omit --opset, or write model.onnx"),
         ("page.html", {"fixed_size": True}, "page.html takes pictures of any size: omit --fixed-size"),
         ("taken", {}, "taken is a file: write model.onnx"),
         ("out.tflite", {}, "no .tflite file can be written: choose a name that ends in .onnx, .pt2 or .html"),

@@ -137,7 +137,8 @@ def recipes(
     use_threads(threads)
     estimates = _estimate_minutes(chosen.values()) if measure else {}
     if json:
-        print_json(estimates or {name: recipe.model_dump(mode="json") for name, recipe in chosen.items()})
+        dumped = {name: recipe.model_dump(mode="json") for name, recipe in chosen.items()}
+        print_json(estimates if measure else dumped)
         return
 
     def row(recipe: "Recipe") -> list[str]:

@@ -47,6 +47,8 @@ def predict(
     from reslab.errors import UserError
     from reslab.words import counted
 
+    if run.suffix == ".onnx" and device not in ("auto", "cpu"):
+        raise UserError(f"an exported file such as {run} is computed on the processor: omit --device")
     files = find_pictures(files)
     if run.suffix == ".onnx":
         from reslab.network.onnx_file import classify_each_by_onnx

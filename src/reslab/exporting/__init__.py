@@ -125,7 +125,7 @@ def export(
     if opset not in OPSETS:
         raise UserError(f"opset {opset} is not one that can be written: choose {OPSETS[0]} to {OPSETS[-1]}")
     target = Path(to)
-    is_folder = _check_target(target, run=run, int8=int8, fixed_size=fixed_size)
+    is_folder = _check_target(target, run=run, int8=int8, fixed_size=fixed_size, opset=opset)
     with waiting(f"{to}: reading the run and images to check with"), already_said():
         network = Network.load(run.path, device="cpu")
         for_int8 = _read_int8_images(run, data_dir, allow_remote) if int8 else None
@@ -166,13 +166,15 @@ def export(
     return Export(tuple(written), images, cost)
 
 
-def _check_target(target: Path, *, run: Run, int8: bool, fixed_size: bool) -> bool:
+def _check_target(target: Path, *, run: Run, int8: bool, fixed_size: bool, opset: int) -> bool:
     """Tell whether the target is a folder. Raises: UserError if it is not a place for an export."""
     if target.suffix in ENDINGS and not target.is_dir():
         if int8 and target.suffix != ".onnx":
             raise UserError(f"{target} cannot be in int8: write model.onnx or a folder")
         if fixed_size and target.suffix == ".html":
             raise UserError(f"{target} takes pictures of any size: omit --fixed-size, or write model.onnx")
+        if opset != OPSET and target.suffix == ".pt2":
+            raise UserError(f"{target} has no ONNX operators: omit --opset, or write model.onnx")
         return False
     if (target / "recipe.json").exists() and not target.samefile(run.path):
         raise UserError(f"{target} is another run, whose weights it would replace: choose another folder")
