@@ -47,6 +47,11 @@ def test_an_unknown_network_is_told_the_nearest(refuse: Command) -> None:
     assert refuse("models", "plain9") == "unknown network 'plain9': did you mean 'plain8'? see reslab models"
 
 
+@pytest.mark.parametrize("option", ["--num-classes", "--channels"])
+def test_a_number_beyond_all_data_is_refused(refuse: Command, option: str) -> None:
+    assert f"Invalid value for '{option}'" in refuse("models", "plain8", option, 10**20)
+
+
 def test_recipes_stand_beside_what_was_published_and_measured(reslab: Command) -> None:
     shown = reslab("recipes").out.replace("\u00a0", " ")
     rows = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if line}

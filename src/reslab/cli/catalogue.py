@@ -19,8 +19,8 @@ BATCH = 32  # images per timed update
 
 def models(
     names: Annotated[list[str] | None, typer.Argument(help="Only these networks.")] = None,
-    num_classes: Annotated[int, typer.Option(min=2, help="Number of classes.")] = 10,
-    channels: Annotated[int, typer.Option(min=1, help="Image channels.")] = 3,
+    num_classes: Annotated[int, typer.Option(min=2, max=100_000, help="Number of classes.")] = 10,
+    channels: Annotated[int, typer.Option(min=1, max=1024, help="Image channels.")] = 3,
     measure: Annotated[bool, typer.Option("--measure", help="Time an epoch of 50,000 images on this machine.")] = False,
     device: Device = "auto",
     threads: Threads = None,
