@@ -257,6 +257,16 @@ def test_names_are_printed_as_they_are(reslab: Command) -> None:
     assert "\n[red] " in shown
 
 
+def test_what_a_quick_check_finds_is_in_the_json_too(reslab: Command) -> None:
+    for name in ("cat", "dog"):
+        Path("pets", name).mkdir(parents=True)
+        for number in range(2):
+            Image.fromarray(np.full((4, 4), number, np.uint8)).save(f"pets/{name}/{number}.png")
+    found = read_json(reslab("data", "show", "folder:pets", "--image-size", "4", "--json"))
+    assert found["findings"]["used"] == {split: sum(counts) for split, counts in found["counts"].items()}
+    assert read_json(reslab("data", "show", "digits", "--json"))["findings"] is None
+
+
 def test_a_terminal_without_unicode_is_no_obstacle(
     reslab: Command, finished: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

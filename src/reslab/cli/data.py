@@ -47,8 +47,10 @@ def show(
 
         images = load(expression, "train", data_dir=data_dir, image_size=image_size, skip_damaged=True)
         write_sheet(images, sheet)
+    report = look(expression, data_dir=data_dir, image_size=image_size, skip_damaged=True)
     if json:
-        print_json(to_plain(found))
+        findings = report.shortened().model_dump(mode="json") if report else None
+        print_json(to_plain(found) | {"findings": findings})
         return
     channels, rows, columns = found.image_shape
     splits = list(found.counts)
@@ -61,7 +63,6 @@ def show(
     echo(f"std        {', '.join(f'{value:.3f}' for value in found.std)}")
     for split, fingerprint in found.fingerprints.items():
         echo(f"{split:<10} {fingerprint}")
-    report = look(expression, data_dir=data_dir, image_size=image_size, skip_damaged=True)
     for line in describe_findings(report) if report else ():
         echo(line)
     if sheet is not None:
