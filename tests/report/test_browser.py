@@ -24,6 +24,7 @@ from reslab.report.interactive import PLOTLY
 from reslab.report.printing import print_page
 from reslab.serving.app import Access
 from reslab.serving.dashboard import Listed, dashboard_app
+from reslab.serving.pages import render
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
@@ -372,16 +373,19 @@ SHOWN = """(() => {
 SET = "(() => {{ const input = document.getElementById({!r}); {}; input.dispatchEvent(new Event('input')); }})()"
 
 
+def open_stubbed(browser: Browser, path: Path, page: str, answers: dict[str, Any], *, before: str = "") -> None:
+    """Open a page whose requests get these answers; `before` is done with each `path` first."""
+    given = f"({json.dumps(answers)})[path.split('?')[0]]"
+    stub = f"<script>window.fetch = async (path) => {{ {before}; return {{ok: true, json: async () => {given}}}; }};"
+    path.write_text(re.sub("<script", lambda _: f"{stub}</script><script", page, count=1))
+    browser.open(path, width=1200)
+
+
 @pytest.fixture
 def curves(browser, tmp_path):
     """Open the dashboard with one run whose answers are known; give what its chart of losses shows."""
-    (tmp_path / "runs").mkdir()
-    with TestClient(dashboard_app(tmp_path / "runs", access=Access())) as client:
-        page = client.get("/").text
-    answers = json.dumps({"/v1/runs": {"folder": "runs", "runs": [LISTED]}, "/v1/log": EPOCHS})
-    stub = f"<script>window.fetch = async (path) => ({{ok: true, json: async () => ({answers})[path.split('?')[0]]}});"
-    (tmp_path / "page.html").write_text(re.sub("<script", lambda _: f"{stub}</script><script", page, count=1))
-    browser.open(tmp_path / "page.html", width=1200)
+    answers = {"/v1/runs": {"folder": "runs", "runs": [LISTED]}, "/v1/log": EPOCHS}
+    open_stubbed(browser, tmp_path / "page.html", render("dashboard").html, answers)
 
     def shown(name: str = "", setting: str = "") -> dict[str, Any]:
         if name:
@@ -434,9 +438,30 @@ def test_the_page_of_the_api_shows_every_request(browser, tmp_path):
     with TestClient(dashboard_app(tmp_path, access=Access())) as client:
         page, api = client.get("/docs").text, client.get("/openapi.json").json()
     del api["paths"]["/v1/report"]["get"]["responses"]["200"]["content"]
-    stub = f"<script>window.fetch = async () => ({{json: async () => ({json.dumps(api)})}});"
-    (tmp_path / "page.html").write_text(re.sub("<script", lambda _: f"{stub}</script><script", page, count=1))
-    browser.open(tmp_path / "page.html", width=1200)
+    open_stubbed(browser, tmp_path / "page.html", page, {"/openapi.json": api})
     shown = browser.evaluate("[...document.querySelectorAll('#operations h2 code')].map((each) => each.textContent)")
     assert browser.complaints() == []
     assert shown == list(api["paths"])
+
+
+FIGURE = {"value": 0.9, "low": 0.8, "high": 1.0}
+
+
+def test_a_comparison_says_on_how_many_images_it_is(browser, tmp_path):
+    listed = [LISTED | {"name": name, "test": FIGURE} for name in ("mine", "yours")]
+    row = {"accuracy": FIGURE, "macro_f1": FIGURE, "log_loss": FIGURE}
+    mcnemar = {"only_first": 3, "only_second": 1, "p_value": 0.625}
+    pair = {"first": "mine", "second": "yours", "mcnemar": mcnemar, "reason": None, "num_shared": 12}
+    answers = {
+        "/v1/runs": {"folder": "runs", "runs": listed},
+        "/v1/log": EPOCHS,
+        "/v1/compare": {"rows": [row, row], "pairs": [pair, pair | {"num_shared": None}]},
+        "/v1/differences": {},
+    }
+    open_stubbed(browser, tmp_path / "page.html", render("dashboard").html, answers)
+    notes = browser.evaluate("[...document.querySelectorAll('#beside .note')].map((each) => each.textContent)")
+    assert browser.complaints() == []
+    assert [note.partition(":")[0] for note in notes] == [
+        "mine against yours, on the 12 images that both have",
+        "mine against yours",
+    ]

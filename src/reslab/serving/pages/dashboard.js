@@ -229,8 +229,9 @@ async function beside() {
   };
   const table = make("table", make("thead", make("tr", ...["Run", "Accuracy", "Macro F1", "Log loss (nats)"].map((title, place) => make(place ? "th.number" : "th", title)))), make("tbody", ...rows.map(row)));
   const some = (number) => number === 1 ? "1 image" : `${number || "no"} images`;
+  const where = (pair) => pair.num_shared === null ? "" : `, on the ${some(pair.num_shared)} that both have`;
   return $("beside").replaceChildren(make("h2", "On their test images"), make("div.scroll", table), ...pairs.map((pair) => make("p.note", pair.mcnemar
-    ? `${pair.first} against ${pair.second}: ${some(pair.mcnemar.only_first)} right in the first alone, ${some(pair.mcnemar.only_second)} in the second alone; McNemar's p = ${Number(pair.mcnemar.p_value.toPrecision(3))}.`
+    ? `${pair.first} against ${pair.second}${where(pair)}: ${some(pair.mcnemar.only_first)} right in the first alone, ${some(pair.mcnemar.only_second)} in the second alone; McNemar's p = ${Number(pair.mcnemar.p_value.toPrecision(3))}.`
     : `${pair.first} and ${pair.second} cannot be tested against each other: ${pair.reason}.`)));
 }
 
