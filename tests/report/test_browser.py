@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from reslab.data.pictures import FORMATS
 from reslab.report import interactive, write_report
 from reslab.report.interactive import PLOTLY
 from reslab.report.printing import print_page
@@ -465,3 +466,37 @@ def test_a_comparison_says_on_how_many_images_it_is(browser, tmp_path):
         "mine against yours, on the 12 images that both have",
         "mine against yours",
     ]
+
+
+SERVED = {"name": "small", "classes": ["1", "7"], "network": "plain", "calibration": "", "neighbours": "", "resize": "pad"}
+ANSWER = {"run": "small", "classes": [{"name": "7", "probability": 0.9, "evidence": None}], "nearest": []}
+
+
+@pytest.fixture
+def page_of_a_run(browser, tmp_path):
+    """Open the page that classifies pictures; the first request for the run's description fails."""
+    answers = {
+        "/v1/model": {"runs": [SERVED], "max_bytes": 2**20, "max_pixels": 10**6},
+        "/v1/examples": [],
+        "/v1/predict": {"pictures": [{"name": "it", "answers": [ANSWER | {"answered": True}]}]},
+    }
+    once = "if (path === '/v1/model' && !window.asked) { window.asked = true; throw new TypeError('down'); }"
+    open_stubbed(browser, tmp_path / "page.html", render("predict").html, answers, before=once)
+    return browser
+
+
+def test_a_picture_is_answered_although_the_description_of_the_run_came_late(page_of_a_run):
+    shown = "[...document.querySelectorAll('#results h3, #results .bars button')].map((each) => each.textContent)"
+    found = page_of_a_run.evaluate(f"classify(new File(['x'], 'a.png', {{type: 'image/png'}})).then(() => {shown})")
+    assert found == ["smallnot calibrated", "790.0 %"]
+    assert page_of_a_run.complaints() == []
+
+
+def test_the_page_takes_what_the_server_can_read(page_of_a_run):
+    """Also formats of which the browser knows no type."""
+    files = "[['a.heic', ''], ['b.JP2', ''], ['c.png', 'image/png'], ['d.txt', 'text/plain'], ['folder', '']]"
+    page_of_a_run.evaluate(f"take({files}.map(([name, type]) => new File(['x'], name, {{type}})))")
+    taken = page_of_a_run.evaluate("[...document.querySelectorAll('#results h2')].map((each) => each.textContent)")
+    assert sorted(taken) == ["a.heic", "b.JP2", "c.png"]
+    told = page_of_a_run.evaluate("document.getElementById('problem').textContent")
+    assert all(re.sub(r"(?<=JPEG)2", " 2", name) in told.replace("WebP", "WEBP") for name in FORMATS)

@@ -158,9 +158,12 @@ $("save").onclick = () => {
 
 // ---- ways in: choose, drop, paste, camera
 
+// Browsers tell the type of a file by its name, and do not know all of these.
+const ENDINGS = /\.(avif|bmp|gif|hei[cf]|j2k|jp2|jpe?g|p[bgnp]m|png|tga|tiff?|webp)$/i;
+
 function take(files) {
-  const pictures = [...files].filter((file) => file.type.startsWith("image/"));
-  complain(files.length > pictures.length ? "Only pictures are taken: PNG, JPEG, WebP, GIF, BMP or TIFF." : "");
+  const pictures = [...files].filter((file) => file.type.startsWith("image/") || ENDINGS.test(file.name));
+  complain(files.length > pictures.length ? "Only pictures are taken: PNG, JPEG, JPEG 2000, WebP, AVIF, HEIF, GIF, BMP, TIFF, TGA or PPM." : "");
   pictures.forEach(classify);
 }
 
