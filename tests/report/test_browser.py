@@ -468,7 +468,14 @@ def test_a_comparison_says_on_how_many_images_it_is(browser, tmp_path):
     ]
 
 
-SERVED = {"name": "small", "classes": ["1", "7"], "network": "plain", "calibration": "", "neighbours": "", "resize": "pad"}
+SERVED = {
+    "name": "small",
+    "classes": ["1", "7"],
+    "network": "plain",
+    "calibration": "",
+    "neighbours": "",
+    "resize": "pad",
+}
 ANSWER = {"run": "small", "classes": [{"name": "7", "probability": 0.9, "evidence": None}], "nearest": []}
 
 
