@@ -88,6 +88,3 @@ def test_data_list_names_every_source_and_superclass(reslab: Command, refuse: Co
     assert "has no list of classes: choose cifar10, cifar100" in refuse("data", "list", "folder:x")
 
 
-def test_a_finished_run_is_not_trained_for_longer_but_told_how(refuse: Command) -> None:
-    said = refuse("train", "--resume", "runs/a", "--epochs", "200")
-    assert "reslab train runs/a/recipe.json --epochs 200 --out NEW; add --from runs/a to start from its weights" in said
