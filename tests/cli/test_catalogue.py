@@ -86,5 +86,3 @@ def test_data_list_names_every_source_and_superclass(reslab: Command, refuse: Co
     assert reslab("data", "list", "digits").out == "digits: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9\n"
     assert json.loads(reslab("data", "list", "--json").out)["superclasses"]["fish"][0] == "aquarium_fish"
     assert "has no list of classes: choose cifar10, cifar100" in refuse("data", "list", "folder:x")
-
-

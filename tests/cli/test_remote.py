@@ -118,7 +118,7 @@ def test_serving_goes_without_its_own_images(
     from fastapi.testclient import TestClient
 
     def visit(app: Any, **options: Any) -> None:
-        with TestClient(app) as client:
+        with TestClient(app, base_url="http://localhost") as client:
             while "being prepared" in (notes := client.get("/v1/model").text):
                 pass
             assert "which was named by a file and not by you" in notes

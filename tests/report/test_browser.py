@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
+from fastapi import testclient
 
 from reslab.data.pictures import FORMATS
 from reslab.report import interactive, write_report
@@ -436,7 +436,7 @@ def test_smoothing_shows_a_mean_over_what_was_measured(curves):
 
 def test_the_page_of_the_api_shows_every_request(browser, tmp_path):
     """Also one whose answer openapi.json does not describe."""
-    with TestClient(dashboard_app(tmp_path, access=Access())) as client:
+    with testclient.TestClient(dashboard_app(tmp_path, access=Access()), base_url="http://localhost") as client:
         page, api = client.get("/docs").text, client.get("/openapi.json").json()
     del api["paths"]["/v1/report"]["get"]["responses"]["200"]["content"]
     open_stubbed(browser, tmp_path / "page.html", page, {"/openapi.json": api})

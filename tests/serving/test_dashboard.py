@@ -1,15 +1,18 @@
 import os
 import shutil
 import time
+from functools import partial
 
 import pytest
-from fastapi.testclient import TestClient
+from fastapi import testclient
 
 from reslab.errors import UserError
 from reslab.records import Progress
 from reslab.runs import Run
 from reslab.serving.app import Access
 from reslab.serving.dashboard import dashboard_app
+
+TestClient = partial(testclient.TestClient, base_url="http://localhost")  # a name that a server answers to
 
 
 @pytest.fixture

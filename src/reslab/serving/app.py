@@ -48,7 +48,7 @@ JSON = {
 BODIES = {"content": {"multipart/form-data": {"schema": FILES}, "application/json": {"schema": JSON}}, "required": True}
 
 
-HOSTS: Final = ("127.0.0.1", "localhost", "[::1]", "testserver")  # the last is how tests call it
+HOSTS: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
 @dataclass(frozen=True)
