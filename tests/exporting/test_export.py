@@ -1,6 +1,7 @@
 """Exported files against PyTorch and against arithmetic done here; what is refused; what int8 costs."""
 
 import json
+import logging
 import shutil
 import sys
 import warnings
@@ -185,6 +186,17 @@ def test_a_file_of_fixed_size_and_older_operators_holds_no_resizing(
     assert {"MatMul", "Range", "Shape"}.isdisjoint(node.op_type for node in model.graph.node)
     logits = OnnxFile(tmp_path / "model.onnx").predict_logits(images)
     np.testing.assert_allclose(logits, expected_logits(finished, images), atol=1e-4)
+
+
+def test_a_failed_conversion_leaves_the_logger_as_it_was(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **options: object) -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr("torch.onnx.export", fail)
+    network, level = Network.load(finished.path, device="cpu"), logging.getLogger("torch.onnx").level
+    with pytest.raises(RuntimeError, match="no"):
+        to_onnx(trace(network), known=Description(("1", "4", "7"), 1, 8, "squeeze"), opset=20)
+    assert logging.getLogger("torch.onnx").level == level
 
 
 def test_an_unknown_opset_is_refused(finished: Run, tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 import io
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,7 @@ def to_onnx(program: ExportedProgram, *, known: Description, opset: int) -> byte
         import onnxscript  # noqa: F401 - what torch.onnx needs
 
     num_outputs = len(program.graph_signature.user_outputs)
-    loud = logging.getLogger("torch.onnx")
-    level = loud.level
-    loud.setLevel(logging.ERROR)  # it warns that torchvision, which no network here needs, is absent
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quietly(logging.getLogger("torch.onnx")):  # it warns that torchvision, which no network here needs, is absent
         exported = torch.onnx.export(
             program,
             (),
@@ -38,13 +35,25 @@ def to_onnx(program: ExportedProgram, *, known: Description, opset: int) -> byte
             dynamo=True,
             verbose=False,
         )
-    loud.setLevel(level)
     assert exported is not None
     model = exported.model_proto
     _forget_origin(model.graph)
     _name_axes(model.graph)
     onnx.helper.set_model_props(model, known.to_metadata())
     return bytes(model.SerializeToString())
+
+
+@contextmanager
+def _quietly(logger: logging.Logger) -> Iterator[None]:
+    """Hide the warnings of a logger, and Python's, within the block."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _forget_origin(graph: "onnx.GraphProto") -> None:  # type: ignore[name-defined]  # noqa: F821
