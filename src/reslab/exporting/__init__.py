@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from reslab.data.batches import seeded
 from reslab.data.images import ImageSet
@@ -225,8 +226,9 @@ def _write(path: Path, content: bytes, network: Network, images: NDArray[np.uint
     """Write a graph, read it back and compare. Raises: Failure, and removes the file, if it differs too much."""
     write_bytes(path, content)
     found = OnnxFile(path).predict if path.suffix == ".onnx" else open_pt2(path)
-    scale = max(1.0, float(network.logits(torch.from_numpy(images)).abs().max()))
-    logits, probabilities, *familiarity = _compare(found, network, images)
+    wanted = run_reference(network, torch.from_numpy(images))
+    scale = max(1.0, float(wanted[0].abs().max()))
+    logits, probabilities, *familiarity = _compare(found, wanted, images)
     largest = max(logits, probabilities)  # of the numbers that are rounded
     if not largest <= LARGEST_DIFFERENCE * scale:
         path.unlink()
@@ -246,7 +248,8 @@ def _write_page(path: Path, model: bytes, known: Description, network: Network, 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         file.write_bytes(rounded)
-        _, difference, *familiarity = _compare(OnnxFile(file).predict, network, images)
+        wanted = run_reference(network, torch.from_numpy(images))
+        _, difference, *familiarity = _compare(OnnxFile(file).predict, wanted, images)
     if not difference <= LARGEST_DIFFERENCE_IN_A_PAGE:
         raise Failure(
             f"a page would differ from PyTorch by {difference:.2g} in a probability, more than "
@@ -259,9 +262,8 @@ def _write_page(path: Path, model: bytes, known: Description, network: Network, 
     return Written(str(path), len(content), difference)
 
 
-def _compare(found: Predict, network: Network, images: NDArray[np.uint8]) -> list[float]:
+def _compare(found: Predict, wanted: tuple[Tensor, ...], images: NDArray[np.uint8]) -> list[float]:
     """Return the largest differences from PyTorch: in logits, probabilities and, if there is one, familiarity."""
-    wanted = run_reference(network, torch.from_numpy(images))
     # One image alone and the others together, since the number of images must be dynamic.
     return [
         float(np.abs(np.concatenate(both) - right.numpy()).max())

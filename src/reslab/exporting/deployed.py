@@ -92,7 +92,6 @@ def naming_foreign(model: Model) -> Iterator[None]:
 
 def run_reference(network: Network, images: Tensor) -> tuple[Tensor, ...]:
     """Compute the outputs that the file should have, with the network as it is evaluated."""
-    logits = network.logits(images)
-    _, familiarity = network.answer(images)
+    logits, familiarity = network.logits_and_familiarity(images)
     answers = logits, logits.double().softmax(dim=1).float()
     return answers if familiarity is None else (*answers, familiarity)
