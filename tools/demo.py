@@ -1,8 +1,8 @@
 """Make the network that comes with reslab from a run on CIFAR-10 that held images out: 8-bit weights, eight pictures.
 
-    python tools/demo.py RUN DATA
-    reslab pull demo --out runs/demo
-    reslab evaluate runs/demo --data-dir DATA       whose evaluation.json then belongs beside the weights
+python tools/demo.py RUN DATA
+reslab pull demo --out runs/demo
+reslab evaluate runs/demo --data-dir DATA       whose evaluation.json then belongs beside the weights
 """
 
 import re
