@@ -15,14 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from record import write_record
-from strangers import Seen, auroc, get_to_know, look_at, score
+from strangers import Labelled, Seen, auroc, get_to_know, look_at, look_at_few, score
 from torch import Tensor
 
 from reslab import Network, Run, load
 from reslab.data.recipe_data import read_split
-from reslab.data.split import limit
 from reslab.machine import kernels
-from reslab.network.familiarity import MOST
 
 NUM, NUM_MADE = 3000, 300
 SUMMED = ("nearest training images", "energy", "length of features", "relative Mahalanobis distance", "texture")
@@ -58,16 +56,15 @@ def main() -> None:
     network = Network.load(run.path)
     kernels.enable(network.device)
     train, own = (read_split(run.recipe, split, data_dir=arguments.data_dir) for split in ("train", "validation"))
-    few = limit(train.labels.numpy(), classes=train.classes, num=-(-MOST // len(train.classes)))
-    known, labels = look_at(network, train.images[few]), train.labels[few]
+    known = look_at_few(network, train)
     others = load(arguments.others, "train", data_dir=arguments.data_dir).images
     some = torch.randperm(len(others), generator=torch.Generator().manual_seed(0))[:NUM]
     strangers = {"held-out classes": others[some], **make_far(own.images[:NUM_MADE])}
     seen = look_at(network, own.images[:NUM])
     held_out, familiar = (Seen(*(each[part::2] for each in seen)) for part in (0, 1))
-    familiarity = get_to_know(known, labels, held_out)
+    familiarity = get_to_know(known, Labelled(held_out, own.labels[:NUM:2]))
     before, scores, *theirs = (
-        score(each, known=known.features, familiarity=familiarity)
+        score(each, known=known.seen.features, familiarity=familiarity)
         for each in (held_out, familiar, *(look_at(network, pixels) for pixels in strangers.values()))
     )
     sums = [each for num in (1, 2, 3, 4, 5) for each in combinations(SUMMED, num)]

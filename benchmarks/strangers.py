@@ -19,13 +19,13 @@ from record import write_record
 from torch import Tensor
 
 from reslab import Network, Run, load
+from reslab.data.images import ImageSet
 from reslab.data.recipe_data import read_split
 from reslab.data.split import limit
 from reslab.fitting.beside import cut
 from reslab.machine import kernels
 from reslab.network.familiarity import MOST, Familiarity, Neighbours, fit_familiarity
 from reslab.network.inference import Stored
-from reslab.network.texture import fit_texture
 from reslab.records import SPLITS
 
 NUM, TRIALS, PROMISED = 2000, 100, 0.95
@@ -64,16 +64,34 @@ class Seen(NamedTuple):
     statistics: Tensor
 
 
+class Labelled(NamedTuple):
+    """What is seen of images, and their labels (N,)."""
+
+    seen: Seen
+    labels: Tensor
+
+
 @torch.inference_mode()
 def look_at(network: Network, pixels: Stored) -> Seen:
     features = network.features(pixels)
     return Seen(features, network.module.head(features), network.texture(pixels))
 
 
-def get_to_know(known: Seen, labels: Tensor, held_out: Seen) -> Familiarity:
+def look_at_labelled(network: Network, images: ImageSet) -> Labelled:
+    return Labelled(look_at(network, images.images[:]), images.labels)
+
+
+def look_at_few(network: Network, images: ImageSet) -> Labelled:
+    """Look at as many training images as familiarity compares with."""
+    few = limit(images.labels.numpy(), classes=images.classes, num=-(-MOST // len(images.classes)))
+    return look_at_labelled(network, images.subset(few))
+
+
+def get_to_know(known: Labelled, held_out: Labelled) -> Familiarity:
     """Fit familiarity as `finish` does."""
-    statistics = known.statistics, held_out.statistics
-    found = fit_familiarity(known.features, labels, held_out.features, held_out.logits, statistics=statistics)
+    (features, _, texture), (own, logits, statistics) = known.seen, held_out.seen
+    right = logits.argmax(dim=1) == held_out.labels
+    found = fit_familiarity(features, known.labels, own, logits, right=right, statistics=(texture, statistics))
     assert found is not None
     return found
 
@@ -107,41 +125,35 @@ def sum_up(familiarity: Familiarity, *scores: NDArray[np.float64]) -> NDArray[np
 
 
 @torch.inference_mode()
-def keep_promise(own: Seen, known: Seen, labels: Tensor) -> list[float]:
+def keep_promise(own: Labelled, known: Labelled) -> list[float]:
     """Part held-out and test images anew in each trial; give the shares of the latter that are answered."""
-    shares, num = [], min(5000, len(own.features) // 2)
+    shares, num = [], min(5000, len(own.labels) // 2)
     for seed in range(TRIALS):
-        order = torch.randperm(len(own.features), generator=torch.Generator().manual_seed(seed))
-        held, rest = (Seen(*(each[some] for each in own)) for some in (order[:num], order[num:]))
-        familiarity = get_to_know(known, labels, held)
-        limit = np.sort(sum_up(familiarity, *measure(familiarity, held)))[int((1 - PROMISED) * (num + 1)) - 1]
-        shares.append(float((sum_up(familiarity, *measure(familiarity, rest)) >= limit).mean()))
+        order = torch.randperm(len(own.labels), generator=torch.Generator().manual_seed(seed))
+        held, rest = (
+            Labelled(Seen(*(each[some] for each in own.seen)), own.labels[some]) for some in (order[:num], order[num:])
+        )
+        familiarity = get_to_know(known, held)
+        least = np.sort(sum_up(familiarity, *measure(familiarity, held.seen)))[int((1 - PROMISED) * (num + 1)) - 1]
+        shares.append(float((sum_up(familiarity, *measure(familiarity, rest.seen)) >= least).mean()))
     return shares
 
 
 @torch.inference_mode()
 def measure_weights(path: Path, *, data_dir: Path | None) -> dict[str, Any]:
-    """Measure a network that fit.py made of all of CIFAR-10, with the texture of the images that it held out."""
+    """Measure a network that fit.py made of all of CIFAR-10, with the images that it held out."""
     network = Network.load(path)
     kernels.enable(network.device)
-    known = network.familiarity
-    assert known is not None
     parts = cut(draw(load("cifar10", "train", data_dir=data_dir), num=PER_CLASS, seed=0), None, num=HELD_OUT)
-    few = limit(parts.training.labels.numpy(), classes=network.classes, num=-(-MOST // len(network.classes)))
-    held_out = network.texture(parts.held_out.images)
-    texture = fit_texture(network.texture(parts.training.subset(few).images), held_out)
-    scores = torch.cat([known.scores, texture.score(held_out)[:, None]], dim=1)
-    familiarity = Familiarity(known.measure, scores, texture)
+    familiarity = get_to_know(look_at_few(network, parts.training), look_at_labelled(network, parts.held_out))
 
     def total(pixels: Stored) -> NDArray[np.float64]:
         return sum_up(familiarity, *measure(familiarity, look_at(network, pixels)))
 
-    test = load("cifar10", "test", data_dir=data_dir)
-    own = total(test.images[:])
-    strangers = {name: total(pixels) for name, pixels in make_strangers(data_dir).items()}
+    own = total(load("cifar10", "test", data_dir=data_dir).images[:])
     return {
         "network": network.metadata.model.label,
-        "auroc": {name: auroc(own, theirs) for name, theirs in strangers.items()},
+        "auroc": {name: auroc(own, total(pixels)) for name, pixels in make_strangers(data_dir).items()},
     }
 
 
@@ -150,17 +162,16 @@ def measure_run(run: Run, *, data_dir: Path | None) -> dict[str, Any]:
     network = Network.load(run.path)
     kernels.enable(network.device)
     train, *own = (read_split(run.recipe, split, data_dir=data_dir) for split in SPLITS)
-    few = limit(train.labels.numpy(), classes=train.classes, num=-(-MOST // len(train.classes)))
-    known, labels = look_at(network, train.images[few]), train.labels[few]
-    held_out, test = (look_at(network, images.images[:]) for images in own)
-    familiarity = get_to_know(known, labels, held_out)
-    scores = score(test, known=known.features, familiarity=familiarity)
+    known = look_at_few(network, train)
+    held_out, test = (look_at_labelled(network, images) for images in own)
+    familiarity = get_to_know(known, held_out)
+    scores = score(test.seen, known=known.seen.features, familiarity=familiarity)
     strangers = {
-        name: score(look_at(network, pixels), known=known.features, familiarity=familiarity)
+        name: score(look_at(network, pixels), known=known.seen.features, familiarity=familiarity)
         for name, pixels in make_strangers(data_dir).items()
     }
-    both = Seen(*(torch.cat(parts) for parts in zip(held_out, test, strict=True)))
-    shares = np.array(keep_promise(both, known, labels))
+    both = Seen(*(torch.cat(parts) for parts in zip(held_out.seen, test.seen, strict=True)))
+    shares = np.array(keep_promise(Labelled(both, torch.cat([held_out.labels, test.labels])), known))
     return {
         "recipe": run.recipe.name,
         "seed": run.environment.seed,

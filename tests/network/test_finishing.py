@@ -147,3 +147,17 @@ def test_a_file_with_a_familiarity_that_does_not_fit_is_told(network, digits, tm
     known.save(tmp_path / "model.safetensors")
     with pytest.raises(UserError, match="its familiarity tensors do not fit"):
         Network.load(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize(("mistakes", "tells", "counts"), [(30, True, True), (30, False, False), (9, False, True)])
+def test_the_norm_of_the_features_counts_where_it_tells_right_answers_from_wrong_ones(mistakes, tells, counts):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(400) % 4
+    features = 4 * torch.eye(4, 16)[labels] + torch.randn(400, 16, generator=generator)
+    right = torch.arange(400) >= mistakes
+    if tells:
+        features[~right] *= 0.3
+    found = fit_familiarity(features[200:], labels[200:], features, features[:, :4], right=right)
+    assert (float(found.measure.median) > 0) == counts
+    assert (float(found.scores[:, 1].std()) > 0) == counts
+    torch.testing.assert_close(found.measure(features, features[:, :4]), found.scores)

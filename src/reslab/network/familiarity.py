@@ -5,11 +5,11 @@ among the held-out images, and they are summed. A picture's familiarity is the s
 whose sum is no higher: a conformal p-value. Of pictures from the same distribution as the training images, at most 5 %
 have a familiarity of 0.05 or less, whatever the network; so answering above that answers at least 95 % of them.
 
-A network that was trained on the images has three scores: its energy, the log-sum-exp of the logits minus their mean;
-the norm of the features, up to the training images' median; and how much nearer they are to a class than to all images,
-by Mahalanobis distances. A fourth, its `texture`, is of the pixels alone. If the layers below the head are frozen,
-their features were not trained on these classes, and there are two scores: the energy, and the similarity to the tenth
-nearest training image.
+A network that was trained on the images has four scores: the energy, the log-sum-exp of the logits minus their mean;
+the norm of the features, up to the training images' median, if it tells right answers from wrong ones; how much nearer
+the features are to a class than to all images, by Mahalanobis distances; and the `texture` of the pixels alone. If the
+layers below the head are frozen, their features were not trained on these classes, and there are two scores: the
+energy, and the similarity to the tenth nearest training image.
 benchmarks/held_out_classes.py compares these with others.
 
 Sources: Liu et al. 2020, "Energy-based Out-of-distribution Detection", arXiv:2010.03759; Ren et al. 2021, "A Simple Fix
@@ -43,6 +43,7 @@ _NEIGHBOURS: Final = 10
 _SHRINKAGE: Final = 0.1  # of the correlations of features within classes, so that few images suffice
 _SAME: Final = 0.999  # cosine of an image's features with themselves in half precision
 _TEXTURE: Final = "texture."
+_FEWEST_MISTAKES, _TELLS = 10, 2 / 3  # mistakes; share of pairs in which the right answer has the higher score
 _EQUAL: Final = 1e-5  # sums that differ by less count as equal, on any device
 
 
@@ -131,17 +132,27 @@ class Directions(nn.Module):
 
 
 def fit_familiarity(
-    known: Tensor, labels: Tensor, held_out: Tensor, logits: Tensor, *, statistics: tuple[Tensor, Tensor] | None = None
+    known: Tensor,
+    labels: Tensor,
+    held_out: Tensor,
+    logits: Tensor,
+    *,
+    right: Tensor | None = None,
+    statistics: tuple[Tensor, Tensor] | None = None,
 ) -> Familiarity | None:
     """Fit on training features (M, D) and labels (M,), and held-out features (H, D) and logits (H, K).
 
-    `statistics` (M, P) and (H, P) are those of their texture. Returns None if held-out images are too few, or the
-    features are not finite.
+    `right` (H,) says which held-out images are answered rightly: if the norm of the features does not tell them from
+    the others, it does not count. `statistics` (M, P) and (H, P) are those of their texture. Returns None if held-out
+    images are too few, or the features are not finite.
     """
     if len(held_out) < FEWEST or len(torch.unique(labels)) < 2 or not known.isfinite().all():
         return None
     measure = _find_directions(known, labels)
     scores, texture = measure(held_out.float(), logits.float()), None
+    if right is not None and not _tells(scores[:, 1], right):
+        measure.median.zero_()  # above which no norm counts as more
+        scores[:, 1] = 0.0
     if statistics is not None:
         texture = fit_texture(*statistics)
         scores = torch.cat([scores, texture.score(statistics[1])[:, None]], dim=1)
@@ -186,6 +197,15 @@ def _find_directions(features: Tensor, labels: Tensor) -> Directions:
     variance = between[: len(means) - 1] ** 2
     found = (centre, axes, (means - centre) @ axes, variance / (1 + variance), rows.norm(dim=1).median())
     return Directions(*(each.float() for each in found))
+
+
+def _tells(scores: Tensor, right: Tensor) -> bool:
+    """Return whether scores (H,) are higher for right answers than for wrong ones, as far as mistakes can show it."""
+    higher, lower = scores[right], scores[~right]
+    if len(lower) < _FEWEST_MISTAKES:
+        return True
+    difference = higher[:, None] - lower
+    return float((difference > 0).float().mean() + (difference == 0).float().mean() / 2) >= _TELLS
 
 
 def _energy(logits: Tensor) -> Tensor:
