@@ -300,6 +300,19 @@ REFUSED: dict[str, tuple[Build, str, str]] = {
         "csv:{}/t.csv",
         "the labels 'a' and 'b'",
     ),
+    "a class in one split of a table": (
+        write_table(
+            "t.csv",
+            "file,label,split",
+            "1.png,a,train",
+            "2.png,b,train",
+            "3.png,a,test",
+            folder="",
+            files=["1.png", "2.png", "3.png"],
+        ),
+        "csv:{}/t.csv",
+        r"only one has 'b' \(not in its test split\): .* leave them out with csv:.*/t.csv:-b$",
+    ),
     "a ragged table": (
         write_table("t.csv", "file,label", "1.png", folder="", files=["1.png"]),
         "csv:{}/t.csv",

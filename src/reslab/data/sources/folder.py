@@ -123,7 +123,7 @@ def list_folder(
     found = choose(found, path, classes=classes, without=without)
     found = replace(found, unused=(*layout.unused, *found.unused))
     places = {split: f"{folder.own_name}/" for split, folder in layout.places if split is not None}
-    result = rename_synsets(assemble(path, found, chosen=classes, places=places, notes=layout.notes))
+    result = rename_synsets(assemble(path, found, source="folder", chosen=classes, places=places, notes=layout.notes))
     return result if options.group is None else group_by(result, options.group)
 
 

@@ -72,11 +72,14 @@ def assemble(
     path: Path,
     found: Contents,
     *,
+    source: str,
     chosen: Sequence[str],
     places: Mapping[Split, str],
     notes: Sequence[str] = (),
 ) -> Listing:
-    """Build the listing, with classes in the order chosen, else by number or name. `places` names the splits.
+    """Build the listing, with classes in the order chosen, else by number or name.
+
+    `source` is the kind of source, as in an expression; `places` names the splits.
 
     Raises: UserError if a class has pictures in only one split.
     """
@@ -89,7 +92,7 @@ def assemble(
     splits = tuple(each[1] for each in found.pictures)
     own = tuple(split for split in splits if split is not None)
     if own:
-        _check_same_classes(path, found.pictures, places)
+        _check_same_classes(path, found.pictures, places, source=source)
     numbers = {name: number for number, name in enumerate(classes)}
     labels = np.array([numbers[each[0]] for each in found.pictures], dtype=np.int64)
     order = np.argsort(labels, kind="stable")
@@ -112,7 +115,7 @@ def assemble(
     return result.subset(order)
 
 
-def _check_same_classes(path: Path, pictures: Samples, folders: Mapping[Split, str]) -> None:
+def _check_same_classes(path: Path, pictures: Samples, folders: Mapping[Split, str], *, source: str) -> None:
     both: tuple[Split, Split] = ("train", "test")
     has = {split: {each[0] for each in pictures if each[1] == split} for split in both}
     lacking = {
@@ -124,7 +127,7 @@ def _check_same_classes(path: Path, pictures: Samples, folders: Mapping[Split, s
         words = sentence([f"{name!r} (not in {sentence(places)})" for name, places in wrong.items()])
         raise UserError(
             f"{path} must hold the same classes in {folders['train']} and {folders['test']}, but only one has "
-            f"{words}: add pictures, or leave them out with folder:{path}:{','.join('-' + name for name in wrong)}"
+            f"{words}: add pictures, or leave them out with {source}:{path}:{','.join('-' + name for name in wrong)}"
         )
 
 

@@ -118,7 +118,7 @@ def list_columns(
     if splits and {each[1] for each in found.pictures} == {"train"}:
         found = replace(found, pictures=[(label, None, file, name) for label, _, file, name in found.pictures])
     places: dict[Split, str] = {split: f"its {split} split" for split in ("train", "validation", "test")}
-    listing = replace(assemble(Path(table), found, chosen=classes, places=places, notes=notes), root=root)
+    listing = replace(assemble(Path(table), found, source="csv", chosen=classes, places=places, notes=notes), root=root)
     if group is not None:
         return with_groups(listing, [groups[name] or None for name in listing.names])
     return listing if options.group is None else group_by(listing, options.group)
