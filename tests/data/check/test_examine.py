@@ -80,6 +80,25 @@ def test_copies(
     assert not report.is_broken
 
 
+def test_copies_of_validation_pictures_are_none_of_test_and_training(sound: str, draw: Any) -> None:
+    for number in range(100, 108):
+        draw(f"val/{'cat' if number % 2 else 'dog'}/{number}.png", number)
+    draw("test/cat/of-validation.png", 101)
+    draw("val/cat/of-training.png", 1)
+    draw("test/dog/of-training.png", 2)
+    report, said = examine(sound)
+    assert report.duplicates is not None
+    names = load(sound, "test").names or ()
+    assert [names[place] for place in report.duplicates.across_splits.test_indices] == ["test/dog/of-training.png"]
+    assert "1 test image (10.00\u00a0%) with a copy among the training images: train/dog/2.png and test/dog/of" in said
+    others = said.partition("2 pairs of copies across splits:")[2]
+    assert "train/cat/1.png and val/cat/of-training.png (exact)" in others
+    assert "val/cat/101.png and test/cat/of-validation.png (exact)" in others
+    assert sum(row.finding.startswith("copy ") for row in report.rows()) == 3
+    assert report.shortened(1).duplicates.with_validation.count == 2
+    assert len(report.shortened(1).duplicates.with_validation.pairs) == 1
+
+
 def test_broken_pictures_are_all_named_in_one_pass(sound: str, tmp_path: Path) -> None:
     for name in ("train/cat/1.png", "test/dog/0.png"):
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:200])

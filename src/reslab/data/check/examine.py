@@ -273,21 +273,25 @@ def _find_duplicates(sets: Sequence[ImageSet], *, near: bool) -> Duplicates:
     overlaps: Callable[[ImageSet, ImageSet], Overlap] = find_overlap if near else find_exact
     within: list[Copy] = []
     across: list[Copy] = []
+    others: list[Copy] = []
     tests: set[int] = set()
     for number, first in enumerate(sets):
         within += _pairs(first, first, repeats(first))
         for second in sets[number + 1 :]:
             overlap = overlaps(first, second)
+            if (first.split, second.split) != ("train", "test"):
+                others += _pairs(first, second, overlap)
+                continue
             across += _pairs(first, second, overlap)
-            if second.split == "test":
-                tests |= {place for _, place in overlap.exact + overlap.near}
-    conflicts = [pair for pair in (*within, *across) if pair.first.class_name != pair.second.class_name]
+            tests |= {place for _, place in overlap.exact + overlap.near}
+    conflicts = [pair for pair in (*within, *across, *others) if pair.first.class_name != pair.second.class_name]
     agreeing = [pair for pair in within if pair.first.class_name == pair.second.class_name]
     return Duplicates(
         searched="near" if near else "exact",
         within_class=CopyPairs(count=len(agreeing), pairs=tuple(agreeing)),
         across_classes=CopyPairs(count=len(conflicts), pairs=tuple(conflicts)),
         across_splits=CopiesAcross(count=len(across), pairs=tuple(across), test_indices=tuple(sorted(tests))),
+        with_validation=CopyPairs(count=len(others), pairs=tuple(others)),
     )
 
 

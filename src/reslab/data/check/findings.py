@@ -11,6 +11,7 @@ from reslab.records import SplitName
 FEW_IMAGES: Final = 10  # of a class
 IMBALANCE: Final = 10.0  # the largest class to the smallest
 SHOWN: Final = 10  # of each finding
+_COPIES: Final = ("within_class", "across_classes", "across_splits", "with_validation")  # fields of Duplicates
 
 Kind = Literal["exact", "near"]
 
@@ -63,7 +64,7 @@ class CopyPairs(Part):
 
 
 class CopiesAcross(CopyPairs):
-    """Pairs of images in two splits, and the indices of the test images among them."""
+    """Pairs of a training and a test image, and the indices of the test images among them."""
 
     test_indices: tuple[NonNegativeInt, ...] = ()
 
@@ -71,6 +72,7 @@ class CopiesAcross(CopyPairs):
 class Duplicates(Part):
     """Pairs within a class of a split, between two classes (label conflicts), and across splits, of any class.
 
+    Pairs across splits are those of training and test images; the others, `with_validation`, have a validation image.
     `searched` says whether near copies were searched, or only exact ones.
     """
 
@@ -78,6 +80,7 @@ class Duplicates(Part):
     within_class: CopyPairs = CopyPairs()
     across_classes: CopyPairs = CopyPairs()
     across_splits: CopiesAcross = CopiesAcross()
+    with_validation: CopyPairs = CopyPairs()
 
 
 class Extreme(Part):
@@ -162,9 +165,7 @@ class Report(Part):
             "extreme": self.extreme.model_copy(update={"images": self.extreme.images[:most]}),
         }
         if self.duplicates is not None:
-            parts = {
-                name: getattr(self.duplicates, name) for name in ("within_class", "across_classes", "across_splits")
-            }
+            parts = {name: getattr(self.duplicates, name) for name in _COPIES}
             update["duplicates"] = self.duplicates.model_copy(
                 update={name: part.model_copy(update={"pairs": part.pairs[:most]}) for name, part in parts.items()}
             )
@@ -177,7 +178,7 @@ class Report(Part):
         for broken in self.broken.pictures:
             yield FindingRow("broken", broken.path, "", "", broken.reason)
         if self.duplicates is not None:
-            for name in ("within_class", "across_classes", "across_splits"):
+            for name in _COPIES:
                 for pair in getattr(self.duplicates, name).pairs:
                     yield FindingRow(
                         f"copy {name.replace('_', ' ')}", *_columns(pair.first), pair.kind, *_columns(pair.second)

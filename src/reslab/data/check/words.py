@@ -58,8 +58,8 @@ def _copies(report: Report, most: int | None) -> Iterator[str]:
         share = percent(tests / max(1, report.used.get("test", tests)))
         finding = f"{counted(tests, 'test image')} ({share}) with a copy among the training images"
         yield from _pairs(finding, found.across_splits, most)
-    elif found.across_splits.count:
-        yield from _pairs(f"{count_pairs(found.across_splits)} across splits", found.across_splits, most)
+    if found.with_validation.count:
+        yield from _pairs(f"{count_pairs(found.with_validation)} across splits", found.with_validation, most)
     if found.across_classes.count:
         yield from _pairs(f"{count_pairs(found.across_classes)} with different labels", found.across_classes, most)
     if found.within_class.count:
