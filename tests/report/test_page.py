@@ -164,6 +164,26 @@ def test_a_recipe_that_is_not_the_published_one_gets_no_verdict(recipe, make_run
     assert not {"above", "below", "within"} & {attributes.get("class") for tag, attributes in page.tags}
 
 
+ELSEWHERE = {"file": "their.pth", "sha256": "ab" * 32}
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_other_training_saw_is_not_claimed(make_run, read_page):
+    imported = {"published": None, "data": "cifar10", "imported": ELSEWHERE | {"map": "order"}}
+    page = read_page(write_report(make_run("imported", epochs=0, recipe=imported | {"epochs": 6})))
+    text = plain(page.text["run"])
+    assert "Trained elsewhere. Measured on 240 test images of 3 classes, which that training may have seen." in text
+    assert "Training timenot known" in plain(page.text[""])
+    assert ["synthetic", "0.029 k", "–", "–", "–", "–"] in [row[:6] for row in page.tables["published"][0]]
+    page = read_page(write_report(make_run("started", recipe={"published": None, "start": ELSEWHERE})))
+    assert (
+        "Trained for 6 epochs. Measured on 240 test images of 3 classes that this training never saw; the weights that "
+        "it began from may have."
+    ) in plain(page.text["run"])
+    page = read_page(write_report(make_run("own", recipe={"published": None})))
+    assert "Measured on 240 test images of 3 classes that training never saw." in plain(page.text["run"])
+
+
 def test_run_stands_at_its_place_in_the_field(rich, rich_page):
     header, *rows = rich_page.tables["published"][0]
     assert header[-1] == "Test accuracy"

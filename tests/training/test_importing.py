@@ -35,9 +35,12 @@ def test_an_imported_run_evaluates_and_reports(file, tmp_path):
     assert run.recipe.imported.sha256 == read_state_dict(file).sha256
     figures = evaluate(Run.open(run.path))
     assert figures.splits["train"].accuracy.value == pytest.approx(accuracy, abs=0.1)
-    text = write_report(run).read_text(encoding="utf-8")
+    text = " ".join(write_report(run).read_text(encoding="utf-8").replace("\u00a0", " ").split())
     assert "trained elsewhere: weights.th" in text
-    assert "SGD, " not in text
+    assert "3 classes, which that training may have seen." in text
+    card = (run.path / "model-card.md").read_text(encoding="utf-8")
+    assert "for 3 classes, trained elsewhere and imported from `weights.th`." in card.replace("\u00a0", " ")
+    assert not [word for word in ("SGD, ", "Trained for", "never saw", "0.0 s") if word in text]
 
 
 def test_what_trains_an_imported_network_is_reported_as_training(file, tmp_path):
@@ -50,6 +53,7 @@ def test_what_trains_an_imported_network_is_reported_as_training(file, tmp_path)
         text = write_report(made).read_text(encoding="utf-8")
         assert "trained elsewhere" not in text
         assert "SGD, " in text
+        assert ("the weights that it began from may have" in text) == (made is more)
 
 
 def test_noise_is_refused_and_leaves_nothing(file, tmp_path):

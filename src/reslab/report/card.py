@@ -20,12 +20,7 @@ def write_card(run: Run, *, weights: Weights, files: Iterable[str]) -> str:
             *("---", *_head(run), "---", ""),
             f"# {markdown(recipe.name)}",
             "",
-            say(
-                "{model} for {classes}, trained by reslab's recipe {recipe}.",
-                model=markdown(weights.model.label),
-                classes=counted(len(weights.classes), "class"),
-                recipe=markdown_code(recipe.name),
-            ),
+            _what(recipe, weights),
             "",
             *_facts(recipe, weights),
             "",
@@ -36,6 +31,16 @@ def write_card(run: Run, *, weights: Weights, files: Iterable[str]) -> str:
             "",
         ]
     )
+
+
+def _what(recipe: Recipe, weights: Weights) -> str:
+    """Say in a sentence what network it is, and who trained it."""
+    network = {"model": markdown(weights.model.label), "classes": counted(len(weights.classes), "class")}
+    if recipe.imported is not None:
+        file = markdown_code(recipe.imported.file)
+        return say("{model} for {classes}, trained elsewhere and imported from {file}.", file=file, **network)
+    name = markdown_code(recipe.name)
+    return say("{model} for {classes}, trained by reslab's recipe {recipe}.", recipe=name, **network)
 
 
 FILES = {
@@ -107,7 +112,7 @@ def _facts(recipe: Recipe, weights: Weights) -> list[str]:
         (say("Trained on"), markdown_code(recipe.data)),
         *([(say("Starts from"), start)] if recipe.pretrained else []),
         *([(say("Method"), method_words(recipe.extension.method))] if recipe.extension else []),
-        *([] if recipe.extension else [(say("Source of the recipe"), markdown(say(recipe.source)))]),
+        *([] if recipe.extension or recipe.imported else [(say("Source of the recipe"), markdown(say(recipe.source)))]),
         (say("Probabilities"), _calibration(weights)),
         (say("Sets of classes"), _class_sets(weights)),
         (say("Classes, in the order of the logits"), ", ".join(map(markdown, weights.classes))),

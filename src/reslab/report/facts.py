@@ -184,6 +184,8 @@ def _segment_facts(segment: Segment) -> Facts:
 
 
 def _time_facts(inputs: Inputs) -> Iterator[tuple[str, str]]:
+    if inputs.recipe.imported is not None:
+        return
     yield say("Training time"), duration(training_seconds(inputs))
     if inputs.log and not isinstance(inputs.recipe.optimizer, LinearHead):  # it has no epochs, only one computation
         speed = median(epoch.images_per_second for epoch in inputs.log)

@@ -22,6 +22,7 @@ class Inputs(NamedTuple):
 
     name: str
     recipe: Recipe
+    origin: Recipe  # of the network that an extension began from; else the run's own
     environment: Environment
     log: list[Epoch]
     weights: Weights
@@ -63,6 +64,7 @@ def read_inputs(run: Run) -> Inputs:
     inputs = Inputs(
         name=run.name,
         recipe=run.recipe,
+        origin=run.base_recipe,
         environment=run.environment,
         log=run.log,
         weights=weights,

@@ -104,19 +104,29 @@ def _headline(inputs: Inputs) -> dict[str, Any]:
         "accuracy": in_percent(inputs.test.accuracy),
         "errors": errors_among(num_wrong(inputs.test), inputs.test.num_images),
         "macro_f1": in_percent(inputs.test.macro_f1),
-        "device": device_words(inputs.environment),
-        "training_time": duration(training_seconds(inputs)),
+        "device": device_words(inputs.environment) if recipe.imported is None else "",
+        "training_time": duration(training_seconds(inputs)) if recipe.imported is None else say("not known"),
     }
 
 
 def _what(inputs: Inputs) -> str:
     """Say how the network was trained, and what it was measured on."""
     classes, extension = inputs.evaluation.classes, inputs.evaluation.extension
-    test = say(
-        "Measured on {images} of {classes} that training never saw.",
-        images=counted(inputs.test.num_images, "test image"),
-        classes=counted(len(classes), "class"),
-    )
+    images, num_classes = counted(inputs.test.num_images, "test image"), counted(len(classes), "class")
+    if inputs.recipe.imported is not None:
+        return say(
+            "Trained elsewhere. Measured on {images} of {classes}, which that training may have seen.",
+            images=images,
+            classes=num_classes,
+        )
+    if inputs.origin.imported is None and inputs.origin.start is None:
+        test = say("Measured on {images} of {classes} that training never saw.", images=images, classes=num_classes)
+    else:
+        test = say(
+            "Measured on {images} of {classes} that this training never saw; the weights that it began from may have.",
+            images=images,
+            classes=num_classes,
+        )
     if extension is not None:
         taught = say(
             "A network that knew {num} ({old}) was taught {new} by the method {method}.",

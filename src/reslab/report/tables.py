@@ -376,11 +376,10 @@ def selection(scores: NDArray[np.floating[Any]], *, right: NDArray[np.bool_]) ->
 def field_table(inputs: Inputs) -> Table:
     """Place the run among the published networks, the most accurate first; those exist for CIFAR-10 only."""
     ours = _field_row(inputs.recipe.name, inputs.num_parameters, (inputs.recipe.batch_size, len(inputs.log)))
-    ours += (
-        _time(training_seconds(inputs)),
-        Cell(device_words(inputs.environment)),
-        in_percent(inputs.test.accuracy),
-    )
+    ours += (_time(training_seconds(inputs)), Cell(device_words(inputs.environment)))
+    if inputs.recipe.imported is not None:  # trained elsewhere: only its size is known
+        ours = (*ours[:2], *[Cell("–", order=0)] * len(ours[2:]))
+    ours += (in_percent(inputs.test.accuracy),)
     rows = [(inputs.test.accuracy.value, ours)]
     for known in CIFAR10_NETWORKS if inputs.recipe.data == "cifar10" else ():
         row = _field_row(known.network, known.parameters, (known.batch_size, known.epochs))
