@@ -12,7 +12,7 @@ from reslab import models
 from reslab.data.images import ImageSet
 from reslab.models.layers import ImageClassifier
 from reslab.recipe.networks import PreActResNet
-from reslab.recipe.recipe import Muon, Optimizer, Recipe, Sgd
+from reslab.recipe.recipe import AdamW, Muon, Optimizer, Recipe, Sgd
 from reslab.training import graphs
 from reslab.training.graphs import UPDATES_BEFORE, GraphedUpdates, make_updater
 from reslab.training.objective import make_objective
@@ -126,6 +126,24 @@ def test_replays_are_the_updates_that_would_have_been_taken(optimizer: Optimizer
     torch.testing.assert_close(recorded[1], plain[1])
     assert Graph.recorded == 2  # a shape each
     assert UPDATES_BEFORE < 4 <= 12 // 3
+
+
+@pytest.mark.usefixtures("cuda")
+def test_adamw_is_capturable_while_it_is_recorded_and_only_then(
+    small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch raises an error if it is not, and warns if it is at any other time."""
+    seen, step = [], vars(graphs)["update"]
+
+    def look(forward: Any, optimizer: torch.optim.Optimizer, **options: Any) -> tuple[Tensor, Tensor]:
+        capturable = {group["capturable"] for group in optimizer.param_groups}
+        seen.append((Graph.recording is not None, capturable))
+        return step(forward, optimizer, **options)
+
+    monkeypatch.setattr(graphs, "update", look)
+    take_all("graphs", AdamW(), small_recipe)
+    assert {recording for recording, _ in seen} == {True, False}
+    assert all(capturable == {recording} for recording, capturable in seen)
 
 
 @pytest.mark.usefixtures("cuda")

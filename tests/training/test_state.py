@@ -1,10 +1,12 @@
 """A state that is captured and restored: what no run of the other tests needs to be so."""
 
+import numpy as np
 import torch
+from torch import nn
 
 from reslab import models
 from reslab.recipe.networks import PreActResNet
-from reslab.training.state import State, capture, restore
+from reslab.training.state import State, _restore_slots, capture, restore
 
 
 def make_state() -> State:
@@ -20,6 +22,18 @@ def test_the_same_random_numbers_are_drawn_again_as_dropout_would() -> None:
     restore(state, kept)
     assert torch.equal(torch.rand(4), drawn)
     torch.set_rng_state(around)
+
+
+def test_the_steps_of_a_fused_update_lie_beside_its_weights() -> None:
+    """On the device `meta`, as they would on a GPU; there a copy to anywhere is allowed."""
+    steps = np.array(7.0, np.float32)
+    restored = _restore_slots({"optimizer.0.step": steps}, "optimizer.0.", like=nn.Parameter(torch.ones(2)))
+    assert restored["step"].dtype == torch.float32
+    assert float(restored["step"]) == 7
+    on_meta = _restore_slots(
+        {"optimizer.0.step": steps}, "optimizer.0.", like=nn.Parameter(torch.ones(2, device="meta"))
+    )
+    assert on_meta["step"].device.type == "meta"
 
 
 def test_what_is_captured_does_not_change_with_the_run() -> None:

@@ -91,10 +91,13 @@ class GraphedUpdates:
     def _record(self, chunks: Chunks) -> "_Recording":
         inputs = [(images.clone(), labels.clone()) for images, labels in chunks]
         graph = torch.cuda.CUDAGraph()
+        for group in self.optimizer.param_groups:
+            group["capturable"] = True  # AdamW refuses to be recorded without it, and warns if it is set otherwise
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
             outputs = update(self.forward, self.optimizer, objective=self.objective, chunks=inputs, rate=self.rate)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"]  # the recording has a tensor of its own
+            group["capturable"] = False
         return _Recording(graph, inputs, outputs)
 
 

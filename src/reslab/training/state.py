@@ -112,7 +112,7 @@ def _not_fitting(error: Exception) -> UserError:
 def _restore_slots(tensors: dict[str, NDArray[Any]], prefix: str, *, like: nn.Parameter) -> dict[str, Tensor]:
     # The same memory layout as the weights, or the fused update would not be bitwise reproducible.
     return {
-        name.removeprefix(prefix): torch.as_tensor(value).clone()  # the number of steps
+        name.removeprefix(prefix): torch.tensor(value, device=like.device)  # the number of steps, of a fused update
         if value.ndim == 0
         else torch.empty_like(like).copy_(torch.as_tensor(value))
         for name, value in tensors.items()
