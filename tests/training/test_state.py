@@ -1,12 +1,13 @@
 """A state that is captured and restored: what no run of the other tests needs to be so."""
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from reslab import models
 from reslab.recipe.networks import PreActResNet
-from reslab.training.state import State, _restore_slots, capture, restore
+from reslab.training.state import State, _restore_slots, capture, read_generators, restore, set_generators
 
 
 def make_state() -> State:
@@ -22,6 +23,20 @@ def test_the_same_random_numbers_are_drawn_again_as_dropout_would() -> None:
     restore(state, kept)
     assert torch.equal(torch.rand(4), drawn)
     torch.set_rng_state(around)
+
+
+def test_on_a_gpu_its_own_generator_is_kept_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout draws from it there."""
+    gpu, states = torch.device("cuda", 1), {torch.device("cuda", 1): torch.arange(3, dtype=torch.uint8)}
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[device].clone())
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: states.update({device: state}))
+    kept = {name: value.numpy() for name, value in read_generators(gpu).items()}
+    states[gpu] = torch.zeros(3, dtype=torch.uint8)
+    set_generators({"generator": kept["generator"]}, gpu)  # of a checkpoint of an older version
+    assert not states[gpu].any()
+    set_generators(kept, gpu)
+    assert states[gpu].tolist() == [0, 1, 2]
+    assert read_generators(torch.device("cpu")).keys() == {"generator"}
 
 
 def test_the_steps_of_a_fused_update_lie_beside_its_weights() -> None:

@@ -67,7 +67,7 @@ def capture(state: State) -> Checkpoint:
             tensors[f"optimizer.{index}.{name}"] = _array(value)
     tensors |= {f"best.{name}": _array(value) for name, value in state.best.items()}
     tensors |= {"epoch.losses": _array(state.losses), "epoch.hits": _array(state.hits)}
-    tensors["generator"] = _array(torch.get_rng_state())
+    tensors |= {name: _array(value) for name, value in read_generators(state.losses.device).items()}
     return Checkpoint(tensors, {name: getattr(state, name) for name in FIELDS})
 
 
@@ -82,13 +82,26 @@ def restore(state: State, checkpoint: Checkpoint) -> None:
         state.best = {name: value.clone() for name, value in _under("best.", tensors).items()}
         state.losses.copy_(torch.as_tensor(tensors["epoch.losses"]))
         state.hits.copy_(torch.as_tensor(tensors["epoch.hits"]))
-        torch.set_rng_state(torch.as_tensor(tensors["generator"]))
+        set_generators(tensors, state.losses.device)
         for index, parameter in enumerate(_parameters(state.optimizer)):
             state.optimizer.state[parameter] = _restore_slots(tensors, f"optimizer.{index}.", like=parameter)
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise _not_fitting(error) from None
     for name in FIELDS:
         setattr(state, name, getattr(position, name))
+
+
+def read_generators(device: torch.device) -> dict[str, Tensor]:
+    """Read the states of the generators that dropout draws from: that of the CPU and, on a GPU, its own."""
+    found = {"generator": torch.get_rng_state()}
+    return found | {"generator.cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else found
+
+
+def set_generators(tensors: Arrays, device: torch.device) -> None:
+    """Set the states among the tensors of a checkpoint; older versions did not save that of a GPU."""
+    torch.set_rng_state(torch.as_tensor(tensors["generator"]))
+    if device.type == "cuda" and "generator.cuda" in tensors:
+        torch.cuda.set_rng_state(torch.as_tensor(tensors["generator.cuda"]), device)
 
 
 def _under(prefix: str, tensors: Arrays) -> dict[str, Tensor]:
