@@ -1,5 +1,6 @@
 """What the doctor says of a machine that is described to it, and that it finds what is wrong."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -71,7 +72,11 @@ def test_matrix_units_are_named_with_the_precision_that_is_picked_for_them(monke
     monkeypatch.setattr("reslab.machine.precision.read_features", set)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("torch.cuda.device", nullcontext)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: True)
     assert find("precision").value == "bfloat16 is what --precision auto takes: the GPU has units for it"
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: including_emulation)
+    assert find("precision").value.endswith("the GPU has no units for bfloat16 (Ampere or newer)")
 
 
 def test_a_machine_that_is_busy_or_full_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

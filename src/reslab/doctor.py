@@ -172,7 +172,7 @@ def _look_at_precision() -> Finding:
     device = pick_device()
     precision = pick_precision(device=device)
     where = "the GPU" if device.type == "cuda" else "this processor"
-    none = f"{where} has no units for bfloat16 (AMX or AVX512_BF16)"
+    none = f"{where} has no units for bfloat16 ({'Ampere or newer' if device.type == 'cuda' else 'AMX or AVX512_BF16'})"
     why = f"{where} has units for it" if precision == "bfloat16" else none
     return Finding("precision", f"{precision} is what --precision auto takes: {why}")
 

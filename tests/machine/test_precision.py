@@ -1,5 +1,6 @@
 """With which numbers training multiplies: what is chosen, and what it does to a network."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,17 @@ def test_a_processor_takes_bfloat16_where_it_has_units_for_it(
 ) -> None:
     monkeypatch.setattr(precision, "read_features", lambda: features)
     assert pick_precision(device=CPU) == expected
-    assert pick_precision(device=GPU) == "bfloat16"
+
+
+@pytest.mark.parametrize(("has_units", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_a_gpu_takes_bfloat16_unless_it_emulates_it(
+    has_units: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or has_units
+    )
+    assert pick_precision(device=GPU) == expected
 
 
 @pytest.mark.parametrize("wanted", ["float32", "bfloat16"])

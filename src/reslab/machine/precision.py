@@ -26,8 +26,16 @@ def pick_precision(wanted: str = "auto", *, device: torch.device) -> Precision:
     if wanted not in ("auto", "float32", "bfloat16"):
         raise UserError(f"--precision {wanted}: choose auto, float32 or bfloat16")
     if wanted == "auto":
-        return "bfloat16" if device.type == "cuda" or UNITS & read_features() else "float32"
+        return "bfloat16" if _has_units(device) else "float32"
     return "bfloat16" if wanted == "bfloat16" else "float32"
+
+
+def _has_units(device: torch.device) -> bool:
+    """Return whether the device multiplies bfloat16 in hardware; GPUs before Ampere only emulate it."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(UNITS & read_features())
 
 
 def multiplying(precision: Precision, *, device: torch.device) -> AbstractContextManager[object]:
