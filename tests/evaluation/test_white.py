@@ -15,7 +15,7 @@ from reslab.evaluation.classify import classify
 from reslab.exporting import export
 from reslab.extension import extend
 from reslab.network.network import Network
-from reslab.network.onnx_file import Description, OnnxFile, classify_by_onnx
+from reslab.network.onnx_file import Description, OnnxFile, classify_each_by_onnx
 from reslab.recipe.settings import with_settings
 from reslab.recipe.shipped import find_recipe
 from reslab.records import Weights
@@ -117,7 +117,7 @@ def test_an_exported_file_knows_white(run: Run, root: Path) -> None:
     export(run, to=root / "it.onnx")
     assert OnnxFile(root / "it.onnx").description.white == WHITE
     file = root / "pictures" / "train" / "dim" / "0.png"
-    (found,), (wanted,) = classify_by_onnx([file], onnx=root / "it.onnx"), classify([file], weights=run.path)
+    (found,), (wanted,) = classify_each_by_onnx([file], onnx=root / "it.onnx"), classify([file], weights=run.path)
     assert found.classes == wanted.classes
     assert found.probabilities == pytest.approx(wanted.probabilities, abs=1e-4)
 

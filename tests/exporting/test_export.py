@@ -31,7 +31,7 @@ from reslab.models.fusion import SplitLinear
 from reslab.network.familiarity import fit_familiarity, fit_frozen
 from reslab.network.finishing import finish
 from reslab.network.network import Network
-from reslab.network.onnx_file import AXES, INPUT, Description, OnnxFile, classify_by_onnx, to_pictures
+from reslab.network.onnx_file import AXES, INPUT, Description, OnnxFile, classify_each_by_onnx, to_pictures
 from reslab.recipe.networks import Module
 from reslab.recipe.recipe import Standardize, derive
 from reslab.records import ClassSets
@@ -121,7 +121,7 @@ def test_files_the_app_and_the_command_say_the_same_calibrated_probabilities_and
         network.answer(torch.from_numpy(images[:20]))[0],
     ):
         np.testing.assert_allclose(each, wanted, atol=1e-4)
-    for answer in (classify(first, weights=finished.path), classify_by_onnx(first, onnx=files[0])):
+    for answer in (classify(first, weights=finished.path), list(classify_each_by_onnx(first, onnx=files[0]))):
         assert answer[0].probabilities[0] == pytest.approx(wanted[0].max(), abs=1e-4)
     assert "calibrated on trials of the recipe: temperature 2.00" in write_card(
         finished, weights=network.metadata, files=[]

@@ -15,7 +15,7 @@ from PIL import Image
 from reslab.data.load import load
 from reslab.errors import UserError
 from reslab.evaluation.classify import classify
-from reslab.network.onnx_file import Description, OnnxFile, classify_by_onnx
+from reslab.network.onnx_file import Description, OnnxFile, classify_each_by_onnx
 from reslab.runs import Run
 
 # Any import of torch is an error there.
@@ -34,11 +34,12 @@ def pictures(finished: Run, tmp_path: Path) -> list[Path]:
 
 def test_the_file_names_the_classes_that_the_run_does(finished: Run, exported: Path, pictures: list[Path]) -> None:
     wanted = classify(pictures, weights=finished.path, top=3, coverage=0.9)
-    found = classify_by_onnx(pictures, onnx=exported / "model.onnx", coverage=0.9)
+    found = classify_each_by_onnx(pictures, onnx=exported / "model.onnx", coverage=0.9)
     for answer, other in zip(found, wanted, strict=True):
         assert (answer.file, answer.classes, answer.class_set) == (other.file, other.classes, other.class_set)
         assert answer.probabilities == pytest.approx(other.probabilities, abs=1e-4)
-    assert [len(each.classes) for each in classify_by_onnx(pictures[:2], onnx=exported / "model.onnx", top=1)] == [1, 1]
+    best = classify_each_by_onnx(pictures[:2], onnx=exported / "model.onnx", top=1)
+    assert [len(each.classes) for each in best] == [1, 1]
 
 
 def test_the_command_needs_no_torch_and_less_than_a_second(exported: Path, pictures: list[Path]) -> None:
@@ -55,7 +56,7 @@ def test_the_command_needs_no_torch_and_less_than_a_second(exported: Path, pictu
         after = os.times()
         spent.append(after.children_user - before.children_user + after.children_system - before.children_system)
     (answer,) = json.loads(done.stdout)
-    (wanted,) = classify_by_onnx(pictures[:1], onnx=exported / "model.onnx")
+    (wanted,) = classify_each_by_onnx(pictures[:1], onnx=exported / "model.onnx")
     assert answer["classes"] == list(wanted.classes)
     assert min(spent) < 1
 

@@ -10,6 +10,7 @@ from reslab.errors import UserError
 from reslab.machine.device import pick_device
 from reslab.models import build
 from reslab.models.layers import ImageClassifier
+from reslab.network import inference
 from reslab.network.inference import _views, predict_logits, watching
 from reslab.recipe.networks import MODELS, Plain, ResNet
 
@@ -90,10 +91,14 @@ def test_the_first_view_is_the_image_as_it_is(model: Squares, images: Tensor, vi
 
 
 @pytest.mark.parametrize("views", [1, 6])
-def test_the_size_of_the_batches_changes_nothing(model: Squares, images: Tensor, views: int) -> None:
+def test_the_size_of_the_batches_changes_nothing(
+    model: Squares, images: Tensor, views: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     whole = predict_logits(model, images, prepare=prepare, views=views)
     for size in (1, 4, 6, 100):
-        in_parts = predict_logits(model, images, prepare=prepare, views=views, batch_size=size)
+        monkeypatch.setattr(inference, "IMAGES_PER_THREAD", size)
+        in_parts = predict_logits(model, images, prepare=prepare, views=views)
         torch.testing.assert_close(in_parts, whole, rtol=1e-5, atol=1e-5)
     assert max(len(batch) for batch in model.shown[-6 * views :]) <= 6
 

@@ -42,7 +42,6 @@ def predict_logits(
     *,
     prepare: Callable[[Tensor], Tensor],
     views: int = 1,
-    batch_size: int | None = None,
 ) -> Tensor:
     """Compute logits (N, K) float32 on the CPU for stored images (N, C, H, W), the mean over `views` of each.
 
@@ -54,9 +53,7 @@ def predict_logits(
         raise ValueError(f"{views} views: choose one of {VIEWS}")
     with _evaluating(model), torch.inference_mode():
         network = fold(model)
-        logits = [
-            _mean_logits(network, prepare(batch), views).cpu() for batch in _split(images, model, batch_size=batch_size)
-        ]
+        logits = [_mean_logits(network, prepare(batch), views).cpu() for batch in _split(images, model)]
     return torch.cat(logits)
 
 
@@ -117,11 +114,10 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def _split(images: Stored, model: nn.Module, *, batch_size: int | None = None) -> Iterator[Tensor]:
+def _split(images: Stored, model: nn.Module) -> Iterator[Tensor]:
     """Yield batches of images sized for the model's device; without images, one empty batch."""
-    if batch_size is None:
-        on_cpu = next(model.parameters()).device.type == "cpu"
-        batch_size = IMAGES_PER_THREAD * torch.get_num_threads() if on_cpu else IMAGES_ON_A_GPU
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    batch_size = IMAGES_PER_THREAD * torch.get_num_threads() if on_cpu else IMAGES_ON_A_GPU
     for start in range(0, max(1, len(images)), batch_size):
         yield images[start : start + batch_size]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.data.answers import Unread, all_read, answer_all
+from reslab.data.answers import Unread, answer_all
 from reslab.data.pictures import ANSWERED, Answer, Said, Wanted, with_channels
 from reslab.errors import UserError, extra
 from reslab.measure.class_sets import find_threshold
@@ -146,16 +146,6 @@ class OnnxFile:
     def predict_logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute only the logits."""
         return self.predict(images).logits
-
-
-def classify_by_onnx(
-    files: Sequence[Path], *, onnx: Path, top: int = 3, answer: float = ANSWERED, coverage: float | None = None
-) -> list[Answer]:
-    """Classify each picture into its `top` most probable classes, using an exported file.
-
-    Raises: UserError if the file or a picture cannot be read, or the network takes neither grey nor RGB images.
-    """
-    return all_read(classify_each_by_onnx(files, onnx=onnx, top=top, answer=answer, coverage=coverage))
 
 
 def classify_each_by_onnx(

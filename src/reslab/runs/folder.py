@@ -171,11 +171,6 @@ class Run:
         except ValidationError:
             return None
 
-    @property
-    def last_beat(self) -> float | None:
-        """When the writing process was last alive, in seconds since 1970; None if there is none."""
-        return lock.last_beat(self.path)
-
     @contextmanager
     def beginning(self) -> Iterator[None]:
         """Hold the write lock of a new run; if the block fails before anything is saved, remove the run.

@@ -74,14 +74,6 @@ def last_said(folder: Path) -> bytes:
         return b""
 
 
-def last_beat(folder: Path) -> float | None:
-    """Return when the writer of `folder` was last alive, in seconds since 1970; None if there is none."""
-    try:
-        return (folder / NAME).stat().st_mtime
-    except OSError:
-        return None
-
-
 def _open(folder: Path) -> int:
     attempts = ATTEMPTS
     while True:
