@@ -13,7 +13,6 @@ from reslab.evaluation.classify import classify
 from reslab.integrations import hub as hub_module
 from reslab.integrations.hub import pull, push
 from reslab.recipe.recipe import Recipe, derive
-from reslab.report import card
 from reslab.runs import Run
 from reslab.training import train
 
@@ -45,10 +44,6 @@ def test_a_run_that_started_from_other_weights_comes_back_with_them(
     with pytest.raises(UserError, match=r"a valid run: base\.safetensors does not hold the weights of small"):
         pull("a/b", out=tmp_path / "no")
     assert not (tmp_path / "no").exists()
-
-
-def test_every_file_that_is_pushed_has_a_line_in_the_card() -> None:
-    assert set(hub_module.FILES) <= card.FILES.keys()
 
 
 def test_the_network_that_comes_along_is_pulled_without_a_hub_and_answers(

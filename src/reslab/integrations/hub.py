@@ -10,20 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from reslab.errors import Failure, UserError, extra
-from reslab.report.card import write_card
+from reslab.report.card import SHARED, write_card
 from reslab.runs import DEMO, DEMO_FOLDER, Run, make_folder, read_weights, write_bytes
 from reslab.runs.files import LARGEST, read_bytes
-
-FILES = (
-    "model.safetensors",
-    "recipe.json",
-    "environment.json",
-    "log.jsonl",
-    "evaluation.json",
-    "base.safetensors",
-    "base.json",
-    "prior.json",
-)
 
 
 def push(run: Run, *, to: str, private: bool = False, endpoint: str | None = None) -> str:
@@ -65,7 +54,7 @@ def push(run: Run, *, to: str, private: bool = False, endpoint: str | None = Non
         from huggingface_hub import CommitOperationAdd, HfApi
     _check_name(to)
     weights = read_weights(run.path)[1]
-    files = [name for name in FILES if (run.path / name).exists()]
+    files = [name for name in SHARED if (run.path / name).exists()]
     contents = {name: read_bytes(run.path / name) for name in files}
     contents["README.md"] = write_card(run, weights=weights, files=files).encode()
     api = HfApi(endpoint=endpoint)
@@ -116,14 +105,14 @@ def pull(name: str, *, out: Path | str, endpoint: str | None = None) -> Run:
     api = HfApi(endpoint=endpoint)
     with _asking(name):
         listed = api.model_info(name, files_metadata=True)
-    size = sum(each.size or 0 for each in listed.siblings or () if each.rfilename in FILES)
+    size = sum(each.size or 0 for each in listed.siblings or () if each.rfilename in SHARED)
     if size > LARGEST:
         raise UserError(f"the run {name} has {size:,} bytes, but at most {LARGEST:,} are downloaded: choose another")
     with tempfile.TemporaryDirectory() as folder:
         with _asking(name):
-            api.snapshot_download(name, revision=listed.sha, allow_patterns=list(FILES), local_dir=folder)
+            api.snapshot_download(name, revision=listed.sha, allow_patterns=list(SHARED), local_dir=folder)
         found = Run(folder)
-        contents = {each: (found.path / each).read_bytes() for each in FILES if (found.path / each).exists()}
+        contents = {each: (found.path / each).read_bytes() for each in SHARED if (found.path / each).exists()}
         try:
             _check(found, contents)
         except UserError as error:

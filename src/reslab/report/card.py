@@ -43,10 +43,12 @@ def _what(recipe: Recipe, weights: Weights) -> str:
     return say("{model} for {classes}, trained by reslab's recipe {recipe}.", recipe=name, **network)
 
 
-FILES = {
+EXPORTED = {
     "model.onnx": "RGB pixels (N, rows, columns, 3) uint8 to `logits` and `probabilities` (N, K) float32, with "
     "held-out images also `familiarity` (N,), for ONNX Runtime",
     "model-int8.onnx": "the same in 8-bit integers",
+}
+SHARED = {  # on a hub, and taken from there
     "model.safetensors": "the weights; their metadata name the network, so `reslab predict` needs no other file",
     "recipe.json": "the recipe: enough to train it again",
     "environment.json": "versions, processor, seed and fingerprints of the data",
@@ -55,8 +57,8 @@ FILES = {
     "base.safetensors": "the weights of the network that it began from",
     "base.json": "the recipe of that network",
     "prior.json": "how the weight of the old classes was chosen",
-    "report.html": "the report: open it in a browser, it needs no network",
 }
+FILES = EXPORTED | SHARED | {"report.html": "the report: open it in a browser, it needs no network"}
 
 # The data sets' names on hubs, and the names that people know.
 _HUB_DATA = {
