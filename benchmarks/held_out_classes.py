@@ -46,6 +46,11 @@ def make_far(own: Tensor) -> dict[str, Tensor]:
     }
 
 
+def find_scale(scores: NDArray[np.float64]) -> float:
+    """Return how far the lowest 5 % lie below the median, by which familiarity divides a score."""
+    return float(np.quantile(scores, 0.5) - np.quantile(scores, 0.05))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path)
@@ -70,7 +75,7 @@ def main() -> None:
     sums = [each for num in (1, 2, 3, 4, 5) for each in combinations(SUMMED, num)]
 
     def add(found: dict[str, NDArray[np.float64]], names: tuple[str, ...]) -> NDArray[np.float64]:
-        return np.asarray(np.sum([found[name] / before[name].std() for name in names], axis=0))
+        return np.asarray(np.sum([found[name] / find_scale(before[name]) for name in names], axis=0))
 
     result = {
         "recipe": run.recipe.name,

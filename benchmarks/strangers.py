@@ -90,8 +90,7 @@ def look_at_few(network: Network, images: ImageSet) -> Labelled:
 def get_to_know(known: Labelled, held_out: Labelled) -> Familiarity:
     """Fit familiarity as `finish` does."""
     (features, _, texture), (own, logits, statistics) = known.seen, held_out.seen
-    right = logits.argmax(dim=1) == held_out.labels
-    found = fit_familiarity(features, known.labels, own, logits, right=right, statistics=(texture, statistics))
+    found = fit_familiarity(features, known.labels, own, logits, statistics=(texture, statistics))
     assert found is not None
     return found
 
@@ -121,7 +120,7 @@ def score(seen: Seen, *, known: Tensor, familiarity: Familiarity) -> dict[str, N
 
 
 def sum_up(familiarity: Familiarity, *scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.stack(scores, axis=1) @ (1 / familiarity.deviations.double().numpy())
+    return np.stack(scores, axis=1) @ (1 / familiarity.scales.double().numpy())
 
 
 @torch.inference_mode()

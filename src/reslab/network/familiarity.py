@@ -1,13 +1,14 @@
 """Familiarity: how similar a picture is to the training images, as a conformal p-value.
 
-Several scores measure the similarity of a picture to the training images; each is divided by its standard deviation
-among the held-out images, and they are summed. A picture's familiarity is the share of the held-out images and itself
-whose sum is no higher: a conformal p-value. Of pictures from the same distribution as the training images, at most 5 %
-have a familiarity of 0.05 or less, whatever the network; so answering above that answers at least 95 % of them.
+Several scores measure the similarity of a picture to the training images. Each is divided by how far the lowest 5 % of
+the held-out images lie below their median, which a few outliers do not change, and they are summed. A picture's
+familiarity is the share of the held-out images and itself whose sum is no higher: a conformal p-value. Of pictures from
+the same distribution as the training images, at most 5 % have a familiarity of 0.05 or less, whatever the network; so
+answering above that answers at least 95 % of them.
 
 A network that was trained on the images has four scores: the energy, the log-sum-exp of the logits minus their mean;
-the norm of the features, up to the training images' median, if it tells right answers from wrong ones; how much nearer
-the features are to a class than to all images, by Mahalanobis distances; and the `texture` of the pixels alone. If the
+the norm of the features, up to the training images' median; how much nearer the features are to a class than to all
+images, by Mahalanobis distances; and the `texture` of the pixels alone. If the
 layers below the head are frozen, their features were not trained on these classes, and there are two scores: the
 energy, and the similarity to the tenth nearest training image.
 benchmarks/held_out_classes.py compares these with others.
@@ -42,8 +43,8 @@ FEWEST: Final = 19  # held-out images: with fewer, even the strangest picture ha
 _NEIGHBOURS: Final = 10
 _SHRINKAGE: Final = 0.1  # of the correlations of features within classes, so that few images suffice
 _SAME: Final = 0.999  # cosine of an image's features with themselves in half precision
+_TAIL: Final = 0.05  # share of the held-out images that are least like the training images
 _TEXTURE: Final = "texture."
-_FEWEST_MISTAKES, _TELLS = 10, 2 / 3  # mistakes; share of pairs in which the right answer has the higher score
 _EQUAL: Final = 1e-5  # sums that differ by less count as equal, on any device
 
 
@@ -55,18 +56,18 @@ class Familiarity(nn.Module):
     """
 
     scores: Tensor
-    deviations: Tensor
+    scales: Tensor
     sums: Tensor
 
     def __init__(self, measure: nn.Module, scores: Tensor, texture: Texture | None = None) -> None:
         super().__init__()
         self.measure, self.texture = measure, texture
         self.register_buffer("scores", scores)
-        self.register_buffer("deviations", scores.std(dim=0).clamp(min=1e-6))
-        self.register_buffer("sums", (scores / self.deviations).sum(dim=1))
+        self.register_buffer("scales", _find_scales(scores))
+        self.register_buffer("sums", (scores / self.scales).sum(dim=1))
 
     def forward(self, features: Tensor, logits: Tensor, images: Tensor | None = None) -> Tensor:
-        own = (self.score(features, logits, images) / self.deviations).sum(dim=1)
+        own = (self.score(features, logits, images) / self.scales).sum(dim=1)
         no_more = (self.sums <= own[:, None] + _EQUAL).sum(dim=1)
         return (1 + no_more).float() / (1 + len(self.sums))
 
@@ -137,22 +138,17 @@ def fit_familiarity(
     held_out: Tensor,
     logits: Tensor,
     *,
-    right: Tensor | None = None,
     statistics: tuple[Tensor, Tensor] | None = None,
 ) -> Familiarity | None:
     """Fit on training features (M, D) and labels (M,), and held-out features (H, D) and logits (H, K).
 
-    `right` (H,) says which held-out images are answered rightly: if the norm of the features does not tell them from
-    the others, it does not count. `statistics` (M, P) and (H, P) are those of their texture. Returns None if held-out
-    images are too few, or the features are not finite.
+    `statistics` (M, P) and (H, P) are those of their texture. Returns None if held-out images are too few, or the
+    features are not finite.
     """
     if len(held_out) < FEWEST or len(torch.unique(labels)) < 2 or not known.isfinite().all():
         return None
     measure = _find_directions(known, labels)
     scores, texture = measure(held_out.float(), logits.float()), None
-    if right is not None and not _tells(scores[:, 1], right):
-        measure.median.zero_()  # above which no norm counts as more
-        scores[:, 1] = 0.0
     if statistics is not None:
         texture = fit_texture(*statistics)
         scores = torch.cat([scores, texture.score(statistics[1])[:, None]], dim=1)
@@ -199,13 +195,10 @@ def _find_directions(features: Tensor, labels: Tensor) -> Directions:
     return Directions(*(each.float() for each in found))
 
 
-def _tells(scores: Tensor, right: Tensor) -> bool:
-    """Return whether scores (H,) are higher for right answers than for wrong ones, as far as mistakes can show it."""
-    higher, lower = scores[right], scores[~right]
-    if len(lower) < _FEWEST_MISTAKES:
-        return True
-    difference = higher[:, None] - lower
-    return float((difference > 0).float().mean() + (difference == 0).float().mean() / 2) >= _TELLS
+def _find_scales(scores: Tensor) -> Tensor:
+    """Return how far the lowest scores (H, S) lie below their median; the deviation of those that are mostly equal."""
+    tail = scores.quantile(0.5, dim=0) - scores.quantile(_TAIL, dim=0)
+    return torch.where(tail > 0, tail, scores.std(dim=0)).clamp(min=1e-6)
 
 
 def _energy(logits: Tensor) -> Tensor:

@@ -40,11 +40,6 @@ class _Seen(NamedTuple):
     logits: Tensor
     labels: Tensor
 
-    @property
-    def right(self) -> Tensor:
-        """Whether each answer is right (H,)."""
-        return self.logits.argmax(dim=1) == self.labels
-
 
 def finish(
     network: Network,
@@ -73,7 +68,7 @@ def finish(
         known = images.subset(_few(images.labels, network.classes))
         statistics = network.texture(known.images), network.texture(held_out.images)
         familiarity = fit_familiarity(
-            features_of(known), known.labels, seen.features, seen.logits, right=seen.right, statistics=statistics
+            features_of(known), known.labels, seen.features, seen.logits, statistics=statistics
         )
     return Finished(Network(network.module, network.metadata, familiarity), _with_doubt(note, familiarity, seen))
 
@@ -106,9 +101,7 @@ def finish_on(
         familiarity = fit_frozen(features[few], seen.features, seen.logits, groups=apart)
     else:
         some = None if statistics is None else (statistics[0][few], statistics[1])
-        familiarity = fit_familiarity(
-            features[few], labels[few], seen.features, seen.logits, right=seen.right, statistics=some
-        )
+        familiarity = fit_familiarity(features[few], labels[few], seen.features, seen.logits, statistics=some)
     return Finished(Network(network.module, network.metadata, familiarity), _with_doubt(note, familiarity, looked))
 
 
