@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from reslab.data.sources.parquet import picture_ending
 from reslab.data.sources.table import find_column
 from reslab.data.storage.cache import make_room, name_of, opening
 from reslab.errors import UserError, extra
@@ -60,7 +61,9 @@ def _serialize(frame: "pandas.DataFrame", base: Path) -> _Table:
     if any(name is not None for name in frame.index.names):
         frame = frame.reset_index()
     columns = {str(name): name for name in frame.columns}
-    file, label = _find(columns, "file"), _find(columns, "label")
+    held = [name for name in columns if _holds_pictures(frame[columns[name]])]
+    picture = find_column(held, "file") or next(iter(held), None)
+    file, label = columns[picture] if picture else _find(columns, "file"), _find(columns, "label")
     others = [columns[name] for what in ("split", "group") if (name := find_column(columns, what))]
     frame = frame[[file, label, *others]]
     if isinstance(next((cell for cell in frame[file] if cell is not None), None), dict | bytes):
@@ -71,6 +74,13 @@ def _serialize(frame: "pandas.DataFrame", base: Path) -> _Table:
     root = _find_root([cell for cell in cells if cell], base.absolute())
     moved = [cell and os.path.relpath(base.absolute() / cell, root) for cell in cells]
     return _Table(frame.assign(**{file: moved}).to_csv(index=False).encode(errors="surrogatepass"), ".csv", root)
+
+
+def _holds_pictures(column: "pandas.Series[Any]") -> bool:
+    """Tell whether a column contains pictures, as bytes or as `{"bytes", "path"}`."""
+    first = next(iter(column.dropna()), None)
+    content = first.get("bytes") if isinstance(first, dict) else first
+    return isinstance(content, bytes) and bool(picture_ending(content))
 
 
 def _find(columns: dict[str, Any], what: str) -> Any:

@@ -353,6 +353,24 @@ def test_pictures_inside_of_parquet_are_read(tmp_path: Path) -> None:
     assert list_one(f"csv:{tmp_path}").splits == both.splits
 
 
+@pytest.mark.parametrize("name", ["filename", "file_name", "path", "id"])
+def test_pictures_inside_of_parquet_come_before_their_names(tmp_path: Path, name: str) -> None:
+    for number in range(4):
+        draw(tmp_path / f"{number}.png")
+    contents = [(tmp_path / f"{number}.png").read_bytes() for number in range(4)]
+    frame = pandas.DataFrame({name: [f"{number}.png" for number in range(4)], "label": ["cat", "dog"] * 2})
+    frame["image"] = contents
+    frame["mask"] = [{"bytes": content, "path": None} for content in contents[::-1]]
+    frame.to_parquet(tmp_path / "t.parquet")
+    order = [0, 2, 1, 3]
+    listing = list_one(f"csv:{tmp_path}/t.parquet")
+    assert [file.read_bytes() for file in listing.files] == [contents[place] for place in order]
+    masks = list_one(f"csv:{tmp_path}/t.parquet?file=mask")
+    assert [file.read_bytes() for file in masks.files] == [contents[3 - place] for place in order]
+    beside = list_one(f"csv:{tmp_path}/t.parquet?file={name}")
+    assert beside.files == tuple(tmp_path / f"{place}.png" for place in order)
+
+
 def test_parquet_names_what_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "t.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"t\.parquet cannot be read as Parquet"):
@@ -668,6 +686,11 @@ FRAMES: dict[str, Callable[[pandas.DataFrame], pandas.DataFrame]] = {
     "an index": lambda frame: frame.set_index("image"),
     "categories": lambda frame: frame.astype({"image": "category", "Class": "category"}),
     "pictures": lambda frame: frame.assign(image=[Path(file).read_bytes() for file in frame.image]),
+    "pictures and names": lambda frame: frame.assign(
+        filename=[Path(file).name for file in frame.image],
+        image=[{"bytes": Path(file).read_bytes(), "path": None} for file in frame.image],
+    ),
+    "names and other bytes": lambda frame: frame.assign(features=[b"1234"] * len(frame)),
 }
 
 
@@ -679,7 +702,7 @@ def test_a_frame_is_read_as_its_table_is(photos: pandas.DataFrame, kind: str) ->
     assert expected.counts() == [5, 5]
     assert found.fingerprint == expected.fingerprint
     np.testing.assert_array_equal(found.digests, expected.digests)
-    if kind != "pictures":
+    if not kind.startswith("pictures"):
         assert found.names == tuple(name.removeprefix("photos/raw/") for name in expected.names or ())
 
 

@@ -38,9 +38,10 @@ _BUFFER = 1 << 20  # bytes
 
 
 class UnpackedTable(NamedTuple):
-    """Text columns of equal length, and the folder of the pictures if the table contained them."""
+    """Text columns of equal length, and the column and the folder of the pictures if the table contained them."""
 
     columns: Mapping[str, Sequence[str]]
+    held: str | None
     root: Path | None
 
 
@@ -49,14 +50,17 @@ def find_files(path: Path) -> list[Path]:
     return sorted(path.glob(f"*{ENDING}")) if path.is_dir() else [path] if path.suffix.lower() == ENDING else []
 
 
-def read_parquet(path: Path, files: Sequence[Path]) -> UnpackedTable:
-    """Read Parquet files of the same columns. Raises: UserError if they are invalid, or pyarrow is missing."""
+def read_parquet(path: Path, files: Sequence[Path], *, asked: str | None = None) -> UnpackedTable:
+    """Read Parquet files of the same columns; the pictures are those of the column `asked` for, if it contains any.
+
+    Raises: UserError if they are invalid, or pyarrow is missing.
+    """
     stamp = stamp_files(files)
     with extra("parquet"):
         from pyarrow import parquet
     with _reading(path):
         schemas = [parquet.read_schema(file) for file in files]
-        held, others = _find_pictures([field for schema in schemas for field in schema])
+        held, others = _find_pictures([field for schema in schemas for field in schema], asked)
         cells = _join([_read(file, without={held, *others}, is_one=len(files) == 1) for file in files])
     root: Path | None = None
     if held is not None:
@@ -67,7 +71,7 @@ def read_parquet(path: Path, files: Sequence[Path]) -> UnpackedTable:
     for name, classes in _named_classes(schemas[0]).items():
         if name in columns:
             columns[name] = [_name_class(cell, classes, name, path) for cell in columns[name]]
-    return UnpackedTable(columns, root)
+    return UnpackedTable(columns, held, root)
 
 
 @contextmanager
@@ -81,12 +85,17 @@ def _reading(path: Path) -> Iterator[None]:
         raise UserError(f"{path} cannot be read as Parquet: {error}") from None
 
 
-def _find_pictures(fields: Sequence[Any]) -> tuple[str | None, list[str]]:
-    """Find the first column that contains pictures, as bytes or as `{"bytes", "path"}`, and all of the latter kind."""
+def _find_pictures(fields: Sequence[Any], asked: str | None) -> tuple[str | None, list[str]]:
+    """Find the column to take pictures from, which contains them as bytes or as `{"bytes", "path"}`.
+
+    It is the first, or the one `asked` for, if that contains any. Also list others that contain pictures.
+    """
     from pyarrow.types import is_struct
 
     structs = [each.name for each in fields if is_struct(each.type) and each.type.get_field_index("bytes") >= 0]
-    return next((each.name for each in fields if each.name in structs or str(each.type) in _BYTES), None), structs
+    holding = [each.name for each in fields if each.name in structs or str(each.type) in _BYTES]
+    held = (holding or [None])[0] if asked is None else asked if asked in holding else None
+    return held, [*holding[:1], *structs]
 
 
 def _read(file: Path, *, without: Container[str | None], is_one: bool) -> dict[str, list[Any]]:
@@ -129,8 +138,12 @@ def _parts(cell: Any) -> tuple[bytes, str]:
 def _name(row: int, content: bytes, name: str) -> str:
     """Name a picture by its row, plus its own name if that has only letters, digits, "-" and "_"."""
     stem = PurePosixPath(name).stem
-    ending = next((ending for begin, ending in _BEGINNINGS.items() if content.startswith(begin)), "")
-    return f"{row:07}{f'-{stem}' if _PLAIN.fullmatch(stem) else ''}{ending}"
+    return f"{row:07}{f'-{stem}' if _PLAIN.fullmatch(stem) else ''}{picture_ending(content)}"
+
+
+def picture_ending(content: bytes) -> str:
+    """Return the ending for a picture of a common format; empty for other bytes."""
+    return next((ending for begin, ending in _BEGINNINGS.items() if content.startswith(begin)), "")
 
 
 def _unpack(path: Path, files: Sequence[Path], held: str, *, stamp: str) -> Path:

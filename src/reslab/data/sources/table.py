@@ -60,7 +60,8 @@ def list_table(
     Raises: UserError if the table cannot be read, lacks a column, or names no existing picture.
     """
     if files := find_files(path):
-        columns, own = read_parquet(path, files)
+        columns, held, own = read_parquet(path, files, asked=options.file)
+        options = replace(options, file=options.file or held)  # rather than a column of names beside it
     else:
         columns, own = _read(path), None
     # The folder option is relative to the table; pictures inside a table are where they were unpacked.
