@@ -110,6 +110,7 @@ SPLIT_TABLE = write_table(
     folder="",
     files=["a.png", "b.png", "c.png", "d.png"],
 )
+SETS = write_table("t.csv", "file,label,set", "1.png,a,castle", "2.png,b,castle", folder="", files=["1.png", "2.png"])
 
 # builder, expression behind the folder's path, classes, files per split
 READ: dict[str, tuple[Build, str, tuple[str, ...], dict[str | None, int]]] = {
@@ -168,6 +169,8 @@ READ: dict[str, tuple[Build, str, tuple[str, ...], dict[str | None, int]]] = {
     ),
     "Kaggle's table": (KAGGLE, "csv:{}/trainLabels.csv", ("cat", "dog"), {None: 3}),
     "a table with splits": (SPLIT_TABLE, "csv:{}/t.tsv?label=kind", ("x", "y"), {"train": 2, "test": 2}),
+    "a table without its splits": (SPLIT_TABLE, "csv:{}/t.tsv?label=kind&split=none", ("x", "y"), {None: 4}),
+    "a table with a set": (SETS, "csv:{}/t.csv?split=none", ("a", "b"), {None: 2}),
     "a table's class": (KAGGLE, "csv:{}/trainLabels.csv:dog", ("dog",), {None: 1}),
 }
 
@@ -299,6 +302,11 @@ REFUSED: dict[str, tuple[Build, str, str]] = {
         write_table("t.csv", "file,label", "1.png,a", "1.png,b", folder="", files=["1.png"]),
         "csv:{}/t.csv",
         "the labels 'a' and 'b'",
+    ),
+    "no split": (
+        SETS,
+        "csv:{}/t.csv",
+        r"the split 'castle' in row 2: write train, .*, or ignore the column 'set' with \?split=none",
     ),
     "a class in one split of a table": (
         write_table(

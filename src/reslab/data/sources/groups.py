@@ -58,7 +58,7 @@ def with_groups(listing: Listing, groups: Sequence[str | None]) -> Listing:
         return grouped
     note = (
         f"{counted(len(divided), 'group')} in several of the source's own splits, which makes accuracy too high: "
-        f"{some(divided, len(divided), _SHOWN)} (move each into one split)"
+        f"{some(divided, len(divided), _SHOWN)} (move each into one split; of a table, ?split=none makes new splits)"
     )
     return replace(grouped, notes=(*listing.notes, note))
 

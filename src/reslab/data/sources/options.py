@@ -8,7 +8,8 @@ class Options:
     """How to read a folder or a table of pictures.
 
     For a folder, `label` is a regular expression on file names, and `level` is the depth of its class folders. For a
-    table, `file`, `label` and `split` are columns, and `folder` is the pictures' folder relative to the table.
+    table, `file`, `label` and `split` are columns, and `folder` is the pictures' folder relative to the table; it has
+    no splits if `split` is `none`.
     `group` is a rule of `data.sources.groups`, or a column.
     """
 

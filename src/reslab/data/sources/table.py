@@ -46,6 +46,7 @@ _USUAL = {
     "split": ("split", "set", "subset", "partition"),
     "group": ("group",),
 }
+_NO_SPLIT = "none"  # instead of a column
 _SEPARATORS = ",;\t|"
 _MAX_BYTES = 1 << 30
 _FILES_SHOWN = 3
@@ -177,6 +178,8 @@ def find_column(columns: Iterable[str], what: str) -> str | None:
 
 
 def _read_splits(columns: Columns, options: Options, table: Path | str) -> list[Split] | None:
+    if options.split == _NO_SPLIT and _NO_SPLIT not in columns:
+        return None
     column = _find_optional(columns, "split", options.split, table)
     if column is None:
         return None
@@ -184,7 +187,10 @@ def _read_splits(columns: Columns, options: Options, table: Path | str) -> list[
     for row, cell in enumerate(columns[column], 2):
         split = split_of(cell)
         if split is None:
-            raise UserError(f"{table} has the split {cell!r} in row {row}: write train, validation or test")
+            raise UserError(
+                f"{table} has the split {cell!r} in row {row}: write train, validation or test, or ignore the column "
+                f"{column!r} with ?split={_NO_SPLIT} (of a DataFrame, drop it)"
+            )
         splits.append(split)
     return splits
 
