@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from reslab.cli import main
+from reslab.data.expression import CLASSES
 from reslab.errors import UserError
 from reslab.fitting.growth import _part, measure_growth
 from reslab.fitting.labelling import _say, order_pictures
@@ -150,6 +151,13 @@ def test_what_would_gain_nothing_is_no_figure() -> None:
     assert found.sentences == ("Four times the pictures would bring almost nothing.",)
     steep = replace(flat, accuracy=(now, now, later.model_copy(update={"value": 0.9906})))
     assert replace(found, all=steep).sentences[0] == "Four times the pictures would bring +0.1 points."
+
+
+def test_an_expression_may_be_longer_than_a_file_name(official: Path) -> None:
+    classes = ",".join(CLASSES["cifar100"][:40])
+    assert len(classes) > 255
+    with pytest.raises(UserError, match="has 80 training images of 40 classes, too few for a learning curve"):
+        plan(f"cifar100:{classes}", data_dir=official)
 
 
 def test_too_few_pictures_are_refused() -> None:

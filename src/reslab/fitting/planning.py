@@ -1,5 +1,6 @@
 """Estimate how accurate a classifier would be with more pictures, and which pictures to label."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -158,7 +159,7 @@ def plan(
 
 def _read(data: str, *, data_dir: Path | None, allow_remote: bool) -> tuple[ImageSet, Pretrained, Resizing]:
     """Read the training images of a run or an expression, and choose the network that computes their features."""
-    if (Path(data) / "recipe.json").is_file():
+    if os.path.isfile(os.path.join(data, "recipe.json")):  # unlike Path.is_file, works for expressions of any length
         run = Run.open(data)
         recipe = run.recipe
         images = read_split_of(run, "train", data_dir=data_dir, allow_remote=allow_remote)
