@@ -2,13 +2,17 @@
 
 import json
 import multiprocessing
+import os
 import pickle
 import re
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +23,9 @@ from reslab.data.load import load
 from reslab.errors import Failure, UserError
 from reslab.records import SplitName
 from reslab.runs import Run
-from reslab.study import Study, cost
+from reslab.study import Study, cluster, cost
 from reslab.study.execute import do, read_budget, read_gradients, run_study
-from reslab.study.plan import Job, Machine, make_jobs
+from reslab.study.plan import Ended, Job, Lesson, Machine, make_jobs
 from reslab.training.progress import Display
 
 RUNS = ["relu-0", "elu-0", "taught-0", "relu-1", "elu-1", "taught-1"]  # seed by seed
@@ -138,9 +142,18 @@ def test_ctrl_c_is_a_sentence_and_the_same_call_goes_on(
     assert weights(tmp_path) == {name: weights(ran)[name] for name in ("relu-0", "relu-1")}
 
 
-@pytest.mark.parametrize("error", [Failure("the loss is not finite"), UserError("no such column"), OSError("disk")])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (Failure("the loss is not finite"), "the loss is not finite"),
+        (UserError("no such column"), "no such column"),
+        (OSError("disk"), "disk"),
+        (MemoryError(), "MemoryError"),
+        (torch.OutOfMemoryError("CUDA out of memory.\nSee the documentation"), "CUDA out of memory."),
+    ],
+)
 def test_a_run_that_fails_is_named_and_the_others_are_done(
-    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
 ) -> None:
     done: list[str] = []
 
@@ -155,10 +168,30 @@ def test_a_run_that_fails_is_named_and_the_others_are_done(
     monkeypatch.setattr("reslab.study.execute._write_gradients", lambda *arguments, **options: None)
     monkeypatch.setattr(cost, "estimate", lambda jobs, **options: [1.0 for _ in jobs])
     said: list[str] = []
-    with pytest.raises(Failure, match=rf"^relu-0: {error}; the same command resumes the study$"):
+    with pytest.raises(Failure, match=rf"^relu-0: {reason}; the same command resumes the study$"):
         run_study(study, out=tmp_path, say=said.append)
     assert done == ["elu-0", "relu-1", "elu-1", "taught-1"]  # all but what is taught to it
-    assert f"relu-0: failed, {error}" in said
+    assert f"relu-0: failed, {reason}" in said
+
+
+def test_an_error_that_nobody_expected_is_one_runs_too() -> None:
+    """Without Ray: in the worker, and as Ray passes it on."""
+    job = Job("relu", 0, Path("relu-0"), Lesson(Path("base-0"), "digits:0@20", "frozen"))
+    before = torch.get_num_threads()
+
+    def fail(job: Job, machine: Machine) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nSee the documentation")
+
+    order = cluster._Order(fail, Machine(), before, None, None, tuple(sys.argv), os.getcwd())
+    assert cluster._work(job, order, None) == Ended("failed", "CUDA out of memory.")
+
+    class RayTaskError(Exception):
+        cause = ZeroDivisionError("division by zero")
+
+    future: Future[Ended] = Future()
+    future.set_exception(RayTaskError("a traceback"))
+    ray = SimpleNamespace(exceptions=SimpleNamespace(RayTaskError=RayTaskError, RayError=Exception))
+    assert cluster._result(ray, future) == Ended("failed", "division by zero")
 
 
 def test_what_was_trained_but_not_evaluated_is_only_evaluated(study: Study, copied: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from reslab.errors import Failure, UserError, extra
 from reslab.machine.launch import set_up_threads
-from reslab.study.plan import Ended, Job, Lesson, Machine, Say, StudyOutcome, conclude
+from reslab.study.plan import FAILURES, Ended, Job, Lesson, Machine, Say, StudyOutcome, conclude
 from reslab.study.storage import Storage
 
 RETRIES: Final = 10  # a run that has crashed this many workers will crash the next one too
@@ -106,8 +106,8 @@ def _work(job: Job, order: _Order, base: Ended | None) -> Ended:
     try:
         with _near(job, order) as (near, machine):
             order.action(near, machine)
-    except (UserError, Failure, OSError) as error:
-        return Ended("failed", str(error))
+    except FAILURES as error:
+        return Ended.by(error)
     return Ended("done")
 
 
@@ -168,8 +168,8 @@ def _wait(ray: Any, references: dict[Path, Any], *, storage: Storage | None, say
 def _result(ray: Any, future: "Future[Ended]") -> Ended:
     try:
         return future.result()
-    except ray.exceptions.RayTaskError:
-        raise
+    except ray.exceptions.RayTaskError as error:
+        return Ended.by(error.cause)
     except ray.exceptions.RayError as error:
         return Ended("failed", f"lost its worker {RETRIES + 1} times, the last time by {type(error).__name__}")
 

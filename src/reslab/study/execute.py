@@ -16,7 +16,18 @@ from reslab.runs import Run, make_folder, write_json
 from reslab.runs.files import read_record
 from reslab.study.cluster import Cluster
 from reslab.study.cluster import do_all as do_on_cluster
-from reslab.study.plan import Ended, Job, Lesson, Machine, Say, StudyOutcome, check_folder, conclude, make_jobs
+from reslab.study.plan import (
+    FAILURES,
+    Ended,
+    Job,
+    Lesson,
+    Machine,
+    Say,
+    StudyOutcome,
+    check_folder,
+    conclude,
+    make_jobs,
+)
 from reslab.study.processes import Workers
 from reslab.study.processes import do_all as do_by_workers
 from reslab.study.spec import Gradients, Study, StudyRecord
@@ -83,9 +94,9 @@ def _do_all(
             do(job, machine)
         except Stopped as error:
             raise Failure(f"{job.out.name}: {error}; the same command resumes the study") from None
-        except (UserError, Failure, OSError) as error:
-            say(f"{job.out.name}: failed, {error}")
-            ended[job.out.resolve()] = Ended("failed", str(error))
+        except FAILURES as error:
+            ended[job.out.resolve()] = failed = Ended.by(error)
+            say(f"{job.out.name}: failed, {failed.reason}")
         else:
             ended[job.out.resolve()] = Ended("done")
     return conclude(jobs, ended)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypedDict, assert_never
+from typing import Final, Literal, TypedDict, assert_never
 
 from pydantic import TypeAdapter
 
@@ -15,6 +15,8 @@ from reslab.runs import Run
 from reslab.study.spec import Row, Study, Teaching, Training, pick_row
 
 Say = Callable[[str], None]
+# What ends a run and not its study; PyTorch raises a RuntimeError if a GPU's memory is full.
+FAILURES: Final = (UserError, Failure, OSError, RuntimeError, MemoryError)
 
 
 class Reading(TypedDict):
@@ -111,6 +113,12 @@ class Ended:
 
     word: Literal["done", "left", "failed"]
     reason: str = ""
+
+    @staticmethod
+    def by(error: BaseException) -> "Ended":
+        """Return that it has failed by an error; PyTorch's go on for lines."""
+        words = str(error).strip().partition("\n")[0]
+        return Ended("failed", words or type(error).__name__)
 
 
 def conclude(jobs: Sequence[Job], ended: Mapping[Path, Ended]) -> StudyOutcome:
