@@ -21,7 +21,7 @@ from reslab.fitting import choice, fit
 from reslab.fitting.sentences import _advice, summarize
 from reslab.network.network import Network
 from reslab.pretrained import Pretrained
-from reslab.records import Candidates
+from reslab.records import Candidate, Candidates
 from reslab.runs import Run
 from reslab.training import train
 
@@ -49,6 +49,19 @@ def pictures(tmp_path: Path) -> Path:
 def test_one_mistake_does_not_make_a_class_the_weakest(wrong: int, advice: str) -> None:
     candidates = Candidates.model_construct(candidates=())
     assert _advice("1", 12, candidates, wrong=wrong, total=30, path="run").startswith(f"Next: {advice}")
+
+
+@pytest.mark.parametrize(
+    ("what", "named"),
+    [
+        ("it", "efficientnet_lite0 at 128 pixels was left out"),
+        ("its logistic regression", "the logistic regression of efficientnet_lite0 at 128 pixels was left out"),
+    ],
+)
+def test_a_network_whose_head_alone_was_left_out_is_not_said_to_be(what: str, named: str) -> None:
+    slow = Candidate(network="efficientnet_lite0", image_size=128, left_out=what, would_take=30)
+    advice = _advice("1", 60, Candidates(minutes=1, seconds=1, candidates=(slow,)), wrong=9, total=90, path="run")
+    assert advice == f"Next: allow more time (--minutes), since {named}."
 
 
 @pytest.mark.usefixtures("small")

@@ -7,7 +7,7 @@ import numpy as np
 
 from reslab.data.check.findings import Report
 from reslab.data.check.words import count_pairs
-from reslab.records import Candidates
+from reslab.records import Candidate, Candidates
 from reslab.report.findings import confusion, strength
 from reslab.report.tables import num_wrong
 from reslab.runs import Run
@@ -75,5 +75,11 @@ def _advice(worst: str, count: int, candidates: Candidates | None, *, wrong: int
         images = counted(count, "training image") if count else "no training image"
         return f"Next: add pictures of “{worst}”, its weakest class, which has {images}."
     if left_out:
-        return f"Next: allow more time (--minutes), since {left_out[0].words} was left out."
+        return f"Next: allow more time (--minutes), since {_name_left_out(left_out[0])} was left out."
     return f"Next: look at the suspicious labels and the errors in the report, first those of “{worst}”."
+
+
+def _name_left_out(candidate: Candidate) -> str:
+    """Name the network that was left out, or the part of it."""
+    part = candidate.left_out or ""
+    return f"the {part.removeprefix('its ')} of {candidate.words}" if part.startswith("its ") else candidate.words
