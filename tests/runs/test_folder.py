@@ -1,11 +1,12 @@
 import importlib
 import json
+import re
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from reslab.errors import Failure, UserError
+from reslab.errors import Failure, Stopped, UserError
 from reslab.recipe.shipped import RECIPES
 from reslab.runs import Run, pack_weights, read_weights
 
@@ -169,6 +170,8 @@ def test_what_ends_a_beginning_is_raised_and_leaves_nothing_unless_it_can_be_res
     def begin():
         with run.beginning():
             run.write_recipe(RECIPES["digits-quick"])
+            for name in ("prior.json", "candidates.json", "model.safetensors", "memory.safetensors"):
+                (run.path / name).touch()
             if checkpoint:
                 run.write_checkpoint(sample.tensors(), {"epochs": 1})
             raise error
@@ -176,6 +179,20 @@ def test_what_ends_a_beginning_is_raised_and_leaves_nothing_unless_it_can_be_res
     with pytest.raises(type(error)):
         begin()
     assert run.path.exists() == left
+
+
+def test_ctrl_c_after_something_is_saved_tells_how_to_go_on(tmp_path, sample):
+    """The same command would be refused, since the folder is not empty."""
+    run = Run.create(tmp_path / "new")
+
+    def begin():
+        with run.beginning():
+            run.write_recipe(RECIPES["digits-quick"])
+            run.write_checkpoint(sample.tensors(), {"epochs": 1})
+            raise KeyboardInterrupt
+
+    with pytest.raises(Stopped, match=re.escape(f"stopped: resume with reslab train --resume {run.path}")):
+        begin()
 
 
 def test_weights_that_are_not_finite_are_not_written(finished):

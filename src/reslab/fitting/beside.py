@@ -23,7 +23,7 @@ from reslab.data.folds import split_folds
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import HOLD_OUT_SEED
 from reslab.data.split import hold_out
-from reslab.errors import Failure, UserError
+from reslab.errors import Stopped, UserError
 from reslab.fitting.choice import (
     Backbone,
     FittedHead,
@@ -177,22 +177,19 @@ def train(parts: Parts, recipe: Recipe, *, seed: int, until: float, silent: bool
     """
     recipe = derive(recipe, name=recipe.name, validation=len(parts.held_out.labels))
     with tempfile.TemporaryDirectory() as folder:
-        with begin(
-            recipe,
-            out=Path(folder, "run"),
-            seed=seed,
-            team=Team(pick_device("cpu")),
-            read=lambda: parts,
-            computing=Computing("off" if is_depthwise(recipe) else "auto", precision_of(recipe)),
-        ) as begun:
-            start = Start(begin_thawing(parts.training, recipe)) if recipe.pretrained else None
-            trainer = Trainer(begun, silent=silent, start=start, safety=Safety(until=until))
-            try:
-                run = trainer.train()
-            except Failure:
-                if trainer.stop.requested:  # this temporary run cannot be resumed
-                    raise KeyboardInterrupt from None
-                raise
+        try:
+            with begin(
+                recipe,
+                out=Path(folder, "run"),
+                seed=seed,
+                team=Team(pick_device("cpu")),
+                read=lambda: parts,
+                computing=Computing("off" if is_depthwise(recipe) else "auto", precision_of(recipe)),
+            ) as begun:
+                start = Start(begin_thawing(parts.training, recipe)) if recipe.pretrained else None
+                run = Trainer(begun, silent=silent, start=start, safety=Safety(until=until)).train()
+        except Stopped:  # this temporary run cannot be resumed
+            raise KeyboardInterrupt from None
         return Network.load(run.path, device="cpu"), run.log
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from reslab.errors import Failure, UserError, check_kind, find_similar
+from reslab.errors import Failure, Stopped, UserError, check_kind, find_similar
 from reslab.recipe.recipe import Recipe, StartingWeights, read_recipe
 from reslab.records import (
     FAMILIARITY,
@@ -59,6 +59,16 @@ BEFORE_THE_RECIPE = {
     "base.json",
     "base-memory.safetensors",
 }
+
+# What a run that saves no checkpoints may have written, with its recipe, before it ends.
+AFTER_THE_RECIPE = (
+    "recipe.json",
+    "log.jsonl",
+    "candidates.json",
+    "prior.json",
+    "model.safetensors",
+    "memory.safetensors",
+)
 
 START_DIGEST: Final = "sha256"  # of the original file, in the metadata of starting weights
 
@@ -176,6 +186,7 @@ class Run:
         """Hold the write lock of a new run; if the block fails before anything is saved, remove the run.
 
         After a Failure the run is kept, since it can be resumed.
+        Raises: Stopped instead of KeyboardInterrupt if something is saved, since the same command would be refused.
         """
         try:
             with self.locked():
@@ -183,16 +194,18 @@ class Run:
                     yield
                 except Failure:
                     raise
-                except BaseException:
+                except BaseException as error:
                     if not self.has_checkpoint:
                         self._discard()
+                    elif isinstance(error, KeyboardInterrupt):
+                        raise Stopped(f"stopped: resume with {self._resuming}") from None
                     raise
         finally:
             with suppress(OSError):  # it is usually not empty
                 self.path.rmdir()
 
     def _discard(self) -> None:
-        for name in ("recipe.json", "log.jsonl", *BEFORE_THE_RECIPE - {lock.NAME}):
+        for name in (*AFTER_THE_RECIPE, *BEFORE_THE_RECIPE - {lock.NAME}):
             with suppress(OSError):
                 (self.path / name).unlink(missing_ok=True)
 
@@ -362,8 +375,12 @@ class Run:
             return
         if self.is_locked:
             raise UserError(f"{self.path} is being trained by another process: wait until it has finished")
-        verb = "train" if self.recipe.extension is None else "extend"
-        raise UserError(f"{self.path} holds no finished network: resume with reslab {verb} --resume {self.path}")
+        raise UserError(f"{self.path} holds no finished network: resume with {self._resuming}")
+
+    @property
+    def _resuming(self) -> str:
+        """The command that resumes it."""
+        return f"reslab {'train' if self.recipe.extension is None else 'extend'} --resume {self.path}"
 
     @property
     def weights_path(self) -> Path:
