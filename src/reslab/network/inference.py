@@ -81,7 +81,7 @@ def predict_with(
     It is given features, logits and input of the network.
     """
     with _evaluating(model), torch.inference_mode():
-        network = fold(_FeaturesToo(model))
+        network = fold(WithFeatures(model))
         parts = []
         for batch in _split(images, model):
             prepared = prepare(batch)
@@ -91,7 +91,7 @@ def predict_with(
     return torch.cat(logits), torch.cat(measured)
 
 
-class _FeaturesToo(nn.Module):
+class WithFeatures(nn.Module):
     """A network that returns both features and logits."""
 
     def __init__(self, model: ImageClassifier) -> None:

@@ -11,15 +11,15 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from reslab.data.images import ImageSet
 from reslab.errors import UserError
 from reslab.evaluation.heat import evidence_maps
 from reslab.machine import kernels
 from reslab.measure.class_sets import find_threshold, members
-from reslab.models.layers import ImageClassifier
 from reslab.network.folding import fold
+from reslab.network.inference import WithFeatures
 from reslab.network.network import Network
 from reslab.runs import Run
 from reslab.serving.neighbours import Index, to_data_url
@@ -97,14 +97,14 @@ class Served:
         self.index: Index | None = None
         self.index_note = "No nearest training images."
         with torch.inference_mode():
-            self._folded = fold(_WithFeatures(self.network.module).eval())
+            self._folded = fold(WithFeatures(self.network.module).eval())
         # Import what evidence needs now: later it would hold up all requests.
         self._spread(torch.zeros(self.network.channels, *[self.network.image_size] * 2, dtype=torch.uint8), [0])
 
     @torch.inference_mode()
     def compute(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Compute logits (N, K) and features (N, D) of stored pixels (N, C, H, W), on the CPU."""
-        logits, features = self._folded(self.network.prepare(pixels))
+        features, logits = self._folded(self.network.prepare(pixels))
         return logits.float().cpu(), features.float().cpu()
 
     def answer(self, questions: Sequence[Question]) -> list[Reply]:
@@ -165,15 +165,3 @@ class Served:
             )
             for found in self.index.search(features[place, None], num=num)[0]
         ]
-
-
-class _WithFeatures(nn.Module):
-    """A network that returns its features along with its logits."""
-
-    def __init__(self, model: ImageClassifier) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.model.features(images)
-        return self.model.head(features), features
