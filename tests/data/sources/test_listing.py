@@ -154,6 +154,18 @@ READ: dict[str, tuple[Build, str, tuple[str, ...], dict[str | None, int]]] = {
     "classes called as splits": (fill("train", "bus"), "folder:{}:train,bus", ("train", "bus"), {None: 6}),
     "level 2": (fill("x/a", "x/b", "y/c", "y/d"), "folder:{}?level=2", ("a", "b", "c", "d"), {None: 12}),
     "level 1": (fill("x/a", "x/b", "y/c", "y/d"), "folder:{}?level=1", ("x", "y"), {None: 12}),
+    "level 2 of splits": (
+        fill("train/x/a", "train/x/b", "test/x/a", "test/x/b"),
+        "folder:{}?level=2",
+        ("a", "b"),
+        {"train": 6, "test": 6},
+    ),
+    "sub-folders in one split": (
+        fill("train/a/1", "train/a/2", "train/b/1", "train/b/2", "test/a", "test/b"),
+        "folder:{}",
+        ("a", "b"),
+        {"train": 12, "test": 6},
+    ),
     "labels in names": (
         lambda root: [draw(root / f"{name}.{n}.png") for name in ("cat", "dog") for n in range(2)],
         "folder:{}?label=^([a-z]+)",
@@ -266,6 +278,11 @@ REFUSED: dict[str, tuple[Build, str, str]] = {
         fill("x/a", "x/b", "y/c", "y/d"),
         "folder:{}",
         r"x and y \(.*\?level=1\) or a, b, c and d \(\?level=2",
+    ),
+    "two levels in splits": (
+        fill("train/x/a", "train/x/b", "test/x/a", "test/x/b"),
+        "folder:{}",
+        r"the folders of .*/test hold .* classes x \(write folder:[^ ]*[^n]\?level=1\) or a and b \(\?level=2",
     ),
     "a table beside": (fill("images", also=["labels.csv"]), "folder:{}", "write csv:.*/labels.csv"),
     "a table of splits": (fill("train", also=["train/metadata.csv"]), "folder:{}", "write csv:.*/train/metadata.csv"),

@@ -276,7 +276,10 @@ def _by_folder(layout: _Layout, tree: _Folder, level: int | None, without: Seque
     unused: list[Unused] = []
     for split, place in layout.places:
         if split is None:
-            _check_classes(place, tree, level, without)
+            _check_classes(place, tree, without)
+    if level is None:
+        _check_level([place for _, place in layout.places], tree, without)
+    for split, place in layout.places:
         place = place.of_classes()
         unused += place.unused
         folders = [folder for folder in place.folders if split is not None or not _is_empty_split(folder)]
@@ -298,9 +301,9 @@ def _is_empty_split(folder: _Folder) -> bool:
     return split_of(folder.own_name) is not None and not folder.has_pictures
 
 
-def _check_classes(place: _Folder, tree: _Folder, level: int | None, without: Sequence[str]) -> None:
+def _check_classes(place: _Folder, tree: _Folder, without: Sequence[str]) -> None:
     """Refuse a place whose folders are not classes, suggesting what it may be."""
-    folders = [folder for folder in place.class_folders if folder.own_name not in without]
+    folders = _without(place, without)
     if len(folders) == 1 and (wrapped := _wrapped(folders[0])):
         raise UserError(f"{place.path} holds a folder of classes: did you mean folder:{wrapped.path}?")
     if len(folders) < 2:
@@ -317,12 +320,25 @@ def _check_classes(place: _Folder, tree: _Folder, level: int | None, without: Se
         raise UserError(
             f"{place.path} holds splits inside of its classes ({inner[0].name}/): move them up, since {LAYOUTS}"
         )
-    if level is None and folders and all(not folder.pictures and len(folder.class_folders) > 1 for folder in folders):
+
+
+def _check_level(places: Sequence[_Folder], tree: _Folder, without: Sequence[str]) -> None:
+    """Refuse places whose folders all hold several folders of pictures and no pictures: either may be the classes."""
+    folders = [folder for place in places for folder in _without(place, without)]
+    if folders and all(not folder.pictures and len(folder.class_folders) > 1 for folder in folders):
+        inner = [each for folder in folders for each in folder.class_folders]
         raise UserError(
-            f"the folders of {place.path} hold folders of pictures: are its classes "
-            f"{named([each.own_name for each in folders], most=4)} (write folder:{tree.path}?level=1) or "
-            f"{named(sorted({each.own_name for each in inner}), most=4)} (?level=2)?"
+            f"the folders of {places[0].path} hold folders of pictures: are its classes "
+            f"{_name_all(folders)} (write folder:{tree.path}?level=1) or {_name_all(inner)} (?level=2)?"
         )
+
+
+def _without(place: _Folder, names: Sequence[str]) -> list[_Folder]:
+    return [folder for folder in place.class_folders if folder.own_name not in names]
+
+
+def _name_all(folders: Sequence[_Folder]) -> str:
+    return named(sorted({folder.own_name for folder in folders}), most=4)
 
 
 def _wrapped(folder: _Folder) -> _Folder | None:
