@@ -12,7 +12,7 @@ import scipy.optimize
 import scipy.stats
 
 from reslab.measure import intervals, metrics
-from reslab.measure.estimates import class_figures, gain, macro_figures, proportion
+from reslab.measure.estimates import class_figures, gain, macro_figures, proportion, share_of
 from reslab.measure.intervals import (
     Interval,
     difference_interval,
@@ -63,6 +63,10 @@ def test_a_proportion_lies_in_its_interval():
 def test_of_no_images_any_proportion_is_possible():
     assert ends(proportion_interval(np.array(0), total=np.array(0))) == (0, 1)
     assert proportion(np.array(0), total=np.array(0)) == Estimate(value=0, low=0, high=1)
+
+
+def test_the_share_of_answers_is_a_proportion_of_images():
+    assert share_of(np.array([True, False, True])) == proportion(np.array(2), total=np.array(3))
 
 
 def test_large_sets_have_nearly_the_interval_of_wilson():

@@ -23,9 +23,8 @@ from reslab.data.recipe_data import describe_data, recipe_here
 from reslab.errors import UserError, did_you_mean, show
 from reslab.evaluation.score import measure
 from reslab.machine import kernels
-from reslab.measure.estimates import difference, gain, macro_over, proportion
+from reslab.measure.estimates import difference, gain, macro_over, share_of
 from reslab.measure.intervals import Macro
-from reslab.measure.metrics import Answers
 from reslab.network.network import Network
 from reslab.recipe.shapes import Channels
 from reslab.records import Estimate, Figures, OtherData
@@ -188,12 +187,12 @@ def _compare(run: Run, images: ImageSet, predictions: Predictions) -> tuple[Esti
     places = _pair(run, images, own)
     if len(places) >= FEWEST_PAIRED * len(images.labels):
         there, here = map(list, zip(*places, strict=True))
-        return _share(right_there[there]), gain(right_there[there], after=right_here[here]), len(places)
+        return share_of(right_there[there]), gain(right_there[there], after=right_here[here]), len(places)
     same = np.isin(own.labels, predictions.labels)
     if not same.any():
         return None, None, 0
-    share = _share(right_there[same])
-    return share, difference(share, after=_share(right_here)), 0
+    share = share_of(right_there[same])
+    return share, difference(share, after=share_of(right_here)), 0
 
 
 def _pair(run: Run, images: ImageSet, own: Predictions) -> list[tuple[int, int]]:
@@ -208,7 +207,3 @@ def _pair(run: Run, images: ImageSet, own: Predictions) -> list[tuple[int, int]]
     places = {key: place for place, key in enumerate(there) if key is not None}
     is_unique = len(places) == len(there) and len(set(here)) == len(here)
     return [(places[key], place) for place, key in enumerate(here) if key in places] if is_unique else []
-
-
-def _share(right: Answers) -> Estimate:
-    return proportion(right.sum(), total=np.asarray(len(right)))

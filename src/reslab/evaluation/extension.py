@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from reslab.errors import UserError
-from reslab.measure import metrics
-from reslab.measure.estimates import gain, macro_over, proportion, proportions
+from reslab.measure.estimates import gain, macro_over, proportion, proportions, share_of
 from reslab.measure.metrics import Integers
-from reslab.records import Errors, Estimate, ExtensionFigures, Figures, NewClass, OldClass
+from reslab.records import Errors, ExtensionFigures, Figures, NewClass, OldClass
 from reslab.runs import Predictions, Run
 
 NUM_ERRORS = 3  # wrong classes listed for a new one, at most
@@ -59,15 +58,11 @@ def _old_figures(run: Run, before: Predictions, *, num_old: int) -> dict[str, An
         strict=True,
     )
     return {
-        "old_before": _share(right_before),
-        "old_after": _share(right_after),
+        "old_before": share_of(right_before),
+        "old_after": share_of(right_after),
         "old_change": gain(right_before, after=right_after),
         "old_classes": tuple(OldClass(before=one, after=other) for one, other in by_class),
     }
-
-
-def _share(right: metrics.Answers) -> Estimate:
-    return proportion(right.sum(), total=np.asarray(len(right)))
 
 
 def _new_class(label: int, *, classes: tuple[str, ...], num_old: int, figures: Figures) -> NewClass:

@@ -17,7 +17,7 @@ from reslab.data.images import ImageSet
 from reslab.data.recipe_data import describe_change, read_split_of
 from reslab.errors import UserError
 from reslab.machine import kernels
-from reslab.measure.estimates import gain, proportion
+from reslab.measure.estimates import gain, share_of
 from reslab.network.folding import fold
 from reslab.network.network import Network
 from reslab.network.onnx_file import OnnxFile
@@ -145,7 +145,7 @@ def race(networks: Sequence[Predict], images: ImageSet) -> list[Raced]:
 def _measure(name: str, raced: Raced, reference: Raced) -> Measured:
     return Measured(
         file=name,
-        accuracy=proportion(raced.right.sum(), total=np.asarray(len(raced.right))),
+        accuracy=share_of(raced.right),
         change=None if raced is reference else gain(reference.right, after=raced.right),
         images_per_second=raced.images_per_second,
     )

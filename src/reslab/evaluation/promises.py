@@ -7,7 +7,7 @@ import numpy as np
 
 from reslab.data.pictures import ANSWERED, is_answered
 from reslab.measure.class_sets import members
-from reslab.measure.estimates import proportion, proportions
+from reslab.measure.estimates import proportions, share_of
 from reslab.measure.metrics import Answers, softmax
 from reslab.records import AnsweredFigures, ClassSets, Estimate, SetFigures
 from reslab.runs import Familiarities, Predictions
@@ -31,7 +31,7 @@ def _measure_sets(predictions: Predictions, coverage: float, threshold: float) -
     of_class = np.bincount(labels, minlength=num_classes)
     return SetFigures(
         promised=coverage,
-        covered=proportion(held.sum(), total=np.asarray(len(labels))),
+        covered=share_of(held),
         size=float(size.mean()),
         single=float((size == 1).mean()),
         per_class=tuple(proportions(np.bincount(labels, held, minlength=num_classes), total=of_class)),
@@ -44,11 +44,11 @@ def measure_answered(predictions: Predictions, known: Familiarities) -> Answered
     answered = np.array([is_answered(each) for each in known.familiarity], dtype=bool)
     return AnsweredFigures(
         promised=ANSWERED,
-        answered=proportion(answered.sum(), total=np.asarray(len(right))),
+        answered=share_of(answered),
         accuracy=_accuracy(right[answered]),
         accuracy_of_others=_accuracy(right[~answered]),
     )
 
 
 def _accuracy(right: Answers) -> Estimate | None:
-    return proportion(right.sum(), total=np.asarray(len(right))) if len(right) else None
+    return share_of(right) if len(right) else None

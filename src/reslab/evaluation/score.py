@@ -12,7 +12,7 @@ from reslab.errors import UserError
 from reslab.evaluation.extension import measure_extension
 from reslab.evaluation.promises import measure_answered, measure_class_sets
 from reslab.measure import intervals, metrics
-from reslab.measure.estimates import bootstrapped, class_figures, macro_figures, proportion
+from reslab.measure.estimates import bootstrapped, class_figures, macro_figures, proportion, share_of
 from reslab.measure.metrics import Integers, Logits
 from reslab.records import (
     AnsweredFigures,
@@ -165,7 +165,7 @@ def _measure_without_copies(run: Run, split: SplitName, predictions: Predictions
     if copies.indices.ndim != 1 or not np.isin(copies.indices, np.arange(len(correct))).all():
         raise UserError(f"{run.path}: copies-test.npz is of other images; run reslab evaluate {run.path} again")
     correct = np.delete(correct, copies.indices)
-    accuracy = proportion(correct.sum(), total=np.asarray(len(correct))) if len(correct) else None
+    accuracy = share_of(correct) if len(correct) else None
     return WithoutCopies(num_copies=len(copies.indices), accuracy=accuracy)
 
 

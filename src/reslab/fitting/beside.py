@@ -34,7 +34,7 @@ from reslab.fitting.choice import (
     stack,
 )
 from reslab.machine.device import pick_device
-from reslab.measure.estimates import proportion
+from reslab.measure.estimates import share_of
 from reslab.models.efficientnet_lite import EfficientNetLiteClassifier
 from reslab.models.layers import ImageClassifier
 from reslab.network.finishing import finish
@@ -260,10 +260,9 @@ def solve_without(found: FittedHead, parts: Parts) -> Logits:
 
 
 def _judge(found: FittedHead, logits: Logits, labels: Integers, *, recipe: Recipe, share: float) -> Candidate:
-    hits = np.array((logits.argmax(1) == labels).sum())
     return found.candidate.model_copy(
         update={
-            "accuracy": proportion(hits, total=np.array(len(labels))),
+            "accuracy": share_of(logits.argmax(1) == labels),
             "log_loss": log_loss(logits, labels),
             "trained": recipe,
             "share": share,

@@ -19,7 +19,7 @@ from reslab.data.expression import find_groupings
 from reslab.data.folds import Folds, number_groups, split_folds
 from reslab.data.images import ImageSet
 from reslab.errors import UserError
-from reslab.measure.estimates import proportion
+from reslab.measure.estimates import share_of
 from reslab.pretrained import Pretrained, is_installed
 from reslab.pretrained.heads import STRENGTHS, Head, Integers, Method, solve
 from reslab.recipe.networks import MODELS, EfficientNetLite
@@ -286,11 +286,10 @@ def _found(
 ) -> FittedHead:
     temperature = fit_temperature(logits, labels)
     head, logits = head.divided(temperature), logits / temperature
-    hits = np.array((logits.argmax(1) == labels).sum())
     candidate = named(backbone).model_copy(
         update={
             "head": made,
-            "accuracy": proportion(hits, total=np.array(len(labels))),
+            "accuracy": share_of(logits.argmax(1) == labels),
             "log_loss": log_loss(logits, labels),
             "seconds": seconds,
         }

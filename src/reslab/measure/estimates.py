@@ -19,6 +19,11 @@ def proportion(successes: NDArray[Any], *, total: NDArray[Any]) -> Estimate:
     return proportions(successes.reshape(1), total=total.reshape(1))[0]
 
 
+def share_of(answers: Answers) -> Estimate:
+    """Return the share of images (N,) whose answer is true, with its interval."""
+    return proportion(answers.sum(), total=np.asarray(len(answers)))
+
+
 def proportions(successes: NDArray[Any], *, total: NDArray[Any]) -> list[Estimate]:
     """Return shares of images (K,) with their intervals; 0 where there are none."""
     return _estimates(metrics.ratio(successes, total), intervals.proportion_interval(successes, total=total))
