@@ -28,7 +28,7 @@ from reslab.data.sources.folder import list_folder
 from reslab.data.sources.foreign_shards import find_foreign, open_foreign, white_of_foreign
 from reslab.data.sources.listing import Listing, keys_of
 from reslab.data.sources.npz import has_validation, open_npz, white_of_npz
-from reslab.data.sources.packed import is_packed, unpack
+from reslab.data.sources.packed import is_packed, list_packed
 from reslab.data.sources.shards import open_shards, stream_shards, white_of_shards
 from reslab.data.sources.table import list_table
 from reslab.data.sources.white import white_of_listing
@@ -189,11 +189,12 @@ def find_digests(expression: str, split: Split, *, data_dir: Path | None = None)
 
 
 def _list_term(term: LocatedTerm, data_dir: Path | None) -> Listing:
+    def list_source(place: Path) -> Listing:
+        lister = list_table if term.source == "csv" else list_folder
+        return lister(place, classes=term.classes, without=term.without, options=term.options)
+
     place = find_place(term.path, data_dir)
-    if is_packed(place):
-        place = unpack(place)
-    list_source = list_table if term.source == "csv" else list_folder
-    return list_source(place, classes=term.classes, without=term.without, options=term.options)
+    return list_packed(place, list_source) if is_packed(place) else list_source(place)
 
 
 def find_place(path: Path, data_dir: Path | None) -> Path:

@@ -626,14 +626,72 @@ def pack(path: Path, members: dict[str, bytes]) -> None:
             tar.addfile(info, io.BytesIO(content))
 
 
+def pack_all(root: Path, name: str) -> None:
+    """Pack all files of a folder into an archive in it."""
+    files = [file for file in root.rglob("*") if file.is_file()]
+    pack(root / name, {str(file.relative_to(root)): file.read_bytes() for file in files})
+
+
 @pytest.mark.parametrize("name", ["pets.zip", "pets.tar.gz"])
 def test_an_archive_of_a_folder_is_read_as_the_folder(tmp_path: Path, name: str) -> None:
     fill("pets/a", "pets/b", num=4)(tmp_path)
-    pack(tmp_path / name, {str(file.relative_to(tmp_path)): file.read_bytes() for file in tmp_path.rglob("*.png")})
+    pack_all(tmp_path, name)
     for split in ("train", "test"):
         packed, unpacked = (load(f"folder:{tmp_path / place}", split, image_size=4) for place in (name, "pets"))  # type: ignore[arg-type]
         assert packed.names == unpacked.names
         assert packed.fingerprint == unpacked.fingerprint
+
+
+@pytest.mark.parametrize("name", ["signs.zip", "signs.tar.gz"])
+def test_files_beside_the_folder_of_an_archive_are_not_used(tmp_path: Path, name: str) -> None:
+    fill("signs/a", "signs/b", also=["README.md", "docs/notes.txt", "._signs", "__MACOSX/signs/a/._0.png"])(tmp_path)
+    pack_all(tmp_path, name)
+    listing = list_one(f"folder:{tmp_path / name}")
+    assert listing.names == list_one(f"folder:{tmp_path}/signs").names
+    assert listing.summary() == ["2 not used, beside the folder of pictures: README.md, docs/notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("folders", "also", "names"),
+    [
+        (["a", "b"], ["README.md"], "a/0.png a/1.png b/0.png b/1.png"),
+        (["a"], ["README.md"], "a/0.png a/1.png"),
+        (["a/x", "a/y", "b"], [], "a/x/0.png a/x/1.png a/y/0.png a/y/1.png b/0.png b/1.png"),
+    ],
+)
+def test_an_archive_is_entered_only_where_nothing_else_is(
+    tmp_path: Path, folders: list[str], also: list[str], names: str
+) -> None:
+    fill(*folders, num=2, also=also)(tmp_path)
+    pack_all(tmp_path, "signs.zip")
+    assert " ".join(list_one(f"folder:{tmp_path}/signs.zip?level=1").names) == names
+
+
+def test_parquet_in_an_archive_is_read_beside_other_files(tmp_path: Path) -> None:
+    draw(tmp_path / "1.png")
+    frame = pandas.DataFrame({"image": [(tmp_path / "1.png").read_bytes()] * 2, "label": ["a", "b"]})
+    members = {"data/t.parquet": frame.to_parquet(), "README.md": b"x"}
+    pack(tmp_path / "one.zip", members)
+    pack(tmp_path / "two.zip", members | {"t.parquet": frame.to_parquet()})
+    for name in ("one", "two"):
+        assert list_one(f"csv:{tmp_path}/{name}.zip").classes == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (["set/train/a", "set/test/b"], r"signs.zip must hold .* leave them out with folder:[^ ]*/signs.zip:-a,-b$"),
+        (["x/a", "x/b", "y/c", "y/d"], r"the folders of [^ ]*/signs.zip hold .*folder:[^ ]*/signs.zip\?level=1"),
+        ([], r"^[^ ]*/signs.zip holds no pictures in class folders: .* 1 not used, .txt files: notes.txt$"),
+        (["", "set/a", "set/b"], r"did you mean folder:[^ ]*/signs.zip/set\? \(unpack [^ ]*/signs.zip first\)$"),
+    ],
+)
+def test_messages_name_the_archive_and_not_the_cache(tmp_path: Path, folders: list[str], message: str) -> None:
+    fill(*folders, also=["notes.txt", "README"])(tmp_path)
+    pack_all(tmp_path, "signs.zip")
+    with pytest.raises(UserError, match=message) as error:
+        list_one(f"folder:{tmp_path}/signs.zip")
+    assert os.environ["RESLAB_CACHE"] not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["evil.zip", "evil.tgz"])

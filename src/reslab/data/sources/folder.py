@@ -152,6 +152,11 @@ def _words(name: str) -> list[str]:
 # ---- what lies there
 
 
+def is_junk(name: str) -> bool:
+    """Return whether a file or folder is hidden, or an operating system's own."""
+    return name.lower() in _JUNK or name.startswith(".")
+
+
 def _walk(path: Path, name: str, above: tuple[str, ...]) -> _Folder:
     try:
         with os.scandir(path) as entries:
@@ -164,7 +169,7 @@ def _walk(path: Path, name: str, above: tuple[str, ...]) -> _Folder:
     folders: list[_Folder] = []
     for entry in found:
         inside = _join(name, entry.name)
-        if entry.name.lower() in _JUNK or entry.name.startswith("."):
+        if is_junk(entry.name):
             continue
         if os.path.isdir(entry.path):  # False for a link to itself, for which DirEntry.is_dir raises
             if os.path.realpath(entry.path) in above:

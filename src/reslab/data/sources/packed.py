@@ -1,16 +1,24 @@
 """A folder in a zip or tar archive, unpacked into the cache, where it stays until room is needed.
 
+A folder around all others is skipped; files beside it are not used, unless they are pictures or Parquet.
+
 Only regular files below the archive's own folder are allowed: links, devices, absolute paths and paths that lead out
 are refused, and so are archives that would unpack to far more than their size on disk.
 """
 
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from zipfile import ZipFile
 
+from reslab.data.pictures import is_picture
+from reslab.data.sources.folder import is_junk
+from reslab.data.sources.listing import Listing, Unused
+from reslab.data.sources.parquet import ENDING as PARQUET
 from reslab.data.storage.blocks import stamp_files
 from reslab.data.storage.cache import make_room, name_of, opening
 from reslab.errors import Failure, UserError
@@ -27,12 +35,27 @@ def is_packed(path: Path) -> bool:
     return path.name.lower().endswith(ENDINGS) and path.is_file()
 
 
-def unpack(path: Path) -> Path:
-    """Unpack an archive once and return its folder, skipping a single folder around all others.
+def list_packed(path: Path, list_source: Callable[[Path], Listing]) -> Listing:
+    """Unpack an archive once and list its folder. Errors name the archive, not its place in the cache.
 
-    Raises: UserError if it is not a valid and safe archive; Failure if it cannot be written.
+    Raises: UserError if it is not a valid and safe archive, or cannot be listed; Failure if it cannot be written.
     """
+    folder = root = _unpack_once(path)
+    beside: list[Path] = []
+    while (inner := _find_inner(folder)) is not None:
+        beside += [file for each in _visible(folder) if each != inner for file in _files_of(each)]
+        folder = inner
+    try:
+        listing = list_source(folder)
+    except UserError as error:
+        sentence = str(error).replace(str(folder), str(path))
+        error.args = (f"{sentence} (unpack {path} first)" if f"{path}/" in sentence else sentence,)
+        raise
+    unused = [Unused(file.relative_to(root).as_posix(), "beside the folder of pictures", "") for file in beside]
+    return replace(listing, root=path, unused=(*listing.unused, *unused))
 
+
+def _unpack_once(path: Path) -> Path:
     def make(part: Path) -> dict[str, Any]:
         try:
             num = _unpack(path, part / path.name)
@@ -43,10 +66,35 @@ def unpack(path: Path) -> Path:
         return {"origin": f"folder:{path}", "split": "unpacked", "shape": [num]}
 
     with opening(name_of("unpacked", stamp_files([path])), make) as entry:
-        folder = entry / path.name
-    while len(inside := [each for each in folder.iterdir() if each.name != "__MACOSX"]) == 1 and inside[0].is_dir():
-        folder = inside[0]
-    return folder
+        return entry / path.name
+
+
+def _find_inner(folder: Path) -> Path | None:
+    """Find the only folder in a folder, or the only one with pictures, if those are in folders of it."""
+    inside = found = _visible(folder)
+    if len(inside) > 1:
+        found = list(islice((each for each in inside if any(map(_is_read, _files_of(each)))), 2))
+    if len(found) != 1 or not found[0].is_dir():
+        return None
+    is_class = len(inside) > 1 and any(each.is_file() and is_picture(each) for each in _visible(found[0]))
+    return None if is_class else found[0]
+
+
+def _is_read(file: Path) -> bool:
+    return file.suffix.lower() == PARQUET or is_picture(file)
+
+
+def _files_of(path: Path) -> Iterator[Path]:
+    """Yield a file itself, or those in a folder and its folders."""
+    if not path.is_dir():
+        yield path
+        return
+    for each in _visible(path):
+        yield from _files_of(each)
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(each for each in folder.iterdir() if not is_junk(each.name))
 
 
 def _unpack(path: Path, into: Path) -> int:
