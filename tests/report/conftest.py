@@ -409,6 +409,6 @@ def taught_page(taught: Run, read_page: Callable[[Path], Page]) -> Page:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the drawing of figures, which takes most of a report's time."""
-    png = figures.thumbnail(np.zeros((1, 2, 2), np.uint8), largest=2)
+    png = figures.thumbnail(np.zeros((1, 2, 2), np.uint8))
     monkeypatch.setattr(figures, "_png", lambda figure: png)
     monkeypatch.setattr(interactive, "PLOTLY", "page.js")

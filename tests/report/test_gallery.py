@@ -11,13 +11,14 @@ from markdown_it import MarkdownIt
 from sklearn.datasets import load_sample_images
 
 from reslab.errors import UserError
-from reslab.evaluation.gallery import IMAGES_OF_CELLS, NUM_DOUBTS, NUM_FEATURES, NUM_HEAT_MAPS
+from reslab.evaluation.gallery import IMAGES_OF_CELLS, NUM_FEATURES, NUM_HEAT_MAPS
 from reslab.report import draw, tabulate, write_report
 from reslab.report.interactive import PLOTLY
 from reslab.report.plane import to_plane
 from reslab.report.printing import find_browser
 from reslab.report.sheets import make_sheet
 from reslab.runs import Features, HeatMaps, drop_exhibit, read_exhibit, write_exhibit
+from reslab.runs.gallery import NUM_DOUBTS
 
 
 def test_looks_and_doubts_stand_on_the_page(rich, rich_page):

@@ -17,10 +17,10 @@ from reslab.measure.metrics import Integers, softmax
 from reslab.network.network import Network
 from reslab.records import SplitName
 from reslab.runs import Doubts, Features, GalleryImages, HeatMaps, Predictions, Run, drop_exhibit, write_exhibit
-from reslab.runs.gallery import ExhibitT
+from reslab.runs.gallery import NUM_DOUBTS, ExhibitT
 
 IMAGES_A_CELL, IMAGES_OF_CELLS = 10, 1000  # of a confusion matrix
-NUM_FEATURES, NUM_HEAT_MAPS, NUM_DOUBTS = 800, 12, 36  # heat maps: this many for right and for wrong answers each
+NUM_FEATURES, NUM_HEAT_MAPS = 800, 12  # heat maps: this many for right and for wrong answers each
 LARGEST = 64  # pixels a side
 
 

@@ -25,6 +25,7 @@ from reslab.language import decimal, say, short
 
 NUMBERS_UP_TO = 25  # classes; above, the cells of a matrix are too small for numbers
 SIDE_BY_SIDE_UP_TO = 10  # classes; above, a matrix takes the width of the page
+LARGEST = 96  # pixels of a thumbnail; smaller images stay as they are and the page enlarges them
 
 _HALF, _FULL = 450, 900
 _PIXELS_PER_INCH = 100
@@ -328,12 +329,12 @@ def scatter(points: NDArray[np.float64], *, labels: NDArray[np.int64], classes: 
 # ---- images
 
 
-def thumbnail(image: NDArray[np.uint8], *, largest: int) -> bytes:
-    """Encode an image (C, H, W) as PNG, shrunk if a side exceeds `largest`; anything but RGB becomes grey."""
+def thumbnail(image: NDArray[np.uint8]) -> bytes:
+    """Encode an image (C, H, W) as PNG, shrunk if a side exceeds `LARGEST`; anything but RGB becomes grey."""
     pixels = image.transpose(1, 2, 0) if len(image) == 3 else image.mean(axis=0).round().astype(np.uint8)
     picture = Image.fromarray(np.ascontiguousarray(pixels))
-    if max(picture.size) > largest:
-        picture.thumbnail((largest, largest))
+    if max(picture.size) > LARGEST:
+        picture.thumbnail((LARGEST, LARGEST))
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return buffer.getvalue()

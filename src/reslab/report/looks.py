@@ -9,11 +9,8 @@ from reslab.report.figures import thumbnail
 from reslab.report.inputs import Inputs
 from reslab.report.pictures import Picture
 from reslab.report.sheets import overlay
-from reslab.runs.gallery import GOOD_ENOUGH
+from reslab.runs.gallery import GOOD_ENOUGH, NUM_DOUBTS
 from reslab.words import certainty, counted, percent
-
-NUM_DOUBTS = 36
-_LARGEST = 96  # pixels
 
 
 class Look(NamedTuple):
@@ -61,7 +58,7 @@ def _look(inputs: Inputs, place: int, heat: np.ndarray) -> Look:
         if true == predicted
         else say("{image}: {true}, taken for {predicted} with {certainty}", **names)
     )
-    image = Picture(name=f"look-{index}", png=thumbnail(shown.images[place], largest=_LARGEST), alt=what)
+    image = Picture(name=f"look-{index}", png=thumbnail(shown.images[place]), alt=what)
     on_the_right = heat.shape[1] > 1 and heat[:, heat.shape[1] // 2 :].sum() > heat[:, : heat.shape[1] // 2].sum()
     alt = (
         say("Heat map of test image {index} for {name}: most of it lies in the right half", index=index, name=predicted)
@@ -91,7 +88,7 @@ def doubts(inputs: Inputs) -> list[Doubt]:
             given=classes[given],
             answer=classes[answer],
         )
-        picture = Picture(name=f"doubt-{index}", png=thumbnail(shown.images[place], largest=_LARGEST), alt=alt)
+        picture = Picture(name=f"doubt-{index}", png=thumbnail(shown.images[place]), alt=alt)
         words = percent(float(row[given])), certainty(float(row[answer]))
         found.append(Doubt(picture, classes[given], words[0], classes[answer], words[1], inputs.file_of(index)))
     return found

@@ -15,7 +15,6 @@ from reslab.report.tables import Cell, Table, confused_pairs
 from reslab.words import certainty, percent
 
 NUM_PAIRS, IMAGES_A_PAIR, NUM_WORST = 8, 10, 24
-_LARGEST = 96  # pixels; small images stay as they are and the page enlarges them
 
 
 class Mistake(NamedTuple):
@@ -115,5 +114,5 @@ class Mistakes:
             predicted=predicted,
             certainty=sure,
         )
-        picture = Picture(name=f"test-{index}", png=figures.thumbnail(image, largest=_LARGEST), alt=alt)
+        picture = Picture(name=f"test-{index}", png=figures.thumbnail(image), alt=alt)
         return Mistake(picture, true, predicted, sure, self._inputs.file_of(index))

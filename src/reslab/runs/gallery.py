@@ -56,6 +56,7 @@ class Familiarities(NamedTuple):
 # Published test sets have on average 3.3 % wrong labels (Northcutt et al. 2021, arXiv:2103.14749): for a network with a
 # lower accuracy than this, at most one doubt in six would be right.
 GOOD_ENOUGH = 0.8  # accuracy, to doubt a label
+NUM_DOUBTS = 36  # of the least credible labels, whose images are kept and shown
 
 
 Exhibit = GalleryImages | Features | HeatMaps | Doubts | Copies | Familiarities
