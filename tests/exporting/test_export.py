@@ -106,7 +106,10 @@ def test_files_the_app_and_the_command_say_the_same_calibrated_probabilities_and
     network = finish(plain, images=load(finished.recipe.data, "train", image_size=8), held_out=None, usual=2.0).network
     features = network.features(torch.from_numpy(images))
     logits = network.logits(torch.from_numpy(images))
-    network.familiarity = fit_familiarity(features[:60], torch.arange(60) % 3, features[60:], logits[60:])
+    texture = network.texture(torch.from_numpy(images))
+    network.familiarity = fit_familiarity(
+        features[:60], torch.arange(60) % 3, features[60:], logits[60:], statistics=(texture[:60], texture[60:])
+    )
     network.save(finished.weights_path)
     wanted = (before / 2).softmax(1)[:20].numpy()
     first = [tmp_path / "first.png"]
