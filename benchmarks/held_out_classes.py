@@ -46,9 +46,10 @@ def make_far(own: Tensor) -> dict[str, Tensor]:
     }
 
 
-def find_scale(scores: NDArray[np.float64]) -> float:
-    """Return how far the lowest 5 % lie below the median, by which familiarity divides a score."""
-    return float(np.quantile(scores, 0.5) - np.quantile(scores, 0.05))
+def scale(scores: NDArray[np.float64], held_out: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Limit and divide a score as familiarity does."""
+    low, middle, high = np.quantile(held_out, (0.05, 0.5, 0.95))
+    return np.asarray(np.minimum(scores, high) / (middle - low))
 
 
 def main() -> None:
@@ -75,7 +76,7 @@ def main() -> None:
     sums = [each for num in (1, 2, 3, 4, 5) for each in combinations(SUMMED, num)]
 
     def add(found: dict[str, NDArray[np.float64]], names: tuple[str, ...]) -> NDArray[np.float64]:
-        return np.asarray(np.sum([found[name] / find_scale(before[name]) for name in names], axis=0))
+        return np.asarray(np.sum([scale(found[name], before[name]) for name in names], axis=0))
 
     result = {
         "recipe": run.recipe.name,

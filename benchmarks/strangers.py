@@ -120,7 +120,7 @@ def score(seen: Seen, *, known: Tensor, familiarity: Familiarity) -> dict[str, N
 
 
 def sum_up(familiarity: Familiarity, *scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.stack(scores, axis=1) @ (1 / familiarity.scales.double().numpy())
+    return familiarity.sum_up(torch.from_numpy(np.stack(scores, axis=1))).numpy()
 
 
 @torch.inference_mode()

@@ -163,3 +163,13 @@ def test_a_few_outliers_do_not_decide_how_much_a_score_counts():
 def test_scores_that_are_mostly_equal_do_not_count_more_than_others():
     scores = torch.tensor([[1.0, 0.0]] * 99 + [[0.0, 0.0]])
     assert Familiarity(torch.nn.Identity(), scores).scales.tolist() == [pytest.approx(0.1), pytest.approx(1e-6)]
+
+
+def test_large_logits_do_not_make_up_for_features_unlike_any():
+    generator = torch.Generator().manual_seed(0)
+    known = torch.randn(400, 16, generator=generator) + 4
+    logits = torch.randn(400, 3, generator=generator)
+    familiarity = fit_frozen(known, known, logits)
+    strange = torch.randn(50, 16, generator=generator)
+    assert float(familiarity(strange, 1000 * torch.eye(3)[:1].expand(50, -1)).max()) <= 0.05
+    assert float((familiarity(known, logits) > 0.05).float().mean()) > 0.9

@@ -1,16 +1,17 @@
 """Familiarity: how similar a picture is to the training images, as a conformal p-value.
 
 Several scores measure the similarity of a picture to the training images. Each is divided by how far the lowest 5 % of
-the held-out images lie below their median, which a few outliers do not change, and they are summed. A picture's
-familiarity is the share of the held-out images and itself whose sum is no higher: a conformal p-value. Of pictures from
-the same distribution as the training images, at most 5 % have a familiarity of 0.05 or less, whatever the network; so
-answering above that answers at least 95 % of them.
+the held-out images lie below their median, which a few outliers do not change, and they are summed. None counts for
+more than what the highest 5 % exceed, since one score must not outvote the others: noise can have large logits, too.
+A picture's familiarity is the share of the held-out images and itself whose sum is no higher: a conformal p-value. Of
+pictures from the same distribution as the training images, at most 5 % have a familiarity of 0.05 or less, whatever the
+network; so answering above that answers at least 95 % of them.
 
 A network that was trained on the images has four scores: the energy, the log-sum-exp of the logits minus their mean;
 the norm of the features, up to the training images' median; how much nearer the features are to a class than to all
-images, by Mahalanobis distances; and the `texture` of the pixels alone. If the
-layers below the head are frozen, their features were not trained on these classes, and there are two scores: the
-energy, and the similarity to the tenth nearest training image.
+images, by Mahalanobis distances; and the `texture` of the pixels alone. If the layers below the head are frozen, their
+features were not trained on these classes, and there are two scores: the energy, and the similarity to the tenth
+nearest training image.
 benchmarks/held_out_classes.py compares these with others.
 
 Sources: Liu et al. 2020, "Energy-based Out-of-distribution Detection", arXiv:2010.03759; Ren et al. 2021, "A Simple Fix
@@ -43,7 +44,7 @@ FEWEST: Final = 19  # held-out images: with fewer, even the strangest picture ha
 _NEIGHBOURS: Final = 10
 _SHRINKAGE: Final = 0.1  # of the correlations of features within classes, so that few images suffice
 _SAME: Final = 0.999  # cosine of an image's features with themselves in half precision
-_TAIL: Final = 0.05  # share of the held-out images that are least like the training images
+_TAIL: Final = 0.05  # share of the held-out images with the lowest, or highest, scores
 _TEXTURE: Final = "texture."
 _EQUAL: Final = 1e-5  # sums that differ by less count as equal, on any device
 
@@ -57,6 +58,7 @@ class Familiarity(nn.Module):
 
     scores: Tensor
     scales: Tensor
+    limits: Tensor
     sums: Tensor
 
     def __init__(self, measure: nn.Module, scores: Tensor, texture: Texture | None = None) -> None:
@@ -64,10 +66,11 @@ class Familiarity(nn.Module):
         self.measure, self.texture = measure, texture
         self.register_buffer("scores", scores)
         self.register_buffer("scales", _find_scales(scores))
-        self.register_buffer("sums", (scores / self.scales).sum(dim=1))
+        self.register_buffer("limits", scores.quantile(1 - _TAIL, dim=0))
+        self.register_buffer("sums", self.sum_up(scores))
 
     def forward(self, features: Tensor, logits: Tensor, images: Tensor | None = None) -> Tensor:
-        own = (self.score(features, logits, images) / self.scales).sum(dim=1)
+        own = self.sum_up(self.score(features, logits, images))
         no_more = (self.sums <= own[:, None] + _EQUAL).sum(dim=1)
         return (1 + no_more).float() / (1 + len(self.sums))
 
@@ -78,6 +81,10 @@ class Familiarity(nn.Module):
             return scores
         assert images is not None
         return torch.cat([scores, self.texture(images)[:, None]], dim=1)
+
+    def sum_up(self, scores: Tensor) -> Tensor:
+        """Return the sums (N,) of scores (N, S), on one scale and up to their limits."""
+        return (torch.minimum(scores, self.limits) / self.scales).sum(dim=1)
 
     def to_tensors(self) -> dict[str, NDArray[Any]]:
         """Return the tensors to store in a weights file."""
