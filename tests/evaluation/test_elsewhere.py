@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reslab.data.load import load
+from reslab.data.framing import Form
+from reslab.data.load import load, load_uncut
 from reslab.errors import UserError
 from reslab.evaluation.elsewhere import evaluate_elsewhere
 from reslab.measure.estimates import difference
@@ -42,6 +43,31 @@ def test_other_pictures_of_some_classes_are_measured_beside_the_run_s_figures(ru
     assert found.figures.macro_f1.value > 0.9 * found.figures.accuracy.value
     assert path.parent == run.path
     assert (run.path / "evaluation.json").read_bytes() == before
+
+
+def test_a_class_may_have_one_picture_or_copies_of_one(run, tmp_path):
+    folder = write_pictures(tmp_path / "few")
+    for path in sorted((folder / "4").iterdir())[1:]:
+        path.unlink()
+    for path in sorted((folder / "1").iterdir())[1:]:
+        shutil.copy(min((folder / "1").iterdir()), path)
+    found, _ = evaluate_elsewhere(run, data=f"folder:{folder}")
+    assert found.is_whole
+    assert (found.figures.num_images, found.data.num_images) == (11, 11)
+    grouped, _ = evaluate_elsewhere(run, data=f"folder:{folder}?group=parent")
+    assert grouped.figures == found.figures
+    (run.path / "evaluation.json").unlink()  # so that it has to look for the run's own pictures
+    run.write_digests("train", np.arange(1, 112, dtype=np.uint64))
+    assert evaluate_elsewhere(run, data=f"folder:{folder}")[0].figures == found.figures
+
+
+def test_all_deep_pictures_of_a_folder_have_one_white(tmp_path):
+    for value, name in ((1000, "1"), (2000, "4")):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.full((8, 8), value, np.uint16)).save(tmp_path / name / "x.png")
+    images = load_uncut(f"folder:{tmp_path}", form=Form(8))
+    assert images.white == 4095
+    assert images.images[:, 0, 0, 0].tolist() == [round(255 * value / 4095) for value in (1000, 2000)]
 
 
 def test_pictures_of_one_name_are_paired_whatever_their_ending(run, tmp_path):

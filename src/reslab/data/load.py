@@ -161,6 +161,28 @@ def load_validation(
     return _as_set(labelled, expression, "validation", white=form.white)
 
 
+def load_uncut(expression: str, *, data_dir: Path | None = None, form: Form) -> ImageSet | None:
+    """Load all pictures of an expression as one set, if all are files that nobody has split; None otherwise.
+
+    A class may have a single picture. Limits of training images do not count.
+    Raises: as `load` does.
+    """
+    terms, listings = parse(expression), list_files(expression, data_dir=data_dir)
+    if len(listings) < len(terms) or any(listing.splits is not None for _, listing in listings):
+        return None
+    whole = [(term, listing.uncut()) for term, listing in listings]
+    if form.white is None:
+        whites = [white_of_listing(listing) for _, listing in whole]
+        form = form._replace(white=max((white for white in whites if white is not None), default=None))
+    parts = []
+    for term, listing in whole:
+        part = _read_opened(open_listing(listing, split="train", form=form), term, "train", form, skip_damaged=False)
+        parts.append(_convert(part, term, form.channels))
+    _check_channels(terms, parts, expression)
+    _check_names(parts, expression, merge=False)
+    return _as_set(_join(parts), expression, "train", white=form.white)
+
+
 def list_files(expression: str, *, data_dir: Path | None = None) -> list[tuple[LocatedTerm, Listing]]:
     """List the picture files of each folder or table of an expression.
 

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from reslab.data.expression import LocatedTerm, Term, parse
+from reslab.data.framing import Form
 from reslab.data.images import ImageSet
-from reslab.data.load import find_place, join_sets, list_files, load
+from reslab.data.load import find_place, load, load_uncut
 from reslab.data.recipe_data import describe_data, recipe_here
 from reslab.errors import UserError, did_you_mean, show
 from reslab.evaluation.score import measure
@@ -130,8 +131,10 @@ def _holds_training_images(run: Run, expression: str, *, data_dir: Path | None) 
     known = run.digests.get("train")
     if known is None or not known.all():
         return False
-    found = load(expression, "train", data_dir=data_dir, image_size=run.recipe.image_size).digests
-    return found is not None and bool(np.isin(known, found).mean() > 0.5)
+    images = load_uncut(expression, data_dir=data_dir, form=Form(run.recipe.image_size))
+    if images is None:
+        images = load(expression, "train", data_dir=data_dir, image_size=run.recipe.image_size)
+    return images.digests is not None and bool(np.isin(known, images.digests).mean() > 0.5)
 
 
 def _place_of(term: Term, data_dir: Path | None) -> str:
@@ -150,22 +153,20 @@ def _has_test(run: Run) -> bool:
 def _read(network: Network, expression: str, *, data_dir: Path | None) -> tuple[ImageSet, bool]:
     """Read the test split, or all pictures if the data has no splits; also return whether it is all of them."""
     channels: dict[int, Channels] = {1: 1, 3: 3}
-
-    def read(split: str) -> ImageSet:
-        return load(
-            expression,
-            "train" if split == "train" else "test",
-            data_dir=data_dir,
-            image_size=network.image_size,
-            resize=network.resizing,
-            white=network.white,
-            channels=channels.get(network.channels, "auto"),
-        )
-
-    listings = list_files(expression, data_dir=data_dir)
-    is_whole = len(listings) == len(parse(expression)) and all(listing.splits is None for _, listing in listings)
-    test = read("test")
-    return (join_sets(read("train"), test), True) if is_whole else (test, False)
+    form = Form(network.image_size, network.resizing, channels.get(network.channels, "auto"), network.white)
+    whole = load_uncut(expression, data_dir=data_dir, form=form)
+    if whole is not None:
+        return whole, True
+    test = load(
+        expression,
+        "test",
+        data_dir=data_dir,
+        image_size=form.image_size,
+        resize=form.resize,
+        white=form.white,
+        channels=form.channels,
+    )
+    return test, False
 
 
 def _label_as(images: ImageSet, classes: Sequence[str], *, expression: str) -> ImageSet:

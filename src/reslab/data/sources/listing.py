@@ -94,6 +94,11 @@ class Listing:
         chosen = cut_by_key(self.keys(), self.labels, classes=self.classes, split=split)
         return self.subset(chosen)
 
+    def uncut(self) -> "Listing":
+        """Take all files as the training split, so that no test split is cut."""
+        split: Split = "train"
+        return replace(self, splits=(split,) * len(self.files))
+
     def summary(self) -> list[str]:
         """Describe how the source was interpreted and what is not used, a sentence each."""
         return [*self.notes, *describe_all_unused(self.unused)]
