@@ -26,6 +26,7 @@ from reslab.data.pictures import (
     opening,
     readable_endings,
     shrink,
+    to_rgb,
     with_channels,
 )
 from reslab.data.storage.blocks import resize as resize_images
@@ -347,6 +348,17 @@ def test_channels_are_converted_as_pillow_does(own: int, wanted: int) -> None:
     assert abs(np.asarray(one).astype(int) - found).max() <= 1
     with pytest.raises(UserError, match="only grey"):
         with_channels(images, 4)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_images_are_shown_in_rgb(channels: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, channels, 5, 4), np.uint8)
+    shown = to_rgb(images)
+    assert (shown.shape, shown.dtype) == ((2, 5, 4, 3), np.uint8)
+    for place in range(3):
+        expected = images[:, place] if channels == 3 else np.rint(images.astype(float).mean(axis=1))
+        np.testing.assert_array_equal(shown[..., place], expected)
+    np.testing.assert_array_equal(to_rgb(images[0]), shown[0])
 
 
 @pytest.mark.parametrize("kind", [float, np.float32, np.float64])

@@ -406,6 +406,13 @@ def losses_of(image: Image.Image, *, white: int | None = None) -> Iterator[str]:
         yield "transparency, laid on white"
 
 
+def to_rgb(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Turn images (..., C, H, W) into (..., H, W, 3); anything but RGB becomes grey, the mean of the channels."""
+    if images.shape[-3] != 3:
+        images = np.repeat(images.mean(axis=-3, keepdims=True).round().astype(np.uint8), 3, axis=-3)
+    return np.moveaxis(images, -3, -1)
+
+
 def with_channels(images: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     """Convert images (..., C, H, W) to grey (1) or RGB (3) with the given `channels`.
 

@@ -21,6 +21,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, ScalarFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
+from reslab.data.pictures import to_rgb
 from reslab.language import decimal, say, short
 
 NUMBERS_UP_TO = 25  # classes; above, the cells of a matrix are too small for numbers
@@ -341,15 +342,14 @@ def thumbnail(image: NDArray[np.uint8]) -> bytes:
 
 
 def image_rows(rows: Sequence[NDArray[np.uint8]], *, classes: Sequence[str]) -> bytes:
-    """Draw a row of images (N, C, H, W) for each class, named at its left; images of one channel are grey."""
+    """Draw a row of images (N, C, H, W) for each class, named at its left; anything but RGB is grey."""
     across = max(map(len, rows))
     with _style():
         figure = _new(130 + 48 * across, 52 * len(rows))
         for number, (images, name) in enumerate(zip(rows, classes, strict=True)):
-            for place, image in enumerate(images):
+            for place, pixels in enumerate(to_rgb(images)):
                 axes = figure.add_subplot(len(rows), across, number * across + place + 1)
-                pixels = image.transpose(1, 2, 0) if len(image) == 3 else image.mean(axis=0)
-                axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+                axes.imshow(pixels, interpolation="nearest")
                 axes.set(xticks=[], yticks=[])
                 axes.spines[:].set_visible(False)
                 if place == 0:

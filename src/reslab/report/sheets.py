@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from reslab.data.pictures import to_rgb
+
 LOSSLESS_UP_TO = 250_000  # bytes; above, a sheet is compressed with small losses
 QUALITY = 80
 HEAT_SIDE = 96  # pixels of an image with a heat map over it
@@ -34,13 +36,6 @@ def make_sheet(images: NDArray[np.uint8]) -> tuple[str, bytes]:
     return ("png", lossless) if len(lossless) <= LOSSLESS_UP_TO else ("webp", _encode(picture, "WEBP"))
 
 
-def to_rgb(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Turn (M, C, H, W) into (M, H, W, 3); anything but RGB becomes grey."""
-    if images.shape[1] != 3:
-        images = images.mean(axis=1, keepdims=True).round().astype(np.uint8).repeat(3, axis=1)
-    return images.transpose(0, 2, 3, 1)
-
-
 def _encode(picture: Image.Image, kind: str) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, format=kind, quality=QUALITY)
@@ -50,9 +45,8 @@ def _encode(picture: Image.Image, kind: str) -> bytes:
 def overlay(image: NDArray[np.uint8], heat: NDArray[np.uint8]) -> bytes:
     """Lay a heat map (h, w) over an image (C, H, W) as WebP: the brighter, the more evidence for the class."""
     size = (HEAT_SIDE, max(1, round(HEAT_SIDE * image.shape[1] / image.shape[2])))
-    below = np.asarray(
-        Image.fromarray(np.ascontiguousarray(to_rgb(image[None])[0])).resize(size, Image.Resampling.NEAREST)
-    )
+    pixels = np.ascontiguousarray(to_rgb(image))
+    below = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST))
     smooth = np.asarray(Image.fromarray(heat).resize(size, Image.Resampling.BICUBIC)) / 255
     color = 255 * matplotlib.colormaps["inferno"](smooth)[..., :3]
     grey = below.mean(axis=2, keepdims=True)

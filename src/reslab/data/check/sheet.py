@@ -7,9 +7,11 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from reslab.data.images import ImageSet
+from reslab.data.pictures import to_rgb
 from reslab.runs.files import writing
 from reslab.words import printable
 
@@ -44,10 +46,9 @@ def _write_name(draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont, name: s
     draw.text((GAP, top + GAP + 1.4 * _FONT_SIZE), f"{count:,}", fill="gray", font=font)
 
 
-def _thumbnail(image: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> Image.Image:
+def _thumbnail(image: NDArray[np.uint8]) -> Image.Image:
     """Turn (C, H, W) into a square picture; anything but RGB becomes grey."""
-    rgb = image if len(image) == 3 else image.mean(axis=0, keepdims=True).round().astype(np.uint8).repeat(3, axis=0)
-    picture = Image.fromarray(np.ascontiguousarray(rgb.transpose(1, 2, 0)))
+    picture = Image.fromarray(np.ascontiguousarray(to_rgb(image)))
     grows = picture.width < SIDE
     return picture.resize((SIDE, SIDE), Image.Resampling.NEAREST if grows else Image.Resampling.LANCZOS)
 
