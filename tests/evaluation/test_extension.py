@@ -72,7 +72,7 @@ BEFORE = [0, 0, 0, 1, 1]  # of the images 0, 2, 4, 7 and 8
 def test_figures_computed_by_hand(tmp_path, prior):
     run = make_run(tmp_path / "run", prior)
     write_answers(run, LABELS, before=BEFORE, after=AFTER)
-    evaluation = score(run, splits=["test"], resamples=200)
+    evaluation = score(run, splits=["test"])
     found = evaluation.extension
     assert (found.method, found.num_old, found.prior) == ("finetune", 2, prior)
     # The base errs on a bee and the last ant, the extended network on the second ant.
@@ -119,7 +119,7 @@ def test_intervals_are_those_of_images_drawn_one_by_one(tmp_path, prior, many):
     labels, before, after = many
     run = make_run(tmp_path / "run", prior)
     write_answers(run, labels, before=before, after=after)
-    found = score(run, splits=["test"], resamples=3000).extension
+    found = score(run, splits=["test"]).extension
     old = labels < 2
     right_before, right_after = (before == labels[old]).astype(int), (after[old] == labels[old]).astype(int)
 
@@ -143,12 +143,13 @@ def test_another_split_leaves_what_was_found(tmp_path, prior, many):
     labels, before, after = many
     run = make_run(tmp_path / "run", prior)
     write_answers(run, labels, before=before, after=after)
-    found = score(run, splits=["test"], resamples=30).extension
+    found = score(run, splits=["test"]).extension
     run.write_predictions("train", run.read_predictions("test"))
     (run.path / "predictions-test-base.npz").unlink()
-    later = score(run, splits=["train"], resamples=30)
+    later = score(run, splits=["train"])
     assert (later.extension, set(later.splits)) == (found, {"train", "test"})
-    assert score(run, splits=["train"], resamples=40).extension is None
+    run.write_evaluation(later.model_copy(update={"bootstrap_resamples": 40}))
+    assert score(run, splits=["train"]).extension is None
 
 
 def test_a_run_that_was_not_extended_has_nothing_to_say(finished):
@@ -249,17 +250,17 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path, prior):
     answers = run.read_base_predictions()
     run.write_base_predictions(answers._replace(labels=1 - answers.labels))
     with pytest.raises(UserError, match="of the run and of its base are of different images; run reslab evaluate"):
-        score(run, splits=["test"], resamples=30)
+        score(run, splits=["test"])
     run.write_base_predictions(answers._replace(logits=np.zeros((5, 3), np.float32)))
     with pytest.raises(UserError, match="the base's test predictions cannot be scored: their logits are of 3 classes"):
-        score(run, splits=["test"], resamples=30)
+        score(run, splits=["test"])
     (run.path / "predictions-test-base.npz").unlink()
     with pytest.raises(UserError, match=r"predictions-test-base\.npz is missing: run reslab evaluate"):
-        score(run, splits=["test"], resamples=30)
+        score(run, splits=["test"])
     run.write_base_predictions(answers)
     (run.path / "prior.json").unlink()
     with pytest.raises(UserError, match=r"prior\.json cannot be read"):
-        score(run, splits=["test"], resamples=30)
+        score(run, splits=["test"])
     assert not run.is_evaluated
 
 
@@ -267,12 +268,12 @@ def test_a_recipe_without_new_classes_is_refused(tmp_path, prior):
     run = make_run(tmp_path / "run", prior, num_old=5)
     write_answers(run, LABELS, before=AFTER, after=AFTER, num_old=5)
     with pytest.raises(UserError, match="counts 5 old classes, but its network knows 5 in all"):
-        score(run, splits=["test"], resamples=30)
+        score(run, splits=["test"])
 
 
 def test_a_wholly_unknown_class_has_shares_of_nothing(tmp_path, prior):
     run = make_run(tmp_path / "run", prior)
     write_answers(run, LABELS[:11], before=BEFORE, after=AFTER[:11])  # no eel
-    eel = score(run, splits=["test"], resamples=30).extension.new_classes[2]
+    eel = score(run, splits=["test"]).extension.new_classes[2]
     assert eel.taken_for_old == Estimate(value=0, low=0, high=1)
     assert eel.errors == ()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from reslab.evaluation import evaluate
+from reslab.evaluation import evaluate, gallery
 from reslab.evaluation.doubts import find_doubts
 from reslab.evaluation.gallery import choose_cells, choose_evenly, choose_looks, choose_sample, shrink
 from reslab.runs import Doubts, Features, GalleryImages, HeatMaps, Predictions, read_exhibit
@@ -49,16 +49,18 @@ def test_without_the_extra_nothing_old_is_left(finished, monkeypatch):
     assert (finished.path / "features-test.npz").exists()
 
 
-def test_every_cell_gets_its_most_certain_images():
+def test_every_cell_gets_its_most_certain_images(monkeypatch):
+    monkeypatch.setattr(gallery, "IMAGES_A_CELL", 2)
+    monkeypatch.setattr(gallery, "NUM_HEAT_MAPS", 2)
     labels = np.array([0, 0, 0, 0, 1, 1])
     logits = np.array([[1, 0], [3, 0], [2, 0], [0, 1], [0, 5], [4, 0]], np.float32)
-    chosen = choose_cells(Predictions(logits, labels), each=2, most=100)
+    chosen = choose_cells(Predictions(logits, labels))
     np.testing.assert_array_equal(chosen, [1, 2, 3, 4, 5])
     # At most three in all: the first of each cell that there is room for.
     np.testing.assert_array_equal(
         choose_evenly(np.array([0, 0, 1, 2]), certainty=np.array([0.9, 0.8, 0.7, 0.6]), each=2, most=3), [0, 2, 3]
     )
-    right, wrong = choose_looks(Predictions(logits, labels), most=2)
+    right, wrong = choose_looks(Predictions(logits, labels))
     np.testing.assert_array_equal(right, [1, 4])
     np.testing.assert_array_equal(wrong, [5, 3])
 

@@ -71,9 +71,9 @@ def test_accuracy_without_copies(tmp_path, capsys, copies, right, total):
     logits = np.eye(3, dtype=np.float32)[labels]
     logits[6:] = np.roll(logits[6:], 1, axis=1)  # two errors
     run.write_predictions("test", Predictions(logits, labels))
-    assert score(run, splits=["test"], resamples=5).splits["test"].without_copies is None
+    assert score(run, splits=["test"]).splits["test"].without_copies is None
     write_exhibit(run.path, "test", Copies(np.array(copies, dtype=np.int64)))
-    evaluation = score(run, splits=["test"], resamples=5)
+    evaluation = score(run, splits=["test"])
     found = evaluation.splits["test"].without_copies
     assert found.num_copies == len(copies)
     assert (found.accuracy and found.accuracy.value) == (right and right / total)
@@ -96,7 +96,7 @@ def test_figures_computed_by_hand(tmp_path):
     table = [(0.8, 0.1, 0.1), (0.1, 0.8, 0.1), (0.3, 0.5, 0.2), (0.1, 0.1, 0.8), (0.1, 0.5, 0.4)]
     labels = np.array([0, 1, 0, 2, 0])
     run.write_predictions("test", Predictions(np.log(table).astype(np.float32), labels))
-    figures = score(run, splits=["test"], resamples=50).splits["test"]
+    figures = score(run, splits=["test"]).splits["test"]
     assert figures.num_images == 5
     assert figures.confusion_matrix == ((1, 2, 0), (0, 1, 0), (0, 0, 1))
     assert figures.accuracy.value == 3 / 5
@@ -119,7 +119,7 @@ def test_every_figure_is_that_of_scikit_learn_and_lies_in_its_interval():
     logits, labels = predictions(seed=3, num=600, classes=12)
     labels[labels == 4] = 5  # a class without images
     logits[:, 7] -= 100  # a class that is never predicted
-    figures = measure(Predictions(logits, labels), resamples=200)
+    figures = measure(Predictions(logits, labels))
     predicted, every = logits.argmax(1), range(12)
     settings = {"labels": every, "average": "macro", "zero_division": 0}
     expected = {
@@ -147,13 +147,13 @@ def test_every_figure_is_that_of_scikit_learn_and_lies_in_its_interval():
 
 @pytest.mark.parametrize(("classes", "has_top5"), [(10, False), (11, True)])
 def test_top_five_stands_where_there_are_more_than_ten_classes(classes, has_top5):
-    figures = measure(predictions(classes=classes), resamples=20)
+    figures = measure(predictions(classes=classes))
     assert (figures.top5_accuracy is not None) is has_top5
 
 
 def test_a_perfect_split_has_figures_of_one():
     labels = np.arange(60) % 3
-    figures = measure(Predictions(np.eye(3, dtype=np.float32)[labels] * 50, labels), resamples=20)
+    figures = measure(Predictions(np.eye(3, dtype=np.float32)[labels] * 50, labels))
     assert figures.accuracy.value == figures.accuracy.high == 1 > figures.accuracy.low
     assert figures.macro_f1.value == figures.macro_f1.high == 1
     assert figures.macro_f1.low == pytest.approx(figures.accuracy.low, abs=0.001)
@@ -165,7 +165,7 @@ def test_no_error_is_said_in_words(tmp_path, capsys):
     run = make_run(tmp_path / "run")
     labels = np.arange(36) % 3
     run.write_predictions("test", Predictions(np.eye(3, dtype=np.float32)[labels] * 9, labels))
-    evaluation = score(run, splits=["test"], resamples=50)
+    evaluation = score(run, splits=["test"])
     print_evaluation(evaluation)
     rows = {line.strip().partition("  ")[0]: line for line in capsys.readouterr().out.splitlines()}
     assert "no errors among 36" in rows["errors"]
@@ -182,10 +182,10 @@ def test_no_error_is_said_in_words(tmp_path, capsys):
 
 
 def test_the_evaluation_is_written_with_its_head(run):
-    evaluation = score(run, splits=["train", "test"], resamples=30)
+    evaluation = score(run, splits=["train", "test"])
     assert run.evaluation == evaluation
     assert (evaluation.recipe, evaluation.classes) == ("small", CLASSES)
-    assert (evaluation.confidence, evaluation.bootstrap_resamples) == (0.95, 30)
+    assert (evaluation.confidence, evaluation.bootstrap_resamples) == (0.95, 1000)
     assert evaluation.evaluated.endswith("+00:00")
     written = json.loads((run.path / "evaluation.json").read_text())
     assert set(written["splits"]) == {"train", "test"}
@@ -193,29 +193,26 @@ def test_the_evaluation_is_written_with_its_head(run):
 
 
 def test_a_split_has_the_same_figures_whatever_is_scored_beside_it(run):
-    both = score(run, splits=["train", "test"], resamples=30)
-    alone = score(run, splits=["test"], resamples=30)
+    both = score(run, splits=["train", "test"])
+    alone = score(run, splits=["test"])
     assert alone.splits["test"] == both.splits["test"]
-    other_seed = score(run, splits=["test"], resamples=30, seed=1).splits["test"]
-    assert other_seed.macro_f1 == both.splits["test"].macro_f1
-    assert other_seed.log_loss.value == both.splits["test"].log_loss.value
-    assert other_seed.log_loss.low != both.splits["test"].log_loss.low
 
 
 def test_a_split_that_is_not_scored_again_is_kept(run):
-    before = score(run, splits=["train", "test"], resamples=30)
+    before = score(run, splits=["train", "test"])
     run.write_predictions("train", predictions(seed=8))
     run.write_predictions("test", predictions(seed=9))
-    after = score(run, splits=["test"], resamples=30)
+    after = score(run, splits=["test"])
     assert after.splits["train"] == before.splits["train"]
     assert after.splits["test"] != before.splits["test"]
 
 
 def test_a_split_is_dropped_where_the_head_would_not_describe_it(run):
-    score(run, splits=["train", "test"], resamples=30)
-    assert set(score(run, splits=["test"], resamples=40).splits) == {"test"}
+    before = score(run, splits=["train", "test"])
+    run.write_evaluation(before.model_copy(update={"bootstrap_resamples": 40}))
+    assert set(score(run, splits=["test"]).splits) == {"test"}
     write_weights(run, ("ant", "bee", "cow"))
-    assert set(score(run, splits=["train"], resamples=40).splits) == {"train"}
+    assert set(score(run, splits=["train"]).splits) == {"train"}
 
 
 # ---- test-time augmentation
@@ -224,20 +221,20 @@ def test_a_split_is_dropped_where_the_head_would_not_describe_it(run):
 def test_augmented_figures_stand_beside_the_plain_ones(run):
     views = predictions(seed=2, signal=3.0)
     run.write_predictions("test", views, augmented=True)
-    plain = score(run, splits=["test"], resamples=30).splits["test"]
+    plain = score(run, splits=["test"]).splits["test"]
     assert plain.test_time_augmentation is None
-    figures = score(run, splits=["test"], views=2, resamples=30).splits["test"]
+    figures = score(run, splits=["test"], views=2).splits["test"]
     assert figures.accuracy == plain.accuracy
     assert figures.test_time_augmentation.views == 2
-    assert figures.test_time_augmentation.figures == measure(views, resamples=30)
+    assert figures.test_time_augmentation.figures == measure(views)
 
 
 def test_augmented_predictions_must_be_there_and_of_the_same_images(run):
     with pytest.raises(UserError, match=r"predictions-test-tta\.npz is missing"):
-        score(run, splits=["test"], views=2, resamples=30)
+        score(run, splits=["test"], views=2)
     run.write_predictions("test", predictions(seed=1), augmented=True)
     with pytest.raises(UserError, match="are of different images"):
-        score(run, splits=["test"], views=2, resamples=30)
+        score(run, splits=["test"], views=2)
     assert not run.is_evaluated
 
 
@@ -269,7 +266,7 @@ def _not_finite(value):
 def test_predictions_that_do_not_fit_are_refused(run, bad, sentence):
     run.write_predictions("test", bad)
     with pytest.raises(UserError, match=sentence) as error:
-        score(run, splits=["train", "test"], resamples=30)
+        score(run, splits=["train", "test"])
     assert "\n" not in str(error.value)
     assert "run reslab evaluate" in str(error.value)
     assert not run.is_evaluated
@@ -278,14 +275,12 @@ def test_predictions_that_do_not_fit_are_refused(run, bad, sentence):
 def test_augmented_predictions_are_checked_as_well(run):
     run.write_predictions("test", _with(logits=_not_finite(np.nan)), augmented=True)
     with pytest.raises(UserError, match="test predictions with test-time augmentation cannot be scored"):
-        score(run, splits=["test"], views=2, resamples=30)
+        score(run, splits=["test"], views=2)
 
 
-def test_missing_predictions_network_and_resamples_are_refused(run):
+def test_missing_predictions_and_network_are_refused(run):
     with pytest.raises(UserError, match=r"predictions-validation\.npz is missing"):
         score(run, splits=["validation"])
-    with pytest.raises(UserError, match="0 bootstrap resamples are too few"):
-        score(run, splits=["test"], resamples=0)
     run.weights_path.unlink()
     with pytest.raises(UserError, match="no finished network"):
         score(run, splits=["test"])

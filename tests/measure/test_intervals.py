@@ -298,8 +298,6 @@ def test_percentile_interval_leaves_equal_tails():
     interval = intervals.percentile_interval(samples, values=np.array([500.0, 0.5]))
     np.testing.assert_allclose(interval.low, [25, 0.025])
     np.testing.assert_allclose(interval.high, [975, 0.975])
-    narrow = intervals.percentile_interval(samples, values=np.array([500.0, 0.5]), confidence=0.5)
-    np.testing.assert_allclose(narrow.low, [250, 0.25])
 
 
 def test_percentile_interval_is_stretched_to_a_figure_that_the_bootstrap_misses():

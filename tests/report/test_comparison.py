@@ -66,7 +66,7 @@ def make_run(
     predicted = labels.copy()
     predicted[list(wrong)] = (labels[list(wrong)] + 1) % len(classes)
     run.write_predictions(split, Predictions(np.eye(len(classes), dtype=np.float32)[predicted], labels))
-    score(run, splits=[split], resamples=20)
+    score(run, splits=[split])
     return run
 
 

@@ -55,16 +55,17 @@ def replace_exhibit(run: Run, split: SplitName, kind: type[ExhibitT], exhibit: E
 # ---- which images
 
 
-def choose_cells(predictions: Predictions, *, each: int = IMAGES_A_CELL, most: int = IMAGES_OF_CELLS) -> Integers:
-    """Choose up to `each` images (M,) for every cell of the confusion matrix, the most confident ones."""
+def choose_cells(predictions: Predictions) -> Integers:
+    """Choose some images (M,) for every cell of the confusion matrix, the most confident ones."""
     num_classes = predictions.logits.shape[1]
     cells = predictions.labels * num_classes + predictions.logits.argmax(axis=1)
-    return choose_evenly(cells, certainty=softmax(predictions.logits).max(axis=1), each=each, most=most)
-
-
-def choose_looks(predictions: Predictions, *, most: int = NUM_HEAT_MAPS) -> tuple[Integers, Integers]:
-    """Choose right answers, from all classes in turn, and the most confident wrong ones."""
     certainty = softmax(predictions.logits).max(axis=1)
+    return choose_evenly(cells, certainty=certainty, each=IMAGES_A_CELL, most=IMAGES_OF_CELLS)
+
+
+def choose_looks(predictions: Predictions) -> tuple[Integers, Integers]:
+    """Choose right answers, from all classes in turn, and the most confident wrong ones."""
+    certainty, most = softmax(predictions.logits).max(axis=1), NUM_HEAT_MAPS
     right = np.flatnonzero(predictions.logits.argmax(axis=1) == predictions.labels)
     chosen = choose_evenly(predictions.labels[right], certainty=certainty[right], each=most, most=most)
     return right[chosen], choose_examples(predictions.logits, predictions.labels, limit=most)
@@ -88,11 +89,11 @@ def choose_sample(num_images: int, *, most: int = NUM_FEATURES) -> Integers:
 # ---- their size
 
 
-def shrink(images: Tensor, *, largest: int = LARGEST) -> Tensor:
-    """Shrink images (N, C, H, W) uint8 by averaging until no side exceeds `largest`."""
+def shrink(images: Tensor) -> Tensor:
+    """Shrink images (N, C, H, W) uint8 by averaging until no side exceeds `LARGEST`."""
     rows, columns = images.shape[2:]
-    if max(rows, columns) <= largest:
+    if max(rows, columns) <= LARGEST:
         return images
-    size = [max(1, round(side * largest / max(rows, columns))) for side in (rows, columns)]
+    size = [max(1, round(side * LARGEST / max(rows, columns))) for side in (rows, columns)]
     chunks = torch.split(images, 50)
     return torch.cat([F.interpolate(chunk.float(), size, mode="area").round().byte() for chunk in chunks])

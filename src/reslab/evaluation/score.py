@@ -29,25 +29,22 @@ from reslab.records import (
 from reslab.runs import Copies, Damaged, Familiarities, Predictions, Run, read_exhibit, read_weights
 
 TOP5_ABOVE = 10  # classes
+RESAMPLES = 1000  # of the bootstrap
 
 
-def score(
-    run: Run, *, splits: Iterable[SplitName], views: int | None = None, resamples: int = 1000, seed: int = 0
-) -> Evaluation:
+def score(run: Run, *, splits: Iterable[SplitName], views: int | None = None) -> Evaluation:
     """Measure the predictions of `splits`, write the run's evaluation and return it.
 
     `views` is the number of views behind the predictions with test-time augmentation; without it they are ignored.
     Earlier results of other splits, and of an extension, are kept if the classes and the number of resamples are the
-    same. The intervals of a split depend on its predictions, `resamples` and `seed` alone.
+    same. The intervals of a split depend on its predictions alone.
 
-    Raises: UserError if predictions are missing or do not fit the run's classes, or `resamples` is below 1.
+    Raises: UserError if predictions are missing or do not fit the run's classes.
     """
-    if resamples < 1:
-        raise UserError(f"{resamples} bootstrap resamples are too few: take at least 1, better 1000")
     weights = read_weights(run.path)[1]
     classes = weights.classes
-    earlier = _earlier(run, classes=classes, resamples=resamples)
-    new = {split: _score_split(run, split, weights, views, resamples=resamples, seed=seed) for split in splits}
+    earlier = _earlier(run, classes=classes)
+    new = {split: _score_split(run, split, weights, views) for split in splits}
     extension = earlier.extension if earlier else None
     if "test" in new:
         extension = _score_extension(run, classes, new["test"])
@@ -55,7 +52,7 @@ def score(
         recipe=run.recipe.name,
         evaluated=datetime.now(UTC).isoformat(timespec="seconds"),
         confidence=metrics.CONFIDENCE,
-        bootstrap_resamples=resamples,
+        bootstrap_resamples=RESAMPLES,
         classes=classes,
         calibration=weights.calibration,
         splits=(earlier.splits if earlier else {}) | new,
@@ -65,9 +62,7 @@ def score(
     return evaluation
 
 
-def measure(
-    predictions: Predictions, *, temperature: float | None = None, resamples: int = 1000, seed: int = 0
-) -> Figures:
+def measure(predictions: Predictions, *, temperature: float | None = None) -> Figures:
     """Compute every metric of valid predictions with its interval.
 
     `temperature` is what their logits were divided by: probabilities are then also measured before that calibration.
@@ -81,8 +76,8 @@ def measure(
         num_images=len(labels),
         accuracy=proportion(matrix.trace(), total=num_images),
         **macro_figures(matrix),
-        **_probability_figures(predictions, resamples=resamples, seed=seed),
-        **_uncalibrated_figures(predictions, temperature, resamples=resamples, seed=seed),
+        **_probability_figures(predictions),
+        **_uncalibrated_figures(predictions, temperature),
         top5_accuracy=None if top5 is None else proportion(top5, total=num_images),
         per_class=class_figures(matrix),
         confusion_matrix=matrix.tolist(),
@@ -102,7 +97,7 @@ def choose_examples(logits: Logits, labels: Integers, *, limit: int = 1000) -> I
 # ---- reading
 
 
-def _earlier(run: Run, *, classes: tuple[str, ...], resamples: int) -> Evaluation | None:
+def _earlier(run: Run, *, classes: tuple[str, ...]) -> Evaluation | None:
     """Return the earlier evaluation if its classes, resamples and confidence are those of the new one."""
     if not run.is_evaluated:
         return None
@@ -110,22 +105,14 @@ def _earlier(run: Run, *, classes: tuple[str, ...], resamples: int) -> Evaluatio
         earlier = run.evaluation
     except Damaged:
         return None  # to be written anew
-    same = earlier.classes == classes and earlier.bootstrap_resamples == resamples
+    same = earlier.classes == classes and earlier.bootstrap_resamples == RESAMPLES
     return earlier if same and earlier.confidence == metrics.CONFIDENCE else None
 
 
-def _score_split(
-    run: Run,
-    split: SplitName,
-    weights: Weights,
-    views: int | None,
-    *,
-    resamples: int,
-    seed: int,
-) -> SplitFigures:
+def _score_split(run: Run, split: SplitName, weights: Weights, views: int | None) -> SplitFigures:
     num_classes, temperature = len(weights.classes), weights.calibration.temperature if weights.calibration else None
     plain = _read(run, split, num_classes=num_classes)
-    figures = measure(plain, temperature=temperature, resamples=resamples, seed=seed)
+    figures = measure(plain, temperature=temperature)
     augmented = None
     if views is not None:
         several = _read(run, split, num_classes=num_classes, augmented=True)
@@ -134,9 +121,7 @@ def _score_split(
                 f"{run.path}: the {split} predictions with and without test-time augmentation are of "
                 f"different images; run reslab evaluate {run.path} again"
             )
-        augmented = AugmentedFigures(
-            views=views, figures=measure(several, temperature=temperature, resamples=resamples, seed=seed)
-        )
+        augmented = AugmentedFigures(views=views, figures=measure(several, temperature=temperature))
     return SplitFigures(
         **dict(figures),
         test_time_augmentation=augmented,
@@ -212,19 +197,17 @@ def _complaint(logits: Logits, labels: Integers, *, num_classes: int) -> str | N
 # ---- metrics with their intervals
 
 
-def _probability_figures(predictions: Predictions, *, resamples: int, seed: int) -> dict[str, Estimate]:
+def _probability_figures(predictions: Predictions) -> dict[str, Estimate]:
     terms = metrics.image_terms(predictions.logits, labels=predictions.labels)
-    unseen, generator = metrics.unseen_error(predictions.logits), np.random.default_rng(seed)
+    unseen, generator = metrics.unseen_error(predictions.logits), np.random.default_rng(0)
     values = metrics.probability_figures(terms.mean(axis=0))
-    drawn = intervals.resample_terms(terms, unseen=unseen, resamples=resamples, generator=generator)
+    drawn = intervals.resample_terms(terms, unseen=unseen, resamples=RESAMPLES, generator=generator)
     return {name: bootstrapped(getattr(values, name), samples=getattr(drawn, name)) for name in values._fields}
 
 
-def _uncalibrated_figures(
-    predictions: Predictions, temperature: float | None, *, resamples: int, seed: int
-) -> dict[str, Estimate]:
+def _uncalibrated_figures(predictions: Predictions, temperature: float | None) -> dict[str, Estimate]:
     if temperature is None:
         return {}
     before = predictions._replace(logits=predictions.logits * temperature)
-    figures = _probability_figures(before, resamples=resamples, seed=seed)
+    figures = _probability_figures(before)
     return {f"{name}_uncalibrated": estimate for name, estimate in figures.items()}

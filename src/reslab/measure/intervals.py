@@ -35,9 +35,9 @@ class Interval(NamedTuple):
 # ---- proportions
 
 
-def proportion_interval(successes: NDArray[Any], *, total: NDArray[Any], confidence: float = CONFIDENCE) -> Interval:
+def proportion_interval(successes: NDArray[Any], *, total: NDArray[Any]) -> Interval:
     """Return the modified Jeffreys interval of proportions (...) of counts, whole or not; 0 to 1 where total is 0."""
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     total = np.maximum(np.asarray(total, np.float64), TINY)  # without images, any share is possible
     hits = np.minimum(successes, total)
     misses = total - hits
@@ -51,9 +51,9 @@ def proportion_interval(successes: NDArray[Any], *, total: NDArray[Any], confide
     return Interval(np.minimum(low, share), np.maximum(high, share))
 
 
-def f1_interval(hits: NDArray[Any], *, errors: NDArray[Any], confidence: float = CONFIDENCE) -> Interval:
+def f1_interval(hits: NDArray[Any], *, errors: NDArray[Any]) -> Interval:
     """Return the interval of F1 (...): 2 s / (1 + s), where s is the share of hits among hits and all errors."""
-    ends = proportion_interval(hits, total=hits + errors, confidence=confidence)
+    ends = proportion_interval(hits, total=hits + errors)
     return Interval(*(2 * end / (1 + end) for end in ends))
 
 
@@ -103,9 +103,9 @@ def _mean_and_slope(matrix: Floats, *, figure: Macro, share: Floats) -> tuple[Fl
 # ---- two classifiers on the same images
 
 
-def gain_interval(gained: int, *, lost: int, total: int, confidence: float = CONFIDENCE) -> Interval:
+def gain_interval(gained: int, *, lost: int, total: int) -> Interval:
     """Return Tango's score interval of the gain in accuracy, of `gained` and `lost` images among `total`."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
     def is_possible(gain: float) -> bool:
         """Tell whether a gain is compatible with the counts, by its score test."""
@@ -188,10 +188,10 @@ def resample_terms(
     return probability_figures(np.stack(means))
 
 
-def percentile_interval(samples: Floats, *, values: Floats, confidence: float = CONFIDENCE) -> Interval:
+def percentile_interval(samples: Floats, *, values: Floats) -> Interval:
     """Return the equal-tailed interval between quantiles of bootstrap samples (R, ...).
 
     It is widened to contain the metrics (...) themselves, which a biased bootstrap can miss (`resample_terms`).
     """
-    low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    low, high = np.quantile(samples, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
     return Interval(np.minimum(low, values), np.maximum(high, values))

@@ -15,21 +15,21 @@ from reslab.measure.metrics import Floats
 PERMUTATIONS = 999
 
 
-def energy_tests(described: Sequence[Floats], *, num_reference: int, permutations: int = PERMUTATIONS) -> list[float]:
+def energy_tests(described: Sequence[Floats], *, num_reference: int) -> list[float]:
     """Return the p value of each description (N, D): how often a random split of the images differs as much.
 
-    The smallest possible value is 1 / (1 + permutations). All descriptions share the permutations.
+    The smallest possible value is 1 / (1 + PERMUTATIONS). All descriptions share the permutations.
     """
-    weights = _deal(len(described[0]), num_reference=num_reference, permutations=permutations)
+    weights = _deal(len(described[0]), num_reference=num_reference)
     return [_test(each, weights) for each in described]
 
 
-def _deal(num: int, *, num_reference: int, permutations: int) -> NDArray[np.float32]:
-    """Return weights (N, 1 + permutations) that subtract one sample's mean from the other's, first unpermuted."""
+def _deal(num: int, *, num_reference: int) -> NDArray[np.float32]:
+    """Return weights (N, 1 + PERMUTATIONS) that subtract one sample's mean from the other's, first unpermuted."""
     as_it_is = np.full(num, 1 / (num - num_reference), dtype=np.float32)
     as_it_is[:num_reference] = -1 / num_reference
     generator = np.random.default_rng(0)
-    return np.stack([as_it_is, *(generator.permutation(as_it_is) for _ in range(permutations))], axis=1)
+    return np.stack([as_it_is, *(generator.permutation(as_it_is) for _ in range(PERMUTATIONS))], axis=1)
 
 
 def _test(described: Floats, weights: NDArray[np.float32]) -> float:
