@@ -70,6 +70,26 @@ def test_a_run_goes_on_with_the_threads_that_it_was_begun_with(
     assert "2 threads, as before; --threads 1 would be the default here" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("saves", [False, True])
+def test_a_late_refusal_leaves_the_record_as_it_was_unless_updates_were_saved_since(
+    stopped: Run, monkeypatch: pytest.MonkeyPatch, saves: bool
+) -> None:
+    """The saved updates were computed by the present setup."""
+    change(stopped, processor="another one")
+    before, run_epochs = stopped.environment, Trainer.run_epochs
+
+    def refuse(trainer: Trainer) -> None:
+        if saves:
+            run_epochs(trainer)
+        raise UserError("too late")
+
+    monkeypatch.setattr(Trainer, "run_epochs", refuse)
+    with pytest.raises(UserError, match="too late"):
+        resume(stopped.path)
+    assert (stopped.environment == before) == (not saves)
+    assert [segment.updates for segment in stopped.environment.segments] == [2 * PER_EPOCH] * saves
+
+
 def test_other_threads_are_taken_where_they_are_asked_for_and_kept(
     stopped: Run, threads: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:

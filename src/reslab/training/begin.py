@@ -200,7 +200,8 @@ def go_on(
             try:
                 yield Begun(run, splits, recorded.seed, team)
             except UserError:  # it cannot be resumed after all
-                run.write_environment(record.environment)
+                if team.is_first and _count_updates(run) == updates:
+                    run.write_environment(record.environment)
                 raise
 
 
