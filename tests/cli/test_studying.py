@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reslab.study import STUDIES, Study
-from reslab.study.plan import Job, Machine
+from reslab.study.plan import Job, Machine, StudyOutcome
 
 Command = Callable[..., Any]
 
@@ -44,6 +44,30 @@ def test_a_study_can_be_printed_changed_and_run(reslab: Command, untrained: list
     assert (outcome.code, untrained) == (0, ["relu-0", "relu-1"])
     assert outcome.out == "Runs done: 2; next: reslab study report mine.json --runs runs/mine\n"
     assert "mine: none of 2 runs done" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("options", "threads"),
+    [
+        (("--ray", "auto"), 1),
+        (("--ray", "auto", "--threads", "3"), 3),
+        (("--workers", "2", "--threads", "3"), 3),
+        ((), None),
+    ],
+)
+def test_the_cost_is_measured_with_as_many_threads_as_a_run_has(
+    reslab: Command,
+    untrained: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    threads: int | None,
+) -> None:
+    used: list[int | None] = []
+    monkeypatch.setattr("reslab.cli.studying.use_threads", used.append)
+    for name in ("do_by_workers", "do_on_cluster"):
+        monkeypatch.setattr(f"reslab.study.execute.{name}", lambda *arguments, **options: StudyOutcome((), ()))
+    reslab("study", "run", "digits", "--budget", "0s", *options)
+    assert used == [threads]
 
 
 def test_rows_seeds_and_budget(reslab: Command, untrained: list[str]) -> None:

@@ -75,7 +75,8 @@ def run(
     folder = out or Path("runs") / study.name
     cluster = read_cluster(ray, threads=threads, gpus_per_run=gpus_per_run, storage=storage)
     here = read_workers(workers, threads=threads)
-    use_threads(here.threads if here else threads)  # the cost is measured with as many
+    there = here or cluster
+    use_threads(there.threads if there else threads)  # the cost is measured with as many
     done = run_study(
         study,
         out=folder,
