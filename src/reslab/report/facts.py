@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from statistics import median
 
 from reslab.language import grouped, say, short
+from reslab.measure.shortfall import find_kept
 from reslab.recipe.recipe import Extension, Flip, Imported, LinearHead, Recipe
 from reslab.records import Environment, Segment, Setup
 from reslab.report.inputs import Inputs
@@ -146,10 +147,9 @@ def _length(inputs: Inputs) -> str:
 
 
 def _kept(inputs: Inputs) -> str:
-    best = max(inputs.log, key=lambda epoch: (epoch.validation_accuracy or 0.0, -(epoch.validation_loss or 0.0)))
     return say(
         "those of epoch {epoch}, the best of {epochs} on the validation images",
-        epoch=best.epoch,
+        epoch=find_kept(inputs.log, inputs.recipe).epoch,
         epochs=counted(len(inputs.log), "epoch"),
     )
 

@@ -49,7 +49,7 @@ def _lines(inputs: Inputs, row: PublishedRow | None, beside: Beside | None) -> I
             confidence=percent(evaluation.confidence, decimals=0),
         )
     )
-    if shortfall := warn_of_shortfall(evaluation, inputs.log):
+    if shortfall := warn_of_shortfall(evaluation, inputs.log, inputs.recipe):
         yield from ("", "> [!CAUTION]", f"> {escape(shortfall)}")  # a red box, if the viewer knows it
     if account := give_account(inputs):
         yield from _extension(account)

@@ -99,7 +99,7 @@ def _headline(inputs: Inputs) -> dict[str, Any]:
             "{recipe}: taught {classes}", recipe=recipe.name, classes=counted(len(extension.new_classes), "new class")
         ),
         "what": _what(inputs),
-        "shortfall": warn_of_shortfall(inputs.evaluation, inputs.log),
+        "shortfall": warn_of_shortfall(inputs.evaluation, inputs.log, inputs.recipe),
         "network": inputs.recipe.model.words,
         "accuracy": in_percent(inputs.test.accuracy),
         "errors": errors_among(num_wrong(inputs.test), inputs.test.num_images),

@@ -19,7 +19,7 @@ from reslab.data.batches import Batches, seeded, standardize
 from reslab.errors import Failure, Stopped, UserError
 from reslab.machine.memory import keep_freed_memory
 from reslab.machine.signals import StopRequest, listen_for_stop
-from reslab.measure.shortfall import describe_shortfall
+from reslab.measure.shortfall import describe_shortfall, find_kept
 from reslab.models.layers import ImageClassifier
 from reslab.network.finishing import finish
 from reslab.network.inference import place_on, predict_logits
@@ -232,7 +232,7 @@ class Trainer:
             torch.randperm(len(self.images.labels), generator=seeded(self.seed, "look"))[:NUM_LOOKED]
         )
         hits = network.logits(some.images).argmax(1) == some.labels
-        logged, measured = self.run.log[-1].train_accuracy, float(hits.float().mean())
+        logged, measured = find_kept(self.run.log, self.recipe).train_accuracy, float(hits.float().mean())
         if shortfall := describe_shortfall(logged=logged, measured=measured):
             warn(shortfall, silent=self.display.console.quiet)
 
