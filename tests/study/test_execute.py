@@ -21,6 +21,7 @@ import torch
 from reslab.data import recipe_data
 from reslab.data.load import load
 from reslab.errors import Failure, UserError
+from reslab.recipe.recipe import LinearHead, Recipe, StartingWeights, derive
 from reslab.records import SplitName
 from reslab.runs import Run
 from reslab.study import Study, cluster, cost
@@ -98,6 +99,32 @@ def test_one_run_can_be_sent_elsewhere(study: Study, ran: Path, tmp_path: Path) 
     before = stamps(tmp_path)
     do(sent, machine)  # as who does not hear that it has been done would
     assert stamps(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimizer": LinearHead(penalty=1.0)},
+        {"start": StartingWeights(file="theirs.pth", sha256="0" * 64)},
+    ],
+)
+def test_a_recipe_that_is_not_trained_from_scratch_is_no_row(
+    make_study: Callable[..., Study], small_recipe: Recipe, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(derive(small_recipe, name="other", **change).model_dump_json())
+    rows = ({"label": "other", "job": {"kind": "training", "recipe": str(path)}},)
+    study = make_study(rows=rows, contrasts=(), gradients=())
+    with pytest.raises(UserError, match=r"^row other names a recipe of reslab fit, reslab extend or train --from"):
+        make_jobs(study, out=tmp_path, seeds=1)
+
+
+def test_a_base_comes_before_what_is_taught_to_it_in_any_order(
+    make_study: Callable[..., Study], tmp_path: Path
+) -> None:
+    study = make_study(order=(("taught", 1), ("elu", 1), ("relu", 1)))
+    names = [job.out.name for job in make_jobs(study, out=tmp_path, seeds=2)]
+    assert names == ["relu-1", "taught-1", "elu-1", "relu-0", "elu-0", "taught-0"]
 
 
 # ---- interrupted

@@ -8,7 +8,7 @@ from typing import Final, Literal, TypedDict, assert_never
 from pydantic import TypeAdapter
 
 from reslab.errors import Failure, UserError
-from reslab.recipe.recipe import NAMES, Method, Recipe, derive
+from reslab.recipe.recipe import NAMES, LinearHead, Method, Recipe, derive
 from reslab.recipe.settings import with_settings
 from reslab.recipe.shipped import find_recipe
 from reslab.runs import Run
@@ -153,7 +153,17 @@ def make_jobs(study: Study, *, out: Path, seeds: int, labels: tuple[str, ...] = 
     tasks = {row.label: recipe_of(row.job, label=row.label, scale=scale) for row in rows if row.job.kind == "training"}
     jobs = [make_job(row, seed=seed, out=out, recipe=tasks.get(row.label)) for seed in range(seeds) for row in rows]
     places = {turn: place for place, turn in enumerate(study.order)}
+    _bring_bases_forward(places, rows)
     return sorted(jobs, key=lambda job: places.get((job.label, job.seed), len(places)))
+
+
+def _bring_bases_forward(places: dict[tuple[str, int], int], rows: Sequence[Row]) -> None:
+    """Give each base the place of its earliest lesson, unless its own is earlier; rows come after their bases."""
+    for row in reversed(rows):
+        for (label, seed), place in list(places.items()):
+            if label == row.label and isinstance(row.job, Teaching):
+                base = row.job.base, seed
+                places[base] = min(place, places.get(base, place))
 
 
 def recipe_of(job: Training, *, label: str, scale: float) -> Recipe:
@@ -161,6 +171,11 @@ def recipe_of(job: Training, *, label: str, scale: float) -> Recipe:
     recipe = with_settings(find_recipe(job.recipe), job.settings)
     if recipe.trial:
         raise UserError(f"row {label} trains a trial, whose test split stays closed: set trial to false for a study")
+    if isinstance(recipe.optimizer, LinearHead) or recipe.extension is not None or recipe.start is not None:
+        raise UserError(
+            f"row {label} names a recipe of reslab fit, reslab extend or train --from, which no row trains: "
+            "choose another recipe, or teach new classes with a row of the kind teaching"
+        )
     if not 0 < scale <= 1:
         raise UserError(f"--epochs-scale {scale:g}: give a share of the epochs above 0 and at most 1")
     return (derive(recipe, name=label) if job.settings else recipe).shortened(scale)
