@@ -116,9 +116,10 @@ def show(value: Any) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str], *, otherwise: str) -> str:
-    """Suggest the known name closest to `name`, or return `otherwise` if none is close."""
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else otherwise
+    """Suggest the known name closest to `name`, or return `otherwise` if none is close, or several equally."""
+    near = difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.5)
+    best = [difflib.SequenceMatcher(None, each, name.lower()).ratio() for each in near]
+    return otherwise if not near or best[0] in best[1:] else f"did you mean {near[0]!r}?"
 
 
 def find_similar(path: Path | str) -> Path | None:

@@ -20,6 +20,12 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+@pytest.mark.usefixtures("photos")
+def test_a_table_of_answers_says_how_many_are_none(reslab) -> None:
+    said = reslab("predict", "demo", "photos", "--csv", "out.csv").out
+    assert "3 pictures classified, 3 of them unlike the training pictures: out.csv" in said
+
+
 def test_a_bad_file_of_a_folder_costs_one_row(reslab, finished: Run, photos: Path) -> None:
     (photos / "=1+2.png").write_bytes(b"broken")
     outcome = reslab("predict", finished.path, "photos", "--csv", "out.csv", "--top", 2)

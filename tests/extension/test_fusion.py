@@ -354,6 +354,8 @@ def test_what_is_taught_to_a_fitted_network_still_knows_what_is_unlike_its_pictu
     assert sum(each.num_images for each in made.environment.data if each.split == "validation") < FEWEST
     assert network.familiarity is not None
     assert len(network.familiarity.scores) > 100  # of folds, too
+    calibration = network.metadata.calibration
+    assert calibration is None or calibration.out_of_folds
     noise = torch.randint(256, (50, 1, network.image_size, network.image_size), dtype=torch.uint8)
     own = load("digits:0,1,4,7,8", "test", image_size=network.image_size).images
     strange, familiar = ((network.answer(images)[1] > 0.05).float().mean() for images in (noise, own))

@@ -79,7 +79,9 @@ def predict(
     if json:
         print_json(to_plain(found))
     elif csv is not None:
-        echo(f"{counted(len(answers), 'picture')} classified: {csv}")
+        num_unlike = sum(not answer.answered for answer in answers)
+        unlike = f", {num_unlike:,} of them unlike the training pictures" if num_unlike else ""
+        echo(f"{counted(len(answers), 'picture')} classified{unlike}: {csv}")
     else:
         _print_answers(answers, coverage)
     if unread:

@@ -142,7 +142,8 @@ def print_elsewhere(found: "OtherData") -> None:
         echo("Not compared: the run's own test split has not been evaluated on these classes")
         return
     how = f"paired, {found.num_paired:,} images" if found.num_paired else "on different images"
-    echo(f"Own test split: accuracy {figure(found.own)}; change {figure(found.change)} ({how})")
+    of = ", these classes" if found.absent else ""
+    echo(f"Own test split{of}: accuracy {figure(found.own)}; change {figure(found.change, unit='points')} ({how})")
 
 
 def print_evaluation(evaluation: "Evaluation") -> None:

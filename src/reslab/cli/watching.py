@@ -48,7 +48,7 @@ def watch(
                 echo(each.sentence)
         echo(found.summary)
         if found.changed:
-            echo("Next: label some of them and measure the accuracy: reslab evaluate RUN --data folder:PATH")
+            echo(f"Next: label some of them and measure the accuracy: reslab evaluate {run} --data folder:PATH")
     for unread in found.unread[:10]:
         echo(f"reslab: {unread.sentence}", err=True)
     if found.changed:

@@ -255,7 +255,7 @@ def _say(name: str, before: Floats, now: Floats, *, classes: Sequence[str]) -> s
             )
         case _:
             how = "noisier or sharper" if rises else "blurrier"
-            return f"They are {how}: {here / then:.1f} times as much fine detail."
+            return f"They are {how}: {here / then:.2f} times as much fine detail."
 
 
 def _say_classes(before: Floats, now: Floats, classes: Sequence[str]) -> str:

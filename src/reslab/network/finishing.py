@@ -93,7 +93,8 @@ def finish_on(
     """
     features, labels = known
     looked = _look(network, *held_out, logits=logits)
-    network, seen, note = _settle(network, looked, usual=None, calibrated=calibrated, fitted=True)
+    fitted = Calibration(temperature=1.0, num_images=len(looked.labels), out_of_folds=logits is not None)
+    network, seen, note = _settle(network, looked, usual=None, calibrated=calibrated, fitted=fitted)
     assert seen is not None
     few = _few(labels, network.classes)
     if is_unchanged:
@@ -119,7 +120,7 @@ def _settle(
     usual: float | None,
     calibrated: bool,
     coming: Tensor | None = None,
-    fitted: bool = False,
+    fitted: Calibration | None = None,
 ) -> tuple[Network, _Seen | None, str]:
     """Fit the temperature and the class sets."""
     if calibrated:
@@ -143,7 +144,7 @@ def _look(network: Network, features: Tensor, labels: Tensor, *, logits: Tensor 
 
 
 def _calibrate(
-    seen: _Seen | None, usual: float | None, coming: Tensor | None, *, fitted: bool
+    seen: _Seen | None, usual: float | None, coming: Tensor | None, *, fitted: Calibration | None
 ) -> tuple[Calibration | None, str]:
     if seen is None:
         if usual is None:
@@ -153,9 +154,10 @@ def _calibrate(
     logits, labels = seen.logits.numpy(), seen.labels.numpy()
     if obstacle := find_obstacle(logits, labels):
         return None, f"not calibrated: {obstacle}"
+    if fitted is not None:
+        return fitted, fitted.words
     weights = None if coming is None else weigh(seen.labels, coming=coming).numpy()
-    temperature = 1.0 if fitted else fit_temperature(logits, labels, weights=weights)
-    found = Calibration(temperature=temperature, num_images=len(labels))
+    found = Calibration(temperature=fit_temperature(logits, labels, weights=weights), num_images=len(labels))
     return found, found.words
 
 
