@@ -427,6 +427,7 @@ def test_layers_that_the_base_froze_stay_frozen_in_a_fused_network(
     extension = Extension(method=method, base="", num_old=3)
     planned = plan(recipe, trained=recipe.epochs, weights=weights, extension=extension, data=NEW)
     assert planned.freeze == (Freeze(parameters=frozen, epoch=0),)
+    assert planned.freeze_norms == (origin == "fit")  # the statistics of few pictures would replace those of ImageNet
     check_freezing(models.build(tuned, num_classes=5, channels=1), planned.freeze, epochs=planned.epochs)
 
 

@@ -123,7 +123,8 @@ def plan(base: Recipe, *, trained: int, weights: Weights, extension: Extension, 
         "extension": extension,
     }
     if isinstance(base.optimizer, LinearHead):  # it has no training settings to take over
-        base = derive(base, name=base.name, optimizer=AdamW(layer_decay=0.9), epochs=20, batch_size=32)
+        tuning = {"optimizer": AdamW(layer_decay=0.9), "epochs": 20, "batch_size": 32}
+        base = derive(base, name=base.name, freeze_norms=True, **tuning)  # few pictures would spoil the statistics
     return derive(
         base, name=f"{base.name}-{extension.method}", **changes | _training(base, extension, model, trained=trained)
     )
