@@ -278,6 +278,7 @@ class OtherData(Part):
     evaluated: str  # ISO 8601, UTC
     data: DataSet
     is_whole: bool  # training and test images together, for data without splits of its own
+    num_learned: NonNegativeInt = 0  # images whose files the run has learned from or held out
     classes: tuple[str, ...]  # of the network
     absent: tuple[str, ...]  # classes of the network that the data lacks
     figures: Figures

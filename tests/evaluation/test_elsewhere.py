@@ -131,3 +131,12 @@ def test_a_copy_of_the_run_s_pictures_under_another_name_stays_closed_too(small_
     for path in others.rglob("*.png"):
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
     assert evaluate_elsewhere(run, data=f"folder:{others}")[0].own is None
+
+
+def test_pictures_that_the_network_was_made_from_are_counted(run, tmp_path):
+    folder = write_pictures(tmp_path / "some")
+    assert evaluate_elsewhere(run, data=f"folder:{folder}")[0].num_learned == 0
+    images = load_uncut(f"folder:{folder}", form=Form(8))
+    run.write_digests("train", images.digests[:13])
+    run.write_digests("test", images.digests[13:])  # which it has not learned from
+    assert evaluate_elsewhere(run, data=f"folder:{folder}")[0].num_learned == 13

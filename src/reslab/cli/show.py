@@ -136,6 +136,9 @@ def print_elsewhere(found: "OtherData") -> None:
         ["", "value"],
         [[label, _metric(name, figures)] for name, label in METRICS.items() if getattr(figures, name) is not None],
     )
+    if found.num_learned:
+        of = f"{found.num_learned:,} of the {figures.num_images:,} images"
+        echo(f"{of} are those that the network was made from, so these figures are too good")
     if found.absent:
         echo(f"No images of {counted(len(found.absent), 'class')}: {listing(list(found.absent))}")
     if found.own is None or found.change is None:

@@ -88,6 +88,7 @@ def evaluate_elsewhere(
         evaluated=datetime.now(UTC).isoformat(timespec="seconds"),
         data=describe_data(images),
         is_whole=is_whole,
+        num_learned=_count_learned(run, images),
         classes=network.classes,
         absent=absent,
         figures=_over_present(figures) if absent else figures,
@@ -98,6 +99,14 @@ def evaluate_elsewhere(
     path = run.path / f"evaluation-{_file_name(data)}.json"
     write_json(path, found.model_dump(mode="json"))
     return found, path
+
+
+def _count_learned(run: Run, images: ImageSet) -> int:
+    """Count the images whose files the run, or a base of it, has learned from or held out."""
+    learned = run.learned_digests
+    if learned is None or images.digests is None:
+        return 0
+    return int(np.isin(images.digests, learned[learned > 0]).sum())
 
 
 def _over_present(figures: Figures) -> Figures:
