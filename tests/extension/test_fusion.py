@@ -166,7 +166,7 @@ def solve(head: nn.Linear, training: fusion.LabelledFeatures, **options: Any) ->
 
 def candidates(
     head: nn.Linear, training: fusion.LabelledFeatures, *, held_out: fusion.LabelledFeatures, **options: Any
-) -> list[fusion.Joined]:
+) -> list[fusion.Product]:
     """Solve heads of two old classes and a new one."""
     return fusion.candidates(
         head,
@@ -237,9 +237,9 @@ def test_each_opinion_rests_on_its_own_features(
 ) -> None:
     heads: list[fusion.SolvedHead] = []
 
-    def look(experts: fusion.Experts, *_: object, **__: object) -> fusion.Joined:
+    def look(experts: fusion.Experts, *_: object, **__: object) -> fusion.Product:
         heads.extend(experts[:2])
-        return fusion.Joined(experts.first, experts.first_logits, 0.0)
+        return fusion.Product(experts.first, experts.first_logits, 0.0)
 
     monkeypatch.setattr(fusion, "join", look)
     head = nn.Linear(6, 3)
@@ -330,7 +330,7 @@ def test_each_fold_is_judged_by_experts_that_have_not_seen_it(
     seen: list[fusion.Experts] = []
     calibrate_rows = fusion.calibrate_rows
 
-    def look(experts: fusion.Experts, judges: fusion.Judges) -> fusion.Joined:
+    def look(experts: fusion.Experts, judges: fusion.Judges) -> fusion.Product:
         seen.append(experts)
         assert len(judges.labels) == 310
         return calibrate_rows(experts, judges)

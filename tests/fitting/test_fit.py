@@ -42,7 +42,7 @@ def pictures(tmp_path: Path) -> Path:
     ("wrong", "advice"),
     [
         (0, "try it on new pictures"),
-        (1, "add test pictures; 1 mistake among 30 cannot tell which class is the weakest."),
+        (1, "add pictures; 1 mistake among 30 test images cannot tell which class is the weakest."),
         (3, "add pictures of “1”, its weakest class, which has 12 training images."),
     ],
 )

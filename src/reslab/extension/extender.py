@@ -61,8 +61,8 @@ class _Fused(NamedTuple):
         return self.kept.followed_by(self.new_held_out) if self.kept else self.new_held_out
 
 
-class _Judges(NamedTuple):
-    """Features of held-out images and of the training images at `places`, with logits (H, K) that are out of folds."""
+class _OutOfFolds(NamedTuple):
+    """Features of held-out images and of the training images at `places`, if any; logits (H, K) are out of folds."""
 
     seen: LabelledFeatures
     logits: Tensor | None
@@ -82,7 +82,7 @@ class Extender:
         self.base = self._load_base()
         self.memory = read_base_memory(self.run) if self.extension.method == "fusion" else None
         self.fused: _Fused | None = None
-        self.judged: _Judges | None = None
+        self.out_of_folds: _OutOfFolds | None = None
         self.display = Display(total_updates=0, total_epochs=self.recipe.epochs, silent=silent)
 
     def extend(self) -> Run:
@@ -115,7 +115,7 @@ class Extender:
             if self.held_out is not None and not self.memory:  # of whose old images only features are left
                 statistics = network.texture(self.images.images), network.texture(self.held_out.images)
             return finish_on(network, fused.training, fused.held_out, statistics=statistics, calibrated=calibrated)
-        judges = self.judged or _Judges(fused.held_out, None, torch.empty(0, dtype=torch.long))
+        judges = self.out_of_folds or _OutOfFolds(fused.held_out, None, torch.empty(0, dtype=torch.long))
         return finish_on(
             network,
             fused.real,
@@ -207,7 +207,7 @@ class Extender:
         if folds and self._is_unchanged:  # else layers below the head know the training images
             places = torch.cat(folds)
             judged = held_out.followed_by(training.at(places))
-            self.judged = _Judges(
+            self.out_of_folds = _OutOfFolds(
                 judged, candidates[place].logits, places - len(training.labels) + len(self.images.labels)
             )
         chosen = {"strength": head.strength} | ({"tau": 0.0} if are_few else {})

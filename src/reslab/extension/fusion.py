@@ -134,7 +134,7 @@ class Experts(NamedTuple):
     second_logits: Tensor
 
 
-class Joined(NamedTuple):
+class Product(NamedTuple):
     """A head for all features; its logits (H, K) for the images that its weights were fitted on, and their mean loss.
 
     Those of folds come from heads that were solved without them.
@@ -162,7 +162,7 @@ def candidates(
     keep_old: bool,
     is_unchanged: bool = False,
     folds: Sequence[Tensor] = (),
-) -> list[Joined]:
+) -> list[Product]:
     """Solve a head for each penalty: new rows added to the first network's, which are kept or joined to a second one's.
 
     The first `num_known` rows of `head`, the old classes or all, belong to the first network, whose features are the
@@ -264,7 +264,7 @@ def _at(places: slice, training: LabelledFeatures, solved: SolvedHead) -> Solved
 
 
 @torch.enable_grad()
-def join(experts: Experts, judges: Judges, *, num_old: int) -> Joined:
+def join(experts: Experts, judges: Judges, *, num_old: int) -> Product:
     """Multiply the probabilities of both heads, each to a power; fit the powers and a shift of the new classes.
 
     They start at the geometric mean, and few images change them little.
@@ -282,7 +282,7 @@ def join(experts: Experts, judges: Judges, *, num_old: int) -> Joined:
         weight = powers[0] * first.weight + powers[1] * second.weight
         bias = powers[0] * first.bias + powers[1] * second.bias + shift * is_new
         found = SolvedHead(weight, bias, second.strength)
-        return Joined(found, logits(), float(judges.loss(logits())))
+        return Product(found, logits(), float(judges.loss(logits())))
 
 
 @torch.enable_grad()
@@ -305,7 +305,7 @@ def regress(training: LabelledFeatures, *, given: Tensor, penalties: tuple[float
 
 
 @torch.enable_grad()
-def calibrate_rows(experts: Experts, judges: Judges) -> Joined:
+def calibrate_rows(experts: Experts, judges: Judges) -> Product:
     """Fit a scale and a shift of the second head's rows, the new classes, given the first one's, the old classes.
 
     Few images change them little.
@@ -319,7 +319,7 @@ def calibrate_rows(experts: Experts, judges: Judges) -> Joined:
     _calibrate(lambda: judges.loss(all_logits()), [scale, shift], num_images=judges.effective_num)
     with torch.no_grad():
         found = rows._replace(weight=rows.weight * scale, bias=rows.bias * scale + shift)
-        return Joined(_stack(old, found), all_logits(), float(judges.loss(all_logits())))
+        return Product(_stack(old, found), all_logits(), float(judges.loss(all_logits())))
 
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:

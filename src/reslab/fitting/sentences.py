@@ -70,7 +70,7 @@ def _advice(worst: str, count: int, candidates: Candidates | None, *, wrong: int
         )
     if wrong <= FEW_MISTAKES:
         mistakes = counted(wrong, "mistake")
-        return f"Next: add test pictures; {mistakes} among {total:,} cannot tell which class is the weakest."
+        return f"Next: add pictures; {mistakes} among {total:,} test images cannot tell which class is the weakest."
     if count < FEW:
         images = counted(count, "training image") if count else "no training image"
         return f"Next: add pictures of “{worst}”, its weakest class, which has {images}."
