@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/ledger")
     runs = parser.parse_args().runs
     jobs = find_jobs(LEDGER, out=runs).values() if runs.is_dir() else ()
-    done = [job for own in jobs for job in own if job.is_done]
+    done = [job for own in jobs for job in own if job.is_measured]
     for job in done:
         keep(job, into=KEPT)
     print(f"copied {counted(len(done), 'finished run')} from {runs} to {KEPT.relative_to(ROOT)}")

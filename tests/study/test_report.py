@@ -14,7 +14,7 @@ from reslab.recipe.recipe import Published
 from reslab.records import Segment
 from reslab.runs import Run
 from reslab.study import Study, verdict
-from reslab.study.plan import make_jobs
+from reslab.study.plan import find_missing, make_jobs
 from reslab.study.report import StudyReport, write_study_report
 from reslab.study.results import average_seconds, read_results
 from reslab.words import NBSP
@@ -151,13 +151,16 @@ def test_what_is_not_finished_is_counted_and_left_out(study: Study, copied: Path
     assert "3 finished runs of 3 rows; 2 runs begun but not finished." in page
 
 
-def test_a_report_needs_no_weights_and_runs_do(study: Study, copied: Path) -> None:
-    """The table of a study whose weights were left elsewhere is the same; to go on with it makes them again."""
+def test_neither_a_report_nor_the_next_run_needs_weights(study: Study, copied: Path) -> None:
+    """A study goes on where only the measurements of its finished runs were copied; a lesson alone needs its base."""
     before = write_study_report(study, runs=copied).csv.read_text(encoding="utf-8")
     for weights in copied.glob("*/model.safetensors"):
         weights.unlink()
     assert write_study_report(study, runs=copied).csv.read_text(encoding="utf-8") == before
-    assert not any(job.is_done for job in make_jobs(study, out=copied, seeds=2))
+    jobs = make_jobs(study, out=copied, seeds=2)
+    assert find_missing(jobs) == []
+    (copied / "taught-1/evaluation.json").unlink()
+    assert [job.out.name for job in find_missing(jobs)] == ["relu-1", "taught-1"]
 
 
 def test_the_time_of_runs_on_different_machines_is_not_averaged(study: Study, copied: Path) -> None:

@@ -26,6 +26,7 @@ from reslab.study.plan import (
     StudyOutcome,
     check_folder,
     conclude,
+    find_missing,
     make_jobs,
 )
 from reslab.study.processes import Workers
@@ -65,7 +66,7 @@ def run_study(
     begin(study, out=out, scale=scale)
     for job in jobs:
         check_folder(job)
-    missing = [job for job in jobs if not job.is_done]
+    missing = find_missing(jobs)
     say(f"{study.name}: {len(jobs) - len(missing) or 'none'} of {len(jobs)} runs done")
     _write_gradients(study, jobs, out=out, machine=machine)
     if not missing:
@@ -110,7 +111,7 @@ def do(job: Job, machine: Machine) -> None:
     from reslab.evaluation import evaluate
 
     run = _train(job, machine) if isinstance(job.task, Recipe) else _teach(job, job.task, machine)
-    if not job.is_done:
+    if not job.is_measured:
         evaluate(run, **machine.reading)
 
 

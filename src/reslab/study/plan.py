@@ -67,11 +67,6 @@ class Job:
         return (self.out / "recipe.json").exists()
 
     @property
-    def is_done(self) -> bool:
-        """Trained to the end, and evaluated on both splits."""
-        return self.is_measured and Run(self.out).is_finished
-
-    @property
     def is_measured(self) -> bool:
         """Evaluated on both splits, which is all that a table needs; the weights need not exist any more."""
         run = Run(self.out)
@@ -155,6 +150,13 @@ def make_jobs(study: Study, *, out: Path, seeds: int, labels: tuple[str, ...] = 
     places = {turn: place for place, turn in enumerate(study.order)}
     _bring_bases_forward(places, rows)
     return sorted(jobs, key=lambda job: places.get((job.label, job.seed), len(places)))
+
+
+def find_missing(jobs: Sequence[Job]) -> list[Job]:
+    """Find those that are not measured, and the bases without weights that missing lessons extend."""
+    missing = [job for job in jobs if not job.is_measured]
+    bases = {job.task.base for job in missing if isinstance(job.task, Lesson)}
+    return [job for job in jobs if job in missing or (job.out in bases and not Run(job.out).is_finished)]
 
 
 def _bring_bases_forward(places: dict[tuple[str, int], int], rows: Sequence[Row]) -> None:
