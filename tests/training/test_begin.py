@@ -202,10 +202,13 @@ def test_a_run_returns_to_its_precision_where_there_are_units_again(
     assert [segment.precision for segment in run.environment.segments] == ["float32", "bfloat16"]
 
 
-def test_where_nothing_was_saved_the_run_is_computed_from_its_start_by_what_is_here(stopped: Run) -> None:
+def test_where_nothing_was_saved_the_run_is_computed_from_its_start_by_what_is_here(
+    stopped: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     (stopped.path / "checkpoint/previous.safetensors").unlink()
     change(stopped, processor="another", torch="1.0")
-    resume(stopped.path)
+    resume(stopped.path, silent=False)
+    assert "the setup differs" not in capsys.readouterr().err
     assert stopped.environment.segments == ()
     assert stopped.environment.torch == torch.__version__
     assert stopped.environment.processor != "another"

@@ -611,6 +611,10 @@ class Recipe(Part):
         sizes = map(self.image_size_at, range(self.epochs))
         return sum((size / self.image_size) ** 2 for size in sizes) / self.epochs
 
+    def count_updates(self, per_epoch: int) -> int:
+        """Count the updates of a run that makes `per_epoch` in each epoch."""
+        return min(self.epochs * per_epoch, self.updates or self.epochs * per_epoch)
+
     def shortened(self, share: float) -> "Recipe":
         """Return a recipe for `share` of the epochs, in (0, 1], rounded up; everything counted in epochs is scaled too.
 

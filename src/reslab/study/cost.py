@@ -111,7 +111,7 @@ def measure(recipe: Recipe, images: ImageSet, *, device: str) -> RunCost:
         if len(per_image) > MOST_UPDATES or (len(per_image) > 1 and spent > ENOUGH_SECONDS):
             break
         num_images = max(FEW_IMAGES, int(ENOUGH_SECONDS / 2 / max(min(per_image), 1e-9)))
-    num_updates = min(recipe.epochs * len(batches), recipe.updates or recipe.epochs * len(batches))
+    num_updates = recipe.count_updates(len(batches))
     batch = (min(recipe.micro_batch_size or recipe.batch_size, recipe.batch_size), *pixels.shape[1:])
     work = Work(num_updates * -(-recipe.batch_size // batch[0]), batch, batches.count_shapes(), precision)
     share = share_of_time(model, work=work, plain=min(per_image) * batch[0])

@@ -11,15 +11,12 @@ from typing import Final
 from reslab.recipe.published import CIFAR10_NETWORKS, CIFAR10_SOURCE
 from reslab.recipe.recipe import Published
 from reslab.recipe.shipped import RECIPES
+from reslab.recipe.shipped.resnet_papers import ELU_ERRORS, PLAIN_DEPTHS, SHAH
 from reslab.study.spec import Contrast, Metric, Row, Study, Teaching, Training
 
-SHAH: Final = "Shah et al. 2016, arXiv:1604.04112, table 1"
 LAB_REPORT: Final = "the lab report (not public)"
 
-DEPTHS: Final = (20, 32, 44, 56, 110)
-SHAH_RESNET: Final = dict(zip(DEPTHS, (8.38, 7.51, 7.17, 6.97, 6.42), strict=True))  # test error in percent
-SHAH_ELU: Final = dict(zip(DEPTHS, (8.32, 7.30, 6.93, 6.31, 5.62), strict=True))
-PLAIN_DEPTHS: Final = (20, 32, 44, 56)
+SHAH_RESNET: Final = {20: 8.38, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.42}  # test error in percent, by depth
 VARIANTS: Final = ("elu-after-addition", "bn-before-elu", "conv-bn-elu")  # compared with ELU as Shah et al. propose it
 
 # Recipes by the network's name in `published`.
@@ -63,10 +60,10 @@ ELU_TABLE = Study(
         ),
         *(
             _row(f"elu-resnet-{depth}", f"elu-resnet-{depth}", error=_in_percent(error, SHAH))
-            for depth, error in SHAH_ELU.items()
+            for depth, error in ELU_ERRORS.items()
         ),
     ),
-    contrasts=tuple(Contrast(first=f"elu-resnet-{depth}", second=f"resnet-{depth}") for depth in DEPTHS),
+    contrasts=tuple(Contrast(first=f"elu-resnet-{depth}", second=f"resnet-{depth}") for depth in ELU_ERRORS),
 )
 
 
@@ -74,7 +71,7 @@ def _variants(depth: int) -> tuple[Row, ...]:
     base = f"elu-resnet-{depth}"
     return (
         _row(f"relu-{depth}", f"resnet-{depth}", error=_in_percent(SHAH_RESNET[depth], SHAH)),
-        _row(f"elu-{depth}", base, error=_in_percent(SHAH_ELU[depth], SHAH)),
+        _row(f"elu-{depth}", base, error=_in_percent(ELU_ERRORS[depth], SHAH)),
         *(_row(f"{block}-{depth}", base, settings=(f"model.block={block}",)) for block in VARIANTS),
     )
 

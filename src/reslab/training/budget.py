@@ -36,7 +36,7 @@ def within(
     kernels.enable(device)  # as the run does
     batches = Batches(images, recipe=recipe, by=recipe.standardize or images.statistics(), seed=0, device=device)
     per_epoch = len(batches)
-    total = min(recipe.epochs * per_epoch, recipe.updates or recipe.epochs * per_epoch)
+    total = recipe.count_updates(per_epoch)
     seconds = _time(recipe, batches, images=images, device=device, precision=precision)
     affordable = int(SHARE * 60 * minutes / seconds)
     if affordable >= total:

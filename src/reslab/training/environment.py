@@ -87,7 +87,7 @@ def tell_differences(before: Setup, now: Setup, *, updates: int, usual_threads: 
     differing = before.differing(now)
     found = [f"{name} {getattr(before, name)}, now {getattr(now, name)}" for name in TOLD if name in differing]
 
-    if found:
+    if found and updates:
         yield (
             f"From update {updates + 1:,} on the setup differs, so the weights will not be those of an uninterrupted "
             f"run: {'; '.join(found)} (environment.json records it)"

@@ -30,7 +30,7 @@ def tell_few_updates(begun: Begun, recipe: Recipe, *, silent: bool) -> None:
 def describe_few_updates(recipe: Recipe, *, num_images: int) -> str | None:
     """Describe that a recipe makes too few updates on so few images, and what to set; None if they suffice."""
     per_epoch = -(-(recipe.sampling.images_per_epoch if recipe.sampling else num_images) // recipe.batch_size)
-    updates = min(recipe.epochs * per_epoch, recipe.updates or recipe.epochs * per_epoch)
+    updates = recipe.count_updates(per_epoch)
     if updates >= FEW_UPDATES or num_images > recipe.batch_size * FEW_UPDATES:
         return None
     batch_size = max(4, min(recipe.batch_size, num_images // 8))

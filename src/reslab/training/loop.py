@@ -96,7 +96,7 @@ class Trainer:
             num_ranks=self.team.size,
         )
         per_epoch = len(self.batches)
-        updates = min(self.recipe.epochs * per_epoch, self.recipe.updates or self.recipe.epochs * per_epoch)
+        updates = self.recipe.count_updates(per_epoch)
         self.length = _Length(per_epoch, updates, -(-updates // per_epoch))
         self.note: str | None = None
         self.is_late = False
@@ -359,7 +359,7 @@ class Trainer:
             again = " again, at a lower rate" if self.state.lowered_from is not None else ""
             raise Failure(
                 f"{error}{again}: lower optimizer.peak_lr (now {self.recipe.optimizer.peak_lr:g}); "
-                f"{self.run.path} keeps its last checkpoint"
+                f"{self.run.path} keeps {'its last checkpoint' if self.run.has_checkpoint else 'nothing to resume from'}"
             ) from None
         self.display.say(f"{error}: returning to the start of the epoch, from there on at {LOWERED:g} times the rate")
         for parameter in self.trained:  # some may have been frozen in the meantime
