@@ -115,7 +115,13 @@ def test_a_run_is_planned_by_the_pictures_that_it_learned_from_wherever_that_is(
     made = train(recipe, out=tmp_path / "run")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert plan(str(made.path)).all.num_images == 16
+    Image.new("RGB", (8, 8)).save(tmp_path / "new.png")
+    labelled = tmp_path / "pets/train/cat"
+    found = plan(str(made.path), unlabelled=[labelled, tmp_path / "new.png", tmp_path / "missing.png"])
+    assert found.all.num_images == 16
+    assert (found.order, found.num_labelled, len(found.unread)) == ((str(tmp_path / "new.png"),), 8, 1)
+    with pytest.raises(UserError, match="all pictures of --unlabelled are labelled already"):
+        plan(str(made.path), unlabelled=[labelled])
     (tmp_path / "pets/train/cat/0.png").unlink()
     with pytest.raises(
         UserError, match=r"train split of folder:pets has changed: .* since .*run was trained: train it"

@@ -180,7 +180,8 @@ def plan(
     for sentence in found.sentences:
         echo(sentence)
     if found.order:
-        echo(f"Label first, of {counted(found.num_unlabelled, 'picture')}:")
+        known = f" ({found.num_labelled:,} labelled already)" if found.num_labelled else ""
+        echo(f"Label first, of {counted(found.num_unlabelled, 'picture')}{known}:")
         for file in found.order[:SHOWN]:
             echo(f"  {file}")
         echo(f"The first {len(found.order)}: {csv}" if csv is not None else "--csv FILE.csv writes the whole ranking")

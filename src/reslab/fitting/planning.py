@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from reslab.data.answers import Unread, find_pictures, read_sound
 from reslab.data.frames import to_expression
 from reslab.data.images import ImageSet
-from reslab.data.load import load
+from reslab.data.load import list_files, load
 from reslab.data.progress import counting
 from reslab.data.recipe_data import describe_change, read_split_of
 from reslab.data.sizes import find_image_size
+from reslab.data.sources.listing import digest_files, keys_of
 from reslab.errors import UserError
 from reslab.fitting.choice import Features, check_counts
 from reslab.fitting.growth import DRAWS, MOST, SIZES, Growth, measure_growth
@@ -61,6 +62,7 @@ class Plan:
     classes: tuple[ClassGrowth, ...]
     order: tuple[str, ...] = ()
     num_unlabelled: int = 0
+    num_labelled: int = 0
     unread: tuple[Unread, ...] = ()
 
     @property
@@ -96,7 +98,8 @@ def plan(
         A data expression, a DataFrame as for `fit`, or the path of a run folder, which stands for the images that the
         run was trained on.
     unlabelled : sequence of Path
-        Pictures, or folders of them, to rank by how much labelling them would help.
+        Pictures, or folders of them, to rank by how much labelling them would help. Copies of labelled files are left
+        out.
     data_dir : Path, optional
         Folder of downloaded data, instead of `$RESLAB_DATA` or the cache directory.
     allow_remote : bool, default False
@@ -106,13 +109,13 @@ def plan(
     -------
     Plan
         `all` and each of `classes` with three accuracies in [0, 1], now, at twice and at four times the data, each with
-        its 90 % interval; and the first 500 unlabelled pictures in their order.
+        its 90 % interval; the first 500 unlabelled pictures in their order; and how many pictures are labelled already.
 
     Raises
     ------
     UserError
-        If reslab[pretrained] is missing, there are fewer than five images per class, or a run's images have changed.
-
+        If reslab[pretrained] is missing, there are fewer than five images per class, a run's images have changed, or all
+        pictures to rank are labelled already.
 
     Examples
     --------
@@ -137,7 +140,8 @@ def plan(
     found = _describe(images, growth, network=f"{network.name} at {network.image_size} pixels")
     if not unlabelled:
         return found
-    files = find_pictures(unlabelled)
+    given = find_pictures(unlabelled)
+    files = _leave_out_labelled(given, images.expression, data_dir=data_dir)
     chosen = np.sort(np.random.default_rng(0).permutation(len(files))[:CANDIDATES])
     channels, image_size = images.images.shape[1:3]
     sound, pixels, unread = read_sound(
@@ -153,7 +157,11 @@ def plan(
         order = order_pictures(features, labels, theirs, num=ORDERED, keys=images.keys, show=show)
 
     return replace(
-        found, order=tuple(str(sound[place]) for place in order), num_unlabelled=len(files), unread=tuple(unread)
+        found,
+        order=tuple(str(sound[place]) for place in order),
+        num_unlabelled=len(files),
+        num_labelled=len(given) - len(files),
+        unread=tuple(unread),
     )
 
 
@@ -170,6 +178,22 @@ def _read(data: str, *, data_dir: Path | None, allow_remote: bool) -> tuple[Imag
     size = find_image_size(data, largest=LARGEST_STORED, data_dir=data_dir)
     images = load(data, "train", data_dir=data_dir, image_size=size)
     return images, Pretrained(NETWORK, image_size=IMAGE_SIZE), "squeeze"
+
+
+def _leave_out_labelled(files: Sequence[Path], expression: str, *, data_dir: Path | None) -> list[Path]:
+    """Leave out files with the same bytes as a labelled picture of any split. Raises: UserError if none is left."""
+    listings = [listing for _, listing in list_files(expression, data_dir=data_dir)]
+    sizes = {file.stat().st_size for listing in listings for file in listing.files}
+    alike = [file for file in files if file.is_file() and file.stat().st_size in sizes]
+    if not alike:
+        return list(files)
+    labelled = np.concatenate([keys_of(listing.digests()) for listing in listings])
+    are_copies = np.isin(keys_of(digest_files(alike, origin="unlabelled")), labelled)
+    copies = {file for file, is_copy in zip(alike, are_copies, strict=True) if is_copy}
+    new = [file for file in files if file not in copies]
+    if not new:
+        raise UserError(f"all pictures of --unlabelled are labelled already in {expression}: give others")
+    return new
 
 
 def _compute(network: Pretrained, images: Pictures, *, what: str) -> Features:
