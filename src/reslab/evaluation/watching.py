@@ -24,7 +24,7 @@ from reslab.measure.metrics import Floats, Integers, softmax
 from reslab.measure.two_sample import energy_tests, holm
 from reslab.network.network import Network
 from reslab.runs import Features, GalleryImages, Run, read_exhibit
-from reslab.words import percent
+from reslab.words import counted, listing, percent
 
 __all__ = ["Aspect", "Watched", "watch"]
 
@@ -86,8 +86,12 @@ class Watched:
             return (
                 f"Pictures like the test images would differ as much in at most {percent(least, decimals=1)} of cases."
             )
-        few = "" if self.num_compared >= ENOUGH else f", but {self.num_compared} pictures show large changes only"
-        return f"Nothing has changed (p = {least:.2f}){few}."
+        few = [
+            counted(num, what)
+            for num, what in ((self.num_compared, "picture"), (self.num_reference, "test image"))
+            if num < ENOUGH
+        ]
+        return f"Nothing has changed (p = {least:.2f}){f', but {listing(few)} show large changes only' if few else ''}."
 
 
 def watch(run: Run, *, files: Sequence[Path], device: str = "auto") -> Watched:

@@ -204,7 +204,7 @@ def class_table(figures: Figures, *, classes: Sequence[str]) -> Table:
 def promise_table(evaluation: Evaluation) -> Table | None:
     """List what was promised and whether test images kept it; None if nothing was promised.
 
-    A promise is kept unless the whole interval lies below it.
+    A promise is kept if the measured share reaches it, and not kept if the whole interval lies below it.
     """
     test = evaluation.splits.get("test")
     if test is None or not (test.answered or test.class_sets):
@@ -236,7 +236,9 @@ def _sizes(found: SetFigures) -> str:
 
 
 def _kept(promised: float, found: Estimate) -> Cell:
-    return Cell(say("kept") if found.high >= promised else say("not kept"))
+    if found.value >= promised:
+        return Cell(say("kept"))
+    return Cell(say("within the interval") if found.high >= promised else say("not kept"))
 
 
 def coverage_table(evaluation: Evaluation) -> Table | None:
