@@ -14,6 +14,7 @@ from reslab.data.expression import (
     move_relative,
     name_classes,
     parse,
+    restore_limits,
 )
 from reslab.data.sources.catalog import CIFAR10_CLASSES, CIFAR100_CLASSES, CIFAR100_SUPERCLASSES
 from reslab.errors import UserError
@@ -189,6 +190,18 @@ def test_a_join_means_the_terms_of_both(num: int | None) -> None:
 def test_a_join_that_cannot_be_is_refused(old: str, new: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         join_expressions(old, new, old_limit=4)
+
+
+@pytest.mark.parametrize(
+    ("joined", "lowered", "before", "whole"),
+    [
+        ("cifar10@0+cifar100:bee@0+folder:new", 0, "cifar10", "cifar10+cifar100:bee+folder:new"),
+        ("digits:0-6@20+folder:a@5+folder:new", 20, "digits:0-6@50+folder:a@5", "digits:0-6@50+folder:a@5+folder:new"),
+        ("folder:a@0+digits", 0, "folder:a@5", "folder:a@5+digits"),
+    ],
+)
+def test_limits_that_were_lowered_are_restored(joined: str, lowered: int, before: str, whole: str) -> None:
+    assert restore_limits(joined, lowered=lowered, before=before) == whole
 
 
 @pytest.mark.parametrize(

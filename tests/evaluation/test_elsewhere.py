@@ -2,6 +2,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from reslab.data.framing import Form
@@ -9,6 +10,7 @@ from reslab.data.load import load, load_uncut
 from reslab.errors import UserError
 from reslab.evaluation.elsewhere import evaluate_elsewhere
 from reslab.measure.estimates import difference
+from reslab.network.network import Network
 from reslab.recipe.recipe import derive
 from reslab.records import Estimate
 from reslab.training import train
@@ -131,6 +133,21 @@ def test_a_copy_of_the_run_s_pictures_under_another_name_stays_closed_too(small_
     for path in others.rglob("*.png"):
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
     assert evaluate_elsewhere(run, data=f"folder:{others}")[0].own is None
+
+
+def test_a_copy_of_one_of_several_sources_stays_closed_too(small_recipe, tmp_path):
+    own, larger = write_pictures(tmp_path / "mine", classes=("1", "4")), "digits:0,7"
+    run = train(derive(small_recipe, name="x", data=f"{larger}+folder:{own}", channels=1, epochs=1), out=tmp_path / "run")
+    shutil.copytree(own, tmp_path / "copy")
+    with pytest.raises(UserError, match=r"copy would open the test split of .*, which is still closed"):
+        evaluate_elsewhere(run, data=f"folder:{tmp_path / 'copy'}")
+
+
+def test_answers_that_are_no_numbers_are_not_scored(run, tmp_path, monkeypatch):
+    folder = write_pictures(tmp_path / "some")
+    monkeypatch.setattr(Network, "logits", lambda self, images: torch.full((len(images), 3), float("nan")))
+    with pytest.raises(UserError, match=r"cannot be scored: the logits of \d+ images are not finite"):
+        evaluate_elsewhere(run, data=f"folder:{folder}")
 
 
 def test_pictures_that_the_network_was_made_from_are_counted(run, tmp_path):

@@ -18,6 +18,7 @@ from reslab.data.load import load
 from reslab.data.recipe_data import read_split, read_split_of
 from reslab.errors import UserError
 from reslab.evaluation import evaluate, predict
+from reslab.extension import extend
 from reslab.models import build
 from reslab.network.network import Network
 from reslab.recipe.recipe import Recipe, derive
@@ -209,3 +210,22 @@ def test_a_run_that_is_not_finished_is_refused(finished: Run) -> None:
     finished.weights_path.unlink()
     with pytest.raises(UserError, match="holds no finished network: resume with reslab train --resume"):
         evaluate(finished)
+
+
+@pytest.mark.parametrize(("old_data", "method"), [("none", "finetune-distill"), (5, "frozen"), ("all", "frozen")])
+def test_copies_are_sought_among_what_the_base_has_learned_too(
+    old_data: Any, method: Any, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = extend(finished.path, data="digits:8", out=tmp_path / "on", method=method, old_data=old_data)
+    among: list[int] = []
+    module = sys.modules["reslab.evaluation.predict"]
+    monkeypatch.setattr(module, "find_copies", lambda train, test: among.append(len(train.labels)))
+    evaluate(made, splits=["test"])
+    num_old, num_new = (len(load(data, "train", image_size=8).labels) for data in (finished.recipe.data, "digits:8"))
+    assert among[0] > 0.8 * (num_old + num_new)
+
+
+def test_a_split_of_another_name_is_refused(finished: Run) -> None:
+    for splits in ("test", ["tset"]):
+        with pytest.raises(UserError, match=r"give a list of train, validation and test"):
+            evaluate(finished, splits=splits)  # type: ignore[arg-type]

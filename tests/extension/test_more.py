@@ -51,9 +51,52 @@ def test_a_network_is_trained_on_with_more_pictures_of_its_classes_from_where_it
     assert after.logits(pixels).argmax() == before.logits(pixels).argmax()
     assert evaluate(made, splits=("test",)).splits["test"].num_images == 2 * (4 + 6)
     assert made.recipe.extension is None
-    learned = pets.learned_digests
-    assert learned is not None
-    assert np.isin(learned, made.digests["base"]).all()
+    assert sorted(made.digests["base"]) == sorted(pets.digests["train"])
+    assert sorted(made.digests["base_held_out"]) == sorted(pets.digests["validation"])
+    assert pets.learned_digests is not None
+    assert made.learned_digests is not None
+    assert np.isin(pets.learned_digests, made.learned_digests).all()
+
+
+@pytest.mark.parametrize("num_held_out", [0, 4])
+def test_pictures_that_the_base_has_learned_calibrate_nothing(
+    pets: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], num_held_out: int
+) -> None:
+    base = train(derive(pets.recipe, name="pets", validation=num_held_out), out=tmp_path / "other")
+    extend(base.path, data=f"folder:{draw(tmp_path / 'more', num=1, seed=1)}", out=tmp_path / "on", merge=True)
+    made = extend(base.path, data=f"folder:{tmp_path / 'more'}", out=tmp_path / "again", merge=True, silent=False)
+    told = "not calibrated: other has learned from the held-out images" in capsys.readouterr().err
+    assert told == (num_held_out == 0)
+    assert Network.load(made.path).metadata.calibration is None
+
+
+def test_a_trial_stays_one(pets: Run, tmp_path: Path) -> None:
+    pets.write_recipe(derive(pets.recipe, name="pets", trial=True))
+    more = f"folder:{draw(tmp_path / 'more', num=2, seed=1)}"
+    assert extend(pets.path, data=more, out=tmp_path / "on", merge=True).recipe.trial
+
+
+def test_an_extension_is_trained_on_as_its_base_was(pets: Run, tmp_path: Path) -> None:
+    new = draw(tmp_path / "new", num=2, seed=1)
+    for split in ("train", "test"):
+        for old, name in (("cat", "elk"), ("dog", "fox")):
+            (new / split / old).rename(new / split / name)
+    extended = extend(pets.path, data=f"folder:{new}", out=tmp_path / "extended", method="frozen")
+    more = f"folder:{draw(tmp_path / 'more', num=2, seed=2)}"
+    made = extend(extended.path, data=more, out=tmp_path / "on", merge=True)
+    assert Network.load(made.path).classes == ("cat", "dog", "elk", "fox")
+    assert (made.recipe.freeze, made.recipe.sampling) == ((), None)
+    assert made.recipe.optimizer.peak_lr == pets.recipe.optimizer.peak_lr / 2
+
+
+def test_a_grey_base_takes_colour_pictures_as_grey(small_recipe: Recipe, tmp_path: Path) -> None:
+    base = train(derive(small_recipe, name="grey", data="digits:1,4", epochs=1), out=tmp_path / "base")
+    more = draw(tmp_path / "more", num=2, seed=1)
+    for split in ("train", "test"):
+        for old, name in (("cat", "1"), ("dog", "4")):
+            (more / split / old).rename(more / split / name)
+    made = extend(base.path, data=f"folder:{more}", out=tmp_path / "on", merge=True)
+    assert Network.load(made.path).channels == 1
 
 
 def test_it_learns_slower_and_shorter_than_the_base_did(pets: Run, tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ EVERYTHING = derive(
         backbone_lr=0.1,
         distill=1.5,
         temperature=3,
+        redrawn=True,
     ),
     logit_adjustment=0.75,
     label_smoothing=0.1,

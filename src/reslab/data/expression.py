@@ -243,6 +243,18 @@ def _lower_limit(text: str, num: int | None) -> str:
     return f"{body.rstrip()}@{min(limits)}" if limits else text
 
 
+def restore_limits(expression: str, *, lowered: int, before: str) -> str:
+    """Undo that `join_expressions` has `lowered` the limits of the sources of `before`, and of later ones."""
+    known = [term.limit for term in parse(before)]
+    texts = _split(expression)
+    limits = [*known, *[None] * len(texts)]
+    bodies = [_parse_limit(text) for text in texts]
+    return "+".join(
+        text if own != lowered else body if limit is None else f"{body}@{limit}"
+        for text, (body, own), limit in zip(texts, bodies, limits, strict=False)
+    )
+
+
 def _check_taken_once(terms: tuple[Term, ...], expression: str) -> None:
     """Refuse a sum that would contain the same images twice."""
     seen: set[str] = set()

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from reslab.errors import UserError
 from reslab.evaluation.predict import predict
 from reslab.evaluation.score import score
-from reslab.records import Evaluation, SplitName
+from reslab.records import SPLITS, Evaluation, SplitName
 from reslab.runs import Run
+from reslab.words import listing
 
 __all__ = ["evaluate", "predict", "score"]
 
@@ -45,7 +47,7 @@ def evaluate(
     Raises
     ------
     UserError
-        If the run is not finished, is a trial whose test split is asked for, its data has changed, or another process
+        If a split is unknown, or the run is not finished, is a trial whose test split is asked for, its data has changed, or another process
         is working on it.
 
     Examples
@@ -57,6 +59,8 @@ def evaluate(
     (108, True)
     """
     splits = splits or ("train", run.recipe.measured_on)
+    if isinstance(splits, str) or not set(splits) <= set(SPLITS):
+        raise UserError(f"splits {splits!r}: give a list of {listing(SPLITS)}")
     run.check_finished()
     with run.locked():  # two at once would overwrite each other's splits
         predict(run, splits=splits, views=views, device=device, data_dir=data_dir, allow_remote=allow_remote)

@@ -22,7 +22,7 @@ from reslab.data.images import ImageSet
 from reslab.data.load import find_place, load, load_uncut
 from reslab.data.recipe_data import describe_data, recipe_here
 from reslab.errors import UserError, did_you_mean, show
-from reslab.evaluation.score import measure
+from reslab.evaluation.score import find_complaint, measure
 from reslab.machine import kernels
 from reslab.measure.estimates import difference, gain, macro_over, share_of
 from reslab.measure.intervals import Macro
@@ -79,6 +79,8 @@ def evaluate_elsewhere(
     images, is_whole = _read(network, data, data_dir=data_dir)
     known = _label_as(images, network.classes, expression=data)
     predictions = Predictions(network.logits(known.images).numpy(), known.labels.numpy())
+    if complaint := find_complaint(*predictions, num_classes=len(network.classes)):
+        raise UserError(f"--data {data} cannot be scored: {complaint}")
     calibration = network.metadata.calibration
     own, change, num_paired = _compare(run, known, predictions)
     figures = measure(predictions, temperature=calibration.temperature if calibration else None)
@@ -136,14 +138,17 @@ def _check_closed(run: Run, expression: str, *, data_dir: Path | None) -> None:
 
 
 def _holds_training_images(run: Run, expression: str, *, data_dir: Path | None) -> bool:
-    """Tell whether the data contains most of the run's training images, whatever it is called."""
-    known = run.digests.get("train")
-    if known is None or not known.all():
+    """Tell whether most of the run's training images are in the data, or most of its images are theirs."""
+    known = run.digests.get("train", np.empty(0, dtype=np.uint64))
+    known = known[known > 0]
+    if not len(known):
         return False
     images = load_uncut(expression, data_dir=data_dir, form=Form(run.recipe.image_size))
     if images is None:
         images = load(expression, "train", data_dir=data_dir, image_size=run.recipe.image_size)
-    return images.digests is not None and bool(np.isin(known, images.digests).mean() > 0.5)
+    if images.digests is None:
+        return False
+    return bool(max(np.isin(known, images.digests).mean(), np.isin(images.digests, known).mean()) > 0.5)
 
 
 def _place_of(term: Term, data_dir: Path | None) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from reslab.data.check.duplicates import SIDE
+from reslab.data.expression import restore_limits
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import describe_change, describe_data, read_split, read_split_of, recipe_here
 from reslab.errors import UserError
@@ -56,11 +57,20 @@ def predict(
 
 
 def _find_copies(run: Run, test: ImageSet, *, data_dir: Path | None, allow_remote: bool) -> Copies | None:
-    """Find the test images that the run was trained on; None if its training images have changed."""
+    """Find the test images that the run or its base was trained on; None if those images have changed or are gone."""
     train = read_split_of(run, "train", data_dir=data_dir, allow_remote=allow_remote)
     if describe_change(train, recorded=run.environment.data):
         return None
     recipe = recipe_here(run, data_dir=data_dir)
+    extension = recipe.extension
+    if extension is not None and extension.method != "joint" and extension.old_data != "all":
+        lowered = 0 if extension.old_data == "none" else extension.old_data
+        data = restore_limits(recipe.data, lowered=lowered, before=run.base_recipe.data)
+        recipe = recipe.model_copy(update={"data": data})
+        try:
+            train = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
+        except UserError:  # the images of the old classes are gone
+            return None
     if recipe.image_size < SIDE and recipe.stream is None:  # too few pixels to recognize copies
         recipe = recipe.model_copy(update={"image_size": SIDE})
         train = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
@@ -117,10 +127,10 @@ def _record_data(run: Run, images: ImageSet) -> None:
     if change := describe_change(images, recorded=used.data):
         raise UserError(f"{change}, so {run.path} was made with other images: train it again")
     if images.split not in {data.split for data in used.data}:
+        run.write_digests(images.split, images.digests)
         run.write_environment(
             used.model_copy(update={"data": (*used.data, describe_data(replace(images, expression=run.recipe.data)))})
         )
-        run.write_digests(images.split, images.digests)
 
 
 def _write_examples(run: Run, split: SplitName, images: ImageSet) -> None:

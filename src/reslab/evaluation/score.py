@@ -178,12 +178,13 @@ def _read(run: Run, split: SplitName, *, num_classes: int, augmented: bool = Fal
 
 
 def _check(run: Run, predictions: Predictions, *, kind: str, num_classes: int) -> None:
-    complaint = _complaint(*predictions, num_classes=num_classes)
+    complaint = find_complaint(*predictions, num_classes=num_classes)
     if complaint:
         raise UserError(f"{run.path}: the {kind} cannot be scored: {complaint}; run reslab evaluate {run.path} again")
 
 
-def _complaint(logits: Logits, labels: Integers, *, num_classes: int) -> str | None:
+def find_complaint(logits: Logits, labels: Integers, *, num_classes: int) -> str | None:
+    """Say why predictions cannot be scored; None if they can."""
     if not labels.size:
         return "they contain no images"
     if logits.shape[1] != num_classes:

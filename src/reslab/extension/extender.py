@@ -1,5 +1,6 @@
 """Carry out an extension: train the head or all layers, and write the new weights."""
 
+import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,6 +32,7 @@ from reslab.training.loop import Start, Trainer
 from reslab.training.objective import make_objective
 from reslab.training.progress import Display
 from reslab.training.safety import Safety
+from reslab.training.seen import find_unseen
 from reslab.words import counted, duration
 
 FEWEST_HELD_OUT = 10  # images per class for choosing tau
@@ -81,6 +83,7 @@ class Extender:
         self.silent, self.safety = silent, safety
         self.base = self._load_base()
         self.memory = read_base_memory(self.run) if self.extension.method == "fusion" else None
+        self.has_unseen = self._keep_unseen()
         self.fused: _Fused | None = None
         self.out_of_folds: _OutOfFolds | None = None
         self.display = Display(total_updates=0, total_epochs=self.recipe.epochs, silent=silent)
@@ -94,7 +97,7 @@ class Extender:
         if self.extension.method not in FUSED:  # those choose head and prior together
             self._settle_prior(network)
         calibrated, coming = bool(self.extension.keep_old), self._priors().coming.exp()
-        if self._has_seen_held_out:
+        if not self.has_unseen:
             finished = finish(network, images=self.images, held_out=None, calibrated=calibrated)
             finished = replace(finished, note="not calibrated: the base has learned from the held-out images too")
         elif self.fused:
@@ -102,11 +105,12 @@ class Extender:
         else:
             finished = finish(network, images=self.images, held_out=self.held_out, calibrated=calibrated, coming=coming)
         self.display.say(finished.note)
-        self.run.write_weights(finished.network.to_bytes())
-        if self.memory and self.fused:
+        content = finished.network.to_bytes()
+        if self.memory and self.fused:  # before the weights, which finish the run
             kept = self.fused.new_held_out.few(self.images.classes, num=KEPT)
             learned = self.memory.joined(self.fused.new, kept=kept)
-            self.run.write_memory(learned.to_bytes(base=self.run.weights_digest))
+            self.run.write_memory(learned.to_bytes(base=hashlib.sha256(content).hexdigest()))
+        self.run.write_weights(content)
         return self.run
 
     def _finish_fused(self, network: Network, fused: _Fused, *, calibrated: bool) -> Finished:
@@ -250,25 +254,18 @@ class Extender:
         is_frozen = familiarity is not None and isinstance(familiarity.measure, Neighbours)
         return is_frozen and self.extension.method == "fusion"
 
-    @property
-    def _has_seen_held_out(self) -> bool:
-        """Return whether the base has learned from old images that are held out now, which say nothing about others.
-
-        It has if it held none out. If it did, images with keys are held out again, but from others a number draws anew,
-        as does reading them into memory where the base streamed them.
-        """
-        old_data, base = self.extension.old_data, self.run.base_recipe
-        if self.extension.method == "joint" or self._is_unchanged or (old_data == "none" and not self.memory):
-            return False
-        if not base.validation:
+    def _keep_unseen(self) -> bool:
+        """Leave out held-out images that the base has learned from; return whether those left speak of old classes."""
+        extension = self.extension
+        if extension.method == "joint" or self._is_unchanged or self.held_out is None:
             return True
-        return (isinstance(old_data, int) or base.stream is not None) and not self._has_keys(num=self.extension.num_old)
-
-    def _has_keys(self, *, num: int) -> bool:
-        """Return whether all held-out images of the first `num` classes have keys."""
-        assert self.held_out is not None
-        keys = self.held_out.keys
-        return keys is not None and bool(keys[self.held_out.labels.numpy() < num].all())
+        if extension.old_data == "none":
+            return not (self.memory and extension.redrawn)
+        trained = self.run.digests.get("base")
+        unseen = find_unseen(self.held_out, trained=trained, redrawn=extension.redrawn, num_old=extension.num_old)
+        if unseen is not None:
+            self.held_out = unseen
+        return unseen is not None
 
     def _priors(self) -> Priors:
         return priors_of(self.recipe, counts=self.images.counts())

@@ -9,19 +9,30 @@ from reslab.errors import UserError
 from reslab.extension.methods import limit_length, num_held_out, slower
 from reslab.recipe.networks import Fusion
 from reslab.recipe.recipe import LinearHead, Recipe, StartingWeights, derive
+from reslab.recipe.shapes import Channels
 from reslab.records import Weights
 from reslab.runs import Run
 
 
 def knows_all(weights: Weights, data: str, *, data_dir: Path | None, skip_damaged: bool) -> bool:
     """Return whether all classes of `data` are known to the network."""
-    images = load(data, "train", data_dir=data_dir, image_size=weights.image_size, skip_damaged=skip_damaged)
+    channels = _channels(weights)
+    images = load(
+        data, "train", data_dir=data_dir, image_size=weights.image_size, skip_damaged=skip_damaged, channels=channels
+    )
     return set(images.classes) <= set(weights.classes)
 
 
-def plan_more(run: Run, *, data: str, old_data: str | int, skip_damaged: bool, data_dir: Path | None) -> Recipe:
+def _channels(weights: Weights) -> Channels:
+    return weights.channels if weights.channels in (1, 3) else "auto"
+
+
+def plan_more(
+    run: Run, weights: Weights, *, data: str, old_data: str | int, skip_damaged: bool, data_dir: Path | None
+) -> Recipe:
     """Derive the recipe for continued training of a run with more pictures of its classes.
 
+    An extension is trained as its first base was, since its own recipe may be for a head alone.
     Raises: UserError if its network or the options do not allow it.
     """
     base = run.recipe
@@ -34,12 +45,20 @@ def plan_more(run: Run, *, data: str, old_data: str | int, skip_damaged: bool, d
         raise UserError("--old-data none would have it forget what it knows: give all or a number")
     limit = None if old_data == "all" else int(old_data)
     joined = join_expressions(recipe_here(run, data_dir=data_dir).data, data, old_limit=limit)
+    is_solved = isinstance(run.base_recipe.optimizer, LinearHead)
+    training = base if base.extension is None or is_solved else run.base_recipe
+    trained = len(run.log) if training is base else training.epochs  # its log is not here
     draft = derive(
-        base,
+        training,
         name=f"{base.name}-more",
         source=f"reslab extend, of a network trained by {base.name}",
         published=None,
         data=joined,
+        model=weights.model,
+        channels=_channels(weights),
+        white=weights.white,
+        standardize=weights.standardize,
+        sampling=None if base.extension else base.sampling,
         merge=True,
         start=StartingWeights(file=run.path.name, sha256=run.weights_digest, head=True),
         validation=0,
@@ -52,10 +71,11 @@ def plan_more(run: Run, *, data: str, old_data: str | int, skip_damaged: bool, d
         imported=None,
         extension=None,
         skip_damaged=base.skip_damaged or skip_damaged,
-        **slower(base, trained=len(run.log)),
+        **slower(training, trained=trained),
     )
     with naming_lost_data(run, data_dir=data_dir):
         images = read_split(draft, "train", data_dir=data_dir, allow_remote=True)
     held_out = num_held_out(run, images)
-    held = derive(draft, name=draft.name, validation=held_out, early_stopping=base.early_stopping)
+    changes = {"validation": held_out, "early_stopping": training.early_stopping, "trial": base.trial}
+    held = derive(draft, name=draft.name, **changes)
     return limit_length(held, num_images=len(images.labels) - held_out)

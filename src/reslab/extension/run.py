@@ -119,11 +119,13 @@ def extend(
     run = Run.open(base)
     # Only the base's recipe: the addresses in `data` come from the caller.
     check_remote(run.recipe.data, of=f"the recipe {run.recipe.name}", allow_remote=allow_remote)
-    if merge and knows_all(read_weights(run.path)[1], data, data_dir=data_dir, skip_damaged=skip_damaged):
+    known = read_weights(run.path)[1]
+    skip_damaged = run.recipe.skip_damaged or skip_damaged
+    if merge and knows_all(known, data, data_dir=data_dir, skip_damaged=skip_damaged):
         if method or keep_old or prior != "base":
             raise UserError(f"{data!r} has no new class, only more pictures: omit --method, --keep-old and --prior")
         read_learned(run, data_dir=data_dir)  # checks that they are unchanged
-        more = plan_more(run, data=data, old_data=old_data, skip_damaged=skip_damaged, data_dir=data_dir)
+        more = plan_more(run, known, data=data, old_data=old_data, skip_damaged=skip_damaged, data_dir=data_dir)
         return train(
             with_own_settings(more, tuple(settings)),
             out=out,
@@ -153,7 +155,7 @@ def extend(
         made.write_base_recipe(run.base_recipe)
         if memory:
             made.write_base_memory(run.memory_path.read_bytes())
-        made.write_digests("base", run.learned_digests)
+        made.write_base_digests(run)
 
     with begin(
         recipe,

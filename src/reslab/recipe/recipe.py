@@ -428,6 +428,7 @@ class Extension(Part):
     coming: tuple[NonNegativeInt, ...] | None = (
         None  # expected class frequencies of future pictures; None: as in training
     )
+    redrawn: bool = False  # whether official images, or a memory, that calibrate may be of those it was trained on
 
 
 class StartingWeights(Part):
@@ -436,6 +437,7 @@ class StartingWeights(Part):
     file: str
     sha256: str
     head: bool = False  # whether the head is loaded too, because the classes are the same
+    redrawn: bool = False  # whether official images that they were trained on may be held out now
 
 
 class Imported(Part):

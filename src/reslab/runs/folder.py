@@ -70,6 +70,7 @@ AFTER_THE_RECIPE = (
     "memory.safetensors",
 )
 
+BASE_DIGESTS: Final = ("base", "base_held_out")
 START_DIGEST: Final = "sha256"  # of the original file, in the metadata of starting weights
 
 
@@ -233,23 +234,35 @@ class Run:
 
     @property
     def digests(self) -> dict[str, NDArray[np.uint64]]:
-        """For each split, hashes of the stored pictures, 0 if there is none; `base` holds those of the base.
+        """For each split, hashes of the stored pictures, 0 if there is none.
 
+        `base` holds those that the base and its bases were trained on, `base_held_out` those that they held out.
         Empty if all images are from official sets, or an older version made the run.
         """
         path = self.path / "digests.npz"
-        return read_npz(path, (), optional=(*SPLITS, "base")) if path.exists() else {}
+        return read_npz(path, (), optional=(*SPLITS, *BASE_DIGESTS)) if path.exists() else {}
 
     @property
     def learned_digests(self) -> NDArray[np.uint64] | None:
-        """Hashes of all pictures that the run and its bases were trained on; None if there are none."""
-        known = [digests for split, digests in self.digests.items() if split != "test"]
+        """Hashes of all pictures that the run and its bases were trained on or held out; None if there are none."""
+        return self._join_digests("train", "validation", *BASE_DIGESTS)
+
+    def _join_digests(self, *splits: str) -> NDArray[np.uint64] | None:
+        digests = self.digests
+        known = [digests[split] for split in splits if split in digests]
         return np.unique(np.concatenate(known)) if known else None
 
-    def write_digests(self, split: SplitName | Literal["base"], digests: NDArray[np.uint64] | None) -> None:
+    def write_digests(self, split: SplitName, digests: NDArray[np.uint64] | None) -> None:
         """Add the hashes of a split, if it has any."""
         if digests is not None:
             write_npz(self.path / "digests.npz", self.digests | {split: digests})
+
+    def write_base_digests(self, base: "Run") -> None:
+        """Add the hashes of a base, if it has any."""
+        found = base._join_digests("train", "base"), base._join_digests("validation", "base_held_out")
+        known = {name: digests for name, digests in zip(BASE_DIGESTS, found, strict=True) if digests is not None}
+        if known:
+            write_npz(self.path / "digests.npz", self.digests | known)
 
     # ---- the log: one object per line, append-only
 
@@ -463,7 +476,7 @@ class Run:
 
     def remove_evaluation(self) -> None:
         """Remove metrics and predictions before different weights are written."""
-        for path in (self.path / "evaluation.json", *self.path.glob("predictions-*.npz")):
+        for path in (*self.path.glob("evaluation*.json"), *self.path.glob("predictions-*.npz")):
             writing(path, partial(path.unlink, missing_ok=True))
 
 

@@ -37,6 +37,9 @@ class Follower(Run):
     def write_digests(self, split: str, digests: object) -> None:
         pass
 
+    def write_base_digests(self, base: Run) -> None:
+        pass
+
     def append_log(self, epoch: Epoch) -> None:
         pass
 

@@ -4,6 +4,7 @@ A network is more confident on images that it was trained on, so these cannot ca
 with the same seed, trained again without some of the images.
 """
 
+import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from reslab.network.network import Network
 from reslab.recipe.recipe import Recipe, derive
 from reslab.records import Calibration
 from reslab.runs import Run, read_weights
+from reslab.runs.files import read_safetensors, to_safetensors
 from reslab.training.environment import keep_precision
 from reslab.training.session import resume, train
 from reslab.words import listing
@@ -92,10 +94,21 @@ def calibrate(
         found = twin
     calibration = _read_temperature(found, like=recipe_here(run, data_dir=data_dir), data_dir=data_dir)
     with run.locked():
+        _check(run)  # again, since a twin takes long
         network = divide(Network.load(run.path, device="cpu"), by=calibration)
+        content = network.to_bytes()
         run.remove_evaluation()  # before the weights, because it must never describe other weights
-        run.write_weights(network.to_bytes())
+        _keep_memory(run, of=hashlib.sha256(content).hexdigest())
+        run.write_weights(content)
     return calibration
+
+
+def _keep_memory(run: Run, *, of: str) -> None:
+    """Attribute a run's memory to its coming weights, whose features are the same."""
+    if run.memory_path.exists():
+        tensors, metadata = read_safetensors(run.memory_path)
+        if metadata.get("base") == run.weights_digest:
+            run.write_memory(to_safetensors(tensors, metadata | {"base": of}))
 
 
 def _check(run: Run) -> None:

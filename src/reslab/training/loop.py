@@ -6,7 +6,7 @@ The test split is never read here. Epochs and updates count from 0 in code; epoc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite
 
@@ -21,7 +21,7 @@ from reslab.machine.memory import keep_freed_memory
 from reslab.machine.signals import StopRequest, listen_for_stop
 from reslab.measure.shortfall import describe_shortfall, find_kept
 from reslab.models.layers import ImageClassifier
-from reslab.network.finishing import finish
+from reslab.network.finishing import Finished, finish
 from reslab.network.inference import place_on, predict_logits
 from reslab.network.network import Network
 from reslab.pretrained import standardize_for, start_from
@@ -37,6 +37,7 @@ from reslab.training.objective import Forward, make_objective
 from reslab.training.optim import make_optimizer, rate_at
 from reslab.training.progress import Display, warn
 from reslab.training.safety import LOWERED, Clock, Safety
+from reslab.training.seen import find_unseen
 from reslab.training.starting import take_start
 from reslab.training.state import State, capture, restore
 from reslab.training.statistics import BATCH_SIZE, NUM_IMAGES, renew_statistics
@@ -219,10 +220,20 @@ class Trainer:
                 "learning rate has fallen: allow more minutes"
             )
         network = Network(self.state.model, self._describe_weights())
-        finished = finish(network, images=self.images, held_out=self.held_out, usual=self.recipe.temperature)
+        finished = self._finish(network)
         self.display.say(finished.note)
         self.run.write_weights(finished.network.to_bytes())
         self._warn_of_shortfall(finished.network)
+
+    def _finish(self, network: Network) -> Finished:
+        start, unseen = self.recipe.start, self.held_out
+        if start is not None and unseen is not None:
+            trained, num_old = self.run.digests.get("base"), len(self.images.classes)
+            unseen = find_unseen(unseen, trained=trained, redrawn=start.redrawn, num_old=num_old)
+            if unseen is None:
+                finished = finish(network, images=self.images, held_out=None)
+                return replace(finished, note=f"not calibrated: {start.file} has learned from the held-out images")
+        return finish(network, images=self.images, held_out=unseen, usual=self.recipe.temperature)
 
     def _warn_of_shortfall(self, network: Network) -> None:
         """Check the finished network on a few training images; warn if its accuracy is far below the logged one."""

@@ -21,6 +21,7 @@ from reslab.records import FAMILIARITY
 from reslab.runs import Run
 from reslab.runs.files import to_safetensors
 from reslab.runs.folder import START_DIGEST
+from reslab.training.seen import are_redrawn
 from reslab.words import counted
 
 TIMM = "timm:"  # prefix of timm's names
@@ -38,7 +39,7 @@ class Given(NamedTuple):
         tensors = {name: value.contiguous().numpy() for name, value in self.found.tensors.items()}
         run.write_base(to_safetensors(tensors, {START_DIGEST: self.found.sha256}))
         if self.source:
-            run.write_digests("base", self.source.learned_digests)
+            run.write_base_digests(self.source)
 
 
 def start_at(path: Path | str, recipe: Recipe) -> Given:
@@ -52,9 +53,17 @@ def start_at(path: Path | str, recipe: Recipe) -> Given:
         return _start_at_timm(str(path).removeprefix(TIMM), recipe)
     found = read_state_dict(Path(path))
     head = recipe.start is not None and recipe.start.head
-    start = StartingWeights(file=Path(path).name, sha256=found.sha256, head=head)
-    source = Run(path) if Path(path).is_dir() else None
+    source = _find_run(Path(path))
+    redrawn = source is not None and are_redrawn(source, recipe)
+    start = StartingWeights(file=Path(path).name, sha256=found.sha256, head=head, redrawn=redrawn)
     return Given(derive(recipe, name=recipe.name, published=None, start=start), found, source)
+
+
+def _find_run(path: Path) -> Run | None:
+    """Find the run whose folder or weights are given; None if it is another file."""
+    folder = path if path.is_dir() else path.parent
+    is_run = (folder / "recipe.json").is_file() and (path == folder or path.name == Run(folder).weights_path.name)
+    return Run(folder) if is_run else None
 
 
 def _start_at_timm(name: str, recipe: Recipe) -> Given:
