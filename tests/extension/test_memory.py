@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from reslab.errors import UserError
+from reslab.errors import Failure, UserError
 from reslab.evaluation import evaluate
 from reslab.extension import extend, remember
 from reslab.extension.fusion import LabelledFeatures
@@ -172,3 +172,17 @@ def test_a_memory_of_other_weights_or_a_damaged_one_is_refused(base: Run, tmp_pa
     base.memory_path.write_bytes(content[:100])
     with pytest.raises(UserError, match=r"memory\.safetensors"):
         read_memory(base)
+
+
+def test_a_run_whose_memory_cannot_be_written_is_not_finished(
+    base: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remember(base)
+
+    def fail(run: Run, content: bytes) -> None:
+        raise Failure("the disk is full")
+
+    monkeypatch.setattr(Run, "write_memory", fail)
+    with pytest.raises(Failure, match="full"):
+        extend(base.path, data=NEW, out=tmp_path / "on", old_data="none")
+    assert not Run(tmp_path / "on").is_finished
