@@ -137,7 +137,9 @@ def test_a_copy_of_the_run_s_pictures_under_another_name_stays_closed_too(small_
 
 def test_a_copy_of_one_of_several_sources_stays_closed_too(small_recipe, tmp_path):
     own, larger = write_pictures(tmp_path / "mine", classes=("1", "4")), "digits:0,7"
-    run = train(derive(small_recipe, name="x", data=f"{larger}+folder:{own}", channels=1, epochs=1), out=tmp_path / "run")
+    run = train(
+        derive(small_recipe, name="x", data=f"{larger}+folder:{own}", channels=1, epochs=1), out=tmp_path / "run"
+    )
     shutil.copytree(own, tmp_path / "copy")
     with pytest.raises(UserError, match=r"copy would open the test split of .*, which is still closed"):
         evaluate_elsewhere(run, data=f"folder:{tmp_path / 'copy'}")

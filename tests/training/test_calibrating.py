@@ -47,7 +47,7 @@ def test_a_twin_s_held_out_images_calibrate_a_run_that_holds_none_out(small_reci
     meanwhile = partial(calibrate, again, twin=Run(tmp_path / "all-twin"))
     with pytest.MonkeyPatch.context() as patch:
         read = calibrating._read_temperature
-        patch.setattr(calibrating, "_read_temperature", lambda *a, **k: patch.undo() or meanwhile() and read(*a, **k))
+        patch.setattr(calibrating, "_read_temperature", lambda *a, **k: patch.undo() or (meanwhile() and read(*a, **k)))
         with pytest.raises(UserError, match="again is calibrated already"):
             meanwhile()
     assert Network.load(again.path).metadata.calibration.temperature == found.temperature

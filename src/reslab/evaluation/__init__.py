@@ -47,8 +47,8 @@ def evaluate(
     Raises
     ------
     UserError
-        If a split is unknown, or the run is not finished, is a trial whose test split is asked for, its data has changed, or another process
-        is working on it.
+        If a split is unknown, the run is not finished or is a trial whose test split is asked for, its data has
+        changed, or another process is working on it.
 
     Examples
     --------

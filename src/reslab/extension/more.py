@@ -24,7 +24,7 @@ def knows_all(weights: Weights, data: str, *, data_dir: Path | None, skip_damage
 
 
 def _channels(weights: Weights) -> Channels:
-    return weights.channels if weights.channels in (1, 3) else "auto"
+    return 1 if weights.channels == 1 else 3 if weights.channels == 3 else "auto"
 
 
 def plan_more(

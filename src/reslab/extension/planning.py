@@ -102,7 +102,9 @@ def plan_extension(
     _check_fit(run, weights, images, wish)
     old_counts = memory.counts.tolist() if memory else _count_old(run, data_dir=data_dir)
     coming = _expect(wish, images, old_counts=old_counts, remembers=memory is not None)
-    draft = derive(draft, name=draft.name, extension=extension.model_copy(update={"coming": coming, "redrawn": redrawn}))
+    draft = derive(
+        draft, name=draft.name, extension=extension.model_copy(update={"coming": coming, "redrawn": redrawn})
+    )
     held_out = 0 if extension.old_data == "none" and not memory else num_held_out(run, images)
     recipe = fit(draft, num_images=len(images.labels), validation=held_out, trial=base.trial)
     if method == "joint":

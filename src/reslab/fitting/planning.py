@@ -114,8 +114,8 @@ def plan(
     Raises
     ------
     UserError
-        If reslab[pretrained] is missing, there are fewer than five images per class, a run's images have changed, or all
-        pictures to rank are labelled already.
+        If reslab[pretrained] is missing, there are fewer than five images per class, a run's images have changed, or
+        all pictures to rank are labelled already.
 
     Examples
     --------

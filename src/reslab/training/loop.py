@@ -368,9 +368,10 @@ class Trainer:
         is_too_late = self.is_late and begin == 0  # to train anything that could be written
         if self.clock.safety.on_nonfinite == "stop" or self.state.lowered_from is not None or is_too_late:
             again = " again, at a lower rate" if self.state.lowered_from is not None else ""
+            kept = "its last checkpoint" if self.run.has_checkpoint else "nothing to resume from"
             raise Failure(
                 f"{error}{again}: lower optimizer.peak_lr (now {self.recipe.optimizer.peak_lr:g}); "
-                f"{self.run.path} keeps {'its last checkpoint' if self.run.has_checkpoint else 'nothing to resume from'}"
+                f"{self.run.path} keeps {kept}"
             ) from None
         self.display.say(f"{error}: returning to the start of the epoch, from there on at {LOWERED:g} times the rate")
         for parameter in self.trained:  # some may have been frozen in the meantime
