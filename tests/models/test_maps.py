@@ -146,3 +146,17 @@ def test_what_does_not_fit_is_named():
         translate(theirs, name="order", like=ours.state_dict())
     with pytest.raises(UserError, match="--map akamast: did you mean 'akamaster'"):
         adapt(ResNet(depth=20), "akamast")
+
+
+def test_what_akamaster_s_map_cannot_permute_is_named():
+    ours = build(adapt(ResNet(depth=DEPTH), "akamaster"), num_classes=CLASSES).state_dict()
+    sound = make("akamaster").state_dict()
+    narrow = sound | {"layer2.0.conv2.weight": torch.zeros(8, 32, 3, 3)}
+    endless = sound | {f"layer{'9' * 5000}.0.conv1.weight": torch.zeros(1)}
+    for tensors in ({}, make("chenyaofo").state_dict(), sound | {"more.conv1.weight": torch.zeros(1)}, endless):
+        with pytest.raises(UserError, match="the tensors do not fit the network by --map akamaster: missing"):
+            translate(tensors, name="akamaster", like=ours)
+    with pytest.raises(UserError, match=r"blocks\.2\.conv2\.weight has the shape \(8, 32, 3, 3\), the network needs"):
+        translate(narrow, name="akamaster", like=ours)
+    with pytest.raises(UserError, match="--map akamaster is not for vgg19: name --model resnet20 to resnet110"):
+        adapt(MODELS["vgg19"], "akamaster")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from reslab.errors import UserError, did_you_mean
-from reslab.recipe.networks import Model
+from reslab.recipe.networks import Model, ResNet
 from reslab.recipe.recipe import Standardize
 from reslab.words import listing
 
@@ -47,13 +47,15 @@ ORDER: Final = "order"  # match tensors by their order in the forward pass
 MAPS: Final = (*FAMILIES, ORDER)
 _OUTSIDE = {"conv1": "stem", "bn1": "norm", "linear": "head", "fc": "head"}
 _INSIDE = {"bn1": "norm1", "bn2": "norm2", "bn3": "norm3", "downsample": "shortcut"}
-_BLOCK = re.compile(r"layer(\d+)\.(\d+)\.(\w+)\.(.+)")
+_BLOCK = re.compile(r"layer(\d{1,3})\.(\d{1,3})\.(\w+)\.(.+)")
 
 
 def adapt(model: Model, name: str) -> Model:
-    """Set the family's options in a network. Raises: UserError if the map is unknown."""
+    """Set the family's options in a network. Raises: UserError if the map is unknown, or not for such networks."""
     if name not in MAPS:
         raise UserError(f"--map {name}: {did_you_mean(name, MAPS, otherwise=f'choose from {listing(list(MAPS))}')}")
+    if name in FAMILIES and FAMILIES[name].zeros_on_both_sides and not isinstance(model, ResNet):
+        raise UserError(f"--map {name} is not for {model.label}: name --model resnet20 to resnet110, or another --map")
     options = FAMILIES[name].options if name in FAMILIES else {}
     return model.model_copy(update={key: value for key, value in options.items() if key in type(model).model_fields})
 
@@ -67,11 +69,9 @@ def translate(tensors: Mapping[str, Tensor], *, name: str, like: Mapping[str, Te
         found = _by_order(tensors, like)
     else:
         found = {_rename(each, tensors): value for each, value in tensors.items()}
-        if FAMILIES[name].zeros_on_both_sides:
-            found = move_zeros_behind(found)
     found |= {key: value for key, value in like.items() if key.endswith("num_batches_tracked") and key not in found}
     _check(found, like, name=name)
-    return found
+    return move_zeros_behind(found) if name in FAMILIES and FAMILIES[name].zeros_on_both_sides else found
 
 
 def _rename(name: str, names: Mapping[str, Tensor]) -> str:
