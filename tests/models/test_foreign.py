@@ -126,6 +126,19 @@ class Body(nn.Module):
         return self.conv(images).mean((2, 3))
 
 
+class WideHead(Body):
+    """What timm makes of MobileNetV3: its last layer widens what was pooled."""
+
+    head_hidden_size = 9
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.conv_head = nn.Linear(self.num_features, self.head_hidden_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.conv_head(super().forward(images))
+
+
 @pytest.fixture
 def timm(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     asked: list[dict[str, Any]] = []
@@ -133,12 +146,12 @@ def timm(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     def create_model(name: str, *, in_chans: int = 3, **options: Any) -> Body:
         asked.append({"name": name, **options})
-        if name not in ("resnet18", "resnet34"):
+        if name not in ("resnet18", "resnet34", "mobilenetv3_large_100"):
             raise RuntimeError(f"Unknown model ({name})")
         if options["pretrained"] and name == "resnet34":
             raise FileNotFoundError("no connection")
         torch.manual_seed(7 if options["pretrained"] else 8)
-        return Body(in_chans)
+        return WideHead(in_chans) if name.startswith("mobilenet") else Body(in_chans)
 
     fake.create_model = create_model  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "timm", fake)
@@ -153,6 +166,13 @@ def test_a_network_of_timm_gets_a_head(timm: list[dict[str, Any]]) -> None:
     assert sorted(model.state_dict()) == ["body.conv.bias", "body.conv.weight", "head.bias", "head.weight"]
     with pytest.raises(UserError, match=r"timm cannot make the network resnet19: Unknown model \(resnet19\)"):
         build(Timm(name="resnet19"), num_classes=CLASSES)
+
+
+@pytest.mark.usefixtures("timm")
+def test_a_network_of_timm_with_a_wider_head_gets_one_that_fits() -> None:
+    model = build(Timm(name="mobilenetv3_large_100"), num_classes=CLASSES)
+    assert model.head.in_features == 9
+    assert model(torch.zeros(2, 3, 8, 8)).shape == (2, CLASSES)
 
 
 @pytest.mark.usefixtures("timm")

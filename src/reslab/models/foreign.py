@@ -89,7 +89,9 @@ def build_timm(network: Timm, *, num_classes: int, channels: int) -> ImageClassi
     if reads_files := sorted(READS_FILES & network.options.keys()):
         raise UserError(f"the network {network.name} is created with fresh weights: omit the option {reads_files[0]!r}")
     body = _create_by_timm(network.name, pretrained=False, in_chans=channels, **network.options)
-    return ForeignClassifier(body, features=body, head=nn.Linear(body.num_features, num_classes))
+    # The pooled features can be wider than the last feature map, as in MobileNetV3.
+    width = getattr(body, "head_hidden_size", None) or body.num_features
+    return ForeignClassifier(body, features=body, head=nn.Linear(width, num_classes))
 
 
 class TimmWeights(NamedTuple):
