@@ -148,6 +148,8 @@ def timm(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         asked.append({"name": name, **options})
         if name not in ("resnet18", "resnet34", "mobilenetv3_large_100"):
             raise RuntimeError(f"Unknown model ({name})")
+        if options.get("act_layer") == "none":
+            raise KeyError("none")
         if options["pretrained"] and name == "resnet34":
             raise FileNotFoundError("no connection")
         torch.manual_seed(7 if options["pretrained"] else 8)
@@ -212,6 +214,19 @@ def test_timm_reads_no_file(timm: list[dict[str, Any]], option: str) -> None:
     with pytest.raises(UserError, match=f"omit the option '{option}'"):
         build(Timm(name="resnet18", options={option: "evil.pth"}), num_classes=CLASSES)
     assert timm == []
+
+
+@pytest.mark.parametrize("option", ["in_chans", "model_name", "name", "num_classes"])
+def test_options_of_timm_that_are_passed_anyway_are_refused(timm: list[dict[str, Any]], option: str) -> None:
+    with pytest.raises(UserError, match=f"the option '{option}' of the network resnet18 is set by reslab: omit it"):
+        build(Timm(name="resnet18", options={option: 1}), num_classes=CLASSES)
+    assert timm == []
+
+
+@pytest.mark.usefixtures("timm")
+def test_an_option_that_timm_does_not_know_is_told() -> None:
+    with pytest.raises(UserError, match="timm cannot make the network resnet18: 'none'"):
+        build(Timm(name="resnet18", options={"act_layer": "none"}), num_classes=CLASSES)
 
 
 @pytest.mark.parametrize("name", ["hf-hub:some/one", "local-dir:folder", "hf_hub:some/one", "../resnet18"])

@@ -25,6 +25,8 @@ ALLOWED = "RESLAB_CODE"  # comma-separated packages
 READS_FILES: Final = frozenset(
     {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
 )
+# Options that `build_timm` passes itself.
+SET_HERE: Final = frozenset({"in_chans", "model_name", "name", "num_classes"})
 
 
 class ForeignClassifier(ImageClassifier):
@@ -84,10 +86,12 @@ def _importing_from_here() -> Iterator[None]:
 def build_timm(network: Timm, *, num_classes: int, channels: int) -> ImageClassifier:
     """Build a network of timm by name, with fresh weights and a new head.
 
-    Raises: UserError if timm is not installed or does not know it.
+    Raises: UserError if timm is not installed, does not know it, or cannot make it with these options.
     """
     if reads_files := sorted(READS_FILES & network.options.keys()):
         raise UserError(f"the network {network.name} is created with fresh weights: omit the option {reads_files[0]!r}")
+    if set_here := sorted(SET_HERE & network.options.keys()):
+        raise UserError(f"the option {set_here[0]!r} of the network {network.name} is set by reslab: omit it")
     body = _create_by_timm(network.name, pretrained=False, in_chans=channels, **network.options)
     # The pooled features can be wider than the last feature map, as in MobileNetV3.
     width = getattr(body, "head_hidden_size", None) or body.num_features
@@ -127,5 +131,5 @@ def _create_by_timm(name: str, **options: Any) -> Any:
         return timm.create_model(name, num_classes=0, **options)
     except ImportError as error:
         raise UserError(f"the network {name} is timm's, which cannot be imported ({error}): pip install timm") from None
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"timm cannot make the network {name}: {error}") from None
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"timm cannot make the network {name}: {str(error) or type(error).__name__}") from None
