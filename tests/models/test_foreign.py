@@ -36,6 +36,13 @@ class Headless(nn.Module):
 def harm(**options):
     raise SystemExit("harmed")
 
+class Unpooled(nn.Module):
+    def __init__(self, *, num_classes, channels):
+        super().__init__()
+        self.head = nn.Linear(channels, num_classes)
+
+    def features(self, images): return images
+
 class Narrow(Small):
     def __init__(self, *, num_classes, channels): super().__init__(num_classes=3, channels=channels)
 """
@@ -106,6 +113,13 @@ def test_what_is_wrong_with_it_is_said(name: str, options: dict[str, int], sente
         build(describe(name, **options), num_classes=CLASSES)
 
 
+@pytest.mark.usefixtures("mynets")
+def test_features_that_do_not_fit_the_head_are_told() -> None:
+    model = build(describe("mynets:Unpooled"), num_classes=CLASSES)
+    with pytest.raises(UserError, match=r"have the shape \(2, 3, 8, 8\), the head takes \(N, 3\): pool them"):
+        model(torch.zeros(2, 3, 8, 8))
+
+
 @pytest.mark.parametrize("name", ["os.path", "a b:C", "mynets:Small()", ":C", "a..b:C", "../x:C"])
 def test_a_name_is_a_package_and_a_class(name: str, small_recipe: Recipe) -> None:
     with pytest.raises(UserError, match="file: model"):
@@ -144,7 +158,7 @@ def timm(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     asked: list[dict[str, Any]] = []
     fake = ModuleType("timm")
 
-    def create_model(name: str, *, in_chans: int = 3, **options: Any) -> Body:
+    def create_model(name: str, *, in_chans: int = 3, **options: Any) -> nn.Module:
         asked.append({"name": name, **options})
         if name not in ("resnet18", "resnet34", "mobilenetv3_large_100"):
             raise RuntimeError(f"Unknown model ({name})")
@@ -153,6 +167,8 @@ def timm(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         if options["pretrained"] and name == "resnet34":
             raise FileNotFoundError("no connection")
         torch.manual_seed(7 if options["pretrained"] else 8)
+        if options.get("features_only"):
+            return nn.Conv2d(in_chans, 6, 3)
         return WideHead(in_chans) if name.startswith("mobilenet") else Body(in_chans)
 
     fake.create_model = create_model  # type: ignore[attr-defined]
@@ -221,6 +237,12 @@ def test_options_of_timm_that_are_passed_anyway_are_refused(timm: list[dict[str,
     with pytest.raises(UserError, match=f"the option '{option}' of the network resnet18 is set by reslab: omit it"):
         build(Timm(name="resnet18", options={option: 1}), num_classes=CLASSES)
     assert timm == []
+
+
+@pytest.mark.usefixtures("timm")
+def test_a_network_of_timm_without_pooled_features_is_refused() -> None:
+    with pytest.raises(UserError, match="resnet18 computes no pooled features: omit the option 'features_only'"):
+        build(Timm(name="resnet18", options={"features_only": True}), num_classes=CLASSES)
 
 
 @pytest.mark.usefixtures("timm")

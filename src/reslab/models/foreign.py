@@ -38,7 +38,13 @@ class ForeignClassifier(ImageClassifier):
         self._features = features.__call__ if isinstance(features, nn.Module) else features  # register weights once
 
     def features(self, images: Tensor) -> Tensor:
-        return self._features(images)
+        found = self._features(images)
+        if found.shape[1:] != (self.head.in_features,):
+            raise UserError(
+                f"the features have the shape {tuple(found.shape)}, the head takes (N, {self.head.in_features}): pool "
+                "them, and omit options that change their number"
+            )
+        return found
 
 
 def build_module(network: Module, *, num_classes: int, channels: int) -> ImageClassifier:
@@ -94,7 +100,9 @@ def build_timm(network: Timm, *, num_classes: int, channels: int) -> ImageClassi
         raise UserError(f"the option {set_here[0]!r} of the network {network.name} is set by reslab: omit it")
     body = _create_by_timm(network.name, pretrained=False, in_chans=channels, **network.options)
     # The pooled features can be wider than the last feature map, as in MobileNetV3.
-    width = getattr(body, "head_hidden_size", None) or body.num_features
+    width = getattr(body, "head_hidden_size", None) or getattr(body, "num_features", None)
+    if width is None:  # timm's networks with `features_only`
+        raise UserError(f"the network {network.name} computes no pooled features: omit the option 'features_only'")
     return ForeignClassifier(body, features=body, head=nn.Linear(width, num_classes))
 
 
