@@ -27,3 +27,12 @@ def test_a_folder_with_weights_that_is_no_finished_run_is_refused(tmp_path: Path
     save_file({"head.bias": torch.zeros(2)}, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match="is not a run folder"):
         read_state_dict(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.int64])
+def test_tensors_that_repeat_one_number_in_a_small_file_are_refused(dtype: torch.dtype, tmp_path: Path) -> None:
+    endless = torch.zeros(1, dtype=dtype).expand(2**20, 2**11)
+    torch.save({"head.weight": endless}, tmp_path / "a.pth")
+    assert (tmp_path / "a.pth").stat().st_size < 10_000
+    with pytest.raises(UserError, match=r"tensors in .*a\.pth take [\d,]+ bytes, but at most 4,294,967,296 are"):
+        read_state_dict(tmp_path / "a.pth")

@@ -67,13 +67,16 @@ def _tensors_in(found: Any, path: Path) -> dict[str, Tensor]:
     for name in WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
             found = found[name]
-    if not isinstance(found, Mapping):
-        raise UserError(f"{path} holds no tensors by name: save it with torch.save(model.state_dict(), FILE)")
+    values = found.items() if isinstance(found, Mapping) else ()
     tensors = {
-        str(name).removeprefix("module."): value.detach().float() if value.is_floating_point() else value
-        for name, value in found.items()
+        str(name).removeprefix("module."): value
+        for name, value in values
         if isinstance(value, Tensor) and value.layout == torch.strided
     }
     if not tensors:
         raise UserError(f"{path} holds no tensors by name: save it with torch.save(model.state_dict(), FILE)")
-    return tensors
+    # Strides of 0 let a small file hold tensors of any size.
+    size = sum(value.numel() * (4 if value.is_floating_point() else value.itemsize) for value in tensors.values())
+    if size > LARGEST:
+        raise UserError(f"the tensors in {path} take {size:,} bytes, but at most {LARGEST:,} are read")
+    return {name: value.detach().float() if value.is_floating_point() else value for name, value in tensors.items()}
