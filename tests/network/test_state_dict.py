@@ -36,3 +36,17 @@ def test_tensors_that_repeat_one_number_in_a_small_file_are_refused(dtype: torch
     assert (tmp_path / "a.pth").stat().st_size < 10_000
     with pytest.raises(UserError, match=r"tensors in .*a\.pth take [\d,]+ bytes, but at most 4,294,967,296 are"):
         read_state_dict(tmp_path / "a.pth")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_that_no_network_has_are_left_out(tmp_path: Path) -> None:
+    odd = {
+        "meta": torch.empty(3, device="meta"),
+        "quantized": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.quint8),
+        "complex": torch.ones(3, dtype=torch.complex64).conj(),
+        "float8": torch.zeros(4, dtype=torch.uint8).view(torch.float8_e4m3fn),
+        "nested": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+        "sparse": torch.eye(3).to_sparse(),
+    }
+    torch.save(odd | {"head.bias": torch.ones(2), "norm.num_batches_tracked": torch.tensor(3)}, tmp_path / "a.pth")
+    assert read_state_dict(tmp_path / "a.pth").tensors.keys() == {"head.bias", "norm.num_batches_tracked"}

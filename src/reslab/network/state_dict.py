@@ -16,6 +16,8 @@ from reslab.runs import read_weights
 from reslab.runs.files import LARGEST, read_safetensors
 
 WRAPPERS: Final = ("state_dict", "model", "net", "model_state_dict")
+_FRACTIONS: Final = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+_WHOLE: Final = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
 
 class StateDict(NamedTuple):
@@ -68,11 +70,7 @@ def _tensors_in(found: Any, path: Path) -> dict[str, Tensor]:
         if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
             found = found[name]
     values = found.items() if isinstance(found, Mapping) else ()
-    tensors = {
-        str(name).removeprefix("module."): value
-        for name, value in values
-        if isinstance(value, Tensor) and value.layout == torch.strided
-    }
+    tensors = {str(name).removeprefix("module."): value for name, value in values if _is_plain(value)}
     if not tensors:
         raise UserError(f"{path} holds no tensors by name: save it with torch.save(model.state_dict(), FILE)")
     # Strides of 0 let a small file hold tensors of any size.
@@ -80,3 +78,10 @@ def _tensors_in(found: Any, path: Path) -> dict[str, Tensor]:
     if size > LARGEST:
         raise UserError(f"the tensors in {path} take {size:,} bytes, but at most {LARGEST:,} are read")
     return {name: value.detach().float() if value.is_floating_point() else value for name, value in tensors.items()}
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether it is a dense tensor in memory, of a type that networks have."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_nested or value.device.type != "cpu":
+        return False
+    return value.dtype in _FRACTIONS | _WHOLE
