@@ -22,13 +22,17 @@ def draw_photographs(num: int, *, seed: int, side: int = 32) -> Tensor:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("side", [1, 2, 8, 33])
+@pytest.mark.parametrize("side", [1, 2, 3, 4, 8, 33])
 def test_images_of_any_size_are_described_by_finite_numbers(channels: int, side: int) -> None:
     for images in (torch.zeros(4, channels, side, side), torch.randn(4, channels, side, side)):
         found = describe_texture(images)
         assert found.shape == (4, count_statistics(channels, side))
         assert found.isfinite().all()
     assert fit_texture(found, found).score(found).isfinite().all()
+
+
+def test_the_statistics_of_images_of_any_size_are_counted_without_making_one() -> None:
+    assert count_statistics(3, 10**9) == count_statistics(3, 8) == 13
 
 
 def test_statistics_are_what_their_names_say() -> None:
