@@ -2,15 +2,16 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from reslab.data.load import load
 from reslab.errors import UserError
-from reslab.network.familiarity import FEWEST, Familiarity, fit_familiarity, fit_frozen
+from reslab.network.familiarity import FEWEST, Familiarity, fit_familiarity, fit_frozen, read_familiarity
 from reslab.network.finishing import finish
 from reslab.network.network import Network
-from reslab.records import Calibration
+from reslab.records import FAMILIARITY, Calibration
 
 TINY = Path(__file__).parents[1] / "fixtures/tiny"
 
@@ -147,6 +148,33 @@ def test_a_file_with_a_familiarity_that_does_not_fit_is_told(network, digits, tm
     known.save(tmp_path / "model.safetensors")
     with pytest.raises(UserError, match="its familiarity tensors do not fit"):
         Network.load(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("changed", "shape"),
+    [("scores", (0, 2)), ("scores", (2**24 + 1, 2)), ("known", (9, 64)), ("known", (20, 63))],
+)
+def test_a_familiarity_of_frozen_features_that_does_not_fit_is_told(changed, shape):
+    sound = {"scores": np.zeros((19, 2), np.float32), "known": np.zeros((20, 64), np.float16)}
+    fitting = {"num_features": 64, "image": (3, 8), "path": Path("model.safetensors")}
+    assert read_familiarity(named(sound), **fitting) is not None
+    damaged = np.zeros(shape, np.float32)
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged: its familiarity tensors do not fit"):
+        read_familiarity(named(sound | {changed: damaged}), **fitting)
+
+
+@pytest.mark.parametrize(("changed", "shape"), [("scores", (0, 3)), ("means", (0, 2))])
+def test_a_familiarity_of_no_images_or_no_classes_is_told(changed, shape):
+    shapes = {"axes": (64, 2), "means": (3, 2), "centre": (64,), "shared": (2,), "median": (), "scores": (19, 3)}
+    fitting = {"num_features": 64, "image": (3, 8), "path": Path("model.safetensors")}
+    assert read_familiarity(named({name: np.zeros(shape) for name, shape in shapes.items()}), **fitting) is not None
+    damaged = {name: np.zeros(shape) for name, shape in (shapes | {changed: shape}).items()}
+    with pytest.raises(UserError, match="its familiarity tensors do not fit"):
+        read_familiarity(named(damaged), **fitting)
+
+
+def named(tensors):
+    return {FAMILIARITY + name: value for name, value in tensors.items()}
 
 
 def test_a_few_outliers_do_not_decide_how_much_a_score_counts():

@@ -46,6 +46,7 @@ _SHRINKAGE: Final = 0.1  # of the correlations of features within classes, so th
 _SAME: Final = 0.999  # cosine of an image's features with themselves in half precision
 _TAIL: Final = 0.05  # share of the held-out images with the lowest, or highest, scores
 _TEXTURE: Final = "texture."
+_MOST_SCORES: Final = 2**24  # whose quantiles PyTorch computes
 _EQUAL: Final = 1e-5  # sums that differ by less count as equal, on any device
 
 
@@ -230,14 +231,15 @@ def read_familiarity(
     shapes = {name: tuple(value.shape) for name, value in found.items()}
     scores = found.pop("scores", torch.empty(0))
     match shapes:
-        case {"known": (num, features), "scores": (_, 2), **rest}:
+        case {"known": (num, features), "scores": (held_out, 2), **rest}:
             fits = num >= _NEIGHBOURS and not rest
-        case {"axes": (features, directions), "means": (_, axes), "scores": (_, num), **rest}:
+        case {"axes": (features, directions), "means": (num, axes), "scores": (held_out, all_scores), **rest}:
             other = {"centre": (features,), "shared": (directions,), "median": ()}
-            fits = axes == directions and rest == other and num == 3 + bool(texture) and _is_texture(texture, image)
+            fits = num > 0 and axes == directions and rest == other
+            fits = fits and all_scores == 3 + bool(texture) and _is_texture(texture, image)
         case _:
-            features, fits = 0, False
-    if not fits or features != num_features:
+            features, held_out, fits = 0, 0, False
+    if not fits or features != num_features or not 0 < held_out <= _MOST_SCORES:
         raise UserError(f"{path} is damaged: its familiarity tensors do not fit a network of {num_features} features")
     if "known" in found:
         return Familiarity(Neighbours(found["known"]), scores)
