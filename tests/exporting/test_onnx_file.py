@@ -91,6 +91,18 @@ def test_a_file_that_is_none_is_told_in_a_sentence(exported: Path, kind: str) ->
         OnnxFile(exported / "model.onnx").read_class_sets()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="other systems have no such devices")
+def test_a_device_and_a_file_that_is_too_large_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    device, large = tmp_path / "device.onnx", tmp_path / "large.onnx"
+    device.symlink_to(os.devnull)  # which does not block, as a pipe would
+    with pytest.raises(UserError, match=r"device\.onnx is not a file: move it away"):
+        OnnxFile(device)
+    with large.open("wb") as file:
+        file.truncate(2**31)
+    with pytest.raises(UserError, match=r"large\.onnx has 2,147,483,648 bytes, but at most 2,147,483,647 are read"):
+        OnnxFile(large)
+
+
 def test_another_network_is_told_in_a_sentence(tmp_path: Path) -> None:
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     other = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])

@@ -7,20 +7,21 @@ Axes: N images, P channels of a picture, C channels of the network, H rows, W co
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reslab.data.answers import Unread, answer_all
 from reslab.data.pictures import ANSWERED, Answer, Said, Wanted, with_channels
-from reslab.errors import UserError, extra
+from reslab.errors import UserError, check_kind, extra
 from reslab.measure.class_sets import find_threshold
 from reslab.recipe.shapes import Resizing
 
 if TYPE_CHECKING:
     from reslab.records import ClassSets
 
+LARGEST: Final = 2**31 - 1  # bytes of a file, by its format
 AXES = ("num_images", "rows", "columns")
 INPUT, OUTPUTS = "images", ("logits", "probabilities", "familiarity")
 
@@ -96,9 +97,14 @@ class OnnxFile:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors are reported below
         options.intra_op_num_threads = threads or 0
+        check_kind(path)
         try:
+            if path.stat().st_size > LARGEST:
+                raise UserError(f"{path} has {path.stat().st_size:,} bytes, but at most {LARGEST:,} are read")
             content = path.read_bytes()
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except UserError:
+            raise
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}") from None
         except Exception as error:  # ONNX Runtime's errors have no class in common
