@@ -115,6 +115,15 @@ def test_logits_have_a_column_per_class(name: str, channels: int) -> None:
         assert logits.isfinite().all()
 
 
+def test_images_of_the_smallest_size_and_no_smaller_ones_are_taken(name: str) -> None:
+    model, smallest = make_model(name).eval(), ENTRIES[name].SMALLEST_IMAGE
+    with torch.inference_mode():
+        assert model(draw_images(name, 1, side=smallest)).shape == (1, CLASSES)
+        if smallest > 1:
+            with pytest.raises(RuntimeError, match="Output size is too small"):
+                model(draw_images(name, 1, side=smallest - 1))
+
+
 def test_head_of_features_is_the_logits(name: str) -> None:
     model, images = make_model(name).eval(), draw_images(name)
     with torch.inference_mode():

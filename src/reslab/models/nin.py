@@ -15,7 +15,10 @@ from reslab.recipe.networks import NiN
 
 
 class NiNClassifier(ImageClassifier):
-    """Three groups of a convolution and 1x1 convolutions, with pooling and dropout between them, average, head."""
+    """Three groups of a convolution and 1x1 convolutions, with pooling and dropout between them, average, head.
+
+    Images have 4 pixels or more.
+    """
 
     def __init__(self, options: NiN, *, num_classes: int, channels: int) -> None:
         super().__init__()

@@ -160,6 +160,7 @@ class LeNet(Architecture):
 class NiN(Architecture):
     NETWORK: ClassVar = "nin:NiNClassifier"
     FAMILY: ClassVar = "Network in Network"
+    SMALLEST_IMAGE: ClassVar = 4
 
     kind: Literal["nin"] = "nin"
     dropout: Share = 0.5
