@@ -61,6 +61,13 @@ def test_images_must_leave_something_of_lenet():
     assert sentence == "file: lenet needs images of 16 pixels or more, not 15"
 
 
+def test_images_must_leave_something_of_a_network_beside_a_pretrained_one():
+    fusion = Fusion(base=LeNet(), pretrained=EfficientNetLite(resize=224))
+    assert derive(LAB, name="x", model=fusion, image_size=16).image_size == 16
+    sentence = complaint(model=fusion.model_dump(), image_size=15)
+    assert sentence == "file: fusion needs images of 16 pixels or more, not 15"
+
+
 @pytest.mark.parametrize(
     ("factor", "sentence"),
     [

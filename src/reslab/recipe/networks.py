@@ -29,6 +29,11 @@ class Architecture(Part):
     SMALLEST_IMAGE: ClassVar = 1  # side in pixels: smaller images would shrink to nothing
 
     @property
+    def smallest_image(self) -> int:
+        """Side in pixels of the smallest images that it takes."""
+        return self.SMALLEST_IMAGE
+
+    @property
     def label(self) -> str:
         """The name in a table."""
         return str(type(self).model_fields["kind"].default)
@@ -367,6 +372,11 @@ class Fusion(Architecture):
         if sizes != sorted(sizes):
             raise ValueError(f"kept classes read ever more features, not {listing([str(size) for size in sizes])}")
         return self
+
+    @property
+    def smallest_image(self) -> int:
+        """Side in pixels of the smallest images that both networks take."""
+        return max(self.base.smallest_image, self.pretrained.smallest_image)
 
     @property
     def label(self) -> str:

@@ -547,9 +547,9 @@ class Recipe(Part):
     @model_validator(mode="after")
     def _smallest_images_are_large_enough(self) -> "Recipe":
         side = min([self.image_size, *(each.image_size for each in self.progressive_resizing)])
-        if side < self.model.SMALLEST_IMAGE:
+        if side < self.model.smallest_image:
             raise ValueError(
-                f"{self.model.kind} needs images of {self.model.SMALLEST_IMAGE} pixels or more, not {side}"
+                f"{self.model.kind} needs images of {self.model.smallest_image} pixels or more, not {side}"
             )
         for part in self.augment:
             if isinstance(part, Crop) and part.fill == "reflect" and part.pixels >= side:
