@@ -11,7 +11,7 @@ from PIL import Image
 import reslab
 from reslab import Network, UserError
 from reslab.data.pictures import read_pictures
-from reslab.recipe.networks import PreActResNet
+from reslab.recipe.networks import FastConv, PreActResNet
 from reslab.recipe.recipe import Standardize
 from reslab.records import Weights
 from reslab.runs import Run, pack_weights, read_weights
@@ -123,6 +123,14 @@ def test_a_normalisation_of_other_channels_is_damage(finished: Run) -> None:
     finished.write_weights(pack_weights(tensors, wrong))
     with pytest.raises(UserError, match="is damaged: it standardises 2 channels of 1"):
         Network.load(finished.path)
+
+
+def test_images_too_small_for_the_network_are_damage(tmp_path: Path) -> None:
+    options, standardize = FastConv(widths=(8, 8, 8)), Standardize(mean=(1,), std=(2,))
+    metadata = Weights(model=options, classes=("a", "b"), channels=1, image_size=8, standardize=standardize)
+    Network(reslab.build(options, num_classes=2, channels=1), metadata).save(tmp_path / "own.safetensors")
+    with pytest.raises(UserError, match="is damaged: its images have 8 pixels a side, its network needs 9 or more"):
+        Network.load(tmp_path / "own.safetensors")
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x02N.", b"{}" * 50])

@@ -108,6 +108,11 @@ class Network:
             raise UserError(
                 f"{path} is damaged: it standardises {len(metadata.standardize.mean)} channels of {metadata.channels}"
             )
+        if metadata.image_size < metadata.model.smallest_image:
+            raise UserError(
+                f"{path} is damaged: its images have {metadata.image_size} pixels a side, its network needs "
+                f"{metadata.model.smallest_image} or more"
+            )
         image = metadata.channels, metadata.image_size
         familiarity = read_familiarity(tensors, num_features=module.head.in_features, image=image, path=Path(path))
         return cls(place_on(module, chosen), metadata, familiarity)
