@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from reslab.data.recipe_data import read_split
 from reslab.extension import announce, extend
 from reslab.network.network import Network
-from reslab.recipe.recipe import Flip, Freeze, Recipe, Resize, Sampling, derive
+from reslab.recipe.networks import EfficientNetLite, FastConv, Fusion
+from reslab.recipe.recipe import Flip, Freeze, LinearHead, Recipe, Resize, Sampling, derive
 from reslab.runs import Run
 
 ALL = (Freeze(parameters="", epoch=0),)
@@ -43,6 +45,14 @@ def test_the_time_is_that_of_the_images_of_all_epochs(
     recipe = derive(small_recipe, name="changed", **changes)
     seconds = announce.estimate_seconds(network, recipe, images=read_split(recipe, "train"))
     assert seconds == pytest.approx(0.01 * images)
+
+
+@pytest.mark.parametrize("num_images", [1, 2, 3])
+def test_the_time_of_a_fusion_of_a_few_new_images_is_estimated(base: Run, num_images: int) -> None:
+    model = Fusion(base=FastConv(), pretrained=EfficientNetLite(resize=32))
+    recipe = derive(base.recipe, name="changed", model=model, optimizer=LinearHead(shrinkage="chosen"))
+    images = read_split(base.recipe, "train").subset(torch.arange(num_images))
+    assert announce.estimate_seconds(Network.load(base.path, device="cpu"), recipe, images=images) > 0
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0.2, "1.0 s"), (150.0, "2 min 30 s")])

@@ -74,7 +74,7 @@ def _estimate_joining(model: Model, images: ImageSet) -> float:
     network = Pretrained(f"efficientnet_lite{model.pretrained.size}", image_size=model.pretrained.resize)
     places = np.unique(np.linspace(0, len(images.labels) - 1, 5 * BATCH).astype(int))  # spread out: some may be cached
     fifth = -(-len(places) // 5)
-    starting, few, more = np.split(places, [fifth, 2 * fifth])
+    starting, few, more = np.split(places, [fifth, 2 * fifth]) if len(places) > 2 else [places] * 3
     network.features(images.images[starting])
     of_few, _ = _time_features(network, images.images[few])
     of_more, features = _time_features(network, images.images[more])
