@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from reslab.data.recipe_data import read_split
 from reslab.errors import Failure, UserError
 from reslab.evaluation import evaluate
 from reslab.extension import extend, remember
@@ -158,8 +159,6 @@ def test_the_old_pictures_may_be_gone(small_recipe: Recipe, tmp_path: Path, caps
 
 
 def memory_labels(run: Run) -> np.ndarray:
-    from reslab.data.recipe_data import read_split
-
     return read_split(run.recipe, "train").labels.numpy()
 
 
@@ -186,3 +185,22 @@ def test_a_run_whose_memory_cannot_be_written_is_not_finished(
     with pytest.raises(Failure, match="full"):
         extend(base.path, data=NEW, out=tmp_path / "on", old_data="none")
     assert not Run(tmp_path / "on").is_finished
+
+
+def test_a_class_without_images_is_not_remembered_and_a_memory_of_it_is_kept(
+    base: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = read_split(base.recipe, "train")
+    others = training.subset((training.labels > 0).nonzero().flatten())
+    found = remember(base)
+    content = base.memory_path.read_bytes()
+    monkeypatch.setattr("reslab.extension.memory.read_learned", lambda *_, **__: (others, None))
+    with pytest.raises(UserError, match="has learned 1 without images: its memory of them is kept"):
+        remember(base)
+    assert base.memory_path.read_bytes() == content
+    false = found._replace(counts=found.counts * torch.tensor([0, 1, 1]))
+    base.write_memory(false.to_bytes(base=base.weights_digest))
+    with pytest.raises(UserError, match="remembers classes without images: remove it"):
+        read_memory(base)
+    with pytest.raises(UserError, match="so it cannot remember them: run reslab remember on its base"):
+        remember(base)

@@ -32,6 +32,7 @@ from reslab.network.network import Network
 from reslab.pretrained.fusion import compute_fused, fuse
 from reslab.runs import Damaged, Run
 from reslab.runs.files import read_safetensors, to_safetensors
+from reslab.words import named
 
 KEPT = 100  # images per class whose real features are kept
 PER_KEPT = 5  # training images for each one set apart for this if none were held out
@@ -132,7 +133,8 @@ def remember(
     Raises
     ------
     UserError
-        If the run or its images are missing or have changed, or `reslab[pretrained]` is not installed.
+        If the run or its images are missing or have changed, a class has no images, or `reslab[pretrained]` is not
+        installed.
 
     Examples
     --------
@@ -143,6 +145,7 @@ def remember(
     run = run if isinstance(run, Run) else Run.open(run)
     check_remote(run.recipe.data, of=f"the recipe {run.recipe.name}", allow_remote=allow_remote)
     training, held_out = read_learned(run, data_dir=data_dir)
+    _check_all_have_images(run, training)
     base = Network.load(run.path, device=str(pick_device(device)))
     options = fusion.describe(base.metadata, keep_old=False)
     module = fuse(base, options, num_classes=len(base.classes))
@@ -154,6 +157,24 @@ def remember(
         found = _learn(seen, see(network, held_out).few(training.classes, num=KEPT))
     run.write_memory(found.to_bytes(base=run.weights_digest))
     return found
+
+
+def _check_all_have_images(run: Run, training: ImageSet) -> None:
+    missing = [name for name, count in zip(training.classes, training.counts(), strict=True) if not count]
+    if not missing:
+        return
+    try:
+        is_remembered = read_memory(run) is not None
+    except UserError:
+        is_remembered = False
+    if is_remembered:
+        raise UserError(
+            f"{run.path} has learned {named(missing)} without images: its memory of them is kept, so extend it as it is"
+        )
+    raise UserError(
+        f"{run.path} has learned {named(missing)} without images, so it cannot remember them: run reslab remember on "
+        "its base, and extend that by --method fusion --old-data none"
+    )
 
 
 def read_memory(run: Run) -> Memory | None:
@@ -174,6 +195,11 @@ def _read(path: Path, *, base: str, again: Path) -> Memory:
     if metadata.get(BASE) != base:
         raise UserError(f"{path} belongs to other weights: run reslab remember {again} again")
     found = {name: torch.from_numpy(value) for name, value in tensors.items()}
+    if not found["counts"].all():
+        raise UserError(
+            f"{path} remembers classes without images: remove it, run reslab remember on the base of {again}, and "
+            "extend that by --method fusion --old-data none"
+        )
     return Memory(**{name: value.float() if value.is_floating_point() else value for name, value in found.items()})
 
 
