@@ -122,10 +122,21 @@ def test_images_that_calibrate_take_no_part_in_what_is_remembered_of_the_others(
     from reslab.extension.memory import _set_apart
 
     seen = LabelledFeatures(torch.arange(705.0)[:, None], torch.tensor([0] * 600 + [1] * 100 + [2] * 4 + [3]))
-    rest, kept = _set_apart(seen, ("many", "few", "hardly any", "one"))
+    rest, kept = _set_apart(seen, ("many", "few", "hardly any", "one"), keys=None)
     assert kept.labels.bincount().tolist() == [100, 20, 1]
     assert rest.labels.bincount().tolist() == [500, 80, 3, 1]
     assert sorted([*rest.features.flatten().tolist(), *kept.features.flatten().tolist()]) == list(range(705))
+
+
+def test_groups_of_images_are_set_apart_as_a_whole() -> None:
+    from reslab.extension.memory import _set_apart
+
+    labels = torch.tensor([0] * 60 + [1] * 60 + [2] * 4)
+    keys = np.array([*np.arange(60) // 6 + 1, *np.arange(60) // 30 + 1, 9, 9, 9, 9], dtype=np.uint64)  # of two classes
+    rest, kept = _set_apart(LabelledFeatures(torch.arange(124.0)[:, None], labels), ("a", "b", "copies"), keys=keys)
+    assert kept.labels.bincount().tolist() == [18, 30, 1]  # half of b, since a fifth would divide its groups
+    of_rest, of_kept = (set(keys[part.features.flatten().long()].tolist()) for part in (rest, kept))
+    assert of_rest & of_kept == {9}
 
 
 def draw(folder: Path, names: tuple[str, ...]) -> Path:

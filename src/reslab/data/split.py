@@ -42,7 +42,7 @@ def hold_out(images: ImageSet, num: int, *, seed: int) -> tuple[ImageSet, ImageS
             held[_shuffled(places, images.classes[label], _HOLD_OUT, seed)[:share]] = True
         elif len(places) == counts[label] or len(np.unique(keys[places])) > 1:
             by_key[label] = share
-    held |= _lowest_keys(keys, labels, shares=by_key, classes=images.classes)
+    held |= choose_by_key(keys, labels, shares=by_key, classes=images.classes)
     training, validation = images.subset(np.flatnonzero(~held)), images.subset(np.flatnonzero(held))
     return training, replace(validation, split="validation")
 
@@ -53,7 +53,7 @@ def _parts(places: NDArray[np.int64], keys: NDArray[np.uint64]) -> list[NDArray[
     return [places[~is_keyed], places[is_keyed]] if 1 < (~is_keyed).sum() < len(places) else [places]
 
 
-def _lowest_keys(
+def choose_by_key(
     keys: NDArray[np.uint64], labels: NDArray[np.int64], *, shares: Mapping[int, int], classes: Sequence[str]
 ) -> NDArray[np.bool_]:
     """Choose up to `shares[label]` images of each of these classes, from the lowest key on; equal keys stay together.

@@ -20,9 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reslab.data.batches import seeded
+from reslab.data.folds import Keys
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import check_remote
-from reslab.data.split import limit
+from reslab.data.split import choose_by_key, limit
 from reslab.errors import UserError
 from reslab.extension import fusion
 from reslab.extension.fusion import LabelledFeatures
@@ -152,7 +153,7 @@ def remember(
     network = Network(module, base.metadata.model_copy(update={"model": options}))
     seen = see(network, training)
     if held_out is None:
-        found = _learn(*_set_apart(seen, training.classes))._replace(counts=seen.labels.bincount())
+        found = _learn(*_set_apart(seen, training.classes, keys=training.keys))._replace(counts=seen.labels.bincount())
     else:
         found = _learn(seen, see(network, held_out).few(training.classes, num=KEPT))
     run.write_memory(found.to_bytes(base=run.weights_digest))
@@ -208,15 +209,29 @@ def see(network: Network, images: ImageSet) -> LabelledFeatures:
     return LabelledFeatures(compute_fused(network, images), images.labels)
 
 
-def _set_apart(seen: LabelledFeatures, classes: tuple[str, ...]) -> tuple[LabelledFeatures, LabelledFeatures]:
-    """Divide images into those whose distribution is summarised, and a few per class that are kept for calibration."""
-    is_kept = torch.zeros(len(seen.labels), dtype=torch.bool)
+def _set_apart(
+    seen: LabelledFeatures, classes: tuple[str, ...], *, keys: Keys | None
+) -> tuple[LabelledFeatures, LabelledFeatures]:
+    """Divide images into those whose distribution is summarised, and a few per class that are kept for calibration.
+
+    Images of equal `keys` (N,) stay together where a class has several.
+    """
+    labels = seen.labels.numpy()
+    keys = np.zeros(len(labels), dtype=np.uint64) if keys is None else keys
+    totals = np.bincount(labels, minlength=len(classes))
+    # Without one of each class it would be calibrated away.
+    wanted = {label: min(KEPT, max(1, total // PER_KEPT), total - 1) for label, total in enumerate(totals.tolist())}
+    of_class = [keys[labels == label] for label in range(len(classes))]
+    by_key = {label: wanted[label] for label, own in enumerate(of_class) if own.all() and len(np.unique(own)) > 1}
+    try:
+        is_kept = choose_by_key(keys, labels, shares=by_key, classes=classes)
+    except UserError:  # groups of several classes leave no choice
+        by_key, is_kept = {}, np.zeros(len(labels), dtype=bool)
     for label, name in enumerate(classes):
-        own = seen.labels == label
-        total = int(own.sum())
-        num = min(KEPT, max(1, total // PER_KEPT), total - 1)  # without one of each class it would be calibrated away
-        is_kept[limit((~own).long().numpy(), classes=(name,), num=num)] = True
-    rest, kept = (LabelledFeatures(seen.features[part], seen.labels[part]) for part in (~is_kept, is_kept))
+        if label not in by_key:
+            is_other = (labels != label).astype(np.int64)
+            is_kept[limit(is_other, classes=(name,), num=wanted[label])] = True
+    rest, kept = (seen.at(torch.from_numpy(part)) for part in (~is_kept, is_kept))
     return rest, kept
 
 
