@@ -302,6 +302,11 @@ def test_old_classes_stay_as_frequent_as_in_the_base_though_few_of_their_images_
         ("digits:0@5+digits:8,9@0", {}, "has no training images of 8 and 9: raise its limit of 0"),
         ("digits:0", {"prior": "test"}, "--prior test: choose from base, used, or write a whole number"),
         ("digits:0", {"prior": "0"}, "--prior 0: choose from base"),
+        (
+            "digits:0",
+            {"prior": "10", "old_data": "none"},
+            "finetune-distill has none with --old-data none: omit --prior",
+        ),
         ("digits:0", {"method": "freeze"}, "unknown method 'freeze': did you mean 'frozen'?"),
         ("digits:0", {"method": "magic"}, "unknown method 'magic': choose from frozen, "),
         ("digits:0", {"keep_old": "exact"}, "finetune-distill changes the old classes' logits: choose --method fusion"),

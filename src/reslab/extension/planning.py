@@ -69,7 +69,7 @@ def plan_extension(
     method = check_method(wish.method, old_data=wish.old_data, base=run.path, remembers=memory is not None)
     if method != "fusion":
         memory = None
-    _check_wish(run, weights, wish, method=method)
+    _check_wish(run, weights, wish, method=method, remembers=memory is not None)
     base = run.recipe
     limit = {"all": None, "none": 0}.get(str(wish.old_data), wish.old_data)
     extension = Extension(
@@ -139,11 +139,15 @@ def _check_new(run: Run, old: str, data: str) -> None:
         )
 
 
-def _check_wish(run: Run, weights: Weights, wish: Wish, *, method: Method) -> None:
+def _check_wish(run: Run, weights: Weights, wish: Wish, *, method: Method, remembers: bool) -> None:
     if wish.prior not in PRIORS and not (wish.prior.isdecimal() and int(wish.prior)):
         raise UserError(f"--prior {wish.prior}: choose from {', '.join(PRIORS)}, or write a whole number, such as 10")
     if wish.prior == "used" and wish.old_data == "none":
         raise UserError("--prior used goes by the old images used, and --old-data none uses none: omit --prior")
+    if wish.prior != "base" and wish.old_data == "none" and not remembers:
+        raise UserError(
+            f"--prior {wish.prior} is chosen on old images, and {method} has none with --old-data none: omit --prior"
+        )
     if wish.keep_old not in (None, "exact"):
         raise UserError(f"--keep-old {wish.keep_old}: write exact, or omit it")
     if wish.keep_old and method != "fusion":
