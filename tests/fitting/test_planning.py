@@ -14,7 +14,8 @@ from reslab.data.expression import CLASSES
 from reslab.errors import UserError
 from reslab.fitting.growth import _part, measure_growth
 from reslab.fitting.labelling import _say, order_pictures
-from reslab.fitting.planning import ClassGrowth, Plan, plan
+from reslab.fitting.planning import ClassGrowth, Plan, _find_network, plan
+from reslab.recipe.networks import EfficientNetLite, FastConv, Fusion, Model
 from reslab.recipe.recipe import Recipe, derive
 from reslab.records import Estimate
 from reslab.training import train
@@ -127,6 +128,23 @@ def test_a_run_is_planned_by_the_pictures_that_it_learned_from_wherever_that_is(
         UserError, match=r"train split of folder:pets has changed: .* since .*run was trained: train it"
     ):
         plan(str(made.path))
+
+
+@pytest.mark.parametrize(
+    ("model", "pretrained", "size"),
+    [
+        (EfficientNetLite(), "efficientnet_lite0", 48),  # that of the stored images
+        (EfficientNetLite(resize=64), "efficientnet_lite0", 64),
+        (Fusion(base=FastConv(), pretrained=EfficientNetLite(resize=64)), None, 64),
+        (EfficientNetLite(), None, 128),
+        (FastConv(), None, 128),
+    ],
+)
+def test_a_run_is_planned_at_the_image_size_of_its_pretrained_network(
+    model: Model, pretrained: str | None, size: int, small_recipe: Recipe
+) -> None:
+    recipe = small_recipe.model_copy(update={"model": model, "pretrained": pretrained, "image_size": 48})
+    assert _find_network(recipe).image_size == size
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

@@ -23,7 +23,8 @@ from reslab.fitting.growth import DRAWS, MOST, SIZES, Growth, measure_growth
 from reslab.fitting.labelling import order_pictures
 from reslab.measure.learning_curve import extrapolate
 from reslab.pretrained import Pictures, Pretrained
-from reslab.recipe.networks import EfficientNetLite
+from reslab.recipe.networks import EfficientNetLite, Fusion
+from reslab.recipe.recipe import Recipe
 from reslab.recipe.shapes import Resizing
 from reslab.records import Estimate
 from reslab.runs import Run
@@ -173,11 +174,19 @@ def _read(data: str, *, data_dir: Path | None, allow_remote: bool) -> tuple[Imag
         images = read_split_of(run, "train", data_dir=data_dir, allow_remote=allow_remote)
         if change := describe_change(images, recorded=run.environment.data):
             raise UserError(f"{change} since {run.path} was trained: train it again, or plan {images.expression!r}")
-        own = recipe.model.resize if isinstance(recipe.model, EfficientNetLite) else None
-        return images, Pretrained(recipe.pretrained or NETWORK, image_size=own or IMAGE_SIZE), recipe.resize
+        return images, _find_network(recipe), recipe.resize
     size = find_image_size(data, largest=LARGEST_STORED, data_dir=data_dir)
     images = load(data, "train", data_dir=data_dir, image_size=size)
     return images, Pretrained(NETWORK, image_size=IMAGE_SIZE), "squeeze"
+
+
+def _find_network(recipe: Recipe) -> Pretrained:
+    """Return the pretrained network of a recipe at its image size, or the default one if it has none."""
+    model = recipe.model.pretrained if isinstance(recipe.model, Fusion) else recipe.model
+    has_own = recipe.pretrained is not None or isinstance(recipe.model, Fusion)
+    if not has_own or not isinstance(model, EfficientNetLite):
+        return Pretrained(NETWORK, image_size=IMAGE_SIZE)
+    return Pretrained(model.label, image_size=model.resize or recipe.image_size)
 
 
 def _leave_out_labelled(files: Sequence[Path], expression: str, *, data_dir: Path | None) -> list[Path]:
