@@ -12,6 +12,7 @@ from PIL import Image
 from reslab.cli import main
 from reslab.data.expression import CLASSES
 from reslab.errors import UserError
+from reslab.fitting import planning
 from reslab.fitting.growth import _part, measure_growth
 from reslab.fitting.labelling import _say, order_pictures
 from reslab.fitting.planning import ClassGrowth, Plan, _find_network, plan
@@ -175,6 +176,14 @@ def test_what_would_gain_nothing_is_no_figure() -> None:
     assert found.sentences == ("Four times the pictures would bring almost nothing.",)
     steep = replace(flat, accuracy=(now, now, later.model_copy(update={"value": 0.9906})))
     assert replace(found, all=steep).sentences[0] == "Four times the pictures would bring +0.1 points."
+
+
+def test_pictures_to_rank_are_looked_for_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "_compute", None)
+    with pytest.raises(UserError, match="holds no picture"):
+        plan("digits:1,4@8", unlabelled=[tmp_path])
 
 
 def test_an_expression_may_be_longer_than_a_file_name(official: Path) -> None:

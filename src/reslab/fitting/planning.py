@@ -135,14 +135,14 @@ def plan(
             f"{data} has {len(labels)} training images of {len(images.classes)} classes, too few for a learning curve: "
             f"add pictures, up to {FEWEST} a class at least"
         )
+    given = find_pictures(unlabelled)
+    files = _leave_out_labelled(given, images.expression, data_dir=data_dir) if given else []
     features = _compute(network, images.images, what="features")
     with counting("learning curve", total=DRAWS * SIZES * min(len(labels), MOST)) as show:
         growth = measure_growth(features, labels, keys=images.keys, show=show)
     found = _describe(images, growth, network=f"{network.name} at {network.image_size} pixels")
-    if not unlabelled:
+    if not files:
         return found
-    given = find_pictures(unlabelled)
-    files = _leave_out_labelled(given, images.expression, data_dir=data_dir)
     chosen = np.sort(np.random.default_rng(0).permutation(len(files))[:CANDIDATES])
     channels, image_size = images.images.shape[1:3]
     sound, pixels, unread = read_sound(
