@@ -1,5 +1,6 @@
 """The choice: judged without the images that it is judged on, within its time."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from sklearn.model_selection import StratifiedKFold
 
+from reslab import pretrained
 from reslab.data.folds import split_folds
 from reslab.data.images import ImageSet
 from reslab.data.load import load
@@ -81,7 +83,7 @@ def test_classes_that_cannot_be_in_two_folds_are_refused(labels: list[int]) -> N
 
 def test_a_copy_tells_nothing_of_the_image_that_it_is_judged_on(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).normal(size=(1, 200, 600)).astype(np.float32)  # features that say nothing
-    monkeypatch.setattr(choice, "compute_views", lambda images, backbone: np.tile(noise, (2, 2, 1)))
+    monkeypatch.setattr(choice, "compute_timed", lambda images, backbone: (np.tile(noise, (2, 2, 1)), 1.0))
     pixels, labels = torch.zeros(400, 3, 8, 8, dtype=torch.uint8), (torch.arange(200) % 2).tile(2)
     keys = np.tile(np.arange(1, 201, dtype=np.uint64), 2)
     copies = ImageSet(pixels, labels, ("a", "b"), "x", "train", keys=keys)
@@ -130,6 +132,27 @@ def test_without_time_only_the_first_is_tried() -> None:
         "compute efficientnet_lite0 at 40 pixels",
         "efficientnet_lite0 at 40 pixels",
     ]
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_pictures_from_the_cache_do_not_count_as_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, clock, said = load("digits:1,4@15", "train", image_size=8), [0.0], []
+
+    def tick(seconds: float = 1e-6) -> float:
+        clock[0] += seconds
+        return clock[0]
+
+    def compute(batch: np.ndarray) -> np.ndarray:
+        tick(0.01 * len(batch))
+        return batch.reshape(len(batch), -1)[:, :32].astype(np.float32)
+
+    monkeypatch.setattr(pretrained, "open_route", lambda *arguments, by: compute)
+    monkeypatch.setattr(time, "perf_counter", tick)
+    for _ in range(2):
+        candidates = [Backbone(LITE0, 16), Backbone(LITE0, 32)]
+        choose(Readers(lambda resize: images), candidates=candidates, budget=Budget.of(1), say=said.append)
+    told = [line for line in said if line.startswith("compute efficientnet_lite0 at 32 pixels")]
+    assert told == ["compute efficientnet_lite0 at 32 pixels, about 2.4\N{NO-BREAK SPACE}s"] * 2
 
 
 @pytest.mark.usefixtures("stand_in")

@@ -194,10 +194,8 @@ def choose(
             judged.append(_left_out(backbone, seconds=seconds))
             return best
         say(f"compute {named(backbone).words}{_about(reading + cost / speed)}")
-        images = pictures.training(backbone.resize)
-        began = time.perf_counter()
-        computed = compute_views(images, backbone)
-        speed = min(speed, cost / (time.perf_counter() - began))
+        computed, per_second = compute_timed(pictures.training(backbone.resize), backbone)
+        speed = min(speed, backbone.cost * per_second)
         found = note(judge(computed, labels, folds=folds, backbone=backbone, method="lda"))
         if best is not None and best.loss <= found.loss:
             return best
@@ -237,9 +235,15 @@ def named(backbone: Backbone) -> Candidate:
 
 def compute_views(images: ImageSet, backbone: Backbone) -> Features:
     """Compute the features (V, N, D) of the images as they are and mirrored."""
+    return compute_timed(images, backbone)[0]
+
+
+def compute_timed(images: ImageSet, backbone: Backbone) -> tuple[Features, float]:
+    """Compute the same, and the speed in pictures per second without those from the cache."""
     network = Pretrained(backbone.network, image_size=backbone.image_size)
     # One view after the other: each is cached separately.
-    return np.stack([network.features(images.images, mirrored=mirrored) for mirrored in (False, True)])
+    views = np.stack([network.features(images.images, mirrored=mirrored) for mirrored in (False, True)])
+    return views, network.measure_speed(images.images)
 
 
 def judge(views: Features, labels: Integers, *, folds: Folds, backbone: Backbone, method: Method) -> FittedHead:

@@ -3,6 +3,7 @@
 Axes: N images, C channels, H rows, W columns, D features.
 """
 
+import time
 from functools import cached_property
 from typing import Any
 
@@ -65,6 +66,7 @@ class Pretrained:
             raise UserError(f"pictures of {image_size} pixels a side show nothing: choose 32 or more, such as 128")
         self.model = load_pretrained(name)
         self.image_size = self.model.resize = self.model.image_size if image_size is None else image_size
+        self._num_computed, self._seconds = 0, 0.0
 
     def features(self, images: Pictures, *, mirrored: bool = False) -> NDArray[np.float32]:
         """Compute the features (N, D) of stored pictures (N, C, H, W) uint8 of any size, grey or RGB.
@@ -85,12 +87,21 @@ class Pretrained:
             num_features=self.model.head.in_features,
         )
 
+    def measure_speed(self, images: Pictures) -> float:
+        """Return the pictures computed per second so far; if most were in the cache, compute a few of these again."""
+        if self._num_computed < BATCH:
+            self._compute_all(images, list(range(min(BATCH, len(images)))), mirrored=False)
+        return self._num_computed / self._seconds
+
     def _compute_all(self, images: Pictures, places: list[int], *, mirrored: bool) -> NDArray[np.float32]:
         found = []
+        compute, began = self._compute, time.perf_counter()
         for start in range(0, len(places), BATCH):
             chosen = torch.as_tensor(images[places[start : start + BATCH]])
             rgb = chosen.expand(-1, 3, -1, -1)
-            found.append(self._compute((rgb.flip(3) if mirrored else rgb).contiguous().numpy()))
+            found.append(compute((rgb.flip(3) if mirrored else rgb).contiguous().numpy()))
+        self._num_computed += len(places)
+        self._seconds += time.perf_counter() - began
         return np.concatenate(found)
 
     @cached_property
