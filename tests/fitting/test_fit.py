@@ -1,6 +1,7 @@
 """`fit` from a folder of pictures to a run like any other."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from reslab import fitting as room
 from reslab.cli import main
 from reslab.data.check.examine import look
 from reslab.data.check.findings import CopyPairs
+from reslab.data.images import ImageSet
 from reslab.data.load import load
 from reslab.data.pictures import read_pictures
 from reslab.data.sizes import are_squares, find_image_size
@@ -192,6 +194,19 @@ def test_without_pretrained_networks_it_trains_from_scratch_and_says_so(
     assert run.candidates is None
     assert run.log[-1].updates >= 6
     assert "pip install" in summarize(run).advice
+
+
+@pytest.mark.parametrize(("minutes", "updates"), [(1, 480), (60, 2000)])
+def test_training_from_scratch_on_many_images_keeps_the_minutes(
+    monkeypatch: pytest.MonkeyPatch, minutes: float, updates: int
+) -> None:
+    labels = torch.arange(400_000) % 2
+    images = ImageSet(torch.zeros(1, 1, 1, 1).byte().expand(400_000, 3, 4, 4), labels, ("a", "b"), "x", "train")
+    monkeypatch.setattr(room.scratch, "time_update", lambda *arguments, **options: 0.1)
+    monkeypatch.setattr(room.scratch, "train", lambda recipe, *, safety, **options: (recipe, safety.until))
+    options: dict[str, Any] = {"minutes": minutes, "until": 7.0, "out": "", "seed": 0, "data_dir": None}
+    recipe, until = room.scratch.train_from_scratch(images, **options, skip_damaged=False, silent=True)
+    assert (recipe.count_updates(per_epoch=3125), recipe.epochs, until) == (updates, 1, 7)
 
 
 @pytest.mark.parametrize(

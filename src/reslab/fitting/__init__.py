@@ -144,6 +144,7 @@ def fit(
                 images,
                 out=out,
                 minutes=budget.left / 60,
+                until=budget.share(END).until,
                 seed=seed,
                 data_dir=data_dir,
                 skip_damaged=skip_damaged,

@@ -12,6 +12,8 @@ from reslab.recipe.recipe import Recipe, derive
 from reslab.recipe.shipped import find_recipe
 from reslab.runs import Run
 from reslab.training import train
+from reslab.training.budget import shorten
+from reslab.training.safety import Safety
 
 BASE = "lab-resnet32-short"
 UPDATES, LARGEST_BATCH, IMAGE_SIZE = 2000, 128, 32
@@ -23,27 +25,40 @@ def train_from_scratch(
     *,
     out: Path | str,
     minutes: float,
+    until: float,
     seed: int,
     data_dir: Path | None,
     skip_damaged: bool,
     silent: bool,
 ) -> Run:
-    """Train a small residual network for as many updates as are useful, or as the minutes allow."""
+    """Train a small residual network for as many updates as are useful, or as the minutes allow.
+
+    It ends at the latest at the `time.monotonic` time `until`.
+    """
     recipe = derive(plan(images), name="fit-from-scratch", skip_damaged=skip_damaged)
     channels = images.images.shape[1]
     model = build(recipe.model, num_classes=len(images.classes), channels=channels)
     kernels.enable(torch.device("cpu"))  # as the training does
     seconds = time_update(model, batch=(recipe.batch_size, channels, recipe.image_size, recipe.image_size))
-    share = min(1.0, SHARE * 60 * minutes / (seconds * UPDATES))
-    return train(recipe.shortened(share), out=out, seed=seed, data_dir=data_dir, allow_remote=True, silent=silent)
+    affordable = max(1, int(SHARE * 60 * minutes / seconds))
+    if affordable < UPDATES:
+        recipe = shorten(recipe, updates=affordable, per_epoch=_count_batches(images, recipe), total=UPDATES)
+    return train(
+        recipe,
+        out=out,
+        seed=seed,
+        data_dir=data_dir,
+        allow_remote=True,
+        silent=silent,
+        safety=Safety(until=until),
+    )
 
 
 def plan(images: ImageSet) -> Recipe:
     """Derive a recipe with `UPDATES` updates in total and at least eight in each epoch."""
     num = len(images.labels)
     batch_size = max(2, min(LARGEST_BATCH, num // 8))
-    epochs = -(-UPDATES // max(1, num // batch_size))
-    return derive(
+    recipe = derive(
         find_recipe(BASE),
         name="fit-from-scratch",
         source="reslab fit, without pretrained networks",
@@ -51,6 +66,11 @@ def plan(images: ImageSet) -> Recipe:
         image_size=IMAGE_SIZE,
         standardize=None,
         progressive_resizing=(),
-        epochs=epochs,
         batch_size=batch_size,
+        updates=UPDATES,
     )
+    return derive(recipe, name=recipe.name, epochs=-(-UPDATES // _count_batches(images, recipe)))
+
+
+def _count_batches(images: ImageSet, recipe: Recipe) -> int:
+    return -(-len(images.labels) // recipe.batch_size)
