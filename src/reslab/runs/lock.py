@@ -19,17 +19,17 @@ ATTEMPTS = 5
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder` while the block runs; other processes may read.
+def locked(folder: Path, *, name: str = NAME) -> Iterator[None]:
+    """Hold the lock of `folder`, or another one in it, while the block runs; other processes may read.
 
     Raises: UserError if another process holds it; Failure if the lock file cannot be created.
     """
-    handle = _open(folder)
+    handle = _open(folder, name)
     try:
         yield
     finally:
         with suppress(OSError):  # the disk has become read-only, which is already reported
-            (folder / NAME).unlink(missing_ok=True)  # while still held, or another process's could be removed
+            (folder / name).unlink(missing_ok=True)  # while still held, or another process's could be removed
         os.close(handle)
 
 
@@ -74,14 +74,14 @@ def last_said(folder: Path) -> bytes:
         return b""
 
 
-def _open(folder: Path) -> int:
+def _open(folder: Path, name: str) -> int:
     attempts = ATTEMPTS
     while True:
-        handle: int = writing(folder / NAME, lambda: os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o666))
+        handle: int = writing(folder / name, lambda: os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o666))
         try:
             if fcntl is not None:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(handle).st_ino == os.stat(folder / NAME).st_ino:
+            if os.fstat(handle).st_ino == os.stat(folder / name).st_ino:
                 return handle
         except FileNotFoundError:
             pass
