@@ -267,6 +267,19 @@ def test_a_stop_after_the_network_is_saved_says_how_to_go_on(monkeypatch: pytest
         fit("digits:1,4@20", out="early")
 
 
+def test_a_damaged_test_picture_is_named_with_what_to_do_since_the_network_is_saved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(run: Run, **options: object) -> None:
+        raise UserError("7.png is damaged")
+
+    monkeypatch.setattr(room, "backbones", lambda **options: [])
+    monkeypatch.setattr(room.scratch, "train_from_scratch", lambda *args, out, **options: Run(out))
+    monkeypatch.setattr(room, "evaluate", refuse)
+    with pytest.raises(UserError, match="7.png is damaged; the network is saved: .* run reslab evaluate run and"):
+        fit("digits:1,4@20", out="run")
+
+
 def test_pictures_have_a_size(pictures: Path) -> None:
     assert find_image_size(f"folder:{pictures}", largest=192) == 24
     assert find_image_size(f"folder:{pictures}+cifar10", largest=192) == 32

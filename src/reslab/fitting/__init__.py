@@ -153,8 +153,14 @@ def fit(
                 silent=silent,
             )
         say("evaluate the network and write the report", silent=silent)
-        evaluate(run, data_dir=data_dir, allow_remote=True)
-        write_report(run)
+        try:
+            evaluate(run, data_dir=data_dir, allow_remote=True)
+            write_report(run)
+        except UserError as error:
+            raise UserError(
+                f"{error}; the network is saved: mend or remove that, then run reslab evaluate {out} and reslab report "
+                f"{out}"
+            ) from None
     return run
 
 
