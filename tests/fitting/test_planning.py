@@ -12,7 +12,7 @@ from PIL import Image
 from reslab.cli import main
 from reslab.data.expression import CLASSES
 from reslab.errors import UserError
-from reslab.fitting import planning
+from reslab.fitting import growth, planning
 from reslab.fitting.growth import _part, measure_growth
 from reslab.fitting.labelling import _say, order_pictures
 from reslab.fitting.planning import ClassGrowth, Plan, _find_network, plan
@@ -58,6 +58,15 @@ def test_parts_are_of_whole_groups_the_same_in_every_class() -> None:
     parts = [_part(labels, groups, share, seed=1) for share in (0.25, 0.5)]
     assert [np.bincount(groups[part], minlength=12).tolist().count(10) for part in parts] == [3, 6]
     assert set(parts[0]) < set(parts[1])
+
+
+def test_growth_of_many_images_is_measured_on_several_groups_of_a_small_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "MOST", 60)
+    features, labels = blobs(240, seed=0, classes=20)
+    labels = (labels == 0).astype(np.int64)  # 12 images
+    keys = np.where(labels, np.cumsum(labels) // 5 + 1, np.arange(240) + 10).astype(np.uint64)
+    found = measure_growth(features, labels, keys=keys)
+    assert np.bincount(found.labels).tolist() == [57, 5]
 
 
 def test_growth_and_certainty_are_measured_on_other_groups() -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.data.folds import Folds, Keys, number_groups, split_folds
+from reslab.data.folds import FOLDS, Folds, Keys, number_groups, split_folds
 from reslab.fitting.choice import Features, fit_temperature, log_loss
 from reslab.measure.metrics import Floats
 from reslab.pretrained.heads import STRENGTHS, Integers, solve
@@ -46,7 +46,7 @@ def measure_growth(
     """
     num_images = len(labels)
     groups = number_groups(keys, num=num_images)
-    places = _part(labels, groups, min(1.0, MOST / num_images), seed=0)
+    places = _part(labels, groups, min(1.0, MOST / num_images), seed=0, num_groups=FOLDS)
     features, labels, groups = features[places], labels[places], groups[places]
     keys = None if keys is None else keys[places]
 
@@ -86,8 +86,11 @@ def _answer(
     return np.asarray(best.argmax(axis=1) == labels)
 
 
-def _part(labels: Integers, groups: Integers, share: float, *, seed: int) -> Integers:
-    """Choose a share of each class, but at least two images; group by group, and the same groups in every class."""
+def _part(labels: Integers, groups: Integers, share: float, *, seed: int, num_groups: int = 1) -> Integers:
+    """Choose a share of each class, but at least two images; group by group, and the same groups in every class.
+
+    From a class with images of fewer than `num_groups` groups among these, images of all groups are chosen in turn.
+    """
     generator = np.random.default_rng(seed)
     chosen, seen = [], np.empty(0, dtype=np.int64)
     for label in range(int(labels.max()) + 1):
@@ -95,5 +98,17 @@ def _part(labels: Integers, groups: Integers, share: float, *, seed: int) -> Int
         seen = np.concatenate([seen, groups[places]])
         _, first, numbers = np.unique(seen, return_index=True, return_inverse=True)
         places = places[np.argsort(first[numbers[-len(places) :]], kind="stable")]
-        chosen.append(places[: max(FEWEST, round(share * len(places)))])
+        num = max(FEWEST, num_groups, round(share * len(places)))
+        if len(np.unique(groups[places[:num]])) < num_groups:
+            places = places[np.argsort(_number_within(groups[places]), kind="stable")]
+        chosen.append(places[:num])
     return np.sort(np.concatenate(chosen))
+
+
+def _number_within(groups: Integers) -> Integers:
+    """Number the images of each group (N,) from 0 on."""
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    numbers = np.empty(len(groups), dtype=np.int64)
+    numbers[order] = np.arange(len(groups)) - np.repeat(starts, np.diff(starts, append=len(groups)))
+    return numbers
