@@ -34,6 +34,16 @@ def test_discriminant_analysis_is_that_of_scikit_learn(
     np.testing.assert_allclose(ours - ours[:, :1], theirs - theirs[:, :1], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("num_features", [5, 50])
+def test_classes_of_equal_pictures_are_told_apart(num_features: int) -> None:
+    labels = np.arange(30) % 3
+    features = np.random.default_rng(0).normal(size=(3, num_features))[labels].astype(np.float32)
+    for head in solve("lda", features, labels, strengths=(0.05, 0.95)):
+        logits = head.logits(features)
+        assert np.isfinite(logits).all()
+        assert (logits.argmax(1) == labels).all()
+
+
 @pytest.mark.parametrize(("num", "num_features", "num_classes"), CASES)
 def test_logistic_regression_is_that_of_scikit_learn(num: int, num_features: int, num_classes: int) -> None:
     features, labels = draw(num, num_features=num_features, num_classes=num_classes)

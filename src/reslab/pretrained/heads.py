@@ -24,6 +24,7 @@ STRENGTHS: dict[Method, tuple[float, ...]] = {
     "logistic": (3e-4, 1e-3, 3e-3, 1e-2),
 }
 MAX_ITERATIONS = 200
+LOWEST = 1e-6  # variance within classes, relative to the mean square: pictures of a class may be all the same
 
 
 class Head(NamedTuple):
@@ -61,7 +62,7 @@ def solve_lda(features: Floats, labels: Integers, strengths: tuple[float, ...]) 
     num_classes = int(labels.max()) + 1
     means = np.stack([features[labels == label].mean(0) for label in range(num_classes)])
     variances, axes = _principal(features - means[labels])
-    level = variances.sum() / features.shape[1]
+    level = max(variances.sum() / features.shape[1], LOWEST * np.square(features).mean())
     prior = np.log(np.bincount(labels) / len(labels))
     heads = []
     for amount in strengths:
