@@ -72,6 +72,19 @@ def test_imprinted_rows_point_at_their_class_and_are_as_long_as_the_old_ones(
         assert torch.cosine_similarity(head.weight[3 + label], own, dim=0) > 0.9999
 
 
+@pytest.mark.parametrize("has_old", [True, False])
+def test_the_row_of_a_single_new_class_is_imprinted_too(
+    clouds: tuple[torch.Tensor, torch.Tensor], has_old: bool
+) -> None:
+    features, labels = clouds
+    head = nn.Linear(5, 4)
+    new, old = features[labels == 0], features[labels > 0]
+    heads.imprint(head, features=new, labels=torch.full((20,), 3), num_old=3, old_features=old if has_old else None)
+    torch.testing.assert_close(head.weight[3].norm(), head.weight[:3].norm(dim=1).mean())
+    direction = new.mean(0) - (old.mean(0) if has_old else 0)
+    assert torch.cosine_similarity(head.weight[3], direction, dim=0) > 0.9999
+
+
 def test_aligned_rows_have_the_mean_length_of_the_old_ones_and_keep_their_direction() -> None:
     head = nn.Linear(5, 6)
     before = head.weight.detach().clone()

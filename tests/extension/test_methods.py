@@ -116,6 +116,18 @@ def test_a_tuned_backbone_moves_less_than_its_head(base: Run, tmp_path: Path) ->
     assert 0 < moved < np.abs(before["head.weight"]).max()  # the old rows are where they were, by and large
 
 
+@pytest.mark.parametrize(("data", "old_data", "has_old"), [("0", 20, True), ("0", "none", False), ("0,8", 20, False)])
+def test_a_single_new_class_starts_from_its_difference_to_the_old_images(
+    data: str, old_data: str | int, has_old: bool, base: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(head: Any, *, old_features: torch.Tensor | None, **options: object) -> None:
+        raise Failure(str(old_features is not None))
+
+    monkeypatch.setattr(extender.heads, "imprint", stop)
+    with pytest.raises(Failure, match=str(has_old)):
+        extend(base.path, data=f"digits:{data}@20", out=tmp_path / "more", old_data=old_data)
+
+
 def test_the_chosen_prior_is_in_the_head(base: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = extend(base.path, data=NEW, out=tmp_path / "with", method="frozen")
     monkeypatch.setattr(extender, "choose_prior", lambda *_, **__: made.prior.model_copy(update={"tau": 0.0}))

@@ -36,6 +36,7 @@ from reslab.training.seen import find_unseen
 from reslab.words import counted, duration
 
 FEWEST_HELD_OUT = 10  # images per class for choosing tau
+MOST_CENTRED = 1000  # old images by which a single new class is centred
 
 
 class _Fused(NamedTuple):
@@ -314,7 +315,11 @@ class Extender:
         num_old = self.extension.num_old
         new = self.images.subset((self.images.labels >= num_old).nonzero().flatten())
         features, labels = network.features(new.images).to(self.device), new.labels.to(self.device)
-        heads.imprint(network.module.head, features=features, labels=labels, num_old=num_old)
+        old, old_features = (self.images.labels < num_old).nonzero().flatten(), None
+        if len(old) and len(self.images.classes) == num_old + 1:
+            some = old[torch.linspace(0, len(old) - 1, min(MOST_CENTRED, len(old))).long()]
+            old_features = network.features(self.images.subset(some).images).to(self.device)
+        heads.imprint(network.module.head, features=features, labels=labels, num_old=num_old, old_features=old_features)
 
     def _settle_prior(self, network: Network) -> None:
         """Choose the strength of prior correction on the held-out images and build it into the head's biases."""

@@ -24,13 +24,19 @@ def grow(model: ImageClassifier, *, num_new: int) -> None:
 
 
 @torch.no_grad()
-def imprint(head: nn.Linear, *, features: Tensor, labels: Tensor, num_old: int) -> None:
+def imprint(
+    head: nn.Linear, *, features: Tensor, labels: Tensor, num_old: int, old_features: Tensor | None = None
+) -> None:
     """Set the new rows to the mean features of their classes, scaled to the average norm of the old rows.
+
+    `old_features` are those of old classes, by which a single new class is centred.
 
     Source: Qi et al. 2018, "Low-shot learning with imprinted weights", arXiv:1712.07136.
     Differs from it: features are centred by their mean over the new classes' images and not normalised one by one.
     """
     centre = features.mean(0)
+    if head.out_features == num_old + 1:  # whose own mean would leave nothing
+        centre = torch.zeros_like(centre) if old_features is None else old_features.mean(0)
     length = head.weight[:num_old].norm(dim=1).mean()
     for label in range(num_old, head.out_features):
         direction = features[labels == label].mean(0) - centre
