@@ -203,10 +203,11 @@ def test_training_from_scratch_on_many_images_keeps_the_minutes(
     labels = torch.arange(400_000) % 2
     images = ImageSet(torch.zeros(1, 1, 1, 1).byte().expand(400_000, 3, 4, 4), labels, ("a", "b"), "x", "train")
     monkeypatch.setattr(room.scratch, "time_update", lambda *arguments, **options: 0.1)
-    monkeypatch.setattr(room.scratch, "train", lambda recipe, *, safety, **options: (recipe, safety.until))
+    made: dict[str, Any] = {}
+    monkeypatch.setattr(room.scratch, "train", lambda recipe, **options: made.update(recipe=recipe, **options))
     options: dict[str, Any] = {"minutes": minutes, "until": 7.0, "out": "", "seed": 0, "data_dir": None}
-    recipe, until = room.scratch.train_from_scratch(images, **options, skip_damaged=False, silent=True)
-    assert (recipe.count_updates(per_epoch=3125), recipe.epochs, until) == (updates, 1, 7)
+    room.scratch.train_from_scratch(images, **options, skip_damaged=False, silent=True)
+    assert (made["recipe"].count_updates(3125), made["recipe"].epochs, made["safety"].until) == (updates, 1, 7)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +277,7 @@ def test_a_damaged_test_picture_is_named_with_what_to_do_since_the_network_is_sa
     monkeypatch.setattr(room, "backbones", lambda **options: [])
     monkeypatch.setattr(room.scratch, "train_from_scratch", lambda *args, out, **options: Run(out))
     monkeypatch.setattr(room, "evaluate", refuse)
-    with pytest.raises(UserError, match="7.png is damaged; the network is saved: .* run reslab evaluate run and"):
+    with pytest.raises(UserError, match=r"7\.png is damaged; the network is saved: .* run reslab evaluate run and"):
         fit("digits:1,4@20", out="run")
 
 
