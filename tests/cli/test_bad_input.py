@@ -121,6 +121,7 @@ REQUESTS = {
     "an unknown recipe to print": ("recipes lab-resnet-32", "did you mean 'lab-resnet32'"),
     "a recipe file that is absent": ("train absent.json", "absent.json cannot be read as a recipe"),
     "no equals sign": ("train digits-quick --set epochs", "field=value"),
+    "two lengths": ("train digits-quick --epochs 3 --set epochs=5", "--epochs 3 and --set epochs=5 are two lengths"),
     "an unknown field": ("train digits-quick --set epoch=5", "did you mean 'epochs'"),
     "a misplaced field": ("train digits-quick --set peak_lr=5", "did you mean 'optimizer.peak_lr'"),
     "a wrong type": ("train digits-quick --set epochs=many", "epochs should be a whole number, not 'many'"),

@@ -19,9 +19,11 @@ from reslab.evaluation import evaluate
 from reslab.extension import METHODS, extend, extender, resume_extension
 from reslab.extension.memory import remember
 from reslab.extension.methods import MOST_DRAWN, check_method, default_method, fit, plan
+from reslab.extension.planning import with_own_settings
 from reslab.network.network import Network
 from reslab.recipe.networks import EfficientNetLite, FastConv, Fusion
 from reslab.recipe.recipe import EarlyStopping, Extension, Freeze, LinearHead, Recipe, derive
+from reslab.recipe.shipped import RECIPES
 from reslab.runs import Run, read_weights
 from reslab.training import resume, train
 from reslab.training.freezing import check_freezing
@@ -75,6 +77,11 @@ def test_what_is_set_is_how_the_method_trains(base: Run, tmp_path: Path) -> None
     made = extend(base.path, data=NEW, out=tmp_path / "more", method="frozen", settings=settings)
     assert len(made.log) == made.recipe.epochs == 2
     assert made.recipe.optimizer.peak_lr == 0.01
+
+
+def test_fewer_epochs_still_end_at_full_size() -> None:
+    recipe = with_own_settings(RECIPES["lab-resnet32-short"], ("epochs=2",))
+    assert (recipe.epochs, recipe.image_size_at(1)) == (2, 32)
 
 
 @pytest.mark.parametrize(("num_images", "epochs"), [(50_000, 13), (1000, 90), (10**6, 2)])

@@ -64,6 +64,15 @@ def test_growth_and_freezing_move_with_the_epochs() -> None:
     assert half.schedule == Linear()
 
 
+def test_a_run_of_another_length_is_scaled_and_keeps_its_name() -> None:
+    longer = RECIPES["resnet-20"].lasting(200)
+    assert (longer.name, longer.published, longer.epochs, longer.updates) == ("resnet-20", None, 200, None)
+    assert longer.schedule == Steps(at=(100, 150))  # at 1/2 and 3/4 of 64,000 updates
+    short = RECIPES["lab-resnet32-short"].lasting(5)
+    assert [(each.epoch, each.image_size) for each in short.progressive_resizing] == [(0, 16), (1, 24), (3, 32)]
+    assert RECIPES["lab-resnet32"].lasting(125) is RECIPES["lab-resnet32"]
+
+
 @pytest.mark.parametrize("scale", [0, -1, 1.5, float("nan")])
 def test_other_scales_are_refused(scale: float) -> None:
     with pytest.raises(UserError, match=r"--epochs-scale .*: give a share of the epochs above 0 and at most 1"):

@@ -7,12 +7,12 @@ import torch
 from PIL import Image
 
 from reslab.data.load import load
-from reslab.recipe.recipe import Linear, derive
-from reslab.recipe.shipped.lab import RESNET32
+from reslab.recipe.recipe import Linear, Recipe, derive
+from reslab.recipe.shipped.lab import RESNET32, RESNET32_SHORT
 from reslab.runs import Run
 from reslab.training.begin import Begun
 from reslab.training.distributed import Team
-from reslab.training.findings import describe_few_updates, tell_findings
+from reslab.training.findings import describe_few_updates, describe_missed, tell_findings
 
 
 @pytest.mark.parametrize("silent", [False, True])
@@ -48,3 +48,14 @@ def test_a_training_says_what_is_wrong_with_its_images(
 def test_few_updates_are_told_with_what_to_set(num: int, epochs: int, said: str | None) -> None:
     line = describe_few_updates(derive(RESNET32, name="x", epochs=epochs, schedule=Linear()), num_images=num)
     assert (line is None) if said is None else re.match(said.replace("3000", "3,000"), line or "")
+
+
+def test_what_a_run_ends_before_is_told() -> None:
+    small = derive(RESNET32_SHORT, name="small", epochs=5)
+    assert re.match(r"this run of 5 epochs ends before 32 pixels a side \(epoch 7\): --epochs 5", missed(small))
+    assert "the steps of the learning rate after 122 epochs" in missed(derive(RESNET32, name="x", epochs=99))
+    assert not missed(RESNET32) + missed(RESNET32_SHORT.lasting(5))
+
+
+def missed(recipe: Recipe) -> str:
+    return describe_missed(recipe, num_images=50_000) or ""

@@ -78,7 +78,7 @@ def train(
         Path | None,
         typer.Option("--from", metavar="FILE", help="Start from weights of a run, a file or timm:NAME."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs, instead of the recipe's.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Scale the recipe to this many epochs.")] = None,
     seed: Seed = 0,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Resume an interrupted run.")] = None,
     compile: Compile = "auto",
@@ -145,8 +145,10 @@ def train(
     else:
         flags = ["trial=true"] * trial + ["skip_damaged=true"] * skip_damaged
         names_data = any(each.partition("=")[0].strip() == "data" for each in settings or ())
-        length = [] if epochs is None else [f"epochs={epochs}"]
-        chosen = with_settings(find_recipe(recipe), [*(settings or ()), *length, *flags])
+        scaled = find_recipe(recipe) if epochs is None else find_recipe(recipe).lasting(epochs)
+        chosen = with_settings(scaled, [*(settings or ()), *flags])
+        if epochs not in (None, chosen.epochs):
+            raise UserError(f"--epochs {epochs} and --set epochs={chosen.epochs} are two lengths: omit one")
         folder = out or _name_folder(chosen, seed=seed)
         run = training.train(
             chosen,

@@ -175,6 +175,7 @@ def with_own_settings(recipe: Recipe, settings: tuple[str, ...]) -> Recipe:
     if settings and isinstance(recipe.optimizer, LinearHead):
         raise UserError("fusion solves its head, which has no settings: omit --set and --epochs")
     changed = with_settings(recipe, settings)
+    changed = with_settings(recipe.lasting(changed.epochs), settings)  # what is counted in epochs goes by their number
     for field in FIXED:
         if getattr(changed, field) != getattr(recipe, field):
             raise UserError(f"--set {field}: an extension takes it from its base and its data, so omit it")

@@ -301,6 +301,10 @@ class Steps(Part):
         at = tuple(place if end is None else min(place, max(1, end - 1)) for place in places)
         return Steps(at=at, unit=self.unit, factor=self.factor)
 
+    def missed(self, *, epochs: int, updates: int) -> tuple[int, ...]:
+        """Return the places that a run of the given length does not reach."""
+        return tuple(at for at in self.at if at >= (epochs if self.unit == "epochs" else updates))
+
     def words(self, peak: float, *, epochs: int, updates: int) -> str:
         """Describe how the rate changed from `peak` on in a run of the given length."""
         length = epochs if self.unit == "epochs" else updates
@@ -627,17 +631,33 @@ class Recipe(Part):
         epochs, updates = _at_least_one(self.epochs * share), self.updates and _at_least_one(self.updates * share)
         # The actual share after rounding.
         kept = updates / self.updates if updates and self.updates else epochs / self.epochs
-        resizes = [each.shortened(kept) for each in self.progressive_resizing]
-        changes = {
+        schedule = self.schedule.shortened(kept, epochs=epochs, updates=updates)
+        scaled = {"epochs": epochs, "updates": updates, "schedule": schedule}
+        return derive(self, name=f"{self.name}-x{share:g}", **self._scaled(kept), **scaled)
+
+    def lasting(self, epochs: int) -> "Recipe":
+        """Return a recipe for so many epochs, fewer or more; everything counted in epochs or updates is scaled too.
+
+        Its name stays; a limit on updates and the published result are removed.
+        """
+        if epochs == self.epochs and self.updates is None:
+            return self
+        schedule, share = self.schedule, epochs / self.epochs
+        if isinstance(schedule, Steps) and schedule.unit == "updates" and self.updates:
+            schedule, share = Steps(at=schedule.at, factor=schedule.factor), epochs / self.updates
+        schedule = schedule.shortened(share, epochs=epochs, updates=None)
+        scaled = {"epochs": epochs, "updates": None, "schedule": schedule}
+        return derive(self, name=self.name, **self._scaled(epochs / self.epochs), **scaled)
+
+    def _scaled(self, share: float) -> dict[str, Any]:
+        """Return what changes in a run of `share` of the length beside the length itself."""
+        resizes = [each.shortened(share) for each in self.progressive_resizing]
+        return {
             "published": None,
-            "epochs": epochs,
-            "updates": updates,
             # If two sizes now begin together, use the later one.
             "progressive_resizing": tuple({each.epoch: each for each in resizes}.values()),
-            "freeze": tuple(each.shortened(kept) for each in self.freeze),
-            "schedule": self.schedule.shortened(kept, epochs=epochs, updates=updates),
+            "freeze": tuple(each.shortened(share) for each in self.freeze),
         }
-        return derive(self, name=f"{self.name}-x{share:g}", **changes)
 
     def resizing_words(self, *, epochs: int) -> str:
         """Describe the image sizes trained at in a run of `epochs`, and those it did not reach."""

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from reslab.data.check.examine import look_at
 from reslab.data.check.words import describe
-from reslab.recipe.recipe import Recipe
+from reslab.recipe.recipe import Recipe, Steps
 from reslab.training.begin import Begun
 from reslab.training.progress import say
-from reslab.words import counted
+from reslab.words import counted, listing
 
 FEW_UPDATES = 100
 
@@ -21,6 +21,32 @@ def tell_findings(begun: Begun, *, data_dir: Path | None, silent: bool) -> None:
         say(line, silent=False)
 
 
+def tell_missed(begun: Begun, recipe: Recipe, *, silent: bool) -> None:
+    """Print the image sizes and the steps of the rate that a run ends before."""
+    if line := describe_missed(recipe, num_images=len(begun.splits[0].labels)):
+        say(line, silent=silent or not begun.team.is_first)
+
+
+def describe_missed(recipe: Recipe, *, num_images: int) -> str | None:
+    """Describe the image sizes and the steps of the rate that a run ends before; None if it reaches them all."""
+    per_epoch = _count_batches(recipe, num_images)
+    updates = recipe.count_updates(per_epoch)
+    epochs, schedule = -(-updates // per_epoch), recipe.schedule
+    missed = [
+        f"{each.image_size} pixels a side (epoch {each.epoch})"
+        for each in recipe.progressive_resizing
+        if each.epoch >= epochs
+    ]
+    if isinstance(schedule, Steps) and (places := schedule.missed(epochs=epochs, updates=updates)):
+        missed.append(f"the steps of the learning rate after {listing([f'{at:,}' for at in places])} {schedule.unit}")
+    if not missed:
+        return None
+    return (
+        f"this run of {counted(epochs, 'epoch')} ends before {listing(missed)}: --epochs {epochs}, in place of --set "
+        "epochs or updates, scales them to it"
+    )
+
+
 def tell_few_updates(begun: Begun, recipe: Recipe, *, silent: bool) -> None:
     """Print a warning if a recipe for larger data makes few updates on these images."""
     if line := describe_few_updates(recipe, num_images=len(begun.splits[0].labels)):
@@ -29,8 +55,7 @@ def tell_few_updates(begun: Begun, recipe: Recipe, *, silent: bool) -> None:
 
 def describe_few_updates(recipe: Recipe, *, num_images: int) -> str | None:
     """Describe that a recipe makes too few updates on so few images, and what to set; None if they suffice."""
-    per_epoch = -(-(recipe.sampling.images_per_epoch if recipe.sampling else num_images) // recipe.batch_size)
-    updates = recipe.count_updates(per_epoch)
+    updates = recipe.count_updates(_count_batches(recipe, num_images))
     if updates >= FEW_UPDATES or num_images > recipe.batch_size * FEW_UPDATES:
         return None
     batch_size = max(4, min(recipe.batch_size, num_images // 8))
@@ -39,3 +64,7 @@ def describe_few_updates(recipe: Recipe, *, num_images: int) -> str | None:
         f"{counted(num_images, 'training image')} make {counted(updates, 'update')}, too few to learn much from; "
         f"batch_size={batch_size} and epochs={max(recipe.epochs, epochs)} make more, and reslab fit chooses for itself"
     )
+
+
+def _count_batches(recipe: Recipe, num_images: int) -> int:
+    return -(-(recipe.sampling.images_per_epoch if recipe.sampling else num_images) // recipe.batch_size)

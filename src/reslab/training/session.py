@@ -15,7 +15,7 @@ from reslab.runs import Run
 from reslab.training.begin import Begun, Computing, begin, go_on, read_recorded, read_splits
 from reslab.training.budget import within
 from reslab.training.distributed import Team, joined
-from reslab.training.findings import tell_few_updates, tell_findings
+from reslab.training.findings import tell_few_updates, tell_findings, tell_missed
 from reslab.training.loop import EVERY_EPOCH, Trainer
 from reslab.training.progress import say
 from reslab.training.safety import Safety
@@ -118,6 +118,7 @@ def train(
         ) as begun:
             tell_findings(begun, data_dir=data_dir, silent=silent)
             tell_few_updates(begun, recipe, silent=silent)
+            tell_missed(begun, recipe, silent=silent)
             return _make_trainer(begun, silent=silent, safety=safety).train()
 
 
