@@ -12,7 +12,7 @@ from reslab.recipe.shipped.lab import RESNET32, RESNET32_SHORT
 from reslab.runs import Run
 from reslab.training.begin import Begun
 from reslab.training.distributed import Team
-from reslab.training.findings import describe_few_updates, describe_missed, tell_findings
+from reslab.training.findings import describe_few_updates, describe_last_size, describe_missed, tell_findings
 
 
 @pytest.mark.parametrize("silent", [False, True])
@@ -55,6 +55,13 @@ def test_what_a_run_ends_before_is_told() -> None:
     assert re.match(r"this run of 5 epochs ends before 32 pixels a side \(epoch 7\): --epochs 5", missed(small))
     assert "the steps of the learning rate after 122 epochs" in missed(derive(RESNET32, name="x", epochs=99))
     assert not missed(RESNET32) + missed(RESNET32_SHORT.lasting(5))
+
+
+def test_a_last_size_other_than_that_of_the_network_is_told() -> None:
+    line = describe_last_size(derive(RESNET32_SHORT, name="large", image_size=64)) or ""
+    assert line.startswith("training ends at 32 pixels a side, but the network takes images of 64")
+    assert describe_last_size(RESNET32_SHORT) is None
+    assert describe_last_size(RESNET32) is None
 
 
 def missed(recipe: Recipe) -> str:

@@ -22,9 +22,21 @@ def tell_findings(begun: Begun, *, data_dir: Path | None, silent: bool) -> None:
 
 
 def tell_missed(begun: Begun, recipe: Recipe, *, silent: bool) -> None:
-    """Print the image sizes and the steps of the rate that a run ends before."""
-    if line := describe_missed(recipe, num_images=len(begun.splits[0].labels)):
-        say(line, silent=silent or not begun.team.is_first)
+    """Print the image sizes and the steps of the rate that a run does not reach."""
+    for line in (describe_missed(recipe, num_images=len(begun.splits[0].labels)), describe_last_size(recipe)):
+        if line:
+            say(line, silent=silent or not begun.team.is_first)
+
+
+def describe_last_size(recipe: Recipe) -> str | None:
+    """Describe that progressive resizing ends at another size than the network is for; None if it does not."""
+    last = recipe.progressive_resizing[-1].image_size if recipe.progressive_resizing else recipe.image_size
+    if last == recipe.image_size:
+        return None
+    return (
+        f"training ends at {last} pixels a side, but the network takes images of {recipe.image_size}: end "
+        "progressive_resizing at image_size, or set it to []"
+    )
 
 
 def describe_missed(recipe: Recipe, *, num_images: int) -> str | None:
