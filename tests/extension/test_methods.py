@@ -22,14 +22,26 @@ from reslab.extension.methods import MOST_DRAWN, check_method, default_method, f
 from reslab.extension.planning import with_own_settings
 from reslab.network.network import Network
 from reslab.recipe.networks import EfficientNetLite, FastConv, Fusion
-from reslab.recipe.recipe import EarlyStopping, Extension, Freeze, LinearHead, Recipe, derive
+from reslab.recipe.recipe import (
+    EarlyStopping,
+    Extension,
+    Freeze,
+    LinearHead,
+    Method,
+    Mixup,
+    Recipe,
+    Standardize,
+    derive,
+)
 from reslab.recipe.shipped import RECIPES
+from reslab.records import Weights
 from reslab.runs import Run, read_weights
 from reslab.training import resume, train
 from reslab.training.freezing import check_freezing
 from reslab.training.loop import Trainer
 
 NEW = "digits:0,8@20"
+FLAT = Standardize(mean=(0.0,), std=(1.0,))
 BLENDED: dict[str, Any] = {  # of a run of fit that trained a network beside the pretrained one
     "image_size": 32,
     "model": Fusion(base=FastConv(widths=(8, 16, 16)), pretrained=EfficientNetLite()),
@@ -82,6 +94,34 @@ def test_what_is_set_is_how_the_method_trains(base: Run, tmp_path: Path) -> None
 def test_fewer_epochs_still_end_at_full_size() -> None:
     recipe = with_own_settings(RECIPES["lab-resnet32-short"], ("epochs=2",))
     assert (recipe.epochs, recipe.image_size_at(1)) == (2, 32)
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "said"),
+    [
+        ("frozen", "updates=5", "--set updates: frozen takes only epochs"),
+        ("frozen", 'sampling={"images_per_epoch": 9, "balance": 1}', "--set sampling: frozen takes only"),
+        ("frozen", "optimizer.momentum=0.5", "frozen uses only optimizer.peak_lr"),
+        ("frozen-balanced", 'augment=[{"kind": "crop", "pixels": 1}]', "can only mirror"),
+        ("nearest-mean", "epochs=5", "--set epochs: nearest-mean takes only augment"),
+    ],
+)
+def test_a_setting_that_a_method_ignores_is_refused(
+    small_recipe: Recipe, method: Method, setting: str, said: str
+) -> None:
+    recipe = derive(small_recipe, name="head", extension=Extension(method=method, base="", num_old=2), augment=())
+    assert with_own_settings(recipe, ("label_smoothing=0.1",) if method == "frozen" else ()).augment == ()
+    with pytest.raises(UserError, match=said):
+        with_own_settings(recipe, (setting,))
+
+
+def test_a_head_leaves_mixing_and_class_weights_behind(small_recipe: Recipe) -> None:
+    base = derive(small_recipe, name="mixed", mixing=(Mixup(),), class_weights="balanced")
+    weights = Weights(model=base.model, classes=("a", "b"), channels=1, image_size=8, standardize=FLAT)
+    recipe = plan(base, trained=1, weights=weights, extension=Extension(method="frozen", base="", num_old=2), data="x")
+    assert (recipe.mixing, recipe.class_weights) == ((), None)
+    tuned = derive(base, name="tuned", extension=Extension(method="finetune", base="", num_old=2))
+    assert fit(tuned, num_images=100, validation=10, trial=False).class_weights is None
 
 
 @pytest.mark.parametrize(("num_images", "epochs"), [(50_000, 13), (1000, 90), (10**6, 2)])

@@ -57,6 +57,14 @@ DEFAULT: Final[Method] = "finetune-distill"
 TUNED: Final[tuple[Method, ...]] = ("finetune", "finetune-distill", "finetune-fusion", "weight-align")
 DISTILLED: Final[tuple[Method, ...]] = ("finetune-distill", "finetune-fusion", "weight-align")
 FUSED: Final[tuple[Method, ...]] = ("fusion", "finetune-fusion")
+# The settings of a method that trains the head alone, of the optimizer only the peak rate. The prior correction does
+# not know of class weights.
+_OF_HEAD: Final = ("epochs", "batch_size", "optimizer", "schedule", "label_smoothing", "logit_adjustment", "augment")
+SETTINGS: Final[dict[Method, tuple[str, ...]]] = {
+    "frozen": _OF_HEAD,
+    "frozen-balanced": _OF_HEAD,
+    "nearest-mean": ("augment",),
+}
 FUSED_LAYERS: Final = ("base.", "pretrained.", "head")  # how the names of a fused network's parameters begin
 
 BACKBONE_LR, BACKBONE_LR_ALONE = 0.4, 0.05  # the latter without images of old classes, to preserve those
@@ -146,6 +154,7 @@ def fit(recipe: Recipe, *, num_images: int, validation: int, trial: bool) -> Rec
     method, per_epoch = recipe.extension and recipe.extension.method, num_images - validation
     if method in TUNED and method != "weight-align":
         changes["sampling"] = Sampling(images_per_epoch=per_epoch, balance=BALANCE)
+        changes["class_weights"] = None  # the draw balances the classes already
     fitted = derive(recipe, name=recipe.name, **changes)
     return limit_length(fitted, num_images=per_epoch) if method in TUNED else fitted
 
@@ -193,11 +202,13 @@ def _training(base: Recipe, extension: Extension, model: Model, *, trained: int)
 def _on_features(base: Recipe, method: Method) -> dict[str, Any]:
     return {
         "augment": tuple(Flip() for part in base.augment if isinstance(part, Flip)),
+        "mixing": (),
         "progressive_resizing": (),
         "freeze": (Freeze(parameters="", epoch=0),),
         "optimizer": Sgd(peak_lr=0.02),
         "schedule": Cosine(),
         "label_smoothing": 0.0,
+        "class_weights": None,
         "logit_adjustment": 1.0 if method == "frozen-balanced" else 0.0,
         "epochs": 1 if method == "nearest-mean" else 20,
         "batch_size": 128,

@@ -11,15 +11,15 @@ from reslab.data.recipe_data import naming_lost_data, read_split, recipe_here
 from reslab.errors import UserError
 from reslab.extension.learned import read_learned
 from reslab.extension.memory import Memory
-from reslab.extension.methods import DISTILLED, METHODS, backbone_rate, check_method, fit, num_held_out, plan
+from reslab.extension.methods import DISTILLED, METHODS, SETTINGS, backbone_rate, check_method, fit, num_held_out, plan
 from reslab.recipe.networks import Fusion
-from reslab.recipe.recipe import Extension, LinearHead, Method, Recipe, derive
+from reslab.recipe.recipe import NAMES, Extension, Flip, LinearHead, Method, Recipe, derive
 from reslab.recipe.settings import with_settings
 from reslab.records import Weights
 from reslab.runs import Run
 from reslab.training.budget import within
 from reslab.training.seen import are_redrawn, has_seen_held_out
-from reslab.words import named
+from reslab.words import listing, named
 
 PRIORS = ("base", "used")
 FORWARD_SHARE = 3 / 4  # of an update's time with a teacher, which adds one forward pass to three
@@ -179,7 +179,22 @@ def with_own_settings(recipe: Recipe, settings: tuple[str, ...]) -> Recipe:
     for field in FIXED:
         if getattr(changed, field) != getattr(recipe, field):
             raise UserError(f"--set {field}: an extension takes it from its base and its data, so omit it")
+    if recipe.extension is not None and recipe.extension.method in SETTINGS:
+        _check_taken(changed, like=recipe, method=recipe.extension.method)
     return changed
+
+
+def _check_taken(changed: Recipe, *, like: Recipe, method: Method) -> None:
+    """Raises: UserError if a setting changes what a method that trains the head alone does not take."""
+    taken = SETTINGS[method]
+    for field in Recipe.model_fields:
+        if field not in (*taken, *NAMES) and getattr(changed, field) != getattr(like, field):
+            raise UserError(f"--set {field}: {method} takes only {listing(taken)}: omit it")
+    rate = changed.optimizer.peak_lr
+    if changed.optimizer != like.optimizer.model_copy(update={"peak_lr": rate}):
+        raise UserError(f"--set optimizer: {method} uses only optimizer.peak_lr: omit the rest")
+    if any(part != Flip() for part in changed.augment):
+        raise UserError(f"--set augment: {method} can only mirror, once and for all: give a plain flip, or []")
 
 
 def _count_old(run: Run, *, data_dir: Path | None) -> list[int]:
