@@ -56,11 +56,12 @@ def test_a_twin_s_held_out_images_calibrate_a_run_that_holds_none_out(small_reci
         calibrate(again, twin=run)
 
 
-def test_a_twin_computes_as_its_run_did(small_recipe, tmp_path):
+def test_a_twin_computes_as_its_run_did(small_recipe, tmp_path, monkeypatch):
     slow = Sgd(peak_lr=0.003)
     recipe = derive(small_recipe, name="all", validation=0, epochs=1, optimizer=slow)
     run = train(recipe, out=tmp_path / "all", precision="float32", deterministic=True)
-    calibrate(run)
+    monkeypatch.chdir(run.path)
+    calibrate(Run("."))  # whose twin lies beside it all the same
     twin = Run(tmp_path / "all-twin").environment
     assert (twin.multiplied, twin.deterministic) == ("float32", True)
 

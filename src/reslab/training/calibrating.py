@@ -5,6 +5,7 @@ with the same seed, trained again without some of the images.
 """
 
 import hashlib
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,7 +127,8 @@ def _check(run: Run) -> None:
 
 
 def _train_twin(run: Run, where: Where) -> Run:
-    recipe, path = recipe_here(run, data_dir=where.data_dir), run.path.with_name(f"{run.path.name}-twin")
+    recipe, own = recipe_here(run, data_dir=where.data_dir), Path(os.path.abspath(run.path))  # "." has no name
+    path = own.with_name(f"{own.name}-twin")
     if recipe.start is not None:
         raise UserError(
             f"{run.path} started from {recipe.start.file}: train its twin from that file with --from and validation, "
