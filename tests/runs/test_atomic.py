@@ -53,6 +53,12 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypat
     assert json.loads(path.read_text()) == {"new": 2}
 
 
+@pytest.mark.parametrize("path", ["", ".", "/"])
+def test_a_path_without_a_name_is_a_folder(path: str) -> None:
+    with pytest.raises(Failure, match="cannot be written: it is a folder"):
+        write_bytes(Path(path), b"")
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, step, sample):
     write_bytes(tmp_path / "file", b"old")

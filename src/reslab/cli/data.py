@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reslab.cli.options import AllowRemote, DataDir, Json
+from reslab.cli.options import AllowRemote, DataDir, Json, check_csv
 from reslab.cli.screens import Grouped
 from reslab.errors import UserError
 
@@ -115,6 +115,7 @@ def check(
     from reslab.data.check.table import write_table
     from reslab.data.check.words import describe
 
+    check_csv(table)
     report = check_data(expression, data_dir=data_dir)
     if table is not None:
         write_table(report, table)
@@ -159,6 +160,7 @@ def plan(
 
     if csv is not None and not unlabelled:
         raise UserError("--csv writes the ranking of unlabelled pictures: add --unlabelled FOLDER")
+    check_csv(csv)
     found = plan_data(data, unlabelled=unlabelled or (), data_dir=data_dir, allow_remote=allow_remote)
     if csv is not None:
         write_bytes(csv, to_csv(["rank", "file"], [[str(rank), file] for rank, file in enumerate(found.order, 1)]))

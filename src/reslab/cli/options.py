@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from reslab.errors import UserError
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")]
@@ -29,6 +31,12 @@ def use_threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def check_csv(path: Path | None) -> None:
+    """Check before the work where the table is to be written. Raises: UserError if a folder is there."""
+    if path is not None and path.is_dir():
+        raise UserError(f"--csv {path} is a folder: name a file in it")
 
 
 CheckpointEvery = Annotated[

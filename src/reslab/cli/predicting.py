@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reslab.cli.options import Device, Json
+from reslab.cli.options import Device, Json, check_csv
 
 if TYPE_CHECKING:
     from reslab.data.answers import Unread
@@ -49,6 +49,7 @@ def predict(
 
     if run.suffix == ".onnx" and device not in ("auto", "cpu"):
         raise UserError(f"an exported file such as {run} is computed on the processor: omit --device")
+    check_csv(csv)
     files = find_pictures(files)
     if run.suffix == ".onnx":
         from reslab.network.onnx_file import classify_each_by_onnx

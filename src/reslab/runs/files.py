@@ -43,6 +43,8 @@ def write_bytes(path: Path, content: bytes, *, check: Callable[[Path], None] | N
 
     `check` can verify the new file before it replaces the old one. Raises: Failure if it cannot be written.
     """
+    if not path.name:  # as of "." and "/"
+        raise Failure(f"{path} cannot be written: it is a folder")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
 
     def write() -> None:
