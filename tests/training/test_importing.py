@@ -6,12 +6,13 @@ import torch
 from reslab.errors import UserError
 from reslab.evaluation import evaluate
 from reslab.extension import extend
+from reslab.models import build
 from reslab.network.network import Network
 from reslab.network.state_dict import read_state_dict
 from reslab.recipe.networks import MODELS
 from reslab.recipe.recipe import derive
 from reslab.report import write_report
-from reslab.runs import Run
+from reslab.runs import Run, read_weights
 from reslab.training import train
 from reslab.training.importing import import_weights
 
@@ -58,9 +59,19 @@ def test_what_trains_an_imported_network_is_reported_as_training(file, tmp_path)
 
 def test_noise_is_refused_and_leaves_nothing(file, tmp_path):
     torch.save({name: torch.zeros_like(value) for name, value in read_state_dict(file).tensors.items()}, file)
-    with pytest.raises(UserError, match=r"only .* of the training images are classified correctly: the tensors fit"):
-        import_weights(file, model="small", map="order", data="digits:1,4,7", out=tmp_path / "run")
+    with pytest.raises(UserError, match=r"only .* classified correctly at 8 pixels a side: the tensors fit"):
+        import_weights(file, model="small", map="order", data="digits:1,4,7", out=tmp_path / "run", image_size=8)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("name", "size"), [("resnet18", 224), ("resnet20", 32)])
+def test_images_have_the_size_that_the_network_was_designed_for(name, size, tmp_path):
+    network = build(MODELS[name], num_classes=2, channels=1)
+    torch.save(network.state_dict(), tmp_path / "mine.pth")
+    run, _ = import_weights(
+        tmp_path / "mine.pth", model=name, map="order", data="digits:1,4@2", out=tmp_path / "run", at_least=0
+    )
+    assert run.recipe.image_size == read_weights(run.path)[1].image_size == size
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,9 @@ def import_weights(
         str, typer.Option("--map", help="Its tensor names: akamaster, chenyaofo, torchvision, or order for any others.")
     ] = "order",
     out: Annotated[Path | None, typer.Option(metavar="RUN", help="The new run folder.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=1, help="Side in pixels; default: what the network was designed for, 32 or 224.")
+    ] = None,
     at_least: Annotated[
         float, typer.Option(min=0, max=1, help="Refuse weights below this accuracy on training images.")
     ] = 0.5,
@@ -31,7 +34,14 @@ def import_weights(
 
     folder = out or Path("runs") / f"imported-{model}"
     run, accuracy = import_weights(
-        file, model=model, map=map, data=data, out=folder, at_least=at_least, data_dir=data_dir
+        file,
+        model=model,
+        map=map,
+        data=data,
+        out=folder,
+        image_size=image_size,
+        at_least=at_least,
+        data_dir=data_dir,
     )
     if json:
         print_json({"run": str(run.path), "training_accuracy": accuracy})

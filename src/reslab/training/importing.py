@@ -17,7 +17,7 @@ from reslab.machine.device import pick_device
 from reslab.models.maps import FAMILIES, adapt, translate
 from reslab.network.network import Network
 from reslab.network.state_dict import read_state_dict
-from reslab.recipe.networks import MODELS
+from reslab.recipe.networks import MODELS, Model
 from reslab.recipe.recipe import Imported, Recipe, derive
 from reslab.recipe.shipped import find_recipe
 from reslab.records import Weights
@@ -37,6 +37,7 @@ def import_weights(
     map: str,
     data: str,
     out: Path | str,
+    image_size: int | None = None,
     at_least: float = AT_LEAST,
     data_dir: Path | None = None,
 ) -> tuple[Run, float]:
@@ -55,6 +56,9 @@ def import_weights(
         Data expression that it was trained on; its classes must be in the same order.
     out : Path or str
         The run folder to make.
+    image_size : int, optional
+        Side in pixels to which images are resized; by default the one that the network was designed for, such as 32
+        or 224.
     at_least : float, default 0.5
         Refuse the weights if the accuracy on training images is lower.
     data_dir : Path, optional
@@ -93,6 +97,7 @@ def import_weights(
         source="imported",
         published=None,
         data=data,
+        image_size=image_size or _usual_size(options),
         model=options,
         standardize=family.standardize if family else None,
         imported=Imported(file=Path(file).name, sha256=found.sha256, map=map),
@@ -114,12 +119,18 @@ def import_weights(
         accuracy = _try(network, images)
         if accuracy < at_least:
             raise UserError(
-                f"only {percent(accuracy)} of the training images are classified correctly: the tensors fit, but the "
-                "channels, the standardization or the order of the classes may not; try another --map or --data, or "
-                "accept it with --at-least 0"
+                f"only {percent(accuracy)} of the training images are classified correctly at {recipe.image_size} "
+                "pixels a side: the tensors fit, but the channels, the standardization, the image size or the order of "
+                "the classes may not; try another --map, --image-size or --data, or accept it with --at-least 0"
             )
         begun.run.write_weights(network.to_bytes())
     return begun.run, accuracy
+
+
+def _usual_size(model: Model) -> int:
+    """Return the side in pixels of the images that a network was designed for."""
+    with torch.device("meta"):
+        return models.build(model, num_classes=2, channels=3).image_size
 
 
 def _build(recipe: Recipe, images: ImageSet) -> Network:
