@@ -1,7 +1,7 @@
 import pytest
 
 from reslab.recipe.recipe import Cosine, Crop, Flip, Linear, LinearHead, Sgd, Shift, Standardize, Steps
-from reslab.records import Calibration
+from reslab.records import Calibration, DataSet
 from reslab.report import words
 from reslab.report.facts import machine_facts, recipe_facts
 from reslab.report.inputs import read_inputs
@@ -58,6 +58,13 @@ def test_a_computed_head_is_not_told_as_a_training(rich):
     assert dict(recipe_facts(inputs._replace(recipe=recipe)))["Validation"] == "nothing held out"
     assert "Speed" in dict(machine_facts(inputs))
     assert "Speed" not in dict(machine_facts(inputs._replace(recipe=recipe)))
+
+
+def test_a_source_with_validation_images_of_its_own_decides_how_many(rich):
+    inputs = read_inputs(rich)
+    held_out = DataSet(expression="folder:x", split="validation", num_images=12, fingerprint="ab")
+    environment = inputs.environment.model_copy(update={"data": (*inputs.environment.data, held_out)})
+    assert dict(recipe_facts(inputs._replace(environment=environment)))["Validation"] == "12 images held out"
 
 
 def test_parts_of_a_recipe():

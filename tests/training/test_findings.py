@@ -1,4 +1,5 @@
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,11 @@ def test_a_training_says_what_is_wrong_with_its_images(
     for test in (tmp_path / "test").rglob("*.png"):
         test.write_bytes(b"nobody opens it")
     begun = Begun(Run(tmp_path / "run"), (train,), 0, Team(torch.device("cpu")))
+    shutil.copytree(tmp_path / "train", tmp_path / "val", ignore=shutil.ignore_patterns("*.doc"))
     tell_findings(begun, data_dir=None, silent=silent)
     said = capsys.readouterr().err
     assert ("10 pairs of copies with different labels" in said) is not silent
+    assert (f"validation images of folder:{tmp_path} are not used: set validation" in said) is not silent
     assert ("1 not used, .doc files: train/cat/notes.doc" in said) is not silent
 
 

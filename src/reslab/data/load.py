@@ -161,6 +161,18 @@ def load_validation(
     return _as_set(labelled, expression, "validation", white=form.white)
 
 
+def find_validation(expression: str, *, data_dir: Path | None = None) -> list[str]:
+    """List the sources of an expression that come with validation images, without reading these."""
+    taken = [term for term in parse(expression) if isinstance(term, LocatedTerm) and term.limit != 0]
+    return [term.origin for term in taken if _has_validation(term, data_dir)]
+
+
+def _has_validation(term: LocatedTerm, data_dir: Path | None) -> bool:
+    if term.source == "npz":
+        return has_validation(find_place(term.path, data_dir))
+    return "validation" in (_list_term(term, data_dir).splits or ())
+
+
 def load_uncut(expression: str, *, data_dir: Path | None = None, form: Form) -> ImageSet | None:
     """Load all pictures of an expression as one set, if all are files that nobody has split; None otherwise.
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from reslab.data.check.examine import look_at
 from reslab.data.check.words import describe
+from reslab.data.load import find_validation
 from reslab.recipe.recipe import Recipe, Steps
 from reslab.training.begin import Begun
 from reslab.training.progress import say
@@ -19,6 +20,9 @@ def tell_findings(begun: Begun, *, data_dir: Path | None, silent: bool) -> None:
     report = look_at(begun.splits, data_dir=data_dir)
     for line in describe(report) if report else ():
         say(line, silent=False)
+    if len(begun.splits) == 1:  # none are held out
+        for source in find_validation(begun.splits[0].expression, data_dir=data_dir):
+            say(f"the validation images of {source} are not used: set validation above 0 to use them", silent=False)
 
 
 def tell_missed(begun: Begun, recipe: Recipe, *, silent: bool) -> None:
