@@ -13,8 +13,8 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of CIFAR and of downloads, and base of relative data paths; default: $RESLAB_DATA, else your "
-        "cache folder."
+        help="Where CIFAR is, or is downloaded to; default: $RESLAB_DATA, else your cache folder. If given, relative "
+        "data paths start here, else in the current directory."
     ),
 ]
 AllowRemote = Annotated[

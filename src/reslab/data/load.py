@@ -71,8 +71,8 @@ def load(
     split : {"train", "test"}
         The split to load. A recipe holds validation images out of the training split.
     data_dir : Path, optional
-        Folder of CIFAR, to which missing files are downloaded, and base of relative paths; by default $RESLAB_DATA,
-        else the user's cache folder.
+        Folder of CIFAR, to which missing files are downloaded; by default $RESLAB_DATA, else the user's cache folder.
+        If given, relative paths of the expression start there if they exist there, else in the current directory.
     image_size : int, default 32
         The side of the images in pixels.
     merge : bool, default False
