@@ -16,6 +16,7 @@ from reslab.cli.options import (
     OnNonfinite,
     Precision,
     RunPath,
+    RunThreads,
     SkipDamaged,
     Threads,
     use_threads,
@@ -72,7 +73,7 @@ def extend(
     data_dir: DataDir = None,
     allow_remote: AllowRemote = False,
     device: Device = "auto",
-    threads: Threads = None,
+    threads: RunThreads = None,
     json: Json = False,
 ) -> None:
     """Teach a trained network new classes without losing the old ones. Does not read the test split."""

@@ -10,6 +10,19 @@ from reslab.errors import UserError
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")]
+RunThreads = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="CPU threads; default: all cores, with --resume as many as before."),
+]
+StudyThreads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        help="CPU threads of a run; default: all cores, shared by --workers; with --ray 1; for a resumed run as many "
+        "as before.",
+    ),
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(

@@ -17,6 +17,7 @@ from reslab.cli.options import (
     OnNonfinite,
     Precision,
     RunPath,
+    RunThreads,
     SkipDamaged,
     Threads,
     use_threads,
@@ -94,7 +95,7 @@ def train(
     data_dir: DataDir = None,
     allow_remote: AllowRemote = False,
     device: Device = "auto",
-    threads: Threads = None,
+    threads: RunThreads = None,
     json: Json = False,
 ) -> None:
     """Train a recipe into a run folder. Does not read the test split."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from reslab.cli.options import AllowRemote, DataDir, Device, Json, Threads, use_threads
+from reslab.cli.options import AllowRemote, DataDir, Device, Json, StudyThreads, use_threads
 from reslab.cli.screens import Grouped
 from reslab.errors import UserError
 
@@ -58,7 +58,7 @@ def run(
     data_dir: DataDir = None,
     allow_remote: AllowRemote = False,
     device: Device = "auto",
-    threads: Threads = None,
+    threads: StudyThreads = None,
     json: Json = False,
 ) -> None:
     """Print what a study's missing runs cost, then run them. The same command resumes after an interruption."""
