@@ -76,6 +76,8 @@ def test_minutes_on_this_machine_come_from_the_time_of_an_update(
 def test_only_minutes_are_printed_where_they_were_asked_for(reslab: Command, small_recipe: Recipe) -> None:
     Path("my.json").write_text(small_recipe.model_dump_json())
     assert json.loads(reslab("recipes", "my.json", "--measure", "--json").out) == {}
+    told = reslab("recipes", "my.json", "--measure").out.splitlines()[-1]
+    assert told == f"Not estimated: {small_recipe.name}, since its number of images is not known."
 
 
 def test_data_list_names_every_source_and_superclass(reslab: Command, refuse: Command) -> None:

@@ -128,7 +128,7 @@ def recipes(
     from reslab.cli.show import echo, print_json, print_table
     from reslab.recipe.shipped import RECIPES, find_recipe
     from reslab.recipe.shipped.measured import MEASURED
-    from reslab.words import percent
+    from reslab.words import listing, percent
 
     if name is not None and not measure:
         print_json(find_recipe(name).model_dump(mode="json"))
@@ -156,6 +156,9 @@ def recipes(
     )
     processors = sorted({each.processor for each in MEASURED.values()})
     echo(f"Published and measured: test accuracy. Minutes: one or two cores of {' or '.join(processors)}.")
+    if measure and (unknown := [each.name for each in chosen.values() if each.name not in estimates]):
+        them = "its number of images is" if len(unknown) == 1 else "their numbers of images are"
+        echo(f"Not estimated: {listing(unknown)}, since {them} not known.")
     if not measure:
         echo("reslab recipes --measure, or reslab recipes NAME --measure, estimates the minutes on this machine.")
 
