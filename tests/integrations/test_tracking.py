@@ -5,8 +5,9 @@ import shutil
 import sys
 from collections.abc import Callable
 from datetime import datetime
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -115,6 +116,18 @@ def test_mlflow_shows_the_log(finished: Run, tmp_path: Path, monkeypatch: pytest
     }
     assert wanted.items() <= found.data.params.items()
     assert "published" not in found.data.params
+
+
+def test_mlflow_alone_writes_a_folder_also_where_there_is_a_database(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    installed = ModuleType("sqlalchemy")
+    installed.__spec__ = ModuleSpec("sqlalchemy", None)
+    monkeypatch.setitem(sys.modules, "sqlalchemy", installed)
+    track(finished, to="mlflow")
+    assert [path.name for path in tmp_path.iterdir() if "ml" in path.name] == ["mlruns"]
 
 
 def test_mlflow_marks_a_run_whose_log_was_not_sent_whole(

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -192,9 +191,9 @@ class _MLflow:
             from mlflow.tracking import MlflowClient, is_tracking_uri_set
 
         logging.getLogger("mlflow").setLevel(logging.ERROR)  # it prints tracebacks about things that it can do without
-        if find_spec("sqlalchemy") is None:  # the small package has no database, only folders, which must be allowed
-            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-            uri = uri or (None if is_tracking_uri_set() else FOLDER)
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # folders must be allowed
+        # MLflow's own default is a database, which its small package lacks.
+        uri = uri or (None if is_tracking_uri_set() else Path(FOLDER).absolute().as_uri())
         self._metric, self._client = Metric, MlflowClient(tracking_uri=uri)
         experiment = self._client.get_experiment_by_name("reslab")
         number = experiment.experiment_id if experiment else self._client.create_experiment("reslab")
