@@ -41,6 +41,12 @@ def test_a_trial_is_measured_on_validation_images_alone(reslab: Callable[..., An
     assert Run("t0").environment.data[-1].split == "validation"
 
 
+def test_only_a_trial_is_to_be_compared_without_test_metrics(reslab: Callable[..., Any], finished: Run) -> None:
+    finished.remove_evaluation()
+    said = reslab("evaluate", finished.path, "--splits", "train").out.splitlines()[-1]
+    assert said == f"Next: reslab evaluate {finished.path}"
+
+
 @pytest.mark.usefixtures("no_test_split")
 def test_what_is_made_of_a_trial_is_a_trial(reslab: Callable[..., Any], refuse: Callable[..., str]) -> None:
     assert reslab(*TRIAL, "--set", "data=digits:0-6", "--out", "base").code == 0

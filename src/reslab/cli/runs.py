@@ -291,7 +291,10 @@ def evaluate(
     recipe = Run(run).recipe
     if figures.calibration is None and not (recipe.validation or recipe.extension or recipe.imported):
         echo(f"Probabilities are not calibrated, since no images were held out: see reslab calibrate {run}")
-    echo(f"Next: reslab report {run}" if "test" in figures.splits else "Next: reslab compare RUN RUN …")
+    if recipe.trial:
+        echo("Next: reslab compare RUN RUN …")
+    else:
+        echo(f"Next: reslab {'report' if 'test' in figures.splits else 'evaluate'} {run}")
 
 
 def report(
