@@ -3,9 +3,9 @@
 Arrays are read like those of an `npz:` file: (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 to 4 channels, channels
 last if both are possible; labels of any kind, also one-hot. Rows (N, D) are flattened images of `image_shape`; without
 it they are square images, grey or RGB, else images of a single row of pixels. All are resized to the recipe's square.
-Pixels in uint8 are taken as they are, fractions from 0 to 1 are multiplied by 255, and integers of 10 to 16 bits are
-scaled. All others are mapped linearly, so that the minimum and maximum of the training images become the ends of the
-range; later values outside of it are clipped.
+Integers up to 255 are taken as they are, larger ones run from 0 to the end of the smallest of 10, 12, 14 and 16 bits
+that holds them; fractions run from 0 to 1 or, if one is above 127, to 255. All others are mapped linearly, so that the
+minimum and maximum of the training images become the ends of the range; later values outside of it are clipped.
 Sample weights multiply the loss and are scaled to a mean of 1, so that the learning rate need not change.
 """
 
@@ -50,8 +50,9 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     recipe : str or Recipe, default "digits-quick"
-        A shipped recipe's name or a recipe; its data expression and held-out images are ignored here. Its fields are
-        parameters of a search: `recipe__optimizer__peak_lr` is what `--set optimizer.peak_lr` changes.
+        A shipped recipe's name or a recipe; its data expression, held-out images and `standardize` are ignored here:
+        mean and standard deviation are those of the training images. Its fields are parameters of a search:
+        `recipe__optimizer__peak_lr` is what `--set optimizer.peak_lr` changes.
     epochs : int, optional
         Replaces the recipe's number of epochs.
     image_shape : tuple of int, optional
