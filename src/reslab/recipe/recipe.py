@@ -458,7 +458,10 @@ NAMES = {"name", "source", "published"}  # fields of a recipe that do not change
 
 
 class Published(Part):
-    """The published test accuracy of exactly this recipe, from `low` to `high` (equal for a single value)."""
+    """The published test accuracy of this network, from `low` to `high` (equal for a single value).
+
+    A run is compared with it; `source` says where the training differed.
+    """
 
     low: Fraction
     high: Fraction
