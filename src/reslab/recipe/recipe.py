@@ -490,7 +490,7 @@ class Recipe(Part):
     epochs, batch_size : int
         How long it trains, and on how many images at a time.
 
-    The other fields are optional; each has a page in the documentation, under "parts of a recipe".
+    The other fields are optional; some have a page in the documentation, under "parts of a recipe".
 
     Raises
     ------
