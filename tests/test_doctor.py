@@ -54,6 +54,7 @@ def test_a_sound_machine_needs_no_advice() -> None:
         ("ATEN_CPU_CAPABILITY=default", "processor"),
         ("ONEDNN_MAX_CPU_ISA=AVX2", "processor"),
         ("CC=there-is-no-such-compiler", "compiler"),
+        ('CC=gcc "', "compiler"),
     ],
 )
 def test_a_setting_that_costs_speed_is_named(setting: str, finding: str, monkeypatch: pytest.MonkeyPatch) -> None:

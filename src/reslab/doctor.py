@@ -178,10 +178,10 @@ def _look_at_precision() -> Finding:
 
 
 def _look_at_compiler() -> Finding:
-    command = shlex.split(os.environ.get("CC") or "cc")
     try:
+        command = shlex.split(os.environ.get("CC") or "cc")
         done = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, ValueError, subprocess.SubprocessError):  # ValueError: unclosed quotes in $CC
         return Finding("compiler", "none", "install a C compiler (gcc or clang), or name it in CC")
     return Finding("compiler", done.stdout.splitlines()[0] if done.stdout else command[0])
 
