@@ -93,11 +93,15 @@ def test_another_mixing_keeps_its_strength():
     assert mixed.mixing == (CutMix(alpha=0.3),)
 
 
-def test_another_optimizer_keeps_the_rate_and_the_momentum():
-    assert with_settings(LAB, ["optimizer.kind=muon"]).optimizer == Muon(peak_lr=0.1, momentum=0.9)
-    assert with_settings(FAST, ["optimizer.kind=sgd"]).optimizer == Sgd(peak_lr=0.24, momentum=0.6)
+def test_another_optimizer_keeps_the_momentum_but_no_rate_except_a_given_one():
+    assert with_settings(LAB, ["optimizer.kind=muon"]).optimizer == Muon(momentum=0.9)
+    assert with_settings(LAB, ["optimizer.kind=adamw"]).optimizer.peak_lr == 1e-3
+    assert with_settings(LAB, ["optimizer.kind=sgd"]).optimizer == LAB.optimizer
+    assert complaint("optimizer.kind=sgd", recipe=FAST) == "--set: optimizer.peak_lr is missing"
+    for both in (["optimizer.kind=sgd", "optimizer.peak_lr=0.3"], ["optimizer.peak_lr=0.3", "optimizer.kind=sgd"]):
+        assert with_settings(FAST, both).optimizer == Sgd(peak_lr=0.3, momentum=0.6)
     own = ["optimizer.kind=muon", "optimizer.head_lr=1", "optimizer.iterations=5"]
-    assert with_settings(LAB, own).optimizer == Muon(peak_lr=0.1, momentum=0.9, head_lr=1, iterations=5)
+    assert with_settings(LAB, own).optimizer == Muon(momentum=0.9, head_lr=1, iterations=5)
 
 
 def test_the_fast_network_can_take_the_place_of_another_and_give_it_up_again():

@@ -15,6 +15,8 @@ from reslab.recipe.recipe import Augment, Mixing, Optimizer, Recipe, Schedule, p
 from reslab.recipe.schema import REMOVED, RENAMED, RENAMED_IN_STANDARDIZE
 from reslab.recipe.value import Part
 
+_RATE = "optimizer.peak_lr"
+
 
 def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     """Change fields of a recipe by the names that `--set` takes.
@@ -51,12 +53,16 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
 def with_fields(recipe: Recipe, fields: Iterable[tuple[str, Any]], *, where: str) -> Recipe:
     """Change fields by name, nested ones with dots; `where` names their origin in errors. Raises: UserError."""
     content = recipe.model_dump(mode="json")
+    given: dict[str, Any] = {}
     for field, value in fields:
         content["published"] = None
         try:
             _set_field(content, field, value)
+            if field == "optimizer.kind" and _RATE in given:
+                _set_field(content, _RATE, given[_RATE])
         except UserError as error:
             raise UserError(f"{where} {field}: {error}") from None
+        given[field] = value
         content = _filled(content)
     return parse_recipe(content, where=where)
 
@@ -142,12 +148,14 @@ def _names_in(place: Any) -> list[str]:
 
 
 def _change_kind(place: dict[str, Any], kind: Any) -> None:
-    """Change a part to another kind, keeping the fields that both have."""
+    """Change a part to another kind, keeping the fields that both have, but not a rate, which is one optimizer's."""
     siblings = _SIBLINGS.get(str(place["kind"]), {})
     if not isinstance(kind, str) or kind not in siblings:
         hint = did_you_mean(str(kind), siblings, otherwise=f"choose from {', '.join(siblings)}")
         raise UserError(f"unknown kind {show(kind)}; {hint}")
     kept = {name: value for name, value in place.items() if name in siblings[kind].model_fields}
+    if kind != place["kind"]:
+        kept.pop("peak_lr", None)
     place.clear()
     place.update(kept | {"kind": kind})
 
