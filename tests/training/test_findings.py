@@ -57,6 +57,7 @@ def test_what_a_run_ends_before_is_told() -> None:
     small = derive(RESNET32_SHORT, name="small", epochs=5)
     assert re.match(r"this run of 5 epochs ends before 32 pixels a side \(epoch 7\): --epochs 5", missed(small))
     assert "the steps of the learning rate after 122 epochs" in missed(derive(RESNET32, name="x", epochs=99))
+    assert missed(derive(RESNET32, name="x", epochs=1)).endswith(": train for more epochs, or set them anew")
     assert not missed(RESNET32) + missed(RESNET32_SHORT.lasting(5))
 
 

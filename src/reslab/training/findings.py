@@ -57,10 +57,9 @@ def describe_missed(recipe: Recipe, *, num_images: int) -> str | None:
         missed.append(f"the steps of the learning rate after {listing([f'{at:,}' for at in places])} {schedule.unit}")
     if not missed:
         return None
-    return (
-        f"this run of {counted(epochs, 'epoch')} ends before {listing(missed)}: --epochs {epochs}, in place of --set "
-        "epochs or updates, scales them to it"
-    )
+    scaling = f"--epochs {epochs}, in place of --set epochs or updates, scales them to it"
+    advice = scaling if epochs > 1 else "train for more epochs, or set them anew"  # no step fits into one epoch
+    return f"this run of {counted(epochs, 'epoch')} ends before {listing(missed)}: {advice}"
 
 
 def tell_few_updates(begun: Begun, recipe: Recipe, *, silent: bool) -> None:
