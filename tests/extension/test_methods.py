@@ -170,7 +170,7 @@ def test_a_single_new_class_starts_from_its_difference_to_the_old_images(
     def stop(head: Any, *, old_features: torch.Tensor | None, **options: object) -> None:
         raise Failure(str(old_features is not None))
 
-    monkeypatch.setattr(extender.heads, "imprint", stop)
+    monkeypatch.setattr("reslab.extension.heads.imprint", stop)
     with pytest.raises(Failure, match=str(has_old)):
         extend(base.path, data=f"digits:{data}@20", out=tmp_path / "more", old_data=old_data)
 
