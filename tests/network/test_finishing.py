@@ -156,21 +156,21 @@ def test_a_file_with_a_familiarity_that_does_not_fit_is_told(network, digits, tm
 )
 def test_a_familiarity_of_frozen_features_that_does_not_fit_is_told(changed, shape):
     sound = {"scores": np.zeros((19, 2), np.float32), "known": np.zeros((20, 64), np.float16)}
-    fitting = {"num_features": 64, "image": (3, 8), "path": Path("model.safetensors")}
-    assert read_familiarity(named(sound), **fitting) is not None
+    read = partial(read_familiarity, num_features=64, image=(3, 8), path=Path("model.safetensors"))
+    assert read(named(sound)) is not None
     damaged = np.zeros(shape, np.float32)
     with pytest.raises(UserError, match=r"model\.safetensors is damaged: its familiarity tensors do not fit"):
-        read_familiarity(named(sound | {changed: damaged}), **fitting)
+        read(named(sound | {changed: damaged}))
 
 
 @pytest.mark.parametrize(("changed", "shape"), [("scores", (0, 3)), ("means", (0, 2))])
 def test_a_familiarity_of_no_images_or_no_classes_is_told(changed, shape):
     shapes = {"axes": (64, 2), "means": (3, 2), "centre": (64,), "shared": (2,), "median": (), "scores": (19, 3)}
-    fitting = {"num_features": 64, "image": (3, 8), "path": Path("model.safetensors")}
-    assert read_familiarity(named({name: np.zeros(shape) for name, shape in shapes.items()}), **fitting) is not None
+    read = partial(read_familiarity, num_features=64, image=(3, 8), path=Path("model.safetensors"))
+    assert read(named({name: np.zeros(shape) for name, shape in shapes.items()})) is not None
     damaged = {name: np.zeros(shape) for name, shape in (shapes | {changed: shape}).items()}
     with pytest.raises(UserError, match="its familiarity tensors do not fit"):
-        read_familiarity(named(damaged), **fitting)
+        read(named(damaged))
 
 
 def named(tensors):

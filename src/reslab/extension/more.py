@@ -60,7 +60,7 @@ def plan_more(
         standardize=weights.standardize,
         sampling=None if base.extension else base.sampling,
         merge=True,
-        start=StartingWeights(file=run.path.name, sha256=run.weights_digest, head=True),
+        start=StartingWeights(file=run.name, sha256=run.weights_digest, head=True),
         validation=0,
         trial=False,
         early_stopping=None,  # until images are held out

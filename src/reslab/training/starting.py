@@ -6,6 +6,7 @@ The run folder keeps the weights as `base.safetensors`, so resuming does not nee
 """
 
 import hashlib
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,7 +56,8 @@ def start_at(path: Path | str, recipe: Recipe) -> Given:
     head = recipe.start is not None and recipe.start.head
     source = _find_run(Path(path))
     redrawn = source is not None and are_redrawn(source, recipe)
-    start = StartingWeights(file=Path(path).name, sha256=found.sha256, head=head, redrawn=redrawn)
+    name = os.path.basename(os.path.realpath(path))  # also of "."
+    start = StartingWeights(file=name, sha256=found.sha256, head=head, redrawn=redrawn)
     return Given(derive(recipe, name=recipe.name, published=None, start=start), found, source)
 
 
