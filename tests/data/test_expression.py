@@ -196,12 +196,15 @@ def test_a_join_that_cannot_be_is_refused(old: str, new: str, message: str) -> N
     ("joined", "lowered", "before", "whole"),
     [
         ("cifar10@0+cifar100:bee@0+folder:new", 0, "cifar10", "cifar10+cifar100:bee+folder:new"),
-        ("digits:0-6@20+folder:a@5+folder:new", 20, "digits:0-6@50+folder:a@5", "digits:0-6@50+folder:a@5+folder:new"),
+        ("digits:0-6@20+folder:a@5+folder:new", 20, "digits:0-6@50", "digits:0-6@50+folder:a@5+folder:new"),
         ("folder:a@0+digits", 0, "folder:a@5", "folder:a@5+digits"),
+        ("folder:a@20+digits@20+folder:new@20", 20, "folder:a", "folder:a+digits+folder:new@20"),  # as written
+        ("folder:a@20+digits+folder:new", None, "folder:a", "folder:a+digits+folder:new"),  # lowered by the base
     ],
 )
-def test_limits_that_were_lowered_are_restored(joined: str, lowered: int, before: str, whole: str) -> None:
-    assert restore_limits(joined, lowered=lowered, before=before) == whole
+def test_limits_that_were_lowered_are_restored(joined: str, lowered: int | None, before: str, whole: str) -> None:
+    num_old = len(parse(joined)) - 1
+    assert restore_limits(joined, before=before, lowered=lowered, num_old=num_old) == whole
 
 
 @pytest.mark.parametrize(

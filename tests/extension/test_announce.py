@@ -11,7 +11,7 @@ from torch import Tensor
 from reslab.data.recipe_data import read_split
 from reslab.extension import announce, extend
 from reslab.network.network import Network
-from reslab.recipe.networks import EfficientNetLite, Fusion
+from reslab.recipe.networks import EfficientNetLite, Fusion, PreActResNet
 from reslab.recipe.recipe import Flip, Freeze, LinearHead, Recipe, Resize, Sampling, derive
 from reslab.runs import Run
 
@@ -49,7 +49,7 @@ def test_the_time_is_that_of_the_images_of_all_epochs(
 
 @pytest.mark.parametrize("num_images", [1, 2, 3])
 def test_the_time_of_a_fusion_of_a_few_new_images_is_estimated(base: Run, num_images: int) -> None:
-    model = Fusion(base=base.recipe.model, pretrained=EfficientNetLite(resize=32))
+    model = Fusion(base=PreActResNet(depth=8), pretrained=EfficientNetLite(resize=32))
     recipe = derive(base.recipe, name="changed", model=model, optimizer=LinearHead(shrinkage="chosen"))
     images = read_split(base.recipe, "train").subset(torch.arange(num_images))
     assert announce.estimate_seconds(Network.load(base.path, device="cpu"), recipe, images=images) > 0

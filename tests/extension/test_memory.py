@@ -137,6 +137,9 @@ def test_groups_of_images_are_set_apart_as_a_whole() -> None:
     assert kept.labels.bincount().tolist() == [18, 30, 1]  # half of b, since a fifth would divide its groups
     of_rest, of_kept = (set(keys[part.features.flatten().long()].tolist()) for part in (rest, kept))
     assert of_rest & of_kept == {9}
+    many = LabelledFeatures(torch.arange(2000.0)[:, None], torch.zeros(2000, dtype=torch.int64))
+    _, kept = _set_apart(many, ("a",), keys=np.arange(2000, dtype=np.uint64) // 1000 + 1)
+    assert len(kept.labels) == 100  # of one group or the other: no more are kept
 
 
 def draw(folder: Path, names: tuple[str, ...]) -> Path:

@@ -141,6 +141,7 @@ EVERYTHING = derive(
         method="finetune-distill",
         base="0" * 64,
         num_old=10,
+        num_old_sources=1,
         old_data=20,
         merge=True,
         backbone_lr=0.1,

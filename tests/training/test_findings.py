@@ -30,7 +30,10 @@ def test_a_training_says_what_is_wrong_with_its_images(
     train = load(f"folder:{tmp_path}", "train")
     for test in (tmp_path / "test").rglob("*.png"):
         test.write_bytes(b"nobody opens it")
-    begun = Begun(Run(tmp_path / "run"), (train,), 0, Team(torch.device("cpu")))
+    (tmp_path / "run").mkdir()
+    run = Run(tmp_path / "run")
+    run.write_recipe(RESNET32)
+    begun = Begun(run, (train,), 0, Team(torch.device("cpu")))
     shutil.copytree(tmp_path / "train", tmp_path / "val", ignore=shutil.ignore_patterns("*.doc"))
     tell_findings(begun, data_dir=None, silent=silent)
     said = capsys.readouterr().err

@@ -243,16 +243,20 @@ def _lower_limit(text: str, num: int | None) -> str:
     return f"{body.rstrip()}@{min(limits)}" if limits else text
 
 
-def restore_limits(expression: str, *, lowered: int, before: str) -> str:
-    """Undo that `join_expressions` has `lowered` the limits of the sources of `before`, and of later ones."""
-    known = [term.limit for term in parse(before)]
-    texts = _split(expression)
-    limits = [*known, *[None] * len(texts)]
-    bodies = [_parse_limit(text) for text in texts]
-    return "+".join(
-        text if own != lowered else body if limit is None else f"{body}@{limit}"
-        for text, (body, own), limit in zip(texts, bodies, limits, strict=False)
-    )
+def restore_limits(expression: str, *, before: str, lowered: int | None, num_old: int) -> str:
+    """Undo that `join_expressions` has lowered limits.
+
+    The first sources get the limits that they have in `before`; of the others among the first `num_old`, those that
+    were `lowered` lose theirs.
+    """
+    limits = [term.limit for term in parse(before)]
+    restored = []
+    for place, text in enumerate(_split(expression)):
+        body, own = _parse_limit(text)
+        is_first, was_lowered = place < len(limits), place < num_old and own == lowered
+        limit = limits[place] if is_first else None if was_lowered else own
+        restored.append(body if limit is None else f"{body}@{limit}")
+    return "+".join(restored)
 
 
 def _check_taken_once(terms: tuple[Term, ...], expression: str) -> None:

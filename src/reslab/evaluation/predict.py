@@ -1,6 +1,7 @@
 """Write a run's predictions: the only stage that opens the test split."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from reslab.evaluation.score import choose_examples
 from reslab.machine import kernels
 from reslab.network.inference import watching
 from reslab.network.network import Network
-from reslab.recipe.recipe import Extension
+from reslab.recipe.recipe import Extension, Recipe
 from reslab.records import SplitName
 from reslab.runs import Copies, Examples, Familiarities, Predictions, Run
 
@@ -57,25 +58,38 @@ def predict(
 
 
 def _find_copies(run: Run, test: ImageSet, *, data_dir: Path | None, allow_remote: bool) -> Copies | None:
-    """Find the test images that the run or its base was trained on; None if those images have changed or are gone."""
+    """Find the test images that the run was trained on, or its base, if its images are still there.
+
+    None if the run's own training images have changed.
+    """
     train = read_split_of(run, "train", data_dir=data_dir, allow_remote=allow_remote)
     if describe_change(train, recorded=run.environment.data):
         return None
     recipe = recipe_here(run, data_dir=data_dir)
-    extension = recipe.extension
-    if extension is not None and extension.method != "joint" and extension.old_data != "all":
-        lowered = 0 if extension.old_data == "none" else extension.old_data
-        data = restore_limits(recipe.data, lowered=lowered, before=run.base_recipe.data)
-        recipe = recipe.model_copy(update={"data": data})
-        try:
-            train = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
-        except UserError:  # the images of the old classes are gone
-            return None
+    if (whole := _learn_all(run, recipe)) != recipe:
+        with suppress(UserError):  # the images of the old classes may be gone
+            train = read_split(whole, "train", data_dir=data_dir, allow_remote=allow_remote)
+            recipe = whole
     if recipe.image_size < SIDE and recipe.stream is None:  # too few pixels to recognize copies
         recipe = recipe.model_copy(update={"image_size": SIDE})
         train = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
         test = read_split(recipe, "test", data_dir=data_dir, allow_remote=allow_remote)
     return find_copies(train, test)
+
+
+def _learn_all(run: Run, recipe: Recipe) -> Recipe:
+    """Return a recipe of all images that an extended network has learned from, in its bases, too."""
+    extension = recipe.extension
+    if extension is None or extension.method == "joint":
+        return recipe
+    lowered = {"all": None, "none": 0}.get(str(extension.old_data), extension.old_data)
+    data = restore_limits(
+        recipe.data,
+        before=run.base_recipe.data,
+        lowered=lowered,  # type: ignore[arg-type]
+        num_old=extension.num_old_sources or 0,
+    )
+    return recipe if data == recipe.data else recipe.model_copy(update={"data": data, "validation": 0})
 
 
 def _answer_split(network: Network, images: ImageSet) -> tuple[Predictions, Familiarities | None]:

@@ -228,6 +228,9 @@ def _set_apart(
     except UserError:  # groups of several classes leave no choice
         by_key, is_kept = {}, np.zeros(len(labels), dtype=bool)
     for label, name in enumerate(classes):
+        if label in by_key and is_kept[labels == label].sum() > KEPT:  # all groups are large
+            is_kept[labels == label] = False
+            del by_key[label]
         if label not in by_key:
             is_other = (labels != label).astype(np.int64)
             is_kept[limit(is_other, classes=(name,), num=wanted[label])] = True

@@ -124,6 +124,7 @@ def plan(base: Recipe, *, trained: int, weights: Weights, extension: Extension, 
         "trial": False,
         "early_stopping": None,
         "stream": None,
+        "class_weights": "balanced" if base.class_weights == "balanced" else None,  # others are of the old classes
         "warm_until": None,
         "updates": None,
         "start": None,

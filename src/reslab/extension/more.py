@@ -12,6 +12,7 @@ from reslab.recipe.recipe import LinearHead, Recipe, StartingWeights, derive
 from reslab.recipe.shapes import Channels
 from reslab.records import Weights
 from reslab.runs import Run
+from reslab.training.seen import are_redrawn
 
 
 def knows_all(weights: Weights, data: str, *, data_dir: Path | None, skip_damaged: bool) -> bool:
@@ -59,8 +60,9 @@ def plan_more(
         white=weights.white,
         standardize=weights.standardize,
         sampling=None if base.extension else base.sampling,
+        class_weights=training.class_weights if training is base or training.class_weights == "balanced" else None,
         merge=True,
-        start=StartingWeights(file=run.name, sha256=run.weights_digest, head=True),
+        start=None,
         validation=0,
         trial=False,
         early_stopping=None,  # until images are held out
@@ -76,6 +78,12 @@ def plan_more(
     with naming_lost_data(run, data_dir=data_dir):
         images = read_split(draft, "train", data_dir=data_dir, allow_remote=True)
     held_out = num_held_out(run, images)
-    changes = {"validation": held_out, "early_stopping": training.early_stopping, "trial": base.trial}
+    start = StartingWeights(
+        file=run.name,
+        sha256=run.weights_digest,
+        head=True,
+        redrawn=are_redrawn(run, draft, keeps_share=True),
+    )
+    changes = {"start": start, "validation": held_out, "early_stopping": training.early_stopping, "trial": base.trial}
     held = derive(draft, name=draft.name, **changes)
     return limit_length(held, num_images=len(images.labels) - held_out)

@@ -95,16 +95,15 @@ def plan_extension(
     data = join_expressions(old, wish.data, old_limit=None if limit is None else int(limit))
     trained = run.base_recipe.epochs if base.extension else len(run.log)  # the first base's own log is not here
     draft = plan(run.base_recipe, trained=trained, weights=weights, extension=extension, data=data)
-    redrawn = has_seen_held_out(run) if memory else are_redrawn(run, draft)
+    redrawn = has_seen_held_out(run) if memory else are_redrawn(run, draft, keeps_share=True)
     draft = derive(draft, name=draft.name, skip_damaged=base.skip_damaged or wish.skip_damaged)
     with naming_lost_data(run, data_dir=data_dir):
         images = read_split(draft, "train", data_dir=data_dir, allow_remote=True)
     _check_fit(run, weights, images, wish)
     old_counts = memory.counts.tolist() if memory else _count_old(run, data_dir=data_dir)
     coming = _expect(wish, images, old_counts=old_counts, remembers=memory is not None)
-    draft = derive(
-        draft, name=draft.name, extension=extension.model_copy(update={"coming": coming, "redrawn": redrawn})
-    )
+    found = {"coming": coming, "redrawn": redrawn, "num_old_sources": len(parse(old))}
+    draft = derive(draft, name=draft.name, extension=extension.model_copy(update=found))
     held_out = 0 if extension.old_data == "none" and not memory else num_held_out(run, images)
     recipe = fit(draft, num_images=len(images.labels), validation=held_out, trial=base.trial)
     if method == "joint":

@@ -423,6 +423,7 @@ class Extension(Part):
     base: str  # SHA-256 of the base's model.safetensors
     base_test: str | None = None  # fingerprint of the test split that the base was evaluated on
     num_old: PositiveInt
+    num_old_sources: PositiveInt | None = None  # of the data; None in older versions
     old_data: Literal["all", "none"] | PositiveInt = "all"
     merge: bool = False  # classes of the same name are one class
     keep_old: Literal["exact"] | None = None  # exact: the old classes' logits stay bitwise identical

@@ -259,7 +259,11 @@ class Run:
 
     def write_base_digests(self, base: "Run") -> None:
         """Add the hashes of a base, if it has any."""
-        found = base._join_digests("train", "base"), base._join_digests("validation", "base_held_out")
+        trained, held_out = base._join_digests("train", "base"), base._join_digests("validation", "base_held_out")
+        are_one = "base" in base.digests and "base_held_out" not in base.digests  # by an older version
+        if are_one and trained is not None and held_out is not None and base.base_recipe.validation:
+            trained = np.setdiff1d(trained, held_out)
+        found = trained, held_out
         known = {name: digests for name, digests in zip(BASE_DIGESTS, found, strict=True) if digests is not None}
         if known:
             write_npz(self.path / "digests.npz", self.digests | known)

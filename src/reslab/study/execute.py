@@ -110,8 +110,9 @@ def do(job: Job, machine: Machine) -> None:
     """
     from reslab.evaluation import evaluate
 
+    is_new = not Run(job.out).is_finished
     run = _train(job, machine) if isinstance(job.task, Recipe) else _teach(job, job.task, machine)
-    if not job.is_measured:
+    if is_new or not job.is_measured:
         evaluate(run, **machine.reading)
 
 

@@ -220,5 +220,5 @@ def _is_of(job: Job, run: Run) -> bool:
         extension is not None
         and extension.method == job.task.method
         and recipe.data.endswith(f"+{job.task.data}")
-        and (not base.is_finished or base.weights_digest == extension.base)
+        and (job.is_measured or not base.is_finished or base.weights_digest == extension.base)
     )

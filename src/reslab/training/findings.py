@@ -22,7 +22,8 @@ def tell_findings(begun: Begun, *, data_dir: Path | None, silent: bool) -> None:
         say(line, silent=False)
     if len(begun.splits) == 1:  # none are held out
         for source in find_validation(begun.splits[0].expression, data_dir=data_dir):
-            say(f"the validation images of {source} are not used: set validation above 0 to use them", silent=False)
+            advice = "" if begun.run.recipe.extension else ": set validation above 0 to use them"
+            say(f"the validation images of {source} are not used{advice}", silent=False)
 
 
 def tell_missed(begun: Begun, recipe: Recipe, *, silent: bool) -> None:

@@ -1,7 +1,8 @@
 """Held-out images that earlier weights were trained on, which say nothing about new images.
 
-A run that starts from other weights holds out images anew. Pictures are compared by their digests. Official images have
-none: which of them are held out depends on their expression and number alone, so that both are compared.
+A run that starts from other weights holds out images anew. Pictures are compared by their digests. Where there are
+none, as for official images, which of them are held out depends on their source, their share and their limit, so that
+these are compared.
 """
 
 from typing import NamedTuple
@@ -9,38 +10,56 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.data.expression import LocatedTerm, parse
+from reslab.data.expression import LocatedTerm, NamedTerm, Term, parse
 from reslab.data.images import ImageSet
+from reslab.errors import UserError
 from reslab.recipe.recipe import Recipe
 from reslab.runs import Run
 
 
-def are_redrawn(source: Run, recipe: Recipe) -> bool:
-    """Return whether images without digests that `source` was trained on may be held out by `recipe`."""
-    theirs, ours = (_list_undigested(each.data) for each in (source.recipe, recipe))
+def are_redrawn(source: Run, recipe: Recipe, *, keeps_share: bool = False) -> bool:
+    """Return whether images without digests that `source` was trained on may be held out by `recipe`.
+
+    With `keeps_share` the share held out of each class is that of `source`.
+    """
+    is_hashed = "train" in source.digests
+    theirs = [each for data in (source.recipe.data, source.base_recipe.data) for each in _list(data, is_hashed)]
+    ours = [each for each in _list(recipe.data, is_hashed) if each.limit != 0]
     shared = [(own, other) for own in ours for other in theirs if own.overlaps(other)]
-    more = recipe.data == source.recipe.data and recipe.validation > source.recipe.validation
-    return bool(shared) and (_has_seen_its_own(source) or more or any(own != other for own, other in shared))
+    takes_more = not keeps_share and recipe.validation > source.recipe.validation
+    return bool(shared) and (_has_seen_its_own(source) or takes_more or any(own != other for own, other in shared))
 
 
-class _Undigested(NamedTuple):
-    """Classes of an official set, or of shards, which may hold one, at most `limit` training images of each."""
+class _Taken(NamedTuple):
+    """Classes of an archive, at most `limit` training images of each; what is packed may be of any archive."""
 
-    source: str
+    archive: str
     classes: tuple[str, ...]  # none: all
     limit: int | None
 
-    def overlaps(self, other: "_Undigested") -> bool:
+    def overlaps(self, other: "_Taken") -> bool:
+        archives = {self.archive, other.archive}
         is_whole = not self.classes or not other.classes
-        return self.source == other.source and (is_whole or bool(set(self.classes) & set(other.classes)))
+        return "shards" in archives or (
+            len(archives) == 1 and (is_whole or bool(set(self.classes) & set(other.classes)))
+        )
 
 
-def _list_undigested(expression: str) -> list[_Undigested]:
-    return [
-        _Undigested(term.source, getattr(term, "classes", ()), term.limit)
-        for term in parse(expression)
-        if not isinstance(term, LocatedTerm) and term.limit != 0
-    ]
+def _list(expression: str, is_hashed: bool) -> list[_Taken]:
+    """List the sources whose images have no digests, or all if none were recorded."""
+    try:
+        terms = parse(expression)
+    except UserError:  # of arrays that only a program had
+        return []
+    return [_take(term) for term in terms if not (is_hashed and isinstance(term, LocatedTerm))]
+
+
+def _take(term: Term) -> _Taken:
+    if isinstance(term, NamedTerm) and not term.source.startswith("cifar100"):
+        return _Taken(term.source, term.classes, term.limit)
+    if isinstance(term, NamedTerm):  # whose classes have two names
+        return _Taken("cifar100", () if term.source == "cifar100-coarse" else term.classes, term.limit)
+    return _Taken("own" if isinstance(term, LocatedTerm) else "shards", (), term.limit)
 
 
 def has_seen_held_out(source: Run) -> bool:
@@ -51,11 +70,17 @@ def has_seen_held_out(source: Run) -> bool:
 
 
 def _has_seen_its_own(source: Run) -> bool:
-    """Return whether that is so as far as images without digests are concerned."""
+    """Return whether that is so, or cannot be excluded, as far as images without digests are concerned."""
     recipe = source.recipe
     before = recipe.extension or recipe.start
     is_streamed = recipe.stream is not None  # in an order of its own
-    return not (recipe.validation and source.base_recipe.validation) or is_streamed or bool(before and before.redrawn)
+    has_unknown = recipe.start is not None and not recipe.start.head  # on other data
+    return (
+        not (recipe.validation and source.base_recipe.validation)
+        or is_streamed
+        or has_unknown
+        or bool(before and before.redrawn)
+    )
 
 
 def find_unseen(
@@ -63,10 +88,13 @@ def find_unseen(
 ) -> ImageSet | None:
     """Return the held-out images that nothing was trained on; None if one of the first `num_old` classes has none left.
 
-    `trained` are the digests of what was trained on. With `redrawn` no image of those classes without digest counts.
+    `trained` are the digests of what was trained on, if they were recorded. With `redrawn` no image of those classes
+    counts that has none.
     """
     labels = held_out.labels.numpy()
-    digests = np.zeros(len(labels), dtype=np.uint64) if held_out.digests is None else held_out.digests
+    digests = np.zeros(len(labels), dtype=np.uint64)
+    if trained is not None and held_out.digests is not None:
+        digests = held_out.digests
     known = np.empty(0, dtype=np.uint64) if trained is None else trained[trained > 0]
     is_old = labels < num_old
     is_seen = np.isin(digests, known) | (redrawn & is_old & (digests == 0))

@@ -55,7 +55,10 @@ def start_at(path: Path | str, recipe: Recipe) -> Given:
     found = read_state_dict(Path(path))
     head = recipe.start is not None and recipe.start.head
     source = _find_run(Path(path))
-    redrawn = source is not None and are_redrawn(source, recipe)
+    if head and recipe.start is not None:  # more pictures of the same classes
+        redrawn = recipe.start.redrawn
+    else:
+        redrawn = source is not None and are_redrawn(source, recipe)
     name = os.path.basename(os.path.realpath(path))  # also of "."
     start = StartingWeights(file=name, sha256=found.sha256, head=head, redrawn=redrawn)
     return Given(derive(recipe, name=recipe.name, published=None, start=start), found, source)
