@@ -66,6 +66,22 @@ def test_a_second_time_nothing_is_done(study: Study, copied: Path) -> None:
     assert stamps(copied) == before
 
 
+def test_a_base_whose_weights_are_gone_is_trained_for_a_missing_lesson_and_measured_again(
+    study: Study, copied: Path
+) -> None:
+    """On another machine its weights may be others, of which the earlier lessons know nothing."""
+    (copied / "relu-1/model.safetensors").unlink()
+    (copied / "taught-1/evaluation.json").unlink()
+    (copied / "taught-1/model.safetensors").unlink()
+    before = stamps(copied)
+    outcome = run_study(study, out=copied)
+    assert [job.out.name for job in outcome.done] == ["relu-1", "taught-1"]
+    assert stamps(copied)[copied / "relu-1/evaluation.json"] > before[copied / "relu-1/evaluation.json"]
+    weights = copied / "relu-1/model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    assert run_study(study, out=copied).done == ()
+
+
 def test_more_seeds_add_runs_and_leave_the_others(study: Study, copied: Path) -> None:
     before, said = stamps(copied), []
     outcome = run_study(study, out=copied, seeds=3, rows=["relu"], say=said.append)
