@@ -31,6 +31,7 @@ from reslab.recipe.recipe import (
     Mixup,
     Recipe,
     Standardize,
+    Steps,
     derive,
 )
 from reslab.recipe.shipped import RECIPES
@@ -460,6 +461,16 @@ def test_joint_trains_from_scratch_also_where_the_base_started_from_other_weight
     made = extend(started.path, data=NEW, out=tmp_path / "more", method="joint")
     assert made.is_finished
     assert made.recipe.start is None
+
+
+def test_the_rate_of_joint_falls_however_many_images_there_are() -> None:
+    base = RECIPES["resnet-20"]
+    assert base.standardize is not None
+    weights = Weights(model=base.model, classes=("a", "b"), channels=3, image_size=32, standardize=base.standardize)
+    extension = Extension(method="joint", base="", num_old=2, old_data=20)
+    joint = plan(base, trained=base.epochs, weights=weights, extension=extension, data="x")
+    assert (joint.epochs, joint.updates) == (164, None)
+    assert joint.schedule == Steps(at=(82, 123), factor=0.1)  # in epochs, instead of 32,000 and 48,000 updates
 
 
 def test_joint_refuses_a_blend_with_a_pretrained_network(base: Run, small_recipe: Recipe, tmp_path: Path) -> None:

@@ -111,6 +111,8 @@ def plan(base: Recipe, *, trained: int, weights: Weights, extension: Extension, 
     Values that depend on the number of images are filled in by `fit`.
     """
     model = _describe_model(base, weights, extension)
+    if extension.method == "joint":
+        base = base.lasting(base.epochs)  # steps and limits counted in updates are those of the base's images
     changes: dict[str, Any] = {
         "source": f"reslab extend, method {extension.method}, of a network trained by {base.name}",
         "published": None,
