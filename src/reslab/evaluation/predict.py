@@ -82,11 +82,10 @@ def _learn_all(run: Run, recipe: Recipe) -> Recipe:
     extension = recipe.extension
     if extension is None or extension.method == "joint":
         return recipe
-    lowered = {"all": None, "none": 0}.get(str(extension.old_data), extension.old_data)
     data = restore_limits(
         recipe.data,
         before=run.base_recipe.data,
-        lowered=lowered,  # type: ignore[arg-type]
+        lowered=extension.old_limit,
         num_old=extension.num_old_sources or 0,
     )
     return recipe if data == recipe.data else recipe.model_copy(update={"data": data, "validation": 0})

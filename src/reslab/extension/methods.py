@@ -28,6 +28,7 @@ from reslab.recipe.recipe import (
     Sgd,
     derive,
 )
+from reslab.recipe.shapes import Channels
 from reslab.records import Weights
 from reslab.runs import Run
 
@@ -118,7 +119,7 @@ def plan(base: Recipe, *, trained: int, weights: Weights, extension: Extension, 
         "published": None,
         "data": data,
         # New images become grey or RGB like those of the base.
-        "channels": weights.channels if weights.channels in (1, 3) else "auto",
+        "channels": channels_of(weights),
         "white": weights.white,
         "standardize": weights.standardize,
         "model": model,
@@ -139,6 +140,11 @@ def plan(base: Recipe, *, trained: int, weights: Weights, extension: Extension, 
     return derive(
         base, name=f"{base.name}-{extension.method}", **changes | _training(base, extension, model, trained=trained)
     )
+
+
+def channels_of(weights: Weights) -> Channels:
+    """Return the channels to which new images are converted: grey or RGB, like those of the base."""
+    return 1 if weights.channels == 1 else 3 if weights.channels == 3 else "auto"
 
 
 def _describe_model(base: Recipe, weights: Weights, extension: Extension) -> Model:

@@ -6,10 +6,9 @@ from reslab.data.expression import join_expressions
 from reslab.data.load import load
 from reslab.data.recipe_data import naming_lost_data, read_split, recipe_here
 from reslab.errors import UserError
-from reslab.extension.methods import limit_length, num_held_out, slower
+from reslab.extension.methods import channels_of, limit_length, num_held_out, slower
 from reslab.recipe.networks import Fusion
 from reslab.recipe.recipe import LinearHead, Recipe, StartingWeights, derive
-from reslab.recipe.shapes import Channels
 from reslab.records import Weights
 from reslab.runs import Run
 from reslab.training.seen import are_redrawn
@@ -17,15 +16,11 @@ from reslab.training.seen import are_redrawn
 
 def knows_all(weights: Weights, data: str, *, data_dir: Path | None, skip_damaged: bool) -> bool:
     """Return whether all classes of `data` are known to the network."""
-    channels = _channels(weights)
+    channels = channels_of(weights)
     images = load(
         data, "train", data_dir=data_dir, image_size=weights.image_size, skip_damaged=skip_damaged, channels=channels
     )
     return set(images.classes) <= set(weights.classes)
-
-
-def _channels(weights: Weights) -> Channels:
-    return 1 if weights.channels == 1 else 3 if weights.channels == 3 else "auto"
 
 
 def plan_more(
@@ -56,7 +51,7 @@ def plan_more(
         published=None,
         data=joined,
         model=weights.model,
-        channels=_channels(weights),
+        channels=channels_of(weights),
         white=weights.white,
         standardize=weights.standardize,
         sampling=None if base.extension else base.sampling,

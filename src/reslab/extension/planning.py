@@ -71,7 +71,6 @@ def plan_extension(
         memory = None
     _check_wish(run, weights, wish, method=method, remembers=memory is not None)
     base = run.recipe
-    limit = {"all": None, "none": 0}.get(str(wish.old_data), wish.old_data)
     extension = Extension(
         method=method,
         base=run.weights_digest,
@@ -92,7 +91,7 @@ def plan_extension(
     if memory:  # the base's images may be gone
         old = name_classes(old, weights.classes)
     _check_new(run, old, wish.data)
-    data = join_expressions(old, wish.data, old_limit=None if limit is None else int(limit))
+    data = join_expressions(old, wish.data, old_limit=extension.old_limit)
     trained = run.base_recipe.epochs if base.extension else len(run.log)  # the first base's own log is not here
     draft = plan(run.base_recipe, trained=trained, weights=weights, extension=extension, data=data)
     redrawn = has_seen_held_out(run) if memory else are_redrawn(run, draft, keeps_share=True)

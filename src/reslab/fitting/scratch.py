@@ -42,7 +42,7 @@ def train_from_scratch(
     seconds = time_update(model, batch=(recipe.batch_size, channels, recipe.image_size, recipe.image_size))
     affordable = max(1, int(SHARE * 60 * minutes / seconds))
     if affordable < UPDATES:
-        recipe = shorten(recipe, updates=affordable, per_epoch=_count_batches(images, recipe), total=UPDATES)
+        recipe = shorten(recipe, updates=affordable, per_epoch=recipe.count_batches(len(images.labels)), total=UPDATES)
     return train(
         recipe,
         out=out,
@@ -69,8 +69,4 @@ def plan(images: ImageSet) -> Recipe:
         batch_size=batch_size,
         updates=UPDATES,
     )
-    return derive(recipe, name=recipe.name, epochs=-(-UPDATES // _count_batches(images, recipe)))
-
-
-def _count_batches(images: ImageSet, recipe: Recipe) -> int:
-    return -(-len(images.labels) // recipe.batch_size)
+    return derive(recipe, name=recipe.name, epochs=-(-UPDATES // recipe.count_batches(len(images.labels))))

@@ -435,6 +435,11 @@ class Extension(Part):
     )
     redrawn: bool = False  # whether official images, or a memory, that calibrate may be of those it was trained on
 
+    @property
+    def old_limit(self) -> int | None:
+        """The most training images of an old class that are used; None: all."""
+        return {"all": None, "none": 0}[self.old_data] if isinstance(self.old_data, str) else self.old_data
+
 
 class StartingWeights(Part):
     """The file of the starting weights, loaded if names and shapes fit, and its SHA-256."""
@@ -620,6 +625,11 @@ class Recipe(Part):
         """The mean over epochs of the number of pixels trained on, as a share of full-size images."""
         sizes = map(self.image_size_at, range(self.epochs))
         return sum((size / self.image_size) ** 2 for size in sizes) / self.epochs
+
+    def count_batches(self, num_images: int) -> int:
+        """Count the batches of an epoch with so many training images."""
+        drawn = self.sampling.images_per_epoch if self.sampling else num_images
+        return -(-drawn // self.batch_size)
 
     def count_updates(self, per_epoch: int) -> int:
         """Count the updates of a run that makes `per_epoch` in each epoch."""

@@ -130,7 +130,7 @@ def _calibration(weights: Weights) -> str:
 def _class_sets(weights: Weights) -> str:
     known = weights.class_sets
     if known is None:
-        return say("none can be promised, since too few images were held out")
+        return say("none can be promised, since too few images were held out that the network had not learned from")
     return say(
         "`reslab predict --coverage` promises up to {most} % on {images}",
         most=short(100 * known.thresholds[-1][0]),

@@ -46,7 +46,7 @@ def describe_last_size(recipe: Recipe) -> str | None:
 
 def describe_missed(recipe: Recipe, *, num_images: int) -> str | None:
     """Describe the image sizes and the steps of the rate that a run ends before; None if it reaches them all."""
-    per_epoch = _count_batches(recipe, num_images)
+    per_epoch = recipe.count_batches(num_images)
     updates = recipe.count_updates(per_epoch)
     epochs, schedule = -(-updates // per_epoch), recipe.schedule
     missed = [
@@ -71,7 +71,7 @@ def tell_few_updates(begun: Begun, recipe: Recipe, *, silent: bool) -> None:
 
 def describe_few_updates(recipe: Recipe, *, num_images: int) -> str | None:
     """Describe that a recipe makes too few updates on so few images, and what to set; None if they suffice."""
-    updates = recipe.count_updates(_count_batches(recipe, num_images))
+    updates = recipe.count_updates(recipe.count_batches(num_images))
     if updates >= FEW_UPDATES or num_images > recipe.batch_size * FEW_UPDATES:
         return None
     batch_size = max(4, min(recipe.batch_size, num_images // 8))
@@ -80,7 +80,3 @@ def describe_few_updates(recipe: Recipe, *, num_images: int) -> str | None:
         f"{counted(num_images, 'training image')} make {counted(updates, 'update')}, too few to learn much from; "
         f"batch_size={batch_size} and epochs={max(recipe.epochs, epochs)} make more, and reslab fit chooses for itself"
     )
-
-
-def _count_batches(recipe: Recipe, num_images: int) -> int:
-    return -(-(recipe.sampling.images_per_epoch if recipe.sampling else num_images) // recipe.batch_size)
