@@ -17,7 +17,7 @@ from reslab.errors import UserError
 from reslab.integrations.scikit_learn import Classifier
 from reslab.network.network import Network
 from reslab.recipe.networks import PreActResNet
-from reslab.recipe.recipe import Cosine, EarlyStopping, Flip, Linear, Recipe, Sgd, Standardize, derive
+from reslab.recipe.recipe import Cosine, EarlyStopping, Flip, Linear, Recipe, Resize, Sgd, Standardize, derive
 from reslab.runs import Run
 
 # What images do not allow, and why.
@@ -128,6 +128,13 @@ def test_names_of_any_kind_are_given_back(recipe: Recipe, digits: Any, tmp_path:
         kept.fit(digits[0][:60], names)
 
 
+def test_a_shorter_training_is_scaled_as_a_whole(recipe: Recipe, digits: Any, tmp_path: Path) -> None:
+    growing = (Resize(epoch=0, image_size=8), Resize(epoch=2, image_size=16))
+    long = derive(recipe, name="growing", epochs=4, image_size=16, progressive_resizing=growing, augment=())
+    Classifier(long, epochs=np.int64(2), out=tmp_path / "run").fit(digits[0][:60], digits[1][:60])
+    assert [each.epoch for each in Run.open(tmp_path / "run").recipe.progressive_resizing] == [0, 1]
+
+
 def test_a_recipe_for_other_images_is_fitted_to_these(digits: Any, recipe: Recipe) -> None:
     for_colour = derive(
         recipe,
@@ -217,7 +224,7 @@ def test_fields_that_a_recipe_does_not_have_are_refused(params: dict[str, Any], 
         ({}, (4, 2, 2, 2, 2), r"images are \(N, H, W\)"),
         ({"image_shape": (3, 3)}, (4, 8), r"rows of 8 numbers, which are not images of image_shape \(3, 3\)"),
         ({"recipe": "digits-quik"}, (4, 8, 8), "digits-quick"),
-        ({"epochs": 0}, (4, 8, 8), "Classifier: epochs should be .*, not 0"),
+        ({"epochs": 0}, (4, 8, 8), "epochs should be .*, not 0"),
         ({"device": "tpu"}, (4, 8, 8), "unknown device 'tpu'"),
     ],
 )

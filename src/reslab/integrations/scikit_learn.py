@@ -54,7 +54,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         mean and standard deviation are those of the training images. Its fields are parameters of a search:
         `recipe__optimizer__peak_lr` is what `--set optimizer.peak_lr` changes.
     epochs : int, optional
-        Replaces the recipe's number of epochs.
+        Length of the training, as `--epochs` sets it: everything that the recipe counts in epochs or updates is
+        scaled, and a limit on its updates is removed.
     image_shape : tuple of int, optional
         (H, W) or (H, W, C) of images that come as flattened rows.
     validation_fraction : float, default 0.0
@@ -194,9 +195,9 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self._find_recipe().early_stopping is not None and not held_out:
             raise ValueError("the recipe stops early by validation images: set validation_fraction")
         changes = {"data": "arrays", "validation": held_out, "trial": False, "standardize": None, "published": None}
-        epochs = {} if self.epochs is None else {"epochs": self.epochs}
+        recipe = self._find_recipe() if self.epochs is None else self._find_recipe().lasting(self.epochs)
         weights = {} if self.class_weight is None else {"class_weights": self._weigh_classes(named)}
-        return parse_recipe(self._find_recipe().model_dump() | changes | epochs | weights, where="Classifier")
+        return parse_recipe(recipe.model_dump() | changes | weights, where="Classifier")
 
     def _weigh_classes(self, named: NDArray[Any]) -> Any:
         if isinstance(self.class_weight, Mapping):

@@ -653,7 +653,11 @@ class Recipe(Part):
         """Return a recipe for so many epochs, fewer or more; everything counted in epochs or updates is scaled too.
 
         Its name stays; a limit on updates and the published result are removed.
+
+        Raises: UserError for fewer than one epoch.
         """
+        if epochs < 1:
+            raise UserError(f"epochs should be 1 or more, not {epochs}")
         if epochs == self.epochs and self.updates is None:
             return self
         schedule, share = self.schedule, epochs / self.epochs
