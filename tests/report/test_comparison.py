@@ -234,6 +234,14 @@ def test_a_comparison_becomes_json(tmp_path):
     assert written["pairs"][0]["mcnemar"] == {"only_first": 1, "only_second": 0, "p_value": 1.0}
 
 
+def test_runs_that_are_kept_without_their_weights_are_compared(tmp_path):
+    runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", wrong=[0])]
+    before = compare(runs)
+    for run in runs:
+        run.weights_path.unlink()
+    assert compare(runs) == before
+
+
 # ---- refusals
 
 
@@ -249,7 +257,7 @@ def test_runs_that_are_not_finished_or_evaluated_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"a has not been evaluated: run reslab evaluate"):
         compare([make_run(tmp_path / "b"), run])
     run.weights_path.unlink()
-    with pytest.raises(UserError, match=r"a is not finished: resume with reslab train --resume"):
+    with pytest.raises(UserError, match=r"a holds no finished network: resume with reslab train --resume"):
         compare([run])
     with pytest.raises(UserError, match="has been evaluated on train, not on test"):
         compare([make_run(tmp_path / "c", split="train")])

@@ -155,8 +155,6 @@ def _pick_split(runs: Sequence[Run]) -> SplitName:
 
 
 def _evaluation(run: Run) -> Evaluation:
-    if not run.is_finished:
-        raise UserError(f"{run.path} is not finished: resume with reslab train --resume {run.path}")
     evaluation, split = run.evaluation, run.recipe.measured_on
     if split not in evaluation.splits:
         done = ", ".join(evaluation.splits) or "no split"

@@ -199,7 +199,7 @@ class Run:
                     if not self.has_checkpoint:
                         self._discard()
                     elif isinstance(error, KeyboardInterrupt):
-                        raise Stopped(f"stopped: resume with {self._resuming}") from None
+                        raise Stopped(f"stopped: resume with {self.resume_command}") from None
                     raise
         finally:
             with suppress(OSError):  # it is usually not empty
@@ -392,10 +392,10 @@ class Run:
             return
         if self.is_locked:
             raise UserError(f"{self.path} is being trained by another process: wait until it has finished")
-        raise UserError(f"{self.path} holds no finished network: resume with {self._resuming}")
+        raise UserError(f"{self.path} holds no finished network: resume with {self.resume_command}")
 
     @property
-    def _resuming(self) -> str:
+    def resume_command(self) -> str:
         """The command that resumes it."""
         return f"reslab {'train' if self.recipe.extension is None else 'extend'} --resume {self.path}"
 

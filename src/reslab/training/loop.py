@@ -258,7 +258,7 @@ class Trainer:
             newest = self._newest_before(self.state.updates)
             if newest is self.epoch_start:
                 self.run.write_checkpoint(*newest)
-            raise Failure(f"{LOST}; resume with reslab train --resume {self.run.path}") from None
+            raise Failure(f"{LOST}; resume with {self.run.resume_command}") from None
 
     def _run_epoch(self) -> None:
         try:
@@ -326,11 +326,8 @@ class Trainer:
         """Save and stop if that was requested."""
         if self.stop.requested:
             self._save()
-            command = "train" if self.recipe.extension is None else "extend"
-            raise Stopped(
-                f"stopped after {self.state.updates} updates, all of them saved; "
-                f"resume with reslab {command} --resume {self.run.path}"
-            )
+            saved = f"stopped after {self.state.updates} updates, all of them saved"
+            raise Stopped(f"{saved}; resume with {self.run.resume_command}")
 
     def _rate(self, update: int) -> float:
         """Return the share of the peak rate."""
