@@ -11,11 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from reslab.errors import Failure
 from reslab.recipe.recipe import Recipe, derive
 from reslab.runs import Run
-from reslab.study import Study, processes
+from reslab.study import Study, processes, worker
 from reslab.study.execute import run_study
 from reslab.study.plan import Assignment, Ended, Job, Lesson, Machine, make_jobs
 from reslab.study.processes import Workers, _Worker, read_workers
@@ -105,6 +106,35 @@ def test_a_worker_whose_input_ends_saves_and_ends(small_recipe: Recipe, tmp_path
     assert ended.reason.startswith(f"stopped after {run.read_checkpoint().state['updates']} updates, all of them saved")
     with run.locked():
         assert not run.is_finished
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (Failure("the loss is not finite"), "the loss is not finite"),
+        (torch.OutOfMemoryError("CUDA out of memory.\nSee the documentation"), "CUDA out of memory."),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_a_worker_whose_run_fails_says_why(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    error: Exception,
+    reason: str,
+) -> None:
+    def fail(job: Job, machine: Machine) -> None:
+        raise error
+
+    job = Job("taught", 0, tmp_path / "taught-0", Lesson(tmp_path / "base-0", "digits:0@20", "frozen"))
+    told = Assignment(job, "cpu", None, False, 1, ("reslab", "study"))
+    monkeypatch.setattr("reslab.study.execute.do", fail)
+    monkeypatch.setattr(worker, "_read_line", told.dump)
+    monkeypatch.setattr(worker, "_stop_with_the_input", lambda: None)
+    monkeypatch.setattr(sys, "argv", [])
+    with pytest.raises(SystemExit, match="1"):
+        worker.main()
+    assert capfd.readouterr().err == f"{reason}\n"
 
 
 def test_threads_that_were_asked_for_take_over_from_those_before(small_recipe: Recipe, tmp_path: Path) -> None:

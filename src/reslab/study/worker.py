@@ -9,9 +9,8 @@ import signal
 import sys
 import threading
 
-from reslab.errors import Failure, UserError
 from reslab.machine.launch import set_up_threads
-from reslab.study.plan import Assignment, Machine
+from reslab.study.plan import FAILURES, Assignment, Ended, Machine
 
 
 def main() -> None:
@@ -27,8 +26,8 @@ def main() -> None:
     )
     try:
         do(assignment.job, machine)
-    except (UserError, Failure, OSError) as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
+    except FAILURES as error:
+        print(Ended.by(error).reason, file=sys.stderr)
         sys.exit(1)
 
 
