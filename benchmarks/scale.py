@@ -25,7 +25,8 @@ from reslab.recipe.shipped import find_recipe
 from reslab.runs import Run, write_json
 from reslab.study import STUDIES
 from reslab.study.cluster import Cluster, do_all
-from reslab.study.execute import begin, do
+from reslab.study.folder import claim
+from reslab.study.job import do
 from reslab.study.plan import Job, Machine, make_jobs
 from reslab.study.report import write_study_report
 
@@ -80,7 +81,7 @@ def report(num_runs: int, made: Path) -> dict[str, float]:
     study = STUDIES["digits"]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "digits"
-        begin(study, out=out, scale=SCALE)
+        claim(out, study, scale=SCALE)
         shutil.copy(made / "gradients.json", out) if (made / "gradients.json").exists() else None
         for seed in range(num_runs // 2):
             for label in ("relu", "elu"):

@@ -18,7 +18,8 @@ NEVER_LOADS = {
     "reslab.report": "torch sklearn",
     "reslab.report.comparison": "torch sklearn",
     "reslab.study": "torch sklearn matplotlib",
-    "reslab.study.execute": "torch sklearn matplotlib",
+    "reslab.study.worker": "torch sklearn matplotlib",
+    "reslab.study.cluster": "torch sklearn matplotlib",
     "reslab.study.report": "torch sklearn",
     "reslab.network.onnx_file": "torch pydantic sklearn scipy",
 }

@@ -23,7 +23,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr("reslab.study.execute.do", do)
     monkeypatch.setattr("reslab.study.execute._write_gradients", lambda *arguments, **options: None)
-    monkeypatch.setattr("reslab.study.cost.estimate", lambda jobs, **options: [10.0 for _ in jobs])
+    monkeypatch.setattr("reslab.study.execute.estimate", lambda jobs, **options: [10.0 for _ in jobs])
     return done
 
 

@@ -19,7 +19,8 @@ from reslab.errors import Failure, UserError
 from reslab.runs import Run
 from reslab.study import Study, cluster
 from reslab.study.cluster import QUIET, Cluster, read_cluster
-from reslab.study.execute import do, run_study
+from reslab.study.execute import run_study
+from reslab.study.job import do
 from reslab.study.plan import Job, Machine
 
 NAMES = ("relu-0", "elu-0", "taught-0", "relu-1", "elu-1", "taught-1")
@@ -51,7 +52,7 @@ def action(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Job, Machine]
     def put(instead: Callable[[Job, Machine], None]) -> None:
         monkeypatch.setattr("reslab.study.execute.do", instead)
         monkeypatch.setattr("reslab.study.execute._write_gradients", lambda *arguments, **options: None)
-        monkeypatch.setattr("reslab.study.cost.estimate", lambda jobs, **options: [10.0 for _ in jobs])
+        monkeypatch.setattr("reslab.study.execute.estimate", lambda jobs, **options: [10.0 for _ in jobs])
 
     return put
 

@@ -24,8 +24,10 @@ from reslab.errors import Failure, UserError
 from reslab.recipe.recipe import LinearHead, Recipe, StartingWeights, derive
 from reslab.records import SplitName
 from reslab.runs import Run
-from reslab.study import Study, cluster, cost
-from reslab.study.execute import do, read_budget, read_gradients, run_study
+from reslab.study import Study, cluster
+from reslab.study.execute import read_budget, run_study
+from reslab.study.folder import read_gradients
+from reslab.study.job import do
 from reslab.study.plan import Ended, Job, Lesson, Machine, make_jobs
 from reslab.training.progress import Display
 
@@ -209,7 +211,7 @@ def test_a_run_that_fails_is_named_and_the_others_are_done(
 
     monkeypatch.setattr("reslab.study.execute.do", pretend)
     monkeypatch.setattr("reslab.study.execute._write_gradients", lambda *arguments, **options: None)
-    monkeypatch.setattr(cost, "estimate", lambda jobs, **options: [1.0 for _ in jobs])
+    monkeypatch.setattr("reslab.study.execute.estimate", lambda jobs, **options: [1.0 for _ in jobs])
     said: list[str] = []
     with pytest.raises(Failure, match=rf"^relu-0: {reason}; the same command resumes the study$"):
         run_study(study, out=tmp_path, say=said.append)
@@ -257,14 +259,18 @@ def test_the_budget_leaves_out_what_does_not_fit(study: Study, tmp_path: Path, m
         (job.out / "model.safetensors").touch()
 
     monkeypatch.setattr("reslab.study.execute.do", pretend)
-    monkeypatch.setattr(cost, "estimate", lambda jobs, **options: [9.0 if job.label == "elu" else 1.0 for job in jobs])
+    monkeypatch.setattr(
+        "reslab.study.execute.estimate", lambda jobs, **options: [9.0 if job.label == "elu" else 1.0 for job in jobs]
+    )
     outcome = run_study(study, out=tmp_path, budget=5.0)
     assert done == ["relu-0", "taught-0", "relu-1", "taught-1"]
     assert [job.out.name for job in outcome.left] == ["elu-0", "elu-1"]
 
 
 def test_what_is_taught_waits_for_its_base(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cost, "estimate", lambda jobs, **options: [9.0 if job.label == "relu" else 0.0 for job in jobs])
+    monkeypatch.setattr(
+        "reslab.study.execute.estimate", lambda jobs, **options: [9.0 if job.label == "relu" else 0.0 for job in jobs]
+    )
     monkeypatch.setattr("reslab.study.execute.do", lambda job, machine: None)
     outcome = run_study(study, out=tmp_path, budget=5.0, seeds=1)
     assert [job.out.name for job in outcome.done] == ["elu-0"]

@@ -54,7 +54,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program.write_text(PRETENDER)
     monkeypatch.setattr(processes, "WORKER", (sys.executable, "-I", str(program)))
     monkeypatch.setattr("reslab.study.execute._write_gradients", lambda *arguments, **options: None)
-    monkeypatch.setattr("reslab.study.cost.estimate", lambda jobs, **options: [10.0 for _ in jobs])
+    monkeypatch.setattr("reslab.study.execute.estimate", lambda jobs, **options: [10.0 for _ in jobs])
 
 
 def when(out: Path, name: str, moment: str) -> float:
@@ -128,7 +128,7 @@ def test_a_worker_whose_run_fails_says_why(
 
     job = Job("taught", 0, tmp_path / "taught-0", Lesson(tmp_path / "base-0", "digits:0@20", "frozen"))
     told = Assignment(job, "cpu", None, False, 1, ("reslab", "study"))
-    monkeypatch.setattr("reslab.study.execute.do", fail)
+    monkeypatch.setattr("reslab.study.worker.do", fail)
     monkeypatch.setattr(worker, "_read_line", told.dump)
     monkeypatch.setattr(worker, "_stop_with_the_input", lambda: None)
     monkeypatch.setattr(sys, "argv", [])

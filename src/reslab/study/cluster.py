@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from reslab.errors import Failure, UserError, extra
 from reslab.machine.launch import set_up_threads
+from reslab.machine.signals import listen_for_stop
 from reslab.study.plan import FAILURES, Ended, Job, Lesson, Machine, Say, StudyOutcome, conclude
 from reslab.study.storage import Storage
 
@@ -143,8 +144,6 @@ def _send_what_is_here(job: Job, storage: Storage) -> None:
 
 def _wait(ray: Any, references: dict[Path, Any], *, storage: Storage | None, say: Say) -> dict[Path, Ended]:
     """Wait for every run, fetch those that are done, and report each."""
-    from reslab.machine.signals import listen_for_stop
-
     arrived: queue.SimpleQueue[tuple[Path, Future[Ended]]] = queue.SimpleQueue()
     for out, reference in references.items():
         reference.future().add_done_callback(lambda future, out=out: arrived.put((out, future)))

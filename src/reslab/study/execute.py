@@ -1,21 +1,21 @@
-"""Do the missing runs of a study on this machine, in order; interrupted ones are resumed.
-
-`do` does one run and needs nothing but its arguments, so that it can also be sent elsewhere. Each run is trained and
-evaluated by the functions behind `reslab train`, `reslab extend` and `reslab evaluate`; only the last opens the test
-split.
-"""
+"""Do the missing runs of a study, in order; interrupted ones are resumed."""
 
 import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from reslab.data.recipe_data import check_remote
 from reslab.errors import Failure, Stopped, UserError
+from reslab.machine.device import pick_device
 from reslab.recipe.recipe import Recipe
-from reslab.runs import Run, make_folder, write_json
-from reslab.runs.files import read_record
+from reslab.runs import Run
 from reslab.study.cluster import Cluster
 from reslab.study.cluster import do_all as do_on_cluster
+from reslab.study.cost import estimate
+from reslab.study.folder import claim, read_gradients, write_gradients
+from reslab.study.gradients import gradient_norms
+from reslab.study.job import do
 from reslab.study.plan import (
     FAILURES,
     Ended,
@@ -31,7 +31,7 @@ from reslab.study.plan import (
 )
 from reslab.study.processes import Workers
 from reslab.study.processes import do_all as do_by_workers
-from reslab.study.spec import Gradients, Study, StudyRecord
+from reslab.study.spec import Study
 
 SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
@@ -55,15 +55,12 @@ def run_study(
     Raises: UserError if the study, its recipes or `out` do not allow it; Failure naming the runs that failed once all
     others are done, or if interrupted; the same call then resumes.
     """
-    from reslab.data.recipe_data import check_remote
-    from reslab.machine.device import pick_device
-
     machine = machine or Machine()
     pick_device(machine.device)  # refuses a wrong one before anything is written
     jobs = make_jobs(study, out=out, seeds=seeds or study.seeds, labels=tuple(rows), scale=scale)
     for job in jobs:
         check_remote(job.task.data, of=f"the row {job.label}", allow_remote=machine.allow_remote)
-    begin(study, out=out, scale=scale)
+    claim(out, study, scale=scale)
     for job in jobs:
         check_folder(job)
     missing = find_missing(jobs)
@@ -71,8 +68,6 @@ def run_study(
     _write_gradients(study, jobs, out=out, machine=machine)
     if not missing:
         return StudyOutcome((), ())
-    from reslab.study.cost import estimate
-
     costs = estimate(missing, machine=machine, num_workers=workers.num if workers else 1, say=say)
     if workers is not None:
         return do_by_workers(missing, costs, workers=workers, budget=budget, machine=machine, say=say)
@@ -103,93 +98,14 @@ def _do_all(
     return conclude(jobs, ended)
 
 
-def do(job: Job, machine: Machine) -> None:
-    """Do one run, or what is left of it: train or extend to the last epoch, then evaluate both splits.
-
-    Raises: UserError and Failure as training, extension and evaluation do.
-    """
-    from reslab.evaluation import evaluate
-
-    is_new = not Run(job.out).is_finished
-    run = _train(job, machine) if isinstance(job.task, Recipe) else _teach(job, job.task, machine)
-    if is_new or not job.is_measured:
-        evaluate(run, **machine.reading)
-
-
-def _train(job: Job, machine: Machine) -> Run:
-    from reslab.training import Safety, resume, train
-
-    assert isinstance(job.task, Recipe)
-    safety = Safety(saved=machine.saved)
-    if job.is_begun:
-        return resume(job.out, **machine.reading, silent=machine.silent, safety=safety, threads=machine.threads)
-    return train(
-        job.task,
-        out=job.out,
-        seed=job.seed,
-        **machine.reading,
-        silent=machine.silent,
-        safety=safety,
-    )
-
-
-def _teach(job: Job, lesson: Lesson, machine: Machine) -> Run:
-    from reslab.extension import extend, resume_extension
-    from reslab.training import Safety
-
-    safety = Safety(saved=machine.saved)
-    if job.is_begun:
-        return resume_extension(
-            job.out, **machine.reading, silent=machine.silent, safety=safety, threads=machine.threads
-        )
-    return extend(
-        lesson.base,
-        data=lesson.data,
-        method=lesson.method,
-        out=job.out,
-        seed=job.seed,
-        **machine.reading,
-        silent=machine.silent,
-        safety=safety,
-    )
-
-
-def begin(study: Study, *, out: Path, scale: float) -> None:
-    """Claim a folder for a study at one scale. Raises: UserError if it belongs to another."""
-    wanted = StudyRecord(study=study.name, epochs_scale=scale)
-    if not (out / "study.json").exists():
-        make_folder(out)
-        write_json(out / "study.json", wanted.model_dump())
-    elif (begun := read_begun(out)) != wanted:
-        raise UserError(
-            f"{out} holds runs of {begun.study} at {begun.epochs_scale:g} of the epochs, not of {study.name} at "
-            f"{scale:g}: choose another --out"
-        )
-
-
-def read_begun(out: Path) -> StudyRecord:
-    """Read which study a folder belongs to. Raises: UserError if there is none."""
-    if not (out / "study.json").is_file():
-        raise UserError(f"{out} holds no study: reslab study run begins one")
-    return read_record(out / "study.json", StudyRecord)
-
-
 def _write_gradients(study: Study, jobs: Sequence[Job], *, out: Path, machine: Machine) -> None:
     """Measure, once, the gradients of the rows for which the study wants them and that run here."""
     recipes = {job.label: job.task for job in jobs if job.label in study.gradients and isinstance(job.task, Recipe)}
     known = read_gradients(out)
     if recipes.keys() <= known.keys():
         return
-    from reslab.study.gradients import gradient_norms
-
     found = {label: known.get(label) or gradient_norms(recipe, **machine.reading) for label, recipe in recipes.items()}
-    write_json(out / "gradients.json", Gradients(norms=known | found).model_dump())
-
-
-def read_gradients(out: Path) -> dict[str, dict[str, float]]:
-    """Read the gradient norms by row and layer; empty if they were not measured."""
-    path = out / "gradients.json"
-    return read_record(path, Gradients).norms if path.exists() else {}
+    write_gradients(out, known | found)
 
 
 def read_budget(text: str) -> float:

@@ -13,6 +13,7 @@ from typing import Final
 
 from reslab.errors import Failure
 from reslab.machine.launch import count_cores
+from reslab.machine.signals import listen_for_stop
 from reslab.runs import Run
 from reslab.study.plan import Assignment, Ended, Job, Lesson, Machine, Say, StudyOutcome, conclude
 
@@ -47,8 +48,6 @@ def do_all(
 
     Raises: Failure naming the runs that failed once all others are done, or if interrupted.
     """
-    from reslab.machine.signals import listen_for_stop
-
     latest = None if budget is None else time.monotonic() + budget
     waiting = list(zip(jobs, costs, strict=True))
     running: list[_Worker] = []

@@ -12,7 +12,7 @@ from reslab.recipe.recipe import Published, Recipe
 from reslab.records import Environment, Epoch, Estimate, Figures, SplitName
 from reslab.report.facts import device_words
 from reslab.runs import Run
-from reslab.study.execute import read_begun, read_gradients
+from reslab.study.folder import read_begun, read_gradients
 from reslab.study.plan import Job, check_folder, make_job, recipe_of
 from reslab.study.spec import LOWER_IS_BETTER, Contrast, Metric, Row, Study, Teaching
 from reslab.study.verdict import Difference, RowVerdict, Sample, judge, subtract

@@ -10,6 +10,7 @@ import sys
 import threading
 
 from reslab.machine.launch import set_up_threads
+from reslab.study.job import do
 from reslab.study.plan import FAILURES, Assignment, Ended, Machine
 
 
@@ -19,8 +20,6 @@ def main() -> None:
     threading.Thread(target=_stop_with_the_input, daemon=True).start()
     sys.argv[:] = assignment.command
     set_up_threads()
-    from reslab.study.execute import do
-
     machine = Machine(
         assignment.device, assignment.data_dir, assignment.allow_remote, silent=False, threads=assignment.threads
     )
