@@ -27,7 +27,7 @@ from reslab.study import STUDIES
 from reslab.study.cluster import Cluster, do_all
 from reslab.study.folder import claim
 from reslab.study.job import do
-from reslab.study.plan import Job, Machine, make_jobs
+from reslab.study.plan import Job, Machine, Saved, make_jobs
 from reslab.study.report import write_study_report
 
 SECONDS = 0.02  # of a simulated run
@@ -36,7 +36,7 @@ REPORTED = (100, 300, 1000)
 SCALE = 0.1  # of the digits' epochs
 
 
-def simulate(job: Job, machine: Machine) -> None:
+def simulate(job: Job, machine: Machine, *, saved: Saved | None = None) -> None:
     time.sleep(SECONDS)
 
 

@@ -18,10 +18,10 @@ import ray
 from reslab.errors import Failure, UserError
 from reslab.runs import Run
 from reslab.study import Study, cluster
-from reslab.study.cluster import QUIET, Cluster, read_cluster
+from reslab.study.cluster import QUIET, Action, Cluster, read_cluster
 from reslab.study.execute import run_study
 from reslab.study.job import do
-from reslab.study.plan import Job, Machine
+from reslab.study.plan import Job, Machine, Saved
 
 NAMES = ("relu-0", "elu-0", "taught-0", "relu-1", "elu-1", "taught-1")
 FILES = ("model.safetensors", "predictions-train.npz", "predictions-test.npz")
@@ -46,10 +46,10 @@ def two_workers() -> Iterator[None]:
 
 
 @pytest.fixture
-def action(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Job, Machine], None]], None]:
+def action(monkeypatch: pytest.MonkeyPatch) -> Callable[[Action], None]:
     """Let workers do something else than a run, which then costs nothing."""
 
-    def put(instead: Callable[[Job, Machine], None]) -> None:
+    def put(instead: Action) -> None:
         monkeypatch.setattr("reslab.study.execute.do", instead)
         monkeypatch.setattr("reslab.study.execute._write_gradients", lambda *arguments, **options: None)
         monkeypatch.setattr("reslab.study.execute.estimate", lambda jobs, **options: [10.0 for _ in jobs])
@@ -67,20 +67,20 @@ def results(out: Path, names: tuple[str, ...]) -> dict[str, bytes]:
 # ---- a worker is killed
 
 
-def note_and_wait(job: Job, machine: Machine, *, notes: Path) -> None:
+def note_and_wait(job: Job, machine: Machine, *, notes: Path, saved: Saved | None = None) -> None:
     """Do a run; the first process that does relu-0 waits after its first checkpoint, until it is killed."""
     attempts = notes / job.out.name
     attempts.mkdir(parents=True, exist_ok=True)
     (attempts / str(os.getpid())).touch()
 
-    def saved(path: Path) -> None:
-        if machine.saved is not None:
-            machine.saved(path)
+    def keep_and_wait(path: Path) -> None:
+        if saved is not None:
+            saved(path)
         if job.out.name == "relu-0" and len(list(attempts.iterdir())) == 1:
             (notes / "waiting").touch()
             time.sleep(600)
 
-    do(job, replace(machine, saved=saved))
+    do(job, machine, saved=keep_and_wait)
 
 
 def kill_who_waits(notes: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_killed_worker_is_replaced_and_all_results_are_the_serial_ones(
 # ---- what workers are told
 
 
-def tell(job: Job, machine: Machine) -> None:
+def tell(job: Job, machine: Machine, *, saved: Saved | None = None) -> None:
     job.out.mkdir(parents=True)
     found = {"resources": ray.get_runtime_context().get_assigned_resources(), "gpus": list(map(str, ray.get_gpu_ids()))}
     (job.out / "told.json").write_text(json.dumps(found))
@@ -130,7 +130,7 @@ def test_runs_share_a_gpu(study: Study, tmp_path: Path, action: Callable[..., No
         assert told == {"resources": {"CPU": 1.0, "GPU": 0.25}, "gpus": ["0"]}
 
 
-def fail_the_first(job: Job, machine: Machine) -> None:
+def fail_the_first(job: Job, machine: Machine, *, saved: Saved | None = None) -> None:
     if job.out.name == "relu-0":
         raise Failure("the loss is not finite")
     job.out.mkdir(parents=True)
@@ -151,7 +151,7 @@ def test_the_budget_holds_for_every_worker(study: Study, tmp_path: Path, action:
     assert (len(outcome.done), len(outcome.left)) == (0, 6)
 
 
-def die(job: Job, machine: Machine) -> None:
+def die(job: Job, machine: Machine, *, saved: Saved | None = None) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -166,7 +166,7 @@ def test_a_run_that_kills_every_worker_is_given_up(
         run_study(study, out=tmp_path, rows=["relu"], seeds=1, cluster=HERE)
 
 
-def wait_for_a_stop(job: Job, machine: Machine) -> None:
+def wait_for_a_stop(job: Job, machine: Machine, *, saved: Saved | None = None) -> None:
     from reslab.machine.signals import listen_for_stop
 
     with listen_for_stop() as stop:

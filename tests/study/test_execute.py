@@ -28,7 +28,7 @@ from reslab.study import Study, cluster
 from reslab.study.execute import read_budget, run_study
 from reslab.study.folder import read_gradients
 from reslab.study.job import do
-from reslab.study.plan import Ended, Job, Lesson, Machine, make_jobs
+from reslab.study.plan import Ended, Job, Lesson, Machine, Saved, make_jobs
 from reslab.training.progress import Display
 
 RUNS = ["relu-0", "elu-0", "taught-0", "relu-1", "elu-1", "taught-1"]  # seed by seed
@@ -224,7 +224,7 @@ def test_an_error_that_nobody_expected_is_one_runs_too() -> None:
     job = Job("relu", 0, Path("relu-0"), Lesson(Path("base-0"), "digits:0@20", "frozen"))
     before = torch.get_num_threads()
 
-    def fail(job: Job, machine: Machine) -> None:
+    def fail(job: Job, machine: Machine, *, saved: Saved | None = None) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.\nSee the documentation")
 
     order = cluster._Order(fail, Machine(), before, None, None, tuple(sys.argv), os.getcwd())

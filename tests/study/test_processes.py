@@ -82,7 +82,7 @@ def test_a_job_survives_json(study: Study, tmp_path: Path) -> None:
     jobs = make_jobs(study, out=tmp_path, seeds=1)
     assert {type(job.task) for job in jobs} > {Lesson}
     for job in jobs:
-        told = Assignment(job, "cpu", None, True, 2, ("reslab", "study"))
+        told = Assignment(job, Machine("cpu", None, True, threads=2), ("reslab", "study"))
         assert b"\n" not in told.dump()[:-1]
         assert Assignment.load(told.dump()) == told
 
@@ -127,7 +127,7 @@ def test_a_worker_whose_run_fails_says_why(
         raise error
 
     job = Job("taught", 0, tmp_path / "taught-0", Lesson(tmp_path / "base-0", "digits:0@20", "frozen"))
-    told = Assignment(job, "cpu", None, False, 1, ("reslab", "study"))
+    told = Assignment(job, Machine("cpu"), ("reslab", "study"))
     monkeypatch.setattr("reslab.study.worker.do", fail)
     monkeypatch.setattr(worker, "_read_line", told.dump)
     monkeypatch.setattr(worker, "_stop_with_the_input", lambda: None)

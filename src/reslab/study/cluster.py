@@ -11,17 +11,17 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from reslab.errors import Failure, UserError, extra
 from reslab.machine.launch import set_up_threads
 from reslab.machine.signals import listen_for_stop
-from reslab.study.plan import FAILURES, Ended, Job, Lesson, Machine, Say, StudyOutcome, conclude
+from reslab.study.plan import FAILURES, Ended, Job, Lesson, Machine, Saved, Say, StudyOutcome, conclude
 from reslab.study.storage import Storage
 
 RETRIES: Final = 10  # a run that has crashed this many workers will crash the next one too
@@ -29,7 +29,11 @@ SECONDS_TO_STOP: Final = 60.0
 SECONDS_TO_ANSWER: Final = 10.0
 QUIET: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
-Action = Callable[[Job, Machine], None]
+
+class Action(Protocol):
+    """Does one run, as `study.job.do`."""
+
+    def __call__(self, job: Job, machine: Machine, *, saved: Saved | None = None) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -105,27 +109,27 @@ def _work(job: Job, order: _Order, base: Ended | None) -> Ended:
 
     torch.set_num_threads(order.threads)
     try:
-        with _near(job, order) as (near, machine):
-            order.action(near, machine)
+        with _near(job, order.storage) as (near, saved):
+            order.action(near, order.machine, saved=saved)
     except FAILURES as error:
         return Ended.by(error)
     return Ended("done")
 
 
 @contextmanager
-def _near(job: Job, order: _Order) -> Iterator[tuple[Job, Machine]]:
-    """Yield the job with its folder on this machine, which is kept on the storage, if any, at each checkpoint."""
-    if order.storage is None:
-        yield job, order.machine
+def _near(job: Job, url: str | None) -> Iterator[tuple[Job, Saved | None]]:
+    """Yield the job with its folder on this machine, and what keeps that on the storage, if any, at a checkpoint."""
+    if url is None:
+        yield job, None
         return
-    storage = Storage(order.storage)
+    storage = Storage(url)
     with tempfile.TemporaryDirectory(prefix="reslab-") as scratch:
         near = replace(job, out=Path(scratch) / job.out.name)
         if isinstance(job.task, Lesson):
             near = replace(near, task=replace(job.task, base=Path(scratch) / job.task.base.name))
             storage.fetch(job.task.base.name, into=Path(scratch) / job.task.base.name)
         storage.fetch(job.out.name, into=near.out)
-        yield near, replace(order.machine, saved=storage.keep)
+        yield near, storage.keep
         storage.keep(near.out)
 
 

@@ -8,36 +8,40 @@ the threads of PyTorch.
 
 from reslab.recipe.recipe import Recipe
 from reslab.runs import Run
-from reslab.study.plan import Job, Lesson, Machine
+from reslab.study.plan import Job, Lesson, Machine, Saved
 
 
-def do(job: Job, machine: Machine) -> None:
+def do(job: Job, machine: Machine, *, saved: Saved | None = None) -> None:
     """Do one run, or what is left of it: train or extend to the last epoch, then evaluate both splits.
 
+    `saved` is called with the run's folder after each checkpoint.
     Raises: UserError and Failure as training, extension and evaluation do.
     """
     from reslab.evaluation import evaluate
 
     is_new = not Run(job.out).is_finished
-    run = _train(job, job.task, machine) if isinstance(job.task, Recipe) else _teach(job, job.task, machine)
+    if isinstance(job.task, Recipe):
+        run = _train(job, job.task, machine, saved)
+    else:
+        run = _teach(job, job.task, machine, saved)
     if is_new or not job.is_measured:
         evaluate(run, **machine.reading)
 
 
-def _train(job: Job, recipe: Recipe, machine: Machine) -> Run:
+def _train(job: Job, recipe: Recipe, machine: Machine, saved: Saved | None) -> Run:
     from reslab.training import Safety, resume, train
 
-    safety = Safety(saved=machine.saved)
+    safety = Safety(saved=saved)
     if job.is_begun:
         return resume(job.out, **machine.reading, silent=machine.silent, safety=safety, threads=machine.threads)
     return train(recipe, out=job.out, seed=job.seed, **machine.reading, silent=machine.silent, safety=safety)
 
 
-def _teach(job: Job, lesson: Lesson, machine: Machine) -> Run:
+def _teach(job: Job, lesson: Lesson, machine: Machine, saved: Saved | None) -> Run:
     from reslab.extension import extend, resume_extension
     from reslab.training import Safety
 
-    safety = Safety(saved=machine.saved)
+    safety = Safety(saved=saved)
     if job.is_begun:
         return resume_extension(
             job.out, **machine.reading, silent=machine.silent, safety=safety, threads=machine.threads

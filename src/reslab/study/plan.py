@@ -15,6 +15,7 @@ from reslab.runs import Run
 from reslab.study.spec import Row, Study, Teaching, Training, pick_row
 
 Say = Callable[[str], None]
+Saved = Callable[[Path], None]
 # What ends a run and not its study; PyTorch raises a RuntimeError if a GPU's memory is full.
 FAILURES: Final = (UserError, Failure, OSError, RuntimeError, MemoryError)
 
@@ -35,7 +36,6 @@ class Machine:
     data_dir: Path | None = None
     allow_remote: bool = False
     silent: bool = True
-    saved: Callable[[Path], None] | None = None  # called with the run's folder after each checkpoint
     threads: int | None = None  # for a resumed run, instead of as many as before
 
     @property
@@ -86,10 +86,7 @@ class Assignment:
     """A job for another process of this machine, in JSON; `command` is what `environment.json` records."""
 
     job: Job
-    device: str
-    data_dir: Path | None
-    allow_remote: bool
-    threads: int | None
+    machine: Machine
     command: tuple[str, ...]
 
     def dump(self) -> bytes:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -103,9 +103,7 @@ class _Worker:
         )
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # it has ended already, and said why
-            assignment = Assignment(
-                job, machine.device, machine.data_dir, machine.allow_remote, machine.threads, tuple(sys.argv)
-            )
+            assignment = Assignment(job, replace(machine, silent=False), tuple(sys.argv))
             self.process.stdin.write(assignment.dump())
             self.process.stdin.flush()
         self.reader = threading.Thread(target=self._pass_on, daemon=True)

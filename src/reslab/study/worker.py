@@ -11,7 +11,7 @@ import threading
 
 from reslab.machine.launch import set_up_threads
 from reslab.study.job import do
-from reslab.study.plan import FAILURES, Assignment, Ended, Machine
+from reslab.study.plan import FAILURES, Assignment, Ended
 
 
 def main() -> None:
@@ -20,11 +20,8 @@ def main() -> None:
     threading.Thread(target=_stop_with_the_input, daemon=True).start()
     sys.argv[:] = assignment.command
     set_up_threads()
-    machine = Machine(
-        assignment.device, assignment.data_dir, assignment.allow_remote, silent=False, threads=assignment.threads
-    )
     try:
-        do(assignment.job, machine)
+        do(assignment.job, assignment.machine)
     except FAILURES as error:
         print(Ended.by(error).reason, file=sys.stderr)
         sys.exit(1)
