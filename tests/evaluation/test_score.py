@@ -10,7 +10,7 @@ import sklearn.metrics
 
 from reslab.cli.show import print_evaluation
 from reslab.errors import UserError
-from reslab.evaluation.score import choose_examples, measure, score
+from reslab.evaluation.score import measure, score
 from reslab.measure.metrics import softmax
 from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Linear, Recipe, Sgd, Standardize
@@ -284,17 +284,3 @@ def test_missing_predictions_and_network_are_refused(run):
     run.weights_path.unlink()
     with pytest.raises(UserError, match="no finished network"):
         score(run, splits=["test"])
-
-
-# ---- examples
-
-
-def test_examples_are_the_most_certain_errors_first():
-    logits = np.log([(0.6, 0.4), (0.1, 0.9), (0.2, 0.8), (0.1, 0.9), (0.6, 0.4), (0.3, 0.7)])
-    labels = np.array([1, 0, 1, 0, 1, 0])  # only the third is right; 1 and 3, 0 and 4 are equally certain
-    assert choose_examples(logits, labels).tolist() == [1, 3, 5, 0, 4]
-    assert choose_examples(logits, labels, limit=2).tolist() == [1, 3]
-
-
-def test_a_perfect_network_has_no_examples():
-    assert choose_examples(np.eye(3, dtype=np.float32), np.arange(3)).shape == (0,)

@@ -150,6 +150,21 @@ def test_top_k_gives_ties_to_the_lower_class_as_argmax_does():
     np.testing.assert_array_equal(metrics.top_k_hits(logits, labels=labels, k=1), logits.argmax(1) == labels)
 
 
+# ---- mistakes
+
+
+def test_mistakes_are_listed_the_most_certain_first():
+    logits = np.log([(0.6, 0.4), (0.1, 0.9), (0.2, 0.8), (0.1, 0.9), (0.6, 0.4), (0.3, 0.7)])
+    labels = np.array([1, 0, 1, 0, 1, 0])  # only the third is right; 1 and 3, 0 and 4 are equally certain
+    assert metrics.confident_mistakes(logits, labels).tolist() == [1, 3, 5, 0, 4]
+    assert metrics.confident_mistakes(logits, labels, limit=2).tolist() == [1, 3]
+    assert len(metrics.confident_mistakes(np.tile(logits, (500, 1)), np.tile(labels, 500), limit=None)) == 2500
+
+
+def test_a_perfect_network_makes_no_mistake():
+    assert metrics.confident_mistakes(np.eye(3, dtype=np.float32), np.arange(3)).shape == (0,)
+
+
 # ---- McNemar
 
 

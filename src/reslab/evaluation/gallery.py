@@ -12,8 +12,7 @@ from torch import Tensor
 from reslab.data.images import ImageSet
 from reslab.evaluation.doubts import find_doubts
 from reslab.evaluation.heat import heat_maps
-from reslab.evaluation.score import choose_examples
-from reslab.measure.metrics import Integers, softmax
+from reslab.measure.metrics import Integers, confident_mistakes, softmax
 from reslab.network.network import Network
 from reslab.records import SplitName
 from reslab.runs import Doubts, Features, GalleryImages, HeatMaps, Predictions, Run, drop_exhibit, write_exhibit
@@ -68,7 +67,7 @@ def choose_looks(predictions: Predictions) -> tuple[Integers, Integers]:
     certainty, most = softmax(predictions.logits).max(axis=1), NUM_HEAT_MAPS
     right = np.flatnonzero(predictions.logits.argmax(axis=1) == predictions.labels)
     chosen = choose_evenly(predictions.labels[right], certainty=certainty[right], each=most, most=most)
-    return right[chosen], choose_examples(predictions.logits, predictions.labels, limit=most)
+    return right[chosen], confident_mistakes(predictions.logits, predictions.labels, limit=most)
 
 
 def choose_evenly(groups: Integers, *, certainty: np.ndarray, each: int, most: int) -> Integers:

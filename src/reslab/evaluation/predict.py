@@ -14,8 +14,8 @@ from reslab.data.recipe_data import describe_change, describe_data, read_split, 
 from reslab.errors import UserError
 from reslab.evaluation.copies import find_copies
 from reslab.evaluation.gallery import replace_exhibit, write_gallery
-from reslab.evaluation.score import choose_examples
 from reslab.machine import kernels
+from reslab.measure.metrics import confident_mistakes
 from reslab.network.inference import watching
 from reslab.network.network import Network
 from reslab.recipe.recipe import Extension, Recipe
@@ -148,5 +148,5 @@ def _record_data(run: Run, images: ImageSet) -> None:
 
 def _write_examples(run: Run, split: SplitName, images: ImageSet) -> None:
     logits, labels = run.read_predictions(split)
-    indices = np.asarray(choose_examples(logits, labels), dtype=np.int64)
+    indices = np.asarray(confident_mistakes(logits, labels), dtype=np.int64)
     run.write_examples(split, Examples(indices, images.images[indices].numpy()))

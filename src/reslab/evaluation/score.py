@@ -84,16 +84,6 @@ def measure(predictions: Predictions, *, temperature: float | None = None) -> Fi
     )
 
 
-def choose_examples(logits: Logits, labels: Integers, *, limit: int = 1000) -> Integers:
-    """Choose misclassified images (M,) from logits (N, K), M at most `limit`, the most confident first.
-
-    The confidence is the probability of the wrong class; ties keep the order of the split.
-    """
-    wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
-    certainty = metrics.softmax(logits[wrong]).max(axis=1)
-    return wrong[np.argsort(-certainty, kind="stable")[:limit]]
-
-
 # ---- reading
 
 

@@ -131,6 +131,16 @@ def top_k_hits(logits: Logits, *, labels: Integers, k: int) -> Answers:
     return hits
 
 
+def confident_mistakes(logits: Logits, labels: Integers, *, limit: int | None = 1000) -> Integers:
+    """Find the misclassified images (M,) of logits (N, K), M at most `limit`, the most confident first.
+
+    The confidence is the probability of the wrong class; ties keep the order of the split.
+    """
+    wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
+    certainty = softmax(logits[wrong]).max(axis=1)
+    return wrong[np.argsort(-certainty, kind="stable")[:limit]]
+
+
 # ---- two classifiers on the same images
 
 

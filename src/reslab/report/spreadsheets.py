@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.measure.metrics import softmax
+from reslab.measure.metrics import confident_mistakes, softmax
 from reslab.report.inputs import Inputs
 from reslab.runs.files import to_csv
 
@@ -15,9 +15,7 @@ HEADER = ("file", "label", "prediction", "probability")
 def mistakes_csv(inputs: Inputs) -> bytes:
     """List all misclassified test images, the most confident first."""
     logits, labels = inputs.predictions
-    wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
-    certainty = softmax(logits[wrong]).max(axis=1)
-    return _table(inputs, wrong[np.argsort(-certainty, kind="stable")])
+    return _table(inputs, confident_mistakes(logits, labels, limit=None))
 
 
 def doubts_csv(inputs: Inputs) -> bytes | None:
