@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from record import write_record
 
 from reslab import Pretrained, load
-from reslab.fitting.choice import Features, fit_temperature, log_loss
+from reslab.fitting.choice import Features
 from reslab.fitting.growth import measure_growth
 from reslab.fitting.labelling import STRENGTH, order_pictures
 from reslab.fitting.planning import CANDIDATES, IMAGE_SIZE, NETWORK
+from reslab.measure.calibration import fit_temperature_smoothed
 from reslab.measure.learning_curve import CONFIDENCE, Curve, extrapolate, morgan_mercer_flodin
-from reslab.measure.metrics import Floats
+from reslab.measure.metrics import Floats, log_loss
 from reslab.pretrained.heads import STRENGTHS, Head, Integers, solve
 
 NUM_CLASSES, TIMES = 10, 4
@@ -79,7 +80,7 @@ def answer(train: tuple[Features, Integers], test: tuple[Features, Integers]) ->
 
     def loss(head: Head) -> float:
         logits = head.logits(features[some])
-        return log_loss(logits / fit_temperature(logits, labels[some]), labels[some])
+        return log_loss(logits / fit_temperature_smoothed(logits, labels[some]), labels[some])
 
     best = min(solve("lda", *train, strengths=STRENGTHS["lda"]), key=loss)
     return best.logits(features[others]).argmax(1) == labels[others], labels[others]

@@ -21,9 +21,7 @@ from reslab.fitting.choice import (
     check_counts,
     choose,
     describe_few_groups,
-    fit_temperature,
     judge,
-    log_loss,
 )
 
 LITE0 = "efficientnet_lite0"
@@ -90,27 +88,6 @@ def test_a_copy_tells_nothing_of_the_image_that_it_is_judged_on(monkeypatch: pyt
     found, _ = choose(Readers(lambda resize: copies), candidates=[Backbone(LITE0, 24)], budget=Budget.of(1), say=print)
     assert found.candidate.accuracy is not None
     assert found.candidate.accuracy.value < 0.65
-
-
-def test_temperature_undoes_a_factor_and_few_right_answers_are_no_certainty() -> None:
-    generator = np.random.default_rng(0)
-    logits = generator.normal(size=(4000, 3))
-    labels = (logits + generator.gumbel(size=logits.shape)).argmax(1)
-    assert fit_temperature(5 * logits, labels) == pytest.approx(5, rel=0.1)
-    right = np.eye(3)[np.arange(9) % 3]
-    sharp = right / fit_temperature(right, np.arange(9) % 3)
-    assert np.exp(sharp.max(1) - np.log(np.exp(sharp).sum(1))) == pytest.approx(10 / 11, abs=1e-3)
-    assert log_loss(sharp, np.arange(9) % 3) == pytest.approx(-np.log(10 / 11), abs=1e-3)
-
-
-def test_a_hundred_right_answers_are_worth_about_a_hundredth_of_doubt_however_far_other_classes_lie() -> None:
-    labels = np.arange(100) % 5
-    logits = np.random.default_rng(0).normal(scale=300, size=(100, 5))
-    logits[np.arange(100), labels] = logits.max(1) + np.random.default_rng(1).uniform(50, 500, size=100)
-    sure = logits / fit_temperature(logits, labels)
-    probabilities = np.exp(sure - sure.max(1, keepdims=True))
-    confidence = (1 / probabilities.sum(1)).mean()
-    assert 0.97 < confidence < 0.999
 
 
 def test_without_time_only_the_first_is_tried() -> None:

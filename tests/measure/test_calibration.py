@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from reslab.measure.calibration import find_obstacle, fit_temperature
+from reslab.measure.calibration import find_obstacle, fit_temperature, fit_temperature_smoothed
+from reslab.measure.metrics import log_loss
 
 
 def draw(num, *, sharpness, seed=0):
@@ -50,3 +51,24 @@ def test_images_count_by_their_weights() -> None:
     found = fit_temperature(logits, labels, weights=weights)
     assert found == pytest.approx(fit_temperature(logits[repeated], labels[repeated]), rel=1e-6)
     assert found != pytest.approx(fit_temperature(logits, labels), rel=1e-3)
+
+
+def test_temperature_undoes_a_factor_and_few_right_answers_are_no_certainty():
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(4000, 3))
+    labels = (logits + generator.gumbel(size=logits.shape)).argmax(1)
+    assert fit_temperature_smoothed(5 * logits, labels) == pytest.approx(5, rel=0.1)
+    right = np.eye(3)[np.arange(9) % 3]
+    sharp = right / fit_temperature_smoothed(right, np.arange(9) % 3)
+    assert np.exp(sharp.max(1) - np.log(np.exp(sharp).sum(1))) == pytest.approx(10 / 11, abs=1e-3)
+    assert log_loss(sharp, np.arange(9) % 3) == pytest.approx(-np.log(10 / 11), abs=1e-3)
+
+
+def test_a_hundred_right_answers_are_worth_about_a_hundredth_of_doubt_however_far_other_classes_lie():
+    labels = np.arange(100) % 5
+    logits = np.random.default_rng(0).normal(scale=300, size=(100, 5))
+    logits[np.arange(100), labels] = logits.max(1) + np.random.default_rng(1).uniform(50, 500, size=100)
+    sure = logits / fit_temperature_smoothed(logits, labels)
+    probabilities = np.exp(sure - sure.max(1, keepdims=True))
+    confidence = (1 / probabilities.sum(1)).mean()
+    assert 0.97 < confidence < 0.999

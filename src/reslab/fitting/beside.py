@@ -28,13 +28,13 @@ from reslab.fitting.choice import (
     Backbone,
     FittedHead,
     compute_views,
-    fit_temperature,
     judge,
-    log_loss,
     stack,
 )
 from reslab.machine.device import pick_device
+from reslab.measure.calibration import fit_temperature_smoothed
 from reslab.measure.estimates import share_of
+from reslab.measure.metrics import log_loss
 from reslab.models.efficientnet_lite import EfficientNetLiteClassifier
 from reslab.models.layers import ImageClassifier
 from reslab.network.finishing import finish
@@ -226,7 +226,7 @@ def share_out(found: FittedHead, parts: Parts, trained: Network, log: list[Epoch
     labels = parts.held_out.labels.numpy()
     frozen, own = solve_without(found, parts), trained.logits(parts.held_out.images).double().numpy()
     mixed = [share * own + (1 - share) * frozen for share in SHARES]
-    temperatures = [fit_temperature(logits, labels) for logits in mixed]
+    temperatures = [fit_temperature_smoothed(logits, labels) for logits in mixed]
     candidates = [
         _judge(found, logits / temperature, labels, recipe=recipe, share=share)
         for logits, temperature, share in zip(mixed, temperatures, SHARES, strict=True)

@@ -13,13 +13,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from reslab.data.expression import find_groupings
 from reslab.data.folds import Folds, number_groups, split_folds
 from reslab.data.images import ImageSet
+from reslab.data.load import check_classes
 from reslab.errors import UserError
+from reslab.measure.calibration import fit_temperature_smoothed
 from reslab.measure.estimates import share_of
+from reslab.measure.metrics import log_loss
 from reslab.pretrained import Pretrained, is_installed
 from reslab.pretrained.heads import STRENGTHS, Head, Integers, Method, solve
 from reslab.recipe.networks import MODELS, EfficientNetLite
@@ -130,8 +132,7 @@ class Budget:
 
 def check_counts(images: ImageSet) -> None:
     """Raises: UserError if there are fewer than two classes, or one has fewer than two training images or groups."""
-    if len(images.classes) < 2:
-        raise UserError(f"{images.expression!r} has one class, {images.classes[0]!r}: a classifier needs at least two")
+    check_classes(images)
     labels, groups = images.labels.numpy(), number_groups(images.keys, num=len(images.labels))
     for label, (name, count) in enumerate(zip(images.classes, images.counts(), strict=True)):
         if count < 2:
@@ -257,7 +258,7 @@ def judge(views: Features, labels: Integers, *, folds: Folds, backbone: Backbone
     for kept, held in folds:
         for place, head in enumerate(solve(method, *stack(views[:, kept], labels[kept]), strengths=strengths)):
             logits[place, held] = head.logits(views[0, held])
-    losses = [log_loss(each / fit_temperature(each, labels), labels) for each in logits]
+    losses = [log_loss(each / fit_temperature_smoothed(each, labels), labels) for each in logits]
     place = int(np.argmin(losses))
     (head,) = solve(method, *stack(views, labels), strengths=(strengths[place],))
     return _found(
@@ -288,7 +289,7 @@ def _found(
     made: LinearHead,
     seconds: float = 0.0,
 ) -> FittedHead:
-    temperature = fit_temperature(logits, labels)
+    temperature = fit_temperature_smoothed(logits, labels)
     head, logits = head.divided(temperature), logits / temperature
     candidate = named(backbone).model_copy(
         update={
@@ -326,36 +327,6 @@ def describe_few_groups(images: ImageSet) -> str | None:
 def stack(views: Features, labels: Integers) -> tuple[Features, Integers]:
     """Stack the views (V, N, D) into rows (V x N, D), with their labels."""
     return views.reshape(-1, views.shape[2]), np.tile(labels, len(views))
-
-
-def fit_temperature(logits: NDArray[np.floating], labels: Integers) -> float:
-    """Find the temperature with the lowest smoothed log loss (Guo et al. 2017, arXiv:1706.04599)."""
-    found = minimize_scalar(lambda power: _smoothed_loss(logits / 10**power, labels), bounds=(-2, 3), method="bounded")
-    return float(10**found.x)
-
-
-def log_loss(logits: NDArray[np.floating], labels: Integers) -> float:
-    """Compute the mean cross-entropy with the labels."""
-    return float(_surprise(logits)[np.arange(len(labels)), labels].mean())
-
-
-def _smoothed_loss(logits: NDArray[np.floating], labels: Integers) -> float:
-    """Compute the cross-entropy with smoothed labels.
-
-    With N images, a label has the probability (N + 1) / (N + 2), as in Platt 1999, so that a few answers that are all
-    correct do not lead to a temperature of zero. The rest goes to the most probable other class, the likeliest mistake.
-    """
-    num_images = len(labels)
-    losses = _surprise(logits)
-    is_label = np.arange(logits.shape[1]) == labels[:, None]
-    wrong = np.where(is_label, np.inf, losses).min(1)
-    return float(((num_images + 1) * losses[is_label] + wrong).mean() / (num_images + 2))
-
-
-def _surprise(logits: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Compute the loss (N, K) for each class as if it were the true one."""
-    shifted = logits - logits.max(1, keepdims=True)
-    return np.asarray(np.log(np.exp(shifted).sum(1, keepdims=True)) - shifted)
 
 
 def describe(candidate: Candidate) -> str:

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.data.folds import FOLDS, Folds, Keys, number_groups, split_folds
-from reslab.fitting.choice import Features, fit_temperature, log_loss
-from reslab.measure.metrics import Floats
+from reslab.fitting.choice import Features
+from reslab.measure.calibration import fit_temperature_smoothed
+from reslab.measure.metrics import Floats, log_loss
 from reslab.pretrained.heads import STRENGTHS, Integers, solve
 
 SIZES = 5  # training set sizes, each half the next
@@ -82,7 +83,7 @@ def _answer(
         some = kept[_part(labels[kept], groups[kept], share, seed=seed)]
         for place, head in enumerate(solve("lda", features[some], labels[some], strengths=strengths)):
             logits[place, held] = head.logits(features[held])
-    best = min(logits, key=lambda each: log_loss(each / fit_temperature(each, labels), labels))
+    best = min(logits, key=lambda each: log_loss(each / fit_temperature_smoothed(each, labels), labels))
     return np.asarray(best.argmax(axis=1) == labels)
 
 

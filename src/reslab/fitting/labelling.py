@@ -15,7 +15,8 @@ import numpy as np
 from sklearn.preprocessing import normalize
 
 from reslab.data.folds import Keys, split_folds
-from reslab.fitting.choice import Features, fit_temperature
+from reslab.fitting.choice import Features
+from reslab.measure.calibration import fit_temperature_smoothed
 from reslab.measure.metrics import Floats, softmax
 from reslab.pretrained.heads import Integers, solve
 
@@ -57,7 +58,7 @@ def _say(labelled: Features, labels: Integers, keys: Keys | None, unlabelled: Fe
         (head,) = solve("lda", labelled[kept], labels[kept], strengths=(STRENGTH,))
         logits[held] = head.logits(labelled[held])
     (head,) = solve("lda", labelled, labels, strengths=(STRENGTH,))
-    return softmax(head.logits(unlabelled) / fit_temperature(logits, labels))
+    return softmax(head.logits(unlabelled) / fit_temperature_smoothed(logits, labels))
 
 
 def _covary(labelled: Features, unlabelled: Features) -> Floats:

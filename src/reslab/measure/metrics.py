@@ -92,6 +92,11 @@ def softmax(logits: Logits) -> Floats:
     return np.exp(log_softmax(logits))
 
 
+def log_loss(logits: Logits, labels: Integers) -> float:
+    """Return the mean negative logarithm of the probabilities that logits (N, K) give to the labels (N,)."""
+    return float(-log_softmax(logits)[np.arange(len(labels)), labels].mean())
+
+
 def image_terms(logits: Logits, *, labels: Integers) -> Floats:
     """Return each image's contribution to the metrics of probabilities: (N, 1 + bins).
 
