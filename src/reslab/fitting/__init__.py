@@ -38,11 +38,11 @@ from reslab.machine.device import pick_device
 from reslab.measure.class_sets import fit_class_sets
 from reslab.measure.metrics import softmax
 from reslab.network.familiarity import MOST, Familiarity, fit_frozen
-from reslab.network.network import Network
+from reslab.network.network import Network, describe_weights
 from reslab.pretrained import PRETRAINED, Pretrained, standardize_for, start_from
 from reslab.recipe.recipe import Cosine, Flip, Recipe, derive
 from reslab.recipe.shapes import Resizing
-from reslab.records import Calibration, Candidate, Candidates, Epoch, Weights
+from reslab.records import Calibration, Candidate, Candidates, Epoch
 from reslab.report import write_report
 from reslab.runs import Run, lock
 from reslab.runs.files import make_folder
@@ -340,21 +340,15 @@ def build_network(recipe: Recipe, images: ImageSet, found: FittedHead) -> Networ
     """Build the network of a head and its backbone."""
     assert recipe.pretrained is not None
     assert recipe.standardize is not None
-    channels = images.images.shape[1]
-    module = start_from(recipe.pretrained, recipe.model, num_classes=len(images.classes), channels=channels).eval()
+    weights = describe_weights(recipe, images, by=recipe.standardize)
+    sizes = {"num_classes": len(weights.classes), "channels": weights.channels}
+    module = start_from(recipe.pretrained, recipe.model, **sizes).eval()
     found.head.write(module.head)
-    metadata = Weights(
-        model=recipe.model,
-        classes=images.classes,
-        channels=channels,
-        image_size=recipe.image_size,
-        resize=recipe.resize,
-        white=images.white,
-        standardize=recipe.standardize,
-        calibration=Calibration(temperature=found.temperature, num_images=len(images.labels), out_of_folds=True),
-        class_sets=fit_class_sets(softmax(found.logits), images.labels.numpy()),
-    )
-    return Network(module, metadata, _get_to_know(images, found))
+    promises = {
+        "calibration": Calibration(temperature=found.temperature, num_images=len(images.labels), out_of_folds=True),
+        "class_sets": fit_class_sets(softmax(found.logits), images.labels.numpy()),
+    }
+    return Network(module, weights.model_copy(update=promises), _get_to_know(images, found))
 
 
 def _get_to_know(images: ImageSet, found: FittedHead) -> Familiarity | None:

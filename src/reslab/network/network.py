@@ -10,6 +10,7 @@ from torch import Tensor
 
 from reslab import models
 from reslab.data.batches import standardize
+from reslab.data.images import ImageSet
 from reslab.data.storage.blocks import resize
 from reslab.errors import UserError
 from reslab.machine.device import pick_device
@@ -24,6 +25,7 @@ from reslab.network.inference import (
     predict_texture,
     predict_with,
 )
+from reslab.recipe.recipe import Recipe, Standardize
 from reslab.recipe.shapes import Resizing
 from reslab.records import FAMILIARITY, Weights
 from reslab.runs import pack_weights, read_weights, write_bytes
@@ -218,3 +220,16 @@ class Network:
     def save(self, path: Path | str) -> None:
         """Write a `model.safetensors` atomically. Raises: Failure if it cannot be written."""
         write_bytes(Path(path), self.to_bytes())
+
+
+def describe_weights(recipe: Recipe, images: ImageSet, *, by: Standardize) -> Weights:
+    """Describe a network of a recipe that was trained on `images`, standardised by `by`, and is not calibrated yet."""
+    return Weights(
+        model=recipe.model,
+        classes=images.classes,
+        channels=images.images.shape[1],
+        image_size=recipe.image_size,
+        resize=recipe.resize,
+        white=images.white,
+        standardize=by,
+    )

@@ -15,12 +15,11 @@ from reslab.data.recipe_data import find_base
 from reslab.errors import UserError, did_you_mean
 from reslab.machine.device import pick_device
 from reslab.models.maps import FAMILIES, adapt, translate
-from reslab.network.network import Network
+from reslab.network.network import Network, describe_weights
 from reslab.network.state_dict import read_state_dict
 from reslab.recipe.networks import MODELS, Model
 from reslab.recipe.recipe import Imported, Recipe, derive
 from reslab.recipe.shipped import find_recipe
-from reslab.records import Weights
 from reslab.runs import Run
 from reslab.training.begin import Computing, begin, read_splits
 from reslab.training.distributed import Team
@@ -134,17 +133,9 @@ def _usual_size(model: Model) -> int:
 
 
 def _build(recipe: Recipe, images: ImageSet) -> Network:
-    channels = images.images.shape[1]
-    weights = Weights(
-        model=recipe.model,
-        classes=images.classes,
-        channels=channels,
-        image_size=recipe.image_size,
-        resize=recipe.resize,
-        white=images.white,
-        standardize=recipe.standardize or images.statistics(),
-    )
-    return Network(models.build(recipe.model, num_classes=len(images.classes), channels=channels).eval(), weights)
+    weights = describe_weights(recipe, images, by=recipe.standardize or images.statistics())
+    module = models.build(recipe.model, num_classes=len(weights.classes), channels=weights.channels)
+    return Network(module.eval(), weights)
 
 
 def _try(network: Network, images: ImageSet) -> float:

@@ -23,10 +23,10 @@ from reslab.measure.shortfall import describe_shortfall, find_kept
 from reslab.models.layers import ImageClassifier
 from reslab.network.finishing import Finished, finish
 from reslab.network.inference import place_on, predict_logits
-from reslab.network.network import Network
+from reslab.network.network import Network, describe_weights
 from reslab.pretrained import standardize_for, start_from
 from reslab.recipe.recipe import LinearHead, Standardize
-from reslab.records import Epoch, Progress, Weights
+from reslab.records import Epoch, Progress
 from reslab.runs import Checkpoint, Run
 from reslab.training.begin import Begun
 from reslab.training.compiling import Work, settle_compiled
@@ -219,7 +219,7 @@ class Trainer:
                 f"time ran out after {self.state.updates:,} of {self.length.updates:,} updates, before the "
                 "learning rate has fallen: allow more minutes"
             )
-        network = Network(self.state.model, self._describe_weights())
+        network = Network(self.state.model, describe_weights(self.recipe, self.images, by=self.by))
         finished = self._finish(network)
         self.display.say(finished.note)
         self.run.write_weights(finished.network.to_bytes())
@@ -455,14 +455,3 @@ class Trainer:
         if self.team.size == 1:  # with several processes, all stop together afterwards
             self._heed_stop()  # validation can take long
         return standardize(images.to(self.device), by=self.by)
-
-    def _describe_weights(self) -> Weights:
-        return Weights(
-            model=self.recipe.model,
-            classes=self.images.classes,
-            channels=self.images.images.shape[1],
-            image_size=self.recipe.image_size,
-            resize=self.recipe.resize,
-            white=self.recipe.white,
-            standardize=self.by,
-        )
