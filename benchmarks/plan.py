@@ -22,7 +22,7 @@ from reslab.fitting.growth import measure_growth
 from reslab.fitting.labelling import STRENGTH, order_pictures
 from reslab.fitting.planning import CANDIDATES, IMAGE_SIZE, NETWORK
 from reslab.measure.calibration import fit_temperature_smoothed
-from reslab.measure.learning_curve import CONFIDENCE, Curve, extrapolate, morgan_mercer_flodin
+from reslab.measure.learning_curve import FORECAST_CONFIDENCE, Curve, extrapolate, morgan_mercer_flodin
 from reslab.measure.metrics import Floats, log_loss
 from reslab.pretrained.heads import STRENGTHS, Head, Integers, solve
 
@@ -142,7 +142,7 @@ def try_plans(pool: Pool) -> dict[str, Any]:
     total = {
         key: sum(each[key] for each in result.values()) for key in ("trials", "inside", "classes", "classes_inside")
     }
-    return {"confidence": CONFIDENCE, "by_images_a_class": result, **total}
+    return {"confidence": FORECAST_CONFIDENCE, "by_images_a_class": result, **total}
 
 
 def try_order(pool: Pool) -> dict[str, Any]:

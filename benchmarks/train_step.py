@@ -28,10 +28,10 @@ from torch.utils.data import DataLoader, Dataset
 from reslab import models
 from reslab.data.batches import Batches
 from reslab.data.images import ImageSet
-from reslab.machine import kernels
+from reslab.machine import Precision, kernels
 from reslab.machine.launch import choose_settings
 from reslab.machine.memory import keep_freed_memory
-from reslab.machine.precision import Precision, multiplying, pick_precision
+from reslab.machine.precision import multiplying, pick_precision
 from reslab.recipe.recipe import Recipe, derive
 from reslab.recipe.shipped import find_recipe
 from reslab.recipe.shipped.lab import CIFAR10_PIXELS

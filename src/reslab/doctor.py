@@ -17,11 +17,11 @@ import torch
 import reslab
 from reslab.data.sources.catalog import OFFICIAL
 from reslab.data.sources.cifar import find_data_dir
-from reslab.machine import kernels
+from reslab.machine import Precision, kernels
 from reslab.machine.device import pick_device
 from reslab.machine.launch import count_cores, read_quota
 from reslab.machine.memory import keep_freed_memory
-from reslab.machine.precision import Precision, pick_precision, read_features
+from reslab.machine.precision import pick_precision, read_features
 from reslab.training.environment import name_processor
 
 FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")

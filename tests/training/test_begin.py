@@ -10,9 +10,9 @@ import torch
 from reslab.errors import UserError
 from reslab.extension import extend, resume_extension
 from reslab.integrations.scikit_learn import Classifier
-from reslab.machine import kernels
+from reslab.machine import Precision, kernels
 from reslab.recipe.recipe import Recipe
-from reslab.records import Precision, Segment, Setup
+from reslab.records import Segment, Setup
 from reslab.runs import Run
 from reslab.training import environment, resume, train
 from reslab.training.loop import Trainer

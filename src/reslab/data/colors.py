@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from reslab.data.pictures import LUMA
 from reslab.recipe.recipe import ColorJitter, Standardize
 
-LUMA = (0.299, 0.587, 0.114)
 FURTHEST, STEEPEST, TURN, WIDEST = 32, 0.99, 135, 0.99  # pixels, shear, degrees, change of a factor
 LEVELS, FEWEST_BITS = 255, 2
 
@@ -83,7 +83,7 @@ def sharpness(pixels: Tensor, factor: Tensor) -> Tensor:
 def _grey(pixels: Tensor) -> Tensor:
     if pixels.shape[1] != len(LUMA):
         return pixels.mean(1, keepdim=True)
-    return (pixels * torch.tensor(LUMA, device=pixels.device)[:, None, None]).sum(1, keepdim=True)
+    return (pixels * torch.tensor(LUMA, dtype=pixels.dtype, device=pixels.device)[:, None, None]).sum(1, keepdim=True)
 
 
 def _blend(zero: Tensor, one: Tensor, factor: Tensor) -> Tensor:

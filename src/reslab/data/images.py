@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ from torch import Tensor
 
 from reslab.data.pixels import Pixels, blocks_of
 from reslab.recipe.recipe import Standardize
+from reslab.records import SplitName
 
-Split = Literal["train", "validation", "test"]
+Split = SplitName  # its name within this room
 Indices = Tensor | NDArray[np.int64] | Sequence[int]
 
 

@@ -22,7 +22,7 @@ from reslab.data.sources.shard_index import INDEX, File, Hashes, Shard, ShardedS
 from reslab.errors import UserError
 from reslab.words import counted
 
-SPLITS: tuple[Split, ...] = ("train", "test")
+PACKED_SPLITS: tuple[Split, ...] = ("train", "test")
 IMAGES_PER_SHARD = 5000
 
 
@@ -42,7 +42,7 @@ def pack(
     store = Store.at(url)
     if store.size(INDEX) is not None:
         raise UserError(f"{url} holds shards already: choose another folder, or remove them first")
-    sets = [load(expression, split, data_dir=data_dir, image_size=image_size) for split in SPLITS]
+    sets = [load(expression, split, data_dir=data_dir, image_size=image_size) for split in PACKED_SPLITS]
     channels = sets[0].images.shape[1]
     if channels not in (1, 3):
         raise UserError(f"{expression!r} has images of {channels} channels: shards hold grey or RGB pictures")

@@ -26,7 +26,7 @@ from reslab.runs import Run
 
 BATCH = 100
 
-Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # stored pixels (N, C, H, W) to logits (N, K)
+ToLogits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # stored pixels (N, C, H, W) to logits (N, K)
 
 
 class Raced(NamedTuple):
@@ -111,7 +111,7 @@ def evaluate_onnx(
     )
 
 
-def _by_pytorch(network: Network) -> Predict:
+def _by_pytorch(network: Network) -> ToLogits:
     folded = fold(network.module)
 
     def predict(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -122,7 +122,7 @@ def _by_pytorch(network: Network) -> Predict:
     return predict
 
 
-def race(networks: Sequence[Predict], images: ImageSet) -> list[Raced]:
+def race(networks: Sequence[ToLogits], images: ImageSet) -> list[Raced]:
     """Time networks on the same images, in turn batch by batch, so that other load slows all of them alike."""
     batches = np.split(images.images[:].numpy(), range(BATCH, len(images.labels), BATCH))
     for network in networks:

@@ -7,13 +7,11 @@ others bfloat16 runs at half the rate, or in software.
 
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from reslab.errors import UserError
-
-Precision = Literal["float32", "bfloat16"]
+from reslab.machine import Precision
 
 UNITS = frozenset({"amx_bf16", "avx512_bf16"})  # Linux's names of the features that multiply bfloat16
 

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from reslab.machine.precision import Precision, multiplying, pick_precision
+from reslab.machine import Precision
+from reslab.machine.precision import multiplying, pick_precision
 
 REPEATS = 3
 

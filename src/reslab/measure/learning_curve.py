@@ -20,7 +20,7 @@ from reslab.records import Estimate
 
 Curve = Callable[[float, Floats, Floats, Floats], Floats]  # x, then error, exponent and floor of each point, to errors
 
-CONFIDENCE = 0.9
+FORECAST_CONFIDENCE = 0.9
 STEPS = 60, 12, 12  # of error, exponent and floor
 EXPONENT, SPREAD = 0.5, 0.4  # the prior's median and its deviation, on a logarithmic scale
 FLOOR = 3, 2  # Beta distribution of the floor, as a share of the error at x = 1
@@ -77,7 +77,7 @@ def _middles(num: int) -> Floats:
 def _summarize(values: Floats, weights: Floats) -> Estimate:
     """Return the median and the interval of weighted values (P,)."""
     order = np.argsort(values)
-    tail = (1 - CONFIDENCE) / 2
+    tail = (1 - FORECAST_CONFIDENCE) / 2
     cumulated = np.cumsum(weights[order]) - weights[order] / 2
     low, median, high = np.interp([tail, 0.5, 1 - tail], cumulated, values[order])
     return Estimate(value=float(median), low=float(low), high=float(high))

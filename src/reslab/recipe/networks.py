@@ -17,7 +17,7 @@ Depth = Annotated[int, Field(ge=8)]
 Activation = Literal["relu", "elu"]
 # PyTorch 2.13 on AVX2 writes past the end of a buffer in the gradient of a channels-last 1x1 convolution with
 # stride 2 over 4 channels; with multiples of 8 it does not.
-Channels = Annotated[int, Field(ge=8, multiple_of=8)]
+Width = Annotated[int, Field(ge=8, multiple_of=8)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -107,7 +107,7 @@ class Deep(Architecture):
 class Residual(Deep):
     """Base of the families of depth 6n+2: three stages of `width`, 2 `width` and 4 `width` channels."""
 
-    width: Channels = 16
+    width: Width = 16
 
 
 class PreActResNet(Residual):
@@ -151,7 +151,7 @@ class FastConv(Architecture):
     SMALLEST_IMAGE: ClassVar = 9
 
     kind: Literal["fast_conv"] = "fast_conv"
-    widths: tuple[Channels, Channels, Channels] = (64, 256, 256)
+    widths: tuple[Width, Width, Width] = (64, 256, 256)
 
 
 class LeNet(Architecture):
@@ -176,8 +176,8 @@ class Vgg19(Architecture):
     FAMILY: ClassVar = "VGG-19"
 
     kind: Literal["vgg19"] = "vgg19"
-    width: Channels = 64
-    hidden: Channels = Field(default=4096, title="hidden width")
+    width: Width = 64
+    hidden: Width = Field(default=4096, title="hidden width")
     dropout: Share = 0.5
 
 
@@ -221,7 +221,7 @@ class ResNeXt(Deep):
     kind: Literal["resnext"] = "resnext"
     depth: Annotated[int, Field(ge=11)]
     cardinality: PositiveInt
-    width: Channels
+    width: Width
     reduction: PositiveInt | None = None
     keras_script: bool = Field(default=False, title="variations of the Keras script")
 
@@ -247,7 +247,7 @@ class ImageNetResNet(Architecture):
 
     kind: Literal["imagenet_resnet"] = "imagenet_resnet"
     depth: Literal[18, 34, 50, 101, 152]
-    width: Channels = 64
+    width: Width = 64
     shortcut: Literal["A", "B"] = "B"
     stride_in: Literal["1x1", "3x3"] = "1x1"
     stem: Literal["large", "small"] = "large"

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from reslab.errors import UserError
-from reslab.machine.precision import Precision
+from reslab.machine import Precision
 from reslab.machine.timing import time_update
 from reslab.records import Compiled
 from reslab.runs import Run

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 import reslab
-from reslab.machine import kernels
+from reslab.machine import Precision, kernels
 from reslab.machine.precision import pick_precision
-from reslab.records import Compiled, DataSet, Environment, Precision, Segment, Setup
+from reslab.records import Compiled, DataSet, Environment, Segment, Setup
 from reslab.words import counted, printable
 
 # Differences to report when a run is resumed; the rest of a setup is only recorded.

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from reslab.machine.precision import Precision, multiplying
+from reslab.machine import Precision
+from reslab.machine.precision import multiplying
 from reslab.training.objective import Forward, Objective
 
 
