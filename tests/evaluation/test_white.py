@@ -20,7 +20,7 @@ from reslab.recipe.settings import with_settings
 from reslab.recipe.shipped import find_recipe
 from reslab.records import Weights
 from reslab.runs import Run
-from reslab.serving.decoding import Decoders
+from reslab.serving.decoding import Decoders, Shape
 from reslab.study.plan import Job, check_folder
 from reslab.training import train
 
@@ -89,7 +89,7 @@ def test_the_app_reads_a_picture_as_in_training(root: Path) -> None:
     async def read() -> np.ndarray:
         decoders = Decoders(num=1)
         try:
-            (pixels,) = await decoders.decode([("it.png", file.read_bytes())], image_size=8, channels=3, white=WHITE)
+            (pixels,) = await decoders.decode([("it.png", file.read_bytes())], shape=Shape(8, 3, white=WHITE))
         finally:
             await decoders.close()
         return pixels

@@ -160,7 +160,7 @@ def test_long_pictures_are_cropped_where_the_middle_tells_the_class(
         Image.fromarray(pixels).save(file)
     run = fit(f"folder:{tmp_path / 'long'}", out="run", minutes=1)
     network = Network.load(run.path)
-    assert run.recipe.resize == network.resizing == "crop"
+    assert run.recipe.resize == network.resize == "crop"
     candidates = run.candidates
     assert candidates is not None
     assert [each.resize for each in candidates.candidates if not each.left_out][:3] == ["squeeze", "pad", "crop"]

@@ -153,13 +153,13 @@ def test_a_network_makes_squares_as_its_weights_say(network: Network, tmp_path: 
     padding = Network(network.module, network.metadata.model_copy(update={"resize": "pad"}))
     padding.save(tmp_path / "pads.safetensors")
     again = Network.load(tmp_path / "pads.safetensors", device="cpu")
-    assert (network.resizing, again.resizing) == ("squeeze", "pad")
+    assert (network.resize, again.resize) == ("squeeze", "pad")
     wide = torch.full((1, 1, 8, 16), 200, dtype=torch.uint8)
     bars = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
     bars[:, :, 2:6] = 200
     torch.testing.assert_close(again.logits(wide), network.logits(bars))
     Image.fromarray(wide[0, 0].numpy()).save(tmp_path / "wide.png")
-    pixels = read_pictures([tmp_path / "wide.png"], image_size=8, channels=1, resize=again.resizing)
+    pixels = read_pictures([tmp_path / "wide.png"], image_size=8, channels=1, resize=again.resize)
     assert (torch.from_numpy(pixels) == bars).all()
 
 

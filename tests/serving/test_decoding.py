@@ -13,7 +13,7 @@ from PIL import Image
 from reslab.data.pictures import decode
 from reslab.errors import UserError
 from reslab.serving import decoding
-from reslab.serving.decoding import AT_ONCE, Decoders
+from reslab.serving.decoding import AT_ONCE, Decoders, Shape
 from reslab.serving.turns import Busy
 
 # What the server runs in, with uvloop where there is one.
@@ -39,7 +39,7 @@ def run(contents, **options):
         try:
             for content in contents:
                 try:
-                    results += await decoders.decode([("it.png", content)], image_size=8, channels=3)
+                    results += await decoders.decode([("it.png", content)], shape=Shape(8, 3))
                 except UserError as error:
                     results.append(str(error))
         finally:
@@ -50,7 +50,7 @@ def run(contents, **options):
 
 
 async def decode_one(decoders, content, *, image_size=8, channels=3):
-    (pixels,) = await decoders.decode([("it.png", content)], image_size=image_size, channels=channels)
+    (pixels,) = await decoders.decode([("it.png", content)], shape=Shape(image_size, channels))
     return pixels
 
 
@@ -233,7 +233,7 @@ def beside(check, **options):
 
 def ask(decoders, *sizes):
     uploads = [("it.png", png(size)) for size in sizes]
-    return asyncio.create_task(decoders.decode(uploads, image_size=8, channels=3))
+    return asyncio.create_task(decoders.decode(uploads, shape=Shape(8, 3)))
 
 
 @pytest.mark.parametrize("many", [[LARGE] * 4, [SMALL] * 60], ids=["large", "small"])
@@ -268,7 +268,7 @@ def test_the_first_bad_picture_ends_its_request():
         uploads = [("no.png", b"no picture"), *[("it.png", png(LARGE))] * 40]
         began = time.monotonic()
         with pytest.raises(UserError, match=r"no\.png cannot be read"):
-            await decoders.decode(uploads, image_size=8, channels=3)
+            await decoders.decode(uploads, shape=Shape(8, 3))
         assert time.monotonic() - began < 8
         assert len(decoders) == 0
 

@@ -92,7 +92,7 @@ def classify_each(
         classes=network.classes,
         image_size=network.image_size,
         channels=network.channels,
-        resize=network.resizing,
+        resize=network.resize,
         white=network.white,
         wanted=Wanted(top, answer, threshold),
     )

@@ -167,7 +167,7 @@ def _has_test(run: Run) -> bool:
 def _read(network: Network, expression: str, *, data_dir: Path | None) -> tuple[ImageSet, bool]:
     """Read the test split, or all pictures if the data has no splits; also return whether it is all of them."""
     channels: dict[int, Channels] = {1: 1, 3: 3}
-    form = Form(network.image_size, network.resizing, channels.get(network.channels, "auto"), network.white)
+    form = Form(network.image_size, network.resize, channels.get(network.channels, "auto"), network.white)
     whole = load_uncut(expression, data_dir=data_dir, form=form)
     if whole is not None:
         return whole, True

@@ -94,7 +94,7 @@ def evaluate_onnx(
     for each in opened:
         known = each.description
         images_of = (known.channels, known.image_size, known.resize, known.white)
-        wanted = (network.channels, network.image_size, network.resizing, network.white)
+        wanted = (network.channels, network.image_size, network.resize, network.white)
         if known.classes != network.classes or images_of != wanted:
             raise UserError(f"{each.path} is not for the classes and images of {run.path}: export that run")
     images = read_split_of(run, "test", data_dir=data_dir, allow_remote=allow_remote)

@@ -139,7 +139,7 @@ def watch(run: Run, *, files: Sequence[Path], device: str = "auto") -> Watched:
         chosen,
         image_size=network.image_size,
         channels=network.channels,
-        resize=network.resizing,
+        resize=network.resize,
         white=network.white,
         what="watch",
     )

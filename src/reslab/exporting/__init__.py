@@ -136,7 +136,7 @@ def export(
         network.classes,
         network.channels,
         network.image_size,
-        network.resizing,
+        network.resize,
         class_sets=sets.model_dump_json() if sets else None,
         white=network.white,
     )

@@ -33,7 +33,7 @@ class Deployed(nn.Module):
         super().__init__()
         by = network.metadata.standardize
         self.model, self.familiarity = network.module, network.familiarity
-        self.side, self.resize, self.any_size = network.image_size, network.resizing, any_size
+        self.side, self.resize, self.any_size = network.image_size, network.resize, any_size
         self.is_grey = network.channels == 1
         self.register_buffer("mean", torch.tensor(by.mean)[:, None, None])
         self.register_buffer("std", torch.tensor(by.std)[:, None, None])

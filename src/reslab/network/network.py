@@ -132,7 +132,7 @@ class Network:
         return self.metadata.image_size
 
     @property
-    def resizing(self) -> Resizing:
+    def resize(self) -> Resizing:
         """How images that are not square become square."""
         return self.metadata.resize
 
@@ -207,7 +207,7 @@ class Network:
                 f"(N, {self.channels}, H, W) of torch.uint8"
             )
         if pixels.shape[2:] != (self.image_size, self.image_size):
-            pixels = torch.from_numpy(resize(pixels.cpu().numpy(), self.image_size, self.resizing))
+            pixels = torch.from_numpy(resize(pixels.cpu().numpy(), self.image_size, self.resize))
         standardized = standardize(pixels.to(self.device), by=self.metadata.standardize)
         return standardized.contiguous(memory_format=torch.channels_last)
 

@@ -123,20 +123,11 @@ class Decoders:
     def __len__(self) -> int:
         return len(self._small) + len(self._large)
 
-    async def decode(
-        self,
-        uploads: Sequence[Uploaded],
-        *,
-        image_size: int,
-        channels: int,
-        resize: Resizing = "squeeze",
-        white: int | None = None,
-    ) -> list[NDArray[np.uint8]]:
+    async def decode(self, uploads: Sequence[Uploaded], *, shape: Shape) -> list[NDArray[np.uint8]]:
         """Decode a request's uploads to (C, image_size, image_size) each. Cancelling removes those that wait.
 
         Raises: UserError if one is not a picture, is too large or takes too long; Busy if too many are waiting.
         """
-        shape = Shape(image_size, channels, resize, white)
         if len(self) + len(uploads) > WAITING:
             raise Busy
         if not self._tasks:

@@ -82,11 +82,11 @@ class Service:
         for each in self.served:
             each.find_threshold(asked)
         networks = [each.network for each in self.served]
-        shapes = [Shape(each.image_size, each.channels, each.resizing, each.white) for each in networks]
+        shapes = [Shape(each.image_size, each.channels, each.resize, each.white) for each in networks]
         with ExitStack() as stack:
             for batcher in self._batchers:
                 stack.enter_context(batcher.expecting(len(uploads)))
-            pixels = {shape: await self.decoders.decode(uploads, **shape._asdict()) for shape in dict.fromkeys(shapes)}
+            pixels = {shape: await self.decoders.decode(uploads, shape=shape) for shape in dict.fromkeys(shapes)}
         replies = await asyncio.gather(
             *(
                 batcher.ask([Question(each, asked) for each in pixels[shape]])
