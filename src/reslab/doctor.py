@@ -16,7 +16,7 @@ import torch
 
 import reslab
 from reslab.data.sources.catalog import OFFICIAL
-from reslab.data.sources.cifar import find_data_dir
+from reslab.data.sources.cifar import find_data_dir, where_is
 from reslab.machine import Precision, kernels
 from reslab.machine.device import pick_device
 from reslab.machine.launch import count_cores, read_quota
@@ -201,11 +201,10 @@ def _look_at_kernels() -> Finding:
 def _look_at_data(folder: Path) -> Iterator[Finding]:
     for name in ("cifar10", "cifar100"):
         archive = OFFICIAL[name].archive
-        if all((folder / archive.folder / member.name).exists() for member in archive.members):
-            yield Finding(name, f"in {folder / archive.folder}")
-        elif (folder / archive.name).exists():
-            yield Finding(name, f"in {folder / archive.name}, unpacked when it is needed")
-        else:
+        found = where_is(archive, folder)
+        if found is None:
             yield Finding(
                 name, "not here, downloaded when it is needed", f"without a network, put {archive.name} into {folder}"
             )
+        else:
+            yield Finding(name, f"in {found}" + (", unpacked when it is needed" if found.name == archive.name else ""))

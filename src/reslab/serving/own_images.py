@@ -8,7 +8,7 @@ from reslab.data.images import ImageSet
 from reslab.data.notes import already_said
 from reslab.data.recipe_data import describe_change, read_split_of
 from reslab.data.sources.catalog import OFFICIAL
-from reslab.data.sources.cifar import find_data_dir
+from reslab.data.sources.cifar import find_data_dir, where_is
 from reslab.data.split import limit
 from reslab.errors import Failure, UserError
 from reslab.runs import Run
@@ -47,8 +47,6 @@ def _find_absent(expression: str, data_dir: Path | None) -> str | None:
     """Return a source that reading would have to download, if any."""
     folder = find_data_dir(data_dir)
     for source in {term.source for term in parse(expression)} & OFFICIAL.keys():
-        archive = OFFICIAL[source].archive
-        files = [folder / archive.folder / member.name for member in archive.members]
-        if not (folder / archive.name).exists() and not all(file.exists() for file in files):
+        if where_is(OFFICIAL[source].archive, folder) is None:
             return source
     return None

@@ -50,6 +50,14 @@ def find_data_dir(data_dir: Path | None = None) -> Path:
     return path.absolute().parent if is_inside else path
 
 
+def where_is(archive: Archive, folder: Path) -> Path | None:
+    """Return the folder of an archive's unpacked files, else the archive itself; None if neither is in `folder`."""
+    unpacked, packed = folder / archive.folder, folder / archive.name
+    if all((unpacked / member.name).exists() for member in archive.members):
+        return unpacked
+    return packed if packed.exists() else None
+
+
 def read_cifar(cifar: Cifar, *, split: Split, data_dir: Path) -> Labelled:
     """Read one split, (N, 3, 32, 32), from the unpacked batches, else from the archive, else from the network.
 
