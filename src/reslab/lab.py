@@ -50,7 +50,7 @@ def run_lab(out: Path, *, seed: int = 0, silent: bool = True) -> tuple[Run, Run]
     --------
     train, extend, evaluate, write_report : The functions it calls, each with an example.
     """
-    if (out / "recipe.json").exists():
+    if Run.is_at(out):
         raise UserError(f"{out} holds another run than the lab's: choose another folder")
     base = _train(out / "base", seed=seed, silent=silent)
     _finish(base)
@@ -61,7 +61,7 @@ def run_lab(out: Path, *, seed: int = 0, silent: bool = True) -> tuple[Run, Run]
 
 def _train(out: Path, *, seed: int, silent: bool) -> Run:
     recipe = lab_recipe()
-    if not (out / "recipe.json").exists():
+    if not Run.is_at(out):
         return train(recipe, out=out, seed=seed, silent=silent)
     begun = Run.open(out)
     if begun.recipe != recipe or begun.environment.seed != seed:
@@ -70,7 +70,7 @@ def _train(out: Path, *, seed: int, silent: bool) -> Run:
 
 
 def _extend(base: Run, out: Path, *, seed: int, silent: bool) -> Run:
-    if (out / "recipe.json").exists():
+    if Run.is_at(out):
         return resume_extension(out, silent=silent)
     return extend(base.path, data=LATER, out=out, seed=seed, silent=silent)
 

@@ -50,6 +50,12 @@ def test_open_wants_a_recipe(tmp_path, run):
         Run.open(tmp_path / "absent")
 
 
+@pytest.mark.parametrize("path", ["", "x" * 5000, "a\0b", "digits:1,4,7+folder:pictures"])
+def test_any_text_can_be_asked_whether_it_is_a_run(run, path):
+    assert Run.is_at(run.path)
+    assert not Run.is_at(path)
+
+
 def test_looking_at_a_run_touches_nothing(tmp_path):
     absent = Run(tmp_path / "absent")
     assert (absent.is_finished, absent.is_evaluated, absent.has_checkpoint, absent.log) == (False, False, False, [])

@@ -177,7 +177,7 @@ def _check_target(target: Path, *, run: Run, int8: bool, fixed_size: bool, opset
         if opset != OPSET and target.suffix == ".pt2":
             raise UserError(f"{target} has no ONNX operators: omit --opset, or write model.onnx")
         return False
-    if (target / "recipe.json").exists() and not target.samefile(run.path):
+    if Run.is_at(target) and not target.samefile(run.path):
         raise UserError(f"{target} is another run, whose weights it would replace: choose another folder")
     if target.exists() and not target.is_dir():
         raise UserError(f"{target} is a file: write model.onnx, model.pt2, page.html or a folder")

@@ -33,13 +33,13 @@ from reslab.network.network import Network
 from reslab.pretrained.fusion import compute_fused, fuse
 from reslab.runs import Damaged, Run
 from reslab.runs.files import read_safetensors, to_safetensors
+from reslab.runs.folder import MEMORY_BASE
 from reslab.words import named
 
 KEPT = 100  # images per class whose real features are kept
 PER_KEPT = 5  # training images for each one set apart for this if none were held out
 MOST_DRAWN = 50_000  # sampled features in total
 SMALLEST = 1e-6  # standard deviation used for constant features
-BASE = "base"  # metadata key for the SHA-256 of the weights that computed the features
 
 
 class Memory(NamedTuple):
@@ -101,7 +101,7 @@ class Memory(NamedTuple):
             name: value.numpy().astype(np.float16) if name in halves else value.numpy()
             for name, value in self._asdict().items()
         }
-        return to_safetensors(tensors, {BASE: base})
+        return to_safetensors(tensors, {MEMORY_BASE: base})
 
 
 def remember(
@@ -193,7 +193,7 @@ def _read(path: Path, *, base: str, again: Path) -> Memory:
     tensors, metadata = read_safetensors(path)
     if set(tensors) != set(Memory._fields):
         raise Damaged(f"{path} is not a valid memory file: run reslab remember {again} again")
-    if metadata.get(BASE) != base:
+    if metadata.get(MEMORY_BASE) != base:
         raise UserError(f"{path} belongs to other weights: run reslab remember {again} again")
     found = {name: torch.from_numpy(value) for name, value in tensors.items()}
     if not found["counts"].all():

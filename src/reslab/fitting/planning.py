@@ -1,6 +1,5 @@
 """Estimate how accurate a classifier would be with more pictures, and which pictures to label."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -168,7 +167,7 @@ def plan(
 
 def _read(data: str, *, data_dir: Path | None, allow_remote: bool) -> tuple[ImageSet, Pretrained, Resizing]:
     """Read the training images of a run or an expression, and choose the network that computes their features."""
-    if os.path.isfile(os.path.join(data, "recipe.json")):  # unlike Path.is_file, works for expressions of any length
+    if Run.is_at(data):
         run = Run.open(data)
         recipe = run.recipe
         images = read_split_of(run, "train", data_dir=data_dir, allow_remote=allow_remote)

@@ -71,6 +71,7 @@ AFTER_THE_RECIPE = (
 )
 
 BASE_DIGESTS: Final = ("base", "base_held_out")
+MEMORY_BASE: Final = "base"  # in the metadata of a memory: the SHA-256 of the weights that computed its features
 START_DIGEST: Final = "sha256"  # of the original file, in the metadata of starting weights
 
 
@@ -152,7 +153,7 @@ class Run:
     def open(cls, path: Path | str) -> "Run":
         """Open a run folder made by `train`. Raises: UserError if it is not a run folder."""
         run = cls(path)
-        if not os.path.isfile(run.path / "recipe.json"):  # unlike Path.is_file, works for any name
+        if not cls.is_at(path):
             makes = f"pull {DEMO} --out runs/{DEMO}" if str(path) == DEMO else "train"
             exists = os.path.exists(run.path)
             if not exists and (near := find_similar(run.path)):
@@ -160,6 +161,11 @@ class Run:
             lacks = "it holds no recipe.json" if exists else "nothing is there"
             raise UserError(f"{path} is not a run folder: {lacks} (reslab {makes} makes one)")
         return run
+
+    @staticmethod
+    def is_at(path: Path | str) -> bool:
+        """Return whether `path`, which may be any text, is a run folder."""
+        return os.path.isfile(os.path.join(path, "recipe.json"))  # unlike Path.is_file, works for any name
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the write lock within the block. Raises: UserError if another process holds it."""

@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol
 from reslab.errors import Failure, UserError, extra
 from reslab.machine.launch import set_up_threads
 from reslab.machine.signals import listen_for_stop
+from reslab.runs import Run
 from reslab.study.plan import FAILURES, Ended, Job, Lesson, Machine, Saved, Say, StudyOutcome, conclude
 from reslab.study.storage import Storage
 
@@ -142,7 +143,7 @@ def _send_what_is_here(job: Job, storage: Storage) -> None:
     """Upload a run that was begun without the storage, and the base of a lesson."""
     folders = [job.out, *([job.task.base] if isinstance(job.task, Lesson) else [])]
     for folder in folders:
-        if (folder / "recipe.json").exists() and not storage.has(folder.name):
+        if Run.is_at(folder) and not storage.has(folder.name):
             storage.keep(folder)
 
 

@@ -64,7 +64,7 @@ class Job:
 
     @property
     def is_begun(self) -> bool:
-        return (self.out / "recipe.json").exists()
+        return Run.is_at(self.out)
 
     @property
     def is_measured(self) -> bool:

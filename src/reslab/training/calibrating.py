@@ -18,6 +18,7 @@ from reslab.recipe.recipe import Recipe, derive
 from reslab.records import Calibration
 from reslab.runs import Run, read_weights
 from reslab.runs.files import read_safetensors, to_safetensors
+from reslab.runs.folder import MEMORY_BASE
 from reslab.training.environment import keep_precision
 from reslab.training.session import resume, train
 from reslab.words import listing
@@ -108,8 +109,8 @@ def _keep_memory(run: Run, *, of: str) -> None:
     """Attribute a run's memory to its coming weights, whose features are the same."""
     if run.memory_path.exists():
         tensors, metadata = read_safetensors(run.memory_path)
-        if metadata.get("base") == run.weights_digest:
-            run.write_memory(to_safetensors(tensors, metadata | {"base": of}))
+        if metadata.get(MEMORY_BASE) == run.weights_digest:
+            run.write_memory(to_safetensors(tensors, metadata | {MEMORY_BASE: of}))
 
 
 def _check(run: Run) -> None:
@@ -134,7 +135,7 @@ def _train_twin(run: Run, where: Where) -> Run:
             f"{run.path} started from {recipe.start.file}: train its twin from that file with --from and validation, "
             "then give it with --twin"
         )
-    if (path / "recipe.json").exists():
+    if Run.is_at(path):
         begun = Run.open(path)
         _check_alike(begun, like=recipe, data_dir=where.data_dir)
         return resume(path, **where._asdict())

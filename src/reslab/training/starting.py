@@ -67,7 +67,7 @@ def start_at(path: Path | str, recipe: Recipe) -> Given:
 def _find_run(path: Path) -> Run | None:
     """Find the run whose folder or weights are given; None if it is another file."""
     folder = path if path.is_dir() else path.parent
-    is_run = (folder / "recipe.json").is_file() and (path == folder or path.name == Run(folder).weights_path.name)
+    is_run = Run.is_at(folder) and (path == folder or path.name == Run(folder).weights_path.name)
     return Run(folder) if is_run else None
 
 
