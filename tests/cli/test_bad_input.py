@@ -134,19 +134,11 @@ REQUESTS = {
     "a file in its place": ("train digits-quick --out small/recipe.json", "recipe.json exists and is not empty"),
     "settings on the way": (
         "train --resume small --set epochs=5",
-        "--set, --out, --seed, --compile, --precision, --deterministic, --trial, --skip-damaged, --minutes and --from",
+        "--resume keeps the settings of the run: omit --set$",
     ),
-    "a folder on the way": (
-        "train --resume small --out new",
-        "--set, --out, --seed, --compile, --precision, --deterministic, --trial, --skip-damaged, --minutes and --from",
-    ),
-    "a seed on the way": (
-        "train --resume small --seed 1",
-        "--set, --out, --seed, --compile, --precision, --deterministic, --trial, --skip-damaged, --minutes and --from",
-    ),
-    "strictness on the way": (
-        "train --resume small --deterministic",
-        "--compile, --precision, --deterministic, --trial, --skip-damaged, --minutes and --from",
+    "much on the way": (
+        "train --seed 0 --deterministic --resume small --out new --from small --json",
+        "--resume keeps the settings of the run: omit --out, --from, --seed and --deterministic$",
     ),
     "strict and compiled": ("train digits-quick --deterministic --compile on", "excludes --compile on"),
     "an unknown precision": ("train digits-quick --precision half", "--precision half: choose auto, float32 or"),
@@ -191,7 +183,10 @@ REQUESTS = {
     "extend without old": ("extend small --with digits:0 --out m --old-data none --method joint", "joint needs images"),
     "extend into a run": ("extend small --with digits:0 --out small", "small exists and is not empty"),
     "extend an absent run": ("extend absent --with digits:0 --out more", "absent is not a run folder"),
-    "extend on the way": ("extend small --resume more", "--resume keeps the settings of the extension"),
+    "extend on the way": (
+        "extend small --resume more --epochs 3 --threads 1",
+        "--resume keeps the settings of the run: omit RUN and --epochs$",
+    ),
     "resume what is no extension": ("extend --resume small", "small is not an extension: resume with reslab train"),
 }
 

@@ -19,6 +19,7 @@ from reslab.cli.options import (
     RunThreads,
     SkipDamaged,
     Threads,
+    refuse_beside_resume,
     use_threads,
 )
 from reslab.cli.show import echo, print_finished, print_json
@@ -26,6 +27,7 @@ from reslab.errors import UserError
 
 
 def extend(
+    context: typer.Context,
     run: Annotated[Path | None, typer.Argument(metavar="RUN", help="A finished run folder: the base.")] = None,
     data: Annotated[
         str | None, typer.Option("--with", metavar="EXPR", help="The new classes, e.g. cifar100:reptiles, folder:PATH.")
@@ -77,24 +79,9 @@ def extend(
     json: Json = False,
 ) -> None:
     """Teach a trained network new classes without losing the old ones. Does not read the test split."""
-    named = (
-        run
-        or data
-        or out
-        or method
-        or merge
-        or keep_old
-        or settings
-        or epochs
-        or minutes
-        or skip_damaged
-        or seed
-        or old_data != "all"
-        or prior != "base"
-    )
-    if resume is not None and (named or compile != "auto" or precision != "auto" or deterministic):
-        raise UserError("--resume keeps the settings of the extension: omit the other arguments")
-    if resume is None and (run is None or data is None or out is None):
+    if resume is not None:
+        refuse_beside_resume(context)
+    elif run is None or data is None or out is None:
         raise UserError("write reslab extend RUN --with EXPR --out DIR, or --resume DIR")
     use_threads(threads)
     from reslab import extension

@@ -46,6 +46,28 @@ def use_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
+# What may be given with --resume, by the names of parameters; everything else is part of the run.
+BESIDE_RESUME = {"resume", "checkpoint_every", "on_nonfinite", "data_dir", "allow_remote", "device", "threads", "json"}
+
+
+def refuse_beside_resume(context: typer.Context) -> None:
+    """Raises: UserError if --resume was given together with what the run has settled already."""
+    from reslab.words import listing
+
+    given = [
+        parameter.opts[0] if parameter.opts[0].startswith("--") else parameter.opts[0].upper()
+        for parameter in context.command.params
+        if parameter.name not in BESIDE_RESUME and _is_given(context, str(parameter.name))
+    ]
+    if given:
+        raise UserError(f"--resume keeps the settings of the run: omit {listing(given)}")
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def check_csv(path: Path | None) -> None:
     """Check before the work where the table is to be written. Raises: UserError if a folder is there."""
     if path is not None and path.is_dir():

@@ -1,6 +1,7 @@
 """The commands that make, measure and compare runs."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,7 @@ from reslab.cli.options import (
     RunThreads,
     SkipDamaged,
     Threads,
+    refuse_beside_resume,
     use_threads,
 )
 from reslab.cli.show import (
@@ -37,6 +39,8 @@ from reslab.errors import UserError, show
 
 if TYPE_CHECKING:
     from reslab.recipe.recipe import Recipe
+    from reslab.records import Evaluation
+    from reslab.runs import Run
 
 Seed = Annotated[int, typer.Option(min=0, help="Seed of initialization, order and augmentation.")]
 
@@ -70,6 +74,7 @@ def lab(
 
 
 def train(
+    context: typer.Context,
     recipe: Annotated[str | None, typer.Argument(help="A shipped recipe's name, or a JSON file.")] = None,
     out: Annotated[Path | None, typer.Option(help="The new run folder; runs/RECIPE-seedN by default.")] = None,
     settings: Annotated[
@@ -109,26 +114,10 @@ def train(
             f"--resume keeps the number of epochs, since the learning rate schedule of {resume} depends on it: train "
             f"again with reslab train {resume}/recipe.json --epochs {epochs} --out NEW{weights}"
         )
-    if resume is not None and (
-        settings
-        or out
-        or seed
-        or compile != "auto"
-        or precision != "auto"
-        or deterministic
-        or trial
-        or skip_damaged
-        or minutes
-        or start
-    ):
-        raise UserError(
-            "--resume keeps the settings of the run: omit --set, --out, --seed, --compile, --precision, "
-            "--deterministic, --trial, --skip-damaged, --minutes and --from"
-        )
+    if resume is not None:
+        refuse_beside_resume(context)
     use_threads(threads)
     from reslab import training
-    from reslab.recipe.settings import with_settings
-    from reslab.recipe.shipped import find_recipe
     from reslab.runs import Run
 
     was_finished = resume is not None and Run(resume).is_finished
@@ -145,15 +134,11 @@ def train(
         )
     else:
         flags = ["trial=true"] * trial + ["skip_damaged=true"] * skip_damaged
+        chosen = _choose_recipe(recipe, [*(settings or ()), *flags], epochs=epochs)
         names_data = any(each.partition("=")[0].strip() == "data" for each in settings or ())
-        scaled = find_recipe(recipe) if epochs is None else find_recipe(recipe).lasting(epochs)
-        chosen = with_settings(scaled, [*(settings or ()), *flags])
-        if epochs not in (None, chosen.epochs):
-            raise UserError(f"--epochs {epochs} and --set epochs={chosen.epochs} are two lengths: omit one")
-        folder = out or _name_folder(chosen, seed=seed)
         run = training.train(
             chosen,
-            out=folder,
+            out=out or _name_folder(chosen, seed=seed),
             seed=seed,
             device=device,
             data_dir=data_dir,
@@ -172,6 +157,17 @@ def train(
         print_json({"run": str(run.path), "log": [epoch.model_dump() for epoch in run.log]})
         return
     print_finished(run, how="Trained", was_finished=was_finished)
+
+
+def _choose_recipe(name: str, settings: Sequence[str], *, epochs: int | None) -> "Recipe":
+    from reslab.recipe.settings import with_settings
+    from reslab.recipe.shipped import find_recipe
+
+    recipe = find_recipe(name)
+    chosen = with_settings(recipe if epochs is None else recipe.lasting(epochs), settings)
+    if epochs not in (None, chosen.epochs):
+        raise UserError(f"--epochs {epochs} and --set epochs={chosen.epochs} are two lengths: omit one")
+    return chosen
 
 
 def _name_folder(recipe: "Recipe", *, seed: int) -> Path:
@@ -255,46 +251,56 @@ def evaluate(
     from reslab import evaluation
     from reslab.runs import Run
 
+    opened = Run.open(run)
     if onnx:
         if data is not None or named or views or device != "auto":
             raise UserError(
                 "--onnx measures exported files on the test split, on the processor: omit --data, --splits, --views "
                 "and --device"
             )
-        from reslab.cli.exporting import print_onnx
-        from reslab.evaluation.onnx import evaluate_onnx
-
-        print_onnx(evaluate_onnx(Run.open(run), files=onnx, data_dir=data_dir, allow_remote=allow_remote), as_json=json)
-        return
-
-    if data is not None:
+        _measure_files(opened, onnx, data_dir=data_dir, allow_remote=allow_remote, json=json)
+    elif data is not None:
         if named or views:
             raise UserError("--data cannot be combined with --splits or --views: omit them")
-        from reslab.evaluation.elsewhere import evaluate_elsewhere
-
-        found, path = evaluate_elsewhere(Run.open(run), data=data, device=device, data_dir=data_dir)
+        _measure_elsewhere(opened, data, device=device, data_dir=data_dir, json=json)
+    else:
+        figures = evaluation.evaluate(
+            opened, splits=chosen or None, views=views, device=device, data_dir=data_dir, allow_remote=allow_remote
+        )
+        print_shortfall(opened)
         if json:
-            print_json(found.model_dump() | {"file": str(path)})
+            print_json(figures.model_dump())
         else:
-            print_elsewhere(found)
-            echo(f"Metrics: {path}")
-        return
+            print_evaluation(figures)
+            _print_next(opened, figures)
 
-    figures = evaluation.evaluate(
-        Run.open(run), splits=chosen or None, views=views, device=device, data_dir=data_dir, allow_remote=allow_remote
-    )
-    print_shortfall(Run(run))
+
+def _measure_files(run: "Run", files: Sequence[Path], *, data_dir: Path | None, allow_remote: bool, json: bool) -> None:
+    from reslab.cli.exporting import print_onnx
+    from reslab.evaluation.onnx import evaluate_onnx
+
+    print_onnx(evaluate_onnx(run, files=files, data_dir=data_dir, allow_remote=allow_remote), as_json=json)
+
+
+def _measure_elsewhere(run: "Run", data: str, *, device: str, data_dir: Path | None, json: bool) -> None:
+    from reslab.evaluation.elsewhere import evaluate_elsewhere
+
+    found, path = evaluate_elsewhere(run, data=data, device=device, data_dir=data_dir)
     if json:
-        print_json(figures.model_dump())
-        return
-    print_evaluation(figures)
-    recipe = Run(run).recipe
+        print_json(found.model_dump() | {"file": str(path)})
+    else:
+        print_elsewhere(found)
+        echo(f"Metrics: {path}")
+
+
+def _print_next(run: "Run", figures: "Evaluation") -> None:
+    recipe = run.recipe
     if figures.calibration is None and not (recipe.validation or recipe.extension or recipe.imported):
-        echo(f"Probabilities are not calibrated, since no images were held out: see reslab calibrate {run}")
+        echo(f"Probabilities are not calibrated, since no images were held out: see reslab calibrate {run.path}")
     if recipe.trial:
         echo("Next: reslab compare RUN RUN …")
     else:
-        echo(f"Next: reslab {'report' if 'test' in figures.splits else 'evaluate'} {run}")
+        echo(f"Next: reslab {'report' if 'test' in figures.splits else 'evaluate'} {run.path}")
 
 
 def report(
