@@ -18,7 +18,7 @@ from reslab.errors import Failure, UserError
 from reslab.evaluation import evaluate
 from reslab.extension import METHODS, extend, extender, resume_extension
 from reslab.extension.memory import remember
-from reslab.extension.methods import MOST_DRAWN, check_method, default_method, fit, plan
+from reslab.extension.methods import MOST_DRAWN, check_method, complete, default_method, derive_recipe
 from reslab.extension.planning import with_own_settings
 from reslab.network.network import Network
 from reslab.recipe.networks import EfficientNetLite, FastConv, Fusion
@@ -119,10 +119,12 @@ def test_a_setting_that_a_method_ignores_is_refused(
 def test_a_head_leaves_mixing_and_class_weights_behind(small_recipe: Recipe) -> None:
     base = derive(small_recipe, name="mixed", mixing=(Mixup(),), class_weights="balanced")
     weights = Weights(model=base.model, classes=("a", "b"), channels=1, image_size=8, standardize=FLAT)
-    recipe = plan(base, trained=1, weights=weights, extension=Extension(method="frozen", base="", num_old=2), data="x")
+    recipe = derive_recipe(
+        base, trained=1, weights=weights, extension=Extension(method="frozen", base="", num_old=2), data="x"
+    )
     assert (recipe.mixing, recipe.class_weights) == ((), None)
     tuned = derive(base, name="tuned", extension=Extension(method="finetune", base="", num_old=2))
-    assert fit(tuned, num_images=100, validation=10, trial=False).class_weights is None
+    assert complete(tuned, num_images=100, validation=10, trial=False).class_weights is None
 
 
 @pytest.mark.parametrize(("num_images", "epochs"), [(50_000, 13), (1000, 90), (10**6, 2)])
@@ -131,7 +133,7 @@ def test_a_base_that_was_trained_for_long_does_not_prolong_its_extension(
 ) -> None:
     extension = Extension(method="finetune-distill", base="", num_old=2)
     draft = derive(small_recipe, name="long", epochs=90, extension=extension)
-    fitted = fit(draft, num_images=num_images, validation=num_images // 10, trial=False)
+    fitted = complete(draft, num_images=num_images, validation=num_images // 10, trial=False)
     assert fitted.epochs == epochs
     assert fitted.sampling is not None
     assert fitted.sampling.images_per_epoch * (epochs - 1) < max(MOST_DRAWN, num_images)
@@ -468,7 +470,7 @@ def test_the_rate_of_joint_falls_however_many_images_there_are() -> None:
     assert base.standardize is not None
     weights = Weights(model=base.model, classes=("a", "b"), channels=3, image_size=32, standardize=base.standardize)
     extension = Extension(method="joint", base="", num_old=2, old_data=20)
-    joint = plan(base, trained=base.epochs, weights=weights, extension=extension, data="x")
+    joint = derive_recipe(base, trained=base.epochs, weights=weights, extension=extension, data="x")
     assert (joint.epochs, joint.updates) == (164, None)
     assert joint.schedule == Steps(at=(82, 123), factor=0.1)  # in epochs, instead of 32,000 and 48,000 updates
 
@@ -500,7 +502,7 @@ def test_layers_that_the_base_froze_stay_frozen_in_a_fused_network(
     tuned = blended.model if method != "finetune-fusion" else blended.model.base
     weights = read_weights(base.path)[1].model_copy(update={"model": tuned, "image_size": 32})
     extension = Extension(method=method, base="", num_old=3)
-    planned = plan(recipe, trained=recipe.epochs, weights=weights, extension=extension, data=NEW)
+    planned = derive_recipe(recipe, trained=recipe.epochs, weights=weights, extension=extension, data=NEW)
     assert planned.freeze == (Freeze(parameters=frozen, epoch=0),)
     assert planned.freeze_norms == (origin == "fit")  # the statistics of few pictures would replace those of ImageNet
     check_freezing(models.build(tuned, num_classes=5, channels=1), planned.freeze, epochs=planned.epochs)

@@ -68,6 +68,19 @@ SETTINGS: Final[dict[Method, tuple[str, ...]]] = {
 }
 FUSED_LAYERS: Final = ("base.", "pretrained.", "head")  # how the names of a fused network's parameters begin
 
+# What is trained on from a base takes none of these fields over.
+RESET: Final[dict[str, Any]] = {
+    "published": None,
+    "start": None,
+    "imported": None,
+    "validation": 0,
+    "trial": False,
+    "early_stopping": None,
+    "stream": None,
+    "warm_until": None,
+    "updates": None,
+}
+
 BACKBONE_LR, BACKBONE_LR_ALONE = 0.4, 0.05  # the latter without images of old classes, to preserve those
 TUNED_SHARE = 0.75  # of the base's epochs
 MOST_DRAWN = 12 * 47_250  # images shown to a tuned network, however long the base was trained
@@ -105,40 +118,33 @@ def backbone_rate(method: Method, *, old_data: str | int) -> float:
     return BACKBONE_LR_ALONE if old_data == "none" else BACKBONE_LR
 
 
-def plan(base: Recipe, *, trained: int, weights: Weights, extension: Extension, data: str) -> Recipe:
+def derive_recipe(base: Recipe, *, trained: int, weights: Weights, extension: Extension, data: str) -> Recipe:
     """Derive the recipe of an extension from that of its base, which was `trained` for so many epochs.
 
     `data` is the expression of all classes.
-    Values that depend on the number of images are filled in by `fit`.
+    Values that depend on the number of images are filled in by `complete`.
     """
     model = _describe_model(base, weights, extension)
     if extension.method == "joint":
         base = base.lasting(base.epochs)  # steps and limits counted in updates are those of the base's images
     changes: dict[str, Any] = {
         "source": f"reslab extend, method {extension.method}, of a network trained by {base.name}",
-        "published": None,
         "data": data,
         # New images become grey or RGB like those of the base.
         "channels": channels_of(weights),
         "white": weights.white,
         "standardize": weights.standardize,
         "model": model,
-        "validation": 0,
-        "trial": False,
-        "early_stopping": None,
-        "stream": None,
         "class_weights": "balanced" if base.class_weights == "balanced" else None,  # others are of the old classes
-        "warm_until": None,
-        "updates": None,
-        "start": None,
-        "imported": None,
         "extension": extension,
     }
     if isinstance(base.optimizer, LinearHead):  # it has no training settings to take over
         tuning = {"optimizer": AdamW(layer_decay=0.9), "epochs": 20, "batch_size": 32}
         base = derive(base, name=base.name, freeze_norms=True, **tuning)  # few pictures would spoil the statistics
     return derive(
-        base, name=f"{base.name}-{extension.method}", **changes | _training(base, extension, model, trained=trained)
+        base,
+        name=f"{base.name}-{extension.method}",
+        **RESET | changes | _training(base, extension, model, trained=trained),
     )
 
 
@@ -157,15 +163,15 @@ def _describe_model(base: Recipe, weights: Weights, extension: Extension) -> Mod
     return model.model_copy(update={"kept": ()}) if isinstance(model, Fusion) else model
 
 
-def fit(recipe: Recipe, *, num_images: int, validation: int, trial: bool) -> Recipe:
+def complete(recipe: Recipe, *, num_images: int, validation: int, trial: bool) -> Recipe:
     """Fill in the number of held-out images, the trial flag, and for a tuned network the number of images shown."""
     changes: dict[str, Any] = {"validation": validation, "trial": trial}
     method, per_epoch = recipe.extension and recipe.extension.method, num_images - validation
     if method in TUNED and method != "weight-align":
         changes["sampling"] = Sampling(images_per_epoch=per_epoch, balance=BALANCE)
         changes["class_weights"] = None  # the draw balances the classes already
-    fitted = derive(recipe, name=recipe.name, **changes)
-    return limit_length(fitted, num_images=per_epoch) if method in TUNED else fitted
+    completed = derive(recipe, name=recipe.name, **changes)
+    return limit_length(completed, num_images=per_epoch) if method in TUNED else completed
 
 
 def limit_length(recipe: Recipe, *, num_images: int) -> Recipe:

@@ -6,7 +6,7 @@ from reslab.data.expression import join_expressions
 from reslab.data.load import load
 from reslab.data.recipe_data import naming_lost_data, read_split, recipe_here
 from reslab.errors import UserError
-from reslab.extension.methods import channels_of, limit_length, num_held_out, slower
+from reslab.extension.methods import RESET, channels_of, limit_length, num_held_out, slower
 from reslab.recipe.networks import Fusion
 from reslab.recipe.recipe import LinearHead, Recipe, StartingWeights, derive
 from reslab.records import Weights
@@ -48,7 +48,6 @@ def plan_more(
         training,
         name=f"{base.name}-more",
         source=f"reslab extend, of a network trained by {base.name}",
-        published=None,
         data=joined,
         model=weights.model,
         channels=channels_of(weights),
@@ -57,17 +56,10 @@ def plan_more(
         sampling=None if base.extension else base.sampling,
         class_weights=training.class_weights if training is base or training.class_weights == "balanced" else None,
         merge=True,
-        start=None,
-        validation=0,
-        trial=False,
-        early_stopping=None,  # until images are held out
-        stream=None,
-        warm_until=None,
-        updates=None,
         pretrained=None,
-        imported=None,
         extension=None,
         skip_damaged=base.skip_damaged or skip_damaged,
+        **RESET,  # early stopping until images are held out
         **slower(training, trained=trained),
     )
     with naming_lost_data(run, data_dir=data_dir):

@@ -11,7 +11,16 @@ from reslab.data.recipe_data import naming_lost_data, read_split, recipe_here
 from reslab.errors import UserError
 from reslab.extension.learned import read_learned
 from reslab.extension.memory import Memory
-from reslab.extension.methods import DISTILLED, METHODS, SETTINGS, backbone_rate, check_method, fit, num_held_out, plan
+from reslab.extension.methods import (
+    DISTILLED,
+    METHODS,
+    SETTINGS,
+    backbone_rate,
+    check_method,
+    complete,
+    derive_recipe,
+    num_held_out,
+)
 from reslab.recipe.networks import Fusion
 from reslab.recipe.recipe import NAMES, Extension, Flip, LinearHead, Method, Recipe, derive
 from reslab.recipe.settings import with_settings
@@ -93,7 +102,7 @@ def plan_extension(
     _check_new(run, old, wish.data)
     data = join_expressions(old, wish.data, old_limit=extension.old_limit)
     trained = run.base_recipe.epochs if base.extension else len(run.log)  # the first base's own log is not here
-    draft = plan(run.base_recipe, trained=trained, weights=weights, extension=extension, data=data)
+    draft = derive_recipe(run.base_recipe, trained=trained, weights=weights, extension=extension, data=data)
     redrawn = has_seen_held_out(run) if memory else are_redrawn(run, draft, keeps_share=True)
     draft = derive(draft, name=draft.name, skip_damaged=base.skip_damaged or wish.skip_damaged)
     with naming_lost_data(run, data_dir=data_dir):
@@ -104,7 +113,7 @@ def plan_extension(
     found = {"coming": coming, "redrawn": redrawn, "num_old_sources": len(parse(old))}
     draft = derive(draft, name=draft.name, extension=extension.model_copy(update=found))
     held_out = 0 if extension.old_data == "none" and not memory else num_held_out(run, images)
-    recipe = fit(draft, num_images=len(images.labels), validation=held_out, trial=base.trial)
+    recipe = complete(draft, num_images=len(images.labels), validation=held_out, trial=base.trial)
     if method == "joint":
         recipe = derive(recipe, name=recipe.name, early_stopping=run.base_recipe.early_stopping)
     recipe = with_own_settings(recipe, wish.settings)
