@@ -100,7 +100,13 @@ def methods(json: Json = False) -> None:
     from reslab.extension.methods import DEFAULT, METHODS
 
     if json:
-        print_json({name: {**about._asdict(), "default": name == DEFAULT} for name, about in METHODS.items()})
+        shown = ("summary", "needs_old", "on_features")
+        print_json(
+            {
+                name: {field: getattr(about, field) for field in shown} | {"default": name == DEFAULT}
+                for name, about in METHODS.items()
+            }
+        )
         return
     print_table(
         "Methods of extension",

@@ -16,7 +16,7 @@ from reslab.extension import announce, fusion, heads
 from reslab.extension.features import as_epoch, compute_features, is_mirrored, set_head, train_head
 from reslab.extension.fusion import LabelledFeatures
 from reslab.extension.memory import KEPT, read_base_memory, see
-from reslab.extension.methods import FUSED, METHODS, TUNED
+from reslab.extension.methods import METHODS
 from reslab.extension.prior import Priors, choose_prior, priors_of
 from reslab.machine.memory import keep_freed_memory
 from reslab.models.layers import ImageClassifier
@@ -95,7 +95,7 @@ class Extender:
         network = self._teach()
         if self.extension.method == "weight-align":
             heads.align_norms(network.module.head, num_old=self.extension.num_old)
-        if self.extension.method not in FUSED:  # those choose head and prior together
+        if not METHODS[self.extension.method].is_fused:  # those choose head and prior together
             self._settle_prior(network)
         calibrated, coming = bool(self.extension.keep_old), self._priors().coming.exp()
         if not self.has_unseen:
@@ -273,7 +273,7 @@ class Extender:
 
     def _log_head(self, solved: Epoch) -> None:
         """Log a solved head: as an epoch of its own, or as part of the last epoch that trained the layers below it."""
-        log = self.run.log if self.extension.method in TUNED else []
+        log = self.run.log if METHODS[self.extension.method].is_tuned else []
         if log:
             solved = log[-1].model_copy(update={"seconds": log[-1].seconds + solved.seconds})
         self.run.cut_log(max(0, len(log) - 1))
@@ -303,7 +303,7 @@ class Extender:
 
     def _tune(self) -> Network:
         start = None
-        if self.extension.method in TUNED:
+        if METHODS[self.extension.method].is_tuned:
             grown = self._grown()
             self._imprint(grown)
             start = Start(grown.module, teacher=self.base.module if self.extension.distill else None)

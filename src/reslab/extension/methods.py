@@ -34,38 +34,50 @@ from reslab.runs import Run
 
 
 class About(NamedTuple):
-    """What users need to know to choose a method."""
+    """What users need to know to choose a method, and what it does with the network."""
 
     summary: str
-    needs_old: bool  # whether it needs images of the old classes
-    on_features: bool  # whether it trains on features computed once by a frozen backbone
+    needs_old: bool = True  # whether it needs images of the old classes
+    on_features: bool = False  # whether it trains on features computed once by a frozen backbone
+    is_tuned: bool = False  # whether it trains all layers of the base further
+    distills: bool = False  # whether the base teaches it
+    is_fused: bool = False  # whether the base is joined with a pretrained network
+    settings: tuple[str, ...] | None = None  # fields of the recipe that may be set; None if the training takes all
 
+
+# Of a method that trains the head alone; of the optimizer only the peak rate. The prior correction does not know of
+# class weights.
+_OF_HEAD: Final = ("epochs", "batch_size", "optimizer", "schedule", "label_smoothing", "logit_adjustment", "augment")
 
 METHODS: Final[dict[Method, About]] = {
-    "frozen": About("a new head on the old backbone, 20 epochs, plain cross-entropy", True, True),
-    "frozen-balanced": About("the same with classes counted as equally frequent", True, True),
-    "nearest-mean": About("the class of the nearest mean feature; no training", True, True),
-    "fusion": About(
-        "the old network and a pretrained one as two opinions, with new rows on both networks' features", True, True
+    "frozen": About(
+        "a new head on the old backbone, 20 epochs, plain cross-entropy", on_features=True, settings=_OF_HEAD
     ),
-    "finetune": About("all layers, the backbone at a lower rate, every class drawn equally often", True, False),
-    "finetune-distill": About("the same, keeping the old network's opinion", False, False),
-    "finetune-fusion": About("the same, then a pretrained network as a second opinion", True, False),
-    "weight-align": About("distillation, then new rows of the head as long as the old ones", False, False),
-    "joint": About("all classes from scratch by the base's recipe", True, False),
+    "frozen-balanced": About("the same with classes counted as equally frequent", on_features=True, settings=_OF_HEAD),
+    "nearest-mean": About(
+        "the class of the nearest mean feature; no training", on_features=True, settings=("augment",)
+    ),
+    "fusion": About(
+        "the old network and a pretrained one as two opinions, with new rows on both networks' features",
+        on_features=True,
+        is_fused=True,
+    ),
+    "finetune": About("all layers, the backbone at a lower rate, every class drawn equally often", is_tuned=True),
+    "finetune-distill": About(
+        "the same, keeping the old network's opinion", needs_old=False, is_tuned=True, distills=True
+    ),
+    "finetune-fusion": About(
+        "the same, then a pretrained network as a second opinion", is_tuned=True, distills=True, is_fused=True
+    ),
+    "weight-align": About(
+        "distillation, then new rows of the head as long as the old ones",
+        needs_old=False,
+        is_tuned=True,
+        distills=True,
+    ),
+    "joint": About("all classes from scratch by the base's recipe"),
 }
 DEFAULT: Final[Method] = "finetune-distill"
-TUNED: Final[tuple[Method, ...]] = ("finetune", "finetune-distill", "finetune-fusion", "weight-align")
-DISTILLED: Final[tuple[Method, ...]] = ("finetune-distill", "finetune-fusion", "weight-align")
-FUSED: Final[tuple[Method, ...]] = ("fusion", "finetune-fusion")
-# The settings of a method that trains the head alone, of the optimizer only the peak rate. The prior correction does
-# not know of class weights.
-_OF_HEAD: Final = ("epochs", "batch_size", "optimizer", "schedule", "label_smoothing", "logit_adjustment", "augment")
-SETTINGS: Final[dict[Method, tuple[str, ...]]] = {
-    "frozen": _OF_HEAD,
-    "frozen-balanced": _OF_HEAD,
-    "nearest-mean": ("augment",),
-}
 FUSED_LAYERS: Final = ("base.", "pretrained.", "head")  # how the names of a fused network's parameters begin
 
 # What is trained on from a base takes none of these fields over.
@@ -157,7 +169,7 @@ def _describe_model(base: Recipe, weights: Weights, extension: Extension) -> Mod
     model = weights.model
     if extension.method == "joint":
         return base.model
-    if extension.method in FUSED:
+    if METHODS[extension.method].is_fused:
         return fusion.describe(weights, keep_old=extension.keep_old is not None)
     # A trained head has no kept rows.
     return model.model_copy(update={"kept": ()}) if isinstance(model, Fusion) else model
@@ -165,13 +177,15 @@ def _describe_model(base: Recipe, weights: Weights, extension: Extension) -> Mod
 
 def complete(recipe: Recipe, *, num_images: int, validation: int, trial: bool) -> Recipe:
     """Fill in the number of held-out images, the trial flag, and for a tuned network the number of images shown."""
+    assert recipe.extension is not None
     changes: dict[str, Any] = {"validation": validation, "trial": trial}
-    method, per_epoch = recipe.extension and recipe.extension.method, num_images - validation
-    if method in TUNED and method != "weight-align":
+    method, per_epoch = recipe.extension.method, num_images - validation
+    is_tuned = METHODS[method].is_tuned
+    if is_tuned and method != "weight-align":
         changes["sampling"] = Sampling(images_per_epoch=per_epoch, balance=BALANCE)
         changes["class_weights"] = None  # the draw balances the classes already
     completed = derive(recipe, name=recipe.name, **changes)
-    return limit_length(completed, num_images=per_epoch) if method in TUNED else completed
+    return limit_length(completed, num_images=per_epoch) if is_tuned else completed
 
 
 def limit_length(recipe: Recipe, *, num_images: int) -> Recipe:

@@ -12,9 +12,7 @@ from reslab.errors import UserError
 from reslab.extension.learned import read_learned
 from reslab.extension.memory import Memory
 from reslab.extension.methods import (
-    DISTILLED,
     METHODS,
-    SETTINGS,
     backbone_rate,
     check_method,
     complete,
@@ -89,7 +87,7 @@ def plan_extension(
         merge=wish.merge or bool(base.extension and base.extension.merge),
         keep_old=wish.keep_old,  # type: ignore[arg-type]
         backbone_lr=backbone_rate(method, old_data=wish.old_data),
-        distill=1.0 if method in DISTILLED else 0.0,
+        distill=1.0 if METHODS[method].distills else 0.0,
     )
     old = recipe_here(run, data_dir=data_dir).data
     if not memory and (again := find_taken_again(old, wish.data)):
@@ -186,14 +184,16 @@ def with_own_settings(recipe: Recipe, settings: tuple[str, ...]) -> Recipe:
     for field in FIXED:
         if getattr(changed, field) != getattr(recipe, field):
             raise UserError(f"--set {field}: an extension takes it from its base and its data, so omit it")
-    if recipe.extension is not None and recipe.extension.method in SETTINGS:
+    if recipe.extension is not None:
         _check_taken(changed, like=recipe, method=recipe.extension.method)
     return changed
 
 
 def _check_taken(changed: Recipe, *, like: Recipe, method: Method) -> None:
     """Raises: UserError if a setting changes what a method that trains the head alone does not take."""
-    taken = SETTINGS[method]
+    taken = METHODS[method].settings
+    if taken is None:
+        return
     for field in Recipe.model_fields:
         if field not in (*taken, *NAMES) and getattr(changed, field) != getattr(like, field):
             raise UserError(f"--set {field}: {method} takes only {listing(taken)}: omit it")
