@@ -111,8 +111,7 @@ def check(
     """Find what is wrong with data: unused files, broken pictures, duplicates. Exits with 1 if something is broken."""
     from reslab.cli.show import echo, print_json
     from reslab.data.check.examine import check as check_data
-    from reslab.data.check.findings import SHOWN
-    from reslab.data.check.table import write_table
+    from reslab.data.check.findings import SHOWN, write_table
     from reslab.data.check.words import describe
 
     check_csv(table)

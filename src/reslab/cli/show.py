@@ -204,7 +204,7 @@ def _without_copies(copies: "WithoutCopies | None") -> str:
 
 def print_shortfall(run: "Run") -> None:
     """Warn in red on stderr if an evaluated network falls short of the accuracy that its training logged."""
-    from reslab.report.shortfall import warn_of_shortfall
+    from reslab.measure.shortfall import warn_of_shortfall
 
     warning = warn_of_shortfall(run.evaluation, run.log, run.recipe)
     if warning is not None:

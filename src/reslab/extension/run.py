@@ -18,8 +18,7 @@ from reslab.runs import Run, read_weights
 from reslab.training.begin import Computing, begin, go_on, read_recorded, read_splits
 from reslab.training.distributed import Team
 from reslab.training.findings import tell_findings
-from reslab.training.loop import EVERY_EPOCH
-from reslab.training.safety import Safety
+from reslab.training.safety import EVERY_EPOCH, Safety
 from reslab.training.session import train
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from reslab.language import say
 from reslab.recipe.recipe import Recipe
-from reslab.records import Epoch
+from reslab.records import Epoch, Evaluation
 from reslab.words import percent
 
 POINTS = 0.1  # of accuracy; small differences are normal, since training logs augmented images while still learning
@@ -28,3 +28,11 @@ def describe_shortfall(*, logged: float, measured: float) -> str | None:
         logged=percent(logged, decimals=1),
         measured=percent(measured, decimals=1),
     )
+
+
+def warn_of_shortfall(evaluation: Evaluation, log: Sequence[Epoch], recipe: Recipe) -> str | None:
+    """Return a warning if the measured training accuracy is far below the logged one; None if not, or not known."""
+    if not log or "train" not in evaluation.splits:
+        return None
+    logged, measured = find_kept(log, recipe).train_accuracy, evaluation.splits["train"].accuracy.value
+    return describe_shortfall(logged=logged, measured=measured)

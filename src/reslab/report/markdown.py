@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from reslab.language import grouped, say
+from reslab.measure.shortfall import warn_of_shortfall
 from reslab.records import Evaluation
 from reslab.report.beside import Beside
 from reslab.report.extension import Account, give_account
@@ -13,7 +14,6 @@ from reslab.report.looks import doubts_sentence
 from reslab.report.mistakes import Mistakes, pair_table
 from reslab.report.nearest import PublishedRow
 from reslab.report.pictures import Picture
-from reslab.report.shortfall import warn_of_shortfall
 from reslab.report.tables import (
     calibration_sentence,
     candidate_table,

@@ -7,6 +7,7 @@ from typing import Any
 import jinja2
 
 from reslab.language import current_language, grouped, say
+from reslab.measure.shortfall import warn_of_shortfall
 from reslab.recipe.published import CIFAR10_SOURCE
 from reslab.report.beside import Beside
 from reslab.report.extension import give_account, in_points
@@ -18,7 +19,6 @@ from reslab.report.looks import doubts, doubts_sentence, looks
 from reslab.report.mistakes import Mistakes
 from reslab.report.nearest import PublishedRow, difference
 from reslab.report.pictures import Picture
-from reslab.report.shortfall import warn_of_shortfall
 from reslab.report.tables import (
     calibration_sentence,
     candidate_table,

@@ -36,7 +36,7 @@ from reslab.training.graphs import Updater, make_updater
 from reslab.training.objective import Forward, make_objective
 from reslab.training.optim import make_optimizer, rate_at
 from reslab.training.progress import Display, warn
-from reslab.training.safety import LOWERED, Clock, Safety
+from reslab.training.safety import EVERY_EPOCH, LOWERED, Clock, Safety
 from reslab.training.seen import find_unseen
 from reslab.training.starting import take_start
 from reslab.training.state import State, capture, restore
@@ -47,7 +47,6 @@ NUM_LOOKED = 512  # training images on which the finished network is checked
 IMAGES_TO_PREPARE = 5000  # for whitened patches
 UPDATES_BETWEEN_CHECKS = {"cpu": 1, "cuda": 50}  # reading a loss makes a GPU wait
 SECONDS_BETWEEN_BEATS = 5.0
-EVERY_EPOCH = Safety()
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,9 @@ class Safety:
         return cls(int(found[1]), f"{found[2]}s", on_nonfinite)  # type: ignore[arg-type]
 
 
+EVERY_EPOCH: Final = Safety()
+
+
 class Clock:
     """Decides when the next checkpoint is due."""
 

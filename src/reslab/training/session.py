@@ -16,9 +16,9 @@ from reslab.training.begin import Begun, Computing, begin, go_on, read_recorded,
 from reslab.training.budget import within
 from reslab.training.distributed import Team, joined
 from reslab.training.findings import tell_few_updates, tell_findings, tell_missed
-from reslab.training.loop import EVERY_EPOCH, Trainer
+from reslab.training.loop import Trainer
 from reslab.training.progress import say
-from reslab.training.safety import Safety
+from reslab.training.safety import EVERY_EPOCH, Safety
 from reslab.training.starting import start_at
 
 END = 0.95  # of the time, after which slow updates end, leaving the rest for writing the weights

@@ -1,12 +1,14 @@
 """Findings of a data check, as values for JSON and CSV. Paths are relative to the source."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from pydantic import NonNegativeInt, PositiveInt
 
 from reslab.recipe.value import Part
 from reslab.records import SplitName
+from reslab.runs.files import to_csv, write_bytes
 
 FEW_IMAGES: Final = 10  # of a class
 IMBALANCE: Final = 10.0  # the largest class to the smallest
@@ -189,6 +191,11 @@ class Report(Part):
             yield FindingRow("extreme", *_columns(extreme.image), extreme.kind)
         for name, num in self.small_classes.items():
             yield FindingRow("small class", "", "", name, str(num))
+
+
+def write_table(report: Report, path: Path) -> None:
+    """Write a CSV file with a row for each path of each finding. Raises: Failure if it cannot be written."""
+    write_bytes(path, to_csv(FindingRow._fields, report.rows()))
 
 
 def _columns(image: FoundImage) -> tuple[str, str, str]:
