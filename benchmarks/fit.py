@@ -27,8 +27,8 @@ from record import write_record
 from reslab.data.images import ImageSet
 from reslab.data.load import load
 from reslab.data.sizes import find_image_size
-from reslab.fitting import LARGEST_STORED, Fitted, find
-from reslab.fitting.choice import Budget, Readers, backbones
+from reslab.fitting import Fitted, find
+from reslab.fitting.choice import LARGEST_STORED, Budget, Readers, backbones
 from reslab.machine import kernels
 from reslab.measure.estimates import proportion
 from reslab.pretrained import Pretrained

@@ -196,13 +196,13 @@ def test_without_pretrained_networks_it_trains_from_scratch_and_says_so(
     assert "pip install" in summarize(run).advice
 
 
-@pytest.mark.parametrize(("minutes", "updates"), [(1, 480), (60, 2000)])
+@pytest.mark.parametrize(("minutes", "updates"), [(1, 480), (60, 2000), (0.001, 10), (-0.5, 10)])
 def test_training_from_scratch_on_many_images_keeps_the_minutes(
     monkeypatch: pytest.MonkeyPatch, minutes: float, updates: int
 ) -> None:
     labels = torch.arange(400_000) % 2
     images = ImageSet(torch.zeros(1, 1, 1, 1).byte().expand(400_000, 3, 4, 4), labels, ("a", "b"), "x", "train")
-    monkeypatch.setattr(room.scratch, "time_update", lambda *arguments, **options: 0.1)
+    monkeypatch.setattr("reslab.training.budget._time", lambda *arguments, **options: 0.1)
     made: dict[str, Any] = {}
     monkeypatch.setattr(room.scratch, "train", lambda recipe, **options: made.update(recipe=recipe, **options))
     options: dict[str, Any] = {"minutes": minutes, "until": 7.0, "out": "", "seed": 0, "data_dir": None}

@@ -24,6 +24,7 @@ from reslab.errors import Failure, Stopped, UserError
 from reslab.evaluation import evaluate
 from reslab.fitting import beside, scratch
 from reslab.fitting.choice import (
+    LARGEST_STORED,
     Backbone,
     Budget,
     FittedHead,
@@ -47,6 +48,7 @@ from reslab.report import write_report
 from reslab.runs import Run, lock
 from reslab.runs.files import make_folder
 from reslab.training.begin import Computing, begin
+from reslab.training.budget import END
 from reslab.training.distributed import Team
 from reslab.training.progress import say
 from reslab.words import counted
@@ -56,9 +58,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fit"]
 
-END = 0.95  # of the time, after which a training that takes longer than estimated ends
 FROZEN_SHARE = 0.35  # of the time, if a network is trained in addition to the frozen one
-LARGEST_STORED = 192  # pixels a side; larger photographs bring no gain
 RESERVED = ".fit.part"  # a file that is never in the way of a new run
 NOT_INSTALLED = (
     "no pretrained network is installed, so one is trained from scratch, which needs many more pictures: "

@@ -35,6 +35,7 @@ MARGIN = 1.3  # factor by which things may take longer than estimated
 NUM_VIEWS = 2  # the image and its mirror image
 SIZES = {"efficientnet_lite0": (128, 192, 256), "efficientnet_lite1": (256,), "efficientnet_lite2": (256,)}
 LARGEST_ENLARGED = 256  # pixels
+LARGEST_STORED = 192  # pixels a side; larger photographs bring no gain
 COSTLIER = {"efficientnet_lite0": 1.0, "efficientnet_lite1": 1.6, "efficientnet_lite2": 2.2}  # at the same size
 
 Features = NDArray[np.float32]

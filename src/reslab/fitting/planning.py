@@ -17,7 +17,7 @@ from reslab.data.recipe_data import describe_change, read_split_of
 from reslab.data.sizes import find_image_size
 from reslab.data.sources.listing import digest_files, keys_of
 from reslab.errors import UserError
-from reslab.fitting.choice import Features, check_counts
+from reslab.fitting.choice import LARGEST_STORED, Features, check_counts
 from reslab.fitting.growth import DRAWS, MOST, SIZES, Growth, measure_growth
 from reslab.fitting.labelling import order_pictures
 from reslab.measure.learning_curve import extrapolate
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["ClassGrowth", "Plan", "plan"]
 
 TIMES = (1, 2, 4)  # amounts of data
-NETWORK, IMAGE_SIZE, LARGEST_STORED = "efficientnet_lite0", 128, 192  # pixels a side
+NETWORK, IMAGE_SIZE = "efficientnet_lite0", 128  # pixels a side
 FEWEST = 5  # images per class on average
 NAMED = 3  # classes named in a sentence
 CANDIDATES, ORDERED = 4000, 500  # pictures

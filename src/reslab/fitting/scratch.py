@@ -2,22 +2,18 @@
 
 from pathlib import Path
 
-import torch
-
 from reslab.data.images import ImageSet
-from reslab.machine import kernels
-from reslab.machine.timing import time_update
-from reslab.models import build
+from reslab.errors import UserError
+from reslab.machine.device import pick_device
 from reslab.recipe.recipe import Recipe, derive
 from reslab.recipe.shipped import find_recipe
 from reslab.runs import Run
 from reslab.training import train
-from reslab.training.budget import shorten
+from reslab.training.budget import FEWEST, shorten, within
 from reslab.training.safety import Safety
 
 BASE = "lab-resnet32-short"
 UPDATES, LARGEST_BATCH, IMAGE_SIZE = 2000, 128, 32
-SHARE = 0.8  # of the remaining time, for updates only
 
 
 def train_from_scratch(
@@ -31,18 +27,16 @@ def train_from_scratch(
     skip_damaged: bool,
     silent: bool,
 ) -> Run:
-    """Train a small residual network for as many updates as are useful, or as the minutes allow.
+    """Train a small residual network for as many updates as are useful, or as the minutes allow, but for a few.
 
     It ends at the latest at the `time.monotonic` time `until`.
     """
     recipe = derive(plan(images), name="fit-from-scratch", skip_damaged=skip_damaged)
-    channels = images.images.shape[1]
-    model = build(recipe.model, num_classes=len(images.classes), channels=channels)
-    kernels.enable(torch.device("cpu"))  # as the training does
-    seconds = time_update(model, batch=(recipe.batch_size, channels, recipe.image_size, recipe.image_size))
-    affordable = max(1, int(SHARE * 60 * minutes / seconds))
-    if affordable < UPDATES:
-        recipe = shorten(recipe, updates=affordable, per_epoch=recipe.count_batches(len(images.labels)), total=UPDATES)
+    try:
+        recipe = within(recipe, minutes=minutes, images=images, device=pick_device("auto"))
+    except UserError:  # hardly any time is left
+        per_epoch = recipe.count_batches(len(images.labels))
+        recipe = shorten(recipe, updates=min(FEWEST, UPDATES), per_epoch=per_epoch, total=UPDATES)
     return train(
         recipe,
         out=out,

@@ -13,15 +13,13 @@ from reslab.machine.device import pick_device
 from reslab.recipe.recipe import Recipe, derive
 from reslab.runs import Run
 from reslab.training.begin import Begun, Computing, begin, go_on, read_recorded, read_splits
-from reslab.training.budget import within
+from reslab.training.budget import END, within
 from reslab.training.distributed import Team, joined
 from reslab.training.findings import tell_few_updates, tell_findings, tell_missed
 from reslab.training.loop import Trainer
 from reslab.training.progress import say
 from reslab.training.safety import EVERY_EPOCH, Safety
 from reslab.training.starting import start_at
-
-END = 0.95  # of the time, after which slow updates end, leaving the rest for writing the weights
 
 
 def train(
