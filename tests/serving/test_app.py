@@ -117,12 +117,6 @@ def test_prometheus_finds_every_count_from_the_start(make_app):
             assert f'reslab_answers_total{{class="{name}",run="{run}"}} 0.0' in text
 
 
-def classify_plainly(run, content):
-    path = run.path / "it.png"
-    path.write_bytes(content)
-    return np.array(classify([path], weights=run.path)[0].probabilities)
-
-
 def test_two_runs_answer_side_by_side_with_evidence_and_neighbours(make_app, seven):
     with TestClient(make_app(twice=True, neighbours=30)) as client:
         deadline = time.monotonic() + 20

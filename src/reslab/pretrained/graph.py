@@ -20,8 +20,8 @@ INPUT, OUTPUT = "images", "features"
 OPSET, FORMAT = 17, 8  # those of ONNX 1.12, which all current runtimes read
 
 
-def write_graph(model: EfficientNetLiteClassifier, *, channels: int = 3) -> bytes:
-    """Build the graph from standardised images (N, C, H, W), resized if necessary, to features (N, D)."""
+def write_graph(model: EfficientNetLiteClassifier) -> bytes:
+    """Build the graph from standardised RGB images (N, 3, H, W), resized if necessary, to features (N, D)."""
     with extra("export"):
         import onnx
     graph = _Graph()
@@ -36,7 +36,7 @@ def write_graph(model: EfficientNetLiteClassifier, *, channels: int = 3) -> byte
     made = onnx.helper.make_graph(
         graph.nodes,
         "features",
-        [onnx.helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, ["N", channels, "H", "W"])],
+        [onnx.helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, ["N", 3, "H", "W"])],
         [onnx.helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, ["N", model.head.in_features])],
         graph.constants,
     )
