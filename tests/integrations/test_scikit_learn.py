@@ -131,7 +131,8 @@ def test_names_of_any_kind_are_given_back(recipe: Recipe, digits: Any, tmp_path:
 def test_a_shorter_training_is_scaled_as_a_whole(recipe: Recipe, digits: Any, tmp_path: Path) -> None:
     growing = (Resize(epoch=0, image_size=8), Resize(epoch=2, image_size=16))
     long = derive(recipe, name="growing", epochs=4, image_size=16, progressive_resizing=growing, augment=())
-    Classifier(long, epochs=np.int64(2), out=tmp_path / "run").fit(digits[0][:60], digits[1][:60])
+    number: Any = np.int64(2)  # as a search gives it
+    Classifier(long, epochs=number, out=tmp_path / "run").fit(digits[0][:60], digits[1][:60])
     assert [each.epoch for each in Run.open(tmp_path / "run").recipe.progressive_resizing] == [0, 1]
 
 
