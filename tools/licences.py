@@ -1,4 +1,4 @@
-"""List the licences of everything that `pip install reslab` brings along, and of what its extras name.
+"""List the licences of everything that reslab brings along, and of what its extras name.
 
     python tools/licences.py          writes THIRD_PARTY.md
 
@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 HEAD = """# Third-party licences
 
-What `pip install reslab` brings along on Linux, and under which licence, as each package says itself
+What reslab brings along on Linux, and under which licence, as each package says itself
 (`python tools/licences.py` writes this page; a test holds it to what is installed). Nothing of it is part of reslab's
 own source; the package itself brings ONNX Runtime for browsers (MIT, Microsoft Corporation), which `reslab export` puts
 into web pages. PyTorch's builds for CUDA bring NVIDIA's libraries as well, under NVIDIA's terms.
@@ -33,7 +33,7 @@ under the MIT licence beside it.
 
 ## Only with an extra
 
-What `pip install 'reslab[EXTRA]'` asks for besides, without what that brings along itself; `dev` is for work on reslab.
+What `reslab[EXTRA]` asks for besides, without what that brings along itself; `dev` is for work on reslab.
 
 | package | licence | extras |
 |---|---|---|

@@ -61,11 +61,11 @@ def make_pictures() -> None:
 
 
 def install(*arguments: str) -> None:
-    """Check a line of pip's: reslab, by its name or out of a clone, with extras that there are."""
+    """Check a line of pip's: reslab out of a clone, since it is on no index, pinned, with extras that there are."""
     verb, *constraint, asked = arguments
-    assert constraint in ([], ["--constraint", "constraints.txt"])
+    assert constraint == ["--constraint", "constraints.txt"]
     assert (ROOT / "constraints.txt").is_file()
-    extras = re.fullmatch(r"(?:\.|reslab)\[([\w,]+)\]", asked)
+    extras = re.fullmatch(r"\.\[([\w,]+)\]", asked)
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert verb == "install"
     assert extras is not None
