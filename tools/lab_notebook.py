@@ -3,7 +3,8 @@
     python tools/lab_notebook.py RUN EXTENDED          writes notebooks/lab.ipynb and notebooks/lab.ru.ipynb
 
 RUN is a finished run, EXTENDED one that was taught new classes; what is not evaluated yet is evaluated. In the notebook
-they are called runs/ten and runs/fifteen; whoever has no such folders trains them by running it.
+they are called runs/ten and runs/fifteen; whoever has no such folders trains them by running it, and an interrupted
+training is resumed.
 """
 
 import argparse
@@ -31,19 +32,21 @@ CELLS: Final[Sequence[str | tuple[str, str]]] = (
         """# The lab: a residual network, and new classes for it
 
 A network for CIFAR-10's ten classes is measured on both splits and compared with published ones. Then it is taught five
-reptiles of CIFAR-100 that it has never seen. Run the cells from top to bottom: where the folders `RUN` and `EXTENDED` hold
-finished runs, that takes a minute; where they do not exist, the cells train them, which takes hours on a processor.""",
+reptiles of CIFAR-100 that it has never seen. Run the cells from top to bottom: if the folders `RUN` and `EXTENDED` hold
+finished runs, that takes a minute; otherwise the cells train them, which takes hours on a CPU. If that is interrupted, run
+the cell again: it resumes.""",
         """# Лабораторная работа: остаточная сеть и новые классы
 
 Сеть, обученная распознавать десять классов CIFAR-10, оценивается на обеих выборках и сравнивается с опубликованными. Затем
 её учат пяти рептилиям из CIFAR-100, которых она раньше не видела. Выполняйте ячейки по порядку: если в папках `RUN` и
-`EXTENDED` лежат готовые запуски, это займёт минуту; если папок нет, сети обучаются, а это несколько часов на процессоре.""",
+`EXTENDED` лежат готовые запуски, это займёт минуту; иначе сети обучаются, а это несколько часов на процессоре. Если обучение
+прервалось, выполните ячейку ещё раз: оно продолжится.""",
     ),
     """import importlib.util
 from pathlib import Path
 
-# A checkout, else the package index; the address of a release archive will do, too.
-SOURCE = ".." if Path("../pyproject.toml").exists() else "reslab"
+# The clone that this notebook is in; elsewhere, write the path of a wheel: reslab is not on PyPI.
+SOURCE = ".."
 if importlib.util.find_spec("reslab") is None:
     %pip install --quiet "{SOURCE}[notebook,report]\"""",
     """import reslab
@@ -71,14 +74,14 @@ reslab.draw_images(images, language=LANGUAGE)""",
     (
         """### The residual block, and why
 
-Every layer more should be able to help: the deeper network could copy the shallower one and let its other layers do
-nothing. In practice plain networks get *worse* with depth, already on the training images (He et al. 2015,
-arXiv:1512.03385). So it is no overfitting; the optimizer does not find the layers that do nothing.
+Additional layers should never hurt: a deeper network could copy a shallower one and make its extra layers the identity.
+In practice, plain networks get *worse* with depth, even on the training images (He et al. 2015, arXiv:1512.03385). So the
+cause is not overfitting: the optimizer does not find these identity layers.
 
-A residual block learns a change of its input instead of a new output: *y = x + F(x)*. To do nothing it need only bring
-*F* to zero. And since ∂*y* / ∂*x* = 1 + *F′(x)*, the gradient reaches the first layers through the ones,
-however many blocks lie between. The lab's block is the *pre-activation* one (He et al. 2016, arXiv:1603.05027):
-normalization and ReLU come before each convolution, so nothing lies on the path of *x* at all.""",
+A residual block learns a change of its input instead of a new output: *y = x + F(x)*. To change nothing, it only has to
+drive *F* to zero. Since ∂*y* / ∂*x* = 1 + *F′(x)*, the gradient reaches the first layers through the identity term, however
+many blocks lie between. The lab uses the *pre-activation* block (He et al. 2016, arXiv:1603.05027): normalization and ReLU
+come before each convolution, so nothing lies on the path of *x* at all.""",
         """### Остаточный блок и зачем он нужен
 
 Лишний слой не должен мешать: более глубокая сеть могла бы повторить менее глубокую, оставив остальные слои
@@ -86,7 +89,7 @@ normalization and ReLU come before each convolution, so nothing lies on the path
 arXiv:1512.03385). Значит, дело не в переобучении: оптимизатор не находит тождественных слоёв.
 
 Остаточный блок вычисляет не новый выход, а поправку ко входу: *y = x + F(x)*. Чтобы ничего не менять, достаточно сделать
-*F* нулём. А так как ∂*y* / ∂*x* = 1 + *F′(x)*, градиент доходит до первых слоёв через единицы, сколько бы
+*F* нулём. А так как ∂*y* / ∂*x* = 1 + *F′(x)*, градиент доходит до первых слоёв через единичное слагаемое, сколько бы
 блоков ни стояло между ними. В работе используется блок с *предактивацией* (He et al. 2016, arXiv:1603.05027):
 нормализация и ReLU стоят перед каждой свёрткой, и на пути *x* нет вообще ничего.""",
     ),
@@ -96,23 +99,26 @@ next(module for module in network.modules() if type(module).__name__ == "Block")
     (
         """### Training
 
-The accuracy that is logged in training is measured on augmented images while the weights still change. The result is
-measured afterwards, on the weights of the last epoch.""",
+The accuracy logged during training is measured on augmented images while the weights still change. The result is measured
+afterwards, with the weights of the last epoch.""",
         """### Обучение
 
 Доля верных ответов в журнале обучения измеряется на аугментированных изображениях, пока веса ещё меняются. Результат
 измеряется потом, с весами последней эпохи.""",
     ),
-    """if not RUN.exists():
+    """if not reslab.Run(RUN).is_finished:
     with reslab.live_curves(RUN):
-        reslab.train(RECIPE, out=RUN)
+        if RUN.exists():  # an interrupted training
+            reslab.resume(RUN)
+        else:
+            reslab.train(RECIPE, out=RUN)
 run = reslab.Run.open(RUN)
 if not run.is_evaluated:
     reslab.evaluate(run)
 print(run.recipe.name, run.recipe.model.label, f"{len(run.log)} / {run.recipe.epochs}", sep=", ")
 reslab.draw(run, part="curves", language=LANGUAGE)""",
     (
-        """### Figures of both splits
+        """### Metrics on both splits
 
 With 95 % intervals. The test images were opened once, for this table.""",
         """### Показатели на обеих выборках
@@ -122,9 +128,9 @@ With 95 % intervals. The test images were opened once, for this table.""",
     'reslab.tabulate(run, part="splits", language=LANGUAGE)',
     'reslab.tabulate(run, part="classes", language=LANGUAGE)',
     (
-        """### Beside published networks
+        """### Compared with published networks
 
-One run of each, no interval given by the source. Compare with the row of the same network first: a better figure of a
+The source gives one run of each, without an interval. Compare with the row of the same network first: a better result of a
 network with ten times the parameters says nothing about the training.""",
         """### Сравнение с опубликованными сетями
 
@@ -135,7 +141,7 @@ network with ten times the parameters says nothing about the training.""",
     (
         """### Errors
 
-Which classes are confused, and the mistakes of which the network was most certain.""",
+Which classes the network confuses, and the mistakes of which it was most certain.""",
         """### Ошибки
 
 Какие классы сеть путает и в каких своих ошибках она больше всего уверена.""",
@@ -143,17 +149,20 @@ Which classes are confused, and the mistakes of which the network was most certa
     'reslab.draw(run, part="matrices", language=LANGUAGE)',
     'reslab.draw(run, part="mistakes", language=LANGUAGE)',
     (
-        """### Can the probabilities be believed?""",
-        """### Можно ли верить вероятностям?""",
+        """### Are the probabilities calibrated?""",
+        """### Откалиброваны ли вероятности?""",
     ),
     'reslab.draw(run, part="calibration", language=LANGUAGE)',
     (
-        """### Own pictures
+        """### Your own pictures
 
-An answer in brackets is only a guess: the picture is unlike those that the network was trained on.""",
+An answer in brackets is only a guess: the picture is unlike those that the network was trained on. Only a network that held
+training images out can tell. `lab-resnet32` holds none out, so it answers every picture, and no brackets appear here.""",
         """### Свои изображения
 
-Ответ в скобках — лишь догадка: изображение не похоже на те, на которых обучалась сеть.""",
+Ответ в скобках — лишь догадка: изображение не похоже на те, на которых обучалась сеть. Узнать это может только сеть, при
+обучении которой часть изображений была отложена. `lab-resnet32` ничего не откладывает, поэтому отвечает на любое
+изображение, и скобок здесь не будет.""",
     ),
     """import matplotlib.pyplot as plt
 from PIL import Image
@@ -171,17 +180,20 @@ for place, picture, answer in zip(places[0], pictures, reslab.classify(pictures,
     (
         """## Part two: new classes
 
-A finished network is taught reptiles, of which there are 500 training images each beside 5,000 of every old class. The old
-classes must not be forgotten.""",
+The finished network is taught five reptiles, with 500 training images each against 5,000 of every old class. It must not
+forget the old classes.""",
         """## Часть вторая: новые классы
 
 Готовую сеть учат рептилиям: на каждую приходится 500 обучающих изображений, на каждый старый класс — 5000. Старые классы при
 этом нельзя забыть.""",
     ),
     """reslab.draw_images(reslab.load(NEW, "train", image_size=RECIPE.image_size), language=LANGUAGE)""",
-    """if not EXTENDED.exists():
+    """if not reslab.Run(EXTENDED).is_finished:
     with reslab.live_curves(EXTENDED):
-        reslab.extend(RUN, data=NEW, out=EXTENDED, method=METHOD)
+        if EXTENDED.exists():
+            reslab.resume_extension(EXTENDED)
+        else:
+            reslab.extend(RUN, data=NEW, out=EXTENDED, method=METHOD)
 extended = reslab.Run.open(EXTENDED)
 if not extended.is_evaluated:
     reslab.evaluate(extended)
@@ -204,28 +216,27 @@ print(reslab.summarize(extended, language=LANGUAGE))""",
     (
         """What it means:
 
-1. **Residual blocks let depth help.** The network is built of dozens of layers and trains from the first epoch on; the
-   comparison above is with networks of its own kind.
-2. **The interval belongs to the figure.** With 10,000 test images accuracy is known to about half a point, so a smaller gap
-   to a published figure says nothing; and one seed is one draw.
+1. **Residual blocks make depth trainable.** The network has 32 layers and trains from the first epoch on. Whether a plain
+   network of the same depth would do worse is not tested here; the study `degradation` tests it.
+2. **Quote the interval.** With 10,000 test images, accuracy is known to about half a point, so a smaller gap to a published
+   result is not significant; and one seed is a single sample.
 3. **The mistakes are not spread evenly.** Most pairs above are animals, or things that share a background. At 32 by 32
-   pixels some are hard for a person, too, and a few labels are debatable.
-4. **In part two, look at macro F1.** A reptile has 100 test images beside 1,000 of an old class: a network that hardly
-   knows a single reptile can still have a high accuracy.
-5. **A promise needs images that were held out.** Nothing here was chosen by test images: no epoch, no rate, no threshold.""",
+   pixels, some are hard for a person, too, and a few labels are debatable.
+4. **In part two, look at macro F1.** A reptile has 100 test images, an old class 1,000: a network that hardly knows a
+   single reptile can still have a high accuracy.
+5. **The test images chose nothing**: no epoch, no learning rate, no threshold.""",
         """Что это значит:
 
-1. **Остаточные блоки делают глубину полезной.** В сети десятки слоёв, и она обучается с первой же эпохи; сравнивалась она с
-   сетями того же рода.
+1. **Остаточные блоки позволяют обучать глубокие сети.** В сети 32 слоя, и она обучается с первой же эпохи. Была бы обычная
+   сеть той же глубины хуже, здесь не проверялось; этому посвящено исследование `degradation`.
 2. **Показатель имеет смысл только с интервалом.** На 10 000 тестовых изображениях доля верных ответов известна с точностью
-   около половины процентного пункта, поэтому меньший разрыв с опубликованным результатом ничего не значит; к тому же один
-   запуск — это одна случайная реализация.
+   около половины процентного пункта, поэтому меньший разрыв с опубликованным результатом статистически незначим; к тому же
+   один запуск — это одна случайная реализация.
 3. **Ошибки распределены неравномерно.** Большинство пар выше — животные или предметы с похожим фоном. При размере 32 на 32
    пикселя некоторые изображения трудны и для человека, а несколько меток спорны.
 4. **Во второй части важна макроусреднённая F-мера.** На рептилию приходится 100 тестовых изображений, на старый класс —
    1000: сеть, которая почти не знает рептилий, всё равно может показать высокую долю верных ответов.
-5. **Обещать можно лишь то, что проверено на отложенных изображениях.** По тестовой выборке не выбиралось ничего: ни эпоха,
-   ни скорость обучения, ни порог.""",
+5. **По тестовой выборке ничего не выбиралось**: ни эпоха, ни скорость обучения, ни порог.""",
     ),
 )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+import reslab
 from reslab.runs import Run
 
 TOOL = runpy.run_path(str(Path(__file__).parents[2] / "tools/lab_notebook.py"))
@@ -66,10 +67,22 @@ def test_plots_tables_and_live_curves_are_shown(executed):
     notebook, _ = executed
     assert shown(notebook, 'reslab.draw(run, part="matrices"').count("<img") == 4
     assert shown(notebook, 'reslab.draw(extended, part="mistakes"').count("<img") == 1
-    assert 'alt="Accuracy over 6 epochs."' in shown(notebook, "if not RUN.exists()")
+    assert 'alt="Accuracy over 6 epochs."' in shown(notebook, "if not reslab.Run(RUN)")
     assert "Macro F1" in shown(notebook, 'reslab.tabulate(run, part="splits"')
     (pictures,) = (cell for cell in code_of(notebook) if cell.source.startswith("import matplotlib"))
     assert [output.output_type for output in pictures.outputs] == ["display_data"]
+
+
+@pytest.mark.parametrize("part", ["RUN", "EXTENDED"])
+def test_an_interrupted_training_is_resumed_by_its_cell(finished, part):
+    run = finished
+    if part == "EXTENDED":
+        run = reslab.extend(finished.path, data="digits:0@20", out=finished.path.parent / "more", method="frozen")
+    weights = run.weights_path.read_bytes()
+    run.weights_path.unlink()
+    (cell,) = (cell for cell in code_of(build("en")) if cell.source.startswith(f"if not reslab.Run({part})"))
+    exec(cell.source, {"reslab": reslab, part: run.path, "LANGUAGE": "en"})
+    assert run.weights_path.read_bytes() == weights
 
 
 @pytest.mark.parametrize("language", FILES)
