@@ -10,6 +10,7 @@ The first comment of a figure is an expression over the functions below, followe
 no line with it: Markdown would end the paragraph there. Everything else in a block is prose; edit it freely.
 """
 
+import inspect
 import io
 import json
 import re
@@ -19,7 +20,7 @@ from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
@@ -368,6 +369,91 @@ def recipes() -> str:
             for each in RECIPES.values()
         ],
     )
+
+
+IN_JSON: Final = {"str": "text", "int": "integer", "float": "number", "bool": "true or false", "tuple of": "list of"}
+SET_BY_COMMANDS: Final = {"published", "start", "imported", "extension"}  # fields whose parts nobody writes
+
+
+def recipe_fields() -> str:
+    """List the fields of a recipe with their defaults, and what its docstring says of each."""
+    from reslab.recipe.recipe import Recipe
+
+    attributes = (inspect.getdoc(Recipe) or "").partition("Attributes\n-")[2].partition("\n\n")[0]
+    described = {}
+    for names, values, meaning in re.findall(r"^([\w, ]+?) : (.+)\n    (.+)$", attributes, re.MULTILINE):
+        described |= dict.fromkeys(names.split(", "), (_in_json(values), meaning))
+    fields = {name: field for name, field in Recipe.model_fields.items() if name != "schema_version"}
+    assert list(described) == list(fields), "Recipe's docstring describes other fields than Recipe has"
+    rows = [
+        [
+            f"`{name}`",
+            described[name][0],
+            "required" if field.is_required() else _json(field.default),
+            described[name][1],
+        ]
+        for name, field in fields.items()
+    ]
+    return table(["field", "values", "default", "meaning"], rows)
+
+
+def recipe_parts() -> str:
+    """List what the parts of a recipe hold, field by field, all but the network."""
+    from reslab.recipe.recipe import Recipe
+
+    rows = [
+        [f"`{name}`", *_part(part), " ".join((inspect.getdoc(part) or "").split())]
+        for name, field in Recipe.model_fields.items()
+        if name not in SET_BY_COMMANDS | {"model"}
+        for part in _parts_of(field.annotation)
+    ]
+    return table(["field", "kind", "options", "meaning"], rows)
+
+
+def networks() -> str:
+    """List the kinds of networks with their options."""
+    from reslab.recipe.recipe import Recipe
+
+    parts = [part for part in _parts_of(Recipe.model_fields["model"].annotation) if "kind" in part.model_fields]
+    return table(["kind", "options"], [list(_part(part)) for part in parts])
+
+
+def _parts_of(annotation: Any) -> list[Any]:
+    """Find the parts in a field's type, those of unions and tuples included."""
+    from reslab.recipe.value import Part
+
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        return [annotation]
+    return [part for each in get_args(annotation) for part in _parts_of(each)]
+
+
+def _part(part: Any) -> Iterator[str]:
+    """Write two cells: a part's kind, and its options with their defaults."""
+    fields = part.model_fields
+    yield f"`{fields['kind'].default}`" if "kind" in fields else "–"
+    yield ", ".join(_option(name, each) for name, each in fields.items() if name != "kind") or "–"
+
+
+def _in_json(values: str) -> str:
+    """Say in the words of JSON which values a docstring names."""
+    values = re.sub("tuple of [A-Z][A-Za-z]+", "list of parts", re.sub(", (optional|default .+)$", "", values))
+    values = re.sub("^[A-Z][A-Za-z]+$", "part", values)
+    for python, json_word in IN_JSON.items():
+        values = re.sub(rf"\b{python}\b", json_word, values)
+    return values.replace("list of number", "list of numbers")
+
+
+def _option(name: str, field: Any) -> str:
+    choices = [_json(each) for each in get_args(field.annotation)] if get_origin(field.annotation) is Literal else []
+    default = [] if field.is_required() else [_json(field.default)]
+    listed = words.listing(default + [each for each in choices if each not in default]).replace(" and ", " or ")
+    return f"`{name}` {listed}" if default else f"`{name}` ({listed})" if choices else f"`{name}`"
+
+
+def _json(value: Any) -> str:
+    if isinstance(value, float):
+        value = float(f"{value:.4g}")
+    return f"[{', '.join(map(_json, value))}]" if isinstance(value, tuple) else json.dumps(value)
 
 
 def commands() -> str:

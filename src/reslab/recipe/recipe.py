@@ -479,24 +479,80 @@ class Recipe(Part):
 
     Attributes
     ----------
-    name, source : str
-        Its name, and where it comes from.
+    name : str
+        What it is called, and by default its run folder.
+    source : str
+        Where it comes from.
+    published : Published, optional
+        The published test accuracy that a run is compared with.
     data : str
         Data expression of the training and test images.
     image_size : int, default 32
         Side in pixels to which images are resized.
+    resize : {"squeeze", "pad", "crop"}, default "squeeze"
+        Whether pictures that are not square are squeezed, padded with black bars, or cropped to the middle.
+    channels : {"auto", 1, 3}, default "auto"
+        1 converts images to grey, 3 to RGB; auto keeps them as they are.
+    white : int, optional
+        White in grey pictures of more than 8 bits; if not given, found from the training images.
     validation : int, default 0
         How many training images are held out.
-    model : Model
-        The network and its options.
+    trial : bool, default False
+        Whether it is for choosing between settings: measured on its validation images, never on test images.
+    standardize : Standardize, optional
+        Mean and standard deviation of the pixels; if not given, computed from the training images.
     augment : tuple of Augment
         Augmentations of training images, in order.
-    optimizer, schedule
-        How the weights are updated, and how the learning rate changes.
-    epochs, batch_size : int
-        How long it trains, and on how many images at a time.
-
-    The other fields are optional; some have a page in the documentation, under "parts of a recipe".
+    mixing : tuple of Mixing
+        Blends of images and labels: one of these is drawn for each batch.
+    progressive_resizing : tuple of Resize
+        Smaller images at first.
+    model : Model
+        The network and its options.
+    pretrained : {"efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"}, optional
+        The network whose ImageNet weights the layers below the head start from.
+    optimizer : Optimizer
+        How the weights are updated.
+    schedule : Schedule
+        How the learning rate changes.
+    warm_until : WarmUntil, optional
+        A lower rate until the network has begun to learn.
+    label_smoothing : float, default 0.0
+        Share of each label that is spread evenly over all classes.
+    logit_adjustment : float, default 0.0
+        At 0 the loss keeps the class frequencies; at 1 all classes count as equally frequent (arXiv:2007.07314).
+    class_weights : "balanced" or tuple of float, optional
+        Weights of the classes in the loss; balanced gives all classes the same sum.
+    early_stopping : EarlyStopping, optional
+        Which epoch's weights are kept; if not given, the last.
+    freeze : tuple of Freeze
+        Layers that stop training.
+    freeze_norms : bool, default False
+        Whether batch norm keeps its initial statistics, as in evaluation.
+    epochs : int
+        How long it trains.
+    updates : int, optional
+        Number of updates after which the run ends, within an epoch; if not given, after its epochs.
+    batch_size : int
+        Images per update.
+    micro_batch_size : int, optional
+        Images whose gradients are computed at a time; batch norm's statistics are those of such a part.
+    sampling : Sampling, optional
+        Which images an epoch draws; if not given, each once.
+    stream : int, optional
+        Number of images in memory, which are shuffled, while shards are read anew in every epoch.
+    temperature : float, optional
+        Number by which the logits are divided if no images are held out to fit it.
+    merge : bool, default False
+        Whether classes of the same name in several sources are one class.
+    skip_damaged : bool, default False
+        Whether to leave out damaged pictures, and missing or truncated shards.
+    start : StartingWeights, optional
+        Set by `reslab train --from`.
+    imported : Imported, optional
+        Set by `reslab import`, without training.
+    extension : Extension, optional
+        Set by `reslab extend`.
 
     Raises
     ------
@@ -517,40 +573,38 @@ class Recipe(Part):
     published: Published | None = None
     data: str
     image_size: PositiveInt = 32
-    resize: Resizing = "squeeze"  # pictures that are not square: squeeze, pad with black bars, or crop to the middle
-    channels: Channels = "auto"  # 1: convert to grey; 3: convert to RGB; auto: keep
-    white: PositiveInt | None = None  # in grey pictures of more than 8 bits; None: found from the training images
+    resize: Resizing = "squeeze"
+    channels: Channels = "auto"
+    white: PositiveInt | None = None
     validation: NonNegativeInt = 0
-    trial: bool = False  # for choosing between settings: measured on its validation images, never on test images
-    standardize: Standardize | None = None  # None: computed from the training images
+    trial: bool = False
+    standardize: Standardize | None = None
     augment: tuple[Augment, ...] = ()
-    mixing: tuple[Mixing, ...] = ()  # of images and labels: one of these for each batch
-    progressive_resizing: tuple[Resize, ...] = ()  # smaller images at first
+    mixing: tuple[Mixing, ...] = ()
+    progressive_resizing: tuple[Resize, ...] = ()
     model: Model
-    pretrained: Literal["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"] | None = (
-        None  # whose ImageNet weights the layers below the head start from
-    )
+    pretrained: Literal["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"] | None = None
     optimizer: Optimizer
     schedule: Schedule
     warm_until: WarmUntil | None = None
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    logit_adjustment: Fraction = 0.0  # 1: the loss counts all classes as equally frequent (arXiv:2007.07314)
-    class_weights: Literal["balanced"] | tuple[PositiveFloat, ...] | None = None  # of the loss; balanced: equal sums
+    logit_adjustment: Fraction = 0.0
+    class_weights: Literal["balanced"] | tuple[PositiveFloat, ...] | None = None
     early_stopping: EarlyStopping | None = None
     freeze: tuple[Freeze, ...] = ()
-    freeze_norms: bool = False  # whether batch norm keeps its initial statistics, as in evaluation
+    freeze_norms: bool = False
     epochs: PositiveInt
-    updates: PositiveInt | None = None  # ends the run earlier, within an epoch
+    updates: PositiveInt | None = None
     batch_size: PositiveInt
-    micro_batch_size: PositiveInt | None = None  # batch norm's statistics are per micro-batch
+    micro_batch_size: PositiveInt | None = None
     sampling: Sampling | None = None
-    stream: PositiveInt | None = None  # read from shards in every epoch: number of images in memory, which are shuffled
-    temperature: PositiveFloat | None = None  # of the logits, if no images are held out to fit it
-    merge: bool = False  # whether classes of the same name in several sources are one class
-    skip_damaged: bool = False  # whether to leave out damaged pictures, and missing or truncated shards
-    start: StartingWeights | None = None  # set by `reslab train --from`
-    imported: Imported | None = None  # set by `reslab import`, without training
-    extension: Extension | None = None  # set by `reslab extend`
+    stream: PositiveInt | None = None
+    temperature: PositiveFloat | None = None
+    merge: bool = False
+    skip_damaged: bool = False
+    start: StartingWeights | None = None
+    imported: Imported | None = None
+    extension: Extension | None = None
 
     @model_validator(mode="before")
     @classmethod
