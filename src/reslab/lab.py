@@ -22,14 +22,14 @@ def lab_recipe() -> Recipe:
     return derive(find_recipe("digits-quick"), name="lab", data=FIRST)
 
 
-def run_lab(out: Path, *, seed: int = 0, silent: bool = True) -> tuple[Run, Run]:
+def run_lab(out: Path | str, *, seed: int = 0, silent: bool = True) -> tuple[Run, Run]:
     """Train, evaluate and report the two parts of the lab on digits, about a minute in all.
 
     Finished parts are kept and an interrupted one is resumed.
 
     Parameters
     ----------
-    out : Path
+    out : Path or str
         The folder in which the run folders `base` and `extended` are made.
     seed : int, default 0
         Random seed of both parts.
@@ -48,8 +48,16 @@ def run_lab(out: Path, *, seed: int = 0, silent: bool = True) -> tuple[Run, Run]
 
     See Also
     --------
-    train, extend, evaluate, write_report : The functions it calls, each with an example.
+    train, extend, evaluate, write_report : The functions it calls.
+
+    Examples
+    --------
+    >>> import reslab
+    >>> base, extended = reslab.run_lab("runs/lab")
+    >>> len(base.evaluation.classes), len(extended.evaluation.classes)
+    (7, 10)
     """
+    out = Path(out)
     if Run.is_at(out):
         raise UserError(f"{out} holds another run than the lab's: choose another folder")
     base = _train(out / "base", seed=seed, silent=silent)

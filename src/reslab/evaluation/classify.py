@@ -15,9 +15,9 @@ from reslab.network.network import Network
 
 
 def classify(
-    files: Sequence[Path],
+    files: Sequence[Path | str],
     *,
-    weights: Path,
+    weights: Path | str,
     top: int = 3,
     answer: float = ANSWERED,
     coverage: float | None = None,
@@ -27,10 +27,10 @@ def classify(
 
     Parameters
     ----------
-    files : sequence of Path
+    files : sequence of Path or str
         The pictures; they are resized to the size that the network takes.
-    weights : Path
-        A run folder, or a `model.safetensors`.
+    weights : Path or str
+        A run folder, a `model.safetensors`, or `demo`: a CIFAR-10 network that comes with reslab.
     top : int, default 3
         Number of classes to return for each picture.
     answer : float, default 0.95
@@ -53,21 +53,21 @@ def classify(
 
     Examples
     --------
-    >>> from pathlib import Path
     >>> from PIL import Image
     >>> import reslab
     >>> Image.fromarray(reslab.load("digits:7", "test", image_size=8).images[0, 0].numpy()).save("seven.png")
-    >>> (answer,) = reslab.classify([Path("seven.png")], weights=Path("runs/digits"), top=2)
+    >>> (answer,) = reslab.classify(["seven.png"], weights="runs/digits", top=2)
     >>> answer.file, answer.classes[0]
     ('seven.png', '7')
     """
-    return all_read(classify_each(files, weights=weights, top=top, answer=answer, coverage=coverage, device=device))
+    paths = [Path(file) for file in files]
+    return all_read(classify_each(paths, weights=weights, top=top, answer=answer, coverage=coverage, device=device))
 
 
 def classify_each(
     files: Sequence[Path],
     *,
-    weights: Path,
+    weights: Path | str,
     top: int = 3,
     answer: float = ANSWERED,
     coverage: float | None = None,

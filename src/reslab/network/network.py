@@ -177,7 +177,12 @@ class Network:
         return predict_texture(self.module, pixels, prepare=self.prepare)
 
     def answer(self, pixels: Stored) -> tuple[Tensor, Tensor | None]:
-        """Compute probabilities and familiarity of stored images (N, C, H, W).
+        """Compute probabilities and familiarity.
+
+        Parameters
+        ----------
+        pixels : Tensor
+            Stored images (N, C, H, W), uint8, of any size.
 
         Returns
         -------

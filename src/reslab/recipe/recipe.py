@@ -788,12 +788,12 @@ def derive(recipe: Recipe, *, name: str, **changes: Any) -> Recipe:
     return derived.model_copy(update={"published": None})
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path | str) -> Recipe:
     """Read a recipe from a JSON file.
 
     Parameters
     ----------
-    path : Path
+    path : Path or str
         The file, such as the `recipe.json` of a run folder.
 
     Returns
@@ -808,14 +808,13 @@ def read_recipe(path: Path) -> Recipe:
 
     Examples
     --------
-    >>> from pathlib import Path
     >>> import reslab
-    >>> reslab.read_recipe(Path("runs/digits/recipe.json")).data
+    >>> reslab.read_recipe("runs/digits/recipe.json").data
     'digits:1,4,7@60'
     """
     check_kind(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read as a recipe: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

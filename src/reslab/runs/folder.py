@@ -434,6 +434,32 @@ class Run:
         write_npz(self._predictions_path(split, augmented), arrays)
 
     def read_predictions(self, split: SplitName, *, augmented: bool = False) -> Predictions:
+        """Read what the network answered for a split when it was evaluated.
+
+        Parameters
+        ----------
+        split : {"train", "validation", "test"}
+            The split.
+        augmented : bool, default False
+            Whether to read the predictions with test-time augmentation, which `evaluate` makes with `views`.
+
+        Returns
+        -------
+        Predictions
+            The named tuple of `logits` (N, K) float32 and `labels` (N,) int64, in the order of the split.
+
+        Raises
+        ------
+        UserError
+            If the run holds no such predictions, or they are damaged.
+
+        Examples
+        --------
+        >>> import reslab
+        >>> logits, labels = reslab.Run.open("runs/digits").read_predictions("test")
+        >>> logits.shape[1], len(logits) == len(labels)
+        (3, True)
+        """
         return Predictions(**read_npz(self._predictions_path(split, augmented), ("logits", "labels")))
 
     def read_names(self, split: SplitName) -> tuple[str, ...] | None:
