@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 
 from reslab import words
 from reslab.data.check.findings import Report
-from reslab.data.check.words import describe
 from reslab.records import Environment, Epoch, Evaluation, PriorChoice, SplitFigures
 
 ROOT: Final = Path(__file__).parents[1]
@@ -243,9 +242,11 @@ def agreement() -> str:
 
 
 def checked(name: str) -> str:
-    """Show what the check prints of what it has found in a set."""
+    """Quote what `reslab data check` prints of what it has found in a set."""
+    from reslab.cli.data import check_lines
+
     found = Report.model_validate(json.loads((ROOT / f"results/checks/{name}.json").read_text())["result"]["report"])
-    return "\n".join(["```text", *describe(found), "```"])
+    return "\n".join(["```text", *check_lines(found, expression=f"folder:{name}"), "```"])
 
 
 def planted() -> str:

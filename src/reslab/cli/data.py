@@ -1,5 +1,6 @@
 """The `reslab data` commands."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -111,8 +112,7 @@ def check(
     """Find what is wrong with data: unused files, broken pictures, duplicates. Exits with 1 if something is broken."""
     from reslab.cli.show import echo, print_json
     from reslab.data.check.examine import check as check_data
-    from reslab.data.check.findings import SHOWN, write_table
-    from reslab.data.check.words import describe
+    from reslab.data.check.findings import write_table
 
     check_csv(table)
     report = check_data(expression, data_dir=data_dir)
@@ -121,14 +121,22 @@ def check(
     if json:
         print_json((report if everything else report.shortened()).model_dump(mode="json"))
     else:
-        echo(f"{expression}: {', '.join(f'{num:,} {split}' for split, num in report.used.items()) or 'no'} images")
-        for line in describe(report, most=None if everything else SHOWN):
+        for line in check_lines(report, expression=expression, everything=everything):
             echo(line)
-        echo(_conclude(report))
         if table is not None:
             echo(f"All findings: {table}")
     if report.is_broken:
         raise typer.Exit(1)
+
+
+def check_lines(report: "Report", *, expression: str, everything: bool = False) -> Iterator[str]:
+    """Yield what the command prints of a report."""
+    from reslab.data.check.findings import SHOWN
+    from reslab.data.check.words import describe
+
+    yield f"{expression}: {', '.join(f'{num:,} {split}' for split, num in report.used.items()) or 'no'} images"
+    yield from describe(report, most=None if everything else SHOWN)
+    yield _conclude(report)
 
 
 def _conclude(report: "Report") -> str:
