@@ -2,6 +2,9 @@
 
 import re
 import shlex
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,26 @@ def test_the_python_of_the_quickstart_runs(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "quickstart.md", "exec"), {})
     assert (tmp_path / "runs/digits/report.html").exists()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text(encoding="utf-8")])
+def test_the_python_of_a_page_names_nothing_that_the_page_has_not_made(page: Path) -> None:
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821", "-"]
+    done = subprocess.run(command, input=code, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_reslab_is_installed_from_the_clone() -> None:
+    """It is not on PyPI."""
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for page in PAGES:
+        for line in re.findall(r"pip install (.*?)(?:`|$)", page.read_text(encoding="utf-8"), re.MULTILINE):
+            if "reslab" in line or "." in line.split():
+                pytest.fail(f"{page.name}: pip install {line}")
+            for extras in re.findall(r"'\.\[(.+?)\]'", line):
+                assert set(extras.split(",")) <= set(known), page
+                assert "--constraint constraints.txt" in line, page
 
 
 def test_the_readme_is_short() -> None:

@@ -45,7 +45,7 @@ def models(
     if json:
         print_json(found)
         return
-    columns = ["name", "image", "parameters", "multiply-adds", "memory an image", "receptive field"]
+    columns = ["name", "image", "parameters", "multiply-adds", "memory per image", "receptive field"]
     print_table(
         f"Networks for {num_classes} classes and images of {channels} channels",
         [*columns, f"seconds for {EPOCH:,} images"] if measure else columns,

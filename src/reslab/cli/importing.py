@@ -15,7 +15,9 @@ def import_weights(
     map: Annotated[
         str, typer.Option("--map", help="Its tensor names: akamaster, chenyaofo, torchvision, or order for any others.")
     ] = "order",
-    out: Annotated[Path | None, typer.Option(metavar="RUN", help="The new run folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="The new run folder; runs/imported-MODEL by default.")
+    ] = None,
     image_size: Annotated[
         int | None, typer.Option(min=1, help="Side in pixels; default: what the network was designed for, 32 or 224.")
     ] = None,

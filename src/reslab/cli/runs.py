@@ -222,7 +222,10 @@ def evaluate(
     ] = None,
     views: Annotated[
         int | None,
-        typer.Option(help="Also measure test-time augmentation with 2 or 6 views."),
+        typer.Option(
+            help="Also measure test-time augmentation, the mean of several views of each image: 2 (it and its mirror "
+            "image) or 6 (both also shifted by a pixel up and left, and down and right)."
+        ),
     ] = None,
     onnx: Annotated[
         list[Path] | None,
