@@ -269,17 +269,18 @@ def fitted() -> str:
         chosen = [each for draw in result["draws"] for each in draw["candidates"] if each["chosen"]]
         accuracy = f"{percent(fmean(values))} {words.interval(min(values), max(values))}"
         if len(values) == 1:
-            accuracy = f"{percent(values[0])}, one draw"
+            accuracy = f"{percent(values[0])}, one run"
         sides = words.listing([str(size) for size in sorted({each["image_size"] for each in chosen})])
-        trained = words.listing(sorted({_kind(each["trained"]["name"]) for each in chosen if "trained" in each})) or "–"
+        trained = {_kind(each["trained"]["name"]) for each in chosen if "trained" in each}
+        second = words.listing(sorted({"thawed": "fine-tuned"}.get(each, each) for each in trained)) or "–"
         name = f"[{result['images_per_class']:,}]({path.relative_to(ROOT)})"
-        rows.append([name, f"{result['minutes']:g}", accuracy, sides, trained])
+        rows.append([name, f"{result['minutes']:g}", accuracy, sides, second])
     header = [
         "images per class",
-        "minutes given",
-        "test accuracy, mean and range of three draws",
-        "enlarged to pixels",
-        "trained beside",
+        "time limit, minutes",
+        "test accuracy: mean and range over three random subsets",
+        "input size, pixels",
+        "second network",
     ]
     return "\n" + table(header, rows)
 
@@ -292,7 +293,7 @@ def unequal_signs() -> str:
     num = f"{result['draws'][0]['num_images']:,}"
     return (
         f"Of [{num} in ten unequal classes](../results/fit/signs-unequal.json), the first with four times as many as "
-        f"the\nlast, it gets {percent(fmean(values), 1)} right (three draws, {percent(min(values), 1)} to "
+        f"the\nlast, it gets {percent(fmean(values), 1)} right (mean of three random subsets, {percent(min(values), 1)} to "
         f"{percent(max(values), 1)}; students in both splits),\nin at most {longest / 60:.1f} of the "
         f"{result['minutes']:g} minutes that it was given on one busy core."
     )
