@@ -72,7 +72,7 @@ def test_page_and_markdown_say_the_same(written: StudyReport) -> None:
         for cell in row:
             assert cell.text in page
     assert re.search(rf"\| relu \| error \| 10\.00 \| {NUMBER} ± {NUMBER} \| ", markdown)
-    assert re.search(rf"\| elu less relu \| [−+]?{NUMBER} ± {NUMBER} \|", markdown)
+    assert re.search(rf"\| elu minus relu \| [−+]?{NUMBER} ± {NUMBER} \|", markdown)
     assert "6 finished runs of 3 rows." in page
     assert "Scaled down" not in page
     for name in ("curves", "gradients"):

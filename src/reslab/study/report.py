@@ -135,7 +135,7 @@ def _verdicts(results: Results) -> Table:
             Cell(verdict_words(line)),
         )
         rows.append(cells)
-    header = ("Row", "Figure", "Published, %", "Ours, test, %", "Ours, training, %", "Seeds", "Time a run", "Verdict")
+    header = ("Row", "Metric", "Published, %", "Ours, test, %", "Ours, training, %", "Seeds", "Time per run", "Verdict")
     return Table(header, tuple(rows), num_text_columns=2)
 
 
@@ -143,7 +143,7 @@ def _questions(results: Results) -> Table:
     metric = results.study.metric
     rows = tuple(
         (
-            Cell(f"{each.contrast.first} less {each.contrast.second}"),
+            Cell(f"{each.contrast.first} minus {each.contrast.second}"),
             _difference_cell(each.test),
             _difference_cell(each.train),
             Cell(question_words(each, metric=metric)),
