@@ -10,7 +10,7 @@ JOBS=${JOBS:-8265}
 export RAY_USAGE_STATS_ENABLED=0
 if [ -z "${RAY_API_SERVER_ADDRESS:-}" ]; then
   export RAY_API_SERVER_ADDRESS="http://127.0.0.1:$JOBS"
-  # Whoever may send a job may run anything here: this node takes them from who knows its token.
+  # Anyone who can submit jobs can run anything here, so this node accepts them only with its token.
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
   RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
   ray start --head --block --port="$PORT" --dashboard-host=127.0.0.1 --dashboard-port="$JOBS" \

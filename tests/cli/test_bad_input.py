@@ -163,10 +163,10 @@ REQUESTS = {
         "omit --data, --splits, --views and --device",
     ),
     "files on a split": ("evaluate small --onnx a.onnx --splits train", "omit --data, --splits, --views and --device"),
-    "endless minutes": ("train digits-quick --minutes inf", "inf minutes are no time to train in"),
+    "endless minutes": ("train digits-quick --minutes inf", "--minutes inf must be above 0 and finite"),
     "minutes of nothing": (
         "extend small --with digits:0 --out more --minutes nan",
-        "nan minutes are no time to train in",
+        "--minutes nan must be above 0 and finite",
     ),
     "one run to compare": ("compare small", "at least two runs"),
     "a run with itself": ("compare small small", "is given 2 times"),

@@ -214,7 +214,7 @@ def test_training_from_scratch_on_many_images_keeps_the_minutes(
     ("data", "minutes", "taken", "sentence"),
     [
         *(
-            ("digits:1,4", minutes, False, f"--minutes {minutes} is no time to work in: choose 1 or more")
+            ("digits:1,4", minutes, False, f"--minutes {minutes} must be above 0 and finite")
             for minutes in (0, float("inf"), float("nan"))
         ),
         ("digits:1,4", 1, True, "run exists and is not empty: choose another --out, or remove the folder"),

@@ -121,7 +121,7 @@ def fit(
     True
     """
     if not 0 < minutes < float("inf"):
-        raise UserError(f"--minutes {minutes:g} is no time to work in: choose 1 or more")
+        raise UserError(f"--minutes {minutes:g} must be above 0 and finite")
     budget = Budget.of(minutes)
     _check_free(out, data, data_dir=data_dir)
     data = to_expression(data, data_dir=data_dir, beside=out)

@@ -33,7 +33,7 @@ def within(
     Raises: UserError if not even a few updates fit.
     """
     if not (isfinite(minutes) and minutes > 0):
-        raise UserError(f"{minutes:g} minutes are no time to train in: give a number above 0")
+        raise UserError(f"--minutes {minutes:g} must be above 0 and finite")
     kernels.enable(device)  # as the run does
     num = images.images.shape[1]
     by = Standardize(mean=(128.0,) * num, std=(64.0,) * num)  # any takes as long, and measuring it reads all images
