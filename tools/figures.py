@@ -293,9 +293,9 @@ def unequal_signs() -> str:
     num = f"{result['draws'][0]['num_images']:,}"
     return (
         f"Of [{num} in ten unequal classes](../results/fit/signs-unequal.json), the first with four times as many as "
-        f"the\nlast, it gets {percent(fmean(values), 1)} right (mean of three random subsets, {percent(min(values), 1)} to "
-        f"{percent(max(values), 1)}; students in both splits),\nin at most {longest / 60:.1f} of the "
-        f"{result['minutes']:g} minutes that it was given on one busy core."
+        f"the\nlast, it gets {percent(fmean(values), 1)} right (mean of three random subsets, "
+        f"{percent(min(values), 1)} to {percent(max(values), 1)}; students in both splits),\nin at most "
+        f"{longest / 60:.1f} of the {result['minutes']:g} minutes that it was given on one busy core."
     )
 
 

@@ -55,5 +55,5 @@ def test_minutes_are_counted_by_the_measured_time_of_an_update(small_recipe, mon
     ):
         budget.within(recipe, minutes=0.01, images=images, device=CPU)
     for minutes in (float("inf"), float("nan"), 0, -1):
-        with pytest.raises(UserError, match="--minutes .* must be above 0 and finite"):
+        with pytest.raises(UserError, match=r"--minutes .* must be above 0 and finite"):
             budget.within(recipe, minutes=minutes, images=images, device=CPU)
