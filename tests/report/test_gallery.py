@@ -138,6 +138,14 @@ def test_plane_keeps_groups_apart_and_repeats():
     assert to_plane(features[:5])[1] == "principal components"
 
 
+@pytest.mark.parametrize("scale", [0, 1e-25])
+def test_plane_of_features_that_are_all_equal(scale):
+    features = 1 / 3 + np.zeros((40, 6)) if not scale else scale * np.random.default_rng(0).normal(size=(40, 6))
+    points, method = to_plane(features.astype(np.float32))  # t-SNE would end the process
+    assert method == "principal components"
+    np.testing.assert_array_equal(points, np.zeros((40, 2)))
+
+
 def test_sheet_is_small_where_there_are_many_images():
     images = np.random.default_rng(0).integers(0, 256, size=(400, 3, 32, 32)).astype(np.uint8)
     assert make_sheet(images[:20])[0] == "png"
