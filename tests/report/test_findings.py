@@ -5,7 +5,7 @@ import pytest
 
 from reslab.language import read_language, speaking
 from reslab.measure.estimates import proportion
-from reslab.recipe.networks import FastConv, Plain, PreActResNet, WideResNet
+from reslab.recipe.networks import FastConv, NiN, Plain, PreActResNet, ResNet, WideResNet
 from reslab.recipe.recipe import derive
 from reslab.recipe.shipped import RECIPES
 from reslab.records import AugmentedFigures, Estimate, SplitFigures
@@ -26,6 +26,8 @@ LAB = RECIPES["lab-resnet32-short"]
          "architecture"),
         (derive(LAB, name="wide", model=WideResNet(depth=16, widening=10)), "Wide ResNet 16-8", 0.9513, "architecture"),
         (RECIPES["resnet-56"], "ResNet-56", 0.9303, "same"),
+        (derive(LAB, name="shortcut", model=ResNet(depth=56, shortcut="B")), "ResNet-56", 0.9303, "architecture"),
+        (derive(LAB, name="dropout", model=NiN(dropout=0)), "Network in Network", 0.9163, "architecture"),
         (RECIPES["fast94"], "airbench94", 0.9405, "same"),
         (derive(LAB, name="plain", model=Plain(depth=20)), "Pre-activation ResNet-32", 0.9268, "size"),
     ],

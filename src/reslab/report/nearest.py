@@ -53,7 +53,7 @@ def nearest_row(recipe: Recipe, *, num_parameters: int) -> PublishedRow | None:
     rows = sorted(_relatives(recipe), key=lambda pair: pair[0])
     own = recipe.published
     if own is not None:
-        same = (row for distance, row in rows if not distance and row.published.low == own.low)
+        same = (row for _, row in rows if row.kin == "same" and row.published.low == own.low)
         found = next(same, PublishedRow(_name(recipe.model), own, None, "same"))
         return replace(found, published=own)
     if rows:
@@ -72,13 +72,19 @@ def _relatives(recipe: Recipe) -> Iterator[tuple[float, PublishedRow]]:
     """Yield the rows of the same architecture and data, each with its distance in size."""
     for known in (*zoo.RECIPES, *resnet_papers.RECIPES):
         if known.published and known.data == recipe.data and known.model.kind == recipe.model.kind:
-            distance = _distance(recipe.model, known.model)
             named = zoo.PUBLISHED[known.name].network if known.name in zoo.PUBLISHED else _name(known.model)
-            yield distance, PublishedRow(named, known.published, known.epochs, "architecture" if distance else "same")
+            row = PublishedRow(named, known.published, known.epochs, _kin(recipe.model, known.model))
+            yield _distance(recipe.model, known.model), row
     if recipe.data == "cifar10" and isinstance(recipe.model, FastConv):
-        distance = _distance(recipe.model, FastConv())
         published = Published(low=0.9405, high=0.9405, source="KellerJordan/cifar10-airbench, README")
-        yield distance, PublishedRow("airbench94", published, 8, "architecture" if distance else "same", augmented=True)
+        row = PublishedRow("airbench94", published, 8, _kin(recipe.model, FastConv()), augmented=True)
+        yield _distance(recipe.model, FastConv()), row
+
+
+def _kin(one: Model, other: Model) -> Literal["same", "architecture"]:
+    """Say what two networks of one kind share: every option but Keras' padding, or only the architecture."""
+    first, second = (model.model_dump(exclude={"keras_padding"}) for model in (one, other))
+    return "same" if first == second else "architecture"
 
 
 def _distance(one: Model, other: Model) -> float:
@@ -88,7 +94,7 @@ def _distance(one: Model, other: Model) -> float:
 def _sizes(model: Model) -> list[int]:
     """List the depths and widths of a network; None counts as 1."""
     values: list[int] = []
-    for value in model.model_dump(exclude={"keras_padding"}).values():
+    for value in model.model_dump().values():
         parts = value if isinstance(value, tuple) else (value,)
         values += [part for part in parts if isinstance(part, int) and not isinstance(part, bool)]
         values += [1 for part in parts if part is None]
