@@ -186,6 +186,21 @@ def test_names_under_a_matrix_are_turned_only_where_they_do_not_fit(lean, make_r
     assert set(browser.evaluate(ANGLES)) == {"0"}
 
 
+def test_a_matrix_of_many_classes_is_drawn(lean, tmp_path, browser):
+    def enlarge(found: re.Match[str]) -> str:
+        data, num = json.loads(found[1]), 400
+        data["classes"] = [str(number) for number in range(num)]
+        data["splits"]["test"]["matrix"] = np.eye(num, dtype=int).tolist()
+        return found[0].replace(found[1], json.dumps(data))
+
+    html = (lean.path / "report.html").read_text(encoding="utf-8")
+    page = tmp_path / "many.html"
+    page.write_text(re.sub('id="data">(.*?)</script>', enlarge, html, count=1), encoding="utf-8")
+    browser.open(page, width=1200)
+    assert browser.complaints() == []
+    assert browser.evaluate("document.querySelectorAll('.chart[data-split=test] .heatmaplayer image').length") == 1
+
+
 def test_charts_follow_the_width_of_their_boxes(rich, browser):
     browser.open(rich.path / "report.html", width=420)
     wide = "[...document.querySelectorAll('.stage')].filter(box => box.scrollWidth > box.clientWidth).length"

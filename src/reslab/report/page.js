@@ -158,7 +158,7 @@ const KINDS = {
       `${plain(cellWords(data.classes[i], data.classes[j]))}: ${grouped(count)} (${percent(count / sums[i])})`));
     const numbers = matrix.map((row, i) => row.map(count => !count ? '' : byRow ? decimal(100 * count / sums[i], 1) : String(count)));
     const shades = matrix.map((row, i) => row.map(count => Math.sqrt(byRow ? count / sums[i] : count)));
-    const most = Math.max(...shades.flat(), 1e-9);
+    const most = shades.flat().reduce((a, b) => Math.max(a, b), 1e-9);  // as arguments, they would overflow the stack
     const [pale, strong] = dark.matches ? [[27, 33, 38], [90, 180, 240]] : [[243, 247, 251], [8, 81, 156]];
     const trace = {
       type: 'heatmap', z: shades, hovertext: words, hovertemplate: '%{hovertext}<extra></extra>', showscale: false, xgap: 1, ygap: 1,
