@@ -10,6 +10,7 @@ from reslab.recipe.recipe import derive
 from reslab.recipe.shipped import RECIPES
 from reslab.records import AugmentedFigures, Estimate, SplitFigures
 from reslab.report.findings import beside_published, confusion, findings, overfitting, strength
+from reslab.report.inputs import read_inputs
 from reslab.report.nearest import nearest_row
 
 LAB = RECIPES["lab-resnet32-short"]
@@ -132,7 +133,7 @@ def test_few_mistakes_are_named(matrix, said):
 
 def test_a_page_begins_with_its_findings(rich, rich_page):
     row = nearest_row(rich.recipe, num_parameters=29)
-    lead = " ".join(findings(rich.evaluation, row=row)).replace("\u00a0", " ")
+    lead = " ".join(findings(read_inputs(rich), row=row)).replace("\u00a0", " ")
     before, _, _ = rich_page.text[""].partition("Contents")
     assert lead in before
     assert "this run is 14" in lead  # 86 % of the test images, where 70 to 72 % are published

@@ -174,6 +174,7 @@ def test_what_other_training_saw_is_not_claimed(make_run, read_page):
     text = plain(page.text["run"])
     assert "Trained elsewhere. Measured on 240 test images of 3 classes, which that training may have seen." in text
     assert "Training timenot known" in plain(page.text[""])
+    assert "On its training images" not in page.text[""]
     assert ["synthetic", "0.029 k", "–", "–", "–", "–"] in [row[:6] for row in page.tables["published"][0]]
     page = read_page(write_report(make_run("started", recipe={"published": None, "start": ELSEWHERE})))
     assert (
@@ -182,6 +183,7 @@ def test_what_other_training_saw_is_not_claimed(make_run, read_page):
     ) in plain(page.text["run"])
     page = read_page(write_report(make_run("own", recipe={"published": None})))
     assert "Measured on 240 test images of 3 classes that training never saw." in plain(page.text["run"])
+    assert "On its training images" in page.text[""]
 
 
 def test_run_stands_at_its_place_in_the_field(rich, rich_page):

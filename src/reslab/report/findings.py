@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 
 from reslab.language import decimal, grouped, say
 from reslab.measure.estimates import difference as difference_of
-from reslab.records import Estimate, Evaluation, ExtensionFigures, SplitFigures
+from reslab.records import Estimate, ExtensionFigures, SplitFigures
+from reslab.report.inputs import Inputs
 from reslab.report.nearest import PublishedRow, difference
 from reslab.words import counted, figure, interval, listing, named, percent, points
 
@@ -15,15 +16,16 @@ OVERFITS = 0.005  # of accuracy; less is no finding
 TOLERATED = 0.02  # of accuracy; only where a larger gap is excluded does a network not overfit
 
 
-def findings(evaluation: Evaluation, *, row: PublishedRow | None) -> list[str]:
+def findings(inputs: Inputs, *, row: PublishedRow | None) -> list[str]:
     """Sum up an evaluated run in sentences, the most important first."""
+    evaluation = inputs.evaluation
     test, classes = evaluation.splits["test"], evaluation.classes
     found = [] if evaluation.extension is None else [gain(test, evaluation.extension)]
     found.append(strength(test, classes))
     if row is not None:
         found.append(beside_published(test, row))
     found.append(confusion(test, classes))
-    if "train" in evaluation.splits:
+    if "train" in evaluation.splits and inputs.recipe.imported is None:  # else what it was trained on is not known
         found.append(overfitting(test, evaluation.splits["train"]))
     return found
 

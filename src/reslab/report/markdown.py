@@ -40,7 +40,7 @@ def _lines(inputs: Inputs, row: PublishedRow | None, beside: Beside | None) -> I
     evaluation, extension = inputs.evaluation, inputs.evaluation.extension
     title = say("{recipe} on {data}", recipe=inputs.recipe.name, data=inputs.recipe.data)
     yield f"# {escape(title)}"
-    yield from ("", escape(" ".join(findings(evaluation, row=row))), "")
+    yield from ("", escape(" ".join(findings(inputs, row=row))), "")
     yield escape(
         say(
             "{network}, {parameters} parameters; ranges in parentheses are {confidence} intervals.",

@@ -148,7 +148,7 @@ def _published(inputs: Inputs, row: PublishedRow | None) -> dict[str, Any]:
     is_published = inputs.recipe.published is not None  # a recipe that is changed or shortened loses its result
     return {
         "row": row,
-        "findings": findings(inputs.evaluation, row=row),
+        "findings": findings(inputs, row=row),
         "published_sentence": beside_published(inputs.test, row) if row else "",
         "gap": in_points(difference(row, compared)) if row else None,
         "alike": judged is not None,

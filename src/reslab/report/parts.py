@@ -124,7 +124,7 @@ def summarize(run: Run, *, language: LanguageName = "en") -> str:
     with speaking(read_language(language)):
         inputs = read_inputs(run)
         row = nearest_row(inputs.recipe, num_parameters=inputs.num_parameters)
-        return " ".join(findings(inputs.evaluation, row=row))
+        return " ".join(findings(inputs, row=row))
 
 
 def _features(inputs: Inputs) -> list[Picture]:
