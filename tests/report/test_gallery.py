@@ -17,7 +17,7 @@ from reslab.report.interactive import PLOTLY
 from reslab.report.plane import to_plane
 from reslab.report.printing import find_browser
 from reslab.report.sheets import make_sheet
-from reslab.runs import Features, HeatMaps, drop_exhibit, read_exhibit, write_exhibit
+from reslab.runs import Doubts, Features, HeatMaps, drop_exhibit, read_exhibit, write_exhibit
 from reslab.runs.gallery import NUM_DOUBTS
 
 
@@ -56,8 +56,28 @@ def test_what_is_missing_is_said_in_a_sentence(make_run, read_page):
     drop_exhibit(run.path, "test", HeatMaps)
     page = read_page(write_report(run))
     text = " ".join(page.text[""].split())
-    assert "Left out: heat maps. To have them, run pip install 'reslab[report]'; reslab evaluate run" in text
+    commands = f"pip install 'reslab[report]'; reslab evaluate {run.path}; reslab report {run.path}."
+    assert f"Left out: heat maps. To have them, run {commands}" in text
     assert "looks" not in page.text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_no_command_can_add_is_not_promised(make_run, read_page):
+    """A network without a layer of places, and labels of which a class has none in the test split."""
+    run = make_run(looked_at=True)
+    write_exhibit(run.path, "test", HeatMaps(np.empty(0, np.int64), np.empty((0, 0, 0), np.uint8)))
+    drop_exhibit(run.path, "test", Doubts)
+    evaluation = run.evaluation
+    test = evaluation.splits["test"]
+    *others, last = test.per_class
+    without = test.model_copy(update={"per_class": (*others, last.model_copy(update={"support": 0}))})
+    run.write_evaluation(evaluation.model_copy(update={"splits": {"test": without}}))
+    page = read_page(write_report(run))
+    text = " ".join(page.text[""].split())
+    assert "There are no heat maps: no layer of this network has spatial extent." in text
+    assert "There are no test images of 1 class, so no label is doubted." in text
+    assert "Left out" not in text
+    assert not {"looks", "doubts"} & set(page.text)
 
 
 @pytest.mark.usefixtures("undrawn")

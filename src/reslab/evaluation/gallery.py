@@ -35,7 +35,7 @@ def write_gallery(run: Run, split: SplitName, *, network: Network, images: Image
         write_exhibit(run.path, split, Features(sample, features.numpy()))
         looked = np.concatenate(choose_looks(predictions))
         maps = heat_maps(network.module, network.prepare(images.subset(looked).images[:]))
-        replace_exhibit(run, split, HeatMaps, None if maps is None else HeatMaps(looked, maps))
+        replace_exhibit(run, split, HeatMaps, None if maps is None else HeatMaps(looked[: len(maps)], maps))
         doubts = find_doubts(predictions)
         replace_exhibit(run, split, Doubts, doubts)
         chosen += [sample, looked, *([] if doubts is None else [doubts.indices[:NUM_DOUBTS]])]

@@ -23,7 +23,7 @@ BATCH = 16  # gradients need the activations of every layer
 def heat_maps(model: ImageClassifier, images: Tensor) -> NDArray[np.uint8] | None:
     """Compute heat maps (N, h, w) for the predicted classes, each scaled to a maximum of 255.
 
-    Evidence against the class counts as 0. None if captum is not installed or no layer has spatial extent.
+    Evidence against the class counts as 0. Empty if no layer has spatial extent; None if captum is not installed.
     """
     images = images.to(next(model.parameters()).device)
     with torch.no_grad():
@@ -33,7 +33,7 @@ def heat_maps(model: ImageClassifier, images: Tensor) -> NDArray[np.uint8] | Non
     except ModuleNotFoundError:
         return None
     if maps is None:
-        return None
+        return np.empty((0, 0, 0), np.uint8)
     heat = maps[:, 0].clamp(min=0)
     peaks = heat.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
     scaled: NDArray[np.uint8] = (255 * heat / peaks).round().byte().numpy()

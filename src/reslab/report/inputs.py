@@ -1,5 +1,6 @@
 """Everything that a report reads from a run folder, read once and checked for consistency."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ class Inputs(NamedTuple):
     """The contents of a run folder; predictions, names of files and examples are those of the test split."""
 
     name: str
+    path: Path
     recipe: Recipe
     origin: Recipe  # of the network that an extension began from; else the run's own
     environment: Environment
@@ -63,6 +65,7 @@ def read_inputs(run: Run) -> Inputs:
     known = read_exhibit(run.path, "test", Familiarities)
     inputs = Inputs(
         name=run.name,
+        path=run.path,
         recipe=run.recipe,
         origin=run.base_recipe,
         environment=run.environment,

@@ -37,7 +37,7 @@ class Doubt(NamedTuple):
 def looks(inputs: Inputs) -> dict[str, list[Look]]:
     """Return the heat maps of right and of wrong answers."""
     gallery = inputs.gallery
-    if gallery.heat_maps is None:
+    if gallery.heat_maps is None or not len(gallery.heat_maps.indices):
         return {}
     shown = gallery.shown["test"]
     found: dict[str, list[Look]] = {"right": [], "wrong": []}

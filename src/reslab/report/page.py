@@ -1,5 +1,6 @@
 """The page: everything put into one HTML file that opens offline."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -73,16 +74,26 @@ def render(
 
 
 def left_out(inputs: Inputs) -> list[str]:
-    """Say in a sentence what the page lacks, and which commands add it."""
-    again = f"reslab evaluate {inputs.name}; reslab report {inputs.name}"
-    if inputs.gallery.features is None:
+    """Say in sentences what the page lacks, and why or which commands add it."""
+    path, gallery, language = shlex.quote(str(inputs.path)), inputs.gallery, current_language().name
+    again = f"reslab evaluate {path}; reslab report {path}" + (f" --lang {language}" if language != "en" else "")
+    if gallery.features is None:
         return [say("Single images behind the figures were not kept: run {commands}.", commands=again)]
-    missing = [say("heat maps")] * (inputs.gallery.heat_maps is None)
-    missing += [say("doubtful labels")] * (inputs.gallery.doubts is None)
-    if not missing:
-        return []
-    commands = f"pip install 'reslab[report]'; {again}"
-    return [say("Left out: {what}. To have them, run {commands}.", what=listing(missing), commands=commands)]
+    found, missing = [], []
+    if gallery.heat_maps is None:
+        missing.append(say("heat maps"))
+    elif not len(gallery.heat_maps.indices):
+        found.append(say("There are no heat maps: no layer of this network has spatial extent."))
+    if gallery.doubts is None:
+        if absent := sum(each.support == 0 for each in inputs.test.per_class):
+            classes = counted(absent, "class")
+            found.append(say("There are no test images of {classes}, so no label is doubted.", classes=classes))
+        elif len(inputs.evaluation.classes) > 1:
+            missing.append(say("doubtful labels"))
+    if missing:
+        commands = f"pip install 'reslab[report]'; {again}"
+        found.append(say("Left out: {what}. To have them, run {commands}.", what=listing(missing), commands=commands))
+    return found
 
 
 def _file(name: str) -> str:

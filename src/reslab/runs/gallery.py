@@ -28,7 +28,10 @@ class Features(NamedTuple):
 
 
 class HeatMaps(NamedTuple):
-    """Evidence of each place for the predicted class: maps (M, H, W) uint8, each with a maximum of 255."""
+    """Evidence of each place for the predicted class: maps (M, H, W) uint8, each with a maximum of 255.
+
+    Empty if no layer of the network has spatial extent.
+    """
 
     indices: NDArray[np.int64]
     maps: NDArray[np.uint8]
