@@ -270,7 +270,7 @@ class OtherData(Part):
     """`evaluation-NAME.json`: a run's network on labelled images that are not its own test split.
 
     `own` is the accuracy on the run's test images of the same classes, `change` the accuracy here minus `own`; both are
-    absent if the test split has not been evaluated. If images pair by name, both are over the `num_paired` pairs.
+    absent if the test split has not been evaluated. If images pair, both are over the `num_paired` pairs.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION

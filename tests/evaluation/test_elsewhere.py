@@ -82,6 +82,15 @@ def test_pictures_of_one_name_are_paired_whatever_their_ending(run, tmp_path):
     assert (found.change.value, found.own.value) == (0, found.figures.accuracy.value)  # the very same images
 
 
+@pytest.mark.parametrize(("data", "num"), [("digits:1,4,7", 108), ("digits:1,4", 72)])
+def test_the_run_s_own_test_images_are_paired_without_names(run, data, num):
+    assert run.read_names("test") is None
+    found, _ = evaluate_elsewhere(run, data=data)
+    assert found.num_paired == found.figures.num_images == num
+    assert found.change.value == 0
+    assert found.own.value == found.figures.accuracy.value
+
+
 def test_images_that_share_names_by_chance_are_not_paired(run, tmp_path):
     folder = write_pictures(tmp_path / "all", classes=("1", "4", "7"))
     own = run.read_predictions("test")
