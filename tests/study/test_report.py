@@ -5,18 +5,23 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from matplotlib.axes import Axes
 
 from reslab.errors import UserError
-from reslab.recipe.recipe import Published
+from reslab.recipe.recipe import EarlyStopping, Published, derive
 from reslab.records import Segment
 from reslab.runs import Run
 from reslab.study import Study, verdict
+from reslab.study.charts import draw
 from reslab.study.plan import find_missing, make_jobs
 from reslab.study.report import StudyReport, write_study_report
-from reslab.study.results import average_seconds, read_results
+from reslab.study.results import average_seconds, judge_row, read_results
+from reslab.study.spec import pick_row
 from reslab.words import NBSP
 
 NUMBER = r"\d+\.\d\d"
@@ -136,6 +141,31 @@ def test_scaled_runs_claim_no_verdict(study: Study, copied: Path) -> None:
     for line in written.markdown.read_text(encoding="utf-8").splitlines():
         assert not re.search(r"\| (reproduced|better|worse)", line)
     assert all(line["epochs_scale"] == "0.5" for line in read_csv(written).values())
+
+
+def test_the_plot_and_the_table_have_the_same_intervals(
+    study: Study, ran: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where two seeds agree: then the number of images sets the width."""
+    drawn: list[Any] = []
+    monkeypatch.setattr(Axes, "errorbar", lambda self, x, y, *, yerr, **looks: drawn.append((y, yerr)))
+    results = read_results(study, out=ran)
+    runs = {label: runs[:1] * 2 for label, runs in results.runs.items()}
+    draw(replace(results, runs=runs))
+    for (mean, width), (label, found) in zip(drawn, runs.items(), strict=True):
+        line = judge_row(study, pick_row(study, label), "error", found, scaled=False)
+        assert line.test is not None
+        assert line.test.half_width
+        assert (mean, width) == (pytest.approx(100 * line.test.mean), pytest.approx(100 * line.test.half_width))
+
+
+def test_whose_weights_are_measured_is_said_of_rows_that_stop_early(study: Study, ran: Path) -> None:
+    results = read_results(study, out=ran)
+    assert results.kept == "the weights of the last epoch"
+    (run,) = results.runs["relu"][:1]
+    recipe = derive(run.recipe, name="early", validation=10, early_stopping=EarlyStopping(patience=1))
+    early = replace(results, runs={**results.runs, "relu": [replace(run, recipe=recipe)]})
+    assert early.kept.endswith("or, with early stopping, of the best on the validation images")
 
 
 def test_what_is_not_finished_is_counted_and_left_out(study: Study, copied: Path) -> None:

@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from reslab.report.pictures import Picture
-from reslab.study.results import MeasuredRun, Results
-from reslab.study.verdict import Sample
+from reslab.study.results import MeasuredRun, Results, sample_of
 
 # Okabe and Ito's colours; the dashes keep many rows apart, also without colour.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
@@ -34,7 +33,7 @@ _STYLE: dict[Any, Any] = {
 
 def draw(results: Results) -> list[Picture]:
     """Draw the training curves of the rows that have run, and the gradients if they were measured."""
-    pictures = [_curves({label: runs for label, runs in results.runs.items() if runs})]
+    pictures = [_curves({label: runs for label, runs in results.runs.items() if runs}, kept=results.kept)]
     if results.gradients:
         pictures.append(_gradients(results.gradients))
     return pictures
@@ -55,7 +54,7 @@ def _axes(name: str, found: dict[str, bytes]) -> Iterator[Axes]:
         found[name] = buffer.getvalue()
 
 
-def _curves(rows: Mapping[str, Sequence[MeasuredRun]]) -> Picture:
+def _curves(rows: Mapping[str, Sequence[MeasuredRun]], *, kept: str) -> Picture:
     found: dict[str, bytes] = {}
     ends = []
     with _axes("curves", found) as axes:
@@ -65,11 +64,10 @@ def _curves(rows: Mapping[str, Sequence[MeasuredRun]]) -> Picture:
             errors = np.array([[100 * (1 - epoch.train_accuracy) for epoch in run.log[:shortest]] for run in runs])
             curve = errors.mean(axis=0)
             axes.plot(np.arange(1, shortest + 1), curve, dashes, color=color, lw=1.3, label=label)
-            test = Sample(tuple(100 * run.value("error") for run in runs))
-            axes.errorbar(
-                end * (1 + 0.012 * place), test.mean, yerr=test.half_width, color=color, fmt="o", ms=4, capsize=2
-            )
-            ends.append(f"{label} {curve[0]:.3g} to {curve[-1]:.3g}, test {test.mean:.3g}")
+            test = sample_of(runs, "error", "test")
+            mean, width = 100 * test.mean, None if test.half_width is None else 100 * test.half_width
+            axes.errorbar(end * (1 + 0.012 * place), mean, yerr=width, color=color, fmt="o", ms=4, capsize=2)
+            ends.append(f"{label} {curve[0]:.3g} to {curve[-1]:.3g}, test {mean:.3g}")
         axes.set(xlabel="epoch", ylabel="error (%)", xlim=(0, None), ylim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return Picture(
@@ -78,7 +76,7 @@ def _curves(rows: Mapping[str, Sequence[MeasuredRun]]) -> Picture:
         alt=f"Training error over the epochs, in percent: {'; '.join(ends)}.",
         title="Training error of every row.",
         caption="The mean over the seeds, on augmented images while the weights still change. The dots at the end are "
-        "the test errors of the last epoch's weights, with the interval where there are several seeds.",
+        f"the test errors with {kept}, with the interval where there are several seeds.",
     )
 
 

@@ -68,7 +68,7 @@ def _headline(results: Results) -> Iterator[str]:
             "on a published result. Rows may be compared with each other, at this length."
         )
     yield (
-        f"Ours is the mean over seeds, with the weights of the last epoch, ± a {percent(CONFIDENCE, decimals=0)} "
+        f"Ours is the mean over seeds, with {results.kept}, ± a {percent(CONFIDENCE, decimals=0)} "
         "interval of that mean (Student's), at least the standard error due to the number of images; one seed has no "
         "interval, fewer than three no verdict. Only the evaluation opened the test split."
     )

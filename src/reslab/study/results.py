@@ -91,6 +91,13 @@ class Results:
     def num_runs(self) -> int:
         return sum(map(len, self.runs.values()))
 
+    @property
+    def kept(self) -> str:
+        """Which weights the runs have kept."""
+        stops_early = any(run.recipe.early_stopping for runs in self.runs.values() for run in runs)
+        best = " or, with early stopping, of the best on the validation images" if stops_early else ""
+        return f"the weights of the last epoch{best}"
+
 
 def read_results(study: Study, *, out: Path) -> Results:
     """Read the runs of a study from its folder.
@@ -173,7 +180,7 @@ def judge_row(study: Study, row: Row, metric: Metric, runs: Sequence[MeasuredRun
     published = row.published.get(metric)
     if not runs:
         return Line(row, metric, published, None, None, RowVerdict("no run yet"))
-    test, train = _sample(runs, metric, "test"), _sample(runs, metric, "train")
+    test, train = sample_of(runs, metric, "test"), sample_of(runs, metric, "train")
     if published is None:
         verdict = RowVerdict("nothing published")
     elif scaled:
@@ -184,13 +191,14 @@ def judge_row(study: Study, row: Row, metric: Metric, runs: Sequence[MeasuredRun
     return Line(row, metric, published, test, train, verdict)
 
 
-def _sample(runs: Sequence[MeasuredRun], metric: Metric, split: SplitName) -> Sample:
+def sample_of(runs: Sequence[MeasuredRun], metric: Metric, split: SplitName) -> Sample:
+    """Collect a metric of a row's seeds, with the standard error due to the number of images."""
     return Sample(tuple(run.value(metric, split) for run in runs), fmean(run.error(metric, split) for run in runs))
 
 
 def _question(study: Study, contrast: Contrast, runs: dict[str, list[MeasuredRun]]) -> ContrastResult:
     def difference(split: SplitName) -> Difference:
-        first, second = (_sample(runs[label], study.metric, split) for label in (contrast.first, contrast.second))
+        first, second = (sample_of(runs[label], study.metric, split) for label in (contrast.first, contrast.second))
         return subtract(first, second)
 
     return ContrastResult(contrast, difference("test"), difference("train"))
