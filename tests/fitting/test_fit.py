@@ -1,6 +1,7 @@
 """`fit` from a folder of pictures to a run like any other."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from reslab.fitting import Fitted, choice, fit
 from reslab.fitting.sentences import _advice, summarize
 from reslab.network.network import Network
 from reslab.pretrained import Pretrained
-from reslab.records import Candidate, Candidates
+from reslab.records import Candidate, Candidates, ClassFigures, Estimate
 from reslab.runs import Run, lock
 from reslab.training import train
 
@@ -51,6 +52,24 @@ def pictures(tmp_path: Path) -> Path:
 def test_one_mistake_does_not_make_a_class_the_weakest(wrong: int, advice: str) -> None:
     candidates = Candidates.model_construct(candidates=())
     assert _advice("1", 12, candidates, wrong=wrong, total=30, path="run").startswith(f"Next: {advice}")
+
+
+def test_a_class_without_test_images_is_not_the_weakest() -> None:
+    matrix = np.array([[9, 0, 1], [0, 0, 0], [4, 0, 6]])
+    half = Estimate(value=0.5, low=0.4, high=0.6)
+    recalls = (half.model_copy(update={"value": value}) for value in (0.9, 0.0, 0.6))
+    per_class = tuple(
+        ClassFigures(precision=half, recall=recall, f1=half, support=support)
+        for recall, support in zip(recalls, matrix.sum(1).tolist(), strict=True)
+    )
+    test = SimpleNamespace(accuracy=half, per_class=per_class, confusion_matrix=matrix, num_images=20)
+    run: Any = SimpleNamespace(
+        evaluation=SimpleNamespace(splits={"test": test}, classes=("a", "b", "c")),
+        candidates=Candidates.model_construct(candidates=()),
+        environment=SimpleNamespace(data=()),
+        path="run",
+    )
+    assert summarize(run).advice.startswith("Next: add pictures of “c”, its weakest class")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from reslab.cli.show import _metric
-from reslab.records import AnsweredFigures, Epoch, Estimate, SetFigures
+from reslab.records import AnsweredFigures, ClassFigures, Epoch, Estimate, SetFigures
 from reslab.report import tables
 from reslab.runs import Predictions
 
@@ -58,6 +58,29 @@ def test_a_promise_is_kept_or_not_or_the_interval_cannot_tell():
     assert table.rows[1][3].text.replace("\u00a0", " ") == "1.25 classes in a set on average, one in 75.0 % of the sets"
     test.class_sets = [sets[0].model_copy(update={"size": 1.0, "single": 1.0})]
     assert tables.promise_table(evaluation).rows[1][3].text == "every set holds one class"
+
+
+def test_of_no_images_there_is_no_share():
+    """The third class has no test image, and no image was taken for the second one."""
+    none, half = Estimate(value=0, low=0, high=1), Estimate(value=0.5, low=0.1, high=0.9)
+    per_class = [
+        ClassFigures(precision=half, recall=half, f1=half, support=2),
+        ClassFigures(precision=none, recall=half, f1=half, support=1),
+        ClassFigures(precision=half, recall=none, f1=none, support=0),
+    ]
+    sets = SetFigures(promised=0.9, covered=half, size=1, single=1, per_class=(half, half, none))
+    figures: Any = SimpleNamespace(
+        confusion_matrix=[[1, 0, 1], [1, 0, 0], [0, 0, 0]], per_class=per_class, class_sets=[sets]
+    )
+    table = tables.class_table(figures, classes="abc")
+    assert [[cell.text == "–" for cell in row[2:5]] for row in table.rows] == [
+        [False, False, False],
+        [True, False, False],
+        [False, True, True],
+    ]
+    assert table.rows[2][3] == ("–", "", -1)  # and sorts as a number
+    covered = tables.coverage_table(SimpleNamespace(splits={"test": figures}, classes="abc"))
+    assert [row[1].text.replace("\u00a0", " ") for row in covered.rows] == ["50.00 %", "50.00 %", "–"]
 
 
 def test_reliability_by_hand():

@@ -30,7 +30,7 @@ def summarize(run: Run, found: Report | None = None) -> Summary:
     evaluation = run.evaluation
     test, classes = evaluation.splits["test"], evaluation.classes
     counts = evaluation.splits["train"].per_class if "train" in evaluation.splits else test.per_class
-    worst = int(np.array([each.recall.value for each in test.per_class]).argmin())
+    worst = int(np.array([each.recall.value if each.support else np.inf for each in test.per_class]).argmin())
     advice = _advice(
         classes[worst],
         counts[worst].support,

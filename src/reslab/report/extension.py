@@ -8,7 +8,7 @@ from reslab.language import grouped, say, short
 from reslab.measure.estimates import proportion
 from reslab.records import Estimate, ExtensionFigures, NewClass
 from reslab.report.inputs import Inputs
-from reslab.report.tables import Cell, Table, in_percent
+from reslab.report.tables import Cell, Table, class_cells, count_called, in_percent, share_in_percent
 from reslab.words import NBSP, counted, interval, percent, points
 
 
@@ -81,9 +81,9 @@ def _old_table(inputs: Inputs, extension: ExtensionFigures) -> Table:
     rows = [
         (
             Cell(name),
-            in_percent(each.before),
-            in_percent(each.after),
-            Cell(points(each.after.value - each.before.value)),
+            share_in_percent(each.before, among=figures.support),
+            share_in_percent(each.after, among=figures.support),
+            Cell(points(each.after.value - each.before.value) if figures.support else "–"),
             Cell(grouped(figures.support)),
         )
         for name, each, figures in columns
@@ -126,8 +126,9 @@ def _new_sentence(inputs: Inputs, num_old: int) -> str:
 
 
 def _new_table(inputs: Inputs, extension: ExtensionFigures) -> Table:
-    names = inputs.evaluation.classes[extension.num_old :]
-    rows = tuple(_new_row(name, each) for name, each in zip(names, extension.new_classes, strict=True))
+    num_old = extension.num_old
+    names, called = inputs.evaluation.classes[num_old:], count_called(inputs.test)[num_old:]
+    rows = tuple(_new_row(*row) for row in zip(names, extension.new_classes, called, strict=True))
     header = (
         *(say("Class"), say("Most often taken for"), say("Precision"), say("Recall")),
         *(say("F1"), say("Taken for an old class")),
@@ -135,11 +136,11 @@ def _new_table(inputs: Inputs, extension: ExtensionFigures) -> Table:
     return Table(header, rows, num_text_columns=2)
 
 
-def _new_row(name: str, each: NewClass) -> tuple[Cell, ...]:
+def _new_row(name: str, each: NewClass, called: int) -> tuple[Cell, ...]:
     shares = (f"{error.mistaken_for} ({percent(error.share.value, decimals=1)})" for error in each.errors)
     errors = ", ".join(share.replace(" ", NBSP) for share in shares)  # lines break only between them
-    figures = (each.figures.precision, each.figures.recall, each.figures.f1, each.taken_for_old)
-    return (Cell(name), Cell(errors or say("none")), *map(in_percent, figures))
+    taken = share_in_percent(each.taken_for_old, among=each.figures.support)
+    return (Cell(name), Cell(errors or say("none")), *class_cells(each.figures, called=called), taken)
 
 
 def _prior_sentence(extension: ExtensionFigures) -> str:

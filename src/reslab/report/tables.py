@@ -17,6 +17,7 @@ from reslab.recipe.published import CIFAR10_NETWORKS
 from reslab.records import (
     SPLITS,
     Candidates,
+    ClassFigures,
     Epoch,
     Estimate,
     Evaluation,
@@ -88,6 +89,11 @@ def _markdown_row(cells: Sequence[str]) -> str:
 def in_percent(estimate: Estimate) -> Cell:
     """Show a fraction with its interval in percent."""
     return Cell(figure_alone(estimate), interval(estimate.low, estimate.high))
+
+
+def share_in_percent(estimate: Estimate, *, among: int) -> Cell:
+    """Show a fraction as `in_percent` does; among no images at all, a dash, which sorts last."""
+    return in_percent(estimate) if among else Cell("–", order=-1)
 
 
 def in_nats(estimate: Estimate) -> Cell:
@@ -185,17 +191,28 @@ def num_wrong(figures: Figures) -> int:
 
 def class_table(figures: Figures, *, classes: Sequence[str]) -> Table:
     """List the metrics of each class of one split, numbered from 1 as in the matrices."""
+    columns = zip(classes, figures.per_class, count_called(figures), strict=True)
     rows = tuple(
-        (
-            Cell(str(number)),
-            Cell(name),
-            *map(in_percent, (row.precision, row.recall, row.f1)),
-            Cell(grouped(row.support)),
-        )
-        for number, (name, row) in enumerate(zip(classes, figures.per_class, strict=True), 1)
+        (Cell(str(number)), Cell(name), *class_cells(row, called=called), Cell(grouped(row.support)))
+        for number, (name, row, called) in enumerate(columns, 1)
     )
     header = (say("No."), say("Class"), say("Precision"), say("Recall"), say("F1"), say("Images"))
     return Table(header, rows, num_text_columns=2)
+
+
+def count_called(figures: Figures) -> list[int]:
+    """Count the images that were classified as each class."""
+    called: list[int] = np.sum(figures.confusion_matrix, axis=0).tolist()
+    return called
+
+
+def class_cells(figures: ClassFigures, *, called: int) -> tuple[Cell, Cell, Cell]:
+    """Show precision, recall and F1 of a class; `called` images were classified as this class."""
+    return (
+        share_in_percent(figures.precision, among=called),
+        share_in_percent(figures.recall, among=figures.support),
+        share_in_percent(figures.f1, among=figures.support),
+    )
 
 
 # ---- promises
@@ -243,12 +260,15 @@ def _kept(promised: float, found: Estimate) -> Cell:
 
 def coverage_table(evaluation: Evaluation) -> Table | None:
     """List the share of sets that contain the true class, by class; the promise is about all classes together."""
-    sets = evaluation.splits["test"].class_sets
-    if not sets:
+    test = evaluation.splits["test"]
+    if not (sets := test.class_sets):
         return None
     header = (say("Class"), *(say("{share} promised", share=_share(each.promised)) for each in sets))
-    columns = zip(evaluation.classes, *(each.per_class for each in sets), strict=True)
-    return Table(header, tuple((Cell(name), *map(in_percent, row)) for name, *row in columns))
+    columns = zip(evaluation.classes, test.per_class, *(each.per_class for each in sets), strict=True)
+    rows = (
+        (Cell(name), *(share_in_percent(each, among=figures.support) for each in row)) for name, figures, *row in columns
+    )
+    return Table(header, tuple(rows))
 
 
 def _share(promised: float) -> str:
