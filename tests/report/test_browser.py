@@ -11,7 +11,7 @@ import select
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -186,17 +186,25 @@ def test_names_under_a_matrix_are_turned_only_where_they_do_not_fit(lean, make_r
     assert set(browser.evaluate(ANGLES)) == {"0"}
 
 
-def test_a_matrix_of_many_classes_is_drawn(lean, tmp_path, browser):
-    def enlarge(found: re.Match[str]) -> str:
-        data, num = json.loads(found[1]), 400
-        data["classes"] = [str(number) for number in range(num)]
-        data["splits"]["test"]["matrix"] = np.eye(num, dtype=int).tolist()
-        return found[0].replace(found[1], json.dumps(data))
+def change_data(page: Path, out: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """Write a page with other data."""
 
-    html = (lean.path / "report.html").read_text(encoding="utf-8")
-    page = tmp_path / "many.html"
-    page.write_text(re.sub('id="data">(.*?)</script>', enlarge, html, count=1), encoding="utf-8")
-    browser.open(page, width=1200)
+    def replace(found: re.Match[str]) -> str:
+        data = json.loads(found[1])
+        change(data)
+        return found[0].replace(found[1], json.dumps(data).replace("<", r"\u003c"))
+
+    html = page.read_text(encoding="utf-8")
+    out.write_text(re.sub('id="data">(.*?)</script>', replace, html, count=1), encoding="utf-8")
+    return out
+
+
+def test_a_matrix_of_many_classes_is_drawn(lean, tmp_path, browser):
+    def enlarge(data: dict[str, Any]) -> None:
+        data["classes"] = [str(number) for number in range(400)]
+        data["splits"]["test"]["matrix"] = np.eye(400, dtype=int).tolist()
+
+    browser.open(change_data(lean.path / "report.html", tmp_path / "many.html", enlarge), width=1200)
     assert browser.complaints() == []
     assert browser.evaluate("document.querySelectorAll('.chart[data-split=test] .heatmaplayer image').length") == 1
 
@@ -304,6 +312,21 @@ def test_published_networks_are_sorted_by_what_their_figures_mean(rich, browser)
         orders = browser.evaluate(f"{cells}.map(cell => Number(cell.dataset.order))")
         assert len(orders) > 10
         assert orders == sorted(orders, reverse=True)
+
+
+@pytest.mark.parametrize(("value", "parameters"), [(0.99, 1e9), (0.5, 1e3)])
+def test_the_run_and_its_interval_lie_inside_the_chart_of_networks(value, parameters, rich, tmp_path, browser):
+    def move(data: dict[str, Any]) -> None:
+        field = data["field"]
+        field |= {"low": value - 0.05, "high": value + 0.01}
+        field["accuracy"][-1], field["parameters"][-1] = value, parameters
+
+    browser.open(change_data(rich.path / "report.html", tmp_path / "moved.html", move), width=1200)
+    layout = "document.querySelector('[data-chart=field]')._fullLayout"
+    bottom, top = browser.evaluate(f"{layout}.yaxis.range")
+    left, right = browser.evaluate(f"{layout}.xaxis.range")
+    assert bottom < value - 0.05 < value + 0.01 < top
+    assert left < math.log10(parameters) < right
 
 
 def test_the_cursor_of_the_curves_shows_all_series(rich, browser):

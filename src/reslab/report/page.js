@@ -246,15 +246,15 @@ const KINDS = {
     // If there is room, all points are named; else this run and the row that it is compared with.
     const isNamed = row => row === ours || row === nearest || div.clientWidth > 700;
     const onTheRight = row => row === ours || row === nearest || parameters[row] < 3e5 || parameters[row] > 3e7 || names[row].startsWith('ResNeXt');
-    const bottom = Math.min(0.91, accuracy[ours] - 0.01);
+    const bottom = Math.min(0.91, accuracy[ours] - 0.01, low - 0.002), top = Math.max(0.965, ...accuracy.map(value => value + 0.002), high + 0.002);
     return {
       traces: [{x: parameters, y: accuracy, mode: 'markers+text', hovertext: names.map(plain), showlegend: false,
         text: names.map((name, row) => isNamed(row) ? `\u00a0${row === ours || row === nearest ? `<b>${plain(name)}</b>` : plain(name)}\u00a0` : ''),
         textposition: names.map((_, row) => onTheRight(row) ? 'middle right' : 'middle left'), textfont: {size: 11},
         marker: {size: names.map((_, row) => row === ours ? 13 : 9), color: names.map((_, row) => color(row === ours ? 1 : row === nearest ? 2 : 0)), symbol: names.map((_, row) => row === ours ? 'diamond' : 'circle')},
         hovertemplate: `%{hovertext}<br>${say('{parameters} parameters, {accuracy}', {parameters: '%{x:.3s}', accuracy: '%{y:.2%}'})}<extra></extra>`}, range],
-      layout: layout({height: 440, hovermode: 'closest', yaxis: axis(say('test accuracy'), {tickformat: '.0%', range: [bottom, 0.965]}),
-        xaxis: axis(say('parameters'), {type: 'log', tickformat: '.1~s', dtick: 1, range: [Math.log10(Math.min(...parameters, 2e5) * 0.7), Math.log10(3e8)]})}),
+      layout: layout({height: 440, hovermode: 'closest', yaxis: axis(say('test accuracy'), {tickformat: '.0%', range: [bottom, top]}),
+        xaxis: axis(say('parameters'), {type: 'log', tickformat: '.1~s', dtick: 1, range: [Math.log10(Math.min(...parameters, 2e5) * 0.7), Math.log10(Math.max(...parameters, 2e8) * 1.5)]})}),
       steps: names.length,
       go(div, place) {
         hover(div, [{curveNumber: 0, pointNumber: place}]);

@@ -140,7 +140,7 @@ def _matrix(inputs: Inputs, split: SplitName, by_row: bool) -> Picture:
     num_old = inputs.evaluation.extension.num_old if inputs.evaluation.extension else 0
     kind = say("percent of each true class") if by_row else say("number of images")
     how = [say("Rows are true classes, columns predicted ones.")]
-    how += [say("Each row sums to 100, so the diagonal is the recall of each class.")] * by_row
+    how += [say("Each row with images sums to 100, so the diagonal is the recall of each class.")] * by_row
     how += [say("Lines divide the old classes from the new ones.")] * bool(num_old)
     how += [say("Empty cells are 0.")] * (len(classes) <= figures.NUMBERS_UP_TO)
     how += [say("The colour grows with the square root, so that rare confusions show.")]
