@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reslab.language import read_language, speaking
 from reslab.report import figures
 
 
@@ -130,6 +131,31 @@ def test_continuous_rates_stand_in_a_strip_below(drawn):
 @pytest.mark.parametrize("rates", [None, np.zeros(1)])
 def test_a_single_epoch_is_drawn(rates):
     assert size_of(figures.learning_curve({"training": np.array([0.5])}, label="loss", rates=rates))[0] == 900
+
+
+def test_many_curves_all_look_different(drawn):
+    figures.learning_curve({str(number): np.ones(20) for number in range(30)}, label="loss")
+    looks = [(line.get_color(), line.get_linestyle()) for line in drawn[0].axes[0].lines]
+    assert len(set(looks)) == 30
+    assert looks[:6] == [
+        ("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"), ("#56B4E9", "-"), ("#E69F00", "--"),
+    ]  # fmt: skip
+
+
+def test_names_that_begin_with_an_underscore_stay_in_the_legend(drawn):
+    figures.learning_curve({"_a": np.ones(3), "b": np.ones(3)}, label="loss")
+    figures.scatter(np.zeros((2, 2)), labels=np.array([0, 1]), classes=["_a", "b"])
+    for legend in (drawn[0].axes[0].get_legend(), *drawn[1].legends):
+        assert [text.get_text() for text in legend.get_texts()] == [" _a", "b"]
+
+
+def test_numbers_on_russian_plots_have_a_comma(drawn):
+    curve = np.array([0.0, 1.0])
+    with speaking(read_language("ru")):
+        figures.learning_curve({"a": np.ones(20)}, label="", marks=[(0, 0.1), (10, 0.001)])
+        figures.prior_curves(curve, curves={"a": curve}, band=(curve, curve), chosen=0.25)
+    texts = [text.get_text() for figure in drawn for text in figure.axes[0].texts]
+    assert texts == ["0,1", "0,001", "0,25"]
 
 
 # ---- the rest

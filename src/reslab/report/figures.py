@@ -8,7 +8,7 @@ Axes: C channels, H rows, W columns, K classes.
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import cycle
+from itertools import cycle, product
 from typing import Any
 
 import matplotlib
@@ -31,8 +31,10 @@ LARGEST = 96  # pixels of a thumbnail; smaller images stay as they are and the p
 _HALF, _FULL = 450, 900
 _PIXELS_PER_INCH = 100
 _BLUE, _INK, _FAINT = "#0072B2", "#222222", "#8a8a8a"
-_LOOKS = ((_BLUE, "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"), ("#56B4E9", "-"), ("#E69F00", "--"))
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F", "#B2182B", "#7B4FA3")
+_DASHES = ("-", "--", "-.", ":")
+_FIRST = ((_BLUE, "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"), ("#56B4E9", "-"), ("#E69F00", "--"))
+_LOOKS = tuple(dict.fromkeys((*_FIRST, *((color, dashes) for dashes, color in product(_DASHES, _COLORS)))))
 _MARKS = ("o", "s", "D", "P", "^", "*", "X", "v", "p", "h")
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -102,7 +104,7 @@ def learning_curve(
         for (name, values), (color, dashes) in zip(curves.items(), cycle(_LOOKS), strict=False):
             marker = "o" if len(values) <= 15 else None
             epochs = np.arange(1, len(values) + 1)
-            main.plot(epochs, values, dashes, color=color, label=name, marker=marker, ms=3, lw=1.4)
+            main.plot(epochs, values, dashes, color=color, label=_in_legend(name), marker=marker, ms=3, lw=1.4)
         most = max(map(len, curves.values()))
         main.set(ylabel=label, xlim=(0, max(1.02 * most, most + 0.3)))
         main.grid(axis="y")
@@ -121,6 +123,11 @@ def _two_rows(figure: Figure, ratio: int) -> tuple[Axes, Axes]:
     return above, below
 
 
+def _in_legend(name: str) -> str:
+    """Keep a name in the legend: matplotlib leaves out those that begin with an underscore."""
+    return f" {name}" if name.startswith("_") else name
+
+
 def _mark_rates(axes: Axes, marks: Sequence[tuple[int, float]]) -> None:
     written = -np.inf
     for place, rate in marks:
@@ -128,7 +135,7 @@ def _mark_rates(axes: Axes, marks: Sequence[tuple[int, float]]) -> None:
             axes.axvline(place, color=_FAINT, lw=0.8, ls=(0, (4, 3)), zorder=1)
         # A label too close to the previous one would overlap it.
         if (place - written) / axes.get_xlim()[1] > 0.1:
-            axes.text(place, 1.01, f"{rate:.3g}", transform=axes.get_xaxis_transform(), ha="center", size=7)
+            axes.text(place, 1.01, short(rate, 3), transform=axes.get_xaxis_transform(), ha="center", size=7)
             written = place
 
 
@@ -155,7 +162,7 @@ def prior_curves(
         figure = _new(_HALF, 320)
         axes = figure.subplots()
         axes.axvline(chosen, color=_FAINT, lw=0.8, ls=(0, (4, 3)), zorder=1)
-        axes.text(chosen, 1.01, f"{chosen:g}", transform=axes.get_xaxis_transform(), ha="center", size=7)
+        axes.text(chosen, 1.01, short(chosen), transform=axes.get_xaxis_transform(), ha="center", size=7)
         axes.fill_between(taus, *band, color=_BLUE, alpha=0.12, lw=0)
         for place, ((name, values), (color, dashes)) in enumerate(zip(curves.items(), cycle(_LOOKS), strict=False)):
             axes.plot(taus, values, dashes, color=color, label=name, marker="o", ms=3, lw=1.2 if place else 2)
@@ -318,7 +325,7 @@ def scatter(points: NDArray[np.float64], *, labels: NDArray[np.int64], classes: 
         for label, name in enumerate(classes):
             here = points[labels == label]
             color, mark = _COLORS[label % len(_COLORS)], _MARKS[(label + label // len(_MARKS)) % len(_MARKS)]
-            name = short_name(name, number=label + 1)
+            name = _in_legend(short_name(name, number=label + 1))
             axes.scatter(here[:, 0], here[:, 1], s=14, color=color, marker=mark, lw=0, alpha=0.8, label=name)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
