@@ -336,8 +336,11 @@ class Candidate(Part):
     @property
     def why_left_out(self) -> str:
         """Why it was left out; empty if it was not."""
-        if self.left_out is None or self.would_take is None:
-            return self.left_out or ""
+        if self.left_out is None:
+            return ""
+        if self.would_take is None:
+            what, joint, why = self.left_out.partition(": ")
+            return f"{say(what)}{joint}{why}"
         time = duration(self.would_take)
         return say("{what} would take about {time}, more than was left", what=say(self.left_out), time=time)
 

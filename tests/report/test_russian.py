@@ -14,6 +14,7 @@ from reslab.language import read_language, say, speaking
 from reslab.records import Candidate
 from reslab.report import write_report
 from reslab.report.card import FILES
+from reslab.report.words import MORE, source_words
 from reslab.words import counted, figure_alone, listing, percent, points
 
 SOURCE = Path(reslab.__file__).parent
@@ -103,7 +104,26 @@ def test_what_a_fit_chose_from_is_named_in_russian():
     with speaking(read_language("ru")):
         assert candidate.words == "efficientnet_lite0, сторона 128 пикс., с полями"
     assert candidate.words == "efficientnet_lite0 at 128 pixels, padded"
+    failed = candidate.model_copy(update={"left_out": "a trained network beside it: the disk is full: 0 bytes left"})
+    assert failed.why_left_out == "a trained network beside it: the disk is full: 0 bytes left"
+    with speaking(read_language("ru")):
+        assert failed.why_left_out == "обученная сеть рядом с ней: the disk is full: 0 bytes left"
     slow = candidate.model_copy(update={"left_out": "its logistic regression", "would_take": 30.0})
     assert slow.why_left_out == "its logistic regression would take about 30.0\u00a0s, more than was left"
     with speaking(read_language("ru")):
         assert slow.why_left_out == "логистическая регрессия: нужно около 30,0\u00a0с, больше, чем оставалось"
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("imported", "импорт"),
+        ("reslab fit, without pretrained networks", "reslab fit, без предобученных сетей"),
+        (MORE.format(base="digits"), "reslab extend, дообучение сети digits"),
+        ("He et al. 2015", "He et al. 2015"),
+    ],
+)
+def test_where_a_recipe_comes_from_is_named_in_russian(source, said):
+    assert source_words(source) == source
+    with speaking(read_language("ru")):
+        assert source_words(source) == said

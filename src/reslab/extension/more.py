@@ -10,6 +10,7 @@ from reslab.extension.methods import RESET, channels_of, limit_length, num_held_
 from reslab.recipe.networks import Fusion
 from reslab.recipe.recipe import LinearHead, Recipe, StartingWeights, derive
 from reslab.records import Weights
+from reslab.report.words import MORE
 from reslab.runs import Run
 from reslab.training.seen import are_redrawn
 
@@ -47,7 +48,7 @@ def plan_more(
     draft = derive(
         training,
         name=f"{base.name}-more",
-        source=f"reslab extend, of a network trained by {base.name}",
+        source=MORE.format(base=base.name),
         data=joined,
         model=weights.model,
         channels=channels_of(weights),

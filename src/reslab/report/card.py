@@ -7,7 +7,7 @@ from reslab.recipe.recipe import Recipe
 from reslab.records import Evaluation, Weights
 from reslab.report.findings import gain
 from reslab.report.tables import calibration_sentence, markdown_table, promise_table, split_words
-from reslab.report.words import method_words
+from reslab.report.words import method_words, source_words
 from reslab.runs import Run
 from reslab.words import counted, figure, markdown, markdown_code, percent, yaml
 
@@ -109,12 +109,13 @@ def _facts(recipe: Recipe, weights: Weights) -> list[str]:
         side=weights.image_size,
     )
     start = say("the ImageNet weights of {network}", network=recipe.pretrained)
+    source = markdown(source_words(recipe.source))
     facts = [
         (say("Images"), images),
         (say("Trained on"), markdown_code(recipe.data)),
         *([(say("Starts from"), start)] if recipe.pretrained else []),
         *([(say("Method"), method_words(recipe.extension.method))] if recipe.extension else []),
-        *([] if recipe.extension or recipe.imported else [(say("Source of the recipe"), markdown(say(recipe.source)))]),
+        *([] if recipe.extension or recipe.imported else [(say("Source of the recipe"), source)]),
         (say("Probabilities"), _calibration(weights)),
         (say("Sets of classes"), _class_sets(weights)),
         (say("Classes, in the order of the logits"), ", ".join(map(markdown, weights.classes))),

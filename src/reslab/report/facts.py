@@ -18,6 +18,7 @@ from reslab.report.words import (
     old_data_words,
     optimizer_words,
     sampling_words,
+    source_words,
     standardize_words,
 )
 from reslab.words import counted, duration, moment
@@ -38,7 +39,7 @@ def recipe_facts(inputs: Inputs) -> Facts:
     epochs = len(inputs.log)
     resizing = f"; {recipe.resizing_words(epochs=epochs)}" if recipe.progressive_resizing else ""
     return [
-        (say("Recipe"), recipe.name if recipe.extension else f"{recipe.name} ({say(recipe.source)})"),
+        (say("Recipe"), recipe.name if recipe.extension else f"{recipe.name} ({source_words(recipe.source)})"),
         *(_extension_facts(recipe.extension) if recipe.extension else ()),
         (say("Network"), recipe.model.words),
         *(

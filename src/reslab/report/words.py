@@ -30,6 +30,15 @@ from reslab.recipe.recipe import (
 from reslab.words import counted, percent
 
 
+MORE = "reslab extend, of a network trained by {base}"  # the source of a recipe that trains a network further
+
+
+def source_words(source: str) -> str:
+    """Translate where a recipe comes from, if it is no citation."""
+    base = source.removeprefix(MORE.format(base=""))
+    return say(source) if base == source else say(MORE, base=base)
+
+
 def augment_words(augment: Sequence[Augment]) -> str:
     """Describe the augmentation of a training image."""
     return "; ".join(_augment_words(part) for part in augment) or say("none")
@@ -200,4 +209,4 @@ def distill_words(extension: Extension) -> str:
 def class_weights_words(recipe: Recipe) -> str:
     """Say how much each class counts in the loss."""
     weights = recipe.class_weights
-    return series(weights) if isinstance(weights, tuple) else str(weights)
+    return series(weights) if isinstance(weights, tuple) else say("balanced")
