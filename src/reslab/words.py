@@ -27,6 +27,13 @@ def percent(value: float, *, decimals: int = 2) -> str:
     return f"{decimal(100 * value, decimals)}{NBSP}%"
 
 
+def percent_of_whole(value: float, *, decimals: int) -> str:
+    """Format a fraction in percent, with more decimals where it would look like 100 % and is less."""
+    while value < 1 and round(100 * value, decimals) == 100:
+        decimals += 1
+    return percent(value, decimals=decimals)
+
+
 def between(low: float, high: float) -> str:
     """Format a range of fractions in percent, or a single value if both ends are equal."""
     return percent(low) if low == high else f"{decimal(100 * low, 2)}–{percent(high)}"

@@ -97,6 +97,8 @@ def test_sentences_say_what_the_matrix_says():
     assert plain(strength(tell([[9, 1], [1, 9]]), classes)).endswith("test images correctly.")
     three = tell([[9, 1, 0], [0, 10, 0], [5, 0, 5]])
     assert plain(strength(three, ("a", "b", "c"))).endswith("its best class is “b” (100 %).")
+    almost = tell([[997, 3, 0], [500, 500, 0], [500, 0, 500]])
+    assert plain(strength(almost, ("a", "b", "c"))).endswith("its best class is “a” (99.7 %).")
     tied = tell([[9, 0, 1, 0], [0, 10, 0, 0], [0, 0, 10, 0], [0, 3, 0, 7]])
     assert plain(strength(tied, ("a", "b", "c", "d"))).endswith("its best classes are “b” and “c” (100 % each).")
     uneven = tell([[87, 13, 0], [0, 100, 0], [0, 13, 7]])  # as many images, but more of the class

@@ -8,7 +8,7 @@ from reslab.measure.estimates import difference as difference_of
 from reslab.records import Estimate, ExtensionFigures, SplitFigures
 from reslab.report.inputs import Inputs
 from reslab.report.nearest import PublishedRow, difference
-from reslab.words import counted, figure, interval, listing, named, percent, points
+from reslab.words import counted, figure, interval, listing, named, percent, percent_of_whole, points
 
 FEWEST_CONFUSED = 3  # images of one class taken for another; fewer are no finding
 MISTAKES_NAMED = 3  # up to so many mistakes in all, each is named
@@ -67,7 +67,7 @@ def strength(test: SplitFigures, classes: tuple[str, ...]) -> str:
     right = {"accuracy": figure(test.accuracy), "images": grouped(test.num_images)}
     if len(best) > max(1, len(classes) // 2):
         return say("It classifies {accuracy} of {images} test images correctly.", **right)
-    recall = percent(recalls.max(), decimals=0)
+    recall = percent_of_whole(float(recalls.max()), decimals=0)
     if len(best) > 1:
         return say(
             "It classifies {accuracy} of {images} test images correctly; its best classes are {best} ({recall} each).",
@@ -138,7 +138,7 @@ def confusion(test: SplitFigures, classes: tuple[str, ...]) -> str:
         predicted=classes[predicted],
         wrong=grouped(wrong),
         images=counted(support, "image"),
-        share=percent(wrong / max(1, support), decimals=1),
+        share=percent_of_whole(wrong / max(1, support), decimals=1),
         back=say("{number} the other way round", number=grouped(back)) if back else say("none the other way round"),
     )
 

@@ -41,6 +41,7 @@ from reslab.words import (
     less_copies,
     markdown,
     percent,
+    percent_of_whole,
     quantity,
 )
 
@@ -248,7 +249,7 @@ def promise_table(evaluation: Evaluation) -> Table | None:
 def _sizes(found: SetFigures) -> str:
     if found.single == 1:
         return say("every set holds one class")
-    size, single = decimal(found.size, 2), percent(found.single, decimals=1)
+    size, single = decimal(found.size, 2), percent_of_whole(found.single, decimals=1)
     return say("{size} classes in a set on average, one in {single} of the sets", size=size, single=single)
 
 
