@@ -144,7 +144,7 @@ def print_elsewhere(found: "OtherData") -> None:
     if found.own is None or found.change is None:
         echo("Not compared: the run's own test split has not been evaluated on these classes")
         return
-    how = f"paired, {found.num_paired:,} images" if found.num_paired else "on different images"
+    how = f"paired, {found.num_paired:,} images" if found.num_paired else "not paired"
     of = ", these classes" if found.absent else ""
     echo(f"Own test split{of}: accuracy {figure(found.own)}; change {figure(found.change, unit='points')} ({how})")
 
