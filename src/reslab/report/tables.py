@@ -267,7 +267,8 @@ def coverage_table(evaluation: Evaluation) -> Table | None:
     header = (say("Class"), *(say("{share} promised", share=_share(each.promised)) for each in sets))
     columns = zip(evaluation.classes, test.per_class, *(each.per_class for each in sets), strict=True)
     rows = (
-        (Cell(name), *(share_in_percent(each, among=figures.support) for each in row)) for name, figures, *row in columns
+        (Cell(name), *(share_in_percent(each, among=figures.support) for each in row))
+        for name, figures, *row in columns
     )
     return Table(header, tuple(rows))
 

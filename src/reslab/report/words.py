@@ -29,7 +29,6 @@ from reslab.recipe.recipe import (
 )
 from reslab.words import counted, percent
 
-
 MORE = "reslab extend, of a network trained by {base}"  # the source of a recipe that trains a network further
 
 
