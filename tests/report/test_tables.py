@@ -79,7 +79,8 @@ def test_of_no_images_there_is_no_share():
         [False, True, True],
     ]
     assert table.rows[2][3] == ("–", "", -1)  # and sorts as a number
-    covered = tables.coverage_table(SimpleNamespace(splits={"test": figures}, classes="abc"))
+    evaluation: Any = SimpleNamespace(splits={"test": figures}, classes="abc")
+    covered = tables.coverage_table(evaluation)
     assert [row[1].text.replace("\u00a0", " ") for row in covered.rows] == ["50.00 %", "50.00 %", "–"]
 
 
