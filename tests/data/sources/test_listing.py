@@ -564,7 +564,7 @@ def test_a_divided_group_without_a_name_is_said_by_a_picture(tmp_path: Path) -> 
     assert ": test/a/test.png (move" in note
 
 
-def test_pictures_taken_together_are_one_group(tmp_path: Path) -> None:
+def test_pictures_taken_together_are_one_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noon = datetime.datetime(2026, 5, 1, 12)
     for minutes in (0, 3, 6, 30, 31, 90):
         exif = Image.Exif()
@@ -574,6 +574,9 @@ def test_pictures_taken_together_are_one_group(tmp_path: Path) -> None:
     groups = list_one(f"folder:{tmp_path}?group=time:5").groups
     assert groups is not None
     assert [groups.index(group) for group in groups] == [0, 0, 0, 3, 3, 5, 6]
+    monkeypatch.setattr("reslab.data.sources.groups._taken", None)  # the pictures are not opened again
+    assert list_one(f"folder:{tmp_path}?group=time:5").groups == groups
+    assert len(set(list_one(f"folder:{tmp_path}?group=time:50").groups or ())) == 3
 
 
 def test_validation_holds_whole_groups_and_as_many_as_were_asked_for(tmp_path: Path, small_recipe: Recipe) -> None:

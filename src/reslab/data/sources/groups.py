@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from reslab.data.images import Split
@@ -21,9 +22,13 @@ from reslab.data.pictures import opening
 from reslab.data.progress import counting
 from reslab.data.sources.listing import Listing
 from reslab.data.sources.rules import compile_rule
+from reslab.data.storage import cache
+from reslab.data.storage.blocks import stamp_files
 from reslab.errors import UserError
+from reslab.runs.files import writing
 from reslab.words import counted, some
 
+FORMAT = 1  # of the times in the cache: increase it when they change
 _EXIF, _TAKEN, _CHANGED = 0x8769, 0x9003, 0x0132
 _READERS = 8  # threads
 _SHOWN = 3  # names in a sentence
@@ -77,11 +82,7 @@ def _by_time(listing: Listing, minutes: str) -> tuple[str, ...]:
     """Group pictures taken within the given minutes of the previous one; a group is named by its lowest digest."""
     if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", minutes):
         raise UserError(f"group=time:{minutes}: write the minutes between pictures of one group, as in group=time:5")
-    times: list[datetime | None] = []
-    with ThreadPoolExecutor(_READERS) as pool, counting(f"{listing.root}: times", total=len(listing.files)) as show:
-        for time in pool.map(_taken, listing.files):
-            times.append(time)
-            show(len(times))
+    times = _read_times(listing.files, origin=str(listing.root))
     if not any(times):
         raise UserError(f"no picture of {listing.root} says when it was taken: group by parent or by a pattern instead")
     digests = [bytes(digest).hex() for digest in listing.digests()]
@@ -101,6 +102,24 @@ def _name(chain: list[int], groups: list[str], digests: list[str]) -> None:
     lowest = min(digests[place] for place in chain)
     for place in chain:
         groups[place] = lowest
+
+
+def _read_times(files: Sequence[Path], *, origin: str) -> list[datetime | None]:
+    """Read when pictures were taken, from the cache if no file has changed."""
+
+    def make(part: Path) -> dict[str, object]:
+        times = np.full(len(files), np.datetime64("NaT", "s"))
+        with ThreadPoolExecutor(_READERS) as pool, counting(f"{origin}: times", total=len(files)) as show:
+            for place, time in enumerate(pool.map(_taken, files)):
+                if time is not None:
+                    times[place] = np.datetime64(time, "s")
+                show(place + 1)
+        writing(part, lambda: np.save(part / "times.npy", times))
+        return {"origin": origin, "split": "times", "shape": list(times.shape)}
+
+    with cache.opening(cache.name_of("times", FORMAT, stamp_files(files)), make) as path:
+        found: list[datetime | None] = np.load(path / "times.npy", allow_pickle=False).tolist()
+    return found
 
 
 def _taken(path: Path) -> datetime | None:
