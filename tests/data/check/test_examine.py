@@ -13,6 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from reslab.cli import app
+from reslab.data import progress
 from reslab.data.check.examine import check, look, look_at
 from reslab.data.check.findings import Report
 from reslab.data.check.sheet import COLUMNS, GAP, NAMES, SIDE, write_sheet
@@ -187,12 +188,16 @@ def test_near_copies_on_both_sides_of_the_cut_ask_for_groups(tmp_path: Path, dra
     assert "with ?group=parent, ?group=time:5" in proposal
 
 
-def test_what_cannot_be_loaded_is_broken(tmp_path: Path, draw: Any) -> None:
+def test_what_cannot_be_loaded_is_broken(
+    tmp_path: Path, draw: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     draw("cat/only.png", 1)
     draw("dog/only.png", 2)
+    monkeypatch.setattr(progress, "PATIENCE", 0)
     report, said = examine(f"folder:{tmp_path}")
     assert report.is_broken
     assert said.startswith("cannot be loaded: ")
+    assert "looking for broken pictures: 1 of 2" in capsys.readouterr().err
 
 
 def test_one_class_is_none_to_tell_apart(tmp_path: Path, draw: Any) -> None:

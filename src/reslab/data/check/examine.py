@@ -7,6 +7,7 @@ import unicodedata
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from reslab.data.load import check_classes, list_files, load, load_validation
 from reslab.data.pictures import decode, losses_of, opening
 from reslab.data.pixels import Pixels, blocks_of
 from reslab.data.progress import counting
+from reslab.data.sources.decoded import WORKERS
 from reslab.data.sources.listing import Listing, group_unused
 from reslab.data.sources.samples import EmptyClasses
 from reslab.errors import UserError
@@ -165,13 +167,28 @@ def _find_broken(
     # Two sources may use the same name: if one such picture is missing, read all of that name again.
     used = Counter(name for each in sets for name in each.names or ())
     listed = Counter(name for listing in listings for name in listing.names)
-    for listing in listings:
-        for path, name in zip(listing.files, listing.names, strict=True):
-            if used[name] < listed[name]:
-                try:
-                    decode(path, image_size=SIDE, name=name)
-                except UserError as error:
-                    yield findings.Broken(path=name, reason=_reason(str(error), name=name))
+    pairs = [pair for listing in listings for pair in zip(listing.files, listing.names, strict=True)]
+    again = [(path, name) for path, name in pairs if used[name] < listed[name]]
+    with (
+        counting("looking for broken pictures", total=len(again)) as show,
+        warnings.catch_warnings(),
+        ThreadPoolExecutor(WORKERS) as pool,
+    ):
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        for done, found in enumerate(pool.map(_find_reason, again), 1):
+            if found is not None:
+                yield found
+            show(done)
+
+
+def _find_reason(picture: tuple[Path, str]) -> findings.Broken | None:
+    """Read a picture to find the reason why it is broken; None if it is not."""
+    path, name = picture
+    try:
+        decode(path, image_size=SIDE, name=name)
+    except UserError as error:
+        return findings.Broken(path=name, reason=_reason(str(error), name=name))
+    return None
 
 
 def _reason(sentence: str, *, name: str) -> str:
