@@ -188,7 +188,7 @@ def test_a_broken_picture_is_named(tmp_path: Path, kind: str) -> None:
 def test_a_picture_beyond_the_limit_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: Any) -> None:
     fill(tmp_path, {"a": 2, "b": 2})
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 7)  # refuses from twice that on; the pictures have 16
-    with pytest.raises(UserError, match=r"\.png is too large .*shrink or remove them|replace or remove them"):
+    with pytest.raises(UserError, match=r"\.png is too large .*: replace or remove them"):
         load(f"folder:{tmp_path}", "train", image_size=4)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9)  # Pillow warns, which would be an error in these tests
     assert len(read_folder(tmp_path, split="train", image_size=4).labels) == 2
