@@ -185,8 +185,11 @@ def test_a_key_alone_decides_and_no_class_goes_without() -> None:
 def test_equal_keys_stay_together_also_across_classes() -> None:
     shares, labels = keys(0.5, 0.5, 0.7, 0.5, 0.9), np.array([0, 0, 0, 1, 1])
     assert cut_by_key(shares, labels, classes="ab", split="test").tolist() == [0, 1, 3]
-    with pytest.raises(UserError, match=r"class 'a' has 3 images .copies, or one group.: .*leave out :-a"):
-        cut_by_key(keys(0.5, 0.5, 0.5, 0.1, 0.9), labels, classes="ab", split="test")
+    undivided = keys(0.5, 0.5, 0.5, 0.1, 0.9)
+    with pytest.raises(UserError, match=r"class 'a' has 3 images .copies, or one group.: .*leave out :-x,-a"):
+        cut_by_key(undivided, labels, classes="ab", split="test", choice=["-x"])
+    with pytest.raises(UserError, match=r"; add some$"):  # of arrays and shards, which are cut before any choice
+        cut_by_key(undivided, labels, classes="ab", split="test")
 
 
 def test_hold_out_takes_the_lowest_keys_and_never_part_of_a_group() -> None:

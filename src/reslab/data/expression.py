@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from reslab.data.addresses import is_remote
+from reslab.data.names import can_be_chosen, choose_without, nfc, write_choice
 from reslab.data.sources.catalog import CIFAR10_CLASSES, CIFAR100_CLASSES, CIFAR100_SUPERCLASSES
-from reslab.data.sources.options import NO_OPTIONS, Options
+from reslab.data.sources.options import NO_OPTIONS, NONE, Options
 from reslab.errors import UserError, did_you_mean, find_similar
 
 Named = Literal["cifar10", "cifar100", "cifar100-coarse", "digits"]
@@ -145,7 +146,7 @@ def join_expressions(old: str, new: str, *, old_limit: int | None) -> str:
 def find_groupings(expression: str) -> list[str]:
     """List the rules by which an expression groups pictures, such as time:5."""
     rules = [term.options.group for term in parse(expression) if isinstance(term, LocatedTerm)]
-    return [rule for rule in rules if rule is not None]
+    return [rule for rule in rules if rule is not None and rule != NONE]
 
 
 def find_taken_again(old: str, new: str) -> list[str]:
@@ -171,23 +172,19 @@ def name_classes(expression: str, classes: Sequence[str]) -> str:
     named = {name for term in terms if not isinstance(term, ShardsTerm) for name in term.classes}
     places = [place for place, term in enumerate(terms) if isinstance(term, ShardsTerm) or not term.classes]
     rest = [name for name in classes if name not in named]
-    if len(places) != 1 or isinstance(terms[places[0]], ShardsTerm) or not all(map(_can_be_chosen, rest)):
+    if len(places) != 1 or isinstance(terms[places[0]], ShardsTerm) or not all(map(can_be_chosen, rest)):
         return expression
     texts[places[0]] = _choosing(texts[places[0]], rest)
     return "+".join(texts)
 
 
-def leave_out(expression: str, names: Sequence[str]) -> str | None:
-    """Leave classes out of the only source of an expression; None if it has several, or names cannot be written."""
-    terms = parse(expression)
-    if len(terms) > 1 or not isinstance(terms[0], LocatedTerm) or not all(map(_can_be_chosen, names)):
+def leave_out(expression: str, classes: Sequence[str]) -> str | None:
+    """Leave classes out of the only source of an expression; None if it has several, or they cannot be written."""
+    first, *others = parse(expression)
+    if others or not isinstance(first, LocatedTerm) or not all(map(can_be_chosen, classes)):
         return None
-    kept = [name for name in terms[0].classes if name not in names]
-    return _choosing(expression.strip(), kept or [f"-{name}" for name in (*terms[0].without, *names)])
-
-
-def _can_be_chosen(name: str) -> bool:
-    return not re.search("^-|[,:/?&@+]", name)
+    choice = write_choice(first.classes, first.without)
+    return _choosing(expression.strip(), choose_without(classes, choice=choice))
 
 
 def _choosing(text: str, choice: Sequence[str]) -> str:
@@ -326,7 +323,7 @@ def _parse_located(source: Located, rest: str, limit: int | None) -> LocatedTerm
     root = Path(os.path.expanduser(path))
     if last is None:
         return LocatedTerm(source, root, limit, options=options)
-    names = [name.strip() for name in last.split(",")]
+    names = [nfc(name.strip()) for name in last.split(",")]
     left_out = [name.startswith("-") for name in names]
     if not all(names) or any(left_out) != all(left_out):
         raise UserError(

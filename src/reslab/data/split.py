@@ -1,7 +1,8 @@
 """Selections of images per class: a validation set, a test set if none exists, a few of each class.
 
 Images with a key, a hash of their content or of their group, are selected by it: pictures stay in their split whatever
-is added, renamed or removed, and copies stay together. Images of the official sets are selected by a seed.
+is added, renamed or removed, unless a class is too small for that, and copies stay together. Images of the official
+sets are selected by a seed.
 """
 
 import zlib
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.data.images import ImageSet, Split
+from reslab.data.names import advise_leaving_out
 from reslab.errors import UserError
 from reslab.words import counted, named
 
@@ -143,17 +145,25 @@ def cut(labels: NDArray[np.int64], *, classes: Sequence[str], split: Split) -> N
 
 
 def cut_by_key(
-    keys: NDArray[np.uint64], labels: NDArray[np.int64], *, classes: Sequence[str], split: Split
+    keys: NDArray[np.uint64],
+    labels: NDArray[np.int64],
+    *,
+    classes: Sequence[str],
+    split: Split,
+    choice: Sequence[str] | None = None,
+    is_grouped: bool = False,
 ) -> NDArray[np.int64]:
     """Choose the indices of a split of a source without test images: 20 % of all keys are for the test.
 
     Only each image's key decides, so the share of a class is 20 % on average, not exactly. A class without a test image
     gives up its lowest key to the test split, one without a training image its highest key to the training split.
-    Raises: UserError that names the classes with fewer than two different keys.
+    Raises: UserError that names the classes with fewer than two different keys; with the `choice` of classes as written
+    after the source's path, it says how to leave them out, too, and if keys are those of groups, how to ignore these.
     """
     test = keys < np.uint64(int(TEST_SHARE * 2**64))
     own = [keys[labels == label] for label in range(len(classes))]
-    _check_divisible([(name, len(each), len(np.unique(each))) for name, each in zip(classes, own, strict=True)])
+    counts = [(name, len(each), len(np.unique(each))) for name, each in zip(classes, own, strict=True)]
+    _check_divisible(counts, choice=choice, is_grouped=is_grouped)
     for label, each in enumerate(own):
         if not test[labels == label].any():
             test |= keys == each.min()
@@ -167,7 +177,7 @@ def cut_by_key(
     return np.flatnonzero(test if split == "test" else ~test)
 
 
-def _check_divisible(counts: Sequence[tuple[str, int, int]]) -> None:
+def _check_divisible(counts: Sequence[tuple[str, int, int]], *, choice: Sequence[str] | None, is_grouped: bool) -> None:
     """Refuse classes that cannot be divided, given as (name, images, distinct images)."""
     few = [(name, num, distinct) for name, num, distinct in counts if distinct < 2]
     if few:
@@ -178,10 +188,14 @@ def _check_divisible(counts: Sequence[tuple[str, int, int]]) -> None:
             ],
             most=6,
         )
-        option = f", or leave out :{','.join(f'-{name}' for name, _, _ in few)} (after the path)"
+        options = ""
+        if choice is not None and len(few) < len(counts):
+            options += f", or {advise_leaving_out([name for name, _, _ in few], choice=choice)}"
+        if is_grouped and any(num > 1 for _, num, _ in few):
+            options += ", or ignore groups with ?group=none"
         raise UserError(
             f"{words}: a class needs at least two different images or groups, one to train and one to test with; add "
-            f"some{option if len(few) < len(counts) else ''}"
+            f"some{options}"
         )
 
 

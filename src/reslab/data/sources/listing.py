@@ -43,8 +43,8 @@ class Listing:
     """The picture files of a source.
 
     `names` (N,) are the files' paths inside the source, with "/", never absolute; `labels` (N,) are int64 in [0, K).
-    Without `splits` the test split is cut by content. Files of one group stay in one split. `notes` are sentences on
-    how the source was interpreted.
+    `choice` is the choice of classes as written after a path. Without `splits` the test split is cut by content. Files
+    of one group stay in one split. `notes` are sentences on how the source was interpreted.
     """
 
     root: Path
@@ -52,6 +52,7 @@ class Listing:
     names: tuple[str, ...]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
+    choice: tuple[str, ...] = ()
     splits: tuple[Split, ...] | None = None
     groups: tuple[str, ...] | None = None
     unused: tuple[Unused, ...] = ()
@@ -91,7 +92,14 @@ class Listing:
             return self.subset([place for place, own in enumerate(self.splits) if own == split])
         if split == "validation":
             return self.subset([])
-        chosen = cut_by_key(self.keys(), self.labels, classes=self.classes, split=split)
+        chosen = cut_by_key(
+            self.keys(),
+            self.labels,
+            classes=self.classes,
+            split=split,
+            choice=self.choice,
+            is_grouped=self.groups is not None,
+        )
         return self.subset(chosen)
 
     def uncut(self) -> "Listing":

@@ -30,6 +30,7 @@ from reslab.data.arrays import (
     read_names,
 )
 from reslab.data.images import Split
+from reslab.data.names import nfc
 from reslab.data.notes import say_once
 from reslab.data.sources.array_files import ArrayFile, StoredArray, open_arrays
 from reslab.data.sources.listing import keep_digests, keys_of
@@ -214,7 +215,7 @@ def _read_classes(file: ArrayFile, labels: Labels, path: Path) -> tuple[list[Any
     own = labels.own_classes()
     found = [name for name in _NAMES if name in file.arrays]
     if not found:
-        return own, tuple(map(str, own))
+        return own, tuple(nfc(str(name)) for name in own)
     key = found[0]
     try:
         names = [str(name) for name in read_names(_read(file.arrays[key], key, path)).ravel()]
@@ -225,11 +226,11 @@ def _read_classes(file: ArrayFile, labels: Labels, path: Path) -> tuple[list[Any
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(f"{path}: {key!r} has {repeated[0]!r} twice, but each class needs a name of its own")
     if labels.values.dtype.kind == "U":
-        return list(names), tuple(names)
+        return list(names), tuple(map(nfc, names))
     first = 1 if own[0] > 0 and own[-1] == len(names) else 0
     if first:
         say_once(f"npz:{path}: labels begin at 1, so {names[0]!r} is 1")
-    return list(range(first, first + len(names))), tuple(names)
+    return list(range(first, first + len(names))), tuple(map(nfc, names))
 
 
 def _number(labels: Labels, values: list[Any], name: str, path: Path) -> NDArray[np.int64]:
