@@ -41,6 +41,13 @@ WHITES = (1, 255, 1023, 4095, 16_383, 65_535)  # fractions, and 8, 10, 12, 14 or
 _DEEP_FORMATS = ("PNG", "TIFF", "PPM", "JPEG2000")  # that may hold grey values of more than 8 bits
 _STILL = ("JPEG", "MPO")  # pictures after the first are thumbnails or depth maps
 _ONE_LARGE = Lock()
+SYNSETS = "LOC_synset_mapping.txt"  # ImageNet's names of classes, which lie beside its folders
+# Files and folders that operating systems and disk stations leave, in lower case.
+_JUNK = {
+    SYNSETS.lower(),
+    *("__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+    *("lost+found", "@eadir", "#recycle", "@recycle", "__pycache__"),
+}
 
 # The weights of red, green and blue in a grey value (ITU-R BT.601), as in Pillow.
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -87,14 +94,19 @@ def has_picture_ending(path: Path) -> bool:
     return path.suffix.lower() in readable_endings()
 
 
+def is_junk(name: str) -> bool:
+    """Return whether a file or folder is hidden, or a system's own."""
+    return name.lower() in _JUNK or name.startswith(".")
+
+
 def walk_pictures(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Yield the pictures in a folder, then those in its folders, in order of name, without hidden files and folders.
+    """Yield the pictures in a folder, then those in its folders, in order of name, without junk.
 
     Links to folders are followed, except to a folder `above`. Raises: UserError if a folder cannot be read.
     """
     above = (*above, os.path.realpath(folder))
     try:
-        found = [folder / name for name in sorted(os.listdir(folder)) if not name.startswith(".")]
+        found = [folder / name for name in sorted(os.listdir(folder)) if not is_junk(name)]
     except OSError as error:
         raise UserError(f"{folder} cannot be read ({error.strerror}): check the path and its permissions") from None
     yield from (path for path in found if os.path.isfile(path) and is_picture(path))

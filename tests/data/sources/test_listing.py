@@ -97,6 +97,7 @@ def name_synsets(root: Path) -> None:
     (root / "LOC_synset_mapping.txt").write_text("n01 tench, Tinca tinca\nn02 goldfish\n")
 
 
+LEFT = ["System Volume Information/", "lost+found/", "a/ehthumbs.db"]  # by systems
 KAGGLE = write_table(
     "trainLabels.csv", "id,label", "1,cat", "2,dog", "3,cat", folder="train", files=["1.png", "2.png", "3.png"]
 )
@@ -174,7 +175,7 @@ READ: dict[str, tuple[Build, str, tuple[str, ...], dict[str | None, int]]] = {
     ),
     "ImageNet's names": (name_synsets, "folder:{}", ("tench", "goldfish"), {"train": 6, "test": 6}),
     "system files": (
-        fill("a", "b", also=["__MACOSX/._a", "a/Thumbs.db", ".DS_Store"]),
+        fill("a", "b", "@eaDir/a", "$RECYCLE.BIN", also=["__MACOSX/._a", "a/Thumbs.db", ".DS_Store", *LEFT]),
         "folder:{}",
         ("a", "b"),
         {None: 6},
@@ -466,7 +467,7 @@ def test_not_every_row_is_looked_for_in_every_folder(tmp_path: Path, monkeypatch
 
 
 def test_links_and_hidden_folders_are_the_same_for_tables_folders_and_predictions(tmp_path: Path) -> None:
-    fill("store/a", "store/b", "set/a/.thumbs", "set/.git/b", num=2)(tmp_path)
+    fill("store/a", "store/b", "set/a/.thumbs", "set/.git/b", "set/@eaDir/a", "set/b/lost+found", num=2)(tmp_path)
     for name in "ab":
         (tmp_path / "set" / name).mkdir(exist_ok=True)
         os.symlink(tmp_path / "store" / name, tmp_path / "set" / name / "linked")

@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reslab.data.images import Split
-from reslab.data.pictures import advice_for, is_picture
+from reslab.data.names import WHERE, advise_leaving_out, can_be_chosen, nfc, write_choice
+from reslab.data.pictures import advice_for, is_junk, is_picture
 from reslab.data.sources.groups import group_by
 from reslab.data.sources.listing import Listing, Unused, describe_all_unused
 from reslab.data.sources.options import NO_OPTIONS, Options
 from reslab.data.sources.rules import compile_rule
-from reslab.data.sources.samples import SYNSETS, Contents, Samples, assemble, choose, rename_synsets
+from reslab.data.sources.samples import Contents, Samples, assemble, choose, rename_synsets
 from reslab.errors import UserError, find_similar
 from reslab.words import listing as sentence
 from reslab.words import named
@@ -34,7 +35,8 @@ _SPLITS: dict[str, Split] = {
     **dict.fromkeys(("test", "testing", "testset", "tst"), "test"),
 }
 _FILLERS = {"seg", "set", "data", "dataset", "images", "imgs", "split"}
-_JUNK = {SYNSETS.lower(), "__macosx", "__pycache__", "thumbs.db", "desktop.ini", "icon\r"}
+_WITHOUT_LABELS = re.compile("submi|test")  # in names of Kaggle's tables
+_FROM_NAMES = "; to take the classes from file names, add for example ?label=^([a-z]+)"
 _ADVICE = {
     **dict.fromkeys(TABLES, "if it names the classes, read csv:FILE"),
     ".npy": "stack them into images.npy, put labels.npy beside it, and read npz:FOLDER",
@@ -150,11 +152,6 @@ def _words(name: str) -> list[str]:
 
 
 # ---- what lies there
-
-
-def is_junk(name: str) -> bool:
-    """Return whether a file or folder is hidden, or an operating system's own."""
-    return name.lower() in _JUNK or name.startswith(".")
 
 
 def _walk(path: Path, name: str, above: tuple[str, ...]) -> _Folder:

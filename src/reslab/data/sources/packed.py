@@ -15,8 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from zipfile import ZipFile
 
-from reslab.data.pictures import is_picture
-from reslab.data.sources.folder import is_junk
+from reslab.data.pictures import is_junk, is_picture
 from reslab.data.sources.listing import Listing, Unused
 from reslab.data.sources.parquet import ENDING as PARQUET
 from reslab.data.storage.blocks import stamp_files

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from reslab.data.images import Split
-from reslab.data.pictures import has_picture_ending
+from reslab.data.names import advise_leaving_out, write_choice
+from reslab.data.pictures import SYNSETS, has_picture_ending
 from reslab.data.sources.listing import Listing, Unused, describe_all_unused
 from reslab.errors import UserError, did_you_mean
 from reslab.words import counted, named, some
 from reslab.words import listing as sentence
 
-SYNSETS = "LOC_synset_mapping.txt"
 _SHOWN = 3  # names in a sentence
 Samples = list[tuple[str, Split | None, Path, str]]  # class, split, file, name of the file inside the source
 
