@@ -4,6 +4,7 @@ import datetime
 import io
 import json
 import os
+import re
 import sys
 import tarfile
 import tracemalloc
@@ -173,6 +174,48 @@ READ: dict[str, tuple[Build, str, tuple[str, ...], dict[str | None, int]]] = {
         ("cat", "dog"),
         {None: 4},
     ),
+    "a class empty in one split": (
+        fill("train/a", "train/b", "test/a", "test/b", "val/b", also=["val/a/"]),
+        "folder:{}",
+        ("a", "b"),
+        {"train": 6, "test": 6, "validation": 3},
+    ),
+    "a class empty at one place": (
+        fill("x/a", "x/b", "y/a", also=["y/b/"]),
+        "folder:{}?level=2",
+        ("a", "b"),
+        {None: 9},
+    ),
+    "a test without labels in names": (
+        lambda root: [draw(root / name) for name in ("train/cat.0.jpg", "train/dog.0.jpg", "test1/0.jpg")],
+        "folder:{}?label=^([a-z]+)",
+        ("cat", "dog"),
+        {None: 2},
+    ),
+    "a test without labels in names beside val": (
+        lambda root: [draw(root / name) for name in ("train/cat.0.jpg", "test1/0.jpg", "val/cat.1.jpg")],
+        "folder:{}?label=^([a-z]+)",
+        ("cat",),
+        {"train": 1, "test": 1},
+    ),
+    "a test of unknown class": (
+        fill("train/a", "train/b", "test/unknown"),
+        "folder:{}:-unknown",
+        ("a", "b"),
+        {None: 6},
+    ),
+    "years": (fill("cat/2020", "dog/2021"), "folder:{}", ("cat", "dog"), {None: 6}),
+    "the same twice": (fill("a", "b", "all/a", "all/b"), "folder:{}:-all", ("a", "b"), {None: 6}),
+    "the same twice, taken": (fill("a", "b", "all/a", "all/b"), "folder:{}:a,b", ("a", "b"), {None: 6}),
+    "twice within itself": (fill("a/a", "b/b"), "folder:{}", ("a", "b"), {None: 6}),
+    "good and valid": (fill("valid", "invalid"), "folder:{}:valid,invalid", ("valid", "invalid"), {None: 6}),
+    "composed and decomposed": (
+        fill("train/caf\u00e9", "train/b", "test/cafe\u0301", "test/b"),
+        "folder:{}:cafe\u0301,b",
+        ("caf\u00e9", "b"),
+        {"train": 6, "test": 6},
+    ),
+    "no groups": (fill("a", "b"), "folder:{}?group=none", ("a", "b"), {None: 6}),
     "ImageNet's names": (name_synsets, "folder:{}", ("tench", "goldfish"), {"train": 6, "test": 6}),
     "system files": (
         fill("a", "b", "@eaDir/a", "$RECYCLE.BIN", also=["__MACOSX/._a", "a/Thumbs.db", ".DS_Store", *LEFT]),
@@ -278,15 +321,43 @@ REFUSED: dict[str, tuple[Build, str, str]] = {
     "two levels": (
         fill("x/a", "x/b", "y/c", "y/d"),
         "folder:{}",
-        r"x and y \(.*\?level=1\) or a, b, c and d \(\?level=2",
+        r"x and y \(add \?level=1\) or a, b, c and d \(add \?level=2",
     ),
     "two levels in splits": (
         fill("train/x/a", "train/x/b", "test/x/a", "test/x/b"),
         "folder:{}",
-        r"the folders of .*/test hold .* classes x \(write folder:[^ ]*[^n]\?level=1\) or a and b \(\?level=2",
+        r"the folders of .*/test hold .* classes x \(add \?level=1\) or a and b \(add \?level=2",
     ),
     "a table beside": (fill("images", also=["labels.csv"]), "folder:{}", "write csv:.*/labels.csv"),
     "a table of splits": (fill("train", also=["train/metadata.csv"]), "folder:{}", "write csv:.*/train/metadata.csv"),
+    "Kaggle's tables": (
+        fill("train", "test", also=["train.csv", "sample_submission.csv", "test.csv"]),
+        "folder:{}",
+        "there is a table beside the pictures of [^ ]*: write csv:[^ ]*/train.csv$",
+    ),
+    "two tables": (
+        fill("train", also=["a.csv", "submission.csv", "train/b.tsv"]),
+        "folder:{}",
+        "there are tables beside .*: write csv:[^ ]*/a.csv or csv:[^ ]*/train/b.tsv$",
+    ),
+    "only a submission": (fill("train", also=["submission.csv"]), "folder:{}", "write csv:[^ ]*/submission.csv$"),
+    "classes in names": (fill("train", "test"), "folder:{}", r"add for example \?label=\^\(\[a-z\]\+\)$"),
+    "classes at both levels": (
+        fill("fruit/apple", "fruit/pear", "veg/carrot"),
+        "folder:{}",
+        r"fruit and veg \(add \?level=1\) or apple, carrot and pear \(add \?level=2",
+    ),
+    "a test of unknown class": (
+        fill("train/a", "train/b", "test/unknown"),
+        "folder:{}",
+        r"'unknown' \(not in train/\): .* leave out :-unknown ",
+    ),
+    "only test names with labels": (
+        lambda root: [draw(root / name) for name in ("train/0.jpg", "test/cat.0.jpg")],
+        "folder:{}?label=^([a-z]+)",
+        "has labelled pictures only in test/: add some to train/",
+    ),
+    "an odd empty class": (fill("a", "b", also=["c,d/"]), "folder:{}", "or rename 'c,d' to leave it out"),
     "boxes": (fill("images/train", also=["labels/train/0.txt"]), "folder:{}", "detection set .*YOLO"),
     "empty classes": (fill("a", "b", also=["c/", "d/"]), "folder:{}", "no picture of c and d: .*:-c,-d"),
     "HEIC alone": (fill(also=["a/1.bin", "b/2.bin"]), "folder:{}", "no picture of a and b.*2 not used, .bin files"),
@@ -295,7 +366,16 @@ REFUSED: dict[str, tuple[Build, str, str]] = {
     "no such file name": (fill("a"), "folder:{}?label=^z", "matches no file name"),
     "no expression": (fill("a"), "folder:{}?label=(", r"label=\( is not a valid regular expression"),
     "no group": (fill("a", "b"), "folder:{}?group=z", "matches no file name"),
-    "one group": (fill("a", "b"), "folder:{}?group=parent", "class 'a' has 3 images .copies, or one group"),
+    "one group": (
+        fill("a", "b"),
+        "folder:{}?group=parent",
+        r"class 'a' has 3 images .copies, or one group.*, or ignore groups with \?group=none$",
+    ),
+    "copies": (
+        lambda root: [fill("a", "b")(root), *((root / f"a/{n}.png").write_bytes(b"P5 1 1 255 a") for n in range(3))],
+        "folder:{}",
+        r"class 'a' has 3 images .copies, or one group.*, or leave out :-a [^?]*\?\)$",
+    ),
     "no times": (fill("a", "b"), "folder:{}?group=time:5", "no picture of .* says when it was taken"),
     "a foreign option": (fill("a", "b"), "folder:{}?file=x", "folder: has label and group and level"),
     "a bare path": (fill("a", "b"), "{}", "did you mean folder:"),
@@ -337,7 +417,7 @@ REFUSED: dict[str, tuple[Build, str, str]] = {
             files=["1.png", "2.png", "3.png"],
         ),
         "csv:{}/t.csv",
-        r"only one has 'b' \(not in its test split\): .* leave them out with csv:.*/t.csv:-b$",
+        r"only one has 'b' \(not in its test split\): .*, or leave out :-b \(after the path, before any \?\)$",
     ),
     "a ragged table": (
         write_table("t.csv", "file,label", "1.png", folder="", files=["1.png"]),
@@ -353,6 +433,53 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, case: str) -> None:
     build(tmp_path)
     with pytest.raises(UserError, match=message):
         load(expression.format(tmp_path), "test", image_size=4)
+
+
+ADVISED: dict[str, tuple[Build, str, tuple[str, ...], str]] = {
+    "an empty class": (fill("a", "b", "junk", also=["owl/"]), ":-junk", ("a", "b"), "?group=([0-9])"),
+    "an empty class of those taken": (fill("a", "b", "c", also=["owl/"]), ":b,owl,a", ("b", "a"), ""),
+    "classes of one split": (
+        fill("train/a", "train/b", "train/c", "train/junk", "test/a", "test/b"),
+        ":-junk",
+        ("a", "b"),
+        "?group=([0-9])",
+    ),
+    "an unlabelled test": (fill("train/a", "train/b", "train/junk", "test/x"), ":-junk", ("a", "b"), ""),
+    "a class twice": (fill("a", "b", "junk", "all/a", "all/b"), ":-junk", ("a", "b"), ""),
+    "a class of one picture": (
+        lambda root: [fill("a", "b", "junk")(root), draw(root / "owl/1.png")],
+        ":-junk",
+        ("a", "b"),
+        "",
+    ),
+    "called as splits": (fill("valid", "invalid"), "", ("valid", "invalid"), "?group=([0-9])"),
+    "called as a split": (fill("test", "control"), "", ("test", "control"), ""),
+    "dev and test": (fill("dev", "test"), "", ("dev", "test"), ""),
+}
+
+
+@pytest.mark.parametrize("case", ADVISED)
+def test_the_advised_choice_of_classes_is_read(tmp_path: Path, case: str) -> None:
+    build, choice, classes, options = ADVISED[case]
+    build(tmp_path)
+    with pytest.raises(UserError) as error:
+        load(f"folder:{tmp_path}{choice}{options}", "train", image_size=4)
+    advised = re.search(r"(?:leave out|with) (:\S+) \(after the path, before any \?\)", str(error.value))
+    assert advised is not None
+    expression = f"folder:{tmp_path}{advised[1]}{options}"
+    assert load(expression, "train", image_size=4).classes == classes
+    assert (list_one(expression).groups is None) == (not options)
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_the_advised_level_is_read_with_options(tmp_path: Path, level: int) -> None:
+    fill("x/a", "x/b", "y/c", "junk/d", "junk/e")(tmp_path)
+    expression = f"folder:{tmp_path}:-junk?group=([0-9])"
+    with pytest.raises(UserError, match=rf"add \?level={level}\)"):
+        list_one(expression)
+    listing = list_one(f"{expression}?level={level}" if level == 1 else f"folder:{tmp_path}?group=([0-9])?level=2")
+    assert listing.classes == (("x", "y") if level == 1 else ("a", "b", "c", "d", "e"))
+    assert listing.groups is not None
 
 
 def test_pictures_inside_of_parquet_are_read(tmp_path: Path) -> None:
@@ -548,7 +675,12 @@ def test_groups_in_several_splits_of_the_source_are_said(tmp_path: Path) -> None
     assert [note.startswith(said) for note in listing.notes] == [True]
     rows = [f"{name},{Path(name).parts[1]},{Path(name).parts[0]},{Path(name).name[:2]}" for name in listing.names]
     (tmp_path / "t.csv").write_text("\n".join(["file,label,split,group", *rows]))
-    assert list_one(f"csv:{tmp_path}/t.csv").notes == listing.notes
+    used, *notes = list_one(f"csv:{tmp_path}/t.csv").notes
+    assert used == (
+        "the column 'group' keeps pictures of one group in one split: ?group=none ignores it (of a DataFrame, drop it)"
+    )
+    assert tuple(notes) == list_one(f"csv:{tmp_path}/t.csv?group=group").notes == listing.notes
+    assert not list_one(f"csv:{tmp_path}/t.csv?group=none").notes
     assert not list_one(f"folder:{tmp_path}?group=parent").notes  # a folder is in one split
     assert not list_one(f"folder:{tmp_path}").notes
     assert not list_one(f"folder:{tmp_path}/train?group=(p[0-9])").notes
@@ -684,8 +816,8 @@ def test_parquet_in_an_archive_is_read_beside_other_files(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("folders", "message"),
     [
-        (["set/train/a", "set/test/b"], r"signs.zip must hold .* leave them out with folder:[^ ]*/signs.zip:-a,-b$"),
-        (["x/a", "x/b", "y/c", "y/d"], r"the folders of [^ ]*/signs.zip hold .*folder:[^ ]*/signs.zip\?level=1"),
+        (["set/train/a", "set/test/b"], r"signs.zip must hold the same classes in train/ and test/"),
+        (["x/a", "x/b", "y/c", "y/d"], r"the folders of [^ ]*/signs.zip hold folders of pictures"),
         ([], r"^[^ ]*/signs.zip holds no pictures in class folders: .* 1 not used, .txt files: notes.txt$"),
         (["", "set/a", "set/b"], r"did you mean folder:[^ ]*/signs.zip/set\? \(unpack [^ ]*/signs.zip first\)$"),
     ],

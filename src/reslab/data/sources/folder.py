@@ -8,6 +8,7 @@ listed with the reason.
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from reslab.data.names import WHERE, advise_leaving_out, can_be_chosen, nfc, wri
 from reslab.data.pictures import advice_for, is_junk, is_picture
 from reslab.data.sources.groups import group_by
 from reslab.data.sources.listing import Listing, Unused, describe_all_unused
-from reslab.data.sources.options import NO_OPTIONS, Options
+from reslab.data.sources.options import NO_OPTIONS, NONE, Options
 from reslab.data.sources.rules import compile_rule
 from reslab.data.sources.samples import Contents, Samples, assemble, choose, rename_synsets
 from reslab.errors import UserError, find_similar
@@ -59,7 +60,7 @@ class _Folder:
 
     @property
     def own_name(self) -> str:
-        return self.path.name
+        return nfc(self.path.name)
 
     def walk(self) -> Iterator["_Folder"]:
         yield self
@@ -99,7 +100,6 @@ class _Layout:
 
     places: tuple[tuple[Split | None, _Folder], ...]
     unused: tuple[Unused, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 def list_folder(
@@ -118,15 +118,46 @@ def list_folder(
         )
     tree = _walk(path, "", ())
     _refuse_detection(tree)
-    has_class_in_name = options.label is not None
-    explicit = any(split_of(name) for name in classes)
-    layout = _Layout(((None, tree),)) if explicit else _find_splits(tree, has_class_in_name=has_class_in_name)
-    found = _by_file_name(layout, options.label) if options.label else _by_folder(layout, tree, options.level, without)
+    layout = _find_layout(tree, classes, options)
+    if options.label:
+        found = _by_file_name(layout, options.label)
+    else:
+        _check_folders(layout, tree, level=options.level, classes=classes, without=without)
+        found = _by_folder(layout, options.level)
     found = choose(found, path, classes=classes, without=without)
     found = replace(found, unused=(*layout.unused, *found.unused))
     places = {split: f"{folder.own_name}/" for split, folder in layout.places if split is not None}
-    result = rename_synsets(assemble(path, found, source="folder", chosen=classes, places=places, notes=layout.notes))
-    return result if options.group is None else group_by(result, options.group)
+    notes = _find_alike(layout)
+    result = rename_synsets(assemble(path, found, classes=classes, without=without, places=places, notes=notes))
+    return result if options.group in (None, NONE) else group_by(result, options.group)
+
+
+def _find_layout(tree: _Folder, classes: Sequence[str], options: Options) -> _Layout:
+    """Find the splits, unless their names are those of classes."""
+    if any(map(split_of, classes)):
+        return _Layout(((None, tree),))
+    return _find_splits(tree, has_class_in_name=options.label is not None)
+
+
+def _find_alike(layout: _Layout) -> list[str]:
+    """Name the folders that are one class because their names differ only in how letters are composed."""
+    return [
+        f"{num} folders of {place.path} called {name!r} are one class: their names differ in Unicode alone"
+        for _, place in layout.places
+        for name, num in Counter(folder.own_name for folder in place.class_folders).items()
+        if num > 1
+    ]
+
+
+def would_read(
+    path: Path, inside: Path, *, classes: Sequence[str] = (), without: Sequence[str] = (), options: Options = NO_OPTIONS
+) -> bool:
+    """Return whether `list_folder` would take a folder inside, which need not exist, as a class or a part of one."""
+    for _, place in _find_layout(_walk(path, "", ()), classes, options).places:
+        names = Path(os.path.relpath(os.path.realpath(inside), os.path.realpath(place.path))).parts
+        if names and names[0] != os.pardir and not any(map(is_junk, names)):
+            return nfc(names[0]) in classes if classes else nfc(names[0]) not in without
+    return False
 
 
 def split_of(name: str) -> Split | None:
@@ -207,7 +238,7 @@ def _find_splits(tree: _Folder, *, has_class_in_name: bool) -> _Layout:
     flat = [] if has_class_in_name else [folder for folder in by_split.values() if not folder.class_folders]
     others = [folder for folder in tree.folders if folder not in by_split.values() and not split_of(folder.own_name)]
     if "train" not in by_split:
-        _refuse_without_train(tree, [*by_split.values()], flat)
+        _refuse_without_train(tree, [*by_split.values()], flat, others)
     if by_split["train"] in flat:
         _refuse_flat_splits(tree, flat, others)
     unused = list(tree.of_classes().unused)
@@ -216,42 +247,48 @@ def _find_splits(tree: _Folder, *, has_class_in_name: bool) -> _Layout:
     names = sentence([f"{folder.own_name}/" for folder in by_split.values()])
     for folder in others:
         unused += folder.as_unused(f"pictures beside {names}", "")
-    notes: list[str] = []
-    places: dict[Split, _Folder] = {split: folder for split, folder in by_split.items() if folder not in flat}
-    if "validation" in places and "test" not in places:
-        places["test"] = places.pop("validation")
-        notes.append(f"{places['test'].own_name}/ is the test split, since there is no test/ with class folders")
-    if set(places) == {"train"}:
-        return _Layout(((None, places["train"]),), tuple(unused), tuple(notes))
-    return _Layout(tuple(places.items()), tuple(unused), tuple(notes))
+    places = tuple((split, folder) for split, folder in by_split.items() if folder not in flat)
+    if len(places) == 1:
+        return _Layout(((None, by_split["train"]),), tuple(unused))
+    return _Layout(places, tuple(unused))
 
 
-def _refuse_without_train(tree: _Folder, there: list[_Folder], flat: list[_Folder]) -> None:
+def _refuse_without_train(tree: _Folder, there: list[_Folder], flat: list[_Folder], others: list[_Folder]) -> None:
     names = sentence([f"{folder.own_name}/" for folder in there])
     hint = ""
     if len(there) == 1 and not flat:
         hint = f"; to cut a test split off it, write folder:{there[0].path}"
+    if len(flat) == len(there) or any(folder.has_pictures for folder in others):
+        hint += _as_classes(there, others)
     raise UserError(f"{tree.path} holds {names} but no train/: {LAYOUTS}{hint}")
 
 
 def _refuse_flat_splits(tree: _Folder, flat: list[_Folder], others: list[_Folder]) -> None:
     _hint_at_table(tree, [tree, *flat])
     names = sentence([f"{folder.own_name}/" for folder in flat])
-    hint = ""
-    if any(folder.has_pictures for folder in others):
-        folders = ",".join(folder.own_name for folder in (*flat, *others))
-        hint = f"; if they are classes, name them: folder:{tree.path}:{folders}"
-    raise UserError(f"{tree.path} has pictures directly in {names}, without a folder for each class: {LAYOUTS}{hint}")
+    hint = _as_classes(flat, others) if any(folder.has_pictures for folder in others) else ""
+    raise UserError(
+        f"{tree.path} has pictures directly in {names}, without a folder for each class: {LAYOUTS}{_FROM_NAMES}{hint}"
+    )
+
+
+def _as_classes(splits: Sequence[_Folder], others: Sequence[_Folder]) -> str:
+    """Say how to take folders as classes although some are called as splits, if they can be named."""
+    names = [folder.own_name for folder in (*splits, *others) if folder.has_pictures]
+    if len(names) < 2 or not all(map(can_be_chosen, names)):
+        return ""
+    return f"; if they are classes, name them with :{','.join(names)} {WHERE}"
 
 
 def _hint_at_table(tree: _Folder, folders: Sequence[_Folder]) -> None:
-    """Refuse pictures without class folders if there is a table beside them."""
-    for folder in folders:
-        for each in folder.unused:
-            if each.path.lower().endswith(TABLES):
-                raise UserError(
-                    f"there is a table beside the pictures of {tree.path}: write csv:{tree.path / each.path}"
-                )
+    """Refuse pictures without class folders if there are tables beside them."""
+    unused = dict.fromkeys(each.path for folder in folders for each in folder.unused)
+    tables = [path for path in unused if path.lower().endswith(TABLES)]
+    tables = [path for path in tables if not _WITHOUT_LABELS.search(path.rpartition("/")[2].lower())] or tables
+    if tables:
+        lie = "is a table" if len(tables) == 1 else "are tables"
+        write = " or ".join(f"csv:{tree.path / path}" for path in tables)
+        raise UserError(f"there {lie} beside the pictures of {tree.path}: write {write}")
 
 
 def _refuse_detection(tree: _Folder) -> None:
@@ -271,16 +308,11 @@ def _refuse_detection(tree: _Folder) -> None:
 # ---- classes
 
 
-def _by_folder(layout: _Layout, tree: _Folder, level: int | None, without: Sequence[str]) -> Contents:
-    """Take folder names as classes. Raises: UserError if the level of the classes is ambiguous."""
+def _by_folder(layout: _Layout, level: int | None) -> Contents:
+    """Take folder names as classes."""
     pictures: Samples = []
     empty: list[str] = []
     unused: list[Unused] = []
-    for split, place in layout.places:
-        if split is None:
-            _check_classes(place, tree, without)
-    if level is None:
-        _check_level([place for _, place in layout.places], tree, without)
     for split, place in layout.places:
         place = place.of_classes()
         unused += place.unused
@@ -303,18 +335,33 @@ def _is_empty_split(folder: _Folder) -> bool:
     return split_of(folder.own_name) is not None and not folder.has_pictures
 
 
-def _check_classes(place: _Folder, tree: _Folder, without: Sequence[str]) -> None:
+def _check_folders(
+    layout: _Layout, tree: _Folder, *, level: int | None, classes: Sequence[str], without: Sequence[str]
+) -> None:
+    """Raises: UserError if the folders are no classes, or which of them are is ambiguous."""
+    folders = [
+        [folder for folder in place.class_folders if folder.own_name not in without] for _, place in layout.places
+    ]
+    for (split, place), inside in zip(layout.places, folders, strict=True):
+        if split is None:
+            _check_classes(place, inside, tree)
+    if level is None:
+        chosen = [[folder for folder in inside if folder.own_name in classes] or inside for inside in folders]
+        _check_level([folder for inside in chosen for folder in inside], of=layout.places[0][1])
+        for inside in chosen:
+            _check_doubled(inside, choice=write_choice(classes, without))
+
+
+def _check_classes(place: _Folder, folders: Sequence[_Folder], tree: _Folder) -> None:
     """Refuse a place whose folders are not classes, suggesting what it may be."""
-    folders = _without(place, without)
     if len(folders) == 1 and (wrapped := _wrapped(folders[0])):
         raise UserError(f"{place.path} holds a folder of classes: did you mean folder:{wrapped.path}?")
     if len(folders) < 2:
         _hint_at_table(tree, [place, *folders])
     if not folders and (place.pictures or not place.folders):
         what = " ".join(describe_all_unused(place.all_unused()))
-        hint = f"; to take the classes from file names, write for example folder:{place.path}?label=^([a-z]+)"
         raise UserError(
-            f"{place.path} holds no pictures in class folders: {LAYOUTS}{hint if place.pictures else ''}"
+            f"{place.path} holds no pictures in class folders: {LAYOUTS}{_FROM_NAMES if place.pictures else ''}"
             + (f"; {what}" if what else "")
         )
     inner = [each for folder in folders for each in folder.class_folders]
@@ -324,19 +371,26 @@ def _check_classes(place: _Folder, tree: _Folder, without: Sequence[str]) -> Non
         )
 
 
-def _check_level(places: Sequence[_Folder], tree: _Folder, without: Sequence[str]) -> None:
-    """Refuse places whose folders all hold several folders of pictures and no pictures: either may be the classes."""
-    folders = [folder for place in places for folder in _without(place, without)]
-    if folders and all(not folder.pictures and len(folder.class_folders) > 1 for folder in folders):
-        inner = [each for folder in folders for each in folder.class_folders]
+def _check_level(folders: Sequence[_Folder], *, of: _Folder) -> None:
+    """Refuse folders without pictures of their own, some with several folders of pictures: either may be classes."""
+    inner = [each for folder in folders for each in folder.class_folders]
+    if not any(folder.pictures for folder in folders) and any(len(folder.class_folders) > 1 for folder in folders):
         raise UserError(
-            f"the folders of {places[0].path} hold folders of pictures: are its classes "
-            f"{_name_all(folders)} (write folder:{tree.path}?level=1) or {_name_all(inner)} (?level=2)?"
+            f"the folders of {of.path} hold folders of pictures: are its classes {_name_all(folders)} (add ?level=1) "
+            f"or {_name_all(inner)} (add ?level=2)?"
         )
 
 
-def _without(place: _Folder, names: Sequence[str]) -> list[_Folder]:
-    return [folder for folder in place.class_folders if folder.own_name not in names]
+def _check_doubled(folders: Sequence[_Folder], *, choice: Sequence[str]) -> None:
+    """Refuse a folder that holds classes that lie beside it, too, as in archives that hold all their folders twice."""
+    for folder in folders:
+        names = {each.own_name for each in folders if each is not folder}
+        doubled = [each for each in folder.class_folders if each.own_name in names]
+        if doubled and not folder.pictures:
+            raise UserError(
+                f"{folder.path} holds folders that are classes beside it, too ({_name_all(doubled)}): "
+                f"{advise_leaving_out([folder.own_name], choice=choice)}, or add ?level=1 to take it as a class"
+            )
 
 
 def _name_all(folders: Sequence[_Folder]) -> str:
@@ -357,14 +411,14 @@ def _wrapped(folder: _Folder) -> _Folder | None:
 
 def _by_file_name(layout: _Layout, label: str) -> Contents:
     """Take the classes from file names. Raises: UserError if the pattern is invalid or matches nothing."""
-    find = compile_rule(label, option="label")
+    find = compile_rule(nfc(label), option="label")
     pictures: Samples = []
     unused: list[Unused] = []
     for split, place in layout.places:
         for folder in place.walk():
             unused += folder.unused
             for name in folder.pictures:
-                found = find(name)
+                found = find(nfc(name))
                 if found:
                     pictures.append((found, split, folder.path / name, _join(folder.name, name)))
                 else:

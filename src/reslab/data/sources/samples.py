@@ -50,13 +50,13 @@ def choose(found: Contents, path: Path, *, classes: Sequence[str], without: Sequ
         both = {name, synsets.get(name)}
         return not both & set(without) and (not classes or bool(both & set(classes)))
 
-    if empty := [name for name in found.empty if is_wanted(name)]:
-        has_some = {each[0] for each in found.pictures}
-        empty = [name for name in empty if name not in has_some] or empty
+    has_some = {each[0] for each in found.pictures}
+    if empty := [name for name in found.empty if is_wanted(name) and name not in has_some]:
+        advice = advise_leaving_out(empty, choice=write_choice(classes, without))
         reasons = " ".join(describe_all_unused(found.unused))
         raise EmptyClasses(
-            f"{path} holds no picture of {named(empty)}: add some, remove the folder, or leave it out with "
-            f"folder:{path}:{','.join('-' + name for name in empty)}" + (f"; {reasons}" if reasons else ""),
+            f"{path} holds no picture of {named(empty)}: add some, remove the folder, or {advice}"
+            + (f"; {reasons}" if reasons else ""),
             names=empty,
         )
     kept = [each for each in found.pictures if is_wanted(each[0])]
@@ -72,31 +72,32 @@ def assemble(
     path: Path,
     found: Contents,
     *,
-    source: str,
-    chosen: Sequence[str],
+    classes: Sequence[str],
+    without: Sequence[str],
     places: Mapping[Split, str],
     notes: Sequence[str] = (),
 ) -> Listing:
-    """Build the listing, with classes in the order chosen, else by number or name.
+    """Build the listing of what `choose` has kept, with classes in the order chosen, else by number or name.
 
-    `source` is the kind of source, as in an expression; `places` names the splits.
+    Validation pictures are the test split if no test picture has a label. `places` names the splits.
 
     Raises: UserError if a class has pictures in only one split.
     """
-    classes = sorted({each[0] for each in found.pictures})
-    if chosen:
-        synsets = _read_synsets(path)
-        classes.sort(key=lambda name: chosen.index(name if name in chosen else synsets[name]))
-    elif all(re.fullmatch(r"[0-9]{1,9}", name) for name in classes):
-        classes.sort(key=int)
-    splits = tuple(each[1] for each in found.pictures)
-    own = tuple(split for split in splits if split is not None)
+    choice = write_choice(classes, without)
+    pictures, places, notes = _settle_splits(path, found.pictures, places, notes)
+    own = tuple(split for _, split, _, _ in pictures if split is not None)
     if own:
-        _check_same_classes(path, found.pictures, places, source=source)
-    numbers = {name: number for number, name in enumerate(classes)}
-    labels = np.array([numbers[each[0]] for each in found.pictures], dtype=np.int64)
+        _check_same_classes(path, pictures, places, choice=choice)
+    there = sorted({each[0] for each in pictures})
+    if classes:
+        synsets = _read_synsets(path)
+        there.sort(key=lambda name: classes.index(name if name in classes else synsets[name]))
+    elif all(re.fullmatch(r"[0-9]{1,9}", name) for name in there):
+        there.sort(key=int)
+    numbers = {name: number for number, name in enumerate(there)}
+    labels = np.array([numbers[each[0]] for each in pictures], dtype=np.int64)
     order = np.argsort(labels, kind="stable")
-    if unnamed := [each[3] for each in found.pictures if not has_picture_ending(each[2])]:
+    if unnamed := [each[3] for each in pictures if not has_picture_ending(each[2])]:
         notes = (
             *notes,
             f"{counted(len(unnamed), 'file')} without the ending of a picture read by content: "
@@ -104,10 +105,11 @@ def assemble(
         )
     result = Listing(
         root=path,
-        files=tuple(each[2] for each in found.pictures),
-        names=tuple(each[3].encode("utf-8", "backslashreplace").decode() for each in found.pictures),
+        files=tuple(each[2] for each in pictures),
+        names=tuple(each[3].encode("utf-8", "backslashreplace").decode() for each in pictures),
         labels=labels,
-        classes=tuple(classes),
+        classes=tuple(there),
+        choice=choice,
         splits=own if own else None,
         unused=found.unused,
         notes=tuple(notes),
@@ -115,19 +117,42 @@ def assemble(
     return result.subset(order)
 
 
-def _check_same_classes(path: Path, pictures: Samples, folders: Mapping[Split, str], *, source: str) -> None:
+def _settle_splits(
+    path: Path, pictures: Samples, places: Mapping[Split, str], notes: Sequence[str]
+) -> tuple[Samples, Mapping[Split, str], Sequence[str]]:
+    """Decide by the labelled pictures alone which split is the test, or that one has to be cut (None)."""
+    there = {each[1] for each in pictures if each[1] is not None}
+    if there and "train" not in there:
+        raise UserError(
+            f"{path} has labelled pictures only in {sentence([places[split] for split in sorted(there)])}: add some to "
+            f"{places['train']}, or, of a table, make new splits with ?split=none"
+        )
+    if there == {"train"}:
+        return [(label, None, file, name) for label, _, file, name in pictures], places, notes
+    if there != {"train", "validation"}:
+        return pictures, places, notes
+    tested: Samples = [
+        (label, "test" if split == "validation" else split, file, name) for label, split, file, name in pictures
+    ]
+    note = f"{places['validation']} is the test split, since there are no labelled test pictures"
+    return tested, {**places, "test": places["validation"]}, [*notes, note]
+
+
+def _check_same_classes(path: Path, pictures: Samples, places: Mapping[Split, str], *, choice: Sequence[str]) -> None:
     both: tuple[Split, Split] = ("train", "test")
     has = {split: {each[0] for each in pictures if each[1] == split} for split in both}
     lacking = {
-        name: [folders[split] for split in both if name not in has[split]]
+        name: [places[split] for split in both if name not in has[split]]
         for name in sorted({each[0] for each in pictures})
     }
-    wrong = {name: places for name, places in lacking.items() if places}
+    wrong = {name: lacks for name, lacks in lacking.items() if lacks}
     if wrong:
-        words = sentence([f"{name!r} (not in {sentence(places)})" for name, places in wrong.items()])
+        words = sentence([f"{name!r} (not in {sentence(lacks)})" for name, lacks in wrong.items()])
+        # Without a common class, leaving out what is not in training leaves a test split to be cut.
+        needless = [name for name in wrong if has["train"] & has["test"] or name not in has["train"]]
         raise UserError(
-            f"{path} must hold the same classes in {folders['train']} and {folders['test']}, but only one has "
-            f"{words}: add pictures, or leave them out with {source}:{path}:{','.join('-' + name for name in wrong)}"
+            f"{path} must hold the same classes in {places['train']} and {places['test']}, but only one has {words}: "
+            f"add pictures, or {advise_leaving_out(needless, choice=choice)}"
         )
 
 

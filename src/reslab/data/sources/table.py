@@ -15,11 +15,12 @@ from pathlib import Path, PurePosixPath
 from random import Random
 
 from reslab.data.images import Split
-from reslab.data.pictures import walk_pictures
+from reslab.data.names import nfc
+from reslab.data.pictures import has_picture_ending, walk_pictures
 from reslab.data.sources.folder import split_of
 from reslab.data.sources.groups import group_by, with_groups
-from reslab.data.sources.listing import Listing, Unused
-from reslab.data.sources.options import NO_OPTIONS, Options
+from reslab.data.sources.listing import Listing, Unused, describe_all_unused
+from reslab.data.sources.options import NO_OPTIONS, NONE, Options
 from reslab.data.sources.parquet import find_files, read_parquet
 from reslab.data.sources.samples import Contents, Samples, assemble, choose
 from reslab.errors import UserError
@@ -46,7 +47,6 @@ _USUAL = {
     "split": ("split", "set", "subset", "partition"),
     "group": ("group",),
 }
-_NO_SPLIT = "none"  # instead of a column
 _SEPARATORS = ",;\t|"
 _MAX_BYTES = 1 << 30
 _FILES_SHOWN = 3
@@ -111,19 +111,18 @@ def list_columns(
         raise UserError(f"{table} names no picture in {root} or one of its folders: its files are {shown}")
     beside = [Unused(name, "pictures that the table does not name", "") for name in found_files.others(seen)]
     found = choose(Contents(samples, (), (*unused, *beside)), Path(table), classes=classes, without=without)
-    notes: tuple[str, ...] = ()
-    if splits and "validation" in splits and "test" not in splits:
-        notes = ("the validation rows are the test split, since there are no test rows",)
-        found = replace(
-            found, pictures=[(a, "test" if b == "validation" else b, c, d) for a, b, c, d in found.pictures]
+    notes = []
+    if group is not None and options.group is None:
+        notes.append(
+            f"the column {group!r} keeps pictures of one group in one split: ?group={NONE} ignores it (of a DataFrame, "
+            "drop it)"
         )
-    if splits and {each[1] for each in found.pictures} == {"train"}:
-        found = replace(found, pictures=[(label, None, file, name) for label, _, file, name in found.pictures])
     places: dict[Split, str] = {split: f"its {split} split" for split in ("train", "validation", "test")}
-    listing = replace(assemble(Path(table), found, source="csv", chosen=classes, places=places, notes=notes), root=root)
+    listing = assemble(Path(table), found, classes=classes, without=without, places=places, notes=notes)
+    listing = replace(listing, root=root)
     if group is not None:
         return with_groups(listing, [groups[name] or None for name in listing.names])
-    return listing if options.group is None else group_by(listing, options.group)
+    return listing if options.group in (None, NONE) else group_by(listing, options.group)
 
 
 # ---- the table
@@ -161,11 +160,11 @@ def _find(columns: Columns, what: str, asked: str | None, table: Path | str) -> 
 
 
 def _find_optional(columns: Columns, what: str, asked: str | None, table: Path | str) -> str | None:
-    """Find a column; None if there is none, or the group is a rule on file names."""
+    """Find a column; None if there is none, none is wanted, or the group is a rule on file names."""
     if asked is not None:
         if asked in columns:
             return asked
-        if what == "group":
+        if what == "group" or (what == "split" and asked == NONE):
             return None
         raise UserError(f"{table} has no column {asked!r}: its columns are {named(list(columns))}")
     return find_column(columns, what)
@@ -178,8 +177,6 @@ def find_column(columns: Iterable[str], what: str) -> str | None:
 
 
 def _read_splits(columns: Columns, options: Options, table: Path | str) -> list[Split] | None:
-    if options.split == _NO_SPLIT and _NO_SPLIT not in columns:
-        return None
     column = _find_optional(columns, "split", options.split, table)
     if column is None:
         return None
@@ -189,7 +186,7 @@ def _read_splits(columns: Columns, options: Options, table: Path | str) -> list[
         if split is None:
             raise UserError(
                 f"{table} has the split {cell!r} in row {row}: write train, validation or test, or ignore the column "
-                f"{column!r} with ?split={_NO_SPLIT} (of a DataFrame, drop it)"
+                f"{column!r} with ?split={NONE} (of a DataFrame, drop it)"
             )
         splits.append(split)
     return splits
