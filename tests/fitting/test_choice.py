@@ -175,6 +175,11 @@ def test_a_class_of_one_image_or_group_is_refused() -> None:
         UserError, match=r"the 2 training images of class '4' are copies or one group, but .*: add anoth"
     ):
         check_counts(images)
+    grouped = replace(images, digests=np.arange(6, dtype=np.uint64))
+    with pytest.raises(
+        UserError, match=r"column of groups puts all 2 training images of class '4' .* \?group=none, or"
+    ):
+        check_counts(grouped)
     series = {"time:5": r" \(such as time:1\), or", "time:1": ", or", "parent": ", or add pictures of another series"}
     for rule, finer in series.items():
         sentence = f"group={rule} puts all 2 training images of class '4' in one group, .* a finer grouping{finer}"

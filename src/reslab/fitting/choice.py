@@ -150,6 +150,12 @@ def check_counts(images: ImageSet) -> None:
                     f"by cross-validation needs two groups of each class at least: use a finer grouping{finer}, or add "
                     "pictures of another series"
                 )
+            if images.digests is not None and len(np.unique(images.digests[labels == label])) > 1:
+                raise UserError(
+                    f"the table's column of groups puts all {count} training images of class {name!r} in one group, "
+                    "but choosing by cross-validation needs two groups of each class at least: ignore the column with "
+                    "?group=none, or add pictures of another group"
+                )
             raise UserError(
                 f"the {count} training images of class {name!r} are copies or one group, but choosing by "
                 "cross-validation needs two groups of each class at least: add another"

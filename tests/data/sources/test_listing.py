@@ -227,6 +227,50 @@ READ: dict[str, tuple[Build, str, tuple[str, ...], dict[str | None, int]]] = {
     "a table with splits": (SPLIT_TABLE, "csv:{}/t.tsv?label=kind", ("x", "y"), {"train": 2, "test": 2}),
     "a table without its splits": (SPLIT_TABLE, "csv:{}/t.tsv?label=kind&split=none", ("x", "y"), {None: 4}),
     "a table with a set": (SETS, "csv:{}/t.csv?split=none", ("a", "b"), {None: 2}),
+    "an unlabelled test in a table": (
+        write_table(
+            "t.csv",
+            "file,label,split",
+            *("1.png,a,train", "2.png,b,train", "3.png,,test"),
+            folder="",
+            files=["1.png", "2.png", "3.png"],
+        ),
+        "csv:{}/t.csv",
+        ("a", "b"),
+        {None: 2},
+    ),
+    "a table of several folders": (
+        write_table(
+            "t.csv",
+            "id,label",
+            *("1,a", "2,b", "3,a", "4,b"),
+            folder="",
+            files=["part_1/1.png", "part_1/2.png", "part_2/3.png", "part_2/in/4.png"],
+        ),
+        "csv:{}/t.csv",
+        ("a", "b"),
+        {None: 4},
+    ),
+    "a table of parts of paths": (
+        write_table(
+            "t.csv",
+            "file,label",
+            *("x/1.png,a", "y/1.png,b", "x\\2.png,a"),
+            folder="",
+            files=["p/x/1.png", "q/y/1.png", "r/x/2.png"],
+        ),
+        "csv:{}/t.csv",
+        ("a", "b"),
+        {None: 3},
+    ),
+    "a table of other letters": (
+        write_table(
+            "t.csv", "file,label", "caf\u00e9.png,\u00e9", "2.png,e\u0301", folder="", files=["cafe\u0301.png", "2.png"]
+        ),
+        "csv:{}/t.csv",
+        ("\u00e9",),
+        {None: 2},
+    ),
     "a table's class": (KAGGLE, "csv:{}/trainLabels.csv:dog", ("dog",), {None: 1}),
 }
 
@@ -281,6 +325,30 @@ NOT_USED: dict[str, tuple[Build, str, list[str]]] = {
         ["3 not used, pictures without a class: test/0.png"],
     ),
     "val is the test": (fill("train/a", "train/b", "val/a", "val/b"), "folder:{}", ["val/ is the test split"]),
+    "composed and decomposed": (
+        fill("caf\u00e9", "cafe\u0301", "b"),
+        "folder:{}",
+        ["2 folders of", "called 'caf\u00e9' are one class"],
+    ),
+    "one of several": (
+        write_table(
+            "t.csv",
+            "file,label",
+            *("1.png,a", "2.png,b", "3.png,b"),
+            folder="",
+            files=["x/1.png", "x/2.png", "y/3.png", "z/3.png"],
+        ),
+        "csv:{}/t.csv",
+        ["1 not used, rows whose picture lies in several folders: 3.png (add the folder"],
+    ),
+    "a test without labels": (
+        lambda root: [draw(root / name) for name in ("train/cat.0.jpg", "val/cat.1.jpg", "test1/0.jpg")],
+        "folder:{}?label=^([a-z]+)",
+        [
+            "val/ is the test split, since there are no labelled test pictures",
+            "1 not used, names in which ^([a-z]+) finds no label: test1/0.jpg",
+        ],
+    ),
     "a table": (
         write_table(
             "t.csv",
@@ -419,6 +487,39 @@ REFUSED: dict[str, tuple[Build, str, str]] = {
         "csv:{}/t.csv",
         r"only one has 'b' \(not in its test split\): .*, or leave out :-b \(after the path, before any \?\)$",
     ),
+    "a table without a header": (
+        write_table("t.csv", "1.png,a", "2.png,b", folder="", files=["1.png", "2.png"]),
+        "csv:{}/t.csv?file=1.png&label=a",
+        "names the picture '1.png' in its first row: add a row above",
+    ),
+    "a table that may lack a header": (
+        write_table("t.csv", "1,a", "2,b", folder="", files=["1.png", "2.png"]),
+        "csv:{}/t.csv",
+        "or, if these are no columns, add a row of names above",
+    ),
+    "two columns of one name": (
+        write_table("t.csv", "file,label,label", "1.png,a,b", folder="", files=["1.png"]),
+        "csv:{}/t.csv",
+        "has several columns called 'label': rename all but one",
+    ),
+    "a table without labels": (
+        write_table("t.csv", "file,label", "1.png,", folder="", files=["1.png"]),
+        "csv:{}/t.csv",
+        "names no picture with a label .* 1 not used, rows without a label: 1.png",
+    ),
+    "one group of a column": (
+        write_table(
+            "t.csv",
+            "file,label,group",
+            "1.png,a,x",
+            "2.png,a,x",
+            "3.png,b,y",
+            folder="",
+            files=["1.png", "2.png", "3.png"],
+        ),
+        "csv:{}/t.csv",
+        r"class 'a' has 2 images \(copies, or one group\) .* or ignore groups with \?group=none$",
+    ),
     "a ragged table": (
         write_table("t.csv", "file,label", "1.png", folder="", files=["1.png"]),
         "csv:{}/t.csv",
@@ -480,6 +581,16 @@ def test_the_advised_level_is_read_with_options(tmp_path: Path, level: int) -> N
     listing = list_one(f"{expression}?level={level}" if level == 1 else f"folder:{tmp_path}?group=([0-9])?level=2")
     assert listing.classes == (("x", "y") if level == 1 else ("a", "b", "c", "d", "e"))
     assert listing.groups is not None
+
+
+def test_an_absolute_name_needs_no_folder(tmp_path: Path) -> None:
+    fill("part_1", "part_2")(tmp_path)
+    rows = [f"{number},a" for number in range(3)]
+    rows += [f"{tmp_path}/part_2/{number}.png,b" for number in range(3)]
+    (tmp_path / "t.csv").write_text("\n".join(["file,label", *rows]))
+    assert sorted(list_one(f"csv:{tmp_path}/t.csv").names) == [
+        f"part_{part}/{n}.png" for part in (1, 2) for n in range(3)
+    ]
 
 
 def test_pictures_inside_of_parquet_are_read(tmp_path: Path) -> None:
@@ -548,7 +659,7 @@ def test_pictures_inside_of_parquet_are_never_all_in_memory(tmp_path: Path, monk
     assert list_one(f"csv:{tmp_path}/t.parquet").names == first.names
 
 
-@pytest.mark.parametrize(("label", "classes"), [(1, ("cat", "dog")), (2, None)])
+@pytest.mark.parametrize(("label", "classes"), [(1, ("cat", "dog")), (-1, ("cat",)), (2, None)])
 def test_the_names_of_classes_in_parquet_may_be_of_other_columns(
     tmp_path: Path, label: int, classes: tuple[str, ...] | None
 ) -> None:

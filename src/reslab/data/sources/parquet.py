@@ -32,6 +32,7 @@ _BEGINNINGS = {
 }
 _PLAIN = re.compile(r"[\w-]{1,80}", re.ASCII)
 _BYTES = ("binary", "large_binary", "binary_view")  # types of Arrow
+_NO_LABEL = "-1"  # of an unlabelled picture, as in a test split
 _ROW = re.compile("[0-9]+")
 _BATCH = 16  # pictures in memory
 _BUFFER = 1 << 20  # bytes
@@ -191,6 +192,8 @@ def _stream(files: Sequence[Path], held: str) -> Iterator[Any]:
 
 
 def _name_class(cell: str, classes: Sequence[str], column: str, path: Path) -> str:
+    if cell == _NO_LABEL:
+        return ""
     if not cell.isdecimal():
         return cell
     if int(cell) >= len(classes):

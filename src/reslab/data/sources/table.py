@@ -1,8 +1,8 @@
 """Pictures listed in a table: a row for each, with its file, its label and optionally its split and its group.
 
 The table is CSV, TSV or Parquet (`parquet.py`). Columns are found by their usual names, or named by options. Files are
-in the table's folder, or in the one given by an option, or in a sub-folder, and may be written without their ending:
-Hugging Face's metadata.csv and Kaggle's trainLabels.csv work unchanged.
+in the table's folder, or in the one given by an option, or in sub-folders, and may be written without their folder and
+their ending: Hugging Face's metadata.csv and Kaggle's trainLabels.csv work unchanged.
 """
 
 import csv
@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path, PurePosixPath
 from random import Random
 
@@ -89,10 +90,10 @@ def list_columns(
     unused: list[Unused] = []
     groups: dict[str, str] = {}
     seen: dict[str, str] = {}
-    for row, (cell, label) in enumerate(zip(files, labels, strict=True)):
+    for row, (cell, label) in enumerate(zip(files, map(nfc, labels), strict=True)):
         name = found_files.find(cell)
-        if name is None:
-            unused.append(Unused(cell, "rows whose picture is not there", ""))
+        if isinstance(name, Unused):
+            unused.append(name)
         elif not label:
             unused.append(Unused(name, "rows without a label", ""))
         elif name in seen:
@@ -108,7 +109,10 @@ def list_columns(
                 groups[name] = columns[group][row]
     if not samples:
         shown = ", ".join(repr(cell) for cell in files[:_FILES_SHOWN])
-        raise UserError(f"{table} names no picture in {root} or one of its folders: its files are {shown}")
+        raise UserError(
+            f"{table} names no picture with a label in {root} or one of its folders: its files are {shown}; "
+            + " ".join(describe_all_unused(unused))
+        )
     beside = [Unused(name, "pictures that the table does not name", "") for name in found_files.others(seen)]
     found = choose(Contents(samples, (), (*unused, *beside)), Path(table), classes=classes, without=without)
     notes = []
@@ -143,10 +147,18 @@ def _read(path: Path) -> Columns:
         header, *rows = (row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row)
     except (csv.Error, ValueError) as error:
         raise UserError(f"{path} cannot be read as a table ({error}): its first row must name its columns") from None
+    names = [name.strip() for name in header]
+    if pictures := [name for name in names if has_picture_ending(Path(name))]:
+        raise UserError(
+            f"{path} names the picture {pictures[0]!r} in its first row: add a row above that names the columns, such "
+            "as file,label"
+        )
+    if twice := [name for name, num in Counter(names).items() if num > 1 and name]:
+        raise UserError(f"{path} has several columns called {twice[0]!r}: rename all but one")
     for number, row in enumerate(rows, 2):
         if len(row) != len(header):
             raise UserError(f"{path} has {len(row)} cells in row {number}, but {len(header)} columns: correct the row")
-    return {name.strip(): [row[place].strip() for row in rows] for place, name in enumerate(header)}
+    return {name: [row[place].strip() for row in rows] for place, name in enumerate(names)}
 
 
 def _find(columns: Columns, what: str, asked: str | None, table: Path | str) -> str:
@@ -154,7 +166,8 @@ def _find(columns: Columns, what: str, asked: str | None, table: Path | str) -> 
     if found is None:
         raise UserError(
             f"cannot tell which column of {table} is the {what}: its columns are {named(list(columns))}; name it, "
-            f"as in csv:{table}?{what}={next(iter(columns), 'NAME')}"
+            f"as in csv:{table}?{what}={next(iter(columns), 'NAME')}, or, if these are no columns, add a row of names "
+            "above"
         )
     return found
 
@@ -201,10 +214,11 @@ class _Files:
     def __init__(self, root: Path, cells: Sequence[str]) -> None:
         self.root = root
         self._names = [path.relative_to(root).as_posix() for path in walk_pictures(root)]
-        self._by_name = {each: each for each in self._names}
+        self._by_name = {nfc(each): each for each in self._names}
         for each in reversed(self._names):
-            self._by_name.setdefault(each.rpartition(".")[0], each)
+            self._by_name.setdefault(_stem(nfc(each)), each)
         self._base = self._find_base(Random(0).sample(cells, min(len(cells), _CELLS_TRIED)))
+        self._by_tail = cache(self._index_tails)
 
     def _find_base(self, cells: Sequence[str]) -> str:
         """Choose the folder in which most cells name a picture, preferring training pictures."""
@@ -215,16 +229,44 @@ class _Files:
         )
 
     def _at(self, folder: str, cell: str) -> str | None:
-        cell = cell.replace("\\", "/")
-        if os.path.isabs(cell):
-            cell = os.path.relpath(cell, self.root.absolute()).replace(os.sep, "/")
-        path = os.path.normpath(f"{folder}/{cell}" if folder not in ("", ".") else cell).replace(os.sep, "/")
-        return self._by_name.get(path)
+        return self._by_name.get(self._path_of(cell, folder))
 
-    def find(self, cell: str) -> str | None:
-        """Find a picture's path in the folder; None if it does not exist."""
-        return self._at(self._base, cell)
+    def _path_of(self, cell: str, folder: str = "") -> str:
+        """Return the path of a cell that is relative to a folder, or absolute, inside the root."""
+        cell = nfc(cell.replace("\\", "/"))
+        if os.path.isabs(cell):
+            return os.path.relpath(cell, nfc(str(self.root.absolute()))).replace(os.sep, "/")
+        path = f"{nfc(folder)}/{cell}" if folder not in ("", ".") else cell
+        return os.path.normpath(path).replace(os.sep, "/")
+
+    def _index_tails(self, depth: int) -> dict[str, str | None]:
+        """Map the last parts of each path, with and without the ending, to the path; None if several end so."""
+        found: dict[str, str | None] = {}
+        for name in self._names:
+            tail = "/".join(nfc(name).split("/")[-depth:])
+            for key in {tail, _stem(tail)}:
+                found[key] = None if key in found else name
+        return found
+
+    def find(self, cell: str) -> str | Unused:
+        """Find a picture's path in the folder, or say why there is none.
+
+        It is relative to the folder of most cells, or else in any folder.
+        """
+        if (name := self._at(self._base, cell)) is not None:
+            return name
+        path = self._path_of(cell)
+        tails = self._by_tail(path.count("/") + 1)
+        if path not in tails:
+            return Unused(cell, "rows whose picture is not there", "")
+        return tails[path] or Unused(cell, "rows whose picture lies in several folders", "add the folder to its name")
 
     def others(self, used: Mapping[str, str]) -> list[str]:
         """List the pictures that are not used."""
         return [name for name in self._names if name not in used]
+
+
+def _stem(path: str) -> str:
+    """Remove the ending of a path."""
+    folder, slash, name = path.rpartition("/")
+    return f"{folder}{slash}{PurePosixPath(name).stem}"
