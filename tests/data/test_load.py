@@ -9,9 +9,14 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from reslab.data.load import describe, load
+from reslab.data.load import check_outside, describe, load
+from reslab.data.packing import pack
 from reslab.data.pixels import Pixels
 from reslab.errors import UserError
+from reslab.extension import extend
+from reslab.recipe.recipe import Recipe
+from reslab.runs import Run
+from reslab.training import train
 
 
 def test_classes_are_numbered_in_the_order_written(official: Path) -> None:
@@ -292,3 +297,52 @@ def test_stored_pixels_are_converted_when_they_are_read(wide: str, monkeypatch: 
     assert isinstance(on_disk.images, Pixels)
     np.testing.assert_array_equal(on_disk.images[:], in_memory.images[:])
     assert on_disk.fingerprint == in_memory.fingerprint
+
+
+OUTSIDE = ["../runs/fit", ".runs/fit", "."]
+
+
+@pytest.mark.parametrize(
+    ("folders", "data", "out", "is_refused"),
+    [
+        ("a b", "folder:.", "runs/fit", True),
+        ("a b", "folder:.", "a/runs", True),
+        ("a b", "digits+folder:./", "runs/fit", True),
+        *[("a b", "folder:.", out, False) for out in OUTSIDE],
+        ("a b", "folder:.:a,b", "runs/fit", False),
+        ("a b runs", "folder:.:-runs", "runs/fit", False),
+        ("a b", "folder:../other", "runs/fit", False),
+        ("train/a train/b test/a test/b", "folder:.", "runs/fit", False),
+        ("train/a train/b test/a test/b", "folder:.", "test/runs", True),
+    ],
+)
+def test_a_new_folder_among_classes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folders: str, data: str, out: str, is_refused: bool
+) -> None:
+    for name in folders.split():
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "pictures" / name / "1.png")
+    monkeypatch.chdir(tmp_path / "pictures")
+    if not is_refused:
+        check_outside(out, data)
+        return
+    with pytest.raises(
+        UserError, match=r"lies inside .*/pictures, whose folders are classes: give --out a folder else"
+    ):
+        check_outside(out, data)
+
+
+def test_commands_make_no_folder_among_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_recipe: Recipe, finished: Run
+) -> None:
+    for name in ("a/1.png", "b/2.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="whose folders are classes: give --out a folder elsewhere"):
+        train(small_recipe.model_copy(update={"data": "folder:."}), out="runs/small")
+    with pytest.raises(UserError, match="whose folders are classes: give --out a folder elsewhere"):
+        extend(finished.path, data="folder:.", out="runs/more")
+    with pytest.raises(UserError, match="whose folders are classes: give --to a folder elsewhere"):
+        pack("folder:.", "packed")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "small"]

@@ -249,6 +249,15 @@ def test_what_cannot_be_is_said_first(data: str, minutes: float, taken: bool, se
         fit(data, out="run", minutes=minutes)
 
 
+def test_a_run_is_not_made_among_the_classes(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(pictures)
+    with pytest.raises(
+        UserError, match=r"runs/fit lies inside .*/pictures, whose folders are classes: give --out a fol"
+    ):
+        fit("folder:.")
+    assert sorted(path.name for path in pictures.iterdir()) == ["0", "1", "7"]
+
+
 def test_a_folder_is_taken_from_the_start_of_a_fit_and_free_again_after_its_failure() -> None:
     for _ in range(2):
         with pytest.raises(UserError, match="has 1 training image"):

@@ -3,6 +3,7 @@
 Axes: N images, C channels, H rows, W columns, K classes.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -24,7 +25,7 @@ from reslab.data.sources.catalog import OFFICIAL
 from reslab.data.sources.cifar import find_data_dir, read_cifar
 from reslab.data.sources.decoded import open_listing
 from reslab.data.sources.digits import read_digits
-from reslab.data.sources.folder import list_folder
+from reslab.data.sources.folder import list_folder, would_read
 from reslab.data.sources.foreign_shards import find_foreign, open_foreign, white_of_foreign
 from reslab.data.sources.listing import Listing, keys_of
 from reslab.data.sources.npz import has_validation, open_npz, white_of_npz
@@ -210,6 +211,21 @@ def list_files(expression: str, *, data_dir: Path | None = None) -> list[tuple[L
                 if term.limit != 0 or not term.classes:
                     raise
     return found
+
+
+def check_outside(out: Path | str, expression: str, *, data_dir: Path | None = None, option: str = "--out") -> None:
+    """Raises: UserError if a new folder `out` would become a class of a folder of the expression."""
+    for term in parse(expression):
+        if not isinstance(term, LocatedTerm) or term.source != "folder":
+            continue
+        place = find_place(term.path, data_dir)
+        if not place.is_dir() or not Path(os.path.realpath(out)).is_relative_to(os.path.realpath(place)):
+            continue
+        if would_read(place, Path(out), classes=term.classes, without=term.without, options=term.options):
+            raise UserError(
+                f"{os.path.abspath(out)} lies inside {os.path.abspath(place)}, whose folders are classes: give "
+                f"{option} a folder elsewhere"
+            )
 
 
 def find_digests(expression: str, split: Split, *, data_dir: Path | None = None) -> NDArray[np.uint64]:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from reslab.data.addresses import is_remote
 from reslab.data.framing import Form
 from reslab.data.images import ImageSet, Split
-from reslab.data.load import load, load_validation
+from reslab.data.load import check_outside, load, load_validation
 from reslab.data.notes import say_once
 from reslab.data.sources.shard_index import INDEX, File, Hashes, Shard, ShardedSplit, ShardIndex, Store
 from reslab.errors import UserError
@@ -39,6 +40,8 @@ def pack(
     The index is written last, so that an interrupted pack is not taken for a complete one. Raises: UserError if shards
     already exist, or the images are neither grey nor RGB; Failure if they cannot be written; and as `load`.
     """
+    if not is_remote(url):
+        check_outside(url, expression, data_dir=data_dir, option="--to")
     store = Store.at(url)
     if store.size(INDEX) is not None:
         raise UserError(f"{url} holds shards already: choose another folder, or remove them first")

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from reslab.data.load import check_outside
 from reslab.data.recipe_data import check_remote, find_base
 from reslab.errors import UserError
 from reslab.extension.extender import Extender
@@ -118,6 +119,7 @@ def extend(
     run = Run.open(base)
     # Only the base's recipe: the addresses in `data` come from the caller.
     check_remote(run.recipe.data, of=f"the recipe {run.recipe.name}", allow_remote=allow_remote)
+    check_outside(out, data, data_dir=data_dir)
     known = read_weights(run.path)[1]
     skip_damaged = run.recipe.skip_damaged or skip_damaged
     if merge and knows_all(known, data, data_dir=data_dir, skip_damaged=skip_damaged):

@@ -16,7 +16,7 @@ from reslab.data.folds import number_groups
 from reslab.data.frames import to_expression
 from reslab.data.framing import Form
 from reslab.data.images import ImageSet
-from reslab.data.load import list_files, load, load_validation
+from reslab.data.load import check_outside, list_files, load, load_validation
 from reslab.data.notes import say_once
 from reslab.data.recipe_data import find_base
 from reslab.data.sizes import are_squares, find_image_size, measure_reading
@@ -125,6 +125,7 @@ def fit(
     budget = Budget.of(minutes)
     _check_free(out, data, data_dir=data_dir)
     data = to_expression(data, data_dir=data_dir, beside=out)
+    check_outside(out, data, data_dir=data_dir)
     size = find_image_size(data, largest=LARGEST_STORED, data_dir=data_dir)
     with _reserved(out), _stopping_late(out):
         pictures = _read(data, size=size, data_dir=data_dir, skip_damaged=skip_damaged)

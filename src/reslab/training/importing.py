@@ -11,6 +11,7 @@ import torch
 from reslab import models
 from reslab.data.batches import seeded
 from reslab.data.images import ImageSet
+from reslab.data.load import check_outside
 from reslab.data.recipe_data import find_base
 from reslab.errors import UserError, did_you_mean
 from reslab.machine.device import pick_device
@@ -88,6 +89,7 @@ def import_weights(
     """
     if model not in MODELS:
         raise UserError(f"--model {model}: {did_you_mean(model, MODELS, otherwise='reslab models lists them')}")
+    check_outside(out, data, data_dir=data_dir)
     options, found = adapt(MODELS[model], map), read_state_dict(Path(file))
     family = FAMILIES.get(map)
     recipe = derive(

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from reslab.data.images import ImageSet
+from reslab.data.load import check_outside
 from reslab.data.recipe_data import find_base
 from reslab.errors import UserError
 from reslab.machine.device import pick_device
@@ -98,6 +99,7 @@ def train(
     computing = Computing(compile, precision, deterministic)
     with joined(pick_device(device)) as team:
         recipe = _trained_here(recipe, is_started=start is not None)
+        check_outside(out, recipe.data, data_dir=data_dir)
         given = None if start is None else start_at(start, recipe)
         recipe = recipe if given is None else given.recipe
         if minutes is not None:
