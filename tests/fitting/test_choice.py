@@ -133,6 +133,16 @@ def test_pictures_from_the_cache_do_not_count_as_fast(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("stand_in")
+def test_the_first_of_many_pictures_has_a_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, said = load("digits:1,4@15", "train", image_size=8), []
+    for few in (False, True):
+        monkeypatch.setattr(choice, "FORECAST_FROM", 31 if few else 30)
+        choose(Readers(lambda resize: images), candidates=[Backbone(LITE0, 16)], budget=Budget.of(1), say=said.append)
+    told = [line.partition(",")[2][:6] for line in said if line.startswith("compute")]
+    assert told == [" about", ""]
+
+
+@pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize(("seconds", "chosen"), [(0.0, "crop"), (1e6, "squeeze")])
 def test_pictures_become_squares_as_their_classes_are_best_told(seconds: float, chosen: str) -> None:
     noise = torch.randint(256, (30, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

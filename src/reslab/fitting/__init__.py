@@ -93,7 +93,7 @@ def fit(
         The new run folder.
     minutes : float, default 10
         Time for loading, choosing and training; evaluation and report take additional time. Candidates that would take
-        too long are left out, and a training that takes longer than estimated ends early.
+        too long are left out, except the first, and a training that takes longer than estimated ends early.
     seed : int, default 0
         Random seed of a trained network; heads on features need none.
     data_dir : Path, optional

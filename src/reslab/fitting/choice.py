@@ -32,6 +32,7 @@ from reslab.words import duration, percent
 
 FEW_GROUPS = 20  # fewer say little about other groups
 MARGIN = 1.3  # factor by which things may take longer than estimated
+FORECAST_FROM = 1000  # pictures, from which on the first candidate has a forecast
 NUM_VIEWS = 2  # the image and its mirror image
 SIZES = {"efficientnet_lite0": (128, 192, 256), "efficientnet_lite1": (256,), "efficientnet_lite2": (256,)}
 LARGEST_ENLARGED = 256  # pixels
@@ -201,7 +202,8 @@ def choose(
         if best is not None and not budget.has(seconds := reading + cost / speed + best.candidate.seconds):
             judged.append(_left_out(backbone, seconds=seconds))
             return best
-        say(f"compute {named(backbone).words}{_about(reading + cost / speed)}")
+        known = measure_speed(pictures.training(backbone.resize), backbone) if best is None else speed
+        say(f"compute {named(backbone).words}{_about(reading + cost / known)}")
         computed, per_second = compute_timed(pictures.training(backbone.resize), backbone)
         speed = min(speed, backbone.cost * per_second)
         found = note(judge(computed, labels, folds=folds, backbone=backbone, method="lda"))
@@ -252,6 +254,13 @@ def compute_timed(images: ImageSet, backbone: Backbone) -> tuple[Features, float
     # One view after the other: each is cached separately.
     views = np.stack([network.features(images.images, mirrored=mirrored) for mirrored in (False, True)])
     return views, network.measure_speed(images.images)
+
+
+def measure_speed(images: ImageSet, backbone: Backbone) -> float:
+    """Measure units of cost, as of `Backbone.cost`, per second on a few of many pictures; few need no forecast."""
+    if len(images.labels) < FORECAST_FROM:
+        return math.inf
+    return backbone.cost * Pretrained(backbone.network, image_size=backbone.image_size).measure_speed(images.images)
 
 
 def judge(views: Features, labels: Integers, *, folds: Folds, backbone: Backbone, method: Method) -> FittedHead:
