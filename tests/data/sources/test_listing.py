@@ -271,6 +271,18 @@ READ: dict[str, tuple[Build, str, tuple[str, ...], dict[str | None, int]]] = {
         ("\u00e9",),
         {None: 2},
     ),
+    "a table of other letters in one of two folders": (
+        write_table(
+            "t.csv",
+            "file,label",
+            *("\u00e9.png,a", "2.png,b"),
+            folder="",
+            files=["caf\u00e9/e\u0301.png", "caf\u00e9/2.png", "z/e\u0301.png"],
+        ),
+        "csv:{}/t.csv",
+        ("a", "b"),
+        {None: 2},
+    ),
     "a table's class": (KAGGLE, "csv:{}/trainLabels.csv:dog", ("dog",), {None: 1}),
 }
 
