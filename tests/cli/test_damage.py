@@ -62,7 +62,7 @@ WEIGHTS, FIGURES, ANSWERS = "model.safetensors", "evaluation.json", "predictions
 
 DAMAGES = {
     "a cut network": (cut(WEIGHTS), "evaluate report predict", "model.safetensors cannot be read as a safetensors"),
-    "no network": (forget(WEIGHTS), "evaluate report predict compare", "resume with reslab train --resume small"),
+    "no network": (forget(WEIGHTS), "evaluate report predict", "resume with reslab train --resume small"),
     "cut figures": (
         cut(FIGURES),
         "report compare",
