@@ -20,7 +20,6 @@ from reslab.data.pixels import Pixels, blocks_of
 from reslab.recipe.recipe import Standardize
 from reslab.records import SplitName
 
-Split = SplitName  # its name within this room
 Indices = Tensor | NDArray[np.int64] | Sequence[int]
 
 
@@ -93,7 +92,7 @@ class ImageSet:
     labels: Tensor
     classes: tuple[str, ...]
     expression: str
-    split: Split
+    split: SplitName
     names: tuple[str, ...] | None = None
     keys: NDArray[np.uint64] | None = None
     digests: NDArray[np.uint64] | None = None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from reslab.data.expression import LocatedTerm, NamedTerm, ShardsTerm, Term, parse
 from reslab.data.frames import to_expression
 from reslab.data.framing import Form
-from reslab.data.images import ImageSet, Labelled, Split
+from reslab.data.images import ImageSet, Labelled
 from reslab.data.notes import say_once
 from reslab.data.pictures import check_channels, with_channels
 from reslab.data.pixels import Converted, Pixels, join
@@ -39,6 +39,7 @@ from reslab.data.storage.blocks import resize as resize_images
 from reslab.data.storage.stored import read_cached
 from reslab.errors import UserError, did_you_mean
 from reslab.recipe.shapes import Channels, Resizing
+from reslab.records import SplitName
 from reslab.words import counted, named
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 def load(
     expression: "str | pandas.DataFrame",
-    split: Split,
+    split: SplitName,
     *,
     data_dir: Path | None = None,
     image_size: int = 32,
@@ -228,7 +229,7 @@ def check_outside(out: Path | str, expression: str, *, data_dir: Path | None = N
             )
 
 
-def find_digests(expression: str, split: Split, *, data_dir: Path | None = None) -> NDArray[np.uint64]:
+def find_digests(expression: str, split: SplitName, *, data_dir: Path | None = None) -> NDArray[np.uint64]:
     """Hash each picture of a split as stored, without decoding; official sets and packed shards have no hashes."""
     found = [keys_of(listing.of_split(split).digests()) for _, listing in list_files(expression, data_dir=data_dir)]
     for term in parse(expression):
@@ -271,7 +272,7 @@ def _as_part(images: ImageSet) -> Labelled:
     )
 
 
-def _as_set(part: Labelled, expression: str, split: Split, *, white: int | None) -> ImageSet:
+def _as_set(part: Labelled, expression: str, split: SplitName, *, white: int | None) -> ImageSet:
     images = part.images if isinstance(part.images, Pixels) else torch.from_numpy(part.images)
     labels = torch.from_numpy(part.labels)
     return ImageSet(
@@ -308,7 +309,7 @@ def _white_of(term: Term, data_dir: Path | None) -> int | None:
 
 
 def _stream(
-    terms: Sequence[Term], expression: str, split: Split, form: Form, *, buffer: int, skip_damaged: bool
+    terms: Sequence[Term], expression: str, split: SplitName, form: Form, *, buffer: int, skip_damaged: bool
 ) -> ImageSet:
     """Open the shards of the only term without reading images yet."""
     term = terms[0]
@@ -319,7 +320,7 @@ def _stream(
     return _as_set(part, expression, split, white=form.white)
 
 
-def _read_term(term: Term, split: Split, data_dir: Path | None, form: Form, skip_damaged: bool) -> Labelled:
+def _read_term(term: Term, split: SplitName, data_dir: Path | None, form: Form, skip_damaged: bool) -> Labelled:
     classes = () if isinstance(term, ShardsTerm) else term.classes
     if split == "train" and term.limit == 0 and classes and form.channels != "auto":  # the source need not exist
         nothing = np.empty((0, form.channels, form.image_size, form.image_size), dtype=np.uint8)
@@ -339,7 +340,7 @@ def _read_term(term: Term, split: Split, data_dir: Path | None, form: Form, skip
     )
 
 
-def _read_source(term: Term, split: Split, data_dir: Path | None, form: Form, skip_damaged: bool) -> Labelled:
+def _read_source(term: Term, split: SplitName, data_dir: Path | None, form: Form, skip_damaged: bool) -> Labelled:
     match term.source:
         case "digits":
             return read_digits(split=split)
@@ -358,7 +359,7 @@ def _read_source(term: Term, split: Split, data_dir: Path | None, form: Form, sk
     return _read_opened(source, term, split, form, skip_damaged)
 
 
-def _read_opened(source: Source, term: Term, split: Split, form: Form, skip_damaged: bool) -> Labelled:
+def _read_opened(source: Source, term: Term, split: SplitName, form: Form, skip_damaged: bool) -> Labelled:
     return read_cached(source, origin=term.origin, split=split, form=form, skip_damaged=skip_damaged)
 
 
@@ -450,7 +451,7 @@ def _check_names(parts: Sequence[Labelled], expression: str, merge: bool) -> Non
         seen.add(name)
 
 
-def _check_counts(terms: Sequence[Term], parts: Sequence[Labelled], expression: str, split: Split) -> None:
+def _check_counts(terms: Sequence[Term], parts: Sequence[Labelled], expression: str, split: SplitName) -> None:
     for term, part in zip(terms, parts, strict=True):
         if split == "train" and term.limit == 0:
             continue
@@ -471,10 +472,10 @@ class DataDescription:
     expression: str
     classes: tuple[str, ...]
     image_shape: tuple[int, ...]
-    counts: dict[Split, list[int]]
+    counts: dict[SplitName, list[int]]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    fingerprints: dict[Split, str]
+    fingerprints: dict[SplitName, str]
     notes: tuple[str, ...] = ()
 
 

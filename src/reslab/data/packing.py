@@ -16,14 +16,15 @@ from PIL import Image
 
 from reslab.data.addresses import is_remote
 from reslab.data.framing import Form
-from reslab.data.images import ImageSet, Split
+from reslab.data.images import ImageSet
 from reslab.data.load import check_outside, load, load_validation
 from reslab.data.notes import say_once
 from reslab.data.sources.shard_index import INDEX, File, Hashes, Shard, ShardedSplit, ShardIndex, Store
 from reslab.errors import UserError
+from reslab.records import SplitName
 from reslab.words import counted
 
-PACKED_SPLITS: tuple[Split, ...] = ("train", "test")
+PACKED_SPLITS: tuple[SplitName, ...] = ("train", "test")
 IMAGES_PER_SHARD = 5000
 
 

@@ -13,9 +13,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.data.images import ImageSet, Split
+from reslab.data.images import ImageSet
 from reslab.data.names import advise_leaving_out
 from reslab.errors import UserError
+from reslab.records import SplitName
 from reslab.words import counted, named
 
 TEST_SHARE = 0.2
@@ -126,7 +127,7 @@ def _shares(counts: Sequence[int], num: int) -> list[int]:
     return [int(share) for share in shares]
 
 
-def cut(labels: NDArray[np.int64], *, classes: Sequence[str], split: Split) -> NDArray[np.int64]:
+def cut(labels: NDArray[np.int64], *, classes: Sequence[str], split: SplitName) -> NDArray[np.int64]:
     """Choose the indices of a split of a source without test images: 80 % of each class, or the other 20 % for test.
 
     At least one image per class is for the test. The choice depends only on the class's name and size, so that
@@ -149,7 +150,7 @@ def cut_by_key(
     labels: NDArray[np.int64],
     *,
     classes: Sequence[str],
-    split: Split,
+    split: SplitName,
     choice: Sequence[str] | None = None,
     is_grouped: bool = False,
 ) -> NDArray[np.int64]:

@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 
 from reslab.data.framing import Form
-from reslab.data.images import Labelled, Split
+from reslab.data.images import Labelled
 from reslab.data.load import load
 from reslab.data.sources.decoded import open_listing
 from reslab.data.sources.folder import list_folder
 from reslab.data.storage.blocks import Block
 from reslab.errors import UserError
+from reslab.records import SplitName
 
 RED, BLUE = (200, 30, 20), (10, 40, 220)
 
@@ -31,7 +32,7 @@ def fill(root: Path, counts: dict[str, int], *, start: int = 0) -> None:
             save(root / name / f"{number:03}.png", Image.new("RGB", (4, 4), (number, 0, 0)))
 
 
-def read_folder(path: Path, *, split: Split, image_size: int) -> Labelled:
+def read_folder(path: Path, *, split: SplitName, image_size: int) -> Labelled:
     source = open_listing(list_folder(path), split=split, form=Form(image_size))
     blocks = [block for block in source.blocks if isinstance(block, Block)]
     images, labels = (

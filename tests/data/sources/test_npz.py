@@ -9,13 +9,14 @@ import pytest
 import scipy.io
 
 from reslab.data.framing import Form
-from reslab.data.images import Labelled, Split
+from reslab.data.images import Labelled
 from reslab.data.load import load, load_validation
 from reslab.data.recipe_data import read_split
 from reslab.data.sources.npz import has_validation, open_npz
 from reslab.data.split import hold_out
 from reslab.errors import UserError
 from reslab.recipe.shipped import RECIPES
+from reslab.records import SplitName
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (20, 6, 5), dtype=np.uint8)
@@ -28,7 +29,7 @@ def write(path: Path, **arrays: Any) -> Path:
     return path / "set.npz"
 
 
-def read_npz(path: Path, *, split: Split) -> Labelled:
+def read_npz(path: Path, *, split: SplitName) -> Labelled:
     source = open_npz(path, split=split)
     images, labels = map(np.concatenate, zip(*(block[:2] for block in source.blocks), strict=True))
     return Labelled(images, labels, source.classes)

@@ -15,11 +15,12 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from reslab.data.images import Labelled, Split
+from reslab.data.images import Labelled
 from reslab.data.sources.archive import Archive, Member, complain, read_checked, unpack
 from reslab.data.sources.catalog import OFFICIAL, Cifar
 from reslab.data.sources.fetch import fetch
 from reslab.errors import UserError
+from reslab.records import SplitName
 
 SIDE, CHANNELS = 32, 3
 # All that an official batch needs: the functions that build a NumPy array.
@@ -58,7 +59,7 @@ def where_is(archive: Archive, folder: Path) -> Path | None:
     return packed if packed.exists() else None
 
 
-def read_cifar(cifar: Cifar, *, split: Split, data_dir: Path) -> Labelled:
+def read_cifar(cifar: Cifar, *, split: SplitName, data_dir: Path) -> Labelled:
     """Read one split, (N, 3, 32, 32), from the unpacked batches, else from the archive, else from the network.
 
     Raises: UserError if a file is damaged; Failure if it is missing and cannot be downloaded.

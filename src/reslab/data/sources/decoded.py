@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from reslab.data.framing import Form
-from reslab.data.images import Split
 from reslab.data.pictures import opening, shrink, white_of
 from reslab.data.sources.listing import Listing, keys_of
 from reslab.data.storage.blocks import Block, Source, Unreadable, stamp_files
 from reslab.errors import UserError
+from reslab.records import SplitName
 
 WORKERS = min(8, os.cpu_count() or 1)
 BLOCK = 256  # pictures at a time
 
 
-def open_listing(listing: Listing, *, split: Split, form: Form) -> Source:
+def open_listing(listing: Listing, *, split: SplitName, form: Form) -> Source:
     """Return the pictures of a split as a source whose blocks are (M, 3, image_size, image_size)."""
     part = listing.of_split(split)
     return Source(

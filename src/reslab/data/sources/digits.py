@@ -6,13 +6,14 @@ Differs from it: the values 0 to 16 are scaled to 0 to 255; without an official 
 
 import numpy as np
 
-from reslab.data.images import Labelled, Split
+from reslab.data.images import Labelled
 from reslab.data.split import cut
+from reslab.records import SplitName
 
 NUM_VALUES = 16
 
 
-def read_digits(*, split: Split) -> Labelled:
+def read_digits(*, split: SplitName) -> Labelled:
     """Read one split, (N, 1, 8, 8)."""
     from sklearn.datasets import load_digits
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reslab.data.images import Split
 from reslab.data.names import WHERE, advise_leaving_out, can_be_chosen, nfc, write_choice
 from reslab.data.pictures import advice_for, is_junk, is_picture
 from reslab.data.sources.groups import group_by
@@ -22,6 +21,7 @@ from reslab.data.sources.options import NO_OPTIONS, NONE, Options
 from reslab.data.sources.rules import compile_rule
 from reslab.data.sources.samples import Contents, Samples, assemble, choose, rename_synsets
 from reslab.errors import UserError, find_similar
+from reslab.records import SplitName
 from reslab.words import listing as sentence
 from reslab.words import named
 
@@ -30,7 +30,7 @@ LAYOUTS = (
     "PATH/val/CLASS/* if there is one"
 )
 TABLES = (".csv", ".tsv", ".parquet")
-_SPLITS: dict[str, Split] = {
+_SPLITS: dict[str, SplitName] = {
     **dict.fromkeys(("train", "training", "trainset", "trn"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev", "valset"), "validation"),
     **dict.fromkeys(("test", "testing", "testset", "tst"), "test"),
@@ -79,11 +79,9 @@ class _Folder:
     def all_unused(self) -> list[Unused]:
         return [each for folder in self.walk() for each in folder.unused]
 
-    def as_unused(self, reason: str, advice: str) -> list[Unused]:
+    def as_unused(self, reason: str) -> list[Unused]:
         """List all its pictures as unused."""
-        pictures = [
-            Unused(_join(folder.name, name), reason, advice) for folder in self.walk() for name in folder.pictures
-        ]
+        pictures = [Unused(_join(folder.name, name), reason, "") for folder in self.walk() for name in folder.pictures]
         return [*pictures, *self.all_unused()]
 
     def of_classes(self) -> "_Folder":
@@ -98,7 +96,7 @@ class _Folder:
 class _Layout:
     """The places of the class folders, each with its split, or None if the test split has to be cut."""
 
-    places: tuple[tuple[Split | None, _Folder], ...]
+    places: tuple[tuple[SplitName | None, _Folder], ...]
     unused: tuple[Unused, ...] = ()
 
 
@@ -160,13 +158,13 @@ def would_read(
     return False
 
 
-def split_of(name: str) -> Split | None:
+def split_of(name: str) -> SplitName | None:
     """Return the split that a folder's name stands for, if any."""
     words = [word for word in _words(name) if word and word not in _FILLERS]
     return _SPLITS.get(words[0]) if len(words) == 1 else None
 
 
-def split_in(file: Path) -> Split | None:
+def split_in(file: Path) -> SplitName | None:
     """Return the split that a word of a file's name stands for, if any; if the first word does, it decides.
 
     Raises: UserError if other words stand for different splits.
@@ -224,7 +222,7 @@ def _join(folder: str, name: str) -> str:
 
 def _find_splits(tree: _Folder, *, has_class_in_name: bool) -> _Layout:
     """Find train/, val/ and test/. Raises: UserError if their layout is invalid."""
-    by_split: dict[Split, _Folder] = {}
+    by_split: dict[SplitName, _Folder] = {}
     for folder in tree.folders:
         if (split := split_of(folder.own_name)) and folder.has_pictures:
             if split in by_split:
@@ -243,10 +241,10 @@ def _find_splits(tree: _Folder, *, has_class_in_name: bool) -> _Layout:
         _refuse_flat_splits(tree, flat, others)
     unused = list(tree.of_classes().unused)
     for folder in flat:
-        unused += folder.as_unused("pictures without a class", "")
+        unused += folder.as_unused("pictures without a class")
     names = sentence([f"{folder.own_name}/" for folder in by_split.values()])
     for folder in others:
-        unused += folder.as_unused(f"pictures beside {names}", "")
+        unused += folder.as_unused(f"pictures beside {names}")
     places = tuple((split, folder) for split, folder in by_split.items() if folder not in flat)
     if len(places) == 1:
         return _Layout(((None, by_split["train"]),), tuple(unused))

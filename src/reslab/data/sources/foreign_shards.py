@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from reslab.data.arrays import Labels, read_labels
 from reslab.data.framing import Form
-from reslab.data.images import Split
 from reslab.data.notes import say_once
 from reslab.data.pictures import decode
 from reslab.data.sources.folder import split_in
@@ -33,6 +32,7 @@ from reslab.data.sources.white import keep_white, white_of_pictures
 from reslab.data.split import cut_by_key
 from reslab.data.storage.blocks import Block, Source, Unreadable, stamp_files
 from reslab.errors import UserError
+from reslab.records import SplitName
 from reslab.words import named
 
 _LABELS = ("cls", "txt", "json")
@@ -65,7 +65,7 @@ def find_foreign(url: str) -> tuple[Path, ...]:
     return tuple(sorted(path.glob("*.tar"))) if path.is_dir() and not (path / INDEX).exists() else ()
 
 
-def open_foreign(files: Sequence[Path], *, split: Split, form: Form) -> Source:
+def open_foreign(files: Sequence[Path], *, split: SplitName, form: Form) -> Source:
     """Read the labels of one split; the blocks are (M, 3, H, W).
 
     Raises: UserError if an archive is invalid, or an image has no label.
@@ -100,8 +100,8 @@ def white_of_foreign(files: Sequence[Path]) -> int | None:
     return keep_white(find, stamp=stamp_files(files), origin=origin)
 
 
-def _list_split(files: Sequence[Path], split: Split) -> _ListedSplit:
-    by_split: dict[Split, list[Path]] = {"train": [], "validation": [], "test": []}
+def _list_split(files: Sequence[Path], split: SplitName) -> _ListedSplit:
+    by_split: dict[SplitName, list[Path]] = {"train": [], "validation": [], "test": []}
     for file in files:
         by_split[_split_of(file)].append(file)
     if not by_split["train"]:
@@ -121,7 +121,7 @@ def _list_split(files: Sequence[Path], split: Split) -> _ListedSplit:
     return _ListedSplit([samples[place] for place in chosen], labels[chosen], classes, digests[chosen])
 
 
-def _split_of(file: Path) -> Split:
+def _split_of(file: Path) -> SplitName:
     match _BEGINNING.match(file.name):
         case None:
             return split_in(file) or "train"

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from reslab.data.images import Split
 from reslab.data.pictures import opening
 from reslab.data.progress import counting
 from reslab.data.sources.listing import Listing
@@ -25,6 +24,7 @@ from reslab.data.sources.rules import compile_rule
 from reslab.data.storage import cache
 from reslab.data.storage.blocks import stamp_files
 from reslab.errors import UserError
+from reslab.records import SplitName
 from reslab.runs.files import writing
 from reslab.words import counted, some
 
@@ -68,9 +68,9 @@ def with_groups(listing: Listing, groups: Sequence[str | None]) -> Listing:
     return replace(grouped, notes=(*listing.notes, note))
 
 
-def _find_divided(groups: Sequence[str], splits: Sequence[Split], *, files: Sequence[str]) -> list[str]:
+def _find_divided(groups: Sequence[str], splits: Sequence[SplitName], *, files: Sequence[str]) -> list[str]:
     """Name the groups in several splits, those without a name of their own by their first file."""
-    own: dict[str, set[Split]] = defaultdict(set)
+    own: dict[str, set[SplitName]] = defaultdict(set)
     first: dict[str, str] = {}
     for group, split, file in zip(groups, splits, files, strict=True):
         own[group].add(split)

@@ -15,12 +15,12 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.data.images import Split
 from reslab.data.progress import counting
 from reslab.data.split import cut_by_key
 from reslab.data.storage.blocks import stamp_files
 from reslab.data.storage.cache import name_of, opening
 from reslab.errors import UserError
+from reslab.records import SplitName
 from reslab.runs.files import writing
 from reslab.words import some
 
@@ -53,7 +53,7 @@ class Listing:
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     choice: tuple[str, ...] = ()
-    splits: tuple[Split, ...] | None = None
+    splits: tuple[SplitName, ...] | None = None
     groups: tuple[str, ...] | None = None
     unused: tuple[Unused, ...] = ()
     notes: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ class Listing:
             groups=None if self.groups is None else _pick(self.groups, places),
         )
 
-    def of_split(self, split: Split) -> "Listing":
+    def of_split(self, split: SplitName) -> "Listing":
         """Select the files of a split; a source without splits of its own has no validation files.
 
         Raises: UserError if a class is too small to be cut.
@@ -104,7 +104,7 @@ class Listing:
 
     def uncut(self) -> "Listing":
         """Take all files as the training split, so that no test split is cut."""
-        split: Split = "train"
+        split: SplitName = "train"
         return replace(self, splits=(split,) * len(self.files))
 
     def summary(self) -> list[str]:

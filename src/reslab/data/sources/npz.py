@@ -29,7 +29,6 @@ from reslab.data.arrays import (
     read_labels,
     read_names,
 )
-from reslab.data.images import Split
 from reslab.data.names import nfc
 from reslab.data.notes import say_once
 from reslab.data.sources.array_files import ArrayFile, StoredArray, open_arrays
@@ -38,11 +37,12 @@ from reslab.data.sources.white import keep_white
 from reslab.data.split import cut_by_key
 from reslab.data.storage.blocks import Block, Source, in_order, stamp_files
 from reslab.errors import UserError
+from reslab.records import SplitName
 from reslab.words import named
 
 _IMAGES, _LABELS = {"images", "image", "imgs", "x", "data"}, {"labels", "label", "y", "targets", "target"}
 _NAMES = ("classes", "class_names", "names", "label_names", "target_names")
-_SPLITS: dict[str, Split] = {
+_SPLITS: dict[str, SplitName] = {
     "train": "train",
     "training": "train",
     "val": "validation",
@@ -86,7 +86,7 @@ class _Selected(NamedTuple):
             start += len(rows)
 
 
-def open_npz(path: Path, *, split: Split, white: int | None = None) -> Source:
+def open_npz(path: Path, *, split: SplitName, white: int | None = None) -> Source:
     """Read the labels of one split; its blocks are (M, C, H, W).
 
     Integers of more than 8 bits run from 0 to `white`; without it, and in all other arrays, the training images decide.
@@ -118,7 +118,7 @@ def has_validation(path: Path) -> bool:
     return {"validation", "test"} <= _open(path)[1].keys()
 
 
-def _select(path: Path, split: Split) -> _Selected:
+def _select(path: Path, split: SplitName) -> _Selected:
     file, pairs = _open(path)
     if split == "test" and "test" not in pairs and "validation" in pairs:
         say_once(f"npz:{path} has no test arrays: {' and '.join(pairs['validation'])} are the test split")
@@ -135,7 +135,7 @@ def _select(path: Path, split: Split) -> _Selected:
     return _Selected(file, pair.images, layout, labels, classes, digests, chosen)
 
 
-def _open(path: Path) -> tuple[ArrayFile, dict[Split, _Pair]]:
+def _open(path: Path) -> tuple[ArrayFile, dict[SplitName, _Pair]]:
     file = open_arrays(path)
     pairs, used = _find_pairs(file, path)
     if path.suffix == ".npy" and path.stem not in (*used, *_NAMES):
@@ -149,14 +149,14 @@ def _open(path: Path) -> tuple[ArrayFile, dict[Split, _Pair]]:
 # ---- which array is what
 
 
-def _find_pairs(file: ArrayFile, path: Path) -> tuple[dict[Split, _Pair], set[str]]:
-    found: dict[tuple[str, Split], str] = {}
+def _find_pairs(file: ArrayFile, path: Path) -> tuple[dict[SplitName, _Pair], set[str]]:
+    found: dict[tuple[str, SplitName], str] = {}
     for name in file.arrays:
         if role := _role_of(name, num_arrays=len(file.arrays)):
             if role in found:
                 raise UserError(f"{path} holds {found[role]!r} and {name!r}, which could both be meant: leave one out")
             found[role] = name
-    pairs: dict[Split, _Pair] = {}
+    pairs: dict[SplitName, _Pair] = {}
     for split in ("train", "validation", "test"):
         images, labels = found.get(("images", split)), found.get(("labels", split))
         if images and labels:
@@ -172,7 +172,7 @@ def _find_pairs(file: ArrayFile, path: Path) -> tuple[dict[Split, _Pair], set[st
     return pairs, {name for pair in pairs.values() for name in pair}
 
 
-def _role_of(name: str, *, num_arrays: int) -> tuple[str, Split] | None:
+def _role_of(name: str, *, num_arrays: int) -> tuple[str, SplitName] | None:
     """Tell from an array's name whether it holds images or labels, and of which split."""
     if num_arrays == 2 and name in ("arr_0", "arr_1"):  # numpy.savez(FILE, images, labels)
         return ("images" if name == "arr_0" else "labels"), "train"

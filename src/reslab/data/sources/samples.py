@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from reslab.data.images import Split
 from reslab.data.names import advise_leaving_out, write_choice
 from reslab.data.pictures import SYNSETS, has_picture_ending
 from reslab.data.sources.listing import Listing, Unused, describe_all_unused
 from reslab.errors import UserError, did_you_mean
+from reslab.records import SplitName
 from reslab.words import counted, named, some
 from reslab.words import listing as sentence
 
 _SHOWN = 3  # names in a sentence
-Samples = list[tuple[str, Split | None, Path, str]]  # class, split, file, name of the file inside the source
+Samples = list[tuple[str, SplitName | None, Path, str]]  # class, split, file, name of the file inside the source
 
 
 class EmptyClasses(UserError):  # noqa: N818 - a kind of error, not its name
@@ -74,7 +74,7 @@ def assemble(
     *,
     classes: Sequence[str],
     without: Sequence[str],
-    places: Mapping[Split, str],
+    places: Mapping[SplitName, str],
     notes: Sequence[str] = (),
 ) -> Listing:
     """Build the listing of what `choose` has kept, with classes in the order chosen, else by number or name.
@@ -118,8 +118,8 @@ def assemble(
 
 
 def _settle_splits(
-    path: Path, pictures: Samples, places: Mapping[Split, str], notes: Sequence[str]
-) -> tuple[Samples, Mapping[Split, str], Sequence[str]]:
+    path: Path, pictures: Samples, places: Mapping[SplitName, str], notes: Sequence[str]
+) -> tuple[Samples, Mapping[SplitName, str], Sequence[str]]:
     """Decide by the labelled pictures alone which split is the test, or that one has to be cut (None)."""
     there = {each[1] for each in pictures if each[1] is not None}
     if there and "train" not in there:
@@ -138,8 +138,10 @@ def _settle_splits(
     return tested, {**places, "test": places["validation"]}, [*notes, note]
 
 
-def _check_same_classes(path: Path, pictures: Samples, places: Mapping[Split, str], *, choice: Sequence[str]) -> None:
-    both: tuple[Split, Split] = ("train", "test")
+def _check_same_classes(
+    path: Path, pictures: Samples, places: Mapping[SplitName, str], *, choice: Sequence[str]
+) -> None:
+    both: tuple[SplitName, SplitName] = ("train", "test")
     has = {split: {each[0] for each in pictures if each[1] == split} for split in both}
     lacking = {
         name: [places[split] for split in both if name not in has[split]]

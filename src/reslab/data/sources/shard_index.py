@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, ValidationError
 
 from reslab.data.addresses import open_address
-from reslab.data.images import Split
 from reslab.errors import Failure, UserError, extra, first_complaint
 from reslab.recipe.value import Part
+from reslab.records import SplitName
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -149,7 +149,7 @@ def read_index(store: Store) -> tuple[ShardIndex, str]:
     return index, hashlib.sha256(content).hexdigest()
 
 
-def read_labels(store: Store, index: ShardIndex, split: Split) -> NDArray[np.int64]:
+def read_labels(store: Store, index: ShardIndex, split: SplitName) -> NDArray[np.int64]:
     """Read the labels (N,) of a split in the order of its shards. Raises: UserError if they are damaged."""
     file, num = index.splits[split].labels, index.splits[split].num_images  # type: ignore[index]
     labels = _read_array(store, file, what=f"the labels of the {split} split")
@@ -159,7 +159,7 @@ def read_labels(store: Store, index: ShardIndex, split: Split) -> NDArray[np.int
     return labels.astype(np.int64)
 
 
-def read_hashes(store: Store, index: ShardIndex, split: Split) -> Hashes | None:
+def read_hashes(store: Store, index: ShardIndex, split: SplitName) -> Hashes | None:
     """Read the hashes of the images in their source; None if there are none. Raises: UserError if damaged."""
     packed = index.splits[split]  # type: ignore[index]
     if packed.hashes is None:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.data.framing import Form
-from reslab.data.images import Labelled, Split
+from reslab.data.images import Labelled
 from reslab.data.pictures import decode, with_channels
 from reslab.data.pixels import Pixels, Places
 from reslab.data.sources.shard_index import (
@@ -35,6 +35,7 @@ from reslab.data.sources.shard_index import (
 )
 from reslab.data.storage.blocks import Block, Source
 from reslab.errors import UserError
+from reslab.records import SplitName
 from reslab.words import printable
 
 PICTURES = ("png", "jpg", "jpeg", "webp")
@@ -50,7 +51,7 @@ class Reader:
     Raises: UserError if there are no such shards, or one is missing or truncated and must not be skipped.
     """
 
-    def __init__(self, url: str, split: Split, *, form: Form, skip_damaged: bool, deep: bool) -> None:
+    def __init__(self, url: str, split: SplitName, *, form: Form, skip_damaged: bool, deep: bool) -> None:
         self.store = Store.at(url)
         self.index, digest = read_index(self.store)
         if split not in self.index.splits:
@@ -188,7 +189,7 @@ def _check_labels(samples: list[dict[str, Any]], labels: NDArray[np.int64], *, w
             raise UserError(f"{where}: {key}.cls is not the label {label} that the index has: pack it again")
 
 
-def open_shards(url: str, *, split: Split, form: Form, skip_damaged: bool) -> Source:
+def open_shards(url: str, *, split: SplitName, form: Form, skip_damaged: bool) -> Source:
     """Open the shards of one split; its blocks are (M, C, image_size, image_size) and can be read once."""
     reader = Reader(url, split, form=form, skip_damaged=skip_damaged, deep=True)
     keys, digests = reader.find_hashes(by_place=reader.is_whole)
@@ -242,7 +243,7 @@ class Sharded(Pixels):
         return self._held[number]
 
 
-def stream_shards(url: str, *, split: Split, form: Form, skip_damaged: bool, buffer: int) -> Labelled:
+def stream_shards(url: str, *, split: SplitName, form: Form, skip_damaged: bool, buffer: int) -> Labelled:
     """Open the shards of one split without reading them."""
     reader = Reader(url, split, form=form, skip_damaged=skip_damaged, deep=False)
     keys, digests = reader.find_hashes(by_place=False)

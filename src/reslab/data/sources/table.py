@@ -15,7 +15,6 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from random import Random
 
-from reslab.data.images import Split
 from reslab.data.names import nfc
 from reslab.data.pictures import has_picture_ending, walk_pictures
 from reslab.data.sources.folder import split_of
@@ -25,6 +24,7 @@ from reslab.data.sources.options import NO_OPTIONS, NONE, Options
 from reslab.data.sources.parquet import find_files, read_parquet
 from reslab.data.sources.samples import Contents, Samples, assemble, choose
 from reslab.errors import UserError
+from reslab.records import SplitName
 from reslab.words import named
 
 Columns = Mapping[str, Sequence[str]]  # of equal length
@@ -121,7 +121,7 @@ def list_columns(
             f"the column {group!r} keeps pictures of one group in one split: ?group={NONE} ignores it (of a DataFrame, "
             "drop it)"
         )
-    places: dict[Split, str] = {split: f"its {split} split" for split in ("train", "validation", "test")}
+    places: dict[SplitName, str] = {split: f"its {split} split" for split in ("train", "validation", "test")}
     listing = assemble(Path(table), found, classes=classes, without=without, places=places, notes=notes)
     listing = replace(listing, root=root)
     if group is not None:
@@ -189,7 +189,7 @@ def find_column(columns: Iterable[str], what: str) -> str | None:
     return next((by_name[name] for name in _USUAL[what] if name in by_name), None)
 
 
-def _read_splits(columns: Columns, options: Options, table: Path | str) -> list[Split] | None:
+def _read_splits(columns: Columns, options: Options, table: Path | str) -> list[SplitName] | None:
     column = _find_optional(columns, "split", options.split, table)
     if column is None:
         return None

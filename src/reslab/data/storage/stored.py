@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.data.framing import Form
-from reslab.data.images import Labelled, Split
+from reslab.data.images import Labelled
 from reslab.data.notes import say_once
 from reslab.data.pixels import SMALL, StoredPixels
 from reslab.data.progress import counting
@@ -22,6 +22,7 @@ from reslab.data.storage.blocks import Block, Source, Unreadable, resize
 from reslab.data.storage.cache import make_room, name_of, opening, read_facts
 from reslab.errors import Failure, UserError
 from reslab.recipe.shapes import Resizing
+from reslab.records import SplitName
 from reslab.runs.files import writing
 from reslab.words import counted, some
 
@@ -34,7 +35,7 @@ def read_cached(
     source: Source,
     *,
     origin: str,
-    split: Split,
+    split: SplitName,
     form: Form,
     skip_damaged: bool = False,
 ) -> Labelled:
