@@ -232,6 +232,21 @@ def test_opinions_without_a_mistake_are_not_trusted_without_bound(
     assert 0.4 < scaled.weight[2, 5] / second.weight[2, 5] < most + 2
 
 
+def test_smoothed_labels_keep_opinions_without_a_mistake_from_certainty(
+    experts: tuple[fusion.SolvedHead, fusion.SolvedHead, fusion.LabelledFeatures],
+) -> None:
+    first, second, (features, labels) = experts
+    right = (first.logits(features).argmax(1) == labels) & (second.logits(features).argmax(1) == labels)
+    few = fusion.LabelledFeatures(features[right][:30], labels[right][:30])
+    sure = [each._replace(weight=20 * each.weight) for each in (first, second)]
+    losses = {}
+    for are_smoothed in (False, True):
+        judges = fusion.Judges.of(few.labels, coming=EVEN, are_smoothed=are_smoothed)
+        joined = fusion.join(show(sure[0], sure[1], few), judges, num_old=2).head
+        losses[are_smoothed] = float(nn.functional.cross_entropy(joined.logits(features), labels))
+    assert losses[True] < 0.5 < 1 < losses[False]
+
+
 def test_each_opinion_rests_on_its_own_features(
     experts: tuple[fusion.SolvedHead, fusion.SolvedHead, fusion.LabelledFeatures], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,7 +294,7 @@ def test_where_no_image_has_changed_the_features_all_rows_are_solved_anew(
     assert [head.strength for head in heads] == [*fusion.SHRINKAGES, *fusion.PENALTIES]
     assert rates[1] > rates[0] + 0.05
     heads = solve(useless, few, held_out=fusion.LabelledFeatures(*(x[:5] for x in few)), is_unchanged=True)
-    assert [head.strength for head in heads] == list(fusion.PENALTIES)
+    assert [head.strength for head in heads] == [*fusion.SHRINKAGES, *fusion.PENALTIES]
 
 
 def test_a_handful_of_held_out_images_chooses_no_tau(base: Run, tmp_path: Path) -> None:

@@ -86,16 +86,20 @@ class LabelledFeatures(NamedTuple):
 
 
 class Judges(NamedTuple):
-    """Labels (H,) and weights (H,), of mean 1, of the images that the weights of experts are fitted on."""
+    """Labels (H,) and weights (H,), of mean 1, of the images that the weights of experts are fitted on.
+
+    With `are_smoothed` labels even experts that make no mistake, as on few images, are not trusted to be certain.
+    """
 
     labels: Tensor
     weights: Tensor
+    are_smoothed: bool = False
 
     @classmethod
-    def of(cls, labels: Tensor, *, coming: Tensor) -> "Judges":
+    def of(cls, labels: Tensor, *, coming: Tensor, are_smoothed: bool = False) -> "Judges":
         """Weight images by the expected frequencies `coming` (K,) of their classes."""
         weights = weigh(labels, coming=coming).float()
-        return cls(labels, weights / weights.mean())
+        return cls(labels, weights / weights.mean(), are_smoothed)
 
     @property
     def effective_num(self) -> float:
@@ -103,8 +107,14 @@ class Judges(NamedTuple):
         return float(self.weights.sum() ** 2 / self.weights.square().sum())
 
     def loss(self, logits: Tensor) -> Tensor:
-        """Compute the mean cross-entropy of logits (H, K)."""
-        return (self.weights * F.cross_entropy(logits, self.labels, reduction="none")).mean()
+        """Compute the mean cross-entropy of logits (H, K); labels are smoothed as in `fit_temperature_smoothed`."""
+        losses = -F.log_softmax(logits, dim=1)
+        is_label = F.one_hot(self.labels, logits.shape[1]).bool()
+        own = losses[is_label]
+        if self.are_smoothed:
+            likeliest_mistake, num = losses.masked_fill(is_label, torch.inf).amin(1), self.effective_num
+            own = ((num + 1) * own + likeliest_mistake) / (num + 2)
+        return (self.weights * own).mean()
 
 
 class SolvedHead(NamedTuple):
@@ -191,13 +201,14 @@ def candidates(
         firsts = _regress_on(own, images, penalties=PENALTIES) if is_unchanged else [extend_rows(images)] * len(seconds)
         return list(zip(firsts, seconds, strict=True))
 
-    judges = Judges.of(torch.cat([held_out.labels, *(training.labels[fold] for fold in folds)]), coming=coming)
+    judged = torch.cat([held_out.labels, *(training.labels[fold] for fold in folds)])
+    judges = Judges.of(judged, coming=coming, are_smoothed=is_unchanged)
     look = partial(_look, training=training, held_out=held_out, folds=folds)
     if keep_old:
         return [calibrate_rows(each, judges) for each in look(keep)]
     found: list[Experts] = []
     if is_unchanged or min(np.bincount(training.labels)) < FEW:
-        found = [each for each in look(discriminate) if _can_judge(each, judges)]
+        found = [each for each in look(discriminate) if is_unchanged or _can_judge(each, judges)]
     if is_unchanged or not found:
         found += look(regress_all)
     return [join(each, judges, num_old=num_old) for each in found]
@@ -224,7 +235,8 @@ def _look(
 def _discriminate(places: slice, training: LabelledFeatures) -> list[SolvedHead]:
     """Solve discriminant analysis on the pretrained features, which is better for classes with few images.
 
-    It is overconfident at any shrinkage, so it is only useful if held-out images can calibrate its weight.
+    It is overconfident at any shrinkage, so it is only useful if its weight can be calibrated: by mistakes on held-out
+    images, or by smoothed labels.
     """
     features, labels = training.features[:, places].double().numpy(), training.labels.numpy()
     return [
