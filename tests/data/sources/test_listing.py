@@ -940,6 +940,10 @@ def test_parquet_in_an_archive_is_read_beside_other_files(tmp_path: Path) -> Non
     ("folders", "message"),
     [
         (["set/train/a", "set/test/b"], r"signs.zip must hold the same classes in train/ and test/"),
+        (
+            ["set/train/Fist", "set/train/sevn", "set/train/9", "set/test/fist", "set/test/seven", "set/test/8"],
+            r"rename 'Fist' or 'fist' if they are one class, rename 'sevn' or 'seven' if they are one class, add",
+        ),
         (["x/a", "x/b", "y/c", "y/d"], r"the folders of [^ ]*/signs.zip hold folders of pictures"),
         ([], r"^[^ ]*/signs.zip holds no pictures in class folders: .* 1 not used, .txt files: notes.txt$"),
         (["", "set/a", "set/b"], r"did you mean folder:[^ ]*/signs.zip/set\? \(unpack [^ ]*/signs.zip first\)$"),

@@ -3,7 +3,6 @@
 Axes: N images, C channels, H rows, W columns, K classes.
 """
 
-import unicodedata
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from reslab.data.expression import NamedTerm, leave_out, parse
 from reslab.data.framing import Form
 from reslab.data.images import ImageSet
 from reslab.data.load import check_classes, list_files, load, load_validation
+from reslab.data.names import find_alike
 from reslab.data.pictures import decode, losses_of, opening
 from reslab.data.pixels import Pixels, blocks_of
 from reslab.data.progress import counting
@@ -142,7 +142,7 @@ def _examine(
         # Training uses only part of a source, and from some classes nothing.
         small_classes={name: num for name, num in totals.items() if num < findings.FEW_IMAGES and (num or is_thorough)},
         imbalance=ratio if ratio > findings.IMBALANCE else None,
-        look_alike_names=_find_alike(tuple(classes)),
+        look_alike_names=find_alike(tuple(classes)),
         shapes=shapes,
         converted=converted,
         proposals=tuple(_propose(files.listings, duplicates)),
@@ -242,15 +242,6 @@ def _count_classes(sets: Sequence[ImageSet], listings: Sequence[Listing]) -> dic
             for label, name in enumerate(listing.classes):
                 counts[name] = {"train": int((listing.labels == label).sum())}
     return counts
-
-
-def _find_alike(classes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Find names that differ only in case, spaces, hyphens or Unicode normalization."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name in classes:
-        plain = unicodedata.normalize("NFKC", name).casefold()
-        groups["".join(letter for letter in plain if letter.isalnum()) or plain].append(name)
-    return tuple(tuple(names) for names in groups.values() if len(names) > 1)
 
 
 # ---- images

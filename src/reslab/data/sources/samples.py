@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reslab.data.names import advise_leaving_out, write_choice
+from reslab.data.names import advise_leaving_out, find_twin, write_choice
 from reslab.data.pictures import SYNSETS, has_picture_ending
 from reslab.data.sources.listing import Listing, Unused, describe_all_unused
 from reslab.errors import UserError, did_you_mean
@@ -152,9 +152,12 @@ def _check_same_classes(
         words = sentence([f"{name!r} (not in {sentence(lacks)})" for name, lacks in wrong.items()])
         # Without a common class, leaving out what is not in training leaves a test split to be cut.
         needless = [name for name in wrong if has["train"] & has["test"] or name not in has["train"]]
+        missing = [name for name in wrong if name not in has["train"]]
+        pairs = [(name, twin) for name in wrong if name in has["train"] and (twin := find_twin(name, missing))]
+        rename = "".join(f"rename {name!r} or {twin!r} if they are one class, " for name, twin in pairs[:_SHOWN])
         raise UserError(
             f"{path} must hold the same classes in {places['train']} and {places['test']}, but only one has {words}: "
-            f"add pictures, or {advise_leaving_out(needless, choice=choice)}"
+            f"{rename}add pictures, or {advise_leaving_out(needless, choice=choice)}"
         )
 
 
