@@ -296,6 +296,20 @@ def test_a_stop_after_the_network_is_saved_says_how_to_go_on(monkeypatch: pytest
         fit("digits:1,4@20", out="early")
 
 
+def test_a_damaged_test_picture_is_named_before_the_work(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("0", "1", "7"):
+        (pictures / "train" / name).parent.mkdir(exist_ok=True)
+        (pictures / name).rename(pictures / "train" / name)
+        (pictures / "test" / name).mkdir(parents=True)
+        (pictures / "train" / name / "3.png").rename(pictures / "test" / name / "3.png")
+    (pictures / "test" / "1" / "broken.png").write_bytes(b"no picture")
+    monkeypatch.setattr(room, "find", lambda *args, **options: pytest.fail("the work began"))
+    monkeypatch.setattr(room.scratch, "train_from_scratch", lambda *args, **options: pytest.fail("the work began"))
+    with pytest.raises(UserError, match=r"test/1/broken\.png cannot be read as a picture .* --skip-damaged"):
+        fit(f"folder:{pictures}", out="run", minutes=1)
+    assert not Path("run").exists()
+
+
 def test_a_damaged_test_picture_is_named_with_what_to_do_since_the_network_is_saved(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -131,6 +131,8 @@ def fit(
         pictures = _read(data, size=size, data_dir=data_dir, skip_damaged=skip_damaged)
         images = pictures.training("squeeze")
         check_counts(images)
+        # Damaged test pictures are named before the work; they are measured after it, by `evaluate`.
+        load(data, "test", data_dir=data_dir, image_size=size, resize="squeeze", skip_damaged=skip_damaged)
         if note := describe_few_groups(images):
             say(note, silent=silent)
         if not silent and (found := look_at((images,), data_dir=data_dir)):
