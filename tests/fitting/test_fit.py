@@ -44,14 +44,20 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("wrong", "advice"),
     [
-        (0, "try it on new pictures"),
+        (0, "try it on new pictures with reslab predict run FILE, then reslab export"),
         (1, "add pictures; 1 mistake among 30 test images cannot tell which class is the weakest."),
         (3, "add pictures of “1”, its weakest class, which has 12 training images."),
     ],
 )
 def test_one_mistake_does_not_make_a_class_the_weakest(wrong: int, advice: str) -> None:
     candidates = Candidates.model_construct(candidates=())
-    assert _advice("1", 12, candidates, wrong=wrong, total=30, path="run").startswith(f"Next: {advice}")
+    assert _advice("1", 12, candidates, wrong=wrong, total=30, least=0.92, path="run").startswith(f"Next: {advice}")
+
+
+def test_a_handful_of_test_images_without_a_mistake_is_said_to_show_little() -> None:
+    candidates = Candidates.model_construct(candidates=())
+    advice = _advice("1", 12, candidates, wrong=0, total=7, least=0.5904, path="run")
+    assert advice.endswith("add test pictures: 7 without a mistake only show an accuracy above 59\xa0%.")
 
 
 def test_a_class_without_test_images_is_not_the_weakest() -> None:
@@ -81,7 +87,9 @@ def test_a_class_without_test_images_is_not_the_weakest() -> None:
 )
 def test_a_network_whose_head_alone_was_left_out_is_not_said_to_be(what: str, named: str) -> None:
     slow = Candidate(network="efficientnet_lite0", image_size=128, left_out=what, would_take=30)
-    advice = _advice("1", 60, Candidates(minutes=1, seconds=1, candidates=(slow,)), wrong=9, total=90, path="run")
+    advice = _advice(
+        "1", 60, Candidates(minutes=1, seconds=1, candidates=(slow,)), wrong=9, total=90, least=0.8, path="run"
+    )
     assert advice == f"Next: allow more time (--minutes), since {named}."
 
 

@@ -11,9 +11,10 @@ from reslab.records import Candidate, Candidates
 from reslab.report.findings import confusion, strength
 from reslab.report.tables import num_wrong
 from reslab.runs import Run
-from reslab.words import counted, listing
+from reslab.words import counted, listing, percent
 
 FEW_MISTAKES = 2  # among all test images; too few to tell a weakest class
+SURE = 0.9  # accuracy that test images without a mistake have to show
 FEW = 50  # training images of a class below which more of them help most
 
 
@@ -37,33 +38,39 @@ def summarize(run: Run, found: Report | None = None) -> Summary:
         run.candidates,
         wrong=num_wrong(test),
         total=test.num_images,
+        least=test.accuracy.low,
         path=str(run.path),
     )
-    if defects := _defects(run, found):
+    if defects := _defects(found):
         command = f"reslab data check {shlex.quote(run.recipe.data)}"
         advice = f"First look at the data, {listing(defects)}: {command}. {advice}"
     return Summary(strength(test, classes), confusion(test, classes), advice)
 
 
-def _defects(run: Run, found: Report | None) -> list[str]:
-    """List problems of the data: conflicting labels, test images with copies, damaged or unused files."""
+def _defects(found: Report | None) -> list[str]:
+    """List problems of the data: conflicting labels, test images with copies, unused files."""
     defects = []
     if found is not None and found.duplicates is not None:
         if (conflicts := found.duplicates.across_classes).count:
             defects.append(f"{count_pairs(conflicts)} with different labels")
         if num := len(found.duplicates.across_splits.test_indices):
             defects.append(f"{counted(num, 'test image')} with a copy in training")
-    if num := sum(data.num_damaged for data in run.environment.data):
-        defects.append(counted(num, "damaged picture"))
     if num := sum(group.count for group in found.not_used) if found else 0:
         defects.append(f"{counted(num, 'file')} not used")
     return defects
 
 
-def _advice(worst: str, count: int, candidates: Candidates | None, *, wrong: int, total: int, path: str) -> str:
+def _advice(
+    worst: str, count: int, candidates: Candidates | None, *, wrong: int, total: int, least: float, path: str
+) -> str:
     left_out = [each for each in candidates.candidates if each.left_out and not each.accuracy] if candidates else []
     if candidates is None:
         return "Next: pip install 'reslab[pretrained,export]' and fit again, to start from ImageNet."
+    if not wrong and least < SURE:
+        return (
+            f"Next: try it on new pictures with reslab predict {path} FILE, and add test pictures: {total:,} without a "
+            f"mistake only show an accuracy above {percent(least, decimals=0)}."
+        )
     if not wrong:
         return (
             f"Next: try it on new pictures with reslab predict {path} FILE, then reslab export {path} --to model.onnx."
