@@ -231,6 +231,8 @@ def test_training_from_scratch_on_many_images_keeps_the_minutes(
     images = ImageSet(torch.zeros(1, 1, 1, 1).byte().expand(400_000, 3, 4, 4), labels, ("a", "b"), "x", "train")
     monkeypatch.setattr("reslab.training.budget._time", lambda *arguments, **options: 0.1)
     made: dict[str, Any] = {}
+    monkeypatch.setattr(room.scratch, "load", lambda expression, split, *, image_size, **options: images)
+    monkeypatch.setattr(room.scratch, "time", SimpleNamespace(monotonic=lambda: 0.0))
     monkeypatch.setattr(room.scratch, "train", lambda recipe, **options: made.update(recipe=recipe, **options))
     options: dict[str, Any] = {"minutes": minutes, "until": 7.0, "out": "", "seed": 0, "data_dir": None}
     room.scratch.train_from_scratch(images, **options, skip_damaged=False, silent=True)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from reslab.data.addresses import is_remote
+from reslab.data.addresses import SCHEME
 from reslab.data.framing import Form
 from reslab.data.images import ImageSet
 from reslab.data.load import check_outside, load, load_validation
@@ -41,7 +41,7 @@ def pack(
     The index is written last, so that an interrupted pack is not taken for a complete one. Raises: UserError if shards
     already exist, or the images are neither grey nor RGB; Failure if they cannot be written; and as `load`.
     """
-    if not is_remote(url):
+    if not SCHEME.match(url):
         check_outside(url, expression, data_dir=data_dir, option="--to")
     store = Store.at(url)
     if store.size(INDEX) is not None:

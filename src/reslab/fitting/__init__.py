@@ -92,8 +92,9 @@ def fit(
     out : Path or str, default "runs/fit"
         The new run folder.
     minutes : float, default 10
-        Time for loading, choosing and training; evaluation and report take additional time. Candidates that would take
-        too long are left out, except the first, and a training that takes longer than estimated ends early.
+        Time for reading the pictures, choosing and training; evaluation and report take additional time. Candidates
+        that would take too long are left out, except the first, and a training that takes longer than estimated ends
+        early.
     seed : int, default 0
         Random seed of a trained network; heads on features need none.
     data_dir : Path, optional

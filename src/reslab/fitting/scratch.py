@@ -1,8 +1,10 @@
 """Training from scratch if no pretrained network is installed, for a fixed number of updates at any data size."""
 
+import time
 from pathlib import Path
 
 from reslab.data.images import ImageSet
+from reslab.data.load import load
 from reslab.errors import UserError
 from reslab.machine.device import pick_device
 from reslab.recipe.recipe import Recipe, derive
@@ -32,8 +34,13 @@ def train_from_scratch(
     It ends at the latest at the `time.monotonic` time `until`.
     """
     recipe = derive(plan(images), name="fit-from-scratch", skip_damaged=skip_damaged)
+    began = time.monotonic()
+    small = load(  # as the training reads them, so that a batch takes as long
+        recipe.data, "train", data_dir=data_dir, image_size=recipe.image_size, skip_damaged=skip_damaged
+    )
+    left = minutes - (time.monotonic() - began) / 60
     try:
-        recipe = within(recipe, minutes=minutes, images=images, device=pick_device("auto"))
+        recipe = within(recipe, minutes=left, images=small, device=pick_device("auto"))
     except UserError:  # hardly any time is left
         per_epoch = recipe.count_batches(len(images.labels))
         recipe = shorten(recipe, updates=min(FEWEST, UPDATES), per_epoch=per_epoch, total=UPDATES)

@@ -353,6 +353,30 @@ NOT_USED: dict[str, tuple[Build, str, list[str]]] = {
         "csv:{}/t.csv",
         ["1 not used, rows whose picture lies in several folders: 3.png (add the folder"],
     ),
+    "a picture that another folder has by its name": (
+        write_table(
+            "t.csv",
+            "file,label",
+            *("1.png,a", "2.png,b", "3.png,b"),
+            folder="",
+            files=["train/1.png", "train/2.png", "test/1.png", "test/3.png"],
+        ),
+        "csv:{}/t.csv",
+        ["1 not used, rows whose picture is not there: 3.png"],
+    ),
+    "two columns of one name that nothing needs": (
+        write_table(
+            "t.csv",
+            "file,label,note,note",
+            "1.png,a,x,y",
+            "2.png,b,x,y",
+            "3.png,b,x,y",
+            folder="",
+            files=["1.png", "2.png"],
+        ),
+        "csv:{}/t.csv",
+        ["1 not used, rows whose picture is not there: 3.png"],
+    ),
     "a test without labels": (
         lambda root: [draw(root / name) for name in ("train/cat.0.jpg", "val/cat.1.jpg", "test1/0.jpg")],
         "folder:{}?label=^([a-z]+)",

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from random import Random
 
@@ -65,7 +66,7 @@ def list_table(
         columns, held, own = read_parquet(path, files, asked=options.file)
         options = replace(options, file=options.file or held)  # rather than a column of names beside it
     else:
-        columns, own = _read(path), None
+        columns, own = _read(path, asked=(options.file, options.label, options.split, options.group)), None
     # The folder option is relative to the table; pictures inside a table are where they were unpacked.
     root = own or (path if path.is_dir() else path.parent) / (options.folder or "")
     return list_columns(columns, root, table=path, classes=classes, without=without, options=options)
@@ -132,7 +133,7 @@ def list_columns(
 # ---- the table
 
 
-def _read(path: Path) -> Columns:
+def _read(path: Path, *, asked: Iterable[str | None]) -> Columns:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise UserError(f"{path} is too large for a table of pictures: at most {_MAX_BYTES:,} bytes are read")
@@ -153,7 +154,8 @@ def _read(path: Path) -> Columns:
             f"{path} names the picture {pictures[0]!r} in its first row: add a row above that names the columns, such "
             "as file,label"
         )
-    if twice := [name for name, num in Counter(names).items() if num > 1 and name]:
+    used = {*chain(*_USUAL.values()), *(each.lower() for each in asked if each)}
+    if twice := [name for name, num in Counter(names).items() if num > 1 and name.lower() in used]:
         raise UserError(f"{path} has several columns called {twice[0]!r}: rename all but one")
     for number, row in enumerate(rows, 2):
         if len(row) != len(header):
@@ -219,6 +221,7 @@ class _Files:
             self._by_name.setdefault(_stem(nfc(each)), each)
         self._base = self._find_base(Random(0).sample(cells, min(len(cells), _CELLS_TRIED)))
         self._by_tail = cache(self._index_tails)
+        self._inside = cache(self._list_inside)
 
     def _find_base(self, cells: Sequence[str]) -> str:
         """Choose the folder in which most cells name a picture, preferring training pictures."""
@@ -251,15 +254,25 @@ class _Files:
     def find(self, cell: str) -> str | Unused:
         """Find a picture's path in the folder, or say why there is none.
 
-        It is relative to the folder of most cells, or else in any folder.
+        It is relative to the folder of most cells, or else in any other folder, but not in one that has some of the
+        same names: there they are those of other pictures, as often in train/ and test/.
         """
         if (name := self._at(self._base, cell)) is not None:
             return name
         path = self._path_of(cell)
-        tails = self._by_tail(path.count("/") + 1)
-        if path not in tails:
+        depth = path.count("/") + 1
+        tails = self._by_tail(depth)
+        name = tails.get(path)
+        if path in tails and name is None:
+            return Unused(cell, "rows whose picture lies in several folders", "add the folder to its name")
+        if name is None or self._inside(self._base) & self._inside("/".join(name.split("/")[:-depth])):
             return Unused(cell, "rows whose picture is not there", "")
-        return tails[path] or Unused(cell, "rows whose picture lies in several folders", "add the folder to its name")
+        return name
+
+    def _list_inside(self, folder: str) -> frozenset[str]:
+        """Return the paths inside a folder, relative to it and without their endings."""
+        start = "" if folder in ("", ".") else f"{folder}/"
+        return frozenset(_stem(nfc(name.removeprefix(start))) for name in self._names if name.startswith(start))
 
     def others(self, used: Mapping[str, str]) -> list[str]:
         """List the pictures that are not used."""
