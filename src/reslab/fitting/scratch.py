@@ -5,13 +5,12 @@ from pathlib import Path
 
 from reslab.data.images import ImageSet
 from reslab.data.load import load
-from reslab.errors import UserError
 from reslab.machine.device import pick_device
 from reslab.recipe.recipe import Recipe, derive
 from reslab.recipe.shipped import find_recipe
 from reslab.runs import Run
 from reslab.training import train
-from reslab.training.budget import FEWEST, shorten, within
+from reslab.training.budget import FEWEST, TooShort, shorten, within
 from reslab.training.safety import Safety
 
 BASE = "lab-resnet32-short"
@@ -38,10 +37,10 @@ def train_from_scratch(
     small = load(  # as the training reads them, so that a batch takes as long
         recipe.data, "train", data_dir=data_dir, image_size=recipe.image_size, skip_damaged=skip_damaged
     )
-    left = minutes - (time.monotonic() - began) / 60
+    left = max(minutes - (time.monotonic() - began) / 60, 1e-9)  # none left is too short, too
     try:
         recipe = within(recipe, minutes=left, images=small, device=pick_device("auto"))
-    except UserError:  # hardly any time is left
+    except TooShort:
         per_epoch = recipe.count_batches(len(images.labels))
         recipe = shorten(recipe, updates=min(FEWEST, UPDATES), per_epoch=per_epoch, total=UPDATES)
     return train(

@@ -24,13 +24,17 @@ FEWEST = 10  # minimum number of updates in a run
 PREPARED = 3  # batches timed
 
 
+class TooShort(UserError):  # noqa: N818 - a kind of error, not its name
+    """The minutes are not enough for even a few updates."""
+
+
 def within(
     recipe: Recipe, *, minutes: float, images: ImageSet, device: torch.device, precision: str = "auto"
 ) -> Recipe:
     """Shorten `recipe` to the updates that fit into `minutes`, and everything counted in epochs or updates with it.
 
     The learning rate still falls within the run. A recipe that already fits is returned unchanged.
-    Raises: UserError if not even a few updates fit.
+    Raises: TooShort if not even a few updates fit; UserError if the minutes are not above 0 and finite.
     """
     if not (isfinite(minutes) and minutes > 0):
         raise UserError(f"--minutes {minutes:g} must be above 0 and finite")
@@ -45,7 +49,7 @@ def within(
     if affordable >= total:
         return recipe
     if affordable < FEWEST:
-        raise UserError(
+        raise TooShort(
             f"{minutes:g} minutes are enough for {counted(affordable, 'update')} of {recipe.name} here, at "
             f"{seconds:.2g} s each: allow {FEWEST * seconds / SHARE / 60:.2g} minutes or more, or choose a smaller "
             "network"

@@ -8,6 +8,7 @@ their ending: Hugging Face's metadata.csv and Kaggle's trainLabels.csv work unch
 import csv
 import io
 import os
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -216,6 +217,7 @@ class _Files:
     def __init__(self, root: Path, cells: Sequence[str]) -> None:
         self.root = root
         self._names = [path.relative_to(root).as_posix() for path in walk_pictures(root)]
+        self._sorted = sorted(self._names)
         self._by_name = {nfc(each): each for each in self._names}
         for each in reversed(self._names):
             self._by_name.setdefault(_stem(nfc(each)), each)
@@ -271,8 +273,10 @@ class _Files:
 
     def _list_inside(self, folder: str) -> frozenset[str]:
         """Return the paths inside a folder, relative to it and without their endings."""
-        start = "" if folder in ("", ".") else f"{folder}/"
-        return frozenset(_stem(nfc(name.removeprefix(start))) for name in self._names if name.startswith(start))
+        if folder in ("", "."):
+            return frozenset(_stem(nfc(name)) for name in self._sorted)
+        first, last = (bisect_left(self._sorted, f"{folder}{end}") for end in "/0")  # 0 is the character after /
+        return frozenset(_stem(nfc(name.removeprefix(f"{folder}/"))) for name in self._sorted[first:last])
 
     def others(self, used: Mapping[str, str]) -> list[str]:
         """List the pictures that are not used."""
