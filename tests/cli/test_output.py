@@ -48,7 +48,7 @@ def test_extend_as_json_and_what_it_says_before(reslab: Command, finished: Run) 
     assert found["log"] == [json.loads(line) for line in Path("more/log.jsonl").read_text().splitlines()]
     said = outcome.err.splitlines()
     assert re.fullmatch(r"new classes, with their training images: 0 1[89], 8 1[89]", said[0])
-    assert said[1].startswith("old classes: 3, with 37 to 37 training images each; the largest class has ")
+    assert said[1].startswith("old classes: 3, with 37 training images each; the largest class has ")
     assert said[2].startswith("no image of the old classes occurs in the new ones")
     assert re.fullmatch(r"frozen will take about [\d.]+ s here", said[3])
     assert read_json(reslab("extend", "--resume", "more", "--json")) == found

@@ -1,4 +1,4 @@
-"""How long an extension says that it will take: of the clock and of what its recipe has to do."""
+"""What an extension says before it begins: its classes, and how long it will take by the clock and by its work."""
 
 import time
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from reslab.data.images import ImageSet
 from reslab.data.recipe_data import read_split
 from reslab.extension import announce, extend
 from reslab.network.network import Network
@@ -69,3 +70,11 @@ def test_an_extension_says_it_before_it_trains(
     told = capsys.readouterr().err
     assert f"nearest-mean will take about {said} here" in told
     assert told.index("will take about") < told.index("epoch   1/1")
+
+
+def test_classes_of_equal_size_are_not_compared() -> None:
+    images = ImageSet(torch.zeros(9, 3, 4, 4).byte(), torch.arange(9) % 3, ("a", "b", "c"), "x", "train")
+    _, old = announce.describe_classes(images, num_old=2)
+    assert old == "old classes: 2, with 3 training images each"
+    _, old = announce.describe_classes(images.subset(torch.arange(8)), num_old=2)
+    assert old.endswith("with 3 training images each; the largest class has 1.5 times as many as the smallest new one")

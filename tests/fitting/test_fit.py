@@ -57,7 +57,7 @@ def test_one_mistake_does_not_make_a_class_the_weakest(wrong: int, advice: str) 
 def test_a_handful_of_test_images_without_a_mistake_is_said_to_show_little() -> None:
     candidates = Candidates.model_construct(candidates=())
     advice = _advice("1", 12, candidates, wrong=0, total=7, least=0.5904, path="run")
-    assert advice.endswith("add test pictures: 7 without a mistake only show an accuracy above 59\xa0%.")
+    assert advice.endswith("add test pictures: 7 without a mistake only show that the accuracy is above 59\xa0%.")
 
 
 def test_a_class_without_test_images_is_not_the_weakest() -> None:

@@ -32,10 +32,10 @@ def describe_classes(images: ImageSet, *, num_old: int, num_remembered: int = 0)
         instead = f"; {counted(num_remembered, 'image')} are remembered" if num_remembered else ""
         yield f"old classes: {num_old}, without images{instead}"
         return
-    yield (
-        f"old classes: {num_old}, with {min(old) or 'none'} to {max(old):,} training images each; "
-        f"the largest class has {max(counts) / min(new):.3g} times as many as the smallest new one"
-    )
+    each = f"{max(old):,}" if min(old) == max(old) else f"{min(old) or 'none'} to {max(old):,}"
+    ratio = f"{max(counts) / min(new):.3g}"
+    beside = "" if ratio == "1" else f"; the largest class has {ratio} times as many as the smallest new one"
+    yield f"old classes: {num_old}, with {each} training images each{beside}"
 
 
 def describe_overlaps(images: ImageSet, *, num_old: int) -> str | None:

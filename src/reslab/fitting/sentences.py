@@ -69,7 +69,7 @@ def _advice(
     if not wrong and least < SURE:
         return (
             f"Next: try it on new pictures with reslab predict {path} FILE, and add test pictures: {total:,} without a "
-            f"mistake only show an accuracy above {percent(least, decimals=0)}."
+            f"mistake only show that the accuracy is above {percent(least, decimals=0)}."
         )
     if not wrong:
         return (
