@@ -16,6 +16,7 @@ from reslab.data.recipe_data import read_split
 from reslab.errors import UserError
 from reslab.extension import extend, extender, fusion
 from reslab.fitting import choice, fit
+from reslab.measure.calibration import fit_temperature_smoothed
 from reslab.models.fusion import SplitLinear
 from reslab.network.familiarity import FEWEST
 from reslab.network.finishing import Finished, finish_on
@@ -245,6 +246,18 @@ def test_smoothed_labels_keep_opinions_without_a_mistake_from_certainty(
         joined = fusion.join(show(sure[0], sure[1], few), judges, num_old=2).head
         losses[are_smoothed] = float(nn.functional.cross_entropy(joined.logits(features), labels))
     assert losses[True] < 0.5 < 1 < losses[False]
+
+
+def test_judges_smooth_labels_as_temperatures_do(
+    experts: tuple[fusion.SolvedHead, fusion.SolvedHead, fusion.LabelledFeatures],
+) -> None:
+    first, _, (features, labels) = experts
+    ten_each = torch.cat([(labels == label).nonzero().flatten()[:10] for label in range(3)])
+    logits, labels = 3 * first.logits(features[ten_each]).double(), labels[ten_each]
+    judges = fusion.Judges.of(labels, coming=EVEN, are_smoothed=True)
+    best = fit_temperature_smoothed(logits.numpy(), labels.numpy())
+    colder, at_best, warmer = (float(judges.loss(logits / (factor * best))) for factor in (0.99, 1, 1.01))
+    assert at_best < min(colder, warmer)
 
 
 def test_each_opinion_rests_on_its_own_features(
