@@ -152,6 +152,7 @@ class FastConv(Architecture):
 
     kind: Literal["fast_conv"] = "fast_conv"
     widths: tuple[Width, Width, Width] = (64, 256, 256)
+    residual: bool = Field(default=False, title="a residual block in each group")
 
 
 class LeNet(Architecture):
