@@ -1,7 +1,7 @@
 """A convolutional network for fast training: whitened patches, three groups of convolutions, global max pooling.
 
 Source: Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", arXiv:2404.00498, and its repository
-KellerJordan/cifar10-airbench (`airbench94_muon`); the third convolution, `airbench96`.
+KellerJordan/cifar10-airbench (`airbench94_muon`).
 Differs from it: weights in float32; the head has a bias, which is 0 and not trained here (teaching new classes sets
 it); batch norm's running statistics move by 0.1 of a chunk, not by 0.4 of a batch.
 Axes: N images, C channels, H rows, W columns, D features, K classes.
@@ -32,19 +32,6 @@ class Group(nn.Module):
         return F.gelu(self.norm2(self.conv2(x)))
 
 
-class ResidualGroup(Group):
-    """A group with a third conv and norm before the last GELU; the second and third are a residual block."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs)
-        self.conv3, self.norm3 = _identity_conv(outputs, outputs), _norm(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.gelu(self.norm1(F.max_pool2d(self.conv1(x), 2)))
-        change = self.norm3(self.conv3(F.gelu(self.norm2(self.conv2(x)))))
-        return F.gelu(x + change)
-
-
 class FastConvClassifier(ImageClassifier):
     """Whitened patches, three groups, the maximum over the image divided by D, head; images of 9 pixels or more."""
 
@@ -55,10 +42,9 @@ class FastConvClassifier(ImageClassifier):
         num_patches = 2 * channels * PATCH**2
         self.stem = nn.Conv2d(channels, num_patches, PATCH)
         self.stem.weight.requires_grad_(False)
-        group = ResidualGroup if options.residual else Group
         self.groups = nn.Sequential(
             *(
-                group(inputs, outputs)
+                Group(inputs, outputs)
                 for inputs, outputs in zip((num_patches, *options.widths), options.widths, strict=False)
             )
         )

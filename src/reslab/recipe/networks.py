@@ -152,7 +152,6 @@ class FastConv(Architecture):
 
     kind: Literal["fast_conv"] = "fast_conv"
     widths: tuple[Width, Width, Width] = (64, 256, 256)
-    residual: bool = Field(default=False, title="a residual block in each group")
 
 
 class LeNet(Architecture):
