@@ -81,5 +81,5 @@ def test_points_have_a_sign_and_no_negative_nothing():
 
 def test_names_and_counts():
     assert words.named("abc") == "a, b and c"
-    assert words.named("abcd", most=3) == "a, b and 2 more"
+    assert words.named("abcd", most=3) == "a, b and 2 others"
     assert [words.counted(number, "class") for number in (1, 2)] == ["1 class", "2 classes"]

@@ -37,8 +37,8 @@ _current: ContextVar[Language] = ContextVar("language", default=ENGLISH)
 
 @cache
 def read_language(name: LanguageName) -> Language:
-    """Read the table of a language."""
-    if name == "en":
+    """Read the table of a language. Raises: UserError if it is unknown."""
+    if find_language(name) == "en":
         return ENGLISH
     table = tomllib.loads(resources.files("reslab").joinpath("russian.toml").read_text(encoding="utf-8"))
     nouns = {noun: tuple(forms) for noun, forms in table["nouns"].items()}
@@ -50,7 +50,7 @@ def find_language(name: str) -> LanguageName:
     for language in LANGUAGES:
         if name == language:
             return language
-    raise UserError(f"--lang {name}: choose from {', '.join(LANGUAGES)}")
+    raise UserError(f"no language {name!r}: choose from {', '.join(LANGUAGES)}")
 
 
 @contextmanager

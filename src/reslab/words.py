@@ -137,7 +137,7 @@ def listing(words: Sequence[str]) -> str:
 def named(words: Sequence[str], *, most: int = 10) -> str:
     """Join names as `listing` does; if there are more than `most`, only count the last ones."""
     return listing(
-        words if len(words) <= most else [*words[: most - 1], say("{number} more", number=len(words) - most + 1)]
+        words if len(words) <= most else [*words[: most - 1], say("{number} others", number=len(words) - most + 1)]
     )
 
 

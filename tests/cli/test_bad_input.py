@@ -144,6 +144,7 @@ REQUESTS = {
     "an unknown precision": ("train digits-quick --precision half", "--precision half: choose auto, float32 or"),
     "an unknown answer": ("train digits-quick --on-nonfinite never", "--on-nonfinite never: choose retry or stop"),
     "an unknown interval": ("train digits-quick --checkpoint-every 2hours", "2epochs, 500updates or 10minutes"),
+    "a seed too large": (f"train digits-quick --seed {2**64}", f"seed {2**64}: choose a whole number from 0 to"),
     "no run to go on with": ("train --resume absent", "absent is not a run folder"),
     "no run to evaluate": ("evaluate absent", "absent is not a run folder: nothing is there"),
     "no run to report": ("report .", "is not a run folder: it holds no recipe.json"),

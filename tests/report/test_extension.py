@@ -39,7 +39,7 @@ def test_headline_names_what_was_taught(taught, taught_page):
         assert part in text, part
     assert (
         "A network that knew 12 classes (kind 1, kind 2, kind 3, kind 4, kind 5, kind 6, kind 7, kind 8, kind 9 and 3 "
-        "more) was taught a lizard, eft and <b>snake</b> by the method finetune-distill. Measured on 900 test images "
+        "others) was taught a lizard, eft and <b>snake</b> by the method finetune-distill. Measured on 900 test images "
         "of 15 classes"
     ) in plain(taught_page.text["run"])
     assert "published" not in taught_page.text

@@ -70,6 +70,8 @@ def tell(matrix, train=None):
     ]  # fmt: skip
     names = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "log_loss")
     figures = dict.fromkeys((*names, "expected_calibration_error"), estimate)
+    balanced = float(recalls.mean())
+    figures["balanced_accuracy"] = Estimate(value=balanced, low=max(0, balanced - 0.02), high=min(1, balanced + 0.02))
     figures["accuracy"] = proportion(np.asarray(counts.trace()), total=np.asarray(counts.sum()))
     others = {"num_images": int(counts.sum()), "per_class": per_class, "confusion_matrix": counts.tolist()}
     return SplitFigures.model_validate(figures | others)
@@ -117,6 +119,15 @@ def test_sentences_say_what_the_matrix_says():
 )  # fmt: skip
 def test_few_test_images_give_no_verdict_on_overfitting(test, train, said):
     assert overfitting(tell(test), tell(train)).replace("\u00a0", " ").endswith(said)
+
+
+def test_splits_of_other_shares_of_classes_are_compared_by_balanced_accuracy():
+    """A class that is rare in training alone, and hard in both splits, is no overfitting."""
+    said = overfitting(tell([[95, 5], [40, 60]]), tell([[980, 20], [8, 12]])).replace("\u00a0", " ")
+    assert said == (
+        "On its training images it reaches 79.00 %; with 200 test images, the gap of 1.5 points may be chance. "
+        "That compares balanced accuracies, since the splits show the classes in different proportions."
+    )
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_numbers_and_nouns_are_written_as_russian_writes_them(rich):
         assert figure_alone(rich.evaluation.splits["test"].log_loss, unit="plain") == "0,432"
     assert percent(0.5) == "50.00\u00a0%"
     assert say("what no table has: {x}", x=1) == "what no table has: 1"
-    with pytest.raises(reslab.UserError, match="--lang de: choose from en, ru"):
+    with pytest.raises(reslab.UserError, match="no language 'de': choose from en, ru"):
         language.find_language("de")
 
 

@@ -16,6 +16,7 @@ from reslab.data.batches import standardize
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import describe_data, read_split
 from reslab.errors import Failure, UserError
+from reslab.fitting import fit
 from reslab.recipe.networks import FastConv, ResNet
 from reslab.recipe.recipe import Extension, Linear, Muon, Recipe, Resize, Sampling, Steps, WarmUntil, derive
 from reslab.recipe.settings import with_settings
@@ -63,6 +64,17 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(small_recipe
     )
     assert weights_of(first) == weights_of(second)
     assert weights_of(first) != weights_of(other)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_that_pytorch_does_not_take_is_refused(small_recipe: Recipe, tmp_path: Path, seed: int) -> None:
+    for begin in (
+        lambda out: train(small_recipe, out=out, seed=seed),
+        lambda out: fit("digits:1,4,7@20", out=out, seed=seed),
+    ):
+        with pytest.raises(UserError, match=f"seed {seed}: choose a whole number from 0 to {2**64 - 1}"):
+            begin(tmp_path / "run")
+    assert not list(tmp_path.iterdir())
 
 
 def test_training_never_reads_the_test_split(

@@ -160,8 +160,8 @@ def recipes(
         ["name", "data", "epochs", "published", "measured", "minutes", "here"],
         [row(recipe) for recipe in chosen.values()],
     )
-    processors = sorted({each.processor for each in MEASURED.values()})
-    echo(f"Published and measured: test accuracy. Minutes: one or two cores of {' or '.join(processors)}.")
+    processors = sorted({name for each in MEASURED.values() for name in each.processor.split(" and ")})
+    echo(f"Published and measured: test accuracy. Minutes: one or two cores of one of these: {', '.join(processors)}.")
     if measure and (unknown := [each.name for each in chosen.values() if each.name not in estimates]):
         them = "its number of images is" if len(unknown) == 1 else "their numbers of images are"
         echo(f"Not estimated: {listing(unknown)}, since {them} not known.")

@@ -248,8 +248,6 @@ def evaluate(
     chosen = [name for name in SPLITS if name in named]
     if len(chosen) != len(named):
         raise UserError(f"--splits {splits}: choose from {', '.join(SPLITS)}, joined by commas, each once")
-    if views not in (None, 2, 6):
-        raise UserError(f"--views {views}: choose 2 (the image and its mirror image) or 6 (both also moved by a pixel)")
     use_threads(threads)
     from reslab import evaluation
     from reslab.runs import Run

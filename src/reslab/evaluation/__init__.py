@@ -47,8 +47,8 @@ def evaluate(
     Raises
     ------
     UserError
-        If a split is unknown, the run is not finished or is a trial whose test split is asked for, its data has
-        changed, or another process is working on it.
+        If a split or the number of views is unknown, the run is not finished or is a trial whose test split is asked
+        for, its data has changed, or another process is working on it.
 
     Examples
     --------
@@ -61,6 +61,8 @@ def evaluate(
     splits = splits or ("train", run.recipe.measured_on)
     if isinstance(splits, str) or not set(splits) <= set(SPLITS):
         raise UserError(f"splits {splits!r}: give a list of {listing(SPLITS)}")
+    if views not in (None, 2, 6):
+        raise UserError(f"--views {views}: choose 2 (the image and its mirror image) or 6 (both also moved by a pixel)")
     run.check_finished()
     with run.locked():  # two at once would overwrite each other's splits
         predict(run, splits=splits, views=views, device=device, data_dir=data_dir, allow_remote=allow_remote)

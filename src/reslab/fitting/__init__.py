@@ -47,7 +47,7 @@ from reslab.records import Calibration, Candidate, Candidates, Epoch
 from reslab.report import write_report
 from reslab.runs import Run, lock
 from reslab.runs.files import make_folder
-from reslab.training.begin import Computing, begin
+from reslab.training.begin import Computing, begin, check_seed
 from reslab.training.budget import END
 from reslab.training.distributed import Team
 from reslab.training.progress import say
@@ -123,6 +123,7 @@ def fit(
     """
     if not 0 < minutes < float("inf"):
         raise UserError(f"--minutes {minutes:g} must be above 0 and finite")
+    check_seed(seed)
     budget = Budget.of(minutes)
     _check_free(out, data, data_dir=data_dir)
     data = to_expression(data, data_dir=data_dir, beside=out)

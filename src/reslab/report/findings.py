@@ -168,14 +168,31 @@ def overfitting(test: SplitFigures, train: SplitFigures) -> str:
     """Say how far the accuracy on training images exceeds that on test images, if both are of all classes.
 
     Few test images leave both open: the interval of the gap decides whether there is one, and whether there is none.
+    Splits with different shares of the classes are compared by balanced accuracy: rare classes are harder.
     """
     if absent := sum(each.support == 0 for each in train.per_class):
         return say(
             "There are no training images of {classes}, so overfitting cannot be measured.",
             classes=counted(absent, "class"),
         )
-    gap = difference_of(test.accuracy, after=train.accuracy)
-    known, images = percent(train.accuracy.value), counted(test.num_images, "test image")
+    if _differ_in_mix(train, test):
+        why = say("That compares balanced accuracies, since the splits show the classes in different proportions.")
+        return f"{_excess(test.balanced_accuracy, train.balanced_accuracy, num_images=test.num_images)} {why}"
+    return _excess(test.accuracy, train.accuracy, num_images=test.num_images)
+
+
+def _differ_in_mix(train: SplitFigures, test: SplitFigures) -> bool:
+    """Return whether training accuracy would be a different one with the class frequencies of the test images."""
+    reweighted = sum(
+        of_train.recall.value * of_test.support / test.num_images
+        for of_train, of_test in zip(train.per_class, test.per_class, strict=True)
+    )
+    return abs(reweighted - train.accuracy.value) >= OVERFITS
+
+
+def _excess(test: Estimate, train: Estimate, *, num_images: int) -> str:
+    gap = difference_of(test, after=train)
+    known, images = percent(train.value), counted(num_images, "test image")
     if gap.value < OVERFITS and gap.high <= TOLERATED:
         return say("On its training images it reaches {accuracy}: it does not overfit.", accuracy=known)
     if gap.value < OVERFITS:

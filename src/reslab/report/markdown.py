@@ -44,7 +44,7 @@ def _lines(inputs: Inputs, row: PublishedRow | None, beside: Beside | None) -> I
     yield escape(
         say(
             "{network}, {parameters} parameters; ranges in parentheses are {confidence} intervals.",
-            network=inputs.recipe.model.words,
+            network=inputs.recipe.model.words[:1].upper() + inputs.recipe.model.words[1:],
             parameters=grouped(inputs.num_parameters),
             confidence=percent(evaluation.confidence, decimals=0),
         )

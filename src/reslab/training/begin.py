@@ -57,6 +57,12 @@ class Begun(NamedTuple):
 # ---- a new run
 
 
+def check_seed(seed: int) -> None:
+    """Raises: UserError if PyTorch does not take it."""
+    if not 0 <= seed < 2**64:
+        raise UserError(f"seed {seed}: choose a whole number from 0 to {2**64 - 1}")
+
+
 @contextmanager
 def begin(
     recipe: Recipe,
@@ -73,8 +79,9 @@ def begin(
 
     Relative paths of the recipe's data are relative to `data_from`.
 
-    Raises: UserError if options, data or folder are unsuitable.
+    Raises: UserError if seed, options, data or folder are unsuitable.
     """
+    check_seed(seed)
     if computing.deterministic and computing.compile == "on":
         raise UserError("--deterministic excludes --compile on, since the order of sums in compiled code may vary")
     kernels.enable(team.device)
