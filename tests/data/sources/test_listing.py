@@ -817,7 +817,7 @@ def test_groups_in_several_splits_of_the_source_are_said(tmp_path: Path) -> None
     for name in (*(f"{split}/{label}/p{number}" for split in splits for label in "ab" for number in range(1, 6)),):
         draw(tmp_path / f"{name}-{draw.number}.png")  # type: ignore[attr-defined]
     draw(tmp_path / "train/a/p6.png")
-    said = "5 groups in several of the source's own splits, which makes accuracy too high: p1, p2, p3 and 2 others"
+    said = "5 groups in several of the source's own splits, which makes accuracy too high: p1, p2, p3 and 2 more"
     listing = list_one(f"folder:{tmp_path}?group=(p[0-9])")
     assert [note.startswith(said) for note in listing.notes] == [True]
     rows = [f"{name},{Path(name).parts[1]},{Path(name).parts[0]},{Path(name).name[:2]}" for name in listing.names]
