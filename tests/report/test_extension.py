@@ -194,7 +194,7 @@ def test_curves_are_drawn_with_the_chosen_tau(monkeypatch):
     (band,) = axes.collections
     corners = {(float(x), float(y)) for x, y in band.get_paths()[0].vertices}
     assert {(0.0, 67.0), (0.5, 84.0), (1.0, 72.0)} <= corners
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["macro F1", "recall"]
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["macro F1", "recall"]
 
 
 def test_a_tau_that_was_not_chosen_is_not_said_to_be(taught):

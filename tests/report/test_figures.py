@@ -108,7 +108,7 @@ def test_curves_stand_at_their_epochs_and_marks_between(drawn):
     np.testing.assert_array_equal(second.get_xdata(), [1, 2, 3, 4])
     assert list(mark.get_xdata()) == [3, 3]  # and none at the start
     assert [(text.get_position()[0], text.get_text()) for text in axes.texts] == [(0, "0.1"), (3, "0.01")]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["training", "validation"]
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["training", "validation"]
 
 
 def test_labels_of_marks_do_not_run_into_each_other(drawn):
@@ -145,7 +145,7 @@ def test_many_curves_all_look_different(drawn):
 def test_names_that_begin_with_an_underscore_stay_in_the_legend(drawn):
     figures.learning_curve({"_a": np.ones(3), "b": np.ones(3)}, label="loss")
     figures.scatter(np.zeros((2, 2)), labels=np.array([0, 1]), classes=["_a", "b"])
-    for legend in (drawn[0].axes[0].get_legend(), *drawn[1].legends):
+    for legend in (*drawn[0].legends, *drawn[1].legends):
         assert [text.get_text() for text in legend.get_texts()] == [" _a", "b"]
 
 
@@ -156,6 +156,22 @@ def test_numbers_on_russian_plots_have_a_comma(drawn):
         figures.prior_curves(curve, curves={"a": curve}, band=(curve, curve), chosen=0.25)
     texts = [text.get_text() for figure in drawn for text in figure.axes[0].texts]
     assert texts == ["0,1", "0,001", "0,25"]
+
+
+def test_no_curve_can_lie_under_the_legend(drawn):
+    """It stands below the axes, within the figure, however many names it has and however long they are."""
+    taus, band = np.linspace(0, 1, 5), np.full((2, 5), [[0.1], [1]])
+    figures.learning_curve({"training": np.ones(9), "validation": np.zeros(9)}, label="loss", rates=np.ones(9))
+    figures.learning_curve({f"{number:0100}, training": np.ones(9) for number in range(20)}, label="accuracy")
+    figures.prior_curves(taus, curves={"macro F1": taus, "accuracy": 1 - taus}, band=tuple(band), chosen=0.25)
+    curves = dict.fromkeys(("least familiar held back", "least probable held back"), (taus, taus, *band))
+    figures.selection_curves(curves, promised=0.95, kept=(1, 1))
+    for figure in drawn:
+        figure.draw_without_rendering()
+        (legend,) = (each.get_window_extent() for each in figure.legends)
+        assert legend.y1 <= min(axes.get_tightbbox().y0 for axes in figure.axes)
+        assert figure.bbox.x0 <= legend.x0 < legend.x1 <= figure.bbox.x1
+        assert figure.axes[0].get_window_extent().height > 130
 
 
 # ---- the rest

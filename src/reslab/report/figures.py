@@ -30,6 +30,8 @@ LARGEST = 96  # pixels of a thumbnail; smaller images stay as they are and the p
 
 _HALF, _FULL = 450, 900
 _PIXELS_PER_INCH = 100
+_LEGEND_LINE = 17  # pixels
+_A_LINE, _HALF_A_LINE = 60, 28  # letters of a name in a legend of one column, of two
 _BLUE, _INK, _FAINT = "#0072B2", "#222222", "#8a8a8a"
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F", "#B2182B", "#7B4FA3")
 _DASHES = ("-", "--", "-.", ":")
@@ -84,6 +86,25 @@ def _png(figure: Figure) -> bytes:
     return small.getvalue()
 
 
+# ---- legends
+
+
+def _put_legend_below(figure: Figure, axes: Axes) -> None:
+    """Put the legend below the axes, where it can hide no curve, and make the figure taller by as much."""
+    handles, names = axes.get_legend_handles_labels()
+    names = [name if len(name) <= _A_LINE else f"…{name[1 - _A_LINE :]}" for name in names]  # paths differ at the end
+    across = 2 if max(map(len, names)) <= _HALF_A_LINE else 1
+    width, height = figure.get_size_inches()
+    lines = -(-len(names) // across)
+    figure.set_size_inches(width, height + lines * _LEGEND_LINE / _PIXELS_PER_INCH)
+    figure.legend(handles, names, loc="outside lower center", ncols=across)
+
+
+def _in_legend(name: str) -> str:
+    """Keep a name in the legend: matplotlib leaves out those that begin with an underscore."""
+    return f" {name}" if name.startswith("_") else name
+
+
 # ---- learning curves
 
 
@@ -108,7 +129,7 @@ def learning_curve(
         most = max(map(len, curves.values()))
         main.set(ylabel=label, xlim=(0, max(1.02 * most, most + 0.3)))
         main.grid(axis="y")
-        main.legend()
+        _put_legend_below(figure, main)
         _mark_rates(main, marks)
         if rates is not None:
             _draw_rates(below[0], rates)
@@ -121,11 +142,6 @@ def learning_curve(
 def _two_rows(figure: Figure, ratio: int) -> tuple[Axes, Axes]:
     above, below = figure.subplots(2, sharex=True, height_ratios=[ratio, 1])
     return above, below
-
-
-def _in_legend(name: str) -> str:
-    """Keep a name in the legend: matplotlib leaves out those that begin with an underscore."""
-    return f" {name}" if name.startswith("_") else name
 
 
 def _mark_rates(axes: Axes, marks: Sequence[tuple[int, float]]) -> None:
@@ -172,7 +188,7 @@ def prior_curves(
             xlim=(-0.03, 1.03),
         )
         axes.grid(axis="y")
-        axes.legend()
+        _put_legend_below(figure, axes)
         return _png(figure)
 
 
@@ -310,7 +326,7 @@ def selection_curves(
             axes.plot(100 * kept[0], 100 * kept[1], "o", color=_INK, ms=5)
         axes.set(xlabel=say("test images that are answered (%)"), ylabel=say("accuracy of these (%)"), xlim=(0, 101))
         axes.grid()
-        axes.legend(loc="lower left")
+        _put_legend_below(figure, axes)
         return _png(figure)
 
 
