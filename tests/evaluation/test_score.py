@@ -14,15 +14,15 @@ from reslab.evaluation.score import measure, score
 from reslab.measure.metrics import softmax
 from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Linear, Recipe, Sgd, Standardize
-from reslab.records import Estimate, Weights
+from reslab.records import ClassSets, Estimate, Weights
 from reslab.report.tables import metric_table
-from reslab.runs import Copies, Predictions, Run, pack_weights, write_exhibit
+from reslab.runs import Copies, Familiarities, Predictions, Run, pack_weights, write_exhibit
 from reslab.words import printable as plain
 
 CLASSES = ("ant", "bee", "cat")
 
 
-def make_run(path, classes=CLASSES):
+def make_run(path, classes=CLASSES, class_sets=None):
     run = Run.create(path)
     run.write_recipe(
         Recipe(
@@ -36,13 +36,19 @@ def make_run(path, classes=CLASSES):
             batch_size=10,
         )
     )
-    write_weights(run, classes)
+    write_weights(run, classes, class_sets)
     return run
 
 
-def write_weights(run, classes):
-    standardize = Standardize(mean=(0.0,), std=(1.0,))
-    weights = Weights(model=PreActResNet(depth=8), classes=classes, channels=1, image_size=8, standardize=standardize)
+def write_weights(run, classes, class_sets=None):
+    weights = Weights(
+        model=PreActResNet(depth=8),
+        classes=classes,
+        channels=1,
+        image_size=8,
+        standardize=Standardize(mean=(0.0,), std=(1.0,)),
+        class_sets=class_sets,
+    )
     run.write_weights(pack_weights({"head.weight": np.zeros((1, 1), np.float32)}, weights))
 
 
@@ -79,7 +85,9 @@ def test_accuracy_without_copies(tmp_path, capsys, copies, right, total):
     assert (found.accuracy and found.accuracy.value) == (right and right / total)
     print_evaluation(evaluation)
     shown = "75.00 %" if not copies else "none is left" if right is None else f"{100 * right / total:.2f} %"
-    assert any("without copies" in line and shown in line for line in plain(capsys.readouterr().out).split("\\n"))
+    printed = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("without copies") and shown in line for line in printed)
+    assert any(line.startswith("copies of training images") for line in printed)
     row = next(row for row in metric_table(evaluation).rows if "without copies" in row[0].text)
     assert shown in plain(row[1].text)
 
@@ -176,6 +184,26 @@ def test_no_error_is_said_in_words(tmp_path, capsys):
         assert plain(" ".join(table[name.capitalize().replace("f1", "F1")][:2])).startswith("100.00 % (90.")
     for each in evaluation.splits["test"].per_class:
         assert each.precision.low == each.recall.low < each.f1.low < 1
+
+
+def test_the_figures_of_a_small_run_fit_into_80_columns(tmp_path, capsys, monkeypatch):
+    """Each metric of both splits, and each promise with its verdict, stands on one line."""
+    monkeypatch.setenv("COLUMNS", "80")
+    known = ClassSets(num_images=200, thresholds=((0.9, 0.5), (0.95, 0.7), (0.99, 0.9)))
+    run = make_run(tmp_path / "run", class_sets=known)
+    run.write_predictions("train", predictions(seed=1, num=480, signal=5))
+    run.write_predictions("test", predictions(seed=2))
+    write_exhibit(run.path, "test", Copies(np.array([3])))
+    write_exhibit(run.path, "test", Familiarities(np.linspace(0.01, 1, 120).astype(np.float32)))
+    print_evaluation(score(run, splits=["train", "test"]))
+    lines = [plain(line).rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert max(map(len, lines)) <= 80
+    (accuracy,) = (line for line in lines if line.startswith("accuracy"))
+    assert accuracy.count("–") == 2
+    for promised in ("95 % of the pictures", *(f"{share} % of the sets" for share in (90, 95, 99))):
+        (line,) = (line for line in lines if line.startswith(promised))
+        assert line.endswith(("kept", "undecided"))
+    assert any(line.startswith("  accuracy on the others") and "–" in line for line in lines)
 
 
 # ---- evaluation.json

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from reslab.cli.show import _metric
+from reslab.measure.estimates import proportion
 from reslab.records import AnsweredFigures, ClassFigures, Epoch, Estimate, SetFigures
 from reslab.report import tables
 from reslab.runs import Predictions
@@ -54,10 +55,33 @@ def test_a_promise_is_kept_or_not_or_the_interval_cannot_tell():
     test = SimpleNamespace(answered=answered, class_sets=sets)
     evaluation: Any = SimpleNamespace(splits={"test": test})
     table = tables.promise_table(evaluation)
-    assert [row[2].text for row in table.rows] == ["not kept", "not kept", "within the interval", "kept"]
-    assert table.rows[1][3].text.replace("\u00a0", " ") == "1.25 classes in a set on average, one in 75.0 % of the sets"
+    rows = [[cell.text.replace("\u00a0", " ") for cell in row] for row in table.rows]
+    assert [row[2] for row in rows] == ["not kept", "not kept", "", "undecided", "", "kept", ""]
+    assert rows[2][:2] == ["  classes in a set, on average", "1.25"]
+    assert table.rows[2][1].aside.replace("\u00a0", " ") == "(75.0 % hold one)"
     test.class_sets = [sets[0].model_copy(update={"size": 1.0, "single": 1.0})]
-    assert tables.promise_table(evaluation).rows[1][3].text == "every set holds one class"
+    assert tables.promise_table(evaluation).rows[2][1] == ("1.00", "(each holds one)", None)
+
+
+@pytest.mark.parametrize(
+    ("right", "total", "verdict"),
+    [
+        (12, 12, "undecided"),  # at least 73.54 %
+        (11, 12, "undecided"),
+        (8, 12, "not kept"),  # at most 88.1 %
+        (9, 12, "undecided"),
+        (181, 200, "kept"),  # at least 85.8 %
+        (176, 200, "undecided"),
+        (9010, 10000, "kept"),
+        (8930, 10000, "not kept"),
+    ],
+)
+def test_a_handful_of_images_neither_keeps_nor_breaks_a_promise(right, total, verdict):
+    covered = proportion(np.asarray(right), total=np.asarray(total))
+    sets = SetFigures(promised=0.9, covered=covered, size=1, single=1, per_class=())
+    evaluation: Any = SimpleNamespace(splits={"test": SimpleNamespace(answered=None, class_sets=[sets])})
+    (kept, _) = tables.promise_table(evaluation).rows
+    assert kept[2].text == verdict
 
 
 def test_of_no_images_there_is_no_share():

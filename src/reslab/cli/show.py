@@ -152,7 +152,7 @@ def print_elsewhere(found: "OtherData") -> None:
 def print_evaluation(evaluation: "Evaluation") -> None:
     """Print the metrics of every split, with test-time augmentation next to those without."""
     from reslab.report.tables import promise_table
-    from reslab.words import WITHOUT_COPIES, errors_among, percent
+    from reslab.words import errors_among, less_copies, percent
 
     columns: dict[str, Figures] = {}
     for split, figures in evaluation.splits.items():
@@ -172,14 +172,17 @@ def print_evaluation(evaluation: "Evaluation") -> None:
         if estimates[0] is not None:
             rows.append([label, *(_metric(name, figures) for figures in columns.values())])
         if name == "accuracy" and any(copies):
-            rows.append([WITHOUT_COPIES, *map(_without_copies, copies)])
+            rows.append(["without copies", *map(_without_copies, copies)])
+            rows.append(
+                ["copies of training images", *(less_copies(each.num_copies) if each else "" for each in copies)]
+            )
     print_table(
         f"{evaluation.recipe}, with {percent(evaluation.confidence, decimals=0)} intervals", ["", *columns], rows
     )
     if evaluation.calibration is not None:
         echo(f"Probabilities are {evaluation.calibration.words}")
     if (promises := promise_table(evaluation)) is not None:
-        rows = [[f"{cell.text} {cell.aside}".strip() for cell in row] for row in promises.rows]
+        rows = [[f"{cell.text} {cell.aside}".rstrip() for cell in row] for row in promises.rows]
         print_table("Promises and test images", promises.header, rows)
     if evaluation.extension is not None:
         _print_extension(evaluation.extension, evaluation.classes)
@@ -194,12 +197,11 @@ def _metric(name: str, figures: "Figures") -> str:
 
 
 def _without_copies(copies: "WithoutCopies | None") -> str:
-    from reslab.words import figure, less_copies
+    from reslab.words import figure
 
     if copies is None:
         return ""
-    accuracy = "none is left" if copies.accuracy is None else figure(copies.accuracy)
-    return f"{accuracy}, {less_copies(copies.num_copies)}"
+    return "none is left" if copies.accuracy is None else figure(copies.accuracy)
 
 
 def print_shortfall(run: "Run") -> None:

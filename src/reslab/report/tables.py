@@ -16,6 +16,7 @@ from reslab.measure.metrics import CALIBRATION_BINS, softmax
 from reslab.recipe.published import CIFAR10_NETWORKS
 from reslab.records import (
     SPLITS,
+    AnsweredFigures,
     Candidates,
     ClassFigures,
     Epoch,
@@ -31,6 +32,7 @@ from reslab.report.facts import device_words, training_seconds
 from reslab.report.inputs import Inputs
 from reslab.runs import Predictions
 from reslab.words import (
+    NBSP,
     WITHOUT_COPIES,
     counted,
     duration,
@@ -219,44 +221,51 @@ def class_cells(figures: ClassFigures, *, called: int) -> tuple[Cell, Cell, Cell
 # ---- promises
 
 
-def promise_table(evaluation: Evaluation) -> Table | None:
-    """List what was promised and whether test images kept it; None if nothing was promised.
+TOLERATED = 0.05  # of a promised share; a promise is called kept only if its interval excludes a larger shortfall
+_OF_THESE = f"{NBSP}{NBSP}"  # in front of what belongs to the promise above
 
-    A promise is kept if the measured share reaches it, and not kept if the whole interval lies below it.
-    """
+
+def promise_table(evaluation: Evaluation) -> Table | None:
+    """List what was promised and whether test images kept it, each with its details below; None without a promise."""
     test = evaluation.splits.get("test")
     if test is None or not (test.answered or test.class_sets):
         return None
-    rows = [
-        (
-            Cell(say("{share} of the sets contain the true class", share=_share(each.promised))),
-            in_percent(each.covered),
-            _kept(each.promised, each.covered),
-            Cell(_sizes(each)),
-        )
-        for each in test.class_sets
+    rows = [] if test.answered is None else _answered_rows(test.answered)
+    for each in test.class_sets:
+        words = say("{share} of the sets contain the true class", share=_share(each.promised))
+        rows.append(_promise(words, each.promised, found=each.covered))
+        rows.append((Cell(_OF_THESE + say("classes in a set, on average")), _sizes(each), Cell("")))
+    return Table((say("Promised"), say("On test images"), say("Verdict")), tuple(rows), num_text_columns=3)
+
+
+def _answered_rows(answered: AnsweredFigures) -> list[tuple[Cell, ...]]:
+    accuracies = (
+        (say("accuracy of the answers"), answered.accuracy),
+        (say("accuracy on the others"), answered.accuracy_of_others),
+    )
+    words = say("{share} of the pictures are answered", share=_share(answered.promised))
+    return [
+        _promise(words, answered.promised, found=answered.answered),
+        *((Cell(_OF_THESE + name), in_percent(found), Cell("")) for name, found in accuracies if found),
     ]
-    if (answered := test.answered) is not None:
-        right, others = answered.accuracy, answered.accuracy_of_others
-        words = say("accuracy {figure}", figure=figure(right)) if right else say("none answered")
-        words += say(", of the others {figure}", figure=figure(others)) if others else ""
-        promise = Cell(say("{share} of the pictures are answered", share=_share(answered.promised)))
-        kept = _kept(answered.promised, answered.answered)
-        rows.insert(0, (promise, in_percent(answered.answered), kept, Cell(words)))
-    return Table((say("Promised"), say("On test images"), "", say("Details")), tuple(rows), num_text_columns=4)
 
 
-def _sizes(found: SetFigures) -> str:
-    if found.single == 1:
-        return say("every set holds one class")
-    size, single = decimal(found.size, 2), percent_of_whole(found.single, decimals=1)
-    return say("{size} classes in a set on average, one in {single} of the sets", size=size, single=single)
+def _promise(words: str, promised: float, *, found: Estimate) -> tuple[Cell, ...]:
+    return Cell(words), in_percent(found), Cell(_verdict_on(promised, found))
 
 
-def _kept(promised: float, found: Estimate) -> Cell:
-    if found.value >= promised:
-        return Cell(say("kept"))
-    return Cell(say("within the interval") if found.high >= promised else say("not kept"))
+def _sizes(found: SetFigures) -> Cell:
+    single = percent_of_whole(found.single, decimals=1)
+    one = say("(each holds one)") if found.single == 1 else say("({share} hold one)", share=single)
+    return Cell(decimal(found.size, 2), one)
+
+
+def _verdict_on(promised: float, found: Estimate) -> str:
+    """Judge a promise: a few images neither keep nor break one, whatever share of them is measured."""
+    if found.high < promised:
+        return say("not kept")
+    is_kept = found.value >= promised and found.low >= promised - TOLERATED
+    return say("kept") if is_kept else say("undecided")
 
 
 def coverage_table(evaluation: Evaluation) -> Table | None:
