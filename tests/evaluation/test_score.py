@@ -191,7 +191,7 @@ def test_the_figures_of_a_small_run_fit_into_80_columns(tmp_path, capsys, monkey
     monkeypatch.setenv("COLUMNS", "80")
     known = ClassSets(num_images=200, thresholds=((0.9, 0.5), (0.95, 0.7), (0.99, 0.9)))
     run = make_run(tmp_path / "run", class_sets=known)
-    run.write_predictions("train", predictions(seed=1, num=480, signal=5))
+    run.write_predictions("train", predictions(seed=1, num=480, signal=50))
     run.write_predictions("test", predictions(seed=2))
     write_exhibit(run.path, "test", Copies(np.array([3])))
     write_exhibit(run.path, "test", Familiarities(np.linspace(0.01, 1, 120).astype(np.float32)))

@@ -146,11 +146,15 @@ def print_elsewhere(found: "OtherData") -> None:
         return
     how = f"paired, {found.num_paired:,} images" if found.num_paired else "not paired"
     of = ", these classes" if found.absent else ""
-    echo(f"Own test split{of}: accuracy {figure(found.own)}; change {figure(found.change, unit='points')} ({how})")
+    chance = ", which may be chance" if found.change.low <= 0 <= found.change.high else ""
+    change = f"change {figure(found.change, unit='points')} ({how}){chance}"
+    echo(f"Own test split{of}: accuracy {figure(found.own)}; {change}")
 
 
 def print_evaluation(evaluation: "Evaluation") -> None:
     """Print the metrics of every split, with test-time augmentation next to those without."""
+    from reslab.report.calibration import calibration_doubt
+    from reslab.report.few_images import few_images
     from reslab.report.tables import promise_table
     from reslab.words import errors_among, less_copies, percent
 
@@ -179,8 +183,12 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     print_table(
         f"{evaluation.recipe}, with {percent(evaluation.confidence, decimals=0)} intervals", ["", *columns], rows
     )
+    test = evaluation.splits.get("test")
     if evaluation.calibration is not None:
-        echo(f"Probabilities are {evaluation.calibration.words}")
+        doubt = calibration_doubt(test) if test else None
+        echo(f"Probabilities are {evaluation.calibration.words}" + (f". {doubt}" if doubt else ""))
+    if test and (note := few_images(test)):
+        echo(note)
     if (promises := promise_table(evaluation)) is not None:
         rows = [[f"{cell.text} {cell.aside}".rstrip() for cell in row] for row in promises.rows]
         print_table("Promises and test images", promises.header, rows)

@@ -5,8 +5,10 @@ from collections.abc import Iterable, Iterator
 from reslab.language import say, short
 from reslab.recipe.recipe import Recipe
 from reslab.records import Evaluation, Weights
+from reslab.report.calibration import calibration_sentence
+from reslab.report.few_images import few_images
 from reslab.report.findings import gain
-from reslab.report.tables import calibration_sentence, markdown_table, promise_table, split_words
+from reslab.report.tables import markdown_table, promise_table, split_words
 from reslab.report.words import method_words, source_words
 from reslab.runs import Run
 from reslab.words import counted, figure, markdown, markdown_code, percent, yaml
@@ -155,6 +157,11 @@ def _figures(run: Run) -> list[str]:
         "|---|---|---|",
         *rows,
         "",
+        *(
+            [markdown(note), ""]
+            if "test" in evaluation.splits and (note := few_images(evaluation.splits["test"]))
+            else []
+        ),
         *([markdown(gain(evaluation.splits["test"], evaluation.extension)), ""] if evaluation.extension else []),
         *_promises(evaluation),
     ]

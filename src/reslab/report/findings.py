@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from reslab.language import decimal, grouped, say
 from reslab.measure.estimates import difference as difference_of
 from reslab.records import Estimate, ExtensionFigures, SplitFigures
+from reslab.report.few_images import few_images
 from reslab.report.inputs import Inputs
 from reslab.report.nearest import PublishedRow, difference
 from reslab.words import counted, figure, interval, listing, named, percent, percent_of_whole, points
@@ -22,6 +23,8 @@ def findings(inputs: Inputs, *, row: PublishedRow | None) -> list[str]:
     test, classes = evaluation.splits["test"], evaluation.classes
     found = [] if evaluation.extension is None else [gain(test, evaluation.extension)]
     found.append(strength(test, classes))
+    if note := few_images(test):
+        found.append(note)
     if row is not None:
         found.append(beside_published(test, row))
     found.append(confusion(test, classes))

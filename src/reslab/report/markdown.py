@@ -6,6 +6,7 @@ from reslab.language import grouped, say
 from reslab.measure.shortfall import warn_of_shortfall
 from reslab.records import Evaluation
 from reslab.report.beside import Beside
+from reslab.report.calibration import calibration_sentence
 from reslab.report.extension import Account, give_account
 from reslab.report.facts import machine_facts, recipe_facts
 from reslab.report.findings import beside_published, findings
@@ -15,7 +16,6 @@ from reslab.report.mistakes import Mistakes, pair_table
 from reslab.report.nearest import PublishedRow
 from reslab.report.pictures import Picture
 from reslab.report.tables import (
-    calibration_sentence,
     candidate_table,
     class_table,
     coverage_table,

@@ -11,6 +11,7 @@ from reslab.language import current_language, grouped, say
 from reslab.measure.shortfall import warn_of_shortfall
 from reslab.recipe.published import CIFAR10_SOURCE
 from reslab.report.beside import Beside
+from reslab.report.calibration import calibration_sentence
 from reslab.report.extension import give_account, in_points
 from reslab.report.facts import device_words, machine_facts, recipe_facts, training_seconds
 from reslab.report.findings import beside_published, findings
@@ -21,7 +22,6 @@ from reslab.report.mistakes import Mistakes
 from reslab.report.nearest import PublishedRow, difference
 from reslab.report.pictures import Picture
 from reslab.report.tables import (
-    calibration_sentence,
     candidate_table,
     class_table,
     coverage_table,

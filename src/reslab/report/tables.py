@@ -37,7 +37,6 @@ from reslab.words import (
     counted,
     duration,
     errors_among,
-    figure,
     figure_alone,
     interval,
     less_copies,
@@ -284,22 +283,6 @@ def coverage_table(evaluation: Evaluation) -> Table | None:
 
 def _share(promised: float) -> str:
     return percent(promised, decimals=0)
-
-
-def calibration_sentence(evaluation: Evaluation) -> str | None:
-    """Say by how much probabilities are off, by how much they were before they were calibrated, and on what."""
-    if (test := evaluation.splits.get("test")) is None:
-        return None
-    now, before = test.expected_calibration_error, test.expected_calibration_error_uncalibrated
-    if before is None:
-        return say("Probabilities are off by {now} on average: they are not calibrated.", now=figure(now))
-    sentence = say(
-        "Probabilities are off by {now} on average; before they were calibrated, by {before}.",
-        now=figure(now),
-        before=figure(before),
-    )
-    found = evaluation.calibration
-    return sentence if found is None else f"{sentence} {say('They are {calibrated}.', calibrated=found.words)}"
 
 
 # ---- what was used

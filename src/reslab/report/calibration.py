@@ -1,0 +1,58 @@
+"""Say what test images show about calibration, and whether they are enough to show it."""
+
+from reslab.language import say
+from reslab.measure.estimates import difference
+from reslab.records import Estimate, Evaluation, Figures
+from reslab.report.tables import has_interval, num_wrong
+from reslab.words import counted, figure, figure_alone
+
+
+def calibration_sentence(evaluation: Evaluation) -> str | None:
+    """Say by how much probabilities are off, by how much they were before they were calibrated, and on what."""
+    if (test := evaluation.splits.get("test")) is None:
+        return None
+    now, before = test.expected_calibration_error, test.expected_calibration_error_uncalibrated
+    if before is None:
+        return say("Probabilities are off by {now} on average: they are not calibrated.", now=figure(now))
+    shown = figure if has_interval("expected_calibration_error_uncalibrated", test) else figure_alone
+    sentences = [
+        say(
+            "Probabilities are off by {now} on average; before they were calibrated, by {before}.",
+            now=figure(now),
+            before=shown(before),
+        ),
+        calibration_doubt(test),
+        evaluation.calibration and say("They are {calibrated}.", calibrated=evaluation.calibration.words),
+    ]
+    return " ".join(filter(None, sentences))
+
+
+def calibration_doubt(figures: Figures) -> str | None:
+    """Say why these images do not show what calibration has changed; None if they do, or there is none."""
+    now, before = figures.expected_calibration_error, figures.expected_calibration_error_uncalibrated
+    if before is None:
+        return None
+    images = counted(figures.num_images, "test image")
+    if not num_wrong(figures):
+        return say(
+            "Without a mistake among {images}, the most certain probabilities look best, so these images do not show "
+            "what calibration is worth.",
+            images=images,
+        )
+    if not _may_be_chance(now, before):
+        return None
+    doubt = say("With {images}, the difference in calibration error may be chance.", images=images)
+    loss, loss_before = figures.log_loss, figures.log_loss_uncalibrated
+    if loss_before is None or _may_be_chance(loss, loss_before):
+        return doubt
+    decided = say(
+        "That in log loss is not: {now}, and {before} before calibration.",
+        now=figure_alone(loss, unit="plain"),
+        before=figure_alone(loss_before, unit="plain"),
+    )
+    return f"{doubt} {decided}"
+
+
+def _may_be_chance(one: Estimate, other: Estimate) -> bool:
+    gap = difference(one, after=other)
+    return gap.low <= 0 <= gap.high

@@ -1,0 +1,54 @@
+"""What a few test images show about calibration, in words."""
+
+import numpy as np
+import pytest
+
+from reslab.evaluation.score import measure
+from reslab.report.calibration import calibration_doubt, calibration_sentence
+from reslab.runs import Predictions
+
+
+def measured(num: int, *, wrong: int, temperature: float, certainty: float):
+    """Measure a network of two classes that is equally certain of all answers, after division by a temperature."""
+    logits = np.zeros((num, 2), np.float32)
+    logits[:, 0] = np.log(certainty / (1 - certainty))
+    labels = np.zeros(num, np.int64)
+    labels[:wrong] = 1
+    return measure(Predictions(logits, labels), temperature=temperature)
+
+
+def test_an_uncalibrated_network_is_not_doubted():
+    figures = measured(12, wrong=1, temperature=1, certainty=0.9)
+    plain = figures.model_copy(update={"expected_calibration_error_uncalibrated": None})
+    assert calibration_doubt(plain) is None
+
+
+def test_without_a_mistake_nothing_is_shown(rich):
+    """Certainty of 90 % is then off by 10 points, and any temperature would only have made it look better."""
+    perfect = measured(12, wrong=0, temperature=5, certainty=0.9)
+    assert perfect.expected_calibration_error.value > perfect.expected_calibration_error_uncalibrated.value
+    doubt = calibration_doubt(perfect)
+    assert doubt.startswith("Without a mistake among 12 test images, the most certain probabilities look best")
+    test = rich.evaluation.splits["test"].model_copy(update=dict(perfect))
+    sentence = calibration_sentence(rich.evaluation.model_copy(update={"splits": {"test": test}}))
+    assert "before they were calibrated, by 0.00\u00a0%." in sentence  # no interval: it would be that of an unseen one
+    assert doubt in sentence
+
+
+@pytest.mark.parametrize(
+    ("num", "wrong", "doubt"),
+    [
+        (12, 1, "With 12 test images, the difference in calibration error may be chance."),
+        (12, 2, "With 12 test images, the difference in calibration error may be chance."),
+        (2000, 200, None),
+    ],
+)
+def test_a_difference_is_chance_where_the_intervals_do_not_decide_it(num, wrong, doubt):
+    found = calibration_doubt(measured(num, wrong=wrong, temperature=2, certainty=0.9))
+    assert (found or "").startswith(doubt or "")
+    assert (found is None) == (doubt is None)
+
+
+def test_log_loss_may_decide_what_the_calibration_error_cannot():
+    doubt = calibration_doubt(measured(12, wrong=1, temperature=800, certainty=0.7))
+    assert "That in log loss is not: 0." in doubt
