@@ -42,28 +42,32 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "advice"),
+    ("wrong", "is_weakest", "advice"),
     [
-        (0, "try it on new pictures with reslab predict run FILE, then reslab export"),
-        (1, "add pictures; 1 mistake among 30 test images cannot tell which class is the weakest."),
-        (3, "add pictures of “1”, its weakest class, which has 12 training images."),
+        (0, False, "try it on new pictures with reslab predict run FILE, then reslab export"),
+        (1, True, "add pictures; 1 mistake among 30 test images cannot tell which class is the weakest."),
+        (3, False, "add pictures; 3 mistakes among 30 test images cannot tell which class is the weakest."),
+        (3, True, "add pictures of “1”, its weakest class, which has 12 training images."),
     ],
 )
-def test_one_mistake_does_not_make_a_class_the_weakest(wrong: int, advice: str) -> None:
+def test_a_few_mistakes_do_not_make_a_class_the_weakest(wrong: int, is_weakest: bool, advice: str) -> None:
     candidates = Candidates.model_construct(candidates=())
-    assert _advice("1", 12, candidates, wrong=wrong, total=30, least=0.92, path="run").startswith(f"Next: {advice}")
+    said = _advice("1", 12, candidates, wrong=wrong, total=30, least=0.92, path="run", is_weakest=is_weakest)
+    assert said.startswith(f"Next: {advice}")
+    said = _advice("1", 60, candidates, wrong=9, total=30, least=0.92, path="run", is_weakest=is_weakest)
+    assert said.endswith("the errors in the report" + (", first those of “1”." if is_weakest else "."))
 
 
 def test_a_handful_of_test_images_without_a_mistake_is_said_to_show_little() -> None:
     candidates = Candidates.model_construct(candidates=())
-    advice = _advice("1", 12, candidates, wrong=0, total=7, least=0.5904, path="run")
+    advice = _advice("1", 12, candidates, wrong=0, total=7, least=0.5904, path="run", is_weakest=False)
     assert advice.endswith("add test pictures: 7 without a mistake only show that the accuracy is above 59\xa0%.")
 
 
 def test_a_class_without_test_images_is_not_the_weakest() -> None:
     matrix = np.array([[9, 0, 1], [0, 0, 0], [4, 0, 6]])
     half = Estimate(value=0.5, low=0.4, high=0.6)
-    recalls = (half.model_copy(update={"value": value}) for value in (0.9, 0.0, 0.6))
+    recalls = (Estimate(value=value, low=value - 0.05, high=value + 0.05) for value in (0.9, 0.0, 0.6))
     per_class = tuple(
         ClassFigures(precision=half, recall=recall, f1=half, support=support)
         for recall, support in zip(recalls, matrix.sum(1).tolist(), strict=True)
@@ -87,9 +91,8 @@ def test_a_class_without_test_images_is_not_the_weakest() -> None:
 )
 def test_a_network_whose_head_alone_was_left_out_is_not_said_to_be(what: str, named: str) -> None:
     slow = Candidate(network="efficientnet_lite0", image_size=128, left_out=what, would_take=30)
-    advice = _advice(
-        "1", 60, Candidates(minutes=1, seconds=1, candidates=(slow,)), wrong=9, total=90, least=0.8, path="run"
-    )
+    candidates = Candidates(minutes=1, seconds=1, candidates=(slow,))
+    advice = _advice("1", 60, candidates, wrong=9, total=90, least=0.8, path="run", is_weakest=True)
     assert advice == f"Next: allow more time (--minutes), since {named}."
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from reslab.language import read_language, speaking
-from reslab.measure.estimates import proportion
+from reslab.measure.estimates import proportion, proportions
 from reslab.recipe.networks import FastConv, NiN, Plain, PreActResNet, ResNet, WideResNet
 from reslab.recipe.recipe import derive
 from reslab.recipe.shipped import RECIPES
@@ -62,9 +62,9 @@ def tell(matrix, train=None):
     """Sum up figures whose classes have these counts."""
     counts = np.array(matrix)
     estimate = Estimate(value=counts.trace() / counts.sum(), low=0.5, high=0.9)
-    recalls = counts.diagonal() / np.maximum(1, counts.sum(1))
+    recalls = proportions(counts.diagonal(), total=counts.sum(1))
     per_class = [
-        {"precision": estimate, "recall": estimate.model_copy(update={"value": recall}), "f1": estimate,
+        {"precision": estimate, "recall": recall, "f1": estimate,
          "support": int(row.sum())}
         for recall, row in zip(recalls, counts, strict=True)
     ]  # fmt: skip
@@ -81,9 +81,9 @@ def test_sentences_say_what_the_matrix_says():
     test, train = tell([[6, 4], [1, 9]]), tell([[20, 0], [1, 19]])
     plain = lambda text: text.replace("\u00a0", " ")  # noqa: E731
     classes = ("cat", "dog")
-    assert plain(strength(test, classes)) == (
-        "It classifies 75.00 % (53.58–89.76) of 20 test images correctly; its best class is “dog” (90 %)."
-    )
+    assert plain(strength(test, classes)) == "It classifies 75.00 % (53.58–89.76) of 20 test images correctly."
+    more = tell([[60, 40], [10, 90]])
+    assert plain(strength(more, classes)).endswith("of 200 test images correctly; its best class is “dog” (90 %).")
     said = "It most often takes “cat” for “dog”: 4 of the 10 images of “cat” (40.0 %), and 1 the other way round."
     assert plain(confusion(test, classes)) == said
     one_way = tell([[6, 4], [0, 10]])
@@ -101,7 +101,7 @@ def test_sentences_say_what_the_matrix_says():
     assert plain(strength(three, ("a", "b", "c"))).endswith("its best class is “b” (100 %).")
     almost = tell([[997, 3, 0], [500, 500, 0], [500, 0, 500]])
     assert plain(strength(almost, ("a", "b", "c"))).endswith("its best class is “a” (99.7 %).")
-    tied = tell([[9, 0, 1, 0], [0, 10, 0, 0], [0, 0, 10, 0], [0, 3, 0, 7]])
+    tied = tell([[90, 0, 10, 0], [0, 100, 0, 0], [0, 0, 100, 0], [0, 30, 0, 70]])
     assert plain(strength(tied, ("a", "b", "c", "d"))).endswith("its best classes are “b” and “c” (100 % each).")
     uneven = tell([[87, 13, 0], [0, 100, 0], [0, 13, 7]])  # as many images, but more of the class
     assert "takes “c” for “b”: 13 of the 20" in plain(confusion(uneven, ("a", "b", "c")))

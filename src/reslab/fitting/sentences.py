@@ -8,7 +8,7 @@ import numpy as np
 from reslab.data.check.findings import Report
 from reslab.data.check.words import count_pairs
 from reslab.records import Candidate, Candidates
-from reslab.report.findings import confusion, strength
+from reslab.report.findings import confusion, strength, tells_classes_apart
 from reslab.report.tables import num_wrong
 from reslab.runs import Run
 from reslab.words import counted, listing, percent
@@ -40,6 +40,7 @@ def summarize(run: Run, found: Report | None = None) -> Summary:
         total=test.num_images,
         least=test.accuracy.low,
         path=str(run.path),
+        is_weakest=tells_classes_apart(test),
     )
     if defects := _defects(found):
         command = f"reslab data check {shlex.quote(run.recipe.data)}"
@@ -61,7 +62,15 @@ def _defects(found: Report | None) -> list[str]:
 
 
 def _advice(
-    worst: str, count: int, candidates: Candidates | None, *, wrong: int, total: int, least: float, path: str
+    worst: str,
+    count: int,
+    candidates: Candidates | None,
+    *,
+    wrong: int,
+    total: int,
+    least: float,
+    path: str,
+    is_weakest: bool,
 ) -> str:
     left_out = [each for each in candidates.candidates if each.left_out and not each.accuracy] if candidates else []
     if candidates is None:
@@ -75,7 +84,7 @@ def _advice(
         return (
             f"Next: try it on new pictures with reslab predict {path} FILE, then reslab export {path} --to model.onnx."
         )
-    if wrong <= FEW_MISTAKES:
+    if wrong <= FEW_MISTAKES or (count < FEW and not is_weakest):
         mistakes = counted(wrong, "mistake")
         return f"Next: add pictures; {mistakes} among {total:,} test images cannot tell which class is the weakest."
     if count < FEW:
@@ -83,7 +92,8 @@ def _advice(
         return f"Next: add pictures of “{worst}”, its weakest class, which has {images}."
     if left_out:
         return f"Next: allow more time (--minutes), since {_name_left_out(left_out[0])} was left out."
-    return f"Next: look at the suspicious labels and the errors in the report, first those of “{worst}”."
+    first = f", first those of “{worst}”" if is_weakest else ""
+    return f"Next: look at the suspicious labels and the errors in the report{first}."
 
 
 def _name_left_out(candidate: Candidate) -> str:

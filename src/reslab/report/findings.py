@@ -64,11 +64,11 @@ def gain(test: SplitFigures, extension: ExtensionFigures) -> str:
 
 
 def strength(test: SplitFigures, classes: tuple[str, ...]) -> str:
-    """Say how many test images are classified correctly, and which classes best, unless most classes are."""
+    """Say how many test images are classified correctly, and which classes best, unless most are or chance decides."""
     recalls = np.array([each.recall.value for each in test.per_class])
     best = np.flatnonzero(recalls == recalls.max())
     right = {"accuracy": figure(test.accuracy), "images": grouped(test.num_images)}
-    if len(best) > max(1, len(classes) // 2):
+    if len(best) > max(1, len(classes) // 2) or not tells_classes_apart(test):
         return say("It classifies {accuracy} of {images} test images correctly.", **right)
     recall = percent_of_whole(float(recalls.max()), decimals=0)
     if len(best) > 1:
@@ -84,6 +84,12 @@ def strength(test: SplitFigures, classes: tuple[str, ...]) -> str:
         best=classes[int(best[0])],
         recall=recall,
     )
+
+
+def tells_classes_apart(test: SplitFigures) -> bool:
+    """Tell whether the class with the highest recall and that with the lowest differ by more than chance."""
+    recalls = sorted((each.recall for each in test.per_class if each.support), key=lambda recall: recall.value)
+    return difference_of(recalls[0], after=recalls[-1]).low > 0
 
 
 def beside_published(test: SplitFigures, row: PublishedRow) -> str:
