@@ -127,9 +127,33 @@ def test_runs_on_other_images_are_not_tested_and_say_why(tmp_path):
     assert [pair.reason for pair in pairs[:3]] == [
         f"their test splits have 30 and 24 images; {REMEDY}",
         "the labels of 2 of 30 test images differ",
-        "their classes differ",
+        "their classes differ: a alone has cat and other alone has cow; for those that both have, ant and bee, "
+        f"{REMEDY}",
     ]
     assert [(pair.mcnemar, pair.macro_f1_difference) for pair in pairs] == [(None, None)] * 6
+
+
+def test_runs_without_a_common_class_are_told_so(tmp_path):
+    runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", classes=("x", "y", "z"))]
+    (pair,) = compare(runs).pairs
+    assert pair.reason.startswith(
+        "their classes differ: a alone has ant, bee and cat and b alone has x, y and z; they "
+    )
+    assert "evaluate" not in pair.reason
+
+
+def test_the_same_classes_in_another_order_are_compared(tmp_path):
+    """Each class is found by its name: 12 of 30 images are wrong in the second run alone."""
+    runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", wrong=range(12))]
+    (straight,) = compare(runs).pairs
+    order = np.array([2, 0, 1])  # of the classes, cat first
+    logits, labels = runs[1].read_predictions("test")
+    runs[1].write_predictions("test", Predictions(logits[:, order], np.argsort(order)[labels]))
+    evaluation = runs[1].evaluation
+    classes = tuple(evaluation.classes[place] for place in order)
+    runs[1].write_evaluation(evaluation.model_copy(update={"classes": classes}))
+    assert compare(runs).pairs == (straight,)
+    assert straight.mcnemar.only_first == 12
 
 
 def test_an_extension_beside_its_base_is_shown_by_evaluate(tmp_path):
@@ -139,7 +163,9 @@ def test_an_extension_beside_its_base_is_shown_by_evaluate(tmp_path):
     extension = Extension(method="fusion", base="0" * 64, num_old=2)
     made.write_recipe(made.recipe.model_copy(update={"extension": extension}))
     found = compare([base, made])
-    sentence = f"their classes differ; reslab evaluate {made.path} shows the old classes before and after"
+    sentence = (
+        f"their classes differ: made alone has cat; reslab evaluate {made.path} shows the old classes before and after"
+    )
     assert [pair.reason for pair in found.pairs] == [sentence]
     assert found.rows[1].model == "efficientnet_lite0+efficientnet_lite0"
 

@@ -269,7 +269,12 @@ def _labels_moved(run):
 @pytest.mark.parametrize(
     ("changes", "damage", "sentence"),
     [
-        ({"classes": ("ant", "bee", "cow")}, None, "cannot be compared with .*other: their classes differ"),
+        (
+            {"classes": ("ant", "bee", "cow")},
+            None,
+            "cannot be compared image by image with .*other: their classes differ: run alone has <script>.*</script> "
+            "and other alone has cow; for those that both have, ant and bee, measure .* reslab compare .* lists",
+        ),
         ({"num_images": 200}, None, "their test splits have 240 and 200 images"),
         ({}, _labels_moved, r"the labels of \d+ of 240 test images differ"),
         ({}, lambda run: (run.path / "evaluation.json").unlink(), "has not been evaluated"),

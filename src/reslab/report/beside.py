@@ -32,7 +32,10 @@ def put_beside(run: Run, *, against: Run) -> Beside:
     comparison = compare([run, against])
     (pair,) = comparison.pairs
     if pair.mcnemar is None or pair.macro_f1_difference is None:
-        raise UserError(f"{run.path} cannot be compared with {against.path}: {pair.reason}")
+        raise UserError(
+            f"{run.path} cannot be compared image by image with {against.path}: {pair.reason}; reslab compare "
+            f"{run.path} {against.path} lists the metrics of both"
+        )
     if pair.num_shared is not None:  # the metrics in the table are of different images
         raise UserError(
             f"{run.path} and {against.path} share only {counted(pair.num_shared, 'test image')}: reslab compare "

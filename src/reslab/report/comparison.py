@@ -20,6 +20,7 @@ from reslab.measure.intervals import macro_f1_difference
 from reslab.measure.metrics import McNemar, mcnemar
 from reslab.records import Estimate, Evaluation, SplitName
 from reslab.runs import Run
+from reslab.words import named
 
 REMEDY = "measure both on the same images by reslab evaluate RUN --data EXPR"
 
@@ -78,6 +79,11 @@ class _Answers:
     names: tuple[str, ...] | None = None  # of the picture files
     digests: NDArray[np.uint64] | None = None  # of the stored pictures, however they are read
     extension: Path | None = None  # the folder, if it is an extension
+
+    def numbered_as(self, other: "_Answers") -> "_Answers":
+        """Number the classes as `other` does; both have the same ones, in any order."""
+        number = np.array([other.classes.index(name) for name in self.classes])
+        return replace(self, classes=other.classes, predicted=number[self.predicted], labels=number[self.labels])
 
     def arranged(self) -> "_Answers":
         """Put the images in the order of their digests, which does not depend on the names of their files."""
@@ -208,6 +214,8 @@ def _digests(run: Run, split: SplitName, *, num_images: int) -> NDArray[np.uint6
 
 def _pair(first: _Answers, second: _Answers) -> Pair:
     num_shared = None
+    if set(first.classes) == set(second.classes):
+        second = second.numbered_as(first)
     if first.fingerprint != second.fingerprint and first.digests is not None and second.digests is not None:
         first, second = first.arranged(), second.arranged()
         if not first.has_images_of(second):
@@ -236,10 +244,7 @@ def _obstacle(first: _Answers, second: _Answers) -> str | None:
     differs, the digests of the stored pictures decide, or if none were recorded, reading and names.
     """
     if first.classes != second.classes:
-        for one, other in ((first, second), (second, first)):
-            if one.extension is not None and set(other.classes) < set(one.classes):
-                return f"their classes differ; reslab evaluate {one.extension} shows the old classes before and after"
-        return "their classes differ"
+        return _difference_in_classes(first, second)
     if len(first.labels) != len(second.labels):
         return f"their {first.split} splits have {len(first.labels)} and {len(second.labels)} images; {REMEDY}"
     if not len(first.labels):
@@ -254,3 +259,20 @@ def _obstacle(first: _Answers, second: _Answers) -> str | None:
     prints = " and ".join(f"{each.fingerprint[:12]}…" if each.fingerprint else "unknown" for each in (first, second))
     where = first.data if first.data == second.data else f"{first.data} and {second.data}"
     return f"the {first.split} images of {where} differ (fingerprints {prints}); {REMEDY}"
+
+
+def _difference_in_classes(first: _Answers, second: _Answers) -> str:
+    """Say which classes only one of two runs has, and how both can be measured on those that they share."""
+    own = [
+        f"{one.name} alone has {named(extra)}"
+        for one, other in ((first, second), (second, first))
+        if (extra := [name for name in one.classes if name not in other.classes])
+    ]
+    reason = f"their classes differ: {' and '.join(own)}"
+    for one, other in ((first, second), (second, first)):
+        if one.extension is not None and set(other.classes) < set(one.classes):
+            return f"{reason}; reslab evaluate {one.extension} shows the old classes before and after"
+    shared = [name for name in first.classes if name in second.classes]
+    if not shared:
+        return f"{reason}; they share none, so no image can be right in both"
+    return f"{reason}; for those that both have, {named(shared)}, {REMEDY}"
