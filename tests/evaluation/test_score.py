@@ -192,12 +192,13 @@ def test_the_figures_of_a_small_run_fit_into_80_columns(tmp_path, capsys, monkey
     known = ClassSets(num_images=200, thresholds=((0.9, 0.5), (0.95, 0.7), (0.99, 0.9)))
     run = make_run(tmp_path / "run", class_sets=known)
     run.write_predictions("train", predictions(seed=1, num=480, signal=50))
-    run.write_predictions("test", predictions(seed=2))
+    run.write_predictions("test", predictions(seed=2, num=90))
     write_exhibit(run.path, "test", Copies(np.array([3])))
-    write_exhibit(run.path, "test", Familiarities(np.linspace(0.01, 1, 120).astype(np.float32)))
+    write_exhibit(run.path, "test", Familiarities(np.linspace(0.01, 1, 90).astype(np.float32)))
     print_evaluation(score(run, splits=["train", "test"]))
     lines = [plain(line).rstrip() for line in capsys.readouterr().out.splitlines()]
     assert max(map(len, lines)) <= 80
+    assert "with reslab evaluate RUN --data EXPR" in " ".join(lines)  # no word is broken
     (accuracy,) = (line for line in lines if line.startswith("accuracy"))
     assert accuracy.count("–") == 2
     for promised in ("95 % of the pictures", *(f"{share} % of the sets" for share in (90, 95, 99))):

@@ -20,7 +20,7 @@ def fit(
 ) -> None:
     """Find the best classifier for your images, evaluate it and write its report: no recipe needed."""
     use_threads(threads)
-    from reslab.cli.show import echo, print_evaluation, print_json, print_shortfall
+    from reslab.cli.show import echo, echo_sentences, print_evaluation, print_json, print_shortfall
     from reslab.data.check.examine import look
     from reslab.errors import Stopped
     from reslab.fitting import fit as fit_images
@@ -43,5 +43,5 @@ def fit(
         return
     print_evaluation(run.evaluation)
     for sentence in summary:
-        echo(sentence)
+        echo_sentences(sentence)
     echo(f"Report: {run.path / 'report.html'} (open it in a browser)")

@@ -13,6 +13,8 @@ import typer
 from reslab.words import printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from reslab.records import Evaluation, ExtensionFigures, Figures, NewClass, OtherData, WithoutCopies
     from reslab.report.comparison import Pair
     from reslab.runs import Run
@@ -49,6 +51,20 @@ def echo(line: str, *, err: bool = False) -> None:
     print(printable(line), file=sys.stderr if err else sys.stdout, flush=True)
 
 
+def echo_sentences(text: str) -> None:
+    """Print sentences, wrapped between words if the output is a terminal."""
+    _console().print(printable(text))
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not (console.is_terminal or os.environ.get("COLUMNS", "").lstrip("0").isdigit()):
+        console.width = WIDTH_IN_A_FILE
+    return console
+
+
 def to_plain(content: Any) -> Any:
     """Convert nested dataclasses and records to values that JSON can hold."""
     if hasattr(content, "model_dump"):
@@ -68,12 +84,9 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     """
     from rich import box
     from rich.cells import cell_len
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not (console.is_terminal or os.environ.get("COLUMNS", "").lstrip("0").isdigit()):
-        console.width = WIDTH_IN_A_FILE
+    console = _console()
     whole = [[printable(cell) for cell in row] for row in rows]
     kept = [place for place in range(len(columns)) if not whole or any(row[place] not in EMPTY for row in whole)]
     header, *body = [[row[place] for place in kept] for row in ([printable(name) for name in columns], *whole)]
@@ -186,9 +199,9 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     test = evaluation.splits.get("test")
     if evaluation.calibration is not None:
         doubt = calibration_doubt(test) if test else None
-        echo(f"Probabilities are {evaluation.calibration.words}" + (f". {doubt}" if doubt else ""))
+        echo_sentences(f"Probabilities are {evaluation.calibration.words}" + (f". {doubt}" if doubt else ""))
     if test and (note := few_images(test)):
-        echo(note)
+        echo_sentences(note)
     if (promises := promise_table(evaluation)) is not None:
         rows = [[f"{cell.text} {cell.aside}".rstrip() for cell in row] for row in promises.rows]
         print_table("Promises and test images", promises.header, rows)

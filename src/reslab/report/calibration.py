@@ -22,7 +22,7 @@ def calibration_sentence(evaluation: Evaluation) -> str | None:
             before=shown(before),
         ),
         calibration_doubt(test),
-        evaluation.calibration and say("They are {calibrated}.", calibrated=evaluation.calibration.words),
+        say("They are {calibrated}.", calibrated=evaluation.calibration.words) if evaluation.calibration else None,
     ]
     return " ".join(filter(None, sentences))
 
