@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from reslab import fitting as room
 from reslab.cli import main
 from reslab.data.check.examine import look
-from reslab.data.check.findings import CopyPairs
+from reslab.data.check.findings import CopyPairs, Series
 from reslab.data.images import ImageSet
 from reslab.data.load import load
 from reslab.data.pictures import read_pictures
@@ -21,7 +21,7 @@ from reslab.data.sizes import are_squares, find_image_size
 from reslab.errors import Stopped, UserError
 from reslab.evaluation.classify import classify
 from reslab.fitting import Fitted, choice, fit
-from reslab.fitting.sentences import _advice, summarize
+from reslab.fitting.sentences import _advice, _defects, summarize
 from reslab.network.network import Network
 from reslab.pretrained import Pretrained
 from reslab.records import Candidate, Candidates, ClassFigures, Estimate
@@ -80,6 +80,12 @@ def test_a_class_without_test_images_is_not_the_weakest() -> None:
         path="run",
     )
     assert summarize(run).advice.startswith("Next: add pictures of “c”, its weakest class")
+
+
+def test_series_come_before_other_advice() -> None:
+    series = Series(count=40, total=48, expression="folder:p?group=time:5")
+    found: Any = SimpleNamespace(duplicates=None, not_used=(), series=(series,))
+    assert _defects(found) == ["40 pictures taken within 10 seconds of another"]
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ ABOUT = {  # syntax and meaning
 _LOCATED: tuple[str, ...] = (*get_args(Located), "shards")
 _SOURCES: tuple[str, ...] = (*CLASSES, *_LOCATED)
 _OPTIONS = ("label", "group", "file", "split", "level", "folder")
+_OPTION = rf"[?&](?=(?:{'|'.join(_OPTIONS)})=)"  # before each option
 _ALLOWED: dict[Located, tuple[str, ...]] = {
     "folder": ("label", "group", "level"),
     "csv": ("file", "label", "split", "group", "folder"),
@@ -194,6 +195,22 @@ def _choosing(text: str, choice: Sequence[str]) -> str:
     place = _parse_options(given, source)[0]  # type: ignore[arg-type]
     path = _path_text(source, given)
     return f"{source}:{path}:{','.join(choice)}{given[len(place) :]}" + ("" if limit is None else f"@{limit}")
+
+
+def with_grouping(expression: str, term: LocatedTerm, rule: str) -> str:
+    """Group the pictures of a source of an expression by a rule, such as time:5."""
+    return "+".join(
+        _grouping(text, rule) if each == term else text
+        for text, each in zip(_split(expression), parse(expression), strict=True)
+    )
+
+
+def _grouping(text: str, rule: str) -> str:
+    """Add the option to the text of a source, in place of one that it has."""
+    body, limit = _parse_limit(text)
+    place, *options = re.split(_OPTION, body)
+    options = [each for each in options if not each.startswith("group=")]
+    return f"{place}?{'&'.join([*options, f'group={rule}'])}" + ("" if limit is None else f"@{limit}")
 
 
 def leave_out_empty(expression: str) -> str:
@@ -342,8 +359,7 @@ def _part(place: str) -> tuple[str, str | None]:
 
 def _parse_options(rest: str, source: Located) -> tuple[str, Options]:
     """Split off the options, which begin at the first "?" followed by the name of an option."""
-    known = "|".join(_OPTIONS)
-    place, *texts = re.split(rf"[?&](?=(?:{known})=)", rest)
+    place, *texts = re.split(_OPTION, rest)
     given: dict[str, str] = {}
     for text in texts:
         name, _, value = text.partition("=")

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reslab.data.check.findings import Report
+from reslab.data.check.findings import SECONDS, Report
 from reslab.data.check.words import count_pairs
 from reslab.records import Candidate, Candidates
 from reslab.report.findings import confusion, strength, tells_classes_apart
@@ -49,13 +49,15 @@ def summarize(run: Run, found: Report | None = None) -> Summary:
 
 
 def _defects(found: Report | None) -> list[str]:
-    """List problems of the data: conflicting labels, test images with copies, unused files."""
+    """List problems of the data: conflicting labels, test images with copies, series in both splits, unused files."""
     defects = []
     if found is not None and found.duplicates is not None:
         if (conflicts := found.duplicates.across_classes).count:
             defects.append(f"{count_pairs(conflicts)} with different labels")
         if num := len(found.duplicates.across_splits.test_indices):
             defects.append(f"{counted(num, 'test image')} with a copy in training")
+    if num := sum(series.count for series in found.series) if found else 0:
+        defects.append(f"{counted(num, 'picture')} taken within {SECONDS} seconds of another")
     if num := sum(group.count for group in found.not_used) if found else 0:
         defects.append(f"{counted(num, 'file')} not used")
     return defects

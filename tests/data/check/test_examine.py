@@ -180,12 +180,21 @@ def test_near_copies_on_both_sides_of_the_cut_ask_for_groups(tmp_path: Path, dra
         draw(f"{'ab'[number % 2]}/{number}.png", number)
         draw(f"{'ab'[number % 2]}/{number}-darker.png", number, scale=0.8)
     (proposal,) = check(f"folder:{tmp_path}").proposals
-    assert "with ?group=time:5 (minutes) or" in proposal  # by parent each class would be one group
+    assert "together with ?group=REGEX on" in proposal  # by parent each class would be one group, and none has a time
     assert check(f"folder:{tmp_path}?group=/([0-9]+)").proposals == ()
     (tmp_path / "a/second").mkdir()
     (tmp_path / "a/0.png").rename(tmp_path / "a/second/0.png")
     (proposal,) = check(f"folder:{tmp_path}").proposals
-    assert "with ?group=parent, ?group=time:5" in proposal
+    assert "with ?group=parent or ?group=REGEX" in proposal
+    exif = Image.Exif()
+    exif[0x0132] = "2026:05:01 12:00:00"
+    for file in (tmp_path / "b").iterdir():
+        with Image.open(file) as picture:
+            picture.save(file, exif=exif)
+    for file in (tmp_path / "a").glob("*.png"):
+        file.rename(tmp_path / "a/second" / file.name)
+    (proposal,) = check(f"folder:{tmp_path}").proposals
+    assert "with ?group=time:5 (minutes) or ?group=REGEX" in proposal
 
 
 def test_what_cannot_be_loaded_is_broken(

@@ -18,7 +18,8 @@ from PIL import Image
 from reslab.data.check import findings
 from reslab.data.check.duplicates import Overlap, find_exact, find_exact_repeats, find_overlap, find_repeats
 from reslab.data.check.findings import CopiesAcross, Copy, CopyPairs, Duplicates, FoundImage, Report
-from reslab.data.expression import NamedTerm, leave_out, parse
+from reslab.data.check.series import find_series, have_times
+from reslab.data.expression import LocatedTerm, NamedTerm, leave_out, parse
 from reslab.data.framing import Form
 from reslab.data.images import ImageSet
 from reslab.data.load import check_classes, list_files, load, load_validation
@@ -45,8 +46,13 @@ _LONG: Final = 4 / 3  # aspect ratio from which squeezing changes a picture visi
 class _Files:
     """The picture files of an expression, and which of them are broken."""
 
-    listings: tuple[Listing, ...]
+    sources: tuple[tuple[LocatedTerm, Listing], ...]
     broken: tuple[findings.Broken, ...] = ()
+
+    @property
+    def listings(self) -> tuple[Listing, ...]:
+        """The files of each source."""
+        return tuple(listing for _, listing in self.sources)
 
 
 def check(expression: str, *, data_dir: Path | None = None) -> Report:
@@ -56,7 +62,7 @@ def check(expression: str, *, data_dir: Path | None = None) -> Report:
     Raises: UserError if the expression is wrong, or one of its sources cannot be listed.
     """
     try:
-        listings = tuple(listing for _, listing in list_files(expression, data_dir=data_dir))
+        sources = tuple(list_files(expression, data_dir=data_dir))
     except EmptyClasses as error:
         others = leave_out(expression, error.names)
         if others is None:
@@ -68,8 +74,8 @@ def check(expression: str, *, data_dir: Path | None = None) -> Report:
         sets = _load_all(expression, data_dir)
     except UserError as error:
         refused = str(error)
-    files = _Files(listings, tuple(_find_broken(listings, sets, is_refused=refused is not None)))
-    return _examine(expression, sets, files, is_thorough=True, refused=refused)
+    broken = _find_broken(_Files(sources).listings, sets, is_refused=refused is not None)
+    return _examine(expression, sets, _Files(sources, tuple(broken)), is_thorough=True, refused=refused)
 
 
 def look(
@@ -93,8 +99,7 @@ def look_at(sets: Sequence[ImageSet], *, data_dir: Path | None = None) -> Report
     expression = sets[0].expression
     if is_official(expression) or any(isinstance(each.images, Pixels) and each.images.is_streamed for each in sets):
         return None
-    listings = tuple(listing for _, listing in list_files(expression, data_dir=data_dir))
-    return _examine(expression, sets, _Files(listings), is_thorough=False)
+    return _examine(expression, sets, _Files(tuple(list_files(expression, data_dir=data_dir))), is_thorough=False)
 
 
 def is_official(expression: str) -> bool:
@@ -129,6 +134,7 @@ def _examine(
     with counting("looking at pictures", total=num_images) as show:
         extreme = tuple(found for each in sets for found in _find_extreme(each, show))
     white = sets[0].white if sets else None
+    series = () if refused else _find_all_series(expression, files)
     shapes, converted = _look_into(files.listings, white=white) if is_thorough else (None, ())
     return Report(
         expression=expression,
@@ -145,7 +151,8 @@ def _examine(
         look_alike_names=find_alike(tuple(classes)),
         shapes=shapes,
         converted=converted,
-        proposals=tuple(_propose(files.listings, duplicates)),
+        series=series,
+        proposals=() if series else tuple(_propose(files.listings, duplicates)),
         refused=refused,
     )
 
@@ -314,15 +321,21 @@ def _pairs(first: ImageSet, second: ImageSet, overlap: Overlap) -> Iterator[Copy
             yield Copy(first=_found(first, one), second=_found(second, other), kind=kind)
 
 
+def _find_all_series(expression: str, files: _Files) -> tuple[findings.Series, ...]:
+    found = (find_series(expression, term, listing) for term, listing in files.sources)
+    return tuple(each for each in found if each is not None)
+
+
 def _propose(listings: Sequence[Listing], duplicates: Duplicates | None) -> Iterator[str]:
     """Propose grouping pictures if reslab's own split has put near copies on both sides."""
     is_cut = any(listing.splits is None and listing.groups is None for listing in listings)
     num = 0 if duplicates is None else sum(pair.kind == "near" for pair in duplicates.across_splits.pairs)
     if is_cut and num:
-        parent = "?group=parent, " if any(map(_has_subfolders, listings)) else ""
+        rules = ["?group=parent"] if any(map(_has_subfolders, listings)) else []
+        rules += ["?group=time:5 (minutes)"] if any(map(have_times, listings)) else []
         yield (
             f"{counted(num, 'pair')} of near copies landed on both sides of the cut: keep pictures of one series "
-            f"together with {parent}?group=time:5 (minutes) or ?group=REGEX on the file name"
+            f"together with {', '.join(rules)}{' or ' if rules else ''}?group=REGEX on the file name"
         )
 
 

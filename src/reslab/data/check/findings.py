@@ -13,6 +13,7 @@ from reslab.runs.files import to_csv, write_bytes
 FEW_IMAGES: Final = 10  # of a class
 IMBALANCE: Final = 10.0  # the largest class to the smallest
 SHOWN: Final = 10  # of each finding
+SECONDS: Final = 10  # between pictures of a series
 _COPIES: Final = ("within_class", "across_classes", "across_splits", "with_validation")  # fields of Duplicates
 
 Kind = Literal["exact", "near"]
@@ -119,6 +120,20 @@ class Shapes(Part):
     largest_loss: float
 
 
+class Series(Part):
+    """Pictures of a source taken within seconds of another, and how to keep each series in one split.
+
+    `expression` groups them by time; it is None if then a class of `too_few` had too few series to be divided.
+    `num_divided` series lie in several of the source's own splits.
+    """
+
+    count: PositiveInt
+    total: PositiveInt
+    expression: str | None
+    too_few: tuple[str, ...] = ()
+    num_divided: NonNegativeInt = 0
+
+
 class FindingRow(NamedTuple):
     """A line of the CSV file."""
 
@@ -148,6 +163,7 @@ class Report(Part):
     look_alike_names: tuple[tuple[str, ...], ...]
     shapes: Shapes | None
     converted: tuple[Reduced, ...] = ()
+    series: tuple[Series, ...] = ()
     proposals: tuple[str, ...]
     refused: str | None = None
 

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Iterator, Sequence
 
-from reslab.data.check.findings import FEW_IMAGES, SHOWN, Copy, CopyPairs, Report
+from reslab.data.check.findings import FEW_IMAGES, SECONDS, SHOWN, Copy, CopyPairs, Report, Series
 from reslab.data.expression import leave_out_empty
 from reslab.words import counted, listing, named, percent
 
@@ -31,6 +31,7 @@ def _lines(report: Report, most: int | None) -> Iterator[str]:
     yield from _shapes(report)
     for part in report.converted:
         yield from _listed(f"{counted(part.count, 'picture')} converted, {part.loss}", part.paths, part.count, most)
+    yield from map(_series, report.series)
     yield from report.proposals
 
 
@@ -108,3 +109,25 @@ def _shapes(report: Report) -> Iterator[str]:
             f"to a square loses {percent(shapes.mean_loss, decimals=0)} of the longer side on average, "
             f"{percent(shapes.largest_loss, decimals=0)} at most"
         )
+
+
+def _series(series: Series) -> str:
+    """Say how many pictures were taken in series, and what keeps these in one split."""
+    close = f"{series.count:,} of {counted(series.total, 'picture')} were taken within {SECONDS} seconds of another"
+    if series.expression is None:
+        few = f" of {named([f'“{name}”' for name in series.too_few])}" if series.too_few else ""
+        return (
+            f"{close}, so both splits may show the same scene, and accuracy be too high; by time there are too few "
+            f"series{few} to keep each in one split: add pictures taken at other times, or group these with "
+            "?group=REGEX on the file name"
+        )
+    expression = shlex.quote(series.expression)
+    if series.num_divided:
+        return (
+            f"{close}, and the source's own splits divide {series.num_divided:,} such series, which makes accuracy too "
+            f"high: reslab data check {expression} names them"
+        )
+    return (
+        f"{close}, so both splits may show the same scene, and accuracy be too high: keep each series in one split, as "
+        f"in reslab fit {expression}"
+    )

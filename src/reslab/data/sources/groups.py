@@ -82,7 +82,7 @@ def _by_time(listing: Listing, minutes: str) -> tuple[str, ...]:
     """Group pictures taken within the given minutes of the previous one; a group is named by its lowest digest."""
     if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", minutes):
         raise UserError(f"group=time:{minutes}: write the minutes between pictures of one group, as in group=time:5")
-    times = _read_times(listing.files, origin=str(listing.root))
+    times = read_times(listing.files, origin=str(listing.root))
     if not any(times):
         raise UserError(f"no picture of {listing.root} says when it was taken: group by parent or by a pattern instead")
     digests = [bytes(digest).hex() for digest in listing.digests()]
@@ -104,8 +104,8 @@ def _name(chain: list[int], groups: list[str], digests: list[str]) -> None:
         groups[place] = lowest
 
 
-def _read_times(files: Sequence[Path], *, origin: str) -> list[datetime | None]:
-    """Read when pictures were taken, from the cache if no file has changed."""
+def read_times(files: Sequence[Path], *, origin: str) -> list[datetime | None]:
+    """Read when pictures were taken by their EXIF data, from the cache if no file has changed."""
 
     def make(part: Path) -> dict[str, object]:
         times = np.full(len(files), np.datetime64("NaT", "s"))

@@ -1,0 +1,86 @@
+"""Series: pictures taken within seconds of each other, which often show the same scene.
+
+If one of them is in training and another in test, accuracy is too high. Only times that a camera may have written
+count: a time that many pictures share is that of an unset clock or of an export.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+import numpy as np
+
+from reslab.data.check.findings import SECONDS, Series
+from reslab.data.expression import LocatedTerm, with_grouping
+from reslab.data.sources.groups import group_by, read_times
+from reslab.data.sources.listing import Listing
+from reslab.errors import UserError
+
+SAMPLED: Final = 24  # pictures; if none has a time, no other is opened
+LEAST_SHARE: Final = 0.1  # of a source's pictures
+MOST_A_SECOND: Final = 20  # pictures that a camera takes
+MINUTES: Final = (5, 1)  # between series, tried in this order
+
+
+def have_times(listing: Listing) -> bool:
+    """Return whether some of a source's pictures say when they were taken."""
+    some = listing.files[:: -(-len(listing.files) // SAMPLED)]
+    return any(read_times(some, origin=str(listing.root)))
+
+
+def find_series(expression: str, term: LocatedTerm, listing: Listing) -> Series | None:
+    """Find pictures taken in series that nothing keeps in one split; None if they are few, or times say nothing."""
+    if listing.groups is not None or term.options.group is not None or not have_times(listing):
+        return None
+    count = _count_close(read_times(listing.files, origin=str(listing.root)), num_classes=len(listing.classes))
+    if count < LEAST_SHARE * len(listing.files):
+        return None
+    if listing.splits is not None:
+        grouped = group_by(listing, f"time:{MINUTES[0]}")
+        if not (num_divided := _count_divided(grouped)):
+            return None
+        return _series(count, listing, with_grouping(expression, term, f"time:{MINUTES[0]}"), num_divided=num_divided)
+    for minutes in MINUTES:
+        grouped = group_by(listing, f"time:{minutes}")
+        if _can_be_divided(grouped):
+            return _series(count, listing, with_grouping(expression, term, f"time:{minutes}"))
+    return _series(count, listing, None, too_few=_name_too_few(grouped))
+
+
+def _series(count: int, listing: Listing, expression: str | None, **facts: object) -> Series:
+    return Series.model_validate({"count": count, "total": len(listing.files), "expression": expression, **facts})
+
+
+def _count_close(times: Sequence[datetime | None], *, num_classes: int) -> int:
+    """Count the pictures taken within seconds of another; none if there are no more times than classes."""
+    known = np.array([time for time in times if time is not None], dtype="datetime64[s]")
+    each, counts = np.unique(known, return_counts=True)
+    credible = np.repeat(each[counts <= MOST_A_SECOND], counts[counts <= MOST_A_SECOND])
+    if len(np.unique(credible)) <= num_classes:
+        return 0
+    is_close = np.diff(credible) <= np.timedelta64(SECONDS, "s")
+    return int((np.append(is_close, False) | np.insert(is_close, 0, False)).sum())
+
+
+def _count_divided(grouped: Listing) -> int:
+    """Count the groups in several of a source's own splits."""
+    splits = defaultdict(set)
+    for group, split in zip(grouped.groups or (), grouped.splits or (), strict=True):
+        splits[group].add(split)
+    return sum(len(each) > 1 for each in splits.values())
+
+
+def _can_be_divided(grouped: Listing) -> bool:
+    """Return whether a test split can be cut off that leaves two groups of each class for choosing by folds."""
+    try:
+        return not _name_too_few(grouped.of_split("train"), least=2)
+    except UserError:
+        return False
+
+
+def _name_too_few(grouped: Listing, *, least: int = 3) -> tuple[str, ...]:
+    """Name the classes of fewer groups than two for training and one for the test."""
+    groups = np.array(grouped.groups)
+    counts = [len(np.unique(groups[grouped.labels == label])) for label in range(len(grouped.classes))]
+    return tuple(name for name, num in zip(grouped.classes, counts, strict=True) if num < least)
