@@ -49,7 +49,7 @@ def summarize(run: Run, found: Report | None = None) -> Summary:
 
 
 def _defects(found: Report | None) -> list[str]:
-    """List problems of the data: conflicting labels, test images with copies, series in both splits, unused files."""
+    """List problems of the data: conflicting labels, test images with copies, series, files unused by mistake."""
     defects = []
     if found is not None and found.duplicates is not None:
         if (conflicts := found.duplicates.across_classes).count:
@@ -58,7 +58,7 @@ def _defects(found: Report | None) -> list[str]:
             defects.append(f"{counted(num, 'test image')} with a copy in training")
     if num := sum(series.count for series in found.series) if found else 0:
         defects.append(f"{counted(num, 'picture')} taken within {SECONDS} seconds of another")
-    if num := sum(group.count for group in found.not_used) if found else 0:
+    if num := sum(group.count for group in found.not_used if not group.expected) if found else 0:
         defects.append(f"{counted(num, 'file')} not used")
     return defects
 

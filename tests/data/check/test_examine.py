@@ -21,6 +21,7 @@ from reslab.data.check.words import describe
 from reslab.data.images import ImageSet
 from reslab.data.load import load
 from reslab.errors import UserError
+from reslab.fitting.sentences import _defects
 
 
 @pytest.fixture
@@ -294,3 +295,22 @@ def test_a_class_without_pictures_is_reported_and_the_others_are_checked(sound: 
     assert report.is_broken
     assert report.expression == sound
     assert set(report.classes) == {"cat", "dog"}
+
+
+def test_what_nobody_chose_is_counted_in_a_line_and_is_no_defect(tmp_path: Path, draw: Any) -> None:
+    for number in range(40):
+        draw(f"photos/{'ab'[number % 2]}/{number}.png", number)
+    (tmp_path / "photos/README.md").touch()
+    rows = [f"{'ab'[number % 2]}/{number}.png,{'ab'[number % 2]}" for number in range(16)]
+    (tmp_path / "some.csv").write_text("\n".join(["file,label", *rows, "a/absent.png,a"]))
+    report, said = examine(f"csv:{tmp_path}/some.csv?folder=photos")
+    assert said.count("not name") == 1
+    assert "24 not used, pictures that the table does not name: a/16.png, a/18.png, a/20.png and 21 more\n" in said
+    assert [(each.count, each.expected) for each in report.not_used] == [(24, True), (1, False)]
+    assert sum(len(each.paths) for each in report.not_used) == 25  # for the CSV file
+    assert _defects(report) == ["1 file not used"]
+    report, said = examine(f"folder:{tmp_path}/photos:-b")
+    assert "20 not used, pictures of the class 'b', which is left out: " in said
+    assert "1 not used, .md files: README.md" in said
+    assert _defects(report) == []
+    assert describe(report, most=None).count("  b/1.png") == 1

@@ -400,7 +400,7 @@ NOT_USED: dict[str, tuple[Build, str, list[str]]] = {
         [
             "1 not used, rows whose picture is not there: gone.png",
             "1 not used, rows without a label: 3.png",
-            "does not name: 3.png, 4.png",
+            "1 not used, pictures that the table does not name: 4.png",
         ],
     ),
 }

@@ -161,8 +161,8 @@ def _examine(
 
 
 def _count_unused(listing: Listing) -> Iterator[findings.NotUsed]:
-    for (reason, advice), paths in group_unused(listing.unused).items():
-        yield findings.NotUsed(reason=reason, advice=advice, count=len(paths), paths=tuple(paths))
+    for kind, paths in group_unused(listing.unused).items():
+        yield findings.NotUsed(**kind._asdict(), count=len(paths), paths=tuple(paths))
 
 
 def _find_broken(

@@ -20,10 +20,11 @@ Kind = Literal["exact", "near"]
 
 
 class NotUsed(Part):
-    """Files unused for the same reason, and what would make them usable."""
+    """Files unused for the same reason, and what would make them usable; nothing is wrong with `expected` ones."""
 
     reason: str
     advice: str
+    expected: bool = False
     count: PositiveInt
     paths: tuple[str, ...]
 

@@ -5,7 +5,10 @@ from collections.abc import Iterator, Sequence
 
 from reslab.data.check.findings import FEW_IMAGES, SECONDS, SHOWN, Copy, CopyPairs, Report, Series
 from reslab.data.expression import leave_out_empty
+from reslab.data.sources.listing import describe_unused
 from reslab.words import counted, listing, named, percent
+
+FEW_NAMES = 3  # of files that are unused as expected
 
 
 def describe(report: Report, *, most: int | None = 3) -> list[str]:
@@ -18,6 +21,9 @@ def _lines(report: Report, most: int | None) -> Iterator[str]:
         yield f"cannot be loaded: {report.refused}"
     yield from report.notes
     for group in report.not_used:
+        if group.expected and most is not None:
+            yield describe_unused(group.reason, group.advice, group.paths, count=group.count, most=FEW_NAMES)
+            continue
         advice = f" ({group.advice})" if group.advice else ""
         yield from _listed(f"{group.count:,} not used, {group.reason}{advice}", group.paths, group.count, most)
     if num := report.broken.count:

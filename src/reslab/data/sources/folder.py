@@ -209,7 +209,8 @@ def _walk(path: Path, name: str, above: tuple[str, ...]) -> _Folder:
         else:
             ending = Path(entry.name).suffix.lower()
             advice = advice_for(ending) or _ADVICE.get(ending, "save them as JPEG or PNG")
-            unused.append(Unused(inside, f"{ending} files" if ending else "files without an ending", advice))
+            reason = f"{ending} files" if ending else "files without an ending"
+            unused.append(Unused(inside, reason, advice, expected=not advice))
     return _Folder(path, name, tuple(pictures), tuple(unused), tuple(folders))
 
 

@@ -31,11 +31,23 @@ _READERS = 8  # threads
 
 
 class Unused(NamedTuple):
-    """An unused file or folder: its path in the source, why it is unused, and what would make it usable."""
+    """An unused file or folder: its path in the source, why it is unused, and what would make it usable.
+
+    It is `expected` if nothing is wrong with it, such as what the user has not chosen, or a README.
+    """
 
     path: str
     reason: str
     advice: str
+    expected: bool = False
+
+
+class UnusedKind(NamedTuple):
+    """What unused files have in common; as in `Unused`."""
+
+    reason: str
+    advice: str
+    expected: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,19 +128,19 @@ def _pick(values: tuple[T, ...], places: Sequence[int] | NDArray[np.int64]) -> t
     return tuple(values[place] for place in places)
 
 
-def group_unused(unused: Sequence[Unused]) -> dict[tuple[str, str], list[str]]:
-    """Group the paths of unused files by reason and advice, the most frequent first."""
-    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+def group_unused(unused: Sequence[Unused]) -> dict[UnusedKind, list[str]]:
+    """Group the paths of unused files by kind, the most frequent first."""
+    groups: dict[UnusedKind, list[str]] = defaultdict(list)
     for each in unused:
-        groups[each.reason, each.advice].append(each.path)
+        groups[UnusedKind(each.reason, each.advice, each.expected)].append(each.path)
     return dict(sorted(groups.items(), key=lambda group: -len(group[1])))
 
 
 def describe_all_unused(unused: Sequence[Unused]) -> list[str]:
     """Count the unused files by reason, a sentence each."""
     return [
-        describe_unused(reason, advice, paths, count=len(paths), most=_SHOWN)
-        for (reason, advice), paths in group_unused(unused).items()
+        describe_unused(kind.reason, kind.advice, paths, count=len(paths), most=_SHOWN)
+        for kind, paths in group_unused(unused).items()
     ]
 
 

@@ -50,7 +50,9 @@ def list_packed(path: Path, list_source: Callable[[Path], Listing]) -> Listing:
         sentence = str(error).replace(str(folder), str(path))
         error.args = (f"{sentence} (unpack {path} first)" if f"{path}/" in sentence else sentence,)
         raise
-    unused = [Unused(file.relative_to(root).as_posix(), "beside the folder of pictures", "") for file in beside]
+    unused = [
+        Unused(file.relative_to(root).as_posix(), "beside the folder of pictures", "", expected=True) for file in beside
+    ]
     return replace(listing, root=path, unused=(*listing.unused, *unused))
 
 

@@ -61,7 +61,7 @@ def choose(found: Contents, path: Path, *, classes: Sequence[str], without: Sequ
         )
     kept = [each for each in found.pictures if is_wanted(each[0])]
     left = [
-        Unused(each[3], f"pictures of the class {each[0]!r}, which is left out", "")
+        Unused(each[3], f"pictures of the class {each[0]!r}, which is left out", "", expected=True)
         for each in found.pictures
         if not is_wanted(each[0])
     ]

@@ -10,7 +10,7 @@ import io
 import os
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import chain
@@ -115,7 +115,10 @@ def list_columns(
             f"{table} names no picture with a label in {root} or one of its folders: its files are {shown}; "
             + " ".join(describe_all_unused(unused))
         )
-    beside = [Unused(name, "pictures that the table does not name", "") for name in found_files.others(seen)]
+    beside = [
+        Unused(name, "pictures that the table does not name", "", expected=True)
+        for name in found_files.others({*seen, *(each.path for each in unused)})
+    ]
     found = choose(Contents(samples, (), (*unused, *beside)), Path(table), classes=classes, without=without)
     notes = []
     if group is not None and options.group is None:
@@ -278,9 +281,9 @@ class _Files:
         first, last = (bisect_left(self._sorted, f"{folder}{end}") for end in "/0")  # 0 is the character after /
         return frozenset(_stem(nfc(name.removeprefix(f"{folder}/"))) for name in self._sorted[first:last])
 
-    def others(self, used: Mapping[str, str]) -> list[str]:
-        """List the pictures that are not used."""
-        return [name for name in self._names if name not in used]
+    def others(self, those: Container[str]) -> list[str]:
+        """List the pictures but those."""
+        return [name for name in self._names if name not in those]
 
 
 def _stem(path: str) -> str:
