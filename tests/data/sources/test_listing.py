@@ -156,6 +156,9 @@ READ: dict[str, tuple[Build, str, tuple[str, ...], dict[str | None, int]]] = {
     "classes called as splits": (fill("train", "bus"), "folder:{}:train,bus", ("train", "bus"), {None: 6}),
     "level 2": (fill("x/a", "x/b", "y/c", "y/d"), "folder:{}?level=2", ("a", "b", "c", "d"), {None: 12}),
     "level 1": (fill("x/a", "x/b", "y/c", "y/d"), "folder:{}?level=1", ("x", "y"), {None: 12}),
+    "level 2 of one folder": (fill("x/a", "x/b"), "folder:{}?level=2", ("a", "b"), {None: 6}),
+    "level 1 of one folder": (fill("x/a", "x/b"), "folder:{}?level=1", ("x",), {None: 6}),
+    "level 2 of two": (fill("x/y/a", "x/y/b", "x/z"), "folder:{}?level=2", ("y", "z"), {None: 9}),
     "level 2 of splits": (
         fill("train/x/a", "train/x/b", "test/x/a", "test/x/b"),
         "folder:{}?level=2",
@@ -431,6 +434,21 @@ REFUSED: dict[str, tuple[Build, str, str]] = {
         fill("train/x/a", "train/x/b", "test/x/a", "test/x/b"),
         "folder:{}",
         r"the folders of .*/test hold .* classes x \(add \?level=1\) or a and b \(add \?level=2",
+    ),
+    "a wrapper of splits at a level": (
+        fill("x/train/a", "x/train/b"),
+        "folder:{}?level=2",
+        r"did you mean folder:[^ ]*/x\?",
+    ),
+    "one level instead of two": (
+        fill("a", "b"),
+        "folder:{}?level=2",
+        "hold no folders of pictures, .*: omit it to take",
+    ),
+    "one level in splits": (
+        fill("train/a", "train/b", "test/a", "test/b"),
+        "folder:{}?level=2",
+        "the folders of .*/test hold no folders of pictures",
     ),
     "a table beside": (fill("images", also=["labels.csv"]), "folder:{}", "write csv:.*/labels.csv"),
     "a table of splits": (fill("train", also=["train/metadata.csv"]), "folder:{}", "write csv:.*/train/metadata.csv"),

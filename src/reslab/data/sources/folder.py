@@ -337,13 +337,18 @@ def _is_empty_split(folder: _Folder) -> bool:
 def _check_folders(
     layout: _Layout, tree: _Folder, *, level: int | None, classes: Sequence[str], without: Sequence[str]
 ) -> None:
-    """Raises: UserError if the folders are no classes, or which of them are is ambiguous."""
+    """Raises: UserError if the folders are no classes, or which of them are is ambiguous. A given level decides."""
     folders = [
         [folder for folder in place.class_folders if folder.own_name not in without] for _, place in layout.places
     ]
     for (split, place), inside in zip(layout.places, folders, strict=True):
         if split is None:
-            _check_classes(place, inside, tree)
+            _check_classes(place, inside, tree, level=level)
+    if level == 2 and not any(folder.class_folders for inside in folders for folder in inside):
+        raise UserError(
+            f"the folders of {layout.places[0][1].path} hold no folders of pictures, which ?level=2 takes as classes: "
+            "omit it to take the folders themselves"
+        )
     if level is None:
         chosen = [[folder for folder in inside if folder.own_name in classes] or inside for inside in folders]
         _check_level([folder for inside in chosen for folder in inside], of=layout.places[0][1])
@@ -351,9 +356,9 @@ def _check_folders(
             _check_doubled(inside, choice=write_choice(classes, without))
 
 
-def _check_classes(place: _Folder, folders: Sequence[_Folder], tree: _Folder) -> None:
+def _check_classes(place: _Folder, folders: Sequence[_Folder], tree: _Folder, *, level: int | None) -> None:
     """Refuse a place whose folders are not classes, suggesting what it may be."""
-    if len(folders) == 1 and (wrapped := _wrapped(folders[0])):
+    if len(folders) == 1 and (wrapped := _wrapped(folders[0])) and (level is None or _has_splits(wrapped)):
         raise UserError(f"{place.path} holds a folder of classes: did you mean folder:{wrapped.path}?")
     if len(folders) < 2:
         _hint_at_table(tree, [place, *folders])
@@ -401,11 +406,15 @@ def _wrapped(folder: _Folder) -> _Folder | None:
     if folder.pictures:
         return None
     inner = folder.class_folders
-    if any(split_of(each.own_name) for each in inner):
+    if _has_splits(folder):
         return folder
     if len(inner) == 1:
         return _wrapped(inner[0])
     return folder if len(inner) > 1 else None
+
+
+def _has_splits(folder: _Folder) -> bool:
+    return any(split_of(each.own_name) for each in folder.class_folders)
 
 
 def _by_file_name(layout: _Layout, label: str) -> Contents:
