@@ -459,7 +459,9 @@ def _check_counts(terms: Sequence[Term], parts: Sequence[Labelled], expression: 
             if count == 0:
                 raise UserError(f"the class {name!r} of {expression!r} has no images in the {split} split")
     if not any(len(part.labels) for part in parts):
-        raise UserError(f"{expression!r} has no training images at all: raise the limit @0 of at least one source")
+        if all(term.limit == 0 for term in terms):
+            raise UserError(f"{expression!r} has no training images at all: raise the limit @0 of at least one source")
+        raise UserError(f"{expression!r} leaves out all classes: take at least two")
 
 
 @dataclass(frozen=True)

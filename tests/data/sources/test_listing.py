@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 import tarfile
 import tracemalloc
@@ -997,6 +998,49 @@ def test_messages_name_the_archive_and_not_the_cache(tmp_path: Path, folders: li
     with pytest.raises(UserError, match=message) as error:
         list_one(f"folder:{tmp_path}/signs.zip")
     assert os.environ["RESLAB_CACHE"] not in str(error.value)
+
+
+def test_loose_pictures_are_one_class_as_is_advised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As new pictures for `extend` often lie there."""
+    fill("new owls", "old/train/cat", "old/test/cat")(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for place in ("new owls", tmp_path / "new owls"):
+        with pytest.raises(UserError, match="to take them all as the class 'new owls', write ") as error:
+            list_one(f"folder:{place}")
+        listing = list_one(str(error.value).rpartition("write ")[2])
+        assert (listing.classes, len(listing.files)) == (("new owls",), 3)
+    monkeypatch.chdir(tmp_path / "new owls")
+    with pytest.raises(UserError, match=f"write folder:{tmp_path}:new owls$"):
+        list_one("folder:.")
+
+
+@pytest.mark.parametrize(("folder", "beside"), [("a,b", "c"), ("owl", "train/owl"), ("owl", "owl/../Test")])
+def test_loose_pictures_that_cannot_be_chosen_are_put_into_a_folder(tmp_path: Path, folder: str, beside: str) -> None:
+    fill(folder, beside)(tmp_path)
+    with pytest.raises(UserError, match=f"put them into a folder of its name, as in {tmp_path / folder}/NAME/$"):
+        list_one(f"folder:{tmp_path / folder}")
+
+
+@pytest.mark.parametrize("name", ["new.zip", "new.tgz"])
+def test_an_archive_of_a_folder_of_pictures_is_one_class(tmp_path: Path, name: str) -> None:
+    fill("around/owl", also=["README.md", "around/notes.txt"])(tmp_path)
+    pack_all(tmp_path, name)
+    listing = list_one(f"folder:{tmp_path / name}")
+    assert (listing.classes, len(listing.files)) == (("owl",), 3)
+    assert sorted(each.path for each in listing.unused) == ["README.md", "notes.txt"]
+    shutil.rmtree(tmp_path / "around")
+    fill("loose")(tmp_path)
+    pack_all(tmp_path / "loose", name)
+    with pytest.raises(UserError, match=r"one class, pack a folder of its name that holds them$") as error:
+        list_one(f"folder:{tmp_path}/loose/{name}")
+    assert os.environ["RESLAB_CACHE"] not in str(error.value)
+    assert str(error.value).startswith(f"{tmp_path}/loose/{name} holds no pictures in class folders")
+
+
+def test_leaving_out_all_classes_is_said(tmp_path: Path) -> None:
+    fill("a", "b")(tmp_path)
+    with pytest.raises(UserError, match="leaves out all classes: take at least two"):
+        load(f"folder:{tmp_path}:-a,-b", "train", image_size=4)
 
 
 @pytest.mark.parametrize("name", ["evil.zip", "evil.tgz"])

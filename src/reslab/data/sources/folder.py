@@ -48,6 +48,14 @@ _ADVICE = {
 }
 
 
+class LoosePictures(UserError):  # noqa: N818 - a kind of error, not its name
+    """The pictures of a folder lie in no class folder; `advice` says how to take them as one class."""
+
+    def __init__(self, problem: str, *, advice: str) -> None:
+        super().__init__(f"{problem}; {advice}")
+        self.problem = problem
+
+
 @dataclass(frozen=True)
 class _Folder:
     """A folder with its contents; `name` is its path inside the source, with "/"."""
@@ -341,16 +349,17 @@ def _check_folders(
     folders = [
         [folder for folder in place.class_folders if folder.own_name not in without] for _, place in layout.places
     ]
-    for (split, place), inside in zip(layout.places, folders, strict=True):
+    chosen = [[folder for folder in inside if folder.own_name in classes] or inside for inside in folders]
+    for (split, place), inside, taken in zip(layout.places, folders, chosen, strict=True):
         if split is None:
             _check_classes(place, inside, tree, level=level)
+            _refuse_inner_splits(place, taken)
     if level == 2 and not any(folder.class_folders for inside in folders for folder in inside):
         raise UserError(
             f"the folders of {layout.places[0][1].path} hold no folders of pictures, which ?level=2 takes as classes: "
             "omit it to take the folders themselves"
         )
     if level is None:
-        chosen = [[folder for folder in inside if folder.own_name in classes] or inside for inside in folders]
         _check_level([folder for inside in chosen for folder in inside], of=layout.places[0][1])
         for inside in chosen:
             _check_doubled(inside, choice=write_choice(classes, without))
@@ -364,15 +373,28 @@ def _check_classes(place: _Folder, folders: Sequence[_Folder], tree: _Folder, *,
         _hint_at_table(tree, [place, *folders])
     if not folders and (place.pictures or not place.folders):
         what = " ".join(describe_all_unused(place.all_unused()))
-        raise UserError(
-            f"{place.path} holds no pictures in class folders: {LAYOUTS}{_FROM_NAMES if place.pictures else ''}"
-            + (f"; {what}" if what else "")
-        )
+        problem = f"{place.path} holds no pictures in class folders: {LAYOUTS}" + (f"; {what}" if what else "")
+        if not place.pictures:
+            raise UserError(problem)
+        raise LoosePictures(f"{problem}{_FROM_NAMES}", advice=_as_one_class(place.path))
+
+
+def _refuse_inner_splits(place: _Folder, folders: Sequence[_Folder]) -> None:
     inner = [each for folder in folders for each in folder.class_folders]
     if any(split_of(each.own_name) for each in inner):
         raise UserError(
             f"{place.path} holds splits inside of its classes ({inner[0].name}/): move them up, since {LAYOUTS}"
         )
+
+
+def _as_one_class(path: Path) -> str:
+    """Say how to take the pictures straight in a folder as one class: from the folder above, if that has no splits."""
+    path = path if path.name not in ("", os.pardir) else Path(os.path.abspath(path))
+    name = nfc(path.name)
+    beside = os.listdir(path.parent) if os.access(path.parent, os.R_OK) else [os.pardir]
+    if can_be_chosen(name) and not any(split_of(each) for each in beside):
+        return f"to take them all as the class {name!r}, write folder:{path.parent}:{name}"
+    return f"to take them all as one class, put them into a folder of its name, as in {path / 'NAME'}/"
 
 
 def _check_level(folders: Sequence[_Folder], *, of: _Folder) -> None:

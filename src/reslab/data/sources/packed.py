@@ -1,6 +1,7 @@
 """A folder in a zip or tar archive, unpacked into the cache, where it stays until room is needed.
 
-A folder around all others is skipped; files beside it are not used, unless they are pictures or Parquet.
+A folder around all others is skipped, unless it holds the pictures themselves and so is a class. Files beside it
+are not used, unless they are pictures or Parquet.
 
 Only regular files below the archive's own folder are allowed: links, devices, absolute paths and paths that lead out
 are refused, and so are archives that would unpack to far more than their size on disk.
@@ -16,6 +17,7 @@ from typing import IO, Any
 from zipfile import ZipFile
 
 from reslab.data.pictures import is_junk, is_picture
+from reslab.data.sources.folder import LoosePictures
 from reslab.data.sources.listing import Listing, Unused
 from reslab.data.sources.parquet import ENDING as PARQUET
 from reslab.data.storage.blocks import stamp_files
@@ -40,18 +42,24 @@ def list_packed(path: Path, list_source: Callable[[Path], Listing]) -> Listing:
     Raises: UserError if it is not a valid and safe archive, or cannot be listed; Failure if it cannot be written.
     """
     folder = root = _unpack_once(path)
-    beside: list[Path] = []
     while (inner := _find_inner(folder)) is not None:
-        beside += [file for each in _visible(folder) if each != inner for file in _files_of(each)]
         folder = inner
     try:
-        listing = list_source(folder)
+        try:
+            listing = list_source(folder)
+        except LoosePictures as error:
+            if folder == root:
+                advice = "to take them all as one class, pack a folder of its name that holds them"
+                raise LoosePictures(error.problem, advice=advice) from None
+            folder = folder.parent
+            listing = list_source(folder)
     except UserError as error:
         sentence = str(error).replace(str(folder), str(path))
         error.args = (f"{sentence} (unpack {path} first)" if f"{path}/" in sentence else sentence,)
         raise
     unused = [
-        Unused(file.relative_to(root).as_posix(), "beside the folder of pictures", "", expected=True) for file in beside
+        Unused(file.relative_to(root).as_posix(), "beside the folder of pictures", "", expected=True)
+        for file in _files_around(folder, root)
     ]
     return replace(listing, root=path, unused=(*listing.unused, *unused))
 
@@ -79,6 +87,13 @@ def _find_inner(folder: Path) -> Path | None:
         return None
     is_class = len(inside) > 1 and any(each.is_file() and is_picture(each) for each in _visible(found[0]))
     return None if is_class else found[0]
+
+
+def _files_around(folder: Path, root: Path) -> Iterator[Path]:
+    """Yield the files beside a folder, and beside the folders that it lies in, up to a root."""
+    if folder != root:
+        yield from _files_around(folder.parent, root)
+        yield from (file for each in _visible(folder.parent) if each != folder for file in _files_of(each))
 
 
 def _is_read(file: Path) -> bool:
