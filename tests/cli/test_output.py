@@ -257,6 +257,19 @@ def test_names_are_printed_as_they_are(reslab: Command) -> None:
     assert "\n[red] " in shown
 
 
+def test_the_pictures_own_sizes_are_shown_and_as_what_they_are_read(reslab: Command) -> None:
+    for name in ("cat", "dog"):
+        for number, size in enumerate([(64, 48)] * 7 + [(200, 100)]):
+            path = Path("pets", name, f"{number}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", size, (9 * number, 0, 0)).save(path)
+    shown = reslab("data", "show", "folder:pets").out
+    assert shown.startswith("folder:pets: pictures of 64x48 to 200x100 pixels, read as 3x32x32 (--image-size)\n")
+    assert read_json(reslab("data", "show", "folder:pets", "--json"))["sizes"] == [[64, 48], [200, 100]]
+    assert reslab("data", "show", "digits").out.startswith("digits: pictures of 8x8 pixels, read as 1x32x32 ")
+    assert reslab("data", "show", "digits", "--image-size", "8").out.startswith("digits: images of 1x8x8\n")
+
+
 def test_what_a_quick_check_finds_is_in_the_json_too(reslab: Command) -> None:
     for name in ("cat", "dog"):
         Path("pets", name).mkdir(parents=True)

@@ -12,6 +12,7 @@ from reslab.errors import UserError
 
 if TYPE_CHECKING:
     from reslab.data.check.findings import Report
+    from reslab.data.sizes import Size
 
 SHOWN = 10  # files
 
@@ -41,6 +42,7 @@ def show(
     from reslab.data.check.examine import look
     from reslab.data.check.words import describe as describe_findings
     from reslab.data.load import describe, load
+    from reslab.data.sizes import measure_all
 
     found = describe(expression, data_dir=data_dir, image_size=image_size, skip_damaged=True)
     if sheet is not None:
@@ -48,18 +50,18 @@ def show(
 
         images = load(expression, "train", data_dir=data_dir, image_size=image_size, skip_damaged=True)
         write_sheet(images, sheet)
+    sizes = measure_all(expression, data_dir=data_dir)
     report = look(expression, data_dir=data_dir, image_size=image_size, skip_damaged=True)
     if json:
         findings = report.shortened().model_dump(mode="json") if report else None
-        print_json(to_plain(found) | {"findings": findings})
+        print_json(to_plain(found) | {"sizes": sizes, "findings": findings})
         return
-    channels, rows, columns = found.image_shape
     splits = list(found.counts)
     counts = [
         [name, *(f"{found.counts[split][label]:,}" for split in splits)] for label, name in enumerate(found.classes)
     ]
     totals = ["all", *(f"{sum(found.counts[split]):,}" for split in splits)]
-    print_table(f"{expression}: images of {channels}x{rows}x{columns}", ["class", *splits], [*counts, totals])
+    print_table(f"{expression}: {_describe_sizes(sizes, found.image_shape)}", ["class", *splits], [*counts, totals])
     echo(f"mean       {', '.join(f'{value:.3f}' for value in found.mean)} (training split, pixels from 0 to 255)")
     echo(f"std        {', '.join(f'{value:.3f}' for value in found.std)}")
     for split, fingerprint in found.fingerprints.items():
@@ -68,6 +70,15 @@ def show(
         echo(line)
     if sheet is not None:
         echo(f"Contact sheet: {sheet}")
+
+
+def _describe_sizes(sizes: "tuple[Size, Size] | None", shape: tuple[int, ...]) -> str:
+    """Describe the sizes of the pictures themselves, and as what (C, H, W) they are read if that differs."""
+    channels, height, width = shape
+    if sizes is None or set(sizes) == {(width, height)}:
+        return f"images of {channels}x{height}x{width}"
+    each = " to ".join(dict.fromkeys(f"{own_width}x{own_height}" for own_width, own_height in sizes))
+    return f"pictures of {each} pixels, read as {channels}x{height}x{width} (--image-size)"
 
 
 @app.command("list", epilog="Example: reslab data list cifar100")

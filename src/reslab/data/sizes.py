@@ -1,4 +1,4 @@
-"""Sizes and aspect ratios of the training pictures of an expression, before any is read.
+"""Sizes and aspect ratios of the pictures of an expression, before any is read.
 
 Small pictures should keep their size, large ones need not; and if pictures are not square, it matters how they are
 made so.
@@ -17,6 +17,7 @@ from reslab.data.expression import LocatedTerm, NamedTerm, ShardsTerm, Term, par
 from reslab.data.framing import Form
 from reslab.data.load import find_place, list_files
 from reslab.data.pictures import decode
+from reslab.data.progress import counting
 from reslab.data.sources.decoded import WORKERS
 from reslab.data.sources.foreign_shards import find_foreign, sample_training
 from reslab.data.sources.npz import open_npz
@@ -40,6 +41,24 @@ def find_image_size(expression: str, *, largest: int, data_dir: Path | None = No
     """
     sides = [int(median(map(min, sizes))) for sizes in _look(expression, data_dir)]
     return min(largest, max(sides, default=UNKNOWN))
+
+
+def measure_all(expression: str, *, data_dir: Path | None = None) -> tuple[Size, Size] | None:
+    """Find the smallest and the largest picture of an expression by area; None if none says its size.
+
+    Of shards of other programs, only some pictures are opened. Raises: as `find_image_size`.
+    """
+    terms = parse(expression)
+    sizes = [size for term in terms if (size := _size_of(term, data_dir))]
+    files = [file for _, listing in list_files(expression, data_dir=data_dir) for file in listing.files]
+    with counting("measuring pictures", total=len(files)) as show:
+        for start in range(0, len(files), LOOKED_AT):
+            sizes += _open(files[start : start + LOOKED_AT])
+            show(min(start + LOOKED_AT, len(files)))
+    for some, _ in _sample_shards(terms, num=LOOKED_AT):
+        sizes += _open(some)
+    sizes.sort(key=lambda size: (size[0] * size[1], size))
+    return (sizes[0], sizes[-1]) if sizes else None
 
 
 def are_squares(expression: str, *, data_dir: Path | None = None) -> bool:
@@ -92,7 +111,12 @@ def _sample(
     for _, listing in list_files(expression, data_dir=data_dir):
         files = listing.of_split("train").files
         yield files[:: max(1, len(files) // num)], len(files)
-    for term in parse(expression):
+    yield from _sample_shards(parse(expression), num=num)
+
+
+def _sample_shards(terms: Sequence[Term], *, num: int) -> Iterator[tuple[Sequence[io.BytesIO], int]]:
+    """Yield about `num` training pictures of each source of shards of other programs, and how many it has."""
+    for term in terms:
         if isinstance(term, ShardsTerm) and (archives := find_foreign(term.url)):
             contents, num_files = sample_training(archives, num=num)
             yield [io.BytesIO(content) for content in contents], num_files
