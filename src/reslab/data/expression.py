@@ -117,7 +117,7 @@ Term = NamedTerm | LocatedTerm | ShardsTerm
 
 def parse(expression: str) -> tuple[Term, ...]:
     """Parse a data expression. Raises: UserError that says what is wrong and suggests the nearest valid name."""
-    terms = tuple(_parse_source(text, expression) for text in _split(expression))
+    terms = tuple(_parse_source(text, expression) for text in split_sources(expression))
     _check_taken_once(terms, expression)
     return terms
 
@@ -139,7 +139,7 @@ def join_expressions(old: str, new: str, *, old_limit: int | None) -> str:
     """
     for expression in (old, new):
         parse(expression)
-    joined = "+".join([*(_lower_limit(text, old_limit) for text in _split(old)), *_split(new)])
+    joined = "+".join([*(_lower_limit(text, old_limit) for text in split_sources(old)), *split_sources(new)])
     parse(joined)
     return joined
 
@@ -169,7 +169,7 @@ def name_classes(expression: str, classes: Sequence[str]) -> str:
 
     They are those of `classes` that no other source takes. With a limit of 0 the source then need not be read.
     """
-    terms, texts = parse(expression), _split(expression)
+    terms, texts = parse(expression), split_sources(expression)
     named = {name for term in terms if not isinstance(term, ShardsTerm) for name in term.classes}
     places = [place for place, term in enumerate(terms) if isinstance(term, ShardsTerm) or not term.classes]
     rest = [name for name in classes if name not in named]
@@ -201,7 +201,7 @@ def with_grouping(expression: str, term: LocatedTerm, rule: str) -> str:
     """Group the pictures of a source of an expression by a rule, such as time:5."""
     return "+".join(
         _grouping(text, rule) if each == term else text
-        for text, each in zip(_split(expression), parse(expression), strict=True)
+        for text, each in zip(split_sources(expression), parse(expression), strict=True)
     )
 
 
@@ -215,18 +215,18 @@ def _grouping(text: str, rule: str) -> str:
 
 def leave_out_empty(expression: str) -> str:
     """Drop the sources from which no image is taken, whose folders need not exist."""
-    texts = _split(expression)
+    texts = split_sources(expression)
     return "+".join([text for text in texts if _parse_limit(text)[1] != 0] or texts)
 
 
 def find_relative(expression: str) -> list[Path]:
     """List the relative paths of an expression."""
-    return [path for text in _split(expression) if (path := _relative_path(text)) is not None]
+    return [path for text in split_sources(expression) if (path := _relative_path(text)) is not None]
 
 
 def move_relative(expression: str, move: Callable[[Path], Path]) -> str:
     """Replace the relative paths of an expression."""
-    return "+".join(_move(text, move) for text in _split(expression))
+    return "+".join(_move(text, move) for text in split_sources(expression))
 
 
 def _move(text: str, move: Callable[[Path], Path]) -> str:
@@ -265,7 +265,7 @@ def restore_limits(expression: str, *, before: str, lowered: int | None, num_old
     """
     limits = [term.limit for term in parse(before)]
     restored = []
-    for place, text in enumerate(_split(expression)):
+    for place, text in enumerate(split_sources(expression)):
         body, own = _parse_limit(text)
         is_first, was_lowered = place < len(limits), place < num_old and own == lowered
         limit = limits[place] if is_first else None if was_lowered else own
@@ -291,7 +291,7 @@ def _check_taken_once(terms: tuple[Term, ...], expression: str) -> None:
             seen.add(item)
 
 
-def _split(expression: str) -> list[str]:
+def split_sources(expression: str) -> list[str]:
     """Split at each "+", except inside a path."""
     sources: list[str] = []
     for piece in expression.split("+"):

@@ -10,6 +10,7 @@ from typing import assert_never
 import numpy as np
 
 from reslab.data.addresses import is_remote
+from reslab.data.check.problems import Reading, naming_all_problems
 from reslab.data.expression import LocatedTerm, find_relative, find_remote, move_relative, parse
 from reslab.data.framing import Form
 from reslab.data.images import ImageSet
@@ -34,13 +35,21 @@ def read_split(
     number of validation images is invalid.
     """
     check_remote(recipe.data, of=f"the recipe {recipe.name}", allow_remote=allow_remote)
+    if split == "test" and recipe.trial:
+        raise UserError(
+            f"this run of {recipe.name} is a trial, made to choose between settings, so its test split stays closed: "
+            "measure it with --splits train,validation, and train what you choose without --trial"
+        )
+    own: tuple[SplitName, ...] = ("train", "validation") if recipe.validation else ("train",)
+    splits = ("test",) if split == "test" else own
+    form = Form(recipe.image_size, recipe.resize, recipe.channels, recipe.white)
+    with naming_all_problems(recipe.data, Reading(splits, form, recipe.skip_damaged, data_dir)):
+        return _read_split(recipe, split, data_dir)
+
+
+def _read_split(recipe: Recipe, split: SplitName, data_dir: Path | None) -> ImageSet:
     match split:
         case "test":
-            if recipe.trial:
-                raise UserError(
-                    f"this run of {recipe.name} is a trial, made to choose between settings, so its test split stays "
-                    "closed: measure it with --splits train,validation, and train what you choose without --trial"
-                )
             return _load(recipe, "test", data_dir)
         case "train" | "validation":
             images = _load(recipe, "train", data_dir)

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from reslab.data.check.problems import Reading, naming_all_problems
 from reslab.data.expression import join_expressions
+from reslab.data.framing import Form
 from reslab.data.load import load
 from reslab.data.recipe_data import naming_lost_data, read_split, recipe_here
 from reslab.errors import UserError
@@ -18,9 +20,9 @@ from reslab.training.seen import are_redrawn
 def knows_all(weights: Weights, data: str, *, data_dir: Path | None, skip_damaged: bool) -> bool:
     """Return whether all classes of `data` are known to the network."""
     channels = channels_of(weights)
-    images = load(
-        data, "train", data_dir=data_dir, image_size=weights.image_size, skip_damaged=skip_damaged, channels=channels
-    )
+    form = Form(weights.image_size, channels=channels)
+    with naming_all_problems(data, Reading(("train",), form, skip_damaged, data_dir)):
+        images = load(data, "train", **form._asdict(), data_dir=data_dir, skip_damaged=skip_damaged)
     return set(images.classes) <= set(weights.classes)
 
 

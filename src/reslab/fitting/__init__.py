@@ -11,6 +11,7 @@ import torch
 
 from reslab.data.batches import seeded
 from reslab.data.check.examine import look_at
+from reslab.data.check.problems import Reading, naming_all_problems
 from reslab.data.check.words import describe
 from reslab.data.folds import number_groups
 from reslab.data.frames import to_expression
@@ -128,13 +129,16 @@ def fit(
     _check_free(out, data, data_dir=data_dir)
     data = to_expression(data, data_dir=data_dir, beside=out)
     check_outside(out, data, data_dir=data_dir)
-    size = find_image_size(data, largest=LARGEST_STORED, data_dir=data_dir)
+    reading = Reading(("train", "validation", "test"), Form(), skip_damaged, data_dir)
+    with naming_all_problems(data, reading):
+        size = find_image_size(data, largest=LARGEST_STORED, data_dir=data_dir)
     with _reserved(out), _stopping_late(out):
-        pictures = _read(data, size=size, data_dir=data_dir, skip_damaged=skip_damaged)
-        images = pictures.training("squeeze")
-        check_counts(images)
-        # Damaged test pictures are named before the work; they are measured after it, by `evaluate`.
-        load(data, "test", data_dir=data_dir, image_size=size, resize="squeeze", skip_damaged=skip_damaged)
+        with naming_all_problems(data, replace(reading, form=Form(size))):
+            pictures = _read(data, size=size, data_dir=data_dir, skip_damaged=skip_damaged)
+            images = pictures.training("squeeze")
+            check_counts(images)
+            # Damaged test pictures are named before the work; they are measured after it, by `evaluate`.
+            load(data, "test", data_dir=data_dir, image_size=size, resize="squeeze", skip_damaged=skip_damaged)
         if note := describe_few_groups(images):
             say(note, silent=silent)
         if not silent and (found := look_at((images,), data_dir=data_dir)):

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.data.answers import Unread, find_pictures, read_sound
+from reslab.data.check.problems import Reading, naming_all_problems
 from reslab.data.frames import to_expression
+from reslab.data.framing import Form
 from reslab.data.images import ImageSet
 from reslab.data.load import list_files, load
 from reslab.data.progress import counting
@@ -174,8 +176,9 @@ def _read(data: str, *, data_dir: Path | None, allow_remote: bool) -> tuple[Imag
         if change := describe_change(images, recorded=run.environment.data):
             raise UserError(f"{change} since {run.path} was trained: train it again, or plan {images.expression!r}")
         return images, _find_network(recipe), recipe.resize
-    size = find_image_size(data, largest=LARGEST_STORED, data_dir=data_dir)
-    images = load(data, "train", data_dir=data_dir, image_size=size)
+    with naming_all_problems(data, Reading(("train",), Form(), data_dir=data_dir)):
+        size = find_image_size(data, largest=LARGEST_STORED, data_dir=data_dir)
+        images = load(data, "train", data_dir=data_dir, image_size=size)
     return images, Pretrained(NETWORK, image_size=IMAGE_SIZE), "squeeze"
 
 

@@ -31,6 +31,14 @@ _DAMAGED_SHOWN = 10
 _DAMAGED_NAMED = 3  # when they are left out
 
 
+class DamagedPictures(UserError):  # noqa: N818 - a kind of error, not its name
+    """Pictures of a source cannot be read; `sentences` are those of `decode`."""
+
+    def __init__(self, sentences: Sequence[str], *, origin: str) -> None:
+        super().__init__(describe_damaged(sentences, origin=origin))
+        self.sentences = tuple(sentences)
+
+
 def read_cached(
     source: Source,
     *,
@@ -42,8 +50,8 @@ def read_cached(
     """Return the images of `source` as squares, in their own channels, from the cache, storing them first if necessary.
 
     Small sets are read into memory, large ones stay in their file. With `skip_damaged`, unreadable images are counted
-    and left out; otherwise they raise a UserError that names them. Raises: UserError or Failure if the cache cannot
-    store the images, and whatever reading the source raises.
+    and left out. Raises: DamagedPictures that names them otherwise; UserError or Failure if the cache cannot store the
+    images, and whatever reading the source raises.
     """
 
     def make(part: Path) -> dict[str, Any]:
@@ -63,7 +71,7 @@ def read_cached(
     if not damaged:
         return images
     if not skip_damaged:
-        raise UserError(describe_damaged(damaged, origin=origin))
+        raise DamagedPictures(damaged, origin=origin)
     shown = some([_without_advice(sentence) for sentence in damaged], len(damaged), _DAMAGED_NAMED)
     say_once(f"{origin}: {counted(len(damaged), 'damaged picture')} left out of the {split} split: {shown}")
     return images.subset(np.flatnonzero(images.labels >= 0))._replace(num_damaged=len(damaged))
@@ -136,7 +144,7 @@ def _write_images(
             writing(path, lambda images=images, block=block: _write_block(file, images, block))  # type: ignore[misc]
         if damaged:
             if not channels:
-                raise UserError(describe_damaged([each.sentence for each in damaged], origin=origin))
+                raise DamagedPictures([each.sentence for each in damaged], origin=origin)
             writing(path, lambda: file.truncate(source.num_images * channels * image_size**2))
         writing(path, file.flush)
     if missing := int((labels < 0).sum()) - len(damaged):

@@ -1,0 +1,84 @@
+"""Whatever keeps a source from being read is named at once."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reslab.data.recipe_data import read_split
+from reslab.errors import UserError
+from reslab.fitting import fit
+from reslab.recipe.recipe import Recipe
+
+
+@pytest.fixture
+def pets(tmp_path: Path, draw: Any) -> Path:
+    """Two classes of twelve sound pictures, with three splits of their own."""
+    for number in range(24):
+        split = ("train", "test", "val")[number // 2 % 3]
+        draw(f"pets/{split}/{'cat' if number % 2 else 'dog'}/{number}.png", number)
+    return tmp_path / "pets"
+
+
+def damage(*files: Path) -> None:
+    for file in files:
+        file.write_bytes(b"broken")
+
+
+def test_fit_names_an_empty_class_and_the_damaged_pictures_of_every_split(
+    pets: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pets / "train/owl").mkdir()
+    damage(pets / "train/dog/0.png", pets / "test/cat/3.png", pets / "val/cat/5.png")
+    with pytest.raises(UserError, match=r"holds no picture of owl: .*\. Also, 3 pictures of folder:") as error:
+        fit(f"folder:{pets}", out=pets.parent / "run")
+    for name in ("train/dog/0.png", "test/cat/3.png", "val/cat/5.png"):
+        assert str(error.value).count(name) == 1
+    assert "left out" not in capsys.readouterr().err  # since nothing is
+    (pets / "train/owl").rmdir()
+    with pytest.raises(UserError, match=r"^3 pictures of folder:[^ ]* cannot be used: train/dog/0.png"):
+        fit(f"folder:{pets}", out=pets.parent / "run")
+    (pets / "train/owl").mkdir()
+    with pytest.raises(UserError, match="holds no picture of owl") as error:
+        fit(f"folder:{pets}", out=pets.parent / "run", skip_damaged=True)
+    assert "Also" not in str(error.value)
+
+
+def test_each_source_names_its_own(tmp_path: Path, draw: Any) -> None:
+    for number in range(24):
+        draw(f"{'one' if number < 12 else 'two'}/{'abcd'[number % 2 + 2 * (number > 11)]}/{number}.png", number)
+    for name in ("one", "two"):
+        (tmp_path / name / f"empty-{name}").mkdir()
+    damage(tmp_path / "two/c/12.png")
+    with pytest.raises(UserError) as error:
+        fit(f"folder:{tmp_path}/one+folder:{tmp_path}/two", out=tmp_path / "run")
+    assert [word in str(error.value) for word in ("empty-one", "empty-two", "two: c/12.png cannot be read")] == [
+        True
+    ] * 3
+
+
+def test_a_class_of_one_picture_is_named_with_the_damaged_ones(tmp_path: Path, draw: Any) -> None:
+    for number in range(24):
+        draw(f"pets/{'cat' if number % 2 else 'dog'}/{number}.png", number)
+    draw("pets/owl/1.png", 99)
+    (tmp_path / "pets/bee").mkdir()
+    with pytest.raises(UserError, match=r"no picture of bee: .*\. Also, class 'owl' has 1 image"):
+        fit(f"folder:{tmp_path}/pets", out=tmp_path / "run")
+
+
+def test_training_names_all_but_leaves_the_test_split_closed(
+    pets: Path, small_recipe: Recipe, opened: list[str]
+) -> None:
+    (pets / "train/owl").mkdir()
+    damage(pets / "train/dog/0.png", pets / "test/cat/3.png", pets / "val/cat/5.png")
+    recipe = small_recipe.model_copy(update={"data": f"folder:{pets}"})
+    opened.clear()
+    with pytest.raises(UserError, match=r"holds no picture of owl: .*\. Also, 2 pictures of ") as error:
+        read_split(recipe, "train")
+    assert "val/cat/5.png" in str(error.value)
+    with pytest.raises(UserError, match="is a trial"):
+        read_split(recipe.model_copy(update={"trial": True}), "test")
+    assert not [path for path in opened if "pets/test" in path]
+    with pytest.raises(UserError, match=r"test/cat/3.png") as error:
+        read_split(recipe, "test")
+    assert "train/dog" not in str(error.value)
