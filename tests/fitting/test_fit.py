@@ -97,9 +97,17 @@ def test_series_come_before_other_advice() -> None:
 )
 def test_a_network_whose_head_alone_was_left_out_is_not_said_to_be(what: str, named: str) -> None:
     slow = Candidate(network="efficientnet_lite0", image_size=128, left_out=what, would_take=30)
-    candidates = Candidates(minutes=1, seconds=1, candidates=(slow,))
+    candidates = Candidates(minutes=1, seconds=30, candidates=(slow,))
     advice = _advice("1", 60, candidates, wrong=9, total=90, least=0.8, path="run", is_weakest=True)
     assert advice == f"Next: allow more time (--minutes), since {named}."
+
+
+def test_more_time_is_not_advised_where_enough_was_left_over() -> None:
+    slow = Candidate(network="efficientnet_lite0", image_size=128, left_out="it", would_take=120)
+    for seconds, beginning in ((240, "Next: look at the suspicious labels"), (450, "Next: allow more time")):
+        candidates = Candidates(minutes=10, seconds=seconds, candidates=(slow,))
+        advice = _advice("1", 60, candidates, wrong=9, total=90, least=0.8, path="run")
+        assert advice.startswith(beginning)
 
 
 @pytest.mark.usefixtures("small")
@@ -246,6 +254,17 @@ def test_training_from_scratch_on_many_images_keeps_the_minutes(
     options: dict[str, Any] = {"minutes": minutes, "until": 7.0, "out": "", "seed": 0, "data_dir": None}
     room.scratch.train_from_scratch(images, **options, skip_damaged=False, silent=True)
     assert (made["recipe"].count_updates(3125), made["recipe"].epochs, made["safety"].until) == (updates, 1, 7)
+
+
+def test_training_from_scratch_is_timed_on_images_of_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photographs are stored larger for frozen networks, and preparing those takes longer."""
+    timed: list[int] = []
+    monkeypatch.setattr(room.scratch, "within", lambda recipe, *, images, **_: timed.append(images.images.shape[2]))
+    monkeypatch.setattr(room.scratch, "train", lambda recipe, **options: None)
+    options: dict[str, Any] = {"minutes": 1.0, "until": 7.0, "out": "", "seed": 0, "data_dir": None}
+    images = load("digits:1,4@20", "train", image_size=64)
+    room.scratch.train_from_scratch(images, **options, skip_damaged=False, silent=True)
+    assert timed == [room.scratch.IMAGE_SIZE]
 
 
 @pytest.mark.parametrize(

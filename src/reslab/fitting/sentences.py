@@ -7,6 +7,7 @@ import numpy as np
 
 from reslab.data.check.findings import SECONDS, Report
 from reslab.data.check.words import count_pairs
+from reslab.fitting.choice import MARGIN
 from reslab.records import Candidate, Candidates
 from reslab.report.findings import confusion, strength, tells_classes_apart
 from reslab.report.tables import num_wrong
@@ -74,7 +75,6 @@ def _advice(
     path: str,
     is_weakest: bool,
 ) -> str:
-    left_out = [each for each in candidates.candidates if each.left_out and not each.accuracy] if candidates else []
     if candidates is None:
         return "Next: pip install 'reslab[pretrained,export]' and fit again, to start from ImageNet."
     if not wrong and least < SURE:
@@ -92,10 +92,17 @@ def _advice(
     if count < FEW:
         images = counted(count, "training image") if count else "no training image"
         return f"Next: add pictures of “{worst}”, its weakest class, which has {images}."
-    if left_out:
-        return f"Next: allow more time (--minutes), since {_name_left_out(left_out[0])} was left out."
+    if lacking := _find_lacking_time(candidates):
+        return f"Next: allow more time (--minutes), since {_name_left_out(lacking[0])} was left out."
     first = f", first those of “{worst}”" if is_weakest else ""
     return f"Next: look at the suspicious labels and the errors in the report{first}."
+
+
+def _find_lacking_time(candidates: Candidates) -> list[Candidate]:
+    """List the candidates that were left out and would not have ended in the time that was left over, either."""
+    left = 60 * candidates.minutes - candidates.seconds
+    unjudged = [each for each in candidates.candidates if each.left_out and not each.accuracy]
+    return [each for each in unjudged if each.would_take is None or MARGIN * each.would_take > left]
 
 
 def _name_left_out(candidate: Candidate) -> str:
