@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from reslab.data.check.examine import check
 from reslab.data.recipe_data import read_split
 from reslab.errors import UserError
 from reslab.fitting import fit
@@ -42,6 +43,17 @@ def test_fit_names_an_empty_class_and_the_damaged_pictures_of_every_split(
     with pytest.raises(UserError, match="holds no picture of owl") as error:
         fit(f"folder:{pets}", out=pets.parent / "run", skip_damaged=True)
     assert "Also" not in str(error.value)
+
+
+def test_classes_of_which_none_has_pictures_are_not_to_be_left_out(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        (tmp_path / "pets" / name / "0.npy").touch()
+    with pytest.raises(UserError, match=r"holds no picture of cat and dog: add some; 2 not used, .npy files:") as error:
+        fit(f"folder:{tmp_path}/pets", out=tmp_path / "run")
+    assert "leave" not in str(error.value)
+    with pytest.raises(UserError, match="holds no picture of cat and dog: add some; "):
+        check(f"folder:{tmp_path}/pets")
 
 
 def test_each_source_names_its_own(tmp_path: Path, draw: Any) -> None:

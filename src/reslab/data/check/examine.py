@@ -65,7 +65,7 @@ def check(expression: str, *, data_dir: Path | None = None) -> Report:
         sources = tuple(list_files(expression, data_dir=data_dir))
     except EmptyClasses as error:
         others = leave_out(expression, error.names)
-        if others is None:
+        if others is None or error.are_all:
             raise
         return check(others, data_dir=data_dir).model_copy(update={"expression": expression, "refused": str(error)})
     refused: str | None = None

@@ -60,7 +60,7 @@ def _find_problems(text: str, reading: Reading) -> Iterator[str]:
             damaged += error.sentences
         except EmptyClasses as error:
             yield str(error)
-            if others := leave_out(text, error.names):
+            if not error.are_all and (others := leave_out(text, error.names)):
                 yield from _find_problems(others, reading)
             return
         except UserError as error:

@@ -20,11 +20,11 @@ Samples = list[tuple[str, SplitName | None, Path, str]]  # class, split, file, n
 
 
 class EmptyClasses(UserError):  # noqa: N818 - a kind of error, not its name
-    """Some classes of a source have no pictures."""
+    """Some classes of a source have no pictures, or, if `are_all`, none has."""
 
-    def __init__(self, message: str, names: Sequence[str]) -> None:
+    def __init__(self, message: str, names: Sequence[str], *, are_all: bool) -> None:
         super().__init__(message)
-        self.names = tuple(names)
+        self.names, self.are_all = tuple(names), are_all
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,14 @@ def choose(found: Contents, path: Path, *, classes: Sequence[str], without: Sequ
 
     has_some = {each[0] for each in found.pictures}
     if empty := [name for name in found.empty if is_wanted(name) and name not in has_some]:
-        advice = advise_leaving_out(empty, choice=write_choice(classes, without))
+        are_all = not any(map(is_wanted, has_some))
+        leave_out = advise_leaving_out(empty, choice=write_choice(classes, without))
+        advice = "add some" if are_all else f"add some, remove the folder, or {leave_out}"
         reasons = " ".join(describe_all_unused(found.unused))
         raise EmptyClasses(
-            f"{path} holds no picture of {named(empty)}: add some, remove the folder, or {advice}"
-            + (f"; {reasons}" if reasons else ""),
+            f"{path} holds no picture of {named(empty)}: {advice}" + (f"; {reasons}" if reasons else ""),
             names=empty,
+            are_all=are_all,
         )
     kept = [each for each in found.pictures if is_wanted(each[0])]
     left = [
