@@ -106,7 +106,7 @@ def test_more_time_is_not_advised_where_enough_was_left_over() -> None:
     slow = Candidate(network="efficientnet_lite0", image_size=128, left_out="it", would_take=120)
     for seconds, beginning in ((240, "Next: look at the suspicious labels"), (450, "Next: allow more time")):
         candidates = Candidates(minutes=10, seconds=seconds, candidates=(slow,))
-        advice = _advice("1", 60, candidates, wrong=9, total=90, least=0.8, path="run")
+        advice = _advice("1", 60, candidates, wrong=9, total=90, least=0.8, path="run", is_weakest=True)
         assert advice.startswith(beginning)
 
 
