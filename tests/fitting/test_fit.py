@@ -51,7 +51,7 @@ def pictures(tmp_path: Path) -> Path:
     ],
 )
 def test_a_few_mistakes_do_not_make_a_class_the_weakest(wrong: int, is_weakest: bool, advice: str) -> None:
-    candidates = Candidates.model_construct(candidates=())
+    candidates = Candidates.model_construct(minutes=1, seconds=30, candidates=())
     said = _advice("1", 12, candidates, wrong=wrong, total=30, least=0.92, path="run", is_weakest=is_weakest)
     assert said.startswith(f"Next: {advice}")
     said = _advice("1", 60, candidates, wrong=9, total=30, least=0.92, path="run", is_weakest=is_weakest)
@@ -59,7 +59,7 @@ def test_a_few_mistakes_do_not_make_a_class_the_weakest(wrong: int, is_weakest: 
 
 
 def test_a_handful_of_test_images_without_a_mistake_is_said_to_show_little() -> None:
-    candidates = Candidates.model_construct(candidates=())
+    candidates = Candidates.model_construct(minutes=1, seconds=30, candidates=())
     advice = _advice("1", 12, candidates, wrong=0, total=7, least=0.5904, path="run", is_weakest=False)
     assert advice.endswith("add test pictures: 7 without a mistake only show that the accuracy is above 59\xa0%.")
 
