@@ -113,6 +113,28 @@ def test_a_lesson_costs_by_its_base_which_is_measured_now(
     assert said[-1] == "together: about 1.6\u00a0s, 0.8\u00a0s by 2 workers"
 
 
+def test_what_is_waited_for_is_said_before_it_and_each_row_as_soon_as_it_is_known(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    heard: list[int] = []
+
+    def measure(*arguments: Any, **options: Any) -> cost.RunCost:
+        heard.append(len(said))
+        return cost.RunCost(2.0, epochs=1.0, num_images=111)
+
+    monkeypatch.setattr(cost, "_measure", measure)
+    jobs = [job for job in make_jobs(study, out=tmp_path, seeds=2) if job.out.name in ("relu-0", "elu-0", "elu-1")]
+    cost.estimate(jobs, machine=Machine(), num_workers=1, say=said.append)
+    assert heard == [1, 2]
+    assert said == [
+        "estimating the cost on this machine, from a few updates of each network",
+        "relu: 1 epoch of 2.0\u00a0s here: about 2.8\u00a0s",
+        "elu: 1 epoch of 2.0\u00a0s here, 2 runs: about 5.6\u00a0s",
+        "together: about 8.4\u00a0s",
+    ]
+
+
 @pytest.mark.parametrize(
     ("method", "epochs"),
     [("frozen", 1.0), ("nearest-mean", 1.0), ("finetune", 3.0), ("finetune-distill", 3.0), ("joint", 3.0)],

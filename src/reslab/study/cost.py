@@ -28,7 +28,7 @@ from reslab.training.compiling import Work, share_of_time
 from reslab.training.objective import make_objective
 from reslab.training.optim import make_optimizer
 from reslab.training.step import make_forward, update
-from reslab.words import duration
+from reslab.words import counted, duration
 
 MOST_UPDATES: Final = 10
 ENOUGH_SECONDS: Final = 4.0  # after which fewer updates suffice to time a slow network
@@ -47,23 +47,25 @@ class RunCost:
 
 
 def estimate(jobs: Sequence[Job], *, machine: Machine, num_workers: int, say: Say) -> list[float]:
-    """Estimate the seconds that each job still takes, and report them by row."""
+    """Estimate the seconds that each job still takes, and report each row as soon as it is estimated."""
+    say("estimating the cost on this machine, from a few updates of each network")
     costs: dict[str, RunCost] = {}
     images: dict[str, ImageSet] = {}
-    seconds = []
-    for job in jobs:
-        if job.label not in costs:
-            costs[job.label] = _measure(job, costs, images, machine=machine)
-        seconds.append(_remaining(job, costs[job.label]))
-    for label, cost in costs.items():
-        taken = [each for job, each in zip(jobs, seconds, strict=True) if job.label == label]
-        say(
-            f"{label}: {cost.epochs:.4g} epochs of {duration(cost.seconds_per_epoch)} here, times {len(taken)}: about "
-            f"{duration(sum(taken))}"
-        )
+    for label in dict.fromkeys(job.label for job in jobs):
+        runs = [job for job in jobs if job.label == label]
+        cost = costs[label] = _measure(runs[0], costs, images, machine=machine)
+        total = duration(sum(_remaining(each, cost) for each in runs))
+        say(f"{label}: {_cost_words(cost, num_runs=len(runs))}: about {total}")
+    seconds = [_remaining(job, costs[job.label]) for job in jobs]
     shared = f", {duration(sum(seconds) / num_workers)} by {num_workers} workers" if num_workers > 1 else ""
     say(f"together: about {duration(sum(seconds))}{shared}")
     return seconds
+
+
+def _cost_words(cost: RunCost, *, num_runs: int) -> str:
+    epochs = f"{cost.epochs:.4g}"
+    times = f", {counted(num_runs, 'run')}" if num_runs > 1 else ""
+    return f"{epochs} {'epoch' if epochs == '1' else 'epochs'} of {duration(cost.seconds_per_epoch)} here{times}"
 
 
 def _measure(job: Job, costs: dict[str, RunCost], images: dict[str, ImageSet], *, machine: Machine) -> RunCost:

@@ -32,6 +32,7 @@ from reslab.study.plan import (
 from reslab.study.processes import Workers
 from reslab.study.processes import do_all as do_by_workers
 from reslab.study.spec import Study
+from reslab.words import named
 
 SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
@@ -65,7 +66,7 @@ def run_study(
         check_folder(job)
     missing = find_missing(jobs)
     say(f"{study.name}: {len(jobs) - len(missing) or 'none'} of {len(jobs)} runs done")
-    _write_gradients(study, jobs, out=out, machine=machine)
+    _write_gradients(study, jobs, out=out, machine=machine, say=say)
     if not missing:
         return StudyOutcome((), ())
     costs = estimate(missing, machine=machine, num_workers=workers.num if workers else 1, say=say)
@@ -98,12 +99,13 @@ def _do_all(
     return conclude(jobs, ended)
 
 
-def _write_gradients(study: Study, jobs: Sequence[Job], *, out: Path, machine: Machine) -> None:
+def _write_gradients(study: Study, jobs: Sequence[Job], *, out: Path, machine: Machine, say: Say) -> None:
     """Measure, once, the gradients of the rows for which the study wants them and that run here."""
     recipes = {job.label: job.task for job in jobs if job.label in study.gradients and isinstance(job.task, Recipe)}
     known = read_gradients(out)
     if recipes.keys() <= known.keys():
         return
+    say(f"measuring the gradients of {named([label for label in recipes if label not in known])}")
     found = {label: known.get(label) or gradient_norms(recipe, **machine.reading) for label, recipe in recipes.items()}
     write_gradients(out, known | found)
 
