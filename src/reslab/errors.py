@@ -78,8 +78,9 @@ def first_complaint(error: "ValidationError", content: Any) -> str:
     match kind:
         case "missing":
             return f"{place} is missing"
-        case "extra_forbidden":
-            return f"{place} is not a known field"
+        case "unknown_field":
+            field = ".".join(filter(None, (place, context["name"])))
+            return f"{field} is not a known field" + (f": {context['hint']}" if context["hint"] else "")
         case "union_tag_not_found":
             return f"{place}.kind is missing"
         case "union_tag_invalid":

@@ -212,6 +212,13 @@ def test_a_missing_file_is_named(tmp_path):
         read_recipe(tmp_path / "absent.json")
 
 
+def test_a_study_is_no_recipe_and_its_command_is_named(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text('{"name": "mine", "title": "Mine", "rows": []}')
+    with pytest.raises(UserError, match=r"mine\.json is a study, not a recipe: run it by reslab study run \S+mine"):
+        read_recipe(path)
+
+
 def test_a_folder_is_no_recipe(tmp_path):
     with pytest.raises(UserError, match="is not a file"):
         read_recipe(tmp_path)
@@ -231,11 +238,15 @@ def test_a_file_that_is_not_json_is_refused(content, tmp_path):
         ([1], "file: it should be an object with fields, not […]"),
         (None, "file: it should be an object with fields, not null"),
         ({}, "file: name is missing"),
+        ({"epoch": 3}, "file: epoch is not a known field: did you mean 'epochs'?"),
         (plain(learning_rate=0.1), "file: learning_rate is not a known field"),
         (plain(optimizer={"peak_lr": 0.1}), "file: optimizer.kind is missing"),
         (plain(optimizer={"kind": "sgd", "peak_lr": 0.1, "lr": 1}), "file: optimizer.lr is not a known field"),
         (plain(model={"depth": 20}), "file: model.kind is missing"),
-        (plain(model={"kind": "resnet", "depth": 20, "deep": 1}), "file: model.deep is not a known field"),
+        (
+            plain(model={"kind": "resnet", "depth": 20, "deep": 1}),
+            "file: model.deep is not a known field: did you mean 'depth'?",
+        ),
         (
             plain(model={"kind": "vgg", "depth": 20}),
             "file: model.kind should be one of 'preact_resnet', 'resnet', 'plain', 'elu_resnet', 'fast_conv', 'lenet', "

@@ -83,6 +83,12 @@ def test_a_wrong_name_is_told_the_right_one(tmp_path) -> None:
     [
         ("[", "is not a study in JSON"),
         ('{"name": "x"}', "title is missing"),
+        ('{"name": "x", "contrast": []}', r"contrast is not a known field: did you mean 'contrasts'\?"),
+        (
+            '{"name": "x", "title": "x", "rows": [{"labels": "x"}]}',
+            r"rows\.0\.labels is not a known field: did you mean 'label'\?",
+        ),
+        ('{"name": "x", "model": {"kind": "resnet"}}', r"is a recipe, not a study: train it by reslab train \S+mine"),
         (
             '{"name": "x", "title": "x", "rows": [{"label": "A B", "job": {"kind": "training", "recipe": "r"}}]}',
             "label",

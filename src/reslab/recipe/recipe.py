@@ -464,9 +464,9 @@ NAMES = {"name", "source", "published"}  # fields of a recipe that do not change
 
 
 class Published(Part):
-    """The published test accuracy of this network, from `low` to `high` (equal for a single value).
+    """A published result as a fraction, from `low` to `high` (equal for a single value).
 
-    A run is compared with it; `source` says where the training differed.
+    `source` says where to look it up, and where the training differed from ours.
     """
 
     low: Fraction
@@ -819,6 +819,8 @@ def read_recipe(path: Path | str) -> Recipe:
         raise UserError(f"{path} cannot be read as a recipe: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a recipe in JSON: {error}") from None
+    if isinstance(content, dict) and "rows" in content and "model" not in content:
+        raise UserError(f"{path} is a study, not a recipe: run it by reslab study run {path}")
     return parse_recipe(content, where=str(path))
 
 

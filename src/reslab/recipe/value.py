@@ -3,8 +3,9 @@
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from reslab.errors import show
+from reslab.errors import did_you_mean, show
 from reslab.words import is_text
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -14,6 +15,16 @@ class Part(BaseModel):
     """A frozen piece of a recipe; unknown fields and non-finite numbers are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_only_known_fields(cls, content: Any) -> Any:
+        # Before anything else, since a misspelled field would be reported as a missing one.
+        for name in content if isinstance(content, dict) else ():
+            if name not in cls.model_fields:
+                hint = did_you_mean(str(name), cls.model_fields, otherwise="")
+                raise PydanticCustomError("unknown_field", "{name} is not a known field", {"name": name, "hint": hint})
+        return content
 
     @model_validator(mode="before")
     @classmethod

@@ -112,7 +112,11 @@ def read_study(name: str, *, shipped: dict[str, Study]) -> Study:
     check_kind(name)
     try:
         content = json.loads(Path(name).read_text(encoding="utf-8"))
+        if isinstance(content, dict) and "model" in content and "rows" not in content:
+            raise UserError(f"{name} is a recipe, not a study: train it by reslab train {name}")
         return Study.model_validate(content)
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{name} cannot be read as a study: {error.strerror}") from None
     except ValidationError as error:
