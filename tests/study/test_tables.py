@@ -107,10 +107,30 @@ def test_a_broken_file_gets_a_sentence(tmp_path, text: str, complaint: str) -> N
         find_study(str(tmp_path / "absent.json"))
 
 
+REVERSED = {"low": 0.2, "high": 0.1, "source": "a table"}
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"gradients": ("rely",)}, "there is no row rely"),
+        ({"gradients": ("frozn",)}, r"there is no row frozn: did you mean 'frozen'\?"),
+        ({"contrasts": [{"first": "frozen", "second": "frozen"}]}, "compares frozen with itself: name two rows"),
+        (
+            {
+                "contrasts": [
+                    {"first": "frozen", "second": "lab-resnet32"},
+                    {"first": "lab-resnet32", "second": "frozen"},
+                ]
+            },
+            "two contrasts compare lab-resnet32 and frozen: keep one of them",
+        ),
+        ({"order": (("frozen", 0), ("lab-resnet32", 0), ("frozen", 0))}, "order names seed 0 of frozen twice"),
+        ({"gradients": ("lab-resnet32", "lab-resnet32")}, "gradients names lab-resnet32 twice"),
+        ({"gradients": ("frozen",)}, "gradients names frozen, which teaches new classes"),
+        (
+            {"rows": [{**STUDIES["digits"].rows[0].model_dump(), "published": {"error": REVERSED}}]},
+            "low is 0.2 and high is 0.1: write the smaller end first",
+        ),
         ({"rows": STUDIES["lab"].rows[1:]}, "row frozen teaches lab-resnet32, which is not a row before it"),
         ({"order": (("rely", 0),)}, "there is no row rely"),
         ({"rows": STUDIES["lab"].rows[:1] * 2}, "two rows are called lab-resnet32"),

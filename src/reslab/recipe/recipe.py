@@ -473,6 +473,12 @@ class Published(Part):
     high: Fraction
     source: str
 
+    @model_validator(mode="after")
+    def _low_is_lower(self) -> "Published":
+        if self.low > self.high:
+            raise ValueError(f"low is {self.low:g} and high is {self.high:g}: write the smaller end first")
+        return self
+
 
 class Recipe(Part):
     """Everything that determines a result except the seed: an immutable value, validated on creation.

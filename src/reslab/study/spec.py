@@ -78,7 +78,31 @@ class Study(Part):
         named = {*self.gradients, *(label for each in self.contrasts for label in (each.first, each.second))}
         named |= {label for label, _ in self.order}
         if unknown := sorted(named - known):
-            raise ValueError(f"there is no row {unknown[0]}")
+            raise ValueError(f"there is no row {unknown[0]}: {_hint(unknown[0], sorted(known))}")
+        return self
+
+    @model_validator(mode="after")
+    def _each_contrast_compares_two_rows_once(self) -> "Study":
+        known: set[frozenset[str]] = set()
+        for each in self.contrasts:
+            pair = frozenset((each.first, each.second))
+            if len(pair) == 1:
+                raise ValueError(f"a contrast compares {each.first} with itself: name two rows")
+            if pair in known:
+                raise ValueError(f"two contrasts compare {each.first} and {each.second}: keep one of them")
+            known.add(pair)
+        return self
+
+    @model_validator(mode="after")
+    def _order_and_gradients_can_be_followed(self) -> "Study":
+        for label, seed in self.order:
+            if self.order.count((label, seed)) > 1:
+                raise ValueError(f"order names seed {seed} of {label} twice: keep the earlier one")
+        for label in self.gradients:
+            if self.gradients.count(label) > 1:
+                raise ValueError(f"gradients names {label} twice: keep one of them")
+            if isinstance(pick_row(self, label).job, Teaching):
+                raise ValueError(f"gradients names {label}, which teaches new classes: name rows of the kind training")
         return self
 
 
