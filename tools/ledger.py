@@ -18,7 +18,7 @@ from reslab.runs import Run
 from reslab.runs.files import write_npz
 from reslab.study import STUDIES
 from reslab.study.plan import Job
-from reslab.study.report import METRICS, counted, verdict_words
+from reslab.study.report import METRICS, counted, sample_cell, verdict_words
 from reslab.study.results import MeasuredRun, average_seconds, find_jobs, judge_row, read_runs
 from reslab.study.spec import Metric, Row
 from reslab.study.verdict import Sample
@@ -82,10 +82,9 @@ def percents(*values: float) -> str:
 
 
 def write_sample(sample: Sample | None) -> str:
-    """Write a mean with half its interval, where it has one."""
-    if sample is None:
-        return "–"
-    return percents(sample.mean) + ("" if sample.half_width is None else f" ± {100 * sample.half_width:.2f}")
+    """Write a mean with its interval, as a study's report does."""
+    cell = sample_cell(sample)
+    return f"{cell.text} {cell.aside}".strip()
 
 
 def write_row(row: Row, runs: Sequence[MeasuredRun], sources: list[str]) -> Iterator[str]:

@@ -71,6 +71,13 @@ def interval(low: float, high: float, *, unit: Unit = "percent", decimals: int |
     return f"({write(low, decimals)}{say(joint)}{write(high, decimals)})"
 
 
+def spread(value: float, low: float, high: float, *, unit: Unit = "percent") -> str:
+    """Format an interval as ± half of its width, or by its ends if they are not equally far from the value."""
+    if abs((high - value) - (value - low)) > 1e-9:
+        return interval(low, high, unit=unit)
+    return f"± {decimal(100 * (high - low) / 2, 2)}"
+
+
 def figure(estimate: "Estimate", *, unit: Unit = "percent") -> str:
     """Format an estimate with its interval."""
     return f"{figure_alone(estimate, unit=unit)} {interval(estimate.low, estimate.high, unit=unit)}".strip()

@@ -111,3 +111,20 @@ def test_seeds_that_agree_are_no_surer_than_their_images() -> None:
     assert close.half_width == pytest.approx(0.05)
     assert not close.is_decided
     assert close.further_seeds is None
+
+
+def test_an_interval_ends_where_the_metric_does_and_the_verdict_with_it() -> None:
+    """By hand: the deviation of 0, 0.01 and 0.02 is 0.01, so half the interval is 4.30265 * 0.01 / sqrt(3)."""
+    width = T_975[2] * 0.01 / 3**0.5
+    low, high = Sample((0.0, 0.01, 0.02)), Sample((0.98, 0.99, 1.0))
+    assert low.interval == (0.0, pytest.approx(0.01 + width, rel=1e-5))
+    assert high.interval == (pytest.approx(0.99 - width, rel=1e-5), 1.0)
+    assert Sample((0.07,)).interval is None
+    for sample, at in ((low, 0.01), (high, 0.99)):
+        assert judge(sample, published(at), tolerance=0.026, lower_is_better=True).word == "reproduced"
+        assert judge(sample, published(at), tolerance=0.024, lower_is_better=True).word == "not decided"
+    far = subtract(Sample((0.5, 1.0, 1.0)), Sample((0.0, 0.0, 0.4)))
+    assert far.interval is not None
+    assert far.half_width is not None
+    assert far.interval == (far.value - far.half_width, 1.0)
+    assert subtract(Sample((0.1,)), Sample((0.2, 0.3))).interval is None

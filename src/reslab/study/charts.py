@@ -65,8 +65,9 @@ def _curves(rows: Mapping[str, Sequence[MeasuredRun]], *, kept: str) -> Picture:
             curve = errors.mean(axis=0)
             axes.plot(np.arange(1, shortest + 1), curve, dashes, color=color, lw=1.3, label=label)
             test = sample_of(runs, "error", "test")
-            mean, width = 100 * test.mean, None if test.half_width is None else 100 * test.half_width
-            axes.errorbar(end * (1 + 0.012 * place), mean, yerr=width, color=color, fmt="o", ms=4, capsize=2)
+            mean = 100 * test.mean
+            arms = None if test.interval is None else [[abs(mean - 100 * each)] for each in test.interval]
+            axes.errorbar(end * (1 + 0.012 * place), mean, yerr=arms, color=color, fmt="o", ms=4, capsize=2)
             ends.append(f"{label} {curve[0]:.3g} to {curve[-1]:.3g}, test {mean:.3g}")
         axes.set(xlabel="epoch", ylabel="error (%)", xlim=(0, None), ylim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -19,7 +19,7 @@ from reslab.study.charts import draw
 from reslab.study.results import ContrastResult, Line, Results, average_seconds, read_results
 from reslab.study.spec import LOWER_IS_BETTER, Metric, Study
 from reslab.study.verdict import MOST_SEEDS, Difference, Sample
-from reslab.words import NBSP, between, counted, duration, markdown, percent, points
+from reslab.words import NBSP, between, counted, duration, markdown, percent, points, spread
 
 METRICS: dict[Metric, str] = {"error": "error", "accuracy": "accuracy", "macro_f1": "macro F1"}
 COLUMNS = (
@@ -69,8 +69,9 @@ def _headline(results: Results) -> Iterator[str]:
         )
     yield (
         f"Ours is the mean over seeds, with {results.kept}, ± a {percent(CONFIDENCE, decimals=0)} "
-        "interval of that mean (Student's), at least the standard error due to the number of images; one seed has no "
-        "interval, fewer than three no verdict. Only the evaluation opened the test split."
+        "interval of that mean (Student's), at least the standard error due to the number of images; in parentheses "
+        "if it ends at 0 or 100 %. One seed has no interval, fewer than three no verdict. Only the evaluation opened "
+        "the test split."
     )
     yield (
         f"Reproduced: the whole interval is within {100 * results.study.tolerance:g} points of the published "
@@ -95,16 +96,17 @@ def _seeds_needed(num: int, further: int | None) -> str:
     return f"about {counted(further, 'more seed')}"
 
 
-def _sample_cell(sample: Sample | None) -> Cell:
+def sample_cell(sample: Sample | None) -> Cell:
+    """Write a mean in percent, without the sign, and its interval where it has one."""
     if sample is None:
         return Cell("–")
-    width = sample.half_width
-    return Cell(f"{100 * sample.mean:.2f}", "" if width is None else f"± {100 * width:.2f}")
+    ends = sample.interval
+    return Cell(f"{100 * sample.mean:.2f}", "" if ends is None else spread(sample.mean, *ends))
 
 
 def _difference_cell(difference: Difference) -> Cell:
-    width = difference.half_width
-    return Cell(points(difference.value), "" if width is None else f"± {100 * width:.2f}")
+    ends = difference.interval
+    return Cell(points(difference.value), "" if ends is None else spread(difference.value, *ends, unit="points"))
 
 
 def question_words(question: ContrastResult, *, metric: Metric) -> str:
@@ -128,8 +130,8 @@ def _verdicts(results: Results) -> Table:
             Cell(line.row.label),
             Cell(METRICS[line.metric]),
             Cell(between(line.published.low, line.published.high).replace(f"{NBSP}%", "") if line.published else "–"),
-            _sample_cell(line.test),
-            _sample_cell(line.train),
+            sample_cell(line.test),
+            sample_cell(line.train),
             Cell(str(len(runs))),
             Cell("; ".join(map(duration, average_seconds(runs).values())) or "–"),
             Cell(verdict_words(line)),
@@ -245,7 +247,6 @@ def _csv_row(results: Results, line: Line) -> dict[str, object]:
 
 def _ends(prefix: str, sample: Sample) -> dict[str, object]:
     ends: dict[str, object] = {f"{prefix}mean": round(sample.mean, 6)}
-    if sample.half_width is not None:
-        ends[f"{prefix}low"] = round(sample.mean - sample.half_width, 6)
-        ends[f"{prefix}high"] = round(sample.mean + sample.half_width, 6)
+    if sample.interval is not None:
+        ends |= {f"{prefix}low": round(sample.interval[0], 6), f"{prefix}high": round(sample.interval[1], 6)}
     return ends

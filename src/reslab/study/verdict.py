@@ -3,8 +3,8 @@
 Source: Student's interval for a mean; Welch 1947 for a difference of means with unequal spreads; the verdict is a test
 of equivalence, two one-sided tests (Schuirmann 1987), whose margin is the study's tolerance.
 Differs from them: an interval is never narrower than the standard error due to the number of test images, since
-otherwise seeds that agree by chance would prove anything; and fewer than three seeds decide nothing. The published
-result is taken as it stands; as a rule it is one run without an interval.
+otherwise seeds that agree by chance would prove anything; it ends where a metric does, at 0 and 1; and fewer than three
+seeds decide nothing. The published result is taken as it stands; as a rule it is one run without an interval.
 """
 
 import math
@@ -25,7 +25,10 @@ Word = Literal["reproduced", "better", "worse", "not decided", "scaled", "nothin
 
 @dataclass(frozen=True)
 class Sample:
-    """A metric of several seeds; one seed has no spread. `error` is the standard error due to the number of images."""
+    """A metric in [0, 1] of several seeds; one seed has no spread.
+
+    `error` is the standard error due to the number of images.
+    """
 
     values: tuple[float, ...]
     error: float = 0.0
@@ -42,6 +45,13 @@ class Sample:
     def half_width(self) -> float | None:
         """Half of the mean's interval; None for one seed."""
         return None if self.variance is None else max(self.error, half_width((self.variance, len(self.values))))
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The ends of the mean's interval, as far as the metric can be there; None for one seed."""
+        return (
+            None if (width := self.half_width) is None else (max(0.0, self.mean - width), min(1.0, self.mean + width))
+        )
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,12 @@ class Difference:
     half_width: float | None
     num_seeds: int  # of the row that has fewer
     further_seeds: int | None = None  # of each row, until the interval excludes 0
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The ends of its interval, as far as two metrics can differ; None if a row has only one seed."""
+        width = self.half_width
+        return None if width is None else (max(-1.0, self.value - width), min(1.0, self.value + width))
 
     @property
     def is_decided(self) -> bool:
@@ -89,7 +105,9 @@ def judge(ours: Sample, published: Published, *, tolerance: float, lower_is_bett
     width, spread = ours.half_width, ours.variance
     if width is None or spread is None:
         return RowVerdict("not decided")
-    low, high = published.low - tolerance, published.high + tolerance
+    # No interval crosses an end of the tolerance where the metric has its own end.
+    low = published.low - tolerance if published.low > tolerance else -math.inf
+    high = published.high + tolerance if published.high + tolerance < 1 else math.inf
     # To the nearer end of the tolerated range, from either side.
     distance = min(abs(ours.mean - low), abs(ours.mean - high))
     if width > distance or len(ours.values) < LEAST_SEEDS:
