@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from reslab.recipe.recipe import Recipe
 from reslab.study import STUDIES, Study
 from reslab.study.plan import Job, Machine, StudyOutcome
 
@@ -78,6 +79,31 @@ def test_rows_seeds_and_budget(reslab: Command, untrained: list[str]) -> None:
     assert outcome.out.startswith("Runs done: 0, 2 left out by --budget 5s; next: reslab study")
     found = json.loads(reslab("study", "run", "digits", "--seeds", 1, "--out", "here", "--json").out)
     assert found == {"runs": ["here/relu-0", "here/elu-0"], "left": []}
+
+
+def test_a_report_prints_both_tables_and_gives_their_numbers_as_json(reslab: Command, small_recipe: Recipe) -> None:
+    Path("small.json").write_text(small_recipe.model_dump_json())
+    rows = [
+        {"label": name, "job": {"kind": "training", "recipe": "small.json", "settings": ["epochs=1", *more]}}
+        for name, more in (("all", []), ("two", ["data=digits:1,4@40"]), ("elu", ["model.activation=elu"]))
+    ]
+    contrasts = [{"first": "elu", "second": "all"}, {"first": "two", "second": "all"}]
+    study = {"name": "mine", "title": "Mine", "rows": rows, "contrasts": contrasts, "gradients": []}
+    Path("mine.json").write_text(json.dumps(study))
+    assert reslab("study", "run", "mine.json", "--seeds", "1").code == 0
+    out = reslab("study", "report", "mine.json").out
+    assert "elu minus all" in out
+    assert "not decided: one seed has no interval" in out
+    assert "not comparable: their classes differ" in out
+    assert "digits:1,4@40 (" in out
+    found = json.loads(reslab("study", "report", "mine.json", "--json").out)
+    assert [row["data"] for row in found["rows"]] == ["digits:1,4,7@40", "digits:1,4@40", "digits:1,4,7@40"]
+    values = [row["values"]["0"] for row in found["rows"]]
+    assert [row["mean"] for row in found["rows"]] == values
+    assert [each["difference"] for each in found["contrasts"]] == [pytest.approx(values[2] - values[0], abs=2e-6), None]
+    assert found["contrasts"][1]["not_comparable"] == "their classes differ"
+    for name in ("page", "markdown", "csv", "contrasts_csv"):
+        assert Path(found[name]).is_file()
 
 
 def test_wrong_arguments_get_a_sentence(refuse: Command) -> None:

@@ -9,15 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
 from reslab.errors import UserError
 from reslab.recipe.recipe import EarlyStopping, Published, derive
-from reslab.records import Segment
-from reslab.runs import Run
+from reslab.records import Environment, Estimate, Segment
+from reslab.runs import Predictions, Run
 from reslab.study import Study, verdict
 from reslab.study.charts import draw
+from reslab.study.measured_images import find_measured_images, find_obstacle
 from reslab.study.plan import find_missing, make_jobs
 from reslab.study.report import StudyReport, write_study_report
 from reslab.study.results import average_seconds, judge_row, read_results
@@ -49,6 +51,12 @@ def scale_down(out: Path) -> None:
         path.write_text(json.dumps(content))
 
 
+def with_other_test_images(environment: Environment) -> Environment:
+    data = environment.data
+    moved = tuple(each.model_copy(update={"fingerprint": "0" * 64}) if each.split == "test" else each for each in data)
+    return environment.model_copy(update={"data": moved})
+
+
 def test_the_table_has_the_figures_of_the_runs(ran: Path, written: StudyReport) -> None:
     lines = read_csv(written)
     assert list(lines) == [("relu", "error"), ("elu", "error"), ("taught", "macro_f1"), ("taught", "error")]
@@ -56,17 +64,88 @@ def test_the_table_has_the_figures_of_the_runs(ran: Path, written: StudyReport) 
         line, values = lines[row, "error"], [error(ran, f"{row}-{seed}") for seed in (0, 1)]
         mean, half = sum(values) / 2, 12.7062 * abs(values[0] - values[1]) / 2  # sd / sqrt(2) is half the distance
         assert float(line["mean"]) == pytest.approx(mean, abs=1e-6)
-        assert float(line["low"]) == pytest.approx(mean - half, abs=1e-5)
-        assert float(line["high"]) == pytest.approx(mean + half, abs=1e-5)
+        assert float(line["low"]) == pytest.approx(max(mean - half, 0), abs=1e-5)
+        assert float(line["high"]) == pytest.approx(min(mean + half, 1), abs=1e-5)
         trained = [error(ran, f"{row}-{seed}", "train") for seed in (0, 1)]
         assert float(line["train_mean"]) == pytest.approx(sum(trained) / 2, abs=1e-6)
-        assert [float(value) for value in line["values"].split()] == pytest.approx(values, rel=1e-5)
+        assert line["values"] == "; ".join(f"{seed}={round(value, 6)}" for seed, value in enumerate(values))
         assert line["seeds"] == "2"
+        assert (line["data"], line["test_images"]) == ("digits:1,4,7@40", "108")
     macro_f1 = [Run.open(ran / f"taught-{seed}").evaluation.splits["test"].macro_f1.value for seed in (0, 1)]
     assert float(lines["taught", "macro_f1"]["mean"]) == pytest.approx(sum(macro_f1) / 2, abs=1e-6)
     assert lines["elu", "error"]["verdict"] == "nothing published"
     assert lines["elu", "error"]["published_low"] == ""
     assert lines["relu", "error"]["source"] == "the tests"
+
+
+def test_an_interval_that_ends_at_0_is_printed_by_its_ends(study: Study, copied: Path) -> None:
+    for seed, value in ((0, 0.99), (1, 0.97)):
+        run = Run.open(copied / f"relu-{seed}")
+        test = run.evaluation.splits["test"]
+        better = test.model_copy(update={"accuracy": Estimate(value=value, low=value - 0.01, high=1.0)})
+        splits = {**run.evaluation.splits, "test": better}
+        run.write_evaluation(run.evaluation.model_copy(update={"splits": splits}))
+    written = write_study_report(study, runs=copied)
+    line = read_csv(written)["relu", "error"]
+    assert float(line["low"]) == 0
+    assert float(line["high"]) == pytest.approx(0.02 + 12.7062 * 0.01, abs=1e-5)
+    assert "| error | 10.00 | 2.00 (0.00–14.71) |" in written.markdown.read_text(encoding="utf-8")
+
+
+def test_contrasts_are_among_the_numbers(study: Study, ran: Path, written: StudyReport) -> None:
+    assert written.contrasts_csv is not None
+    with written.contrasts_csv.open(newline="", encoding="utf-8-sig") as file:
+        (line,) = csv.DictReader(file)
+    values = {row: [error(ran, f"{row}-{seed}") for seed in (0, 1)] for row in ("relu", "elu")}
+    assert (line["first"], line["second"], line["first_seeds"], line["metric"]) == ("elu", "relu", "2", "error")
+    difference = sum(values["elu"]) / 2 - sum(values["relu"]) / 2
+    assert float(line["difference"]) == pytest.approx(difference, abs=1e-6)
+    assert float(line["low"]) <= difference <= float(line["high"])
+    assert line["train_difference"]
+    assert line["better"] == line["not_comparable"] == ""
+    (numbers,) = written.differences
+    assert numbers["difference"] == float(line["difference"])
+    assert numbers["better"] is None
+    assert written.figures[0]["values"] == {"0": round(values["relu"][0], 6), "1": round(values["relu"][1], 6)}
+
+
+def test_rows_with_other_test_images_or_classes_are_not_compared(
+    make_study: Callable[..., Study], study: Study, copied: Path
+) -> None:
+    """The lesson adds a class. Then one row was tested on other images; then on the same, read at another size."""
+    contrasts = ({"first": "taught", "second": "relu"}, {"first": "elu", "second": "relu"})
+    asked = make_study(contrasts=contrasts)
+    written = write_study_report(asked, runs=copied)
+    page, markdown = written.page.read_text(encoding="utf-8"), written.markdown.read_text(encoding="utf-8")
+    assert "| taught minus relu | – | – | not comparable: their classes differ |" in markdown
+    assert "Rows differ in their data" in page
+    assert "| relu | digits:1,4,7@40 (108) | error | " in markdown
+    assert re.search(r"\| taught \| digits:1,4,7@40\+digits:0@20 \(\d+\) \| ", markdown)
+    assert [each["not_comparable"] for each in written.differences] == ["their classes differ", None]
+
+    run = Run.open(copied / "elu-0")
+    run.write_environment(with_other_test_images(run.environment))
+    relu, elu = (find_measured_images(Run.open(copied / name)) for name in ("relu-0", "elu-0"))
+    assert find_obstacle(relu, replace(elu, expression="digits:1,4,7@41")) == "their test images differ"
+    assert find_obstacle(relu, replace(elu, num_images=90)) == "they have 108 and 90 test images"
+    assert find_obstacle(relu, replace(elu, reading=(16, *elu.reading[1:]))) is None
+
+
+@pytest.mark.parametrize(("changed", "obstacle"), [(None, None), ("digests", True), ("labels", True)])
+def test_pictures_of_own_files_are_compared_whatever_the_size_at_which_they_were_read(
+    study: Study, copied: Path, changed: str | None, obstacle: bool | None
+) -> None:
+    """Also in another order of the files."""
+    digests = np.arange(1, 109, dtype=np.uint64)
+    for name, order in (("relu-0", slice(None)), ("elu-0", slice(None, None, -1))):
+        run = Run.open(copied / name)
+        logits, labels = run.read_predictions("test")
+        run.write_digests("test", digests[order] + np.uint64(name == "elu-0" and changed == "digests"))
+        labels = labels[order] if name == "relu-0" or changed != "labels" else 2 - labels[order]
+        run.write_predictions("test", Predictions(logits, labels))
+    Run.open(copied / "elu-0").write_environment(with_other_test_images(Run.open(copied / "elu-0").environment))
+    relu, elu = (find_measured_images(Run.open(copied / name)) for name in ("relu-0", "elu-0"))
+    assert (find_obstacle(relu, elu) == "their test images or labels differ") == bool(obstacle)
 
 
 def test_page_and_markdown_say_the_same(written: StudyReport) -> None:
@@ -76,7 +155,7 @@ def test_page_and_markdown_say_the_same(written: StudyReport) -> None:
         assert f"| {' | '.join(words)} |" in markdown
         for cell in row:
             assert cell.text in page
-    assert re.search(rf"\| relu \| error \| 10\.00 \| {NUMBER} ± {NUMBER} \| ", markdown)
+    assert re.search(rf"\| relu \| .+ \| error \| 10\.00 \| {NUMBER} (± {NUMBER}|\({NUMBER}–{NUMBER}\)) \| ", markdown)
     assert re.search(rf"\| elu minus relu \| [−+]?{NUMBER} ± {NUMBER} \|", markdown)
     assert "6 finished runs of 3 rows." in page
     assert "Scaled down" not in page
@@ -104,7 +183,7 @@ def test_a_verdict_follows_the_figures(study: Study, ran: Path, monkeypatch: pyt
     assert test.error == pytest.approx((mean * (1 - mean) / images) ** 0.5, rel=0.4)
     assert read_results(study, out=ran).lines[0].verdict.further_seeds != 0
     monkeypatch.setattr(verdict, "LEAST_SEEDS", 2)
-    for shift, word in ((0, "reproduced"), (-4, "worse"), (4, "better"), (0.9, "not decided")):
+    for shift, word in ((0, "reproduced"), (-4, "worse"), (4, "better"), (-0.9, "not decided")):
         value = mean + shift * half
         figure = Published.model_construct(low=value, high=value, source="the tests")
         row = study.rows[0].model_copy(update={"published": {"error": figure}})
@@ -148,15 +227,17 @@ def test_the_plot_and_the_table_have_the_same_intervals(
 ) -> None:
     """Also where two seeds agree: then the number of images sets the width."""
     drawn: list[Any] = []
-    monkeypatch.setattr(Axes, "errorbar", lambda self, x, y, *, yerr, **looks: drawn.append((y, yerr)))
+    monkeypatch.setattr(
+        Axes, "errorbar", lambda self, x, y, *, yerr, **looks: drawn.append((y - yerr[0][0], y + yerr[1][0]))
+    )
     results = read_results(study, out=ran)
     runs = {label: runs[:1] * 2 for label, runs in results.runs.items()}
     draw(replace(results, runs=runs))
-    for (mean, width), (label, found) in zip(drawn, runs.items(), strict=True):
+    for ends, (label, found) in zip(drawn, runs.items(), strict=True):
         line = judge_row(study, pick_row(study, label), "error", found, scaled=False)
         assert line.test is not None
-        assert line.test.half_width
-        assert (mean, width) == (pytest.approx(100 * line.test.mean), pytest.approx(100 * line.test.half_width))
+        assert line.test.interval is not None
+        assert ends == pytest.approx([100 * each for each in line.test.interval])
 
 
 def test_whose_weights_are_measured_is_said_of_rows_that_stop_early(study: Study, ran: Path) -> None:
@@ -201,7 +282,7 @@ def test_the_time_of_runs_on_different_machines_is_not_averaged(study: Study, co
     assert {len(average_seconds(runs)) for runs in results.runs.values()} == {1, 2}
     assert list(average_seconds(results.runs["relu"]).values()) == [each.seconds for each in results.runs["relu"]]
     line = read_csv(write_study_report(study, runs=copied))["relu", "error"]
-    assert len(line["seconds"].split()) == 2
+    assert re.fullmatch(r".+, cpu, 1 thread.*=\d+\.\d; another one, cpu, 1 thread.*=\d+\.\d", line["seconds"])
 
 
 def test_a_run_that_moved_names_every_machine(study: Study, copied: Path) -> None:
@@ -216,9 +297,7 @@ def test_a_run_that_moved_names_every_machine(study: Study, copied: Path) -> Non
 
 def test_runs_on_other_test_images_have_no_table(study: Study, copied: Path) -> None:
     run = Run.open(copied / "elu-1")
-    data = run.environment.data
-    moved = tuple(each.model_copy(update={"fingerprint": "0" * 64}) if each.split == "test" else each for each in data)
-    run.write_environment(run.environment.model_copy(update={"data": moved}))
+    run.write_environment(with_other_test_images(run.environment))
     complaint = r"relu-0 and \S+elu-1 were tested on different images of digits\S+ \(fingerprints \w{12}… and 0{12}…\)"
     with pytest.raises(UserError, match=complaint):
         write_study_report(study, runs=copied)

@@ -114,13 +114,19 @@ def report(
     from reslab.cli.show import echo, print_json, print_table
     from reslab.study import find_study
     from reslab.study.report import write_study_report
+    from reslab.words import listing
 
     study = find_study(name)
     folder = runs or Path("runs") / study.name
     written = write_study_report(study, runs=folder, out=out)
+    files = {name: getattr(written, name) for name in ("page", "markdown", "csv", "contrasts_csv")}
     if json:
-        print_json({"page": str(written.page), "markdown": str(written.markdown), "csv": str(written.csv)})
+        paths = {name: None if path is None else str(path) for name, path in files.items()}
+        print_json(paths | {"rows": written.figures, "contrasts": written.differences})
         return
-    rows = [[f"{cell.text} {cell.aside}".strip() for cell in row] for row in written.verdicts.rows]
-    print_table(study.title, written.verdicts.header, rows)
-    echo(f"Report: {written.page} (open it in a browser); also {written.markdown} and {written.csv}")
+    for title, table in ((study.title, written.verdicts), ("Rows against each other", written.contrasts)):
+        if table.rows:
+            rows = [[f"{cell.text} {cell.aside}".strip() for cell in row] for row in table.rows]
+            print_table(title, table.header, rows)
+    others = [str(path) for path in (written.markdown, written.csv, written.contrasts_csv) if path is not None]
+    echo(f"Report: {written.page} (open it in a browser); also {listing(others)}")

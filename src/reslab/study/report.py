@@ -1,7 +1,5 @@
 """A study's report: one HTML page that opens offline, the same in Markdown, and the numbers as CSV."""
 
-import csv
-import io
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -14,31 +12,32 @@ from reslab.report.facts import device_words
 from reslab.report.pictures import Picture
 from reslab.report.tables import Cell, Table
 from reslab.runs import make_folder, write_bytes
-from reslab.runs.files import plain_cell
 from reslab.study.charts import draw
+from reslab.study.measured_images import MeasuredImages
+from reslab.study.numbers import DIFFERENCES, FIGURES, Numbers, differences_of, figures_of, write_csv
 from reslab.study.results import ContrastResult, Line, Results, average_seconds, read_results
-from reslab.study.spec import LOWER_IS_BETTER, Metric, Study
+from reslab.study.spec import Metric, Study
 from reslab.study.verdict import MOST_SEEDS, Difference, Sample
 from reslab.words import NBSP, between, counted, duration, markdown, percent, points, spread
 
 METRICS: dict[Metric, str] = {"error": "error", "accuracy": "accuracy", "macro_f1": "macro F1"}
-COLUMNS = (
-    *("study", "epochs_scale", "row", "metric", "published_low", "published_high", "source", "seeds", "mean", "low"),
-    *("high", "train_mean", "train_low", "train_high", "verdict", "further_seeds", "values", "seconds"),
-)
 
 
 class StudyReport(NamedTuple):
-    """The files of a report, and its main table."""
+    """The files of a report, its two tables, and their numbers: a dictionary for each row, as in the CSV files."""
 
     page: Path
     markdown: Path
     csv: Path
+    contrasts_csv: Path | None  # if the study has contrasts
     verdicts: Table
+    contrasts: Table
+    figures: list[Numbers]
+    differences: list[Numbers]
 
 
 def write_study_report(study: Study, *, runs: Path, out: Path | None = None) -> StudyReport:
-    """Write `report.html`, `report.md`, `report.csv` and the plots of a study into `out`, by default next to its runs.
+    """Write the page, `report.md`, `report.csv`, `contrasts.csv` and the plots into `out`, by default next to the runs.
 
     Raises: UserError if `runs` is not the study's folder or no run is finished; Failure if the disk refuses.
     """
@@ -48,10 +47,21 @@ def write_study_report(study: Study, *, runs: Path, out: Path | None = None) -> 
     make_folder(folder)
     for picture in pictures:
         write_bytes(folder / f"{picture.name}.png", picture.png)
-    written = StudyReport(folder / "report.html", folder / "report.md", folder / "report.csv", _verdicts(results))
+    written = StudyReport(
+        folder / "report.html",
+        folder / "report.md",
+        folder / "report.csv",
+        folder / "contrasts.csv" if study.contrasts else None,
+        _verdicts(results),
+        _questions(results),
+        [figures_of(results, line) for line in results.lines],
+        [differences_of(results, question) for question in results.questions],
+    )
     write_bytes(written.page, _html(results, pictures).encode())
     write_bytes(written.markdown, _markdown(results, pictures).encode())
-    write_bytes(written.csv, _csv(results).encode("utf-8-sig"))
+    write_bytes(written.csv, write_csv(FIGURES, written.figures))
+    if written.contrasts_csv is not None:
+        write_bytes(written.contrasts_csv, write_csv(DIFFERENCES, written.differences))
     return written
 
 
@@ -73,6 +83,11 @@ def _headline(results: Results) -> Iterator[str]:
         "if it ends at 0 or 100 %. One seed has no interval, fewer than three no verdict. Only the evaluation opened "
         "the test split."
     )
+    if results.data_differ:
+        yield (
+            "Rows differ in their data, which the table names: a published result has to be one on the data of its "
+            "row, and rows tested on different images or classes are not compared with each other."
+        )
     yield (
         f"Reproduced: the whole interval is within {100 * results.study.tolerance:g} points of the published "
         "result; better or worse: all of it is outside; otherwise the seeds do not decide. Published results are taken "
@@ -104,19 +119,23 @@ def sample_cell(sample: Sample | None) -> Cell:
     return Cell(f"{100 * sample.mean:.2f}", "" if ends is None else spread(sample.mean, *ends))
 
 
-def _difference_cell(difference: Difference) -> Cell:
+def _difference_cell(difference: Difference | None) -> Cell:
+    if difference is None:
+        return Cell("–")
     ends = difference.interval
     return Cell(points(difference.value), "" if ends is None else spread(difference.value, *ends, unit="points"))
 
 
 def question_words(question: ContrastResult, *, metric: Metric) -> str:
-    """Say whether the test metrics of two rows differ."""
-    difference, first, second = question.test, question.contrast.first, question.contrast.second
-    if not difference.is_decided:
-        needed = _seeds_needed(difference.num_seeds, difference.further_seeds)
-        return f"not decided: {needed}{' of each' if difference.further_seeds else ''}"
-    is_better = (difference.value < 0) == (metric in LOWER_IS_BETTER)
-    return f"{first if is_better else second} is better"
+    """Say whether the test metrics of two rows differ, or why they cannot be compared."""
+    difference = question.test
+    if difference is None:
+        return f"not comparable: {question.obstacle}"
+    better = question.better_of(metric)
+    if better is not None:
+        return f"{better} is better"
+    needed = _seeds_needed(difference.num_seeds, difference.further_seeds)
+    return f"not decided: {needed}{' of each' if difference.further_seeds else ''}"
 
 
 # ---- tables
@@ -128,6 +147,7 @@ def _verdicts(results: Results) -> Table:
         runs = results.runs[line.row.label]
         cells = (
             Cell(line.row.label),
+            *([_data_cell(results.tested_on.get(line.row.label))] if results.data_differ else []),
             Cell(METRICS[line.metric]),
             Cell(between(line.published.low, line.published.high).replace(f"{NBSP}%", "") if line.published else "–"),
             sample_cell(line.test),
@@ -137,8 +157,13 @@ def _verdicts(results: Results) -> Table:
             Cell(verdict_words(line)),
         )
         rows.append(cells)
-    header = ("Row", "Metric", "Published, %", "Ours, test, %", "Ours, training, %", "Seeds", "Time per run", "Verdict")
-    return Table(header, tuple(rows), num_text_columns=2)
+    data = ("Data (test images)",) if results.data_differ else ()
+    figures = ("Published, %", "Ours, test, %", "Ours, training, %", "Seeds", "Time per run", "Verdict")
+    return Table(("Row", *data, "Metric", *figures), tuple(rows), num_text_columns=2 + len(data))
+
+
+def _data_cell(tested_on: MeasuredImages | None) -> Cell:
+    return Cell("–") if tested_on is None else Cell(tested_on.expression, f"({tested_on.num_images:,})")
 
 
 def _questions(results: Results) -> Table:
@@ -214,39 +239,3 @@ def _markdown_table(table: Table) -> str:
     lines = [table.header, tuple("---" for _ in table.header)]
     lines += [tuple(f"{cell.text} {cell.aside}".strip() for cell in row) for row in table.rows]
     return "\n".join(f"| {' | '.join(map(markdown, line))} |" for line in lines)
-
-
-def _csv(results: Results) -> str:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    for line in results.lines:
-        writer.writerow(_csv_row(results, line))
-    return buffer.getvalue()
-
-
-def _csv_row(results: Results, line: Line) -> dict[str, object]:
-    row: dict[str, object] = {
-        "study": plain_cell(results.study.name),
-        "epochs_scale": results.scale,
-        "row": plain_cell(line.row.label),
-        "metric": line.metric,
-        "seeds": len(results.runs[line.row.label]),
-        "verdict": line.verdict.word,
-        "further_seeds": line.verdict.further_seeds if line.verdict.further_seeds is not None else "",
-    }
-    if line.published:
-        row |= {"published_low": line.published.low, "published_high": line.published.high}
-        row["source"] = plain_cell(line.published.source)
-    if line.test and line.train:
-        row |= _ends("", line.test) | _ends("train_", line.train)
-        row["values"] = " ".join(f"{value:.6g}" for value in line.test.values)
-        row["seconds"] = " ".join(f"{each:.1f}" for each in average_seconds(results.runs[line.row.label]).values())
-    return row
-
-
-def _ends(prefix: str, sample: Sample) -> dict[str, object]:
-    ends: dict[str, object] = {f"{prefix}mean": round(sample.mean, 6)}
-    if sample.interval is not None:
-        ends |= {f"{prefix}low": round(sample.interval[0], 6), f"{prefix}high": round(sample.interval[1], 6)}
-    return ends

@@ -13,6 +13,7 @@ from reslab.records import Environment, Epoch, Estimate, Figures, SplitName
 from reslab.report.facts import device_words
 from reslab.runs import Run
 from reslab.study.folder import read_begun, read_gradients
+from reslab.study.measured_images import MeasuredImages, check_same_images, find_measured_images, find_obstacle
 from reslab.study.plan import Job, check_folder, make_job, recipe_of
 from reslab.study.spec import LOWER_IS_BETTER, Contrast, Metric, Row, Study, Teaching
 from reslab.study.verdict import Difference, RowVerdict, Sample, judge, subtract
@@ -28,6 +29,7 @@ class MeasuredRun:
     log: list[Epoch]
     environment: Environment
     figures: dict[SplitName, Figures]
+    tested_on: MeasuredImages
 
     @property
     def seconds(self) -> float:
@@ -68,11 +70,19 @@ class Line:
 
 @dataclass(frozen=True)
 class ContrastResult:
-    """A contrast whose rows have both run: the differences of their means on both splits."""
+    """A contrast whose rows have both run: the differences of their means on both splits, or why there are none."""
 
     contrast: Contrast
-    test: Difference
-    train: Difference
+    test: Difference | None
+    train: Difference | None
+    obstacle: str | None = None
+
+    def better_of(self, metric: Metric) -> str | None:
+        """Return the row whose test metric is better; None if that is not decided."""
+        if self.test is None or not self.test.is_decided:
+            return None
+        first_is_better = (self.test.value < 0) == (metric in LOWER_IS_BETTER)
+        return self.contrast.first if first_is_better else self.contrast.second
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,16 @@ class Results:
     @property
     def num_runs(self) -> int:
         return sum(map(len, self.runs.values()))
+
+    @property
+    def tested_on(self) -> dict[str, MeasuredImages]:
+        """What the rows that have run were tested on."""
+        return {label: runs[0].tested_on for label, runs in self.runs.items() if runs}
+
+    @property
+    def data_differ(self) -> bool:
+        """Whether rows were trained and tested on different data."""
+        return len({each.expression for each in self.tested_on.values()}) > 1
 
     @property
     def kept(self) -> str:
@@ -112,7 +132,7 @@ def read_results(study: Study, *, out: Path) -> Results:
     num_unfinished = sum(map(len, jobs.values())) - sum(map(len, runs.values()))
     if not any(runs.values()):
         raise UserError(f"{out} has no finished run yet: run reslab study run {study.name} --out {out}")
-    _check_images([run for row in runs.values() for run in row])
+    check_same_images([run.tested_on for row in runs.values() for run in row])
     lines = [
         judge_row(study, row, metric, runs[row.label], scaled=begun.epochs_scale < 1)
         for row in study.rows
@@ -155,24 +175,8 @@ def average_seconds(runs: Sequence[MeasuredRun]) -> dict[str, float]:
 
 
 def _read_run(seed: int, run: Run) -> MeasuredRun:
-    return MeasuredRun(seed, run.path, run.recipe, run.log, run.environment, dict(run.evaluation.splits))
-
-
-def _check_images(runs: Sequence[MeasuredRun]) -> None:
-    """Raises: UserError if two runs were tested on different images of one data expression."""
-    first: dict[tuple[object, ...], tuple[MeasuredRun, str]] = {}
-    for run in runs:
-        test = next((data for data in run.environment.data if data.split == "test"), None)
-        if test is None:
-            continue
-        recipe = run.recipe
-        source = (recipe.data, recipe.image_size, recipe.resize, recipe.channels, recipe.white, recipe.stream)
-        other, fingerprint = first.setdefault(source, (run, test.fingerprint))
-        if fingerprint != test.fingerprint:
-            raise UserError(
-                f"{other.path} and {run.path} were tested on different images of {run.recipe.data} (fingerprints "
-                f"{fingerprint[:12]}… and {test.fingerprint[:12]}…): delete one of them and run the study again"
-            )
+    figures, tested_on = dict(run.evaluation.splits), find_measured_images(run)
+    return MeasuredRun(seed, run.path, run.recipe, run.log, run.environment, figures, tested_on)
 
 
 def judge_row(study: Study, row: Row, metric: Metric, runs: Sequence[MeasuredRun], *, scaled: bool) -> Line:
@@ -201,4 +205,7 @@ def _question(study: Study, contrast: Contrast, runs: dict[str, list[MeasuredRun
         first, second = (sample_of(runs[label], study.metric, split) for label in (contrast.first, contrast.second))
         return subtract(first, second)
 
+    obstacle = find_obstacle(runs[contrast.first][0].tested_on, runs[contrast.second][0].tested_on)
+    if obstacle is not None:
+        return ContrastResult(contrast, None, None, obstacle)
     return ContrastResult(contrast, difference("test"), difference("train"))
