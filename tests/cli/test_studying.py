@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from reslab.recipe.recipe import Recipe
+from reslab.runs import Run
 from reslab.study import STUDIES, Study
 from reslab.study.plan import Job, Machine, StudyOutcome
 
@@ -78,7 +79,7 @@ def test_rows_seeds_and_budget(reslab: Command, untrained: list[str]) -> None:
     outcome = reslab("study", "run", "digits", "--seeds", 1, "--budget", "5s", "--out", "here")
     assert outcome.out.startswith("Runs done: 0, 2 left out by --budget 5s; next: reslab study")
     found = json.loads(reslab("study", "run", "digits", "--seeds", 1, "--out", "here", "--json").out)
-    assert found == {"runs": ["here/relu-0", "here/elu-0"], "left": []}
+    assert found == {"runs": ["here/relu-0", "here/elu-0"], "left": [], "elsewhere": []}
 
 
 def test_a_report_prints_both_tables_and_gives_their_numbers_as_json(reslab: Command, small_recipe: Recipe) -> None:
@@ -104,6 +105,15 @@ def test_a_report_prints_both_tables_and_gives_their_numbers_as_json(reslab: Com
     assert found["contrasts"][1]["not_comparable"] == "their classes differ"
     for name in ("page", "markdown", "csv", "contrasts_csv"):
         assert Path(found[name]).is_file()
+
+
+def test_runs_of_another_process_are_left_to_it(reslab: Command, untrained: list[str]) -> None:
+    Path("runs/digits/relu-0").mkdir(parents=True)
+    with Run("runs/digits/relu-0").locked():
+        outcome = reslab("study", "run", "digits", "--seeds", 1)
+    assert (outcome.code, untrained) == (0, ["elu-0"])
+    assert outcome.out.startswith("Runs done: 1, 1 left to another process; next: reslab study report digits")
+    assert "relu-0: another process is doing it, so it is left to that one" in outcome.err
 
 
 def test_wrong_arguments_get_a_sentence(refuse: Command) -> None:

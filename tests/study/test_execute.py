@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -217,6 +218,46 @@ def test_a_run_that_fails_is_named_and_the_others_are_done(
         run_study(study, out=tmp_path, say=said.append)
     assert done == ["elu-0", "relu-1", "elu-1", "taught-1"]  # all but what is taught to it
     assert f"relu-0: failed, {reason}" in said
+
+
+def test_what_another_process_does_is_left_to_it_and_to_what_it_teaches_next(study: Study, copied: Path) -> None:
+    """Also where that process has begun it since this one looked for locks, or has done it since it began."""
+    for name in ("relu-1", "taught-1"):
+        (copied / name / "model.safetensors").unlink()
+        (copied / name / "evaluation.json").unlink()
+    said: list[str] = []
+    with Run(copied / "relu-1").locked():
+        outcome = run_study(study, out=copied, say=said.append)
+    assert (outcome.done, outcome.left) == ((), ())
+    assert [job.out.name for job in outcome.elsewhere] == ["relu-1", "taught-1"]
+    assert said[-2:] == [
+        "relu-1: another process is doing it, so it is left to that one",
+        "taught-1: another process is training relu-1, so it is left to that one",
+    ]
+
+
+def test_of_two_that_begin_a_run_at_once_one_leaves_it_to_the_other(
+    study: Study, ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reslab.study.execute.estimate", lambda jobs, **options: [1.0 for _ in jobs])
+    with ExitStack() as others:
+
+        def lose(job: Job, machine: Machine) -> None:
+            """Find the first run begun by another process, and that it does the second one in the meantime."""
+            if job.out.name == "relu-0":
+                job.out.mkdir()
+                others.enter_context(Run(job.out).locked())
+                shutil.copytree(ran / "elu-0", tmp_path / "elu-0")
+            raise UserError("another process works on it")
+
+        monkeypatch.setattr("reslab.study.execute.do", lose)
+        said: list[str] = []
+        outcome = run_study(study, out=tmp_path, rows=["relu", "elu"], seeds=1, say=said.append)
+    assert [job.out.name for job in outcome.elsewhere] == ["relu-0", "elu-0"]
+    assert said[-2:] == [
+        "relu-0: another process is doing it, so it is left to that one",
+        "elu-0: another process has done it",
+    ]
 
 
 def test_an_error_that_nobody_expected_is_one_runs_too() -> None:

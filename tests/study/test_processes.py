@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -181,6 +182,22 @@ def test_a_run_that_fails_is_named_and_the_others_are_done(study: Study, tmp_pat
         run_study(study, out=tmp_path, workers=TWO)
     ended = {path.parent.name for path in tmp_path.glob("*/ended")}
     assert ended == {"elu-0", "elu-1", "relu-1", "taught-1"}  # all but what is taught to it
+
+
+@pytest.mark.usefixtures("pretended")
+def test_a_run_of_another_process_and_its_lesson_are_left_to_that_one(study: Study, tmp_path: Path) -> None:
+    """It holds one run from the beginning, and takes another away from a worker that has just begun it."""
+    (tmp_path / "how").write_text("fail elu-0")
+    (tmp_path / "relu-0").mkdir()
+    with Run(tmp_path / "relu-0").locked(), ExitStack() as others:
+
+        def take(line: str) -> None:
+            if line == "elu-0: the loss is not finite":
+                others.enter_context(Run(tmp_path / "elu-0").locked())
+
+        outcome = run_study(study, out=tmp_path, workers=Workers(1, threads=1), say=take)
+    assert [job.out.name for job in outcome.elsewhere] == ["relu-0", "elu-0", "taught-0"]
+    assert [job.out.name for job in outcome.done] == ["relu-1", "elu-1", "taught-1"]
 
 
 @pytest.mark.usefixtures("pretended")

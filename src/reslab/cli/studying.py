@@ -90,9 +90,12 @@ def run(
         say=lambda line: echo(line, err=True),
     )
     if json:
-        print_json({"runs": [str(job.out) for job in done.done], "left": [str(job.out) for job in done.left]})
+        runs = {"runs": done.done, "left": done.left, "elsewhere": done.elsewhere}
+        print_json({name: [str(job.out) for job in jobs] for name, jobs in runs.items()})
         return
-    left = f", {len(done.left)} left out by --budget {budget}" if done.left else ""
+    why = f"out by --budget {budget}" if budget else "until their bases are finished"
+    left = f", {len(done.left)} left {why}" if done.left else ""
+    left += f", {len(done.elsewhere)} left to another process" if done.elsewhere else ""
     echo(f"Runs done: {len(done.done)}{left}; next: reslab study report {name} --runs {folder}")
 
 

@@ -22,7 +22,7 @@ from reslab.errors import Failure, UserError, extra
 from reslab.machine.launch import set_up_threads
 from reslab.machine.signals import listen_for_stop
 from reslab.runs import Run
-from reslab.study.plan import FAILURES, Ended, Job, Lesson, Machine, Saved, Say, StudyOutcome, conclude
+from reslab.study.plan import FAILURES, Ended, Job, Lesson, Machine, Saved, Say, StudyOutcome, conclude, find_elsewhere
 from reslab.study.storage import Storage
 
 RETRIES: Final = 10  # a run that has crashed this many workers will crash the next one too
@@ -113,7 +113,7 @@ def _work(job: Job, order: _Order, base: Ended | None) -> Ended:
         with _near(job, order.storage) as (near, saved):
             order.action(near, order.machine, saved=saved)
     except FAILURES as error:
-        return Ended.by(error)
+        return find_elsewhere(job) or Ended.by(error)
     return Ended("done")
 
 

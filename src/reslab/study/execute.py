@@ -26,6 +26,7 @@ from reslab.study.plan import (
     StudyOutcome,
     check_folder,
     conclude,
+    find_elsewhere,
     find_missing,
     make_jobs,
 )
@@ -52,7 +53,7 @@ def run_study(
 ) -> StudyOutcome:
     """Report what the missing runs of a study cost, then do them; with a `budget` in seconds, those that fit into it.
 
-    With `workers` or a `cluster`, several are done at a time.
+    Runs that another process is doing are left to it. With `workers` or a `cluster`, several are done at a time.
     Raises: UserError if the study, its recipes or `out` do not allow it; Failure naming the runs that failed once all
     others are done, or if interrupted; the same call then resumes.
     """
@@ -83,6 +84,10 @@ def _do_all(
     began = time.monotonic()
     ended: dict[Path, Ended] = {}
     for job, cost in zip(jobs, costs, strict=True):
+        if (other := find_elsewhere(job)) is not None:
+            ended[job.out.resolve()] = other
+            say(f"{job.out.name}: {other.reason}")
+            continue
         fits = budget is None or time.monotonic() - began + cost <= budget
         if not fits or (isinstance(job.task, Lesson) and not Run(job.task.base).is_finished):
             continue
@@ -92,8 +97,9 @@ def _do_all(
         except Stopped as error:
             raise Failure(f"{job.out.name}: {error}; the same command resumes the study") from None
         except FAILURES as error:
-            ended[job.out.resolve()] = failed = Ended.by(error)
-            say(f"{job.out.name}: failed, {failed.reason}")
+            # It may have begun the run at the same moment.
+            ended[job.out.resolve()] = result = find_elsewhere(job) or Ended.by(error)
+            say(f"{job.out.name}: {'failed, ' if result.word == 'failed' else ''}{result.reason}")
         else:
             ended[job.out.resolve()] = Ended("done")
     return conclude(jobs, ended)

@@ -75,10 +75,11 @@ class Job:
 
 @dataclass(frozen=True)
 class StudyOutcome:
-    """The runs that were done now, and those that the budget left out."""
+    """The runs that were done now, those that the budget left out, and those left to another process."""
 
     done: tuple[Job, ...]
     left: tuple[Job, ...]
+    elsewhere: tuple[Job, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,9 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run has ended."""
+    """How a run has ended here; `elsewhere` if another process does it, or has done it."""
 
-    word: Literal["done", "left", "failed"]
+    word: Literal["done", "left", "failed", "elsewhere"]
     reason: str = ""
 
     @staticmethod
@@ -111,6 +112,19 @@ class Ended:
         """Return that it has failed by an error; PyTorch's go on for lines."""
         words = str(error).strip().partition("\n")[0]
         return Ended("failed", words or type(error).__name__)
+
+
+def find_elsewhere(job: Job) -> Ended | None:
+    """Say if another process does a job that was missing, or has done it; None if it does not, or that is unknown."""
+    run = Run(job.out)
+    if job.is_measured and run.is_finished:
+        return Ended("elsewhere", "another process has done it")
+    if run.is_locked:
+        return Ended("elsewhere", "another process is doing it, so it is left to that one")
+    base = Run(job.task.base) if isinstance(job.task, Lesson) else None
+    if base is not None and not base.is_finished and base.is_locked:
+        return Ended("elsewhere", f"another process is training {base.name}, so it is left to that one")
+    return None
 
 
 def conclude(jobs: Sequence[Job], ended: Mapping[Path, Ended]) -> StudyOutcome:
@@ -123,8 +137,10 @@ def conclude(jobs: Sequence[Job], ended: Mapping[Path, Ended]) -> StudyOutcome:
     if failed:
         others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise Failure(f"{failed[0]}{others}; the same command resumes the study")
-    done = tuple(job for job, result in results if result.word == "done")
-    return StudyOutcome(done, tuple(job for job, result in results if result.word == "left"))
+    done, left, elsewhere = (
+        tuple(job for job, result in results if result.word == word) for word in ("done", "left", "elsewhere")
+    )
+    return StudyOutcome(done, left, elsewhere)
 
 
 def choose_rows(study: Study, labels: tuple[str, ...]) -> tuple[Row, ...]:

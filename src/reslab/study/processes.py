@@ -15,7 +15,7 @@ from reslab.errors import Failure
 from reslab.machine.launch import count_cores
 from reslab.machine.signals import listen_for_stop
 from reslab.runs import Run
-from reslab.study.plan import Assignment, Ended, Job, Lesson, Machine, Say, StudyOutcome, conclude
+from reslab.study.plan import Assignment, Ended, Job, Lesson, Machine, Say, StudyOutcome, conclude, find_elsewhere
 
 WORKER: Final = (sys.executable, "-P", "-m", "reslab.study.worker")
 SECONDS_BETWEEN_LOOKS: Final = 0.1
@@ -56,6 +56,10 @@ def do_all(
         try:
             while not stop.requested:
                 while len(running) < workers.num and (job := _take(waiting, running=running, latest=latest)):
+                    if (other := find_elsewhere(job)) is not None:
+                        ended[job.out.resolve()] = other
+                        say(f"{job.out.name}: {other.reason}")
+                        continue
                     say(f"{job.out.name}: {'resumes' if job.is_begun else 'begins'}")
                     running.append(_Worker(job, threads=workers.threads, machine=machine, say=say))
                 if not running:
@@ -64,7 +68,8 @@ def do_all(
                 for worker in [each for each in running if each.process.poll() is not None]:
                     running.remove(worker)
                     ended[worker.job.out.resolve()] = result = worker.wait()
-                    say(f"{worker.job.out.name}: {result.word}, run {len(ended)} of {len(jobs)}")
+                    word = result.reason if result.word == "elsewhere" else result.word
+                    say(f"{worker.job.out.name}: {word}, run {len(ended)} of {len(jobs)}")
         finally:
             for worker in running:
                 worker.stop()
@@ -83,7 +88,7 @@ def _take(waiting: list[tuple[Job, float]], *, running: Sequence["_Worker"], lat
             continue
         waiting[:] = [each for each in waiting if each is not turn]
         fits = latest is None or time.monotonic() + cost <= latest
-        if fits and (base is None or Run(base).is_finished):
+        if find_elsewhere(job) is not None or (fits and (base is None or Run(base).is_finished)):
             return job
     return None
 
@@ -130,4 +135,8 @@ class _Worker:
         self.stop()
         if code == 0:
             return Ended("done")
+        # Another process may have begun the run at the same moment.
+        return find_elsewhere(self.job) or self._failed(code)
+
+    def _failed(self, code: int) -> Ended:
         return Ended("failed", f"its process was ended by signal {-code}" if code < 0 else self.last)
