@@ -1,6 +1,7 @@
 """The report of a study, held against the files of its runs."""
 
 import csv
+import io
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from reslab.errors import UserError
 from reslab.recipe.recipe import EarlyStopping, Published, derive
@@ -238,6 +240,29 @@ def test_the_plot_and_the_table_have_the_same_intervals(
         assert line.test is not None
         assert line.test.interval is not None
         assert ends == pytest.approx([100 * each for each in line.test.interval])
+
+
+def test_the_legend_of_many_rows_fits_into_its_plot_and_a_plot_alone_into_its_page(
+    study: Study, ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+
+    def save(self: Figure, buffer: io.BytesIO, **options: Any) -> None:
+        drawn.append(self)
+        write(self, buffer, **options)
+
+    write = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", save)
+    results = read_results(study, out=ran)
+    labels = [*results.runs, *(f"another-{number}" for number in range(40))]
+    runs = {label: results.runs.get(label, results.runs["relu"]) for label in labels}
+    draw(replace(results, runs=runs, gradients={}))
+    (figure,) = drawn
+    legend = figure.legends[0].get_window_extent()
+    assert legend.y0 >= 0
+    assert legend.y1 <= figure.bbox.height
+    # Without gradients, nothing stands beside it, and it takes the page's whole width.
+    assert "#pictures figure.wide:only-child" in write_study_report(study, runs=ran, out=tmp_path).page.read_text()
 
 
 def test_whose_weights_are_measured_is_said_of_rows_that_stop_early(study: Study, ran: Path) -> None:

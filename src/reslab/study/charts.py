@@ -18,9 +18,10 @@ from reslab.study.results import MeasuredRun, Results, sample_of
 # Okabe and Ito's colours; the dashes keep many rows apart, also without colour.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
 _LOOKS = tuple((color, dashes) for dashes, color in product(("-", "--", ":", "-."), _COLORS))
+INCHES_OF_A_ROW = 0.22  # in the legend
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
-    "font.size": 8,
+    "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
@@ -40,12 +41,12 @@ def draw(results: Results) -> list[Picture]:
 
 
 @contextmanager
-def _axes(name: str, found: dict[str, bytes]) -> Iterator[Axes]:
-    """Yield axes to draw on; the drawing is then stored in `found` under the name."""
+def _axes(name: str, found: dict[str, bytes], *, num_rows: int) -> Iterator[Axes]:
+    """Yield axes to draw on; the drawing, high enough for its legend, is then stored in `found` under the name."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
-        figure = Figure((9, 4.4), dpi=200, layout="constrained")
+        figure = Figure((9, max(4.4, INCHES_OF_A_ROW * (num_rows + 2))), dpi=200, layout="constrained")
         axes = figure.subplots()
         yield axes
         figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
@@ -57,7 +58,7 @@ def _axes(name: str, found: dict[str, bytes]) -> Iterator[Axes]:
 def _curves(rows: Mapping[str, Sequence[MeasuredRun]], *, kept: str) -> Picture:
     found: dict[str, bytes] = {}
     ends = []
-    with _axes("curves", found) as axes:
+    with _axes("curves", found, num_rows=len(rows)) as axes:
         end = max(len(run.log) for runs in rows.values() for run in runs)
         for place, ((label, runs), (color, dashes)) in enumerate(zip(rows.items(), _looks(len(rows)), strict=True), 1):
             shortest = min(len(run.log) for run in runs)
@@ -67,7 +68,9 @@ def _curves(rows: Mapping[str, Sequence[MeasuredRun]], *, kept: str) -> Picture:
             test = sample_of(runs, "error", "test")
             mean = 100 * test.mean
             arms = None if test.interval is None else [[abs(mean - 100 * each)] for each in test.interval]
-            axes.errorbar(end * (1 + 0.012 * place), mean, yerr=arms, color=color, fmt="o", ms=4, capsize=2)
+            axes.errorbar(
+                end * (1 + 0.012 * place), mean, yerr=arms, color=color, fmt="o", ms=4, capsize=2, clip_on=False
+            )
             ends.append(f"{label} {curve[0]:.3g} to {curve[-1]:.3g}, test {mean:.3g}")
         axes.set(xlabel="epoch", ylabel="error (%)", xlim=(0, None), ylim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -83,7 +86,7 @@ def _curves(rows: Mapping[str, Sequence[MeasuredRun]], *, kept: str) -> Picture:
 
 def _gradients(norms: Mapping[str, Mapping[str, float]]) -> Picture:
     found: dict[str, bytes] = {}
-    with _axes("gradients", found) as axes:
+    with _axes("gradients", found, num_rows=len(norms)) as axes:
         for (label, layers), (color, dashes) in zip(norms.items(), _looks(len(norms)), strict=True):
             places = np.linspace(0, 1, len(layers))
             axes.plot(places, list(layers.values()), dashes, color=color, lw=1.2, marker="o", ms=2.5, label=label)
