@@ -373,7 +373,10 @@ def recipes() -> str:
     )
 
 
-IN_JSON: Final = {"str": "text", "int": "integer", "float": "number", "bool": "true or false", "tuple of": "list of"}
+IN_JSON: Final = {
+    **{"str": "text", "int": "integer", "float": "number", "bool": "true or false", "tuple of": "list of"},
+    "dict": "object of parts",
+}
 SET_BY_COMMANDS: Final = {"published", "start", "imported", "extension"}  # fields whose parts nobody writes
 
 
@@ -381,22 +384,43 @@ def recipe_fields() -> str:
     """List the fields of a recipe with their defaults, and what its docstring says of each."""
     from reslab.recipe.recipe import Recipe
 
-    attributes = (inspect.getdoc(Recipe) or "").partition("Attributes\n-")[2].partition("\n\n")[0]
+    return table(["field", "values", "default", "meaning"], _fields(Recipe))
+
+
+def study_fields() -> str:
+    """List the fields of a study and of its parts, as of a recipe."""
+    from reslab.recipe.recipe import Published
+    from reslab.study.spec import Contrast, Row, Study, Teaching, Training
+
+    parts = {
+        "study": Study,
+        "`rows`": Row,
+        "`job`, kind `training`": Training,
+        "`job`, kind `teaching`": Teaching,
+        "`published`": Published,
+        "`contrasts`": Contrast,
+    }
+    rows = [[name, *field] for name, part in parts.items() for field in _fields(part)]
+    return table(["part", "field", "values", "default", "meaning"], rows)
+
+
+def _fields(part: Any) -> list[list[str]]:
+    """Write a line for each field of a part but its kind: the values, the default, what the docstring says."""
+    attributes = (inspect.getdoc(part) or "").partition("Attributes\n-")[2].partition("\n\n")[0]
     described = {}
     for names, values, meaning in re.findall(r"^([\w, ]+?) : (.+)\n    (.+)$", attributes, re.MULTILINE):
         described |= dict.fromkeys(names.split(", "), (_in_json(values), meaning))
-    fields = {name: field for name, field in Recipe.model_fields.items() if name != "schema_version"}
-    assert list(described) == list(fields), "Recipe's docstring describes other fields than Recipe has"
-    rows = [
+    fields = {name: field for name, field in part.model_fields.items() if name not in ("schema_version", "kind")}
+    assert list(described) == list(fields), f"{part.__name__}'s docstring describes other fields than it has"
+    return [
         [
             f"`{name}`",
             described[name][0],
-            "required" if field.is_required() else _json(field.default),
+            "required" if field.is_required() else _json(field.get_default(call_default_factory=True)),
             described[name][1],
         ]
         for name, field in fields.items()
     ]
-    return table(["field", "values", "default", "meaning"], rows)
 
 
 def recipe_parts() -> str:
@@ -439,7 +463,7 @@ def _part(part: Any) -> Iterator[str]:
 def _in_json(values: str) -> str:
     """Say in the words of JSON which values a docstring names."""
     values = re.sub("tuple of [A-Z][A-Za-z]+", "list of parts", re.sub(", (optional|default .+)$", "", values))
-    values = re.sub("^[A-Z][A-Za-z]+$", "part", values)
+    values = re.sub("^[A-Z][A-Za-z]+( or [A-Z][A-Za-z]+)*$", "part", values)
     for python, json_word in IN_JSON.items():
         values = re.sub(rf"\b{python}\b", json_word, values)
     return values.replace("list of number", "list of numbers")
@@ -885,6 +909,15 @@ def studies() -> str:
         ["study", "what it repeats", "rows"],
         [[f"[`{name}`](studies/{name}.md)", each.title, str(len(each.rows))] for name, each in STUDIES.items()],
     )
+
+
+def study_row(name: str, label: str) -> str:
+    """Quote a row of a study in JSON."""
+    from reslab.study import find_study
+    from reslab.study.spec import pick_row
+
+    row = pick_row(find_study(name), label).model_dump(mode="json")
+    return f"```json\n{json.dumps(row, indent=1)}\n```"
 
 
 def study_rows(name: str) -> str:

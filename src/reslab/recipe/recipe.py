@@ -464,9 +464,16 @@ NAMES = {"name", "source", "published"}  # fields of a recipe that do not change
 
 
 class Published(Part):
-    """A published result as a fraction, from `low` to `high` (equal for a single value).
+    """A published result, with which ours is compared.
 
-    `source` says where to look it up, and where the training differed from ours.
+    Attributes
+    ----------
+    low : float
+        The result as a fraction, or the lower end of a published range.
+    high : float
+        The same as `low`, or the upper end of the range.
+    source : str
+        Where to look it up, and where the training differed.
     """
 
     low: Fraction

@@ -19,7 +19,15 @@ Label = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", description="it n
 
 
 class Training(Part):
-    """A network from scratch by a shipped recipe or a JSON file, with `settings` as `--set` takes them."""
+    """A network that is trained from scratch.
+
+    Attributes
+    ----------
+    recipe : str
+        A shipped recipe, or the JSON file of one.
+    settings : tuple of str
+        Changes of the recipe, each `field=value` as for `--set`.
+    """
 
     kind: Literal["training"] = "training"
     recipe: str
@@ -27,7 +35,17 @@ class Training(Part):
 
 
 class Teaching(Part):
-    """New classes for the network of the row `base`, seed by seed."""
+    """New classes for the network of another row, seed by seed.
+
+    Attributes
+    ----------
+    base : str
+        The row whose network learns them; it has to come before.
+    data : str
+        Data expression of the new classes.
+    method : str
+        A method of `reslab extend`.
+    """
 
     kind: Literal["teaching"] = "teaching"
     base: Label
@@ -36,7 +54,17 @@ class Teaching(Part):
 
 
 class Row(Part):
-    """One line of a table: what to run, and what was published for it."""
+    """One line of a table.
+
+    Attributes
+    ----------
+    label : str
+        What it is called; runs are stored in `LABEL-SEED`.
+    job : Training or Teaching
+        What to run.
+    published : dict
+        Published results by metric: `error`, `accuracy` or `macro_f1`; they have to be on the data of this row.
+    """
 
     label: Label
     job: Annotated[Training | Teaching, Field(discriminator="kind")]
@@ -44,24 +72,51 @@ class Row(Part):
 
 
 class Contrast(Part):
-    """Two rows by label whose difference is a question of its own."""
+    """Two rows that are compared with each other, as `first` minus `second`.
+
+    Attributes
+    ----------
+    first : str
+        The label of a row.
+    second : str
+        The label of another one, tested on the same images.
+    """
 
     first: Label
     second: Label
 
 
 class Study(Part):
-    """A table to reproduce. Results within `tolerance` of a published one count as the same.
+    """A table to reproduce.
 
-    `order` names the runs that come first, by row and seed; the others follow seed by seed.
+    Attributes
+    ----------
+    name : str
+        What it is called, and by default its folder in `runs`.
+    title : str
+        The heading of its report.
+    rows : tuple of Row
+        The lines of the table, in order.
+    contrasts : tuple of Contrast
+        Pairs of rows that are compared with each other.
+    gradients : tuple of str
+        Rows of the kind training whose gradients are measured before training, layer by layer.
+    metric : {"error", "accuracy", "macro_f1"}, default "error"
+        The metric of contrasts, and of rows without a published result.
+    seeds : int, default 5
+        Runs per row, unless `--seeds` says otherwise.
+    tolerance : float, default 0.005
+        A difference from a published result, as a fraction, up to which ours counts as equal.
+    order : tuple of [str, int]
+        Runs to do first, as pairs of row and seed; the others follow seed by seed.
     """
 
     name: Label
     title: str
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]
     contrasts: tuple[Contrast, ...] = ()
-    gradients: tuple[Label, ...] = ()  # rows whose gradient norms are measured, layer by layer
-    metric: Metric = "error"  # of the contrasts, and of rows without a published result
+    gradients: tuple[Label, ...] = ()
+    metric: Metric = "error"
     seeds: PositiveInt = 5
     tolerance: PositiveFloat = 0.005
     order: tuple[tuple[Label, NonNegativeInt], ...] = ()
