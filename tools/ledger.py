@@ -18,10 +18,11 @@ from reslab.runs import Run
 from reslab.runs.files import write_npz
 from reslab.study import STUDIES
 from reslab.study.plan import Job
-from reslab.study.report import METRICS, counted, sample_cell, verdict_words
+from reslab.study.report import METRICS, sample_cell, verdict_words
 from reslab.study.results import MeasuredRun, average_seconds, find_jobs, judge_row, read_runs
 from reslab.study.spec import Metric, Row
 from reslab.study.verdict import Sample
+from reslab.words import counted
 
 ROOT: Final = Path(__file__).parents[1]
 KEPT: Final = ROOT / "results/ledger"

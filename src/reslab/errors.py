@@ -142,7 +142,8 @@ def _find_place(path: tuple[int | str, ...], content: Any) -> str:
             continue
         if isinstance(part, str) and not isinstance(content, dict):
             continue  # a member of a union of a number and a list
-        names.append(str(part))
+        if part != "[key]":  # which stands behind the key itself
+            names.append(str(part))
         try:
             content = content[part]
         except (LookupError, TypeError):

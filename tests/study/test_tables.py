@@ -71,6 +71,18 @@ def test_every_study_is_planned_and_survives_json(study: Study, tmp_path) -> Non
     assert len(make_jobs(study, out=tmp_path, seeds=2)) == 2 * len(study.rows)
 
 
+def test_the_row_of_a_wrong_recipe_or_setting_is_named(tmp_path) -> None:
+    digits = STUDIES["digits"].model_dump()
+    for job, complaint in (
+        ({"recipe": "digit-quick"}, r"^row relu: unknown recipe 'digit-quick': did you mean 'digits-quick'\?"),
+        ({"recipe": "digits-quick", "settings": ["epoch=3"]}, "^row relu: --set epoch: unknown field 'epoch'"),
+    ):
+        row = {"label": "relu", "job": {"kind": "training", **job}}
+        study = Study.model_validate(digits | {"rows": [row], "contrasts": [], "gradients": []})
+        with pytest.raises(UserError, match=complaint):
+            make_jobs(study, out=tmp_path, seeds=1)
+
+
 def test_a_wrong_name_is_told_the_right_one(tmp_path) -> None:
     with pytest.raises(UserError, match=r"unknown study 'elu-tabel': did you mean 'elu-table'\?"):
         find_study("elu-tabel")
@@ -91,7 +103,12 @@ def test_a_wrong_name_is_told_the_right_one(tmp_path) -> None:
         ('{"name": "x", "model": {"kind": "resnet"}}', r"is a recipe, not a study: train it by reslab train \S+mine"),
         (
             '{"name": "x", "title": "x", "rows": [{"label": "A B", "job": {"kind": "training", "recipe": "r"}}]}',
-            "label",
+            "rows.0.label: 'A B' names folders: write it in small letters, digits, dots and hyphens",
+        ),
+        (
+            '{"name": "x", "title": "x", "rows": [{"label": "a", "published": {"acc": {}}, "job": {"kind": "training", '
+            '"recipe": "r"}}]}',
+            r"rows\.0\.published\.acc should be 'error', 'accuracy' or 'macro_f1', not 'acc'",
         ),
         ('{"name": "x", "title": "x", "rows": [], "seeds": 0}', "rows"),
     ],
@@ -131,7 +148,7 @@ REVERSED = {"low": 0.2, "high": 0.1, "source": "a table"}
             {"rows": [{**STUDIES["digits"].rows[0].model_dump(), "published": {"error": REVERSED}}]},
             "low is 0.2 and high is 0.1: write the smaller end first",
         ),
-        ({"rows": STUDIES["lab"].rows[1:]}, "row frozen teaches lab-resnet32, which is not a row before it"),
+        ({"rows": STUDIES["lab"].rows[1:]}, "lab-resnet32, which is not a row before it: put its base first"),
         ({"order": (("rely", 0),)}, "there is no row rely"),
         ({"rows": STUDIES["lab"].rows[:1] * 2}, "two rows are called lab-resnet32"),
     ],

@@ -164,8 +164,9 @@ def _wait(ray: Any, references: dict[Path, Any], *, storage: Storage | None, say
             ended[out] = _result(ray, future)
             if storage and ended[out].word == "done":
                 storage.fetch(out.name, into=out)
-            reason = f", {ended[out].reason}" if ended[out].reason else ""
-            say(f"{out.name}: {ended[out].word}, run {len(ended)} of {len(references)}{reason}")
+            reason = f", {ended[out].reason}" if ended[out].word == "failed" else ""
+            word = ended[out].reason if ended[out].word == "elsewhere" else ended[out].word
+            say(f"{out.name}: {word}, run {len(ended)} of {len(references)}{reason}")
     return ended
 
 

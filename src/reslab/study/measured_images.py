@@ -42,9 +42,9 @@ def find_obstacle(first: MeasuredImages, second: MeasuredImages) -> str | None:
         return f"they have {first.num_images:,} and {second.num_images:,} test images"
     if first.fingerprint == second.fingerprint:
         return None
-    pictures = _pictures(first.run), _pictures(second.run)
-    if pictures[0] is not None and pictures[1] is not None:
-        return None if np.array_equal(*pictures) else "their test images or labels differ"
+    own, other = _pictures(first.run), _pictures(second.run)
+    if own is not None and other is not None:
+        return None if np.array_equal(own, other) else "their test images or labels differ"
     is_alike = first.expression == second.expression and first.reading != second.reading
     return None if is_alike else "their test images differ"
 

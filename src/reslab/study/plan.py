@@ -183,7 +183,10 @@ def _bring_bases_forward(places: dict[tuple[str, int], int], rows: Sequence[Row]
 
 def recipe_of(job: Training, *, label: str, scale: float) -> Recipe:
     """Resolve what a row trains; a recipe that the row changes takes its label as its name. Raises: UserError."""
-    recipe = with_settings(find_recipe(job.recipe), job.settings)
+    try:
+        recipe = with_settings(find_recipe(job.recipe), job.settings)
+    except UserError as error:
+        raise UserError(f"row {label}: {error}") from None
     if recipe.trial:
         raise UserError(f"row {label} trains a trial, whose test split stays closed: set trial to false for a study")
     if isinstance(recipe.optimizer, LinearHead) or recipe.extension is not None or recipe.start is not None:

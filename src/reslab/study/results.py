@@ -175,8 +175,8 @@ def average_seconds(runs: Sequence[MeasuredRun]) -> dict[str, float]:
 
 
 def _read_run(seed: int, run: Run) -> MeasuredRun:
-    figures, tested_on = dict(run.evaluation.splits), find_measured_images(run)
-    return MeasuredRun(seed, run.path, run.recipe, run.log, run.environment, figures, tested_on)
+    figures: dict[SplitName, Figures] = dict(run.evaluation.splits)
+    return MeasuredRun(seed, run.path, run.recipe, run.log, run.environment, figures, find_measured_images(run))
 
 
 def judge_row(study: Study, row: Row, metric: Metric, runs: Sequence[MeasuredRun], *, scaled: bool) -> Line:

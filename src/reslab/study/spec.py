@@ -4,10 +4,11 @@ It converts to JSON and back, so that a user's own study is a file like any ship
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from reslab.errors import UserError, check_kind, did_you_mean, first_complaint
 from reslab.recipe.recipe import Method, Published
@@ -15,7 +16,15 @@ from reslab.recipe.value import Part
 
 Metric = Literal["error", "accuracy", "macro_f1"]  # fractions of the test split, in [0, 1]
 LOWER_IS_BETTER: Final = ("error",)
-Label = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", description="it names run folders")]
+
+
+def _check_label(label: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", label):
+        raise ValueError(f"{label!r} names folders: write it in small letters, digits, dots and hyphens")
+    return label
+
+
+Label = Annotated[str, AfterValidator(_check_label)]
 
 
 class Training(Part):
@@ -128,7 +137,8 @@ class Study(Part):
             if row.label in known:
                 raise ValueError(f"two rows are called {row.label}")
             if isinstance(row.job, Teaching) and row.job.base not in known:
-                raise ValueError(f"row {row.label} teaches {row.job.base}, which is not a row before it")
+                hint = _hint(row.job.base, sorted(known)) if known else "put its base first"
+                raise ValueError(f"row {row.label} teaches {row.job.base}, which is not a row before it: {hint}")
             known.add(row.label)
         named = {*self.gradients, *(label for each in self.contrasts for label in (each.first, each.second))}
         named |= {label for label, _ in self.order}
