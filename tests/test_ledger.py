@@ -173,12 +173,13 @@ def test_the_report_of_a_study_is_that_of_its_runs(folder: Path) -> None:
 # ---- what settings were chosen by
 
 TRIALS = sorted(path.parent for path in ROOT.glob("results/trials/**/recipe.json"))
+REMOVED = {path.parent.name for path in ROOT.glob("results/trials/*/recipe-of-*.json")}  # with code that is not here
 CHOSEN_BY_TEST = ROOT / "results/chosen-by-test"
 
 
 def test_trials_are_committed() -> None:
     assert TRIALS
-    assert {folder.name for folder in ROOT.glob("results/trials/*")} == {folder.name for folder in TRIALS}
+    assert {folder.name for folder in ROOT.glob("results/trials/*")} == {folder.name for folder in TRIALS} | REMOVED
 
 
 @pytest.mark.parametrize("folder", TRIALS, ids=lambda folder: folder.name)

@@ -51,4 +51,4 @@ def test_a_difference_is_chance_where_the_intervals_do_not_decide_it(num, wrong,
 
 def test_log_loss_may_decide_what_the_calibration_error_cannot():
     doubt = calibration_doubt(measured(12, wrong=1, temperature=800, certainty=0.7))
-    assert "That in log loss is not: 0." in doubt
+    assert "The difference in log loss is not chance: 0." in doubt

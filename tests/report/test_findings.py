@@ -70,7 +70,7 @@ def tell(matrix, train=None):
     ]  # fmt: skip
     names = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "log_loss")
     figures = dict.fromkeys((*names, "expected_calibration_error"), estimate)
-    balanced = float(recalls.mean())
+    balanced = float(np.mean([each.value for each in recalls]))
     figures["balanced_accuracy"] = Estimate(value=balanced, low=max(0, balanced - 0.02), high=min(1, balanced + 0.02))
     figures["accuracy"] = proportion(np.asarray(counts.trace()), total=np.asarray(counts.sum()))
     others = {"num_images": int(counts.sum()), "per_class": per_class, "confusion_matrix": counts.tolist()}

@@ -254,14 +254,14 @@ def evaluate(
 
     opened = Run.open(run)
     if onnx:
-        if data is not None or named or views or device != "auto":
+        if data is not None or named or views is not None or device != "auto":
             raise UserError(
                 "--onnx measures exported files on the test split, on the processor: omit --data, --splits, --views "
                 "and --device"
             )
         _measure_files(opened, onnx, data_dir=data_dir, allow_remote=allow_remote, json=json)
     elif data is not None:
-        if named or views:
+        if named or views is not None:
             raise UserError("--data cannot be combined with --splits or --views: omit them")
         _measure_elsewhere(opened, data, device=device, data_dir=data_dir, json=json)
     else:

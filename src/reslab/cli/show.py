@@ -159,7 +159,7 @@ def print_elsewhere(found: "OtherData") -> None:
         return
     how = f"paired, {found.num_paired:,} images" if found.num_paired else "not paired"
     of = ", these classes" if found.absent else ""
-    chance = ", which may be chance" if found.change.low <= 0 <= found.change.high else ""
+    chance = ", which may be chance" if found.change.value and found.change.low <= 0 <= found.change.high else ""
     change = f"change {figure(found.change, unit='points')} ({how}){chance}"
     echo(f"Own test split{of}: accuracy {figure(found.own)}; {change}")
 

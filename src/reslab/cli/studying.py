@@ -93,7 +93,9 @@ def run(
         runs = {"runs": done.done, "left": done.left, "elsewhere": done.elsewhere}
         print_json({name: [str(job.out) for job in jobs] for name, jobs in runs.items()})
         return
-    why = f"out by --budget {budget}" if budget else "until their bases are finished"
+    why = "until their bases are finished"
+    if budget:
+        why = f"out by --budget {budget}" + (f", or {why}" if done.elsewhere else "")
     left = f", {len(done.left)} left {why}" if done.left else ""
     left += f", {len(done.elsewhere)} left to another process" if done.elsewhere else ""
     echo(f"Runs done: {len(done.done)}{left}; next: reslab study report {name} --runs {folder}")

@@ -3,6 +3,7 @@
 from reslab.language import say
 from reslab.measure.estimates import difference
 from reslab.records import Estimate, Evaluation, Figures
+from reslab.report.few_images import FEW
 from reslab.report.tables import has_interval, num_wrong
 from reslab.words import counted, figure, figure_alone
 
@@ -39,14 +40,14 @@ def calibration_doubt(figures: Figures) -> str | None:
             "what calibration is worth.",
             images=images,
         )
-    if not _may_be_chance(now, before):
+    if figures.num_images >= FEW or now == before or not _may_be_chance(now, before):
         return None
     doubt = say("With {images}, the difference in calibration error may be chance.", images=images)
     loss, loss_before = figures.log_loss, figures.log_loss_uncalibrated
     if loss_before is None or _may_be_chance(loss, loss_before):
         return doubt
     decided = say(
-        "That in log loss is not: {now}, and {before} before calibration.",
+        "The difference in log loss is not chance: {now}, and {before} before calibration.",
         now=figure_alone(loss, unit="plain"),
         before=figure_alone(loss_before, unit="plain"),
     )
@@ -54,5 +55,6 @@ def calibration_doubt(figures: Figures) -> str | None:
 
 
 def _may_be_chance(one: Estimate, other: Estimate) -> bool:
+    """Judge as if on different images, which is cautious: that a difference is no chance is then said too rarely."""
     gap = difference(one, after=other)
     return gap.low <= 0 <= gap.high

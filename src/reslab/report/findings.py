@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from reslab.language import decimal, grouped, say
 from reslab.measure.estimates import difference as difference_of
+from reslab.measure.homogeneity import homogeneity_p
 from reslab.records import Estimate, ExtensionFigures, SplitFigures
 from reslab.report.few_images import few_images
 from reslab.report.inputs import Inputs
@@ -14,7 +15,8 @@ from reslab.words import counted, figure, interval, listing, named, percent, per
 FEWEST_CONFUSED = 3  # images of one class taken for another; fewer are no finding
 MISTAKES_NAMED = 3  # up to so many mistakes in all, each is named
 OVERFITS = 0.005  # of accuracy; less is no finding
-TOLERATED = 0.02  # of accuracy; only where a larger gap is excluded does a network not overfit
+EXCLUDED = 0.02  # of accuracy; only where a larger gap is excluded does a network not overfit
+SIGNIFICANT = 0.05  # p, below which classes differ
 
 
 def findings(inputs: Inputs, *, row: PublishedRow | None) -> list[str]:
@@ -87,9 +89,10 @@ def strength(test: SplitFigures, classes: tuple[str, ...]) -> str:
 
 
 def tells_classes_apart(test: SplitFigures) -> bool:
-    """Tell whether the class with the highest recall and that with the lowest differ by more than chance."""
-    recalls = sorted((each.recall for each in test.per_class if each.support), key=lambda recall: recall.value)
-    return difference_of(recalls[0], after=recalls[-1]).low > 0
+    """Tell whether recalls differ by more than chance, which alone makes one of many classes the best."""
+    matrix = np.array(test.confusion_matrix)
+    totals = matrix.sum(axis=1)
+    return homogeneity_p(matrix.diagonal()[totals > 0], totals=totals[totals > 0]) < SIGNIFICANT
 
 
 def beside_published(test: SplitFigures, row: PublishedRow) -> str:
@@ -202,7 +205,7 @@ def _differ_in_mix(train: SplitFigures, test: SplitFigures) -> bool:
 def _excess(test: Estimate, train: Estimate, *, num_images: int) -> str:
     gap = difference_of(test, after=train)
     known, images = percent(train.value), counted(num_images, "test image")
-    if gap.value < OVERFITS and gap.high <= TOLERATED:
+    if gap.value < OVERFITS and gap.high <= EXCLUDED:
         return say("On its training images it reaches {accuracy}: it does not overfit.", accuracy=known)
     if gap.value < OVERFITS:
         return say(
