@@ -157,6 +157,7 @@ REQUESTS = {
     "an odd device": ("evaluate small --device cpu:3", "unknown device 'cpu:3'"),
     "an absent device": ("evaluate small --device cuda:200", "device 'cuda:200' not found"),
     "three views": ("evaluate small --views 3", "--views 3: choose 2 .* or 6"),
+    "no views of other data": ("evaluate small --views 0 --data digits:1", "--data cannot be combined with"),
     "an unknown split": ("evaluate small --splits tset", "--splits tset: choose from train, validation, test"),
     "a split twice": ("evaluate small --splits test,test", "each once"),
     "files on other data": (

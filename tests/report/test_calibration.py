@@ -49,6 +49,12 @@ def test_a_difference_is_chance_where_the_intervals_do_not_decide_it(num, wrong,
     assert (found is None) == (doubt is None)
 
 
+def test_only_few_images_are_called_chance_without_a_paired_interval():
+    few, many = (measured(num, wrong=num // 10, temperature=1.1, certainty=0.9) for num in (90, 150))
+    assert calibration_doubt(few)
+    assert calibration_doubt(many) is None
+
+
 def test_log_loss_may_decide_what_the_calibration_error_cannot():
     doubt = calibration_doubt(measured(12, wrong=1, temperature=800, certainty=0.7))
     assert "The difference in log loss is not chance: 0." in doubt

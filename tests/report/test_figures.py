@@ -160,10 +160,10 @@ def test_numbers_on_russian_plots_have_a_comma(drawn):
 
 def test_no_curve_can_lie_under_the_legend(drawn):
     """It stands below the axes, within the figure, however many names it has and however long they are."""
-    taus, band = np.linspace(0, 1, 5), np.full((2, 5), [[0.1], [1]])
+    taus, band = np.linspace(0, 1, 5), (np.full(5, 0.1), np.full(5, 1.0))
     figures.learning_curve({"training": np.ones(9), "validation": np.zeros(9)}, label="loss", rates=np.ones(9))
     figures.learning_curve({f"{number:0100}, training": np.ones(9) for number in range(20)}, label="accuracy")
-    figures.prior_curves(taus, curves={"macro F1": taus, "accuracy": 1 - taus}, band=tuple(band), chosen=0.25)
+    figures.prior_curves(taus, curves={"macro F1": taus, "accuracy": 1 - taus}, band=band, chosen=0.25)
     curves = dict.fromkeys(("least familiar held back", "least probable held back"), (taus, taus, *band))
     figures.selection_curves(curves, promised=0.95, kept=(1, 1))
     for figure in drawn:
