@@ -23,6 +23,14 @@ TEST_SHARE = 0.2
 _CUT, _LIMIT, _HOLD_OUT = 0, 1, 2  # separate random streams; fixed, so that an expression is the same data everywhere
 
 
+class SmallClasses(UserError):  # noqa: N818 - a kind of error, not its name
+    """Some classes of a source have too few pictures to be divided, or, if `are_all`, all of them."""
+
+    def __init__(self, message: str, names: Sequence[str], *, are_all: bool) -> None:
+        super().__init__(message)
+        self.names, self.are_all = tuple(names), are_all
+
+
 def hold_out(images: ImageSet, num: int, *, seed: int) -> tuple[ImageSet, ImageSet]:
     """Hold out `num` images for validation, each class in proportion; return (training, validation).
 
@@ -158,7 +166,7 @@ def cut_by_key(
 
     Only each image's key decides, so the share of a class is 20 % on average, not exactly. A class without a test image
     gives up its lowest key to the test split, one without a training image its highest key to the training split.
-    Raises: UserError that names the classes with fewer than two different keys; with the `choice` of classes as written
+    Raises: SmallClasses that names those with fewer than two different keys; with the `choice` of classes as written
     after the source's path, it says how to leave them out, too, and if keys are those of groups, how to ignore these.
     """
     test = keys < np.uint64(int(TEST_SHARE * 2**64))
@@ -194,9 +202,11 @@ def _check_divisible(counts: Sequence[tuple[str, int, int]], *, choice: Sequence
             options += f", or {advise_leaving_out([name for name, _, _ in few], choice=choice)}"
         if is_grouped and any(num > 1 for _, num, _ in few):
             options += ", or ignore groups with ?group=none"
-        raise UserError(
+        raise SmallClasses(
             f"{words}: a class needs at least two different images or groups, one to train and one to test with; add "
-            f"some{options}"
+            f"some{options}",
+            names=[name for name, _, _ in few],
+            are_all=len(few) == len(counts),
         )
 
 

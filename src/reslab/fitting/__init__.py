@@ -129,22 +129,26 @@ def fit(
     _check_free(out, data, data_dir=data_dir)
     data = to_expression(data, data_dir=data_dir, beside=out)
     check_outside(out, data, data_dir=data_dir)
-    reading = Reading(("train", "validation", "test"), Form(), skip_damaged, data_dir)
+
+    def find_form(expression: str) -> Form:
+        return Form(find_image_size(expression, largest=LARGEST_STORED, data_dir=data_dir))
+
+    reading = Reading(("train", "validation", "test"), find_form, skip_damaged, data_dir)
     with naming_all_problems(data, reading):
-        size = find_image_size(data, largest=LARGEST_STORED, data_dir=data_dir)
+        form = find_form(data)
     with _reserved(out), _stopping_late(out):
-        with naming_all_problems(data, replace(reading, form=Form(size))):
-            pictures = _read(data, size=size, data_dir=data_dir, skip_damaged=skip_damaged)
+        with naming_all_problems(data, replace(reading, form=form)):
+            pictures = _read(data, size=form.image_size, data_dir=data_dir, skip_damaged=skip_damaged)
             images = pictures.training("squeeze")
             check_counts(images)
             # Damaged test pictures are named before the work; they are measured after it, by `evaluate`.
-            load(data, "test", data_dir=data_dir, image_size=size, resize="squeeze", skip_damaged=skip_damaged)
+            load(data, "test", **form._asdict(), data_dir=data_dir, skip_damaged=skip_damaged)
         if note := describe_few_groups(images):
             say(note, silent=silent)
         if not silent and (found := look_at((images,), data_dir=data_dir)):
             for line in describe(found):
                 say(line, silent=False)
-        if networks := list(backbones(stored_size=size)):
+        if networks := list(backbones(stored_size=form.image_size)):
             fitted = find(pictures, networks, budget=budget, seed=seed, silent=silent)
             fitted = replace(fitted, recipe=derive(fitted.recipe, name=fitted.recipe.name, skip_damaged=skip_damaged))
             run = _write(fitted, out=out, budget=budget, seed=seed, data_from=find_base(data, data_dir))

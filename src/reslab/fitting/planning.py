@@ -176,9 +176,12 @@ def _read(data: str, *, data_dir: Path | None, allow_remote: bool) -> tuple[Imag
         if change := describe_change(images, recorded=run.environment.data):
             raise UserError(f"{change} since {run.path} was trained: train it again, or plan {images.expression!r}")
         return images, _find_network(recipe), recipe.resize
-    with naming_all_problems(data, Reading(("train",), Form(), data_dir=data_dir)):
-        size = find_image_size(data, largest=LARGEST_STORED, data_dir=data_dir)
-        images = load(data, "train", data_dir=data_dir, image_size=size)
+
+    def find_form(expression: str) -> Form:
+        return Form(find_image_size(expression, largest=LARGEST_STORED, data_dir=data_dir))
+
+    with naming_all_problems(data, Reading(("train",), find_form, data_dir=data_dir)):
+        images = load(data, "train", **find_form(data)._asdict(), data_dir=data_dir)
     return images, Pretrained(NETWORK, image_size=IMAGE_SIZE), "squeeze"
 
 

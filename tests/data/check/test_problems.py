@@ -7,8 +7,10 @@ import pytest
 
 from reslab.data.check.examine import check
 from reslab.data.recipe_data import read_split
+from reslab.data.sources import decoded as decoding
 from reslab.errors import UserError
 from reslab.fitting import fit
+from reslab.fitting.planning import plan
 from reslab.recipe.recipe import Recipe
 
 
@@ -94,3 +96,61 @@ def test_training_names_all_but_leaves_the_test_split_closed(
     with pytest.raises(UserError, match=r"test/cat/3.png") as error:
         read_split(recipe, "test")
     assert "train/dog" not in str(error.value)
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Collect the name and the size in pixels of each picture that is decoded."""
+    found: list[tuple[str, int]] = []
+    real = decoding.shrink
+
+    def shrink(image: Any, **options: Any) -> Any:
+        found.append((image.filename, options["image_size"]))
+        return real(image, **options)
+
+    monkeypatch.setattr(decoding, "shrink", shrink)
+    return found
+
+
+@pytest.mark.parametrize("work", [fit, plan])
+def test_a_mistake_in_the_expression_is_named_before_any_picture_is_decoded(
+    pets: Path, decoded: list[tuple[str, int]], work: Any
+) -> None:
+    options = {"out": pets.parent / "run"} if work is fit else {}
+    for empty in ((), ("owl",)):
+        for name in empty:
+            (pets / "train" / name).mkdir()
+        with pytest.raises(UserError, match="typo is not a folder") as error:
+            work(f"folder:{pets}+folder:{pets.parent}/typo", **options)
+        assert ("no picture of owl" in str(error.value)) == bool(empty)
+    assert not decoded
+
+
+def test_a_class_too_small_to_choose_by_is_named_before_the_test_split_is_read(
+    pets: Path, decoded: list[tuple[str, int]], draw: Any
+) -> None:
+    draw("pets/train/owl/1.png", 98)
+    draw("pets/test/owl/2.png", 99)
+    with pytest.raises(UserError, match="class 'owl' has 1 training image"):
+        fit(f"folder:{pets}", out=pets.parent / "run")
+    assert not [name for name, _ in decoded if "/test/" in name]
+
+
+@pytest.mark.parametrize("work", [fit, plan])
+def test_pictures_are_decoded_at_their_size_only(pets: Path, decoded: list[tuple[str, int]], work: Any) -> None:
+    (pets / "train/owl").mkdir()
+    damage(pets / "train/dog/0.png")
+    options = {"out": pets.parent / "run"} if work is fit else {}
+    with pytest.raises(UserError, match=r"no picture of owl: .*\. Also, .* train/dog/0.png"):
+        work(f"folder:{pets}", **options)
+    assert {size for _, size in decoded} == {40}
+
+
+def test_damaged_pictures_are_named_with_a_class_of_one(tmp_path: Path, draw: Any) -> None:
+    for number in range(24):
+        draw(f"pets/{'cat' if number % 2 else 'dog'}/{number}.png", number)
+    draw("pets/owl/1.png", 99)
+    damage(tmp_path / "pets/cat/1.png")
+    with pytest.raises(UserError, match=r"class 'owl' has 1 image: .*\. Also, .* cat/1.png") as error:
+        fit(f"folder:{tmp_path}/pets", out=tmp_path / "run")
+    assert type(error.value) is UserError
