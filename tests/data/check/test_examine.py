@@ -188,8 +188,8 @@ def test_near_copies_on_both_sides_of_the_cut_ask_for_groups(tmp_path: Path, dra
     (proposal,) = check(f"folder:{tmp_path}").proposals
     assert "with ?group=parent or ?group=REGEX" in proposal
     exif = Image.Exif()
-    exif[0x0132] = "2026:05:01 12:00:00"
-    for file in (tmp_path / "b").iterdir():
+    for number, file in enumerate(sorted((tmp_path / "b").iterdir())):
+        exif[0x0132] = f"2026:05:01 12:{number}:00"
         with Image.open(file) as picture:
             picture.save(file, exif=exif)
     for file in (tmp_path / "a").glob("*.png"):

@@ -97,6 +97,27 @@ def by_an_unset_clock(take: Take) -> None:
         take(f"{'ab'[number % 2]}/{number}.png", 0 if number < 50 else 600 * number)
 
 
+def take_at_an_unset_clock(take: Take, *, num: int, folder: str = "") -> None:
+    for number in range(num):
+        take(f"{folder}{('cat', 'dog')[number % 2]}/unset-{number}.png", -(10**7))
+
+
+def test_pictures_of_an_unset_clock_are_no_series(take: Take, tmp_path: Path) -> None:
+    take_series(take)
+    take_at_an_unset_clock(take, num=60)
+    grouped = f"folder:{tmp_path}?group=time:5"
+    assert find(f"folder:{tmp_path}") == (Series(count=80, total=140, expression=grouped),)
+    ((_, listing),) = list_files(grouped)
+    assert len(set(listing.groups or ())) == 20 + 60
+
+
+def test_an_unset_clock_of_own_splits_divides_no_series(take: Take, tmp_path: Path) -> None:
+    take_series(take, folder="train/")
+    for split in ("train", "test"):
+        take_at_an_unset_clock(take, num=20, folder=f"{split}/")
+    assert find(f"folder:{tmp_path}") == ()
+
+
 def few_together(take: Take) -> None:
     for number in range(60):
         take(f"{'ab'[number % 2]}/{number}.png", 600 * number)

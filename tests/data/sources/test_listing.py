@@ -878,6 +878,18 @@ def test_pictures_taken_together_are_one_group(tmp_path: Path, monkeypatch: pyte
     assert len(set(list_one(f"folder:{tmp_path}?group=time:50").groups or ())) == 3
 
 
+def test_a_clock_that_was_never_set_tells_no_time(tmp_path: Path) -> None:
+    fill("a", "b")(tmp_path)
+    exif = Image.Exif()
+    exif[0x0132] = "2000:01:01 00:00:00"
+    for number in range(21):
+        draw(tmp_path / "ab"[number % 2] / f"unset-{number}.png", exif=exif)
+    with pytest.raises(UserError, match=r"no picture of .* when it was taken .a second that more than 20 share"):
+        list_one(f"folder:{tmp_path}?group=time:5")
+    (tmp_path / "a" / "unset-0.png").unlink()
+    assert len(list_one(f"folder:{tmp_path}?group=time:5").files) > 20  # as many as a camera may take in a second
+
+
 def test_validation_holds_whole_groups_and_as_many_as_were_asked_for(tmp_path: Path, small_recipe: Recipe) -> None:
     fill("a", "b", num=40)(tmp_path)
     recipe = small_recipe.model_copy(update={"data": f"folder:{tmp_path}", "validation": 12, "image_size": 4})

@@ -1,7 +1,7 @@
 """Series: pictures taken within seconds of each other, which often show the same scene.
 
 If one of them is in training and another in test, accuracy is too high. Only times that a camera may have written
-count: a time that many pictures share is that of an unset clock or of an export.
+count (see `read_times`).
 """
 
 from collections import defaultdict
@@ -19,14 +19,14 @@ from reslab.errors import UserError
 
 SAMPLED: Final = 24  # pictures; if none has a time, no other is opened
 LEAST_SHARE: Final = 0.1  # of a source's pictures
-MOST_A_SECOND: Final = 20  # pictures that a camera takes
 MINUTES: Final = (5, 1)  # between series, tried in this order
 
 
 def have_times(listing: Listing) -> bool:
-    """Return whether some of a source's pictures say when they were taken."""
+    """Return whether some of a source's pictures say when they were taken; all are opened if some of a sample do."""
+    origin = str(listing.root)
     some = listing.files[:: -(-len(listing.files) // SAMPLED)]
-    return any(read_times(some, origin=str(listing.root)))
+    return any(read_times(some, origin=origin)) and any(read_times(listing.files, origin=origin))
 
 
 def find_series(expression: str, term: LocatedTerm, listing: Listing) -> Series | None:
@@ -54,12 +54,10 @@ def _series(count: int, listing: Listing, expression: str | None, **facts: objec
 
 def _count_close(times: Sequence[datetime | None], *, num_classes: int) -> int:
     """Count the pictures taken within seconds of another; none if there are no more times than classes."""
-    known = np.array([time for time in times if time is not None], dtype="datetime64[s]")
-    each, counts = np.unique(known, return_counts=True)
-    credible = np.repeat(each[counts <= MOST_A_SECOND], counts[counts <= MOST_A_SECOND])
-    if len(np.unique(credible)) <= num_classes:
+    known = np.sort(np.array([time for time in times if time is not None], dtype="datetime64[s]"))
+    if len(np.unique(known)) <= num_classes:
         return 0
-    is_close = np.diff(credible) <= np.timedelta64(SECONDS, "s")
+    is_close = np.diff(known) <= np.timedelta64(SECONDS, "s")
     return int((np.append(is_close, False) | np.insert(is_close, 0, False)).sum())
 
 

@@ -2,11 +2,11 @@
 
 A rule is `parent`, the folder of a file; `time:N`, pictures taken within N minutes of each other; or a regular
 expression on the file's path inside the source, whose first group names the group. A picture of no group is one with
-its exact copies.
+its exact copies. A time that many pictures share is that of an unset clock or of an export, and counts as unknown.
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -30,6 +30,7 @@ from reslab.words import counted, some
 
 FORMAT = 1  # of the times in the cache: increase it when they change
 _EXIF, _TAKEN, _CHANGED = 0x8769, 0x9003, 0x0132
+MOST_A_SECOND = 20  # pictures that a camera takes
 _READERS = 8  # threads
 _SHOWN = 3  # names in a sentence
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -84,7 +85,10 @@ def _by_time(listing: Listing, minutes: str) -> tuple[str, ...]:
         raise UserError(f"group=time:{minutes}: write the minutes between pictures of one group, as in group=time:5")
     times = read_times(listing.files, origin=str(listing.root))
     if not any(times):
-        raise UserError(f"no picture of {listing.root} says when it was taken: group by parent or by a pattern instead")
+        raise UserError(
+            f"no picture of {listing.root} says when it was taken (a second that more than {MOST_A_SECOND} share is "
+            "that of an unset clock): group by parent or by a pattern instead"
+        )
     digests = [bytes(digest).hex() for digest in listing.digests()]
     groups = list(digests)
     ordered = sorted((time, place) for place, time in enumerate(times) if time)
@@ -105,7 +109,10 @@ def _name(chain: list[int], groups: list[str], digests: list[str]) -> None:
 
 
 def read_times(files: Sequence[Path], *, origin: str) -> list[datetime | None]:
-    """Read when pictures were taken by their EXIF data, from the cache if no file has changed."""
+    """Read when pictures were taken by their EXIF data, from the cache if no file has changed.
+
+    Times that more than MOST_A_SECOND of the files share are unknown (None).
+    """
 
     def make(part: Path) -> dict[str, object]:
         times = np.full(len(files), np.datetime64("NaT", "s"))
@@ -119,7 +126,8 @@ def read_times(files: Sequence[Path], *, origin: str) -> list[datetime | None]:
 
     with cache.opening(cache.name_of("times", FORMAT, stamp_files(files)), make) as path:
         found: list[datetime | None] = np.load(path / "times.npy", allow_pickle=False).tolist()
-    return found
+    counts = Counter(found)
+    return [time if counts[time] <= MOST_A_SECOND else None for time in found]
 
 
 def _taken(path: Path) -> datetime | None:
