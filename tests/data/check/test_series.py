@@ -157,8 +157,18 @@ def test_series_that_own_splits_divide_are_counted(take: Take, tmp_path: Path) -
     report = check(f"folder:{tmp_path}")
     grouped = f"folder:{tmp_path}?group=time:5"
     assert report.series == (Series(count=104, total=104, expression=grouped, num_divided=1),)
-    assert describe(report)[-1].endswith(f"reslab data check '{grouped}' names them")
+    assert describe(report)[-1].endswith(f"reslab data check '{grouped}' names the groups to move")
     assert check(grouped).notes[0].startswith("1 group in several of the source's own splits")
+
+
+def test_own_splits_that_divide_only_what_was_taken_minutes_apart_divide_no_series(take: Take, tmp_path: Path) -> None:
+    take_series(take, folder="train/")
+    for number in range(4):
+        take(f"test/{('cat', 'dog')[number % 2]}/{number}.png", 3600 * number + 200)
+    assert find(f"folder:{tmp_path}") == ()
+    take("test/cat/4.png", 3600 * 4 + 12)
+    (series,) = find(f"folder:{tmp_path}")
+    assert (series.count, series.num_divided) == (81, 1)
 
 
 def test_own_splits_that_divide_no_series_need_no_word(take: Take, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ count (see `read_times`).
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -16,6 +17,7 @@ from reslab.data.expression import LocatedTerm, with_grouping
 from reslab.data.sources.groups import group_by, read_times
 from reslab.data.sources.listing import Listing
 from reslab.errors import UserError
+from reslab.records import SplitName
 
 SAMPLED: Final = 24  # pictures; if none has a time, no other is opened
 LEAST_SHARE: Final = 0.1  # of a source's pictures
@@ -33,12 +35,12 @@ def find_series(expression: str, term: LocatedTerm, listing: Listing) -> Series 
     """Find pictures taken in series that nothing keeps in one split; None if they are few, or times say nothing."""
     if listing.groups is not None or term.options.group is not None or not have_times(listing):
         return None
-    count = _count_close(read_times(listing.files, origin=str(listing.root)), num_classes=len(listing.classes))
+    series = _number(read_times(listing.files, origin=str(listing.root)), num_classes=len(listing.classes))
+    count = sum(number is not None for number in series)
     if count < LEAST_SHARE * len(listing.files):
         return None
     if listing.splits is not None:
-        grouped = group_by(listing, f"time:{MINUTES[0]}")
-        if not (num_divided := _count_divided(grouped)):
+        if not (num_divided := _count_divided(series, listing.splits)):
             return None
         return _series(count, listing, with_grouping(expression, term, f"time:{MINUTES[0]}"), num_divided=num_divided)
     for minutes in MINUTES:
@@ -52,21 +54,29 @@ def _series(count: int, listing: Listing, expression: str | None, **facts: objec
     return Series.model_validate({"count": count, "total": len(listing.files), "expression": expression, **facts})
 
 
-def _count_close(times: Sequence[datetime | None], *, num_classes: int) -> int:
-    """Count the pictures taken within seconds of another; none if there are no more times than classes."""
-    known = np.sort(np.array([time for time in times if time is not None], dtype="datetime64[s]"))
-    if len(np.unique(known)) <= num_classes:
-        return 0
-    is_close = np.diff(known) <= np.timedelta64(SECONDS, "s")
-    return int((np.append(is_close, False) | np.insert(is_close, 0, False)).sum())
+def _number(times: Sequence[datetime | None], *, num_classes: int) -> list[int | None]:
+    """Number the series of pictures taken within seconds of the one before; None for a picture of none.
+
+    If there are no more times than classes, they are not those of pictures.
+    """
+    numbers: list[int | None] = [None] * len(times)
+    ordered = sorted((time, place) for place, time in enumerate(times) if time is not None)
+    if len({time for time, _ in ordered}) <= num_classes:
+        return numbers
+    for (before, first), (time, second) in pairwise(ordered):
+        if (time - before).total_seconds() <= SECONDS:
+            numbers[first] = first if numbers[first] is None else numbers[first]
+            numbers[second] = numbers[first]
+    return numbers
 
 
-def _count_divided(grouped: Listing) -> int:
-    """Count the groups in several of a source's own splits."""
-    splits = defaultdict(set)
-    for group, split in zip(grouped.groups or (), grouped.splits or (), strict=True):
-        splits[group].add(split)
-    return sum(len(each) > 1 for each in splits.values())
+def _count_divided(series: Sequence[int | None], splits: Sequence[SplitName]) -> int:
+    """Count the series in several of a source's own splits."""
+    own: dict[int, set[SplitName]] = defaultdict(set)
+    for number, split in zip(series, splits, strict=True):
+        if number is not None:
+            own[number].add(split)
+    return sum(len(each) > 1 for each in own.values())
 
 
 def _can_be_divided(grouped: Listing) -> bool:

@@ -131,7 +131,7 @@ def _series(series: Series) -> str:
     if series.num_divided:
         return (
             f"{close}, and the source's own splits divide {series.num_divided:,} such series, which makes accuracy too "
-            f"high: reslab data check {expression} names them"
+            f"high: reslab data check {expression} names the groups to move"
         )
     return (
         f"{close}, so both splits may show the same scene, and accuracy be too high: keep each series in one split, as "
