@@ -10,6 +10,7 @@ from PIL import Image
 
 from reslab.data.check.examine import check, look_at
 from reslab.data.check.findings import Series
+from reslab.data.check.series import find_series
 from reslab.data.check.words import describe
 from reslab.data.expression import LocatedTerm, parse, with_grouping
 from reslab.data.load import list_files, load
@@ -176,6 +177,42 @@ def test_own_splits_that_divide_no_series_need_no_word(take: Take, tmp_path: Pat
     for number in range(8):
         take(f"test/{('cat', 'dog')[number % 2]}/{number}.png", -(10**5) - 1000 * number)
     assert find(f"folder:{tmp_path}") == ()
+
+
+def take_two_sources(take: Take) -> None:
+    take_series(take, folder="pets/")
+    for number in range(80):
+        series, place = divmod(number, 4)
+        take(f"birds/{('owl', 'jay')[series % 2]}/{number}.png", 150 * series + 3 * place)
+
+
+def test_one_command_groups_all_sources_that_need_it(take: Take, tmp_path: Path) -> None:
+    take_two_sources(take)
+    expression = f"folder:{tmp_path}/pets@9+digits:1+folder:{tmp_path}/birds"
+    grouped = f"folder:{tmp_path}/pets?group=time:5@9+digits:1+folder:{tmp_path}/birds?group=time:1"
+    assert find_series(expression, list_files(expression)) == [Series(count=80, total=80, expression=grouped)] * 2
+    assert find_series(grouped, list_files(grouped)) == [None, None]
+
+
+def test_a_source_that_is_not_trained_on_needs_no_groups(take: Take, tmp_path: Path) -> None:
+    take_two_sources(take)
+    (series,) = find(f"folder:{tmp_path}/pets@0+folder:{tmp_path}/birds")
+    assert series.expression == f"folder:{tmp_path}/pets@0+folder:{tmp_path}/birds?group=time:1"
+
+
+def test_series_of_a_source_hide_no_near_copies_of_another(take: Take, tmp_path: Path) -> None:
+    take_series(take, folder="pets/")
+    for number in range(80):
+        take(f"birds/{('owl', 'jay')[number // 2 % 2]}/{number}.png", None)
+    for number in range(0, 80, 2):
+        name = ("owl", "jay")[number // 2 % 2]
+        with Image.open(tmp_path / f"birds/{name}/{number}.png") as picture:
+            picture.point(lambda level: level * 0.9).save(tmp_path / f"birds/{name}/{number + 1}.png")
+    report = check(f"folder:{tmp_path}/pets+folder:{tmp_path}/birds")
+    assert len(report.series) == 1
+    (proposal,) = report.proposals
+    assert "near copies landed on both sides" in proposal
+    assert "together with ?group=REGEX on" in proposal  # birds have no times
 
 
 def test_a_choice_against_groups_counts(take: Take, tmp_path: Path) -> None:

@@ -134,7 +134,8 @@ def _examine(
     with counting("looking at pictures", total=num_images) as show:
         extreme = tuple(found for each in sets for found in _find_extreme(each, show))
     white = sets[0].white if sets else None
-    series = () if refused else _find_all_series(expression, files)
+    series = [None] * len(files.sources) if refused else find_series(expression, files.sources)
+    without_series = [listing for listing, each in zip(files.listings, series, strict=True) if each is None]
     shapes, converted = _look_into(files.listings, white=white) if is_thorough else (None, ())
     return Report(
         expression=expression,
@@ -151,8 +152,8 @@ def _examine(
         look_alike_names=find_alike(tuple(classes)),
         shapes=shapes,
         converted=converted,
-        series=series,
-        proposals=() if series else tuple(_propose(files.listings, duplicates)),
+        series=tuple(each for each in series if each is not None),
+        proposals=tuple(_propose(without_series, duplicates)),
         refused=refused,
     )
 
@@ -321,18 +322,14 @@ def _pairs(first: ImageSet, second: ImageSet, overlap: Overlap) -> Iterator[Copy
             yield Copy(first=_found(first, one), second=_found(second, other), kind=kind)
 
 
-def _find_all_series(expression: str, files: _Files) -> tuple[findings.Series, ...]:
-    found = (find_series(expression, term, listing) for term, listing in files.sources)
-    return tuple(each for each in found if each is not None)
-
-
 def _propose(listings: Sequence[Listing], duplicates: Duplicates | None) -> Iterator[str]:
-    """Propose grouping pictures if reslab's own split has put near copies on both sides."""
-    is_cut = any(listing.splits is None and listing.groups is None for listing in listings)
-    num = 0 if duplicates is None else sum(pair.kind == "near" for pair in duplicates.across_splits.pairs)
-    if is_cut and num:
-        rules = ["?group=parent"] if any(map(_has_subfolders, listings)) else []
-        rules += ["?group=time:5 (minutes)"] if any(map(have_times, listings)) else []
+    """Propose grouping pictures of these sources if reslab's own split has put near copies on both sides."""
+    cut = [listing for listing in listings if listing.splits is None and listing.groups is None]
+    names = {name for listing in cut for name in listing.names}
+    near = [] if duplicates is None else [pair for pair in duplicates.across_splits.pairs if pair.kind == "near"]
+    if num := sum({pair.first.path, pair.second.path} <= names for pair in near):
+        rules = ["?group=parent"] if any(map(_has_subfolders, cut)) else []
+        rules += ["?group=time:5 (minutes)"] if any(map(have_times, cut)) else []
         yield (
             f"{counted(num, 'pair')} of near copies landed on both sides of the cut: keep pictures of one series "
             f"together with {', '.join(rules)}{' or ' if rules else ''}?group=REGEX on the file name"

@@ -6,6 +6,7 @@ count (see `read_times`).
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from typing import Final
@@ -31,27 +32,56 @@ def have_times(listing: Listing) -> bool:
     return any(read_times(some, origin=origin)) and any(read_times(listing.files, origin=origin))
 
 
-def find_series(expression: str, term: LocatedTerm, listing: Listing) -> Series | None:
-    """Find pictures taken in series that nothing keeps in one split; None if they are few, or times say nothing."""
-    if listing.groups is not None or term.options.group is not None or not have_times(listing):
+def find_series(expression: str, sources: Sequence[tuple[LocatedTerm, Listing]]) -> list[Series | None]:
+    """Find each source's pictures taken in series that nothing keeps in one split.
+
+    None for a source if they are few, times say nothing, or none of it is trained on. The expression that keeps each
+    series in one split is the same for all sources that need it.
+    """
+    found = [_find(term, listing) for term, listing in sources]
+    grouped = expression
+    for (term, _), each in zip(sources, found, strict=True):
+        if each is not None and each.rule is not None:
+            grouped = with_grouping(grouped, term, each.rule)
+    return [each and each.describe(grouped) for each in found]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The series of a source, and the rule by which they can be grouped, if there is one."""
+
+    count: int
+    total: int
+    rule: str | None
+    too_few: tuple[str, ...] = ()
+    num_divided: int = 0
+
+    def describe(self, grouped: str) -> Series:
+        return Series(
+            count=self.count,
+            total=self.total,
+            expression=None if self.rule is None else grouped,
+            too_few=self.too_few,
+            num_divided=self.num_divided,
+        )
+
+
+def _find(term: LocatedTerm, listing: Listing) -> _Found | None:
+    if term.limit == 0 or listing.groups is not None or term.options.group is not None or not have_times(listing):
         return None
     series = _number(read_times(listing.files, origin=str(listing.root)), num_classes=len(listing.classes))
-    count = sum(number is not None for number in series)
-    if count < LEAST_SHARE * len(listing.files):
+    count, total = sum(number is not None for number in series), len(listing.files)
+    if count < LEAST_SHARE * total:
         return None
     if listing.splits is not None:
         if not (num_divided := _count_divided(series, listing.splits)):
             return None
-        return _series(count, listing, with_grouping(expression, term, f"time:{MINUTES[0]}"), num_divided=num_divided)
+        return _Found(count, total, f"time:{MINUTES[0]}", num_divided=num_divided)
     for minutes in MINUTES:
-        grouped = group_by(listing, f"time:{minutes}")
+        grouped = group_by(listing, rule := f"time:{minutes}")
         if _can_be_divided(grouped):
-            return _series(count, listing, with_grouping(expression, term, f"time:{minutes}"))
-    return _series(count, listing, None, too_few=_name_too_few(grouped))
-
-
-def _series(count: int, listing: Listing, expression: str | None, **facts: object) -> Series:
-    return Series.model_validate({"count": count, "total": len(listing.files), "expression": expression, **facts})
+            return _Found(count, total, rule)
+    return _Found(count, total, None, too_few=_name_too_few(grouped))
 
 
 def _number(times: Sequence[datetime | None], *, num_classes: int) -> list[int | None]:
