@@ -2,14 +2,16 @@
 
 import io
 import tarfile
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from reslab.data.framing import Form
 from reslab.data.packing import pack
-from reslab.data.sizes import are_squares, find_image_size, measure_reading
+from reslab.data.sizes import are_squares, find_image_size, measure_all, measure_reading
 from reslab.data.sources.decoded import WORKERS
 from reslab.data.sources.shard_index import INDEX
 
@@ -37,6 +39,26 @@ def test_all_training_pictures_count_for_the_time(pictures: str, monkeypatch: py
     seconds = iter([0.0, 8.0])
     monkeypatch.setattr("reslab.data.sizes.time.perf_counter", lambda: next(seconds))
     assert measure_reading(pictures, Form(image_size=24)) == 8.0 / WORKERS
+
+
+def test_the_smallest_and_the_largest_picture_are_found_by_several_threads(
+    pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (10, 40)).save(tmp_path / "test" / "cat" / "small.png")
+    (tmp_path / "train" / "dog" / "broken.png").write_bytes(b"broken")
+    threads = set()
+    both = threading.Barrier(2, timeout=10)
+
+    def open_image(*args: Any) -> Any:
+        if threading.get_ident() not in threads and len(threads) < 2:
+            threads.add(threading.get_ident())
+            both.wait()  # for another thread
+        return real(*args)
+
+    real = Image.open
+    monkeypatch.setattr("reslab.data.sizes.Image.open", open_image)
+    monkeypatch.setattr("reslab.data.sizes.WORKERS", 2)
+    assert measure_all(pictures) == ((10, 40), (200, 100))
 
 
 def test_packed_shards_say_their_size(tmp_path: Path, opened: list[str]) -> None:

@@ -7,6 +7,7 @@ made so.
 import io
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from statistics import fmean, median
@@ -51,10 +52,10 @@ def measure_all(expression: str, *, data_dir: Path | None = None) -> tuple[Size,
     terms = parse(expression)
     sizes = [size for term in terms if (size := _size_of(term, data_dir))]
     files = [file for _, listing in list_files(expression, data_dir=data_dir) for file in listing.files]
-    with counting("measuring pictures", total=len(files)) as show:
-        for start in range(0, len(files), LOOKED_AT):
-            sizes += _open(files[start : start + LOOKED_AT])
-            show(min(start + LOOKED_AT, len(files)))
+    with ThreadPoolExecutor(WORKERS) as pool, counting("measuring pictures", total=len(files)) as show:
+        for done, size in enumerate(pool.map(_measure, files), 1):
+            sizes += [size] if size else []
+            show(done)
     for some, _ in _sample_shards(terms, num=LOOKED_AT):
         sizes += _open(some)
     sizes.sort(key=lambda size: (size[0] * size[1], size))
@@ -124,9 +125,13 @@ def _sample_shards(terms: Sequence[Term], *, num: int) -> Iterator[tuple[Sequenc
 
 def _open(files: Sequence[Path] | Sequence[io.BytesIO]) -> Iterator[Size]:
     """Yield the sizes of the readable ones among some pictures."""
-    for file in files:
-        try:
-            with Image.open(file) as picture:
-                yield picture.size
-        except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-            continue  # errors are reported when the pictures are read
+    yield from (size for file in files if (size := _measure(file)))
+
+
+def _measure(file: Path | io.BytesIO) -> Size | None:
+    """Read the size of a picture from its header; None if it cannot be read, which is reported when pixels are."""
+    try:
+        with Image.open(file) as picture:
+            return picture.size
+    except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return None

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from reslab.data import pictures
 from reslab.data.check.examine import check
 from reslab.data.recipe_data import read_split
-from reslab.data.sources import decoded as decoding
 from reslab.errors import UserError
 from reslab.fitting import fit
 from reslab.fitting.planning import plan
@@ -102,13 +102,13 @@ def test_training_names_all_but_leaves_the_test_split_closed(
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Collect the name and the size in pixels of each picture that is decoded."""
     found: list[tuple[str, int]] = []
-    real = decoding.shrink
+    real = pictures.shrink
 
     def shrink(image: Any, **options: Any) -> Any:
         found.append((image.filename, options["image_size"]))
         return real(image, **options)
 
-    monkeypatch.setattr(decoding, "shrink", shrink)
+    monkeypatch.setattr("reslab.data.sources.decoded.shrink", shrink)
     return found
 
 

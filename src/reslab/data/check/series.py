@@ -43,7 +43,7 @@ def find_series(expression: str, sources: Sequence[tuple[LocatedTerm, Listing]])
     for (term, _), each in zip(sources, found, strict=True):
         if each is not None and each.rule is not None:
             grouped = with_grouping(grouped, term, each.rule)
-    return [each and each.describe(grouped) for each in found]
+    return [None if each is None else each.describe(grouped) for each in found]
 
 
 @dataclass(frozen=True)
