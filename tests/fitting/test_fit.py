@@ -65,14 +65,14 @@ def test_a_handful_of_test_images_without_a_mistake_is_said_to_show_little() -> 
 
 
 def test_a_class_without_test_images_is_not_the_weakest() -> None:
-    matrix = np.array([[9, 0, 1], [0, 0, 0], [4, 0, 6]])
+    matrix = np.array([[27, 0, 3], [0, 0, 0], [12, 0, 18]])
     half = Estimate(value=0.5, low=0.4, high=0.6)
     recalls = (Estimate(value=value, low=value - 0.05, high=value + 0.05) for value in (0.9, 0.0, 0.6))
     per_class = tuple(
         ClassFigures(precision=half, recall=recall, f1=half, support=support)
         for recall, support in zip(recalls, matrix.sum(1).tolist(), strict=True)
     )
-    test = SimpleNamespace(accuracy=half, per_class=per_class, confusion_matrix=matrix, num_images=20)
+    test = SimpleNamespace(accuracy=half, per_class=per_class, confusion_matrix=matrix, num_images=60)
     run: Any = SimpleNamespace(
         evaluation=SimpleNamespace(splits={"test": test}, classes=("a", "b", "c")),
         candidates=Candidates.model_construct(candidates=()),
