@@ -103,6 +103,7 @@ def test_a_folder_of_a_similar_name_is_suggested(tmp_path: Path, monkeypatch: py
         ("cifar10+", "lacks a source"),
         ("", "lacks a source"),
         ("folder:", "lacks a path: write folder:PATH"),
+        ("folder:a?grup=time:5", "'grup' in folder:a?grup=time:5 is not an option: did you mean 'group'?"),
         ("npz", "lacks a path: write npz:PATH"),
         ("cifar10:cat,cat", "'cat' is in 'cifar10:cat,cat' twice"),
         ("cifar10+cifar10", "'airplane' is in 'cifar10.cifar10' twice"),
@@ -124,6 +125,13 @@ def test_a_wrong_expression_is_refused_with_the_right_name(expression: str, mess
 
 
 # ---- two expressions as one
+
+
+def test_a_folder_may_be_called_like_a_misspelled_option(tmp_path: Path) -> None:
+    (tmp_path / "a?grup=b").mkdir()
+    (term,) = parse(f"folder:{tmp_path}/a?grup=b:cat,dog?group=parent")
+    assert isinstance(term, LocatedTerm)
+    assert (term.path, term.classes, term.options.group) == (tmp_path / "a?grup=b", ("cat", "dog"), "parent")
 
 
 @pytest.mark.parametrize(

@@ -360,6 +360,10 @@ def _part(place: str) -> tuple[str, str | None]:
 def _parse_options(rest: str, source: Located) -> tuple[str, Options]:
     """Split off the options, which begin at the first "?" followed by the name of an option."""
     place, *texts = re.split(_OPTION, rest)
+    if (unknown := re.search(r"[?&]([a-z]+)=", place)) and not os.path.exists(os.path.expanduser(_part(place)[0])):
+        name = unknown.group(1)
+        if hint := did_you_mean(name, _ALLOWED[source], otherwise=""):
+            raise UserError(f"{name!r} in {source}:{rest} is not an option: {hint}")
     given: dict[str, str] = {}
     for text in texts:
         name, _, value = text.partition("=")

@@ -10,7 +10,7 @@ from typing import assert_never
 import numpy as np
 
 from reslab.data.addresses import is_remote
-from reslab.data.check.problems import Reading, naming_all_problems
+from reslab.data.check.problems import SplitReading, naming_all_problems
 from reslab.data.expression import LocatedTerm, find_relative, find_remote, move_relative, parse
 from reslab.data.framing import Form
 from reslab.data.images import ImageSet
@@ -43,7 +43,7 @@ def read_split(
     own: tuple[SplitName, ...] = ("train", "validation") if recipe.validation else ("train",)
     splits = ("test",) if split == "test" else own
     form = Form(recipe.image_size, recipe.resize, recipe.channels, recipe.white)
-    with naming_all_problems(recipe.data, Reading(splits, form, recipe.skip_damaged, data_dir)):
+    with naming_all_problems(recipe.data, SplitReading(splits, form, recipe.skip_damaged, data_dir)):
         return _read_split(recipe, split, data_dir)
 
 

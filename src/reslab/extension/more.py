@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from reslab.data.check.problems import Reading, naming_all_problems
+from reslab.data.check.problems import SplitReading, naming_all_problems
 from reslab.data.expression import join_expressions
 from reslab.data.framing import Form
 from reslab.data.load import load
@@ -21,7 +21,7 @@ def knows_all(weights: Weights, data: str, *, data_dir: Path | None, skip_damage
     """Return whether all classes of `data` are known to the network."""
     channels = channels_of(weights)
     form = Form(weights.image_size, channels=channels)
-    with naming_all_problems(data, Reading(("train",), form, skip_damaged, data_dir)):
+    with naming_all_problems(data, SplitReading(("train",), form, skip_damaged, data_dir)):
         images = load(data, "train", **form._asdict(), data_dir=data_dir, skip_damaged=skip_damaged)
     return set(images.classes) <= set(weights.classes)
 

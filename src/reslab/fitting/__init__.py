@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -11,7 +11,7 @@ import torch
 
 from reslab.data.batches import seeded
 from reslab.data.check.examine import look_at
-from reslab.data.check.problems import Reading, naming_all_problems
+from reslab.data.check.problems import SplitReading, naming_all_problems
 from reslab.data.check.words import describe
 from reslab.data.folds import number_groups
 from reslab.data.frames import to_expression
@@ -20,12 +20,11 @@ from reslab.data.images import ImageSet
 from reslab.data.load import check_outside, list_files, load, load_validation
 from reslab.data.notes import say_once
 from reslab.data.recipe_data import find_base
-from reslab.data.sizes import are_squares, find_image_size, measure_reading
+from reslab.data.sizes import are_squares, measure_reading
 from reslab.errors import Failure, Stopped, UserError
 from reslab.evaluation import evaluate
 from reslab.fitting import beside, scratch
 from reslab.fitting.choice import (
-    LARGEST_STORED,
     Backbone,
     Budget,
     FittedHead,
@@ -34,6 +33,7 @@ from reslab.fitting.choice import (
     check_counts,
     choose,
     describe_few_groups,
+    find_stored_form,
 )
 from reslab.fitting.choice import describe as describe_candidate
 from reslab.machine.device import pick_device
@@ -129,11 +129,8 @@ def fit(
     _check_free(out, data, data_dir=data_dir)
     data = to_expression(data, data_dir=data_dir, beside=out)
     check_outside(out, data, data_dir=data_dir)
-
-    def find_form(expression: str) -> Form:
-        return Form(find_image_size(expression, largest=LARGEST_STORED, data_dir=data_dir))
-
-    reading = Reading(("train", "validation", "test"), find_form, skip_damaged, data_dir)
+    find_form = partial(find_stored_form, data_dir=data_dir)
+    reading = SplitReading(("train", "validation", "test"), find_form, skip_damaged, data_dir)
     with naming_all_problems(data, reading):
         form = find_form(data)
     with _reserved(out), _stopping_late(out):

@@ -10,14 +10,17 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reslab.data.expression import find_groupings
 from reslab.data.folds import Folds, number_groups, split_folds
+from reslab.data.framing import Form
 from reslab.data.images import ImageSet
 from reslab.data.load import check_classes
+from reslab.data.sizes import find_image_size
 from reslab.errors import UserError
 from reslab.measure.calibration import fit_temperature_smoothed
 from reslab.measure.estimates import share_of
@@ -130,6 +133,11 @@ class Budget:
     def share(self, share: float) -> "Budget":
         """Return a budget of the first part of the time."""
         return Budget(share * self.minutes, self.began)
+
+
+def find_stored_form(expression: str, *, data_dir: Path | None = None) -> Form:
+    """Find the size at which the pictures of an expression are stored. Raises: as `find_image_size`."""
+    return Form(find_image_size(expression, largest=LARGEST_STORED, data_dir=data_dir))
 
 
 def check_counts(images: ImageSet) -> None:

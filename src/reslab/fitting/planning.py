@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,17 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.data.answers import Unread, find_pictures, read_sound
-from reslab.data.check.problems import Reading, naming_all_problems
+from reslab.data.check.problems import SplitReading, naming_all_problems
 from reslab.data.frames import to_expression
-from reslab.data.framing import Form
 from reslab.data.images import ImageSet
 from reslab.data.load import list_files, load
 from reslab.data.progress import counting
 from reslab.data.recipe_data import describe_change, read_split_of
-from reslab.data.sizes import find_image_size
 from reslab.data.sources.listing import digest_files, keys_of
 from reslab.errors import UserError
-from reslab.fitting.choice import LARGEST_STORED, Features, check_counts
+from reslab.fitting.choice import Features, check_counts, find_stored_form
 from reslab.fitting.growth import DRAWS, MOST, SIZES, Growth, measure_growth
 from reslab.fitting.labelling import order_pictures
 from reslab.measure.learning_curve import extrapolate
@@ -176,11 +175,8 @@ def _read(data: str, *, data_dir: Path | None, allow_remote: bool) -> tuple[Imag
         if change := describe_change(images, recorded=run.environment.data):
             raise UserError(f"{change} since {run.path} was trained: train it again, or plan {images.expression!r}")
         return images, _find_network(recipe), recipe.resize
-
-    def find_form(expression: str) -> Form:
-        return Form(find_image_size(expression, largest=LARGEST_STORED, data_dir=data_dir))
-
-    with naming_all_problems(data, Reading(("train",), find_form, data_dir=data_dir)):
+    find_form = partial(find_stored_form, data_dir=data_dir)
+    with naming_all_problems(data, SplitReading(("train",), find_form, data_dir=data_dir)):
         images = load(data, "train", **find_form(data)._asdict(), data_dir=data_dir)
     return images, Pretrained(NETWORK, image_size=IMAGE_SIZE), "squeeze"
 

@@ -22,7 +22,7 @@ from reslab.records import SplitName
 
 
 @dataclass(frozen=True)
-class Reading:
+class SplitReading:
     """How splits are read, as for `load`; `form` may be a function that finds it from a sound expression."""
 
     splits: Sequence[SplitName]
@@ -32,7 +32,7 @@ class Reading:
 
 
 @contextmanager
-def naming_all_problems(expression: str, reading: Reading) -> Iterator[None]:
+def naming_all_problems(expression: str, reading: SplitReading) -> Iterator[None]:
     """If pictures or classes fail in the block, name all problems of the folders, tables and arrays of the expression.
 
     All sources are listed before any picture is decoded.
@@ -49,7 +49,7 @@ def naming_all_problems(expression: str, reading: Reading) -> Iterator[None]:
         raise UserError(". Also, ".join(problems)) from None
 
 
-def _find_problems(expression: str, reading: Reading) -> list[str]:
+def _find_problems(expression: str, reading: SplitReading) -> list[str]:
     """Find what keeps sources from being listed; if that is only some classes, also what keeps the others unread."""
     listed = [_list(text, reading) for text in split_sources(expression)]
     problems = [problem for each in listed for problem in each.problems]
@@ -72,7 +72,7 @@ class _Listed:
     can_be_listed: bool = True
 
 
-def _list(text: str, reading: Reading) -> _Listed:
+def _list(text: str, reading: SplitReading) -> _Listed:
     """List the files of a source, without the classes that have too few."""
     problems: list[str] = []
     sound: str | None = text
@@ -90,7 +90,7 @@ def _list(text: str, reading: Reading) -> _Listed:
     return _Listed(tuple(problems), sound)
 
 
-def _find_unread(text: str, form: Form, reading: Reading) -> Iterator[str]:
+def _find_unread(text: str, form: Form, reading: SplitReading) -> Iterator[str]:
     """Yield what keeps the pictures of a source from being read."""
     (term,) = parse(text)
     if not isinstance(term, LocatedTerm):
@@ -109,7 +109,7 @@ def _find_unread(text: str, form: Form, reading: Reading) -> Iterator[str]:
         yield str(DamagedPictures(list(dict.fromkeys(damaged)), origin=term.origin))
 
 
-def _read(text: str, split: SplitName, form: Form, reading: Reading) -> None:
+def _read(text: str, split: SplitName, form: Form, reading: SplitReading) -> None:
     data_dir, skip_damaged = reading.data_dir, reading.skip_damaged
     if split != "validation":
         load(text, split, **form._asdict(), data_dir=data_dir, skip_damaged=skip_damaged)
