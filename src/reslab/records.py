@@ -208,6 +208,8 @@ class Figures(Part):
     expected_calibration_error: Estimate
     log_loss_uncalibrated: Estimate | None = None  # this and the next: before the logits were divided by a temperature
     expected_calibration_error_uncalibrated: Estimate | None = None
+    log_loss_change: Estimate | None = None  # this and the next: what the temperature changed, paired by image
+    expected_calibration_error_change: Estimate | None = None
     top5_accuracy: Estimate | None = None  # only with more than ten classes
     per_class: tuple[ClassFigures, ...]
     confusion_matrix: tuple[tuple[NonNegativeInt, ...], ...]

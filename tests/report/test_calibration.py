@@ -49,10 +49,34 @@ def test_a_difference_is_chance_where_the_intervals_do_not_decide_it(num, wrong,
     assert (found is None) == (doubt is None)
 
 
-def test_only_few_images_are_called_chance_without_a_paired_interval():
-    few, many = (measured(num, wrong=num // 10, temperature=1.1, certainty=0.9) for num in (90, 150))
-    assert calibration_doubt(few)
-    assert calibration_doubt(many) is None
+def test_the_same_images_before_and_after_tell_small_differences_apart():
+    """Two errors whose own intervals overlap differ by far more than their paired interval is wide."""
+    paired = measured(2000, wrong=300, temperature=1.2, certainty=0.9)
+    now, before = paired.expected_calibration_error, paired.expected_calibration_error_uncalibrated
+    change = paired.expected_calibration_error_change
+    assert change.value == pytest.approx(now.value - before.value)
+    assert change.high - change.low < (now.high - now.low) / 10
+    assert change.high < 0
+
+
+def test_a_temperature_of_one_changes_nothing():
+    """The resamples before and after are the same, so that not even they differ."""
+    figures = measured(12, wrong=1, temperature=1, certainty=0.9)
+    for change in (figures.log_loss_change, figures.expected_calibration_error_change):
+        assert (change.value, change.low, change.high) == (0, 0, 0)
+    assert calibration_doubt(figures) is None
+
+
+def test_many_images_may_leave_a_difference_undecided_too():
+    figures = measured(150, wrong=15, temperature=1.1, certainty=0.9)
+    assert calibration_doubt(figures).startswith("With 150 test images, the difference in calibration error may be")
+
+
+def test_an_evaluation_without_the_paired_change_is_not_doubted():
+    older = {"expected_calibration_error_change": None, "log_loss_change": None}
+    figures = measured(12, wrong=1, temperature=2, certainty=0.9)
+    assert calibration_doubt(figures)
+    assert calibration_doubt(figures.model_copy(update=older)) is None
 
 
 def test_log_loss_may_decide_what_the_calibration_error_cannot():

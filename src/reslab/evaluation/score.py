@@ -13,7 +13,7 @@ from reslab.evaluation.extension import measure_extension
 from reslab.evaluation.promises import measure_answered, measure_class_sets
 from reslab.measure import intervals, metrics
 from reslab.measure.estimates import bootstrapped, class_figures, macro_figures, proportion, share_of
-from reslab.measure.metrics import Integers, Logits
+from reslab.measure.metrics import Floats, Integers, Logits
 from reslab.records import (
     AnsweredFigures,
     AugmentedFigures,
@@ -76,8 +76,7 @@ def measure(predictions: Predictions, *, temperature: float | None = None) -> Fi
         num_images=len(labels),
         accuracy=proportion(matrix.trace(), total=num_images),
         **macro_figures(matrix),
-        **_probability_figures(predictions),
-        **_uncalibrated_figures(predictions, temperature),
+        **_probability_figures(predictions, temperature),
         top5_accuracy=None if top5 is None else proportion(top5, total=num_images),
         per_class=class_figures(matrix),
         confusion_matrix=matrix.tolist(),
@@ -188,17 +187,25 @@ def find_complaint(logits: Logits, labels: Integers, *, num_classes: int) -> str
 # ---- metrics with their intervals
 
 
-def _probability_figures(predictions: Predictions) -> dict[str, Estimate]:
+def _probability_figures(predictions: Predictions, temperature: float | None) -> dict[str, Estimate]:
+    """Measure probabilities; with a temperature, also before it was applied, and the paired difference between both."""
+    value, drawn = _resample(predictions)
+    figures = {name: bootstrapped(value[name], samples=drawn[name]) for name in value}
+    if temperature is None:
+        return figures
+    value_before, drawn_before = _resample(predictions._replace(logits=predictions.logits * temperature))
+    for name in value:
+        figures[f"{name}_uncalibrated"] = bootstrapped(value_before[name], samples=drawn_before[name])
+        figures[f"{name}_change"] = bootstrapped(
+            value[name] - value_before[name], samples=drawn[name] - drawn_before[name]
+        )
+    return figures
+
+
+def _resample(predictions: Predictions) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """Return metrics of probabilities, each (), and their bootstrap samples (R,), with the same draws in every call."""
     terms = metrics.image_terms(predictions.logits, labels=predictions.labels)
     unseen, generator = metrics.unseen_error(predictions.logits), np.random.default_rng(0)
     values = metrics.probability_figures(terms.mean(axis=0))
     drawn = intervals.resample_terms(terms, unseen=unseen, resamples=RESAMPLES, generator=generator)
-    return {name: bootstrapped(getattr(values, name), samples=getattr(drawn, name)) for name in values._fields}
-
-
-def _uncalibrated_figures(predictions: Predictions, temperature: float | None) -> dict[str, Estimate]:
-    if temperature is None:
-        return {}
-    before = predictions._replace(logits=predictions.logits * temperature)
-    figures = _probability_figures(before)
-    return {f"{name}_uncalibrated": estimate for name, estimate in figures.items()}
+    return values._asdict(), drawn._asdict()

@@ -1,9 +1,7 @@
 """Say what test images show about calibration, and whether they are enough to show it."""
 
 from reslab.language import say
-from reslab.measure.estimates import difference
 from reslab.records import Estimate, Evaluation, Figures
-from reslab.report.few_images import FEW
 from reslab.report.tables import has_interval, num_wrong
 from reslab.words import counted, figure, figure_alone
 
@@ -30,8 +28,7 @@ def calibration_sentence(evaluation: Evaluation) -> str | None:
 
 def calibration_doubt(figures: Figures) -> str | None:
     """Say why these images do not show what calibration has changed; None if they do, or there is none."""
-    now, before = figures.expected_calibration_error, figures.expected_calibration_error_uncalibrated
-    if before is None:
+    if figures.expected_calibration_error_uncalibrated is None:
         return None
     images = counted(figures.num_images, "test image")
     if not num_wrong(figures):
@@ -40,11 +37,11 @@ def calibration_doubt(figures: Figures) -> str | None:
             "what calibration is worth.",
             images=images,
         )
-    if figures.num_images >= FEW or now == before or not _may_be_chance(now, before):
+    if not _may_be_chance(figures.expected_calibration_error_change):
         return None
     doubt = say("With {images}, the difference in calibration error may be chance.", images=images)
-    loss, loss_before = figures.log_loss, figures.log_loss_uncalibrated
-    if loss_before is None or _may_be_chance(loss, loss_before):
+    loss, loss_before, change = figures.log_loss, figures.log_loss_uncalibrated, figures.log_loss_change
+    if loss_before is None or change is None or _may_be_chance(change):
         return doubt
     decided = say(
         "The difference in log loss is not chance: {now}, and {before} before calibration.",
@@ -54,7 +51,6 @@ def calibration_doubt(figures: Figures) -> str | None:
     return f"{doubt} {decided}"
 
 
-def _may_be_chance(one: Estimate, other: Estimate) -> bool:
-    """Judge as if on different images, which is cautious: that a difference is no chance is then said too rarely."""
-    gap = difference(one, after=other)
-    return gap.low <= 0 <= gap.high
+def _may_be_chance(change: Estimate | None) -> bool:
+    """Return whether a change was measured that may be none; evaluations of older versions have none."""
+    return change is not None and change.value != 0 and change.low <= 0 <= change.high
