@@ -88,6 +88,15 @@ class Environment(Setup):
         setup = self.segments[-1] if self.segments else self
         return setup.model_copy(update={"precision": setup.precision or self.multiplied})
 
+    def used(self, split: SplitName) -> DataSet | None:
+        """What the run read as a split; None if that was not recorded."""
+        return next((data for data in self.data if data.split == split), None)
+
+    def fingerprint(self, split: SplitName) -> str | None:
+        """The fingerprint of a split's images, of how they were read and of the order of their files."""
+        used = self.used(split)
+        return used.fingerprint if used else None
+
     def until(self, updates: int) -> "Environment":
         """Leave out segments that were lost because no checkpoint later than `updates` was kept."""
         return self.model_copy(update={"segments": tuple(each for each in self.segments if each.updates < updates)})

@@ -129,7 +129,7 @@ def _find_base_test(run: Run) -> str | None:
     """Return the fingerprint of the test split that the base was evaluated on, if the extension's can be compared."""
     if run.recipe.stream is not None:  # it covers the shards, and an extension does not stream
         return None
-    return next((data.fingerprint for data in run.environment.data if data.split == "test"), None)
+    return run.environment.fingerprint("test")
 
 
 def _check_new(run: Run, old: str, data: str) -> None:

@@ -676,6 +676,11 @@ class Recipe(Part):
         """The split whose metrics are the result: never the test split for a trial."""
         return "validation" if self.trial else "test"
 
+    @property
+    def reading(self) -> tuple[object, ...]:
+        """How images are read, which their fingerprints cover too: their form, and whether they are streamed."""
+        return self.image_size, self.resize, self.channels, self.white, self.stream is not None
+
     @model_validator(mode="after")
     def _streams_what_it_can(self) -> "Recipe":
         if self.stream is not None and (self.sampling is not None or self.extension is not None):

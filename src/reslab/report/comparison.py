@@ -71,7 +71,7 @@ class _Answers:
     name: str
     split: SplitName
     data: str
-    reading: tuple[object, ...]  # image size, resizing, channels, whether streamed: fingerprints cover these too
+    reading: tuple[object, ...]
     fingerprint: str | None
     classes: tuple[str, ...]
     predicted: NDArray[np.int64]
@@ -188,28 +188,19 @@ def _answers(run: Run, name: str, evaluation: Evaluation) -> _Answers:
     logits, labels = run.read_predictions(split)
     if logits.shape != (evaluation.splits[split].num_images, len(evaluation.classes)):
         raise UserError(f"the predictions and the evaluation of {run.path} differ: run reslab evaluate {run.path}")
-    fingerprint = next((data.fingerprint for data in run.environment.data if data.split == split), None)
-    recipe = run.recipe
-    reading = (recipe.image_size, recipe.resize, recipe.channels, recipe.white, recipe.stream is not None)
     return _Answers(
         name,
         split,
         run.recipe.data,
-        reading,
-        fingerprint,
+        run.recipe.reading,
+        run.environment.fingerprint(split),
         evaluation.classes,
         logits.argmax(axis=1),
         labels,
         run.read_names(split),
-        _digests(run, split, num_images=len(labels)),
+        run.read_digests(split, num_images=len(labels)),
         extension=run.path if run.recipe.extension else None,
     )
-
-
-def _digests(run: Run, split: SplitName, *, num_images: int) -> NDArray[np.uint64] | None:
-    """Return the digests of a split; None unless each image has one."""
-    digests = run.digests.get(split)
-    return digests if digests is not None and len(digests) == num_images and digests.all() else None
 
 
 def _pair(first: _Answers, second: _Answers) -> Pair:

@@ -64,9 +64,8 @@ def recipe_facts(inputs: Inputs) -> Facts:
 
 def _validation(inputs: Inputs) -> str:
     if number := inputs.recipe.validation:
-        used = inputs.environment.data  # a source with validation images of its own brings another number
-        number = next((data.num_images for data in used if data.split == "validation"), number)
-        return say("{images} held out", images=counted(number, "image"))
+        used = inputs.environment.used("validation")  # a source with validation images of its own brings another number
+        return say("{images} held out", images=counted(used.num_images if used else number, "image"))
     calibration = inputs.weights.calibration
     if calibration is not None and calibration.out_of_folds:
         return say("training images, judged out of folds")

@@ -248,6 +248,11 @@ class Run:
         path = self.path / "digests.npz"
         return read_npz(path, (), optional=(*SPLITS, *BASE_DIGESTS)) if path.exists() else {}
 
+    def read_digests(self, split: SplitName, *, num_images: int) -> NDArray[np.uint64] | None:
+        """Read the hashes of a split's stored pictures (N,), however they were read; None unless each has one."""
+        digests = self.digests.get(split)
+        return digests if digests is not None and len(digests) == num_images and digests.all() else None
+
     @property
     def learned_digests(self) -> NDArray[np.uint64] | None:
         """Hashes of all pictures that the run and its bases were trained on or held out; None if there are none."""

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.errors import UserError
-from reslab.recipe.recipe import Recipe
 from reslab.runs import Run
 
 
@@ -29,9 +28,8 @@ class MeasuredImages:
 def find_measured_images(run: Run) -> MeasuredImages:
     """Look up what a run was tested on."""
     recipe, evaluation = run.recipe, run.evaluation
-    fingerprint = next((data.fingerprint for data in run.environment.data if data.split == "test"), None)
-    num_images = evaluation.splits["test"].num_images
-    return MeasuredImages(run, recipe.data, _reading(recipe), fingerprint, num_images, evaluation.classes)
+    fingerprint, num_images = run.environment.fingerprint("test"), evaluation.splits["test"].num_images
+    return MeasuredImages(run, recipe.data, recipe.reading, fingerprint, num_images, evaluation.classes)
 
 
 def find_obstacle(first: MeasuredImages, second: MeasuredImages) -> str | None:
@@ -64,17 +62,13 @@ def check_same_images(tested: Sequence[MeasuredImages]) -> None:
             )
 
 
-def _reading(recipe: Recipe) -> tuple[object, ...]:
-    return recipe.image_size, recipe.resize, recipe.channels, recipe.white, recipe.stream
-
-
 def _pictures(run: Run) -> NDArray[np.uint64] | None:
     """Return the hash and label of each stored picture, however it was read, in one order (2, N); None if not known."""
-    digests = run.digests.get("test")
     try:
         labels = run.read_predictions("test").labels.astype(np.uint64)
     except UserError:  # not kept
         return None
-    if digests is None or len(digests) != len(labels) or not digests.all():
+    digests = run.read_digests("test", num_images=len(labels))
+    if digests is None:
         return None
     return np.stack([digests, labels])[:, np.lexsort((labels, digests))]

@@ -139,7 +139,8 @@ def _train_twin(run: Run, where: Where) -> Run:
         begun = Run.open(path)
         _check_alike(begun, like=recipe, data_dir=where.data_dir)
         return resume(path, **where._asdict())
-    used = next(data for data in run.environment.data if data.split == "train")
+    used = run.environment.used("train")
+    assert used is not None
     num = min(MOST_HELD_OUT, round(HELD_OUT * used.num_images))
     return train(
         derive(recipe, name=recipe.name, validation=num, trial=True),
