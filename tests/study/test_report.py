@@ -119,7 +119,7 @@ def test_rows_with_other_test_images_or_classes_are_not_compared(
     asked = make_study(contrasts=contrasts)
     written = write_study_report(asked, runs=copied)
     page, markdown = written.page.read_text(encoding="utf-8"), written.markdown.read_text(encoding="utf-8")
-    assert "| taught minus relu | – | – | not comparable: their classes differ |" in markdown
+    assert "| taught minus relu | – | – | not compared: their classes differ |" in markdown
     assert "Rows differ in their data" in page
     assert "| relu | digits:1,4,7@40 (108) | error | " in markdown
     assert re.search(r"\| taught \| digits:1,4,7@40\+digits:0@20 \(\d+\) \| ", markdown)
@@ -131,6 +131,15 @@ def test_rows_with_other_test_images_or_classes_are_not_compared(
     assert find_obstacle(relu, replace(elu, expression="digits:1,4,7@41")) == "their test images differ"
     assert find_obstacle(relu, replace(elu, num_images=90)) == "they have 108 and 90 test images"
     assert find_obstacle(relu, replace(elu, reading=(16, *elu.reading[1:]))) is None
+
+
+def test_a_contrast_waits_for_its_rows(study: Study, copied: Path) -> None:
+    for seed in (0, 1):
+        shutil.rmtree(copied / f"elu-{seed}")
+    written = write_study_report(study, runs=copied)
+    markdown = written.markdown.read_text(encoding="utf-8")
+    assert "| elu minus relu | – | – | not compared: no run yet of elu |" in markdown
+    assert [each["not_comparable"] for each in written.differences] == ["no run yet of elu"]
 
 
 @pytest.mark.parametrize(("changed", "obstacle"), [(None, None), ("digests", True), ("labels", True)])
@@ -283,7 +292,7 @@ def test_what_is_not_finished_is_counted_and_left_out(study: Study, copied: Path
     assert [run.seed for run in results.runs["relu"]] == [0]
     assert results.num_unfinished == 2
     assert results.lines[1].verdict.word == "no run yet"
-    assert results.questions == []
+    assert [each.obstacle for each in results.questions] == ["no run yet of elu"]
     page = write_study_report(study, runs=copied).page.read_text(encoding="utf-8")
     assert "3 finished runs of 3 rows; 2 runs begun but not finished." in page
 

@@ -130,7 +130,7 @@ def question_words(question: ContrastResult, *, metric: Metric) -> str:
     """Say whether the test metrics of two rows differ, or why they cannot be compared."""
     difference = question.test
     if difference is None:
-        return f"not comparable: {question.obstacle}"
+        return f"not compared: {question.obstacle}"
     better = question.better_of(metric)
     if better is not None:
         return f"{better} is better"

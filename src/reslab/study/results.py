@@ -70,7 +70,7 @@ class Line:
 
 @dataclass(frozen=True)
 class ContrastResult:
-    """A contrast whose rows have both run: the differences of their means on both splits, or why there are none."""
+    """A contrast: the differences of its rows' means on both splits, or why there are none."""
 
     contrast: Contrast
     test: Difference | None
@@ -138,8 +138,7 @@ def read_results(study: Study, *, out: Path) -> Results:
         for row in study.rows
         for metric in row.published or (study.metric,)
     ]
-    asked = [each for each in study.contrasts if runs[each.first] and runs[each.second]]
-    questions = [_question(study, each, runs) for each in asked]
+    questions = [_question(study, each, runs) for each in study.contrasts]
     return Results(study, begun.epochs_scale, runs, num_unfinished, lines, questions, read_gradients(out))
 
 
@@ -205,6 +204,9 @@ def _question(study: Study, contrast: Contrast, runs: dict[str, list[MeasuredRun
         first, second = (sample_of(runs[label], study.metric, split) for label in (contrast.first, contrast.second))
         return subtract(first, second)
 
+    missing = [label for label in (contrast.first, contrast.second) if not runs[label]]
+    if missing:
+        return ContrastResult(contrast, None, None, f"no run yet of {' and '.join(missing)}")
     obstacle = find_obstacle(runs[contrast.first][0].tested_on, runs[contrast.second][0].tested_on)
     if obstacle is not None:
         return ContrastResult(contrast, None, None, obstacle)
