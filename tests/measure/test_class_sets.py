@@ -61,6 +61,32 @@ def test_they_hold_the_truth_as_often_as_was_promised(coverage):
     assert np.mean(shares) == pytest.approx(coverage, abs=0.006)
 
 
+def test_a_class_that_will_be_more_frequent_counts_more():
+    """A tenth of the held-out images, and most of those to come, may be of a class on which the network is bad."""
+    generator = np.random.default_rng(0)
+
+    def draw_classes(num, share):
+        labels = (generator.random(num) > share).astype(np.int64) + generator.integers(0, 2, num)  # 0 to 2
+        logits = generator.normal(size=(num, 3)) + np.where(labels == 0, 0.3, 4)[:, None] * np.eye(3)[labels]
+        return softmax(logits), labels
+
+    probabilities, labels = draw_classes(40_000, 0.1)
+    coming, truth = draw_classes(20_000, 0.8)
+    frequencies = (np.bincount(each, minlength=3) / len(each) for each in (truth, labels))
+    weights = np.divide(*frequencies)[labels]
+    sets = (fit_class_sets(probabilities, labels, weights=each) for each in (None, weights))
+    plain, weighted = (members(coming, threshold=find_threshold(each, coverage=0.9)) for each in sets)
+    assert weighted[np.arange(len(truth)), truth].mean() == pytest.approx(0.9, abs=0.015)
+    assert plain[np.arange(len(truth)), truth].mean() < 0.8
+
+
+def test_equal_weights_change_nothing_and_a_heavy_image_promises_little():
+    probabilities, labels = draw(300)
+    assert fit_class_sets(probabilities, labels, weights=np.full(300, 0.1)) == fit_class_sets(probabilities, labels)
+    heavy = np.where(np.arange(300) == 7, 299.0, 1.0)  # the new image may be as heavy: a third of the total of 897
+    assert fit_class_sets(probabilities, labels, weights=heavy).thresholds[-1][0] == pytest.approx(0.66)
+
+
 def test_few_held_out_images_promise_little():
     probabilities, labels = draw(FEWEST)
     known = fit_class_sets(probabilities, labels)

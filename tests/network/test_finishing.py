@@ -9,7 +9,7 @@ import torch
 from reslab.data.load import load
 from reslab.errors import UserError
 from reslab.network.familiarity import FEWEST, Familiarity, fit_familiarity, fit_frozen, read_familiarity
-from reslab.network.finishing import finish
+from reslab.network.finishing import finish, weigh
 from reslab.network.network import Network
 from reslab.records import FAMILIARITY, Calibration
 
@@ -80,6 +80,43 @@ def test_the_share_of_unlike_pictures_among_like_ones_is_what_was_promised(froze
     strange, unsure = torch.zeros(1, 16), torch.zeros(1, 3)
     assert float(few(strange, unsure)) == pytest.approx(1 / (1 + FEWEST))  # few images suffice to refuse
     assert fit(held_out[: FEWEST - 1], held_out[: FEWEST - 1, :3]) is None
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_class_that_will_be_frequent_is_answered_as_often_as_promised(frozen):
+    """The logits of class 1 are smaller; a tenth of the held-out pictures is of it, nine tenths of those to come."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(num, share):
+        labels = (torch.rand(num, generator=generator) < share).long()
+        logits = 2 * torch.randn(num, 2, generator=generator) * (1 - 0.8 * labels)[:, None]
+        return torch.randn(num, 8, generator=generator), labels, logits
+
+    (known, classes, _), (held_out, labels, logits), (coming, _, answers) = (
+        draw(800, 0.1),
+        draw(4000, 0.1),
+        draw(4000, 0.9),
+    )
+    weights = weigh(labels, coming=torch.tensor([0.1, 0.9]))
+
+    def answered(weights):
+        if frozen:
+            familiarity = fit_frozen(known, held_out, logits, weights=weights)
+        else:
+            familiarity = fit_familiarity(known, classes, held_out, logits, weights=weights)
+        again = read_familiarity(familiarity.to_tensors(), num_features=8, image=(3, 32), path=Path("w"))
+        torch.testing.assert_close(again(coming, answers), familiarity(coming, answers), rtol=0, atol=2e-3)
+        return float((familiarity(coming, answers) > 0.05).float().mean())
+
+    assert answered(weights) == pytest.approx(0.95, abs=0.015)
+    assert answered(None) < 0.9
+
+
+def test_too_few_pictures_of_a_class_that_will_be_frequent_leave_nothing_strange():
+    features, labels = torch.randn(40, 8, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 2
+    weights = torch.where(torch.arange(40) == 0, 30.0, 1.0)  # 2.3 of the heaviest
+    assert fit_familiarity(features, labels, features, features[:, :2], weights=weights) is None
+    assert fit_familiarity(features, labels, features, features[:, :2]) is not None
 
 
 def test_pictures_of_known_groups_do_not_make_those_of_new_groups_strange():

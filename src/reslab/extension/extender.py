@@ -102,7 +102,7 @@ class Extender:
             finished = finish(network, images=self.images, held_out=None, calibrated=calibrated)
             finished = replace(finished, note="not calibrated: the base has learned from the held-out images too")
         elif self.fused:
-            finished = self._finish_fused(network, self.fused, calibrated=calibrated)
+            finished = self._finish_fused(network, self.fused, calibrated=calibrated, coming=coming)
         else:
             finished = finish(network, images=self.images, held_out=self.held_out, calibrated=calibrated, coming=coming)
         self.display.say(finished.note)
@@ -114,12 +114,14 @@ class Extender:
         self.run.write_weights(content)
         return self.run
 
-    def _finish_fused(self, network: Network, fused: _Fused, *, calibrated: bool) -> Finished:
+    def _finish_fused(self, network: Network, fused: _Fused, *, calibrated: bool, coming: Tensor) -> Finished:
         if not self._is_unchanged:
             statistics = None
             if self.held_out is not None and not self.memory:  # of whose old images only features are left
                 statistics = network.texture(self.images.images), network.texture(self.held_out.images)
-            return finish_on(network, fused.training, fused.held_out, statistics=statistics, calibrated=calibrated)
+            return finish_on(
+                network, fused.training, fused.held_out, statistics=statistics, calibrated=calibrated, coming=coming
+            )
         judges = self.out_of_folds or _OutOfFolds(fused.held_out, None, torch.empty(0, dtype=torch.long))
         return finish_on(
             network,
@@ -129,6 +131,7 @@ class Extender:
             groups=self._number_groups(fused, also=judges.places),
             is_unchanged=True,
             calibrated=calibrated,
+            coming=coming,
         )
 
     def _number_groups(self, fused: _Fused, *, also: Tensor) -> tuple[Tensor, Tensor]:

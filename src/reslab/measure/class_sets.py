@@ -3,12 +3,15 @@
 Classes are added to a picture's set from the most probable one downwards, until their total probability exceeds a
 threshold. The threshold is a quantile, over held-out images, of the probability added before the true class, so the
 promise holds for pictures from the same distribution as those, whatever the network is. Confident predictions get one
-class, uncertain ones several, and no set is empty.
+class, uncertain ones several, and no set is empty. Where classes will be more or less frequent than they were among the
+held-out images, these are weighted by the ratio.
 
 Sources: Romano et al. 2020, "Classification with Valid and Adaptive Coverage" (APS), arXiv:2006.02544; Angelopoulos et
-al. 2021, "Uncertainty Sets for Image Classifiers using Conformal Prediction" (RAPS), arXiv:2009.14193.
+al. 2021, "Uncertainty Sets for Image Classifiers using Conformal Prediction" (RAPS), arXiv:2009.14193; Podkopaev and
+Ramdas 2021, "Distribution-free Uncertainty Quantification for Classification under Label Shift", arXiv:2103.03323.
 Differs from them: no random numbers, so that a picture always gets the same set: the true class's own probability is
-left out, while APS counts a random part of it. RAPS's penalty on large sets is left out: with few classes it gained
+left out, while APS counts a random part of it; the class of a new picture is unknown, so it weighs as much as the
+heaviest held-out one. RAPS's penalty on large sets is left out: with few classes it gained
 next to nothing on held-out images (`benchmarks/class_sets.json`).
 Axes: N images, H held-out images, K classes.
 """
@@ -42,15 +45,27 @@ def taken_before(probabilities: Probabilities) -> Floats:
     return before
 
 
-def fit_class_sets(probabilities: Probabilities, labels: Integers) -> "ClassSets | None":
-    """Fit the thresholds to held-out images (H, K) with labels (H,); None if those are too few."""
+def fit_class_sets(
+    probabilities: Probabilities, labels: Integers, *, weights: Floats | None = None
+) -> "ClassSets | None":
+    """Fit the thresholds to held-out images (H, K) with labels (H,); None if those are too few.
+
+    `weights` (H,) make up for classes that will be more or less frequent than among the held-out images.
+    """
     num = len(labels)
     if num < FEWEST:
         return None
-    scores = np.sort(taken_before(probabilities)[np.arange(num), labels])
-    # One extra image counts as the worst of all, so a high coverage needs many images.
-    ranks = ((coverage, math.ceil(round((num + 1) * coverage, 6))) for coverage in COVERAGES)
-    found = ((coverage, _round_up(scores[rank - 1])) for coverage, rank in ranks if rank <= num)
+    scores = taken_before(probabilities)[np.arange(num), labels]
+    order = np.argsort(scores, kind="stable")
+    weights = np.ones(num) if weights is None else weights
+    # One extra image, as heavy as any, counts as the worst of all, so a high coverage needs many images.
+    shares = weights[order].cumsum() / (weights.sum() + weights.max())
+    places = np.searchsorted(shares, np.array(COVERAGES) - _EQUAL)
+    found = (
+        (coverage, _round_up(scores[order[place]]))
+        for coverage, place in zip(COVERAGES, places, strict=True)
+        if place < num
+    )
     from reslab.records import ClassSets  # imported here, since it loads pydantic
 
     return ClassSets(num_images=num, thresholds=tuple(found))

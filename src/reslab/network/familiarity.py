@@ -54,26 +54,32 @@ class Familiarity(nn.Module):
     """Computes familiarities (N,) in (0, 1] from features (N, D), logits (N, K) and, with a `texture`, the images.
 
     `measure` computes scores from features and logits, and `scores` are those of the held-out images (H, S), with that
-    of the `texture` as the last one.
+    of the `texture` as the last one. `weights` (H,) are for classes that will be more or less frequent than there.
     """
 
     scores: Tensor
+    weights: Tensor
     scales: Tensor
     limits: Tensor
     sums: Tensor
 
-    def __init__(self, measure: nn.Module, scores: Tensor, texture: Texture | None = None) -> None:
+    def __init__(
+        self, measure: nn.Module, scores: Tensor, texture: Texture | None = None, *, weights: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.measure, self.texture = measure, texture
+        weights = torch.ones(len(scores)) if weights is None else weights / weights.mean()
         self.register_buffer("scores", scores)
+        self.register_buffer("weights", weights)
         self.register_buffer("scales", _find_scales(scores))
         self.register_buffer("limits", scores.quantile(1 - _TAIL, dim=0))
         self.register_buffer("sums", self.sum_up(scores))
 
     def forward(self, features: Tensor, logits: Tensor, images: Tensor | None = None) -> Tensor:
         own = self.sum_up(self.score(features, logits, images))
-        no_more = (self.sums <= own[:, None] + _EQUAL).sum(dim=1)
-        return (1 + no_more).float() / (1 + len(self.sums))
+        no_more = torch.where(self.sums <= own[:, None] + _EQUAL, self.weights, 0.0).sum(dim=1)
+        heaviest = self.weights.max()  # what an image of an unknown class may weigh
+        return (heaviest + no_more) / (heaviest + self.weights.sum())
 
     def score(self, features: Tensor, logits: Tensor, images: Tensor | None = None) -> Tensor:
         """Compute all scores (N, S); `images` (N, C, H, W) are the network's input."""
@@ -90,6 +96,8 @@ class Familiarity(nn.Module):
     def to_tensors(self) -> dict[str, NDArray[Any]]:
         """Return the tensors to store in a weights file."""
         tensors = {"scores": self.scores, **self.measure.state_dict()}
+        if not torch.equal(self.weights, torch.ones_like(self.weights)):
+            tensors["weights"] = self.weights
         if self.texture is not None:
             tensors |= {_TEXTURE + name: value for name, value in self.texture.state_dict().items()}
         found = {FAMILIARITY + name: value.cpu().numpy() for name, value in tensors.items()}
@@ -147,31 +155,37 @@ def fit_familiarity(
     logits: Tensor,
     *,
     statistics: tuple[Tensor, Tensor] | None = None,
+    weights: Tensor | None = None,
 ) -> Familiarity | None:
     """Fit on training features (M, D) and labels (M,), and held-out features (H, D) and logits (H, K).
 
-    `statistics` (M, P) and (H, P) are those of their texture. Returns None if held-out images are too few, or the
-    features are not finite.
+    `statistics` (M, P) and (H, P) are those of their texture, `weights` (H,) for classes that will be more or less
+    frequent. Returns None if held-out images are too few, or the features are not finite.
     """
-    if len(held_out) < FEWEST or len(torch.unique(labels)) < 2 or not known.isfinite().all():
+    if num_effective(held_out, weights) < FEWEST or len(torch.unique(labels)) < 2 or not known.isfinite().all():
         return None
     measure = _find_directions(known, labels)
     scores, texture = measure(held_out.float(), logits.float()), None
     if statistics is not None:
         texture = fit_texture(*statistics)
         scores = torch.cat([scores, texture.score(statistics[1])[:, None]], dim=1)
-    return Familiarity(measure, scores, texture)
+    return Familiarity(measure, scores, texture, weights=weights)
 
 
 def fit_frozen(
-    known: Tensor, held_out: Tensor, logits: Tensor, *, groups: tuple[Tensor, Tensor] | None = None
+    known: Tensor,
+    held_out: Tensor,
+    logits: Tensor,
+    *,
+    groups: tuple[Tensor, Tensor] | None = None,
+    weights: Tensor | None = None,
 ) -> Familiarity | None:
     """Fit on frozen features (M, D), and features (H, D) and logits (H, K) of held-out images.
 
     Held-out images may be among the known ones, with out-of-fold logits: each is then compared with the others, or with
-    those of other `groups`, (M,) and (H,). Returns None if there are too few.
+    those of other `groups`, (M,) and (H,). `weights` (H,) are as above. Returns None if there are too few.
     """
-    if min(len(known), len(held_out)) < FEWEST:
+    if min(len(known), num_effective(held_out, weights)) < FEWEST:
         return None
     stored = F.normalize(known.float(), dim=1).half().float()  # as stored in files
     similarity = F.normalize(held_out.float(), dim=1) @ stored.T
@@ -180,7 +194,12 @@ def fit_frozen(
     near = similarity.topk(_NEIGHBOURS + 1, dim=1).values
     is_known = near[:, 0] > _SAME
     cosine = torch.where(is_known, near[:, _NEIGHBOURS], near[:, _NEIGHBOURS - 1])
-    return Familiarity(Neighbours(stored), torch.stack([cosine, _energy(logits.float())], dim=1))
+    return Familiarity(Neighbours(stored), torch.stack([cosine, _energy(logits.float())], dim=1), weights=weights)
+
+
+def num_effective(held_out: Tensor, weights: Tensor | None) -> float:
+    """Count the held-out images (H, ...) in units of the heaviest, which bounds the lowest familiarity."""
+    return len(held_out) if weights is None or not len(weights) else float(weights.sum() / weights.max())
 
 
 def _find_directions(features: Tensor, labels: Tensor) -> Directions:
@@ -228,6 +247,7 @@ def read_familiarity(
     if not found:
         return None
     texture = {name: found.pop(name) for name in list(found) if name.startswith(_TEXTURE)}
+    weights = found.pop("weights", None)
     shapes = {name: tuple(value.shape) for name, value in found.items()}
     scores = found.pop("scores", torch.empty(0))
     match shapes:
@@ -239,12 +259,17 @@ def read_familiarity(
             fits = fits and all_scores == 3 + bool(texture) and _is_texture(texture, image)
         case _:
             features, held_out, fits = 0, 0, False
+    fits = fits and (weights is None or _are_weights(weights, num=held_out))
     if not fits or features != num_features or not 0 < held_out <= _MOST_SCORES:
         raise UserError(f"{path} is damaged: its familiarity tensors do not fit a network of {num_features} features")
     if "known" in found:
-        return Familiarity(Neighbours(found["known"]), scores)
+        return Familiarity(Neighbours(found["known"]), scores, weights=weights)
     own = Texture(**{name.removeprefix(_TEXTURE): value for name, value in texture.items()}) if texture else None
-    return Familiarity(Directions(**found), scores, own)
+    return Familiarity(Directions(**found), scores, own, weights=weights)
+
+
+def _are_weights(values: Tensor, *, num: int) -> bool:
+    return values.shape == (num,) and bool(values.isfinite().all() and (values >= 0).all() and values.any())
 
 
 def _is_texture(tensors: Mapping[str, Tensor], image: tuple[int, int]) -> bool:

@@ -18,7 +18,7 @@ from reslab.data.pixels import Pixels
 from reslab.data.split import limit
 from reslab.measure.calibration import find_obstacle, fit_temperature
 from reslab.measure.class_sets import fit_class_sets
-from reslab.network.familiarity import FEWEST, MOST, Familiarity, fit_familiarity, fit_frozen
+from reslab.network.familiarity import FEWEST, MOST, Familiarity, fit_familiarity, fit_frozen, num_effective
 from reslab.network.network import Network
 from reslab.records import Calibration
 
@@ -34,11 +34,12 @@ class Finished:
 
 
 class _Seen(NamedTuple):
-    """The network's features (H, D) and logits (H, K) for held-out images, and their labels (H,)."""
+    """The network's features (H, D) and logits (H, K) for held-out images, their labels (H,), perhaps weights (H,)."""
 
     features: Tensor
     logits: Tensor
     labels: Tensor
+    weights: Tensor | None
 
 
 def finish(
@@ -60,15 +61,22 @@ def finish(
     `logits` (H, K) of held-out images are given if the head has learned from them, and another one answered.
     """
     features_of = features_of or (lambda images: network.features(images.images))
-    seen = None if held_out is None else _look(network, features_of(held_out), held_out.labels, logits=logits)
-    network, seen, note = _settle(network, seen, usual=usual, calibrated=calibrated, coming=coming)
+    seen = None
+    if held_out is not None:
+        seen = _look(network, features_of(held_out), held_out.labels, logits=logits, coming=coming)
+    network, seen, note = _settle(network, seen, usual=usual, calibrated=calibrated)
     familiarity = None
     if seen is not None and not (isinstance(images.images, Pixels) and images.images.is_streamed):  # which is remote
         assert held_out is not None
         known = images.subset(_few(images.labels, network.classes))
         statistics = network.texture(known.images), network.texture(held_out.images)
         familiarity = fit_familiarity(
-            features_of(known), known.labels, seen.features, seen.logits, statistics=statistics
+            features_of(known),
+            known.labels,
+            seen.features,
+            seen.logits,
+            statistics=statistics,
+            weights=seen.weights,
         )
     return Finished(Network(network.module, network.metadata, familiarity), _with_doubt(note, familiarity, seen))
 
@@ -83,6 +91,7 @@ def finish_on(
     statistics: tuple[Tensor, Tensor] | None = None,
     is_unchanged: bool = False,
     calibrated: bool = False,
+    coming: Tensor | None = None,
 ) -> Finished:
     """Do the same from features (N, D) and labels (N,) of `known` and `held_out` images, which themselves may be gone.
 
@@ -92,25 +101,28 @@ def finish_on(
     may be among them. Otherwise `statistics` (N, P) and (H, P) of their texture may be given.
     """
     features, labels = known
-    looked = _look(network, *held_out, logits=logits)
+    looked = _look(network, *held_out, logits=logits, coming=coming)
     fitted = Calibration(temperature=1.0, num_images=len(looked.labels), out_of_folds=logits is not None)
     network, seen, note = _settle(network, looked, usual=None, calibrated=calibrated, fitted=fitted)
     assert seen is not None
     few = _few(labels, network.classes)
     if is_unchanged:
         apart = None if groups is None else (groups[0][few], groups[1])
-        familiarity = fit_frozen(features[few], seen.features, seen.logits, groups=apart)
+        familiarity = fit_frozen(features[few], seen.features, seen.logits, groups=apart, weights=seen.weights)
     else:
         some = None if statistics is None else (statistics[0][few], statistics[1])
-        familiarity = fit_familiarity(features[few], labels[few], seen.features, seen.logits, statistics=some)
+        familiarity = fit_familiarity(
+            features[few], labels[few], seen.features, seen.logits, statistics=some, weights=seen.weights
+        )
     return Finished(Network(network.module, network.metadata, familiarity), _with_doubt(note, familiarity, looked))
 
 
 def _with_doubt(note: str, familiarity: Familiarity | None, seen: _Seen | None) -> str:
     """Add that no picture will be called unlike the training pictures, if too few images are held out to do so."""
-    if familiarity is not None or seen is None or len(seen.labels) >= FEWEST:
+    if familiarity is not None or seen is None or num_effective(seen.labels, seen.weights) >= FEWEST:
         return note
-    return f"{note}; no picture will be called unlike the training pictures, which takes {FEWEST} held-out images"
+    of = "" if len(seen.labels) < FEWEST else " of the classes that will be frequent"
+    return f"{note}; no picture will be called unlike the training pictures, which takes {FEWEST} held-out images{of}"
 
 
 def _settle(
@@ -119,7 +131,6 @@ def _settle(
     *,
     usual: float | None,
     calibrated: bool,
-    coming: Tensor | None = None,
     fitted: Calibration | None = None,
 ) -> tuple[Network, _Seen | None, str]:
     """Fit the temperature and the class sets."""
@@ -127,24 +138,33 @@ def _settle(
         calibration = network.metadata.calibration
         note = calibration.words if calibration else "calibrated by the new classes' rows alone"
     else:
-        calibration, note = _calibrate(seen, usual, coming, fitted=fitted)
+        calibration, note = _calibrate(seen, usual, fitted=fitted)
         if calibration is not None:
             network = divide(network, by=calibration)
             seen = seen and seen._replace(logits=seen.logits / calibration.temperature)
-    class_sets = seen and fit_class_sets(seen.logits.softmax(dim=1).numpy(), seen.labels.numpy())
+    class_sets = seen and fit_class_sets(
+        seen.logits.softmax(dim=1).numpy(), seen.labels.numpy(), weights=_as_array(seen.weights)
+    )
     metadata = network.metadata.model_copy(update={"calibration": calibration, "class_sets": class_sets})
     return Network(network.module, metadata), seen, note
 
 
 @torch.no_grad()
-def _look(network: Network, features: Tensor, labels: Tensor, *, logits: Tensor | None = None) -> _Seen:
+def _look(network: Network, features: Tensor, labels: Tensor, *, logits: Tensor | None, coming: Tensor | None) -> _Seen:
     if logits is None:
         logits = network.module.head(features.to(network.device)).float().cpu()
-    return _Seen(features, logits, labels)
+    weights = None if coming is None else weigh(labels, coming=coming)
+    if weights is not None and torch.allclose(weights, weights.mean(), rtol=1e-4):
+        weights = None
+    return _Seen(features, logits, labels, weights)
+
+
+def _as_array(weights: Tensor | None) -> NDArray[np.float64] | None:
+    return None if weights is None else weights.double().numpy()
 
 
 def _calibrate(
-    seen: _Seen | None, usual: float | None, coming: Tensor | None, *, fitted: Calibration | None
+    seen: _Seen | None, usual: float | None, *, fitted: Calibration | None
 ) -> tuple[Calibration | None, str]:
     if seen is None:
         if usual is None:
@@ -158,8 +178,8 @@ def _calibrate(
         return None, f"not calibrated: {obstacle}"
     if fitted is not None:
         return fitted, fitted.words
-    weights = None if coming is None else weigh(seen.labels, coming=coming).numpy()
-    found = Calibration(temperature=fit_temperature(logits, labels, weights=weights), num_images=len(labels))
+    temperature = fit_temperature(logits, labels, weights=_as_array(seen.weights))
+    found = Calibration(temperature=temperature, num_images=len(labels))
     return found, found.words
 
 
