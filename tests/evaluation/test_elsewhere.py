@@ -13,6 +13,7 @@ from reslab.measure.estimates import difference
 from reslab.network.network import Network
 from reslab.recipe.recipe import derive
 from reslab.records import Estimate
+from reslab.runs import Run
 from reslab.training import train
 
 
@@ -89,6 +90,17 @@ def test_the_run_s_own_test_images_are_paired_without_names(run, data, num):
     assert found.num_paired == found.figures.num_images == num
     assert found.change.value == 0
     assert found.own.value == found.figures.accuracy.value
+
+
+def test_a_pulled_run_is_measured_beside_its_metrics_alone(run, tmp_path):
+    """Without its predictions; pictures of some classes only are not compared with the accuracy on all."""
+    pulled = Run.open(shutil.copytree(run.path, tmp_path / "pulled"))
+    (pulled.path / "predictions-test.npz").unlink()
+    found, _ = evaluate_elsewhere(pulled, data=f"folder:{write_pictures(tmp_path / 'all', classes=('1', '4', '7'))}")
+    assert (found.own, found.num_paired) == (run.evaluation.splits["test"].accuracy, 0)
+    assert found.change == difference(found.own, after=found.figures.accuracy)
+    found, _ = evaluate_elsewhere(pulled, data=f"folder:{write_pictures(tmp_path / 'some')}")
+    assert (found.own, found.change) == (None, None)
 
 
 def test_images_that_share_names_by_chance_are_not_paired(run, tmp_path):

@@ -477,6 +477,10 @@ class Run:
             raise Damaged(f"{path} is damaged: it should hold one name for each image")
         return tuple(map(str, found["names"]))
 
+    def has_predictions(self, split: SplitName) -> bool:
+        """Return whether the predictions of a split are here; a pulled run has its metrics alone."""
+        return self._predictions_path(split, augmented=False).is_file()
+
     def _predictions_path(self, split: SplitName, augmented: bool) -> Path:
         return self.path / f"predictions-{split}{'-tta' if augmented else ''}.npz"
 
