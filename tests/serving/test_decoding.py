@@ -282,6 +282,7 @@ def test_a_picture_that_is_slow_for_its_size_has_another_try_among_the_large_one
         await asyncio.sleep(0.05)
         assert (await ask(decoders, SMALL))[0].shape == (3, 8, 8)
         assert (await slow)[0].shape == (3, 8, 8)
+        assert len(await ask(decoders, tall, *[SMALL] * 20)) == 21  # which it does not slow down
         with pytest.raises(UserError, match="or take as long to decode"):
             await ask(decoders, *[tall] * 20)
 

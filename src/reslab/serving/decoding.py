@@ -215,14 +215,10 @@ class Decoders:
             return taken
 
     async def _blame(self, picture: _Picture, error: Exception) -> None:
-        """Report a picture's failure to its client.
-
-        A small picture that was slow is retried among the large ones, with its whole request, which would be as slow.
-        """
+        """Report a picture's failure to its client; a small picture that was slow is retried among the large ones."""
         match error:
             case TimeoutError() if not picture.pixels:
-                for each in (picture, *self._small.drop(picture.request)):
-                    await self._put_large(each, pixels=MAX_PIXELS)
+                await self._put_large(picture, pixels=MAX_PIXELS)
             case TimeoutError():
                 picture.fail(
                     UserError(f"{picture.name} took longer than {self._seconds:g} seconds to decode: use another file")
