@@ -1,6 +1,7 @@
 """A run to its predictions: against a plain loop over the images, and what must be refused."""
 
 import dataclasses
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
@@ -223,6 +225,26 @@ def test_copies_are_sought_among_what_the_base_has_learned_too(
     evaluate(made, splits=["test"])
     num_old, num_new = (len(load(data, "train", image_size=8).labels) for data in (finished.recipe.data, "digits:8"))
     assert among[0] > 0.8 * (num_old + num_new)
+
+
+def test_a_test_picture_that_the_starting_weights_have_learned_is_a_copy(small_recipe: Recipe, tmp_path: Path) -> None:
+    """The run itself has not seen it."""
+    digits = load("digits:1,4", "test", image_size=8)
+    for place, label in enumerate(digits.labels.tolist()):
+        folder = tmp_path / ("earlier" if place < 24 else "own/train" if place < 48 else "own/test") / str(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digits.images[place, 0].numpy()).save(folder / f"{place}.png")
+
+    def learn(name: str, data: str, **options: Any) -> Run:
+        return train(derive(small_recipe, name=name, data=data, epochs=1), out=tmp_path / "runs" / name, **options)
+
+    earlier = learn("earlier", f"folder:{tmp_path / 'earlier'}")
+    for path in tmp_path.glob("earlier/*/*.png"):
+        shutil.copy(path, tmp_path / "own/test" / path.parent.name / f"again-{path.name}")
+    own = learn("own", f"folder:{tmp_path / 'own'}", start=earlier.path)
+    copies = evaluate(own, splits=["test"]).splits["test"].without_copies
+    assert copies is not None
+    assert copies.num_copies == earlier.environment.data[0].num_images
 
 
 def test_a_split_of_another_name_is_refused(finished: Run) -> None:

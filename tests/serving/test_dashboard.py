@@ -52,6 +52,12 @@ def test_runs_are_listed_with_how_far_they_are(client, folder):
     assert "log.jsonl" in runs["broken"]["problem"]
 
 
+def test_a_folder_of_no_text_hides_no_other_run(client, folder):
+    shutil.copytree(folder / "small", os.fsdecode(os.fsencode(folder) + b"/a\xff"))
+    assert {run["name"] for run in client.get("/v1/runs").json()["runs"]} > {"small", "a\\udcff"}
+    assert client.get("/v1/log", params={"run": "a\\udcff"}).status_code == 200
+
+
 def test_a_run_that_goes_on_is_read_anew(client, folder):
     name = "deep/er/going"
     going, rest = Run(folder / name), Run(folder / "small").log[2]

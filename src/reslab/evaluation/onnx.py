@@ -124,12 +124,12 @@ def _by_pytorch(network: Network) -> ToLogits:
 
 def race(networks: Sequence[ToLogits], images: ImageSet) -> list[Raced]:
     """Time networks on the same images, in turn batch by batch, so that other load slows all of them alike."""
-    batches = np.split(images.images[:].numpy(), range(BATCH, len(images.labels), BATCH))
     for network in networks:
-        network(batches[0])  # the first call allocates memory
+        network(images.images[:BATCH].numpy())  # the first call allocates memory
     predicted: list[list[NDArray[np.int64]]] = [[] for _ in networks]
     seconds = [0.0] * len(networks)
-    for batch in batches:
+    for start in range(0, len(images.labels), BATCH):
+        batch = images.images[start : start + BATCH].numpy()
         for place, network in enumerate(networks):
             began = time.perf_counter()
             logits = network(batch)

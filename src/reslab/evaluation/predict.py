@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reslab.data.check.duplicates import SIDE
 from reslab.data.expression import restore_limits
@@ -65,6 +66,7 @@ def _find_copies(run: Run, test: ImageSet, *, data_dir: Path | None, allow_remot
     train = read_split_of(run, "train", data_dir=data_dir, allow_remote=allow_remote)
     if describe_change(train, recorded=run.environment.data):
         return None
+    learned_before = np.flatnonzero(_were_learned_before(run, test))
     recipe = recipe_here(run, data_dir=data_dir)
     if (whole := _learn_all(run, recipe)) != recipe:
         with suppress(UserError):  # the images of the old classes may be gone
@@ -74,7 +76,16 @@ def _find_copies(run: Run, test: ImageSet, *, data_dir: Path | None, allow_remot
         recipe = recipe.model_copy(update={"image_size": SIDE})
         train = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
         test = read_split(recipe, "test", data_dir=data_dir, allow_remote=allow_remote)
-    return find_copies(train, test)
+    found = find_copies(train, test)
+    return found and Copies(np.union1d(found.indices, learned_before))
+
+
+def _were_learned_before(run: Run, test: ImageSet) -> NDArray[np.bool_]:
+    """Tell which test images (N,) are the very pictures that the network learned from before this run."""
+    before = run.digests.get("base")
+    if before is None or test.digests is None:
+        return np.zeros(len(test.labels), dtype=np.bool_)
+    return np.isin(test.digests, before[before > 0])
 
 
 def _learn_all(run: Run, recipe: Recipe) -> Recipe:

@@ -18,6 +18,7 @@ from reslab.report.comparison import compare
 from reslab.runs import Run
 from reslab.serving.app import PROBLEMS, Access, build_app
 from reslab.serving.metrics import Metrics
+from reslab.words import printable
 
 # The files that a run's row in the list is made from.
 FILES = ("recipe.json", "log.jsonl", "model.safetensors", "evaluation.json")
@@ -124,7 +125,8 @@ def _answer(read: Callable[[], ResultT]) -> ResultT:
 def find_runs(folder: Path) -> dict[str, Run]:
     """Find the run folders at or below `folder`, named by their path relative to it."""
     found = sorted(path.parent for path in folder.rglob("recipe.json"))
-    return {str(path.relative_to(folder)) if path != folder else Run(path).name: Run(path) for path in found}
+    names = [str(path.relative_to(folder)) if path != folder else Run(path).name for path in found]
+    return {printable(name): Run(path) for name, path in zip(names, found, strict=True)}
 
 
 def _find(folder: Path, name: str) -> Run:
