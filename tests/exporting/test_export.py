@@ -26,6 +26,7 @@ from reslab.exporting import Export, export
 from reslab.exporting.deployed import trace
 from reslab.exporting.formats import open_pt2, to_onnx
 from reslab.exporting.quantize import _outside_the_network
+from reslab.measure.class_sets import fit_class_sets
 from reslab.models import build
 from reslab.models.fusion import SplitLinear
 from reslab.network.familiarity import fit_familiarity, fit_frozen
@@ -270,6 +271,25 @@ def test_int8_computes_in_integers_and_answers_alike(
     held_out = read_split(finished.recipe, "validation")
     right = OnnxFile(exported / "model-int8.onnx").predict_logits(held_out.images.numpy()).argmax(axis=1)
     assert cost.accuracy == pytest.approx((right == held_out.labels.numpy()).mean())
+
+
+def test_sets_of_int8_are_those_of_its_own_answers(finished: Run, exported: Path) -> None:
+    held_out = read_split(finished.recipe, "validation")
+    small = OnnxFile(exported / "model-int8.onnx")
+    probabilities = small.predict(held_out.images.numpy()).probabilities
+    assert small.read_class_sets() == fit_class_sets(probabilities, held_out.labels.numpy())
+    assert small.read_class_sets() is not None
+
+
+def test_int8_without_held_out_images_promises_no_sets(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "NUM_CALIBRATED", 60)
+    finished.write_recipe(derive(finished.recipe, name="all", validation=0))
+    export(finished, to=tmp_path / "model.onnx", int8=True)
+    exact, small = (OnnxFile(tmp_path / name).read_class_sets() for name in ("model.onnx", "model-int8.onnx"))
+    assert exact is not None
+    assert small is None
 
 
 def test_int8_needs_images_to_measure_on(finished: Run, tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from reslab.evaluation.onnx import race
 from reslab.exporting.deployed import naming_foreign, run_reference, trace
 from reslab.exporting.formats import Predict, open_pt2, to_onnx, to_pt2
 from reslab.exporting.page import round_weights, to_page
-from reslab.exporting.quantize import quantize
+from reslab.exporting.quantize import describe_anew, quantize
+from reslab.measure.class_sets import fit_class_sets
 from reslab.network.network import Network
 from reslab.network.onnx_file import Description, OnnxFile, Outputs
 from reslab.records import SplitName
@@ -156,7 +157,8 @@ def export(
     cost = None
     if for_int8 is not None:
         with waiting(f"{to}: quantizing and measuring int8"):
-            beside, cost = _write_int8(path, known, *for_int8)
+            promises = known.class_sets is not None and run.recipe.extension is None  # which may weight its images
+            beside, cost = _write_int8(path, known._replace(class_sets=None), *for_int8, promises=promises)
         written.append(beside)
     if is_folder:
         written.append(_copy_weights(run, target))
@@ -286,12 +288,21 @@ def _familiarity_differs(differences: list[float], network: Network, *, by: floa
 
 
 def _write_int8(
-    path: Path, known: Description, calibration: NDArray[np.uint8], measured: ImageSet
+    path: Path, known: Description, calibration: NDArray[np.uint8], measured: ImageSet, *, promises: bool
 ) -> tuple[Written, Cost]:
-    """Quantise a file, write the result next to it, and measure both."""
+    """Quantise a file, write the result next to it, and measure both.
+
+    If it `promises` class sets, they are fitted to its own answers for validation images; without any, there are none.
+    """
     beside = path.with_name(f"{path.stem}-int8.onnx")
     content = quantize(path.read_bytes(), images=calibration, known=known)
     write_bytes(beside, content)
+    if promises and measured.split == "validation":
+        sets = fit_class_sets(
+            OnnxFile(beside).predict(measured.images[:].numpy()).probabilities, measured.labels.numpy()
+        )
+        content = describe_anew(content, known=known._replace(class_sets=sets.model_dump_json() if sets else None))
+        write_bytes(beside, content)
     opened = [OnnxFile(each, threads=torch.get_num_threads()) for each in (path, beside)]
     exact, small = race([each.predict_logits for each in opened], measured)
     return Written(str(beside), len(content)), Cost(

@@ -55,6 +55,17 @@ def quantize(model: bytes, *, images: NDArray[np.uint8], known: Description) -> 
     return bytes(quantized.SerializeToString())
 
 
+def describe_anew(model: bytes, *, known: Description) -> bytes:
+    """Replace the metadata of an ONNX file."""
+    with extra("export"):
+        import onnx
+
+    found = onnx.load_model_from_string(model)
+    del found.metadata_props[:]
+    onnx.helper.set_model_props(found, known.to_metadata())
+    return bytes(found.SerializeToString())
+
+
 def _outside_the_network(model: "onnx.ModelProto") -> list[str]:  # type: ignore[name-defined]  # noqa: F821
     """Return the nodes before the convolutions, which resize and standardise, and those that the logits do not need.
 

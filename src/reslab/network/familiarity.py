@@ -4,8 +4,9 @@ Several scores measure the similarity of a picture to the training images. Each 
 the held-out images lie below their median, which a few outliers do not change, and they are summed. None counts for
 more than what the highest 5 % exceed, since one score must not outvote the others: noise can have large logits, too.
 A picture's familiarity is the share of the held-out images and itself whose sum is no higher: a conformal p-value. Of
-pictures from the same distribution as the training images, at most 5 % have a familiarity of 0.05 or less, whatever the
-network; so answering above that answers at least 95 % of them.
+pictures from the same distribution as the training images, about 5 % have a familiarity of 0.05 or less, whatever the
+network; so answering above that answers about 95 % of them. It would be at most 5 % if scales and limits did not come
+from the same held-out images; with very few of these, some more are refused.
 
 A network that was trained on the images has four scores: the energy, the log-sum-exp of the logits minus their mean;
 the norm of the features, up to the training images' median; how much nearer the features are to a class than to all
