@@ -1,14 +1,17 @@
 """What an extension says before it begins: its classes, and how long it will take by the clock and by its work."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from reslab.data.images import ImageSet
+from reslab.data.load import load
 from reslab.data.recipe_data import read_split
 from reslab.extension import announce, extend
 from reslab.network.network import Network
@@ -78,3 +81,18 @@ def test_classes_of_equal_size_are_not_compared() -> None:
     assert old == "old classes: 2, with 3 training images each"
     _, old = announce.describe_classes(images.subset(torch.arange(8)), num_old=2)
     assert old.endswith("with 3 training images each; the largest class has 1.5 times as many as the smallest new one")
+
+
+def test_copies_among_old_and_new_classes_are_described_unless_too_many_are_to_be_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    digits = load("digits:1,4", "train", image_size=8)
+    again = digits.subset(np.arange(3))
+    labels = torch.cat([digits.labels, torch.full((3,), 2)])
+    images = torch.cat([digits.images[:], again.images[:]])
+    both = replace(digits, images=images, labels=labels, classes=("1", "4", "new"), keys=None, digests=None)
+    found = announce.describe_overlaps(both, num_old=2)
+    assert found is not None
+    assert "3" in found
+    monkeypatch.setattr(announce, "MOST_PAIRS", 100)
+    assert announce.describe_overlaps(both, num_old=2) is None

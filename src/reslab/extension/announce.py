@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from reslab.data.check.duplicates import describe_overlap, find_overlap
 from reslab.data.images import ImageSet
+from reslab.evaluation.copies import MOST_PAIRS
 from reslab.extension.fusion import ITERATIONS, PENALTIES
 from reslab.models.fusion import FusionClassifier
 from reslab.network.network import Network
@@ -39,11 +40,16 @@ def describe_classes(images: ImageSet, *, num_old: int, num_remembered: int = 0)
 
 
 def describe_overlaps(images: ImageSet, *, num_old: int) -> str | None:
-    """Describe which training images occur in both old and new classes; None if either has no images."""
+    """Describe which training images occur in both old and new classes.
+
+    None if either has no images, or they are too many to compare.
+    """
     is_old = images.labels < num_old
     if not is_old.any():
         return None
     old, new = images.subset(is_old.nonzero().flatten()), images.subset((~is_old).nonzero().flatten())
+    if len(old.labels) * len(new.labels) > MOST_PAIRS:
+        return None
     return describe_overlap(find_overlap(old, new), first="the old classes", second="the new ones")
 
 
