@@ -9,7 +9,7 @@ import torch
 from reslab.data.load import load
 from reslab.errors import UserError
 from reslab.network.familiarity import FEWEST, Familiarity, fit_familiarity, fit_frozen, read_familiarity
-from reslab.network.finishing import finish, weigh
+from reslab.network.finishing import finish, finish_on, weigh
 from reslab.network.network import Network
 from reslab.records import FAMILIARITY, Calibration
 
@@ -44,6 +44,27 @@ def test_the_head_is_divided_so_that_whatever_reads_the_weights_is_calibrated(ne
     again = Network.load(tmp_path / "model.safetensors")
     torch.testing.assert_close(again.logits(held_out.images), before / temperature, rtol=1e-5, atol=1e-5)
     assert again.metadata.calibration == Calibration(temperature=temperature, num_images=len(held_out.labels))
+
+
+@pytest.mark.parametrize("on_features", [False, True])
+def test_expected_frequencies_weight_whatever_is_promised(digits, held_out, on_features):
+    """Class sets and familiarity; frequencies as among the held-out images change nothing."""
+
+    def finish_with(coming):
+        network = Network.load(TINY, device="cpu")
+        if not on_features:
+            return finish(network, images=digits, held_out=held_out, coming=coming).network
+        known, held = ((network.features(each.images), each.labels) for each in (digits, held_out))
+        return finish_on(network, known, held, coming=coming).network
+
+    plain, same, skewed = (
+        finish_with(coming) for coming in (None, held_out.labels.bincount() / 3.0, torch.tensor([0.8, 0.1, 0.1]))
+    )
+    assert same.metadata == plain.metadata
+    assert skewed.metadata.class_sets != plain.metadata.class_sets
+    assert torch.equal(same.familiarity.weights, torch.ones(len(held_out.labels)))
+    first = skewed.familiarity.weights[held_out.labels == 0]
+    assert float(first.min()) == pytest.approx(2.4, rel=0.1)  # 0.8 of a third
 
 
 def test_without_held_out_images_the_recipe_s_own_temperature_counts(network, digits):
