@@ -326,7 +326,7 @@ def class_sets() -> str:
         [percent(each.promised, 0), words.figure(each.covered), f"{each.size:.2f}", percent(each.single, 1)]
         for each in splits("fast94-held-out")[0].class_sets
     ]
-    return "\n" + table(["promised", "sets that hold the truth", "classes in a set", "sets of one class"], rows)
+    return "\n" + table(["promised", "sets with the true class", "classes in a set", "sets of one class"], rows)
 
 
 def strangers() -> str:
