@@ -24,6 +24,7 @@ def test_pack_show_and_clear(reslab: Command) -> None:
     packed = pack(reslab)
     assert packed.code == 0, packed.err
     assert "train  291 images in 3 shards" in packed.out
+    assert "in 1 shard, " in packed.out
     assert "Next: reslab train RECIPE --set data=shards:packed" in packed.out
     shown = [
         json.loads(reslab("data", "show", data, "--image-size", "8", "--json").out)["fingerprints"]

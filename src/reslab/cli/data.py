@@ -163,7 +163,7 @@ def plan(
     data: Annotated[str, typer.Argument(metavar="DATA|RUN", help="A data expression, or a run folder.")],
     unlabelled: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FOLDER", help="Unlabelled pictures, to rank by which to label first."),
+        typer.Option(metavar="FOLDER", help="Unlabelled pictures; rank them by which to label first."),
     ] = None,
     csv: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write that ranking to this file.")] = None,
     data_dir: DataDir = None,
@@ -240,6 +240,7 @@ def pack(
     """Write a data expression as WebDataset shards, for use as shards:URL."""
     from reslab.cli.show import echo, print_json
     from reslab.data.packing import pack as pack_shards
+    from reslab.words import counted
 
     index = pack_shards(expression, to, data_dir=data_dir, image_size=image_size, images_per_shard=images_per_shard)
     if json:
@@ -247,7 +248,8 @@ def pack(
         return
     for split, packed in index.splits.items():
         num_bytes = sum(shard.num_bytes for shard in packed.shards)
-        echo(f"{split:<6} {packed.num_images:,} images in {len(packed.shards):,} shards, {num_bytes / 1e6:,.1f} MB")
+        images, shards = counted(packed.num_images, "image"), counted(len(packed.shards), "shard")
+        echo(f"{split:<6} {images} in {shards}, {num_bytes / 1e6:,.1f} MB")
     echo(f"Next: reslab train RECIPE --set data=shards:{to}")
 
 

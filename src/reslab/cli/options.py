@@ -26,8 +26,8 @@ StudyThreads = Annotated[
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        help="Where CIFAR is, or is downloaded to; default: $RESLAB_DATA, else your cache folder. If given, relative "
-        "data paths start here, else in the current directory."
+        help="CIFAR's folder; missing files are downloaded to it. Default: $RESLAB_DATA, else your cache folder. If "
+        "given, relative data paths are looked up here before the current directory."
     ),
 ]
 AllowRemote = Annotated[

@@ -20,7 +20,7 @@ def predict(
     ],
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE …", help="Picture files, folders of them, or patterns such as '*.jpg'."),
+        typer.Argument(metavar="FILE", help="Picture files, folders of them, or patterns such as '*.jpg'."),
     ],
     top: Annotated[int, typer.Option(min=1, help="Number of classes to print per picture.")] = 3,
     answer: Annotated[

@@ -309,7 +309,7 @@ def report(
     against: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Another evaluated run to compare with, on the same images.")
     ] = None,
-    pdf: Annotated[bool, typer.Option("--pdf", help="Also print report.pdf with a browser on this machine.")] = (False),
+    pdf: Annotated[bool, typer.Option("--pdf", help="Also write report.pdf, by a browser on this machine.")] = (False),
     lang: Annotated[str, typer.Option(metavar="en|ru", help="The language of the report and the model card.")] = "en",
     json: Json = False,
 ) -> None:
@@ -336,7 +336,7 @@ def report(
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN …", help="Two or more evaluated run folders.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Two or more evaluated run folders.")],
     out: Annotated[Path, typer.Option(help="The folder for the plot of the learning curves.")] = Path("runs/compared"),
     json: Json = False,
 ) -> None:

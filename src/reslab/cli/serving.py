@@ -20,13 +20,13 @@ Port = Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")]
 
 def serve(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN …", help="Finished run folders, or a model.safetensors; or demo.")
+        list[Path], typer.Argument(metavar="RUN", help="Finished run folders, model.safetensors files, or demo.")
     ],
     host: Host = "127.0.0.1",
     port: Port = 8000,
     token: Token = None,
     neighbours: Annotated[
-        int, typer.Option(min=0, help="How many training images to search for the nearest; 0: none.")
+        int, typer.Option(min=0, help="Search this many training images for the nearest ones; 0: show none.")
     ] = 2000,
     data_dir: DataDir = None,
     allow_remote: AllowRemote = False,
@@ -53,7 +53,7 @@ def serve(
 
 
 def demo(host: Host = "127.0.0.1", port: Port = 8000, token: Token = None, threads: Threads = None) -> None:
-    """Try it: serve a CIFAR-10 network that comes with reslab on a web page, offline."""
+    """Try reslab offline: classify pictures on a web page with the CIFAR-10 network that comes with it."""
     from reslab.runs import DEMO_FOLDER, Run
     from reslab.words import counted, figure
 

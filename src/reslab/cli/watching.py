@@ -12,7 +12,7 @@ def watch(
     run: RunPath,
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FOLDER …", help="Folders of new pictures, picture files, or patterns such as '*.jpg'."),
+        typer.Argument(metavar="FOLDER", help="Folders of new pictures, picture files, or patterns such as '*.jpg'."),
     ],
     device: Device = "auto",
     json: Json = False,

@@ -176,7 +176,7 @@ class Sgd(Part):
 
 
 class Muon(Part):
-    """Orthogonalised momentum for the filters, which keep a constant norm; Nesterov SGD for head and biases.
+    """Orthogonalized momentum for the filters, which keep a constant norm; Nesterov SGD for head and biases.
 
     `decay` is the product of weight decay and rate for head and biases. All rates are for the mean loss.
     """
@@ -210,7 +210,7 @@ class LinearHead(Part):
     """Only a head, computed directly from frozen features: there are no updates and no rate.
 
     `shrinkage` is the share of the covariance that linear discriminant analysis replaces by a multiple of the identity,
-    `penalty` is the inverse penalty C of logistic regression on standardised features. With both, the head is the mean
+    `penalty` is the inverse penalty C of logistic regression on standardized features. With both, the head is the mean
     of the two. "chosen" means chosen on held-out images.
     """
 
@@ -271,7 +271,7 @@ def _from(epoch: int) -> str:
 
 
 class Steps(Part):
-    """Multiply the rate by `factor` at each of the places `at`, counted from 0 in `unit`; a tuple has one per place."""
+    """Multiply the rate by `factor` at each of the places `at`, counted from 0 in `unit`; a list has one per place."""
 
     kind: Literal["steps"] = "steps"
     at: tuple[PositiveInt, ...]
@@ -507,11 +507,11 @@ class Recipe(Part):
     channels : {"auto", 1, 3}, default "auto"
         1 converts images to grey, 3 to RGB; auto keeps them as they are.
     white : int, optional
-        White in grey pictures of more than 8 bits; if not given, found from the training images.
+        The value that is white in grey pictures of more than 8 bits; if not given, found from the training images.
     validation : int, default 0
         How many training images are held out.
     trial : bool, default False
-        Whether it is for choosing between settings: measured on its validation images, never on test images.
+        Whether the run is for choosing settings: measured on its validation images, never on test images.
     standardize : Standardize, optional
         Mean and standard deviation of the pixels; if not given, computed from the training images.
     augment : tuple of Augment
@@ -519,7 +519,7 @@ class Recipe(Part):
     mixing : tuple of Mixing
         Blends of images and labels: one of these is drawn for each batch.
     progressive_resizing : tuple of Resize
-        Smaller images at first.
+        The image size by epoch, smaller ones first.
     model : Model
         The network and its options.
     pretrained : {"efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"}, optional
@@ -535,7 +535,7 @@ class Recipe(Part):
     logit_adjustment : float, default 0.0
         At 0 the loss keeps the class frequencies; at 1 all classes count as equally frequent (arXiv:2007.07314).
     class_weights : "balanced" or tuple of float, optional
-        Weights of the classes in the loss; balanced gives all classes the same sum.
+        Weights of the classes in the loss; balanced gives every class the same total weight.
     early_stopping : EarlyStopping, optional
         Which epoch's weights are kept; if not given, the last.
     freeze : tuple of Freeze
@@ -543,7 +543,7 @@ class Recipe(Part):
     freeze_norms : bool, default False
         Whether batch norm keeps its initial statistics, as in evaluation.
     epochs : int
-        How long it trains.
+        Number of epochs.
     updates : int, optional
         Number of updates after which the run ends, within an epoch; if not given, after its epochs.
     batch_size : int
@@ -553,9 +553,9 @@ class Recipe(Part):
     sampling : Sampling, optional
         Which images an epoch draws; if not given, each once.
     stream : int, optional
-        Number of images in memory, which are shuffled, while shards are read anew in every epoch.
+        Stream shards in every epoch, and shuffle this many images in memory.
     temperature : float, optional
-        Number by which the logits are divided if no images are held out to fit it.
+        Divide the logits by this number if no images are held out to fit it.
     merge : bool, default False
         Whether classes of the same name in several sources are one class.
     skip_damaged : bool, default False
