@@ -550,8 +550,8 @@ def called_new(name: str) -> str:
     missed = matrix[num_old:, :num_old].sum(axis=0)
     most = [f"{missed[place]:,} {classes[place]}" for place in (-missed).argsort(kind="stable")[:4]]
     return (
-        f"{called:,} test images are called a reptile, {percent(hits / called, 1)} of them rightly; of the {actual:,} "
-        f"reptiles, {missed.sum():,} are taken for an old class: {', '.join(most[:-1])} and {most[-1]}"
+        f"{called:,} test images are classified as reptiles, {percent(hits / called, 1)} correctly; of the {actual:,} "
+        f"reptiles, {missed.sum():,} are classified as an old class: {', '.join(most[:-1])} and {most[-1]}"
     )
 
 

@@ -110,7 +110,7 @@ def methods(json: Json = False) -> None:
         return
     print_table(
         "Methods of extension",
-        ["name", "what it is", "old images", "default"],
+        ["name", "what it does", "old images", "default"],
         [
             [name, about.summary, "needed" if about.needs_old else "optional", "yes" if name == DEFAULT else ""]
             for name, about in METHODS.items()

@@ -50,32 +50,30 @@ class About(NamedTuple):
 _OF_HEAD: Final = ("epochs", "batch_size", "optimizer", "schedule", "label_smoothing", "logit_adjustment", "augment")
 
 METHODS: Final[dict[Method, About]] = {
-    "frozen": About(
-        "a new head on the old backbone, 20 epochs, plain cross-entropy", on_features=True, settings=_OF_HEAD
-    ),
-    "frozen-balanced": About("the same with classes counted as equally frequent", on_features=True, settings=_OF_HEAD),
+    "frozen": About("train a new head on the frozen backbone for 20 epochs", on_features=True, settings=_OF_HEAD),
+    "frozen-balanced": About("frozen, with all classes weighted equally", on_features=True, settings=_OF_HEAD),
     "nearest-mean": About(
-        "the class of the nearest mean feature; no training", on_features=True, settings=("augment",)
+        "take the class with the nearest mean feature; no training", on_features=True, settings=("augment",)
     ),
     "fusion": About(
-        "the old network and a pretrained one as two opinions, with new rows on both networks' features",
+        "combine the old network with a pretrained one; train only a head",
         on_features=True,
         is_fused=True,
     ),
-    "finetune": About("all layers, the backbone at a lower rate, every class drawn equally often", is_tuned=True),
+    "finetune": About("train all layers, the backbone more slowly, on balanced classes", is_tuned=True),
     "finetune-distill": About(
-        "the same, keeping the old network's opinion", needs_old=False, is_tuned=True, distills=True
+        "finetune, with distillation from the old network", needs_old=False, is_tuned=True, distills=True
     ),
     "finetune-fusion": About(
-        "the same, then a pretrained network as a second opinion", is_tuned=True, distills=True, is_fused=True
+        "finetune-distill, then combine with a pretrained network", is_tuned=True, distills=True, is_fused=True
     ),
     "weight-align": About(
-        "distillation, then new rows of the head as long as the old ones",
+        "train all layers with distillation, then scale the head's new rows",
         needs_old=False,
         is_tuned=True,
         distills=True,
     ),
-    "joint": About("all classes from scratch by the base's recipe"),
+    "joint": About("train on all classes from scratch, by the base's recipe"),
 }
 DEFAULT: Final[Method] = "finetune-distill"
 FUSED_LAYERS: Final = ("base.", "pretrained.", "head")  # how the names of a fused network's parameters begin
