@@ -131,7 +131,7 @@ def recipes(
     Train an edited recipe by its file name. The minutes were measured on the processors named in results/; --measure
     estimates those of this machine from a few timed updates.
     """
-    from reslab.cli.show import echo, print_json, print_table
+    from reslab.cli.show import echo, echo_sentences, print_json, print_table
     from reslab.recipe.shipped import RECIPES, find_recipe
     from reslab.recipe.shipped.measured import MEASURED
     from reslab.words import listing, percent
@@ -152,19 +152,21 @@ def recipes(
         return [
             *(recipe.name, recipe.data, str(recipe.epochs), _accuracy(recipe.published)),
             *((percent(known.accuracy), f"{known.minutes:,.0f}") if known else ("-", "-")),
-            "-" if here is None else f"{here:,.0f}" if here >= 1 else f"{here:.1f}",
+            *(["-" if here is None else f"{here:,.0f}" if here >= 1 else f"{here:.1f}"] if measure else []),
         ]
 
     print_table(
         "Recipes; reslab recipes NAME prints one",
-        ["name", "data", "epochs", "published", "measured", "minutes", "here"],
+        ["name", "data", "epochs", "published", "measured", "minutes", *(["here"] if measure else [])],
         [row(recipe) for recipe in chosen.values()],
     )
     processors = sorted({name for each in MEASURED.values() for name in each.processor.split(" and ")})
-    echo(f"Published and measured: test accuracy. Minutes: one or two cores of one of these: {', '.join(processors)}.")
+    echo_sentences(
+        f"Published and measured: test accuracy. Minutes: one or two cores of one of these: {', '.join(processors)}."
+    )
     if measure and (unknown := [each.name for each in chosen.values() if each.name not in estimates]):
         them = "its number of images is" if len(unknown) == 1 else "their numbers of images are"
-        echo(f"Not estimated: {listing(unknown)}, since {them} not known.")
+        echo_sentences(f"Not estimated: {listing(unknown)}, since {them} not known.")
     if not measure:
         echo("reslab recipes --measure, or reslab recipes NAME --measure, estimates the minutes on this machine.")
 
