@@ -22,7 +22,7 @@ from reslab.data.sources.listing import Listing, Unused
 from reslab.data.sources.parquet import ENDING as PARQUET
 from reslab.data.storage.blocks import stamp_files
 from reslab.data.storage.cache import make_room, name_of, opening
-from reslab.errors import Failure, UserError
+from reslab.errors import UserError, naming_problem
 from reslab.runs.files import MAX_BYTES, MAX_RATIO, make_folder, writing
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -66,12 +66,8 @@ def list_packed(path: Path, list_source: Callable[[Path], Listing]) -> Listing:
 
 def _unpack_once(path: Path) -> Path:
     def make(part: Path) -> dict[str, Any]:
-        try:
+        with naming_problem(f"{path} cannot be unpacked"):
             num = _unpack(path, part / path.name)
-        except (UserError, Failure):
-            raise
-        except Exception as error:  # a broken archive makes its readers raise nearly anything
-            raise UserError(f"{path} cannot be unpacked: {error}") from None
         return {"origin": f"folder:{path}", "split": "unpacked", "shape": [num]}
 
     with opening(name_of("unpacked", stamp_files([path])), make) as entry:
