@@ -57,6 +57,18 @@ def test_pictures_get_the_labels_beside_them(tmp_path: Path, ending: str, write:
         assert images.images[:, 0, 0, 0].tolist() == list(range(start, start + 6))
 
 
+def test_a_tar_is_not_searched_for_every_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [(f"{place}.png", picture(place)) for place in range(40)]
+    write_tar(tmp_path / "train.tar", [*items, *((f"{place}.cls", b"%d" % (place % 2)) for place in range(40))])
+    monkeypatch.setattr("reslab.data.sources.foreign_shards.BLOCK", 4)
+    seen: list[tarfile.TarFile] = []
+    find = tarfile.TarFile.next
+    monkeypatch.setattr(tarfile.TarFile, "next", lambda tar: (seen.append(tar), find(tar))[1])
+    images = load(f"shards:{tmp_path}", "train", image_size=8)
+    assert (images.images[:, 0, 0, 0] % 2).tolist() == images.labels.tolist()
+    assert len(seen) <= 2 * 81  # the labels are read twice: for the white, and for the images
+
+
 def test_grey_pictures_of_16_bits_have_one_white(tmp_path: Path) -> None:
     """From 500 to 3,000 in training, where each has the same value throughout; 40,000 in the test split."""
     for split, values in (("train", range(500, 3001, 500)), ("test", range(40_000, 40_006))):
