@@ -227,6 +227,7 @@ class _Files:
         self._base = self._find_base(Random(0).sample(cells, min(len(cells), _CELLS_TRIED)))
         self._by_tail = cache(self._index_tails)
         self._inside = cache(self._list_inside)
+        self._is_like_base = cache(self._has_names_of_base)
 
     def _find_base(self, cells: Sequence[str]) -> str:
         """Choose the folder in which most cells name a picture, preferring training pictures."""
@@ -270,9 +271,13 @@ class _Files:
         name = tails.get(path)
         if path in tails and name is None:
             return Unused(cell, "rows whose picture lies in several folders", "add the folder to its name")
-        if name is None or self._inside(self._base) & self._inside("/".join(name.split("/")[:-depth])):
+        if name is None or self._is_like_base("/".join(name.split("/")[:-depth])):
             return Unused(cell, "rows whose picture is not there", "")
         return name
+
+    def _has_names_of_base(self, folder: str) -> bool:
+        """Return whether a folder has some of the names of the folder of most cells."""
+        return not self._inside(self._base).isdisjoint(self._inside(folder))
 
     def _list_inside(self, folder: str) -> frozenset[str]:
         """Return the paths inside a folder, relative to it and without their endings."""
