@@ -3,17 +3,14 @@
 Axes: N images, C channels, H rows, W columns, K classes.
 """
 
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
-from PIL import Image
 
 from reslab.data.check import findings
 from reslab.data.check.duplicates import Overlap, find_exact, find_exact_repeats, find_overlap, find_repeats
@@ -26,8 +23,7 @@ from reslab.data.load import check_classes, list_files, load, load_validation
 from reslab.data.names import find_alike
 from reslab.data.pictures import decode, losses_of, opening
 from reslab.data.pixels import Pixels, blocks_of
-from reslab.data.progress import counting
-from reslab.data.sources.decoded import WORKERS
+from reslab.data.progress import counting, in_threads
 from reslab.data.sources.listing import Listing, group_unused
 from reslab.data.sources.samples import EmptyClasses
 from reslab.errors import UserError
@@ -177,16 +173,7 @@ def _find_broken(
     listed = Counter(name for listing in listings for name in listing.names)
     pairs = [pair for listing in listings for pair in zip(listing.files, listing.names, strict=True)]
     again = [(path, name) for path, name in pairs if used[name] < listed[name]]
-    with (
-        counting("looking for broken pictures", total=len(again)) as show,
-        warnings.catch_warnings(),
-        ThreadPoolExecutor(WORKERS) as pool,
-    ):
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        for done, found in enumerate(pool.map(_find_reason, again), 1):
-            if found is not None:
-                yield found
-            show(done)
+    yield from filter(None, in_threads(_find_reason, again, what="looking for broken pictures"))
 
 
 def _find_reason(picture: tuple[Path, str]) -> findings.Broken | None:
@@ -211,8 +198,7 @@ def _look_into(
     files = [pair for listing in listings for pair in zip(listing.files, listing.names, strict=True)]
     sizes: list[tuple[int, int]] = []
     losses: dict[str, list[str]] = defaultdict(list)
-    with counting("measuring pictures", total=len(files)) as show, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    with counting("measuring pictures", total=len(files)) as show:
         for done, (file, name) in enumerate(files):
             with suppress(UserError), opening(file, name=name) as image:
                 sizes.append(image.size)

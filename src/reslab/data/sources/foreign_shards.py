@@ -27,7 +27,7 @@ from reslab.data.sources.folder import split_in
 from reslab.data.sources.listing import keep_digests, keys_of
 from reslab.data.sources.shard_index import INDEX
 from reslab.data.sources.shards import MAX_MEMBER, PICTURES
-from reslab.data.sources.white import keep_white, white_of_pictures
+from reslab.data.sources.white import brightest, keep_white, white_of_pictures
 from reslab.data.split import cut_by_key
 from reslab.data.storage.blocks import Source, stamp_files
 from reslab.errors import UserError, naming_problem
@@ -95,7 +95,7 @@ def white_of_foreign(files: Sequence[Path]) -> int | None:
     def find() -> int | None:
         blocks = _read_pictures(_list_split(files, "train").samples)
         whites = [white_of_pictures([io.BytesIO(content) for _, content in each], origin=origin) for each in blocks]
-        return max(filter(None, whites), default=None)
+        return brightest(whites)
 
     return keep_white(find, stamp=stamp_files(files), origin=origin)
 
