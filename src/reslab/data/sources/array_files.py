@@ -57,6 +57,8 @@ def open_arrays(path: Path) -> ArrayFile:
         )
     if name.endswith(".parquet"):
         raise UserError(f"{path} is a table: read it with csv:{path}")
+    with sound(path, "array file"):
+        path.stat()  # others beside it are not what was asked for
     if path.is_dir() or not name.endswith((".npz", ".mat")):
         for find in (_find_npy, _find_idx, _find_bin):
             if found := find(folder, path):
