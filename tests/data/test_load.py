@@ -111,9 +111,9 @@ def test_a_part_of_digits_is_cut_as_the_whole_is() -> None:
         (
             "cifar10+digits:0",
             "train",
-            r"of 3 channel\(s\) \(cifar10\) with images of 1 \(digits\), .* set channels to 3, or to 1",
+            r"of 3 channels \(cifar10\) with images of 1 \(digits\), .* set channels to 3, or to 1",
         ),
-        ("cifar10@0+digits@0", "test", r"of 3 channel\(s\)"),
+        ("cifar10@0+digits@0", "test", r"of 3 channels"),
         ("cifar10@0", "train", "'cifar10@0' has no training images at all: raise the limit @0 of at least one source"),
         ("digits:1@0+digits:2@0", "train", "no training images at all"),
         ("digits", "validation", "'validation' is not a stored split"),
