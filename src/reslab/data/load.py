@@ -314,10 +314,9 @@ def _stream(
 
 
 def _read_term(term: Term, split: SplitName, data_dir: Path | None, form: Form, skip_damaged: bool) -> Labelled:
-    classes = () if isinstance(term, ShardsTerm) else term.classes
-    if split == "train" and term.limit == 0 and classes and form.channels != "auto":  # the source need not exist
+    if split == "train" and term.limit == 0 and term.classes and form.channels != "auto":  # the source need not exist
         nothing = np.empty((0, form.channels, form.image_size, form.image_size), dtype=np.uint8)
-        return Labelled(nothing, np.empty(0, dtype=np.int64), classes)
+        return Labelled(nothing, np.empty(0, dtype=np.int64), term.classes)
     part = _read_source(term, split, data_dir, form, skip_damaged)
     if isinstance(term, NamedTerm):
         part = _select(part, term.classes)
