@@ -91,6 +91,7 @@ def test_other_kinds_of_pictures_in_several_tars_are_cut_by_content(tmp_path: Pa
         write_tar(
             tmp_path / f"{number:05}.tar", [*items, *((f"{place}.cls", b"%d" % (place % 2)) for place in range(10))]
         )
+    (tmp_path / "._00000.tar").write_bytes(b"macOS leaves such files on other disks")
     train, test = (load(f"shards:{tmp_path}", split, image_size=8) for split in ("train", "test"))  # type: ignore[arg-type]
     assert train.counts()[0] + test.counts()[0] == 10
     assert train.counts() == [train.counts()[0]] * 2  # each picture is there twice, once in each class

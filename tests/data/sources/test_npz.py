@@ -340,6 +340,7 @@ def test_npy_files_that_lie_side_by_side_are_one_set(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", SQUARES)
     np.save(tmp_path / "labels.npy", LABELS)
     np.save(tmp_path / "odd.npy", np.array([{}]), allow_pickle=True)
+    (tmp_path / "._images.npy").write_bytes(b"macOS leaves such files on other disks")
     for path in (tmp_path, tmp_path / "images.npy"):
         assert sum(len(read_npz(path, split=split).labels) for split in ("train", "test")) == 20  # type: ignore[arg-type]
     with pytest.raises(UserError, match="'odd' is an array of Python objects, a pickle"):

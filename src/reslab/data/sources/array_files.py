@@ -17,6 +17,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
+from reslab.data.pictures import list_visible
 from reslab.data.pixels import BLOCK
 from reslab.data.sources.catalog import CIFAR10_CLASSES
 from reslab.errors import UserError
@@ -63,7 +64,7 @@ def open_arrays(path: Path) -> ArrayFile:
         for find in (_find_npy, _find_idx, _find_bin):
             if found := find(folder, path):
                 return found
-    if path.is_dir() and (mats := sorted(folder.glob("*.mat"))):
+    if path.is_dir() and (mats := list_visible(folder, "*.mat")):
         return _open_mats(mats)
     if name.endswith(".mat"):
         return _open_mats(sorted({path, *_other_splits(path)}))
@@ -164,7 +165,7 @@ def _read_rows(stream: IO[bytes], name: str, shape: tuple[int, ...], dtype: np.d
 
 def _find_npy(folder: Path, path: Path) -> ArrayFile | None:
     """Take all .npy files of a folder as one set of arrays."""
-    files = sorted(folder.glob("*.npy")) if path.is_dir() or path.suffix.lower() == ".npy" else []
+    files = list_visible(folder, "*.npy") if path.is_dir() or path.suffix.lower() == ".npy" else []
     return ArrayFile({file.stem: _open_npy(file) for file in files}, tuple(files)) if files else None
 
 

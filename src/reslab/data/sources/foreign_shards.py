@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from reslab.data.arrays import Labels, read_labels
 from reslab.data.framing import Form
 from reslab.data.notes import say_once
+from reslab.data.pictures import list_visible
 from reslab.data.sources.decoded import BLOCK, decode_all
 from reslab.data.sources.folder import split_in
 from reslab.data.sources.listing import keep_digests, keys_of
@@ -64,7 +65,7 @@ def find_foreign(url: str) -> tuple[Path, ...]:
     path = Path(url)
     if path.is_file():
         return (path,)
-    return tuple(sorted(path.glob("*.tar"))) if path.is_dir() and not (path / INDEX).exists() else ()
+    return tuple(list_visible(path, "*.tar")) if path.is_dir() and not (path / INDEX).exists() else ()
 
 
 def open_foreign(files: Sequence[Path], *, split: SplitName, form: Form) -> Source:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from zipfile import ZipFile
 
-from reslab.data.pictures import is_junk, is_picture
+from reslab.data.pictures import is_picture, list_visible
 from reslab.data.sources.folder import LoosePictures
 from reslab.data.sources.listing import Listing, Unused
 from reslab.data.sources.parquet import ENDING as PARQUET
@@ -76,12 +76,12 @@ def _unpack_once(path: Path) -> Path:
 
 def _find_inner(folder: Path) -> Path | None:
     """Find the only folder in a folder, or the only one with pictures, if those are in folders of it."""
-    inside = found = _visible(folder)
+    inside = found = list_visible(folder)
     if len(inside) > 1:
         found = list(islice((each for each in inside if any(map(_is_read, _files_of(each)))), 2))
     if len(found) != 1 or not found[0].is_dir():
         return None
-    is_class = len(inside) > 1 and any(each.is_file() and is_picture(each) for each in _visible(found[0]))
+    is_class = len(inside) > 1 and any(each.is_file() and is_picture(each) for each in list_visible(found[0]))
     return None if is_class else found[0]
 
 
@@ -89,7 +89,7 @@ def _files_around(folder: Path, root: Path) -> Iterator[Path]:
     """Yield the files beside a folder, and beside the folders that it lies in, up to a root."""
     if folder != root:
         yield from _files_around(folder.parent, root)
-        yield from (file for each in _visible(folder.parent) if each != folder for file in _files_of(each))
+        yield from (file for each in list_visible(folder.parent) if each != folder for file in _files_of(each))
 
 
 def _is_read(file: Path) -> bool:
@@ -101,12 +101,8 @@ def _files_of(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path
         return
-    for each in _visible(path):
+    for each in list_visible(path):
         yield from _files_of(each)
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(each for each in folder.iterdir() if not is_junk(each.name))
 
 
 def _unpack(path: Path, into: Path) -> int:

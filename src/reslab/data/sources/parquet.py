@@ -13,6 +13,7 @@ from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from reslab.data.pictures import list_visible
 from reslab.data.progress import counting
 from reslab.data.sources.folder import split_in
 from reslab.data.storage.blocks import stamp_files
@@ -48,7 +49,7 @@ class UnpackedTable(NamedTuple):
 
 def find_files(path: Path) -> list[Path]:
     """List the Parquet files of a folder, or the file itself."""
-    return sorted(path.glob(f"*{ENDING}")) if path.is_dir() else [path] if path.suffix.lower() == ENDING else []
+    return list_visible(path, f"*{ENDING}") if path.is_dir() else [path] if path.suffix.lower() == ENDING else []
 
 
 def read_parquet(path: Path, files: Sequence[Path], *, asked: str | None = None) -> UnpackedTable:
