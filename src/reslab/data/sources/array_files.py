@@ -136,11 +136,6 @@ def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any
 
 def _read_npy(stream: IO[bytes], name: str) -> Rows:
     shape, is_fortran, dtype = _read_header(stream)
-    if dtype.hasobject:
-        raise UserError(
-            f"{name!r} is an array of Python objects, a pickle, which can run any code when it is opened: save it as "
-            "plain numbers or strings"
-        )
     if not is_fortran:
         yield from _read_rows(stream, name, shape, dtype)
         return
