@@ -162,7 +162,7 @@ def naming_problem(problem: str) -> Iterator[None]:
     except (UserError, Failure):
         raise
     except Exception as error:
-        raise UserError(f"{problem}: {error}") from None
+        raise UserError(f"{problem}: {getattr(error, 'strerror', None) or error}") from None
 
 
 @contextmanager

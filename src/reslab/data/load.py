@@ -37,7 +37,7 @@ from reslab.data.split import limit
 from reslab.data.storage.blocks import Source
 from reslab.data.storage.blocks import resize as resize_images
 from reslab.data.storage.stored import read_cached
-from reslab.errors import UserError, did_you_mean
+from reslab.errors import UserError, did_you_mean, naming_problem
 from reslab.recipe.shapes import Channels, Resizing
 from reslab.records import SplitName
 from reslab.words import counted, named
@@ -245,7 +245,8 @@ def _list_term(term: LocatedTerm, data_dir: Path | None) -> Listing:
 def find_place(path: Path, data_dir: Path | None) -> Path:
     """Resolve a path of an expression: in `data_dir` if it exists there, else in the working directory."""
     inside = path if data_dir is None else data_dir / path
-    return inside if inside.exists() or not path.exists() else path
+    with naming_problem(f"{path} cannot be read"):
+        return inside if inside.exists() or not path.exists() else path
 
 
 def join_sets(first: ImageSet, second: ImageSet) -> ImageSet:

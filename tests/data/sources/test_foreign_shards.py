@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from reslab.data.load import load
+from reslab.data.sources.foreign_shards import find_foreign
 from reslab.errors import UserError
 
 
@@ -120,6 +121,10 @@ def test_the_word_of_a_split_may_be_anywhere_in_a_name(tmp_path: Path, name: str
     train, test = (load(f"shards:{tmp_path}", split, image_size=8) for split in ("train", "test"))
     assert (set(test.images[:, 0, 0, 0].tolist()) == set(range(100, 110))) == is_test
     assert len(train.labels) + len(test.labels) == 20
+
+
+def test_an_address_may_be_longer_than_a_path() -> None:
+    assert find_foreign(f"https://example.org/shards?signature={'a' * 300}") == ()
 
 
 def test_a_name_of_two_splits_is_refused(tmp_path: Path) -> None:

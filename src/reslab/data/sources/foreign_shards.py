@@ -62,6 +62,8 @@ class _ListedSplit(NamedTuple):
 
 def find_foreign(url: str) -> tuple[Path, ...]:
     """List the tars of a local folder without reslab's index, or the named tar; empty if there are none."""
+    if "://" in url:  # which may be longer than any path
+        return ()
     path = Path(url)
     if path.is_file():
         return (path,)
