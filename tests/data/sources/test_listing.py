@@ -757,6 +757,10 @@ def test_not_every_row_is_looked_for_in_every_folder(tmp_path: Path, monkeypatch
     assert len(listing.files) == 900
     assert {Path(name).parent.name for name in listing.names} == {"images"}
     assert len(calls) <= 1000 + 12 * 200
+    calls.clear()
+    monkeypatch.setattr(table, "_TRIALS", 12 * 30)
+    assert list_one(f"csv:{tmp_path}/t.csv").files == listing.files
+    assert len(calls) <= 1000 + 12 * 30
 
 
 def test_two_folders_of_a_table_are_compared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,8 @@ _USUAL = {
 _SEPARATORS = ",;\t|"
 _MAX_BYTES = 1 << 30
 _FILES_SHOWN = 3
-_CELLS_TRIED = 200  # with every folder
+_CELLS_TRIED = 200  # with every folder, or fewer if that were more than
+_TRIALS = 200_000
 
 
 def list_table(
@@ -209,15 +210,17 @@ class _Files:
         self._by_name = {nfc(each): each for each in self._names}
         for each in reversed(self._names):
             self._by_name.setdefault(_stem(nfc(each)), each)
-        self._base = self._find_base(Random(0).sample(cells, min(len(cells), _CELLS_TRIED)))
+        self._base = self._find_base(cells)
         self._by_tail = cache(self._index_tails)
         self._inside = cache(self._list_inside)
         self._is_like_base = cache(self._has_names_of_base)
 
     def _find_base(self, cells: Sequence[str]) -> str:
         """Choose the folder in which most cells name a picture, preferring training pictures."""
-        folders = {"": 0} | {str(PurePosixPath(name).parent): 0 for name in self._names}
-        found = Counter({folder: sum(self._at(folder, cell) is not None for cell in cells) for folder in folders})
+        folders = dict.fromkeys(["", *(str(PurePosixPath(name).parent) for name in self._names)])
+        num = min(len(cells), _CELLS_TRIED, max(10, _TRIALS // len(folders)))
+        some = Random(0).sample(cells, num)
+        found = {folder: sum(self._at(folder, cell) is not None for cell in some) for folder in folders}
         return max(
             folders, key=lambda folder: (found[folder], split_of(PurePosixPath(folder).name) == "train", folder == "")
         )
