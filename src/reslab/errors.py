@@ -152,6 +152,20 @@ def _find_place(path: tuple[int | str, ...], content: Any) -> str:
 
 
 @contextmanager
+def naming_problem(problem: str) -> Iterator[None]:
+    """Read input that may be broken in the block; readers raise anything then.
+
+    Raises: UserError that begins with `problem`; UserError and Failure of the block pass.
+    """
+    try:
+        yield
+    except (UserError, Failure):
+        raise
+    except Exception as error:
+        raise UserError(f"{problem}: {getattr(error, 'strerror', None) or error}") from None
+
+
+@contextmanager
 def extra(name: str) -> Iterator[None]:
     """Import packages of the extra reslab[name]. Raises: UserError if one is not installed."""
     try:

@@ -111,12 +111,13 @@ def test_a_part_of_digits_is_cut_as_the_whole_is() -> None:
         (
             "cifar10+digits:0",
             "train",
-            r"of 3 channel\(s\) \(cifar10\) with images of 1 \(digits\), .* set channels to 3, or to 1",
+            r"of 3 channels \(cifar10\) with images of 1 \(digits\), .* set channels to 3, or to 1",
         ),
-        ("cifar10@0+digits@0", "test", r"of 3 channel\(s\)"),
+        ("cifar10@0+digits@0", "test", r"of 3 channels"),
         ("cifar10@0", "train", "'cifar10@0' has no training images at all: raise the limit @0 of at least one source"),
         ("digits:1@0+digits:2@0", "train", "no training images at all"),
         ("digits", "validation", "'validation' is not a stored split"),
+        (f"folder:{'x' * 300}", "train", "x cannot be read: File name too long"),
     ],
 )
 def test_what_cannot_be_loaded_is_one_sentence(official: Path, expression: str, split: Any, message: str) -> None:

@@ -46,18 +46,18 @@ def test_the_smallest_and_the_largest_picture_are_found_by_several_threads(
 ) -> None:
     Image.new("RGB", (10, 40)).save(tmp_path / "test" / "cat" / "small.png")
     (tmp_path / "train" / "dog" / "broken.png").write_bytes(b"broken")
+    Image.new("RGB", (250, 250)).save(tmp_path / "train" / "dog" / "icon.png", "ICO")  # which is not read either
     threads = set()
     both = threading.Barrier(2, timeout=10)
 
-    def open_image(*args: Any) -> Any:
+    def open_image(*args: Any, **options: Any) -> Any:
         if threading.get_ident() not in threads and len(threads) < 2:
             threads.add(threading.get_ident())
             both.wait()  # for another thread
-        return real(*args)
+        return real(*args, **options)
 
     real = Image.open
-    monkeypatch.setattr("reslab.data.sizes.Image.open", open_image)
-    monkeypatch.setattr("reslab.data.sizes.WORKERS", 2)
+    monkeypatch.setattr(Image, "open", open_image)
     assert measure_all(pictures) == ((10, 40), (200, 100))
 
 

@@ -7,7 +7,7 @@ a protocol that is not listed is refused by name.
 import re
 from typing import TYPE_CHECKING
 
-from reslab.errors import UserError
+from reslab.errors import UserError, naming_problem
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -25,10 +25,8 @@ def open_address(url: str) -> tuple["AbstractFileSystem", str]:
     check_address(url)
     from fsspec.core import url_to_fs
 
-    try:
+    with naming_problem(f"{url} cannot be opened"):  # each kind of storage has its own errors
         system, root = url_to_fs(url)
-    except Exception as error:  # each kind of storage has its own errors
-        raise UserError(f"{url} cannot be opened: {error}") from None
     return system, root
 
 

@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.data.pictures import Answer, Said, Wanted, check_taken, is_picture, name_best, read_pictures, walk_pictures
-from reslab.data.progress import counting
+from reslab.data.progress import READERS, counting
 from reslab.errors import UserError
 from reslab.recipe.shapes import Resizing
 
 BLOCK = 256  # pictures at a time
-_READERS = 8  # threads
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def read_blocks(
             return Unread(str(file), str(error))
         return np.asarray(image)
 
-    with ThreadPoolExecutor(_READERS) as pool, counting(what, total=len(files)) as show:
+    with ThreadPoolExecutor(READERS) as pool, counting(what, total=len(files)) as show:
         for start in range(0, len(files), BLOCK):
             some = files[start : start + BLOCK]
             yield list(zip(some, pool.map(read, some), strict=True))

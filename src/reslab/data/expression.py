@@ -24,7 +24,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from reslab.data.addresses import is_remote
 from reslab.data.names import can_be_chosen, choose_without, nfc, write_choice
@@ -105,6 +105,8 @@ class ShardsTerm:
     url: str
     limit: int | None
     source: Literal["shards"] = "shards"
+    classes: ClassVar[tuple[str, ...]] = ()  # cannot be chosen
+    without: ClassVar[tuple[str, ...]] = ()
 
     @property
     def origin(self) -> str:
@@ -157,7 +159,7 @@ def find_taken_again(old: str, new: str) -> list[str]:
         return {
             os.path.realpath(term.path) if isinstance(term, LocatedTerm) else term.origin: term.origin
             for term in parse(expression)
-            if isinstance(term, ShardsTerm) or (isinstance(term, LocatedTerm) and not (term.classes or term.without))
+            if not isinstance(term, NamedTerm) and not (term.classes or term.without)
         }
 
     known = places(old)
@@ -170,8 +172,8 @@ def name_classes(expression: str, classes: Sequence[str]) -> str:
     They are those of `classes` that no other source takes. With a limit of 0 the source then need not be read.
     """
     terms, texts = parse(expression), split_sources(expression)
-    named = {name for term in terms if not isinstance(term, ShardsTerm) for name in term.classes}
-    places = [place for place, term in enumerate(terms) if isinstance(term, ShardsTerm) or not term.classes]
+    named = {name for term in terms for name in term.classes}
+    places = [place for place, term in enumerate(terms) if not term.classes]
     rest = [name for name in classes if name not in named]
     if len(places) != 1 or isinstance(terms[places[0]], ShardsTerm) or not all(map(can_be_chosen, rest)):
         return expression
@@ -277,15 +279,8 @@ def _check_taken_once(terms: tuple[Term, ...], expression: str) -> None:
     """Refuse a sum that would contain the same images twice."""
     seen: set[str] = set()
     for term in terms:
-        items = (
-            [repr(term.origin)]
-            if isinstance(term, ShardsTerm) or not term.classes
-            else [
-                f"the class {name!r}" + ("" if isinstance(term, NamedTerm) else f" of {term.origin}")
-                for name in term.classes
-            ]
-        )
-        for item in items:
+        of = "" if isinstance(term, NamedTerm) else f" of {term.origin}"
+        for item in [f"the class {name!r}{of}" for name in term.classes] or [repr(term.origin)]:
             if item in seen:
                 raise UserError(f"{item} is in {expression!r} twice: take it once")
             seen.add(item)

@@ -32,12 +32,12 @@ from reslab.data.sources.npz import has_validation, open_npz, white_of_npz
 from reslab.data.sources.packed import is_packed, list_packed
 from reslab.data.sources.shards import open_shards, stream_shards, white_of_shards
 from reslab.data.sources.table import list_table
-from reslab.data.sources.white import white_of_listing
+from reslab.data.sources.white import brightest, white_of_listing
 from reslab.data.split import limit
 from reslab.data.storage.blocks import Source
 from reslab.data.storage.blocks import resize as resize_images
 from reslab.data.storage.stored import read_cached
-from reslab.errors import UserError, did_you_mean
+from reslab.errors import UserError, did_you_mean, naming_problem
 from reslab.recipe.shapes import Channels, Resizing
 from reslab.records import SplitName
 from reslab.words import counted, named
@@ -144,17 +144,8 @@ def load_validation(
     images. A source with a limit of 0 has none.
     Raises: as `load` does.
     """
-    parts = []
-    taken = [term for term in parse(expression) if isinstance(term, LocatedTerm) and term.limit != 0]
-    for term, listing in ((term, _list_term(term, data_dir)) for term in taken if term.source != "npz"):
-        if listing.splits is not None and "validation" in listing.splits:
-            source = open_listing(listing, split="validation", form=form)
-            parts.append(_convert(_read_opened(source, term, "validation", form, skip_damaged), term, form.channels))
-    for term in taken:
-        if term.source == "npz" and has_validation(place := find_place(term.path, data_dir)):
-            source = open_npz(place, split="validation", white=form.white)
-            part = _convert(_read_opened(source, term, "validation", form, skip_damaged), term, form.channels)
-            parts.append(_choose_classes(part, term))
+    with_some = _find_validation(expression, data_dir)
+    parts = [_read_term(term, "validation", data_dir, form, skip_damaged) for term in with_some]
     if not any(len(part.labels) for part in parts):
         return None
     found = _join(parts)
@@ -165,8 +156,12 @@ def load_validation(
 
 def find_validation(expression: str, *, data_dir: Path | None = None) -> list[str]:
     """List the sources of an expression that come with validation images, without reading these."""
+    return [term.origin for term in _find_validation(expression, data_dir)]
+
+
+def _find_validation(expression: str, data_dir: Path | None) -> list[LocatedTerm]:
     taken = [term for term in parse(expression) if isinstance(term, LocatedTerm) and term.limit != 0]
-    return [term.origin for term in taken if _has_validation(term, data_dir)]
+    return [term for term in taken if _has_validation(term, data_dir)]
 
 
 def _has_validation(term: LocatedTerm, data_dir: Path | None) -> bool:
@@ -186,12 +181,11 @@ def load_uncut(expression: str, *, data_dir: Path | None = None, form: Form) -> 
         return None
     whole = [(term, listing.uncut()) for term, listing in listings]
     if form.white is None:
-        whites = [white_of_listing(listing) for _, listing in whole]
-        form = form._replace(white=max((white for white in whites if white is not None), default=None))
-    parts = []
-    for term, listing in whole:
-        part = _read_opened(open_listing(listing, split="train", form=form), term, "train", form, skip_damaged=False)
-        parts.append(_convert(part, term, form.channels))
+        form = form._replace(white=brightest(white_of_listing(listing) for _, listing in whole))
+    parts = [
+        _read_opened(open_listing(listing, split="train", form=form), term, "train", form, skip_damaged=False)
+        for term, listing in whole
+    ]
     _check_channels(terms, parts, expression)
     _check_names(parts, expression, merge=False)
     return _as_set(_join(parts), expression, "train", white=form.white)
@@ -251,7 +245,8 @@ def _list_term(term: LocatedTerm, data_dir: Path | None) -> Listing:
 def find_place(path: Path, data_dir: Path | None) -> Path:
     """Resolve a path of an expression: in `data_dir` if it exists there, else in the working directory."""
     inside = path if data_dir is None else data_dir / path
-    return inside if inside.exists() or not path.exists() else path
+    with naming_problem(f"{path} cannot be read"):
+        return inside if inside.exists() or not path.exists() else path
 
 
 def join_sets(first: ImageSet, second: ImageSet) -> ImageSet:
@@ -291,8 +286,7 @@ def _as_set(part: Labelled, expression: str, split: SplitName, *, white: int | N
 
 def _find_white(terms: Sequence[Term], data_dir: Path | None) -> int | None:
     """Find one white for the sources of an expression, by those that training images are taken from."""
-    whites = [_white_of(term, data_dir) for term in terms if term.limit != 0]
-    return max((white for white in whites if white is not None), default=None)
+    return brightest(_white_of(term, data_dir) for term in terms if term.limit != 0)
 
 
 def _white_of(term: Term, data_dir: Path | None) -> int | None:
@@ -321,11 +315,10 @@ def _stream(
 
 
 def _read_term(term: Term, split: SplitName, data_dir: Path | None, form: Form, skip_damaged: bool) -> Labelled:
-    classes = () if isinstance(term, ShardsTerm) else term.classes
-    if split == "train" and term.limit == 0 and classes and form.channels != "auto":  # the source need not exist
+    if split == "train" and term.limit == 0 and term.classes and form.channels != "auto":  # the source need not exist
         nothing = np.empty((0, form.channels, form.image_size, form.image_size), dtype=np.uint8)
-        return Labelled(nothing, np.empty(0, dtype=np.int64), classes)
-    part = _convert(_read_source(term, split, data_dir, form, skip_damaged), term, form.channels)
+        return Labelled(nothing, np.empty(0, dtype=np.int64), term.classes)
+    part = _read_source(term, split, data_dir, form, skip_damaged)
     if isinstance(term, NamedTerm):
         part = _select(part, term.classes)
     elif isinstance(term, LocatedTerm) and term.source == "npz":
@@ -343,24 +336,28 @@ def _read_term(term: Term, split: SplitName, data_dir: Path | None, form: Form, 
 def _read_source(term: Term, split: SplitName, data_dir: Path | None, form: Form, skip_damaged: bool) -> Labelled:
     match term.source:
         case "digits":
-            return read_digits(split=split)
+            return _convert(read_digits(split=split), term, form.channels)
         case "cifar10" | "cifar100" | "cifar100-coarse" as name:
-            return read_cifar(OFFICIAL[name], split=split, data_dir=find_data_dir(data_dir))
+            part = read_cifar(OFFICIAL[name], split=split, data_dir=find_data_dir(data_dir))
+            return _convert(part, term, form.channels)
         case "folder" | "csv":
             source = open_listing(_list_term(term, data_dir), split=split, form=form)
         case "npz":
             source = open_npz(find_place(term.path, data_dir), split=split, white=form.white)
         case "shards":
             if files := find_foreign(term.url):
-                return _read_opened(open_foreign(files, split=split, form=form), term, split, form, skip_damaged)
-            source = open_shards(term.url, split=split, form=form._replace(channels="auto"), skip_damaged=skip_damaged)
+                source = open_foreign(files, split=split, form=form)
+            else:
+                form_stored = form._replace(channels="auto")
+                source = open_shards(term.url, split=split, form=form_stored, skip_damaged=skip_damaged)
         case _:
             assert_never(term.source)
     return _read_opened(source, term, split, form, skip_damaged)
 
 
 def _read_opened(source: Source, term: Term, split: SplitName, form: Form, skip_damaged: bool) -> Labelled:
-    return read_cached(source, origin=term.origin, split=split, form=form, skip_damaged=skip_damaged)
+    part = read_cached(source, origin=term.origin, split=split, form=form, skip_damaged=skip_damaged)
+    return _convert(part, term, form.channels)
 
 
 def _convert(part: Labelled, term: Term, channels: Channels) -> Labelled:
@@ -432,8 +429,8 @@ def _check_channels(terms: Sequence[Term], parts: Sequence[Labelled], expression
     for term, channels in zip(terms[1:], others, strict=True):
         if channels != first:
             raise UserError(
-                f"{expression!r} joins images of {first} channel(s) ({terms[0].origin}) with images of {channels} "
-                f"({term.origin}), but a network takes one kind: set channels to 3, or to 1 for grey "
+                f"{expression!r} joins images of {counted(first, 'channel')} ({terms[0].origin}) with images of "
+                f"{channels} ({term.origin}), but a network takes one kind: set channels to 3, or to 1 for grey "
                 "(--set channels=3)"
             )
 

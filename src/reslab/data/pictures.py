@@ -99,6 +99,11 @@ def is_junk(name: str) -> bool:
     return name.lower() in _JUNK or name.startswith(".")
 
 
+def list_visible(folder: Path, pattern: str = "*") -> list[Path]:
+    """List what is in a folder in order of name, without junk."""
+    return sorted(each for each in folder.glob(pattern) if not is_junk(each.name))
+
+
 def walk_pictures(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
     """Yield the pictures in a folder, then those in its folders, in order of name, without junk.
 

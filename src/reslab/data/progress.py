@@ -2,16 +2,22 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from reslab.words import printable
 
+READERS = 8  # threads that read files
 PATIENCE = 3.0  # seconds before the first line
 PAUSE = 10.0  # seconds between lines without a terminal
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
 
 
 @contextmanager
@@ -43,6 +49,14 @@ def counting(what: str, *, total: int, unit: str = "pictures") -> Iterator[Calla
     finally:
         if bar.live.is_started:
             bar.stop()
+
+
+def in_threads(function: Callable[[ItemT], ResultT], items: Sequence[ItemT], *, what: str) -> Iterator[ResultT]:
+    """Call a function with each item in several threads, and yield the results in order; progress is shown."""
+    with ThreadPoolExecutor(READERS) as pool, counting(what, total=len(items)) as show:
+        for done, result in enumerate(pool.map(function, items), 1):
+            yield result
+            show(done)
 
 
 @contextmanager

@@ -7,18 +7,15 @@ made so.
 import io
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from statistics import fmean, median
 
-from PIL import Image
-
 from reslab.data.expression import LocatedTerm, NamedTerm, ShardsTerm, Term, parse
 from reslab.data.framing import Form
 from reslab.data.load import find_place, list_files
-from reslab.data.pictures import decode
-from reslab.data.progress import counting
+from reslab.data.pictures import decode, opening
+from reslab.data.progress import in_threads
 from reslab.data.sources.decoded import WORKERS
 from reslab.data.sources.foreign_shards import find_foreign, sample_training
 from reslab.data.sources.npz import open_npz
@@ -52,12 +49,9 @@ def measure_all(expression: str, *, data_dir: Path | None = None) -> tuple[Size,
     terms = parse(expression)
     sizes = [size for term in terms if (size := _size_of(term, data_dir))]
     files = [file for _, listing in list_files(expression, data_dir=data_dir) for file in listing.files]
-    with ThreadPoolExecutor(WORKERS) as pool, counting("measuring pictures", total=len(files)) as show:
-        for done, size in enumerate(pool.map(_measure, files), 1):
-            sizes += [size] if size else []
-            show(done)
+    sizes += filter(None, in_threads(_measure, files, what="measuring pictures"))
     for some, _ in _sample_shards(terms, num=LOOKED_AT):
-        sizes += _open(some)
+        sizes += filter(None, map(_measure, some))
     sizes.sort(key=lambda size: (size[0] * size[1], size))
     return (sizes[0], sizes[-1]) if sizes else None
 
@@ -84,7 +78,7 @@ def _look(expression: str, data_dir: Path | None) -> Iterator[list[Size]]:
     """Yield the sizes of some training pictures of each source."""
     yield from ([size] for term in parse(expression) if (size := _size_of(term, data_dir)))
     for some, _ in _sample(expression, data_dir, num=LOOKED_AT):
-        if sizes := list(_open(some)):
+        if sizes := list(filter(None, map(_measure, some))):
             yield sizes
 
 
@@ -123,15 +117,8 @@ def _sample_shards(terms: Sequence[Term], *, num: int) -> Iterator[tuple[Sequenc
             yield [io.BytesIO(content) for content in contents], num_files
 
 
-def _open(files: Sequence[Path] | Sequence[io.BytesIO]) -> Iterator[Size]:
-    """Yield the sizes of the readable ones among some pictures."""
-    yield from (size for file in files if (size := _measure(file)))
-
-
 def _measure(file: Path | io.BytesIO) -> Size | None:
     """Read the size of a picture from its header; None if it cannot be read, which is reported when pixels are."""
-    try:
-        with Image.open(file) as picture:
-            return picture.size
-    except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return None
+    with suppress(UserError), opening(file, name="") as picture:
+        return picture.size
+    return None

@@ -146,7 +146,8 @@ def cut(labels: NDArray[np.int64], *, classes: Sequence[str], split: SplitName) 
         places = np.flatnonzero(labels == label)
         if len(places) < 2:
             raise UserError(
-                f"class {name!r} has {len(places)} image(s) but needs at least two: one to train and one to test with"
+                f"class {name!r} has {counted(len(places), 'image')} but needs at least two: one to train and one to "
+                "test with"
             )
         num_test = max(1, round(TEST_SHARE * len(places)))
         test[_shuffled(places, name, _CUT)[:num_test]] = True

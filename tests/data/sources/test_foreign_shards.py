@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from reslab.data.load import load
+from reslab.data.sources.foreign_shards import find_foreign
 from reslab.errors import UserError
 
 
@@ -57,6 +58,18 @@ def test_pictures_get_the_labels_beside_them(tmp_path: Path, ending: str, write:
         assert images.images[:, 0, 0, 0].tolist() == list(range(start, start + 6))
 
 
+def test_a_tar_is_not_searched_for_every_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [(f"{place}.png", picture(place)) for place in range(40)]
+    write_tar(tmp_path / "train.tar", [*items, *((f"{place}.cls", b"%d" % (place % 2)) for place in range(40))])
+    monkeypatch.setattr("reslab.data.sources.foreign_shards.BLOCK", 4)
+    seen: list[tarfile.TarFile] = []
+    find = tarfile.TarFile.next
+    monkeypatch.setattr(tarfile.TarFile, "next", lambda tar: (seen.append(tar), find(tar))[1])
+    images = load(f"shards:{tmp_path}", "train", image_size=8)
+    assert (images.images[:, 0, 0, 0] % 2).tolist() == images.labels.tolist()
+    assert len(seen) <= 3 * 81  # to list them for the white, and for the images
+
+
 def test_grey_pictures_of_16_bits_have_one_white(tmp_path: Path) -> None:
     """From 500 to 3,000 in training, where each has the same value throughout; 40,000 in the test split."""
     for split, values in (("train", range(500, 3001, 500)), ("test", range(40_000, 40_006))):
@@ -79,6 +92,7 @@ def test_other_kinds_of_pictures_in_several_tars_are_cut_by_content(tmp_path: Pa
         write_tar(
             tmp_path / f"{number:05}.tar", [*items, *((f"{place}.cls", b"%d" % (place % 2)) for place in range(10))]
         )
+    (tmp_path / "._00000.tar").write_bytes(b"macOS leaves such files on other disks")
     train, test = (load(f"shards:{tmp_path}", split, image_size=8) for split in ("train", "test"))  # type: ignore[arg-type]
     assert train.counts()[0] + test.counts()[0] == 10
     assert train.counts() == [train.counts()[0]] * 2  # each picture is there twice, once in each class
@@ -107,6 +121,10 @@ def test_the_word_of_a_split_may_be_anywhere_in_a_name(tmp_path: Path, name: str
     train, test = (load(f"shards:{tmp_path}", split, image_size=8) for split in ("train", "test"))
     assert (set(test.images[:, 0, 0, 0].tolist()) == set(range(100, 110))) == is_test
     assert len(train.labels) + len(test.labels) == 20
+
+
+def test_an_address_may_be_longer_than_a_path() -> None:
+    assert find_foreign(f"https://example.org/shards?signature={'a' * 300}") == ()
 
 
 def test_a_name_of_two_splits_is_refused(tmp_path: Path) -> None:

@@ -757,6 +757,34 @@ def test_not_every_row_is_looked_for_in_every_folder(tmp_path: Path, monkeypatch
     assert len(listing.files) == 900
     assert {Path(name).parent.name for name in listing.names} == {"images"}
     assert len(calls) <= 1000 + 12 * 200
+    calls.clear()
+    monkeypatch.setattr(table, "_TRIALS", 12 * 30)
+    assert list_one(f"csv:{tmp_path}/t.csv").files == listing.files
+    assert len(calls) <= 1000 + 12 * 30
+
+
+def test_two_folders_of_a_table_are_compared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [f"{number}.png,{'ab'[number % 2]}" for number in range(60)]
+    write_table("t.csv", "file,label", *rows, folder="part_1", files=[f"{number}.png" for number in range(40)])(
+        tmp_path
+    )
+    for number in range(40, 60):
+        draw(tmp_path / "part_2" / f"{number}.png")
+    compared: list[str] = []
+    inside = table._Files._list_inside
+
+    class Names(frozenset[str]):
+        def __and__(self, other: Any) -> Any:
+            compared.append("and")
+            return super().__and__(other)
+
+        def isdisjoint(self, other: Any) -> bool:
+            compared.append("isdisjoint")
+            return super().isdisjoint(other)
+
+    monkeypatch.setattr(table._Files, "_list_inside", lambda *args: Names(inside(*args)))
+    assert len(list_one(f"csv:{tmp_path}/t.csv").files) == 60
+    assert len(compared) == 1
 
 
 def test_links_and_hidden_folders_are_the_same_for_tables_folders_and_predictions(tmp_path: Path) -> None:

@@ -340,10 +340,20 @@ def test_npy_files_that_lie_side_by_side_are_one_set(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", SQUARES)
     np.save(tmp_path / "labels.npy", LABELS)
     np.save(tmp_path / "odd.npy", np.array([{}]), allow_pickle=True)
+    (tmp_path / "._images.npy").write_bytes(b"macOS leaves such files on other disks")
     for path in (tmp_path, tmp_path / "images.npy"):
         assert sum(len(read_npz(path, split=split).labels) for split in ("train", "test")) == 20  # type: ignore[arg-type]
     with pytest.raises(UserError, match="'odd' is an array of Python objects, a pickle"):
         read_npz(tmp_path / "odd.npy", split="train")
+
+
+@pytest.mark.parametrize("name", ["lost.npy", "lost.bin"])
+def test_other_files_are_not_read_instead_of_a_missing_one(tmp_path: Path, name: str) -> None:
+    np.save(tmp_path / "images.npy", SQUARES)
+    np.save(tmp_path / "labels.npy", LABELS)
+    (tmp_path / "data_batch_1.bin").write_bytes(bytes(20 * 3073))
+    with pytest.raises(UserError, match=rf"{name} cannot be read: No such file"):
+        read_npz(tmp_path / name, split="train")
 
 
 def test_pickles_are_refused_with_the_reason(tmp_path: Path) -> None:

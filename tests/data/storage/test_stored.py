@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import subprocess
@@ -208,6 +209,24 @@ def test_a_damaged_entry_is_made_anew(noise: str, cache: Path, name: str) -> Non
     disk._digest.cache_clear()  # as another process would
     assert load(noise, "train", image_size=8).fingerprint == first.fingerprint
     assert file.read_bytes() != content
+
+
+def test_an_entry_is_hashed_once_whatever_is_made_beside_it(
+    noise: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = load(noise, "train", image_size=8).fingerprint
+    assert load(noise, "train", image_size=8).fingerprint == before  # checked
+    first = [entry.path for entry in disk.list_cache()]
+    other = write(tmp_path / "other.npz", seed=1, num=20)
+    hashed: list[Path] = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(
+        hashlib, "file_digest", lambda file, how: (hashed.append(Path(file.name)), digest(file, how))[1]
+    )
+    load(other, "train", image_size=8)
+    assert load(noise, "train", image_size=8).fingerprint == before
+    assert hashed
+    assert not [path for path in hashed if path.parent in first]
 
 
 def test_processes_that_race_make_one_entry(noise: str, cache: Path) -> None:

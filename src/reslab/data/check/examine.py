@@ -3,17 +3,13 @@
 Axes: N images, C channels, H rows, W columns, K classes.
 """
 
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
-from PIL import Image
 
 from reslab.data.check import findings
 from reslab.data.check.duplicates import Overlap, find_exact, find_exact_repeats, find_overlap, find_repeats
@@ -26,8 +22,7 @@ from reslab.data.load import check_classes, list_files, load, load_validation
 from reslab.data.names import find_alike
 from reslab.data.pictures import decode, losses_of, opening
 from reslab.data.pixels import Pixels, blocks_of
-from reslab.data.progress import counting
-from reslab.data.sources.decoded import WORKERS
+from reslab.data.progress import counting, in_threads
 from reslab.data.sources.listing import Listing, group_unused
 from reslab.data.sources.samples import EmptyClasses
 from reslab.errors import UserError
@@ -42,17 +37,7 @@ _DARK, _BRIGHT, _ALMOST_ALL = 8, 247, 0.99  # levels; share of the pixels
 _LONG: Final = 4 / 3  # aspect ratio from which squeezing changes a picture visibly
 
 
-@dataclass(frozen=True)
-class _Files:
-    """The picture files of an expression, and which of them are broken."""
-
-    sources: tuple[tuple[LocatedTerm, Listing], ...]
-    broken: tuple[findings.Broken, ...] = ()
-
-    @property
-    def listings(self) -> tuple[Listing, ...]:
-        """The files of each source."""
-        return tuple(listing for _, listing in self.sources)
+Sources = Sequence[tuple[LocatedTerm, Listing]]
 
 
 def check(expression: str, *, data_dir: Path | None = None) -> Report:
@@ -62,7 +47,7 @@ def check(expression: str, *, data_dir: Path | None = None) -> Report:
     Raises: UserError if the expression is wrong, or one of its sources cannot be listed.
     """
     try:
-        sources = tuple(list_files(expression, data_dir=data_dir))
+        sources = list_files(expression, data_dir=data_dir)
     except EmptyClasses as error:
         others = leave_out(expression, error.names)
         if others is None or error.are_all:
@@ -74,8 +59,8 @@ def check(expression: str, *, data_dir: Path | None = None) -> Report:
         sets = _load_all(expression, data_dir)
     except UserError as error:
         refused = str(error)
-    broken = _find_broken(_Files(sources).listings, sets, is_refused=refused is not None)
-    return _examine(expression, sets, _Files(sources, tuple(broken)), is_thorough=True, refused=refused)
+    broken = tuple(_find_broken(sources, sets, is_refused=refused is not None))
+    return _examine(expression, sets, sources, is_thorough=True, broken=broken, refused=refused)
 
 
 def look(
@@ -99,7 +84,7 @@ def look_at(sets: Sequence[ImageSet], *, data_dir: Path | None = None) -> Report
     expression = sets[0].expression
     if is_official(expression) or any(isinstance(each.images, Pixels) and each.images.is_streamed for each in sets):
         return None
-    return _examine(expression, sets, _Files(tuple(list_files(expression, data_dir=data_dir))), is_thorough=False)
+    return _examine(expression, sets, list_files(expression, data_dir=data_dir), is_thorough=False)
 
 
 def is_official(expression: str) -> bool:
@@ -120,30 +105,37 @@ def _load_all(expression: str, data_dir: Path | None) -> tuple[ImageSet, ...]:
 
 
 def _examine(
-    expression: str, sets: Sequence[ImageSet], files: _Files, *, is_thorough: bool, refused: str | None = None
+    expression: str,
+    sets: Sequence[ImageSet],
+    sources: Sources,
+    *,
+    is_thorough: bool,
+    broken: tuple[findings.Broken, ...] = (),
+    refused: str | None = None,
 ) -> Report:
+    listings = [listing for _, listing in sources]
     num_images = sum(len(each.labels) for each in sets)
     num_bytes = sum(int(np.prod(each.images.shape)) for each in sets)
     is_small = num_bytes <= QUICK_BYTES
     is_near = num_images <= QUICK and all(min(each.images.shape[2:]) >= LEAST_SIDE for each in sets)
     duplicates = _find_duplicates(sets, near=is_thorough or is_near) if sets and (is_thorough or is_small) else None
-    classes = _count_classes(sets, files.listings)
+    classes = _count_classes(sets, listings)
     totals = {name: sum(counts.values()) for name, counts in classes.items()}
     sizes = [num for num in totals.values() if num]
     ratio = max(sizes) / min(sizes) if sizes else 1.0
     with counting("looking at pictures", total=num_images) as show:
         extreme = tuple(found for each in sets for found in _find_extreme(each, show))
     white = sets[0].white if sets else None
-    series = [None] * len(files.sources) if refused else find_series(expression, files.sources)
-    without_series = [listing for listing, each in zip(files.listings, series, strict=True) if each is None]
-    shapes, converted = _look_into(files.listings, white=white) if is_thorough else (None, ())
+    series = [None] * len(sources) if refused else find_series(expression, sources)
+    without_series = [listing for listing, each in zip(listings, series, strict=True) if each is None]
+    shapes, converted = _look_into(listings, white=white) if is_thorough else (None, ())
     return Report(
         expression=expression,
         used={each.split: len(each.labels) for each in sets},
         classes=classes,
-        notes=tuple(note for listing in files.listings for note in listing.notes),
-        not_used=tuple(each for listing in files.listings for each in _count_unused(listing)),
-        broken=findings.BrokenPictures(count=len(files.broken), pictures=files.broken),
+        notes=tuple(note for listing in listings for note in listing.notes),
+        not_used=tuple(each for listing in listings for each in _count_unused(listing)),
+        broken=findings.BrokenPictures(count=len(broken), pictures=broken),
         duplicates=duplicates,
         extreme=findings.ExtremeImages(count=len(extreme), images=extreme),
         # Training uses only part of a source, and from some classes nothing.
@@ -166,27 +158,16 @@ def _count_unused(listing: Listing) -> Iterator[findings.NotUsed]:
         yield findings.NotUsed(**kind._asdict(), count=len(paths), paths=tuple(paths))
 
 
-def _find_broken(
-    listings: Sequence[Listing], sets: Sequence[ImageSet], *, is_refused: bool
-) -> Iterator[findings.Broken]:
+def _find_broken(sources: Sources, sets: Sequence[ImageSet], *, is_refused: bool) -> Iterator[findings.Broken]:
     """Read again the files missing from the splits to find the reason; all files if the splits could not be loaded."""
     if not is_refused and not any(each.num_damaged for each in sets):
         return
     # Two sources may use the same name: if one such picture is missing, read all of that name again.
     used = Counter(name for each in sets for name in each.names or ())
-    listed = Counter(name for listing in listings for name in listing.names)
-    pairs = [pair for listing in listings for pair in zip(listing.files, listing.names, strict=True)]
+    listed = Counter(name for _, listing in sources for name in listing.names)
+    pairs = [pair for _, listing in sources for pair in zip(listing.files, listing.names, strict=True)]
     again = [(path, name) for path, name in pairs if used[name] < listed[name]]
-    with (
-        counting("looking for broken pictures", total=len(again)) as show,
-        warnings.catch_warnings(),
-        ThreadPoolExecutor(WORKERS) as pool,
-    ):
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        for done, found in enumerate(pool.map(_find_reason, again), 1):
-            if found is not None:
-                yield found
-            show(done)
+    yield from filter(None, in_threads(_find_reason, again, what="looking for broken pictures"))
 
 
 def _find_reason(picture: tuple[Path, str]) -> findings.Broken | None:
@@ -211,8 +192,7 @@ def _look_into(
     files = [pair for listing in listings for pair in zip(listing.files, listing.names, strict=True)]
     sizes: list[tuple[int, int]] = []
     losses: dict[str, list[str]] = defaultdict(list)
-    with counting("measuring pictures", total=len(files)) as show, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    with counting("measuring pictures", total=len(files)) as show:
         for done, (file, name) in enumerate(files):
             with suppress(UserError), opening(file, name=name) as image:
                 sizes.append(image.size)

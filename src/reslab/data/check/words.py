@@ -75,7 +75,7 @@ def _copies(report: Report, most: int | None) -> Iterator[str]:
 
 def count_pairs(copies: CopyPairs) -> str:
     """Format the number of pairs of copies."""
-    return f"{copies.count:,} {'pair' if copies.count == 1 else 'pairs'} of copies"
+    return f"{counted(copies.count, 'pair')} of copies"
 
 
 def _pairs(finding: str, copies: CopyPairs, most: int | None) -> Iterator[str]:

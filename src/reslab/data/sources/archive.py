@@ -9,7 +9,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from reslab.errors import Failure, UserError
+from reslab.errors import UserError, naming_problem
 from reslab.runs.files import make_folder, read_bytes, write_bytes
 
 
@@ -71,15 +71,10 @@ def unpack(archive: Archive, data_dir: Path) -> None:
     folder = data_dir / archive.folder
     missing = {f"{archive.folder}/{each.name}": each for each in archive.members if not (folder / each.name).exists()}
     make_folder(folder)
-    try:
-        with tarfile.open(packed, "r|gz") as tar:
-            while missing and (info := tar.next()):
-                if member := missing.pop(info.name, None):
-                    _unpack_member(tar, info, member, folder / member.name)
-    except (UserError, Failure):
-        raise
-    except Exception as error:  # a broken archive makes tarfile raise nearly anything
-        raise UserError(f"{packed} cannot be unpacked: {error}") from None
+    with naming_problem(f"{packed} cannot be unpacked"), tarfile.open(packed, "r|gz") as tar:
+        while missing and (info := tar.next()):
+            if member := missing.pop(info.name, None):
+                _unpack_member(tar, info, member, folder / member.name)
     if missing:
         raise UserError(f"{packed} does not hold {', '.join(missing)}")
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
+from reslab.data.pictures import list_visible
 from reslab.data.pixels import BLOCK
 from reslab.data.sources.catalog import CIFAR10_CLASSES
 from reslab.errors import UserError
@@ -57,11 +58,13 @@ def open_arrays(path: Path) -> ArrayFile:
         )
     if name.endswith(".parquet"):
         raise UserError(f"{path} is a table: read it with csv:{path}")
+    with sound(path, "array file"):
+        path.stat()  # others beside it are not what was asked for
     if path.is_dir() or not name.endswith((".npz", ".mat")):
         for find in (_find_npy, _find_idx, _find_bin):
             if found := find(folder, path):
                 return found
-    if path.is_dir() and (mats := sorted(folder.glob("*.mat"))):
+    if path.is_dir() and (mats := list_visible(folder, "*.mat")):
         return _open_mats(mats)
     if name.endswith(".mat"):
         return _open_mats(sorted({path, *_other_splits(path)}))
@@ -133,11 +136,6 @@ def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any
 
 def _read_npy(stream: IO[bytes], name: str) -> Rows:
     shape, is_fortran, dtype = _read_header(stream)
-    if dtype.hasobject:
-        raise UserError(
-            f"{name!r} is an array of Python objects, a pickle, which can run any code when it is opened: save it as "
-            "plain numbers or strings"
-        )
     if not is_fortran:
         yield from _read_rows(stream, name, shape, dtype)
         return
@@ -162,7 +160,7 @@ def _read_rows(stream: IO[bytes], name: str, shape: tuple[int, ...], dtype: np.d
 
 def _find_npy(folder: Path, path: Path) -> ArrayFile | None:
     """Take all .npy files of a folder as one set of arrays."""
-    files = sorted(folder.glob("*.npy")) if path.is_dir() or path.suffix.lower() == ".npy" else []
+    files = list_visible(folder, "*.npy") if path.is_dir() or path.suffix.lower() == ".npy" else []
     return ArrayFile({file.stem: _open_npy(file) for file in files}, tuple(files)) if files else None
 
 

@@ -19,7 +19,7 @@ from reslab.data.images import Labelled
 from reslab.data.sources.archive import Archive, Member, complain, read_checked, unpack
 from reslab.data.sources.catalog import OFFICIAL, Cifar
 from reslab.data.sources.fetch import fetch
-from reslab.errors import UserError
+from reslab.errors import UserError, naming_problem
 from reslab.records import SplitName
 
 SIDE, CHANNELS = 32, 3
@@ -113,10 +113,8 @@ class _BatchUnpickler(pickle._Unpickler):
 
 def unpickle(content: bytes, *, where: Path) -> Any:
     """Unpickle a Python 2 batch, strings as bytes. Raises: UserError if it needs more than NumPy arrays."""
-    try:
+    with naming_problem(f"{where} is not an official batch"):
         return _BatchUnpickler(io.BytesIO(content), encoding="bytes").load()
-    except Exception as error:  # a damaged pickle can raise anything
-        raise UserError(f"{where} is not an official batch: {error}") from None
 
 
 def verify(data_dir: Path | None = None) -> list[Check]:

@@ -2,13 +2,13 @@
 
 import hashlib
 import os
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from reslab.data.framing import Form
 from reslab.data.pictures import opening, shrink, white_of
@@ -24,10 +24,12 @@ BLOCK = 256  # pictures at a time
 def open_listing(listing: Listing, *, split: SplitName, form: Form) -> Source:
     """Return the pictures of a split as a source whose blocks are (M, 3, image_size, image_size)."""
     part = listing.of_split(split)
+    places = [slice(start, start + BLOCK) for start in range(0, len(part.files), BLOCK)]
+    blocks = (list(zip(part.names[place], part.files[place], strict=True)) for place in places)
     return Source(
         num_images=len(part.files),
         classes=part.classes,
-        blocks=_decode_all(part, form),
+        blocks=decode_all(blocks, part.labels, form),
         stamp=f"{stamp_files(part.files)} {hashlib.sha256(part.labels.tobytes()).hexdigest()}",
         names=part.names,
         keys=part.keys(),
@@ -35,24 +37,28 @@ def open_listing(listing: Listing, *, split: SplitName, form: Form) -> Source:
     )
 
 
-def _decode_all(listing: Listing, form: Form) -> Iterator[Block | Unreadable]:
-    def read(place: int) -> tuple[NDArray[np.uint8], int | None] | str:
+def decode_all(
+    blocks: Iterable[Sequence[tuple[str, Path | BinaryIO]]], labels: NDArray[np.int64], form: Form
+) -> Iterator[Block | Unreadable]:
+    """Decode pictures, given with their names, one block after another to (M, 3, image_size, image_size)."""
+
+    def read(picture: tuple[str, Path | BinaryIO]) -> tuple[NDArray[np.uint8], int | None] | str:
+        name, file = picture
         try:
-            with opening(listing.files[place], name=listing.names[place]) as image:
+            with opening(file, name=name) as image:
                 pixels = shrink(image, image_size=form.image_size, resize=form.resize, white=form.white)
                 return pixels, white_of(image)
         except UserError as error:
             return str(error)
 
-    with warnings.catch_warnings(), ThreadPoolExecutor(WORKERS) as pool:
-        # Pillow warns from 89 to 179 megapixels and refuses above; our own limit applies instead.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        for start in range(0, len(listing.files), BLOCK):
-            places = range(start, min(start + BLOCK, len(listing.files)))
-            answers = dict(zip(places, pool.map(read, places), strict=True))
+    with ThreadPoolExecutor(WORKERS) as pool:
+        start = 0
+        for block in blocks:
+            answers = dict(enumerate(pool.map(read, block), start))
+            start += len(answers)
             sound = {place: answer for place, answer in answers.items() if not isinstance(answer, str)}
             yield from (Unreadable(place, answer) for place, answer in answers.items() if isinstance(answer, str))
             if sound:
                 images, whites = zip(*sound.values(), strict=True)
                 numbers = np.array(list(sound), dtype=np.int64)
-                yield Block(np.stack(images), listing.labels[numbers], numbers, tuple(filter(None, whites)))
+                yield Block(np.stack(images), labels[numbers], numbers, tuple(filter(None, whites)))

@@ -12,8 +12,7 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,15 +22,16 @@ from numpy.typing import NDArray
 from reslab.data.arrays import Labels, read_labels
 from reslab.data.framing import Form
 from reslab.data.notes import say_once
-from reslab.data.pictures import decode
+from reslab.data.pictures import list_visible
+from reslab.data.sources.decoded import BLOCK, decode_all
 from reslab.data.sources.folder import split_in
 from reslab.data.sources.listing import keep_digests, keys_of
 from reslab.data.sources.shard_index import INDEX
-from reslab.data.sources.shards import MAX_MEMBER, PICTURES, WORKERS
-from reslab.data.sources.white import keep_white, white_of_pictures
+from reslab.data.sources.shards import MAX_MEMBER, PICTURES
+from reslab.data.sources.white import brightest, keep_white, white_of_pictures
 from reslab.data.split import cut_by_key
-from reslab.data.storage.blocks import Block, Source, Unreadable, stamp_files
-from reslab.errors import UserError
+from reslab.data.storage.blocks import Source, stamp_files
+from reslab.errors import UserError, naming_problem
 from reslab.records import SplitName
 from reslab.words import named
 
@@ -39,13 +39,16 @@ _LABELS = ("cls", "txt", "json")
 _FIELDS = ("label", "cls", "class")
 _BEGINNING = re.compile("(train)|(val|dev)|(test)", re.IGNORECASE)
 MAX_LABEL = 1 << 20  # bytes
-BLOCK = 256  # pictures at a time
 
 
 class _Sample(NamedTuple):
+    """A picture with its label, and where its bytes are in its tar."""
+
     file: Path
     picture: str
     label: str | int
+    start: int
+    num_bytes: int
 
 
 class _ListedSplit(NamedTuple):
@@ -59,10 +62,12 @@ class _ListedSplit(NamedTuple):
 
 def find_foreign(url: str) -> tuple[Path, ...]:
     """List the tars of a local folder without reslab's index, or the named tar; empty if there are none."""
+    if "://" in url:  # which may be longer than any path
+        return ()
     path = Path(url)
     if path.is_file():
         return (path,)
-    return tuple(sorted(path.glob("*.tar"))) if path.is_dir() and not (path / INDEX).exists() else ()
+    return tuple(list_visible(path, "*.tar")) if path.is_dir() and not (path / INDEX).exists() else ()
 
 
 def open_foreign(files: Sequence[Path], *, split: SplitName, form: Form) -> Source:
@@ -71,7 +76,8 @@ def open_foreign(files: Sequence[Path], *, split: SplitName, form: Form) -> Sour
     Raises: UserError if an archive is invalid, or an image has no label.
     """
     some, labels, classes, digests = _list_split(files, split)
-    blocks = _decode_all(some, labels, form)
+    pictures = ([(name, io.BytesIO(content)) for name, content in block] for block in _read_pictures(some))
+    blocks = decode_all(pictures, labels, form)
     return Source(len(some), classes, blocks, stamp_files(files), keys=digests, digests=digests)
 
 
@@ -79,7 +85,7 @@ def sample_training(files: Sequence[Path], *, num: int) -> tuple[list[bytes], in
     """Read about `num` training pictures, undecoded, and count all. Raises: as `open_foreign`."""
     samples = _list_split(files, "train").samples
     some = samples[:: max(1, len(samples) // num)]
-    return [content for _, content in _read_pictures(some)], len(samples)
+    return [content for block in _read_pictures(some) for _, content in block], len(samples)
 
 
 def white_of_foreign(files: Sequence[Path]) -> int | None:
@@ -90,12 +96,9 @@ def white_of_foreign(files: Sequence[Path]) -> int | None:
     origin = f"shards:{files[0].parent}"
 
     def find() -> int | None:
-        samples = _list_split(files, "train").samples
-        whites = []
-        for start in range(0, len(samples), BLOCK):
-            contents = [io.BytesIO(content) for _, content in _read_pictures(samples[start : start + BLOCK])]
-            whites.append(white_of_pictures(contents, origin=origin))
-        return max(filter(None, whites), default=None)
+        blocks = _read_pictures(_list_split(files, "train").samples)
+        whites = [white_of_pictures([io.BytesIO(content) for _, content in each], origin=origin) for each in blocks]
+        return brightest(whites)
 
     return keep_white(find, stamp=stamp_files(files), origin=origin)
 
@@ -149,9 +152,8 @@ def _find_digests(samples: Sequence[_Sample]) -> NDArray[np.uint64]:
     """Hash each picture's bytes, (N,)."""
 
     def digest() -> Iterator[bytes]:
-        for start in range(0, len(samples), BLOCK):
-            for _, content in _read_pictures(samples[start : start + BLOCK]):
-                yield hashlib.sha256(content).digest()
+        for block in _read_pictures(samples):
+            yield from (hashlib.sha256(content).digest() for _, content in block)
 
     files = tuple(dict.fromkeys(sample.file for sample in samples))
     digests = keep_digests(digest, num=len(samples), stamp=stamp_files(files), origin=f"shards:{files[0].parent}")
@@ -161,35 +163,27 @@ def _find_digests(samples: Sequence[_Sample]) -> NDArray[np.uint64]:
 # ---- archives
 
 
-@contextmanager
-def _opened(file: Path) -> Iterator[tarfile.TarFile]:
-    try:
-        with tarfile.open(file, mode="r:") as tar:
-            yield tar
-    except UserError:
-        raise
-    except Exception as error:  # a broken archive makes tarfile raise nearly anything
-        raise UserError(f"{file} is not a valid tar archive: {error}") from None
-
-
 def _list_samples(files: Sequence[Path]) -> list[_Sample]:
     """Read all labels but no pictures. Raises: UserError if a picture has no label."""
     samples = []
     for file in files:
-        pictures: dict[str, str] = {}
+        pictures: dict[str, tarfile.TarInfo] = {}
         labels: dict[str, str | int] = {}
-        with _opened(file) as tar:
+        with naming_problem(f"{file} is not a valid tar archive"), tarfile.open(file, mode="r:") as tar:
             for member in tar:
                 key, _, kind = member.name.rpartition(".")
                 if not member.isreg() or member.issparse():
                     continue
                 if kind.lower() in PICTURES:
-                    pictures[key] = member.name
+                    _check_size(member, file, most=MAX_MEMBER)
+                    pictures[key] = member
                 elif kind.lower() in _LABELS and key not in labels:
                     labels[key] = _read_label(tar, member, file)
-        if missing := next((name for key, name in pictures.items() if key not in labels), None):
+        if missing := next((each.name for key, each in pictures.items() if key not in labels), None):
             raise UserError(f"{file}: {missing} has no label: it needs a .cls, .txt or .json of the same name")
-        samples += [_Sample(file, name, labels[key]) for key, name in pictures.items()]
+        samples += [
+            _Sample(file, each.name, labels[key], each.offset_data, each.size) for key, each in pictures.items()
+        ]
     if not samples:
         raise UserError(f"{files[0]} holds no pictures: shards:PATH needs {named(PICTURES)} files in it")
     if len({type(sample.label) for sample in samples}) > 1:  # a class called 7 among names
@@ -198,7 +192,10 @@ def _list_samples(files: Sequence[Path]) -> list[_Sample]:
 
 
 def _read_label(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> str | int:
-    text = _content(tar, member, file, most=MAX_LABEL).decode("utf-8").strip()
+    _check_size(member, file, most=MAX_LABEL)
+    stream = tar.extractfile(member)
+    assert stream is not None
+    text = stream.read().decode("utf-8").strip()
     if member.name.lower().endswith(".json"):
         fields = json.loads(text)
         found = [fields[name] for name in _FIELDS if name in fields] if isinstance(fields, dict) else [fields]
@@ -208,45 +205,18 @@ def _read_label(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> st
     return int(text) if re.fullmatch("-?[0-9]{1,15}", text) else text
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path, *, most: int = MAX_MEMBER) -> bytes:
+def _check_size(member: tarfile.TarInfo, file: Path, *, most: int) -> None:
     if member.size > most:
         raise UserError(f"{file} holds {member.name} of {member.size:,} bytes: at most {most:,} are read")
-    stream = tar.extractfile(member)
-    assert stream is not None
-    return stream.read()
 
 
-def _decode_all(samples: Sequence[_Sample], labels: NDArray[np.int64], form: Form) -> Iterator[Block | Unreadable]:
-    """Read pictures in the order of their archives, which is that of the samples."""
-
-    def read(item: tuple[str, bytes]) -> NDArray[np.uint8] | str:
-        name, content = item
-        try:
-            return decode(
-                io.BytesIO(content), image_size=form.image_size, resize=form.resize, white=form.white, name=name
-            )
-        except UserError as error:
-            return str(error)
-
-    with ThreadPoolExecutor(WORKERS) as pool:
-        for start in range(0, len(samples), BLOCK):
-            contents = _read_pictures(samples[start : start + BLOCK])
-            answers = dict(enumerate(pool.map(read, contents), start))
-            images = {place: answer for place, answer in answers.items() if not isinstance(answer, str)}
-            yield from (Unreadable(place, answer) for place, answer in answers.items() if isinstance(answer, str))
-            if images:
-                places = np.array(list(images), dtype=np.int64)
-                yield Block(np.stack(list(images.values())), labels[places], places)
-
-
-def _read_pictures(samples: Sequence[_Sample]) -> list[tuple[str, bytes]]:
-    found: dict[tuple[Path, str], bytes] = {}
-    for file in dict.fromkeys(sample.file for sample in samples):
-        wanted = {sample.picture for sample in samples if sample.file == file}
-        with _opened(file) as tar:
-            for member in tar:
-                if member.name in wanted:
-                    found[file, member.name] = _content(tar, member, file)
-                    if len(wanted) == sum(where == file for where, _ in found):
-                        break
-    return [(f"{sample.file.name}/{sample.picture}", found[sample.file, sample.picture]) for sample in samples]
+def _read_pictures(samples: Sequence[_Sample]) -> Iterator[list[tuple[str, bytes]]]:
+    """Yield blocks of pictures with their names, read from where they are: a tar has no table of its members."""
+    for start in range(0, len(samples), BLOCK):
+        block: list[tuple[str, bytes]] = []
+        for file, some in groupby(samples[start : start + BLOCK], key=lambda sample: sample.file):
+            with naming_problem(f"{file} cannot be read"), file.open("rb") as stream:
+                for sample in some:
+                    stream.seek(sample.start)
+                    block.append((f"{file.name}/{sample.picture}", stream.read(sample.num_bytes)))
+        yield block

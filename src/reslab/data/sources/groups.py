@@ -8,7 +8,6 @@ its exact copies. A time that many pictures share is that of an unset clock or o
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -18,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from reslab.data.pictures import opening
-from reslab.data.progress import counting
+from reslab.data.progress import in_threads
 from reslab.data.sources.listing import Listing
 from reslab.data.sources.rules import compile_rule
 from reslab.data.storage import cache
@@ -31,7 +30,6 @@ from reslab.words import counted, some
 FORMAT = 1  # of the times in the cache: increase it when they change
 _EXIF, _TAKEN, _CHANGED = 0x8769, 0x9003, 0x0132
 MOST_A_SECOND = 20  # pictures that a camera takes
-_READERS = 8  # threads
 _SHOWN = 3  # names in a sentence
 _DIGEST = re.compile("[0-9a-f]{64}")
 
@@ -116,11 +114,9 @@ def read_times(files: Sequence[Path], *, origin: str) -> list[datetime | None]:
 
     def make(part: Path) -> dict[str, object]:
         times = np.full(len(files), np.datetime64("NaT", "s"))
-        with ThreadPoolExecutor(_READERS) as pool, counting(f"{origin}: times", total=len(files)) as show:
-            for place, time in enumerate(pool.map(_taken, files)):
-                if time is not None:
-                    times[place] = np.datetime64(time, "s")
-                show(place + 1)
+        for place, time in enumerate(in_threads(_taken, files, what=f"{origin}: times")):
+            if time is not None:
+                times[place] = np.datetime64(time, "s")
         writing(part, lambda: np.save(part / "times.npy", times))
         return {"origin": origin, "split": "times", "shape": list(times.shape)}
 

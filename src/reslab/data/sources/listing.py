@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.data.progress import counting
+from reslab.data.progress import READERS, counting
 from reslab.data.split import cut_by_key
 from reslab.data.storage.blocks import stamp_files
 from reslab.data.storage.cache import name_of, opening
@@ -27,7 +27,6 @@ from reslab.words import some
 T = TypeVar("T")
 
 _SHOWN = 3  # names in a sentence
-_READERS = 8  # threads
 
 
 class Unused(NamedTuple):
@@ -158,7 +157,7 @@ def digest_files(files: Sequence[Path], *, origin: str) -> NDArray[np.uint8]:
     """Return the SHA-256 of each file's bytes, (N, 32), from the cache if no file has changed."""
 
     def digest() -> Iterator[bytes]:
-        with ThreadPoolExecutor(_READERS) as pool:
+        with ThreadPoolExecutor(READERS) as pool:
             yield from pool.map(_digest, files)
 
     return keep_digests(digest, num=len(files), stamp=stamp_files(files), origin=origin)

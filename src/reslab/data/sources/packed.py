@@ -16,13 +16,13 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from zipfile import ZipFile
 
-from reslab.data.pictures import is_junk, is_picture
+from reslab.data.pictures import is_picture, list_visible
 from reslab.data.sources.folder import LoosePictures
 from reslab.data.sources.listing import Listing, Unused
 from reslab.data.sources.parquet import ENDING as PARQUET
 from reslab.data.storage.blocks import stamp_files
 from reslab.data.storage.cache import make_room, name_of, opening
-from reslab.errors import Failure, UserError
+from reslab.errors import UserError, naming_problem
 from reslab.runs.files import MAX_BYTES, MAX_RATIO, make_folder, writing
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -66,12 +66,8 @@ def list_packed(path: Path, list_source: Callable[[Path], Listing]) -> Listing:
 
 def _unpack_once(path: Path) -> Path:
     def make(part: Path) -> dict[str, Any]:
-        try:
+        with naming_problem(f"{path} cannot be unpacked"):
             num = _unpack(path, part / path.name)
-        except (UserError, Failure):
-            raise
-        except Exception as error:  # a broken archive makes its readers raise nearly anything
-            raise UserError(f"{path} cannot be unpacked: {error}") from None
         return {"origin": f"folder:{path}", "split": "unpacked", "shape": [num]}
 
     with opening(name_of("unpacked", stamp_files([path])), make) as entry:
@@ -80,12 +76,12 @@ def _unpack_once(path: Path) -> Path:
 
 def _find_inner(folder: Path) -> Path | None:
     """Find the only folder in a folder, or the only one with pictures, if those are in folders of it."""
-    inside = found = _visible(folder)
+    inside = found = list_visible(folder)
     if len(inside) > 1:
         found = list(islice((each for each in inside if any(map(_is_read, _files_of(each)))), 2))
     if len(found) != 1 or not found[0].is_dir():
         return None
-    is_class = len(inside) > 1 and any(each.is_file() and is_picture(each) for each in _visible(found[0]))
+    is_class = len(inside) > 1 and any(each.is_file() and is_picture(each) for each in list_visible(found[0]))
     return None if is_class else found[0]
 
 
@@ -93,7 +89,7 @@ def _files_around(folder: Path, root: Path) -> Iterator[Path]:
     """Yield the files beside a folder, and beside the folders that it lies in, up to a root."""
     if folder != root:
         yield from _files_around(folder.parent, root)
-        yield from (file for each in _visible(folder.parent) if each != folder for file in _files_of(each))
+        yield from (file for each in list_visible(folder.parent) if each != folder for file in _files_of(each))
 
 
 def _is_read(file: Path) -> bool:
@@ -105,12 +101,8 @@ def _files_of(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path
         return
-    for each in _visible(path):
+    for each in list_visible(path):
         yield from _files_of(each)
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(each for each in folder.iterdir() if not is_junk(each.name))
 
 
 def _unpack(path: Path, into: Path) -> int:

@@ -8,16 +8,17 @@ needed. All Parquet files of a folder are one table; a word of a file's name tel
 import json
 import re
 from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from reslab.data.pictures import list_visible
 from reslab.data.progress import counting
 from reslab.data.sources.folder import split_in
 from reslab.data.storage.blocks import stamp_files
 from reslab.data.storage.cache import make_room, name_of, opening
-from reslab.errors import Failure, UserError, extra
+from reslab.errors import UserError, extra, naming_problem
 from reslab.runs.files import writing
 
 ENDING = ".parquet"
@@ -48,7 +49,7 @@ class UnpackedTable(NamedTuple):
 
 def find_files(path: Path) -> list[Path]:
     """List the Parquet files of a folder, or the file itself."""
-    return sorted(path.glob(f"*{ENDING}")) if path.is_dir() else [path] if path.suffix.lower() == ENDING else []
+    return list_visible(path, f"*{ENDING}") if path.is_dir() else [path] if path.suffix.lower() == ENDING else []
 
 
 def read_parquet(path: Path, files: Sequence[Path], *, asked: str | None = None) -> UnpackedTable:
@@ -59,7 +60,7 @@ def read_parquet(path: Path, files: Sequence[Path], *, asked: str | None = None)
     stamp = stamp_files(files)
     with extra("parquet"):
         from pyarrow import parquet
-    with _reading(path):
+    with naming_problem(f"{path} cannot be read as Parquet"):
         schemas = [parquet.read_schema(file) for file in files]
         held, others = _find_pictures([field for schema in schemas for field in schema], asked)
         cells = _join([_read(file, without={held, *others}, is_one=len(files) == 1) for file in files])
@@ -73,17 +74,6 @@ def read_parquet(path: Path, files: Sequence[Path], *, asked: str | None = None)
         if name in columns:
             columns[name] = [_name_class(cell, classes, name, path) for cell in columns[name]]
     return UnpackedTable(columns, held, root)
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Raises: UserError if what the block reads is invalid."""
-    try:
-        yield
-    except (UserError, Failure):
-        raise
-    except Exception as error:  # pyarrow raises anything on broken input
-        raise UserError(f"{path} cannot be read as Parquet: {error}") from None
 
 
 def _find_pictures(fields: Sequence[Any], asked: str | None) -> tuple[str | None, list[str]]:
@@ -151,7 +141,7 @@ def _unpack(path: Path, files: Sequence[Path], held: str, *, stamp: str) -> Path
     """Write the pictures of a column to files in the cache, whose names begin with the row, and return their folder."""
 
     def make(part: Path) -> dict[str, Any]:
-        with _reading(path):
+        with naming_problem(f"{path} cannot be read as Parquet"):
             num_rows, num_bytes = _measure(files, held)
             make_room(num_bytes, what=f"the pictures of {path}")
             with counting(f"{path}: pictures", total=num_rows) as show:

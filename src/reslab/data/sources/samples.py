@@ -1,6 +1,7 @@
 """Labelled pictures on the way to a listing: the choice and order of classes."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,19 +41,18 @@ def choose(found: Contents, path: Path, *, classes: Sequence[str], without: Sequ
     """Keep the requested classes. Raises: UserError if one of them does not exist or is empty."""
     synsets = _read_synsets(path)
     there = list(dict.fromkeys([*(each[0] for each in found.pictures), *found.empty]))
+    names_of = {name: {name, synsets.get(name, name)} for name in there}
+    known = set[str]().union(*names_of.values())
     for name in (*classes, *without):
-        if name not in there and name not in (synsets.get(each) for each in there):
+        if name not in known:
             raise UserError(
                 f"{path} has no class {name!r}: {did_you_mean(name, there, otherwise='it has ' + named(there))}"
             )
-
-    def is_wanted(name: str) -> bool:
-        both = {name, synsets.get(name)}
-        return not both & set(without) and (not classes or bool(both & set(classes)))
-
+    taken, left_out = set(classes) or known, set(without)
+    wanted = {name for name, names in names_of.items() if names & taken and not names & left_out}
     has_some = {each[0] for each in found.pictures}
-    if empty := [name for name in found.empty if is_wanted(name) and name not in has_some]:
-        are_all = not any(map(is_wanted, has_some))
+    if empty := [name for name in found.empty if name in wanted and name not in has_some]:
+        are_all = not wanted & has_some
         leave_out = advise_leaving_out(empty, choice=write_choice(classes, without))
         advice = "add some" if are_all else f"add some, remove the folder, or {leave_out}"
         reasons = " ".join(describe_all_unused(found.unused))
@@ -61,11 +61,11 @@ def choose(found: Contents, path: Path, *, classes: Sequence[str], without: Sequ
             names=empty,
             are_all=are_all,
         )
-    kept = [each for each in found.pictures if is_wanted(each[0])]
+    kept = [each for each in found.pictures if each[0] in wanted]
     left = [
         Unused(each[3], f"pictures of the class {each[0]!r}, which is left out", "", expected=True)
         for each in found.pictures
-        if not is_wanted(each[0])
+        if each[0] not in wanted
     ]
     return replace(found, pictures=kept, unused=(*found.unused, *left))
 
@@ -181,5 +181,5 @@ def _read_synsets(path: Path) -> dict[str, str]:
     pairs = [
         (number, words.split(",")[0].strip()) for number, _, words in (line.partition(" ") for line in lines) if words
     ]
-    twice = {name for _, name in pairs if [other for _, other in pairs].count(name) > 1}
-    return {number: f"{name} ({number})" if name in twice else name for number, name in pairs}
+    counts = Counter(name for _, name in pairs)
+    return {number: f"{name} ({number})" if counts[name] > 1 else name for number, name in pairs}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, ValidationError
 
 from reslab.data.addresses import open_address
-from reslab.errors import Failure, UserError, extra, first_complaint
+from reslab.errors import Failure, UserError, extra, first_complaint, naming_problem
 from reslab.recipe.value import Part
 from reslab.records import SplitName
 
@@ -177,10 +177,8 @@ def _read_array(store: Store, file: File, *, what: str) -> NDArray[Any]:
         raise UserError(f"{store.url}/{file.name}, {what}, is missing: pack it again") from None
     if problem := compare(content, file):
         raise UserError(f"{store.url}/{file.name}, {what}, is damaged ({problem})")
-    try:
+    with naming_problem(f"{store.url}/{file.name}, {what}, is not an array"):
         found: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
-    except Exception as error:  # NumPy's reader raises anything on broken input
-        raise UserError(f"{store.url}/{file.name}, {what}, is not an array: {error}") from None
     return found
 
 

@@ -34,7 +34,7 @@ from reslab.data.sources.shard_index import (
     read_labels,
 )
 from reslab.data.storage.blocks import Block, Source
-from reslab.errors import UserError
+from reslab.errors import UserError, naming_problem
 from reslab.records import SplitName
 from reslab.words import printable
 
@@ -148,15 +148,11 @@ def read_samples(content: bytes, *, where: str) -> list[dict[str, Any]]:
     Raises: UserError if it is not a plain tar archive, or holds anything but pictures and labels.
     """
     samples: dict[str, dict[str, Any]] = {}
-    try:
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
-            members = tar.getmembers()
-            _check_members(members, where=where)
-            files = [(member.name, tar.extractfile(member).read()) for member in members]  # type: ignore[union-attr]
-    except UserError:
-        raise
-    except Exception as error:  # a broken archive makes tarfile raise nearly anything
-        raise UserError(f"{where} is not a valid tar archive: {error}") from None
+    broken = f"{where} is not a valid tar archive"
+    with naming_problem(broken), tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
+        members = tar.getmembers()
+        _check_members(members, where=where)
+        files = [(member.name, tar.extractfile(member).read()) for member in members]  # type: ignore[union-attr]
     for name, file in files:
         key, _, kind = name.partition(".")
         sample = samples.setdefault(key, {"__key__": key})

@@ -53,7 +53,8 @@ _USUAL = {
 _SEPARATORS = ",;\t|"
 _MAX_BYTES = 1 << 30
 _FILES_SHOWN = 3
-_CELLS_TRIED = 200  # with every folder
+_CELLS_TRIED = 200  # with every folder, or fewer if that were more than
+_TRIALS = 200_000
 
 
 def list_table(
@@ -63,30 +64,17 @@ def list_table(
 
     Raises: UserError if the table cannot be read, lacks a column, or names no existing picture.
     """
-    if files := find_files(path):
-        columns, held, own = read_parquet(path, files, asked=options.file)
+    if inside := find_files(path):
+        columns, held, own = read_parquet(path, inside, asked=options.file)
         options = replace(options, file=options.file or held)  # rather than a column of names beside it
     else:
         columns, own = _read(path, asked=(options.file, options.label, options.split, options.group)), None
     # The folder option is relative to the table; pictures inside a table are where they were unpacked.
     root = own or (path if path.is_dir() else path.parent) / (options.folder or "")
-    return list_columns(columns, root, table=path, classes=classes, without=without, options=options)
-
-
-def list_columns(
-    columns: Columns,
-    root: Path,
-    *,
-    table: Path | str,
-    classes: Sequence[str] = (),
-    without: Sequence[str] = (),
-    options: Options = NO_OPTIONS,
-) -> Listing:
-    """List the pictures named in columns, whose files are in `root`; otherwise as `list_table`."""
-    files = columns[_find(columns, "file", options.file, table)]
-    labels = columns[_find(columns, "label", options.label, table)]
-    splits = _read_splits(columns, options, table)
-    group = _find_optional(columns, "group", options.group, table)
+    files = columns[_find(columns, "file", options.file, path)]
+    labels = columns[_find(columns, "label", options.label, path)]
+    splits = _read_splits(columns, options, path)
+    group = _find_optional(columns, "group", options.group, path)
     found_files = _Files(root, files)
     samples: Samples = []
     unused: list[Unused] = []
@@ -100,9 +88,7 @@ def list_columns(
             unused.append(Unused(name, "rows without a label", ""))
         elif name in seen:
             if seen[name] != label:
-                raise UserError(
-                    f"{table} gives {name} the labels {seen[name]!r} and {label!r}: correct one of its rows"
-                )
+                raise UserError(f"{path} gives {name} the labels {seen[name]!r} and {label!r}: correct one of its rows")
             unused.append(Unused(name, "rows with a picture that another row names", ""))
         else:
             seen[name] = label
@@ -112,14 +98,14 @@ def list_columns(
     if not samples:
         shown = ", ".join(repr(cell) for cell in files[:_FILES_SHOWN])
         raise UserError(
-            f"{table} names no picture with a label in {root} or one of its folders: its files are {shown}; "
+            f"{path} names no picture with a label in {root} or one of its folders: its files are {shown}; "
             + " ".join(describe_all_unused(unused))
         )
     beside = [
         Unused(name, "pictures that the table does not name", "", expected=True)
         for name in found_files.others({*seen, *(each.path for each in unused)})
     ]
-    found = choose(Contents(samples, (), (*unused, *beside)), Path(table), classes=classes, without=without)
+    found = choose(Contents(samples, (), (*unused, *beside)), path, classes=classes, without=without)
     notes = []
     if group is not None and options.group is None:
         notes.append(
@@ -127,7 +113,7 @@ def list_columns(
             "drop it)"
         )
     places: dict[SplitName, str] = {split: f"its {split} split" for split in ("train", "validation", "test")}
-    listing = assemble(Path(table), found, classes=classes, without=without, places=places, notes=notes)
+    listing = assemble(path, found, classes=classes, without=without, places=places, notes=notes)
     listing = replace(listing, root=root)
     if group is not None:
         return with_groups(listing, [groups[name] or None for name in listing.names])
@@ -167,7 +153,7 @@ def _read(path: Path, *, asked: Iterable[str | None]) -> Columns:
     return {name: [row[place].strip() for row in rows] for place, name in enumerate(names)}
 
 
-def _find(columns: Columns, what: str, asked: str | None, table: Path | str) -> str:
+def _find(columns: Columns, what: str, asked: str | None, table: Path) -> str:
     found = _find_optional(columns, what, asked, table)
     if found is None:
         raise UserError(
@@ -178,7 +164,7 @@ def _find(columns: Columns, what: str, asked: str | None, table: Path | str) -> 
     return found
 
 
-def _find_optional(columns: Columns, what: str, asked: str | None, table: Path | str) -> str | None:
+def _find_optional(columns: Columns, what: str, asked: str | None, table: Path) -> str | None:
     """Find a column; None if there is none, none is wanted, or the group is a rule on file names."""
     if asked is not None:
         if asked in columns:
@@ -195,7 +181,7 @@ def find_column(columns: Iterable[str], what: str) -> str | None:
     return next((by_name[name] for name in _USUAL[what] if name in by_name), None)
 
 
-def _read_splits(columns: Columns, options: Options, table: Path | str) -> list[SplitName] | None:
+def _read_splits(columns: Columns, options: Options, table: Path) -> list[SplitName] | None:
     column = _find_optional(columns, "split", options.split, table)
     if column is None:
         return None
@@ -224,14 +210,17 @@ class _Files:
         self._by_name = {nfc(each): each for each in self._names}
         for each in reversed(self._names):
             self._by_name.setdefault(_stem(nfc(each)), each)
-        self._base = self._find_base(Random(0).sample(cells, min(len(cells), _CELLS_TRIED)))
+        self._base = self._find_base(cells)
         self._by_tail = cache(self._index_tails)
         self._inside = cache(self._list_inside)
+        self._is_like_base = cache(self._has_names_of_base)
 
     def _find_base(self, cells: Sequence[str]) -> str:
         """Choose the folder in which most cells name a picture, preferring training pictures."""
-        folders = {"": 0} | {str(PurePosixPath(name).parent): 0 for name in self._names}
-        found = Counter({folder: sum(self._at(folder, cell) is not None for cell in cells) for folder in folders})
+        folders = dict.fromkeys(["", *(str(PurePosixPath(name).parent) for name in self._names)])
+        num = min(len(cells), _CELLS_TRIED, max(10, _TRIALS // len(folders)))
+        some = Random(0).sample(cells, num)
+        found = {folder: sum(self._at(folder, cell) is not None for cell in some) for folder in folders}
         return max(
             folders, key=lambda folder: (found[folder], split_of(PurePosixPath(folder).name) == "train", folder == "")
         )
@@ -270,9 +259,13 @@ class _Files:
         name = tails.get(path)
         if path in tails and name is None:
             return Unused(cell, "rows whose picture lies in several folders", "add the folder to its name")
-        if name is None or self._inside(self._base) & self._inside("/".join(name.split("/")[:-depth])):
+        if name is None or self._is_like_base("/".join(name.split("/")[:-depth])):
             return Unused(cell, "rows whose picture is not there", "")
         return name
+
+    def _has_names_of_base(self, folder: str) -> bool:
+        """Return whether a folder has some of the names of the folder of most cells."""
+        return not self._inside(self._base).isdisjoint(self._inside(folder))
 
     def _list_inside(self, folder: str) -> frozenset[str]:
         """Return the paths inside a folder, relative to it and without their endings."""

@@ -4,19 +4,17 @@ It is the smallest of `WHITES` that holds every training picture. Two exposures 
 and whatever is brighter in a later picture is clipped.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from reslab.data.pictures import look_for_white
-from reslab.data.progress import counting
+from reslab.data.progress import in_threads
 from reslab.data.sources.listing import Listing
 from reslab.data.storage.blocks import stamp_files
 from reslab.data.storage.cache import name_of, opening, read_facts
 
 FORMAT = 1  # increase it when whites change
-_READERS = 8  # threads
 
 
 def white_of_listing(listing: Listing) -> int | None:
@@ -28,12 +26,12 @@ def white_of_listing(listing: Listing) -> int | None:
 
 def white_of_pictures(pictures: Sequence[Path | BinaryIO], *, origin: str) -> int | None:
     """Find the smallest white that holds all pictures; None if none has more than 8 bits of grey."""
-    white = 0
-    with ThreadPoolExecutor(_READERS) as pool, counting(f"{origin}: brightest values", total=len(pictures)) as show:
-        for done, own in enumerate(pool.map(look_for_white, pictures), 1):
-            white = max(white, own or 0)
-            show(done)
-    return white or None
+    return brightest(in_threads(look_for_white, pictures, what=f"{origin}: brightest values"))
+
+
+def brightest(whites: Iterable[int | None]) -> int | None:
+    """Return the largest white; None if there is none."""
+    return max(filter(None, whites), default=None)
 
 
 def keep_white(find: Callable[[], int | None], *, stamp: str, origin: str) -> int | None:

@@ -136,6 +136,10 @@ def _files(path: Path) -> list[Path]:
 @cache
 def _digest(path: Path, *versions: tuple[int, ...]) -> str:
     """Hash all of an entry, once per process for the same `versions` of its files."""
+    return _hash(path)
+
+
+def _hash(path: Path) -> str:
     digest = hashlib.sha256()
     for each in _files(path):
         with each.open("rb") as file:
@@ -150,7 +154,7 @@ def _make(path: Path, make: Callable[[Path], dict[str, Any]]) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     writing(part, part.mkdir)
     try:
-        facts = make(part) | {"sha256": _digest(part)}
+        facts = make(part) | {"sha256": _hash(part)}
         writing(part, lambda: (part / FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8"))
         _remove(path)  # damaged
         try:
@@ -160,7 +164,6 @@ def _make(path: Path, make: Callable[[Path], dict[str, Any]]) -> None:
                 raise
     finally:
         _remove(part)
-        _digest.cache_clear()
 
 
 # ---- room, and one writer

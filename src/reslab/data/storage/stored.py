@@ -21,7 +21,6 @@ from reslab.data.progress import counting
 from reslab.data.storage.blocks import Block, Source, Unreadable, resize
 from reslab.data.storage.cache import make_room, name_of, opening, read_facts
 from reslab.errors import Failure, UserError
-from reslab.recipe.shapes import Resizing
 from reslab.records import SplitName
 from reslab.runs.files import writing
 from reslab.words import counted, some
@@ -55,15 +54,14 @@ def read_cached(
     """
 
     def make(part: Path) -> dict[str, Any]:
-        shape, labels, damaged, whites = _write_images(
-            part / "images.bin", source, origin=origin, image_size=form.image_size, how=form.resize
-        )
+        shape, labels, damaged, whites = _write_images(part / "images.bin", source, origin=origin, form=form)
         writing(part, lambda: np.save(part / "labels.npy", labels))
         return {"origin": origin, "split": split, "shape": shape, "damaged": damaged, "whites": sorted(whites.items())}
 
     identity = (FORMAT, origin, split, form.image_size, form.resize, form.white, source.stamp, source.classes)
     with opening(name_of(*identity), make) as path:
-        images, facts = _open(path, source), read_facts(path)
+        facts = read_facts(path)
+        images = _open(path, source, shape=tuple(facts["shape"]))
     if split == "train" and form.white is not None:
         for line in _compare_whites(form.white, dict(facts["whites"])):
             say_once(f"{origin}: {line}")
@@ -106,8 +104,7 @@ def _without_advice(sentence: str) -> str:
     return sentence.rpartition(": ")[0]
 
 
-def _open(path: Path, source: Source) -> Labelled:
-    shape = tuple(read_facts(path)["shape"])
+def _open(path: Path, source: Source, *, shape: tuple[int, ...]) -> Labelled:
     labels: NDArray[np.int64] = np.load(path / "labels.npy", allow_pickle=False)
     images: NDArray[np.uint8] | StoredPixels
     if int(np.prod(shape, dtype=np.int64)) < SMALL:
@@ -118,12 +115,12 @@ def _open(path: Path, source: Source) -> Labelled:
 
 
 def _write_images(
-    path: Path, source: Source, *, origin: str, image_size: int, how: Resizing
+    path: Path, source: Source, *, origin: str, form: Form
 ) -> tuple[list[int], NDArray[np.int64], list[Unreadable], Counter[int]]:
     labels = np.full(source.num_images, -1, dtype=np.int64)
     damaged: list[Unreadable] = []
     whites: Counter[int] = Counter()
-    channels = num_done = 0
+    channels = num_done = num_bytes = 0
     with writing(path, lambda: path.open("wb")) as file, counting(origin, total=source.num_images) as show:
         for block in source.blocks:
             if isinstance(block, Unreadable):
@@ -131,11 +128,12 @@ def _write_images(
                 continue
             num_done += len(block.places)
             show(num_done)
-            images = resize(block.images, image_size, how)
+            images = resize(block.images, form.image_size, form.resize)
             if not channels:
                 channels = images.shape[1]
+                num_bytes = source.num_images * images[0].nbytes
                 make_room(
-                    source.num_images * channels * image_size**2,
+                    num_bytes,
                     what="the images",
                     otherwise=", or stream them from shards (--set stream=10000)",
                 )
@@ -145,11 +143,11 @@ def _write_images(
         if damaged:
             if not channels:
                 raise DamagedPictures([each.sentence for each in damaged], origin=origin)
-            writing(path, lambda: file.truncate(source.num_images * channels * image_size**2))
+            writing(path, lambda: file.truncate(num_bytes))
         writing(path, file.flush)
     if missing := int((labels < 0).sum()) - len(damaged):
         raise Failure(f"{path.name}: {missing} images of the source are missing")
-    return [source.num_images, channels, image_size, image_size], labels, damaged, whites
+    return [source.num_images, channels, form.image_size, form.image_size], labels, damaged, whites
 
 
 def _write_block(file: Any, images: NDArray[np.uint8], block: Block) -> None:
