@@ -40,7 +40,7 @@ from reslab.training.safety import EVERY_EPOCH, LOWERED, Clock, Safety
 from reslab.training.seen import find_unseen
 from reslab.training.starting import take_start
 from reslab.training.state import State, capture, restore
-from reslab.training.statistics import BATCH_SIZE, NUM_IMAGES, renew_statistics
+from reslab.training.statistics import BATCH_SIZE, NUM_IMAGES, check_norms, renew_statistics
 from reslab.training.step import make_forward
 
 NUM_LOOKED = 512  # training images on which the finished network is checked
@@ -101,6 +101,7 @@ class Trainer:
         self.note: str | None = None
         self.is_late = False
         self.state = self._begin(start)
+        check_norms(self.state.model, self.recipe, fewest_images=min(self.batches.sizes))
         self.trained = [parameter for parameter in self.state.model.parameters() if parameter.requires_grad]
         self.epoch_start = capture(self.state)
         self.clock, self.stop = Clock(safety), StopRequest()
