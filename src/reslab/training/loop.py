@@ -34,7 +34,7 @@ from reslab.training.distributed import LOST, is_lost
 from reslab.training.freezing import check_freezing, freeze, freeze_norms
 from reslab.training.graphs import Updater, make_updater
 from reslab.training.objective import Forward, make_objective
-from reslab.training.optim import make_optimizer, rate_at
+from reslab.training.optim import describe_layers, make_optimizer, rate_at
 from reslab.training.progress import Display, warn
 from reslab.training.safety import EVERY_EPOCH, LOWERED, Clock, Safety
 from reslab.training.seen import find_unseen
@@ -193,6 +193,8 @@ class Trainer:
         """
         if self.note is not None and self.state.updates == 0:
             self.display.say(self.note)
+        if line := describe_layers(self.state.model, self.recipe.optimizer):
+            self.display.say(line)
         check_freezing(self.state.model, self.recipe.freeze, epochs=self.length.epochs)
         with listen_for_stop() as self.stop, self.display.shown(updates=self.state.updates):
             while not self._is_over():
