@@ -8,7 +8,7 @@ import typer
 
 from reslab.cli.options import AllowRemote, DataDir, Json, check_csv
 from reslab.cli.screens import Grouped
-from reslab.errors import UserError
+from reslab.errors import UserError, in_shell
 
 if TYPE_CHECKING:
     from reslab.data.check.findings import Report
@@ -248,7 +248,7 @@ def pack(
     for split, packed in index.splits.items():
         num_bytes = sum(shard.num_bytes for shard in packed.shards)
         echo(f"{split:<6} {packed.num_images:,} images in {len(packed.shards):,} shards, {num_bytes / 1e6:,.1f} MB")
-    echo(f"Next: reslab train RECIPE --set data=shards:{to}")
+    echo(f"Next: reslab train RECIPE --set {in_shell(f'data=shards:{to}')}")
 
 
 @app.command(epilog="Example: reslab data cache --clear")

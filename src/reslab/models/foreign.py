@@ -69,7 +69,7 @@ def build_module(network: Module, *, num_classes: int, channels: int) -> ImageCl
         made = found(num_classes=num_classes, channels=channels, **network.options)
     except UserError:
         raise
-    except Exception as error:  # noqa: BLE001 - a user's code may raise anything
+    except Exception as error:  # a user's code may raise anything
         reason = shorten(f"{type(error).__name__}: {error}", 300)
         raise UserError(f"the network {name} cannot be made: {reason}") from None
     head, features = getattr(made, "head", None), getattr(made, "features", None)

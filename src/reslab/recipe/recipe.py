@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from reslab.errors import UserError, check_kind, first_complaint
+from reslab.errors import UserError, check_kind, first_complaint, in_shell
 from reslab.language import form_of, grouped, say, short
 from reslab.recipe.networks import Fusion, Model
 from reslab.recipe.schema import SCHEMA_VERSION, upgrade
@@ -866,7 +866,7 @@ def read_recipe(path: Path | str) -> Recipe:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a recipe in JSON: {error}") from None
     if isinstance(content, dict) and "rows" in content and "model" not in content:
-        raise UserError(f"{path} is a study, not a recipe: run it by reslab study run {path}")
+        raise UserError(f"{path} is a study, not a recipe: run it by reslab study run {in_shell(path)}")
     return parse_recipe(content, where=str(path))
 
 
