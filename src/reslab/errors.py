@@ -7,6 +7,7 @@ import difflib
 import json
 import os
 import reprlib
+import shlex
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -114,6 +115,11 @@ def show(value: Any) -> str:
         case dict():
             return "{…}" if value else "{}"
     return reprlib.repr(value)
+
+
+def in_shell(text: object) -> str:
+    """Quote a path or an expression for a command that users copy into a shell."""
+    return shlex.quote(str(text))
 
 
 def did_you_mean(name: str, known: Iterable[str], *, otherwise: str) -> str:

@@ -69,8 +69,9 @@ def test_an_epoch_shows_every_image_once_in_batches_of_which_the_last_may_be_sma
 
 @pytest.mark.parametrize(("batch_size", "count"), [(1, 50), (25, 2), (49, 1), (48, 2), (50, 1), (128, 1)])
 def test_the_number_of_batches_is_right_for_every_size(images, batch_size, count):
-    batches = make(images, derive(PLAIN, name="sized", batch_size=batch_size))
-    assert len(batches) == count == len(list(batches.epoch(0)))
+    recipe = derive(PLAIN, name="sized", batch_size=batch_size)
+    batches = make(images, recipe)
+    assert len(batches) == count == len(list(batches.epoch(0))) == recipe.count_batches(NUM)
 
 
 def test_the_order_differs_between_epochs_and_seeds_and_not_otherwise(images):

@@ -9,6 +9,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Literal, get_args, get_origin
 
+import numpy as np
 import pytest
 import safetensors.numpy
 import torch
@@ -229,6 +230,16 @@ def test_weights_of_another_network_are_refused() -> None:
         restore(MODELS["resnet20"], tensors, num_classes=CLASSES + 1, channels=3)
     with pytest.raises(UserError, match="Missing key"):
         restore(MODELS["resnet32"], tensors, num_classes=CLASSES, channels=3)
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_network_deeper_than_its_weights_is_not_built(monkeypatch: pytest.MonkeyPatch, joined: bool) -> None:
+    """A weights file can name any depth; a network of a million layers takes hours to build, even without memory."""
+    monkeypatch.setattr("reslab.models.build", lambda *arguments, **options: pytest.fail("it is built"))
+    deep = PreActResNet(depth=6_000_002)
+    options = Fusion(base=deep, pretrained=EfficientNetLite(size=0)) if joined else deep
+    with pytest.raises(UserError, match="1 tensors are too few for 6000002 layers"):
+        restore(options, {"head.weight": np.zeros((CLASSES, 4))}, num_classes=CLASSES, channels=3)
 
 
 def is_identity(kernels: Tensor) -> bool:

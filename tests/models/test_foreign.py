@@ -43,6 +43,10 @@ class Unpooled(nn.Module):
 
     def features(self, images): return images
 
+class Picky(Small):
+    def __init__(self, *, num_classes, channels, exception):
+        raise {"value": ValueError("odd"), "run": RuntimeError("one\\ntwo"), "key": KeyError("width")}[exception]
+
 class Narrow(Small):
     def __init__(self, *, num_classes, channels): super().__init__(num_classes=3, channels=channels)
 """
@@ -96,7 +100,7 @@ def test_nothing_is_imported_that_was_not_allowed(small_recipe: Recipe, monkeypa
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("mynets:Large", {}, "mynets:Large cannot be made: module 'mynets' has no attribute 'Large'"),
+        ("mynets:Large", {}, "mynets:Large cannot be made: AttributeError: module 'mynets' has no attribute 'Large'"),
         ("mynets:Small", {"depth": 3}, "mynets:Small cannot be made: .*unexpected keyword argument 'depth'"),
         (
             "mynets:Headless",
@@ -104,13 +108,23 @@ def test_nothing_is_imported_that_was_not_allowed(small_recipe: Recipe, monkeypa
             r"mynets:Headless must be a torch.nn.Module with features\(images\) and a linear head",
         ),
         ("mynets:Narrow", {}, "the head of the network mynets:Narrow has 3 outputs for 7 classes"),
+        ("mynets:Picky", {"exception": "value"}, "mynets:Picky cannot be made: ValueError: odd$"),
+        ("mynets:Picky", {"exception": "run"}, "mynets:Picky cannot be made: RuntimeError: one two$"),
+        ("mynets:Picky", {"exception": "key"}, "mynets:Picky cannot be made: KeyError: 'width'$"),
         ("mynets:harm", {}, "the network mynets:harm is not a network class: name a torch.nn.Module"),
-        ("others.inner:Net", {}, "others.inner:Net cannot be made: No module named 'others'"),
+        ("others.inner:Net", {}, "others.inner:Net cannot be made: ModuleNotFoundError: No module named 'others'"),
     ],
 )
-def test_what_is_wrong_with_it_is_said(name: str, options: dict[str, int], sentence: str) -> None:
+def test_what_is_wrong_with_it_is_said(name: str, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         build(describe(name, **options), num_classes=CLASSES)
+
+
+@pytest.mark.usefixtures("mynets")
+def test_a_module_that_python_cannot_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mynets.py").write_text("class Net(")
+    with pytest.raises(UserError, match=r"mynets:Net cannot be made: SyntaxError: .*mynets\.py, line 1"):
+        build(describe("mynets:Net"), num_classes=CLASSES)
 
 
 @pytest.mark.usefixtures("mynets")

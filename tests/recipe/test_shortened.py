@@ -3,7 +3,7 @@
 import pytest
 
 from reslab.errors import UserError
-from reslab.recipe.recipe import Freeze, Linear, Resize, Steps, derive
+from reslab.recipe.recipe import EarlyStopping, Freeze, Linear, Resize, Steps, derive
 from reslab.recipe.shipped import RECIPES
 from reslab.study.plan import recipe_of
 from reslab.study.spec import Training
@@ -71,6 +71,23 @@ def test_a_run_of_another_length_is_scaled_and_keeps_its_name() -> None:
     short = RECIPES["lab-resnet32-short"].lasting(5)
     assert [(each.epoch, each.image_size) for each in short.progressive_resizing] == [(0, 16), (1, 24), (3, 32)]
     assert RECIPES["lab-resnet32"].lasting(125) is RECIPES["lab-resnet32"]
+
+
+def test_patience_is_scaled_too_and_never_falls_to_nothing() -> None:
+    patient = derive(FEW, name="patient", validation=100, early_stopping=EarlyStopping(patience=10))
+    assert patient.lasting(100).early_stopping == EarlyStopping(patience=100)
+    assert patient.shortened(0.5).early_stopping == EarlyStopping(patience=5)
+    ending = derive(patient, name="ending", early_stopping=EarlyStopping(patience=2))
+    assert ending.shortened(0.1).early_stopping == EarlyStopping(patience=1)
+    assert derive(patient, name="best", early_stopping=EarlyStopping()).lasting(3).early_stopping == EarlyStopping()
+
+
+def test_no_epoch_is_lost_to_a_rounding_error() -> None:
+    """Half of 26 epochs, which floating-point numbers put just below 13."""
+    half = derive(FEW, name="half", epochs=90, freeze=(Freeze(parameters="stem", epoch=45),))
+    resizing = (Resize(epoch=0, image_size=16), Resize(epoch=45, image_size=32))
+    short = derive(half, name="half", progressive_resizing=resizing).lasting(26)
+    assert (short.progressive_resizing[1].epoch, short.freeze[0].epoch) == (13, 13)
 
 
 @pytest.mark.parametrize("scale", [0, -1, 1.5, float("nan")])

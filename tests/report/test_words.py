@@ -17,8 +17,8 @@ def plain(text):
         (Steps(at=(81, 122)), "0.1, then 0.01 after 81 and 0.001 after 122 epochs"),
         (Steps(at=(32_000,), unit="updates", factor=0.2), "0.1, then 0.02 after 32,000 updates"),
         (Steps(at=()), "0.1 throughout"),
-        (Linear(warmup=0.2), "rises linearly to 0.1 over the first 20 % of the run, then falls linearly to 0"),
-        (Cosine(final=0.01), "starts at 0.1 and falls along half a cosine to 0.001"),
+        (Linear(warmup=0.2), "rises linearly to 0.1 over the first 20 % of the run, then falls linearly towards 0"),
+        (Cosine(final=0.01), "starts at 0.1 and falls along half a cosine towards 0.001"),
     ],
 )
 def test_every_schedule_is_told(schedule, text, make_recipe):

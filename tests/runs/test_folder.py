@@ -1,6 +1,7 @@
 import importlib
 import json
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -99,6 +100,16 @@ def test_what_evaluation_leaves_is_asked_for_by_its_command_where_it_is_missing(
         run.read_examples("train")
     with pytest.raises(UserError, match=r"environment\.json cannot be read: No such file"):
         _ = run.environment
+
+
+def test_a_path_in_a_command_can_be_copied_into_a_shell(tmp_path):
+    run = Run.create(tmp_path / "my run $1")
+    run.write_recipe(RECIPES["digits-quick"])
+    assert shlex.split(run.resume_command) == ["reslab", "train", "--resume", str(run.path)]
+    run.weights_path.touch()
+    with pytest.raises(UserError) as told:
+        _ = run.evaluation
+    assert shlex.split(str(told.value).partition(": run ")[2]) == ["reslab", "evaluate", str(run.path)]
 
 
 def test_weights_are_read_as_they_were_written_from_the_file_and_from_the_folder(run, sample):

@@ -9,11 +9,18 @@ from PIL import Image
 
 from reslab.data.load import load
 from reslab.recipe.recipe import Linear, Recipe, derive
+from reslab.recipe.shipped import RECIPES
 from reslab.recipe.shipped.lab import RESNET32, RESNET32_SHORT
 from reslab.runs import Run
 from reslab.training.begin import Begun
 from reslab.training.distributed import Team
-from reslab.training.findings import describe_few_updates, describe_last_size, describe_missed, tell_findings
+from reslab.training.findings import (
+    describe_few_updates,
+    describe_last_size,
+    describe_limit,
+    describe_missed,
+    tell_findings,
+)
 
 
 @pytest.mark.parametrize("silent", [False, True])
@@ -62,6 +69,14 @@ def test_what_a_run_ends_before_is_told() -> None:
     assert "the steps of the learning rate after 122 epochs" in missed(derive(RESNET32, name="x", epochs=99))
     assert missed(derive(RESNET32, name="x", epochs=1)).endswith(": train for more epochs, or set them anew")
     assert not missed(RESNET32) + missed(RESNET32_SHORT.lasting(5))
+
+
+def test_updates_that_the_epochs_end_before_are_told() -> None:
+    twice = derive(RECIPES["resnet-20"], name="twice", updates=128_000)
+    line = "this run of 164 epochs ends after 64,124 updates, before updates=128000: set epochs to 328 or more"
+    assert describe_limit(twice, num_images=50_000) == line
+    assert describe_limit(derive(twice, name="x", epochs=328), num_images=50_000) is None
+    assert not any(describe_limit(recipe, num_images=50_000) for recipe in RECIPES.values())
 
 
 def test_a_last_size_other_than_that_of_the_network_is_told() -> None:

@@ -17,7 +17,7 @@ from reslab.data.images import ImageSet
 from reslab.data.recipe_data import describe_data, read_split
 from reslab.errors import Failure, UserError
 from reslab.fitting import fit
-from reslab.recipe.networks import FastConv, ResNet
+from reslab.recipe.networks import FastConv, LeNet, ResNet
 from reslab.recipe.recipe import Extension, Linear, Muon, Recipe, Resize, Sampling, Steps, WarmUntil, derive
 from reslab.recipe.settings import with_settings
 from reslab.records import Progress, SplitName
@@ -150,7 +150,9 @@ def test_updates_end_a_run_inside_an_epoch(small_recipe: Recipe, tmp_path: Path)
     assert [epoch.updates for epoch in run.log] == [PER_EPOCH, PER_EPOCH + 2]
 
 
-@pytest.mark.parametrize(("micro_batch_size", "sizes"), [(8, [7, 7, 6]), (19, [10, 10]), (20, [20]), (500, [20])])
+@pytest.mark.parametrize(
+    ("micro_batch_size", "sizes"), [(2, [2] * 10), (8, [7, 7, 6]), (19, [10, 10]), (20, [20]), (500, [20])]
+)
 def test_a_batch_comes_in_even_chunks_that_are_small_enough(
     small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, micro_batch_size: int, sizes: list[int]
 ) -> None:
@@ -165,7 +167,30 @@ def test_a_batch_comes_in_even_chunks_that_are_small_enough(
     train(derive(small_recipe, name="chunks", epochs=1, micro_batch_size=micro_batch_size), out=tmp_path / "run")
     assert seen[:5] == [sizes] * 5
     assert sum(seen[5]) == 11
-    assert max(seen[5]) <= micro_batch_size
+    assert min(seen[5]) > 1  # which batch norm needs
+    assert max(seen[5]) <= max(3, micro_batch_size)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"batch_size": 1}, "batch_size=1 shows batch norm single images.*: set batch_size higher"),
+        ({"micro_batch_size": 1}, "micro_batch_size=1 shows batch norm single images.*: set micro_batch_size higher"),
+        ({"sampling": Sampling(images_per_epoch=1)}, "an epoch has a single image.*: give it more images"),
+    ],
+)
+@pytest.mark.parametrize("minutes", [None, 1.0])
+def test_batch_norm_is_not_shown_single_images(
+    small_recipe: Recipe, tmp_path: Path, changes: dict[str, Any], said: str, minutes: float | None
+) -> None:
+    recipe = derive(small_recipe, name="single", **changes)
+    with pytest.raises(UserError, match=said):
+        train(recipe, out=tmp_path / "run", minutes=minutes)
+
+
+def test_a_network_without_batch_norm_learns_from_single_images(small_recipe: Recipe, tmp_path: Path) -> None:
+    changes = {"model": LeNet(), "image_size": 16, "updates": 2}
+    assert train(derive(small_recipe, name="single", batch_size=1, **changes), out=tmp_path / "run").is_finished
 
 
 def test_an_epoch_has_the_images_that_are_drawn(small_recipe: Recipe, tmp_path: Path) -> None:

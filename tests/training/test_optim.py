@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from reslab.models import build
+from reslab.models.foreign import ForeignClassifier
 from reslab.models.layers import ImageClassifier
-from reslab.recipe.networks import EfficientNetLite, FastConv, Fusion, LeNet, Model, ResNet
+from reslab.recipe.networks import MODELS, EfficientNetLite, FastConv, Fusion, LeNet, Model, ResNet
 from reslab.recipe.recipe import AdamW, Cosine, Linear, Muon, Optimizer, Sgd, Steps
-from reslab.training.optim import make_optimizer, rate_at
+from reslab.training.optim import describe_layers, make_optimizer, rate_at
 
 
 def rates(schedule, num: int, *, per_epoch: int = 10) -> list[float]:
@@ -110,6 +111,65 @@ def test_networks_side_by_side_have_a_rate_for_each_layer() -> None:
     assert len(set(pretrained)) > 10
     assert pretrained == sorted(pretrained)
     assert pretrained[-1] == 0.5
+
+
+def levels(model: ImageClassifier) -> dict[str, int]:
+    """Count by each parameter's rate how many layers below the head it lies."""
+    optimizer = make_optimizer(model, settings=AdamW(peak_lr=1.0, layer_decay=0.5))
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    return {name: round(-np.log2(rates[id(parameter)])) for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize(("name", "num"), [("nin", 8), ("vgg19", 18), ("densenet_bc_100_12", 52)])
+def test_each_kernel_of_a_plain_sequence_is_a_layer(name: str, num: int) -> None:
+    with torch.device("meta"):
+        model = build(MODELS[name], num_classes=7)
+    found = levels(model)
+    below = [level for name, level in found.items() if not name.startswith("head.")]
+    assert below == sorted(below, reverse=True)
+    assert set(below) == set(range(1, num + 1))
+    if name == "vgg19":  # a norm belongs to the kernel before it
+        assert (found["layers.0.weight"], found["layers.1.bias"], found["layers.3.weight"]) == (18, 18, 17)
+
+
+def test_a_stem_of_kernel_and_norm_stays_one_layer() -> None:
+    with torch.device("meta"):
+        model = build(EfficientNetLite(size=0), num_classes=7)
+    found = levels(model)
+    assert {level for name, level in found.items() if name.startswith("stem.")} == {18}
+    assert {name: level for name, level in found.items() if name.startswith(("blocks.3.", "last."))} == {
+        name: 14 if name.startswith("blocks.3.") else 1 for name in found if name.startswith(("blocks.3.", "last."))
+    }
+
+
+class Staged(nn.Module):
+    """Names like those of timm's networks: stages that are sequences of blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 2, 3)
+        self.stages = nn.ModuleList(nn.ModuleDict({"blocks": nn.ModuleList([Tiny(), Tiny()])}) for _ in range(2))
+        self.blocks = nn.ModuleList(nn.ModuleList([Tiny(), Tiny()]) for _ in range(2))
+
+
+def test_layers_inside_a_foreign_network_are_told_apart() -> None:
+    foreign = ForeignClassifier(Staged(), features=nn.Identity(), head=nn.Linear(2, 3))
+    found = levels(foreign)
+    first = [
+        *("body.stem.weight", "body.stages.0.blocks.0.conv.bias", "body.stages.0.blocks.1.conv.bias"),
+        *("body.stages.1.blocks.0.conv.bias", "body.stages.1.blocks.1.conv.bias", "body.blocks.0.0.norm.bias"),
+        *("body.blocks.0.1.norm.bias", "body.blocks.1.0.norm.bias", "body.blocks.1.1.norm.bias", "head.weight"),
+    ]
+    assert [found[name] for name in first] == list(range(9, -1, -1))
+    assert max(found.values()) == 9
+
+
+def test_a_decay_that_finds_a_single_layer_is_told() -> None:
+    lone = ForeignClassifier(nn.ModuleDict({"net": Tiny()}), features=nn.Identity(), head=nn.Linear(2, 3))
+    line = "layer_decay=0.5 gives all layers below the head one rate, since their names do not tell them apart"
+    assert describe_layers(lone, AdamW(layer_decay=0.5)) == line
+    assert describe_layers(lone, AdamW()) is None
+    assert describe_layers(Tiny(), AdamW(layer_decay=0.5)) is None
 
 
 class OneLayer(ImageClassifier):

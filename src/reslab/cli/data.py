@@ -8,7 +8,7 @@ import typer
 
 from reslab.cli.options import AllowRemote, DataDir, Json, check_csv
 from reslab.cli.screens import Grouped
-from reslab.errors import UserError
+from reslab.errors import UserError, in_shell
 
 if TYPE_CHECKING:
     from reslab.data.check.findings import Report
@@ -250,7 +250,7 @@ def pack(
         num_bytes = sum(shard.num_bytes for shard in packed.shards)
         images, shards = counted(packed.num_images, "image"), counted(len(packed.shards), "shard")
         echo(f"{split:<6} {images} in {shards}, {num_bytes / 1e6:,.1f} MB")
-    echo(f"Next: reslab train RECIPE --set data=shards:{to}")
+    echo(f"Next: reslab train RECIPE --set {in_shell(f'data=shards:{to}')}")
 
 
 @app.command(epilog="Example: reslab data cache --clear")

@@ -7,6 +7,7 @@ import typer
 
 from reslab.cli.options import AllowRemote, DataDir, Json, RunPath, Threads, use_threads
 from reslab.cli.show import echo, print_json, print_table, to_plain
+from reslab.errors import in_shell
 
 if TYPE_CHECKING:
     from reslab.evaluation.onnx import OnnxEvaluation
@@ -116,7 +117,7 @@ def pull(
     if json:
         print_json({"run": str(run.path)})
         return
-    echo(f"Next: reslab predict {run.path} PICTURE")
+    echo(f"Next: reslab predict {in_shell(run.path)} PICTURE")
 
 
 def track(

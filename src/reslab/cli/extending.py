@@ -23,7 +23,7 @@ from reslab.cli.options import (
     use_threads,
 )
 from reslab.cli.show import echo, print_finished, print_json
-from reslab.errors import UserError
+from reslab.errors import UserError, in_shell
 
 
 def extend(
@@ -160,4 +160,4 @@ def remember(
         return
     images, classes = counted(int(found.counts.sum()), "training image"), counted(len(found.counts), "class")
     echo(f"{run} remembers {images} of {classes} in {opened.memory_path} ({size / 1e6:.1f} MB)")
-    echo(f"Next: reslab extend {run} --with EXPR --old-data none --out DIR")
+    echo(f"Next: reslab extend {in_shell(run)} --with EXPR --old-data none --out DIR")

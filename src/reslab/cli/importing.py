@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from reslab.cli.options import DataDir, Json, Threads, use_threads
+from reslab.errors import in_shell
 
 
 def import_weights(
@@ -49,4 +50,4 @@ def import_weights(
         print_json({"run": str(run.path), "training_accuracy": accuracy})
         return
     echo(f"Imported {file} as {run.path}: {percent(accuracy)} of training images are classified correctly")
-    echo(f"Next: reslab evaluate {run.path}")
+    echo(f"Next: reslab evaluate {in_shell(run.path)}")

@@ -35,7 +35,7 @@ from reslab.cli.show import (
     print_table,
     to_plain,
 )
-from reslab.errors import UserError, show
+from reslab.errors import UserError, in_shell, show
 
 if TYPE_CHECKING:
     from reslab.recipe.recipe import Recipe
@@ -109,10 +109,10 @@ def train(
     if resume is not None and epochs is not None:
         from reslab.runs import Run
 
-        weights = f"; add --from {resume} to start from its weights" if Run(resume).is_finished else ""
+        weights = f"; add --from {in_shell(resume)} to start from its weights" if Run(resume).is_finished else ""
         raise UserError(
             f"--resume keeps the number of epochs, since the learning rate schedule of {resume} depends on it: train "
-            f"again with reslab train {resume}/recipe.json --epochs {epochs} --out NEW{weights}"
+            f"again with reslab train {in_shell(resume)}/recipe.json --epochs {epochs} --out NEW{weights}"
         )
     if resume is not None:
         refuse_beside_resume(context)
@@ -209,7 +209,7 @@ def calibrate(
         return
     again = "; its earlier evaluation was removed" if was_evaluated else ""
     echo(f"{run} is {found.words}{again}")
-    echo(f"Next: reslab evaluate {run}")
+    echo(f"Next: reslab evaluate {in_shell(run)}")
 
 
 def evaluate(
@@ -297,11 +297,12 @@ def _measure_elsewhere(run: "Run", data: str, *, device: str, data_dir: Path | N
 def _print_next(run: "Run", figures: "Evaluation") -> None:
     recipe = run.recipe
     if figures.calibration is None and not (recipe.validation or recipe.extension or recipe.imported):
-        echo(f"Probabilities are not calibrated, since no images were held out: see reslab calibrate {run.path}")
+        again = f"reslab calibrate {in_shell(run.path)}"
+        echo(f"Probabilities are not calibrated, since no images were held out: see {again}")
     if recipe.trial:
         echo("Next: reslab compare RUN RUN …")
     else:
-        echo(f"Next: reslab {'report' if 'test' in figures.splits else 'evaluate'} {run.path}")
+        echo(f"Next: reslab {'report' if 'test' in figures.splits else 'evaluate'} {in_shell(run.path)}")
 
 
 def report(

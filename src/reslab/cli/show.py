@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from reslab.errors import in_shell
 from reslab.words import printable
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def print_finished(run: "Run", *, how: str, was_finished: bool) -> None:
 
     taken = duration(sum(epoch.seconds for epoch in run.log))
     step = "report" if was_finished and run.is_evaluated else "evaluate"
-    echo(f"{'Already finished' if was_finished else f'{how} in {taken}'}; next: reslab {step} {run.path}")
+    echo(f"{'Already finished' if was_finished else f'{how} in {taken}'}; next: reslab {step} {in_shell(run.path)}")
 
 
 def print_elsewhere(found: "OtherData") -> None:

@@ -7,7 +7,7 @@ import typer
 
 from reslab.cli.options import AllowRemote, DataDir, Device, Json, StudyThreads, use_threads
 from reslab.cli.screens import Grouped
-from reslab.errors import UserError
+from reslab.errors import UserError, in_shell
 
 app = typer.Typer(
     cls=Grouped,
@@ -98,7 +98,7 @@ def run(
         why = f"out by --budget {budget}" + (f", or {why}" if done.elsewhere else "")
     left = f", {len(done.left)} left {why}" if done.left else ""
     left += f", {len(done.elsewhere)} left to another process" if done.elsewhere else ""
-    echo(f"Runs done: {len(done.done)}{left}; next: reslab study report {name} --runs {folder}")
+    echo(f"Runs done: {len(done.done)}{left}; next: reslab study report {in_shell(name)} --runs {in_shell(folder)}")
 
 
 def _read_rows(text: str | None) -> list[str]:

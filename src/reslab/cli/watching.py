@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from reslab.cli.options import Device, Json, RunPath
+from reslab.errors import in_shell
 
 
 def watch(
@@ -48,7 +49,9 @@ def watch(
                 echo(each.sentence)
         echo(found.summary)
         if found.changed:
-            echo(f"Next: label some of them and measure the accuracy: reslab evaluate {run} --data folder:PATH")
+            echo(
+                f"Next: label some of them and measure the accuracy: reslab evaluate {in_shell(run)} --data folder:PATH"
+            )
     for unread in found.unread[:10]:
         echo(f"reslab: {unread.sentence}", err=True)
     if found.changed:

@@ -18,7 +18,7 @@ from reslab.data.mixing import mix
 from reslab.data.parts import part_of
 from reslab.data.pixels import Pixels
 from reslab.data.stream import stream_order
-from reslab.recipe.recipe import Recipe, Sampling, Standardize
+from reslab.recipe.recipe import Recipe, Sampling, Standardize, divide_epoch
 
 
 def standardize(images: Tensor, *, by: Standardize) -> Tensor:
@@ -65,7 +65,7 @@ class Batches:
         self.recipe, self.by, self.seed = recipe, by, seed
         self.num_classes = len(images.classes)
         self.num_images = recipe.sampling.images_per_epoch if recipe.sampling else len(self.labels)
-        self.sizes = _sizes(self.num_images, recipe.batch_size)  # images of each batch, over all processes
+        self.sizes = divide_epoch(self.num_images, recipe.batch_size)  # images of each batch, over all processes
         self.mirrored = torch.rand(len(self.labels), generator=seeded(seed, "mirrored")) < 0.5
 
     def __len__(self) -> int:
@@ -100,7 +100,7 @@ class Batches:
     def stored(self, *, num_images: int, batch_size: int) -> Iterator[Tensor]:
         """Yield stored images (N, C, H, W) uint8, uncropped and unaugmented, drawn as for an epoch."""
         order = self._order(seeded(self.seed, "stored"))[:num_images]
-        for chosen in torch.split(order, _sizes(len(order), batch_size)):
+        for chosen in torch.split(order, divide_epoch(len(order), batch_size)):
             yield self._pick(chosen, send(chosen, to=self.labels.device))
 
     @property
@@ -140,19 +140,6 @@ class Batches:
         if self.recipe.sampling is None:
             return torch.randperm(self.num_images, generator=generator)
         return sample(self.labels.cpu(), sampling=self.recipe.sampling, generator=generator)
-
-
-def _sizes(num_images: int, batch_size: int) -> list[int]:
-    """Divide an epoch into batches; the last one may be smaller but is never a single image.
-
-    A single image joins the previous batch, since batch norm needs more than one value.
-    """
-    whole, left = divmod(num_images, batch_size)
-    sizes = [batch_size] * whole
-    if left > 1 or not whole:
-        return [*sizes, left]
-    sizes[-1] += left
-    return sizes
 
 
 def sample(labels: Tensor, *, sampling: Sampling, generator: torch.Generator) -> Tensor:

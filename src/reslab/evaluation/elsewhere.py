@@ -21,7 +21,7 @@ from reslab.data.framing import Form
 from reslab.data.images import ImageSet
 from reslab.data.load import find_place, load, load_uncut
 from reslab.data.recipe_data import describe_data, recipe_here
-from reslab.errors import UserError, did_you_mean, show
+from reslab.errors import UserError, did_you_mean, in_shell, show
 from reslab.evaluation.score import find_complaint, measure
 from reslab.machine import kernels
 from reslab.measure.estimates import difference, gain, macro_over, share_of
@@ -134,7 +134,7 @@ def _check_closed(run: Run, expression: str, *, data_dir: Path | None) -> None:
     )
     is_own = any(_overlap(place, other) for place in sources for other in own)
     if not _has_test(run) and (is_own or _holds_training_images(run, expression, data_dir=data_dir)):
-        reason = "it is a trial" if run.recipe.trial else f"run reslab evaluate {run.path} first"
+        reason = "it is a trial" if run.recipe.trial else f"run reslab evaluate {in_shell(run.path)} first"
         raise UserError(f"--data {expression} would open the test split of {run.path}, which is still closed: {reason}")
 
 

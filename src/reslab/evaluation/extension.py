@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from reslab.errors import UserError
+from reslab.errors import UserError, in_shell
 from reslab.measure.estimates import gain, macro_over, proportion, proportions, share_of
 from reslab.measure.metrics import Integers
 from reslab.records import Errors, ExtensionFigures, Figures, NewClass, OldClass
@@ -45,7 +45,7 @@ def _old_figures(run: Run, before: Predictions, *, num_old: int) -> dict[str, An
     if not np.array_equal(labels[old], before.labels):
         raise UserError(
             f"{run.path}: the test predictions of the run and of its base are of different images; "
-            f"run reslab evaluate {run.path} again"
+            f"run reslab evaluate {in_shell(run.path)} again"
         )
     right_before = before.logits.argmax(axis=1) == before.labels
     right_after = logits[old].argmax(axis=1) == before.labels

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import describe_change, read_split_of
-from reslab.errors import UserError
+from reslab.errors import UserError, in_shell
 from reslab.machine import kernels
 from reslab.measure.estimates import gain, share_of
 from reslab.network.folding import fold
@@ -100,7 +100,9 @@ def evaluate_onnx(
     images = read_split_of(run, "test", data_dir=data_dir, allow_remote=allow_remote)
     recorded = run.environment.data
     if "test" not in {data.split for data in recorded}:
-        raise UserError(f"{run.path} has not been evaluated on its test split: run reslab evaluate {run.path} first")
+        raise UserError(
+            f"{run.path} has not been evaluated on its test split: run reslab evaluate {in_shell(run.path)} first"
+        )
     if change := describe_change(images, recorded=recorded):
         raise UserError(f"{change}, so {run.path} was evaluated on other images: train it again")
     raced = race([_by_pytorch(network), *(each.predict_logits for each in opened)], images)

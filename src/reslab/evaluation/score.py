@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from reslab.errors import UserError
+from reslab.errors import UserError, in_shell
 from reslab.evaluation.extension import measure_extension
 from reslab.evaluation.promises import measure_answered, measure_class_sets
 from reslab.measure import intervals, metrics
@@ -108,7 +108,7 @@ def _score_split(run: Run, split: SplitName, weights: Weights, views: int | None
         if not np.array_equal(several.labels, plain.labels):
             raise UserError(
                 f"{run.path}: the {split} predictions with and without test-time augmentation are of "
-                f"different images; run reslab evaluate {run.path} again"
+                f"different images; run reslab evaluate {in_shell(run.path)} again"
             )
         augmented = AugmentedFigures(views=views, figures=measure(several, temperature=temperature))
     return SplitFigures(
@@ -126,7 +126,9 @@ def _measure_answered(run: Run, split: SplitName, predictions: Predictions) -> A
     if known is None:
         return None
     if known.familiarity.shape != predictions.labels.shape:
-        raise UserError(f"{run.path}: familiarity-test.npz is of other images; run reslab evaluate {run.path} again")
+        raise UserError(
+            f"{run.path}: familiarity-test.npz is of other images; run reslab evaluate {in_shell(run.path)} again"
+        )
     return measure_answered(predictions, known)
 
 
@@ -137,7 +139,9 @@ def _measure_without_copies(run: Run, split: SplitName, predictions: Predictions
         return None
     correct = predictions.logits.argmax(axis=1) == predictions.labels
     if copies.indices.ndim != 1 or not np.isin(copies.indices, np.arange(len(correct))).all():
-        raise UserError(f"{run.path}: copies-test.npz is of other images; run reslab evaluate {run.path} again")
+        raise UserError(
+            f"{run.path}: copies-test.npz is of other images; run reslab evaluate {in_shell(run.path)} again"
+        )
     correct = np.delete(correct, copies.indices)
     accuracy = share_of(correct) if len(correct) else None
     return WithoutCopies(num_copies=len(copies.indices), accuracy=accuracy)
@@ -169,7 +173,9 @@ def _read(run: Run, split: SplitName, *, num_classes: int, augmented: bool = Fal
 def _check(run: Run, predictions: Predictions, *, kind: str, num_classes: int) -> None:
     complaint = find_complaint(*predictions, num_classes=num_classes)
     if complaint:
-        raise UserError(f"{run.path}: the {kind} cannot be scored: {complaint}; run reslab evaluate {run.path} again")
+        raise UserError(
+            f"{run.path}: the {kind} cannot be scored: {complaint}; run reslab evaluate {in_shell(run.path)} again"
+        )
 
 
 def find_complaint(logits: Logits, labels: Integers, *, num_classes: int) -> str | None:

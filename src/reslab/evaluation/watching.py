@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from reslab.data.answers import Unread, find_pictures, read_sound
 from reslab.data.pictures import LUMA
-from reslab.errors import UserError
+from reslab.errors import UserError, in_shell
 from reslab.evaluation.gallery import choose_sample, shrink
 from reslab.machine import kernels
 from reslab.measure.metrics import Floats, Integers, softmax
@@ -158,14 +158,14 @@ def read_reference(run: Run, network: Network) -> Seen:
             + (
                 "it is a trial, whose test split stays closed"
                 if run.recipe.trial
-                else f"run reslab evaluate {run.path} first"
+                else f"run reslab evaluate {in_shell(run.path)} first"
             )
         )
     logits = run.read_predictions("test").logits
     places = np.searchsorted(gallery.indices, kept.indices)
     is_whole = kept.indices.max(initial=-1) < min(len(logits), 1 + gallery.indices.max(initial=-1))
     if kept.features.shape[1] != network.module.head.in_features or not is_whole:
-        raise UserError(f"{run.path} was evaluated with other weights: run reslab evaluate {run.path} again")
+        raise UserError(f"{run.path} was evaluated with other weights: run reslab evaluate {in_shell(run.path)} again")
     if len(kept.indices) < FEWEST:
         raise UserError(f"{run.path} has {len(kept.indices)} test images, too few to compare with: {FEWEST} are needed")
     of_these = logits[kept.indices].astype(np.float64)

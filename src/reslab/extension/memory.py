@@ -24,7 +24,7 @@ from reslab.data.folds import Keys
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import check_remote
 from reslab.data.split import choose_by_key, limit
-from reslab.errors import UserError
+from reslab.errors import UserError, in_shell
 from reslab.extension import fusion
 from reslab.extension.fusion import LabelledFeatures
 from reslab.extension.learned import read_learned
@@ -192,9 +192,9 @@ def read_base_memory(run: Run) -> Memory | None:
 def _read(path: Path, *, base: str, again: Path) -> Memory:
     tensors, metadata = read_safetensors(path)
     if set(tensors) != set(Memory._fields):
-        raise Damaged(f"{path} is not a valid memory file: run reslab remember {again} again")
+        raise Damaged(f"{path} is not a valid memory file: run reslab remember {in_shell(again)} again")
     if metadata.get(MEMORY_BASE) != base:
-        raise UserError(f"{path} belongs to other weights: run reslab remember {again} again")
+        raise UserError(f"{path} belongs to other weights: run reslab remember {in_shell(again)} again")
     found = {name: torch.from_numpy(value) for name, value in tensors.items()}
     if not found["counts"].all():
         raise UserError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from reslab.data.images import ImageSet
-from reslab.errors import UserError, did_you_mean
+from reslab.errors import UserError, did_you_mean, in_shell
 from reslab.extension import fusion
 from reslab.recipe.networks import Fusion, Model
 from reslab.recipe.recipe import (
@@ -116,7 +116,8 @@ def check_method(method: str, *, old_data: str | int, base: Path, remembers: boo
     known: Method = method
     if old_data == "none" and METHODS[known].needs_old and not (method == "fusion" and remembers):
         others = " or ".join(name for name, about in METHODS.items() if not about.needs_old)
-        instead = f"run reslab remember {base} while you have them" if method == "fusion" else f"take {others}"
+        remember = f"run reslab remember {in_shell(base)} while you have them"
+        instead = remember if method == "fusion" else f"take {others}"
         raise UserError(f"{method} needs images of the old classes: give --old-data all or a number, or {instead}")
     return known
 

@@ -21,7 +21,7 @@ from reslab.data.load import check_outside, list_files, load, load_validation
 from reslab.data.notes import say_once
 from reslab.data.recipe_data import find_base
 from reslab.data.sizes import are_squares, measure_reading
-from reslab.errors import Failure, Stopped, UserError
+from reslab.errors import Failure, Stopped, UserError, in_shell
 from reslab.evaluation import evaluate
 from reslab.fitting import beside, scratch
 from reslab.fitting.choice import (
@@ -168,8 +168,8 @@ def fit(
             write_report(run)
         except UserError as error:
             raise UserError(
-                f"{error}; the network is saved: mend or remove that, then run reslab evaluate {out} and reslab report "
-                f"{out}"
+                f"{error}; the network is saved: mend or remove that, then run reslab evaluate {in_shell(out)} and "
+                f"reslab report {in_shell(out)}"
             ) from None
     return run
 
@@ -215,7 +215,8 @@ def _stopping_late(out: Path | str) -> Iterator[None]:
         if not Run(out).is_finished:
             raise
         raise Stopped(
-            f"stopped: the network is saved; continue with reslab evaluate {out}, then reslab report {out}"
+            f"stopped: the network is saved; continue with reslab evaluate {in_shell(out)}, then reslab report "
+            f"{in_shell(out)}"
         ) from None
 
 

@@ -1,12 +1,12 @@
 """Summary of a fitted run in three sentences: its strengths, its confusions, what to do next."""
 
-import shlex
 from typing import NamedTuple
 
 import numpy as np
 
 from reslab.data.check.findings import SECONDS, Report
 from reslab.data.check.words import count_pairs
+from reslab.errors import in_shell
 from reslab.fitting.choice import MARGIN
 from reslab.records import Candidate, Candidates
 from reslab.report.findings import confusion, strength, tells_classes_apart
@@ -44,7 +44,7 @@ def summarize(run: Run, found: Report | None = None) -> Summary:
         is_weakest=tells_classes_apart(test),
     )
     if defects := _defects(found):
-        command = f"reslab data check {shlex.quote(run.recipe.data)}"
+        command = f"reslab data check {in_shell(run.recipe.data)}"
         advice = f"First look at the data, {listing(defects)}: {command}. {advice}"
     return Summary(strength(test, classes), confusion(test, classes), advice)
 
@@ -79,12 +79,13 @@ def _advice(
         return "Next: pip install 'reslab[pretrained,export]' and fit again, to start from ImageNet."
     if not wrong and least < SURE:
         return (
-            f"Next: try it on new pictures with reslab predict {path} FILE, and add test pictures: {total:,} without a "
-            f"mistake only show that the accuracy is above {percent(least, decimals=0)}."
+            f"Next: try it on new pictures with reslab predict {in_shell(path)} FILE, and add test pictures: {total:,} "
+            f"without a mistake only show that the accuracy is above {percent(least, decimals=0)}."
         )
     if not wrong:
         return (
-            f"Next: try it on new pictures with reslab predict {path} FILE, then reslab export {path} --to model.onnx."
+            f"Next: try it on new pictures with reslab predict {in_shell(path)} FILE, then reslab export "
+            f"{in_shell(path)} --to model.onnx."
         )
     if wrong <= FEW_MISTAKES or (count < FEW and not is_weakest):
         mistakes = counted(wrong, "mistake")

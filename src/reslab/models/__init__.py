@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from reslab.errors import UserError
 from reslab.models.layers import ImageClassifier
-from reslab.recipe.networks import Deep, Model
+from reslab.recipe.networks import Deep, Fusion, Model
 
 __all__ = ["build", "restore"]
 
@@ -69,8 +69,9 @@ def restore(
     Raises: UserError, naming `where` the weights come from, if names or shapes do not fit.
     """
     try:
-        if isinstance(options, Deep) and options.depth > len(tensors):
-            raise ValueError(f"{len(tensors)} tensors are too few for {options.depth} layers")
+        deep = options.base if isinstance(options, Fusion) else options
+        if isinstance(deep, Deep) and deep.depth > len(tensors):
+            raise ValueError(f"{len(tensors)} tensors are too few for {deep.depth} layers")
         with torch.device("meta"):
             shapes = {name: torch.empty(value.shape) for name, value in tensors.items()}
             build(options, num_classes=num_classes, channels=channels).load_state_dict(shapes)

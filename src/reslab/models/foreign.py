@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from textwrap import shorten
 from typing import Any, Final, NamedTuple
 
 from torch import Tensor, nn
@@ -66,8 +67,11 @@ def build_module(network: Module, *, num_classes: int, channels: int) -> ImageCl
         if not (isinstance(found, type) and issubclass(found, nn.Module)):  # a file may name any of its functions
             raise UserError(f"the network {name} is not a network class: name a torch.nn.Module")
         made = found(num_classes=num_classes, channels=channels, **network.options)
-    except (ImportError, AttributeError, TypeError) as error:
-        raise UserError(f"the network {name} cannot be made: {error}") from None
+    except UserError:
+        raise
+    except Exception as error:  # a user's code may raise anything
+        reason = shorten(f"{type(error).__name__}: {error}", 300)
+        raise UserError(f"the network {name} cannot be made: {reason}") from None
     head, features = getattr(made, "head", None), getattr(made, "features", None)
     if not (isinstance(made, nn.Module) and callable(features) and isinstance(head, nn.Linear)):
         raise UserError(f"the network {name} must be a torch.nn.Module with features(images) and a linear head")
@@ -139,5 +143,5 @@ def _create_by_timm(name: str, **options: Any) -> Any:
         return timm.create_model(name, num_classes=0, **options)
     except ImportError as error:
         raise UserError(f"the network {name} is timm's, which cannot be imported ({error}): pip install timm") from None
-    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"timm cannot make the network {name}: {str(error) or type(error).__name__}") from None

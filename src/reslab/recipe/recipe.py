@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from reslab.errors import UserError, check_kind, first_complaint
+from reslab.errors import UserError, check_kind, first_complaint, in_shell
 from reslab.language import form_of, grouped, say, short
 from reslab.recipe.networks import Fusion, Model
 from reslab.recipe.schema import SCHEMA_VERSION, upgrade
@@ -152,7 +152,7 @@ class Resize(Part):
 
     def shortened(self, share: float) -> "Resize":
         """Begin at the same share of a run of `share` of the length."""
-        return Resize(epoch=int(self.epoch * share), image_size=self.image_size)
+        return Resize(epoch=_begun(self.epoch * share), image_size=self.image_size)
 
 
 # ---- optimisation
@@ -256,7 +256,7 @@ class Freeze(Part):
 
     def shortened(self, share: float) -> "Freeze":
         """Begin at the same share of a run of `share` of the length."""
-        return Freeze(parameters=self.parameters, epoch=int(self.epoch * share))
+        return Freeze(parameters=self.parameters, epoch=_begun(self.epoch * share))
 
     def words(self, *, epochs: int) -> str:
         """Describe which parameters were not trained in a run of `epochs`, and from when on."""
@@ -324,7 +324,7 @@ class Steps(Part):
 
 
 class Linear(Part):
-    """Rise linearly over `warmup` of the run, then fall linearly to `final` of the peak at the last update."""
+    """Rise linearly over `warmup` of the run, then fall linearly to `final` of the peak one update after the last."""
 
     kind: Literal["linear"] = "linear"
     warmup: Fraction = 0.0
@@ -336,11 +336,14 @@ class Linear(Part):
 
     def words(self, peak: float, *, epochs: int, updates: int) -> str:
         """Describe how the rate changed."""
-        return _rise(self.warmup, peak) + say("falls linearly to {end}", end=short(peak * self.final, 3))
+        return _rise(self.warmup, peak) + say("falls linearly towards {end}", end=short(peak * self.final, 3))
 
 
 class Cosine(Part):
-    """Rise linearly over `warmup` of the run, then fall along half a cosine to `final` of the peak."""
+    """Rise linearly over `warmup` of the run, then fall along half a cosine.
+
+    It would reach `final` of the peak one update after the last.
+    """
 
     kind: Literal["cosine"] = "cosine"
     warmup: Fraction = 0.0
@@ -352,7 +355,9 @@ class Cosine(Part):
 
     def words(self, peak: float, *, epochs: int, updates: int) -> str:
         """Describe how the rate changed."""
-        return _rise(self.warmup, peak) + say("falls along half a cosine to {end}", end=short(peak * self.final, 3))
+        return _rise(self.warmup, peak) + say(
+            "falls along half a cosine towards {end}", end=short(peak * self.final, 3)
+        )
 
 
 def _rise(warmup: float, peak: float) -> str:
@@ -372,6 +377,10 @@ class EarlyStopping(Part):
     """
 
     patience: PositiveInt | None = None
+
+    def shortened(self, share: float) -> "EarlyStopping":
+        """Scale the patience to a run of `share` of the length; it stays at least one epoch."""
+        return EarlyStopping(patience=None if self.patience is None else max(1, round(self.patience * share)))
 
 
 class WarmUntil(Part):
@@ -701,7 +710,7 @@ class Recipe(Part):
     def count_batches(self, num_images: int) -> int:
         """Count the batches of an epoch with so many training images."""
         drawn = self.sampling.images_per_epoch if self.sampling else num_images
-        return -(-drawn // self.batch_size)
+        return len(divide_epoch(drawn, self.batch_size))
 
     def count_updates(self, per_epoch: int) -> int:
         """Count the updates of a run that makes `per_epoch` in each epoch."""
@@ -747,6 +756,7 @@ class Recipe(Part):
             # If two sizes now begin together, use the later one.
             "progressive_resizing": tuple({each.epoch: each for each in resizes}.values()),
             "freeze": tuple(each.shortened(share) for each in self.freeze),
+            "early_stopping": self.early_stopping and self.early_stopping.shortened(share),
         }
 
     def resizing_words(self, *, epochs: int) -> str:
@@ -769,6 +779,24 @@ class Recipe(Part):
 
 def _at_least_one(length: float) -> int:
     return max(1, math.ceil(round(length, 6)))
+
+
+def _begun(place: float) -> int:
+    """Return the epoch that a place lies in; a float just below the next epoch is a rounding error."""
+    return math.floor(round(place, 6))
+
+
+def divide_epoch(num_images: int, batch_size: int) -> list[int]:
+    """Divide an epoch into batches; the last one may be smaller but is never a single image.
+
+    A single image joins the previous batch, since batch norm needs more than one value.
+    """
+    whole, left = divmod(num_images, batch_size)
+    sizes = [batch_size] * whole
+    if left > 1 or not whole:
+        return [*sizes, left]
+    sizes[-1] += left
+    return sizes
 
 
 def derive(recipe: Recipe, *, name: str, **changes: Any) -> Recipe:
@@ -838,7 +866,7 @@ def read_recipe(path: Path | str) -> Recipe:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a recipe in JSON: {error}") from None
     if isinstance(content, dict) and "rows" in content and "model" not in content:
-        raise UserError(f"{path} is a study, not a recipe: run it by reslab study run {path}")
+        raise UserError(f"{path} is a study, not a recipe: run it by reslab study run {in_shell(path)}")
     return parse_recipe(content, where=str(path))
 
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from reslab.errors import UserError
+from reslab.errors import UserError, in_shell
 from reslab.language import say, short
 from reslab.measure.metrics import McNemar
 from reslab.records import Estimate, Evaluation
@@ -34,12 +34,12 @@ def put_beside(run: Run, *, against: Run) -> Beside:
     if pair.mcnemar is None or pair.macro_f1_difference is None:
         raise UserError(
             f"{run.path} cannot be compared image by image with {against.path}: {pair.reason}; reslab compare "
-            f"{run.path} {against.path} lists the metrics of both"
+            f"{in_shell(run.path)} {in_shell(against.path)} lists the metrics of both"
         )
     if pair.num_shared is not None:  # the metrics in the table are of different images
         raise UserError(
             f"{run.path} and {against.path} share only {counted(pair.num_shared, 'test image')}: reslab compare "
-            f"{run.path} {against.path} compares them on these"
+            f"{in_shell(run.path)} {in_shell(against.path)} compares them on these"
         )
     ours, theirs = (row.name for row in comparison.rows)
     evaluations = {ours: run.evaluation, theirs: against.evaluation}

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.errors import UserError
+from reslab.errors import UserError, in_shell
 from reslab.measure.estimates import estimate
 from reslab.measure.intervals import macro_f1_difference
 from reslab.measure.metrics import McNemar, mcnemar
@@ -164,7 +164,9 @@ def _evaluation(run: Run) -> Evaluation:
     evaluation, split = run.evaluation, run.recipe.measured_on
     if split not in evaluation.splits:
         done = ", ".join(evaluation.splits) or "no split"
-        raise UserError(f"{run.path} has been evaluated on {done}, not on {split}: run reslab evaluate {run.path}")
+        raise UserError(
+            f"{run.path} has been evaluated on {done}, not on {split}: run reslab evaluate {in_shell(run.path)}"
+        )
     return evaluation
 
 
@@ -187,7 +189,9 @@ def _answers(run: Run, name: str, evaluation: Evaluation) -> _Answers:
     split = run.recipe.measured_on
     logits, labels = run.read_predictions(split)
     if logits.shape != (evaluation.splits[split].num_images, len(evaluation.classes)):
-        raise UserError(f"the predictions and the evaluation of {run.path} differ: run reslab evaluate {run.path}")
+        raise UserError(
+            f"the predictions and the evaluation of {run.path} differ: run reslab evaluate {in_shell(run.path)}"
+        )
     return _Answers(
         name,
         split,
@@ -262,7 +266,7 @@ def _difference_in_classes(first: _Answers, second: _Answers) -> str:
     reason = f"their classes differ: {' and '.join(own)}"
     for one, other in ((first, second), (second, first)):
         if one.extension is not None and set(other.classes) < set(one.classes):
-            return f"{reason}; reslab evaluate {one.extension} shows the old classes before and after"
+            return f"{reason}; reslab evaluate {in_shell(one.extension)} shows the old classes before and after"
     shared = [name for name in first.classes if name in second.classes]
     if not shared:
         return f"{reason}; they share none, so no image can be right in both"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.errors import UserError
+from reslab.errors import UserError, in_shell
 from reslab.measure.metrics import softmax
 from reslab.records import SPLITS, Evaluation, SplitName
 from reslab.runs import Copies, Doubts, Features, GalleryImages, HeatMaps, Predictions, Run, read_exhibit
@@ -94,4 +94,6 @@ def _show(run: Run, kept: GalleryImages, predictions: Predictions) -> Shown:
 
 def _check(run: Run, fits: bool) -> None:
     if not fits:
-        raise UserError(f"{run.path} holds files of different evaluations: run reslab evaluate {run.path} again")
+        raise UserError(
+            f"{run.path} holds files of different evaluations: run reslab evaluate {in_shell(run.path)} again"
+        )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.errors import UserError
+from reslab.errors import UserError, in_shell
 from reslab.language import say
 from reslab.recipe.recipe import Recipe
 from reslab.records import FAMILIARITY, Candidates, Environment, Epoch, Evaluation, SplitFigures, Weights
@@ -60,7 +60,7 @@ def read_inputs(run: Run) -> Inputs:
             "compare, and report the run of what you choose"
         )
     if "test" not in evaluation.splits:
-        raise UserError(f"{run.path} has no metrics of the test split: run reslab evaluate {run.path}")
+        raise UserError(f"{run.path} has no metrics of the test split: run reslab evaluate {in_shell(run.path)}")
     tensors, weights = read_weights(run.path)
     known = read_exhibit(run.path, "test", Familiarities)
     inputs = Inputs(
@@ -81,7 +81,9 @@ def read_inputs(run: Run) -> Inputs:
         candidates=run.candidates,
     )
     if not _belong_together(inputs):
-        raise UserError(f"{run.path} holds files of different evaluations: run reslab evaluate {run.path} again")
+        raise UserError(
+            f"{run.path} holds files of different evaluations: run reslab evaluate {in_shell(run.path)} again"
+        )
     return inputs
 
 

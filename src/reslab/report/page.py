@@ -1,12 +1,12 @@
 """The page: everything put into one HTML file that opens offline."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 import jinja2
 
+from reslab.errors import in_shell
 from reslab.language import current_language, grouped, say
 from reslab.measure.shortfall import warn_of_shortfall
 from reslab.recipe.published import CIFAR10_SOURCE
@@ -75,7 +75,7 @@ def render(
 
 def left_out(inputs: Inputs) -> list[str]:
     """Say in sentences what the page lacks, and why or which commands add it."""
-    path, gallery, language = shlex.quote(str(inputs.path)), inputs.gallery, current_language().name
+    path, gallery, language = in_shell(inputs.path), inputs.gallery, current_language().name
     again = f"reslab evaluate {path}; reslab report {path}" + (f" --lang {language}" if language != "en" else "")
     if gallery.features is None:
         return [say("Single images behind the figures were not kept: run {commands}.", commands=again)]

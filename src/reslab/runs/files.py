@@ -19,7 +19,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from reslab.errors import Failure, UserError, check_kind, first_complaint, show
+from reslab.errors import Failure, UserError, check_kind, first_complaint, in_shell, show
 from reslab.recipe.value import Part
 from reslab.records import SCHEMA_VERSION
 from reslab.runs.compact import expand
@@ -202,7 +202,7 @@ def write_npz(path: Path, arrays: Arrays) -> None:
 
 def read_npz(path: Path, names: tuple[str, ...], *, optional: tuple[str, ...] = ()) -> dict[str, Any]:
     if not path.exists():
-        raise UserError(f"{path} is missing: run reslab evaluate {path.parent}")
+        raise UserError(f"{path} is missing: run reslab evaluate {in_shell(path.parent)}")
     content = read_bytes(path)
     try:
         # Loaded from memory, because NumPy leaves a broken file open.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from reslab.errors import Failure, Stopped, UserError, check_kind, find_similar
+from reslab.errors import Failure, Stopped, UserError, check_kind, find_similar, in_shell
 from reslab.recipe.recipe import Recipe, StartingWeights, read_recipe
 from reslab.records import (
     FAMILIARITY,
@@ -408,7 +408,7 @@ class Run:
     @property
     def resume_command(self) -> str:
         """The command that resumes it."""
-        return f"reslab {'train' if self.recipe.extension is None else 'extend'} --resume {self.path}"
+        return f"reslab {'train' if self.recipe.extension is None else 'extend'} --resume {in_shell(self.path)}"
 
     @property
     def weights_path(self) -> Path:
@@ -510,11 +510,11 @@ class Run:
         """The metrics. Raises: UserError if the run has not been evaluated, or the file is damaged."""
         if not self.is_evaluated:
             self.check_finished()
-            raise UserError(f"{self.path} has not been evaluated: run reslab evaluate {self.path}")
+            raise UserError(f"{self.path} has not been evaluated: run reslab evaluate {in_shell(self.path)}")
         try:
             return read_record(self.path / "evaluation.json", Evaluation)
         except Damaged as error:
-            raise Damaged(f"{error}; measure it again: run reslab evaluate {self.path}") from None
+            raise Damaged(f"{error}; measure it again: run reslab evaluate {in_shell(self.path)}") from None
 
     def write_evaluation(self, evaluation: Evaluation) -> None:
         write_json(self.path / "evaluation.json", evaluation.model_dump(mode="json"))

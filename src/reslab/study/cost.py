@@ -25,8 +25,10 @@ from reslab.recipe.recipe import LinearHead, Method, Recipe, Sgd
 from reslab.runs import Run
 from reslab.study.plan import Job, Lesson, Machine, Say
 from reslab.training.compiling import Work, share_of_time
+from reslab.training.distributed import Share
 from reslab.training.objective import make_objective
 from reslab.training.optim import make_optimizer
+from reslab.training.statistics import check_norms
 from reslab.training.step import make_forward, update
 from reslab.words import counted, duration
 
@@ -92,6 +94,7 @@ def measure(recipe: Recipe, images: ImageSet, *, device: str) -> RunCost:
     batches = Batches(images, recipe=recipe, by=recipe.standardize or images.statistics(), seed=0, device=chosen)
     fresh = models.build(recipe.model, num_classes=len(images.classes), channels=images.images.shape[1])
     model = place_on(fresh, chosen)
+    check_norms(model, recipe, fewest_images=min(batches.sizes))
     # A base whose head was computed has no updates of its own, but what is taught to it costs as much as such updates.
     settings = Sgd(peak_lr=0.1) if isinstance(recipe.optimizer, LinearHead) else recipe.optimizer
     optimizer = make_optimizer(model, settings=settings)
@@ -103,12 +106,11 @@ def measure(recipe: Recipe, images: ImageSet, *, device: str) -> RunCost:
     spent, num_images, began = 0.0, FEW_IMAGES, read_clock()
     last = max(recipe.epochs - 1, *(each.epoch for each in recipe.progressive_resizing), 0)  # at full size
     for pixels, labels in batches.epoch(last):
-        few = (pixels[:num_images], labels[:num_images])
-        num_chunks = -(-len(few[1]) // (recipe.micro_batch_size or len(few[1])))
-        chunks = list(zip(*(part.tensor_split(num_chunks) for part in few), strict=True))
+        num = min(num_images, len(labels))
+        chunks = Share(pixels[:num], labels[:num], weight=1.0, smallest=num).chunks(recipe.micro_batch_size)
         float(update(forward, optimizer, objective=objective, chunks=chunks, rate=0.0)[0])  # waits for a GPU
         now = read_clock()
-        per_image.append((now - began) / len(few[1]))
+        per_image.append((now - began) / num)
         spent, began = spent + now - began, now
         if len(per_image) > MOST_UPDATES or (len(per_image) > 1 and spent > ENOUGH_SECONDS):
             break

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist, fmean
 
-from reslab.errors import UserError
+from reslab.errors import UserError, in_shell
 from reslab.measure.metrics import CONFIDENCE
 from reslab.recipe.recipe import Published, Recipe
 from reslab.records import Environment, Epoch, Estimate, Figures, SplitName
@@ -131,7 +131,8 @@ def read_results(study: Study, *, out: Path) -> Results:
     runs = read_runs(jobs)
     num_unfinished = sum(map(len, jobs.values())) - sum(map(len, runs.values()))
     if not any(runs.values()):
-        raise UserError(f"{out} has no finished run yet: run reslab study run {study.name} --out {out}")
+        command = f"reslab study run {in_shell(study.name)} --out {in_shell(out)}"
+        raise UserError(f"{out} has no finished run yet: run {command}")
     check_same_images([run.tested_on for row in runs.values() for run in row])
     lines = [
         judge_row(study, row, metric, runs[row.label], scaled=begun.epochs_scale < 1)

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from reslab.errors import UserError, check_kind, did_you_mean, first_complaint
+from reslab.errors import UserError, check_kind, did_you_mean, first_complaint, in_shell
 from reslab.recipe.recipe import Method, Published
 from reslab.recipe.value import Part
 
@@ -202,7 +202,7 @@ def read_study(name: str, *, shipped: dict[str, Study]) -> Study:
     try:
         content = json.loads(Path(name).read_text(encoding="utf-8"))
         if isinstance(content, dict) and "model" in content and "rows" not in content:
-            raise UserError(f"{name} is a recipe, not a study: train it by reslab train {name}")
+            raise UserError(f"{name} is a recipe, not a study: train it by reslab train {in_shell(name)}")
         return Study.model_validate(content)
     except UserError:
         raise

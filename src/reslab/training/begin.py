@@ -14,7 +14,7 @@ import torch
 
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import describe_change, describe_data, read_split, write_here
-from reslab.errors import UserError
+from reslab.errors import UserError, in_shell
 from reslab.machine import kernels
 from reslab.machine.precision import pick_precision
 from reslab.recipe.recipe import Recipe
@@ -156,9 +156,9 @@ def _read_recorded(path: Path, command: Command) -> Recorded:
     run = Run.open(path)
     recipe = run.recipe
     if command == "train" and recipe.extension is not None:
-        raise UserError(f"{path} is an extension: resume with reslab extend --resume {path}")
+        raise UserError(f"{path} is an extension: resume with reslab extend --resume {in_shell(path)}")
     if command == "extend" and recipe.extension is None:
-        raise UserError(f"{path} is not an extension: resume with reslab train --resume {path}")
+        raise UserError(f"{path} is not an extension: resume with reslab train --resume {in_shell(path)}")
     return Recorded(path, recipe, run.environment, run.data_from, run.is_finished)
 
 

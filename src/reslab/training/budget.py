@@ -16,6 +16,7 @@ from reslab.machine.timing import time_update
 from reslab.network.inference import place_on
 from reslab.recipe.recipe import Recipe, Standardize, Steps, derive
 from reslab.training.freezing import freeze
+from reslab.training.statistics import check_norms
 from reslab.words import counted
 
 END = 0.95  # of the time, after which a run that takes longer than estimated ends, to write its weights
@@ -74,6 +75,7 @@ def _time(recipe: Recipe, batches: Batches, *, images: ImageSet, device: torch.d
     began, prepared = time.perf_counter(), list(itertools.islice(batches.epoch(epoch), PREPARED))
     preparing = (time.perf_counter() - began) / len(prepared)
     model = place_on(models.build(recipe.model, num_classes=len(images.classes), channels=channels), device)
+    check_norms(model, recipe, fewest_images=min(batches.sizes))
     freeze(model, recipe.freeze, epoch=epoch)
     side = recipe.image_size_at(epoch)
     size = min(recipe.micro_batch_size or max(batches.sizes), max(batches.sizes))

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from reslab.data.batches import seeded
 from reslab.data.images import ImageSet, to_statistics
-from reslab.data.parts import part_of
+from reslab.data.parts import FEWEST_IMAGES, part_of
 from reslab.errors import Failure, UserError
 from reslab.recipe.recipe import Standardize
 
@@ -42,9 +42,12 @@ class Share(NamedTuple):
     def chunks(self, size: int | None) -> list[tuple[Tensor, Tensor]]:
         """Split it into even chunks of at most `size` images (None: one chunk), equally many in every process.
 
-        Even chunks avoid a single image left over, a poor basis for batch norm's statistics.
+        Even chunks avoid a single image left over, a poor basis for batch norm's statistics; of an odd number of images
+        in chunks of two, one chunk therefore has three.
         """
         num_chunks = -(-self.smallest // (size or self.smallest))
+        if size == FEWEST_IMAGES:
+            num_chunks = max(1, self.smallest // size)
         return list(zip(self.images.tensor_split(num_chunks), self.labels.tensor_split(num_chunks), strict=True))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from reslab.data.check.examine import look_at
 from reslab.data.check.words import describe
 from reslab.data.load import find_validation
-from reslab.recipe.recipe import Recipe, Steps
+from reslab.recipe.recipe import Recipe, Steps, divide_epoch
 from reslab.training.begin import Begun
 from reslab.training.progress import say
 from reslab.words import counted, listing
@@ -27,8 +27,10 @@ def tell_findings(begun: Begun, *, data_dir: Path | None, silent: bool) -> None:
 
 
 def tell_missed(begun: Begun, recipe: Recipe, *, silent: bool) -> None:
-    """Print the image sizes and the steps of the rate that a run does not reach."""
-    for line in (describe_missed(recipe, num_images=len(begun.splits[0].labels)), describe_last_size(recipe)):
+    """Print the image sizes, the steps of the rate and the updates that a run does not reach."""
+    num_images = len(begun.splits[0].labels)
+    missed = describe_missed(recipe, num_images=num_images) or describe_limit(recipe, num_images=num_images)
+    for line in (missed, describe_last_size(recipe)):
         if line:
             say(line, silent=silent or not begun.team.is_first)
 
@@ -63,6 +65,18 @@ def describe_missed(recipe: Recipe, *, num_images: int) -> str | None:
     return f"this run of {counted(epochs, 'epoch')} ends before {listing(missed)}: {advice}"
 
 
+def describe_limit(recipe: Recipe, *, num_images: int) -> str | None:
+    """Describe that the epochs end a run before its number of updates; None if they do not."""
+    per_epoch = recipe.count_batches(num_images)
+    updates = recipe.count_updates(per_epoch)
+    if recipe.updates is None or recipe.updates <= updates:
+        return None
+    return (
+        f"this run of {counted(recipe.epochs, 'epoch')} ends after {counted(updates, 'update')}, before "
+        f"updates={recipe.updates}: set epochs to {-(-recipe.updates // per_epoch)} or more"
+    )
+
+
 def tell_few_updates(begun: Begun, recipe: Recipe, *, silent: bool) -> None:
     """Print a warning if a recipe for larger data makes few updates on these images."""
     if line := describe_few_updates(recipe, num_images=len(begun.splits[0].labels)):
@@ -75,7 +89,7 @@ def describe_few_updates(recipe: Recipe, *, num_images: int) -> str | None:
     if updates >= FEW_UPDATES or num_images > recipe.batch_size * FEW_UPDATES:
         return None
     batch_size = max(4, min(recipe.batch_size, num_images // 8))
-    epochs = -(-FEW_UPDATES // -(-num_images // batch_size))
+    epochs = -(-FEW_UPDATES // len(divide_epoch(num_images, batch_size)))
     return (
         f"{counted(num_images, 'training image')} make {counted(updates, 'update')}, too few to learn much from; "
         f"batch_size={batch_size} and epochs={max(recipe.epochs, epochs)} make more, and reslab fit chooses for itself"

@@ -34,13 +34,13 @@ from reslab.training.distributed import LOST, is_lost
 from reslab.training.freezing import check_freezing, freeze, freeze_norms
 from reslab.training.graphs import Updater, make_updater
 from reslab.training.objective import Forward, make_objective
-from reslab.training.optim import make_optimizer, rate_at
+from reslab.training.optim import describe_layers, make_optimizer, rate_at
 from reslab.training.progress import Display, warn
 from reslab.training.safety import EVERY_EPOCH, LOWERED, Clock, Safety
 from reslab.training.seen import find_unseen
 from reslab.training.starting import take_start
 from reslab.training.state import State, capture, restore
-from reslab.training.statistics import BATCH_SIZE, NUM_IMAGES, renew_statistics
+from reslab.training.statistics import BATCH_SIZE, NUM_IMAGES, check_norms, renew_statistics
 from reslab.training.step import make_forward
 
 NUM_LOOKED = 512  # training images on which the finished network is checked
@@ -101,6 +101,7 @@ class Trainer:
         self.note: str | None = None
         self.is_late = False
         self.state = self._begin(start)
+        check_norms(self.state.model, self.recipe, fewest_images=min(self.batches.sizes))
         self.trained = [parameter for parameter in self.state.model.parameters() if parameter.requires_grad]
         self.epoch_start = capture(self.state)
         self.clock, self.stop = Clock(safety), StopRequest()
@@ -192,6 +193,8 @@ class Trainer:
         """
         if self.note is not None and self.state.updates == 0:
             self.display.say(self.note)
+        if line := describe_layers(self.state.model, self.recipe.optimizer):
+            self.display.say(line)
         check_freezing(self.state.model, self.recipe.freeze, epochs=self.length.epochs)
         with listen_for_stop() as self.stop, self.display.shown(updates=self.state.updates):
             while not self._is_over():

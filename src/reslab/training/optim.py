@@ -1,16 +1,21 @@
 """Parameter groups, the optimizer, and learning rates as a function of the update."""
 
 import math
-from typing import Any, assert_never
+import re
+from collections.abc import Iterable
+from typing import Any, Final, assert_never
 
 import torch
 from torch import nn
 
+from reslab.models.foreign import ForeignClassifier
 from reslab.models.layers import ImageClassifier
 from reslab.recipe.recipe import AdamW, Cosine, Linear, LinearHead, Muon, Optimizer, Schedule, Sgd, Steps
 from reslab.training.muon import MuonOptimizer
 
 Group = dict[str, Any]
+# How the name of a block begins: a child module, its index, and those of sequences in a sequence of stages.
+BLOCK: Final = re.compile(r"[^.]+(?:(?:\.blocks)?\.\d+)*")
 
 
 def make_optimizer(model: ImageClassifier, *, settings: Optimizer, backbone: float = 1.0) -> torch.optim.Optimizer:
@@ -100,21 +105,50 @@ def _distances(model: ImageClassifier) -> dict[str, int]:
 
     Networks side by side under one head are counted separately.
     """
-    inner = [name for name, child in model.named_children() if isinstance(child, ImageClassifier)]
+    inner = [f"{name}.{_inside(child)}" for name, child in model.named_children() if isinstance(child, ImageClassifier)]
     found: dict[str, int] = {}
-    for prefix in [f"{name}." for name in inner] or [""]:
-        names = [
-            name for name, _ in model.named_parameters() if name.startswith(prefix) and not name.startswith("head.")
-        ]
-        layers = list(dict.fromkeys(_layer_of(name.removeprefix(prefix)) for name in names))
-        found |= {name: len(layers) - layers.index(_layer_of(name.removeprefix(prefix))) for name in names}
+    for prefix in inner or [_inside(model)]:
+        layers = _name_layers(
+            (name.removeprefix(prefix), parameter)
+            for name, parameter in model.named_parameters()
+            if name.startswith(prefix) and not name.startswith("head.")
+        )
+        order = list(dict.fromkeys(layers.values()))
+        found |= {prefix + name: len(order) - order.index(layer) for name, layer in layers.items()}
     return found
 
 
-def _layer_of(name: str) -> str:
-    """Name the child module of a parameter, with its index inside a sequence: `stem`, `blocks.3`."""
-    child, *rest = name.split(".")
-    return f"{child}.{rest[0]}" if rest and rest[0].isdigit() and len(rest) > 2 else child
+def _inside(model: ImageClassifier) -> str:
+    """Return what the names of all layers of a network begin with."""
+    return "body." if isinstance(model, ForeignClassifier) else ""
+
+
+def _name_layers(parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, str]:
+    """Name each parameter's layer: its child module or, in a sequence, its block: `stem`, `blocks.3`, `blocks.3.0`.
+
+    In a sequence without blocks each kernel begins a layer, which includes the norms that follow it.
+    """
+    found: dict[str, str] = {}
+    begun: dict[str, str] = {}  # the layer that each sequence has come to
+    for name, parameter in parameters:
+        layer = BLOCK.match(name)[0]  # type: ignore[index]
+        sequence, _, index = layer.rpartition(".")
+        if index.isdigit():
+            if parameter.ndim > 1 or name.count(".") > layer.count(".") + 1:
+                begun[sequence] = layer
+            layer = begun.get(sequence, sequence)
+        found[name] = layer
+    return found
+
+
+def describe_layers(model: ImageClassifier, settings: Optimizer) -> str | None:
+    """Describe that `layer_decay` tells no layers of the network apart; None if it does."""
+    if not isinstance(settings, AdamW) or settings.layer_decay == 1 or len(set(_distances(model).values())) > 1:
+        return None
+    return (
+        f"layer_decay={settings.layer_decay:g} gives all layers below the head one rate, since their names do not tell "
+        "them apart"
+    )
 
 
 def _backbone(model: ImageClassifier) -> list[nn.Parameter]:

@@ -1,4 +1,4 @@
-"""Recomputation of batch norm's running statistics at the end of a run, for the final weights.
+"""Batch norm: what its statistics need, and their recomputation at the end of a run, for the final weights.
 
 During training, every batch moves the statistics by a tenth. After few updates they have not settled, however well the
 network has learned.
@@ -14,7 +14,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from reslab.errors import UserError
+from reslab.recipe.recipe import Recipe
+
 NUM_IMAGES, BATCH_SIZE = 2048, 128  # fixed, so that results depend on neither threads nor memory
+
+
+def check_norms(model: nn.Module, recipe: Recipe, *, fewest_images: int) -> None:
+    """Check that batch norm sees several images at a time, if the smallest batch has `fewest_images`.
+
+    Raises: UserError if it would see single images, of which it may have no standard deviation.
+    """
+    is_single = fewest_images == 1 or recipe.micro_batch_size == 1
+    if not is_single or recipe.freeze_norms or not any(isinstance(part, _BatchNorm) for part in model.modules()):
+        return
+    if fewest_images == 1 and recipe.batch_size > 1:
+        raise UserError("an epoch has a single image, and batch norm needs two or more: give it more images")
+    field = "batch_size" if recipe.batch_size == 1 else "micro_batch_size"
+    raise UserError(f"{field}=1 shows batch norm single images, and it needs two or more at a time: set {field} higher")
 
 
 @torch.no_grad()

@@ -1,11 +1,11 @@
 """The findings of a check as lines of text, counts first."""
 
-import shlex
 from collections.abc import Iterator, Sequence
 
 from reslab.data.check.findings import FEW_IMAGES, SECONDS, SHOWN, Copy, CopyPairs, Report, Series
 from reslab.data.expression import leave_out_empty
 from reslab.data.sources.listing import describe_unused
+from reslab.errors import in_shell
 from reslab.words import counted, listing, named, percent
 
 FEW_NAMES = 3  # of files that are unused as expected
@@ -57,7 +57,7 @@ def _copies(report: Report, most: int | None) -> Iterator[str]:
     if found is None or found.searched == "exact":
         if report.used:
             kind = "copies" if found is None else "near copies"
-            expression = shlex.quote(leave_out_empty(report.expression))
+            expression = in_shell(leave_out_empty(report.expression))
             yield f"{kind} were not searched: run reslab data check {expression}"
         if found is None:
             return
@@ -127,7 +127,7 @@ def _series(series: Series) -> str:
             f"series{few} to keep each in one split: add pictures taken at other times, or group these with "
             "?group=REGEX on the file name"
         )
-    expression = shlex.quote(series.expression)
+    expression = in_shell(series.expression)
     if series.num_divided:
         return (
             f"{close}, and the source's own splits divide {series.num_divided:,} such series, which makes accuracy too "
