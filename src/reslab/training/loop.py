@@ -29,7 +29,7 @@ from reslab.recipe.recipe import LinearHead, Standardize
 from reslab.records import Epoch, Progress
 from reslab.runs import Checkpoint, Run
 from reslab.training.begin import Begun
-from reslab.training.compiling import Work, settle_compiled
+from reslab.training.compiling import Work, compiling, settle_compiled
 from reslab.training.distributed import LOST, is_lost
 from reslab.training.freezing import check_freezing, freeze, freeze_norms
 from reslab.training.graphs import Updater, make_updater
@@ -193,7 +193,8 @@ class Trainer:
         if self.note is not None and self.state.updates == 0:
             self.display.say(self.note)
         check_freezing(self.state.model, self.recipe.freeze, epochs=self.length.epochs)
-        with listen_for_stop() as self.stop, self.display.shown(updates=self.state.updates):
+        shown = self.display.shown(updates=self.state.updates)
+        with compiling(self.compiled), listen_for_stop() as self.stop, shown:
             while not self._is_over():
                 with self._rescue():
                     self._run_epoch()
@@ -285,8 +286,8 @@ class Trainer:
             self.team.reseed(self.seed, state.updates)
             share = self.team.weigh(*batch, of=self.batches.sizes[place])
             chunks = share.chunks(self.micro_batch_size)
-            loss, hits = self.update(chunks, rate=self._rate(state.updates), weight=share.weight)
-            state.losses[place], state.hits[place] = self.team.total(loss, hits, weight=share.weight)
+            loss, hits = self.update(chunks, rate=self._rate(state.updates), weight=share.part.weight)
+            state.losses[place], state.hits[place] = self.team.total(loss, hits, weight=share.part.weight)
             state.updates += 1
             state.seconds = time.perf_counter() - began
             self._check_losses(place)
