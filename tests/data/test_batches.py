@@ -301,7 +301,7 @@ def test_shapes_of_batches_are_counted(images, recipe, batch_size, expected):
     ("rank", "num_ranks", "expected"), [(0, 1, {4, 2}), (0, 3, {6, 2}), (1, 3, {5, 2}), (2, 3, {5, 2})]
 )
 def test_shapes_are_those_of_a_processes_chunks_for_every_set_of_frozen_parameters(images, rank, num_ranks, expected):
-    """Batches of 16 and 2 images in chunks of 5 or fewer: four of 4; a third of 16 is not cut, as the smallest needs not."""
+    """Batches of 16 and 2 images in chunks of 5 or fewer: four of 4; 6, a third of 16, stay whole, as the others do."""
     frozen = tuple(Freeze(parameters=name, epoch=epoch) for name, epoch in (("stem", 1), ("blocks", 1), ("head", 3)))
     recipe = derive(PLAIN, name="frozen", micro_batch_size=5, freeze=frozen, epochs=5)
     device = torch.device("cpu")

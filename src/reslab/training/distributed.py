@@ -41,7 +41,7 @@ class Share(NamedTuple):
     def chunks(self, size: int | None) -> list[tuple[Tensor, Tensor]]:
         """Split it into even chunks of at most `size` images (None: one chunk)."""
         sizes = cut_evenly(self.part, size=size)
-        return list(zip(self.images.split(sizes), self.labels.split(sizes), strict=True))
+        return list(zip(torch.split(self.images, sizes), torch.split(self.labels, sizes), strict=True))
 
 
 @dataclass(frozen=True)
