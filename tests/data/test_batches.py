@@ -7,8 +7,9 @@ import torch
 
 from reslab.data.batches import Batches, sample, seeded, standardize
 from reslab.data.images import ImageSet
-from reslab.recipe.recipe import Flip, Mixup, Resize, Sampling, Shift, Standardize, derive
+from reslab.recipe.recipe import Flip, Freeze, Mixup, Resize, Sampling, Shift, Standardize, derive
 from reslab.recipe.shipped import RECIPES
+from reslab.training.distributed import Team
 
 NUM, SIDE, BATCH = 50, 8, 16
 BY = Standardize(mean=(10.5, 100, 200.25), std=(1.5, 60, 0.25))
@@ -295,6 +296,21 @@ def test_shapes_of_batches_are_counted(images, recipe, batch_size, expected):
     batches = make(images, derive(recipe, name="sized", batch_size=batch_size, epochs=5))
     shapes = {batch.shape for epoch in range(5) for batch, _ in batches.epoch(epoch)}
     assert batches.count_shapes() == len(shapes) == expected
+
+
+@pytest.mark.parametrize(
+    ("rank", "num_ranks", "expected"), [(0, 1, {4, 2}), (0, 3, {6, 2}), (1, 3, {5, 2}), (2, 3, {5, 2})]
+)
+def test_shapes_are_those_of_a_processes_chunks_for_every_set_of_frozen_parameters(images, rank, num_ranks, expected):
+    """Batches of 16 and 2 images in chunks of 5 or fewer: four of 4; 6, a third of 16, stay whole, as the others do."""
+    frozen = tuple(Freeze(parameters=name, epoch=epoch) for name, epoch in (("stem", 1), ("blocks", 1), ("head", 3)))
+    recipe = derive(PLAIN, name="frozen", micro_batch_size=5, freeze=frozen, epochs=5)
+    device = torch.device("cpu")
+    batches = Batches(images, recipe=recipe, by=BY, seed=0, device=device, rank=rank, num_ranks=num_ranks)
+    team = Team(device, rank, num_ranks)
+    shares = [team.weigh(*batch, of=of) for batch, of in zip(batches.epoch(0), batches.sizes, strict=True)]
+    assert {len(labels) for share in shares for _, labels in share.chunks(5)} == expected
+    assert batches.count_shapes() == 3 * len(expected)
 
 
 # ---- weighted images

@@ -1,6 +1,8 @@
 """When a network is compiled: decided once for a run, by what it would save, and kept when the run goes on."""
 
 import copy
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,8 +11,8 @@ from torch import nn
 from reslab import models
 from reslab.errors import UserError
 from reslab.machine.timing import time_update
-from reslab.recipe.networks import Model, NiN, PreActResNet
-from reslab.recipe.recipe import Recipe
+from reslab.recipe.networks import LeNet, Model, NiN, PreActResNet
+from reslab.recipe.recipe import Recipe, Resize, derive
 from reslab.runs import Run
 from reslab.training import compiling, resume, train
 from reslab.training.compiling import Work, read_compile, settle_compiled
@@ -110,7 +112,7 @@ def test_timing_changes_neither_the_network_nor_the_generator(options: Model) ->
 
 
 def test_a_resumed_run_takes_the_choice_that_was_recorded(
-    small_recipe: Recipe, tmp_path: object, monkeypatch: pytest.MonkeyPatch
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
 
@@ -134,3 +136,82 @@ def test_a_compiled_forward_pass_is_the_networks_own(monkeypatch: pytest.MonkeyP
     assert asked == []
     make_forward(network, device=CPU, precision="float32", compiled=True)
     assert asked == [{"dynamic": False}]
+
+
+# ---- the code of every shape
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each graph is for that PyTorch would have compiled, in this process."""
+    torch.compiler.reset()
+    seen: list[int] = []
+
+    def note(graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
+        seen.extend(len(each) for each in inputs if each.ndim == 4 and not isinstance(each, nn.Parameter))
+        return graph
+
+    whole = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **options: whole(model, backend=note, **options))
+    monkeypatch.setattr(compiling, "_has_compiler", lambda: True)
+    return seen
+
+
+def test_all_shapes_of_all_networks_of_a_process_are_compiled(traced: list[int]) -> None:
+    """PyTorch gives up on the ninth of a function, which all networks share."""
+    for width in (8, 16):
+        network = models.build(PreActResNet(depth=8, width=width), num_classes=7)
+        forward = make_forward(network, device=CPU, precision="float32", compiled=True)
+        with compiling.compiling():
+            for num in range(2, 8):
+                forward(torch.zeros(num, 3, 8, 8))
+    assert traced == [*range(2, 8)] * 2
+
+
+def test_a_run_compiles_all_that_it_counts(traced: list[int], small_recipe: Recipe, tmp_path: Path) -> None:
+    sizes = tuple(Resize(epoch=epoch, image_size=4 + epoch) for epoch in range(5))
+    recipe = derive(small_recipe, name="growing", progressive_resizing=sizes, epochs=5)
+    train(recipe, out=tmp_path / "run", compile="on")
+    assert sorted(traced) == [11] * 5 + [20] * 5
+
+
+# ---- a compiler that does not work
+
+
+REASON = "x.h:1:10: fatal error: Python.h: No such file or directory"
+
+
+@pytest.fixture
+def _broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler that is there but does not compile, as without Python's header files."""
+
+    def fail(graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
+        raise RuntimeError(f"C++ compile error\n\nOutput:\nIn file included from x.cpp:2:\n{REASON}\n    1 | #include")
+
+    torch.compiler.reset()
+    whole = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **options: whole(model, backend=fail, **options))
+    monkeypatch.setattr(compiling, "_has_compiler", lambda: True)
+
+
+@pytest.mark.usefixtures("_broken")
+def test_a_run_is_not_compiled_by_a_compiler_that_does_not_work(
+    undecided: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(undecided), "has_checkpoint", False)
+    monkeypatch.setattr(compiling, "SECONDS_PER_LAYER", 0.0)
+    model = models.build(LeNet(), num_classes=7, channels=1)
+    work = Work(10**9, (4, 1, 28, 28), 1, "float32")
+    said: list[str] = []
+    assert not settle_compiled(undecided, model, work=work, say=said.append)
+    assert said[1:] == [f"Not compiled: {REASON}"]
+    assert undecided.environment.compiled == "no"
+
+
+@pytest.mark.usefixtures("_broken")
+def test_a_compiler_that_does_not_work_is_told_where_compiling_is_asked_for(
+    small_recipe: Recipe, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=f"the network cannot be compiled here: {REASON}; repair the C"):
+        train(small_recipe, out=tmp_path / "run", compile="on")
+    assert not (tmp_path / "run").exists()

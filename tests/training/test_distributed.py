@@ -138,12 +138,12 @@ def test_the_parts_are_the_batch(size: int, num: int) -> None:
         Team(CPU, rank, size).weigh(images[part.begin : part.end], labels[part.begin : part.end], of=num)
         for rank, part in enumerate(parts)
     ]
-    used = [share for share in shares if share.weight]
+    used = [share for share in shares if share.part.weight]
     assert torch.equal(torch.cat([share.labels for share in used]), labels)
     assert all(torch.equal(share.images.flatten().long(), share.labels) for share in shares)
-    assert all(share.weight == size * len(share.labels) / num for share in used)
+    assert all(share.part.weight == size * len(share.labels) / num for share in used)
     assert sum(part.num_new for part in parts) == num
-    assert all(min(num, 2) <= share.smallest <= len(share.labels) <= share.smallest + 1 for share in shares)
+    assert all(min(num, 2) <= part.smallest <= part.end - part.begin <= part.smallest + 1 for part in parts)
 
 
 @pytest.mark.parametrize(("size", "micro_batch_size"), [(2, None), (3, 3)])

@@ -1,12 +1,15 @@
 import re
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from reslab.errors import UserError
+from reslab.evaluation import evaluate
 from reslab.network.network import Network
 from reslab.recipe.networks import EfficientNetLite, Fusion, PreActResNet
-from reslab.recipe.recipe import Linear, Sgd, derive
+from reslab.recipe.recipe import EarlyStopping, Linear, Sgd, derive
 from reslab.training import resume, train
 
 
@@ -57,6 +60,60 @@ def test_the_recipe_of_a_run_that_started_from_weights_needs_them_again(finished
     assert not (tmp_path / "no").exists()
     again = train(run.recipe, out=tmp_path / "again", start=finished.path)
     assert again.weights_path.read_bytes() == run.weights_path.read_bytes()
+
+
+# ---- held-out images that the weights have learned from
+
+
+@pytest.fixture
+def learned(small_recipe, tmp_path):
+    """A run of all training images, none of which are held out."""
+    return train(derive(small_recipe, name="learned", validation=0, epochs=1), out=tmp_path / "learned")
+
+
+def test_nothing_is_validated_on_images_that_the_weights_have_learned_from(small_recipe, learned, tmp_path, capsys):
+    recipe = derive(small_recipe, name="on", epochs=1)
+    run = train(recipe, out=tmp_path / "run", start=learned.path, silent=False)
+    assert run.log[-1].validation_accuracy is None
+    said = " ".join(capsys.readouterr().err.split())
+    assert "not validated: learned has learned from the held-out images" in said
+    with pytest.raises(
+        UserError, match=r"from which .* started, has learned from the held-out images: evaluate train and"
+    ):
+        evaluate(run, splits=["validation"])
+    assert evaluate(run).splits["test"].num_images == 108
+
+
+@pytest.mark.parametrize(
+    ("judging", "advice"),
+    [
+        ({"early_stopping": EarlyStopping(patience=1)}, "early stopping judges: .* --set early_stopping=null"),
+        ({"trial": True}, "a trial judges: .* --set trial=false"),
+    ],
+)
+def test_images_that_the_weights_have_learned_from_judge_nothing(small_recipe, learned, tmp_path, judging, advice):
+    with pytest.raises(UserError, match=f"learned has learned from the held-out images, by which {advice}"):
+        train(derive(small_recipe, name="on", epochs=1, **judging), out=tmp_path / "run", start=learned.path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_that_the_weights_have_not_learned_from_judge_alone(small_recipe, tmp_path, capsys):
+    """Of eight pictures held out, the weights have learned from four."""
+    random = np.random.default_rng(0)
+    for name, level in (("cat", 60), ("dog", 190)):
+        (tmp_path / "pets" / "train" / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = random.integers(level - 50, level + 50, (8, 8, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pets" / "train" / name / f"{number}.png")
+    recipe = derive(small_recipe, name="pets", data=f"folder:{tmp_path}/pets", validation=4, epochs=1, trial=True)
+    base = train(recipe, out=tmp_path / "base")
+    capsys.readouterr()
+    run = train(derive(recipe, name="on", validation=8), out=tmp_path / "run", start=base.path, silent=False)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "4 of 8 held-out images left out of validation, since base has learned from them" in said
+    figures = evaluate(run).splits["validation"]
+    assert figures.num_images == 4
+    assert figures.accuracy.value == pytest.approx(run.log[-1].validation_accuracy)
 
 
 def test_networks_that_are_joined_do_not_start_from_pretrained_weights(small_recipe, tmp_path):

@@ -15,7 +15,7 @@ from torch import Tensor
 from reslab.data.augment import augment, send
 from reslab.data.images import ImageSet
 from reslab.data.mixing import mix
-from reslab.data.parts import part_of
+from reslab.data.parts import cut_evenly, part_of
 from reslab.data.pixels import Pixels
 from reslab.data.stream import stream_order
 from reslab.recipe.recipe import Recipe, Sampling, Standardize, divide_epoch
@@ -73,9 +73,14 @@ class Batches:
         return len(self.sizes)
 
     def count_shapes(self) -> int:
-        """Count the distinct batch shapes: image sizes, times two if the last batch has another number of images."""
-        sizes = {self.recipe.image_size_at(epoch) for epoch in range(self.recipe.epochs)}
-        return len(sizes) * len(set(self.sizes))
+        """Count the distinct shapes of this process's chunks of batches; freezing more parameters makes them new."""
+        parts = {part_of(size, rank=self.rank, num_ranks=self.num_ranks) for size in self.sizes}
+        chunks = {size for part in parts for size in cut_evenly(part, size=self.recipe.micro_batch_size)}
+        stages = {
+            (self.recipe.image_size_at(epoch), sum(each.epoch <= epoch for each in self.recipe.freeze))
+            for epoch in range(self.recipe.epochs)
+        }
+        return len(stages) * len(chunks)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images (N, C, H, W) float32 and labels (N,) of one epoch (from 0), from batch `start` on.

@@ -31,3 +31,16 @@ def part_of(num_images: int, *, rank: int, num_ranks: int) -> Slice:
     begin, end = (number * smallest + min(number, larger) for number in (mine, mine + 1))
     weight = num_ranks * (end - begin) / num_images if rank < num_parts else 0.0
     return Slice(begin, end, weight, smallest)
+
+
+def cut_evenly(part: Slice, *, size: int | None) -> list[int]:
+    """Divide a part into chunks of at most `size` images (None: one chunk), equally many in every process.
+
+    Even chunks avoid a single image left over, a poor basis for batch norm's statistics; of an odd number of images in
+    chunks of two, one chunk therefore has three.
+    """
+    num_chunks = -(-part.smallest // (size or part.smallest))
+    if size == FEWEST_IMAGES:
+        num_chunks = max(1, part.smallest // size)
+    smallest, larger = divmod(part.end - part.begin, num_chunks)
+    return [smallest + (number < larger) for number in range(num_chunks)]

@@ -22,6 +22,7 @@ from reslab.network.network import Network
 from reslab.recipe.recipe import Extension, Recipe
 from reslab.records import SplitName
 from reslab.runs import Copies, Examples, Familiarities, Predictions, Run
+from reslab.training.seen import leave_out_seen
 
 
 def predict(
@@ -45,6 +46,8 @@ def predict(
         images = read_split_of(run, split, data_dir=data_dir, allow_remote=allow_remote)
         _check_fit(run, network, images)
         _record_data(run, images)
+        if split == "validation":
+            images = _leave_out_seen(run, images)
         predictions, familiarities = _answer_split(network, images)
         run.write_predictions(split, predictions, names=images.names)
         replace_exhibit(run, split, Familiarities, familiarities)
@@ -56,6 +59,18 @@ def predict(
             replace_exhibit(run, split, Copies, _find_copies(run, images, data_dir=data_dir, allow_remote=allow_remote))
             if run.recipe.extension is not None:
                 _predict_with_base(run, run.recipe.extension, images, device=device)
+
+
+def _leave_out_seen(run: Run, held_out: ImageSet) -> ImageSet:
+    """Return the held-out images that a run's starting weights have not learned from. Raises: UserError if none."""
+    unseen = leave_out_seen(held_out, run)
+    if unseen is None:
+        assert run.recipe.start is not None
+        raise UserError(
+            f"{run.recipe.start.file}, from which {run.path} started, has learned from the held-out images: evaluate "
+            "train and test"
+        )
+    return unseen
 
 
 def _find_copies(run: Run, test: ImageSet, *, data_dir: Path | None, allow_remote: bool) -> Copies | None:

@@ -310,7 +310,9 @@ class Extender:
             grown = self._grown()
             self._imprint(grown)
             start = Start(grown.module, teacher=self.base.module if self.extension.distill else None)
-        trainer = Trainer(self.begun, silent=self.silent, start=start, safety=self.safety).catch_up()
+        judges = (self.held_out,) if self.has_unseen and self.held_out is not None else ()
+        begun = self.begun._replace(splits=(self.images, *judges))
+        trainer = Trainer(begun, silent=self.silent, start=start, safety=self.safety).catch_up()
         trainer.run_epochs()
         return self._named(trainer.state.model)
 

@@ -14,6 +14,7 @@ import torch
 from reslab import models
 from reslab.data.batches import Batches
 from reslab.data.images import ImageSet
+from reslab.data.parts import part_of
 from reslab.data.recipe_data import read_split
 from reslab.extension.methods import METHODS, TUNED_SHARE, most_epochs
 from reslab.machine import kernels
@@ -107,7 +108,7 @@ def measure(recipe: Recipe, images: ImageSet, *, device: str) -> RunCost:
     last = max(recipe.epochs - 1, *(each.epoch for each in recipe.progressive_resizing), 0)  # at full size
     for pixels, labels in batches.epoch(last):
         num = min(num_images, len(labels))
-        chunks = Share(pixels[:num], labels[:num], weight=1.0, smallest=num).chunks(recipe.micro_batch_size)
+        chunks = Share(pixels[:num], labels[:num], part_of(num, rank=0, num_ranks=1)).chunks(recipe.micro_batch_size)
         float(update(forward, optimizer, objective=objective, chunks=chunks, rate=0.0)[0])  # waits for a GPU
         now = read_clock()
         per_image.append((now - began) / num)

@@ -9,8 +9,9 @@ compiled, so the next run of the same network starts faster.
 
 import os
 import shutil
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, NamedTuple
 
 import torch
 from torch import nn
@@ -27,6 +28,7 @@ CHOICES: dict[str, Compiled] = {"on": "yes", "off": "no", "auto": "undecided"}
 # that this saves at best for most networks.
 SECONDS_PER_LAYER, SAVED = 2.0, 0.2
 MARGIN = 2  # compiling one shape to measure the gain is wasted if there is none
+NO_LIMIT: Final = 10**6
 
 
 def read_compile(wanted: str, *, device: torch.device) -> Compiled:
@@ -45,6 +47,44 @@ def check_compiler(recorded: Compiled, *, device: torch.device) -> None:
     """Check that a run recorded as compiled can be compiled here. Raises: UserError if there is no compiler."""
     if recorded == "yes" and device.type == "cpu" and not _has_compiler():
         raise UserError("the run was started compiled, which needs a C++ compiler: install g++, or name one in CXX")
+
+
+class CannotCompile(UserError):  # noqa: N818 - a kind of error, not its name
+    """The C++ compiler does not work, or not for this network."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the network cannot be compiled here: {reason}; repair the C++ compiler, name another one in CXX, or "
+            "train with --compile off"
+        )
+        self.reason = reason
+
+
+@contextmanager
+def compiling(is_compiled: bool = True) -> Iterator[None]:
+    """Compile every batch shape within the block, however many there are.
+
+    After eight shapes, PyTorch would run the others uncompiled without a word. Which ones depends on what the process
+    has compiled before, so a resumed run would round differently.
+
+    Raises: CannotCompile with the compiler's reason.
+    """
+    if not is_compiled:
+        yield
+        return
+    import torch._dynamo  # only here, since it takes a second
+
+    with torch._dynamo.config.patch(recompile_limit=NO_LIMIT, accumulated_recompile_limit=NO_LIMIT):
+        try:
+            yield
+        except torch._dynamo.exc.TorchDynamoException as error:
+            raise CannotCompile(_find_reason(error)) from None
+
+
+def _find_reason(error: Exception) -> str:
+    """Return the first line of a compiler's output that reports an error, else the first line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if "error: " in line), lines[0] if lines else type(error).__name__)
 
 
 class Work(NamedTuple):
@@ -81,7 +121,12 @@ def _pays(model: nn.Module, work: Work, say: Callable[[str], None]) -> bool:
         say(f"Not compiled: it takes about {cost:.0f} s and saves about {saved:.0f} s")
         return False
     say(f"Compiling an update to see what it saves: that takes about {cost / work.shapes:.0f} s")
-    compiled = time_update(model, batch=work.batch, precision=work.precision, compiled=True)
+    try:
+        with compiling():
+            compiled = time_update(model, batch=work.batch, precision=work.precision, compiled=True)
+    except CannotCompile as error:
+        say(f"Not compiled: {error.reason}")
+        return False
     pays = compiled < plain
     say(f"{'Compiled' if pays else 'Not compiled'}: an update takes {compiled:.3f} s compiled, else {plain:.3f} s")
     return pays

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from reslab.data.batches import seeded
 from reslab.data.images import ImageSet, to_statistics
-from reslab.data.parts import FEWEST_IMAGES, part_of
+from reslab.data.parts import Slice, cut_evenly, part_of
 from reslab.errors import Failure, UserError
 from reslab.recipe.recipe import Standardize
 
@@ -32,23 +32,16 @@ SAID = "reslab/said"  # the process that increments this to 1 reports for all wh
 
 
 class Share(NamedTuple):
-    """A process's part of a batch, and its weight in the mean over the processes: 1 if all parts are equal."""
+    """A process's images of a batch, and which part of the batch they are."""
 
     images: Tensor
     labels: Tensor
-    weight: float
-    smallest: int  # images of the smallest part
+    part: Slice
 
     def chunks(self, size: int | None) -> list[tuple[Tensor, Tensor]]:
-        """Split it into even chunks of at most `size` images (None: one chunk), equally many in every process.
-
-        Even chunks avoid a single image left over, a poor basis for batch norm's statistics; of an odd number of images
-        in chunks of two, one chunk therefore has three.
-        """
-        num_chunks = -(-self.smallest // (size or self.smallest))
-        if size == FEWEST_IMAGES:
-            num_chunks = max(1, self.smallest // size)
-        return list(zip(self.images.tensor_split(num_chunks), self.labels.tensor_split(num_chunks), strict=True))
+        """Split it into even chunks of at most `size` images (None: one chunk)."""
+        sizes = cut_evenly(self.part, size=size)
+        return list(zip(torch.split(self.images, sizes), torch.split(self.labels, sizes), strict=True))
 
 
 @dataclass(frozen=True)
@@ -65,8 +58,7 @@ class Team:
 
     def weigh(self, images: Tensor, labels: Tensor, *, of: int) -> Share:
         """Weight this process's part, images (M, C, H, W) and labels (M,), of a batch of `of` images."""
-        part = part_of(of, rank=self.rank, num_ranks=self.size)
-        return Share(images, labels, part.weight, part.smallest)
+        return Share(images, labels, part_of(of, rank=self.rank, num_ranks=self.size))
 
     def measure(self, images: ImageSet) -> Standardize:
         """Measure mean and standard deviation of all images, each process on a part; all processes must call it."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from reslab import models
 from reslab.data.batches import Batches, seeded, standardize
+from reslab.data.images import ImageSet
 from reslab.errors import Failure, Stopped, UserError
 from reslab.machine.memory import keep_freed_memory
 from reslab.machine.signals import StopRequest, listen_for_stop
@@ -29,7 +30,7 @@ from reslab.recipe.recipe import LinearHead, Standardize
 from reslab.records import Epoch, Progress
 from reslab.runs import Checkpoint, Run
 from reslab.training.begin import Begun
-from reslab.training.compiling import Work, settle_compiled
+from reslab.training.compiling import Work, compiling, settle_compiled
 from reslab.training.distributed import LOST, is_lost
 from reslab.training.freezing import check_freezing, freeze, freeze_norms
 from reslab.training.graphs import Updater, make_updater
@@ -37,11 +38,12 @@ from reslab.training.objective import Forward, make_objective
 from reslab.training.optim import describe_layers, make_optimizer, rate_at
 from reslab.training.progress import Display, warn
 from reslab.training.safety import EVERY_EPOCH, LOWERED, Clock, Safety
-from reslab.training.seen import find_unseen
+from reslab.training.seen import leave_out_seen
 from reslab.training.starting import take_start
 from reslab.training.state import State, capture, restore
 from reslab.training.statistics import BATCH_SIZE, NUM_IMAGES, check_norms, renew_statistics
 from reslab.training.step import make_forward
+from reslab.words import counted
 
 NUM_LOOKED = 512  # training images on which the finished network is checked
 IMAGES_TO_PREPARE = 5000  # for whitened patches
@@ -84,7 +86,8 @@ class Trainer:
         keep_freed_memory()
         self.run, splits, self.seed, self.team = begun
         self.recipe, self.device = self.run.recipe, self.team.device
-        self.images, self.held_out = splits[0], splits[1] if len(splits) > 1 else None
+        self.images = splits[0]
+        self.held_out, self.notes = self._find_unseen(splits[1] if len(splits) > 1 else None)
         self.by: Standardize = self.recipe.standardize or self._find_standardize()
         self.batches = Batches(
             self.images,
@@ -98,7 +101,6 @@ class Trainer:
         per_epoch = len(self.batches)
         updates = self.recipe.count_updates(per_epoch)
         self.length = _Length(per_epoch, updates, -(-updates // per_epoch))
-        self.note: str | None = None
         self.is_late = False
         self.state = self._begin(start)
         check_norms(self.state.model, self.recipe, fewest_images=min(self.batches.sizes))
@@ -137,6 +139,19 @@ class Trainer:
             hits=torch.zeros(self.length.per_epoch, dtype=torch.int64, device=self.device),
         )
 
+    def _find_unseen(self, held_out: ImageSet | None) -> tuple[ImageSet | None, list[str]]:
+        """Return the held-out images that the starting weights have not learned from, and what to say about others."""
+        start = self.recipe.start
+        if held_out is None or start is None or (unseen := leave_out_seen(held_out, self.run)) is held_out:
+            return held_out, []
+        if unseen is None:
+            return None, [f"not validated: {start.file} has learned from the held-out images"]
+        num_seen = len(held_out.labels) - len(unseen.labels)
+        return unseen, [
+            f"{num_seen:,} of {counted(len(held_out.labels), 'held-out image')} left out of validation, since "
+            f"{start.file} has learned from them"
+        ]
+
     def _find_standardize(self) -> Standardize:
         """Return what pretrained weights expect, else the statistics of the training images."""
         if self.recipe.pretrained is not None:
@@ -162,7 +177,7 @@ class Trainer:
                 order = torch.randperm(len(self.images.labels), generator=seeded(self.seed, "prepare"))
                 model.prepare(standardize(self.images.images[order[:IMAGES_TO_PREPARE]], by=self.by))
             if self.recipe.start is not None:
-                self.note = take_start(model, self.run, self.recipe.start)
+                self.notes.insert(0, take_start(model, self.run, self.recipe.start))
         return model
 
     def _make_updater(self) -> Updater:
@@ -191,12 +206,13 @@ class Trainer:
 
         Raises: UserError if the recipe freezes everything or unknown parameters.
         """
-        if self.note is not None and self.state.updates == 0:
-            self.display.say(self.note)
+        for note in self.notes if self.state.updates == 0 else ():
+            self.display.say(note)
         if line := describe_layers(self.state.model, self.recipe.optimizer):
             self.display.say(line)
         check_freezing(self.state.model, self.recipe.freeze, epochs=self.length.epochs)
-        with listen_for_stop() as self.stop, self.display.shown(updates=self.state.updates):
+        shown = self.display.shown(updates=self.state.updates)
+        with compiling(self.compiled), listen_for_stop() as self.stop, shown:
             while not self._is_over():
                 with self._rescue():
                     self._run_epoch()
@@ -228,14 +244,12 @@ class Trainer:
         self._warn_of_shortfall(finished.network)
 
     def _finish(self, network: Network) -> Finished:
-        start, unseen = self.recipe.start, self.held_out
-        if start is not None and unseen is not None:
-            trained, num_old = self.run.digests.get("base"), len(self.images.classes)
-            unseen = find_unseen(unseen, trained=trained, redrawn=start.redrawn, num_old=num_old)
-            if unseen is None:
-                finished = finish(network, images=self.images, held_out=None)
-                return replace(finished, note=f"not calibrated: {start.file} has learned from the held-out images")
-        return finish(network, images=self.images, held_out=unseen, usual=self.recipe.temperature)
+        if self.recipe.start is not None and self.recipe.validation and self.held_out is None:
+            finished = finish(network, images=self.images, held_out=None)
+            return replace(
+                finished, note=f"not calibrated: {self.recipe.start.file} has learned from the held-out images"
+            )
+        return finish(network, images=self.images, held_out=self.held_out, usual=self.recipe.temperature)
 
     def _warn_of_shortfall(self, network: Network) -> None:
         """Check the finished network on a few training images; warn if its accuracy is far below the logged one."""
@@ -288,8 +302,8 @@ class Trainer:
             self.team.reseed(self.seed, state.updates)
             share = self.team.weigh(*batch, of=self.batches.sizes[place])
             chunks = share.chunks(self.micro_batch_size)
-            loss, hits = self.update(chunks, rate=self._rate(state.updates), weight=share.weight)
-            state.losses[place], state.hits[place] = self.team.total(loss, hits, weight=share.weight)
+            loss, hits = self.update(chunks, rate=self._rate(state.updates), weight=share.part.weight)
+            state.losses[place], state.hits[place] = self.team.total(loss, hits, weight=share.part.weight)
             state.updates += 1
             state.seconds = time.perf_counter() - began
             self._check_losses(place)

@@ -101,3 +101,23 @@ def find_unseen(
     if set(labels[is_old]) > set(labels[is_old & ~is_seen]):
         return None
     return held_out.subset(np.flatnonzero(~is_seen)) if is_seen.any() else held_out
+
+
+def leave_out_seen(held_out: ImageSet, run: Run) -> ImageSet | None:
+    """Return the held-out images that the starting weights of `run` have not learned from.
+
+    None if a class has none left. Raises: UserError if an epoch, or a trial, would be judged by them.
+    """
+    recipe = run.recipe
+    if recipe.start is None:
+        return held_out
+    unseen = find_unseen(
+        held_out, trained=run.digests.get("base"), redrawn=recipe.start.redrawn, num_old=len(held_out.classes)
+    )
+    if unseen is None and (recipe.trial or recipe.early_stopping):
+        what, how = ("a trial", "trial=false") if recipe.trial else ("early stopping", "early_stopping=null")
+        raise UserError(
+            f"{recipe.start.file} has learned from the held-out images, by which {what} judges: start from weights "
+            f"that were trained with the same images held out, or add --set {how}"
+        )
+    return unseen
