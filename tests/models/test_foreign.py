@@ -90,7 +90,7 @@ def test_it_is_trained_evaluated_and_taught_like_any_other(small_recipe: Recipe)
 @pytest.mark.parametrize("method", ["finetune", "joint", "fusion"])
 def test_one_whose_head_has_no_bias_is_trained_but_not_taught(small_recipe: Recipe, method: str) -> None:
     run = train(derive(small_recipe, name="own", model=Module(name="mynets:Unbiased"), epochs=1), out="runs/own")
-    with pytest.raises(UserError, match="the head of runs/own has no bias, .*: give the network a head with a bias"):
+    with pytest.raises(UserError, match=r"the head of runs/own has no bias, .*: give the network a head with a bias"):
         extend(run.path, data="digits:8@20", out="runs/more", method=method)
     assert not Path("runs/more").exists()
 
