@@ -124,6 +124,11 @@ REQUESTS = {
     "a folder for findings": ("data check digits --csv .", "--csv . is a folder: name a file in it"),
     "a folder for a ranking": ("data plan digits --unlabelled . --csv /", "--csv / is a folder"),
     "a folder for answers": ("predict demo . --csv .", "--csv . is a folder"),
+    "a folder for findings that is not there": ("data check digits --csv no/where.csv", "no is not a folder: make it"),
+    "two lengths of an extension": (
+        "extend small --with digits:0 --out more --epochs 3 --set epochs=5",
+        "--epochs 3 and --set epochs=5 are two lengths",
+    ),
     "two lengths": ("train digits-quick --epochs 3 --set epochs=5", "--epochs 3 and --set epochs=5 are two lengths"),
     "an unknown field": ("train digits-quick --set epoch=5", "did you mean 'epochs'"),
     "a misplaced field": ("train digits-quick --set peak_lr=5", "did you mean 'optimizer.peak_lr'"),

@@ -518,6 +518,21 @@ def test_layers_that_the_base_never_froze_are_trained(base: Run, small_recipe: R
     assert made.recipe.freeze == (Freeze(parameters="stem", epoch=0),)
 
 
+@pytest.mark.parametrize("size", [0, 1, 2])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_base_of_any_pretrained_network_can_be_extended(method: Method, size: Any, small_recipe: Recipe) -> None:
+    """Fused with another one, or extended after that."""
+    name, network = f"efficientnet_lite{size}", EfficientNetLite(size=size)
+    base = derive(small_recipe, name="fit", image_size=32, model=network, pretrained=name)
+    fused = Fusion(base=network, pretrained=EfficientNetLite(size=0))
+    for model in (network, fused):
+        weights = Weights(model=model, classes=("a", "b"), channels=1, image_size=32, standardize=FLAT)
+        extension = Extension(method=method, base="", num_old=2)
+        planned = derive_recipe(base, trained=3, weights=weights, extension=extension, data=NEW)
+        first = planned.model.pretrained if isinstance(planned.model, Fusion) else planned.model
+        assert planned.pretrained == (name if first.size == size else None)
+
+
 def test_a_pretrained_network_is_not_trained_unless_asked_for(small_recipe: Recipe) -> None:
     fused = Fusion(base=FastConv(), pretrained=EfficientNetLite())
     assert default_method(small_recipe) == "finetune-distill"

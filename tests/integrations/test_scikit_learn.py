@@ -269,5 +269,7 @@ def test_held_out_images_calibrate_probabilities(digits, recipe):
         Classifier(recipe, validation_fraction=0).fit(digits[0][:40], digits[1][:40]).network_.metadata.class_sets
         is None
     )
+    with pytest.raises(ValueError, match=r"validation=1 does not fit 40 training images of 3 classes: choose 3 to"):
+        Classifier(recipe, validation_fraction=0.004).fit(digits[0][:40], digits[1][:40])
     with pytest.raises(ValueError, match="validation_fraction is 1"):
         Classifier(recipe, validation_fraction=1).fit(digits[0][:40], digits[1][:40])

@@ -47,6 +47,11 @@ class Picky(Small):
     def __init__(self, *, num_classes, channels, exception):
         raise {"value": ValueError("odd"), "run": RuntimeError("one\\ntwo"), "key": KeyError("width")}[exception]
 
+class Unbiased(Small):
+    def __init__(self, **sizes):
+        super().__init__(**sizes)
+        self.head = nn.Linear(self.head.in_features, self.head.out_features, bias=False)
+
 class Narrow(Small):
     def __init__(self, *, num_classes, channels): super().__init__(num_classes=3, channels=channels)
 """
@@ -79,6 +84,15 @@ def test_it_is_trained_evaluated_and_taught_like_any_other(small_recipe: Recipe)
     assert evaluate(run).splits["test"].num_images
     taught = extend(run.path, data="digits:8@20", out="runs/more")
     assert Network.load(taught.path).module.head.out_features == 4
+
+
+@pytest.mark.usefixtures("mynets")
+@pytest.mark.parametrize("method", ["finetune", "joint", "fusion"])
+def test_one_whose_head_has_no_bias_is_trained_but_not_taught(small_recipe: Recipe, method: str) -> None:
+    run = train(derive(small_recipe, name="own", model=Module(name="mynets:Unbiased"), epochs=1), out="runs/own")
+    with pytest.raises(UserError, match=r"the head of runs/own has no bias, .*: give the network a head with a bias"):
+        extend(run.path, data="digits:8@20", out="runs/more", method=method)
+    assert not Path("runs/more").exists()
 
 
 @pytest.mark.usefixtures("mynets")

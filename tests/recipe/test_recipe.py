@@ -58,6 +58,13 @@ def test_nothing_in_a_recipe_can_be_changed(part, field):
         setattr(part, field, getattr(part, field))
 
 
+def test_what_derive_cannot_make_is_told_in_a_sentence():
+    with pytest.raises(UserError, match="^recipe none: epochs should be greater than 0, not 0$"):
+        derive(LAB, name="none", epochs=0)
+    with pytest.raises(UserError, match="^recipe other: the weights of efficientnet_lite1 do not fit"):
+        derive(LAB, name="other", pretrained="efficientnet_lite1")
+
+
 def test_derive_changes_what_it_is_told_to_and_validates_again():
     other = derive(LAB, name="other", epochs=3, model=ResNet(depth=20))
     assert (other.name, other.epochs, other.model) == ("other", 3, ResNet(depth=20))

@@ -19,6 +19,7 @@ from reslab.cli.options import (
     RunThreads,
     SkipDamaged,
     Threads,
+    check_epochs,
     refuse_beside_resume,
     use_threads,
 )
@@ -83,6 +84,7 @@ def extend(
         refuse_beside_resume(context)
     elif run is None or data is None or out is None:
         raise UserError("write reslab extend RUN --with EXPR --out DIR, or --resume DIR")
+    check_epochs(epochs, settings)
     use_threads(threads)
     from reslab import extension
     from reslab.runs import Run

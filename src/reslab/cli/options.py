@@ -1,5 +1,6 @@
 """The options that several commands share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -69,9 +70,19 @@ def _is_given(context: typer.Context, name: str) -> bool:
 
 
 def check_csv(path: Path | None) -> None:
-    """Check before the work where the table is to be written. Raises: UserError if a folder is there."""
+    """Check before the work where the table is to be written. Raises: UserError if it cannot be."""
     if path is not None and path.is_dir():
         raise UserError(f"--csv {path} is a folder: name a file in it")
+    if path is not None and not path.parent.is_dir():
+        raise UserError(f"--csv {path}: {path.parent} is not a folder: make it first, or name a file elsewhere")
+
+
+def check_epochs(epochs: int | None, settings: Sequence[str] | None) -> None:
+    """Raises: UserError if --epochs and --set epochs name two lengths."""
+    for setting in settings or ():
+        field, _, value = setting.partition("=")
+        if epochs is not None and field.strip() == "epochs" and value.strip() != str(epochs):
+            raise UserError(f"--epochs {epochs} and --set {setting} are two lengths: omit one")
 
 
 CheckpointEvery = Annotated[

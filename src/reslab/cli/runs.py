@@ -21,6 +21,7 @@ from reslab.cli.options import (
     RunThreads,
     SkipDamaged,
     Threads,
+    check_epochs,
     refuse_beside_resume,
     use_threads,
 )
@@ -164,10 +165,8 @@ def _choose_recipe(name: str, settings: Sequence[str], *, epochs: int | None) ->
     from reslab.recipe.shipped import find_recipe
 
     recipe = find_recipe(name)
-    chosen = with_settings(recipe if epochs is None else recipe.lasting(epochs), settings)
-    if epochs not in (None, chosen.epochs):
-        raise UserError(f"--epochs {epochs} and --set epochs={chosen.epochs} are two lengths: omit one")
-    return chosen
+    check_epochs(epochs, settings)
+    return with_settings(recipe if epochs is None else recipe.lasting(epochs), settings)
 
 
 def _name_folder(recipe: "Recipe", *, seed: int) -> Path:

@@ -136,6 +136,7 @@ def derive_recipe(base: Recipe, *, trained: int, weights: Weights, extension: Ex
     Values that depend on the number of images are filled in by `complete`.
     """
     model = _describe_model(base, weights, extension)
+    own = model.pretrained if isinstance(model, Fusion) else model
     if extension.method == "joint":
         base = base.lasting(base.epochs)  # steps and limits counted in updates are those of the base's images
     changes: dict[str, Any] = {
@@ -146,6 +147,7 @@ def derive_recipe(base: Recipe, *, trained: int, weights: Weights, extension: Ex
         "white": weights.white,
         "standardize": weights.standardize,
         "model": model,
+        "pretrained": base.pretrained if base.pretrained == own.label else None,  # it may be beside another one
         "class_weights": "balanced" if base.class_weights == "balanced" else None,  # others are of the old classes
         "extension": extension,
     }

@@ -145,7 +145,13 @@ def extend(
     memory = read_memory(run) if old_data == "none" else None
     method = method or ("fusion" if memory else default_method(run.recipe))
     computing = _read_computing(method, Computing(compile, precision, deterministic))
-    weights = Network.load(run.path, device=str(team.device)).metadata
+    network = Network.load(run.path, device=str(team.device))
+    if network.module.head.bias is None:
+        raise UserError(
+            f"the head of {run.path} has no bias, which corrects for how frequent the classes are: give the network "
+            "a head with a bias, and train it again"
+        )
+    weights = network.metadata
     wish = Wish(data, method, old_data, merge, prior, keep_old, tuple(settings), minutes, skip_damaged)
     recipe = plan_extension(
         run, weights, wish, memory=memory, data_dir=data_dir, device=team.device, precision=computing.precision

@@ -207,8 +207,10 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _hold_out(self, images: ImageSet) -> tuple[ImageSet, ...]:
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction is {self.validation_fraction}: choose one from 0 to below 1")
-        num = round(self.validation_fraction * len(images.labels))
-        return hold_out(images, num, seed=HOLD_OUT_SEED) if num else (images,)
+        if not self.validation_fraction:
+            return (images,)
+        num = max(1, round(self.validation_fraction * len(images.labels)))  # what is asked for is never dropped
+        return hold_out(images, num, seed=HOLD_OUT_SEED)
 
     def _train(self, recipe: Recipe, splits: tuple[ImageSet, ...], out: Path) -> Run:
         team = Team(pick_device(self.device))

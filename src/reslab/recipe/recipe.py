@@ -819,7 +819,7 @@ def derive(recipe: Recipe, *, name: str, **changes: Any) -> Recipe:
 
     Raises
     ------
-    ValueError
+    UserError
         If a value is invalid for its field, or fields contradict each other.
 
     Examples
@@ -828,7 +828,7 @@ def derive(recipe: Recipe, *, name: str, **changes: Any) -> Recipe:
     >>> reslab.derive(reslab.find_recipe("digits-quick"), name="longer", epochs=20).epochs
     20
     """
-    derived = Recipe.model_validate(recipe.model_dump() | {"name": name} | changes)
+    derived = parse_recipe(recipe.model_dump() | {"name": name} | changes, where=f"recipe {name}")
     if "published" in changes or derived.model_dump(exclude=NAMES) == recipe.model_dump(exclude=NAMES):
         return derived
     return derived.model_copy(update={"published": None})
