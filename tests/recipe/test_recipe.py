@@ -59,9 +59,9 @@ def test_nothing_in_a_recipe_can_be_changed(part, field):
 
 
 def test_what_derive_cannot_make_is_told_in_a_sentence():
-    with pytest.raises(UserError, match="^recipe none: epochs should be greater than 0, not 0$"):
+    with pytest.raises(UserError, match=r"^recipe none: epochs should be greater than 0, not 0$"):
         derive(LAB, name="none", epochs=0)
-    with pytest.raises(UserError, match="^recipe other: the weights of efficientnet_lite1 do not fit"):
+    with pytest.raises(UserError, match=r"^recipe other: the weights of efficientnet_lite1 do not fit"):
         derive(LAB, name="other", pretrained="efficientnet_lite1")
 
 
