@@ -176,7 +176,7 @@ def test_devices_by_name(monkeypatch: pytest.MonkeyPatch, num_gpus: int, name: s
 
 
 @pytest.mark.parametrize(("name", "is_allowed"), [("cpu", True), ("cuda", False)])
-def test_float32_on_a_gpu_is_float32(name, is_allowed, monkeypatch):
+def test_float32_on_a_gpu_is_float32(name: str, is_allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch would let convolutions round to 11 significant bits."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
