@@ -21,6 +21,7 @@ from PIL import Image
 
 from reslab.recipe.recipe import Recipe
 from reslab.runs import Run, pack_weights, read_weights
+from reslab.runs.files import name_place
 
 Command = Callable[..., Any]
 Refuse = Callable[..., str]
@@ -187,8 +188,9 @@ def test_the_next_writer_drops_what_a_killed_one_left(reslab: Command, finished:
     """But not what another one is writing at this moment."""
     with subprocess.Popen([sys.executable, "-c", ""]) as dead:
         pass
-    left = [finished.path / f".report.html.{dead.pid}.part", finished.path / f"figures/.loss.png.{dead.pid}.part"]
-    alive = finished.path / f".report.md.{os.getppid()}.part"
+    here = name_place()
+    left = [finished.path / f"{name}.{here}.{dead.pid}.0.part" for name in (".report.html", "figures/.loss.png")]
+    alive = finished.path / f".report.md.{here}.{os.getppid()}.0.part"
     for path in (*left, alive):
         path.touch()
     assert reslab("report", "small").code == 0

@@ -36,7 +36,7 @@ from reslab.network.onnx_file import AXES, INPUT, Description, OnnxFile, classif
 from reslab.recipe.networks import Module
 from reslab.recipe.recipe import Standardize, derive
 from reslab.records import ClassSets
-from reslab.report.card import write_card
+from reslab.report.card import is_card, write_card
 from reslab.runs import DEMO_FOLDER, Run, read_weights
 from reslab.serving.served import Served
 
@@ -346,6 +346,20 @@ def test_another_runs_weights_are_not_replaced(finished: Run, tmp_path: Path) ->
         export(finished, to=other)
     assert not (other / "model.onnx").exists()
     assert any(file.file == str(finished.path / "model.onnx") for file in export(finished, to=finished.path).files)
+
+
+def test_a_readme_of_somebody_elses_stays(finished: Run, tmp_path: Path) -> None:
+    """That of an earlier export is written anew, also if somebody has added to it."""
+    (tmp_path / "README.md").write_text("# My project\n")
+    with pytest.raises(
+        UserError, match=r"README\.md is not a model card of reslab, and would be replaced by one: choose"
+    ):
+        export(finished, to=tmp_path)
+    assert (tmp_path / "README.md").read_text() == "# My project\n"
+    assert not (tmp_path / "model.onnx").exists()
+    weights = read_weights(finished.path)[1]
+    for card in (write_card(finished, weights=weights, files=()), "---\r\nlibrary_name: reslab\r\nlicense: mit\r\n---"):
+        assert is_card(card.encode())
 
 
 def test_a_network_of_ones_own_that_pytorch_cannot_export_is_named(

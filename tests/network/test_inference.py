@@ -175,6 +175,15 @@ def test_devices_by_name(monkeypatch: pytest.MonkeyPatch, num_gpus: int, name: s
     assert pick_device(name) == torch.device(expected)
 
 
+@pytest.mark.parametrize(("name", "is_allowed"), [("cpu", True), ("cuda", False)])
+def test_float32_on_a_gpu_is_float32(name: str, is_allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch would let convolutions round to 11 significant bits."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    pick_device(name)
+    assert torch.backends.cudnn.allow_tf32 == is_allowed
+
+
 # PyTorch would take cuda:256 for the first and cuda:200 for a GPU before it.
 @pytest.mark.parametrize("name", ["cuda:2", "cuda:200", "cuda:256", "cuda:99999999999999999999"])
 def test_absent_devices_are_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from reslab.errors import Failure
 from reslab.recipe.shipped import RECIPES
 from reslab.runs import Run, pack_weights, write_bytes, write_json
+from reslab.runs.files import name_place
 
 STEPS = ["open", "write", "fsync", "replace"]
 WRITERS = {
@@ -100,8 +102,40 @@ def test_a_missing_folder_is_a_failure_in_one_sentence(tmp_path):
 
 
 def test_half_written_files_of_dead_writers_go_and_those_of_others_stay(tmp_path: Path) -> None:
-    dead, nobody, alive = (tmp_path / f".a.json.{name}.part" for name in ("4194305", "nobody", str(os.getppid())))
-    for path in (dead, nobody, alive):
+    """A process of another host may have the number of one that is dead here; only time tells whether it is gone."""
+    here, elsewhere, day = name_place(), "0123456789ab", 24 * 3600
+    dead, nobody, alive, other, old, older = (
+        tmp_path / f".a.json.{name}.part"
+        for name in (
+            f"{here}.4194305.00",
+            f"{here}.nobody.00",
+            f"{here}.{os.getppid()}.00",
+            f"{elsewhere}.4194305.00",
+            f"{elsewhere}.{os.getppid()}.00",
+            "4194305",  # of an earlier version
+        )
+    )
+    for path in (dead, nobody, alive, other, old, older):
         path.touch()
+    for path in (old, older):
+        os.utime(path, (time.time() - day - 60,) * 2)
     write_json(tmp_path / "a.json", {})
-    assert (dead.exists(), nobody.exists(), alive.exists()) == (False, False, True)
+    assert set(tmp_path.iterdir()) == {tmp_path / "a.json", alive, other}
+
+
+def test_writers_with_the_same_number_on_two_hosts_do_not_share_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = []
+
+    def check(part: Path) -> None:
+        parts.append(part.name)
+        if len(parts) == 1:
+            with monkeypatch.context() as other:
+                other.setattr("reslab.runs.files.name_place", lambda: "0123456789ab")
+                write_bytes(tmp_path / "file", b"theirs", check=check)
+        assert part.exists()
+
+    write_bytes(tmp_path / "file", b"ours", check=check)
+    assert len(set(parts)) == 2
+    assert (tmp_path / "file").read_bytes() == b"ours"

@@ -57,3 +57,42 @@ def test_minutes_are_counted_by_the_measured_time_of_an_update(small_recipe, mon
     for minutes in (float("inf"), float("nan"), 0, -1):
         with pytest.raises(UserError, match=r"--minutes .* must be above 0 and finite"):
             budget.within(recipe, minutes=minutes, images=images, device=CPU)
+
+
+def test_what_is_frozen_late_is_trained_until_then(small_recipe, monkeypatch):
+    """Three quarters of the run take twice as long; half of it has images of a quarter of the pixels."""
+    images = load("digits:1,4,7@40", "train", image_size=8)
+    timed = []
+
+    def time_update(model, *, batch, precision):
+        timed.append(model.stem.weight.requires_grad)
+        return 2.0 if timed[-1] else 1.0
+
+    monkeypatch.setattr(budget, "time_update", time_update)
+    monkeypatch.setattr(budget, "SHARE", 1.0)
+    sizes = (Resize(epoch=0, image_size=4), Resize(epoch=200, image_size=8))
+    recipe = derive(small_recipe, name="a", epochs=400, freeze=(Freeze(parameters="stem", epoch=300),))
+    assert budget.within(recipe, minutes=7, images=images, device=CPU).updates == pytest.approx(420 / 1.75, abs=5)
+    assert timed == [True, False]
+    growing = derive(recipe, name="b", progressive_resizing=sizes)
+    expected = 420 / (0.5 * 2 / 4 + 0.25 * 2 + 0.25 * 1)
+    assert budget.within(growing, minutes=7, images=images, device=CPU).updates == pytest.approx(expected, abs=5)
+
+
+def test_what_leaves_nothing_to_train_is_refused_before_it_is_timed(small_recipe):
+    images = load("digits:1,4,7@40", "train", image_size=8)
+    with pytest.raises(UserError, match="freeze leaves nothing to train"):
+        budget.within(
+            derive(small_recipe, name="a", freeze=(Freeze(parameters="", epoch=1),)),
+            minutes=1,
+            images=images,
+            device=CPU,
+        )
+
+
+def test_timing_leaves_a_programs_own_generator_alone(small_recipe, tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    train(derive(small_recipe, name="one", epochs=1), out=tmp_path / "run", minutes=1)
+    assert torch.equal(torch.rand(1), expected)

@@ -41,6 +41,14 @@ def test_a_strict_run_is_strict_until_it_ends_records_it_and_gives_the_usual_byt
     assert strict.weights_path.read_bytes() == usual.weights_path.read_bytes()
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_choice_of_algorithms_by_timing_ends_with_the_run(monkeypatch: pytest.MonkeyPatch, wanted: bool) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    with strictly(wanted):
+        torch.backends.cudnn.benchmark = True  # as updates on a GPU do
+    assert not torch.backends.cudnn.benchmark
+
+
 def fail(message: str) -> None:
     with strictly(True):
         raise RuntimeError(message)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed.constants import default_pg_timeout
 
 from reslab.data.packing import pack
 from reslab.data.parts import part_of
 from reslab.data.stream import stream_order
-from reslab.errors import UserError
+from reslab.errors import Failure, Stopped, UserError
 from reslab.network.state_dict import StateDict
 from reslab.recipe.networks import FastConv, LeNet
 from reslab.recipe.recipe import (
@@ -32,7 +33,7 @@ from reslab.recipe.recipe import (
 )
 from reslab.runs import Follower, Run, read_weights
 from reslab.training import train
-from reslab.training.distributed import LOST, Team, joined
+from reslab.training.distributed import LOST, PATIENCE, Team, is_lost, joined
 from reslab.training.starting import Given
 
 SECONDS = 120.0  # it takes five; on a starved machine, many times that
@@ -290,30 +291,34 @@ def test_a_folder_that_another_process_works_on_is_refused_once(
 # ---- together to the end
 
 
-@pytest.mark.parametrize("faulty", [0, 1])
+@pytest.mark.parametrize(("size", "faulty"), [(2, 0), (2, 1), (3, 1)])
 def test_a_stop_of_one_process_stops_all_and_the_run_goes_on_to_the_same_bytes(
-    everything: Recipe, together: Together, tmp_path: Path, faulty: int
+    everything: Recipe, together: Together, tmp_path: Path, size: int, faulty: int
 ) -> None:
-    assert together(everything, out="whole", out_of_others="whole") == ["", ""]
-    ends = together(everything, fault="asked", faulty=faulty)
-    assert sorted(end.partition(":")[0] for end in ends) == ["Stopped", "SystemExit"]
+    """Also with three, whose gradients PyTorch would add in an order that changes after the first update."""
+    assert together(everything, size=size, out="whole", out_of_others="whole") == [""] * size
+    ends = together(everything, size=size, fault="asked", faulty=faulty)
+    assert sorted(end.partition(":")[0] for end in ends) == ["Stopped", *["SystemExit"] * (size - 1)]
     assert "updates, all of them saved; resume with reslab train --resume" in min(ends)
-    assert together(everything) == ["", ""]
+    assert together(everything, size=size) == [""] * size
     whole, run = Run.open(tmp_path / "whole"), Run.open(tmp_path / "run")
     assert run.weights_path.read_bytes() == whole.weights_path.read_bytes()
     assert timeless(run) == timeless(whole)
 
 
+@pytest.mark.parametrize("size", [2, 3])
 def test_a_killed_process_ends_the_run_with_a_sentence_and_a_checkpoint(
-    small_recipe: Recipe, together: Together, tmp_path: Path
+    small_recipe: Recipe, together: Together, tmp_path: Path, size: int
 ) -> None:
     """Although it would have saved much later: the state at the start of the epoch is kept for that."""
-    assert together(small_recipe, out="whole", out_of_others="whole") == ["", ""]
-    ends = together(small_recipe, fault="killed", every="100epochs")
+    assert together(small_recipe, size=size, out="whole", out_of_others="whole") == [""] * size
+    ends = together(small_recipe, size=size, fault="killed", every="100epochs")
     run = Run.open(tmp_path / "run")
-    assert ends == [f"Failure: {LOST}; resume with reslab train --resume {run.path}", "nothing"]
+    assert ends[1] == "nothing"
+    assert sorted([ends[0], *ends[2:]])[0].startswith(f"Failure: {LOST}; resume with reslab train --resume {run.path}")
+    assert all(end.startswith("SystemExit") for end in sorted([ends[0], *ends[2:]])[1:])
     assert run.read_checkpoint().state["updates"] == 6
-    assert together(small_recipe) == ["", ""]
+    assert together(small_recipe, size=size) == [""] * size
     assert run.weights_path.read_bytes() == Run(tmp_path / "whole").weights_path.read_bytes()
 
 
@@ -349,10 +354,63 @@ def test_each_process_of_a_host_has_a_gpu_of_its_own_unless_one_is_named(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend: None)
+    monkeypatch.setattr(torch.distributed, "new_group", lambda timeout, backend: timeout)
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
     if given is None:
         with pytest.raises(UserError, match="process 3 of this host, which has 2 GPUs"), joined(torch.device(asked)):
             pass
     else:
         with joined(torch.device(asked)) as team:
-            assert (team.device, team.rank, team.size) == (torch.device(given), 1, 4)
+            assert (team.device, team.rank, team.size, team.waiting) == (torch.device(given), 1, 4, PATIENCE)
+
+
+def test_processes_wait_longer_for_what_the_first_one_does_than_for_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups: list[object] = []
+    waiting: Any = object()
+    monkeypatch.setattr(torch.distributed, "broadcast_object_list", lambda made, device, group: groups.append(group))
+    monkeypatch.setattr(torch.distributed, "barrier", groups.append)
+    team = Team(CPU, 0, 2, waiting)
+    assert (team.from_first(lambda: 1), team.in_turn(lambda: 2)) == (1, 2)
+    assert groups == [waiting] * 2
+    assert PATIENCE / default_pg_timeout > 10
+
+
+# ---- what is said
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"WORLD_SIZE": "4"}, "the environment variable RANK is not set, but WORLD_SIZE is: start several"),
+        ({"WORLD_SIZE": "many"}, "the environment variable WORLD_SIZE is 'many', not a number of processes: start"),
+        ({"WORLD_SIZE": "0"}, "the environment variable WORLD_SIZE is '0', not a number of processes: start"),
+        ({"WORLD_SIZE": "4", "RANK": "0"}, "4 processes of this run do not find each other: .*MASTER_ADDR.*; start"),
+    ],
+)
+def test_an_environment_that_is_not_torchruns_is_said(
+    environment: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises((UserError, Failure), match=said), joined(CPU):
+        pass
+
+
+def test_another_process_is_lost_only_if_pytorch_says_so() -> None:
+    assert is_lost(RuntimeError("[enforce fail at ../gloo/transport/tcp/pair.cc] Connection closed by peer"))
+    assert not is_lost(RuntimeError("shapes do not fit"))
+    assert not is_lost(Stopped("stopped after 3 updates; resume with reslab train --resume runs/gloo"))
+    assert not is_lost(Failure("runs/nccl/log.jsonl cannot be written: Broken pipe"))
+
+
+def test_an_error_of_a_run_alone_is_its_own(
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise RuntimeError("gloo is not the reason")
+
+    monkeypatch.setattr("reslab.training.graphs.update", fail)
+    with pytest.raises(RuntimeError, match="gloo is not the reason"):
+        train(small_recipe, out=tmp_path / "run")

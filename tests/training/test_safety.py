@@ -219,3 +219,24 @@ def test_a_run_whose_time_is_over_before_anything_was_learned_fails(
     monkeypatch.setattr(safety_module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     with pytest.raises(Failure, match="the loss is not finite in epoch 1, batch 2 of 6: lower optimizer"):
         train(flat, out=tmp_path / "run", safety=Safety(until=3))
+
+
+def test_a_run_whose_time_is_over_ends_with_the_epoch_before_a_loss_that_is_not_finite(
+    flat: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its weights get the statistics of a finished network, and are saved as such."""
+    whole = train(derive(flat, name="one", epochs=1), out=tmp_path / "whole")
+    monkeypatch.setattr(loop, "UPDATES_BETWEEN_CHECKS", {"cpu": 4})
+    diverge_at(monkeypatch, rate=1.0, after=PER_EPOCH + 1)
+    ticks = itertools.count()
+    monkeypatch.setattr(safety_module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    run = train(flat, out=tmp_path / "run", safety=Safety(until=PER_EPOCH + 3), silent=False)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "in epoch 2, batch 2 of 6: returning to the start of the epoch, which ends the run" in said
+    assert [epoch.updates for epoch in run.log] == [PER_EPOCH]
+    expected, written = (read_weights(each.path)[0] for each in (whole, run))
+    saved = run.read_checkpoint().tensors
+    for name, value in expected.items():
+        np.testing.assert_array_equal(written[name], value, err_msg=name)
+        if not name.startswith("head."):  # which is calibrated later
+            np.testing.assert_array_equal(saved[f"model.{name}"], value, err_msg=name)

@@ -26,8 +26,9 @@ from reslab.measure.class_sets import fit_class_sets
 from reslab.network.network import Network
 from reslab.network.onnx_file import Description, OnnxFile, Outputs
 from reslab.records import SplitName
-from reslab.report.card import write_card
+from reslab.report.card import is_card, write_card
 from reslab.runs import Run, make_folder, write_bytes
+from reslab.runs.files import read_bytes
 
 __all__ = ["Export", "export"]
 
@@ -188,6 +189,9 @@ def _check_target(target: Path, *, run: Run, int8: bool, fixed_size: bool, opset
             f"{target}: no {target.suffix} file can be written: choose a name that ends in "
             f"{', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}, or a folder without an ending"
         )
+    readme = target / "README.md"
+    if readme.exists() and not is_card(read_bytes(readme)):
+        raise UserError(f"{readme} is not a model card of reslab, and would be replaced by one: choose another folder")
     return True
 
 

@@ -13,13 +13,20 @@ from reslab.report.words import method_words, source_words
 from reslab.runs import Run
 from reslab.words import counted, figure, markdown, markdown_code, percent, yaml
 
+FIRST_LINES = ("---", "library_name: reslab")
+
+
+def is_card(content: bytes) -> bool:
+    """Return whether a README begins as those that reslab writes."""
+    return tuple(content.decode(errors="replace").splitlines()[:2]) == FIRST_LINES
+
 
 def write_card(run: Run, *, weights: Weights, files: Iterable[str]) -> str:
     """Write the card of a finished run in Markdown, with the header that hubs read; metrics if it is evaluated."""
     recipe = run.recipe
     return "\n".join(
         [
-            *("---", *_head(run), "---", ""),
+            *(*FIRST_LINES, *_head(run), "---", ""),
             f"# {markdown(recipe.name)}",
             "",
             _what(recipe, weights),
@@ -79,7 +86,7 @@ def _head(run: Run) -> Iterator[str]:
     recipe = run.recipe
     sources = [part.partition("@")[0].partition(":")[0].strip() for part in recipe.data.split("+")]
     known = [_HUB_DATA[name][0] for name in dict.fromkeys(sources) if name in _HUB_DATA]
-    yield from ("library_name: reslab", "pipeline_tag: image-classification")
+    yield "pipeline_tag: image-classification"
     yield from ("tags:", "- image-classification", "- pytorch", f"- {yaml(recipe.model.kind)}")
     if known:
         yield from ("datasets:", *(f"- {name}" for name in known))

@@ -2,10 +2,15 @@
 
 import csv
 import errno
+import functools
 import glob
+import hashlib
 import io
 import json
 import os
+import platform
+import secrets
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from itertools import takewhile
@@ -25,6 +30,7 @@ from reslab.records import SCHEMA_VERSION
 from reslab.runs.compact import expand
 from reslab.words import printable
 
+SECONDS_TO_WRITE: Final = 24 * 3600  # after which the writer of a partial file on another host must be gone
 LARGEST: Final = 4 * 2**30  # bytes of weights that are read or downloaded
 Arrays = Mapping[str, NDArray[Any]]
 RecordT = TypeVar("RecordT", bound=Part)
@@ -45,7 +51,7 @@ def write_bytes(path: Path, content: bytes, *, check: Callable[[Path], None] | N
     """
     if not path.name:  # as of "." and "/"
         raise Failure(f"{path} cannot be written: it is a folder")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{name_place()}.{os.getpid()}.{secrets.token_hex(4)}.part")
 
     def write() -> None:
         _drop_parts(path)
@@ -96,11 +102,29 @@ def make_folder(path: Path) -> None:
 
 
 def _drop_parts(path: Path) -> None:
-    """Remove partial files left by killed writers of a file."""
+    """Remove partial files left by killed writers of a file, who may have been on another host."""
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        if not _is_running(part.name.split(".")[-2]):
-            with suppress(OSError):  # Windows refuses if it is open elsewhere
+        with suppress(OSError):  # it is gone already, or Windows refuses since it is open elsewhere
+            if _is_left(part):
                 part.unlink()
+
+
+def _is_left(part: Path) -> bool:
+    """Return whether the writer of a partial file is gone, as far as can be told from here."""
+    *_, place, process, _token, _ending = part.name.split(".")
+    if place == name_place():
+        return not _is_running(process)
+    return time.time() - part.stat().st_mtime > SECONDS_TO_WRITE
+
+
+@functools.cache
+def name_place() -> str:
+    """Name this host, or the container on it, within which processes have numbers of their own."""
+    try:
+        numbers = os.readlink("/proc/self/ns/pid")
+    except OSError:  # there are no containers
+        numbers = ""
+    return hashlib.sha256(f"{platform.node()} {numbers}".encode()).hexdigest()[:12]
 
 
 def _is_running(process: str) -> bool:

@@ -15,7 +15,8 @@ from reslab.machine.precision import pick_precision
 from reslab.machine.timing import time_update
 from reslab.network.inference import place_on
 from reslab.recipe.recipe import Recipe, Standardize, Steps, derive
-from reslab.training.freezing import freeze
+from reslab.training.determinism import own_generator
+from reslab.training.freezing import check_freezing, freeze
 from reslab.training.statistics import check_norms
 from reslab.words import counted
 
@@ -45,7 +46,8 @@ def within(
     batches = Batches(images, recipe=recipe, by=by, seed=0, device=device)
     per_epoch = len(batches)
     total = recipe.count_updates(per_epoch)
-    seconds = _time(recipe, batches, images=images, device=device, precision=precision)
+    with own_generator(device):  # the network timed draws its weights
+        seconds = _time(recipe, batches, images=images, device=device, precision=precision)
     affordable = int(SHARE * 60 * minutes / seconds)
     if affordable >= total:
         return recipe
@@ -70,16 +72,25 @@ def shorten(recipe: Recipe, *, updates: int, per_epoch: int, total: int) -> Reci
 
 
 def _time(recipe: Recipe, batches: Batches, *, images: ImageSet, device: torch.device, precision: str) -> float:
-    """Measure the seconds per update including batch preparation, as a mean over the image sizes of a run."""
-    epoch, channels = recipe.epochs - 1, images.images.shape[1]
-    began, prepared = time.perf_counter(), list(itertools.islice(batches.epoch(epoch), PREPARED))
+    """Measure the seconds per update including batch preparation, as a mean over the epochs of a run.
+
+    An update is timed anew for each set of frozen parameters, and scaled to the image size of each epoch.
+    Raises: UserError if the recipe freezes everything or unknown parameters.
+    """
+    last, channels = recipe.epochs - 1, images.images.shape[1]
+    began, prepared = time.perf_counter(), list(itertools.islice(batches.epoch(last), PREPARED))
     preparing = (time.perf_counter() - began) / len(prepared)
     model = place_on(models.build(recipe.model, num_classes=len(images.classes), channels=channels), device)
     check_norms(model, recipe, fewest_images=min(batches.sizes))
-    freeze(model, recipe.freeze, epoch=epoch)
-    side = recipe.image_size_at(epoch)
+    check_freezing(model, recipe.freeze, epochs=recipe.epochs)
+    side = recipe.image_size_at(last)
     size = min(recipe.micro_batch_size or max(batches.sizes), max(batches.sizes))
     chunks = max(batches.sizes) / size
     multiplied = pick_precision(precision, device=device)
-    updating = chunks * time_update(model, batch=(size, channels, side, side), precision=multiplied)
-    return (preparing + updating) * recipe.share_of_pixels * (recipe.image_size / side) ** 2
+    updating, total = 0.0, 0.0
+    for epoch in range(recipe.epochs):
+        if epoch == 0 or epoch in {each.epoch for each in recipe.freeze}:
+            freeze(model, recipe.freeze, epoch=epoch)
+            updating = chunks * time_update(model, batch=(size, channels, side, side), precision=multiplied)
+        total += (preparing + updating) * (recipe.image_size_at(epoch) / side) ** 2
+    return total / recipe.epochs

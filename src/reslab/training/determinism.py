@@ -25,23 +25,23 @@ def own_generator(device: torch.device) -> Iterator[None]:
 def strictly(wanted: bool) -> Iterator[None]:
     """If `wanted`, restrict PyTorch to bitwise reproducible algorithms within the block.
 
+    In any case, a choice of algorithms by timing ends with the block.
     Raises: UserError if the device has none for an operation.
     """
-    if not wanted:
-        yield
-        return
-    os.environ.setdefault(*WORKSPACE)
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False  # it would choose algorithms by timing
+    if wanted:
+        os.environ.setdefault(*WORKSPACE)
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False  # it would choose algorithms by timing
     try:
         yield
     except RuntimeError as error:
-        if NO_ALGORITHM not in str(error):
+        if not wanted or NO_ALGORITHM not in str(error):
             raise
         raise UserError(f"--deterministic is not possible here: {str(error).split(',')[0]}; omit it") from None
     finally:
-        torch.use_deterministic_algorithms(before[0])
+        if wanted:
+            torch.use_deterministic_algorithms(before[0])
         torch.backends.cudnn.benchmark = before[1]
 
 

@@ -11,12 +11,14 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional  # before a group exists, which its defaults would keep alive
 from torch import Tensor, nn
+from torch.distributed import GradBucket  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
 from reslab.data.batches import seeded
@@ -28,6 +30,8 @@ from reslab.recipe.recipe import Standardize
 Result = TypeVar("Result")
 LOST = "another process of this run has ended or cannot be reached"
 SIGNS = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "broken pipe")
+PATIENCE = timedelta(days=2)  # of those who wait while others download, validate or save
+START = "start several processes with torchrun, or unset WORLD_SIZE to train with one"
 SAID = "reslab/said"  # the process that increments this to 1 reports for all why the run ends
 
 
@@ -44,13 +48,14 @@ class Share(NamedTuple):
         return list(zip(torch.split(self.images, sizes), torch.split(self.labels, sizes), strict=True))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Team:
     """The processes of one run, as seen by one of them; a single process needs no communication."""
 
     device: torch.device
     rank: int = 0
     size: int = 1
+    waiting: dist.ProcessGroup | None = None  # a group for waits that may be long
 
     @property
     def is_first(self) -> bool:
@@ -89,14 +94,15 @@ class Team:
         if self.size == 1:
             return make()
         made = [make() if self.is_first else None]
-        dist.broadcast_object_list(made, device=torch.device("cpu"))
+        dist.broadcast_object_list(made, device=torch.device("cpu"), group=self.waiting)
         return made[0]  # type: ignore[return-value]
 
     def in_turn(self, read: Callable[[], Result]) -> Result:
         """Let the first process of each host read before the others, so that they find what it has downloaded."""
         is_early = os.environ.get("LOCAL_RANK", "0") == "0"
         result = read() if is_early else None
-        self.any()
+        if self.size > 1:
+            dist.barrier(self.waiting)
         return read() if result is None else result
 
     def wrap(self, model: nn.Module) -> nn.Module:
@@ -107,12 +113,31 @@ class Team:
         wrapped = DistributedDataParallel(model, device_ids=here)
         # Batch norm's statistics are those of each process's part; those of the first process are saved.
         wrapped.broadcast_buffers = False
+        if self.size > 2 and (here is None or torch.are_deterministic_algorithms_enabled()):
+            wrapped.register_comm_hook(None, _add_in_order)
         return wrapped
 
     def reseed(self, seed: int, update: int) -> None:
         """Make dropout differ between processes; the first one's generator is saved in checkpoints."""
         if self.rank:
             torch.manual_seed(seeded(seed, "rank", self.rank, update).initial_seed())
+
+
+def _add_in_order(_: object, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+    """Average gradients (P,), adding those of the processes in the order of their ranks.
+
+    PyTorch's all-reduce adds three or more in an order that depends on their place in the bucket. After its first
+    update, DistributedDataParallel changes the places, so a resumed run would round differently.
+    """
+    own = bucket.buffer()
+    parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+
+    def add(done: torch.futures.Future[object]) -> Tensor:
+        done.value()  # raises an error if a process is lost
+        return sum(parts[1:], parts[0]) / len(parts)
+
+    gathered: torch.futures.Future[object] = dist.all_gather(parts, own, async_op=True).get_future()
+    return gathered.then(add)
 
 
 @contextmanager
@@ -122,15 +147,20 @@ def joined(device: torch.device) -> Iterator[Team]:
     An error ends every process; one of them reports it, the others end silently.
     Raises: UserError if a host has too few GPUs; Failure if another process has ended.
     """
-    size = int(os.environ.get("WORLD_SIZE", 1))
+    size = _read_number("WORLD_SIZE", default=1)
     if size == 1:
         yield Team(device)
         return
+    rank = _read_number("RANK")
     device = _own(device)
-    shared = device.type == "cuda" and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > torch.cuda.device_count()
-    dist.init_process_group("cpu:gloo,cuda:gloo" if shared or device.type == "cpu" else "cpu:gloo,cuda:nccl")
+    shared = device.type == "cuda" and _read_number("LOCAL_WORLD_SIZE", default=1) > torch.cuda.device_count()
     try:
-        yield Team(device, int(os.environ["RANK"]), size)
+        dist.init_process_group("cpu:gloo,cuda:gloo" if shared or device.type == "cpu" else "cpu:gloo,cuda:nccl")
+        team = Team(device, rank, size, dist.new_group(timeout=PATIENCE, backend="gloo"))
+    except (ValueError, dist.DistError) as error:
+        raise Failure(f"the {size} processes of this run do not find each other: {error}; {START}") from None
+    try:
+        yield team
     except (UserError, Failure, RuntimeError, OSError) as error:
         reason: Exception = error
         if is_lost(error):
@@ -139,12 +169,22 @@ def joined(device: torch.device) -> Iterator[Team]:
         if not _speaks():
             raise SystemExit(2 if isinstance(reason, UserError) else 1) from None
         raise reason from None
+    team.waiting = None  # a group that is referred to keeps its threads, which could abort the process at its end
     dist.destroy_process_group()
 
 
+def _read_number(name: str, *, default: int | None = None) -> int:
+    """Read one of the environment variables that torchrun sets. Raises: UserError if it is not a number."""
+    given = os.environ.get(name, "" if default is None else str(default))
+    if not given.isdecimal() or (name == "WORLD_SIZE" and int(given) == 0):
+        is_given = f"{given!r}, not a number of processes" if given else "not set, but WORLD_SIZE is"
+        raise UserError(f"the environment variable {name} is {is_given}: {START}")
+    return int(given)
+
+
 def is_lost(error: BaseException) -> bool:
-    """Return whether an error means that another process is gone."""
-    told = isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in SIGNS)
+    """Return whether an error of PyTorch's means that another process is gone."""
+    told = type(error) is RuntimeError and any(sign in str(error).lower() for sign in SIGNS)
     return told or isinstance(error, dist.DistError)
 
 
@@ -152,7 +192,7 @@ def _own(device: torch.device) -> torch.device:
     """Assign each process of a host its own GPU, unless a GPU is named; then all share it."""
     if device.type != "cuda" or device.index is not None:
         return device
-    place = int(os.environ.get("LOCAL_RANK", 0))
+    place = _read_number("LOCAL_RANK", default=0)
     if place >= torch.cuda.device_count():
         raise UserError(
             f"torchrun has started process {place + 1} of this host, which has {torch.cuda.device_count()} GPUs: "

@@ -269,7 +269,7 @@ class Trainer:
         try:
             yield
         except RuntimeError as error:
-            if not is_lost(error):
+            if self.team.size == 1 or not is_lost(error):
                 raise
             newest = self._newest_before(self.state.updates)
             if newest is self.epoch_start:
@@ -386,13 +386,17 @@ class Trainer:
                 f"{error}{again}: lower optimizer.peak_lr (now {self.recipe.optimizer.peak_lr:g}); "
                 f"{self.run.path} keeps {kept}"
             ) from None
-        self.display.say(f"{error}: returning to the start of the epoch, from there on at {LOWERED:g} times the rate")
+        then = "which ends the run" if self.is_late else f"from there on at {LOWERED:g} times the rate"
+        self.display.say(f"{error}: returning to the start of the epoch, {then}")
         for parameter in self.trained:  # some may have been frozen in the meantime
             parameter.requires_grad_(True)
         restore(self.state, self.team.from_first(lambda: self._newest_before(begin)))
         self.state.lowered_from = begin
         self.update = self._make_updater()
         self.run.cut_log(self.state.epochs)
+        if self.is_late:  # these weights are the last
+            self.team.from_first(self._settle)
+            self._save()
 
     def _newest_before(self, begin: int) -> Checkpoint:
         known = [*self.run.read_checkpoints(), self.epoch_start]
