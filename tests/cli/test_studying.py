@@ -95,7 +95,7 @@ def test_a_report_prints_both_tables_and_gives_their_numbers_as_json(reslab: Com
     out = reslab("study", "report", "mine.json").out
     assert "elu minus all" in out
     assert "not decided: one seed has no interval" in out
-    assert "not comparable: their classes differ" in out
+    assert "not compared: their classes differ" in out
     assert "digits:1,4@40 (" in out
     found = json.loads(reslab("study", "report", "mine.json", "--json").out)
     assert [row["data"] for row in found["rows"]] == ["digits:1,4,7@40", "digits:1,4@40", "digits:1,4,7@40"]
