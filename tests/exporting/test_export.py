@@ -281,10 +281,7 @@ def test_sets_of_int8_are_those_of_its_own_answers(finished: Run, exported: Path
     assert small.read_class_sets() is not None
 
 
-def test_int8_without_held_out_images_promises_no_sets(
-    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(exporting, "NUM_CALIBRATED", 60)
+def test_int8_without_held_out_images_promises_no_sets(finished: Run, tmp_path: Path) -> None:
     finished.write_recipe(derive(finished.recipe, name="all", validation=0))
     export(finished, to=tmp_path / "model.onnx", int8=True)
     exact, small = (OnnxFile(tmp_path / name).read_class_sets() for name in ("model.onnx", "model-int8.onnx"))
@@ -292,10 +289,11 @@ def test_int8_without_held_out_images_promises_no_sets(
     assert small is None
 
 
-def test_int8_needs_images_to_measure_on(finished: Run, tmp_path: Path) -> None:
+def test_half_of_a_few_training_images_calibrate_int8_and_the_others_measure_it(finished: Run) -> None:
     finished.write_recipe(derive(finished.recipe, name="few", validation=0))
-    with pytest.raises(UserError, match="too few training images to calibrate and measure int8 with"):
-        export(finished, to=tmp_path / "model.onnx", int8=True)
+    num = NUM_TRAINING + NUM_VALIDATION
+    calibration, measured = exporting._read_int8_images(finished, None, False)
+    assert (len(calibration), len(measured.labels), measured.split) == (num // 2, num // 2, "train")
 
 
 def test_int8_is_measured_on_images_of_all_classes(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,7 +131,7 @@ def recipes(
     Train an edited recipe by its file name. The minutes were measured on the processors named in results/; --measure
     estimates those of this machine from a few timed updates.
     """
-    from reslab.cli.show import echo, echo_sentences, print_json, print_table
+    from reslab.cli.show import echo_sentences, print_json, print_table
     from reslab.recipe.shipped import RECIPES, find_recipe
     from reslab.recipe.shipped.measured import MEASURED
     from reslab.words import listing, percent
@@ -168,7 +168,7 @@ def recipes(
         them = "its number of images is" if len(unknown) == 1 else "their numbers of images are"
         echo_sentences(f"Not estimated: {listing(unknown)}, since {them} not known.")
     if not measure:
-        echo("reslab recipes --measure, or reslab recipes NAME --measure, estimates the minutes on this machine.")
+        echo_sentences("reslab recipes [NAME] --measure estimates the minutes on this machine.")
 
 
 def _estimate_minutes(recipes: "Iterable[Recipe]") -> dict[str, float]:

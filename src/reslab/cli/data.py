@@ -154,7 +154,7 @@ def _conclude(report: "Report") -> str:
     if report.refused:
         return "Repair what is broken."
     if report.broken.count:
-        return "Repair or remove broken pictures, or leave them out with --skip-damaged."
+        return "Repair or remove broken pictures, or leave them out with fit, train or extend --skip-damaged."
     return "Nothing is broken."
 
 
@@ -171,7 +171,7 @@ def plan(
     json: Json = False,
 ) -> None:
     """Estimate how accurate a classifier would be with more pictures, and which ones to label first."""
-    from reslab.cli.show import echo, print_json, print_table, to_plain
+    from reslab.cli.show import echo, echo_sentences, print_json, print_table, to_plain
     from reslab.fitting.planning import plan as plan_data
     from reslab.runs.files import to_csv, write_bytes
     from reslab.words import counted, interval, percent
@@ -198,7 +198,7 @@ def plan(
         ],
     )
     for sentence in found.sentences:
-        echo(sentence)
+        echo_sentences(sentence)
     if found.order:
         known = f" ({found.num_labelled:,} labelled already)" if found.num_labelled else ""
         echo(f"Label first, of {counted(found.num_unlabelled, 'picture')}{known}:")

@@ -28,6 +28,7 @@ from reslab.cli.options import (
 from reslab.cli.show import (
     describe_pair,
     echo,
+    echo_sentences,
     print_elsewhere,
     print_evaluation,
     print_finished,
@@ -366,5 +367,5 @@ def compare(
         ],
     )
     for pair in found.pairs:
-        echo(describe_pair(pair))
+        echo_sentences(describe_pair(pair))
     echo(f"Learning curves: {chart}")

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +53,10 @@ def echo(line: str, *, err: bool = False) -> None:
     print(printable(line), file=sys.stderr if err else sys.stdout, flush=True)
 
 
-def echo_sentences(text: str) -> None:
-    """Print sentences, wrapped between words if the output is a terminal."""
-    _console().print(printable(text))
+def echo_sentences(text: str, *, indent: int = 0) -> None:
+    """Print a paragraph, on a terminal wrapped between words; further lines begin with `indent` blanks."""
+    width, later = _console().width, " " * indent
+    echo(textwrap.fill(text, width, subsequent_indent=later, break_long_words=False, break_on_hyphens=False))
 
 
 def _console() -> "Console":
@@ -93,7 +95,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     header, *body = [[row[place] for place in kept] for row in ([printable(name) for name in columns], *whole)]
     widths, fewest = [], []
     for place, cells in enumerate(zip(header, *body, strict=True)):
-        words = cells if place == 0 else BREAK.split(" ".join(cells))  # row names stay on one line
+        # Row names stay on one line.
+        words = cells if place == 0 else [word for cell in cells for word in BREAK.split(cell)]
         widths.append(max(map(cell_len, cells)))
         fewest.append(max(map(cell_len, words), default=0))
     room = console.width - GAP * (len(widths) - 1)
@@ -152,17 +155,17 @@ def print_elsewhere(found: "OtherData") -> None:
     )
     if found.num_learned:
         of = f"{found.num_learned:,} of the {figures.num_images:,} images"
-        echo(f"{of} are those that the network was made from, so these figures are too good")
+        echo_sentences(f"{of} are those that the network was made from, so these figures are too good")
     if found.absent:
-        echo(f"No images of {counted(len(found.absent), 'class')}: {listing(list(found.absent))}")
+        echo_sentences(f"No images of {counted(len(found.absent), 'class')}: {listing(list(found.absent))}")
     if found.own is None or found.change is None:
-        echo("Not compared: the run's own test split has not been evaluated on these classes")
+        echo_sentences("Not compared: the run's own test split has not been evaluated on these classes")
         return
     how = f"paired, {found.num_paired:,} images" if found.num_paired else "not paired"
     of = ", these classes" if found.absent else ""
     chance = ", which may be chance" if found.change.value and found.change.low <= 0 <= found.change.high else ""
     change = f"change {figure(found.change, unit='points')} ({how}){chance}"
-    echo(f"Own test split{of}: accuracy {figure(found.own)}; {change}")
+    echo_sentences(f"Own test split{of}: accuracy {figure(found.own)}; {change}")
 
 
 def print_evaluation(evaluation: "Evaluation") -> None:
@@ -200,7 +203,7 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     test = evaluation.splits.get("test")
     if evaluation.calibration is not None:
         doubt = calibration_doubt(test) if test else None
-        echo_sentences(f"Probabilities are {evaluation.calibration.words}" + (f". {doubt}" if doubt else ""))
+        echo_sentences(f"Probabilities are {evaluation.calibration.words}." + (f" {doubt}" if doubt else ""))
     if test and (note := few_images(test)):
         echo_sentences(note)
     if (promises := promise_table(evaluation)) is not None:

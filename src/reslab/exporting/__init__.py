@@ -214,15 +214,15 @@ def _read_int8_images(run: Run, data_dir: Path | None, allow_remote: bool) -> tu
     """Return images for calibration, and others to measure on: validation images if the recipe held some out."""
     train = read_split_of(run, "train", data_dir=data_dir, allow_remote=allow_remote)
     order = torch.randperm(len(train.labels), generator=seeded(0, "calibrate"))
+    num_calibrated = NUM_CALIBRATED
     if run.recipe.validation:
         measured = read_split_of(run, "validation", data_dir=data_dir, allow_remote=allow_remote)
     else:
-        measured = train.subset(order[NUM_CALIBRATED:])
-    if not len(measured.labels):
-        raise UserError(f"{run.recipe.data} has too few training images to calibrate and measure int8 with")
+        num_calibrated = min(NUM_CALIBRATED, len(order) // 2)
+        measured = train.subset(order[num_calibrated:])
     # Drawn, since pictures in folders come class by class.
     drawn = torch.randperm(len(measured.labels), generator=seeded(0, "measure"))[:NUM_MEASURED]
-    return train.images[order[:NUM_CALIBRATED]].numpy(), measured.subset(drawn)
+    return train.images[order[:num_calibrated]].numpy(), measured.subset(drawn)
 
 
 # ---- files

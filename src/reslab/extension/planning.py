@@ -146,7 +146,9 @@ def _check_new(run: Run, old: str, data: str) -> None:
 
 def _check_wish(run: Run, weights: Weights, wish: Wish, *, method: Method, remembers: bool) -> None:
     if wish.prior not in PRIORS and not (wish.prior.isdecimal() and int(wish.prior)):
-        raise UserError(f"--prior {wish.prior}: choose from {', '.join(PRIORS)}, or write a whole number, such as 10")
+        raise UserError(
+            f"--prior {wish.prior}: choose from {', '.join(PRIORS)}, or write a whole number above 0, such as 10"
+        )
     if wish.prior == "used" and wish.old_data == "none":
         raise UserError("--prior used goes by the old images used, and --old-data none uses none: omit --prior")
     if wish.prior != "base" and wish.old_data == "none" and not remembers:

@@ -113,7 +113,7 @@ def _results(run: Run, known: list[str]) -> Iterator[str]:
 def _facts(recipe: Recipe, weights: Weights) -> list[str]:
     kinds = {1: say("grey"), 3: "RGB"}
     images = say(
-        "{kind}, {side}x{side} pixels, 0 to 255; standardisation is inside",
+        "{kind}, {side}x{side} pixels, 0 to 255; standardization is inside",
         kind=kinds.get(weights.channels, say("{number}-channel", number=weights.channels)),
         side=weights.image_size,
     )
