@@ -138,7 +138,9 @@ def paint(folder: Path, counts: dict[str, int], *, mode: str = "RGB") -> Path:
 
 def test_a_class_that_a_folder_brings_a_second_time_is_named(official: Path) -> None:
     pictures = paint(official / "pictures", {"cat": 2, "unicorn": 2})
-    with pytest.raises(UserError, match=r"the class 'cat' is in .* twice: .* rename one, or say .* the same \(merge\)"):
+    with pytest.raises(
+        UserError, match=r"the class 'cat' is in .* twice: .* rename one, or say .* the same \(extend --merge"
+    ):
         load(f"cifar10+folder:{pictures}", "train", data_dir=official)
     assert load(f"cifar10:dog+folder:{pictures}", "train", data_dir=official).counts() == [10, 1, 1]
 

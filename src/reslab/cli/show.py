@@ -56,7 +56,8 @@ def echo(line: str, *, err: bool = False) -> None:
 def echo_sentences(text: str, *, indent: int = 0) -> None:
     """Print a paragraph, on a terminal wrapped between words; further lines begin with `indent` blanks."""
     width, later = _console().width, " " * indent
-    echo(textwrap.fill(text, width, subsequent_indent=later, break_long_words=False, break_on_hyphens=False))
+    for line in textwrap.wrap(text, width, subsequent_indent=later, break_long_words=False, break_on_hyphens=False):
+        echo(line)
 
 
 def _console() -> "Console":

@@ -443,7 +443,7 @@ def _check_names(parts: Sequence[Labelled], expression: str, merge: bool) -> Non
         if name in seen and not merge:
             raise UserError(
                 f"the class {name!r} is in {expression!r} twice: take each class once, rename one, or say that they "
-                "are the same (--merge)"
+                "are the same (extend --merge, or --set merge=true)"
             )
         seen.add(name)
 
