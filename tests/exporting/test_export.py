@@ -289,6 +289,16 @@ def test_int8_without_held_out_images_promises_no_sets(finished: Run, tmp_path: 
     assert small is None
 
 
+def test_int8_is_not_measured_on_held_out_images_that_starting_weights_have_learned(
+    finished: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "leave_out_seen", lambda held_out, run: held_out.subset(np.arange(4)))
+    assert len(exporting._read_int8_images(finished, None, False)[1].labels) == 4
+    monkeypatch.setattr(exporting, "leave_out_seen", lambda held_out, run: None)
+    _, measured = exporting._read_int8_images(finished, None, False)
+    assert (measured.split, len(measured.labels)) == ("train", NUM_TRAINING - NUM_TRAINING // 2)
+
+
 def test_half_of_a_few_training_images_calibrate_int8_and_the_others_measure_it(finished: Run) -> None:
     finished.write_recipe(derive(finished.recipe, name="few", validation=0))
     num = NUM_TRAINING + NUM_VALIDATION

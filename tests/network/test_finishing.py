@@ -63,6 +63,9 @@ def test_expected_frequencies_weight_whatever_is_promised(digits, held_out, on_f
     assert same.metadata == plain.metadata
     assert skewed.metadata.class_sets != plain.metadata.class_sets
     assert torch.equal(same.familiarity.weights, torch.ones(len(held_out.labels)))
+    tensors = skewed.familiarity.to_tensors()
+    again = read_familiarity(tensors, num_features=tensors[FAMILIARITY + "axes"].shape[0], image=(1, 8), path=Path("w"))
+    assert torch.equal(again.weights, skewed.familiarity.weights)  # to the last bit
     first = skewed.familiarity.weights[held_out.labels == 0]
     assert float(first.min()) == pytest.approx(2.4, rel=0.1)  # 0.8 of a third
 

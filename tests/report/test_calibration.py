@@ -72,11 +72,11 @@ def test_many_images_may_leave_a_difference_undecided_too():
     assert calibration_doubt(figures).startswith("With 150 test images, the difference in calibration error may be")
 
 
-def test_an_evaluation_without_the_paired_change_is_not_doubted():
+def test_an_older_evaluation_without_the_paired_change_is_doubted_sooner():
     older = {"expected_calibration_error_change": None, "log_loss_change": None}
-    figures = measured(12, wrong=1, temperature=2, certainty=0.9)
-    assert calibration_doubt(figures)
-    assert calibration_doubt(figures.model_copy(update=older)) is None
+    figures = measured(2000, wrong=300, temperature=1.05, certainty=0.9)
+    assert calibration_doubt(figures) is None
+    assert calibration_doubt(figures.model_copy(update=older))
 
 
 def test_log_loss_may_decide_what_the_calibration_error_cannot():

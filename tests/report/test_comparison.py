@@ -12,7 +12,7 @@ from reslab.errors import UserError
 from reslab.evaluation.score import score
 from reslab.measure.metrics import McNemar
 from reslab.recipe.networks import EfficientNetLite, Fusion, Plain, PreActResNet
-from reslab.recipe.recipe import Extension, Linear, Recipe, Sgd, Standardize
+from reslab.recipe.recipe import Extension, Linear, Recipe, Sgd, Standardize, StartingWeights, derive
 from reslab.records import DataSet, Environment, Epoch, Weights
 from reslab.report.beside import put_beside
 from reslab.report.comparison import REMEDY, compare
@@ -184,6 +184,20 @@ def test_equal_labels_do_not_make_equal_images(tmp_path):
     assert a_other.reason == f"the test images of folder:pets and folder:toys differ {prints}; {REMEDY}"
     assert a_later.reason == f"the test images of folder:pets differ (fingerprints f00… and deaddddddddd…); {REMEDY}"
     assert a_copy.reason is a_larger.reason is None
+
+
+@pytest.mark.parametrize(("second", "is_compared"), [("a" * 64, True), ("b" * 64, False)])
+def test_images_left_out_for_other_starting_weights_are_other_images(tmp_path, second, is_compared):
+    """Equally many of the same split were measured, but which ones depends on what the weights had learned."""
+    runs = [make_run(tmp_path / name) for name in ("one", "two")]
+    for run, digest in zip(runs, ("a" * 64, second), strict=True):
+        run.write_recipe(derive(run.recipe, name="on", start=StartingWeights(file="base", sha256=digest)))
+        (used,) = run.environment.data
+        whole = used.model_copy(update={"num_images": used.num_images + 5})
+        run.write_environment(run.environment.model_copy(update={"data": (whole,)}))
+    (pair,) = compare(runs).pairs
+    assert (pair.mcnemar is not None) == is_compared
+    assert is_compared or "fingerprints aaaaaaaaaaaa… and bbbbbbbbbbbb…" in str(pair.reason)
 
 
 def test_a_folder_that_was_read_larger_must_hold_the_same_files(tmp_path):

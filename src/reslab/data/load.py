@@ -144,7 +144,8 @@ def load_validation(
     images. A source with a limit of 0 has none.
     Raises: as `load` does.
     """
-    with_some = _find_validation(expression, data_dir)
+    # Pictures before arrays, since fingerprints of earlier runs depend on it.
+    with_some = sorted(_find_validation(expression, data_dir), key=lambda term: term.source == "npz")
     parts = [_read_term(term, "validation", data_dir, form, skip_damaged) for term in with_some]
     if not any(len(part.labels) for part in parts):
         return None

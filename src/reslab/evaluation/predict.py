@@ -92,7 +92,9 @@ def _find_copies(run: Run, test: ImageSet, *, data_dir: Path | None, allow_remot
         train = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)
         test = read_split(recipe, "test", data_dir=data_dir, allow_remote=allow_remote)
     found = find_copies(train, test)
-    return found and Copies(np.union1d(found.indices, learned_before))
+    if found is None:
+        return Copies(learned_before) if len(learned_before) else None
+    return Copies(np.union1d(found.indices, learned_before))
 
 
 def _were_learned_before(run: Run, test: ImageSet) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ from reslab.data.pictures import check_taken
 from reslab.data.progress import waiting
 from reslab.data.recipe_data import read_split_of
 from reslab.errors import Failure, UserError
-from reslab.evaluation.onnx import race
+from reslab.evaluation.onnx import BATCH, race
 from reslab.exporting.deployed import naming_foreign, run_reference, trace
 from reslab.exporting.formats import Predict, open_pt2, to_onnx, to_pt2
 from reslab.exporting.page import round_weights, to_page
@@ -29,6 +29,7 @@ from reslab.records import SplitName
 from reslab.report.card import is_card, write_card
 from reslab.runs import Run, make_folder, write_bytes
 from reslab.runs.files import read_bytes
+from reslab.training.seen import leave_out_seen
 
 __all__ = ["Export", "export"]
 
@@ -211,15 +212,20 @@ def _find_images(
 
 
 def _read_int8_images(run: Run, data_dir: Path | None, allow_remote: bool) -> tuple[NDArray[np.uint8], ImageSet]:
-    """Return images for calibration, and others to measure on: validation images if the recipe held some out."""
+    """Return images for calibration, and others to measure on: validation images that the network has not learned from.
+
+    Without any, those are training images, too. Raises: UserError if there is a single one.
+    """
     train = read_split_of(run, "train", data_dir=data_dir, allow_remote=allow_remote)
     order = torch.randperm(len(train.labels), generator=seeded(0, "calibrate"))
-    num_calibrated = NUM_CALIBRATED
+    num_calibrated, measured = NUM_CALIBRATED, None
     if run.recipe.validation:
-        measured = read_split_of(run, "validation", data_dir=data_dir, allow_remote=allow_remote)
-    else:
+        measured = leave_out_seen(read_split_of(run, "validation", data_dir=data_dir, allow_remote=allow_remote), run)
+    if measured is None:
         num_calibrated = min(NUM_CALIBRATED, len(order) // 2)
         measured = train.subset(order[num_calibrated:])
+    if not num_calibrated:
+        raise UserError(f"{run.recipe.data} has one training image: to calibrate and measure int8 takes two")
     # Drawn, since pictures in folders come class by class.
     drawn = torch.randperm(len(measured.labels), generator=seeded(0, "measure"))[:NUM_MEASURED]
     return train.images[order[:num_calibrated]].numpy(), measured.subset(drawn)
@@ -302,19 +308,21 @@ def _write_int8(
     content = quantize(path.read_bytes(), images=calibration, known=known)
     write_bytes(beside, content)
     if promises and measured.split == "validation":
-        sets = fit_class_sets(
-            OnnxFile(beside).predict(measured.images[:].numpy()).probabilities, measured.labels.numpy()
-        )
+        small = OnnxFile(beside)
+        starts = range(0, len(measured.labels), BATCH)
+        batches = (measured.images[start : start + BATCH].numpy() for start in starts)
+        probabilities = np.concatenate([small.predict(batch).probabilities for batch in batches])
+        sets = fit_class_sets(probabilities, measured.labels.numpy())
         content = describe_anew(content, known=known._replace(class_sets=sets.model_dump_json() if sets else None))
         write_bytes(beside, content)
     opened = [OnnxFile(each, threads=torch.get_num_threads()) for each in (path, beside)]
-    exact, small = race([each.predict_logits for each in opened], measured)
+    exact, quantized = race([each.predict_logits for each in opened], measured)
     return Written(str(beside), len(content)), Cost(
         split=measured.split,
         num_images=len(measured.labels),
-        accuracy=float(small.right.mean()),
+        accuracy=float(quantized.right.mean()),
         accuracy_float=float(exact.right.mean()),
-        images_per_second=small.images_per_second,
+        images_per_second=quantized.images_per_second,
         images_per_second_float=exact.images_per_second,
     )
 

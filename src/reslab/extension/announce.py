@@ -40,16 +40,13 @@ def describe_classes(images: ImageSet, *, num_old: int, num_remembered: int = 0)
 
 
 def describe_overlaps(images: ImageSet, *, num_old: int) -> str | None:
-    """Describe which training images occur in both old and new classes.
-
-    None if either has no images, or they are too many to compare.
-    """
+    """Describe which training images occur in both old and new classes; None if either has no images."""
     is_old = images.labels < num_old
     if not is_old.any():
         return None
     old, new = images.subset(is_old.nonzero().flatten()), images.subset((~is_old).nonzero().flatten())
     if len(old.labels) * len(new.labels) > MOST_PAIRS:
-        return None
+        return "copies among the old classes and the new ones were not searched: there are too many images"
     return describe_overlap(find_overlap(old, new), first="the old classes", second="the new ones")
 
 

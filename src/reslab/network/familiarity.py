@@ -69,9 +69,8 @@ class Familiarity(nn.Module):
     ) -> None:
         super().__init__()
         self.measure, self.texture = measure, texture
-        weights = torch.ones(len(scores)) if weights is None else weights / weights.mean()
         self.register_buffer("scores", scores)
-        self.register_buffer("weights", weights)
+        self.register_buffer("weights", torch.ones(len(scores)) if weights is None else weights.float())
         self.register_buffer("scales", _find_scales(scores))
         self.register_buffer("limits", scores.quantile(1 - _TAIL, dim=0))
         self.register_buffer("sums", self.sum_up(scores))

@@ -153,10 +153,12 @@ def _settle(
 def _look(network: Network, features: Tensor, labels: Tensor, *, logits: Tensor | None, coming: Tensor | None) -> _Seen:
     if logits is None:
         logits = network.module.head(features.to(network.device)).float().cpu()
-    weights = None if coming is None else weigh(labels, coming=coming)
-    if weights is not None and torch.allclose(weights, weights.mean(), rtol=1e-4):
-        weights = None
-    return _Seen(features, logits, labels, weights)
+    if coming is None:
+        return _Seen(features, logits, labels, None)
+    weights = weigh(labels, coming=coming)
+    weights = weights / weights.mean()
+    are_equal = torch.allclose(weights, torch.ones_like(weights), rtol=1e-4)
+    return _Seen(features, logits, labels, None if are_equal else weights)
 
 
 def _as_array(weights: Tensor | None) -> NDArray[np.float64] | None:

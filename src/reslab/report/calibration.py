@@ -1,6 +1,7 @@
 """Say what test images show about calibration, and whether they are enough to show it."""
 
 from reslab.language import say
+from reslab.measure.estimates import difference
 from reslab.records import Estimate, Evaluation, Figures
 from reslab.report.tables import has_interval, num_wrong
 from reslab.words import counted, figure, figure_alone
@@ -28,7 +29,8 @@ def calibration_sentence(evaluation: Evaluation) -> str | None:
 
 def calibration_doubt(figures: Figures) -> str | None:
     """Say why these images do not show what calibration has changed; None if they do, or there is none."""
-    if figures.expected_calibration_error_uncalibrated is None:
+    now, before = figures.expected_calibration_error, figures.expected_calibration_error_uncalibrated
+    if before is None:
         return None
     images = counted(figures.num_images, "test image")
     if not num_wrong(figures):
@@ -37,11 +39,11 @@ def calibration_doubt(figures: Figures) -> str | None:
             "what calibration is worth.",
             images=images,
         )
-    if not _may_be_chance(figures.expected_calibration_error_change):
+    if not _may_be_chance(figures.expected_calibration_error_change or difference(before, after=now)):
         return None
     doubt = say("With {images}, the difference in calibration error may be chance.", images=images)
-    loss, loss_before, change = figures.log_loss, figures.log_loss_uncalibrated, figures.log_loss_change
-    if loss_before is None or change is None or _may_be_chance(change):
+    loss, loss_before = figures.log_loss, figures.log_loss_uncalibrated
+    if loss_before is None or _may_be_chance(figures.log_loss_change or difference(loss_before, after=loss)):
         return doubt
     decided = say(
         "The difference in log loss is not chance: {now}, and {before} before calibration.",
@@ -51,6 +53,6 @@ def calibration_doubt(figures: Figures) -> str | None:
     return f"{doubt} {decided}"
 
 
-def _may_be_chance(change: Estimate | None) -> bool:
-    """Return whether a change was measured that may be none; evaluations of older versions have none."""
-    return change is not None and change.value != 0 and change.low <= 0 <= change.high
+def _may_be_chance(change: Estimate) -> bool:
+    """Return whether a change may be none; where older evaluations have no paired one, its interval is too wide."""
+    return change.value != 0 and change.low <= 0 <= change.high

@@ -197,7 +197,7 @@ def _answers(run: Run, name: str, evaluation: Evaluation) -> _Answers:
         split,
         run.recipe.data,
         run.recipe.reading,
-        run.environment.fingerprint(split),
+        _fingerprint(run, split, num_images=len(labels)),
         evaluation.classes,
         logits.argmax(axis=1),
         labels,
@@ -205,6 +205,14 @@ def _answers(run: Run, name: str, evaluation: Evaluation) -> _Answers:
         run.read_digests(split, num_images=len(labels)),
         extension=run.path if run.recipe.extension else None,
     )
+
+
+def _fingerprint(run: Run, split: SplitName, *, num_images: int) -> str | None:
+    """Return the fingerprint of the images measured; starting weights may have learned from some of the split."""
+    used, start = run.environment.used(split), run.recipe.start
+    if used is None or used.num_images == num_images or start is None:
+        return used.fingerprint if used else None
+    return start.sha256 + used.fingerprint  # begins differently where others were left out
 
 
 def _pair(first: _Answers, second: _Answers) -> Pair:

@@ -43,7 +43,7 @@ class Share(NamedTuple):
     part: Slice
 
     def chunks(self, size: int | None) -> list[tuple[Tensor, Tensor]]:
-        """Split it into even chunks of at most `size` images (None: one chunk)."""
+        """Split it into even chunks of `size` images (None: one chunk), as `cut_evenly` does."""
         sizes = cut_evenly(self.part, size=size)
         return list(zip(torch.split(self.images, sizes), torch.split(self.labels, sizes), strict=True))
 

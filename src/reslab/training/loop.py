@@ -103,7 +103,8 @@ class Trainer:
         self.length = _Length(per_epoch, updates, -(-updates // per_epoch))
         self.is_late = False
         self.state = self._begin(start)
-        check_norms(self.state.model, self.recipe, fewest_images=min(self.batches.sizes))
+        if self.state.updates == 0:  # older versions began such runs
+            check_norms(self.state.model, self.recipe, fewest_images=min(self.batches.sizes))
         self.trained = [parameter for parameter in self.state.model.parameters() if parameter.requires_grad]
         self.epoch_start = capture(self.state)
         self.clock, self.stop = Clock(safety), StopRequest()

@@ -117,7 +117,7 @@ def leave_out_seen(held_out: ImageSet, run: Run) -> ImageSet | None:
     if unseen is None and (recipe.trial or recipe.early_stopping):
         what, how = ("a trial", "trial=false") if recipe.trial else ("early stopping", "early_stopping=null")
         raise UserError(
-            f"{recipe.start.file} has learned from the held-out images, by which {what} judges: start from weights "
-            f"that were trained with the same images held out, or add --set {how}"
+            f"{recipe.start.file} has learned from the held-out images, by which {what} judges: train again, from "
+            f"weights that were trained with the same images held out, or with --set {how}"
         )
     return unseen

@@ -23,7 +23,7 @@ NUM_IMAGES, BATCH_SIZE = 2048, 128  # fixed, so that results depend on neither t
 def check_norms(model: nn.Module, recipe: Recipe, *, fewest_images: int) -> None:
     """Check that batch norm sees several images at a time, if the smallest batch has `fewest_images`.
 
-    Raises: UserError if it would see single images, of which it may have no standard deviation.
+    Raises: UserError if it would see single images, which may have no standard deviation.
     """
     is_single = fewest_images == 1 or recipe.micro_batch_size == 1
     if not is_single or recipe.freeze_norms or not any(isinstance(part, _BatchNorm) for part in model.modules()):

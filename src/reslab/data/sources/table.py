@@ -53,8 +53,8 @@ _USUAL = {
 _SEPARATORS = ",;\t|"
 _MAX_BYTES = 1 << 30
 _FILES_SHOWN = 3
-_CELLS_TRIED = 200  # with every folder, or fewer if that were more than
-_TRIALS = 200_000
+_CELLS_TRIED = 200  # with every folder
+_TRIALS = 200_000  # at most, for which fewer cells are tried
 
 
 def list_table(
