@@ -238,6 +238,13 @@ class WithoutCopies(Part):
     accuracy: Estimate | None
 
 
+class WithoutSeries(Part):
+    """The test images not taken within seconds of a training image; there may be none left."""
+
+    num_in_series: PositiveInt
+    accuracy: Estimate | None
+
+
 class SetFigures(Part):
     """Results on test images of class sets promised to contain the true class in a share `promised` of cases.
 
@@ -267,12 +274,13 @@ class AnsweredFigures(Part):
 class SplitFigures(Figures):
     """A split's metrics, and on request those with test-time augmentation.
 
-    The test split also has metrics without copies, unless it is too large to compare with the training images, and the
-    results of any promises.
+    The test split also has metrics without copies, unless it is too large to compare with the training images, without
+    series if there are any, and the results of any promises.
     """
 
     test_time_augmentation: AugmentedFigures | None = None
     without_copies: WithoutCopies | None = None  # older versions did not look for copies
+    without_series: WithoutSeries | None = None
     class_sets: tuple[SetFigures, ...] = ()
     answered: AnsweredFigures | None = None
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 NBSP = "\u00a0"
 DAY = 86400  # seconds
 MOST_DECIMALS = 6
-WITHOUT_COPIES = "without copies of training images"
 
 Unit = Literal["percent", "plain", "points"]
 
@@ -97,7 +96,12 @@ def errors_among(wrong: int, total: int) -> str:
 
 def less_copies(num_copies: int) -> str:
     """Describe how many images an accuracy without copies leaves out."""
-    return say("{images} left out", images=counted(num_copies, "image")) if num_copies else say("no copies found")
+    return less_images(num_copies) if num_copies else say("no copies found")
+
+
+def less_images(num: int) -> str:
+    """Describe how many images an accuracy leaves out."""
+    return say("{images} left out", images=counted(num, "image"))
 
 
 # ---- times

@@ -25,6 +25,7 @@ from reslab.models import build
 from reslab.network.network import Network
 from reslab.recipe.recipe import Recipe, derive
 from reslab.records import SplitName
+from reslab.report import write_report
 from reslab.runs import Run, pack_weights, read_weights
 from reslab.training import train
 
@@ -245,6 +246,30 @@ def test_a_test_picture_that_the_starting_weights_have_learned_is_a_copy(small_r
     copies = evaluate(own, splits=["test"]).splits["test"].without_copies
     assert copies is not None
     assert copies.num_copies == earlier.environment.data[0].num_images
+
+
+def test_test_pictures_taken_within_seconds_of_a_training_picture_are_counted(
+    small_recipe: Recipe, tmp_path: Path
+) -> None:
+    digits = load("digits:1,4", "test", image_size=8)
+    seconds = {"train": 0, "test": 5}  # the first ten of each split in series, the others an hour apart
+    for split, after in seconds.items():
+        for place in range(20):
+            index = place if split == "train" else 24 + place
+            exif = Image.Exif()
+            hour, second = (place % 10, after) if place < 10 else (10 + place % 10, 1800 * (split == "test"))
+            exif[0x0132] = f"2026:05:01 {hour:02}:{second // 60:02}:{second % 60:02}"
+            folder = tmp_path / "own" / split / str(int(digits.labels[index]))
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(digits.images[index, 0].numpy()).save(folder / f"{place}.png", exif=exif)
+    run = train(
+        derive(small_recipe, name="own", data=f"folder:{tmp_path / 'own'}", validation=0, epochs=1),
+        out=tmp_path / "run",
+    )
+    series = evaluate(run, splits=["test"]).splits["test"].without_series
+    assert series is not None
+    assert series.num_in_series == 10
+    assert "10 images left out" in write_report(run).read_text(encoding="utf-8").replace("\u00a0", " ")
 
 
 def test_a_split_of_another_name_is_refused(finished: Run) -> None:

@@ -16,7 +16,7 @@ from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Linear, Recipe, Sgd, Standardize
 from reslab.records import ClassSets, Estimate, Weights
 from reslab.report.tables import metric_table
-from reslab.runs import Copies, Familiarities, Predictions, Run, pack_weights, write_exhibit
+from reslab.runs import Copies, Familiarities, InSeries, Predictions, Run, pack_weights, write_exhibit
 from reslab.words import printable as plain
 
 CLASSES = ("ant", "bee", "cat")
@@ -92,8 +92,28 @@ def test_accuracy_without_copies(tmp_path, capsys, copies, right, total):
     assert shown in plain(row[1].text)
 
 
-def test_copies_of_other_images_are_refused(run):
-    write_exhibit(run.path, "test", Copies(np.array([120])))
+@pytest.mark.parametrize(("in_series", "shown"), [([0, 3, 7], "80.00 %"), (list(range(8)), "none is left")])
+def test_accuracy_without_series(tmp_path, capsys, in_series, shown):
+    run = make_run(tmp_path / "run")
+    labels = np.array([0, 1, 2, 0, 1, 2, 0, 1])
+    logits = np.eye(3, dtype=np.float32)[labels]
+    logits[6:] = np.roll(logits[6:], 1, axis=1)  # two errors
+    run.write_predictions("test", Predictions(logits, labels))
+    assert score(run, splits=["test"]).splits["test"].without_series is None
+    write_exhibit(run.path, "test", InSeries(np.array(in_series, dtype=np.int64)))
+    evaluation = score(run, splits=["test"])
+    assert evaluation.splits["test"].without_series.num_in_series == len(in_series)
+    print_evaluation(evaluation)
+    printed = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("without series") and shown in line for line in printed)
+    assert any(line.startswith("seconds from a training image") for line in printed)
+    row = next(row for row in metric_table(evaluation).rows if "within seconds" in row[0].text)
+    assert shown in plain(row[1].text)
+
+
+@pytest.mark.parametrize("kind", [Copies, InSeries])
+def test_copies_of_other_images_are_refused(run, kind):
+    write_exhibit(run.path, "test", kind(np.array([120])))
     with pytest.raises(UserError, match="other images"):
         score(run, splits=["test"])
 

@@ -17,7 +17,7 @@ from reslab.words import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from reslab.records import Evaluation, ExtensionFigures, Figures, NewClass, OtherData, WithoutCopies
+    from reslab.records import Evaluation, ExtensionFigures, Figures, NewClass, OtherData, WithoutCopies, WithoutSeries
     from reslab.report.comparison import Pair
     from reslab.runs import Run
     from reslab.words import Unit
@@ -174,7 +174,7 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     from reslab.report.calibration import calibration_doubt
     from reslab.report.few_images import few_images
     from reslab.report.tables import promise_table
-    from reslab.words import errors_among, less_copies, percent
+    from reslab.words import errors_among, less_copies, less_images, percent
 
     columns: dict[str, Figures] = {}
     for split, figures in evaluation.splits.items():
@@ -189,14 +189,20 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     counts = [errors_among(num, figures.num_images) for num, figures in zip(wrong, columns.values(), strict=True)]
     rows = [["errors", *counts]]
     copies = [getattr(figures, "without_copies", None) for figures in columns.values()]
+    series = [getattr(figures, "without_series", None) for figures in columns.values()]
     for name, label in METRICS.items():
         estimates = [getattr(figures, name) for figures in columns.values()]
         if estimates[0] is not None:
             rows.append([label, *(_metric(name, figures) for figures in columns.values())])
         if name == "accuracy" and any(copies):
-            rows.append(["without copies", *map(_without_copies, copies)])
+            rows.append(["without copies", *map(_without, copies)])
             rows.append(
                 ["copies of training images", *(less_copies(each.num_copies) if each else "" for each in copies)]
+            )
+        if name == "accuracy" and any(series):
+            rows.append(["without series", *map(_without, series)])
+            rows.append(
+                ["seconds from a training image", *(less_images(each.num_in_series) if each else "" for each in series)]
             )
     print_table(
         f"{evaluation.recipe}, with {percent(evaluation.confidence, decimals=0)} intervals", ["", *columns], rows
@@ -222,12 +228,12 @@ def _metric(name: str, figures: "Figures") -> str:
     return (figure if has_interval(name, figures) else figure_alone)(getattr(figures, name), unit=unit)
 
 
-def _without_copies(copies: "WithoutCopies | None") -> str:
+def _without(left: "WithoutCopies | WithoutSeries | None") -> str:
     from reslab.words import figure
 
-    if copies is None:
+    if left is None:
         return ""
-    return "none is left" if copies.accuracy is None else figure(copies.accuracy)
+    return "none is left" if left.accuracy is None else figure(left.accuracy)
 
 
 def print_shortfall(run: "Run") -> None:

@@ -100,6 +100,11 @@ class ImageSet:
     white: int | None = None
     weights: Tensor | None = None
 
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the images are on another machine, and read only in their own order."""
+        return isinstance(self.images, Pixels) and self.images.is_streamed
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 in hex over class names, shapes, images, labels and weights, but not over the expression.

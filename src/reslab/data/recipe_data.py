@@ -15,7 +15,6 @@ from reslab.data.expression import LocatedTerm, find_relative, find_remote, move
 from reslab.data.framing import Form
 from reslab.data.images import ImageSet
 from reslab.data.load import check_classes, find_place, join_sets, load, load_validation
-from reslab.data.pixels import Pixels
 from reslab.data.split import hold_out
 from reslab.errors import UserError
 from reslab.recipe.recipe import Recipe
@@ -59,7 +58,7 @@ def _read_split(recipe: Recipe, split: SplitName, data_dir: Path | None) -> Imag
                 return images
             held = _divide(recipe, images, data_dir)[split == "validation"]
             # Few images spread over all shards, and needed after every epoch: keep them in memory.
-            is_scattered = isinstance(held.images, Pixels) and held.images.is_streamed and split == "validation"
+            is_scattered = held.is_streamed and split == "validation"
             return replace(held, images=held.images[:]) if is_scattered else held
         case _ as unreachable:
             assert_never(unreachable)

@@ -11,7 +11,6 @@ import numpy as np
 from reslab.data.check import duplicates
 from reslab.data.check.duplicates import find_overlap
 from reslab.data.images import ImageSet
-from reslab.data.pixels import Pixels
 from reslab.data.storage.cache import name_of, opening
 from reslab.measure.metrics import Integers
 from reslab.runs import Copies
@@ -22,8 +21,7 @@ MOST_PAIRS = 2_000_000_000  # of a training and a test image: about a minute on 
 
 def find_copies(train: ImageSet, test: ImageSet) -> Copies | None:
     """Find the test images (M,) that occur among the training images; None if there are too many to compare."""
-    is_streamed = any(isinstance(each.images, Pixels) and each.images.is_streamed for each in (train, test))
-    if is_streamed or len(train.labels) * len(test.labels) > MOST_PAIRS:
+    if train.is_streamed or test.is_streamed or len(train.labels) * len(test.labels) > MOST_PAIRS:
         return None
 
     def make(part: Path) -> dict[str, Any]:

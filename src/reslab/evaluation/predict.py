@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.data.check.duplicates import SIDE
+from reslab.data.check.series import find_in_series
 from reslab.data.expression import restore_limits
 from reslab.data.images import ImageSet
 from reslab.data.recipe_data import describe_change, describe_data, read_split, read_split_of, recipe_here
@@ -21,7 +22,7 @@ from reslab.network.inference import watching
 from reslab.network.network import Network
 from reslab.recipe.recipe import Extension, Recipe
 from reslab.records import SplitName
-from reslab.runs import Copies, Examples, Familiarities, Predictions, Run
+from reslab.runs import Copies, Examples, Familiarities, InSeries, Predictions, Run
 from reslab.training.seen import leave_out_seen
 
 
@@ -56,7 +57,9 @@ def predict(
         _write_examples(run, split, images)
         write_gallery(run, split, network=network, images=images, predictions=run.read_predictions(split))
         if split == "test":
-            replace_exhibit(run, split, Copies, _find_copies(run, images, data_dir=data_dir, allow_remote=allow_remote))
+            copies, series = _compare_with_training(run, images, data_dir=data_dir, allow_remote=allow_remote)
+            replace_exhibit(run, split, Copies, copies)
+            replace_exhibit(run, split, InSeries, series)
             if run.recipe.extension is not None:
                 _predict_with_base(run, run.recipe.extension, images, device=device)
 
@@ -73,20 +76,37 @@ def _leave_out_seen(run: Run, held_out: ImageSet) -> ImageSet:
     return unseen
 
 
-def _find_copies(run: Run, test: ImageSet, *, data_dir: Path | None, allow_remote: bool) -> Copies | None:
-    """Find the test images that the run was trained on, or its base, if its images are still there.
+def _compare_with_training(
+    run: Run, test: ImageSet, *, data_dir: Path | None, allow_remote: bool
+) -> tuple[Copies | None, InSeries | None]:
+    """Find the test images that the run or its base was trained on, and those taken within seconds of such an image.
 
-    None if the run's own training images have changed.
+    None if they were not looked for, as when the training images have changed, and if none is in series.
     """
     train = read_split_of(run, "train", data_dir=data_dir, allow_remote=allow_remote)
     if describe_change(train, recorded=run.environment.data):
-        return None
+        return None, None
     learned_before = np.flatnonzero(_were_learned_before(run, test))
     recipe = recipe_here(run, data_dir=data_dir)
     if (whole := _learn_all(run, recipe)) != recipe:
         with suppress(UserError):  # the images of the old classes may be gone
             train = read_split(whole, "train", data_dir=data_dir, allow_remote=allow_remote)
             recipe = whole
+    series = find_in_series(train, test, data_dir=data_dir)
+    copies = _find_copies(recipe, train, test, learned_before, data_dir=data_dir, allow_remote=allow_remote)
+    return copies, InSeries(series) if len(series) else None
+
+
+def _find_copies(
+    recipe: Recipe,
+    train: ImageSet,
+    test: ImageSet,
+    learned_before: NDArray[np.int64],
+    *,
+    data_dir: Path | None,
+    allow_remote: bool,
+) -> Copies | None:
+    """Find the test images with a copy among the training images of a recipe, and add those `learned_before`."""
     if recipe.image_size < SIDE and recipe.stream is None:  # too few pixels to recognize copies
         recipe = recipe.model_copy(update={"image_size": SIDE})
         train = read_split(recipe, "train", data_dir=data_dir, allow_remote=allow_remote)

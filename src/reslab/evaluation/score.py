@@ -25,8 +25,9 @@ from reslab.records import (
     SplitName,
     Weights,
     WithoutCopies,
+    WithoutSeries,
 )
-from reslab.runs import Copies, Damaged, Familiarities, Predictions, Run, read_exhibit, read_weights
+from reslab.runs import Copies, Damaged, Familiarities, InSeries, Predictions, Run, read_exhibit, read_weights
 
 TOP5_ABOVE = 10  # classes
 RESAMPLES = 1000  # of the bootstrap
@@ -115,6 +116,7 @@ def _score_split(run: Run, split: SplitName, weights: Weights, views: int | None
         **dict(figures),
         test_time_augmentation=augmented,
         without_copies=_measure_without_copies(run, split, plain),
+        without_series=_measure_without_series(run, split, plain),
         class_sets=measure_class_sets(plain, weights.class_sets) if split == "test" else (),
         answered=_measure_answered(run, split, plain),
     )
@@ -137,14 +139,26 @@ def _measure_without_copies(run: Run, split: SplitName, predictions: Predictions
     copies = read_exhibit(run.path, split, Copies) if split == "test" else None
     if copies is None:
         return None
-    correct = predictions.logits.argmax(axis=1) == predictions.labels
-    if copies.indices.ndim != 1 or not np.isin(copies.indices, np.arange(len(correct))).all():
-        raise UserError(
-            f"{run.path}: copies-test.npz is of other images; run reslab evaluate {in_shell(run.path)} again"
-        )
-    correct = np.delete(correct, copies.indices)
-    accuracy = share_of(correct) if len(correct) else None
+    accuracy = _measure_without(run, copies.indices, predictions, file="copies-test.npz")
     return WithoutCopies(num_copies=len(copies.indices), accuracy=accuracy)
+
+
+def _measure_without_series(run: Run, split: SplitName, predictions: Predictions) -> WithoutSeries | None:
+    """Measure the accuracy on test images not taken within seconds of a training image, if some were."""
+    series = read_exhibit(run.path, split, InSeries) if split == "test" else None
+    if series is None:
+        return None
+    accuracy = _measure_without(run, series.indices, predictions, file="series-test.npz")
+    return WithoutSeries(num_in_series=len(series.indices), accuracy=accuracy)
+
+
+def _measure_without(run: Run, left_out: Integers, predictions: Predictions, *, file: str) -> Estimate | None:
+    """Measure the accuracy without some images; None if none is left. Raises: UserError if there are no such images."""
+    correct = predictions.logits.argmax(axis=1) == predictions.labels
+    if left_out.ndim != 1 or not np.isin(left_out, np.arange(len(correct))).all():
+        raise UserError(f"{run.path}: {file} is of other images; run reslab evaluate {in_shell(run.path)} again")
+    correct = np.delete(correct, left_out)
+    return share_of(correct) if len(correct) else None
 
 
 def _score_extension(run: Run, classes: tuple[str, ...], figures: Figures) -> ExtensionFigures | None:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reslab.data.images import ImageSet
-from reslab.data.pixels import Pixels
 from reslab.data.split import limit
 from reslab.measure.calibration import find_obstacle, fit_temperature
 from reslab.measure.class_sets import fit_class_sets
@@ -66,7 +65,7 @@ def finish(
         seen = _look(network, features_of(held_out), held_out.labels, logits=logits, coming=coming)
     network, seen, note = _settle(network, seen, usual=usual, calibrated=calibrated)
     familiarity = None
-    if seen is not None and not (isinstance(images.images, Pixels) and images.images.is_streamed):  # which is remote
+    if seen is not None and not images.is_streamed:
         assert held_out is not None
         known = images.subset(_few(images.labels, network.classes))
         statistics = network.texture(known.images), network.texture(held_out.images)

@@ -27,19 +27,20 @@ from reslab.records import (
     SplitFigures,
     SplitName,
     WithoutCopies,
+    WithoutSeries,
 )
 from reslab.report.facts import device_words, training_seconds
 from reslab.report.inputs import Inputs
 from reslab.runs import Predictions
 from reslab.words import (
     NBSP,
-    WITHOUT_COPIES,
     counted,
     duration,
     errors_among,
     figure_alone,
     interval,
     less_copies,
+    less_images,
     markdown,
     percent,
     percent_of_whole,
@@ -171,19 +172,29 @@ def metric_table(evaluation: Evaluation) -> Table:
             rows.append((Cell(say(label)), *cells))
     wrong = (Cell(errors_among(num_wrong(figures), figures.num_images)) for _, figures in columns)
     rows.insert(1, (Cell(say("Errors")), *wrong))
+    series = [figures.without_series if isinstance(figures, SplitFigures) else None for _, figures in columns]
+    if any(series):
+        label = say("Accuracy without images taken within seconds of a training image")
+        rows.insert(2, (Cell(label), *map(_without_series, series)))
     copies = [figures.without_copies if isinstance(figures, SplitFigures) else None for _, figures in columns]
     if any(copies):
-        rows.insert(2, (Cell(say(f"Accuracy {WITHOUT_COPIES}")), *map(_without_copies, copies)))
+        rows.insert(2, (Cell(say("Accuracy without copies of training images")), *map(_without_copies, copies)))
     return Table(("", *(header for header, _ in columns)), tuple(rows))
 
 
 def _without_copies(copies: WithoutCopies | None) -> Cell:
-    if copies is None:
-        return Cell("")
-    if copies.accuracy is None:
+    return Cell("") if copies is None else _without(copies.accuracy, left_out=less_copies(copies.num_copies))
+
+
+def _without_series(series: WithoutSeries | None) -> Cell:
+    return Cell("") if series is None else _without(series.accuracy, left_out=less_images(series.num_in_series))
+
+
+def _without(accuracy: Estimate | None, *, left_out: str) -> Cell:
+    if accuracy is None:
         return Cell(say("none is left"))
-    shown = in_percent(copies.accuracy)
-    return shown._replace(aside=f"{shown.aside} {less_copies(copies.num_copies)}".strip())
+    shown = in_percent(accuracy)
+    return shown._replace(aside=f"{shown.aside} {left_out}".strip())
 
 
 def num_wrong(figures: Figures) -> int:

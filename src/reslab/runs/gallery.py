@@ -50,6 +50,12 @@ class Copies(NamedTuple):
     indices: NDArray[np.int64]
 
 
+class InSeries(NamedTuple):
+    """Images of the split taken within seconds of a training image, which may show the same scene."""
+
+    indices: NDArray[np.int64]
+
+
 class Familiarities(NamedTuple):
     """Similarity of each image of the split to the training images: (N,) float32 in (0, 1]."""
 
@@ -62,14 +68,15 @@ GOOD_ENOUGH = 0.8  # accuracy, to doubt a label
 NUM_DOUBTS = 36  # of the least credible labels, whose images are kept and shown
 
 
-Exhibit = GalleryImages | Features | HeatMaps | Doubts | Copies | Familiarities
-ExhibitT = TypeVar("ExhibitT", GalleryImages, Features, HeatMaps, Doubts, Copies, Familiarities)
+Exhibit = GalleryImages | Features | HeatMaps | Doubts | Copies | InSeries | Familiarities
+ExhibitT = TypeVar("ExhibitT", GalleryImages, Features, HeatMaps, Doubts, Copies, InSeries, Familiarities)
 FILES: dict[type[Exhibit], str] = {
     GalleryImages: "gallery",
     Features: "features",
     HeatMaps: "heatmaps",
     Doubts: "doubts",
     Copies: "copies",
+    InSeries: "series",
     Familiarities: "familiarity",
 }
 

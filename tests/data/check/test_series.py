@@ -10,7 +10,7 @@ from PIL import Image
 
 from reslab.data.check.examine import check, look_at
 from reslab.data.check.findings import Series
-from reslab.data.check.series import find_series
+from reslab.data.check.series import find_in_series, find_series
 from reslab.data.check.words import describe
 from reslab.data.expression import LocatedTerm, parse, with_grouping
 from reslab.data.load import list_files, load
@@ -234,3 +234,25 @@ def test_an_expression_is_grouped(expression: str, grouped: str) -> None:
     term = parse(expression)[-1]
     assert isinstance(term, LocatedTerm)
     assert with_grouping(expression, term, "time:5") == grouped
+
+
+def test_test_images_taken_within_seconds_of_a_training_image(take: Take, tmp_path: Path) -> None:
+    times = {"train": (0, 100, 200, 300, None), "test": (10, 89, 211, 320, None)}
+    for split, seconds in times.items():
+        for place, second in enumerate(seconds):
+            take(f"{split}/cat/{place}.png", second)
+            take(f"{split}/dog/{place}.png", None if second is None else second + 10_000)
+    expression = f"folder:{tmp_path}"
+    train, test = (load(expression, split) for split in ("train", "test"))
+    names = [test.names[place] for place in find_in_series(train, test, data_dir=None)]
+    assert names == ["test/cat/0.png", "test/dog/0.png"]  # 10 seconds are near, 11 are not
+
+
+def test_grouped_series_leave_no_test_image_near_a_training_image(take: Take, tmp_path: Path) -> None:
+    take_series(take)
+    found = {}
+    for options in ("", "?group=time:5"):
+        train, test = (load(f"folder:{tmp_path}{options}", split) for split in ("train", "test"))
+        found[options] = len(find_in_series(train, test, data_dir=None)) / len(test.labels)
+    assert found[""] > 0.9
+    assert found["?group=time:5"] == 0

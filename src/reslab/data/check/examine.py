@@ -21,7 +21,7 @@ from reslab.data.images import ImageSet
 from reslab.data.load import check_classes, list_files, load, load_validation
 from reslab.data.names import find_alike
 from reslab.data.pictures import decode, losses_of, opening
-from reslab.data.pixels import Pixels, blocks_of
+from reslab.data.pixels import blocks_of
 from reslab.data.progress import counting, in_threads
 from reslab.data.sources.listing import Listing, group_unused
 from reslab.data.sources.samples import EmptyClasses
@@ -82,7 +82,7 @@ def look_at(sets: Sequence[ImageSet], *, data_dir: Path | None = None) -> Report
     Near copies are searched if there are few images and these have enough pixels.
     """
     expression = sets[0].expression
-    if is_official(expression) or any(isinstance(each.images, Pixels) and each.images.is_streamed for each in sets):
+    if is_official(expression) or any(each.is_streamed for each in sets):
         return None
     return _examine(expression, sets, list_files(expression, data_dir=data_dir), is_thorough=False)
 

@@ -9,14 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
+from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reslab.data.check.findings import SECONDS, Series
 from reslab.data.expression import LocatedTerm, with_grouping
+from reslab.data.images import ImageSet
+from reslab.data.load import list_files
 from reslab.data.sources.groups import group_by, read_times
-from reslab.data.sources.listing import Listing
+from reslab.data.sources.listing import Listing, keys_of
 from reslab.errors import UserError
 from reslab.records import SplitName
 
@@ -44,6 +48,27 @@ def find_series(expression: str, sources: Sequence[tuple[LocatedTerm, Listing]])
         if each is not None and each.rule is not None:
             grouped = with_grouping(grouped, term, each.rule)
     return [None if each is None else each.describe(grouped) for each in found]
+
+
+def find_in_series(train: ImageSet, test: ImageSet, *, data_dir: Path | None) -> NDArray[np.int64]:
+    """Find the test images (M,) taken within seconds of a training image of the same source."""
+    if train.digests is None or test.digests is None or train.is_streamed:
+        return np.empty(0, dtype=np.int64)
+    found = [np.empty(0, dtype=np.uint64)]
+    for _, listing in list_files(train.expression, data_dir=data_dir):
+        if not have_times(listing):
+            continue
+        times = np.array(read_times(listing.files, origin=str(listing.root)), dtype="datetime64[s]")
+        keys, is_known = keys_of(listing.digests()), ~np.isnat(times)
+        if len(np.unique(times[is_known])) <= len(listing.classes):  # not when pictures were taken
+            continue
+        learned = np.sort(times[is_known & np.isin(keys, train.digests)])
+        tested = is_known & np.isin(keys, test.digests)
+        seconds = np.timedelta64(SECONDS, "s")
+        first = np.searchsorted(learned, times[tested] - seconds, side="left")
+        past = np.searchsorted(learned, times[tested] + seconds, side="right")
+        found.append(keys[tested][first < past])
+    return np.flatnonzero(np.isin(test.digests, np.concatenate(found)))
 
 
 @dataclass(frozen=True)
