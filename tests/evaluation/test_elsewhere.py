@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from reslab.cli.show import print_elsewhere
 from reslab.data.framing import Form
 from reslab.data.load import load, load_uncut
 from reslab.errors import UserError
@@ -62,6 +63,17 @@ def test_a_class_may_have_one_picture_or_copies_of_one(run, tmp_path):
     (run.path / "evaluation.json").unlink()  # so that it has to look for the run's own pictures
     run.write_digests("train", np.arange(1, 112, dtype=np.uint64))
     assert evaluate_elsewhere(run, data=f"folder:{folder}")[0].figures == found.figures
+
+
+def test_damaged_pictures_are_left_out_on_demand(run, tmp_path, capsys):
+    folder = write_pictures(tmp_path / "some")
+    (folder / "4" / "damaged.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="evaluate --data leave it out with --skip-damaged"):
+        evaluate_elsewhere(run, data=f"folder:{folder}")
+    found, _ = evaluate_elsewhere(run, data=f"folder:{folder}", skip_damaged=True)
+    assert (found.figures.num_images, found.data.num_damaged) == (20, 1)
+    print_elsewhere(found)
+    assert "1 unreadable picture left out" in capsys.readouterr().out
 
 
 def test_all_deep_pictures_of_a_folder_have_one_white(tmp_path):

@@ -181,7 +181,7 @@ def test_what_cannot_be_read_is_left_out_where_that_is_asked_for(
     monkeypatch.setattr(room.scratch, "UPDATES", 6)
     if not installed:
         monkeypatch.setattr(choice, "SIZES", {})
-    with pytest.raises(UserError, match="train, fit and extend leave it out with --skip-damaged"):
+    with pytest.raises(UserError, match="train, fit, extend and evaluate --data leave it out with --skip-damaged"):
         fit(f"folder:{pictures}", out="run", minutes=1)
     run = fit(f"folder:{pictures}", out="run", minutes=1, skip_damaged=True)
     assert run.recipe.skip_damaged

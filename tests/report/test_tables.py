@@ -6,7 +6,7 @@ import pytest
 
 from reslab.cli.show import _metric
 from reslab.measure.estimates import proportion
-from reslab.records import AnsweredFigures, ClassFigures, Epoch, Estimate, SetFigures
+from reslab.records import AnsweredFigures, ClassFigures, DataSet, Epoch, Estimate, SetFigures
 from reslab.report import tables
 from reslab.runs import Predictions
 
@@ -28,6 +28,18 @@ def test_confused_pairs_are_the_largest_cells_off_the_diagonal():
     pairs = tables.confused_pairs(matrix, most=3)
     assert [(pair.true, pair.predicted, pair.num_images) for pair in pairs] == [(2, 1, 9), (0, 1, 7), (2, 0, 7)]
     assert [pair.share for pair in pairs] == [0.45, 0.07, 0.35]
+
+
+def test_the_data_table_counts_unreadable_pictures_left_out():
+    used = [
+        DataSet(expression="folder:x", split="train", num_images=1200, fingerprint="0" * 64, num_damaged=2),
+        DataSet(expression="folder:x", split="test", num_images=300, fingerprint="1" * 64),
+    ]
+    table = tables.data_table(SimpleNamespace(environment=SimpleNamespace(data=used)))
+    assert [f"{row[3].text} {row[3].aside}".strip() for row in table.rows] == [
+        "1,200 2 unreadable pictures left out",
+        "300",
+    ]
 
 
 def test_confused_pairs_leave_out_cells_without_images():

@@ -154,7 +154,7 @@ def _conclude(report: "Report") -> str:
     if report.refused:
         return "Repair what is broken."
     if report.broken.count:
-        return "Repair or remove broken pictures, or leave them out with fit, train or extend --skip-damaged."
+        return "Repair or remove broken pictures, or leave them out with --skip-damaged."
     return "Nothing is broken."
 
 

@@ -235,6 +235,9 @@ def evaluate(
         str | None,
         typer.Option(metavar="EXPR", help="Measure other labelled images instead, of the same or fewer classes."),
     ] = None,
+    skip_damaged: Annotated[
+        bool, typer.Option("--skip-damaged", help="With --data, leave out unreadable pictures.")
+    ] = False,
     data_dir: DataDir = None,
     allow_remote: AllowRemote = False,
     device: Device = "auto",
@@ -253,6 +256,8 @@ def evaluate(
     from reslab.runs import Run
 
     opened = Run.open(run)
+    if skip_damaged and data is None:
+        raise UserError("--skip-damaged belongs to --data: a run's own images are read as it was trained")
     if onnx:
         if data is not None or named or views is not None or device != "auto":
             raise UserError(
@@ -263,7 +268,7 @@ def evaluate(
     elif data is not None:
         if named or views is not None:
             raise UserError("--data cannot be combined with --splits or --views: omit them")
-        _measure_elsewhere(opened, data, device=device, data_dir=data_dir, json=json)
+        _measure_elsewhere(opened, data, device=device, data_dir=data_dir, skip_damaged=skip_damaged, json=json)
     else:
         figures = evaluation.evaluate(
             opened, splits=chosen or None, views=views, device=device, data_dir=data_dir, allow_remote=allow_remote
@@ -283,10 +288,12 @@ def _measure_files(run: "Run", files: Sequence[Path], *, data_dir: Path | None, 
     print_onnx(evaluate_onnx(run, files=files, data_dir=data_dir, allow_remote=allow_remote), as_json=json)
 
 
-def _measure_elsewhere(run: "Run", data: str, *, device: str, data_dir: Path | None, json: bool) -> None:
+def _measure_elsewhere(
+    run: "Run", data: str, *, device: str, data_dir: Path | None, skip_damaged: bool, json: bool
+) -> None:
     from reslab.evaluation.elsewhere import evaluate_elsewhere
 
-    found, path = evaluate_elsewhere(run, data=data, device=device, data_dir=data_dir)
+    found, path = evaluate_elsewhere(run, data=data, device=device, data_dir=data_dir, skip_damaged=skip_damaged)
     if json:
         print_json(found.model_dump() | {"file": str(path)})
     else:

@@ -154,6 +154,8 @@ def print_elsewhere(found: "OtherData") -> None:
         ["", "value"],
         [[label, _metric(name, figures)] for name, label in METRICS.items() if getattr(figures, name) is not None],
     )
+    if num := found.data.num_damaged:
+        echo_sentences(f"{counted(num, 'unreadable picture')} left out")
     if found.num_learned:
         of = f"{found.num_learned:,} of the {figures.num_images:,} images"
         echo_sentences(f"{of} are those that the network was made from, so these figures are too good")

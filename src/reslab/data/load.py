@@ -171,7 +171,9 @@ def _has_validation(term: LocatedTerm, data_dir: Path | None) -> bool:
     return "validation" in (_list_term(term, data_dir).splits or ())
 
 
-def load_uncut(expression: str, *, data_dir: Path | None = None, form: Form) -> ImageSet | None:
+def load_uncut(
+    expression: str, *, data_dir: Path | None = None, form: Form, skip_damaged: bool = False
+) -> ImageSet | None:
     """Load all pictures of an expression as one set, if all are files that nobody has split; None otherwise.
 
     A class may have a single picture. Limits of training images do not count.
@@ -184,7 +186,7 @@ def load_uncut(expression: str, *, data_dir: Path | None = None, form: Form) -> 
     if form.white is None:
         form = form._replace(white=brightest(white_of_listing(listing) for _, listing in whole))
     parts = [
-        _read_opened(open_listing(listing, split="train", form=form), term, "train", form, skip_damaged=False)
+        _read_opened(open_listing(listing, split="train", form=form), term, "train", form, skip_damaged=skip_damaged)
         for term, listing in whole
     ]
     _check_channels(terms, parts, expression)

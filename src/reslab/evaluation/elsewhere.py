@@ -38,7 +38,7 @@ FEWEST_PAIRED = 0.9  # of the images; fewer have the same names by chance
 
 
 def evaluate_elsewhere(
-    run: Run, *, data: str, device: str = "auto", data_dir: Path | None = None
+    run: Run, *, data: str, device: str = "auto", data_dir: Path | None = None, skip_damaged: bool = False
 ) -> tuple[OtherData, Path]:
     """Measure a finished run on other labelled images, and write `evaluation-NAME.json` into its folder.
 
@@ -54,6 +54,8 @@ def evaluate_elsewhere(
         `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU if there is one.
     data_dir : Path, optional
         Folder of downloaded data, instead of `$RESLAB_DATA` or the cache directory.
+    skip_damaged : bool, default False
+        Whether to leave out pictures that cannot be read.
 
     Returns
     -------
@@ -77,7 +79,7 @@ def evaluate_elsewhere(
     network = Network.load(run.path, device=device)
     kernels.enable(network.device)
     _check_closed(run, data, data_dir=data_dir)
-    images, is_whole = _read(network, data, data_dir=data_dir)
+    images, is_whole = _read(network, data, data_dir=data_dir, skip_damaged=skip_damaged)
     known = _label_as(images, network.classes, expression=data)
     predictions = Predictions(network.logits(known.images).numpy(), known.labels.numpy())
     if complaint := find_complaint(*predictions, num_classes=len(network.classes)):
@@ -165,11 +167,11 @@ def _has_test(run: Run) -> bool:
     return run.is_evaluated and "test" in run.evaluation.splits
 
 
-def _read(network: Network, expression: str, *, data_dir: Path | None) -> tuple[ImageSet, bool]:
+def _read(network: Network, expression: str, *, data_dir: Path | None, skip_damaged: bool) -> tuple[ImageSet, bool]:
     """Read the test split, or all pictures if the data has no splits; also return whether it is all of them."""
     channels: dict[int, Channels] = {1: 1, 3: 3}
     form = Form(network.image_size, network.resize, channels.get(network.channels, "auto"), network.white)
-    whole = load_uncut(expression, data_dir=data_dir, form=form)
+    whole = load_uncut(expression, data_dir=data_dir, form=form, skip_damaged=skip_damaged)
     if whole is not None:
         return whole, True
     test = load(
@@ -180,6 +182,7 @@ def _read(network: Network, expression: str, *, data_dir: Path | None) -> tuple[
         resize=form.resize,
         white=form.white,
         channels=form.channels,
+        skip_damaged=skip_damaged,
     )
     return test, False
 

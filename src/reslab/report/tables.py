@@ -302,11 +302,20 @@ def _share(promised: float) -> str:
 def data_table(inputs: Inputs) -> Table:
     """List every split that the run has used."""
     rows = tuple(
-        (Cell(data.expression), Cell(split_words(data.split)), Cell(data.fingerprint), Cell(grouped(data.num_images)))
+        (
+            Cell(data.expression),
+            Cell(split_words(data.split)),
+            Cell(data.fingerprint),
+            Cell(grouped(data.num_images), _less_damaged(data.num_damaged)),
+        )
         for data in inputs.environment.data
     )
     header = (say("Data"), say("Split"), say("Fingerprint (SHA-256)"), say("Images"))
     return Table(header, rows, num_text_columns=3)
+
+
+def _less_damaged(num: int) -> str:
+    return say("{pictures} left out", pictures=counted(num, "unreadable picture")) if num else ""
 
 
 def rate_changes(log: Sequence[Epoch]) -> list[tuple[int, float]]:

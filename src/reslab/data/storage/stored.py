@@ -27,6 +27,7 @@ from reslab.words import counted, some
 
 FORMAT = 4  # increase it when pixels change
 _DAMAGED_SHOWN = 10
+_LEAVE_OUT = "train, fit, extend and evaluate --data leave {} out with --skip-damaged"
 _DAMAGED_NAMED = 3  # when they are left out
 
 
@@ -91,12 +92,12 @@ def _compare_whites(white: int, own: dict[int, int]) -> Iterator[str]:
 def describe_damaged(sentences: Sequence[str], *, origin: str) -> str:
     """Combine sentences of `decode` about unreadable images into one."""
     if len(sentences) == 1:
-        return f"{origin}: {sentences[0]}; train, fit and extend leave it out with --skip-damaged"
+        return f"{origin}: {sentences[0]}; {_LEAVE_OUT.format('it')}"
     shown = "; ".join(_without_advice(sentence) for sentence in sentences[:_DAMAGED_SHOWN])
     more = f"; and {len(sentences) - _DAMAGED_SHOWN:,} more" if len(sentences) > _DAMAGED_SHOWN else ""
     return (
-        f"{len(sentences):,} pictures of {origin} cannot be used: {shown}{more}: replace or remove them; train, "
-        "fit and extend leave them out with --skip-damaged"
+        f"{len(sentences):,} pictures of {origin} cannot be used: {shown}{more}: replace or remove them; "
+        f"{_LEAVE_OUT.format('them')}"
     )
 
 
