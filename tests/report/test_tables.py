@@ -37,7 +37,7 @@ def test_the_data_table_counts_unreadable_pictures_left_out():
     ]
     table = tables.data_table(SimpleNamespace(environment=SimpleNamespace(data=used)))
     assert [f"{row[3].text} {row[3].aside}".strip() for row in table.rows] == [
-        "1,200 2 unreadable pictures left out",
+        "1,200 (2 unreadable pictures left out)",
         "300",
     ]
 

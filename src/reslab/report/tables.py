@@ -315,7 +315,7 @@ def data_table(inputs: Inputs) -> Table:
 
 
 def _less_damaged(num: int) -> str:
-    return say("{pictures} left out", pictures=counted(num, "unreadable picture")) if num else ""
+    return f"({say('{pictures} left out', pictures=counted(num, 'unreadable picture'))})" if num else ""
 
 
 def rate_changes(log: Sequence[Epoch]) -> list[tuple[int, float]]:
