@@ -21,6 +21,7 @@ from reslab.models.fusion import SplitLinear
 from reslab.network.familiarity import FEWEST
 from reslab.network.finishing import Finished, finish_on
 from reslab.network.network import Network
+from reslab.pretrained import standardize_for, start_from
 from reslab.pretrained.fusion import compute_fused, fuse
 from reslab.recipe.networks import EfficientNetLite, FastConv, Fusion
 from reslab.recipe.recipe import Freeze, Recipe, Standardize, derive
@@ -62,6 +63,36 @@ def test_a_pretrained_network_that_was_trained_further_gives_its_own_features() 
     images = load("digits", "train", image_size=12).subset(torch.arange(6))
     object.__setattr__(images, "images", images.images.expand(-1, 3, -1, -1).contiguous())
     torch.testing.assert_close(compute_fused(fused, images), fused.features(images.images), rtol=1e-3, atol=1e-4)
+
+
+def test_a_base_that_is_the_pretrained_network_computes_its_features_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = EfficientNetLite(resize=40)
+    module = start_from("efficientnet_lite0", options, num_classes=2, channels=3)
+    known = make_base(3).metadata.model_copy(update={"model": options, "standardize": standardize_for(3)})
+    base, model = Network(module.eval(), known), Fusion(base=options, pretrained=options)
+    images = load("digits", "train", image_size=12).subset(torch.arange(6))
+    object.__setattr__(images, "images", images.images.expand(-1, 3, -1, -1).contiguous())
+    fused = Network(fuse(base, model, num_classes=3), known.model_copy(update={"model": model}))
+    passes = [0]
+    features = type(module).features
+    monkeypatch.setattr(type(module), "features", lambda *of: (passes.append(1), features(*of))[1])
+    once, both = fused.features(images.images), base.features(images.images)
+    assert sum(passes) == 2  # of the fused network and of the base
+    torch.testing.assert_close(once, torch.cat([both, both], 1), rtol=1e-3, atol=1e-4)
+    solved_on = compute_fused(fused, images)
+    torch.testing.assert_close(solved_on, once, rtol=1e-3, atol=1e-4)
+    fused.module.train().eval()  # weights may have changed since
+    passes.clear()
+    torch.testing.assert_close(fused.features(images.images), once, rtol=0, atol=0)
+    assert sum(passes) == 2
+    with torch.no_grad():
+        fused.module.base.last[0].weight.mul_(1.5)
+    fused.module.settle()
+    assert not fused.module.is_twin
+    restored = models.restore(
+        model, {name: each.numpy() for name, each in fused.module.state_dict().items()}, num_classes=3, channels=3
+    )
+    assert not restored.is_twin
 
 
 def test_kept_rows_of_a_linear_layer_are_as_those_of_the_smaller_one() -> None:

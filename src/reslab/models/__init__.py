@@ -82,4 +82,5 @@ def restore(
     with torch.random.fork_rng(devices=[]):  # discarded initial weights must not advance the generator
         model = build(options, num_classes=num_classes, channels=channels)
     model.load_state_dict({name: torch.as_tensor(value) for name, value in tensors.items()})
-    return model.eval()
+    model.eval().settle()
+    return model

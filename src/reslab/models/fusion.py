@@ -5,6 +5,7 @@ Axes: N images, C channels, H rows, W columns, D features, K classes.
 """
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -16,16 +17,21 @@ from reslab.recipe.networks import Fusion
 
 
 class FusionClassifier(ImageClassifier):
-    """The base's features, then the pretrained network's, whose input is normalised as in its own training."""
+    """The base's features, then the pretrained network's, whose input is normalised as in its own training.
+
+    If both networks are the same, as after `fit`, one pass computes the features of both; see `settle`.
+    """
 
     scale: Tensor
     shift: Tensor
+    is_twin = False
 
     def __init__(self, options: Fusion, *, num_classes: int, channels: int) -> None:
         super().__init__()
         self.base = build(options.base, num_classes=num_classes, channels=channels)
         self.pretrained = build(options.pretrained, num_classes=num_classes, channels=channels)
         self.image_size = self.base.image_size
+        self.are_alike = options.base == options.pretrained  # in their layers
         # Converts images standardised for the base to the pretrained network's normalisation.
         self.register_buffer("scale", torch.ones(channels))
         self.register_buffer("shift", torch.zeros(channels))
@@ -44,8 +50,23 @@ class FusionClassifier(ImageClassifier):
     def prepare(self, images: Tensor) -> None:
         self.base.prepare(images)
 
+    def settle(self) -> None:
+        base, pretrained = self.base.state_dict(), self.pretrained.state_dict()
+        self.is_twin = (
+            self.are_alike
+            and all(torch.equal(value, pretrained[name]) for name, value in base.items())
+            and bool((self.scale == 1).all() and (self.shift == 0).all())
+        )
+
+    def train(self, mode: bool = True) -> Self:
+        if mode:  # weights are about to change
+            self.is_twin = False
+        return super().train(mode)
+
     def features(self, images: Tensor) -> Tensor:
         first = self.base.features(images)
+        if self.is_twin:
+            return torch.cat([first, first], dim=1)
         seen = torch.addcmul(self.shift[:, None, None], images, self.scale[:, None, None])
         return torch.cat([first, self.pretrained.features(seen)], dim=1)
 

@@ -14,7 +14,7 @@ STAGES = 3
 
 
 class ImageClassifier(nn.Module):
-    """The contract of a model: `features` and a linear `head`; `prepare` is optional."""
+    """The contract of a model: `features` and a linear `head`; `prepare` and `settle` are optional."""
 
     head: nn.Linear
     image_size = 32  # side in pixels of the images that it was designed for; others work too
@@ -26,6 +26,9 @@ class ImageClassifier(nn.Module):
 
     def prepare(self, images: Tensor) -> None:
         """Initialise untrained parts from standardised training images (N, C, H, W), before the first update."""
+
+    def settle(self) -> None:
+        """Find out what makes inference faster, once all weights are known; training begins anew."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Turn standardised images (N, C, H, W) into logits (N, K)."""

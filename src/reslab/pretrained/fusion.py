@@ -3,6 +3,7 @@
 Axes: N images, D features.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -36,7 +37,8 @@ def fuse(base: Network, options: Fusion, *, num_classes: int) -> FusionClassifie
     with torch.no_grad():
         module.head.weight.zero_()[: old.out_features, : old.in_features] = old.weight
         module.head.bias.zero_()[: old.out_features] = 0.0 if old.bias is None else old.bias
-    return place_on(module.eval(), base.device)
+    module.eval().settle()
+    return place_on(module, base.device)
 
 
 def _load(module: nn.Module, source: nn.Module) -> None:
@@ -56,9 +58,11 @@ def compute_fused(network: Network, images: ImageSet) -> Tensor:
     assert options.pretrained.resize is not None
     if not _is_published(module.pretrained, options, channels=network.channels):
         return network.features(images.images)
+    second = Pretrained(_name(options), image_size=options.pretrained.resize).features(images.images)
+    if module.is_twin:
+        return torch.from_numpy(np.concatenate([second, second], axis=1))
     first = Network(module.base, network.metadata).features(images.images)
-    second = Pretrained(_name(options), image_size=options.pretrained.resize)
-    return torch.cat([first, torch.from_numpy(second.features(images.images))], dim=1)
+    return torch.cat([first, torch.from_numpy(second)], dim=1)
 
 
 def _is_published(pretrained: nn.Module, options: Fusion, *, channels: int) -> bool:
