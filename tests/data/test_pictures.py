@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from reslab.data.load import load
 from reslab.data.notes import _say
@@ -224,6 +224,37 @@ def test_damaged_metadata_is_no_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-c", f"{code}, image_size=4)", tmp_path / "photo.jpg"]
     found = subprocess.run(command, capture_output=True, text=True)
     assert (found.returncode, found.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_pictures_are_turned_upright_as_pillow_turns_them(orientation: int) -> None:
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    Image.fromarray((255 * np.random.default_rng(0).random((16, 24, 3))).astype(np.uint8)).save(file, "PNG", exif=exif)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(file)).resize((8, 8), Image.Resampling.BILINEAR))
+    assert (decode(file, image_size=8) == upright.transpose(2, 0, 1)).all()
+
+
+def test_odd_metadata_of_a_sound_photo_are_ignored(tmp_path: Path) -> None:
+    """The resolution is text, where a fraction belongs."""
+    orientation = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    resolution = struct.pack("<HHI", 0x011A, 2, 4) + b"72\0\0"
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + orientation + resolution + b"\0" * 40
+    wide = np.zeros((16, 32, 3), np.uint8)
+    wide[:, :16] = 255
+    Image.fromarray(wide).save(tmp_path / "photo.jpg", exif=exif)
+    turned = decode(tmp_path / "photo.jpg", image_size=8)
+    assert turned[:, :3].min() > 200  # what was left is above
+    assert turned[:, 5:].max() < 50
+    Image.fromarray(wide).save(tmp_path / "photo.png", exif=b"no exif at all")
+    assert decode(tmp_path / "photo.png", image_size=8)[:, :, :3].min() > 200
+
+
+def test_a_missing_decoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reslab.data.pictures.readable_endings", lambda: frozenset({".png"}))
+    (tmp_path / "photo.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(UserError, match=r"unknown format\): pip install 'reslab\[heic\]'"):
+        decode(tmp_path / "photo.HEIC", image_size=8)
 
 
 def png_of_16_bits(values: Any) -> io.BytesIO:

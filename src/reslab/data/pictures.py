@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from reslab.data.framing import frame, size_needed
 from reslab.errors import UserError
@@ -41,6 +41,15 @@ WHITES = (1, 255, 1023, 4095, 16_383, 65_535)  # fractions, and 8, 10, 12, 14 or
 _DEEP_FORMATS = ("PNG", "TIFF", "PPM", "JPEG2000")  # that may hold grey values of more than 8 bits
 _STILL = ("JPEG", "MPO")  # pictures after the first are thumbnails or depth maps
 _ONE_LARGE = Lock()
+_TURNS = {  # by EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 SYNSETS = "LOC_synset_mapping.txt"  # ImageNet's names of classes, which lie beside its folders
 # Files and folders that operating systems and disk stations leave, in lower case.
 _JUNK = {
@@ -263,9 +272,8 @@ def opening(picture: Path | BinaryIO, *, name: str) -> Iterator[Image.Image]:
                 f"{name} is an unsupported kind of TIFF, such as one with more than four channels: save its grey "
                 "or RGB values as PNG"
             ) from None
-        raise UnknownFormatError(
-            f"{name} cannot be read as a picture (unknown format): replace it or remove it"
-        ) from None
+        advice = advice_for(Path(name).suffix) or "replace it or remove it"
+        raise UnknownFormatError(f"{name} cannot be read as a picture (unknown format): {advice}") from None
     except Exception as error:  # decoders raise anything on broken input
         raise UserError(f"{name} cannot be read as a picture ({_reason(error)}): replace it or remove it") from None
 
@@ -293,8 +301,7 @@ def shrink(
     """Rotate an open picture upright, and resize it to a square (3, image_size, image_size); see `decode`."""
     with _room_for(image, image_size, resize):
         cannot_show = _loses_colour(image)
-        ImageOps.exif_transpose(image, in_place=True)
-        rgb = _to_rgb(image, white)
+        rgb = _to_rgb(_turn_upright(image), white)
         if cannot_show(rgb):
             raise UnsuitableError("it has 16 bits of colour, of which the upper four are never used: save it with 8")
         box, size, corner = frame(*rgb.size, side=image_size, resize=resize)
@@ -305,6 +312,18 @@ def shrink(
         square.paste(small, corner)
         small = square
     return np.asarray(small).transpose(2, 0, 1)
+
+
+def _turn_upright(image: Image.Image) -> Image.Image:
+    """Turn a picture by the orientation in its EXIF data, which are ignored if they are damaged.
+
+    Pillow's `exif_transpose` also writes them again, and so refuses a sound picture for the least odd value in them.
+    """
+    image.load()  # the EXIF data of a PNG may follow its pixels
+    orientation = None
+    with suppress(Exception):
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
 def _room_for(image: Image.Image, image_size: int, resize: Resizing) -> AbstractContextManager[object]:

@@ -25,7 +25,7 @@ from reslab.records import SplitName
 from reslab.runs.files import writing
 from reslab.words import counted, some
 
-FORMAT = 4  # increase it when pixels change
+FORMAT = 5  # increase it when pixels change, or which pictures are read
 _DAMAGED_SHOWN = 10
 _LEAVE_OUT = "train, fit, extend and evaluate --data leave {} out with --skip-damaged"
 _DAMAGED_NAMED = 3  # when they are left out
