@@ -1,5 +1,6 @@
 import asyncio
 import io
+import resource
 import sys
 import time
 import zlib
@@ -13,7 +14,7 @@ from PIL import Image
 from reslab.data.pictures import decode
 from reslab.errors import UserError
 from reslab.serving import decoding
-from reslab.serving.decoding import AT_ONCE, Decoders, Shape
+from reslab.serving.decoding import AT_ONCE, READY, Decoders, Shape, UnstartedError, work
 from reslab.serving.turns import Busy
 
 # What the server runs in, with uvloop where there is one.
@@ -168,6 +169,21 @@ def test_the_time_of_starting_is_no_pictures_fault():
     slow = "import time; time.sleep(2)\n" + WORKER
     (good,) = run([png()], seconds=1.5, command=(sys.executable, "-c", slow))
     assert good.shape == (3, 8, 8)
+
+
+def test_a_decoder_that_does_not_start_is_no_pictures_fault():
+    (error,) = run_together([png()], command=(sys.executable, "-c", "raise SystemExit(1)"))
+    assert isinstance(error, UnstartedError)
+
+
+def test_a_system_that_limits_no_memory_decodes_all_the_same(monkeypatch):
+    def refuse(*_):
+        raise ValueError("current limit exceeds maximum limit")  # macOS
+
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    sink = io.BytesIO()
+    work(io.BytesIO(), sink)
+    assert sink.getvalue() == READY
 
 
 @pytest.mark.parametrize("loop", LOOPS)

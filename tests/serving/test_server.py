@@ -1,4 +1,5 @@
 import asyncio
+import http.client
 import json
 import os
 import signal
@@ -223,6 +224,35 @@ def test_others_need_one(host):
     with pytest.raises(UserError, match="can be guessed"):
         make_access(host, token="short")
     assert make_access(host, token="long enough to serve").token == "long enough to serve"
+
+
+@pytest.mark.parametrize(
+    "token", ["секретный-пароль", "naïve but long enough", " a blank before it", "a line\nand more"]
+)
+def test_a_token_can_be_sent_by_a_browser(token):
+    with pytest.raises(UserError, match="a browser cannot send"):
+        make_access("127.0.0.1", token=token)
+
+
+@pytest.mark.parametrize(("token", "status"), [("a secret of length", 401), (None, 413)])
+def test_a_client_that_only_sends_hears_why_it_was_refused(make_app, listen, token, status):
+    """Closing a connection with unread bytes resets it, and the answer is lost."""
+    port = listen(make_app(access=Access(token=token)))
+    for _ in range(3):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("POST", "/v1/predict", body=bytes(40 << 20))
+        assert connection.getresponse().status == status
+        connection.close()
+
+
+def test_a_client_that_waits_is_refused_before_it_sends(make_app, listen):
+    port = listen(make_app())
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        head = (
+            "POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40000000\r\nExpect: 100-continue\r\n\r\n"
+        )
+        connection.sendall(head.encode())
+        assert read_all(connection).startswith(b"HTTP/1.1 413")
 
 
 def test_the_command_serves_and_ends_when_what_was_asked_is_answered(finished, seven):

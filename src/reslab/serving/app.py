@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect
 from reslab import __version__
 from reslab.data.pictures import MAX_PIXELS
 from reslab.errors import UserError, describe_wanted, show
-from reslab.serving.decoding import Uploaded
+from reslab.serving.decoding import UnstartedError, Uploaded
 from reslab.serving.examples import find_examples
 from reslab.serving.guard import Guard, Limits
 from reslab.serving.metrics import Metrics
@@ -181,6 +181,12 @@ def _answering(service: Service, limits: Limits) -> APIRouter:
         except Busy:
             raise HTTPException(
                 503, "Too many pictures are waiting: try again later", headers={"Retry-After": "1"}
+            ) from None
+        except UnstartedError:
+            raise HTTPException(
+                503,
+                "The process that decodes pictures does not start; the server may lack memory",
+                headers={"Retry-After": "60"},
             ) from None
         # Returned as a Response, since FastAPI would validate the model a second time.
         return Response(found.model_dump_json(), media_type="application/json")

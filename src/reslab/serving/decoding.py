@@ -74,6 +74,10 @@ class Outcome(IntEnum):
     LARGE = 2
 
 
+class UnstartedError(Exception):
+    """No picture can be decoded now, since the decoder does not start."""
+
+
 class _Request:
     """A request for pictures; counts the pixels of the large ones."""
 
@@ -186,7 +190,7 @@ class Decoders:
                 try:
                     if process is None or process.returncode is not None:
                         process = await self._start(memory)
-                        await _hear(process, len(READY), seconds=READY_SECONDS)
+                        await _await_start(process)
                     await self._exchange(process, pictures)
                 except Exception as error:  # it goes to the client
                     # The first picture is the cause; whatever the process writes next would match no picture.
@@ -261,6 +265,14 @@ async def _hear(process: Process, num: int, *, seconds: float) -> bytes:
         return await process.stdout.readexactly(num)
 
 
+async def _await_start(process: Process) -> None:
+    """Wait until a process can decode. Raises: UnstartedError if it ends before, or takes too long."""
+    try:
+        await _hear(process, len(READY), seconds=READY_SECONDS)
+    except (TimeoutError, OSError, EOFError, RuntimeError):
+        raise UnstartedError from None
+
+
 async def _end(process: Process) -> None:
     """Kill a process, and wait until it and its pipes are gone."""
     assert process.stdin is not None
@@ -314,7 +326,8 @@ def _limit_memory(memory: int) -> None:
         return
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     wanted = _used_addresses() + memory
-    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+    with suppress(OSError, ValueError):  # macOS
+        resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def _used_addresses() -> int:

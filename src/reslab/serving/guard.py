@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -18,8 +19,8 @@ FOREIGN = (
     "This request comes from a page of another site: use this server's own page, and let a proxy pass on the header "
     "Host or Sec-Fetch-Site"
 )
-# After an early answer, the rest of the upload is not read.
-CLOSE = {"Connection": "close"}
+CLOSE = {"Connection": "close"}  # after an early answer, since more of the upload may follow
+DROPPED = 64 << 20  # bytes of a refused upload that are read, so that the client hears the answer
 
 
 @dataclass(frozen=True)
@@ -54,28 +55,34 @@ class Guard:
 
         body = _Body(self, receive)
         try:
-            await self._answer(scope, body.receive, watch)
+            await self._answer(scope, body, watch)
         except ClientDisconnect:
             pass
         finally:
             self._held -= body.size
             self.note(scope["path"], status[0], time.perf_counter() - began)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, scope: Scope, body: "_Body", send: Send) -> None:
         headers = dict(scope["headers"])
-        if not self._is_allowed(scope["path"], headers.get(b"authorization", b"")):
+        refusal = self._find_refusal(scope["path"], headers)
+        if refusal is None:
+            await self.app(scope, body.receive, send)
+            return
+        if b"expect" not in headers:  # else the client waits for an answer before it sends
+            await body.drop()
+        await refusal(scope, body.receive, send)
+
+    def _find_refusal(self, path: str, headers: Mapping[bytes, bytes]) -> JSONResponse | None:
+        if not self._is_allowed(path, headers.get(b"authorization", b"")):
             refusal = _refuse(HTTPStatus.UNAUTHORIZED, "A token is needed: send the header Authorization: Bearer TOKEN")
             refusal.headers["WWW-Authenticate"] = "Bearer"
-            await refusal(scope, receive, send)
-            return
-        if self._expected is None and scope["path"] not in OPEN and _is_foreign(headers):
-            await _refuse(HTTPStatus.FORBIDDEN, FOREIGN)(scope, receive, send)
-            return
+            return refusal
+        if self._expected is None and path not in OPEN and _is_foreign(headers):
+            return _refuse(HTTPStatus.FORBIDDEN, FOREIGN)
         announced = headers.get(b"content-length", b"0")
         if announced.isdigit() and int(announced[:20]) > self.limits.body_bytes:
-            await _refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self.too_large)(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
+            return _refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self.too_large)
+        return None
 
     def _is_allowed(self, path: str, given: bytes) -> bool:
         return self._expected is None or path in OPEN or hmac.compare_digest(given, self._expected)
@@ -111,11 +118,25 @@ class _Body:
             raise HTTPException(408, f"The upload took longer than {seconds:g} seconds", headers=CLOSE) from None
         size = len(message.get("body", b""))
         self.size += size
-        self._guard.hold(size)
-        if self.size > self._guard.limits.body_bytes:
-            raise HTTPException(413, self._guard.too_large, headers=CLOSE)
         self._is_complete = not message.get("more_body", False)
+        try:
+            self._guard.hold(size)
+            if self.size > self._guard.limits.body_bytes:
+                raise HTTPException(413, self._guard.too_large, headers=CLOSE)
+        except HTTPException:
+            await self.drop()
+            raise
         return message
+
+    async def drop(self) -> None:
+        """Read the rest and forget it, up to a limit: closing a connection with unread bytes would lose the answer."""
+        dropped = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._deadline - time.monotonic()):
+                while not self._is_complete and dropped < DROPPED:
+                    message = await self._receive()
+                    dropped += len(message.get("body", b""))
+                    self._is_complete = not message.get("more_body", False)
 
 
 def _is_foreign(headers: Mapping[bytes, bytes]) -> bool:

@@ -102,17 +102,18 @@ class Served:
         self._spread(torch.zeros(self.network.channels, *[self.network.image_size] * 2, dtype=torch.uint8), [0])
 
     @torch.inference_mode()
-    def compute(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute logits (N, K) and features (N, D) of stored pixels (N, C, H, W), on the CPU."""
-        features, logits = self._folded(self.network.prepare(pixels))
-        return logits.float().cpu(), features.float().cpu()
+    def compute(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute logits (N, K) and features (N, D) on the CPU, and the input, of stored pixels (N, C, H, W)."""
+        prepared = self.network.prepare(pixels)
+        features, logits = self._folded(prepared)
+        return logits.float().cpu(), features.float().cpu(), prepared
 
     def answer(self, questions: Sequence[Question]) -> list[Reply]:
         """Answer all questions in one batch."""
         pixels = torch.from_numpy(np.stack([question.pixels for question in questions]))
-        logits, features = self.compute(pixels)
+        logits, features, prepared = self.compute(pixels)
         probabilities = logits.softmax(1)
-        familiarities = self._compare(pixels, features, logits)
+        familiarities = self._compare(features, logits, prepared)
         # One call for all: a PyTorch call for one picture takes as long as for all of them.
         most = max(min(question.asked.top, len(self.network.classes)) for question in questions)
         best, labels = (found.tolist() for found in probabilities.topk(most))
@@ -129,11 +130,11 @@ class Served:
         ]
 
     @torch.inference_mode()
-    def _compare(self, pixels: Tensor, features: Tensor, logits: Tensor) -> list[float] | list[None]:
+    def _compare(self, features: Tensor, logits: Tensor, prepared: Tensor) -> list[float] | list[None]:
         known = self.network.familiarity
         if known is None:
             return [None] * len(features)
-        return cast("list[float]", known(features, logits, self.network.prepare(pixels).cpu()).tolist())
+        return cast("list[float]", known(features, logits, prepared.cpu()).tolist())
 
     def find_threshold(self, asked: Asked) -> float | None:
         """Find the threshold of the sets of classes. Raises: UserError if the coverage cannot be promised."""

@@ -143,6 +143,10 @@ def make_access(host: str, *, token: str | None) -> Access:
             f"--token has {len(token)} characters, which can be guessed: use {SHORTEST_TOKEN} or more, for example "
             f"{secrets.token_urlsafe(16)}"
         )
+    if token is not None and not (token.isascii() and token.isprintable() and token == token.strip()):
+        raise UserError(
+            "--token has letters that a browser cannot send: use ASCII letters, digits and signs, with no blank around"
+        )
     if token is None and not _is_this_machine(host):
         raise UserError(
             f"--host {host} opens the server to others: add --token, for example --token {secrets.token_urlsafe(16)}, "

@@ -126,7 +126,7 @@ class Service:
             await loop.run_in_executor(self._executor, served.compute, part)
             for part in torch.split(images.images[:], LARGEST_BATCH)
         ]
-        return torch.cat([features for _, features in parts])
+        return torch.cat([features for _, features, _ in parts])
 
 
 async def _in_daemon(work: Callable[[], T]) -> T:

@@ -47,7 +47,7 @@ def _read_json(body: bytes) -> list[Uploaded]:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))[:100] or "the body"
         raise UserError(f"The request is invalid, {where}: {first['msg']}") from None
-    return [(upload.name, upload.data) for upload in found.pictures]
+    return [(upload.name or "picture", upload.data) for upload in found.pictures]
 
 
 def _read_form(body: bytes, *, content_type: str) -> list[Uploaded]:
