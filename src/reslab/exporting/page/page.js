@@ -1,5 +1,5 @@
 "use strict";
-const TOP = 5;
+const TOP = 5, SHOWN = 800;  // classes; pixels of the longer side
 const $ = (id) => document.getElementById(id);
 const known = JSON.parse($("known").textContent);
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
@@ -35,13 +35,15 @@ async function open() {
 // A browser keeps the upper 8 of 16 bits, which is nearly nothing of pictures with a white far below 65535, such as 4095.
 async function check(file) {
   const head = new Uint8Array(await file.slice(0, 26).arrayBuffer());
-  const isDeepGrey = head[1] === 0x50 && head[2] === 0x4e && head[24] === 16 && head[25] === 0;  // of a PNG
-  if (isDeepGrey && known.white !== 65535) {
+  const isDeep = head[1] === 0x50 && head[2] === 0x4e && head[24] === 16, isGrey = head[25] === 0;  // of a PNG
+  if (isDeep && isGrey && known.white !== 65535) {
     throw new Error("a browser reads only the upper 8 of its 16 bits; use reslab predict");
   }
+  return isDeep;
 }
 
-// The pixels as stored in the file: no colour profile is applied, and transparent parts are put on white.
+// The pixels as stored in the file: no colour profile is applied, and transparent parts are put on white. Only a small
+// copy is kept to be shown.
 async function read(file) {
   const image = await createImageBitmap(file, { colorSpaceConversion: "none", imageOrientation: "from-image" });
   const canvas = document.createElement("canvas");
@@ -56,7 +58,14 @@ async function read(file) {
     pixels[to++] = data[from + 1];
     pixels[to++] = data[from + 2];
   }
-  return { pixels, canvas };
+  const preview = document.createElement("canvas"), scale = Math.min(1, SHOWN / Math.max(image.width, image.height));
+  preview.width = Math.max(1, Math.round(image.width * scale));
+  preview.height = Math.max(1, Math.round(image.height * scale));
+  preview.getContext("2d").drawImage(canvas, 0, 0, preview.width, preview.height);
+  const size = [image.height, image.width];
+  image.close();
+  canvas.width = canvas.height = 0;  // frees its memory now
+  return { pixels, size, preview };
 }
 
 const opened = open();
@@ -69,13 +78,15 @@ async function classify(file) {
   $("results").prepend(card);
   try {
     const { ort, session } = await opened;
-    await check(file);
-    const { pixels, canvas } = await read(file);
-    const images = new ort.Tensor("uint8", pixels, [1, canvas.height, canvas.width, 3]);
+    const isDeep = await check(file), { pixels, size, preview } = await read(file);
+    if (isDeep && pixels.every((value) => value < 16)) {
+      throw new Error("it has 16 bits of colour, of which the upper four are never used; save it with 8");
+    }
+    const images = new ort.Tensor("uint8", pixels, [1, ...size, 3]);
     const { probabilities, familiarity } = await session.run({ images });
     const answer = { file: file.name, probabilities: [...probabilities.data], familiarity: familiarity?.data[0] };
     answers.push(answer);
-    card.append(canvas, show(answer));
+    card.append(preview, show(answer));
   } catch (error) {
     answers.push({ file: file.name, error: error.message });
     card.append(Object.assign(document.createElement("p"), { textContent: `This picture cannot be read: ${error.message}` }));

@@ -1,4 +1,4 @@
-const NEAREST = 5;
+const NEAREST = 5, SIDE = 288;  // images; pixels of a picture on its card
 let model = null;
 
 async function describe() {
@@ -16,8 +16,10 @@ async function describe() {
     make(run.temperature ? "p.note" : "p.note.bad", run.calibration),
     make("p.note", run.has_neighbours ? `Nearest images: ${run.neighbours.toLowerCase()}` : run.neighbours))));
   // Training images may still be on their way into memory.
-  if (model.runs.some((run) => run.neighbours.includes("being prepared"))) setTimeout(describe, 3000);
+  if (model.runs.some((run) => run.neighbours.includes("being prepared"))) later();
 }
+
+const later = () => setTimeout(() => describe().catch(later), 3000);
 
 async function offer() {
   const found = await ask("/v1/examples");
@@ -35,6 +37,27 @@ const shorten = (names) => names.length > 20 ? `${names.slice(0, 20).join(", ")}
 
 // ---- one picture: a card that fills when the answer comes
 
+// Of a large picture only a smaller copy is kept, and one is decoded after another: each takes a lot of memory. What the
+// browser cannot draw, TIFF for one, is still classified.
+let last = Promise.resolve();
+const preview = (file) => last = last.then(() => createImageBitmap(file)).then(shrink).catch(() => null);
+
+function shrink(image) {
+  const scale = Math.min(1, 2 * SIDE / Math.min(image.width, image.height)), canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(image.width * scale));
+  canvas.height = Math.max(1, Math.round(image.height * scale));
+  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+  image.close();
+  return canvas;
+}
+
+async function request(file, heat) {
+  const form = new FormData();
+  form.append("files", file, file.name || "pasted.png");
+  const { pictures: [picture] } = await ask(`/v1/predict?top=5&heat=${heat}&nearest=${NEAREST}`, { method: "POST", body: form });
+  return picture;
+}
+
 async function classify(file) {
   const card = make("article.card.picture");
   const close = make("button", "Remove");
@@ -48,26 +71,28 @@ async function classify(file) {
     status.className = "bad";
     return;
   }
-  const form = new FormData();
-  form.append("files", file, file.name || "pasted.png");
-  // What the browser cannot draw, TIFF for one, is still classified.
-  const drawn = createImageBitmap(file).catch(() => null);
-  try {
-    const { pictures: [picture] } = await ask(`/v1/predict?top=5&heat=true&nearest=${NEAREST}`, { method: "POST", body: form });
-    const image = await drawn;
-    if (!model) await describe();
-    answered.set(card, picture);
-    status.replaceWith(make("div.answers", ...picture.answers.map((answer) => show(answer, image, file.name))));
-  } catch (error) {
-    status.textContent = error instanceof TypeError ? "The server cannot be reached." : error.message;
-    status.className = "bad";
-  }
+  const drawn = preview(file);
+  card.fill = async () => {
+    try {
+      card.hasEvidence = $("evidence").checked;
+      const picture = await request(file, card.hasEvidence), image = await drawn;
+      if (!model) await describe();
+      answered.set(card, picture);
+      card.replaceChildren(card.firstChild, make("div.answers", ...picture.answers.map((answer) => show(answer, image, file.name))));
+      if ($("evidence").checked && !card.hasEvidence) await card.fill();
+    } catch (error) {
+      status.textContent = error instanceof TypeError ? "The server cannot be reached." : error.message;
+      status.className = "bad";
+      card.append(status);
+    }
+  };
+  await card.fill();
 }
 
 function show(answer, image, name) {
   const run = model.runs.find((each) => each.name === answer.run);
   const canvas = make("canvas");
-  canvas.width = canvas.height = 288;
+  canvas.width = canvas.height = SIDE;
   canvas.setAttribute("role", "img");
   const bars = make("ul.bars", ...answer.classes.map((guess) => {
     const bar = make("i");
@@ -141,6 +166,8 @@ const tidy = () => { $("tools").hidden = !$("results").children.length; };
 $("evidence").onchange = () => {
   $("legend").hidden = !$("evidence").checked;
   document.querySelectorAll("#results canvas").forEach((canvas) => canvas.redraw());
+  if (!$("evidence").checked) return;
+  for (const card of answered.keys()) if (!card.hasEvidence) card.fill();
 };
 $("clear").onclick = () => { $("results").replaceChildren(); answered.clear(); tidy(); };
 $("save").onclick = () => {
