@@ -60,6 +60,19 @@ def test_parts_are_of_whole_groups_the_same_in_every_class() -> None:
     assert set(parts[0]) < set(parts[1])
 
 
+def test_parts_of_overlapping_groups_are_as_in_every_version() -> None:
+    """The groups are in the order in which the classes up to each one first show them."""
+    generator = np.random.default_rng(3)
+    labels, groups = generator.integers(0, 6, 300), generator.integers(0, 40, 300)
+    drawn, seen, expected = np.random.default_rng(1), [], []
+    for label in range(6):
+        places = drawn.permutation(np.flatnonzero(labels == label))
+        seen += [group for group in groups[places] if group not in seen]
+        ordered = sorted(places, key=lambda place: list(dict.fromkeys(seen)).index(groups[place]))
+        expected += ordered[: max(2, round(0.3 * len(places)))]
+    assert _part(labels, groups, 0.3, seed=1).tolist() == sorted(expected)
+
+
 def test_growth_of_many_images_is_measured_on_several_groups_of_a_small_class(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growth, "MOST", 60)
     features, labels = blobs(240, seed=0, classes=20)

@@ -234,6 +234,11 @@ def test_what_does_not_fit_is_refused(options: dict[str, Any], shape: tuple[int,
         Classifier(**options).fit(np.zeros(shape), [0, 1, 0, 1])
 
 
+def test_one_class_is_named_plainly(recipe: Recipe, digits: Any) -> None:
+    with pytest.raises(ValueError, match=r"y has one class, 1: a classifier"):
+        Classifier(recipe).fit(digits[0], np.ones(len(digits[1]), dtype=int))
+
+
 def test_images_of_another_shape_are_refused(fitted: Classifier) -> None:
     with pytest.raises(ValueError, match=r"X has images of shape \(8, 9\), the classifier was fitted to \(8, 8\)"):
         fitted.predict(np.zeros((2, 8, 9)))
@@ -269,7 +274,9 @@ def test_held_out_images_calibrate_probabilities(digits, recipe):
         Classifier(recipe, validation_fraction=0).fit(digits[0][:40], digits[1][:40]).network_.metadata.class_sets
         is None
     )
-    with pytest.raises(ValueError, match=r"validation=1 does not fit 40 training images of 3 classes: choose 3 to"):
+    with pytest.raises(
+        ValueError, match=r"holds out 1 of 40 images, but each of the 3 classes .*: choose 0\.075 to 0\.925"
+    ):
         Classifier(recipe, validation_fraction=0.004).fit(digits[0][:40], digits[1][:40])
     with pytest.raises(ValueError, match="validation_fraction is 1"):
         Classifier(recipe, validation_fraction=1).fit(digits[0][:40], digits[1][:40])

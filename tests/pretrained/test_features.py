@@ -149,6 +149,20 @@ def test_the_fastest_route_that_is_installed_is_chosen(
     assert routes.choose_route() == chosen
 
 
+@pytest.mark.parametrize(
+    "images",
+    [np.zeros((1, 3, 8, 8)), np.zeros((1, 3, 8, 8), np.uint16), torch.zeros(1, 3, 8, 8), np.zeros((3, 8, 8), np.uint8)],
+)
+def test_what_are_no_stored_pictures_is_refused(network: Pretrained, images: Any) -> None:
+    with pytest.raises(UserError, match=r"pictures \(N, C, H, W\) uint8"):
+        network.features(images)
+
+
+def test_a_route_that_there_is_not_is_refused() -> None:
+    with pytest.raises(UserError, match="there is no route 'onnx': choose from onnxruntime, folded"):
+        Pretrained("efficientnet_lite0", image_size=32, route="onnx")  # type: ignore[arg-type]
+
+
 def test_a_size_of_nothing_is_refused() -> None:
     with pytest.raises(UserError, match="pictures of 0 pixels a side show nothing: choose 32 or more"):
         Pretrained(NAME, image_size=0)

@@ -10,7 +10,7 @@ from reslab.errors import UserError
 from reslab.records import Progress
 from reslab.runs import Run
 from reslab.serving.app import Access
-from reslab.serving.dashboard import dashboard_app
+from reslab.serving.dashboard import dashboard_app, find_runs
 
 TestClient = partial(testclient.TestClient, base_url="http://localhost")  # a name that a server answers to
 
@@ -129,6 +129,14 @@ def test_evaluated_runs_are_compared(client, folder):
 @pytest.mark.parametrize("name", ["../runs/small", "deep/er/../../small", "/etc", "", "nothing"])
 def test_no_path_of_a_clients_making_is_opened(client, name):
     assert client.get("/v1/log", params={"run": name}).status_code == 404
+
+
+def test_linked_runs_are_listed_and_a_loop_of_links_ends(folder, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(next(path.parent for path in folder.rglob("recipe.json")), elsewhere / "away")
+    (folder / "linked").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)
+    assert [name for name in find_runs(folder) if name.startswith("linked")] == ["linked/away"]
 
 
 def test_a_run_folder_itself_is_a_list_of_one(folder):

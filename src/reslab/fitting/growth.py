@@ -93,12 +93,14 @@ def _part(labels: Integers, groups: Integers, share: float, *, seed: int, num_gr
     From a class with images of fewer than `num_groups` groups among these, images of all groups are chosen in turn.
     """
     generator = np.random.default_rng(seed)
-    chosen, seen = [], np.empty(0, dtype=np.int64)
-    for label in range(int(labels.max()) + 1):
-        places = generator.permutation(np.flatnonzero(labels == label))
-        seen = np.concatenate([seen, groups[places]])
-        _, first, numbers = np.unique(seen, return_index=True, return_inverse=True)
-        places = places[np.argsort(first[numbers[-len(places) :]], kind="stable")]
+    by_class = [generator.permutation(np.flatnonzero(labels == label)) for label in range(int(labels.max()) + 1)]
+    shuffled = np.concatenate(by_class)
+    _, first, numbers = np.unique(groups[shuffled], return_index=True, return_inverse=True)
+    rank = np.empty(len(labels), dtype=np.int64)
+    rank[shuffled] = first[numbers]  # where the group of each image first appears
+    chosen = []
+    for in_order in by_class:
+        places = in_order[np.argsort(rank[in_order], kind="stable")]
         num = max(FEWEST, num_groups, round(share * len(places)))
         if len(np.unique(groups[places[:num]])) < num_groups:
             places = places[np.argsort(_number_within(groups[places]), kind="stable")]

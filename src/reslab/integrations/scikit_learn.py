@@ -25,7 +25,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from reslab.data.arrays import Layout, find_layout, find_scale, find_white, read_labels, read_names
+from reslab.data.arrays import Layout, find_layout, find_scale, find_white, read_labels
 from reslab.data.images import ImageSet
 from reslab.data.pictures import with_channels
 from reslab.data.recipe_data import HOLD_OUT_SEED
@@ -150,7 +150,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             numbers, named, weights = (each[weights > 0] for each in (numbers, named, weights))
         self.classes_, labels = np.unique(named, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"y has one class, {self.classes_[0]!r}: a classifier needs at least two")
+            raise ValueError(f"y has one class, {_as_plain(self.classes_[0])!r}: a classifier needs at least two")
         self.image_shape_ = numbers.shape[1:]
         recipe = self._make_recipe(named)
         self.scale_ = find_scale(numbers.dtype, float(numbers.min()), float(numbers.max()), white=recipe.white)
@@ -159,7 +159,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 resize(self._to_pixels(numbers, recipe.channels), recipe.image_size, recipe.resize)
             ),
             labels=torch.from_numpy(labels.astype(np.int64)),
-            classes=tuple(str(name) for name in _as_text(self.classes_)),
+            classes=tuple(map(str, self.classes_)),
             expression=recipe.data,
             split="train",
             white=recipe.white or find_white(numbers.dtype, self.scale_),
@@ -209,7 +209,13 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"validation_fraction is {self.validation_fraction}: choose one from 0 to below 1")
         if not self.validation_fraction:
             return (images,)
-        num = max(1, round(self.validation_fraction * len(images.labels)))  # what is asked for is never dropped
+        total, least = len(images.labels), len(images.classes)
+        num = max(1, round(self.validation_fraction * total))  # what is asked for is never dropped
+        if not least <= num <= total - least:
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} holds out {num:,} of {total:,} images, but each of "
+                f"the {least} classes needs one on both sides: choose {least / total:.3g} to {1 - least / total:.3g}"
+            )
         return hold_out(images, num, seed=HOLD_OUT_SEED)
 
     def _train(self, recipe: Recipe, splits: tuple[ImageSet, ...], out: Path) -> Run:
@@ -256,7 +262,3 @@ def _scale_weights(images: ImageSet) -> ImageSet:
 def _as_plain(value: Any) -> Any:
     """Convert a NumPy number, as searches draw them, to a Python number."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _as_text(names: NDArray[Any]) -> NDArray[Any]:
-    return read_names(names) if names.dtype.kind == "S" else names

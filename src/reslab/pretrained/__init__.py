@@ -5,7 +5,7 @@ Axes: N images, C channels, H rows, W columns, D features.
 
 import time
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -61,6 +61,8 @@ class Pretrained:
     """
 
     def __init__(self, name: str, *, image_size: int | None = None, route: Route | None = None) -> None:
+        if route not in (None, *get_args(Route)):
+            raise UserError(f"there is no route {route!r}: choose from {', '.join(get_args(Route))}")
         self.name, self.route = name, route or choose_route()
         if image_size is not None and image_size < 1:
             raise UserError(f"pictures of {image_size} pixels a side show nothing: choose 32 or more, such as 128")
@@ -73,8 +75,11 @@ class Pretrained:
 
         Each picture is computed once and kept in the cache, see `reslab data cache`. With `mirrored`, pictures are
         first mirrored left to right.
-        Raises: UserError if pictures have another number of channels, or there is no space on disk.
+        Raises: UserError if pictures have another type or number of channels, or there is no space on disk.
         """
+        is_stored = isinstance(images, Pixels) or images.dtype in (torch.uint8, np.dtype(np.uint8))
+        if not is_stored or len(images.shape) != 4:
+            raise UserError(f"{self.name} is for pictures (N, C, H, W) uint8, from 0 to 255")
         if images.shape[1] not in (1, 3):
             raise UserError(f"{self.name} is for grey or RGB pictures, not for {images.shape[1]} channels")
         digests = [digest_of(picture) for start in range(0, len(images), BATCH) for picture in _pick(images, start)]

@@ -1,7 +1,8 @@
 """The dashboard of the runs below a folder: progress, learning curves and comparison. Read-only."""
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -124,9 +125,23 @@ def _answer(read: Callable[[], ResultT]) -> ResultT:
 
 def find_runs(folder: Path) -> dict[str, Run]:
     """Find the run folders at or below `folder`, named by their path relative to it."""
-    found = sorted(path.parent for path in folder.rglob("recipe.json"))
+    found = sorted(_walk(folder))
     names = [str(path.relative_to(folder)) if path != folder else Run(path).name for path in found]
     return {printable(name): Run(path) for name, path in zip(names, found, strict=True)}
+
+
+def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Yield the folder and those below it that hold a recipe; links are followed, except to a folder `above`."""
+    above = (*above, os.path.realpath(folder))
+    try:
+        inside = list(os.scandir(folder))
+    except OSError:  # unreadable, or gone meanwhile
+        return
+    if any(entry.name == "recipe.json" for entry in inside):
+        yield folder
+    for entry in inside:
+        if entry.is_dir() and os.path.realpath(entry.path) not in above:
+            yield from _walk(folder / entry.name, above)
 
 
 def _find(folder: Path, name: str) -> Run:
