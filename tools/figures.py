@@ -154,7 +154,8 @@ def measured_recipes() -> str:
 
     lines = []
     for name in RECIPES:
-        for result in (name, f"ledger/{name.removeprefix('zoo-')}"):
+        records = sorted(f"record/{folder.name}" for folder in (ROOT / "results" / "record").glob(f"{name}-*"))
+        for result in (*records, name, f"ledger/{name.removeprefix('zoo-')}"):
             if found := [folder for folder in folders(result) if (folder / "evaluation.json").exists()]:
                 reached = fmean(each.accuracy.value for each in splits(result))
                 values = f'{reached:.4f}, {minutes(result):.1f}, {len(found)}, "{processors(found[0])}"'
