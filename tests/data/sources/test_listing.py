@@ -1091,6 +1091,19 @@ def test_an_archive_writes_nowhere_else(tmp_path: Path, name: str, member: str) 
         list_one(f"folder:{tmp_path / name}")
 
 
+def test_backslashes_of_a_zip_from_windows_part_folders(tmp_path: Path) -> None:
+    fill("cat", "dog")(tmp_path / "pictures")
+    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+        archive.writestr("pictures\\cat\\", b"")  # a folder
+        for path in sorted((tmp_path / "pictures").rglob("*.png")):
+            info = zipfile.ZipInfo("placeholder")
+            info.filename = str(path.relative_to(tmp_path)).replace("/", "\\")
+            archive.writestr(info, path.read_bytes())
+    listing = list_one(f"folder:{tmp_path}/pictures.zip")
+    assert listing.classes == ("cat", "dog")
+    assert len(listing.files) == 6
+
+
 def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reslab.data.sources.packed.MAX_BYTES", 10_000)
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:

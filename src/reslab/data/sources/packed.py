@@ -26,6 +26,7 @@ from reslab.errors import UserError, naming_problem
 from reslab.runs.files import MAX_BYTES, MAX_RATIO, make_folder, writing
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+FORMAT = 2  # increase it when files get other places
 _MOST_FILES = 1_000_000
 
 _Member = tuple[str, int, Any]  # name, size in bytes, the archive's own entry
@@ -70,7 +71,7 @@ def _unpack_once(path: Path) -> Path:
             num = _unpack(path, part / path.name)
         return {"origin": f"folder:{path}", "split": "unpacked", "shape": [num]}
 
-    with opening(name_of("unpacked", stamp_files([path])), make) as entry:
+    with opening(name_of("unpacked", FORMAT, stamp_files([path])), make) as entry:
         return entry / path.name
 
 
@@ -123,7 +124,9 @@ def _unpack(path: Path, into: Path) -> int:
 
 
 def _list_zip(archive: ZipFile) -> Iterator[_Member]:
-    return ((info.filename, info.file_size, info) for info in archive.infolist() if not info.is_dir())
+    """List the files; some programs for Windows write backslashes between folders."""
+    members = ((info.filename.replace("\\", "/"), info.file_size, info) for info in archive.infolist())
+    return (member for member in members if not member[0].endswith("/"))
 
 
 def _list_tar(archive: tarfile.TarFile, path: Path) -> Iterator[_Member]:

@@ -9,6 +9,7 @@ entries are removed first.
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -151,7 +152,7 @@ def _make(path: Path, make: Callable[[Path], dict[str, Any]]) -> None:
     """Make the files in a folder beside `path`, then rename it."""
     for part in path.parent.glob(f".{path.name}.*.part"):  # left by a killed process: we hold its lock
         _remove(part)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     writing(part, part.mkdir)
     try:
         facts = make(part) | {"sha256": _hash(part)}
@@ -194,7 +195,7 @@ def _free(folder: Path) -> int:
 
 def _remove(path: Path) -> None:
     """Remove an entry, renaming it first so that nobody opens a partial one."""
-    gone = path.with_name(f".{path.name.strip('.')}.{os.getpid()}.gone.part")
+    gone = path.with_name(f".{path.name.strip('.')}.{secrets.token_hex(4)}.gone.part")
     if path.is_file():
         path.unlink(missing_ok=True)
         return
