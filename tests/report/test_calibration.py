@@ -67,6 +67,15 @@ def test_a_temperature_of_one_changes_nothing():
     assert calibration_doubt(figures) is None
 
 
+def test_mistakes_alone_do_not_decide_anything():
+    """They do not vary when they are resampled, so that their intervals have no width."""
+    figures = measured(3, wrong=3, temperature=2, certainty=0.9)
+    change = figures.expected_calibration_error_change
+    assert change.value < 0
+    assert change.high - change.low == pytest.approx(0, abs=1e-12)
+    assert calibration_doubt(figures) == "With 3 test images, the difference in calibration error may be chance."
+
+
 def test_many_images_may_leave_a_difference_undecided_too():
     figures = measured(150, wrong=15, temperature=1.1, certainty=0.9)
     assert calibration_doubt(figures).startswith("With 150 test images, the difference in calibration error may be")

@@ -39,11 +39,17 @@ def calibration_doubt(figures: Figures) -> str | None:
             "what calibration is worth.",
             images=images,
         )
-    if not _may_be_chance(figures.expected_calibration_error_change or difference(before, after=now)):
+    change = figures.expected_calibration_error_change or difference(before, after=now)
+    is_undecided = num_wrong(figures) == figures.num_images  # an unseen error is like these, so that nothing varies
+    if not change.value or not (is_undecided or _may_be_chance(change)):
         return None
     doubt = say("With {images}, the difference in calibration error may be chance.", images=images)
     loss, loss_before = figures.log_loss, figures.log_loss_uncalibrated
-    if loss_before is None or _may_be_chance(figures.log_loss_change or difference(loss_before, after=loss)):
+    if (
+        is_undecided
+        or loss_before is None
+        or _may_be_chance(figures.log_loss_change or difference(loss_before, after=loss))
+    ):
         return doubt
     decided = say(
         "The difference in log loss is not chance: {now}, and {before} before calibration.",

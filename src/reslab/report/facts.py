@@ -193,7 +193,7 @@ def _time_facts(inputs: Inputs) -> Iterator[tuple[str, str]]:
         speed = median(epoch.images_per_second for epoch in inputs.log)
         yield (
             say("Speed"),
-            say("{number} training images a second (median of the epochs)", number=grouped(round(speed))),
+            say("{images} a second (median of the epochs)", images=counted(round(speed), "training image")),
         )
 
 

@@ -108,12 +108,19 @@ def doubts_sentence(inputs: Inputs) -> str:
         )
     number, total = len(doubted.indices), inputs.test.num_images
     if not number:
-        return say("Confident learning (cleanlab) doubts none of the {total} test labels.", total=grouped(total))
-    return say(
-        "Confident learning (cleanlab) doubts {labels} of {total} on the test split, from this network's probabilities "
-        "alone; the {shown} least credible are shown. Some labels are wrong, some images are only hard: only a person "
-        "can tell. No metric on this page leaves them out.",
-        labels=counted(number, "label"),
-        total=grouped(total),
-        shown=min(number, NUM_DOUBTS),
-    )
+        images = counted(total, "image")
+        return say("Confident learning (cleanlab) doubts no label of the test split ({images}).", images=images)
+    sentences = [
+        say(
+            "Confident learning (cleanlab) doubts {labels} of {total} on the test split, from this network's "
+            "probabilities alone.",
+            labels=counted(number, "label"),
+            total=grouped(total),
+        ),
+        say("The {shown} least credible are shown.", shown=NUM_DOUBTS) if number > NUM_DOUBTS else "",
+        say(
+            "A doubted label may be wrong, or its image only hard: only a person can tell. No metric on this page "
+            "leaves out such images."
+        ),
+    ]
+    return " ".join(filter(None, sentences))
