@@ -139,9 +139,19 @@ def print_finished(run: "Run", *, how: str, was_finished: bool) -> None:
     """Print how long a run took and the next command; `how` is a participle such as Trained."""
     from reslab.words import duration
 
-    taken = duration(sum(epoch.seconds for epoch in run.log))
-    step = "report" if was_finished and run.is_evaluated else "evaluate"
-    echo(f"{'Already finished' if was_finished else f'{how} in {taken}'}; next: reslab {step} {in_shell(run.path)}")
+    if was_finished:
+        echo(f"Already finished; next: {next_command(run)}")
+    else:
+        taken = duration(sum(epoch.seconds for epoch in run.log))
+        echo(f"{how} in {taken}; next: reslab evaluate {in_shell(run.path)}")
+
+
+def next_command(run: "Run") -> str:
+    """Return the command that follows for a finished run."""
+    if run.is_evaluated and run.recipe.trial:
+        return "reslab compare RUN RUN …"
+    is_tested = run.is_evaluated and "test" in run.evaluation.splits
+    return f"reslab {'report' if is_tested else 'evaluate'} {in_shell(run.path)}"
 
 
 def print_elsewhere(found: "OtherData") -> None:
