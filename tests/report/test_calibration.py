@@ -1,14 +1,17 @@
 """What a few test images show about calibration, in words."""
 
+import re
+
 import numpy as np
 import pytest
 
 from reslab.evaluation.score import measure
+from reslab.records import Calibration
 from reslab.report.calibration import calibration_doubt, calibration_sentence
 from reslab.runs import Predictions
 
 
-def measured(num: int, *, wrong: int, temperature: float, certainty: float):
+def measured(num: int, *, wrong: int, temperature: float | None, certainty: float):
     """Measure a network of two classes that is equally certain of all answers, after division by a temperature."""
     logits = np.zeros((num, 2), np.float32)
     logits[:, 0] = np.log(certainty / (1 - certainty))
@@ -33,6 +36,21 @@ def test_without_a_mistake_nothing_is_shown(rich):
     sentence = calibration_sentence(rich.evaluation.model_copy(update={"splits": {"test": test}}))
     assert "before they were calibrated, by 0.00\u00a0%." in sentence  # no interval: it would be that of an unseen one
     assert doubt in sentence
+
+
+def test_a_head_that_was_fitted_by_log_loss_has_no_earlier_probabilities(rich):
+    calibration = Calibration(temperature=1, num_images=60)
+    for temperature in (None, 1):  # as it is evaluated, and was earlier
+        test = rich.evaluation.splits["test"].model_copy(
+            update=dict(measured(200, wrong=20, temperature=temperature, certainty=0.8))
+        )
+        evaluation = rich.evaluation.model_copy(update={"splits": {"test": test}, "calibration": calibration})
+        sentence = calibration_sentence(evaluation).replace("\u00a0", " ")
+        assert re.fullmatch(
+            r"Probabilities are off by 10.00 % \(.*?\) on average. "
+            r"They are calibrated on 60 held-out images: temperature 1.00.",
+            sentence,
+        )
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from reslab.language import read_language, speaking
 from reslab.report import draw, tabulate, write_report
 from reslab.report.inputs import read_inputs
 from reslab.report.interactive import PLOTLY
-from reslab.report.looks import doubts_sentence
+from reslab.report.looks import doubts_sentence, looks
 from reslab.report.plane import to_plane
 from reslab.report.printing import find_browser
 from reslab.report.sheets import make_sheet
@@ -39,6 +39,37 @@ def test_looks_and_doubts_stand_on_the_page(rich, rich_page):
         "Test image 9",
         "Test image 3",
     ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "where"),
+    [
+        ((0, 9, 0), "neither half holds most of it"),
+        ((0, 0, 0), "neither half holds most of it"),
+        ((9,), "neither half holds most of it"),
+        ((5, 1, 3), "most of it lies in the left half"),
+        ((3, 2, 200), "most of it lies in the right half"),
+        ((1, 2, 3, 1), "most of it lies in the right half"),
+    ],
+)
+def test_the_words_for_a_heat_map_say_where_its_evidence_lies(columns, where, rich):
+    inputs = read_inputs(rich)
+    maps = np.tile(np.array(columns, np.uint8), (1, 2, 1))
+    heat = HeatMaps(inputs.gallery.shown["test"].indices[:1], maps)
+    found = looks(inputs._replace(gallery=replace(inputs.gallery, heat_maps=heat)))
+    (look,) = [*found["right"], *found["wrong"]]
+    assert look.heat.alt.endswith(where)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_card_names_the_reports_of_both_languages(make_run):
+    run = make_run()
+    write_report(run, language="ru")
+    card = (run.path / "model-card.ru.md").read_text()
+    assert "- `report.ru.html`: отчёт на русском" in card
+    assert "report.html`" not in card
+    write_report(run)
+    assert "- `report.ru.html`: the report in Russian" in (run.path / "model-card.md").read_text()
 
 
 @pytest.mark.parametrize(

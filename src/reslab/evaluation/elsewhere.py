@@ -22,7 +22,7 @@ from reslab.data.images import ImageSet
 from reslab.data.load import find_place, load, load_uncut
 from reslab.data.recipe_data import describe_data, recipe_here
 from reslab.errors import UserError, did_you_mean, in_shell, show
-from reslab.evaluation.score import find_complaint, measure
+from reslab.evaluation.score import applied_temperature, find_complaint, measure
 from reslab.machine import kernels
 from reslab.measure.estimates import difference, gain, macro_over, share_of
 from reslab.measure.intervals import Macro
@@ -86,9 +86,8 @@ def evaluate_elsewhere(
         predictions = Predictions(network.logits(watched).numpy(), known.labels.numpy())
     if complaint := find_complaint(*predictions, num_classes=len(network.classes)):
         raise UserError(f"--data {data} cannot be scored: {complaint}")
-    calibration = network.metadata.calibration
     own, change, num_paired = _compare(run, known, predictions)
-    figures = measure(predictions, temperature=calibration.temperature if calibration else None)
+    figures = measure(predictions, temperature=applied_temperature(network.metadata.calibration))
     absent = tuple(name for name in network.classes if name not in images.classes)
     found = OtherData(
         recipe=run.recipe.name,

@@ -8,12 +8,20 @@ from reslab.words import counted, figure, figure_alone
 
 
 def calibration_sentence(evaluation: Evaluation) -> str | None:
-    """Say by how much probabilities are off, by how much they were before they were calibrated, and on what."""
+    """Say by how much probabilities are off, by how much they were before they were calibrated, and on what.
+
+    A head that was fitted by log loss to images held out, or out of folds, has a temperature of 1 and no "before".
+    """
     if (test := evaluation.splits.get("test")) is None:
         return None
     now, before = test.expected_calibration_error, test.expected_calibration_error_uncalibrated
-    if before is None:
+    if evaluation.calibration is None and before is None:
         return say("Probabilities are off by {now} on average: they are not calibrated.", now=figure(now))
+    calibrated = (
+        say("They are {calibrated}.", calibrated=evaluation.calibration.words) if evaluation.calibration else None
+    )
+    if before is None or (evaluation.calibration is not None and evaluation.calibration.temperature == 1):
+        return f"{say('Probabilities are off by {now} on average.', now=figure(now))} {calibrated}"
     shown = figure if has_interval("expected_calibration_error_uncalibrated", test) else figure_alone
     sentences = [
         say(
@@ -22,7 +30,7 @@ def calibration_sentence(evaluation: Evaluation) -> str | None:
             before=shown(before),
         ),
         calibration_doubt(test),
-        say("They are {calibrated}.", calibrated=evaluation.calibration.words) if evaluation.calibration else None,
+        calibrated,
     ]
     return " ".join(filter(None, sentences))
 

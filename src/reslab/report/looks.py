@@ -59,14 +59,14 @@ def _look(inputs: Inputs, place: int, heat: np.ndarray) -> Look:
         else say("{image}: {true}, taken for {predicted} with {certainty}", **names)
     )
     image = Picture(name=f"look-{index}", png=thumbnail(shown.images[place]), alt=what)
-    on_the_right = heat.shape[1] > 1 and heat[:, heat.shape[1] // 2 :].sum() > heat[:, : heat.shape[1] // 2].sum()
-    alt = (
-        say("Heat map of test image {index} for {name}: most of it lies in the right half", index=index, name=predicted)
-        if on_the_right
-        else say(
-            "Heat map of test image {index} for {name}: most of it lies in the left half", index=index, name=predicted
-        )
-    )
+    half, of_image = heat.shape[1] // 2, {"index": index, "name": predicted}  # without a column in the middle
+    left, right = (int(part.sum()) for part in (heat[:, :half], heat[:, heat.shape[1] - half :]))
+    if max(left, right) <= int(heat.sum()) / 2:
+        alt = say("Heat map of test image {index} for {name}: neither half holds most of it", **of_image)
+    elif right > left:
+        alt = say("Heat map of test image {index} for {name}: most of it lies in the right half", **of_image)
+    else:
+        alt = say("Heat map of test image {index} for {name}: most of it lies in the left half", **of_image)
     return Look(
         image, Picture(name=f"heat-{index}", png=overlay(shown.images[place], heat), alt=alt), true, predicted, sure
     )
