@@ -59,6 +59,9 @@ def test_an_interval_without_width_is_not_shown_as_certainty():
     # One whose ends only look the same gets more decimals.
     assert words.interval(0.99999, 1.0) == "(99.999–100.000)"
     assert words.interval(-0.00001, 0.00001, unit="points") == "(\u22120.001 to +0.001)"
+    # Rounding gives none a width.
+    assert words.interval(3.0485870001, 3.0485870002, unit="plain") == ""
+    assert words.interval(0.95257413, 0.95257413 + 1e-16) == ""
 
 
 def test_a_figure_with_its_interval():

@@ -59,14 +59,14 @@ _ENDS: dict[Unit, tuple[Callable[[float, int], str], str, int]] = {
 def interval(low: float, high: float, *, unit: Unit = "percent", decimals: int | None = None) -> str:
     """Format the ends of an interval in parentheses, with more decimals if they would look the same.
 
-    An interval without width becomes an empty string, because showing it would claim certainty.
+    An interval without width, apart from rounding, becomes an empty string, because showing it would claim certainty.
     """
-    if low == high:
-        return ""
     write, joint, usual = _ENDS[unit]
     decimals = usual if decimals is None else decimals
     while write(low, decimals) == write(high, decimals) and decimals < MOST_DECIMALS:
         decimals += 1
+    if write(low, decimals) == write(high, decimals):
+        return ""
     return f"({write(low, decimals)}{say(joint)}{write(high, decimals)})"
 
 

@@ -35,6 +35,7 @@ def test_a_trial_is_measured_on_validation_images_alone(reslab: Callable[..., An
         assert "is a trial" in refuse("evaluate", "t0", "--splits", asked, untouched=asked == "test")
     assert list(Run("t0").evaluation.splits) == ["train", "validation"]
     assert "reslab compare" in refuse("report", "t0")
+    assert reslab("train", "--resume", "t0").out.splitlines()[-1] == "Already finished; next: reslab compare RUN RUN …"
     compared = reslab("compare", "t0", "t1", "--out", "compared")
     assert compared.code == 0
     assert "Validation split" in compared.out
@@ -45,6 +46,8 @@ def test_only_a_trial_is_to_be_compared_without_test_metrics(reslab: Callable[..
     finished.remove_evaluation()
     said = reslab("evaluate", finished.path, "--splits", "train").out.splitlines()[-1]
     assert said == f"Next: reslab evaluate {finished.path}"
+    resumed = reslab("train", "--resume", finished.path).out.splitlines()[-1]
+    assert resumed == f"Already finished; next: reslab evaluate {finished.path}"
 
 
 @pytest.mark.usefixtures("no_test_split")

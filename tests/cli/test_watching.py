@@ -43,6 +43,8 @@ def test_a_folder_is_compared_with_what_evaluation_has_kept(
 def test_what_cannot_be_compared_is_refused(finished: Run, pictures: Path) -> None:
     with pytest.raises(UserError, match="9 pictures are too few"):
         watch(finished, files=sorted(pictures.iterdir())[:9])
+    with pytest.raises(UserError, match="1 picture is too few"):
+        watch(finished, files=sorted(pictures.iterdir())[:1])
     features = finished.path / "features-test.npz"
     np.savez(features, indices=np.arange(20), features=np.zeros((20, Network.load(finished.path).channels)))
     with pytest.raises(UserError, match="other weights"):

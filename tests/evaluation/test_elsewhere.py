@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from reslab.cli.show import print_elsewhere
+from reslab.data import progress
 from reslab.data.framing import Form
 from reslab.data.load import load, load_uncut
 from reslab.errors import UserError
@@ -74,6 +75,16 @@ def test_damaged_pictures_are_left_out_on_demand(run, tmp_path, capsys):
     assert (found.figures.num_images, found.data.num_damaged) == (20, 1)
     print_elsewhere(found)
     assert "1 unreadable picture left out" in capsys.readouterr().out
+    (run.path / "evaluation.json").unlink()  # so that it has to look for the run's own pictures
+    run.write_digests("train", np.arange(1, 112, dtype=np.uint64))
+    again, _ = evaluate_elsewhere(run, data=f"folder:{folder}", skip_damaged=True)
+    assert (again.figures, again.data.num_damaged) == (found.figures, 1)
+
+
+def test_progress_is_shown(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "PATIENCE", 0)
+    evaluate_elsewhere(run, data="digits:1,4")
+    assert "evaluating on digits:1,4: 0 of 72 images" in capsys.readouterr().err
 
 
 def test_all_deep_pictures_of_a_folder_have_one_white(tmp_path):

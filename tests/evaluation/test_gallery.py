@@ -65,6 +65,37 @@ def test_every_cell_gets_its_most_certain_images(monkeypatch):
     np.testing.assert_array_equal(wrong, [5, 3])
 
 
+def answers_among_many(num_classes=60, *, num_right=10):
+    """Ten right answers of every class, and one image of it taken for each of the other classes."""
+    truth, wrong = np.divmod(np.arange(num_classes**2), num_classes)
+    labels = np.concatenate([truth, np.repeat(np.arange(num_classes), num_right - 1)])
+    answers = np.concatenate([wrong, np.repeat(np.arange(num_classes), num_right - 1)])
+    logits = np.random.default_rng(0).uniform(0, 0.5, (len(labels), num_classes)).astype(np.float32)
+    logits[np.arange(len(labels)), answers] += 1
+    return Predictions(logits, labels)
+
+
+def test_no_class_goes_without_images_if_there_are_many():
+    predictions = answers_among_many()
+    chosen = choose_cells(predictions)
+    assert len(chosen) == 1000
+    right = predictions.logits[chosen].argmax(axis=1) == predictions.labels[chosen]
+    assert set(predictions.labels[chosen[right]].tolist()) == set(range(60))
+    assert set(predictions.labels[chosen[~right]].tolist()) == set(range(60))
+
+
+def test_heat_maps_of_right_answers_are_spread_over_many_classes():
+    predictions = answers_among_many()
+    right, _ = choose_looks(predictions)
+    assert sorted(predictions.labels[right].tolist()) == list(range(0, 60, 5))
+
+
+def test_no_right_answer_means_no_heat_map_of_one():
+    labels = np.arange(4) % 2
+    right, wrong = choose_looks(Predictions(np.eye(2, dtype=np.float32)[1 - labels], labels))
+    assert (len(right), len(wrong)) == (0, 4)
+
+
 def test_sample_is_the_same_every_time():
     np.testing.assert_array_equal(choose_sample(2000), choose_sample(2000))
     assert len(choose_sample(2000)) == 800

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
+from reslab.data import progress
 from reslab.data.images import ImageSet
 from reslab.data.load import load
 from reslab.data.recipe_data import read_split, read_split_of
@@ -68,23 +69,30 @@ def test_the_training_split_is_the_one_trained_on(finished: Run) -> None:
 
 
 def test_the_misclassified_images_are_kept(finished: Run) -> None:
-    splits: tuple[SplitName, ...] = ("train", "test")
-    num_wrong = 0
-    for split in splits:
-        logits, labels = finished.read_predictions(split)
-        indices, images = finished.read_examples(split)
-        assert sorted(indices) == np.flatnonzero(logits.argmax(axis=1) != labels).tolist()
-        num_wrong += len(indices)
-        np.testing.assert_array_equal(images, read_split(finished.recipe, split).images.numpy()[indices])
-    assert num_wrong > 0  # of the training images, there may be none
+    logits, labels = finished.read_predictions("test")
+    indices, images = finished.read_examples("test")
+    assert len(indices)
+    assert sorted(indices) == np.flatnonzero(logits.argmax(axis=1) != labels).tolist()
+    np.testing.assert_array_equal(images, read_split(finished.recipe, "test").images.numpy()[indices])
+
+
+def test_misclassified_images_take_no_more_room_than_the_report_needs(
+    finished: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the training split are not shown at all, large ones as thumbnails."""
+    assert not (finished.path / "examples-train.npz").exists()
+    monkeypatch.setattr(sys.modules[predict.__module__], "LARGEST_EXAMPLE", 4)
+    predict(finished, splits=["test"])
+    indices, images = finished.read_examples("test")
+    wide = read_split(finished.recipe, "test").images.numpy()[indices]
+    assert images.shape == (len(wide), 1, 4, 4)
+    np.testing.assert_allclose(images, wide.reshape(-1, 1, 4, 2, 4, 2).mean(axis=(3, 5)), atol=0.5)
 
 
 def test_plain_predictions_and_figures_do_not_depend_on_views(finished: Run) -> None:
     def plain() -> list[Any]:
         splits = finished.evaluation.splits.values()
-        files = [
-            finished.path / f"{kind}-{split}.npz" for kind in ("predictions", "examples") for split in ("train", "test")
-        ]
+        files = [finished.path / f"{name}.npz" for name in ("predictions-train", "predictions-test", "examples-test")]
         return [
             *(figures.model_dump(exclude={"test_time_augmentation"}) for figures in splits),
             *(path.read_bytes() for path in files),
@@ -113,6 +121,19 @@ def test_the_record_gains_a_split_when_it_is_first_evaluated(small_recipe: Recip
         assert tuple(earlier) == before.data
         assert (test.split, test.num_images) == ("test", 108)
         assert test.fingerprint == load("digits:1,4,7", "test", image_size=8).fingerprint
+
+
+def test_progress_is_shown_for_every_part_of_the_test_split(
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(derive(small_recipe, name="small", validation=30, epochs=1), out=tmp_path / "run")
+    assert Network.load(run.path).familiarity is not None
+    capsys.readouterr()
+    monkeypatch.setattr(progress, "PATIENCE", 0)
+    predict(run, splits=["test"])
+    shown = capsys.readouterr().err
+    for what in ("evaluating on the test images", "features of test images", "heat maps of test images"):
+        assert f"reslab: {what}: 0" in shown
 
 
 def test_only_the_splits_that_were_asked_for_are_read(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:

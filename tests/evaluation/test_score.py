@@ -14,9 +14,9 @@ from reslab.evaluation.score import measure, score
 from reslab.measure.metrics import softmax
 from reslab.recipe.networks import PreActResNet
 from reslab.recipe.recipe import Linear, Recipe, Sgd, Standardize
-from reslab.records import ClassSets, Estimate, Weights
+from reslab.records import Calibration, ClassSets, Estimate, Weights
 from reslab.report.tables import metric_table
-from reslab.runs import Copies, Familiarities, InSeries, Predictions, Run, pack_weights, write_exhibit
+from reslab.runs import Copies, Familiarities, InSeries, Predictions, Run, pack_weights, read_weights, write_exhibit
 from reslab.words import printable as plain
 
 CLASSES = ("ant", "bee", "cat")
@@ -319,6 +319,15 @@ def test_predictions_that_do_not_fit_are_refused(run, bad, sentence):
     assert "\n" not in str(error.value)
     assert "run reslab evaluate" in str(error.value)
     assert not run.is_evaluated
+
+
+@pytest.mark.parametrize(("temperature", "is_changed"), [(1, False), (2, True)])
+def test_probabilities_before_calibration_are_measured_if_it_changed_them(run, temperature, is_changed):
+    tensors, weights = read_weights(run.path)
+    calibration = Calibration(temperature=temperature, num_images=60)
+    run.write_weights(pack_weights(tensors, weights.model_copy(update={"calibration": calibration})))
+    test = score(run, splits=["test"]).splits["test"]
+    assert (test.log_loss_uncalibrated is not None) == is_changed
 
 
 def test_augmented_predictions_are_checked_as_well(run):

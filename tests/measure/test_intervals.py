@@ -147,7 +147,41 @@ def test_each_class_has_half_an_error_and_half_a_hit_that_nobody_saw():
 
 def test_a_class_of_one_image_counts_as_much_as_any_other():
     low, high = macro_interval(np.array([[0, 1], [0, 50]]), figure="recall")
-    assert low < 0.5 < high < 0.9
+    assert low < 0.4
+    assert high == pytest.approx((1 + 0.975) / 2)  # of one image that is wrong, the recall may be up to 0.975
+
+
+@pytest.mark.parametrize(
+    ("supports", "recalls"),
+    [
+        ((200, 200, 5), (0.9, 0.88, 0.7)),
+        ((200, 20), (0.97, 0.9)),
+        ((100, 100, 10), (0.95, 0.95, 0.85)),
+        ((100,) * 9 + (5,), (0.95,) * 9 + (0.7,)),
+    ],
+)
+def test_a_mean_recall_is_in_its_interval_if_one_class_is_rare(supports, recalls):
+    """Its few images may all be right by chance."""
+    hits = np.random.default_rng(0).binomial(supports, recalls, size=(400, len(supports)))
+    held = 0
+    for right in hits:
+        wrong = np.array(supports) - right
+        matrix = np.diag(right)
+        matrix[np.arange(len(supports)), np.arange(len(supports)) - 1] += wrong
+        low, high = macro_interval(matrix, figure="recall")
+        held += low <= np.mean(recalls) <= high
+    assert held / len(hits) >= 0.93
+
+
+def test_a_mean_recall_over_rare_and_frequent_classes_adds_squared_distances():
+    matrix = np.array([[180, 20, 0], [10, 190, 0], [0, 0, 5]])
+    recall, own = np.array([0.9, 0.95, 1]), proportion_interval(matrix.diagonal(), total=matrix.sum(axis=1))
+    low, high = macro_interval(matrix, figure="recall")
+    assert low == pytest.approx(0.95 - math.sqrt(((recall - own.low) ** 2).sum()) / 3)
+    assert high >= 0.95 + math.sqrt(((own.high - recall) ** 2).sum()) / 3 - 1e-12
+    frequent = macro_interval(matrix, figure="recall", over=slice(2))  # of these alone, no class is rare
+    alone = macro_interval(matrix[:2, :2], figure="recall")
+    assert ends(frequent) == pytest.approx(ends(alone), abs=1e-3)
 
 
 def test_macro_recall_is_balanced_accuracy_and_has_its_interval():

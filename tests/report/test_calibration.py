@@ -1,14 +1,17 @@
 """What a few test images show about calibration, in words."""
 
+import re
+
 import numpy as np
 import pytest
 
 from reslab.evaluation.score import measure
+from reslab.records import Calibration
 from reslab.report.calibration import calibration_doubt, calibration_sentence
 from reslab.runs import Predictions
 
 
-def measured(num: int, *, wrong: int, temperature: float, certainty: float):
+def measured(num: int, *, wrong: int, temperature: float | None, certainty: float):
     """Measure a network of two classes that is equally certain of all answers, after division by a temperature."""
     logits = np.zeros((num, 2), np.float32)
     logits[:, 0] = np.log(certainty / (1 - certainty))
@@ -33,6 +36,21 @@ def test_without_a_mistake_nothing_is_shown(rich):
     sentence = calibration_sentence(rich.evaluation.model_copy(update={"splits": {"test": test}}))
     assert "before they were calibrated, by 0.00\u00a0%." in sentence  # no interval: it would be that of an unseen one
     assert doubt in sentence
+
+
+def test_a_head_that_was_fitted_by_log_loss_has_no_earlier_probabilities(rich):
+    calibration = Calibration(temperature=1, num_images=60)
+    for temperature in (None, 1):  # as it is evaluated, and was earlier
+        test = rich.evaluation.splits["test"].model_copy(
+            update=dict(measured(200, wrong=20, temperature=temperature, certainty=0.8))
+        )
+        evaluation = rich.evaluation.model_copy(update={"splits": {"test": test}, "calibration": calibration})
+        sentence = calibration_sentence(evaluation).replace("\u00a0", " ")
+        assert re.fullmatch(
+            r"Probabilities are off by 10.00 % \(.*?\) on average. "
+            r"They are calibrated on 60 held-out images: temperature 1.00.",
+            sentence,
+        )
 
 
 @pytest.mark.parametrize(
@@ -65,6 +83,15 @@ def test_a_temperature_of_one_changes_nothing():
     for change in (figures.log_loss_change, figures.expected_calibration_error_change):
         assert (change.value, change.low, change.high) == (0, 0, 0)
     assert calibration_doubt(figures) is None
+
+
+def test_mistakes_alone_do_not_decide_anything():
+    """They do not vary when they are resampled, so that their intervals have no width."""
+    figures = measured(3, wrong=3, temperature=2, certainty=0.9)
+    change = figures.expected_calibration_error_change
+    assert change.value < 0
+    assert change.high - change.low == pytest.approx(0, abs=1e-12)
+    assert calibration_doubt(figures) == "With 3 test images, the difference in calibration error may be chance."
 
 
 def test_many_images_may_leave_a_difference_undecided_too():

@@ -12,7 +12,7 @@ from PIL import Image
 from reslab.errors import Failure
 from reslab.records import Epoch
 from reslab.report import curves as comparison
-from reslab.report.curves import write_curves
+from reslab.report.curves import series_of, write_curves
 from reslab.runs import Run
 
 
@@ -48,6 +48,12 @@ def test_every_run_has_its_curves_in_percent(runs: list[Run], tmp_path: Path, mo
         "two, training": [50, 87.5],
         "two, validation": [37.5, 62.5],
     }
+
+
+def test_epochs_without_validation_leave_gaps(tmp_path: Path) -> None:
+    log = log_epochs(tmp_path / "run", 0.25, 0.5, 0.75, validation=(0.375, 0.5, 0.625)).log
+    log[1] = log[1].model_copy(update={"validation_accuracy": None})
+    np.testing.assert_equal(series_of(log, "accuracy", scale=100)["validation"], [37.5, np.nan, 62.5])
 
 
 def test_the_chart_is_a_picture_and_replaces_the_one_before(runs: list[Run], tmp_path: Path) -> None:

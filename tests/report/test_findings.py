@@ -110,7 +110,7 @@ def test_sentences_say_what_the_matrix_says():
 @pytest.mark.parametrize(
     ("test", "train", "said"),
     [
-        ([[13, 0], [0, 13]], [[60, 0], [0, 60]], "100.00 %, no clear gap; but 26 test images do not exclude one of up "
+        ([[13, 0], [0, 13]], [[60, 0], [0, 60]], "100.00 %, no clear gap; but 26 test images cannot exclude one of up "
          "to 13.2 points."),
         ([[20, 0], [1, 19]], [[60, 0], [0, 60]], "100.00 %; with 40 test images, the gap of 2.5 points may be chance."),
         ([[5000, 10], [10, 5000]], [[5000, 9], [9, 5000]], "it does not overfit."),
@@ -119,6 +119,15 @@ def test_sentences_say_what_the_matrix_says():
 )  # fmt: skip
 def test_few_test_images_give_no_verdict_on_overfitting(test, train, said):
     assert overfitting(tell(test), tell(train)).replace("\u00a0", " ").endswith(said)
+
+
+def test_one_image_is_spoken_of_as_one():
+    one = tell([[1, 0], [0, 0]])
+    assert "but 1 test image cannot exclude" in overfitting(one, tell([[60, 0], [0, 60]]))
+    many = tell([[51, 0], [0, 50]])
+    with speaking(read_language("ru")):
+        said = overfitting(many, tell([[60, 0], [0, 60]]))
+    assert "но при таком числе изображений (101 тестовое изображение) не исключён разрыв" in said
 
 
 def test_splits_of_other_shares_of_classes_are_compared_by_balanced_accuracy():

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from importlib import resources
 
 import numpy as np
@@ -12,8 +13,11 @@ from sklearn.datasets import load_sample_images
 
 from reslab.errors import UserError
 from reslab.evaluation.gallery import IMAGES_OF_CELLS, NUM_FEATURES, NUM_HEAT_MAPS
+from reslab.language import read_language, speaking
 from reslab.report import draw, tabulate, write_report
+from reslab.report.inputs import read_inputs
 from reslab.report.interactive import PLOTLY
+from reslab.report.looks import doubts_sentence, looks
 from reslab.report.plane import to_plane
 from reslab.report.printing import find_browser
 from reslab.report.sheets import make_sheet
@@ -26,6 +30,7 @@ def test_looks_and_doubts_stand_on_the_page(rich, rich_page):
     assert "taken for" in rich_page.text["looks"]
     text = " ".join(rich_page.text["doubts"].split())
     assert "doubts 3 labels of 600 on the test split" in text
+    assert "least credible" not in text  # all are shown
     logits, labels = rich.read_predictions("test")
     given = np.exp(logits[0, labels[0]]) / np.exp(logits[0]).sum()
     assert f"{100 * given:.2f} %" in text
@@ -34,6 +39,54 @@ def test_looks_and_doubts_stand_on_the_page(rich, rich_page):
         "Test image 9",
         "Test image 3",
     ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "where"),
+    [
+        ((0, 9, 0), "neither half holds most of it"),
+        ((0, 0, 0), "neither half holds most of it"),
+        ((9,), "neither half holds most of it"),
+        ((5, 1, 3), "most of it lies in the left half"),
+        ((3, 2, 200), "most of it lies in the right half"),
+        ((1, 2, 3, 1), "most of it lies in the right half"),
+    ],
+)
+def test_the_words_for_a_heat_map_say_where_its_evidence_lies(columns, where, rich):
+    inputs = read_inputs(rich)
+    maps = np.tile(np.array(columns, np.uint8), (1, 2, 1))
+    heat = HeatMaps(inputs.gallery.shown["test"].indices[:1], maps)
+    found = looks(inputs._replace(gallery=replace(inputs.gallery, heat_maps=heat)))
+    (look,) = [*found["right"], *found["wrong"]]
+    assert look.heat.alt.endswith(where)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_card_names_the_reports_of_both_languages(make_run):
+    run = make_run()
+    write_report(run, language="ru")
+    card = (run.path / "model-card.ru.md").read_text()
+    assert "- `report.ru.html`: отчёт на русском" in card
+    assert "report.html`" not in card
+    write_report(run)
+    assert "- `report.ru.html`: the report in Russian" in (run.path / "model-card.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("num", "said", "in_russian"),
+    [
+        (0, "doubts no label of the test split (600 images).", "ни одну метку тестовой выборки (600 изображений)."),
+        (1, "doubts 1 label of 600 on the test split", "(Confident learning, cleanlab): 1 метка из 600."),
+        (37, "The 36 least credible are shown.", "Показаны наименее правдоподобные (36)."),
+    ],
+)
+def test_doubts_are_counted_in_either_language(num, said, in_russian, rich):
+    inputs = read_inputs(rich)
+    few = Doubts(np.arange(num), np.zeros(num, np.float32))
+    inputs = inputs._replace(gallery=replace(inputs.gallery, doubts=few))
+    assert said in doubts_sentence(inputs)
+    with speaking(read_language("ru")):
+        assert in_russian in doubts_sentence(inputs)
 
 
 def test_data_holds_what_the_network_said(rich, rich_page):

@@ -129,6 +129,7 @@ def test_worst_errors_are_the_most_certain_ones_of_each_pair_of_classes(lean, le
     for index in wrong[np.argsort(-probabilities[wrong].max(1))]:
         by_pair.setdefault((labels[index], logits[index].argmax()), []).append(index)
     worst = [first for first, *_ in by_pair.values()][:24]
+    assert f"{len(wrong)} mistakes on the test split; 24 shown" in lean_page.text["worst"]
     expected = [
         f"Test image {index}: kind {labels[index] + 1}, taken for kind {logits[index].argmax() + 1} "
         f"with {100 * probabilities[index].max():.2f} %"

@@ -14,6 +14,8 @@ from reslab.language import read_language, say, speaking
 from reslab.records import Candidate
 from reslab.report import write_report
 from reslab.report.card import FILES
+from reslab.report.facts import machine_facts
+from reslab.report.inputs import read_inputs
 from reslab.report.words import MORE, source_words
 from reslab.words import counted, figure_alone, listing, percent, points
 
@@ -97,6 +99,18 @@ def test_numbers_and_nouns_are_written_as_russian_writes_them(rich):
     assert say("what no table has: {x}", x=1) == "what no table has: 1"
     with pytest.raises(reslab.UserError, match="no language 'de': choose from en, ru"):
         language.find_language("de")
+
+
+def test_counts_agree_with_their_nouns(rich):
+    inputs = read_inputs(rich)
+    slow = [epoch.model_copy(update={"images_per_second": 121.0}) for epoch in inputs.log]
+    with speaking(read_language("ru")):
+        assert (
+            "121 обучающее изображение в секунду (медиана по эпохам)"
+            in dict(machine_facts(inputs._replace(log=slow))).values()
+        )
+        assert say("not known") == "неизвестно"  # of a commit as of a time
+        assert say("rate") in say("learning rate")
 
 
 def test_what_a_fit_chose_from_is_named_in_russian():

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reslab.cli.show import _metric
+from reslab.cli.show import print_evaluation
 from reslab.measure.estimates import proportion
 from reslab.records import AnsweredFigures, ClassFigures, DataSet, Epoch, Estimate, SetFigures
 from reslab.report import tables
@@ -167,4 +167,18 @@ def test_without_errors_uncalibrated_metrics_stand_without_the_interval_of_an_un
     assert bool(rows["Log loss, uncalibrated (nats)"].aside) == has_errors
     assert bool(rows["The same, uncalibrated"].aside) == has_errors
     assert rows["Log loss (nats)"].aside
-    assert _metric("log_loss_uncalibrated", test) == ("0.000 (0.000–117.189)" if has_errors else "0.000")
+    in_lines = {name: cell.line for name, _, (cell,) in tables.metric_rows([test])}
+    assert in_lines["log_loss_uncalibrated"] == ("0.000 (0.000–117.189)" if has_errors else "0.000")
+
+
+def test_a_metric_that_a_column_lacks_is_left_out_everywhere(rich, capsys):
+    """As when splits were evaluated by different versions."""
+    evaluation = rich.evaluation
+    changes = {"log_loss_uncalibrated": Estimate(value=1, low=0.9, high=1.1)}
+    train = evaluation.splits["train"].model_copy(update=changes)
+    mixed = evaluation.model_copy(update={"splits": {"train": train, "test": evaluation.splits["test"]}})
+    print_evaluation(mixed)
+    printed = [line.partition("  ")[0].strip() for line in capsys.readouterr().out.splitlines()]
+    for row in tables.metric_table(mixed).rows:
+        assert row[0].text.lower() in [name.lower() for name in printed]
+    assert not any("uncalibrated" in name for name in printed)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import reslab
 from reslab.cli.show import print_shortfall
 from reslab.errors import Failure, UserError
 from reslab.records import Segment, Setup
@@ -236,3 +237,33 @@ def test_what_the_run_did_not_come_to_is_told_as_such(make_run, read_page):
     write_report(run)
     text = read_page(run.path / "report.html").text["run"]
     assert "trained at 16 pixels a side; 32 after 7 epochs (not reached)" in text
+    assert "6 of 9 epochs, 228 updates, ended by the limit of 228 updates" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_limit_that_the_run_did_not_come_to_did_not_end_it(make_run, read_page):
+    run = make_run(recipe={"updates": 64_000})
+    text = read_page(write_report(run)).text["run"]
+    assert "6 of 6 epochs, 228 updates" in text
+    assert "ended by the limit" not in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_page_names_the_version_that_wrote_it(make_run, read_page):
+    run = make_run()
+    run.write_environment(run.environment.model_copy(update={"reslab": "0.0.1"}))
+    page = read_page(write_report(run))
+    assert f"Written by reslab {reslab.__version__} from" in page.text[""]
+    assert "reslab 0.0.1" in page.text["run"]  # which trained it
+
+
+def test_plots_of_an_earlier_report_are_removed(make_run):
+    run = make_run(validation=True)
+    write_report(run)
+    figures, others = run.path / "figures", run.path / "mine.png"
+    others.write_bytes(b"")
+    (figures / "confusion-validation.png").write_bytes(b"of an evaluation that measured the validation split, too")
+    before = {path.name for path in figures.iterdir()}
+    write_report(run)
+    assert {path.name for path in figures.iterdir()} == before - {"confusion-validation.png"}
+    assert others.exists()

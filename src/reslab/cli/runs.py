@@ -29,6 +29,7 @@ from reslab.cli.show import (
     describe_pair,
     echo,
     echo_sentences,
+    next_command,
     print_elsewhere,
     print_evaluation,
     print_finished,
@@ -306,10 +307,7 @@ def _print_next(run: "Run", figures: "Evaluation") -> None:
     if figures.calibration is None and not (recipe.validation or recipe.extension or recipe.imported):
         again = f"reslab calibrate {in_shell(run.path)}"
         echo(f"Probabilities are not calibrated, since no images were held out: see {again}")
-    if recipe.trial:
-        echo("Next: reslab compare RUN RUN …")
-    else:
-        echo(f"Next: reslab {'report' if 'test' in figures.splits else 'evaluate'} {in_shell(run.path)}")
+    echo(f"Next: {next_command(run)}")
 
 
 def report(

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from reslab.records import Evaluation, ExtensionFigures, Figures, NewClass, OtherData, WithoutCopies, WithoutSeries
     from reslab.report.comparison import Pair
     from reslab.runs import Run
-    from reslab.words import Unit
 
 WIDTH_IN_A_FILE = 10_000  # piped output is not wrapped, unless COLUMNS sets a width
 GAP = 2  # blanks between columns
@@ -28,19 +27,6 @@ NARROWEST_TEXT = 24  # cells
 EMPTY = ("", "-")
 BREAK = re.compile(r"(?<!\d)\s+|\s+(?=[(\d])")  # never between a number and its unit
 NUMBER = re.compile(r"-?$|[-+−]?[\d.]")  # matches the start of a numeric cell
-
-METRICS = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_precision": "macro precision",
-    "macro_recall": "macro recall",
-    "macro_f1": "macro F1",
-    "top5_accuracy": "top-5 accuracy",
-    "log_loss": "log loss, nats",
-    "log_loss_uncalibrated": "log loss, uncalibrated",
-    "expected_calibration_error": "expected calibration error",
-    "expected_calibration_error_uncalibrated": "the same, uncalibrated",
-}
 
 
 def print_json(content: Any) -> None:
@@ -139,20 +125,31 @@ def print_finished(run: "Run", *, how: str, was_finished: bool) -> None:
     """Print how long a run took and the next command; `how` is a participle such as Trained."""
     from reslab.words import duration
 
-    taken = duration(sum(epoch.seconds for epoch in run.log))
-    step = "report" if was_finished and run.is_evaluated else "evaluate"
-    echo(f"{'Already finished' if was_finished else f'{how} in {taken}'}; next: reslab {step} {in_shell(run.path)}")
+    if was_finished:
+        echo(f"Already finished; next: {next_command(run)}")
+    else:
+        taken = duration(sum(epoch.seconds for epoch in run.log))
+        echo(f"{how} in {taken}; next: reslab evaluate {in_shell(run.path)}")
+
+
+def next_command(run: "Run") -> str:
+    """Return the command that follows for a finished run."""
+    if run.is_evaluated and run.recipe.trial:
+        return "reslab compare RUN RUN …"
+    is_tested = run.is_evaluated and "test" in run.evaluation.splits
+    return f"reslab {'report' if is_tested else 'evaluate'} {in_shell(run.path)}"
 
 
 def print_elsewhere(found: "OtherData") -> None:
     """Print a network's metrics on other data, and how the accuracy differs from that on its own test split."""
+    from reslab.report.tables import metric_rows
     from reslab.words import counted, figure, listing
 
     figures, which = found.figures, "all pictures" if found.is_whole else "test split"
     print_table(
         f"{found.recipe} on {found.data.expression} ({which}, {figures.num_images:,} images), with 95 % intervals",
         ["", "value"],
-        [[label, _metric(name, figures)] for name, label in METRICS.items() if getattr(figures, name) is not None],
+        [[_uncapitalized(label), cell.line] for _, label, (cell,) in metric_rows([figures])],
     )
     if num := found.data.num_damaged:
         echo_sentences(f"{counted(num, 'unreadable picture')} left out")
@@ -175,7 +172,7 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     """Print the metrics of every split, with test-time augmentation next to those without."""
     from reslab.report.calibration import calibration_doubt
     from reslab.report.few_images import few_images
-    from reslab.report.tables import promise_table
+    from reslab.report.tables import metric_rows, num_wrong, promise_table
     from reslab.words import errors_among, less_copies, less_images, percent
 
     columns: dict[str, Figures] = {}
@@ -184,18 +181,11 @@ def print_evaluation(evaluation: "Evaluation") -> None:
         if figures.test_time_augmentation is not None:
             several = figures.test_time_augmentation
             columns[f"{split}, mean of {several.views} views"] = several.figures
-    wrong = [
-        figures.num_images - sum(row[i] for i, row in enumerate(figures.confusion_matrix))
-        for figures in columns.values()
-    ]
-    counts = [errors_among(num, figures.num_images) for num, figures in zip(wrong, columns.values(), strict=True)]
-    rows = [["errors", *counts]]
+    rows = [["errors", *(errors_among(num_wrong(figures), figures.num_images) for figures in columns.values())]]
     copies = [getattr(figures, "without_copies", None) for figures in columns.values()]
     series = [getattr(figures, "without_series", None) for figures in columns.values()]
-    for name, label in METRICS.items():
-        estimates = [getattr(figures, name) for figures in columns.values()]
-        if estimates[0] is not None:
-            rows.append([label, *(_metric(name, figures) for figures in columns.values())])
+    for name, label, cells in metric_rows(list(columns.values())):
+        rows.append([_uncapitalized(label), *(cell.line for cell in cells)])
         if name == "accuracy" and any(copies):
             rows.append(["without copies", *map(_without, copies)])
             rows.append(
@@ -216,18 +206,13 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     if test and (note := few_images(test)):
         echo_sentences(note)
     if (promises := promise_table(evaluation)) is not None:
-        rows = [[f"{cell.text} {cell.aside}".rstrip() for cell in row] for row in promises.rows]
-        print_table("Promises and test images", promises.header, rows)
+        print_table("Promises and test images", promises.header, [[cell.line for cell in row] for row in promises.rows])
     if evaluation.extension is not None:
         _print_extension(evaluation.extension, evaluation.classes)
 
 
-def _metric(name: str, figures: "Figures") -> str:
-    from reslab.report.tables import has_interval
-    from reslab.words import figure, figure_alone
-
-    unit: Unit = "plain" if name.startswith("log_loss") else "percent"
-    return (figure if has_interval(name, figures) else figure_alone)(getattr(figures, name), unit=unit)
+def _uncapitalized(label: str) -> str:
+    return label[0].lower() + label[1:]
 
 
 def _without(left: "WithoutCopies | WithoutSeries | None") -> str:

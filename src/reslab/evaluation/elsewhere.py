@@ -22,10 +22,11 @@ from reslab.data.images import ImageSet
 from reslab.data.load import find_place, load, load_uncut
 from reslab.data.recipe_data import describe_data, recipe_here
 from reslab.errors import UserError, did_you_mean, in_shell, show
-from reslab.evaluation.score import find_complaint, measure
+from reslab.evaluation.score import applied_temperature, find_complaint, measure
 from reslab.machine import kernels
 from reslab.measure.estimates import difference, gain, macro_over, share_of
 from reslab.measure.intervals import Macro
+from reslab.network.inference import watching
 from reslab.network.network import Network
 from reslab.recipe.shapes import Channels
 from reslab.records import Estimate, Figures, OtherData
@@ -78,15 +79,15 @@ def evaluate_elsewhere(
     """
     network = Network.load(run.path, device=device)
     kernels.enable(network.device)
-    _check_closed(run, data, data_dir=data_dir)
+    _check_closed(run, data, data_dir=data_dir, skip_damaged=skip_damaged)
     images, is_whole = _read(network, data, data_dir=data_dir, skip_damaged=skip_damaged)
     known = _label_as(images, network.classes, expression=data)
-    predictions = Predictions(network.logits(known.images).numpy(), known.labels.numpy())
+    with watching(known.images, f"evaluating on {data}") as watched:
+        predictions = Predictions(network.logits(watched).numpy(), known.labels.numpy())
     if complaint := find_complaint(*predictions, num_classes=len(network.classes)):
         raise UserError(f"--data {data} cannot be scored: {complaint}")
-    calibration = network.metadata.calibration
     own, change, num_paired = _compare(run, known, predictions)
-    figures = measure(predictions, temperature=calibration.temperature if calibration else None)
+    figures = measure(predictions, temperature=applied_temperature(network.metadata.calibration))
     absent = tuple(name for name in network.classes if name not in images.classes)
     found = OtherData(
         recipe=run.recipe.name,
@@ -128,27 +129,30 @@ def _file_name(expression: str) -> str:
     return f"{readable}-{hashlib.sha256(expression.encode()).hexdigest()[:8]}"
 
 
-def _check_closed(run: Run, expression: str, *, data_dir: Path | None) -> None:
+def _check_closed(run: Run, expression: str, *, data_dir: Path | None, skip_damaged: bool) -> None:
     """Raises: UserError if the data would open the run's own test split before `evaluate` has."""
     sources, own = (
         {_place_of(term, data_dir) for term in parse(each)}
         for each in (expression, recipe_here(run, data_dir=data_dir).data)
     )
     is_own = any(_overlap(place, other) for place in sources for other in own)
-    if not _has_test(run) and (is_own or _holds_training_images(run, expression, data_dir=data_dir)):
+    if not _has_test(run) and (
+        is_own or _holds_training_images(run, expression, data_dir=data_dir, skip_damaged=skip_damaged)
+    ):
         reason = "it is a trial" if run.recipe.trial else f"run reslab evaluate {in_shell(run.path)} first"
         raise UserError(f"--data {expression} would open the test split of {run.path}, which is still closed: {reason}")
 
 
-def _holds_training_images(run: Run, expression: str, *, data_dir: Path | None) -> bool:
+def _holds_training_images(run: Run, expression: str, *, data_dir: Path | None, skip_damaged: bool) -> bool:
     """Tell whether most of the run's training images are in the data, or most of its images are theirs."""
     known = run.digests.get("train", np.empty(0, dtype=np.uint64))
     known = known[known > 0]
     if not len(known):
         return False
-    images = load_uncut(expression, data_dir=data_dir, form=Form(run.recipe.image_size))
+    size = run.recipe.image_size
+    images = load_uncut(expression, data_dir=data_dir, form=Form(size), skip_damaged=skip_damaged)
     if images is None:
-        images = load(expression, "train", data_dir=data_dir, image_size=run.recipe.image_size)
+        images = load(expression, "train", data_dir=data_dir, image_size=size, skip_damaged=skip_damaged)
     if images.digests is None:
         return False
     return bool(max(np.isin(known, images.digests).mean(), np.isin(images.digests, known).mean()) > 0.5)

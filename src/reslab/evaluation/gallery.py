@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reslab.data.images import ImageSet
+from reslab.data.progress import waiting
 from reslab.evaluation.doubts import find_doubts
 from reslab.evaluation.heat import heat_maps
 from reslab.measure.metrics import Integers, confident_mistakes, softmax
+from reslab.network.inference import watching
 from reslab.network.network import Network
 from reslab.records import SplitName
 from reslab.runs import Doubts, Features, GalleryImages, HeatMaps, Predictions, Run, drop_exhibit, write_exhibit
@@ -31,10 +33,12 @@ def write_gallery(run: Run, split: SplitName, *, network: Network, images: Image
     chosen = [choose_cells(predictions)]
     if split == "test":
         sample = choose_sample(len(predictions.labels))
-        features = network.features(images.subset(sample).images)
+        with watching(images.subset(sample).images, "features of test images") as watched:
+            features = network.features(watched)
         write_exhibit(run.path, split, Features(sample, features.numpy()))
         looked = np.concatenate(choose_looks(predictions))
-        maps = heat_maps(network.module, network.prepare(images.subset(looked).images[:]))
+        with waiting("heat maps of test images"):
+            maps = heat_maps(network.module, network.prepare(images.subset(looked).images[:]))
         replace_exhibit(run, split, HeatMaps, None if maps is None else HeatMaps(looked[: len(maps)], maps))
         doubts = find_doubts(predictions)
         replace_exhibit(run, split, Doubts, doubts)
@@ -63,20 +67,28 @@ def choose_cells(predictions: Predictions) -> Integers:
 
 
 def choose_looks(predictions: Predictions) -> tuple[Integers, Integers]:
-    """Choose right answers, from all classes in turn, and the most confident wrong ones."""
+    """Choose right answers, from as many classes as possible, and the most confident wrong ones."""
     certainty, most = softmax(predictions.logits).max(axis=1), NUM_HEAT_MAPS
     right = np.flatnonzero(predictions.logits.argmax(axis=1) == predictions.labels)
+    classes = np.unique(predictions.labels[right])
+    num = min(most, len(classes))
+    spread = classes[np.arange(num) * len(classes) // max(1, num)]  # every n-th if there are too many
+    right = right[np.isin(predictions.labels[right], spread)]
     chosen = choose_evenly(predictions.labels[right], certainty=certainty[right], each=most, most=most)
     return right[chosen], confident_mistakes(predictions.logits, predictions.labels, limit=most)
 
 
 def choose_evenly(groups: Integers, *, certainty: np.ndarray, each: int, most: int) -> Integers:
-    """Choose the most confident of every group (N,), then the second of each, and so on; sorted by index."""
+    """Choose the most confident of every group (N,), then the second of each, and so on; sorted by index.
+
+    If there is no room for all groups, the largest come first, and among equal ones the most confident.
+    """
     order = np.argsort(-certainty, kind="stable")
     by_group = order[np.argsort(groups[order], kind="stable")]
     sorted_groups = groups[by_group]
     rank = np.arange(len(by_group)) - np.searchsorted(sorted_groups, sorted_groups)
-    chosen = by_group[np.argsort(rank, kind="stable")][: np.count_nonzero(rank < each)]
+    size = np.bincount(sorted_groups)[sorted_groups]
+    chosen = by_group[np.lexsort((-certainty[by_group], -size, rank))][: np.count_nonzero(rank < each)]
     return np.sort(chosen[:most])
 
 
@@ -88,11 +100,11 @@ def choose_sample(num_images: int, *, most: int = NUM_FEATURES) -> Integers:
 # ---- their size
 
 
-def shrink(images: Tensor) -> Tensor:
-    """Shrink images (N, C, H, W) uint8 by averaging until no side exceeds `LARGEST`."""
+def shrink(images: Tensor, *, largest: int = LARGEST) -> Tensor:
+    """Shrink images (N, C, H, W) uint8 by averaging until no side exceeds `largest` pixels."""
     rows, columns = images.shape[2:]
-    if max(rows, columns) <= LARGEST:
+    if max(rows, columns) <= largest:
         return images
-    size = [max(1, round(side * LARGEST / max(rows, columns))) for side in (rows, columns)]
+    size = [max(1, round(side * largest / max(rows, columns))) for side in (rows, columns)]
     chunks = torch.split(images, 50)
     return torch.cat([F.interpolate(chunk.float(), size, mode="area").round().byte() for chunk in chunks])

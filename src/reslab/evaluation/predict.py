@@ -1,7 +1,7 @@
 """Write a run's predictions: the only stage that opens the test split."""
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,15 +15,17 @@ from reslab.data.images import ImageSet
 from reslab.data.recipe_data import describe_change, describe_data, read_split, read_split_of, recipe_here
 from reslab.errors import UserError
 from reslab.evaluation.copies import find_copies
-from reslab.evaluation.gallery import replace_exhibit, write_gallery
+from reslab.evaluation.gallery import replace_exhibit, shrink, write_gallery
 from reslab.machine import kernels
 from reslab.measure.metrics import confident_mistakes
-from reslab.network.inference import watching
+from reslab.network.inference import Stored, watching
 from reslab.network.network import Network
 from reslab.recipe.recipe import Extension, Recipe
 from reslab.records import SplitName
 from reslab.runs import Copies, Examples, Familiarities, InSeries, Predictions, Run
 from reslab.training.seen import leave_out_seen
+
+LARGEST_EXAMPLE = 96  # pixels a side, as large as the report shows it
 
 
 def predict(
@@ -35,7 +37,7 @@ def predict(
     data_dir: Path | None = None,
     allow_remote: bool = False,
 ) -> None:
-    """Write the predictions of the named splits, their misclassified images, and the gallery.
+    """Write the predictions of the named splits, the gallery, and the misclassified test images.
 
     With `views`, predictions with test-time augmentation over this many views are written as well. For an extended run,
     the base also predicts the test images of its own classes, always without test-time augmentation.
@@ -54,9 +56,9 @@ def predict(
         replace_exhibit(run, split, Familiarities, familiarities)
         if views is not None:
             run.write_predictions(split, _predict_split(network, images, views=views), augmented=True)
-        _write_examples(run, split, images)
         write_gallery(run, split, network=network, images=images, predictions=run.read_predictions(split))
         if split == "test":
+            _write_examples(run, images)
             copies, series = _compare_with_training(run, images, data_dir=data_dir, allow_remote=allow_remote)
             replace_exhibit(run, split, Copies, copies)
             replace_exhibit(run, split, InSeries, series)
@@ -143,14 +145,19 @@ def _answer_split(network: Network, images: ImageSet) -> tuple[Predictions, Fami
     """Predict a split without augmentation; for test images also return the familiarity, if the network has one."""
     if images.split != "test" or network.familiarity is None:
         return _predict_split(network, images, views=1), None
-    logits, familiarity = network.logits_and_familiarity(images.images)
+    with _watching(images) as watched:
+        logits, familiarity = network.logits_and_familiarity(watched)
     assert familiarity is not None
     return Predictions(logits.numpy(), images.labels.numpy()), Familiarities(familiarity.numpy())
 
 
 def _predict_split(network: Network, images: ImageSet, *, views: int) -> Predictions:
-    with watching(images.images, f"evaluating on the {images.split} images") as watched:
+    with _watching(images) as watched:
         return Predictions(network.logits(watched, views=views).numpy(), images.labels.numpy())
+
+
+def _watching(images: ImageSet) -> AbstractContextManager[Stored]:
+    return watching(images.images, f"evaluating on the {images.split} images")
 
 
 def _predict_with_base(run: Run, extension: Extension, images: ImageSet, *, device: str) -> None:
@@ -194,7 +201,7 @@ def _record_data(run: Run, images: ImageSet) -> None:
         )
 
 
-def _write_examples(run: Run, split: SplitName, images: ImageSet) -> None:
-    logits, labels = run.read_predictions(split)
-    indices = np.asarray(confident_mistakes(logits, labels), dtype=np.int64)
-    run.write_examples(split, Examples(indices, images.images[indices].numpy()))
+def _write_examples(run: Run, test: ImageSet) -> None:
+    indices = np.asarray(confident_mistakes(*run.read_predictions("test")), dtype=np.int64)
+    pictures = shrink(test.images[indices], largest=LARGEST_EXAMPLE)
+    run.write_examples("test", Examples(indices, pictures.numpy()))

@@ -17,6 +17,7 @@ from reslab.measure.metrics import Floats, Integers, Logits
 from reslab.records import (
     AnsweredFigures,
     AugmentedFigures,
+    Calibration,
     Estimate,
     Evaluation,
     ExtensionFigures,
@@ -84,6 +85,11 @@ def measure(predictions: Predictions, *, temperature: float | None = None) -> Fi
     )
 
 
+def applied_temperature(calibration: Calibration | None) -> float | None:
+    """Return what logits were divided by; None if they are as the head was fitted, which is a temperature of 1."""
+    return None if calibration is None or calibration.temperature == 1 else calibration.temperature
+
+
 # ---- reading
 
 
@@ -100,7 +106,7 @@ def _earlier(run: Run, *, classes: tuple[str, ...]) -> Evaluation | None:
 
 
 def _score_split(run: Run, split: SplitName, weights: Weights, views: int | None) -> SplitFigures:
-    num_classes, temperature = len(weights.classes), weights.calibration.temperature if weights.calibration else None
+    num_classes, temperature = len(weights.classes), applied_temperature(weights.calibration)
     plain = _read(run, split, num_classes=num_classes)
     figures = measure(plain, temperature=temperature)
     augmented = None

@@ -144,7 +144,8 @@ def watch(run: Run, *, files: Sequence[Path], device: str = "auto") -> Watched:
         what="watch",
     )
     if len(images) < FEWEST:
-        raise UserError(f"{len(images)} pictures are too few to tell whether they differ: give {FEWEST} or more")
+        too_few = f"{counted(len(images), 'picture')} {'is' if len(images) == 1 else 'are'} too few"
+        raise UserError(f"{too_few} to tell whether they differ: give {FEWEST} or more")
     aspects = compare(reference, look_at(network, images), classes=network.classes)
     return Watched(len(paths), len(images), len(reference.logits), aspects, tuple(unread))
 

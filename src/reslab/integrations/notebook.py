@@ -13,7 +13,7 @@ import numpy as np
 from reslab.data.images import ImageSet
 from reslab.errors import UserError, extra
 from reslab.language import LanguageName, read_language, say, speaking
-from reslab.report.curves import accuracy_curves
+from reslab.report.curves import series_of
 from reslab.report.figures import image_rows, learning_curve
 from reslab.report.pictures import Picture
 from reslab.report.tables import split_words
@@ -108,7 +108,6 @@ def _draw_log(run: Run, shown: object, *, drawn: int) -> int:
         return drawn
     if shown is None or len(log) <= drawn:
         return drawn
-    curves = accuracy_curves(log)
-    png = learning_curve({name: 100 * values for name, values in curves.items()}, label="accuracy (%)")
+    png = learning_curve(series_of(log, "accuracy", scale=100), label="accuracy (%)")
     shown.update(Picture(name="live", png=png, alt=f"Accuracy over {counted(len(log), 'epoch')}."))  # type: ignore[attr-defined]
     return len(log)

@@ -3,9 +3,11 @@
 Proportions: Jeffreys' interval; with at most one hit or miss, the end next to 0 or 1 is that of Clopper and Pearson
 (after Brown, Cai and DasGupta 2001, "Interval estimation for a binomial proportion", their modified Jeffreys interval).
 Macro averages: the same for the number of independent images that would vary as much (Korn and Graubard 1998,
-"Confidence intervals for proportions with small expected number of positive counts"). A gain in accuracy: Tango 1998,
-"Equivalence test and confidence interval for the difference in proportions for the paired-sample design". Log loss and
-calibration error: Rubin 1981, "The Bayesian bootstrap".
+"Confidence intervals for proportions with small expected number of positive counts"). A mean recall over classes of
+which one is rare: also that of Zou, Huang and Zhang 2009, "A note on confidence interval estimation for a linear
+function of binomial proportions". A gain in accuracy: Tango 1998, "Equivalence test and confidence interval for the
+difference in proportions for the paired-sample design". Log loss and calibration error: Rubin 1981, "The Bayesian
+bootstrap".
 Differs from them: Brown, Cai and DasGupta end the interval at 1 after a single miss, though the miss excludes 1.
 Variances and the bootstrap count a fraction of an unseen error, since otherwise no errors would mean no uncertainty.
 Axes: N images, K classes, R resamples; `...` stands for any leading axes.
@@ -22,6 +24,7 @@ from reslab.measure.metrics import CONFIDENCE, Floats, Integers, ProbabilityFigu
 
 HALVINGS = 60  # bisection steps for each end of Tango's interval
 TINY = 1e-9
+RARE = 100  # images; a class with fewer, and fewer than half of the mean over all classes, is rare
 Macro = Literal["accuracy", "precision", "recall", "f1"]
 
 
@@ -80,7 +83,30 @@ def macro_interval(
     variance = (smooth * (weights[:, None] * slope) ** 2).sum() * smooth.sum() / num_images
     alike = mean * (1 - mean) / variance  # the number of independent images that vary as much
     value = _mean_and_slope(np.asarray(matrix * weights[:, None], np.float64), figure=figure, share=share)[0]
-    return proportion_interval(value * alike, total=alike)
+    found = proportion_interval(value * alike, total=alike)
+    present = share > 0
+    return (
+        _widen_if_rare(found, matrix.diagonal()[present], supports=matrix.sum(axis=1)[present])
+        if figure == "recall"
+        else found
+    )
+
+
+def _widen_if_rare(interval: Interval, hits: Integers, *, supports: Integers) -> Interval:
+    """Widen the interval of a mean recall if a class is rare; hits and supports are those of each class (K,).
+
+    Of few images, the variance is known too badly: they may all be right by chance. Zou, Huang and Zhang add the
+    squared distances from each recall to the ends of its own interval.
+    """
+    num = len(supports)
+    if not (supports < min(RARE, supports.sum() / max(1, num) / 2)).any():
+        return interval
+    recall = hits / supports
+    low, high = proportion_interval(hits, total=supports)
+    return Interval(
+        np.minimum(interval.low, recall.mean() - np.linalg.norm(recall - low) / num),
+        np.maximum(interval.high, recall.mean() + np.linalg.norm(high - recall) / num),
+    )
 
 
 def _mean_and_slope(matrix: Floats, *, figure: Macro, share: Floats) -> tuple[Floats, Floats]:

@@ -121,6 +121,10 @@ def _draw(inputs: Inputs, plane: NDArray[np.float64] | None, method: str) -> dic
 
 
 def _write_figures(folder: Path, pictures: list[Picture]) -> None:
+    """Write the plots, and remove those of an earlier report that this one lacks."""
     make_folder(folder)
     for picture in pictures:
         write_bytes(folder / f"{picture.name}.png", picture.png)
+    for path in folder.glob("*.png"):
+        if path.stem not in {picture.name for picture in pictures}:
+            path.unlink(missing_ok=True)

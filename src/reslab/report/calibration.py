@@ -8,12 +8,20 @@ from reslab.words import counted, figure, figure_alone
 
 
 def calibration_sentence(evaluation: Evaluation) -> str | None:
-    """Say by how much probabilities are off, by how much they were before they were calibrated, and on what."""
+    """Say by how much probabilities are off, by how much they were before they were calibrated, and on what.
+
+    A head that was fitted by log loss to images held out, or out of folds, has a temperature of 1 and no "before".
+    """
     if (test := evaluation.splits.get("test")) is None:
         return None
     now, before = test.expected_calibration_error, test.expected_calibration_error_uncalibrated
-    if before is None:
+    if evaluation.calibration is None and before is None:
         return say("Probabilities are off by {now} on average: they are not calibrated.", now=figure(now))
+    calibrated = (
+        say("They are {calibrated}.", calibrated=evaluation.calibration.words) if evaluation.calibration else None
+    )
+    if before is None or (evaluation.calibration is not None and evaluation.calibration.temperature == 1):
+        return f"{say('Probabilities are off by {now} on average.', now=figure(now))} {calibrated}"
     shown = figure if has_interval("expected_calibration_error_uncalibrated", test) else figure_alone
     sentences = [
         say(
@@ -22,7 +30,7 @@ def calibration_sentence(evaluation: Evaluation) -> str | None:
             before=shown(before),
         ),
         calibration_doubt(test),
-        say("They are {calibrated}.", calibrated=evaluation.calibration.words) if evaluation.calibration else None,
+        calibrated,
     ]
     return " ".join(filter(None, sentences))
 
@@ -39,11 +47,17 @@ def calibration_doubt(figures: Figures) -> str | None:
             "what calibration is worth.",
             images=images,
         )
-    if not _may_be_chance(figures.expected_calibration_error_change or difference(before, after=now)):
+    change = figures.expected_calibration_error_change or difference(before, after=now)
+    is_undecided = num_wrong(figures) == figures.num_images  # an unseen error is like these, so that nothing varies
+    if not change.value or not (is_undecided or _may_be_chance(change)):
         return None
     doubt = say("With {images}, the difference in calibration error may be chance.", images=images)
     loss, loss_before = figures.log_loss, figures.log_loss_uncalibrated
-    if loss_before is None or _may_be_chance(figures.log_loss_change or difference(loss_before, after=loss)):
+    if (
+        is_undecided
+        or loss_before is None
+        or _may_be_chance(figures.log_loss_change or difference(loss_before, after=loss))
+    ):
         return doubt
     decided = say(
         "The difference in log loss is not chance: {now}, and {before} before calibration.",

@@ -67,7 +67,11 @@ SHARED = {  # on a hub, and taken from there
     "base.json": "the recipe of that network",
     "prior.json": "how the weight of the old classes was chosen",
 }
-FILES = EXPORTED | SHARED | {"report.html": "the report: open it in a browser, it needs no network"}
+REPORTS = {
+    "report.html": "the report: open it in a browser, it needs no network",
+    "report.ru.html": "the report in Russian",
+}
+FILES = EXPORTED | SHARED | REPORTS
 
 # The data sets' names on hubs, and the names that people know.
 _HUB_DATA = {

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from reslab.language import say
 from reslab.records import Epoch
 from reslab.report.figures import learning_curve
 from reslab.runs import Run, make_folder, write_bytes
@@ -18,15 +19,18 @@ def write_curves(runs: Sequence[Run], *, names: Sequence[str], out: Path) -> Pat
     """
     curves: dict[str, NDArray[np.float64]] = {}
     for run, name in zip(runs, names, strict=True):
-        curves |= {f"{name}, {part}": values for part, values in accuracy_curves(run.log).items()}
+        curves |= {f"{name}, {part}": values for part, values in series_of(run.log, "accuracy", scale=100).items()}
     make_folder(out)
     path = out / "curves.png"
-    write_bytes(path, learning_curve({name: 100 * values for name, values in curves.items()}, label="accuracy (%)"))
+    write_bytes(path, learning_curve(curves, label="accuracy (%)"))
     return path
 
 
-def accuracy_curves(log: Sequence[Epoch]) -> dict[str, NDArray[np.float64]]:
-    """Collect the accuracies of every epoch; those of validation images if some were held out."""
-    curves = {"training": np.array([epoch.train_accuracy for epoch in log])}
-    held_out = [epoch.validation_accuracy for epoch in log if epoch.validation_accuracy is not None]
-    return curves | ({"validation": np.array(held_out)} if held_out else {})
+def series_of(log: Sequence[Epoch], figure: str, *, scale: float = 1) -> dict[str, NDArray[np.float64]]:
+    """Collect a metric's value in each epoch on training and validation images; NaN where an epoch has none."""
+    found = {}
+    for split, name in (("train", say("training")), ("validation", say("validation"))):
+        values = [getattr(epoch, f"{split}_{figure}") for epoch in log]
+        if any(value is not None for value in values):
+            found[name] = scale * np.array(values, np.float64)
+    return found

@@ -143,8 +143,8 @@ def _length(inputs: Inputs) -> str:
     parts = [say("{done} of {epochs}", done=len(inputs.log), epochs=counted(inputs.recipe.epochs, "epoch"))]
     if inputs.log:
         parts.append(counted(inputs.log[-1].updates, "update"))
-    if inputs.recipe.updates:
-        parts.append(say("ended by the limit of {updates}", updates=counted(inputs.recipe.updates, "update")))
+    if (limit := inputs.recipe.updates) and inputs.log and inputs.log[-1].updates >= limit:
+        parts.append(say("ended by the limit of {updates}", updates=counted(limit, "update")))
     return ", ".join(parts)
 
 
@@ -193,7 +193,7 @@ def _time_facts(inputs: Inputs) -> Iterator[tuple[str, str]]:
         speed = median(epoch.images_per_second for epoch in inputs.log)
         yield (
             say("Speed"),
-            say("{number} training images a second (median of the epochs)", number=grouped(round(speed))),
+            say("{images} a second (median of the epochs)", images=counted(round(speed), "training image")),
         )
 
 

@@ -209,7 +209,7 @@ def _excess(test: Estimate, train: Estimate, *, num_images: int) -> str:
         return say("On its training images it reaches {accuracy}: it does not overfit.", accuracy=known)
     if gap.value < OVERFITS:
         return say(
-            "On its training images it reaches {accuracy}, no clear gap; but {images} do not exclude one of up to "
+            "On its training images it reaches {accuracy}, no clear gap; but {images} cannot exclude one of up to "
             "{most} points.",
             accuracy=known,
             images=images,

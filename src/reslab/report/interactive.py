@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from reslab.language import current_language, say
 from reslab.recipe.published import CIFAR10_NETWORKS
 from reslab.records import SplitName
+from reslab.report.curves import series_of
 from reslab.report.gallery import Shown
 from reslab.report.inputs import Inputs
 from reslab.report.nearest import PublishedRow
-from reslab.report.pictures import has_curves, series_of
+from reslab.report.pictures import has_curves
 from reslab.report.sheets import columns_of, make_sheet
 from reslab.report.tables import reliability, split_words, splits_of
 from reslab.words import printable
@@ -83,7 +84,7 @@ def _panels(inputs: Inputs) -> list[dict[str, Any]]:
     """Return the series of each panel of the learning curves, from top to bottom."""
     panels = []
     for title, figure, scale in ((say("accuracy (%)"), "accuracy", 100), (say("loss (nats)"), "loss", 1)):
-        curves = series_of(inputs, figure, scale=scale)
+        curves = series_of(inputs.log, figure, scale=scale)
         series = [(name, [None if np.isnan(value) else value for value in values]) for name, values in curves.items()]
         panels.append({"title": title, "series": series})
     rates = [epoch.learning_rate for epoch in inputs.log]

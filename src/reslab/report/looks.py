@@ -59,14 +59,14 @@ def _look(inputs: Inputs, place: int, heat: np.ndarray) -> Look:
         else say("{image}: {true}, taken for {predicted} with {certainty}", **names)
     )
     image = Picture(name=f"look-{index}", png=thumbnail(shown.images[place]), alt=what)
-    on_the_right = heat.shape[1] > 1 and heat[:, heat.shape[1] // 2 :].sum() > heat[:, : heat.shape[1] // 2].sum()
-    alt = (
-        say("Heat map of test image {index} for {name}: most of it lies in the right half", index=index, name=predicted)
-        if on_the_right
-        else say(
-            "Heat map of test image {index} for {name}: most of it lies in the left half", index=index, name=predicted
-        )
-    )
+    half, of_image = heat.shape[1] // 2, {"index": index, "name": predicted}  # without a column in the middle
+    left, right = (int(part.sum()) for part in (heat[:, :half], heat[:, heat.shape[1] - half :]))
+    if max(left, right) <= int(heat.sum()) / 2:
+        alt = say("Heat map of test image {index} for {name}: neither half holds most of it", **of_image)
+    elif right > left:
+        alt = say("Heat map of test image {index} for {name}: most of it lies in the right half", **of_image)
+    else:
+        alt = say("Heat map of test image {index} for {name}: most of it lies in the left half", **of_image)
     return Look(
         image, Picture(name=f"heat-{index}", png=overlay(shown.images[place], heat), alt=alt), true, predicted, sure
     )
@@ -108,12 +108,19 @@ def doubts_sentence(inputs: Inputs) -> str:
         )
     number, total = len(doubted.indices), inputs.test.num_images
     if not number:
-        return say("Confident learning (cleanlab) doubts none of the {total} test labels.", total=grouped(total))
-    return say(
-        "Confident learning (cleanlab) doubts {labels} of {total} on the test split, from this network's probabilities "
-        "alone; the {shown} least credible are shown. Some labels are wrong, some images are only hard: only a person "
-        "can tell. No metric on this page leaves them out.",
-        labels=counted(number, "label"),
-        total=grouped(total),
-        shown=min(number, NUM_DOUBTS),
-    )
+        images = counted(total, "image")
+        return say("Confident learning (cleanlab) doubts no label of the test split ({images}).", images=images)
+    sentences = [
+        say(
+            "Confident learning (cleanlab) doubts {labels} of {total} on the test split, from this network's "
+            "probabilities alone.",
+            labels=counted(number, "label"),
+            total=grouped(total),
+        ),
+        say("The {shown} least credible are shown.", shown=NUM_DOUBTS) if number > NUM_DOUBTS else "",
+        say(
+            "A doubted label may be wrong, or its image only hard: only a person can tell. No metric on this page "
+            "leaves out such images."
+        ),
+    ]
+    return " ".join(filter(None, sentences))

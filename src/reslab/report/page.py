@@ -6,6 +6,7 @@ from typing import Any
 
 import jinja2
 
+from reslab import __version__
 from reslab.errors import in_shell
 from reslab.language import current_language, grouped, say
 from reslab.measure.shortfall import warn_of_shortfall
@@ -53,6 +54,7 @@ def render(
         inputs=inputs,
         pictures=pictures,
         language=current_language().name,
+        version=__version__,
         style=_file("page.css"),
         say=say,
         counted=counted,
@@ -188,4 +190,8 @@ def _tables(inputs: Inputs) -> dict[str, Any]:
 def _mistakes(inputs: Inputs) -> dict[str, Any]:
     mistakes, extension = Mistakes(inputs), inputs.evaluation.extension
     confusions = mistakes.confusions(num_old=extension.num_old if extension else 0)
-    return {"confusions": confusions, "worst": mistakes.worst()}
+    return {
+        "confusions": confusions,
+        "worst": mistakes.worst(),
+        "mistakes": counted(num_wrong(inputs.test), "mistake"),
+    }

@@ -14,6 +14,7 @@ from reslab.measure.metrics import softmax
 from reslab.recipe.recipe import Steps
 from reslab.records import SplitName
 from reslab.report import figures
+from reslab.report.curves import series_of
 from reslab.report.inputs import Inputs
 from reslab.report.tables import Reliability, rate_changes, selection, split_words, splits_of
 from reslab.words import counted, percent
@@ -65,8 +66,8 @@ def learning_curves(inputs: Inputs) -> list[Picture]:
     """Draw loss and accuracy over the epochs; empty if there are no curves."""
     if not has_curves(inputs):
         return []
-    losses = series_of(inputs, "loss", scale=1)
-    accuracies = series_of(inputs, "accuracy", scale=100)
+    losses = series_of(inputs.log, "loss")
+    accuracies = series_of(inputs.log, "accuracy", scale=100)
     how = " ".join(_how_to_read(inputs))
     smoothed = say("Only the training loss contains the label smoothing.") if inputs.recipe.label_smoothing else ""
     of_loss = say("Cross-entropy in nats after each epoch; lower is better.")
@@ -80,16 +81,6 @@ def learning_curves(inputs: Inputs) -> list[Picture]:
 def has_curves(inputs: Inputs) -> bool:
     """Tell whether there are curves: a head that is solved directly has a single entry."""
     return len(inputs.log) > 1
-
-
-def series_of(inputs: Inputs, figure: str, *, scale: float) -> dict[str, NDArray[np.float64]]:
-    """Collect a metric's value in each epoch; NaN where an epoch has none."""
-    found = {}
-    for split, name in (("train", say("training")), ("validation", say("validation"))):
-        values = [getattr(epoch, f"{split}_{figure}") for epoch in inputs.log]
-        if any(value is not None for value in values):
-            found[name] = scale * np.array(values, np.float64)
-    return found
 
 
 def _curve(inputs: Inputs, curves: dict[str, NDArray[np.float64]], what: str, label: str, caption: str) -> Picture:

@@ -60,6 +60,11 @@ class Cell(NamedTuple):
     aside: str = ""
     order: float | None = None
 
+    @property
+    def line(self) -> str:
+        """Text and interval on one line."""
+        return f"{self.text} {self.aside}".rstrip()
+
 
 class Table(NamedTuple):
     """Rows under a header; the first `num_text_columns` hold words, the others numbers."""
@@ -82,7 +87,7 @@ def markdown_table(table: Table) -> Iterator[str]:
     yield _markdown_row(table.header)
     yield "|" + "|".join("---" if place < num_text else "---:" for place in range(len(table.header))) + "|"
     for row in table.rows:
-        yield _markdown_row([f"{cell.text} {cell.aside}".strip() for cell in row])
+        yield _markdown_row([cell.line for cell in row])
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
@@ -148,6 +153,15 @@ def has_interval(metric: str, figures: Figures) -> bool:
     return num_wrong(figures) > 0 or not metric.endswith("_uncalibrated")
 
 
+def metric_rows(columns: Sequence[Figures]) -> Iterator[tuple[str, str, list[Cell]]]:
+    """Yield the field, the label and the cells of each metric that all columns have."""
+    for label, name, show in _METRICS:
+        estimates = [getattr(figures, name) for figures in columns]
+        if None not in estimates:
+            cells = zip(map(show, estimates), columns, strict=True)
+            yield name, say(label), [cell if has_interval(name, of) else Cell(cell.text) for cell, of in cells]
+
+
 def splits_of(evaluation: Evaluation) -> tuple[SplitName, ...]:
     """Name the evaluated splits, the test split first."""
     return tuple(name for name in reversed(SPLITS) if name in evaluation.splits)
@@ -164,12 +178,7 @@ def metric_table(evaluation: Evaluation) -> Table:
             columns.append(
                 (f"{split_words(name)}, {say('mean of {number} views', number=augmented.views)}", augmented.figures)
             )
-    rows = []
-    for label, attribute, show in _METRICS:
-        estimates = [(getattr(figures, attribute), has_interval(attribute, figures)) for _, figures in columns]
-        if None not in (estimate for estimate, _ in estimates):
-            cells = (show(each) if is_shown else show(each)._replace(aside="") for each, is_shown in estimates)
-            rows.append((Cell(say(label)), *cells))
+    rows = [(Cell(label), *cells) for _, label, cells in metric_rows([figures for _, figures in columns])]
     wrong = (Cell(errors_among(num_wrong(figures), figures.num_images)) for _, figures in columns)
     rows.insert(1, (Cell(say("Errors")), *wrong))
     series = [figures.without_series if isinstance(figures, SplitFigures) else None for _, figures in columns]
