@@ -147,9 +147,9 @@ def _remaining(job: Job, cost: RunCost) -> float:
 
 
 def _share_done(run: Run) -> float:
-    """Return the share of a run that is logged; a limit on updates may end a run before its last epoch."""
+    """Return the share of a run from which it resumes; a limit on updates may end a run before its last epoch."""
     log = run.log
-    if not log:
+    if not log or not run.has_checkpoint:  # without one, it is trained again, whatever is logged
         return 0.0
     updates = run.recipe.updates
     return max(log[-1].epoch / run.recipe.epochs, log[-1].updates / updates if updates else 0.0)
