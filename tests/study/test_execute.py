@@ -370,6 +370,39 @@ def test_a_folder_of_another_study_or_scale_is_refused(
     assert stamps(copied) == before
 
 
+def test_a_folder_without_a_run_is_free(study: Study, copied: Path) -> None:
+    """As after `--budget 0s`, or where the data were not there."""
+    for name in RUNS:
+        shutil.rmtree(copied / name)
+    said: list[str] = []
+    run_study(study, out=copied, scale=0.5, budget=0.0, say=said.append)
+    assert json.loads((copied / "study.json").read_text())["epochs_scale"] == 0.5
+    assert said[0] == "tiny: none of 6 runs done"
+
+
+def test_another_process_may_claim_the_folder_until_a_run_begins(
+    study: Study, ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def estimate(jobs: list[Job], **options: Any) -> list[float]:
+        shutil.copy(ran / "study.json", tmp_path / "study.json")
+        shutil.copytree(ran / "elu-0", tmp_path / "elu-0")
+        return [1.0 for _ in jobs]
+
+    monkeypatch.setattr("reslab.study.execute.estimate", estimate)
+    with pytest.raises(UserError, match=r"holds runs of tiny at 1 of the epochs, not of tiny at 0.5: choose another"):
+        run_study(study, out=tmp_path, scale=0.5, rows=["relu"])
+
+
+def test_a_run_has_its_folder_for_itself(study: Study, copied: Path) -> None:
+    """As `runs/digits`, which is that of a run and of a study of that name in the examples."""
+    before = stamps(copied)
+    with pytest.raises(UserError, match=r"relu-0 is the folder of a run, not of a study: choose another --out$"):
+        run_study(study, out=copied / "relu-0")
+    with pytest.raises(UserError, match=r"tiny exists and is not empty: choose another folder"):
+        Run.create(copied)
+    assert stamps(copied) == before
+
+
 def test_a_row_that_was_changed_since_is_refused(study: Study, copied: Path) -> None:
     rows = [row.model_dump() for row in study.rows]
     rows[1]["job"]["settings"] += ("epochs=4",)

@@ -362,6 +362,8 @@ def test_what_cannot_be_reported_is_one_sentence(
         write_study_report(study, runs=tmp_path / "absent")
     with pytest.raises(UserError, match="holds runs of the study tiny, not of other"):
         write_study_report(make_study(name="other"), runs=copied)
+    with pytest.raises(UserError, match="relu-1 is the folder of a run, not of a study: choose another --out"):
+        write_study_report(study, runs=copied, out=copied / "relu-1")
     shutil.rmtree(copied / "taught-0")
     for path in copied.glob("*/evaluation.json"):
         path.unlink()

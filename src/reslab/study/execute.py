@@ -71,6 +71,7 @@ def run_study(
     if not missing:
         return StudyOutcome((), ())
     costs = estimate(missing, machine=machine, num_workers=workers.num if workers else 1, say=say)
+    claim(out, study, scale=scale)  # again: until its first run begins, another process may have claimed it
     if workers is not None:
         return do_by_workers(missing, costs, workers=workers, budget=budget, machine=machine, say=say)
     if cluster is not None:

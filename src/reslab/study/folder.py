@@ -3,15 +3,16 @@
 from pathlib import Path
 
 from reslab.errors import UserError
-from reslab.runs import make_folder, write_json
+from reslab.runs import Run, make_folder, write_json
 from reslab.runs.files import read_record
 from reslab.study.spec import Gradients, Study, StudyRecord
 
 
 def claim(out: Path, study: Study, *, scale: float) -> None:
-    """Claim a folder for a study at one scale. Raises: UserError if it belongs to another."""
+    """Claim a folder for a study at one scale. Raises: UserError if it holds runs of another, or is a run's."""
+    check_is_no_run(out)
     wanted = StudyRecord(study=study.name, epochs_scale=scale)
-    if not (out / "study.json").exists():
+    if not (out / "study.json").exists() or not any(map(Run.is_at, out.iterdir())):
         make_folder(out)
         write_json(out / "study.json", wanted.model_dump())
     elif (begun := read_begun(out)) != wanted:
@@ -19,6 +20,12 @@ def claim(out: Path, study: Study, *, scale: float) -> None:
             f"{out} holds runs of {begun.study} at {begun.epochs_scale:g} of the epochs, not of {study.name} at "
             f"{scale:g}: choose another --out"
         )
+
+
+def check_is_no_run(out: Path) -> None:
+    """Raises: UserError if a folder is that of a run, whose report a study's would replace."""
+    if Run.is_at(out):
+        raise UserError(f"{out} is the folder of a run, not of a study: choose another --out")
 
 
 def read_begun(out: Path) -> StudyRecord:
