@@ -288,6 +288,7 @@ def test_what_is_not_finished_is_counted_and_left_out(study: Study, copied: Path
     (copied / "elu-0/evaluation.json").unlink()
     (copied / "elu-1").rename(copied / "elu-one")
     shutil.copytree(copied / "relu-0", copied / "relu-00")  # no name that a study gives
+    (copied / "relu-7").mkdir()  # no run
     results = read_results(study, out=copied)
     assert [run.seed for run in results.runs["relu"]] == [0]
     assert results.num_unfinished == 2

@@ -156,7 +156,8 @@ def find_jobs(study: Study, *, out: Path, scale: float = 1.0) -> dict[str, list[
 
 def _find_jobs(row: Row, *, out: Path, scale: float) -> list[Job]:
     pattern = re.compile(re.escape(row.label) + r"-(0|[1-9]\d{0,8})")
-    seeds = sorted(int(found[1]) for path in out.iterdir() if (found := pattern.fullmatch(path.name)))
+    places = (found for path in out.iterdir() if (found := pattern.fullmatch(path.name)) and Run.is_at(path))
+    seeds = sorted(int(found[1]) for found in places)
     recipe = None if isinstance(row.job, Teaching) else recipe_of(row.job, label=row.label, scale=scale)
     return [make_job(row, seed=seed, out=out, recipe=recipe) for seed in seeds]
 
