@@ -22,14 +22,14 @@ import torch
 from reslab.data import recipe_data
 from reslab.data.load import load
 from reslab.errors import Failure, UserError
-from reslab.recipe.recipe import LinearHead, Recipe, StartingWeights, derive
+from reslab.recipe.recipe import Imported, LinearHead, Recipe, StartingWeights, derive
 from reslab.records import SplitName
 from reslab.runs import Run
 from reslab.study import Study, cluster
 from reslab.study.execute import read_budget, run_study
 from reslab.study.folder import read_gradients
 from reslab.study.job import do
-from reslab.study.plan import Ended, Job, Lesson, Machine, Saved, make_jobs
+from reslab.study.plan import Ended, Job, Lesson, Machine, Saved, find_missing, make_jobs
 from reslab.training.progress import Display
 
 RUNS = ["relu-0", "elu-0", "taught-0", "relu-1", "elu-1", "taught-1"]  # seed by seed
@@ -136,6 +136,36 @@ def test_a_recipe_that_is_not_trained_from_scratch_is_no_row(
     study = make_study(rows=rows, contrasts=(), gradients=())
     with pytest.raises(UserError, match=r"^row other names a recipe of reslab fit, reslab extend or train --from"):
         make_jobs(study, out=tmp_path, seeds=1)
+
+
+def test_a_recipe_of_an_imported_network_is_planned_as_it_is_trained(
+    make_study: Callable[..., Study], small_recipe: Recipe, tmp_path: Path
+) -> None:
+    """Without where the weights came from, which such a training does not use."""
+    imported = Imported(file="theirs.pth", sha256="0" * 64, map="resnet")
+    path = tmp_path / "other.json"
+    path.write_text(derive(small_recipe, name="other", epochs=1, imported=imported).model_dump_json())
+    rows = ({"label": "other", "job": {"kind": "training", "recipe": str(path)}},)
+    study = make_study(rows=rows, contrasts=(), gradients=())
+    run_study(study, out=tmp_path / "tiny", seeds=1)
+    assert run_study(study, out=tmp_path / "tiny", seeds=1).done == ()
+
+
+def test_a_lesson_may_be_written_with_spaces(make_study: Callable[..., Study], study: Study, copied: Path) -> None:
+    """The recipe of its run has none."""
+    job = {"kind": "teaching", "base": "relu", "data": " digits:0@20  ", "method": "frozen"}
+    spaced = make_study(rows=(*study.rows[:2], {"label": "taught", "job": job}))
+    assert run_study(spaced, out=copied).done == ()
+    two = make_study(rows=(*study.rows[:2], {"label": "taught", "job": job | {"data": "digits:0 + digits:2"}}))
+    assert make_jobs(two, out=copied, seeds=1)[2].task.data == "digits:0+digits:2"
+
+
+def test_runs_are_not_compared_each_with_each(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which took seconds for some thousands of them."""
+    jobs = make_jobs(study, out=tmp_path, seeds=3)
+    monkeypatch.delattr(Job, "__hash__")
+    monkeypatch.setattr(Job, "__eq__", lambda one, other: pytest.fail("it compared two"))
+    assert list(map(id, find_missing(jobs))) == list(map(id, jobs))
 
 
 def test_a_base_comes_before_what_is_taught_to_it_in_any_order(

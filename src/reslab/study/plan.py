@@ -7,6 +7,7 @@ from typing import Final, Literal, TypedDict, assert_never
 
 from pydantic import TypeAdapter
 
+from reslab.data.expression import split_sources
 from reslab.errors import Failure, UserError
 from reslab.recipe.recipe import NAMES, LinearHead, Method, Recipe, derive
 from reslab.recipe.settings import with_settings
@@ -167,9 +168,9 @@ def make_jobs(study: Study, *, out: Path, seeds: int, labels: tuple[str, ...] = 
 
 def find_missing(jobs: Sequence[Job]) -> list[Job]:
     """Find those that are not measured, and the bases without weights that missing lessons extend."""
-    missing = [job for job in jobs if not job.is_measured]
-    bases = {job.task.base for job in missing if isinstance(job.task, Lesson)}
-    return [job for job in jobs if job in missing or (job.out in bases and not Run(job.out).is_finished)]
+    missing = {job.out: job for job in jobs if not job.is_measured}
+    bases = {job.task.base for job in missing.values() if isinstance(job.task, Lesson)}
+    return [job for job in jobs if job.out in missing or (job.out in bases and not Run(job.out).is_finished)]
 
 
 def _bring_bases_forward(places: dict[tuple[str, int], int], rows: Sequence[Row]) -> None:
@@ -194,6 +195,8 @@ def recipe_of(job: Training, *, label: str, scale: float) -> Recipe:
             f"row {label} names a recipe of reslab fit, reslab extend or train --from, which no row trains: "
             "choose another recipe, or teach new classes with a row of the kind teaching"
         )
+    if recipe.imported is not None:  # training records it without, since the weights are its own
+        recipe = derive(recipe, name=recipe.name, imported=None)
     if not 0 < scale <= 1:
         raise UserError(f"--epochs-scale {scale:g}: give a share of the epochs above 0 and at most 1")
     return (derive(recipe, name=label) if job.settings else recipe).shortened(scale)
@@ -206,6 +209,7 @@ def make_job(row: Row, *, seed: int, out: Path, recipe: Recipe | None) -> Job:
             assert recipe is not None
             return Job(row.label, seed, _folder(out, row.label, seed), recipe)
         case Teaching(base=base, data=data, method=method):
+            data = "+".join(split_sources(data))  # as an extension records it
             return Job(row.label, seed, _folder(out, row.label, seed), Lesson(_folder(out, base, seed), data, method))
         case _:
             assert_never(row.job)
