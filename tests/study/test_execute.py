@@ -30,6 +30,7 @@ from reslab.study.execute import read_budget, run_study
 from reslab.study.folder import read_gradients
 from reslab.study.job import do
 from reslab.study.plan import Ended, Job, Lesson, Machine, Saved, find_missing, make_jobs
+from reslab.study.results import read_results
 from reslab.training.progress import Display
 
 RUNS = ["relu-0", "elu-0", "taught-0", "relu-1", "elu-1", "taught-1"]  # seed by seed
@@ -83,6 +84,19 @@ def test_a_base_whose_weights_are_gone_is_trained_for_a_missing_lesson_and_measu
     weights = copied / "relu-1/model.safetensors"
     weights.write_bytes(weights.read_bytes() + b" ")
     assert run_study(study, out=copied).done == ()
+
+
+def test_a_base_that_is_trained_again_is_not_measured_until_its_end(
+    study: Study, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copied / "relu-1/model.safetensors").unlink()
+    shutil.rmtree(copied / "relu-1/checkpoint")
+    shutil.rmtree(copied / "taught-1")
+    monkeypatch.setattr(Display, "epoch", lambda self, done: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(Failure, match=r"^relu-1: stopped"):
+        run_study(study, out=copied, rows=["taught"])
+    results = read_results(study, out=copied)
+    assert ([run.seed for run in results.runs["relu"]], results.num_unfinished) == ([0], 1)
 
 
 def test_more_seeds_add_runs_and_leave_the_others(study: Study, copied: Path) -> None:

@@ -298,6 +298,25 @@ def test_what_is_not_finished_is_counted_and_left_out(study: Study, copied: Path
     assert "3 finished runs of 3 rows; 2 runs begun but not finished." in page
 
 
+def test_a_run_without_a_log_has_neither_a_curve_nor_a_time(study: Study, copied: Path) -> None:
+    (copied / "relu-1/log.jsonl").write_text("")
+    (copied / "elu-0/log.jsonl").unlink()
+    (copied / "elu-1/log.jsonl").unlink()
+    results = read_results(study, out=copied)
+    assert list(average_seconds(results.runs["relu"]).values()) == [results.runs["relu"][0].seconds]
+    assert average_seconds(results.runs["elu"]) == {}
+    curves, _ = draw(results)
+    assert "relu" in curves.alt
+    assert "elu " not in curves.alt.replace("relu ", "")
+    assert results.num_runs == 6
+    for path in copied.glob("*/log.jsonl"):
+        path.unlink()
+    assert [each.name for each in draw(read_results(study, out=copied))] == ["gradients"]
+    (copied / "gradients.json").unlink()
+    page = write_study_report(study, runs=copied).page.read_text(encoding="utf-8")
+    assert '<section id="pictures">' not in page
+
+
 def test_neither_a_report_nor_the_next_run_needs_weights(study: Study, copied: Path) -> None:
     """A study goes on where only the measurements of its finished runs were copied; a lesson alone needs its base."""
     before = write_study_report(study, runs=copied).csv.read_text(encoding="utf-8")

@@ -170,9 +170,10 @@ def read_runs(jobs: Mapping[str, Sequence[Job]]) -> dict[str, list[MeasuredRun]]
 
 
 def average_seconds(runs: Sequence[MeasuredRun]) -> dict[str, float]:
-    """Average the time of runs by kind of machine, since a mean over several kinds would say nothing."""
-    machines = dict.fromkeys(run.machine for run in runs)
-    return {each: fmean(run.seconds for run in runs if run.machine == each) for each in machines}
+    """Average the logged time of runs by kind of machine, since a mean over several kinds would say nothing."""
+    logged = [run for run in runs if run.log]
+    machines = dict.fromkeys(run.machine for run in logged)
+    return {each: fmean(run.seconds for run in logged if run.machine == each) for each in machines}
 
 
 def _read_run(seed: int, run: Run) -> MeasuredRun:
