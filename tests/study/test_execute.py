@@ -390,7 +390,7 @@ def test_other_budgets_are_refused(text: str) -> None:
 
 
 def test_gradients_are_measured_once(study: Study, copied: Path) -> None:
-    found = read_gradients(copied)
+    found = read_gradients(copied).norms
     assert list(found) == ["relu"]
     assert next(iter(found["relu"])) == "stem"
     assert list(found["relu"])[-1] == "head"
@@ -398,6 +398,34 @@ def test_gradients_are_measured_once(study: Study, copied: Path) -> None:
     before = (copied / "gradients.json").stat().st_mtime_ns
     run_study(study, out=copied, seeds=3, rows=["relu"])
     assert (copied / "gradients.json").stat().st_mtime_ns == before
+
+
+def test_gradients_of_a_changed_row_are_measured_again(make_study: Callable[..., Study], tmp_path: Path) -> None:
+    """As after a look at the cost; a file by an older version says nothing of the recipe."""
+    study = make_study(gradients=("relu", "elu"))
+    run_study(study, out=tmp_path, rows=["relu", "elu"], budget=0.0)
+    before = read_gradients(tmp_path)
+    assert before.norms["relu"] != before.norms["elu"]
+    rows = [row.model_dump() for row in study.rows]
+    rows[0]["job"]["settings"] += ("model.activation=elu",)
+    said: list[str] = []
+    run_study(make_study(rows=tuple(rows), gradients=("relu", "elu")), out=tmp_path, budget=0.0, say=said.append)
+    assert said[1] == "measuring the gradients of relu"
+    assert read_gradients(tmp_path).norms == {"relu": before.norms["elu"], "elu": before.norms["elu"]}
+    (tmp_path / "gradients.json").write_text(json.dumps({"norms": before.norms}))
+    run_study(study, out=tmp_path, rows=["elu"], budget=0.0)
+    assert read_gradients(tmp_path).recipes == {"elu": before.recipes["elu"]}
+
+
+@pytest.mark.parametrize("gradients", [(), ("relu",)])
+def test_a_row_whose_data_are_not_there_is_named(
+    make_study: Callable[..., Study], study: Study, tmp_path: Path, gradients: tuple[str, ...]
+) -> None:
+    rows = [row.model_dump() for row in study.rows[:2]]
+    rows[0]["job"]["settings"] += ("data=folder:absent",)
+    wrong = make_study(rows=tuple(rows), gradients=gradients)
+    with pytest.raises(UserError, match=r"^row relu: \S*absent is not a folder"):
+        run_study(wrong, out=tmp_path)
 
 
 # ---- the wrong folder

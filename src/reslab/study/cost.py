@@ -24,7 +24,7 @@ from reslab.machine.precision import pick_precision
 from reslab.network.inference import place_on
 from reslab.recipe.recipe import LinearHead, Method, Recipe, Sgd
 from reslab.runs import Run
-from reslab.study.plan import Job, Lesson, Machine, Say
+from reslab.study.plan import Job, Lesson, Machine, Say, naming_row
 from reslab.training.compiling import Work, share_of_time
 from reslab.training.distributed import Share
 from reslab.training.objective import make_objective
@@ -56,7 +56,8 @@ def estimate(jobs: Sequence[Job], *, machine: Machine, num_workers: int, say: Sa
     images: dict[str, ImageSet] = {}
     for label in dict.fromkeys(job.label for job in jobs):
         runs = [job for job in jobs if job.label == label]
-        cost = costs[label] = _measure(runs[0], costs, images, machine=machine)
+        with naming_row(label):
+            cost = costs[label] = _measure(runs[0], costs, images, machine=machine)
         total = duration(sum(_remaining(each, cost) for each in runs))
         say(f"{label}: {_cost_words(cost, num_runs=len(runs))}: about {total}")
     seconds = [_remaining(job, costs[job.label]) for job in jobs]

@@ -35,12 +35,12 @@ def read_begun(out: Path) -> StudyRecord:
     return read_record(out / "study.json", StudyRecord)
 
 
-def write_gradients(out: Path, norms: dict[str, dict[str, float]]) -> None:
-    """Write the gradient norms by row and layer."""
-    write_json(out / "gradients.json", Gradients(norms=norms).model_dump())
+def write_gradients(out: Path, measured: Gradients) -> None:
+    """Write the gradient norms."""
+    write_json(out / "gradients.json", measured.model_dump())
 
 
-def read_gradients(out: Path) -> dict[str, dict[str, float]]:
-    """Read the gradient norms by row and layer; empty if they were not measured."""
+def read_gradients(out: Path) -> Gradients:
+    """Read the gradient norms; none if they were not measured."""
     path = out / "gradients.json"
-    return read_record(path, Gradients).norms if path.exists() else {}
+    return read_record(path, Gradients) if path.exists() else Gradients(norms={})

@@ -1,6 +1,7 @@
 """Which runs a study consists of, and which of them exist already."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypedDict, assert_never
@@ -182,12 +183,19 @@ def _bring_bases_forward(places: dict[tuple[str, int], int], rows: Sequence[Row]
                 places[base] = min(place, places.get(base, place))
 
 
+@contextmanager
+def naming_row(label: str) -> Iterator[None]:
+    """Let an error name the row that it is about."""
+    try:
+        yield
+    except (UserError, Failure) as error:
+        raise type(error)(f"row {label}: {error}") from None
+
+
 def recipe_of(job: Training, *, label: str, scale: float) -> Recipe:
     """Resolve what a row trains; a recipe that the row changes takes its label as its name. Raises: UserError."""
-    try:
+    with naming_row(label):
         recipe = with_settings(find_recipe(job.recipe), job.settings)
-    except UserError as error:
-        raise UserError(f"row {label}: {error}") from None
     if recipe.trial:
         raise UserError(f"row {label} trains a trial, whose test split stays closed: set trial to false for a study")
     if isinstance(recipe.optimizer, LinearHead) or recipe.extension is not None or recipe.start is not None:

@@ -140,7 +140,7 @@ def read_results(study: Study, *, out: Path) -> Results:
         for metric in row.published or (study.metric,)
     ]
     questions = [_question(study, each, runs) for each in study.contrasts]
-    return Results(study, begun.epochs_scale, runs, num_unfinished, lines, questions, read_gradients(out))
+    return Results(study, begun.epochs_scale, runs, num_unfinished, lines, questions, read_gradients(out).norms)
 
 
 def find_jobs(study: Study, *, out: Path, scale: float = 1.0) -> dict[str, list[Job]]:
