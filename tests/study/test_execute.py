@@ -236,7 +236,6 @@ def test_ctrl_c_is_a_sentence_and_the_same_call_goes_on(
     ("error", "reason"),
     [
         (Failure("the loss is not finite"), "the loss is not finite"),
-        (UserError("no such column"), "no such column"),
         (OSError("disk"), "disk"),
         (MemoryError(), "MemoryError"),
         (torch.OutOfMemoryError("CUDA out of memory.\nSee the documentation"), "CUDA out of memory."),
@@ -262,6 +261,26 @@ def test_a_run_that_fails_is_named_and_the_others_are_done(
         run_study(study, out=tmp_path, say=said.append)
     assert done == ["elu-0", "relu-1", "elu-1", "taught-1"]  # all but what is taught to it
     assert f"relu-0: failed, {reason}" in said
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_run_that_is_refused_is_not_resumed_by_the_same_command(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """Unless another one failed by what may be over."""
+
+    def pretend(job: Job, machine: Machine) -> None:
+        if job.out.name == "relu-0":
+            raise UserError("no such column")
+        if job.out.name == "elu-0" and others:
+            raise Failure("the disk is full")
+
+    monkeypatch.setattr("reslab.study.execute.do", pretend)
+    monkeypatch.setattr("reslab.study.execute._write_gradients", lambda *arguments, **options: None)
+    monkeypatch.setattr("reslab.study.execute.estimate", lambda jobs, **options: [1.0 for _ in jobs])
+    kind, words = (Failure, r" \(and 1 more\); the same command resumes the study") if others else (UserError, "")
+    with pytest.raises(kind, match=rf"^relu-0: no such column{words}$"):
+        run_study(study, out=tmp_path)
 
 
 def test_what_another_process_does_is_left_to_it_and_to_what_it_teaches_next(study: Study, copied: Path) -> None:

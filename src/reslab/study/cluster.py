@@ -76,8 +76,8 @@ def do_all(
 ) -> StudyOutcome:
     """Distribute all jobs, and wait for them; a lesson waits for its base.
 
-    Raises: UserError if Ray or the storage cannot be reached; Failure naming the runs that failed once all others are
-    done, or if interrupted.
+    Raises: UserError if Ray or the storage cannot be reached; as `conclude` once all others are done; Failure if
+    interrupted.
     """
     storage = Storage(cluster.storage) if cluster.storage else None
     machine = replace(machine, silent=True, data_dir=machine.data_dir and machine.data_dir.resolve())

@@ -56,8 +56,9 @@ def run_study(
     """Report what the missing runs of a study cost, then do them; with a `budget` in seconds, those that fit into it.
 
     Runs that another process is doing are left to it. With `workers` or a `cluster`, several are done at a time.
-    Raises: UserError if the study, its recipes or `out` do not allow it; Failure naming the runs that failed once all
-    others are done, or if interrupted; the same call then resumes.
+    Raises: UserError if the study, its recipes or `out` do not allow it, or once all others are done if runs were
+    refused; Failure naming the runs that failed once all others are done, or if interrupted; the same call then
+    resumes.
     """
     machine = machine or Machine()
     pick_device(machine.device)  # refuses a wrong one before anything is written

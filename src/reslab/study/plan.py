@@ -20,6 +20,7 @@ Say = Callable[[str], None]
 Saved = Callable[[Path], None]
 # What ends a run and not its study; PyTorch raises a RuntimeError if a GPU's memory is full.
 FAILURES: Final = (UserError, Failure, OSError, RuntimeError, MemoryError)
+REFUSED: Final = 2  # the exit status of a worker whose run was refused
 
 
 class Reading(TypedDict):
@@ -108,12 +109,13 @@ class Ended:
 
     word: Literal["done", "left", "failed", "elsewhere"]
     reason: str = ""
+    is_refused: bool = False  # it has failed by a user's error, which the same command would repeat
 
     @staticmethod
     def by(error: BaseException) -> "Ended":
         """Return that it has failed by an error; PyTorch's go on for lines."""
         words = str(error).strip().partition("\n")[0]
-        return Ended("failed", words or type(error).__name__)
+        return Ended("failed", words or type(error).__name__, is_refused=isinstance(error, UserError))
 
 
 def find_elsewhere(job: Job) -> Ended | None:
@@ -132,13 +134,17 @@ def find_elsewhere(job: Job) -> Ended | None:
 def conclude(jobs: Sequence[Job], ended: Mapping[Path, Ended]) -> StudyOutcome:
     """Sum up how jobs have ended, by their absolute folders; missing ones count as left.
 
-    Raises: Failure naming the first that failed.
+    Raises: Failure naming the first that failed; UserError if every one that failed was refused.
     """
     results = [(job, ended.get(job.out.resolve(), Ended("left"))) for job in jobs]
-    failed = [f"{job.out.name}: {result.reason}" for job, result in results if result.word == "failed"]
+    failed = [(job, result) for job, result in results if result.word == "failed"]
     if failed:
+        job, result = failed[0]
         others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        raise Failure(f"{failed[0]}{others}; the same command resumes the study")
+        words = f"{job.out.name}: {result.reason}{others}"
+        if all(result.is_refused for _, result in failed):
+            raise UserError(words)
+        raise Failure(f"{words}; the same command resumes the study")
     done, left, elsewhere = (
         tuple(job for job, result in results if result.word == word) for word in ("done", "left", "elsewhere")
     )
