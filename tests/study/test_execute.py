@@ -31,6 +31,7 @@ from reslab.study.folder import read_gradients
 from reslab.study.job import do
 from reslab.study.plan import Ended, Job, Lesson, Machine, Saved, find_missing, make_jobs
 from reslab.study.results import read_results
+from reslab.study.storage import Storage
 from reslab.training.progress import Display
 
 RUNS = ["relu-0", "elu-0", "taught-0", "relu-1", "elu-1", "taught-1"]  # seed by seed
@@ -326,13 +327,11 @@ def test_of_two_that_begin_a_run_at_once_one_leaves_it_to_the_other(
 def test_an_error_that_nobody_expected_is_one_runs_too() -> None:
     """Without Ray: in the worker, and as Ray passes it on."""
     job = Job("relu", 0, Path("relu-0"), Lesson(Path("base-0"), "digits:0@20", "frozen"))
-    before = torch.get_num_threads()
 
     def fail(job: Job, machine: Machine, *, saved: Saved | None = None) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.\nSee the documentation")
 
-    order = cluster._Order(fail, Machine(), before, None, None, tuple(sys.argv), os.getcwd())
-    assert cluster._work(job, order, None) == Ended("failed", "CUDA out of memory.")
+    assert cluster._work(job, make_order(fail), None) == Ended("failed", "CUDA out of memory.")
 
     class RayTaskError(Exception):
         cause = ZeroDivisionError("division by zero")
@@ -341,6 +340,46 @@ def test_an_error_that_nobody_expected_is_one_runs_too() -> None:
     future.set_exception(RayTaskError("a traceback"))
     ray = SimpleNamespace(exceptions=SimpleNamespace(RayTaskError=RayTaskError, RayError=Exception))
     assert cluster._result(ray, future) == Ended("failed", "division by zero")
+
+
+def make_order(action: Any, *, url: str | None = None) -> cluster._Order:
+    """Tell a worker what to do, without Ray."""
+    return cluster._Order(action, Machine(), torch.get_num_threads(), url, None, tuple(sys.argv), os.getcwd())
+
+
+def test_another_run_on_the_storage_is_not_taken_for_the_planned_one(study: Study, ran: Path, tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/kept"
+    Storage(url).keep(ran / "relu-0")
+    job = make_jobs(study, out=tmp_path / "tiny", seeds=1, scale=0.5)[0]
+    complaint = f"{url} holds another run relu-0 than planned now: choose another --storage, or remove it there"
+    assert cluster._work(job, make_order(do, url=url), None) == Ended("failed", complaint, is_refused=True)
+    assert cluster._work(make_jobs(study, out=tmp_path, seeds=1)[0], make_order(do, url=url), None) == Ended("done")
+
+
+def test_a_base_that_was_finished_here_replaces_its_part_on_the_storage(
+    study: Study, ran: Path, tmp_path: Path
+) -> None:
+    url = f"file://{tmp_path}/kept"
+    base, lesson = (ran / name for name in ("relu-0", "taught-0"))
+    (tmp_path / "kept/relu-0").mkdir(parents=True)
+    for name in ("recipe.json", "environment.json"):
+        shutil.copy(base / name, tmp_path / "kept/relu-0")
+    job = Job("taught", 0, tmp_path / "tiny/taught-0", Lesson(base, "digits:0@20", "frozen"))
+    cluster._send_what_is_here(job, Storage(url))
+    assert cluster._work(job, make_order(do, url=url), None) == Ended("done")
+    kept = tmp_path / "kept/taught-0/model.safetensors"
+    assert kept.read_bytes() == (lesson / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("is_finished", "word"), [(True, "done"), (False, "left")])
+def test_a_base_that_another_process_has_done_is_taught(
+    ran: Path, tmp_path: Path, is_finished: bool, word: str
+) -> None:
+    base = ran / "relu-0" if is_finished else tmp_path / "relu-0"
+    job = Job("taught", 0, tmp_path / "taught-0", Lesson(base, "digits:0@20", "frozen"))
+    order = make_order(lambda job, machine, *, saved: None)
+    assert cluster._work(job, order, Ended("elsewhere", "another process has done it")) == Ended(word)
+    assert cluster._work(job, order, Ended("failed")) == Ended("left")
 
 
 def test_what_was_trained_but_not_evaluated_is_only_evaluated(study: Study, copied: Path) -> None:

@@ -22,7 +22,19 @@ from reslab.errors import Failure, UserError, extra
 from reslab.machine.launch import set_up_threads
 from reslab.machine.signals import listen_for_stop
 from reslab.runs import Run
-from reslab.study.plan import FAILURES, Ended, Job, Lesson, Machine, Saved, Say, StudyOutcome, conclude, find_elsewhere
+from reslab.study.plan import (
+    FAILURES,
+    Ended,
+    Job,
+    Lesson,
+    Machine,
+    Saved,
+    Say,
+    StudyOutcome,
+    conclude,
+    find_elsewhere,
+    holds_another,
+)
 from reslab.study.storage import Storage
 
 RETRIES: Final = 10  # a run that has crashed this many workers will crash the next one too
@@ -100,7 +112,8 @@ def do_all(
 
 def _work(job: Job, order: _Order, base: Ended | None) -> Ended:
     """Do one run in a worker; if that dies, Ray calls this again in another one."""
-    if (base and base.word != "done") or (order.latest is not None and time.time() > order.latest):
+    has_base = base is None or base.word == "done" or (base.word == "elsewhere" and _base_is_finished(job))
+    if not has_base or (order.latest is not None and time.time() > order.latest):
         return Ended("left")
     sys.argv[:] = order.command  # recorded in `environment.json`
     if os.path.isdir(order.folder):
@@ -117,9 +130,17 @@ def _work(job: Job, order: _Order, base: Ended | None) -> Ended:
     return Ended("done")
 
 
+def _base_is_finished(job: Job) -> bool:
+    """Return whether the base of a lesson is finished, maybe by another process."""
+    return isinstance(job.task, Lesson) and Run(job.task.base).is_finished
+
+
 @contextmanager
 def _near(job: Job, url: str | None) -> Iterator[tuple[Job, Saved | None]]:
-    """Yield the job with its folder on this machine, and what keeps that on the storage, if any, at a checkpoint."""
+    """Yield the job with its folder on this machine, and what keeps that on the storage, if any, at a checkpoint.
+
+    Raises: UserError if the storage holds another run of that name.
+    """
     if url is None:
         yield job, None
         return
@@ -130,6 +151,10 @@ def _near(job: Job, url: str | None) -> Iterator[tuple[Job, Saved | None]]:
             near = replace(near, task=replace(job.task, base=Path(scratch) / job.task.base.name))
             storage.fetch(job.task.base.name, into=Path(scratch) / job.task.base.name)
         storage.fetch(job.out.name, into=near.out)
+        if holds_another(near):
+            raise UserError(
+                f"{url} holds another run {job.out.name} than planned now: choose another --storage, or remove it there"
+            )
         yield near, storage.keep
         storage.keep(near.out)
 
@@ -140,10 +165,11 @@ def _absolute(job: Job) -> Job:
 
 
 def _send_what_is_here(job: Job, storage: Storage) -> None:
-    """Upload a run that was begun without the storage, and the base of a lesson."""
+    """Upload a run that was begun, or finished, without the storage, and the base of a lesson."""
     folders = [job.out, *([job.task.base] if isinstance(job.task, Lesson) else [])]
-    for folder in folders:
-        if Run.is_at(folder) and not storage.has(folder.name):
+    for folder in filter(Run.is_at, folders):
+        run = Run(folder)
+        if not storage.has(folder.name, file=run.weights_path.name if run.is_finished else "recipe.json"):
             storage.keep(folder)
 
 

@@ -235,11 +235,16 @@ def _folder(out: Path, label: str, seed: int) -> Path:
 
 def check_folder(job: Job) -> None:
     """Check the folder of a job that is begun. Raises: UserError if it holds another run."""
-    if job.is_begun and not _is_of(job, Run.open(job.out)):
+    if holds_another(job):
         raise UserError(
             f"{job.out} does not hold row {job.label} with seed {job.seed} as planned now: choose another --out, or "
             "remove it"
         )
+
+
+def holds_another(job: Job) -> bool:
+    """Return whether the folder of a job holds another run than the planned one."""
+    return job.is_begun and not _is_of(job, Run.open(job.out))
 
 
 def _is_of(job: Job, run: Run) -> bool:
