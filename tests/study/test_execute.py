@@ -371,6 +371,28 @@ def test_a_base_that_was_finished_here_replaces_its_part_on_the_storage(
     assert kept.read_bytes() == (lesson / "model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("data_dir", [None, "shared"])
+def test_a_run_that_was_fetched_records_where_its_data_are(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_dir: str | None
+) -> None:
+    """As seen from its folder here; the worker has recorded it as seen from its own."""
+    (tmp_path / "shared/pictures").mkdir(parents=True)
+    (tmp_path / "away").mkdir()
+    monkeypatch.chdir(tmp_path / "away")
+    run = Run(copied / "relu-0")
+    run.write_recipe(run.recipe.model_copy(update={"data": "folder:pictures"}))
+    run.write_environment(run.environment.model_copy(update={"data_from": "../../away"}))
+    storage = Storage(f"file://{tmp_path}/kept")
+    storage.keep(run.path)
+    done: Future[Ended] = Future()
+    done.set_result(Ended("done"))
+    shared = data_dir and tmp_path / data_dir
+    fetched = tmp_path / "runs/a/b/c/relu-0"
+    references = {fetched: SimpleNamespace(future=lambda: done)}
+    cluster._wait(SimpleNamespace(), references, storage=storage, data_dir=shared, say=lambda line: None)
+    assert Run(fetched).data_from == (shared or tmp_path / "away")
+
+
 @pytest.mark.parametrize(("is_finished", "word"), [(True, "done"), (False, "left")])
 def test_a_base_that_another_process_has_done_is_taught(
     ran: Path, tmp_path: Path, is_finished: bool, word: str

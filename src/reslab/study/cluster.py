@@ -36,6 +36,7 @@ from reslab.study.plan import (
     holds_another,
 )
 from reslab.study.storage import Storage
+from reslab.words import counted
 
 RETRIES: Final = 10  # a run that has crashed this many workers will crash the next one too
 SECONDS_TO_STOP: Final = 60.0
@@ -106,7 +107,10 @@ def do_all(
             latest = None if budget is None else began + budget - cost
             base = references.get(job.task.base) if isinstance(job.task, Lesson) else None
             references[job.out] = task.remote(job, replace(order, latest=latest), base)
-        ended = _wait(ray, references, storage=storage, say=say)
+        say(f"{counted(len(jobs), 'run')} handed to the cluster")
+        if lack := _find_lack(ray, cluster):
+            say(lack)
+        ended = _wait(ray, references, storage=storage, data_dir=machine.data_dir, say=say)
     return conclude(jobs, ended)
 
 
@@ -173,7 +177,29 @@ def _send_what_is_here(job: Job, storage: Storage) -> None:
             storage.keep(folder)
 
 
-def _wait(ray: Any, references: dict[Path, Any], *, storage: Storage | None, say: Say) -> dict[Path, Ended]:
+def _find_lack(ray: Any, cluster: Cluster) -> str | None:
+    """Say what a run needs if no machine of the cluster has it, so that all would wait."""
+    needs = {"CPU": cluster.threads, "GPU": cluster.gpus_per_run}
+    machines = [each["Resources"] for each in ray.nodes() if each["Alive"]]
+    if any(all(has.get(name, 0) >= number for name, number in needs.items()) for has in machines):
+        return None
+    words = " and ".join(f"{number:g} {name}{'' if number == 1 else 's'}" for name, number in needs.items() if number)
+    return f"no machine of the cluster has {words}, which each run needs: runs wait until one joins"
+
+
+def _record_base(run: Run, *, data_dir: Path | None) -> None:
+    """Record the base of the data's relative paths as seen from here, and not from a worker's scratch folder."""
+    from reslab.data.recipe_data import find_base  # loads PyTorch, whose threads a worker sets up first
+
+    base = find_base(run.recipe.data, data_dir)
+    if base is not None:
+        data_from = os.path.relpath(base, run.path)
+        run.write_environment(run.environment.model_copy(update={"data_from": data_from}))
+
+
+def _wait(
+    ray: Any, references: dict[Path, Any], *, storage: Storage | None, data_dir: Path | None, say: Say
+) -> dict[Path, Ended]:
     """Wait for every run, fetch those that are done, and report each."""
     arrived: queue.SimpleQueue[tuple[Path, Future[Ended]]] = queue.SimpleQueue()
     for out, reference in references.items():
@@ -190,6 +216,7 @@ def _wait(ray: Any, references: dict[Path, Any], *, storage: Storage | None, say
             ended[out] = _result(ray, future)
             if storage and ended[out].word == "done":
                 storage.fetch(out.name, into=out)
+                _record_base(Run(out), data_dir=data_dir)
             reason = f", {ended[out].reason}" if ended[out].word == "failed" else ""
             word = ended[out].reason if ended[out].word == "elsewhere" else ended[out].word
             say(f"{out.name}: {word}, run {len(ended)} of {len(references)}{reason}")
