@@ -22,7 +22,7 @@ from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
 from reslab.machine.precision import pick_precision
 from reslab.network.inference import place_on
-from reslab.recipe.recipe import LinearHead, Method, Recipe, Sgd
+from reslab.recipe.recipe import Method, Recipe
 from reslab.runs import Run
 from reslab.study.plan import Job, Lesson, Machine, Say, naming_row
 from reslab.training.compiling import Work, share_of_time
@@ -97,9 +97,7 @@ def measure(recipe: Recipe, images: ImageSet, *, device: str) -> RunCost:
     fresh = models.build(recipe.model, num_classes=len(images.classes), channels=images.images.shape[1])
     model = place_on(fresh, chosen)
     check_norms(model, recipe, fewest_images=min(batches.sizes))
-    # A base whose head was computed has no updates of its own, but what is taught to it costs as much as such updates.
-    settings = Sgd(peak_lr=0.1) if isinstance(recipe.optimizer, LinearHead) else recipe.optimizer
-    optimizer = make_optimizer(model, settings=settings)
+    optimizer = make_optimizer(model, settings=recipe.optimizer)
     objective = make_objective(recipe, images=images, teacher=None, device=chosen)
     precision = pick_precision(device=chosen)
     forward = make_forward(model, device=chosen, precision=precision)
