@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -386,7 +386,7 @@ def test_a_run_that_was_fetched_records_where_its_data_are(
     storage.keep(run.path)
     done: Future[Ended] = Future()
     done.set_result(Ended("done"))
-    shared = data_dir and tmp_path / data_dir
+    shared = None if data_dir is None else tmp_path / data_dir
     fetched = tmp_path / "runs/a/b/c/relu-0"
     references = {fetched: SimpleNamespace(future=lambda: done)}
     cluster._wait(SimpleNamespace(), references, storage=storage, data_dir=shared, say=lambda line: None)
@@ -395,7 +395,7 @@ def test_a_run_that_was_fetched_records_where_its_data_are(
 
 @pytest.mark.parametrize(("is_finished", "word"), [(True, "done"), (False, "left")])
 def test_a_base_that_another_process_has_done_is_taught(
-    ran: Path, tmp_path: Path, is_finished: bool, word: str
+    ran: Path, tmp_path: Path, is_finished: bool, word: Literal["done", "left"]
 ) -> None:
     base = ran / "relu-0" if is_finished else tmp_path / "relu-0"
     job = Job("taught", 0, tmp_path / "taught-0", Lesson(base, "digits:0@20", "frozen"))
