@@ -31,6 +31,7 @@ def test_a_folder_is_compared_with_what_evaluation_has_kept(
     (pictures / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     outcome = reslab("watch", finished.path, pictures)
     assert (outcome.code, "broken.png" in outcome.err) == (0, True)
+    assert "reslab: 1 of 61 files could not be read\n" in outcome.err
     assert re.search(r"Nothing .*, but 60 pictures and 108 test images show large changes only\.", outcome.out)
     for path in pictures.glob("[0-9]*.png"):
         Image.fromarray(np.asarray(Image.open(path)) // 3).save(path)

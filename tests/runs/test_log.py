@@ -38,6 +38,15 @@ def test_cut_log_keeps_the_first_lines_and_the_log_can_go_on(run, num_epochs, ta
     assert run.log == [*kept, sample.epoch(9)]
 
 
+@pytest.mark.parametrize(("num_epochs", "is_evaluated"), [(1, False), (2, True), (3, True)])
+def test_an_evaluation_goes_with_the_epochs_that_it_followed(run, num_epochs, is_evaluated, sample):
+    """Where they are trained again, since the weights are gone, its figures would stand beside another log."""
+    write_log(run, [sample.epoch(1), sample.epoch(2)])
+    run.write_evaluation(sample.evaluation)
+    run.cut_log(num_epochs)
+    assert run.is_evaluated is is_evaluated
+
+
 def test_cut_log_needs_no_log(run):
     run.cut_log(2)
     assert run.log == []

@@ -107,6 +107,7 @@ def test_a_killed_worker_is_replaced_and_all_results_are_the_serial_ones(
     assert len(list((notes / "relu-0").iterdir())) == 2
     assert all(len(list((notes / name).iterdir())) == 1 for name in names[1:])
     assert results(out, names) == results(ran, names)
+    assert f"{len(names)} {'run' if len(names) == 1 else 'runs'} handed to the cluster" in said
     assert sorted(line for line in said if "done, run" in line)[0].startswith(f"{min(names)}: done, run")
     assert Run.open(out / names[0]).environment.command.split()[0] == Path(sys.argv[0]).name
     if storage:
@@ -205,6 +206,14 @@ def test_ctrl_c_asks_every_worker_to_save(study: Study, tmp_path: Path, action: 
 
 
 # ---- what does not fit together
+
+
+def test_what_no_machine_of_the_cluster_has_is_said() -> None:
+    assert cluster._find_lack(ray, replace(HERE, threads=2, gpus_per_run=0.5)) is None
+    lack = cluster._find_lack(ray, replace(HERE, threads=3))
+    assert lack == "no machine of the cluster has 3 CPUs, which each run needs: runs wait until one joins"
+    lack = cluster._find_lack(ray, replace(HERE, gpus_per_run=2))
+    assert lack == "no machine of the cluster has 1 CPU and 2 GPUs, which each run needs: runs wait until one joins"
 
 
 def test_wrong_wishes_get_a_sentence() -> None:

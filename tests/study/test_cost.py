@@ -167,3 +167,11 @@ def test_of_a_run_that_is_begun_the_missing_epochs_and_the_evaluation_are_left(
     finished.weights_path.unlink()
     finished.cut_log(1)
     assert cost._remaining(job, whole) == pytest.approx(2 * (2 + cost.EVALUATION))
+
+
+def test_of_a_run_that_is_trained_again_everything_is_left(small_recipe: Recipe, finished: Run) -> None:
+    """As of a base of which only the measurements were copied: all epochs are logged, but none can be continued."""
+    job, whole = Job("small", 0, finished.path, small_recipe), cost.RunCost(2.0, epochs=3.0, num_images=111)
+    finished.weights_path.unlink()
+    shutil.rmtree(finished.path / "checkpoint")
+    assert cost._remaining(job, whole) == pytest.approx(2 * (3 + cost.EVALUATION))

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -22,14 +22,16 @@ import torch
 from reslab.data import recipe_data
 from reslab.data.load import load
 from reslab.errors import Failure, UserError
-from reslab.recipe.recipe import LinearHead, Recipe, StartingWeights, derive
+from reslab.recipe.recipe import Imported, LinearHead, Recipe, StartingWeights, derive
 from reslab.records import SplitName
 from reslab.runs import Run
 from reslab.study import Study, cluster
 from reslab.study.execute import read_budget, run_study
 from reslab.study.folder import read_gradients
 from reslab.study.job import do
-from reslab.study.plan import Ended, Job, Lesson, Machine, Saved, make_jobs
+from reslab.study.plan import Ended, Job, Lesson, Machine, Saved, find_missing, make_jobs
+from reslab.study.results import read_results
+from reslab.study.storage import Storage
 from reslab.training.progress import Display
 
 RUNS = ["relu-0", "elu-0", "taught-0", "relu-1", "elu-1", "taught-1"]  # seed by seed
@@ -85,6 +87,19 @@ def test_a_base_whose_weights_are_gone_is_trained_for_a_missing_lesson_and_measu
     assert run_study(study, out=copied).done == ()
 
 
+def test_a_base_that_is_trained_again_is_not_measured_until_its_end(
+    study: Study, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copied / "relu-1/model.safetensors").unlink()
+    shutil.rmtree(copied / "relu-1/checkpoint")
+    shutil.rmtree(copied / "taught-1")
+    monkeypatch.setattr(Display, "epoch", lambda self, done: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(Failure, match=r"^relu-1: stopped"):
+        run_study(study, out=copied, rows=["taught"])
+    results = read_results(study, out=copied)
+    assert ([run.seed for run in results.runs["relu"]], results.num_unfinished) == ([0], 1)
+
+
 def test_more_seeds_add_runs_and_leave_the_others(study: Study, copied: Path) -> None:
     before, said = stamps(copied), []
     outcome = run_study(study, out=copied, seeds=3, rows=["relu"], say=said.append)
@@ -136,6 +151,36 @@ def test_a_recipe_that_is_not_trained_from_scratch_is_no_row(
     study = make_study(rows=rows, contrasts=(), gradients=())
     with pytest.raises(UserError, match=r"^row other names a recipe of reslab fit, reslab extend or train --from"):
         make_jobs(study, out=tmp_path, seeds=1)
+
+
+def test_a_recipe_of_an_imported_network_is_planned_as_it_is_trained(
+    make_study: Callable[..., Study], small_recipe: Recipe, tmp_path: Path
+) -> None:
+    """Without where the weights came from, which such a training does not use."""
+    imported = Imported(file="theirs.pth", sha256="0" * 64, map="resnet")
+    path = tmp_path / "other.json"
+    path.write_text(derive(small_recipe, name="other", epochs=1, imported=imported).model_dump_json())
+    rows = ({"label": "other", "job": {"kind": "training", "recipe": str(path)}},)
+    study = make_study(rows=rows, contrasts=(), gradients=())
+    run_study(study, out=tmp_path / "tiny", seeds=1)
+    assert run_study(study, out=tmp_path / "tiny", seeds=1).done == ()
+
+
+def test_a_lesson_may_be_written_with_spaces(make_study: Callable[..., Study], study: Study, copied: Path) -> None:
+    """The recipe of its run has none."""
+    job = {"kind": "teaching", "base": "relu", "data": " digits:0@20  ", "method": "frozen"}
+    spaced = make_study(rows=(*study.rows[:2], {"label": "taught", "job": job}))
+    assert run_study(spaced, out=copied).done == ()
+    two = make_study(rows=(*study.rows[:2], {"label": "taught", "job": job | {"data": "digits:0 + digits:2"}}))
+    assert make_jobs(two, out=copied, seeds=1)[2].task.data == "digits:0+digits:2"
+
+
+def test_runs_are_not_compared_each_with_each(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which took seconds for some thousands of them."""
+    jobs = make_jobs(study, out=tmp_path, seeds=3)
+    monkeypatch.delattr(Job, "__hash__")
+    monkeypatch.setattr(Job, "__eq__", lambda one, other: pytest.fail("it compared two"))
+    assert list(map(id, find_missing(jobs))) == list(map(id, jobs))
 
 
 def test_a_base_comes_before_what_is_taught_to_it_in_any_order(
@@ -192,7 +237,6 @@ def test_ctrl_c_is_a_sentence_and_the_same_call_goes_on(
     ("error", "reason"),
     [
         (Failure("the loss is not finite"), "the loss is not finite"),
-        (UserError("no such column"), "no such column"),
         (OSError("disk"), "disk"),
         (MemoryError(), "MemoryError"),
         (torch.OutOfMemoryError("CUDA out of memory.\nSee the documentation"), "CUDA out of memory."),
@@ -218,6 +262,26 @@ def test_a_run_that_fails_is_named_and_the_others_are_done(
         run_study(study, out=tmp_path, say=said.append)
     assert done == ["elu-0", "relu-1", "elu-1", "taught-1"]  # all but what is taught to it
     assert f"relu-0: failed, {reason}" in said
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_run_that_is_refused_is_not_resumed_by_the_same_command(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """Unless another one failed by what may be over."""
+
+    def pretend(job: Job, machine: Machine) -> None:
+        if job.out.name == "relu-0":
+            raise UserError("no such column")
+        if job.out.name == "elu-0" and others:
+            raise Failure("the disk is full")
+
+    monkeypatch.setattr("reslab.study.execute.do", pretend)
+    monkeypatch.setattr("reslab.study.execute._write_gradients", lambda *arguments, **options: None)
+    monkeypatch.setattr("reslab.study.execute.estimate", lambda jobs, **options: [1.0 for _ in jobs])
+    kind, words = (Failure, r" \(and 1 more\); the same command resumes the study") if others else (UserError, "")
+    with pytest.raises(kind, match=rf"^relu-0: no such column{words}$"):
+        run_study(study, out=tmp_path)
 
 
 def test_what_another_process_does_is_left_to_it_and_to_what_it_teaches_next(study: Study, copied: Path) -> None:
@@ -263,13 +327,11 @@ def test_of_two_that_begin_a_run_at_once_one_leaves_it_to_the_other(
 def test_an_error_that_nobody_expected_is_one_runs_too() -> None:
     """Without Ray: in the worker, and as Ray passes it on."""
     job = Job("relu", 0, Path("relu-0"), Lesson(Path("base-0"), "digits:0@20", "frozen"))
-    before = torch.get_num_threads()
 
     def fail(job: Job, machine: Machine, *, saved: Saved | None = None) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.\nSee the documentation")
 
-    order = cluster._Order(fail, Machine(), before, None, None, tuple(sys.argv), os.getcwd())
-    assert cluster._work(job, order, None) == Ended("failed", "CUDA out of memory.")
+    assert cluster._work(job, make_order(fail), None) == Ended("failed", "CUDA out of memory.")
 
     class RayTaskError(Exception):
         cause = ZeroDivisionError("division by zero")
@@ -278,6 +340,68 @@ def test_an_error_that_nobody_expected_is_one_runs_too() -> None:
     future.set_exception(RayTaskError("a traceback"))
     ray = SimpleNamespace(exceptions=SimpleNamespace(RayTaskError=RayTaskError, RayError=Exception))
     assert cluster._result(ray, future) == Ended("failed", "division by zero")
+
+
+def make_order(action: Any, *, url: str | None = None) -> cluster._Order:
+    """Tell a worker what to do, without Ray."""
+    return cluster._Order(action, Machine(), torch.get_num_threads(), url, None, tuple(sys.argv), os.getcwd())
+
+
+def test_another_run_on_the_storage_is_not_taken_for_the_planned_one(study: Study, ran: Path, tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/kept"
+    Storage(url).keep(ran / "relu-0")
+    job = make_jobs(study, out=tmp_path / "tiny", seeds=1, scale=0.5)[0]
+    complaint = f"{url} holds another run relu-0 than planned now: choose another --storage, or remove it there"
+    assert cluster._work(job, make_order(do, url=url), None) == Ended("failed", complaint, is_refused=True)
+    assert cluster._work(make_jobs(study, out=tmp_path, seeds=1)[0], make_order(do, url=url), None) == Ended("done")
+
+
+def test_a_base_that_was_finished_here_replaces_its_part_on_the_storage(
+    study: Study, ran: Path, tmp_path: Path
+) -> None:
+    url = f"file://{tmp_path}/kept"
+    base, lesson = (ran / name for name in ("relu-0", "taught-0"))
+    (tmp_path / "kept/relu-0").mkdir(parents=True)
+    for name in ("recipe.json", "environment.json"):
+        shutil.copy(base / name, tmp_path / "kept/relu-0")
+    job = Job("taught", 0, tmp_path / "tiny/taught-0", Lesson(base, "digits:0@20", "frozen"))
+    cluster._send_what_is_here(job, Storage(url))
+    assert cluster._work(job, make_order(do, url=url), None) == Ended("done")
+    kept = tmp_path / "kept/taught-0/model.safetensors"
+    assert kept.read_bytes() == (lesson / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("data_dir", [None, "shared"])
+def test_a_run_that_was_fetched_records_where_its_data_are(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_dir: str | None
+) -> None:
+    """As seen from its folder here; the worker has recorded it as seen from its own."""
+    (tmp_path / "shared/pictures").mkdir(parents=True)
+    (tmp_path / "away").mkdir()
+    monkeypatch.chdir(tmp_path / "away")
+    run = Run(copied / "relu-0")
+    run.write_recipe(run.recipe.model_copy(update={"data": "folder:pictures"}))
+    run.write_environment(run.environment.model_copy(update={"data_from": "../../away"}))
+    storage = Storage(f"file://{tmp_path}/kept")
+    storage.keep(run.path)
+    done: Future[Ended] = Future()
+    done.set_result(Ended("done"))
+    shared = None if data_dir is None else tmp_path / data_dir
+    fetched = tmp_path / "runs/a/b/c/relu-0"
+    references = {fetched: SimpleNamespace(future=lambda: done)}
+    cluster._wait(SimpleNamespace(), references, storage=storage, data_dir=shared, say=lambda line: None)
+    assert Run(fetched).data_from == (shared or tmp_path / "away")
+
+
+@pytest.mark.parametrize(("is_finished", "word"), [(True, "done"), (False, "left")])
+def test_a_base_that_another_process_has_done_is_taught(
+    ran: Path, tmp_path: Path, is_finished: bool, word: Literal["done", "left"]
+) -> None:
+    base = ran / "relu-0" if is_finished else tmp_path / "relu-0"
+    job = Job("taught", 0, tmp_path / "taught-0", Lesson(base, "digits:0@20", "frozen"))
+    order = make_order(lambda job, machine, *, saved: None)
+    assert cluster._work(job, order, Ended("elsewhere", "another process has done it")) == Ended(word)
+    assert cluster._work(job, order, Ended("failed")) == Ended("left")
 
 
 def test_what_was_trained_but_not_evaluated_is_only_evaluated(study: Study, copied: Path) -> None:
@@ -346,7 +470,7 @@ def test_other_budgets_are_refused(text: str) -> None:
 
 
 def test_gradients_are_measured_once(study: Study, copied: Path) -> None:
-    found = read_gradients(copied)
+    found = read_gradients(copied).norms
     assert list(found) == ["relu"]
     assert next(iter(found["relu"])) == "stem"
     assert list(found["relu"])[-1] == "head"
@@ -354,6 +478,34 @@ def test_gradients_are_measured_once(study: Study, copied: Path) -> None:
     before = (copied / "gradients.json").stat().st_mtime_ns
     run_study(study, out=copied, seeds=3, rows=["relu"])
     assert (copied / "gradients.json").stat().st_mtime_ns == before
+
+
+def test_gradients_of_a_changed_row_are_measured_again(make_study: Callable[..., Study], tmp_path: Path) -> None:
+    """As after a look at the cost; a file by an older version says nothing of the recipe."""
+    study = make_study(gradients=("relu", "elu"))
+    run_study(study, out=tmp_path, rows=["relu", "elu"], budget=0.0)
+    before = read_gradients(tmp_path)
+    assert before.norms["relu"] != before.norms["elu"]
+    rows = [row.model_dump() for row in study.rows]
+    rows[0]["job"]["settings"] += ("model.activation=elu",)
+    said: list[str] = []
+    run_study(make_study(rows=tuple(rows), gradients=("relu", "elu")), out=tmp_path, budget=0.0, say=said.append)
+    assert said[1] == "measuring the gradients of relu"
+    assert read_gradients(tmp_path).norms == {"relu": before.norms["elu"], "elu": before.norms["elu"]}
+    (tmp_path / "gradients.json").write_text(json.dumps({"norms": before.norms}))
+    run_study(study, out=tmp_path, rows=["elu"], budget=0.0)
+    assert read_gradients(tmp_path).recipes == {"elu": before.recipes["elu"]}
+
+
+@pytest.mark.parametrize("gradients", [(), ("relu",)])
+def test_a_row_whose_data_are_not_there_is_named(
+    make_study: Callable[..., Study], study: Study, tmp_path: Path, gradients: tuple[str, ...]
+) -> None:
+    rows = [row.model_dump() for row in study.rows[:2]]
+    rows[0]["job"]["settings"] += ("data=folder:absent",)
+    wrong = make_study(rows=tuple(rows), gradients=gradients)
+    with pytest.raises(UserError, match=r"^row relu: \S*absent is not a folder"):
+        run_study(wrong, out=tmp_path)
 
 
 # ---- the wrong folder
@@ -367,6 +519,39 @@ def test_a_folder_of_another_study_or_scale_is_refused(
         run_study(study, out=copied, scale=0.5)
     with pytest.raises(UserError, match=r"holds runs of tiny at 1 of the epochs, not of other at 1: choose another"):
         run_study(make_study(name="other"), out=copied)
+    assert stamps(copied) == before
+
+
+def test_a_folder_without_a_run_is_free(study: Study, copied: Path) -> None:
+    """As after `--budget 0s`, or where the data were not there."""
+    for name in RUNS:
+        shutil.rmtree(copied / name)
+    said: list[str] = []
+    run_study(study, out=copied, scale=0.5, budget=0.0, say=said.append)
+    assert json.loads((copied / "study.json").read_text())["epochs_scale"] == 0.5
+    assert said[0] == "tiny: none of 6 runs done"
+
+
+def test_another_process_may_claim_the_folder_until_a_run_begins(
+    study: Study, ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def estimate(jobs: list[Job], **options: Any) -> list[float]:
+        shutil.copy(ran / "study.json", tmp_path / "study.json")
+        shutil.copytree(ran / "elu-0", tmp_path / "elu-0")
+        return [1.0 for _ in jobs]
+
+    monkeypatch.setattr("reslab.study.execute.estimate", estimate)
+    with pytest.raises(UserError, match=r"holds runs of tiny at 1 of the epochs, not of tiny at 0.5: choose another"):
+        run_study(study, out=tmp_path, scale=0.5, rows=["relu"])
+
+
+def test_a_run_has_its_folder_for_itself(study: Study, copied: Path) -> None:
+    """As `runs/digits`, which is that of a run and of a study of that name in the examples."""
+    before = stamps(copied)
+    with pytest.raises(UserError, match=r"relu-0 is the folder of a run, not of a study: choose another --out$"):
+        run_study(study, out=copied / "relu-0")
+    with pytest.raises(UserError, match=r"tiny exists and is not empty: choose another folder"):
+        Run.create(copied)
     assert stamps(copied) == before
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from reslab.errors import Failure
+from reslab.errors import Failure, UserError
 from reslab.recipe.recipe import Recipe, derive
 from reslab.runs import Run
 from reslab.study import Study, processes, worker
@@ -35,6 +35,9 @@ out.mkdir(parents=True)
 how = (out.parent / "how").read_text() if (out.parent / "how").exists() else ""
 if how == f"fail {out.name}":
     sys.exit("the loss is not finite")
+if how == f"refuse {out.name}":
+    print("no such column", flush=True)
+    sys.exit(2)
 if how == f"die {out.name}":
     os.kill(os.getpid(), 9)
 if how == "wait":
@@ -110,11 +113,12 @@ def test_a_worker_whose_input_ends_saves_and_ends(small_recipe: Recipe, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("error", "reason"),
+    ("error", "reason", "code"),
     [
-        (Failure("the loss is not finite"), "the loss is not finite"),
-        (torch.OutOfMemoryError("CUDA out of memory.\nSee the documentation"), "CUDA out of memory."),
-        (MemoryError(), "MemoryError"),
+        (Failure("the loss is not finite"), "the loss is not finite", "1"),
+        (torch.OutOfMemoryError("CUDA out of memory.\nSee the documentation"), "CUDA out of memory.", "1"),
+        (MemoryError(), "MemoryError", "1"),
+        (UserError("no such column"), "no such column", "2"),
     ],
 )
 def test_a_worker_whose_run_fails_says_why(
@@ -123,6 +127,7 @@ def test_a_worker_whose_run_fails_says_why(
     capfd: pytest.CaptureFixture[str],
     error: Exception,
     reason: str,
+    code: str,
 ) -> None:
     def fail(job: Job, machine: Machine) -> None:
         raise error
@@ -133,7 +138,7 @@ def test_a_worker_whose_run_fails_says_why(
     monkeypatch.setattr(worker, "_read_line", told.dump)
     monkeypatch.setattr(worker, "_stop_with_the_input", lambda: None)
     monkeypatch.setattr(sys, "argv", [])
-    with pytest.raises(SystemExit, match="1"):
+    with pytest.raises(SystemExit, match=code):
         worker.main()
     assert capfd.readouterr().err == f"{reason}\n"
 
@@ -182,6 +187,13 @@ def test_a_run_that_fails_is_named_and_the_others_are_done(study: Study, tmp_pat
         run_study(study, out=tmp_path, workers=TWO)
     ended = {path.parent.name for path in tmp_path.glob("*/ended")}
     assert ended == {"elu-0", "elu-1", "relu-1", "taught-1"}  # all but what is taught to it
+
+
+@pytest.mark.usefixtures("pretended")
+def test_a_run_that_is_refused_is_not_resumed_by_the_same_command(study: Study, tmp_path: Path) -> None:
+    (tmp_path / "how").write_text("refuse relu-0")
+    with pytest.raises(UserError, match=r"^relu-0: no such column$"):
+        run_study(study, out=tmp_path, workers=TWO)
 
 
 @pytest.mark.usefixtures("pretended")

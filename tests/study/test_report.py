@@ -288,6 +288,7 @@ def test_what_is_not_finished_is_counted_and_left_out(study: Study, copied: Path
     (copied / "elu-0/evaluation.json").unlink()
     (copied / "elu-1").rename(copied / "elu-one")
     shutil.copytree(copied / "relu-0", copied / "relu-00")  # no name that a study gives
+    (copied / "relu-7").mkdir()  # no run
     results = read_results(study, out=copied)
     assert [run.seed for run in results.runs["relu"]] == [0]
     assert results.num_unfinished == 2
@@ -295,6 +296,25 @@ def test_what_is_not_finished_is_counted_and_left_out(study: Study, copied: Path
     assert [each.obstacle for each in results.questions] == ["no run yet of elu"]
     page = write_study_report(study, runs=copied).page.read_text(encoding="utf-8")
     assert "3 finished runs of 3 rows; 2 runs begun but not finished." in page
+
+
+def test_a_run_without_a_log_has_neither_a_curve_nor_a_time(study: Study, copied: Path) -> None:
+    (copied / "relu-1/log.jsonl").write_text("")
+    (copied / "elu-0/log.jsonl").unlink()
+    (copied / "elu-1/log.jsonl").unlink()
+    results = read_results(study, out=copied)
+    assert list(average_seconds(results.runs["relu"]).values()) == [results.runs["relu"][0].seconds]
+    assert average_seconds(results.runs["elu"]) == {}
+    curves, _ = draw(results)
+    assert "relu" in curves.alt
+    assert "elu " not in curves.alt.replace("relu ", "")
+    assert results.num_runs == 6
+    for path in copied.glob("*/log.jsonl"):
+        path.unlink()
+    assert [each.name for each in draw(read_results(study, out=copied))] == ["gradients"]
+    (copied / "gradients.json").unlink()
+    page = write_study_report(study, runs=copied).page.read_text(encoding="utf-8")
+    assert '<section id="pictures">' not in page
 
 
 def test_neither_a_report_nor_the_next_run_needs_weights(study: Study, copied: Path) -> None:
@@ -362,6 +382,8 @@ def test_what_cannot_be_reported_is_one_sentence(
         write_study_report(study, runs=tmp_path / "absent")
     with pytest.raises(UserError, match="holds runs of the study tiny, not of other"):
         write_study_report(make_study(name="other"), runs=copied)
+    with pytest.raises(UserError, match="relu-1 is the folder of a run, not of a study: choose another --out"):
+        write_study_report(study, runs=copied, out=copied / "relu-1")
     shutil.rmtree(copied / "taught-0")
     for path in copied.glob("*/evaluation.json"):
         path.unlink()

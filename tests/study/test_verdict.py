@@ -88,6 +88,17 @@ def test_a_difference_says_how_many_seeds_of_each_decide_it() -> None:
     assert found.further_seeds == 6
 
 
+def test_rows_with_unequally_many_seeds_need_fewer_more() -> None:
+    """The second row has two seeds, which alone cannot decide; its spread is nothing beside the first one's."""
+    values = [0.1 + 0.004 * sign for sign in (1, -1)] * 6
+    deviation = stdev(values)
+    found = subtract(Sample(tuple(values)), Sample((0.104, 0.104)))
+    assert not found.is_decided
+    # By hand: t at 12 degrees of freedom is 2.17881, and 2.17881 * 0.004178 / sqrt(13) = 0.002525 <= 0.004.
+    assert 2.17881 * deviation / 13**0.5 <= abs(found.value)
+    assert found.further_seeds == 1
+
+
 def test_two_seeds_decide_nothing() -> None:
     found = judge(Sample((0.07, 0.07), error=0.0001), published(0.07), tolerance=0.005, lower_is_better=True)
     assert found == RowVerdict("not decided", further_seeds=1)

@@ -98,7 +98,9 @@ def run(
         why = f"out by --budget {budget}" + (f", or {why}" if done.elsewhere else "")
     left = f", {len(done.left)} left {why}" if done.left else ""
     left += f", {len(done.elsewhere)} left to another process" if done.elsewhere else ""
-    echo(f"Runs done: {len(done.done)}{left}; next: reslab study report {in_shell(name)} --runs {in_shell(folder)}")
+    is_measured = done.done or any(folder.glob("*/evaluation.json"))
+    then = f"; next: reslab study report {in_shell(name)} --runs {in_shell(folder)}" if is_measured else ""
+    echo(f"Runs done: {len(done.done)}{left}{then}")
 
 
 def _read_rows(text: str | None) -> list[str]:

@@ -52,7 +52,10 @@ def watch(
             echo(
                 f"Next: label some of them and measure the accuracy: reslab evaluate {in_shell(run)} --data folder:PATH"
             )
+    num_tried = found.num_compared + len(found.unread)
     for unread in found.unread[:10]:
         echo(f"reslab: {unread.sentence}", err=True)
+    if found.unread:
+        echo(f"reslab: {len(found.unread):,} of {counted(num_tried, 'file')} could not be read", err=True)
     if found.changed:
         raise typer.Exit(1)

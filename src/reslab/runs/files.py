@@ -75,12 +75,12 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def to_csv(header: Iterable[str], rows: Iterable[Iterable[str]]) -> bytes:
-    """Format a table as CSV in UTF-8 with a byte order mark for spreadsheets, without cells that act as formulas."""
+def to_csv(header: Iterable[str], rows: Iterable[Iterable[str | float]]) -> bytes:
+    """Format a table as CSV in UTF-8 with a byte order mark for spreadsheets, without texts that act as formulas."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\r\n")
     writer.writerow(header)
-    writer.writerows([plain_cell(cell) for cell in row] for row in rows)
+    writer.writerows([plain_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
     return buffer.getvalue().encode("utf-8-sig")
 
 

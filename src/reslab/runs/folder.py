@@ -300,9 +300,14 @@ class Run:
         writing(path, append)
 
     def cut_log(self, num_epochs: int) -> None:
-        """Keep the first `num_epochs` lines: epochs after the checkpoint are trained again."""
+        """Keep the first `num_epochs` lines: epochs after the checkpoint are trained again.
+
+        An evaluation goes with lines that are cut, since no log would belong to it.
+        """
         path = self.path / "log.jsonl"
         lines = read_bytes(path).split(b"\n")[:-1] if path.exists() else []
+        if len(lines) > num_epochs:
+            self.remove_evaluation()
         write_bytes(path, b"".join(line + b"\n" for line in lines[:num_epochs]))
 
     # ---- the state for an exact resume

@@ -33,8 +33,10 @@ _STYLE: dict[Any, Any] = {
 
 
 def draw(results: Results) -> list[Picture]:
-    """Draw the training curves of the rows that have run, and the gradients if they were measured."""
-    pictures = [_curves({label: runs for label, runs in results.runs.items() if runs}, kept=results.kept)]
+    """Draw the training curves of the rows that have a log, and the gradients if they were measured."""
+    logged = {label: [run for run in runs if run.log] for label, runs in results.runs.items()}
+    rows = {label: runs for label, runs in logged.items() if runs}
+    pictures = [_curves(rows, kept=results.kept)] if rows else []
     if results.gradients:
         pictures.append(_gradients(results.gradients))
     return pictures

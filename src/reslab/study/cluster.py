@@ -22,8 +22,21 @@ from reslab.errors import Failure, UserError, extra
 from reslab.machine.launch import set_up_threads
 from reslab.machine.signals import listen_for_stop
 from reslab.runs import Run
-from reslab.study.plan import FAILURES, Ended, Job, Lesson, Machine, Saved, Say, StudyOutcome, conclude, find_elsewhere
+from reslab.study.plan import (
+    FAILURES,
+    Ended,
+    Job,
+    Lesson,
+    Machine,
+    Saved,
+    Say,
+    StudyOutcome,
+    conclude,
+    find_elsewhere,
+    holds_another,
+)
 from reslab.study.storage import Storage
+from reslab.words import counted
 
 RETRIES: Final = 10  # a run that has crashed this many workers will crash the next one too
 SECONDS_TO_STOP: Final = 60.0
@@ -76,8 +89,8 @@ def do_all(
 ) -> StudyOutcome:
     """Distribute all jobs, and wait for them; a lesson waits for its base.
 
-    Raises: UserError if Ray or the storage cannot be reached; Failure naming the runs that failed once all others are
-    done, or if interrupted.
+    Raises: UserError if Ray or the storage cannot be reached; as `conclude` once all others are done; Failure if
+    interrupted.
     """
     storage = Storage(cluster.storage) if cluster.storage else None
     machine = replace(machine, silent=True, data_dir=machine.data_dir and machine.data_dir.resolve())
@@ -94,13 +107,17 @@ def do_all(
             latest = None if budget is None else began + budget - cost
             base = references.get(job.task.base) if isinstance(job.task, Lesson) else None
             references[job.out] = task.remote(job, replace(order, latest=latest), base)
-        ended = _wait(ray, references, storage=storage, say=say)
+        say(f"{counted(len(jobs), 'run')} handed to the cluster")
+        if lack := _find_lack(ray, cluster):
+            say(lack)
+        ended = _wait(ray, references, storage=storage, data_dir=machine.data_dir, say=say)
     return conclude(jobs, ended)
 
 
 def _work(job: Job, order: _Order, base: Ended | None) -> Ended:
     """Do one run in a worker; if that dies, Ray calls this again in another one."""
-    if (base and base.word != "done") or (order.latest is not None and time.time() > order.latest):
+    has_base = base is None or base.word == "done" or (base.word == "elsewhere" and _base_is_finished(job))
+    if not has_base or (order.latest is not None and time.time() > order.latest):
         return Ended("left")
     sys.argv[:] = order.command  # recorded in `environment.json`
     if os.path.isdir(order.folder):
@@ -117,9 +134,17 @@ def _work(job: Job, order: _Order, base: Ended | None) -> Ended:
     return Ended("done")
 
 
+def _base_is_finished(job: Job) -> bool:
+    """Return whether the base of a lesson is finished, maybe by another process."""
+    return isinstance(job.task, Lesson) and Run(job.task.base).is_finished
+
+
 @contextmanager
 def _near(job: Job, url: str | None) -> Iterator[tuple[Job, Saved | None]]:
-    """Yield the job with its folder on this machine, and what keeps that on the storage, if any, at a checkpoint."""
+    """Yield the job with its folder on this machine, and what keeps that on the storage, if any, at a checkpoint.
+
+    Raises: UserError if the storage holds another run of that name.
+    """
     if url is None:
         yield job, None
         return
@@ -130,6 +155,10 @@ def _near(job: Job, url: str | None) -> Iterator[tuple[Job, Saved | None]]:
             near = replace(near, task=replace(job.task, base=Path(scratch) / job.task.base.name))
             storage.fetch(job.task.base.name, into=Path(scratch) / job.task.base.name)
         storage.fetch(job.out.name, into=near.out)
+        if holds_another(near):
+            raise UserError(
+                f"{url} holds another run {job.out.name} than planned now: choose another --storage, or remove it there"
+            )
         yield near, storage.keep
         storage.keep(near.out)
 
@@ -140,14 +169,37 @@ def _absolute(job: Job) -> Job:
 
 
 def _send_what_is_here(job: Job, storage: Storage) -> None:
-    """Upload a run that was begun without the storage, and the base of a lesson."""
+    """Upload a run that was begun, or finished, without the storage, and the base of a lesson."""
     folders = [job.out, *([job.task.base] if isinstance(job.task, Lesson) else [])]
-    for folder in folders:
-        if Run.is_at(folder) and not storage.has(folder.name):
+    for folder in filter(Run.is_at, folders):
+        run = Run(folder)
+        if not storage.has(folder.name, file=run.weights_path.name if run.is_finished else "recipe.json"):
             storage.keep(folder)
 
 
-def _wait(ray: Any, references: dict[Path, Any], *, storage: Storage | None, say: Say) -> dict[Path, Ended]:
+def _find_lack(ray: Any, cluster: Cluster) -> str | None:
+    """Say what a run needs if no machine of the cluster has it, so that all would wait."""
+    needs = {"CPU": cluster.threads, "GPU": cluster.gpus_per_run}
+    machines = [each["Resources"] for each in ray.nodes() if each["Alive"]]
+    if any(all(has.get(name, 0) >= number for name, number in needs.items()) for has in machines):
+        return None
+    words = " and ".join(f"{number:g} {name}{'' if number == 1 else 's'}" for name, number in needs.items() if number)
+    return f"no machine of the cluster has {words}, which each run needs: runs wait until one joins"
+
+
+def _record_base(run: Run, *, data_dir: Path | None) -> None:
+    """Record the base of the data's relative paths as seen from here, and not from a worker's scratch folder."""
+    from reslab.data.recipe_data import find_base  # loads PyTorch, whose threads a worker sets up first
+
+    base = find_base(run.recipe.data, data_dir)
+    if base is not None:
+        data_from = os.path.relpath(base, run.path)
+        run.write_environment(run.environment.model_copy(update={"data_from": data_from}))
+
+
+def _wait(
+    ray: Any, references: dict[Path, Any], *, storage: Storage | None, data_dir: Path | None, say: Say
+) -> dict[Path, Ended]:
     """Wait for every run, fetch those that are done, and report each."""
     arrived: queue.SimpleQueue[tuple[Path, Future[Ended]]] = queue.SimpleQueue()
     for out, reference in references.items():
@@ -164,6 +216,7 @@ def _wait(ray: Any, references: dict[Path, Any], *, storage: Storage | None, say
             ended[out] = _result(ray, future)
             if storage and ended[out].word == "done":
                 storage.fetch(out.name, into=out)
+                _record_base(Run(out), data_dir=data_dir)
             reason = f", {ended[out].reason}" if ended[out].word == "failed" else ""
             word = ended[out].reason if ended[out].word == "elsewhere" else ended[out].word
             say(f"{out.name}: {word}, run {len(ended)} of {len(references)}{reason}")

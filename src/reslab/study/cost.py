@@ -22,9 +22,9 @@ from reslab.machine.device import pick_device
 from reslab.machine.memory import keep_freed_memory
 from reslab.machine.precision import pick_precision
 from reslab.network.inference import place_on
-from reslab.recipe.recipe import LinearHead, Method, Recipe, Sgd
+from reslab.recipe.recipe import Method, Recipe
 from reslab.runs import Run
-from reslab.study.plan import Job, Lesson, Machine, Say
+from reslab.study.plan import Job, Lesson, Machine, Say, naming_row
 from reslab.training.compiling import Work, share_of_time
 from reslab.training.distributed import Share
 from reslab.training.objective import make_objective
@@ -56,7 +56,8 @@ def estimate(jobs: Sequence[Job], *, machine: Machine, num_workers: int, say: Sa
     images: dict[str, ImageSet] = {}
     for label in dict.fromkeys(job.label for job in jobs):
         runs = [job for job in jobs if job.label == label]
-        cost = costs[label] = _measure(runs[0], costs, images, machine=machine)
+        with naming_row(label):
+            cost = costs[label] = _measure(runs[0], costs, images, machine=machine)
         total = duration(sum(_remaining(each, cost) for each in runs))
         say(f"{label}: {_cost_words(cost, num_runs=len(runs))}: about {total}")
     seconds = [_remaining(job, costs[job.label]) for job in jobs]
@@ -96,9 +97,7 @@ def measure(recipe: Recipe, images: ImageSet, *, device: str) -> RunCost:
     fresh = models.build(recipe.model, num_classes=len(images.classes), channels=images.images.shape[1])
     model = place_on(fresh, chosen)
     check_norms(model, recipe, fewest_images=min(batches.sizes))
-    # A base whose head was computed has no updates of its own, but what is taught to it costs as much as such updates.
-    settings = Sgd(peak_lr=0.1) if isinstance(recipe.optimizer, LinearHead) else recipe.optimizer
-    optimizer = make_optimizer(model, settings=settings)
+    optimizer = make_optimizer(model, settings=recipe.optimizer)
     objective = make_objective(recipe, images=images, teacher=None, device=chosen)
     precision = pick_precision(device=chosen)
     forward = make_forward(model, device=chosen, precision=precision)
@@ -147,9 +146,9 @@ def _remaining(job: Job, cost: RunCost) -> float:
 
 
 def _share_done(run: Run) -> float:
-    """Return the share of a run that is logged; a limit on updates may end a run before its last epoch."""
+    """Return the share of a run from which it resumes; a limit on updates may end a run before its last epoch."""
     log = run.log
-    if not log:
+    if not log or not run.has_checkpoint:  # without one, it is trained again, whatever is logged
         return 0.0
     updates = run.recipe.updates
     return max(log[-1].epoch / run.recipe.epochs, log[-1].updates / updates if updates else 0.0)

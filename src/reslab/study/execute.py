@@ -1,5 +1,6 @@
 """Do the missing runs of a study, in order; interrupted ones are resumed."""
 
+import hashlib
 import re
 import time
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from pathlib import Path
 from reslab.data.recipe_data import check_remote
 from reslab.errors import Failure, Stopped, UserError
 from reslab.machine.device import pick_device
-from reslab.recipe.recipe import Recipe
+from reslab.recipe.recipe import NAMES, Recipe
 from reslab.runs import Run
 from reslab.study.cluster import Cluster
 from reslab.study.cluster import do_all as do_on_cluster
@@ -29,10 +30,11 @@ from reslab.study.plan import (
     find_elsewhere,
     find_missing,
     make_jobs,
+    naming_row,
 )
 from reslab.study.processes import Workers
 from reslab.study.processes import do_all as do_by_workers
-from reslab.study.spec import Study
+from reslab.study.spec import Gradients, Study
 from reslab.words import named
 
 SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
@@ -54,8 +56,9 @@ def run_study(
     """Report what the missing runs of a study cost, then do them; with a `budget` in seconds, those that fit into it.
 
     Runs that another process is doing are left to it. With `workers` or a `cluster`, several are done at a time.
-    Raises: UserError if the study, its recipes or `out` do not allow it; Failure naming the runs that failed once all
-    others are done, or if interrupted; the same call then resumes.
+    Raises: UserError if the study, its recipes or `out` do not allow it, or once all others are done if runs were
+    refused; Failure naming the runs that failed once all others are done, or if interrupted; the same call then
+    resumes.
     """
     machine = machine or Machine()
     pick_device(machine.device)  # refuses a wrong one before anything is written
@@ -71,6 +74,7 @@ def run_study(
     if not missing:
         return StudyOutcome((), ())
     costs = estimate(missing, machine=machine, num_workers=workers.num if workers else 1, say=say)
+    claim(out, study, scale=scale)  # again: until its first run begins, another process may have claimed it
     if workers is not None:
         return do_by_workers(missing, costs, workers=workers, budget=budget, machine=machine, say=say)
     if cluster is not None:
@@ -106,14 +110,22 @@ def _do_all(
 
 
 def _write_gradients(study: Study, jobs: Sequence[Job], *, out: Path, machine: Machine, say: Say) -> None:
-    """Measure, once, the gradients of the rows for which the study wants them and that run here."""
+    """Measure, once per recipe, the gradients of the rows for which the study wants them and that run here."""
     recipes = {job.label: job.task for job in jobs if job.label in study.gradients and isinstance(job.task, Recipe)}
-    known = read_gradients(out)
-    if recipes.keys() <= known.keys():
+    known, digests = read_gradients(out), {label: _digest(recipe) for label, recipe in recipes.items()}
+    new = [label for label in recipes if known.recipes.get(label) != digests[label]]
+    if not new:
         return
-    say(f"measuring the gradients of {named([label for label in recipes if label not in known])}")
-    found = {label: known.get(label) or gradient_norms(recipe, **machine.reading) for label, recipe in recipes.items()}
-    write_gradients(out, known | found)
+    say(f"measuring the gradients of {named(new)}")
+    norms = dict(known.norms)
+    for label in new:
+        with naming_row(label):
+            norms[label] = gradient_norms(recipes[label], **machine.reading)
+    write_gradients(out, Gradients(norms=norms, recipes=known.recipes | digests))
+
+
+def _digest(recipe: Recipe) -> str:
+    return hashlib.sha256(recipe.model_dump_json(exclude=NAMES).encode()).hexdigest()
 
 
 def read_budget(text: str) -> float:

@@ -3,12 +3,10 @@
 Metrics are fractions. Several values of one cell are a dictionary; CSV writes it as `name=value; name=value`.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import Final
 
-from reslab.runs.files import plain_cell
+from reslab.runs.files import to_csv
 from reslab.study.results import ContrastResult, Line, Results, average_seconds
 from reslab.study.verdict import Difference, Sample
 
@@ -77,20 +75,16 @@ def _ends(prefix: str, found: Sample | Difference, name: str) -> Numbers:
 
 
 def write_csv(columns: Sequence[str], rows: Sequence[Numbers]) -> bytes:
-    """Write rows as a spreadsheet reads them: unknown values are empty, and no text is a formula."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_cell(row[name]) for name in columns] for row in rows)
-    return buffer.getvalue().encode("utf-8-sig")
+    """Write rows as a spreadsheet reads them; unknown values are empty."""
+    return to_csv(columns, ([_cell(row[name]) for name in columns] for row in rows))
 
 
-def _cell(value: object) -> object:
+def _cell(value: object) -> str | float:
     match value:
         case None:
             return ""
-        case str():
-            return plain_cell(value)
+        case int() | float():
+            return value
         case dict():
-            return plain_cell("; ".join(f"{name}={each}" for name, each in value.items()))
-    return value
+            return "; ".join(f"{name}={each}" for name, each in value.items())
+    return str(value)

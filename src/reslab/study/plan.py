@@ -1,12 +1,14 @@
 """Which runs a study consists of, and which of them exist already."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypedDict, assert_never
 
 from pydantic import TypeAdapter
 
+from reslab.data.expression import split_sources
 from reslab.errors import Failure, UserError
 from reslab.recipe.recipe import NAMES, LinearHead, Method, Recipe, derive
 from reslab.recipe.settings import with_settings
@@ -18,6 +20,7 @@ Say = Callable[[str], None]
 Saved = Callable[[Path], None]
 # What ends a run and not its study; PyTorch raises a RuntimeError if a GPU's memory is full.
 FAILURES: Final = (UserError, Failure, OSError, RuntimeError, MemoryError)
+REFUSED: Final = 2  # the exit status of a worker whose run was refused
 
 
 class Reading(TypedDict):
@@ -106,12 +109,13 @@ class Ended:
 
     word: Literal["done", "left", "failed", "elsewhere"]
     reason: str = ""
+    is_refused: bool = False  # it has failed by a user's error, which the same command would repeat
 
     @staticmethod
     def by(error: BaseException) -> "Ended":
         """Return that it has failed by an error; PyTorch's go on for lines."""
         words = str(error).strip().partition("\n")[0]
-        return Ended("failed", words or type(error).__name__)
+        return Ended("failed", words or type(error).__name__, is_refused=isinstance(error, UserError))
 
 
 def find_elsewhere(job: Job) -> Ended | None:
@@ -130,13 +134,17 @@ def find_elsewhere(job: Job) -> Ended | None:
 def conclude(jobs: Sequence[Job], ended: Mapping[Path, Ended]) -> StudyOutcome:
     """Sum up how jobs have ended, by their absolute folders; missing ones count as left.
 
-    Raises: Failure naming the first that failed.
+    Raises: Failure naming the first that failed; UserError if every one that failed was refused.
     """
     results = [(job, ended.get(job.out.resolve(), Ended("left"))) for job in jobs]
-    failed = [f"{job.out.name}: {result.reason}" for job, result in results if result.word == "failed"]
+    failed = [(job, result) for job, result in results if result.word == "failed"]
     if failed:
+        job, result = failed[0]
         others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        raise Failure(f"{failed[0]}{others}; the same command resumes the study")
+        words = f"{job.out.name}: {result.reason}{others}"
+        if all(result.is_refused for _, result in failed):
+            raise UserError(words)
+        raise Failure(f"{words}; the same command resumes the study")
     done, left, elsewhere = (
         tuple(job for job, result in results if result.word == word) for word in ("done", "left", "elsewhere")
     )
@@ -167,9 +175,9 @@ def make_jobs(study: Study, *, out: Path, seeds: int, labels: tuple[str, ...] = 
 
 def find_missing(jobs: Sequence[Job]) -> list[Job]:
     """Find those that are not measured, and the bases without weights that missing lessons extend."""
-    missing = [job for job in jobs if not job.is_measured]
-    bases = {job.task.base for job in missing if isinstance(job.task, Lesson)}
-    return [job for job in jobs if job in missing or (job.out in bases and not Run(job.out).is_finished)]
+    missing = {job.out: job for job in jobs if not job.is_measured}
+    bases = {job.task.base for job in missing.values() if isinstance(job.task, Lesson)}
+    return [job for job in jobs if job.out in missing or (job.out in bases and not Run(job.out).is_finished)]
 
 
 def _bring_bases_forward(places: dict[tuple[str, int], int], rows: Sequence[Row]) -> None:
@@ -181,12 +189,19 @@ def _bring_bases_forward(places: dict[tuple[str, int], int], rows: Sequence[Row]
                 places[base] = min(place, places.get(base, place))
 
 
+@contextmanager
+def naming_row(label: str) -> Iterator[None]:
+    """Let an error name the row that it is about."""
+    try:
+        yield
+    except (UserError, Failure) as error:
+        raise type(error)(f"row {label}: {error}") from None
+
+
 def recipe_of(job: Training, *, label: str, scale: float) -> Recipe:
     """Resolve what a row trains; a recipe that the row changes takes its label as its name. Raises: UserError."""
-    try:
+    with naming_row(label):
         recipe = with_settings(find_recipe(job.recipe), job.settings)
-    except UserError as error:
-        raise UserError(f"row {label}: {error}") from None
     if recipe.trial:
         raise UserError(f"row {label} trains a trial, whose test split stays closed: set trial to false for a study")
     if isinstance(recipe.optimizer, LinearHead) or recipe.extension is not None or recipe.start is not None:
@@ -194,6 +209,8 @@ def recipe_of(job: Training, *, label: str, scale: float) -> Recipe:
             f"row {label} names a recipe of reslab fit, reslab extend or train --from, which no row trains: "
             "choose another recipe, or teach new classes with a row of the kind teaching"
         )
+    if recipe.imported is not None:  # training records it without, since the weights are its own
+        recipe = derive(recipe, name=recipe.name, imported=None)
     if not 0 < scale <= 1:
         raise UserError(f"--epochs-scale {scale:g}: give a share of the epochs above 0 and at most 1")
     return (derive(recipe, name=label) if job.settings else recipe).shortened(scale)
@@ -206,6 +223,7 @@ def make_job(row: Row, *, seed: int, out: Path, recipe: Recipe | None) -> Job:
             assert recipe is not None
             return Job(row.label, seed, _folder(out, row.label, seed), recipe)
         case Teaching(base=base, data=data, method=method):
+            data = "+".join(split_sources(data))  # as an extension records it
             return Job(row.label, seed, _folder(out, row.label, seed), Lesson(_folder(out, base, seed), data, method))
         case _:
             assert_never(row.job)
@@ -217,11 +235,16 @@ def _folder(out: Path, label: str, seed: int) -> Path:
 
 def check_folder(job: Job) -> None:
     """Check the folder of a job that is begun. Raises: UserError if it holds another run."""
-    if job.is_begun and not _is_of(job, Run.open(job.out)):
+    if holds_another(job):
         raise UserError(
             f"{job.out} does not hold row {job.label} with seed {job.seed} as planned now: choose another --out, or "
             "remove it"
         )
+
+
+def holds_another(job: Job) -> bool:
+    """Return whether the folder of a job holds another run than the planned one."""
+    return job.is_begun and not _is_of(job, Run.open(job.out))
 
 
 def _is_of(job: Job, run: Run) -> bool:

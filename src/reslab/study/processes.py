@@ -15,7 +15,18 @@ from reslab.errors import Failure
 from reslab.machine.launch import count_cores
 from reslab.machine.signals import listen_for_stop
 from reslab.runs import Run
-from reslab.study.plan import Assignment, Ended, Job, Lesson, Machine, Say, StudyOutcome, conclude, find_elsewhere
+from reslab.study.plan import (
+    REFUSED,
+    Assignment,
+    Ended,
+    Job,
+    Lesson,
+    Machine,
+    Say,
+    StudyOutcome,
+    conclude,
+    find_elsewhere,
+)
 
 WORKER: Final = (sys.executable, "-P", "-m", "reslab.study.worker")
 SECONDS_BETWEEN_LOOKS: Final = 0.1
@@ -46,7 +57,7 @@ def do_all(
 ) -> StudyOutcome:
     """Do all jobs in order, several at a time; a lesson waits for its base.
 
-    Raises: Failure naming the runs that failed once all others are done, or if interrupted.
+    Raises: as `conclude` once all others are done; Failure if interrupted.
     """
     latest = None if budget is None else time.monotonic() + budget
     waiting = list(zip(jobs, costs, strict=True))
@@ -139,4 +150,5 @@ class _Worker:
         return find_elsewhere(self.job) or self._failed(code)
 
     def _failed(self, code: int) -> Ended:
-        return Ended("failed", f"its process was ended by signal {-code}" if code < 0 else self.last)
+        reason = f"its process was ended by signal {-code}" if code < 0 else self.last
+        return Ended("failed", reason, is_refused=code == REFUSED)

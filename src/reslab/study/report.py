@@ -13,6 +13,7 @@ from reslab.report.pictures import Picture
 from reslab.report.tables import Cell, Table
 from reslab.runs import make_folder, write_bytes
 from reslab.study.charts import draw
+from reslab.study.folder import check_is_no_run
 from reslab.study.measured_images import MeasuredImages
 from reslab.study.numbers import DIFFERENCES, FIGURES, Numbers, differences_of, figures_of, write_csv
 from reslab.study.results import ContrastResult, Line, Results, average_seconds, read_results
@@ -39,11 +40,13 @@ class StudyReport(NamedTuple):
 def write_study_report(study: Study, *, runs: Path, out: Path | None = None) -> StudyReport:
     """Write the page, `report.md`, `report.csv`, `contrasts.csv` and the plots into `out`, by default next to the runs.
 
-    Raises: UserError if `runs` is not the study's folder or no run is finished; Failure if the disk refuses.
+    Raises: UserError if `runs` is not the study's folder, no run is finished or `out` is a run's folder; Failure if the
+    disk refuses.
     """
     results = read_results(study, out=runs)
-    pictures = draw(results)
     folder = out or runs
+    check_is_no_run(folder)
+    pictures = draw(results)
     make_folder(folder)
     for picture in pictures:
         write_bytes(folder / f"{picture.name}.png", picture.png)

@@ -140,7 +140,7 @@ def read_results(study: Study, *, out: Path) -> Results:
         for metric in row.published or (study.metric,)
     ]
     questions = [_question(study, each, runs) for each in study.contrasts]
-    return Results(study, begun.epochs_scale, runs, num_unfinished, lines, questions, read_gradients(out))
+    return Results(study, begun.epochs_scale, runs, num_unfinished, lines, questions, read_gradients(out).norms)
 
 
 def find_jobs(study: Study, *, out: Path, scale: float = 1.0) -> dict[str, list[Job]]:
@@ -156,7 +156,8 @@ def find_jobs(study: Study, *, out: Path, scale: float = 1.0) -> dict[str, list[
 
 def _find_jobs(row: Row, *, out: Path, scale: float) -> list[Job]:
     pattern = re.compile(re.escape(row.label) + r"-(0|[1-9]\d{0,8})")
-    seeds = sorted(int(found[1]) for path in out.iterdir() if (found := pattern.fullmatch(path.name)))
+    places = (found for path in out.iterdir() if (found := pattern.fullmatch(path.name)) and Run.is_at(path))
+    seeds = sorted(int(found[1]) for found in places)
     recipe = None if isinstance(row.job, Teaching) else recipe_of(row.job, label=row.label, scale=scale)
     return [make_job(row, seed=seed, out=out, recipe=recipe) for seed in seeds]
 
@@ -169,9 +170,10 @@ def read_runs(jobs: Mapping[str, Sequence[Job]]) -> dict[str, list[MeasuredRun]]
 
 
 def average_seconds(runs: Sequence[MeasuredRun]) -> dict[str, float]:
-    """Average the time of runs by kind of machine, since a mean over several kinds would say nothing."""
-    machines = dict.fromkeys(run.machine for run in runs)
-    return {each: fmean(run.seconds for run in runs if run.machine == each) for each in machines}
+    """Average the logged time of runs by kind of machine, since a mean over several kinds would say nothing."""
+    logged = [run for run in runs if run.log]
+    machines = dict.fromkeys(run.machine for run in logged)
+    return {each: fmean(run.seconds for run in logged if run.machine == each) for each in machines}
 
 
 def _read_run(seed: int, run: Run) -> MeasuredRun:

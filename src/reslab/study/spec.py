@@ -179,9 +179,13 @@ class StudyRecord(Part):
 
 
 class Gradients(Part):
-    """`gradients.json`: the norm of the loss's gradient by row and layer, before training."""
+    """`gradients.json`: the norm of the loss's gradient by row and layer, before training.
+
+    `recipes` has a digest of each row's recipe, by which a changed one is known.
+    """
 
     norms: dict[str, dict[str, float]]
+    recipes: dict[str, str] = Field(default_factory=dict)
 
 
 def pick_row(study: Study, label: str) -> Row:

@@ -27,9 +27,9 @@ class Storage:
         self.url = url
         self.known: dict[Path, tuple[int, int]] = {}  # uploaded files, as they were then
 
-    def has(self, name: str) -> bool:
-        """Tell whether the run `name` has begun there."""
-        return bool(self._ask(lambda: self.files.exists(f"{self.root}/{name}/recipe.json")))
+    def has(self, name: str, *, file: str = "recipe.json") -> bool:
+        """Tell whether the run `name` has that file there; its recipe if it has begun."""
+        return bool(self._ask(lambda: self.files.exists(f"{self.root}/{name}/{file}")))
 
     def fetch(self, name: str, *, into: Path) -> None:
         """Download the run `name` into the folder `into`, if there is one; files here are overwritten."""

@@ -8,7 +8,6 @@ seeds decide nothing. The published result is taken as it stands; as a rule it i
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, variance
 from typing import Final, Literal
@@ -111,7 +110,7 @@ def judge(ours: Sample, published: Published, *, tolerance: float, lower_is_bett
     # To the nearer end of the tolerated range, from either side.
     distance = min(abs(ours.mean - low), abs(ours.mean - high))
     if width > distance or len(ours.values) < LEAST_SEEDS:
-        return RowVerdict("not decided", _further(distance, [spread], num=len(ours.values), error=ours.error))
+        return RowVerdict("not decided", _further(distance, (spread, len(ours.values)), error=ours.error))
     if low <= ours.mean <= high:
         return RowVerdict("reproduced")
     return RowVerdict("better" if (ours.mean < low) == lower_is_better else "worse")
@@ -124,20 +123,19 @@ def subtract(first: Sample, second: Sample) -> Difference:
     if first.variance is None or second.variance is None:
         return Difference(value, None, fewest)
     error = math.hypot(first.error, second.error)
-    width = max(error, half_width((first.variance, len(first.values)), (second.variance, len(second.values))))
-    found = Difference(value, width, fewest)
+    spreads = (first.variance, len(first.values)), (second.variance, len(second.values))
+    found = Difference(value, max(error, half_width(*spreads)), fewest)
     if found.is_decided:
         return found
-    return replace(
-        found, further_seeds=_further(abs(value), [first.variance, second.variance], num=fewest, error=error)
-    )
+    return replace(found, further_seeds=_further(abs(value), *spreads, error=error))
 
 
-def _further(distance: float, spreads: Sequence[float], *, num: int, error: float) -> int | None:
-    """Count the further seeds needed for an interval no wider than `distance` to either side."""
+def _further(distance: float, *spreads: tuple[float, int], error: float) -> int | None:
+    """Count the further seeds of each needed for an interval no wider than `distance` to either side."""
     if error > distance:
         return None
-    for total in range(max(num + 1, LEAST_SEEDS), MOST_SEEDS + 1):
-        if half_width(*((spread, total) for spread in spreads)) <= distance:
-            return total - num
+    fewest = min(num for _, num in spreads)
+    for further in range(max(1, LEAST_SEEDS - fewest), MOST_SEEDS - fewest + 1):
+        if half_width(*((spread, num + further) for spread, num in spreads)) <= distance:
+            return further
     return None

@@ -11,7 +11,7 @@ import threading
 
 from reslab.machine.launch import set_up_threads
 from reslab.study.job import do
-from reslab.study.plan import FAILURES, Assignment, Ended
+from reslab.study.plan import FAILURES, REFUSED, Assignment, Ended
 
 
 def main() -> None:
@@ -23,8 +23,9 @@ def main() -> None:
     try:
         do(assignment.job, assignment.machine)
     except FAILURES as error:
-        print(Ended.by(error).reason, file=sys.stderr)
-        sys.exit(1)
+        ended = Ended.by(error)
+        print(ended.reason, file=sys.stderr)
+        sys.exit(REFUSED if ended.is_refused else 1)
 
 
 def _read_line() -> bytes:
