@@ -100,7 +100,9 @@ def test_the_app_reads_a_picture_as_in_training(root: Path) -> None:
 def test_other_data_has_the_white_of_the_network(run: Run, root: Path) -> None:
     """All of its pictures are dark, so that they alone would have another white."""
     files = [file for name in ("dim", "lit") for file in save(root / "dark" / name, num=10, brightest=900)]
-    images, is_whole = elsewhere._read(Network.load(run.path), f"folder:{root / 'dark'}", data_dir=None)
+    images, is_whole = elsewhere._read(
+        Network.load(run.path), f"folder:{root / 'dark'}", data_dir=None, skip_damaged=False
+    )
     assert is_whole
     assert images.images.max() <= round(900 * 255 / WHITE)
     assert images.images.shape[0] == len(files)

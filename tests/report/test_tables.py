@@ -35,7 +35,8 @@ def test_the_data_table_counts_unreadable_pictures_left_out():
         DataSet(expression="folder:x", split="train", num_images=1200, fingerprint="0" * 64, num_damaged=2),
         DataSet(expression="folder:x", split="test", num_images=300, fingerprint="1" * 64),
     ]
-    table = tables.data_table(SimpleNamespace(environment=SimpleNamespace(data=used)))
+    inputs: Any = SimpleNamespace(environment=SimpleNamespace(data=used))
+    table = tables.data_table(inputs)
     assert [f"{row[3].text} {row[3].aside}".strip() for row in table.rows] == [
         "1,200 (2 unreadable pictures left out)",
         "300",
