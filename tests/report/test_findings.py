@@ -8,7 +8,7 @@ from reslab.measure.estimates import proportion, proportions
 from reslab.recipe.networks import FastConv, NiN, Plain, PreActResNet, ResNet, WideResNet
 from reslab.recipe.recipe import derive
 from reslab.recipe.shipped import RECIPES
-from reslab.records import AugmentedFigures, Estimate, SplitFigures
+from reslab.records import AugmentedFigures, Estimate, SplitFigures, WithoutSeries
 from reslab.report.findings import beside_published, confusion, findings, overfitting, strength
 from reslab.report.inputs import read_inputs
 from reslab.report.nearest import nearest_row
@@ -119,6 +119,20 @@ def test_sentences_say_what_the_matrix_says():
 )  # fmt: skip
 def test_few_test_images_give_no_verdict_on_overfitting(test, train, said):
     assert overfitting(tell(test), tell(train)).replace("\u00a0", " ").endswith(said)
+
+
+@pytest.mark.parametrize(("num", "is_said"), [(0, False), (5, False), (6, True), (100, True)])
+def test_test_images_of_the_scenes_of_training_images_are_doubted(rich, num, is_said):
+    inputs = read_inputs(rich)
+    test = inputs.evaluation.splits["test"].model_copy(
+        update={
+            "num_images": 100,
+            "without_series": WithoutSeries(num_in_series=num, accuracy=None) if num else None,
+        }
+    )
+    evaluation = inputs.evaluation.model_copy(update={"splits": inputs.evaluation.splits | {"test": test}})
+    said = findings(inputs._replace(evaluation=evaluation), row=None)
+    assert any(f"Of these, {num} were taken within seconds of a training image" in each for each in said) == is_said
 
 
 def test_one_image_is_spoken_of_as_one():

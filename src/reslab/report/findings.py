@@ -15,6 +15,7 @@ from reslab.words import counted, figure, interval, listing, named, percent, per
 FEWEST_CONFUSED = 3  # images of one class taken for another; fewer are no finding
 MISTAKES_NAMED = 3  # up to so many mistakes in all, each is named
 OVERFITS = 0.005  # of accuracy; less is no finding
+IN_SERIES = 0.05  # of the test images; fewer are no finding
 EXCLUDED = 0.02  # of accuracy; only where a larger gap is excluded does a network not overfit
 SIGNIFICANT = 0.05  # p, below which classes differ
 
@@ -25,6 +26,8 @@ def findings(inputs: Inputs, *, row: PublishedRow | None) -> list[str]:
     test, classes = evaluation.splits["test"], evaluation.classes
     found = [] if evaluation.extension is None else [gain(test, evaluation.extension)]
     found.append(strength(test, classes))
+    if doubt := doubt_scenes(test):
+        found.append(doubt)
     if note := few_images(test):
         found.append(note)
     if row is not None:
@@ -85,6 +88,18 @@ def strength(test: SplitFigures, classes: tuple[str, ...]) -> str:
         **right,
         best=classes[int(best[0])],
         recall=recall,
+    )
+
+
+def doubt_scenes(test: SplitFigures) -> str | None:
+    """Say how many test images may show the scene of a training image, if they are more than a few."""
+    num = test.without_series.num_in_series if test.without_series else 0
+    if num <= max(1, IN_SERIES * test.num_images):
+        return None
+    return say(
+        "Of these, {num} were taken within seconds of a training image and may show the same scene, so its accuracy on "
+        "other scenes may be lower.",
+        num=grouped(num),
     )
 
 
