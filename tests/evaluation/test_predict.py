@@ -279,7 +279,7 @@ def test_test_pictures_taken_within_seconds_of_a_training_picture_are_counted(
             index = place if split == "train" else 24 + place
             exif = Image.Exif()
             hour, second = (place % 10, after) if place < 10 else (10 + place % 10, 1800 * (split == "test"))
-            exif[0x0132] = f"2026:05:01 {hour:02}:{second // 60:02}:{second % 60:02}"
+            exif[0x8769] = {0x9003: f"2026:05:01 {hour:02}:{second // 60:02}:{second % 60:02}"}
             folder = tmp_path / "own" / split / str(int(digits.labels[index]))
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(digits.images[index, 0].numpy()).save(folder / f"{place}.png", exif=exif)

@@ -136,7 +136,10 @@ def test_linked_runs_are_listed_and_a_loop_of_links_ends(folder, tmp_path):
     shutil.copytree(next(path.parent for path in folder.rglob("recipe.json")), elsewhere / "away")
     (folder / "linked").symlink_to(elsewhere)
     (elsewhere / "back").symlink_to(folder)
-    assert [name for name in find_runs(folder) if name.startswith("linked")] == ["linked/away"]
+    (folder / "again").symlink_to(folder / "linked" / "away")
+    (folder / "itself").symlink_to(folder / "itself")
+    assert len(find_runs(folder)) == len(list(folder.rglob("recipe.json"))) + 1
+    assert "again" in find_runs(folder)  # the same as linked/away
 
 
 def test_a_run_folder_itself_is_a_list_of_one(folder):

@@ -171,8 +171,9 @@ def test_the_time_of_starting_is_no_pictures_fault():
     assert good.shape == (3, 8, 8)
 
 
-def test_a_decoder_that_does_not_start_is_no_pictures_fault():
-    (error,) = run_together([png()], command=(sys.executable, "-c", "raise SystemExit(1)"))
+@pytest.mark.parametrize("command", [(sys.executable, "-c", "raise SystemExit(1)"), ("/no/such/python",)])
+def test_a_decoder_that_does_not_start_is_no_pictures_fault(command):
+    (error,) = run_together([png()], command=command)
     assert isinstance(error, UnstartedError)
 
 

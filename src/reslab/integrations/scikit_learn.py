@@ -211,10 +211,10 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return (images,)
         total, least = len(images.labels), len(images.classes)
         num = max(1, round(self.validation_fraction * total))  # what is asked for is never dropped
-        if not least <= num <= total - least:
+        if 2 * least <= total and not least <= num <= total - least:
             raise ValueError(
                 f"validation_fraction={self.validation_fraction} holds out {num:,} of {total:,} images, but each of "
-                f"the {least} classes needs one on both sides: choose {least / total:.3g} to {1 - least / total:.3g}"
+                f"the {least} classes needs one on both sides: choose one that holds out {least:,} to {total - least:,}"
             )
         return hold_out(images, num, seed=HOLD_OUT_SEED)
 

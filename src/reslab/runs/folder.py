@@ -302,11 +302,11 @@ class Run:
     def cut_log(self, num_epochs: int) -> None:
         """Keep the first `num_epochs` lines: epochs after the checkpoint are trained again.
 
-        An evaluation goes with lines that are cut, since no log would belong to it.
+        An evaluation goes with lines that are cut, or if none is kept, since no log would belong to it.
         """
         path = self.path / "log.jsonl"
         lines = read_bytes(path).split(b"\n")[:-1] if path.exists() else []
-        if len(lines) > num_epochs:
+        if len(lines) > num_epochs or not num_epochs:
             self.remove_evaluation()
         write_bytes(path, b"".join(line + b"\n" for line in lines[:num_epochs]))
 

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -130,18 +131,20 @@ def find_runs(folder: Path) -> dict[str, Run]:
     return {printable(name): Run(path) for name, path in zip(names, found, strict=True)}
 
 
-def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Yield the folder and those below it that hold a recipe; links are followed, except to a folder `above`."""
-    above = (*above, os.path.realpath(folder))
-    try:
-        inside = list(os.scandir(folder))
-    except OSError:  # unreadable, or gone meanwhile
-        return
-    if any(entry.name == "recipe.json" for entry in inside):
-        yield folder
-    for entry in inside:
-        if entry.is_dir() and os.path.realpath(entry.path) not in above:
-            yield from _walk(folder / entry.name, above)
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield the folder and those below it that hold a recipe, each once; links are followed after all else."""
+    waiting, links, seen = [folder], list[Path](), set[str]()
+    while waiting or links:
+        path = waiting.pop() if waiting else links.pop(0)
+        with suppress(OSError):  # unreadable, gone meanwhile, or a link to nowhere
+            if (real := os.path.realpath(path)) in seen or not path.is_dir():
+                continue
+            seen.add(real)
+            inside = list(os.scandir(path))
+            if any(entry.name == "recipe.json" for entry in inside):
+                yield path
+            links += sorted(path / entry.name for entry in inside if entry.is_symlink())
+            waiting += [path / entry.name for entry in inside if entry.is_dir(follow_symlinks=False)]
 
 
 def _find(folder: Path, name: str) -> Run:

@@ -190,7 +190,7 @@ class Decoders:
                 try:
                     if process is None or process.returncode is not None:
                         process = await self._start(memory)
-                        await _await_start(process)
+                        await _hear_start(process)
                     await self._exchange(process, pictures)
                 except Exception as error:  # it goes to the client
                     # The first picture is the cause; whatever the process writes next would match no picture.
@@ -233,10 +233,14 @@ class Decoders:
                 picture.fail(error)
 
     async def _start(self, memory: int) -> Process:
+        """Start a process. Raises: UnstartedError if the system does not."""
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-        return await asyncio.create_subprocess_exec(
-            *self._command, str(memory), stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=environment
-        )
+        try:
+            return await asyncio.create_subprocess_exec(
+                *self._command, str(memory), stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=environment
+            )
+        except OSError:
+            raise UnstartedError from None
 
     async def _exchange(self, process: Process, pictures: deque[_Picture]) -> None:
         """Send pictures, and remove each one when it is answered."""
@@ -265,7 +269,7 @@ async def _hear(process: Process, num: int, *, seconds: float) -> bytes:
         return await process.stdout.readexactly(num)
 
 
-async def _await_start(process: Process) -> None:
+async def _hear_start(process: Process) -> None:
     """Wait until a process can decode. Raises: UnstartedError if it ends before, or takes too long."""
     try:
         await _hear(process, len(READY), seconds=READY_SECONDS)

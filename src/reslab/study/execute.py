@@ -117,11 +117,16 @@ def _write_gradients(study: Study, jobs: Sequence[Job], *, out: Path, machine: M
     if not new:
         return
     say(f"measuring the gradients of {named(new)}")
-    norms = dict(known.norms)
+    norms = {label: norm for label, norm in known.norms.items() if label in study.gradients}
     for label in new:
         with naming_row(label):
             norms[label] = gradient_norms(recipes[label], **machine.reading)
-    write_gradients(out, Gradients(norms=norms, recipes=known.recipes | digests))
+    write_gradients(
+        out,
+        Gradients(
+            norms=norms, recipes={label: known.recipes[label] for label in norms if label in known.recipes} | digests
+        ),
+    )
 
 
 def _digest(recipe: Recipe) -> str:

@@ -140,7 +140,8 @@ def read_results(study: Study, *, out: Path) -> Results:
         for metric in row.published or (study.metric,)
     ]
     questions = [_question(study, each, runs) for each in study.contrasts]
-    return Results(study, begun.epochs_scale, runs, num_unfinished, lines, questions, read_gradients(out).norms)
+    norms = {label: norm for label, norm in read_gradients(out).norms.items() if label in study.gradients}
+    return Results(study, begun.epochs_scale, runs, num_unfinished, lines, questions, norms)
 
 
 def find_jobs(study: Study, *, out: Path, scale: float = 1.0) -> dict[str, list[Job]]:

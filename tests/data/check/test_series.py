@@ -2,6 +2,7 @@
 
 import datetime
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,13 @@ NOON = datetime.datetime(2026, 5, 1, 12)
 def take(tmp_path: Path) -> Take:
     """Give a function that draws a picture taken so many seconds after noon, or one that does not say when."""
 
-    def write(name: str, seconds: float | None) -> None:
+    def write(name: str, seconds: float | None, *, tag: int = 0x0132) -> None:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         exif = Image.Exif()
         if seconds is not None:
-            exif[0x0132] = (NOON + datetime.timedelta(seconds=seconds)).strftime("%Y:%m:%d %H:%M:%S")
+            text = (NOON + datetime.timedelta(seconds=seconds)).strftime("%Y:%m:%d %H:%M:%S")
+            exif.update({tag: text} if tag == 0x0132 else {0x8769: {tag: text}})
         pixels = np.random.default_rng(len(list(tmp_path.rglob("*.png")))).integers(60, 200, (24, 24, 3))
         Image.fromarray(pixels.astype(np.uint8)).save(path, exif=exif)
 
@@ -136,7 +138,7 @@ def test_no_false_alarm(take: Take, tmp_path: Path, build: Callable[[Take], None
 def test_few_times_cost_no_look_at_all_pictures(take: Take, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_times(take)
     opened = []
-    monkeypatch.setattr("reslab.data.sources.groups._taken", opened.append)
+    monkeypatch.setattr("reslab.data.sources.groups._taken", lambda path, **_: opened.append(path))
     assert find(f"folder:{tmp_path}") == ()
     assert len(opened) < 40
 
@@ -236,20 +238,24 @@ def test_an_expression_is_grouped(expression: str, grouped: str) -> None:
     assert with_grouping(expression, term, "time:5") == grouped
 
 
-def test_test_images_taken_within_seconds_of_a_training_image(take: Take, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("tag", "expected"), [(0x9003, ["test/cat/0.png", "test/dog/0.png"]), (0x0132, [])])
+def test_test_images_taken_within_seconds_of_a_training_image(
+    take: Take, tmp_path: Path, tag: int, expected: list[str]
+) -> None:
+    """A program that saves one picture after another writes 0x0132, a camera 0x9003."""
     times = {"train": (0, 100, 200, 300, None), "test": (10, 89, 211, 320, None)}
     for split, seconds in times.items():
         for place, second in enumerate(seconds):
-            take(f"{split}/cat/{place}.png", second)
-            take(f"{split}/dog/{place}.png", None if second is None else second + 10_000)
+            take(f"{split}/cat/{place}.png", second, tag=tag)
+            take(f"{split}/dog/{place}.png", None if second is None else second + 10_000, tag=tag)
     expression = f"folder:{tmp_path}"
     train, test = (load(expression, split) for split in ("train", "test"))
     names = [test.names[place] for place in find_in_series(train, test, data_dir=None)]
-    assert names == ["test/cat/0.png", "test/dog/0.png"]  # 10 seconds are near, 11 are not
+    assert names == expected  # 10 seconds are near, 11 are not
 
 
 def test_grouped_series_leave_no_test_image_near_a_training_image(take: Take, tmp_path: Path) -> None:
-    take_series(take)
+    take_series(partial(take, tag=0x9003))
     found = {}
     for options in ("", "?group=time:5"):
         train, test = (load(f"folder:{tmp_path}{options}", split) for split in ("train", "test"))

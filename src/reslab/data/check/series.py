@@ -58,7 +58,8 @@ def find_in_series(train: ImageSet, test: ImageSet, *, data_dir: Path | None) ->
     for _, listing in list_files(train.expression, data_dir=data_dir):
         if not have_times(listing):
             continue
-        times = np.array(read_times(listing.files, origin=str(listing.root)), dtype="datetime64[s]")
+        taken = read_times(listing.files, origin=str(listing.root), only_cameras=True)
+        times = np.array(taken, dtype="datetime64[s]")
         keys, is_known = keys_of(listing.digests()), ~np.isnat(times)
         if len(np.unique(times[is_known])) <= len(listing.classes):  # not when pictures were taken
             continue

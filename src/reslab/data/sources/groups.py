@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -106,30 +107,31 @@ def _name(chain: list[int], groups: list[str], digests: list[str]) -> None:
         groups[place] = lowest
 
 
-def read_times(files: Sequence[Path], *, origin: str) -> list[datetime | None]:
+def read_times(files: Sequence[Path], *, origin: str, only_cameras: bool = False) -> list[datetime | None]:
     """Read when pictures were taken by their EXIF data, from the cache if no file has changed.
 
-    Times that more than MOST_A_SECOND of the files share are unknown (None).
+    Times that more than MOST_A_SECOND of the files share are unknown (None). If a camera has written no time, the last
+    change of the file counts, unless `only_cameras` do.
     """
 
     def make(part: Path) -> dict[str, object]:
-        times = np.full(len(files), np.datetime64("NaT", "s"))
-        for place, time in enumerate(in_threads(_taken, files, what=f"{origin}: times")):
+        times, read = np.full(len(files), np.datetime64("NaT", "s")), partial(_taken, only_cameras=only_cameras)
+        for place, time in enumerate(in_threads(read, files, what=f"{origin}: times")):
             if time is not None:
                 times[place] = np.datetime64(time, "s")
         writing(part, lambda: np.save(part / "times.npy", times))
         return {"origin": origin, "split": "times", "shape": list(times.shape)}
 
-    with cache.opening(cache.name_of("times", FORMAT, stamp_files(files)), make) as path:
+    with cache.opening(cache.name_of("times", FORMAT, only_cameras, stamp_files(files)), make) as path:
         found: list[datetime | None] = np.load(path / "times.npy", allow_pickle=False).tolist()
     counts = Counter(found)
     return [time if counts[time] <= MOST_A_SECOND else None for time in found]
 
 
-def _taken(path: Path) -> datetime | None:
+def _taken(path: Path, *, only_cameras: bool) -> datetime | None:
     """Read when a picture was taken; None if it does not say or cannot be read."""
     with suppress(UserError, ValueError), opening(path, name=str(path)) as image:
         exif: Image.Exif = image.getexif()
-        text = exif.get_ifd(_EXIF).get(_TAKEN) or exif.get(_CHANGED)
+        text = exif.get_ifd(_EXIF).get(_TAKEN) or (None if only_cameras else exif.get(_CHANGED))
         return datetime.strptime(str(text), "%Y:%m:%d %H:%M:%S") if text else None
     return None

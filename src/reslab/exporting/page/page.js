@@ -39,7 +39,7 @@ async function check(file) {
   if (isDeep && isGrey && known.white !== 65535) {
     throw new Error("a browser reads only the upper 8 of its 16 bits; use reslab predict");
   }
-  return isDeep;
+  return isDeep && !isGrey;
 }
 
 // The pixels as stored in the file: no colour profile is applied, and transparent parts are put on white. Only a small
@@ -78,8 +78,8 @@ async function classify(file) {
   $("results").prepend(card);
   try {
     const { ort, session } = await opened;
-    const isDeep = await check(file), { pixels, size, preview } = await read(file);
-    if (isDeep && pixels.every((value) => value < 16)) {
+    const isDeepColour = await check(file), { pixels, size, preview } = await read(file);
+    if (isDeepColour && pixels.every((value) => value < 16)) {
       throw new Error("it has 16 bits of colour, of which the upper four are never used; save it with 8");
     }
     const images = new ort.Tensor("uint8", pixels, [1, ...size, 3]);

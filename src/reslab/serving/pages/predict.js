@@ -74,8 +74,8 @@ async function classify(file) {
   const drawn = preview(file);
   card.fill = async () => {
     try {
-      card.hasEvidence = $("evidence").checked;
-      const picture = await request(file, card.hasEvidence), image = await drawn;
+      const heat = $("evidence").checked, picture = await request(file, heat), image = await drawn;
+      card.hasEvidence = heat;
       if (!model) await describe();
       answered.set(card, picture);
       card.replaceChildren(card.firstChild, make("div.answers", ...picture.answers.map((answer) => show(answer, image, file.name))));
@@ -163,11 +163,11 @@ function draw(canvas, image, { evidence, resize }) {
 
 const answered = new Map();
 const tidy = () => { $("tools").hidden = !$("results").children.length; };
-$("evidence").onchange = () => {
+$("evidence").onchange = async () => {
   $("legend").hidden = !$("evidence").checked;
   document.querySelectorAll("#results canvas").forEach((canvas) => canvas.redraw());
   if (!$("evidence").checked) return;
-  for (const card of answered.keys()) if (!card.hasEvidence) card.fill();
+  for (const card of [...answered.keys()]) if (answered.has(card) && !card.hasEvidence) await card.fill();
 };
 $("clear").onclick = () => { $("results").replaceChildren(); answered.clear(); tidy(); };
 $("save").onclick = () => {
