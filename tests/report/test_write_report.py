@@ -260,7 +260,7 @@ def test_the_page_names_the_version_that_wrote_it(make_run, read_page):
 def test_plots_of_an_earlier_report_are_removed(make_run):
     run = make_run(validation=True)
     write_report(run)
-    figures, others = run.path / "figures", run.path / "mine.png"
+    figures, others = run.path / "figures", run.path / "figures" / "mine.png"
     others.write_bytes(b"")
     (figures / "confusion-validation.png").write_bytes(b"of an evaluation that measured the validation split, too")
     before = {path.name for path in figures.iterdir()}

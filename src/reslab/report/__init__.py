@@ -36,6 +36,8 @@ from reslab.runs import Run, make_folder, write_bytes
 
 __all__ = ["Verdict", "draw", "summarize", "tabulate", "verdict", "write_report"]
 
+PLOTS = ("loss", "accuracy", "confusion-*", "reliability-*", "answered-*", "features-*", "prior", "mistakes")  # by name
+
 
 def write_report(run: Run, *, against: Run | None = None, language: LanguageName = "en") -> Path:
     """Write the report of an evaluated run: `report.html`, `report.md`, `model-card.md` and `figures/*.png`.
@@ -125,6 +127,8 @@ def _write_figures(folder: Path, pictures: list[Picture]) -> None:
     make_folder(folder)
     for picture in pictures:
         write_bytes(folder / f"{picture.name}.png", picture.png)
-    for path in folder.glob("*.png"):
-        if path.stem not in {picture.name for picture in pictures}:
-            path.unlink(missing_ok=True)
+    written = {picture.name for picture in pictures}
+    for pattern in PLOTS:
+        for path in folder.glob(f"{pattern}.png"):
+            if path.stem not in written:
+                path.unlink(missing_ok=True)
