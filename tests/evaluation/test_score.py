@@ -68,18 +68,24 @@ def run(tmp_path):
     return run
 
 
-@pytest.mark.parametrize(
-    ("copies", "right", "total"), [([], 6, 8), ([0, 3, 7], 4, 5), ([6, 7], 6, 6), (list(range(8)), None, 8)]
-)
-def test_accuracy_without_copies(tmp_path, capsys, copies, right, total):
+@pytest.fixture
+def two_wrong(tmp_path):
+    """A run whose last two of eight test images are classified wrongly."""
     run = make_run(tmp_path / "run")
     labels = np.array([0, 1, 2, 0, 1, 2, 0, 1])
     logits = np.eye(3, dtype=np.float32)[labels]
     logits[6:] = np.roll(logits[6:], 1, axis=1)  # two errors
     run.write_predictions("test", Predictions(logits, labels))
-    assert score(run, splits=["test"]).splits["test"].without_copies is None
-    write_exhibit(run.path, "test", Copies(np.array(copies, dtype=np.int64)))
-    evaluation = score(run, splits=["test"])
+    return run
+
+
+@pytest.mark.parametrize(
+    ("copies", "right", "total"), [([], 6, 8), ([0, 3, 7], 4, 5), ([6, 7], 6, 6), (list(range(8)), None, 8)]
+)
+def test_accuracy_without_copies(two_wrong, capsys, copies, right, total):
+    assert score(two_wrong, splits=["test"]).splits["test"].without_copies is None
+    write_exhibit(two_wrong.path, "test", Copies(np.array(copies, dtype=np.int64)))
+    evaluation = score(two_wrong, splits=["test"])
     found = evaluation.splits["test"].without_copies
     assert found.num_copies == len(copies)
     assert (found.accuracy and found.accuracy.value) == (right and right / total)
@@ -93,15 +99,10 @@ def test_accuracy_without_copies(tmp_path, capsys, copies, right, total):
 
 
 @pytest.mark.parametrize(("in_series", "shown"), [([0, 3, 7], "80.00 %"), (list(range(8)), "none is left")])
-def test_accuracy_without_series(tmp_path, capsys, in_series, shown):
-    run = make_run(tmp_path / "run")
-    labels = np.array([0, 1, 2, 0, 1, 2, 0, 1])
-    logits = np.eye(3, dtype=np.float32)[labels]
-    logits[6:] = np.roll(logits[6:], 1, axis=1)  # two errors
-    run.write_predictions("test", Predictions(logits, labels))
-    assert score(run, splits=["test"]).splits["test"].without_series is None
-    write_exhibit(run.path, "test", InSeries(np.array(in_series, dtype=np.int64)))
-    evaluation = score(run, splits=["test"])
+def test_accuracy_without_series(two_wrong, capsys, in_series, shown):
+    assert score(two_wrong, splits=["test"]).splits["test"].without_series is None
+    write_exhibit(two_wrong.path, "test", InSeries(np.array(in_series, dtype=np.int64)))
+    evaluation = score(two_wrong, splits=["test"])
     assert evaluation.splits["test"].without_series.num_in_series == len(in_series)
     print_evaluation(evaluation)
     printed = capsys.readouterr().out.splitlines()

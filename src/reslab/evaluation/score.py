@@ -5,6 +5,7 @@ Axes: N images, K classes, M chosen images.
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import numpy as np
 
@@ -29,9 +30,12 @@ from reslab.records import (
     WithoutSeries,
 )
 from reslab.runs import Copies, Damaged, Familiarities, InSeries, Predictions, Run, read_exhibit, read_weights
+from reslab.runs.gallery import FILES
 
 TOP5_ABOVE = 10  # classes
 RESAMPLES = 1000  # of the bootstrap
+
+LeftOutT = TypeVar("LeftOutT", Copies, InSeries)
 
 
 def score(run: Run, *, splits: Iterable[SplitName], views: int | None = None) -> Evaluation:
@@ -108,6 +112,8 @@ def _earlier(run: Run, *, classes: tuple[str, ...]) -> Evaluation | None:
 def _score_split(run: Run, split: SplitName, weights: Weights, views: int | None) -> SplitFigures:
     num_classes, temperature = len(weights.classes), applied_temperature(weights.calibration)
     plain = _read(run, split, num_classes=num_classes)
+    copies = _measure_without(run, split, plain, kind=Copies)
+    series = _measure_without(run, split, plain, kind=InSeries)
     figures = measure(plain, temperature=temperature)
     augmented = None
     if views is not None:
@@ -121,8 +127,8 @@ def _score_split(run: Run, split: SplitName, weights: Weights, views: int | None
     return SplitFigures(
         **dict(figures),
         test_time_augmentation=augmented,
-        without_copies=_measure_without_copies(run, split, plain),
-        without_series=_measure_without_series(run, split, plain),
+        without_copies=WithoutCopies(num_copies=copies[0], accuracy=copies[1]) if copies else None,
+        without_series=WithoutSeries(num_in_series=series[0], accuracy=series[1]) if series else None,
         class_sets=measure_class_sets(plain, weights.class_sets) if split == "test" else (),
         answered=_measure_answered(run, split, plain),
     )
@@ -140,31 +146,23 @@ def _measure_answered(run: Run, split: SplitName, predictions: Predictions) -> A
     return measure_answered(predictions, known)
 
 
-def _measure_without_copies(run: Run, split: SplitName, predictions: Predictions) -> WithoutCopies | None:
-    """Measure the accuracy on test images without a copy among the training images, if copies were looked for."""
-    copies = read_exhibit(run.path, split, Copies) if split == "test" else None
-    if copies is None:
+def _measure_without(
+    run: Run, split: SplitName, predictions: Predictions, *, kind: type[LeftOutT]
+) -> tuple[int, Estimate | None] | None:
+    """Count the test images of a kind, and measure the accuracy without them; None if they were not looked for.
+
+    The accuracy is None if no image is left.
+    """
+    exhibit = read_exhibit(run.path, split, kind) if split == "test" else None
+    if exhibit is None:
         return None
-    accuracy = _measure_without(run, copies.indices, predictions, file="copies-test.npz")
-    return WithoutCopies(num_copies=len(copies.indices), accuracy=accuracy)
-
-
-def _measure_without_series(run: Run, split: SplitName, predictions: Predictions) -> WithoutSeries | None:
-    """Measure the accuracy on test images not taken within seconds of a training image, if some were."""
-    series = read_exhibit(run.path, split, InSeries) if split == "test" else None
-    if series is None:
-        return None
-    accuracy = _measure_without(run, series.indices, predictions, file="series-test.npz")
-    return WithoutSeries(num_in_series=len(series.indices), accuracy=accuracy)
-
-
-def _measure_without(run: Run, left_out: Integers, predictions: Predictions, *, file: str) -> Estimate | None:
-    """Measure the accuracy without some images; None if none is left. Raises: UserError if there are no such images."""
-    correct = predictions.logits.argmax(axis=1) == predictions.labels
+    left_out, correct = exhibit.indices, predictions.logits.argmax(axis=1) == predictions.labels
     if left_out.ndim != 1 or not np.isin(left_out, np.arange(len(correct))).all():
-        raise UserError(f"{run.path}: {file} is of other images; run reslab evaluate {in_shell(run.path)} again")
+        raise UserError(
+            f"{run.path}: {FILES[kind]}-{split}.npz is of other images; run reslab evaluate {in_shell(run.path)} again"
+        )
     correct = np.delete(correct, left_out)
-    return share_of(correct) if len(correct) else None
+    return len(left_out), share_of(correct) if len(correct) else None
 
 
 def _score_extension(run: Run, classes: tuple[str, ...], figures: Figures) -> ExtensionFigures | None:
