@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from reslab.machine import kernels, winograd
 from reslab.models import build
+from reslab.models.foreign import ForeignClassifier
 from reslab.models.layers import conv3x3 as wide
 from reslab.network.folding import fold
 from reslab.recipe.networks import MODELS, FastConv
@@ -23,6 +24,17 @@ class TwoWays(nn.Module):
         x = self.conv(x)
         x = self.norm1(x) * self.norm2(x)
         return self.norm3(self.again(self.again(x)))
+
+
+class Body(nn.Module):
+    """A network of somebody's own, without its head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x)).mean((2, 3))
 
 
 class Doubling(nn.Conv2d):
@@ -120,3 +132,11 @@ def test_what_cannot_be_traced_is_used_as_it_is() -> None:
 
     model = Branching()
     assert fold(model) is model
+
+
+def test_a_network_of_ones_own_is_folded() -> None:
+    body = Body()
+    model = settle(ForeignClassifier(body, features=body, head=nn.Linear(4, 2))).eval()
+    folded, images = fold(model), torch.randn(5, 3, 8, 8)
+    assert not [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
+    torch.testing.assert_close(folded(images), model(images))

@@ -154,7 +154,7 @@ def test_views_take_the_memory_of_the_images_and_their_mirror_images_alone() -> 
 
 
 def test_another_number_of_views_is_refused(model: Squares, images: Tensor) -> None:
-    with pytest.raises(ValueError, match="3 views: choose one of"):
+    with pytest.raises(UserError, match="3 views: choose one of"):
         predict_logits(model, images, prepare=prepare, views=3)
 
 

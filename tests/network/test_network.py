@@ -15,6 +15,7 @@ from reslab.recipe.networks import FastConv, PreActResNet
 from reslab.recipe.recipe import Standardize
 from reslab.records import Weights
 from reslab.runs import Run, pack_weights, read_weights
+from reslab.runs.files import to_safetensors, write_bytes
 
 TINY = Path(__file__).parents[1] / "fixtures/tiny"
 
@@ -167,3 +168,13 @@ def test_weights_without_a_way_to_squares_squeeze() -> None:
     content = Network.load(TINY, device="cpu").metadata.model_dump()
     del content["resize"]
     assert Weights.model_validate(content).resize == "squeeze"
+
+
+@pytest.mark.parametrize(("name", "value"), [("head.weight", float("nan")), ("running_var", -1.0)])
+def test_values_that_give_no_answer_are_damage(name: str, value: float, finished: Run, tmp_path: Path) -> None:
+    tensors, metadata = read_weights(finished.path)
+    (whole, *_) = [each for each in tensors if each.endswith(name)]
+    tensors[whole].flat[0] = value
+    write_bytes(tmp_path / "model.safetensors", to_safetensors(tensors, {"reslab": metadata.model_dump_json()}))
+    with pytest.raises(UserError, match=rf"{whole} has values that give no answer"):
+        Network.load(tmp_path / "model.safetensors")

@@ -50,3 +50,14 @@ def test_tensors_that_no_network_has_are_left_out(tmp_path: Path) -> None:
     }
     torch.save(odd | {"head.bias": torch.ones(2), "norm.num_batches_tracked": torch.tensor(3)}, tmp_path / "a.pth")
     assert read_state_dict(tmp_path / "a.pth").tensors.keys() == {"head.bias", "norm.num_batches_tracked"}
+
+
+def test_bfloat16_is_read_as_float32(tmp_path: Path) -> None:
+    save_file({"head.bias": torch.tensor([1.5, -1.0], dtype=torch.bfloat16)}, tmp_path / "a.safetensors")
+    assert read_state_dict(tmp_path / "a.safetensors").tensors["head.bias"].tolist() == [1.5, -1.0]
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod."])
+def test_wrappers_of_a_network_are_no_part_of_its_names(prefix: str, tmp_path: Path) -> None:
+    torch.save({f"{prefix}head.bias": torch.zeros(2)}, tmp_path / "a.pth")
+    assert read_state_dict(tmp_path / "a.pth").tensors.keys() == {"head.bias"}

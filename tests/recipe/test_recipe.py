@@ -82,6 +82,22 @@ def test_numbers_that_are_not_finite_are_refused(field, number):
 
 
 @pytest.mark.parametrize(
+    "setting",
+    [
+        {"model": {"kind": "fast_conv", "widths": [8, 8, 8 * 10**20]}},
+        {"model": {"kind": "wide_resnet", "depth": 16, "widening": 10**9}},
+        {"optimizer": {"kind": "muon", "head_lr": 1e-300}},
+        {"standardize": {"mean": [0.0], "std": [1e-320]}},
+        {"temperature": 1e-300},
+    ],
+    ids=lambda setting: next(iter(setting)),
+)
+def test_numbers_that_no_computation_survives_are_refused(setting):
+    with pytest.raises(UserError, match=r"should be (less|greater) than or equal to"):
+        parse_recipe(RECIPES["digits-quick"].model_dump(mode="json") | setting, where="a.json")
+
+
+@pytest.mark.parametrize(
     ("depth", "nearest"), [(9, "8 and 14"), (13, "8 and 14"), (33, "32 and 38"), (37, "32 and 38")]
 )
 def test_a_wrong_depth_names_the_nearest_right_ones(depth, nearest):

@@ -51,12 +51,27 @@ def test_minutes_are_counted_by_the_measured_time_of_an_update(small_recipe, mon
     assert budget.within(recipe, minutes=0.5, images=images, device=CPU).updates == 0.8 * 30 / 0.5
     assert budget.within(recipe, minutes=60, images=images, device=CPU) == recipe
     with pytest.raises(
-        UserError, match=r"0.01 minutes are enough for 0 updates of long here, at 0.5 s each: allow 0.1"
+        UserError, match=r"0.01 minutes are enough for 0 updates of long here, at 0.5 s each: allow 0.11 minutes"
     ):
         budget.within(recipe, minutes=0.01, images=images, device=CPU)
+    assert budget.within(recipe, minutes=0.11, images=images, device=CPU).updates == 10
     for minutes in (float("inf"), float("nan"), 0, -1):
         with pytest.raises(UserError, match=r"--minutes .* must be above 0 and finite"):
             budget.within(recipe, minutes=minutes, images=images, device=CPU)
+
+
+def test_each_of_several_processes_has_a_part_of_a_batch(small_recipe, monkeypatch):
+    images = load("digits:1,4,7@40", "train", image_size=8)
+    timed = []
+
+    def time_update(model, *, batch, precision):
+        timed.append(batch[0])
+        return 1.0
+
+    monkeypatch.setattr(budget, "time_update", time_update)
+    for num_ranks in (1, 4):
+        budget.within(small_recipe, minutes=60, images=images, device=CPU, num_ranks=num_ranks)
+    assert timed == [20, 5]
 
 
 def test_what_is_frozen_late_is_trained_until_then(small_recipe, monkeypatch):

@@ -173,3 +173,11 @@ def test_random_matrices_become_nearly_orthogonal_at_any_scale(shape: tuple[int,
 
 def test_nothing_stays_nothing() -> None:
     assert torch.equal(orthogonalize(torch.zeros(4, 6), iterations=3), torch.zeros(4, 6))
+
+
+def test_filters_that_begin_at_zero_begin_to_learn() -> None:
+    weight = nn.Parameter(torch.zeros(4, 2, 3, 3))
+    weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    MuonOptimizer([{"params": [weight], **FILTERS}]).step()
+    assert weight.isfinite().all()
+    assert weight.norm() > 0

@@ -15,7 +15,7 @@ def test_a_terminal_has_a_bar_with_epoch_speed_loss_and_accuracy() -> None:
     display.console = Console(file=io.StringIO(), force_terminal=True, width=100)
     display.due = 0.0
     with display.shown(updates=4) as shown:
-        shown.update(epoch=1, images_per_second=1234.4, so_far=lambda: (0.5, 0.75))
+        shown.update(done=5, epoch=1, images_per_second=1234.4, so_far=lambda: (0.5, 0.75))
         assert shown.bar is not None
         (task,) = shown.bar.tasks
         assert (task.completed, task.total) == (5, 12)
@@ -23,3 +23,5 @@ def test_a_terminal_has_a_bar_with_epoch_speed_loss_and_accuracy() -> None:
             "epoch 2/3",
             "1,234 images/s  loss 0.5000  accuracy 75.00\u00a0%",
         )
+        shown.update(done=4, epoch=0, images_per_second=1.0, so_far=lambda: (0.5, 0.75))  # an epoch is repeated
+        assert task.completed == 4

@@ -11,6 +11,7 @@ from reslab.network.network import Network
 from reslab.recipe.networks import EfficientNetLite, Fusion, PreActResNet
 from reslab.recipe.recipe import EarlyStopping, Linear, Sgd, derive
 from reslab.training import resume, train
+from reslab.training.starting import start_at
 
 
 @pytest.fixture
@@ -122,3 +123,8 @@ def test_networks_that_are_joined_do_not_start_from_pretrained_weights(small_rec
     with pytest.raises(UserError, match=r"^no recipe trains .*efficientnet_lite0 from pretrained weights: set"):
         train(recipe, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_network_that_comes_with_reslab_is_a_start(small_recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert start_at("demo", small_recipe).found.tensors.keys() >= {"head.weight", "head.bias"}

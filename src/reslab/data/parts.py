@@ -34,7 +34,9 @@ def part_of(num_images: int, *, rank: int, num_ranks: int) -> Slice:
 
 
 def cut_evenly(part: Slice, *, size: int | None) -> list[int]:
-    """Divide a part into chunks of at most `size` images (None: one chunk), equally many in every process.
+    """Divide a part into chunks of `size` images (None: one chunk), equally many in every process.
+
+    They have fewer images, or one more where the parts of the processes are unequal.
 
     Even chunks avoid a single image left over, a poor basis for batch norm's statistics; of an odd number of images in
     chunks of two, one chunk therefore has three.

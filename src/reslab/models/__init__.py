@@ -8,6 +8,7 @@ from pkgutil import resolve_name
 from textwrap import shorten
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -66,7 +67,7 @@ def restore(
     """Build the described network with the given weights, in evaluation mode.
 
     The network takes no memory and no time until its description is known to fit the weights.
-    Raises: UserError, naming `where` the weights come from, if names or shapes do not fit.
+    Raises: UserError, naming `where` the weights come from, if names or shapes do not fit, or a value is not finite.
     """
     try:
         deep = options.base if isinstance(options, Fusion) else options
@@ -79,6 +80,9 @@ def restore(
         raise
     except (RuntimeError, TypeError, ValueError) as error:  # the latter two: sizes that PyTorch cannot represent
         raise UserError(f"{where} do not fit the network that they name: {shorten(str(error), 300)}") from None
+    for name, value in tensors.items():
+        if not np.isfinite(value).all() or (name.endswith("running_var") and (value < 0).any()):
+            raise UserError(f"{where} are damaged: {name} has values that give no answer")
     with torch.random.fork_rng(devices=[]):  # discarded initial weights must not advance the generator
         model = build(options, num_classes=num_classes, channels=channels)
     model.load_state_dict({name: torch.as_tensor(value) for name, value in tensors.items()})

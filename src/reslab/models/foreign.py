@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from textwrap import shorten
 from typing import Any, Final, NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from reslab.errors import UserError
 from reslab.models.layers import ImageClassifier
@@ -40,12 +40,17 @@ class ForeignClassifier(ImageClassifier):
 
     def features(self, images: Tensor) -> Tensor:
         found = self._features(images)
-        if found.shape[1:] != (self.head.in_features,):
-            raise UserError(
-                f"the features have the shape {tuple(found.shape)}, the head takes (N, {self.head.in_features}): pool "
-                "them, and omit options that change their number"
-            )
+        _check_features(found, num=self.head.in_features)
         return found
+
+
+@fx.wrap  # folding traces the network, and no shape is known then
+def _check_features(features: Tensor, *, num: int) -> None:
+    if features.shape[1:] != (num,):
+        raise UserError(
+            f"the features have the shape {tuple(features.shape)}, the head takes (N, {num}): pool them, and omit "
+            "options that change their number"
+        )
 
 
 def build_module(network: Module, *, num_classes: int, channels: int) -> ImageClassifier:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reslab.data.progress import counting
+from reslab.errors import UserError
 from reslab.models.layers import ImageClassifier
 from reslab.network.folding import fold
 from reslab.network.texture import describe_texture
@@ -50,7 +51,7 @@ def predict_logits(
     repeated.
     """
     if views not in VIEWS:
-        raise ValueError(f"{views} views: choose one of {VIEWS}")
+        raise UserError(f"{views} views: choose one of {VIEWS}")
     with _evaluating(model), torch.inference_mode():
         network = fold(model)
         logits = [_mean_logits(network, prepare(batch), views).cpu() for batch in _split(images, model)]

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -9,13 +10,15 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from reslab.errors import UserError, check_kind
 from reslab.runs import read_weights
-from reslab.runs.files import LARGEST, read_safetensors
+from reslab.runs.files import LARGEST, Damaged, read_safetensors
 
 WRAPPERS: Final = ("state_dict", "model", "net", "model_state_dict")
+PREFIXES: Final = re.compile(r"^(module\.|_orig_mod\.)+")  # of DataParallel and torch.compile
 _FRACTIONS: Final = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _WHOLE: Final = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
@@ -43,10 +46,22 @@ def read_state_dict(path: Path) -> StateDict:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     if path.suffix == ".safetensors":
-        found: Any = {name: torch.as_tensor(value) for name, value in read_safetensors(path)[0].items()}
+        found: Any = _load_safetensors(path)
     else:
         found = _load(content, path)
     return StateDict(_tensors_in(found, path), hashlib.sha256(content).hexdigest())
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read a `.safetensors`, also with types that NumPy lacks, such as bfloat16."""
+    try:
+        return {name: torch.as_tensor(value) for name, value in read_safetensors(path)[0].items()}
+    except Damaged:
+        try:
+            return load_file(path)
+        except Exception:  # the first error names what is wrong
+            pass
+        raise
 
 
 def _load(content: bytes, path: Path) -> Any:
@@ -70,7 +85,7 @@ def _tensors_in(found: Any, path: Path) -> dict[str, Tensor]:
         if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
             found = found[name]
     values = found.items() if isinstance(found, Mapping) else ()
-    tensors = {str(name).removeprefix("module."): value for name, value in values if _is_plain(value)}
+    tensors = {PREFIXES.sub("", str(name)): value for name, value in values if _is_plain(value)}
     if not tensors:
         raise UserError(f"{path} holds no tensors by name: save it with torch.save(model.state_dict(), FILE)")
     # Strides of 0 let a small file hold tensors of any size.

@@ -17,7 +17,8 @@ Depth = Annotated[int, Field(ge=8)]
 Activation = Literal["relu", "elu"]
 # PyTorch 2.13 on AVX2 writes past the end of a buffer in the gradient of a channels-last 1x1 convolution with
 # stride 2 over 4 channels; with multiples of 8 it does not.
-Width = Annotated[int, Field(ge=8, multiple_of=8)]
+Width = Annotated[int, Field(ge=8, le=65_536, multiple_of=8)]
+Multiple = Annotated[int, Field(ge=1, le=1024)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -188,7 +189,7 @@ class WideResNet(Deep):
 
     kind: Literal["wide_resnet"] = "wide_resnet"
     depth: Annotated[int, Field(ge=10)]
-    widening: PositiveInt
+    widening: Multiple
     project_every_block: bool = Field(default=False, title="a projection around every block")
 
     @property
@@ -204,7 +205,7 @@ class DenseNet(Deep):
 
     kind: Literal["densenet"] = "densenet"
     depth: Annotated[int, Field(ge=10)]
-    growth: Annotated[int, Field(ge=4, multiple_of=4)]
+    growth: Annotated[int, Field(ge=4, le=65_536, multiple_of=4)]
     last_transition: bool = Field(default=False, title="a transition after the last block")
 
     @property
@@ -220,7 +221,7 @@ class ResNeXt(Deep):
 
     kind: Literal["resnext"] = "resnext"
     depth: Annotated[int, Field(ge=11)]
-    cardinality: PositiveInt
+    cardinality: Multiple
     width: Width
     reduction: PositiveInt | None = None
     keras_script: bool = Field(default=False, title="variations of the Keras script")

@@ -31,6 +31,8 @@ from reslab.words import NBSP, counted, listing, percent
 NOT_REACHED: Final = "(not reached)"
 Factor = Annotated[float, Field(gt=0, lt=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
+Rate = Annotated[float, Field(ge=1e-30, le=1e30)]
+Temperature = Annotated[float, Field(ge=0.01, le=1000)]
 
 
 # ---- image preparation
@@ -40,7 +42,7 @@ class Standardize(Part):
     """Subtract `mean` and divide by the standard deviation `std`, per channel, in units of stored pixels (0 to 255)."""
 
     mean: tuple[float, ...]
-    std: tuple[PositiveFloat, ...]
+    std: tuple[Annotated[float, Field(ge=1e-6)], ...]
 
     @model_validator(mode="after")
     def _same_length(self) -> "Standardize":
@@ -162,7 +164,7 @@ class Sgd(Part):
     """Stochastic gradient descent. A penalty of c times the sum of squares is a `weight_decay` of 2c here."""
 
     kind: Literal["sgd"] = "sgd"
-    peak_lr: PositiveFloat
+    peak_lr: Rate
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = True
     weight_decay: NonNegativeFloat = 0.0
@@ -182,11 +184,11 @@ class Muon(Part):
     """
 
     kind: Literal["muon"] = "muon"
-    peak_lr: PositiveFloat = 0.24
+    peak_lr: Rate = 0.24
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.6
     iterations: PositiveInt = 3
-    head_lr: PositiveFloat = 1.0
-    bias_lr: PositiveFloat = 0.1
+    head_lr: Rate = 1.0
+    bias_lr: Rate = 0.1
     other_momentum: Annotated[float, Field(gt=0, lt=1)] = 0.85
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.004
 
@@ -198,7 +200,7 @@ class AdamW(Part):
     """
 
     kind: Literal["adamw"] = "adamw"
-    peak_lr: PositiveFloat = 1e-3
+    peak_lr: Rate = 1e-3
     layer_decay: PositiveShare = 1.0
     weight_decay: NonNegativeFloat = 0.01
 
@@ -438,7 +440,7 @@ class Extension(Part):
     keep_old: Literal["exact"] | None = None  # exact: the old classes' logits stay bitwise identical
     backbone_lr: Fraction = 1.0  # times the rate of the head
     distill: NonNegativeFloat = 0.0  # weight of the distillation loss, added to that of the labels
-    temperature: PositiveFloat = 2.0  # of distillation
+    temperature: Temperature = 2.0  # of distillation
     coming: tuple[NonNegativeInt, ...] | None = (
         None  # expected class frequencies of future pictures; None: as in training
     )
@@ -621,7 +623,7 @@ class Recipe(Part):
     micro_batch_size: PositiveInt | None = None
     sampling: Sampling | None = None
     stream: PositiveInt | None = None
-    temperature: PositiveFloat | None = None
+    temperature: Temperature | None = None
     merge: bool = False
     skip_damaged: bool = False
     start: StartingWeights | None = None

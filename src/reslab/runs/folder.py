@@ -547,6 +547,11 @@ def pack_weights(tensors: Arrays, weights: Weights, *, compact: bool = False) ->
     return to_safetensors(tensors, {"reslab": weights.model_dump_json()})
 
 
+def find_demo(path: Path) -> Path:
+    """Return where the network that comes with reslab lies for `demo`, unless there is a file of that name."""
+    return DEMO_FOLDER if str(path) == DEMO and not path.exists() else path
+
+
 def read_weights(path: Path) -> tuple[dict[str, NDArray[Any]], Weights]:
     """Read a `model.safetensors`, or the one inside a run folder: tensors by name, and their metadata.
 
@@ -554,8 +559,7 @@ def read_weights(path: Path) -> tuple[dict[str, NDArray[Any]], Weights]:
 
     Raises: UserError if the file is missing, damaged or not written by reslab.
     """
-    if str(path) == DEMO and not path.exists():
-        path = DEMO_FOLDER
+    path = find_demo(path)
     if path.is_dir():
         run = Run.open(path)
         run.check_finished()

@@ -127,9 +127,12 @@ def read_splits(recipe: Recipe, *, data_dir: Path | None, allow_remote: bool, te
     splits = tuple(read_split(recipe, name, data_dir=data_dir, allow_remote=allow_remote) for name in names)
     channels = splits[0].images.shape[1]
     if recipe.standardize is not None and len(recipe.standardize.mean) != channels:
+        mend = "add --set standardize=null, which takes mean and deviation from the training images"
+        if recipe.imported is not None:
+            mend = "name the data that the weights were trained on"
         raise UserError(
             f"recipe {recipe.name} standardises {len(recipe.standardize.mean)} channels but {recipe.data} has "
-            f"{channels}: add --set standardize=null, which takes mean and deviation from the training images"
+            f"{channels}: {mend}"
         )
     return splits
 
@@ -189,7 +192,7 @@ def go_on(
                 ranks=team.size,
             )
             if recorded.deterministic:
-                check_same_machine(before, now)
+                team.from_first(lambda: check_same_machine(before, now))
             splits = team.in_turn(
                 lambda: read_splits(
                     write_here(record.recipe, data_from=record.data_from, data_dir=data_dir),

@@ -2,13 +2,14 @@
 
 import itertools
 import time
-from math import isfinite
+from math import ceil, floor, isfinite, log10
 
 import torch
 
 from reslab import models
 from reslab.data.batches import Batches
 from reslab.data.images import ImageSet
+from reslab.data.parts import part_of
 from reslab.errors import UserError
 from reslab.machine import kernels
 from reslab.machine.precision import pick_precision
@@ -31,10 +32,17 @@ class TooShort(UserError):  # noqa: N818 - a kind of error, not its name
 
 
 def within(
-    recipe: Recipe, *, minutes: float, images: ImageSet, device: torch.device, precision: str = "auto"
+    recipe: Recipe,
+    *,
+    minutes: float,
+    images: ImageSet,
+    device: torch.device,
+    precision: str = "auto",
+    num_ranks: int = 1,
 ) -> Recipe:
     """Shorten `recipe` to the updates that fit into `minutes`, and everything counted in epochs or updates with it.
 
+    An update is timed by the part of a batch that one of `num_ranks` processes has.
     The learning rate still falls within the run. A recipe that already fits is returned unchanged.
     Raises: TooShort if not even a few updates fit; UserError if the minutes are not above 0 and finite.
     """
@@ -43,21 +51,27 @@ def within(
     kernels.enable(device)  # as the run does
     num = images.images.shape[1]
     by = Standardize(mean=(128.0,) * num, std=(64.0,) * num)  # any takes as long, and measuring it reads all images
-    batches = Batches(images, recipe=recipe, by=by, seed=0, device=device)
+    batches = Batches(images, recipe=recipe, by=by, seed=0, device=device, num_ranks=num_ranks)
     per_epoch = len(batches)
     total = recipe.count_updates(per_epoch)
     with own_generator(device):  # the network timed draws its weights
-        seconds = _time(recipe, batches, images=images, device=device, precision=precision)
+        seconds = _time(recipe, batches, images=images, device=device, precision=precision, num_ranks=num_ranks)
     affordable = int(SHARE * 60 * minutes / seconds)
     if affordable >= total:
         return recipe
     if affordable < FEWEST:
         raise TooShort(
             f"{minutes:g} minutes are enough for {counted(affordable, 'update')} of {recipe.name} here, at "
-            f"{seconds:.2g} s each: allow {FEWEST * seconds / SHARE / 60:.2g} minutes or more, or choose a smaller "
-            "network"
+            f"{seconds:.2g} s each: allow {_round_up(FEWEST * seconds / SHARE / 60):g} minutes or more, or choose a "
+            "smaller network"
         )
     return shorten(recipe, updates=affordable, per_epoch=per_epoch, total=total)
+
+
+def _round_up(minutes: float) -> float:
+    """Round up to two digits, so that what is advised is enough."""
+    unit = 10.0 ** (floor(log10(minutes)) - 1)
+    return float(f"{ceil(minutes / unit) * unit:.2g}")
 
 
 def shorten(recipe: Recipe, *, updates: int, per_epoch: int, total: int) -> Recipe:
@@ -71,7 +85,9 @@ def shorten(recipe: Recipe, *, updates: int, per_epoch: int, total: int) -> Reci
     return derive(shortened, name=f"{recipe.name}-{updates}updates", **changes)
 
 
-def _time(recipe: Recipe, batches: Batches, *, images: ImageSet, device: torch.device, precision: str) -> float:
+def _time(
+    recipe: Recipe, batches: Batches, *, images: ImageSet, device: torch.device, precision: str, num_ranks: int
+) -> float:
     """Measure the seconds per update including batch preparation, as a mean over the epochs of a run.
 
     An update is timed anew for each set of frozen parameters, and scaled to the image size of each epoch.
@@ -84,8 +100,10 @@ def _time(recipe: Recipe, batches: Batches, *, images: ImageSet, device: torch.d
     check_norms(model, recipe, fewest_images=min(batches.sizes))
     check_freezing(model, recipe.freeze, epochs=recipe.epochs)
     side = recipe.image_size_at(last)
-    size = min(recipe.micro_batch_size or max(batches.sizes), max(batches.sizes))
-    chunks = max(batches.sizes) / size
+    part = part_of(max(batches.sizes), rank=0, num_ranks=num_ranks)
+    num = part.end - part.begin
+    size = min(recipe.micro_batch_size or num, num)
+    chunks = num / size
     multiplied = pick_precision(precision, device=device)
     updating, total = 0.0, 0.0
     for epoch in range(recipe.epochs):

@@ -117,13 +117,16 @@ def name_processor() -> str:
 
 def _commit() -> str | None:
     """Return the commit of this source tree, marked if files differ from it; None outside a repository."""
+    # A repository that reslab is merely installed below does not track this file.
+    if _ask_git("ls-files", Path(__file__).name) is None:
+        return None
+    return _ask_git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+
+def _ask_git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -120,9 +120,9 @@ class Trainer:
         chunks = -(-largest // self.micro_batch_size)
         work = Work(updates * chunks, batch, self.batches.count_shapes(), self.precision)
         self.compiled = self.team.from_first(
-            lambda: settle_compiled(self.run, self.state.model, work=work, say=self.display.console.print)
+            lambda: settle_compiled(self.run, self.state.model, work=work, say=self.display.say)
         )
-        self.forward = self._make_forward()
+        self.expected, self.forward = [True for _ in self.trained], self._make_forward()
         self.update = self._make_updater()
 
     def _begin(self, start: Start | None) -> State:
@@ -290,8 +290,9 @@ class Trainer:
         if self.recipe.freeze_norms:
             freeze_norms(state.model)
         freeze(state.model, self.recipe.freeze, epoch=epoch)
-        if self.team.size > 1 and self.recipe.freeze:
-            self.forward = self._make_forward()  # DDP must expect the right set of gradients
+        are_trained = [parameter.requires_grad for parameter in self.trained]
+        if self.team.size > 1 and are_trained != self.expected:  # DDP must expect the right set of gradients
+            self.expected, self.forward = are_trained, self._make_forward()
             self.update = self._make_updater()
         began = time.perf_counter() - state.seconds
         start = state.updates - epoch * self.length.per_epoch
@@ -310,7 +311,9 @@ class Trainer:
             self._check_losses(place)
             num_seen = sum(self.batches.sizes[: place + 1])
             so_far = partial(self._so_far, place, num_seen)
-            self.display.update(epoch=epoch, images_per_second=num_seen / state.seconds, so_far=so_far)
+            self.display.update(
+                done=state.updates, epoch=epoch, images_per_second=num_seen / state.seconds, so_far=so_far
+            )
             self._beat(epoch=epoch, share=(place + 1) / self.length.per_epoch, so_far=so_far)
             self._heed_clock_and_stop()
 
@@ -452,7 +455,8 @@ class Trainer:
         if self.recipe.freeze_norms:
             return
         stored = self.batches.stored(num_images=NUM_IMAGES, batch_size=BATCH_SIZE)
-        renew_statistics(self.state.model, map(self._prepare, stored))
+        # A stop waits until the statistics are whole.
+        renew_statistics(self.state.model, (standardize(images.to(self.device), by=self.by) for images in stored))
 
     def _validate(self) -> dict[str, float]:
         """Measure loss and accuracy on the held-out images, if there are any."""

@@ -35,7 +35,9 @@ class MuonOptimizer(torch.optim.Optimizer):
         velocity = state["momentum_buffer"].mul_(group["momentum"]).add_(gradient)
         direction = gradient.add(velocity, alpha=group["momentum"])  # Nesterov's
         if group["orthogonal"]:
-            parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
+            norm = parameter.norm()
+            # Filters that begin at zero have no norm to keep yet.
+            parameter.mul_(torch.where(norm > 0, len(parameter) ** 0.5 / norm, 1.0))
             flat = orthogonalize(direction.flatten(1), iterations=group["iterations"])
             direction = flat.view(direction.shape)
         parameter.sub_(direction.mul_(group["lr"]))  # a tensor while a graph is recorded

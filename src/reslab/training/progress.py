@@ -41,13 +41,15 @@ class Display:
             self.task = self.bar.add_task("training", total=self.total_updates, completed=updates, rate="")
             yield self
 
-    def update(self, *, epoch: int, images_per_second: float, so_far: Callable[[], tuple[float, float]]) -> None:
-        """Count one more update in `epoch` (from 0); `so_far` returns the epoch's loss and accuracy so far.
+    def update(
+        self, *, done: int, epoch: int, images_per_second: float, so_far: Callable[[], tuple[float, float]]
+    ) -> None:
+        """Show that `done` updates are done, the newest in `epoch` (from 0).
 
-        It is called rarely, since it makes a GPU wait.
+        `so_far` returns the epoch's loss and accuracy so far; it is called rarely, since it makes a GPU wait.
         """
         if self.bar is not None:
-            self.bar.advance(self.task)
+            self.bar.update(self.task, completed=done)
         now = time.monotonic()
         if self.console.quiet or now < self.due:
             return

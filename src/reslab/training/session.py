@@ -155,7 +155,9 @@ def _shorten(
     """Shorten a recipe to the given minutes, as measured by the first process."""
     images = team.in_turn(read)[0]
     shorter = team.from_first(
-        lambda: within(recipe, minutes=minutes, images=images, device=team.device, precision=precision)
+        lambda: within(
+            recipe, minutes=minutes, images=images, device=team.device, precision=precision, num_ranks=team.size
+        )
     )
     if shorter != recipe:
         say(

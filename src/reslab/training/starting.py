@@ -21,7 +21,7 @@ from reslab.recipe.recipe import Recipe, StartingWeights, derive, parse_recipe
 from reslab.records import FAMILIARITY
 from reslab.runs import Run
 from reslab.runs.files import to_safetensors
-from reslab.runs.folder import START_DIGEST
+from reslab.runs.folder import START_DIGEST, find_demo
 from reslab.training.seen import are_redrawn
 from reslab.words import counted
 
@@ -52,7 +52,8 @@ def start_at(path: Path | str, recipe: Recipe) -> Given:
         raise UserError(f"--from: {recipe.name} starts from {recipe.pretrained} already: add --set pretrained=null")
     if str(path).startswith(TIMM):
         return _start_at_timm(str(path).removeprefix(TIMM), recipe)
-    found = read_state_dict(Path(path))
+    path = find_demo(Path(path))
+    found = read_state_dict(path)
     head = recipe.start is not None and recipe.start.head
     source = _find_run(Path(path))
     if head and recipe.start is not None:  # more pictures of the same classes
