@@ -80,6 +80,7 @@ def test_a_template_runs_no_command(tmp_path: Path) -> None:
 
 def test_who_is_asked_is_known_before() -> None:
     remote = ["s3://b/x", "https://h/x", "ssh://h/x", "//server/share", r"\\server\share", "file://server/share"]
+    remote += ["file:////server/share", "local:////server/share", "local://server/share"]
     assert [is_remote(url) for url in remote] == [True] * len(remote)
     assert [is_remote(url) for url in ("x", "/x", "C:/x", "file:///x", "memory://x", "./s3://x", "folder//x")] == [
         False

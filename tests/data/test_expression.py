@@ -8,6 +8,7 @@ from reslab.data.expression import (
     LocatedTerm,
     NamedTerm,
     find_relative,
+    find_remote,
     join_expressions,
     leave_out,
     leave_out_empty,
@@ -221,6 +222,7 @@ def test_limits_that_were_lowered_are_restored(joined: str, lowered: int | None,
         ("folder:pets:-a,b?label=^(x)@5 + digits", "folder:../pets:-a,b?label=^(x)@5+digits"),
         ("csv:t/a.csv?file=x&label=y+npz:/abs/a.npz@3", "csv:../t/a.csv?file=x&label=y+npz:/abs/a.npz@3"),
         ("shards:packed@3+folder:a+b:c", "shards:../packed@3+folder:../a+b:c"),
+        ("folder:pics@5/+folder:a:b/", "folder:../pics@5/+folder:../a:b/"),
         ("shards:s3://bucket/packed+cifar10:cat,dog", "shards:s3://bucket/packed+cifar10:cat,dog"),
     ],
 )
@@ -297,3 +299,7 @@ def test_classes_are_left_out_of_a_single_source(expression: str, expected: str 
 
 def test_classes_that_an_expression_cannot_name_are_not_left_out() -> None:
     assert leave_out("folder:pets", ["cat,big"]) is None
+
+
+def test_the_folder_of_a_table_can_be_on_another_machine_too() -> None:
+    assert find_remote("csv:t.csv?folder=//server/share+folder:a") == ["//server/share"]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 LOCAL = ("file", "local", "memory")
 REMOTE = ("s3", "gs", "az", "abfs", "http", "https", "ssh", "sftp")
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//)?")  # at least two letters: a single one is a Windows drive
+SERVER = re.compile(r"([\\/]{2}){1,2}[^\\/]")  # on Windows
 
 
 def open_address(url: str) -> tuple["AbstractFileSystem", str]:
@@ -46,5 +47,5 @@ def check_address(url: str) -> None:
 def is_remote(url: str) -> bool:
     """Return whether opening it contacts another machine, as Windows paths that begin with two slashes do."""
     found = SCHEME.match(url)
-    path = url.removeprefix("file:")
-    return (found is not None and found[1] not in LOCAL) or re.match(r"[\\/]{2}[^\\/]", path) is not None
+    path = re.sub("^(file|local):", "", url)
+    return (found is not None and found[1] not in LOCAL) or SERVER.match(path) is not None

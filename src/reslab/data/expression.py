@@ -126,11 +126,12 @@ def parse(expression: str) -> tuple[Term, ...]:
 
 def find_remote(expression: str) -> list[str]:
     """List the addresses of an expression that are on other machines, even if nothing would be read from them."""
-    places = [
-        term.url if isinstance(term, ShardsTerm) else str(term.path)
-        for term in parse(expression)
-        if not isinstance(term, NamedTerm)
-    ]
+    places: list[str] = []
+    for term in parse(expression):
+        if isinstance(term, ShardsTerm):
+            places.append(term.url)
+        elif isinstance(term, LocatedTerm):
+            places += [str(term.path), str(term.options.folder or "")]
     return [place for place in places if is_remote(place)]
 
 
@@ -236,7 +237,9 @@ def _move(text: str, move: Callable[[Path], Path]) -> str:
     if path is None or (new := move(path)) == path:
         return text
     source, _, rest = (part.strip() for part in text.partition(":"))
-    return f"{source}:{new}{rest[len(_path_text(source, rest)) :]}"
+    old = _path_text(source, rest)
+    end = "/" if old.endswith("/") else ""  # it marks the end of a path that has a colon or an @
+    return f"{source}:{str(new).rstrip('/')}{end}{rest[len(old) :]}"
 
 
 def _relative_path(text: str) -> Path | None:

@@ -5,7 +5,9 @@ pandas is not imported: whoever passes a DataFrame has it already.
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
+from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +15,7 @@ from reslab.data.sources.parquet import picture_ending
 from reslab.data.sources.table import find_column
 from reslab.data.storage.cache import make_room, name_of, opening
 from reslab.errors import UserError, extra
-from reslab.runs.files import make_folder, write_bytes
+from reslab.runs.files import make_folder, relative_to, write_bytes
 from reslab.words import named
 
 if TYPE_CHECKING:
@@ -48,7 +50,10 @@ def to_expression(
     path = _keep(table) if beside is None else _save(table, Path(f"{beside}{table.ending}"))
     if table.root is None:
         return f"csv:{path}"
-    return f"csv:{path}?folder={os.path.relpath(table.root.resolve(), path.parent.resolve())}/"
+    folder = relative_to(table.root.resolve(), path.parent.resolve())
+    if mark := re.search(r"[?&]", folder):
+        raise UserError(f"the pictures of the DataFrame are in {table.root}: rename the folder without {mark[0]!r}")
+    return f"csv:{path}?folder={folder}/"
 
 
 def _is_frame(data: object) -> bool:
@@ -58,21 +63,29 @@ def _is_frame(data: object) -> bool:
 
 def _serialize(frame: "pandas.DataFrame", base: Path) -> _Table:
     """Serialize the columns that are used: as Parquet if they hold the pictures themselves, else as CSV."""
-    if any(name is not None for name in frame.index.names):
-        frame = frame.reset_index()
+    if levels := [name for name in frame.index.names if name is not None and name not in frame.columns]:
+        frame = frame.reset_index(level=levels)
     columns = {str(name): name for name in frame.columns}
     held = [name for name in columns if _holds_pictures(frame[columns[name]])]
     picture = find_column(held, "file") or next(iter(held), None)
     file, label = columns[picture] if picture else _find(columns, "file"), _find(columns, "label")
     others = [columns[name] for what in ("split", "group") if (name := find_column(columns, what))]
     frame = frame[[file, label, *others]]
-    if isinstance(next((cell for cell in frame[file] if cell is not None), None), dict | bytes):
+    present = frame[file].dropna()
+    if isinstance(next(iter(present), None), dict | bytes):
         with extra("parquet"):
             import pyarrow  # noqa: F401
+        if frame[label].dtype == object:  # possibly of several types, of which Parquet takes one only
+            frame = frame.assign(**{label: frame[label].map(str, na_action="ignore")})
         return _Table(frame.to_parquet(index=False), ".parquet", None)
+    if wrong := [cell for cell in present if not isinstance(cell, str | os.PathLike | Number)]:
+        raise UserError(
+            f"column {file!r} of the DataFrame has a {type(wrong[0]).__name__}: give paths, or the bytes of picture "
+            "files"
+        )
     cells = ["" if is_missing else str(cell) for cell, is_missing in zip(frame[file], frame[file].isna(), strict=True)]
     root = _find_root([cell for cell in cells if cell], base.absolute())
-    moved = [cell and os.path.relpath(base.absolute() / cell, root) for cell in cells]
+    moved = [cell and relative_to(base.absolute() / cell, root) for cell in cells]
     return _Table(frame.assign(**{file: moved}).to_csv(index=False).encode(errors="surrogatepass"), ".csv", root)
 
 
@@ -96,7 +109,10 @@ def _find(columns: dict[str, Any], what: str) -> Any:
 def _find_root(cells: Sequence[str], base: Path) -> Path:
     """Find the common folder of all files; if there is none, use `base`."""
     folders = {str((base / cell).parent) for cell in cells}
-    root = Path(os.path.commonpath(folders)) if folders else base
+    try:
+        root = Path(os.path.commonpath(folders)) if folders else base
+    except ValueError:  # they are on several drives
+        root = base
     return root if root.is_dir() else base
 
 

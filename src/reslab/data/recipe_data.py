@@ -20,6 +20,7 @@ from reslab.errors import UserError
 from reslab.recipe.recipe import Recipe
 from reslab.records import DataSet, SplitName
 from reslab.runs import Run
+from reslab.runs.files import relative_to
 
 HOLD_OUT_SEED = 0  # not the run's seed: runs with different seeds share their validation images
 
@@ -108,7 +109,7 @@ def write_here(recipe: Recipe, *, data_from: Path | None, data_dir: Path | None)
     def move(path: Path) -> Path:
         recorded = data_from / path
         is_here = (data_dir is not None and (data_dir / path).exists()) or (path.exists() and not recorded.exists())
-        return path if is_here or recorded.absolute() == path.absolute() else Path(os.path.relpath(recorded))
+        return path if is_here or recorded.absolute() == path.absolute() else Path(relative_to(recorded, Path.cwd()))
 
     return recipe.model_copy(update={"data": move_relative(recipe.data, move)})
 

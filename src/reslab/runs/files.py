@@ -70,6 +70,14 @@ def write_bytes(path: Path, content: bytes, *, check: Callable[[Path], None] | N
     writing(path, write)
 
 
+def relative_to(path: Path | str, start: Path | str) -> str:
+    """Return the path as seen from the folder `start`; an absolute one if it is on another drive."""
+    try:
+        return os.path.relpath(path, start)
+    except ValueError:
+        return os.path.abspath(path)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write human-readable JSON atomically."""
     write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())

@@ -22,6 +22,7 @@ from reslab.errors import Failure, UserError, extra
 from reslab.machine.launch import set_up_threads
 from reslab.machine.signals import listen_for_stop
 from reslab.runs import Run
+from reslab.runs.files import relative_to
 from reslab.study.plan import (
     FAILURES,
     Ended,
@@ -193,7 +194,7 @@ def _record_base(run: Run, *, data_dir: Path | None) -> None:
 
     base = find_base(run.recipe.data, data_dir)
     if base is not None:
-        data_from = os.path.relpath(base, run.path)
+        data_from = relative_to(base, run.path)
         run.write_environment(run.environment.model_copy(update={"data_from": data_from}))
 
 

@@ -3,7 +3,6 @@
 Training, extensions and the scikit-learn classifier all use this module, and studies through the first two.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from reslab.machine.precision import pick_precision
 from reslab.recipe.recipe import Recipe
 from reslab.records import DataSet, Environment, SplitName
 from reslab.runs import Follower, Run
+from reslab.runs.files import relative_to
 from reslab.training.compiling import check_compiler, read_compile
 from reslab.training.determinism import check_same_machine, own_generator, strictly
 from reslab.training.distributed import Team
@@ -98,7 +98,7 @@ def begin(
         precision=precision,
         deterministic=computing.deterministic,
         ranks=team.size,
-        data_from=None if data_from is None else os.path.relpath(data_from, out),
+        data_from=None if data_from is None else relative_to(data_from, out),
     )
     run = Run.create(out) if team.is_first else Follower(out, recipe)
     with run.beginning(), strictly(computing.deterministic), own_generator(team.device):

@@ -1175,6 +1175,10 @@ FRAMES: dict[str, Callable[[pandas.DataFrame], pandas.DataFrame]] = {
         filename=[Path(file).name for file in frame.image],
         image=[{"bytes": Path(file).read_bytes(), "path": None} for file in frame.image],
     ),
+    "an index that is a column": lambda frame: frame.set_index("image", drop=False),
+    "pictures but for one": lambda frame: frame.assign(
+        image=[np.nan, *({"bytes": Path(file).read_bytes()} for file in frame.image[1:])]
+    ),
     "names and other bytes": lambda frame: frame.assign(features=[b"1234"] * len(frame)),
 }
 
@@ -1203,6 +1207,10 @@ def test_a_frame_is_read_as_its_table_is(photos: pandas.DataFrame, kind: str) ->
             r"the label: .*frame.rename\(columns={'file': 'label'}",
         ),
         (pandas.DataFrame({"file": ["x.png"], "label": ["a"]}), "names no picture"),
+        (
+            pandas.DataFrame({"file": [Image.new("L", (4, 4))], "label": ["a"]}),
+            r"column 'file' of the DataFrame has a Image: give paths, or the bytes of picture files",
+        ),
         (["x.png"], "data cannot be list: give an expression, such as 'folder:pictures', or a DataFrame of pandas"),
     ],
 )
@@ -1211,6 +1219,18 @@ def test_what_is_no_table_of_pictures_is_one_sentence(
 ) -> None:
     with pytest.raises(UserError, match=message):
         load(data, "train")
+
+
+def test_pictures_in_a_frame_may_have_labels_of_two_types(photos: pandas.DataFrame) -> None:
+    frame = photos.assign(image=[Path(file).read_bytes() for file in photos.image], Class=[1, 1, "b", "b"] * 5)
+    assert load(frame, "train", image_size=4).classes == ("1", "b")
+
+
+def test_a_folder_that_no_expression_can_name_is_one_sentence(tmp_path: Path) -> None:
+    fill("a&label=y/a", "a&label=y/b")(tmp_path)
+    files = sorted(map(str, tmp_path.rglob("*.png")))
+    with pytest.raises(UserError, match=r"are in .*a&label=y: rename the folder without '&'"):
+        load(pandas.DataFrame({"file": files, "label": ["a", "b"] * (len(files) // 2)}), "train")
 
 
 def test_a_frame_that_is_kept_is_found_from_elsewhere(

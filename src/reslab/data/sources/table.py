@@ -27,6 +27,7 @@ from reslab.data.sources.parquet import find_files, read_parquet
 from reslab.data.sources.samples import Contents, Samples, assemble, choose
 from reslab.errors import UserError
 from reslab.records import SplitName
+from reslab.runs.files import relative_to
 from reslab.words import named
 
 Columns = Mapping[str, Sequence[str]]  # of equal length
@@ -232,7 +233,7 @@ class _Files:
         """Return the path of a cell that is relative to a folder, or absolute, inside the root."""
         cell = nfc(cell.replace("\\", "/"))
         if os.path.isabs(cell):
-            return os.path.relpath(cell, nfc(str(self.root.absolute()))).replace(os.sep, "/")
+            return relative_to(cell, nfc(str(self.root.absolute()))).replace(os.sep, "/")
         path = f"{nfc(folder)}/{cell}" if folder not in ("", ".") else cell
         return os.path.normpath(path).replace(os.sep, "/")
 
