@@ -23,6 +23,7 @@ from reslab.fitting.choice import (
     describe_few_groups,
     judge,
 )
+from reslab.pretrained.heads import STRENGTHS, Method, spread
 
 LITE0 = "efficientnet_lite0"
 
@@ -195,3 +196,18 @@ def test_a_class_of_one_image_or_group_is_refused() -> None:
         sentence = f"group={rule} puts all 2 training images of class '4' in one group, .* a finer grouping{finer}"
         with pytest.raises(UserError, match=sentence):
             check_counts(replace(images, expression=f"folder:pets?group={rule}"))
+
+
+@pytest.mark.parametrize(("method", "strength"), [("lda", 0.05), ("lda", 0.2), ("logistic", 1e-3)])
+def test_what_folds_say_is_on_the_scale_of_the_head_that_is_kept(
+    method: Method, strength: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heads on four fifths of the images give logits of 1.51, 1.14 and 0.90 times this size here."""
+    monkeypatch.setitem(STRENGTHS, method, (strength,))
+    generator = np.random.default_rng(1)
+    centres = 0.35 * generator.normal(size=(3, 400))
+    labels = np.arange(3400) % 3
+    features = (centres[labels] + generator.normal(size=(3400, 400))).astype(np.float32)
+    some = labels[:400]
+    found = judge(features[None, :400], some, folds=split_folds(some), backbone=Backbone(LITE0, 128), method=method)
+    assert spread(found.logits) == pytest.approx(spread(found.head.logits(features[400:])), rel=0.03)

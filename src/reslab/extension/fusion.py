@@ -29,7 +29,7 @@ from reslab import models
 from reslab.data.split import limit
 from reslab.measure.calibration import find_obstacle
 from reslab.network.finishing import weigh
-from reslab.pretrained.heads import Floats, solve_lda
+from reslab.pretrained.heads import Floats, rescale, solve_lda
 from reslab.recipe.networks import EfficientNetLite, Fusion, Kept, Model
 from reslab.records import Weights
 
@@ -223,13 +223,20 @@ def _look(
     for fold in folds:
         is_kept = torch.ones(len(training.labels), dtype=torch.bool)
         is_kept[fold] = False
-        pairs, left_out = solve(training.at(is_kept)), training.at(fold)
-        for parts, (first, second) in zip(seen, pairs, strict=True):
-            parts.append((first.logits(left_out.features), second.logits(left_out.features)))
+        kept, left_out = training.at(is_kept), training.at(fold)
+        for parts, whole, pair in zip(seen, solved, solve(kept), strict=True):
+            first, second = (_as_of_all(*each, kept=kept, left_out=left_out) for each in zip(whole, pair, strict=True))
+            parts.append((first, second))
     return [
         Experts(*pair, *(torch.cat(logits) for logits in zip(*parts, strict=True)))
         for pair, parts in zip(solved, seen, strict=True)
     ]
+
+
+def _as_of_all(whole: SolvedHead, part: SolvedHead, *, kept: LabelledFeatures, left_out: LabelledFeatures) -> Tensor:
+    """Compute the logits of a fold's head for the images left out, on the scale of the head solved on all images."""
+    both = (head.logits(kept.features).numpy() for head in (whole, part))
+    return rescale(*both) * part.logits(left_out.features)
 
 
 def _discriminate(places: slice, training: LabelledFeatures) -> list[SolvedHead]:

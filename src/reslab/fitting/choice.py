@@ -26,7 +26,7 @@ from reslab.measure.calibration import fit_temperature_smoothed
 from reslab.measure.estimates import share_of
 from reslab.measure.metrics import log_loss
 from reslab.pretrained import Pretrained, is_installed
-from reslab.pretrained.heads import STRENGTHS, Head, Integers, Method, solve
+from reslab.pretrained.heads import STRENGTHS, Head, Integers, Method, rescale, solve
 from reslab.recipe.networks import MODELS, EfficientNetLite
 from reslab.recipe.recipe import LinearHead
 from reslab.recipe.shapes import Resizing
@@ -279,12 +279,16 @@ def judge(views: Features, labels: Integers, *, folds: Folds, backbone: Backbone
     began = time.perf_counter()
     strengths = STRENGTHS[method]
     logits = np.empty((len(strengths), len(labels), int(labels.max()) + 1))
-    for kept, held in folds:
-        for place, head in enumerate(solve(method, *stack(views[:, kept], labels[kept]), strengths=strengths)):
+    of_folds = [solve(method, *stack(views[:, kept], labels[kept]), strengths=strengths) for kept, _ in folds]
+    for heads, (_, held) in zip(of_folds, folds, strict=True):
+        for place, head in enumerate(heads):
             logits[place, held] = head.logits(views[0, held])
     losses = [log_loss(each / fit_temperature_smoothed(each, labels), labels) for each in logits]
     place = int(np.argmin(losses))
     (head,) = solve(method, *stack(views, labels), strengths=(strengths[place],))
+    for heads, (kept, held) in zip(of_folds, folds, strict=True):
+        seen = views[0, kept]
+        logits[place, held] *= rescale(head.logits(seen), heads[place].logits(seen))
     return _found(
         backbone,
         head,

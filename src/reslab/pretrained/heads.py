@@ -52,6 +52,21 @@ class Head(NamedTuple):
         return Head((self.weight + other.weight) / 2, (self.bias + other.bias) / 2)
 
 
+def spread(logits: Floats) -> float:
+    """Return the root mean square of logits (N, K) around the mean of each row."""
+    return float((logits - logits.mean(axis=1, keepdims=True)).std())
+
+
+def rescale(whole: Floats, part: Floats) -> float:
+    """Return the factor from logits of a head solved on a part of the images to those of one solved on all.
+
+    Discriminant analysis on fewer images gives larger logits. Both heads answer the same images (N, K), which both have
+    learned from: how much larger they are there is how much larger they are for images that neither has seen.
+    """
+    least = spread(part)
+    return spread(whole) / least if least > 0 else 1.0
+
+
 def solve(method: Method, features: Floats, labels: Integers, *, strengths: tuple[float, ...]) -> list[Head]:
     """Compute a head for each strength; every class must have rows."""
     return (solve_lda if method == "lda" else solve_logistic)(features.astype(np.float64), labels, strengths)
