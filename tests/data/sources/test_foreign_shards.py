@@ -145,6 +145,9 @@ GOOD = [("0.png", picture(0)), ("0.cls", b"0"), ("1.png", picture(0)), ("1.cls",
         ("train.tar", [("a.cls", b"1")], "holds no pictures"),
         ("train.tar", [*GOOD, ("2.png", b"broken"), ("2.cls", b"1")], "train.tar/2.png cannot be read as a picture"),
         ("test.tar", GOOD, "holds no shards for training"),
+        ("train.tar", [*GOOD, ("0.png", picture(9))], r"train.tar holds 0.png twice: pack it again"),
+        ("train.tar", [*GOOD, ("0.cls", b"1")], r"train.tar holds 0.cls twice: pack it again"),
+        ("train.tar", [("0.jpg", picture(9, "JPEG")), *GOOD], r"holds 0.jpg and 0.png, but an image has one picture"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(tmp_path: Path, name: str, members: Any, message: str) -> None:

@@ -11,6 +11,7 @@ import io
 import json
 import re
 import tarfile
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -167,28 +168,41 @@ def _list_samples(files: Sequence[Path]) -> list[_Sample]:
     """Read all labels but no pictures. Raises: UserError if a picture has no label."""
     samples = []
     for file in files:
-        pictures: dict[str, tarfile.TarInfo] = {}
-        labels: dict[str, str | int] = {}
         with naming_problem(f"{file} is not a valid tar archive"), tarfile.open(file, mode="r:") as tar:
-            for member in tar:
-                key, _, kind = member.name.rpartition(".")
-                if not member.isreg() or member.issparse():
-                    continue
-                if kind.lower() in PICTURES:
-                    _check_size(member, file, most=MAX_MEMBER)
-                    pictures[key] = member
-                elif kind.lower() in _LABELS and key not in labels:
-                    labels[key] = _read_label(tar, member, file)
-        if missing := next((each.name for key, each in pictures.items() if key not in labels), None):
-            raise UserError(f"{file}: {missing} has no label: it needs a .cls, .txt or .json of the same name")
-        samples += [
-            _Sample(file, each.name, labels[key], each.offset_data, each.size) for key, each in pictures.items()
-        ]
+            for members in _list_members(tar, file).values():
+                pictures = [member for kind, member in members.items() if kind in PICTURES]
+                labels = [member for kind, member in members.items() if kind in _LABELS]
+                if len(pictures) > 1:
+                    raise UserError(
+                        f"{file} holds {named([each.name for each in pictures])}, but an image has one picture: leave "
+                        "the others out"
+                    )
+                if pictures and not labels:
+                    raise UserError(
+                        f"{file}: {pictures[0].name} has no label: it needs a .cls, .txt or .json of the same name"
+                    )
+                for each in pictures:
+                    _check_size(each, file, most=MAX_MEMBER)
+                    label = _read_label(tar, labels[0], file)
+                    samples.append(_Sample(file, each.name, label, each.offset_data, each.size))
     if not samples:
         raise UserError(f"{files[0]} holds no pictures: shards:PATH needs {named(PICTURES)} files in it")
     if len({type(sample.label) for sample in samples}) > 1:  # a class called 7 among names
         return [sample._replace(label=str(sample.label)) for sample in samples]
     return samples
+
+
+def _list_members(tar: tarfile.TarFile, file: Path) -> dict[str, dict[str, tarfile.TarInfo]]:
+    """List the pictures and labels of each image, by their endings. Raises: UserError if one is there twice."""
+    found: dict[str, dict[str, tarfile.TarInfo]] = defaultdict(dict)
+    for member in tar:
+        key, _, kind = member.name.rpartition(".")
+        if not member.isreg() or member.issparse() or kind.lower() not in (*PICTURES, *_LABELS):
+            continue
+        if kind.lower() in found[key]:
+            raise UserError(f"{file} holds {member.name} twice: pack it again")
+        found[key][kind.lower()] = member
+    return found
 
 
 def _read_label(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> str | int:
