@@ -745,6 +745,28 @@ def test_a_corrected_label_is_read(tmp_path: Path) -> None:
     assert images.counts() == [2, 4]
 
 
+@pytest.mark.parametrize("also", [[], ["train/25.png"], ["more/0.png"]])
+def test_a_row_of_a_split_has_its_picture_in_a_folder_of_it(tmp_path: Path, also: list[str]) -> None:
+    """Both folders have the names 0.png to 19.png, and test/ alone has 20.png."""
+    rows = [f"{number}.png,{'ab'[number % 2]},train" for number in range(12)]
+    rows += [f"{number}.png,{'ab'[number % 2]},test" for number in range(12, 21)]
+    files = [f"{split}/{number}.png" for split in ("train", "test") for number in range(20)]
+    write_table("t.csv", "file,label,split", *rows, folder="", files=[*files, "test/20.png", *also])(tmp_path)
+    listing = list_one(f"csv:{tmp_path}/t.csv")
+    assert listing.splits is not None
+    assert [name.split("/")[0] for name in listing.names] == list(listing.splits)
+    assert len(listing.names) == 21
+
+
+def test_a_row_of_a_split_without_a_folder_is_not_guessed(tmp_path: Path) -> None:
+    rows = ["1.png,a,train", "2.png,b,train", "3.png,a,val", "4.png,b,val"]
+    files = ["train/1.png", "train/2.png", "train/3.png", "train/4.png", "test/3.png"]
+    write_table("t.csv", "file,label,split", *rows, folder="", files=files)(tmp_path)
+    listing = list_one(f"csv:{tmp_path}/t.csv:b")
+    assert listing.names == ("train/2.png", "train/4.png")
+    assert "1 not used, rows whose picture lies in several folders: 3.png" in "\n".join(listing.summary())
+
+
 def test_not_every_row_is_looked_for_in_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(*(f"other/{number}" for number in range(10)), "images", num=1)(tmp_path)
     fill("images", num=900)(tmp_path)

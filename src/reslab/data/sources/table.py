@@ -26,7 +26,7 @@ from reslab.data.sources.options import NO_OPTIONS, NONE, Options
 from reslab.data.sources.parquet import find_files, read_parquet
 from reslab.data.sources.samples import Contents, Samples, assemble, choose
 from reslab.errors import UserError
-from reslab.records import SplitName
+from reslab.records import SPLITS, SplitName
 from reslab.words import named
 
 Columns = Mapping[str, Sequence[str]]  # of equal length
@@ -81,7 +81,7 @@ def list_table(
     groups: dict[str, str] = {}
     seen: dict[str, str] = {}
     for row, (cell, label) in enumerate(zip(files, map(nfc, labels), strict=True)):
-        name = found_files.find(cell)
+        name = found_files.find(cell, split=splits[row] if splits else None)
         if isinstance(name, Unused):
             unused.append(name)
         elif not label:
@@ -236,29 +236,43 @@ class _Files:
         path = f"{nfc(folder)}/{cell}" if folder not in ("", ".") else cell
         return os.path.normpath(path).replace(os.sep, "/")
 
-    def _index_tails(self, depth: int) -> dict[str, str | None]:
-        """Map the last parts of each path, with and without the ending, to the path; None if several end so."""
+    def _index_tails(self, depth: int, split: SplitName | None) -> dict[str, str | None]:
+        """Map the last parts of each path, with and without the ending, to the path; None if several end so.
+
+        With a split, only paths in a folder of that split are taken.
+        """
         found: dict[str, str | None] = {}
         for name in self._names:
-            tail = "/".join(nfc(name).split("/")[-depth:])
-            for key in {tail, _stem(tail)}:
-                found[key] = None if key in found else name
+            if split is None or _split_in(name) == split:
+                tail = "/".join(nfc(name).split("/")[-depth:])
+                for key in {tail, _stem(tail)}:
+                    found[key] = None if key in found else name
         return found
 
-    def find(self, cell: str) -> str | Unused:
+    def find(self, cell: str, *, split: SplitName | None = None) -> str | Unused:
         """Find a picture's path in the folder, or say why there is none.
 
         It is relative to the folder of most cells, or else in any other folder, but not in one that has some of the
-        same names: there they are those of other pictures, as often in train/ and test/.
+        same names: there they are those of other pictures, as often in train/ and test/. A row of a split has its
+        picture in a folder of that split, if one has the name, and never in either of two other splits' folders.
         """
-        if (name := self._at(self._base, cell)) is not None:
-            return name
+        name = self._at(self._base, cell)
         path = self._path_of(cell)
         depth = path.count("/") + 1
-        tails = self._by_tail(depth)
+        own = None if name is None else _split_in(name)
+        if split is not None and (name is None or own not in (None, split)):
+            inside = self._by_tail(depth, split)
+            if path in inside:
+                return inside[path] or _one_of_several(cell)
+            others = [each for each in SPLITS if each not in (split, own)]
+            if name is not None and any(path in self._by_tail(depth, each) for each in others):
+                return _one_of_several(cell)
+        if name is not None:
+            return name
+        tails = self._by_tail(depth, None)
         name = tails.get(path)
         if path in tails and name is None:
-            return Unused(cell, "rows whose picture lies in several folders", "add the folder to its name")
+            return _one_of_several(cell)
         if name is None or self._is_like_base("/".join(name.split("/")[:-depth])):
             return Unused(cell, "rows whose picture is not there", "")
         return name
@@ -277,6 +291,21 @@ class _Files:
     def others(self, those: Container[str]) -> list[str]:
         """List the pictures but those."""
         return [name for name in self._names if name not in those]
+
+
+def _one_of_several(cell: str) -> Unused:
+    return Unused(cell, "rows whose picture lies in several folders", "add the folder to its name")
+
+
+def _split_in(path: str) -> SplitName | None:
+    """Return the split that a folder of a path stands for, if any; the innermost decides."""
+    return _split_of_folder(path.rpartition("/")[0])
+
+
+@cache
+def _split_of_folder(path: str) -> SplitName | None:
+    above, _, name = path.rpartition("/")
+    return split_of(name) or (_split_of_folder(above) if above else None)
 
 
 def _stem(path: str) -> str:
