@@ -1,8 +1,8 @@
 """Shards written by other programs: local tar archives in the WebDataset layout, without reslab's index.
 
 Each image has two files of the same name: a picture (`jpg`, `jpeg`, `png`, `webp`) and its label, which is a number or
-a name in `cls` or `txt`, or the field `label`, `cls` or `class` of an object in `json`. A tar belongs to the split that
-a word of its name stands for; without test shards, about 20 % of the pictures become the test split, chosen by content.
+a name in `cls`, in the field `label`, `cls` or `class` of an object in `json`, or in `txt`. A tar belongs to the split
+that a word of its name stands for; without test shards, about 20 % of the pictures become the test split, by content.
 Axes: N images, C channels, H rows, W columns.
 """
 
@@ -12,9 +12,9 @@ import json
 import re
 import tarfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from reslab.data.arrays import Labels, read_labels
 from reslab.data.framing import Form
 from reslab.data.notes import say_once
-from reslab.data.pictures import list_visible
+from reslab.data.pictures import has_picture_ending, is_junk, list_visible
 from reslab.data.sources.decoded import BLOCK, decode_all
 from reslab.data.sources.folder import split_in
-from reslab.data.sources.listing import keep_digests, keys_of
+from reslab.data.sources.listing import Unused, describe_all_unused, keep_digests, keys_of
 from reslab.data.sources.shard_index import INDEX
 from reslab.data.sources.shards import MAX_MEMBER, PICTURES
 from reslab.data.sources.white import brightest, keep_white, white_of_pictures
@@ -36,7 +36,7 @@ from reslab.errors import UserError, naming_problem
 from reslab.records import SplitName
 from reslab.words import named
 
-_LABELS = ("cls", "txt", "json")
+_LABELS = ("cls", "json", "txt")  # in order of preference: text beside another label is a caption
 _FIELDS = ("label", "cls", "class")
 _BEGINNING = re.compile("(train)|(val|dev)|(test)", re.IGNORECASE)
 MAX_LABEL = 1 << 20  # bytes
@@ -79,7 +79,8 @@ def open_foreign(files: Sequence[Path], *, split: SplitName, form: Form) -> Sour
     some, labels, classes, digests = _list_split(files, split)
     pictures = ([(name, io.BytesIO(content)) for name, content in block] for block in _read_pictures(some))
     blocks = decode_all(pictures, labels, form)
-    return Source(len(some), classes, blocks, stamp_files(files), keys=digests, digests=digests)
+    stamp = f"{stamp_files(files)} {hashlib.sha256(labels.tobytes()).hexdigest()}"
+    return Source(len(some), classes, blocks, stamp, keys=digests, digests=digests)
 
 
 def sample_training(files: Sequence[Path], *, num: int) -> tuple[list[bytes], int]:
@@ -166,56 +167,93 @@ def _find_digests(samples: Sequence[_Sample]) -> NDArray[np.uint64]:
 
 def _list_samples(files: Sequence[Path]) -> list[_Sample]:
     """Read all labels but no pictures. Raises: UserError if a picture has no label."""
-    samples = []
+    samples: list[_Sample] = []
+    unused: list[Unused] = []
     for file in files:
         with naming_problem(f"{file} is not a valid tar archive"), tarfile.open(file, mode="r:") as tar:
-            for members in _list_members(tar, file).values():
-                pictures = [member for kind, member in members.items() if kind in PICTURES]
-                labels = [member for kind, member in members.items() if kind in _LABELS]
+            images, others = _list_members(tar, file)
+            unused += others
+            for members in images.values():
+                pictures = [members[kind] for kind in members if kind in PICTURES]
                 if len(pictures) > 1:
                     raise UserError(
                         f"{file} holds {named([each.name for each in pictures])}, but an image has one picture: leave "
                         "the others out"
                     )
-                if pictures and not labels:
-                    raise UserError(
-                        f"{file}: {pictures[0].name} has no label: it needs a .cls, .txt or .json of the same name"
-                    )
+                if not pictures:
+                    unused += [_unused(each, file, "labels without a picture") for each in members.values()]
                 for each in pictures:
-                    _check_size(each, file, most=MAX_MEMBER)
-                    label = _read_label(tar, labels[0], file)
+                    label, beside = _choose_label(tar, each, members, file)
+                    unused += beside
                     samples.append(_Sample(file, each.name, label, each.offset_data, each.size))
+    reasons = describe_all_unused(unused)
     if not samples:
-        raise UserError(f"{files[0]} holds no pictures: shards:PATH needs {named(PICTURES)} files in it")
+        why = "; ".join(["", *reasons])
+        raise UserError(f"{files[0]} holds no pictures: shards:PATH needs {named(PICTURES)} files in it{why}")
+    for reason in reasons:
+        say_once(f"shards:{files[0].parent}: {reason}")
     if len({type(sample.label) for sample in samples}) > 1:  # a class called 7 among names
         return [sample._replace(label=str(sample.label)) for sample in samples]
     return samples
 
 
-def _list_members(tar: tarfile.TarFile, file: Path) -> dict[str, dict[str, tarfile.TarInfo]]:
-    """List the pictures and labels of each image, by their endings. Raises: UserError if one is there twice."""
+def _list_members(tar: tarfile.TarFile, file: Path) -> tuple[dict[str, dict[str, tarfile.TarInfo]], list[Unused]]:
+    """List the pictures and labels of each image, by their endings, and the unused files.
+
+    Raises: UserError if one is there twice, or is too large.
+    """
     found: dict[str, dict[str, tarfile.TarInfo]] = defaultdict(dict)
+    unused: list[Unused] = []
     for member in tar:
         key, _, kind = member.name.rpartition(".")
-        if not member.isreg() or member.issparse() or kind.lower() not in (*PICTURES, *_LABELS):
+        kind = kind.lower()
+        if member.isdir() or any(map(is_junk, PurePosixPath(member.name).parts)):
             continue
-        if kind.lower() in found[key]:
+        if not member.isreg() or member.issparse():
+            unused.append(_unused(member, file, "links and special files", "pack the files themselves"))
+        elif kind not in (*PICTURES, *_LABELS):
+            ending = PurePosixPath(member.name).suffix.lower()
+            advice = "save them as JPEG or PNG" if has_picture_ending(Path(member.name)) else ""
+            unused.append(_unused(member, file, f"{ending} files" if ending else "files without an ending", advice))
+        elif kind in found[key]:
             raise UserError(f"{file} holds {member.name} twice: pack it again")
-        found[key][kind.lower()] = member
-    return found
+        else:
+            _check_size(member, file, most=MAX_MEMBER if kind in PICTURES else MAX_LABEL)
+            found[key][kind] = member
+    return found, unused
 
 
-def _read_label(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> str | int:
-    _check_size(member, file, most=MAX_LABEL)
+def _unused(member: tarfile.TarInfo, file: Path, reason: str, advice: str = "") -> Unused:
+    return Unused(f"{file.name}/{member.name}", reason, advice)
+
+
+def _choose_label(
+    tar: tarfile.TarFile, picture: tarfile.TarInfo, members: Mapping[str, tarfile.TarInfo], file: Path
+) -> tuple[str | int, list[Unused]]:
+    """Read the label beside a picture, and list the other files that could hold it.
+
+    Raises: UserError if there is none.
+    """
+    for kind in _LABELS:
+        if kind in members and (label := _read_label(tar, members[kind], file)) not in (None, ""):
+            others = [each for each in members.values() if each not in (picture, members[kind])]
+            return label, [_unused(each, file, "files beside another label") for each in others]
+    raise UserError(
+        f"{file}: {picture.name} has no label: it needs a .cls or .txt of the same name, or a .json with a number or a "
+        f"name in {named(_FIELDS)}"
+    )
+
+
+def _read_label(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> str | int | None:
+    """Read a label; None if an object in JSON has none."""
     stream = tar.extractfile(member)
     assert stream is not None
-    text = stream.read().decode("utf-8").strip()
-    if member.name.lower().endswith(".json"):
-        fields = json.loads(text)
-        found = [fields[name] for name in _FIELDS if name in fields] if isinstance(fields, dict) else [fields]
-        if not found or isinstance(found[0], bool) or not isinstance(found[0], str | int):
-            raise UserError(f"{file}: {member.name} has no label: it needs a number or a name in {named(_FIELDS)}")
-        return found[0]
+    with naming_problem(f"{file}: {member.name} cannot be read as a label"):
+        text = stream.read().decode("utf-8").strip()
+        if member.name.lower().endswith(".json"):
+            fields = json.loads(text)
+            found = [fields[name] for name in _FIELDS if name in fields] if isinstance(fields, dict) else [fields]
+            return found[0] if found and isinstance(found[0], str | int) and not isinstance(found[0], bool) else None
     return int(text) if re.fullmatch("-?[0-9]{1,15}", text) else text
 
 
