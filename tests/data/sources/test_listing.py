@@ -690,6 +690,20 @@ def test_pictures_inside_of_parquet_come_before_their_names(tmp_path: Path, name
     assert beside.files == tuple(tmp_path / f"{place}.png" for place in order)
 
 
+def test_pictures_inside_of_parquet_are_those_of_a_usual_name(tmp_path: Path) -> None:
+    for number in range(4):
+        draw(tmp_path / f"{number}.png")
+    contents = [(tmp_path / f"{number}.png").read_bytes() for number in range(4)]
+    frame = pandas.DataFrame({"hash": [b"1234"] * 4, "mask": [{"bytes": content} for content in contents[::-1]]})
+    frame = frame.assign(image=[{"bytes": content} for content in contents], label=["cat"] * 2 + ["dog"] * 2)
+    frame.to_parquet(tmp_path / "t.parquet")
+    listing = list_one(f"csv:{tmp_path}/t.parquet")
+    assert [file.read_bytes() for file in listing.files] == contents
+    said = "pictures are those of the column 'image', not of hash and mask, which ?file= can name"
+    assert said in listing.summary()
+    assert said not in list_one(f"csv:{tmp_path}/t.parquet?file=mask").summary()
+
+
 def test_parquet_names_what_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "t.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"t\.parquet cannot be read as Parquet"):

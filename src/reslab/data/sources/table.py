@@ -19,6 +19,7 @@ from random import Random
 
 from reslab.data.names import nfc
 from reslab.data.pictures import has_picture_ending, walk_pictures
+from reslab.data.sources.columns import USUAL, find_column
 from reslab.data.sources.folder import split_of
 from reslab.data.sources.groups import group_by, with_groups
 from reslab.data.sources.listing import Listing, Unused, describe_all_unused
@@ -31,25 +32,6 @@ from reslab.words import named
 
 Columns = Mapping[str, Sequence[str]]  # of equal length
 
-_USUAL = {
-    "file": (
-        "file",
-        "filename",
-        "file_name",
-        "filepath",
-        "file_path",
-        "path",
-        "image",
-        "image_path",
-        "img",
-        "image_id",
-        "id",
-        "name",
-    ),
-    "label": ("label", "labels", "class", "class_name", "target", "category", "species", "breed", "diagnosis", "y"),
-    "split": ("split", "set", "subset", "partition"),
-    "group": ("group",),
-}
 _SEPARATORS = ",;\t|"
 _MAX_BYTES = 1 << 30
 _FILES_SHOWN = 3
@@ -65,10 +47,11 @@ def list_table(
     Raises: UserError if the table cannot be read, lacks a column, or names no existing picture.
     """
     if inside := find_files(path):
-        columns, held, own = read_parquet(path, inside, asked=options.file)
+        columns, held, own, left_out = read_parquet(path, inside, asked=options.file)
         options = replace(options, file=options.file or held)  # rather than a column of names beside it
     else:
         columns, own = _read(path, asked=(options.file, options.label, options.split, options.group)), None
+        left_out = ()
     # The folder option is relative to the table; pictures inside a table are where they were unpacked.
     root = own or (path if path.is_dir() else path.parent) / (options.folder or "")
     files = columns[_find(columns, "file", options.file, path)]
@@ -107,6 +90,10 @@ def list_table(
     ]
     found = choose(Contents(samples, (), (*unused, *beside)), path, classes=classes, without=without)
     notes = []
+    if left_out:
+        notes.append(
+            f"pictures are those of the column {options.file!r}, not of {named(left_out)}, which ?file= can name"
+        )
     if group is not None and options.group is None:
         notes.append(
             f"the column {group!r} keeps pictures of one group in one split: ?group={NONE} ignores it (of a DataFrame, "
@@ -144,7 +131,7 @@ def _read(path: Path, *, asked: Iterable[str | None]) -> Columns:
             f"{path} names the picture {pictures[0]!r} in its first row: add a row above that names the columns, such "
             "as file,label"
         )
-    used = {*chain(*_USUAL.values()), *(each.lower() for each in asked if each)}
+    used = {*chain(*USUAL.values()), *(each.lower() for each in asked if each)}
     if twice := [name for name, num in Counter(names).items() if num > 1 and name.lower() in used]:
         raise UserError(f"{path} has several columns called {twice[0]!r}: rename all but one")
     for number, row in enumerate(rows, 2):
@@ -173,12 +160,6 @@ def _find_optional(columns: Columns, what: str, asked: str | None, table: Path) 
             return None
         raise UserError(f"{table} has no column {asked!r}: its columns are {named(list(columns))}")
     return find_column(columns, what)
-
-
-def find_column(columns: Iterable[str], what: str) -> str | None:
-    """Find the column of the file, label, split or group by its usual names; None if there is none."""
-    by_name = {name.strip().lower().replace(" ", "_"): name for name in columns}
-    return next((by_name[name] for name in _USUAL[what] if name in by_name), None)
 
 
 def _read_splits(columns: Columns, options: Options, table: Path) -> list[SplitName] | None:
