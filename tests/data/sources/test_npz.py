@@ -239,6 +239,28 @@ def test_arrays_of_8_bits_and_fractions_have_no_white(tmp_path: Path, images: An
     assert load(f"npz:{path}", "train", image_size=16).white is None
 
 
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        (GREY[:4] / 255, "'x_test' is float64, but 'x_train', which decides .*, is uint8: save both alike"),
+        (GREY[:4] > 9, "'x_test' is bool, but 'x_train'"),
+        (GREY[:4].astype(np.uint16) * 256, "'x_test' is uint16, but 'x_train'"),
+    ],
+)
+def test_test_images_of_another_kind_are_refused(tmp_path: Path, test: Any, message: str) -> None:
+    path = write(tmp_path, x_train=GREY, y_train=LABELS, x_test=test, y_test=LABELS[:4])
+    with pytest.raises(UserError, match=message):
+        read_npz(path, split="test")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_test_images_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    test = np.where(GREY[:4] < 99, value, GREY[:4])
+    path = write(tmp_path, x_train=GREY / 1.0, y_train=LABELS, x_test=test, y_test=LABELS[:4])
+    with pytest.raises(UserError, match="'x_test' has values that are not finite: replace them"):
+        read_npz(path, split="test")
+
+
 def test_images_cut_off_as_the_test_split_do_not_stretch_the_training_images(tmp_path: Path) -> None:
     """One image spans ten times the range of all others; the cut, which goes by content, now and then takes it."""
     plain = np.random.default_rng(0).normal(size=(40, 8, 8)).clip(-2, 2)

@@ -263,10 +263,16 @@ def _stream(some: _Selected, path: Path, white: int | None) -> Iterator[Block]:
     """Yield the images in ascending order."""
     trained = _select(path, "train")
     scale = _find_scale(trained, path, white)
+    if _kind_of(some.array.dtype) != _kind_of(trained.array.dtype):
+        raise UserError(
+            f"{path}: {some.name!r} is {some.array.dtype}, but {trained.name!r}, which decides what is black and white, is "
+            f"{trained.array.dtype}: save both alike"
+        )
     if words := describe_scale(trained.array.dtype, scale):
         say_once(f"npz:{path}: {trained.name!r} is {words}")
     done = 0
     for places, rows in some.blocks():
+        _check_finite(rows, some.name, path)
         images = np.ascontiguousarray(scale.apply(some.layout.arrange(rows)))
         yield in_order(images, some.labels[places], start=done)
         done += len(places)
@@ -278,10 +284,19 @@ def _find_scale(trained: _Selected, path: Path, white: int | None = None) -> Pix
     if dtype.kind == "b" or dtype == np.uint8:
         return find_scale(dtype, 0.0, 255.0)
     ends = [(rows.min(), rows.max()) for _, rows in trained.blocks()]
-    if not np.isfinite([end for pair in ends for end in pair]).all():
-        raise UserError(f"{path}: {trained.name!r} has values that are not finite: replace them")
+    _check_finite(np.array(ends), trained.name, path)
     low, high = float(min(low for low, _ in ends)), float(max(high for _, high in ends))
     return find_scale(dtype, low, high, white=white)
+
+
+def _check_finite(values: NDArray[Any], name: str, path: Path) -> None:
+    if not np.isfinite(values).all():
+        raise UserError(f"{path}: {name!r} has values that are not finite: replace them")
+
+
+def _kind_of(dtype: np.dtype[Any]) -> str:
+    """Tell truth values, fractions, and integers of 8 bits or more, which have other values for white, apart."""
+    return f"{'i' if dtype.kind in 'iu' else dtype.kind}{' deep' if is_deep(dtype) else ''}"
 
 
 def _check_images(images: StoredArray, name: str, num: int, path: Path) -> Layout:
