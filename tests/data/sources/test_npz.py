@@ -348,6 +348,24 @@ def test_validation_arrays_are_the_test_split_where_there_is_none(
     assert whole == path
 
 
+@pytest.mark.parametrize("choice", ["-rare,-none", "b,a"])
+def test_a_class_that_cannot_be_cut_can_be_left_out(tmp_path: Path, choice: str) -> None:
+    labels = np.array([*range(10), 2, *range(9)]) % 2
+    labels[3] = 2
+    path = write(tmp_path, images=GREY / 1.0, labels=labels, classes=["a", "b", "rare", "none"])
+    with pytest.raises(UserError, match=r"class 'rare' has 1 image and class 'none' .* leave out :-rare,-none \(after"):
+        load(f"npz:{path}", "train", image_size=6)
+    train, test = (load(f"npz:{path}:{choice}", split, image_size=6) for split in ("train", "test"))
+    assert train.classes == test.classes == (("a", "b") if choice[0] == "-" else ("b", "a"))
+    assert len(train.labels) + len(test.labels) == 19
+    assert dict(zip(train.classes, np.add(train.counts(), test.counts()), strict=True)) == {
+        "a": (labels == 0).sum(),
+        "b": (labels == 1).sum(),
+    }
+    with pytest.raises(UserError, match="leaves out all classes: take at least two"):
+        load(f"npz:{path}:-a,-b,-rare,-none", "train", image_size=6)
+
+
 def test_validation_arrays_have_the_chosen_classes(tmp_path: Path) -> None:
     labels = np.arange(20) % 4
     arrays = {"x_train": GREY, "y_train": labels, "x_test": GREY, "y_test": labels, "x_val": GREY, "y_val": labels % 3}
