@@ -239,7 +239,7 @@ def _read_classes(file: ArrayFile, labels: Labels, path: Path) -> tuple[list[Any
 def _choose_classes(
     labels: NDArray[np.int64], classes: tuple[str, ...], choice: Sequence[str], path: Path
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Number the chosen classes in their order, and the images of others -1. Raises: UserError if one does not exist."""
+    """Number the chosen classes in their order, and images of others -1. Raises: UserError if one does not exist."""
     without = [name.removeprefix("-") for name in choice if name.startswith("-")]
     taken = [name for name in choice if not name.startswith("-")] or [name for name in classes if name not in without]
     for name in (*taken, *without):
@@ -284,8 +284,8 @@ def _stream(some: _Selected, path: Path, white: int | None, choice: Sequence[str
     scale = _find_scale(trained, path, white)
     if _kind_of(some.array.dtype) != _kind_of(trained.array.dtype):
         raise UserError(
-            f"{path}: {some.name!r} is {some.array.dtype}, but {trained.name!r}, which decides what is black and white, is "
-            f"{trained.array.dtype}: save both alike"
+            f"{path}: {some.name!r} is {some.array.dtype}, but {trained.name!r}, which decides what is black and white, "
+            f"is {trained.array.dtype}: save both alike"
         )
     if words := describe_scale(trained.array.dtype, scale):
         say_once(f"npz:{path}: {trained.name!r} is {words}")
