@@ -781,6 +781,19 @@ def test_a_row_of_a_split_without_a_folder_is_not_guessed(tmp_path: Path) -> Non
     assert "1 not used, rows whose picture lies in several folders: 3.png" in "\n".join(listing.summary())
 
 
+def test_a_group_of_a_column_holds_in_a_folder_whose_name_is_not_utf_8(tmp_path: Path) -> None:
+    rows = ["1.png,a,x", "2.png,a,y", "3.png,b,x", "4.png,b,y"]
+    fill("cafe", num=5)(tmp_path)
+    try:
+        os.rename(tmp_path / "cafe", os.fsencode(tmp_path) + b"/caf\xe9")
+    except OSError:
+        pytest.skip("the disk takes only names in UTF-8")
+    (tmp_path / "t.csv").write_text("\n".join(["file,label,group", *rows]))
+    listing = list_one(f"csv:{tmp_path}/t.csv")
+    assert listing.groups == ("x", "y", "x", "y")
+    assert listing.names[0] == "caf\\udce9/1.png"
+
+
 def test_not_every_row_is_looked_for_in_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(*(f"other/{number}" for number in range(10)), "images", num=1)(tmp_path)
     fill("images", num=900)(tmp_path)

@@ -61,7 +61,7 @@ def list_table(
     found_files = _Files(root, files)
     samples: Samples = []
     unused: list[Unused] = []
-    groups: dict[str, str] = {}
+    groups: dict[Path, str] = {}
     seen: dict[str, str] = {}
     for row, (cell, label) in enumerate(zip(files, map(nfc, labels), strict=True)):
         name = found_files.find(cell, split=splits[row] if splits else None)
@@ -77,7 +77,7 @@ def list_table(
             seen[name] = label
             samples.append((label, splits[row] if splits else None, root / name, name))
             if group is not None:
-                groups[name] = columns[group][row]
+                groups[root / name] = columns[group][row]
     if not samples:
         shown = ", ".join(repr(cell) for cell in files[:_FILES_SHOWN])
         raise UserError(
@@ -103,7 +103,7 @@ def list_table(
     listing = assemble(path, found, classes=classes, without=without, places=places, notes=notes)
     listing = replace(listing, root=root)
     if group is not None:
-        return with_groups(listing, [groups[name] or None for name in listing.names])
+        return with_groups(listing, [groups[file] or None for file in listing.files])
     return listing if options.group in (None, NONE) else group_by(listing, options.group)
 
 
