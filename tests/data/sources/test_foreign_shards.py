@@ -222,6 +222,22 @@ def test_the_label_is_the_same_in_any_order(
     assert "2 not used, files beside another label: train.tar/0." in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        ("1 01 10", ("01", "1", "10")),
+        ("2 10 1", ("1", "2", "10")),
+        ("caf\u00e9 cafe\u0301 2", ("2", "caf\u00e9")),
+    ],
+)
+def test_labels_are_one_class_only_if_they_look_the_same(tmp_path: Path, labels: str, classes: tuple[str, ...]) -> None:
+    names = labels.split()
+    members = [(f"{number}.png", picture(number)) for number in range(30)]
+    members += [(f"{number}.cls", names[number % 3].encode()) for number in range(30)]
+    write_tar(tmp_path / "train.tar", members)
+    assert load(f"shards:{tmp_path}", "train", image_size=8).classes == classes
+
+
 def test_a_tar_that_was_cut_off_is_one_sentence(tmp_path: Path) -> None:
     write_tar(tmp_path / "train.tar", GOOD)
     (tmp_path / "train.tar").write_bytes((tmp_path / "train.tar").read_bytes()[:700])

@@ -794,6 +794,14 @@ def test_a_group_of_a_column_holds_in_a_folder_whose_name_is_not_utf_8(tmp_path:
     assert listing.names[0] == "caf\\udce9/1.png"
 
 
+def test_a_pattern_of_groups_finds_letters_however_they_are_composed(tmp_path: Path) -> None:
+    for name in "ab":
+        for number in range(2):
+            draw(tmp_path / name / f"ko\u0308ln{number}_{name}.png")
+    listing = list_one(f"folder:{tmp_path}?group=(k\u00f6ln[0-9]+)_")
+    assert listing.groups == ("k\u00f6ln0", "k\u00f6ln1", "k\u00f6ln0", "k\u00f6ln1")
+
+
 def test_not_every_row_is_looked_for_in_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(*(f"other/{number}" for number in range(10)), "images", num=1)(tmp_path)
     fill("images", num=900)(tmp_path)

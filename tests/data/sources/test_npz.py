@@ -253,6 +253,24 @@ def test_test_images_of_another_kind_are_refused(tmp_path: Path, test: Any, mess
         read_npz(path, split="test")
 
 
+@pytest.mark.parametrize(
+    ("labels", "more", "message"),
+    [
+        (np.array(["", "dog"])[LABELS], {}, "'labels' has an empty name"),
+        (LABELS, {"classes": ["cat", " "]}, "'classes' has an empty name"),
+        (LABELS, {"classes": ["caf\u00e9", "cafe\u0301 "]}, "'classes' has 'caf\u00e9' twice"),
+    ],
+)
+def test_names_of_classes_are_told_apart(tmp_path: Path, labels: Any, more: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_npz(write(tmp_path, images=SQUARES, labels=labels, **more), split="train")
+
+
+def test_one_name_composed_in_two_ways_is_one_class(tmp_path: Path) -> None:
+    path = write(tmp_path, images=GREY, labels=np.array([*["caf\u00e9", "cafe\u0301"] * 5, *["t\u00e9"] * 10]))
+    assert load(f"npz:{path}", "train", image_size=6).classes == ("caf\u00e9", "t\u00e9")
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_test_images_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
     test = np.where(GREY[:4] < 99, value, GREY[:4])
@@ -283,6 +301,8 @@ def test_images_cut_off_as_the_test_split_do_not_stretch_the_training_images(tmp
         (np.eye(2)[LABELS], {}, ("0", "1")),
         (np.eye(2, dtype=int)[LABELS], {}, ("0", "1")),
         (np.array(["cat", "dog"])[LABELS], {}, ("cat", "dog")),
+        (np.array(["cat ", "dog"])[LABELS], {"classes": ["cat", "dog "]}, ("cat", "dog")),
+        (np.array(["cafe\u0301", "t\u00e9"] * 10), {"classes": ["caf\u00e9", "te\u0301"]}, ("caf\u00e9", "t\u00e9")),
         (np.array([b"cat", b"dog"])[LABELS], {}, ("cat", "dog")),
         (LABELS, {"class_names": ["cat", "dog"]}, ("cat", "dog")),
         (LABELS, {"names": [b"cat", b"dog"]}, ("cat", "dog")),

@@ -15,13 +15,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.data.arrays import Labels, read_labels
 from reslab.data.framing import Form
+from reslab.data.names import nfc
 from reslab.data.notes import say_once
 from reslab.data.pictures import has_picture_ending, is_junk, list_visible
 from reslab.data.sources.decoded import BLOCK, decode_all
@@ -38,6 +38,7 @@ from reslab.words import named
 
 _LABELS = ("cls", "json", "txt")  # in order of preference: text beside another label is a caption
 _FIELDS = ("label", "cls", "class")
+_NUMBER = re.compile("0|-?[1-9][0-9]{0,14}")  # 01 is a name
 _BEGINNING = re.compile("(train)|(val|dev)|(test)", re.IGNORECASE)
 MAX_LABEL = 1 << 20  # bytes
 
@@ -47,7 +48,7 @@ class _Sample(NamedTuple):
 
     file: Path
     picture: str
-    label: str | int
+    label: str
     start: int
     num_bytes: int
 
@@ -117,10 +118,10 @@ def _list_split(files: Sequence[Path], split: SplitName) -> _ListedSplit:
     elif by_split["validation"]:
         say_once(f"shards:{files[0].parent}: {named([file.name for file in by_split['validation']])} are not used")
     train = _list_samples(by_split["train"])
-    values = _read(train).own_classes()
+    classes = _find_classes(train)
     is_cut = not by_split["test"]
     samples = _list_samples(by_split["test"]) if split == "test" and not is_cut else train
-    labels, classes = _number(samples, values), tuple(map(str, values))
+    labels = _number(samples, classes)
     digests = _find_digests(samples)
     chosen = cut_by_key(digests, labels, classes=classes, split=split) if is_cut else np.arange(len(labels))
     return _ListedSplit([samples[place] for place in chosen], labels[chosen], classes, digests[chosen])
@@ -134,20 +135,24 @@ def _split_of(file: Path) -> SplitName:
             return "train" if found[1] else "validation" if found[2] else "test"
 
 
-def _read(samples: Sequence[_Sample]) -> Labels:
-    try:
-        return read_labels(np.array([sample.label for sample in samples]))
-    except ValueError as error:
-        raise UserError(f"{samples[0].file.parent}: the label of the images {error}") from None
+def _find_classes(samples: Sequence[_Sample]) -> tuple[str, ...]:
+    """Return the labels that occur, in order of value if all are numbers, else of name."""
+    there = {sample.label for sample in samples}
+    if not all(map(_NUMBER.fullmatch, there)):
+        return tuple(sorted(there))
+    if (lowest := min(there, key=int)).startswith("-"):
+        raise UserError(f"{samples[0].file.parent}: an image has the label {lowest}: labels are 0 or more, or names")
+    return tuple(sorted(there, key=int))
 
 
-def _number(samples: Sequence[_Sample], values: Sequence[Any]) -> NDArray[np.int64]:
-    numbers = {value: number for number, value in enumerate(values)}
-    labels = _read(samples).values.tolist()
-    for sample, label in zip(samples, labels, strict=True):
-        if label not in numbers:
-            raise UserError(f"{sample.file}: {sample.picture} has the label {label!r}, which no training image has")
-    return np.array([numbers[label] for label in labels], dtype=np.int64)
+def _number(samples: Sequence[_Sample], classes: Sequence[str]) -> NDArray[np.int64]:
+    numbers = {name: number for number, name in enumerate(classes)}
+    for sample in samples:
+        if sample.label not in numbers:
+            raise UserError(
+                f"{sample.file}: {sample.picture} has the label {sample.label!r}, which no training image has"
+            )
+    return np.array([numbers[sample.label] for sample in samples], dtype=np.int64)
 
 
 def _find_digests(samples: Sequence[_Sample]) -> NDArray[np.uint64]:
@@ -192,8 +197,6 @@ def _list_samples(files: Sequence[Path]) -> list[_Sample]:
         raise UserError(f"{files[0]} holds no pictures: shards:PATH needs {named(PICTURES)} files in it{why}")
     for reason in reasons:
         say_once(f"shards:{files[0].parent}: {reason}")
-    if len({type(sample.label) for sample in samples}) > 1:  # a class called 7 among names
-        return [sample._replace(label=str(sample.label)) for sample in samples]
     return samples
 
 
@@ -229,13 +232,13 @@ def _unused(member: tarfile.TarInfo, file: Path, reason: str, advice: str = "") 
 
 def _choose_label(
     tar: tarfile.TarFile, picture: tarfile.TarInfo, members: Mapping[str, tarfile.TarInfo], file: Path
-) -> tuple[str | int, list[Unused]]:
+) -> tuple[str, list[Unused]]:
     """Read the label beside a picture, and list the other files that could hold it.
 
     Raises: UserError if there is none.
     """
     for kind in _LABELS:
-        if kind in members and (label := _read_label(tar, members[kind], file)) not in (None, ""):
+        if kind in members and (label := _read_label(tar, members[kind], file)):
             others = [each for each in members.values() if each not in (picture, members[kind])]
             return label, [_unused(each, file, "files beside another label") for each in others]
     raise UserError(
@@ -244,17 +247,18 @@ def _choose_label(
     )
 
 
-def _read_label(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> str | int | None:
-    """Read a label; None if an object in JSON has none."""
+def _read_label(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> str:
+    """Read a label; empty if there is none."""
     stream = tar.extractfile(member)
     assert stream is not None
     with naming_problem(f"{file}: {member.name} cannot be read as a label"):
-        text = stream.read().decode("utf-8").strip()
+        text = stream.read().decode("utf-8")
         if member.name.lower().endswith(".json"):
             fields = json.loads(text)
             found = [fields[name] for name in _FIELDS if name in fields] if isinstance(fields, dict) else [fields]
-            return found[0] if found and isinstance(found[0], str | int) and not isinstance(found[0], bool) else None
-    return int(text) if re.fullmatch("-?[0-9]{1,15}", text) else text
+            is_label = bool(found) and isinstance(found[0], str | int) and not isinstance(found[0], bool)
+            text = str(found[0]) if is_label else ""
+    return nfc(text).strip()
 
 
 def _check_size(member: tarfile.TarInfo, file: Path, *, most: int) -> None:

@@ -193,11 +193,23 @@ def _role_of(name: str, *, num_arrays: int) -> tuple[str, SplitName] | None:
 
 def _read_labels(file: ArrayFile, name: str, path: Path) -> Labels:
     try:
-        return read_labels(_read(file.arrays[name], name, path))
+        labels = read_labels(_read(file.arrays[name], name, path))
     except UserError:
         raise
     except ValueError as error:
         raise UserError(f"{path}: {name!r} {error}") from None
+    if labels.values.dtype.kind != "U":
+        return labels
+    there, inverse = np.unique(labels.values, return_inverse=True)
+    return Labels(np.array(_plain_names(there, name, path))[inverse])
+
+
+def _plain_names(names: NDArray[Any], name: str, path: Path) -> list[str]:
+    """Return the names of classes without spaces around them. Raises: UserError if one is empty."""
+    plain = [nfc(str(each)).strip() for each in names.ravel()]
+    if "" in plain:
+        raise UserError(f"{path}: {name!r} has an empty name: each class needs a name, so leave out what has no label")
+    return plain
 
 
 def _read(array: StoredArray, name: str, path: Path) -> NDArray[Any]:
@@ -218,10 +230,10 @@ def _read_classes(file: ArrayFile, labels: Labels, path: Path) -> tuple[list[Any
     own = labels.own_classes()
     found = [name for name in _NAMES if name in file.arrays]
     if not found:
-        return own, tuple(nfc(str(name)) for name in own)
+        return own, tuple(map(str, own))
     key = found[0]
     try:
-        names = [str(name) for name in read_names(_read(file.arrays[key], key, path)).ravel()]
+        names = _plain_names(read_names(_read(file.arrays[key], key, path)), key, path)
     except UserError:
         raise
     except ValueError as error:
@@ -229,11 +241,11 @@ def _read_classes(file: ArrayFile, labels: Labels, path: Path) -> tuple[list[Any
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(f"{path}: {key!r} has {repeated[0]!r} twice, but each class needs a name of its own")
     if labels.values.dtype.kind == "U":
-        return list(names), tuple(map(nfc, names))
+        return list(names), tuple(names)
     first = 1 if own[0] > 0 and own[-1] == len(names) else 0
     if first:
         say_once(f"npz:{path}: labels begin at 1, so {names[0]!r} is 1")
-    return list(range(first, first + len(names))), tuple(map(nfc, names))
+    return list(range(first, first + len(names))), tuple(names)
 
 
 def _choose_classes(
