@@ -802,6 +802,49 @@ def test_a_pattern_of_groups_finds_letters_however_they_are_composed(tmp_path: P
     assert listing.groups == ("k\u00f6ln0", "k\u00f6ln1", "k\u00f6ln0", "k\u00f6ln1")
 
 
+def _refuse_names(monkeypatch: pytest.MonkeyPatch, kind: type, method: str, *names: str) -> None:
+    """Refuse access to what is called so, even to root."""
+    own = getattr(kind, method)
+
+    def refuse(path: Path, *args: Any, **options: Any) -> Any:
+        if path.name in names:
+            raise PermissionError(13, "Permission denied")
+        return own(path, *args, **options)
+
+    monkeypatch.setattr(kind, method, refuse)
+
+
+def test_what_may_not_be_read_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill("set/a", "set/b", also=["locked/inner/x.npy"])(tmp_path)
+    (tmp_path / "set/LOC_synset_mapping.txt").write_text("a cat")
+    for method in ("iterdir", "glob", "read_text"):
+        _refuse_names(monkeypatch, Path, method, "locked", "LOC_synset_mapping.txt")
+    for expression, file in (
+        (f"npz:{tmp_path}/locked", "locked"),
+        (f"shards:{tmp_path}/locked", "locked"),
+        (f"folder:{tmp_path}/set", "set/LOC_synset_mapping.txt"),
+    ):
+        with pytest.raises(UserError, match=f"{tmp_path}/{file} cannot be read: Permission denied"):
+            load(expression, "train", image_size=4)
+
+
+def test_odd_paths_are_one_sentence(tmp_path: Path) -> None:
+    for expression in (f"shards:{tmp_path}/{'a' * 5000}", f"csv:{tmp_path}/a\0b.csv"):
+        with pytest.raises(UserError, match="cannot be read: "):
+            load(expression, "train", image_size=4)
+    fill("a", "b")(tmp_path / "set")
+    place = os.getcwd()
+    try:  # step by step, since no path is that long
+        os.chdir(tmp_path / "set/a")
+        for _ in range(1100):
+            os.mkdir("d")
+            os.chdir("d")
+    finally:
+        os.chdir(place)
+    with pytest.raises(UserError, match="lies more than 200 folders deep: move its pictures up"):
+        list_one(f"folder:{tmp_path}/set")
+
+
 def test_not_every_row_is_looked_for_in_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(*(f"other/{number}" for number in range(10)), "images", num=1)(tmp_path)
     fill("images", num=900)(tmp_path)

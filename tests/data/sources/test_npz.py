@@ -242,7 +242,7 @@ def test_arrays_of_8_bits_and_fractions_have_no_white(tmp_path: Path, images: An
 @pytest.mark.parametrize(
     ("test", "message"),
     [
-        (GREY[:4] / 255, "'x_test' is float64, but 'x_train', which decides .*, is uint8: save both alike"),
+        (GREY[:4] / 255, "'x_test' is float64, but 'x_train', which decides on .*, is uint8: save both alike"),
         (GREY[:4] > 9, "'x_test' is bool, but 'x_train'"),
         (GREY[:4].astype(np.uint16) * 256, "'x_test' is uint16, but 'x_train'"),
     ],

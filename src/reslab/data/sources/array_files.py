@@ -5,6 +5,7 @@ Each becomes named arrays that are read a few rows at a time; objects stored in 
 
 import gzip
 import math
+import os
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,7 +49,12 @@ class ArrayFile:
 
 
 def open_arrays(path: Path) -> ArrayFile:
-    """Open an array file or a folder of them. Raises: UserError if it is neither."""
+    """Open an array file or a folder of them. Raises: UserError if it is neither, or cannot be read."""
+    with sound(path, "array file"):
+        return _open(path)
+
+
+def _open(path: Path) -> ArrayFile:
     folder = path if path.is_dir() else path.parent
     name = path.name.lower()
     if name.endswith((".pkl", ".pickle", ".pt", ".pth", ".joblib")):
@@ -58,8 +64,7 @@ def open_arrays(path: Path) -> ArrayFile:
         )
     if name.endswith(".parquet"):
         raise UserError(f"{path} is a table: read it with csv:{path}")
-    with sound(path, "array file"):
-        path.stat()  # others beside it are not what was asked for
+    path.stat()  # others beside it are not what was asked for
     if path.is_dir() or not name.endswith((".npz", ".mat")):
         for find in (_find_npy, _find_idx, _find_bin):
             if found := find(folder, path):
@@ -76,7 +81,8 @@ def open_arrays(path: Path) -> ArrayFile:
 
 
 def _has_arrays(folder: Path) -> bool:
-    return any(each.suffix in (".npy", ".bin", ".mat", ".gz") or "-ubyte" in each.name for each in folder.iterdir())
+    there = folder.iterdir() if os.access(folder, os.R_OK | os.X_OK) else ()
+    return any(each.suffix in (".npy", ".bin", ".mat", ".gz") or "-ubyte" in each.name for each in there)
 
 
 @contextmanager

@@ -63,13 +63,17 @@ class _ListedSplit(NamedTuple):
 
 
 def find_foreign(url: str) -> tuple[Path, ...]:
-    """List the tars of a local folder without reslab's index, or the named tar; empty if there are none."""
+    """List the tars of a local folder without reslab's index, or the named tar; empty if there are none.
+
+    Raises: UserError if the folder cannot be read.
+    """
     if "://" in url:  # which may be longer than any path
         return ()
     path = Path(url)
-    if path.is_file():
-        return (path,)
-    return tuple(list_visible(path, "*.tar")) if path.is_dir() and not (path / INDEX).exists() else ()
+    with naming_problem(f"{url} cannot be read"):
+        if path.is_file():
+            return (path,)
+        return tuple(list_visible(path, "*.tar")) if path.is_dir() and not (path / INDEX).exists() else ()
 
 
 def open_foreign(files: Sequence[Path], *, split: SplitName, form: Form) -> Source:

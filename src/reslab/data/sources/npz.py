@@ -296,7 +296,7 @@ def _stream(some: _Selected, path: Path, white: int | None, choice: Sequence[str
     scale = _find_scale(trained, path, white)
     if _kind_of(some.array.dtype) != _kind_of(trained.array.dtype):
         raise UserError(
-            f"{path}: {some.name!r} is {some.array.dtype}, but {trained.name!r}, which decides what is black and white, "
+            f"{path}: {some.name!r} is {some.array.dtype}, but {trained.name!r}, which decides on black and white, "
             f"is {trained.array.dtype}: save both alike"
         )
     if words := describe_scale(trained.array.dtype, scale):

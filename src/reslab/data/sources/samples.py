@@ -1,5 +1,6 @@
 """Labelled pictures on the way to a listing: the choice and order of classes."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 from reslab.data.names import advise_leaving_out, find_twin, write_choice
 from reslab.data.pictures import SYNSETS, has_picture_ending
 from reslab.data.sources.listing import Listing, Unused, describe_all_unused
-from reslab.errors import UserError, did_you_mean
+from reslab.errors import UserError, did_you_mean, naming_problem
 from reslab.records import SplitName
 from reslab.words import counted, named, some
 from reslab.words import listing as sentence
@@ -174,10 +175,11 @@ def rename_synsets(listing: Listing) -> Listing:
 def _read_synsets(path: Path) -> dict[str, str]:
     """Read ImageNet's class names if their file is beside the folders; a name of two classes gets its number."""
     places = [folder / SYNSETS for folder in (path, *list(path.absolute().parents)[:3])]
-    file = next((place for place in places if place.is_file()), None)
+    file = next((place for place in places if os.path.isfile(place)), None)
     if file is None:
         return {}
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    with naming_problem(f"{file} cannot be read"):
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     pairs = [
         (number, words.split(",")[0].strip()) for number, _, words in (line.partition(" ") for line in lines) if words
     ]

@@ -26,7 +26,7 @@ from reslab.data.sources.listing import Listing, Unused, describe_all_unused
 from reslab.data.sources.options import NO_OPTIONS, NONE, Options
 from reslab.data.sources.parquet import find_files, read_parquet
 from reslab.data.sources.samples import Contents, Samples, assemble, choose
-from reslab.errors import UserError
+from reslab.errors import UserError, naming_problem
 from reslab.records import SPLITS, SplitName
 from reslab.words import named
 
@@ -111,14 +111,13 @@ def list_table(
 
 
 def _read(path: Path, *, asked: Iterable[str | None]) -> Columns:
-    try:
+    with naming_problem(f"{os.path.abspath(path)} cannot be read"):
         if path.stat().st_size > _MAX_BYTES:
             raise UserError(f"{path} is too large for a table of pictures: at most {_MAX_BYTES:,} bytes are read")
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path.absolute()} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8: save it as CSV in UTF-8") from None
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError:
+            raise UserError(f"{path} is not UTF-8: save it as CSV in UTF-8") from None
     first = text.partition("\n")[0]
     separator = "\t" if path.suffix.lower() == ".tsv" else max(_SEPARATORS, key=first.count)
     try:
