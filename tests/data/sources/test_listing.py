@@ -1184,6 +1184,40 @@ def test_an_archive_writes_nowhere_else(tmp_path: Path, name: str, member: str) 
         list_one(f"folder:{tmp_path / name}")
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a/0.png", "a/0.png"], "holds 'a/0.png' twice: pack the folder again"),
+        (["a/0.png", "a//0.png"], "holds 'a/0.png' twice"),
+        (["a", "a/0.png"], "holds 'a' twice"),
+        ([f"a/{'x' * 300}.png"], "holds a name of 304 bytes, 'a/xx"),
+    ],
+)
+def test_members_that_cannot_lie_side_by_side_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:
+        for name in ("b/1.png", *names):
+            archive.writestr(name, b"x")
+    with pytest.raises(UserError, match=message):
+        list_one(f"folder:{tmp_path}/odd.zip")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows stores no colon in a name")
+def test_a_name_may_hold_a_colon(tmp_path: Path) -> None:
+    fill("12:30 a", "12:45 b")(tmp_path)
+    pack_all(tmp_path, "times.zip")
+    assert list_one(f"folder:{tmp_path}/times.zip").classes == ("12:30 a", "12:45 b")
+
+
+def test_names_of_a_zip_that_may_be_wrong_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill("xxxxx", "b")(tmp_path)
+    pack_all(tmp_path, "old.zip")
+    packed = (tmp_path / "old.zip").read_bytes().replace(b"xxxxx", "\u043a\u043e\u0448\u043a\u0430".encode("cp866"))
+    (tmp_path / "old.zip").write_bytes(packed)
+    assert len(list_one(f"folder:{tmp_path}/old.zip").classes) == 2
+    assert "old.zip does not say how its names are written, so that they may be wrong: " in capsys.readouterr().err
+
+
 def test_backslashes_of_a_zip_from_windows_part_folders(tmp_path: Path) -> None:
     fill("cat", "dog")(tmp_path / "pictures")
     with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
