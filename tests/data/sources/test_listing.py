@@ -355,7 +355,18 @@ NOT_USED: dict[str, tuple[Build, str, list[str]]] = {
             files=["x/1.png", "x/2.png", "y/3.png", "z/3.png"],
         ),
         "csv:{}/t.csv",
-        ["1 not used, rows whose picture lies in several folders: 3.png (add the folder"],
+        ["1 not used, rows whose name several pictures have: 3.png (add the folder and"],
+    ),
+    "one of two endings": (
+        write_table(
+            "t.csv",
+            "file,label",
+            *("1,a", "2,b", "3,b", "3.jpg,a"),
+            folder="",
+            files=["1.jpg", "2.png", "3.jpg", "3.png"],
+        ),
+        "csv:{}/t.csv",
+        ["1 not used, rows whose name several pictures have: 3 (add the folder and the ending"],
     ),
     "a picture that another folder has by its name": (
         write_table(
@@ -556,6 +567,11 @@ REFUSED: dict[str, tuple[Build, str, str]] = {
         write_table("t.csv", "file,label,label", "1.png,a,b", folder="", files=["1.png"]),
         "csv:{}/t.csv",
         "has several columns called 'label': rename all but one",
+    ),
+    "two columns that may be meant": (
+        write_table("t.csv", "file,label,Label", "1.png,a,b", folder="", files=["1.png"]),
+        "csv:{}/t.csv",
+        "the columns label and Label could both be the label: rename or remove all but one",
     ),
     "a table without labels": (
         write_table("t.csv", "file,label", "1.png,", folder="", files=["1.png"]),
@@ -778,7 +794,7 @@ def test_a_row_of_a_split_without_a_folder_is_not_guessed(tmp_path: Path) -> Non
     write_table("t.csv", "file,label,split", *rows, folder="", files=files)(tmp_path)
     listing = list_one(f"csv:{tmp_path}/t.csv:b")
     assert listing.names == ("train/2.png", "train/4.png")
-    assert "1 not used, rows whose picture lies in several folders: 3.png" in "\n".join(listing.summary())
+    assert "1 not used, rows whose name several pictures have: 3.png" in "\n".join(listing.summary())
 
 
 def test_a_group_of_a_column_holds_in_a_folder_whose_name_is_not_utf_8(tmp_path: Path) -> None:

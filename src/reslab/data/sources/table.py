@@ -187,9 +187,11 @@ class _Files:
         self.root = root
         self._names = [path.relative_to(root).as_posix() for path in walk_pictures(root)]
         self._sorted = sorted(self._names)
-        self._by_name = {nfc(each): each for each in self._names}
-        for each in reversed(self._names):
-            self._by_name.setdefault(_stem(nfc(each)), each)
+        self._by_name: dict[str, str | None] = {}  # None if several are called so
+        for each in self._names:
+            stem = _stem(nfc(each))
+            self._by_name[stem] = None if stem in self._by_name else each
+        self._by_name |= {nfc(each): each for each in self._names}
         self._base = self._find_base(cells)
         self._by_tail = cache(self._index_tails)
         self._inside = cache(self._list_inside)
@@ -274,7 +276,7 @@ class _Files:
 
 
 def _one_of_several(cell: str) -> Unused:
-    return Unused(cell, "rows whose picture lies in several folders", "add the folder to its name")
+    return Unused(cell, "rows whose name several pictures have", "add the folder and the ending to it")
 
 
 def _split_in(path: str) -> SplitName | None:
