@@ -133,8 +133,7 @@ def _select(path: Path, split: SplitName, choice: Sequence[str]) -> _Selected:
     labels, classes = _choose_classes(labels, classes, choice, path)
     digests, chosen = _find_digests(file, pair.images, path), np.flatnonzero(labels >= 0)
     if len(pairs) == 1:
-        own = cut_by_key(digests[chosen], labels[chosen], classes=classes, split=split, choice=choice)
-        chosen = chosen[own]
+        chosen = chosen[cut_by_key(digests[chosen], labels[chosen], classes=classes, split=split, choice=choice)]
     return _Selected(file, pair.images, layout, labels, classes, digests, chosen)
 
 

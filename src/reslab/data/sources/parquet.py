@@ -92,7 +92,7 @@ def _find_pictures(fields: Sequence[Any], asked: str | None) -> tuple[str | None
 
     structs = [each.name for each in fields if is_struct(each.type) and each.type.get_field_index("bytes") >= 0]
     holding = [each.name for each in fields if each.name in structs or str(each.type) in _BYTES]
-    usual = find_column(holding, "file") or next(iter(holding), None)
+    usual = find_column(dict.fromkeys(holding), "file") or next(iter(holding), None)
     held = usual if asked is None else asked if asked in holding else None
     return held, [*holding[:1], *structs]
 
