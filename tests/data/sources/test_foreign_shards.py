@@ -111,6 +111,8 @@ def test_other_kinds_of_pictures_in_several_tars_are_cut_by_content(tmp_path: Pa
         ("CIFAR10_Test_0.tar", True),
         ("set0validation1.tar", True),
         ("latest-000.tar", False),
+        ("valley-0.tar", False),
+        ("devices-0.tar", False),
         ("train-test-split.tar", False),  # the beginning decides
     ],
 )

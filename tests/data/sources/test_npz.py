@@ -271,6 +271,12 @@ def test_one_name_composed_in_two_ways_is_one_class(tmp_path: Path) -> None:
     assert load(f"npz:{path}", "train", image_size=6).classes == ("caf\u00e9", "t\u00e9")
 
 
+def test_the_split_of_a_mat_is_a_word_of_its_name(tmp_path: Path) -> None:
+    scipy.io.savemat(tmp_path / "latest.mat", {"images": GREY, "labels": LABELS})
+    train, test = (load(f"npz:{tmp_path}/latest.mat", split, image_size=6) for split in ("train", "test"))
+    assert len(train.labels) + len(test.labels) == 20
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_test_images_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
     test = np.where(GREY[:4] < 99, value, GREY[:4])

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from reslab.data.pictures import list_visible
 from reslab.data.pixels import BLOCK
 from reslab.data.sources.catalog import CIFAR10_CLASSES
+from reslab.data.sources.folder import split_in
 from reslab.errors import UserError
 from reslab.runs.files import check_size, check_sizes
 from reslab.words import listing
@@ -288,7 +289,7 @@ def _open_mats(files: Sequence[Path]) -> ArrayFile:
     for file in files:
         if file.name == "batches.meta.mat":
             continue
-        split = "test" if "test" in file.name else "train" if re.search("train|batch", file.name) else ""
+        split = split_in(file) or ("train" if "batch" in file.name else "")
         for name, array in _read_mat(file).items():
             rows = array.transpose(3, 0, 1, 2) if name == "X" and array.ndim == 4 else array
             if name == "data" and array.shape[1:] == (_COLOURS * _SIDE**2,):  # CIFAR's, one colour plane after another

@@ -39,7 +39,6 @@ from reslab.words import named
 _LABELS = ("cls", "json", "txt")  # in order of preference: text beside another label is a caption
 _FIELDS = ("label", "cls", "class")
 _NUMBER = re.compile("0|-?[1-9][0-9]{0,14}")  # 01 is a name
-_BEGINNING = re.compile("(train)|(val|dev)|(test)", re.IGNORECASE)
 MAX_LABEL = 1 << 20  # bytes
 
 
@@ -113,7 +112,7 @@ def white_of_foreign(files: Sequence[Path]) -> int | None:
 def _list_split(files: Sequence[Path], split: SplitName) -> _ListedSplit:
     by_split: dict[SplitName, list[Path]] = {"train": [], "validation": [], "test": []}
     for file in files:
-        by_split[_split_of(file)].append(file)
+        by_split[split_in(file) or "train"].append(file)
     if not by_split["train"]:
         raise UserError(f"{files[0].parent} holds no shards for training: their names need the word train")
     if not by_split["test"] and by_split["validation"]:
@@ -129,14 +128,6 @@ def _list_split(files: Sequence[Path], split: SplitName) -> _ListedSplit:
     digests = _find_digests(samples)
     chosen = cut_by_key(digests, labels, classes=classes, split=split) if is_cut else np.arange(len(labels))
     return _ListedSplit([samples[place] for place in chosen], labels[chosen], classes, digests[chosen])
-
-
-def _split_of(file: Path) -> SplitName:
-    match _BEGINNING.match(file.name):
-        case None:
-            return split_in(file) or "train"
-        case found:
-            return "train" if found[1] else "validation" if found[2] else "test"
 
 
 def _find_classes(samples: Sequence[_Sample]) -> tuple[str, ...]:
