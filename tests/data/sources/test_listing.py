@@ -28,7 +28,7 @@ from reslab.data.framing import Form
 from reslab.data.load import list_files, load, load_validation
 from reslab.data.notes import already_said
 from reslab.data.recipe_data import read_split
-from reslab.data.sources import table
+from reslab.data.sources import samples, table
 from reslab.data.sources.listing import Listing
 from reslab.errors import UserError
 from reslab.recipe.recipe import Recipe
@@ -852,6 +852,18 @@ def test_odd_paths_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "set/a" / "/".join("d" * 250)).mkdir(parents=True)
     with pytest.raises(UserError, match="lies more than 200 folders deep: move its pictures up"):
         list_one(f"folder:{tmp_path}/set")
+
+
+def test_only_a_few_of_many_classes_are_compared_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(*(f"train/{number}ab" for number in range(120)), *(f"test/{number}cd" for number in range(120)), num=1)(
+        tmp_path
+    )
+    compared: list[int] = []
+    monkeypatch.setattr(samples, "find_twin", lambda _, others: compared.append(len(others)))
+    with pytest.raises(UserError, match="and 231 others: add pictures") as error:
+        list_one(f"folder:{tmp_path}")
+    assert sum(compared) <= 50 * 50
+    assert len(str(error.value).partition(": add pictures")[0]) < 1000
 
 
 def test_not_every_row_is_looked_for_in_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

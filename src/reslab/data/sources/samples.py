@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from reslab.words import counted, named, some
 from reslab.words import listing as sentence
 
 _SHOWN = 3  # names in a sentence
+_COMPARED = 50  # names with each other, to find misspelt ones
 Samples = list[tuple[str, SplitName | None, Path, str]]  # class, split, file, name of the file inside the source
 
 
@@ -152,12 +154,13 @@ def _check_same_classes(
     }
     wrong = {name: lacks for name, lacks in lacking.items() if lacks}
     if wrong:
-        words = sentence([f"{name!r} (not in {sentence(lacks)})" for name, lacks in wrong.items()])
+        words = named([f"{name!r} (not in {sentence(lacks)})" for name, lacks in wrong.items()])
         # Without a common class, leaving out what is not in training leaves a test split to be cut.
         needless = [name for name in wrong if has["train"] & has["test"] or name not in has["train"]]
         missing = [name for name in wrong if name not in has["train"]]
-        pairs = [(name, twin) for name in wrong if name in has["train"] and (twin := find_twin(name, missing))]
-        rename = "".join(f"rename {name!r} or {twin!r} if they are one class, " for name, twin in pairs[:_SHOWN])
+        trained = [name for name in wrong if name in has["train"]]
+        pairs = ((name, twin) for name in trained[:_COMPARED] if (twin := find_twin(name, missing[:_COMPARED])))
+        rename = "".join(f"rename {name!r} or {twin!r} if they are one class, " for name, twin in islice(pairs, _SHOWN))
         raise UserError(
             f"{path} must hold the same classes in {places['train']} and {places['test']}, but only one has {words}: "
             f"{rename}add pictures, or {advise_leaving_out(needless, choice=choice)}"
