@@ -272,7 +272,7 @@ def test_one_name_composed_in_two_ways_is_one_class(tmp_path: Path) -> None:
 
 
 def test_the_split_of_a_mat_is_a_word_of_its_name(tmp_path: Path) -> None:
-    scipy.io.savemat(tmp_path / "latest.mat", {"images": GREY, "labels": LABELS})
+    scipy.io.savemat(tmp_path / "latest.mat", {"images": GREY, "labels": LABELS[:, None]})
     train, test = (load(f"npz:{tmp_path}/latest.mat", split, image_size=6) for split in ("train", "test"))
     assert len(train.labels) + len(test.labels) == 20
 
